@@ -1,0 +1,9 @@
+"""The two ways a brdyn call can go wrong; the command line turns them into exit codes."""
+
+
+class BrdynError(Exception):
+    """A run that could not be completed (exit code 1): unreadable data, missing weights, a non-finite layer."""
+
+
+class UsageError(BrdynError, ValueError):
+    """A request that cannot be served as asked (exit code 2): a wrong name, a value out of range."""

@@ -1,0 +1,15 @@
+"""Load any plain ViT as a trunk of callable blocks with a known token layout."""
+
+from brdyn.models.base import ModelInfo, TokenLayout, VisionTransformer
+from brdyn.models.preprocessing import Preprocessing
+from brdyn.models.registry import describe_model, list_models, load_model
+
+__all__ = [
+    "ModelInfo",
+    "Preprocessing",
+    "TokenLayout",
+    "VisionTransformer",
+    "describe_model",
+    "list_models",
+    "load_model",
+]

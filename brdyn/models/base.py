@@ -1,0 +1,199 @@
+"""The contract every model family fulfils: `embed`, `blocks`, `norm`, `tokens`, `transform`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brdyn.errors import UsageError
+from brdyn.models.preprocessing import Preprocessing
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Which tokens of a state `(B, N, D)` belong to which group, and how the patches tile the image.
+
+    Attributes
+    ----------
+    groups : mapping of str to slice
+        Group name (`cls`, `distillation`, `registers`, `patches`) to its slice of the token axis.
+        Groups are disjoint, in order, and cover all N tokens.
+    grid : (int, int)
+        Rows and columns of patches; `grid[0] * grid[1]` is the number of patch tokens.
+    """
+
+    groups: Mapping[str, slice]
+    grid: Size
+
+    @classmethod
+    def with_prefix(cls, grid: Size, prefix: Mapping[str, int]) -> TokenLayout:
+        """Lay out `prefix` tokens (name to count, in order; zero counts are dropped), then the patches."""
+        groups: dict[str, slice] = {}
+        start = 0
+        for name, count in {**prefix, "patches": prod(grid)}.items():
+            if count:
+                groups[name] = slice(start, start + count)
+                start += count
+        return cls(groups, grid)
+
+    @property
+    def count(self) -> int:
+        """N, the number of tokens of a state."""
+        return max(group.stop for group in self.groups.values())
+
+    def __getitem__(self, name: str) -> slice:
+        if name not in self.groups:
+            raise UsageError(
+                f"this model has no {name!r} tokens; its token groups are {', '.join(self.groups)}"
+            )
+        return self.groups[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.groups
+
+    def sizes(self) -> dict[str, int]:
+        """Number of tokens in each group."""
+        return {name: group.stop - group.start for name, group in self.groups.items()}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is and where its numbers come from; written into every result.
+
+    Attributes
+    ----------
+    name, family : str
+        The name the user typed and the adapter that serves it.
+    layers, width, heads, patch : int
+        L, D, attention heads, side of a patch in pixels.
+    image_size : (int, int)
+        Height and width in pixels that the loaded model takes.
+    parameters : int
+        Parameters of the trunk (embedding, blocks, final norm).
+    position_rule : str
+        How positions were fitted to `image_size` (see :mod:`brdyn.models.positions`).
+    weights : str
+        Where the weights come from; starts with ``random`` when untrained.
+    digest : str
+        SHA-256 of the weights before positions were resampled; empty when not loaded.
+    notes : tuple of str
+        Anything a reader of the results should know about this model.
+    """
+
+    name: str
+    family: str
+    layers: int
+    width: int
+    heads: int
+    patch: int
+    image_size: Size
+    parameters: int
+    position_rule: str
+    weights: str
+    digest: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the weights are untrained."""
+        return self.weights.startswith("random")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+class VisionTransformer(nn.Module, ABC):
+    """A plain ViT at one input size: L blocks that map a state `(B, N, D)` to a state `(B, N, D)`.
+
+    Positions are resampled once, when the model is loaded, so that each element of `blocks` is
+    callable on the state alone and the token layout is fixed.
+
+    Attributes
+    ----------
+    info : ModelInfo
+    tokens : TokenLayout
+    preprocessing : Preprocessing
+    blocks : nn.ModuleList
+        `blocks[l](a_l) -> a_{l+1}`, states of shape `(B, N, D)`.
+    norm : nn.Module
+        The final norm (identity where the trunk has none).
+    """
+
+    info: ModelInfo
+    tokens: TokenLayout
+    preprocessing: Preprocessing
+    blocks: nn.ModuleList
+    norm: nn.Module
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """Turn images `(B, 3, H, W)` into the state `a_0` of shape `(B, N, D)`."""
+
+    @property
+    def transform(self) -> Callable[[Any], Tensor]:
+        """Turn a PIL image into a tensor `(3, H, W)` the way this model was trained to see it."""
+        return self.preprocessing.transform
+
+    @property
+    def depth(self) -> int:
+        """L, the number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self.parameters()).dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Run all blocks and the final norm: `(B, 3, H, W)` to `(B, N, D)`."""
+        self.check_size(images)
+        state = self.embed(images)
+        for block in self.blocks:
+            state = block(state)
+        return self.norm(state)
+
+    def check_size(self, images: Tensor) -> None:
+        """Refuse images of another size than the model was loaded for."""
+        expected = self.info.image_size
+        if images.ndim != 4 or tuple(images.shape[-2:]) != tuple(expected):
+            raise UsageError(
+                f"{self.info.name!r} was loaded for {expected[0]}x{expected[1]} images and got a batch of shape "
+                f"{tuple(images.shape)}; load it with image_size=... or use model.transform"
+            )
+
+
+def check_image_size(name: str, size: Size, patch: Size) -> Size:
+    """Return the patch grid of an image size, or say which size to use instead.
+
+    Raises
+    ------
+    UsageError
+        If a side is smaller than a patch or not a multiple of it.
+    """
+    for side, step in zip(size, patch, strict=True):
+        if side < step:
+            raise UsageError(
+                f"an image of {size[0]}x{size[1]} pixels is smaller than one {step}-pixel patch of {name!r}; "
+                f"use at least --image-size {step}"
+            )
+        if side % step:
+            lower = side - side % step
+            raise UsageError(
+                f"image size {size[0]}x{size[1]} is not a multiple of the {step}-pixel patch of {name!r}; "
+                f"use for instance {lower} or {lower + step}"
+            )
+    return size[0] // patch[0], size[1] // patch[1]

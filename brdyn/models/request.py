@@ -1,0 +1,66 @@
+"""What the user asked for, as every family's loader receives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """A model by name, with where its weights should come from.
+
+    Attributes
+    ----------
+    name : str
+        What the user typed.
+    weights : Path or None
+        A local checkpoint; None means the family's own source.
+    random : bool
+        Untrained weights drawn with `seed`.
+    seed : int
+        Seed of the untrained weights.
+    image_size : (int, int) or None
+        Height and width in pixels; None means the model's own.
+    allow_pickle : bool
+        Read checkpoints that hold pickled Python objects.
+    describe_only : bool
+        Build the architecture on the meta device, without weights.
+    """
+
+    name: str
+    weights: Path | None = None
+    random: bool = False
+    seed: int = 0
+    image_size: Size | None = None
+    allow_pickle: bool = False
+    describe_only: bool = False
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether trained weights have to be found."""
+        return not (self.random or self.describe_only)
+
+    def source(self, default: str) -> str:
+        """The `weights` line of :class:`ModelInfo`: `default` unless the user chose otherwise."""
+        if self.random:
+            return f"random (untrained, seed {self.seed})"
+        return f"file {self.weights}" if self.weights is not None else default
+
+    @contextmanager
+    def construction(self) -> Iterator[None]:
+        """Build modules inside: on the meta device when only described, else with the seed, leaving the
+        global random state as it was."""
+        if self.describe_only:
+            with torch.device("meta"):
+                yield
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                yield

@@ -1,0 +1,152 @@
+"""timm adapters against timm's own forward passes, with every parameter random."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.models.beit import Beit
+
+from brdyn.errors import BrdynError, UsageError
+from brdyn.models import describe_model, list_models, load_model, positions, timm_family
+from brdyn.models.preprocessing import Preprocessing
+from brdyn.models.request import ModelRequest
+from tests.conftest import scramble
+
+LAYOUTS = {
+    "vit_tiny_patch16_224": {"cls": 1},
+    "deit_tiny_distilled_patch16_224": {"cls": 1, "distillation": 1},
+    "vit_xsmall_patch16_clip_224": {"cls": 1},
+    "vit_base_patch16_siglip_224": {},
+    "beit_base_patch16_224": {"cls": 1},
+    "eva02_tiny_patch14_224": {"cls": 1},
+    "vit_small_patch16_dinov3": {"cls": 1, "registers": 4},
+    "vit_small_patch16_rope_mixed_224": {"cls": 1},
+    "vit_small_patch14_reg4_dinov2": {"cls": 1, "registers": 4},
+    "vit_wee_patch16_reg1_gap_256": {"registers": 1},
+}
+SIZE = 112
+
+
+def check_against_timm(model, images):
+    backbone = model.backbone
+    state = model.embed(images)
+    states = []
+    for block in model.blocks:
+        state = block(state)
+        states.append(state)
+    assert torch.equal(model.norm(state), backbone.forward_features(images))
+    assert torch.equal(model(images), backbone.forward_features(images))
+    outputs = backbone.forward_intermediates(
+        images, norm=False, output_fmt="NLC", intermediates_only=True, return_prefix_tokens=True
+    )
+    for mine, theirs in zip(states, outputs, strict=True):
+        patches, prefix = theirs if isinstance(theirs, tuple) else (theirs, None)
+        assert torch.equal(mine[:, model.tokens["patches"]], patches)
+        if prefix is not None and prefix.numel():
+            assert torch.equal(mine[:, : model.tokens["patches"].start], prefix)
+    assert not torch.allclose(states[0], states[-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_stepping_equals_timms_forward(name):
+    model = load_model(name, init="random", image_size=SIZE)
+    scramble(model)
+    model = timm_family.adapt(
+        model.backbone, model.info, model.preprocessing
+    )  # binds scrambled rotary tables
+    images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        check_against_timm(model, images)
+    prefix = {k: v for k, v in model.tokens.sizes().items() if k != "patches"}
+    assert prefix == LAYOUTS[name]
+    assert model.tokens.count == model.embed(images).shape[1]
+
+
+def test_beit_with_a_bias_shared_by_all_blocks():
+    backbone = Beit(
+        img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, use_shared_rel_pos_bias=True
+    )
+    scramble(backbone)
+    info = timm_family.backbone_info(ModelRequest("beit"), "timm", backbone, "test", "", positions.RELATIVE)
+    model = timm_family.adapt(backbone, info, Preprocessing((32, 32)))
+    with torch.no_grad():
+        check_against_timm(model, torch.randn(2, 3, 32, 32))
+        shared = backbone.rel_pos_bias.relative_position_bias_table
+        before = model(torch.ones(1, 3, 32, 32))
+        shared.add_(1.0 + torch.randn_like(shared))
+        changed = timm_family.adapt(backbone, info, Preprocessing((32, 32)))(torch.ones(1, 3, 32, 32))
+    assert not torch.allclose(before, changed)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (518, 518), (196, 280)], ids=["224", "518", "non-square"])
+def test_dinov2_in_timm_follows_facebooks_positions(size):
+    arch = "vit_small_patch14_dinov2"
+    model = load_model(arch, init="random", seed=3, image_size=size)
+    native = load_model(arch, init="random", seed=3)
+    table = native.backbone.pos_embed
+    expected = positions.resample_with_prefix(table, model.tokens.grid, positions.FACEBOOK_DINOV2, prefix=1)
+    torch.testing.assert_close(model.backbone.pos_embed, expected)
+    assert model.info.position_rule == positions.FACEBOOK_DINOV2.description
+    with torch.no_grad():
+        images = torch.randn(1, 3, *size)
+        assert torch.equal(model(images), model.backbone.forward_features(images))
+
+
+def test_other_timm_models_follow_timms_positions():
+    model = load_model("vit_tiny_patch16_224", init="random", image_size=128)
+    native = timm.create_model("vit_tiny_patch16_224")
+    native.load_state_dict(load_model("vit_tiny_patch16_224", init="random").backbone.state_dict())
+    native.set_input_size(img_size=(128, 128))
+    torch.testing.assert_close(model.backbone.pos_embed, native.pos_embed)
+    assert model.info.position_rule == positions.TIMM
+
+
+def test_local_safetensors_and_pth_give_the_same_model_and_keep_the_head(tmp_path):
+    source = timm.create_model("vit_tiny_patch16_224", num_classes=7)
+    scramble(source)
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "model.pth"
+    )
+    first = load_model("vit_tiny_patch16_224", weights=tmp_path / "model.safetensors")
+    second = load_model("vit_tiny_patch16_224", weights=tmp_path / "model.pth")
+    assert first.info.digest == second.info.digest != ""
+    assert torch.equal(first.blocks[2].mlp.fc1.weight, source.blocks[2].mlp.fc1.weight)
+    assert first.backbone.head.out_features == 7
+    assert first.info.weights == f"file {tmp_path / 'model.safetensors'}"
+
+
+def test_weights_that_do_not_fit_name_the_keys(tmp_path):
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
+    del state["blocks.3.attn.qkv.weight"]
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(BrdynError, match=r"1 missing \(blocks\.3\.attn\.qkv\.weight\)"):
+        load_model("vit_tiny_patch16_224", weights=tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["resnet50", "swin_tiny_patch4_window7_224", "convnext_tiny"])
+def test_not_a_plain_vit(name):
+    with pytest.raises(UsageError, match="not a plain ViT"):
+        load_model(name, init="random")
+
+
+def test_unknown_name_gets_close_matches():
+    with pytest.raises(UsageError, match="did you mean dinov2_vits14"):
+        load_model("dinov2_vits41")
+    with pytest.raises(UsageError, match="brdyn models"):
+        load_model("zzzzqqqq")
+
+
+def test_a_native_size_that_cuts_the_border_is_kept():
+    model = describe_model("vit_so400m_patch14_siglip_384")
+    assert model.info.image_size == (384, 384)
+    assert model.tokens.sizes() == {"patches": 27 * 27}
+
+
+def test_every_listed_name_of_a_family_can_be_described():
+    listed = [name for family, name in list_models() if family == timm_family.FAMILY]
+    assert len(listed) > 200
+    for name in listed[::25]:
+        model = describe_model(name)
+        assert model.info.layers == model.depth
+        assert model.device.type == "meta"
