@@ -1,0 +1,62 @@
+"""brdyn: block-recurrent dynamics of pretrained Vision Transformers.
+
+>>> import brdyn
+>>> model = brdyn.load_model("imgfocus_vits14")
+>>> images = brdyn.load_images("samples", model)
+>>> similarity = brdyn.layer_similarity(model, images)
+>>> phases = brdyn.segment(similarity)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from brdyn.data import load_images
+    from brdyn.errors import BrdynError, UsageError
+    from brdyn.measures import layer_similarity
+    from brdyn.models import describe_model, list_models, load_model
+    from brdyn.phases import Phases, segment
+    from brdyn.trajectory import Trajectory, capture, trajectories
+
+# Imported on first use: `brdyn --help` and `brdyn.phases` then need no torch.
+_HOMES = {
+    "BrdynError": "brdyn.errors",
+    "Phases": "brdyn.phases",
+    "Trajectory": "brdyn.trajectory",
+    "UsageError": "brdyn.errors",
+    "capture": "brdyn.trajectory",
+    "describe_model": "brdyn.models",
+    "layer_similarity": "brdyn.measures",
+    "list_models": "brdyn.models",
+    "load_images": "brdyn.data",
+    "load_model": "brdyn.models",
+    "segment": "brdyn.phases",
+    "trajectories": "brdyn.trajectory",
+}
+
+__all__ = [
+    "BrdynError",
+    "Phases",
+    "Trajectory",
+    "UsageError",
+    "capture",
+    "describe_model",
+    "layer_similarity",
+    "list_models",
+    "load_images",
+    "load_model",
+    "segment",
+    "trajectories",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'brdyn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

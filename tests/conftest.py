@@ -44,3 +44,42 @@ def scramble(module: torch.nn.Module, seed: int = 0) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(float(parameter.mean() == 1), 0.05, generator=generator)
+
+
+def tiny_vit(depth: int = 4, seed: int = 0, registers: int = 2):
+    """A small ViT with cls and registers, 32x32 pixels, every parameter random."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    from brdyn.models import Preprocessing, timm_family
+    from brdyn.models.request import ModelRequest
+
+    backbone = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=16, depth=depth, num_heads=2, reg_tokens=registers, num_classes=0
+    )
+    scramble(backbone, seed)
+    with torch.no_grad():  # blocks that move the state, so that layers differ
+        for parameter in backbone.blocks.parameters():
+            parameter.mul_(4)
+    request = ModelRequest("tiny_vit")
+    info = timm_family.backbone_info(request, "timm", backbone, "test weights", "0" * 64, "none")
+    return timm_family.adapt(backbone, info, Preprocessing((32, 32))).requires_grad_(False)
+
+
+@pytest.fixture
+def tiny():
+    return tiny_vit()
+
+
+@pytest.fixture
+def noise_folder(tmp_path) -> Path:
+    """Forty different small pictures."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "noise"
+    folder.mkdir()
+    for index in range(40):
+        low = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(low).resize((40, 36), Image.Resampling.BICUBIC).save(folder / f"{index:02}.png")
+    return folder

@@ -34,7 +34,7 @@ class TimmPlain(VisionTransformer):
         self.preprocessing = preprocessing
         self.tokens = token_layout(backbone)
         self.blocks = nn.ModuleList(self.step_blocks())
-        self.norm = self.backbone.norm
+        self.norm = backbone.get_submodule("norm")
 
     def step_blocks(self) -> list[nn.Module]:
         """The blocks, each callable on the state alone."""

@@ -127,7 +127,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        total.update(tensor.view(-1).view(torch.uint8).numpy())
+        total.update(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
     return total.hexdigest()
 
 

@@ -1,0 +1,111 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from brdyn.errors import UsageError
+
+MODEL = "Model"
+IMAGES = "Images"
+COMPUTE = "Computation"
+OUTPUT = "Output"
+
+Model = Annotated[
+    str,
+    typer.Option(help="Model name, transformers id or folder; see `brdyn models`.", rich_help_panel=MODEL),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Local checkpoint: a .pth or .safetensors file, or a transformers folder.", rich_help_panel=MODEL
+    ),
+]
+Init = Annotated[
+    str, typer.Option(help="`pretrained`, or `random` for the untrained architecture.", rich_help_panel=MODEL)
+]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(help="Input size in pixels, as 224 or 224x308 (height x width).", rich_help_panel=MODEL),
+]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read checkpoints that can run code. Trust their author.",
+        rich_help_panel=MODEL,
+    ),
+]
+Images = Annotated[
+    str,
+    typer.Option(
+        help="A folder (recursive), an image, a parquet file, a hub data set id, or `samples`.",
+        rich_help_panel=IMAGES,
+    ),
+]
+Split = Annotated[
+    str | None, typer.Option(help="Split of a hub data set (default: train).", rich_help_panel=IMAGES)
+]
+Number = Annotated[
+    int | None, typer.Option("--n", help="Use this many images, drawn with --seed.", rich_help_panel=IMAGES)
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Stop at an unreadable image instead of skipping it.", rich_help_panel=IMAGES
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        help="Seed of the subset, the bootstrap and random weights.", min=0, rich_help_panel=COMPUTE
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=COMPUTE)]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=COMPUTE)]
+BatchSize = Annotated[
+    str,
+    typer.Option(
+        help="A number, or `auto`: as memory allows, halved when it runs out.", rich_help_panel=COMPUTE
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Image loader processes (0: none; default: cores - 1).", min=0, rich_help_panel=COMPUTE
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Folder for the results.", rich_help_panel=OUTPUT)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace results already in --out.", rich_help_panel=OUTPUT)
+]
+Formats = Annotated[
+    str,
+    typer.Option(
+        "--format", help="Picture formats: png, svg, pdf, joined by commas.", rich_help_panel=OUTPUT
+    ),
+]
+
+
+def parse_image_size(text: str | None) -> tuple[int, int] | None:
+    """`224` or `224x308` as (height, width)."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) in (1, 2) and all(part.isdigit() and int(part) > 0 for part in parts):
+        return int(parts[0]), int(parts[-1])
+    raise UsageError(
+        f"--image-size {text!r} is neither a number of pixels such as 224 nor height x width such as 224x308"
+    )
+
+
+def parse_batch_size(text: str) -> int | str:
+    """`auto` or a positive number."""
+    if text == "auto":
+        return text
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"--batch-size {text!r} is neither a positive number nor 'auto'")

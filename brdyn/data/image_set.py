@@ -1,0 +1,290 @@
+"""A reproducible set of images, decoded in the background and handed out in batches."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from brdyn.data.decode import decode
+from brdyn.data.sources import ImageSource, find_source
+from brdyn.errors import BrdynError, UsageError
+
+SHARD = 16
+"""Images are dealt to processes in runs of this many, whatever the batch size."""
+
+DIGEST_MODULUS = 1 << 256
+MAX_WORKERS = 8
+
+
+class Skipped(NamedTuple):
+    """An image that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+class Item(NamedTuple):
+    """One decoded and transformed image."""
+
+    position: int
+    image: Tensor
+    label: int | None
+    digest: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images `(B, 3, H, W)`, their positions in the set, and their class indices where there are any."""
+
+    images: Tensor
+    positions: Tensor
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """The same images in batches of at most `size`."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            labels = self.labels[part] if self.labels is not None else None
+            yield Batch(self.images[part], self.positions[part], labels)
+
+
+@dataclass
+class ReadReport:
+    """What one pass over a set has read.
+
+    Attributes
+    ----------
+    count : int
+        Images that were read.
+    skipped : list of Skipped
+        Images that were not.
+    digest : int
+        Sum modulo 2^256 of the SHA-256 of each file read: independent of order and of how the work was split.
+    """
+
+    count: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    digest: int = 0
+
+    def add(self, other: ReadReport) -> None:
+        """Join the report of another process."""
+        self.count += other.count
+        self.skipped = sorted({*self.skipped, *other.skipped})
+        self.digest = (self.digest + other.digest) % DIGEST_MODULUS
+
+
+class _Decoder(Dataset[Item | Skipped]):
+    """What runs in the loader processes."""
+
+    def __init__(
+        self, source: ImageSource, chosen: Sequence[int], transform: Callable[[Any], Tensor], smallest: int
+    ) -> None:
+        self.source = source
+        self.chosen = chosen
+        self.transform = transform
+        self.smallest = smallest
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, position: int) -> Item | Skipped:
+        index = int(self.chosen[position])
+        name = self.source.name(index)
+        try:
+            raw = self.source.read(index)
+            name = raw.name
+            image = decode(raw.data)
+            if min(image.size) < self.smallest:
+                size = f"{image.width}x{image.height}"
+                raise ValueError(f"{size} pixels are smaller than one {self.smallest}-pixel patch")
+            digest = int.from_bytes(hashlib.sha256(raw.data).digest(), "big")
+            return Item(position, self.transform(image), raw.label, digest)
+        except Exception as error:  # one bad file must not end a run of a million
+            text = str(error).strip().splitlines()
+            reason = text[0] if text else type(error).__name__
+            return Skipped(name, reason.replace("<_io.BytesIO object", "<the file")[:200])
+
+
+class ImageSet:
+    """A chosen subset of a source, in source order.
+
+    Attributes
+    ----------
+    source : ImageSource
+    chosen : ndarray of int
+        Indices into the source.
+    report : ReadReport
+        What the last (or current) pass has read.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        transform: Callable[[Any], Tensor],
+        *,
+        n: int | None = None,
+        seed: int = 0,
+        strict: bool = False,
+        smallest: int = 1,
+    ) -> None:
+        if n is not None and n < 1:
+            raise UsageError(f"--n {n}: at least one image is needed")
+        total = len(source)
+        if total == 0:
+            raise BrdynError(f"no images in {source.description!r}")
+        self.source = source
+        self.transform = transform
+        self.strict = strict
+        self.seed = seed
+        self.smallest = smallest
+        self.chosen = choose(total, n, seed)
+        self.report = ReadReport()
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """Class names, where the source has them."""
+        return self.source.label_names
+
+    def batches(
+        self, batch_size: int, *, workers: int | None = None, rank: int = 0, world: int = 1, pin: bool = False
+    ) -> Iterator[Batch]:
+        """Decode in the background and yield batches, in order.
+
+        Parameters
+        ----------
+        batch_size : int
+            Images in a batch; fewer where some could not be read.
+        workers : int, optional
+            Loader processes; 0 decodes in this one. Default: one less than the cores, at most 8.
+        rank, world : int
+            Which share of the images this process takes. Shares are disjoint and cover the set: nothing
+            is padded.
+        pin : bool
+            Use page-locked memory, for faster copies to a GPU.
+
+        Raises
+        ------
+        BrdynError
+            If `strict` and an image cannot be read, or (in a single process) if none can.
+        """
+        self.report = ReadReport()
+        mine = share(len(self), rank, world)
+        groups = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
+        workers = default_workers() if workers is None else workers
+        loader = DataLoader(
+            _Decoder(self.source, self.chosen, self.transform, self.smallest),
+            batch_sampler=groups,
+            num_workers=min(workers, len(groups)),
+            collate_fn=list,
+            pin_memory=False,
+        )
+        for items in loader:
+            batch = self._collect(items)
+            if batch is not None:
+                yield Batch(batch.images.pin_memory(), batch.positions, batch.labels) if pin else batch
+        if world == 1:
+            self.require_some()
+
+    def require_some(self) -> None:
+        """Raise a `BrdynError` if the pass has read no image at all."""
+        if self.report.count == 0:
+            example = self.report.skipped[0] if self.report.skipped else None
+            why = f"; the first, {example.name}: {example.reason}" if example else ""
+            raise BrdynError(
+                f"none of the {len(self)} images in {self.source.description!r} could be read{why}"
+            )
+
+    def _collect(self, items: list[Item | Skipped]) -> Batch | None:
+        read: list[Item] = []
+        for item in items:
+            if isinstance(item, Item):
+                read.append(item)
+                self.report.digest = (self.report.digest + item.digest) % DIGEST_MODULUS
+                continue
+            skipped = Skipped(*item)
+            if self.strict:
+                raise BrdynError(
+                    f"cannot read {skipped.name!r}: {skipped.reason} (--strict); remove it or drop --strict"
+                )
+            self.report.skipped.append(skipped)
+        self.report.count += len(read)
+        if not read:
+            return None
+        labels = [item.label for item in read]
+        return Batch(
+            torch.stack([item.image for item in read]),
+            torch.tensor([item.position for item in read]),
+            None if None in labels else torch.tensor(labels),
+        )
+
+
+def choose(total: int, n: int | None, seed: int) -> np.ndarray:
+    """The indices of a reproducible subset of `n` out of `total`, in ascending order; all when `n` is None."""
+    if n is None or n >= total:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(seed).choice(total, size=n, replace=False))
+
+
+def share(count: int, rank: int, world: int) -> list[int]:
+    """The positions that process `rank` of `world` takes: every `world`-th run of `SHARD`."""
+    return [position for position in range(count) if position // SHARD % world == rank]
+
+
+def default_workers() -> int:
+    """Loader processes by default: one less than the cores this process may use, between 1 and 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_WORKERS, cores - 1))
+
+
+def load_images(
+    images: str | Path,
+    model: Any,
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    split: str | None = None,
+    strict: bool = False,
+) -> ImageSet:
+    """Find images and prepare them for a model.
+
+    Parameters
+    ----------
+    images : str or path
+        `samples`, a folder, an image, a parquet file, or a hub data set id.
+    model : VisionTransformer
+        Anything with a `transform`; its patch size is the smallest image side accepted.
+    n, seed
+        A reproducible subset; all images when `n` is None.
+    split : str, optional
+        Split of a hub data set.
+    strict : bool
+        Make an unreadable image an error instead of skipping it.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    UsageError
+        If there are no such images.
+    """
+    patch = getattr(getattr(model, "info", None), "patch", 1)
+    return ImageSet(
+        find_source(images, split), model.transform, n=n, seed=seed, strict=strict, smallest=patch
+    )

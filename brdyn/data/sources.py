@@ -1,0 +1,315 @@
+"""Where images come from: a folder, files, parquet, a hub data set, the packaged samples.
+
+A source knows how many images it has and hands out the encoded bytes of one by index. Sources are
+plain picklable objects, so that loader processes can hold their own copy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brdyn.errors import BrdynError, UsageError
+
+EXTENSIONS = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".avif",
+        ".tga",
+    ]
+)
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
+IMAGE_COLUMNS = ("image", "img", "images", "jpg", "png", "picture")
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """One encoded image: its name for messages, its bytes, its class index where there is one."""
+
+    name: str
+    data: bytes
+    label: int | None = None
+
+
+class ImageSource(ABC):
+    """A finite, indexable collection of encoded images.
+
+    Attributes
+    ----------
+    description : str
+        Written into results.
+    label_names : list of str or None
+        Class names; None where images have no labels.
+    """
+
+    description: str
+    label_names: list[str] | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, index: int) -> RawImage:
+        """Return the encoded image at `index`; may raise `OSError`."""
+
+    def name(self, index: int) -> str:
+        """What to call the image at `index` when it cannot even be opened."""
+        return f"{self.description}[{index}]"
+
+
+class FileSource(ImageSource):
+    """Files on disk; classes are the first-level folders when every image is in one."""
+
+    def __init__(self, root: Path, paths: list[Path]) -> None:
+        self.root = root
+        self.paths = paths
+        self.description = str(root)
+        parents = [path.relative_to(root).parts[:-1] for path in paths] if root.is_dir() else []
+        if parents and all(parents):
+            self.label_names = sorted({parts[0] for parts in parents})
+        self._index = {label: index for index, label in enumerate(self.label_names or [])}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> RawImage:
+        """Read one file."""
+        path = self.paths[index]
+        label = self._index[path.relative_to(self.root).parts[0]] if self._index else None
+        return RawImage(self.name(index), path.read_bytes(), label)
+
+    def name(self, index: int) -> str:
+        """The path, relative to the folder."""
+        path = self.paths[index]
+        return str(path.relative_to(self.root)) if path != self.root else str(path)
+
+
+class ParquetSource(ImageSource):
+    """Rows of parquet files in the layout of hub data sets: bytes, or a struct of bytes and path."""
+
+    def __init__(self, root: Path, paths: list[Path]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.paths = paths
+        self.root = root
+        self.description = str(root)
+        self._ends: list[int] = []
+        self._groups: list[tuple[int, int]] = []
+        total = 0
+        for number, path in enumerate(paths):
+            try:
+                file = pq.ParquetFile(path)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise BrdynError(
+                    f"cannot read {str(path)!r} as parquet ({error}); is the copy complete?"
+                ) from error
+            for group in range(file.num_row_groups):
+                total += file.metadata.row_group(group).num_rows
+                self._ends.append(total)
+                self._groups.append((number, group))
+            if number == 0:
+                self._image, self._label, self.label_names = _columns(file.schema_arrow, path)
+        self._open: tuple[int, Any] | None = None
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def read(self, index: int) -> RawImage:
+        """Read one row; the row group it is in is kept for the next."""
+        place = bisect_right(self._ends, index)
+        row = index - (self._ends[place - 1] if place else 0)
+        table = self._row_group(place)
+        cell = table[self._image][row].as_py()
+        label = table[self._label][row].as_py() if self._label is not None else None
+        data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+        if data is None and path:
+            data = (self.root.parent / path).read_bytes()
+        if data is None:
+            raise OSError("the row holds no image")
+        return RawImage(f"{self.name(index)} {path}" if path else self.name(index), data, label)
+
+    def name(self, index: int) -> str:
+        """File and row."""
+        return f"{self.root.name} row {index}"
+
+    def _row_group(self, place: int) -> Any:
+        import pyarrow.parquet as pq
+
+        if self._open is None or self._open[0] != place:
+            number, group = self._groups[place]
+            columns = [self._image] + ([self._label] if self._label is not None else [])
+            # Threads of Arrow's own do not survive the fork of a loader process.
+            file = pq.ParquetFile(self.paths[number], pre_buffer=False)
+            self._open = place, file.read_row_group(group, columns=columns, use_threads=False)
+        return self._open[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": None}
+
+
+def _columns(schema: Any, path: Path) -> tuple[str, str | None, list[str] | None]:
+    import pyarrow as pa
+
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = metadata.get("info", {}).get("features", {})
+
+    def holds_bytes(column: str) -> bool:
+        kind = schema.field(column).type
+        if pa.types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+    declared = [name for name, feature in features.items() if feature.get("_type") == "Image"]
+    likely = sorted(filter(holds_bytes, schema.names), key=lambda name: name not in IMAGE_COLUMNS)
+    images = [*declared, *likely]
+    if not images:
+        raise BrdynError(f"{str(path)!r} has no column of encoded images among {', '.join(schema.names)}")
+    classes = {
+        name: feature["names"]
+        for name, feature in features.items()
+        if feature.get("_type") == "ClassLabel" and feature.get("names")
+    }
+    integer = [
+        name
+        for name in LABEL_COLUMNS
+        if name in schema.names and pa.types.is_integer(schema.field(name).type)
+    ]
+    label = next(iter(classes), None) or next(iter(integer), None)
+    return images[0], label, classes.get(label) if label else None
+
+
+class HubSource(ImageSource):
+    """A split of a data set on the Hugging Face hub or in its cache."""
+
+    def __init__(self, name: str, split: str) -> None:
+        import datasets
+
+        self.description = f"{name}[{split}]"
+        try:
+            rows = datasets.load_dataset(name, split=split)
+        except ValueError as error:
+            if "split" in str(error).lower():
+                raise UsageError(
+                    f"{name!r} has no split {split!r} ({_line(error)}); name one with --split"
+                ) from error
+            raise BrdynError(f"cannot load the data set {name!r} ({_line(error)})") from error
+        except Exception as error:  # the hub raises a dozen kinds, all meaning "not to be had"
+            raise BrdynError(
+                f"cannot load the data set {name!r} ({_line(error)}); check its name and the network, or give --images "
+                "a folder, a parquet file or 'samples'"
+            ) from error
+        columns = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]
+        if not columns:
+            raise UsageError(
+                f"the data set {name!r} has no image column among {', '.join(rows.column_names)}"
+            )
+        self._image = columns[0]
+        self._rows = rows.cast_column(self._image, datasets.Image(decode=False))
+        labels = [key for key, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
+        self._label = labels[0] if labels else None
+        self.label_names = list(rows.features[labels[0]].names) if labels else None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, index: int) -> RawImage:
+        """Read one row."""
+        row = self._rows[index]
+        cell = row[self._image]
+        data = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        return RawImage(self.name(index), data, row[self._label] if self._label else None)
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:160].rstrip(".")
+
+
+def find_source(images: str | Path, split: str | None = None) -> ImageSource:
+    """The source a user means by `--images`.
+
+    Parameters
+    ----------
+    images : str or path
+        `samples`, a folder (searched recursively), an image, a parquet file, or a hub data set id.
+    split : str, optional
+        Split of a hub data set; `train` when not given.
+
+    Raises
+    ------
+    UsageError
+        If nothing of the kind exists, or a folder holds no images.
+    """
+    from brdyn.data.samples import SampleSource
+
+    text = str(images)
+    path = Path(text).expanduser()
+    if text == "samples":
+        source: ImageSource = SampleSource()
+    elif path.is_dir():
+        source = _folder(path)
+    elif path.is_file():
+        source = ParquetSource(path, [path]) if path.suffix == ".parquet" else FileSource(path, [path])
+    elif _looks_like_a_path(text):
+        raise UsageError(f"no images at {text!r}: no such file or folder")
+    else:
+        return HubSource(text, split or "train")
+    if split is not None:
+        raise UsageError(f"--split is for hub data sets, and {text!r} is not one; drop it")
+    return source
+
+
+def _looks_like_a_path(text: str) -> bool:
+    suffix = Path(text).suffix.lower()
+    return (
+        text.startswith((".", "/", "~"))
+        or text.count("/") > 1
+        or suffix in EXTENSIONS | {".parquet"}
+        or not text
+    )
+
+
+def _folder(root: Path) -> ImageSource:
+    files = sorted(_walk(root))
+    images = [path for path in files if path.suffix.lower() in EXTENSIONS]
+    if images:
+        return FileSource(root, images)
+    shards = [path for path in files if path.suffix == ".parquet"]
+    if shards:
+        return ParquetSource(root, shards)
+    raise UsageError(
+        f"no images in {str(root)!r} (searched for {', '.join(sorted(EXTENSIONS)[:6])}, … and .parquet, recursively)"
+    )
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back up the tree
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        yield from (Path(folder) / name for name in names if not name.startswith("."))

@@ -1,0 +1,59 @@
+"""Cosine similarity between layers: of the mean token of each group, or token by token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from brdyn.measures.similarity import MeanSimilarity
+from brdyn.trajectory import Trajectory
+
+CHUNK_BYTES = 256 * 2**20
+
+
+def gram_by_image(features: Tensor) -> Tensor:
+    """Cosines between layers for every image: `(L, B, D)` to `(B, L, L)`, diagonal exactly one."""
+    unit = functional.normalize(features, dim=-1).transpose(0, 1)
+    cosines = (unit @ unit.transpose(1, 2)).clamp(-1, 1)
+    cosines.diagonal(dim1=1, dim2=2).fill_(1)
+    return cosines
+
+
+class CosineSimilarity(MeanSimilarity):
+    """The papers' own measure: cosine of the cls token and of the mean patch token, averaged.
+
+    BRH and its public notebook; method notes, section 2.
+    """
+
+    kind = "cosine"
+
+    def per_image(self, trajectory: Trajectory) -> Tensor:
+        """Average over groups of the cosine between mean tokens, `(B, L, L)`."""
+        return torch.stack([gram_by_image(group) for group in self.features(trajectory)]).mean(0)
+
+
+class TokenCosineSimilarity(MeanSimilarity):
+    """Cosine token by token, averaged over the tokens of each group, then over groups."""
+
+    kind = "token-cosine"
+
+    def per_image(self, trajectory: Trajectory) -> Tensor:
+        """Average over groups of the mean cosine between corresponding tokens, `(B, L, L)`."""
+        return torch.stack([self._group(trajectory, group) for group in self.groups]).mean(0)
+
+    def _group(self, trajectory: Trajectory, group: str) -> Tensor:
+        part = slice(None) if group == "all" else trajectory.tokens[group]
+        states = [state[:, part] for state in trajectory.states[1:]]
+        per_image = len(states) * states[0][0].numel() * 4
+        step = max(1, CHUNK_BYTES // per_image)
+        chunks = []
+        for start in range(0, len(trajectory), step):
+            unit = torch.stack(
+                [functional.normalize(s[start : start + step].float(), dim=-1).flatten(1) for s in states],
+                dim=1,
+            )
+            chunks.append(unit @ unit.transpose(1, 2) / states[0].shape[1])
+        cosines = torch.cat(chunks).clamp(-1, 1)
+        cosines.diagonal(dim1=1, dim2=2).fill_(1)
+        return cosines

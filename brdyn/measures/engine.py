@@ -1,0 +1,119 @@
+"""One pass over the images for any number of measures."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torchmetrics import Metric
+
+from brdyn.data import ImageSet, ReadReport
+from brdyn.errors import UsageError
+from brdyn.measures.cka import LinearCKA
+from brdyn.measures.cosine import CosineSimilarity, TokenCosineSimilarity
+from brdyn.measures.procrustes import Procrustes
+from brdyn.measures.similarity import DEFAULT_TOKENS, LayerSimilarity, SimilarityMetric
+from brdyn.models import VisionTransformer
+from brdyn.runtime import Processes
+from brdyn.trajectory import trajectories
+
+SIMILARITIES: dict[str, Callable[..., SimilarityMetric]] = {
+    "cosine": CosineSimilarity,
+    "token-cosine": TokenCosineSimilarity,
+    "cka": LinearCKA,
+    "procrustes": Procrustes,
+}
+REPLICATES = 200
+
+
+def similarity_metric(
+    kind: str,
+    model: VisionTransformer,
+    *,
+    tokens: str = DEFAULT_TOKENS,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> SimilarityMetric:
+    """Build a similarity measure for a model.
+
+    Raises
+    ------
+    UsageError
+        If there is no such measure, or the model has no such tokens.
+    """
+    if kind not in SIMILARITIES:
+        raise UsageError(f"unknown similarity {kind!r}; choose one of {', '.join(SIMILARITIES)}")
+    extra = {"width": model.info.width} if kind == "procrustes" else {}
+    return SIMILARITIES[kind](model.tokens, model.depth, tokens, replicates, seed, **extra)
+
+
+def measure(
+    model: VisionTransformer,
+    images: ImageSet,
+    metrics: Mapping[str, Metric],
+    *,
+    batch_size: int | str = "auto",
+    workers: int | None = None,
+    processes: Processes | None = None,
+    progress: bool = False,
+) -> ReadReport:
+    """Feed every measure with every trajectory, in one pass.
+
+    Metrics live on the model's device (on the CPU for MPS, which has no float64); the model's own
+    parameters are the ones of :func:`brdyn.trajectory.trajectories`.
+
+    Returns
+    -------
+    ReadReport
+        What was read and skipped, over all processes.
+    """
+    processes = processes or Processes(model.device)
+    device = torch.device("cpu") if model.device.type == "mps" else model.device
+    for metric in metrics.values():
+        metric.to(device)
+    stream = trajectories(
+        model, images, batch_size=batch_size, workers=workers, processes=processes, progress=progress
+    )
+    for trajectory in stream:
+        for metric in metrics.values():
+            metric.update(trajectory)
+    images.report = processes.gather(images.report)
+    images.require_some()
+    return images.report
+
+
+def layer_similarity(
+    model: VisionTransformer,
+    images: ImageSet,
+    kind: str = "cosine",
+    *,
+    tokens: str = DEFAULT_TOKENS,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    **options: Any,
+) -> LayerSimilarity:
+    """Similarity between the outputs of all pairs of blocks, with a bootstrap over images.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+    images : ImageSet
+    kind : {"cosine", "token-cosine", "cka", "procrustes"}
+    tokens : str
+        Token groups joined by `+`, or `all`.
+    replicates, seed : int
+        Bootstrap samples, and their seed.
+    **options
+        Of :func:`measure`: `batch_size`, `workers`, `processes`, `progress`.
+
+    Returns
+    -------
+    LayerSimilarity
+    """
+    metric = similarity_metric(kind, model, tokens=tokens, replicates=replicates, seed=seed)
+    measure(model, images, {kind: metric}, **options)
+    with warnings.catch_warnings():  # a process may have had no images of its own
+        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+        return metric.result()

@@ -1,0 +1,189 @@
+"""How similar the layers are: what all similarity measures share, and their result.
+
+S[l, m] for blocks l, m in 1..L (method notes, section 2). Every measure is a torchmetrics `Metric`
+fed with trajectories; its state does not grow with the number of images, and it is summed over
+processes. Uncertainty comes from a Poisson bootstrap kept up while streaming (see
+:mod:`brdyn.measures.bootstrap`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from brdyn.errors import BrdynError, UsageError
+from brdyn.measures.bootstrap import poisson_weights
+from brdyn.models import TokenLayout
+from brdyn.trajectory import Trajectory
+
+DEFAULT_TOKENS = "cls+patches"
+
+
+@dataclass(frozen=True)
+class LayerSimilarity:
+    """Similarity between the outputs of all pairs of blocks.
+
+    Attributes
+    ----------
+    kind : str
+        The measure.
+    tokens : str
+        Token groups it was taken on, joined by `+`.
+    matrix : ndarray, shape (L, L)
+        Mean over images; symmetric, ones on the diagonal.
+    replicates : ndarray, shape (R, L, L), or None
+        The same on R bootstrap samples of the units; None where the measure has none.
+    unit : str
+        What was resampled.
+    n_images : int
+        Images it was computed from.
+    """
+
+    kind: str
+    tokens: str
+    matrix: np.ndarray
+    replicates: np.ndarray | None
+    unit: str
+    n_images: int
+
+    @property
+    def layers(self) -> int:
+        """L, the number of blocks."""
+        return len(self.matrix)
+
+    @property
+    def dissimilarity(self) -> np.ndarray:
+        """D = 1 - S, shape (L, L)."""
+        return 1.0 - self.matrix
+
+
+def select_groups(tokens: str, layout: TokenLayout) -> list[str]:
+    """The token groups meant by a name such as `cls+patches`, `registers` or `all`.
+
+    The default, `cls+patches`, is `patches` for a model without a cls token.
+
+    Raises
+    ------
+    UsageError
+        If the model has no such tokens.
+    """
+    if tokens == DEFAULT_TOKENS and "cls" not in layout:
+        return ["patches"]
+    names = tokens.split("+")
+    for name in names:
+        if name != "all":
+            layout[name]
+    if len(set(names)) != len(names):
+        raise UsageError(f"--tokens {tokens!r} names a group twice")
+    return names
+
+
+class SimilarityMetric(Metric):
+    """Base of the similarity measures.
+
+    Parameters
+    ----------
+    layout : TokenLayout
+    depth : int
+        L, the number of blocks.
+    tokens : str
+        Token groups joined by `+`; the measure is averaged over them.
+    replicates : int
+        R, bootstrap samples; 0 for none.
+    seed : int
+        Of the bootstrap.
+    """
+
+    kind: str
+    unit = "image"
+    full_state_update = False
+    higher_is_better = None
+    is_differentiable = False
+
+    def __init__(
+        self,
+        layout: TokenLayout,
+        depth: int,
+        tokens: str = DEFAULT_TOKENS,
+        replicates: int = 200,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.groups = select_groups(tokens, layout)
+        self.depth = depth
+        self.replicates = replicates
+        self.seed = seed
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def compute(self) -> dict[str, Tensor]:
+        """Return `matrix` (L, L) and, where the measure has a bootstrap, `replicates` (R, L, L)."""
+
+    def result(self) -> LayerSimilarity:
+        """Compute over all processes, as NumPy arrays."""
+        values = {name: value.double().cpu().numpy() for name, value in self.compute().items()}
+        if self.images == 0:
+            raise BrdynError(f"{self.kind} had no {self.unit} to compute from; use more images")
+        matrix = (values["matrix"] + values["matrix"].T) / 2
+        if not np.isfinite(matrix).all():
+            layer = int(np.argwhere(~np.isfinite(np.diag(matrix))).flatten()[0]) + 1
+            raise BrdynError(
+                f"{self.kind} is not defined at layer {layer}: its features hardly vary over {self.images} images; "
+                "use more images, or --similarity cosine"
+            )
+        return LayerSimilarity(
+            self.kind, "+".join(self.groups), matrix, values.get("replicates"), self.unit, self.images
+        )
+
+    @property
+    def images(self) -> int:
+        """Images seen, over all processes after `compute`."""
+        return int(self._images)
+
+    def features(self, trajectory: Trajectory) -> Tensor:
+        """Mean token of every selected group after every block, `(G, L, B, D)` in float32."""
+        return torch.stack([trajectory.mean(group)[1:] for group in self.groups])
+
+
+class MeanSimilarity(SimilarityMetric):
+    """A similarity that is a mean over images of one matrix each."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        shape = (self.depth, self.depth)
+        zeros = torch.zeros
+        self.add_state("total", zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state(
+            "boot_total", zeros(self.replicates, *shape, dtype=torch.float64), dist_reduce_fx="sum"
+        )
+        self.add_state("boot_count", zeros(self.replicates, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def per_image(self, trajectory: Trajectory) -> Tensor:
+        """One similarity matrix per image, `(B, L, L)`."""
+
+    def update(self, trajectory: Trajectory) -> None:
+        """Add the images of a trajectory."""
+        matrices = self.per_image(trajectory).to(self.total.device, torch.float64)
+        self.count += len(matrices)
+        self.total += matrices.sum(0)
+        if self.replicates:
+            weights = poisson_weights(trajectory.positions, self.replicates, self.seed).to(matrices.device)
+            self.boot_count += weights.sum(0)
+            self.boot_total += (weights.T @ matrices.flatten(1)).view_as(self.boot_total)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Mean over images, and over each bootstrap sample of them."""
+        self._images = int(self.count)
+        values = {"matrix": self.total / self.count}
+        if self.replicates:
+            drawn = self.boot_count > 0
+            values["replicates"] = self.boot_total[drawn] / self.boot_count[drawn, None, None]
+        return values

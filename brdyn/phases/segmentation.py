@@ -1,0 +1,367 @@
+"""Phases of a network's depth: the best segmentation for every k, how many, and how sure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from brdyn.errors import UsageError
+from brdyn.phases.maxcut import best_segmentations, k_best_segmentations, random_moments
+from brdyn.phases.recursive import RecursiveClusters, recursive_bisection
+
+MIN_GAIN = 0.05
+ALTERNATIVES = 5
+METHODS = ("contiguous", "recursive")
+DEFAULT_EPS = 0.1
+
+
+class Similarity(Protocol):
+    """What :func:`segment` needs of a measured similarity."""
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Shape (L, L)."""
+
+    @property
+    def replicates(self) -> np.ndarray | None:
+        """Shape (R, L, L)."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One of the best segmentations into k phases: its boundaries, its cut, and how far that is from the best."""
+
+    boundaries: tuple[int, ...]
+    cut: float
+    gap: float
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The best segmentation into k contiguous phases.
+
+    Attributes
+    ----------
+    k : int
+    boundaries : tuple of int
+        Last layer (from 1) of every phase but the last.
+    cut : float
+        Sum of D over pairs of layers in different phases.
+    cut_share : float
+        The cut over the total of D.
+    gain : float
+        What the k-th phase adds to `cut_share`.
+    drift_share : float
+        `cut_share` of the best segmentation of a structureless drift with the same mean D at every distance.
+    stability : tuple of float or None
+        For each boundary, the share of bootstrap samples whose best k-segmentation has it at this very layer.
+    alternatives : tuple of Alternative
+        The best segmentations, this one first.
+    z : float or None
+        Standard deviations by which the cut exceeds the mean over all contiguous k-segmentations; None
+        where there is only one, or all are equal.
+    """
+
+    k: int
+    boundaries: tuple[int, ...]
+    cut: float
+    cut_share: float
+    gain: float
+    drift_share: float
+    stability: tuple[float, ...] | None
+    alternatives: tuple[Alternative, ...]
+    z: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "boundaries": list(self.boundaries),
+            "cut": self.cut,
+            "cut_share": self.cut_share,
+            "gain": self.gain,
+            "drift_share": self.drift_share,
+            "stability": list(self.stability) if self.stability is not None else None,
+            "alternatives": [
+                {"boundaries": list(other.boundaries), "cut": other.cut, "gap": other.gap}
+                for other in self.alternatives
+            ],
+            "z": self.z,
+        }
+
+    @classmethod
+    def from_dict(cls, k: int, values: Mapping[str, Any]) -> Segmentation:
+        """Read what :meth:`to_dict` wrote."""
+        stability = values["stability"]
+        return cls(
+            k=k,
+            boundaries=tuple(values["boundaries"]),
+            cut=values["cut"],
+            cut_share=values["cut_share"],
+            gain=values["gain"],
+            drift_share=values["drift_share"],
+            stability=tuple(stability) if stability is not None else None,
+            alternatives=tuple(
+                Alternative(tuple(other["boundaries"]), other["cut"], other["gap"])
+                for other in values["alternatives"]
+            ),
+            z=values["z"],
+        )
+
+
+@dataclass(frozen=True)
+class Phases:
+    """How a network's L layers fall into phases.
+
+    Attributes
+    ----------
+    layers : int
+        L.
+    k : int
+        The number of phases chosen.
+    k_rule : str
+        How it was chosen.
+    total : float
+        Sum of D over all pairs of layers.
+    min_size : int
+        Fewest layers allowed in a phase.
+    segmentations : dict of int to Segmentation
+        The best one for every k.
+    frequency : ndarray, shape (K, L - 1), or None
+        `frequency[k - 1, l - 1]`: share of bootstrap samples whose best k-segmentation has a boundary after layer l.
+    recursive : RecursiveClusters or None
+        The public notebook's clusters, when asked for.
+    """
+
+    layers: int
+    k: int
+    k_rule: str
+    total: float
+    min_size: int
+    segmentations: dict[int, Segmentation]
+    frequency: np.ndarray | None = None
+    recursive: RecursiveClusters | None = None
+
+    @property
+    def chosen(self) -> Segmentation:
+        """The segmentation into the chosen number of phases."""
+        return self.segmentations[self.k]
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Last layer of every phase but the last, for the chosen k."""
+        return self.chosen.boundaries
+
+    @property
+    def stability(self) -> tuple[float, ...] | None:
+        """Bootstrap frequency of each boundary, for the chosen k."""
+        return self.chosen.stability
+
+    @property
+    def intervals(self) -> list[tuple[int, int]]:
+        """First and last layer of each phase, for the chosen k."""
+        edges = (0, *self.boundaries, self.layers)
+        return [(start + 1, stop) for start, stop in pairwise(edges)]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Phase (from 0) of each layer, shape (L,)."""
+        return np.searchsorted(self.boundaries, np.arange(1, self.layers + 1), side="left")
+
+    @property
+    def gain_curve(self) -> np.ndarray:
+        """Share of the total dissimilarity that is cut by the best segmentation, for k = 1..K."""
+        return np.array([self.segmentations[k].cut_share for k in sorted(self.segmentations)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "layers": self.layers,
+            "k": self.k,
+            "k_rule": self.k_rule,
+            "total": self.total,
+            "min_size": self.min_size,
+            "segmentations": {str(k): self.segmentations[k].to_dict() for k in sorted(self.segmentations)},
+            "boundary_frequency": self.frequency.tolist() if self.frequency is not None else None,
+            "recursive": self.recursive.to_dict() if self.recursive is not None else None,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Phases:
+        """Read what :meth:`to_dict` wrote, for instance the content of `phases.json`."""
+        frequency, recursive = values.get("boundary_frequency"), values.get("recursive")
+        return cls(
+            layers=values["layers"],
+            k=values["k"],
+            k_rule=values["k_rule"],
+            total=values["total"],
+            min_size=values["min_size"],
+            segmentations={
+                int(k): Segmentation.from_dict(int(k), v) for k, v in values["segmentations"].items()
+            },
+            frequency=np.array(frequency) if frequency is not None else None,
+            recursive=RecursiveClusters(
+                tuple(tuple(cluster) for cluster in recursive["clusters"]),
+                recursive["eps"],
+                recursive["min_size"],
+                recursive["exact"],
+            )
+            if recursive
+            else None,
+        )
+
+
+def check_k(k: int | None, layers: int, min_size: int = 1, name: str = "this model") -> None:
+    """Refuse a number of phases that `layers` layers cannot have.
+
+    Raises
+    ------
+    UsageError
+        Naming what would do.
+    """
+    if min_size < 1:
+        raise UsageError(f"min_size={min_size}: a phase has at least one layer")
+    if min_size > layers:
+        raise UsageError(f"min_size={min_size} is more than the {layers} layers of {name}")
+    if k is None:
+        return
+    if k < 1:
+        raise UsageError(f"k={k} phases make no sense; use 1 to {layers // min_size}")
+    if k * min_size > layers:
+        each = f" of at least {min_size} layers" if min_size > 1 else ""
+        raise UsageError(f"k={k} phases{each} need at least {k * min_size} layers; {name} has {layers}")
+
+
+def segment(
+    similarity: Similarity | np.ndarray,
+    k: int | None = None,
+    *,
+    method: str = "contiguous",
+    min_size: int = 1,
+    min_gain: float = MIN_GAIN,
+    eps: float = DEFAULT_EPS,
+    seed: int = 0,
+) -> Phases:
+    """Cut the depth of a network into phases by max-cut on D = 1 - S.
+
+    Parameters
+    ----------
+    similarity : LayerSimilarity or ndarray, shape (L, L)
+        With bootstrap replicates, boundaries get a stability.
+    k : int, optional
+        Number of phases. Without it: the largest k up to which every further phase adds at least
+        `min_gain` of the total dissimilarity to the cut.
+    method : {"contiguous", "recursive"}
+        `recursive` also runs the public notebook's bisection, and takes its number of clusters as k.
+        Boundaries are those of the contiguous optimum either way.
+    min_size : int
+        Fewest layers in a phase (the notebook's bisection has its own limit of 2).
+    min_gain : float
+        Of the rule for k.
+    eps, seed
+        Of the recursive bisection.
+
+    Returns
+    -------
+    Phases
+
+    Raises
+    ------
+    UsageError
+        If the matrix is not square, symmetric and finite, or k is out of range.
+    """
+    matrix, replicates = _arrays(similarity)
+    layers = len(matrix)
+    if method not in METHODS:
+        raise UsageError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    check_k(k, layers, min_size)
+    dissimilarity = 1.0 - matrix
+    frequency = boundary_frequency(1.0 - replicates, min_size) if replicates is not None else None
+    segmentations, total = _all_segmentations(dissimilarity, min_size, frequency)
+    recursive = recursive_bisection(dissimilarity, eps, seed=seed) if method == "recursive" else None
+    if k is not None:
+        rule = "given by the user"
+    elif recursive is not None:
+        found = len(recursive.clusters)
+        k, rule = min(found, layers // min_size), f"clusters of the recursive bisection with eps={eps:g}"
+    else:
+        k = choose_k(segmentations, min_gain)
+        rule = (
+            f"largest k up to which every further phase adds at least {min_gain:g} of the total dissimilarity"
+        )
+    return Phases(layers, k, rule, total, min_size, segmentations, frequency, recursive)
+
+
+def _arrays(similarity: Similarity | np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    raw = similarity if isinstance(similarity, np.ndarray) else similarity.matrix
+    matrix = np.asarray(raw, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
+        raise UsageError(f"a similarity of shape {matrix.shape} is not a square matrix of layers")
+    if not np.isfinite(matrix).all():
+        raise UsageError("the similarity matrix has values that are not finite")
+    if not np.allclose(matrix, matrix.T, atol=1e-6):
+        raise UsageError("the similarity matrix is not symmetric")
+    replicates = None if isinstance(similarity, np.ndarray) else similarity.replicates
+    return matrix, replicates if replicates is not None and len(replicates) else None
+
+
+def boundary_frequency(replicates: np.ndarray, min_size: int = 1) -> np.ndarray:
+    """How often each layer ends a phase over bootstrap samples of D, `(R, L, L)` to `(K, L - 1)`."""
+    layers = replicates.shape[-1]
+    _, boundaries = best_segmentations(replicates, min_size)
+    frequency = np.zeros((len(boundaries), max(layers - 1, 0)))
+    for row, chosen in zip(frequency, boundaries, strict=True):
+        if chosen.size:
+            row += np.bincount(chosen.ravel(), minlength=layers)[1:layers] / len(replicates)
+    return frequency
+
+
+def drift_reference(dissimilarity: np.ndarray) -> np.ndarray:
+    """A structureless twin of D: every entry replaced by the mean of D at the same distance in depth."""
+    layers = len(dissimilarity)
+    means = np.array([np.diagonal(dissimilarity, offset).mean() for offset in range(layers)])
+    distance = np.abs(np.arange(layers)[:, None] - np.arange(layers)[None])
+    return means[distance]
+
+
+def _all_segmentations(
+    dissimilarity: np.ndarray, min_size: int, frequency: np.ndarray | None
+) -> tuple[dict[int, Segmentation], float]:
+    total = float(np.triu(dissimilarity, k=1).sum())
+    ranked = k_best_segmentations(dissimilarity, ALTERNATIVES, min_size)
+    moments = random_moments(dissimilarity, min_size)
+    drift, _ = best_segmentations(drift_reference(dissimilarity), min_size)
+    scale = total if abs(total) > 1e-12 else 1.0
+    segmentations: dict[int, Segmentation] = {}
+    previous = 0.0
+    for k, paths in enumerate(ranked, start=1):
+        within, boundaries = paths[0]
+        cut = total - within
+        deviation = moments.std[k - 1]
+        stability = None
+        if frequency is not None:
+            stability = tuple(float(frequency[k - 1, layer - 1]) for layer in boundaries)
+        segmentations[k] = Segmentation(
+            k=k,
+            boundaries=boundaries,
+            cut=cut,
+            cut_share=cut / scale,
+            gain=(cut - previous) / scale,
+            drift_share=float((total - drift[k - 1]) / scale),
+            stability=stability,
+            alternatives=tuple(Alternative(other, total - value, value - within) for value, other in paths),
+            z=float((moments.mean[k - 1] - within) / deviation) if deviation > 1e-9 * abs(scale) else None,
+        )
+        previous = cut
+    return segmentations, total
+
+
+def choose_k(segmentations: Mapping[int, Segmentation], min_gain: float = MIN_GAIN) -> int:
+    """The largest k up to which every further phase adds at least `min_gain` to the share that is cut."""
+    k = 1
+    while k + 1 in segmentations and segmentations[k + 1].gain >= min_gain:
+        k += 1
+    return k

@@ -1,0 +1,5 @@
+"""Figures: each function takes numbers and returns a matplotlib Figure; none computes."""
+
+from brdyn.plots.phases import draw_similarity, plot_gain_curve, plot_similarity, plot_stability
+
+__all__ = ["draw_similarity", "plot_gain_curve", "plot_similarity", "plot_stability"]

@@ -1,0 +1,223 @@
+"""Writing results: an output folder that loses nothing, atomic files, and where every number came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brdyn.errors import BrdynError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from brdyn.data import ImageSet, ReadReport
+    from brdyn.models import VisionTransformer
+    from brdyn.runtime import Processes
+
+PACKAGES = ("brdyn", "torch", "timm", "transformers", "torchmetrics", "numpy", "pillow")
+FORMATS = ("png", "svg", "pdf")
+
+
+class OutputFolder:
+    """The folder one run writes to.
+
+    Files are written beside their final name and moved into place, so that none is ever half there.
+
+    Parameters
+    ----------
+    path : path
+    overwrite : bool
+        Allow a folder that already holds files; only files of the same name are replaced.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds files and `overwrite` is false, or it cannot be made.
+    """
+
+    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+        self.path = Path(path).expanduser()
+        if self.path.is_dir() and any(self.path.iterdir()) and not overwrite:
+            raise UsageError(
+                f"the output folder {str(self.path)!r} is not empty; choose another --out or pass --overwrite"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot make the output folder {str(self.path)!r} ({error.strerror})"
+            ) from error
+        if not os.access(self.path, os.W_OK):
+            raise UsageError(f"cannot write to the output folder {str(self.path)!r}; choose another --out")
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write one JSON file; numbers that are not finite are refused."""
+        text = json.dumps(content, indent=2, allow_nan=False, default=_plain)
+        path = self.path / name
+        write_atomically(path, (text + "\n").encode())
+        return path
+
+    def write_figure(self, name: str, figure: Figure, formats: tuple[str, ...] = ("png",)) -> list[Path]:
+        """Write one figure in every format asked for, and close it."""
+        import io
+
+        import matplotlib.pyplot as plt
+
+        paths = []
+        for kind in formats:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=200, bbox_inches="tight")
+            path = self.path / f"{name}.{kind}"
+            write_atomically(path, buffer.getvalue())
+            paths.append(path)
+        plt.close(figure)
+        return paths
+
+
+def check_formats(formats: str) -> tuple[str, ...]:
+    """`png,svg` as a tuple; an unknown format is a `UsageError`."""
+    names = tuple(name.strip().lower() for name in formats.split(",") if name.strip())
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        raise UsageError(
+            f"unknown picture format {', '.join(unknown) or formats!r}; choose from {', '.join(FORMATS)}"
+        )
+    return names
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing.
+
+    Raises
+    ------
+    BrdynError
+        If the disk is full or the folder has gone.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise BrdynError(f"cannot write {str(path)!r} ({error.strerror})") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise BrdynError(f"cannot write {str(path)!r} ({error.strerror})") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_json(path: str | Path, what: str) -> dict[str, Any]:
+    """Read a result file written earlier.
+
+    Raises
+    ------
+    UsageError
+        If it is not there or not what it should be.
+    """
+    try:
+        content = json.loads(Path(path).expanduser().read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageError(f"cannot read {str(path)!r} as {what} ({error})") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{str(path)!r} is not {what}")
+    return content
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+class Stopwatch:
+    """Wall-clock seconds of a run."""
+
+    seconds = 0.0
+
+
+@contextmanager
+def stopwatch() -> Iterator[Stopwatch]:
+    """Measure the wall time of what runs inside."""
+    watch = Stopwatch()
+    start = time.perf_counter()
+    try:
+        yield watch
+    finally:
+        watch.seconds = time.perf_counter() - start
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a source tree that was never installed
+            found[package] = "unknown"
+    return found
+
+
+def device_name(kind: str) -> str:
+    """The processor or GPU a run used, in words."""
+    import torch
+
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def provenance(
+    model: VisionTransformer,
+    images: ImageSet,
+    report: ReadReport,
+    processes: Processes,
+    seconds: float,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Everything needed to repeat a run: versions, model, weights, data, seed, command, device, date."""
+    return {
+        "command": " ".join(shlex.quote(part) for part in ["brdyn", *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "model": {
+            **model.info.to_dict(),
+            "token_groups": model.tokens.sizes(),
+            "preprocessing": model.preprocessing.to_dict(),
+        },
+        "images": {
+            "source": images.source.description,
+            "in_source": len(images.source),
+            "chosen": len(images),
+            "read": report.count,
+            "digest": f"{report.digest:064x}",
+            "seed": images.seed,
+        },
+        "device": device_name(processes.device.type),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "processes": processes.world,
+        "seconds": round(seconds, 3),
+        **settings,
+    }

@@ -1,0 +1,127 @@
+"""Devices, precision, batch size, and which share of the work this process has."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+
+from brdyn.data import ReadReport
+from brdyn.errors import UsageError
+
+if TYPE_CHECKING:
+    from brdyn.models import VisionTransformer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICES = ("auto", "cpu", "cuda", "mps")
+BATCH_CAPS = {"cpu": 16, "cuda": 256, "mps": 32}
+MEMORY_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those started by torchrun (alone by default).
+
+    Attributes
+    ----------
+    rank, world : int
+        Number of this process, and how many there are.
+    device : torch.device
+        Where it computes.
+    """
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.rank == 0
+
+    def gather(self, report: ReadReport) -> ReadReport:
+        """Join what all processes have read."""
+        if self.world == 1:
+            return report
+        reports: list[ReadReport | None] = [None] * self.world
+        torch.distributed.all_gather_object(reports, report)
+        total = ReadReport()
+        for part in reports:
+            assert part is not None  # all_gather_object fills every place
+            total.add(part)
+        return total
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.world > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def start_processes(device: str = "auto") -> Processes:
+    """Choose the device, and join the process group when started by torchrun.
+
+    Raises
+    ------
+    UsageError
+        If the device is unknown or not on this machine.
+    """
+    kind = _device_kind(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Processes(torch.device(kind))
+    from accelerate import PartialState
+
+    state = PartialState(cpu=kind != "cuda")
+    return Processes(state.device, state.process_index, state.num_processes)
+
+
+def _device_kind(device: str) -> str:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device not in DEVICES:
+        raise UsageError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    if device == "auto":
+        return next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+    if not available[device]:
+        here = ", ".join(kind for kind, there in available.items() if there)
+        raise UsageError(f"device {device!r} is not available here (available: {here}); use --device auto")
+    return device
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """The torch type of a precision by name."""
+    if name not in DTYPES:
+        raise UsageError(f"unknown dtype {name!r}; choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def auto_batch_size(model: VisionTransformer) -> int:
+    """A power of two whose trajectory fits well within the free memory of the model's device.
+
+    Counts the L + 1 states that are kept for a batch and the workspace of one block.
+    """
+    device = model.device
+    state = model.tokens.count * model.info.width * torch.finfo(model.dtype).bits // 8
+    per_image = (model.depth + 1 + 16) * state
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = psutil.virtual_memory().available
+    fitting = int(MEMORY_SHARE * free / per_image)
+    largest = min(BATCH_CAPS.get(device.type, 16), max(1, fitting))
+    return 1 << (largest.bit_length() - 1)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that a smaller batch may do."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    signs = (
+        "out of memory",
+        "can't allocate memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_NOT_SUPPORTED",
+    )
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)

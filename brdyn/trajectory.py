@@ -1,0 +1,206 @@
+"""Capturing the state after every block: forward hooks, one batch in memory at a time."""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brdyn.data import Batch, ImageSet
+from brdyn.errors import BrdynError, UsageError
+from brdyn.models import TokenLayout, VisionTransformer
+from brdyn.progress import progress_bar
+from brdyn.runtime import Processes, auto_batch_size, is_out_of_memory
+
+
+class Trajectory:
+    """The states of one batch of images through depth.
+
+    Attributes
+    ----------
+    states : tuple of Tensor
+        `a_0` (embedding output) to `a_L` (output of the last block, before the final norm), each `(B, N, D)`.
+    tokens : TokenLayout
+        Which of the N tokens belong to which group.
+    positions : Tensor
+        Position of each image in its set, `(B,)`.
+    labels : Tensor or None
+        Class indices, `(B,)`.
+    """
+
+    def __init__(
+        self, states: Iterable[Tensor], tokens: TokenLayout, positions: Tensor, labels: Tensor | None = None
+    ) -> None:
+        self.states = tuple(states)
+        self.tokens = tokens
+        self.positions = positions
+        self.labels = labels
+        self._means: dict[str, Tensor] = {}
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.states[0])
+
+    @property
+    def depth(self) -> int:
+        """L, the number of blocks."""
+        return len(self.states) - 1
+
+    def stack(self) -> Tensor:
+        """All states as one tensor `(L + 1, B, N, D)`; this copies them."""
+        return torch.stack(self.states)
+
+    def mean(self, group: str) -> Tensor:
+        """Mean token of a group in every state, `(L + 1, B, D)`, in float32; computed once.
+
+        `all` is the mean over every token.
+        """
+        if group not in self._means:
+            if group == "all":
+                sizes = self.tokens.sizes()
+                total = torch.stack([self.mean(name) * size for name, size in sizes.items()]).sum(0)
+                self._means[group] = total / self.tokens.count
+            else:
+                part = self.tokens[group]
+                self._means[group] = torch.stack([_mean(state[:, part]) for state in self.states])
+        return self._means[group]
+
+    def check_finite(self, model: str) -> None:
+        """Raise a `BrdynError` naming the first layer with a value that is not finite.
+
+        A sum is finite only if its terms are, so the group means that measures use anyway are enough.
+        """
+        finite = torch.stack([self.mean(group).isfinite().flatten(1).all(1) for group in self.tokens.groups])
+        bad = (~finite.all(0)).nonzero().flatten().tolist()
+        if bad:
+            where = "the embedding (layer 0)" if bad[0] == 0 else f"layer {bad[0]}"
+            kind = str(self.states[0].dtype).removeprefix("torch.")
+            remedy = "check the weights" if kind == "float32" else "try --dtype float32"
+            raise BrdynError(f"the output of {where} of {model!r} is not finite in {kind}; {remedy}")
+
+
+def _mean(tokens: Tensor) -> Tensor:
+    return tokens[:, 0].float() if tokens.shape[1] == 1 else tokens.mean(dim=1, dtype=torch.float32)
+
+
+@contextmanager
+def record_states(model: VisionTransformer) -> Iterator[list[Tensor]]:
+    """Collect `a_0 … a_L` of every forward pass made inside, by hooks that are always removed."""
+    states: list[Tensor] = []
+
+    def before_first(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        states.append(inputs[0])
+
+    def after(_: nn.Module, __: Any, output: Tensor) -> None:
+        states.append(output)
+
+    handles = [model.blocks[0].register_forward_pre_hook(before_first)]
+    handles += [block.register_forward_hook(after) for block in model.blocks]
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def capture(model: VisionTransformer, batch: Batch) -> Trajectory:
+    """Run one batch and keep every state, on the model's device and in its precision."""
+    images = batch.images.to(model.device, model.dtype, non_blocking=True)
+    with torch.no_grad(), record_states(model) as states:
+        model(images)
+    return Trajectory(states, model.tokens, batch.positions, batch.labels)
+
+
+def trajectories(
+    model: VisionTransformer,
+    images: ImageSet,
+    *,
+    batch_size: int | str = "auto",
+    workers: int | None = None,
+    processes: Processes | None = None,
+    progress: bool = False,
+) -> Iterator[Trajectory]:
+    """Stream the trajectories of a set of images, one batch in memory at a time.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+    images : ImageSet
+    batch_size : int or "auto"
+        `auto` starts from what fits in memory and halves when it does not, instead of failing.
+    workers : int, optional
+        Loader processes.
+    processes : Processes, optional
+        Under torchrun: this process takes its share of the images.
+    progress : bool
+        Show a progress bar on a terminal.
+
+    Yields
+    ------
+    Trajectory
+        Of this process's images, in order.
+
+    Raises
+    ------
+    BrdynError
+        If a state is not finite (the layer is named), if memory is too small for one image (or for a
+        batch of the size asked for), or if no image can be read.
+    """
+    processes = processes or Processes(model.device)
+    size = auto_batch_size(model) if batch_size == "auto" else _positive(batch_size)
+    batches = images.batches(
+        size,
+        workers=workers,
+        rank=processes.rank,
+        world=processes.world,
+        pin=model.device.type == "cuda",
+    )
+    run = partial(_capture_or_halve, model, adapt=batch_size == "auto")
+    with progress_bar(
+        model.info.name, -(-len(images) // processes.world), progress and processes.is_main
+    ) as advance:
+        for batch in batches:
+            waiting = deque(batch.split(size))
+            while waiting:
+                part = waiting.popleft()
+                trajectory = run(part)
+                if trajectory is None:
+                    size = max(1, len(part) // 2)
+                    waiting = deque(piece for whole in (part, *waiting) for piece in whole.split(size))
+                    continue
+                yield trajectory
+                # After the consumer's own kernels were queued: a GPU is not kept waiting for this check.
+                trajectory.check_finite(model.info.name)
+                advance(len(part))
+
+
+def _positive(batch_size: int | str) -> int:
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UsageError(f"batch size {batch_size!r} is neither a positive number nor 'auto'")
+    return batch_size
+
+
+def _capture_or_halve(model: VisionTransformer, batch: Batch, adapt: bool) -> Trajectory | None:
+    """The trajectory, or None when memory was too small and a smaller batch may do."""
+    try:
+        return capture(model, batch)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if not adapt or len(batch) == 1:
+            remedy = (
+                "a smaller --image-size, --dtype bfloat16" if adapt else "--batch-size auto, or a smaller one"
+            )
+            raise BrdynError(
+                f"out of memory on {model.device} with a batch of {len(batch)}; use {remedy} or another --device"
+            ) from None
+    gc.collect()
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None

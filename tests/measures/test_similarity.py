@@ -1,0 +1,251 @@
+"""Every similarity measure against its definition in float64, and its behaviour as a stream."""
+
+import numpy as np
+import pytest
+import torch
+
+from brdyn.data import load_images
+from brdyn.data.image_set import SHARD
+from brdyn.errors import BrdynError, UsageError
+from brdyn.measures import SIMILARITIES, layer_similarity, similarity_metric
+from brdyn.measures.bootstrap import poisson_weights
+from brdyn.models import TokenLayout
+from brdyn.trajectory import Trajectory, trajectories
+
+LAYOUT = TokenLayout.with_prefix((4, 4), {"cls": 1, "registers": 2})
+
+
+@pytest.fixture(scope="module")
+def states():
+    """Correlated random states (L + 1, B, N, D) = (5, 40, 19, 6)."""
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.randn(5, 40, 19, 6, generator=generator) + 0.5
+    return steps.cumsum(0) + torch.randn(5, 1, 1, 6, generator=generator)
+
+
+def stream(states, sizes, layout=LAYOUT):
+    start = 0
+    for size in sizes:
+        part = states[:, start : start + size]
+        yield Trajectory(part, layout, torch.arange(start, start + size))
+        start += size
+
+
+def run(metric, states, sizes=(40,)):
+    for trajectory in stream(states, sizes):
+        metric.update(trajectory)
+    return metric.result()
+
+
+def build(kind, tokens="cls+patches", replicates=20, seed=0):
+    extra = {"width": 6} if kind == "procrustes" else {}
+    return SIMILARITIES[kind](LAYOUT, 4, tokens, replicates, seed, **extra)
+
+
+def group_means(states, group):
+    part = slice(None) if group == "all" else LAYOUT[group]
+    return states[1:, :, part].double().mean(2).numpy()  # (L, B, D)
+
+
+def direct_cosine(states, groups):
+    total = np.zeros((4, 4))
+    for group in groups:
+        means = group_means(states, group)
+        for a in range(4):
+            for b in range(4):
+                norms = np.linalg.norm(means[a], axis=-1) * np.linalg.norm(means[b], axis=-1)
+                total[a, b] += ((means[a] * means[b]).sum(-1) / norms).mean()
+    return total / len(groups)
+
+
+def direct_token_cosine(states, groups):
+    total = np.zeros((4, 4))
+    for group in groups:
+        part = slice(None) if group == "all" else LAYOUT[group]
+        tokens = states[1:, :, part].double().numpy()
+        for a in range(4):
+            for b in range(4):
+                norms = np.linalg.norm(tokens[a], axis=-1) * np.linalg.norm(tokens[b], axis=-1)
+                total[a, b] += ((tokens[a] * tokens[b]).sum(-1) / norms).mean()
+    return total / len(groups)
+
+
+def direct_hsic(x, y):
+    """Unbiased HSIC by the formula of Song et al. 2012, from raw Gram matrices."""
+    count = len(x)
+    k, m = x @ x.T, y @ y.T
+    np.fill_diagonal(k, 0)
+    np.fill_diagonal(m, 0)
+    ones = np.ones(count)
+    trace = np.trace(k @ m)
+    product = (ones @ k @ ones) * (ones @ m @ ones) / ((count - 1) * (count - 2))
+    cross = 2 * (ones @ k @ m @ ones) / (count - 2)
+    return (trace + product - cross) / (count * (count - 3))
+
+
+def direct_cka(states, groups):
+    total = np.zeros((4, 4))
+    for group in groups:
+        means = group_means(states, group)
+        runs = [slice(s, s + SHARD) for s in range(0, 40, SHARD)]
+        hsic = np.array(
+            [[sum(direct_hsic(means[a, r], means[b, r]) for r in runs) for b in range(4)] for a in range(4)]
+        )
+        total += hsic / np.sqrt(np.outer(np.diag(hsic), np.diag(hsic)))
+    return total / len(groups)
+
+
+def direct_procrustes(states, groups):
+    total = np.zeros((4, 4))
+    for group in groups:
+        means = group_means(states, group)
+        centred = means - means.mean(1, keepdims=True)
+        unit = centred / np.linalg.norm(centred, axis=(1, 2), keepdims=True)
+        for a in range(4):
+            for b in range(4):
+                u, _, vt = np.linalg.svd(unit[a].T @ unit[b])
+                distance = np.linalg.norm(unit[a] @ (u @ vt) - unit[b])  # best rotation applied
+                total[a, b] += 1 - distance**2 / 2
+    return total / len(groups)
+
+
+DIRECT = {
+    "cosine": direct_cosine,
+    "token-cosine": direct_token_cosine,
+    "cka": direct_cka,
+    "procrustes": direct_procrustes,
+}
+GROUPS = {
+    "cls+patches": ["cls", "patches"],
+    "cls": ["cls"],
+    "registers": ["registers"],
+    "patches": ["patches"],
+    "all": ["all"],
+}
+
+
+@pytest.mark.parametrize("tokens", GROUPS)
+@pytest.mark.parametrize("kind", SIMILARITIES)
+def test_equals_the_definition(states, kind, tokens):
+    found = run(build(kind, tokens), states, sizes=(7, 20, 13))
+    np.testing.assert_allclose(found.matrix, DIRECT[kind](states, GROUPS[tokens]), atol=1e-6)
+    np.testing.assert_allclose(np.diag(found.matrix), 1, atol=1e-6)
+    assert found.n_images == 40
+    assert found.tokens == tokens
+
+
+@pytest.mark.parametrize("kind", SIMILARITIES)
+def test_batches_do_not_matter(states, kind):
+    whole, parts = run(build(kind), states), run(build(kind), states, sizes=(1, 30, 9))
+    np.testing.assert_allclose(whole.matrix, parts.matrix, atol=1e-7)
+    if whole.replicates is not None:
+        np.testing.assert_allclose(whole.replicates, parts.replicates, atol=1e-7)
+
+
+def test_half_precision_states_are_reduced_in_float32(states):
+    half = run(build("cosine"), states.bfloat16())
+    exact = direct_cosine(states.bfloat16().float(), ["cls", "patches"])
+    np.testing.assert_allclose(half.matrix, exact, atol=1e-6)
+
+
+def test_bootstrap_is_the_weighted_mean_of_images(states):
+    metric = build("cosine", replicates=8, seed=3)
+    found = run(metric, states)
+    weights = poisson_weights(list(range(40)), 8, seed=3).numpy()
+    per_image = np.stack([direct_cosine(states[:, i : i + 1], ["cls", "patches"]) for i in range(40)])
+    expected = np.einsum("nr,nab->rab", weights, per_image) / weights.sum(0)[:, None, None]
+    np.testing.assert_allclose(found.replicates, expected, atol=1e-6)
+
+
+def test_poisson_weights():
+    weights = poisson_weights(torch.arange(400), 300, seed=1)
+    assert float(weights.mean()) == pytest.approx(1, abs=0.01)
+    assert float(weights.var()) == pytest.approx(1, abs=0.02)
+    assert torch.equal(weights[7], poisson_weights([7], 300, seed=1)[0])
+    assert not torch.equal(weights[7], weights[8])
+    assert not torch.equal(weights[7], poisson_weights([7], 300, seed=2)[0])
+
+
+def test_bootstrap_spread_matches_the_standard_error(states):
+    found = run(build("cosine", replicates=2000), states)
+    per_image = np.stack([direct_cosine(states[:, i : i + 1], ["cls", "patches"])[0, 3] for i in range(40)])
+    assert found.replicates[:, 0, 3].std() == pytest.approx(per_image.std() / np.sqrt(40), rel=0.1)
+
+
+def test_metrics_merge_like_one(states):
+    """What happens between processes: states are summed."""
+    for kind in SIMILARITIES:
+        whole = run(build(kind), states)
+        first, second = build(kind), build(kind)
+        for metric, part in ((first, slice(0, 32)), (second, slice(32, 40))):
+            metric.update(Trajectory(states[:, part], LAYOUT, torch.arange(40)[part]))
+        if kind == "cka":
+            first._flush()
+            second._flush()
+        for name, reduction in first._reductions.items():
+            setattr(first, name, reduction(torch.stack([getattr(first, name), getattr(second, name)])))
+        np.testing.assert_allclose(first.result().matrix, whole.matrix, atol=1e-9)
+
+
+def test_cka_leaves_out_minibatches_of_fewer_than_four(states):
+    found = run(build("cka"), states[:, :34], sizes=(34,))
+    assert found.n_images == 32
+    with pytest.raises(BrdynError, match="cka had no minibatch of 16 images"):
+        run(build("cka"), states[:, :3], sizes=(3,))
+
+
+def test_cka_of_constant_features_is_an_error(states):
+    frozen = states.clone()
+    frozen[2] = 1.0
+    with pytest.raises(BrdynError, match="cka is not defined at layer 2"):
+        run(build("cka"), frozen)
+
+
+def test_cka_ignores_rotation_scale_and_shift_and_cosine_does_not(states):
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1)))[0]
+    moved = states.clone()
+    moved[2] = 3 * moved[1] @ rotation + 5
+    for kind in ("cka", "procrustes"):
+        assert run(build(kind), moved).matrix[0, 1] == pytest.approx(1, abs=1e-5)
+    assert run(build("cosine"), moved).matrix[0, 1] < 0.99
+
+
+def test_model_without_cls_falls_back_on_patches(states):
+    layout = TokenLayout.with_prefix((4, 4), {})
+    metric = SIMILARITIES["cosine"](layout, 4, "cls+patches", 0, 0)
+    for trajectory in stream(states[:, :, 3:], (40,), layout):
+        metric.update(trajectory)
+    found = metric.result()
+    assert found.tokens == "patches"
+    np.testing.assert_allclose(found.matrix, direct_cosine(states, ["patches"]), atol=1e-6)
+    assert found.replicates is None
+
+
+def test_wrong_requests(tiny):
+    with pytest.raises(UsageError, match="unknown similarity 'euclid'; choose one of cosine"):
+        similarity_metric("euclid", tiny)
+    with pytest.raises(
+        UsageError, match="no 'distillation' tokens; its token groups are cls, registers, patches"
+    ):
+        similarity_metric("cosine", tiny, tokens="distillation")
+    with pytest.raises(UsageError, match="twice"):
+        similarity_metric("cosine", tiny, tokens="cls+cls")
+
+
+def test_procrustes_says_when_it_would_not_fit():
+    with pytest.raises(UsageError, match="too much for this machine; use --similarity cka"):
+        SIMILARITIES["procrustes"](LAYOUT, 200, "cls", 0, 0, width=8192)
+
+
+def test_end_to_end_equals_stacked_trajectories(tiny, noise_folder):
+    images = load_images(noise_folder, tiny)
+    found = layer_similarity(tiny, images, batch_size=9, workers=1)
+    stacked = torch.cat([t.stack() for t in trajectories(tiny, images, workers=0)], dim=1)
+    assert stacked.shape[:2] == (5, 40)
+    means = np.stack(
+        [stacked[1:, :, part].double().mean(2).numpy() for part in (slice(0, 1), slice(3, None))]
+    )
+    unit = means / np.linalg.norm(means, axis=-1, keepdims=True)
+    expected = np.einsum("glbd,gmbd->lm", unit, unit) / 80
+    np.testing.assert_allclose(found.matrix, expected, atol=1e-6)
+    assert found.matrix[0, 3] < 0.99  # the tiny model does something

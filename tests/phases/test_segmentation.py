@@ -1,0 +1,134 @@
+"""What users read: the chosen k, stability, alternatives, z-score, and the JSON round trip."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from brdyn.errors import UsageError
+from brdyn.phases import Phases, boundary_frequency, drift_reference, segment
+
+
+def blocks(*sizes):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    return (labels[:, None] == labels[None]).astype(float)
+
+
+def test_three_equal_blocks_by_hand():
+    phases = segment(blocks(2, 2, 2))
+    assert phases.k == 3
+    assert phases.boundaries == (2, 4)
+    assert phases.intervals == [(1, 2), (3, 4), (5, 6)]
+    assert phases.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert phases.total == 12  # 15 pairs, three of them inside blocks
+    assert phases.chosen.cut == 12
+    np.testing.assert_allclose(phases.gain_curve[:4], [0, 8 / 12, 1, 1])
+    assert phases.segmentations[2].boundaries == (2,)
+    others = phases.segmentations[2].alternatives
+    assert [other.boundaries for other in others[:3]] == [(2,), (3,), (4,)]  # eight pairs cut by each
+    assert [other.gap for other in others] == [0, 0, 0, 4, 4]
+    assert "0.05" in phases.k_rule
+
+
+def test_z_score_by_hand():
+    # k = 2 over four layers: cuts at 1, 2, 3 of D = |l - m| give 6, 8, 6.
+    distance = np.abs(np.arange(4)[:, None] - np.arange(4)[None]) / 10
+    found = segment(1 - distance, k=2).chosen
+    assert found.boundaries == (2,)
+    assert found.cut == pytest.approx(0.8)
+    cuts = np.array([0.6, 0.8, 0.6])
+    assert found.z == pytest.approx((0.8 - cuts.mean()) / cuts.std())
+    assert segment(1 - distance, k=1).chosen.z is None
+    assert segment(1 - distance, k=4).chosen.z is None
+
+
+def test_a_drift_is_its_own_reference_and_blocks_are_not():
+    distance = np.abs(np.arange(8)[:, None] - np.arange(8)[None]) / 10
+    np.testing.assert_allclose(drift_reference(distance), distance)
+    drifting = segment(1 - distance)
+    assert all(s.cut_share == pytest.approx(s.drift_share) for s in drifting.segmentations.values())
+    blocky = segment(blocks(4, 4))
+    assert blocky.segmentations[2].cut_share > blocky.segmentations[2].drift_share + 0.2
+
+
+def test_stability_counts_replicates():
+    first, second = blocks(2, 4), blocks(3, 3)
+    similarity = SimpleNamespace(matrix=first, replicates=np.stack([first, first, first, second]))
+    phases = segment(similarity, k=2)
+    assert phases.boundaries == (2,)
+    assert phases.stability == (0.75,)
+    np.testing.assert_allclose(phases.frequency[1], [0, 0.75, 0.25, 0, 0])
+    np.testing.assert_allclose(boundary_frequency(1 - similarity.replicates).sum(1), range(6))
+
+
+def test_no_dissimilarity_at_all():
+    phases = segment(np.ones((5, 5)))
+    assert phases.k == 1
+    assert phases.boundaries == ()
+    assert phases.segmentations[3].z is None
+    assert np.isfinite(phases.gain_curve).all()
+
+
+def test_single_layer():
+    assert segment(np.ones((1, 1))).to_dict()["segmentations"].keys() == {"1"}
+
+
+def test_minimum_size_is_respected():
+    distance = np.abs(np.arange(7)[:, None] - np.arange(7)[None]) / 10
+    phases = segment(1 - distance, min_size=2)
+    assert max(phases.segmentations) == 3
+    for found in phases.segmentations.values():
+        assert np.diff((0, *found.boundaries, 7)).min() >= 2
+
+
+def test_recursive_method_sets_k_and_is_kept():
+    phases = segment(blocks(4, 4, 4), method="recursive", eps=0.1)
+    assert phases.k == 3
+    assert phases.recursive.boundaries == phases.boundaries == (4, 8)
+    assert "recursive" in phases.k_rule
+
+
+def test_json_round_trip():
+    similarity = SimpleNamespace(matrix=blocks(3, 3), replicates=np.stack([blocks(3, 3)] * 2))
+    phases = segment(similarity, method="recursive")
+    again = Phases.from_dict(json.loads(json.dumps(phases.to_dict())))
+    assert again.to_dict() == phases.to_dict()
+    assert again.boundaries == phases.boundaries
+    assert again.recursive == phases.recursive
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 0}, "k=0"),
+        ({"k": 7}, "k=7 phases need at least 7 layers"),
+        ({"k": 4, "min_size": 2}, "at least 2 layers need at least 8"),
+        ({"min_size": 0}, "min_size=0"),
+        ({"min_size": 9}, "min_size=9"),
+        ({"method": "greedy"}, "unknown method 'greedy'"),
+    ],
+)
+def test_wrong_requests(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        segment(blocks(3, 3), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.zeros((2, 3)), "not a square"),
+        (np.array([[1, np.nan], [np.nan, 1]]), "not finite"),
+        (np.array([[1.0, 0.5], [0.2, 1.0]]), "not symmetric"),
+    ],
+)
+def test_wrong_matrices(matrix, message):
+    with pytest.raises(UsageError, match=message):
+        segment(matrix)
+
+
+def test_phases_do_not_import_torch():
+    code = "import sys, brdyn.phases; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
