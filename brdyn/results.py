@@ -9,8 +9,8 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +23,7 @@ from brdyn.errors import BrdynError, UsageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from brdyn.data import ImageSet, ReadReport
+    from brdyn.data import ImageSet
     from brdyn.models import VisionTransformer
     from brdyn.runtime import Processes
 
@@ -34,7 +34,8 @@ FORMATS = ("png", "svg", "pdf")
 class OutputFolder:
     """The folder one run writes to.
 
-    Files are written beside their final name and moved into place, so that none is ever half there.
+    Files are written beside their final name and moved into place, so that none is ever half there. Used as a
+    context manager, a folder that it made is removed again when the run fails before writing anything.
 
     Parameters
     ----------
@@ -54,6 +55,7 @@ class OutputFolder:
             raise UsageError(
                 f"the output folder {str(self.path)!r} is not empty; choose another --out or pass --overwrite"
             )
+        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -62,6 +64,15 @@ class OutputFolder:
             ) from error
         if not os.access(self.path, os.W_OK):
             raise UsageError(f"cannot write to the output folder {str(self.path)!r}; choose another --out")
+
+    def __enter__(self) -> OutputFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            for folder in self._made:  # innermost first
+                with suppress(OSError):  # not empty
+                    folder.rmdir()
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
         """Write one JSON file; numbers that are not finite are refused."""
@@ -153,20 +164,15 @@ def _plain(value: Any) -> Any:
 
 
 class Stopwatch:
-    """Wall-clock seconds of a run."""
+    """Wall-clock seconds since it was made."""
 
-    seconds = 0.0
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
 
-
-@contextmanager
-def stopwatch() -> Iterator[Stopwatch]:
-    """Measure the wall time of what runs inside."""
-    watch = Stopwatch()
-    start = time.perf_counter()
-    try:
-        yield watch
-    finally:
-        watch.seconds = time.perf_counter() - start
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self._start
 
 
 def versions() -> dict[str, str]:
@@ -192,7 +198,6 @@ def device_name(kind: str) -> str:
 def provenance(
     model: VisionTransformer,
     images: ImageSet,
-    report: ReadReport,
     processes: Processes,
     seconds: float,
     **settings: Any,
@@ -211,8 +216,8 @@ def provenance(
             "source": images.source.description,
             "in_source": len(images.source),
             "chosen": len(images),
-            "read": report.count,
-            "digest": f"{report.digest:064x}",
+            "read": images.report.count,
+            "digest": f"{images.report.digest:064x}",
             "seed": images.seed,
         },
         "device": device_name(processes.device.type),

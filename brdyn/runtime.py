@@ -54,7 +54,10 @@ class Processes:
             total.add(part)
         return total
 
-    def close(self) -> None:
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Leave the process group."""
         if self.world > 1 and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -104,10 +107,7 @@ def auto_batch_size(model: VisionTransformer) -> int:
     device = model.device
     state = model.tokens.count * model.info.width * torch.finfo(model.dtype).bits // 8
     per_image = (model.depth + 1 + 16) * state
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     fitting = int(MEMORY_SHARE * free / per_image)
     largest = min(BATCH_CAPS.get(device.type, 16), max(1, fitting))
     return 1 << (largest.bit_length() - 1)

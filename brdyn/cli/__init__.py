@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from brdyn.cli.models import models
 from brdyn.cli.phases import phases
 from brdyn.errors import BrdynError, UsageError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="brdyn",
@@ -44,19 +46,34 @@ def main() -> None:
     """Run a command. Exit code 2 for a request that cannot be served, 1 for a run that failed."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        app()
+        code = app(prog_name="brdyn", standalone_mode=False)
     except UsageError as error:
-        _fail(error, 2)
+        _fail(str(error), 2)
     except BrdynError as error:
-        _fail(error, 1)
-    except KeyboardInterrupt:
-        typer.echo("brdyn: interrupted; no result was written", err=True)
-        sys.exit(130)
+        _fail(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not one of click's own, which its versions keep elsewhere
+            raise
+        _show_click_error(error)
+    if code == INTERRUPTED:
+        typer.echo("brdyn: interrupted; no result was written", err=True)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(error: Exception, code: int) -> None:
-    message = " ".join(str(error).split())
-    typer.echo(f"brdyn: error: {message}", err=True)
+def _show_click_error(error: Any) -> NoReturn:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(error.format_message())
+        sys.exit(error.exit_code)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "brdyn"
+    _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", error.exit_code)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"brdyn: error: {' '.join(message.split())}", err=True)
     sys.exit(code)

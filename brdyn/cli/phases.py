@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.cli import options as opt
+from brdyn.cli.run import Run, RunRequest, open_run, run_command
+from brdyn.results import OutputFolder
 
 if TYPE_CHECKING:
-    from brdyn.data import ReadReport
     from brdyn.measures import LayerSimilarity
-    from brdyn.models import VisionTransformer
     from brdyn.phases import Phases
 
 PHASES = "Phases"
 
 
+@run_command
 def phases(
-    model: opt.Model = "imgfocus_vits14",
-    images: opt.Images = "samples",
-    out: opt.Out = Path("runs/phases"),
+    request: RunRequest,
     similarity: Annotated[
         str, typer.Option(help="cosine, token-cosine, cka or procrustes.", rich_help_panel=PHASES)
     ] = "cosine",
@@ -55,141 +52,69 @@ def phases(
     bootstrap: Annotated[
         int, typer.Option(help="Bootstrap samples; 0 for none.", min=0, rich_help_panel=PHASES)
     ] = 200,
-    weights: opt.Weights = None,
-    init: opt.Init = "pretrained",
-    image_size: opt.ImageSize = None,
-    allow_pickle: opt.AllowPickle = False,
-    split: opt.Split = None,
-    n: opt.Number = None,
-    strict: opt.Strict = False,
-    seed: opt.Seed = 0,
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "float32",
-    batch_size: opt.BatchSize = "auto",
-    workers: opt.Workers = None,
-    overwrite: opt.Overwrite = False,
-    formats: opt.Formats = "png",
 ) -> None:
     """Find the phases of a model's depth: layer similarity, max-cut, and how sure.
 
     Writes phases.json, similarity.png, gain_curve.png and stability.png to --out.
     """
-    from brdyn import results, runtime
-    from brdyn.data import load_images
-    from brdyn.measures import layer_similarity
-    from brdyn.models import load_model
-    from brdyn.phases import check_k, segment
+    import brdyn
+    from brdyn.phases import check_request, segment
 
-    kinds = results.check_formats(formats)
-    size, batch = opt.parse_image_size(image_size), opt.parse_batch_size(batch_size)
-    precision = runtime.resolve_dtype(dtype)
-    processes = runtime.start_processes(device)
-    folder = results.OutputFolder(out, overwrite) if processes.is_main else None
-    with results.stopwatch() as watch:
-        network = load_model(
-            model,
-            weights=weights,
-            init=init,
-            seed=seed,
-            image_size=size,
-            device=processes.device,
-            dtype=precision,
-            allow_pickle=allow_pickle,
-        )
-        check_k(k, network.depth, min_size, repr(model))
-        pictures = load_images(images, network, n=n, seed=seed, split=split, strict=strict)
-        measured = layer_similarity(
-            network,
-            pictures,
+    with open_run(request) as run:
+        check_request(k, run.model.depth, min_size, method, repr(request.model))
+        measured = brdyn.layer_similarity(
+            run.model,
+            run.images,
             similarity,
             tokens=tokens,
             replicates=bootstrap,
-            seed=seed,
-            batch_size=batch,
-            workers=workers,
-            processes=processes,
-            progress=True,
+            seed=run.seed,
+            **run.stream,
         )
-    if folder is not None:
-        found = segment(measured, k, method=method, min_size=min_size, min_gain=min_gain, eps=eps, seed=seed)
-        source = results.provenance(
-            network,
-            pictures,
-            pictures.report,
-            processes,
-            watch.seconds,
-            seed=seed,
-            bootstrap={"replicates": bootstrap, "unit": measured.unit},
-        )
-        _write(folder, network, measured, found, pictures.report, source, kinds)
-        _summarise(folder.path, network, measured, found, pictures.report, watch.seconds)
-    processes.close()
+        if run.folder is not None:
+            found = segment(
+                measured, k, method=method, min_size=min_size, min_gain=min_gain, eps=eps, seed=run.seed
+            )
+            _write(run, run.folder, measured, found)
+            _summarise(run, run.folder, measured, found)
 
 
-def _write(
-    folder: Any,
-    network: VisionTransformer,
-    measured: LayerSimilarity,
-    found: Phases,
-    report: ReadReport,
-    source: dict[str, Any],
-    kinds: tuple[str, ...],
-) -> None:
+def _write(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:
     from brdyn import plots
 
-    title = network.info.name + (" (random weights)" if network.info.is_random else "")
     pictures = {
-        "similarity": plots.plot_similarity(measured.matrix, found, kind=measured.kind, title=title),
-        "gain_curve": plots.plot_gain_curve(found, title=title),
-        "stability": plots.plot_stability(found, unit=measured.unit, title=title),
+        "similarity": plots.plot_similarity(measured.matrix, found, kind=measured.kind, title=run.title),
+        "gain_curve": plots.plot_gain_curve(found, title=run.title),
+        "stability": plots.plot_stability(found, unit=measured.unit, title=run.title),
     }
     for name, figure in pictures.items():
-        folder.write_figure(name, figure, kinds)
+        folder.write_figure(name, figure, run.formats)
+    replicates = 0 if measured.replicates is None else len(measured.replicates)
     content = {
-        "model": network.info.name,
-        "weights": network.info.weights,
-        "layers": network.depth,
-        "n_images": report.count,
-        "skipped": [skipped._asdict() for skipped in report.skipped],
+        **run.header(),
         "similarity": {"kind": measured.kind, "tokens": measured.tokens, "matrix": measured.matrix},
         **found.to_dict(),
-        "provenance": source,
+        "provenance": run.provenance(bootstrap={"replicates": replicates, "unit": measured.unit}),
     }
     folder.write_json("phases.json", content)  # last: its presence says that the run is whole
 
 
-def _summarise(
-    path: Path,
-    network: VisionTransformer,
-    measured: LayerSimilarity,
-    found: Phases,
-    report: ReadReport,
-    seconds: float,
-) -> None:
-    info = network.info
-    marked = "  ** RANDOM WEIGHTS: an untrained network **" if info.is_random else ""
-    typer.echo(f"{info.name}: {info.layers} layers, width {info.width}, weights {info.weights}{marked}")
-    typer.echo(f"positions: {info.position_rule}")
-    speed = f"{report.count / seconds:.1f} images/s" if seconds else ""
-    typer.echo(f"{report.count} images in {seconds:.1f} s, loading included ({speed})")
-    for name, reason in report.skipped[:5]:
-        typer.echo(f"  skipped {name}: {reason}")
-    if report.skipped:
-        typer.echo(f"  {len(report.skipped)} images skipped in all; phases.json names them")
-    typer.echo(f"similarity: {measured.kind} of {measured.tokens}")
-    typer.echo("")
+def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:
+    run.summarise()
+    typer.echo(f"similarity: {measured.kind} of {measured.tokens}\n")
     typer.echo("  k  boundaries (stability)                       cut   gain      z  gap to 2nd")
     for k in range(2, min(max(found.segmentations), max(6, found.k + 1)) + 1):
         typer.echo(_row(found, k))
-    typer.echo("")
     ranges = ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in found.intervals)
-    typer.echo(f"{found.k} phases: layers {ranges}")
-    typer.echo(f"  rule: {found.k_rule}; phases of at least {found.min_size} layer(s)")
+    typer.echo(f"\n{found.k} phases: layers {ranges}")
+    typer.echo(f"  k: {found.k_rule}; phases of at least {found.min_size} layer(s)")
     if found.stability is None:
-        typer.echo("  no bootstrap: stability is not known")
+        typer.echo(
+            f"  stability is not known: {measured.unit if measured.kind == 'procrustes' else 'no bootstrap'}"
+        )
     if found.recursive is not None:
         typer.echo(f"  recursive bisection: {_clusters(found)}")
-    typer.echo(f"written to {path}: phases.json, similarity, gain_curve and stability pictures")
+    typer.echo(f"written to {folder.path}: phases.json, and pictures of similarity, gain_curve and stability")
 
 
 def _row(found: Phases, k: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,7 +89,7 @@ class _Decoder(Dataset[Item | Skipped]):
     """What runs in the loader processes."""
 
     def __init__(
-        self, source: ImageSource, chosen: Sequence[int], transform: Callable[[Any], Tensor], smallest: int
+        self, source: ImageSource, chosen: np.ndarray, transform: Callable[[Any], Tensor], smallest: int
     ) -> None:
         self.source = source
         self.chosen = chosen

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from brdyn import hub
 from brdyn.errors import BrdynError, UsageError
 
 EXTENSIONS = frozenset(
@@ -207,17 +208,18 @@ class HubSource(ImageSource):
 
         self.description = f"{name}[{split}]"
         try:
-            rows = datasets.load_dataset(name, split=split)
+            with hub.hub_access():
+                rows = datasets.load_dataset(name, split=split)
         except ValueError as error:
             if "split" in str(error).lower():
                 raise UsageError(
-                    f"{name!r} has no split {split!r} ({_line(error)}); name one with --split"
+                    f"{name!r} has no split {split!r} ({hub.first_line(error)}); name one with --split"
                 ) from error
-            raise BrdynError(f"cannot load the data set {name!r} ({_line(error)})") from error
+            raise BrdynError(f"cannot load the data set {name!r} ({hub.first_line(error)})") from error
         except Exception as error:  # the hub raises a dozen kinds, all meaning "not to be had"
             raise BrdynError(
-                f"cannot load the data set {name!r} ({_line(error)}); check its name and the network, or give --images "
-                "a folder, a parquet file or 'samples'"
+                f"cannot load the data set {name!r} ({hub.reason(error)}); check its name and the network, "
+                "or give --images a folder, a parquet file or 'samples'"
             ) from error
         columns = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]
         if not columns:
@@ -239,11 +241,6 @@ class HubSource(ImageSource):
         cell = row[self._image]
         data = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
         return RawImage(self.name(index), data, row[self._label] if self._label else None)
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160].rstrip(".")
 
 
 def find_source(images: str | Path, split: str | None = None) -> ImageSource:

@@ -46,6 +46,8 @@ class LinearCKA(SimilarityMetric):
 
     kind = "cka"
     unit = f"minibatch of {SHARD} images"
+    hsic: Tensor
+    boot_hsic: Tensor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -29,6 +29,8 @@ class Procrustes(SimilarityMetric):
 
     kind = "procrustes"
     unit = "none (no bootstrap for procrustes)"
+    moments: Tensor
+    sums: Tensor
 
     def __init__(self, *args: Any, width: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

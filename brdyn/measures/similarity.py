@@ -102,6 +102,7 @@ class SimilarityMetric(Metric):
 
     kind: str
     unit = "image"
+    count: Tensor
     full_state_update = False
     higher_is_better = None
     is_differentiable = False
@@ -120,6 +121,7 @@ class SimilarityMetric(Metric):
         self.depth = depth
         self.replicates = replicates
         self.seed = seed
+        self._images = 0
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     @abstractmethod
@@ -145,7 +147,7 @@ class SimilarityMetric(Metric):
     @property
     def images(self) -> int:
         """Images seen, over all processes after `compute`."""
-        return int(self._images)
+        return self._images
 
     def features(self, trajectory: Trajectory) -> Tensor:
         """Mean token of every selected group after every block, `(G, L, B, D)` in float32."""
@@ -154,6 +156,10 @@ class SimilarityMetric(Metric):
 
 class MeanSimilarity(SimilarityMetric):
     """A similarity that is a mean over images of one matrix each."""
+
+    total: Tensor
+    boot_total: Tensor
+    boot_count: Tensor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

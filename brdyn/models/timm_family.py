@@ -13,6 +13,7 @@ from timm.models import beit, eva
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import Tensor, nn
 
+from brdyn import hub
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import positions, weights
 from brdyn.models.base import ModelInfo, Size, TokenLayout, VisionTransformer, check_image_size
@@ -182,11 +183,12 @@ def _build(request: ModelRequest) -> tuple[Any, str]:
             _load_file(request, backbone, state)
         return backbone, _hub_source(backbone)
     try:
-        backbone = timm.create_model(name, pretrained=True)
+        with hub.hub_access():
+            backbone = timm.create_model(name, pretrained=True)
     except Exception as error:  # timm and the hub raise a dozen kinds, all meaning "no weights"
-        raise weights.no_weights(
-            request.name, _first_line(error), "they are then kept in the Hugging Face cache, HF_HOME"
-        ) from error
+        published = timm.is_model_pretrained(name) if "." not in name else True
+        why = hub.reason(error) if published else "timm publishes none for this architecture"
+        raise weights.no_weights(request.name, why, hub.CACHE_HINT) from error
     return backbone, _hub_source(backbone)
 
 
@@ -196,16 +198,11 @@ def _load_file(request: ModelRequest, backbone: nn.Module, state: weights.StateD
         converted = convert(state, backbone) if convert else state
     except Exception as error:  # a foreign file can break timm's conversion anywhere
         raise BrdynError(
-            f"the weights in {request.weights} do not fit {request.name!r} ({_first_line(error)}); "
+            f"the weights in {request.weights} do not fit {request.name!r} ({hub.first_line(error)}); "
             "check --model against the file"
         ) from error
     weights.check_fit(request.name, backbone.state_dict(), converted, str(request.weights))
     backbone.load_state_dict(converted)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160].rstrip(".")
 
 
 def _hub_source(backbone: Any) -> str:

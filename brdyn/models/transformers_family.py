@@ -6,7 +6,6 @@ because transformers renames them between versions.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brdyn import hub
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import positions, weights
 from brdyn.models.base import ModelInfo, Size, TokenLayout, VisionTransformer, check_image_size
@@ -231,11 +231,10 @@ def _configuration(request: ModelRequest, location: str) -> tuple[Any, Kind]:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(location)
+        with hub.hub_access():
+            config = AutoConfig.from_pretrained(location)
     except Exception as error:  # the hub raises a dozen kinds, all meaning "not to be had"
-        raise weights.no_weights(
-            request.name, _reason(error, location), "they are then kept in the Hugging Face cache, HF_HOME"
-        ) from error
+        raise weights.no_weights(request.name, _reason(error, location), hub.CACHE_HINT) from error
     kind = KINDS.get(config.model_type)
     if kind is None:
         raise UsageError(
@@ -247,15 +246,11 @@ def _configuration(request: ModelRequest, location: str) -> tuple[Any, Kind]:
 
 def _from_pretrained(request: ModelRequest, model_class: Any, location: str) -> Any:
     extra = {"add_pooling_layer": False} if model_class.__name__ == "ViTModel" else {}
-    with _Quiet():
+    with hub.hub_access():
         try:
             backbone, report = model_class.from_pretrained(location, output_loading_info=True, **extra)
         except Exception as error:
-            raise weights.no_weights(
-                request.name,
-                _reason(error, location),
-                "they are then kept in the Hugging Face cache, HF_HOME",
-            ) from error
+            raise weights.no_weights(request.name, _reason(error, location), hub.CACHE_HINT) from error
     trunk = {
         name.split(".", 1)[-1] if name.startswith("vision_model.") else name
         for name in report["missing_keys"]
@@ -270,22 +265,8 @@ def _from_pretrained(request: ModelRequest, model_class: Any, location: str) -> 
     return backbone
 
 
-class _Quiet:
-    """Silence the loading report of transformers; brdyn reads it and decides."""
-
-    def __enter__(self) -> None:
-        self.logger = logging.getLogger("transformers")
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        self.logger.setLevel(self.level)
-
-
 def _reason(error: Exception, location: str) -> str:
-    if is_folder(Path(location)):
-        return str(error).strip().splitlines()[0][:160]
-    return "not in the local cache, and the hub could not be reached or does not have it"
+    return hub.first_line(error) if is_folder(Path(location)) else hub.reason(error)
 
 
 def _rule_name(kind: Kind) -> str:
@@ -311,7 +292,8 @@ def _preprocessing(location: str, kind: Kind, size: Size) -> Preprocessing:
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(location)
+        with hub.hub_access():
+            settings, _ = ImageProcessingMixin.get_image_processor_dict(location)
     except Exception:  # no processor file, or no network to look for one
         return Preprocessing(size, kind.crop_pct, mean=kind.mean, std=kind.std)
     crops = settings.get("do_center_crop", False)

@@ -61,7 +61,10 @@ def _load_torch(path: Path, allow_pickle: bool) -> Any:
             f"{str(path)!r} holds pickled Python objects, which can run code when loaded; "
             "convert it to safetensors, or pass --allow-pickle if you trust its author"
         )
-    return torch.load(path, map_location="cpu", weights_only=False)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # a pickle can fail in any way, for instance on a class that is not here
+        raise _unreadable(path, error) from error
 
 
 def _is_zip(path: Path) -> bool:
@@ -70,7 +73,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _holds_objects(error: pickle.UnpicklingError) -> bool:
-    return "Unsupported global" in str(error) or "GLOBAL" in str(error) or "weights_only" in str(error)
+    return "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower()
 
 
 def _unreadable(path: Path, error: Exception) -> BrdynError:
@@ -127,7 +130,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        total.update(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+        total.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -214,14 +214,18 @@ class Phases:
         )
 
 
-def check_k(k: int | None, layers: int, min_size: int = 1, name: str = "this model") -> None:
-    """Refuse a number of phases that `layers` layers cannot have.
+def check_request(
+    k: int | None, layers: int, min_size: int = 1, method: str = "contiguous", name: str = "this model"
+) -> None:
+    """Refuse a segmentation that `layers` layers cannot have; cheap, so that it can be asked before any work.
 
     Raises
     ------
     UsageError
         Naming what would do.
     """
+    if method not in METHODS:
+        raise UsageError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     if min_size < 1:
         raise UsageError(f"min_size={min_size}: a phase has at least one layer")
     if min_size > layers:
@@ -275,9 +279,7 @@ def segment(
     """
     matrix, replicates = _arrays(similarity)
     layers = len(matrix)
-    if method not in METHODS:
-        raise UsageError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    check_k(k, layers, min_size)
+    check_request(k, layers, min_size, method)
     dissimilarity = 1.0 - matrix
     frequency = boundary_frequency(1.0 - replicates, min_size) if replicates is not None else None
     segmentations, total = _all_segmentations(dissimilarity, min_size, frequency)

@@ -11,6 +11,7 @@ from brdyn.plots.style import ACCENT, CURVE, INK, QUIET, layer_ticks, new_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
     from brdyn.phases import Phases
 
@@ -37,7 +38,7 @@ def plot_similarity(matrix: np.ndarray, phases: Phases, *, kind: str, title: str
         return figure
 
 
-def draw_similarity(axes: Axes, matrix: np.ndarray, phases: Phases) -> object:
+def draw_similarity(axes: Axes, matrix: np.ndarray, phases: Phases) -> AxesImage:
     """Draw the heatmap into given axes and return the image, for panels of several models."""
     from matplotlib.patches import Rectangle
 

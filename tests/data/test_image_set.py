@@ -142,7 +142,7 @@ def test_a_folder_of_parquet_shards(tmp_path):
 
 def test_parquet_that_is_not_one_or_has_no_images(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 half")
-    with pytest.raises(BrdynError, match="cannot read .* as parquet"):
+    with pytest.raises(BrdynError, match=r"cannot read .* as parquet"):
         load_images(tmp_path / "bad.parquet", MODEL)
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "text.parquet")
     with pytest.raises(BrdynError, match="no column of encoded images among text"):

@@ -1,0 +1,5 @@
+"""`python -m brdyn` is the `brdyn` command."""
+
+from brdyn.cli import main
+
+main()
