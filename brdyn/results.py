@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import tempfile
@@ -76,10 +77,7 @@ class OutputFolder:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
         """Write one JSON file; numbers that are not finite are refused."""
-        text = json.dumps(content, indent=2, allow_nan=False, default=_plain)
-        path = self.path / name
-        write_atomically(path, (text + "\n").encode())
-        return path
+        return write_json(self.path / name, content)
 
     def write_figure(self, name: str, figure: Figure, formats: tuple[str, ...] = ("png",)) -> list[Path]:
         """Write one figure in every format asked for, and close it."""
@@ -107,6 +105,14 @@ def check_formats(formats: str) -> tuple[str, ...]:
             f"unknown picture format {', '.join(unknown) or formats!r}; choose from {', '.join(FORMATS)}"
         )
     return names
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write a mapping as a JSON file, whole or not at all; innermost lists of numbers stay on one line."""
+    text = json.dumps(content, indent=2, allow_nan=False, default=_plain)
+    compact = re.sub(r"\[[\s\d.,e+-]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
+    write_atomically(path, (compact + "\n").encode())
+    return path
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -52,6 +52,7 @@ class Processes:
         for part in reports:
             assert part is not None  # all_gather_object fills every place
             total.add(part)
+        total.skipped.sort()
         return total
 
     def __enter__(self) -> Processes:

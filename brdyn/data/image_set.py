@@ -41,6 +41,29 @@ class Item(NamedTuple):
     digest: int
 
 
+class Loaded(NamedTuple):
+    """What a loader process hands over for one batch: stacked there, so that this process only counts."""
+
+    images: Tensor | None
+    positions: Tensor
+    labels: Tensor | None
+    digest: int
+    skipped: list[Skipped]
+
+
+def stack(items: list[Item | Skipped]) -> Loaded:
+    """Put the images of a batch that could be read together."""
+    read = [item for item in items if isinstance(item, Item)]
+    labels = [item.label for item in read]
+    return Loaded(
+        torch.stack([item.image for item in read]) if read else None,
+        torch.tensor([item.position for item in read], dtype=torch.long),
+        None if None in labels else torch.tensor(labels, dtype=torch.long),
+        sum(item.digest for item in read) % DIGEST_MODULUS,
+        [item for item in items if isinstance(item, Skipped)],
+    )
+
+
 @dataclass(frozen=True)
 class Batch:
     """Images `(B, 3, H, W)`, their positions in the set, and their class indices where there are any."""
@@ -79,9 +102,9 @@ class ReadReport:
     digest: int = 0
 
     def add(self, other: ReadReport) -> None:
-        """Join the report of another process."""
+        """Join the report of a batch or of another process."""
         self.count += other.count
-        self.skipped = sorted({*self.skipped, *other.skipped})
+        self.skipped += other.skipped
         self.digest = (self.digest + other.digest) % DIGEST_MODULUS
 
 
@@ -190,13 +213,13 @@ class ImageSet:
             _Decoder(self.source, self.chosen, self.transform, self.smallest),
             batch_sampler=groups,
             num_workers=min(workers, len(groups)),
-            collate_fn=list,
-            pin_memory=False,
+            collate_fn=stack,
+            pin_memory=pin,
         )
-        for items in loader:
-            batch = self._collect(items)
-            if batch is not None:
-                yield Batch(batch.images.pin_memory(), batch.positions, batch.labels) if pin else batch
+        for loaded in loader:
+            self._count(loaded)
+            if loaded.images is not None:
+                yield Batch(loaded.images, loaded.positions, loaded.labels)
         if world == 1:
             self.require_some()
 
@@ -209,28 +232,11 @@ class ImageSet:
                 f"none of the {len(self)} images in {self.source.description!r} could be read{why}"
             )
 
-    def _collect(self, items: list[Item | Skipped]) -> Batch | None:
-        read: list[Item] = []
-        for item in items:
-            if isinstance(item, Item):
-                read.append(item)
-                self.report.digest = (self.report.digest + item.digest) % DIGEST_MODULUS
-                continue
-            skipped = Skipped(*item)
-            if self.strict:
-                raise BrdynError(
-                    f"cannot read {skipped.name!r}: {skipped.reason} (--strict); remove it or drop --strict"
-                )
-            self.report.skipped.append(skipped)
-        self.report.count += len(read)
-        if not read:
-            return None
-        labels = [item.label for item in read]
-        return Batch(
-            torch.stack([item.image for item in read]),
-            torch.tensor([item.position for item in read]),
-            None if None in labels else torch.tensor(labels),
-        )
+    def _count(self, loaded: Loaded) -> None:
+        if self.strict and loaded.skipped:
+            name, reason = loaded.skipped[0]
+            raise BrdynError(f"cannot read {name!r}: {reason} (--strict); remove it or drop --strict")
+        self.report.add(ReadReport(len(loaded.positions), loaded.skipped, loaded.digest))
 
 
 def choose(total: int, n: int | None, seed: int) -> np.ndarray:

@@ -49,7 +49,7 @@ class Procrustes(SimilarityMetric):
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory."""
-        features = self.features(trajectory).to(self.sums.device, torch.float64)
+        features = self.features(trajectory).to(self.sums.device).double()
         self.count += len(trajectory)
         self.sums += features.sum(2)
         for index, (first, second) in enumerate(zip(*self.pairs, strict=True)):

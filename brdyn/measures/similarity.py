@@ -177,7 +177,7 @@ class MeanSimilarity(SimilarityMetric):
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory."""
-        matrices = self.per_image(trajectory).to(self.total.device, torch.float64)
+        matrices = self.per_image(trajectory).to(self.total.device).double()
         self.count += len(matrices)
         self.total += matrices.sum(0)
         if self.replicates:

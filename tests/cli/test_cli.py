@@ -98,7 +98,9 @@ def test_phases_writes_what_it_says(run, tiny_options, tmp_path, noise_folder):
     done = run("phases", *tiny_options, "--format", "png,svg", "--seed", "3", "--bootstrap", "50")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
-    names = {"phases.json"} | {f"{n}.{f}" for n in ("similarity", "gain_curve", "stability") for f in ("png", "svg")}
+    names = {"phases.json"} | {
+        f"{n}.{f}" for n in ("similarity", "gain_curve", "stability") for f in ("png", "svg")
+    }
     assert {path.name for path in out.iterdir()} == names
     for path in out.glob("*.png"):
         assert np.asarray(Image.open(path).convert("L")).std() > 5  # something is drawn
@@ -140,7 +142,9 @@ def test_phases_writes_what_it_says(run, tiny_options, tmp_path, noise_folder):
     after = json.loads((out / "phases.json").read_text())
     assert after["k"] == 3
     assert after["k_rule"] == "given by the user"
-    assert after["similarity"]["matrix"] == json.loads(before)["similarity"]["matrix"]  # same seed, same numbers
+    assert (
+        after["similarity"]["matrix"] == json.loads(before)["similarity"]["matrix"]
+    )  # same seed, same numbers
 
 
 def test_random_weights_are_marked_everywhere(run, tiny_options, tmp_path):
@@ -242,8 +246,12 @@ def phases_of(name, tmp_path, noise_folder, *extra, **environment):
 def test_dinov2_weights_in_the_torch_hub_cache(tmp_path, noise_folder):
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save(reference.facebook_dinov2_state("vits14", registers=True), folder / "dinov2_vits14_reg4_pretrain.pth")
-    content = phases_of("dinov2_vits14_reg", tmp_path, noise_folder, "--image-size", "56", TORCH_HOME=str(tmp_path))
+    torch.save(
+        reference.facebook_dinov2_state("vits14", registers=True), folder / "dinov2_vits14_reg4_pretrain.pth"
+    )
+    content = phases_of(
+        "dinov2_vits14_reg", tmp_path, noise_folder, "--image-size", "56", TORCH_HOME=str(tmp_path)
+    )
     assert content["provenance"]["model"]["token_groups"] == {"cls": 1, "registers": 4, "patches": 16}
     assert content["weights"].startswith("https://")
     assert "registers" in content["provenance"]["model"]["position_rule"]
@@ -269,7 +277,12 @@ def test_transformers_weights_in_the_hub_cache(tmp_path, noise_folder):
     import transformers
 
     config = transformers.ViTConfig(
-        hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
     )
     source = transformers.ViTModel(config)
     scramble(source)
@@ -286,7 +299,15 @@ def test_models_lists_and_describes(run):
     assert done.returncode == 0
     assert {"dinov2_vitg14_reg", "vit_base_patch14_reg4_dinov2"} <= set(done.stdout.split())
     done = run("models", "dinov2_vitg14_reg")
-    for words in ("40", "1536", "24", "14 pixels", "4 registers", "Facebook", "dinov2_vitg14_reg4_pretrain.pth"):
+    for words in (
+        "40",
+        "1536",
+        "24",
+        "14 pixels",
+        "4 registers",
+        "Facebook",
+        "dinov2_vitg14_reg4_pretrain.pth",
+    ):
         assert words in done.stdout
     assert "1 distillation" in run("models", "deit_tiny_distilled_patch16_224").stdout
     assert_one_line_error(run("models", "dinov2_vitx"), 2, "did you mean")
@@ -295,7 +316,9 @@ def test_models_lists_and_describes(run):
 
 @needs_offline
 def test_the_demo_of_the_readme(tmp_path):
-    done = run_alone("phases", "--model", "imgfocus_vits14", "--images", "samples", "--n", "16", "--out", tmp_path / "out")
+    done = run_alone(
+        "phases", "--model", "imgfocus_vits14", "--images", "samples", "--n", "16", "--out", tmp_path / "out"
+    )
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out" / "phases.json").read_text())
     assert content["n_images"] == 16

@@ -39,9 +39,21 @@ def test_the_giant_runs_end_to_end_within_24_gib(tmp_path, noise_folder):
     try:
         done = subprocess.run(
             [
-                sys.executable, "-c", RUN_AND_REPORT_MEMORY, "phases", "--model", "dinov2_vitg14",
-                "--weights", str(path), "--images", str(noise_folder), "--n", "2", "--out", str(tmp_path / "out"),
-            ],  # fmt: skip
+                sys.executable,
+                "-c",
+                RUN_AND_REPORT_MEMORY,
+                "phases",
+                "--model",
+                "dinov2_vitg14",
+                "--weights",
+                str(path),
+                "--images",
+                str(noise_folder),
+                "--n",
+                "2",
+                "--out",
+                str(tmp_path / "out"),
+            ],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,

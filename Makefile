@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test fast slow notebooks lint docs figures bench clean
+
+# The environment, rebuilt when the project's requirements change.
+.venv/.ready: pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[dev]"
+	touch $@
+
+demo: .venv/.ready
+	$(BIN)/brdyn phases --model imgfocus_vits14 --images samples --out runs/demo --overwrite
+
+test: lint fast slow notebooks docs
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fast: .venv/.ready
+	$(BIN)/pytest -q -m "not slow"
+
+slow: .venv/.ready
+	$(BIN)/pytest -q -m slow
+
+# Runs the committed notebooks again, and fails where one does.
+notebooks: .venv/.ready
+	$(BIN)/pytest -q --nbmake --nbmake-timeout=600 figures
+
+docs: .venv/.ready
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+# Runs the notebooks in place, to commit them executed.
+figures: .venv/.ready
+	$(BIN)/jupyter-execute --inplace figures/*.ipynb
+	$(BIN)/ruff format -q figures
+
+bench: .venv/.ready
+	$(BIN)/python -m analyses.bench_segment
+	$(BIN)/python -m analyses.bench_capture
+
+clean:
+	rm -rf .venv build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

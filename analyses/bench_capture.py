@@ -1,0 +1,178 @@
+"""What capture and similarity cost on top of the bare forward, whether decoding overlaps, and memory.
+
+Times are of the same decoded images in the same batches, bare and captured by turns within one run;
+read the ratio, not the milliseconds. On CUDA models run in bfloat16, dinov2_vitg14 among them.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from analyses.recording import parser, record
+from brdyn import load_images, load_model
+from brdyn.data import Batch
+from brdyn.measures import layer_similarity, similarity_metric
+from brdyn.models import VisionTransformer
+from brdyn.trajectory import capture
+
+MEMORY_RUN = """
+import resource, sys
+from brdyn import layer_similarity, load_images, load_model
+model = load_model("vit_tiny_patch16_224", init="random", image_size=160)
+layer_similarity(model, load_images(sys.argv[1], model, n=int(sys.argv[2])), batch_size=16)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device, so that wall time is its time."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def timed(call: Any, device: torch.device) -> float:
+    """Wall seconds of one call."""
+    synchronise(device)
+    start = time.perf_counter()
+    call()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def capture_cost(
+    model: VisionTransformer, batch_size: int, rounds: int, kind: str = "cosine"
+) -> dict[str, Any]:
+    """Seconds of the bare forward and of capture with similarity, by turns on the same batch."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch_size, 3, *model.info.image_size, generator=generator)
+    batch = Batch(images.to(model.device, model.dtype), torch.arange(batch_size), None)
+    metric = similarity_metric(kind, model).to(model.device)
+
+    def bare() -> None:
+        with torch.no_grad():
+            model(batch.images)
+
+    def captured() -> None:
+        trajectory = capture(model, batch)
+        metric.update(trajectory)
+        trajectory.check_finite(model.info.name)
+
+    for _ in range(3):
+        bare()
+        captured()
+    pairs = np.empty((rounds, 2))
+    for index in range(rounds):
+        order = (0, 1) if index % 2 == 0 else (1, 0)
+        for which in order:
+            pairs[index, which] = timed((bare, captured)[which], model.device)
+    medians = np.median(pairs, axis=0)
+    ratios = pairs[:, 1] / pairs[:, 0]  # of neighbours in time, so that a slow minute cancels
+    draws = ratios[np.random.default_rng(0).integers(0, rounds, (1000, rounds))]
+    spread = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    return {
+        "model": model.info.name,
+        "similarity": kind,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "batch_size": batch_size,
+        "bare_seconds": medians[0],
+        "captured_seconds": medians[1],
+        "ratio": float(np.median(ratios)),
+        "ratio_interval_95": spread.tolist(),
+        "bare_images_per_second": batch_size / medians[0],
+    }
+
+
+def overlap(device: str, source: str, n: int) -> dict[str, Any]:
+    """Seconds to decode alone, to run on decoded images alone, and for both: in turn, and with decoding behind.
+
+    A small model, so that decoding matters. On a CPU the model gets one thread: with all cores busy
+    computing there is nothing left to overlap with.
+    """
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    model = load_model("vit_tiny_patch16_224", init="random", image_size=96, device=device)
+    images = load_images(source, model, n=n)
+    decode = timed(lambda: [None for _ in images.batches(16, workers=0)], model.device)
+    batches = list(images.batches(16, workers=0))
+    metric = similarity_metric("cosine", model).to(model.device)
+    compute = timed(lambda: [metric.update(capture(model, batch)) for batch in batches], model.device)
+    whole = timed(lambda: layer_similarity(model, images, batch_size=16), model.device)
+    sequential = timed(lambda: layer_similarity(model, images, batch_size=16, workers=0), model.device)
+    torch.set_num_threads(threads)
+    return {
+        "model": "vit_tiny_patch16_224 at 96 pixels",
+        "images": len(images),
+        "decode_seconds": decode,
+        "compute_seconds": compute,
+        "background_seconds": whole,
+        "sequential_seconds": sequential,
+        "background_over_sequential": whole / sequential,
+    }
+
+
+def memory(counts: tuple[int, ...] = (100, 1000)) -> dict[str, float]:
+    """Peak memory in MiB of a fresh process for each number of images."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(max(counts)):
+            pixels = rng.integers(0, 255, (72, 96, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(Path(folder) / f"{index:05}.jpg")
+        peaks = {}
+        for count in counts:
+            command = [sys.executable, "-c", MEMORY_RUN, folder, str(count)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            peaks[str(count)] = float(done.stdout)
+    return peaks
+
+
+def main() -> None:
+    """Run and record."""
+    options = parser(__doc__)
+    options.add_argument("--images", default="samples", help="photographs for the overlap measurement")
+    options.add_argument("--rounds", type=int, default=24)
+    choice = options.parse_args()
+    cuda = choice.device == "cuda"
+    dtype = torch.bfloat16 if cuda else torch.float32
+    costs = []
+    small = load_model("imgfocus_vits14", device=choice.device, dtype=dtype)
+    for kind in ("cosine", "token-cosine", "cka"):
+        costs.append(capture_cost(small, 64 if cuda else 16, choice.rounds, kind))
+    if cuda:
+        giant = load_model("dinov2_vitg14", init="random", device="cuda", dtype=dtype)
+        costs.append(
+            {**capture_cost(giant, 64, choice.rounds), "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+        )
+        del giant
+    for cost in costs:
+        low, high = cost["ratio_interval_95"]
+        print(
+            f"{cost['model']} {cost['similarity']}: captured / bare = {cost['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+        )
+    background = overlap(choice.device, choice.images, 800)
+    print(
+        f"decoding in the background takes {background['background_over_sequential']:.2f} of the sequential time"
+    )
+    peaks = memory()
+    print(f"peak memory: {peaks['100']:.0f} MiB for 100 images, {peaks['1000']:.0f} MiB for 1000")
+    content = {
+        "capture": costs,
+        "overlap": background,
+        "peak_memory_mib": peaks,
+        "own_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    print("written to", record("bench_capture", choice.device, content, choice.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""How long segmentation takes: exact dynamic programming for all k, against exhaustive max-cut.
+
+The public notebook's solver tries every subset of layers, so that its time doubles with every layer.
+`plain` is that search one subset at a time; `vectorised` is brdyn's own version of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+
+import numpy as np
+
+from analyses.recording import parser, record
+from brdyn.phases import best_segmentations, segment
+from brdyn.phases.recursive import exhaustive_cut
+
+EXHAUSTIVE_LAYERS = range(8, 19, 2)
+DYNAMIC_LAYERS = (12, 18, 24, 40, 64)
+
+
+def matrix(layers: int) -> np.ndarray:
+    """A drifting dissimilarity with noise, like a network's."""
+    rng = np.random.default_rng(layers)
+    steps = np.cumsum(rng.gamma(0.5, size=layers))
+    values = np.abs(steps[:, None] - steps[None]) + 0.3 * rng.random((layers, layers))
+    values = (values + values.T) / 2
+    np.fill_diagonal(values, 0)
+    return values
+
+
+def plain_exhaustive(weights: np.ndarray) -> float:
+    """Try every two-way cut, one after another."""
+    best = -np.inf
+    for bits in product((False, True), repeat=len(weights) - 1):
+        side = np.array((False, *bits))
+        best = max(best, weights[side][:, ~side].sum())
+    return float(best)
+
+
+def milliseconds(call: Callable[[], object], repeats: int) -> float:
+    """Median wall time."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times) * 1000)
+
+
+def main() -> None:
+    """Run and record."""
+    options = parser(__doc__).parse_args()
+    best_segmentations(matrix(12))  # first calls pay for imports
+    dynamic, everything, exhaustive = {}, {}, {}
+    for layers in DYNAMIC_LAYERS:
+        weights = matrix(layers)
+        dynamic[layers] = milliseconds(partial(best_segmentations, weights), 30)
+        everything[layers] = milliseconds(partial(segment, 1 - weights), 10)
+    for layers in EXHAUSTIVE_LAYERS:
+        weights = matrix(layers)
+        assert np.isclose(plain_exhaustive(weights), exhaustive_cut(weights)[0])
+        exhaustive[layers] = {
+            "plain_ms": milliseconds(partial(plain_exhaustive, weights), 1),
+            "vectorised_ms": milliseconds(partial(exhaustive_cut, weights), 3),
+        }
+    print("layers  all k, exact (ms)  with alternatives and z (ms)")
+    for layers in DYNAMIC_LAYERS:
+        print(f"{layers:>6}  {dynamic[layers]:>17.2f}  {everything[layers]:>28.2f}")
+    print("layers  exhaustive, two phases only: plain (ms)  vectorised (ms)")
+    for layers, times in exhaustive.items():
+        print(f"{layers:>6}  {times['plain_ms']:>39.1f}  {times['vectorised_ms']:>15.1f}")
+    content = {"all_k_ms": dynamic, "segment_ms": everything, "exhaustive_two_phases": exhaustive}
+    print("written to", record("bench_segment", "cpu", content, options.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""What every study and benchmark does to record its numbers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from brdyn.results import device_name, versions, write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """An argument parser with the options that all of them share."""
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--device", default="cpu", help="cpu or cuda")
+    options.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    return options
+
+
+def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS) -> Path:
+    """Write one result file with the command, the device, the date and the versions."""
+    provenance = {
+        "command": " ".join(["python", "-m", f"analyses.{name}", *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device_name(device),
+        "versions": versions(),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    suffix = "" if device == "cpu" else f"_{device}"
+    return write_json(out / f"{name}{suffix}.json", {**content, "provenance": provenance})

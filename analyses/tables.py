@@ -1,0 +1,128 @@
+"""Write the measured numbers into README.md and docs/measured.md from the recorded results.
+
+python -m analyses.tables            # rewrite
+python -m analyses.tables --check    # fail if they differ from the results
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from analyses.recording import RESULTS
+from brdyn.phases import Phases
+from brdyn.results import read_json
+
+ROOT = Path(__file__).resolve().parents[1]
+START, END = "<!-- measured: start -->", "<!-- measured: end -->"
+OFFLINE = "imgfocus_vits14"
+
+
+def result(name: str) -> dict[str, Any]:
+    """One recorded result."""
+    return read_json(RESULTS / name, "a recorded result")
+
+
+def speed_table() -> list[str]:
+    """Speed and memory, with the file each number is from."""
+    capture, segmentation = result("bench_capture.json"), result("bench_segment.json")
+    rows = [
+        "| measured | result | recorded in |",
+        "| --- | --- | --- |",
+    ]
+    for cost in capture["capture"]:
+        low, high = cost["ratio_interval_95"]
+        rows.append(
+            f"| capture and {cost['similarity']} similarity over the bare forward, {cost['model']}, {cost['dtype']}, "
+            f"batch {cost['batch_size']} | {cost['ratio']:.3f} x (95 % interval {low:.3f} to {high:.3f}) "
+            "| `bench_capture.json` |"
+        )
+    overlap = capture["overlap"]
+    rows.append(
+        f"| decoding in the background over decoding in turn, {overlap['model']}, one compute thread "
+        f"| {overlap['background_over_sequential']:.2f} x | `bench_capture.json` |"
+    )
+    peaks = capture["peak_memory_mib"]
+    rows.append(
+        f"| peak memory for 100 and for 1000 images | {peaks['100']:.0f} and {peaks['1000']:.0f} MiB "
+        "| `bench_capture.json` |"
+    )
+    rows.append(
+        f"| exact segmentation of 40 layers for all k | {segmentation['all_k_ms']['40']:.2f} ms "
+        "| `bench_segment.json` |"
+    )
+    slow = segmentation["exhaustive_two_phases"]["18"]["plain_ms"]
+    rows.append(
+        f"| exhaustive max-cut of 18 layers into two, doubling with every layer | {slow:.0f} ms "
+        "| `bench_segment.json` |"
+    )
+    return [*rows, "", f"Device: {capture['provenance']['device']}, {capture['provenance']['date'][:10]}."]
+
+
+def phases_table() -> list[str]:
+    """Boundaries of the offline model and of its untrained twin."""
+    rows = [
+        "| model | k | boundaries (bootstrap stability) | cut | of a drift | z |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    images = 0
+    for folder in (OFFLINE, f"{OFFLINE}_random0"):
+        run = result(f"phases/{folder}/phases.json")
+        phases, images = Phases.from_dict(run), run["n_images"]
+        name = f"`{OFFLINE}`" + (", untrained" if run["weights"].startswith("random") else "")
+        for k in (2, 3, 4, 5):
+            found = phases.segmentations[k]
+            places = ", ".join(
+                f"{layer} ({share:.2f})"
+                for layer, share in zip(found.boundaries, found.stability or (), strict=True)
+            )
+            z = f"{found.z:.2f}" if found.z is not None else "–"
+            chosen = f"**{k}**" if k == phases.k else str(k)
+            rows.append(
+                f"| {name} | {chosen} | {places} | {found.cut_share:.1%} | {found.drift_share:.1%} | {z} |"
+            )
+    note = (
+        f"{images} ImageNet photographs, one of each of {images} classes; cosine of cls and mean patch. Bold: the k "
+        "chosen by the default rule. Recorded in `analyses/results/phases/`."
+    )
+    return [*rows, "", note]
+
+
+def rewrite(check: bool) -> list[str]:
+    """Rewrite both files; return those that differed."""
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    before, rest = text.split(START)
+    _, after = rest.split(END)
+    block = "\n".join([START, "", *phases_table(), "", *speed_table(), "", END])
+    wanted = {
+        readme: before + block + after,
+        ROOT / "docs" / "measured.md": "\n".join([*speed_table(), ""]),
+    }
+    changed = []
+    for path, content in wanted.items():
+        if not path.is_file() or path.read_text() != content:
+            changed.append(path.name)
+            if not check:
+                path.write_text(content)
+    return changed
+
+
+def main() -> None:
+    """Rewrite, or check."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 if something would change"
+    )
+    check = options.parse_args().check
+    changed = rewrite(check)
+    print("differs from the recorded results:" if check else "rewritten:", ", ".join(changed) or "nothing")
+    sys.exit(1 if check and changed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Sphinx configuration. Warnings are errors: `make docs`."""
+
+from importlib.metadata import version as installed
+
+project = "brdyn"
+author = "The brdyn authors"
+copyright = "2026, the brdyn authors"
+release = version = installed("brdyn")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx.ext.mathjax",
+]
+myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
+
+html_theme = "furo"
+html_title = "brdyn"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+# A dataclass documents its fields under Attributes.
+autodoc_class_signature = "separated"

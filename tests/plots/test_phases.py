@@ -1,0 +1,59 @@
+"""What the pictures show, read back from the figures."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+
+from brdyn.phases import segment
+from brdyn.plots import plot_gain_curve, plot_similarity, plot_stability
+from brdyn.plots.style import layer_ticks
+
+
+@pytest.fixture
+def phases():
+    labels = np.repeat([0, 1, 2], [3, 2, 1])
+    matrix = np.where(labels[:, None] == labels[None], 1.0, 0.2)
+    shifted = np.roll(np.roll(matrix, 1, 0), 1, 1)
+    return segment(SimpleNamespace(matrix=matrix, replicates=np.stack([matrix] * 3 + [shifted])), k=3), matrix
+
+
+def test_heatmap_frames_each_phase(phases):
+    found, matrix = phases
+    figure = plot_similarity(matrix, found, kind="cosine", title="a model")
+    axes = figure.axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), matrix)
+    frames = {(p.get_x(), p.get_y(), p.get_width()) for p in axes.patches if isinstance(p, Rectangle)}
+    assert frames == {(0.5, 0.5, 3), (3.5, 3.5, 2), (5.5, 5.5, 1)}
+    assert axes.get_title() == "a model"
+    assert figure.axes[1].get_ylabel() == "cosine similarity"
+
+
+def test_gain_curve_shows_both_curves_and_k(phases):
+    found, _ = phases
+    axes = plot_gain_curve(found, title="t").axes[0]
+    drift, cut = (line.get_ydata() for line in axes.lines[:2])
+    np.testing.assert_allclose(cut, found.gain_curve)
+    np.testing.assert_allclose(drift, [s.drift_share for s in found.segmentations.values()])
+    assert axes.lines[2].get_xdata()[0] == 3
+
+
+def test_stability_prints_the_frequency_of_each_boundary(phases):
+    found, _ = phases
+    axes = plot_stability(found, unit="image", title="t").axes[0]
+    np.testing.assert_allclose(axes.images[0].get_array(), found.frequency[1:])
+    written = {text.get_position(): text.get_text() for text in axes.texts}
+    assert written[3, 3] == f"{found.stability[0]:.2f}".lstrip("0")
+
+
+def test_without_bootstrap_the_picture_says_so(phases):
+    _, matrix = phases
+    figure = plot_stability(segment(matrix), unit="no bootstrap for procrustes", title="t")
+    assert "no bootstrap" in figure.axes[0].texts[0].get_text()
+
+
+def test_ticks_stay_readable():
+    assert layer_ticks(12) == list(range(1, 13))
+    assert len(layer_ticks(40)) <= 12
+    assert layer_ticks(40)[-1] <= 40
