@@ -6,7 +6,6 @@ read the ratio, not the milliseconds. On CUDA models run in bfloat16, dinov2_vit
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,18 +18,24 @@ import torch
 from PIL import Image
 
 from analyses.recording import parser, record
-from brdyn import load_images, load_model
+from brdyn import load_images, load_model, segment
 from brdyn.data import Batch
 from brdyn.measures import layer_similarity, similarity_metric
 from brdyn.models import VisionTransformer
 from brdyn.trajectory import capture
 
+# A process inherits the high-water mark of its parent in `ru_maxrss`, but not in VmHWM.
 MEMORY_RUN = """
-import resource, sys
-from brdyn import layer_similarity, load_images, load_model
+import re, sys
+from pathlib import Path
+from brdyn import layer_similarity, load_images, load_model, trajectories
 model = load_model("vit_tiny_patch16_224", init="random", image_size=160)
-layer_similarity(model, load_images(sys.argv[1], model, n=int(sys.argv[2])), batch_size=16)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+images = load_images(sys.argv[1], model, n=int(sys.argv[2]))
+if sys.argv[3] == "stream":
+    layer_similarity(model, images, batch_size=16, workers=0)
+else:
+    kept = list(trajectories(model, images, batch_size=16, workers=0))
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
 """
 
 
@@ -121,8 +126,30 @@ def overlap(device: str, source: str, n: int) -> dict[str, Any]:
     }
 
 
-def memory(counts: tuple[int, ...] = (100, 1000)) -> dict[str, float]:
-    """Peak memory in MiB of a fresh process for each number of images."""
+def precision(source: str, n: int, device: str, weights: Path | None) -> dict[str, Any]:
+    """How far bfloat16 moves the similarity, and whether boundaries stay."""
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = load_model("imgfocus_vits14", weights=weights, device=device, dtype=dtype)
+        found[dtype] = layer_similarity(model, load_images(source, model, n=n), batch_size=16)
+    full, half = (segment(similarity) for similarity in found.values())
+    difference = np.abs(found[torch.float32].matrix - found[torch.bfloat16].matrix).max()
+    same = [
+        k for k in full.segmentations if full.segmentations[k].boundaries == half.segmentations[k].boundaries
+    ]
+    return {
+        "images": n,
+        "layers": full.layers,
+        "largest_difference": float(difference),
+        "k_with_the_same_boundaries": same,
+    }
+
+
+def memory(counts: tuple[int, ...] = (100, 1000), how: str = "stream") -> dict[str, float]:
+    """Peak memory in MiB of a fresh process for each number of images (Linux).
+
+    `how` is `stream`, or `keep` for a control that holds every state.
+    """
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         for index in range(max(counts)):
@@ -130,7 +157,7 @@ def memory(counts: tuple[int, ...] = (100, 1000)) -> dict[str, float]:
             Image.fromarray(pixels).save(Path(folder) / f"{index:05}.jpg")
         peaks = {}
         for count in counts:
-            command = [sys.executable, "-c", MEMORY_RUN, folder, str(count)]
+            command = [sys.executable, "-c", MEMORY_RUN, folder, str(count), how]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             peaks[str(count)] = float(done.stdout)
     return peaks
@@ -141,11 +168,12 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--images", default="samples", help="photographs for the overlap measurement")
     options.add_argument("--rounds", type=int, default=24)
+    options.add_argument("--weights", type=Path, help="trunk of imgfocus_vits14 from analyses.export_trunk")
     choice = options.parse_args()
     cuda = choice.device == "cuda"
     dtype = torch.bfloat16 if cuda else torch.float32
     costs = []
-    small = load_model("imgfocus_vits14", device=choice.device, dtype=dtype)
+    small = load_model("imgfocus_vits14", weights=choice.weights, device=choice.device, dtype=dtype)
     for kind in ("cosine", "token-cosine", "cka"):
         costs.append(capture_cost(small, 64 if cuda else 16, choice.rounds, kind))
     if cuda:
@@ -163,13 +191,18 @@ def main() -> None:
     print(
         f"decoding in the background takes {background['background_over_sequential']:.2f} of the sequential time"
     )
-    peaks = memory()
+    half = precision(choice.images, 64, choice.device, choice.weights)
+    print(f"bfloat16 moves the similarity by at most {half['largest_difference']:.1e}; ", end="")
+    print(f"same boundaries for k in {half['k_with_the_same_boundaries']}")
+    peaks, control = memory(), memory(how="keep")
     print(f"peak memory: {peaks['100']:.0f} MiB for 100 images, {peaks['1000']:.0f} MiB for 1000")
+    print(f"keeping every state instead: {control['100']:.0f} and {control['1000']:.0f} MiB")
     content = {
         "capture": costs,
         "overlap": background,
+        "precision": half,
         "peak_memory_mib": peaks,
-        "own_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_keeping_states_mib": control,
     }
     print("written to", record("bench_capture", choice.device, content, choice.out))
 

@@ -10,11 +10,15 @@ weights are not at hand is reported and left out.
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 from analyses.recording import RESULTS, parser
 from brdyn.cli import app
 from brdyn.errors import BrdynError
+from brdyn.results import read_json
 
 OFFLINE = "imgfocus_vits14"
 
@@ -43,13 +47,23 @@ def main() -> None:
     choice = options.parse_args()
     for name, own in studies(choice.models).items():
         folder: Path = choice.out / name
-        if (folder / "phases.json").is_file():
-            print(f"{name}: already recorded in {folder}")
-            continue
-        shared = ["--images", choice.images, "--device", choice.device, "--out", str(folder)]
+        place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        shared = ["--images", choice.images, "--device", choice.device, "--out", str(place)]
         subset = ["--n", str(choice.n)] if choice.n else []
+        # The command that results record is this one, not the study's.
+        command = ["brdyn", "phases", *own, *shared, *subset, "--overwrite"]
+        if (folder / "phases.json").is_file():
+            before = read_json(folder / "phases.json", "a result of brdyn phases")["provenance"]["command"]
+            same = before.removesuffix(" --overwrite") == shlex.join(command[:-1])
+            print(
+                f"{name}: already recorded"
+                if same
+                else f"{name}: left alone, recorded by another command: {before}"
+            )
+            continue
         try:
-            app(["phases", *own, *shared, *subset], prog_name="brdyn", standalone_mode=False)
+            with patch.object(sys, "argv", command):
+                app(prog_name="brdyn", standalone_mode=False)
         except BrdynError as error:
             print(f"{name}: left out, {error}")
 

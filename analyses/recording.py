@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from brdyn.results import device_name, versions, write_json
+from brdyn.results import device_name, to_json, versions, write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -33,4 +33,6 @@ def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS)
     }
     out.mkdir(parents=True, exist_ok=True)
     suffix = "" if device == "cpu" else f"_{device}"
-    return write_json(out / f"{name}{suffix}.json", {**content, "provenance": provenance})
+    path = out / f"{name}{suffix}.json"
+    write_atomically(path, to_json({**content, "provenance": provenance}))
+    return path

@@ -44,14 +44,22 @@ def speed_table() -> list[str]:
         f"| decoding in the background over decoding in turn, {overlap['model']}, one compute thread "
         f"| {overlap['background_over_sequential']:.2f} x | `bench_capture.json` |"
     )
-    peaks = capture["peak_memory_mib"]
+    half = capture["precision"]
+    last = half["layers"] - 1
+    same = [k for k in half["k_with_the_same_boundaries"] if 2 <= k <= last]
     rows.append(
-        f"| peak memory for 100 and for 1000 images | {peaks['100']:.0f} and {peaks['1000']:.0f} MiB "
+        f"| bfloat16 against float32, {half['images']} photographs: largest change of the similarity; boundaries "
+        f"| {half['largest_difference']:.1e}; the same for {len(same)} of the {last - 1} k from 2 to {last} "
         "| `bench_capture.json` |"
     )
+    peaks, kept = capture["peak_memory_mib"], capture["peak_memory_keeping_states_mib"]
     rows.append(
-        f"| exact segmentation of 40 layers for all k | {segmentation['all_k_ms']['40']:.2f} ms "
-        "| `bench_segment.json` |"
+        f"| peak memory for 100 and for 1000 images | {peaks['100']:.0f} and {peaks['1000']:.0f} MiB (keeping every "
+        f"state: {kept['100']:.0f} and {kept['1000']:.0f}) | `bench_capture.json` |"
+    )
+    rows.append(
+        f"| exact segmentation of 40 layers for all k; with alternatives, z and drift "
+        f"| {segmentation['all_k_ms']['40']:.2f} ms; {segmentation['segment_ms']['40']:.1f} ms | `bench_segment.json` |"
     )
     slow = segmentation["exhaustive_two_phases"]["18"]["plain_ms"]
     rows.append(
@@ -67,10 +75,11 @@ def phases_table() -> list[str]:
         "| model | k | boundaries (bootstrap stability) | cut | of a drift | z |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    images = 0
+    images, source = 0, ""
     for folder in (OFFLINE, f"{OFFLINE}_random0"):
         run = result(f"phases/{folder}/phases.json")
         phases, images = Phases.from_dict(run), run["n_images"]
+        source = "/".join(Path(run["provenance"]["images"]["source"]).parts[-2:])
         name = f"`{OFFLINE}`" + (", untrained" if run["weights"].startswith("random") else "")
         for k in (2, 3, 4, 5):
             found = phases.segmentations[k]
@@ -84,8 +93,8 @@ def phases_table() -> list[str]:
                 f"| {name} | {chosen} | {places} | {found.cut_share:.1%} | {found.drift_share:.1%} | {z} |"
             )
     note = (
-        f"{images} ImageNet photographs, one of each of {images} classes; cosine of cls and mean patch. Bold: the k "
-        "chosen by the default rule. Recorded in `analyses/results/phases/`."
+        f"{images} images of `{source}`; cosine of cls and mean patch. Bold: the k chosen by the default rule. "
+        "Recorded in `analyses/results/phases/`."
     )
     return [*rows, "", note]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,10 +25,10 @@ class _SpeedColumn(TextColumn):
 @contextmanager
 def progress_bar(description: str, total: int, show: bool) -> Iterator[Advance]:
     """Yield a function to call with the number of images done."""
-    console = Console(stderr=True)
-    if not (show and console.is_terminal):
+    if not (show and sys.stderr.isatty()):
         yield lambda _: None
         return
+    console = Console(stderr=True, force_terminal=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

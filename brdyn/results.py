@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
-import re
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -75,25 +75,32 @@ class OutputFolder:
                 with suppress(OSError):  # not empty
                     folder.rmdir()
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
-        """Write one JSON file; numbers that are not finite are refused."""
-        return write_json(self.path / name, content)
+    def save(
+        self,
+        name: str,
+        content: Mapping[str, Any],
+        figures: Mapping[str, Figure] | None = None,
+        formats: tuple[str, ...] = ("png",),
+    ) -> None:
+        """Write the figures and then the JSON file of a run, whose presence says that the run is whole.
 
-    def write_figure(self, name: str, figure: Figure, formats: tuple[str, ...] = ("png",)) -> list[Path]:
-        """Write one figure in every format asked for, and close it."""
-        import io
+        Everything is drawn before anything is written, so that a failure leaves earlier results as they were.
+        """
+        files = {
+            f"{title}.{kind}": render(figure, kind)
+            for title, figure in (figures or {}).items()
+            for kind in formats
+        }
+        files[name] = to_json(content)
+        for file, data in files.items():
+            write_atomically(self.path / file, data)
 
-        import matplotlib.pyplot as plt
 
-        paths = []
-        for kind in formats:
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=200, bbox_inches="tight")
-            path = self.path / f"{name}.{kind}"
-            write_atomically(path, buffer.getvalue())
-            paths.append(path)
-        plt.close(figure)
-        return paths
+def render(figure: Figure, kind: str) -> bytes:
+    """A figure as the bytes of a picture file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=200, bbox_inches="tight")
+    return buffer.getvalue()
 
 
 def check_formats(formats: str) -> tuple[str, ...]:
@@ -107,12 +114,34 @@ def check_formats(formats: str) -> tuple[str, ...]:
     return names
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    """Write a mapping as a JSON file, whole or not at all; innermost lists of numbers stay on one line."""
-    text = json.dumps(content, indent=2, allow_nan=False, default=_plain)
-    compact = re.sub(r"\[[\s\d.,e+-]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
-    write_atomically(path, (compact + "\n").encode())
-    return path
+def to_json(content: Mapping[str, Any]) -> bytes:
+    """A mapping as JSON, indented, with lists of plain values on one line.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite.
+    """
+    return (
+        "".join(_json(json.loads(json.dumps(content, allow_nan=False, default=_plain)), 0)) + "\n"
+    ).encode()
+
+
+def _json(value: Any, depth: int) -> Iterator[str]:
+    nested = isinstance(value, dict) or (
+        isinstance(value, list) and any(isinstance(entry, dict | list) for entry in value)
+    )
+    if not nested or not value:
+        yield json.dumps(value)
+        return
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    entries = value.items() if isinstance(value, dict) else ((None, entry) for entry in value)
+    separator = opening
+    for key, entry in entries:
+        yield separator + "\n" + "  " * (depth + 1) + (f"{json.dumps(key)}: " if key is not None else "")
+        yield from _json(entry, depth + 1)
+        separator = ","
+    yield "\n" + "  " * depth + closing
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -198,6 +227,8 @@ def device_name(kind: str) -> str:
 
     if kind == "cuda":
         return torch.cuda.get_device_name()
+    if kind == "mps":
+        return f"{platform.processor() or platform.machine()} GPU (mps)"
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 

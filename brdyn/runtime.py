@@ -108,10 +108,14 @@ def auto_batch_size(model: VisionTransformer) -> int:
     device = model.device
     state = model.tokens.count * model.info.width * torch.finfo(model.dtype).bits // 8
     per_image = (model.depth + 1 + 16) * state
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    fitting = int(MEMORY_SHARE * free / per_image)
+    fitting = int(MEMORY_SHARE * available_memory(device) / per_image)
     largest = min(BATCH_CAPS.get(device.type, 16), max(1, fitting))
     return 1 << (largest.bit_length() - 1)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes free on a device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def is_out_of_memory(error: BaseException) -> bool:

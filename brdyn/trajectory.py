@@ -144,7 +144,8 @@ def trajectories(
     Yields
     ------
     Trajectory
-        Of this process's images, in order.
+        Of this process's images, in order. Whether its states are finite is checked when the next is asked
+        for. Let go of it before that (`del`) to keep no more than one batch of states.
 
     Raises
     ------
@@ -178,6 +179,7 @@ def trajectories(
                 # After the consumer's own kernels were queued: a GPU is not kept waiting for this check.
                 trajectory.check_finite(model.info.name)
                 advance(len(part))
+                del trajectory  # before the next batch is captured
 
 
 def _positive(batch_size: int | str) -> int:

@@ -8,7 +8,12 @@ import pytest
 
 from brdyn import results
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import OutputFolder, check_formats, read_json, write_atomically
+from brdyn.plots.style import new_figure as plain_figure
+from brdyn.results import OutputFolder, check_formats, read_json, to_json, write_atomically
+
+
+def figure():
+    return plain_figure(2, 2)
 
 
 def test_a_folder_with_files_is_refused(tmp_path):
@@ -16,7 +21,7 @@ def test_a_folder_with_files_is_refused(tmp_path):
     with pytest.raises(UsageError, match="--overwrite"):
         OutputFolder(tmp_path)
     folder = OutputFolder(tmp_path, overwrite=True)
-    folder.write_json("x.json", {"a": 1})
+    folder.save("x.json", {"a": 1})
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
@@ -28,9 +33,27 @@ def test_a_failed_run_leaves_no_folder_but_keeps_what_it_found(tmp_path):
     with pytest.raises(BrdynError), OutputFolder(tmp_path / "old"):
         raise BrdynError("later")
     assert (tmp_path / "old").is_dir()
-    with pytest.raises(ValueError, match="not JSON"), OutputFolder(tmp_path / "c") as folder:
-        folder.write_json("y.json", {"nan": float(folder.write_json("x.json", {}) and "nan")})
-    assert (tmp_path / "c" / "x.json").is_file()
+    (tmp_path / "old" / "x.json").write_text("{}")
+    with (
+        pytest.raises(ValueError, match="not JSON"),
+        OutputFolder(tmp_path / "old", overwrite=True) as folder,
+    ):
+        folder.save("x.json", {"nan": float("nan")})
+    assert (tmp_path / "old" / "x.json").read_text() == "{}"
+
+
+def test_nothing_is_written_when_a_picture_cannot_be_drawn(tmp_path):
+    class Broken:
+        def savefig(self, *_, **__):
+            raise BrdynError("no such font")
+
+    (tmp_path / "x.json").write_text("old")
+    folder = OutputFolder(tmp_path, overwrite=True)
+    with pytest.raises(BrdynError, match="font"):
+        folder.save("x.json", {}, {"good": figure(), "bad": Broken()})
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    folder.save("x.json", {}, {"good": figure()}, ("png", "svg", "pdf"))
+    assert {path.name for path in tmp_path.iterdir()} == {"x.json", "good.png", "good.svg", "good.pdf"}
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -54,14 +77,14 @@ def test_files_get_ordinary_permissions(tmp_path):
     assert (tmp_path / "x").stat().st_mode == plain.stat().st_mode
 
 
-def test_json_holds_arrays_and_refuses_nan(tmp_path):
-    folder = OutputFolder(tmp_path / "out")
-    path = folder.write_json("x.json", {"m": np.eye(2), "n": np.int64(3), "text": "[1, 2]"})
-    assert json.loads(path.read_text()) == {"m": [[1, 0], [0, 1]], "n": 3, "text": "[1, 2]"}
-    assert "[ 1.0, 0.0 ]" in path.read_text()
+def test_json_holds_arrays_and_refuses_nan():
+    content = {"m": np.eye(2), "n": np.int64(3), "empty": [], "text": "[1,  2]", "deep": {"a": [{"b": None}]}}
+    text = to_json(content).decode()
+    expected = {"m": [[1, 0], [0, 1]], "n": 3, "empty": [], "text": "[1,  2]", "deep": {"a": [{"b": None}]}}
+    assert json.loads(text) == expected
+    assert "    [1.0, 0.0],\n" in text
     with pytest.raises(ValueError, match="not JSON compliant"):
-        folder.write_json("y.json", {"m": float("nan")})
-    assert not (tmp_path / "out" / "y.json").exists()
+        to_json({"m": float("nan")})
 
 
 def test_formats():

@@ -9,6 +9,7 @@ import torch
 from brdyn import trajectory as trajectory_module
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
+from brdyn.measures import measure, similarity_metric
 from brdyn.runtime import auto_batch_size
 from brdyn.trajectory import Trajectory, capture, record_states, trajectories
 
@@ -75,14 +76,36 @@ def test_batches_cover_the_images_in_order_whatever_their_size(tiny, noise_folde
         )
 
 
-def test_only_one_batch_is_alive(tiny, noise_folder):
-    images = load_images(noise_folder, tiny)
-    previous = []
-    for current in trajectories(tiny, images, batch_size=8, workers=0):
+def test_only_one_batch_is_alive(tiny, noise_folder, monkeypatch):
+    alive, most = [], []
+    original = trajectory_module.capture
+
+    def counting(model, part):
         gc.collect()
-        assert sum(reference() is not None for reference in previous) <= 1  # the loop variable's own
-        previous = [weakref.ref(state) for state in current.states[:1]]
-    assert len(previous) == 1
+        most.append(sum(reference() is not None for reference in alive))  # of earlier batches
+        captured = original(model, part)
+        alive.extend(weakref.ref(state) for state in captured.states)
+        return captured
+
+    monkeypatch.setattr(trajectory_module, "capture", counting)
+    images = load_images(noise_folder, tiny)
+    metric = similarity_metric("cosine", tiny)
+    measure(tiny, images, {"cosine": metric}, batch_size=8, workers=0)
+    assert most == [0] * 5
+    held = list(trajectories(tiny, images, batch_size=8, workers=0))
+    assert most[5:] == [0, 5, 10, 15, 20]  # the control: a consumer that keeps everything
+    assert len(held) == 5
+
+
+def test_memory_that_runs_out_while_measuring_is_one_line(tiny, noise_folder, monkeypatch):
+    metric = similarity_metric("cosine", tiny)
+
+    def fail(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(metric, "update", fail)
+    with pytest.raises(BrdynError, match="out of memory on cpu while measuring"):
+        measure(tiny, load_images(noise_folder, tiny), {"cosine": metric}, workers=0)
 
 
 def failing_above(limit, monkeypatch):

@@ -87,8 +87,6 @@ def _write(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Pha
         "gain_curve": plots.plot_gain_curve(found, title=run.title),
         "stability": plots.plot_stability(found, unit=measured.unit, title=run.title),
     }
-    for name, figure in pictures.items():
-        folder.write_figure(name, figure, run.formats)
     replicates = 0 if measured.replicates is None else len(measured.replicates)
     content = {
         **run.header(),
@@ -96,7 +94,7 @@ def _write(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Pha
         **found.to_dict(),
         "provenance": run.provenance(bootstrap={"replicates": replicates, "unit": measured.unit}),
     }
-    folder.write_json("phases.json", content)  # last: its presence says that the run is whole
+    folder.save("phases.json", content, pictures, run.formats)
 
 
 def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:
@@ -109,9 +107,7 @@ def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found:
     typer.echo(f"\n{found.k} phases: layers {ranges}")
     typer.echo(f"  k: {found.k_rule}; phases of at least {found.min_size} layer(s)")
     if found.stability is None:
-        typer.echo(
-            f"  stability is not known: {measured.unit if measured.kind == 'procrustes' else 'no bootstrap'}"
-        )
+        typer.echo(f"  stability is not known: bootstrap units are {measured.unit}")
     if found.recursive is not None:
         typer.echo(f"  recursive bisection: {_clusters(found)}")
     typer.echo(f"written to {folder.path}: phases.json, and pictures of similarity, gain_curve and stability")

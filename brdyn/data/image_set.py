@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,8 @@ SHARD = 16
 
 DIGEST_MODULUS = 1 << 256
 MAX_WORKERS = 8
+MAX_BYTES_AHEAD = 2**30
+SHARED_MEMORY = Path("/dev/shm")
 
 
 class Skipped(NamedTuple):
@@ -161,6 +165,7 @@ class ImageSet:
         seed: int = 0,
         strict: bool = False,
         smallest: int = 1,
+        image_bytes: int = 0,
     ) -> None:
         if n is not None and n < 1:
             raise UsageError(f"--n {n}: at least one image is needed")
@@ -172,6 +177,7 @@ class ImageSet:
         self.strict = strict
         self.seed = seed
         self.smallest = smallest
+        self.image_bytes = image_bytes
         self.chosen = choose(total, n, seed)
         self.report = ReadReport()
 
@@ -193,7 +199,8 @@ class ImageSet:
         batch_size : int
             Images in a batch; fewer where some could not be read.
         workers : int, optional
-            Loader processes; 0 decodes in this one. Default: one less than the cores, at most 8.
+            Loader processes; 0 decodes in this one. Default: one less than the cores, at most 8. Fewer are
+            used where the batches they would hold ready do not fit in shared memory.
         rank, world : int
             Which share of the images this process takes. Shares are disjoint and cover the set: nothing
             is padded.
@@ -209,14 +216,16 @@ class ImageSet:
         mine = share(len(self), rank, world)
         groups = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
         workers = default_workers() if workers is None else workers
+        workers, ahead = background(min(workers, len(groups)), batch_size * self.image_bytes)
         loader = DataLoader(
             _Decoder(self.source, self.chosen, self.transform, self.smallest),
             batch_sampler=groups,
-            num_workers=min(workers, len(groups)),
+            num_workers=workers,
+            prefetch_factor=ahead,
             collate_fn=stack,
             pin_memory=pin,
         )
-        for loaded in loader:
+        for loaded in _guarded(loader):
             self._count(loaded)
             if loaded.images is not None:
                 yield Batch(loaded.images, loaded.positions, loaded.labels)
@@ -252,9 +261,31 @@ def share(count: int, rank: int, world: int) -> list[int]:
 
 
 def default_workers() -> int:
-    """Loader processes by default: one less than the cores this process may use, between 1 and 8."""
+    """Loader processes by default: one less than this process's share of the cores, between 1 and 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MAX_WORKERS, cores - 1))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MAX_WORKERS, cores // here - 1))
+
+
+def background(workers: int, batch_bytes: int) -> tuple[int, int | None]:
+    """How many loader processes, and how many batches each may hold ready, within the memory they share."""
+    room = MAX_BYTES_AHEAD
+    if SHARED_MEMORY.is_dir():
+        room = min(room, shutil.disk_usage(SHARED_MEMORY).free // 2)
+    fitting = room // max(batch_bytes, 1)
+    workers = min(workers, fitting)
+    return (workers, min(2, fitting // workers)) if workers else (0, None)
+
+
+def _guarded(loader: Iterable[Loaded]) -> Iterator[Loaded]:
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise BrdynError(
+            "a loader process died, most often for lack of (shared) memory; use --workers 0 or a smaller --batch-size"
+        ) from error
 
 
 def load_images(
@@ -290,7 +321,13 @@ def load_images(
     UsageError
         If there are no such images.
     """
-    patch = getattr(getattr(model, "info", None), "patch", 1)
+    info = getattr(model, "info", None)
     return ImageSet(
-        find_source(images, split), model.transform, n=n, seed=seed, strict=strict, smallest=patch
+        find_source(images, split),
+        model.transform,
+        n=n,
+        seed=seed,
+        strict=strict,
+        smallest=getattr(info, "patch", 1),
+        image_bytes=4 * 3 * prod(getattr(info, "image_size", (0, 0))),
     )

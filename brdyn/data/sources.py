@@ -40,6 +40,7 @@ EXTENSIONS = frozenset(
     ]
 )
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
+ROWS_AT_ONCE = 64
 IMAGE_COLUMNS = ("image", "img", "images", "jpg", "png", "picture")
 
 
@@ -105,6 +106,23 @@ class FileSource(ImageSource):
         return str(path.relative_to(self.root)) if path != self.root else str(path)
 
 
+class _OpenGroup:
+    """A row group being read from front to back."""
+
+    def __init__(self, place: int, batches: Iterator[Any]) -> None:
+        self.place = place
+        self.batches = batches
+        self.rows: Any = ()
+        self.start = 0
+
+    def seek(self, row: int) -> tuple[Any, int]:
+        """The rows that hold `row`, and where among them it is."""
+        while row >= self.start + len(self.rows):
+            self.start += len(self.rows)
+            self.rows = next(self.batches)
+        return self.rows, row - self.start
+
+
 class ParquetSource(ImageSource):
     """Rows of parquet files in the layout of hub data sets: bytes, or a struct of bytes and path."""
 
@@ -131,21 +149,20 @@ class ParquetSource(ImageSource):
                 self._groups.append((number, group))
             if number == 0:
                 self._image, self._label, self.label_names = _columns(file.schema_arrow, path)
-        self._open: tuple[int, Any] | None = None
+        self._open: _OpenGroup | None = None
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def read(self, index: int) -> RawImage:
-        """Read one row; the row group it is in is kept for the next."""
+        """Read one row; rows are read in order, a few at a time."""
         place = bisect_right(self._ends, index)
-        row = index - (self._ends[place - 1] if place else 0)
-        table = self._row_group(place)
-        cell = table[self._image][row].as_py()
-        label = table[self._label][row].as_py() if self._label is not None else None
+        rows, row = self._rows(place, index - (self._ends[place - 1] if place else 0))
+        cell = rows[self._image][row].as_py()
+        label = rows[self._label][row].as_py() if self._label is not None else None
         data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
         if data is None and path:
-            data = (self.root.parent / path).read_bytes()
+            data = (self.paths[self._groups[place][0]].parent / path).read_bytes()
         if data is None:
             raise OSError("the row holds no image")
         return RawImage(f"{self.name(index)} {path}" if path else self.name(index), data, label)
@@ -154,16 +171,23 @@ class ParquetSource(ImageSource):
         """File and row."""
         return f"{self.root.name} row {index}"
 
-    def _row_group(self, place: int) -> Any:
+    def _rows(self, place: int, row: int) -> tuple[Any, int]:
+        """The rows around `row` of a row group, and where among them it is.
+
+        A row group can hold a whole data set, so it is never read at once; going back starts it again.
+        """
+        if self._open is None or self._open.place != place or row < self._open.start:
+            self._open = _OpenGroup(place, self._iterate(place))
+        return self._open.seek(row)
+
+    def _iterate(self, place: int) -> Iterator[Any]:
         import pyarrow.parquet as pq
 
-        if self._open is None or self._open[0] != place:
-            number, group = self._groups[place]
-            columns = [self._image] + ([self._label] if self._label is not None else [])
-            # Threads of Arrow's own do not survive the fork of a loader process.
-            file = pq.ParquetFile(self.paths[number], pre_buffer=False)
-            self._open = place, file.read_row_group(group, columns=columns, use_threads=False)
-        return self._open[1]
+        number, group = self._groups[place]
+        columns = [self._image] + ([self._label] if self._label is not None else [])
+        # Threads of Arrow's own do not survive the fork of a loader process.
+        file = pq.ParquetFile(self.paths[number], pre_buffer=False)
+        return file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=columns, use_threads=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None}
@@ -201,19 +225,25 @@ def _columns(schema: Any, path: Path) -> tuple[str, str | None, list[str] | None
 
 
 class HubSource(ImageSource):
-    """A split of a data set on the Hugging Face hub or in its cache."""
+    """A split of a data set on the Hugging Face hub or in its cache: `owner/name` or `owner/name:configuration`."""
 
     def __init__(self, name: str, split: str) -> None:
         import datasets
 
         self.description = f"{name}[{split}]"
+        repository, _, configuration = name.partition(":")
         try:
             with hub.hub_access():
-                rows = datasets.load_dataset(name, split=split)
+                rows = datasets.load_dataset(repository, configuration or None, split=split)
         except ValueError as error:
             if "split" in str(error).lower():
                 raise UsageError(
                     f"{name!r} has no split {split!r} ({hub.first_line(error)}); name one with --split"
+                ) from error
+            if "config name" in str(error).lower():
+                raise UsageError(
+                    f"{name!r} needs a configuration ({hub.first_line(error)}); "
+                    f"give --images {repository}:CONFIGURATION"
                 ) from error
             raise BrdynError(f"cannot load the data set {name!r} ({hub.first_line(error)})") from error
         except Exception as error:  # the hub raises a dozen kinds, all meaning "not to be had"

@@ -6,6 +6,7 @@ Song et al. 2012. Examples are images; their features are the cls token and the 
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -42,55 +43,77 @@ class LinearCKA(SimilarityMetric):
     Minibatches are runs of 16 positions in the image set: they are the same for any batch size and
     number of processes. A run of which fewer than 4 images could be read is left out. The bootstrap
     resamples minibatches.
+
+    Parameters
+    ----------
+    width : int
+        D; the other parameters are those of :class:`brdyn.measures.similarity.SimilarityMetric`.
     """
 
     kind = "cka"
     unit = f"minibatch of {SHARD} images"
     hsic: Tensor
     boot_hsic: Tensor
+    pending: Tensor
+    pending_count: Tensor
+    pending_run: Tensor
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, width: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         shape = (len(self.groups), self.depth, self.depth)
         self.add_state("hsic", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
         boot = torch.zeros(self.replicates, *shape, dtype=torch.float64)
         self.add_state("boot_hsic", boot, dist_reduce_fx="sum")
-        self._pending: list[Tensor] = []
-        self._run: int | None = None
+        # The minibatch being filled: of every process when synchronised, as runs are never shared.
+        pending = torch.zeros(len(self.groups), self.depth, SHARD, width)
+        self.add_state("pending", pending, dist_reduce_fx=None)
+        self.add_state("pending_count", torch.zeros((), dtype=torch.long), dist_reduce_fx=None)
+        self.add_state("pending_run", torch.zeros((), dtype=torch.long), dist_reduce_fx=None)
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory; minibatches may span trajectories."""
-        features = self.features(trajectory)
-        for column, position in enumerate(trajectory.positions.tolist()):
-            run = position // SHARD
-            if run != self._run:
-                self._flush()
-                self._run = run
-            self._pending.append(features[:, :, column])
+        features = self.features(trajectory).to(self.pending.device)
+        runs = (trajectory.positions // SHARD).tolist()
+        start = 0
+        for run, members in groupby(runs):
+            stop = start + len(list(members))
+            if run != int(self.pending_run):
+                for state, value in zip(self._sums(), self._pending_sums(), strict=True):
+                    state += value
+                self.pending_count.zero_()
+                self.pending_run.fill_(run)
+            held = int(self.pending_count)
+            self.pending[:, :, held : held + stop - start] = features[:, :, start:stop]
+            self.pending_count += stop - start
+            start = stop
 
-    def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        if len(pending) < SMALLEST_MINIBATCH or self._run is None:
-            return
-        features = torch.stack(pending, dim=2).to(self.hsic.device)
-        hsic = torch.stack([unbiased_hsic(group) for group in features])
-        self.hsic += hsic
-        self.count += len(pending)
-        if self.replicates:
-            weights = poisson_weights([self._run], self.replicates, self.seed).to(hsic.device)[0]
-            self.boot_hsic += weights[:, None, None, None] * hsic
+    def _sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.hsic, self.boot_hsic, self.count, self.units
 
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Close the last minibatch before states are summed over processes."""
-        self._flush()
-        super().sync(*args, **kwargs)
+    def _pending_sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the minibatches still being filled would add to the sums."""
+        hsic, boot_hsic, count, units = (torch.zeros_like(state) for state in self._sums())
+        features = self.pending.view(-1, *self.pending.shape[-4:])
+        waiting = zip(features, self.pending_count.view(-1), self.pending_run.view(-1), strict=True)
+        for held, number, run in waiting:
+            if number < SMALLEST_MINIBATCH:
+                continue
+            value = torch.stack([unbiased_hsic(group[:, : int(number)]) for group in held])
+            hsic += value
+            count += number
+            units += 1
+            if self.replicates:
+                weights = poisson_weights([int(run)], self.replicates, self.seed).to(value.device)[0]
+                boot_hsic += weights[:, None, None, None] * value
+        return hsic, boot_hsic, count, units
 
     def compute(self) -> dict[str, Tensor]:
         """CKA averaged over token groups; NaN where a layer's features do not vary."""
-        self._images = int(self.count)
-        values = {"matrix": _normalise(self.hsic)}
+        sums = zip(self._sums(), self._pending_sums(), strict=True)
+        hsic, boot_hsic, self.seen, self.resampled = (state + value for state, value in sums)
+        values = {"matrix": _normalise(hsic)}
         if self.replicates:
-            replicates = _normalise(self.boot_hsic)
+            replicates = _normalise(boot_hsic)
             values["replicates"] = replicates[replicates.isfinite().flatten(1).all(1)]
         return values
 

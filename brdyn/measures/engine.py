@@ -10,13 +10,13 @@ import torch
 from torchmetrics import Metric
 
 from brdyn.data import ImageSet, ReadReport
-from brdyn.errors import UsageError
+from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.cka import LinearCKA
 from brdyn.measures.cosine import CosineSimilarity, TokenCosineSimilarity
 from brdyn.measures.procrustes import Procrustes
 from brdyn.measures.similarity import DEFAULT_TOKENS, LayerSimilarity, SimilarityMetric
 from brdyn.models import VisionTransformer
-from brdyn.runtime import Processes
+from brdyn.runtime import Processes, is_out_of_memory
 from brdyn.trajectory import trajectories
 
 SIMILARITIES: dict[str, Callable[..., SimilarityMetric]] = {
@@ -45,8 +45,15 @@ def similarity_metric(
     """
     if kind not in SIMILARITIES:
         raise UsageError(f"unknown similarity {kind!r}; choose one of {', '.join(SIMILARITIES)}")
-    extra = {"width": model.info.width} if kind == "procrustes" else {}
+    extra: dict[str, Any] = {"width": model.info.width} if kind in ("cka", "procrustes") else {}
+    if kind == "procrustes":
+        extra["device"] = metric_device(model)
     return SIMILARITIES[kind](model.tokens, model.depth, tokens, replicates, seed, **extra)
+
+
+def metric_device(model: VisionTransformer) -> torch.device:
+    """Where metrics of a model live: with it, but on the CPU for MPS, which has no float64."""
+    return torch.device("cpu") if model.device.type == "mps" else model.device
 
 
 def measure(
@@ -61,8 +68,8 @@ def measure(
 ) -> ReadReport:
     """Feed every measure with every trajectory, in one pass.
 
-    Metrics live on the model's device (on the CPU for MPS, which has no float64); the model's own
-    parameters are the ones of :func:`brdyn.trajectory.trajectories`.
+    Metrics are moved to :func:`metric_device`; the other parameters are those of
+    :func:`brdyn.trajectory.trajectories`.
 
     Returns
     -------
@@ -70,15 +77,22 @@ def measure(
         What was read and skipped, over all processes.
     """
     processes = processes or Processes(model.device)
-    device = torch.device("cpu") if model.device.type == "mps" else model.device
     for metric in metrics.values():
-        metric.to(device)
+        metric.to(metric_device(model))
     stream = trajectories(
         model, images, batch_size=batch_size, workers=workers, processes=processes, progress=progress
     )
-    for trajectory in stream:
-        for metric in metrics.values():
-            metric.update(trajectory)
+    try:
+        for trajectory in stream:
+            for metric in metrics.values():
+                metric.update(trajectory)
+            del trajectory  # before the next batch is captured
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BrdynError(
+            f"out of memory on {model.device} while measuring; use a smaller --batch-size or fewer --tokens"
+        ) from None
     images.report = processes.gather(images.report)
     images.require_some()
     return images.report

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
 from brdyn.errors import UsageError
 from brdyn.measures.similarity import SimilarityMetric
+from brdyn.runtime import available_memory
 from brdyn.trajectory import Trajectory
 
 MEMORY_SHARE = 0.5
@@ -25,6 +25,13 @@ class Procrustes(SimilarityMetric):
     The state is one D x D moment for each pair of layers, whatever the number of images. With fewer
     images than a few times D any two layers can be rotated onto each other: read it with many images.
     There is no bootstrap: replicates would each need all moments.
+
+    Parameters
+    ----------
+    width : int
+        D; the other parameters are those of :class:`brdyn.measures.similarity.SimilarityMetric`.
+    device : torch.device, optional
+        Where the moments will be kept, to refuse what would not fit there.
     """
 
     kind = "procrustes"
@@ -32,16 +39,15 @@ class Procrustes(SimilarityMetric):
     moments: Tensor
     sums: Tensor
 
-    def __init__(self, *args: Any, width: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, width: int, device: torch.device | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.width = width
         self.pairs = torch.triu_indices(self.depth, self.depth).tolist()
         shape = (len(self.groups), len(self.pairs[0]), width, width)
-        needed = 8 * torch.Size(shape).numel()
-        if needed > MEMORY_SHARE * psutil.virtual_memory().available:
+        needed = 2 * 8 * torch.Size(shape).numel()  # torchmetrics keeps a second copy, to reset to
+        if needed > MEMORY_SHARE * available_memory(device or torch.device("cpu")):
             raise UsageError(
                 f"procrustes keeps a {width}x{width} moment for each of {shape[1]} pairs of layers, "
-                f"{needed / 2**30:.1f} GiB here: too much for this machine; use --similarity cka"
+                f"{needed / 2**30:.1f} GiB here: too much for this device; use --similarity cka"
             )
         self.add_state("moments", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
         sums = torch.zeros(len(self.groups), self.depth, width, dtype=torch.float64)
@@ -57,7 +63,7 @@ class Procrustes(SimilarityMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """Nuclear norm of the centred cross-moment over the Frobenius norms, averaged over groups."""
-        self._images = int(self.count)
+        self.seen = self.count
         means = self.sums / self.count
         nuclear = torch.zeros(len(self.groups), self.depth, self.depth, dtype=torch.float64)
         norms = torch.zeros(len(self.groups), self.depth, dtype=torch.float64)

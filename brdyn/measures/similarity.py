@@ -23,6 +23,8 @@ from brdyn.models import TokenLayout
 from brdyn.trajectory import Trajectory
 
 DEFAULT_TOKENS = "cls+patches"
+FEWEST_UNITS = 2
+"""Of one unit every bootstrap sample is the same, which would look like certainty."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class SimilarityMetric(Metric):
     kind: str
     unit = "image"
     count: Tensor
+    units: Tensor
     full_state_update = False
     higher_is_better = None
     is_differentiable = False
@@ -121,8 +124,11 @@ class SimilarityMetric(Metric):
         self.depth = depth
         self.replicates = replicates
         self.seed = seed
-        self._images = 0
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("units", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        # Totals over all processes, as of the last `compute`.
+        self.seen: Tensor | float = 0
+        self.resampled: Tensor | float = 0
 
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
@@ -131,23 +137,20 @@ class SimilarityMetric(Metric):
     def result(self) -> LayerSimilarity:
         """Compute over all processes, as NumPy arrays."""
         values = {name: value.double().cpu().numpy() for name, value in self.compute().items()}
-        if self.images == 0:
+        images = int(self.seen)
+        if images == 0:
             raise BrdynError(f"{self.kind} had no {self.unit} to compute from; use more images")
         matrix = (values["matrix"] + values["matrix"].T) / 2
         if not np.isfinite(matrix).all():
             layer = int(np.argwhere(~np.isfinite(np.diag(matrix))).flatten()[0]) + 1
             raise BrdynError(
-                f"{self.kind} is not defined at layer {layer}: its features hardly vary over {self.images} images; "
+                f"{self.kind} is not defined at layer {layer}: its features hardly vary over {images} images; "
                 "use more images, or --similarity cosine"
             )
-        return LayerSimilarity(
-            self.kind, "+".join(self.groups), matrix, values.get("replicates"), self.unit, self.images
-        )
-
-    @property
-    def images(self) -> int:
-        """Images seen, over all processes after `compute`."""
-        return self._images
+        replicates, unit = values.get("replicates"), self.unit
+        if replicates is not None and self.resampled < FEWEST_UNITS:
+            replicates, unit = None, f"none (only {int(self.resampled)} {self.unit})"
+        return LayerSimilarity(self.kind, "+".join(self.groups), matrix, replicates, unit, images)
 
     def features(self, trajectory: Trajectory) -> Tensor:
         """Mean token of every selected group after every block, `(G, L, B, D)` in float32."""
@@ -179,6 +182,7 @@ class MeanSimilarity(SimilarityMetric):
         """Add the images of a trajectory."""
         matrices = self.per_image(trajectory).to(self.total.device).double()
         self.count += len(matrices)
+        self.units += len(matrices)
         self.total += matrices.sum(0)
         if self.replicates:
             weights = poisson_weights(trajectory.positions, self.replicates, self.seed).to(matrices.device)
@@ -187,7 +191,7 @@ class MeanSimilarity(SimilarityMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """Mean over images, and over each bootstrap sample of them."""
-        self._images = int(self.count)
+        self.seen, self.resampled = self.count, self.units
         values = {"matrix": self.total / self.count}
         if self.replicates:
             drawn = self.boot_count > 0

@@ -6,15 +6,18 @@ offset of 0.1 and no antialias for the plain models, by size with antialias for 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from brdyn.errors import BrdynError
 from brdyn.models import positions, timm_family, weights
 from brdyn.models.base import VisionTransformer, check_image_size
 from brdyn.models.preprocessing import Preprocessing
@@ -90,13 +93,18 @@ def _read(request: ModelRequest, variant: Variant) -> weights.StateDict:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     cached = folder / variant.url.rsplit("/", 1)[1]
     if not cached.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(variant.url, str(cached), progress=False)
-        except (URLError, OSError) as error:
-            reason = f"no network: {error.reason if isinstance(error, URLError) else error}"
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(variant.url, str(cached), progress=sys.stderr.isatty())
+        except HTTPError as error:
+            raise weights.no_weights(request.name, f"{variant.url}: {error}", f"kept as {cached}") from error
+        except (OSError, HTTPException) as error:
+            reason = f"no network: {error.reason}" if isinstance(error, URLError) else f"no download: {error}"
             raise weights.no_weights(request.name, reason, f"the file is then kept as {cached}") from error
-    return weights.read_state_dict(cached)
+    try:
+        return weights.read_state_dict(cached)
+    except BrdynError as error:
+        raise BrdynError(f"{error}; delete that file to download it again") from error
 
 
 def create(arch: str, size: tuple[int, int]) -> Any:

@@ -94,14 +94,13 @@ def family_of(request: ModelRequest) -> ModuleType:
     UsageError
         If no family knows the name; the message has close matches.
     """
-    if request.weights is not None and request.weights.is_dir():
-        if not transformers_family.is_folder(request.weights):
-            raise UsageError(
-                f"the folder {request.weights} holds no config.json; give --weights a transformers folder"
-            )
-        return transformers_family
     for family in FAMILIES:
         if family.matches(request.name):
+            if request.weights is not None and request.weights.is_dir() and family is not transformers_family:
+                raise UsageError(
+                    f"--weights {str(request.weights)!r} is a folder, and {request.name!r} takes a file; for a "
+                    "transformers folder give --model the folder or its transformers id"
+                )
             return family
     known = [name for _, name in list_models()]
     close = get_close_matches(request.name, known, n=3, cutoff=0.5)

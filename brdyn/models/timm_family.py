@@ -176,9 +176,13 @@ def _build(request: ModelRequest) -> tuple[Any, str]:
             if request.needs_weights and request.weights
             else None
         )
-        classes = {"num_classes": len(state["head.weight"]) if "head.weight" in state else 0} if state else {}
+        options: dict[str, Any] = {}
+        if state is not None:
+            options["num_classes"] = len(state["head.weight"]) if "head.weight" in state else 0
+        elif "dinov2" in name:
+            options["init_values"] = 1.0  # as Facebook's hub does; at timm's 1e-5 untrained blocks do nothing
         with request.construction():
-            backbone = timm.create_model(name, pretrained=False, **classes)
+            backbone = timm.create_model(name, pretrained=False, **options)
         if state is not None:
             _load_file(request, backbone, state)
         return backbone, _hub_source(backbone)
@@ -234,6 +238,12 @@ def set_image_size(backbone: Any, size: Size, rule: positions.PositionRule | Non
     if size == tuple(backbone.patch_embed.img_size):
         return
     if rule is None:
+        if not hasattr(backbone, "set_input_size"):
+            native = "x".join(map(str, backbone.patch_embed.img_size))
+            raise UsageError(
+                f"timm {timm.__version__} cannot change the input size of {type(backbone).__name__} models; "
+                f"use their own ({native}) or upgrade timm"
+            )
         backbone.set_input_size(img_size=size)
         return
     prefix = 0 if backbone.no_embed_class else backbone.num_prefix_tokens

@@ -6,8 +6,10 @@ because transformers renames them between versions.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -92,13 +94,16 @@ class TransformersBlock(nn.Module):
     def __init__(self, layer: nn.Module, rotary: tuple[Tensor, Tensor] | None) -> None:
         super().__init__()
         self.layer = layer
+        # Some layers require a mask argument, others of earlier versions do not know it.
+        masked = "attention_mask" in inspect.signature(layer.forward).parameters
+        self.extra = {"attention_mask": None} if masked else {}
         self.register_buffer("cos", rotary[0] if rotary else None, persistent=False)
         self.register_buffer("sin", rotary[1] if rotary else None, persistent=False)
 
     def forward(self, state: Tensor) -> Tensor:
         """Apply the layer; older versions return a tuple."""
-        extra = {} if self.cos is None else {"position_embeddings": (self.cos, self.sin)}
-        output = self.layer(state, attention_mask=None, **extra)
+        rotary = {} if self.cos is None else {"position_embeddings": (self.cos, self.sin)}
+        output = self.layer(state, **self.extra, **rotary)
         return output[0] if isinstance(output, tuple) else output
 
 
@@ -138,7 +143,11 @@ class TransformersViT(VisionTransformer):
         embeddings = self.backbone.embeddings
         table = positions.resample_with_prefix(embeddings.position_embeddings.detach(), grid, rule, prefix=1)
         embeddings.register_buffer("resampled_positions", table, persistent=False)
-        embeddings.interpolate_pos_encoding = lambda *_: embeddings.resampled_positions
+        embeddings.interpolate_pos_encoding = MethodType(_resampled_positions, embeddings)
+
+
+def _resampled_positions(embeddings: Any, *_: Any) -> Tensor:
+    return embeddings.resampled_positions
 
 
 def _child(backbone: nn.Module, candidates: tuple[str, ...]) -> nn.Module:
@@ -196,6 +205,11 @@ def load(request: ModelRequest) -> VisionTransformer:
     """
     import transformers
 
+    if request.weights is not None and not is_folder(request.weights):
+        raise UsageError(
+            f"the weights of a transformers model are a folder with its config.json, and {str(request.weights)!r} is "
+            "not one; give --weights such a folder"
+        )
     location = str(request.weights) if request.weights is not None else request.name
     config, kind = _configuration(request, location)
     model_class = getattr(transformers, kind.model_class)
@@ -234,7 +248,9 @@ def _configuration(request: ModelRequest, location: str) -> tuple[Any, Kind]:
         with hub.hub_access():
             config = AutoConfig.from_pretrained(location)
     except Exception as error:  # the hub raises a dozen kinds, all meaning "not to be had"
-        raise weights.no_weights(request.name, _reason(error, location), hub.CACHE_HINT) from error
+        raise weights.no_weights(
+            request.name, _reason(error, location), hub.CACHE_HINT, architecture=False
+        ) from error
     kind = KINDS.get(config.model_type)
     if kind is None:
         raise UsageError(

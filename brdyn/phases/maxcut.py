@@ -128,7 +128,7 @@ def random_moments(dissimilarity: np.ndarray, min_size: int = 1) -> Moments:
     """Mean and standard deviation of the sum within phases over *all* segmentations into k phases, k = 1..K.
 
     Exact: the number of segmentations, the sum and the sum of squares of their costs follow the same
-    recursion as the optimum, so that nothing is sampled. Costs are centred on the optimum's scale first.
+    recursion as the optimum, so that nothing is sampled. The deviation is zero where there is only one.
     """
     layers = dissimilarity.shape[-1]
     allowed = allowed_intervals(layers, min_size).astype(float)
@@ -143,5 +143,6 @@ def random_moments(dissimilarity: np.ndarray, min_size: int = 1) -> Moments:
             count = count @ allowed
         mean = first[-1] / count[-1]
         means.append(mean)
-        deviations.append(np.sqrt(max(second[-1] / count[-1] - mean**2, 0.0)))
+        variance = second[-1] / count[-1] - mean**2 if count[-1] > 1 else 0.0
+        deviations.append(np.sqrt(max(variance, 0.0)))
     return Moments(np.array(means), np.array(deviations))

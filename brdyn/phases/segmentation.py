@@ -355,7 +355,7 @@ def _all_segmentations(
             drift_share=float((total - drift[k - 1]) / scale),
             stability=stability,
             alternatives=tuple(Alternative(other, total - value, value - within) for value, other in paths),
-            z=float((moments.mean[k - 1] - within) / deviation) if deviation > 1e-9 * abs(scale) else None,
+            z=float((moments.mean[k - 1] - within) / deviation) if deviation > 1e-6 * abs(scale) else None,
         )
         previous = cut
     return segmentations, total

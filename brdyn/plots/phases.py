@@ -102,8 +102,9 @@ def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
     with paper_style():
         figure = new_figure(5.0, 3.2)
         axes = figure.subplots()
-        if phases.frequency is None or phases.layers < 2:
-            axes.text(0.5, 0.5, f"no bootstrap: {unit}", ha="center", va="center", color=QUIET)
+        if phases.frequency is None or len(phases.frequency) < 2:
+            why = f"bootstrap: {unit}" if phases.frequency is None else "only one phase is possible"
+            axes.text(0.5, 0.5, why, ha="center", va="center", color=QUIET)
             axes.set_axis_off()
             axes.set_title(title)
             return figure

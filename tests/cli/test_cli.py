@@ -97,6 +97,7 @@ def test_phases_writes_what_it_says(run, tiny_options, tmp_path, noise_folder):
     (noise_folder / "zz.png").write_bytes(b"broken")
     done = run("phases", *tiny_options, "--format", "png,svg", "--seed", "3", "--bootstrap", "50")
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no progress bar and no warnings when stderr is not a terminal
     out = tmp_path / "out"
     names = {"phases.json"} | {
         f"{n}.{f}" for n in ("similarity", "gain_curve", "stability") for f in ("png", "svg")

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from brdyn.data import load_images
+from brdyn.data import image_set, load_images, sources
 from brdyn.data.image_set import SHARD, choose, share
 from brdyn.data.samples import SampleSource
 from brdyn.errors import BrdynError, UsageError
@@ -149,6 +151,47 @@ def test_parquet_that_is_not_one_or_has_no_images(tmp_path):
         load_images(tmp_path / "text.parquet", MODEL)
 
 
+def test_one_large_row_group_is_read_a_few_rows_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "ROWS_AT_ONCE", 2)
+    table_rows = [{"bytes": (save(tmp_path / f"{v}.png", v)).read_bytes(), "path": None} for v in range(9)]
+    pq.write_table(pa.table({"image": table_rows}), tmp_path / "x.parquet", row_group_size=100)
+    source = sources.ParquetSource(tmp_path / "x.parquet", [tmp_path / "x.parquet"])
+    for index in (0, 1, 5, 8, 3, 4):  # also back again
+        assert source.read(index).data == table_rows[index]["bytes"]
+        assert len(source._open.rows) <= 2
+
+
+def test_paths_in_parquet_are_beside_their_shard(tmp_path):
+    (tmp_path / "shards").mkdir()
+    save(tmp_path / "shards" / "one.png", 9)
+    rows = pa.array(
+        [{"bytes": None, "path": "one.png"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
+    pq.write_table(pa.table({"image": rows}), tmp_path / "shards" / "a.parquet")
+    (tmp_path / "shards" / "one.png").rename(tmp_path / "shards" / "one.dat")
+    source = sources.ParquetSource(tmp_path / "shards", [tmp_path / "shards" / "a.parquet"])
+    with pytest.raises(OSError, match=r"shards/one\.png"):
+        source.read(0)
+    (tmp_path / "shards" / "one.dat").rename(tmp_path / "shards" / "one.png")
+    assert source.read(0).data == (tmp_path / "shards" / "one.png").read_bytes()
+
+
+def test_batches_held_ready_fit_in_memory(monkeypatch):
+    monkeypatch.setattr(image_set, "SHARED_MEMORY", Path("/nowhere"))
+    assert image_set.background(4, 10 * 2**20) == (4, 2)
+    assert image_set.background(8, 200 * 2**20) == (5, 1)
+    assert image_set.background(4, 2**31) == (0, None)
+
+
+def test_a_dead_loader_process_is_one_line(folder, monkeypatch):
+    def die(*_):
+        os._exit(9)
+
+    monkeypatch.setattr(image_set, "decode", die)
+    with pytest.raises(BrdynError, match="--workers 0"):
+        list(load_images(folder, MODEL).batches(4, workers=1))
+
+
 def test_imagenet_samples(imagenet_samples):
     images = load_images(imagenet_samples, MODEL, n=3, seed=0)
     batch = next(
@@ -170,13 +213,14 @@ def test_hub_data_sets(monkeypatch, tmp_path):
     )
     asked = []
 
-    def load_dataset(name, split):
-        asked.append((name, split))
+    def load_dataset(name, configuration, split):
+        asked.append((name, configuration, split))
         return rows
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     images = load_images("owner/pictures", MODEL, split="validation")
-    assert asked == [("owner/pictures", "validation")]
+    load_images("owner/pictures:small", MODEL)
+    assert asked == [("owner/pictures", None, "validation"), ("owner/pictures", "small", "train")]
     assert values(images) == [3, 5]
     assert images.label_names == ["n", "y"]
     assert next(images.batches(2, workers=0)).labels.tolist() == [1, 0]

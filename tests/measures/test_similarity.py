@@ -38,7 +38,7 @@ def run(metric, states, sizes=(40,)):
 
 
 def build(kind, tokens="cls+patches", replicates=20, seed=0):
-    extra = {"width": 6} if kind == "procrustes" else {}
+    extra = {"width": 6} if kind in ("cka", "procrustes") else {}
     return SIMILARITIES[kind](LAYOUT, 4, tokens, replicates, seed, **extra)
 
 
@@ -179,11 +179,9 @@ def test_metrics_merge_like_one(states):
         first, second = build(kind), build(kind)
         for metric, part in ((first, slice(0, 32)), (second, slice(32, 40))):
             metric.update(Trajectory(states[:, part], LAYOUT, torch.arange(40)[part]))
-        if kind == "cka":
-            first._flush()
-            second._flush()
         for name, reduction in first._reductions.items():
-            setattr(first, name, reduction(torch.stack([getattr(first, name), getattr(second, name)])))
+            both = torch.stack([getattr(first, name), getattr(second, name)])
+            setattr(first, name, reduction(both) if reduction else both)
         np.testing.assert_allclose(first.result().matrix, whole.matrix, atol=1e-9)
 
 
@@ -192,6 +190,28 @@ def test_cka_leaves_out_minibatches_of_fewer_than_four(states):
     assert found.n_images == 32
     with pytest.raises(BrdynError, match="cka had no minibatch of 16 images"):
         run(build("cka"), states[:, :3], sizes=(3,))
+
+
+def test_cka_can_be_asked_midway_and_reset(states):
+    whole = run(build("cka"), states)
+    metric = build("cka")
+    for trajectory in stream(states, (9, 9)):
+        metric.update(trajectory)
+    metric.result()
+    metric.update(Trajectory(states[:, 18:], LAYOUT, torch.arange(18, 40)))
+    metric._computed = None
+    np.testing.assert_allclose(metric.result().matrix, whole.matrix, atol=1e-9)
+    metric.reset()
+    again = run(metric, states)
+    assert again.n_images == 40
+    np.testing.assert_allclose(again.matrix, whole.matrix, atol=1e-9)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("cosine", 1), ("cka", 16)])
+def test_one_unit_gives_no_bootstrap(states, kind, count):
+    found = run(build(kind), states[:, :count], sizes=(count,))
+    assert found.replicates is None
+    assert found.unit.startswith("none (only 1")
 
 
 def test_cka_of_constant_features_is_an_error(states):
@@ -233,7 +253,7 @@ def test_wrong_requests(tiny):
 
 
 def test_procrustes_says_when_it_would_not_fit():
-    with pytest.raises(UsageError, match="too much for this machine; use --similarity cka"):
+    with pytest.raises(UsageError, match="too much for this device; use --similarity cka"):
         SIMILARITIES["procrustes"](LAYOUT, 200, "cls", 0, 0, width=8192)
 
 

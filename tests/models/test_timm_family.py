@@ -10,6 +10,7 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.models import describe_model, list_models, load_model, positions, timm_family
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
+from tests import reference
 from tests.conftest import scramble
 
 LAYOUTS = {
@@ -49,6 +50,8 @@ def check_against_timm(model, images):
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_stepping_equals_timms_forward(name):
+    if name.startswith("beit") and not hasattr(Beit, "set_input_size"):
+        pytest.skip("this timm version cannot resize BEiT")
     model = load_model(name, init="random", image_size=SIZE)
     scramble(model)
     model = timm_family.adapt(
@@ -90,6 +93,27 @@ def test_dinov2_in_timm_follows_facebooks_positions(size):
     with torch.no_grad():
         images = torch.randn(1, 3, *size)
         assert torch.equal(model(images), model.backbone.forward_features(images))
+
+
+@pytest.mark.parametrize("size", [(224, 224), (518, 518), (196, 280)], ids=["224", "518", "non-square"])
+@pytest.mark.parametrize("registers", [False, True], ids=["plain", "registers"])
+def test_dinov2_weights_in_timm_embed_as_facebook_does(size, registers, tmp_path):
+    state = reference.facebook_dinov2_state("vits14", registers=registers)
+    torch.save(state, tmp_path / "pretrain.pth")
+    arch = f"vit_small_patch14_{'reg4_' if registers else ''}dinov2"
+    model = load_model(arch, weights=tmp_path / "pretrain.pth", image_size=size)
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        model.embed(images), reference.dinov2_embed(state, images), atol=2e-5, rtol=1e-4
+    )
+
+
+def test_an_untrained_dinov2_moves_its_states():
+    model = load_model("vit_small_patch14_dinov2", init="random", image_size=56)
+    state = first = model.embed(torch.randn(1, 3, 56, 56))
+    for block in model.blocks:
+        state = block(state)
+    assert torch.cosine_similarity(state[0, 5], first[0, 5], dim=0) < 0.99
 
 
 def test_other_timm_models_follow_timms_positions():

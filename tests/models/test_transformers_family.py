@@ -1,5 +1,7 @@
 """transformers adapters against transformers' own hidden states, from folders the tests write."""
 
+import copy
+
 import pytest
 import torch
 import transformers as hf
@@ -104,6 +106,17 @@ def test_dinov2_follows_facebooks_positions(kind, size, tmp_path):
     assert "Facebook" in model.info.position_rule
 
 
+def test_a_copy_keeps_its_own_positions(tmp_path):
+    BUILDERS["Dinov2Model"]().save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), image_size=28)
+    twin = copy.deepcopy(model)
+    images = torch.randn(1, 3, 28, 28)
+    with torch.no_grad():
+        assert torch.equal(twin(images), model(images))
+        twin.backbone.embeddings.resampled_positions.add_(1)
+        assert not torch.equal(twin(images), model(images))
+
+
 def test_other_sizes_use_transformers_own_interpolation(tmp_path):
     source = BUILDERS["ViTModel"]().eval()
     scramble(source)
@@ -135,6 +148,11 @@ def test_a_clip_model_with_both_towers_gives_its_vision_tower(tmp_path):
 def test_weights_folder_option_and_random_twin(tmp_path):
     BUILDERS["Dinov2Model"]().save_pretrained(tmp_path)
     trained = load_model("facebook/dinov2-tiny", weights=tmp_path)
+    with pytest.raises(UsageError, match="'dinov2_vits14' takes a file"):
+        load_model("dinov2_vits14", weights=tmp_path)
+    for wrong in (tmp_path / "model.safetensors", tmp_path / "nothing"):
+        with pytest.raises(UsageError, match=r"a folder with its config\.json"):
+            load_model("facebook/dinov2-tiny", weights=wrong)
     twin = load_model(str(tmp_path), init="random", seed=1)
     assert trained.info.weights == f"file {tmp_path}"
     assert twin.info.is_random

@@ -45,6 +45,13 @@ def test_z_score_by_hand():
     assert segment(1 - distance, k=4).chosen.z is None
 
 
+def test_a_single_possible_segmentation_has_no_z():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        matrix = rng.random((12, 12))
+        assert segment((matrix + matrix.T) / 2, min_size=6).segmentations[2].z is None
+
+
 def test_a_drift_is_its_own_reference_and_blocks_are_not():
     distance = np.abs(np.arange(8)[:, None] - np.arange(8)[None]) / 10
     np.testing.assert_allclose(drift_reference(distance), distance)

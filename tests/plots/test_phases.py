@@ -53,6 +53,13 @@ def test_without_bootstrap_the_picture_says_so(phases):
     assert "no bootstrap" in figure.axes[0].texts[0].get_text()
 
 
+def test_with_one_possible_phase_the_picture_says_so(phases):
+    _, matrix = phases
+    similarity = SimpleNamespace(matrix=matrix, replicates=np.stack([matrix] * 2))
+    figure = plot_stability(segment(similarity, min_size=4), unit="image", title="t")
+    assert "only one phase" in figure.axes[0].texts[0].get_text()
+
+
 def test_ticks_stay_readable():
     assert layer_ticks(12) == list(range(1, 13))
     assert len(layer_ticks(40)) <= 12

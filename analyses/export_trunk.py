@@ -1,0 +1,43 @@
+"""Save the trunk of a timm-based model as one safetensors file, for a machine without its package or network.
+
+python -m analyses.export_trunk --dtype float16 --file trunk.safetensors
+brdyn phases --model imgfocus_vits14 --weights trunk.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from safetensors.torch import save
+
+from brdyn.models import dinov2, load_model
+from brdyn.results import write_atomically
+from brdyn.runtime import DTYPES, resolve_dtype
+
+NATIVE = dinov2.NATIVE_GRID * dinov2.PATCH
+
+
+def main() -> None:
+    """Export at the native size, so that positions are resampled where the file is read."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "--model", default="imgfocus_vits14", help="imgfocus_vits14 or a torch-hub DINOv2 name"
+    )
+    options.add_argument("--dtype", default="float32", choices=DTYPES)
+    options.add_argument("--file", type=Path, required=True)
+    choice = options.parse_args()
+    model = load_model(choice.model, image_size=NATIVE)
+    dtype = resolve_dtype(choice.dtype)
+    state = {
+        name: value.to(dtype).contiguous()
+        for name, value in model.get_submodule("backbone").state_dict().items()
+    }
+    write_atomically(choice.file, save(state))
+    print(f"{choice.file}: {choice.file.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
