@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from brdyn import load_images, load_model, segment
 from brdyn.data import Batch
 from brdyn.measures import layer_similarity, similarity_metric
 from brdyn.models import VisionTransformer
-from brdyn.trajectory import capture
+from brdyn.trajectory import Trajectory, capture
 
 # A process inherits the high-water mark of its parent in `ru_maxrss`, but not in VmHWM.
 MEMORY_RUN = """
@@ -60,21 +61,32 @@ def capture_cost(
     """Seconds of the bare forward and of capture with similarity, by turns on the same batch."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch_size, 3, *model.info.image_size, generator=generator)
-    batch = Batch(images.to(model.device, model.dtype), torch.arange(batch_size), None)
+    images = images.to(model.device, model.dtype)
+    starts = count(0, batch_size)
     metric = similarity_metric(kind, model).to(model.device)
 
     def bare() -> None:
         with torch.no_grad():
-            model(batch.images)
+            model(images)
 
     def captured() -> None:
-        trajectory = capture(model, batch)
+        start = next(starts)
+        trajectory = capture(model, Batch(images, torch.arange(start, start + batch_size), None))
         metric.update(trajectory)
         trajectory.check_finite(model.info.name)
 
     for _ in range(3):
         bare()
         captured()
+    states = capture(model, Batch(images, torch.arange(batch_size), None)).states
+
+    def reduced() -> None:
+        start = next(starts)
+        trajectory = Trajectory(states, model.tokens, torch.arange(start, start + batch_size))
+        metric.update(trajectory)
+        trajectory.check_finite(model.info.name)
+
+    reduction = np.median([timed(reduced, model.device) for _ in range(rounds)])
     pairs = np.empty((rounds, 2))
     for index in range(rounds):
         order = (0, 1) if index % 2 == 0 else (1, 0)
@@ -93,6 +105,7 @@ def capture_cost(
         "captured_seconds": medians[1],
         "ratio": float(np.median(ratios)),
         "ratio_interval_95": spread.tolist(),
+        "reduction_over_bare": reduction / medians[0],
         "bare_images_per_second": batch_size / medians[0],
     }
 
@@ -156,10 +169,10 @@ def memory(counts: tuple[int, ...] = (100, 1000), how: str = "stream") -> dict[s
             pixels = rng.integers(0, 255, (72, 96, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(Path(folder) / f"{index:05}.jpg")
         peaks = {}
-        for count in counts:
-            command = [sys.executable, "-c", MEMORY_RUN, folder, str(count), how]
+        for number in counts:
+            command = [sys.executable, "-c", MEMORY_RUN, folder, str(number), how]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            peaks[str(count)] = float(done.stdout)
+            peaks[str(number)] = float(done.stdout)
     return peaks
 
 

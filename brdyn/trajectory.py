@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.models import TokenLayout, VisionTransformer
 from brdyn.progress import progress_bar
 from brdyn.runtime import Processes, auto_batch_size, is_out_of_memory
+
+Derived = TypeVar("Derived")
 
 
 class Trajectory:
@@ -41,7 +43,7 @@ class Trajectory:
         self.tokens = tokens
         self.positions = positions
         self.labels = labels
-        self._means: dict[str, Tensor] = {}
+        self._derived: dict[str, Any] = {}
 
     def __len__(self) -> int:
         """Number of images."""
@@ -61,15 +63,21 @@ class Trajectory:
 
         `all` is the mean over every token.
         """
-        if group not in self._means:
-            if group == "all":
-                sizes = self.tokens.sizes()
-                total = torch.stack([self.mean(name) * size for name, size in sizes.items()]).sum(0)
-                self._means[group] = total / self.tokens.count
-            else:
-                part = self.tokens[group]
-                self._means[group] = torch.stack([_mean(state[:, part]) for state in self.states])
-        return self._means[group]
+        return self.derive(f"mean {group}", lambda: self._mean(group))
+
+    def _mean(self, group: str) -> Tensor:
+        if group == "all":
+            sizes = self.tokens.sizes()
+            total = torch.stack([self.mean(name) * size for name, size in sizes.items()]).sum(0)
+            return total / self.tokens.count
+        part = self.tokens[group]
+        return torch.stack([_mean(state[:, part]) for state in self.states])
+
+    def derive(self, name: str, compute: Callable[[], Derived]) -> Derived:
+        """Something that several measures need: computed when first asked for, kept with the batch."""
+        if name not in self._derived:
+            self._derived[name] = compute()
+        return self._derived[name]
 
     def check_finite(self, model: str) -> None:
         """Raise a `BrdynError` naming the first layer with a value that is not finite.

@@ -77,7 +77,10 @@ class LinearCKA(SimilarityMetric):
         start = 0
         for run, members in groupby(runs):
             stop = start + len(list(members))
-            if run != int(self.pending_run):
+            full = (
+                int(self.pending_count) + stop - start > SHARD
+            )  # positions seen again: another set of images
+            if run != int(self.pending_run) or full:
                 for state, value in zip(self._sums(), self._pending_sums(), strict=True):
                     state += value
                 self.pending_count.zero_()

@@ -10,6 +10,7 @@ from brdyn.measures.similarity import MeanSimilarity
 from brdyn.trajectory import Trajectory
 
 CHUNK_BYTES = 256 * 2**20
+SMALLEST_NORM = 1e-12
 
 
 def gram_by_image(features: Tensor) -> Tensor:
@@ -45,15 +46,17 @@ class TokenCosineSimilarity(MeanSimilarity):
     def _group(self, trajectory: Trajectory, group: str) -> Tensor:
         part = slice(None) if group == "all" else trajectory.tokens[group]
         states = [state[:, part] for state in trajectory.states[1:]]
-        per_image = len(states) * states[0][0].numel() * 4
-        step = max(1, CHUNK_BYTES // per_image)
+        count, width = states[0].shape[1:]
+        step = max(1, CHUNK_BYTES // (len(states) * count * width * 4))
         chunks = []
         for start in range(0, len(trajectory), step):
-            unit = torch.stack(
-                [functional.normalize(s[start : start + step].float(), dim=-1).flatten(1) for s in states],
-                dim=1,
-            )
-            chunks.append(unit @ unit.transpose(1, 2) / states[0].shape[1])
+            held = [state[start : start + step] for state in states]
+            unit = torch.empty(len(held[0]), len(held), count, width, device=held[0].device)
+            for layer, tokens in enumerate(held):
+                size = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=torch.float32)
+                torch.div(tokens, size.clamp_min(SMALLEST_NORM), out=unit[:, layer])
+            flat = unit.flatten(2)
+            chunks.append(flat @ flat.transpose(1, 2) / count)
         cosines = torch.cat(chunks).clamp(-1, 1)
         cosines.diagonal(dim1=1, dim2=2).fill_(1)
         return cosines

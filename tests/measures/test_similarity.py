@@ -192,6 +192,13 @@ def test_cka_leaves_out_minibatches_of_fewer_than_four(states):
         run(build("cka"), states[:, :3], sizes=(3,))
 
 
+def test_cka_takes_a_second_set_of_images_with_the_same_positions(states):
+    metric = build("cka")
+    for part in (slice(0, 16), slice(16, 32)):
+        metric.update(Trajectory(states[:, part], LAYOUT, torch.arange(16)))
+    assert metric.result().n_images == 32
+
+
 def test_cka_can_be_asked_midway_and_reset(states):
     whole = run(build("cka"), states)
     metric = build("cka")

@@ -1,7 +1,9 @@
 """Half precision: every kind of block runs in it, and gives nearly the same."""
 
 import pytest
+import timm
 import torch
+from packaging.version import Version
 
 from brdyn.models import load_model, timm_family
 from tests.conftest import scramble
@@ -18,6 +20,8 @@ NAMES = (
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision_is_close(name, dtype):
+    if "mixed" in name and Version(timm.__version__) < Version("1.0.31"):
+        pytest.skip("this timm version computes mixed rotary positions in float32 only")
     model = load_model(name, init="random", image_size=112)
     scramble(model)
     model = timm_family.adapt(model.backbone, model.info, model.preprocessing)
