@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from brdyn.data import load_images
     from brdyn.errors import BrdynError, UsageError
     from brdyn.measures import layer_similarity
+    from brdyn.measures.dynamics import token_dynamics
     from brdyn.models import describe_model, list_models, load_model
     from brdyn.phases import Phases, segment
     from brdyn.trajectory import Trajectory, capture, trajectories
@@ -33,6 +34,7 @@ _HOMES = {
     "load_images": "brdyn.data",
     "load_model": "brdyn.models",
     "segment": "brdyn.phases",
+    "token_dynamics": "brdyn.measures.dynamics",
     "trajectories": "brdyn.trajectory",
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "load_images",
     "load_model",
     "segment",
+    "token_dynamics",
     "trajectories",
 ]
 

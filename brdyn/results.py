@@ -81,8 +81,9 @@ class OutputFolder:
         content: Mapping[str, Any],
         figures: Mapping[str, Figure] | None = None,
         formats: tuple[str, ...] = ("png",),
+        others: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Write the figures and then the JSON file of a run, whose presence says that the run is whole.
+        """Write the figures, other files and last the JSON file of a run, whose presence says that the run is whole.
 
         Everything is drawn before anything is written, so that a failure leaves earlier results as they were.
         """
@@ -91,6 +92,7 @@ class OutputFolder:
             for title, figure in (figures or {}).items()
             for kind in formats
         }
+        files |= others or {}
         files[name] = to_json(content)
         for file, data in files.items():
             write_atomically(self.path / file, data)

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from analyses import bench_capture, bench_segment, export_trunk, phases_of_models, tables
+from analyses import bench_capture, bench_dynamics, bench_segment, export_trunk, phases_of_models, tables
 from brdyn import load_model
 from tests.conftest import needs_offline, tiny_vit
 
@@ -20,6 +20,14 @@ def test_capture_benchmark_reports_a_ratio():
     low, high = cost["ratio_interval_95"]
     assert low <= cost["ratio"] <= high
     assert cost["similarity"] == "cosine"
+
+
+def test_dynamics_benchmark_reports_shares_and_errors():
+    model = tiny_vit()
+    images = torch.randn(2, 3, 32, 32)
+    found = bench_dynamics.cost(model, images, rounds=2)
+    assert found["share_of_a_forward"].keys() >= {"update", "estimation", "speed"}
+    assert bench_dynamics.rank_error(model, images)["effective_rank"] < 1e-3
 
 
 def test_peak_memory_is_flat():
@@ -73,7 +81,9 @@ def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, im
     assert torch.equal(again(images), imgfocus(images))
 
 
-@pytest.mark.parametrize("study", [bench_capture, bench_segment, export_trunk, phases_of_models, tables])
+@pytest.mark.parametrize(
+    "study", [bench_capture, bench_dynamics, bench_segment, export_trunk, phases_of_models, tables]
+)
 def test_every_study_explains_itself(study, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["study", "--help"])
     with pytest.raises(SystemExit) as caught:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from brdyn.cli.dynamics import dynamics
 from brdyn.cli.models import models
 from brdyn.cli.phases import phases
 from brdyn.errors import BrdynError, UsageError
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(models)
 app.command()(phases)
+app.command()(dynamics)
 
 
 def _show_version(wanted: bool) -> None:

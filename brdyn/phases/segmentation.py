@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -165,6 +165,11 @@ class Phases:
         """First and last layer of each phase, for the chosen k."""
         edges = (0, *self.boundaries, self.layers)
         return [(start + 1, stop) for start, stop in pairwise(edges)]
+
+    def with_k(self, k: int) -> Phases:
+        """The same with another number of phases chosen."""
+        check_request(k, self.layers, self.min_size)
+        return replace(self, k=k, k_rule="given by the user")
 
     @property
     def labels(self) -> np.ndarray:

@@ -17,6 +17,14 @@ CURVE = "#0072B2"  # Okabe-Ito colours: told apart by colour-blind readers
 ACCENT = "#D55E00"
 QUIET = "#8C8C8C"
 
+GROUP_COLOURS = {
+    "cls": "#D55E00",
+    "distillation": "#CC79A7",
+    "registers": "#009E73",
+    "patches": "#0072B2",
+}
+GROUP_MARKERS = {"cls": "o", "distillation": "D", "registers": "s", "patches": "^"}
+
 
 @contextmanager
 def paper_style() -> Iterator[None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -313,6 +314,73 @@ def test_models_lists_and_describes(run):
     assert "1 distillation" in run("models", "deit_tiny_distilled_patch16_224").stdout
     assert_one_line_error(run("models", "dinov2_vitx"), 2, "did you mean")
     assert_one_line_error(run("models", "--filter", "zzz"), 2, "zzz")
+
+
+def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights):
+    assert run("phases", *tiny_options, "--k", "3").returncode == 0
+    phases_file = tmp_path / "out" / "phases.json"
+    options = [*tiny_options[:-2], "--out", tmp_path / "dynamics"]
+    done = run("dynamics", *options, "--phases", phases_file, "--format", "svg")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    out = tmp_path / "dynamics"
+    names = {f"{name}.svg" for name in ("convergence", "speed", "norm", "estimation", "update_rank")}
+    assert {path.name for path in out.iterdir()} == names | {"dynamics.json", "dynamics.parquet"}
+    content = json.loads((out / "dynamics.json").read_text())
+    recorded = json.loads(phases_file.read_text())
+    assert content["phases"]["k"] == 3
+    assert content["phases"]["segmentations"] == recorded["segmentations"]
+    assert content["n_images"] == 40
+    lengths = {"convergence": 13, "norm": 13, "speed": 12, "turning": 11, "estimation_variance": 12}
+    for name, length in lengths.items():
+        assert {group: len(values) for group, values in content[name].items()} == {
+            "cls": length,
+            "patches": length,
+        }
+    for name in ("stable_rank", "effective_rank", "coherence", "tangent_effective_rank"):
+        assert len(content[name]) == 12
+    assert (
+        content["layers"]["convergence"]
+        == content["layers"]["speed"]
+        == content["layers"]["stable_rank"]
+        == 0
+    )
+    assert content["layers"]["estimation_variance"] == 1
+    assert content["convergence"]["cls"][-1] == pytest.approx(1)
+    assert content["provenance"]["model"]["digest"] == recorded["provenance"]["model"]["digest"]
+    table = pd.read_parquet(out / "dynamics.parquet")
+    assert len(table) == len(content["table"])
+    assert not table.duplicated(["statistic", "group", "layer"]).any()
+    speed = table[(table["statistic"] == "speed") & (table["group"] == "cls")]
+    np.testing.assert_allclose(speed["mean"], content["speed"]["cls"])
+    assert (speed["low"] <= speed["mean"]).all()
+
+    again = [*options, "--overwrite"]
+    (tmp_path / "half.json").write_text('{"layers": 12}')
+    assert_one_line_error(run("dynamics", *again, "--phases", tmp_path / "half.json"), 2, "not a phases.json")
+    assert_one_line_error(run("dynamics", *again, "--phases", tmp_path / "none.json"), 2, "none.json")
+    assert_one_line_error(run("dynamics", *again, "--k", "13"), 2, "k=13 phases need at least 13 layers")
+    recorded["provenance"]["model"]["digest"] = "0" * 64
+    (tmp_path / "other.json").write_text(json.dumps(recorded))
+    assert_one_line_error(run("dynamics", *again, "--phases", tmp_path / "other.json"), 2, "other weights")
+    recorded["model"] = "dinov2_vits14"
+    (tmp_path / "other.json").write_text(json.dumps(recorded))
+    assert_one_line_error(
+        run("dynamics", *again, "--phases", tmp_path / "other.json"), 2, "is of 'dinov2_vits14'"
+    )
+    assert json.loads((out / "dynamics.json").read_text()) == content  # failures left the results alone
+
+
+def test_dynamics_finds_phases_in_the_same_pass(run, tiny_options, tmp_path):
+    assert run("phases", *tiny_options).returncode == 0
+    options = [*tiny_options[:-2], "--out", tmp_path / "dynamics"]
+    assert run("dynamics", *options).returncode == 0
+    content = json.loads((tmp_path / "dynamics" / "dynamics.json").read_text())
+    recorded = json.loads((tmp_path / "out" / "phases.json").read_text())
+    assert content["phases"]["k"] == recorded["k"]
+    for k in ("2", "5"):
+        boundaries = [which["segmentations"][k]["boundaries"] for which in (content["phases"], recorded)]
+        assert boundaries[0] == boundaries[1]
 
 
 @needs_offline

@@ -1,0 +1,70 @@
+"""Norms, updates and angles of the tokens of a trajectory, computed once and shared by the measures.
+
+Everything is float32 whatever the precision of the model. Angles are in radians.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from brdyn.trajectory import Trajectory
+
+TINY = 1e-30
+
+
+def norms(trajectory: Trajectory) -> Tensor:
+    """`|a_l|` of every token, `(L + 1, B, N)`."""
+    return trajectory.derive(
+        "norms",
+        lambda: torch.stack(
+            [torch.linalg.vector_norm(a, dim=-1, dtype=torch.float32) for a in trajectory.states]
+        ),
+    )
+
+
+def updates(trajectory: Trajectory) -> list[Tensor]:
+    """`d_l = a_{l+1} - a_l`, L tensors `(B, N, D)`."""
+    states = trajectory.states
+    return trajectory.derive(
+        "updates",
+        lambda: [after.float() - before.float() for before, after in pairwise(states)],
+    )
+
+
+def update_norms(trajectory: Trajectory) -> Tensor:
+    """`|d_l|` of every token, `(L, B, N)`."""
+    return trajectory.derive(
+        "update_norms",
+        lambda: torch.stack([torch.linalg.vector_norm(d, dim=-1) for d in updates(trajectory)]),
+    )
+
+
+def step_angles(trajectory: Trajectory) -> Tensor:
+    """Angle between consecutive states, `(L, B, N)`.
+
+    From `sin^2(angle / 2) = (|d|^2 - (|a_{l+1}| - |a_l|)^2) / (4 |a_l| |a_{l+1}|)`, which keeps its accuracy for small
+    angles where the arc cosine loses it (unless nearly all of the step is growth).
+    """
+
+    def compute() -> Tensor:
+        size, step = norms(trajectory), update_norms(trajectory)
+        before, after = size[:-1], size[1:]
+        half = (step.square() - (after - before).square()).clamp_min(0) / (4 * before * after).clamp_min(TINY)
+        return 2 * half.clamp(max=1).sqrt().asin()
+
+    return trajectory.derive("step_angles", compute)
+
+
+def dot(first: Tensor, second: Tensor) -> Tensor:
+    """Inner product over the last axis."""
+    return torch.einsum("...d,...d->...", first.float(), second.float())
+
+
+def cosine(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine over the last axis; 0 where a vector is zero."""
+    size = torch.linalg.vector_norm(first, dim=-1, dtype=torch.float32)
+    size = size * torch.linalg.vector_norm(second, dim=-1, dtype=torch.float32)
+    return (dot(first, second) / size.clamp_min(TINY)).clamp(-1, 1)

@@ -1,0 +1,128 @@
+"""Measures that are, for each image, one number per layer and token group: mean and spread over images."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from brdyn.models import TokenLayout
+from brdyn.trajectory import Trajectory
+
+CONFIDENCE_Z = 1.959964  # of a 95 % interval of a mean, by the normal approximation
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One curve over depth.
+
+    Attributes
+    ----------
+    name : str
+    unit : str
+        As on an axis.
+    first : int
+        Index of the first entry: states run from 0 to L, updates from 0 to L - 1.
+    count : int
+        Number of entries.
+    """
+
+    name: str
+    unit: str
+    first: int
+    count: int
+
+
+class PerImageMetric(Metric):
+    """Base of the dynamics measures: streams the mean and variance over images of each entry of each curve.
+
+    Parameters
+    ----------
+    layout : TokenLayout
+    depth : int
+        L, the number of blocks.
+    """
+
+    count: Tensor
+    full_state_update = False
+    higher_is_better = None
+    is_differentiable = False
+
+    def __init__(self, layout: TokenLayout, depth: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.layout = layout
+        self.depth = depth
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        for statistic in self.statistics():
+            for group in self.groups():
+                for sums in ("total", "squares"):
+                    zeros = torch.zeros(statistic.count, dtype=torch.float64)
+                    self.add_state(f"{sums}_{statistic.name}_{group}", zeros, dist_reduce_fx="sum")
+
+    @abstractmethod
+    def statistics(self) -> tuple[Statistic, ...]:
+        """The curves this measure gives."""
+
+    @abstractmethod
+    def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:
+        """Values `(count, B)` by (statistic, group)."""
+
+    def groups(self) -> tuple[str, ...]:
+        """The token groups it is taken on."""
+        return tuple(self.layout.groups)
+
+    def by_group(self, name: str, values: Tensor) -> dict[tuple[str, str], Tensor]:
+        """Average values of every token `(count, B, N)` over the tokens of each group."""
+        return {(name, group): values[..., self.layout[group]].mean(-1) for group in self.groups()}
+
+    def update(self, trajectory: Trajectory) -> None:
+        """Add the images of a trajectory."""
+        self.count += len(trajectory)
+        for (statistic, group), values in self.per_image(trajectory).items():
+            exact = values.to(self.count.device).double()
+            getattr(self, f"total_{statistic}_{group}").add_(exact.sum(1))
+            getattr(self, f"squares_{statistic}_{group}").add_(exact.square().sum(1))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Rows mean, standard deviation and number of images, `(3, count)`, by `statistic/group`."""
+        curves = {}
+        for statistic in self.statistics():
+            for group in self.groups():
+                mean = getattr(self, f"total_{statistic.name}_{group}") / self.count
+                squares = getattr(self, f"squares_{statistic.name}_{group}") / self.count
+                spread = (squares - mean.square()).clamp_min(0) * self.count / (self.count - 1).clamp_min(1)
+                curves[f"{statistic.name}/{group}"] = torch.stack(
+                    [mean, spread.sqrt(), self.count.expand_as(mean)]
+                )
+        return curves
+
+    def table(self) -> pd.DataFrame:
+        """One row per statistic, group and layer: mean, 95 % interval of the mean, standard deviation, images."""
+        curves = self.compute()
+        rows = []
+        for statistic in self.statistics():
+            for group in self.groups():
+                mean, spread, count = curves[f"{statistic.name}/{group}"].double().cpu().numpy()
+                half = CONFIDENCE_Z * spread / count**0.5
+                rows.append(
+                    pd.DataFrame(
+                        {
+                            "statistic": statistic.name,
+                            "unit": statistic.unit,
+                            "group": group,
+                            "layer": range(statistic.first, statistic.first + statistic.count),
+                            "mean": mean,
+                            "low": mean - half,
+                            "high": mean + half,
+                            "sd": spread,
+                            "n_images": count.astype(int),
+                        }
+                    )
+                )
+        return pd.concat(rows, ignore_index=True)

@@ -1,0 +1,51 @@
+"""Angular speed and turning: how fast the direction of a token moves, and how its updates are aligned.
+
+Method notes, section 6. Radians per layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from brdyn.measures.kinematics import TINY, dot, step_angles, update_norms, updates
+from brdyn.measures.per_image import PerImageMetric, Statistic
+from brdyn.trajectory import Trajectory
+
+
+class AngularSpeed(PerImageMetric):
+    """`s_l`, the angle between `a_l` and `a_{l+1}` for l = 0..L-1, token by token, averaged over each group.
+
+    BRH: registers slow, patches moderate, cls turns sharply at the end.
+    """
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        """One curve over the updates."""
+        return (Statistic("speed", "angular speed (radians per layer)", 0, self.depth),)
+
+    def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:
+        """Mean angle of each group."""
+        return self.by_group("speed", step_angles(trajectory))
+
+
+class TurningAngle(PerImageMetric):
+    """Angle between the updates `d_l` and `d_{l+1}` for l = 0..L-2, token by token, averaged over each group.
+
+    Zero for motion along a straight line, pi / 2 for updates that do not know of each other.
+    """
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        """One curve over pairs of consecutive updates; none for a single block."""
+        return (Statistic("turning", "turning angle (radians)", 0, max(self.depth - 1, 0)),)
+
+    def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:
+        """Mean angle of each group."""
+        steps, size = updates(trajectory), update_norms(trajectory)
+        if len(steps) < 2:
+            return {}
+        products = torch.stack([dot(first, second) for first, second in pairwise(steps)])
+        cosines = (products / (size[:-1] * size[1:]).clamp_min(TINY)).clamp(-1, 1)
+        return self.by_group("turning", cosines.acos())

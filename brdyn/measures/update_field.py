@@ -1,0 +1,109 @@
+"""The update field of the patches: how many directions an image's patches are pushed in. Method notes, section 6.
+
+At every layer the updates of an image's P patches form a matrix `(P, D)`. Its *stable rank* is
+`|d|_F^2 / |d|_2^2`, its *effective rank* the exponential of the entropy of its normalised singular values. Both
+are taken of the raw update `d_l = a_{l+1} - a_l` and of the tangent update, the part of d orthogonal to the token
+over the token's norm, which moves its direction alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.linalg import eigh
+from torch import Tensor
+from torch.nn import functional
+
+from brdyn.measures.kinematics import TINY, cosine, dot, norms, updates
+from brdyn.measures.per_image import PerImageMetric, Statistic
+from brdyn.trajectory import Trajectory
+
+GROUP = "patches"
+GRAM_ERROR = 3e-7
+TOLERANCE = 5e-4
+
+
+class UpdateField(PerImageMetric):
+    """Stable and effective rank, raw and tangent, and coherence of the patch updates of each image.
+
+    `coherence` is `|mean_p d_p / |d_p||`; `cosine_to_mean` the mean cosine between a patch's update and the mean
+    update.
+    """
+
+    def groups(self) -> tuple[str, ...]:
+        """Patches alone."""
+        return (GROUP,)
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        """Six curves over the updates."""
+        return tuple(
+            Statistic(name, unit, 0, self.depth)
+            for name, unit in (
+                ("stable_rank", "stable rank"),
+                ("effective_rank", "effective rank"),
+                ("tangent_stable_rank", "stable rank of the tangent update"),
+                ("tangent_effective_rank", "effective rank of the tangent update"),
+                ("coherence", "coherence of the patch updates"),
+                ("cosine_to_mean", "cosine to the mean update"),
+            )
+        )
+
+    def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:
+        """All six, layer by layer."""
+        part = self.layout[GROUP]
+        size = norms(trajectory)[..., part]
+        rows: dict[str, list[Tensor]] = {statistic.name: [] for statistic in self.statistics()}
+        for layer, step in enumerate(updates(trajectory)):
+            raw = step[:, part]
+            state = trajectory.states[layer][:, part].float()
+            square = size[layer].square().clamp_min(TINY)
+            tangent = (raw - (dot(raw, state) / square)[..., None] * state) / size[
+                layer, ..., None
+            ].clamp_min(TINY)
+            for prefix, field in (("", raw), ("tangent_", tangent)):
+                stable, effective = ranks(singular_values(field))
+                rows[f"{prefix}stable_rank"].append(stable)
+                rows[f"{prefix}effective_rank"].append(effective)
+            rows["coherence"].append(functional.normalize(raw, dim=-1).mean(1).norm(dim=-1))
+            rows["cosine_to_mean"].append(cosine(raw, raw.mean(1, keepdim=True)).mean(1))
+        return {(name, GROUP): torch.stack(values) for name, values in rows.items()}
+
+
+def singular_values(fields: Tensor) -> Tensor:
+    """Singular values of matrices `(B, P, D)`, `(B, min(P, D))`, from the eigenvalues of the smaller Gram matrix.
+
+    Squaring loses the small ones to rounding: an eigenvalue is wrong by about `GRAM_ERROR` times the largest.
+    Matrices whose sum of singular values could be wrong by more than `TOLERANCE` are done again in float64.
+    """
+    fields = fields if fields.shape[-2] <= fields.shape[-1] else fields.transpose(-2, -1)
+    eigenvalues = _eigenvalues(fields @ fields.transpose(-2, -1))
+    noise = GRAM_ERROR * eigenvalues[..., -1:]
+    values = eigenvalues.clamp_min(0).sqrt()
+    wrong = torch.minimum(noise / (2 * values).clamp_min(TINY), noise.sqrt())
+    doubtful = wrong.sum(-1) > TOLERANCE * values.sum(-1)
+    if doubtful.any():
+        exact = fields[doubtful].double()
+        values[doubtful] = _eigenvalues(exact @ exact.transpose(-2, -1)).clamp_min(0).sqrt().float()
+    return values
+
+
+def _eigenvalues(grams: Tensor) -> Tensor:
+    """Ascending eigenvalues; on the CPU one matrix a thread, as LAPACK makes little of threads at this size."""
+    if grams.device.type != "cpu":
+        return torch.linalg.eigvalsh(grams)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        found = pool.map(partial(eigh, eigvals_only=True, driver="ev", check_finite=False), grams.numpy())
+        return torch.from_numpy(np.stack(list(found)))
+
+
+def ranks(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Stable and effective rank from singular values `(..., n)`; both 0 for a matrix of zeros."""
+    largest, total = values.amax(-1), values.sum(-1)
+    stable = (values / largest.clamp_min(TINY)[..., None]).square().sum(-1)
+    share = values / total.clamp_min(TINY)[..., None]
+    effective = torch.special.entr(share).sum(-1).exp() * (total > 0)
+    return stable, effective

@@ -1,0 +1,91 @@
+"""Curves over depth: token groups in fixed colours, phases as bands, confidence bands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from brdyn.plots.style import GROUP_COLOURS, GROUP_MARKERS, layer_ticks, new_figure, paper_style
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from brdyn.phases import Phases
+
+BAND = "#EEEEEE"
+
+
+def plot_curves(
+    table: pd.DataFrame, statistic: str, phases: Phases, *, title: str, log: bool = False
+) -> Figure:
+    """One statistic over depth, a curve for each token group.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of :class:`brdyn.measures.dynamics.Dynamics`.
+    statistic : str
+    phases : Phases
+        Drawn as bands behind the curves.
+    title : str
+    log : bool
+        Logarithmic vertical axis.
+    """
+    return plot_panels(table, {"": [statistic]}, phases, title=title, log=log)
+
+
+def plot_panels(
+    table: pd.DataFrame, panels: dict[str, list[str]], phases: Phases, *, title: str, log: bool = False
+) -> Figure:
+    """Panels side by side; several statistics in a panel are told apart by their line style."""
+    with paper_style():
+        figure = new_figure(0.6 + 4.2 * len(panels), 3.2)
+        for axes, (heading, statistics) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
+            draw_curves(axes, table, statistics, phases)
+            axes.set_title(heading or title)
+            if log:
+                axes.set_yscale("log")
+        if any(panels):
+            figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def draw_curves(axes: Axes, table: pd.DataFrame, statistics: list[str], phases: Phases) -> None:
+    """Draw statistics into given axes; the first names the vertical axis."""
+    rows = table[table["statistic"].isin(statistics)]
+    updates = rows["layer"].max() < phases.layers
+    draw_bands(axes, phases, offset=int(updates))
+    many = len(statistics) > 1
+    for statistic, style in zip(statistics, ("-", "--", ":"), strict=False):
+        for group, curve in rows[rows["statistic"] == statistic].groupby("group", sort=False):
+            colour = GROUP_COLOURS.get(str(group), "#444444")
+            ordered = curve.sort_values("layer")
+            axes.fill_between(
+                ordered["layer"], ordered["low"], ordered["high"], color=colour, alpha=0.25, linewidth=0
+            )
+            label = curve["unit"].iloc[0] if many else str(group)
+            marker = GROUP_MARKERS.get(str(group), "o")
+            axes.plot(
+                ordered["layer"],
+                ordered["mean"],
+                style,
+                color=colour,
+                marker=marker,
+                markersize=3.5,
+                label=label,
+            )
+    first, last = int(rows["layer"].min()), int(rows["layer"].max())
+    axes.set_xlabel("update (0 is made by block 1)" if updates else "layer (0 is the embedding)")
+    axes.set_ylabel(rows["unit"].iloc[0].split(" of the")[0] if many else rows["unit"].iloc[0])
+    axes.set_xlim(first - 0.5, last + 0.5)
+    axes.set_xticks([tick for tick in (0, *layer_ticks(phases.layers)) if first <= tick <= last])
+    axes.legend(frameon=False, fontsize=7)
+
+
+def draw_bands(axes: Axes, phases: Phases, offset: int = 0) -> None:
+    """Every other phase as a grey band. Block l makes state l, and update l - 1: there `offset` is 1."""
+    for first, last in phases.intervals[::2]:
+        axes.axvspan(first - offset - 0.5, last - offset + 0.5, color=BAND, zorder=-2, linewidth=0)

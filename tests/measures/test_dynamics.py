@@ -1,0 +1,268 @@
+"""Measures of motion on cases with a known answer, and against direct float64 computation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from brdyn.data import load_images
+from brdyn.errors import UsageError
+from brdyn.measures.alignment import phase_alignment
+from brdyn.measures.convergence import DirectionalConvergence
+from brdyn.measures.dynamics import token_dynamics
+from brdyn.measures.estimation import EstimationError
+from brdyn.measures.norm import TokenNorm
+from brdyn.measures.speed import AngularSpeed, TurningAngle
+from brdyn.measures.update_field import UpdateField, ranks, singular_values
+from brdyn.models import TokenLayout
+from brdyn.phases import segment
+from brdyn.trajectory import Trajectory, capture
+from tests.conftest import needs_offline
+
+LAYOUT = TokenLayout.with_prefix((2, 3), {"cls": 1, "registers": 2})
+DEPTH = 5
+MEASURES = (TokenNorm, DirectionalConvergence, AngularSpeed, TurningAngle, UpdateField, EstimationError)
+
+
+def feed(metric, states, sizes=None, layout=LAYOUT):
+    start = 0
+    for size in sizes or (states.shape[1],):
+        metric.update(Trajectory(states[:, start : start + size], layout, torch.arange(start, start + size)))
+        start += size
+    return metric
+
+
+def curve(metric, statistic, group):
+    rows = metric.table()
+    rows = rows[(rows["statistic"] == statistic) & (rows["group"] == group)]
+    return rows["mean"].to_numpy()
+
+
+@pytest.fixture
+def states():
+    """Random walks `(L + 1, B, N, D)`."""
+    return torch.randn(DEPTH + 1, 7, 9, 8, generator=torch.Generator().manual_seed(0)).cumsum(0)
+
+
+@pytest.mark.parametrize(("angle", "grows"), [(0.3, 1.1), (1e-4, 1.0)])
+def test_rotation_at_a_constant_angle(angle, grows):
+    """Every token turns by the same angle in a plane of its own and grows: speed is the angle."""
+    planes = torch.linalg.qr(torch.randn(4, 9, 8, 2, generator=torch.Generator().manual_seed(1)).double())[0]
+    turns = angle * torch.arange(DEPTH + 1, dtype=torch.float64)
+    directions = torch.stack([turns.cos(), turns.sin()], -1)
+    growth = grows ** torch.arange(DEPTH + 1, dtype=torch.float64)
+    states = (torch.einsum("bndp,lp->lbnd", planes, directions) * growth[:, None, None, None]).float()
+    speed = feed(AngularSpeed(LAYOUT, DEPTH), states)
+    for group in LAYOUT.groups:
+        np.testing.assert_allclose(curve(speed, "speed", group), angle, rtol=2e-3)
+    convergence = feed(DirectionalConvergence(LAYOUT, DEPTH), states)
+    expected = np.cos(angle * (DEPTH - np.arange(DEPTH + 1)))
+    np.testing.assert_allclose(curve(convergence, "convergence", "cls"), expected, atol=1e-6)
+    norm = feed(TokenNorm(LAYOUT, DEPTH), states)
+    np.testing.assert_allclose(curve(norm, "norm", "registers"), growth, rtol=1e-6)
+
+
+def test_turning_of_a_circle_and_of_a_line():
+    turns = 0.4 * torch.arange(DEPTH + 1)
+    circle = torch.stack([turns.cos(), turns.sin()], -1)[:, None, None].expand(-1, 2, 9, -1)
+    np.testing.assert_allclose(
+        curve(feed(TurningAngle(LAYOUT, DEPTH), circle), "turning", "cls"), 0.4, atol=1e-5
+    )
+    line = torch.arange(1.0, DEPTH + 2)[:, None, None, None].expand(-1, 2, 9, 4)
+    np.testing.assert_allclose(curve(feed(TurningAngle(LAYOUT, DEPTH), line), "turning", "cls"), 0, atol=1e-3)
+
+
+def test_contraction_with_a_known_rate():
+    """a_l = end + rate^l v: what is missing shrinks by the rate, its variance by the square."""
+    rate = 0.6
+    generator = torch.Generator().manual_seed(2)
+    end, offset = torch.randn(3, 9, 64, generator=generator), torch.randn(3, 9, 64, generator=generator)
+    powers = rate ** torch.arange(DEPTH + 1)
+    states = end + powers[:, None, None, None] * offset
+    found = feed(EstimationError(LAYOUT, DEPTH), states).within(())
+    rows = found[(found["statistic"] == "estimation_variance") & (found["group"] == "patches")]
+    factor = (powers[1:] - powers[-1]).numpy()
+    own = offset[:, 3:].double().var(-1, correction=0).mean().item()
+    np.testing.assert_allclose(rows["mean"], own * factor**2, rtol=1e-4)
+    np.testing.assert_array_equal(rows["layer"], np.arange(1, DEPTH + 1))
+
+
+def test_estimation_error_is_zero_at_the_end_of_each_phase(states):
+    metric = feed(EstimationError(LAYOUT, DEPTH), states)
+    found = metric.within((2,))
+    for statistic in ("estimation_mean", "estimation_variance"):
+        rows = found[(found["statistic"] == statistic) & (found["group"] == "cls")].set_index("layer")["mean"]
+        assert rows[2] == pytest.approx(0, abs=1e-5)
+        assert rows[5] == pytest.approx(0, abs=1e-5)
+        assert abs(rows[4]) > 1e-4
+    error = (states[1] - states[2])[:, 0].double()
+    rows = found[(found["group"] == "cls") & (found["layer"] == 1)].set_index("statistic")["mean"]
+    assert rows["estimation_mean"] == pytest.approx(error.mean().item(), abs=1e-6)
+    assert rows["estimation_variance"] == pytest.approx(error.var(-1, correction=0).mean().item(), rel=1e-5)
+    with pytest.raises(UsageError, match="do not rise"):
+        metric.within((3, 3))
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_update_field_of_a_known_rank(rank):
+    """Updates with `rank` equal singular values have that stable and effective rank."""
+    generator = torch.Generator().manual_seed(3)
+    left = torch.linalg.qr(torch.randn(5, 6, 6, generator=generator))[0][..., :rank]
+    right = torch.linalg.qr(torch.randn(5, 16, 16, generator=generator))[0][..., :rank]
+    states = torch.zeros(2, 5, 9, 16)
+    states[0] = torch.randn(5, 9, 16, generator=generator)
+    states[1] = states[0]
+    states[1, :, 3:] += left @ right.transpose(1, 2)
+    metric = feed(UpdateField(LAYOUT, 1), states)
+    assert curve(metric, "stable_rank", "patches")[0] == pytest.approx(rank, rel=1e-4)
+    assert curve(metric, "effective_rank", "patches")[0] == pytest.approx(rank, rel=2e-3)
+
+
+def test_radial_updates_have_no_tangent_part_and_common_ones_are_coherent():
+    states = torch.randn(1, 4, 9, 8, generator=torch.Generator().manual_seed(4))
+    growing = torch.cat([states, states * 1.5])
+    fields = (growing[1] - growing[0])[:, 3:]
+    tangent = feed(UpdateField(LAYOUT, 1), growing)
+    assert curve(tangent, "effective_rank", "patches")[0] == pytest.approx(
+        ranks(torch.linalg.svdvals(fields))[1].mean().item(), rel=1e-3
+    )
+    pushed = torch.cat([states, states + torch.ones(8)])
+    metric = feed(UpdateField(LAYOUT, 1), pushed)
+    assert curve(metric, "coherence", "patches")[0] == pytest.approx(1, abs=1e-5)
+    assert curve(metric, "cosine_to_mean", "patches")[0] == pytest.approx(1, abs=1e-5)
+    opposed = pushed.clone()
+    opposed[1, :, 3:6] = states[0, :, 3:6] - torch.ones(8)
+    assert curve(feed(UpdateField(LAYOUT, 1), opposed), "coherence", "patches")[0] == pytest.approx(
+        0, abs=1e-5
+    )
+
+
+def direct(states):
+    """Everything again in float64, from the definitions, with loops."""
+    a = states.double().numpy()
+    found = {}
+
+    def angle(u, v):
+        cosine = (u * v).sum(-1) / np.linalg.norm(u, axis=-1) / np.linalg.norm(v, axis=-1)
+        return np.arccos(np.clip(cosine, -1, 1))
+
+    d = a[1:] - a[:-1]
+    found["norm"] = np.linalg.norm(a, axis=-1)
+    found["convergence"] = np.stack([np.cos(angle(state, a[-1])) for state in a])
+    found["speed"] = np.stack([angle(a[i], a[i + 1]) for i in range(DEPTH)])
+    found["turning"] = np.stack([angle(d[i], d[i + 1]) for i in range(DEPTH - 1)])
+    patches = d[:, :, 3:]
+    unit = a[:-1] / np.linalg.norm(a[:-1], axis=-1, keepdims=True)
+    tangent = (d - (d * unit).sum(-1, keepdims=True) * unit) / np.linalg.norm(a[:-1], axis=-1, keepdims=True)
+    for prefix, field in (("", patches), ("tangent_", tangent[:, :, 3:])):
+        sigma = np.linalg.svd(field, compute_uv=False)
+        share = sigma / sigma.sum(-1, keepdims=True)
+        found[f"{prefix}stable_rank"] = (sigma**2).sum(-1) / sigma[..., 0] ** 2
+        found[f"{prefix}effective_rank"] = np.exp(-(share * np.log(share)).sum(-1))
+    directions = patches / np.linalg.norm(patches, axis=-1, keepdims=True)
+    found["coherence"] = np.linalg.norm(directions.mean(2), axis=-1)
+    mean = patches.mean(2, keepdims=True)
+    found["cosine_to_mean"] = np.cos(angle(patches, mean)).mean(-1)
+    return found
+
+
+def test_all_curves_equal_a_direct_computation(states):
+    expected = direct(states)
+    for kind in MEASURES[:-1]:
+        metric = feed(kind(LAYOUT, DEPTH), states, sizes=(3, 4))
+        for statistic in metric.statistics():
+            for group in metric.groups():
+                values = expected[statistic.name]
+                if values.ndim == 3:
+                    values = values[..., LAYOUT[group]].mean(-1)
+                rows = metric.table()
+                rows = rows[(rows["statistic"] == statistic.name) & (rows["group"] == group)]
+                np.testing.assert_allclose(
+                    rows["mean"], values.mean(1), rtol=1e-3, atol=1e-5, err_msg=statistic.name
+                )
+                spread = values.std(1, ddof=1)
+                np.testing.assert_allclose(rows["sd"], spread, rtol=2e-2, atol=1e-5)
+                half = 1.959964 * spread / math.sqrt(7)
+                np.testing.assert_allclose(rows["high"] - rows["low"], 2 * half, rtol=2e-2, atol=1e-5)
+                assert set(rows["n_images"]) == {7}
+
+
+@pytest.mark.parametrize("kind", MEASURES)
+def test_batches_and_processes_do_not_matter(kind, states):
+    whole = feed(kind(LAYOUT, DEPTH), states)
+    parts = feed(kind(LAYOUT, DEPTH), states, sizes=(1, 6))
+    first, second = kind(LAYOUT, DEPTH), kind(LAYOUT, DEPTH)
+    feed(first, states[:, :3])
+    feed(second, states[:, 3:])
+    for name, reduction in first._reductions.items():
+        setattr(first, name, reduction(torch.stack([getattr(first, name), getattr(second, name)])))
+    for other in (parts, first):
+        np.testing.assert_allclose(whole.table()["mean"], other.table()["mean"], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(whole.table()["sd"], other.table()["sd"], rtol=1e-3, atol=1e-5)
+
+
+def test_singular_values_of_a_steep_spectrum():
+    """Eigenvalues of the Gram matrix in float32 alone would miss this by far."""
+    generator = torch.Generator().manual_seed(5)
+    left = torch.linalg.qr(torch.randn(2, 64, 64, generator=generator).double())[0]
+    right = torch.linalg.qr(torch.randn(2, 96, 96, generator=generator).double())[0][:, :64]
+    sigma = torch.logspace(0, -5, 64, dtype=torch.float64).expand(2, -1)
+    fields = (left * sigma[:, None]) @ right
+    stable, effective = ranks(singular_values(fields.float()).double())
+    share = sigma / sigma.sum(-1, keepdim=True)
+    torch.testing.assert_close(effective, torch.special.entr(share).sum(-1).exp(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(stable, sigma.square().sum(-1), rtol=1e-4, atol=0)
+
+
+@needs_offline
+def test_ranks_of_a_real_network_are_within_a_thousandth(imgfocus):
+    batch = next(load_images("samples", imgfocus, n=3).batches(3, workers=0))
+    trajectory = capture(imgfocus, batch)
+    for layer in range(12):
+        step = (trajectory.states[layer + 1] - trajectory.states[layer])[:, 1:]
+        stable, effective = ranks(singular_values(step).double())
+        exact_stable, exact_effective = ranks(torch.linalg.svdvals(step.double()))
+        torch.testing.assert_close(stable, exact_stable, rtol=1e-3, atol=0)
+        torch.testing.assert_close(effective, exact_effective, rtol=1e-3, atol=0)
+
+
+def test_nothing_moves():
+    still = torch.randn(1, 2, 9, 8).expand(3, -1, -1, -1)
+    metric = feed(UpdateField(LAYOUT, 2), still)
+    assert np.isfinite(metric.table()["mean"]).all()
+    assert curve(metric, "effective_rank", "patches").tolist() == [0, 0]
+    np.testing.assert_allclose(curve(feed(AngularSpeed(LAYOUT, 2), still), "speed", "cls"), 0)
+
+
+def test_alignment_by_hand():
+    # Changes of speed: 0, 1, 0, 0; one boundary after layer 2 sits at the only jump, one place of four.
+    test = phase_alignment(np.array([1.0, 1, 2, 2, 2]), [2])
+    assert (test.at_boundaries, test.inside) == (1, 0)
+    assert test.p_value == pytest.approx(1 / 4)
+    assert test.exact
+    assert phase_alignment(np.array([1.0, 1, 2, 2, 2]), [1]).p_value == 1
+    assert phase_alignment(np.arange(5.0), []) is None
+    assert phase_alignment(np.arange(3.0), [1, 2]) is None
+
+
+def test_alignment_by_sampling_agrees_with_its_level():
+    rng = np.random.default_rng(0)
+    values = [
+        phase_alignment(rng.random(40), (5, 11, 19, 27, 33), permutations=500).p_value for _ in range(100)
+    ]
+    assert 0.35 < np.mean(values) < 0.65
+    assert not phase_alignment(rng.random(40), (5, 11, 19, 27, 33)).exact
+
+
+def test_one_pass_with_phases_found_in_it(tiny, noise_folder):
+    images = load_images(noise_folder, tiny)
+    found = token_dynamics(tiny, images, k=2, workers=0)
+    assert found.phases.k == 2
+    assert found.groups("speed") == ["cls", "registers", "patches"]
+    assert len(found.curve("convergence", "cls")) == 5
+    assert found.curve("convergence", "registers")[-1] == pytest.approx(1)
+    given = token_dynamics(tiny, images, segment(np.eye(4), k=3), curves=("speed",), workers=0)
+    assert given.phases.k == 3
+    np.testing.assert_allclose(given.curve("speed", "cls"), found.curve("speed", "cls"), rtol=1e-5)
+    assert given.groups("norm") == []

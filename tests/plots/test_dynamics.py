@@ -1,0 +1,60 @@
+"""Curves over depth, read back from the figures."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.patches import Rectangle
+
+from brdyn.phases import segment
+from brdyn.plots import plot_curves, plot_panels
+from brdyn.plots.style import GROUP_COLOURS
+
+
+def rows(statistic, group, first, values):
+    values = np.asarray(values, dtype=float)
+    layers = np.arange(first, first + len(values))
+    return pd.DataFrame(
+        {"statistic": statistic, "unit": f"{statistic} unit", "group": group, "layer": layers, "mean": values,
+         "low": values - 0.1, "high": values + 0.1, "sd": 1.0, "n_images": 4}
+    )  # fmt: skip
+
+
+@pytest.fixture
+def phases():
+    labels = np.repeat([0, 1, 2], 2)
+    return segment((labels[:, None] == labels[None]).astype(float), k=3)
+
+
+@pytest.fixture
+def table():
+    return pd.concat(
+        [
+            rows("norm", "cls", 0, range(7)),
+            rows("norm", "patches", 0, range(7, 0, -1)),
+            rows("speed", "cls", 0, range(6)),
+            rows("turning", "cls", 0, range(5)),
+        ]
+    )
+
+
+def bands(axes):
+    return sorted((p.get_x(), p.get_x() + p.get_width()) for p in axes.patches if isinstance(p, Rectangle))
+
+
+def test_groups_have_their_colours_and_bands_their_layers(table, phases):
+    axes = plot_curves(table, "norm", phases, title="a model").axes[0]
+    assert [line.get_color() for line in axes.lines] == [GROUP_COLOURS["cls"], GROUP_COLOURS["patches"]]
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), range(7, 0, -1))
+    assert bands(axes) == [(0.5, 2.5), (4.5, 6.5)]  # states made by blocks 1-2 and 5-6
+    assert axes.get_ylabel() == "norm unit"
+    assert axes.get_title() == "a model"
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == pytest.approx(-0.1)
+
+
+def test_updates_are_shifted_by_one(table, phases):
+    figure = plot_panels(table, {"left": ["speed"], "right": ["turning"]}, phases, title="a model")
+    left, right = figure.axes
+    assert bands(left) == bands(right) == [(-0.5, 1.5), (3.5, 5.5)]
+    assert "block 1" in left.get_xlabel()
+    assert [axes.get_title() for axes in figure.axes] == ["left", "right"]
