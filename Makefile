@@ -41,6 +41,8 @@ figures: .venv/.ready
 bench: .venv/.ready
 	$(BIN)/python -m analyses.bench_segment
 	$(BIN)/python -m analyses.bench_capture
+	$(BIN)/python -m analyses.bench_dynamics
+	$(BIN)/python -m analyses.tables
 
 clean:
 	rm -rf .venv build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -52,6 +52,16 @@ def speed_table() -> list[str]:
         f"| {half['largest_difference']:.1e}; the same for {len(same)} of the {last - 1} k from 2 to {last} "
         "| `bench_capture.json` |"
     )
+    moving = result("bench_dynamics.json")
+    low, high = moving["ratio_interval_95"]
+    rows.append(
+        f"| all measures of `brdyn dynamics` over the bare forward, {OFFLINE}, batch {moving['batch_size']} "
+        f"| {moving['ratio']:.2f} x (95 % interval {low:.2f} to {high:.2f}) | `bench_dynamics.json` |"
+    )
+    worst = max(moving["rank_error"].values())
+    rows.append(
+        f"| largest error of a rank against a float64 SVD, relative | {worst:.1e} | `bench_dynamics.json` |"
+    )
     peaks, kept = capture["peak_memory_mib"], capture["peak_memory_keeping_states_mib"]
     rows.append(
         f"| peak memory for 100 and for 1000 images | {peaks['100']:.0f} and {peaks['1000']:.0f} MiB (keeping every "
