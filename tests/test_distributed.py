@@ -25,7 +25,7 @@ def test_two_processes_equal_one(kind, noise_folder, tmp_path):
     options = [
         "phases", "--model", "vit_tiny_patch16_224", "--weights", str(tmp_path / "tiny.safetensors"),
         "--image-size", "48", "--images", str(noise_folder), "--similarity", kind, "--workers", "0",
-        "--batch-size", "7", "--device", "cpu",
+        "--batch-size", "7", "--device", "cpu", "-n", "40",
     ]  # fmt: skip
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     results = {}

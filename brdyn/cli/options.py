@@ -50,7 +50,8 @@ Split = Annotated[
     str | None, typer.Option(help="Split of a hub data set (default: train).", rich_help_panel=IMAGES)
 ]
 Number = Annotated[
-    int | None, typer.Option("--n", help="Use this many images, drawn with --seed.", rich_help_panel=IMAGES)
+    int | None,
+    typer.Option("--n", "-n", help="Use this many images, drawn with --seed.", rich_help_panel=IMAGES),
 ]
 Strict = Annotated[
     bool,
