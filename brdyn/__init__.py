@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brdyn.data import load_images
     from brdyn.errors import BrdynError, UsageError
+    from brdyn.interventions import layer_surgery, perturbation_repair
     from brdyn.measures import layer_similarity
     from brdyn.measures.dynamics import token_dynamics
     from brdyn.models import describe_model, list_models, load_model
@@ -30,9 +31,11 @@ _HOMES = {
     "capture": "brdyn.trajectory",
     "describe_model": "brdyn.models",
     "layer_similarity": "brdyn.measures",
+    "layer_surgery": "brdyn.interventions",
     "list_models": "brdyn.models",
     "load_images": "brdyn.data",
     "load_model": "brdyn.models",
+    "perturbation_repair": "brdyn.interventions",
     "segment": "brdyn.phases",
     "token_dynamics": "brdyn.measures.dynamics",
     "trajectories": "brdyn.trajectory",
@@ -46,9 +49,11 @@ __all__ = [
     "capture",
     "describe_model",
     "layer_similarity",
+    "layer_surgery",
     "list_models",
     "load_images",
     "load_model",
+    "perturbation_repair",
     "segment",
     "token_dynamics",
     "trajectories",

@@ -10,7 +10,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +22,7 @@ import numpy as np
 from brdyn.errors import BrdynError, UsageError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from brdyn.data import ImageSet
@@ -127,6 +128,16 @@ def to_json(content: Mapping[str, Any]) -> bytes:
     return (
         "".join(_json(json.loads(json.dumps(content, allow_nan=False, default=_plain)), 0)) + "\n"
     ).encode()
+
+
+def records(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """The rows of a table for JSON, which has no word for a missing number but null."""
+    return table.astype(object).where(table.notna(), None).to_dict(orient="records")
+
+
+def listed(values: Iterable[float]) -> list[float | None]:
+    """Numbers for JSON, null where there is none."""
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def _json(value: Any, depth: int) -> Iterator[str]:

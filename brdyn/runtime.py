@@ -101,13 +101,18 @@ def resolve_dtype(name: str) -> torch.dtype:
 
 
 def auto_batch_size(model: VisionTransformer) -> int:
-    """A power of two whose trajectory fits well within the free memory of the model's device.
+    """A power of two whose trajectory fits well within the free memory of the model's device."""
+    return fitting_images(model, model.depth + 1)
 
-    Counts the L + 1 states that are kept for a batch and the workspace of one block.
+
+def fitting_images(model: VisionTransformer, states: int = 1) -> int:
+    """How many images can go through a block at once while `states` states of each are kept, a power of two.
+
+    Counts the states and the workspace of one block.
     """
     device = model.device
     state = model.tokens.count * model.info.width * torch.finfo(model.dtype).bits // 8
-    per_image = (model.depth + 1 + 16) * state
+    per_image = (states + 16) * state
     fitting = int(MEMORY_SHARE * available_memory(device) / per_image)
     largest = min(BATCH_CAPS.get(device.type, 16), max(1, fitting))
     return 1 << (largest.bit_length() - 1)

@@ -10,7 +10,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from brdyn.cli.dynamics import dynamics
+from brdyn.cli.interventions import interventions
 from brdyn.cli.models import models
+from brdyn.cli.perturb import perturb
 from brdyn.cli.phases import phases
 from brdyn.errors import BrdynError, UsageError
 
@@ -26,6 +28,8 @@ app = typer.Typer(
 app.command()(models)
 app.command()(phases)
 app.command()(dynamics)
+app.command()(perturb)
+app.command()(interventions)
 
 
 def _show_version(wanted: bool) -> None:

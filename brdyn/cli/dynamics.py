@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_phases
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
-from brdyn.errors import UsageError
-from brdyn.results import OutputFolder, read_json
+from brdyn.results import OutputFolder, listed, records
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from brdyn.measures.dynamics import Dynamics
-    from brdyn.phases import Phases
 
 DYNAMICS = "Dynamics"
-BY_GROUP = ("convergence", "speed", "norm", "turning", "estimation_mean", "estimation_variance")
 BY_LAYER = (
     "stable_rank",
     "effective_rank",
@@ -31,120 +30,118 @@ BY_LAYER = (
 @run_command
 def dynamics(
     request: RunRequest,
-    phases: Annotated[
-        Path | None,
+    phases: PhasesFile = None,
+    k: NumberOfPhases = None,
+    measures: Annotated[
+        str,
         typer.Option(
-            help="phases.json of this model; found in the same pass when not given.", rich_help_panel=DYNAMICS
+            help="`all` that the images allow, or some of norm, convergence, speed, turning, update, estimation, "
+            "basins (needs labels), modes; joined by commas.",
+            rich_help_panel=DYNAMICS,
         ),
-    ] = None,
-    k: Annotated[
-        int | None,
-        typer.Option("--k", help="Number of phases, with or without --phases.", rich_help_panel=DYNAMICS),
+    ] = "all",
+    ridge: Annotated[
+        float,
+        typer.Option(help="Ridge of the modes, over the mean eigenvalue.", rich_help_panel=DYNAMICS),
+    ] = 1e-3,
+    rank: Annotated[
+        int | None, typer.Option(help="Rank of the modes (default: full).", rich_help_panel=DYNAMICS)
     ] = None,
 ) -> None:
-    """Measure how tokens move through depth: convergence, speed, norms, updates, estimation error.
+    """Measure how tokens move through depth: convergence, speed, norms, updates, estimation error, basins, modes.
 
     Writes dynamics.json, dynamics.parquet (one row per statistic, token group and layer) and pictures to --out.
     """
-    from brdyn.phases import check_request
-
     with open_run(request) as run:
-        check_request(k, run.model.depth, name=repr(request.model))
-        given = read_phases(phases, run, k) if phases is not None else None
+        from brdyn.measures.dynamics import check_measures, token_dynamics
 
-        from brdyn.measures.dynamics import token_dynamics
-
-        found = token_dynamics(run.model, run.images, given, k=k, seed=run.seed, **run.stream)
+        chosen = None if measures == "all" else check_measures([name.strip() for name in measures.split(",")])
+        given = read_phases(phases, run, k)
+        found = token_dynamics(
+            run.model,
+            run.images,
+            given,
+            measures=chosen,
+            k=k,
+            seed=run.seed,
+            ridge=ridge,
+            rank=rank,
+            **run.stream,
+        )
         if run.folder is not None:
             _write(run, run.folder, found)
             _summarise(run, run.folder, found)
 
 
-def read_phases(path: Path, run: Run, k: int | None) -> Phases:
-    """The phases in a `phases.json` of the very model that is loaded.
-
-    Raises
-    ------
-    UsageError
-        If the file is not one, or of another model or other weights.
-    """
-    from brdyn.phases import Phases
-
-    content = read_json(path, "a phases.json")
-    info = run.model.info
-    try:
-        digest = content["provenance"]["model"]["digest"]
-        found = Phases.from_dict(content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{str(path)!r} is not a phases.json ({type(error).__name__}: {error})") from error
-    if content.get("model") != info.name or found.layers != info.layers:
-        raise UsageError(
-            f"{str(path)!r} is of {content.get('model')!r} with {found.layers} layers, and this is {info.name!r} with "
-            f"{info.layers}; give the phases.json of this model, or none"
-        )
-    if digest != info.digest:
-        raise UsageError(f"{str(path)!r} is of other weights of {info.name!r}; run `brdyn phases` with these")
-    return found if k is None else found.with_k(k)
-
-
 def _write(run: Run, folder: OutputFolder, found: Dynamics) -> None:
+    table = found.table
+    content: dict[str, Any] = {
+        **run.header(),
+        **{
+            name: listed(found.curve(name))
+            if name in BY_LAYER
+            else {group: listed(found.curve(name, group)) for group in found.groups(name)}
+            for name in table["statistic"].unique()
+        },
+        "layers": {name: int(rows["layer"].min()) for name, rows in table.groupby("statistic", sort=False)},
+        "phases": found.phases.to_dict(),
+        "alignment": {group: asdict(test) if test else None for group, test in found.alignment.items()},
+        "left_out": dict(found.left_out),
+        "table": records(table),
+    }
+    files = {"dynamics.parquet": table.to_parquet(index=False)}
+    if found.basins is not None:
+        content["basins"] = found.basins.summary()
+        files["basins.parquet"] = found.basins.projection.to_parquet(index=False)
+    if found.modes is not None:
+        content["modes"] = {
+            **found.modes.summary(),
+            "errors": records(found.modes.errors),
+            "largest_eigenvalues": records(found.modes.spectrum.query("index < 10")),
+        }
+        files["modes.parquet"] = found.modes.errors.to_parquet(index=False)
+        files["spectrum.parquet"] = found.modes.spectrum.to_parquet(index=False)
+    content["provenance"] = run.provenance()
+    folder.save("dynamics.json", content, _pictures(run.title, found), run.formats, files)
+
+
+def _pictures(title: str, found: Dynamics) -> dict[str, Figure]:
+    """A picture of every measure that was taken."""
     from brdyn import plots
 
     table, phases = found.table, found.phases
-    pictures = {
-        "convergence": plots.plot_curves(table, "convergence", phases, title=run.title),
-        "speed": plots.plot_panels(
-            table, {"angular speed": ["speed"], "turning": ["turning"]}, phases, title=run.title
-        ),
-        "norm": plots.plot_curves(table, "norm", phases, title=run.title, log=True),
-        "estimation": plots.plot_panels(
-            table, {"mean": ["estimation_mean"], "variance": ["estimation_variance"]}, phases, title=run.title
-        ),
+    panels = {
+        "convergence": {"directional convergence": ["convergence"]},
+        "speed": {"angular speed": ["speed"], "turning": ["turning"]},
+        "norm": {"token norm": ["norm"]},
+        "estimation": {"mean": ["estimation_mean"], "variance": ["estimation_variance"]},
+        "update_rank": {
+            "effective rank": ["effective_rank", "tangent_effective_rank"],
+            "stable rank": ["stable_rank", "tangent_stable_rank"],
+            "coherence": ["coherence", "cosine_to_mean"],
+        },
     }
-    if "patches" in found.groups("stable_rank"):
-        pictures["update_rank"] = plots.plot_panels(
-            table,
-            {
-                "effective rank": ["effective_rank", "tangent_effective_rank"],
-                "stable rank": ["stable_rank", "tangent_stable_rank"],
-                "coherence": ["coherence", "cosine_to_mean"],
-            },
-            phases,
-            title=run.title,
-        )
-    content = {
-        **run.header(),
-        **{name: {group: found.curve(name, group) for group in found.groups(name)} for name in BY_GROUP},
-        **{name: found.curve(name) for name in BY_LAYER if found.groups(name)},
-        "layers": {name: int(rows["layer"].min()) for name, rows in table.groupby("statistic", sort=False)},
-        "phases": phases.to_dict(),
-        "alignment": {group: asdict(test) if test else None for group, test in found.alignment.items()},
-        "table": table.to_dict(orient="records"),
-        "provenance": run.provenance(),
-    }
-    extra: dict[str, Any] = {"dynamics.parquet": table.to_parquet(index=False)}
-    folder.save("dynamics.json", content, pictures, run.formats, extra)
+    pictures = {}
+    for name, wanted in panels.items():
+        there = {heading: names for heading, names in wanted.items() if found.groups(names[0])}
+        if there:
+            log = name == "norm"
+            pictures[name] = plots.plot_panels(table, there, phases, title=title, log=log)
+    if found.basins is not None:
+        pictures["basins"] = plots.plot_basins(found.basins, phases, title=title)
+        pictures["basins_projection"] = plots.plot_projection(found.basins, title=title)
+    if found.modes is not None:
+        pictures["modes"] = plots.plot_mode_errors(found.modes, phases, title=title)
+        pictures["spectrum"] = plots.plot_spectra(found.modes, phases, title=title)
+    return pictures
 
 
 def _summarise(run: Run, folder: OutputFolder, found: Dynamics) -> None:
     run.summarise()
-    intervals = ", ".join(
-        f"{first}-{last}" if last > first else f"{first}" for first, last in found.phases.intervals
-    )
-    typer.echo(f"phases: layers {intervals} ({found.phases.k_rule})\n")
-    for group in found.groups("speed"):
-        convergence, speed = found.curve("convergence", group), found.curve("speed", group)
-        half = next(layer for layer, value in enumerate(convergence) if value >= 0.5)
-        typer.echo(
-            f"{group}: direction within 60 degrees of its end from layer {half} on; angular speed "
-            f"{speed.min():.2f} to {speed.max():.2f} radians per layer, fastest at update {speed.argmax()}"
-        )
-        test = found.alignment[group]
-        if test is not None:
-            typer.echo(
-                f"  change of speed {test.at_boundaries:.3f} at phase boundaries, {test.inside:.3f} inside "
-                f"(permutation p = {test.p_value:.3f})"
-            )
+    typer.echo(describe(found.phases) + "\n")
+    for group in run.model.tokens.groups:
+        for line in _motion(found, group):
+            typer.echo(line)
     if found.groups("effective_rank"):
         effective, coherence = found.curve("effective_rank"), found.curve("coherence")
         typer.echo(
@@ -152,4 +149,54 @@ def _summarise(run: Run, folder: OutputFolder, found: Dynamics) -> None:
             f"(update {effective.argmax()}), {effective[-1]:.0f} at last; coherence {coherence[0]:.2f} at first, "
             f"{coherence.min():.2f} at least, {coherence[-1]:.2f} at last"
         )
+    if found.basins is not None:
+        group = found.basins.projected_group
+        ratio, purity = found.curve("basin_ratio", group)[-1], found.curve("knn_purity", group)[-1]
+        typer.echo(
+            f"basins of {group} at the end: angle within over between classes {ratio:.2f}, purity of "
+            f"{found.basins.neighbours} neighbours {purity:.2f} (chance {found.basins.chance:.2f})"
+        )
+    if found.modes is not None:
+        for line in _linearity(found):
+            typer.echo(line)
+    for name, why in found.left_out.items():
+        typer.echo(f"left out: {name} ({why})")
     typer.echo(f"written to {folder.path}: dynamics.json, dynamics.parquet and pictures")
+
+
+def _motion(found: Dynamics, group: str) -> list[str]:
+    """Convergence and speed of a token group, in a sentence or two."""
+    parts = []
+    if group in found.groups("convergence"):
+        convergence = found.curve("convergence", group)
+        half = next(layer for layer, value in enumerate(convergence) if value >= 0.5)
+        parts.append(f"direction within 60 degrees of its end from layer {half} on")
+    if group in found.groups("speed"):
+        speed = found.curve("speed", group)
+        parts.append(
+            f"angular speed {speed.min():.2f} to {speed.max():.2f} radians per layer, "
+            f"fastest at update {speed.argmax()}"
+        )
+    lines = [f"{group}: {'; '.join(parts)}"] if parts else []
+    test = found.alignment.get(group)
+    if test is not None:
+        lines.append(
+            f"  change of speed {test.at_boundaries:.3f} at phase boundaries, {test.inside:.3f} inside "
+            f"(permutation p = {test.p_value:.3f})"
+        )
+    return lines
+
+
+def _linearity(found: Dynamics) -> list[str]:
+    """How well one linear operator does over the longest phase of each group."""
+    assert found.modes is not None
+    rows = found.modes.errors.query("measure == 'cosine'")
+    longest = rows.sort_values("steps", ascending=False).iloc[0]
+    chosen = rows[(rows["phase"] == longest["phase"]) & (rows["steps"] == longest["steps"])]
+    first, last = found.phases.intervals[int(longest["phase"]) - 1]
+    return [
+        f"modes, layers {first}-{last}, {group}: cosine to the end of the phase {part['operator']:.2f} by one operator "
+        f"applied {longest['steps']} times, {part['endpoint']:.2f} by the best linear map, {part['identity']:.2f} by "
+        "the identity"
+        for group, part in chosen.pivot(index="group", columns="predictor", values="mean").iterrows()
+    ]

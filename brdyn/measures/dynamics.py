@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from torchmetrics import Metric
 
 from brdyn.data import ImageSet
+from brdyn.errors import UsageError
 from brdyn.measures.alignment import PhaseAlignment, phase_alignment
+from brdyn.measures.basins import AngularBasins, Basins
 from brdyn.measures.convergence import DirectionalConvergence
-from brdyn.measures.engine import measure, similarity_metric
+from brdyn.measures.engine import measure, metric_device, similarity_metric
 from brdyn.measures.estimation import EstimationError
+from brdyn.measures.modes import RIDGE, DynamicModes, Modes, check_fit
 from brdyn.measures.norm import TokenNorm
 from brdyn.measures.per_image import PerImageMetric
 from brdyn.measures.speed import AngularSpeed, TurningAngle
@@ -27,7 +31,9 @@ CURVES: dict[str, type[PerImageMetric]] = {
     "speed": AngularSpeed,
     "turning": TurningAngle,
     "update": UpdateField,
+    "estimation": EstimationError,
 }
+MEASURES = (*CURVES, "basins", "modes")
 
 
 @dataclass(frozen=True)
@@ -40,23 +46,35 @@ class Dynamics:
         One row per statistic, group and layer: `mean`, the 95 % interval of the mean over images (`low`, `high`),
         `sd`, `n_images`. States are numbered from 0 (embedding) to L, updates from 0 (made by block 1) to L - 1.
     phases : Phases
-        The phases that estimation error and alignment refer to.
+        The phases that estimation error, modes and alignment refer to.
     alignment : dict of str to PhaseAlignment or None
         By token group: does the angular speed change more at phase boundaries?
+    basins : Basins or None
+    modes : Modes or None
+    left_out : dict of str to str
+        Measures that these images do not allow, and why.
     """
 
     table: pd.DataFrame
     phases: Phases
     alignment: dict[str, PhaseAlignment | None]
+    basins: Basins | None = None
+    modes: Modes | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def curve(self, statistic: str, group: str = "patches") -> np.ndarray:
         """Mean of a statistic over depth."""
-        rows = self.table[(self.table["statistic"] == statistic) & (self.table["group"] == group)]
-        return rows.sort_values("layer")["mean"].to_numpy()
+        return curve(self.table, statistic, group)
 
     def groups(self, statistic: str) -> list[str]:
         """The token groups a statistic was taken on."""
         return list(dict.fromkeys(self.table.loc[self.table["statistic"] == statistic, "group"]))
+
+
+def curve(table: pd.DataFrame, statistic: str, group: str) -> np.ndarray:
+    """Mean of a statistic over depth, from a tidy table."""
+    rows = table[(table["statistic"] == statistic) & (table["group"] == group)]
+    return rows.sort_values("layer")["mean"].to_numpy()
 
 
 def token_dynamics(
@@ -64,12 +82,14 @@ def token_dynamics(
     images: ImageSet,
     phases: Phases | None = None,
     *,
-    curves: Sequence[str] = tuple(CURVES),
+    measures: Sequence[str] | None = None,
     k: int | None = None,
     seed: int = 0,
+    ridge: float = RIDGE,
+    rank: int | None = None,
     **options: Any,
 ) -> Dynamics:
-    """Measure norm, convergence, speed, turning, update field and estimation error in one pass.
+    """Measure how tokens move, in one pass over the images.
 
     Parameters
     ----------
@@ -77,29 +97,87 @@ def token_dynamics(
     images : ImageSet
     phases : Phases, optional
         Without them they are found in the same pass (cosine of cls and mean patch, `k` phases).
-    curves : sequence of str
-        Which of `norm`, `convergence`, `speed`, `turning`, `update` to take.
+    measures : sequence of str, optional
+        Which of `norm`, `convergence`, `speed`, `turning`, `update`, `estimation`, `basins`, `modes` to take.
+        By default all that the images allow: basins need labels, modes five images.
     k, seed
-        Of the phases and of the alignment's permutation test.
+        Of the phases; the seed also draws the samples and bootstraps.
+    ridge, rank
+        Of the modes; see :meth:`brdyn.measures.modes.DynamicModes.within`.
     **options
         Of :func:`brdyn.measures.measure`.
 
     Returns
     -------
     Dynamics
+
+    Raises
+    ------
+    UsageError
+        If a measure is unknown, or one that was named needs what the images do not have.
     """
-    metrics = {name: CURVES[name](model.tokens, model.depth) for name in curves}
-    estimation = EstimationError(model.tokens, model.depth)
+    chosen = check_measures(measures)
+    check_fit(ridge, rank, model.info.width)
+    left_out: dict[str, str] = {}
+
+    def attempt(name: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, or None where the measure was not asked for by name and cannot be had."""
+        if name not in chosen or name in left_out:
+            return None
+        try:
+            return make()
+        except UsageError as error:
+            if measures is not None:
+                raise
+            left_out[name] = str(error)
+            return None
+
+    shape = (model.tokens, model.depth, model.info.width)
+    boundaries = phases.boundaries if phases is not None else None
+    curves = {name: CURVES[name](model.tokens, model.depth) for name in chosen if name in CURVES}
+    basins = AngularBasins(*shape, seed=seed) if "basins" in chosen else None
+    modes = attempt("modes", lambda: DynamicModes(*shape, boundaries, seed=seed, device=metric_device(model)))
     similarity = similarity_metric("cosine", model, seed=seed) if phases is None else None
-    everything = {**metrics, "estimation": estimation} | ({"similarity": similarity} if similarity else {})
-    measure(model, images, everything, **options)
+    metrics: dict[str, Metric | None] = {**curves, "basins": basins, "modes": modes, "similarity": similarity}
+    measure(
+        model, images, {name: metric for name, metric in metrics.items() if metric is not None}, **options
+    )
     if phases is None:
         assert similarity is not None
         phases = segment(similarity.result(), k)
-    parts = [metric.table() for metric in metrics.values()] + [estimation.within(phases.boundaries)]
-    found = Dynamics(pd.concat(parts, ignore_index=True), phases, {})
-    aligned = {
-        group: phase_alignment(found.curve("speed", group), phases.boundaries, seed)
-        for group in found.groups("speed")
-    }
-    return Dynamics(found.table, phases, aligned)
+    places = phases.boundaries
+    found_basins = attempt("basins", lambda: basins.result() if basins is not None else None)
+    found_modes = attempt("modes", lambda: modes.within(places, ridge, rank))
+    table: pd.DataFrame = pd.concat(
+        [
+            metric.within(places) if isinstance(metric, EstimationError) else metric.table()
+            for metric in curves.values()
+        ]
+        + ([found_basins.table] if found_basins is not None else [])
+        or [
+            pd.DataFrame(
+                columns=["statistic", "unit", "group", "layer", "mean", "low", "high", "sd", "n_images"]
+            )
+        ],
+        ignore_index=True,
+    )
+    groups = dict.fromkeys(table.loc[table["statistic"] == "speed", "group"])
+    alignment = {group: phase_alignment(curve(table, "speed", group), places, seed) for group in groups}
+    return Dynamics(table, phases, alignment, found_basins, found_modes, left_out)
+
+
+def check_measures(names: Sequence[str] | None) -> tuple[str, ...]:
+    """The measures of these names, in order; all without names.
+
+    Raises
+    ------
+    UsageError
+        If there is no such measure, or none is named.
+    """
+    if names is None:
+        return MEASURES
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown or not names:
+        named = ", ".join(map(repr, unknown)) or "none"
+        raise UsageError(f"unknown measure {named}; choose from {', '.join(MEASURES)}")
+    return tuple(name for name in MEASURES if name in names)

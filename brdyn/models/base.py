@@ -139,6 +139,15 @@ class VisionTransformer(nn.Module, ABC):
         """Turn images `(B, 3, H, W)` into the state `a_0` of shape `(B, N, D)`."""
 
     @property
+    def classes(self) -> int:
+        """Number of classes of the classification head; 0 where there is none."""
+        return 0
+
+    def logits(self, normed: Tensor) -> Tensor | None:
+        """Class scores `(B, classes)` from normed tokens `(B, N, D)`; None where there is no classification head."""
+        return None
+
+    @property
     def transform(self) -> Callable[[Any], Tensor]:
         """Turn a PIL image into a tensor `(3, H, W)` the way this model was trained to see it."""
         return self.preprocessing.transform

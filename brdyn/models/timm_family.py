@@ -22,6 +22,8 @@ from brdyn.models.request import ModelRequest
 
 FAMILY = "timm"
 PLAIN_MODULES = ("vision_transformer", "deit", "beit", "eva")
+TEXT_MODELS = ("clip", "vit_pe_")  # their head projects to the space of the texts
+IMAGENET_CLASSES = (1000, 11_821, 21_841, 21_843)
 HEADS = ("head", "head_dist", "fc_norm", "attn_pool", "head_drop")
 
 
@@ -40,6 +42,17 @@ class TimmPlain(VisionTransformer):
     def step_blocks(self) -> list[nn.Module]:
         """The blocks, each callable on the state alone."""
         return list(self.backbone.blocks)
+
+    @property
+    def classes(self) -> int:
+        """Of timm's head, unless it is the projection of a model trained on text."""
+        classes = int(self.backbone.num_classes)
+        trained_on_text = any(part in self.info.name for part in TEXT_MODELS)
+        return 0 if trained_on_text and classes not in IMAGENET_CLASSES else classes
+
+    def logits(self, normed: Tensor) -> Tensor | None:
+        """timm's own pooling and head."""
+        return self.backbone.forward_head(normed) if self.classes else None
 
     def embed(self, images: Tensor) -> Tensor:
         """Patches, prefix tokens, positions and the pre-norm where there is one."""

@@ -1,13 +1,32 @@
 """Figures: each function takes numbers and returns a matplotlib Figure; none computes."""
 
+from brdyn.plots.basins import plot_basins, plot_projection
 from brdyn.plots.dynamics import plot_curves, plot_panels
-from brdyn.plots.phases import draw_similarity, plot_gain_curve, plot_similarity, plot_stability
+from brdyn.plots.interventions import (
+    plot_final_angles,
+    plot_growth,
+    plot_layers,
+    plot_matrices,
+    plot_repair,
+)
+from brdyn.plots.modes import plot_mode_errors, plot_spectra
+from brdyn.plots.phases import draw_matrix, draw_similarity, plot_gain_curve, plot_similarity, plot_stability
 
 __all__ = [
+    "draw_matrix",
     "draw_similarity",
+    "plot_basins",
     "plot_curves",
+    "plot_final_angles",
     "plot_gain_curve",
+    "plot_growth",
+    "plot_layers",
+    "plot_matrices",
+    "plot_mode_errors",
     "plot_panels",
+    "plot_projection",
+    "plot_repair",
     "plot_similarity",
+    "plot_spectra",
     "plot_stability",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from brdyn.plots.style import GROUP_COLOURS, GROUP_MARKERS, layer_ticks, new_figure, paper_style
+from matplotlib.lines import Line2D
+
+from brdyn.plots.style import GROUP_COLOURS, GROUP_MARKERS, INK, layer_ticks, new_figure, paper_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from brdyn.phases import Phases
 
 BAND = "#EEEEEE"
+STYLES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
 
 
 def plot_curves(
@@ -38,7 +41,13 @@ def plot_curves(
 def plot_panels(
     table: pd.DataFrame, panels: dict[str, list[str]], phases: Phases, *, title: str, log: bool = False
 ) -> Figure:
-    """Panels side by side; several statistics in a panel are told apart by their line style."""
+    """Panels side by side; several statistics in a panel are told apart by their line style.
+
+    Parameters
+    ----------
+    panels : dict of str to list of str
+        Heading of a panel to its statistics; where there are several it names the vertical axis too.
+    """
     with paper_style():
         figure = new_figure(0.6 + 4.2 * len(panels), 3.2)
         for axes, (heading, statistics) in zip(
@@ -46,6 +55,8 @@ def plot_panels(
         ):
             draw_curves(axes, table, statistics, phases)
             axes.set_title(heading or title)
+            if len(statistics) > 1:
+                axes.set_ylabel(heading)
             if log:
                 axes.set_yscale("log")
         if any(panels):
@@ -54,19 +65,19 @@ def plot_panels(
 
 
 def draw_curves(axes: Axes, table: pd.DataFrame, statistics: list[str], phases: Phases) -> None:
-    """Draw statistics into given axes; the first names the vertical axis."""
+    """Draw statistics into given axes. One alone names the vertical axis."""
     rows = table[table["statistic"].isin(statistics)]
     updates = rows["layer"].max() < phases.layers
     draw_bands(axes, phases, offset=int(updates))
     many = len(statistics) > 1
-    for statistic, style in zip(statistics, ("-", "--", ":"), strict=False):
+    for statistic, style in zip(statistics, STYLES, strict=False):
         for group, curve in rows[rows["statistic"] == statistic].groupby("group", sort=False):
             colour = GROUP_COLOURS.get(str(group), "#444444")
             ordered = curve.sort_values("layer")
             axes.fill_between(
                 ordered["layer"], ordered["low"], ordered["high"], color=colour, alpha=0.25, linewidth=0
             )
-            label = curve["unit"].iloc[0] if many else str(group)
+            label = str(group) if not many or style == "-" else None
             marker = GROUP_MARKERS.get(str(group), "o")
             axes.plot(
                 ordered["layer"],
@@ -79,10 +90,18 @@ def draw_curves(axes: Axes, table: pd.DataFrame, statistics: list[str], phases: 
             )
     first, last = int(rows["layer"].min()), int(rows["layer"].max())
     axes.set_xlabel("update (0 is made by block 1)" if updates else "layer (0 is the embedding)")
-    axes.set_ylabel(rows["unit"].iloc[0].split(" of the")[0] if many else rows["unit"].iloc[0])
+    axes.set_ylabel(rows["unit"].iloc[0])
     axes.set_xlim(first - 0.5, last + 0.5)
     axes.set_xticks([tick for tick in (0, *layer_ticks(phases.layers)) if first <= tick <= last])
-    axes.legend(frameon=False, fontsize=7)
+    handles = axes.get_legend_handles_labels()[0]
+    if many:
+        units = rows.drop_duplicates("statistic").set_index("statistic")["unit"]
+        handles = handles if rows["group"].nunique() > 1 else []
+        handles = handles + [
+            Line2D([], [], linestyle=style, color=INK, label=units[statistic].split(" (")[0])
+            for statistic, style in zip(statistics, STYLES, strict=False)
+        ]
+    axes.legend(handles=handles, frameon=False, fontsize=7)
 
 
 def draw_bands(axes: Axes, phases: Phases, offset: int = 0) -> None:

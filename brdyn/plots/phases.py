@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,13 +40,17 @@ def plot_similarity(matrix: np.ndarray, phases: Phases, *, kind: str, title: str
 
 def draw_similarity(axes: Axes, matrix: np.ndarray, phases: Phases) -> AxesImage:
     """Draw the heatmap into given axes and return the image, for panels of several models."""
+    return draw_matrix(axes, matrix, phases, vmin=min(0.0, float(matrix.min())), vmax=1)
+
+
+def draw_matrix(axes: Axes, matrix: np.ndarray, phases: Phases, **scale: Any) -> AxesImage:
+    """Draw numbers for pairs of layers with the phases framed; `scale` is that of matplotlib's `imshow`."""
     from matplotlib.patches import Rectangle
 
     layers = len(matrix)
     edge = layers + 0.5
-    low = min(0.0, float(matrix.min()))
     image = axes.imshow(
-        matrix, cmap="viridis", vmin=low, vmax=1, extent=(0.5, edge, edge, 0.5), interpolation="nearest"
+        matrix, **{"cmap": "viridis", **scale}, extent=(0.5, edge, edge, 0.5), interpolation="nearest"
     )
     for first, last in phases.intervals:
         side = last - first + 1

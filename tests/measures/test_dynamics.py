@@ -262,7 +262,7 @@ def test_one_pass_with_phases_found_in_it(tiny, noise_folder):
     assert found.groups("speed") == ["cls", "registers", "patches"]
     assert len(found.curve("convergence", "cls")) == 5
     assert found.curve("convergence", "registers")[-1] == pytest.approx(1)
-    given = token_dynamics(tiny, images, segment(np.eye(4), k=3), curves=("speed",), workers=0)
+    given = token_dynamics(tiny, images, segment(np.eye(4), k=3), measures=("speed",), workers=0)
     assert given.phases.k == 3
     np.testing.assert_allclose(given.curve("speed", "cls"), found.curve("speed", "cls"), rtol=1e-5)
     assert given.groups("norm") == []

@@ -1,0 +1,21 @@
+"""Interventions on a model's depth: context managers that are always undone, and the two studies built on them."""
+
+from brdyn.interventions.contexts import delete, perturb, reorder, replace, shuffle, swap
+from brdyn.interventions.repair import Repair, perturbation_repair
+from brdyn.interventions.surgery import Surgery, layer_surgery
+from brdyn.interventions.within_across import WithinAcross, within_against_across
+
+__all__ = [
+    "Repair",
+    "Surgery",
+    "WithinAcross",
+    "delete",
+    "layer_surgery",
+    "perturb",
+    "perturbation_repair",
+    "reorder",
+    "replace",
+    "shuffle",
+    "swap",
+    "within_against_across",
+]

@@ -1,0 +1,204 @@
+"""Context managers that change a model's depth for a while: perturb, swap, delete, shuffle, replace.
+
+The model is as before afterwards, also when something inside fails. They can be nested, and combined with
+:func:`brdyn.trajectory.capture` and everything built on it. Layers are numbered from 1 to L; state 0 is the embedding.
+
+>>> with brdyn.interventions.swap(model, 3, 5):
+...     changed = brdyn.capture(model, batch)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from brdyn.errors import UsageError
+from brdyn.interventions.noise import relative_noise
+from brdyn.models import TokenLayout, VisionTransformer
+
+
+class _Step(nn.Module):
+    """One application of a block: a module of its own even where a block is applied twice."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.block(state)
+
+
+@contextmanager
+def reorder(model: VisionTransformer, order: Sequence[int]) -> Iterator[VisionTransformer]:
+    """Apply the blocks in another order, some of them perhaps twice or not at all.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+    order : sequence of int
+        The layer whose block is applied at each step.
+
+    Raises
+    ------
+    UsageError
+        If a layer is not from 1 to L, or there is none.
+    """
+    if not len(order):
+        raise UsageError(f"no layer of {model.info.name!r} would be left; keep at least one")
+    for layer in order:
+        check_layer(model, layer)
+    blocks = model.blocks
+    model.blocks = nn.ModuleList([_Step(blocks[layer - 1]) for layer in order])
+    try:
+        yield model
+    finally:
+        model.blocks = blocks
+
+
+@contextmanager
+def swap(model: VisionTransformer, first: int, second: int) -> Iterator[VisionTransformer]:
+    """Exchange two layers."""
+    with reorder(model, swapped(model.depth, check_layer(model, first), check_layer(model, second))):
+        yield model
+
+
+@contextmanager
+def delete(model: VisionTransformer, *layers: int) -> Iterator[VisionTransformer]:
+    """Leave layers out: their input goes to the next layer."""
+    gone = {check_layer(model, layer) for layer in layers}
+    with reorder(model, [layer for layer in range(1, model.depth + 1) if layer not in gone]):
+        yield model
+
+
+@contextmanager
+def replace(model: VisionTransformer, layer: int, by: int) -> Iterator[VisionTransformer]:
+    """Apply another layer's block in the place of a layer's."""
+    with reorder(model, replaced(model.depth, check_layer(model, layer), check_layer(model, by))):
+        yield model
+
+
+@contextmanager
+def shuffle(model: VisionTransformer, layers: Sequence[int], seed: int = 0) -> Iterator[VisionTransformer]:
+    """Apply some layers in a random order, never the true one; the others stay where they are.
+
+    Layers of one phase are shuffled within it, any others across phases.
+
+    Raises
+    ------
+    UsageError
+        If a layer is unknown or named twice, or there are fewer than two.
+    """
+    with reorder(model, shuffled(model.depth, [check_layer(model, layer) for layer in layers], seed)):
+        yield model
+
+
+@contextmanager
+def perturb(
+    model: VisionTransformer, layer: int, eps: float, tokens: str = "all", seed: int = 0
+) -> Iterator[VisionTransformer]:
+    """Add Gaussian noise to the state a_l before it goes on: to each token, a vector of norm `eps |a_l|`.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+    layer : int
+        From 0 (the embedding) to L (the state before the final norm).
+    eps : float
+        Norm of the noise over the norm of the token.
+    tokens : str
+        A token group, several joined by `+`, or `all`.
+    seed : int
+        Images get noise of their own, in the order in which they go through the model.
+
+    Raises
+    ------
+    UsageError
+        If there is no such state or token group, or eps is negative.
+    """
+    if layer != 0:
+        check_layer(model, layer)
+    parts = token_slices(model.tokens, tokens)
+    check_eps([eps])
+    seen = 0
+
+    def disturbed(state: Tensor) -> Tensor:
+        nonlocal seen
+        positions = torch.arange(seen, seen + len(state))
+        seen += len(state)
+        noise = relative_noise(state, positions, layer, seed)
+        changed = state.clone()
+        for part in parts:
+            changed[:, part] += eps * noise[:, part]
+        return changed
+
+    def before_first(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (disturbed(inputs[0]), *inputs[1:])
+
+    def after(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return disturbed(output)
+
+    handle = (
+        model.blocks[0].register_forward_pre_hook(before_first)
+        if layer == 0
+        else model.blocks[layer - 1].register_forward_hook(after)
+    )
+    try:
+        yield model
+    finally:
+        handle.remove()
+
+
+def swapped(depth: int, first: int, second: int) -> list[int]:
+    """The layers 1..L with two of them exchanged."""
+    order = list(range(1, depth + 1))
+    order[first - 1], order[second - 1] = second, first
+    return order
+
+
+def replaced(depth: int, layer: int, by: int) -> list[int]:
+    """The layers 1..L with one of them replaced by another."""
+    order = list(range(1, depth + 1))
+    order[layer - 1] = by
+    return order
+
+
+def shuffled(depth: int, layers: Sequence[int], seed: int) -> list[int]:
+    """The layers 1..L with some of them in a random order that is not the true one."""
+    places = sorted(set(layers))
+    if len(places) < 2 or len(places) < len(layers):
+        raise UsageError(f"layers {list(layers)} cannot be shuffled; name at least two, each once")
+    rng = np.random.default_rng(seed)
+    drawn = places
+    while drawn == places:
+        drawn = [int(layer) for layer in rng.permutation(places)]
+    order = list(range(1, depth + 1))
+    for place, layer in zip(places, drawn, strict=True):
+        order[place - 1] = layer
+    return order
+
+
+def check_layer(model: VisionTransformer, layer: int) -> int:
+    """The layer, if the model has it."""
+    if not 1 <= layer <= model.depth:
+        raise UsageError(f"layer {layer} is not from 1 to {model.depth}, the layers of {model.info.name!r}")
+    return layer
+
+
+def check_eps(eps: Sequence[float]) -> None:
+    """Refuse a size of the noise that is negative or not finite, or none at all."""
+    bad = [value for value in eps if not 0 <= value < float("inf")]
+    if bad or not len(eps):
+        raise UsageError(
+            f"eps {bad[0] if bad else 'is empty'}: the relative size of the noise is a number from 0 up"
+        )
+
+
+def token_slices(layout: TokenLayout, tokens: str) -> list[slice]:
+    """Slices of the token axis for `cls`, `cls+registers`, `all`, …"""
+    names = list(layout.groups) if tokens == "all" else [name.strip() for name in tokens.split("+")]
+    return [layout[name] for name in names]

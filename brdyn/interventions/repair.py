@@ -1,0 +1,290 @@
+"""Perturbation repair: does a network forget noise that is added at some depth? Method notes, section 6.
+
+Noise of norm `eps |a_l|` is added to the tokens of a state, and the angle to the clean state is followed to the last
+layer. Runs begin at the perturbed layer and share the clean pass: all L + 1 start layers of one eps cost about half of
+L + 1 forward passes.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from brdyn.data import ImageSet
+from brdyn.errors import BrdynError, UsageError
+from brdyn.interventions.contexts import check_eps, token_slices
+from brdyn.interventions.noise import relative_noise
+from brdyn.measures.engine import metric_device
+from brdyn.measures.kinematics import TINY
+from brdyn.measures.moments import RunningMoments
+from brdyn.models import VisionTransformer
+from brdyn.runtime import Processes, fitting_images, is_out_of_memory
+from brdyn.trajectory import Trajectory, trajectories
+
+EPS = (0.02, 0.2)
+STATISTICS = ("mean", "low", "high", "sd", "n_images")
+
+
+class Run(NamedTuple):
+    """One perturbed run: the state it starts from, the size of the noise, and the tokens that get it."""
+
+    start: int
+    eps: float
+    target: str
+
+
+@dataclass(frozen=True)
+class Repair:
+    """How angles to the clean states grow or shrink.
+
+    Attributes
+    ----------
+    angles : DataFrame
+        One row per `start` (perturbed state, 0..L), `eps`, `target` (perturbed tokens), `group` (observed tokens),
+        `perturbed` (whether the group is among the perturbed tokens) and `layer` (start..L): mean angle to the clean
+        state in radians, its 95 % interval over images, `sd`, `n_images`.
+    growth : DataFrame
+        One row per start below L, eps, target and perturbed group: the finite-time growth rate
+        `log(angle_L / angle_l) / (L - l)` per layer, mean over images with interval; and `half_repair`, the number
+        of layers after which the mean angle has fallen to half (NaN: it never does).
+    """
+
+    angles: pd.DataFrame
+    growth: pd.DataFrame
+
+    def final(self, target: str, group: str, eps: float) -> np.ndarray:
+        """Mean angle at layer L for every start layer, in radians."""
+        rows = self.angles.query("target == @target and group == @group and eps == @eps")
+        return rows[rows["layer"] == self.angles["layer"].max()].sort_values("start")["mean"].to_numpy()
+
+
+class PerturbationSweep:
+    """Runs a batch's perturbed states on and sums what becomes of the angles.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+    eps : sequence of float
+    targets : sequence of str
+        Token groups, several joined by `+`, or `all`.
+    starts : sequence of int
+        States 0..L.
+    seed : int
+    together : int, optional
+        Runs that go through the blocks in one batch; as many as fit in memory when not given.
+    """
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        eps: Sequence[float],
+        targets: Sequence[str],
+        starts: Sequence[int],
+        seed: int = 0,
+        together: int | None = None,
+    ) -> None:
+        self.model, self.seed, self.together = model, seed, together
+        self.slices = {target: token_slices(model.tokens, target) for target in targets}
+        self.shape = (len(starts), len(eps), len(targets))
+        self.runs = [Run(*run) for run in product(starts, eps, targets)]
+        groups = len(model.tokens.groups)
+        device = metric_device(model)
+        self.angles = RunningMoments((len(self.runs), model.depth + 1, groups)).to(device)
+        self.growth = RunningMoments((len(self.runs), groups)).to(device)
+
+    def update(self, trajectory: Trajectory) -> None:
+        """Add the images of a clean trajectory."""
+        angles = self.follow(trajectory)
+        self.angles.update(angles)
+        starts = torch.tensor([run.start for run in self.runs], device=angles.device)
+        begin = angles.gather(2, starts[None, :, None, None].expand(*angles.shape[:2], 1, angles.shape[3]))[
+            :, :, 0
+        ]
+        left = (self.model.depth - starts)[None, :, None]
+        defined = (begin > 0) & (left > 0)
+        rate = (angles[:, :, -1] / begin.clamp_min(TINY)).clamp_min(TINY).log() / left.clamp_min(1)
+        self.growth.update(rate.where(defined, torch.nan))
+
+    @torch.no_grad()
+    def follow(self, trajectory: Trajectory) -> Tensor:
+        """Mean angle of each token group in every run, `(B, runs, L + 1, groups)`; NaN before a run begins."""
+        images = len(trajectory)
+        together = self.together or max(1, fitting_images(self.model) // images)
+        shape = (images, len(self.runs), self.model.depth + 1, len(self.model.tokens.groups))
+        angles = torch.full(shape, torch.nan, device=trajectory.states[0].device)
+        waiting = list(range(len(self.runs)))
+        while waiting:
+            chunk = waiting[:together]
+            try:
+                self._follow(trajectory, chunk, angles)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if together == 1:
+                    raise BrdynError(
+                        f"out of memory on {self.model.device} while following perturbations; "
+                        "use a smaller --batch-size"
+                    ) from None
+                self.together = together = together // 2
+                gc.collect()
+                continue
+            waiting = waiting[together:]
+        return angles
+
+    def _follow(self, trajectory: Trajectory, chunk: Sequence[int], angles: Tensor) -> None:
+        """Follow some runs, ordered by start; each joins the others at its layer."""
+        images = len(trajectory)
+        state = trajectory.states[0][:0]
+        active: list[int] = []
+        for layer in range(self.runs[chunk[0]].start, self.model.depth + 1):
+            if active:
+                state = self.model.blocks[layer - 1](state)
+            clean = trajectory.states[layer]
+            joining = [index for index in chunk if self.runs[index].start == layer]
+            if joining:
+                state = torch.cat([state, *self._perturbed(clean, trajectory.positions, layer, joining)])
+                active += joining
+            if active:
+                found = angles_to(state.unflatten(0, (len(active), images)), clean)
+                for group, part in enumerate(self.model.tokens.groups.values()):
+                    angles[:, active, layer, group] = found[..., part].mean(-1).T
+
+    def _perturbed(self, clean: Tensor, positions: Tensor, layer: int, runs: Sequence[int]) -> list[Tensor]:
+        """The state with the noise of each run; runs of one layer share the noise but for its size and place."""
+        noise = relative_noise(clean, positions, layer, self.seed)
+        states = []
+        for index in runs:
+            state = clean.clone()
+            for part in self.slices[self.runs[index].target]:
+                state[:, part] += self.runs[index].eps * noise[:, part]
+            states.append(state)
+        return states
+
+    def result(self) -> Repair:
+        """What was summed, over all processes."""
+        return Repair(self._angle_table(), self._growth_table())
+
+    def _angle_table(self) -> pd.DataFrame:
+        found = self.angles.arrays()
+        rows = [
+            {
+                **run._asdict(),
+                "group": group,
+                "perturbed": part in self.slices[run.target],
+                "layer": layer,
+                **{name: found[name][index, layer, place] for name in STATISTICS},
+            }
+            for index, run in enumerate(self.runs)
+            for place, (group, part) in enumerate(self.model.tokens.groups.items())
+            for layer in range(run.start, self.model.depth + 1)
+        ]
+        return pd.DataFrame(rows)
+
+    def _growth_table(self) -> pd.DataFrame:
+        rates, angles = self.growth.arrays(), self.angles.arrays()["mean"]
+        rows = [
+            {
+                **run._asdict(),
+                "group": group,
+                **{name: rates[name][index, place] for name in STATISTICS},
+                "half_repair": half_repair(angles[index, run.start :, place]),
+            }
+            for index, run in enumerate(self.runs)
+            for place, (group, part) in enumerate(self.model.tokens.groups.items())
+            if part in self.slices[run.target] and run.start < self.model.depth and run.eps > 0
+        ]
+        columns = [*Run._fields, "group", *STATISTICS, "half_repair"]
+        return pd.DataFrame(rows, columns=columns)
+
+
+def perturbation_repair(
+    model: VisionTransformer,
+    images: ImageSet,
+    *,
+    eps: Sequence[float] = EPS,
+    targets: Sequence[str] | None = None,
+    starts: Sequence[int] | None = None,
+    seed: int = 0,
+    observe: Callable[[Trajectory], None] | None = None,
+    **options: Any,
+) -> Repair:
+    """Add noise at every layer and follow the angle to the clean states.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+    images : ImageSet
+    eps : sequence of float
+        Norms of the noise over that of the token.
+    targets : sequence of str, optional
+        Which tokens get the noise, one after another: token groups, several joined by `+`, or `all`. By default each
+        group alone, then all.
+    starts : sequence of int, optional
+        Which states get the noise, 0 (embedding) to L; by default every one.
+    seed : int
+    observe : callable, optional
+        Called with every clean trajectory, for what else is to be measured in the same pass.
+    **options
+        Of :func:`brdyn.trajectory.trajectories`.
+
+    Returns
+    -------
+    Repair
+
+    Raises
+    ------
+    UsageError
+        If there is no such state or token group, or a size is negative.
+    """
+    groups = list(model.tokens.groups)
+    targets = list(dict.fromkeys(targets or ([*groups, "all"] if len(groups) > 1 else groups)))
+    starts = sorted(set(range(model.depth + 1) if starts is None else starts))
+    check_eps(eps)
+    outside = [start for start in starts if not 0 <= start <= model.depth]
+    if outside or not starts:
+        raise UsageError(
+            f"layer {outside[0] if outside else 'list'} is not from 0 (the embedding) to {model.depth}, "
+            f"the states of {model.info.name!r}"
+        )
+    sweep = PerturbationSweep(model, sorted(set(eps)), targets, starts, seed)
+    processes = options.get("processes") or Processes(model.device)
+    for trajectory in trajectories(model, images, **options):
+        sweep.update(trajectory)
+        if observe is not None:
+            observe(trajectory)
+        del trajectory  # before the next batch is captured
+    images.report = processes.gather(images.report)
+    images.require_some()
+    return sweep.result()
+
+
+def angles_to(states: Tensor, clean: Tensor) -> Tensor:
+    """Angles between the tokens of `(..., B, N, D)` and `(B, N, D)`, in radians.
+
+    From the chord between p, scaled to the length of c, and c: its error is that of a unit in the last place of the
+    states, where the arc cosine of float32 knows nothing below 5e-4.
+    """
+    size = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
+    clean_size = torch.linalg.vector_norm(clean, dim=-1, dtype=torch.float32)
+    chord = states.float() * (clean_size[..., None] / size.clamp_min(TINY)) - clean.float()
+    half = torch.linalg.vector_norm(chord, dim=-1) / (2 * clean_size).clamp_min(TINY)
+    return 2 * half.clamp(max=1).asin()
+
+
+def half_repair(curve: np.ndarray) -> float:
+    """Layers after which a curve first falls to half of its first value, interpolated; NaN where it never does."""
+    target = curve[0] / 2
+    below = np.flatnonzero(curve <= target)
+    if not curve[0] > 0 or not len(below):
+        return float("nan")
+    after = int(below[0])
+    before = curve[after - 1]
+    return after - 1 + float((before - target) / (before - curve[after]))

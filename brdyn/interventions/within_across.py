@@ -1,0 +1,144 @@
+"""Is exchanging layers of one phase less harmful than exchanging layers of two? With permutation tests.
+
+Neighbouring layers are both in one phase more often and more alike whatever the phases, so a plain comparison says
+little. The null hypotheses here keep phases contiguous, or compare pairs at equal distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from math import comb
+
+import numpy as np
+
+EXHAUSTIVE_UP_TO = 20_000
+
+
+@dataclass(frozen=True)
+class WithinAcross:
+    """Mean over pairs of layers within a phase against pairs across phases.
+
+    Attributes
+    ----------
+    within, across : float
+        Mean over the pairs.
+    p_contiguous : float
+        Share of all placements of as many boundaries with at least as large an excess of across over within.
+    p_shuffled : float
+        The same over random assignments of layers to phases of the same sizes, which need not be contiguous: easy to
+        pass, as distance alone does it.
+    matched_excess : float or None
+        Across minus within among pairs at equal distance, averaged over the distances that have both; None where
+        there is no such distance.
+    p_matched : float or None
+        Share of the contiguous placements with at least as large a matched excess.
+    placements : int
+        How many contiguous placements were compared.
+    exact : bool
+        Whether those were all there are.
+    """
+
+    within: float
+    across: float
+    p_contiguous: float
+    p_shuffled: float
+    matched_excess: float | None
+    p_matched: float | None
+    placements: int
+    exact: bool
+
+
+def within_against_across(
+    matrix: np.ndarray, boundaries: Sequence[int], seed: int = 0, permutations: int = 10_000
+) -> WithinAcross | None:
+    """Compare the entries of a symmetric matrix within and across phases, one-sided.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (L, L)
+        Harm done by exchanging two layers; the diagonal is not used.
+    boundaries : sequence of int
+        Last layer of every phase but the last.
+    seed, permutations
+        Of what is sampled: contiguous placements beyond 20 000, and all shuffles.
+
+    Returns
+    -------
+    WithinAcross or None
+        None where there is one phase alone, or no phase with two layers.
+    """
+    layers = len(matrix)
+    first, second = np.triu_indices(layers, 1)
+    values = np.asarray(matrix, dtype=np.float64)[first, second]
+    rng = np.random.default_rng(seed)
+    own = _phase_of(np.array([boundaries], dtype=int), layers)
+    same = own[:, first] == own[:, second]
+    if not len(boundaries) or not same.any():
+        return None
+    exact = comb(layers - 1, len(boundaries)) <= EXHAUSTIVE_UP_TO
+    if exact:
+        places = np.array(list(combinations(range(1, layers), len(boundaries))))
+    else:
+        drawn = rng.random((permutations, layers - 1)).argsort(1)[:, : len(boundaries)] + 1
+        places = np.concatenate([[list(boundaries)], np.sort(drawn, axis=1)])
+    contiguous = _phase_of(places, layers)
+    contiguous = contiguous[:, first] == contiguous[:, second]
+    contiguous = contiguous[contiguous.any(1)]
+    shuffled = np.concatenate([own, rng.permuted(np.repeat(own, permutations, axis=0), axis=1)])
+    shuffled = shuffled[:, first] == shuffled[:, second]
+    distance = second - first
+    excess, matched = _excess(values, same)[0], _matched_excess(values, same, distance)[0]
+    others = _matched_excess(values, contiguous, distance)
+    defined = np.isfinite(matched)
+    return WithinAcross(
+        within=float(values[same[0]].mean()),
+        across=float(values[~same[0]].mean()),
+        p_contiguous=_share(_excess(values, contiguous), excess),
+        p_shuffled=_share(_excess(values, shuffled), excess),
+        matched_excess=float(matched) if defined else None,
+        p_matched=_share(others[np.isfinite(others)], matched) if defined else None,
+        placements=len(contiguous),
+        exact=exact,
+    )
+
+
+def _phase_of(boundaries: np.ndarray, layers: int) -> np.ndarray:
+    """Phase of every layer for placements `(n, k - 1)`, `(n, L)`."""
+    return (np.arange(1, layers + 1)[None, :, None] > boundaries[:, None, :]).sum(-1)
+
+
+def _excess(values: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Mean across minus mean within, for each row of `same`."""
+    count = same.sum(1)
+    within = (same @ values) / count
+    return (values.sum() - same @ values) / np.maximum(len(values) - count, 1) - within
+
+
+def _matched_excess(values: np.ndarray, same: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """As :func:`_excess` within each distance, weighted by the effective number of comparisons; NaN without any."""
+    total, weights = np.zeros(len(same)), np.zeros(len(same))
+    for apart in np.unique(distance):
+        here = distance == apart
+        inside = same[:, here].sum(1)
+        outside = here.sum() - inside
+        sums = same[:, here] @ values[here]
+        weight = inside * outside / here.sum()
+        difference = (values[here].sum() - sums) / np.maximum(outside, 1) - sums / np.maximum(inside, 1)
+        total += weight * difference
+        weights += weight
+    with np.errstate(invalid="ignore"):
+        return total / weights
+
+
+def _share(others: np.ndarray, found: float) -> float:
+    return float(np.mean(others >= found - 1e-12))
+
+
+def straddling_windows(boundaries: Sequence[int], layers: int, size: int) -> list[tuple[int, ...]]:
+    """Runs of `size` consecutive layers that cross a phase boundary."""
+    edges = [0, *boundaries, layers]
+    whole = [set(range(start + 1, end + 1)) for start, end in pairwise(edges)]
+    windows = (tuple(range(start, start + size)) for start in range(1, layers - size + 2))
+    return [window for window in windows if not any(phase.issuperset(window) for phase in whole)]

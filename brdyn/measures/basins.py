@@ -1,0 +1,306 @@
+"""Angular basins: do the images of a class end up in one region of the sphere? Method notes, section 6.
+
+The direction of an image in a token group is that of the group's mean token. Directions of a bounded sample of the
+images are kept, so that every pair can be compared at every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics.utilities import dim_zero_cat
+
+from brdyn.errors import UsageError
+from brdyn.measures.bootstrap import poisson_weights
+from brdyn.measures.per_image import CONFIDENCE_Z
+from brdyn.measures.sampling import SamplingMetric, random_keys, rows_in
+from brdyn.models import TokenLayout
+from brdyn.trajectory import Trajectory
+
+NEIGHBOURS = 10
+STILL = 1e-4  # radians: directions nearer than this at a layer are one direction, up to rounding
+
+UNITS = {
+    "within_class_angle": "angle within a class (radians)",
+    "between_class_angle": "angle between classes (radians)",
+    "basin_ratio": "within / between angle",
+    "knn_purity": "neighbours of the same class (share)",
+}
+
+
+@dataclass(frozen=True)
+class Basins:
+    """Class-conditional spread of directions.
+
+    Attributes
+    ----------
+    table : DataFrame
+        Rows like those of the other measures: `within_class_angle`, `between_class_angle`, `basin_ratio`,
+        `knn_purity` by token group and layer 0..L. `low` and `high` are a 95 % bootstrap interval over images
+        (normal approximation for the purity); `sd` is the spread of the images' own values. Where all
+        directions coincide, as those of cls do in the embedding, there is neither ratio nor purity (NaN).
+    projection : DataFrame
+        One row per image and layer: `position`, `label`, `layer`, `x`, `y`, the directions of one token group on
+        the first two principal components of its directions at layer L.
+    explained : tuple of float
+        Share of the variance at layer L along each of the two.
+    projected_group : str
+    neighbours : int
+        Number of nearest neighbours of the purity.
+    chance : float
+        Purity expected of directions that know nothing of the class.
+    n_images, n_classes : int
+        Of the sample.
+    """
+
+    table: pd.DataFrame
+    projection: pd.DataFrame
+    explained: tuple[float, float]
+    projected_group: str
+    neighbours: int
+    chance: float
+    n_images: int
+    n_classes: int
+
+    def summary(self) -> dict[str, Any]:
+        """What is not in the tables, ready for JSON."""
+        return {
+            "neighbours": self.neighbours,
+            "chance_purity": self.chance,
+            "n_images": self.n_images,
+            "n_classes": self.n_classes,
+            "projected_group": self.projected_group,
+            "explained_variance": list(self.explained),
+        }
+
+
+class AngularBasins(SamplingMetric):
+    """Keeps the directions of up to `max_images` labelled images of up to `max_classes` classes.
+
+    Classes, and images within a class, are drawn at random by `seed`; every class has as many places.
+
+    Parameters
+    ----------
+    layout : TokenLayout
+    depth, width : int
+        L and D.
+    max_images, max_classes : int
+    replicates, seed : int
+        Of the bootstrap; the seed also draws the sample.
+    """
+
+    directions: list[Tensor] | Tensor
+    labels: list[Tensor] | Tensor
+    positions: list[Tensor] | Tensor
+
+    def __init__(
+        self,
+        layout: TokenLayout,
+        depth: int,
+        width: int,
+        *,
+        max_images: int = 1000,
+        max_classes: int = 50,
+        replicates: int = 200,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.layout, self.depth, self.width = layout, depth, width
+        self.max_images, self.max_classes = max_images, max_classes
+        self.replicates, self.seed = replicates, seed
+        for name in ("directions", "labels", "positions"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def no_rows(self) -> Mapping[str, Tensor]:
+        """Of each list."""
+        nothing = torch.zeros(0, dtype=torch.long)
+        directions = torch.zeros(0, self.depth + 1, len(self.layout.groups), self.width)
+        return {"directions": directions, "labels": nothing, "positions": nothing}
+
+    def update(self, trajectory: Trajectory) -> None:
+        """Add the images of a trajectory, those that have labels."""
+        if trajectory.labels is None:
+            return
+        means = torch.stack([trajectory.mean(group) for group in self.layout.groups], dim=2)
+        assert isinstance(self.directions, list)
+        assert isinstance(self.labels, list)
+        assert isinstance(self.positions, list)
+        self.directions.append(functional.normalize(means.transpose(0, 1), dim=-1))  # (B, L + 1, G, D)
+        self.labels.append(trajectory.labels.to(means.device))
+        self.positions.append(trajectory.positions.to(means.device))
+        if rows_in(self.labels) > 2 * self.max_images:
+            directions, labels, positions = self.sample()
+            self.directions, self.labels, self.positions = [directions], [labels], [positions]
+
+    def sample(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Directions `(n, L + 1, G, D)`, labels and positions of the images kept, ordered by position."""
+        if not rows_in(self.labels):
+            raise UsageError(
+                "angular basins need images with labels, and these have none; give a parquet file or hub data set with "
+                "a label column, or leave basins out"
+            )
+        directions, labels, positions = map(dim_zero_cat, (self.directions, self.labels, self.positions))
+        keep = choose(
+            labels.cpu().numpy(), positions.cpu().numpy(), self.max_images, self.max_classes, self.seed
+        )
+        chosen = torch.from_numpy(keep).to(labels.device)
+        return directions[chosen], labels[chosen], positions[chosen]
+
+    def compute(self) -> dict[str, Tensor]:
+        """The sample: `directions` `(n, L + 1, G, D)`, `labels` and `positions`."""
+        return dict(zip(("directions", "labels", "positions"), self.sample(), strict=True))
+
+    def result(self) -> Basins:
+        """Compare every pair of images of the sample.
+
+        Raises
+        ------
+        UsageError
+            If the images have no labels, or fewer than two classes have two images.
+        """
+        directions, labels, positions = self.compute().values()
+        labels, positions = labels.reshape(-1), positions.reshape(-1)  # torchmetrics makes a scalar of one
+        classes, members, counts = labels.unique(return_inverse=True, return_counts=True)
+        many = counts[members] > 1
+        directions, labels, positions = directions[many], labels[many], positions[many]
+        if int((counts > 1).sum()) < 2:
+            raise UsageError(
+                f"angular basins need at least two classes with two images each, and among the {len(many)} images in "
+                f"{len(classes)} classes there are {int((counts > 1).sum())}; give more images per class, or leave "
+                "basins out"
+            )
+        same = labels[:, None] == labels[None]
+        weights = poisson_weights(positions.cpu().tolist(), self.replicates, self.seed).T
+        neighbours = min(NEIGHBOURS, int(counts[counts > 1].min()) - 1)
+        rows = [
+            row
+            for index, group in enumerate(self.layout.groups)
+            for layer in range(directions.shape[1])
+            for row in _rows(directions[:, layer, index], same, weights, neighbours, group, layer)
+        ]
+        group = next(iter(self.layout.groups))
+        projection, explained = _project(directions[:, :, 0], labels, positions)
+        return Basins(
+            table=pd.DataFrame(rows).sort_values(
+                ["statistic", "group", "layer"], ignore_index=True, key=_order
+            ),
+            projection=projection,
+            explained=explained,
+            projected_group=group,
+            neighbours=neighbours,
+            chance=float((same.sum(1) - 1).double().mean() / (len(labels) - 1)),
+            n_images=len(labels),
+            n_classes=int((counts > 1).sum()),
+        )
+
+
+def choose(
+    labels: np.ndarray, positions: np.ndarray, max_images: int, max_classes: int, seed: int
+) -> np.ndarray:
+    """Indices of a sample with equal places for each class, in order of position.
+
+    Choosing among what earlier choices kept gives the choice among all: batches may come in any order.
+    """
+    classes = np.unique(labels)
+    kept = classes[random_keys(classes, seed + 1).argsort(kind="stable")[:max_classes]]
+    places = max(1, max_images // len(kept))
+    keys = random_keys(positions, seed)
+    members = (np.flatnonzero(labels == label) for label in kept)
+    chosen = np.concatenate([index[keys[index].argsort(kind="stable")[:places]] for index in members])
+    return chosen[positions[chosen].argsort(kind="stable")]
+
+
+def angles_between(directions: Tensor) -> Tensor:
+    """Angles between unit vectors `(n, D)`, `(n, n)`, float64, by the chord: good to 1e-7 for small ones."""
+    exact = functional.normalize(directions.double(), dim=-1)
+    half_chord = ((1 - exact @ exact.T) / 2).clamp(0, 1).sqrt()
+    return 2 * half_chord.asin()
+
+
+def _rows(
+    directions: Tensor, same: Tensor, weights: Tensor, neighbours: int, group: str, layer: int
+) -> list[Mapping[str, Any]]:
+    directions, same = directions.cpu(), same.cpu()
+    angles = angles_between(directions)
+    others = (~torch.eye(len(same), dtype=torch.bool)).double()
+    pairs = {"within_class_angle": same.double() * others, "between_class_angle": (~same).double()}
+    own = {name: (angles * pair).sum(1) / pair.sum(1) for name, pair in pairs.items()}
+    drawn = {
+        name: ((weights @ (angles * pair)) * weights).sum(1) / ((weights @ pair) * weights).sum(1)
+        for name, pair in pairs.items()
+    }
+    moves = bool(angles.max() > STILL)
+    total = {name: float((angles * pair).sum() / pair.sum()) for name, pair in pairs.items()}
+    values: dict[str, tuple[float, Tensor, Tensor]] = {
+        name: (total[name], own[name], drawn[name]) for name in pairs
+    }
+    within, between = pairs
+    nothing = torch.full_like(own[within], torch.nan)
+    values["basin_ratio"] = (
+        (total[within] / total[between], own[within] / own[between], drawn[within] / drawn[between])
+        if moves
+        else (np.nan, nothing, nothing)
+    )
+    rows = []
+    for name, (mean, each, draws) in values.items():
+        low, high = np.nanpercentile(draws, [2.5, 97.5]) if np.isfinite(mean) else (np.nan, np.nan)
+        rows.append(_row(name, group, layer, mean, low, high, float(each.std()), len(same)))
+    nearest = angles.masked_fill(others == 0, torch.inf).topk(neighbours, largest=False).indices
+    purity = same.gather(1, nearest).double().mean(1) if moves else nothing
+    mean, spread = float(purity.mean()), float(purity.std())
+    half = CONFIDENCE_Z * spread / len(same) ** 0.5
+    rows.append(_row("knn_purity", group, layer, mean, mean - half, mean + half, spread, len(same)))
+    return rows
+
+
+def _row(
+    statistic: str, group: str, layer: int, mean: float, low: float, high: float, sd: float, n_images: int
+) -> Mapping[str, Any]:
+    return {
+        "statistic": statistic,
+        "unit": UNITS[statistic],
+        "group": group,
+        "layer": layer,
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "sd": sd,
+        "n_images": n_images,
+    }
+
+
+def _order(column: pd.Series) -> pd.Series:
+    """Statistics and groups in the order of their first appearance."""
+    return column if column.name == "layer" else pd.Series(pd.factorize(column)[0], index=column.index)
+
+
+def _project(
+    directions: Tensor, labels: Tensor, positions: Tensor
+) -> tuple[pd.DataFrame, tuple[float, float]]:
+    """Directions `(n, L + 1, D)` on the first two principal components of those at layer L."""
+    last = directions[:, -1].double().cpu().numpy()
+    centre = last.mean(0)
+    _, sizes, axes = np.linalg.svd(last - centre, full_matrices=False)
+    axes = np.resize(axes, (2, axes.shape[1])) if len(axes) < 2 else axes[:2]
+    places = (directions.double().cpu().numpy() - centre) @ axes.T
+    images, layers = places.shape[:2]
+    share = np.zeros(2)
+    share[: len(sizes[:2])] = sizes[:2] ** 2 / max((sizes**2).sum(), np.finfo(float).tiny)
+    frame = pd.DataFrame(
+        {
+            "position": np.repeat(positions.cpu().numpy(), layers),
+            "label": np.repeat(labels.cpu().numpy(), layers),
+            "layer": np.tile(np.arange(layers), images),
+            "x": places[..., 0].ravel(),
+            "y": places[..., 1].ravel(),
+        }
+    )
+    return frame, (float(share[0]), float(share[1]))

@@ -1,0 +1,340 @@
+"""Dynamic mode decomposition: is a phase one linear operator, applied again and again?
+
+Aswani and Jabari, arXiv 2605.07556. For the phase of layers s + 1 to e, which the state a_s enters, the operator K
+minimises the sum over its layers of `|a_{l+1} - K a_l|^2` (ridge) over all tokens of a group. `K^p a_s` is compared
+with a_{s+p} on images that K was not fitted on, beside the best linear map from a_s to a_{s+p} (the endpoint map) and
+a_s itself (the identity). Fitting needs only sums of outer products, D x D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
+
+from brdyn.errors import UsageError
+from brdyn.measures.kinematics import TINY, cosine
+from brdyn.measures.per_image import CONFIDENCE_Z
+from brdyn.measures.sampling import SamplingMetric, random_keys, random_tokens, rows_in
+from brdyn.models import TokenLayout
+from brdyn.runtime import available_memory
+from brdyn.trajectory import Trajectory
+
+RIDGE = 1e-3
+HELD_OUT = 5  # every fifth image
+MEMORY_SHARE = 0.25
+PREDICTORS = ("operator", "endpoint", "identity")
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Modes:
+    """One linear operator for each phase and token group.
+
+    Attributes
+    ----------
+    errors : DataFrame
+        One row per phase (from 1), group, `steps` ahead, predictor (`operator`, `endpoint`, `identity`) and measure:
+        `relative_error`, the norm of the error over that of the state, or `cosine`, averaged over tokens. Mean over
+        held-out images with its 95 % interval, `sd`, `n_images`.
+    spectrum : DataFrame
+        Eigenvalues of each operator, largest modulus first: `phase`, `group`, `index`, `real`, `imaginary`, `modulus`.
+    operators : dict of (int, str) to ndarray
+        `(D, D)` by phase and group.
+    ridge : float
+        Over the mean eigenvalue of the second moment.
+    rank : int or None
+    n_fitted, n_held_out : int
+        Images.
+    """
+
+    errors: pd.DataFrame
+    spectrum: pd.DataFrame
+    operators: Mapping[tuple[int, str], np.ndarray]
+    ridge: float
+    rank: int | None
+    n_fitted: int
+    n_held_out: int
+
+    def summary(self) -> dict[str, Any]:
+        """What is not in the tables, ready for JSON."""
+        return {
+            "ridge": self.ridge,
+            "rank": self.rank,
+            "n_fitted": self.n_fitted,
+            "n_held_out": self.n_held_out,
+        }
+
+
+class DynamicModes(SamplingMetric):
+    """Streams the second moments between layers, and keeps some tokens of held-out images.
+
+    Parameters
+    ----------
+    layout : TokenLayout
+    depth, width : int
+        L and D.
+    boundaries : sequence of int, optional
+        Of the phases. Without them the moments of all pairs of layers are kept, (L + 1)(L + 2) / 2 instead of about
+        3 L, for phases found in the same pass.
+    tokens_per_image : int
+        Tokens of each group and image that are fitted, drawn by `seed`.
+    held_out_images, held_out_tokens : int
+        How many are kept for testing, at most. Every fifth image is held out.
+    seed : int
+
+    Raises
+    ------
+    UsageError
+        If the moments would take more than a quarter of the free memory.
+    """
+
+    fitted: Tensor
+    held_positions: list[Tensor] | Tensor
+
+    def __init__(
+        self,
+        layout: TokenLayout,
+        depth: int,
+        width: int,
+        boundaries: Sequence[int] | None = None,
+        *,
+        tokens_per_image: int = 64,
+        held_out_images: int = 128,
+        held_out_tokens: int = 16,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.layout, self.depth, self.width, self.seed = layout, depth, width, seed
+        self.tokens_per_image, self.held_out_tokens = tokens_per_image, held_out_tokens
+        self.held_out_images = held_out_images
+        self.pairs = {pair: slot for slot, pair in enumerate(needed_pairs(depth, boundaries))}
+        self.flush_at = 2 * width
+        size = len(self.pairs) * width**2 * 8 * len(layout.groups)
+        if size > MEMORY_SHARE * available_memory(torch.device(device)):
+            remedy = "give --phases" if boundaries is None else "take fewer measures"
+            raise UsageError(
+                f"the moments of dynamic mode decomposition would take {size / 2**30:.1f} GiB; {remedy}, "
+                "or leave modes out of --measures"
+            )
+        self.add_state("fitted", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("held_positions", [], dist_reduce_fx="cat")
+        for group in layout.groups:
+            moments = torch.zeros(len(self.pairs), width, width, dtype=torch.float64)
+            self.add_state(f"moments_{group}", moments, dist_reduce_fx="sum")
+            for part in ("pending", "held"):
+                self.add_state(f"{part}_{group}", [], dist_reduce_fx="cat")
+
+    def no_rows(self) -> Mapping[str, Tensor]:
+        """Of each list."""
+        nothing = {"held_positions": torch.zeros(0, dtype=torch.long)}
+        for group, size in self.layout.sizes().items():
+            nothing[f"pending_{group}"] = torch.zeros(0, self.depth + 1, self.width)
+            tokens = min(size, self.held_out_tokens)
+            nothing[f"held_{group}"] = torch.zeros(0, tokens, self.depth + 1, self.width)
+        return nothing
+
+    def update(self, trajectory: Trajectory) -> None:
+        """Add the images of a trajectory."""
+        held = trajectory.positions % HELD_OUT == HELD_OUT - 1
+        self.fitted += int((~held).sum())
+        assert isinstance(self.held_positions, list)
+        for group in self.layout.groups:
+            fit = self._tokens(trajectory, group, ~held, self.tokens_per_image).flatten(0, 1)
+            pending = getattr(self, f"pending_{group}")
+            pending.append(fit)
+            if rows_in(pending) >= self.flush_at:
+                self._add(group, dim_zero_cat(pending))
+                setattr(self, f"pending_{group}", [])
+            getattr(self, f"held_{group}").append(self._tokens(trajectory, group, held, self.held_out_tokens))
+        self.held_positions.append(trajectory.positions[held].to(self.fitted.device))
+        if rows_in(self.held_positions) > 2 * self.held_out_images:
+            for name, kept in self._held().items():
+                setattr(self, name, [kept])
+
+    def _tokens(self, trajectory: Trajectory, group: str, images: Tensor, count: int) -> Tensor:
+        """Some tokens of some images in every state, `(images, tokens, L + 1, D)`, float32."""
+        part = self.layout[group]
+        positions = trajectory.positions[images].cpu()
+        tokens = part.start + random_tokens(positions, part.stop - part.start, count, self.seed)
+        device = trajectory.states[0].device
+        rows = images.nonzero().to(device)
+        index = torch.from_numpy(tokens).to(device)
+        chosen = torch.stack([state[rows, index] for state in trajectory.states], dim=2)
+        return chosen.float().to(self.fitted.device)
+
+    def _add(self, group: str, rows: Tensor) -> None:
+        """Add the outer products of rows `(n, L + 1, D)`."""
+        moments = getattr(self, f"moments_{group}")
+        for layer in range(self.depth + 1):
+            others = [other for other in range(layer, self.depth + 1) if (layer, other) in self.pairs]
+            if others:
+                products = rows[:, layer].T @ rows[:, others].flatten(1)
+                slots = [self.pairs[layer, other] for other in others]
+                products = products.view(self.width, len(others), self.width).transpose(0, 1)
+                for slot, product in zip(slots, products, strict=True):
+                    moments[slot] += product
+
+    def _held(self) -> dict[str, Tensor]:
+        """Held-out tokens and positions of the images kept, by the name of the state."""
+        positions = dim_zero_cat(self.held_positions)
+        order = random_keys(positions.cpu(), self.seed).argsort(kind="stable")[: self.held_out_images]
+        chosen = torch.from_numpy(np.sort(order)).to(positions.device)
+        states = {"held_positions": positions[chosen]}
+        for group in self.layout.groups:
+            states[f"held_{group}"] = dim_zero_cat(getattr(self, f"held_{group}"))[chosen]
+        return states
+
+    def compute(self) -> dict[str, Tensor]:
+        """Moments `(pairs, D, D)` and held-out tokens `(images, tokens, L + 1, D)`, by group."""
+        if not int(self.fitted) or not rows_in(self.held_positions):
+            raise UsageError(
+                f"dynamic mode decomposition holds every fifth image out and got {int(self.fitted)} to fit; "
+                f"use at least {HELD_OUT} images, or leave modes out"
+            )
+        found = self._held()
+        for group in self.layout.groups:
+            pending = getattr(self, f"pending_{group}")
+            if rows_in(pending):
+                self._add(group, dim_zero_cat(pending))
+                setattr(self, f"pending_{group}", [])
+            found[f"moments_{group}"] = getattr(self, f"moments_{group}")
+        return found
+
+    def within(self, boundaries: Sequence[int], ridge: float = RIDGE, rank: int | None = None) -> Modes:
+        """Fit and test the operator of every phase.
+
+        Parameters
+        ----------
+        boundaries : sequence of int
+            Last layer of every phase but the last.
+        ridge : float
+            Added to the second moment, over its mean eigenvalue.
+        rank : int, optional
+            Use only so many principal directions of the second moment.
+
+        Raises
+        ------
+        UsageError
+            If there are fewer than five images, or ridge or rank make no sense.
+        """
+        check_fit(ridge, rank, self.width)
+        found = self.compute()
+        rows: list[dict[str, Any]] = []
+        spectra, operators = [], {}
+        for phase, (start, end) in enumerate(pairwise([0, *boundaries, self.depth]), 1):
+            for group in self.layout.groups:
+                moments, held = found[f"moments_{group}"], found[f"held_{group}"].double()
+                operator, endpoints = self._fit(moments, start, end, ridge, rank)
+                operators[phase, group] = operator.cpu().numpy()
+                spectra.append(_spectrum(operator, phase, group))
+                ahead = identity = held[:, :, start]
+                for steps, endpoint in enumerate(endpoints, 1):
+                    ahead = ahead @ operator.T
+                    guesses = (ahead, identity @ endpoint.T, identity)
+                    for predictor, guess in zip(PREDICTORS, guesses, strict=True):
+                        place = {"phase": phase, "group": group, "steps": steps, "predictor": predictor}
+                        rows += [place | row for row in _compare(guess, held[:, :, start + steps])]
+        n_held = len(found[f"held_{next(iter(self.layout.groups))}"])
+        return Modes(
+            pd.DataFrame(rows), pd.concat(spectra, ignore_index=True), operators, ridge, rank,
+            int(self.fitted), n_held,
+        )  # fmt: skip
+
+    def _fit(
+        self, moments: Tensor, start: int, end: int, ridge: float, rank: int | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The operator of a phase, and its endpoint maps 1, 2, … steps ahead."""
+
+        def moment(first: int, second: int) -> Tensor:
+            return moments[self.pairs[first, second]]
+
+        layers = range(start, end)
+        operator = least_squares(
+            sum((moment(layer, layer) for layer in layers), torch.zeros_like(moments[0])),
+            [sum((moment(layer, layer + 1) for layer in layers), torch.zeros_like(moments[0]))],
+            ridge,
+            rank,
+        )[0]
+        targets = [moment(start, other) for other in range(start + 1, end + 1)]
+        return operator, least_squares(moment(start, start), targets, ridge, rank)
+
+
+def needed_pairs(depth: int, boundaries: Sequence[int] | None) -> Iterator[tuple[int, int]]:
+    """Pairs of states whose moments the operators and endpoint maps of these phases need, or of any phases."""
+    if boundaries is None:
+        yield from ((layer, layer) for layer in range(depth))
+        yield from combinations(range(depth + 1), 2)
+        return
+    chosen = {(layer, other) for layer in range(depth) for other in (layer, layer + 1)}
+    for start, end in pairwise([0, *boundaries, depth]):
+        chosen |= {(start, other) for other in range(start, end + 1)}
+    yield from sorted(chosen)
+
+
+def check_fit(ridge: float, rank: int | None, width: int) -> None:
+    """Refuse a negative ridge, or a rank that is not from 1 to the width."""
+    if not ridge >= 0:
+        raise UsageError(f"ridge {ridge} is negative; use 0 or more, for instance {RIDGE:g}")
+    if rank is not None and not 1 <= rank <= width:
+        raise UsageError(f"rank {rank} is not from 1 to the model's width, {width}")
+
+
+def least_squares(second: Tensor, cross: Sequence[Tensor], ridge: float, rank: int | None) -> list[Tensor]:
+    """The maps M that minimise `|y - M x|^2 + ridge * mean eigenvalue * |M|^2` from moments, float64.
+
+    Parameters
+    ----------
+    second : Tensor, shape (D, D)
+        Sum of `x x^T`.
+    cross : sequence of Tensor, shape (D, D)
+        Sum of `x y^T`, for each y.
+    ridge : float
+    rank : int, optional
+        Restrict x to so many leading eigenvectors of `second` (as DMD's truncated singular value decomposition does).
+    """
+    values, vectors = torch.linalg.eigh(second)
+    values, vectors = values.flip(0), vectors.flip(1)
+    kept = values > ROUNDING * values[0].clamp_min(TINY)
+    kept &= torch.arange(len(values), device=values.device) < (rank or len(values))
+    values, vectors = values[kept], vectors[:, kept]
+    penalty = ridge * second.diagonal().mean()
+    inverse = (vectors / (values + penalty)) @ vectors.T
+    return [(inverse @ target).T for target in cross]
+
+
+def _spectrum(operator: Tensor, phase: int, group: str) -> pd.DataFrame:
+    values = torch.linalg.eigvals(operator).cpu().numpy()
+    values = values[np.argsort(-np.abs(values), kind="stable")]
+    return pd.DataFrame(
+        {
+            "phase": phase,
+            "group": group,
+            "index": np.arange(len(values)),
+            "real": values.real,
+            "imaginary": values.imag,
+            "modulus": np.abs(values),
+        }
+    )
+
+
+def _compare(guess: Tensor, truth: Tensor) -> Iterator[dict[str, Any]]:
+    """Mean over images `(n, T, D)` of relative error and cosine."""
+    error = (guess - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1).clamp_min(TINY)
+    measures = {"relative_error": error, "cosine": cosine(guess.float(), truth.float()).mean(1).double()}
+    for name, values in measures.items():
+        count = len(values)
+        mean, spread = float(values.mean()), float(values.std()) if count > 1 else 0.0
+        half = CONFIDENCE_Z * spread / count**0.5
+        yield {
+            "measure": name, "mean": mean, "low": mean - half, "high": mean + half, "sd": spread, "n_images": count,
+        }  # fmt: skip

@@ -1,0 +1,221 @@
+"""Perturbation repair, and surgery on depth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.lines import Line2D
+
+from brdyn.plots.dynamics import STYLES, draw_bands
+from brdyn.plots.phases import draw_matrix
+from brdyn.plots.style import (
+    ACCENT,
+    GROUP_COLOURS,
+    GROUP_MARKERS,
+    INK,
+    QUIET,
+    layer_ticks,
+    new_figure,
+    paper_style,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from brdyn.interventions.repair import Repair
+    from brdyn.interventions.surgery import Surgery
+    from brdyn.phases import Phases
+
+EPS_SHOWN = 3
+
+
+def plot_final_angles(repair: Repair, phases: Phases, *, title: str) -> Figure:
+    """What is left of the noise at the last layer, by the layer it was added at: a panel for each target."""
+    last = repair.angles["layer"].max()
+    rows = repair.angles[(repair.angles["layer"] == last) & (repair.angles["mean"] > 0)]
+    return _by_start(rows, phases, "angle at the last layer (radians)", title, log=True)
+
+
+def plot_growth(repair: Repair, phases: Phases, *, title: str) -> Figure:
+    """Finite-time growth rate of the perturbed groups, by the layer the noise was added at."""
+    figure = _by_start(repair.growth, phases, "growth rate (per layer)", title, log=False)
+    for axes in figure.axes:
+        axes.axhline(0, color=QUIET, linewidth=0.8, linestyle=":")
+    return figure
+
+
+def _by_start(rows: pd.DataFrame, phases: Phases, label: str, title: str, *, log: bool) -> Figure:
+    targets = list(dict.fromkeys(rows["target"]))
+    sizes = sorted(rows["eps"].unique(), reverse=True)[:EPS_SHOWN]
+    with paper_style():
+        figure = new_figure(0.6 + 3.7 * max(1, len(targets)), 3.2)
+        panels = figure.subplots(1, max(1, len(targets)), squeeze=False, sharey=True)[0]
+        for axes, target in zip(panels, targets, strict=False):
+            draw_bands(axes, phases)
+            chosen = rows[rows["target"] == target]
+            for eps, style in zip(sizes, STYLES, strict=False):
+                for group, curve in chosen[chosen["eps"] == eps].groupby("group", sort=False):
+                    ordered = curve.sort_values("start")
+                    colour = GROUP_COLOURS.get(str(group), QUIET)
+                    axes.fill_between(
+                        ordered["start"],
+                        ordered["low"],
+                        ordered["high"],
+                        color=colour,
+                        alpha=0.25,
+                        linewidth=0,
+                    )
+                    marker = GROUP_MARKERS.get(str(group), "o")
+                    axes.plot(
+                        ordered["start"], ordered["mean"], style, color=colour, marker=marker, markersize=3.5
+                    )
+            axes.set_title(f"noise on {target}")
+            axes.set_xlabel("noise added at layer (0: embedding)")
+            axes.set_xticks([0, *layer_ticks(phases.layers)])
+            axes.set_xlim(-0.5, phases.layers + 0.5)
+            if log:
+                axes.set_yscale("log")
+        panels[0].set_ylabel(label)
+        handles = [
+            Line2D([], [], color=GROUP_COLOURS.get(group, QUIET), marker=GROUP_MARKERS.get(group, "o"), markersize=3.5,
+                   label=group)
+            for group in dict.fromkeys(rows["group"])
+        ]  # fmt: skip
+        handles += [
+            Line2D([], [], color=INK, linestyle=style, label=f"eps {eps:g}")
+            for eps, style in zip(sizes, STYLES, strict=False)
+        ]
+        panels[-1].legend(
+            handles=handles, frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)
+        )
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Figure:
+    """Angle to the clean state through depth, a curve for every start: rows are groups, columns what got the noise."""
+    rows = repair.angles[(repair.angles["eps"] == eps) & (repair.angles["mean"] > 0)]
+    targets, groups = list(dict.fromkeys(rows["target"])), list(dict.fromkeys(rows["group"]))
+    colours = mpl.colormaps["viridis"]
+    scale = mpl.colors.Normalize(0, phases.layers)
+    with paper_style():
+        figure = new_figure(0.9 + 3.3 * len(targets), 0.6 + 2.3 * len(groups))
+        panels = figure.subplots(len(groups), len(targets), squeeze=False, sharex=True, sharey="row")
+        for line, group in enumerate(groups):
+            for column, target in enumerate(targets):
+                axes = panels[line, column]
+                draw_bands(axes, phases)
+                chosen = rows[(rows["target"] == target) & (rows["group"] == group)]
+                for start, curve in chosen.groupby("start"):
+                    axes.plot(
+                        curve["layer"],
+                        curve["mean"],
+                        color=colours(scale(float(start))),
+                        marker=".",
+                        markersize=3,
+                    )
+                axes.set_yscale("log")
+                axes.set_xticks([0, *layer_ticks(phases.layers)])
+                if line == 0:
+                    axes.set_title(f"noise on {target}")
+                if line == len(groups) - 1:
+                    axes.set_xlabel("layer (0 is the embedding)")
+            panels[line, 0].set_ylabel(f"angle of {group} (radians)")
+        mappable = mpl.cm.ScalarMappable(scale, colours)
+        figure.colorbar(mappable, ax=panels.ravel().tolist(), label="noise added at layer", shrink=0.8)
+        figure.suptitle(f"{title}, eps {eps:g}", fontsize=10)
+        return figure
+
+
+def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
+    """Harm of swaps or replacements for all pairs of layers, a panel for each readout, phases framed.
+
+    Where the model has a classification head a further panel shows accuracy, or agreement without labels.
+    """
+    shown = [(readout, "relative_error") for readout in surgery.readouts]
+    if surgery.intact_accuracy is not None:
+        shown.append(("head", "accuracy"))
+    elif len(surgery.rows(kind, "head", "agreement")):
+        shown.append(("head", "agreement"))
+    with paper_style():
+        figure = new_figure(4.3 * len(shown), 3.9)
+        for axes, (readout, measure) in zip(
+            figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True
+        ):
+            matrix = surgery.matrix(kind, readout, measure)
+            good = measure != "relative_error"
+            scale = {
+                "cmap": "viridis" if good else "viridis_r",
+                "vmin": 0,
+                "vmax": 1 if good else np.nanmax(matrix),
+            }
+            image = draw_matrix(axes, matrix, surgery.phases, **scale)
+            label = measure.replace("_", " ")
+            figure.colorbar(image, ax=axes, label=label, shrink=0.85)
+            axes.set_title(readout if not good else "classification head")
+            if kind == "replace":
+                axes.set(xlabel="replaced by layer", ylabel="layer")
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def plot_layers(surgery: Surgery, *, title: str) -> Figure:
+    """Harm of deleting each layer, and of shuffling phases against windows of their size across a boundary."""
+    kinds = set(surgery.table["kind"])
+    headings = [name for name in ("delete", "shuffle") if any(kind.startswith(name) for kind in kinds)]
+    with paper_style():
+        figure = new_figure(0.6 + 4.4 * max(1, len(headings)), 3.2)
+        for axes, heading in zip(
+            figure.subplots(1, max(1, len(headings)), squeeze=False)[0], headings, strict=False
+        ):
+            (_draw_deletions if heading == "delete" else _draw_shuffles)(axes, surgery)
+            axes.set_ylabel("relative error at the end")
+            axes.set_ylim(bottom=0)
+            axes.legend(frameon=False, fontsize=7)
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def _draw_deletions(axes: Axes, surgery: Surgery) -> None:
+    draw_bands(axes, surgery.phases)
+    for readout in surgery.readouts:
+        rows = surgery.rows("delete", readout)
+        layers = [layers[0] for layers in rows["layers"]]
+        colour = GROUP_COLOURS[readout]
+        axes.fill_between(layers, rows["low"], rows["high"], color=colour, alpha=0.25, linewidth=0)
+        axes.plot(
+            layers, rows["mean"], color=colour, marker=GROUP_MARKERS[readout], markersize=3.5, label=readout
+        )
+    axes.set_title("one layer deleted")
+    axes.set_xlabel("deleted layer")
+    axes.set_xticks(layer_ticks(surgery.layers))
+    axes.set_xlim(0.5, surgery.layers + 0.5)
+
+
+def _draw_shuffles(axes: Axes, surgery: Surgery) -> None:
+    shuffles = surgery.table[surgery.table["kind"].str.startswith("shuffle")]
+    phases = sorted(shuffles["phase"].unique())
+    for shift, readout in zip((-0.12, 0.12), surgery.readouts, strict=False):
+        for kind, fill, offset in (("shuffle_within", True, -0.05), ("shuffle_across", False, 0.05)):
+            rows = surgery.rows(kind, readout)
+            places = np.array([phases.index(phase) for phase in rows["phase"]]) + shift + offset
+            colour = GROUP_COLOURS[readout]
+            label = f"{readout}, {'within the phase' if fill else 'as many layers across a boundary'}"
+            axes.scatter(
+                places, rows["mean"], s=16, marker=GROUP_MARKERS[readout], edgecolors=colour, label=label,
+                facecolors=colour if fill else "none", linewidths=0.9, alpha=0.8,
+            )  # fmt: skip
+            for phase, mean in rows.groupby("phase")["mean"].mean().items():
+                middle = phases.index(phase) + shift + offset
+                axes.plot(
+                    [middle - 0.05, middle + 0.05], [mean, mean], color=INK if fill else ACCENT, linewidth=1.5
+                )
+    intervals = surgery.phases.intervals
+    axes.set_xticks(range(len(phases)), [f"{intervals[p - 1][0]}–{intervals[p - 1][1]}" for p in phases])
+    axes.set_xlim(-0.5, max(len(phases), 1) - 0.5)
+    axes.set_title("layers shuffled")
+    axes.set_xlabel("phase (layers)")

@@ -1,0 +1,81 @@
+"""Dynamic mode decomposition: errors ahead over depth, and the spectra of the operators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from brdyn.plots.dynamics import draw_bands
+from brdyn.plots.style import ACCENT, CURVE, GROUP_COLOURS, QUIET, layer_ticks, new_figure, paper_style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from brdyn.measures.modes import Modes
+    from brdyn.phases import Phases
+
+LOOKS = {
+    "identity": {"color": QUIET, "linestyle": ":", "marker": "s", "label": "identity"},
+    "endpoint": {"color": CURVE, "linestyle": "--", "marker": "^", "label": "endpoint map"},
+    "operator": {"color": ACCENT, "linestyle": "-", "marker": "o", "label": "one operator"},
+}
+
+
+def plot_mode_errors(modes: Modes, phases: Phases, *, title: str) -> Figure:
+    """Relative error at every layer of the prediction from the state that enters its phase, by token group."""
+    rows = modes.errors[modes.errors["measure"] == "relative_error"]
+    groups = list(dict.fromkeys(rows["group"]))
+    starts = [first - 1 for first, _ in phases.intervals]
+    with paper_style():
+        figure = new_figure(0.6 + 4.2 * len(groups), 3.2)
+        for axes, group in zip(
+            figure.subplots(1, len(groups), squeeze=False, sharey=True)[0], groups, strict=True
+        ):
+            draw_bands(axes, phases)
+            for predictor, look in LOOKS.items():
+                for phase, start in enumerate(starts, 1):
+                    part = rows[
+                        (rows["group"] == group) & (rows["predictor"] == predictor) & (rows["phase"] == phase)
+                    ].sort_values("steps")
+                    layers = start + part["steps"]
+                    axes.fill_between(
+                        layers, part["low"], part["high"], color=look["color"], alpha=0.25, linewidth=0
+                    )
+                    label = look["label"] if phase == 1 else None
+                    axes.plot(layers, part["mean"], markersize=3.5, **{**look, "label": label})
+            axes.set_title(group)
+            axes.set_xlabel("layer, predicted from the start of its phase")
+            axes.set_xticks(layer_ticks(phases.layers))
+            axes.set_xlim(0.5, phases.layers + 0.5)
+        figure.axes[0].set_ylim(bottom=0)
+        figure.axes[0].set_ylabel("relative error on held-out images")
+        figure.axes[0].legend(frameon=False, fontsize=7)
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def plot_spectra(modes: Modes, phases: Phases, *, title: str) -> Figure:
+    """Eigenvalues of the operator of each phase in the complex plane, with the unit circle."""
+    turn = np.linspace(0, 2 * np.pi, 200)
+    with paper_style():
+        figure = new_figure(0.4 + 2.6 * phases.k, 3.4)
+        panels = figure.subplots(1, phases.k, squeeze=False)[0]
+        for phase, (axes, (first, last)) in enumerate(zip(panels, phases.intervals, strict=True), 1):
+            axes.plot(np.cos(turn), np.sin(turn), color=QUIET, linewidth=0.8)
+            own = modes.spectrum[modes.spectrum["phase"] == phase]
+            size = 1.1 * max(1.0, float(own["modulus"].max()))
+            for group, part in own.groupby("group", sort=False):
+                colour = GROUP_COLOURS.get(str(group), QUIET)
+                axes.scatter(
+                    part["real"], part["imaginary"], s=5, alpha=0.5, linewidths=0, color=colour, label=group
+                )
+            axes.set_title(f"layers {first}–{last}" if last > first else f"layer {first}")
+            axes.set_xlabel("real part")
+            axes.set_aspect("equal")
+            axes.set_xlim(-size, size)
+            axes.set_ylim(-size, size)
+        panels[0].set_ylabel("imaginary part")
+        panels[0].legend(frameon=False, fontsize=7, markerscale=2)
+        figure.suptitle(title, fontsize=10)
+        return figure

@@ -1,0 +1,181 @@
+"""Surgery on depth: equal to full passes of the changed model, complete, and harmless where nothing changes."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from brdyn.data import Batch
+from brdyn.errors import UsageError
+from brdyn.interventions import delete, reorder, replace, swap
+from brdyn.interventions.surgery import Operation, Surgery, SurgeryRun, layer_surgery, operations, run_order
+from brdyn.models import Preprocessing, timm_family
+from brdyn.models.request import ModelRequest
+from brdyn.phases import segment
+from brdyn.trajectory import capture
+from tests.conftest import scramble
+from tests.interventions.stub import StubViT
+
+
+def batch(count=6, size=32, labels=None):
+    pictures = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return Batch(pictures, torch.arange(count), labels)
+
+
+def phases_of(*sizes):
+    own = np.repeat(np.arange(len(sizes)), sizes)
+    return segment((own[:, None] == own[None]).astype(float), k=len(sizes))
+
+
+def surgery(model, inputs, kinds, phases, **options):
+    run = SurgeryRun(model, list(operations(kinds, model.depth, phases.boundaries, **options)))
+    run.update(capture(model, inputs))
+    return Surgery(run.table(), None, model.depth, phases)
+
+
+def test_equal_to_full_passes(tiny):
+    inputs, phases = batch(), phases_of(2, 2)
+    found = surgery(tiny, inputs, ("swap", "delete", "replace"), phases)
+    contexts = {"swap": swap, "delete": delete, "replace": replace}
+    clean = tiny(inputs.images)
+    for _, row in found.table.query("measure == 'relative_error'").iterrows():
+        with contexts[row["kind"]](tiny, *row["layers"]):
+            changed = tiny(inputs.images)
+        part = tiny.tokens[row["readout"]]
+        first, second = clean[:, part].mean(1).double(), changed[:, part].mean(1).double()
+        error = (second - first).norm(dim=1) / first.norm(dim=1)
+        assert row["mean"] == pytest.approx(error.mean().item(), rel=1e-4)
+        assert row["sd"] == pytest.approx(error.std().item(), rel=1e-2, abs=1e-5)
+        angle = found.table.query(
+            "measure == 'angle' and kind == @row['kind'] and readout == @row['readout']"
+        )
+        angle = angle[angle["layers"] == row["layers"]]["mean"].item()
+        cosine = (first * second).sum(1) / first.norm(dim=1) / second.norm(dim=1)
+        assert angle == pytest.approx(cosine.acos().mean().item(), rel=1e-3)
+
+
+def test_matrices_are_complete(tiny):
+    found = surgery(tiny, batch(), ("swap", "replace"), phases_of(2, 2))
+    swaps, replacements = found.matrix("swap", "cls"), found.matrix("replace", "cls")
+    np.testing.assert_array_equal(swaps, swaps.T)
+    assert (np.diag(swaps) == 0).all()
+    assert (swaps[~np.eye(4, dtype=bool)] > 0).all()
+    assert not np.allclose(replacements, replacements.T)
+    row = found.rows("replace", "cls")
+    assert replacements[1, 3] == row[row["layers"] == (2, 4)]["mean"].item()
+
+
+def test_runs_begin_where_the_order_differs(tiny):
+    """The blocks before the first change are never run again."""
+    clean, calls = capture(tiny, batch()), []
+    for number, block in enumerate(tiny.blocks, 1):
+        block.register_forward_hook(lambda *_, number=number: calls.append(number))
+    run_order(tiny, clean, (1, 2, 4, 3))
+    assert calls == [4, 3]
+    calls.clear()
+    assert torch.equal(run_order(tiny, clean, (1, 2, 3)), clean.states[3])
+    assert torch.equal(run_order(tiny, clean, (1, 2, 3, 4)), clean.states[4])
+    assert calls == []
+
+
+def test_operations_are_all_there_and_different():
+    chosen = list(operations(("swap", "delete", "replace", "shuffle"), 12, (2, 6, 9, 11), draws=5))
+    counts = {kind: sum(o.kind == kind for o in chosen) for kind in {o.kind for o in chosen}}
+    # Phases of 2, 4, 3, 2 and 1 layers: 1 + 5 + 5 + 1 orders within.
+    assert counts == {
+        "swap": 66,
+        "delete": 12,
+        "replace": 132,
+        "shuffle_within": 12,
+        "shuffle_across": 4 + 5 + 5 + 4,
+    }
+    assert len({(o.kind, o.phase, o.order) for o in chosen}) == len(chosen)
+    phases = [set(range(1, 3)), set(range(3, 7)), set(range(7, 10)), set(range(10, 12)), {12}]
+    for operation in chosen:
+        moved = {layer for step, layer in enumerate(operation.order, 1) if layer != step}
+        if operation.kind == "shuffle_within":
+            assert moved <= phases[operation.phase - 1]
+            assert moved
+        if operation.kind == "shuffle_across":
+            assert len(operation.layers) == len(phases[operation.phase - 1])
+            assert not any(phase.issuperset(operation.layers) for phase in phases)
+            assert moved <= set(operation.layers)
+
+
+def test_layers_that_commute_do_no_harm_and_others_do():
+    """Phase 1 scales (any order is the same), phase 2 shifts; a scale and a shift do not commute."""
+    functions = [lambda x: 2 * x, lambda x: 3 * x, lambda x: x + 1, lambda x: x + 2]
+    found = surgery(StubViT(functions), batch(size=4), ("swap", "shuffle", "delete"), phases_of(2, 2))
+    swaps = found.matrix("swap", "patches")
+    assert swaps[0, 1] == pytest.approx(0, abs=1e-6)
+    assert swaps[2, 3] == pytest.approx(0, abs=1e-6)
+    assert swaps[:2, 2:].min() > 0.1
+    assert found.rows("shuffle_within", "patches")["mean"].max() == pytest.approx(0, abs=1e-6)
+    assert found.rows("shuffle_across", "patches")["mean"].min() > 0.1
+    assert found.rows("delete", "cls")["mean"].min() > 0.05
+
+
+def test_accuracy_and_agreement():
+    """A head that reads the first coordinates of cls, against predictions made by hand."""
+    functions = [lambda x: 2 * x, lambda x: x.flip(-1), lambda x: x + torch.arange(12.0)]
+    model = StubViT(functions, classes=12)
+    labels = torch.tensor([11, 11, 3, 11, 0, 11])
+    inputs = batch(size=4, labels=labels)
+    run = SurgeryRun(model, list(operations(("swap",), 3, ())))
+    run.update(capture(model, inputs))
+    intact = model(inputs.images)[:, 0].argmax(-1)
+    assert run.intact.arrays()["mean"][0] == pytest.approx((intact == labels).double().mean().item())
+    table = run.table().query("readout == 'head'")
+    for pair in ((1, 2), (1, 3), (2, 3)):
+        with swap(model, *pair):
+            guess = model(inputs.images)[:, 0].argmax(-1)
+        rows = table[table["layers"] == pair].set_index("measure")["mean"]
+        assert rows["agreement"] == pytest.approx((guess == intact).double().mean().item())
+        assert rows["accuracy"] == pytest.approx((guess == labels).double().mean().item())
+    assert table["mean"].nunique() > 1
+
+
+def timm_model(architecture, classes):
+    """A small-input timm model with a head, every parameter random."""
+    backbone = timm.create_model(architecture, img_size=32, num_classes=classes)
+    scramble(backbone)
+    info = timm_family.backbone_info(ModelRequest(architecture), "timm", backbone, "test", "0" * 64, "none")
+    return timm_family.adapt(backbone, info, Preprocessing((32, 32))).requires_grad_(False)
+
+
+def test_timm_head():
+    """The head is timm's own, and labels beyond it are said."""
+    model, inputs = timm_model("deit_tiny_distilled_patch16_224", 7), batch()
+    assert model.classes == 7
+    torch.testing.assert_close(model.logits(model(inputs.images)), model.backbone(inputs.images))
+    run = SurgeryRun(
+        model, [Operation("delete", (3,), 0, tuple(layer for layer in range(1, 13) if layer != 3))]
+    )
+    run.update(capture(model, Batch(inputs.images, inputs.positions, torch.full((6,), 9))))
+    assert set(run.table().query("readout == 'head'")["measure"]) == {"agreement"}
+    assert run.foreign_labels == 9
+
+
+def test_a_text_projection_is_no_head():
+    projecting = timm_model("vit_base_patch32_clip_224", 512)
+    assert projecting.classes == 0
+    assert projecting.logits(torch.zeros(1, 2, 768)) is None
+    assert timm_model("vit_base_patch32_clip_224", 1000).classes == 1000
+
+
+def test_over_a_set_of_images(tiny, noise_folder):
+    from brdyn.data import load_images
+
+    images = load_images(noise_folder, tiny, n=9)
+    found = layer_surgery(tiny, images, phases_of(2, 2), kinds=("swap", "shuffle"), workers=0, batch_size=4)
+    assert set(found.tests) == {"cls", "patches"}
+    matrix = found.matrix("swap", "cls")
+    assert found.tests["cls"].within == pytest.approx((matrix[0, 1] + matrix[2, 3]) / 2)
+    assert found.notes == ("no accuracy: the model has no classification head",)
+    assert (found.table["n_images"] == 9).all()
+    with reorder(tiny, [1]), pytest.raises(UsageError, match="allow no swap"):
+        layer_surgery(tiny, images, phases_of(1, 1), kinds=("swap",), workers=0)
+    with pytest.raises(UsageError, match="'twist'"):
+        layer_surgery(tiny, images, phases_of(2, 2), kinds=("twist",))
+    with pytest.raises(UsageError, match="at least 1"):
+        layer_surgery(tiny, images, phases_of(2, 2), draws=0)

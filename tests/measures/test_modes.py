@@ -1,0 +1,154 @@
+"""Dynamic mode decomposition: a linear system comes back, PyDMD agrees, baselines are what they are called."""
+
+import numpy as np
+import pytest
+import torch
+
+from brdyn.errors import UsageError
+from brdyn.measures.modes import DynamicModes, least_squares, needed_pairs
+from brdyn.models import TokenLayout
+from brdyn.trajectory import Trajectory
+
+LAYOUT = TokenLayout.with_prefix((2, 3), {"cls": 1})
+WIDTH = 5
+
+
+def feed(states, boundaries=(), sizes=None, **options):
+    metric = DynamicModes(LAYOUT, len(states) - 1, states.shape[-1], boundaries, **options)
+    for part in torch.arange(states.shape[1]).split(sizes or states.shape[1]):
+        metric.update(Trajectory(states[:, part], LAYOUT, part))
+    return metric
+
+
+def error(found, phase, group, steps, predictor, measure="relative_error"):
+    rows = found.errors.query(
+        "phase == @phase and group == @group and steps == @steps and predictor == @predictor and measure == @measure"
+    )
+    assert len(rows) == 1
+    return rows["mean"].item()
+
+
+@pytest.fixture
+def linear():
+    """Two phases of three layers, each one linear operator; 40 images of 7 tokens."""
+    generator = torch.Generator().manual_seed(0)
+    operators = [
+        torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator))[0] * scale for scale in (0.9, 1.1)
+    ]
+    states = [torch.randn(40, 7, WIDTH, generator=generator)]
+    for operator in operators:
+        for _ in range(3):
+            states.append(states[-1] @ operator.T)
+    return torch.stack(states), operators
+
+
+def test_a_linear_system_comes_back(linear):
+    states, operators = linear
+    found = feed(states, (3,)).within((3,), ridge=0)
+    for phase, operator in enumerate(operators, 1):
+        for group in LAYOUT.groups:
+            np.testing.assert_allclose(found.operators[phase, group], operator, atol=1e-5)
+            spectrum = found.spectrum.query("phase == @phase and group == @group")
+            np.testing.assert_allclose(spectrum["modulus"], (0.9, 1.1)[phase - 1], rtol=1e-5)
+            for steps in (1, 2, 3):
+                assert error(found, phase, group, steps, "operator") < 1e-5
+                assert error(found, phase, group, steps, "endpoint") < 1e-5
+                truth, still = states[(phase - 1) * 3 + steps], states[(phase - 1) * 3]
+                held = (truth - still)[4::5, LAYOUT[group]].flatten(1).norm(dim=1) / truth[
+                    4::5, LAYOUT[group]
+                ].flatten(1).norm(dim=1)
+                assert error(found, phase, group, steps, "identity") == pytest.approx(
+                    held.mean().item(), rel=1e-5
+                )
+                assert error(found, phase, group, steps, "operator", "cosine") == pytest.approx(1, abs=1e-6)
+    assert (found.n_fitted, found.n_held_out) == (32, 8)
+
+
+def test_all_pairs_give_what_given_phases_give(linear):
+    states = linear[0] + 0.1 * torch.randn(linear[0].shape, generator=torch.Generator().manual_seed(1))
+    given = feed(states, (2, 5)).within((2, 5))
+    found = feed(states, None, sizes=7).within((2, 5))
+    np.testing.assert_allclose(found.errors["mean"], given.errors["mean"], rtol=1e-5)
+    np.testing.assert_allclose(found.spectrum["modulus"], given.spectrum["modulus"], rtol=1e-4, atol=1e-6)
+    assert len(list(needed_pairs(12, None))) == 12 + 78
+    assert len(list(needed_pairs(12, (6,)))) == 12 + 12 + 5 + 5
+
+
+@pytest.mark.parametrize("rank", [2, WIDTH])
+def test_pydmd_finds_the_same_operator(linear, rank):
+    pydmd = pytest.importorskip("pydmd")
+    states = linear[0] + 0.2 * torch.randn(linear[0].shape, generator=torch.Generator().manual_seed(2))
+    found = feed(states, (3,), tokens_per_image=6).within((3,), ridge=0, rank=rank)
+    fitted = torch.arange(40) % 5 != 4
+    part = LAYOUT["patches"]
+    before, after = (
+        torch.cat([states[layer, fitted, part].flatten(0, 1) for layer in layers]).double().numpy().T
+        for layers in ((0, 1, 2), (1, 2, 3))
+    )
+    reference = pydmd.DMD(svd_rank=rank).fit(before, after)
+    ours = found.spectrum.query("phase == 1 and group == 'patches'")["modulus"].to_numpy()
+    np.testing.assert_allclose(ours[:rank], np.sort(np.abs(reference.eigs))[::-1], rtol=1e-5)
+    np.testing.assert_allclose(ours[rank:], 0, atol=1e-9)
+    modes, values = reference.modes, reference.eigs
+    operator = (modes * values) @ np.linalg.pinv(modes)
+    if rank == WIDTH:
+        np.testing.assert_allclose(found.operators[1, "patches"], operator.real, atol=1e-5)
+
+
+def test_ridge_against_stacked_rows():
+    """Ridge regression as plain least squares with the penalty's rows stacked below the data."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 4)), rng.normal(size=(30, 4))
+    ridge = 0.3
+    penalty = ridge * np.trace(x.T @ x) / 4
+    stacked = np.linalg.lstsq(
+        np.concatenate([x, penalty**0.5 * np.eye(4)]), np.concatenate([y, np.zeros((4, 4))]), rcond=None
+    )[0].T
+    (found,) = least_squares(torch.from_numpy(x.T @ x), [torch.from_numpy(x.T @ y)], ridge, None)
+    np.testing.assert_allclose(found, stacked, atol=1e-10)
+
+
+def test_the_endpoint_map_is_the_best_linear_map():
+    """A phase whose second step undoes nonlinearly what the first did: one operator cannot, the endpoint map can."""
+    generator = torch.Generator().manual_seed(3)
+    start = torch.randn(60, 7, WIDTH, generator=generator)
+    states = torch.stack([start, start.abs(), 2 * start])
+    found = feed(states).within((), ridge=0)
+    assert error(found, 1, "patches", 2, "endpoint") < 1e-5
+    assert error(found, 1, "patches", 2, "operator") > 0.3
+    assert error(found, 1, "patches", 2, "identity") == pytest.approx(0.5, abs=1e-5)
+
+
+def test_held_out_images_are_not_fitted(linear):
+    """Held-out images follow another law: the operator must not know of it."""
+    states, operators = linear
+    states = states.clone()
+    states[1:, 4::5] = -states[0, 4::5]
+    found = feed(states, (3,)).within((3,), ridge=0)
+    np.testing.assert_allclose(found.operators[1, "cls"], operators[0], atol=1e-5)
+    assert error(found, 1, "cls", 1, "operator") > 0.5
+
+
+def test_samples_are_bounded_and_do_not_depend_on_batches():
+    generator = torch.Generator().manual_seed(4)
+    states = torch.randn(3, 500, 7, WIDTH, generator=generator)
+    limits = {"held_out_images": 10, "held_out_tokens": 2, "tokens_per_image": 3, "seed": 5}
+    whole, parts = feed(states, **limits), feed(states, sizes=13, **limits)
+    assert sum(map(len, parts.held_patches)) <= 20 + 13
+    assert sum(map(len, parts.pending_patches)) < parts.flush_at
+    np.testing.assert_allclose(whole.within(()).errors["mean"], parts.within(()).errors["mean"], rtol=1e-4)
+    assert whole.within(()).n_held_out == 10
+    assert parts.compute()["held_patches"].shape == (10, 2, 3, WIDTH)
+
+
+def test_what_cannot_be_fitted():
+    states = torch.randn(3, 4, 7, WIDTH)
+    with pytest.raises(UsageError, match="at least 5 images"):
+        feed(states).within(())
+    ten = feed(torch.randn(3, 10, 7, WIDTH))
+    with pytest.raises(UsageError, match="ridge"):
+        ten.within((), ridge=-1)
+    with pytest.raises(UsageError, match="rank 9"):
+        ten.within((), rank=9)
+    with pytest.raises(UsageError, match="GiB; give --phases"):
+        DynamicModes(LAYOUT, 40, 100_000)
