@@ -43,6 +43,7 @@ bench: .venv/.ready
 	$(BIN)/python -m analyses.bench_capture
 	$(BIN)/python -m analyses.bench_dynamics
 	$(BIN)/python -m analyses.tables
+	$(BIN)/python -m analyses.findings
 
 clean:
 	rm -rf .venv build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

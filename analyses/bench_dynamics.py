@@ -1,67 +1,117 @@
-"""What all measures of motion cost together, over the bare forward, with the ranks taken on every image.
+"""What all measures of motion cost together, and what perturbing every layer costs, over the bare forward.
 
-Bare and measured by turns within one run; read the ratio. The error that the fast ranks make is measured against
-a float64 SVD of the same updates.
+Two things are measured by turns within one run; read the ratios. Ranks are taken on every image, and phases are
+found in the same pass (so that the modes keep the moments of all pairs of layers). The error that the fast ranks make
+is measured against a float64 SVD of the same updates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from torchmetrics import Metric
 
 from analyses.bench_capture import timed
 from analyses.recording import parser, record
 from brdyn import load_images, load_model
 from brdyn.data import Batch
+from brdyn.interventions.repair import PerturbationSweep
+from brdyn.measures.basins import AngularBasins
 from brdyn.measures.dynamics import CURVES
 from brdyn.measures.engine import similarity_metric
-from brdyn.measures.estimation import EstimationError
+from brdyn.measures.modes import DynamicModes
 from brdyn.measures.update_field import ranks, singular_values
 from brdyn.models import VisionTransformer
-from brdyn.trajectory import capture
+from brdyn.trajectory import Trajectory, capture
+
+CLASSES = 10
 
 
-def cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -> dict[str, Any]:
+def ratio(
+    bare: Callable[[], None], measured: Callable[[], None], rounds: int, device: torch.device
+) -> dict[str, Any]:
+    """Median of the ratios of neighbouring timings with a bootstrap interval, and the median bare time."""
+    bare()
+    measured()
+    pairs = np.empty((rounds, 2))
+    for index in range(rounds):
+        for which in (0, 1) if index % 2 == 0 else (1, 0):
+            pairs[index, which] = timed((bare, measured)[which], device)
+    ratios = pairs[:, 1] / pairs[:, 0]
+    draws = ratios[np.random.default_rng(0).integers(0, rounds, (1000, rounds))]
+    return {
+        "bare_seconds": float(np.median(pairs[:, 0])),
+        "ratio": float(np.median(ratios)),
+        "ratio_interval_95": np.percentile(np.median(draws, axis=1), [2.5, 97.5]).tolist(),
+    }
+
+
+def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -> dict[str, Any]:
     """Ratio of capture with all measures to the bare forward, and each measure's own share of a forward."""
-    batch_size = len(images)
-    metrics = {name: kind(model.tokens, model.depth).to(model.device) for name, kind in CURVES.items()}
-    metrics["estimation"] = EstimationError(model.tokens, model.depth).to(model.device)
-    every = {**metrics, "similarity": similarity_metric("cosine", model).to(model.device)}
+    batch_size, shape = len(images), (model.tokens, model.depth, model.info.width)
+    labels = torch.arange(batch_size) % CLASSES
+    every: dict[str, Metric] = {
+        **{name: kind(model.tokens, model.depth) for name, kind in CURVES.items()},
+        "basins": AngularBasins(*shape),
+        "modes": DynamicModes(*shape, device=model.device),
+        "similarity": similarity_metric("cosine", model),
+    }
+    for metric in every.values():
+        metric.to(model.device)
     starts = count(0, batch_size)
 
     def bare() -> None:
         with torch.no_grad():
             model(images)
 
-    def measured() -> None:
+    def captured() -> Trajectory:
         start = next(starts)
-        trajectory = capture(model, Batch(images, torch.arange(start, start + batch_size), None))
+        return capture(model, Batch(images, torch.arange(start, start + batch_size), labels))
+
+    def measured() -> None:
+        trajectory = captured()
         for metric in every.values():
             metric.update(trajectory)
         trajectory.check_finite(model.info.name)
 
-    bare()
-    measured()
-    pairs = np.empty((rounds, 2))
-    for index in range(rounds):
-        for which in (0, 1) if index % 2 == 0 else (1, 0):
-            pairs[index, which] = timed((bare, measured)[which], model.device)
-    ratios = pairs[:, 1] / pairs[:, 0]
-    forward = float(np.median(pairs[:, 0]))
-    shares = {}
-    for name, metric in every.items():
-        trajectory = capture(model, Batch(images, torch.arange(batch_size), None))
-        shares[name] = timed(lambda m=metric, t=trajectory: m.update(t), model.device) / forward
-    draws = ratios[np.random.default_rng(0).integers(0, rounds, (1000, rounds))]
+    found = ratio(bare, measured, rounds, model.device)
+    shares: dict[str, list[float]] = {name: [] for name in every}
+    for _ in range(max(2, rounds // 4)):
+        trajectory = captured()
+        for name, metric in every.items():
+            spent = timed(lambda m=metric, t=trajectory: m.update(t), model.device)
+            shares[name].append(spent / found["bare_seconds"])
     return {
         "batch_size": batch_size,
+        "forward_seconds": found.pop("bare_seconds"),
+        **found,
+        "share_of_a_forward": {name: float(np.mean(values)) for name, values in shares.items()},
+    }
+
+
+def sweep_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -> dict[str, Any]:
+    """Ratio of perturbing every state of a batch, one eps, to L + 1 bare forwards; and with the clean pass."""
+    batch = Batch(images, torch.arange(len(images)), None)
+    clean = capture(model, batch)
+    sweep = PerturbationSweep(model, [0.1], ["all"], range(model.depth + 1))
+    passes = model.depth + 1
+
+    def bare() -> None:
+        with torch.no_grad():
+            for _ in range(passes):
+                model(images)
+
+    found = ratio(bare, lambda: sweep.update(clean), rounds, model.device)
+    forward = found.pop("bare_seconds") / passes
+    return {
+        "batch_size": len(images),
         "forward_seconds": forward,
-        "ratio": float(np.median(ratios)),
-        "ratio_interval_95": np.percentile(np.median(draws, axis=1), [2.5, 97.5]).tolist(),
-        "share_of_a_forward": shares,
+        **found,
+        "ratio_with_its_own_clean_pass": found["ratio"] + 1 / passes,
     }
 
 
@@ -82,23 +132,28 @@ def main() -> None:
     """Run and record."""
     options = parser(__doc__)
     options.add_argument("--images", default="samples", help="photographs to measure on")
+    options.add_argument("--weights", help="weights of imgfocus_vits14 in a file")
     options.add_argument("--rounds", type=int, default=12)
     options.add_argument("--batch-size", type=int, default=16)
     choice = options.parse_args()
-    model = load_model("imgfocus_vits14", device=choice.device)
+    model = load_model("imgfocus_vits14", weights=choice.weights, device=choice.device)
     batch = next(load_images(choice.images, model, n=choice.batch_size).batches(choice.batch_size, workers=0))
     images = batch.images.to(model.device)
-    found = cost(model, images, choice.rounds)
+    found = measures_cost(model, images, choice.rounds)
+    sweep = sweep_cost(model, images, max(3, choice.rounds // 2))
     errors = rank_error(model, images)
     low, high = found["ratio_interval_95"]
     print(f"all measures / bare forward = {found['ratio']:.2f} [{low:.2f}, {high:.2f}]")
     for name, share in found["share_of_a_forward"].items():
         print(f"  {name:<12} {share:.3f} of a forward")
+    low, high = sweep["ratio_interval_95"]
+    print(f"sweep of one eps / L + 1 forwards = {sweep['ratio']:.3f} [{low:.3f}, {high:.3f}]")
     print(
         f"largest relative error: stable rank {errors['stable_rank']:.1e}, "
         f"effective rank {errors['effective_rank']:.1e}"
     )
-    print("written to", record("bench_dynamics", choice.device, {**found, "rank_error": errors}, choice.out))
+    content = {**found, "perturbation_sweep": sweep, "rank_error": errors}
+    print("written to", record("bench_dynamics", choice.device, content, choice.out))
 
 
 if __name__ == "__main__":

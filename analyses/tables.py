@@ -58,6 +58,12 @@ def speed_table() -> list[str]:
         f"| all measures of `brdyn dynamics` over the bare forward, {OFFLINE}, batch {moving['batch_size']} "
         f"| {moving['ratio']:.2f} x (95 % interval {low:.2f} to {high:.2f}) | `bench_dynamics.json` |"
     )
+    sweep = moving["perturbation_sweep"]
+    low, high = sweep["ratio_interval_95"]
+    rows.append(
+        f"| perturbing every state, one size of noise, over L + 1 forwards, {OFFLINE}, batch {sweep['batch_size']} "
+        f"| {sweep['ratio']:.2f} x (95 % interval {low:.2f} to {high:.2f}) | `bench_dynamics.json` |"
+    )
     worst = max(moving["rank_error"].values())
     rows.append(
         f"| largest error of a rank against a float64 SVD, relative | {worst:.1e} | `bench_dynamics.json` |"

@@ -6,13 +6,28 @@ import sys
 import pytest
 import torch
 
-from analyses import bench_capture, bench_dynamics, bench_segment, export_trunk, phases_of_models, tables
+from analyses import (
+    bench_capture,
+    bench_dynamics,
+    bench_segment,
+    export_trunk,
+    findings,
+    phases_of_models,
+    tables,
+)
 from brdyn import load_model
 from tests.conftest import needs_offline, tiny_vit
 
 
 def test_readme_and_docs_show_the_recorded_results():
     assert tables.rewrite(check=True) == []
+
+
+def test_the_findings_page_is_what_the_recorded_results_say():
+    results = findings.load()
+    assert findings.PAGE.read_text() == findings.page(results)
+    verdicts = [finding(results).holds for finding in findings.FINDINGS]
+    assert {True, False, None} == set(verdicts)
 
 
 def test_capture_benchmark_reports_a_ratio():
@@ -25,8 +40,10 @@ def test_capture_benchmark_reports_a_ratio():
 def test_dynamics_benchmark_reports_shares_and_errors():
     model = tiny_vit()
     images = torch.randn(2, 3, 32, 32)
-    found = bench_dynamics.cost(model, images, rounds=2)
-    assert found["share_of_a_forward"].keys() >= {"update", "estimation", "speed"}
+    found = bench_dynamics.measures_cost(model, images, rounds=2)
+    assert found["share_of_a_forward"].keys() >= {"update", "estimation", "speed", "basins", "modes"}
+    sweep = bench_dynamics.sweep_cost(model, images, rounds=2)
+    assert sweep["ratio_with_its_own_clean_pass"] == pytest.approx(sweep["ratio"] + 1 / 5)
     assert bench_dynamics.rank_error(model, images)["effective_rank"] < 1e-3
 
 
@@ -82,7 +99,7 @@ def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, im
 
 
 @pytest.mark.parametrize(
-    "study", [bench_capture, bench_dynamics, bench_segment, export_trunk, phases_of_models, tables]
+    "study", [bench_capture, bench_dynamics, bench_segment, export_trunk, findings, phases_of_models, tables]
 )
 def test_every_study_explains_itself(study, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["study", "--help"])

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import timm
 from safetensors.torch import save_file
@@ -14,35 +17,43 @@ from safetensors.torch import save_file
 from tests.conftest import scramble
 
 ROOT = Path(__file__).resolve().parents[1]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-@pytest.mark.parametrize("kind", ["cosine", "cka"])
-def test_two_processes_equal_one(kind, noise_folder, tmp_path):
+@pytest.fixture
+def one_and_two(tmp_path):
+    """Run a command with one process and with two; the folders of the results."""
     model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     scramble(model)
     save_file(model.state_dict(), tmp_path / "tiny.safetensors")
+
+    def run(command, images, *extra):
+        options = [
+            command, "--model", "vit_tiny_patch16_224", "--weights", str(tmp_path / "tiny.safetensors"),
+            "--image-size", "48", "--images", str(images), "--workers", "0", "--batch-size", "7", "--device", "cpu",
+            *extra,
+        ]  # fmt: skip
+        for name, launcher in {"one": [], "two": TORCHRUN}.items():
+            done = subprocess.run(
+                [sys.executable, *launcher, "-m", "brdyn", *options, "--out", str(tmp_path / name)],
+                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.count("phases: layers") == 1  # one process speaks
+        return tmp_path / "one", tmp_path / "two"
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["cosine", "cka"])
+def test_phases(one_and_two, kind, noise_folder):
     (noise_folder / "21.png").write_bytes(b"broken")  # one of the second process's images
-    options = [
-        "phases", "--model", "vit_tiny_patch16_224", "--weights", str(tmp_path / "tiny.safetensors"),
-        "--image-size", "48", "--images", str(noise_folder), "--similarity", kind, "--workers", "0",
-        "--batch-size", "7", "--device", "cpu", "-n", "40",
-    ]  # fmt: skip
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    results = {}
-    for name, launcher in {"one": [], "two": torchrun}.items():
-        out = tmp_path / name
-        done = subprocess.run(
-            [sys.executable, *launcher, "-m", "brdyn", *options, "--out", str(out)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("phases: layers") == 1  # one process speaks
-        results[name] = json.loads((out / "phases.json").read_text())
-    one, two = results["one"], results["two"]
+    folders = one_and_two("phases", noise_folder, "--similarity", kind, "-n", "40")
+    one, two = (json.loads((folder / "phases.json").read_text()) for folder in folders)
     assert two["provenance"]["processes"] == 2
     assert one["n_images"] == two["n_images"] == 39
     assert [s["name"] for s in two["skipped"]] == ["21.png"]
@@ -52,3 +63,49 @@ def test_two_processes_equal_one(kind, noise_folder, tmp_path):
     np.testing.assert_allclose(one["boundary_frequency"], two["boundary_frequency"], atol=0.02)
     assert one["k"] == two["k"]
     assert one["segmentations"]["3"]["boundaries"] == two["segmentations"]["3"]["boundaries"]
+
+
+def same(folders, name, keys, rtol=1e-4, atol=1e-6):
+    """The same rows with the same numbers."""
+    one, two = (pd.read_parquet(folder / name).sort_values(keys, ignore_index=True) for folder in folders)
+    assert list(one.columns) == list(two.columns)
+    for column in one.columns:
+        if column in ("mean", "low", "high", "sd", "modulus"):
+            np.testing.assert_allclose(
+                one[column], two[column], rtol=rtol, atol=atol, err_msg=f"{name} {column}"
+            )
+        elif one[column].dtype != float:
+            assert one[column].equals(two[column]), (name, column)
+
+
+@pytest.mark.parametrize("number", [40, 14])
+def test_dynamics(one_and_two, noise_folder, tmp_path, number):
+    """All measures, those that keep samples too; of 14 images the second process has none."""
+    cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())]
+    labels = [index % 2 for index in range(len(cells))]
+    pq.write_table(pa.table({"image": cells, "label": labels}), tmp_path / "labelled.parquet")
+    folders = one_and_two("dynamics", tmp_path / "labelled.parquet", "-n", str(number), "--k", "3")
+    same(folders, "dynamics.parquet", ["statistic", "group", "layer"], rtol=1e-3, atol=1e-5)
+    same(folders, "modes.parquet", ["phase", "group", "steps", "predictor", "measure"], rtol=1e-3, atol=1e-5)
+    same(folders, "basins.parquet", ["position", "layer"])
+    contents = [json.loads((folder / "dynamics.json").read_text()) for folder in folders]
+    assert contents[0]["modes"]["n_fitted"] == contents[1]["modes"]["n_fitted"] == number - number // 5
+    assert contents[0]["basins"]["n_images"] == contents[1]["basins"]["n_images"] == number
+    assert contents[1]["provenance"]["processes"] == 2
+
+
+def test_interventions_and_perturbations(one_and_two, noise_folder):
+    shared = ["-n", "20", "--k", "3", "--overwrite"]
+    folders = one_and_two(
+        "perturb", noise_folder, *shared, "--eps", "0.2", "--tokens", "cls", "--layers", "3,9"
+    )
+    same(folders, "perturb.parquet", ["start", "group", "layer"], rtol=1e-3, atol=1e-5)
+    assert set(pd.read_parquet(folders[1] / "perturb.parquet")["n_images"]) == {20}
+    folders = one_and_two("interventions", noise_folder, *shared, "--kinds", "delete,shuffle")
+    same(
+        folders,
+        "interventions.parquet",
+        ["kind", "phase", "order", "readout", "measure"],
+        rtol=1e-3,
+        atol=1e-5,
+    )

@@ -80,19 +80,11 @@ def _write(run: Run, folder: OutputFolder, found: Surgery) -> None:
         "intact_accuracy": found.intact_accuracy,
         "notes": list(found.notes),
         "phases": found.phases.to_dict(),
-        "table": records(tidy(found)),
+        "table": records(found.tidy()),
         "provenance": run.provenance(),
     }
-    files = {"interventions.parquet": tidy(found).to_parquet(index=False)}
+    files = {"interventions.parquet": found.tidy().to_parquet(index=False)}
     folder.save("interventions.json", content, pictures, run.formats, files)
-
-
-def tidy(found: Surgery) -> pd.DataFrame:
-    """The table with the layers of an operation, and the order it makes, as text: `3,5`."""
-    written = {
-        name: found.table[name].map(lambda layers: ",".join(map(str, layers))) for name in ("layers", "order")
-    }
-    return found.table.assign(**written)
 
 
 def _summarise(run: Run, folder: OutputFolder, found: Surgery) -> None:

@@ -11,6 +11,7 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from brdyn.measures.engine import metric_device
 from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
+from brdyn.results import read_json
 from brdyn.runtime import Processes, fitting_images, is_out_of_memory
 from brdyn.trajectory import Trajectory, trajectories
 
@@ -39,6 +41,9 @@ class Run(NamedTuple):
     start: int
     eps: float
     target: str
+
+
+GROWTH_COLUMNS = [*Run._fields, "group", *STATISTICS, "half_repair"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,22 @@ class Repair:
 
     angles: pd.DataFrame
     growth: pd.DataFrame
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Repair:
+        """What `brdyn perturb` wrote to a folder.
+
+        Raises
+        ------
+        UsageError
+            If there is no such result.
+        """
+        content = read_json(Path(folder) / "perturb.json", "a result of brdyn perturb")
+        growth = pd.DataFrame(content["growth"], columns=GROWTH_COLUMNS)
+        return cls(
+            pd.DataFrame(content["angles"]),
+            growth.astype({"half_repair": float, **dict.fromkeys(STATISTICS[:-1], float)}),
+        )
 
     def final(self, target: str, group: str, eps: float) -> np.ndarray:
         """Mean angle at layer L for every start layer, in radians."""
@@ -201,8 +222,7 @@ class PerturbationSweep:
             for place, (group, part) in enumerate(self.model.tokens.groups.items())
             if part in self.slices[run.target] and run.start < self.model.depth and run.eps > 0
         ]
-        columns = [*Run._fields, "group", *STATISTICS, "half_repair"]
-        return pd.DataFrame(rows, columns=columns)
+        return pd.DataFrame(rows, columns=GROWTH_COLUMNS)
 
 
 def perturbation_repair(

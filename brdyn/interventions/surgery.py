@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise, permutations
 from math import factorial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
+from brdyn.results import read_json
 from brdyn.runtime import Processes
 from brdyn.trajectory import Trajectory, trajectories
 
@@ -34,6 +36,7 @@ KINDS = ("swap", "delete", "shuffle", "replace")
 DRAWS = 5
 REPRESENTATION = ("relative_error", "angle")
 PREDICTION = ("agreement", "accuracy")
+AS_TEXT = ("layers", "order")
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,30 @@ class Surgery:
     phases: Phases
     tests: Mapping[str, WithinAcross | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Surgery:
+        """What `brdyn interventions` wrote to a folder.
+
+        Raises
+        ------
+        UsageError
+            If there is no such result.
+        """
+        content = read_json(Path(folder) / "interventions.json", "a result of brdyn interventions")
+        table = pd.DataFrame(content["table"]).astype(dict.fromkeys(STATISTICS[:-1], float))
+        for name in AS_TEXT:
+            table[name] = [tuple(map(int, text.split(","))) for text in table[name]]
+        tests = {
+            readout: WithinAcross(**test) if test else None for readout, test in content["swap_tests"].items()
+        }
+        phases = Phases.from_dict(content["phases"])
+        return cls(table, content["intact_accuracy"], phases.layers, phases, tests, tuple(content["notes"]))
+
+    def tidy(self) -> pd.DataFrame:
+        """The table with the layers of an operation, and the order it makes, as text: `3,5`."""
+        written = {name: self.table[name].map(lambda layers: ",".join(map(str, layers))) for name in AS_TEXT}
+        return self.table.assign(**written)
 
     @property
     def readouts(self) -> list[str]:
@@ -313,7 +340,7 @@ def layer_surgery(
         intact_accuracy=float(intact["mean"][0]) if intact["n_images"][0] else None,
         layers=model.depth,
         phases=phases,
-        notes=_notes(run),
+        notes=_notes(run, int(intact["n_images"][0])),
     )
     if "swap" not in kinds:
         return found
@@ -345,13 +372,13 @@ def run_order(model: VisionTransformer, trajectory: Trajectory, order: Sequence[
     return state
 
 
-def _notes(run: SurgeryRun) -> tuple[str, ...]:
+def _notes(run: SurgeryRun, labelled: int) -> tuple[str, ...]:
     if not run.model.classes:
         return ("no accuracy: the model has no classification head",)
     if run.foreign_labels:
         return (
             f"no accuracy: the images have a class {run.foreign_labels} and the head {run.model.classes} classes",
         )
-    if not int(run.intact.count[0]):
+    if not labelled:
         return ("no accuracy: the images have no labels",)
     return ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from brdyn.measures.bootstrap import poisson_weights
 from brdyn.measures.per_image import CONFIDENCE_Z
 from brdyn.measures.sampling import SamplingMetric, random_keys, rows_in
 from brdyn.models import TokenLayout
+from brdyn.results import read_json
 from brdyn.trajectory import Trajectory
 
 NEIGHBOURS = 10
@@ -68,6 +70,33 @@ class Basins:
     chance: float
     n_images: int
     n_classes: int
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Basins:
+        """The basins that `brdyn dynamics` wrote to a folder.
+
+        Raises
+        ------
+        UsageError
+            If there are none.
+        """
+        content = read_json(Path(folder) / "dynamics.json", "a result of brdyn dynamics")
+        if "basins" not in content:
+            raise UsageError(
+                f"the result in {str(folder)!r} has no basins; run brdyn dynamics with labelled images"
+            )
+        summary = content["basins"]
+        table = pd.DataFrame(content["table"]).astype(dict.fromkeys(("mean", "low", "high", "sd"), float))
+        return cls(
+            table=table[table["statistic"].isin(UNITS)].reset_index(drop=True),
+            projection=pd.read_parquet(Path(folder) / "basins.parquet"),
+            explained=(summary["explained_variance"][0], summary["explained_variance"][1]),
+            projected_group=summary["projected_group"],
+            neighbours=summary["neighbours"],
+            chance=summary["chance_purity"],
+            n_images=summary["n_images"],
+            n_classes=summary["n_classes"],
+        )
 
     def summary(self) -> dict[str, Any]:
         """What is not in the tables, ready for JSON."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from brdyn.measures.kinematics import TINY, cosine
 from brdyn.measures.per_image import CONFIDENCE_Z
 from brdyn.measures.sampling import SamplingMetric, random_keys, random_tokens, rows_in
 from brdyn.models import TokenLayout
+from brdyn.results import read_json
 from brdyn.runtime import available_memory
 from brdyn.trajectory import Trajectory
 
@@ -62,6 +64,28 @@ class Modes:
     rank: int | None
     n_fitted: int
     n_held_out: int
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Modes:
+        """The modes that `brdyn dynamics` wrote to a folder, without the operators.
+
+        Raises
+        ------
+        UsageError
+            If there are none.
+        """
+        content = read_json(Path(folder) / "dynamics.json", "a result of brdyn dynamics")
+        if "modes" not in content:
+            raise UsageError(
+                f"the result in {str(folder)!r} has no modes; run brdyn dynamics with --measures modes"
+            )
+        found = content["modes"]
+        return cls(
+            errors=pd.DataFrame(found["errors"]),
+            spectrum=pd.read_parquet(Path(folder) / "spectrum.parquet"),
+            operators={},
+            **{name: found[name] for name in ("ridge", "rank", "n_fitted", "n_held_out")},
+        )
 
     def summary(self) -> dict[str, Any]:
         """What is not in the tables, ready for JSON."""
@@ -195,13 +219,13 @@ class DynamicModes(SamplingMetric):
         return states
 
     def compute(self) -> dict[str, Tensor]:
-        """Moments `(pairs, D, D)` and held-out tokens `(images, tokens, L + 1, D)`, by group."""
+        """Number of images fitted, and by group moments `(pairs, D, D)` and held-out tokens `(images, T, L + 1, D)`."""
         if not int(self.fitted) or not rows_in(self.held_positions):
             raise UsageError(
                 f"dynamic mode decomposition holds every fifth image out and got {int(self.fitted)} to fit; "
                 f"use at least {HELD_OUT} images, or leave modes out"
             )
-        found = self._held()
+        found = {"fitted": self.fitted, **self._held()}
         for group in self.layout.groups:
             pending = getattr(self, f"pending_{group}")
             if rows_in(pending):
@@ -247,7 +271,7 @@ class DynamicModes(SamplingMetric):
         n_held = len(found[f"held_{next(iter(self.layout.groups))}"])
         return Modes(
             pd.DataFrame(rows), pd.concat(spectra, ignore_index=True), operators, ridge, rank,
-            int(self.fitted), n_held,
+            int(found["fitted"]), n_held,
         )  # fmt: skip
 
     def _fit(

@@ -16,6 +16,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from brdyn.cli import main
+from brdyn.errors import UsageError
+from brdyn.interventions import Repair, Surgery
+from brdyn.measures.basins import Basins
+from brdyn.measures.modes import Modes
 from brdyn.phases import Phases, segment
 from tests import reference
 from tests.conftest import needs_offline, scramble
@@ -324,8 +328,10 @@ def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     out = tmp_path / "dynamics"
-    names = {f"{name}.svg" for name in ("convergence", "speed", "norm", "estimation", "update_rank")}
-    assert {path.name for path in out.iterdir()} == names | {"dynamics.json", "dynamics.parquet"}
+    pictures = ("convergence", "speed", "norm", "estimation", "update_rank", "modes", "spectrum")
+    files = {"dynamics.json", "dynamics.parquet", "modes.parquet", "spectrum.parquet"}
+    assert {path.name for path in out.iterdir()} == {f"{name}.svg" for name in pictures} | files
+    assert "left out: basins (angular basins need images with labels" in done.stdout
     content = json.loads((out / "dynamics.json").read_text())
     recorded = json.loads(phases_file.read_text())
     assert content["phases"]["k"] == 3
@@ -355,7 +361,19 @@ def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights)
     np.testing.assert_allclose(speed["mean"], content["speed"]["cls"])
     assert (speed["low"] <= speed["mean"]).all()
 
+    assert content["modes"]["n_fitted"] + content["modes"]["n_held_out"] == 40
+    errors = pd.read_parquet(out / "modes.parquet")
+    pd.testing.assert_frame_equal(Modes.read(out).errors, errors, check_dtype=False)
+    assert (
+        len(errors) == len(content["modes"]["errors"]) == 12 * 2 * 3 * 2
+    )  # layers, groups, predictors, measures
+
     again = [*options, "--overwrite"]
+    assert_one_line_error(run("dynamics", *again, "--measures", "basins"), 2, "need images with labels")
+    assert_one_line_error(run("dynamics", *again, "--measures", "speed,wobble"), 2, "'wobble'", "modes")
+    assert_one_line_error(run("dynamics", *again, "--measures", "modes", "-n", "4"), 2, "at least 5 images")
+    assert_one_line_error(run("dynamics", *again, "--ridge", "-1"), 2, "ridge -1")
+    assert_one_line_error(run("dynamics", *again, "--rank", "500"), 2, "rank 500", "192")
     (tmp_path / "half.json").write_text('{"layers": 12}')
     assert_one_line_error(run("dynamics", *again, "--phases", tmp_path / "half.json"), 2, "not a phases.json")
     assert_one_line_error(run("dynamics", *again, "--phases", tmp_path / "none.json"), 2, "none.json")
@@ -381,6 +399,120 @@ def test_dynamics_finds_phases_in_the_same_pass(run, tiny_options, tmp_path):
     for k in ("2", "5"):
         boundaries = [which["segmentations"][k]["boundaries"] for which in (content["phases"], recorded)]
         assert boundaries[0] == boundaries[1]
+
+
+@pytest.fixture
+def labelled(tmp_path, noise_folder):
+    """The noise pictures in a parquet file, in three classes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())]
+    labels = [number % 3 for number in range(len(cells))]
+    pq.write_table(pa.table({"image": cells, "label": labels}), tmp_path / "labelled.parquet")
+    return tmp_path / "labelled.parquet"
+
+
+def test_basins_of_labelled_images(run, tiny_options, tmp_path, labelled):
+    options = [*tiny_options, "--images", labelled, "--k", "2"]
+    done = run("dynamics", *options, "--measures", "basins,speed")
+    assert done.returncode == 0, done.stderr
+    assert "basins of cls at the end" in done.stdout
+    out = tmp_path / "out"
+    assert {path.stem for path in out.glob("*.png")} == {"speed", "basins", "basins_projection"}
+    content = json.loads((out / "dynamics.json").read_text())
+    assert content["basins"]["n_images"] == 40
+    assert content["basins"]["n_classes"] == 3
+    assert content["knn_purity"]["cls"][0] is None  # cls is the same for all images before the first block
+    assert all(0 <= value <= 1 for value in content["knn_purity"]["cls"][1:])
+    assert "norm" not in content
+    found = Basins.read(out)
+    assert found.chance == content["basins"]["chance_purity"]
+    assert len(found.table) == 4 * 2 * 13
+    assert_one_line_error(run("dynamics", *options), 2, "--overwrite")
+    with pytest.raises(UsageError, match="no modes"):
+        Modes.read(out)
+    projection = pd.read_parquet(out / "basins.parquet")
+    assert len(projection) == 40 * 13
+
+
+def test_perturb_writes_what_it_says(run, tiny_options, tmp_path):
+    options = [*tiny_options, "-n", "6", "--eps", "0.1,0.3", "--tokens", "cls,all", "--layers", "0,6,12"]
+    done = run("perturb", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "perturb.json", "perturb.parquet", "growth.parquet", "repair.png", "final_angle.png", "growth.png"
+    }  # fmt: skip
+    table = pd.read_parquet(out / "perturb.parquet")
+    assert len(table) == 2 * 2 * 2 * (13 + 7 + 1)
+    start = table.query("start == layer and target == 'all'")
+    np.testing.assert_allclose(start["mean"], np.arctan(start["eps"]), rtol=0.02)
+    content = json.loads((out / "perturb.json").read_text())
+    assert len(content["angles"]) == len(table)
+    assert {row["half_repair"] is None or row["half_repair"] > 0 for row in content["growth"]} == {True}
+    found = Repair.read(out)
+    pd.testing.assert_frame_equal(found.angles, table, check_dtype=False)
+    pd.testing.assert_frame_equal(found.growth, pd.read_parquet(out / "growth.parquet"), check_dtype=False)
+    again = [*tiny_options, "--overwrite"]
+    for extra, words in (
+        (["--eps", "big"], ["--eps 'big'", "0.02,0.2"]),
+        (["--eps", "-0.1"], ["eps -0.1"]),
+        (["--layers", "0,99"], ["layer 99", "0 (the embedding) to 12"]),
+        (["--layers", "1.5"], ["--layers '1.5'"]),
+        (["--tokens", "registers"], ["no 'registers' tokens"]),
+        (["--phases", tmp_path / "none.json"], ["none.json"]),
+        (["--k", "13"], ["k=13"]),
+    ):
+        assert_one_line_error(run("perturb", *again, *extra), 2, *words)
+    assert json.loads((out / "perturb.json").read_text()) == content
+
+
+def test_interventions_write_what_they_say(run, tiny_options, tmp_path):
+    assert run("phases", *tiny_options, "--k", "3").returncode == 0
+    options = [
+        *tiny_options[:-2],
+        "--out",
+        tmp_path / "cut",
+        "-n",
+        "3",
+        "--phases",
+        tmp_path / "out" / "phases.json",
+    ]
+    done = run("interventions", *options, "--kinds", "swap,delete,shuffle,replace", "--draws", "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "no classification head" in done.stdout
+    out = tmp_path / "cut"
+    assert {path.name for path in out.iterdir()} == {
+        "interventions.json", "interventions.parquet", "swap.png", "replace.png", "layers.png"
+    }  # fmt: skip
+    content = json.loads((out / "interventions.json").read_text())
+    swaps = np.array(content["swap"]["cls relative_error"])
+    assert swaps.shape == (12, 12)
+    np.testing.assert_array_equal(swaps, swaps.T)
+    test = content["swap_tests"]["cls"]
+    assert 0 < test["p_contiguous"] <= 1
+    assert test["placements"] == 55
+    table = pd.read_parquet(out / "interventions.parquet")
+    chosen = table.query(
+        "kind == 'swap' and readout == 'cls' and measure == 'relative_error' and layers == '3,5'"
+    )
+    assert chosen["mean"].item() == pytest.approx(swaps[2, 4])
+    assert chosen["order"].item() == "1,2,5,4,3,6,7,8,9,10,11,12"
+    found = Surgery.read(out)
+    np.testing.assert_allclose(found.matrix("swap", "cls"), swaps)
+    pd.testing.assert_frame_equal(found.tidy(), table, check_dtype=False)
+    assert found.tests["cls"].p_contiguous == test["p_contiguous"]
+    assert found.phases.boundaries == tuple(content["phases"]["segmentations"]["3"]["boundaries"])
+    again = [*options, "--overwrite"]
+    assert_one_line_error(run("interventions", *again, "--kinds", "swap,twist"), 2, "'twist'", "replace")
+    assert_one_line_error(run("interventions", *again, "--draws", "0"), 2, "--draws")
+    assert_one_line_error(
+        run("interventions", *again, "--k", "12", "--kinds", "shuffle"), 2, "allow no shuffle"
+    )
+    assert json.loads((out / "interventions.json").read_text()) == content
 
 
 @needs_offline

@@ -1,0 +1,97 @@
+"""Pictures of basins and modes, read back from the figures."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from brdyn.measures.basins import UNITS, Basins
+from brdyn.measures.modes import PREDICTORS, Modes
+from brdyn.phases import segment
+from brdyn.plots import plot_basins, plot_mode_errors, plot_projection, plot_spectra
+from brdyn.plots.style import GROUP_COLOURS
+
+LAYERS = 4
+
+
+@pytest.fixture
+def phases():
+    labels = np.array([0, 0, 0, 1])
+    return segment((labels[:, None] == labels[None]).astype(float), k=2)
+
+
+@pytest.fixture
+def basins():
+    rows = [
+        {"statistic": name, "unit": unit, "group": group, "layer": layer, "mean": layer + shift, "low": layer,
+         "high": layer + 1, "sd": 1.0, "n_images": 6}
+        for name, unit in UNITS.items()
+        for group, shift in (("cls", 0.0), ("patches", 0.5))
+        for layer in range(LAYERS + 1)
+    ]  # fmt: skip
+    projection = pd.DataFrame(
+        {"position": np.repeat(range(6), LAYERS + 1), "label": np.repeat([3, 3, 3, 8, 8, 8], LAYERS + 1),
+         "layer": np.tile(range(LAYERS + 1), 6), "x": np.arange(30.0), "y": np.arange(30.0) ** 2}
+    )  # fmt: skip
+    return Basins(pd.DataFrame(rows), projection, (0.6, 0.2), "cls", 2, 0.4, 6, 2)
+
+
+def test_basins_show_both_angles_their_ratio_and_chance(basins, phases):
+    spread, ratio, purity = plot_basins(basins, phases, title="a model").axes
+    assert [line.get_linestyle() for line in spread.lines[:4]] == ["-", "-", "--", "--"]
+    np.testing.assert_array_equal(spread.lines[1].get_ydata(), np.arange(5) + 0.5)
+    assert spread.get_ylabel() == "angle (radians)"
+    assert ratio.lines[-1].get_ydata()[0] == 1
+    assert purity.lines[-1].get_ydata()[0] == basins.chance
+    assert "2 nearest" in purity.get_title()
+
+
+def test_projection_ends_at_the_class_means(basins):
+    axes = plot_projection(basins, title="a model").axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["3", "8", "embedding"]
+    paths = [line for line in axes.lines if len(line.get_xdata()) == LAYERS + 1]
+    own = basins.projection.query("label == 8").groupby("layer")["x"].mean()
+    np.testing.assert_allclose(paths[1].get_xdata(), own)
+    assert "60%" in axes.get_xlabel()
+    assert "layer 4" in axes.get_xlabel()
+
+
+@pytest.fixture
+def modes():
+    rows = [
+        {"phase": phase, "group": group, "steps": steps, "predictor": predictor, "measure": measure,
+         "mean": number + steps, "low": 0.0, "high": 1.0, "sd": 0.1, "n_images": 3}
+        for phase, length in ((1, 3), (2, 1))
+        for group in ("cls", "patches")
+        for steps in range(1, length + 1)
+        for number, predictor in enumerate(PREDICTORS)
+        for measure in ("relative_error", "cosine")
+    ]  # fmt: skip
+    spectrum = pd.DataFrame(
+        {"phase": [1, 1, 2, 2], "group": ["cls", "patches"] * 2, "index": 0, "real": [0.5, 0.6, 3.0, 0.8],
+         "imaginary": [0.1, 0.2, 0.3, 0.4], "modulus": [0.51, 0.63, 3.02, 0.89]}
+    )  # fmt: skip
+    return Modes(pd.DataFrame(rows), spectrum, {}, 1e-3, None, 12, 3)
+
+
+def test_mode_errors_are_at_the_layers_they_predict(modes, phases):
+    figure = plot_mode_errors(modes, phases, title="a model")
+    assert [axes.get_title() for axes in figure.axes] == ["cls", "patches"]
+    lines = figure.axes[1].lines
+    places = {tuple(line.get_xdata()): tuple(line.get_ydata()) for line in lines}
+    assert set(places) == {(1, 2, 3), (4,)}
+    operator = [line for line in lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 3]
+    np.testing.assert_array_equal(operator[0].get_ydata(), [1, 2, 3])
+    assert figure.axes[0].get_ylim()[0] == 0
+    assert figure.axes[0].get_ylim()[1] > 5  # the identity of phase 1 is not cut off
+
+
+def test_spectra_have_a_panel_for_each_phase(modes, phases):
+    first, second = plot_spectra(modes, phases, title="a model").axes
+    assert (first.get_title(), second.get_title()) == ("layers 1–3", "layer 4")
+    points = first.collections[1]
+    np.testing.assert_allclose(points.get_offsets(), [[0.6, 0.2]])
+    assert to_hex(points.get_facecolor()[0]).upper() == GROUP_COLOURS["patches"]
+    assert second.get_xlim()[1] > 3
+    assert first.get_xlim()[1] < 2
