@@ -166,7 +166,7 @@ def estimation(results: Results) -> Finding:
     return Finding(
         "Within a phase the estimation error has mean near zero and falling variance (Greff et al.)",
         "variance falls at every layer of every phase, and the mean is below a tenth of the standard deviation",
-        f"variance falls in {falls} of {total} steps; median |mean| over standard deviation {share:.3f}",
+        f"variance falls in {falls} of {total} steps; median of absolute mean over standard deviation {share:.3f}",
         falls == total and share < 0.1,
     )
 
@@ -269,7 +269,7 @@ def shuffles(results: Results) -> Finding:
         f"{readout} {inside:.2f} within, {across:.2f} across" for readout, (inside, across) in means.items()
     )
     return Finding(
-        "Shuffling the layers of a phase does little harm (Jacobs et al.)",
+        "Shuffling the layers of a phase does less harm than shuffling across a boundary (Jacobs et al.)",
         "less relative error than shuffling as many consecutive layers across a boundary",
         f"relative error: {numbers}",
         all(inside < across for inside, across in means.values()),

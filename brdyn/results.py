@@ -10,7 +10,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -186,8 +186,8 @@ def _umask() -> int:
     return mask
 
 
-def read_json(path: str | Path, what: str) -> dict[str, Any]:
-    """Read a result file written earlier.
+def read_json(path: str | Path, what: str, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a result file written earlier, which has these keys.
 
     Raises
     ------
@@ -198,7 +198,7 @@ def read_json(path: str | Path, what: str) -> dict[str, Any]:
         content = json.loads(Path(path).expanduser().read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UsageError(f"cannot read {str(path)!r} as {what} ({error})") from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or any(key not in content for key in keys):
         raise UsageError(f"{str(path)!r} is not {what}")
     return content
 

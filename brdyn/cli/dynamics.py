@@ -169,7 +169,7 @@ def _motion(found: Dynamics, group: str) -> list[str]:
     parts = []
     if group in found.groups("convergence"):
         convergence = found.curve("convergence", group)
-        half = next(layer for layer, value in enumerate(convergence) if value >= 0.5)
+        half = max((layer for layer, value in enumerate(convergence) if value < 0.5), default=-1) + 1
         parts.append(f"direction within 60 degrees of its end from layer {half} on")
     if group in found.groups("speed"):
         speed = found.curve("speed", group)

@@ -32,7 +32,12 @@ def interventions(
         ),
     ] = "swap,delete,shuffle",
     draws: Annotated[
-        int, typer.Option(help="Shuffles of each phase.", min=1, rich_help_panel=INTERVENTIONS)
+        int,
+        typer.Option(
+            help="Shuffles of each phase, and as many across a boundary.",
+            min=1,
+            rich_help_panel=INTERVENTIONS,
+        ),
     ] = 5,
     phases: PhasesFile = None,
     k: NumberOfPhases = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_or_find_phases
+from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_phases
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.errors import UsageError
 from brdyn.results import OutputFolder, records
@@ -51,17 +51,31 @@ def perturb(
     Writes perturb.json, perturb.parquet (one row per start, eps, target, token group and layer), growth.parquet and
     pictures to --out. Noise is Gaussian, of the given size relative to each token.
     """
-    from brdyn.interventions import perturbation_repair
-
     sizes = numbers("--eps", eps, float)
     starts = None if layers == "all" else [int(layer) for layer in numbers("--layers", layers, int)]
     targets = None if tokens == "each" else [name.strip() for name in tokens.split(",")]
     with open_run(request) as run:
-        check_targets(run, targets)
-        found_phases = read_or_find_phases(phases, run, k)
+        from brdyn.interventions import perturbation_repair
+        from brdyn.interventions.repair import check_request
+        from brdyn.measures import similarity_metric
+        from brdyn.measures.engine import metric_device
+        from brdyn.phases import segment
+
+        check_request(run.model, sizes, targets, starts)
+        given = read_phases(phases, run, k)
+        similarity = similarity_metric("cosine", run.model, replicates=0, seed=run.seed)
+        similarity.to(metric_device(run.model))
         found = perturbation_repair(
-            run.model, run.images, eps=sizes, targets=targets, starts=starts, seed=run.seed, **run.stream
+            run.model,
+            run.images,
+            eps=sizes,
+            targets=targets,
+            starts=starts,
+            seed=run.seed,
+            observe=similarity.update if given is None else None,
+            **run.stream,
         )
+        found_phases = segment(similarity.result(), k) if given is None else given
         if run.folder is not None:
             _write(run, run.folder, found, found_phases)
             _summarise(run, run.folder, found, found_phases)
@@ -74,14 +88,6 @@ def numbers(option: str, text: str, kind: type[int] | type[float]) -> list[float
     except ValueError:
         wanted = "layers such as 0,6,12" if kind is int else "numbers such as 0.02,0.2"
         raise UsageError(f"{option} {text!r} is not {wanted}") from None
-
-
-def check_targets(run: Run, targets: list[str] | None) -> None:
-    """Refuse token groups that the model does not have, before any image is read."""
-    for target in targets or []:
-        for name in target.split("+"):
-            if name.strip() != "all":
-                run.model.tokens[name.strip()]
 
 
 def _write(run: Run, folder: OutputFolder, found: Repair, phases: Phases) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -183,6 +184,28 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def split(self, count: int, seed: int) -> tuple[ImageSet, ImageSet | None]:
+        """This set without `count` images drawn at random, and those; None for 0.
+
+        Raises
+        ------
+        UsageError
+            If nothing would be left.
+        """
+        if count >= len(self):
+            raise UsageError(
+                f"{count} images cannot be kept out of {len(self)}; give more images, or keep fewer out"
+            )
+        if not count:
+            return self, None
+        drawn = np.random.default_rng(seed).permutation(len(self))
+        parts = []
+        for places in (drawn[count:], drawn[:count]):
+            part = copy(self)
+            part.chosen, part.report = self.chosen[np.sort(places)], ReadReport()
+            parts.append(part)
+        return parts[0], parts[1]
 
     @property
     def label_names(self) -> list[str] | None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from brdyn import hub
 from brdyn.errors import BrdynError, UsageError
 
@@ -67,6 +69,11 @@ class ImageSource(ABC):
     description: str
     label_names: list[str] | None = None
 
+    @property
+    def labelled(self) -> bool:
+        """Whether images have class indices, named or not."""
+        return self.label_names is not None
+
     @abstractmethod
     def __len__(self) -> int: ...
 
@@ -77,6 +84,34 @@ class ImageSource(ABC):
     def name(self, index: int) -> str:
         """What to call the image at `index` when it cannot even be opened."""
         return f"{self.description}[{index}]"
+
+    def at_random(self, chosen: np.ndarray) -> ImageSource:
+        """The same images in a form that is quick to read in any order; only those `chosen` need be there."""
+        return self
+
+
+class LoadedSource(ImageSource):
+    """Images of another source, encoded, in memory."""
+
+    def __init__(self, source: ImageSource, images: dict[int, RawImage | str]) -> None:
+        self.description, self.label_names = source.description, source.label_names
+        self.images = images
+        self._count, self._labelled = len(source), source.labelled
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def labelled(self) -> bool:
+        """As the other source."""
+        return self._labelled
+
+    def read(self, index: int) -> RawImage:
+        """The image, or what was wrong with it."""
+        image = self.images[index]
+        if isinstance(image, str):
+            raise OSError(image)
+        return image
 
 
 class FileSource(ImageSource):
@@ -151,6 +186,11 @@ class ParquetSource(ImageSource):
                 self._image, self._label, self.label_names = _columns(file.schema_arrow, path)
         self._open: _OpenGroup | None = None
 
+    @property
+    def labelled(self) -> bool:
+        """Whether there is a column of labels."""
+        return self._label is not None
+
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
@@ -166,6 +206,36 @@ class ParquetSource(ImageSource):
         if data is None:
             raise OSError("the row holds no image")
         return RawImage(f"{self.name(index)} {path}" if path else self.name(index), data, label)
+
+    def at_random(self, chosen: np.ndarray) -> ImageSource:
+        """The chosen rows in memory: a row group can only be read from its start.
+
+        Raises
+        ------
+        UsageError
+            If they would take more than a third of the free memory.
+        """
+        import psutil
+        import pyarrow.parquet as pq
+
+        stored = sum(
+            file.metadata.row_group(group).total_byte_size
+            for file in map(pq.ParquetFile, self.paths)
+            for group in range(file.num_row_groups)
+        )
+        needed = stored * len(chosen) // max(len(self), 1)
+        if needed > psutil.virtual_memory().available // 3:
+            raise UsageError(
+                f"{len(chosen)} shuffled images of {self.description!r} would take {needed / 2**30:.1f} GiB of memory; "
+                "use fewer with --n, or a folder of images"
+            )
+        images: dict[int, RawImage | str] = {}
+        for index in sorted(int(index) for index in chosen):
+            try:
+                images[index] = self.read(index)
+            except OSError as error:
+                images[index] = str(error)
+        return LoadedSource(self, images)
 
     def name(self, index: int) -> str:
         """File and row."""

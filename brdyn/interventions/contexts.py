@@ -1,7 +1,8 @@
 """Context managers that change a model's depth for a while: perturb, swap, delete, shuffle, replace.
 
-The model is as before afterwards, also when something inside fails. They can be nested, and combined with
-:func:`brdyn.trajectory.capture` and everything built on it. Layers are numbered from 1 to L; state 0 is the embedding.
+The model is as before afterwards, also when something inside fails. They can be nested (a perturbation innermost), and
+combined with :func:`brdyn.trajectory.capture` and everything built on it. Layers are numbered from 1 to L; state 0 is
+the embedding.
 
 >>> with brdyn.interventions.swap(model, 3, 5):
 ...     changed = brdyn.capture(model, batch)
@@ -33,6 +34,10 @@ class _Step(nn.Module):
         return self.block(state)
 
 
+class _NoisyStep(_Step):
+    """A step whose input or output gets noise from a hook on it."""
+
+
 @contextmanager
 def reorder(model: VisionTransformer, order: Sequence[int]) -> Iterator[VisionTransformer]:
     """Apply the blocks in another order, some of them perhaps twice or not at all.
@@ -52,6 +57,10 @@ def reorder(model: VisionTransformer, order: Sequence[int]) -> Iterator[VisionTr
         raise UsageError(f"no layer of {model.info.name!r} would be left; keep at least one")
     for layer in order:
         check_layer(model, layer)
+    if any(isinstance(block, _NoisyStep) for block in model.blocks):
+        raise UsageError(
+            "a perturbation belongs to a place in depth and must be the innermost: `with swap(…), perturb(…)`"
+        )
     blocks = model.blocks
     model.blocks = nn.ModuleList([_Step(blocks[layer - 1]) for layer in order])
     try:
@@ -142,29 +151,36 @@ def perturb(
     def after(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         return disturbed(output)
 
-    handle = (
-        model.blocks[0].register_forward_pre_hook(before_first)
-        if layer == 0
-        else model.blocks[layer - 1].register_forward_hook(after)
-    )
+    blocks = model.blocks
+    number = max(layer, 1) - 1
+    step = _NoisyStep(blocks[number])
+    if layer == 0:
+        step.register_forward_pre_hook(before_first)
+    else:
+        step.register_forward_hook(after)
+    model.blocks = nn.ModuleList([*blocks[:number], step, *blocks[number + 1 :]])
     try:
         yield model
     finally:
-        handle.remove()
+        model.blocks = blocks
 
 
 def swapped(depth: int, first: int, second: int) -> list[int]:
     """The layers 1..L with two of them exchanged."""
-    order = list(range(1, depth + 1))
-    order[first - 1], order[second - 1] = second, first
-    return order
+    return list(rearranged(depth, (first, second), (second, first)))
 
 
 def replaced(depth: int, layer: int, by: int) -> list[int]:
     """The layers 1..L with one of them replaced by another."""
+    return list(rearranged(depth, (layer,), (by,)))
+
+
+def rearranged(depth: int, places: Sequence[int], layers: Sequence[int]) -> tuple[int, ...]:
+    """The layers 1..L with these layers at these places."""
     order = list(range(1, depth + 1))
-    order[layer - 1] = by
-    return order
+    for place, layer in zip(places, layers, strict=True):
+        order[place - 1] = layer
+    return tuple(order)
 
 
 def shuffled(depth: int, layers: Sequence[int], seed: int) -> list[int]:
@@ -176,10 +192,7 @@ def shuffled(depth: int, layers: Sequence[int], seed: int) -> list[int]:
     drawn = places
     while drawn == places:
         drawn = [int(layer) for layer in rng.permutation(places)]
-    order = list(range(1, depth + 1))
-    for place, layer in zip(places, drawn, strict=True):
-        order[place - 1] = layer
-    return order
+    return list(rearranged(depth, places, drawn))
 
 
 def check_layer(model: VisionTransformer, layer: int) -> int:
@@ -198,7 +211,21 @@ def check_eps(eps: Sequence[float]) -> None:
         )
 
 
+def canonical(layout: TokenLayout, tokens: str) -> str:
+    """`registers+cls` as `cls+registers`, each group once; `all` where it is among them.
+
+    Raises
+    ------
+    UsageError
+        If the model has no such tokens.
+    """
+    names = {name.strip() for name in tokens.split("+")}
+    for name in names - {"all"}:
+        layout[name]
+    return "all" if "all" in names else "+".join(name for name in layout.groups if name in names)
+
+
 def token_slices(layout: TokenLayout, tokens: str) -> list[slice]:
     """Slices of the token axis for `cls`, `cls+registers`, `all`, …"""
-    names = list(layout.groups) if tokens == "all" else [name.strip() for name in tokens.split("+")]
-    return [layout[name] for name in names]
+    wanted = canonical(layout, tokens)
+    return [layout[name] for name in (layout.groups if wanted == "all" else wanted.split("+"))]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions.contexts import check_eps, token_slices
+from brdyn.interventions.contexts import canonical, check_eps, token_slices
 from brdyn.interventions.noise import relative_noise
 from brdyn.measures.engine import metric_device
 from brdyn.measures.kinematics import TINY
@@ -58,8 +58,8 @@ class Repair:
         state in radians, its 95 % interval over images, `sd`, `n_images`.
     growth : DataFrame
         One row per start below L, eps, target and perturbed group: the finite-time growth rate
-        `log(angle_L / angle_l) / (L - l)` per layer, mean over images with interval; and `half_repair`, the number
-        of layers after which the mean angle has fallen to half (NaN: it never does).
+        `log(angle_L / angle_l) / (L - l)` per layer, mean over images with interval (where neither angle is 0); and
+        `half_repair`, the number of layers after which the mean angle has fallen to half (NaN: it never does).
     """
 
     angles: pd.DataFrame
@@ -74,7 +74,7 @@ class Repair:
         UsageError
             If there is no such result.
         """
-        content = read_json(Path(folder) / "perturb.json", "a result of brdyn perturb")
+        content = read_json(Path(folder) / "perturb.json", "a result of brdyn perturb", ("angles", "growth"))
         growth = pd.DataFrame(content["growth"], columns=GROWTH_COLUMNS)
         return cls(
             pd.DataFrame(content["angles"]),
@@ -124,15 +124,30 @@ class PerturbationSweep:
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a clean trajectory."""
         angles = self.follow(trajectory)
+        self._check_finite(angles)
         self.angles.update(angles)
         starts = torch.tensor([run.start for run in self.runs], device=angles.device)
         begin = angles.gather(2, starts[None, :, None, None].expand(*angles.shape[:2], 1, angles.shape[3]))[
             :, :, 0
         ]
         left = (self.model.depth - starts)[None, :, None]
-        defined = (begin > 0) & (left > 0)
-        rate = (angles[:, :, -1] / begin.clamp_min(TINY)).clamp_min(TINY).log() / left.clamp_min(1)
+        end = angles[:, :, -1]
+        defined = (begin > 0) & (end > 0) & (left > 0)
+        rate = (end / begin.clamp_min(TINY)).clamp_min(TINY).log() / left.clamp_min(1)
         self.growth.update(rate.where(defined, torch.nan))
+
+    def _check_finite(self, angles: Tensor) -> None:
+        """Refuse angles of states that have overflowed."""
+        starts = torch.tensor([run.start for run in self.runs], device=angles.device)
+        begun = torch.arange(self.model.depth + 1, device=angles.device) >= starts[:, None]
+        bad = (~angles.isfinite().all(-1).all(0) & begun).any(1).nonzero().flatten().tolist()
+        if bad:
+            run = self.runs[bad[0]]
+            kind = str(self.model.dtype).removeprefix("torch.")
+            raise BrdynError(
+                f"noise of {run.eps:g} on {run.target} at layer {run.start} makes states that are not finite in "
+                f"{kind}; use a smaller --eps, or --dtype float32"
+            )
 
     @torch.no_grad()
     def follow(self, trajectory: Trajectory) -> Tensor:
@@ -156,6 +171,8 @@ class PerturbationSweep:
                     ) from None
                 self.together = together = together // 2
                 gc.collect()
+                if self.model.device.type == "cuda":
+                    torch.cuda.empty_cache()
                 continue
             waiting = waiting[together:]
         return angles
@@ -264,16 +281,7 @@ def perturbation_repair(
     UsageError
         If there is no such state or token group, or a size is negative.
     """
-    groups = list(model.tokens.groups)
-    targets = list(dict.fromkeys(targets or ([*groups, "all"] if len(groups) > 1 else groups)))
-    starts = sorted(set(range(model.depth + 1) if starts is None else starts))
-    check_eps(eps)
-    outside = [start for start in starts if not 0 <= start <= model.depth]
-    if outside or not starts:
-        raise UsageError(
-            f"layer {outside[0] if outside else 'list'} is not from 0 (the embedding) to {model.depth}, "
-            f"the states of {model.info.name!r}"
-        )
+    targets, starts = check_request(model, eps, targets, starts)
     sweep = PerturbationSweep(model, sorted(set(eps)), targets, starts, seed)
     processes = options.get("processes") or Processes(model.device)
     for trajectory in trajectories(model, images, **options):
@@ -284,6 +292,35 @@ def perturbation_repair(
     images.report = processes.gather(images.report)
     images.require_some()
     return sweep.result()
+
+
+def check_request(
+    model: VisionTransformer,
+    eps: Sequence[float],
+    targets: Sequence[str] | None = None,
+    starts: Sequence[int] | None = None,
+) -> tuple[list[str], list[int]]:
+    """Targets and starts in order, each once; all where none are named.
+
+    Raises
+    ------
+    UsageError
+        If there is no such state or token group, or a size is negative.
+    """
+    groups = list(model.tokens.groups)
+    every = [*groups, "all"] if len(groups) > 1 else groups
+    named = [canonical(model.tokens, target) for target in targets] if targets is not None else every
+    if not named:
+        raise UsageError(f"no tokens to perturb; name some of {', '.join(every)}")
+    check_eps(eps)
+    wanted = sorted(set(range(model.depth + 1) if starts is None else starts))
+    outside = [start for start in wanted if not 0 <= start <= model.depth]
+    if outside or not wanted:
+        raise UsageError(
+            f"layer {outside[0] if outside else 'list'} is not from 0 (the embedding) to {model.depth}, "
+            f"the states of {model.info.name!r}"
+        )
+    return list(dict.fromkeys(named)), wanted
 
 
 def angles_to(states: Tensor, clean: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ states of the same batch. What is read out is the final representation after the
 
 from __future__ import annotations
 
+import warnings
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise, permutations
-from math import factorial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torchmetrics import MaxMetric
 
 from brdyn.data import ImageSet
-from brdyn.errors import UsageError
-from brdyn.interventions.contexts import replaced, shuffled, swapped
+from brdyn.errors import BrdynError, UsageError
+from brdyn.interventions.contexts import rearranged, replaced, swapped
 from brdyn.interventions.repair import STATISTICS, angles_to
 from brdyn.interventions.within_across import WithinAcross, straddling_windows, within_against_across
 from brdyn.measures.engine import metric_device
@@ -29,11 +31,13 @@ from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.results import read_json
-from brdyn.runtime import Processes
+from brdyn.runtime import Processes, is_out_of_memory
 from brdyn.trajectory import Trajectory, trajectories
 
 KINDS = ("swap", "delete", "shuffle", "replace")
 DRAWS = 5
+ENUMERATED = 5  # layers whose orders are few enough to list
+ATTEMPTS = 50
 REPRESENTATION = ("relative_error", "angle")
 PREDICTION = ("agreement", "accuracy")
 AS_TEXT = ("layers", "order")
@@ -97,7 +101,10 @@ class Surgery:
         UsageError
             If there is no such result.
         """
-        content = read_json(Path(folder) / "interventions.json", "a result of brdyn interventions")
+        path = Path(folder) / "interventions.json"
+        content = read_json(
+            path, "a result of brdyn interventions", ("table", "phases", "swap_tests", "notes")
+        )
         table = pd.DataFrame(content["table"]).astype(dict.fromkeys(STATISTICS[:-1], float))
         for name in AS_TEXT:
             table[name] = [tuple(map(int, text.split(","))) for text in table[name]]
@@ -141,7 +148,10 @@ class Surgery:
 def operations(
     kinds: Sequence[str], depth: int, boundaries: Sequence[int], draws: int = DRAWS, seed: int = 0
 ) -> Iterator[Operation]:
-    """All swaps, deletions and replacements, and `draws` shuffles of each phase and of windows across boundaries."""
+    """All swaps, deletions and replacements, and up to `draws` shuffles of each phase and of windows of its size.
+
+    Those windows straddle a boundary, and some layer of theirs changes phase.
+    """
     layers = range(1, depth + 1)
     if "swap" in kinds:
         for pair in combinations(layers, 2):
@@ -158,30 +168,52 @@ def operations(
             size = end - start
             if size < 2:
                 continue
-            yield from _shuffles(
-                "shuffle_within", [tuple(range(start + 1, end + 1))], phase, depth, draws, rng
-            )
+            own = [tuple(range(start + 1, end + 1))]
             windows = straddling_windows(boundaries, depth, size)
-            yield from _shuffles("shuffle_across", windows, phase, depth, draws, rng)
+            for kind, places in (("shuffle_within", own), ("shuffle_across", windows)):
+                across = kind == "shuffle_across"
+                for window, layers_there in _shuffles(places, boundaries if across else None, draws, rng):
+                    yield Operation(kind, window, phase, rearranged(depth, window, layers_there))
 
 
 def _shuffles(
-    kind: str,
     windows: Sequence[tuple[int, ...]],
-    phase: int,
-    depth: int,
+    boundaries: Sequence[int] | None,
     draws: int,
     rng: np.random.Generator,
-) -> Iterator[Operation]:
-    """Different random orders of the layers of some windows."""
-    seen: set[tuple[int, ...]] = set()
-    possible = sum(factorial(len(window)) - 1 for window in windows)
-    while windows and len(seen) < min(draws, possible):
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Up to `draws` different orders of the layers of some windows, never the true one.
+
+    With boundaries, only orders in which some layer changes phase. Overlapping windows share orders: each counts once.
+    """
+
+    def counts(window: tuple[int, ...], order: tuple[int, ...]) -> bool:
+        if boundaries is None:
+            return order != window
+        return any(
+            bisect_left(boundaries, place) != bisect_left(boundaries, layer)
+            for place, layer in zip(window, order, strict=True)
+        )
+
+    found: dict[frozenset[tuple[int, int]], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+
+    def add(window: tuple[int, ...], order: tuple[int, ...]) -> None:
+        if counts(window, order):
+            moved = frozenset(pair for pair in zip(window, order, strict=True) if pair[0] != pair[1])
+            found.setdefault(moved, (window, order))
+
+    if windows and len(windows[0]) <= ENUMERATED:
+        for window in windows:
+            for order in permutations(window):
+                add(window, order)
+        every = list(found.values())
+        return [every[index] for index in sorted(rng.permutation(len(every))[:draws])]
+    for _ in range(ATTEMPTS * draws if windows else 0):
+        if len(found) == draws:
+            break
         window = windows[int(rng.integers(len(windows)))]
-        order = tuple(shuffled(depth, window, int(rng.integers(2**32))))
-        if order not in seen:
-            seen.add(order)
-            yield Operation(kind, window, phase, order)
+        add(window, tuple(int(layer) for layer in rng.permutation(window)))
+    return list(found.values())
 
 
 class SurgeryRun:
@@ -191,10 +223,14 @@ class SurgeryRun:
     ----------
     model : VisionTransformer
     chosen : sequence of Operation
+    with_accuracy : bool
+        Take the images' labels for classes of the model's head, if it has one.
     """
 
-    def __init__(self, model: VisionTransformer, chosen: Sequence[Operation]) -> None:
-        self.model, self.chosen = model, list(chosen)
+    def __init__(
+        self, model: VisionTransformer, chosen: Sequence[Operation], with_accuracy: bool = True
+    ) -> None:
+        self.model, self.chosen, self.with_accuracy = model, list(chosen), with_accuracy
         self.groups = {
             name: model.tokens[name] for name in ("cls", "patches") if name in model.tokens
         }  # the readouts of the representation
@@ -204,7 +240,7 @@ class SurgeryRun:
         )
         self.prediction = RunningMoments((len(self.chosen), len(PREDICTION))).to(device)
         self.intact = RunningMoments((1,)).to(device)
-        self.foreign_labels = 0
+        self.largest_label = MaxMetric(nan_strategy="ignore").to(device)
 
     @torch.no_grad()
     def update(self, trajectory: Trajectory) -> None:
@@ -214,7 +250,7 @@ class SurgeryRun:
         predicted = self._predict(clean)
         labels = self._labels(trajectory, predicted)
         if labels is not None and predicted is not None:
-            self.intact.update(predicted.eq(labels)[:, None].double())
+            self.intact.update(self._right(predicted, labels)[:, None])
         changes, right = [], []
         for operation in self.chosen:
             final = self.model.norm(run_order(self.model, trajectory, operation.order))
@@ -223,12 +259,23 @@ class SurgeryRun:
             changes.append(torch.stack([error, angles_to(changed, readout)], dim=-1))
             guesses = self._predict(final)
             if guesses is not None and predicted is not None:
-                agreement = guesses.eq(predicted).double()
-                accuracy = guesses.eq(labels).double() if labels is not None else agreement * torch.nan
-                right.append(torch.stack([agreement, accuracy], dim=-1))
-        self.representation.update(torch.stack(changes, dim=1))
+                agreement = guesses.eq(predicted).float()
+                right.append(torch.stack([agreement, self._right(guesses, labels)], dim=-1))
+        values = torch.stack(changes, dim=1)
+        self._check_finite(values)
+        self.representation.update(values)
         if right:
             self.prediction.update(torch.stack(right, dim=1))
+
+    def _check_finite(self, values: Tensor) -> None:
+        bad = (~values.isfinite()).flatten(2).any(2).any(0).nonzero().flatten().tolist()
+        if bad:
+            operation = self.chosen[bad[0]]
+            kind = str(self.model.dtype).removeprefix("torch.")
+            raise BrdynError(
+                f"{operation.kind} of layers {', '.join(map(str, operation.layers))} makes states that are not finite "
+                f"in {kind}; try --dtype float32"
+            )
 
     def _read(self, normed: Tensor) -> Tensor:
         """Mean token of each readout, `(B, readouts, D)`, float32."""
@@ -240,13 +287,18 @@ class SurgeryRun:
         logits = self.model.logits(normed)
         return None if logits is None else logits.argmax(-1)
 
+    def _right(self, guesses: Tensor, labels: Tensor | None) -> Tensor:
+        """1 where a guess is right, NaN where the image has no label of the head's."""
+        if labels is None:
+            return torch.full(guesses.shape, torch.nan, device=guesses.device)
+        return guesses.eq(labels).float().where(labels >= 0, torch.nan)
+
     def _labels(self, trajectory: Trajectory, predicted: Tensor | None) -> Tensor | None:
-        if trajectory.labels is None or predicted is None:
+        """Labels of the images; -1 stands for none, as in the test splits of some data sets."""
+        if trajectory.labels is None or predicted is None or not self.with_accuracy:
             return None
         labels = trajectory.labels.to(predicted.device)
-        if int(labels.max()) >= self.model.classes:
-            self.foreign_labels = max(self.foreign_labels, int(labels.max()))
-            return None
+        self.largest_label.update(labels.max().float())
         return labels
 
     def table(self) -> pd.DataFrame:
@@ -325,23 +377,26 @@ def layer_surgery(
     if not chosen:
         raise UsageError(
             f"the {model.depth} layer(s) of {model.info.name!r} in phases {list(phases.intervals)} allow no "
-            f"{' or '.join(kinds)}"
+            f"{' or '.join(kinds)}; use a smaller --k or other --kinds"
         )
-    run = SurgeryRun(model, chosen)
+    names = images.label_names
+    run = SurgeryRun(model, chosen, with_accuracy=names is None or len(names) == model.classes)
     processes = options.get("processes") or Processes(model.device)
-    for trajectory in trajectories(model, images, **options):
-        run.update(trajectory)
-        del trajectory  # before the next batch is captured
+    try:
+        for trajectory in trajectories(model, images, **options):
+            run.update(trajectory)
+            del trajectory  # before the next batch is captured
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BrdynError(f"out of memory on {model.device}; use a smaller --batch-size") from None
     images.report = processes.gather(images.report)
     images.require_some()
-    intact = run.intact.arrays()
-    found = Surgery(
-        table=run.table(),
-        intact_accuracy=float(intact["mean"][0]) if intact["n_images"][0] else None,
-        layers=model.depth,
-        phases=phases,
-        notes=_notes(run, int(intact["n_images"][0])),
-    )
+    accuracy, note = _accuracy(run, names)
+    table = run.table()
+    if accuracy is None:
+        table = table[table["measure"] != "accuracy"].reset_index(drop=True)
+    found = Surgery(table, accuracy, model.depth, phases, notes=(note,) if note else ())
     if "swap" not in kinds:
         return found
     tests = {
@@ -372,13 +427,19 @@ def run_order(model: VisionTransformer, trajectory: Trajectory, order: Sequence[
     return state
 
 
-def _notes(run: SurgeryRun, labelled: int) -> tuple[str, ...]:
-    if not run.model.classes:
-        return ("no accuracy: the model has no classification head",)
-    if run.foreign_labels:
-        return (
-            f"no accuracy: the images have a class {run.foreign_labels} and the head {run.model.classes} classes",
-        )
-    if not labelled:
-        return ("no accuracy: the images have no labels",)
-    return ()
+def _accuracy(run: SurgeryRun, names: Sequence[str] | None) -> tuple[float | None, str]:
+    """Accuracy of the intact model, or why there is none."""
+    classes = run.model.classes
+    if not classes:
+        return None, "no accuracy: the model has no classification head"
+    if not run.with_accuracy:
+        return None, f"no accuracy: the images are of {len(names or ())} classes and the head of {classes}"
+    intact = run.intact.arrays()
+    with warnings.catch_warnings():  # of torchmetrics, when there was no label
+        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+        largest = float(run.largest_label.compute())
+    if not intact["n_images"][0]:
+        return None, "no accuracy: the images have no labels"
+    if largest >= classes:
+        return None, f"no accuracy: the images have a class {largest:.0f} and the head {classes} classes"
+    return float(intact["mean"][0]), ""

@@ -67,7 +67,7 @@ def within_against_across(
     Returns
     -------
     WithinAcross or None
-        None where there is one phase alone, or no phase with two layers.
+        None where there is one phase alone, no phase with two layers, or a value that is not finite.
     """
     layers = len(matrix)
     first, second = np.triu_indices(layers, 1)
@@ -75,7 +75,7 @@ def within_against_across(
     rng = np.random.default_rng(seed)
     own = _phase_of(np.array([boundaries], dtype=int), layers)
     same = own[:, first] == own[:, second]
-    if not len(boundaries) or not same.any():
+    if not len(boundaries) or not same.any() or not np.isfinite(values).all():
         return None
     exact = comb(layers - 1, len(boundaries)) <= EXHAUSTIVE_UP_TO
     if exact:

@@ -29,6 +29,10 @@ from brdyn.trajectory import Trajectory
 NEIGHBOURS = 10
 STILL = 1e-4  # radians: directions nearer than this at a layer are one direction, up to rounding
 
+NO_LABELS = (
+    "angular basins need images with labels, and these have none; give a folder of class folders, a parquet file or "
+    "hub data set with a label column, or leave basins out"
+)
 UNITS = {
     "within_class_angle": "angle within a class (radians)",
     "between_class_angle": "angle between classes (radians)",
@@ -80,7 +84,7 @@ class Basins:
         UsageError
             If there are none.
         """
-        content = read_json(Path(folder) / "dynamics.json", "a result of brdyn dynamics")
+        content = read_json(Path(folder) / "dynamics.json", "a result of brdyn dynamics", ("table", "layers"))
         if "basins" not in content:
             raise UsageError(
                 f"the result in {str(folder)!r} has no basins; run brdyn dynamics with labelled images"
@@ -158,7 +162,7 @@ class AngularBasins(SamplingMetric):
         """Add the images of a trajectory, those that have labels."""
         if trajectory.labels is None:
             return
-        means = torch.stack([trajectory.mean(group) for group in self.layout.groups], dim=2)
+        means = torch.stack([trajectory.mean(group) for group in self.layout.groups], dim=2).to(self.device)
         assert isinstance(self.directions, list)
         assert isinstance(self.labels, list)
         assert isinstance(self.positions, list)
@@ -172,10 +176,7 @@ class AngularBasins(SamplingMetric):
     def sample(self) -> tuple[Tensor, Tensor, Tensor]:
         """Directions `(n, L + 1, G, D)`, labels and positions of the images kept, ordered by position."""
         if not rows_in(self.labels):
-            raise UsageError(
-                "angular basins need images with labels, and these have none; give a parquet file or hub data set with "
-                "a label column, or leave basins out"
-            )
+            raise UsageError(NO_LABELS)
         directions, labels, positions = map(dim_zero_cat, (self.directions, self.labels, self.positions))
         keep = choose(
             labels.cpu().numpy(), positions.cpu().numpy(), self.max_images, self.max_classes, self.seed
@@ -315,11 +316,11 @@ def _project(
     directions: Tensor, labels: Tensor, positions: Tensor
 ) -> tuple[pd.DataFrame, tuple[float, float]]:
     """Directions `(n, L + 1, D)` on the first two principal components of those at layer L."""
-    last = directions[:, -1].double().cpu().numpy()
+    last = directions[:, -1].cpu().double().numpy()
     centre = last.mean(0)
     _, sizes, axes = np.linalg.svd(last - centre, full_matrices=False)
     axes = np.resize(axes, (2, axes.shape[1])) if len(axes) < 2 else axes[:2]
-    places = (directions.double().cpu().numpy() - centre) @ axes.T
+    places = (directions.cpu().double().numpy() - centre) @ axes.T
     images, layers = places.shape[:2]
     share = np.zeros(2)
     share[: len(sizes[:2])] = sizes[:2] ** 2 / max((sizes**2).sum(), np.finfo(float).tiny)

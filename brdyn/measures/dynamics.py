@@ -13,11 +13,11 @@ from torchmetrics import Metric
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import PhaseAlignment, phase_alignment
-from brdyn.measures.basins import AngularBasins, Basins
+from brdyn.measures.basins import NO_LABELS, AngularBasins, Basins
 from brdyn.measures.convergence import DirectionalConvergence
 from brdyn.measures.engine import measure, metric_device, similarity_metric
 from brdyn.measures.estimation import EstimationError
-from brdyn.measures.modes import RIDGE, DynamicModes, Modes, check_fit
+from brdyn.measures.modes import HELD_OUT, RIDGE, DynamicModes, Modes, check_fit
 from brdyn.measures.norm import TokenNorm
 from brdyn.measures.per_image import PerImageMetric
 from brdyn.measures.speed import AngularSpeed, TurningAngle
@@ -120,6 +120,9 @@ def token_dynamics(
     check_fit(ridge, rank, model.info.width)
     left_out: dict[str, str] = {}
 
+    processes = options.get("processes")
+    alone = processes is None or processes.world == 1
+
     def attempt(name: str, make: Callable[[], Any]) -> Any:
         """What `make` gives, or None where the measure was not asked for by name and cannot be had."""
         if name not in chosen or name in left_out:
@@ -127,7 +130,8 @@ def token_dynamics(
         try:
             return make()
         except UsageError as error:
-            if measures is not None:
+            # Several processes must agree on what is measured, and memory may differ between them.
+            if measures is not None or not alone:
                 raise
             left_out[name] = str(error)
             return None
@@ -135,7 +139,12 @@ def token_dynamics(
     shape = (model.tokens, model.depth, model.info.width)
     boundaries = phases.boundaries if phases is not None else None
     curves = {name: CURVES[name](model.tokens, model.depth) for name in chosen if name in CURVES}
-    basins = AngularBasins(*shape, seed=seed) if "basins" in chosen else None
+    for name, missing in _missing(images).items():
+        if name in chosen and measures is not None:
+            raise UsageError(missing)
+        if name in chosen:
+            left_out[name] = missing
+    basins = attempt("basins", lambda: AngularBasins(*shape, seed=seed))
     modes = attempt("modes", lambda: DynamicModes(*shape, boundaries, seed=seed, device=metric_device(model)))
     similarity = similarity_metric("cosine", model, seed=seed) if phases is None else None
     metrics: dict[str, Metric | None] = {**curves, "basins": basins, "modes": modes, "similarity": similarity}
@@ -146,7 +155,7 @@ def token_dynamics(
         assert similarity is not None
         phases = segment(similarity.result(), k)
     places = phases.boundaries
-    found_basins = attempt("basins", lambda: basins.result() if basins is not None else None)
+    found_basins = attempt("basins", lambda: basins.result())
     found_modes = attempt("modes", lambda: modes.within(places, ridge, rank))
     table: pd.DataFrame = pd.concat(
         [
@@ -166,6 +175,18 @@ def token_dynamics(
     return Dynamics(table, phases, alignment, found_basins, found_modes, left_out)
 
 
+def _missing(images: ImageSet) -> dict[str, str]:
+    """Measures that these images cannot give, known before any is read."""
+    found = {}
+    if not images.source.labelled:
+        found["basins"] = NO_LABELS
+    if len(images) < HELD_OUT:
+        found["modes"] = (
+            f"dynamic modes need at least {HELD_OUT} images, and there are {len(images)}; give more"
+        )
+    return found
+
+
 def check_measures(names: Sequence[str] | None) -> tuple[str, ...]:
     """The measures of these names, in order; all without names.
 
@@ -179,5 +200,5 @@ def check_measures(names: Sequence[str] | None) -> tuple[str, ...]:
     unknown = [name for name in names if name not in MEASURES]
     if unknown or not names:
         named = ", ".join(map(repr, unknown)) or "none"
-        raise UsageError(f"unknown measure {named}; choose from {', '.join(MEASURES)}")
+        raise UsageError(f"unknown measure {named}; choose `all` alone, or from {', '.join(MEASURES)}")
     return tuple(name for name in MEASURES if name in names)

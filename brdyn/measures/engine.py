@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -91,7 +90,7 @@ def measure(
         if not is_out_of_memory(error):
             raise
         raise BrdynError(
-            f"out of memory on {model.device} while measuring; use a smaller --batch-size or fewer --tokens"
+            f"out of memory on {model.device} while measuring; use a smaller --batch-size, or measure less at once"
         ) from None
     images.report = processes.gather(images.report)
     images.require_some()
@@ -128,6 +127,4 @@ def layer_similarity(
     """
     metric = similarity_metric(kind, model, tokens=tokens, replicates=replicates, seed=seed)
     measure(model, images, {kind: metric}, **options)
-    with warnings.catch_warnings():  # a process may have had no images of its own
-        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
-        return metric.result()
+    return metric.result()

@@ -74,7 +74,7 @@ class Modes:
         UsageError
             If there are none.
         """
-        content = read_json(Path(folder) / "dynamics.json", "a result of brdyn dynamics")
+        content = read_json(Path(folder) / "dynamics.json", "a result of brdyn dynamics", ("table", "layers"))
         if "modes" not in content:
             raise UsageError(
                 f"the result in {str(folder)!r} has no modes; run brdyn dynamics with --measures modes"
@@ -130,7 +130,7 @@ class DynamicModes(SamplingMetric):
         width: int,
         boundaries: Sequence[int] | None = None,
         *,
-        tokens_per_image: int = 64,
+        tokens_per_image: int = 32,
         held_out_images: int = 128,
         held_out_tokens: int = 16,
         seed: int = 0,
@@ -142,12 +142,15 @@ class DynamicModes(SamplingMetric):
         self.tokens_per_image, self.held_out_tokens = tokens_per_image, held_out_tokens
         self.held_out_images = held_out_images
         self.pairs = {pair: slot for slot, pair in enumerate(needed_pairs(depth, boundaries))}
-        self.flush_at = 2 * width
-        size = len(self.pairs) * width**2 * 8 * len(layout.groups)
+        self.flush_at = 4 * width
+        rows = len(layout.groups) * self.flush_at + sum(
+            2 * held_out_images * min(tokens, held_out_tokens) for tokens in layout.sizes().values()
+        )
+        size = 8 * len(self.pairs) * width**2 * len(layout.groups) + 4 * rows * (depth + 1) * width
         if size > MEMORY_SHARE * available_memory(torch.device(device)):
             remedy = "give --phases" if boundaries is None else "take fewer measures"
             raise UsageError(
-                f"the moments of dynamic mode decomposition would take {size / 2**30:.1f} GiB; {remedy}, "
+                f"dynamic mode decomposition would take {size / 2**30:.1f} GiB; {remedy}, "
                 "or leave modes out of --measures"
             )
         self.add_state("fitted", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
@@ -202,7 +205,8 @@ class DynamicModes(SamplingMetric):
         for layer in range(self.depth + 1):
             others = [other for other in range(layer, self.depth + 1) if (layer, other) in self.pairs]
             if others:
-                products = rows[:, layer].T @ rows[:, others].flatten(1)
+                after = rows[:, layer:] if len(others) == self.depth + 1 - layer else rows[:, others]
+                products = rows[:, layer].T @ after.flatten(1)
                 slots = [self.pairs[layer, other] for other in others]
                 products = products.view(self.width, len(others), self.width).transpose(0, 1)
                 for slot, product in zip(slots, products, strict=True):
@@ -223,7 +227,7 @@ class DynamicModes(SamplingMetric):
         if not int(self.fitted) or not rows_in(self.held_positions):
             raise UsageError(
                 f"dynamic mode decomposition holds every fifth image out and got {int(self.fitted)} to fit; "
-                f"use at least {HELD_OUT} images, or leave modes out"
+                f"use at least {HELD_OUT} readable images, or leave modes out"
             )
         found = {"fitted": self.fitted, **self._held()}
         for group in self.layout.groups:
@@ -307,8 +311,8 @@ def needed_pairs(depth: int, boundaries: Sequence[int] | None) -> Iterator[tuple
 
 def check_fit(ridge: float, rank: int | None, width: int) -> None:
     """Refuse a negative ridge, or a rank that is not from 1 to the width."""
-    if not ridge >= 0:
-        raise UsageError(f"ridge {ridge} is negative; use 0 or more, for instance {RIDGE:g}")
+    if not 0 <= ridge < float("inf"):
+        raise UsageError(f"ridge {ridge} is not a number from 0 up; use for instance {RIDGE:g}")
     if rank is not None and not 1 <= rank <= width:
         raise UsageError(f"rank {rank} is not from 1 to the model's width, {width}")
 

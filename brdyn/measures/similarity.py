@@ -8,6 +8,7 @@ processes. Uncertainty comes from a Poisson bootstrap kept up while streaming (s
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -136,11 +137,17 @@ class SimilarityMetric(Metric):
 
     def result(self) -> LayerSimilarity:
         """Compute over all processes, as NumPy arrays."""
-        values = {name: value.double().cpu().numpy() for name, value in self.compute().items()}
+        with warnings.catch_warnings():  # of torchmetrics: a process may have had no images of its own
+            warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+            computed = self.compute()
+        values = {name: value.double().cpu().numpy() for name, value in computed.items()}
         images = int(self.seen)
         if images == 0:
             raise BrdynError(f"{self.kind} had no {self.unit} to compute from; use more images")
-        matrix = (values["matrix"] + values["matrix"].T) / 2
+        matrix = values["matrix"].reshape(
+            self.depth, self.depth
+        )  # torchmetrics makes a scalar of one layer's
+        matrix = (matrix + matrix.T) / 2
         if not np.isfinite(matrix).all():
             layer = int(np.argwhere(~np.isfinite(np.diag(matrix))).flatten()[0]) + 1
             raise BrdynError(

@@ -10,11 +10,11 @@ from types import ModuleType
 import torch
 
 from brdyn.errors import UsageError
-from brdyn.models import dinov2, imgfocus, timm_family, transformers_family
+from brdyn.models import dinov2, imgfocus, raptor_family, timm_family, transformers_family
 from brdyn.models.base import Size, VisionTransformer
 from brdyn.models.request import ModelRequest
 
-FAMILIES: tuple[ModuleType, ...] = (imgfocus, dinov2, timm_family, transformers_family)
+FAMILIES: tuple[ModuleType, ...] = (raptor_family, imgfocus, dinov2, timm_family, transformers_family)
 INITS = ("pretrained", "random")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -41,6 +42,27 @@ class ModelRequest:
     image_size: Size | None = None
     allow_pickle: bool = False
     describe_only: bool = False
+
+    def of_teacher(self, name: str, size: Size, weights: str) -> ModelRequest:
+        """The request for the teacher of the model asked for.
+
+        Parameters
+        ----------
+        name, size
+            Its name and image size.
+        weights : str
+            Where its weights came from, as :meth:`source` says.
+        """
+        seed = re.fullmatch(r"random \(untrained, seed (\d+)\)", weights)
+        file = Path(weights.removeprefix("file ")) if weights.startswith("file ") else None
+        return replace(
+            self,
+            name=name,
+            image_size=size,
+            weights=self.weights or file,
+            random=seed is not None,
+            seed=int(seed[1]) if seed else 0,
+        )
 
     @property
     def needs_weights(self) -> bool:

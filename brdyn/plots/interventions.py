@@ -168,14 +168,15 @@ def plot_layers(surgery: Surgery, *, title: str) -> Figure:
     kinds = set(surgery.table["kind"])
     headings = [name for name in ("delete", "shuffle") if any(kind.startswith(name) for kind in kinds)]
     with paper_style():
-        figure = new_figure(0.6 + 4.4 * max(1, len(headings)), 3.2)
+        figure = new_figure(0.6 + 4.4 * max(1, len(headings)) + 2.2 * ("shuffle" in headings), 3.2)
         for axes, heading in zip(
             figure.subplots(1, max(1, len(headings)), squeeze=False)[0], headings, strict=False
         ):
             (_draw_deletions if heading == "delete" else _draw_shuffles)(axes, surgery)
             axes.set_ylabel("relative error at the end")
             axes.set_ylim(bottom=0)
-            axes.legend(frameon=False, fontsize=7)
+            beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if heading == "shuffle" else {}
+            axes.legend(frameon=False, fontsize=7, **beside)
         figure.suptitle(title, fontsize=10)
         return figure
 

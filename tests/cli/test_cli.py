@@ -373,6 +373,7 @@ def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights)
     assert_one_line_error(run("dynamics", *again, "--measures", "speed,wobble"), 2, "'wobble'", "modes")
     assert_one_line_error(run("dynamics", *again, "--measures", "modes", "-n", "4"), 2, "at least 5 images")
     assert_one_line_error(run("dynamics", *again, "--ridge", "-1"), 2, "ridge -1")
+    assert_one_line_error(run("dynamics", *again, "--ridge", "inf"), 2, "ridge inf")
     assert_one_line_error(run("dynamics", *again, "--rank", "500"), 2, "rank 500", "192")
     (tmp_path / "half.json").write_text('{"layers": 12}')
     assert_one_line_error(run("dynamics", *again, "--phases", tmp_path / "half.json"), 2, "not a phases.json")
@@ -462,6 +463,7 @@ def test_perturb_writes_what_it_says(run, tiny_options, tmp_path):
         (["--layers", "0,99"], ["layer 99", "0 (the embedding) to 12"]),
         (["--layers", "1.5"], ["--layers '1.5'"]),
         (["--tokens", "registers"], ["no 'registers' tokens"]),
+        (["--tokens", "cls+"], ["no '' tokens"]),
         (["--phases", tmp_path / "none.json"], ["none.json"]),
         (["--k", "13"], ["k=13"]),
     ):
@@ -513,6 +515,22 @@ def test_interventions_write_what_they_say(run, tiny_options, tmp_path):
         run("interventions", *again, "--k", "12", "--kinds", "shuffle"), 2, "allow no shuffle"
     )
     assert json.loads((out / "interventions.json").read_text()) == content
+
+
+def test_a_model_of_one_layer(run, tmp_path, noise_folder):
+    """Everything that can be said of it is said, and the rest refused."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    transformers.Dinov2Model(config).save_pretrained(tmp_path / "one")
+    options = [
+        "--model", tmp_path / "one", "--image-size", "28", "--images", noise_folder, "--workers", "0", "-n", "6",
+        "--out", tmp_path / "out", "--overwrite",
+    ]  # fmt: skip
+    assert run("dynamics", *options).returncode == 0
+    assert run("perturb", *options, "--eps", "0.1").returncode == 0
+    assert_one_line_error(run("interventions", *options), 2, "allow no swap")
 
 
 @needs_offline

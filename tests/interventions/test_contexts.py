@@ -7,6 +7,7 @@ from torch import nn
 from brdyn.data import Batch
 from brdyn.errors import UsageError
 from brdyn.interventions import delete, perturb, reorder, replace, shuffle, swap
+from brdyn.interventions.contexts import canonical
 from brdyn.trajectory import capture
 from tests.conftest import scramble, tiny_vit
 
@@ -119,6 +120,29 @@ def test_nested_interventions(tiny):
         assert changed[:, 0].norm(dim=-1).min() > 0
         torch.testing.assert_close(changed[:, 1:], torch.zeros_like(changed[:, 1:]))
     assert unchanged(before, tiny)
+
+
+def test_a_perturbation_must_be_innermost(tiny):
+    """Its place in depth would move with the block."""
+    before = snapshot(tiny)
+    with perturb(tiny, 3, 0.1), pytest.raises(UsageError, match="must be the innermost"), swap(tiny, 3, 4):
+        pass
+    with swap(tiny, 1, 4), perturb(tiny, 0, 0.5), perturb(tiny, 2, 0.5):
+        noisy = capture(tiny, batch()).states
+    assert unchanged(before, tiny)
+    with swap(tiny, 1, 4):
+        clean = capture(tiny, batch()).states
+    torch.testing.assert_close((noisy[0] - clean[0]).norm(dim=-1), 0.5 * clean[0].norm(dim=-1))
+
+
+def test_a_group_named_twice_is_perturbed_once(tiny):
+    clean = capture(tiny, batch()).states
+    with perturb(tiny, 1, 0.2, "cls+registers+cls"):
+        noisy = capture(tiny, batch()).states
+    change = (noisy[1] - clean[1])[:, :3].norm(dim=-1)
+    torch.testing.assert_close(change, 0.2 * clean[1][:, :3].norm(dim=-1))
+    assert canonical(tiny.tokens, "registers+cls") == "cls+registers"
+    assert canonical(tiny.tokens, "cls+all") == "all"
 
 
 @pytest.mark.parametrize("layer", [0, 2, DEPTH])

@@ -169,6 +169,12 @@ def test_over_a_set_of_images(tiny, noise_folder):
     assert images.report.count == 10
 
 
+def test_noise_that_overflows_is_an_error(tiny):
+    sweep = PerturbationSweep(tiny, [1e38], ["all"], [2])
+    with pytest.raises(BrdynError, match=r"noise of 1e\+38 on all at layer 2 .* not finite in float32"):
+        sweep.update(capture(tiny, batch()))
+
+
 def test_no_noise_is_repaired_at_once(tiny):
     sweep = PerturbationSweep(tiny, [0.0], ["all"], range(DEPTH + 1))
     sweep.update(capture(tiny, batch()))
@@ -184,6 +190,7 @@ def test_no_noise_is_repaired_at_once(tiny):
         ({"eps": ()}, "eps is empty"),
         ({"starts": (0, 9)}, "layer 9 is not from 0"),
         ({"targets": ("distillation",)}, "no 'distillation'"),
+        ({"targets": ()}, "no tokens to perturb"),
     ],
 )
 def test_bad_requests(tiny, noise_folder, options, words):

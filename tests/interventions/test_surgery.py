@@ -1,14 +1,16 @@
 """Surgery on depth: equal to full passes of the changed model, complete, and harmless where nothing changes."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
 
-from brdyn.data import Batch
-from brdyn.errors import UsageError
+from brdyn.data import Batch, load_images
+from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions import delete, reorder, replace, swap
-from brdyn.interventions.surgery import Operation, Surgery, SurgeryRun, layer_surgery, operations, run_order
+from brdyn.interventions.surgery import Surgery, SurgeryRun, layer_surgery, operations, run_order
 from brdyn.models import Preprocessing, timm_family
 from brdyn.models.request import ModelRequest
 from brdyn.phases import segment
@@ -90,6 +92,7 @@ def test_operations_are_all_there_and_different():
         "shuffle_across": 4 + 5 + 5 + 4,
     }
     assert len({(o.kind, o.phase, o.order) for o in chosen}) == len(chosen)
+    own = [0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4]
     phases = [set(range(1, 3)), set(range(3, 7)), set(range(7, 10)), set(range(10, 12)), {12}]
     for operation in chosen:
         moved = {layer for step, layer in enumerate(operation.order, 1) if layer != step}
@@ -100,6 +103,27 @@ def test_operations_are_all_there_and_different():
             assert len(operation.layers) == len(phases[operation.phase - 1])
             assert not any(phase.issuperset(operation.layers) for phase in phases)
             assert moved <= set(operation.layers)
+            assert any(own[step] != own[layer - 1] for step, layer in enumerate(operation.order))
+
+
+@pytest.mark.parametrize(
+    ("boundaries", "draws"), [((3,), 10), ((4, 7, 10), 200), ((6,), 10_000), ((1, 11), 7)]
+)
+def test_however_many_shuffles_are_asked_for(boundaries, draws):
+    """Windows overlap and share orders: asking for more than there are must end, with all of them for short phases."""
+    chosen = list(operations(("shuffle",), 12, boundaries, draws))
+    for phase in range(1, len(boundaries) + 2):
+        for kind in ("shuffle_within", "shuffle_across"):
+            orders = [o.order for o in chosen if (o.kind, o.phase) == (kind, phase)]
+            assert len(set(orders)) == len(orders) <= draws
+    if boundaries == (
+        3,
+    ):  # the 3 layers' other orders; the orders of 2-4 and 3-5 that move a layer over the boundary
+        kinds = [o.kind for o in chosen if o.phase == 1]
+        assert kinds.count("shuffle_within") == 5
+        assert (
+            kinds.count("shuffle_across") == 7
+        )  # all but the swap within, of 5 each; exchanging 3 and 4 counts once
 
 
 def test_layers_that_commute_do_no_harm_and_others_do():
@@ -148,12 +172,7 @@ def test_timm_head():
     model, inputs = timm_model("deit_tiny_distilled_patch16_224", 7), batch()
     assert model.classes == 7
     torch.testing.assert_close(model.logits(model(inputs.images)), model.backbone(inputs.images))
-    run = SurgeryRun(
-        model, [Operation("delete", (3,), 0, tuple(layer for layer in range(1, 13) if layer != 3))]
-    )
-    run.update(capture(model, Batch(inputs.images, inputs.positions, torch.full((6,), 9))))
-    assert set(run.table().query("readout == 'head'")["measure"]) == {"agreement"}
-    assert run.foreign_labels == 9
+    assert model.logits(model(inputs.images)).shape == (6, 7)
 
 
 def test_a_text_projection_is_no_head():
@@ -163,9 +182,68 @@ def test_a_text_projection_is_no_head():
     assert timm_model("vit_base_patch32_clip_224", 1000).classes == 1000
 
 
-def test_over_a_set_of_images(tiny, noise_folder):
-    from brdyn.data import load_images
+def labelled(folder, tmp_path, labels):
+    cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(folder.iterdir())][: len(labels)]
+    pq.write_table(pa.table({"image": cells, "label": labels}), tmp_path / "labelled.parquet")
+    return tmp_path / "labelled.parquet"
 
+
+def head_of(classes):
+    return StubViT([lambda x: 2 * x, lambda x: x.flip(-1), lambda x: x + 1], classes=classes)
+
+
+@pytest.mark.parametrize("batch_size", [2, 6])
+@pytest.mark.parametrize(
+    ("labels", "note", "images"),
+    [
+        ([0, 1, 2, 3, 4, 5], "no accuracy: the images have a class 5 and the head 4 classes", 0),
+        ([0, 1, -1, 3, -1, 2], "", 4),
+        ([-1] * 6, "no accuracy: the images have no labels", 0),
+    ],
+)
+def test_labels_that_are_not_the_heads(noise_folder, tmp_path, labels, note, images, batch_size):
+    """Whatever the batches: accuracy over the labels that can be right, or none and a word why."""
+    model = head_of(4)
+    pictures = load_images(labelled(noise_folder, tmp_path, labels), model)
+    found = layer_surgery(
+        model, pictures, phases_of(2, 1), kinds=("delete",), workers=0, batch_size=batch_size
+    )
+    assert found.notes == ((note,) if note else ())
+    accuracy = found.table.query("measure == 'accuracy'")
+    assert set(accuracy["n_images"]) == ({images} if images else set())
+    assert (found.intact_accuracy is None) == (images == 0)
+    assert set(found.table.query("measure == 'agreement'")["n_images"]) == {6}
+
+
+def test_named_classes_that_are_not_the_heads(noise_folder, tmp_path):
+    """Three class folders and a head of four: the indices mean something else."""
+    for number, path in enumerate(sorted(noise_folder.iterdir())[:6]):
+        (tmp_path / "set" / f"class{number % 3}").mkdir(parents=True, exist_ok=True)
+        path.rename(tmp_path / "set" / f"class{number % 3}" / path.name)
+    model = head_of(4)
+    found = layer_surgery(
+        model, load_images(tmp_path / "set", model), phases_of(2, 1), kinds=("delete",), workers=0
+    )
+    assert found.notes == ("no accuracy: the images are of 3 classes and the head of 4",)
+    assert found.intact_accuracy is None
+
+
+def test_overflow_and_lack_of_memory_are_said(noise_folder, monkeypatch):
+    model = StubViT([lambda x: x, lambda x: 1e30 * x, lambda x: x / 1e30])
+    images = load_images(noise_folder, model, n=4)
+    with pytest.raises(BrdynError, match="not finite in float32"):
+        layer_surgery(StubViT([lambda x: 1e30 * x, lambda x: x / 1e30, lambda x: x]), images, phases_of(2, 1),
+                      kinds=("replace",), workers=0)  # fmt: skip
+
+    def short(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("brdyn.interventions.surgery.run_order", short)
+    with pytest.raises(BrdynError, match="out of memory on cpu; use a smaller --batch-size"):
+        layer_surgery(model, images, phases_of(2, 1), kinds=("delete",), workers=0)
+
+
+def test_over_a_set_of_images(tiny, noise_folder):
     images = load_images(noise_folder, tiny, n=9)
     found = layer_surgery(tiny, images, phases_of(2, 2), kinds=("swap", "shuffle"), workers=0, batch_size=4)
     assert set(found.tests) == {"cls", "patches"}

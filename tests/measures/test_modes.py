@@ -143,7 +143,7 @@ def test_samples_are_bounded_and_do_not_depend_on_batches():
 
 def test_what_cannot_be_fitted():
     states = torch.randn(3, 4, 7, WIDTH)
-    with pytest.raises(UsageError, match="at least 5 images"):
+    with pytest.raises(UsageError, match="at least 5 readable images"):
         feed(states).within(())
     ten = feed(torch.randn(3, 10, 7, WIDTH))
     with pytest.raises(UsageError, match="ridge"):

@@ -1,0 +1,118 @@
+"""Shuffled batches for training: an endless stream whose batch at any step can be asked for without the ones before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from brdyn.data.image_set import (
+    Batch,
+    ImageSet,
+    _Decoder,
+    _guarded,
+    background,
+    default_workers,
+    stack,
+)
+from brdyn.errors import UsageError
+
+
+@dataclass
+class ShuffledBatches:
+    """Images in a new random order each epoch; what a step sees depends on the seed and the step alone.
+
+    Batches run on over the end of an epoch, so that none is short.
+
+    Attributes
+    ----------
+    images : ImageSet
+        Sources that can only be read in order (parquet) are kept in memory, encoded.
+    batch_size : int
+        Images of a step over all processes.
+    seed : int
+    workers : int or None
+    """
+
+    images: ImageSet
+    batch_size: int
+    seed: int = 0
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a set that does not fill a batch."""
+        if self.batch_size < 1:
+            raise UsageError(f"batch size {self.batch_size} is not positive")
+        if len(self.images) < self.batch_size:
+            raise UsageError(
+                f"{len(self.images)} images are too few for a batch of {self.batch_size}; give more images, or "
+                f"--batch-size {len(self.images)} or less"
+            )
+        self.source = self.images.source.at_random(self.images.chosen)
+
+    def positions(self, step: int) -> np.ndarray:
+        """Positions in the set that step `step` (from 0) sees, `(batch_size,)`."""
+        count = len(self.images)
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        found = np.empty(self.batch_size, dtype=np.int64)
+        for epoch in np.unique(places // count):
+            here = places // count == epoch
+            found[here] = epoch_order(count, self.seed, int(epoch))[places[here] % count]
+        return found
+
+    def batches(
+        self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, pin: bool = False
+    ) -> Iterator[list[Batch]]:
+        """The share of a process in steps `start` to `stop - 1`, each as `pieces` batches one after another.
+
+        Shares are disjoint; together they are the step's images, in any split. A piece whose images cannot be read
+        is left out.
+        """
+        parts = _Parts(self, range(start, stop), rank, world, pieces)
+        workers = default_workers() if self.workers is None else self.workers
+        workers, ahead = background(
+            min(workers, (stop - start) * pieces),
+            self.batch_size * self.images.image_bytes // (world * pieces) + 1,
+        )
+        loader: DataLoader[Any] = DataLoader(
+            _Decoder(self.source, self.images.chosen, self.images.transform, self.images.smallest),
+            batch_sampler=parts,
+            num_workers=workers,
+            prefetch_factor=ahead,
+            collate_fn=stack,
+            pin_memory=pin,
+        )
+        together: list[Batch] = []
+        for number, loaded in enumerate(_guarded(loader), 1):
+            self.images._count(loaded)
+            if loaded.images is not None:
+                together.append(Batch(loaded.images, loaded.positions, loaded.labels))
+            if number % pieces == 0:
+                yield together
+                together = []
+
+
+@dataclass
+class _Parts:
+    """Positions of every piece of a process's share, made when they are asked for."""
+
+    stream: ShuffledBatches
+    steps: range
+    rank: int
+    world: int
+    pieces: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            for piece in np.array_split(self.stream.positions(step)[self.rank :: self.world], self.pieces):
+                yield [int(position) for position in piece]
+
+
+@lru_cache(maxsize=4)
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of `count` images in an epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(count)

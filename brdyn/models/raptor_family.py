@@ -1,0 +1,53 @@
+"""Fitted Raptors as models: `--model runs/raptor` for every command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from brdyn.errors import UsageError
+from brdyn.models.base import VisionTransformer
+from brdyn.models.request import ModelRequest
+
+FAMILY = "raptor"
+
+
+def names() -> tuple[str, ...]:
+    """None: a Raptor is a folder."""
+    return ()
+
+
+def matches(name: str) -> bool:
+    """Whether this is a folder with a Raptor."""
+    from brdyn.raptor.model import is_raptor
+
+    return is_raptor(Path(name).expanduser())
+
+
+def load(request: ModelRequest) -> VisionTransformer:
+    """Load a Raptor and its teacher. `weights` are the teacher's, where it needs them from a file.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no Raptor, an untrained one is asked for, or the teacher has other weights.
+    BrdynError
+        If the teacher or the weights are not to be had.
+    """
+    from brdyn.models.registry import family_of
+    from brdyn.raptor.model import Raptor, read_config
+
+    folder = Path(request.name).expanduser()
+    config = read_config(folder)
+    if request.random:
+        raise UsageError(f"{request.name!r} is a fitted Raptor; --init random makes no sense with it")
+    size = request.image_size or tuple(config["teacher"]["image_size"])
+    if request.describe_only:
+        raise UsageError(f"{request.name!r} is a fitted Raptor; see its {str(folder / 'config.json')!r}")
+    of_teacher = request.of_teacher(
+        config["teacher"]["name"], (size[0], size[1]), config["teacher"]["weights"]
+    )
+    teacher = family_of(of_teacher).load(of_teacher).eval().requires_grad_(False)
+    raptor = Raptor.from_pretrained(folder, teacher)
+    raptor.info = replace(raptor.info, name=request.name)
+    return raptor

@@ -1,0 +1,114 @@
+"""The block that a phase shares: pre-norm attention and MLP, scaled by the depth at which it is applied.
+
+BRH (arXiv 2512.19941), method notes section 4. Attention is timm's, which runs fused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from timm.layers import Mlp, SwiGLU
+from timm.models.vision_transformer import Attention, LayerScale
+from torch import Tensor, nn
+
+from brdyn.errors import UsageError
+
+MLPS = ("swiglu", "gelu")
+DEPTH_SCALINGS = ("index", "constant", "none")
+DEPTH_HIDDEN = 16
+FACTORS = 3  # on the attention branch, on the MLP branch, on the output
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockConfig:
+    """What a block is made of.
+
+    Attributes
+    ----------
+    width, heads : int
+        D and the number of attention heads, as the teacher's.
+    mlp : {"swiglu", "gelu"}
+    mlp_ratio : float
+        Hidden units of the MLP over D. A SwiGLU has two maps to as many hidden units.
+    layer_scale : float
+        Initial LayerScale of both branches.
+    depth_scaling : {"index", "constant", "none"}
+        Factors that depend on the layer's index, the same learned factors at every layer (an autonomous block), or
+        no factors.
+    """
+
+    width: int
+    heads: int
+    mlp: str = "swiglu"
+    mlp_ratio: float = 4.0
+    layer_scale: float = 1e-5
+    depth_scaling: str = "index"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        if self.mlp not in MLPS:
+            raise UsageError(f"unknown MLP {self.mlp!r}; choose one of {', '.join(MLPS)}")
+        if self.depth_scaling not in DEPTH_SCALINGS:
+            raise UsageError(
+                f"unknown depth scaling {self.depth_scaling!r}; choose one of {', '.join(DEPTH_SCALINGS)}"
+            )
+        if self.width % self.heads:
+            raise UsageError(f"width {self.width} cannot be split among {self.heads} heads")
+        if not self.mlp_ratio > 0:
+            raise UsageError(f"MLP ratio {self.mlp_ratio} is not positive")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+class DepthScaling(nn.Module):
+    """Three per-channel factors from the 1-based index of the layer: an MLP 1 -> 16 -> 3 D with SiLU, plus 1.
+
+    Starts at 1 everywhere.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(1, DEPTH_HIDDEN)
+        self.factors = nn.Linear(DEPTH_HIDDEN, FACTORS * width)
+        nn.init.zeros_(self.factors.weight)
+        nn.init.zeros_(self.factors.bias)
+
+    def forward(self, layer: Tensor) -> Tensor:
+        """Factors `(3, D)` of a layer, given as a tensor `(1,)`."""
+        return 1 + self.factors(nn.functional.silu(self.hidden(layer))).view(FACTORS, -1)
+
+
+class RaptorBlock(nn.Module):
+    """One block, applied at several layers.
+
+    Parameters
+    ----------
+    config : BlockConfig
+    """
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, hidden = config.width, round(config.mlp_ratio * config.width)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, num_heads=config.heads, qkv_bias=True)
+        self.scale1 = LayerScale(width, init_values=config.layer_scale)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = (SwiGLU if config.mlp == "swiglu" else Mlp)(width, hidden)
+        self.scale2 = LayerScale(width, init_values=config.layer_scale)
+        self.depth = DepthScaling(width) if config.depth_scaling != "none" else None
+
+    def forward(self, state: Tensor, layer: int) -> Tensor:
+        """Apply the block as layer `layer` (from 1): states `(B, N, D)` to `(B, N, D)`."""
+        attention: Tensor | float = 1.0
+        mlp: Tensor | float = 1.0
+        output: Tensor | float = 1.0
+        if self.depth is not None:
+            index = layer if self.config.depth_scaling == "index" else 1
+            attention, mlp, output = self.depth(torch.full((1,), float(index), device=state.device)).unbind()
+        state = state + attention * self.scale1(self.attn(self.norm1(state)))
+        return output * (state + mlp * self.scale2(self.mlp(self.norm2(state))))

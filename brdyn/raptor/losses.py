@@ -1,0 +1,65 @@
+"""What a Raptor is fitted by, and how near it is: errors per layer with token groups weighed apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from brdyn.errors import UsageError
+from brdyn.models import TokenLayout
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+LAST_PHASE_WEIGHTS = {"cls": 0.34, "registers": 0.33, "patches": 0.33}
+JOINT_WEIGHTS = {"cls": 0.45, "registers": 0.10, "patches": 0.45}
+LOSSES = ("mse", "cosine+mse")
+
+
+def group_weights(layout: TokenLayout, published: Mapping[str, float]) -> dict[str, float]:
+    """Published weights for the groups that a model has, scaled to sum to 1.
+
+    A distillation token is weighed like cls. A model without any of these groups weighs its own alike.
+    """
+    known = {**published, "distillation": published["cls"]}
+    found = {group: known.get(group, 0.0) for group in layout.groups}
+    total = sum(found.values())
+    if total == 0:
+        return {group: 1 / len(found) for group in found}
+    return {group: weight / total for group, weight in found.items()}
+
+
+def plain_loss(kind: str) -> LossFunction:
+    """An error `(B,)` for each image over all its tokens: mean square, or half of it minus half the mean cosine.
+
+    Raises
+    ------
+    UsageError
+        If there is no such loss.
+    """
+    if kind not in LOSSES:
+        raise UsageError(f"unknown loss {kind!r}; choose one of {', '.join(LOSSES)}")
+    return mean_square if kind == "mse" else cosine_and_mean_square
+
+
+def weighted_loss(layout: TokenLayout, weights: Mapping[str, float], kind: str = "mse") -> LossFunction:
+    """The same with each group's own mean, weighed."""
+    error = plain_loss(kind)
+    parts = [(layout[group], weight) for group, weight in weights.items() if weight]
+
+    def loss(guess: Tensor, truth: Tensor) -> Tensor:
+        return torch.stack([weight * error(guess[:, part], truth[:, part]) for part, weight in parts]).sum(0)
+
+    return loss
+
+
+def mean_square(guess: Tensor, truth: Tensor) -> Tensor:
+    """Mean over tokens and units, `(B,)`, float32."""
+    return (guess.float() - truth.float()).square().flatten(1).mean(1)
+
+
+def cosine_and_mean_square(guess: Tensor, truth: Tensor) -> Tensor:
+    """Half the mean square error minus half the mean cosine of the tokens, `(B,)`."""
+    cosine = functional.cosine_similarity(guess.float(), truth.float(), dim=-1).mean(1)
+    return 0.5 * mean_square(guess, truth) - 0.5 * cosine

@@ -1,0 +1,248 @@
+"""Raptor: a ViT whose L layers are a few shared blocks, applied again and again. BRH (arXiv 2512.19941)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from brdyn.errors import BrdynError, UsageError
+from brdyn.models import VisionTransformer
+from brdyn.raptor.block import BlockConfig, RaptorBlock
+from brdyn.results import read_json, to_json, write_atomically
+
+FORMAT = "brdyn raptor"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive layers of one block: it is entered by state `start` and makes the states up to `end`."""
+
+    block: int
+    start: int
+    end: int
+
+
+class Application(nn.Module):
+    """A shared block at one layer. It does not own the block, so that weights are counted and saved once."""
+
+    def __init__(self, block: RaptorBlock, layer: int) -> None:
+        super().__init__()
+        self._shared = (block,)
+        self.layer = layer
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Apply the block."""
+        return self._shared[0](state, self.layer)
+
+
+class Raptor(VisionTransformer):
+    """Shared blocks between the frozen embedding and the frozen norm of a teacher, which is kept with it.
+
+    Parameters
+    ----------
+    teacher : VisionTransformer
+    assignment : sequence of int
+        For each layer 1..L the number of the block that is applied there, from 0; phases in order are
+        `[0, 0, 1, 1, …]`.
+    config : BlockConfig
+        Of every block.
+
+    Attributes
+    ----------
+    shared : nn.ModuleList
+        The k blocks, the only trained part.
+    blocks : nn.ModuleList
+        Their L applications, so that everything that takes a ViT takes a Raptor.
+    """
+
+    def __init__(self, teacher: VisionTransformer, assignment: Sequence[int], config: BlockConfig) -> None:
+        super().__init__()
+        self.assignment = check_assignment(assignment, teacher)
+        self.teacher = teacher
+        self.norm = teacher.norm
+        self.tokens, self.preprocessing = teacher.tokens, teacher.preprocessing
+        self.config = config
+        self.shared = nn.ModuleList([RaptorBlock(config) for _ in range(max(self.assignment) + 1)])
+        self.blocks = nn.ModuleList(
+            [Application(self._block(number), layer) for layer, number in enumerate(self.assignment, 1)]
+        )
+        self.info = replace(
+            teacher.info,
+            name=f"raptor of {teacher.info.name}",
+            family="raptor",
+            heads=config.heads,
+            parameters=teacher.info.parameters - _size(teacher.blocks) + _size(self.shared),
+            weights="random (not fitted)",
+            digest="",
+            notes=(*teacher.info.notes, f"{len(self.shared)} blocks shared by {teacher.depth} layers"),
+        )
+
+    def _block(self, number: int) -> RaptorBlock:
+        block = self.shared[number]
+        assert isinstance(block, RaptorBlock)
+        return block
+
+    @property
+    def k(self) -> int:
+        """Number of blocks."""
+        return len(self.shared)
+
+    @property
+    def spans(self) -> list[Span]:
+        """Runs of consecutive layers of one block, in order."""
+        return spans(self.assignment)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The teacher's embedding."""
+        return self.teacher.embed(images)
+
+    @property
+    def classes(self) -> int:
+        """Of the teacher's classification head."""
+        return self.teacher.classes
+
+    def logits(self, normed: Tensor) -> Tensor | None:
+        """The teacher's classification head."""
+        return self.teacher.logits(normed)
+
+    def save_pretrained(self, folder: str | Path, **details: Any) -> None:
+        """Write the blocks (safetensors) and a config.json, each whole or not at all.
+
+        Parameters
+        ----------
+        folder : path
+        **details
+            Further entries of the config: how it was fitted.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = save(
+            {name: value.detach().contiguous().cpu() for name, value in self.shared.state_dict().items()}
+        )
+        teacher = self.teacher.info
+        config = {
+            "format": FORMAT,
+            "teacher": {
+                "name": teacher.name,
+                "digest": teacher.digest,
+                "weights": teacher.weights,
+                "image_size": list(teacher.image_size),
+                "layers": teacher.layers,
+            },
+            "assignment": list(self.assignment),
+            "block": self.config.to_dict(),
+            "digest": hashlib.sha256(weights).hexdigest(),
+            **details,
+        }
+        write_atomically(folder / WEIGHTS, weights)
+        write_atomically(folder / CONFIG, to_json(config))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, teacher: VisionTransformer) -> Raptor:
+        """Read what :meth:`save_pretrained` wrote, around its teacher.
+
+        Raises
+        ------
+        UsageError
+            If the folder holds no Raptor, or one of another teacher or of other weights of it.
+        BrdynError
+            If the weights are damaged or do not fit.
+        """
+        config = read_config(folder)
+        path = Path(folder) / WEIGHTS
+        if config["teacher"]["digest"] != teacher.info.digest:
+            raise UsageError(
+                f"{str(folder)!r} was fitted to {config['teacher']['name']!r} with weights "
+                f"{config['teacher']['digest'][:12]}…, and the teacher at hand is {teacher.info.name!r} with "
+                f"{teacher.info.digest[:12]}…; give the same weights"
+            )
+        raptor = cls(teacher, config["assignment"], BlockConfig(**config["block"]))
+        try:
+            data = path.read_bytes()
+            state = load_file(path)
+        except Exception as error:  # safetensors has errors of its own
+            raise BrdynError(
+                f"cannot read the weights in {str(path)!r} ({error}); is the copy complete?"
+            ) from error
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != config["digest"]:
+            raise BrdynError(f"{str(path)!r} is not what its {CONFIG} says (checksum); is the copy complete?")
+        try:
+            raptor.shared.load_state_dict(state)
+        except RuntimeError as error:
+            raise BrdynError(f"the weights in {str(path)!r} do not fit their {CONFIG}") from error
+        raptor.info = replace(raptor.info, weights=str(path), digest=digest)
+        return raptor.eval().requires_grad_(False)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def spans(assignment: Sequence[int]) -> list[Span]:
+    """Runs of consecutive layers of one block, in order."""
+    found, start = [], 0
+    for block, run in groupby(assignment):
+        end = start + len(list(run))
+        found.append(Span(block, start, end))
+        start = end
+    return found
+
+
+def check_assignment(assignment: Sequence[int], teacher: VisionTransformer) -> tuple[int, ...]:
+    """An assignment that has a block for each layer of the teacher and a layer for each block.
+
+    Raises
+    ------
+    UsageError
+        If it does not.
+    """
+    numbers = tuple(int(number) for number in assignment)
+    if len(numbers) != teacher.depth:
+        raise UsageError(f"{len(numbers)} layers are assigned, and {teacher.info.name!r} has {teacher.depth}")
+    if set(numbers) != set(range(max(numbers) + 1)):
+        raise UsageError(f"the assignment {list(numbers)} leaves a block without a layer")
+    return numbers
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The config.json of a Raptor.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or it is of something else.
+    """
+    config = read_json(Path(folder) / CONFIG, "the config of a Raptor")
+    missing = [key for key in ("teacher", "assignment", "block", "digest") if key not in config]
+    if config.get("format") != FORMAT or missing:
+        raise UsageError(f"{str(folder)!r} holds no fitted Raptor (its {CONFIG} is of something else)")
+    return config
+
+
+def is_raptor(folder: str | Path) -> bool:
+    """Whether a folder holds a Raptor."""
+    try:
+        config = json.loads((Path(folder) / CONFIG).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("format") == FORMAT
+
+
+def untrained(
+    teacher: VisionTransformer, assignment: Sequence[int], config: BlockConfig, seed: int
+) -> Raptor:
+    """A Raptor before fitting; the blocks are drawn by `seed`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Raptor(teacher, assignment, config)

@@ -1,0 +1,168 @@
+"""Checkpoints that are whole or not there, and that know whose they are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from brdyn.errors import BrdynError, UsageError
+from brdyn.results import read_json, to_json
+from brdyn.training.settings import differences
+
+TENSORS, STATE = "state.safetensors", "state.json"
+UNFINISHED = ".unfinished-"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was read.
+
+    Attributes
+    ----------
+    path : Path
+    stage : int
+        From 1.
+    step : int
+        Optimizer steps done in that stage.
+    tensors : dict of str to Tensor
+    state : dict
+        What was saved besides.
+    """
+
+    path: Path
+    stage: int
+    step: int
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Each is a folder `stageS-STEP` with tensors (safetensors) and a JSON file, written beside and moved into place.
+
+    Parameters
+    ----------
+    folder : path
+    options : mapping
+        What the run was asked for; a checkpoint of a run with other options is refused.
+    keep : int
+        How many of the newest are kept.
+    """
+
+    def __init__(self, folder: str | Path, options: Mapping[str, Any], keep: int = 2) -> None:
+        self.folder = Path(folder)
+        self.options = dict(options)
+        self.keep = keep
+
+    def paths(self) -> list[Path]:
+        """Checkpoints in order, oldest first."""
+        found = [path for path in self.folder.glob("stage*-*") if (path / STATE).is_file()]
+        return sorted(found, key=_place)
+
+    def save(self, stage: int, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+        """Write a checkpoint and drop the oldest.
+
+        Raises
+        ------
+        BrdynError
+            If it cannot be written; earlier ones are left as they were.
+        """
+        path = self.folder / f"stage{stage}-{step:08d}"
+        unfinished = self.folder / f"{UNFINISHED}{uuid.uuid4().hex}"
+        data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+        content = {
+            "stage": stage,
+            "step": step,
+            "digest": hashlib.sha256(data).hexdigest(),
+            "options": self.options,
+            "state": dict(state),
+        }
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            unfinished.mkdir()
+            _write(unfinished / TENSORS, data)
+            _write(unfinished / STATE, to_json(content))
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(unfinished, path)
+        except OSError as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise BrdynError(f"cannot write the checkpoint {str(path)!r} ({error.strerror})") from error
+        for old in self.paths()[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return path
+
+    def _sweep(self) -> None:
+        """Remove what a killed run left half written."""
+        for left in self.folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def latest(self, *, previous: bool = False) -> Saved | None:
+        """The newest checkpoint, or the one before it where the newest is damaged and `previous` is set.
+
+        Raises
+        ------
+        UsageError
+            If it is of a run with other options; they are listed.
+        BrdynError
+            If it is damaged.
+        """
+        paths = self.paths()
+        if not paths:
+            return None
+        try:
+            return self.read(paths[-1])
+        except UsageError:
+            raise
+        except BrdynError as error:
+            if previous and len(paths) > 1:
+                return self.read(paths[-2])
+            other = f"; --previous goes on from {paths[-2].name}" if len(paths) > 1 else ""
+            raise BrdynError(f"{error}{other}") from error
+
+    def read(self, path: Path) -> Saved:
+        """Read one checkpoint, and check that it is whole and of this run."""
+        try:
+            content = read_json(path / STATE, "the state of a checkpoint")
+            stage, step, digest, options = (content[key] for key in ("stage", "step", "digest", "options"))
+        except (UsageError, KeyError) as error:
+            raise BrdynError(f"the checkpoint {str(path)!r} is damaged ({error})") from error
+        changed = differences(options, self.options)
+        if changed:
+            raise UsageError(
+                f"{str(path)!r} is of a run with other options ({'; '.join(changed)}); "
+                "resume with the same, or choose another --out"
+            )
+        try:
+            data = (path / TENSORS).read_bytes()
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise ValueError("its checksum differs: it is cut short or altered")
+            tensors = load(data)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise BrdynError(f"the checkpoint {str(path)!r} is damaged ({error})") from error
+        return Saved(path, stage, step, tensors, content["state"])
+
+
+def _place(path: Path) -> tuple[int, int]:
+    stage, step = path.name.removeprefix("stage").split("-")
+    return int(stage), int(step)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file through to the disk, so that the rename cannot overtake it."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,345 @@
+"""The one training loop: devices and precision from accelerate, a schedule from timm, and exact resume.
+
+Everything random is a function of seed, stage, step and process: data order, noise, dropout. A run that resumes from a
+checkpoint therefore continues as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from brdyn.data import Batch
+from brdyn.data.shuffled import ShuffledBatches
+from brdyn.errors import BrdynError
+from brdyn.measures.sampling import random_keys
+from brdyn.progress import progress_bar
+from brdyn.training.checkpoints import Checkpoints, Saved
+from brdyn.training.settings import TrainSettings
+
+Report = Callable[[int, dict[str, float]], None]
+
+
+class Task(nn.Module, ABC):
+    """What is trained.
+
+    Attributes
+    ----------
+    parts : nn.ModuleDict
+        Modules by name. Each has a loss of its own, and its gradients are clipped apart.
+    average : mapping of str to Tensor
+        After training with an average of the weights: that average, a state of `parts`. Validation is of the weights
+        themselves.
+    """
+
+    parts: nn.ModuleDict
+    average: Mapping[str, Tensor] = MappingProxyType({})
+
+    @abstractmethod
+    def inputs(self, batch: Batch) -> Any:
+        """What :meth:`forward` needs of a batch, made without gradients: a teacher's states, for instance."""
+
+    @abstractmethod
+    def forward(self, inputs: Any, step: int) -> dict[str, Tensor]:
+        """The loss of each image `(B,)`, by part."""
+
+    def validate(self) -> dict[str, float]:
+        """Numbers to watch; empty for none."""
+        return {}
+
+
+@dataclass
+class History:
+    """What a stage of training has seen.
+
+    Attributes
+    ----------
+    losses : list of dict
+        `step`, learning rate `lr`, and the mean loss of each part since the last row.
+    validation : list of dict
+        `step` and the numbers of :meth:`Task.validate`.
+    images_per_second : float
+        Of the latest session, validation and checkpoints left out.
+    """
+
+    losses: list[dict[str, float]] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    images_per_second: float = 0.0
+
+
+def train(
+    task: Task,
+    stream: ShuffledBatches,
+    settings: TrainSettings,
+    checkpoints: Checkpoints | None = None,
+    *,
+    accelerator: Accelerator | None = None,
+    stage: int = 1,
+    resume: Saved | None = None,
+    report: Report | None = None,
+    progress: bool = False,
+    earlier: Mapping[str, Any] | None = None,
+) -> History:
+    """Train a task to the last step of its settings.
+
+    Parameters
+    ----------
+    task : Task
+        Trained in place; its parts end with the weights of the last step.
+    stream : ShuffledBatches
+    settings : TrainSettings
+    checkpoints : Checkpoints, optional
+        Where to keep them: every `checkpoint_every` steps and at the end.
+    accelerator : Accelerator, optional
+        Shared by the stages of a run.
+    stage : int
+        Number of this stage, from 1.
+    resume : Saved, optional
+        A checkpoint of this stage to go on from.
+    report : callable, optional
+        Gets the step and the numbers of every logged step: a tracker.
+    progress : bool
+        Show a progress bar on a terminal.
+    earlier : mapping, optional
+        What earlier stages have left, kept in every checkpoint as `state["earlier"]`.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    BrdynError
+        If a loss is not finite: the step, the part and the last good checkpoint are named.
+    """
+    accelerator = accelerator or make_accelerator(settings)
+    training = _Training(task, stream, settings, checkpoints, accelerator, stage, report, earlier or {})
+    return training.run(resume, progress)
+
+
+def make_accelerator(settings: TrainSettings, device: torch.device | None = None) -> Accelerator:
+    """An accelerator with the precision asked for; on the CPU where the device is one."""
+    from brdyn.training.settings import PRECISIONS
+
+    cpu = device is not None and device.type == "cpu"
+    return Accelerator(mixed_precision=PRECISIONS[settings.precision], cpu=cpu)
+
+
+class _Training:
+    """One stage, while it runs."""
+
+    def __init__(
+        self,
+        task: Task,
+        stream: ShuffledBatches,
+        settings: TrainSettings,
+        checkpoints: Checkpoints | None,
+        accelerator: Accelerator,
+        stage: int,
+        report: Report | None,
+        earlier: Mapping[str, Any],
+    ) -> None:
+        self.task, self.stream, self.settings = task, stream, settings
+        self.checkpoints, self.accelerator, self.stage = checkpoints, accelerator, stage
+        self.report, self.earlier = report, dict(earlier)
+        task.to(accelerator.device)
+        task.parts.train()
+        self.parameters = [p for p in task.parts.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.schedule = CosineLRScheduler(
+            self.optimizer,
+            t_initial=settings.steps,
+            lr_min=settings.min_lr,
+            warmup_t=min(settings.warmup, settings.steps),
+            warmup_lr_init=0.0,
+            warmup_prefix=False,
+            t_in_epochs=False,
+        )
+        self.ema = ModelEmaV3(task.parts, decay=settings.ema, foreach=False) if settings.ema else None
+        self.history = History()
+        self.pending: list[tuple[int, float, dict[str, Tensor]]] = []
+        self.step = 0
+
+    def run(self, resume: Saved | None, progress: bool) -> History:
+        """From the checkpoint, or from the start, to the last step."""
+        if resume is not None:
+            self.restore(resume)
+        if self.settings.compile:
+            for part in self.task.parts.values():
+                part.compile()
+        module: nn.Module = self.task
+        if self.accelerator.num_processes > 1:
+            module = self.accelerator.prepare_model(self.task)
+        seen, spent = 0, 0.0
+        left = self.settings.steps - self.step
+        show = progress and self.accelerator.is_main_process
+        with progress_bar(f"stage {self.stage}", left * self.stream.batch_size, show) as advance:
+            started = time.perf_counter()
+            for pieces in self._batches():
+                seen += self._step(module, pieces)
+                self.step += 1
+                advance(self.stream.batch_size)
+                at_end = self.step == self.settings.steps
+                if at_end or self.step % self.settings.log_every == 0:
+                    self._log()
+                if at_end or any(
+                    self.step % every == 0
+                    for every in (self.settings.validate_every, self.settings.checkpoint_every)
+                ):
+                    spent += time.perf_counter() - started
+                    self._upkeep(at_end)
+                    started = time.perf_counter()
+        self.history.images_per_second = seen * self.accelerator.num_processes / max(spent, 1e-9)
+        if self.ema is not None:
+            self.task.average = self.ema.module.state_dict()
+        self.task.parts.eval()
+        return self.history
+
+    def _batches(self) -> Iterator[list[Batch]]:
+        return self.stream.batches(
+            self.step,
+            self.settings.steps,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            pieces=self.settings.accumulate,
+            pin=self.accelerator.device.type == "cuda",
+        )
+
+    def _step(self, module: nn.Module, pieces: list[Batch]) -> int:
+        """One optimizer step on this process's share of a batch; the number of its images."""
+        here = sum(map(len, pieces))
+        everywhere = here
+        if self.accelerator.num_processes > 1:
+            count = torch.tensor(here, device=self.accelerator.device)
+            everywhere = int(self.accelerator.reduce(count, "sum"))
+        if not pieces:
+            raise BrdynError(f"none of the images of step {self.step + 1} could be read")
+        torch.manual_seed(
+            random_keys_of(self.settings.seed, self.stage, self.step, self.accelerator.process_index)
+        )
+        self.schedule.step_update(self.step + 1)
+        totals: dict[str, Tensor] = {}
+        for number, piece in enumerate(pieces, 1):
+            with self._together(module, number == len(pieces)), self.accelerator.autocast():
+                inputs = self.task.inputs(piece)
+                losses = module(inputs, self.step)
+            shares = {part: loss.float().sum() / everywhere for part, loss in losses.items()}
+            # Processes average their gradients; the sum over all images is wanted.
+            (torch.stack(list(shares.values())).sum() * self.accelerator.num_processes).backward()
+            for part, share in shares.items():
+                totals[part] = totals.get(part, torch.zeros_like(share)) + share.detach()
+        if self.settings.clip:
+            for part in self.task.parts.values():
+                clip_grad_norm_(part.parameters(), self.settings.clip)
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.task.parts)
+        self.pending.append((self.step + 1, rate, totals))
+        return here
+
+    def _together(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Leave gradients with the process until the last piece."""
+        return nullcontext() if last or module is self.task else self.accelerator.no_sync(module)
+
+    def _log(self) -> None:
+        """Check that losses are finite and write their mean since the last time down."""
+        if not self.pending:
+            return
+        names = list(self.pending[0][2])
+        values = torch.stack([torch.stack([row[name] for name in names]) for _, _, row in self.pending])
+        if self.accelerator.num_processes > 1:
+            values = self.accelerator.reduce(values, "sum")
+        found = values.cpu()
+        bad = (~found.isfinite()).nonzero()
+        if len(bad):
+            step, part = self.pending[int(bad[0, 0])][0], names[int(bad[0, 1])]
+            good = self.checkpoints.paths() if self.checkpoints else []
+            where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
+            raise BrdynError(
+                f"the loss of {part} is not finite at step {step} of stage {self.stage}; {where}; "
+                "try a smaller --lr, or --dtype float32"
+            )
+        row = {"step": float(self.step), "lr": self.pending[-1][1]}
+        row |= dict(zip(names, found.double().mean(0).tolist(), strict=True))
+        self.history.losses.append(row)
+        self.pending.clear()
+        if self.report is not None:
+            self.report(self.step, row)
+
+    def _upkeep(self, at_end: bool) -> None:
+        """Validate and write a checkpoint where it is time."""
+        if at_end or self.step % self.settings.validate_every == 0:
+            self.task.parts.eval()
+            with torch.no_grad():
+                found = self.task.validate()
+            self.task.parts.train()
+            if found:
+                self.history.validation.append({"step": float(self.step), **found})
+                if self.report is not None:
+                    self.report(self.step, found)
+        if self.checkpoints is not None and (at_end or self.step % self.settings.checkpoint_every == 0):
+            self._log()  # never a checkpoint of weights that are not finite
+            if self.accelerator.is_main_process:
+                state = {
+                    "losses": self.history.losses,
+                    "validation": self.history.validation,
+                    "earlier": self.earlier,
+                }
+                self.checkpoints.save(self.stage, self.step, self.tensors(), state)
+            self.accelerator.wait_for_everyone()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, moments of the optimizer, and the average."""
+        found = {f"model/{name}": value for name, value in self.task.parts.state_dict().items()}
+        for number, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state[parameter].items():
+                found[f"optimizer/{number}/{name}"] = value
+        if self.ema is not None:
+            found |= {f"ema/{name}": value for name, value in self.ema.module.state_dict().items()}
+        return found
+
+    def restore(self, saved: Saved) -> None:
+        """Put everything back as it was."""
+        try:
+            self.task.parts.load_state_dict(_under(saved.tensors, "model/"))
+            if self.ema is not None:
+                self.ema.module.load_state_dict(_under(saved.tensors, "ema/"))
+        except RuntimeError as error:
+            raise BrdynError(f"the checkpoint {str(saved.path)!r} does not fit this run") from error
+        for number, parameter in enumerate(self.parameters):
+            moments = _under(saved.tensors, f"optimizer/{number}/")
+            if moments:
+                self.optimizer.state[parameter] = {
+                    name: value if name == "step" else value.to(parameter.device)
+                    for name, value in moments.items()
+                }
+        self.history = History(list(saved.state["losses"]), list(saved.state["validation"]))
+        self.step = saved.step
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def random_keys_of(*numbers: int) -> int:
+    """One seed from several numbers."""
+    key = 0
+    for number in numbers:
+        key = int(random_keys(torch.tensor([number]), key)[0])
+    return key % (2**63 - 1)

@@ -1,0 +1,90 @@
+"""How something is trained, whatever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from brdyn.errors import UsageError
+
+PRECISIONS = {"float32": "no", "bfloat16": "bf16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Steps, optimizer, schedule and upkeep of one stage of training.
+
+    The learning rate rises linearly over `warmup` steps and falls along a cosine to `min_lr` at the last.
+
+    Attributes
+    ----------
+    steps : int
+        Optimizer steps.
+    batch_size : int
+        Images of a step over all processes.
+    lr, min_lr, weight_decay : float
+        Of AdamW.
+    warmup : int
+    clip : float
+        Largest gradient norm of each part; 0 for no clipping.
+    accumulate : int
+        Pieces that a process's share of a batch goes through the model in.
+    precision : {"float32", "bfloat16"}
+        bfloat16 by autocast; weights stay float32.
+    ema : float
+        Decay of an exponential moving average of the weights; 0 for none.
+    compile : bool
+        Compile the trained parts.
+    seed : int
+    log_every, validate_every, checkpoint_every : int
+        Steps. A loss that is not finite is noticed when it is logged.
+    """
+
+    steps: int
+    batch_size: int = 64
+    lr: float = 3e-4
+    min_lr: float = 1e-6
+    weight_decay: float = 1e-4
+    warmup: int = 0
+    clip: float = 1.0
+    accumulate: int = 1
+    precision: str = "float32"
+    ema: float = 0.0
+    compile: bool = False
+    seed: int = 0
+    log_every: int = 20
+    validate_every: int = 500
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        positive = ("steps", "batch_size", "accumulate", "log_every", "validate_every", "checkpoint_every")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is not positive")
+        for name in ("lr", "min_lr", "weight_decay", "warmup", "clip"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is negative")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"unknown precision {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"ema {self.ema} is not from 0 (none) to below 1")
+        if self.batch_size < self.accumulate:
+            raise UsageError(f"a batch of {self.batch_size} cannot be split into {self.accumulate} pieces")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What changed between two nested sets of options, as `lr: 0.001 before, 0.002 now`."""
+    found = []
+    for name in sorted({*before, *now}):
+        first, second = before.get(name), now.get(name)
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            found += differences(first, second, f"{prefix}{name}.")
+        elif first != second:
+            found.append(f"{prefix}{name}: {first} before, {second} now")
+    return found

@@ -1,0 +1,188 @@
+"""Fitting: a recurrent teacher is recovered, runs resume bit for bit, and what is saved comes back."""
+
+import json
+
+import pytest
+import torch
+
+from brdyn.data import Batch, load_images
+from brdyn.errors import BrdynError, UsageError
+from brdyn.measures import layer_similarity
+from brdyn.models import load_model
+from brdyn.raptor import FitSettings, Raptor, fit_raptor
+from brdyn.raptor.block import BlockConfig
+from brdyn.raptor.model import untrained
+from brdyn.training import Checkpoints
+from brdyn.trajectory import capture
+from tests.conftest import scramble, tiny_vit
+
+ASSIGNMENT = [0, 0, 1, 1]
+
+
+def settings(**changes):
+    quick = {"stage1_steps": 6, "stage2_steps": 6, "batch_size": 8, "validation_images": 8, "log_every": 2,
+             "validate_every": 3, "checkpoint_every": 2, "layer_scale": 0.1, "lr": 1e-3}  # fmt: skip
+    return FitSettings(**{**quick, **changes})
+
+
+@pytest.fixture
+def images(noise_folder, tiny):
+    return load_images(noise_folder, tiny)
+
+
+def recurrent_teacher():
+    """A ViT that truly is one block applied three times, then another three times."""
+    teacher = tiny_vit(depth=6)
+    for layer in (1, 2, 4, 5):
+        teacher.blocks[layer].load_state_dict(teacher.blocks[layer // 3 * 3].state_dict())
+    with torch.no_grad():
+        for block in teacher.blocks:
+            for parameter in (*block.attn.proj.parameters(), *block.mlp.fc2.parameters()):
+                parameter.mul_(0.3)
+    return teacher
+
+
+def test_a_recurrent_teacher_is_recovered(noise_folder):
+    """The right cut is learned better than a wrong one, and well above the mean."""
+    teacher = recurrent_teacher()
+    images = load_images(noise_folder, teacher)
+    quick = settings(stage1_steps=100, stage2_steps=100, lr=1e-2, mlp="gelu", layer_scale=1.0, log_every=50)
+    ends = {}
+    for name, assignment in {"right": [0, 0, 0, 1, 1, 1], "wrong": [0, 1, 0, 1, 0, 1]}.items():
+        fit = fit_raptor(teacher, images, assignment, quick, workers=0)
+        ends[name] = fit.histories[2].validation[-1]["r2 layer 6"]
+        losses = [row["raptor"] for row in fit.histories[2].losses]
+        assert losses[-1] < losses[0]
+    assert ends["right"] > ends["wrong"]
+    assert ends["right"] > 0.4
+
+
+class Killed(BaseException):
+    """A stop that nothing inside catches, like a signal."""
+
+
+@pytest.mark.parametrize(("stage", "step"), [(1, 1), (1, 5), (1, 6), (2, 3), (2, 6)])
+def test_a_killed_fit_resumes_bit_for_bit(tiny, images, tmp_path, stage, step):
+    expected = fit_raptor(tiny, images, ASSIGNMENT, settings(ema=0.5), workers=0)
+    checkpoints = Checkpoints(tmp_path, {})
+
+    def kill(now, row_step, _):
+        if (now, row_step) == (stage, step):
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit_raptor(
+            tiny,
+            images,
+            ASSIGNMENT,
+            settings(ema=0.5, log_every=1),
+            checkpoints=checkpoints,
+            report=kill,
+            workers=0,
+        )
+    again = fit_raptor(
+        tiny, images, ASSIGNMENT, settings(ema=0.5, log_every=1), checkpoints=checkpoints,
+        resume=checkpoints.latest(), workers=0,
+    )  # fmt: skip
+    for name, value in expected.raptor.shared.state_dict().items():
+        assert torch.equal(again.raptor.shared.state_dict()[name], value), name
+    for number in (1, 2):
+        assert again.histories[number].validation == expected.histories[number].validation
+
+
+def test_a_stage_can_be_left_out(tiny, images):
+    fit = fit_raptor(tiny, images, ASSIGNMENT, settings(stage2_steps=0), workers=0)
+    assert set(fit.histories) == {1}
+    assert set(fit.histories[1].losses[0]) == {"step", "lr", "block 1", "block 2"}
+    assert not any(p.requires_grad for p in fit.raptor.parameters())
+
+
+def test_the_teacher_is_left_alone(tiny, images):
+    before = {name: value.clone() for name, value in tiny.state_dict().items()}
+    fit_raptor(tiny, images, ASSIGNMENT, settings(), workers=0)
+    assert all(torch.equal(before[name], value) for name, value in tiny.state_dict().items())
+    assert not any(block._forward_hooks for block in tiny.blocks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stage1_steps": 0, "stage2_steps": 0}, "no fit"),
+        ({"annealed": 1.5}, "annealed 1.5"),
+        ({"sigma": -1.0}, "sigma"),
+        ({"loss": "l1"}, "unknown loss"),
+        ({"batch_size": 0}, "batch-size 0"),
+        ({"validation_images": -1}, "less than none"),
+    ],
+)
+def test_recipes_that_make_no_sense(changes, words):
+    with pytest.raises(UsageError, match=words):
+        settings(**changes)
+
+
+def test_too_few_images(tiny, images):
+    with pytest.raises(UsageError, match="32 images are too few for a batch of 64"):
+        fit_raptor(tiny, images, ASSIGNMENT, settings(batch_size=64), workers=0)
+    with pytest.raises(UsageError, match="cannot be kept out"):
+        fit_raptor(tiny, images, ASSIGNMENT, settings(validation_images=40), workers=0)
+    with pytest.raises(UsageError, match="5 layers are assigned"):
+        fit_raptor(tiny, images, [0, 0, 0, 1, 1], settings(), workers=0)
+
+
+def scrambled(teacher):
+    raptor = untrained(teacher, ASSIGNMENT, BlockConfig(width=16, heads=2, mlp="gelu"), seed=0)
+    scramble(raptor.shared, seed=1)
+    return raptor
+
+
+def test_saved_and_read_back(tiny, tmp_path):
+    raptor = scrambled(tiny)
+    raptor.save_pretrained(tmp_path, steps=5)
+    back = Raptor.from_pretrained(tmp_path, tiny)
+    pictures = torch.randn(2, 3, 32, 32)
+    assert torch.equal(back(pictures), raptor(pictures))
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 5
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    other = tiny_vit()
+    other.info = other.info.__class__(**{**other.info.to_dict(), "digest": "1" * 64})
+    with pytest.raises(UsageError, match="give the same weights"):
+        Raptor.from_pretrained(tmp_path, other)
+    data = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(data[:-100])
+    with pytest.raises(BrdynError, match="is the copy complete"):
+        Raptor.from_pretrained(tmp_path, tiny)
+    (tmp_path / "model.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(BrdynError, match="checksum"):
+        Raptor.from_pretrained(tmp_path, tiny)
+
+
+def test_a_raptor_is_a_model_like_any_other(tiny, images):
+    raptor = scrambled(tiny)
+    assert raptor.depth == 4
+    assert sum(p.numel() for p in raptor.shared.parameters()) == 2 * sum(
+        p.numel() for p in raptor.shared[0].parameters()
+    )
+    similarity = layer_similarity(raptor, images, replicates=0, workers=0)
+    assert similarity.matrix.shape == (4, 4)
+    inputs = Batch(torch.randn(2, 3, 32, 32), torch.arange(2), None)
+    states, clean = capture(raptor, inputs).states, capture(tiny, inputs).states
+    assert torch.equal(states[0], clean[0])
+    own = states[0]
+    for layer, number in enumerate(ASSIGNMENT, 1):
+        own = raptor.shared[number](own, layer)
+        torch.testing.assert_close(states[layer], own)
+    torch.testing.assert_close(raptor(inputs.images), tiny.norm(own))
+
+
+def test_loads_by_folder_with_its_teacher(tmp_path):
+    teacher = load_model("vit_tiny_patch16_224", init="random", seed=3, image_size=32)
+    raptor = untrained(teacher, [0] * 6 + [1] * 6, BlockConfig(width=192, heads=3), seed=0)
+    scramble(raptor.shared)
+    raptor.save_pretrained(tmp_path)
+    back = load_model(str(tmp_path))
+    pictures = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(back(pictures), raptor(pictures))
+    assert back.info.name == str(tmp_path)
+    assert back.info.digest
+    with pytest.raises(UsageError, match="makes no sense"):
+        load_model(str(tmp_path), init="random")

@@ -1,0 +1,159 @@
+"""The losses of both stages against a direct write-up, and what each teaches."""
+
+import numpy as np
+import pytest
+import torch
+
+from brdyn.data import Batch
+from brdyn.errors import UsageError
+from brdyn.raptor.block import BlockConfig
+from brdyn.raptor.losses import (
+    JOINT_WEIGHTS,
+    LAST_PHASE_WEIGHTS,
+    cosine_and_mean_square,
+    group_weights,
+    mean_square,
+    plain_loss,
+    weighted_loss,
+)
+from brdyn.raptor.model import Span, spans, untrained
+from brdyn.raptor.partitions import contiguous, random_contiguous, random_shuffle
+from brdyn.raptor.tasks import BlocksApart, BlocksJoined
+from brdyn.trajectory import capture
+from tests.conftest import scramble, tiny_vit
+
+
+@pytest.fixture
+def teacher():
+    return tiny_vit(depth=5)
+
+
+@pytest.fixture
+def batch():
+    return Batch(torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(3), None)
+
+
+def raptor_of(teacher, assignment):
+    raptor = untrained(teacher, assignment, BlockConfig(width=16, heads=2), seed=0)
+    scramble(raptor.shared, seed=3)
+    return raptor
+
+
+def test_weights_of_the_groups_there_are(teacher):
+    layout = teacher.tokens
+    assert group_weights(layout, JOINT_WEIGHTS) == pytest.approx(
+        {"cls": 0.45, "registers": 0.1, "patches": 0.45}
+    )
+    without = tiny_vit(registers=0).tokens
+    assert group_weights(without, LAST_PHASE_WEIGHTS) == pytest.approx(
+        {"cls": 0.34 / 0.67, "patches": 0.33 / 0.67}
+    )
+    guess, truth = torch.randn(2, 3, 19, 16)
+    parts = [(slice(0, 1), 0.45), (slice(1, 3), 0.10), (slice(3, 19), 0.45)]
+    expected = sum(w * (guess[:, p] - truth[:, p]).square().mean((1, 2)) for p, w in parts)
+    torch.testing.assert_close(
+        weighted_loss(layout, group_weights(layout, JOINT_WEIGHTS))(guess, truth), expected
+    )
+    cosine = torch.nn.functional.cosine_similarity(guess, truth, dim=2).mean(1)
+    torch.testing.assert_close(
+        cosine_and_mean_square(guess, truth), 0.5 * (guess - truth).square().mean((1, 2)) - 0.5 * cosine
+    )
+    with pytest.raises(UsageError, match="unknown loss 'l1'"):
+        plain_loss("l1")
+
+
+@pytest.mark.parametrize("assignment", [[0, 0, 0, 1, 1], [0, 1, 0, 0, 1]])
+@pytest.mark.parametrize("step", [0, 3, 8, 20])
+def test_stage_one_by_hand(teacher, batch, assignment, step):
+    """Teacher-forced and autoregressive passes written one after the other, for phases and for shuffled layers."""
+    raptor = raptor_of(teacher, assignment)
+    task = BlocksApart(raptor, teacher, [mean_square, mean_square], annealed_over=10)
+    states = capture(teacher, batch).states
+    found = task(task.inputs(batch), step)
+    share = max(0.0, 1 - step / 10)
+    for number in (0, 1):
+        forced = free = 0.0
+        own = states[0]
+        layers = [layer for layer in range(1, 6) if assignment[layer - 1] == number]
+        for layer in layers:
+            forced = forced + mean_square(raptor.shared[number](states[layer - 1], layer), states[layer])
+            enters = layer == 1 or assignment[layer - 2] != number
+            own = raptor.shared[number](states[layer - 1] if enters else own, layer)
+            free = free + mean_square(own, states[layer])
+        expected = (share * forced + (1 - share) * free) / len(layers)
+        torch.testing.assert_close(found[f"block {number + 1}"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_blocks_do_not_hear_of_each_other(teacher, batch):
+    raptor = raptor_of(teacher, [0, 0, 0, 1, 1])
+    task = BlocksApart(raptor, teacher, [mean_square, mean_square], annealed_over=0)
+    task(task.inputs(batch), 0)["block 1"].sum().backward()
+    assert all(p.grad is not None for p in raptor.shared[0].parameters())
+    assert all(p.grad is None for p in raptor.shared[1].parameters())
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_teacher_forcing_only_never_ends(teacher):
+    raptor = raptor_of(teacher, [0] * 5)
+    task = BlocksApart(raptor, teacher, [mean_square], annealed_over=10, teacher_forcing_only=True)
+    assert task.forced_share(1000) == 1
+    assert BlocksApart(raptor, teacher, [mean_square], annealed_over=0).forced_share(0) == 0
+
+
+def test_stage_two_by_hand(teacher, batch):
+    raptor = raptor_of(teacher, [0, 0, 1, 1, 1])
+    loss = weighted_loss(teacher.tokens, {"cls": 0.5, "registers": 0.2, "patches": 0.3})
+    task = BlocksJoined(raptor, teacher, loss, validation=[batch])
+    states = capture(teacher, batch).states
+    own = capture(raptor, batch).states
+    expected = torch.stack([loss(own[layer], states[layer]) for layer in range(1, 6)]).mean(0)
+    torch.testing.assert_close(task(task.inputs(batch), 0)["raptor"], expected)
+    truth, guess = states[5].flatten(0, 1).double(), own[5].flatten(0, 1).double()
+    r2 = 1 - (truth - guess).square().sum() / (truth - truth.mean(0)).square().sum()
+    assert task.eval().validate()["r2 layer 5"] == pytest.approx(r2.item(), rel=1e-5)
+
+
+def test_noise_is_of_the_training_alone(teacher, batch):
+    raptor = raptor_of(teacher, [0] * 5)
+    task = BlocksJoined(raptor, teacher, mean_square, sigma=0.5)
+    inputs = task.inputs(batch)
+    assert not torch.equal(task(inputs, 0)["raptor"], task(inputs, 0)["raptor"])
+    task.eval()
+    assert torch.equal(task(inputs, 0)["raptor"], task(inputs, 0)["raptor"])
+
+
+def test_a_perfect_student_has_no_loss(teacher, batch):
+    """Blocks that are the teacher's own: both stages see nothing wrong."""
+    raptor = raptor_of(teacher, [0, 1, 2, 3, 4])
+    for number in range(5):
+        raptor.shared[number].forward = lambda state, layer: teacher.blocks[layer - 1](state)
+    apart = BlocksApart(raptor, teacher, [mean_square] * 5, annealed_over=10, validation=[batch])
+    joined = BlocksJoined(raptor, teacher, mean_square, validation=[batch])
+    assert all(loss.max() < 1e-9 for loss in apart(apart.inputs(batch), 4).values())
+    assert joined(joined.inputs(batch), 0)["raptor"].max() < 1e-9
+    assert all(
+        value == pytest.approx(1) for value in (*apart.validate().values(), *joined.validate().values())
+    )
+
+
+def test_spans():
+    assert spans([0, 0, 1, 0]) == [Span(0, 0, 2), Span(1, 2, 3), Span(0, 3, 4)]
+
+
+def test_partitions():
+    assert contiguous((2, 3), 5) == [0, 0, 1, 2, 2]
+    with pytest.raises(UsageError, match="do not rise"):
+        contiguous((3, 2), 5)
+    with pytest.raises(UsageError, match="do not rise"):
+        contiguous((5,), 5)
+    drawn = {tuple(random_contiguous(3, 6, seed)) for seed in range(200)}
+    assert len(drawn) == 10  # all placements of two boundaries among five
+    assert all(list(one) == sorted(one) for one in drawn)
+    for seed in range(50):
+        blocks = random_shuffle((2, 5), 6, seed)
+        assert sorted(np.bincount(blocks)) == [1, 2, 3]
+        assert blocks != contiguous((2, 5), 6)
+        assert blocks == random_shuffle((2, 5), 6, seed)
+        assert list(dict.fromkeys(blocks)) == [0, 1, 2]
+    with pytest.raises(UsageError, match="cannot be shuffled"):
+        random_shuffle((), 6, 0)

@@ -1,0 +1,198 @@
+"""The training loop: right on a problem with a known answer, and exact when it is killed and resumed."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from brdyn.data import load_images
+from brdyn.data.shuffled import ShuffledBatches
+from brdyn.errors import BrdynError, UsageError
+from brdyn.training import Checkpoints, Task, TrainSettings, train
+
+
+class Means(Task):
+    """Two parts that learn numbers: one the mean of the images, the other that of noise drawn at every step."""
+
+    def __init__(self):
+        super().__init__()
+        first, second = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(first.weight)
+        nn.init.zeros_(second.weight)
+        self.parts = nn.ModuleDict({"images": first, "noise": second})
+        self.break_at = math.inf
+
+    def inputs(self, batch):
+        return batch.images.mean((1, 2, 3))
+
+    def forward(self, inputs, step):
+        one = torch.ones(len(inputs), 1, device=inputs.device)
+        noise = torch.randn(len(inputs), device=inputs.device)
+        loss = (self.parts["images"](one)[:, 0] - inputs).square()
+        if step == self.break_at:
+            loss = loss * torch.nan
+        return {"images": loss, "noise": (self.parts["noise"](one)[:, 0] - noise - 3).square()}
+
+    def validate(self):
+        return {"weight": self.parts["images"].weight.item()}
+
+
+@pytest.fixture
+def stream(noise_folder, tiny):
+    return ShuffledBatches(load_images(noise_folder, tiny), 8, seed=1, workers=0)
+
+
+def settings(**changes):
+    return TrainSettings(**{"steps": 12, "batch_size": 8, "lr": 0.1, "warmup": 2, "log_every": 3,
+                            "checkpoint_every": 4, "validate_every": 6, **changes})  # fmt: skip
+
+
+def weights(task):
+    return {name: value.clone() for name, value in task.parts.state_dict().items()}
+
+
+def test_it_learns(stream):
+    task = Means()
+    history = train(task, stream, settings(steps=600, lr=0.05, clip=0.0, log_every=100))
+    every = torch.stack(
+        [batch.images.mean((1, 2, 3)).mean() for batch in stream.images.batches(40, workers=0)]
+    )
+    assert task.parts["images"].weight.item() == pytest.approx(every.item(), abs=0.03)
+    assert task.parts["noise"].weight.item() == pytest.approx(3, abs=0.15)
+    assert [row["step"] for row in history.losses] == [float(step) for step in range(100, 601, 100)]
+    assert history.losses[-1]["noise"] == pytest.approx(1, abs=0.5)  # the variance of the noise
+    assert history.validation[-1]["weight"] == task.parts["images"].weight.item()
+
+
+def test_schedule_and_first_step_by_hand(stream):
+    """AdamW's first step moves a weight by the learning rate, here half of it after one of two warm-up steps."""
+    task = Means()
+    history = train(task, stream, settings(steps=1, log_every=1, weight_decay=0.0))
+    # One step: the whole schedule is the last step, at the smallest rate.
+    assert history.losses[0]["lr"] == pytest.approx(1e-6)
+    task = Means()
+    rates = train(task, stream, settings(steps=10, log_every=1)).losses
+    assert rates[0]["lr"] == pytest.approx(0.05)
+    assert rates[1]["lr"] == pytest.approx(1e-6 + 0.5 * (0.1 - 1e-6) * (1 + math.cos(math.pi * 2 / 10)))
+    assert rates[-1]["lr"] == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("killed_after", [1, 4, 7, 11])
+def test_resuming_is_exact(stream, tmp_path, monkeypatch, killed_after, ema):
+    """Stop after some step, start again from the last checkpoint: the weights are those of an uninterrupted run."""
+    whole = Means()
+    expected = train(whole, stream, settings(ema=ema), Checkpoints(tmp_path / "whole", {}))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(step, row):
+        if step > killed_after:
+            raise Killed
+
+    checkpoints = Checkpoints(tmp_path / "killed", {})
+    with pytest.raises(Killed):
+        train(Means(), stream, settings(ema=ema, log_every=1), checkpoints, report=kill)
+    saved = checkpoints.latest()
+    assert (saved.step if saved else 0) == killed_after // 4 * 4
+    again = Means()
+    with torch.no_grad():
+        again.parts["images"].weight.fill_(77)  # what it starts with must not matter once it resumes
+    if saved is None:
+        again = Means()
+    history = train(again, stream, settings(ema=ema, log_every=1), checkpoints, resume=saved)
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(again)[name], value), name
+    for name, value in whole.average.items():
+        assert torch.equal(again.average[name], value), name
+    assert history.losses[-1]["step"] == expected.losses[-1]["step"]
+    assert history.validation == expected.validation
+
+
+def test_pieces_do_not_matter(stream):
+    whole, pieces = Means(), Means()
+    for task, accumulate in ((whole, 1), (pieces, 4)):
+        for part in task.parts.values():
+            part.weight.register_hook(lambda gradient: gradient)
+        task.forward = without_noise(task)
+        train(task, stream, settings(accumulate=accumulate))
+    torch.testing.assert_close(whole.parts["images"].weight, pieces.parts["images"].weight)
+
+
+def without_noise(task):
+    def forward(inputs, step):
+        one = torch.ones(len(inputs), 1)
+        return {"images": (task.parts["images"](one)[:, 0] - inputs).square()}
+
+    return forward
+
+
+def test_a_loss_that_is_not_finite_is_named(stream, tmp_path):
+    task = Means()
+    task.break_at = 9
+    checkpoints = Checkpoints(tmp_path, {})
+    with pytest.raises(
+        BrdynError, match=r"loss of images is not finite at step 10 of stage 1.*stage1-00000008"
+    ):
+        train(task, stream, settings(), checkpoints)
+    assert [path.name for path in checkpoints.paths()] == ["stage1-00000004", "stage1-00000008"]
+
+
+def test_clipping_is_by_part(stream):
+    """Each part's gradient gets the largest norm allowed, whatever the other's is."""
+    norms = []
+
+    def look(optimizer, *_):
+        norms.append([p.grad.norm().item() for group in optimizer.param_groups for p in group["params"]])
+
+    handle = register_optimizer_step_pre_hook(look)
+    try:
+        train(Means(), stream, settings(steps=1, clip=1e-3))
+    finally:
+        handle.remove()
+    assert norms == [pytest.approx([1e-3, 1e-3], rel=1e-3)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 0}, "steps 0 is not positive"),
+        ({"lr": -1.0}, "lr -1.0 is negative"),
+        ({"precision": "int8"}, "unknown precision"),
+        ({"ema": 1.0}, "ema 1.0"),
+        ({"accumulate": 9}, "cannot be split into 9"),
+        ({"lr": math.nan}, "lr nan"),
+    ],
+)
+def test_settings_that_make_no_sense(changes, words):
+    with pytest.raises(UsageError, match=words):
+        settings(**changes)
+
+
+def test_checkpoints_are_whole_and_their_own(tmp_path):
+    checkpoints = Checkpoints(tmp_path, {"lr": 0.1, "block": {"mlp": "gelu"}}, keep=2)
+    for step in (5, 10, 15):
+        checkpoints.save(1, step, {"a": torch.full((3,), float(step))}, {"earlier": {}})
+    (tmp_path / ".unfinished-dead").mkdir()
+    assert [path.name for path in checkpoints.paths()] == ["stage1-00000010", "stage1-00000015"]
+    assert checkpoints.latest().tensors["a"].tolist() == [15, 15, 15]
+    with pytest.raises(UsageError, match=r"block.mlp: gelu before, swiglu now; lr: 0.1 before, 0.2 now"):
+        Checkpoints(tmp_path, {"lr": 0.2, "block": {"mlp": "swiglu"}}).latest()
+
+    file = tmp_path / "stage1-00000015" / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(BrdynError, match=r"is damaged .*--previous goes on from stage1-00000010"):
+        checkpoints.latest()
+    assert checkpoints.latest(previous=True).step == 10
+    state = tmp_path / "stage1-00000010" / "state.json"
+    state.write_text(json.dumps({"stage": 1}))
+    with pytest.raises(BrdynError, match="damaged"):
+        checkpoints.latest(previous=True)
+    checkpoints.save(2, 1, {"a": torch.zeros(1)}, {})
+    assert not list(tmp_path.glob(".unfinished-*"))
+    assert checkpoints.latest().stage == 2
+    assert Checkpoints(tmp_path / "none", {}).latest() is None
