@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from brdyn.measures.dynamics import token_dynamics
     from brdyn.models import describe_model, list_models, load_model
     from brdyn.phases import Phases, segment
+    from brdyn.raptor import fit_raptor
     from brdyn.trajectory import Trajectory, capture, trajectories
 
 # Imported on first use: `brdyn --help` and `brdyn.phases` then need no torch.
@@ -30,6 +31,7 @@ _HOMES = {
     "UsageError": "brdyn.errors",
     "capture": "brdyn.trajectory",
     "describe_model": "brdyn.models",
+    "fit_raptor": "brdyn.raptor",
     "layer_similarity": "brdyn.measures",
     "layer_surgery": "brdyn.interventions",
     "list_models": "brdyn.models",
@@ -48,6 +50,7 @@ __all__ = [
     "UsageError",
     "capture",
     "describe_model",
+    "fit_raptor",
     "layer_similarity",
     "layer_surgery",
     "list_models",

@@ -14,6 +14,7 @@ from brdyn.cli.interventions import interventions
 from brdyn.cli.models import models
 from brdyn.cli.perturb import perturb
 from brdyn.cli.phases import phases
+from brdyn.cli.raptor import raptor_fit
 from brdyn.errors import BrdynError, UsageError
 
 INTERRUPTED = 130
@@ -30,6 +31,7 @@ app.command()(phases)
 app.command()(dynamics)
 app.command()(perturb)
 app.command()(interventions)
+app.command()(raptor_fit)
 
 
 def _show_version(wanted: bool) -> None:

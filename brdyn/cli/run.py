@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from brdyn.runtime import Processes
 
 SKIPPED_SHOWN = 5
+RECIPE = "Recipe"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,29 +47,67 @@ class RunRequest:
     formats: opt.Formats = "png"
 
 
-def run_command(command: Callable[..., None]) -> Callable[..., None]:
+def run_command(
+    command: Callable[..., None] | None = None,
+    *,
+    recipe: type | None = None,
+    helps: Mapping[str, str] | None = None,
+) -> Callable[..., Any]:
     """Give a command the options of :class:`RunRequest` besides its own, as its first argument `request`.
 
     Results go to `runs/NAME` by default, NAME being the command's.
+
+    Parameters
+    ----------
+    command : callable
+    recipe : dataclass, optional
+        Each of its fields named in `helps` becomes an option with the field's default; the command gets their values
+        by keyword.
+    helps : mapping of str to str, optional
+        What each of these options is for.
     """
+    if command is None:
+        return partial(run_command, recipe=recipe, helps=helps)
+    wrapped = command
     hints = get_type_hints(RunRequest, include_extras=True)
     defaults = {field.name: field.default for field in fields(RunRequest)}
-    defaults["out"] = Path("runs") / command.__name__
+    defaults["out"] = Path("runs") / command.__name__.replace("_", "-")
     shared = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
         for name, default in defaults.items()
     ]
-    own = list(signature(command, eval_str=True).parameters.values())[1:]
-    parameters = [*shared[:3], *(p.replace(kind=Parameter.KEYWORD_ONLY) for p in own), *shared[3:]]
+    own = [
+        parameter.replace(kind=Parameter.KEYWORD_ONLY)
+        for parameter in list(signature(command, eval_str=True).parameters.values())[1:]
+        if parameter.kind is not Parameter.VAR_KEYWORD
+    ]
+    parameters = [*shared[:3], *own, *_recipe_options(recipe, helps or {}), *shared[3:]]
 
     def run(**values: Any) -> None:
         request = RunRequest(**{name: values.pop(name) for name in defaults})
-        command(request, **values)
+        wrapped(request, **values)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _recipe_options(recipe: type | None, helps: Mapping[str, str]) -> list[Parameter]:
+    """Options for the fields of a dataclass."""
+    if recipe is None:
+        return []
+    hints = get_type_hints(recipe)
+    defaults = {field.name: field.default for field in fields(recipe)}
+    return [
+        Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=defaults[name],
+            annotation=Annotated[hints[name], typer.Option(help=text, rich_help_panel=RECIPE)],
+        )
+        for name, text in helps.items()
+    ]
 
 
 @dataclass
@@ -137,8 +177,19 @@ class Run:
 
 
 @contextmanager
-def open_run(request: RunRequest) -> Iterator[Run]:
-    """Check the options, load the model and find the images; clean up when the command fails."""
+def open_run(request: RunRequest, *, float32: bool = False, go_on: bool = False) -> Iterator[Run]:
+    """Check the options, load the model and find the images; clean up when the command fails.
+
+    Parameters
+    ----------
+    request : RunRequest
+    float32 : bool
+        Load the model in float32 whatever the precision asked for, as training does.
+    go_on : bool
+        Allow an output folder that holds an unfinished run.
+    """
+    import torch
+
     from brdyn import runtime
     from brdyn.data import load_images
     from brdyn.models import load_model
@@ -149,7 +200,7 @@ def open_run(request: RunRequest) -> Iterator[Run]:
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
         folder = (
-            stack.enter_context(results.OutputFolder(request.out, request.overwrite))
+            stack.enter_context(results.OutputFolder(request.out, request.overwrite or go_on))
             if processes.is_main
             else None
         )
@@ -161,7 +212,7 @@ def open_run(request: RunRequest) -> Iterator[Run]:
             seed=request.seed,
             image_size=size,
             device=processes.device,
-            dtype=precision,
+            dtype=torch.float32 if float32 else precision,
             allow_pickle=request.allow_pickle,
         )
         images = load_images(

@@ -1,7 +1,31 @@
 """Raptor: one shared block for each phase of a ViT. BRH (arXiv 2512.19941)."""
 
-from brdyn.raptor.block import BlockConfig, RaptorBlock
-from brdyn.raptor.fit import Fit, FitSettings, fit_raptor
-from brdyn.raptor.model import Raptor, Span
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from brdyn.raptor.block import BlockConfig, RaptorBlock
+    from brdyn.raptor.fit import Fit, fit_raptor
+    from brdyn.raptor.model import Raptor, Span
+    from brdyn.raptor.recipe import FitSettings
+
+# Imported on first use: the command line reads the recipe without torch.
+_HOMES = {
+    "BlockConfig": "brdyn.raptor.block",
+    "Fit": "brdyn.raptor.fit",
+    "FitSettings": "brdyn.raptor.recipe",
+    "Raptor": "brdyn.raptor.model",
+    "RaptorBlock": "brdyn.raptor.block",
+    "Span": "brdyn.raptor.model",
+    "fit_raptor": "brdyn.raptor.fit",
+}
 
 __all__ = ["BlockConfig", "Fit", "FitSettings", "Raptor", "RaptorBlock", "Span", "fit_raptor"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from brdyn.errors import UsageError
 from brdyn.models import TokenLayout
+from brdyn.raptor.recipe import LOSSES
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 LAST_PHASE_WEIGHTS = {"cls": 0.34, "registers": 0.33, "patches": 0.33}
 JOINT_WEIGHTS = {"cls": 0.45, "registers": 0.10, "patches": 0.45}
-LOSSES = ("mse", "cosine+mse")
 
 
 def group_weights(layout: TokenLayout, published: Mapping[str, float]) -> dict[str, float]:

@@ -517,6 +517,114 @@ def test_interventions_write_what_they_say(run, tiny_options, tmp_path):
     assert json.loads((out / "interventions.json").read_text()) == content
 
 
+@pytest.fixture
+def fit_options(tiny_options):
+    return [
+        *tiny_options, "--image-size", "32", "--boundaries", "5", "--steps", "6", "--batch-size", "8",
+        "--validation-images", "8", "--checkpoint-every", "2", "--log-every", "1", "--validate-every", "3",
+    ]  # fmt: skip
+
+
+def weights_of(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_raptor_fit_writes_what_it_says(run, fit_options, tmp_path):
+    done = run("raptor-fit", *fit_options, "--tracker", "tensorboard")
+    assert done.returncode == 0, done.stderr
+    assert "2 blocks: layers 1-5 by block 1, 6-12 by block 2" in done.stdout
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "config.json", "model.safetensors", "fit.json", "fit.png", "tracker"
+    }  # fmt: skip
+    content = json.loads((out / "fit.json").read_text())
+    assert [row["step"] for row in content["stages"]["1"]["losses"]] == [1, 2, 3]
+    assert set(content["stages"]["2"]["validation"][-1]) == {"step", "r2 layer 5", "r2 layer 12"}
+    assert content["options"]["recipe"]["stage1_steps"] == 3
+    again = [*fit_options, "--resume"]
+    assert_one_line_error(run("raptor-fit", *again), 2, "is finished")
+    assert_one_line_error(run("raptor-fit", *fit_options), 2, "--overwrite")
+
+    teacher = fit_options[2:4]  # --weights FILE
+    images = fit_options[6:8]
+    seen = run("phases", "--model", out, *teacher, *images, "--workers", "0", "--out", tmp_path / "phases")
+    assert seen.returncode == 0, seen.stderr
+    assert json.loads((tmp_path / "phases" / "phases.json").read_text())["layers"] == 12
+    assert run("phases", "--model", out, *images, "--workers", "0", "--out", tmp_path / "p2").returncode == 0
+    other = tmp_path / "other.safetensors"
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    save_file(model.state_dict(), other)
+    wrong = ["--model", out, "--weights", other, *images, "--out", tmp_path / "p3"]
+    assert_one_line_error(run("phases", *wrong), 2, "give the same weights")
+
+
+@pytest.mark.parametrize("killed_at", [1, 4])
+def test_a_killed_raptor_fit_resumes_bit_for_bit(run, fit_options, tmp_path, killed_at):
+    """Kill -9 right after a checkpoint was written, in either stage; then go on."""
+    assert run("raptor-fit", *fit_options).returncode == 0
+    expected = weights_of(tmp_path / "out")
+    script = (
+        "import os, signal, sys\n"
+        "from brdyn.training import checkpoints\n"
+        "save, count = checkpoints.Checkpoints.save, [0]\n"
+        "def killing(*arguments):\n"
+        "    save(*arguments)\n"
+        "    count[0] += 1\n"
+        f"    if count[0] == {killed_at}:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "checkpoints.Checkpoints.save = killing\n"
+        "from brdyn.cli import main\n"
+        "main()\n"
+    )
+    killed = [*fit_options, "--out", tmp_path / "killed"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, "raptor-fit", *map(str, killed)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == -9
+    kept = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").iterdir())
+    assert kept == (["stage1-00000002"] if killed_at == 1 else ["stage2-00000002", "stage2-00000003"])
+    changed = [*killed, "--resume", "--lr", "0.5"]
+    assert_one_line_error(run("raptor-fit", *changed), 2, "recipe.lr: 0.0003 before, 0.5 now")
+    if killed_at == 4:
+        state = tmp_path / "killed" / "checkpoints" / "stage2-00000003" / "state.safetensors"
+        state.write_bytes(state.read_bytes()[:1000])
+        assert_one_line_error(run("raptor-fit", *killed, "--resume"), 1, "damaged", "--previous goes on")
+    # On as many threads as the killed process, whose sums were split alike.
+    resumed = run_alone("raptor-fit", *killed, "--resume", *(["--previous"] if killed_at == 4 else []))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming from stage" in resumed.stdout
+    assert weights_of(tmp_path / "killed") == expected
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--boundaries", "7,5"], ["boundaries 7, 5 do not rise"]),
+        (["--boundaries", "a"], ["--boundaries 'a'"]),
+        (["--boundaries", "3", "--k", "2"], ["drop --phases, --k"]),
+        (["--partition", "best"], ["unknown partition 'best'"]),
+        (["--batch-size", "64"], ["too few for a batch of 64"]),
+        (["--validation-images", "40"], ["cannot be kept out of 40"]),
+        (["--steps", "0"], ["--steps"]),
+        (["--stage1-steps", "0", "--stage2-steps", "0"], ["at least one stage"]),
+        (["--mlp", "relu"], ["unknown MLP 'relu'"]),
+        (["--loss", "l1"], ["unknown loss 'l1'"]),
+        (["--resume"], ["no checkpoint", "run without --resume"]),
+        (["--previous"], ["--previous goes with --resume"]),
+        (["--tracker", "paper"], ["unknown tracker 'paper'"]),
+        (["--dtype", "float16"], ["float16"]),
+        (["--warmup", "2"], ["warmup 2.0 is not a share"]),
+    ],
+)
+def test_fits_that_cannot_be(run, fit_options, tmp_path, extra, words):
+    assert_one_line_error(run("raptor-fit", *fit_options, *extra), 2, *words)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_of_one_layer(run, tmp_path, noise_folder):
     """Everything that can be said of it is said, and the rest refused."""
     transformers = pytest.importorskip("transformers")

@@ -1,0 +1,255 @@
+"""`brdyn raptor-fit`: distil a ViT into a few blocks that are applied again and again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_or_find_phases
+from brdyn.cli.options import parse_batch_size
+from brdyn.cli.run import Run, RunRequest, open_run, run_command
+from brdyn.errors import UsageError
+from brdyn.raptor.recipe import STEPS, FitSettings
+
+if TYPE_CHECKING:
+    from brdyn.raptor import Fit
+    from brdyn.training import Checkpoints
+
+RAPTOR = "Raptor"
+BATCH_SIZE = 64
+CHECKPOINTS = "checkpoints"
+TRACKERS = ("none", "tensorboard", "wandb")
+HELPS = {
+    "lr": "Learning rate of AdamW.",
+    "min_lr": "Learning rate at the last step.",
+    "weight_decay": "Of AdamW.",
+    "warmup": "Share of each stage's steps in which the learning rate rises (published: 10 000 of 312 500).",
+    "clip": "Largest gradient norm of each block; 0 for none.",
+    "accumulate": "Pieces that a batch goes through in.",
+    "ema": "Decay of an average of the weights, which is then the result; 0 for none.",
+    "compile": "Compile the blocks.",
+    "annealed": "Share of stage 1 in which teacher forcing gives way to autoregression.",
+    "teacher_forcing_only": "Never let teacher forcing give way.",
+    "token_weighting": "Weigh cls, registers and patches apart.",
+    "loss": "mse or cosine+mse.",
+    "sigma": "Noise on the inputs of blocks.",
+    "mlp": "swiglu or gelu.",
+    "mlp_ratio": "Hidden units of the MLP over the width.",
+    "layer_scale": "Initial LayerScale.",
+    "depth_scaling": "index, constant (an autonomous block) or none.",
+    "validation_images": "Images kept out of training for R^2; 0 for none.",
+    "log_every": "Steps between losses in fit.json.",
+    "validate_every": "Steps between R^2.",
+    "checkpoint_every": "Steps between checkpoints.",
+}
+
+
+@run_command(recipe=FitSettings, helps=HELPS)
+def raptor_fit(
+    request: RunRequest,
+    phases: PhasesFile = None,
+    k: NumberOfPhases = None,
+    boundaries: Annotated[
+        str | None,
+        typer.Option(help="Last layer of each phase but the last: 7,10.", rich_help_panel=RAPTOR),
+    ] = None,
+    partition: Annotated[
+        str,
+        typer.Option(
+            help="Which layers share a block: maxcut (the phases), random-contiguous, random-shuffle.",
+            rich_help_panel=RAPTOR,
+        ),
+    ] = "maxcut",
+    partition_seed: Annotated[
+        int, typer.Option(help="Of the random partitions.", rich_help_panel=RAPTOR)
+    ] = 0,
+    steps: Annotated[
+        int, typer.Option(help="Steps of both stages together.", min=1, rich_help_panel=RAPTOR)
+    ] = STEPS,
+    stage1_steps: Annotated[
+        int | None, typer.Option(help="Steps of stage 1 (default: half).", min=0, rich_help_panel=RAPTOR)
+    ] = None,
+    stage2_steps: Annotated[
+        int | None, typer.Option(help="Steps of stage 2 (default: the rest).", min=0, rich_help_panel=RAPTOR)
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on from the last checkpoint in --out.", rich_help_panel=RAPTOR),
+    ] = False,
+    previous: Annotated[
+        bool,
+        typer.Option(
+            "--previous",
+            help="With --resume: from the one before where it is damaged.",
+            rich_help_panel=RAPTOR,
+        ),
+    ] = False,
+    tracker: Annotated[
+        str, typer.Option(help="none, tensorboard or wandb.", rich_help_panel=RAPTOR)
+    ] = "none",
+    **recipe: Any,
+) -> None:
+    """Fit one shared block to each phase of a ViT: is its computation recurrent?
+
+    Stage 1 trains every block alone on its layers, stage 2 all of them joined. Writes the Raptor (config.json,
+    model.safetensors), fit.json and fit.png to --out; `--model OUT` then loads it in every other command.
+    """
+    settings = _settings(request, steps, stage1_steps, stage2_steps, recipe)
+    if partition not in ("maxcut", "random-contiguous", "random-shuffle"):
+        raise UsageError(
+            f"unknown partition {partition!r}; choose one of maxcut, random-contiguous, random-shuffle"
+        )
+    if boundaries is not None and (phases is not None or k is not None or partition == "random-contiguous"):
+        raise UsageError("--boundaries says it all; drop --phases, --k and --partition random-contiguous")
+    if previous and not resume:
+        raise UsageError("--previous goes with --resume")
+    with open_run(request, float32=True, go_on=resume) as run:
+        from brdyn.raptor import fit_raptor
+        from brdyn.training import Checkpoints
+
+        report = _tracker(tracker, request.out, run)
+        assignment = _assignment(run, phases, boundaries, partition, partition_seed, k)
+        options = {
+            "teacher": {"name": run.model.info.name, "digest": run.model.info.digest},
+            "images": {"source": run.images.source.description, "chosen": len(run.images)},
+            "assignment": assignment,
+            "recipe": settings.to_dict(),
+            "processes": run.processes.world,
+        }
+        checkpoints = Checkpoints(request.out / CHECKPOINTS, options)
+        saved = _start(request.out, checkpoints, resume, previous, run)
+        fit = fit_raptor(
+            run.model,
+            run.images,
+            assignment,
+            settings,
+            checkpoints=checkpoints,
+            resume=saved,
+            workers=request.workers,
+            report=report,
+            progress=True,
+        )
+        if run.folder is not None:
+            _write(run, request.out, fit, settings, options)
+            shutil.rmtree(request.out / CHECKPOINTS, ignore_errors=True)
+            _summarise(run, request.out, fit)
+
+
+def _settings(
+    request: RunRequest, steps: int, first: int | None, second: int | None, recipe: dict[str, Any]
+) -> FitSettings:
+    """The recipe from the options."""
+    batch_size = parse_batch_size(request.batch_size)
+    if first is None:
+        first = steps // 2 if second is None else max(0, steps - second)
+    return FitSettings(
+        stage1_steps=first,
+        stage2_steps=max(0, steps - first) if second is None else second,
+        batch_size=BATCH_SIZE if isinstance(batch_size, str) else batch_size,
+        precision=request.dtype,
+        seed=request.seed,
+        **recipe,
+    )
+
+
+def _assignment(
+    run: Run, phases: Path | None, boundaries: str | None, partition: str, seed: int, k: int | None
+) -> list[int]:
+    """The block of each layer."""
+    from brdyn.raptor import partitions
+
+    layers = run.model.depth
+    if partition == "random-contiguous":
+        if k is None:
+            raise UsageError("--partition random-contiguous needs --k")
+        return partitions.random_contiguous(k, layers, seed)
+    if boundaries is not None:
+        try:
+            places = [int(part) for part in boundaries.split(",")]
+        except ValueError:
+            raise UsageError(f"--boundaries {boundaries!r} is not a list of layers such as 7,10") from None
+    else:
+        places = list(read_or_find_phases(phases, run, k).boundaries)
+    if partition == "random-shuffle":
+        return partitions.random_shuffle(places, layers, seed)
+    return partitions.contiguous(places, layers)
+
+
+def _start(out: Path, checkpoints: Checkpoints, resume: bool, previous: bool, run: Run) -> Any:
+    """The checkpoint to go on from, if any."""
+    if not resume:
+        if run.processes.is_main:
+            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # --overwrite: of the run that is replaced
+        return None
+    if (out / "fit.json").is_file():
+        raise UsageError(f"the run in {str(out)!r} is finished; there is nothing to resume")
+    saved = checkpoints.latest(previous=previous)
+    if saved is None:
+        raise UsageError(f"there is no checkpoint in {str(out)!r} to resume from; run without --resume")
+    if run.processes.is_main:
+        typer.echo(f"resuming from {saved.path.name}")
+    return saved
+
+
+def _tracker(name: str, out: Path, run: Run) -> Any:
+    """A function that hands numbers to a tracker; None for none."""
+    from importlib.util import find_spec
+
+    if name not in TRACKERS:
+        raise UsageError(f"unknown tracker {name!r}; choose one of {', '.join(TRACKERS)}")
+    if name == "none" or not run.processes.is_main:
+        return None
+    if find_spec(name) is None:
+        raise UsageError(f"--tracker {name} needs the package {name}: pip install {name}")
+    from accelerate.tracking import TensorBoardTracker, WandBTracker
+
+    tracker: Any = (
+        TensorBoardTracker(run_name="fit", logging_dir=out / "tracker")
+        if name == "tensorboard"
+        else WandBTracker(run_name=f"brdyn {out.name}")
+    )
+    tracker.start()
+
+    def report(stage: int, step: int, row: dict[str, float]) -> None:
+        tracker.log({f"stage {stage}/{key}": value for key, value in row.items() if key != "step"}, step=step)
+
+    return report
+
+
+def _write(run: Run, out: Path, fit: Fit, settings: FitSettings, options: dict[str, Any]) -> None:
+    from dataclasses import asdict
+
+    from brdyn import plots
+    from brdyn.raptor.model import CONFIG, WEIGHTS
+
+    assert run.folder is not None
+    fit.raptor.save_pretrained(out, recipe=settings.to_dict())
+    content = {
+        **run.header(),
+        "options": options,
+        "raptor": {"config": CONFIG, "weights": WEIGHTS, "parameters": fit.raptor.info.parameters},
+        "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},
+        "provenance": run.provenance(),
+    }
+    pictures = {"fit": plots.plot_fit(fit.histories, title=f"Raptor of {run.title}")}
+    run.folder.save("fit.json", content, pictures, run.formats)
+
+
+def _summarise(run: Run, out: Path, fit: Fit) -> None:
+    run.summarise()
+    raptor, teacher = fit.raptor.info, run.model.info
+    spans = ", ".join(f"{span.start + 1}-{span.end} by block {span.block + 1}" for span in fit.raptor.spans)
+    typer.echo(f"{fit.raptor.k} blocks: layers {spans}")
+    typer.echo(
+        f"{raptor.parameters / 1e6:.1f} M parameters of the teacher's {teacher.parameters / 1e6:.1f} M"
+    )
+    for stage, history in fit.histories.items():
+        losses = {name: value for name, value in history.losses[-1].items() if name not in ("step", "lr")}
+        values = history.validation[-1] if history.validation else {}
+        r2 = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name != "step")
+        loss = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        typer.echo(f"stage {stage}: loss {loss}" + (f"; {r2}" if r2 else ""))
+    typer.echo(f"written to {out}: config.json, model.safetensors, fit.json and fit.png")

@@ -1,0 +1,121 @@
+"""The recipe of a fit, with the published numbers as defaults. Needs no torch, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from brdyn.errors import UsageError
+from brdyn.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from brdyn.models import VisionTransformer
+    from brdyn.raptor.block import BlockConfig
+
+WARMUP_SHARE = 10_000 / 312_500
+ANNEALED_SHARE = 0.25
+STEPS = 2000
+VALIDATION_IMAGES = 64
+LOSSES = ("mse", "cosine+mse")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """The recipe. Defaults are the published ones, with shares of the steps where those are counted in steps.
+
+    Attributes
+    ----------
+    stage1_steps, stage2_steps : int
+        Published: 312 500 each. 0 leaves a stage out.
+    batch_size, lr, min_lr, weight_decay, clip, accumulate, precision, ema, compile, seed
+        As in :class:`brdyn.training.TrainSettings`.
+    warmup : float
+        Share of each stage's steps in which the learning rate rises (published: 10 000 of 312 500).
+    annealed : float
+        Share of the steps of stage 1 in which teacher forcing gives way (published: 0.25).
+    teacher_forcing_only : bool
+        Never let it give way.
+    token_weighting : bool
+        Weigh token groups apart in the last phase and in stage 2; otherwise every token counts the same.
+    loss : {"mse", "cosine+mse"}
+    sigma : float
+        Noise on the inputs of a block (the public code's default: 0.001).
+    mlp, mlp_ratio, layer_scale, depth_scaling
+        As in :class:`brdyn.raptor.BlockConfig`.
+    validation_images : int
+        Kept out of the training images for the R^2 of every block; 0 for none.
+    log_every, validate_every, checkpoint_every : int
+        Steps.
+    """
+
+    stage1_steps: int = STEPS // 2
+    stage2_steps: int = STEPS - STEPS // 2
+    batch_size: int = 64
+    lr: float = 3e-4
+    min_lr: float = 1e-6
+    weight_decay: float = 1e-4
+    warmup: float = WARMUP_SHARE
+    clip: float = 1.0
+    accumulate: int = 1
+    precision: str = "float32"
+    ema: float = 0.0
+    compile: bool = False
+    seed: int = 0
+    annealed: float = ANNEALED_SHARE
+    teacher_forcing_only: bool = False
+    token_weighting: bool = True
+    loss: str = "mse"
+    sigma: float = 1e-3
+    mlp: str = "swiglu"
+    mlp_ratio: float = 4.0
+    layer_scale: float = 1e-5
+    depth_scaling: str = "index"
+    validation_images: int = VALIDATION_IMAGES
+    log_every: int = 20
+    validate_every: int = 500
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if self.stage1_steps < 0 or self.stage2_steps < 0 or not self.stage1_steps + self.stage2_steps:
+            raise UsageError(
+                f"{self.stage1_steps} and {self.stage2_steps} steps are no fit; at least one stage needs steps"
+            )
+        for name in ("warmup", "annealed"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} {getattr(self, name)} is not a share of the steps, from 0 to 1")
+        if not self.sigma >= 0:
+            raise UsageError(f"sigma {self.sigma} is negative")
+        if self.validation_images < 0:
+            raise UsageError(f"{self.validation_images} validation images are less than none")
+        if self.loss not in LOSSES:
+            raise UsageError(f"unknown loss {self.loss!r}; choose one of {', '.join(LOSSES)}")
+        self.training(max(self.stage1_steps, self.stage2_steps))
+
+    def training(self, steps: int) -> TrainSettings:
+        """The settings of one stage."""
+        shared = {
+            name: getattr(self, name)
+            for name in (
+                "batch_size", "lr", "min_lr", "weight_decay", "clip", "accumulate", "precision", "ema", "compile",
+                "seed", "log_every", "validate_every", "checkpoint_every",
+            )
+        }  # fmt: skip
+        return TrainSettings(steps=steps, warmup=round(self.warmup * steps), **shared)
+
+    def block(self, teacher: VisionTransformer) -> BlockConfig:
+        """The block for a teacher."""
+        from brdyn.raptor.block import BlockConfig
+
+        return BlockConfig(
+            width=teacher.info.width,
+            heads=teacher.info.heads,
+            mlp=self.mlp,
+            mlp_ratio=self.mlp_ratio,
+            layer_scale=self.layer_scale,
+            depth_scaling=self.depth_scaling,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
