@@ -80,7 +80,7 @@ def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -
 
     found = ratio(bare, measured, rounds, model.device)
     shares: dict[str, list[float]] = {name: [] for name in every}
-    for _ in range(max(2, rounds // 4)):
+    for _ in range(max(2, rounds)):
         trajectory = captured()
         for name, metric in every.items():
             spent = timed(lambda m=metric, t=trajectory: m.update(t), model.device)

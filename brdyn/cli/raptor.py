@@ -229,6 +229,8 @@ def _write(run: Run, out: Path, fit: Fit, settings: FitSettings, options: dict[s
     fit.raptor.save_pretrained(out, recipe=settings.to_dict())
     content = {
         **run.header(),
+        "n_images": len(run.images),
+        "images_seen": run.images.report.count,
         "options": options,
         "raptor": {"config": CONFIG, "weights": WEIGHTS, "parameters": fit.raptor.info.parameters},
         "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},

@@ -65,7 +65,7 @@ def fit_raptor(
     ----------
     teacher : VisionTransformer
     images : ImageSet
-        Some are kept out for validation.
+        Some are kept out for validation. Its report then says how many were seen, epoch after epoch.
     assignment : sequence of int
         The block of each layer; see :mod:`brdyn.raptor.partitions`.
     settings : FitSettings, optional
@@ -123,6 +123,8 @@ def fit_raptor(
         last = stage == 2 or not settings.stage2_steps
         if settings.ema and last:
             task.parts.load_state_dict(task.average)
+    images.report = stream.images.report
+    images.report.skipped = sorted(set(images.report.skipped))  # met again in every epoch
     raptor.eval().requires_grad_(False)
     return fit
 

@@ -541,6 +541,7 @@ def test_raptor_fit_writes_what_it_says(run, fit_options, tmp_path):
     assert [row["step"] for row in content["stages"]["1"]["losses"]] == [1, 2, 3]
     assert set(content["stages"]["2"]["validation"][-1]) == {"step", "r2 layer 5", "r2 layer 12"}
     assert content["options"]["recipe"]["stage1_steps"] == 3
+    assert (content["n_images"], content["images_seen"]) == (40, 48)
     again = [*fit_options, "--resume"]
     assert_one_line_error(run("raptor-fit", *again), 2, "is finished")
     assert_one_line_error(run("raptor-fit", *fit_options), 2, "--overwrite")
