@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import timm
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.conftest import scramble
 
@@ -27,7 +27,7 @@ def one_and_two(tmp_path):
     scramble(model)
     save_file(model.state_dict(), tmp_path / "tiny.safetensors")
 
-    def run(command, images, *extra):
+    def run(command, images, *extra, says="phases: layers"):
         options = [
             command, "--model", "vit_tiny_patch16_224", "--weights", str(tmp_path / "tiny.safetensors"),
             "--image-size", "48", "--images", str(images), "--workers", "0", "--batch-size", "7", "--device", "cpu",
@@ -43,7 +43,7 @@ def one_and_two(tmp_path):
                 check=False,
             )
             assert done.returncode == 0, done.stderr
-            assert done.stdout.count("phases: layers") == 1  # one process speaks
+            assert done.stdout.count(says) == 1  # one process speaks
         return tmp_path / "one", tmp_path / "two"
 
     return run
@@ -109,3 +109,18 @@ def test_interventions_and_perturbations(one_and_two, noise_folder):
         rtol=1e-3,
         atol=1e-5,
     )
+
+
+def test_raptor_fit(one_and_two, noise_folder):
+    """The same losses and weights on the same global batch, whoever computes which part of it."""
+    folders = one_and_two(
+        "raptor-fit", noise_folder, "--batch-size", "8", "--image-size", "32", "--boundaries", "5", "--steps", "8",
+        "--validation-images", "8", "--log-every", "1", "--sigma", "0", "--accumulate", "2", says="2 blocks: layers",
+    )  # fmt: skip
+    one, two = (json.loads((folder / "fit.json").read_text())["stages"] for folder in folders)
+    for stage in ("1", "2"):
+        for first, second in zip(one[stage]["losses"], two[stage]["losses"], strict=True):
+            assert first == pytest.approx(second, rel=1e-5)
+    weights = [load_file(folder / "model.safetensors") for folder in folders]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(value, weights[1][name], atol=1e-5, err_msg=name)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from brdyn.training import History
 
 
+FEW = 30  # rows that get a mark each
+
+
 def plot_fit(histories: Mapping[int, History], *, title: str) -> Figure:
     """Loss and validation R^2 of every part over the steps of each stage."""
     with paper_style():
@@ -27,7 +30,7 @@ def plot_fit(histories: Mapping[int, History], *, title: str) -> Figure:
             ):
                 names = [name for name in (rows[0] if rows else {}) if name not in ("step", "lr")]
                 for name, colour in zip(names, sns.color_palette("colorblind", len(names)), strict=True):
-                    marker = "o" if what != "loss" else None
+                    marker = "o" if what != "loss" or len(rows) <= FEW else None
                     axes.plot(
                         [row["step"] for row in rows], [row[name] for row in rows], color=colour, label=name,
                         linewidth=1, marker=marker, markersize=3,
