@@ -633,6 +633,7 @@ def test_a_model_of_one_layer(run, tmp_path, noise_folder):
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
     )
     transformers.Dinov2Model(config).save_pretrained(tmp_path / "one")
+    transformers.logging.disable_progress_bar()  # `brdyn` does so before it imports transformers
     options = [
         "--model", tmp_path / "one", "--image-size", "28", "--images", noise_folder, "--workers", "0", "-n", "6",
         "--out", tmp_path / "out", "--overwrite",
