@@ -40,7 +40,7 @@ HELPS = {
     "mlp_ratio": "Hidden units of the MLP over the width.",
     "layer_scale": "Initial LayerScale.",
     "depth_scaling": "index, constant (an autonomous block) or none.",
-    "validation_images": "Images kept out of training for R^2; 0 for none.",
+    "validation_images": "Images kept out of training for R^2; 0 for none (default: 64, at most a tenth).",
     "log_every": "Steps between losses in fit.json.",
     "validate_every": "Steps between R^2.",
     "checkpoint_every": "Steps between checkpoints.",

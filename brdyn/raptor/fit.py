@@ -96,7 +96,7 @@ def fit_raptor(
     accelerator = accelerator or make_accelerator(settings.training(1), teacher.device)
     raptor = untrained(teacher, assignment, settings.block(teacher), settings.seed)
     raptor.shared.requires_grad_(True)
-    learning, held_out = images.split(settings.validation_images, settings.seed)
+    learning, held_out = images.split(settings.held_out(len(images)), settings.seed)
     stream = ShuffledBatches(learning, settings.batch_size, settings.seed, workers)
     validation = list(held_out.batches(settings.batch_size, workers=0)) if held_out is not None else []
     fit = Fit(raptor.to(accelerator.device))

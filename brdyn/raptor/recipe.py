@@ -42,8 +42,9 @@ class FitSettings:
         Noise on the inputs of a block (the public code's default: 0.001).
     mlp, mlp_ratio, layer_scale, depth_scaling
         As in :class:`brdyn.raptor.BlockConfig`.
-    validation_images : int
-        Kept out of the training images for the R^2 of every block; 0 for none.
+    validation_images : int or None
+        Kept out of the training images for the R^2 of every block; 0 for none. By default 64, but at most a tenth of
+        the images.
     log_every, validate_every, checkpoint_every : int
         Steps.
     """
@@ -70,7 +71,7 @@ class FitSettings:
     mlp_ratio: float = 4.0
     layer_scale: float = 1e-5
     depth_scaling: str = "index"
-    validation_images: int = VALIDATION_IMAGES
+    validation_images: int | None = None
     log_every: int = 20
     validate_every: int = 500
     checkpoint_every: int = 500
@@ -86,7 +87,7 @@ class FitSettings:
                 raise UsageError(f"{name} {getattr(self, name)} is not a share of the steps, from 0 to 1")
         if not self.sigma >= 0:
             raise UsageError(f"sigma {self.sigma} is negative")
-        if self.validation_images < 0:
+        if self.validation_images is not None and self.validation_images < 0:
             raise UsageError(f"{self.validation_images} validation images are less than none")
         if self.loss not in LOSSES:
             raise UsageError(f"unknown loss {self.loss!r}; choose one of {', '.join(LOSSES)}")
@@ -114,6 +115,12 @@ class FitSettings:
             mlp_ratio=self.mlp_ratio,
             layer_scale=self.layer_scale,
             depth_scaling=self.depth_scaling,
+        )
+
+    def held_out(self, images: int) -> int:
+        """How many of so many images are kept out of training."""
+        return (
+            min(VALIDATION_IMAGES, images // 10) if self.validation_images is None else self.validation_images
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -120,6 +120,11 @@ def test_recipes_that_make_no_sense(changes, words):
         settings(**changes)
 
 
+def test_a_tenth_is_kept_out_by_default():
+    assert [FitSettings().held_out(images) for images in (70, 640, 5000)] == [7, 64, 64]
+    assert FitSettings(validation_images=0).held_out(70) == 0
+
+
 def test_too_few_images(tiny, images):
     with pytest.raises(UsageError, match="32 images are too few for a batch of 64"):
         fit_raptor(tiny, images, ASSIGNMENT, settings(batch_size=64), workers=0)
