@@ -8,8 +8,6 @@ Each verdict follows from the numbers by the rule that is stated with it.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analyses.recording import RESULTS
+from analyses.recording import RESULTS, write_or_check
 from brdyn.interventions import Repair, Surgery, within_against_across
 from brdyn.phases import Phases
 from brdyn.results import read_json
@@ -353,19 +351,7 @@ def page(results: Results) -> str:
 
 def main() -> None:
     """Rewrite, or check."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument(
-        "--check", action="store_true", help="change nothing; exit 1 if something would change"
-    )
-    check = options.parse_args().check
-    wanted = page(load())
-    differs = not PAGE.is_file() or PAGE.read_text() != wanted
-    if differs and not check:
-        PAGE.write_text(wanted)
-    print(f"{PAGE.name}: {'differs from the recorded results' if differs else 'as recorded'}")
-    sys.exit(int(check and differs))
+    write_or_check(__doc__, lambda: {PAGE: page(load())})
 
 
 if __name__ == "__main__":

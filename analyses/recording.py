@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,31 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     options.add_argument("--device", default="cpu", help="cpu or cuda")
     options.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     return options
+
+
+def write_or_check(description: str | None, pages: Callable[[], Mapping[Path, str]]) -> None:
+    """The command of a study that writes pages from recorded results: write them, or with `--check` compare."""
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 if something would change"
+    )
+    check = options.parse_args().check
+    changed = outdated(pages())
+    if not check:
+        for path, content in changed.items():
+            path.write_text(content)
+    names = ", ".join(path.name for path in changed) or "nothing"
+    print("differs from the recorded results:" if check else "rewritten:", names)
+    sys.exit(1 if check and changed else 0)
+
+
+def outdated(pages: Mapping[Path, str]) -> dict[Path, str]:
+    """The pages that are not there as they should be."""
+    return {
+        path: content for path, content in pages.items() if not path.is_file() or path.read_text() != content
+    }
 
 
 def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS) -> Path:

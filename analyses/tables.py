@@ -6,12 +6,10 @@ python -m analyses.tables --check    # fail if they differ from the results
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from analyses.recording import RESULTS
+from analyses.recording import RESULTS, write_or_check
 from brdyn.phases import Phases
 from brdyn.results import read_json
 
@@ -115,38 +113,21 @@ def phases_table() -> list[str]:
     return [*rows, "", note]
 
 
-def rewrite(check: bool) -> list[str]:
-    """Rewrite both files; return those that differed."""
+def pages() -> dict[Path, str]:
+    """Both files as they should be."""
     readme = ROOT / "README.md"
-    text = readme.read_text()
-    before, rest = text.split(START)
+    before, rest = readme.read_text().split(START)
     _, after = rest.split(END)
     block = "\n".join([START, "", *phases_table(), "", *speed_table(), "", END])
-    wanted = {
+    return {
         readme: before + block + after,
         ROOT / "docs" / "measured.md": "\n".join([*speed_table(), ""]),
     }
-    changed = []
-    for path, content in wanted.items():
-        if not path.is_file() or path.read_text() != content:
-            changed.append(path.name)
-            if not check:
-                path.write_text(content)
-    return changed
 
 
 def main() -> None:
     """Rewrite, or check."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument(
-        "--check", action="store_true", help="change nothing; exit 1 if something would change"
-    )
-    check = options.parse_args().check
-    changed = rewrite(check)
-    print("differs from the recorded results:" if check else "rewritten:", ", ".join(changed) or "nothing")
-    sys.exit(1 if check and changed else 0)
+    write_or_check(__doc__, pages)
 
 
 if __name__ == "__main__":

@@ -271,7 +271,7 @@ def provenance(
             "seed": images.seed,
         },
         "device": device_name(processes.device.type),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": model.precision,
         "processes": processes.world,
         "seconds": round(seconds, 3),
         **settings,

@@ -47,7 +47,7 @@ def interventions(
     Writes interventions.json, interventions.parquet (one row per operation, readout and measure) and pictures to --out.
     """
     from brdyn.interventions import layer_surgery
-    from brdyn.interventions.surgery import check_kinds
+    from brdyn.interventions.operations import check_kinds
 
     chosen = [name.strip() for name in kinds.split(",")]
     check_kinds(chosen)

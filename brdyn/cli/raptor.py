@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RAPTOR = "Raptor"
 BATCH_SIZE = 64
+PHASE_IMAGES = 1000  # drawn for finding phases, where none are given
 CHECKPOINTS = "checkpoints"
 TRACKERS = ("none", "tensorboard", "wandb")
 HELPS = {
@@ -172,7 +173,7 @@ def _assignment(
         except ValueError:
             raise UsageError(f"--boundaries {boundaries!r} is not a list of layers such as 7,10") from None
     else:
-        places = list(read_or_find_phases(phases, run, k).boundaries)
+        places = list(read_or_find_phases(phases, run, k, PHASE_IMAGES).boundaries)
     if partition == "random-shuffle":
         return partitions.random_shuffle(places, layers, seed)
     return partitions.contiguous(places, layers)

@@ -143,10 +143,9 @@ class PerturbationSweep:
         bad = (~angles.isfinite().all(-1).all(0) & begun).any(1).nonzero().flatten().tolist()
         if bad:
             run = self.runs[bad[0]]
-            kind = str(self.model.dtype).removeprefix("torch.")
             raise BrdynError(
                 f"noise of {run.eps:g} on {run.target} at layer {run.start} makes states that are not finite in "
-                f"{kind}; use a smaller --eps, or --dtype float32"
+                f"{self.model.precision}; use a smaller --eps, or --dtype float32"
             )
 
     @torch.no_grad()

@@ -7,10 +7,8 @@ states of the same batch. What is read out is the final representation after the
 from __future__ import annotations
 
 import warnings
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import combinations, pairwise, permutations
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,9 @@ from torchmetrics import MaxMetric
 
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions.contexts import rearranged, replaced, swapped
+from brdyn.interventions.operations import DRAWS, Operation, check_kinds, operations
 from brdyn.interventions.repair import STATISTICS, angles_to
-from brdyn.interventions.within_across import WithinAcross, straddling_windows, within_against_across
+from brdyn.interventions.within_across import WithinAcross, within_against_across
 from brdyn.measures.engine import metric_device
 from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
@@ -34,34 +32,9 @@ from brdyn.results import read_json
 from brdyn.runtime import Processes, is_out_of_memory
 from brdyn.trajectory import Trajectory, trajectories
 
-KINDS = ("swap", "delete", "shuffle", "replace")
-DRAWS = 5
-ENUMERATED = 5  # layers whose orders are few enough to list
-ATTEMPTS = 50
 REPRESENTATION = ("relative_error", "angle")
 PREDICTION = ("agreement", "accuracy")
 AS_TEXT = ("layers", "order")
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One change of depth.
-
-    Attributes
-    ----------
-    kind : {"swap", "delete", "replace", "shuffle_within", "shuffle_across"}
-    layers : tuple of int
-        The layers swapped, deleted or shuffled; for a replacement the layer and what replaces it.
-    phase : int
-        For shuffles: the phase that is shuffled, or whose size the window across a boundary has. Else 0.
-    order : tuple of int
-        The layer applied at each step.
-    """
-
-    kind: str
-    layers: tuple[int, ...]
-    phase: int
-    order: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -145,77 +118,6 @@ class Surgery:
         return found
 
 
-def operations(
-    kinds: Sequence[str], depth: int, boundaries: Sequence[int], draws: int = DRAWS, seed: int = 0
-) -> Iterator[Operation]:
-    """All swaps, deletions and replacements, and up to `draws` shuffles of each phase and of windows of its size.
-
-    Those windows straddle a boundary, and some layer of theirs changes phase.
-    """
-    layers = range(1, depth + 1)
-    if "swap" in kinds:
-        for pair in combinations(layers, 2):
-            yield Operation("swap", pair, 0, tuple(swapped(depth, *pair)))
-    if "delete" in kinds and depth > 1:
-        for layer in layers:
-            yield Operation("delete", (layer,), 0, tuple(other for other in layers if other != layer))
-    if "replace" in kinds:
-        for pair in permutations(layers, 2):
-            yield Operation("replace", pair, 0, tuple(replaced(depth, *pair)))
-    if "shuffle" in kinds:
-        rng = np.random.default_rng(seed)
-        for phase, (start, end) in enumerate(pairwise([0, *boundaries, depth]), 1):
-            size = end - start
-            if size < 2:
-                continue
-            own = [tuple(range(start + 1, end + 1))]
-            windows = straddling_windows(boundaries, depth, size)
-            for kind, places in (("shuffle_within", own), ("shuffle_across", windows)):
-                across = kind == "shuffle_across"
-                for window, layers_there in _shuffles(places, boundaries if across else None, draws, rng):
-                    yield Operation(kind, window, phase, rearranged(depth, window, layers_there))
-
-
-def _shuffles(
-    windows: Sequence[tuple[int, ...]],
-    boundaries: Sequence[int] | None,
-    draws: int,
-    rng: np.random.Generator,
-) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Up to `draws` different orders of the layers of some windows, never the true one.
-
-    With boundaries, only orders in which some layer changes phase. Overlapping windows share orders: each counts once.
-    """
-
-    def counts(window: tuple[int, ...], order: tuple[int, ...]) -> bool:
-        if boundaries is None:
-            return order != window
-        return any(
-            bisect_left(boundaries, place) != bisect_left(boundaries, layer)
-            for place, layer in zip(window, order, strict=True)
-        )
-
-    found: dict[frozenset[tuple[int, int]], tuple[tuple[int, ...], tuple[int, ...]]] = {}
-
-    def add(window: tuple[int, ...], order: tuple[int, ...]) -> None:
-        if counts(window, order):
-            moved = frozenset(pair for pair in zip(window, order, strict=True) if pair[0] != pair[1])
-            found.setdefault(moved, (window, order))
-
-    if windows and len(windows[0]) <= ENUMERATED:
-        for window in windows:
-            for order in permutations(window):
-                add(window, order)
-        every = list(found.values())
-        return [every[index] for index in sorted(rng.permutation(len(every))[:draws])]
-    for _ in range(ATTEMPTS * draws if windows else 0):
-        if len(found) == draws:
-            break
-        window = windows[int(rng.integers(len(windows)))]
-        add(window, tuple(int(layer) for layer in rng.permutation(window)))
-    return list(found.values())
-
-
 class SurgeryRun:
     """Runs the operations on batches and sums what they do.
 
@@ -271,10 +173,9 @@ class SurgeryRun:
         bad = (~values.isfinite()).flatten(2).any(2).any(0).nonzero().flatten().tolist()
         if bad:
             operation = self.chosen[bad[0]]
-            kind = str(self.model.dtype).removeprefix("torch.")
             raise BrdynError(
                 f"{operation.kind} of layers {', '.join(map(str, operation.layers))} makes states that are not finite "
-                f"in {kind}; try --dtype float32"
+                f"in {self.model.precision}; try --dtype float32"
             )
 
     def _read(self, normed: Tensor) -> Tensor:
@@ -403,16 +304,7 @@ def layer_surgery(
         readout: within_against_across(found.matrix("swap", readout), phases.boundaries, seed)
         for readout in found.readouts
     }
-    return Surgery(found.table, found.intact_accuracy, found.layers, phases, tests, found.notes)
-
-
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Refuse a kind that there is not, or none."""
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds:
-        raise UsageError(
-            f"unknown intervention {unknown[0] if unknown else ''!r}; choose from {', '.join(KINDS)}"
-        )
+    return replace(found, tests=tests)
 
 
 def run_order(model: VisionTransformer, trajectory: Trajectory, order: Sequence[int]) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from math import comb
 
 import numpy as np
@@ -134,11 +134,3 @@ def _matched_excess(values: np.ndarray, same: np.ndarray, distance: np.ndarray) 
 
 def _share(others: np.ndarray, found: float) -> float:
     return float(np.mean(others >= found - 1e-12))
-
-
-def straddling_windows(boundaries: Sequence[int], layers: int, size: int) -> list[tuple[int, ...]]:
-    """Runs of `size` consecutive layers that cross a phase boundary."""
-    edges = [0, *boundaries, layers]
-    whole = [set(range(start + 1, end + 1)) for start, end in pairwise(edges)]
-    windows = (tuple(range(start, start + size)) for start in range(1, layers - size + 2))
-    return [window for window in windows if not any(phase.issuperset(window) for phase in whole)]

@@ -167,6 +167,11 @@ class VisionTransformer(nn.Module, ABC):
         """Precision of the weights."""
         return next(self.parameters()).dtype
 
+    @property
+    def precision(self) -> str:
+        """The precision of the weights, by name: `float32`."""
+        return str(self.dtype).removeprefix("torch.")
+
     def forward(self, images: Tensor) -> Tensor:
         """Run all blocks and the final norm: `(B, 3, H, W)` to `(B, N, D)`."""
         self.check_size(images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from brdyn.errors import UsageError
@@ -95,13 +95,10 @@ class FitSettings:
 
     def training(self, steps: int) -> TrainSettings:
         """The settings of one stage."""
+        own = {field.name for field in fields(self)} - {"warmup"}
         shared = {
-            name: getattr(self, name)
-            for name in (
-                "batch_size", "lr", "min_lr", "weight_decay", "clip", "accumulate", "precision", "ema", "compile",
-                "seed", "log_every", "validate_every", "checkpoint_every",
-            )
-        }  # fmt: skip
+            field.name: getattr(self, field.name) for field in fields(TrainSettings) if field.name in own
+        }
         return TrainSettings(steps=steps, warmup=round(self.warmup * steps), **shared)
 
     def block(self, teacher: VisionTransformer) -> BlockConfig:

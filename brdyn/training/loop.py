@@ -27,7 +27,7 @@ from brdyn.errors import BrdynError
 from brdyn.measures.sampling import random_keys
 from brdyn.progress import progress_bar
 from brdyn.training.checkpoints import Checkpoints, Saved
-from brdyn.training.settings import TrainSettings
+from brdyn.training.settings import PRECISIONS, TrainSettings
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -131,8 +131,6 @@ def train(
 
 def make_accelerator(settings: TrainSettings, device: torch.device | None = None) -> Accelerator:
     """An accelerator with the precision asked for; on the CPU where the device is one."""
-    from brdyn.training.settings import PRECISIONS
-
     cpu = device is not None and device.type == "cpu"
     return Accelerator(mixed_precision=PRECISIONS[settings.precision], cpu=cpu)
 
@@ -155,7 +153,7 @@ class _Training:
         self.checkpoints, self.accelerator, self.stage = checkpoints, accelerator, stage
         self.report, self.earlier = report, dict(earlier)
         task.to(accelerator.device)
-        task.parts.train()
+        task.train()
         self.parameters = [p for p in task.parts.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.lr, weight_decay=settings.weight_decay
@@ -187,7 +185,11 @@ class _Training:
         seen, spent = 0, 0.0
         left = self.settings.steps - self.step
         show = progress and self.accelerator.is_main_process
-        with progress_bar(f"stage {self.stage}", left * self.stream.batch_size, show) as advance:
+        device = self.accelerator.device
+        mine = torch.random.fork_rng(
+            [device] if device.type == "cuda" else []
+        )  # the caller's is left as it was
+        with mine, progress_bar(f"stage {self.stage}", left * self.stream.batch_size, show) as advance:
             started = time.perf_counter()
             for pieces in self._batches():
                 seen += self._step(module, pieces)
@@ -206,7 +208,7 @@ class _Training:
         self.history.images_per_second = seen * self.accelerator.num_processes / max(spent, 1e-9)
         if self.ema is not None:
             self.task.average = self.ema.module.state_dict()
-        self.task.parts.eval()
+        self.task.eval()
         return self.history
 
     def _batches(self) -> Iterator[list[Batch]]:
@@ -285,10 +287,10 @@ class _Training:
     def _upkeep(self, at_end: bool) -> None:
         """Validate and write a checkpoint where it is time."""
         if at_end or self.step % self.settings.validate_every == 0:
-            self.task.parts.eval()
+            self.task.eval()
             with torch.no_grad():
                 found = self.task.validate()
-            self.task.parts.train()
+            self.task.train()
             if found:
                 self.history.validation.append({"step": float(self.step), **found})
                 if self.report is not None:

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from brdyn.data import image_set, load_images, sources
+from brdyn.data import image_set, load_images
+from brdyn.data import parquet as parquet_module
 from brdyn.data.image_set import SHARD, choose, share
 from brdyn.data.samples import SampleSource
 from brdyn.errors import BrdynError, UsageError
@@ -152,10 +153,10 @@ def test_parquet_that_is_not_one_or_has_no_images(tmp_path):
 
 
 def test_one_large_row_group_is_read_a_few_rows_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(parquet_module, "ROWS_AT_ONCE", 2)
     table_rows = [{"bytes": (save(tmp_path / f"{v}.png", v)).read_bytes(), "path": None} for v in range(9)]
     pq.write_table(pa.table({"image": table_rows}), tmp_path / "x.parquet", row_group_size=100)
-    source = sources.ParquetSource(tmp_path / "x.parquet", [tmp_path / "x.parquet"])
+    source = parquet_module.ParquetSource(tmp_path / "x.parquet", [tmp_path / "x.parquet"])
     for index in (0, 1, 5, 8, 3, 4):  # also back again
         assert source.read(index).data == table_rows[index]["bytes"]
         assert len(source._open.rows) <= 2
@@ -169,7 +170,7 @@ def test_paths_in_parquet_are_beside_their_shard(tmp_path):
     )
     pq.write_table(pa.table({"image": rows}), tmp_path / "shards" / "a.parquet")
     (tmp_path / "shards" / "one.png").rename(tmp_path / "shards" / "one.dat")
-    source = sources.ParquetSource(tmp_path / "shards", [tmp_path / "shards" / "a.parquet"])
+    source = parquet_module.ParquetSource(tmp_path / "shards", [tmp_path / "shards" / "a.parquet"])
     with pytest.raises(OSError, match=r"shards/one\.png"):
         source.read(0)
     (tmp_path / "shards" / "one.dat").rename(tmp_path / "shards" / "one.png")

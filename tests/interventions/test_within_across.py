@@ -5,7 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from brdyn.interventions.within_across import straddling_windows, within_against_across
+from brdyn.interventions.operations import straddling_windows
+from brdyn.interventions.within_across import within_against_across
 
 
 def blocks(*sizes):

@@ -37,6 +37,8 @@ class Means(Task):
         return {"images": loss, "noise": (self.parts["noise"](one)[:, 0] - noise - 3).square()}
 
     def validate(self):
+        assert not self.training  # noise and dropout are for training alone
+        assert not torch.is_grad_enabled()
         return {"weight": self.parts["images"].weight.item()}
 
 
@@ -116,8 +118,6 @@ def test_resuming_is_exact(stream, tmp_path, monkeypatch, killed_after, ema):
 def test_pieces_do_not_matter(stream):
     whole, pieces = Means(), Means()
     for task, accumulate in ((whole, 1), (pieces, 4)):
-        for part in task.parts.values():
-            part.weight.register_hook(lambda gradient: gradient)
         task.forward = without_noise(task)
         train(task, stream, settings(accumulate=accumulate))
     torch.testing.assert_close(whole.parts["images"].weight, pieces.parts["images"].weight)
@@ -129,6 +129,15 @@ def without_noise(task):
         return {"images": (task.parts["images"](one)[:, 0] - inputs).square()}
 
     return forward
+
+
+def test_the_callers_random_state_is_left_alone(stream):
+    task = Means()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(task, stream, settings(steps=2))
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_loss_that_is_not_finite_is_named(stream, tmp_path):
