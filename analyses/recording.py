@@ -51,14 +51,18 @@ def outdated(pages: Mapping[Path, str]) -> dict[Path, str]:
 
 def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS) -> Path:
     """Write one result file with the command, the device, the date and the versions."""
-    provenance = {
+    out.mkdir(parents=True, exist_ok=True)
+    suffix = "" if device == "cpu" else f"_{device}"
+    path = out / f"{name}{suffix}.json"
+    write_atomically(path, to_json({**content, "provenance": provenance(name, device)}))
+    return path
+
+
+def provenance(name: str, device: str) -> dict[str, Any]:
+    """The command, the date, the device and the versions."""
+    return {
         "command": " ".join(["python", "-m", f"analyses.{name}", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device_name(device),
         "versions": versions(),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    suffix = "" if device == "cpu" else f"_{device}"
-    path = out / f"{name}{suffix}.json"
-    write_atomically(path, to_json({**content, "provenance": provenance}))
-    return path

@@ -55,6 +55,11 @@ class Processes:
         total.skipped.sort()
         return total
 
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
     def __enter__(self) -> Processes:
         return self
 

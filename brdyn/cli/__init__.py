@@ -14,7 +14,9 @@ from brdyn.cli.interventions import interventions
 from brdyn.cli.models import models
 from brdyn.cli.perturb import perturb
 from brdyn.cli.phases import phases
+from brdyn.cli.probe import probe
 from brdyn.cli.raptor import raptor_fit
+from brdyn.cli.raptor_eval import raptor_eval
 from brdyn.errors import BrdynError, UsageError
 
 INTERRUPTED = 130
@@ -32,6 +34,8 @@ app.command()(dynamics)
 app.command()(perturb)
 app.command()(interventions)
 app.command()(raptor_fit)
+app.command()(raptor_eval)
+app.command()(probe)
 
 
 def _show_version(wanted: bool) -> None:

@@ -15,7 +15,7 @@ from brdyn.errors import UsageError
 from brdyn.raptor.recipe import STEPS, FitSettings
 
 if TYPE_CHECKING:
-    from brdyn.raptor import Fit
+    from brdyn.raptor import ActivationCache, Fit
     from brdyn.training import Checkpoints
 
 RAPTOR = "Raptor"
@@ -24,7 +24,7 @@ PHASE_IMAGES = 1000  # drawn for finding phases, where none are given
 CHECKPOINTS = "checkpoints"
 TRACKERS = ("none", "tensorboard", "wandb")
 HELPS = {
-    "lr": "Learning rate of AdamW.",
+    "lr": "Learning rate of AdamW (default: 0.0003 for the published steps, up to 0.0012 for fewer).",
     "min_lr": "Learning rate at the last step.",
     "weight_decay": "Of AdamW.",
     "warmup": "Share of each stage's steps in which the learning rate rises (published: 10 000 of 312 500).",
@@ -88,6 +88,13 @@ def raptor_fit(
             rich_help_panel=RAPTOR,
         ),
     ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep the teacher's states here (bfloat16) and read them, instead of running it at every step.",
+            rich_help_panel=RAPTOR,
+        ),
+    ] = None,
     tracker: Annotated[
         str, typer.Option(help="none, tensorboard or wandb.", rich_help_panel=RAPTOR)
     ] = "none",
@@ -120,8 +127,11 @@ def raptor_fit(
             "recipe": settings.to_dict(),
             "processes": run.processes.world,
         }
+        if cache is not None:
+            options["cached"] = True
         checkpoints = Checkpoints(request.out / CHECKPOINTS, options)
         saved = _start(request.out, checkpoints, resume, previous, run)
+        activations = _cache(run, cache, request.workers) if cache is not None else None
         fit = fit_raptor(
             run.model,
             run.images,
@@ -130,6 +140,7 @@ def raptor_fit(
             checkpoints=checkpoints,
             resume=saved,
             workers=request.workers,
+            cache=activations,
             report=report,
             progress=True,
         )
@@ -193,6 +204,20 @@ def _start(out: Path, checkpoints: Checkpoints, resume: bool, previous: bool, ru
     if run.processes.is_main:
         typer.echo(f"resuming from {saved.path.name}")
     return saved
+
+
+def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:
+    """The teacher's states on disk, those that are missing made first."""
+    from brdyn.raptor import ActivationCache
+
+    found = ActivationCache(folder, run.model, run.images)
+    if run.processes.is_main:
+        found.prepare()
+        typer.echo(found.describe())
+    run.processes.wait()
+    found.fill(workers=workers, processes=run.processes, progress=True)
+    run.processes.wait()
+    return found
 
 
 def _tracker(name: str, out: Path, run: Run) -> Any:

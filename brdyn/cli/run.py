@@ -50,6 +50,7 @@ class RunRequest:
 def run_command(
     command: Callable[..., None] | None = None,
     *,
+    subject: Any = None,
     recipe: type | None = None,
     helps: Mapping[str, str] | None = None,
 ) -> Callable[..., Any]:
@@ -60,6 +61,8 @@ def run_command(
     Parameters
     ----------
     command : callable
+    subject : annotated type, optional
+        The model as an argument of the command instead of an option.
     recipe : dataclass, optional
         Each of its fields named in `helps` becomes an option with the field's default; the command gets their values
         by keyword.
@@ -67,11 +70,13 @@ def run_command(
         What each of these options is for.
     """
     if command is None:
-        return partial(run_command, recipe=recipe, helps=helps)
+        return partial(run_command, subject=subject, recipe=recipe, helps=helps)
     wrapped = command
     hints = get_type_hints(RunRequest, include_extras=True)
     defaults = {field.name: field.default for field in fields(RunRequest)}
     defaults["out"] = Path("runs") / command.__name__.replace("_", "-")
+    if subject is not None:
+        hints["model"], defaults["model"] = subject, Parameter.empty
     shared = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
         for name, default in defaults.items()

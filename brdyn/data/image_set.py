@@ -212,6 +212,10 @@ class ImageSet:
         """Class names, where the source has them."""
         return self.source.label_names
 
+    def reader(self, source: ImageSource | None = None) -> Dataset[Item | Skipped]:
+        """What loader processes run: decodes the image at a position, from the source or a copy of it."""
+        return _Decoder(source or self.source, self.chosen, self.transform, self.smallest)
+
     def batches(
         self, batch_size: int, *, workers: int | None = None, rank: int = 0, world: int = 1, pin: bool = False
     ) -> Iterator[Batch]:
@@ -241,7 +245,7 @@ class ImageSet:
         workers = default_workers() if workers is None else workers
         workers, ahead = background(min(workers, len(groups)), batch_size * self.image_bytes)
         loader = DataLoader(
-            _Decoder(self.source, self.chosen, self.transform, self.smallest),
+            self.reader(),
             batch_sampler=groups,
             num_workers=workers,
             prefetch_factor=ahead,
@@ -303,12 +307,20 @@ def background(workers: int, batch_bytes: int) -> tuple[int, int | None]:
 def _guarded(loader: Iterable[Loaded]) -> Iterator[Loaded]:
     try:
         yield from loader
+    except BrdynError as error:  # from a loader process it comes with that process's stack
+        raise type(error)(
+            str(error).strip().splitlines()[-1].removeprefix(f"{_full_name(error)}: ")
+        ) from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise BrdynError(
             "a loader process died, most often for lack of (shared) memory; use --workers 0 or a smaller --batch-size"
         ) from error
+
+
+def _full_name(error: BaseException) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}"
 
 
 def load_images(

@@ -8,12 +8,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from brdyn.data.image_set import (
     Batch,
     ImageSet,
-    _Decoder,
+    Item,
+    Skipped,
     _guarded,
     background,
     default_workers,
@@ -36,12 +37,18 @@ class ShuffledBatches:
         Images of a step over all processes.
     seed : int
     workers : int or None
+    reader : Dataset, optional
+        What to read in place of the images, by the same positions.
+    item_bytes : int, optional
+        Of one item of the reader in memory.
     """
 
     images: ImageSet
     batch_size: int
     seed: int = 0
     workers: int | None = None
+    reader: Dataset[Item | Skipped] | None = None
+    item_bytes: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a set that does not fill a batch."""
@@ -52,7 +59,8 @@ class ShuffledBatches:
                 f"{len(self.images)} images are too few for a batch of {self.batch_size}; give more images, or "
                 f"--batch-size {len(self.images)} or less"
             )
-        self.source = self.images.source.at_random(self.images.chosen)
+        if self.reader is None:
+            self.reader = self.images.reader(self.images.source.at_random(self.images.chosen))
 
     def positions(self, step: int) -> np.ndarray:
         """Positions in the set that step `step` (from 0) sees, `(batch_size,)`."""
@@ -76,10 +84,11 @@ class ShuffledBatches:
         workers = default_workers() if self.workers is None else self.workers
         workers, ahead = background(
             min(workers, (stop - start) * pieces),
-            self.batch_size * self.images.image_bytes // (world * pieces) + 1,
+            self.batch_size * (self.item_bytes or self.images.image_bytes) // (world * pieces) + 1,
         )
+        assert self.reader is not None
         loader: DataLoader[Any] = DataLoader(
-            _Decoder(self.source, self.images.chosen, self.images.transform, self.images.smallest),
+            self.reader,
             batch_sampler=parts,
             num_workers=workers,
             prefetch_factor=ahead,

@@ -11,13 +11,14 @@ from brdyn.plots.interventions import (
 )
 from brdyn.plots.modes import plot_mode_errors, plot_spectra
 from brdyn.plots.phases import draw_matrix, draw_similarity, plot_gain_curve, plot_similarity, plot_stability
-from brdyn.plots.raptor import plot_fit
+from brdyn.plots.raptor import plot_fidelity, plot_fit
 
 __all__ = [
     "draw_matrix",
     "draw_similarity",
     "plot_basins",
     "plot_curves",
+    "plot_fidelity",
     "plot_final_angles",
     "plot_fit",
     "plot_gain_curve",

@@ -1,21 +1,25 @@
-"""How a Raptor was fitted."""
+"""How a Raptor was fitted, and how faithful it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import seaborn as sns
 
-from brdyn.plots.style import new_figure, paper_style
+from brdyn.plots.style import GROUP_COLOURS, GROUP_MARKERS, INK, QUIET, layer_ticks, new_figure, paper_style
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
+    from brdyn.raptor.model import Span
     from brdyn.training import History
 
 
 FEW = 30  # rows that get a mark each
+LEAST_R2 = -1.0  # axes go no further down
+SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
 
 
 def plot_fit(histories: Mapping[int, History], *, title: str) -> Figure:
@@ -43,5 +47,52 @@ def plot_fit(histories: Mapping[int, History], *, title: str) -> Figure:
             if all(value > 0 for row in history.losses for value in row.values()):
                 panels[0, column].set_yscale("log")
             panels[1, column].set_xlabel("step")
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def plot_fidelity(table: pd.DataFrame, spans: Sequence[Span], *, title: str) -> Figure:
+    """R^2, relative error and cosine of every token group by layer, autoregressive and one-step.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As of :class:`brdyn.raptor.fidelity.Fidelity`.
+    spans : sequence of Span
+        The layers of each block; where one ends a line is drawn.
+    title : str
+    """
+    modes = list(dict.fromkeys(table["mode"]))
+    layers = int(table["layer"].max())
+    with paper_style():
+        figure = new_figure(3.1 * len(SHOWN), 0.6 + 2.3 * len(modes))
+        panels = figure.subplots(len(modes), len(SHOWN), sharex=True, squeeze=False)
+        for row, mode in enumerate(modes):
+            for column, (statistic, label) in enumerate(SHOWN.items()):
+                axes = panels[row, column]
+                rows = table[(table["mode"] == mode) & (table["statistic"] == statistic)]
+                for group, curve in rows.groupby("group", sort=False):
+                    if group == "all":
+                        continue
+                    colour, marker = GROUP_COLOURS.get(str(group), INK), GROUP_MARKERS.get(str(group), "o")
+                    axes.plot(
+                        curve["layer"], curve["mean"], color=colour, marker=marker, markersize=3, linewidth=1,
+                        label=str(group),
+                    )  # fmt: skip
+                    if statistic != "r2":
+                        axes.fill_between(
+                            curve["layer"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0
+                        )
+                for span in spans[:-1]:
+                    axes.axvline(span.end + 0.5, color=QUIET, linewidth=0.7, linestyle=":")
+                if statistic == "r2":
+                    axes.set_ylim(max(axes.get_ylim()[0], LEAST_R2), 1.02)
+                if row == 0:
+                    axes.set_title(label)
+                if row == len(modes) - 1:
+                    axes.set_xlabel("layer")
+                axes.set_xticks(layer_ticks(layers))
+            panels[row, 0].set_ylabel(mode)
+        panels[0, 0].legend(frameon=False, fontsize=7)
         figure.suptitle(title, fontsize=10)
         return figure

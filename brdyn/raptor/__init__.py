@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from brdyn.raptor.block import BlockConfig, RaptorBlock
+    from brdyn.raptor.cache import ActivationCache
+    from brdyn.raptor.evaluation import Evaluation, evaluate
     from brdyn.raptor.fit import Fit, fit_raptor
     from brdyn.raptor.model import Raptor, Span
     from brdyn.raptor.recipe import FitSettings
 
 # Imported on first use: the command line reads the recipe without torch.
 _HOMES = {
+    "ActivationCache": "brdyn.raptor.cache",
+    "Evaluation": "brdyn.raptor.evaluation",
+    "evaluate": "brdyn.raptor.evaluation",
     "BlockConfig": "brdyn.raptor.block",
     "Fit": "brdyn.raptor.fit",
     "FitSettings": "brdyn.raptor.recipe",
@@ -22,7 +27,18 @@ _HOMES = {
     "fit_raptor": "brdyn.raptor.fit",
 }
 
-__all__ = ["BlockConfig", "Fit", "FitSettings", "Raptor", "RaptorBlock", "Span", "fit_raptor"]
+__all__ = [
+    "ActivationCache",
+    "BlockConfig",
+    "Evaluation",
+    "Fit",
+    "FitSettings",
+    "Raptor",
+    "RaptorBlock",
+    "Span",
+    "evaluate",
+    "fit_raptor",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from brdyn.data import Batch, ImageSet
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.models import VisionTransformer
+from brdyn.raptor.cache import ActivationCache
 from brdyn.raptor.losses import (
     JOINT_WEIGHTS,
     LAST_PHASE_WEIGHTS,
@@ -21,7 +22,7 @@ from brdyn.raptor.losses import (
 )
 from brdyn.raptor.model import Raptor, untrained
 from brdyn.raptor.recipe import FitSettings
-from brdyn.raptor.tasks import BlocksApart, BlocksJoined
+from brdyn.raptor.tasks import BlocksApart, BlocksJoined, ReadStates, cached, online
 from brdyn.training import Checkpoints, History, Saved, Task, train
 from brdyn.training.loop import make_accelerator
 
@@ -54,12 +55,13 @@ def fit_raptor(
     resume: Saved | None = None,
     accelerator: Accelerator | None = None,
     workers: int | None = None,
+    cache: ActivationCache | None = None,
     report: Report | None = None,
     progress: bool = False,
 ) -> Fit:
     """Distil a teacher into shared blocks.
 
-    The teacher runs beside the student, so no activations are stored.
+    The teacher runs beside the student, so no activations are stored, unless a cache of them is given.
 
     Parameters
     ----------
@@ -76,6 +78,8 @@ def fit_raptor(
         Default: on the teacher's device, in the precision of the settings.
     workers : int, optional
         Loader processes.
+    cache : ActivationCache, optional
+        Of these images, filled: states are read from it instead of running the teacher.
     report : callable, optional
         Gets stage, step and numbers of every logged step.
     progress : bool
@@ -93,11 +97,17 @@ def fit_raptor(
         If a loss is not finite.
     """
     settings = settings or FitSettings()
-    accelerator = accelerator or make_accelerator(settings.training(1), teacher.device)
+    accelerator = accelerator or make_accelerator(teacher.device)
     raptor = untrained(teacher, assignment, settings.block(teacher), settings.seed)
     raptor.shared.requires_grad_(True)
     learning, held_out = images.split(settings.held_out(len(images)), settings.seed)
-    stream = ShuffledBatches(learning, settings.batch_size, settings.seed, workers)
+    if cache is None:
+        stream = ShuffledBatches(learning, settings.batch_size, settings.seed, workers)
+    else:
+        stream = ShuffledBatches(
+            learning, settings.batch_size, settings.seed, workers, cache.reader(learning), cache.image_bytes
+        )
+    read = online(teacher) if cache is None else cached(teacher)
     validation = list(held_out.batches(settings.batch_size, workers=0)) if held_out is not None else []
     fit = Fit(raptor.to(accelerator.device))
     if resume is not None:
@@ -107,7 +117,7 @@ def fit_raptor(
         if not steps or (resume is not None and resume.stage > stage):
             continue
         here = resume if resume is not None and resume.stage == stage else None
-        task = _task(stage, raptor, teacher, settings, validation)
+        task = _task(stage, raptor, teacher, settings, validation, read)
         fit.histories[stage] = train(
             task,
             stream,
@@ -130,7 +140,12 @@ def fit_raptor(
 
 
 def _task(
-    stage: int, raptor: Raptor, teacher: VisionTransformer, settings: FitSettings, validation: Sequence[Batch]
+    stage: int,
+    raptor: Raptor,
+    teacher: VisionTransformer,
+    settings: FitSettings,
+    validation: Sequence[Batch],
+    read: ReadStates,
 ) -> Task:
     """What a stage trains, with the losses of the recipe."""
     layout = teacher.tokens
@@ -147,8 +162,9 @@ def _task(
             teacher_forcing_only=settings.teacher_forcing_only,
             sigma=settings.sigma,
             validation=validation,
+            read=read,
         )
     joint = plain_loss(settings.loss)
     if settings.token_weighting:
         joint = weighted_loss(layout, group_weights(layout, JOINT_WEIGHTS), settings.loss)
-    return BlocksJoined(raptor, teacher, joint, sigma=settings.sigma, validation=validation)
+    return BlocksJoined(raptor, teacher, joint, sigma=settings.sigma, validation=validation, read=read)

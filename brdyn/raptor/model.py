@@ -81,7 +81,9 @@ class Raptor(VisionTransformer):
             name=f"raptor of {teacher.info.name}",
             family="raptor",
             heads=config.heads,
-            parameters=teacher.info.parameters - _size(teacher.blocks) + _size(self.shared),
+            parameters=teacher.info.parameters
+            - parameter_count(teacher.blocks)
+            + parameter_count(self.shared),
             weights="random (not fitted)",
             digest="",
             notes=(*teacher.info.notes, f"{len(self.shared)} blocks shared by {teacher.depth} layers"),
@@ -185,7 +187,8 @@ class Raptor(VisionTransformer):
         return raptor.eval().requires_grad_(False)
 
 
-def _size(module: nn.Module) -> int:
+def parameter_count(module: nn.Module) -> int:
+    """Parameters of a module, shared ones once."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

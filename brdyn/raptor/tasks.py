@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,17 @@ from brdyn.training import Task
 from brdyn.trajectory import capture
 
 States = tuple[Tensor, ...]
+ReadStates = Callable[[Batch], States]
+
+
+def online(teacher: VisionTransformer) -> ReadStates:
+    """States by running the teacher."""
+    return lambda batch: capture(teacher, batch).states
+
+
+def cached(teacher: VisionTransformer) -> ReadStates:
+    """States from a batch whose items are states, `(B, L + 1, N, D)`."""
+    return lambda batch: batch.images.to(teacher.device, non_blocking=True).to(teacher.dtype).unbind(1)
 
 
 class BlocksApart(Task):
@@ -38,6 +49,8 @@ class BlocksApart(Task):
         Standard deviation of the noise that is added to every input of a block.
     validation : sequence of Batch
         Images for the R^2 of :meth:`validate`.
+    read : callable, optional
+        The teacher's states from a batch; by default the teacher runs on its images.
     """
 
     def __init__(
@@ -50,17 +63,18 @@ class BlocksApart(Task):
         teacher_forcing_only: bool = False,
         sigma: float = 0.0,
         validation: Sequence[Batch] = (),
+        read: ReadStates | None = None,
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleDict({block_name(number): block for number, block in enumerate(raptor.shared)})
         self._held = (raptor, teacher)  # not parameters of this task
         self.losses = list(losses)
         self.annealed_over, self.teacher_forcing_only, self.sigma = annealed_over, teacher_forcing_only, sigma
-        self.validation = validation
+        self.validation, self.read = validation, read or online(teacher)
 
     def inputs(self, batch: Batch) -> States:
         """The teacher's states."""
-        return capture(self._held[1], batch).states
+        return self.read(batch)
 
     def forced_share(self, step: int) -> float:
         """r, the weight of the teacher-forced loss at a step (from 0)."""
@@ -127,7 +141,7 @@ class BlocksJoined(Task):
     teacher : VisionTransformer
     loss : callable
         At every layer; averaged over them.
-    sigma, validation
+    sigma, validation, read
         As in stage 1.
     """
 
@@ -139,15 +153,17 @@ class BlocksJoined(Task):
         *,
         sigma: float = 0.0,
         validation: Sequence[Batch] = (),
+        read: ReadStates | None = None,
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleDict({"raptor": raptor.shared})
         self._held = (raptor, teacher)
         self.loss, self.sigma, self.validation = loss, sigma, validation
+        self.read = read or online(teacher)
 
     def inputs(self, batch: Batch) -> States:
         """The teacher's states."""
-        return capture(self._held[1], batch).states
+        return self.read(batch)
 
     def forward(self, inputs: States, step: int) -> dict[str, Tensor]:
         """The mean over layers, of each image."""

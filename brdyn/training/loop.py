@@ -27,7 +27,7 @@ from brdyn.errors import BrdynError
 from brdyn.measures.sampling import random_keys
 from brdyn.progress import progress_bar
 from brdyn.training.checkpoints import Checkpoints, Saved
-from brdyn.training.settings import PRECISIONS, TrainSettings
+from brdyn.training.settings import TrainSettings
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -124,15 +124,17 @@ def train(
     BrdynError
         If a loss is not finite: the step, the part and the last good checkpoint are named.
     """
-    accelerator = accelerator or make_accelerator(settings)
+    accelerator = accelerator or make_accelerator()
     training = _Training(task, stream, settings, checkpoints, accelerator, stage, report, earlier or {})
     return training.run(resume, progress)
 
 
-def make_accelerator(settings: TrainSettings, device: torch.device | None = None) -> Accelerator:
-    """An accelerator with the precision asked for; on the CPU where the device is one."""
-    cpu = device is not None and device.type == "cpu"
-    return Accelerator(mixed_precision=PRECISIONS[settings.precision], cpu=cpu)
+def make_accelerator(device: torch.device | None = None) -> Accelerator:
+    """An accelerator; on the CPU where the device is one.
+
+    Precision is left to the settings of each training: accelerate allows a process only one.
+    """
+    return Accelerator(mixed_precision="no", cpu=device is not None and device.type == "cpu")
 
 
 class _Training:
@@ -236,7 +238,7 @@ class _Training:
         self.schedule.step_update(self.step + 1)
         totals: dict[str, Tensor] = {}
         for number, piece in enumerate(pieces, 1):
-            with self._together(module, number == len(pieces)), self.accelerator.autocast():
+            with self._together(module, number == len(pieces)), self._autocast():
                 inputs = self.task.inputs(piece)
                 losses = module(inputs, self.step)
             shares = {part: loss.float().sum() / everywhere for part, loss in losses.items()}
@@ -254,6 +256,10 @@ class _Training:
             self.ema.update(self.task.parts)
         self.pending.append((self.step + 1, rate, totals))
         return here
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        kind = self.accelerator.device.type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
     def _together(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Leave gradients with the process until the last piece."""

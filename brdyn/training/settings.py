@@ -8,7 +8,7 @@ from typing import Any
 
 from brdyn.errors import UsageError
 
-PRECISIONS = {"float32": "no", "bfloat16": "bf16"}
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)

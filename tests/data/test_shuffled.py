@@ -70,7 +70,7 @@ def test_parquet_in_any_order(noise_folder, tmp_path, tiny):
     labels = torch.cat([batch.labels for batch in batches])
     chosen = set(stream.images.chosen.tolist())
     assert set(labels.tolist()) == chosen - {7}
-    assert len(stream.source.images) == 30
+    assert len(stream.reader.source.images) == 30
 
 
 def test_too_few_images(images):

@@ -1,0 +1,288 @@
+"""Is a ViT block-recurrent? Raptors of one teacher: k, seeds, partitions, and the recipe taken apart.
+
+Every cell is one fit and its evaluation. Phases come from the images that Raptors are fitted on. A cell is left alone
+if its result exists and was asked for alike; a cell that fails is recorded and does not stop the rest. Sizes: `cpu` is
+the reduced study (hours on two cores), `gpu` the full one, `tiny` a dry run.
+
+    python -m analyses.raptor_on_vits --train cifar10/train.parquet --test cifar10/test.parquet --photos photos.parquet
+    python -m analyses.raptor_on_vits --size gpu --device cuda --minutes 9 …        # in pieces; run it again
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from analyses.recording import RESULTS, parser, provenance
+from brdyn import load_images, load_model
+from brdyn.errors import BrdynError, UsageError
+from brdyn.measures import layer_similarity
+from brdyn.models import VisionTransformer
+from brdyn.phases import Phases, segment
+from brdyn.probes import Features, extract_features, probe
+from brdyn.raptor import FitSettings, Raptor, fit_raptor
+from brdyn.raptor.fidelity import fidelity
+from brdyn.raptor.partitions import contiguous, random_contiguous, random_shuffle
+from brdyn.results import read_json, records, to_json, write_atomically
+from brdyn.training import Checkpoints
+
+TEACHER = "imgfocus_vits14"
+KS = (1, 2, 3, 4, 5)
+PARTITIONED = (2, 3, 4)
+DRAWS = SEEDS = 3
+LADDER_K = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large the study is."""
+
+    steps: tuple[int, int]
+    batch_size: int
+    image_size: int
+    fit_images: int
+    fidelity_images: int
+    photos: int
+    photo_size: int
+    probe_train: int
+    probe_test: int
+    precision: str = "bfloat16"
+    workers: int | None = 0
+
+
+SIZES = {
+    "tiny": Size(steps=(2, 2), batch_size=4, image_size=28, fit_images=24, fidelity_images=8, photos=2, photo_size=56,
+                 probe_train=60, probe_test=40),
+    "cpu": Size(steps=(240, 240), batch_size=8, image_size=56, fit_images=10_000, fidelity_images=256, photos=32,
+                photo_size=224, probe_train=2000, probe_test=1000),
+    "gpu": Size(steps=(2500, 2500), batch_size=64, image_size=112, fit_images=50_000, fidelity_images=2000, photos=800,
+                photo_size=224, probe_train=50_000, probe_test=10_000, workers=None),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One fit: how layers share blocks, and what differs from the recipe."""
+
+    name: str
+    k: int
+    partition: str = "maxcut"
+    draw: int = 0
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    def assignment(self, phases: Phases) -> list[int]:
+        """The block of each layer."""
+        if self.partition == "random-contiguous":
+            return random_contiguous(self.k, phases.layers, self.draw)
+        places = phases.with_k(self.k).boundaries
+        if self.partition == "random-shuffle":
+            return random_shuffle(places, phases.layers, self.draw)
+        return contiguous(places, phases.layers)
+
+
+def cells(first: int) -> Iterator[Cell]:
+    """Every cell, the most telling first. `first` is the number of steps of stage 1."""
+    for k in (3, 2, 4, 1, 5):
+        yield Cell(name=f"maxcut_k{k}", k=k)
+    for draw in range(DRAWS):
+        for k in (3, 2, 4):
+            for partition in ("random-contiguous", "random-shuffle"):
+                yield Cell(name=f"{partition}_k{k}_draw{draw}", k=k, partition=partition, draw=draw)
+    for seed in range(1, SEEDS):
+        yield Cell(name=f"maxcut_k{LADDER_K}_seed{seed}", k=LADDER_K, changes={"seed": seed})
+    for name, changes in ladder(first).items():
+        yield Cell(name=f"ladder_{name}", k=LADDER_K, changes=changes)
+
+
+def ladder(first: int) -> dict[str, dict[str, Any]]:
+    """The published ablations in their order, then others; the whole recipe is the cell `maxcut_k3`."""
+    bare = {"depth_scaling": "none", "token_weighting": False, "stage2_steps": 0}
+    return {
+        "teacher-forcing": {**bare, "teacher_forcing_only": True},
+        "annealed": bare,
+        "depth-scaling": {**bare, "depth_scaling": "index"},
+        "token-weighting": {"stage2_steps": 0},
+        "stage1-twice-as-long": {"stage1_steps": 2 * first, "stage2_steps": 0},
+        "autonomous": {"depth_scaling": "constant"},
+        "cosine-loss": {"loss": "cosine+mse"},
+        "no-noise": {"sigma": 0.0},
+    }
+
+
+class Study:
+    """A teacher, its images, and the cells."""
+
+    def __init__(self, choice: argparse.Namespace) -> None:
+        self.choice, self.size = choice, SIZES[choice.size]
+        size = self.size
+        self.folder: Path = choice.out / choice.model.replace("/", "--") / choice.size
+        self.teacher = self.load(size.image_size)
+        self.train = load_images(choice.train, self.teacher, n=size.fit_images)
+        self.test = load_images(choice.test, self.teacher, n=size.fidelity_images)
+        self.stream: dict[str, Any] = {"workers": size.workers}
+        self._features: dict[str, dict[str, Features]] = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self, image_size: int) -> VisionTransformer:
+        """The teacher for images of some size."""
+        return load_model(
+            self.choice.model, weights=self.choice.weights, image_size=image_size, device=self.choice.device
+        )
+
+    def phases(self) -> Phases:
+        """By max-cut, from the images that Raptors are fitted on; kept in a file."""
+        path = self.folder / "phases.json"
+        if not path.is_file():
+            images = self.train.split(min(1000, len(self.train) // 2), 0)[1]
+            assert images is not None
+            similarity = layer_similarity(self.teacher, images, replicates=50, **self.stream)
+            content = {**segment(similarity).to_dict(), "provenance": self.provenance()}
+            write_atomically(path, to_json(content))
+        return Phases.from_dict(read_json(path, "phases"))
+
+    def provenance(self) -> dict[str, Any]:
+        """Where a cell's numbers come from."""
+        return {**provenance("raptor_on_vits", self.choice.device), "teacher": self.teacher.info.to_dict()}
+
+    def settings(self, cell: Cell) -> FitSettings:
+        """The recipe of a cell."""
+        size = self.size
+        shared = {
+            "stage1_steps": size.steps[0], "stage2_steps": size.steps[1], "batch_size": size.batch_size,
+            "precision": size.precision, "log_every": max(1, size.steps[0] // 12),
+            "validate_every": max(1, size.steps[0] // 2), "checkpoint_every": max(1, size.steps[0] // 2),
+        }  # fmt: skip
+        return FitSettings(**{**shared, **cell.changes})
+
+    def asked(self, cell: Cell, assignment: list[int]) -> dict[str, Any]:
+        """Everything that decides a cell's result."""
+        return {
+            "teacher": self.teacher.info.digest,
+            "size": asdict(self.size),
+            "assignment": assignment,
+            "settings": self.settings(cell).to_dict(),
+        }
+
+    def features(self, model: VisionTransformer, name: str) -> tuple[Features, Features]:
+        """Of the probe's training and test images."""
+        size, choice = self.size, self.choice
+        found = []
+        for source, count in ((choice.train, size.probe_train), (choice.test, size.probe_test)):
+            images = load_images(source, model, n=count, seed=1)
+            found.append(extract_features(model, images, **self.stream)["model"])
+        return found[0], found[1]
+
+    def run(self, cell: Cell, phases: Phases) -> dict[str, Any]:
+        """Fit and evaluate one cell."""
+        started = time.perf_counter()
+        settings, assignment = self.settings(cell), cell.assignment(phases)
+        unfinished = self.folder / "checkpoints" / cell.name
+        checkpoints = Checkpoints(unfinished, self.asked(cell, assignment), keep=1)
+        saved = checkpoints.latest()
+        fit = fit_raptor(
+            self.teacher, self.train, assignment, settings, checkpoints=checkpoints, resume=saved,
+            workers=self.size.workers,
+        )  # fmt: skip
+        shutil.rmtree(unfinished, ignore_errors=True)
+        fitted = time.perf_counter() - started
+        raptor = fit.raptor
+        content: dict[str, Any] = {
+            "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},
+            "parameters": raptor.info.parameters,
+            "teacher_parameters": self.teacher.info.parameters,
+            "fidelity": {"test": records(fidelity(raptor, self.test, **self.stream).table)},
+            "fit_seconds": fitted,
+        }
+        if self.choice.photos and cell.partition == "maxcut" and not cell.changes:
+            content["fidelity"]["photos"] = records(self.on_photos(raptor))
+        if not self._features:
+            parts = self.features(self.teacher, "teacher")
+            self._features = {"train": {"teacher": parts[0]}, "test": {"teacher": parts[1]}}
+        train, test = self.features(raptor, "raptor")
+        probing = probe(
+            {**self._features["train"], "raptor": train},
+            {**self._features["test"], "raptor": test},
+            device=self.teacher.device,
+        )
+        content["probing"] = probing.to_dict()
+        return content
+
+    def on_photos(self, raptor: Raptor) -> Any:
+        """Fidelity at full size: the same blocks between the teacher's embedding and norm for that size."""
+        teacher = self.load(self.size.photo_size)
+        large = Raptor(teacher, raptor.assignment, raptor.config).to(teacher.device).eval()
+        large.shared.load_state_dict(raptor.shared.state_dict())
+        images = load_images(self.choice.photos, large, n=self.size.photos)
+        return fidelity(large, images, **self.stream).table
+
+    def record(self, cell: Cell, phases: Phases) -> str:
+        """Run a cell unless it is there; a word on how it went."""
+        path = self.folder / f"{cell.name}.json"
+        asked = self.asked(cell, cell.assignment(phases))
+        digest = hashlib.sha256(to_json(asked)).hexdigest()
+        if path.is_file():
+            before = read_json(path, "a cell of this study", ("digest",))
+            if before["digest"] == digest and "failed" not in before:
+                return "already recorded"
+        started = time.perf_counter()
+        try:
+            content = self.run(cell, phases)
+        except (BrdynError, RuntimeError) as error:
+            content = {"failed": f"{type(error).__name__}: {error}"}
+        content = {
+            "cell": asdict(cell), "digest": digest, "asked": asked, **content,
+            "seconds": time.perf_counter() - started, "provenance": self.provenance(),
+        }  # fmt: skip
+        write_atomically(path, to_json(content))
+        return content.get("failed") or summary(content)
+
+
+def summary(content: dict[str, Any]) -> str:
+    """One line on a cell."""
+    rows = content["fidelity"]["test"]
+    ends = [
+        row for row in rows if row["statistic"] == "r2" and row["mode"] == "autoregressive" and row["group"] == "all"
+    ]  # fmt: skip
+    kept = {row["probe"]: row["ratio"] for row in content["probing"]["ratios"]}
+    return (
+        f"R2 of the last layer {ends[-1]['mean']:.3f}, probe accuracy kept {kept['linear']:.1%} (linear) "
+        f"{kept['knn']:.1%} (k-NN), {content['seconds']:.0f} s"
+    )
+
+
+def main() -> None:
+    """Run the cells that have no result yet."""
+    options = parser(__doc__)
+    options.add_argument("--train", required=True, help="labelled images to fit Raptors and probes on")
+    options.add_argument("--test", required=True, help="labelled images to test them on")
+    options.add_argument("--photos", help="full-size photographs, for fidelity alone")
+    options.add_argument("--model", default=TEACHER)
+    options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
+    options.add_argument("--size", choices=sorted(SIZES), default="cpu")
+    options.add_argument("--only", default="", help="cells whose name begins so")
+    options.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after so long")
+    options.set_defaults(out=RESULTS / "raptor")
+    choice = options.parse_args()
+    started = time.perf_counter()
+    try:
+        study = Study(choice)
+        phases = study.phases()
+        for cell in cells(study.size.steps[0]):
+            if not cell.name.startswith(choice.only):
+                continue
+            if time.perf_counter() - started > 60 * choice.minutes:
+                print("out of time; run it again to go on")
+                break
+            print(f"{cell.name}: {study.record(cell, phases)}", flush=True)
+    except UsageError as error:
+        options.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

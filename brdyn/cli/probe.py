@@ -1,0 +1,122 @@
+"""`brdyn probe`: how much of the classes can be read from a model's frozen features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from brdyn.cli.run import Run, RunRequest, open_run, run_command
+from brdyn.errors import UsageError
+
+if TYPE_CHECKING:
+    from brdyn.data import ImageSet
+    from brdyn.probes import Probing
+
+PROBE = "Probe"
+TEST_SHARE = 0.2
+
+Test = Annotated[
+    str | None,
+    typer.Option(
+        "--test",
+        help="Test images, as --images (default: a fifth of the images, drawn with --seed).",
+        rich_help_panel=PROBE,
+    ),
+]
+TestNumber = Annotated[
+    int | None, typer.Option("--test-n", help="Use this many test images.", rich_help_panel=PROBE)
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        "--seeds", help="Linear probes, each on its own split of the images.", rich_help_panel=PROBE
+    ),
+]
+
+
+@run_command
+def probe(request: RunRequest, test: Test = None, test_n: TestNumber = None, seeds: Seeds = 3) -> None:
+    """Classify labelled images by a k-NN and a linear probe on frozen features: cls and mean patch.
+
+    Writes probe.json to --out: accuracies with their spread over seeds and over test images.
+    """
+    with open_run(request) as run:
+        from brdyn.probes import extract_features
+        from brdyn.probes import probe as run_probe
+
+        training, testing = train_and_test(run, run.images, test, test_n)
+        check_seeds(seeds)
+        train = extract_features(run.model, training, **run.stream)
+        tested = extract_features(run.model, testing, **run.stream)
+        found = run_probe(train, tested, seeds=seeds, device=run.model.device)
+        if run.folder is not None:
+            run.images.report.count, run.images.report.skipped = (
+                training.report.count + testing.report.count,
+                training.report.skipped + testing.report.skipped,
+            )
+            content = {
+                **run.header(),
+                "train": training.source.description,
+                "test": testing.source.description,
+                "probing": found.to_dict(),
+                "provenance": run.provenance(),
+            }
+            run.folder.save("probe.json", content)
+            run.summarise()
+            describe(found)
+            typer.echo(f"written to {run.folder.path}: probe.json")
+
+
+def check_seeds(seeds: int) -> None:
+    """Refuse none."""
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: at least one is needed")
+
+
+def train_and_test(
+    run: Run, images: ImageSet, test: str | None, n: int | None, *, option: str = "--test"
+) -> tuple[ImageSet, ImageSet]:
+    """Labelled images to fit probes on, and to test them.
+
+    Raises
+    ------
+    UsageError
+        If either has no labels, or they name different classes.
+    """
+    from brdyn.data import load_images
+    from brdyn.probes.features import NO_LABELS
+
+    if test is not None:
+        others = load_images(test, run.model, n=n, seed=run.seed, strict=images.strict)
+    else:
+        if n is not None:
+            raise UsageError(f"{option}-n goes with {option}")
+        images, held_out = images.split(max(1, round(TEST_SHARE * len(images))), run.seed)
+        assert held_out is not None
+        others = held_out
+    if not (images.source.labelled and others.source.labelled):
+        raise UsageError(NO_LABELS)
+    first, second = images.label_names, others.label_names
+    if first and second and first != second:
+        raise UsageError(
+            f"{images.source.description!r} and {others.source.description!r} name different classes"
+        )
+    return images, others
+
+
+def describe(found: Probing) -> None:
+    """Print accuracies and ratios."""
+    typer.echo(
+        f"probes: {found.n_train} training and {found.n_test} test images of {found.classes} classes; the most "
+        f"frequent class alone gets {found.most_frequent:.1%}"
+    )
+    for row in found.summary().to_dict(orient="records"):
+        over = f", sd {row['sd']:.1%} over {row['seeds']} seeds" if row["seeds"] > 1 else ""
+        typer.echo(
+            f"  {row['model']}, {row['probe']}: {row['accuracy']:.1%} ({row['low']:.1%} to {row['high']:.1%}){over}"
+        )
+    for row in found.ratios.to_dict(orient="records"):
+        typer.echo(
+            f"  {row['model']} keeps {row['ratio']:.1%} ({row['low']:.1%} to {row['high']:.1%}) by {row['probe']}"
+        )

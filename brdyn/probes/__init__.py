@@ -1,0 +1,18 @@
+"""Probes: how much of the classes can be read from frozen features."""
+
+from brdyn.probes.features import FeatureMetric, Features, extract_features
+from brdyn.probes.knn import nearest_neighbours
+from brdyn.probes.linear import LinearProbe, fit_linear
+from brdyn.probes.probing import SEEDS, Probing, probe
+
+__all__ = [
+    "SEEDS",
+    "FeatureMetric",
+    "Features",
+    "LinearProbe",
+    "Probing",
+    "extract_features",
+    "fit_linear",
+    "nearest_neighbours",
+    "probe",
+]

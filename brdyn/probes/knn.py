@@ -1,0 +1,54 @@
+"""Weighted k-nearest neighbours on the sphere: the training-free probe of DINO (Caron et al. 2021, section 4.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from brdyn.probes.features import Features
+
+NEIGHBOURS = 20
+TEMPERATURE = 0.07
+CHUNK = 1024
+
+
+def nearest_neighbours(
+    train: Features,
+    test: Tensor,
+    *,
+    neighbours: int = NEIGHBOURS,
+    temperature: float = TEMPERATURE,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Classes of features by a vote of the nearest training features.
+
+    Nearness is the cosine, and a neighbour at cosine c has `exp(c / temperature)` votes.
+
+    Parameters
+    ----------
+    train : Features
+        `n` of them.
+    test : Tensor
+        `(m, F)`.
+    neighbours : int
+        At most n.
+    temperature : float
+    device : torch.device
+
+    Returns
+    -------
+    Tensor
+        Class indices, `(m,)`, on the CPU.
+    """
+    bank = functional.normalize(train.values.to(device), dim=1)
+    labels, found = train.labels.to(device), []
+    for part in test.split(CHUNK):
+        near, places = (functional.normalize(part.to(device), dim=1) @ bank.T).topk(
+            min(neighbours, len(bank))
+        )
+        votes = torch.zeros(len(part), train.classes, device=near.device)
+        # Relative to the nearest: the same vote, and it cannot overflow.
+        votes.scatter_add_(1, labels[places], ((near - near[:, :1]) / temperature).exp())
+        found.append(votes.argmax(1).cpu())
+    return torch.cat(found)

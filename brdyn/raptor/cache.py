@@ -1,0 +1,262 @@
+"""A teacher's states on disk, for teachers so slow that running them beside the student costs more than reading.
+
+Shards of consecutive images, in bfloat16, each a safetensors file that is whole or not there and carries its checksum;
+they are memory-mapped, and checked when they are first used. An interrupted cache is filled further when it is asked
+for again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from copy import copy
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from brdyn.data import ImageSet
+from brdyn.data.image_set import Item, ReadReport, Skipped
+from brdyn.errors import BrdynError, UsageError
+from brdyn.models import VisionTransformer
+from brdyn.progress import progress_bar
+from brdyn.results import read_json, to_json, write_atomically
+from brdyn.runtime import Processes
+from brdyn.training.settings import differences
+from brdyn.trajectory import trajectories
+
+FORMAT = "brdyn activation cache"
+INDEX = "cache.json"
+SHARD_BYTES = 256 * 2**20
+LARGEST_SHARD = 512
+BYTES = 2  # of a bfloat16
+
+
+@dataclass
+class ActivationCache:
+    """The states `a_0 .. a_L` of every image of a set.
+
+    Attributes
+    ----------
+    folder : Path
+    teacher : VisionTransformer
+    images : ImageSet
+    """
+
+    folder: Path
+    teacher: VisionTransformer
+    images: ImageSet
+    _open: dict[int, _Shard] = field(default_factory=dict, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image's states: `(L + 1, N, D)`."""
+        return self.teacher.depth + 1, self.teacher.tokens.count, self.teacher.info.width
+
+    @property
+    def image_bytes(self) -> int:
+        """On disk, for one image."""
+        return BYTES * prod(self.shape)
+
+    @property
+    def total_bytes(self) -> int:
+        """On disk, for all of them."""
+        return self.image_bytes * len(self.images)
+
+    @property
+    def shard_images(self) -> int:
+        """Images in a shard."""
+        return max(1, min(LARGEST_SHARD, SHARD_BYTES // self.image_bytes))
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-len(self.images) // self.shard_images)
+
+    def path(self, shard: int) -> Path:
+        """The file of a shard."""
+        return self.folder / f"states-{shard:05d}.safetensors"
+
+    def missing(self) -> list[int]:
+        """Shards that are not there yet."""
+        return [shard for shard in range(self.shards) if not self.path(shard).is_file()]
+
+    def describe(self) -> str:
+        """Its size, before it is made."""
+        there = self.shards - len(self.missing())
+        return (
+            f"activation cache in {str(self.folder)!r}: {len(self.images)} images x {self.image_bytes / 1e6:.2f} MB = "
+            f"{self.total_bytes / 1e9:.2f} GB; {there} of {self.shards} parts are there"
+        )
+
+    def index(self) -> dict[str, Any]:
+        """What it is a cache of."""
+        info = self.teacher.info
+        chosen = hashlib.sha256(np.ascontiguousarray(self.images.chosen, dtype="<i8").tobytes()).hexdigest()
+        return {
+            "format": FORMAT,
+            "teacher": {"name": info.name, "digest": info.digest, "image_size": list(info.image_size)},
+            "images": {
+                "source": self.images.source.description, "in_source": len(self.images.source),
+                "chosen": len(self.images), "indices": chosen,
+            },
+            "shape": list(self.shape),
+            "dtype": "bfloat16",
+            "shard_images": self.shard_images,
+        }  # fmt: skip
+
+    def prepare(self) -> None:
+        """Make the folder, or check that what is there is of this teacher and these images.
+
+        Raises
+        ------
+        UsageError
+            If it is of others; the differences are listed.
+        BrdynError
+            If the disk is too small or the folder cannot be written.
+        """
+        path = self.folder / INDEX
+        if path.is_file():
+            changed = differences(read_json(path, "the index of an activation cache"), self.index())
+            if changed:
+                raise UsageError(
+                    f"{str(self.folder)!r} is a cache of something else ({'; '.join(changed)}); choose another --cache"
+                )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot make the cache folder {str(self.folder)!r} ({error.strerror})"
+            ) from error
+        if not path.is_file() and any(self.folder.iterdir()):
+            raise UsageError(f"{str(self.folder)!r} holds other files; choose an empty folder as --cache")
+        needed = len(self.missing()) * self.shard_images * self.image_bytes
+        free = psutil.disk_usage(str(self.folder)).free
+        if needed > free:
+            raise BrdynError(
+                f"an activation cache of {self.total_bytes / 1e9:.1f} GB does not fit in {str(self.folder)!r}, where "
+                f"{free / 1e9:.1f} GB are free; use fewer images (-n), another --cache, or none"
+            )
+        if not path.is_file():
+            write_atomically(path, to_json(self.index()))
+
+    def fill(
+        self, *, workers: int | None = None, processes: Processes | None = None, progress: bool = False
+    ) -> None:
+        """Make what is missing. Processes take turns at the shards.
+
+        Raises
+        ------
+        BrdynError
+            If the disk is full or an image makes a state that is not finite.
+        """
+        processes = processes or Processes(self.teacher.device)
+        missing = self.missing()
+        count = len(missing) * self.shard_images
+        show = progress and processes.is_main
+        with progress_bar("activation cache", count // processes.world, show) as advance:
+            for shard in missing[processes.rank :: processes.world]:
+                self._make(shard, workers)
+                advance(self.shard_images)
+
+    def _make(self, shard: int, workers: int | None) -> None:
+        part = copy(self.images)
+        start = shard * self.shard_images
+        part.chosen, part.report = self.images.chosen[start : start + self.shard_images], ReadReport()
+        states, positions, labels = [], [], []
+        for trajectory in trajectories(self.teacher, part, workers=workers):
+            states.append(torch.stack(trajectory.states, dim=1).to("cpu", torch.bfloat16))
+            positions.append(trajectory.positions.cpu() + start)
+            if trajectory.labels is not None:
+                labels.append(trajectory.labels.cpu())
+            del trajectory
+        tensors = {"states": torch.cat(states), "positions": torch.cat(positions)}
+        if labels:
+            tensors["labels"] = torch.cat(labels)
+        metadata = {
+            "sha256": checksum(tensors["states"]),
+            "skipped": json.dumps([list(skipped) for skipped in part.report.skipped]),
+        }
+        write_atomically(self.path(shard), save(tensors, metadata))
+
+    def reader(self, images: ImageSet) -> CachedStates:
+        """The states of some of the images, as a data set whose items are states instead of pictures."""
+        places = {int(index): place for place, index in enumerate(self.images.chosen)}
+        return CachedStates(self, np.array([places[int(index)] for index in images.chosen]))
+
+    def read(self, place: int) -> tuple[Tensor, int | None] | Skipped:
+        """States `(L + 1, N, D)` and label of an image by its position in the set.
+
+        Raises
+        ------
+        BrdynError
+            If the shard is missing, cut short or altered.
+        """
+        number = place // self.shard_images
+        if number not in self._open:
+            self._open[number] = _Shard(self.path(number))
+        return self._open[number].read(place, self.images.source.name(int(self.images.chosen[place])))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Loader processes open the files for themselves, and need no teacher."""
+        return {**self.__dict__, "_open": {}, "teacher": _Outline(self.teacher)}
+
+
+class _Outline:
+    """What a cache needs to know of a teacher, without its weights."""
+
+    def __init__(self, teacher: VisionTransformer) -> None:
+        self.info, self.tokens, self.depth = teacher.info, teacher.tokens, teacher.depth
+
+
+class _Shard:
+    """An open file, checked once."""
+
+    def __init__(self, path: Path) -> None:
+        remedy = "remove the file, and run again to make it anew"
+        try:
+            self.file = safe_open(path, framework="pt")
+            states, metadata = self.file.get_tensor("states"), self.file.metadata()
+            rows = self.file.get_tensor("positions").tolist()
+            self.labels = self.file.get_tensor("labels").tolist() if "labels" in self.file.keys() else None  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise BrdynError(f"cannot read the cached states in {str(path)!r} ({error}); {remedy}") from error
+        if checksum(states) != metadata["sha256"]:
+            raise BrdynError(f"the cached states in {str(path)!r} are altered (checksum); {remedy}")
+        self.rows = {position: row for row, position in enumerate(rows)}
+        self.states = self.file.get_slice("states")
+        self.skipped: dict[str, str] = dict(json.loads(metadata["skipped"]))
+
+    def read(self, place: int, name: str) -> tuple[Tensor, int | None] | Skipped:
+        """The states and the label of an image."""
+        if place not in self.rows:
+            return Skipped(name, self.skipped.get(name, "unreadable when the cache was made"))
+        row = self.rows[place]
+        return self.states[row : row + 1][0], None if self.labels is None else self.labels[row]
+
+
+class CachedStates(Dataset[Item | Skipped]):
+    """What runs in the loader processes instead of the decoder."""
+
+    def __init__(self, cache: ActivationCache, places: np.ndarray) -> None:
+        self.cache, self.places = cache, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, position: int) -> Item | Skipped:
+        found = self.cache.read(int(self.places[position]))
+        return found if isinstance(found, Skipped) else Item(position, found[0], found[1], 0)
+
+
+def checksum(states: Tensor) -> str:
+    """SHA-256 of the bytes of a tensor."""
+    return hashlib.sha256(states.contiguous().view(torch.uint8).numpy().data).hexdigest()

@@ -1,0 +1,120 @@
+"""What a Raptor costs against its teacher: parameters, operations, images per second."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from brdyn.models import VisionTransformer
+from brdyn.raptor.model import Raptor, parameter_count
+from brdyn.runtime import fitting_images
+
+ROUNDS = 7
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Teacher and Raptor side by side.
+
+    Attributes
+    ----------
+    parameters, teacher_parameters : int
+        Of the whole trunks: embedding, blocks, final norm.
+    block_parameters, teacher_block_parameters : int
+        Of the blocks alone.
+    flops, teacher_flops : int
+        Floating-point operations of a forward pass of one image: matrix products and convolutions, a multiplication
+        and an addition counting two.
+    images_per_second, teacher_images_per_second : float
+        Medians, forward passes only.
+    speed_ratio : float
+        Median over rounds of the Raptor's images per second over the teacher's.
+    speed_ratio_range : (float, float)
+        Least and largest of the rounds.
+    batch_size : int
+    """
+
+    parameters: int
+    teacher_parameters: int
+    block_parameters: int
+    teacher_block_parameters: int
+    flops: int
+    teacher_flops: int
+    images_per_second: float
+    teacher_images_per_second: float
+    speed_ratio: float
+    speed_ratio_range: tuple[float, float]
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        """A list, as JSON has it, is a range too."""
+        object.__setattr__(self, "speed_ratio_range", tuple(self.speed_ratio_range))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+def cost(raptor: Raptor, *, batch_size: int | None = None, rounds: int = ROUNDS) -> Cost:
+    """Count parameters and operations, and time both models in turn on the same batch.
+
+    Parameters
+    ----------
+    raptor : Raptor
+    batch_size : int, optional
+        Default: what fits in memory well.
+    rounds : int
+    """
+    teacher = raptor.teacher
+    size = batch_size or fitting_images(teacher)
+    images = torch.zeros(size, 3, *raptor.info.image_size, device=raptor.device, dtype=raptor.dtype)
+    models: tuple[VisionTransformer, ...] = (raptor, teacher)
+    times: list[list[float]] = [[], []]
+    with torch.no_grad():
+        for model in models:
+            model(images)
+        for _ in range(rounds):
+            for model, found in zip(models, times, strict=True):
+                found.append(_seconds(model, images))
+    ours, theirs = np.array(times)
+    ratios = theirs / ours
+    return Cost(
+        parameters=raptor.info.parameters,
+        teacher_parameters=teacher.info.parameters,
+        block_parameters=parameter_count(raptor.shared),
+        teacher_block_parameters=parameter_count(teacher.blocks),
+        flops=flops(raptor),
+        teacher_flops=flops(teacher),
+        images_per_second=size / float(np.median(ours)),
+        teacher_images_per_second=size / float(np.median(theirs)),
+        speed_ratio=float(np.median(ratios)),
+        speed_ratio_range=(float(ratios.min()), float(ratios.max())),
+        batch_size=size,
+    )
+
+
+def flops(model: VisionTransformer) -> int:
+    """Floating-point operations of the matrix products and convolutions of one image's forward pass."""
+    image = torch.zeros(1, 3, *model.info.image_size, device=model.device, dtype=model.dtype)
+    counter = FlopCounterMode(display=False)
+    # Attention written out: not every fused kernel has a formula.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        model(image)
+    return int(counter.get_total_flops())
+
+
+def _seconds(model: VisionTransformer, images: torch.Tensor) -> float:
+    cuda = images.device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    model(images)
+    if cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started

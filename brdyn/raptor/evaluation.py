@@ -1,0 +1,106 @@
+"""Everything that is asked of a fitted Raptor: fidelity, cost, and what its features are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brdyn.data import ImageSet
+from brdyn.probes import SEEDS, FeatureMetric, Features, Probing, extract_features, probe
+from brdyn.probes.features import feature_width, read_out
+from brdyn.raptor.cost import Cost, cost
+from brdyn.raptor.fidelity import Fidelity, fidelity, student_states
+from brdyn.raptor.model import Raptor
+from brdyn.results import read_json, records
+
+TEACHER, RAPTOR = "teacher", "raptor"
+FILE = "raptor_eval.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How faithful a Raptor is, what it costs, and what its features are worth.
+
+    Attributes
+    ----------
+    fidelity : Fidelity
+    cost : Cost
+    probing : Probing or None
+        Models `teacher` and `raptor`.
+    """
+
+    fidelity: Fidelity
+    cost: Cost
+    probing: Probing | None = None
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Evaluation:
+        """What `brdyn raptor-eval` wrote to a folder.
+
+        Raises
+        ------
+        UsageError
+            If there is no such result.
+        """
+        keys = ("fidelity", "head", "cost", "probing")
+        content = read_json(Path(folder) / FILE, "a result of brdyn raptor-eval", keys)
+        probing = Probing.from_dict(content["probing"]) if content["probing"] else None
+        return cls(
+            Fidelity.from_records(content["fidelity"], content["head"]), Cost(**content["cost"]), probing
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "fidelity": records(self.fidelity.table),
+            "head": self.fidelity.head(),
+            "cost": self.cost.to_dict(),
+            "probing": self.probing.to_dict() if self.probing else None,
+        }
+
+
+def evaluate(
+    raptor: Raptor,
+    images: ImageSet,
+    train: ImageSet | None = None,
+    test: ImageSet | None = None,
+    *,
+    seeds: int = SEEDS,
+    **options: Any,
+) -> Evaluation:
+    """Compare a Raptor with its teacher.
+
+    Parameters
+    ----------
+    raptor : Raptor
+    images : ImageSet
+        For fidelity.
+    train, test : ImageSet, optional
+        With labels, for probes; none without them.
+    seeds : int
+        Linear probes for each model.
+    **options
+        Of :func:`brdyn.measures.engine.measure`.
+
+    Returns
+    -------
+    Evaluation
+    """
+    found = fidelity(raptor, images, **options)
+    probing = None
+    if train is not None and test is not None:
+        features = [paired_features(raptor, part, **options) for part in (train, test)]
+        probing = probe(*features, seeds=seeds, device=raptor.device)
+    return Evaluation(found, cost(raptor), probing)
+
+
+def paired_features(raptor: Raptor, images: ImageSet, **options: Any) -> dict[str, Features]:
+    """Features of the teacher and of the Raptor, in one pass over labelled images."""
+    metrics = {
+        TEACHER: FeatureMetric.of(raptor.teacher),
+        RAPTOR: FeatureMetric(
+            lambda trajectory: read_out(raptor, student_states(raptor, trajectory)[-1]), feature_width(raptor)
+        ),
+    }
+    return extract_features(raptor.teacher, images, metrics, **options)

@@ -1,0 +1,267 @@
+"""How faithful a Raptor is: error against the teacher at every layer, for every token group. Method notes, section 4.
+
+Autoregressive, the Raptor starts from the teacher's embedding and goes its own way. One-step, every application of a
+block gets the teacher's state. The epsilon of the block-recurrent hypothesis is `E_x |a_l - a~_l|_F`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from brdyn.data import ImageSet
+from brdyn.errors import UsageError
+from brdyn.measures.engine import measure
+from brdyn.measures.per_image import PerImageMetric, Statistic
+from brdyn.raptor.model import Raptor
+from brdyn.trajectory import Trajectory
+
+MODES = ("autoregressive", "one-step")
+UNITS = {
+    "r2": "R²",
+    "relative_error": "relative error",
+    "cosine": "cosine to the teacher's token",
+    "epsilon": "epsilon (Frobenius norm of the error)",
+}
+TINY = 1e-12
+SUMS = ("residual", "squares", "mean_token")
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How near a Raptor is to its teacher.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per `mode` (`autoregressive`, `one-step`), `statistic`, token `group` (and `all`) and `layer` 1..L:
+        `mean`, the 95 % interval `low` to `high` of a mean over images, `sd`, `n_images`. Statistics: `r2`, 1 minus
+        the squared error over the squared distance of the teacher's tokens to their mean token, over all images and
+        tokens (no interval); `relative_error`, the Frobenius norm of an image's error over that of its state;
+        `cosine`, the mean over tokens; `epsilon`, the Frobenius norm of an image's error.
+    agreement, accuracy, teacher_accuracy : float or None
+        Where the teacher has a classification head: share of images with the teacher's prediction; and share
+        predicted right by either, where the labels are of the head's classes.
+    """
+
+    table: pd.DataFrame
+    agreement: float | None = None
+    accuracy: float | None = None
+    teacher_accuracy: float | None = None
+
+    @classmethod
+    def from_records(cls, rows: Sequence[Mapping[str, Any]], head: Mapping[str, float | None]) -> Fidelity:
+        """Back from the JSON of :class:`brdyn.raptor.evaluation.Evaluation`."""
+        table = pd.DataFrame(rows).astype(dict.fromkeys(("mean", "low", "high", "sd"), float))
+        return cls(table, **head)
+
+    def curve(self, statistic: str, group: str = "all", mode: str = "autoregressive") -> pd.Series:
+        """Values by layer.
+
+        Raises
+        ------
+        UsageError
+            If there is no such curve.
+        """
+        table = self.table
+        rows = table[(table["mode"] == mode) & (table["statistic"] == statistic) & (table["group"] == group)]
+        if rows.empty:
+            raise UsageError(f"there is no {mode} {statistic!r} of {group!r}")
+        return rows.set_index("layer")["mean"]
+
+    def head(self) -> dict[str, float | None]:
+        """What the teacher's classification head reads."""
+        return {
+            "agreement": self.agreement,
+            "accuracy": self.accuracy,
+            "teacher_accuracy": self.teacher_accuracy,
+        }
+
+
+def student_states(raptor: Raptor, trajectory: Trajectory) -> tuple[Tensor, ...]:
+    """The Raptor's own states a~_0 .. a~_L from the teacher's embedding; computed once for a trajectory."""
+
+    def run() -> tuple[Tensor, ...]:
+        states = [trajectory.states[0]]
+        with torch.no_grad():
+            for block in raptor.blocks:
+                states.append(block(states[-1]))
+        return tuple(states)
+
+    return trajectory.derive("student", run)
+
+
+class FidelityMetric(PerImageMetric):
+    """Compares the Raptor with the trajectories of its teacher, in both modes.
+
+    Parameters
+    ----------
+    raptor : Raptor
+    with_labels : bool
+        Take labels as classes of the teacher's head.
+    """
+
+    residual: Tensor
+    squares: Tensor
+    mean_token: Tensor
+    agreeing: Tensor
+    right: Tensor
+    teacher_right: Tensor
+    labelled: Tensor
+
+    def __init__(self, raptor: Raptor, *, with_labels: bool = True, **kwargs: Any) -> None:
+        self.modes = MODES  # before the base class asks for statistics
+        super().__init__(raptor.tokens, raptor.depth, **kwargs)
+        self._held = (raptor,)  # not a part of this metric's state
+        self.with_labels = with_labels
+        groups, width = len(self.layout.groups), raptor.info.width
+        shapes = {
+            "residual": (len(MODES), groups, self.depth),
+            "squares": (groups, self.depth),
+            "mean_token": (groups, self.depth, width),
+        }
+        for name in SUMS:
+            self.add_state(name, torch.zeros(shapes[name], dtype=torch.float64), dist_reduce_fx="sum")
+        for name in ("agreeing", "right", "teacher_right", "labelled"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def groups(self) -> tuple[str, ...]:
+        """Each group, and all tokens together."""
+        return (*self.layout.groups, "all")
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        """Three curves in each mode."""
+        return tuple(
+            Statistic(f"{mode}/{name}", unit, 1, self.depth)
+            for mode in MODES
+            for name, unit in UNITS.items()
+            if name != "r2"
+        )
+
+    def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:
+        """Errors of every image, and on the way the sums for R^2."""
+        rows: dict[tuple[str, str], list[Tensor]] = {}
+        (raptor,) = self._held
+        own = student_states(raptor, trajectory)
+        parts = list(self.layout.groups.values())
+        sizes = torch.tensor(
+            list(self.layout.sizes().values()), dtype=torch.float64, device=self.count.device
+        )
+        for layer in range(self.depth):
+            truth = trajectory.states[layer + 1].float()
+            squares = self._by_group(truth.square().sum(-1), parts)
+            self.squares[:, layer] += squares.sum(1)
+            means = torch.stack([truth[:, part].sum((0, 1)) for part in parts])
+            self.mean_token[:, layer] += means.to(self.count.device).double()
+            for number, mode in enumerate(MODES):
+                with torch.no_grad():
+                    guess = own[layer + 1] if number == 0 else raptor.blocks[layer](trajectory.states[layer])
+                error = self._by_group((guess.float() - truth).square().sum(-1), parts)
+                self.residual[number, :, layer] += error.sum(1)
+                cosine = self._by_group(functional.cosine_similarity(guess.float(), truth, dim=-1), parts)
+                for name, values in {
+                    "relative_error": (_with_all(error) / _with_all(squares).clamp_min(TINY)).sqrt(),
+                    "cosine": _with_all(cosine) / torch.cat([sizes, sizes.sum(0, keepdim=True)])[:, None],
+                    "epsilon": _with_all(error).sqrt(),
+                }.items():
+                    for group, value in zip(self.groups(), values, strict=True):
+                        rows.setdefault((f"{mode}/{name}", group), []).append(value)
+        self._heads(raptor, trajectory, own[-1])
+        return {key: torch.stack(values) for key, values in rows.items()}
+
+    def _by_group(self, values: Tensor, parts: list[slice]) -> Tensor:
+        """Sums `(G, B)` in float64 of values of tokens `(B, N)`."""
+        return torch.stack([values[:, part].sum(1) for part in parts]).to(self.count.device).double()
+
+    def _heads(self, raptor: Raptor, trajectory: Trajectory, last: Tensor) -> None:
+        """Count what the teacher's head says of both."""
+        if not raptor.classes:
+            return
+        with torch.no_grad():
+            theirs, ours = (raptor.logits(raptor.norm(state)) for state in (trajectory.states[-1], last))
+        assert theirs is not None
+        assert ours is not None
+        theirs, ours = theirs.argmax(1).cpu(), ours.argmax(1).cpu()
+        self.agreeing += (theirs == ours).sum()
+        if trajectory.labels is not None and self.with_labels:
+            self.labelled += len(trajectory)
+            self.right += (ours == trajectory.labels).sum()
+            self.teacher_right += (theirs == trajectory.labels).sum()
+
+    def r_squared(self) -> Tensor:
+        """`(modes, groups and all, L)`."""
+        tokens = self.count * torch.tensor(list(self.layout.sizes().values()), device=self.count.device)
+        residual, squares, sums = self.residual, self.squares, self.mean_token
+        residual = torch.cat([residual, residual.sum(1, keepdim=True)], dim=1)
+        squares, sums = _with_all(squares), _with_all(sums)
+        tokens = torch.cat([tokens, tokens.sum(0, keepdim=True)])
+        spread = squares - sums.square().sum(-1) / tokens[:, None]
+        return 1 - residual / spread.clamp_min(TINY)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The curves of the base class, R^2, and what the head says."""
+        head = torch.stack([self.agreeing, self.right, self.teacher_right, self.labelled])
+        return {**super().compute(), "r2": self.r_squared(), "head": head}
+
+    def result(self) -> Fidelity:
+        """Everything in one table."""
+        found = self.compute()
+        table = self.table()
+        mode = table["statistic"].str.split("/").str
+        table = table.assign(mode=mode[0], statistic=mode[1])
+        rows = [
+            {
+                "mode": name, "statistic": "r2", "unit": UNITS["r2"], "group": group, "layer": layer + 1,
+                "mean": float(found["r2"][number, place, layer]), "low": np.nan, "high": np.nan, "sd": np.nan,
+                "n_images": int(self.count),
+            }
+            for number, name in enumerate(MODES)
+            for place, group in enumerate(self.groups())
+            for layer in range(self.depth)
+        ]  # fmt: skip
+        whole = pd.concat([pd.DataFrame(rows), table[list(rows[0])]], ignore_index=True)
+        agreeing, right, teacher_right, labelled = found["head"].tolist()
+        images = float(self.count)
+        return Fidelity(
+            whole,
+            agreement=agreeing / images if self._held[0].classes else None,
+            accuracy=right / labelled if labelled else None,
+            teacher_accuracy=teacher_right / labelled if labelled else None,
+        )
+
+
+def _with_all(values: Tensor) -> Tensor:
+    """Rows of groups and below them their sum."""
+    return torch.cat([values, values.sum(0, keepdim=True)])
+
+
+def fidelity(raptor: Raptor, images: ImageSet, **options: Any) -> Fidelity:
+    """Compare a Raptor with its teacher at every layer, in one pass over the images.
+
+    Parameters
+    ----------
+    raptor : Raptor
+    images : ImageSet
+    **options
+        Of :func:`brdyn.measures.engine.measure`.
+
+    Returns
+    -------
+    Fidelity
+    """
+    metric = fidelity_metric(raptor, images)
+    measure(raptor.teacher, images, {"fidelity": metric}, **options)
+    return metric.result()
+
+
+def fidelity_metric(raptor: Raptor, images: ImageSet) -> FidelityMetric:
+    """The measure for these images: their labels count where they are of as many classes as the teacher's head has."""
+    names = images.label_names
+    return FidelityMetric(raptor, with_labels=names is None or len(names) == raptor.classes)

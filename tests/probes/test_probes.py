@@ -1,0 +1,189 @@
+"""Probes: right on features with a known answer, alike for both solvers, the same for every model."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from brdyn.data import load_images
+from brdyn.errors import UsageError
+from brdyn.probes import (
+    Features,
+    Probing,
+    extract_features,
+    fit_linear,
+    nearest_neighbours,
+    probe,
+)
+from brdyn.probes.probing import split_rows
+from tests.conftest import tiny_vit
+
+
+def clusters(n=300, width=12, classes=4, noise=1.0, seed=0):
+    """Classes around centres far from each other; more noise, more overlap."""
+    centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(99)) * 2
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (n,), generator=rng)
+    return Features(centres[labels] + noise * torch.randn(n, width, generator=rng), labels)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_both_solvers_find_the_same_minimum(classes):
+    train, held_out = clusters(classes=classes, noise=2.5), clusters(classes=classes, noise=2.5, seed=1)
+    first, second = (
+        fit_linear(train, held_out, solver=solver, penalties=(0.1,)) for solver in ("sklearn", "torch")
+    )
+    torch.testing.assert_close(first.weight, second.weight, atol=2e-3, rtol=0)
+    bias, other = (probe.bias - probe.bias.mean() for probe in (first, second))
+    torch.testing.assert_close(bias, other, atol=2e-3, rtol=0)
+    assert first.held_out_accuracy == pytest.approx(second.held_out_accuracy, abs=0.01)
+
+
+def test_the_minimum_is_one():
+    """The gradient of the penalised loss, written out, vanishes."""
+    train = clusters(noise=2.5)
+    found = fit_linear(train, train, solver="torch", penalties=(0.05,))
+    weight = found.weight.double().requires_grad_(True)
+    values = ((train.values - found.mean) / found.scale).double()
+    logits = values @ weight.T + found.bias.double()
+    loss = torch.nn.functional.cross_entropy(logits, train.labels, reduction="sum") * 0.05
+    (loss + 0.5 * weight.square().sum()).backward()
+    assert weight.grad.norm() < 1e-2 * weight.norm()
+
+
+def test_the_penalty_is_chosen_on_held_out_images():
+    train, held_out = clusters(n=40, width=200, noise=6.0), clusters(n=400, width=200, noise=6.0, seed=1)
+    every = {penalty: fit_linear(train, held_out, penalties=(penalty,)) for penalty in (1e-4, 1e-2, 1.0)}
+    chosen = fit_linear(train, held_out, penalties=(1.0, 1e-2, 1e-4))
+    assert chosen.held_out_accuracy == pytest.approx(
+        max(found.held_out_accuracy for found in every.values()), abs=0.01
+    )
+
+
+def test_a_class_without_training_images_is_never_predicted():
+    train = clusters(classes=4)
+    rest = train[train.labels != 2]
+    for solver in ("sklearn", "torch"):
+        found = fit_linear(rest, train, solver=solver)
+        assert found.weight.shape[0] == 4
+        assert 2 not in found.predict(train.values)
+
+
+def test_one_class_is_refused():
+    train = clusters()
+    with pytest.raises(UsageError, match="two classes"):
+        fit_linear(train[train.labels == 1], train)
+    with pytest.raises(UsageError, match="unknown solver 'svm'"):
+        fit_linear(train, train, solver="svm")
+
+
+def test_neighbours_against_sklearn():
+    """With a flat vote (infinite temperature) and one nearest neighbour, scikit-learn says the same."""
+    train, test = clusters(noise=2.5), clusters(noise=2.5, seed=1)
+    for neighbours, temperature in ((1, 0.07), (7, 1e9)):
+        other = KNeighborsClassifier(neighbours, metric="cosine").fit(
+            train.values.numpy(), train.labels.numpy()
+        )
+        ours = nearest_neighbours(train, test.values, neighbours=neighbours, temperature=temperature)
+        votes = other.predict_proba(test.values.numpy())
+        clear = np.sort(votes, axis=1)[:, -1] > np.sort(votes, axis=1)[:, -2]  # ties may go either way
+        assert (ours.numpy() == other.predict(test.values.numpy()))[clear].all()
+        assert clear.mean() > 0.8
+
+
+def test_votes_are_weighed_by_nearness():
+    """One neighbour at cosine 1 against two at cosine 0.6 of another class."""
+    train = Features(torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8]]), torch.tensor([0, 1, 1]))
+    test = torch.tensor([[2.0, 0.0]])
+    assert nearest_neighbours(train, test, temperature=0.07).tolist() == [0]
+    assert nearest_neighbours(train, test, temperature=10.0).tolist() == [1]
+
+
+def test_more_neighbours_than_features():
+    train = clusters(n=5)
+    assert len(nearest_neighbours(train, train.values, neighbours=20)) == 5
+
+
+def test_probing_compares_alike():
+    train, test = clusters(), clusters(seed=1)
+    rng = torch.Generator().manual_seed(5)
+    noise = [6 * torch.randn(part.values.shape, generator=rng) for part in (train, test)]
+    blurred = [
+        Features(part.values + more, part.labels) for part, more in zip((train, test), noise, strict=True)
+    ]
+    found = probe(
+        {"teacher": train, "same": train, "blurred": blurred[0]},
+        {"teacher": test, "same": test, "blurred": blurred[1]},
+    )
+    ratios = found.ratios.set_index(["model", "probe"])
+    for kind in ("knn", "linear"):
+        assert found.accuracy("teacher", kind) > 0.95
+        assert ratios.loc[("same", kind), ["ratio", "low", "high"]].tolist() == [1.0, 1.0, 1.0]
+        blurry = ratios.loc[("blurred", kind)]
+        assert blurry["low"] < blurry["ratio"] < blurry["high"] < 0.9
+        assert blurry["ratio"] == pytest.approx(
+            found.accuracy("blurred", kind) / found.accuracy("teacher", kind)
+        )
+    assert found.table.groupby(["model", "probe"]).size().tolist() == [1, 3] * 3
+    assert found.most_frequent == pytest.approx(test.labels.bincount().max().item() / 300)
+    again = Probing.from_dict(found.to_dict())
+    assert again.table.equals(found.table)
+    assert again.ratios.equals(found.ratios)
+
+
+def test_chance_on_noise():
+    rng = torch.Generator().manual_seed(0)
+    parts = [
+        Features(torch.randn(600, 10, generator=rng), torch.randint(5, (600,), generator=rng))
+        for _ in range(2)
+    ]
+    found = probe({"noise": parts[0]}, {"noise": parts[1]}, seeds=1)
+    assert found.accuracy("noise", "knn") == pytest.approx(0.2, abs=0.06)
+    assert found.accuracy("noise", "linear") == pytest.approx(0.2, abs=0.06)
+    assert found.ratios.empty
+
+
+def test_splits_are_disjoint_and_stratified():
+    labels = torch.tensor([0] * 10 + [1] * 50 + [2])
+    fitting, kept = split_rows(labels, seed=0)
+    assert sorted([*fitting, *kept]) == list(range(61))
+    assert torch.bincount(labels[kept], minlength=3).tolist() == [2, 10, 0]
+    assert not np.array_equal(kept, split_rows(labels, seed=1)[1])
+    with pytest.raises(UsageError, match="at least three images"):
+        split_rows(torch.arange(5), seed=0)
+
+
+def test_strange_classes_are_refused():
+    train, test = clusters(classes=3), clusters(classes=4)
+    with pytest.raises(UsageError, match=r"no training image has \(number 3\)"):
+        probe({"a": train}, {"a": test})
+    with pytest.raises(UsageError, match="0 seeds"):
+        probe({"a": train}, {"a": train}, seeds=0)
+
+
+@pytest.fixture
+def classes(noise_folder):
+    for name in ("a", "b"):
+        (noise_folder / name).mkdir()
+    for path in sorted(noise_folder.glob("*.png")):
+        path.rename(noise_folder / ("a" if int(path.stem) % 2 else "b") / path.name)
+    return noise_folder
+
+
+@pytest.mark.parametrize("batch_size", [3, 40])
+def test_features_are_cls_and_the_mean_patch(classes, batch_size):
+    model = tiny_vit()
+    images = load_images(classes, model)
+    found = extract_features(model, images, batch_size=batch_size, workers=0)["model"]
+    whole = torch.cat([batch.images for batch in images.batches(40, workers=0)])
+    with torch.no_grad():
+        tokens = model(whole)
+    expected = torch.cat([tokens[:, 0], tokens[:, model.tokens["patches"]].mean(1)], dim=1)
+    torch.testing.assert_close(found.values, expected, atol=1e-5, rtol=1e-4)
+    assert found.labels.tolist() == [0] * 20 + [1] * 20
+
+
+def test_images_without_labels_are_refused(noise_folder):
+    model = tiny_vit()
+    with pytest.raises(UsageError, match="images with labels"):
+        extract_features(model, load_images(noise_folder, model))
