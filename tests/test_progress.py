@@ -31,3 +31,12 @@ def test_a_terminal_sees_speed_and_time_left(capfd, monkeypatch):
     assert "10/10" in err
     assert "images/s" in err
     assert "left" in err
+
+
+def test_a_word_stays_beside_the_bar(capfd, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress_bar("stage 1", 2, True) as advance:
+        advance(1, "loss 0.25")
+        advance(1)
+    assert "loss 0.25" in capfd.readouterr().err

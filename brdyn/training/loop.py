@@ -196,7 +196,7 @@ class _Training:
             for pieces in self._batches():
                 seen += self._step(module, pieces)
                 self.step += 1
-                advance(self.stream.batch_size)
+                advance(self.stream.batch_size, self._news())
                 at_end = self.step == self.settings.steps
                 if at_end or self.step % self.settings.log_every == 0:
                     self._log()
@@ -256,6 +256,15 @@ class _Training:
             self.ema.update(self.task.parts)
         self.pending.append((self.step + 1, rate, totals))
         return here
+
+    def _news(self) -> str:
+        """The last losses and validation, for the progress bar."""
+        shown = [
+            ", ".join(f"{name} {value:.3g}" for name, value in rows[-1].items() if name not in ("step", "lr"))
+            for rows in (self.history.losses, self.history.validation)
+            if rows
+        ]
+        return "loss " + "; ".join(shown) if shown else ""
 
     def _autocast(self) -> AbstractContextManager[Any]:
         kind = self.accelerator.device.type

@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,77 +13,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from brdyn.cli import main
 from brdyn.errors import UsageError
 from brdyn.interventions import Repair, Surgery
 from brdyn.measures.basins import Basins
 from brdyn.measures.modes import Modes
 from brdyn.phases import Phases, segment
 from tests import reference
+from tests.cli.commands import ROOT, assert_one_line_error, run_alone
 from tests.conftest import needs_offline, scramble
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Done(NamedTuple):
-    """What a finished command left."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def run(capfd, monkeypatch):
-    """Run a command in this process (a fresh one would import torch each time)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["brdyn", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return Done(caught.value.code, *capfd.readouterr())
-
-    return call
-
-
-def run_alone(*arguments, **environment):
-    """Run a command in a process of its own, with its own environment."""
-    done = subprocess.run(
-        [sys.executable, "-m", "brdyn", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.fixture(scope="module")
-def tiny_weights(tmp_path_factory):
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
-    scramble(model)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_file(model.state_dict(), path)
-    return path
-
-
-@pytest.fixture
-def tiny_options(tiny_weights, noise_folder, tmp_path):
-    return [
-        "--model", "vit_tiny_patch16_224", "--weights", tiny_weights, "--image-size", "64",
-        "--images", noise_folder, "--workers", "0", "--out", tmp_path / "out",
-    ]  # fmt: skip
-
-
-def assert_one_line_error(done, code, *words):
-    assert done.returncode == code, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("brdyn: error: ")
-    for word in words:
-        assert word in lines[0]
 
 
 def test_help_names_every_command_and_needs_no_torch(run):
@@ -402,18 +337,6 @@ def test_dynamics_finds_phases_in_the_same_pass(run, tiny_options, tmp_path):
         assert boundaries[0] == boundaries[1]
 
 
-@pytest.fixture
-def labelled(tmp_path, noise_folder):
-    """The noise pictures in a parquet file, in three classes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())]
-    labels = [number % 3 for number in range(len(cells))]
-    pq.write_table(pa.table({"image": cells, "label": labels}), tmp_path / "labelled.parquet")
-    return tmp_path / "labelled.parquet"
-
-
 def test_basins_of_labelled_images(run, tiny_options, tmp_path, labelled):
     options = [*tiny_options, "--images", labelled, "--k", "2"]
     done = run("dynamics", *options, "--measures", "basins,speed")
@@ -515,115 +438,6 @@ def test_interventions_write_what_they_say(run, tiny_options, tmp_path):
         run("interventions", *again, "--k", "12", "--kinds", "shuffle"), 2, "allow no shuffle"
     )
     assert json.loads((out / "interventions.json").read_text()) == content
-
-
-@pytest.fixture
-def fit_options(tiny_options):
-    return [
-        *tiny_options, "--image-size", "32", "--boundaries", "5", "--steps", "6", "--batch-size", "8",
-        "--validation-images", "8", "--checkpoint-every", "2", "--log-every", "1", "--validate-every", "3",
-    ]  # fmt: skip
-
-
-def weights_of(folder):
-    return (folder / "model.safetensors").read_bytes()
-
-
-def test_raptor_fit_writes_what_it_says(run, fit_options, tmp_path):
-    done = run("raptor-fit", *fit_options, "--tracker", "tensorboard")
-    assert done.returncode == 0, done.stderr
-    assert "2 blocks: layers 1-5 by block 1, 6-12 by block 2" in done.stdout
-    out = tmp_path / "out"
-    assert {path.name for path in out.iterdir()} == {
-        "config.json", "model.safetensors", "fit.json", "fit.png", "tracker"
-    }  # fmt: skip
-    content = json.loads((out / "fit.json").read_text())
-    assert [row["step"] for row in content["stages"]["1"]["losses"]] == [1, 2, 3]
-    assert set(content["stages"]["2"]["validation"][-1]) == {"step", "r2 layer 5", "r2 layer 12"}
-    assert content["options"]["recipe"]["stage1_steps"] == 3
-    assert (content["n_images"], content["images_seen"]) == (40, 48)
-    again = [*fit_options, "--resume"]
-    assert_one_line_error(run("raptor-fit", *again), 2, "is finished")
-    assert_one_line_error(run("raptor-fit", *fit_options), 2, "--overwrite")
-
-    teacher = fit_options[2:4]  # --weights FILE
-    images = fit_options[6:8]
-    seen = run("phases", "--model", out, *teacher, *images, "--workers", "0", "--out", tmp_path / "phases")
-    assert seen.returncode == 0, seen.stderr
-    assert json.loads((tmp_path / "phases" / "phases.json").read_text())["layers"] == 12
-    assert run("phases", "--model", out, *images, "--workers", "0", "--out", tmp_path / "p2").returncode == 0
-    other = tmp_path / "other.safetensors"
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
-    save_file(model.state_dict(), other)
-    wrong = ["--model", out, "--weights", other, *images, "--out", tmp_path / "p3"]
-    assert_one_line_error(run("phases", *wrong), 2, "give the same weights")
-
-
-@pytest.mark.parametrize("killed_at", [1, 4])
-def test_a_killed_raptor_fit_resumes_bit_for_bit(run, fit_options, tmp_path, killed_at):
-    """Kill -9 right after a checkpoint was written, in either stage; then go on."""
-    assert run("raptor-fit", *fit_options).returncode == 0
-    expected = weights_of(tmp_path / "out")
-    script = (
-        "import os, signal, sys\n"
-        "from brdyn.training import checkpoints\n"
-        "save, count = checkpoints.Checkpoints.save, [0]\n"
-        "def killing(*arguments):\n"
-        "    save(*arguments)\n"
-        "    count[0] += 1\n"
-        f"    if count[0] == {killed_at}:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "checkpoints.Checkpoints.save = killing\n"
-        "from brdyn.cli import main\n"
-        "main()\n"
-    )
-    killed = [*fit_options, "--out", tmp_path / "killed"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, "raptor-fit", *map(str, killed)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == -9
-    kept = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").iterdir())
-    assert kept == (["stage1-00000002"] if killed_at == 1 else ["stage2-00000002", "stage2-00000003"])
-    changed = [*killed, "--resume", "--lr", "0.5"]
-    assert_one_line_error(run("raptor-fit", *changed), 2, "recipe.lr: None before, 0.5 now")
-    if killed_at == 4:
-        state = tmp_path / "killed" / "checkpoints" / "stage2-00000003" / "state.safetensors"
-        state.write_bytes(state.read_bytes()[:1000])
-        assert_one_line_error(run("raptor-fit", *killed, "--resume"), 1, "damaged", "--previous goes on")
-    # On as many threads as the killed process, whose sums were split alike.
-    resumed = run_alone("raptor-fit", *killed, "--resume", *(["--previous"] if killed_at == 4 else []))
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resuming from stage" in resumed.stdout
-    assert weights_of(tmp_path / "killed") == expected
-
-
-@pytest.mark.parametrize(
-    ("extra", "words"),
-    [
-        (["--boundaries", "7,5"], ["boundaries 7, 5 do not rise"]),
-        (["--boundaries", "a"], ["--boundaries 'a'"]),
-        (["--boundaries", "3", "--k", "2"], ["drop --phases, --k"]),
-        (["--partition", "best"], ["unknown partition 'best'"]),
-        (["--batch-size", "64"], ["too few for a batch of 64"]),
-        (["--validation-images", "40"], ["cannot be kept out of 40"]),
-        (["--steps", "0"], ["--steps"]),
-        (["--stage1-steps", "0", "--stage2-steps", "0"], ["at least one stage"]),
-        (["--mlp", "relu"], ["unknown MLP 'relu'"]),
-        (["--loss", "l1"], ["unknown loss 'l1'"]),
-        (["--resume"], ["no checkpoint", "run without --resume"]),
-        (["--previous"], ["--previous goes with --resume"]),
-        (["--tracker", "paper"], ["unknown tracker 'paper'"]),
-        (["--dtype", "float16"], ["float16"]),
-        (["--warmup", "2"], ["warmup 2.0 is not a share"]),
-    ],
-)
-def test_fits_that_cannot_be(run, fit_options, tmp_path, extra, words):
-    assert_one_line_error(run("raptor-fit", *fit_options, *extra), 2, *words)
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_of_one_layer(run, tmp_path, noise_folder):

@@ -1,0 +1,230 @@
+"""`brdyn raptor-fit`, `raptor-eval` and `probe` as a user meets them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import timm
+from safetensors.torch import save_file
+
+from brdyn.raptor import Evaluation
+from tests.cli.commands import ROOT, assert_one_line_error, run_alone
+
+
+@pytest.fixture
+def fit_options(tiny_options):
+    return [
+        *tiny_options, "--image-size", "32", "--boundaries", "5", "--steps", "6", "--batch-size", "8",
+        "--validation-images", "8", "--checkpoint-every", "2", "--log-every", "1", "--validate-every", "3",
+    ]  # fmt: skip
+
+
+def weights_of(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_raptor_fit_writes_what_it_says(run, fit_options, tmp_path):
+    done = run("raptor-fit", *fit_options, "--tracker", "tensorboard")
+    assert done.returncode == 0, done.stderr
+    assert "2 blocks: layers 1-5 by block 1, 6-12 by block 2" in done.stdout
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "config.json", "model.safetensors", "fit.json", "fit.png", "tracker"
+    }  # fmt: skip
+    content = json.loads((out / "fit.json").read_text())
+    assert [row["step"] for row in content["stages"]["1"]["losses"]] == [1, 2, 3]
+    assert set(content["stages"]["2"]["validation"][-1]) == {"step", "r2 layer 5", "r2 layer 12"}
+    assert content["options"]["recipe"]["stage1_steps"] == 3
+    assert (content["n_images"], content["images_seen"]) == (40, 48)
+    again = [*fit_options, "--resume"]
+    assert_one_line_error(run("raptor-fit", *again), 2, "is finished")
+    assert_one_line_error(run("raptor-fit", *fit_options), 2, "--overwrite")
+
+    teacher = fit_options[2:4]  # --weights FILE
+    images = fit_options[6:8]
+    seen = run("phases", "--model", out, *teacher, *images, "--workers", "0", "--out", tmp_path / "phases")
+    assert seen.returncode == 0, seen.stderr
+    assert json.loads((tmp_path / "phases" / "phases.json").read_text())["layers"] == 12
+    assert run("phases", "--model", out, *images, "--workers", "0", "--out", tmp_path / "p2").returncode == 0
+    other = tmp_path / "other.safetensors"
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    save_file(model.state_dict(), other)
+    wrong = ["--model", out, "--weights", other, *images, "--out", tmp_path / "p3"]
+    assert_one_line_error(run("phases", *wrong), 2, "give the same weights")
+
+
+@pytest.mark.parametrize("killed_at", [1, 4])
+def test_a_killed_raptor_fit_resumes_bit_for_bit(run, fit_options, tmp_path, killed_at):
+    """Kill -9 right after a checkpoint was written, in either stage; then go on."""
+    assert run("raptor-fit", *fit_options).returncode == 0
+    expected = weights_of(tmp_path / "out")
+    script = (
+        "import os, signal, sys\n"
+        "from brdyn.training import checkpoints\n"
+        "save, count = checkpoints.Checkpoints.save, [0]\n"
+        "def killing(*arguments):\n"
+        "    save(*arguments)\n"
+        "    count[0] += 1\n"
+        f"    if count[0] == {killed_at}:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "checkpoints.Checkpoints.save = killing\n"
+        "from brdyn.cli import main\n"
+        "main()\n"
+    )
+    killed = [*fit_options, "--out", tmp_path / "killed"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, "raptor-fit", *map(str, killed)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == -9
+    kept = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").iterdir())
+    assert kept == (["stage1-00000002"] if killed_at == 1 else ["stage2-00000002", "stage2-00000003"])
+    changed = [*killed, "--resume", "--lr", "0.5"]
+    assert_one_line_error(run("raptor-fit", *changed), 2, "recipe.lr: None before, 0.5 now")
+    if killed_at == 4:
+        state = tmp_path / "killed" / "checkpoints" / "stage2-00000003" / "state.safetensors"
+        state.write_bytes(state.read_bytes()[:1000])
+        assert_one_line_error(run("raptor-fit", *killed, "--resume"), 1, "damaged", "--previous goes on")
+    # On as many threads as the killed process, whose sums were split alike.
+    resumed = run_alone("raptor-fit", *killed, "--resume", *(["--previous"] if killed_at == 4 else []))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming from stage" in resumed.stdout
+    assert weights_of(tmp_path / "killed") == expected
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--boundaries", "7,5"], ["boundaries 7, 5 do not rise"]),
+        (["--boundaries", "a"], ["--boundaries 'a'"]),
+        (["--boundaries", "3", "--k", "2"], ["drop --phases, --k"]),
+        (["--partition", "best"], ["unknown partition 'best'"]),
+        (["--batch-size", "64"], ["too few for a batch of 64"]),
+        (["--validation-images", "40"], ["cannot be kept out of 40"]),
+        (["--steps", "0"], ["--steps"]),
+        (["--stage1-steps", "0", "--stage2-steps", "0"], ["at least one stage"]),
+        (["--mlp", "relu"], ["unknown MLP 'relu'"]),
+        (["--loss", "l1"], ["unknown loss 'l1'"]),
+        (["--resume"], ["no checkpoint", "run without --resume"]),
+        (["--previous"], ["--previous goes with --resume"]),
+        (["--tracker", "paper"], ["unknown tracker 'paper'"]),
+        (["--dtype", "float16"], ["float16"]),
+        (["--warmup", "2"], ["warmup 2.0 is not a share"]),
+    ],
+)
+def test_fits_that_cannot_be(run, fit_options, tmp_path, extra, words):
+    assert_one_line_error(run("raptor-fit", *fit_options, *extra), 2, *words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="session")
+def fitted(tiny_weights, tmp_path_factory):
+    """A folder with a Raptor of the small model, at 32 pixels."""
+    from brdyn.models import load_model
+    from brdyn.raptor.block import BlockConfig
+    from brdyn.raptor.model import untrained
+
+    teacher = load_model("vit_tiny_patch16_224", weights=tiny_weights, image_size=32)
+    raptor = untrained(teacher, [0] * 5 + [1] * 7, BlockConfig(width=192, heads=3, layer_scale=0.1), seed=0)
+    folder = tmp_path_factory.mktemp("fitted") / "raptor"
+    raptor.save_pretrained(folder)
+    return folder
+
+
+def test_raptor_eval_writes_what_it_says(run, fitted, noise_folder, labelled, tmp_path):
+    out = tmp_path / "out"
+    options = [fitted, "--images", noise_folder, "--workers", "0", "--out", out]
+    probes = ["--probe-train", labelled, "--probe-n", "30", "--seeds", "2"]
+    done = run("raptor-eval", *options, *probes)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for words in ("autoregressive, last layer:", "one-step, last layer:", "GFLOP", "raptor keeps", "by knn"):
+        assert words in done.stdout
+    assert {path.name for path in out.iterdir()} == {"raptor_eval.json", "fidelity.parquet", "fidelity.png"}
+    content = json.loads((out / "raptor_eval.json").read_text())
+    assert content["assignment"] == [0] * 5 + [1] * 7
+    assert content["teacher"] == "vit_tiny_patch16_224"
+    found = Evaluation.read(out)
+    table = pd.read_parquet(out / "fidelity.parquet")
+    pd.testing.assert_frame_equal(found.fidelity.table, table, check_dtype=False)
+    assert set(table["group"]) == {"cls", "patches", "all"}
+    assert found.cost.block_parameters < found.cost.teacher_block_parameters / 4
+    assert (found.probing.n_train, found.probing.n_test, found.probing.classes) == (24, 6, 3)
+    assert len(found.probing.table) == 6
+    assert_one_line_error(run("raptor-eval", *options), 2, "--overwrite")
+    assert run("raptor-eval", *options, "--overwrite").returncode == 0
+    assert Evaluation.read(out).probing is None
+
+
+def test_evaluations_that_cannot_be(run, fitted, noise_folder, labelled, tmp_path):
+    out = ["--images", noise_folder, "--workers", "0", "--out", tmp_path / "out"]
+    assert_one_line_error(run("raptor-eval"), 2, "Missing argument 'RUN'")
+    assert_one_line_error(run("raptor-eval", tmp_path / "none", *out), 2, "none")
+    assert_one_line_error(
+        run("raptor-eval", "vit_tiny_patch16_224", "--init", "random", *out), 2, "not a Raptor"
+    )
+    assert_one_line_error(
+        run("raptor-eval", fitted, *out, "--probe-test", labelled), 2, "go with --probe-train"
+    )
+    assert_one_line_error(run("raptor-eval", fitted, *out, "--seeds", "0"), 2, "--seeds 0")
+    assert_one_line_error(
+        run("raptor-eval", fitted, *out, "--probe-train", noise_folder), 2, "images with labels"
+    )
+    both = ["--probe-train", labelled, "--probe-test", noise_folder]
+    assert_one_line_error(run("raptor-eval", fitted, *out, *both), 2, "images with labels")
+    config = json.loads((fitted / "config.json").read_text())
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "copy" / "model.safetensors").write_bytes((fitted / "model.safetensors").read_bytes()[:5000])
+    assert_one_line_error(run("raptor-eval", tmp_path / "copy", *out), 1, "is the copy complete?")
+    assert not (tmp_path / "out").exists()
+
+
+def test_probe_writes_what_it_says(run, tiny_options, labelled, noise_folder, tmp_path):
+    options = [*tiny_options, "--images", labelled]
+    done = run("probe", *options, "--seeds", "1")
+    assert done.returncode == 0, done.stderr
+    assert "model, knn:" in done.stdout
+    content = json.loads((tmp_path / "out" / "probe.json").read_text())
+    assert (content["probing"]["n_train"], content["probing"]["n_test"]) == (32, 8)
+    assert content["n_images"] == 40
+    again = run("probe", *options, "--test", labelled, "--test-n", "12", "--overwrite")
+    assert again.returncode == 0, again.stderr
+    probing = json.loads((tmp_path / "out" / "probe.json").read_text())["probing"]
+    assert (probing["n_train"], probing["n_test"]) == (40, 12)
+    assert [row["seeds"] for row in probing["summary"]] == [1, 3]
+    over = [*options, "--overwrite"]
+    assert_one_line_error(run("probe", *over, "--test-n", "3"), 2, "--test-n goes with --test")
+    assert_one_line_error(run("probe", *tiny_options, "--overwrite"), 2, "images with labels")
+    assert_one_line_error(run("probe", *over, "-n", "1"), 2, "cannot be kept out")
+    for place, name in (("one", "a"), ("one", "b"), ("two", "a"), ("two", "c")):
+        shutil.copytree(noise_folder, tmp_path / place / name)
+    folders = ["--images", tmp_path / "one", "--test", tmp_path / "two"]
+    assert_one_line_error(run("probe", *over, *folders), 2, "name different classes")
+
+
+def test_a_fit_from_a_cache(run, fit_options, tmp_path):
+    cache = tmp_path / "cache"
+    done = run("raptor-fit", *fit_options, "--cache", cache)
+    assert done.returncode == 0, done.stderr
+    assert "40 images x 0.02 MB" in done.stdout
+    first = json.loads((tmp_path / "out" / "fit.json").read_text())
+    assert first["options"]["cached"] is True
+    again = run("raptor-fit", *fit_options, "--cache", cache, "--overwrite")
+    assert "1 of 1 parts are there" in again.stdout
+    second = json.loads((tmp_path / "out" / "fit.json").read_text())
+    assert second["stages"]["2"]["losses"] == first["stages"]["2"]["losses"]
+    fewer = [*fit_options, "--cache", cache, "--overwrite", "-n", "20"]
+    assert_one_line_error(
+        run("raptor-fit", *fewer), 2, "cache of something else", "chosen: 40 before, 20 now"
+    )
+    file = tmp_path / "file"
+    file.write_text("")
+    assert_one_line_error(run("raptor-fit", *fit_options, "--overwrite", "--cache", file), 2, "cache folder")
