@@ -9,7 +9,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,17 @@ import torch
 from PIL import Image
 
 from analyses.recording import parser, record
+from analyses.timing import timed
 from brdyn import load_images, load_model, segment
 from brdyn.data import Batch
 from brdyn.measures import layer_similarity, similarity_metric
 from brdyn.models import VisionTransformer
 from brdyn.trajectory import Trajectory, capture
 
-# A process inherits the high-water mark of its parent in `ru_maxrss`, but not in VmHWM.
+ROOT = Path(__file__).resolve().parents[1]
 MEMORY_RUN = """
-import re, sys
-from pathlib import Path
+import sys
+from analyses.timing import own_peak
 from brdyn import layer_similarity, load_images, load_model, trajectories
 model = load_model("vit_tiny_patch16_224", init="random", image_size=160)
 images = load_images(sys.argv[1], model, n=int(sys.argv[2]))
@@ -36,23 +36,8 @@ if sys.argv[3] == "stream":
     layer_similarity(model, images, batch_size=16, workers=0)
 else:
     kept = list(trajectories(model, images, batch_size=16, workers=0))
-print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
+print(own_peak())
 """
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the device, so that wall time is its time."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def timed(call: Any, device: torch.device) -> float:
-    """Wall seconds of one call."""
-    synchronise(device)
-    start = time.perf_counter()
-    call()
-    synchronise(device)
-    return time.perf_counter() - start
 
 
 def capture_cost(
@@ -171,7 +156,7 @@ def memory(counts: tuple[int, ...] = (100, 1000), how: str = "stream") -> dict[s
         peaks = {}
         for number in counts:
             command = [sys.executable, "-c", MEMORY_RUN, folder, str(number), how]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
             peaks[str(number)] = float(done.stdout)
     return peaks
 

@@ -7,7 +7,6 @@ is measured against a float64 SVD of the same updates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count, pairwise
 from typing import Any
 
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 from torchmetrics import Metric
 
-from analyses.bench_capture import timed
 from analyses.recording import parser, record
+from analyses.timing import ratio, timed
 from brdyn import load_images, load_model
 from brdyn.data import Batch
 from brdyn.interventions.repair import PerturbationSweep
@@ -29,25 +28,6 @@ from brdyn.models import VisionTransformer
 from brdyn.trajectory import Trajectory, capture
 
 CLASSES = 10
-
-
-def ratio(
-    bare: Callable[[], None], measured: Callable[[], None], rounds: int, device: torch.device
-) -> dict[str, Any]:
-    """Median of the ratios of neighbouring timings with a bootstrap interval, and the median bare time."""
-    bare()
-    measured()
-    pairs = np.empty((rounds, 2))
-    for index in range(rounds):
-        for which in (0, 1) if index % 2 == 0 else (1, 0):
-            pairs[index, which] = timed((bare, measured)[which], device)
-    ratios = pairs[:, 1] / pairs[:, 0]
-    draws = ratios[np.random.default_rng(0).integers(0, rounds, (1000, rounds))]
-    return {
-        "bare_seconds": float(np.median(pairs[:, 0])),
-        "ratio": float(np.median(ratios)),
-        "ratio_interval_95": np.percentile(np.median(draws, axis=1), [2.5, 97.5]).tolist(),
-    }
 
 
 def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -> dict[str, Any]:

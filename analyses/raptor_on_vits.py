@@ -16,8 +16,11 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from analyses.recording import RESULTS, parser, provenance
 from brdyn import load_images, load_model
@@ -29,7 +32,7 @@ from brdyn.probes import Features, extract_features, probe
 from brdyn.raptor import FitSettings, Raptor, fit_raptor
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.partitions import contiguous, random_contiguous, random_shuffle
-from brdyn.results import read_json, records, to_json, write_atomically
+from brdyn.results import read_json, to_json, write_atomically
 from brdyn.training import Checkpoints
 
 TEACHER = "imgfocus_vits14"
@@ -37,6 +40,7 @@ KS = (1, 2, 3, 4, 5)
 PARTITIONED = (2, 3, 4)
 DRAWS = SEEDS = 3
 LADDER_K = 3
+LONGER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,18 +90,24 @@ class Cell:
         return contiguous(places, phases.layers)
 
 
-def cells(first: int) -> Iterator[Cell]:
-    """Every cell, the most telling first. `first` is the number of steps of stage 1."""
+def cells(steps: tuple[int, int]) -> Iterator[Cell]:
+    """Every cell of a study with so many steps in each stage, the most telling first."""
     for k in (3, 2, 4, 1, 5):
         yield Cell(name=f"maxcut_k{k}", k=k)
+    rungs = [
+        Cell(name=f"ladder_{name}", k=LADDER_K, changes=changes) for name, changes in ladder(steps[0]).items()
+    ]
+    seeds = [
+        Cell(name=f"maxcut_k{LADDER_K}_seed{seed}", k=LADDER_K, changes={"seed": seed})
+        for seed in range(1, SEEDS)
+    ]
     for draw in range(DRAWS):
         for k in (3, 2, 4):
             for partition in ("random-contiguous", "random-shuffle"):
                 yield Cell(name=f"{partition}_k{k}_draw{draw}", k=k, partition=partition, draw=draw)
-    for seed in range(1, SEEDS):
-        yield Cell(name=f"maxcut_k{LADDER_K}_seed{seed}", k=LADDER_K, changes={"seed": seed})
-    for name, changes in ladder(first).items():
-        yield Cell(name=f"ladder_{name}", k=LADDER_K, changes=changes)
+        yield from rungs if draw == 0 else seeds if draw == 1 else ()
+    longer = {"stage1_steps": LONGER * steps[0], "stage2_steps": LONGER * steps[1]}
+    yield Cell(name=f"maxcut_k{LADDER_K}_longer", k=LADDER_K, changes=longer)
 
 
 def ladder(first: int) -> dict[str, dict[str, Any]]:
@@ -196,11 +206,11 @@ class Study:
             "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},
             "parameters": raptor.info.parameters,
             "teacher_parameters": self.teacher.info.parameters,
-            "fidelity": {"test": records(fidelity(raptor, self.test, **self.stream).table)},
+            "fidelity": {"test": fidelity(raptor, self.test, **self.stream).table},
             "fit_seconds": fitted,
         }
         if self.choice.photos and cell.partition == "maxcut" and not cell.changes:
-            content["fidelity"]["photos"] = records(self.on_photos(raptor))
+            content["fidelity"]["photos"] = self.on_photos(raptor)
         if not self._features:
             parts = self.features(self.teacher, "teacher")
             self._features = {"train": {"teacher": parts[0]}, "test": {"teacher": parts[1]}}
@@ -235,23 +245,26 @@ class Study:
             content = self.run(cell, phases)
         except (BrdynError, RuntimeError) as error:
             content = {"failed": f"{type(error).__name__}: {error}"}
+        curves = content.pop("fidelity", {})
+        if curves:
+            whole = pd.concat(
+                [table.assign(images=name) for name, table in curves.items()], ignore_index=True
+            )
+            write_atomically(path.with_suffix(".parquet"), whole.drop(columns="unit").to_parquet(index=False))
         content = {
             "cell": asdict(cell), "digest": digest, "asked": asked, **content,
             "seconds": time.perf_counter() - started, "provenance": self.provenance(),
         }  # fmt: skip
         write_atomically(path, to_json(content))
-        return content.get("failed") or summary(content)
+        return content.get("failed") or summary(content, curves["test"])
 
 
-def summary(content: dict[str, Any]) -> str:
+def summary(content: dict[str, Any], curves: pd.DataFrame) -> str:
     """One line on a cell."""
-    rows = content["fidelity"]["test"]
-    ends = [
-        row for row in rows if row["statistic"] == "r2" and row["mode"] == "autoregressive" and row["group"] == "all"
-    ]  # fmt: skip
+    r2 = curves.query("statistic == 'r2' and mode == 'autoregressive' and group == 'all'")["mean"]
     kept = {row["probe"]: row["ratio"] for row in content["probing"]["ratios"]}
     return (
-        f"R2 of the last layer {ends[-1]['mean']:.3f}, probe accuracy kept {kept['linear']:.1%} (linear) "
+        f"R2 of the last layer {r2.iloc[-1]:.3f}, probe accuracy kept {kept['linear']:.1%} (linear) "
         f"{kept['knn']:.1%} (k-NN), {content['seconds']:.0f} s"
     )
 
@@ -266,6 +279,9 @@ def main() -> None:
     options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
     options.add_argument("--size", choices=sorted(SIZES), default="cpu")
     options.add_argument("--only", default="", help="cells whose name begins so")
+    options.add_argument(
+        "--share", default="0/1", help="i/n: every n-th cell from the i-th, for n runs side by side"
+    )
     options.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after so long")
     options.set_defaults(out=RESULTS / "raptor")
     choice = options.parse_args()
@@ -273,7 +289,8 @@ def main() -> None:
     try:
         study = Study(choice)
         phases = study.phases()
-        for cell in cells(study.size.steps[0]):
+        first, every = map(int, choice.share.split("/"))
+        for cell in islice(cells(study.size.steps), first, None, every):
             if not cell.name.startswith(choice.only):
                 continue
             if time.perf_counter() - started > 60 * choice.minutes:

@@ -2,21 +2,29 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from analyses import (
     bench_capture,
     bench_dynamics,
+    bench_raptor,
     bench_segment,
     export_trunk,
     findings,
     phases_of_models,
+    raptor_findings,
+    raptor_on_vits,
     tables,
 )
-from analyses.recording import outdated
+from analyses.raptor_cells import read_cells
+from analyses.recording import RESULTS, outdated
 from brdyn import load_model
+from brdyn.phases import Phases
 from tests.conftest import needs_offline, tiny_vit
 
 
@@ -29,6 +37,12 @@ def test_the_findings_page_is_what_the_recorded_results_say():
     assert findings.PAGE.read_text() == findings.page(results)
     verdicts = [finding(results).holds for finding in findings.FINDINGS]
     assert {True, False, None} == set(verdicts)
+
+
+def test_the_raptor_page_is_what_the_recorded_results_say():
+    cells = read_cells()
+    assert raptor_findings.PAGE.read_text() == raptor_findings.page(cells)
+    assert not cells.failed
 
 
 def test_capture_benchmark_reports_a_ratio():
@@ -99,12 +113,86 @@ def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, im
     assert torch.equal(again(images), imgfocus(images))
 
 
-@pytest.mark.parametrize(
-    "study", [bench_capture, bench_dynamics, bench_segment, export_trunk, findings, phases_of_models, tables]
-)
+STUDIES = (
+    bench_capture, bench_dynamics, bench_raptor, bench_segment, export_trunk, findings, phases_of_models,
+    raptor_findings, raptor_on_vits, tables,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("study", STUDIES)
 def test_every_study_explains_itself(study, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["study", "--help"])
     with pytest.raises(SystemExit) as caught:
         study.main()
     assert caught.value.code == 0
     assert "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_raptor_benchmark_computes_the_same(dtype):
+    teacher = tiny_vit()
+    found = bench_raptor.compare(teacher, torch.randn(4, 3, 32, 32), k=2, rounds=2, dtype=dtype)
+    assert found["relative_difference_of_losses"] < (1e-5 if dtype == torch.float32 else 2e-2)
+    assert found["bytes_on_disk_per_image"] == 4 * 5 * teacher.tokens.count * 16
+    low, high = found["speedup_interval_95"]
+    assert 0 < low <= found["speedup"] <= high
+    assert found["published_images_per_second"] == pytest.approx(
+        found["images_per_second"] / found["speedup"]
+    )
+
+
+def labelled_noise(folder, count=60):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(folder.iterdir())] * 3
+    pq.write_table(
+        pa.table({"image": cells[:count], "label": [n % 2 for n in range(count)]}), folder / "x.parquet"
+    )
+    return folder / "x.parquet"
+
+
+def test_raptor_study_records_resumes_and_survives(tmp_path, noise_folder, monkeypatch, capsys):
+    """A dry run: a cell is recorded, left alone when it is there, and a failing one does not stop the rest."""
+    images = labelled_noise(noise_folder)
+    weights = tmp_path / "tiny.safetensors"
+    save_file(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), weights)
+    command = [
+        "study", "--train", str(images), "--test", str(images), "--model", "vit_tiny_patch16_224", "--weights",
+        str(weights), "--size", "tiny", "--out", str(tmp_path / "out"), "--only", "maxcut_k2", "--share", "1/2",
+    ]  # fmt: skip
+    size = replace(
+        raptor_on_vits.SIZES["tiny"], image_size=32, precision="float32", probe_train=40, probe_test=20
+    )
+    monkeypatch.setitem(raptor_on_vits.SIZES, "tiny", size)
+    monkeypatch.setattr(sys, "argv", command)
+
+    def broken(*_, **__):
+        raise RuntimeError("no memory left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(raptor_on_vits, "fit_raptor", broken)
+        raptor_on_vits.main()
+    assert "maxcut_k2: RuntimeError: no memory left" in capsys.readouterr().out
+    assert read_cells("tiny", "vit_tiny_patch16_224", tmp_path / "out").failed.keys() == {"maxcut_k2"}
+    raptor_on_vits.main()
+    assert "probe accuracy kept" in capsys.readouterr().out
+    raptor_on_vits.main()
+    assert capsys.readouterr().out == "maxcut_k2: already recorded\n"
+    cells = read_cells("tiny", "vit_tiny_patch16_224", tmp_path / "out")
+    assert cells.failed == {}
+    row = cells.summary.loc["maxcut_k2"]
+    assert (row["k"], row["steps"], row["images_seen"], row["varies"]) == (2, 4, 16, "partition")
+    assert set(cells.fidelity["images"]) == {"test"}
+    assert not (tmp_path / "out" / "vit_tiny_patch16_224" / "tiny" / "checkpoints" / "maxcut_k2").exists()
+
+
+def test_the_raptor_study_has_every_cell():
+    cells = list(raptor_on_vits.cells((100, 100)))
+    names = [cell.name for cell in cells]
+    assert len(set(names)) == len(names) == 5 + 2 * 3 * 3 + 2 + 8 + 1
+    phases = Phases.from_dict(json.loads((RESULTS / "raptor/imgfocus_vits14/cpu/phases.json").read_text()))
+    for cell in cells:
+        assert len(set(cell.assignment(phases))) == cell.k
+    shares = [set(names[part::3]) for part in range(3)]
+    assert set.union(*shares) == set(names)

@@ -11,7 +11,7 @@ from brdyn.plots.interventions import (
 )
 from brdyn.plots.modes import plot_mode_errors, plot_spectra
 from brdyn.plots.phases import draw_matrix, draw_similarity, plot_gain_curve, plot_similarity, plot_stability
-from brdyn.plots.raptor import plot_fidelity, plot_fit
+from brdyn.plots.raptor import plot_fidelity, plot_fit, plot_ladder, plot_layer_fidelity, plot_partitions
 
 __all__ = [
     "draw_matrix",
@@ -23,10 +23,13 @@ __all__ = [
     "plot_fit",
     "plot_gain_curve",
     "plot_growth",
+    "plot_ladder",
+    "plot_layer_fidelity",
     "plot_layers",
     "plot_matrices",
     "plot_mode_errors",
     "plot_panels",
+    "plot_partitions",
     "plot_projection",
     "plot_repair",
     "plot_similarity",

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import seaborn as sns
 
-from brdyn.plots.style import GROUP_COLOURS, GROUP_MARKERS, INK, QUIET, layer_ticks, new_figure, paper_style
+from brdyn.plots.style import (
+    ACCENT,
+    CURVE,
+    GROUP_COLOURS,
+    GROUP_MARKERS,
+    INK,
+    QUIET,
+    layer_ticks,
+    new_figure,
+    paper_style,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,5 +104,115 @@ def plot_fidelity(table: pd.DataFrame, spans: Sequence[Span], *, title: str) -> 
                 axes.set_xticks(layer_ticks(layers))
             panels[row, 0].set_ylabel(mode)
         panels[0, 0].legend(frameon=False, fontsize=7)
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def plot_layer_fidelity(
+    tables: Mapping[str, pd.DataFrame], *, title: str, statistic: str = "r2", mode: str = "autoregressive"
+) -> Figure:
+    """One statistic by layer for several Raptors: a panel for each token group, a curve for each Raptor.
+
+    Parameters
+    ----------
+    tables : mapping of str to DataFrame
+        Name of each Raptor, and the table of its :class:`brdyn.raptor.fidelity.Fidelity`.
+    title : str
+    statistic : {"r2", "relative_error", "cosine"}
+    mode : {"autoregressive", "one-step"}
+    """
+    chosen = {
+        name: table[(table["statistic"] == statistic) & (table["mode"] == mode)]
+        for name, table in tables.items()
+    }
+    groups = [group for group in dict.fromkeys(next(iter(chosen.values()))["group"]) if group != "all"]
+    colours = sns.color_palette("viridis_r", len(chosen) + 1)[1:]
+    with paper_style():
+        figure = new_figure(0.9 + 3.4 * len(groups), 3.1)
+        panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+        for axes, group in zip(panels, groups, strict=True):
+            for (name, table), colour in zip(chosen.items(), colours, strict=True):
+                curve = table[table["group"] == group]
+                axes.plot(
+                    curve["layer"],
+                    curve["mean"],
+                    color=colour,
+                    marker="o",
+                    markersize=3,
+                    linewidth=1,
+                    label=name,
+                )
+            axes.set_title(group)
+            axes.set_xlabel("layer")
+            axes.set_xticks(layer_ticks(int(curve["layer"].max())))
+            if statistic == "r2":
+                axes.set_ylim(LEAST_R2, 1.02)
+                axes.axhline(0, color=QUIET, linewidth=0.7, linestyle=":")
+        panels[0].set_ylabel(f"{SHOWN[statistic]}, {mode}")
+        panels[-1].legend(frameon=False, fontsize=7)
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def plot_partitions(fits: pd.DataFrame, values: Mapping[str, str], *, title: str) -> Figure:
+    """How well Raptors do by number of blocks and by how layers share them: every fit a mark, means joined.
+
+    Parameters
+    ----------
+    fits : DataFrame
+        A row per fit with columns `k`, `partition` and those named in `values`.
+    values : mapping of str to str
+        Columns to draw, each in a panel of its own, and how to label them.
+    title : str
+    """
+    partitions = list(dict.fromkeys(fits["partition"]))
+    with paper_style():
+        figure = new_figure(0.6 + 3.6 * len(values), 3.1)
+        for axes, (column, label) in zip(
+            figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True
+        ):
+            for number, (partition, colour) in enumerate(
+                zip(partitions, (CURVE, ACCENT, QUIET), strict=False)
+            ):
+                rows = fits[fits["partition"] == partition]
+                shift = 0.12 * (number - (len(partitions) - 1) / 2)
+                axes.scatter(rows["k"] + shift, rows[column], color=colour, s=14, alpha=0.7, linewidths=0)
+                mean = rows.groupby("k")[column].mean()
+                axes.plot(mean.index + shift, mean, color=colour, linewidth=1, label=partition)
+            axes.set_xticks(sorted(fits["k"].unique()))
+            axes.set_xlabel("number of blocks k")
+            axes.set_ylabel(label)
+        figure.axes[0].legend(frameon=False, fontsize=7)
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def plot_ladder(fits: pd.DataFrame, values: Mapping[str, str], *, title: str) -> Figure:
+    """Bars for variants of a recipe, in the order of the rows.
+
+    Parameters
+    ----------
+    fits : DataFrame
+        Indexed by the name to write; columns as in `values`, with `NAME_low` and `NAME_high` for an interval.
+    values : mapping of str to str
+        Columns to draw, each in a panel of its own, and how to label them.
+    title : str
+    """
+    with paper_style():
+        figure = new_figure(1.9 + 2.8 * len(values), 0.9 + 0.27 * len(fits))
+        panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+        places = range(len(fits))[::-1]
+        for axes, (column, label) in zip(panels, values.items(), strict=True):
+            axes.barh(places, fits[column], color=CURVE, height=0.6)
+            if f"{column}_low" in fits:
+                for place, low, high in zip(
+                    places, fits[f"{column}_low"], fits[f"{column}_high"], strict=True
+                ):
+                    axes.plot([low, high], [place, place], color=INK, linewidth=1)
+            if fits[column].min() < LEAST_R2:
+                axes.set_xlim(left=LEAST_R2)
+            axes.axvline(0, color=INK, linewidth=0.6)
+            axes.set_xlabel(label)
+        panels[0].set_yticks(places, fits.index)
         figure.suptitle(title, fontsize=10)
         return figure

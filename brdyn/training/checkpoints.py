@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import uuid
@@ -62,7 +63,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, options: Mapping[str, Any], keep: int = 2) -> None:
         self.folder = Path(folder)
-        self.options = dict(options)
+        self.options = json.loads(to_json(options))  # as they will be read: a tuple is a list
         self.keep = keep
 
     def paths(self) -> list[Path]:

@@ -1,8 +1,10 @@
-"""The picture of a fit, read back."""
+"""Pictures of fits, read back."""
 
 import numpy as np
+import pandas as pd
 
-from brdyn.plots import plot_fit
+from brdyn.plots import plot_fidelity, plot_fit, plot_ladder, plot_layer_fidelity, plot_partitions
+from brdyn.raptor import Span
 from brdyn.training import History
 
 
@@ -21,3 +23,63 @@ def test_losses_and_validation_of_each_stage():
     assert [line.get_ydata()[0] for line in validation.lines] == [0.5, 0.25]
     assert not empty.lines
     assert [axes.get_title() for axes in (losses, other)] == ["stage 1", "stage 2"]
+
+
+def fidelity_table(scale=1.0):
+    rows = [
+        {"mode": mode, "statistic": statistic, "group": group, "layer": layer, "mean": scale * 0.1 * layer,
+         "low": 0.0, "high": 1.0}
+        for mode in ("autoregressive", "one-step")
+        for statistic in ("r2", "relative_error", "cosine", "epsilon")
+        for group in ("cls", "patches", "all")
+        for layer in range(1, 7)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_fidelity_by_layer_group_and_mode():
+    figure = plot_fidelity(fidelity_table(), [Span(0, 0, 4), Span(1, 4, 6)], title="k=2")
+    assert len(figure.axes) == 6
+    assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["autoregressive", "one-step"]
+    curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 6]
+    assert [line.get_label() for line in curves] == ["cls", "patches"]
+    np.testing.assert_allclose(curves[0].get_ydata(), np.arange(1, 7) / 10)
+    assert [line.get_xdata()[0] for line in figure.axes[0].lines if len(line.get_xdata()) == 2] == [4.5]
+
+
+def test_bad_fits_do_not_flatten_the_others():
+    figure = plot_fidelity(fidelity_table(-1000), [Span(0, 0, 6)], title="k=1")
+    assert figure.axes[0].get_ylim()[0] == -1
+    figure = plot_layer_fidelity({"k=1": fidelity_table(-1000), "k=2": fidelity_table()}, title="k")
+    assert [axes.get_title() for axes in figure.axes] == ["cls", "patches"]
+    assert figure.axes[0].get_ylim()[0] == -1
+    np.testing.assert_allclose(figure.axes[1].lines[1].get_ydata(), np.arange(1, 7) / 10)
+
+
+def test_partitions_show_every_fit_and_their_means():
+    fits = pd.DataFrame(
+        {
+            "k": [2, 2, 3, 2],
+            "partition": ["a", "b", "b", "b"],
+            "kept": [0.9, 0.5, 0.6, 0.7],
+            "r2": [1, 2, 3, 4],
+        }
+    )
+    figure = plot_partitions(fits, {"kept": "share", "r2": "R²"}, title="x")
+    first = figure.axes[0]
+    assert [len(marks.get_offsets()) for marks in first.collections] == [1, 3]
+    np.testing.assert_allclose(first.lines[1].get_ydata(), [0.6, 0.6])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["share", "R²"]
+
+
+def test_ladder_keeps_the_order():
+    fits = pd.DataFrame(
+        {"kept": [0.1, 0.9], "kept_low": [0.0, 0.8], "kept_high": [0.2, 1.0], "r2": [-50.0, 0.5]},
+        index=["first", "second"],
+    )
+    figure = plot_ladder(fits, {"kept": "share", "r2": "R²"}, title="x")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["first", "second"]
+    assert axes.get_yticks().tolist() == [1, 0]  # the first at the top
+    assert [bar.get_width() for bar in axes.patches] == [0.1, 0.9]
+    assert figure.axes[1].get_xlim()[0] == -1

@@ -1,0 +1,259 @@
+"""A stage-2 step against a direct write-up of the published recipe, on the same blocks and the same batch.
+
+Ours runs the teacher beside the student, with fused attention, in bfloat16 by autocast. The write-up reads the states
+of the teacher from disk (float32, all L + 1 of them, memory-mapped and in the page cache: as fast as a disk can be),
+trains in float32 and writes the attention matrix out. Both clip, step AdamW, and start from decoded images or stored
+states in main memory. They are timed by turns in one run; read the ratio.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from analyses.recording import parser, record
+from analyses.timing import own_peak, ratio
+from brdyn import load_model
+from brdyn.data import Batch
+from brdyn.models import VisionTransformer
+from brdyn.raptor.block import BlockConfig, RaptorBlock
+from brdyn.raptor.losses import JOINT_WEIGHTS, group_weights, weighted_loss
+from brdyn.raptor.model import Raptor, untrained
+from brdyn.raptor.partitions import contiguous
+from brdyn.raptor.tasks import BlocksJoined
+from brdyn.trajectory import capture
+
+LAYER_SCALE = 0.1  # blocks that do something, so that losses say whether both compute the same
+BATCHES = 4  # of stored states
+
+
+def plain_block(block: RaptorBlock, state: Tensor, layer: int) -> Tensor:
+    """A block as one writes it down: separate q, k, v, the attention matrix, three factors."""
+    assert block.depth is not None
+    attention, mlp, output = block.depth(torch.tensor([float(layer)], device=state.device))
+    count, tokens, width = state.shape
+    heads = block.config.heads
+    qkv = functional.linear(block.norm1(state), block.attn.qkv.weight, block.attn.qkv.bias)
+    q, k, v = (part.view(count, tokens, heads, -1).transpose(1, 2) for part in qkv.split(width, dim=-1))
+    scores = (q @ k.transpose(-2, -1) / (width // heads) ** 0.5).softmax(-1)
+    mixed = block.attn.proj((scores @ v).transpose(1, 2).reshape(count, tokens, width))
+    state = state + attention * block.scale1.gamma * mixed
+    hidden = block.norm2(state)
+    gated = functional.silu(block.mlp.fc1_g(hidden)) * block.mlp.fc1_x(hidden)
+    return output * (state + mlp * block.scale2.gamma * block.mlp.fc2(gated))
+
+
+class Published:
+    """The write-up: states from a file, float32, one step."""
+
+    def __init__(self, raptor: Raptor, file: Path) -> None:
+        self.raptor = raptor
+        self.states = np.load(file, mmap_mode="r")
+        self.optimizer = torch.optim.AdamW(raptor.shared.parameters(), lr=0.0, weight_decay=0.0)
+        self.weights = group_weights(raptor.tokens, JOINT_WEIGHTS)
+        self.number = 0
+
+    def loss(self, states: Tensor) -> Tensor:
+        """Token groups weighed, the mean over layers, autoregressive from the embedding."""
+        state, total = states[0], torch.zeros((), device=states.device)
+        for layer, number in enumerate(self.raptor.assignment, 1):
+            state = plain_block(self.raptor.shared[number], state, layer)  # type: ignore[arg-type]
+            for group, weight in self.weights.items():
+                part = self.raptor.tokens[group]
+                total = total + weight * (state[:, part] - states[layer][:, part]).square().mean()
+        return total / self.raptor.depth
+
+    def step(self) -> None:
+        """One optimizer step on the next stored batch."""
+        states = torch.from_numpy(self.states[self.number % len(self.states)].copy()).to(self.raptor.device)
+        self.number += 1
+        finish(self.loss(states), self.raptor.shared, self.optimizer)
+
+
+class Ours:
+    """The step of the training loop, at a given precision."""
+
+    def __init__(self, raptor: Raptor, images: Tensor, dtype: torch.dtype) -> None:
+        loss = weighted_loss(raptor.tokens, group_weights(raptor.tokens, JOINT_WEIGHTS))
+        self.task, self.raptor, self.dtype = BlocksJoined(raptor, raptor.teacher, loss).train(), raptor, dtype
+        self.batch = Batch(images, torch.arange(len(images)), None)
+        self.optimizer = torch.optim.AdamW(raptor.shared.parameters(), lr=0.0, weight_decay=0.0)
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16, or nothing."""
+        return torch.autocast(self.raptor.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def loss(self) -> Tensor:
+        """The teacher, then the student."""
+        with self.autocast():
+            return self.task(self.task.inputs(self.batch), 0)["raptor"].float().mean()
+
+    def step(self) -> None:
+        """One optimizer step."""
+        finish(self.loss(), self.raptor.shared, self.optimizer)
+
+    def teach(self) -> None:
+        """The teacher alone."""
+        with self.autocast():
+            self.task.inputs(self.batch)
+
+
+def finish(loss: Tensor, blocks: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Backward, clip, step (with a learning rate of 0, so that both go on computing the same)."""
+    loss.backward()
+    nn.utils.clip_grad_norm_(blocks.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def student(teacher: VisionTransformer, k: int) -> Raptor:
+    """k blocks of equal lengths, untrained."""
+    places = [round(teacher.depth * number / k) for number in range(1, k)]
+    config = BlockConfig(width=teacher.info.width, heads=teacher.info.heads, layer_scale=LAYER_SCALE)
+    raptor = untrained(teacher, contiguous(places, teacher.depth), config, 0).to(teacher.device)
+    raptor.shared.requires_grad_(True)
+    return raptor
+
+
+def store(teacher: VisionTransformer, images: Tensor, file: Path) -> int:
+    """Write the states of a few equal batches as the published pipeline does; bytes for one image."""
+    states = capture(teacher, Batch(images, torch.arange(len(images)), None)).states
+    whole = torch.stack(states).float().cpu().numpy()
+    np.save(file, np.stack([whole] * BATCHES))
+    return whole.nbytes // len(images)
+
+
+def compare(
+    teacher: VisionTransformer, images: Tensor, k: int, rounds: int, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Losses, speeds, the teacher's share and the bytes on disk."""
+    device = teacher.device
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "states.npy"
+        stored = store(teacher, images, file)
+        raptor = student(teacher, k)
+        published, ours = Published(raptor, file), Ours(raptor, images, dtype)
+        expected = published.loss(torch.from_numpy(published.states[0].copy()).to(device)).item()
+        found = ours.loss().item()
+        speed = ratio(ours.step, published.step, rounds, device)
+        share = ratio(ours.step, ours.teach, max(3, rounds // 2), device)
+        peaks = (
+            {name: peak(step) for name, step in (("ours", ours.step), ("published", published.step))}
+            if device.type == "cuda"
+            else {}
+        )
+    low, high = speed["ratio_interval_95"]
+    seconds = speed["bare_seconds"]
+    return {
+        "model": teacher.info.name,
+        "image_size": list(teacher.info.image_size),
+        "tokens": teacher.tokens.count,
+        "k": k,
+        "batch_size": len(images),
+        "dtype": str(dtype).removeprefix("torch."),
+        "speedup": speed["ratio"],
+        "speedup_interval_95": [low, high],
+        "images_per_second": len(images) / seconds,
+        "published_images_per_second": len(images) / seconds / speed["ratio"],
+        "loss": found,
+        "published_loss": expected,
+        "relative_difference_of_losses": abs(found - expected) / abs(expected),
+        "share_of_the_teacher": share["ratio"],
+        "bytes_on_disk_per_image": stored,
+        "peak_memory_mib": peaks,
+    }
+
+
+def peak(step: Callable[[], None]) -> float:
+    """Largest memory a step takes on a GPU, MiB."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
+def peak_on_cpu(which: str, image_size: int, batch_size: int, k: int) -> float:
+    """Peak memory of a fresh process that takes two steps, MiB (Linux); `which` is ours, published or neither."""
+    arguments = [which, str(image_size), str(batch_size), str(k)]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from analyses.bench_raptor import steps; steps(*sys.argv[1:])",
+    ]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True, cwd=root)
+    return float(done.stdout)
+
+
+def steps(which: str, image_size: str, batch_size: str, k: str) -> None:
+    """What that process does: print its own peak."""
+    teacher = load_model("imgfocus_vits14", init="random", image_size=int(image_size))
+    images = torch.zeros(int(batch_size), 3, int(image_size), int(image_size))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "states.npy"
+        shape = (BATCHES, teacher.depth + 1, len(images), teacher.tokens.count, teacher.info.width)
+        np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape).flush()
+        raptor = student(teacher, int(k))
+        step = {
+            "ours": lambda: Ours(raptor, images, torch.bfloat16).step(),
+            "published": Published(raptor, file).step,
+            "neither": lambda: None,
+        }[which]
+        step()
+        step()
+    print(own_peak())
+
+
+def main() -> None:
+    """Run and record."""
+    options = parser(__doc__)
+    options.add_argument("--model", default="imgfocus_vits14")
+    options.add_argument("--weights", type=Path)
+    options.add_argument("--init", default="pretrained", help="random for an architecture without weights")
+    options.add_argument("--image-size", type=int, default=224)
+    options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 64 on a GPU")
+    options.add_argument("--k", type=int, default=3)
+    options.add_argument("--rounds", type=int, default=12)
+    choice = options.parse_args()
+    cuda = choice.device == "cuda"
+    size = choice.batch_size or (64 if cuda else 8)
+    teacher = load_model(
+        choice.model,
+        weights=choice.weights,
+        init=choice.init,
+        image_size=choice.image_size,
+        device=choice.device,
+    )
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(size, 3, choice.image_size, choice.image_size, generator=generator)
+    content: dict[str, Any] = {"steps": []}
+    for dtype in (torch.bfloat16, torch.float32):
+        found = compare(teacher, images, choice.k, choice.rounds, dtype)
+        content["steps"].append(found)
+        low, high = found["speedup_interval_95"]
+        print(
+            f"{found['dtype']}: {found['speedup']:.2f} x the write-up [{low:.2f}, {high:.2f}]; "
+            f"{found['images_per_second']:.1f} images/s; losses differ by "
+            f"{found['relative_difference_of_losses']:.1e}; "
+            f"the teacher is {found['share_of_the_teacher']:.0%} of a step"
+        )
+    print(f"{found['bytes_on_disk_per_image'] / 1e6:.2f} MB an image on disk for the write-up, none for ours")
+    if not cuda:
+        each = ("ours", "published", "neither")
+        peaks = {which: peak_on_cpu(which, choice.image_size, size, choice.k) for which in each}
+        content["peak_memory_mib"] = peaks
+        print("peak memory: " + ", ".join(f"{which} {value:.0f} MiB" for which, value in peaks.items()))
+    print("written to", record("bench_raptor", choice.device, content, choice.out))
+
+
+if __name__ == "__main__":
+    main()
