@@ -42,8 +42,10 @@ bench: .venv/.ready
 	$(BIN)/python -m analyses.bench_segment
 	$(BIN)/python -m analyses.bench_capture
 	$(BIN)/python -m analyses.bench_dynamics
+	$(BIN)/python -m analyses.bench_raptor
 	$(BIN)/python -m analyses.tables
 	$(BIN)/python -m analyses.findings
+	$(BIN)/python -m analyses.raptor_findings
 
 clean:
 	rm -rf .venv build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

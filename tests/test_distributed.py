@@ -27,10 +27,10 @@ def one_and_two(tmp_path):
     scramble(model)
     save_file(model.state_dict(), tmp_path / "tiny.safetensors")
 
-    def run(command, images, *extra, says="phases: layers"):
+    def run(command, images, *extra, says="phases: layers", model=("--model", "vit_tiny_patch16_224")):
         options = [
-            command, "--model", "vit_tiny_patch16_224", "--weights", str(tmp_path / "tiny.safetensors"),
-            "--image-size", "48", "--images", str(images), "--workers", "0", "--batch-size", "7", "--device", "cpu",
+            command, *map(str, model), "--weights", str(tmp_path / "tiny.safetensors"), "--image-size", "48",
+            "--images", str(images), "--workers", "0", "--batch-size", "7", "--device", "cpu",
             *extra,
         ]  # fmt: skip
         for name, launcher in {"one": [], "two": TORCHRUN}.items():
@@ -124,3 +124,22 @@ def test_raptor_fit(one_and_two, noise_folder):
     weights = [load_file(folder / "model.safetensors") for folder in folders]
     for name, value in weights[0].items():
         np.testing.assert_allclose(value, weights[1][name], atol=1e-5, err_msg=name)
+
+
+def test_raptor_eval(one_and_two, noise_folder, tmp_path):
+    """Fidelity and probes, and before them a fit from a cache that both processes fill."""
+    one_and_two(
+        "raptor-fit", noise_folder, "--boundaries", "5", "--steps", "2", "--cache", str(tmp_path / "cache"),
+        says="activation cache",
+    )  # fmt: skip
+    raptor = (tmp_path / "one").rename(tmp_path / "raptor")
+    (tmp_path / "two").rename(tmp_path / "other")
+    cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())]
+    pq.write_table(
+        pa.table({"image": cells, "label": [n % 2 for n in range(40)]}), tmp_path / "labelled.parquet"
+    )
+    probes = ["--probe-train", str(tmp_path / "labelled.parquet"), "--seeds", "1"]
+    folders = one_and_two("raptor-eval", noise_folder, *probes, says="least R", model=[raptor])
+    same(folders, "fidelity.parquet", ["mode", "statistic", "group", "layer"], rtol=1e-4, atol=1e-5)
+    one, two = (json.loads((folder / "raptor_eval.json").read_text())["probing"] for folder in folders)
+    assert one["summary"] == two["summary"]

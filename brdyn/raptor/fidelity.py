@@ -207,12 +207,13 @@ class FidelityMetric(PerImageMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """The curves of the base class, R^2, and what the head says."""
-        head = torch.stack([self.agreeing, self.right, self.teacher_right, self.labelled])
+        head = torch.stack([self.count, self.agreeing, self.right, self.teacher_right, self.labelled])
         return {**super().compute(), "r2": self.r_squared(), "head": head}
 
     def result(self) -> Fidelity:
         """Everything in one table."""
-        found = self.compute()
+        found = self.compute()  # over all processes, as the states themselves are not
+        images, agreeing, right, teacher_right, labelled = found["head"].tolist()
         table = self.table()
         mode = table["statistic"].str.split("/").str
         table = table.assign(mode=mode[0], statistic=mode[1])
@@ -220,15 +221,13 @@ class FidelityMetric(PerImageMetric):
             {
                 "mode": name, "statistic": "r2", "unit": UNITS["r2"], "group": group, "layer": layer + 1,
                 "mean": float(found["r2"][number, place, layer]), "low": np.nan, "high": np.nan, "sd": np.nan,
-                "n_images": int(self.count),
+                "n_images": int(images),
             }
             for number, name in enumerate(MODES)
             for place, group in enumerate(self.groups())
             for layer in range(self.depth)
         ]  # fmt: skip
         whole = pd.concat([pd.DataFrame(rows), table[list(rows[0])]], ignore_index=True)
-        agreeing, right, teacher_right, labelled = found["head"].tolist()
-        images = float(self.count)
         return Fidelity(
             whole,
             agreement=agreeing / images if self._held[0].classes else None,
