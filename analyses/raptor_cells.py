@@ -56,7 +56,7 @@ def read_cells(size: str = "cpu", model: str = OFFLINE, folder: Path = RAPTOR) -
     UsageError
         If there is none.
     """
-    home = folder / model / size
+    home = folder / model.replace("/", "--") / size
     phases = Phases.from_dict(read_json(home / "phases.json", "the phases of a Raptor study"))
     rows, curves, failed = [], [], {}
     newest: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def read_cells(size: str = "cpu", model: str = OFFLINE, folder: Path = RAPTOR) -
         pd.DataFrame(rows).set_index("name") if rows else pd.DataFrame(),
         pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(),
         phases,
-        newest["asked"]["size"] if newest else {},
+        newest.get("size", {}),
         accuracy,
         failed,
         newest.get("provenance", {}),
@@ -87,7 +87,7 @@ def read_cells(size: str = "cpu", model: str = OFFLINE, folder: Path = RAPTOR) -
 
 
 def _row(name: str, content: dict[str, Any], curves: pd.DataFrame) -> dict[str, Any]:
-    cell, settings = content["cell"], content["asked"]["settings"]
+    cell, settings = content["cell"], content["asked"]["fit"]["settings"]
     table = curves.query("images == 'test' and statistic == 'r2' and group == 'all'")
     r2 = table.set_index(["mode", "layer"])["mean"]
     kept = {row["probe"]: row for row in content["probing"]["ratios"]}
@@ -110,5 +110,5 @@ def _row(name: str, content: dict[str, Any], curves: pd.DataFrame) -> dict[str, 
         "parameters": content["parameters"] / content["teacher_parameters"],
         "steps": steps,
         "images_seen": steps * settings["batch_size"],
-        "seconds": content["seconds"],
+        "seconds": content["fit_seconds"] + content["evaluation_seconds"],
     }

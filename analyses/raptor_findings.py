@@ -8,11 +8,12 @@ Each verdict follows from the numbers by the rule that is stated with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
+from scipy import stats
 
 from analyses.findings import WORDS, Finding
 from analyses.raptor_cells import OFFLINE, PARTITIONS, Cells, read_cells
@@ -23,6 +24,12 @@ PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy
 PUBLISHED_IMAGES = 2 * 312_500 * 64
 LADDER = ("teacher-forcing", "annealed", "depth-scaling", "token-weighting")
 WHOLE = "maxcut_k3"
+FOLLOWS = 0.5
+DRAWS = 3
+KEPT = "k = 2, 3, 4 blocks keep 96, 98, 98.5 % of the linear probe's accuracy"
+KEPT_RULE = (
+    "for every k the interval over test images is above the published share (fails: below it for some)"
+)
 FORMATS = {"kept": ".1%", "kept_knn": ".1%", "r2": ".2f", "r2_least": ".2f", "r2_one_step": ".2f"}
 LADDER_NAMES = {
     "ladder_teacher-forcing": "teacher forcing only, stage 1",
@@ -47,29 +54,17 @@ def table(cells: Cells) -> pd.DataFrame:
     return found.assign(fits=rows.groupby(["k", "partition"]).size()).reset_index()
 
 
-def _mean(cells: Cells, k: int, partition: str, column: str) -> float | None:
-    rows = table(cells)
-    found = rows[(rows["k"] == k) & (rows["partition"] == partition)][f"{column}_mean"]
-    return float(found.iloc[0]) if len(found) else None
-
-
 def kept(cells: Cells) -> Finding:
     """Share of the probe's accuracy."""
     parts, verdicts = [], []
     for k, published in PUBLISHED.items():
-        rows = cells.summary[(cells.summary["k"] == k) & (cells.summary["varies"] == "partition")]
-        rows = rows[rows["partition"] == "maxcut"]
-        if rows.empty:
-            return _unknown("kept")
-        row = rows.iloc[0]
-        parts.append(f"k={k} {row['kept']:.1%} [{row['kept_low']:.1%}, {row['kept_high']:.1%}]")
-        verdicts.append(row["kept_high"] >= published)
-    return Finding(
-        "k = 2, 3, 4 blocks keep 96, 98, 98.5 % of the linear probe's accuracy",
-        "the published share is within or below our interval, for every k",
-        "; ".join(parts),
-        all(verdicts),
-    )
+        name = f"maxcut_k{k}"
+        if name not in cells.summary.index:
+            return _unknown(KEPT, KEPT_RULE)
+        low, value, high = _interval(cells, name)
+        parts.append(f"k={k} {value:.1%} [{low:.1%}, {high:.1%}]")
+        verdicts.append(True if low >= published else False if high < published else None)
+    return Finding(KEPT, KEPT_RULE, "; ".join(parts), _all(verdicts))
 
 
 def forcing(cells: Cells) -> Finding:
@@ -78,84 +73,118 @@ def forcing(cells: Cells) -> Finding:
     rule = "its R² at the last layer, autoregressive, is below 0 and below that of the annealed fit"
     names = [f"ladder_{name}" for name in ("teacher-forcing", "annealed")]
     if not all(name in cells.summary.index for name in names):
-        return Finding(claim, rule, "not recorded yet", None)
+        return _unknown(claim, rule)
     alone, annealed = (cells.summary.loc[name] for name in names)
     return Finding(
         claim,
         rule,
-        f"R² {alone['r2']:.2f} against {annealed['r2']:.2f}; probe accuracy kept {alone['kept']:.1%} against "
-        f"{annealed['kept']:.1%}",
+        f"R² {alone['r2']:.2f} against {annealed['r2']:.2f}, one-step {alone['r2_one_step']:.2f} against "
+        f"{annealed['r2_one_step']:.2f}; probe accuracy kept {alone['kept']:.1%} against {annealed['kept']:.1%}",
         bool(alone["r2"] < 0 and alone["r2"] < annealed["r2"]),
     )
 
 
-def partitions(cells: Cells) -> Finding:
-    """Max-cut against random."""
-    claim = (
-        "Max-cut phases are fitted better than random contiguous ones, and those better than shuffled layers"
+def better_than_contiguous(cells: Cells) -> Finding:
+    """Max-cut against random contiguous phases."""
+    return _paired(cells, "Max-cut phases are fitted better than random contiguous ones", *PARTITIONS[:2])
+
+
+def better_than_shuffled(cells: Cells) -> Finding:
+    """Random contiguous phases against shuffled layers."""
+    return _paired(cells, "Random contiguous phases are fitted better than shuffled layers", *PARTITIONS[1:])
+
+
+def _paired(cells: Cells, claim: str, better: str, worse: str) -> Finding:
+    """Differences between two partitions, fit by fit with the same k and draw (max-cut has one)."""
+    rule = (
+        "mean difference over k = 2, 3, 4 and three draws, with its 95 % t interval, above 0 both in the share kept "
+        "and in R² of the last layer (fails: below 0 in either)"
     )
-    rule = "in this order for k = 2, 3, 4, by the mean over draws of the share of accuracy kept and of R²"
+    rows = cells.summary[cells.summary["varies"] == "partition"]
+    wide = rows.pivot_table(index=["k", "draw"], columns="partition", values=["kept", "r2"])
+    if not {better, worse} <= set(rows["partition"]):
+        return _unknown(claim, rule)
     parts, verdicts = [], []
-    for k in PUBLISHED:
-        kept_ones = [_mean(cells, k, partition, "kept") for partition in PARTITIONS]
-        r2 = [_mean(cells, k, partition, "r2") for partition in PARTITIONS]
-        if None in kept_ones:
-            return Finding(claim, rule, "not recorded yet", None)
-        parts.append(
-            f"k={k}: {', '.join(f'{value:.1%}' for value in kept_ones)}; R² {', '.join(f'{value:.2f}' for value in r2)}"
+    for column, form in (("kept", "+.1%"), ("r2", "+.3f")):
+        first = (
+            wide[column][better].groupby("k").transform("mean")
+            if better == "maxcut"
+            else wide[column][better]
         )
-        verdicts += [values[0] > values[1] > values[2] for values in (kept_ones, r2)]  # type: ignore[operator]
-    return Finding(claim, rule, " / ".join(parts), all(verdicts))
+        differences = (first - wide[column][worse]).dropna().to_numpy()
+        if len(differences) < len(PUBLISHED) * DRAWS:
+            return _unknown(claim, rule)
+        low, high = stats.t.interval(
+            0.95, len(differences) - 1, differences.mean(), differences.std(ddof=1) / len(differences) ** 0.5
+        )
+        parts.append(f"{column} {differences.mean():{form}} [{low:{form}}, {high:{form}}]")
+        verdicts.append(True if low > 0 else False if high < 0 else None)
+    return Finding(claim, rule, "; ".join(parts).replace("r2", "R²"), _all(verdicts))
 
 
 def saturation(cells: Cells) -> Finding:
     """Does k = 5 add little?"""
     claim = "The gain saturates at k = 4"
-    rule = "the share kept gains less from k = 4 to 5 than from 1 to 2 and from 2 to 3"
-    values = {k: _mean(cells, k, "maxcut", "kept") for k in range(1, 6)}
-    if None in values.values():
-        return Finding(claim, rule, "not recorded yet", None)
-    gains = {k: float(values[k + 1] or 0) - float(values[k] or 0) for k in range(1, 5)}
+    rule = (
+        "the share kept rises clearly from k = 2 to 4 and does not from 4 to 5 (fails: it does from 4 to 5)"
+    )
+    names = [f"maxcut_k{k}" for k in range(1, 6)]
+    if not all(name in cells.summary.index for name in names):
+        return _unknown(claim, rule)
+    more = _clear(cells, names[3], names[4])
     return Finding(
         claim,
         rule,
-        "kept, k = 1 to 5: " + ", ".join(f"{value:.1%}" for value in values.values()),
-        gains[4] < gains[1] and gains[4] < gains[2],
+        "kept, k = 1 to 5: " + ", ".join(f"{_interval(cells, name)[1]:.1%}" for name in names),
+        False if more is True else True if _clear(cells, names[1], names[3]) is True else None,
     )
 
 
 def rungs(cells: Cells) -> Finding:
     """Does every part of the recipe help?"""
     claim = "Each part of the recipe adds: annealing, depth scaling, token weighting, stage 2"
-    rule = "the share of accuracy kept rises at every rung of the ladder, k = 3"
-    names = [*(f"ladder_{name}" for name in LADDER), WHOLE]
-    if not all(name in cells.summary.index for name in names):
-        return Finding(claim, rule, "not recorded yet", None)
-    values = cells.summary.loc[names, "kept"].astype(float).tolist()
-    labels = [*LADDER, "stage 2"]
+    rule = (
+        "the share kept rises clearly at every rung, k = 3; stage 2 is compared with stage 1 for as many steps (fails: "
+        "it falls clearly at one)"
+    )
+    steps = [
+        *((f"ladder_{first}", f"ladder_{second}") for first, second in pairwise(LADDER)),
+        ("ladder_stage1-twice-as-long", WHOLE),
+    ]
+    if not all(name in cells.summary.index for step in steps for name in step):
+        return _unknown(claim, rule)
+    labels = ("annealing", "depth scaling", "token weighting", "stage 2")
+    changes = [_interval(cells, second)[1] - _interval(cells, first)[1] for first, second in steps]
     return Finding(
         claim,
         rule,
-        ", ".join(f"{label} {value:.1%}" for label, value in zip(labels, values, strict=True)),
-        all(later > earlier for earlier, later in pairwise(values)),
+        ", ".join(f"{label} {change:+.1%}" for label, change in zip(labels, changes, strict=True)),
+        _all([_clear(cells, *step) for step in steps]),
     )
 
 
 def middle(cells: Cells) -> Finding:
     """Where along the depth is a Raptor weakest?"""
     claim = "With k ≥ 3 a Raptor follows nearly every layer, best at both ends, weakest in the middle"
-    rule = "k = 3: the least R² (all tokens, autoregressive) is in the middle third, both ends above it"
+    rule = (
+        f"k = 3: R² of all tokens is above {FOLLOWS} at all layers but one or two, least in the middle third, and "
+        "higher at the first and last layer than at any of the middle third"
+    )
     if WHOLE not in cells.summary.index:
-        return Finding(claim, rule, "not recorded yet", None)
-    curve = r2_curve(cells, WHOLE)
-    layers = len(curve)
-    least = int(curve.to_numpy().argmin()) + 1
+        return _unknown(claim, rule)
+    curve, cls = (r2_curve(cells, WHOLE, group).to_numpy() for group in ("all", "cls"))
+    third = len(curve) // 3
+    inside = curve[third : 2 * third]
     return Finding(
         claim,
         rule,
-        f"R² {curve.iloc[0]:.2f} at layer 1, least {curve.min():.2f} at layer {least}, {curve.iloc[-1]:.2f} at layer "
-        f"{layers}",
-        layers / 3 < least <= 2 * layers / 3,
+        f"R² of all tokens {curve[0]:.2f} at first, least {curve.min():.2f} (layer {curve.argmin() + 1}), "
+        f"{curve[-1]:.2f} at last; cls {cls[0]:.2f}, {cls.min():.2f} (layer {cls.argmin() + 1}), {cls[-1]:.2f}",
+        bool(
+            (curve < FOLLOWS).sum() <= 2
+            and curve.min() == inside.min()
+            and min(curve[0], curve[-1]) > inside.max()
+        ),
     )
 
 
@@ -167,17 +196,44 @@ def r2_curve(cells: Cells, cell: str, group: str = "all", images: str = "test") 
     return chosen.set_index("layer")["mean"]
 
 
-def _unknown(what: str) -> Finding:
-    return Finding(what, "", "not recorded yet", None)
+def _interval(cells: Cells, name: str) -> tuple[float, float, float]:
+    """Share kept by one fit, between the ends of its 95 % interval over test images."""
+    row = cells.summary[["kept_low", "kept", "kept_high"]].to_dict("index")[name]
+    return row["kept_low"], row["kept"], row["kept_high"]
 
 
-FINDINGS: tuple[Callable[[Cells], Finding], ...] = (kept, saturation, partitions, forcing, rungs, middle)
+def _clear(cells: Cells, first: str, second: str) -> bool | None:
+    """Whether the second keeps more (True) or less (False) by more than both intervals together."""
+    low, before, high = _interval(cells, first)
+    lower, after, higher = _interval(cells, second)
+    noise = (((high - low) / 2) ** 2 + ((higher - lower) / 2) ** 2) ** 0.5
+    return None if abs(after - before) <= noise else after > before
+
+
+def _all(verdicts: Sequence[bool | None]) -> bool | None:
+    """False if one is, True if all are."""
+    return False if False in verdicts else None if None in verdicts else True
+
+
+def _unknown(claim: str, rule: str) -> Finding:
+    return Finding(claim, rule, "not recorded yet", None)
+
+
+FINDINGS: tuple[Callable[[Cells], Finding], ...] = (
+    kept,
+    saturation,
+    better_than_contiguous,
+    better_than_shuffled,
+    forcing,
+    rungs,
+    middle,
+)
 
 
 def page(cells: Cells) -> str:
     """The page, as Markdown."""
     size, found = cells.size, [make(cells) for make in FINDINGS]
-    seen = int(cells.summary["images_seen"].median())
+    seen = int(cells.summary[cells.summary["varies"] != "recipe"]["images_seen"].max())
     columns = (
         "fits",
         "accuracy kept, linear",
@@ -193,8 +249,8 @@ def page(cells: Cells) -> str:
         "<!-- written by `python -m analyses.raptor_findings` from the recorded results; do not edit -->",
         "",
         f"Raptors of `{OFFLINE}` (12 layers, trained for saliency), fitted and probed on CIFAR-10 (JPEG-recompressed)",
-        f"at {size['image_size']} pixels. Every fit saw {seen:,} images; the published ones {PUBLISHED_IMAGES:,}, "
-        f"{PUBLISHED_IMAGES / seen:,.0f} times as many.",
+        f"at {size['image_size']} pixels. Every fit of the first table saw {seen:,} images; the published "
+        f"ones {PUBLISHED_IMAGES:,}, {PUBLISHED_IMAGES / seen:,.0f} times as many.",
         "So the numbers bound fidelity from below and compare fits of one length; it is not the published experiment.",
         f"Probes: {size['probe_train']} training and {size['probe_test']} test images; the teacher gets "
         f"{cells.teacher['linear']:.1%} (linear), {cells.teacher['knn']:.1%} (k-NN).",
@@ -224,14 +280,14 @@ def page(cells: Cells) -> str:
         "",
         "## The recipe taken apart, k = 3",
         "",
-        "| fit | steps | accuracy kept, linear | k-NN | R², last layer | one-step R² |",
+        "| fit | images seen | accuracy kept, linear | k-NN | R², last layer | one-step R² |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, label in LADDER_NAMES.items():
         if name in cells.summary.index:
             fit = cells.summary.loc[name]
             lines.append(
-                f"| {label} | {fit['steps']} | {fit['kept']:.1%} | {fit['kept_knn']:.1%} | {fit['r2']:.2f} "
+                f"| {label} | {fit['images_seen']:,} | {fit['kept']:.1%} | {fit['kept_knn']:.1%} | {fit['r2']:.2f} "
                 f"| {fit['r2_one_step']:.2f} |"
             )
     lines += [

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from analyses.recording import RESULTS, parser, provenance
 from brdyn import load_images, load_model
@@ -28,9 +29,11 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import layer_similarity
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases, segment
-from brdyn.probes import Features, extract_features, probe
+from brdyn.probes import Reading, compare, extract_features, read_classes
+from brdyn.probes.linear import PENALTIES
 from brdyn.raptor import FitSettings, Raptor, fit_raptor
 from brdyn.raptor.fidelity import fidelity
+from brdyn.raptor.model import is_raptor
 from brdyn.raptor.partitions import contiguous, random_contiguous, random_shuffle
 from brdyn.results import read_json, to_json, write_atomically
 from brdyn.training import Checkpoints
@@ -63,7 +66,7 @@ class Size:
 SIZES = {
     "tiny": Size(steps=(2, 2), batch_size=4, image_size=28, fit_images=24, fidelity_images=8, photos=2, photo_size=56,
                  probe_train=60, probe_test=40),
-    "cpu": Size(steps=(240, 240), batch_size=8, image_size=56, fit_images=10_000, fidelity_images=256, photos=32,
+    "cpu": Size(steps=(240, 240), batch_size=8, image_size=56, fit_images=10_000, fidelity_images=256, photos=16,
                 photo_size=224, probe_train=2000, probe_test=1000),
     "gpu": Size(steps=(2500, 2500), batch_size=64, image_size=112, fit_images=50_000, fidelity_images=2000, photos=800,
                 photo_size=224, probe_train=50_000, probe_test=10_000, workers=None),
@@ -82,9 +85,9 @@ class Cell:
 
     def assignment(self, phases: Phases) -> list[int]:
         """The block of each layer."""
-        if self.partition == "random-contiguous":
-            return random_contiguous(self.k, phases.layers, self.draw)
         places = phases.with_k(self.k).boundaries
+        if self.partition == "random-contiguous":
+            return random_contiguous(self.k, phases.layers, self.draw, other_than=places)
         if self.partition == "random-shuffle":
             return random_shuffle(places, phases.layers, self.draw)
         return contiguous(places, phases.layers)
@@ -136,7 +139,7 @@ class Study:
         self.train = load_images(choice.train, self.teacher, n=size.fit_images)
         self.test = load_images(choice.test, self.teacher, n=size.fidelity_images)
         self.stream: dict[str, Any] = {"workers": size.workers}
-        self._features: dict[str, dict[str, Features]] = {}
+        self._teacher: Reading | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def load(self, image_size: int) -> VisionTransformer:
@@ -171,57 +174,92 @@ class Study:
         return FitSettings(**{**shared, **cell.changes})
 
     def asked(self, cell: Cell, assignment: list[int]) -> dict[str, Any]:
-        """Everything that decides a cell's result."""
-        return {
+        """Everything that decides a cell's result: its fit, and how it is evaluated."""
+        size, choice = self.size, self.choice
+        fit = {
             "teacher": self.teacher.info.digest,
-            "size": asdict(self.size),
+            "train": str(choice.train),
+            "image_size": size.image_size,
+            "fit_images": size.fit_images,
             "assignment": assignment,
             "settings": self.settings(cell).to_dict(),
         }
+        evaluation = {
+            "test": str(choice.test),
+            "photos": str(choice.photos) if self.sees_photos(cell) else None,
+            "fidelity_images": size.fidelity_images,
+            "photos_used": [size.photos, size.photo_size],
+            "probes": [size.probe_train, size.probe_test],
+            "penalties": list(PENALTIES),
+        }
+        return {"fit": fit, "evaluation": evaluation}
 
-    def features(self, model: VisionTransformer, name: str) -> tuple[Features, Features]:
-        """Of the probe's training and test images."""
+    def sees_photos(self, cell: Cell) -> bool:
+        """Whether it is evaluated on full-size photographs too."""
+        return bool(self.choice.photos) and cell.partition == "maxcut" and not cell.changes
+
+    def read(self, model: VisionTransformer) -> Reading:
+        """What probes read from a model, its features taken in the precision of the fits."""
         size, choice = self.size, self.choice
-        found = []
-        for source, count in ((choice.train, size.probe_train), (choice.test, size.probe_test)):
-            images = load_images(source, model, n=count, seed=1)
-            found.append(extract_features(model, images, **self.stream)["model"])
-        return found[0], found[1]
+        low = torch.autocast(model.device.type, torch.bfloat16, enabled=size.precision == "bfloat16")
+        with low:
+            train, test = (
+                extract_features(model, load_images(source, model, n=count, seed=1), **self.stream)["model"]
+                for source, count in ((choice.train, size.probe_train), (choice.test, size.probe_test))
+            )
+        return read_classes(train, test, device=model.device)
 
-    def run(self, cell: Cell, phases: Phases) -> dict[str, Any]:
-        """Fit and evaluate one cell."""
-        started = time.perf_counter()
-        settings, assignment = self.settings(cell), cell.assignment(phases)
+    def fitted(self, cell: Cell, asked: dict[str, Any]) -> tuple[Raptor, dict[str, Any]]:
+        """The Raptor of a cell and how it was fitted: kept from before, or fitted now and kept."""
+        kept = self.folder / "raptors" / cell.name
+        digest = digest_of(asked)
+        if is_raptor(kept) and read_json(kept / "config.json", "a Raptor").get("asked") == digest:
+            return Raptor.from_pretrained(kept, self.teacher), read_json(kept / "fit.json", "a fit")
         unfinished = self.folder / "checkpoints" / cell.name
-        checkpoints = Checkpoints(unfinished, self.asked(cell, assignment), keep=1)
-        saved = checkpoints.latest()
+        checkpoints = Checkpoints(unfinished, asked, keep=1)
+        try:
+            saved = checkpoints.latest()
+        except BrdynError:  # damaged, or of other settings
+            shutil.rmtree(unfinished)
+            saved = None
+        settings = self.settings(cell)
         fit = fit_raptor(
-            self.teacher, self.train, assignment, settings, checkpoints=checkpoints, resume=saved,
+            self.teacher, self.train, asked["assignment"], settings, checkpoints=checkpoints, resume=saved,
             workers=self.size.workers,
         )  # fmt: skip
-        shutil.rmtree(unfinished, ignore_errors=True)
-        fitted = time.perf_counter() - started
-        raptor = fit.raptor
-        content: dict[str, Any] = {
+        steps = {1: settings.stage1_steps, 2: settings.stage2_steps}
+        seconds = [
+            steps[stage] * settings.batch_size / history.images_per_second
+            for stage, history in fit.histories.items()
+            if history.images_per_second
+        ]
+        content = {
             "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},
+            "fit_seconds": sum(seconds),
+        }
+        kept.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept / "fit.json", to_json(content))
+        fit.raptor.save_pretrained(kept, asked=digest)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        return fit.raptor, content
+
+    def run(self, cell: Cell, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+        """Fit and evaluate one cell: numbers, and curves by set of images."""
+        raptor, content = self.fitted(cell, asked["fit"])
+        started = time.perf_counter()
+        curves = {"test": fidelity(raptor, self.test, **self.stream).table}
+        if self.sees_photos(cell):
+            curves["photos"] = self.on_photos(raptor)
+        if self._teacher is None:
+            self._teacher = self.read(self.teacher)
+        probing = compare({"teacher": self._teacher, "raptor": self.read(raptor)})
+        return {
+            **content,
             "parameters": raptor.info.parameters,
             "teacher_parameters": self.teacher.info.parameters,
-            "fidelity": {"test": fidelity(raptor, self.test, **self.stream).table},
-            "fit_seconds": fitted,
-        }
-        if self.choice.photos and cell.partition == "maxcut" and not cell.changes:
-            content["fidelity"]["photos"] = self.on_photos(raptor)
-        if not self._features:
-            parts = self.features(self.teacher, "teacher")
-            self._features = {"train": {"teacher": parts[0]}, "test": {"teacher": parts[1]}}
-        train, test = self.features(raptor, "raptor")
-        probing = probe(
-            {**self._features["train"], "raptor": train},
-            {**self._features["test"], "raptor": test},
-            device=self.teacher.device,
-        )
-        content["probing"] = probing.to_dict()
-        return content
+            "probing": probing.to_dict(),
+            "evaluation_seconds": time.perf_counter() - started,
+        }, curves
 
     def on_photos(self, raptor: Raptor) -> Any:
         """Fidelity at full size: the same blocks between the teacher's embedding and norm for that size."""
@@ -235,28 +273,32 @@ class Study:
         """Run a cell unless it is there; a word on how it went."""
         path = self.folder / f"{cell.name}.json"
         asked = self.asked(cell, cell.assignment(phases))
-        digest = hashlib.sha256(to_json(asked)).hexdigest()
+        digest = digest_of(asked)
         if path.is_file():
             before = read_json(path, "a cell of this study", ("digest",))
             if before["digest"] == digest and "failed" not in before:
                 return "already recorded"
-        started = time.perf_counter()
+        curves: dict[str, pd.DataFrame] = {}
         try:
-            content = self.run(cell, phases)
-        except (BrdynError, RuntimeError) as error:
+            content, curves = self.run(cell, asked)
+        except Exception as error:  # whatever it is, the other cells are worth their time
             content = {"failed": f"{type(error).__name__}: {error}"}
-        curves = content.pop("fidelity", {})
         if curves:
             whole = pd.concat(
                 [table.assign(images=name) for name, table in curves.items()], ignore_index=True
             )
             write_atomically(path.with_suffix(".parquet"), whole.drop(columns="unit").to_parquet(index=False))
         content = {
-            "cell": asdict(cell), "digest": digest, "asked": asked, **content,
-            "seconds": time.perf_counter() - started, "provenance": self.provenance(),
+            "cell": asdict(cell), "digest": digest, "asked": asked, "size": asdict(self.size), **content,
+            "provenance": self.provenance(),
         }  # fmt: skip
         write_atomically(path, to_json(content))
         return content.get("failed") or summary(content, curves["test"])
+
+
+def digest_of(asked: dict[str, Any]) -> str:
+    """SHA-256 of what a cell was asked for."""
+    return hashlib.sha256(to_json(asked)).hexdigest()
 
 
 def summary(content: dict[str, Any], curves: pd.DataFrame) -> str:
@@ -265,8 +307,16 @@ def summary(content: dict[str, Any], curves: pd.DataFrame) -> str:
     kept = {row["probe"]: row["ratio"] for row in content["probing"]["ratios"]}
     return (
         f"R2 of the last layer {r2.iloc[-1]:.3f}, probe accuracy kept {kept['linear']:.1%} (linear) "
-        f"{kept['knn']:.1%} (k-NN), {content['seconds']:.0f} s"
+        f"{kept['knn']:.1%} (k-NN), {content['fit_seconds']:.0f} + {content['evaluation_seconds']:.0f} s"
     )
+
+
+def share_of(text: str) -> tuple[int, int]:
+    """`0/2` as two numbers."""
+    first, _, every = text.partition("/")
+    if not (first.isdigit() and every.isdigit() and int(first) < int(every)):
+        raise UsageError(f"--share {text!r} is not i/n with i from 0 to n - 1")
+    return int(first), int(every)
 
 
 def main() -> None:
@@ -289,7 +339,7 @@ def main() -> None:
     try:
         study = Study(choice)
         phases = study.phases()
-        first, every = map(int, choice.share.split("/"))
+        first, every = share_of(choice.share)
         for cell in islice(cells(study.size.steps), first, None, every):
             if not cell.name.startswith(choice.only):
                 continue
@@ -297,7 +347,7 @@ def main() -> None:
                 print("out of time; run it again to go on")
                 break
             print(f"{cell.name}: {study.record(cell, phases)}", flush=True)
-    except UsageError as error:
+    except BrdynError as error:
         options.error(str(error))
 
 

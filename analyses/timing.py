@@ -11,11 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the device, so that wall time is its time."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+from brdyn.runtime import synchronise
 
 
 def timed(call: Any, device: torch.device) -> float:

@@ -245,6 +245,18 @@ def device_name(kind: str) -> str:
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
+def image_provenance(images: ImageSet) -> dict[str, Any]:
+    """Which images were read."""
+    return {
+        "source": images.source.description,
+        "in_source": len(images.source),
+        "chosen": len(images),
+        "read": images.report.count,
+        "digest": f"{images.report.digest:064x}",
+        "seed": images.seed,
+    }
+
+
 def provenance(
     model: VisionTransformer,
     images: ImageSet,
@@ -262,14 +274,7 @@ def provenance(
             "token_groups": model.tokens.sizes(),
             "preprocessing": model.preprocessing.to_dict(),
         },
-        "images": {
-            "source": images.source.description,
-            "in_source": len(images.source),
-            "chosen": len(images),
-            "read": images.report.count,
-            "digest": f"{images.report.digest:064x}",
-            "seed": images.seed,
-        },
+        "images": image_provenance(images),
         "device": device_name(processes.device.type),
         "dtype": model.precision,
         "processes": processes.world,

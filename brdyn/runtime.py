@@ -128,6 +128,14 @@ def available_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait for a device, so that wall time is its time."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that a smaller batch may do."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

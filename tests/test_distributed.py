@@ -22,7 +22,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 @pytest.fixture
 def one_and_two(tmp_path):
-    """Run a command with one process and with two; the folders of the results."""
+    """Run a command with one process and with two; the folders of the results. `{run}` in an option is `one` or `two`."""
     model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     scramble(model)
     save_file(model.state_dict(), tmp_path / "tiny.safetensors")
@@ -35,7 +35,11 @@ def one_and_two(tmp_path):
         ]  # fmt: skip
         for name, launcher in {"one": [], "two": TORCHRUN}.items():
             done = subprocess.run(
-                [sys.executable, *launcher, "-m", "brdyn", *options, "--out", str(tmp_path / name)],
+                [
+                    *(sys.executable, *launcher, "-m", "brdyn"),
+                    *(option.replace("{run}", name) for option in options),
+                    *("--out", str(tmp_path / name)),
+                ],
                 env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
                 capture_output=True,
                 text=True,
@@ -129,7 +133,7 @@ def test_raptor_fit(one_and_two, noise_folder):
 def test_raptor_eval(one_and_two, noise_folder, tmp_path):
     """Fidelity and probes, and before them a fit from a cache that both processes fill."""
     one_and_two(
-        "raptor-fit", noise_folder, "--boundaries", "5", "--steps", "2", "--cache", str(tmp_path / "cache"),
+        "raptor-fit", noise_folder, "--boundaries", "5", "--steps", "2", "--cache", str(tmp_path / "cache-{run}"),
         says="activation cache",
     )  # fmt: skip
     raptor = (tmp_path / "one").rename(tmp_path / "raptor")

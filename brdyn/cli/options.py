@@ -42,7 +42,7 @@ AllowPickle = Annotated[
 Images = Annotated[
     str,
     typer.Option(
-        help="A folder (recursive), an image, a parquet file, a hub data set id, or `samples`.",
+        help="A folder (recursive), an image, a parquet file, a hub data set (owner/name@split), or `samples`.",
         rich_help_panel=IMAGES,
     ),
 ]

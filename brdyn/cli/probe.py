@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.errors import UsageError
+from brdyn.results import image_provenance
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet
@@ -49,16 +51,12 @@ def probe(request: RunRequest, test: Test = None, test_n: TestNumber = None, see
         check_seeds(seeds)
         train = extract_features(run.model, training, **run.stream)
         tested = extract_features(run.model, testing, **run.stream)
-        found = run_probe(train, tested, seeds=seeds, device=run.model.device)
         if run.folder is not None:
-            run.images.report.count, run.images.report.skipped = (
-                training.report.count + testing.report.count,
-                training.report.skipped + testing.report.skipped,
-            )
+            found = run_probe(train, tested, seeds=seeds, device=run.model.device)
+            run.images = training
             content = {
                 **run.header(),
-                "train": training.source.description,
-                "test": testing.source.description,
+                "images": {"train": image_set(training), "test": image_set(testing)},
                 "probing": found.to_dict(),
                 "provenance": run.provenance(),
             }
@@ -66,6 +64,11 @@ def probe(request: RunRequest, test: Test = None, test_n: TestNumber = None, see
             run.summarise()
             describe(found)
             typer.echo(f"written to {run.folder.path}: probe.json")
+
+
+def image_set(images: ImageSet) -> dict[str, Any]:
+    """Which images were read, and which could not be."""
+    return {**image_provenance(images), "skipped": [skipped._asdict() for skipped in images.report.skipped]}
 
 
 def check_seeds(seeds: int) -> None:
@@ -97,6 +100,13 @@ def train_and_test(
         others = held_out
     if not (images.source.labelled and others.source.labelled):
         raise UsageError(NO_LABELS)
+    if images.source.fingerprint() == others.source.fingerprint():
+        both = np.intersect1d(images.chosen, others.chosen)
+        if len(both):
+            raise UsageError(
+                f"{len(both)} images are both to fit the probe and to test it; give others by {option}, or drop it: a "
+                "fifth of the images is then kept for the test"
+            )
     first, second = images.label_names, others.label_names
     if first and second and first != second:
         raise UsageError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_or_find_phases
+from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_or_find_phases, read_phases
 from brdyn.cli.options import parse_batch_size
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.errors import UsageError
@@ -65,7 +65,12 @@ def raptor_fit(
         ),
     ] = "maxcut",
     partition_seed: Annotated[
-        int, typer.Option(help="Of the random partitions.", rich_help_panel=RAPTOR)
+        int,
+        typer.Option(
+            help="Which random partition; each is another one, and none that of --phases.",
+            min=0,
+            rich_help_panel=RAPTOR,
+        ),
     ] = 0,
     steps: Annotated[
         int, typer.Option(help="Steps of both stages together.", min=1, rich_help_panel=RAPTOR)
@@ -129,7 +134,7 @@ def raptor_fit(
         }
         if cache is not None:
             options["cached"] = True
-        checkpoints = Checkpoints(request.out / CHECKPOINTS, options)
+        checkpoints = Checkpoints(request.out / CHECKPOINTS, options, anew=not resume)
         saved = _start(request.out, checkpoints, resume, previous, run)
         activations = _cache(run, cache, request.workers) if cache is not None else None
         fit = fit_raptor(
@@ -144,6 +149,7 @@ def raptor_fit(
             report=report,
             progress=True,
         )
+        run.images.report = run.processes.gather(run.images.report)
         if run.folder is not None:
             _write(run, request.out, fit, settings, options)
             shutil.rmtree(request.out / CHECKPOINTS, ignore_errors=True)
@@ -177,7 +183,8 @@ def _assignment(
     if partition == "random-contiguous":
         if k is None:
             raise UsageError("--partition random-contiguous needs --k")
-        return partitions.random_contiguous(k, layers, seed)
+        given = read_phases(phases, run, k)
+        return partitions.random_contiguous(k, layers, seed, given.boundaries if given else ())
     if boundaries is not None:
         try:
             places = [int(part) for part in boundaries.split(",")]
@@ -193,8 +200,6 @@ def _assignment(
 def _start(out: Path, checkpoints: Checkpoints, resume: bool, previous: bool, run: Run) -> Any:
     """The checkpoint to go on from, if any."""
     if not resume:
-        if run.processes.is_main:
-            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # --overwrite: of the run that is replaced
         return None
     if (out / "fit.json").is_file():
         raise UsageError(f"the run in {str(out)!r} is finished; there is nothing to resume")
@@ -216,7 +221,6 @@ def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:
         typer.echo(found.describe())
     run.processes.wait()
     found.fill(workers=workers, processes=run.processes, progress=True)
-    run.processes.wait()
     return found
 
 
@@ -256,7 +260,7 @@ def _write(run: Run, out: Path, fit: Fit, settings: FitSettings, options: dict[s
     content = {
         **run.header(),
         "n_images": len(run.images),
-        "images_seen": run.images.report.count,
+        "images_seen": (settings.stage1_steps + settings.stage2_steps) * settings.batch_size,
         "options": options,
         "raptor": {"config": CONFIG, "weights": WEIGHTS, "parameters": fit.raptor.info.parameters},
         "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},

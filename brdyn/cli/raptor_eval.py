@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.cli.probe import PROBE, Seeds, check_seeds, describe, train_and_test
+from brdyn.cli.probe import PROBE, Seeds, check_seeds, describe, image_set, train_and_test
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.errors import UsageError
 from brdyn.results import OutputFolder
@@ -91,7 +91,7 @@ def _write(
         "assignment": list(raptor.assignment),
         "probe_images": None
         if train is None or test is None
-        else {"train": train.source.description, "test": test.source.description},
+        else {"train": image_set(train), "test": image_set(test)},
         **found.to_dict(),
         "provenance": run.provenance(),
     }
@@ -126,6 +126,7 @@ def _summarise(run: Run, folder: OutputFolder, raptor: Raptor, found: Evaluation
             f"accuracy by that head: {found.fidelity.accuracy:.1%}, teacher {found.fidelity.teacher_accuracy:.1%}"
         )
     cost = found.cost
+    assert cost is not None
     typer.echo(
         f"\nblocks: {cost.block_parameters / 1e6:.1f} M parameters against "
         f"{cost.teacher_block_parameters / 1e6:.1f} M; "

@@ -64,13 +64,7 @@ class ShuffledBatches:
 
     def positions(self, step: int) -> np.ndarray:
         """Positions in the set that step `step` (from 0) sees, `(batch_size,)`."""
-        count = len(self.images)
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        found = np.empty(self.batch_size, dtype=np.int64)
-        for epoch in np.unique(places // count):
-            here = places // count == epoch
-            found[here] = epoch_order(count, self.seed, int(epoch))[places[here] % count]
-        return found
+        return shuffled_positions(len(self.images), self.batch_size, self.seed, step)
 
     def batches(
         self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, pin: bool = False
@@ -125,3 +119,13 @@ class _Parts:
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """The order of `count` images in an epoch."""
     return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def shuffled_positions(count: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """Which of `count` images step `step` (from 0) sees, `(batch_size,)`; batches run on over the end of an epoch."""
+    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    found = np.empty(batch_size, dtype=np.int64)
+    for epoch in np.unique(places // count):
+        here = places // count == epoch
+        found[here] = epoch_order(count, seed, int(epoch))[places[here] % count]
+    return found

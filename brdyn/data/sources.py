@@ -6,9 +6,10 @@ plain picklable objects, so that loader processes can hold their own copy.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,10 +59,13 @@ class ImageSource(ABC):
         Written into results.
     label_names : list of str or None
         Class names; None where images have no labels.
+    paths : sequence of Path
+        The files it reads, where it knows them.
     """
 
     description: str
     label_names: list[str] | None = None
+    paths: Sequence[Path] = ()
 
     @property
     def labelled(self) -> bool:
@@ -70,6 +74,14 @@ class ImageSource(ABC):
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the names, sizes and times of its files, or of its description where it knows none."""
+        found = hashlib.sha256(self.description.encode() if not self.paths else b"")
+        for path in self.paths:
+            state = path.stat()
+            found.update(f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+        return found.hexdigest()
 
     @abstractmethod
     def read(self, index: int) -> RawImage:
@@ -149,7 +161,7 @@ class HubSource(ImageSource):
         except ValueError as error:
             if "split" in str(error).lower():
                 raise UsageError(
-                    f"{name!r} has no split {split!r} ({hub.first_line(error)}); name one with --split"
+                    f"{name!r} has no split {split!r} ({hub.first_line(error)}); name one: {name}@SPLIT"
                 ) from error
             if "config name" in str(error).lower():
                 raise UsageError(
@@ -190,9 +202,10 @@ def find_source(images: str | Path, split: str | None = None) -> ImageSource:
     Parameters
     ----------
     images : str or path
-        `samples`, a folder (searched recursively), an image, a parquet file, or a hub data set id.
+        `samples`, a folder (searched recursively), an image, a parquet file, or a hub data set id (`owner/name`, with
+        `:configuration` and `@split` where wanted).
     split : str, optional
-        Split of a hub data set; `train` when not given.
+        Split of a hub data set, where its id does not say; `train` when not given.
 
     Raises
     ------
@@ -213,7 +226,10 @@ def find_source(images: str | Path, split: str | None = None) -> ImageSource:
     elif _looks_like_a_path(text):
         raise UsageError(f"no images at {text!r}: no such file or folder")
     else:
-        return HubSource(text, split or "train")
+        name, _, own = text.partition("@")
+        if own and split is not None:
+            raise UsageError(f"{text!r} names a split already; drop --split")
+        return HubSource(name, own or split or "train")
     if split is not None:
         raise UsageError(f"--split is for hub data sets, and {text!r} is not one; drop it")
     return source

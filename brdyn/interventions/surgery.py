@@ -281,7 +281,7 @@ def layer_surgery(
             f"{' or '.join(kinds)}; use a smaller --k or other --kinds"
         )
     names = images.label_names
-    run = SurgeryRun(model, chosen, with_accuracy=names is None or len(names) == model.classes)
+    run = SurgeryRun(model, chosen, with_accuracy=model.takes_labels(names))
     processes = options.get("processes") or Processes(model.device)
     try:
         for trajectory in trajectories(model, images, **options):

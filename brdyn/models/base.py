@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
 from typing import Any
@@ -146,6 +146,13 @@ class VisionTransformer(nn.Module, ABC):
     def logits(self, normed: Tensor) -> Tensor | None:
         """Class scores `(B, classes)` from normed tokens `(B, N, D)`; None where there is no classification head."""
         return None
+
+    def takes_labels(self, names: Sequence[str] | None) -> bool:
+        """Whether labels with these class names can be of this model's head: as many names as it has classes.
+
+        Labels without names are taken at their word.
+        """
+        return names is None or len(names) == self.classes
 
     @property
     def transform(self) -> Callable[[Any], Tensor]:

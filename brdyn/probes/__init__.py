@@ -3,7 +3,7 @@
 from brdyn.probes.features import FeatureMetric, Features, extract_features
 from brdyn.probes.knn import nearest_neighbours
 from brdyn.probes.linear import LinearProbe, fit_linear
-from brdyn.probes.probing import SEEDS, Probing, probe
+from brdyn.probes.probing import SEEDS, Probing, Reading, compare, probe, read_classes
 
 __all__ = [
     "SEEDS",
@@ -11,8 +11,11 @@ __all__ = [
     "Features",
     "LinearProbe",
     "Probing",
+    "Reading",
+    "compare",
     "extract_features",
     "fit_linear",
     "nearest_neighbours",
     "probe",
+    "read_classes",
 ]

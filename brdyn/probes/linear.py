@@ -18,7 +18,7 @@ from brdyn.errors import UsageError
 from brdyn.probes.features import Features
 
 SOLVERS = ("auto", "sklearn", "torch")
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: small is strong
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # C of scikit-learn: small is strong
 HELD_OUT = 0.2
 ITERATIONS = 200
 TOLERANCE = 1e-4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,19 +84,37 @@ class Probing:
         }
 
 
-def probe(
-    train: Mapping[str, Features],
-    test: Mapping[str, Features],
-    *,
-    seeds: int = SEEDS,
-    device: torch.device | str = "cpu",
-) -> Probing:
-    """Fit a k-NN and linear probes on the features of each model, alike.
+@dataclass(frozen=True)
+class Reading:
+    """What probes read from the features of one model.
+
+    Attributes
+    ----------
+    hits : dict of str to Tensor
+        By probe (`knn`, `linear`): which test images were right, a row for each seed, `(seeds, m)`.
+    penalties : tuple of float
+        That the linear probes chose.
+    truth : Tensor
+        Classes of the test images, `(m,)`.
+    n_train, classes : int
+        Of the training images.
+    """
+
+    hits: Mapping[str, Tensor]
+    penalties: tuple[float, ...]
+    truth: Tensor
+    n_train: int
+    classes: int
+
+
+def read_classes(
+    train: Features, test: Features, *, seeds: int = SEEDS, device: torch.device | str = "cpu"
+) -> Reading:
+    """Fit a k-NN and linear probes on features, and test them.
 
     Parameters
     ----------
-    train, test : mapping of str to Features
-        By model; the same images for each.
+    train, test : Features
     seeds : int
         Splits of the training images for the linear probe: four fifths fit it, the rest choose its penalty.
     device : torch.device
@@ -108,45 +126,63 @@ def probe(
     """
     if seeds < 1:
         raise UsageError(f"{seeds} seeds are none; at least one is needed")
-    first = next(iter(train))
-    labels, truth = train[first].labels, test[first].labels
-    _check(labels, truth)
-    rows, right = [], {}
-    for name, features in train.items():
-        guesses = nearest_neighbours(features, test[name].values, device=device)
-        right[name, "knn"] = [guesses == truth]
-        rows.append(
-            {
-                "model": name,
-                "probe": "knn",
-                "seed": 0,
-                "accuracy": _share(guesses == truth),
-                "penalty": np.nan,
-            }
-        )
-        right[name, "linear"] = []
-        for seed in range(seeds):
-            fitting, choosing = split_rows(labels, seed)
-            found = fit_linear(features[fitting], features[choosing], device=device)
-            hits = found.predict(test[name].values) == truth
-            right[name, "linear"].append(hits)
-            rows.append(
-                {
-                    "model": name,
-                    "probe": "linear",
-                    "seed": seed,
-                    "accuracy": _share(hits),
-                    "penalty": found.penalty,
-                }
-            )
-    frequent = float(truth.bincount().max()) / len(truth)
+    _check(train.labels, test.labels)
+    near = nearest_neighbours(train, test.values, device=device) == test.labels
+    linear, penalties = [], []
+    for seed in range(seeds):
+        fitting, choosing = split_rows(train.labels, seed)
+        found = fit_linear(train[fitting], train[choosing], device=device)
+        linear.append(found.predict(test.values) == test.labels)
+        penalties.append(found.penalty)
+    hits = {"knn": near[None], "linear": torch.stack(linear)}
+    return Reading(hits, tuple(penalties), test.labels, len(train), len(train.labels.unique()))
+
+
+def compare(readings: Mapping[str, Reading]) -> Probing:
+    """Accuracies, and what each model keeps of the first's.
+
+    Parameters
+    ----------
+    readings : mapping of str to Reading
+        By model; of the same images.
+    """
+    rows = [
+        {
+            "model": name,
+            "probe": kind,
+            "seed": seed,
+            "accuracy": float(right.double().mean()),
+            "penalty": reading.penalties[seed] if kind == "linear" else np.nan,
+        }
+        for name, reading in readings.items()
+        for kind, hits in reading.hits.items()
+        for seed, right in enumerate(hits)
+    ]
+    first = next(iter(readings.values()))
+    frequent = float(first.truth.bincount().max()) / len(first.truth)
     return Probing(
-        pd.DataFrame(rows),
-        _ratios(right, list(train)),
-        len(labels),
-        len(truth),
-        len(labels.unique()),
-        frequent,
+        pd.DataFrame(rows), _ratios(readings), first.n_train, len(first.truth), first.classes, frequent
+    )
+
+
+def probe(
+    train: Mapping[str, Features],
+    test: Mapping[str, Features],
+    *,
+    seeds: int = SEEDS,
+    device: torch.device | str = "cpu",
+) -> Probing:
+    """:func:`read_classes` for each model, alike, and :func:`compare`.
+
+    Parameters
+    ----------
+    train, test : mapping of str to Features
+        By model; the same images for each.
+    seeds, device
+        As in :func:`read_classes`.
+    """
+    return compare(
+        {name: read_classes(train[name], test[name], seeds=seeds, device=device) for name in train}
     )
 
 
@@ -177,28 +213,28 @@ def _check(train: Tensor, test: Tensor) -> None:
         )
 
 
-def _share(hits: Tensor) -> float:
-    return float(hits.double().mean())
-
-
-def _ratios(right: Mapping[tuple[str, str], Sequence[Tensor]], names: Sequence[str]) -> pd.DataFrame:
+def _ratios(readings: Mapping[str, Reading]) -> pd.DataFrame:
     """What each model keeps of the accuracy of the first, with a paired bootstrap over test images."""
     rows = []
     rng = np.random.default_rng(0)
-    for name in names[1:]:
-        for kind in ("knn", "linear"):
-            ours, theirs = (
-                torch.stack(list(right[model, kind])).double().numpy() for model in (name, names[0])
-            )
-            ratio = ours.mean() / max(theirs.mean(), 1e-12)
+    first, *others = readings
+    for name in others:
+        for kind in readings[name].hits:
+            ours, theirs = (readings[model].hits[kind].double().numpy() for model in (name, first))
             again = []
             for _ in range(REPLICATES):
                 weights = np.bincount(rng.integers(0, ours.shape[1], ours.shape[1]), minlength=ours.shape[1])
                 again.append((weights @ ours.mean(0)) / max(weights @ theirs.mean(0), 1e-12))
             low, high = np.quantile(again, (0.025, 0.975))
             by_seed = ours.mean(1) / np.maximum(theirs.mean(1), 1e-12)
-            sd = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else np.nan
             rows.append(
-                {"model": name, "probe": kind, "ratio": float(ratio), "low": low, "high": high, "sd": sd}
+                {
+                    "model": name,
+                    "probe": kind,
+                    "ratio": float(ours.mean() / max(theirs.mean(), 1e-12)),
+                    "low": low,
+                    "high": high,
+                    "sd": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else np.nan,
+                }
             )
     return pd.DataFrame(rows, columns=RATIOS)

@@ -102,6 +102,12 @@ class RaptorBlock(nn.Module):
         self.scale2 = LayerScale(width, init_values=config.layer_scale)
         self.depth = DepthScaling(width) if config.depth_scaling != "none" else None
 
+    def _factors(self, index: int, state: Tensor) -> tuple[Tensor, ...]:
+        """The three factors for a layer, in the precision of the weights."""
+        assert self.depth is not None
+        weight = self.depth.hidden.weight
+        return self.depth(torch.full((1,), float(index), device=state.device, dtype=weight.dtype)).unbind()
+
     def forward(self, state: Tensor, layer: int) -> Tensor:
         """Apply the block as layer `layer` (from 1): states `(B, N, D)` to `(B, N, D)`."""
         attention: Tensor | float = 1.0
@@ -109,6 +115,6 @@ class RaptorBlock(nn.Module):
         output: Tensor | float = 1.0
         if self.depth is not None:
             index = layer if self.config.depth_scaling == "index" else 1
-            attention, mlp, output = self.depth(torch.full((1,), float(index), device=state.device)).unbind()
+            attention, mlp, output = self._factors(index, state)
         state = state + attention * self.scale1(self.attn(self.norm1(state)))
         return output * (state + mlp * self.scale2(self.mlp(self.norm2(state))))

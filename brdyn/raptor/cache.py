@@ -1,14 +1,16 @@
 """A teacher's states on disk, for teachers so slow that running them beside the student costs more than reading.
 
-Shards of consecutive images, in bfloat16, each a safetensors file that is whole or not there and carries its checksum;
-they are memory-mapped, and checked when they are first used. An interrupted cache is filled further when it is asked
-for again.
+Shards of consecutive images, in bfloat16, each a safetensors file that is whole or not there. They are memory-mapped,
+and each image's states are checked against a checksum when they are read. An interrupted cache is filled further when
+it is asked for again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
+import zlib
 from copy import copy
 from dataclasses import dataclass, field
 from math import prod
@@ -24,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from brdyn.data import ImageSet
-from brdyn.data.image_set import Item, ReadReport, Skipped
+from brdyn.data.image_set import DIGEST_MODULUS, Item, ReadReport, Skipped
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer
 from brdyn.progress import progress_bar
@@ -38,6 +40,9 @@ INDEX = "cache.json"
 SHARD_BYTES = 256 * 2**20
 LARGEST_SHARD = 512
 BYTES = 2  # of a bfloat16
+UNFINISHED = (".states-", f".{INDEX}.")
+ABANDONED = 600.0  # seconds
+REMEDY = "remove the file, and run again to make it anew"
 
 
 @dataclass
@@ -106,8 +111,9 @@ class ActivationCache:
             "teacher": {"name": info.name, "digest": info.digest, "image_size": list(info.image_size)},
             "images": {
                 "source": self.images.source.description, "in_source": len(self.images.source),
-                "chosen": len(self.images), "indices": chosen,
+                "files": self.images.source.fingerprint(), "chosen": len(self.images), "indices": chosen,
             },
+            "preprocessing": self.teacher.preprocessing.to_dict(),
             "shape": list(self.shape),
             "dtype": "bfloat16",
             "shard_images": self.shard_images,
@@ -136,7 +142,9 @@ class ActivationCache:
             raise UsageError(
                 f"cannot make the cache folder {str(self.folder)!r} ({error.strerror})"
             ) from error
-        if not path.is_file() and any(self.folder.iterdir()):
+        self._sweep()
+        others = [one for one in self.folder.iterdir() if not one.name.startswith(UNFINISHED)]
+        if not path.is_file() and others:
             raise UsageError(f"{str(self.folder)!r} holds other files; choose an empty folder as --cache")
         needed = len(self.missing()) * self.shard_images * self.image_bytes
         free = psutil.disk_usage(str(self.folder)).free
@@ -148,10 +156,17 @@ class ActivationCache:
         if not path.is_file():
             write_atomically(path, to_json(self.index()))
 
+    def _sweep(self) -> None:
+        """Remove what runs that were killed have left half written; a run beside this one may still be writing."""
+        for prefix in UNFINISHED:
+            for left in self.folder.glob(f"{prefix}*"):
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    left.unlink(missing_ok=True)
+
     def fill(
         self, *, workers: int | None = None, processes: Processes | None = None, progress: bool = False
     ) -> None:
-        """Make what is missing. Processes take turns at the shards.
+        """Make what is missing. Every process has shards of its own; when this returns, all are there.
 
         Raises
         ------
@@ -159,33 +174,54 @@ class ActivationCache:
             If the disk is full or an image makes a state that is not finite.
         """
         processes = processes or Processes(self.teacher.device)
-        missing = self.missing()
-        count = len(missing) * self.shard_images
+        mine = [
+            shard
+            for shard in range(processes.rank, self.shards, processes.world)
+            if not self.path(shard).is_file()
+        ]
         show = progress and processes.is_main
-        with progress_bar("activation cache", count // processes.world, show) as advance:
-            for shard in missing[processes.rank :: processes.world]:
+        with progress_bar("activation cache", len(mine) * self.shard_images, show) as advance:
+            for shard in mine:
                 self._make(shard, workers)
                 advance(self.shard_images)
+        processes.wait()
+        left = self.missing()
+        if left:
+            raise BrdynError(
+                f"the cache in {str(self.folder)!r} lacks {self.path(left[0]).name}; run again to make it"
+            )
 
     def _make(self, shard: int, workers: int | None) -> None:
         part = copy(self.images)
         start = shard * self.shard_images
         part.chosen, part.report = self.images.chosen[start : start + self.shard_images], ReadReport()
-        states, positions, labels = [], [], []
-        for trajectory in trajectories(self.teacher, part, workers=workers):
-            states.append(torch.stack(trajectory.states, dim=1).to("cpu", torch.bfloat16))
-            positions.append(trajectory.positions.cpu() + start)
-            if trajectory.labels is not None:
-                labels.append(trajectory.labels.cpu())
-            del trajectory
+        states = [torch.empty(0, *self.shape, dtype=torch.bfloat16)]
+        positions, labels = [torch.empty(0, dtype=torch.long)], []
+        try:
+            for trajectory in trajectories(self.teacher, part, workers=workers):
+                states.append(torch.stack(trajectory.states, dim=1).to("cpu", torch.bfloat16))
+                positions.append(trajectory.positions.cpu() + start)
+                if trajectory.labels is not None:
+                    labels.append(trajectory.labels.cpu())
+                del trajectory
+        except BrdynError:
+            if part.report.count or not part.report.skipped:
+                raise
+            # None of these few can be read: they are skipped like any others.
         tensors = {"states": torch.cat(states), "positions": torch.cat(positions)}
+        tensors["checksums"] = torch.tensor([checksum(one) for one in tensors["states"]], dtype=torch.long)
         if labels:
             tensors["labels"] = torch.cat(labels)
         metadata = {
-            "sha256": checksum(tensors["states"]),
+            "digest": f"{part.report.digest:064x}",
             "skipped": json.dumps([list(skipped) for skipped in part.report.skipped]),
         }
         write_atomically(self.path(shard), save(tensors, metadata))
+
+    def digest(self) -> int:
+        """Of the images that the states were made from, as in :class:`brdyn.data.ReadReport`."""
+        found = (int(self._shard(shard).digest, 16) for shard in range(self.shards))
+        return sum(found) % DIGEST_MODULUS
 
     def reader(self, images: ImageSet) -> CachedStates:
         """The states of some of the images, as a data set whose items are states instead of pictures."""
@@ -200,10 +236,13 @@ class ActivationCache:
         BrdynError
             If the shard is missing, cut short or altered.
         """
-        number = place // self.shard_images
+        name = self.images.source.name(int(self.images.chosen[place]))
+        return self._shard(place // self.shard_images).read(place, name)
+
+    def _shard(self, number: int) -> _Shard:
         if number not in self._open:
             self._open[number] = _Shard(self.path(number))
-        return self._open[number].read(place, self.images.source.name(int(self.images.chosen[place])))
+        return self._open[number]
 
     def __getstate__(self) -> dict[str, Any]:
         """Loader processes open the files for themselves, and need no teacher."""
@@ -218,29 +257,33 @@ class _Outline:
 
 
 class _Shard:
-    """An open file, checked once."""
+    """An open file."""
 
     def __init__(self, path: Path) -> None:
-        remedy = "remove the file, and run again to make it anew"
+        self.path = path
         try:
             self.file = safe_open(path, framework="pt")
-            states, metadata = self.file.get_tensor("states"), self.file.metadata()
-            rows = self.file.get_tensor("positions").tolist()
-            self.labels = self.file.get_tensor("labels").tolist() if "labels" in self.file.keys() else None  # noqa: SIM118
+            metadata, names = self.file.metadata(), set(self.file.keys())
+            rows, self.checksums = (
+                self.file.get_tensor(name).tolist() for name in ("positions", "checksums")
+            )
+            self.labels = self.file.get_tensor("labels").tolist() if "labels" in names else None
+            self.states = self.file.get_slice("states")
         except (OSError, SafetensorError) as error:
-            raise BrdynError(f"cannot read the cached states in {str(path)!r} ({error}); {remedy}") from error
-        if checksum(states) != metadata["sha256"]:
-            raise BrdynError(f"the cached states in {str(path)!r} are altered (checksum); {remedy}")
+            raise BrdynError(f"cannot read the cached states in {str(path)!r} ({error}); {REMEDY}") from error
         self.rows = {position: row for row, position in enumerate(rows)}
-        self.states = self.file.get_slice("states")
         self.skipped: dict[str, str] = dict(json.loads(metadata["skipped"]))
+        self.digest: str = metadata["digest"]
 
     def read(self, place: int, name: str) -> tuple[Tensor, int | None] | Skipped:
         """The states and the label of an image."""
         if place not in self.rows:
             return Skipped(name, self.skipped.get(name, "unreadable when the cache was made"))
         row = self.rows[place]
-        return self.states[row : row + 1][0], None if self.labels is None else self.labels[row]
+        states = self.states[row : row + 1][0]
+        if checksum(states) != self.checksums[row]:
+            raise BrdynError(f"the cached states in {str(self.path)!r} are altered (checksum); {REMEDY}")
+        return states, None if self.labels is None else self.labels[row]
 
 
 class CachedStates(Dataset[Item | Skipped]):
@@ -257,6 +300,6 @@ class CachedStates(Dataset[Item | Skipped]):
         return found if isinstance(found, Skipped) else Item(position, found[0], found[1], 0)
 
 
-def checksum(states: Tensor) -> str:
-    """SHA-256 of the bytes of a tensor."""
-    return hashlib.sha256(states.contiguous().view(torch.uint8).numpy().data).hexdigest()
+def checksum(states: Tensor) -> int:
+    """CRC-32 of the bytes of a tensor."""
+    return zlib.crc32(states.contiguous().view(torch.uint8).numpy().data)

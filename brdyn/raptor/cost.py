@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from brdyn.models import VisionTransformer
 from brdyn.raptor.model import Raptor, parameter_count
-from brdyn.runtime import fitting_images
+from brdyn.runtime import fitting_images, synchronise
 
 ROUNDS = 7
 
@@ -110,11 +110,8 @@ def flops(model: VisionTransformer) -> int:
 
 
 def _seconds(model: VisionTransformer, images: torch.Tensor) -> float:
-    cuda = images.device.type == "cuda"
-    if cuda:
-        torch.cuda.synchronize()
+    synchronise(images.device)
     started = time.perf_counter()
     model(images)
-    if cuda:
-        torch.cuda.synchronize()
+    synchronise(images.device)
     return time.perf_counter() - started

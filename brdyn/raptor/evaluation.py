@@ -13,6 +13,7 @@ from brdyn.raptor.cost import Cost, cost
 from brdyn.raptor.fidelity import Fidelity, fidelity, student_states
 from brdyn.raptor.model import Raptor
 from brdyn.results import read_json, records
+from brdyn.runtime import Processes
 
 TEACHER, RAPTOR = "teacher", "raptor"
 FILE = "raptor_eval.json"
@@ -25,13 +26,14 @@ class Evaluation:
     Attributes
     ----------
     fidelity : Fidelity
-    cost : Cost
+    cost : Cost or None
+        None in processes other than the main one.
     probing : Probing or None
-        Models `teacher` and `raptor`.
+        Models `teacher` and `raptor`; None without labelled images, and in processes other than the main one.
     """
 
     fidelity: Fidelity
-    cost: Cost
+    cost: Cost | None
     probing: Probing | None = None
 
     @classmethod
@@ -47,7 +49,9 @@ class Evaluation:
         content = read_json(Path(folder) / FILE, "a result of brdyn raptor-eval", keys)
         probing = Probing.from_dict(content["probing"]) if content["probing"] else None
         return cls(
-            Fidelity.from_records(content["fidelity"], content["head"]), Cost(**content["cost"]), probing
+            Fidelity.from_records(content["fidelity"], content["head"]),
+            Cost(**content["cost"]) if content["cost"] else None,
+            probing,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,7 +59,7 @@ class Evaluation:
         return {
             "fidelity": records(self.fidelity.table),
             "head": self.fidelity.head(),
-            "cost": self.cost.to_dict(),
+            "cost": self.cost.to_dict() if self.cost else None,
             "probing": self.probing.to_dict() if self.probing else None,
         }
 
@@ -87,11 +91,16 @@ def evaluate(
     -------
     Evaluation
     """
+    processes: Processes = options.get("processes") or Processes(raptor.device)
     found = fidelity(raptor, images, **options)
-    probing = None
-    if train is not None and test is not None:
-        features = [paired_features(raptor, part, **options) for part in (train, test)]
-        probing = probe(*features, seeds=seeds, device=raptor.device)
+    features = [
+        paired_features(raptor, part, **options)
+        for part in ((train, test) if train is not None and test is not None else ())
+        if part is not None
+    ]
+    if not processes.is_main:
+        return Evaluation(found, None)
+    probing = probe(*features, seeds=seeds, device=raptor.device) if features else None
     return Evaluation(found, cost(raptor), probing)
 
 

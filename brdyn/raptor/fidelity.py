@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from brdyn.data import ImageSet
-from brdyn.errors import UsageError
+from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.per_image import PerImageMetric, Statistic
 from brdyn.raptor.model import Raptor
@@ -86,13 +86,25 @@ class Fidelity:
 
 
 def student_states(raptor: Raptor, trajectory: Trajectory) -> tuple[Tensor, ...]:
-    """The Raptor's own states a~_0 .. a~_L from the teacher's embedding; computed once for a trajectory."""
+    """The Raptor's own states a~_0 .. a~_L from the teacher's embedding; computed once for a trajectory.
+
+    Raises
+    ------
+    BrdynError
+        If one is not finite: the layer is named.
+    """
 
     def run() -> tuple[Tensor, ...]:
         states = [trajectory.states[0]]
         with torch.no_grad():
             for block in raptor.blocks:
                 states.append(block(states[-1]))
+        finite = torch.stack([state.float().sum() for state in states]).isfinite().tolist()
+        if not all(finite):
+            raise BrdynError(
+                f"the Raptor runs away: its own state at layer {finite.index(False)} is not finite; fit it for longer, "
+                "or with a smaller --lr"
+            )
         return tuple(states)
 
     return trajectory.derive("student", run)
@@ -262,5 +274,4 @@ def fidelity(raptor: Raptor, images: ImageSet, **options: Any) -> Fidelity:
 
 def fidelity_metric(raptor: Raptor, images: ImageSet) -> FidelityMetric:
     """The measure for these images: their labels count where they are of as many classes as the teacher's head has."""
-    names = images.label_names
-    return FidelityMetric(raptor, with_labels=names is None or len(names) == raptor.classes)
+    return FidelityMetric(raptor, with_labels=raptor.takes_labels(images.label_names))

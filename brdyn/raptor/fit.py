@@ -135,6 +135,8 @@ def fit_raptor(
             task.parts.load_state_dict(task.average)
     images.report = stream.images.report
     images.report.skipped = sorted(set(images.report.skipped))  # met again in every epoch
+    if cache is not None:
+        images.report.digest = cache.digest()
     raptor.eval().requires_grad_(False)
     return fit
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from math import comb, factorial, prod
 
 import numpy as np
 
@@ -30,29 +32,74 @@ def contiguous(boundaries: Sequence[int], layers: int) -> list[int]:
     return [phase for phase, (start, end) in enumerate(pairwise(edges)) for _ in range(start, end)]
 
 
-def random_contiguous(k: int, layers: int, seed: int) -> list[int]:
-    """k contiguous phases with boundaries drawn evenly from all placements."""
+def random_contiguous(k: int, layers: int, seed: int, other_than: Sequence[int] = ()) -> list[int]:
+    """k contiguous phases with boundaries drawn evenly from all placements.
+
+    Parameters
+    ----------
+    k, layers : int
+    seed : int
+        Which draw. Draws do not repeat: every seed gives another placement.
+    other_than : sequence of int
+        Boundaries that no draw may give: those of the phases that the draws are to be compared with.
+
+    Raises
+    ------
+    UsageError
+        If there are not so many placements.
+    """
     check_request(k, layers)
-    drawn = np.random.default_rng(seed).choice(layers - 1, size=k - 1, replace=False) + 1
-    return contiguous(sorted(int(place) for place in drawn), layers)
+    left_out = {tuple(other_than)} if len(other_than) == k - 1 else set()
+
+    def draw(rng: np.random.Generator) -> tuple[int, ...]:
+        return tuple(sorted(int(place) + 1 for place in rng.choice(layers - 1, size=k - 1, replace=False)))
+
+    return contiguous(_distinct(draw, seed, left_out, comb(layers - 1, k - 1), "placements"), layers)
 
 
 def random_shuffle(boundaries: Sequence[int], layers: int, seed: int) -> list[int]:
     """Blocks of the same sizes as the phases, their layers drawn at random; never the phases themselves.
 
+    Every seed gives another assignment.
+
     Raises
     ------
     UsageError
-        If there is nothing to shuffle: one phase, or as many as layers.
+        If there is nothing to shuffle (one phase, or as many as layers), or there are not so many assignments.
     """
     own = contiguous(boundaries, layers)
     if len(set(own)) in (1, layers):
         raise UsageError(f"k={len(set(own))} phases of {layers} layers cannot be shuffled; use another k")
-    rng = np.random.default_rng(seed)
-    drawn = own
-    while drawn == own:
-        drawn = _numbered([int(block) for block in rng.permutation(own)])
-    return drawn
+    sizes = Counter(own).values()
+    same = Counter(sizes).values()  # blocks of one size can trade names
+    possible = factorial(layers) // prod(map(factorial, sizes)) // prod(map(factorial, same))
+
+    def draw(rng: np.random.Generator) -> tuple[int, ...]:
+        return tuple(_numbered([int(block) for block in rng.permutation(own)]))
+
+    return list(_distinct(draw, seed, {tuple(own)}, possible, "assignments"))
+
+
+def _distinct(
+    draw: Callable[[np.random.Generator], tuple[int, ...]],
+    number: int,
+    left_out: set[tuple[int, ...]],
+    possible: int,
+    what: str,
+) -> tuple[int, ...]:
+    """The `number`-th of a fixed sequence of draws, repetitions and `left_out` skipped."""
+    possible -= len(left_out)
+    if not 0 <= number < possible:
+        raise UsageError(
+            f"--partition-seed {number}: there are {possible} such {what}, numbered from 0; use a smaller one"
+        )
+    rng, met = np.random.default_rng(0), set(left_out)
+    while True:
+        found = draw(rng)
+        if found not in met:
+            met.add(found)
+            if len(met) - len(left_out) > number:
+                return found
 
 
 def _numbered(blocks: Sequence[int]) -> list[int]:

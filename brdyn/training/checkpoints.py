@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import uuid
@@ -59,15 +58,23 @@ class Checkpoints:
         What the run was asked for; a checkpoint of a run with other options is refused.
     keep : int
         How many of the newest are kept.
+    anew : bool
+        Take the place of another run: its checkpoints are not seen, and go when the first of this run is written.
     """
 
-    def __init__(self, folder: str | Path, options: Mapping[str, Any], keep: int = 2) -> None:
+    def __init__(
+        self, folder: str | Path, options: Mapping[str, Any], keep: int = 2, anew: bool = False
+    ) -> None:
         self.folder = Path(folder)
-        self.options = json.loads(to_json(options))  # as they will be read: a tuple is a list
+        self.anew = anew
+        self.options = dict(options)
         self.keep = keep
 
     def paths(self) -> list[Path]:
         """Checkpoints in order, oldest first."""
+        return [] if self.anew else self._found()
+
+    def _found(self) -> list[Path]:
         found = [path for path in self.folder.glob("stage*-*") if (path / STATE).is_file()]
         return sorted(found, key=_place)
 
@@ -95,9 +102,14 @@ class Checkpoints:
             unfinished.mkdir()
             _write(unfinished / TENSORS, data)
             _write(unfinished / STATE, to_json(content))
+            replaced = self._found() if self.anew else []
             if path.exists():
                 shutil.rmtree(path)
             os.replace(unfinished, path)
+            self.anew = False
+            for old in replaced:
+                if old != path:
+                    shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise BrdynError(f"cannot write the checkpoint {str(path)!r} ({error.strerror})") from error

@@ -55,6 +55,14 @@ class Task(nn.Module, ABC):
     def forward(self, inputs: Any, step: int) -> dict[str, Tensor]:
         """The loss of each image `(B,)`, by part."""
 
+    def onward(self, inputs: Any) -> Tensor | None:
+        """After :meth:`forward`: how much each image asks for another step on the same inputs, `(B,)` from 0 to 1.
+
+        Another is taken where the mean over the images of all processes is above one half. None: never. What it begins
+        with, :meth:`forward` has left in the inputs.
+        """
+        return None
+
     def validate(self) -> dict[str, float]:
         """Numbers to watch; empty for none."""
         return {}
@@ -236,11 +244,37 @@ class _Training:
             random_keys_of(self.settings.seed, self.stage, self.step, self.accelerator.process_index)
         )
         self.schedule.step_update(self.step + 1)
+        rate = self.optimizer.param_groups[0]["lr"]
         totals: dict[str, Tensor] = {}
-        for number, piece in enumerate(pieces, 1):
-            with self._together(module, number == len(pieces)), self._autocast():
-                inputs = self.task.inputs(piece)
-                losses = module(inputs, self.step)
+        inputs: list[Any] = [None] * len(pieces)
+        rounds, more = 0, True
+        while more:
+            asked = self._optimize(module, pieces, inputs, everywhere, totals)
+            rounds += 1
+            more = bool(asked) and self._share(asked, everywhere) > 0.5
+        self.pending.append((self.step + 1, rate, {part: total / rounds for part, total in totals.items()}))
+        return here
+
+    def _optimize(
+        self,
+        module: nn.Module,
+        pieces: list[Batch],
+        inputs: list[Any],
+        everywhere: int,
+        totals: dict[str, Tensor],
+    ) -> list[Tensor]:
+        """One optimizer step, whose losses are added to the totals; what the images say to another.
+
+        Inputs are made where there are none yet, and kept where another step may follow.
+        """
+        asked = []
+        for number, piece in enumerate(pieces):
+            with self._together(module, number == len(pieces) - 1), self._autocast():
+                own = inputs[number] if inputs[number] is not None else self.task.inputs(piece)
+                losses = module(own, self.step)
+            votes = self.task.onward(own)
+            inputs[number] = None if votes is None else own
+            asked += [] if votes is None else [votes.detach().float()]
             shares = {part: loss.float().sum() / everywhere for part, loss in losses.items()}
             # Processes average their gradients; the sum over all images is wanted.
             (torch.stack(list(shares.values())).sum() * self.accelerator.num_processes).backward()
@@ -249,13 +283,18 @@ class _Training:
         if self.settings.clip:
             for part in self.task.parts.values():
                 clip_grad_norm_(part.parameters(), self.settings.clip)
-        rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
             self.ema.update(self.task.parts)
-        self.pending.append((self.step + 1, rate, totals))
-        return here
+        return asked
+
+    def _share(self, votes: list[Tensor], everywhere: int) -> float:
+        """The mean vote of the images of all processes."""
+        total = torch.cat(votes).sum()
+        if self.accelerator.num_processes > 1:
+            total = self.accelerator.reduce(total, "sum")
+        return float(total) / everywhere
 
     def _news(self) -> str:
         """The last losses and validation, for the progress bar."""

@@ -85,6 +85,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         first, second = before.get(name), now.get(name)
         if isinstance(first, Mapping) and isinstance(second, Mapping):
             found += differences(first, second, f"{prefix}{name}.")
-        elif first != second:
+        elif _as_read(first) != _as_read(second):
             found.append(f"{prefix}{name}: {first} before, {second} now")
     return found
+
+
+def _as_read(value: Any) -> Any:
+    """As JSON gives it back: a tuple is a list."""
+    return [_as_read(one) for one in value] if isinstance(value, list | tuple) else value

@@ -1,5 +1,6 @@
 """`brdyn raptor-fit`, `raptor-eval` and `probe` as a user meets them."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import sys
 import pandas as pd
 import pytest
 import timm
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from brdyn.raptor import Evaluation
 from tests.cli.commands import ROOT, assert_one_line_error, run_alone
@@ -194,20 +195,65 @@ def test_probe_writes_what_it_says(run, tiny_options, labelled, noise_folder, tm
     assert "model, knn:" in done.stdout
     content = json.loads((tmp_path / "out" / "probe.json").read_text())
     assert (content["probing"]["n_train"], content["probing"]["n_test"]) == (32, 8)
-    assert content["n_images"] == 40
-    again = run("probe", *options, "--test", labelled, "--test-n", "12", "--overwrite")
+    assert content["n_images"] == 32
+    other = tmp_path / "copy.parquet"
+    shutil.copy(labelled, other)
+    again = run("probe", *options, "--test", other, "--test-n", "12", "--overwrite")
     assert again.returncode == 0, again.stderr
-    probing = json.loads((tmp_path / "out" / "probe.json").read_text())["probing"]
+    second = json.loads((tmp_path / "out" / "probe.json").read_text())
+    probing = second["probing"]
     assert (probing["n_train"], probing["n_test"]) == (40, 12)
+    assert [second["images"][part]["read"] for part in ("train", "test")] == [40, 12]
+    assert second["images"]["test"]["digest"] != second["images"]["train"]["digest"] != "0" * 64
     assert [row["seeds"] for row in probing["summary"]] == [1, 3]
     over = [*options, "--overwrite"]
     assert_one_line_error(run("probe", *over, "--test-n", "3"), 2, "--test-n goes with --test")
+    assert_one_line_error(
+        run("probe", *over, "--test", labelled), 2, "40 images are both to fit the probe and to test"
+    )
     assert_one_line_error(run("probe", *tiny_options, "--overwrite"), 2, "images with labels")
     assert_one_line_error(run("probe", *over, "-n", "1"), 2, "cannot be kept out")
     for place, name in (("one", "a"), ("one", "b"), ("two", "a"), ("two", "c")):
         shutil.copytree(noise_folder, tmp_path / place / name)
     folders = ["--images", tmp_path / "one", "--test", tmp_path / "two"]
     assert_one_line_error(run("probe", *over, *folders), 2, "name different classes")
+
+
+def test_a_refused_fit_leaves_the_interrupted_one(run, fit_options, tmp_path):
+    """--overwrite takes the place of a run only when there is something to put there."""
+    kept = tmp_path / "out" / "checkpoints" / "stage1-00000002"
+    kept.mkdir(parents=True)
+    (kept / "state.json").write_text("{}")
+    again = [*fit_options, "--overwrite"]
+    assert_one_line_error(run("raptor-fit", *again, "--batch-size", "64"), 2, "too few for a batch")
+    assert kept.is_dir()
+    assert run("raptor-fit", *again).returncode == 0
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_raptor_in_half_precision(run, fitted, noise_folder, tmp_path, dtype):
+    options = ["--images", noise_folder, "--workers", "0", "--dtype", dtype]
+    done = run("raptor-eval", fitted, *options, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    half = Evaluation.read(tmp_path / "out").fidelity.curve("cosine", mode="one-step")
+    assert run("raptor-eval", fitted, *options[:-2], "--out", tmp_path / "full").returncode == 0
+    full = Evaluation.read(tmp_path / "full").fidelity.curve("cosine", mode="one-step")
+    assert (half - full).abs().max() < 0.02
+    assert run("phases", "--model", fitted, *options, "--out", tmp_path / "phases").returncode == 0
+
+
+def test_a_raptor_that_runs_away_is_no_result(run, fitted, noise_folder, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(fitted, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["1.mlp.fc2.weight"] *= 1e30
+    save_file(weights, broken / "model.safetensors")
+    config = json.loads((broken / "config.json").read_text())
+    config["digest"] = hashlib.sha256((broken / "model.safetensors").read_bytes()).hexdigest()
+    (broken / "config.json").write_text(json.dumps(config))
+    options = ["--images", noise_folder, "--workers", "0", "--out", tmp_path / "out"]
+    assert_one_line_error(run("raptor-eval", broken, *options), 1, "the Raptor runs away", "layer")
 
 
 def test_a_fit_from_a_cache(run, fit_options, tmp_path):

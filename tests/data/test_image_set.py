@@ -221,7 +221,12 @@ def test_hub_data_sets(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     images = load_images("owner/pictures", MODEL, split="validation")
     load_images("owner/pictures:small", MODEL)
-    assert asked == [("owner/pictures", None, "validation"), ("owner/pictures", "small", "train")]
+    load_images("owner/pictures@test", MODEL)
+    assert asked == [
+        ("owner/pictures", None, "validation"), ("owner/pictures", "small", "train"), ("owner/pictures", None, "test")
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="names a split already"):
+        load_images("owner/pictures@test", MODEL, split="train")
     assert values(images) == [3, 5]
     assert images.label_names == ["n", "y"]
     assert next(images.batches(2, workers=0)).labels.tolist() == [1, 0]

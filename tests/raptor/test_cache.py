@@ -1,6 +1,8 @@
 """The activation cache: the same states, made in pieces, refused where it is not what it should be."""
 
 import json
+import os
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from brdyn.data import load_images
 from brdyn.data.image_set import Item, Skipped
 from brdyn.errors import BrdynError, UsageError
 from brdyn.raptor import ActivationCache, FitSettings, fit_raptor
+from brdyn.runtime import Processes
 from brdyn.trajectory import trajectories
 from tests.conftest import tiny_vit
 
@@ -125,6 +128,56 @@ def test_a_cache_of_something_else_is_refused(cache, tiny, images, tmp_path):
     (cache.folder / "cache.json").write_text("{")
     with pytest.raises(UsageError, match="cannot read"):
         cache.prepare()
+
+
+def test_changed_images_are_noticed(cache, tiny, tmp_path):
+    """The same names in the same folder, but another picture."""
+    filled(cache)
+    Image.new("RGB", (40, 36), "red").save(tmp_path / "noise" / "07.png")
+    with pytest.raises(UsageError, match=r"images.files"):
+        ActivationCache(cache.folder, tiny, load_images(tmp_path / "noise", tiny)).prepare()
+
+
+def test_processes_that_come_late_leave_no_holes(tmp_path, tiny, images, monkeypatch):
+    """What the second of two processes makes does not depend on what the first has made so far."""
+    monkeypatch.setattr("brdyn.raptor.cache.LARGEST_SHARD", 8)
+    cache = ActivationCache(tmp_path / "cache", tiny, images)
+    cache.prepare()
+    monkeypatch.setattr(Processes, "wait", lambda _: None)
+    for rank in (0, 1):
+        with pytest.raises(BrdynError, match="lacks") if rank == 0 else nullcontext():
+            cache.fill(workers=0, processes=Processes(tiny.device, rank, 2))
+    assert cache.missing() == []
+
+
+def test_what_killed_runs_left_is_swept(cache, monkeypatch):
+    filled(cache)
+    left = cache.folder / ".states-00001.safetensors.abc"
+    left.write_bytes(b"half")
+    cache.prepare()
+    assert left.exists()  # someone may be writing it
+    os.utime(left, (0, 0))
+    cache.prepare()
+    assert not left.exists()
+    (cache.folder / "cache.json").rename(cache.folder / ".cache.json.abc")
+    for path in cache.folder.glob("*.safetensors"):
+        path.unlink()
+    cache.prepare()
+    assert (cache.folder / "cache.json").is_file()
+
+
+def test_a_shard_without_a_readable_image(tiny, noise_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("brdyn.raptor.cache.LARGEST_SHARD", 1)
+    (noise_folder / "05.png").write_bytes(b"broken")
+    images = load_images(noise_folder, tiny)
+    reader = filled(ActivationCache(tmp_path / "cache", tiny, images)).reader(images)
+    assert [isinstance(reader[position], Skipped) for position in (4, 5, 6)] == [False, True, False]
+
+
+def test_the_digest_is_that_of_the_images(cache, tiny, images):
+    filled(cache)
+    list(images.batches(40, workers=0))
+    assert cache.digest() == images.report.digest
 
 
 def test_a_full_disk_is_noticed_before(cache, monkeypatch):

@@ -146,9 +146,17 @@ def test_partitions():
         contiguous((3, 2), 5)
     with pytest.raises(UsageError, match="do not rise"):
         contiguous((5,), 5)
-    drawn = {tuple(random_contiguous(3, 6, seed)) for seed in range(200)}
-    assert len(drawn) == 10  # all placements of two boundaries among five
+    drawn = [tuple(random_contiguous(3, 6, seed)) for seed in range(10)]
+    assert len(set(drawn)) == 10  # all placements of two boundaries among five, each once
     assert all(list(one) == sorted(one) for one in drawn)
+    with pytest.raises(UsageError, match=r"there are 10 such placements, numbered from 0"):
+        random_contiguous(3, 6, 10)
+    others = {tuple(random_contiguous(3, 6, seed, other_than=(2, 4))) for seed in range(9)}
+    assert others == set(drawn) - {(0, 0, 1, 1, 2, 2)}
+    shuffled = {tuple(random_shuffle((2, 4), 6, seed)) for seed in range(14)}
+    assert len(shuffled) == 14  # six layers into three pairs goes in fifteen ways, one of them the phases
+    with pytest.raises(UsageError, match="there are 14 such assignments"):
+        random_shuffle((2, 4), 6, 14)
     for seed in range(50):
         blocks = random_shuffle((2, 5), 6, seed)
         assert sorted(np.bincount(blocks)) == [1, 2, 3]

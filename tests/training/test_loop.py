@@ -205,3 +205,34 @@ def test_checkpoints_are_whole_and_their_own(tmp_path):
     assert not list(tmp_path.glob(".unfinished-*"))
     assert checkpoints.latest().stage == 2
     assert Checkpoints(tmp_path / "none", {}).latest() is None
+
+
+class Repeated(Means):
+    """Asks for more steps on the same batch: all images at first, fewer each time, none after the fourth."""
+
+    def inputs(self, batch):
+        return {"images": super().inputs(batch), "round": 0}
+
+    def forward(self, inputs, step):
+        inputs["round"] += 1
+        self.rounds.append((step, inputs["round"]))
+        return super().forward(inputs["images"], step)
+
+    def onward(self, inputs):
+        share = {1: 1.0, 2: 0.75, 3: 0.5}[inputs["round"]]
+        return torch.linspace(0, 1, len(inputs["images"])) < share
+
+
+def test_a_batch_goes_on_while_most_of_its_images_ask_for_it(stream):
+    task = Repeated()
+    task.rounds = []
+    history = train(task, stream, settings(steps=3, log_every=1))
+    assert task.rounds == [(step, number) for step in range(3) for number in (1, 2, 3)]
+    assert [row["step"] for row in history.losses] == [1, 2, 3]
+    once = Means()
+    train(once, stream, settings(steps=3, log_every=1))
+    assert task.parts["images"].weight > once.parts["images"].weight > 0  # three times the steps
+    pieces = Repeated()
+    pieces.rounds = []
+    train(pieces, stream, settings(steps=3, log_every=1, accumulate=2))
+    torch.testing.assert_close(pieces.parts["images"].weight, task.parts["images"].weight)

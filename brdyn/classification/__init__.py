@@ -1,0 +1,1 @@
+"""Training classifiers from scratch on small images: pixels in memory, augmentation on the device."""

@@ -1,0 +1,123 @@
+"""Augmentation where the images are: on the GPU, a batch at a time, with torchvision's transforms.
+
+torchvision's RandAugment, applied to a batch, does the same to every image of it. Each of its operations is therefore
+applied to small groups that are drawn anew every time: an image meets each operation as often as if it were alone, and
+shares it with the few others of its group. Crops and flips are drawn for every image, mixing for every batch, as
+published. All draws are torch's on the CPU, so that a seeded step repeats exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms import v2
+
+from brdyn.errors import UsageError
+
+MAGNITUDES = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSettings:
+    """What is done to training images. Defaults are the published ones of ViTRM (method notes, section 7).
+
+    Attributes
+    ----------
+    padding : int
+        Pixels (reflected) around an image from which a crop of its size is drawn; 0 for none.
+    flip : bool
+        Mirror half of the images.
+    operations, magnitude : int
+        RandAugment's number of operations (0 for none) and magnitude, of 30.
+    group : int
+        Images that share a RandAugment operation.
+    mixup, cutmix : float
+        Alphas; 0 for neither. With both, each batch gets either with equal probability.
+    """
+
+    padding: int = 4
+    flip: bool = True
+    operations: int = 2
+    magnitude: int = 9
+    group: int = 4
+    mixup: float = 0.2
+    cutmix: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        for name in ("padding", "operations", "mixup", "cutmix"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} {getattr(self, name)} is negative")
+        if not 0 <= self.magnitude <= MAGNITUDES:
+            raise UsageError(f"RandAugment magnitude {self.magnitude} is not from 0 to {MAGNITUDES}")
+        if self.group < 1:
+            raise UsageError(f"{self.group} images are no group; at least one is needed")
+
+
+class Augmentation:
+    """Turns uint8 images and class indices into what a network trains on.
+
+    Parameters
+    ----------
+    settings : AugmentSettings
+    classes : int
+    mean, std : sequence of float
+        Of each channel, of values from 0 to 1.
+    """
+
+    def __init__(
+        self, settings: AugmentSettings, classes: int, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        self.settings, self.classes = settings, classes
+        self.mean, self.std = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+        mixing = []
+        if settings.cutmix:
+            mixing.append(v2.CutMix(alpha=settings.cutmix, num_classes=classes))
+        if settings.mixup:
+            mixing.append(v2.MixUp(alpha=settings.mixup, num_classes=classes))
+        self.mixing = v2.RandomChoice(mixing) if mixing else None
+        self.operation = v2.RandAugment(num_ops=1, magnitude=settings.magnitude)
+
+    def train(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Augmented, normalised images `(B, 3, H, W)` and class weights `(B, classes)`, each row summing to 1."""
+        if self.settings.padding:
+            pixels = crop(pixels, self.settings.padding)
+        if self.settings.flip:
+            mirrored = torch.rand(len(pixels)) < 0.5
+            pixels = torch.where(mirrored.to(pixels.device).view(-1, 1, 1, 1), pixels.flip(-1), pixels)
+        for _ in range(self.settings.operations):
+            pixels = self.in_groups(pixels)
+        images = self.normalised(pixels)
+        if self.mixing is None or len(images) < 2:
+            return images, functional.one_hot(labels, self.classes).float()
+        images, weights = self.mixing(images, labels)
+        return images, weights.float()
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Images as they are, normalised."""
+        mean, std = self.mean.to(pixels.device), self.std.to(pixels.device)
+        return (pixels.float() / 255 - mean) / std
+
+    def in_groups(self, pixels: Tensor) -> Tensor:
+        """One RandAugment operation, drawn for every group."""
+        order = torch.randperm(len(pixels)).to(pixels.device)
+        changed = torch.cat([self.operation(part) for part in pixels[order].split(self.settings.group)])
+        return changed[order.argsort()]
+
+
+def crop(pixels: Tensor, padding: int) -> Tensor:
+    """A crop of the images' own size from each, padded by reflection, at a place of its own."""
+    count, _, height, width = pixels.shape
+    padded = functional.pad(pixels.float(), (padding,) * 4, mode="reflect").to(pixels.dtype)
+    device = pixels.device
+    top, left = torch.randint(0, 2 * padding + 1, (2, count)).to(device)
+    rows = top[:, None] + torch.arange(height, device=device)
+    columns = left[:, None] + torch.arange(width, device=device)
+    images = torch.arange(count, device=device)
+    return padded.permute(0, 2, 3, 1)[images[:, None, None], rows[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )

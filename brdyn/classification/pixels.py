@@ -1,0 +1,208 @@
+"""Labelled images decoded once and kept as pixels: small ones, that a training run sees hundreds of times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from brdyn.data import Batch, ImageSet, find_source
+from brdyn.data.shuffled import shuffled_positions
+from brdyn.errors import BrdynError, UsageError
+
+NAMED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+DECODED_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class PixelSet:
+    """Images of one size and their classes.
+
+    Attributes
+    ----------
+    pixels : Tensor
+        `(n, 3, H, W)`, uint8.
+    labels : Tensor
+        Class indices, `(n,)`.
+    names : tuple of str
+        Of the classes.
+    description : str
+        Where they come from.
+    digest : str
+        Sum of the SHA-256 of the files read, as in :class:`brdyn.data.ReadReport`; empty for a named data set.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+    description: str
+    digest: str = ""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.names)
+
+    def subset(self, rows: Tensor) -> PixelSet:
+        """Some of the images."""
+        return PixelSet(self.pixels[rows], self.labels[rows], self.names, self.description, self.digest)
+
+    def to(self, device: torch.device | str) -> PixelSet:
+        """The same on another device."""
+        return PixelSet(
+            self.pixels.to(device), self.labels.to(device), self.names, self.description, self.digest
+        )
+
+    def split(self, held_out: int, seed: int = 0) -> tuple[PixelSet, PixelSet]:
+        """These without `held_out` images drawn at random, and those.
+
+        Raises
+        ------
+        UsageError
+            If nothing would be left on either side.
+        """
+        if not 0 < held_out < len(self):
+            raise UsageError(f"{held_out} images cannot be kept out of {len(self)}")
+        drawn = torch.from_numpy(np.random.default_rng(seed).permutation(len(self)))
+        return self.subset(drawn[held_out:].sort().values), self.subset(drawn[:held_out].sort().values)
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel, of values from 0 to 1."""
+        counts = torch.stack(
+            [
+                torch.bincount(self.pixels[:, channel].flatten().long().cpu(), minlength=256)
+                for channel in range(3)
+            ]
+        ).double()
+        values = torch.arange(256, dtype=torch.float64) / 255
+        mean = (counts * values).sum(1) / counts.sum(1)
+        spread = ((counts * values.square()).sum(1) / counts.sum(1) - mean.square()).clamp_min(0).sqrt()
+        return mean.tolist(), spread.clamp_min(1e-3).tolist()
+
+
+def load_pixels(
+    data: str | Path,
+    image_size: int,
+    *,
+    train: bool = True,
+    n: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    root: str | Path = "~/.cache/brdyn",
+) -> PixelSet:
+    """Decode a whole labelled set, resized to squares.
+
+    Parameters
+    ----------
+    data : str or path
+        `cifar10` or `cifar100`, downloaded by torchvision where they are not in `root`; or a parquet file, a folder of
+        class folders, or a hub data set with labels.
+    image_size : int
+        Side in pixels.
+    train : bool
+        Which split of a named set.
+    n, seed
+        Use this many, drawn with the seed.
+    workers : int, optional
+        Loader processes.
+    root : path
+        Where named sets are kept.
+
+    Raises
+    ------
+    UsageError
+        If there are no labels.
+    BrdynError
+        If a named set cannot be downloaded, or no image can be read.
+    """
+    if str(data) in NAMED:
+        return _named(str(data), image_size, train, n, seed, Path(root).expanduser())
+    source = find_source(data)
+    if not source.labelled:
+        raise UsageError(
+            f"{str(data)!r} has no labels; give a folder of class folders, a parquet file or hub data set with a label "
+            "column, cifar10 or cifar100"
+        )
+    squares = v2.Compose([v2.PILToTensor(), v2.Resize((image_size, image_size), antialias=True)])
+    images = ImageSet(source, squares, n=n, seed=seed, image_bytes=3 * image_size**2)
+    found = list(images.batches(DECODED_AT_ONCE, workers=workers))
+    labels = torch.cat([batch.labels for batch in found if batch.labels is not None])
+    names = source.label_names or [str(number) for number in range(int(labels.max()) + 1)]
+    outside = int(labels.max()) if int(labels.max()) >= len(names) else int(labels.min())
+    if outside < 0 or outside >= len(names):
+        raise UsageError(f"{str(data)!r} has a label {outside}, and {len(names)} classes (numbered from 0)")
+    return PixelSet(
+        torch.cat([batch.images for batch in found]),
+        labels,
+        tuple(names),
+        source.description,
+        f"{images.report.digest:064x}",
+    )
+
+
+def _named(name: str, size: int, train: bool, n: int | None, seed: int, root: Path) -> PixelSet:
+    import torchvision
+
+    try:
+        found = getattr(torchvision.datasets, NAMED[name])(root, train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        raise BrdynError(
+            f"cannot get {name} ({str(error).splitlines()[0]}); give a parquet file or folder of it by --data, or put "
+            f"it in {str(root)!r}"
+        ) from error
+    pixels = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
+    labels = torch.tensor(found.targets)
+    if n is not None and n < len(labels):
+        rows = torch.from_numpy(np.random.default_rng(seed).permutation(len(labels))[:n].copy()).sort().values
+        pixels, labels = pixels[rows], labels[rows]
+    if pixels.shape[-1] != size:
+        pixels = v2.functional.resize(pixels, [size, size], antialias=True)
+    return PixelSet(pixels, labels, tuple(found.classes), name)
+
+
+@dataclass
+class PixelBatches:
+    """Shuffled batches of a set of pixels, as :class:`brdyn.data.shuffled.ShuffledBatches` has of files.
+
+    Attributes
+    ----------
+    images : PixelSet
+        On the device that trains.
+    batch_size : int
+        Images of a step over all processes.
+    seed : int
+    """
+
+    images: PixelSet
+    batch_size: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a set that does not fill a batch."""
+        if len(self.images) < self.batch_size:
+            raise UsageError(
+                f"{len(self.images)} images are too few for a batch of {self.batch_size}; give more images, or "
+                f"--batch-size {len(self.images)} or less"
+            )
+
+    def batches(
+        self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, **_: Any
+    ) -> Iterator[list[Batch]]:
+        """The share of a process in steps `start` to `stop - 1`, each as `pieces` batches."""
+        for step in range(start, stop):
+            positions = shuffled_positions(len(self.images), self.batch_size, self.seed, step)[rank::world]
+            yield [
+                Batch(self.images.pixels[rows], rows, self.images.labels[rows])
+                for part in np.array_split(positions, pieces)
+                for rows in [torch.from_numpy(part).to(self.images.labels.device)]
+                if len(part)
+            ]

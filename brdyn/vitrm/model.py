@@ -1,0 +1,185 @@
+"""ViTRM: a tiny recursive ViT. One network of a few layers refines an answer and a latent, again and again.
+
+Method notes, section 7. Three streams of tokens: x, the patches of the image, y, one token that holds the answer, and
+z, one latent token for each patch. A recursion step updates z `latent_steps` times from all three and then y from y and
+z, by the same network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers import SwiGLU
+from timm.models.vision_transformer import Attention
+from torch import Tensor, nn
+
+from brdyn.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTRMConfig:
+    """Sizes. Defaults are the published ones.
+
+    Attributes
+    ----------
+    classes : int
+    image_size, patch, channels : int
+        Side of the (square) image and of a patch in pixels; colour channels.
+    width, depth, heads, hidden : int
+        Of the shared network: D, pre-norm layers, attention heads, hidden units of the SwiGLU.
+    dropout : float
+        After attention and MLP.
+    latent_steps : int
+        n, updates of z in a recursion step.
+    sees_image : bool
+        Whether updates of z see the image tokens (`[x; y; z]`) or not (`[y; z]`).
+    """
+
+    classes: int = 10
+    image_size: int = 32
+    patch: int = 4
+    channels: int = 3
+    width: int = 384
+    depth: int = 3
+    heads: int = 6
+    hidden: int = 512
+    dropout: float = 0.1
+    latent_steps: int = 3
+    sees_image: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        for name in (
+            "classes",
+            "image_size",
+            "patch",
+            "channels",
+            "width",
+            "depth",
+            "heads",
+            "hidden",
+            "latent_steps",
+        ):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is not positive")
+        if self.image_size % self.patch:
+            lower = max(self.patch, self.image_size - self.image_size % self.patch)
+            raise UsageError(
+                f"image size {self.image_size} is not a multiple of the {self.patch}-pixel patch; use {lower}"
+            )
+        if self.width % self.heads:
+            raise UsageError(f"width {self.width} cannot be split among {self.heads} heads")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout {self.dropout} is not from 0 to below 1")
+
+    @property
+    def patches(self) -> int:
+        """P, patch tokens of an image; there are as many latent tokens."""
+        return (self.image_size // self.patch) ** 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+class Layer(nn.Module):
+    """Pre-norm attention and SwiGLU. Attention is timm's, which runs fused."""
+
+    def __init__(self, config: ViTRMConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width)
+        self.attn = Attention(config.width, num_heads=config.heads, qkv_bias=True, proj_drop=config.dropout)
+        self.norm2 = nn.LayerNorm(config.width)
+        self.mlp = SwiGLU(config.width, config.hidden, drop=config.dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens `(B, N, D)` to tokens."""
+        tokens = tokens + self.attn(self.norm1(tokens))
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+class Streams(NamedTuple):
+    """The three streams: x `(B, P, D)`, y `(B, 1, D)`, z `(B, P, D)`."""
+
+    x: Tensor
+    y: Tensor
+    z: Tensor
+
+    def detached(self) -> Streams:
+        """The same without a history for y and z; x, which is computed anew, is dropped by the caller."""
+        return Streams(self.x, self.y.detach(), self.z.detach())
+
+
+class Prediction(NamedTuple):
+    """What is read from y: class scores `(B, classes)`, and the logit of having the right answer `(B,)`."""
+
+    scores: Tensor
+    halting: Tensor
+
+
+class ViTRM(nn.Module):
+    """The recursive model.
+
+    Parameters
+    ----------
+    config : ViTRMConfig
+
+    Attributes
+    ----------
+    network : nn.Sequential
+        f, the layers that every update shares.
+    """
+
+    def __init__(self, config: ViTRMConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, patches = config.width, config.patches
+        self.embedding = nn.Conv2d(config.channels, width, config.patch, config.patch)
+        self.positions = nn.Parameter(torch.zeros(1, patches, width))
+        self.answer = nn.Parameter(torch.zeros(1, 1, width))
+        self.latent = nn.Parameter(torch.zeros(1, patches, width))
+        self.network = nn.Sequential(*(Layer(config) for _ in range(config.depth)))
+        self.classifier = nn.Linear(width, config.classes)
+        self.halting = nn.Linear(width, 1)
+        for parameter in (self.positions, self.answer, self.latent):
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+    def begin(self, images: Tensor) -> Streams:
+        """Streams before the first step, from images `(B, C, H, W)`."""
+        x = self.embed(images)
+        return Streams(x, self.answer.expand(len(x), -1, -1), self.latent.expand(len(x), -1, -1))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """x, the patch tokens `(B, P, D)` of images."""
+        return self.embedding(images).flatten(2).transpose(1, 2) + self.positions
+
+    def step(self, streams: Streams) -> Streams:
+        """One recursion step: z n times, then y."""
+        for _ in range(self.config.latent_steps):
+            streams = self.update_latent(streams)
+        return self.update_answer(streams)
+
+    def update_latent(self, streams: Streams) -> Streams:
+        """z from all three streams (or from y and z alone)."""
+        x, y, z = streams
+        seen = (x, y, z) if self.config.sees_image else (y, z)
+        return Streams(x, y, self.network(torch.cat(seen, dim=1))[:, -z.shape[1] :])
+
+    def update_answer(self, streams: Streams) -> Streams:
+        """y from y and z."""
+        x, y, z = streams
+        return Streams(x, self.network(torch.cat((y, z), dim=1))[:, :1], z)
+
+    def read(self, streams: Streams) -> Prediction:
+        """Class scores and the halting logit."""
+        answer = streams.y[:, 0]
+        return Prediction(self.classifier(answer), self.halting(answer)[:, 0])
+
+    def forward(self, images: Tensor, steps: int = 1) -> Prediction:
+        """The prediction after `steps` recursion steps."""
+        streams = self.begin(images)
+        for _ in range(steps):
+            streams = self.step(streams)
+        return self.read(streams)
