@@ -22,7 +22,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 @pytest.fixture
 def one_and_two(tmp_path):
-    """Run a command with one process and with two; the folders of the results. `{run}` in an option is `one` or `two`."""
+    """Run a command with one process and with two (`{run}` in an option: `one` or `two`); the folders of results."""
     model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     scramble(model)
     save_file(model.state_dict(), tmp_path / "tiny.safetensors")

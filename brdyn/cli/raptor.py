@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,8 +123,10 @@ def raptor_fit(
     with open_run(request, float32=True, go_on=resume) as run:
         from brdyn.raptor import fit_raptor
         from brdyn.training import Checkpoints
+        from brdyn.training.loop import make_accelerator
 
-        report = _tracker(tracker, request.out, run)
+        accelerator = make_accelerator(run.model.device)  # before trackers, which log by its state
+        report = _tracker(tracker, request.out, run, before={1: 0, 2: settings.stage1_steps})
         assignment = _assignment(run, phases, boundaries, partition, partition_seed, k)
         options = {
             "teacher": {"name": run.model.info.name, "digest": run.model.info.digest},
@@ -144,6 +147,7 @@ def raptor_fit(
             settings,
             checkpoints=checkpoints,
             resume=saved,
+            accelerator=accelerator,
             workers=request.workers,
             cache=activations,
             report=report,
@@ -224,8 +228,8 @@ def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:
     return found
 
 
-def _tracker(name: str, out: Path, run: Run) -> Any:
-    """A function that hands numbers to a tracker; None for none."""
+def _tracker(name: str, out: Path, run: Run, before: Mapping[int, int]) -> Any:
+    """A function that hands numbers to a tracker; None for none. `before` each stage there were so many steps."""
     from importlib.util import find_spec
 
     if name not in TRACKERS:
@@ -241,10 +245,19 @@ def _tracker(name: str, out: Path, run: Run) -> Any:
         if name == "tensorboard"
         else WandBTracker(run_name=f"brdyn {out.name}")
     )
-    tracker.start()
+    try:
+        tracker.start()
+    except Exception as error:  # each tracker has errors of its own
+        raise UsageError(
+            f"--tracker {name} cannot start ({str(error).strip().splitlines()[0]}); is it set up? "
+            "(wandb login, or WANDB_MODE=offline)"
+        ) from error
 
     def report(stage: int, step: int, row: dict[str, float]) -> None:
-        tracker.log({f"stage {stage}/{key}": value for key, value in row.items() if key != "step"}, step=step)
+        tracker.log(
+            {f"stage {stage}/{key}": value for key, value in row.items() if key != "step"},
+            step=before[stage] + step,
+        )
 
     return report
 
