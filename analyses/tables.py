@@ -66,6 +66,22 @@ def speed_table() -> list[str]:
     rows.append(
         f"| largest error of a rank against a float64 SVD, relative | {worst:.1e} | `bench_dynamics.json` |"
     )
+    fitting = result("bench_raptor.json")
+    for step in fitting["steps"]:
+        low, high = step["speedup_interval_95"]
+        rows.append(
+            f"| a stage-2 step of Raptor with its teacher, {step['dtype']}, against a float32 write-up of the published "
+            f"one that reads stored states, {step['model']}, batch {step['batch_size']} | {step['speedup']:.2f} x as fast "
+            f"(95 % interval {low:.2f} to {high:.2f}; {step['speedup_if_reading_cost_nothing']:.2f} x if reading cost "
+            f"nothing); the teacher is {step['share_of_the_teacher']:.0%} of the step; losses differ by "
+            f"{step['relative_difference_of_losses']:.0e} | `bench_raptor.json` |"
+        )
+    stored, memory = fitting["steps"][0]["bytes_on_disk_per_image"] / 1e6, fitting["peak_memory_mib"]
+    rows.append(
+        f"| disk an image, and peak memory of that step | none, {memory['ours']:.0f} MiB (write-up: {stored:.2f} MB, "
+        f"{memory['published']:.0f} MiB; a process that takes no step: {memory['neither']:.0f} MiB) "
+        "| `bench_raptor.json` |"
+    )
     peaks, kept = capture["peak_memory_mib"], capture["peak_memory_keeping_states_mib"]
     rows.append(
         f"| peak memory for 100 and for 1000 images | {peaks['100']:.0f} and {peaks['1000']:.0f} MiB (keeping every "

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import timm
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from brdyn.raptor import Evaluation
 from tests.cli.commands import ROOT, assert_one_line_error, run_alone
@@ -44,6 +45,10 @@ def test_raptor_fit_writes_what_it_says(run, fit_options, tmp_path):
     again = [*fit_options, "--resume"]
     assert_one_line_error(run("raptor-fit", *again), 2, "is finished")
     assert_one_line_error(run("raptor-fit", *fit_options), 2, "--overwrite")
+
+    events = EventAccumulator(str(out / "tracker" / "fit")).Reload()
+    assert [event.step for event in events.Scalars("stage 1/block 1")] == [1, 2, 3]
+    assert [event.step for event in events.Scalars("stage 2/raptor")] == [4, 5, 6]  # counted on
 
     teacher = fit_options[2:4]  # --weights FILE
     images = fit_options[6:8]
