@@ -70,10 +70,11 @@ def speed_table() -> list[str]:
     for step in fitting["steps"]:
         low, high = step["speedup_interval_95"]
         rows.append(
-            f"| a stage-2 step of Raptor with its teacher, {step['dtype']}, against a float32 write-up of the published "
-            f"one that reads stored states, {step['model']}, batch {step['batch_size']} | {step['speedup']:.2f} x as fast "
-            f"(95 % interval {low:.2f} to {high:.2f}; {step['speedup_if_reading_cost_nothing']:.2f} x if reading cost "
-            f"nothing); the teacher is {step['share_of_the_teacher']:.0%} of the step; losses differ by "
+            f"| a stage-2 step of Raptor with its teacher, {step['dtype']}, against a float32 write-up of the "
+            f"published one that reads stored states, {step['model']}, batch {step['batch_size']} "
+            f"| {step['speedup']:.2f} x as fast (95 % interval {low:.2f} to {high:.2f}; "
+            f"{step['speedup_if_reading_cost_nothing']:.2f} x if reading cost nothing); "
+            f"the teacher is {step['share_of_the_teacher']:.0%} of the step; losses differ by "
             f"{step['relative_difference_of_losses']:.0e} | `bench_raptor.json` |"
         )
     stored, memory = fitting["steps"][0]["bytes_on_disk_per_image"] / 1e6, fitting["peak_memory_mib"]

@@ -107,16 +107,24 @@ class Streams(NamedTuple):
     y: Tensor
     z: Tensor
 
-    def detached(self) -> Streams:
-        """The same without a history for y and z; x, which is computed anew, is dropped by the caller."""
-        return Streams(self.x, self.y.detach(), self.z.detach())
 
+class Outcome(NamedTuple):
+    """What recursion steps have led to.
 
-class Prediction(NamedTuple):
-    """What is read from y: class scores `(B, classes)`, and the logit of having the right answer `(B,)`."""
+    Attributes
+    ----------
+    scores : Tensor
+        Of the classes, `(B, classes)`.
+    halting : Tensor
+        Logit of the answer being right, `(B,)`.
+    y, z : Tensor
+        Streams to go on from.
+    """
 
     scores: Tensor
     halting: Tensor
+    y: Tensor
+    z: Tensor
 
 
 class ViTRM(nn.Module):
@@ -172,14 +180,58 @@ class ViTRM(nn.Module):
         x, y, z = streams
         return Streams(x, self.network(torch.cat((y, z), dim=1))[:, :1], z)
 
-    def read(self, streams: Streams) -> Prediction:
-        """Class scores and the halting logit."""
+    def read(self, streams: Streams) -> Outcome:
+        """Class scores and the halting logit from y."""
         answer = streams.y[:, 0]
-        return Prediction(self.classifier(answer), self.halting(answer)[:, 0])
+        return Outcome(self.classifier(answer), self.halting(answer)[:, 0], streams.y, streams.z)
 
-    def forward(self, images: Tensor, steps: int = 1) -> Prediction:
-        """The prediction after `steps` recursion steps."""
+    def forward(
+        self, images: Tensor, steps: int = 1, carried: tuple[Tensor, Tensor] | None = None
+    ) -> Outcome:
+        """Take recursion steps.
+
+        Parameters
+        ----------
+        images : Tensor
+            `(B, C, H, W)`, normalised.
+        steps : int
+            T.
+        carried : (Tensor, Tensor), optional
+            y and z to go on from; by default those learned for the start.
+        """
         streams = self.begin(images)
+        if carried is not None:
+            streams = Streams(streams.x, *carried)
         for _ in range(steps):
             streams = self.step(streams)
         return self.read(streams)
+
+    @torch.no_grad()
+    def adaptive(self, images: Tensor, threshold: float = 0.5, most: int = 8) -> tuple[Outcome, Tensor]:
+        """Take steps until an image's halting probability passes the threshold; images that have stopped cost nothing.
+
+        Returns
+        -------
+        Outcome
+            Of each image when it stopped.
+        Tensor
+            Steps that each took, `(B,)`, 1 to `most`.
+        """
+        streams = self.begin(images)
+        taken = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        running = torch.arange(len(images), device=images.device)
+        final: Outcome | None = None
+        for number in range(1, most + 1):
+            streams = self.step(streams)
+            now = self.read(streams)
+            if final is None:
+                final = Outcome(*(torch.zeros_like(part) for part in now))
+            for whole, part in zip(final, now, strict=True):
+                whole[running] = part
+            taken[running] = number
+            going = now.halting.sigmoid() <= threshold
+            if not bool(going.any()):
+                break
+            running, streams = running[going], Streams(*(stream[going] for stream in streams))
+        assert final is not None
+        return final, taken

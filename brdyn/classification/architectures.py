@@ -1,0 +1,115 @@
+"""Networks to train from scratch, by name: ViTs from timm, ResNets from torchvision. Method notes, section 7."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from brdyn.errors import UsageError
+
+RESNETS = ("resnet18", "resnet34", "resnet50")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTSize:
+    """Of a ViT with a cls token and learned positions.
+
+    Attributes
+    ----------
+    width, depth, heads : int
+        D, L, attention heads.
+    hidden : int
+        Units of the MLP.
+    patch : int
+        Side of a patch in pixels.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    patch: int = 4
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+VITS = {
+    "vit-small": ViTSize(width=512, depth=8, heads=8, hidden=1024),
+    "vit-base": ViTSize(width=768, depth=12, heads=12, hidden=3072),
+    "vit-large": ViTSize(width=1024, depth=24, heads=16, hidden=4096),
+    "vit-tiny12": ViTSize(width=192, depth=12, heads=3, hidden=768),
+}
+"""The published baselines, and the small ViT of the stochastic-depth study."""
+
+PUBLISHED_MILLIONS = {"vit-small": 16.9, "vit-base": 85.1, "vit-large": 302.4}
+"""Parameters as published, for ten classes."""
+
+
+def build(
+    name: str, classes: int, image_size: int, *, drop_path: float = 0.0, dropout: float = 0.0, **sizes: int
+) -> nn.Module:
+    """A network that maps normalised images `(B, 3, H, W)` to class scores `(B, classes)`.
+
+    Parameters
+    ----------
+    name : str
+        One of `VITS` or `RESNETS`.
+    classes, image_size : int
+    drop_path : float
+        Chance that a branch of a layer is left out in training, the same at every layer (ViTs).
+    dropout : float
+        After attention and MLP (ViTs).
+    **sizes
+        To change in a ViT: `width`, `depth`, `heads`, `hidden`, `patch`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such network, or it cannot be built so.
+    """
+    if name in RESNETS:
+        import torchvision
+
+        if drop_path or dropout or sizes:
+            raise UsageError(f"{name} has neither drop-path, dropout nor other sizes")
+        return getattr(torchvision.models, name)(num_classes=classes)
+    if name not in VITS:
+        raise UsageError(f"unknown network {name!r}; choose one of {', '.join([*VITS, *RESNETS])}")
+    size = replace(VITS[name], **sizes)
+    if image_size % size.patch:
+        lower = max(size.patch, image_size - image_size % size.patch)
+        raise UsageError(
+            f"image size {image_size} is not a multiple of the {size.patch}-pixel patch; use {lower}"
+        )
+    if size.width % size.heads:
+        raise UsageError(f"width {size.width} cannot be split among {size.heads} heads")
+    for what, value in (("drop-path", drop_path), ("dropout", dropout)):
+        if not 0 <= value < 1:
+            raise UsageError(f"{what} {value} is not from 0 to below 1")
+    network = VisionTransformer(
+        img_size=image_size,
+        patch_size=size.patch,
+        embed_dim=size.width,
+        depth=size.depth,
+        num_heads=size.heads,
+        mlp_ratio=size.hidden / size.width,
+        num_classes=classes,
+        proj_drop_rate=dropout,
+        drop_path_rate=drop_path,
+    )
+    _uniform(network, drop_path)
+    return network
+
+
+def _uniform(network: VisionTransformer, rate: float) -> None:
+    """timm lets drop-path rise with depth; here every layer has the same."""
+    from timm.layers import DropPath
+
+    for block in network.blocks:
+        for name in ("drop_path1", "drop_path2"):
+            setattr(block, name, DropPath(rate) if rate else nn.Identity())

@@ -1,0 +1,125 @@
+"""Pixels in memory: decoded once, batched as files are, refused without labels."""
+
+import pytest
+import torch
+from PIL import Image
+
+from brdyn.classification.architectures import PUBLISHED_MILLIONS, build
+from brdyn.classification.pixels import PixelBatches, PixelSet, load_pixels
+from brdyn.data import load_images
+from brdyn.data.shuffled import ShuffledBatches
+from brdyn.errors import BrdynError, UsageError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, colour in (("a", (255, 0, 0)), ("b", (0, 0, 255))):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (12 + number, 12), colour).save(tmp_path / "set" / name / f"{number}.png")
+    return tmp_path / "set"
+
+
+def test_a_folder_in_memory(folder):
+    found = load_pixels(folder, 8, workers=0)
+    assert found.pixels.shape == (12, 3, 8, 8)
+    assert found.pixels.dtype == torch.uint8
+    assert found.labels.tolist() == [0] * 6 + [1] * 6
+    assert found.names == ("a", "b")
+    assert found.pixels[0].flatten(1).float().mean(1).tolist() == [255, 0, 0]
+    mean, std = found.statistics()
+    torch.testing.assert_close(torch.tensor(mean), torch.tensor([0.5, 0.0, 0.5]))
+    torch.testing.assert_close(torch.tensor(std), torch.tensor([0.5, 1e-3, 0.5]))
+    assert len(found.digest) == 64
+    assert len(load_pixels(folder, 8, n=5, workers=0)) == 5
+
+
+def test_batches_are_those_of_files(folder, tiny):
+    """The same seed gives the same images in the same order."""
+    pixels = load_pixels(folder, 8, workers=0)
+    files = ShuffledBatches(load_images(folder, tiny), 5, seed=3, workers=0)
+    memory = PixelBatches(pixels, 5, seed=3)
+    for ours, theirs in zip(memory.batches(0, 4, pieces=2), files.batches(0, 4, pieces=2), strict=True):
+        assert [batch.positions.tolist() for batch in ours] == [batch.positions.tolist() for batch in theirs]
+        assert [batch.labels.tolist() for batch in ours] == [batch.labels.tolist() for batch in theirs]
+    whole = [batch.positions for pieces in memory.batches(0, 1) for batch in pieces]
+    halves = [
+        batch.positions
+        for rank in (0, 1)
+        for pieces in memory.batches(0, 1, rank=rank, world=2)
+        for batch in pieces
+    ]
+    assert sorted(torch.cat(halves).tolist()) == sorted(torch.cat(whole).tolist())
+
+
+def test_splits_are_disjoint(folder):
+    pixels = load_pixels(folder, 8, workers=0)
+    kept, held_out = pixels.split(4)
+    assert (len(kept), len(held_out)) == (8, 4)
+    both = torch.cat([kept.labels, held_out.labels])
+    assert sorted(both.tolist()) == pixels.labels.tolist()
+    with pytest.raises(UsageError, match="cannot be kept out"):
+        pixels.split(12)
+
+
+def test_sets_that_cannot_be_used(folder, noise_folder, monkeypatch, tmp_path):
+    with pytest.raises(UsageError, match="has no labels"):
+        load_pixels(noise_folder, 8)
+    with pytest.raises(UsageError, match="too few for a batch of 20"):
+        PixelBatches(load_pixels(folder, 8, workers=0), 20)
+    import torchvision
+
+    def offline(*_, **__):
+        raise OSError("no network here")
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", offline)
+    with pytest.raises(BrdynError, match=r"cannot get cifar10 \(no network here\); give a parquet file"):
+        load_pixels("cifar10", 32, root=tmp_path)
+
+
+def test_named_sets(monkeypatch, tmp_path):
+    import numpy as np
+    import torchvision
+
+    class Fake:
+        data = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)
+        targets = (0, 1, 2, 0, 1)
+        classes = ("x", "y", "z")
+
+        def __init__(self, root, train, download):
+            self.train = train
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR100", Fake)
+    found = load_pixels("cifar100", 4, root=tmp_path)
+    assert found.pixels[1, 2].tolist() == Fake.data[1, :, :, 2].tolist()
+    assert load_pixels("cifar100", 8, n=3, root=tmp_path).pixels.shape == (3, 3, 8, 8)
+    assert isinstance(found, PixelSet)
+
+
+@pytest.mark.parametrize("name", PUBLISHED_MILLIONS)
+def test_published_sizes(name):
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in build(name, 10, 32).parameters())
+    assert count / 1e6 == pytest.approx(PUBLISHED_MILLIONS[name], rel=0.005)
+
+
+def test_drop_path_is_uniform():
+    network = build("vit-tiny12", 10, 32, drop_path=0.3, width=24, heads=2, hidden=48, depth=3)
+    rates = [path.drop_prob for block in network.blocks for path in (block.drop_path1, block.drop_path2)]
+    assert rates == [0.3] * 6
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("vit-smal", {}, "unknown network"),
+        ("resnet18", {"drop_path": 0.1}, "neither drop-path"),
+        ("vit-small", {"heads": 7}, "split among 7 heads"),
+        ("vit-small", {"drop_path": 1.0}, "drop-path 1.0"),
+        ("vit-small", {"patch": 5}, "not a multiple of the 5-pixel patch; use 30"),
+    ],
+)
+def test_networks_that_cannot_be_built(name, options, words):
+    with pytest.raises(UsageError, match=words):
+        build(name, 10, 32, **options)
