@@ -245,6 +245,16 @@ def device_name(kind: str) -> str:
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
+def run_provenance(device: str) -> dict[str, Any]:
+    """The command, the date, the versions and the device."""
+    return {
+        "command": " ".join(shlex.quote(part) for part in ["brdyn", *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "device": device_name(device),
+    }
+
+
 def image_provenance(images: ImageSet) -> dict[str, Any]:
     """Which images were read."""
     return {
@@ -266,16 +276,13 @@ def provenance(
 ) -> dict[str, Any]:
     """Everything needed to repeat a run: versions, model, weights, data, seed, command, device, date."""
     return {
-        "command": " ".join(shlex.quote(part) for part in ["brdyn", *sys.argv[1:]]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
+        **run_provenance(processes.device.type),
         "model": {
             **model.info.to_dict(),
             "token_groups": model.tokens.sizes(),
             "preprocessing": model.preprocessing.to_dict(),
         },
         "images": image_provenance(images),
-        "device": device_name(processes.device.type),
         "dtype": model.precision,
         "processes": processes.world,
         "seconds": round(seconds, 3),

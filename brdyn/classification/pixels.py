@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -195,9 +194,9 @@ class PixelBatches:
             )
 
     def batches(
-        self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, **_: Any
+        self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, pin: bool = False
     ) -> Iterator[list[Batch]]:
-        """The share of a process in steps `start` to `stop - 1`, each as `pieces` batches."""
+        """The share of a process in steps `start` to `stop - 1`, each as `pieces` batches; nothing is to be pinned."""
         for step in range(start, stop):
             positions = shuffled_positions(len(self.images), self.batch_size, self.seed, step)[rank::world]
             yield [

@@ -17,6 +17,7 @@ from brdyn.cli.phases import phases
 from brdyn.cli.probe import probe
 from brdyn.cli.raptor import raptor_fit
 from brdyn.cli.raptor_eval import raptor_eval
+from brdyn.cli.vitrm import vitrm_train
 from brdyn.errors import BrdynError, UsageError
 
 INTERRUPTED = 130
@@ -36,6 +37,7 @@ app.command()(interventions)
 app.command()(raptor_fit)
 app.command()(raptor_eval)
 app.command()(probe)
+app.command()(vitrm_train)
 
 
 def _show_version(wanted: bool) -> None:

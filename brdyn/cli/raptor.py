@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,18 +11,25 @@ import typer
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_or_find_phases, read_phases
 from brdyn.cli.options import parse_batch_size
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
+from brdyn.cli.training import (
+    CHECKPOINTS,
+    Previous,
+    Resume,
+    Tracker,
+    check_resume,
+    checkpoint_to_resume,
+    open_tracker,
+)
 from brdyn.errors import UsageError
 from brdyn.raptor.recipe import STEPS, FitSettings
 
 if TYPE_CHECKING:
     from brdyn.raptor import ActivationCache, Fit
-    from brdyn.training import Checkpoints
 
 RAPTOR = "Raptor"
 BATCH_SIZE = 64
 PHASE_IMAGES = 1000  # drawn for finding phases, where none are given
-CHECKPOINTS = "checkpoints"
-TRACKERS = ("none", "tensorboard", "wandb")
+RESULT = "fit.json"
 HELPS = {
     "lr": "Learning rate of AdamW (default: 0.0003 for the published steps, up to 0.0012 for fewer).",
     "min_lr": "Learning rate at the last step.",
@@ -82,18 +88,8 @@ def raptor_fit(
     stage2_steps: Annotated[
         int | None, typer.Option(help="Steps of stage 2 (default: the rest).", min=0, rich_help_panel=RAPTOR)
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on from the last checkpoint in --out.", rich_help_panel=RAPTOR),
-    ] = False,
-    previous: Annotated[
-        bool,
-        typer.Option(
-            "--previous",
-            help="With --resume: from the one before where it is damaged.",
-            rich_help_panel=RAPTOR,
-        ),
-    ] = False,
+    resume: Resume = False,
+    previous: Previous = False,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -101,9 +97,7 @@ def raptor_fit(
             rich_help_panel=RAPTOR,
         ),
     ] = None,
-    tracker: Annotated[
-        str, typer.Option(help="none, tensorboard or wandb.", rich_help_panel=RAPTOR)
-    ] = "none",
+    tracker: Tracker = "none",
     **recipe: Any,
 ) -> None:
     """Fit one shared block to each phase of a ViT: is its computation recurrent?
@@ -118,15 +112,15 @@ def raptor_fit(
         )
     if boundaries is not None and (phases is not None or k is not None or partition == "random-contiguous"):
         raise UsageError("--boundaries says it all; drop --phases, --k and --partition random-contiguous")
-    if previous and not resume:
-        raise UsageError("--previous goes with --resume")
+    check_resume(resume, previous)
     with open_run(request, float32=True, go_on=resume) as run:
         from brdyn.raptor import fit_raptor
         from brdyn.training import Checkpoints
         from brdyn.training.loop import make_accelerator
 
         accelerator = make_accelerator(run.model.device)  # before trackers, which log by its state
-        report = _tracker(tracker, request.out, run, before={1: 0, 2: settings.stage1_steps})
+        is_main = run.processes.is_main
+        report = open_tracker(tracker, request.out, {1: 0, 2: settings.stage1_steps}, is_main=is_main)
         assignment = _assignment(run, phases, boundaries, partition, partition_seed, k)
         options = {
             "teacher": {"name": run.model.info.name, "digest": run.model.info.digest},
@@ -138,7 +132,7 @@ def raptor_fit(
         if cache is not None:
             options["cached"] = True
         checkpoints = Checkpoints(request.out / CHECKPOINTS, options, anew=not resume)
-        saved = _start(request.out, checkpoints, resume, previous, run)
+        saved = checkpoint_to_resume(request.out, RESULT, checkpoints, resume, previous, say=is_main)
         activations = _cache(run, cache, request.workers) if cache is not None else None
         fit = fit_raptor(
             run.model,
@@ -201,20 +195,6 @@ def _assignment(
     return partitions.contiguous(places, layers)
 
 
-def _start(out: Path, checkpoints: Checkpoints, resume: bool, previous: bool, run: Run) -> Any:
-    """The checkpoint to go on from, if any."""
-    if not resume:
-        return None
-    if (out / "fit.json").is_file():
-        raise UsageError(f"the run in {str(out)!r} is finished; there is nothing to resume")
-    saved = checkpoints.latest(previous=previous)
-    if saved is None:
-        raise UsageError(f"there is no checkpoint in {str(out)!r} to resume from; run without --resume")
-    if run.processes.is_main:
-        typer.echo(f"resuming from {saved.path.name}")
-    return saved
-
-
 def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:
     """The teacher's states on disk, those that are missing made first."""
     from brdyn.raptor import ActivationCache
@@ -226,40 +206,6 @@ def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:
     run.processes.wait()
     found.fill(workers=workers, processes=run.processes, progress=True)
     return found
-
-
-def _tracker(name: str, out: Path, run: Run, before: Mapping[int, int]) -> Any:
-    """A function that hands numbers to a tracker; None for none. `before` each stage there were so many steps."""
-    from importlib.util import find_spec
-
-    if name not in TRACKERS:
-        raise UsageError(f"unknown tracker {name!r}; choose one of {', '.join(TRACKERS)}")
-    if name == "none" or not run.processes.is_main:
-        return None
-    if find_spec(name) is None:
-        raise UsageError(f"--tracker {name} needs the package {name}: pip install {name}")
-    from accelerate.tracking import TensorBoardTracker, WandBTracker
-
-    tracker: Any = (
-        TensorBoardTracker(run_name="fit", logging_dir=out / "tracker")
-        if name == "tensorboard"
-        else WandBTracker(run_name=f"brdyn {out.name}")
-    )
-    try:
-        tracker.start()
-    except Exception as error:  # each tracker has errors of its own
-        raise UsageError(
-            f"--tracker {name} cannot start ({str(error).strip().splitlines()[0]}); is it set up? "
-            "(wandb login, or WANDB_MODE=offline)"
-        ) from error
-
-    def report(stage: int, step: int, row: dict[str, float]) -> None:
-        tracker.log(
-            {f"stage {stage}/{key}": value for key, value in row.items() if key != "step"},
-            step=before[stage] + step,
-        )
-
-    return report
 
 
 def _write(run: Run, out: Path, fit: Fit, settings: FitSettings, options: dict[str, Any]) -> None:
@@ -280,7 +226,7 @@ def _write(run: Run, out: Path, fit: Fit, settings: FitSettings, options: dict[s
         "provenance": run.provenance(),
     }
     pictures = {"fit": plots.plot_fit(fit.histories, title=f"Raptor of {run.title}")}
-    run.folder.save("fit.json", content, pictures, run.formats)
+    run.folder.save(RESULT, content, pictures, run.formats)
 
 
 def _summarise(run: Run, out: Path, fit: Fit) -> None:

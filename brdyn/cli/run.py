@@ -50,17 +50,20 @@ class RunRequest:
 def run_command(
     command: Callable[..., None] | None = None,
     *,
+    request: type = RunRequest,
     subject: Any = None,
     recipe: type | None = None,
     helps: Mapping[str, str] | None = None,
 ) -> Callable[..., Any]:
-    """Give a command the options of :class:`RunRequest` besides its own, as its first argument `request`.
+    """Give a command the options of a request besides its own, as its first argument `request`.
 
     Results go to `runs/NAME` by default, NAME being the command's.
 
     Parameters
     ----------
     command : callable
+    request : dataclass
+        Options that several commands share; one of its fields is `out`.
     subject : annotated type, optional
         The model as an argument of the command instead of an option.
     recipe : dataclass, optional
@@ -70,10 +73,10 @@ def run_command(
         What each of these options is for.
     """
     if command is None:
-        return partial(run_command, subject=subject, recipe=recipe, helps=helps)
+        return partial(run_command, request=request, subject=subject, recipe=recipe, helps=helps)
     wrapped = command
-    hints = get_type_hints(RunRequest, include_extras=True)
-    defaults = {field.name: field.default for field in fields(RunRequest)}
+    hints = get_type_hints(request, include_extras=True)
+    defaults = {field.name: field.default for field in fields(request)}
     defaults["out"] = Path("runs") / command.__name__.replace("_", "-")
     if subject is not None:
         hints["model"], defaults["model"] = subject, Parameter.empty
@@ -89,8 +92,7 @@ def run_command(
     parameters = [*shared[:3], *own, *_recipe_options(recipe, helps or {}), *shared[3:]]
 
     def run(**values: Any) -> None:
-        request = RunRequest(**{name: values.pop(name) for name in defaults})
-        wrapped(request, **values)
+        wrapped(request(**{name: values.pop(name) for name in defaults}), **values)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]

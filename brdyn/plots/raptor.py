@@ -32,15 +32,17 @@ LEAST_R2 = -1.0  # axes go no further down
 SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
 
 
-def plot_fit(histories: Mapping[int, History], *, title: str) -> Figure:
-    """Loss and validation R^2 of every part over the steps of each stage."""
+def plot_fit(
+    histories: Mapping[int, History], *, title: str, watched: str = "R² on validation images"
+) -> Figure:
+    """Loss of every part, and what was watched in validation, over the steps of each stage."""
     with paper_style():
         figure = new_figure(0.8 + 4.2 * len(histories), 5.2)
         panels = figure.subplots(2, len(histories), squeeze=False, sharex="col")
         for column, (stage, history) in enumerate(histories.items()):
             for axes, rows, what in (
                 (panels[0, column], history.losses, "loss"),
-                (panels[1, column], history.validation, "R² on validation images"),
+                (panels[1, column], history.validation, watched),
             ):
                 names = [name for name in (rows[0] if rows else {}) if name not in ("step", "lr")]
                 for name, colour in zip(names, sns.color_palette("colorblind", len(names)), strict=True):

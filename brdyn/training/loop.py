@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from brdyn.data import Batch
-from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import BrdynError
 from brdyn.measures.sampling import random_keys
 from brdyn.progress import progress_bar
@@ -30,6 +29,17 @@ from brdyn.training.checkpoints import Checkpoints, Saved
 from brdyn.training.settings import TrainSettings
 
 Report = Callable[[int, dict[str, float]], None]
+
+
+class Stream(Protocol):
+    """Shuffled batches: what a step sees depends on the step alone. See :mod:`brdyn.data.shuffled`."""
+
+    batch_size: int
+
+    def batches(
+        self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, pin: bool = False
+    ) -> Iterator[list[Batch]]:
+        """The share of a process in steps `start` to `stop - 1`, each as `pieces` batches."""
 
 
 class Task(nn.Module, ABC):
@@ -89,7 +99,7 @@ class History:
 
 def train(
     task: Task,
-    stream: ShuffledBatches,
+    stream: Stream,
     settings: TrainSettings,
     checkpoints: Checkpoints | None = None,
     *,
@@ -106,7 +116,7 @@ def train(
     ----------
     task : Task
         Trained in place; its parts end with the weights of the last step.
-    stream : ShuffledBatches
+    stream : Stream
     settings : TrainSettings
     checkpoints : Checkpoints, optional
         Where to keep them: every `checkpoint_every` steps and at the end.
@@ -151,7 +161,7 @@ class _Training:
     def __init__(
         self,
         task: Task,
-        stream: ShuffledBatches,
+        stream: Stream,
         settings: TrainSettings,
         checkpoints: Checkpoints | None,
         accelerator: Accelerator,

@@ -1,0 +1,93 @@
+"""Training a classifier from scratch, in the one training room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+
+from accelerate import Accelerator
+
+from brdyn.classification.augment import Augmentation, AugmentSettings
+from brdyn.classification.pixels import PixelBatches, PixelSet
+from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.saved import VITRM, Classifier
+from brdyn.classification.tasks import NETWORK, Classification
+from brdyn.errors import UsageError
+from brdyn.training import Checkpoints, History, Saved, train
+from brdyn.training.loop import make_accelerator
+
+Report = Callable[[int, int, dict[str, float]], None]
+
+
+def train_classifier(
+    classifier: Classifier,
+    images: PixelSet,
+    recipe: ClassifierRecipe,
+    *,
+    validation: PixelSet | None = None,
+    supervision: int = 1,
+    steps: int = 1,
+    checkpoints: Checkpoints | None = None,
+    resume: Saved | None = None,
+    accelerator: Accelerator | None = None,
+    report: Report | None = None,
+    progress: bool = False,
+) -> History:
+    """Train a classifier in place. With an average of the weights, it ends with the average.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    images : PixelSet
+    recipe : ClassifierRecipe
+    validation : PixelSet, optional
+        To watch the accuracy on.
+    supervision, steps : int
+        N_sup and T, of a ViTRM.
+    checkpoints, resume, accelerator, report, progress
+        As in :func:`brdyn.raptor.fit_raptor`.
+
+    Raises
+    ------
+    UsageError
+        If the images are of other classes, or do not fill a batch.
+    BrdynError
+        If a loss is not finite.
+    """
+    if images.names != classifier.names:
+        raise UsageError(
+            f"{images.description!r} has {images.classes} classes ({images.names[0]}, …), and the classifier "
+            f"{len(classifier.names)} ({classifier.names[0]}, …)"
+        )
+    accelerator = accelerator or make_accelerator()
+    device = accelerator.device
+    chosen = {field.name: getattr(recipe, field.name) for field in fields(AugmentSettings)}
+    augmentation = Augmentation(AugmentSettings(**chosen), images.classes, classifier.mean, classifier.std)
+    watched = validation.to(device) if validation is not None else None
+    network = classifier.network.requires_grad_(True)
+    if classifier.name == VITRM:
+        from brdyn.vitrm.model import ViTRM
+        from brdyn.vitrm.supervision import DeepSupervision
+
+        assert isinstance(network, ViTRM)
+        task: Classification = DeepSupervision(
+            network, augmentation, most=supervision, steps=steps, validation=watched
+        )
+    else:
+        task = Classification(network, augmentation, watched)
+    history = train(
+        task,
+        PixelBatches(images.to(device), recipe.batch_size, recipe.seed),
+        recipe.training(len(images)),
+        checkpoints,
+        accelerator=accelerator,
+        resume=resume,
+        report=partial(report, 1) if report else None,
+        progress=progress,
+    )
+    if recipe.ema:
+        prefix = f"{NETWORK}."
+        network.load_state_dict({name.removeprefix(prefix): value for name, value in task.average.items()})
+    network.eval().requires_grad_(False)
+    return history

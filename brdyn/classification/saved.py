@@ -1,0 +1,171 @@
+"""Trained classifiers on disk: safetensors and a config.json, read back without running anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from brdyn.classification.architectures import build
+from brdyn.errors import BrdynError, UsageError
+from brdyn.results import read_json, to_json, write_atomically
+
+FORMAT = "brdyn classifier"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+VITRM = "vitrm"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network and what its images have to look like.
+
+    Attributes
+    ----------
+    name : str
+        Of the network: `vitrm`, or one of :mod:`brdyn.classification.architectures`.
+    network : nn.Module
+    names : tuple of str
+        Of the classes.
+    image_size : int
+    mean, std : tuple of float
+        Of each channel, of values from 0 to 1.
+    options : dict
+        What else the network was built with.
+    digest : str
+        SHA-256 of the weights file; empty before it is written.
+    """
+
+    name: str
+    network: nn.Module
+    names: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    @classmethod
+    def new(
+        cls,
+        name: str,
+        names: Sequence[str],
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int = 0,
+        **options: Any,
+    ) -> Classifier:
+        """An untrained one, drawn by the seed.
+
+        Raises
+        ------
+        UsageError
+            If there is no such network, or it cannot be built so.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = _network(name, len(names), image_size, options)
+        return cls(name, network, tuple(names), image_size, tuple(mean), tuple(std), options)
+
+    @property
+    def parameters(self) -> int:
+        """Of the network."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def save_pretrained(
+        self, folder: str | Path, weights: Mapping[str, Tensor] | None = None, **details: Any
+    ) -> None:
+        """Write the weights and a config.json, each whole or not at all.
+
+        Parameters
+        ----------
+        folder : path
+        weights : mapping, optional
+            To write instead of the network's own: an average.
+        **details
+            Further entries of the config: how it was trained.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = self.network.state_dict() if weights is None else weights
+        data = save({name: value.detach().contiguous().cpu() for name, value in state.items()})
+        config = {
+            "format": FORMAT,
+            "network": self.name,
+            "options": dict(self.options),
+            "classes": list(self.names),
+            "image_size": self.image_size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "digest": hashlib.sha256(data).hexdigest(),
+            **details,
+        }
+        write_atomically(folder / WEIGHTS, data)
+        write_atomically(folder / CONFIG, to_json(config))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Classifier:
+        """Read what :meth:`save_pretrained` wrote.
+
+        Raises
+        ------
+        UsageError
+            If the folder holds no classifier.
+        BrdynError
+            If the weights are damaged or do not fit.
+        """
+        folder = Path(folder)
+        config = read_json(folder / CONFIG, "the config of a classifier")
+        keys = ("network", "options", "classes", "image_size", "mean", "std", "digest")
+        if config.get("format") != FORMAT or any(key not in config for key in keys):
+            raise UsageError(
+                f"{str(folder)!r} holds no classifier of brdyn (its {CONFIG} is of something else)"
+            )
+        try:
+            data = (folder / WEIGHTS).read_bytes()
+        except OSError as error:
+            raise BrdynError(f"cannot read {str(folder / WEIGHTS)!r} ({error.strerror})") from error
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != config["digest"]:
+            raise BrdynError(
+                f"{str(folder / WEIGHTS)!r} is not what its {CONFIG} says (checksum); is the copy complete?"
+            )
+        network = _network(config["network"], len(config["classes"]), config["image_size"], config["options"])
+        try:
+            network.load_state_dict(load(data))
+        except RuntimeError as error:
+            raise BrdynError(f"the weights in {str(folder)!r} do not fit their {CONFIG}") from error
+        return cls(
+            config["network"],
+            network.eval().requires_grad_(False),
+            tuple(config["classes"]),
+            config["image_size"],
+            tuple(config["mean"]),
+            tuple(config["std"]),
+            config["options"],
+            digest,
+        )
+
+
+def _network(name: str, classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
+    if name != VITRM:
+        return build(name, classes, image_size, **options)
+    from brdyn.vitrm.model import ViTRM, ViTRMConfig
+
+    return ViTRM(ViTRMConfig(classes=classes, image_size=image_size, **options))
+
+
+def is_classifier(folder: str | Path) -> bool:
+    """Whether a folder holds one."""
+    try:
+        config = json.loads((Path(folder) / CONFIG).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("format") == FORMAT

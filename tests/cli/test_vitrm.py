@@ -1,0 +1,60 @@
+"""`brdyn vitrm-train` as a user meets it."""
+
+import json
+
+import pytest
+
+from brdyn.classification.saved import Classifier
+from tests.cli.commands import assert_one_line_error
+
+
+@pytest.fixture
+def train_options(labelled, tmp_path):
+    return [
+        "--data", labelled, "--test", labelled, "--image-size", "8", "--epochs", "1.5", "--batch-size", "10",
+        "--workers", "0", "--checkpoint-every", "2", "--log-every", "1", "--out", tmp_path / "out",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["vitrm", "resnet18"])
+def test_vitrm_train_writes_what_it_says(run, train_options, tmp_path, model):
+    done = run("vitrm-train", "--model", model, *train_options)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "config.json", "model.safetensors", "train.json", "train.png"
+    }  # fmt: skip
+    content = json.loads((out / "train.json").read_text())
+    assert [row["step"] for row in content["history"]["losses"]] == [1, 2, 3, 4, 5, 6]
+    assert 0 <= content["accuracy"] <= 1
+    assert content["parameters"] == Classifier.from_pretrained(out).parameters
+    assert content["options"]["recipe"]["ema"] == (0.999 if model == "vitrm" else 0)
+    assert content["provenance"]["command"].startswith("brdyn vitrm-train")
+    assert f"accuracy on 40 test images: {content['accuracy']:.2%}" in done.stdout
+    assert_one_line_error(run("vitrm-train", "--model", model, *train_options), 2, "--overwrite")
+    assert_one_line_error(run("vitrm-train", "--model", model, *train_options, "--resume"), 2, "is finished")
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "words"),
+    [
+        (["--model", "vit-smal"], 2, ["unknown network 'vit-smal'"]),
+        (["--image-size", "30"], 2, ["not a multiple of the 4-pixel patch; use 28"]),
+        (["--batch-size", "64"], 2, ["too few for a batch of 64"]),
+        (["--model", "resnet18", "--n-sup", "2"], 2, ["--n-sup and --steps are of vitrm"]),
+        (["--resume"], 2, ["no checkpoint", "run without --resume"]),
+        (["--previous"], 2, ["--previous goes with --resume"]),
+        (["--data", "nowhere.parquet"], 2, ["no images at 'nowhere.parquet'"]),
+        (["--magnitude", "40"], 2, ["magnitude 40"]),
+        (["--dtype", "float16"], 2, ["float16"]),
+        (["--epochs", "-1"], 2, ["epochs -1"]),
+    ],
+)
+def test_training_that_cannot_be(run, train_options, tmp_path, extra, code, words):
+    assert_one_line_error(run("vitrm-train", *train_options, *extra), code, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_without_labels(run, train_options, noise_folder):
+    assert_one_line_error(run("vitrm-train", *train_options, "--data", noise_folder), 2, "has no labels")
