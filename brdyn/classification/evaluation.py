@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from sklearn.metrics import f1_score
 from torch import Tensor
 
 from brdyn.classification.augment import Augmentation, AugmentSettings
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.saved import VITRM, Classifier
+from brdyn.errors import UsageError
+from brdyn.measures.per_image import CONFIDENCE_Z
 
 AT_ONCE = 512
 
@@ -24,6 +28,34 @@ def class_scores(classifier: Classifier, images: PixelSet, steps: int = 1) -> Te
             scores = network(ready, steps).scores if classifier.name == VITRM else network(ready)
             found.append(scores.float().cpu())
     return torch.cat(found)
+
+
+def check_classes(classifier: Classifier, images: PixelSet) -> None:
+    """Refuse images of other classes.
+
+    Raises
+    ------
+    UsageError
+        With both numbers of classes.
+    """
+    if images.names != classifier.names:
+        raise UsageError(
+            f"{images.description!r} has {images.classes} classes ({images.names[0]}, …), and the classifier "
+            f"{len(classifier.names)} ({classifier.names[0]}, …)"
+        )
+
+
+def share_right(right: np.ndarray) -> dict[str, float]:
+    """Accuracy with its 95 % interval (normal approximation)."""
+    value = float(right.mean())
+    half = CONFIDENCE_Z * (value * (1 - value) / len(right)) ** 0.5
+    return {"accuracy": value, "low": value - half, "high": value + half}
+
+
+def accuracy_and_f1(guesses: Tensor, truth: Tensor) -> dict[str, float]:
+    """Accuracy with its 95 % interval, and the mean F1 of the classes."""
+    ours, theirs = guesses.cpu().numpy(), truth.cpu().numpy()
+    return {**share_right(ours == theirs), "macro_f1": float(f1_score(theirs, ours, average="macro"))}
 
 
 def accuracy(classifier: Classifier, images: PixelSet, steps: int = 1) -> float:

@@ -9,11 +9,11 @@ from functools import partial
 from accelerate import Accelerator
 
 from brdyn.classification.augment import Augmentation, AugmentSettings
+from brdyn.classification.evaluation import check_classes
 from brdyn.classification.pixels import PixelBatches, PixelSet
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.classification.saved import VITRM, Classifier
 from brdyn.classification.tasks import NETWORK, Classification
-from brdyn.errors import UsageError
 from brdyn.training import Checkpoints, History, Saved, train
 from brdyn.training.loop import make_accelerator
 
@@ -55,11 +55,7 @@ def train_classifier(
     BrdynError
         If a loss is not finite.
     """
-    if images.names != classifier.names:
-        raise UsageError(
-            f"{images.description!r} has {images.classes} classes ({images.names[0]}, …), and the classifier "
-            f"{len(classifier.names)} ({classifier.names[0]}, …)"
-        )
+    check_classes(classifier, images)
     accelerator = accelerator or make_accelerator()
     device = accelerator.device
     chosen = {field.name: getattr(recipe, field.name) for field in fields(AugmentSettings)}

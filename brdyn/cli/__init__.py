@@ -17,7 +17,7 @@ from brdyn.cli.phases import phases
 from brdyn.cli.probe import probe
 from brdyn.cli.raptor import raptor_fit
 from brdyn.cli.raptor_eval import raptor_eval
-from brdyn.cli.vitrm import vitrm_train
+from brdyn.cli.vitrm import vitrm_eval, vitrm_train
 from brdyn.errors import BrdynError, UsageError
 
 INTERRUPTED = 130
@@ -38,6 +38,7 @@ app.command()(raptor_fit)
 app.command()(raptor_eval)
 app.command()(probe)
 app.command()(vitrm_train)
+app.command()(vitrm_eval)
 
 
 def _show_version(wanted: bool) -> None:

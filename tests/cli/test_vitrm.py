@@ -58,3 +58,24 @@ def test_training_that_cannot_be(run, train_options, tmp_path, extra, code, word
 
 def test_images_without_labels(run, train_options, noise_folder):
     assert_one_line_error(run("vitrm-train", *train_options, "--data", noise_folder), 2, "has no labels")
+
+
+@pytest.mark.parametrize("model", ["vitrm", "resnet18"])
+def test_vitrm_eval_writes_what_it_says(run, train_options, labelled, tmp_path, model):
+    assert run("vitrm-train", "--model", model, *train_options, "--epochs", "0.5").returncode == 0
+    options = [tmp_path / "out", "--data", labelled, "--workers", "0", "--out", tmp_path / "eval"]
+    done = run("vitrm-eval", *options, "--most", "2")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "eval" / "vitrm_eval.json").read_text())
+    names = {path.name for path in (tmp_path / "eval").iterdir()}
+    if model == "vitrm":
+        assert names == {"vitrm_eval.json", "recursion.png", "halting.png"}
+        assert [row["steps"] for row in content["steps"]] == [1, 2]
+        assert "halting above 0.5" in done.stdout
+    else:
+        assert names == {"vitrm_eval.json"}
+        assert 0 <= content["low"] <= content["accuracy"] <= content["high"] <= 1
+    assert_one_line_error(run("vitrm-eval", *options), 2, "--overwrite")
+    elsewhere = [tmp_path / "eval", *options[1:-1], tmp_path / "other"]
+    assert_one_line_error(run("vitrm-eval", *elsewhere), 2, "cannot read")
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,80 @@
+"""What recursion buys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import seaborn as sns
+
+from brdyn.plots.style import ACCENT, CURVE, QUIET, new_figure, paper_style
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def plot_recursion(steps: pd.DataFrame, adaptive: pd.DataFrame, *, title: str) -> Figure:
+    """Accuracy against the number of recursion steps, fixed and (as marks) adaptive; and the latency of one image.
+
+    Parameters
+    ----------
+    steps, adaptive : DataFrame
+        As of :class:`brdyn.vitrm.evaluation.Recursion`.
+    title : str
+    """
+    with paper_style():
+        figure = new_figure(7.4, 3.0)
+        accuracy, speed = figure.subplots(1, 2)
+        accuracy.plot(steps["steps"], steps["accuracy"], color=CURVE, marker="o", markersize=3, label="fixed")
+        accuracy.fill_between(steps["steps"], steps["low"], steps["high"], color=CURVE, alpha=0.2, lw=0)
+        accuracy.scatter(
+            adaptive["mean_steps"],
+            adaptive["accuracy"],
+            color=ACCENT,
+            marker="D",
+            s=18,
+            zorder=3,
+            label="adaptive",
+        )
+        accuracy.set_ylabel("accuracy")
+        accuracy.legend(frameon=False, fontsize=7)
+        speed.plot(steps["steps"], steps["latency_ms"], color=CURVE, marker="o", markersize=3)
+        speed.set_ylabel("latency of one image (ms)")
+        speed.set_ylim(bottom=0)
+        for axes in (accuracy, speed):
+            axes.set_xlabel("recursion steps")
+            axes.set_xticks(steps["steps"])
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def plot_halting(halting: pd.DataFrame, *, title: str) -> Figure:
+    """Share of right answers by what the halting head said, a curve for each number of steps.
+
+    Parameters
+    ----------
+    halting : DataFrame
+        As of :class:`brdyn.vitrm.evaluation.Recursion`.
+    title : str
+    """
+    numbers = sorted(halting["steps"].unique())
+    with paper_style():
+        figure = new_figure(3.8, 3.2)
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=":")
+        for number, colour in zip(numbers, sns.color_palette("viridis_r", len(numbers) + 1)[1:], strict=True):
+            table = halting[halting["steps"] == number]
+            axes.plot(
+                table["probability"],
+                table["right"],
+                color=colour,
+                marker="o",
+                markersize=3,
+                linewidth=1,
+                label=number,
+            )
+        axes.set_xlabel("halting probability")
+        axes.set_ylabel("share of right answers")
+        axes.legend(frameon=False, fontsize=7, title="steps", title_fontsize=7)
+        axes.set_title(title)
+        return figure
