@@ -187,7 +187,11 @@ class _Training:
             warmup_prefix=False,
             t_in_epochs=False,
         )
-        self.ema = ModelEmaV3(task.parts, decay=settings.ema, foreach=False) if settings.ema else None
+        self.ema = (
+            ModelEmaV3(task.parts, decay=settings.ema, use_warmup=True, foreach=False)
+            if settings.ema
+            else None
+        )
         self.history = History()
         self.pending: list[tuple[int, float, dict[str, Tensor]]] = []
         self.step = 0
@@ -296,7 +300,7 @@ class _Training:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
-            self.ema.update(self.task.parts)
+            self.ema.update(self.task.parts, step=self.step + 1)
         return asked
 
     def _share(self, votes: list[Tensor], everywhere: int) -> float:

@@ -33,7 +33,8 @@ class TrainSettings:
     precision : {"float32", "bfloat16"}
         bfloat16 by autocast; weights stay float32.
     ema : float
-        Decay of an exponential moving average of the weights; 0 for none.
+        Decay of an exponential moving average of the weights; 0 for none. It rises to this over the first steps
+        (timm's warm-up, 1 - step^(-2/3)), so that short runs are not averaged with their start.
     compile : bool
         Compile the trained parts.
     seed : int

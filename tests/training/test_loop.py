@@ -236,3 +236,21 @@ def test_a_batch_goes_on_while_most_of_its_images_ask_for_it(stream):
     pieces.rounds = []
     train(pieces, stream, settings(steps=3, log_every=1, accumulate=2))
     torch.testing.assert_close(pieces.parts["images"].weight, task.parts["images"].weight)
+
+
+def test_the_average_written_out(stream):
+    """timm's warm-up: 1 - s^(-2/3) after step s, up to the decay asked for; so the first step's weights begin it."""
+    task, seen = Means(), []
+    task.parts["noise"].requires_grad_(False)
+
+    def remember(*_):
+        seen.append(task.parts["images"].weight.item())
+
+    train(task, stream, settings(steps=6, ema=0.6, log_every=1), report=remember)
+    weights_after = list(dict.fromkeys(seen))
+    average = None
+    for step, weight in enumerate(weights_after, 1):
+        decay = min(0.6, 1 - step ** (-2 / 3))
+        average = weight if average is None else decay * average + (1 - decay) * weight
+    assert len(weights_after) == 6
+    assert task.average["images.weight"].item() == pytest.approx(average, rel=1e-5)
