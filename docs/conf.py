@@ -29,3 +29,6 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 # A dataclass documents its fields under Attributes.
 autodoc_class_signature = "separated"
+
+# Attributes of different classes share names (depth, images); a list of them is looked up by name alone.
+suppress_warnings = ["ref.python"]
