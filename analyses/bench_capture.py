@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 from analyses.recording import parser, record
-from analyses.timing import timed
 from brdyn import load_images, load_model, segment
 from brdyn.data import Batch
 from brdyn.measures import layer_similarity, similarity_metric
 from brdyn.models import VisionTransformer
+from brdyn.runtime import timed
 from brdyn.trajectory import Trajectory, capture
 
 ROOT = Path(__file__).resolve().parents[1]

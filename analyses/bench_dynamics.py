@@ -7,6 +7,7 @@ is measured against a float64 SVD of the same updates.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count, pairwise
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torchmetrics import Metric
 
 from analyses.recording import parser, record
-from analyses.timing import ratio, timed
+from analyses.timing import ratio
 from brdyn import load_images, load_model
 from brdyn.data import Batch
 from brdyn.interventions.repair import PerturbationSweep
@@ -25,6 +26,7 @@ from brdyn.measures.engine import similarity_metric
 from brdyn.measures.modes import DynamicModes
 from brdyn.measures.update_field import ranks, singular_values
 from brdyn.models import VisionTransformer
+from brdyn.runtime import timed
 from brdyn.trajectory import Trajectory, capture
 
 CLASSES = 10
@@ -63,7 +65,7 @@ def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -
     for _ in range(max(2, rounds)):
         trajectory = captured()
         for name, metric in every.items():
-            spent = timed(lambda m=metric, t=trajectory: m.update(t), model.device)
+            spent = timed(partial(metric.update, trajectory), model.device)
             shares[name].append(spent / found["bare_seconds"])
     return {
         "batch_size": batch_size,

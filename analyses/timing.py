@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from brdyn.runtime import synchronise
-
-
-def timed(call: Any, device: torch.device) -> float:
-    """Wall seconds of one call."""
-    synchronise(device)
-    start = time.perf_counter()
-    call()
-    synchronise(device)
-    return time.perf_counter() - start
+from brdyn.runtime import timed
 
 
 def ratio(

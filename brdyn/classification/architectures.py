@@ -9,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from brdyn.errors import UsageError
+from brdyn.models.base import check_image_size
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
 
@@ -81,11 +82,7 @@ def build(
     if name not in VITS:
         raise UsageError(f"unknown network {name!r}; choose one of {', '.join([*VITS, *RESNETS])}")
     size = replace(VITS[name], **sizes)
-    if image_size % size.patch:
-        lower = max(size.patch, image_size - image_size % size.patch)
-        raise UsageError(
-            f"image size {image_size} is not a multiple of the {size.patch}-pixel patch; use {lower}"
-        )
+    check_image_size(name, (image_size,) * 2, (size.patch,) * 2)
     if size.width % size.heads:
         raise UsageError(f"width {size.width} cannot be split among {size.heads} heads")
     for what, value in (("drop-path", drop_path), ("dropout", dropout)):

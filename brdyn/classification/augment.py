@@ -9,53 +9,13 @@ published. All draws are torch's on the CPU, so that a seeded step repeats exact
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from brdyn.errors import UsageError
-
-MAGNITUDES = 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentSettings:
-    """What is done to training images. Defaults are the published ones of ViTRM (method notes, section 7).
-
-    Attributes
-    ----------
-    padding : int
-        Pixels (reflected) around an image from which a crop of its size is drawn; 0 for none.
-    flip : bool
-        Mirror half of the images.
-    operations, magnitude : int
-        RandAugment's number of operations (0 for none) and magnitude, of 30.
-    group : int
-        Images that share a RandAugment operation.
-    mixup, cutmix : float
-        Alphas; 0 for neither. With both, each batch gets either with equal probability.
-    """
-
-    padding: int = 4
-    flip: bool = True
-    operations: int = 2
-    magnitude: int = 9
-    group: int = 4
-    mixup: float = 0.2
-    cutmix: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
-        for name in ("padding", "operations", "mixup", "cutmix"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} {getattr(self, name)} is negative")
-        if not 0 <= self.magnitude <= MAGNITUDES:
-            raise UsageError(f"RandAugment magnitude {self.magnitude} is not from 0 to {MAGNITUDES}")
-        if self.group < 1:
-            raise UsageError(f"{self.group} images are no group; at least one is needed")
+from brdyn.classification.recipe import AugmentSettings
 
 
 class Augmentation:
@@ -73,7 +33,7 @@ class Augmentation:
         self, settings: AugmentSettings, classes: int, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         self.settings, self.classes = settings, classes
-        self.mean, self.std = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+        self.mean, self.std = mean, std
         mixing = []
         if settings.cutmix:
             mixing.append(v2.CutMix(alpha=settings.cutmix, num_classes=classes))
@@ -99,14 +59,19 @@ class Augmentation:
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Images as they are, normalised."""
-        mean, std = self.mean.to(pixels.device), self.std.to(pixels.device)
-        return (pixels.float() / 255 - mean) / std
+        return normalised(pixels, self.mean, self.std)
 
     def in_groups(self, pixels: Tensor) -> Tensor:
         """One RandAugment operation, drawn for every group."""
         order = torch.randperm(len(pixels)).to(pixels.device)
         changed = torch.cat([self.operation(part) for part in pixels[order].split(self.settings.group)])
         return changed[order.argsort()]
+
+
+def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 images `(B, 3, H, W)` with each channel less its mean, over its standard deviation (of values 0 to 1)."""
+    shift, scale = (torch.tensor(values, device=pixels.device).view(1, -1, 1, 1) for values in (mean, std))
+    return (pixels.float() / 255 - shift) / scale
 
 
 def crop(pixels: Tensor, padding: int) -> Tensor:

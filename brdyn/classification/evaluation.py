@@ -7,7 +7,6 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from brdyn.classification.augment import Augmentation, AugmentSettings
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.saved import VITRM, Classifier
 from brdyn.errors import UsageError
@@ -20,11 +19,10 @@ def class_scores(classifier: Classifier, images: PixelSet, steps: int = 1) -> Te
     """Class scores `(n, classes)` of every image, on the CPU; a ViTRM takes `steps` recursion steps."""
     network = classifier.network
     device = next(network.parameters()).device
-    normalise = Augmentation(AugmentSettings(), images.classes, classifier.mean, classifier.std).normalised
     found = []
     with torch.no_grad():
         for pixels in images.pixels.split(AT_ONCE):
-            ready = normalise(pixels.to(device))
+            ready = classifier.normalised(pixels.to(device))
             scores = network(ready, steps).scores if classifier.name == VITRM else network(ready)
             found.append(scores.float().cpu())
     return torch.cat(found)

@@ -8,10 +8,10 @@ from functools import partial
 
 from accelerate import Accelerator
 
-from brdyn.classification.augment import Augmentation, AugmentSettings
+from brdyn.classification.augment import Augmentation
 from brdyn.classification.evaluation import check_classes
 from brdyn.classification.pixels import PixelBatches, PixelSet
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.recipe import AugmentSettings, ClassifierRecipe
 from brdyn.classification.saved import VITRM, Classifier
 from brdyn.classification.tasks import NETWORK, Classification
 from brdyn.training import Checkpoints, History, Saved, train

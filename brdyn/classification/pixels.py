@@ -51,28 +51,11 @@ class PixelSet:
         """Number of classes."""
         return len(self.names)
 
-    def subset(self, rows: Tensor) -> PixelSet:
-        """Some of the images."""
-        return PixelSet(self.pixels[rows], self.labels[rows], self.names, self.description, self.digest)
-
     def to(self, device: torch.device | str) -> PixelSet:
         """The same on another device."""
         return PixelSet(
             self.pixels.to(device), self.labels.to(device), self.names, self.description, self.digest
         )
-
-    def split(self, held_out: int, seed: int = 0) -> tuple[PixelSet, PixelSet]:
-        """These without `held_out` images drawn at random, and those.
-
-        Raises
-        ------
-        UsageError
-            If nothing would be left on either side.
-        """
-        if not 0 < held_out < len(self):
-            raise UsageError(f"{held_out} images cannot be kept out of {len(self)}")
-        drawn = torch.from_numpy(np.random.default_rng(seed).permutation(len(self)))
-        return self.subset(drawn[held_out:].sort().values), self.subset(drawn[:held_out].sort().values)
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel, of values from 0 to 1."""

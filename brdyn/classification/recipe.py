@@ -9,11 +9,50 @@ from brdyn.errors import UsageError
 from brdyn.training.settings import TrainSettings
 
 LOGS, VALIDATIONS = 100, 50  # in a run, by default
+MAGNITUDES = 30  # the largest of RandAugment
+DROPOUT = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierRecipe:
-    """Epochs, optimizer and augmentation. Method notes, section 7.
+class AugmentSettings:
+    """What is done to training images. Defaults are the published ones of ViTRM (method notes, section 7).
+
+    Attributes
+    ----------
+    padding : int
+        Pixels (reflected) around an image from which a crop of its size is drawn; 0 for none.
+    flip : bool
+        Mirror half of the images.
+    operations, magnitude : int
+        RandAugment's number of operations (0 for none) and magnitude, of 30.
+    group : int
+        Images that share a RandAugment operation.
+    mixup, cutmix : float
+        Alphas; 0 for neither. With both, each batch gets either with equal probability.
+    """
+
+    padding: int = 4
+    flip: bool = True
+    operations: int = 2
+    magnitude: int = 9
+    group: int = 4
+    mixup: float = 0.2
+    cutmix: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        for name in ("padding", "operations", "mixup", "cutmix"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} {getattr(self, name)} is negative")
+        if not 0 <= self.magnitude <= MAGNITUDES:
+            raise UsageError(f"RandAugment magnitude {self.magnitude} is not from 0 to {MAGNITUDES}")
+        if self.group < 1:
+            raise UsageError(f"{self.group} images are no group; at least one is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierRecipe(AugmentSettings):
+    """Epochs and optimizer, beside the augmentation. Method notes, section 7.
 
     Attributes
     ----------
@@ -23,10 +62,6 @@ class ClassifierRecipe:
         In which the learning rate rises.
     batch_size, lr, min_lr, weight_decay, clip, accumulate, precision, ema, compile, seed
         As in :class:`brdyn.training.TrainSettings`.
-    padding, flip, operations, magnitude, group, mixup, cutmix
-        As in :class:`brdyn.classification.augment.AugmentSettings`.
-    dropout, drop_path : float
-        In the network.
     log_every, validate_every, checkpoint_every : int or None
         Steps; by default a hundred logs, fifty validations and as many checkpoints in a run.
     """
@@ -43,21 +78,13 @@ class ClassifierRecipe:
     ema: float = 0.0
     compile: bool = False
     seed: int = 0
-    padding: int = 4
-    flip: bool = True
-    operations: int = 2
-    magnitude: int = 9
-    group: int = 4
-    mixup: float = 0.2
-    cutmix: float = 1.0
-    dropout: float = 0.1
-    drop_path: float = 0.0
     log_every: int | None = None
     validate_every: int | None = None
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
+        super().__post_init__()
         if self.batch_size < 1:
             raise UsageError(f"batch-size {self.batch_size} is not positive")
         for name in ("epochs", "warmup_epochs"):

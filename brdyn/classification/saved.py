@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from brdyn.classification.architectures import build
+from brdyn.classification.augment import normalised
 from brdyn.errors import BrdynError, UsageError
 from brdyn.results import read_json, to_json, write_atomically
 
@@ -73,6 +74,10 @@ class Classifier:
             torch.manual_seed(seed)
             network = _network(name, len(names), image_size, options)
         return cls(name, network, tuple(names), image_size, tuple(mean), tuple(std), options)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """What the network takes, from uint8 images `(B, 3, H, W)`."""
+        return normalised(pixels, self.mean, self.std)
 
     @property
     def parameters(self) -> int:

@@ -113,10 +113,11 @@ def _summarise(run: Run, folder: OutputFolder, raptor: Raptor, found: Evaluation
                 f"  {group}: R² {values['r2']:.3f}, relative error {values['relative_error']:.3f}, "
                 f"cosine {values['cosine']:.3f}, epsilon {values['epsilon']:.3g}"
             )
-    curve = found.fidelity.curve("r2")
-    typer.echo(
-        f"least R² on the way (autoregressive, all tokens): {curve.min():.3f} at layer {curve.idxmin()}"
+    curves = {group: found.fidelity.curve("r2", group) for group in dict.fromkeys(table["group"])}
+    least = ", ".join(
+        f"{group} {curve.min():.3f} (layer {curve.idxmin()})" for group, curve in curves.items()
     )
+    typer.echo(f"least R² on the way (autoregressive): {least}")
     if found.fidelity.agreement is not None:
         typer.echo(
             f"the head of the teacher gives the same class for {found.fidelity.agreement:.1%} of the images"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brdyn import results
-from brdyn.classification.recipe import BASELINE, ClassifierRecipe
+from brdyn.classification.recipe import BASELINE, DROPOUT, ClassifierRecipe
 from brdyn.classification.recipe import VITRM as VITRM_RECIPE
 from brdyn.cli import options as opt
 from brdyn.cli.run import run_command
@@ -116,7 +116,7 @@ def vitrm_train(
     ] = None,
     dropout: Annotated[
         float, typer.Option(help="After attention and MLP.", rich_help_panel=NETWORK)
-    ] = BASELINE.dropout,
+    ] = DROPOUT,
     latent_steps: Annotated[
         int, typer.Option(help="n, updates of the latent in a step.", min=1, rich_help_panel=RECURSION)
     ] = 3,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from brdyn.models import VisionTransformer
 from brdyn.raptor.model import Raptor, parameter_count
-from brdyn.runtime import fitting_images, synchronise
+from brdyn.runtime import fitting_images, timed
 
 ROUNDS = 7
 
@@ -81,7 +81,7 @@ def cost(raptor: Raptor, *, batch_size: int | None = None, rounds: int = ROUNDS)
             model(images)
         for _ in range(rounds):
             for model, found in zip(models, times, strict=True):
-                found.append(_seconds(model, images))
+                found.append(timed(partial(model, images), raptor.device))
     ours, theirs = np.array(times)
     ratios = theirs / ours
     return Cost(
@@ -107,11 +107,3 @@ def flops(model: VisionTransformer) -> int:
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         model(image)
     return int(counter.get_total_flops())
-
-
-def _seconds(model: VisionTransformer, images: torch.Tensor) -> float:
-    synchronise(images.device)
-    started = time.perf_counter()
-    model(images)
-    synchronise(images.device)
-    return time.perf_counter() - started

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import R2Score
 
 from brdyn.data import Batch
 from brdyn.models import VisionTransformer
@@ -204,21 +205,13 @@ class _Determination:
     """R^2 over all tokens: 1 minus the squared error over the squared distance to the mean token."""
 
     def __init__(self) -> None:
-        self.error = self.count = 0.0
-        self.total: Tensor | float = 0.0
-        self.squares = 0.0
+        self.metric = R2Score(multioutput="variance_weighted").set_dtype(torch.float64)
 
     def add(self, guess: Tensor, truth: Tensor) -> None:
         """Add some states `(B, N, D)`."""
-        first, second = guess.detach().flatten(0, 1).double(), truth.flatten(0, 1).double()
-        self.error += float((first - second).square().sum())
-        self.squares += float(second.square().sum())
-        self.total = self.total + second.sum(0)
-        self.count += len(second)
+        self.metric.update(*(part.detach().flatten(0, 1).cpu().double() for part in (guess, truth)))
 
     @property
     def value(self) -> float:
         """1 for a perfect guess, 0 for the mean."""
-        assert isinstance(self.total, Tensor)
-        spread = self.squares - float(self.total.square().sum()) / self.count
-        return 1 - self.error / max(spread, 1e-30)
+        return float(self.metric.compute())

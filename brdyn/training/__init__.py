@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from brdyn.training.checkpoints import Checkpoints, Saved
-    from brdyn.training.loop import History, Task, train
+    from brdyn.training.loop import train
     from brdyn.training.settings import TrainSettings
+    from brdyn.training.task import History, Task
 
 # Imported on first use: the command line reads settings without torch.
 _HOMES = {
     "Checkpoints": "brdyn.training.checkpoints",
-    "History": "brdyn.training.loop",
+    "History": "brdyn.training.task",
     "Saved": "brdyn.training.checkpoints",
-    "Task": "brdyn.training.loop",
+    "Task": "brdyn.training.task",
     "TrainSettings": "brdyn.training.settings",
     "train": "brdyn.training.loop",
 }

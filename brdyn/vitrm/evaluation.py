@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from brdyn.classification.augment import Augmentation, AugmentSettings
-from brdyn.classification.evaluation import accuracy_and_f1, check_classes, share_right
+from brdyn.classification.evaluation import AT_ONCE, accuracy_and_f1, check_classes, share_right
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.saved import Classifier
 from brdyn.errors import UsageError
 from brdyn.results import records
-from brdyn.runtime import synchronise
+from brdyn.runtime import timed
 from brdyn.vitrm.model import ViTRM
 
 MOST = 8
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BINS = 10
-AT_ONCE = 512
 ROUNDS = 5
 
 
@@ -118,11 +116,10 @@ def evaluate_recursion(
 def _every_step(classifier: Classifier, network: ViTRM, images: PixelSet, most: int) -> tuple[Tensor, Tensor]:
     """Class scores `(most, n, classes)` and halting probabilities `(most, n)` after every step, on the CPU."""
     device = next(network.parameters()).device
-    normalise = Augmentation(AugmentSettings(), images.classes, classifier.mean, classifier.std).normalised
     scores, halting = [], []
     with torch.no_grad():
         for pixels in images.pixels.split(AT_ONCE):
-            ready, carried = normalise(pixels.to(device)), None
+            ready, carried = classifier.normalised(pixels.to(device)), None
             after: list[tuple[Tensor, Tensor]] = []
             for _ in range(most):
                 found = network(ready, 1, carried)
@@ -164,15 +161,9 @@ def _speed(network: ViTRM, image_size: int, most: int) -> list[dict[str, float]]
         seconds = {}
         for size in (1, batch):
             images = torch.zeros(size, network.config.channels, image_size, image_size, device=device)
-            times = []
             with torch.no_grad():
                 network(images, steps)
-                for _ in range(ROUNDS):
-                    synchronise(device)
-                    started = time.perf_counter()
-                    network(images, steps)
-                    synchronise(device)
-                    times.append(time.perf_counter() - started)
+                times = [timed(partial(network, images, steps), device) for _ in range(ROUNDS)]
             seconds[size] = float(np.median(times))
         rows.append(
             {"steps": steps, "latency_ms": 1000 * seconds[1], "images_per_second": batch / seconds[batch]}

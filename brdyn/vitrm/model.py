@@ -16,6 +16,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from brdyn.errors import UsageError
+from brdyn.models.base import check_image_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +65,7 @@ class ViTRMConfig:
         ):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is not positive")
-        if self.image_size % self.patch:
-            lower = max(self.patch, self.image_size - self.image_size % self.patch)
-            raise UsageError(
-                f"image size {self.image_size} is not a multiple of the {self.patch}-pixel patch; use {lower}"
-            )
+        check_image_size("vitrm", (self.image_size,) * 2, (self.patch,) * 2)
         if self.width % self.heads:
             raise UsageError(f"width {self.width} cannot be split among {self.heads} heads")
         if not 0 <= self.dropout < 1:

@@ -151,7 +151,14 @@ def test_raptor_eval_writes_what_it_says(run, fitted, noise_folder, labelled, tm
     done = run("raptor-eval", *options, *probes)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    for words in ("autoregressive, last layer:", "one-step, last layer:", "GFLOP", "raptor keeps", "by knn"):
+    for words in (
+        "autoregressive, last layer:",
+        "one-step, last layer:",
+        "least R² on the way (autoregressive): cls ",
+        "GFLOP",
+        "raptor keeps",
+        "by knn",
+    ):
         assert words in done.stdout
     assert {path.name for path in out.iterdir()} == {"raptor_eval.json", "fidelity.parquet", "fidelity.png"}
     content = json.loads((out / "raptor_eval.json").read_text())

@@ -40,7 +40,11 @@ def test_vitrm_train_writes_what_it_says(run, train_options, tmp_path, model):
     ("extra", "code", "words"),
     [
         (["--model", "vit-smal"], 2, ["unknown network 'vit-smal'"]),
-        (["--image-size", "30"], 2, ["not a multiple of the 4-pixel patch; use 28"]),
+        (
+            ["--image-size", "30"],
+            2,
+            ["30x30 is not a multiple of the 4-pixel patch", "28 or 32"],
+        ),
         (["--batch-size", "64"], 2, ["too few for a batch of 64"]),
         (["--model", "resnet18", "--n-sup", "2"], 2, ["--n-sup and --steps are of vitrm"]),
         (["--resume"], 2, ["no checkpoint", "run without --resume"]),

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from brdyn.classification.augment import Augmentation, AugmentSettings
+from brdyn.classification.augment import Augmentation
 from brdyn.classification.pixels import PixelBatches, PixelSet
+from brdyn.classification.recipe import AugmentSettings
 from brdyn.errors import UsageError
 from brdyn.training import TrainSettings, train
 from brdyn.vitrm.model import Streams, ViTRM, ViTRMConfig
@@ -100,7 +101,10 @@ def test_images_stop_by_themselves(threshold):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"image_size": 30}, "not a multiple of the 4-pixel patch; use 28"),
+        (
+            {"image_size": 30},
+            "4-pixel patch of 'vitrm'; use for instance 28 or 32",
+        ),
         ({"heads": 5}, "split among 5 heads"),
         ({"classes": 0}, "classes 0"),
         ({"dropout": 1.0}, "dropout"),

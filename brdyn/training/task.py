@@ -1,0 +1,79 @@
+"""What the loop trains, from what, and what it leaves: the parts a new kind of training fills in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from brdyn.data import Batch
+
+
+class Stream(Protocol):
+    """Shuffled batches: what a step sees depends on the step alone. See :mod:`brdyn.data.shuffled`."""
+
+    batch_size: int
+
+    def batches(
+        self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, pin: bool = False
+    ) -> Iterator[list[Batch]]:
+        """The share of a process in steps `start` to `stop - 1`, each as `pieces` batches."""
+
+
+class Task(nn.Module, ABC):
+    """What is trained.
+
+    Attributes
+    ----------
+    parts : nn.ModuleDict
+        Modules by name. Each has a loss of its own, and its gradients are clipped apart.
+    average : mapping of str to Tensor
+        After training with an average of the weights: that average, a state of `parts`. Validation is of the weights
+        themselves.
+    """
+
+    parts: nn.ModuleDict
+    average: Mapping[str, Tensor] = MappingProxyType({})
+
+    @abstractmethod
+    def inputs(self, batch: Batch) -> Any:
+        """What :meth:`forward` needs of a batch, made without gradients: a teacher's states, for instance."""
+
+    @abstractmethod
+    def forward(self, inputs: Any, step: int) -> dict[str, Tensor]:
+        """The loss of each image `(B,)`, by part."""
+
+    def onward(self, inputs: Any) -> Tensor | None:
+        """After :meth:`forward`: how much each image asks for another step on the same inputs, `(B,)` from 0 to 1.
+
+        Another is taken where the mean over the images of all processes is above one half. None: never. What it begins
+        with, :meth:`forward` has left in the inputs.
+        """
+        return None
+
+    def validate(self) -> dict[str, float]:
+        """Numbers to watch; empty for none."""
+        return {}
+
+
+@dataclass
+class History:
+    """What a stage of training has seen.
+
+    Attributes
+    ----------
+    losses : list of dict
+        `step`, learning rate `lr`, and the mean loss of each part since the last row.
+    validation : list of dict
+        `step` and the numbers of :meth:`Task.validate`.
+    images_per_second : float
+        Of the latest session, validation and checkpoints left out.
+    """
+
+    losses: list[dict[str, float]] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    images_per_second: float = 0.0
