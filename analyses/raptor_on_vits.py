@@ -35,6 +35,7 @@ from brdyn.raptor import FitSettings, Raptor, fit_raptor
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import is_raptor
 from brdyn.raptor.partitions import contiguous, random_contiguous, random_shuffle
+from brdyn.raptor.recipe import learning_rate
 from brdyn.results import read_json, to_json, write_atomically
 from brdyn.training import Checkpoints
 
@@ -98,7 +99,7 @@ def cells(steps: tuple[int, int]) -> Iterator[Cell]:
     for k in (3, 2, 4, 1, 5):
         yield Cell(name=f"maxcut_k{k}", k=k)
     rungs = [
-        Cell(name=f"ladder_{name}", k=LADDER_K, changes=changes) for name, changes in ladder(steps[0]).items()
+        Cell(name=f"ladder_{name}", k=LADDER_K, changes=changes) for name, changes in ladder(*steps).items()
     ]
     seeds = [
         Cell(name=f"maxcut_k{LADDER_K}_seed{seed}", k=LADDER_K, changes={"seed": seed})
@@ -113,7 +114,7 @@ def cells(steps: tuple[int, int]) -> Iterator[Cell]:
     yield Cell(name=f"maxcut_k{LADDER_K}_longer", k=LADDER_K, changes=longer)
 
 
-def ladder(first: int) -> dict[str, dict[str, Any]]:
+def ladder(first: int, second: int) -> dict[str, dict[str, Any]]:
     """The published ablations in their order, then others; the whole recipe is the cell `maxcut_k3`."""
     bare = {"depth_scaling": "none", "token_weighting": False, "stage2_steps": 0}
     return {
@@ -125,6 +126,7 @@ def ladder(first: int) -> dict[str, dict[str, Any]]:
         "autonomous": {"depth_scaling": "constant"},
         "cosine-loss": {"loss": "cosine+mse"},
         "no-noise": {"sigma": 0.0},
+        "stage2-raised-rate": {"stage2_lr": learning_rate(second)},
     }
 
 
@@ -227,15 +229,9 @@ class Study:
             self.teacher, self.train, asked["assignment"], settings, checkpoints=checkpoints, resume=saved,
             workers=self.size.workers,
         )  # fmt: skip
-        steps = {1: settings.stage1_steps, 2: settings.stage2_steps}
-        seconds = [
-            steps[stage] * settings.batch_size / history.images_per_second
-            for stage, history in fit.histories.items()
-            if history.images_per_second
-        ]
         content = {
             "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},
-            "fit_seconds": sum(seconds),
+            "fit_seconds": sum(history.seconds for history in fit.histories.values()),
         }
         kept.mkdir(parents=True, exist_ok=True)
         write_atomically(kept / "fit.json", to_json(content))

@@ -8,7 +8,8 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from brdyn.classification.pixels import PixelSet
-from brdyn.classification.saved import VITRM, Classifier
+from brdyn.classification.recipe import VITRM_NAME
+from brdyn.classification.saved import Classifier
 from brdyn.errors import UsageError
 from brdyn.measures.per_image import CONFIDENCE_Z
 
@@ -23,7 +24,7 @@ def class_scores(classifier: Classifier, images: PixelSet, steps: int = 1) -> Te
     with torch.no_grad():
         for pixels in images.pixels.split(AT_ONCE):
             ready = classifier.normalised(pixels.to(device))
-            scores = network(ready, steps).scores if classifier.name == VITRM else network(ready)
+            scores = network(ready, steps).scores if classifier.name == VITRM_NAME else network(ready)
             found.append(scores.float().cpu())
     return torch.cat(found)
 

@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from brdyn.classification.augment import Augmentation
 from brdyn.classification.evaluation import check_classes
 from brdyn.classification.pixels import PixelBatches, PixelSet
-from brdyn.classification.recipe import AugmentSettings, ClassifierRecipe
-from brdyn.classification.saved import VITRM, Classifier
+from brdyn.classification.recipe import VITRM_NAME, AugmentSettings, ClassifierRecipe
+from brdyn.classification.saved import Classifier
 from brdyn.classification.tasks import NETWORK, Classification
 from brdyn.training import Checkpoints, History, Saved, train
 from brdyn.training.loop import make_accelerator
@@ -62,7 +62,7 @@ def train_classifier(
     augmentation = Augmentation(AugmentSettings(**chosen), images.classes, classifier.mean, classifier.std)
     watched = validation.to(device) if validation is not None else None
     network = classifier.network.requires_grad_(True)
-    if classifier.name == VITRM:
+    if classifier.name == VITRM_NAME:
         from brdyn.vitrm.model import ViTRM
         from brdyn.vitrm.supervision import DeepSupervision
 

@@ -11,6 +11,7 @@ from brdyn.training.settings import TrainSettings
 LOGS, VALIDATIONS = 100, 50  # in a run, by default
 MAGNITUDES = 30  # the largest of RandAugment
 DROPOUT = 0.1
+VITRM_NAME = "vitrm"
 
 
 @dataclass(frozen=True, kw_only=True)

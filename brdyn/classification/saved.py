@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from brdyn.classification.architectures import build
 from brdyn.classification.augment import normalised
+from brdyn.classification.recipe import VITRM_NAME
 from brdyn.errors import BrdynError, UsageError
 from brdyn.results import read_json, to_json, write_atomically
 
 FORMAT = "brdyn classifier"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-VITRM = "vitrm"
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Classifier:
 
 
 def _network(name: str, classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
-    if name != VITRM:
+    if name != VITRM_NAME:
         return build(name, classes, image_size, **options)
     from brdyn.vitrm.model import ViTRM, ViTRMConfig
 

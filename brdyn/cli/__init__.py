@@ -17,7 +17,8 @@ from brdyn.cli.phases import phases
 from brdyn.cli.probe import probe
 from brdyn.cli.raptor import raptor_fit
 from brdyn.cli.raptor_eval import raptor_eval
-from brdyn.cli.vitrm import vitrm_eval, vitrm_train
+from brdyn.cli.vitrm_eval import vitrm_eval
+from brdyn.cli.vitrm_train import vitrm_train
 from brdyn.errors import BrdynError, UsageError
 
 INTERRUPTED = 130

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_phases
@@ -143,12 +144,7 @@ def _summarise(run: Run, folder: OutputFolder, found: Dynamics) -> None:
         for line in _motion(found, group):
             typer.echo(line)
     if found.groups("effective_rank"):
-        effective, coherence = found.curve("effective_rank"), found.curve("coherence")
-        typer.echo(
-            f"patch updates: effective rank {effective[0]:.0f} at first, {effective.max():.0f} at most "
-            f"(update {effective.argmax()}), {effective[-1]:.0f} at last; coherence {coherence[0]:.2f} at first, "
-            f"{coherence.min():.2f} at least, {coherence[-1]:.2f} at last"
-        )
+        typer.echo(_update_field(found))
     if found.basins is not None:
         group = found.basins.projected_group
         ratio, purity = found.curve("basin_ratio", group)[-1], found.curve("knn_purity", group)[-1]
@@ -185,6 +181,19 @@ def _motion(found: Dynamics, group: str) -> list[str]:
             f"(permutation p = {test.p_value:.3f})"
         )
     return lines
+
+
+def _update_field(found: Dynamics) -> str:
+    """Rank and coherence of the updates, in a sentence. Updates that move nothing have neither."""
+    effective, coherence = (found.curve(name) for name in ("effective_rank", "coherence"))
+    moving = np.flatnonzero(np.isfinite(effective))
+    first, most, last = moving[0], np.nanargmax(effective), moving[-1]
+    group = found.groups("effective_rank")[-1]
+    return (
+        f"updates of {group}: effective rank {effective[first]:.0f} at first, "
+        f"{effective[most]:.0f} at most (update {most}), {effective[last]:.0f} at last; coherence "
+        f"{coherence[first]:.2f} at first, {np.nanmin(coherence):.2f} at least, {coherence[last]:.2f} at last"
+    )
 
 
 def _linearity(found: Dynamics) -> list[str]:

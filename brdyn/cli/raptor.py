@@ -31,7 +31,8 @@ BATCH_SIZE = 64
 PHASE_IMAGES = 1000  # drawn for finding phases, where none are given
 RESULT = "fit.json"
 HELPS = {
-    "lr": "Learning rate of AdamW (default: 0.0003 for the published steps, up to 0.0012 for fewer).",
+    "lr": "Learning rate of AdamW (default: 0.0003; in a stage 1 of fewer steps than published up to 0.0012).",
+    "stage2_lr": "Of stage 2, where it is another.",
     "min_lr": "Learning rate at the last step.",
     "weight_decay": "Of AdamW.",
     "warmup": "Share of each stage's steps in which the learning rate rises (published: 10 000 of 312 500).",

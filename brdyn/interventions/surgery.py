@@ -134,7 +134,7 @@ class SurgeryRun:
     ) -> None:
         self.model, self.chosen, self.with_accuracy = model, list(chosen), with_accuracy
         self.groups = {
-            name: model.tokens[name] for name in ("cls", "patches") if name in model.tokens
+            name: model.tokens[name] for name in model.tokens.readouts
         }  # the readouts of the representation
         device = metric_device(model)
         self.representation = RunningMoments((len(self.chosen), len(self.groups), len(REPRESENTATION))).to(

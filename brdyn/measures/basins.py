@@ -216,8 +216,9 @@ class AngularBasins(SamplingMetric):
             for layer in range(directions.shape[1])
             for row in _rows(directions[:, layer, index], same, weights, neighbours, group, layer)
         ]
-        group = next(iter(self.layout.groups))
-        projection, explained = _project(directions[:, :, 0], labels, positions)
+        group = self.layout.readouts[0]
+        place = list(self.layout.groups).index(group)
+        projection, explained = _project(directions[:, :, place], labels, positions)
         return Basins(
             table=pd.DataFrame(rows).sort_values(
                 ["statistic", "group", "layer"], ignore_index=True, key=_order

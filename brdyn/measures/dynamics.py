@@ -62,9 +62,9 @@ class Dynamics:
     modes: Modes | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
 
-    def curve(self, statistic: str, group: str = "patches") -> np.ndarray:
-        """Mean of a statistic over depth."""
-        return curve(self.table, statistic, group)
+    def curve(self, statistic: str, group: str | None = None) -> np.ndarray:
+        """Mean of a statistic over depth; by default of its last token group, the spatial tokens."""
+        return curve(self.table, statistic, group or self.groups(statistic)[-1])
 
     def groups(self, statistic: str) -> list[str]:
         """The token groups a statistic was taken on."""

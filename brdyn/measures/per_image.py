@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -42,6 +43,8 @@ class Statistic:
 class PerImageMetric(Metric):
     """Base of the dynamics measures: streams the mean and variance over images of each entry of each curve.
 
+    NaN where an image has no such value (the direction of an update that is zero): those are left out.
+
     Parameters
     ----------
     layout : TokenLayout
@@ -61,7 +64,7 @@ class PerImageMetric(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         for statistic in self.statistics():
             for group in self.groups():
-                for sums in ("total", "squares"):
+                for sums in ("number", "total", "squares"):
                     zeros = torch.zeros(statistic.count, dtype=torch.float64)
                     self.add_state(f"{sums}_{statistic.name}_{group}", zeros, dist_reduce_fx="sum")
 
@@ -86,6 +89,9 @@ class PerImageMetric(Metric):
         self.count += len(trajectory)
         for (statistic, group), values in self.per_image(trajectory).items():
             exact = values.to(self.count.device).double()
+            there = ~exact.isnan()
+            exact = exact.nan_to_num(nan=0.0)
+            getattr(self, f"number_{statistic}_{group}").add_(there.sum(1))
             getattr(self, f"total_{statistic}_{group}").add_(exact.sum(1))
             getattr(self, f"squares_{statistic}_{group}").add_(exact.square().sum(1))
 
@@ -94,12 +100,11 @@ class PerImageMetric(Metric):
         curves = {}
         for statistic in self.statistics():
             for group in self.groups():
-                mean = getattr(self, f"total_{statistic.name}_{group}") / self.count
-                squares = getattr(self, f"squares_{statistic.name}_{group}") / self.count
-                spread = (squares - mean.square()).clamp_min(0) * self.count / (self.count - 1).clamp_min(1)
-                curves[f"{statistic.name}/{group}"] = torch.stack(
-                    [mean, spread.sqrt(), self.count.expand_as(mean)]
-                )
+                count = getattr(self, f"number_{statistic.name}_{group}")
+                mean = getattr(self, f"total_{statistic.name}_{group}") / count
+                squares = getattr(self, f"squares_{statistic.name}_{group}") / count
+                spread = (squares - mean.square()).clamp_min(0) * count / (count - 1).clamp_min(1)
+                curves[f"{statistic.name}/{group}"] = torch.stack([mean, spread.sqrt(), count])
         return curves
 
     def table(self) -> pd.DataFrame:
@@ -109,7 +114,7 @@ class PerImageMetric(Metric):
         for statistic in self.statistics():
             for group in self.groups():
                 mean, spread, count = curves[f"{statistic.name}/{group}"].double().cpu().numpy()
-                half = CONFIDENCE_Z * spread / count**0.5
+                half = CONFIDENCE_Z * spread / np.maximum(count, 1) ** 0.5
                 rows.append(
                     pd.DataFrame(
                         {

@@ -69,15 +69,15 @@ class LayerSimilarity:
 def select_groups(tokens: str, layout: TokenLayout) -> list[str]:
     """The token groups meant by a name such as `cls+patches`, `registers` or `all`.
 
-    The default, `cls+patches`, is `patches` for a model without a cls token.
+    The default, `cls+patches`, is `patches` for a model without a cls token, and `y+z` for a ViTRM.
 
     Raises
     ------
     UsageError
         If the model has no such tokens.
     """
-    if tokens == DEFAULT_TOKENS and "cls" not in layout:
-        return ["patches"]
+    if tokens == DEFAULT_TOKENS:
+        return list(layout.readouts)
     names = tokens.split("+")
     for name in names:
         if name != "all":

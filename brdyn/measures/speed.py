@@ -34,7 +34,8 @@ class AngularSpeed(PerImageMetric):
 class TurningAngle(PerImageMetric):
     """Angle between the updates `d_l` and `d_{l+1}` for l = 0..L-2, token by token, averaged over each group.
 
-    Zero for motion along a straight line, pi / 2 for updates that do not know of each other.
+    Zero for motion along a straight line, pi / 2 for updates that do not know of each other. Tokens that one of the two
+    does not move are left out.
     """
 
     def statistics(self) -> tuple[Statistic, ...]:
@@ -47,5 +48,6 @@ class TurningAngle(PerImageMetric):
         if len(steps) < 2:
             return {}
         products = torch.stack([dot(first, second) for first, second in pairwise(steps)])
-        cosines = (products / (size[:-1] * size[1:]).clamp_min(TINY)).clamp(-1, 1)
-        return self.by_group("turning", cosines.acos())
+        lengths = size[:-1] * size[1:]
+        angles = (products / lengths.clamp_min(TINY)).clamp(-1, 1).acos().where(lengths > 0, torch.nan)
+        return {("turning", group): angles[..., self.layout[group]].nanmean(-1) for group in self.groups()}

@@ -1,4 +1,4 @@
-"""The update field of the patches: how many directions an image's patches are pushed in. Method notes, section 6.
+"""The update field of the spatial tokens: how many directions they are pushed in. Method notes, section 6.
 
 At every layer the updates of an image's P patches form a matrix `(P, D)`. Its *stable rank* is
 `|d|_F^2 / |d|_2^2`, its *effective rank* the exponential of the entropy of its normalised singular values. Both
@@ -17,25 +17,26 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
-from brdyn.measures.kinematics import TINY, cosine, dot, norms, updates
+from brdyn.measures.kinematics import TINY, cosine, dot, norms, update_norms, updates
 from brdyn.measures.per_image import PerImageMetric, Statistic
 from brdyn.trajectory import Trajectory
 
-GROUP = "patches"
 GRAM_ERROR = 3e-7
 TOLERANCE = 1.5e-3
 
 
 class UpdateField(PerImageMetric):
-    """Stable and effective rank, raw and tangent, and coherence of the patch updates of each image.
+    """Stable and effective rank, raw and tangent, and coherence of the spatial tokens' updates of each image.
+
+    Updates that move none of them (of a ViTRM, those of y) have none of these.
 
     `coherence` is `|mean_p d_p / |d_p||`; `cosine_to_mean` the mean cosine between a patch's update and the mean
     update.
     """
 
     def groups(self) -> tuple[str, ...]:
-        """Patches alone."""
-        return (GROUP,)
+        """The spatial tokens alone."""
+        return (self.layout.spatial,)
 
     def statistics(self) -> tuple[Statistic, ...]:
         """Six curves over the updates."""
@@ -46,15 +47,16 @@ class UpdateField(PerImageMetric):
                 ("effective_rank", "effective rank"),
                 ("tangent_stable_rank", "stable rank of the tangent update"),
                 ("tangent_effective_rank", "effective rank of the tangent update"),
-                ("coherence", "coherence of the patch updates"),
+                ("coherence", "coherence of the updates"),
                 ("cosine_to_mean", "cosine to the mean update"),
             )
         )
 
     def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:
         """All six, layer by layer."""
-        part = self.layout[GROUP]
+        part = self.layout[self.layout.spatial]
         size = norms(trajectory)[..., part]
+        moves = update_norms(trajectory)[..., part].sum(-1) > 0
         rows: dict[str, list[Tensor]] = {statistic.name: [] for statistic in self.statistics()}
         for layer, step in enumerate(updates(trajectory)):
             raw = step[:, part]
@@ -69,7 +71,10 @@ class UpdateField(PerImageMetric):
                 rows[f"{prefix}effective_rank"].append(effective)
             rows["coherence"].append(functional.normalize(raw, dim=-1).mean(1).norm(dim=-1))
             rows["cosine_to_mean"].append(cosine(raw, raw.mean(1, keepdim=True)).mean(1))
-        return {(name, GROUP): torch.stack(values) for name, values in rows.items()}
+        return {
+            (name, self.layout.spatial): torch.stack(values).where(moves.to(values[0].device), torch.nan)
+            for name, values in rows.items()
+        }
 
 
 def singular_values(fields: Tensor) -> Tensor:

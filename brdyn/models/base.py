@@ -24,14 +24,20 @@ class TokenLayout:
     Attributes
     ----------
     groups : mapping of str to slice
-        Group name (`cls`, `distillation`, `registers`, `patches`) to its slice of the token axis.
-        Groups are disjoint, in order, and cover all N tokens.
+        Group name (`cls`, `distillation`, `registers`, `patches`; `x`, `y`, `z` of a ViTRM) to its slice of the
+        token axis. Groups are disjoint, in order, and cover all N tokens.
     grid : (int, int)
-        Rows and columns of patches; `grid[0] * grid[1]` is the number of patch tokens.
+        Rows and columns of patches; `grid[0] * grid[1]` is the number of spatial tokens.
+    answer : str or None
+        The group that gathers what the model says of the whole image: `cls`, or `y`.
+    spatial : str
+        The group that is computed for every patch: `patches`, or `z`.
     """
 
     groups: Mapping[str, slice]
     grid: Size
+    answer: str | None = None
+    spatial: str = "patches"
 
     @classmethod
     def with_prefix(cls, grid: Size, prefix: Mapping[str, int]) -> TokenLayout:
@@ -42,7 +48,12 @@ class TokenLayout:
             if count:
                 groups[name] = slice(start, start + count)
                 start += count
-        return cls(groups, grid)
+        return cls(groups, grid, answer="cls" if "cls" in groups else None)
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        """The groups that an image is read out from: the answer, where there is one, and the spatial tokens."""
+        return (self.spatial,) if self.answer is None else (self.answer, self.spatial)
 
     @property
     def count(self) -> int:
@@ -126,6 +137,8 @@ class VisionTransformer(nn.Module, ABC):
         `blocks[l](a_l) -> a_{l+1}`, states of shape `(B, N, D)`.
     norm : nn.Module
         The final norm (identity where the trunk has none).
+    class_names : tuple of str
+        Of the classes of the head, where they are known.
     """
 
     info: ModelInfo
@@ -133,6 +146,7 @@ class VisionTransformer(nn.Module, ABC):
     preprocessing: Preprocessing
     blocks: nn.ModuleList
     norm: nn.Module
+    class_names: tuple[str, ...] = ()
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
@@ -148,11 +162,13 @@ class VisionTransformer(nn.Module, ABC):
         return None
 
     def takes_labels(self, names: Sequence[str] | None) -> bool:
-        """Whether labels with these class names can be of this model's head: as many names as it has classes.
+        """Whether labels with these class names can be of this model's head: its own names, or as many as its classes.
 
         Labels without names are taken at their word.
         """
-        return names is None or len(names) == self.classes
+        if names is None:
+            return True
+        return tuple(names) == self.class_names if self.class_names else len(names) == self.classes
 
     @property
     def transform(self) -> Callable[[Any], Tensor]:

@@ -10,11 +10,18 @@ from types import ModuleType
 import torch
 
 from brdyn.errors import UsageError
-from brdyn.models import dinov2, imgfocus, raptor_family, timm_family, transformers_family
+from brdyn.models import classifier_family, dinov2, imgfocus, raptor_family, timm_family, transformers_family
 from brdyn.models.base import Size, VisionTransformer
 from brdyn.models.request import ModelRequest
 
-FAMILIES: tuple[ModuleType, ...] = (raptor_family, imgfocus, dinov2, timm_family, transformers_family)
+FAMILIES: tuple[ModuleType, ...] = (
+    raptor_family,
+    classifier_family,
+    imgfocus,
+    dinov2,
+    timm_family,
+    transformers_family,
+)
 INITS = ("pretrained", "random")
 
 
@@ -34,7 +41,8 @@ def load_model(
     Parameters
     ----------
     name : str
-        `imgfocus_vits14`, a torch-hub DINOv2 name, a timm name, a transformers id or folder.
+        `imgfocus_vits14`, a torch-hub DINOv2 name, a timm name, a transformers id or folder, the folder of
+        a fitted Raptor or of a trained classifier (`runs/vitrm@8` for eight recursion steps).
     weights : path, optional
         A local checkpoint in Facebook's, timm's or transformers' format.
     init : {"pretrained", "random"}

@@ -48,7 +48,11 @@ class TimmPlain(VisionTransformer):
         """Of timm's head, unless it is the projection of a model trained on text."""
         classes = int(self.backbone.num_classes)
         trained_on_text = any(part in self.info.name for part in TEXT_MODELS)
-        return 0 if trained_on_text and classes not in IMAGENET_CLASSES else classes
+        return (
+            0
+            if self.info.family == FAMILY and trained_on_text and classes not in IMAGENET_CLASSES
+            else classes
+        )
 
     def logits(self, normed: Tensor) -> Tensor | None:
         """timm's own pooling and head."""

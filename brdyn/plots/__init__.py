@@ -12,7 +12,7 @@ from brdyn.plots.interventions import (
 from brdyn.plots.modes import plot_mode_errors, plot_spectra
 from brdyn.plots.phases import draw_matrix, draw_similarity, plot_gain_curve, plot_similarity, plot_stability
 from brdyn.plots.raptor import plot_fidelity, plot_fit, plot_ladder, plot_layer_fidelity, plot_partitions
-from brdyn.plots.vitrm import plot_halting, plot_recursion
+from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 
 __all__ = [
     "draw_matrix",
@@ -23,6 +23,7 @@ __all__ = [
     "plot_final_angles",
     "plot_fit",
     "plot_gain_curve",
+    "plot_grid",
     "plot_growth",
     "plot_halting",
     "plot_ladder",

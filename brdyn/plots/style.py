@@ -22,8 +22,19 @@ GROUP_COLOURS = {
     "distillation": "#CC79A7",
     "registers": "#009E73",
     "patches": "#0072B2",
+    "x": "#8C8C8C",
+    "y": "#D55E00",
+    "z": "#0072B2",
 }
-GROUP_MARKERS = {"cls": "o", "distillation": "D", "registers": "s", "patches": "^"}
+GROUP_MARKERS = {
+    "cls": "o",
+    "distillation": "D",
+    "registers": "s",
+    "patches": "^",
+    "x": "s",
+    "y": "o",
+    "z": "^",
+}
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from brdyn.models import VisionTransformer
 from brdyn.trajectory import Trajectory
 
 Readout = Callable[[Trajectory], Tensor]
-READ_OUT = ("cls", "patches")
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class Features:
 
 
 def read_out(model: VisionTransformer, state: Tensor) -> Tensor:
-    """cls and the mean patch of the normed final state `(B, N, D)`, side by side, float32."""
+    """cls and the mean patch (of a ViTRM, y and the mean z) of the normed state `(B, N, D)`, side by side, float32."""
     normed = model.norm(state).float()
-    parts = [normed[:, model.tokens[group]].mean(1) for group in READ_OUT if group in model.tokens]
+    parts = [normed[:, model.tokens[group]].mean(1) for group in model.tokens.readouts]
     return torch.cat(parts, dim=-1)
 
 
@@ -118,7 +117,7 @@ NO_LABELS = (
 
 def feature_width(model: VisionTransformer) -> int:
     """F, the number of features."""
-    return model.info.width * sum(group in model.tokens for group in READ_OUT)
+    return model.info.width * len(model.tokens.readouts)
 
 
 def extract_features(

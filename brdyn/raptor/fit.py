@@ -121,7 +121,7 @@ def fit_raptor(
         fit.histories[stage] = train(
             task,
             stream,
-            settings.training(steps),
+            settings.training(stage),
             checkpoints,
             accelerator=accelerator,
             stage=stage,

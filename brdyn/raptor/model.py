@@ -71,6 +71,7 @@ class Raptor(VisionTransformer):
         self.teacher = teacher
         self.norm = teacher.norm
         self.tokens, self.preprocessing = teacher.tokens, teacher.preprocessing
+        self.class_names = teacher.class_names
         self.config = config
         self.shared = nn.ModuleList([RaptorBlock(config) for _ in range(max(self.assignment) + 1)])
         self.blocks = nn.ModuleList(

@@ -32,8 +32,10 @@ class FitSettings:
     batch_size, min_lr, weight_decay, clip, accumulate, precision, ema, compile, seed
         As in :class:`brdyn.training.TrainSettings`.
     lr : float or None
-        Learning rate of AdamW. By default the published 3e-4, raised for a stage shorter than the published one by the
-        fourth root of how much shorter it is, at most fourfold; see :func:`learning_rate`.
+        Learning rate of AdamW. By default the published 3e-4, in stage 1 raised where it is shorter than the published
+        one by the fourth root of how much shorter it is, at most fourfold; see :func:`learning_rate`.
+    stage2_lr : float or None
+        Of stage 2, where it is another. Stage 2 tunes blocks that work: its rate is not raised.
     warmup : float
         Share of each stage's steps in which the learning rate rises (published: 10 000 of 312 500).
     annealed : float
@@ -58,6 +60,7 @@ class FitSettings:
     stage2_steps: int = STEPS - STEPS // 2
     batch_size: int = 64
     lr: float | None = None
+    stage2_lr: float | None = None
     min_lr: float = 1e-6
     weight_decay: float = 1e-4
     warmup: float = WARMUP_SHARE
@@ -96,15 +99,19 @@ class FitSettings:
             raise UsageError(f"{self.validation_images} validation images are less than none")
         if self.loss not in LOSSES:
             raise UsageError(f"unknown loss {self.loss!r}; choose one of {', '.join(LOSSES)}")
-        self.training(max(self.stage1_steps, self.stage2_steps))
+        for stage in (1, 2):
+            self.training(stage)
 
-    def training(self, steps: int) -> TrainSettings:
-        """The settings of one stage."""
+    def training(self, stage: int) -> TrainSettings:
+        """The settings of stage 1 or 2."""
+        steps = max(1, self.stage1_steps if stage == 1 else self.stage2_steps)
         own = {field.name for field in fields(self)} - {"warmup", "lr"}
         shared = {
             field.name: getattr(self, field.name) for field in fields(TrainSettings) if field.name in own
         }
-        rate = learning_rate(steps) if self.lr is None else self.lr
+        rate = self.lr if stage == 1 or self.stage2_lr is None else self.stage2_lr
+        if rate is None:
+            rate = learning_rate(steps) if stage == 1 else PUBLISHED_LR
         return TrainSettings(steps=steps, lr=rate, warmup=round(self.warmup * steps), **shared)
 
     def block(self, teacher: VisionTransformer) -> BlockConfig:
@@ -132,5 +139,5 @@ class FitSettings:
 
 
 def learning_rate(steps: int) -> float:
-    """The default for a stage of so many steps: 3e-4 at the published 312 500, up to 1.2e-3 for a short one."""
+    """The default for a stage 1 of so many steps: 3e-4 at the published 312 500, up to 1.2e-3 for a short one."""
     return PUBLISHED_LR * min(max((PUBLISHED_STEPS / max(steps, 1)) ** 0.25, 1.0), LARGEST_RAISE)

@@ -138,7 +138,7 @@ class _Training:
         module: nn.Module = self.task
         if self.accelerator.num_processes > 1:
             module = self.accelerator.prepare_model(self.task)
-        seen, spent = 0, 0.0
+        seen, before = 0, self.history.seconds
         left = self.settings.steps - self.step
         show = progress and self.accelerator.is_main_process
         device = self.accelerator.device
@@ -158,10 +158,11 @@ class _Training:
                     self.step % every == 0
                     for every in (self.settings.validate_every, self.settings.checkpoint_every)
                 ):
-                    spent += time.perf_counter() - started
+                    self.history.seconds += time.perf_counter() - started
                     self._upkeep(at_end)
                     started = time.perf_counter()
-        self.history.images_per_second = seen * self.accelerator.num_processes / max(spent, 1e-9)
+        spent = max(self.history.seconds - before, 1e-9)
+        self.history.images_per_second = seen * self.accelerator.num_processes / spent
         if self.ema is not None:
             self.task.average = self.ema.module.state_dict()
         self.task.eval()
@@ -301,6 +302,7 @@ class _Training:
                 state = {
                     "losses": self.history.losses,
                     "validation": self.history.validation,
+                    "seconds": self.history.seconds,
                     "earlier": self.earlier,
                 }
                 self.checkpoints.save(self.stage, self.step, self.tensors(), state)
@@ -331,7 +333,11 @@ class _Training:
                     name: value if name == "step" else value.to(parameter.device)
                     for name, value in moments.items()
                 }
-        self.history = History(list(saved.state["losses"]), list(saved.state["validation"]))
+        self.history = History(
+            list(saved.state["losses"]),
+            list(saved.state["validation"]),
+            seconds=saved.state.get("seconds", 0.0),
+        )
         self.step = saved.step
 
 

@@ -72,8 +72,11 @@ class History:
         `step` and the numbers of :meth:`Task.validate`.
     images_per_second : float
         Of the latest session, validation and checkpoints left out.
+    seconds : float
+        Spent on training in all sessions, validation and checkpoints left out.
     """
 
     losses: list[dict[str, float]] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
     images_per_second: float = 0.0
+    seconds: float = 0.0

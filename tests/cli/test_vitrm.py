@@ -8,6 +8,9 @@ from brdyn.classification.saved import Classifier
 from tests.cli.commands import assert_one_line_error
 
 
+SMALL = ["--width", "8", "--heads", "1", "--hidden", "8", "--depth", "1"]
+
+
 @pytest.fixture
 def train_options(labelled, tmp_path):
     return [
@@ -18,6 +21,7 @@ def train_options(labelled, tmp_path):
 
 @pytest.mark.parametrize("model", ["vitrm", "resnet18"])
 def test_vitrm_train_writes_what_it_says(run, train_options, tmp_path, model):
+    train_options += SMALL if model == "vitrm" else []
     done = run("vitrm-train", "--model", model, *train_options)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -66,6 +70,7 @@ def test_images_without_labels(run, train_options, noise_folder):
 
 @pytest.mark.parametrize("model", ["vitrm", "resnet18"])
 def test_vitrm_eval_writes_what_it_says(run, train_options, labelled, tmp_path, model):
+    train_options += SMALL if model == "vitrm" else []
     assert run("vitrm-train", "--model", model, *train_options, "--epochs", "0.5").returncode == 0
     options = [tmp_path / "out", "--data", labelled, "--workers", "0", "--out", tmp_path / "eval"]
     done = run("vitrm-eval", *options, "--most", "2")
@@ -83,3 +88,70 @@ def test_vitrm_eval_writes_what_it_says(run, train_options, labelled, tmp_path, 
     elsewhere = [tmp_path / "eval", *options[1:-1], tmp_path / "other"]
     assert_one_line_error(run("vitrm-eval", *elsewhere), 2, "cannot read")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_grid_goes_on_where_it_stopped(run, train_options, tmp_path):
+    options = [*train_options, *SMALL, "--epochs", "0.5", "--grid", "n=1,2", "n_sup=1,2"]
+    done = run("vitrm-train", *options)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    names = [f"n{n}_n_sup{n_sup}" for n in (1, 2) for n_sup in (1, 2)]
+    assert {path.name for path in out.iterdir()} == {"grid.json", "grid.png", *names}
+    first = json.loads((out / "grid.json").read_text())
+    assert [(row["n"], row["n_sup"], row["T"]) for row in first["cells"]] == [
+        (1, 1, 1),
+        (1, 2, 1),
+        (2, 1, 1),
+        (2, 2, 1),
+    ]
+    weights = {name: (out / name / "model.safetensors").read_bytes() for name in names}
+    assert len(set(weights.values())) == 4
+    assert_one_line_error(run("vitrm-train", *options), 2, "--overwrite")
+
+    for name in ("grid.json", "n2_n_sup1/train.json"):
+        (out / name).unlink()
+    kept = (out / names[0] / "train.json").stat().st_mtime_ns
+    done = run("vitrm-train", *options, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (out / names[0] / "train.json").stat().st_mtime_ns == kept
+    assert (
+        json.loads((out / "grid.json").read_text())["cells"][2]["accuracy"] == first["cells"][2]["accuracy"]
+    )
+    assert weights["n2_n_sup1"] == (out / "n2_n_sup1" / "model.safetensors").read_bytes()
+    changed = run("vitrm-train", *options, "--resume", "--lr", "0.1")
+    assert_one_line_error(changed, 2, "recipe.lr: 0.0003 before, 0.1 now")
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--grid", "n=0"], "positive whole numbers"),
+        (["n_sup=2"], "takes no argument ('n_sup=2')"),
+        (["--model", "vit-small", "--grid", "n=1"], "--grid is of vitrm"),
+        (["--model", "resnet18", "--width", "8"], "--width: a resnet18 comes in one size"),
+        (["--width", "10"], "width 10 cannot be split among 6 heads"),
+    ],
+)
+def test_sizes_and_grids_that_cannot_be(run, train_options, tmp_path, extra, words):
+    assert_one_line_error(run("vitrm-train", *train_options, *extra), 2, words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_trained_vitrm_in_the_other_commands(run, train_options, labelled, tmp_path):
+    assert run("vitrm-train", *train_options, *SMALL, "--epochs", "0.5", "--n-sup", "2").returncode == 0
+    model = ["--model", tmp_path / "out", "--images", labelled, "--workers", "0"]
+    found = {}
+    for command, extra in {
+        "phases": [],
+        "dynamics": ["--measures", "speed,turning,update"],
+        "perturb": ["--n", "4", "--eps", "0.1"],
+        "interventions": ["--n", "4", "--kinds", "delete"],
+    }.items():
+        done = run(command, *model, *extra, "--out", tmp_path / command)
+        assert done.returncode == 0, done.stderr
+        found[command] = json.loads((tmp_path / command / f"{command}.json").read_text())
+    assert found["phases"]["similarity"]["tokens"] == "y+z"
+    assert len(found["phases"]["similarity"]["matrix"]) == 8  # two steps of three updates of z and one of y
+    assert found["dynamics"]["speed"]["x"] == [0] * 8
+    rank = found["dynamics"]["effective_rank"]
+    assert [value is None for value in rank] == ([False] * 3 + [True]) * 2

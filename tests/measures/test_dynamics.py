@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from brdyn.data import load_images
 from brdyn.errors import UsageError
@@ -230,9 +231,33 @@ def test_ranks_of_a_real_network_are_within_a_thousandth(imgfocus):
 def test_nothing_moves():
     still = torch.randn(1, 2, 9, 8).expand(3, -1, -1, -1)
     metric = feed(UpdateField(LAYOUT, 2), still)
-    assert np.isfinite(metric.table()["mean"]).all()
-    assert curve(metric, "effective_rank", "patches").tolist() == [0, 0]
+    assert np.isnan(metric.table()["mean"]).all()
+    assert set(metric.table()["n_images"]) == {0}
     np.testing.assert_allclose(curve(feed(AngularSpeed(LAYOUT, 2), still), "speed", "cls"), 0)
+
+
+def test_images_and_tokens_that_do_not_move_are_left_out():
+    states = torch.randn(3, 2, 9, 8)
+    states[1:, 0, LAYOUT["patches"]] = states[
+        0, 0, LAYOUT["patches"]
+    ]  # patches of the first image stand still
+    states[1:, 1, LAYOUT["registers"]][:, 0] = states[0, 1, LAYOUT["registers"]][
+        0
+    ]  # and one register of the second
+    field = feed(UpdateField(LAYOUT, 2), states).table()
+    alone = feed(UpdateField(LAYOUT, 2), states[:, 1:]).table()
+    assert set(field["n_images"]) == {1}
+    np.testing.assert_allclose(field["mean"], alone["mean"])
+    turning = feed(TurningAngle(LAYOUT, 2), states)
+    rows = turning.table().set_index("group")
+    assert rows["n_images"].to_dict() == {"cls": 2, "registers": 2, "patches": 1}
+    first, second = (
+        states[1, :, LAYOUT["registers"]] - states[0, :, LAYOUT["registers"]],
+        (states[2, :, LAYOUT["registers"]] - states[1, :, LAYOUT["registers"]]),
+    )
+    angles = functional.cosine_similarity(first, second, dim=-1).acos()
+    expected = (angles[0].mean() + angles[1, 1:].mean()) / 2
+    assert rows.loc["registers", "mean"] == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_alignment_by_hand():

@@ -1,0 +1,184 @@
+"""A training run in a folder of its own: what was asked for, its checkpoints, and the result."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from brdyn import plots, results
+from brdyn.classification.evaluation import accuracy
+from brdyn.classification.fit import train_classifier
+from brdyn.classification.pixels import PixelSet
+from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.saved import Classifier
+from brdyn.errors import BrdynError
+from brdyn.training import Checkpoints, Saved
+
+RESULT = "train.json"
+CHECKPOINTS = "checkpoints"
+
+Report = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierRun:
+    """A network, and how it is trained.
+
+    Attributes
+    ----------
+    network : str
+        As in :class:`brdyn.classification.saved.Classifier`.
+    recipe : ClassifierRecipe
+    image_size : int
+    built : dict
+        What else the network is built with.
+    n_sup, steps : int
+        N_sup and T, of a ViTRM.
+    """
+
+    network: str
+    recipe: ClassifierRecipe
+    image_size: int = 32
+    built: Mapping[str, Any] = field(default_factory=dict)
+    n_sup: int = 1
+    steps: int = 1
+
+    def options(self, images: PixelSet, processes: int = 1) -> dict[str, Any]:
+        """Everything that decides the result, ready for JSON."""
+        return {
+            "network": self.network,
+            "built": dict(self.built),
+            "n_sup": self.n_sup,
+            "steps": self.steps,
+            "image_size": self.image_size,
+            "data": {"source": images.description, "images": len(images), "digest": images.digest},
+            "recipe": self.recipe.to_dict(),
+            "processes": processes,
+        }
+
+    def untrained(self, images: PixelSet) -> Classifier:
+        """The classifier before the first step.
+
+        Raises
+        ------
+        UsageError
+            If the network cannot be built so.
+        """
+        return Classifier.new(
+            self.network,
+            images.names,
+            self.image_size,
+            *images.statistics(),
+            seed=self.recipe.seed,
+            **self.built,
+        )
+
+    def train(
+        self,
+        images: PixelSet,
+        folder: results.OutputFolder | None,
+        checkpoints: Checkpoints,
+        *,
+        test: PixelSet | None = None,
+        resume: Saved | None = None,
+        accelerator: Accelerator,
+        formats: tuple[str, ...] = ("png",),
+        report: Report | None = None,
+        progress: bool = False,
+    ) -> dict[str, Any] | None:
+        """Train to the end and write the classifier, `train.json` and `train.png`; checkpoints then go.
+
+        Parameters
+        ----------
+        images : PixelSet
+        folder : OutputFolder or None
+            None in a process that does not write.
+        checkpoints : Checkpoints
+            Of the :meth:`options`.
+        test : PixelSet, optional
+            To watch the accuracy on, and to measure it at the end.
+        resume, accelerator, report, progress
+            As in :func:`brdyn.classification.fit.train_classifier`.
+        formats : tuple of str
+            Of the picture.
+
+        Returns
+        -------
+        dict or None
+            The content of `train.json`; None in a process that does not write.
+
+        Raises
+        ------
+        UsageError
+            If the images do not fill a batch.
+        BrdynError
+            If a loss is not finite.
+        """
+        watch = results.Stopwatch()
+        classifier = self.untrained(images)
+        history = train_classifier(
+            classifier,
+            images,
+            self.recipe,
+            validation=test,
+            supervision=self.n_sup,
+            steps=self.steps,
+            checkpoints=checkpoints,
+            resume=resume,
+            accelerator=accelerator,
+            report=report,
+            progress=progress,
+        )
+        if folder is None:
+            return None
+        right = accuracy(classifier, test, self.steps) if test is not None else None
+        classifier.save_pretrained(folder.path, trained=checkpoints.options)
+        content = {
+            "network": classifier.name,
+            "parameters": classifier.parameters,
+            "test": None
+            if test is None
+            else {"source": test.description, "images": len(test), "digest": test.digest},
+            "accuracy": right,
+            "options": checkpoints.options,
+            "history": asdict(history),
+            "seconds": round(watch.seconds, 1),
+            "provenance": results.run_provenance(accelerator.device.type),
+        }
+        picture = plots.plot_fit({1: history}, title=classifier.name, watched="accuracy on test images")
+        folder.save(RESULT, content, {"train": picture}, formats)
+        shutil.rmtree(checkpoints.folder, ignore_errors=True)
+        return content
+
+
+class OutOfTime(BrdynError):
+    """The time given to a run is over; a checkpoint holds it."""
+
+
+class TimedCheckpoints(Checkpoints):
+    """Checkpoints of a run that stops, by :class:`OutOfTime`, at its first checkpoint after a moment.
+
+    Parameters
+    ----------
+    folder, options
+        As in :class:`brdyn.training.Checkpoints`.
+    until : float
+        A moment by `time.monotonic`.
+    """
+
+    def __init__(self, folder: str | Path, options: Mapping[str, Any], until: float) -> None:
+        super().__init__(folder, options)
+        self.until = until
+
+    def save(self, *args: Any, **kwargs: Any) -> Path:
+        """Write a checkpoint, and stop where it is time."""
+        path = super().save(*args, **kwargs)
+        if time.monotonic() > self.until:
+            raise OutOfTime(f"out of time; {str(path)!r} goes on from there")
+        return path

@@ -1,0 +1,104 @@
+"""`brdyn vitrm-eval`: a trained ViTRM against its recursion steps, or a baseline as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from brdyn import results
+from brdyn.classification.recipe import VITRM_NAME
+from brdyn.cli import options as opt
+from brdyn.cli.run import run_command
+from brdyn.cli.vitrm_train import RECURSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalRequest:
+    """The options of `vitrm-eval`, as typed, with their defaults."""
+
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a trained classifier.")]
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Test images: cifar10, cifar100 (their test split), a parquet file or folder with labels.",
+            rich_help_panel=opt.IMAGES,
+        ),
+    ] = "cifar10"
+    out: opt.Out
+    n: opt.Number = None
+    seed: opt.Seed = 0
+    device: opt.Device = "auto"
+    workers: opt.Workers = None
+    overwrite: opt.Overwrite = False
+    formats: opt.Formats = "png"
+
+
+@run_command(request=EvalRequest)
+def vitrm_eval(
+    request: EvalRequest,
+    most: Annotated[
+        int, typer.Option(help="Largest number of recursion steps.", min=1, rich_help_panel=RECURSION)
+    ] = 8,
+) -> None:
+    """Evaluate a ViTRM against its recursion steps: accuracy, macro F1, halting, latency; a baseline as it is.
+
+    Writes vitrm_eval.json and pictures to --out.
+    """
+    formats = results.check_formats(request.formats)
+    with results.OutputFolder(request.out, request.overwrite) as folder:
+        from brdyn import plots, runtime
+        from brdyn.classification.evaluation import accuracy_and_f1, check_classes, class_scores
+        from brdyn.classification.pixels import load_pixels
+        from brdyn.classification.saved import Classifier
+        from brdyn.vitrm.evaluation import evaluate_recursion
+
+        processes = runtime.start_processes(request.device)
+        classifier = Classifier.from_pretrained(request.run)
+        classifier.network.to(processes.device)
+        images = load_pixels(
+            request.data,
+            classifier.image_size,
+            train=False,
+            n=request.n,
+            seed=request.seed,
+            workers=request.workers,
+        )
+        check_classes(classifier, images)
+        content: dict[str, Any] = {
+            "network": classifier.name,
+            "parameters": classifier.parameters,
+            "digest": classifier.digest,
+            "test": {"source": images.description, "images": len(images), "digest": images.digest},
+        }
+        pictures = {}
+        if classifier.name == VITRM_NAME:
+            found = evaluate_recursion(classifier, images, most=most)
+            content |= found.to_dict()
+            pictures["recursion"] = plots.plot_recursion(found.steps, found.adaptive, title=request.run)
+            pictures["halting"] = plots.plot_halting(found.halting, title=request.run)
+        else:
+            content |= accuracy_and_f1(class_scores(classifier, images).argmax(1), images.labels)
+        content["provenance"] = results.run_provenance(processes.device.type)
+        folder.save("vitrm_eval.json", content, pictures, formats)
+        _summarise(content, request.out)
+
+
+def _summarise(content: dict[str, Any], out: Any) -> None:
+    network, size, count = content["network"], content["parameters"] / 1e6, content["test"]["images"]
+    typer.echo(f"{network}: {size:.2f} M parameters, {count} images")
+    if "steps" not in content:
+        typer.echo(f"accuracy {content['accuracy']:.2%}, macro F1 {content['macro_f1']:.3f}")
+    for row in content.get("steps", ()):
+        typer.echo(
+            f"  {row['steps']} steps: accuracy {row['accuracy']:.2%}, macro F1 {row['macro_f1']:.3f}, calibration "
+            f"error {row['calibration_error']:.3f}, {row['latency_ms']:.1f} ms an image, "
+            f"{row['images_per_second']:.0f} images/s"
+        )
+    for row in content.get("adaptive", ()):
+        typer.echo(
+            f"  halting above {row['threshold']:g}: accuracy {row['accuracy']:.2%} in {row['mean_steps']:.2f} steps "
+            "on average"
+        )
+    typer.echo(f"written to {out}: vitrm_eval.json" + (" and pictures" if "steps" in content else ""))

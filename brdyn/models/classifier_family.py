@@ -1,0 +1,129 @@
+"""Classifiers trained from scratch as models: `--model runs/vitrm`, or `runs/vitrm@8` for eight recursion steps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brdyn.errors import UsageError
+from brdyn.models import timm_family
+from brdyn.models.base import ModelInfo, VisionTransformer
+from brdyn.models.preprocessing import Preprocessing
+from brdyn.models.request import ModelRequest
+
+if TYPE_CHECKING:
+    from brdyn.classification.saved import Classifier
+    from brdyn.vitrm.model import ViTRM
+
+FAMILY = "classifier"
+POSITION_RULE = "learned at this size"
+
+
+def names() -> tuple[str, ...]:
+    """None: a trained classifier is a folder."""
+    return ()
+
+
+def matches(name: str) -> bool:
+    """Whether this is a folder with a trained classifier, with or without a number of steps."""
+    from brdyn.classification.saved import is_classifier
+
+    return is_classifier(_folder_and_steps(name)[0])
+
+
+def load(request: ModelRequest) -> VisionTransformer:
+    """Load a ViTRM, unrolled, or a ViT. A ViTRM takes as many steps as it was trained for unless the name says.
+
+    Raises
+    ------
+    UsageError
+        If the classifier is no transformer, or something is asked for that a trained folder cannot have.
+    BrdynError
+        If the weights are damaged.
+    """
+    from brdyn.classification.architectures import RESNETS
+    from brdyn.classification.recipe import VITRM_NAME
+    from brdyn.classification.saved import Classifier
+    from brdyn.results import read_json
+
+    folder, steps = _folder_and_steps(request.name)
+    for asked, option in (
+        (request.random, "--init random"),
+        (request.weights is not None, "--weights"),
+    ):
+        if asked:
+            raise UsageError(f"{request.name!r} is a trained classifier; {option} makes no sense with it")
+    config = read_json(folder / "config.json", "the config of a classifier")
+    if config.get("network") in RESNETS:
+        raise UsageError(
+            f"{request.name!r} is a {config['network']}: it has no tokens to follow; give a vitrm or a ViT"
+        )
+    if steps is not None and (config.get("network") != VITRM_NAME or steps < 1):
+        what = "takes at least one step" if config.get("network") == VITRM_NAME else "has no recursion steps"
+        raise UsageError(f"{str(folder)!r} {what}; drop '@{steps}'")
+    classifier = Classifier.from_pretrained(folder)
+    size = (classifier.image_size,) * 2
+    if request.image_size not in (None, size):
+        raise UsageError(
+            f"{request.name!r} was trained on images of {size[0]}x{size[1]} pixels and takes no others; drop "
+            "--image-size"
+        )
+    preprocessing = Preprocessing(
+        image_size=size, crop_pct=1.0, crop_mode="squash", interpolation="bilinear", mean=classifier.mean,
+        std=classifier.std,
+    )  # fmt: skip
+    source = f"{folder} (trained from scratch)"
+    if classifier.name == VITRM_NAME:
+        trained = config.get("trained", {})
+        steps = steps or max(trained.get("steps", 1), trained.get("n_sup", 1))
+        return _unrolled(request, classifier, steps, source, preprocessing)
+    info = timm_family.backbone_info(
+        request, FAMILY, classifier.network, source, classifier.digest, POSITION_RULE
+    )
+    model = timm_family.adapt(classifier.network, info, preprocessing)
+    model.class_names = classifier.names
+    return model
+
+
+def _unrolled(
+    request: ModelRequest, classifier: Classifier, steps: int, source: str, preprocessing: Preprocessing
+) -> VisionTransformer:
+    from brdyn.vitrm.model import ViTRM
+    from brdyn.vitrm.unrolled import UnrolledViTRM
+
+    vitrm = classifier.network
+    assert isinstance(vitrm, ViTRM)
+    config = vitrm.config
+    info = ModelInfo(
+        name=request.name,
+        family=FAMILY,
+        layers=steps * (config.latent_steps + 1),
+        width=config.width,
+        heads=config.heads,
+        patch=config.patch,
+        image_size=preprocessing.image_size,
+        parameters=_trunk_parameters(vitrm),
+        position_rule=POSITION_RULE,
+        weights=source,
+        digest=classifier.digest,
+        notes=(
+            f"ViTRM: {steps} recursion step(s) of {config.latent_steps} updates of z and one of y; every layer is an "
+            f"application of the same {config.depth}-layer network",
+        ),
+    )
+    return UnrolledViTRM(vitrm, steps, info, preprocessing, classifier.names)
+
+
+def _trunk_parameters(vitrm: ViTRM) -> int:
+    heads = (vitrm.classifier, vitrm.halting)
+    in_heads = sum(parameter.numel() for head in heads for parameter in head.parameters())
+    return sum(parameter.numel() for parameter in vitrm.parameters()) - in_heads
+
+
+def _folder_and_steps(name: str) -> tuple[Path, int | None]:
+    """`runs/vitrm@8` in its parts."""
+    found = re.fullmatch(r"(.+)@(\d+)", name)
+    if found is None:
+        return Path(name).expanduser(), None
+    return Path(found[1]).expanduser(), int(found[2])

@@ -1,0 +1,44 @@
+"""The published ablation of ViTRM: one training run for each combination of n, N_sup and T."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+from brdyn.errors import UsageError
+
+KEYS = ("n", "n_sup", "T")
+Cell = dict[str, int]
+
+
+def parse_grid(words: Sequence[str]) -> list[Cell]:
+    """Combinations of values from `n=1,2,3`, `n_sup=1,2`, the last key varying fastest.
+
+    Parameters
+    ----------
+    words : sequence of str
+        A key and its values each: `n` (updates of the latent in a recursion step), `n_sup` (supervised steps of a
+        batch), `T` (steps for an answer).
+
+    Raises
+    ------
+    UsageError
+        If a key is unknown or named twice, or a value is not a positive number.
+    """
+    axes: dict[str, list[int]] = {}
+    for word in words:
+        key, equals, values = word.partition("=")
+        numbers = values.split(",")
+        if key not in KEYS or not equals:
+            raise UsageError(f"--grid {word!r} is not one of {', '.join(f'{name}=1,2,…' for name in KEYS)}")
+        if key in axes:
+            raise UsageError(f"--grid names {key} twice")
+        if not all(number.isdigit() and int(number) for number in numbers):
+            raise UsageError(f"--grid {word!r}: values are positive whole numbers, as in {key}=1,2,3")
+        axes[key] = list(dict.fromkeys(map(int, numbers)))
+    return [dict(zip(axes, chosen, strict=True)) for chosen in product(*axes.values())]
+
+
+def cell_name(cell: Cell) -> str:
+    """`n3_n_sup1`, the folder of a cell."""
+    return "_".join(f"{key}{value}" for key, value in cell.items())
