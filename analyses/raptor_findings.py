@@ -41,6 +41,7 @@ LADDER_NAMES = {
     "ladder_autonomous": "the same factors at every layer (autonomous block)",
     "ladder_cosine-loss": "cosine + MSE",
     "ladder_no-noise": "no noise on the inputs",
+    "ladder_stage2-raised-rate": "stage 2 at the raised learning rate of a short stage 1",
     f"{WHOLE}_longer": "the whole recipe, four times as long",
 }
 

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -14,17 +15,22 @@ from analyses import (
     bench_dynamics,
     bench_raptor,
     bench_segment,
+    bench_vitrm,
     export_trunk,
     findings,
     phases_of_models,
     raptor_findings,
     raptor_on_vits,
     tables,
+    vitrm_dynamics,
+    vitrm_findings,
+    vitrm_on_cifar,
 )
 from analyses.raptor_cells import read_cells
 from analyses.recording import RESULTS, outdated
 from brdyn import load_model
-from brdyn.phases import Phases
+from brdyn.phases import Phases, segment
+from brdyn.vitrm.model import ViTRMConfig
 from tests.conftest import needs_offline, tiny_vit
 
 
@@ -196,3 +202,87 @@ def test_the_raptor_study_has_every_cell():
         assert len(set(cell.assignment(phases))) == cell.k
     shares = [set(names[part::3]) for part in range(3)]
     assert set.union(*shares) == set(names)
+
+
+@pytest.fixture
+def little_cifar(tmp_path, noise_folder):
+    """Noise in ten classes, in two parquet files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pictures = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())]
+    files = {}
+    for name, repeats in {"train": 2, "test": 1}.items():
+        files[name] = tmp_path / f"{name}.parquet"
+        labels = [number % 10 for number in range(repeats * len(pictures))]
+        pq.write_table(pa.table({"image": pictures * repeats, "label": labels}), files[name])
+    return files
+
+
+def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, little_cifar):
+    def run(module, *arguments):
+        monkeypatch.setattr(
+            sys, "argv", [module.__name__, *map(str, arguments), "--out", str(tmp_path / "out")]
+        )
+        module.main()
+        return capsys.readouterr().out
+
+    networks = {name: vitrm_on_cifar.SIZES["tiny"].networks[name] for name in ("vitrm", "vit-small")}
+    monkeypatch.setitem(
+        vitrm_on_cifar.SIZES, "tiny", replace(vitrm_on_cifar.SIZES["tiny"], networks=networks)
+    )
+    everything = vitrm_dynamics.names
+    monkeypatch.setattr(
+        vitrm_dynamics, "names", lambda *asked: {name: everything(*asked)[name] for name in networks}
+    )
+    study = ["--size", "tiny", "--train", little_cifar["train"], "--test", little_cifar["test"]]
+    assert "out of time" in run(vitrm_on_cifar, *study, "--minutes", 0)
+    home = tmp_path / "out" / "tiny"
+    assert not (home / "vitrm.json").exists()
+    said = run(vitrm_on_cifar, *study)
+    assert [line.split(":")[0] for line in said.splitlines()] == ["vitrm", "vit-small", "linear"]
+    run(vitrm_dynamics, "--size", "tiny", "--images", little_cifar["test"], "--n", 12, "--n-repair", 4)
+    content = json.loads((home / "dynamics" / "vitrm.json").read_text())
+    (home / "dynamics" / f"{vitrm_findings.OFFLINE}.json").write_text(json.dumps(content))
+    results = vitrm_findings.load("tiny", tmp_path / "out")
+    page = vitrm_findings.page(results)
+    assert f"| linear on pixels | | {results.linear['accuracy']:.1%}" in page
+    steps = json.loads((home / "vitrm.json").read_text())["evaluation"]["recursion"]["steps"]
+    assert ", ".join(f"{row['steps']}: {row['accuracy']:.1%}" for row in steps) in page
+    assert results.motions["vitrm"].layers == 16
+
+
+def test_motion_by_hand():
+    table = [
+        {"statistic": statistic, "group": group, "layer": layer, "mean": value}
+        for statistic, group, values in (
+            ("speed", "y", [3.0, 1.0, 0.0, 0.0]),
+            ("speed", "z", [1.0, 1.0, 1.0, 1.0]),
+            ("effective_rank", "z", [4.0, 8.0, None, 2.0]),
+        )
+        for layer, value in enumerate(values)
+    ]
+    angles = [
+        {"start": 2, "group": group, "layer": layer, "mean": value}
+        for group, values in (("y", [0.2, 0.4, 0.1]), ("z", [0.2, 0.2, 0.3]))
+        for layer, value in enumerate(values, 2)
+    ]
+    similarity = np.full((4, 4), 0.2) + 0.8 * np.eye(4)
+    content = {
+        "table": table, "readouts": ["y", "z"], "repair": {"starts": [0, 2], "angles": angles},
+        "phases": segment(similarity, k=2).to_dict(),
+    }  # fmt: skip
+    found = vitrm_findings.motion(content)
+    assert found.path == {"y": 1.0, "z": 0.5}
+    assert found.repaired == {"y": pytest.approx(0.5), "z": pytest.approx(1.5)}
+    assert found.rank == (4.0, 8.0, 2.0)
+
+
+def test_vitrm_benchmark_computes_what_the_write_up_computes():
+    config = ViTRMConfig(width=24, heads=3, hidden=32, depth=2)
+    found = bench_vitrm.training(bench_vitrm.noise(32), config, 4, 0, 2, torch.device("cpu"), torch.float32)
+    assert found["relative_difference_of_losses"] < 1e-5
+    assert found["speedup"] > 0
+    assert 0 < found["share_of_augmentation"] < 1
+    faster = bench_vitrm.latency(config, 1, 2, torch.device("cpu"), torch.float32)
+    assert faster["vitrm_over_vit_small"] > 0

@@ -7,7 +7,6 @@ import pytest
 from brdyn.classification.saved import Classifier
 from tests.cli.commands import assert_one_line_error
 
-
 SMALL = ["--width", "8", "--heads", "1", "--hidden", "8", "--depth", "1"]
 
 

@@ -1,0 +1,329 @@
+"""A training step of ViTRM against a direct write-up of the published loop, and its latency against ViT-Small.
+
+Ours keeps the images on the device as pixels, augments a batch at a time there, and runs the network with fused
+attention in bfloat16 by autocast. The write-up has worker processes that augment PIL images one by one, and trains in
+float32 with `nn.MultiheadAttention` as it comes. Both take one supervised recursion step and one of AdamW, without an
+average of the weights, on the same network, and are timed by turns in one run; read the ratio. A second ratio has a
+ready batch on the device for both, for a loader that hides all of its work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from analyses.recording import parser, record
+from analyses.timing import ratio
+from brdyn.classification.architectures import build
+from brdyn.classification.augment import Augmentation
+from brdyn.classification.pixels import PixelSet, load_pixels
+from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.data import Batch
+from brdyn.vitrm.model import Layer, ViTRM, ViTRMConfig
+from brdyn.vitrm.supervision import DeepSupervision, Supervised
+
+IMAGE_SIZE = 32
+NOISE_IMAGES = 2048
+
+
+class PlainLayer(nn.Module):
+    """A layer of the network as one writes it down, with the weights of ours."""
+
+    def __init__(self, layer: Layer, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = layer.norm1, layer.norm2
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        own = self.attention.out_proj
+        with torch.no_grad():
+            self.attention.in_proj_weight.copy_(layer.attn.qkv.weight)
+            self.attention.in_proj_bias.copy_(layer.attn.qkv.bias)
+            own.weight.copy_(layer.attn.proj.weight)
+            own.bias.copy_(layer.attn.proj.bias)
+        self.mlp = layer.mlp
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens to tokens."""
+        normed = self.norm1(tokens)
+        tokens = tokens + self.attention(normed, normed, normed)[0]
+        hidden = self.norm2(tokens)
+        gated = functional.silu(self.mlp.fc1_g(hidden)) * self.mlp.fc1_x(hidden)
+        return tokens + self.mlp.fc2(gated)
+
+
+class PlainViTRM(nn.Module):
+    """One recursion step as one writes it down."""
+
+    def __init__(self, vitrm: ViTRM) -> None:
+        super().__init__()
+        config = vitrm.config
+        self.vitrm = (vitrm,)
+        self.layers = nn.Sequential(
+            *(PlainLayer(layer, config.width, config.heads) for layer in vitrm.network)  # type: ignore[arg-type]
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Class scores and the halting logit."""
+        (vitrm,) = self.vitrm
+        x, y, z = vitrm.begin(images)
+        for _ in range(vitrm.config.latent_steps):
+            z = self.layers(torch.cat([x, y, z], dim=1))[:, x.shape[1] + 1 :]
+        y = self.layers(torch.cat([y, z], dim=1))[:, :1]
+        return vitrm.classifier(y[:, 0]), vitrm.halting(y[:, 0])[:, 0]
+
+
+class PILImages(Dataset[tuple[Tensor, int]]):
+    """Images augmented one by one, as a data loader's workers do it. Picklable."""
+
+    def __init__(self, images: PixelSet, recipe: ClassifierRecipe) -> None:
+        mean, std = images.statistics()
+        self.arrays, self.labels = images.pixels.permute(0, 2, 3, 1).numpy(), images.labels.tolist()
+        self.transform = v2.Compose(
+            [
+                v2.RandomCrop(images.pixels.shape[-1], padding=recipe.padding, padding_mode="reflect"),
+                v2.RandomHorizontalFlip(),
+                v2.RandAugment(recipe.operations, recipe.magnitude),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(mean, std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.arrays[index])), self.labels[index]
+
+
+class Published:
+    """The write-up of a training step."""
+
+    def __init__(
+        self, vitrm: ViTRM, images: PixelSet, recipe: ClassifierRecipe, workers: int, device: torch.device
+    ) -> None:
+        self.network = PlainViTRM(vitrm).to(device)
+        parameters = list(dict.fromkeys([*self.network.parameters(), *vitrm.parameters()]))
+        self.optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
+        self.device = device
+        self.loader = DataLoader(
+            PILImages(images, recipe), recipe.batch_size, shuffle=True, drop_last=True, num_workers=workers,
+            persistent_workers=workers > 0, pin_memory=device.type == "cuda",
+        )  # fmt: skip
+        self.mixing = v2.RandomChoice(
+            [
+                v2.CutMix(alpha=recipe.cutmix, num_classes=images.classes),
+                v2.MixUp(alpha=recipe.mixup, num_classes=images.classes),
+            ]
+        )
+        self.batches = self.forever()
+
+    def forever(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches, epoch after epoch."""
+        while True:
+            yield from self.loader
+
+    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy, and the halting head's."""
+        scores, halting = self.network(images)
+        right = (scores.argmax(1) == targets.argmax(1)).float()
+        return functional.cross_entropy(scores, targets) + functional.binary_cross_entropy_with_logits(
+            halting, right
+        )
+
+    def learn(self, images: Tensor, targets: Tensor) -> None:
+        """One optimizer step on a ready batch."""
+        finish(self.loss(images, targets), self.optimizer)
+
+    def step(self) -> None:
+        """The next batch from the workers, and one optimizer step."""
+        images, labels = next(self.batches)
+        images, targets = self.mixing(
+            images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        )
+        self.learn(images, targets)
+
+
+class Ours:
+    """The step of the training loop."""
+
+    def __init__(
+        self,
+        vitrm: ViTRM,
+        images: PixelSet,
+        recipe: ClassifierRecipe,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.images, self.device, self.dtype = images.to(device), device, dtype
+        self.augmentation = Augmentation(recipe, images.classes, *images.statistics())
+        self.task = DeepSupervision(vitrm, self.augmentation)
+        self.optimizer = torch.optim.AdamW(vitrm.parameters(), lr=0.0, weight_decay=0.0)
+        self.size = recipe.batch_size
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16, or nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def batch(self) -> Batch:
+        """Random images, from the device's memory."""
+        rows = torch.randint(len(self.images), (self.size,), device=self.device)
+        return Batch(self.images.pixels[rows], rows, self.images.labels[rows])
+
+    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Of one supervised recursion step."""
+        with self.autocast():
+            return self.task(Supervised(images, targets), 0)["network"].mean()
+
+    def learn(self, images: Tensor, targets: Tensor) -> None:
+        """One optimizer step on a ready batch."""
+        finish(self.loss(images, targets), self.optimizer)
+
+    def augment(self) -> tuple[Tensor, Tensor]:
+        """A batch, augmented."""
+        batch = self.batch()
+        assert batch.labels is not None
+        return self.augmentation.train(batch.images, batch.labels)
+
+    def only_augment(self) -> None:
+        """The part of a step before the network."""
+        self.augment()
+
+    def step(self) -> None:
+        """The next batch, augmented where it is, and one optimizer step."""
+        self.learn(*self.augment())
+
+
+def finish(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Backward and a step (with a learning rate of 0, so that both go on computing the same)."""
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def training(
+    images: PixelSet,
+    config: ViTRMConfig,
+    size: int,
+    workers: int,
+    rounds: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """Losses on one batch without dropout, and speeds."""
+    recipe = ClassifierRecipe(batch_size=size)
+    torch.manual_seed(0)
+    vitrm = ViTRM(config).to(device)
+    published, ours = (
+        Published(vitrm, images, recipe, workers, device),
+        Ours(vitrm, images, recipe, device, dtype),
+    )
+    ready = ours.augment()
+    for network in (vitrm, published.network):
+        network.eval()
+    with torch.no_grad():
+        found, expected = float(ours.loss(*ready)), float(published.loss(*ready))
+    for network in (vitrm, published.network):
+        network.train()
+    speed = ratio(ours.step, published.step, rounds, device)
+    resident = ratio(partial(ours.learn, *ready), partial(published.learn, *ready), rounds, device)
+    augmenting = ratio(ours.step, ours.only_augment, rounds, device)
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "batch_size": size,
+        "workers": workers,
+        "speedup": speed["ratio"],
+        "speedup_interval_95": speed["ratio_interval_95"],
+        "speedup_of_ready_batches": resident["ratio"],
+        "speedup_of_ready_batches_interval_95": resident["ratio_interval_95"],
+        "images_per_second": size / speed["bare_seconds"],
+        "share_of_augmentation": augmenting["ratio"],
+        "loss": found,
+        "published_loss": expected,
+        "relative_difference_of_losses": abs(found - expected) / abs(expected),
+    }
+
+
+def latency(
+    config: ViTRMConfig, size: int, rounds: int, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Seconds of a batch through ViTRM (one step) over those through ViT-Small."""
+    torch.manual_seed(0)
+    vitrm = ViTRM(config).to(device).eval()
+    vit = build("vit-small", config.classes, config.image_size).to(device).eval()
+    images = torch.randn(size, 3, config.image_size, config.image_size, device=device)
+
+    def run(network: nn.Module) -> None:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            network(images)
+
+    found = ratio(partial(run, vit), partial(run, vitrm), rounds, device)
+    return {
+        "batch_size": size,
+        "dtype": str(dtype).removeprefix("torch."),
+        "vit_small_seconds": found["bare_seconds"],
+        "vitrm_over_vit_small": found["ratio"],
+        "vitrm_over_vit_small_interval_95": found["ratio_interval_95"],
+    }
+
+
+def noise(count: int) -> PixelSet:
+    """Random images, where no others are given."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.uint8, generator=generator)
+    names = tuple(str(number) for number in range(10))
+    return PixelSet(pixels, torch.arange(count) % 10, names, "noise")
+
+
+def main() -> None:
+    """Run and record."""
+    options = parser(__doc__)
+    options.add_argument("--data", help="labelled images (default: noise)")
+    options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 128 on a GPU")
+    options.add_argument(
+        "--workers", type=int, help="of the write-up (default: 0 on a CPU, else the cores, at most 16)"
+    )
+    options.add_argument("--rounds", type=int, default=12)
+    options.add_argument("--width", type=int, default=384)
+    choice = options.parse_args()
+    device = torch.device(choice.device)
+    cuda = device.type == "cuda"
+    size = choice.batch_size or (128 if cuda else 8)
+    workers = (min(16, os.cpu_count() or 1) if cuda else 0) if choice.workers is None else choice.workers
+    images = load_pixels(choice.data, IMAGE_SIZE) if choice.data else noise(NOISE_IMAGES)
+    config = ViTRMConfig(classes=images.classes, width=choice.width)
+    content: dict[str, Any] = {"images": images.description, "training": [], "latency": []}
+    for dtype in (torch.bfloat16, torch.float32):
+        found = training(images, config, size, workers, choice.rounds, device, dtype)
+        content["training"].append(found)
+        low, high = found["speedup_interval_95"]
+        print(
+            f"training, {found['dtype']}: {found['speedup']:.2f} x the write-up [{low:.2f}, {high:.2f}] "
+            f"({found['speedup_of_ready_batches']:.2f} x on ready batches); {found['images_per_second']:.0f} images/s; "
+            f"augmentation is {found['share_of_augmentation']:.0%} of a step; losses differ by "
+            f"{found['relative_difference_of_losses']:.1e}",
+            flush=True,
+        )
+    for count in (1, 2 * size):
+        for dtype in (torch.bfloat16, torch.float32):
+            slower = latency(config, count, choice.rounds, device, dtype)
+            content["latency"].append(slower)
+            low, high = slower["vitrm_over_vit_small_interval_95"]
+            print(
+                f"a batch of {count}, {slower['dtype']}: {slower['vitrm_over_vit_small']:.2f} x the time of ViT-Small "
+                f"[{low:.2f}, {high:.2f}]",
+                flush=True,
+            )
+    print("written to", record("bench_vitrm", choice.device, content, choice.out))
+
+
+if __name__ == "__main__":
+    main()
