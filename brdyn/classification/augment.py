@@ -1,9 +1,9 @@
 """Augmentation where the images are: on the GPU, a batch at a time, with torchvision's transforms.
 
-torchvision's RandAugment, applied to a batch, does the same to every image of it. Each of its operations is therefore
-applied to small groups that are drawn anew every time: an image meets each operation as often as if it were alone, and
-shares it with the few others of its group. Crops and flips are drawn for every image, mixing for every batch, as
-published. All draws are torch's on the CPU, so that a seeded step repeats exactly.
+torchvision's RandAugment, applied to a batch, does the same to every image of it. Here every image draws its own
+operation, and each operation runs once, on the images that drew it: they share no more than the direction it takes
+(left or right, brighter or darker). Crops and flips are drawn for every image, mixing for every batch, as published.
+All draws are torch's on the CPU, so that a seeded step repeats exactly.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Augmentation:
         if settings.mixup:
             mixing.append(v2.MixUp(alpha=settings.mixup, num_classes=classes))
         self.mixing = v2.RandomChoice(mixing) if mixing else None
-        self.operation = v2.RandAugment(num_ops=1, magnitude=settings.magnitude)
+        self.operations = single_operations(settings.magnitude)
 
     def train(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Augmented, normalised images `(B, 3, H, W)` and class weights `(B, classes)`, each row summing to 1."""
@@ -50,7 +50,7 @@ class Augmentation:
             mirrored = torch.rand(len(pixels)) < 0.5
             pixels = torch.where(mirrored.to(pixels.device).view(-1, 1, 1, 1), pixels.flip(-1), pixels)
         for _ in range(self.settings.operations):
-            pixels = self.in_groups(pixels)
+            pixels = self.operate(pixels)
         images = self.normalised(pixels)
         if self.mixing is None or len(images) < 2:
             return images, functional.one_hot(labels, self.classes).float()
@@ -61,11 +61,24 @@ class Augmentation:
         """Images as they are, normalised."""
         return normalised(pixels, self.mean, self.std)
 
-    def in_groups(self, pixels: Tensor) -> Tensor:
-        """One RandAugment operation, drawn for every group."""
-        order = torch.randperm(len(pixels)).to(pixels.device)
-        changed = torch.cat([self.operation(part) for part in pixels[order].split(self.settings.group)])
-        return changed[order.argsort()]
+    def operate(self, pixels: Tensor) -> Tensor:
+        """One RandAugment operation on every image, its own."""
+        drawn = torch.randint(len(self.operations), (len(pixels),))
+        changed = pixels.clone()
+        for number, operation in enumerate(self.operations):
+            rows = (drawn == number).nonzero()[:, 0].to(pixels.device, non_blocking=True)
+            if len(rows):
+                changed[rows] = operation(pixels[rows])
+        return changed
+
+
+def single_operations(magnitude: int) -> list[v2.RandAugment]:
+    """torchvision's RandAugment with one operation to choose from, for each of its operations."""
+    space = v2.RandAugment._AUGMENTATION_SPACE
+    return [
+        type(name, (v2.RandAugment,), {"_AUGMENTATION_SPACE": {name: entry}})(1, magnitude)
+        for name, entry in space.items()
+    ]
 
 
 def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

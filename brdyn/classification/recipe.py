@@ -26,8 +26,6 @@ class AugmentSettings:
         Mirror half of the images.
     operations, magnitude : int
         RandAugment's number of operations (0 for none) and magnitude, of 30.
-    group : int
-        Images that share a RandAugment operation.
     mixup, cutmix : float
         Alphas; 0 for neither. With both, each batch gets either with equal probability.
     """
@@ -36,7 +34,6 @@ class AugmentSettings:
     flip: bool = True
     operations: int = 2
     magnitude: int = 9
-    group: int = 4
     mixup: float = 0.2
     cutmix: float = 1.0
 
@@ -47,8 +44,6 @@ class AugmentSettings:
                 raise UsageError(f"{name} {getattr(self, name)} is negative")
         if not 0 <= self.magnitude <= MAGNITUDES:
             raise UsageError(f"RandAugment magnitude {self.magnitude} is not from 0 to {MAGNITUDES}")
-        if self.group < 1:
-            raise UsageError(f"{self.group} images are no group; at least one is needed")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,6 @@ HELPS = {
     "flip": "Mirror half of the images.",
     "operations": "Of RandAugment; 0 for none.",
     "magnitude": "Of RandAugment, up to 30.",
-    "group": "Images that share a RandAugment operation.",
     "mixup": "Alpha of Mixup; 0 for none.",
     "cutmix": "Alpha of CutMix; 0 for none.",
     "log_every": "Steps between losses in train.json (default: a hundred logs).",

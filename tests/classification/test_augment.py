@@ -51,33 +51,49 @@ def test_half_are_mirrored():
     assert 150 < same.sum() < 250
 
 
-def test_groups_leave_images_in_place(monkeypatch):
-    """With an operation that does nothing to an image but mark it, each is marked once, by a group of its size."""
-    augment, sizes = augmentation(operations=1, group=4), []
+def test_every_image_gets_an_operation_of_its_own_in_its_place():
+    """With operations that mark an image by their number: each is marked once, and numbers are drawn evenly."""
+    torch.manual_seed(0)
+    augment, calls = augmentation(operations=1), []
 
-    def mark(part):
-        sizes.append(len(part))
-        return part + 1
+    def marker(number):
+        def mark(part):
+            calls.append(number)
+            return part + number
 
-    augment.operation = mark
-    images = pixels(10) // 2
-    assert torch.equal(augment.in_groups(images), images + 1)
-    assert sizes == [4, 4, 2]
+        return mark
+
+    augment.operations = [marker(number) for number in range(1, 6)]
+    images = pixels(1000) // 2
+    marks = augment.operate(images).int() - images
+    assert (marks == marks[:, :1, :1, :1]).all()
+    assert calls == [1, 2, 3, 4, 5]
+    counts = torch.bincount(marks[:, 0, 0, 0], minlength=6)
+    assert counts[0] == 0
+    assert counts[1:].min() > 150
 
 
-@pytest.mark.parametrize("group", [1, 5])
-def test_operations_are_as_frequent_as_torchvisions(group):
+def test_the_operations_are_torchvisions():
+    """Each, at both signs, is among what RandAugment makes of an image."""
+    torch.manual_seed(0)
+    image, whole = pixels(1, 16), v2.RandAugment(num_ops=1, magnitude=9)
+    possible = {tuple(whole(image).flatten().tolist()) for _ in range(600)}
+    augment = augmentation(operations=1)
+    assert len(augment.operations) == len(whole._AUGMENTATION_SPACE)
+    ours = {tuple(operation(image).flatten().tolist()) for operation in augment.operations for _ in range(12)}
+    assert ours == possible
+
+
+def test_operations_are_as_frequent_as_torchvisions():
     """How often an image is left as it is (by identity and the like), against torchvision image by image."""
     torch.manual_seed(0)
     image = pixels(1, 16)
-    augment = augmentation(operations=1, group=group)
-    ours = torch.cat([augment.in_groups(image.expand(100, -1, -1, -1)) for _ in range(20)])
+    ours = augmentation(operations=1).operate(image.expand(2000, -1, -1, -1))
     alone = v2.RandAugment(num_ops=1, magnitude=9)
     theirs = torch.cat([alone(image) for _ in range(2000)])
     shares = [(found == image).flatten(1).all(1).double().mean() for found in (ours, theirs)]
-    assert abs(shares[0] - shares[1]) < 0.05 * (1 if group == 1 else 2)
+    assert abs(shares[0] - shares[1]) < 0.05
     assert 0 < shares[1] < 0.5
-    torch.testing.assert_close(ours.float().mean(), theirs.float().mean(), rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
@@ -107,7 +123,6 @@ def test_a_seeded_step_repeats():
     [
         ({"magnitude": 31}, "magnitude 31"),
         ({"mixup": -1.0}, "mixup"),
-        ({"group": 0}, "no group"),
         ({"padding": -1}, "padding"),
     ],
 )

@@ -28,7 +28,7 @@ def pictures(count=90):
 
 def recipe(**changes):
     quick = {"epochs": 4, "warmup_epochs": 0, "batch_size": 30, "lr": 5e-3, "checkpoint_every": 3, "padding": 1,
-             "log_every": 3, "group": 10}  # fmt: skip
+             "log_every": 3}  # fmt: skip
     return ClassifierRecipe(**{**quick, **changes})
 
 
