@@ -126,6 +126,8 @@ def describe(found: Probing) -> None:
         typer.echo(
             f"  {row['model']}, {row['probe']}: {row['accuracy']:.1%} ({row['low']:.1%} to {row['high']:.1%}){over}"
         )
+    for model in found.at_the_end():
+        typer.echo(f"  note: a linear probe of {model} chose the strongest or weakest penalty it could")
     for row in found.ratios.to_dict(orient="records"):
         typer.echo(
             f"  {row['model']} keeps {row['ratio']:.1%} ({row['low']:.1%} to {row['high']:.1%}) by {row['probe']}"

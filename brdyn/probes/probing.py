@@ -69,6 +69,11 @@ class Probing:
         half = CONFIDENCE_Z * (found["accuracy"] * (1 - found["accuracy"]) / self.n_test) ** 0.5
         return found.assign(low=found["accuracy"] - half, high=found["accuracy"] + half)
 
+    def at_the_end(self) -> list[str]:
+        """Models of which a linear probe chose the strongest or weakest penalty: a better one may lie beyond."""
+        ends = self.table["penalty"].isin((PENALTIES[0], PENALTIES[-1]))
+        return list(dict.fromkeys(self.table.loc[ends, "model"]))
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return {

@@ -1,6 +1,9 @@
 """Probes: right on features with a known answer, alike for both solvers, the same for every model."""
 
+import math
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
@@ -15,6 +18,7 @@ from brdyn.probes import (
     nearest_neighbours,
     probe,
 )
+from brdyn.probes.linear import PENALTIES
 from brdyn.probes.probing import split_rows
 from tests.conftest import tiny_vit
 
@@ -129,6 +133,14 @@ def test_probing_compares_alike():
     again = Probing.from_dict(found.to_dict())
     assert again.table.equals(found.table)
     assert again.ratios.equals(found.ratios)
+
+
+def test_a_penalty_at_the_end_of_the_grid_is_named():
+    table = pd.DataFrame(
+        [("a", "knn", math.nan), ("a", "linear", 1.0), ("b", "linear", 1.0), ("b", "linear", PENALTIES[0])],
+        columns=["model", "probe", "penalty"],
+    )
+    assert Probing(table, pd.DataFrame(), 10, 10, 2, 0.5).at_the_end() == ["b"]
 
 
 def test_chance_on_noise():
