@@ -1,17 +1,19 @@
 """A training step of ViTRM against a direct write-up of the published loop, and its latency against ViT-Small.
 
-Ours keeps the images on the device as pixels, augments a batch at a time there, and runs the network with fused
-attention in bfloat16 by autocast. The write-up has worker processes that augment PIL images one by one, and trains in
-float32 with `nn.MultiheadAttention` as it comes. Both take one supervised recursion step and one of AdamW, without an
-average of the weights, on the same network, and are timed by turns in one run; read the ratio. A second ratio has a
-ready batch on the device for both, for a loader that hides all of its work.
+Ours does what the training loop does on a batch: the images are on the device as pixels, are augmented there a batch at
+a time, and go through the network with fused attention in bfloat16 by autocast. The write-up has worker processes that
+augment PIL images one by one, and trains in float32 with `nn.MultiheadAttention` as it comes. Both take one supervised
+recursion step and one of AdamW, without an average of the weights, on the same network. They are timed by turns in one
+run; a turn is so many steps that the write-up's workers cannot have their batches ready before it. Read the ratio. A
+second ratio has a ready batch on the device for both, for a loader that hides all of its work.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -28,11 +30,13 @@ from brdyn.classification.augment import Augmentation
 from brdyn.classification.pixels import PixelSet, load_pixels
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.data import Batch
+from brdyn.errors import BrdynError, UsageError
 from brdyn.vitrm.model import Layer, ViTRM, ViTRMConfig
 from brdyn.vitrm.supervision import DeepSupervision, Supervised
 
 IMAGE_SIZE = 32
-NOISE_IMAGES = 2048
+NOISE_IMAGES = 16_384
+PREFETCHED = 2  # batches of each worker, by default
 
 
 class PlainLayer(nn.Module):
@@ -42,7 +46,7 @@ class PlainLayer(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = layer.norm1, layer.norm2
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
-        own = self.attention.out_proj
+        own, self.dropout = self.attention.out_proj, layer.mlp.drop1.p
         with torch.no_grad():
             self.attention.in_proj_weight.copy_(layer.attn.qkv.weight)
             self.attention.in_proj_bias.copy_(layer.attn.qkv.bias)
@@ -53,10 +57,14 @@ class PlainLayer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens to tokens."""
         normed = self.norm1(tokens)
-        tokens = tokens + self.attention(normed, normed, normed)[0]
+        tokens = tokens + self.drop(self.attention(normed, normed, normed)[0])
         hidden = self.norm2(tokens)
         gated = functional.silu(self.mlp.fc1_g(hidden)) * self.mlp.fc1_x(hidden)
-        return tokens + self.mlp.fc2(gated)
+        return tokens + self.drop(self.mlp.fc2(self.drop(gated)))
+
+    def drop(self, values: Tensor) -> Tensor:
+        """Dropout, as ours has it."""
+        return functional.dropout(values, self.dropout, self.training)
 
 
 class PlainViTRM(nn.Module):
@@ -124,12 +132,7 @@ class Published:
                 v2.MixUp(alpha=recipe.mixup, num_classes=images.classes),
             ]
         )
-        self.batches = self.forever()
-
-    def forever(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches, epoch after epoch."""
-        while True:
-            yield from self.loader
+        self.turn = 1 if workers == 0 else 2 * PREFETCHED * workers
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy, and the halting head's."""
@@ -143,13 +146,13 @@ class Published:
         """One optimizer step on a ready batch."""
         finish(self.loss(images, targets), self.optimizer)
 
-    def step(self) -> None:
-        """The next batch from the workers, and one optimizer step."""
-        images, labels = next(self.batches)
-        images, targets = self.mixing(
-            images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-        )
-        self.learn(images, targets)
+    def steps(self) -> None:
+        """A turn: so many batches from the workers, which begin with it, and an optimizer step on each."""
+        for images, labels in islice(self.loader, self.turn):
+            mixed, targets = self.mixing(
+                images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            )
+            self.learn(mixed, targets)
 
 
 class Ours:
@@ -197,9 +200,10 @@ class Ours:
         """The part of a step before the network."""
         self.augment()
 
-    def step(self) -> None:
-        """The next batch, augmented where it is, and one optimizer step."""
-        self.learn(*self.augment())
+    def steps(self, count: int) -> None:
+        """Batches, augmented where they are, and an optimizer step on each."""
+        for _ in range(count):
+            self.learn(*self.augment())
 
 
 def finish(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -233,9 +237,11 @@ def training(
         found, expected = float(ours.loss(*ready)), float(published.loss(*ready))
     for network in (vitrm, published.network):
         network.train()
-    speed = ratio(ours.step, published.step, rounds, device)
+    if len(images) < published.turn * size:
+        raise UsageError(f"{len(images)} images are too few for {published.turn} batches of {size}")
+    speed = ratio(partial(ours.steps, published.turn), published.steps, rounds, device)
     resident = ratio(partial(ours.learn, *ready), partial(published.learn, *ready), rounds, device)
-    augmenting = ratio(ours.step, ours.only_augment, rounds, device)
+    augmenting = ratio(partial(ours.steps, 1), ours.only_augment, rounds, device)
     return {
         "dtype": str(dtype).removeprefix("torch."),
         "batch_size": size,
@@ -244,7 +250,8 @@ def training(
         "speedup_interval_95": speed["ratio_interval_95"],
         "speedup_of_ready_batches": resident["ratio"],
         "speedup_of_ready_batches_interval_95": resident["ratio_interval_95"],
-        "images_per_second": size / speed["bare_seconds"],
+        "images_per_second": size * published.turn / speed["bare_seconds"],
+        "batches_in_a_turn": published.turn,
         "share_of_augmentation": augmenting["ratio"],
         "loss": found,
         "published_loss": expected,
@@ -261,11 +268,11 @@ def latency(
     vit = build("vit-small", config.classes, config.image_size).to(device).eval()
     images = torch.randn(size, 3, config.image_size, config.image_size, device=device)
 
-    def run(network: nn.Module) -> None:
+    def forward(network: nn.Module) -> None:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             network(images)
 
-    found = ratio(partial(run, vit), partial(run, vitrm), rounds, device)
+    found = ratio(partial(forward, vit), partial(forward, vitrm), rounds, device)
     return {
         "batch_size": size,
         "dtype": str(dtype).removeprefix("torch."),
@@ -294,6 +301,14 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=12)
     options.add_argument("--width", type=int, default=384)
     choice = options.parse_args()
+    try:
+        run(choice)
+    except BrdynError as error:
+        options.error(str(error))
+
+
+def run(choice: argparse.Namespace) -> None:
+    """Time everything, print it and write it down."""
     device = torch.device(choice.device)
     cuda = device.type == "cuda"
     size = choice.batch_size or (128 if cuda else 8)

@@ -1,8 +1,9 @@
 """ViTRM trained from scratch, a ViT and a ResNet beside it by the same recipe, and a linear classifier on pixels.
 
 Every run goes on from its last checkpoint when the script is run again with the same options, so that a long training
-fits in as many pieces as it takes. Sizes: `gpu` is the published network and recipe, `cpu` a small one on few images
-(an hour on two cores), `tiny` a dry run. What a size changes of the recipe is written into every result.
+fits in as many pieces as it takes. Sizes: `gpu` is the published networks at full size for a tenth of ViTRM's published
+epochs (`--epochs 1000` for all of them), `cpu` small ones on few images (half an hour on two cores), `tiny` a dry run.
+What a size changes of the recipe is written into every result.
 
     python -m analyses.vitrm_on_cifar --train cifar10/train.parquet --test cifar10/test.parquet
     python -m analyses.vitrm_on_cifar --size gpu --device cuda --minutes 9 …        # in pieces; run it again
@@ -21,11 +22,11 @@ import torch
 
 from analyses.recording import RESULTS, parser, provenance
 from brdyn.classification.evaluation import accuracy_and_f1, class_scores
-from brdyn.classification.pixels import PixelSet, load_pixels
+from brdyn.classification.pixels import load_pixels
 from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
 from brdyn.classification.run import CHECKPOINTS, RESULT, ClassifierRun, OutOfTime, TimedCheckpoints
 from brdyn.classification.saved import Classifier, is_classifier
-from brdyn.errors import BrdynError
+from brdyn.errors import BrdynError, UsageError
 from brdyn.probes import read_classes
 from brdyn.probes.features import Features
 from brdyn.results import OutputFolder, read_json, to_json, write_atomically
@@ -102,17 +103,15 @@ class Study:
         self.folder: Path = choice.out / choice.size
         self.device = torch.device(choice.device)
         self.until = time.monotonic() + 60 * choice.minutes
-        self.train = self.load(choice.train, self.size.train_images)
-        self.test = self.load(choice.test, self.size.test_images)
+        self.train = load_pixels(choice.train, IMAGE_SIZE, n=self.size.train_images)
+        self.test = load_pixels(choice.test, IMAGE_SIZE, train=False, n=self.size.test_images)
+        if self.train.names != self.test.names:
+            raise UsageError(f"{choice.train} and {choice.test} are of other classes")
         changes = {name: getattr(choice, name) for name in ("epochs", "lr", "batch_size", "compile")}
         self.recipe = replace(
             self.size.recipe, **{name: value for name, value in changes.items() if value is not None}
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-
-    def load(self, path: str, count: int | None) -> PixelSet:
-        """All or some images."""
-        return load_pixels(path, IMAGE_SIZE, n=count)
 
     def run_of(self, name: str) -> ClassifierRun:
         """How a network is trained here."""
@@ -130,30 +129,39 @@ class Study:
             If a checkpoint has the rest.
         """
         run, place = self.run_of(name), self.folder / "runs" / name
-        options = run.options(self.train)
+        options = run.options(self.train, self.test)
         if is_classifier(place) and (place / RESULT).is_file():
             content = read_json(place / RESULT, "a training run", ("options",))
-            changed = differences(content["options"], options)
-            if changed:
-                raise BrdynError(f"{place} is of other options ({'; '.join(changed)}); move it away")
+            self.check(content["options"], options, place)
             return content
-        checkpoints = TimedCheckpoints(place / CHECKPOINTS, options, self.until)
+        last = run.recipe.steps(len(self.train))
+        checkpoints = TimedCheckpoints(place / CHECKPOINTS, options, self.until, last)
         with OutputFolder(place, overwrite=True) as folder:
             return run.train(
                 self.train, folder, checkpoints, test=self.test, resume=checkpoints.latest(),
                 accelerator=make_accelerator(self.device), progress=True,
             ) or {}  # fmt: skip
 
+    def check(self, before: dict[str, Any], now: dict[str, Any], place: Path) -> None:
+        """Refuse what was recorded with other options."""
+        changed = differences(before, now)
+        if changed:
+            raise BrdynError(f"{place} is of other options ({'; '.join(changed)}); move it away")
+
     def record(self, name: str) -> str:
         """Train and evaluate one network; a word on it."""
         content = self.trained(name)
         classifier = Classifier.from_pretrained(self.folder / "runs" / name)
+        path = self.folder / f"{name}.json"
+        if path.is_file() and read_json(path, "a record").get("digest") == classifier.digest:
+            return "already recorded"
         classifier.network.to(self.device)
         guesses = class_scores(classifier, self.test).argmax(1)
         evaluation: dict[str, Any] = accuracy_and_f1(guesses, self.test.labels)
         if name == VITRM_NAME:
             evaluation["recursion"] = evaluate_recursion(classifier, self.test).to_dict()
-        self.write(name, {**content, "evaluation": evaluation})
+        evaluation["provenance"] = provenance("vitrm_on_cifar", self.choice.device)
+        self.write(name, {**content, "digest": classifier.digest, "evaluation": evaluation})
         history = content["history"]
         return (
             f"{evaluation['accuracy']:.2%} of {len(self.test)} test images; {content['parameters'] / 1e6:.2f} M "
@@ -162,8 +170,12 @@ class Study:
         )
 
     def record_linear(self) -> str:
-        """Multinomial logistic regression on pixels, the penalty chosen on held-out images."""
-        if (self.folder / f"{LINEAR}.json").is_file():
+        """Multinomial logistic regression on pixels: four fifths of the images fit it, the rest choose its penalty."""
+        path = self.folder / f"{LINEAR}.json"
+        data = {"data": self.train.identity(), "test": self.test.identity()}
+        if path.is_file():
+            before = read_json(path, "a linear classifier", ("options",))
+            self.check(before["options"], data, path)
             return "already recorded"
         train, test = (
             Features(images.pixels.flatten(1).float() / 255, images.labels)
@@ -171,21 +183,16 @@ class Study:
         )
         reading = read_classes(train, test, seeds=1, device=self.device)
         right = float(reading.hits["linear"].float().mean())
-        self.write(LINEAR, {"accuracy": right, "penalty": reading.penalties[0], "data": self.data()})
+        origin = provenance("vitrm_on_cifar", self.choice.device)
+        self.write(
+            LINEAR,
+            {"accuracy": right, "penalty": reading.penalties[0], "options": data, "provenance": origin},
+        )
         return f"{right:.2%}"
-
-    def data(self) -> dict[str, Any]:
-        """Which images."""
-        return {
-            name: {"source": images.description, "images": len(images), "digest": images.digest}
-            for name, images in (("train", self.train), ("test", self.test))
-        }
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """One result file."""
-        origin = provenance("vitrm_on_cifar", self.choice.device)
-        whole = {**content, "size": asdict(self.size), "provenance": origin}
-        write_atomically(self.folder / f"{name}.json", to_json(whole))
+        write_atomically(self.folder / f"{name}.json", to_json({**content, "size": asdict(self.size)}))
 
 
 def main() -> None:

@@ -196,7 +196,7 @@ def test_raptor_study_records_resumes_and_survives(tmp_path, noise_folder, monke
 def test_the_raptor_study_has_every_cell():
     cells = list(raptor_on_vits.cells((100, 100)))
     names = [cell.name for cell in cells]
-    assert len(set(names)) == len(names) == 5 + 2 * 3 * 3 + 2 + 8 + 1
+    assert len(set(names)) == len(names) == 5 + 2 * 3 * 3 + 2 + 9 + 1
     phases = Phases.from_dict(json.loads((RESULTS / "raptor/imgfocus_vits14/cpu/phases.json").read_text()))
     for cell in cells:
         assert len(set(cell.assignment(phases))) == cell.k

@@ -94,7 +94,7 @@ def build(
         embed_dim=size.width,
         depth=size.depth,
         num_heads=size.heads,
-        mlp_ratio=size.hidden / size.width,
+        mlp_ratio=(size.hidden + 0.5) / size.width,  # timm cuts the product off
         num_classes=classes,
         proj_drop_rate=dropout,
         drop_path_rate=drop_path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,10 @@ class PixelSet:
     def classes(self) -> int:
         """Number of classes."""
         return len(self.names)
+
+    def identity(self) -> dict[str, Any]:
+        """Where they come from, how many, and their digest, ready for JSON."""
+        return {"source": self.description, "images": len(self), "digest": self.digest}
 
     def to(self, device: torch.device | str) -> PixelSet:
         """The same on another device."""

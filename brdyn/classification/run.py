@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from torch import Tensor
 
 from brdyn import plots, results
 from brdyn.classification.evaluation import accuracy
@@ -49,15 +50,16 @@ class ClassifierRun:
     n_sup: int = 1
     steps: int = 1
 
-    def options(self, images: PixelSet, processes: int = 1) -> dict[str, Any]:
-        """Everything that decides the result, ready for JSON."""
+    def options(self, images: PixelSet, test: PixelSet | None = None, processes: int = 1) -> dict[str, Any]:
+        """Everything that decides the result and its accuracy, ready for JSON."""
         return {
             "network": self.network,
             "built": dict(self.built),
             "n_sup": self.n_sup,
             "steps": self.steps,
             "image_size": self.image_size,
-            "data": {"source": images.description, "images": len(images), "digest": images.digest},
+            "data": images.identity(),
+            "test": None if test is None else test.identity(),
             "recipe": self.recipe.to_dict(),
             "processes": processes,
         }
@@ -142,9 +144,7 @@ class ClassifierRun:
         content = {
             "network": classifier.name,
             "parameters": classifier.parameters,
-            "test": None
-            if test is None
-            else {"source": test.description, "images": len(test), "digest": test.digest},
+            "test": checkpoints.options["test"],
             "accuracy": right,
             "options": checkpoints.options,
             "history": asdict(history),
@@ -162,7 +162,7 @@ class OutOfTime(BrdynError):
 
 
 class TimedCheckpoints(Checkpoints):
-    """Checkpoints of a run that stops, by :class:`OutOfTime`, at its first checkpoint after a moment.
+    """Checkpoints of a run that stops, by :class:`OutOfTime`, at its first checkpoint after a moment but the last.
 
     Parameters
     ----------
@@ -170,15 +170,17 @@ class TimedCheckpoints(Checkpoints):
         As in :class:`brdyn.training.Checkpoints`.
     until : float
         A moment by `time.monotonic`.
+    last : int
+        The run's last step.
     """
 
-    def __init__(self, folder: str | Path, options: Mapping[str, Any], until: float) -> None:
+    def __init__(self, folder: str | Path, options: Mapping[str, Any], until: float, last: int) -> None:
         super().__init__(folder, options)
-        self.until = until
+        self.until, self.last = until, last
 
-    def save(self, *args: Any, **kwargs: Any) -> Path:
+    def save(self, stage: int, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
         """Write a checkpoint, and stop where it is time."""
-        path = super().save(*args, **kwargs)
-        if time.monotonic() > self.until:
+        path = super().save(stage, step, tensors, state)
+        if step < self.last and time.monotonic() > self.until:
             raise OutOfTime(f"out of time; {str(path)!r} goes on from there")
         return path

@@ -17,6 +17,7 @@ from brdyn.cli.training import (
     Resume,
     Tracker,
     check_resume,
+    check_tracker,
     checkpoint_to_resume,
     open_tracker,
 )
@@ -114,6 +115,7 @@ def raptor_fit(
     if boundaries is not None and (phases is not None or k is not None or partition == "random-contiguous"):
         raise UsageError("--boundaries says it all; drop --phases, --k and --partition random-contiguous")
     check_resume(resume, previous)
+    check_tracker(tracker)
     with open_run(request, float32=True, go_on=resume) as run:
         from brdyn.raptor import fit_raptor
         from brdyn.training import Checkpoints
@@ -121,13 +123,13 @@ def raptor_fit(
 
         accelerator = make_accelerator(run.model.device)  # before trackers, which log by its state
         is_main = run.processes.is_main
-        report = open_tracker(tracker, request.out, {1: 0, 2: settings.stage1_steps}, is_main=is_main)
         assignment = _assignment(run, phases, boundaries, partition, partition_seed, k)
         options = {
             "teacher": {"name": run.model.info.name, "digest": run.model.info.digest},
             "images": {"source": run.images.source.description, "chosen": len(run.images)},
             "assignment": assignment,
             "recipe": settings.to_dict(),
+            "learning_rates": [settings.training(stage).lr for stage in (1, 2)],
             "processes": run.processes.world,
         }
         if cache is not None:
@@ -135,19 +137,21 @@ def raptor_fit(
         checkpoints = Checkpoints(request.out / CHECKPOINTS, options, anew=not resume)
         saved = checkpoint_to_resume(request.out, RESULT, checkpoints, resume, previous, say=is_main)
         activations = _cache(run, cache, request.workers) if cache is not None else None
-        fit = fit_raptor(
-            run.model,
-            run.images,
-            assignment,
-            settings,
-            checkpoints=checkpoints,
-            resume=saved,
-            accelerator=accelerator,
-            workers=request.workers,
-            cache=activations,
-            report=report,
-            progress=True,
-        )
+        before = {1: 0, 2: settings.stage1_steps}
+        with open_tracker(tracker, request.out, before, is_main=is_main) as report:
+            fit = fit_raptor(
+                run.model,
+                run.images,
+                assignment,
+                settings,
+                checkpoints=checkpoints,
+                resume=saved,
+                accelerator=accelerator,
+                workers=request.workers,
+                cache=activations,
+                report=report,
+                progress=True,
+            )
         run.images.report = run.processes.gather(run.images.report)
         if run.folder is not None:
             _write(run, request.out, fit, settings, options)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,13 +46,13 @@ def checkpoint_to_resume(
     Raises
     ------
     UsageError
-        If the run is finished (its `result` file is there), or there is no checkpoint of it.
+        If the run is finished (its `result` file is there and no checkpoint), or there is nothing of it.
     """
     if not resume:
         return None
-    if (out / result).is_file():
-        raise UsageError(f"the run in {str(out)!r} is finished; there is nothing to resume")
     saved = checkpoints.latest(previous=previous)
+    if saved is None and (out / result).is_file():
+        raise UsageError(f"the run in {str(out)!r} is finished; there is nothing to resume")
     if saved is None:
         raise UsageError(f"there is no checkpoint in {str(out)!r} to resume from; run without --resume")
     if say:
@@ -59,8 +60,19 @@ def checkpoint_to_resume(
     return saved
 
 
-def open_tracker(name: str, out: Path, before: Mapping[int, int], *, is_main: bool) -> Report | None:
-    """A function that hands stage, step and numbers to a tracker; None for none.
+def check_tracker(name: str) -> None:
+    """Refuse a tracker that is unknown or not installed."""
+    if name not in TRACKERS:
+        raise UsageError(f"unknown tracker {name!r}; choose one of {', '.join(TRACKERS)}")
+    if name != "none" and find_spec(name) is None:
+        raise UsageError(f"--tracker {name} needs the package {name}: pip install {name}")
+
+
+@contextmanager
+def open_tracker(
+    name: str, out: Path, before: Mapping[int, int], *, is_main: bool
+) -> Iterator[Report | None]:
+    """A function that hands stage, step and numbers to a tracker, which is closed at the end; None for none.
 
     Parameters
     ----------
@@ -77,12 +89,10 @@ def open_tracker(name: str, out: Path, before: Mapping[int, int], *, is_main: bo
     UsageError
         If there is no such tracker, or it cannot start.
     """
-    if name not in TRACKERS:
-        raise UsageError(f"unknown tracker {name!r}; choose one of {', '.join(TRACKERS)}")
+    check_tracker(name)
     if name == "none" or not is_main:
-        return None
-    if find_spec(name) is None:
-        raise UsageError(f"--tracker {name} needs the package {name}: pip install {name}")
+        yield None
+        return
     from accelerate.tracking import TensorBoardTracker, WandBTracker
 
     tracker: Any = (
@@ -104,4 +114,7 @@ def open_tracker(name: str, out: Path, before: Mapping[int, int], *, is_main: bo
             step=before[stage] + step,
         )
 
-    return report
+    try:
+        yield report
+    finally:
+        tracker.finish()

@@ -70,7 +70,7 @@ def vitrm_eval(
             "network": classifier.name,
             "parameters": classifier.parameters,
             "digest": classifier.digest,
-            "test": {"source": images.description, "images": len(images), "digest": images.digest},
+            "test": images.identity(),
         }
         pictures = {}
         if classifier.name == VITRM_NAME:

@@ -20,18 +20,18 @@ from brdyn.cli.training import (
     Resume,
     Tracker,
     check_resume,
+    check_tracker,
     checkpoint_to_resume,
     open_tracker,
 )
-from brdyn.errors import UsageError
+from brdyn.errors import BrdynError, UsageError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from brdyn.classification.pixels import PixelSet
     from brdyn.classification.run import ClassifierRun
-    from brdyn.cli.training import Report
-    from brdyn.training import Saved
+    from brdyn.training import Checkpoints, Saved
 
 RESULT, GRID_RESULT = "train.json", "grid.json"
 NETWORK, RECIPE, RECURSION = "Network", "Recipe", "Recursion"
@@ -144,8 +144,8 @@ def vitrm_train(
     grid: Annotated[
         list[str] | None,
         typer.Option(
-            help="Train one vitrm for each combination, as `--grid n=1,3,6 n_sup=1,2` (keys n, n_sup and T), each in a "
-            "folder of its own in --out; grid.json has them all. With --resume: those that are missing.",
+            help="Train one vitrm for each combination, as `--grid n=1,3,6 n_sup=1,2`, each in a folder of its own in "
+            "--out; grid.json has them all. With --resume: those that are missing.",
             rich_help_panel=RECURSION,
         ),
     ] = None,
@@ -161,6 +161,7 @@ def vitrm_train(
     after an interruption.
     """
     check_resume(resume, previous)
+    check_tracker(tracker)
     cells = _cells(request, grid or [], more_of_grid or [])
     chosen = _recipe(request, epochs, warmup_epochs, ema, recipe)
     built = _built(request, dropout, latent_steps, sees_image)
@@ -231,28 +232,53 @@ class _Job:
         may_be_new : bool
             When resuming, a run without a checkpoint begins.
         """
-        from brdyn.training import Checkpoints
-
-        checkpoints = Checkpoints(
-            out / CHECKPOINTS, run.options(self.images, self.processes), anew=not self.resume
-        )
+        checkpoints = self.checkpoints(run, out)
         saved: Saved | None = None
         if not may_be_new or checkpoints.paths():
             saved = checkpoint_to_resume(
                 out, RESULT, checkpoints, self.resume, self.previous, say=folder is not None
             )
-        report: Report | None = open_tracker(self.tracker, out, {1: 0}, is_main=folder is not None)
-        return run.train(
-            self.images,
-            folder,
-            checkpoints,
-            test=self.test,
-            resume=saved,
-            accelerator=self.accelerator,
-            formats=self.formats,
-            report=report,
-            progress=True,
-        )
+        with open_tracker(self.tracker, out, {1: 0}, is_main=folder is not None) as report:
+            return run.train(
+                self.images,
+                folder,
+                checkpoints,
+                test=self.test,
+                resume=saved,
+                accelerator=self.accelerator,
+                formats=self.formats,
+                report=report,
+                progress=True,
+            )
+
+    def checkpoints(self, run: ClassifierRun, out: Path) -> Checkpoints:
+        """Those of a run in a folder."""
+        from brdyn.training import Checkpoints
+
+        options = run.options(self.images, self.test, self.processes)
+        return Checkpoints(out / CHECKPOINTS, options, anew=not self.resume)
+
+    def finished(self, run: ClassifierRun, out: Path) -> dict[str, Any] | None:
+        """What a finished run says; None where it is still to be trained, or to be trained anew.
+
+        Raises
+        ------
+        UsageError
+            If it is of other options.
+        """
+        from brdyn.training.settings import differences
+
+        checkpoints = self.checkpoints(run, out)
+        if not self.resume or checkpoints.paths() or not (out / RESULT).is_file():
+            return None
+        content = results.read_json(out / RESULT, "a training run", ("options",))
+        changed = differences(content["options"], checkpoints.options)
+        if changed:
+            raise UsageError(
+                f"{str(out)!r} is of a run with other options ({'; '.join(changed)}); resume with the same, or choose "
+                "another --out"
+            )
+        return content
 
 
 def _train_grid(
@@ -262,62 +288,88 @@ def _train_grid(
     out: Path,
     folder: results.OutputFolder | None,
 ) -> None:
-    """Every cell in a folder of its own; `grid.json` is written anew after each."""
-    from brdyn import plots
-    from brdyn.results import read_json
-    from brdyn.training.settings import differences
+    """Every cell in a folder of its own; `grid.json` is written anew after each. One that fails does not stop the rest.
+
+    Raises
+    ------
+    BrdynError
+        At the end, if some failed.
+    """
     from brdyn.vitrm.grid import cell_name
 
-    rows: list[dict[str, Any]] = []
-    for cell in cells:
-        one = replace(
+    runs = {
+        cell_name(cell): replace(
             run,
             built={**run.built, "latent_steps": cell.get("n", run.built["latent_steps"])},
             n_sup=cell.get("n_sup", run.n_sup),
-            steps=cell.get("T", run.steps),
         )
-        place = out / cell_name(cell)
-        if job.resume and (place / RESULT).is_file():
-            content: dict[str, Any] | None = read_json(place / RESULT, "a training run", ("options",))
-            assert content is not None
-            changed = differences(content["options"], one.options(job.images, job.processes))
-            if changed:
-                raise UsageError(
-                    f"{str(place)!r} is of a run with other options ({'; '.join(changed)}); resume with the same, or "
-                    "choose another --out"
-                )
-        else:
-            own = results.OutputFolder(place, overwrite=True) if folder is not None else None
-            with ExitStack() as stack:
-                if own is not None:
-                    stack.enter_context(own)
-                content = job.train(one, place, own, may_be_new=True)
-        if folder is None or content is None:
-            continue
-        rows.append(
-            {
-                "n": one.built["latent_steps"],
-                "n_sup": one.n_sup,
-                "T": one.steps,
-                "accuracy": content["accuracy"],
-                "parameters": content["parameters"],
-                "train_seconds": content["history"]["seconds"],
-                "images_per_second": content["history"]["images_per_second"],
-            }
+        for cell in cells
+    }
+    if folder is not None and not job.resume:
+        for name in runs:  # of another grid: not to be taken for this one's when it is resumed
+            (out / name / RESULT).unlink(missing_ok=True)
+    finished = {name: content for name, one in runs.items() if (content := job.finished(one, out / name))}
+    failed: dict[str, str] = {}
+    for name, one in runs.items():
+        if name not in finished:
+            try:
+                with ExitStack() as stack:
+                    own = results.OutputFolder(out / name, overwrite=True) if folder is not None else None
+                    if own is not None:
+                        stack.enter_context(own)
+                    content = job.train(one, out / name, own, may_be_new=True)
+            except UsageError:
+                raise
+            except BrdynError as error:
+                failed[name] = str(error)
+                content = None
+            if content is not None:
+                finished[name] = content
+        if folder is not None:
+            said = failed.get(name) or "trained"
+            if name in finished and job.test is not None:
+                said = f"accuracy {finished[name]['accuracy']:.2%}"
+            typer.echo(f"{name}: {said}")
+            _write_grid(job, runs, finished, failed, folder)
+    if failed:
+        raise BrdynError(
+            f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)} ({next(iter(failed.values()))})"
         )
-        typer.echo(
-            cell_name(cell) + (f": accuracy {content['accuracy']:.2%}" if job.test is not None else "")
-        )
-        table = {
-            "cells": rows,
-            "asked": len(cells),
-            "test": content["test"],
-            "provenance": results.run_provenance(job.accelerator.device.type),
-        }
-        pictures = {"grid": plots.plot_grid(rows)} if job.test is not None else {}
-        folder.save(GRID_RESULT, table, pictures, job.formats)
     if folder is not None:
-        typer.echo(f"written to {out}: {GRID_RESULT} and a folder for each of {len(cells)} runs")
+        typer.echo(f"written to {out}: {GRID_RESULT} and a folder for each of {len(runs)} runs")
+
+
+def _write_grid(
+    job: _Job,
+    runs: dict[str, ClassifierRun],
+    finished: dict[str, dict[str, Any]],
+    failed: dict[str, str],
+    folder: results.OutputFolder,
+) -> None:
+    """What is there so far."""
+    from brdyn import plots
+
+    rows = [
+        {
+            "n": one.built["latent_steps"],
+            "n_sup": one.n_sup,
+            "accuracy": finished[name]["accuracy"],
+            "parameters": finished[name]["parameters"],
+            "train_seconds": finished[name]["history"]["seconds"],
+            "images_per_second": finished[name]["history"]["images_per_second"],
+        }
+        for name, one in runs.items()
+        if name in finished
+    ]
+    content = {
+        "cells": rows,
+        "asked": list(runs),
+        "failed": failed,
+        "test": None if job.test is None else job.test.identity(),
+        "provenance": results.run_provenance(job.accelerator.device.type),
+    }
+    pictures = {"grid": plots.plot_grid(rows)} if job.test is not None and rows else {}
+    folder.save(GRID_RESULT, content, pictures, job.formats)
 
 
 def _cells(request: TrainRequest, grid: list[str], more: list[str]) -> list[dict[str, int]]:

@@ -325,7 +325,8 @@ def _accuracy(run: SurgeryRun, names: Sequence[str] | None) -> tuple[float | Non
     if not classes:
         return None, "no accuracy: the model has no classification head"
     if not run.with_accuracy:
-        return None, f"no accuracy: the images are of {len(names or ())} classes and the head of {classes}"
+        other = "which are named otherwise" if len(names or ()) == classes else f"and the head of {classes}"
+        return None, f"no accuracy: the images are of {len(names or ())} classes, {other}"
     intact = run.intact.arrays()
     with warnings.catch_warnings():  # of torchmetrics, when there was no label
         warnings.filterwarnings("ignore", message="The ``compute`` method of metric")

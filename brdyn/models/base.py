@@ -181,6 +181,11 @@ class VisionTransformer(nn.Module, ABC):
         return len(self.blocks)
 
     @property
+    def block_parameters(self) -> int:
+        """Parameters of the blocks, shared ones counted once."""
+        return sum(parameter.numel() for parameter in self.blocks.parameters())
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device

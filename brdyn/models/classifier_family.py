@@ -73,7 +73,7 @@ def load(request: ModelRequest) -> VisionTransformer:
         image_size=size, crop_pct=1.0, crop_mode="squash", interpolation="bilinear", mean=classifier.mean,
         std=classifier.std,
     )  # fmt: skip
-    source = f"{folder} (trained from scratch)"
+    source = f"folder {folder} (trained from scratch)"
     if classifier.name == VITRM_NAME:
         trained = config.get("trained", {})
         steps = steps or max(trained.get("steps", 1), trained.get("n_sup", 1))
@@ -122,8 +122,8 @@ def _trunk_parameters(vitrm: ViTRM) -> int:
 
 
 def _folder_and_steps(name: str) -> tuple[Path, int | None]:
-    """`runs/vitrm@8` in its parts."""
+    """`runs/vitrm@8` in its parts, unless there is a folder of that name."""
     found = re.fullmatch(r"(.+)@(\d+)", name)
-    if found is None:
+    if found is None or Path(name).expanduser().is_dir():
         return Path(name).expanduser(), None
     return Path(found[1]).expanduser(), int(found[2])

@@ -13,12 +13,6 @@ from brdyn.plots.style import ACCENT, CURVE, QUIET, new_figure, paper_style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GRID_NAMES = {
-    "n": "n, updates of the latent in a step",
-    "n_sup": "N_sup, supervised steps",
-    "T": "T, steps for an answer",
-}
-
 
 def plot_recursion(steps: pd.DataFrame, adaptive: pd.DataFrame, *, title: str) -> Figure:
     """Accuracy against the number of recursion steps, fixed and (as marks) adaptive; and the latency of one image.
@@ -88,29 +82,20 @@ def plot_halting(halting: pd.DataFrame, *, title: str) -> Figure:
 
 
 def plot_grid(cells: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy of every trained cell of a grid: n down, N_sup across, one panel for each T.
+    """Accuracy of every trained cell of a grid: n down, N_sup across.
 
     Parameters
     ----------
     cells : sequence of mapping
-        `n`, `n_sup`, `T` and `accuracy`. Cells that are not there yet stay empty.
+        `n`, `n_sup` and `accuracy`. Cells that are not there yet stay empty.
     """
-    table = pd.DataFrame(cells)
-    shown = {
-        value: part.pivot(index="n", columns="n_sup", values="accuracy")
-        for value, part in table.groupby(table["T"].astype(int))
-    }
-    low, high = table["accuracy"].min(), table["accuracy"].max()
+    table = pd.DataFrame(cells).pivot(index="n", columns="n_sup", values="accuracy")
+    rows, columns = table.shape
     with paper_style():
-        rows, columns = table["n"].nunique(), table["n_sup"].nunique()
-        figure = new_figure((1.2 + 0.75 * columns) * len(shown), 1.0 + 0.45 * rows)
-        panels = figure.subplots(1, len(shown), squeeze=False)[0]
-        for axes, (value, matrix) in zip(panels, shown.items(), strict=True):
-            sns.heatmap(
-                100 * matrix, ax=axes, cmap="viridis", vmin=100 * low, vmax=100 * high, annot=True, fmt=".1f",
-                cbar=False, linewidths=0.5,
-            )  # fmt: skip
-            axes.set_xlabel(GRID_NAMES["n_sup"])
-            axes.set_ylabel(GRID_NAMES["n"])
-            axes.set_title(f"accuracy (%), T = {value}" if len(shown) > 1 else "accuracy (%)")
+        figure = new_figure(1.6 + 0.75 * columns, 1.2 + 0.45 * rows)
+        axes = figure.subplots()
+        sns.heatmap(100 * table, ax=axes, cmap="viridis", annot=True, fmt=".1f", cbar=False, linewidths=0.5)
+        axes.set_xlabel("N_sup, supervised steps")
+        axes.set_ylabel("n, updates of the latent")
+        axes.set_title("accuracy (%)")
         return figure

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from brdyn.models import VisionTransformer
-from brdyn.raptor.model import Raptor, parameter_count
+from brdyn.raptor.model import Raptor
 from brdyn.runtime import fitting_images, timed
 
 ROUNDS = 7
@@ -87,8 +87,8 @@ def cost(raptor: Raptor, *, batch_size: int | None = None, rounds: int = ROUNDS)
     return Cost(
         parameters=raptor.info.parameters,
         teacher_parameters=teacher.info.parameters,
-        block_parameters=parameter_count(raptor.shared),
-        teacher_block_parameters=parameter_count(teacher.blocks),
+        block_parameters=raptor.block_parameters,
+        teacher_block_parameters=teacher.block_parameters,
         flops=flops(raptor),
         teacher_flops=flops(teacher),
         images_per_second=size / float(np.median(ours)),

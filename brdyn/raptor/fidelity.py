@@ -273,5 +273,5 @@ def fidelity(raptor: Raptor, images: ImageSet, **options: Any) -> Fidelity:
 
 
 def fidelity_metric(raptor: Raptor, images: ImageSet) -> FidelityMetric:
-    """The measure for these images: their labels count where they are of as many classes as the teacher's head has."""
+    """The measure for these images: their labels count where they can be of the teacher's head."""
     return FidelityMetric(raptor, with_labels=raptor.takes_labels(images.label_names))

@@ -82,9 +82,7 @@ class Raptor(VisionTransformer):
             name=f"raptor of {teacher.info.name}",
             family="raptor",
             heads=config.heads,
-            parameters=teacher.info.parameters
-            - parameter_count(teacher.blocks)
-            + parameter_count(self.shared),
+            parameters=teacher.info.parameters - teacher.block_parameters + parameter_count(self.shared),
             weights="random (not fitted)",
             digest="",
             notes=(*teacher.info.notes, f"{len(self.shared)} blocks shared by {teacher.depth} layers"),
@@ -94,6 +92,11 @@ class Raptor(VisionTransformer):
         block = self.shared[number]
         assert isinstance(block, RaptorBlock)
         return block
+
+    @property
+    def block_parameters(self) -> int:
+        """Of the k blocks."""
+        return parameter_count(self.shared)
 
     @property
     def k(self) -> int:

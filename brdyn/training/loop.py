@@ -138,7 +138,6 @@ class _Training:
         module: nn.Module = self.task
         if self.accelerator.num_processes > 1:
             module = self.accelerator.prepare_model(self.task)
-        seen, before = 0, self.history.seconds
         left = self.settings.steps - self.step
         show = progress and self.accelerator.is_main_process
         device = self.accelerator.device
@@ -148,7 +147,7 @@ class _Training:
         with mine, progress_bar(f"stage {self.stage}", left * self.stream.batch_size, show) as advance:
             started = time.perf_counter()
             for pieces in self._batches():
-                seen += self._step(module, pieces)
+                self.history.images += self._step(module, pieces)
                 self.step += 1
                 advance(self.stream.batch_size, self._news())
                 at_end = self.step == self.settings.steps
@@ -161,8 +160,8 @@ class _Training:
                     self.history.seconds += time.perf_counter() - started
                     self._upkeep(at_end)
                     started = time.perf_counter()
-        spent = max(self.history.seconds - before, 1e-9)
-        self.history.images_per_second = seen * self.accelerator.num_processes / spent
+        seen = self.history.images * self.accelerator.num_processes
+        self.history.images_per_second = seen / max(self.history.seconds, 1e-9)
         if self.ema is not None:
             self.task.average = self.ema.module.state_dict()
         self.task.eval()
@@ -302,6 +301,7 @@ class _Training:
                 state = {
                     "losses": self.history.losses,
                     "validation": self.history.validation,
+                    "images": self.history.images,
                     "seconds": self.history.seconds,
                     "earlier": self.earlier,
                 }
@@ -336,6 +336,7 @@ class _Training:
         self.history = History(
             list(saved.state["losses"]),
             list(saved.state["validation"]),
+            images=saved.state.get("images", 0),
             seconds=saved.state.get("seconds", 0.0),
         )
         self.step = saved.step

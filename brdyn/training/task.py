@@ -70,13 +70,16 @@ class History:
         `step`, learning rate `lr`, and the mean loss of each part since the last row.
     validation : list of dict
         `step` and the numbers of :meth:`Task.validate`.
-    images_per_second : float
-        Of the latest session, validation and checkpoints left out.
+    images : int
+        That this process has seen, in all sessions.
     seconds : float
         Spent on training in all sessions, validation and checkpoints left out.
+    images_per_second : float
+        Over all processes and sessions.
     """
 
     losses: list[dict[str, float]] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
-    images_per_second: float = 0.0
+    images: int = 0
     seconds: float = 0.0
+    images_per_second: float = 0.0

@@ -1,4 +1,4 @@
-"""The published ablation of ViTRM: one training run for each combination of n, N_sup and T."""
+"""The published ablation of ViTRM: one training run for each combination of n and N_sup."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from itertools import product
 
 from brdyn.errors import UsageError
 
-KEYS = ("n", "n_sup", "T")
+KEYS = ("n", "n_sup")
 Cell = dict[str, int]
 
 
 def parse_grid(words: Sequence[str]) -> list[Cell]:
-    """Combinations of values from `n=1,2,3`, `n_sup=1,2`, the last key varying fastest.
+    """Combinations of values from `n=1,2,3`, `n_sup=1,2`, N_sup varying fastest.
 
     Parameters
     ----------
     words : sequence of str
         A key and its values each: `n` (updates of the latent in a recursion step), `n_sup` (supervised steps of a
-        batch), `T` (steps for an answer).
+        batch). T, the steps for an answer, needs no training: `brdyn vitrm-eval` measures every one.
 
     Raises
     ------
@@ -36,7 +36,8 @@ def parse_grid(words: Sequence[str]) -> list[Cell]:
         if not all(number.isdigit() and int(number) for number in numbers):
             raise UsageError(f"--grid {word!r}: values are positive whole numbers, as in {key}=1,2,3")
         axes[key] = list(dict.fromkeys(map(int, numbers)))
-    return [dict(zip(axes, chosen, strict=True)) for chosen in product(*axes.values())]
+    ordered = {key: axes[key] for key in KEYS if key in axes}
+    return [dict(zip(ordered, chosen, strict=True)) for chosen in product(*ordered.values())]
 
 
 def cell_name(cell: Cell) -> str:

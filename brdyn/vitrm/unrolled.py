@@ -76,6 +76,11 @@ class UnrolledViTRM(VisionTransformer):
         return torch.cat(self.vitrm.begin(images), dim=1)
 
     @property
+    def block_parameters(self) -> int:
+        """Of the shared network."""
+        return sum(parameter.numel() for parameter in self.vitrm.network.parameters())
+
+    @property
     def classes(self) -> int:
         """Of the classification head."""
         return self.vitrm.config.classes

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from brdyn.classification.saved import Classifier
+from brdyn.errors import BrdynError
+from brdyn.training import Checkpoints
 from tests.cli.commands import assert_one_line_error
 
 SMALL = ["--width", "8", "--heads", "1", "--hidden", "8", "--depth", "1"]
@@ -97,12 +99,8 @@ def test_a_grid_goes_on_where_it_stopped(run, train_options, tmp_path):
     names = [f"n{n}_n_sup{n_sup}" for n in (1, 2) for n_sup in (1, 2)]
     assert {path.name for path in out.iterdir()} == {"grid.json", "grid.png", *names}
     first = json.loads((out / "grid.json").read_text())
-    assert [(row["n"], row["n_sup"], row["T"]) for row in first["cells"]] == [
-        (1, 1, 1),
-        (1, 2, 1),
-        (2, 1, 1),
-        (2, 2, 1),
-    ]
+    assert [(row["n"], row["n_sup"]) for row in first["cells"]] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert (first["asked"], first["failed"]) == (names, {})
     weights = {name: (out / name / "model.safetensors").read_bytes() for name in names}
     assert len(set(weights.values())) == 4
     assert_one_line_error(run("vitrm-train", *options), 2, "--overwrite")
@@ -119,6 +117,52 @@ def test_a_grid_goes_on_where_it_stopped(run, train_options, tmp_path):
     assert weights["n2_n_sup1"] == (out / "n2_n_sup1" / "model.safetensors").read_bytes()
     changed = run("vitrm-train", *options, "--resume", "--lr", "0.1")
     assert_one_line_error(changed, 2, "recipe.lr: 0.0003 before, 0.1 now")
+    fewer = run("vitrm-train", *options, "--resume", "--test", tmp_path / "noise")
+    assert_one_line_error(fewer, 2, "has no labels")
+
+
+def test_a_cell_that_fails_does_not_stop_the_grid(run, train_options, tmp_path, monkeypatch):
+    from brdyn.classification.run import ClassifierRun
+
+    train = ClassifierRun.train
+
+    def diverge(self, *arguments, **options):
+        if self.built["latent_steps"] == 1:
+            raise BrdynError("the loss is not finite")
+        return train(self, *arguments, **options)
+
+    options = [*train_options, *SMALL, "--epochs", "0.5", "--grid", "n=1,2"]
+    monkeypatch.setattr(ClassifierRun, "train", diverge)
+    assert_one_line_error(run("vitrm-train", *options), 1, "1 of 2 runs failed: n1 (the loss is not finite)")
+    content = json.loads((tmp_path / "out" / "grid.json").read_text())
+    assert [row["n"] for row in content["cells"]] == [2]
+    assert content["failed"] == {"n1": "the loss is not finite"}
+    monkeypatch.setattr(ClassifierRun, "train", train)
+    assert run("vitrm-train", *options, "--resume").returncode == 0
+    content = json.loads((tmp_path / "out" / "grid.json").read_text())
+    assert ([row["n"] for row in content["cells"]], content["failed"]) == ([1, 2], {})
+
+
+def test_a_run_begun_over_a_finished_one_is_gone_on_with(run, train_options, tmp_path, monkeypatch):
+    options = [*train_options, *SMALL]
+    assert run("vitrm-train", *options).returncode == 0
+    expected = (tmp_path / "out" / "model.safetensors").read_bytes()
+    save = Checkpoints.save
+
+    def killed(self, stage, step, *state):
+        save(self, stage, step, *state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", killed)
+    assert run("vitrm-train", *options, "--overwrite").returncode == 130
+    monkeypatch.setattr(Checkpoints, "save", save)
+    done = run("vitrm-train", *options, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "resuming from stage1-00000002" in done.stdout
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
+    history = json.loads((tmp_path / "out" / "train.json").read_text())["history"]
+    assert history["images"] == 60
+    assert history["images_per_second"] == pytest.approx(60 / history["seconds"])
 
 
 @pytest.mark.parametrize(
