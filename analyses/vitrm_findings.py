@@ -249,7 +249,7 @@ def page(results: Results) -> str:
     first = results.runs["vitrm"]
     options, recipe, origin = first["options"], first["options"]["recipe"], first["provenance"]
     network = ViTRMConfig(**options["built"])
-    published = VITRM.to_dict()
+    published, supervised = VITRM.to_dict(), options["n_sup"]
     unrolled = results.motions["vitrm"].layers // (network.latent_steps + 1)
     changed = ", ".join(
         f"{key.replace('_', ' ')} {value} (published {published[key]})"
@@ -286,8 +286,8 @@ def page(results: Results) -> str:
         "## As a dynamical system",
         "",
         "Tokens that are read out: the answer (y of ViTRM, cls of a ViT) and the spatial ones (z, patches); paths,",
-        f"angles and ranks are means over them. ViTRM takes {unrolled} recursion steps and was trained for {options['n_sup']}. "
-        "Phases by max-cut: "
+        f"angles and ranks are means over them. ViTRM takes {unrolled} recursion steps and was trained for {supervised}. Phases "
+        "by max-cut: "
         + "; ".join(
             f"{name} ({found.layers} layers) after {', '.join(map(str, found.boundaries))}"
             for name, found in results.motions.items()
