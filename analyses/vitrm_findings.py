@@ -286,8 +286,8 @@ def page(results: Results) -> str:
         "## As a dynamical system",
         "",
         "Tokens that are read out: the answer (y of ViTRM, cls of a ViT) and the spatial ones (z, patches); paths,",
-        f"angles and ranks are means over them. ViTRM takes {unrolled} recursion steps and was trained for {supervised}. Phases "
-        "by max-cut: "
+        f"angles and ranks are means over them. ViTRM takes {unrolled} recursion steps (trained for {supervised}). "
+        "Phases by max-cut: "
         + "; ".join(
             f"{name} ({found.layers} layers) after {', '.join(map(str, found.boundaries))}"
             for name, found in results.motions.items()
