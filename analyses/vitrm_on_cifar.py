@@ -83,7 +83,8 @@ SIZES = {
         train_images=5000,
         test_images=None,
         recipe=replace(
-            VITRM, epochs=40, warmup_epochs=2, lr=1e-3, ema=0.99, precision="bfloat16", **QUIET
+            VITRM, epochs=40, warmup_epochs=2, lr=1e-3, ema=0.99, precision="bfloat16",
+            validate_every=156, **QUIET
         ),
     ),
     "gpu": Size(
