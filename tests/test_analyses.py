@@ -68,6 +68,7 @@ def test_dynamics_benchmark_reports_shares_and_errors():
     assert bench_dynamics.rank_error(model, images)["effective_rank"] < 1e-3
 
 
+@pytest.mark.slow
 def test_peak_memory_is_flat():
     streamed, kept = bench_capture.memory((50, 250)), bench_capture.memory((50, 250), how="keep")
     assert streamed["250"] < streamed["50"] + 50

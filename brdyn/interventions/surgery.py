@@ -325,8 +325,9 @@ def _accuracy(run: SurgeryRun, names: Sequence[str] | None) -> tuple[float | Non
     if not classes:
         return None, "no accuracy: the model has no classification head"
     if not run.with_accuracy:
-        other = "which are named otherwise" if len(names or ()) == classes else f"and the head of {classes}"
-        return None, f"no accuracy: the images are of {len(names or ())} classes, {other}"
+        number = len(names or ())
+        other = "named otherwise than the head's" if number == classes else f"and the head of {classes}"
+        return None, f"no accuracy: the images are of {number} classes {other}"
     intact = run.intact.arrays()
     with warnings.catch_warnings():  # of torchmetrics, when there was no label
         warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
