@@ -9,6 +9,7 @@ says), a ViT by the same recipe, and the pretrained offline ViT, on the same tes
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def main() -> None:
     choice = options.parse_args()
     home = choice.out / choice.size
     try:
-        for name, (source, size) in names(home / "runs", choice.steps).items():
+        for name, (source, size) in names(Path(os.path.relpath(home / "runs")), choice.steps).items():
             weights = choice.weights if name == OFFLINE else None
             model = load_model(source, weights=weights, image_size=size, device=choice.device)
             content = study(model, choice.images, choice.n, choice.n_repair, workers=choice.workers)

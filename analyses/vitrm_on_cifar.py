@@ -162,7 +162,10 @@ class Study:
         if name == VITRM_NAME:
             evaluation["recursion"] = evaluate_recursion(classifier, self.test).to_dict()
         evaluation["provenance"] = provenance("vitrm_on_cifar", self.choice.device)
-        self.write(name, {**content, "digest": classifier.digest, "evaluation": evaluation})
+        origin = {**content["provenance"], "command": evaluation["provenance"]["command"]}
+        self.write(
+            name, {**content, "provenance": origin, "digest": classifier.digest, "evaluation": evaluation}
+        )
         history = content["history"]
         return (
             f"{evaluation['accuracy']:.2%} of {len(self.test)} test images; {content['parameters'] / 1e6:.2f} M "

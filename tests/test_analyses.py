@@ -51,6 +51,10 @@ def test_the_raptor_page_is_what_the_recorded_results_say():
     assert not cells.failed
 
 
+def test_the_vitrm_page_is_what_the_recorded_results_say():
+    assert vitrm_findings.PAGE.read_text() == vitrm_findings.page(vitrm_findings.load())
+
+
 def test_capture_benchmark_reports_a_ratio():
     cost = bench_capture.capture_cost(tiny_vit(), batch_size=2, rounds=4)
     low, high = cost["ratio_interval_95"]
