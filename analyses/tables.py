@@ -83,6 +83,21 @@ def speed_table() -> list[str]:
         f"{memory['published']:.0f} MiB; a process that takes no step: {memory['neither']:.0f} MiB) "
         "| `bench_raptor.json` |"
     )
+    recursive = result("bench_vitrm.json")
+    for step in recursive["training"]:
+        low, high = step["speedup_interval_95"]
+        rows.append(
+            f"| a training step of ViTRM, {step['dtype']}, against a float32 write-up of the published loop, batch "
+            f"{step['batch_size']} | {step['speedup']:.2f} x as fast (95 % interval {low:.2f} to {high:.2f}; "
+            f"{step['speedup_of_ready_batches']:.2f} x on ready batches); augmentation is "
+            f"{step['share_of_augmentation']:.0%} of the step; losses differ by "
+            f"{step['relative_difference_of_losses']:.0e} | `bench_vitrm.json` |"
+        )
+    one = recursive["latency"][0]
+    rows.append(
+        f"| latency of one image, ViTRM (3.6 M parameters) over ViT-Small (16.9 M), {one['dtype']} "
+        f"| {one['vitrm_over_vit_small']:.2f} x | `bench_vitrm.json` |"
+    )
     peaks, kept = capture["peak_memory_mib"], capture["peak_memory_keeping_states_mib"]
     rows.append(
         f"| peak memory for 100 and for 1000 images | {peaks['100']:.0f} and {peaks['1000']:.0f} MiB (keeping every "
