@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class PixelSet:
         Where they come from.
     digest : str
         Sum of the SHA-256 of the files read, as in :class:`brdyn.data.ReadReport`; empty for a named data set.
+    skipped : tuple of (str, str)
+        Images that could not be read, and why.
     """
 
     pixels: Tensor
@@ -43,6 +45,7 @@ class PixelSet:
     names: tuple[str, ...]
     description: str
     digest: str = ""
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,9 +61,7 @@ class PixelSet:
 
     def to(self, device: torch.device | str) -> PixelSet:
         """The same on another device."""
-        return PixelSet(
-            self.pixels.to(device), self.labels.to(device), self.names, self.description, self.digest
-        )
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel, of values from 0 to 1."""
@@ -133,6 +134,7 @@ def load_pixels(
         tuple(names),
         source.description,
         f"{images.report.digest:064x}",
+        tuple(images.report.skipped),
     )
 
 

@@ -146,6 +146,7 @@ class ClassifierRun:
             "parameters": classifier.parameters,
             "test": checkpoints.options["test"],
             "accuracy": right,
+            "skipped": [*images.skipped, *(test.skipped if test is not None else ())],
             "options": checkpoints.options,
             "history": asdict(history),
             "seconds": round(watch.seconds, 1),

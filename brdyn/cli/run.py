@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
@@ -177,10 +177,15 @@ class Run:
         typer.echo(
             f"{report.count} images in {seconds:.1f} s with loading ({report.count / seconds:.1f} images/s)"
         )
-        for name, why in report.skipped[:SKIPPED_SHOWN]:
-            typer.echo(f"  skipped {name}: {why}")
-        if report.skipped:
-            typer.echo(f"  {len(report.skipped)} unreadable images skipped in all; the JSON names them")
+        say_skipped(report.skipped)
+
+
+def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    """Name images that could not be read."""
+    for name, why in skipped[:SKIPPED_SHOWN]:
+        typer.echo(f"  skipped {name}: {why}")
+    if skipped:
+        typer.echo(f"  {len(skipped)} unreadable images skipped in all; the JSON names them")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import typer
 from brdyn import results
 from brdyn.classification.recipe import VITRM_NAME
 from brdyn.cli import options as opt
-from brdyn.cli.run import run_command
+from brdyn.cli.run import run_command, say_skipped
 from brdyn.cli.vitrm_train import RECURSION
 
 
@@ -65,12 +65,14 @@ def vitrm_eval(
             seed=request.seed,
             workers=request.workers,
         )
+        say_skipped(images.skipped)
         check_classes(classifier, images)
         content: dict[str, Any] = {
             "network": classifier.name,
             "parameters": classifier.parameters,
             "digest": classifier.digest,
             "test": images.identity(),
+            "skipped": list(images.skipped),
         }
         pictures = {}
         if classifier.name == VITRM_NAME:

@@ -13,7 +13,7 @@ from brdyn import results
 from brdyn.classification.recipe import BASELINE, DROPOUT, VITRM_NAME, ClassifierRecipe
 from brdyn.classification.recipe import VITRM as VITRM_RECIPE
 from brdyn.cli import options as opt
-from brdyn.cli.run import run_command
+from brdyn.cli.run import run_command, say_skipped
 from brdyn.cli.training import (
     CHECKPOINTS,
     Previous,
@@ -178,6 +178,8 @@ def vitrm_train(
         if folder is not None:
             stack.enter_context(folder)
         images, test = _images(request)
+        if processes.is_main:
+            say_skipped([*images.skipped, *(test.skipped if test is not None else ())])
         job = _Job(
             images,
             test,

@@ -65,6 +65,31 @@ def test_training_that_cannot_be(run, train_options, tmp_path, extra, code, word
     assert not (tmp_path / "out").exists()
 
 
+def test_images_that_cannot_be_read_are_named(run, noise_folder, train_options, tmp_path):
+    for number, path in enumerate(sorted(noise_folder.iterdir())):
+        folder = tmp_path / "set" / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        data = path.read_bytes()
+        (folder / path.name).write_bytes(data[: len(data) // 3] if number == 4 else data)
+    options = [
+        *train_options,
+        *SMALL,
+        "--data",
+        tmp_path / "set",
+        "--test",
+        tmp_path / "set",
+        "--epochs",
+        "0.5",
+    ]
+    done = run("vitrm-train", *options)
+    assert done.returncode == 0, done.stderr
+    assert "skipped" in done.stdout
+    assert "04.png" in done.stdout
+    content = json.loads((tmp_path / "out" / "train.json").read_text())
+    assert content["options"]["data"]["images"] == 39
+    assert [name.endswith("04.png") for name, _ in content["skipped"]] == [True, True]
+
+
 def test_images_without_labels(run, train_options, noise_folder):
     assert_one_line_error(run("vitrm-train", *train_options, "--data", noise_folder), 2, "has no labels")
 

@@ -178,3 +178,11 @@ def test_it_learns_and_stops_early():
     assert taken.count(0) == 4
     assert taken.count(59) < 4
     assert task.average.keys() == task.parts.state_dict().keys()
+
+
+def test_the_recursion_compiles_whole():
+    model = small(latent_steps=2).eval()
+    images = torch.randn(2, 3, 8, 8)
+    whole = torch.compile(model, fullgraph=True, backend="eager")  # an error where the graph breaks
+    with torch.no_grad():
+        torch.testing.assert_close(whole(images, 3).scores, model(images, 3).scores)
