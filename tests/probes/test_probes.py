@@ -13,6 +13,8 @@ from brdyn.errors import UsageError
 from brdyn.probes import (
     Features,
     Probing,
+    Reading,
+    compare,
     extract_features,
     fit_linear,
     nearest_neighbours,
@@ -133,6 +135,17 @@ def test_probing_compares_alike():
     again = Probing.from_dict(found.to_dict())
     assert again.table.equals(found.table)
     assert again.ratios.equals(found.ratios)
+
+
+def test_a_ratio_is_of_the_first_models_accuracy():
+    truth = torch.zeros(8, dtype=torch.long)
+
+    def reading(right):
+        hits = torch.arange(8)[None] < right
+        return Reading({"knn": hits, "linear": hits}, (1.0,), truth, 20, 2)
+
+    ratios = compare({"teacher": reading(4), "other": reading(1)}).ratios
+    assert ratios["ratio"].tolist() == [0.25, 0.25]
 
 
 def test_a_penalty_at_the_end_of_the_grid_is_named():

@@ -18,6 +18,7 @@ from brdyn.raptor.losses import (
 )
 from brdyn.raptor.model import Span, spans, untrained
 from brdyn.raptor.partitions import contiguous, random_contiguous, random_shuffle
+from brdyn.raptor.recipe import FitSettings, learning_rate
 from brdyn.raptor.tasks import BlocksApart, BlocksJoined
 from brdyn.trajectory import capture
 from tests.conftest import scramble, tiny_vit
@@ -165,3 +166,19 @@ def test_partitions():
         assert list(dict.fromkeys(blocks)) == [0, 1, 2]
     with pytest.raises(UsageError, match="cannot be shuffled"):
         random_shuffle((), 6, 0)
+
+
+def test_draws_of_a_partition_are_distinct():
+    """Of four layers in two blocks there are three contiguous partitions: three draws are all of them."""
+    assert len({tuple(random_contiguous(2, 4, draw)) for draw in range(3)}) == 3
+
+
+def test_the_learning_rate_of_a_short_stage():
+    assert learning_rate(312_500) == pytest.approx(3e-4)
+    assert learning_rate(10_000) == pytest.approx(3e-4 * 31.25**0.25)
+    assert learning_rate(1) == pytest.approx(1.2e-3)
+    short = FitSettings(stage1_steps=10_000, stage2_steps=10_000)
+    assert short.training(1).lr == pytest.approx(learning_rate(10_000))
+    assert short.training(2).lr == pytest.approx(3e-4)
+    assert FitSettings(lr=1e-2).training(2).lr == 1e-2
+    assert FitSettings(lr=1e-2, stage2_lr=1e-3).training(2).lr == 1e-3

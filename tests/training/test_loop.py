@@ -254,3 +254,11 @@ def test_the_average_written_out(stream):
         average = weight if average is None else decay * average + (1 - decay) * weight
     assert len(weights_after) == 6
     assert task.average["images.weight"].item() == pytest.approx(average, rel=1e-5)
+
+
+def test_a_run_that_begins_anew_does_not_see_the_old_ones_checkpoints(tmp_path):
+    Checkpoints(tmp_path, {}).save(1, 5, {"w": torch.zeros(1)}, {})
+    anew = Checkpoints(tmp_path, {}, anew=True)
+    assert anew.paths() == []
+    anew.save(1, 2, {"w": torch.ones(1)}, {})
+    assert [path.name for path in anew.paths()] == ["stage1-00000002"]
