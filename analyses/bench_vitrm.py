@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -21,14 +22,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from analyses.recording import parser, record
 from analyses.timing import ratio
+from analyses.vitrm_on_cifar import SIZES
 from brdyn.classification.architectures import build
 from brdyn.classification.augment import Augmentation
 from brdyn.classification.pixels import PixelSet, load_pixels
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.recipe import VITRM_NAME, ClassifierRecipe
 from brdyn.data import Batch
 from brdyn.errors import BrdynError, UsageError
 from brdyn.vitrm.model import Layer, ViTRM, ViTRMConfig
@@ -260,12 +263,17 @@ def training(
 
 
 def latency(
-    config: ViTRMConfig, size: int, rounds: int, device: torch.device, dtype: torch.dtype
+    config: ViTRMConfig,
+    size: int,
+    rounds: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    vit_sizes: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Seconds of a batch through ViTRM (one step) over those through ViT-Small."""
+    """Seconds of a batch through ViTRM (one step) over those through ViT-Small, which may have other sizes."""
     torch.manual_seed(0)
     vitrm = ViTRM(config).to(device).eval()
-    vit = build("vit-small", config.classes, config.image_size).to(device).eval()
+    vit = build("vit-small", config.classes, config.image_size, **(vit_sizes or {})).to(device).eval()
     images = torch.randn(size, 3, config.image_size, config.image_size, device=device)
 
     def forward(network: nn.Module) -> None:
@@ -280,6 +288,15 @@ def latency(
         "vitrm_over_vit_small": found["ratio"],
         "vitrm_over_vit_small_interval_95": found["ratio_interval_95"],
     }
+
+
+def training_gflop(config: ViTRMConfig) -> float:
+    """Operations of one supervised recursion step on an image, forward and backward, counted."""
+    vitrm, images = ViTRM(config), torch.zeros(1, 3, config.image_size, config.image_size)
+    with FlopCounterMode(display=False) as counter:
+        found = vitrm(images)
+        (found.scores.sum() + found.halting.sum()).backward()
+    return counter.get_total_flops() / 1e9
 
 
 def noise(count: int) -> PixelSet:
@@ -327,6 +344,18 @@ def run(choice: argparse.Namespace) -> None:
             f"{found['relative_difference_of_losses']:.1e}",
             flush=True,
         )
+    content["training_gflop_per_image"] = training_gflop(config)
+    print(f"{content['training_gflop_per_image']:.1f} GFLOP to train on an image")
+    narrow = SIZES["cpu"].networks  # whose accuracies are recorded, and equal
+    small = ViTRMConfig(classes=images.classes, **narrow[VITRM_NAME])
+    equal = latency(small, 1, choice.rounds, device, torch.float32, narrow["vit-small"])
+    content["latency_of_the_small_study"] = equal
+    low, high = equal["vitrm_over_vit_small_interval_95"]
+    print(
+        f"one image, the networks of the small study: {equal['vitrm_over_vit_small']:.2f} x the time of the ViT "
+        f"[{low:.2f}, {high:.2f}]",
+        flush=True,
+    )
     for count in (1, 2 * size):
         for dtype in (torch.bfloat16, torch.float32):
             slower = latency(config, count, choice.rounds, device, dtype)

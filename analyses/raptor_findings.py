@@ -191,35 +191,32 @@ def middle(cells: Cells) -> Finding:
 
 def longer(cells: Cells) -> Finding:
     """Is it the length of the fit?"""
-    claim = "A longer fit keeps more: the length of these fits, not the teacher, is what the published shares lack"
-    rule = "four times as long, k = 3: the share kept and R² of the last layer rise, the share clearly"
-    name = f"{WHOLE}_longer"
-    if name not in cells.summary.index:
-        return _unknown(claim, rule)
-    short, long = (cells.summary.loc[cell] for cell in (WHOLE, name))
-    return Finding(
-        claim,
-        rule,
-        f"kept {short['kept']:.1%} to {long['kept']:.1%} (k-NN {short['kept_knn']:.1%} to {long['kept_knn']:.1%}), R² "
-        f"{short['r2']:.2f} to {long['r2']:.2f}, least R² {short['r2_least']:.2f} to {long['r2_least']:.2f}",
-        bool(_clear(cells, WHOLE, name) is True and long["r2"] > short["r2"]) or None,
-    )
+    claim = "A longer fit keeps more: the length of these fits is part of what they lack"
+    return _against(cells, claim, "four times as long", f"{WHOLE}_longer", WHOLE)
 
 
 def raised_rate(cells: Cells) -> Finding:
     """Is it the learning rate of stage 2?"""
     claim = "The raised learning rate of a short stage 1 is too high for stage 2"
-    rule = "k = 3: at the published rate the share kept is clearly above that at the raised one"
-    name = "ladder_stage2-raised-rate"
-    if not {name, WHOLE} <= set(cells.summary.index):
+    return _against(cells, claim, "at the published rate", WHOLE, "ladder_stage2-raised-rate")
+
+
+def _against(cells: Cells, claim: str, what: str, better: str, worse: str) -> Finding:
+    """One fit against another of k = 3."""
+    rule = (
+        f"k = 3: {what} the share kept is clearly larger, and R² of the last layer is larger (fails: the share is "
+        "clearly smaller)"
+    )
+    if not {better, worse} <= set(cells.summary.index):
         return _unknown(claim, rule)
-    raised, published = (cells.summary.loc[cell] for cell in (name, WHOLE))
+    first, second = (cells.summary.loc[name] for name in (better, worse))
+    clear = _clear(cells, worse, better)
     return Finding(
         claim,
         rule,
-        f"kept {published['kept']:.1%} against {raised['kept']:.1%} (k-NN {published['kept_knn']:.1%} against "
-        f"{raised['kept_knn']:.1%}), R² {published['r2']:.2f} against {raised['r2']:.2f}",
-        _clear(cells, name, WHOLE),
+        f"kept {first['kept']:.1%} against {second['kept']:.1%} (k-NN {first['kept_knn']:.1%} against "
+        f"{second['kept_knn']:.1%}), R² {first['r2']:.2f} against {second['r2']:.2f}",
+        None if clear is True and not first["r2"] > second["r2"] else clear,
     )
 
 

@@ -11,7 +11,6 @@ the reduced study (hours on two cores), `gpu` the full one, `tiny` a dry run.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -23,9 +22,10 @@ from typing import Any
 import pandas as pd
 import torch
 
+from analyses.cells import attempt, digest_of, recorded, share_of
 from analyses.recording import RESULTS, parser, provenance
 from brdyn import load_images, load_model
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import BrdynError
 from brdyn.measures import layer_similarity
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases, segment
@@ -270,15 +270,16 @@ class Study:
         path = self.folder / f"{cell.name}.json"
         asked = self.asked(cell, cell.assignment(phases))
         digest = digest_of(asked)
-        if path.is_file():
-            before = read_json(path, "a cell of this study", ("digest",))
-            if before["digest"] == digest and "failed" not in before:
-                return "already recorded"
+        if recorded(path, digest):
+            return "already recorded"
         curves: dict[str, pd.DataFrame] = {}
-        try:
-            content, curves = self.run(cell, asked)
-        except Exception as error:  # whatever it is, the other cells are worth their time
-            content = {"failed": f"{type(error).__name__}: {error}"}
+
+        def work() -> dict[str, Any]:
+            found, own = self.run(cell, asked)
+            curves.update(own)
+            return found
+
+        content = attempt(work)
         if curves:
             whole = pd.concat(
                 [table.assign(images=name) for name, table in curves.items()], ignore_index=True
@@ -292,11 +293,6 @@ class Study:
         return content.get("failed") or summary(content, curves["test"])
 
 
-def digest_of(asked: dict[str, Any]) -> str:
-    """SHA-256 of what a cell was asked for."""
-    return hashlib.sha256(to_json(asked)).hexdigest()
-
-
 def summary(content: dict[str, Any], curves: pd.DataFrame) -> str:
     """One line on a cell."""
     r2 = curves.query("statistic == 'r2' and mode == 'autoregressive' and group == 'all'")["mean"]
@@ -305,14 +301,6 @@ def summary(content: dict[str, Any], curves: pd.DataFrame) -> str:
         f"R2 of the last layer {r2.iloc[-1]:.3f}, probe accuracy kept {kept['linear']:.1%} (linear) "
         f"{kept['knn']:.1%} (k-NN), {content['fit_seconds']:.0f} + {content['evaluation_seconds']:.0f} s"
     )
-
-
-def share_of(text: str) -> tuple[int, int]:
-    """`0/2` as two numbers."""
-    first, _, every = text.partition("/")
-    if not (first.isdigit() and every.isdigit() and int(first) < int(every)):
-        raise UsageError(f"--share {text!r} is not i/n with i from 0 to n - 1")
-    return int(first), int(every)
 
 
 def main() -> None:

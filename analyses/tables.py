@@ -89,7 +89,8 @@ def speed_table() -> list[str]:
         rows.append(
             f"| a training step of ViTRM, {step['dtype']}, against a float32 write-up of the published loop, batch "
             f"{step['batch_size']} | {step['speedup']:.2f} x as fast (95 % interval {low:.2f} to {high:.2f}; "
-            f"{step['speedup_of_ready_batches']:.2f} x on ready batches); augmentation is "
+            f"{step['speedup_of_ready_batches']:.2f} x on ready batches), {step['images_per_second']:.0f} images/s; "
+            "augmentation is "
             f"{step['share_of_augmentation']:.0%} of the step; losses differ by "
             f"{step['relative_difference_of_losses']:.0e} | `bench_vitrm.json` |"
         )
@@ -97,6 +98,15 @@ def speed_table() -> list[str]:
     rows.append(
         f"| latency of one image, ViTRM (3.6 M parameters) over ViT-Small (16.9 M), {one['dtype']} "
         f"| {one['vitrm_over_vit_small']:.2f} x | `bench_vitrm.json` |"
+    )
+    equal = recursive["latency_of_the_small_study"]
+    rows.append(
+        "| the same of the two small networks of equal accuracy, float32 "
+        f"| {equal['vitrm_over_vit_small']:.2f} x | `bench_vitrm.json` |"
+    )
+    rows.append(
+        f"| operations to train ViTRM on an image | {recursive['training_gflop_per_image']:.1f} GFLOP "
+        "| `bench_vitrm.json` |"
     )
     peaks, kept = capture["peak_memory_mib"], capture["peak_memory_keeping_states_mib"]
     rows.append(

@@ -24,14 +24,14 @@ from analyses.recording import RESULTS, parser, provenance
 from brdyn.classification.evaluation import accuracy_and_f1, class_scores
 from brdyn.classification.pixels import load_pixels
 from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
-from brdyn.classification.run import CHECKPOINTS, RESULT, ClassifierRun, OutOfTime, TimedCheckpoints
-from brdyn.classification.saved import Classifier, is_classifier
+from brdyn.classification.run import ClassifierRun, OutOfTime, TimedCheckpoints, finished
+from brdyn.classification.saved import Classifier
 from brdyn.errors import BrdynError, UsageError
 from brdyn.probes import read_classes
 from brdyn.probes.features import Features
 from brdyn.results import OutputFolder, read_json, to_json, write_atomically
 from brdyn.training.loop import make_accelerator
-from brdyn.training.settings import differences
+from brdyn.training.settings import CHECKPOINTS, check_same
 from brdyn.vitrm.evaluation import evaluate_recursion
 
 IMAGE_SIZE = 32
@@ -130,24 +130,17 @@ class Study:
             If a checkpoint has the rest.
         """
         run, place = self.run_of(name), self.folder / "runs" / name
-        options = run.options(self.train, self.test)
-        if is_classifier(place) and (place / RESULT).is_file():
-            content = read_json(place / RESULT, "a training run", ("options",))
-            self.check(content["options"], options, place)
-            return content
-        last = run.recipe.steps(len(self.train))
+        options, last = run.options(self.train, self.test), run.recipe.steps(len(self.train))
         checkpoints = TimedCheckpoints(place / CHECKPOINTS, options, self.until, last)
-        with OutputFolder(place, overwrite=True) as folder:
-            return run.train(
-                self.train, folder, checkpoints, test=self.test, resume=checkpoints.latest(),
-                accelerator=make_accelerator(self.device), progress=True,
-            ) or {}  # fmt: skip
-
-    def check(self, before: dict[str, Any], now: dict[str, Any], place: Path) -> None:
-        """Refuse what was recorded with other options."""
-        changed = differences(before, now)
-        if changed:
-            raise BrdynError(f"{place} is of other options ({'; '.join(changed)}); move it away")
+        content = finished(place, checkpoints)
+        if content is None:
+            with OutputFolder(place, overwrite=True) as folder:
+                content = run.train(
+                    self.train, folder, checkpoints, test=self.test, resume=checkpoints.latest(),
+                    accelerator=make_accelerator(self.device), progress=True,
+                )  # fmt: skip
+        assert content is not None  # this process writes
+        return content
 
     def record(self, name: str) -> str:
         """Train and evaluate one network; a word on it."""
@@ -157,10 +150,14 @@ class Study:
         if path.is_file() and read_json(path, "a record").get("digest") == classifier.digest:
             return "already recorded"
         classifier.network.to(self.device)
-        guesses = class_scores(classifier, self.test).argmax(1)
-        evaluation: dict[str, Any] = accuracy_and_f1(guesses, self.test.labels)
+        evaluation: dict[str, Any] = {}
         if name == VITRM_NAME:
-            evaluation["recursion"] = evaluate_recursion(classifier, self.test).to_dict()
+            recursion = evaluate_recursion(classifier, self.test)
+            as_trained = recursion.steps.iloc[0]  # T = 1
+            evaluation |= {key: float(as_trained[key]) for key in ("accuracy", "low", "high", "macro_f1")}
+            evaluation["recursion"] = recursion.to_dict()
+        else:
+            evaluation |= accuracy_and_f1(class_scores(classifier, self.test).argmax(1), self.test.labels)
         evaluation["provenance"] = provenance("vitrm_on_cifar", self.choice.device)
         origin = {**content["provenance"], "command": evaluation["provenance"]["command"]}
         self.write(
@@ -179,7 +176,7 @@ class Study:
         data = {"data": self.train.identity(), "test": self.test.identity()}
         if path.is_file():
             before = read_json(path, "a linear classifier", ("options",))
-            self.check(before["options"], data, path)
+            check_same(before["options"], data, path)
             return "already recorded"
         train, test = (
             Features(images.pixels.flatten(1).float() / 255, images.labels)

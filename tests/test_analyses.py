@@ -2,6 +2,7 @@
 
 import json
 import sys
+from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +30,7 @@ from analyses import (
 from analyses.raptor_cells import read_cells
 from analyses.recording import RESULTS, outdated
 from brdyn import load_model
+from brdyn.errors import UsageError
 from brdyn.phases import Phases, segment
 from brdyn.vitrm.model import ViTRMConfig
 from tests.conftest import needs_offline, tiny_vit
@@ -257,6 +259,24 @@ def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, li
     assert results.motions["vitrm"].layers == 16
 
 
+def test_the_vitrm_study_tests_on_the_test_split(monkeypatch, tmp_path):
+    asked = []
+
+    def load(path, size, *, train=True, n=None):
+        asked.append((path, train))
+        return replace(
+            bench_vitrm.noise(20), names=("a", "b") if path == "other" else bench_vitrm.noise(1).names
+        )
+
+    monkeypatch.setattr(vitrm_on_cifar, "load_pixels", load)
+    choice = {"size": "tiny", "out": tmp_path, "device": "cpu", "minutes": 1, "epochs": None, "lr": None,
+              "batch_size": None, "compile": None}  # fmt: skip
+    vitrm_on_cifar.Study(Namespace(train="cifar10", test="cifar10", **choice))
+    assert asked == [("cifar10", True), ("cifar10", False)]
+    with pytest.raises(UsageError, match="are of other classes"):
+        vitrm_on_cifar.Study(Namespace(train="cifar10", test="other", **choice))
+
+
 def test_motion_by_hand():
     table = [
         {"statistic": statistic, "group": group, "layer": layer, "mean": value}
@@ -281,6 +301,13 @@ def test_motion_by_hand():
     assert found.path == {"y": 1.0, "z": 0.5}
     assert found.repaired == {"y": pytest.approx(0.5), "z": pytest.approx(1.5)}
     assert found.rank == (4.0, 8.0, 2.0)
+
+
+def test_runs_of_other_recipes_are_not_compared():
+    runs = vitrm_findings.load().runs
+    runs["vit-small"]["options"]["recipe"]["epochs"] = 80
+    with pytest.raises(UsageError, match=r"trained apart \(recipe.epochs: 40 before, 80 now\)"):
+        vitrm_findings._check_alike(runs)
 
 
 def test_vitrm_benchmark_computes_what_the_write_up_computes():

@@ -8,6 +8,7 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from brdyn.classification.stochastic_depth import StochasticDepthBlock
 from brdyn.errors import UsageError
 from brdyn.models.base import check_image_size
 
@@ -97,16 +98,8 @@ def build(
         mlp_ratio=(size.hidden + 0.5) / size.width,  # timm cuts the product off
         num_classes=classes,
         proj_drop_rate=dropout,
-        drop_path_rate=drop_path,
+        block_fn=StochasticDepthBlock,
     )
-    _uniform(network, drop_path)
-    return network
-
-
-def _uniform(network: VisionTransformer, rate: float) -> None:
-    """timm lets drop-path rise with depth; here every layer has the same."""
-    from timm.layers import DropPath
-
     for block in network.blocks:
-        for name in ("drop_path1", "drop_path2"):
-            setattr(block, name, DropPath(rate) if rate else nn.Identity())
+        block.drop_path = drop_path
+    return network

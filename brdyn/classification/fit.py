@@ -15,7 +15,7 @@ from brdyn.classification.recipe import VITRM_NAME, AugmentSettings, ClassifierR
 from brdyn.classification.saved import Classifier
 from brdyn.classification.tasks import NETWORK, Classification
 from brdyn.training import Checkpoints, History, Saved, train
-from brdyn.training.loop import make_accelerator
+from brdyn.training.loop import Visit, make_accelerator
 
 Report = Callable[[int, int, dict[str, float]], None]
 
@@ -33,6 +33,7 @@ def train_classifier(
     accelerator: Accelerator | None = None,
     report: Report | None = None,
     progress: bool = False,
+    visit: Visit | None = None,
 ) -> History:
     """Train a classifier in place. With an average of the weights, it ends with the average.
 
@@ -47,6 +48,8 @@ def train_classifier(
         N_sup and T, of a ViTRM.
     checkpoints, resume, accelerator, report, progress
         As in :func:`brdyn.raptor.fit_raptor`.
+    visit : callable, optional
+        As in :func:`brdyn.training.train`.
 
     Raises
     ------
@@ -81,6 +84,7 @@ def train_classifier(
         resume=resume,
         report=partial(report, 1) if report else None,
         progress=progress,
+        visit=visit,
     )
     if recipe.ema:
         prefix = f"{NETWORK}."

@@ -63,6 +63,23 @@ class PixelSet:
         """The same on another device."""
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
+    def split(self, held_out: int, seed: int = 0) -> tuple[PixelSet, PixelSet]:
+        """Two parts, the second of `held_out` images drawn with the seed; the order stays.
+
+        Raises
+        ------
+        UsageError
+            If either would be empty.
+        """
+        if not 0 < held_out < len(self):
+            raise UsageError(
+                f"{held_out} of {len(self)} images cannot be held out; take 1 to {len(self) - 1}"
+            )
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self)))
+        parts = (order[held_out:].sort().values, order[:held_out].sort().values)
+        learning, held = (replace(self, pixels=self.pixels[rows], labels=self.labels[rows]) for rows in parts)
+        return learning, held
+
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel, of values from 0 to 1."""
         counts = torch.stack(

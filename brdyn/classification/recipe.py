@@ -92,6 +92,10 @@ class ClassifierRecipe(AugmentSettings):
         """Optimizer steps (batches) for so many training images."""
         return max(1, round(self.epochs * images / self.batch_size))
 
+    def step_of(self, epoch: float, images: int) -> int:
+        """Steps done when an epoch ends, of so many images; 0 is before the first."""
+        return min(self.steps(images), round(epoch * images / self.batch_size))
+
     def training(self, images: int) -> TrainSettings:
         """The settings of the training loop for so many images."""
         steps = self.steps(images)

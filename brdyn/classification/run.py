@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,16 @@ from torch import Tensor
 
 from brdyn import plots, results
 from brdyn.classification.evaluation import accuracy
-from brdyn.classification.fit import train_classifier
+from brdyn.classification.fit import Report, train_classifier
+from brdyn.classification.kept import BEST, WATCHED, Keeper, describe_kept
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.classification.saved import Classifier
-from brdyn.errors import BrdynError
+from brdyn.errors import BrdynError, UsageError
 from brdyn.training import Checkpoints, Saved
+from brdyn.training.settings import check_same
 
 RESULT = "train.json"
-CHECKPOINTS = "checkpoints"
-
-Report = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +40,10 @@ class ClassifierRun:
         What else the network is built with.
     n_sup, steps : int
         N_sup and T, of a ViTRM.
+    keep : tuple of str
+        Epochs whose classifiers are kept (`0`: untrained), and `best`; see :mod:`brdyn.classification.kept`.
+    held_out : int
+        Training images that accuracy is watched on, and the best chosen by, instead of the test images.
     """
 
     network: str
@@ -49,6 +52,8 @@ class ClassifierRun:
     built: Mapping[str, Any] = field(default_factory=dict)
     n_sup: int = 1
     steps: int = 1
+    keep: tuple[str, ...] = ()
+    held_out: int = 0
 
     def options(self, images: PixelSet, test: PixelSet | None = None, processes: int = 1) -> dict[str, Any]:
         """Everything that decides the result and its accuracy, ready for JSON."""
@@ -61,6 +66,8 @@ class ClassifierRun:
             "data": images.identity(),
             "test": None if test is None else test.identity(),
             "recipe": self.recipe.to_dict(),
+            "keep": list(self.keep),
+            "held_out": self.held_out,
             "processes": processes,
         }
 
@@ -118,17 +125,24 @@ class ClassifierRun:
         Raises
         ------
         UsageError
-            If the images do not fill a batch.
+            If the images do not fill a batch, or cannot be held out or kept as asked for.
         BrdynError
             If a loss is not finite.
         """
         watch = results.Stopwatch()
-        classifier = self.untrained(images)
+        learning, watched = images.split(self.held_out, self.recipe.seed) if self.held_out else (images, test)
+        classifier = self.untrained(learning)
+        keeper = self._keeper(classifier, learning, watched, folder, checkpoints)
+        if keeper is not None:
+            if resume is None:
+                keeper.begin()
+            else:
+                keeper.most = max([-1.0, *(row[WATCHED] for row in resume.state["validation"])])
         history = train_classifier(
             classifier,
-            images,
+            learning,
             self.recipe,
-            validation=test,
+            validation=watched,
             supervision=self.n_sup,
             steps=self.steps,
             checkpoints=checkpoints,
@@ -136,6 +150,7 @@ class ClassifierRun:
             accelerator=accelerator,
             report=report,
             progress=progress,
+            visit=keeper,
         )
         if folder is None:
             return None
@@ -146,6 +161,7 @@ class ClassifierRun:
             "parameters": classifier.parameters,
             "test": checkpoints.options["test"],
             "accuracy": right,
+            "kept": describe_kept(folder.path, test, accelerator.device) if self.keep else {},
             "skipped": [*images.skipped, *(test.skipped if test is not None else ())],
             "options": checkpoints.options,
             "history": asdict(history),
@@ -156,6 +172,42 @@ class ClassifierRun:
         folder.save(RESULT, content, {"train": picture}, formats)
         shutil.rmtree(checkpoints.folder, ignore_errors=True)
         return content
+
+    def _keeper(
+        self,
+        classifier: Classifier,
+        images: PixelSet,
+        watched: PixelSet | None,
+        folder: results.OutputFolder | None,
+        checkpoints: Checkpoints,
+    ) -> Keeper | None:
+        if not self.keep:
+            return None
+        if self.recipe.ema:
+            raise UsageError(
+                "classifiers cannot be kept of a run that ends with an average; drop --ema or --keep"
+            )
+        if BEST in self.keep and watched is None:
+            raise UsageError(f"{BEST!r} is chosen on test or held-out images, and there are none")
+        if folder is None:
+            return None
+        return Keeper(classifier, folder.path, self.recipe, len(images), self.keep, checkpoints.options)
+
+
+def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | None:
+    """What `train.json` of a finished run says; None where one is to be trained, anew or from a checkpoint.
+
+    Raises
+    ------
+    UsageError
+        If it is of other options than its checkpoints would be.
+    """
+    path = Path(folder) / RESULT
+    if checkpoints.anew or checkpoints.paths() or not path.is_file():
+        return None
+    content = results.read_json(path, "a training run", ("options",))
+    check_same(content["options"], checkpoints.options, folder)
+    return content
 
 
 class OutOfTime(BrdynError):

@@ -12,7 +12,6 @@ from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_or_find_phas
 from brdyn.cli.options import parse_batch_size
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.cli.training import (
-    CHECKPOINTS,
     Previous,
     Resume,
     Tracker,
@@ -23,6 +22,7 @@ from brdyn.cli.training import (
 )
 from brdyn.errors import UsageError
 from brdyn.raptor.recipe import STEPS, FitSettings
+from brdyn.training.settings import CHECKPOINTS
 
 if TYPE_CHECKING:
     from brdyn.raptor import ActivationCache, Fit

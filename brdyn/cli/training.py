@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from brdyn.training import Checkpoints, Saved
 
 PANEL = "Training"
-CHECKPOINTS = "checkpoints"
 TRACKERS = ("none", "tensorboard", "wandb")
 
 Resume = Annotated[

@@ -177,6 +177,15 @@ class Phases:
         return np.searchsorted(self.boundaries, np.arange(1, self.layers + 1), side="left")
 
     @property
+    def evenness(self) -> float:
+        """Entropy of the lengths of the phases over its largest, log k: 1 where all are as long; for the chosen k.
+
+        One phase is even.
+        """
+        shares = np.diff((0, *self.boundaries, self.layers)) / self.layers
+        return float(-(shares * np.log(shares)).sum() / np.log(self.k)) if self.k > 1 else 1.0
+
+    @property
     def gain_curve(self) -> np.ndarray:
         """Share of the total dissimilarity that is cut by the best segmentation, for k = 1..K."""
         return np.array([self.segmentations[k].cut_share for k in sorted(self.segmentations)])

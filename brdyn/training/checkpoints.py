@@ -17,7 +17,7 @@ from torch import Tensor
 
 from brdyn.errors import BrdynError, UsageError
 from brdyn.results import read_json, to_json
-from brdyn.training.settings import differences
+from brdyn.training.settings import check_same
 
 TENSORS, STATE = "state.safetensors", "state.json"
 UNFINISHED = ".unfinished-"
@@ -152,12 +152,7 @@ class Checkpoints:
             stage, step, digest, options = (content[key] for key in ("stage", "step", "digest", "options"))
         except (UsageError, KeyError) as error:
             raise BrdynError(f"the checkpoint {str(path)!r} is damaged ({error})") from error
-        changed = differences(options, self.options)
-        if changed:
-            raise UsageError(
-                f"{str(path)!r} is of a run with other options ({'; '.join(changed)}); "
-                "resume with the same, or choose another --out"
-            )
+        check_same(options, self.options, path)
         try:
             data = (path / TENSORS).read_bytes()
             if hashlib.sha256(data).hexdigest() != digest:

@@ -27,6 +27,7 @@ from brdyn.training.settings import TrainSettings
 from brdyn.training.task import History, Stream, Task
 
 Report = Callable[[int, dict[str, float]], None]
+Visit = Callable[[int, Mapping[str, float]], None]
 
 
 def train(
@@ -41,6 +42,7 @@ def train(
     report: Report | None = None,
     progress: bool = False,
     earlier: Mapping[str, Any] | None = None,
+    visit: Visit | None = None,
 ) -> History:
     """Train a task to the last step of its settings.
 
@@ -64,6 +66,9 @@ def train(
         Show a progress bar on a terminal.
     earlier : mapping, optional
         What earlier stages have left, kept in every checkpoint as `state["earlier"]`.
+    visit : callable, optional
+        Called in the main process after every step, with the step and what validation found at it (nothing where there
+        was none), before the step's checkpoint is written: what it does is done again if the run is killed.
 
     Returns
     -------
@@ -75,7 +80,9 @@ def train(
         If a loss is not finite: the step, the part and the last good checkpoint are named.
     """
     accelerator = accelerator or make_accelerator()
-    training = _Training(task, stream, settings, checkpoints, accelerator, stage, report, earlier or {})
+    training = _Training(
+        task, stream, settings, checkpoints, accelerator, stage, report, earlier or {}, visit
+    )
     return training.run(resume, progress)
 
 
@@ -100,10 +107,11 @@ class _Training:
         stage: int,
         report: Report | None,
         earlier: Mapping[str, Any],
+        visit: Visit | None,
     ) -> None:
         self.task, self.stream, self.settings = task, stream, settings
         self.checkpoints, self.accelerator, self.stage = checkpoints, accelerator, stage
-        self.report, self.earlier = report, dict(earlier)
+        self.report, self.earlier, self.visit = report, dict(earlier), visit
         task.to(accelerator.device)
         task.train()
         self.parameters = [p for p in task.parts.parameters() if p.requires_grad]
@@ -150,16 +158,11 @@ class _Training:
                 self.history.images += self._step(module, pieces)
                 self.step += 1
                 advance(self.stream.batch_size, self._news())
-                at_end = self.step == self.settings.steps
-                if at_end or self.step % self.settings.log_every == 0:
+                if self._due(self.settings.log_every):
                     self._log()
-                if at_end or any(
-                    self.step % every == 0
-                    for every in (self.settings.validate_every, self.settings.checkpoint_every)
-                ):
-                    self.history.seconds += time.perf_counter() - started
-                    self._upkeep(at_end)
-                    started = time.perf_counter()
+                self.history.seconds += time.perf_counter() - started
+                self._upkeep()
+                started = time.perf_counter()
         seen = self.history.images * self.accelerator.num_processes
         self.history.images_per_second = seen / max(self.history.seconds, 1e-9)
         if self.ema is not None:
@@ -284,9 +287,14 @@ class _Training:
         if self.report is not None:
             self.report(self.step, row)
 
-    def _upkeep(self, at_end: bool) -> None:
-        """Validate and write a checkpoint where it is time."""
-        if at_end or self.step % self.settings.validate_every == 0:
+    def _due(self, every: int) -> bool:
+        """Whether this is the step for what is done every so many, and at the end."""
+        return self.step == self.settings.steps or self.step % every == 0
+
+    def _upkeep(self) -> None:
+        """Validate, show the step to the visitor and write a checkpoint, where it is time."""
+        found: dict[str, float] = {}
+        if self._due(self.settings.validate_every):
             self.task.eval()
             with torch.no_grad():
                 found = self.task.validate()
@@ -295,7 +303,9 @@ class _Training:
                 self.history.validation.append({"step": float(self.step), **found})
                 if self.report is not None:
                     self.report(self.step, found)
-        if self.checkpoints is not None and (at_end or self.step % self.settings.checkpoint_every == 0):
+        if self.visit is not None and self.accelerator.is_main_process:
+            self.visit(self.step, found)
+        if self.checkpoints is not None and self._due(self.settings.checkpoint_every):
             self._log()  # never a checkpoint of weights that are not finite
             if self.accelerator.is_main_process:
                 state = {

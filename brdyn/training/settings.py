@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from brdyn.errors import UsageError
 
 PRECISIONS = ("float32", "bfloat16")
+CHECKPOINTS = "checkpoints"  # their folder in that of a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,22 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         elif _as_read(first) != _as_read(second):
             found.append(f"{prefix}{name}: {first} before, {second} now")
     return found
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], place: str | Path) -> None:
+    """Refuse to go on with a run of other options.
+
+    Raises
+    ------
+    UsageError
+        With the options that changed.
+    """
+    changed = differences(before, now)
+    if changed:
+        raise UsageError(
+            f"{str(place)!r} is of a run with other options ({'; '.join(changed)}); resume with the same, or choose "
+            "another --out"
+        )
 
 
 def _as_read(value: Any) -> Any:

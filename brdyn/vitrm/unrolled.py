@@ -63,7 +63,7 @@ class UnrolledViTRM(VisionTransformer):
         side, count = config.image_size // config.patch, config.patches
         groups = {"x": slice(0, count), "y": slice(count, count + 1), "z": slice(count + 1, 2 * count + 1)}
         self.tokens = TokenLayout(groups, (side, side), answer="y", spatial="z")
-        self.vitrm, self.steps = vitrm, steps
+        self.vitrm = vitrm
         self.info, self.preprocessing, self.class_names = info, preprocessing, class_names
         one_step = [False] * config.latent_steps + [True]
         self.blocks = nn.ModuleList(

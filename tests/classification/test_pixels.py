@@ -93,13 +93,6 @@ def test_published_sizes(name):
     assert count / 1e6 == pytest.approx(PUBLISHED_MILLIONS[name], rel=0.005)
 
 
-def test_drop_path_is_uniform():
-    network = build("vit-tiny12", 10, 32, drop_path=0.3, width=24, heads=2, hidden=48, depth=3)
-    rates = [path.drop_prob for block in network.blocks for path in (block.drop_path1, block.drop_path2)]
-    assert rates == [0.3] * 6
-    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-
-
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [

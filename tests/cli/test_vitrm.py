@@ -218,6 +218,10 @@ def test_a_trained_vitrm_in_the_other_commands(run, train_options, labelled, tmp
         done = run(command, *model, *extra, "--out", tmp_path / command)
         assert done.returncode == 0, done.stderr
         found[command] = json.loads((tmp_path / command / f"{command}.json").read_text())
+    fit = ["--k", "2", "--steps", "2", "--batch-size", "4", "--out", tmp_path / "raptor"]
+    assert run("raptor-fit", *model, *fit).returncode == 0
+    again = ["--model", tmp_path / "raptor", *model[2:], "--out", tmp_path / "again"]
+    assert run("phases", *again).returncode == 0
     assert found["phases"]["similarity"]["tokens"] == "y+z"
     assert len(found["phases"]["similarity"]["matrix"]) == 8  # two steps of three updates of z and one of y
     assert found["dynamics"]["speed"]["x"] == [0] * 8

@@ -90,6 +90,13 @@ def test_a_killed_fit_resumes_bit_for_bit(tiny, images, tmp_path, stage, step):
         assert again.histories[number].validation == expected.histories[number].validation
 
 
+def test_each_stage_has_its_own_learning_rate(tiny, images):
+    quick = settings(lr=1e-3, stage2_lr=1e-5, min_lr=0.0, log_every=1)
+    fit = fit_raptor(tiny, images, ASSIGNMENT, quick, workers=0)
+    first, second = (fit.histories[stage].losses[0]["lr"] for stage in (1, 2))
+    assert first == pytest.approx(100 * second)
+
+
 def test_a_stage_can_be_left_out(tiny, images):
     fit = fit_raptor(tiny, images, ASSIGNMENT, settings(stage2_steps=0), workers=0)
     assert set(fit.histories) == {1}

@@ -7,9 +7,12 @@ import torch
 
 from brdyn import load_model
 from brdyn.classification.saved import Classifier
+from brdyn.data import Batch
 from brdyn.errors import UsageError
+from brdyn.measures.basins import AngularBasins
 from brdyn.measures.similarity import select_groups
 from brdyn.models import describe_model
+from brdyn.trajectory import capture
 from tests.conftest import scramble
 
 NAMES = ("cat", "dog", "eel")
@@ -69,8 +72,9 @@ def test_what_it_says_of_itself(tmp_path):
 
 
 def test_a_vit(tmp_path):
-    classifier = saved(tmp_path, "vit-small")
-    model = load_model(str(tmp_path))
+    folder = tmp_path / "clipped"  # which is no CLIP
+    classifier = saved(folder, "vit-small")
+    model = load_model(str(folder))
     images = torch.randn(5, 3, 8, 8)
     torch.testing.assert_close(model.logits(model(images)), classifier.network(images))
     assert model.tokens.sizes() == {"cls": 1, "patches": 4}
@@ -103,3 +107,17 @@ def test_what_a_trained_folder_cannot_be(tmp_path, network, suffix, asked, words
     saved(tmp_path, network)
     with pytest.raises(UsageError, match=words):
         load_model(f"{tmp_path}{suffix}", **asked)
+
+
+def test_basins_are_drawn_of_the_answer(tmp_path):
+    saved(tmp_path)
+    model = load_model(f"{tmp_path}@2")
+    directions = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    metric = AngularBasins(model.tokens, model.depth, model.info.width)
+    states = capture(model, Batch(directions, torch.arange(12), torch.arange(12) % 2))
+    metric.update(states)
+    found = metric.result()
+    assert found.projected_group == "y"
+    moved = found.projection.groupby("layer")[["x", "y"]].std().sum(axis=1)
+    assert moved[0] < 1e-5  # the learned answer, the same for every image; x is not
+    assert moved[8] > 1e-3

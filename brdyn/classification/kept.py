@@ -1,0 +1,136 @@
+"""Classifiers kept on the way of a training run: at chosen epochs, and the best one so far."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from brdyn.classification.evaluation import accuracy
+from brdyn.classification.pixels import PixelSet
+from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.saved import Classifier, is_classifier
+from brdyn.errors import UsageError
+from brdyn.results import read_json
+
+BEST = "best"
+WATCHED = "accuracy"
+
+
+def parse_keep(text: str) -> tuple[str, ...]:
+    """`0,10,best` as its parts; empty for none.
+
+    Raises
+    ------
+    UsageError
+        If a part is neither an epoch nor `best`.
+    """
+    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for part in parts:
+        if part != BEST and not re.fullmatch(r"\d+(\.\d+)?", part):
+            raise UsageError(
+                f"--keep {text!r}: {part!r} is neither an epoch (0 is untrained) nor {BEST!r}; the last one is the "
+                "result itself"
+            )
+    return parts
+
+
+def folder_name(part: str) -> str:
+    """Of a kept classifier: `epoch10`, or `best`."""
+    return part if part == BEST else f"epoch{part}"
+
+
+def kept_folders(folder: str | Path) -> dict[str, Path]:
+    """The classifiers kept in the folder of a run, by name: epochs in order, then the best."""
+    found = {path.name: path for path in Path(folder).glob("*") if _is_kept(path)}
+    return dict(
+        sorted(found.items(), key=lambda item: float(item[0].removeprefix("epoch").replace(BEST, "inf")))
+    )
+
+
+def _is_kept(path: Path) -> bool:
+    return re.fullmatch(rf"epoch\d+(\.\d+)?|{BEST}", path.name) is not None and is_classifier(path)
+
+
+@dataclass
+class Keeper:
+    """Writes classifiers as training passes them; a visitor of :func:`brdyn.training.train`.
+
+    Attributes
+    ----------
+    classifier : Classifier
+        The one that is trained.
+    folder : Path
+        Of the run; each is kept in a folder in it.
+    recipe : ClassifierRecipe
+    images : int
+        Training images.
+    keep : sequence of str
+        Epochs (0: untrained) and `best`: the highest accuracy on the images watched, the earliest of equals.
+    options : mapping
+        What the run was asked for; written with each.
+    most : float
+        The highest accuracy so far.
+    """
+
+    classifier: Classifier
+    folder: Path
+    recipe: ClassifierRecipe
+    images: int
+    keep: Sequence[str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    most: float = -1.0
+
+    def __post_init__(self) -> None:
+        """Find the steps to keep.
+
+        Raises
+        ------
+        UsageError
+            If an epoch is after the last.
+        """
+        self.epochs = {part: float(part) for part in self.keep if part != BEST}
+        late = [part for part, epoch in self.epochs.items() if epoch > self.recipe.epochs]
+        if late:
+            raise UsageError(f"--keep {late[0]}: the run ends at epoch {self.recipe.epochs:g}")
+
+    def begin(self) -> None:
+        """Before the first step of a new run: those of another run in the folder go, and epoch 0 is kept."""
+        for path in kept_folders(self.folder).values():
+            shutil.rmtree(path)
+        self(0, {})
+
+    def __call__(self, step: int, found: Mapping[str, float]) -> None:
+        """Keep the classifier at this step, if it is one of those asked for."""
+        for part, epoch in self.epochs.items():
+            if step == self.recipe.step_of(epoch, self.images):
+                self._save(part, step, found)
+        if BEST in self.keep and found.get(WATCHED, -1.0) > self.most:
+            self.most = found[WATCHED]
+            self._save(BEST, step, found)
+
+    def _save(self, part: str, step: int, found: Mapping[str, float]) -> None:
+        at = {
+            "step": step,
+            "epoch": step * self.recipe.batch_size / self.images,
+            "watched": found.get(WATCHED),
+        }
+        self.classifier.save_pretrained(self.folder / folder_name(part), trained=dict(self.options), at=at)
+
+
+def describe_kept(
+    folder: str | Path, test: PixelSet | None, device: torch.device | str = "cpu"
+) -> dict[str, dict[str, Any]]:
+    """Where each kept classifier stood, and its accuracy on the test images."""
+    rows = {}
+    for name, path in kept_folders(folder).items():
+        at = read_json(path / "config.json", "the config of a classifier")["at"]
+        classifier = Classifier.from_pretrained(path)
+        classifier.network.to(device)
+        rows[name] = {**at, "accuracy": accuracy(classifier, test) if test is not None else None}
+    return rows

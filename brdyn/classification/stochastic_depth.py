@@ -1,0 +1,41 @@
+"""Stochastic depth that saves what it drops: a branch is computed for the images that keep it, and no others.
+
+Huang et al. 2016, *Deep Networks with Stochastic Depth*, arXiv 1603.09382; per image and branch, as timm's drop-path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor
+
+
+class StochasticDepthBlock(Block):
+    """timm's block whose two branches are left out, in training, for each image by chance.
+
+    What is kept is divided by the chance to be kept. Its parameters are those of timm's block.
+
+    Attributes
+    ----------
+    drop_path : float
+        The chance that a branch is left out, for each image and branch anew.
+    """
+
+    drop_path: float = 0.0
+
+    def forward(self, x: Tensor, **masks: Any) -> Tensor:
+        """A state `(B, N, D)` to the next."""
+        if not (self.training and self.drop_path):
+            return super().forward(x, **masks)
+        x = self._add(x, lambda kept: self.ls1(self.attn(self.norm1(kept), **masks)))
+        return self._add(x, lambda kept: self.ls2(self.mlp(self.norm2(kept))))
+
+    def _add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        keeps = torch.rand(len(x)) >= self.drop_path  # on the CPU: a GPU need not be waited for
+        rows = keeps.nonzero()[:, 0].to(x.device, non_blocking=True)
+        if not len(rows):
+            return x
+        return x.index_add(0, rows, branch(x[rows]).to(x.dtype) / (1 - self.drop_path))

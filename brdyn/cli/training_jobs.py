@@ -1,0 +1,232 @@
+"""What `vitrm-train` and `vit-train` do once their options are read: a run in its folder, or a grid of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import typer
+from accelerate import Accelerator
+
+from brdyn import plots, results, runtime
+from brdyn.classification.pixels import NAMED, PixelSet, load_pixels
+from brdyn.classification.run import RESULT, ClassifierRun, finished
+from brdyn.cli.run import say_skipped
+from brdyn.cli.train_options import TrainRequest
+from brdyn.cli.training import checkpoint_to_resume, open_tracker
+from brdyn.errors import BrdynError, UsageError
+from brdyn.training import Checkpoints, Saved
+from brdyn.training.loop import make_accelerator
+from brdyn.training.settings import CHECKPOINTS
+from brdyn.vitrm.grid import Cell, cell_name
+
+GRID_RESULT = "grid.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the runs of one command share."""
+
+    images: PixelSet
+    test: PixelSet | None
+    accelerator: Accelerator
+    processes: int
+    formats: tuple[str, ...]
+    resume: bool
+    previous: bool
+    tracker: str
+
+    def train(
+        self, run: ClassifierRun, out: Path, folder: results.OutputFolder | None, *, may_be_new: bool = False
+    ) -> dict[str, Any] | None:
+        """One run to its end.
+
+        Parameters
+        ----------
+        run : ClassifierRun
+        out : Path
+        folder : OutputFolder or None
+            At `out`; None in a process that does not write.
+        may_be_new : bool
+            When resuming, a run without a checkpoint begins.
+        """
+        checkpoints = self.checkpoints(run, out)
+        saved: Saved | None = None
+        if not may_be_new or checkpoints.paths():
+            saved = checkpoint_to_resume(
+                out, RESULT, checkpoints, self.resume, self.previous, say=folder is not None
+            )
+        with open_tracker(self.tracker, out, {1: 0}, is_main=folder is not None) as report:
+            return run.train(
+                self.images,
+                folder,
+                checkpoints,
+                test=self.test,
+                resume=saved,
+                accelerator=self.accelerator,
+                formats=self.formats,
+                report=report,
+                progress=True,
+            )
+
+    def train_alone(self, run: ClassifierRun, out: Path, folder: results.OutputFolder | None) -> None:
+        """One run to its end, and say how it went."""
+        content = self.train(run, out, folder)
+        if content is not None:
+            _summarise(content)
+            kept = "".join(f", {name}/" for name in content["kept"])
+            typer.echo(f"written to {out}: config.json, model.safetensors, train.json, train.png{kept}")
+
+    def checkpoints(self, run: ClassifierRun, out: Path) -> Checkpoints:
+        """Those of a run in a folder."""
+        options = run.options(self.images, self.test, self.processes)
+        return Checkpoints(out / CHECKPOINTS, options, anew=not self.resume)
+
+
+@contextmanager
+def open_job(
+    request: TrainRequest, formats: tuple[str, ...], resume: bool, previous: bool, tracker: str
+) -> Iterator[tuple[Job, results.OutputFolder | None]]:
+    """Start the processes, open the output folder and load the images; clean up when the command fails."""
+    with ExitStack() as stack:
+        processes = stack.enter_context(runtime.start_processes(request.device))
+        folder = results.OutputFolder(request.out, request.overwrite or resume) if processes.is_main else None
+        if folder is not None:
+            stack.enter_context(folder)
+        images, test = load_sets(request)
+        if processes.is_main:
+            say_skipped([*images.skipped, *(test.skipped if test is not None else ())])
+        accelerator = make_accelerator(processes.device)
+        yield Job(images, test, accelerator, processes.world, formats, resume, previous, tracker), folder
+
+
+def load_sets(request: TrainRequest) -> tuple[PixelSet, PixelSet | None]:
+    """Training and test images."""
+    images = load_pixels(
+        request.data, request.image_size, n=request.n, seed=request.seed, workers=request.workers
+    )
+    source = request.test or (request.data if request.data in NAMED else None)
+    if source is None:
+        return images, None
+    test = load_pixels(source, request.image_size, train=False, workers=request.workers)
+    if test.names != images.names:
+        raise UsageError(
+            f"{images.description!r} has {images.classes} classes and {test.description!r} {test.classes}, or they are "
+            "named otherwise; give test images of the same classes"
+        )
+    return images, test
+
+
+def train_grid(
+    job: Job,
+    run: ClassifierRun,
+    cells: list[Cell],
+    out: Path,
+    folder: results.OutputFolder | None,
+) -> None:
+    """Every cell in a folder of its own; `grid.json` is written anew after each. One that fails does not stop the rest.
+
+    Raises
+    ------
+    BrdynError
+        At the end, if some failed.
+    """
+    runs = {
+        cell_name(cell): replace(
+            run,
+            built={**run.built, "latent_steps": cell.get("n", run.built["latent_steps"])},
+            n_sup=cell.get("n_sup", run.n_sup),
+        )
+        for cell in cells
+    }
+    if folder is not None and not job.resume:
+        for name in runs:  # of another grid: not to be taken for this one's when it is resumed
+            (out / name / RESULT).unlink(missing_ok=True)
+    done = {
+        name: content
+        for name, one in runs.items()
+        if (content := finished(out / name, job.checkpoints(one, out / name)))
+    }
+    failed: dict[str, str] = {}
+    for name, one in runs.items():
+        if name not in done:
+            try:
+                with ExitStack() as stack:
+                    own = results.OutputFolder(out / name, overwrite=True) if folder is not None else None
+                    if own is not None:
+                        stack.enter_context(own)
+                    content = job.train(one, out / name, own, may_be_new=True)
+            except UsageError:
+                raise
+            except BrdynError as error:
+                failed[name] = str(error)
+                content = None
+            if content is not None:
+                done[name] = content
+        if folder is not None:
+            said = failed.get(name) or "trained"
+            if name in done and job.test is not None:
+                said = f"accuracy {done[name]['accuracy']:.2%}"
+            typer.echo(f"{name}: {said}")
+            _write_grid(job, runs, done, failed, folder)
+    if failed:
+        raise BrdynError(
+            f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)} ({next(iter(failed.values()))})"
+        )
+    if folder is not None:
+        typer.echo(f"written to {out}: {GRID_RESULT} and a folder for each of {len(runs)} runs")
+
+
+def _write_grid(
+    job: Job,
+    runs: dict[str, ClassifierRun],
+    done: dict[str, dict[str, Any]],
+    failed: dict[str, str],
+    folder: results.OutputFolder,
+) -> None:
+    """What is there so far."""
+    rows = [
+        {
+            "n": one.built["latent_steps"],
+            "n_sup": one.n_sup,
+            "accuracy": done[name]["accuracy"],
+            "parameters": done[name]["parameters"],
+            "train_seconds": done[name]["history"]["seconds"],
+            "images_per_second": done[name]["history"]["images_per_second"],
+        }
+        for name, one in runs.items()
+        if name in done
+    ]
+    content = {
+        "cells": rows,
+        "asked": list(runs),
+        "failed": failed,
+        "test": None if job.test is None else job.test.identity(),
+        "provenance": results.run_provenance(job.accelerator.device.type),
+    }
+    pictures = {"grid": plots.plot_grid(rows)} if job.test is not None and rows else {}
+    folder.save(GRID_RESULT, content, pictures, job.formats)
+
+
+def _summarise(content: dict[str, Any]) -> None:
+    options, history = content["options"], content["history"]
+    typer.echo(f"{content['network']}: {content['parameters'] / 1e6:.2f} M parameters")
+    typer.echo(
+        f"{options['recipe']['epochs']:g} epochs of {options['data']['images']} images in {content['seconds']:.0f} s "
+        f"({history['images_per_second']:.0f} images/s)"
+    )
+    if content["accuracy"] is not None:
+        typer.echo(f"accuracy on {content['test']['images']} test images: {content['accuracy']:.2%}")
+    for name, kept in content["kept"].items():
+        measured = ", ".join(
+            f"{kept[key]:.2%} on {what} images"
+            for key, what in (
+                ("watched", "held-out" if options["held_out"] else "test"),
+                ("accuracy", "test"),
+            )
+            if kept[key] is not None and (key == "accuracy" or options["held_out"])
+        )
+        typer.echo(f"{name} (epoch {kept['epoch']:g}): {measured}")
