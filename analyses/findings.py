@@ -34,6 +34,11 @@ class Finding(NamedTuple):
     holds: bool | None
 
 
+def not_recorded(claim: str, rule: str) -> Finding:
+    """Where the runs that would tell are missing."""
+    return Finding(claim, rule, "not recorded yet", None)
+
+
 class Results(NamedTuple):
     """The recorded runs."""
 

@@ -8,16 +8,16 @@ Each verdict follows from the numbers by the rule that is stated with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
-from scipy import stats
 
-from analyses.findings import WORDS, Finding
+from analyses.findings import WORDS, Finding, not_recorded
 from analyses.raptor_cells import OFFLINE, PARTITIONS, Cells, read_cells
 from analyses.recording import write_or_check
+from analyses.statistics import mean_difference, together
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "raptor_findings.md"
 PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy, ImageNet, ViT-B
@@ -61,11 +61,11 @@ def kept(cells: Cells) -> Finding:
     for k, published in PUBLISHED.items():
         name = f"maxcut_k{k}"
         if name not in cells.summary.index:
-            return _unknown(KEPT, KEPT_RULE)
+            return not_recorded(KEPT, KEPT_RULE)
         low, value, high = _interval(cells, name)
         parts.append(f"k={k} {value:.1%} [{low:.1%}, {high:.1%}]")
         verdicts.append(True if low >= published else False if high < published else None)
-    return Finding(KEPT, KEPT_RULE, "; ".join(parts), _all(verdicts))
+    return Finding(KEPT, KEPT_RULE, "; ".join(parts), together(verdicts))
 
 
 def forcing(cells: Cells) -> Finding:
@@ -74,7 +74,7 @@ def forcing(cells: Cells) -> Finding:
     rule = "its R² at the last layer, autoregressive, is below 0 and below that of the annealed fit"
     names = [f"ladder_{name}" for name in ("teacher-forcing", "annealed")]
     if not all(name in cells.summary.index for name in names):
-        return _unknown(claim, rule)
+        return not_recorded(claim, rule)
     alone, annealed = (cells.summary.loc[name] for name in names)
     return Finding(
         claim,
@@ -104,7 +104,7 @@ def _paired(cells: Cells, claim: str, better: str, worse: str) -> Finding:
     rows = cells.summary[cells.summary["varies"] == "partition"]
     wide = rows.pivot_table(index=["k", "draw"], columns="partition", values=["kept", "r2"])
     if not {better, worse} <= set(rows["partition"]):
-        return _unknown(claim, rule)
+        return not_recorded(claim, rule)
     parts, verdicts = [], []
     for column, form in (("kept", "+.1%"), ("r2", "+.3f")):
         first = (
@@ -114,13 +114,11 @@ def _paired(cells: Cells, claim: str, better: str, worse: str) -> Finding:
         )
         differences = (first - wide[column][worse]).dropna().to_numpy()
         if len(differences) < len(PUBLISHED) * DRAWS:
-            return _unknown(claim, rule)
-        low, high = stats.t.interval(
-            0.95, len(differences) - 1, differences.mean(), differences.std(ddof=1) / len(differences) ** 0.5
-        )
-        parts.append(f"{column} {differences.mean():{form}} [{low:{form}}, {high:{form}}]")
-        verdicts.append(True if low > 0 else False if high < 0 else None)
-    return Finding(claim, rule, "; ".join(parts).replace("r2", "R²"), _all(verdicts))
+            return not_recorded(claim, rule)
+        found = mean_difference(differences)
+        parts.append(f"{column} {found.say(form)}")
+        verdicts.append(found.positive)
+    return Finding(claim, rule, "; ".join(parts).replace("r2", "R²"), together(verdicts))
 
 
 def saturation(cells: Cells) -> Finding:
@@ -131,7 +129,7 @@ def saturation(cells: Cells) -> Finding:
     )
     names = [f"maxcut_k{k}" for k in range(1, 6)]
     if not all(name in cells.summary.index for name in names):
-        return _unknown(claim, rule)
+        return not_recorded(claim, rule)
     more = _clear(cells, names[3], names[4])
     return Finding(
         claim,
@@ -153,14 +151,14 @@ def rungs(cells: Cells) -> Finding:
         ("ladder_stage1-twice-as-long", WHOLE),
     ]
     if not all(name in cells.summary.index for step in steps for name in step):
-        return _unknown(claim, rule)
+        return not_recorded(claim, rule)
     labels = ("annealing", "depth scaling", "token weighting", "stage 2")
     changes = [_interval(cells, second)[1] - _interval(cells, first)[1] for first, second in steps]
     return Finding(
         claim,
         rule,
         ", ".join(f"{label} {change:+.1%}" for label, change in zip(labels, changes, strict=True)),
-        _all([_clear(cells, *step) for step in steps]),
+        together([_clear(cells, *step) for step in steps]),
     )
 
 
@@ -172,7 +170,7 @@ def middle(cells: Cells) -> Finding:
         "higher at the first and last layer than at any of the middle third"
     )
     if WHOLE not in cells.summary.index:
-        return _unknown(claim, rule)
+        return not_recorded(claim, rule)
     curve, cls = (r2_curve(cells, WHOLE, group).to_numpy() for group in ("all", "cls"))
     third = len(curve) // 3
     inside = curve[third : 2 * third]
@@ -208,7 +206,7 @@ def _against(cells: Cells, claim: str, what: str, better: str, worse: str) -> Fi
         "clearly smaller)"
     )
     if not {better, worse} <= set(cells.summary.index):
-        return _unknown(claim, rule)
+        return not_recorded(claim, rule)
     first, second = (cells.summary.loc[name] for name in (better, worse))
     clear = _clear(cells, worse, better)
     return Finding(
@@ -240,15 +238,6 @@ def _clear(cells: Cells, first: str, second: str) -> bool | None:
     lower, after, higher = _interval(cells, second)
     noise = (((high - low) / 2) ** 2 + ((higher - lower) / 2) ** 2) ** 0.5
     return None if abs(after - before) <= noise else after > before
-
-
-def _all(verdicts: Sequence[bool | None]) -> bool | None:
-    """False if one is, True if all are."""
-    return False if False in verdicts else None if None in verdicts else True
-
-
-def _unknown(claim: str, rule: str) -> Finding:
-    return Finding(claim, rule, "not recorded yet", None)
 
 
 FINDINGS: tuple[Callable[[Cells], Finding], ...] = (

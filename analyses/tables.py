@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from analyses.recording import RESULTS, write_or_check
+from analyses.stochastic_depth_cells import read_study
+from analyses.stochastic_depth_findings import CONTIGUOUS, MAXCUT, SHUFFLED, K, best_models, spread
+from brdyn.classification.kept import BEST
 from brdyn.phases import Phases
 from brdyn.results import read_json
 
@@ -155,12 +158,41 @@ def phases_table() -> list[str]:
     return [*rows, "", note]
 
 
+def small_vit_table() -> list[str]:
+    """Small ViTs by their drop-path rate, and what Raptors keep of them."""
+    study = read_study()
+    models, fits = best_models(study), study.fits[(study.fits["stage"] == BEST) & (study.fits["k"] == K)]
+    kinds = {MAXCUT: "max-cut", CONTIGUOUS: "random contiguous", SHUFFLED: "random shuffle"}
+    rows = [
+        f"| p | networks | accuracy | evenness of {K} phases | R² of a Raptor, k = {K} | accuracy kept, "
+        + " | ".join(kinds.values())
+        + " |",
+        "| --- " * (5 + len(kinds)) + "|",
+    ]
+    for p, group in models.groupby("p"):
+        own = fits[fits["p"] == p]
+        kept = " | ".join(spread(own[own["partition"] == kind]["kept"], ".1%") for kind in kinds)
+        rows.append(
+            f"| {p:g} | {len(group)} | {spread(group['accuracy'], '.1%')} | {spread(group[f'evenness_{K}'], '.2f')} "
+            f"| {spread(own[own['partition'] == MAXCUT]['r2'], '.2f')} | {kept} |"
+        )
+    network, origin = study.config["network"], study.provenance
+    note = (
+        f"Small ViTs ({network['depth']} layers, width {network['width']}, patch {network['patch']}) trained from "
+        f"scratch on {study.config['train_images'] or 50_000:,} images of CIFAR-10 with drop-path rate p; ± over seeds "
+        f"and draws. {origin['device']}, {origin['date'][:10]}; recorded in `analyses/results/stochastic_depth/"
+        f"{study.config['name']}/`, read with its limits in [stochastic depth, recorded]"
+        "(docs/guide/stochastic_depth_findings.md)."
+    )
+    return [*rows, "", note]
+
+
 def pages() -> dict[Path, str]:
     """Both files as they should be."""
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split(START)
     _, after = rest.split(END)
-    block = "\n".join([START, "", *phases_table(), "", *speed_table(), "", END])
+    block = "\n".join([START, "", *phases_table(), "", *small_vit_table(), "", *speed_table(), "", END])
     return {
         readme: before + block + after,
         ROOT / "docs" / "measured.md": "\n".join([*speed_table(), ""]),

@@ -33,6 +33,14 @@ def imagenet_samples() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def cifar10_test() -> Path:
+    path = SHARED / "cifar10" / "test.parquet"
+    if not path.is_file():
+        pytest.skip(f"needs the test images of CIFAR-10 at {path}")
+    return path
+
+
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
@@ -83,3 +91,18 @@ def noise_folder(tmp_path) -> Path:
         low = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
         Image.fromarray(low).resize((40, 36), Image.Resampling.BICUBIC).save(folder / f"{index:02}.png")
     return folder
+
+
+@pytest.fixture
+def little_cifar(tmp_path, noise_folder):
+    """Noise in ten classes, in two parquet files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pictures = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())]
+    files = {}
+    for name, repeats in {"train": 2, "test": 1}.items():
+        files[name] = tmp_path / f"{name}.parquet"
+        labels = [number % 10 for number in range(repeats * len(pictures))]
+        pq.write_table(pa.table({"image": pictures * repeats, "label": labels}), files[name])
+    return files

@@ -211,21 +211,6 @@ def test_the_raptor_study_has_every_cell():
     assert set.union(*shares) == set(names)
 
 
-@pytest.fixture
-def little_cifar(tmp_path, noise_folder):
-    """Noise in ten classes, in two parquet files."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pictures = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())]
-    files = {}
-    for name, repeats in {"train": 2, "test": 1}.items():
-        files[name] = tmp_path / f"{name}.parquet"
-        labels = [number % 10 for number in range(repeats * len(pictures))]
-        pq.write_table(pa.table({"image": pictures * repeats, "label": labels}), files[name])
-    return files
-
-
 def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, little_cifar):
     def run(module, *arguments):
         monkeypatch.setattr(

@@ -75,6 +75,12 @@ class Classifier:
             network = _network(name, len(names), image_size, options)
         return cls(name, network, tuple(names), image_size, tuple(mean), tuple(std), options)
 
+    def untrained(self, seed: int = 0) -> Classifier:
+        """Its like, drawn by the seed."""
+        return Classifier.new(
+            self.name, self.names, self.image_size, self.mean, self.std, seed, **self.options
+        )
+
     def normalised(self, pixels: Tensor) -> Tensor:
         """What the network takes, from uint8 images `(B, 3, H, W)`."""
         return normalised(pixels, self.mean, self.std)

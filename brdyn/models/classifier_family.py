@@ -42,18 +42,50 @@ def load(request: ModelRequest) -> VisionTransformer:
     BrdynError
         If the weights are damaged.
     """
+    folder, steps = _folder_and_steps(request.name)
+    if request.random:
+        raise UsageError(f"{request.name!r} is a trained classifier; --init random makes no sense with it")
+    return from_folder(request, FAMILY, folder, f"folder {folder} (trained from scratch)", steps=steps)
+
+
+def from_folder(
+    request: ModelRequest,
+    family: str,
+    folder: Path,
+    source: str,
+    *,
+    steps: int | None = None,
+    notes: tuple[str, ...] = (),
+) -> VisionTransformer:
+    """Load the classifier in a folder, or its untrained twin.
+
+    Parameters
+    ----------
+    request : ModelRequest
+    family : str
+        The one that serves it.
+    folder : Path
+    source : str
+        Where its weights come from, in words.
+    steps : int, optional
+        Recursion steps of a ViTRM.
+    notes : tuple of str
+        Of :class:`brdyn.models.base.ModelInfo`.
+
+    Raises
+    ------
+    UsageError
+        As of :func:`load`.
+    BrdynError
+        If the weights are damaged.
+    """
     from brdyn.classification.architectures import RESNETS
     from brdyn.classification.recipe import VITRM_NAME
     from brdyn.classification.saved import Classifier
     from brdyn.results import read_json
 
-    folder, steps = _folder_and_steps(request.name)
-    for asked, option in (
-        (request.random, "--init random"),
-        (request.weights is not None, "--weights"),
-    ):
-        if asked:
-            raise UsageError(f"{request.name!r} is a trained classifier; {option} makes no sense with it")
+    if request.weights is not None:
+        raise UsageError(f"{request.name!r} is a trained classifier; --weights makes no sense with it")
     config = read_json(folder / "config.json", "the config of a classifier")
     if config.get("network") in RESNETS:
         raise UsageError(
@@ -63,6 +95,8 @@ def load(request: ModelRequest) -> VisionTransformer:
         what = "takes at least one step" if config.get("network") == VITRM_NAME else "has no recursion steps"
         raise UsageError(f"{str(folder)!r} {what}; drop '@{steps}'")
     classifier = Classifier.from_pretrained(folder)
+    if request.random:
+        classifier = classifier.untrained(request.seed)
     size = (classifier.image_size,) * 2
     if request.image_size not in (None, size):
         raise UsageError(
@@ -73,13 +107,12 @@ def load(request: ModelRequest) -> VisionTransformer:
         image_size=size, crop_pct=1.0, crop_mode="squash", interpolation="bilinear", mean=classifier.mean,
         std=classifier.std,
     )  # fmt: skip
-    source = f"folder {folder} (trained from scratch)"
     if classifier.name == VITRM_NAME:
         trained = config.get("trained", {})
         steps = steps or max(trained.get("steps", 1), trained.get("n_sup", 1))
         return _unrolled(request, classifier, steps, source, preprocessing)
     info = timm_family.backbone_info(
-        request, FAMILY, classifier.network, source, classifier.digest, POSITION_RULE
+        request, family, classifier.network, request.source(source), classifier.digest, POSITION_RULE, notes
     )
     model = timm_family.adapt(classifier.network, info, preprocessing)
     model.class_names = classifier.names

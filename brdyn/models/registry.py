@@ -10,7 +10,15 @@ from types import ModuleType
 import torch
 
 from brdyn.errors import UsageError
-from brdyn.models import classifier_family, dinov2, imgfocus, raptor_family, timm_family, transformers_family
+from brdyn.models import (
+    classifier_family,
+    dinov2,
+    imgfocus,
+    packaged,
+    raptor_family,
+    timm_family,
+    transformers_family,
+)
 from brdyn.models.base import Size, VisionTransformer
 from brdyn.models.request import ModelRequest
 
@@ -18,6 +26,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     raptor_family,
     classifier_family,
     imgfocus,
+    packaged,
     dinov2,
     timm_family,
     transformers_family,
@@ -41,7 +50,7 @@ def load_model(
     Parameters
     ----------
     name : str
-        `imgfocus_vits14`, a torch-hub DINOv2 name, a timm name, a transformers id or folder, the folder of
+        `imgfocus_vits14`, `cifar_vit12`, a torch-hub DINOv2 name, a timm name, a transformers id or folder, the folder of
         a fitted Raptor or of a trained classifier (`runs/vitrm@8` for eight recursion steps).
     weights : path, optional
         A local checkpoint in Facebook's, timm's or transformers' format.

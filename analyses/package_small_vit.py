@@ -1,0 +1,130 @@
+"""Ship the best network of the stochastic-depth study with the package: float16 weights, config and model card.
+
+The best by its held-out images, at its best epoch. Its accuracy is measured as shipped.
+
+    python -m analyses.package_small_vit --test cifar10/test.parquet
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from analyses.recording import provenance
+from analyses.stochastic_depth_cells import SIZES, STUDY, Recorded, read_study
+from brdyn.classification.evaluation import accuracy_and_f1, class_scores
+from brdyn.classification.kept import BEST
+from brdyn.classification.pixels import PixelSet, load_pixels
+from brdyn.classification.saved import CONFIG, WEIGHTS, Classifier
+from brdyn.errors import BrdynError, UsageError
+from brdyn.models import packaged
+from brdyn.results import read_json, to_json, write_atomically
+
+LARGEST = 12e6  # bytes
+HOME = Path(packaged.__file__).parent / packaged.NAME
+
+
+def best_run(study: Recorded) -> str:
+    """The run with the highest accuracy on held-out images, as `p0.4_seed0`."""
+    watched = {
+        name: max(row["accuracy"] for row in rows)
+        for name, rows in study.validation.items()
+        if name.endswith(f"_{BEST}")
+    }
+    return max(watched, key=lambda name: watched[name]).removesuffix(f"_{BEST}")
+
+
+def ship(run: Path, home: Path, test: PixelSet, command: dict[str, Any]) -> dict[str, Any]:
+    """Write the packaged model and its card; what was measured.
+
+    Raises
+    ------
+    BrdynError
+        If it would be too large.
+    """
+    classifier = Classifier.from_pretrained(run / BEST)
+    trained = read_json(run / BEST / CONFIG, "the config of a classifier")
+    halves = {name: value.half() for name, value in classifier.network.state_dict().items()}
+    classifier.save_pretrained(home, halves, trained=trained["trained"], at=trained["at"])
+    size = (home / WEIGHTS).stat().st_size
+    if size > LARGEST:
+        raise BrdynError(f"{size / 1e6:.1f} MB of weights are more than {LARGEST / 1e6:.0f}")
+    shipped = Classifier.from_pretrained(home)
+    before, after = (class_scores(one, test) for one in (classifier, shipped))
+    found = {
+        **accuracy_and_f1(after.argmax(1), test.labels),
+        "change_of_scores_by_float16": float((before - after).abs().max()),
+        "same_answers": float((before.argmax(1) == after.argmax(1)).double().mean()),
+        "bytes": size,
+        "parameters": shipped.parameters,
+        "test_images": len(test),
+    }
+    config = read_json(home / CONFIG, "the config of a classifier")
+    write_atomically(home / CONFIG, to_json({**config, "measured": found, "provenance": command}))
+    write_atomically(home / "README.md", card(config, found, command).encode())
+    return found
+
+
+def card(config: dict[str, Any], found: dict[str, Any], origin: dict[str, Any]) -> str:
+    """The model card."""
+    trained, recipe, built = config["trained"], config["trained"]["recipe"], config["trained"]["built"]
+    images = trained["data"]["images"] - trained["held_out"]
+    return f"""---
+license: mit
+tags: [image-classification, vision-transformer, stochastic-depth]
+---
+
+# {packaged.NAME}
+
+A small Vision Transformer with its classification head, trained from scratch on CIFAR-10 by brdyn, so that layer swaps,
+deletions, Raptors and probes have an accuracy to read out without any download. It is a specimen to study, not a good
+classifier.
+
+- **Network**: {built["depth"]} layers, width {built["width"]}, {built["heads"]} heads, MLP of {built["hidden"]} units,
+  patch {built["patch"]}, one cls token, {found["parameters"] / 1e6:.2f} M parameters, images of
+  {config["image_size"]} x {config["image_size"]} pixels; classes: {", ".join(config["classes"])}.
+- **Training**: {images:,} images of CIFAR-10 (Krizhevsky 2009; JPEG-recompressed), {recipe["epochs"]:g} epochs, the
+  best one (epoch {config["at"]["epoch"]:.1f}) chosen on {trained["held_out"]} held-out images, uniform drop-path
+  {built["drop_path"]:g}, AdamW {recipe["lr"]:g}, batch {recipe["batch_size"]}, random crop and flip, seed
+  {recipe["seed"]}. `config.json` has every option.
+- **Accuracy** as shipped (float16 weights, run in float32): {found["accuracy"]:.1%} [{found["low"]:.1%},
+  {found["high"]:.1%}] of the {found["test_images"]:,} test images. Rounding to float16 leaves
+  {found["same_answers"]:.2%} of the answers as they were.
+- **Limits**: it knows ten classes at {config["image_size"]} pixels and is often wrong. What holds for it need not
+  hold for networks that were trained for long on many images.
+- **Made by** `{origin["command"]}`, {origin["date"][:10]}, on {origin["device"]}. CIFAR-10 itself is not part of
+  this package.
+"""
+
+
+def main() -> None:
+    """Choose, write and measure."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--test", required=True, help="test images of CIFAR-10")
+    options.add_argument("--size", choices=SIZES, help="of the study (default: the largest recorded)")
+    options.add_argument("--study", type=Path, default=STUDY, help="folder of the results")
+    options.add_argument("--out", type=Path, default=HOME, help="where the model goes")
+    choice = options.parse_args()
+    try:
+        study = read_study(choice.size, choice.study)
+        run = choice.study / study.config["name"] / "runs" / best_run(study)
+        if not run.is_dir():
+            raise UsageError(f"{str(run)!r} is not here: trained networks stay where they were trained")
+        test = load_pixels(choice.test, study.config["image_size"], train=False, workers=0)
+        with torch.no_grad():
+            found = ship(run, choice.out, test, provenance("package_small_vit", "cpu"))
+    except BrdynError as error:
+        options.error(str(error))
+    print(
+        f"{choice.out}: {run.name}, {found['accuracy']:.2%} of {found['test_images']} test images, "
+        f"{found['bytes'] / 1e6:.1f} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()

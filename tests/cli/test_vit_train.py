@@ -1,0 +1,74 @@
+"""`brdyn vit-train` as a user meets it."""
+
+import json
+
+import pytest
+
+from tests.cli.commands import assert_one_line_error
+
+SMALL = ["--width", "8", "--heads", "1", "--hidden", "8", "--depth", "3"]
+
+
+@pytest.fixture
+def options(labelled, tmp_path):
+    return [
+        "--data", labelled, "--test", labelled, "--image-size", "8", "--epochs", "2", "--batch-size", "10",
+        "--workers", "0", "--log-every", "1", "--validate-every", "1", *SMALL, "--out", tmp_path / "out",
+    ]  # fmt: skip
+
+
+def test_it_keeps_what_it_is_asked_for_and_other_commands_load_it(run, options, labelled, tmp_path):
+    done = run("vit-train", *options, "--drop-path", "0.5", "--keep", "0,1,best")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "config.json", "model.safetensors", "train.json", "train.png", "epoch0", "epoch1", "best"
+    }  # fmt: skip
+    content = json.loads((out / "train.json").read_text())
+    assert content["options"]["built"]["drop_path"] == 0.5
+    assert content["options"]["held_out"] == 4  # a tenth
+    assert content["history"]["images"] == 2 * 36 // 10 * 10
+    assert f"best (epoch {content['kept']['best']['epoch']:g}): " in done.stdout
+    assert "epoch0/, epoch1/, best/" in done.stdout
+    matrices = []
+    for name in ("epoch0", "best", "."):
+        model = ["--model", out / name, "--images", labelled, "--workers", "0"]
+        done = run("phases", *model, "--out", tmp_path / f"phases-{name}")
+        assert done.returncode == 0, done.stderr
+        found = json.loads((tmp_path / f"phases-{name}" / "phases.json").read_text())
+        matrices.append(found["similarity"]["matrix"])
+    assert matrices[0] != matrices[1]
+    fit = ["--k", "2", "--steps", "2", "--batch-size", "4", "--out", tmp_path / "raptor"]
+    assert run("raptor-fit", *model, *fit).returncode == 0
+    done = run(
+        "raptor-eval", tmp_path / "raptor", "--images", labelled, "--workers", "0", "--out", tmp_path / "e"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "accuracy by that head" in done.stdout
+    assert_one_line_error(run("vit-train", *options), 2, "--overwrite")
+
+
+def test_without_keep_nothing_is_held_out(run, options, tmp_path):
+    assert run("vit-train", *options).returncode == 0
+    content = json.loads((tmp_path / "out" / "train.json").read_text())
+    assert (content["options"]["held_out"], content["kept"], content["history"]["images"]) == (0, {}, 80)
+    assert content["provenance"]["command"].startswith("brdyn vit-train")
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--model", "resnet18"], "unknown ViT 'resnet18'; choose one of vit-small"),
+        (["--drop-path", "1"], "drop-path 1.0 is not from 0 to below 1"),
+        (["--keep", "last"], "'last' is neither an epoch"),
+        (["--keep", "5"], "--keep 5: the run ends at epoch 2"),
+        (["--keep", "best", "--ema", "0.9"], "drop --ema or --keep"),
+        (["--held-out", "40"], "40 of 40 images cannot be held out"),
+        (["--resume"], "no checkpoint"),
+        (["--depth", "0"], "--depth"),
+    ],
+)
+def test_training_that_cannot_be(run, options, tmp_path, extra, words):
+    assert_one_line_error(run("vit-train", *options, *extra), 2, words)
+    assert not (tmp_path / "out").exists()
