@@ -8,14 +8,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from brdyn.classification.run import OutOfTime
+from analyses.training_runs import OutOfTime
 from brdyn.errors import UsageError
 from brdyn.results import read_json, to_json
 
 
 def digest_of(asked: Mapping[str, Any]) -> str:
-    """SHA-256 of what a cell was asked for."""
-    return hashlib.sha256(to_json(asked)).hexdigest()
+    """SHA-256 of what a cell was asked for. Files that have a digest are the same where it is, wherever they lie."""
+    return hashlib.sha256(to_json(_without_places(asked))).hexdigest()
+
+
+def _without_places(asked: Any) -> Any:
+    if isinstance(asked, Mapping):
+        named = {"source"} if asked.get("digest") else set()
+        return {key: _without_places(value) for key, value in asked.items() if key not in named}
+    return [_without_places(one) for one in asked] if isinstance(asked, list | tuple) else asked
 
 
 def recorded(path: Path, digest: str) -> dict[str, Any] | None:
@@ -27,10 +34,15 @@ def recorded(path: Path, digest: str) -> dict[str, Any] | None:
 
 
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` returns, or the error as `failed`; running out of time is no failure."""
+    """What `work` returns, or the error as `failed`: also where it cannot be written.
+
+    To be out of time, or a usage error, is of the study and not of this cell: it is raised.
+    """
     try:
-        return work()
-    except OutOfTime:
+        found = work()
+        to_json(found)
+        return found
+    except (OutOfTime, UsageError):  # neither is of this cell alone
         raise
     except Exception as error:  # whatever it is, the other cells are worth their time
         return {"failed": f"{type(error).__name__}: {error}"}

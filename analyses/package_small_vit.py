@@ -24,17 +24,12 @@ from brdyn.models import packaged
 from brdyn.results import read_json, to_json, write_atomically
 
 LARGEST = 12e6  # bytes
-HOME = Path(packaged.__file__).parent / packaged.NAME
 
 
 def best_run(study: Recorded) -> str:
     """The run with the highest accuracy on held-out images, as `p0.4_seed0`."""
-    watched = {
-        name: max(row["accuracy"] for row in rows)
-        for name, rows in study.validation.items()
-        if name.endswith(f"_{BEST}")
-    }
-    return max(watched, key=lambda name: watched[name]).removesuffix(f"_{BEST}")
+    watched = {run: max(row["accuracy"] for row in rows) for run, rows in study.validation.items()}
+    return max(watched, key=lambda run: watched[run])
 
 
 def ship(run: Path, home: Path, test: PixelSet, command: dict[str, Any]) -> dict[str, Any]:
@@ -48,17 +43,17 @@ def ship(run: Path, home: Path, test: PixelSet, command: dict[str, Any]) -> dict
     classifier = Classifier.from_pretrained(run / BEST)
     trained = read_json(run / BEST / CONFIG, "the config of a classifier")
     halves = {name: value.half() for name, value in classifier.network.state_dict().items()}
-    classifier.save_pretrained(home, halves, trained=trained["trained"], at=trained["at"])
-    size = (home / WEIGHTS).stat().st_size
+    size = sum(value.nbytes for value in halves.values())
     if size > LARGEST:
         raise BrdynError(f"{size / 1e6:.1f} MB of weights are more than {LARGEST / 1e6:.0f}")
+    classifier.save_pretrained(home, halves, trained=trained["trained"], at=trained["at"])
     shipped = Classifier.from_pretrained(home)
     before, after = (class_scores(one, test) for one in (classifier, shipped))
     found = {
         **accuracy_and_f1(after.argmax(1), test.labels),
         "change_of_scores_by_float16": float((before - after).abs().max()),
         "same_answers": float((before.argmax(1) == after.argmax(1)).double().mean()),
-        "bytes": size,
+        "bytes": (home / WEIGHTS).stat().st_size,
         "parameters": shipped.parameters,
         "test_images": len(test),
     }
@@ -108,14 +103,14 @@ def main() -> None:
     options.add_argument("--test", required=True, help="test images of CIFAR-10")
     options.add_argument("--size", choices=SIZES, help="of the study (default: the largest recorded)")
     options.add_argument("--study", type=Path, default=STUDY, help="folder of the results")
-    options.add_argument("--out", type=Path, default=HOME, help="where the model goes")
+    options.add_argument("--out", type=Path, default=packaged.HOME, help="where the model goes")
     choice = options.parse_args()
     try:
         study = read_study(choice.size, choice.study)
-        run = choice.study / study.config["name"] / "runs" / best_run(study)
+        run = choice.study / study.config.name / "runs" / best_run(study)
         if not run.is_dir():
             raise UsageError(f"{str(run)!r} is not here: trained networks stay where they were trained")
-        test = load_pixels(choice.test, study.config["image_size"], train=False, workers=0)
+        test = load_pixels(choice.test, study.config.image_size, train=False, workers=0)
         with torch.no_grad():
             found = ship(run, choice.out, test, provenance("package_small_vit", "cpu"))
     except BrdynError as error:

@@ -14,7 +14,6 @@ from brdyn.results import read_json
 
 RAPTOR = RESULTS / "raptor"
 OFFLINE = "imgfocus_vits14"
-PARTITIONS = ("maxcut", "random-contiguous", "random-shuffle")
 
 
 class Cells(NamedTuple):

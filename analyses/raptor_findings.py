@@ -15,9 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.findings import WORDS, Finding, not_recorded
-from analyses.raptor_cells import OFFLINE, PARTITIONS, Cells, read_cells
+from analyses.raptor_cells import OFFLINE, Cells, read_cells
 from analyses.recording import write_or_check
 from analyses.statistics import mean_difference, together
+from brdyn.raptor.partitions import MAXCUT, PARTITIONS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "raptor_findings.md"
 PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy, ImageNet, ViT-B
@@ -108,9 +109,7 @@ def _paired(cells: Cells, claim: str, better: str, worse: str) -> Finding:
     parts, verdicts = [], []
     for column, form in (("kept", "+.1%"), ("r2", "+.3f")):
         first = (
-            wide[column][better].groupby("k").transform("mean")
-            if better == "maxcut"
-            else wide[column][better]
+            wide[column][better].groupby("k").transform("mean") if better == MAXCUT else wide[column][better]
         )
         differences = (first - wide[column][worse]).dropna().to_numpy()
         if len(differences) < len(PUBLISHED) * DRAWS:

@@ -34,14 +34,12 @@ from brdyn.probes.linear import PENALTIES
 from brdyn.raptor import FitSettings, Raptor, fit_raptor
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import is_raptor
-from brdyn.raptor.partitions import contiguous, random_contiguous, random_shuffle
+from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
 from brdyn.raptor.recipe import learning_rate
 from brdyn.results import read_json, to_json, write_atomically
 from brdyn.training import Checkpoints
 
 TEACHER = "imgfocus_vits14"
-KS = (1, 2, 3, 4, 5)
-PARTITIONED = (2, 3, 4)
 DRAWS = SEEDS = 3
 LADDER_K = 3
 LONGER = 4
@@ -80,18 +78,13 @@ class Cell:
 
     name: str
     k: int
-    partition: str = "maxcut"
+    partition: str = MAXCUT
     draw: int = 0
     changes: dict[str, Any] = field(default_factory=dict)
 
     def assignment(self, phases: Phases) -> list[int]:
         """The block of each layer."""
-        places = phases.with_k(self.k).boundaries
-        if self.partition == "random-contiguous":
-            return random_contiguous(self.k, phases.layers, self.draw, other_than=places)
-        if self.partition == "random-shuffle":
-            return random_shuffle(places, phases.layers, self.draw)
-        return contiguous(places, phases.layers)
+        return assign(self.partition, phases.with_k(self.k).boundaries, phases.layers, self.draw)
 
 
 def cells(steps: tuple[int, int]) -> Iterator[Cell]:
@@ -107,7 +100,7 @@ def cells(steps: tuple[int, int]) -> Iterator[Cell]:
     ]
     for draw in range(DRAWS):
         for k in (3, 2, 4):
-            for partition in ("random-contiguous", "random-shuffle"):
+            for partition in RANDOM:
                 yield Cell(name=f"{partition}_k{k}_draw{draw}", k=k, partition=partition, draw=draw)
         yield from rungs if draw == 0 else seeds if draw == 1 else ()
     longer = {"stage1_steps": LONGER * steps[0], "stage2_steps": LONGER * steps[1]}
@@ -198,7 +191,7 @@ class Study:
 
     def sees_photos(self, cell: Cell) -> bool:
         """Whether it is evaluated on full-size photographs too."""
-        return bool(self.choice.photos) and cell.partition == "maxcut" and not cell.changes
+        return bool(self.choice.photos) and cell.partition == MAXCUT and not cell.changes
 
     def read(self, model: VisionTransformer) -> Reading:
         """What probes read from a model, its features taken in the precision of the fits."""

@@ -37,31 +37,45 @@ def together(verdicts: Iterable[bool | None]) -> bool | None:
     return False if False in found else True if all(one is True for one in found) else None
 
 
-def rank_correlation(first: ArrayLike, second: ArrayLike, seed: int = 0) -> Estimate:
+def rank_correlation(
+    first: ArrayLike, second: ArrayLike, within: ArrayLike | None = None, seed: int = 0
+) -> Estimate:
     """Spearman's rho with a percentile bootstrap over the pairs; not a number where either does not vary.
 
     Of fewer than five pairs, the interval is all that rho can be.
+
+    Parameters
+    ----------
+    first, second : array_like, shape (n,)
+    within : array_like, shape (n,), optional
+        A group for each pair: ranks are compared less their group's mean, so that what differs between groups alone
+        explains nothing. Pairs that are alone in their group then say nothing.
+    seed : int
+        Of the bootstrap.
     """
     x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if not (np.ptp(x) and np.ptp(y)):
+    groups = np.zeros(len(x)) if within is None else np.asarray(within)
+    value = _rho(x, y, groups)
+    if np.isnan(value):
         return Estimate(np.nan, np.nan, np.nan)
-    value = float(stats.spearmanr(x, y).statistic)
     if len(x) < FEWEST:
         return Estimate(value, -1.0, 1.0)
     rng = np.random.default_rng(seed)
-    draws = [
-        stats.spearmanr(x[rows], y[rows]).statistic
-        for rows in rng.integers(0, len(x), (RESAMPLES, len(x)))
-        if np.ptp(x[rows]) and np.ptp(y[rows])
-    ]
-    low, high = np.quantile(draws, [0.025, 0.975])
+    draws = [_rho(x[rows], y[rows], groups[rows]) for rows in rng.integers(0, len(x), (RESAMPLES, len(x)))]
+    low, high = np.nanquantile(draws, [0.025, 0.975])
     return Estimate(value, float(low), float(high))
 
 
-def ranks_without(values: ArrayLike, other: ArrayLike) -> np.ndarray:
-    """What is left of the ranks of `values` after a line through those of `other`."""
-    y, x = stats.rankdata(np.asarray(values)), stats.rankdata(np.asarray(other))
-    return y - np.polyval(np.polyfit(x, y, 1), x)
+def _rho(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
+    """Correlation of ranks, each less the mean of its group."""
+    left = []
+    for values in (x, y):
+        ranks = stats.rankdata(values)
+        for group in np.unique(groups):
+            ranks[groups == group] -= ranks[groups == group].mean()
+        left.append(ranks)
+    size = np.sqrt((left[0] ** 2).sum() * (left[1] ** 2).sum())
+    return float((left[0] * left[1]).sum() / size) if size else float("nan")
 
 
 def mean_difference(differences: ArrayLike) -> Estimate:

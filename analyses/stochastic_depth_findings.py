@@ -8,41 +8,41 @@ Each verdict follows from the numbers by the rule that is stated with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from analyses.findings import WORDS, Finding, not_recorded
 from analyses.recording import write_or_check
-from analyses.statistics import Estimate, mean_difference, rank_correlation, ranks_without, together
+from analyses.statistics import Estimate, mean_difference, rank_correlation, together
 from analyses.stochastic_depth_cells import Recorded, read_study
+from analyses.stochastic_depth_plan import LAST, MOMENTS, UNTRAINED
 from brdyn.classification.kept import BEST
+from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "stochastic_depth_findings.md"
-MAXCUT, CONTIGUOUS, SHUFFLED = "maxcut", "random-contiguous", "random-shuffle"
 K = 3
 PEAK = (0.4, 0.6)
 CLEAR = "the 95 % interval is above 0 (fails: below 0)"
 FORMATS = {"r2": "+.3f", "kept": "+.1%", "evenness": "+.3f"}
-SHOWN = {"r2": "R²", "kept": "accuracy kept"}
+SHOWN = {"r2": "R²", "kept": "accuracy kept"}  # of the last layer; above chance
 
 
-def best_models(study: Recorded) -> pd.DataFrame:
+def best_networks(study: Recorded) -> pd.DataFrame:
     """Every network at its best epoch."""
-    return study.models[study.models["stage"] == BEST]
+    return study.networks[study.networks["moment"] == BEST]
 
 
-def maxcut_fits(study: Recorded, k: int = K, stage: str = BEST) -> pd.DataFrame:
+def maxcut_fits(study: Recorded, k: int = K, moment: str = BEST) -> pd.DataFrame:
     """Raptors with max-cut phases, by p and seed."""
-    rows = study.fits.query("partition == @MAXCUT and k == @k and stage == @stage")
+    rows = study.fits.query("partition == @MAXCUT and k == @k and moment == @moment")
     return rows.set_index(["p", "seed"]).sort_index()
 
 
 def accuracy_rises(study: Recorded) -> Finding:
     """Where is the most accurate p?"""
-    return _peak("Accuracy of the network rises with p up to about 0.6", best_models(study), "")
+    return _peak("Accuracy of the network rises with p up to about 0.6", best_networks(study), "")
 
 
 def raptor_accuracy_rises(study: Recorded) -> Finding:
@@ -54,27 +54,33 @@ def raptor_accuracy_rises(study: Recorded) -> Finding:
 def _peak(claim: str, rows: pd.DataFrame, of: str) -> Finding:
     """Does accuracy peak at a large p?"""
     rule = (
-        f"{of}the mean accuracy is highest at p = {PEAK[0]} to {PEAK[1]}, clearly above that at p = 0 (fails: highest "
-        "elsewhere)"
+        f"{of}some p from {PEAK[0]} to {PEAK[1]} is clearly more accurate than p = 0 (fails: the most accurate p is "
+        "another, clearly over the best of these); paired t intervals over seeds"
     )
     if rows.empty:
         return not_recorded(claim, rule)
-    right = rows.pivot_table(index="seed", columns="p", values="accuracy")
+    right = rows.pivot_table(index="seed", columns="p", values="accuracy").dropna()
     mean = right.mean()
-    best, least = max(mean.index, key=lambda p: float(mean[p])), min(mean.index)
-    gain = mean_difference((right[best] - right[least]).dropna())
+    inside = [p for p in mean.index if PEAK[0] <= p <= PEAK[1]]
+    if not inside:
+        return not_recorded(claim, rule)
+    peak, best = (max(ps, key=lambda p: float(mean[p])) for ps in (inside, list(mean.index)))
+    over_zero = mean_difference(right[peak] - right[min(mean.index)])
+    below = mean_difference(right[best] - right[peak]) if best not in inside else None
     numbers = ", ".join(f"p={p:g} {value:.1%}" for p, value in mean.items())
-    if best != least:
-        numbers += f"; the highest over p={least:g}: {gain.say('+.1%')}"
-    return Finding(claim, rule, numbers, gain.positive if PEAK[0] <= best <= PEAK[1] else False)
+    numbers += f"; p={peak:g} over p={min(mean.index):g}: {over_zero.say('+.1%')}"
+    if below is not None:
+        numbers += f", under p={best:g}: {below.say('+.1%')}"
+    fails = below is not None and below.positive is True
+    return Finding(claim, rule, numbers, False if fails else True if over_zero.positive else None)
 
 
 def evenness_grows(study: Recorded) -> Finding:
     """Do phases become as long as each other?"""
     claim = "The phases grow more even with p"
     rule = f"rank correlation of p and the entropy of the phase lengths, k = {K}, over networks: {CLEAR}"
-    rows = best_models(study)
-    found = {k: rank_correlation(rows["p"], rows[f"evenness_{k}"]) for k in study.config["phases"]}
+    rows = best_networks(study)
+    found = {k: rank_correlation(rows["p"], rows[f"evenness_{k}"]) for k in study.config.phases}
     numbers = "; ".join(f"k={k} {one.say()}" for k, one in found.items())
     mean = rows.groupby("p")[f"evenness_{K}"].mean()
     return Finding(
@@ -86,7 +92,7 @@ def similarity_grows(study: Recorded) -> Finding:
     """Do layers become alike?"""
     claim = "Layers grow more similar with p"
     rule = f"rank correlation of p and the mean similarity of pairs of layers: {CLEAR}"
-    rows = best_models(study)
+    rows = best_networks(study)
     found = rank_correlation(rows["p"], rows["mean_similarity"])
     mean = rows.groupby("p")["mean_similarity"].mean()
     return Finding(
@@ -126,19 +132,19 @@ def better_than_contiguous(study: Recorded) -> Finding:
 def better_than_shuffled(study: Recorded) -> Finding:
     """Random contiguous phases against shuffled layers."""
     return _partitions(
-        study, "Random contiguous phases are fitted better than shuffled layers", CONTIGUOUS, SHUFFLED
+        study, "Random contiguous phases are fitted better than shuffled layers", CONTIGUOUS, SHUFFLE
     )
 
 
 def partition_differences(study: Recorded, better: str, worse: str) -> pd.DataFrame:
     """Per network and k: difference of the means over draws, and how many standard deviations of single draws it is."""
-    fits = study.fits[study.fits["stage"] == BEST]
+    fits = study.fits[study.fits["moment"] == BEST]
+    if not {better, worse} <= set(fits["partition"]):
+        return pd.DataFrame(columns=[*SHOWN, *(f"{name}_sd" for name in SHOWN)])
     by = fits.groupby(["p", "seed", "k", "partition"])[list(SHOWN)]
     mean, deviation = (found.unstack("partition") for found in (by.mean(), by.std()))
     rows = {}
     for column in SHOWN:
-        if not {better, worse} <= set(mean[column].columns):
-            return pd.DataFrame(columns=[*SHOWN, *(f"{name}_sd" for name in SHOWN)])
         rows[column] = mean[column][better] - mean[column][worse]
         pooled = float((deviation[column][worse] ** 2).mean() ** 0.5)  # not a number for single draws
         rows[f"{column}_sd"] = rows[column] / pooled
@@ -147,8 +153,8 @@ def partition_differences(study: Recorded, better: str, worse: str) -> pd.DataFr
 
 def _partitions(study: Recorded, claim: str, better: str, worse: str) -> Finding:
     rule = (
-        "mean difference over networks (paired, draws averaged), with its 95 % t interval, above 0 both in R² of the "
-        "last layer and in the share of accuracy kept (fails: below 0 in either); sd: of single draws"
+        "mean difference over networks (paired; their own draws, and k, averaged), with its 95 % t interval, above 0 "
+        "both in R² of the last layer and in the accuracy kept (fails: below 0 in either); sd: of single draws"
     )
     rows = partition_differences(study, better, worse)
     if rows.empty:
@@ -164,35 +170,38 @@ def _partitions(study: Recorded, claim: str, better: str, worse: str) -> Finding
 
 
 def more_blocks(study: Recorded) -> Finding:
-    """Where does a further block help most?"""
-    claim = "Two blocks are already good, and the third adds most (CIFAR-100 in the paper)"
-    rule = "the gain in accuracy kept from k = 2 to 3 is clearly above 0 (fails: below), and larger than from 3 to 4"
-    fits = study.fits.query("partition == @MAXCUT and stage == @BEST")
+    """Does the third block help, and more than the fourth?"""
+    claim = "The third block adds much, and more than the fourth (CIFAR-100 in the paper)"
+    rule = (
+        "max-cut, paired over networks: accuracy kept clearly rises from k = 2 to 3, by clearly more than from 3 to 4 "
+        "(fails: either is clearly below 0)"
+    )
+    fits = study.fits.query("partition == @MAXCUT and moment == @BEST")
     kept = fits.pivot_table(index=["p", "seed"], columns="k", values="kept").dropna()
-    ks = [int(k) for k in kept.columns]
+    ks = sorted(int(k) for k in kept.columns)
     if kept.empty or not {2, 3, 4} <= set(ks):
         return not_recorded(claim, rule)
-    gains = {(low, high): mean_difference(kept[high] - kept[low]) for low, high in pairwise(sorted(ks))}
-    numbers = ", ".join(f"k={k} {value:.1%}" for k, value in kept.mean().items())
-    numbers += "; " + ", ".join(f"{low} to {high} {one.say('+.1%')}" for (low, high), one in gains.items())
-    third = gains[2, 3].positive
-    return Finding(claim, rule, numbers, third if not third else gains[2, 3].value > gains[3, 4].value)
+    third = mean_difference(kept[3] - kept[2])
+    more = mean_difference((kept[3] - kept[2]) - (kept[4] - kept[3]))
+    numbers = ", ".join(f"k={k} {kept[k].mean():.1%}" for k in ks)
+    numbers += f"; 2 to 3 {third.say('+.1%')}, over 3 to 4 {more.say('+.1%')}"
+    return Finding(claim, rule, numbers, together((third.positive, more.positive)))
 
 
 def structure_predicts(study: Recorded) -> Finding:
     """Across networks: does a better cut mean a better Raptor?"""
     claim = "Networks with clearer phases are fitted better"
     rule = (
-        f"rank correlation over networks of the max-cut's z-score with R² of the last layer, k = {K}, also with the "
-        "effect of p taken out of both: both intervals above 0 (fails: either below 0)"
+        f"rank correlation over networks of the max-cut's z-score with R² of the last layer, k = {K}, and the same "
+        "among networks of one p (ranks less the mean of their p): both intervals above 0 (fails: either below 0)"
     )
     fits = maxcut_fits(study)
-    models = best_models(study).set_index(["p", "seed"])
+    models = best_networks(study).set_index(["p", "seed"])
     rows = models.join(fits[["r2", "kept"]], how="inner").reset_index()
     if len(rows) < 3:
         return not_recorded(claim, rule)
     raw = rank_correlation(rows[f"z_{K}"], rows["r2"])
-    partial = rank_correlation(ranks_without(rows[f"z_{K}"], rows["p"]), ranks_without(rows["r2"], rows["p"]))
+    partial = rank_correlation(rows[f"z_{K}"], rows["r2"], within=rows["p"])
     others = {
         "cut": rows[f"cut_{K}"],
         "cut over a drift's": rows[f"over_drift_{K}"],
@@ -205,7 +214,7 @@ def structure_predicts(study: Recorded) -> Finding:
     return Finding(
         claim,
         rule,
-        f"z {raw.say()}, without p {partial.say()} (beside it: {beside})",
+        f"z {raw.say()}, within p {partial.say()} (beside it: {beside})",
         together((raw.positive, partial.positive)),
     )
 
@@ -213,29 +222,37 @@ def structure_predicts(study: Recorded) -> Finding:
 def untrained_easier(study: Recorded) -> Finding:
     """Before and after training."""
     claim = "An untrained network is easier to fit than a trained one"
-    return _stages(study, claim, "untrained", BEST, ("r2",))
+    rule = (
+        f"k = {K}, max-cut: R² of every untrained network is above that of every trained one (fails: below)"
+    )
+    before, after = (maxcut_fits(study, moment=moment)["r2"] for moment in (UNTRAINED, BEST))
+    if before.empty or after.empty:
+        return not_recorded(claim, rule)
+    holds = True if before.min() > after.max() else False if before.max() < after.min() else None
+    numbers = (
+        f"{before.min():.3f} to {before.max():.3f} of {len(before)} untrained, {after.min():.3f} to {after.max():.3f} "
+        f"of {len(after)} trained"
+    )
+    return Finding(claim, rule, numbers, holds)
 
 
 def overfitting_hurts(study: Recorded) -> Finding:
-    """The last epoch against the best."""
+    """The last epoch against the best, where it overfits."""
     claim = "Overfitting makes a network harder to fit"
-    return _stages(study, claim, BEST, "last", ("r2", "kept"))
-
-
-def _stages(study: Recorded, claim: str, better: str, worse: str, columns: Sequence[str]) -> Finding:
     rule = (
-        f"k = {K}, max-cut: mean difference of {' and '.join(SHOWN[column] for column in columns)} between the "
-        f"{better} and the {worse} network, over networks: {CLEAR}"
+        f"k = {K}, max-cut: mean fall of R² and of accuracy kept from the best to the last epoch, over networks whose "
+        "accuracy on held-out images fell: both intervals above 0 (fails: either below 0)"
     )
-    first, second = (maxcut_fits(study, stage=stage) for stage in (better, worse))
-    shared = first.index.intersection(second.index)
+    first, second = (maxcut_fits(study, moment=moment) for moment in (BEST, LAST))
+    last = study.networks[study.networks["moment"] == LAST].set_index(["p", "seed"])
+    shared = first.index.intersection(second.index).intersection(last.index[last["overfitted"]])
     if shared.empty:
         return not_recorded(claim, rule)
     found = {
-        column: mean_difference(first.loc[shared, column] - second.loc[shared, column]) for column in columns
+        column: mean_difference(first.loc[shared, column] - second.loc[shared, column]) for column in SHOWN
     }
     numbers = "; ".join(
-        f"{SHOWN[column]} {first.loc[shared, column].mean():.3f} against {second.loc[shared, column].mean():.3f}, "
+        f"{SHOWN[column]} {first.loc[shared, column].mean():.3f} to {second.loc[shared, column].mean():.3f}, fall "
         f"{one.say(FORMATS[column])}"
         for column, one in found.items()
     )
@@ -261,7 +278,7 @@ FINDINGS: tuple[Callable[[Recorded], Finding], ...] = (
 
 def network_table(study: Recorded) -> list[str]:
     """Networks at their best epoch, by p."""
-    rows = best_models(study)
+    rows = best_networks(study)
     lines = [
         "| p | networks | test accuracy | on training images | best epoch | mean similarity | phases end after, k = 3 "
         "| evenness | z | kept by a Raptor, k = 3 | R², last layer |",
@@ -282,23 +299,23 @@ def network_table(study: Recorded) -> list[str]:
     return lines
 
 
-def stage_table(study: Recorded) -> list[str]:
+def moment_table(study: Recorded) -> list[str]:
     """Networks along their training."""
-    rows = study.models.reset_index()
-    shown = rows[rows["stage"] != BEST]["p"].unique()
+    rows = study.networks.reset_index()
+    shown = study.fits[study.fits["moment"] != BEST]["p"].unique()
     lines = [
         "| p | moment | epoch | test accuracy | on training images | mean similarity | evenness | z | "
         "R² of a Raptor, k = 3 | accuracy kept |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for p in sorted(shown):
-        for stage in ("untrained", "middle", BEST, "last"):
-            group = rows[(rows["p"] == p) & (rows["stage"] == stage)]
-            fits = maxcut_fits(study, stage=stage)
+        for moment in MOMENTS:
+            group = rows[(rows["p"] == p) & (rows["moment"] == moment)]
+            fits = maxcut_fits(study, moment=moment)
             own = fits.loc[p] if p in fits.index.get_level_values("p") else None
             said = f"{spread(own['r2'], '.2f')} | {spread(own['kept'], '.1%')}" if own is not None else " | "
             lines.append(
-                f"| {p:g} | {stage} | {spread(group['epoch'], '.0f')} | {spread(group['accuracy'], '.1%')} "
+                f"| {p:g} | {moment} | {spread(group['epoch'], '.0f')} | {spread(group['accuracy'], '.1%')} "
                 f"| {spread(group['train_accuracy'], '.1%')} | {spread(group['mean_similarity'], '.2f')} "
                 f"| {spread(group[f'evenness_{K}'], '.2f')} | {spread(group[f'z_{K}'], '.2f')} | {said} |"
             )
@@ -315,23 +332,25 @@ def spread(values: pd.Series, form: str) -> str:
 def page(study: Recorded) -> str:
     """The page, as Markdown."""
     config, origin = study.config, study.provenance
-    network, training, raptor = config["network"], config["training"], config["raptor"]
-    steps = raptor["settings"]["stage1_steps"] + raptor["settings"]["stage2_steps"]
-    seen = steps * raptor["settings"]["batch_size"]
-    hours = (best_models(study)["train_seconds"].sum() + study.fits["seconds"].sum()) / 3600
-    images = f"{config['train_images']:,}" if config["train_images"] else "All 50,000"
+    network, training, settings = config.network, config.training, config.raptor["settings"]
+    seen = (settings["stage1_steps"] + settings["stage2_steps"]) * settings["batch_size"]
+    networks = best_networks(study)
+    hours = (networks["train_seconds"].sum() + study.fits["seconds"].sum()) / 3600
+    images = f"{config.train_images:,}" if config.train_images else "all"
+    augmented = any(training.get(name, 1) for name in ("operations", "mixup", "cutmix"))
     lines = [
         "# Stochastic depth, recorded",
         "",
         "<!-- written by `python -m analyses.stochastic_depth_findings` from the recorded results; do not edit -->",
         "",
-        f"{len(best_models(study))} ViTs of {network['depth']} layers, width {network['width']}, "
-        f"{network['heads']} heads, patch {network['patch']}, trained from scratch on {images}",
-        f"images of CIFAR-10 (JPEG-recompressed; {config['held_out']} of them held out to choose the best epoch) for "
-        f"{training['epochs']} epochs, crop and flip alone;",
-        f"{len(study.fits)} Raptors of them, {seen:,} images seen in each. {hours:.1f} hours of work in all on "
-        f"{origin['device']}.",
-        *(REDUCED if config["name"] != "gpu" else ()),
+        f"{len(networks)} ViTs of {network['depth']} layers, width {network['width']}, {network['heads']} heads, patch "
+        f"{network['patch']}, trained from scratch on",
+        f"{images} images of CIFAR-10 (JPEG-recompressed), {config.held_out} of them held out to choose the best "
+        f"epoch, for {training['epochs']} epochs,",
+        f"{'with' if augmented else 'without'} RandAugment, Mixup or CutMix; {len(study.fits)} Raptors of them, each "
+        f"fitted with {seen:,} images.",
+        f"{hours:.1f} hours of work in all on {origin['device']}.",
+        *(REDUCED if config.name != "gpu" else ()),
         "",
         "## Networks",
         "",
@@ -340,11 +359,11 @@ def page(study: Recorded) -> str:
         "± standard deviation over seeds. Evenness: entropy of the phase lengths over its largest. z: standard "
         "deviations of the cut",
         "above random contiguous segmentations. Kept: accuracy by the network's own head of a Raptor's last state,",
-        "over that of the network.",
+        "over that of the network, both above chance.",
         "",
         "## Along training",
         "",
-        *stage_table(study),
+        *moment_table(study),
         "",
         "## The paper's claims",
         "",
@@ -359,16 +378,15 @@ def page(study: Recorded) -> str:
         "Intervals: of correlations, bootstrap over networks; of differences, t over networks.",
         *(f"Failed: {name} ({why})." for name, why in study.failed.items()),
         "",
-        f"Recorded in `analyses/results/stochastic_depth/{config['name']}/`, {origin['date'][:10]}.",
+        f"Recorded in `analyses/results/stochastic_depth/{config.name}/`, {origin['date'][:10]}.",
         "",
     ]
     return "\n".join(lines)
 
 
 REDUCED = (
-    "This is the reduced study (`analyses/stochastic_depth_cpu.yaml`); the full one is "
-    "`analyses/stochastic_depth.yaml`.",
-    "Networks with a large p are far from trained after so few epochs, and Raptors from fitted after so few images.",
+    "This is the reduced study (`analyses/stochastic_depth_cpu.yaml`): see how accurate the networks are before",
+    "believing what it says of large p. The full one is `analyses/stochastic_depth.yaml`.",
 )
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from analyses.recording import RESULTS, write_or_check
 from analyses.stochastic_depth_cells import read_study
-from analyses.stochastic_depth_findings import CONTIGUOUS, MAXCUT, SHUFFLED, K, best_models, spread
+from analyses.stochastic_depth_findings import K, best_networks, spread
 from brdyn.classification.kept import BEST
 from brdyn.phases import Phases
+from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
 from brdyn.results import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,27 +162,27 @@ def phases_table() -> list[str]:
 def small_vit_table() -> list[str]:
     """Small ViTs by their drop-path rate, and what Raptors keep of them."""
     study = read_study()
-    models, fits = best_models(study), study.fits[(study.fits["stage"] == BEST) & (study.fits["k"] == K)]
-    kinds = {MAXCUT: "max-cut", CONTIGUOUS: "random contiguous", SHUFFLED: "random shuffle"}
+    networks, fits = best_networks(study), study.fits[(study.fits["moment"] == BEST) & (study.fits["k"] == K)]
+    kinds = {MAXCUT: "max-cut", CONTIGUOUS: "random contiguous", SHUFFLE: "random shuffle"}
     rows = [
         f"| p | networks | accuracy | evenness of {K} phases | R² of a Raptor, k = {K} | accuracy kept, "
         + " | ".join(kinds.values())
         + " |",
         "| --- " * (5 + len(kinds)) + "|",
     ]
-    for p, group in models.groupby("p"):
+    for p, group in networks.groupby("p"):
         own = fits[fits["p"] == p]
         kept = " | ".join(spread(own[own["partition"] == kind]["kept"], ".1%") for kind in kinds)
         rows.append(
             f"| {p:g} | {len(group)} | {spread(group['accuracy'], '.1%')} | {spread(group[f'evenness_{K}'], '.2f')} "
             f"| {spread(own[own['partition'] == MAXCUT]['r2'], '.2f')} | {kept} |"
         )
-    network, origin = study.config["network"], study.provenance
+    network, origin = study.config.network, study.provenance
     note = (
         f"Small ViTs ({network['depth']} layers, width {network['width']}, patch {network['patch']}) trained from "
-        f"scratch on {study.config['train_images'] or 50_000:,} images of CIFAR-10 with drop-path rate p; ± over seeds "
+        f"scratch on {study.config.train_images or 50_000:,} images of CIFAR-10 with drop-path rate p; ± over seeds "
         f"and draws. {origin['device']}, {origin['date'][:10]}; recorded in `analyses/results/stochastic_depth/"
-        f"{study.config['name']}/`, read with its limits in [stochastic depth, recorded]"
+        f"{study.config.name}/`, read with its limits in [stochastic depth, recorded]"
         "(docs/guide/stochastic_depth_findings.md)."
     )
     return [*rows, "", note]

@@ -21,17 +21,17 @@ from typing import Any
 import torch
 
 from analyses.recording import RESULTS, parser, provenance
+from analyses.training_runs import OutOfTime, train_or_go_on
 from brdyn.classification.evaluation import accuracy_and_f1, class_scores
-from brdyn.classification.pixels import load_pixels
+from brdyn.classification.pixels import check_same_classes, load_pixels
 from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
-from brdyn.classification.run import ClassifierRun, OutOfTime, TimedCheckpoints, finished
+from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import BrdynError
 from brdyn.probes import read_classes
 from brdyn.probes.features import Features
-from brdyn.results import OutputFolder, read_json, to_json, write_atomically
-from brdyn.training.loop import make_accelerator
-from brdyn.training.settings import CHECKPOINTS, check_same
+from brdyn.results import read_json, to_json, write_atomically
+from brdyn.training.settings import check_same
 from brdyn.vitrm.evaluation import evaluate_recursion
 
 IMAGE_SIZE = 32
@@ -106,8 +106,7 @@ class Study:
         self.until = time.monotonic() + 60 * choice.minutes
         self.train = load_pixels(choice.train, IMAGE_SIZE, n=self.size.train_images)
         self.test = load_pixels(choice.test, IMAGE_SIZE, train=False, n=self.size.test_images)
-        if self.train.names != self.test.names:
-            raise UsageError(f"{choice.train} and {choice.test} are of other classes")
+        check_same_classes(self.train, self.test)
         changes = {name: getattr(choice, name) for name in ("epochs", "lr", "batch_size", "compile")}
         self.recipe = replace(
             self.size.recipe, **{name: value for name, value in changes.items() if value is not None}
@@ -121,30 +120,16 @@ class Study:
             network=name, recipe=recipe, image_size=IMAGE_SIZE, built=dict(self.size.networks[name])
         )
 
-    def trained(self, name: str) -> dict[str, Any]:
-        """What `train.json` of a run says: there already, or after training as far as time goes.
-
-        Raises
-        ------
-        OutOfTime
-            If a checkpoint has the rest.
-        """
-        run, place = self.run_of(name), self.folder / "runs" / name
-        options, last = run.options(self.train, self.test), run.recipe.steps(len(self.train))
-        checkpoints = TimedCheckpoints(place / CHECKPOINTS, options, self.until, last)
-        content = finished(place, checkpoints)
-        if content is None:
-            with OutputFolder(place, overwrite=True) as folder:
-                content = run.train(
-                    self.train, folder, checkpoints, test=self.test, resume=checkpoints.latest(),
-                    accelerator=make_accelerator(self.device), progress=True,
-                )  # fmt: skip
-        assert content is not None  # this process writes
-        return content
-
     def record(self, name: str) -> str:
         """Train and evaluate one network; a word on it."""
-        content = self.trained(name)
+        content = train_or_go_on(
+            self.run_of(name),
+            self.folder / "runs" / name,
+            self.train,
+            self.test,
+            until=self.until,
+            device=self.device,
+        )
         classifier = Classifier.from_pretrained(self.folder / "runs" / name)
         path = self.folder / f"{name}.json"
         if path.is_file() and read_json(path, "a record").get("digest") == classifier.digest:

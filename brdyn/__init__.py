@@ -64,8 +64,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "interventions":
-        return import_module("brdyn.interventions")
+    if name in ("interventions", "plots", "probes", "raptor"):
+        return import_module(f"brdyn.{name}")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'brdyn' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from argparse import Namespace
 from dataclasses import replace
 
@@ -29,6 +30,7 @@ from analyses import (
 )
 from analyses.raptor_cells import read_cells
 from analyses.recording import RESULTS, outdated
+from analyses.training_runs import OutOfTime, TimedCheckpoints
 from brdyn import load_model
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, segment
@@ -303,3 +305,13 @@ def test_vitrm_benchmark_computes_what_the_write_up_computes():
     assert 0 < found["share_of_augmentation"] < 1
     faster = bench_vitrm.latency(config, 1, 2, torch.device("cpu"), torch.float32)
     assert faster["vitrm_over_vit_small"] > 0
+
+
+def test_a_run_out_of_time_stops_at_a_checkpoint_but_the_last(tmp_path):
+    late = time.monotonic() - 1
+    with pytest.raises(OutOfTime):
+        TimedCheckpoints(tmp_path, {}, late, last=2).save(1, 1, {"w": torch.zeros(1)}, {})
+    TimedCheckpoints(tmp_path, {}, late, last=2).save(1, 2, {"w": torch.zeros(1)}, {})
+    in_time = TimedCheckpoints(tmp_path, {}, late + 1000, last=2)
+    in_time.save(1, 1, {"w": torch.zeros(1)}, {})
+    assert len(in_time.paths()) == 2

@@ -147,3 +147,36 @@ def test_raptor_eval(one_and_two, noise_folder, tmp_path):
     same(folders, "fidelity.parquet", ["mode", "statistic", "group", "layer"], rtol=1e-4, atol=1e-5)
     one, two = (json.loads((folder / "raptor_eval.json").read_text())["probing"] for folder in folders)
     assert one["summary"] == two["summary"]
+
+
+def test_training_under_stochastic_depth(tmp_path, noise_folder):
+    """A branch that a process drops for all of its images must not keep the others waiting."""
+    cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())]
+    table = pa.table({"image": cells, "label": [number % 2 for number in range(len(cells))]})
+    pq.write_table(table, tmp_path / "labelled.parquet")
+    sizes = ["--width", "8", "--heads", "1", "--hidden", "8", "--depth", "4", "--image-size", "8"]
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                *TORCHRUN,
+                "-m",
+                "brdyn",
+                "vit-train",
+                "--data",
+                str(tmp_path / "labelled.parquet"),
+            ),
+            *(*sizes, "--drop-path", "0.8", "--epochs", "2", "--batch-size", "8", "--keep", "0,best"),
+            *("--workers", "0", "--device", "cpu", "--out", str(tmp_path / "out")),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "out" / "train.json").read_text())
+    assert content["options"]["processes"] == 2
+    assert list(content["kept"]) == ["epoch0", "best"]
+    assert done.stdout.count("written to") == 1

@@ -1,5 +1,6 @@
 """The stochastic-depth study at tiny size: it goes on, survives, and its verdicts follow their rules."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -9,11 +10,12 @@ import pandas as pd
 import pytest
 
 from analyses import stochastic_depth, stochastic_depth_findings
-from analyses.statistics import mean_difference, rank_correlation, ranks_without, together
+from analyses.statistics import mean_difference, rank_correlation, together
 from analyses.stochastic_depth_cells import Recorded, read_study
-from brdyn.classification.recipe import ClassifierRecipe
+from analyses.stochastic_depth_plan import Config
 from brdyn.errors import UsageError
-from brdyn.raptor import FitSettings
+from brdyn.phases import segment
+from brdyn.results import read_json
 
 
 def write_config(path, **changes):
@@ -23,7 +25,7 @@ def write_config(path, **changes):
         "image_size": 32, "train_images": 60, "test_images": 30, "held_out": 20, "drop_path": [0.0, 0.5], "seeds": 2,
         "training": {"epochs": 2, "warmup_epochs": 0, "batch_size": 20, "operations": 0, "mixup": 0.0, "cutmix": 0.0},
         "middle": 1, "similarity": {"images": 20, "replicates": 5}, "phases": [2, 3],
-        "raptor": {"k": [1, 2, 3], "partitioned": [3], "draws": 1, "stages_k": [3], "test_images": 20,
+        "raptor": {"k": [1, 2, 3], "partitioned": [3], "draws": 1, "moments_k": [3], "test_images": 20,
                    "settings": {"stage1_steps": 1, "stage2_steps": 1, "batch_size": 10}},
         **changes,
     }  # fmt: skip
@@ -41,10 +43,14 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
         stochastic_depth.main()
         return capsys.readouterr().out.splitlines()
 
-    assert "not recorded yet; run `--part models`" in run("--part", "fits")[0]
+    assert "no Raptors of other moments yet" in run("--part", "fits")[0]
+    assert "is not recorded; run `--part networks`" in run("--part", "fits")[1]
     assert "out of time" in run("--minutes", 0)[-1]
-    said = run("--part", "models", "--share", "0/2")
-    assert [line.split(":")[0] for line in said] == ["p0_seed0_best", "p0_seed1_best"]
+    said = run("--part", "networks", "--share", "0/2")
+    moments = ("best", "untrained", "middle", "last")
+    assert [line.split(":")[0] for line in said] == [
+        f"p0_seed{seed}_{moment}" for seed in (0, 1) for moment in moments
+    ]
     fit_raptor = stochastic_depth.fit_raptor
 
     def broken(teacher, images, assignment, settings, **options):
@@ -52,52 +58,86 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
             raise RuntimeError("no memory left")
         return fit_raptor(teacher, images, assignment, settings, **options)
 
+    assert read_study("tiny", out).fits.empty
+    unfitted = read_study("tiny", out)
+    assert "not recorded yet" in stochastic_depth_findings.page(unfitted)
+    assert stochastic_depth_findings.fidelity_grows(unfitted).holds is None
     with monkeypatch.context() as patched:
         patched.setattr(stochastic_depth, "fit_raptor", broken)
         said = run()
     assert said[0] == "p0_seed0_best: already recorded"
     assert sum("RuntimeError: no memory left" in line for line in said) == 2
-    kinds = [line.split(":")[0].split(", ") for line in said if ", " in line.split(":")[0]]
-    assert len(kinds) == len(set(map(tuple, kinds))) == 4 * (3 + 2) + len({name for name, _ in kinds} - {
-        f"p{p}_seed{seed}_best" for p in ("0", "0.5") for seed in (0, 1)
-    })  # fmt: skip
+    # of four networks three k, and each random partition at k = 3; then six other moments with p = 0, four with p = 0.5
+    assert sum(", " in line.split(":")[0] for line in said) == 4 * (3 + 2) + 6 + 4
     study = read_study("tiny", out)
-    assert set(study.models["stage"]) == {"untrained", "middle", "best", "last"}
+    assert study.networks["moment"].value_counts().to_dict() == {
+        "best": 4,
+        "middle": 4,
+        "last": 4,
+        "untrained": 2,
+    }
     assert len(study.failed) == 2
-    assert {tuple(row) for row in study.fits.query("stage == 'best'")[["k", "partition"]].to_numpy()} == {
-        (1, "maxcut"), (2, "maxcut"), (3, "maxcut"), (3, "random-contiguous"), (3, "random-shuffle")
-    }  # fmt: skip
-    row = study.fits.iloc[0]
-    assert row["kept"] == row["accuracy"] / row["teacher_accuracy"]
-    assert study.models.loc["p0_seed0_untrained", "epoch"] == 0
+    assert len(study.fits) == 28
+    placements = {
+        tuple(read_json(path, "it")["asked"]["assignment"])
+        for path in out.rglob("random-contiguous_k3_draw0.json")
+    }
+    assert len(placements) > 1  # every network has draws of its own
+    row = study.fits[study.fits["teacher_accuracy"] > 0.35].iloc[:1]
+    for _, fit in row.iterrows():
+        assert fit["kept"] == pytest.approx((fit["accuracy"] - 0.1) / (fit["teacher_accuracy"] - 0.1))
+    assert study.networks.loc["p0_seed0_untrained", "epoch"] == 0
     page = stochastic_depth_findings.page(study)
     for finding in stochastic_depth_findings.FINDINGS:
         assert finding(study).claim in page
     assert "Failed: p0" in page
 
-    assert {line.split(": ")[1] for line in run()[:4]} == {"already recorded"}
+    assert {line.split(": ")[1] for line in run()[:14]} == {"already recorded"}
     assert read_study("tiny", out).failed == {}
     write_config(config, similarity={"images": 10, "replicates": 5})
-    assert not any("already" in line for line in run("--part", "models"))
+    kept = {path: path.stat().st_mtime_ns for path in (out / "tiny" / "runs").rglob("model.safetensors")}
+    assert not any("already" in line for line in run("--part", "networks"))
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}  # measured again, not trained again
+    write_config(config, seeds=1)
+    assert set(read_study("tiny", out).networks["seed"]) == {0, 1}  # until the study runs with it
+    write_config(config, training={"epochs": 2, "warmup_epochs": 0, "batch_size": 10})
+    with pytest.raises(SystemExit):
+        run()
+    assert "recipe.batch_size: 20 before, 10 now" in capsys.readouterr().err
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a: [", "cannot read"), ("name: x", "missing or unknown: drop_path"), ("- 1", "missing or unknown")],
+    [
+        ("a: [", "cannot read"),
+        ("name: x", "missing or unknown: drop_path"),
+        ("- 1", "missing or unknown"),
+        ({"middle": 2}, "middle: 2 is not between"),
+        ({"training": {"epoch": 1}}, "an entry that makes no sense"),
+        ({"network": {"model": "vit-tiny12", "depth": 4, "wdth": 8}}, "an entry that makes no sense"),
+        ({"drop_path": [1.5]}, "drop-path 1.5"),
+        ({"phases": [5]}, "k=5 phases need at least 5 layers; the network has 4"),
+        ({"similarity": {"images": 3}}, "an entry that makes no sense"),
+    ],
 )
 def test_configs_that_make_no_sense(tmp_path, text, words):
     path = tmp_path / "config.yaml"
-    path.write_text(text)
+    if isinstance(text, str):
+        path.write_text(text)
+    else:
+        write_config(path, **text)
     with pytest.raises(UsageError, match=words):
-        stochastic_depth.Config.read(path)
+        Config.read(path)
 
 
 def test_both_sizes_of_the_study_can_be_read():
     for name in ("stochastic_depth", "stochastic_depth_cpu"):
-        config = stochastic_depth.Config.read(Path(stochastic_depth.__file__).with_name(f"{name}.yaml"))
-        FitSettings(**config.raptor["settings"])
-        recipe = ClassifierRecipe(**config.training)
-        assert config.middle < recipe.epochs
+        config = Config.read(Path(stochastic_depth.__file__).with_name(f"{name}.yaml"))
+        networks = config.networks()
+        cells = list(config.cells(config.followed(dict.fromkeys(networks, 0.5))))
+        assert len(set(cells)) == len(cells) > 3 * len(networks)
+        assert {cell.teacher.moment for cell in cells} == {"best", "untrained", "middle", "last"}
 
 
 def test_estimates_by_hand():
@@ -114,44 +154,61 @@ def test_estimates_by_hand():
     assert rank_correlation([1, 1, 1], [3, 2, 1]).positive is None
     mixed = rank_correlation(range(8), [3, 1, 4, 1, 5, 9, 2, 6])
     assert mixed.low < 0 < mixed.value < mixed.high
-    left = ranks_without([10, 20, 30, 40], [1, 2, 3, 4])
-    np.testing.assert_allclose(left, 0, atol=1e-12)
+    groups = np.repeat([0, 1, 2], 4)
+    between = groups + np.tile([0.1, -0.1, 0.2, -0.2], 3)
+    assert rank_correlation(between, groups).value > 0.9
+    assert rank_correlation(between, groups, within=groups).positive is None
+    within = rank_correlation(between, np.tile([3, 2, 4, 1], 3) - 10 * groups, within=groups)
+    assert within.value == pytest.approx(1)
+    assert within.positive
     assert together([True, None]) is None
     assert together([None, False]) is False
     assert together(iter([True, True])) is True
 
 
-def test_verdicts_follow_their_rules():
+def made_up(peak=0.7):
     rng = np.random.default_rng(0)
-    fits, models = [], []
+    fits, networks = [], []
     for p in (0.0, 0.2, 0.4, 0.6, 0.8):
         for seed in (0, 1):
-            right = 0.5 + 0.4 * p * (p < 0.7) + 1e-3 * seed
-            models.append({"name": f"{p}{seed}", "p": p, "seed": seed, "stage": "best", "accuracy": right,
-                           "mean_similarity": p + 0.01 * seed, "evenness_3": 1 - p, "z_3": rng.normal(),
-                           "cut_3": 0.5, "over_drift_3": 0.0})  # fmt: skip
-            for stage, r2 in (("best", 0.5), ("untrained", 0.9), ("last", 0.5)):
-                for partition, draw, less in (("maxcut", 0, 0.0), ("random-contiguous", 0, 0.1),
-                                              ("random-contiguous", 1, 0.12)):  # fmt: skip
-                    value = r2 + 0.1 * p - less + 1e-3 * rng.normal()
-                    fits.append({"p": p, "seed": seed, "stage": stage, "k": 3, "partition": partition, "draw": draw,
-                                 "accuracy": right * value, "kept": value, "r2": value})  # fmt: skip
-    study = Recorded(
-        pd.DataFrame(models).set_index("name"),
-        pd.DataFrame(fits),
-        pd.DataFrame(),
-        {},
-        {},
-        {},
-        {"phases": [3]},
-        {},
-        {},
-    )
-    found = {make.__name__: make(study) for make in stochastic_depth_findings.FINDINGS}
-    verdicts = {name: one.holds for name, one in found.items()}
-    assert verdicts == {
+            right = 0.5 + 0.4 * p * (p < peak) + 1e-3 * seed
+            for moment in ("best", "untrained", "last"):
+                networks.append({"name": f"{p}{seed}{moment}", "p": p, "seed": seed, "moment": moment,
+                                 "accuracy": right, "mean_similarity": p + 0.01 * seed, "evenness_3": 1 - p,
+                                 "z_3": rng.normal(),
+                                 "cut_3": 0.5, "over_drift_3": 0.0, "overfitted": seed == 0})  # fmt: skip
+                r2 = {"best": 0.5, "untrained": 0.9, "last": 0.4}[moment]
+                for k, more in ((1, -0.3), (2, -0.15), (3, 0), (4, 0.02)):
+                    for partition, draw, less in (("maxcut", 0, 0.0), ("random-contiguous", 0, 0.1),
+                                                  ("random-contiguous", 1, 0.12)):  # fmt: skip
+                        value = r2 + 0.1 * p + more - less + 1e-3 * rng.normal()
+                        fits.append({"p": p, "seed": seed, "moment": moment, "k": k, "partition": partition,
+                                     "draw": draw, "accuracy": right * value, "kept": value, "r2": value})  # fmt: skip
+    config = Config(**{**dict.fromkeys(entry.name for entry in dataclasses.fields(Config)), "phases": [3]})
+    table = pd.DataFrame(networks).set_index("name")
+    return Recorded(table, pd.DataFrame(fits), pd.DataFrame(), {}, {}, {}, config, {}, {})
+
+
+def test_verdicts_follow_their_rules():
+    found = {make.__name__: make(made_up()) for make in stochastic_depth_findings.FINDINGS}
+    assert {name: one.holds for name, one in found.items()} == {
         "accuracy_rises": True, "evenness_grows": False, "similarity_grows": True, "fidelity_grows": True,
         "raptor_accuracy_rises": True, "better_than_contiguous": True, "better_than_shuffled": None,
-        "more_blocks": None, "structure_predicts": None, "untrained_easier": True, "overfitting_hurts": None,
+        "more_blocks": True, "structure_predicts": None, "untrained_easier": True, "overfitting_hurts": True,
     }  # fmt: skip
     assert "larger in 10 of 10" in found["better_than_contiguous"].numbers
+    assert "(5 networks)" in found["overfitting_hurts"].numbers
+    early = stochastic_depth_findings.accuracy_rises(made_up(peak=0.3))
+    assert early.holds is False
+    assert "under p=0.2" in early.numbers
+
+
+def test_evenness_by_hand():
+    matrix = np.kron(np.eye(3), np.ones((4, 4)))
+    assert segment(matrix, k=3).evenness == pytest.approx(1)
+    assert segment(matrix, k=1).evenness == 1
+    sizes = np.array([2, 10]) / 12
+    early = np.arange(12) < 2
+    uneven = segment((early[:, None] == early).astype(float), k=2)
+    assert uneven.boundaries == (2,)
+    assert uneven.evenness == pytest.approx(-(sizes * np.log(sizes)).sum() / np.log(2))

@@ -86,29 +86,16 @@ class Keeper:
     options: Mapping[str, Any] = field(default_factory=dict)
     most: float = -1.0
 
-    def __post_init__(self) -> None:
-        """Find the steps to keep.
-
-        Raises
-        ------
-        UsageError
-            If an epoch is after the last.
-        """
-        self.epochs = {part: float(part) for part in self.keep if part != BEST}
-        late = [part for part, epoch in self.epochs.items() if epoch > self.recipe.epochs]
-        if late:
-            raise UsageError(f"--keep {late[0]}: the run ends at epoch {self.recipe.epochs:g}")
-
-    def begin(self) -> None:
-        """Before the first step of a new run: those of another run in the folder go, and epoch 0 is kept."""
-        for path in kept_folders(self.folder).values():
-            shutil.rmtree(path)
-        self(0, {})
-
     def __call__(self, step: int, found: Mapping[str, float]) -> None:
-        """Keep the classifier at this step, if it is one of those asked for."""
-        for part, epoch in self.epochs.items():
-            if step == self.recipe.step_of(epoch, self.images):
+        """Keep the classifier at this step, if it is one of those asked for.
+
+        Before the first step, those that another run left in the folder go.
+        """
+        if step == 0:
+            for path in kept_folders(self.folder).values():
+                shutil.rmtree(path)
+        for part in self.keep:
+            if part != BEST and step == self.recipe.step_of(float(part), self.images):
                 self._save(part, step, found)
         if BEST in self.keep and found.get(WATCHED, -1.0) > self.most:
             self.most = found[WATCHED]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from brdyn.data import Batch, ImageSet, find_source
+from brdyn.data.image_set import choose
 from brdyn.data.shuffled import shuffled_positions
 from brdyn.errors import BrdynError, UsageError
 
@@ -155,6 +156,21 @@ def load_pixels(
     )
 
 
+def check_same_classes(train: PixelSet, test: PixelSet) -> None:
+    """Refuse sets of other classes.
+
+    Raises
+    ------
+    UsageError
+        With both numbers of classes.
+    """
+    if test.names != train.names:
+        raise UsageError(
+            f"{train.description!r} has {train.classes} classes and {test.description!r} {test.classes}, or they are "
+            "named otherwise; give test images of the same classes"
+        )
+
+
 def _named(name: str, size: int, train: bool, n: int | None, seed: int, root: Path) -> PixelSet:
     import torchvision
 
@@ -168,7 +184,7 @@ def _named(name: str, size: int, train: bool, n: int | None, seed: int, root: Pa
     pixels = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
     labels = torch.tensor(found.targets)
     if n is not None and n < len(labels):
-        rows = torch.from_numpy(np.random.default_rng(seed).permutation(len(labels))[:n].copy()).sort().values
+        rows = torch.from_numpy(choose(len(labels), n, seed))
         pixels, labels = pixels[rows], labels[rows]
     if pixels.shape[-1] != size:
         pixels = v2.functional.resize(pixels, [size, size], antialias=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from torch import Tensor
 
 from brdyn import plots, results
 from brdyn.classification.evaluation import accuracy
@@ -19,7 +17,7 @@ from brdyn.classification.kept import BEST, WATCHED, Keeper, describe_kept
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.classification.saved import Classifier
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import UsageError
 from brdyn.training import Checkpoints, Saved
 from brdyn.training.settings import check_same
 
@@ -111,7 +109,7 @@ class ClassifierRun:
         checkpoints : Checkpoints
             Of the :meth:`options`.
         test : PixelSet, optional
-            To watch the accuracy on, and to measure it at the end.
+            To measure the accuracy on at the end; also to watch it on, unless images are held out for that.
         resume, accelerator, report, progress
             As in :func:`brdyn.classification.fit.train_classifier`.
         formats : tuple of str
@@ -133,11 +131,8 @@ class ClassifierRun:
         learning, watched = images.split(self.held_out, self.recipe.seed) if self.held_out else (images, test)
         classifier = self.untrained(learning)
         keeper = self._keeper(classifier, learning, watched, folder, checkpoints)
-        if keeper is not None:
-            if resume is None:
-                keeper.begin()
-            else:
-                keeper.most = max([-1.0, *(row[WATCHED] for row in resume.state["validation"])])
+        if keeper is not None and resume is not None:
+            keeper.most = max([-1.0, *(row[WATCHED] for row in resume.state["validation"])])
         history = train_classifier(
             classifier,
             learning,
@@ -168,7 +163,8 @@ class ClassifierRun:
             "seconds": round(watch.seconds, 1),
             "provenance": results.run_provenance(accelerator.device.type),
         }
-        picture = plots.plot_fit({1: history}, title=classifier.name, watched="accuracy on test images")
+        watching = f"accuracy on {'held-out' if self.held_out else 'test'} images"
+        picture = plots.plot_fit({1: history}, title=classifier.name, watched=watching)
         folder.save(RESULT, content, {"train": picture}, formats)
         shutil.rmtree(checkpoints.folder, ignore_errors=True)
         return content
@@ -181,9 +177,11 @@ class ClassifierRun:
         folder: results.OutputFolder | None,
         checkpoints: Checkpoints,
     ) -> Keeper | None:
-        if not self.keep:
-            return None
-        if self.recipe.ema:
+        """Who writes the classifiers to keep; None in a process that does not write."""
+        late = [part for part in self.keep if part != BEST and float(part) > self.recipe.epochs]
+        if late:
+            raise UsageError(f"--keep {late[0]}: the run ends at epoch {self.recipe.epochs:g}")
+        if self.keep and self.recipe.ema:
             raise UsageError(
                 "classifiers cannot be kept of a run that ends with an average; drop --ema or --keep"
             )
@@ -208,32 +206,3 @@ def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | N
     content = results.read_json(path, "a training run", ("options",))
     check_same(content["options"], checkpoints.options, folder)
     return content
-
-
-class OutOfTime(BrdynError):
-    """The time given to a run is over; a checkpoint holds it."""
-
-
-class TimedCheckpoints(Checkpoints):
-    """Checkpoints of a run that stops, by :class:`OutOfTime`, at its first checkpoint after a moment but the last.
-
-    Parameters
-    ----------
-    folder, options
-        As in :class:`brdyn.training.Checkpoints`.
-    until : float
-        A moment by `time.monotonic`.
-    last : int
-        The run's last step.
-    """
-
-    def __init__(self, folder: str | Path, options: Mapping[str, Any], until: float, last: int) -> None:
-        super().__init__(folder, options)
-        self.until, self.last = until, last
-
-    def save(self, stage: int, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-        """Write a checkpoint, and stop where it is time."""
-        path = super().save(stage, step, tensors, state)
-        if step < self.last and time.monotonic() > self.until:
-            raise OutOfTime(f"out of time; {str(path)!r} goes on from there")
-        return path

@@ -35,7 +35,8 @@ class StochasticDepthBlock(Block):
 
     def _add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         keeps = torch.rand(len(x)) >= self.drop_path  # on the CPU: a GPU need not be waited for
+        scale = 1 / (1 - self.drop_path)
+        if not keeps.any():  # so that parameters have a gradient, as other processes expect
+            keeps[0], scale = True, 0.0
         rows = keeps.nonzero()[:, 0].to(x.device, non_blocking=True)
-        if not len(rows):
-            return x
-        return x.index_add(0, rows, branch(x[rows]).to(x.dtype) / (1 - self.drop_path))
+        return x.index_add(0, rows, scale * branch(x[rows]).to(x.dtype))

@@ -79,7 +79,9 @@ def main() -> None:
             raise
         _show_click_error(error)
     if code == INTERRUPTED:
-        typer.echo("brdyn: interrupted; no result was written", err=True)
+        typer.echo(
+            "brdyn: interrupted; no result was written (a training run goes on with --resume)", err=True
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -67,6 +67,7 @@ Seed = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=COMPUTE)]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=COMPUTE)]
+TrainDtype = Annotated[str, typer.Option(help="float32, or bfloat16 by autocast.", rich_help_panel=COMPUTE)]
 BatchSize = Annotated[
     str,
     typer.Option(

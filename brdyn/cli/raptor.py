@@ -21,6 +21,7 @@ from brdyn.cli.training import (
     open_tracker,
 )
 from brdyn.errors import UsageError
+from brdyn.raptor.partitions import CONTIGUOUS, PARTITIONS, assign, random_contiguous
 from brdyn.raptor.recipe import STEPS, FitSettings
 from brdyn.training.settings import CHECKPOINTS
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from brdyn.raptor import ActivationCache, Fit
 
 RAPTOR = "Raptor"
-BATCH_SIZE = 64
 PHASE_IMAGES = 1000  # drawn for finding phases, where none are given
 RESULT = "fit.json"
 HELPS = {
@@ -108,11 +108,9 @@ def raptor_fit(
     model.safetensors), fit.json and fit.png to --out; `--model OUT` then loads it in every other command.
     """
     settings = _settings(request, steps, stage1_steps, stage2_steps, recipe)
-    if partition not in ("maxcut", "random-contiguous", "random-shuffle"):
-        raise UsageError(
-            f"unknown partition {partition!r}; choose one of maxcut, random-contiguous, random-shuffle"
-        )
-    if boundaries is not None and (phases is not None or k is not None or partition == "random-contiguous"):
+    if partition not in PARTITIONS:
+        raise UsageError(f"unknown partition {partition!r}; choose one of {', '.join(PARTITIONS)}")
+    if boundaries is not None and (phases is not None or k is not None or partition == CONTIGUOUS):
         raise UsageError("--boundaries says it all; drop --phases, --k and --partition random-contiguous")
     check_resume(resume, previous)
     check_tracker(tracker)
@@ -169,7 +167,7 @@ def _settings(
     return FitSettings(
         stage1_steps=first,
         stage2_steps=max(0, steps - first) if second is None else second,
-        batch_size=BATCH_SIZE if isinstance(batch_size, str) else batch_size,
+        batch_size=FitSettings.batch_size if isinstance(batch_size, str) else batch_size,
         precision=request.dtype,
         seed=request.seed,
         **recipe,
@@ -180,14 +178,12 @@ def _assignment(
     run: Run, phases: Path | None, boundaries: str | None, partition: str, seed: int, k: int | None
 ) -> list[int]:
     """The block of each layer."""
-    from brdyn.raptor import partitions
-
     layers = run.model.depth
-    if partition == "random-contiguous":
+    if partition == CONTIGUOUS:
         if k is None:
             raise UsageError("--partition random-contiguous needs --k")
         given = read_phases(phases, run, k)
-        return partitions.random_contiguous(k, layers, seed, given.boundaries if given else ())
+        return random_contiguous(k, layers, seed, given.boundaries if given else ())
     if boundaries is not None:
         try:
             places = [int(part) for part in boundaries.split(",")]
@@ -195,9 +191,7 @@ def _assignment(
             raise UsageError(f"--boundaries {boundaries!r} is not a list of layers such as 7,10") from None
     else:
         places = list(read_or_find_phases(phases, run, k, PHASE_IMAGES).boundaries)
-    if partition == "random-shuffle":
-        return partitions.random_shuffle(places, layers, seed)
-    return partitions.contiguous(places, layers)
+    return assign(partition, places, layers, seed)
 
 
 def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:

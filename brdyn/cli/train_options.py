@@ -35,7 +35,7 @@ HELPS = {
 def _size(what: str) -> Any:
     return Annotated[
         int | None,
-        typer.Option(help=f"{what} (default: as published).", min=1, rich_help_panel=NETWORK),
+        typer.Option(help=f"{what} (default: the network's own).", min=1, rich_help_panel=NETWORK),
     ]
 
 
@@ -63,14 +63,14 @@ class TrainRequest:
         int, typer.Option(help="Side in pixels that images are resized to.", min=1, rich_help_panel=NETWORK)
     ] = 32
     width: _size("Units of a token") = None  # type: ignore[valid-type]
-    depth: _size("Layers of the network (of vitrm: of the shared one)") = None  # type: ignore[valid-type]
+    depth: _size("Layers (of vitrm: of its shared network)") = None  # type: ignore[valid-type]
     heads: _size("Attention heads") = None  # type: ignore[valid-type]
     hidden: _size("Hidden units of the MLP") = None  # type: ignore[valid-type]
     patch: _size("Side of a patch in pixels") = None  # type: ignore[valid-type]
     n: opt.Number = None
     seed: opt.Seed = 0
     device: opt.Device = "auto"
-    dtype: opt.Dtype = "float32"
+    dtype: opt.TrainDtype = "float32"
     workers: opt.Workers = None
     overwrite: opt.Overwrite = False
     formats: opt.Formats = "png"

@@ -12,7 +12,7 @@ import typer
 from accelerate import Accelerator
 
 from brdyn import plots, results, runtime
-from brdyn.classification.pixels import NAMED, PixelSet, load_pixels
+from brdyn.classification.pixels import NAMED, PixelSet, check_same_classes, load_pixels
 from brdyn.classification.run import RESULT, ClassifierRun, finished
 from brdyn.cli.run import say_skipped
 from brdyn.cli.train_options import TrainRequest
@@ -112,11 +112,7 @@ def load_sets(request: TrainRequest) -> tuple[PixelSet, PixelSet | None]:
     if source is None:
         return images, None
     test = load_pixels(source, request.image_size, train=False, workers=request.workers)
-    if test.names != images.names:
-        raise UsageError(
-            f"{images.description!r} has {images.classes} classes and {test.description!r} {test.classes}, or they are "
-            "named otherwise; give test images of the same classes"
-        )
+    check_same_classes(images, test)
     return images, test
 
 
@@ -221,12 +217,10 @@ def _summarise(content: dict[str, Any]) -> None:
     if content["accuracy"] is not None:
         typer.echo(f"accuracy on {content['test']['images']} test images: {content['accuracy']:.2%}")
     for name, kept in content["kept"].items():
-        measured = ", ".join(
-            f"{kept[key]:.2%} on {what} images"
-            for key, what in (
-                ("watched", "held-out" if options["held_out"] else "test"),
-                ("accuracy", "test"),
-            )
-            if kept[key] is not None and (key == "accuracy" or options["held_out"])
+        shares = {"held-out" if options["held_out"] else "test": kept["watched"], "test": kept["accuracy"]}
+        measured = [
+            f"{share:.2%} of the {what} images" for what, share in shares.items() if share is not None
+        ]
+        typer.echo(
+            ": ".join([f"{name} (epoch {kept['epoch']:g})", *([", ".join(measured)] if measured else [])])
         )
-        typer.echo(f"{name} (epoch {kept['epoch']:g}): {measured}")

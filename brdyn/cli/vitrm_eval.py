@@ -1,8 +1,10 @@
-"""`brdyn vitrm-eval`: a trained ViTRM against its recursion steps, or a baseline as it is."""
+"""`brdyn vitrm-eval`: a trained ViTRM against its recursion steps, or another trained classifier as it is."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +20,7 @@ from brdyn.cli.vitrm_train import RECURSION
 class EvalRequest:
     """The options of `vitrm-eval`, as typed, with their defaults."""
 
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a trained classifier.")]
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a trained classifier, or cifar_vit12.")]
     data: Annotated[
         str,
         typer.Option(
@@ -42,20 +44,25 @@ def vitrm_eval(
         int, typer.Option(help="Largest number of recursion steps.", min=1, rich_help_panel=RECURSION)
     ] = 8,
 ) -> None:
-    """Evaluate a ViTRM against its recursion steps: accuracy, macro F1, halting, latency; a baseline as it is.
+    """Evaluate a ViTRM against its recursion steps: accuracy, macro F1, halting, latency; another classifier as it is.
 
     Writes vitrm_eval.json and pictures to --out.
     """
     formats = results.check_formats(request.formats)
-    with results.OutputFolder(request.out, request.overwrite) as folder:
+    with ExitStack() as stack:
         from brdyn import plots, runtime
         from brdyn.classification.evaluation import accuracy_and_f1, check_classes, class_scores
         from brdyn.classification.pixels import load_pixels
         from brdyn.classification.saved import Classifier
+        from brdyn.models import packaged
         from brdyn.vitrm.evaluation import evaluate_recursion
 
-        processes = runtime.start_processes(request.device)
-        classifier = Classifier.from_pretrained(request.run)
+        processes = stack.enter_context(runtime.start_processes(request.device))
+        if not processes.is_main:
+            return  # one is enough
+        folder = stack.enter_context(results.OutputFolder(request.out, request.overwrite))
+        place = packaged.HOME if request.run == packaged.NAME else Path(request.run).expanduser()
+        classifier = Classifier.from_pretrained(place)
         classifier.network.to(processes.device)
         images = load_pixels(
             request.data,

@@ -16,6 +16,7 @@ from brdyn.cli.training import Previous, Resume, Tracker, check_resume, check_tr
 from brdyn.errors import UsageError
 
 RECURSION = "Recursion"
+LATENT_STEPS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class ViTRMRequest(TrainRequest):
     model: Annotated[
         str,
         typer.Option(
-            help="vitrm, vit-small, vit-base, vit-large, resnet18, resnet34 or resnet50.",
+            help="vitrm, vit-small, vit-base, vit-large, vit-tiny12, resnet18, resnet34 or resnet50.",
             rich_help_panel=NETWORK,
         ),
     ] = VITRM_NAME
@@ -54,11 +55,14 @@ def vitrm_train(
         ),
     ] = None,
     dropout: Annotated[
-        float, typer.Option(help="After attention and MLP.", rich_help_panel=NETWORK)
-    ] = DROPOUT,
+        float | None,
+        typer.Option(
+            help="After attention and MLP (default: 0.1; a ResNet has none).", rich_help_panel=NETWORK
+        ),
+    ] = None,
     latent_steps: Annotated[
         int, typer.Option(help="n, updates of the latent in a step.", min=1, rich_help_panel=RECURSION)
-    ] = 3,
+    ] = LATENT_STEPS,
     n_sup: Annotated[
         int, typer.Option(help="N_sup, steps that a batch is trained for.", min=1, rich_help_panel=RECURSION)
     ] = 1,
@@ -127,16 +131,27 @@ def _cells(request: ViTRMRequest, grid: list[str], more: list[str]) -> list[dict
     return parse_grid([word for given in (*grid, *more) for word in given.split()])
 
 
-def _built(request: ViTRMRequest, dropout: float, latent_steps: int, sees_image: bool) -> dict[str, Any]:
+def _built(
+    request: ViTRMRequest, dropout: float | None, latent_steps: int, sees_image: bool
+) -> dict[str, Any]:
     """What the network is built with, beside classes and image size."""
+    from brdyn.classification.architectures import RESNETS, VITS
+
     sizes = request.sizes()
-    if request.model.startswith("resnet"):
+    if request.model not in (VITRM_NAME, *VITS, *RESNETS):
+        known = ", ".join([VITRM_NAME, *VITS, *RESNETS])
+        raise UsageError(f"unknown network {request.model!r}; choose one of {known}")
+    if request.model != VITRM_NAME and (latent_steps != LATENT_STEPS or not sees_image):
+        raise UsageError(f"--latent-steps and --no-sees-image are of vitrm, and this is {request.model}")
+    if request.model in RESNETS:
         if sizes:
             raise UsageError(
                 f"{', '.join(f'--{name}' for name in sizes)}: a {request.model} comes in one size"
             )
+        if dropout:
+            raise UsageError(f"--dropout: a {request.model} has none")
         return {}
-    built: dict[str, Any] = {"dropout": dropout, **sizes}
+    built: dict[str, Any] = {"dropout": DROPOUT if dropout is None else dropout, **sizes}
     if request.model == VITRM_NAME:
         built |= {"latent_steps": latent_steps, "sees_image": sees_image}
     return built

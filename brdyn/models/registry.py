@@ -50,8 +50,8 @@ def load_model(
     Parameters
     ----------
     name : str
-        `imgfocus_vits14`, `cifar_vit12`, a torch-hub DINOv2 name, a timm name, a transformers id or folder, the folder of
-        a fitted Raptor or of a trained classifier (`runs/vitrm@8` for eight recursion steps).
+        `imgfocus_vits14`, `cifar_vit12`, a torch-hub DINOv2 name, a timm name, a transformers id or folder, the folder
+        of a fitted Raptor or of a trained classifier (`runs/vitrm@8` for eight recursion steps).
     weights : path, optional
         A local checkpoint in Facebook's, timm's or transformers' format.
     init : {"pretrained", "random"}

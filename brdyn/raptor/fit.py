@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 from accelerate import Accelerator
@@ -138,6 +138,7 @@ def fit_raptor(
     if cache is not None:
         images.report.digest = cache.digest()
     raptor.eval().requires_grad_(False)
+    raptor.info = replace(raptor.info, weights="fitted in this process (not saved)")
     return fit
 
 

@@ -12,7 +12,37 @@ import numpy as np
 from brdyn.errors import UsageError
 from brdyn.phases import check_request
 
-PARTITIONS = ("maxcut", "random-contiguous", "random-shuffle")
+MAXCUT, CONTIGUOUS, SHUFFLE = "maxcut", "random-contiguous", "random-shuffle"
+RANDOM = (CONTIGUOUS, SHUFFLE)
+PARTITIONS = (MAXCUT, *RANDOM)
+
+
+def assign(
+    partition: str, boundaries: Sequence[int], layers: int, draw: int = 0, sequence: int = 0
+) -> list[int]:
+    """The block of each layer by one of `PARTITIONS`.
+
+    Parameters
+    ----------
+    partition : str
+    boundaries : sequence of int
+        Of the phases: what is shared, what random contiguous phases are not to be, or whose sizes are shuffled.
+    layers : int
+    draw, sequence : int
+        Of the random ones, as in :func:`random_contiguous`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such partition, or not so many draws.
+    """
+    if partition == CONTIGUOUS:
+        return random_contiguous(len(boundaries) + 1, layers, draw, boundaries, sequence)
+    if partition == SHUFFLE:
+        return random_shuffle(boundaries, layers, draw, sequence)
+    if partition != MAXCUT:
+        raise UsageError(f"unknown partition {partition!r}; choose one of {', '.join(PARTITIONS)}")
+    return contiguous(boundaries, layers)
 
 
 def contiguous(boundaries: Sequence[int], layers: int) -> list[int]:
@@ -32,7 +62,9 @@ def contiguous(boundaries: Sequence[int], layers: int) -> list[int]:
     return [phase for phase, (start, end) in enumerate(pairwise(edges)) for _ in range(start, end)]
 
 
-def random_contiguous(k: int, layers: int, seed: int, other_than: Sequence[int] = ()) -> list[int]:
+def random_contiguous(
+    k: int, layers: int, seed: int, other_than: Sequence[int] = (), sequence: int = 0
+) -> list[int]:
     """k contiguous phases with boundaries drawn evenly from all placements.
 
     Parameters
@@ -42,6 +74,8 @@ def random_contiguous(k: int, layers: int, seed: int, other_than: Sequence[int] 
         Which draw. Draws do not repeat: every seed gives another placement.
     other_than : sequence of int
         Boundaries that no draw may give: those of the phases that the draws are to be compared with.
+    sequence : int
+        Which sequence of draws, so that several teachers can be given different ones.
 
     Raises
     ------
@@ -54,13 +88,15 @@ def random_contiguous(k: int, layers: int, seed: int, other_than: Sequence[int] 
     def draw(rng: np.random.Generator) -> tuple[int, ...]:
         return tuple(sorted(int(place) + 1 for place in rng.choice(layers - 1, size=k - 1, replace=False)))
 
-    return contiguous(_distinct(draw, seed, left_out, comb(layers - 1, k - 1), "placements"), layers)
+    return contiguous(
+        _distinct(draw, seed, sequence, left_out, comb(layers - 1, k - 1), "placements"), layers
+    )
 
 
-def random_shuffle(boundaries: Sequence[int], layers: int, seed: int) -> list[int]:
+def random_shuffle(boundaries: Sequence[int], layers: int, seed: int, sequence: int = 0) -> list[int]:
     """Blocks of the same sizes as the phases, their layers drawn at random; never the phases themselves.
 
-    Every seed gives another assignment.
+    Every seed gives another assignment; `sequence` as in :func:`random_contiguous`.
 
     Raises
     ------
@@ -77,23 +113,24 @@ def random_shuffle(boundaries: Sequence[int], layers: int, seed: int) -> list[in
     def draw(rng: np.random.Generator) -> tuple[int, ...]:
         return tuple(_numbered([int(block) for block in rng.permutation(own)]))
 
-    return list(_distinct(draw, seed, {tuple(own)}, possible, "assignments"))
+    return list(_distinct(draw, seed, sequence, {tuple(own)}, possible, "assignments"))
 
 
 def _distinct(
     draw: Callable[[np.random.Generator], tuple[int, ...]],
     number: int,
+    sequence: int,
     left_out: set[tuple[int, ...]],
     possible: int,
     what: str,
 ) -> tuple[int, ...]:
-    """The `number`-th of a fixed sequence of draws, repetitions and `left_out` skipped."""
+    """The `number`-th of a sequence of draws, repetitions and `left_out` skipped."""
     possible -= len(left_out)
     if not 0 <= number < possible:
         raise UsageError(
             f"--partition-seed {number}: there are {possible} such {what}, numbered from 0; use a smaller one"
         )
-    rng, met = np.random.default_rng(0), set(left_out)
+    rng, met = np.random.default_rng(sequence), set(left_out)
     while True:
         found = draw(rng)
         if found not in met:

@@ -67,8 +67,9 @@ def train(
     earlier : mapping, optional
         What earlier stages have left, kept in every checkpoint as `state["earlier"]`.
     visit : callable, optional
-        Called in the main process after every step, with the step and what validation found at it (nothing where there
-        was none), before the step's checkpoint is written: what it does is done again if the run is killed.
+        Called in the main process before the first step (as step 0; not when a run is resumed) and after every step,
+        with the step and what validation found at it (nothing where there was none), before the step's checkpoint is
+        written: what it does is done again if the run is killed.
 
     Returns
     -------
@@ -153,6 +154,8 @@ class _Training:
             [device] if device.type == "cuda" else []
         )  # the caller's is left as it was
         with mine, progress_bar(f"stage {self.stage}", left * self.stream.batch_size, show) as advance:
+            if resume is None:
+                self._show({})
             started = time.perf_counter()
             for pieces in self._batches():
                 self.history.images += self._step(module, pieces)
@@ -303,8 +306,7 @@ class _Training:
                 self.history.validation.append({"step": float(self.step), **found})
                 if self.report is not None:
                     self.report(self.step, found)
-        if self.visit is not None and self.accelerator.is_main_process:
-            self.visit(self.step, found)
+        self._show(found)
         if self.checkpoints is not None and self._due(self.settings.checkpoint_every):
             self._log()  # never a checkpoint of weights that are not finite
             if self.accelerator.is_main_process:
@@ -317,6 +319,11 @@ class _Training:
                 }
                 self.checkpoints.save(self.stage, self.step, self.tensors(), state)
             self.accelerator.wait_for_everyone()
+
+    def _show(self, found: Mapping[str, float]) -> None:
+        """Let the visitor see this step."""
+        if self.visit is not None and self.accelerator.is_main_process:
+            self.visit(self.step, found)
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, moments of the optimizer, and the average."""

@@ -82,9 +82,13 @@ class TrainSettings:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What changed between two nested sets of options, as `lr: 0.001 before, 0.002 now`."""
+    """What changed between two nested sets of options, as `lr: 0.001 before, 0.002 now`.
+
+    Files that have a digest are the same where it is, wherever they lie.
+    """
     found = []
-    for name in sorted({*before, *now}):
+    by_digest = bool(before.get("digest") and now.get("digest"))
+    for name in sorted({*before, *now} - ({"source"} if by_digest else set())):
         first, second = before.get(name), now.get(name)
         if isinstance(first, Mapping) and isinstance(second, Mapping):
             found += differences(first, second, f"{prefix}{name}.")

@@ -1,7 +1,6 @@
 """Training a classifier: it learns, resumes bit for bit, and comes back from disk as it was."""
 
 import json
-import time
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from brdyn.classification.architectures import build
 from brdyn.classification.fit import train_classifier
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.recipe import ClassifierRecipe
-from brdyn.classification.run import OutOfTime, TimedCheckpoints
 from brdyn.classification.saved import Classifier, is_classifier
 from brdyn.errors import BrdynError, UsageError
 from brdyn.training import Checkpoints
@@ -113,13 +111,3 @@ def test_the_mlp_has_the_units_asked_for(width, hidden):
     with torch.device("meta"):
         network = build("vit-small", 10, 8, width=width, heads=4, depth=1, hidden=hidden)
     assert network.blocks[0].mlp.fc1.out_features == hidden
-
-
-def test_a_run_out_of_time_stops_at_a_checkpoint_but_the_last(tmp_path):
-    late = time.monotonic() - 1
-    with pytest.raises(OutOfTime):
-        TimedCheckpoints(tmp_path, {}, late, last=2).save(1, 1, {"w": torch.zeros(1)}, {})
-    TimedCheckpoints(tmp_path, {}, late, last=2).save(1, 2, {"w": torch.zeros(1)}, {})
-    in_time = TimedCheckpoints(tmp_path, {}, late + 1000, last=2)
-    in_time.save(1, 1, {"w": torch.zeros(1)}, {})
-    assert len(in_time.paths()) == 2

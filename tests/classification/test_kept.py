@@ -6,6 +6,7 @@ import torch
 from brdyn.classification.kept import kept_folders, parse_keep
 from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier
+from brdyn.classification.tasks import Classification
 from brdyn.errors import UsageError
 from brdyn.models import load_model
 from brdyn.results import OutputFolder, read_json
@@ -46,9 +47,6 @@ def test_the_epochs_asked_for_and_the_best_are_kept(tmp_path):
     assert [content["kept"][name]["step"] for name in content["kept"]][:3] == [0, 3, 8]
     assert content["kept"]["epoch1"]["epoch"] == 1
     assert same(weights(tmp_path / "epoch0"), run().untrained(pictures()).network.state_dict())
-    one_epoch = train(tmp_path / "short", run(recipe=recipe(validate_every=1, operations=0, mixup=0.0, cutmix=0.0,
-                                                            epochs=1, lr=5e-3), keep=()))  # fmt: skip
-    assert one_epoch["kept"] == {}
     watched = [row["accuracy"] for row in content["history"]["validation"]]
     best = content["kept"]["best"]
     assert best["watched"] == max(watched) == best["accuracy"]
@@ -66,10 +64,36 @@ def test_kept_classifiers_survive_a_kill(tmp_path):
 
     with pytest.raises(Killed):
         train(tmp_path / "killed", report=kill)
+    saved = Checkpoints(tmp_path / "killed" / "checkpoints", run().options(pictures(), pictures(30)))
+    third = saved.read(saved.folder / "stage1-00000003").tensors
+    kept = weights(tmp_path / "killed" / "epoch1")
+    assert all(torch.equal(value, third[f"model/network.{name}"]) for name, value in kept.items())
     train(tmp_path / "killed", resume=True)
     for name in ("epoch0", "epoch1", "epoch2.5", "best"):
         assert same(weights(tmp_path / "whole" / name), weights(tmp_path / "killed" / name))
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_a_resumed_run_remembers_the_best(tmp_path, monkeypatch):
+    """The best was before the checkpoint, and nothing after it is better."""
+    accuracies = iter([0.1, 0.9, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, *[0.8] * 20])
+
+    def validate(self):
+        return {"accuracy": next(accuracies)}
+
+    monkeypatch.setattr(Classification, "validate", validate)
+
+    def kill(_, step, __):
+        if step == 7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path, run(keep=("best",)), report=kill)
+    before = weights(tmp_path / "best")
+    content = train(tmp_path, run(keep=("best",)), resume=True)
+    assert content["kept"]["best"]["step"] == 2
+    assert content["kept"]["best"]["watched"] == 0.9
+    assert same(before, weights(tmp_path / "best"))
 
 
 def test_those_of_another_run_go(tmp_path):
@@ -77,6 +101,15 @@ def test_those_of_another_run_go(tmp_path):
     (tmp_path / "best" / "notes.txt").write_text("mine")
     train(tmp_path, run(keep=("0",)))
     assert list(kept_folders(tmp_path)) == ["epoch0"]
+
+
+def test_those_of_another_run_stay_where_this_one_cannot_be(tmp_path):
+    train(tmp_path)
+    with pytest.raises(UsageError, match="too few for a batch"):
+        train(tmp_path, run(recipe=recipe(batch_size=1000)))
+    assert list(kept_folders(tmp_path)) == ["epoch0", "epoch1", "epoch2.5", "best"]
+    train(tmp_path, run(keep=()))
+    assert kept_folders(tmp_path) == {}
 
 
 def test_held_out_images_choose_the_best(tmp_path):

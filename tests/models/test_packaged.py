@@ -1,7 +1,6 @@
 """`cifar_vit12`, the model that comes with the package."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +14,6 @@ from brdyn.raptor.model import Raptor
 from brdyn.raptor.partitions import contiguous
 from brdyn.results import read_json
 
-HOME = Path(packaged.__file__).parent / packaged.NAME
-
 
 @pytest.fixture(scope="module")
 def model():
@@ -25,10 +22,14 @@ def model():
 
 def test_it_is_small_and_says_what_it_is(model):
     assert ("packaged", "cifar_vit12") in set(list_models())
-    assert (HOME / "model.safetensors").stat().st_size < 12e6
-    assert {path.name for path in HOME.iterdir()} == {"README.md", "config.json", "model.safetensors"}
-    config = read_json(HOME / "config.json", "it")
-    card = (HOME / "README.md").read_text()
+    assert (packaged.HOME / "model.safetensors").stat().st_size < 12e6
+    assert {path.name for path in packaged.HOME.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
+    config = read_json(packaged.HOME / "config.json", "it")
+    card = (packaged.HOME / "README.md").read_text()
     assert f"{config['measured']['accuracy']:.1%}" in card
     assert f"drop-path\n  {config['options']['drop_path']:g}" in card
     assert (model.info.layers, model.classes, len(model.class_names)) == (12, 10, 10)
@@ -56,7 +57,7 @@ def test_its_untrained_twin(model):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"weights": HOME / "model.safetensors"}, "--weights makes no sense"),
+        ({"weights": packaged.HOME / "model.safetensors"}, "--weights makes no sense"),
         ({"image_size": 64}, "takes no others; drop --image-size"),
     ],
 )
@@ -72,7 +73,7 @@ def test_it_is_as_accurate_as_its_card_says(model, cifar10_test):
         int((model.logits(model(batch.images)).argmax(1) == batch.labels).sum())
         for batch in images.batches(250, workers=0)
     )
-    said = read_json(HOME / "config.json", "it")["measured"]["accuracy"]
+    said = read_json(packaged.HOME / "config.json", "it")["measured"]["accuracy"]
     assert right / 1000 == pytest.approx(said, abs=0.05)
 
 

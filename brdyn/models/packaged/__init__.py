@@ -10,6 +10,7 @@ from brdyn.models.request import ModelRequest
 
 FAMILY = "packaged"
 NAME = "cifar_vit12"
+HOME = Path(__file__).parent / NAME
 NOTES = ("a small ViT trained from scratch on CIFAR-10 by brdyn; its head has the ten classes",)
 
 
@@ -31,5 +32,4 @@ def load(request: ModelRequest) -> VisionTransformer:
     UsageError
         If it is asked for at another image size, or with other weights.
     """
-    folder = Path(__file__).parent / NAME
-    return classifier_family.from_folder(request, FAMILY, folder, "package brdyn", notes=NOTES)
+    return classifier_family.from_folder(request, FAMILY, HOME, "package brdyn", notes=NOTES)

@@ -1,0 +1,195 @@
+"""What the stochastic-depth study consists of: networks, moments of their training, and Raptors, from a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from brdyn.classification.architectures import build
+from brdyn.classification.kept import BEST
+from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.errors import UsageError
+from brdyn.phases import check_request
+from brdyn.raptor import FitSettings
+from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
+
+UNTRAINED, MIDDLE, LAST = "untrained", "middle", "last"
+MOMENTS = (UNTRAINED, MIDDLE, BEST, LAST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A study, as its YAML file says.
+
+    Attributes
+    ----------
+    name : str
+        Results go to a folder of this name.
+    network : mapping
+        `model`, a name of :mod:`brdyn.classification.architectures`, and what else it is built with.
+    image_size : int
+    train_images, test_images : int or None
+        None for all.
+    held_out : int
+        Of the training images, to choose the best epoch by.
+    drop_path : list of float
+        Rates p.
+    seeds : int
+        Networks for each.
+    training : mapping
+        Of :class:`ClassifierRecipe`.
+    middle : float
+        The epoch that stands for the middle of training.
+    similarity : mapping
+        `images` and bootstrap `replicates`.
+    phases : list of int
+        Numbers of phases that are described.
+    raptor : mapping
+        `k`, `partitioned` (the k at which random partitions are drawn), `draws` of each, `moments_k` (the k of networks
+        at other moments than their best), `test_images`, and `settings` of :class:`FitSettings`.
+    """
+
+    name: str
+    network: Mapping[str, Any]
+    image_size: int
+    train_images: int | None
+    test_images: int | None
+    held_out: int
+    drop_path: list[float]
+    seeds: int
+    training: Mapping[str, Any]
+    middle: float
+    similarity: Mapping[str, int]
+    phases: list[int]
+    raptor: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        """From a YAML file.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be read, or an entry is missing or unknown.
+        """
+        try:
+            found = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise UsageError(f"cannot read {str(path)!r} ({' '.join(str(error).split())})") from error
+        known = {entry.name for entry in fields(cls)}
+        if not isinstance(found, dict) or set(found) != known:
+            wrong = sorted(known ^ set(found if isinstance(found, dict) else ()))
+            raise UsageError(
+                f"{str(path)!r}: entries that are missing or unknown: {', '.join(map(str, wrong))}"
+            )
+        config = cls(**found)
+        try:
+            config.check()
+        except (TypeError, KeyError, ValueError) as error:  # an entry within an entry
+            raise UsageError(f"{str(path)!r} has an entry that makes no sense ({error})") from error
+        return config
+
+    def check(self) -> None:
+        """Refuse, before any work, what would fail after hours."""
+        recipe, network = ClassifierRecipe(**self.training), dict(self.network)
+        if not 0 < self.middle < recipe.epochs:
+            raise UsageError(f"middle: {self.middle} is not between epoch 0 and {recipe.epochs:g}")
+        with torch.device("meta"):
+            for p in self.drop_path:
+                build(network["model"], 10, self.image_size, drop_path=p, **without(network, "model"))
+        raptor, layers = self.raptor, int(network["depth"])
+        for k in (*self.phases, *raptor["k"], *raptor["partitioned"], *raptor["moments_k"]):
+            check_request(k, layers, name="the network")
+        for k in raptor["partitioned"]:
+            for partition in RANDOM:  # the last draw, of the phases with the fewest others
+                assign(partition, range(1, k), layers, raptor["draws"] - 1)
+        FitSettings(**raptor["settings"])
+        _ = self.similarity["images"], self.similarity["replicates"], raptor["test_images"]
+
+    def networks(self) -> list[Network]:
+        """Every network at its best epoch."""
+        return [Network(p=p, seed=seed) for seed in range(self.seeds) for p in self.drop_path]
+
+    def moments(self, one: Network) -> list[Network]:
+        """A network at every moment; before training, those with other p are the same."""
+        return [
+            Network(p=one.p, seed=one.seed, moment=moment)
+            for moment in (BEST, *(moment for moment in MOMENTS if moment != BEST))
+            if moment != UNTRAINED or one.p == min(self.drop_path)
+        ]
+
+    def followed(self, accuracies: Mapping[Network, float]) -> list[Network]:
+        """The other moments of networks with the least p, and with the most accurate of the others."""
+        mean = {
+            p: float(np.mean([value for one, value in accuracies.items() if one.p == p]))
+            for p in self.drop_path
+        }
+        least = min(mean)
+        others = sorted(set(mean) - {least}, key=lambda p: mean[p])
+        return [
+            moment
+            for one in self.networks()
+            if one.p in (least, *others[-1:])
+            for moment in self.moments(one)
+            if moment.moment != BEST
+        ]
+
+    def cells(self, followed: Sequence[Network]) -> Iterator[Cell]:
+        """Every Raptor, the most telling first."""
+        raptor, networks = self.raptor, self.networks()
+        for k in sorted(raptor["k"], key=lambda k: (k not in raptor["partitioned"], k)):
+            for one in networks:
+                yield Cell(teacher=one, k=k)
+        for draw in range(raptor["draws"]):
+            for k in raptor["partitioned"]:
+                for one in networks:
+                    for partition in RANDOM:
+                        yield Cell(teacher=one, k=k, partition=partition, draw=draw)
+            if draw == 0:
+                for one in followed:
+                    for k in raptor["moments_k"]:
+                        yield Cell(teacher=one, k=k)
+
+
+def without(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != name}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network of the study, at some moment of its training."""
+
+    p: float
+    seed: int
+    moment: str = BEST
+
+    @property
+    def run(self) -> str:
+        """The folder of its training."""
+        return f"p{self.p:g}_seed{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """Of its results."""
+        return f"{self.run}_{self.moment}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A Raptor to fit."""
+
+    teacher: Network
+    k: int
+    partition: str = MAXCUT
+    draw: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of its result."""
+        return f"{self.partition}_k{self.k}" + ("" if self.partition == MAXCUT else f"_draw{self.draw}")

@@ -1,0 +1,78 @@
+"""Training classifiers in pieces: a run stops at a checkpoint when its time is over, and goes on when asked again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from brdyn.classification.pixels import PixelSet
+from brdyn.classification.run import ClassifierRun, finished
+from brdyn.errors import BrdynError
+from brdyn.results import OutputFolder
+from brdyn.training import Checkpoints
+from brdyn.training.loop import make_accelerator
+from brdyn.training.settings import CHECKPOINTS
+
+
+class OutOfTime(BrdynError):
+    """The time given to a study is over."""
+
+
+class TimedCheckpoints(Checkpoints):
+    """Checkpoints of a run that stops, by :class:`OutOfTime`, at its first checkpoint after a moment but the last.
+
+    Parameters
+    ----------
+    folder, options
+        As in :class:`brdyn.training.Checkpoints`.
+    until : float
+        A moment by `time.monotonic`.
+    last : int
+        The run's last step.
+    """
+
+    def __init__(self, folder: str | Path, options: Mapping[str, Any], until: float, last: int) -> None:
+        super().__init__(folder, options)
+        self.until, self.last = until, last
+
+    def save(self, stage: int, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+        """Write a checkpoint, and stop where it is time."""
+        path = super().save(stage, step, tensors, state)
+        if step < self.last and time.monotonic() > self.until:
+            raise OutOfTime(f"out of time; {str(path)!r} goes on from there")
+        return path
+
+
+def train_or_go_on(
+    run: ClassifierRun, place: Path, train: PixelSet, test: PixelSet, *, until: float, device: torch.device
+) -> dict[str, Any]:
+    """What `train.json` of a run says: there already, or after training, from its newest whole checkpoint.
+
+    Raises
+    ------
+    UsageError
+        If the folder is of a run with other options: nothing of it is touched.
+    OutOfTime
+        If a checkpoint has the rest.
+    """
+    last = run.recipe.steps(len(train) - run.held_out)
+    checkpoints = TimedCheckpoints(place / CHECKPOINTS, run.options(train, test), until, last)
+    content = finished(place, checkpoints)
+    if content is None:
+        with OutputFolder(place, overwrite=True) as folder:
+            content = run.train(
+                train,
+                folder,
+                checkpoints,
+                test=test,
+                resume=checkpoints.latest(previous=True),
+                accelerator=make_accelerator(device),
+                progress=True,
+            )
+    assert content is not None  # this process writes
+    return content
