@@ -8,7 +8,7 @@ Each verdict follows from the numbers by the rule that is stated with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,18 @@ class Finding(NamedTuple):
     rule: str
     numbers: str
     holds: bool | None
+
+
+WORDS = {True: "**holds**", False: "**fails**", None: "cannot be told"}
+
+
+def claims_table(findings: Iterable[Finding], claim: str = "claim", here: str = "here") -> list[str]:
+    """Findings as a Markdown table."""
+    return [
+        f"| {claim} | rule | measured | {here} |",
+        "| --- | --- | --- | --- |",
+        *(f"| {row.claim} | {row.rule} | {row.numbers} | {WORDS[row.holds]} |" for row in findings),
+    ]
 
 
 def not_recorded(claim: str, rule: str) -> Finding:
@@ -320,8 +332,6 @@ FINDINGS: tuple[Callable[[Results], Finding], ...] = (
     replacements,
 )
 
-WORDS = {True: "**holds**", False: "**fails**", None: "cannot be told"}
-
 
 def page(results: Results) -> str:
     """The page, as Markdown."""
@@ -339,9 +349,7 @@ def page(results: Results) -> str:
             "of 12 layers in DINOv2's layout, trained for saliency. It is another and much smaller network, so a claim",
             "that fails here is not refuted; it is not general. Each verdict follows from the rule beside it.",
             "",
-            "| claim | rule | measured | here |",
-            "| --- | --- | --- | --- |",
-            *(f"| {row.claim} | {row.rule} | {row.numbers} | {WORDS[row.holds]} |" for row in rows),
+            *claims_table(rows),
             "",
             f"Phases: {results.phases.k}, with boundaries after layers {ends}, from",
             "`analyses/results/phases/`. Photographs of ImageNet, one a class: "

@@ -18,10 +18,11 @@ from analyses.stochastic_depth_cells import SIZES, STUDY, Recorded, read_study
 from brdyn.classification.evaluation import accuracy_and_f1, class_scores
 from brdyn.classification.kept import BEST
 from brdyn.classification.pixels import PixelSet, load_pixels
-from brdyn.classification.saved import CONFIG, WEIGHTS, Classifier
+from brdyn.classification.saved import Classifier, read_config
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import packaged
-from brdyn.results import read_json, to_json, write_atomically
+from brdyn.pretrained import CONFIG, WEIGHTS
+from brdyn.results import to_json, write_atomically
 
 LARGEST = 12e6  # bytes
 
@@ -41,7 +42,7 @@ def ship(run: Path, home: Path, test: PixelSet, command: dict[str, Any]) -> dict
         If it would be too large.
     """
     classifier = Classifier.from_pretrained(run / BEST)
-    trained = read_json(run / BEST / CONFIG, "the config of a classifier")
+    trained = read_config(run / BEST)
     halves = {name: value.half() for name, value in classifier.network.state_dict().items()}
     size = sum(value.nbytes for value in halves.values())
     if size > LARGEST:
@@ -57,7 +58,7 @@ def ship(run: Path, home: Path, test: PixelSet, command: dict[str, Any]) -> dict
         "parameters": shipped.parameters,
         "test_images": len(test),
     }
-    config = read_json(home / CONFIG, "the config of a classifier")
+    config = read_config(home)
     write_atomically(home / CONFIG, to_json({**config, "measured": found, "provenance": command}))
     write_atomically(home / "README.md", card(config, found, command).encode())
     return found

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analyses.findings import WORDS, Finding, not_recorded
+from analyses.findings import Finding, claims_table, not_recorded
 from analyses.raptor_cells import OFFLINE, Cells, read_cells
 from analyses.recording import write_or_check
 from analyses.statistics import mean_difference, together
@@ -317,14 +317,7 @@ def page(cells: Cells) -> str:
         ("The paper's claims", "claim (Jacobs et al.)", found),
         ("Us, or the teacher?", "claim (ours)", [make(cells) for make in OURS]),
     ):
-        lines += [
-            "",
-            f"## {heading}",
-            "",
-            f"| {column} | rule | measured | here |",
-            "| --- | --- | --- | --- |",
-            *(f"| {row.claim} | {row.rule} | {row.numbers} | {WORDS[row.holds]} |" for row in rows),
-        ]
+        lines += ["", f"## {heading}", "", *claims_table(rows, column)]
     lines.append("")
     if cells.failed:
         lines += [

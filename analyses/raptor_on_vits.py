@@ -33,7 +33,7 @@ from brdyn.probes import Reading, compare, extract_features, read_classes
 from brdyn.probes.linear import PENALTIES
 from brdyn.raptor import FitSettings, Raptor, fit_raptor
 from brdyn.raptor.fidelity import fidelity
-from brdyn.raptor.model import is_raptor
+from brdyn.raptor.model import is_raptor, read_config
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
 from brdyn.raptor.recipe import learning_rate
 from brdyn.results import read_json, to_json, write_atomically
@@ -208,7 +208,7 @@ class Study:
         """The Raptor of a cell and how it was fitted: kept from before, or fitted now and kept."""
         kept = self.folder / "raptors" / cell.name
         digest = digest_of(asked)
-        if is_raptor(kept) and read_json(kept / "config.json", "a Raptor").get("asked") == digest:
+        if is_raptor(kept) and read_config(kept).get("asked") == digest:
             return Raptor.from_pretrained(kept, self.teacher), read_json(kept / "fit.json", "a fit")
         unfinished = self.folder / "checkpoints" / cell.name
         checkpoints = Checkpoints(unfinished, asked, keep=1)

@@ -11,15 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from analyses.findings import WORDS, Finding, not_recorded
-from analyses.recording import write_or_check
+from analyses.findings import Finding, claims_table, not_recorded
+from analyses.recording import RESULTS, write_or_check
 from analyses.statistics import Estimate, mean_difference, rank_correlation, together
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.stochastic_depth_plan import LAST, MOMENTS, UNTRAINED
 from brdyn.classification.kept import BEST
+from brdyn.interventions import Surgery
+from brdyn.models import packaged
+from brdyn.raptor import Evaluation
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
+from brdyn.results import read_json
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "stochastic_depth_findings.md"
 K = 3
@@ -329,7 +334,59 @@ def spread(values: pd.Series, form: str) -> str:
     return f"{values.mean():{form}}" + (f" ± {values.std():{form}}" if len(values) > 1 else "")
 
 
-def page(study: Recorded) -> str:
+def packaged_network(results: Path = RESULTS) -> list[str]:
+    """What `brdyn interventions` and `brdyn raptor-eval` say of the network that comes with the package."""
+    name = packaged.NAME
+    surgery = Surgery.read(results / "interventions" / name)
+    evaluation = Evaluation.read(results / "raptor" / name)
+    fit = read_json(
+        results / "raptor" / name / "fit.json", "a fit of brdyn raptor-fit", ("images_seen", "options")
+    )
+    recorded = read_json(
+        results / "interventions" / name / "interventions.json", "a result of brdyn interventions"
+    )
+    intact = surgery.intact_accuracy
+    assert intact is not None
+    deleted = surgery.rows("delete", "head", "accuracy").sort_values("mean")
+    (worst,), (best,) = deleted["layers"].iloc[0], deleted["layers"].iloc[-1]
+    swapped = surgery.matrix("swap", "head", "accuracy")
+    pairs = np.triu_indices(surgery.layers, 1)
+    same = surgery.phases.labels[pairs[0]] == surgery.phases.labels[pairs[1]]
+    tests = "; ".join(
+        f"{readout} {test.within:.2f} within, {test.across:.2f} across (p = {test.p_contiguous:.2f})"
+        for readout, test in surgery.tests.items()
+        if test is not None
+    )
+    head = evaluation.fidelity.head()
+    ours, theirs = head["accuracy"], head["teacher_accuracy"]
+    assert ours is not None
+    assert theirs is not None
+    blocks = fit["options"]["assignment"]
+    ends = ", ".join(str(layer) for layer in range(1, len(blocks)) if blocks[layer] != blocks[layer - 1])
+    probing = (
+        {row["probe"]: row for row in evaluation.probing.to_dict()["ratios"]} if evaluation.probing else {}
+    )
+    kept = "".join(f"; a {probe} probe keeps {row['ratio']:.1%}" for probe, row in probing.items())
+    return [
+        f"## `{name}`, the packaged network",
+        "",
+        f"- Intact, it is right on {intact:.1%} of {recorded['n_images']:,} test images. One layer deleted: from "
+        f"{deleted['mean'].iloc[0]:.1%} (layer {worst})",
+        f"  to {deleted['mean'].iloc[-1]:.1%} (layer {best}).",
+        f"- Two layers swapped: {swapped[pairs][same].mean():.1%} within one of its {surgery.phases.k} phases, "
+        f"{swapped[pairs][~same].mean():.1%} across. Relative error: {tests};",
+        "  p against other contiguous phases.",
+        f"- A Raptor of {len(set(blocks))} blocks (phases end after {ends}; {fit['images_seen']:,} images seen): "
+        f"{ours:.1%} by its head, against {theirs:.1%};",
+        f"  R² of the last layer {evaluation.fidelity.curve('r2').iloc[-1]:.2f}, least "
+        f"{evaluation.fidelity.curve('r2').min():.2f}{kept}.",
+        "",
+        f"Recorded in `analyses/results/interventions/{name}/` and `analyses/results/raptor/{name}/`.",
+        "",
+    ]
+
+
+def page(study: Recorded, packaged_results: list[str]) -> str:
     """The page, as Markdown."""
     config, origin = study.config, study.provenance
     network, training, settings = config.network, config.training, config.raptor["settings"]
@@ -367,17 +424,12 @@ def page(study: Recorded) -> str:
         "",
         "## The paper's claims",
         "",
-        "| claim (Jacobs et al.) | rule | measured | here |",
-        "| --- | --- | --- | --- |",
-    ]
-    for make in FINDINGS:
-        row = make(study)
-        lines.append(f"| {row.claim} | {row.rule} | {row.numbers} | {WORDS[row.holds]} |")
-    lines += [
+        *claims_table((make(study) for make in FINDINGS), "claim (Jacobs et al.)"),
         "",
         "Intervals: of correlations, bootstrap over networks; of differences, t over networks.",
         *(f"Failed: {name} ({why})." for name, why in study.failed.items()),
         "",
+        *packaged_results,
         f"Recorded in `analyses/results/stochastic_depth/{config.name}/`, {origin['date'][:10]}.",
         "",
     ]
@@ -392,7 +444,7 @@ REDUCED = (
 
 def main() -> None:
     """Rewrite, or check."""
-    write_or_check(__doc__, lambda: {PAGE: page(read_study())})
+    write_or_check(__doc__, lambda: {PAGE: page(read_study(), packaged_network())})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analyses.findings import WORDS, Finding
+from analyses.findings import Finding, claims_table
 from analyses.recording import RESULTS, write_or_check
 from analyses.vitrm_dynamics import OFFLINE
 from analyses.vitrm_on_cifar import LINEAR
@@ -298,13 +298,7 @@ def page(results: Results) -> str:
         )
         + ".",
         "",
-        "| claim | rule | measured | ViTRM here |",
-        "| --- | --- | --- | --- |",
-    ]
-    for make in FINDINGS:
-        row = make(results)
-        lines.append(f"| {row.claim} | {row.rule} | {row.numbers} | {WORDS[row.holds]} |")
-    lines += [
+        *claims_table((make(results) for make in FINDINGS), here="ViTRM here"),
         "",
         f"Recorded in `analyses/results/vitrm/`, {origin['date'][:10]}.",
         "",

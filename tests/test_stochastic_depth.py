@@ -18,6 +18,13 @@ from brdyn.phases import segment
 from brdyn.results import read_json
 
 
+def test_the_page_is_what_the_recorded_results_say():
+    study = read_study()
+    said = stochastic_depth_findings.page(study, stochastic_depth_findings.packaged_network())
+    assert stochastic_depth_findings.PAGE.read_text() == said
+    assert not study.failed
+
+
 def write_config(path, **changes):
     content = {
         "name": "tiny",
@@ -60,7 +67,7 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
 
     assert read_study("tiny", out).fits.empty
     unfitted = read_study("tiny", out)
-    assert "not recorded yet" in stochastic_depth_findings.page(unfitted)
+    assert "not recorded yet" in stochastic_depth_findings.page(unfitted, [])
     assert stochastic_depth_findings.fidelity_grows(unfitted).holds is None
     with monkeypatch.context() as patched:
         patched.setattr(stochastic_depth, "fit_raptor", broken)
@@ -87,7 +94,7 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
     for _, fit in row.iterrows():
         assert fit["kept"] == pytest.approx((fit["accuracy"] - 0.1) / (fit["teacher_accuracy"] - 0.1))
     assert study.networks.loc["p0_seed0_untrained", "epoch"] == 0
-    page = stochastic_depth_findings.page(study)
+    page = stochastic_depth_findings.page(study, [])
     for finding in stochastic_depth_findings.FINDINGS:
         assert finding(study).claim in page
     assert "Failed: p0" in page

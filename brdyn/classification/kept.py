@@ -14,9 +14,8 @@ import torch
 from brdyn.classification.evaluation import accuracy
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.recipe import ClassifierRecipe
-from brdyn.classification.saved import Classifier, is_classifier
+from brdyn.classification.saved import Classifier, is_classifier, read_config
 from brdyn.errors import UsageError
-from brdyn.results import read_json
 
 BEST = "best"
 WATCHED = "accuracy"
@@ -116,7 +115,7 @@ def describe_kept(
     """Where each kept classifier stood, and its accuracy on the test images."""
     rows = {}
     for name, path in kept_folders(folder).items():
-        at = read_json(path / "config.json", "the config of a classifier")["at"]
+        at = read_config(path)["at"]
         classifier = Classifier.from_pretrained(path)
         classifier.network.to(device)
         rows[name] = {**at, "accuracy": accuracy(classifier, test) if test is not None else None}

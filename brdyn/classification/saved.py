@@ -1,26 +1,21 @@
-"""Trained classifiers on disk: safetensors and a config.json, read back without running anything."""
+"""A trained classifier, and how it is kept on disk."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from brdyn import pretrained
 from brdyn.classification.architectures import build
 from brdyn.classification.augment import normalised
 from brdyn.classification.recipe import VITRM_NAME
-from brdyn.errors import BrdynError, UsageError
-from brdyn.results import read_json, to_json, write_atomically
 
-FORMAT = "brdyn classifier"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+KIND = "classifier"
 
 
 @dataclass(frozen=True)
@@ -99,31 +94,24 @@ class Classifier:
         ----------
         folder : path
         weights : mapping, optional
-            To write instead of the network's own: an average.
+            To write instead of the network's own: the same in another precision.
         **details
             Further entries of the config: how it was trained.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = self.network.state_dict() if weights is None else weights
-        data = save({name: value.detach().contiguous().cpu() for name, value in state.items()})
         config = {
-            "format": FORMAT,
             "network": self.name,
             "options": dict(self.options),
             "classes": list(self.names),
             "image_size": self.image_size,
             "mean": list(self.mean),
             "std": list(self.std),
-            "digest": hashlib.sha256(data).hexdigest(),
             **details,
         }
-        write_atomically(folder / WEIGHTS, data)
-        write_atomically(folder / CONFIG, to_json(config))
+        pretrained.write(folder, KIND, self.network.state_dict() if weights is None else weights, config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Classifier:
-        """Read what :meth:`save_pretrained` wrote.
+        """Read what :meth:`save_pretrained` wrote, in full precision.
 
         Raises
         ------
@@ -132,27 +120,9 @@ class Classifier:
         BrdynError
             If the weights are damaged or do not fit.
         """
-        folder = Path(folder)
-        config = read_json(folder / CONFIG, "the config of a classifier")
-        keys = ("network", "options", "classes", "image_size", "mean", "std", "digest")
-        if config.get("format") != FORMAT or any(key not in config for key in keys):
-            raise UsageError(
-                f"{str(folder)!r} holds no classifier of brdyn (its {CONFIG} is of something else)"
-            )
-        try:
-            data = (folder / WEIGHTS).read_bytes()
-        except OSError as error:
-            raise BrdynError(f"cannot read {str(folder / WEIGHTS)!r} ({error.strerror})") from error
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != config["digest"]:
-            raise BrdynError(
-                f"{str(folder / WEIGHTS)!r} is not what its {CONFIG} says (checksum); is the copy complete?"
-            )
+        config = read_config(folder)
         network = _network(config["network"], len(config["classes"]), config["image_size"], config["options"])
-        try:
-            network.load_state_dict(load(data))
-        except RuntimeError as error:
-            raise BrdynError(f"the weights in {str(folder)!r} do not fit their {CONFIG}") from error
+        pretrained.load_weights(network, folder, config)
         return cls(
             config["network"],
             network.eval().requires_grad_(False),
@@ -161,8 +131,21 @@ class Classifier:
             tuple(config["mean"]),
             tuple(config["std"]),
             config["options"],
-            digest,
+            config["digest"],
         )
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The config.json of a classifier.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or it is of something else.
+    """
+    return pretrained.read_config(
+        folder, KIND, ("network", "options", "classes", "image_size", "mean", "std")
+    )
 
 
 def _network(name: str, classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
@@ -175,8 +158,4 @@ def _network(name: str, classes: int, image_size: int, options: Mapping[str, Any
 
 def is_classifier(folder: str | Path) -> bool:
     """Whether a folder holds one."""
-    try:
-        config = json.loads((Path(folder) / CONFIG).read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("format") == FORMAT
+    return pretrained.holds(folder, KIND)

@@ -211,7 +211,7 @@ def _write(run: Run, out: Path, fit: Fit, settings: FitSettings, options: dict[s
     from dataclasses import asdict
 
     from brdyn import plots
-    from brdyn.raptor.model import CONFIG, WEIGHTS
+    from brdyn.pretrained import CONFIG, WEIGHTS
 
     assert run.folder is not None
     fit.raptor.save_pretrained(out, recipe=settings.to_dict())

@@ -81,18 +81,17 @@ def from_folder(
     """
     from brdyn.classification.architectures import RESNETS
     from brdyn.classification.recipe import VITRM_NAME
-    from brdyn.classification.saved import Classifier
-    from brdyn.results import read_json
+    from brdyn.classification.saved import Classifier, read_config
 
     if request.weights is not None:
         raise UsageError(f"{request.name!r} is a trained classifier; --weights makes no sense with it")
-    config = read_json(folder / "config.json", "the config of a classifier")
-    if config.get("network") in RESNETS:
+    config = read_config(folder)
+    if config["network"] in RESNETS:
         raise UsageError(
             f"{request.name!r} is a {config['network']}: it has no tokens to follow; give a vitrm or a ViT"
         )
-    if steps is not None and (config.get("network") != VITRM_NAME or steps < 1):
-        what = "takes at least one step" if config.get("network") == VITRM_NAME else "has no recursion steps"
+    if steps is not None and (config["network"] != VITRM_NAME or steps < 1):
+        what = "takes at least one step" if config["network"] == VITRM_NAME else "has no recursion steps"
         raise UsageError(f"{str(folder)!r} {what}; drop '@{steps}'")
     classifier = Classifier.from_pretrained(folder)
     if request.random:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -11,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from brdyn.errors import BrdynError, UsageError
+from brdyn import pretrained
+from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
 from brdyn.raptor.block import BlockConfig, RaptorBlock
-from brdyn.results import read_json, to_json, write_atomically
 
-FORMAT = "brdyn raptor"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+KIND = "raptor"
 
 
 @dataclass(frozen=True)
@@ -130,14 +126,8 @@ class Raptor(VisionTransformer):
         **details
             Further entries of the config: how it was fitted.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = save(
-            {name: value.detach().contiguous().cpu() for name, value in self.shared.state_dict().items()}
-        )
         teacher = self.teacher.info
         config = {
-            "format": FORMAT,
             "teacher": {
                 "name": teacher.name,
                 "digest": teacher.digest,
@@ -147,11 +137,9 @@ class Raptor(VisionTransformer):
             },
             "assignment": list(self.assignment),
             "block": self.config.to_dict(),
-            "digest": hashlib.sha256(weights).hexdigest(),
             **details,
         }
-        write_atomically(folder / WEIGHTS, weights)
-        write_atomically(folder / CONFIG, to_json(config))
+        pretrained.write(folder, KIND, self.shared.state_dict(), config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, teacher: VisionTransformer) -> Raptor:
@@ -165,7 +153,6 @@ class Raptor(VisionTransformer):
             If the weights are damaged or do not fit.
         """
         config = read_config(folder)
-        path = Path(folder) / WEIGHTS
         if config["teacher"]["digest"] != teacher.info.digest:
             raise UsageError(
                 f"{str(folder)!r} was fitted to {config['teacher']['name']!r} with weights "
@@ -173,21 +160,10 @@ class Raptor(VisionTransformer):
                 f"{teacher.info.digest[:12]}…; give the same weights"
             )
         raptor = cls(teacher, config["assignment"], BlockConfig(**config["block"]))
-        try:
-            data = path.read_bytes()
-            state = load_file(path)
-        except Exception as error:  # safetensors has errors of its own
-            raise BrdynError(
-                f"cannot read the weights in {str(path)!r} ({error}); is the copy complete?"
-            ) from error
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != config["digest"]:
-            raise BrdynError(f"{str(path)!r} is not what its {CONFIG} says (checksum); is the copy complete?")
-        try:
-            raptor.shared.load_state_dict(state)
-        except RuntimeError as error:
-            raise BrdynError(f"the weights in {str(path)!r} do not fit their {CONFIG}") from error
-        raptor.info = replace(raptor.info, weights=str(path), digest=digest)
+        pretrained.load_weights(raptor.shared, folder, config)
+        raptor.info = replace(
+            raptor.info, weights=str(Path(folder) / pretrained.WEIGHTS), digest=config["digest"]
+        )
         return raptor.eval().requires_grad_(False)
 
 
@@ -230,20 +206,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     UsageError
         If there is none, or it is of something else.
     """
-    config = read_json(Path(folder) / CONFIG, "the config of a Raptor")
-    missing = [key for key in ("teacher", "assignment", "block", "digest") if key not in config]
-    if config.get("format") != FORMAT or missing:
-        raise UsageError(f"{str(folder)!r} holds no fitted Raptor (its {CONFIG} is of something else)")
-    return config
+    return pretrained.read_config(folder, KIND, ("teacher", "assignment", "block"))
 
 
 def is_raptor(folder: str | Path) -> bool:
     """Whether a folder holds a Raptor."""
-    try:
-        config = json.loads((Path(folder) / CONFIG).read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("format") == FORMAT
+    return pretrained.holds(folder, KIND)
 
 
 def untrained(
