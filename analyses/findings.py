@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analyses.recording import RESULTS, write_or_check
+from analyses.recording import OFFLINE, RESULTS, write_or_check
 from brdyn.interventions import Repair, Surgery, within_against_across
 from brdyn.phases import Phases
 from brdyn.results import read_json
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "findings.md"
-OFFLINE = "imgfocus_vits14"
 SIGNIFICANT = 0.05
 
 

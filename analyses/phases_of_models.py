@@ -15,12 +15,10 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
-from analyses.recording import RESULTS, parser
+from analyses.recording import OFFLINE, RESULTS, parser
 from brdyn.cli import app
 from brdyn.errors import BrdynError
 from brdyn.results import read_json
-
-OFFLINE = "imgfocus_vits14"
 
 
 def studies(models: list[str]) -> dict[str, list[str]]:

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analyses.recording import RESULTS
+from analyses.recording import OFFLINE, RESULTS
 from brdyn.phases import Phases
 from brdyn.results import read_json
 
 RAPTOR = RESULTS / "raptor"
-OFFLINE = "imgfocus_vits14"
 
 
 class Cells(NamedTuple):

@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.findings import Finding, claims_table, not_recorded
-from analyses.raptor_cells import OFFLINE, Cells, read_cells
-from analyses.recording import write_or_check
+from analyses.raptor_cells import Cells, read_cells
+from analyses.recording import OFFLINE, write_or_check
 from analyses.statistics import mean_difference, together
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS
 

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from analyses.cells import attempt, digest_of, recorded, share_of
-from analyses.recording import RESULTS, parser, provenance
+from analyses.recording import OFFLINE, RESULTS, parser, provenance
 from brdyn import load_images, load_model
 from brdyn.errors import BrdynError
 from brdyn.measures import layer_similarity
@@ -39,7 +39,6 @@ from brdyn.raptor.recipe import learning_rate
 from brdyn.results import read_json, to_json, write_atomically
 from brdyn.training import Checkpoints
 
-TEACHER = "imgfocus_vits14"
 DRAWS = SEEDS = 3
 LADDER_K = 3
 LONGER = 4
@@ -302,7 +301,7 @@ def main() -> None:
     options.add_argument("--train", required=True, help="labelled images to fit Raptors and probes on")
     options.add_argument("--test", required=True, help="labelled images to test them on")
     options.add_argument("--photos", help="full-size photographs, for fidelity alone")
-    options.add_argument("--model", default=TEACHER)
+    options.add_argument("--model", default=OFFLINE)
     options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
     options.add_argument("--size", choices=sorted(SIZES), default="cpu")
     options.add_argument("--only", default="", help="cells whose name begins so")

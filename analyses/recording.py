@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from brdyn.results import device_name, to_json, versions, write_atomically
+from brdyn.models.imgfocus import NAME as OFFLINE
+from brdyn.results import run_provenance, to_json, write_atomically
+
+__all__ = ["OFFLINE", "RESULTS", "outdated", "parser", "provenance", "record", "write_or_check"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -60,9 +62,4 @@ def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS)
 
 def provenance(name: str, device: str) -> dict[str, Any]:
     """The command, the date, the device and the versions."""
-    return {
-        "command": " ".join(["python", "-m", f"analyses.{name}", *sys.argv[1:]]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_name(device),
-        "versions": versions(),
-    }
+    return run_provenance(device, ("python", "-m", f"analyses.{name}"))

@@ -29,9 +29,9 @@ class Recorded(NamedTuple):
     ----------
     networks : DataFrame
         A row per network and moment, by name: `p`, `seed`, `moment`, `epoch`, `accuracy` and `train_accuracy`,
-        `overfitted` (its accuracy on held-out images ended below the best), `mean_similarity` over pairs of layers, and
-        for each k described `boundaries_k`, `evenness_k`, `cut_k` (share of the dissimilarity), `over_drift_k` (more
-        than of a drift), `gain_k` and `z_k`.
+        `train_seconds` and `images_per_second` of its training, `overfitted` (its accuracy on held-out images ended
+        below the best), `mean_similarity` over pairs of layers, and for each k described `boundaries_k`, `evenness_k`,
+        `cut_k` (share of the dissimilarity), `over_drift_k` (more than of a drift), `gain_k` and `z_k`.
     fits : DataFrame
         A row per Raptor: `p`, `seed`, `moment`, `k`, `partition`, `draw`, `accuracy` by its teacher's head,
         `teacher_accuracy`, `kept` (the ratio of both above chance; none where the teacher is at chance), `agreement`,
@@ -132,7 +132,7 @@ def _network(name: str, content: dict[str, Any], phases: Phases, ks: list[int]) 
         "name": name,
         **content["cell"],
         **{key: content[key] for key in ("epoch", "accuracy", "train_accuracy", "mean_similarity")},
-        "train_seconds": content["train_seconds"],
+        **{key: content[key] for key in ("train_seconds", "images_per_second")},
     }
     for k in ks:
         found = phases.with_k(k)

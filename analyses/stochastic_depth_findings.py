@@ -286,20 +286,19 @@ def network_table(study: Recorded) -> list[str]:
     rows = best_networks(study)
     lines = [
         "| p | networks | test accuracy | on training images | best epoch | mean similarity | phases end after, k = 3 "
-        "| evenness | z | kept by a Raptor, k = 3 | R², last layer |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| evenness | z | kept by a Raptor, k = 3 | R², last layer | images/s in training |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     fits = maxcut_fits(study)
     for p, group in rows.groupby("p"):
         own = fits.loc[p] if p in fits.index.get_level_values("p") else None
         ends = "; ".join(", ".join(map(str, places)) for places in group[f"boundaries_{K}"])
-        said = (
-            f"| {spread(own['kept'], '.1%')} | {spread(own['r2'], '.2f')} |" if own is not None else "| | |"
-        )
+        said = f"| {spread(own['kept'], '.1%')} | {spread(own['r2'], '.2f')}" if own is not None else "| | "
         lines.append(
             f"| {p:g} | {len(group)} | {spread(group['accuracy'], '.1%')} | {spread(group['train_accuracy'], '.1%')} "
             f"| {spread(group['epoch'], '.0f')} | {spread(group['mean_similarity'], '.2f')} | {ends} "
-            f"| {spread(group[f'evenness_{K}'], '.2f')} | {spread(group[f'z_{K}'], '.2f')} {said}"
+            f"| {spread(group[f'evenness_{K}'], '.2f')} | {spread(group[f'z_{K}'], '.2f')} {said} "
+            f"| {group['images_per_second'].mean():.0f} |"
         )
     return lines
 

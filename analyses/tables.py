@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from analyses.recording import RESULTS, write_or_check
+from analyses.recording import OFFLINE, RESULTS, write_or_check
 from analyses.stochastic_depth_cells import read_study
 from analyses.stochastic_depth_findings import K, best_networks, spread
 from brdyn.classification.kept import BEST
@@ -19,7 +19,6 @@ from brdyn.results import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
-OFFLINE = "imgfocus_vits14"
 
 
 def result(name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from analyses.recording import RESULTS, parser, provenance
+from analyses.recording import OFFLINE, RESULTS, parser, provenance
 from brdyn import load_images, load_model
 from brdyn.errors import BrdynError
 from brdyn.interventions import perturbation_repair
@@ -23,7 +23,6 @@ from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.results import image_provenance, records, to_json, write_atomically
 
-OFFLINE = "imgfocus_vits14"
 OFFLINE_SIZE = 56
 MEASURES = ("convergence", "speed", "update")
 STEPS = 4

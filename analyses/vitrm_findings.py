@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.findings import Finding, claims_table
-from analyses.recording import RESULTS, write_or_check
-from analyses.vitrm_dynamics import OFFLINE
+from analyses.recording import OFFLINE, RESULTS, write_or_check
 from analyses.vitrm_on_cifar import LINEAR
 from brdyn.classification.recipe import VITRM
 from brdyn.errors import UsageError

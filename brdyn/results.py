@@ -245,10 +245,10 @@ def device_name(kind: str) -> str:
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def run_provenance(device: str) -> dict[str, Any]:
-    """The command, the date, the versions and the device."""
+def run_provenance(device: str, program: Sequence[str] = ("brdyn",)) -> dict[str, Any]:
+    """The command (`program` and what follows it in this process), the date, the versions and the device."""
     return {
-        "command": " ".join(shlex.quote(part) for part in ["brdyn", *sys.argv[1:]]),
+        "command": " ".join(shlex.quote(part) for part in [*program, *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "device": device_name(device),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -34,10 +33,6 @@ class ViTSize:
     heads: int
     hidden: int
     patch: int = 4
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
 
 
 VITS = {

@@ -26,7 +26,7 @@ def train_classifier(
     recipe: ClassifierRecipe,
     *,
     validation: PixelSet | None = None,
-    supervision: int = 1,
+    n_sup: int = 1,
     steps: int = 1,
     checkpoints: Checkpoints | None = None,
     resume: Saved | None = None,
@@ -44,7 +44,7 @@ def train_classifier(
     recipe : ClassifierRecipe
     validation : PixelSet, optional
         To watch the accuracy on.
-    supervision, steps : int
+    n_sup, steps : int
         N_sup and T, of a ViTRM.
     checkpoints, resume, accelerator, report, progress
         As in :func:`brdyn.raptor.fit_raptor`.
@@ -71,7 +71,7 @@ def train_classifier(
 
         assert isinstance(network, ViTRM)
         task: Classification = DeepSupervision(
-            network, augmentation, most=supervision, steps=steps, validation=watched
+            network, augmentation, n_sup=n_sup, steps=steps, validation=watched
         )
     else:
         task = Classification(network, augmentation, watched)

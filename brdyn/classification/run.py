@@ -138,7 +138,7 @@ class ClassifierRun:
             learning,
             self.recipe,
             validation=watched,
-            supervision=self.n_sup,
+            n_sup=self.n_sup,
             steps=self.steps,
             checkpoints=checkpoints,
             resume=resume,

@@ -55,16 +55,6 @@ class LayerSimilarity:
     unit: str
     n_images: int
 
-    @property
-    def layers(self) -> int:
-        """L, the number of blocks."""
-        return len(self.matrix)
-
-    @property
-    def dissimilarity(self) -> np.ndarray:
-        """D = 1 - S, shape (L, L)."""
-        return 1.0 - self.matrix
-
 
 def select_groups(tokens: str, layout: TokenLayout) -> list[str]:
     """The token groups meant by a name such as `cls+patches`, `registers` or `all`.

@@ -7,8 +7,8 @@ z, by the same network.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from timm.layers import SwiGLU
@@ -75,10 +75,6 @@ class ViTRMConfig:
     def patches(self) -> int:
         """P, patch tokens of an image; there are as many latent tokens."""
         return (self.image_size // self.patch) ** 2
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
 
 
 class Layer(nn.Module):

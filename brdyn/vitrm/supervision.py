@@ -42,13 +42,13 @@ class DeepSupervision(Classification):
     """Cross-entropy of the answer, and of the halting head's word on whether it is right, at every recursion step.
 
     Each step has an optimizer step of its own and goes on from the last one's y and z, which it does not look behind. A
-    batch stops at `most` steps, or when the mean halting probability passes one half.
+    batch stops at `n_sup` steps, or when the mean halting probability passes one half.
 
     Parameters
     ----------
     network : ViTRM
     augmentation : Augmentation
-    most : int
+    n_sup : int
         N_sup.
     steps : int
         T, recursion steps chained for an answer in validation.
@@ -60,12 +60,12 @@ class DeepSupervision(Classification):
         network: ViTRM,
         augmentation: Augmentation,
         *,
-        most: int = 1,
+        n_sup: int = 1,
         steps: int = 1,
         validation: PixelSet | None = None,
     ) -> None:
         super().__init__(network, augmentation, validation)
-        self.most, self.steps = most, steps
+        self.n_sup, self.steps = n_sup, steps
 
     def inputs(self, batch: Batch) -> Supervised:  # type: ignore[override]
         """Augmented images, before the first step."""
@@ -86,7 +86,7 @@ class DeepSupervision(Classification):
     def onward(self, inputs: Supervised) -> Tensor | None:
         """Nothing after the last step; before it, the probability of not being right yet."""
         assert inputs.halting is not None
-        return None if inputs.taken >= self.most else 1 - inputs.halting
+        return None if inputs.taken >= self.n_sup else 1 - inputs.halting
 
     def scores(self, images: Tensor) -> Tensor:
         """Class scores after T steps."""

@@ -41,7 +41,7 @@ def new(name, **options):
 def test_it_learns(name):
     classifier = new(name)
     plain = recipe(epochs=25, operations=0, mixup=0.0, cutmix=0.0)
-    history = train_classifier(classifier, pictures(), plain, validation=pictures(30), supervision=2)
+    history = train_classifier(classifier, pictures(), plain, validation=pictures(30), n_sup=2)
     assert history.validation[-1]["accuracy"] > 0.9
     assert not classifier.network.training
 
@@ -55,7 +55,7 @@ def test_a_killed_run_resumes_bit_for_bit(name, tmp_path):
     """With every augmentation, dropout, supervision and an average of the weights."""
     options = recipe(ema=0.9)
     expected = new(name)
-    train_classifier(expected, pictures(), options, supervision=3)
+    train_classifier(expected, pictures(), options, n_sup=3)
     checkpoints, killed = Checkpoints(tmp_path, {}), new(name)
 
     def kill(_, step, __):
@@ -63,11 +63,11 @@ def test_a_killed_run_resumes_bit_for_bit(name, tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        train_classifier(killed, pictures(), options, supervision=3, checkpoints=checkpoints, report=kill)
+        train_classifier(killed, pictures(), options, n_sup=3, checkpoints=checkpoints, report=kill)
     resumed = new(name)
     saved = checkpoints.latest()
     assert saved.step == 6
-    train_classifier(resumed, pictures(), options, supervision=3, resume=saved)
+    train_classifier(resumed, pictures(), options, n_sup=3, resume=saved)
     for first, second in zip(expected.network.parameters(), resumed.network.parameters(), strict=True):
         assert torch.equal(first, second)
 

@@ -132,7 +132,7 @@ def augmentation():
 def test_deep_supervision_is_a_step_after_another():
     """Two rounds written out: the second begins with the first's y and z, and its gradient ends there."""
     model = small()
-    task = DeepSupervision(model, augmentation(), most=3).train()
+    task = DeepSupervision(model, augmentation(), n_sup=3).train()
     images, targets = torch.randn(6, 3, 8, 8), functional.one_hot(torch.arange(6) % 3).float()
     inputs = task.inputs(type("B", (), {"images": pictures(6).pixels, "labels": torch.arange(6) % 3}))
     inputs.images, inputs.targets = images, targets
@@ -161,7 +161,7 @@ def test_it_learns_and_stops_early():
     """Easy classes: learned, and once the halting head is sure a batch takes fewer steps than allowed."""
     torch.manual_seed(0)
     images = pictures()
-    task = DeepSupervision(ViTRM(ViTRMConfig(**SMALL)), augmentation(), most=4, validation=images)
+    task = DeepSupervision(ViTRM(ViTRMConfig(**SMALL)), augmentation(), n_sup=4, validation=images)
     taken = []
     forward = task.forward
 
