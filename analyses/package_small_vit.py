@@ -8,6 +8,7 @@ The best by its held-out images, at its best epoch. Its accuracy is measured as 
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -67,32 +68,46 @@ def ship(run: Path, home: Path, test: PixelSet, command: dict[str, Any]) -> dict
 def card(config: dict[str, Any], found: dict[str, Any], origin: dict[str, Any]) -> str:
     """The model card."""
     trained, recipe, built = config["trained"], config["trained"]["recipe"], config["trained"]["built"]
-    images = trained["data"]["images"] - trained["held_out"]
-    return f"""---
+    images, side = trained["data"]["images"] - trained["held_out"], config["image_size"]
+    facts = {
+        "Network": f"{built['depth']} layers, width {built['width']}, {built['heads']} heads, MLP of {built['hidden']} "
+        f"units, patch {built['patch']}, one cls token, {found['parameters'] / 1e6:.2f} M parameters, images of "
+        f"{side} x {side} pixels; classes: {', '.join(config['classes'])}.",
+        "Training": f"{images:,} images of CIFAR-10 (Krizhevsky 2009; JPEG-recompressed), {recipe['epochs']:g} epochs, "
+        f"the best one (epoch {config['at']['epoch']:.1f}) chosen on {trained['held_out']} held-out images; uniform "
+        f"drop-path {built['drop_path']:g}, AdamW {recipe['lr']:g}, batch {recipe['batch_size']}, random crop and "
+        f"flip, seed {recipe['seed']}. `config.json` has every option.",
+        "Accuracy": f"{found['accuracy']:.1%} [{found['low']:.1%}, {found['high']:.1%}] of the "
+        f"{found['test_images']:,} test images, as shipped (float16 weights, run in float32). Rounding to float16 "
+        f"leaves {found['same_answers']:.2%} of the answers as they were.",
+        "Limits": f"it knows ten classes at {side} pixels and is often wrong. What holds for it need not hold for "
+        "networks that were trained for long on many images.",
+        "Made by": f"`{origin['command']}`, {origin['date'][:10]}, on {origin['device']}. CIFAR-10 itself is not part "
+        "of this package.",
+    }
+    bullets = "\n".join(
+        textwrap.fill(
+            f"- **{name}**: {text}",
+            100,
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for name, text in facts.items()
+    )
+    return f"{HEAD}\n{bullets}\n"
+
+
+HEAD = f"""---
 license: mit
 tags: [image-classification, vision-transformer, stochastic-depth]
 ---
 
 # {packaged.NAME}
 
-A small Vision Transformer with its classification head, trained from scratch on CIFAR-10 by brdyn, so that layer swaps,
-deletions, Raptors and probes have an accuracy to read out without any download. It is a specimen to study, not a good
-classifier.
-
-- **Network**: {built["depth"]} layers, width {built["width"]}, {built["heads"]} heads, MLP of {built["hidden"]} units,
-  patch {built["patch"]}, one cls token, {found["parameters"] / 1e6:.2f} M parameters, images of
-  {config["image_size"]} x {config["image_size"]} pixels; classes: {", ".join(config["classes"])}.
-- **Training**: {images:,} images of CIFAR-10 (Krizhevsky 2009; JPEG-recompressed), {recipe["epochs"]:g} epochs, the
-  best one (epoch {config["at"]["epoch"]:.1f}) chosen on {trained["held_out"]} held-out images, uniform drop-path
-  {built["drop_path"]:g}, AdamW {recipe["lr"]:g}, batch {recipe["batch_size"]}, random crop and flip, seed
-  {recipe["seed"]}. `config.json` has every option.
-- **Accuracy** as shipped (float16 weights, run in float32): {found["accuracy"]:.1%} [{found["low"]:.1%},
-  {found["high"]:.1%}] of the {found["test_images"]:,} test images. Rounding to float16 leaves
-  {found["same_answers"]:.2%} of the answers as they were.
-- **Limits**: it knows ten classes at {config["image_size"]} pixels and is often wrong. What holds for it need not
-  hold for networks that were trained for long on many images.
-- **Made by** `{origin["command"]}`, {origin["date"][:10]}, on {origin["device"]}. CIFAR-10 itself is not part of
-  this package.
+A small Vision Transformer with its classification head, trained from scratch on CIFAR-10 by brdyn, so that
+layer swaps, deletions, Raptors and probes have an accuracy to read out without any download. It is a
+specimen to study, not a good classifier.
 """
 
 

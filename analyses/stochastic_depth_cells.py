@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from analyses.recording import RESULTS
-from analyses.stochastic_depth_plan import Config
+from analyses.stochastic_depth_plan import LAST, Config
+from brdyn.classification.kept import BEST
 from brdyn.errors import UsageError
 from brdyn.phases import Phases
 from brdyn.results import read_json
@@ -29,9 +30,10 @@ class Recorded(NamedTuple):
     ----------
     networks : DataFrame
         A row per network and moment, by name: `p`, `seed`, `moment`, `epoch`, `accuracy` and `train_accuracy`,
-        `train_seconds` and `images_per_second` of its training, `overfitted` (its accuracy on held-out images ended
-        below the best), `mean_similarity` over pairs of layers, and for each k described `boundaries_k`, `evenness_k`,
-        `cut_k` (share of the dissimilarity), `over_drift_k` (more than of a drift), `gain_k` and `z_k`.
+        `train_seconds` and `images_per_second` of its training, `overfitted` (from its best epoch to the last, accuracy
+        rose on training and fell on test images), `mean_similarity` over pairs of layers, and for each k described
+        `boundaries_k`, `evenness_k`, `cut_k` (share of the dissimilarity), `over_drift_k` (more than of a drift),
+        `gain_k` and `z_k`.
     fits : DataFrame
         A row per Raptor: `p`, `seed`, `moment`, `k`, `partition`, `draw`, `accuracy` by its teacher's head,
         `teacher_accuracy`, `kept` (the ratio of both above chance; none where the teacher is at chance), `agreement`,
@@ -104,10 +106,7 @@ def read_study(size: str | None = None, folder: Path = STUDY) -> Recorded:
         fits.append(fit)
         curves += rows
     table = pd.DataFrame(networks).set_index("name").sort_values(["moment", "p", "seed"])
-    ended = {
-        run: rows[-1]["accuracy"] < max(row["accuracy"] for row in rows) for run, rows in validation.items()
-    }
-    table["overfitted"] = [ended.get(name.rpartition("_")[0], False) for name in table.index]
+    table["overfitted"] = _overfitted(table)
     return Recorded(
         table,
         pd.DataFrame(fits, columns=[*FIT_COLUMNS, *VALUES]),
@@ -125,6 +124,18 @@ def _results(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted(folder.rglob("*.json")):
         name = path.relative_to(folder).with_suffix("").as_posix()
         yield name, read_json(path, "a cell of this study", ("cell", "digest", "asked", "provenance"))
+
+
+def _overfitted(table: pd.DataFrame) -> list[bool]:
+    """Of every row, whether its network did by the last epoch."""
+    by_run = table.set_index(["p", "seed", "moment"])[["accuracy", "train_accuracy"]].sort_index()
+    found = {}
+    for key in {(p, seed) for p, seed, _ in by_run.index}:
+        moments = by_run.loc[key]
+        if {BEST, LAST} <= set(moments.index):
+            change = moments.loc[LAST] - moments.loc[BEST]
+            found[key] = bool(change["accuracy"] < 0 < change["train_accuracy"])
+    return [found.get(key, False) for key in zip(table["p"], table["seed"], strict=True)]
 
 
 def _network(name: str, content: dict[str, Any], phases: Phases, ks: list[int]) -> dict[str, Any]:
