@@ -222,5 +222,5 @@ def _summarise(content: dict[str, Any]) -> None:
             f"{share:.2%} of the {what} images" for what, share in shares.items() if share is not None
         ]
         typer.echo(
-            ": ".join([f"{name} (epoch {kept['epoch']:g})", *([", ".join(measured)] if measured else [])])
+            ": ".join([f"{name} (epoch {kept['epoch']:.3g})", *([", ".join(measured)] if measured else [])])
         )

@@ -55,7 +55,8 @@ def plot_fit(
                     axes.legend(frameon=False, fontsize=7)
                 if column == 0:
                     axes.set_ylabel(what)
-            panels[0, column].set_title(f"stage {stage}")
+            if len(histories) > 1:
+                panels[0, column].set_title(f"stage {stage}")
             if all(value > 0 for row in history.losses for value in row.values()):
                 panels[0, column].set_yscale("log")
             panels[1, column].set_xlabel("step")
