@@ -95,7 +95,7 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
         assert fit["kept"] == pytest.approx((fit["accuracy"] - 0.1) / (fit["teacher_accuracy"] - 0.1))
     assert study.networks.loc["p0_seed0_untrained", "epoch"] == 0
     page = stochastic_depth_findings.page(study, [])
-    for finding in stochastic_depth_findings.FINDINGS:
+    for finding in (*stochastic_depth_findings.FINDINGS, *stochastic_depth_findings.OURS):
         assert finding(study).claim in page
     assert "Failed: p0" in page
 
@@ -191,7 +191,13 @@ def made_up(peak=0.7):
                         value = r2 + 0.1 * p + more - less + 1e-3 * rng.normal()
                         fits.append({"p": p, "seed": seed, "moment": moment, "k": k, "partition": partition,
                                      "draw": draw, "accuracy": right * value, "kept": value, "r2": value})  # fmt: skip
-    config = Config(**{**dict.fromkeys(entry.name for entry in dataclasses.fields(Config)), "phases": [3]})
+    config = Config(
+        **{
+            **dict.fromkeys(entry.name for entry in dataclasses.fields(Config)),
+            "phases": [3],
+            "drop_path": [0.0, 0.2],
+        }
+    )
     table = pd.DataFrame(networks).set_index("name")
     return Recorded(table, pd.DataFrame(fits), pd.DataFrame(), {}, {}, {}, config, {}, {})
 
@@ -208,6 +214,19 @@ def test_verdicts_follow_their_rules():
     early = stochastic_depth_findings.accuracy_rises(made_up(peak=0.3))
     assert early.holds is False
     assert "under p=0.2" in early.numbers
+
+
+@pytest.mark.parametrize(("middle", "holds"), [(0.3, True), (0.55, None), (0.9, False)])
+def test_fidelity_against_networks_that_learnt_less(middle, holds):
+    """Raptors of networks with p >= 0.6 have an R2 of 0.56 to 0.58."""
+    made = made_up()
+    networks = made.networks.assign(moment=made.networks["moment"].replace("last", "middle"))
+    fits = made.fits.assign(moment=made.fits["moment"].replace("last", "middle"))
+    fits.loc[fits["moment"] == "middle", "r2"] = middle
+    fits.loc[(fits["moment"] == "middle") & (fits["seed"] == 0), "r2"] += 0.02
+    found = stochastic_depth_findings.not_only_less_trained(made._replace(networks=networks, fits=fits))
+    assert found.holds is holds
+    assert f"{middle:.3f} to {middle + 0.02:.3f} (50.0% to 50.1%)" in found.numbers
 
 
 def test_evenness_by_hand():
