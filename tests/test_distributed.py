@@ -20,6 +20,18 @@ ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
+def brdyn(options, launcher):
+    """Run a command in processes of its own."""
+    return subprocess.run(
+        [sys.executable, *launcher, "-m", "brdyn", *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 @pytest.fixture
 def one_and_two(tmp_path):
     """Run a command with one process and with two (`{run}` in an option: `one` or `two`); the folders of results."""
@@ -34,18 +46,8 @@ def one_and_two(tmp_path):
             *extra,
         ]  # fmt: skip
         for name, launcher in {"one": [], "two": TORCHRUN}.items():
-            done = subprocess.run(
-                [
-                    *(sys.executable, *launcher, "-m", "brdyn"),
-                    *(option.replace("{run}", name) for option in options),
-                    *("--out", str(tmp_path / name)),
-                ],
-                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
-            )
+            named = [option.replace("{run}", name) for option in options]
+            done = brdyn([*named, "--out", str(tmp_path / name)], launcher)
             assert done.returncode == 0, done.stderr
             assert done.stdout.count(says) == 1  # one process speaks
         return tmp_path / "one", tmp_path / "two"
@@ -155,26 +157,11 @@ def test_training_under_stochastic_depth(tmp_path, noise_folder):
     table = pa.table({"image": cells, "label": [number % 2 for number in range(len(cells))]})
     pq.write_table(table, tmp_path / "labelled.parquet")
     sizes = ["--width", "8", "--heads", "1", "--hidden", "8", "--depth", "4", "--image-size", "8"]
-    done = subprocess.run(
-        [
-            *(
-                sys.executable,
-                *TORCHRUN,
-                "-m",
-                "brdyn",
-                "vit-train",
-                "--data",
-                str(tmp_path / "labelled.parquet"),
-            ),
-            *(*sizes, "--drop-path", "0.8", "--epochs", "2", "--batch-size", "8", "--keep", "0,best"),
-            *("--workers", "0", "--device", "cpu", "--out", str(tmp_path / "out")),
-        ],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    options = [
+        "vit-train", "--data", str(tmp_path / "labelled.parquet"), "--drop-path", "0.8", "--epochs", "2",
+        "--batch-size", "8", "--keep", "0,best", "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    done = brdyn([*options, *sizes], TORCHRUN)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out" / "train.json").read_text())
     assert content["options"]["processes"] == 2
