@@ -23,7 +23,8 @@ class Estimate(NamedTuple):
     def say(self, form: str = "+.2f") -> str:
         """In words."""
         value, low, high = self
-        return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+        interval = f"[{low:{form}}, {high:{form}}]" if np.isfinite(high - low) else "(no interval)"
+        return f"{value:{form}} {interval}"
 
     @property
     def positive(self) -> bool | None:

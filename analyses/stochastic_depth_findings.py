@@ -166,8 +166,13 @@ def _partitions(study: Recorded, claim: str, better: str, worse: str) -> Finding
         return not_recorded(claim, rule)
     over_networks = rows.groupby(["p", "seed"]).mean()
     found = {column: mean_difference(over_networks[column]) for column in SHOWN}
+    deviations = over_networks[[f"{column}_sd" for column in SHOWN]].mean()
+    sizes = {
+        column: f" ({deviations[f'{column}_sd']:+.1f} sd)" if np.isfinite(deviations[f"{column}_sd"]) else ""
+        for column in SHOWN
+    }
     numbers = "; ".join(
-        f"{SHOWN[column]} {one.say(FORMATS[column])} ({over_networks[f'{column}_sd'].mean():+.1f} sd), larger in "
+        f"{SHOWN[column]} {one.say(FORMATS[column])}{sizes[column]}, larger in "
         f"{int((over_networks[column] > 0).sum())} of {len(over_networks)}"
         for column, one in found.items()
     )
@@ -263,7 +268,7 @@ def overfitting_hurts(study: Recorded) -> Finding:
         for column, one in found.items()
     )
     return Finding(
-        claim, rule, f"{numbers} ({len(shared)} networks)", together(one.positive for one in found.values())
+        claim, rule, f"{numbers} ({len(shared)} overfitted)", together(one.positive for one in found.values())
     )
 
 
@@ -347,6 +352,8 @@ def moment_table(study: Recorded) -> list[str]:
     for p in sorted(shown):
         for moment in MOMENTS:
             group = rows[(rows["p"] == p) & (rows["moment"] == moment)]
+            if group.empty:  # before training, other p are the same network
+                continue
             fits = maxcut_fits(study, moment=moment)
             own = fits.loc[p] if p in fits.index.get_level_values("p") else None
             said = f"{spread(own['r2'], '.2f')} | {spread(own['kept'], '.1%')}" if own is not None else " | "
@@ -369,7 +376,7 @@ def packaged_network(results: Path = RESULTS) -> list[str]:
     """What `brdyn interventions` and `brdyn raptor-eval` say of the network that comes with the package."""
     name = packaged.NAME
     surgery = Surgery.read(results / "interventions" / name)
-    evaluation = Evaluation.read(results / "raptor" / name)
+    evaluation = Evaluation.read(results / "raptor" / f"{name}_eval")
     fit = read_json(
         results / "raptor" / name / "fit.json", "a fit of brdyn raptor-fit", ("images_seen", "options")
     )
@@ -412,7 +419,7 @@ def packaged_network(results: Path = RESULTS) -> list[str]:
         f"  R² of the last layer {evaluation.fidelity.curve('r2').iloc[-1]:.2f}, least "
         f"{evaluation.fidelity.curve('r2').min():.2f}{kept}.",
         "",
-        f"Recorded in `analyses/results/interventions/{name}/` and `analyses/results/raptor/{name}/`.",
+        f"Recorded in `analyses/results/interventions/{name}/` and `analyses/results/raptor/{name}*/`.",
         "",
     ]
 

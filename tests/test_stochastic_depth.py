@@ -155,6 +155,8 @@ def test_estimates_by_hand():
     assert mean_difference([2.0, 2.1, 2.2]).positive is True
     assert mean_difference([-2.0, -2.1, -2.2]).positive is False
     assert mean_difference([5.0]) == (5, -np.inf, np.inf)
+    assert mean_difference([5.0]).say() == "+5.00 (no interval)"
+    assert mean_difference([1.0, 3.0]).say("+.1f") == "+2.0 [-10.7, +14.7]"
     rising = rank_correlation(range(10), np.arange(10) ** 3)
     assert rising == pytest.approx((1, 1, 1))
     assert rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx((-1, -1, 1))
@@ -210,7 +212,7 @@ def test_verdicts_follow_their_rules():
         "more_blocks": True, "structure_predicts": None, "untrained_easier": True, "overfitting_hurts": True,
     }  # fmt: skip
     assert "larger in 10 of 10" in found["better_than_contiguous"].numbers
-    assert "(5 networks)" in found["overfitting_hurts"].numbers
+    assert "(5 overfitted)" in found["overfitting_hurts"].numbers
     early = stochastic_depth_findings.accuracy_rises(made_up(peak=0.3))
     assert early.holds is False
     assert "under p=0.2" in early.numbers
