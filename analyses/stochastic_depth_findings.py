@@ -412,8 +412,8 @@ def packaged_network(results: Path = RESULTS) -> list[str]:
         f"{deleted['mean'].iloc[0]:.1%} (layer {worst})",
         f"  to {deleted['mean'].iloc[-1]:.1%} (layer {best}).",
         f"- Two layers swapped: {swapped[pairs][same].mean():.1%} within one of its {surgery.phases.k} phases, "
-        f"{swapped[pairs][~same].mean():.1%} across. Relative error: {tests};",
-        "  p against other contiguous phases.",
+        f"{swapped[pairs][~same].mean():.1%} across.",
+        f"  Relative error: {tests}; p against other contiguous phases.",
         f"- A Raptor of {len(set(blocks))} blocks (phases end after {ends}; {fit['images_seen']:,} images seen): "
         f"{ours:.1%} by its head, against {theirs:.1%};",
         f"  R² of the last layer {evaluation.fidelity.curve('r2').iloc[-1]:.2f}, least "
@@ -474,9 +474,9 @@ def page(study: Recorded, packaged_results: list[str]) -> str:
         "Intervals: of correlations, bootstrap over networks; of differences, t over networks.",
         *(f"Failed: {name} ({why})." for name, why in study.failed.items()),
         "",
-        *packaged_results,
         f"Recorded in `analyses/results/stochastic_depth/{config.name}/`, {origin['date'][:10]}.",
         "",
+        *packaged_results,
     ]
     return "\n".join(lines)
 
