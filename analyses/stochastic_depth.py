@@ -34,7 +34,7 @@ from analyses.training_runs import OutOfTime, train_or_go_on
 from brdyn import fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.classification.evaluation import accuracy
 from brdyn.classification.kept import BEST, folder_name
-from brdyn.classification.pixels import NAMED, PixelSet, check_same_classes, load_pixels
+from brdyn.classification.pixels import NAMED, PixelSet, check_classes, load_pixels
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier
@@ -66,7 +66,7 @@ class Study:
         size = config.image_size
         self.train = load_pixels(choice.train, size, n=config.train_images, workers=choice.workers)
         self.test = load_pixels(choice.test, size, train=False, n=config.test_images, workers=choice.workers)
-        check_same_classes(self.train, self.test)
+        check_classes(self.test, self.train.names, "the training images")
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def followed(self) -> list[Network]:
@@ -145,13 +145,15 @@ class Study:
         )
         phases = segment(similarity)
         history, at_best = training["history"], one.moment == BEST
-        last = training["options"]["recipe"]["epochs"]
+        moment = training["kept"][place.name] if one.moment != LAST else {
+            "epoch": training["options"]["recipe"]["epochs"], "accuracy": training["accuracy"]
+        }  # fmt: skip
         return {
             "digest_of_weights": model.info.digest,
             "parameters": model.info.parameters,
             "classes": len(classifier.names),
-            "epoch": last if one.moment == LAST else training["kept"][place.name]["epoch"],
-            "accuracy": accuracy(classifier, self.test),
+            "epoch": moment["epoch"],
+            "accuracy": moment["accuracy"],
             "train_accuracy": accuracy(classifier, self.seen(one).to(self.device)),
             "similarity": similarity.matrix.tolist(),
             "mean_similarity": float(similarity.matrix[np.triu_indices(model.depth, 1)].mean()),
@@ -232,6 +234,10 @@ class Study:
         if time.monotonic() > self.until:
             raise OutOfTime("out of time")
 
+    def write_config(self) -> None:
+        """What the results are of. Not before there is one: a refused run must not rename another's results."""
+        write_atomically(self.folder / "config.json", to_json(asdict(self.config)))
+
     def write(self, path: Path, content: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
         """One result file."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -242,6 +248,7 @@ class Study:
             "provenance": provenance("stochastic_depth", self.choice.device),
         }
         write_atomically(path, to_json(whole))
+        self.write_config()
 
 
 def main() -> None:
@@ -266,7 +273,6 @@ def main() -> None:
     try:
         config = Config.read(choice.config)
         study = Study(choice, config)
-        write_atomically(study.folder / "config.json", to_json(asdict(config)))
         first, every = share_of(choice.share)
         if choice.part != "fits":
             for one in islice(config.networks(), first, None, every):
@@ -280,6 +286,7 @@ def main() -> None:
             for cell in islice(config.cells(followed), first, None, every):
                 study.check_time()
                 print(f"{cell.teacher.name}, {cell.name}: {study.fit(cell)}", flush=True)
+        study.write_config()
     except OutOfTime as over:
         print(f"{over}; run it again to go on")
     except BrdynError as error:

@@ -79,7 +79,7 @@ def read_study(size: str | None = None, folder: Path = STUDY) -> Recorded:
     networks, similarity, phases, validation, failed, digests = [], {}, {}, {}, {}, {}
     newest: dict[str, Any] = {}
     for name, content in _results(home / NETWORKS):
-        if name not in planned or content["asked"]["similarity"] != config.similarity:
+        if name not in planned or not config.asks_for(content["asked"]):
             continue
         newest = max(newest, content["provenance"], key=lambda one: one.get("date", ""))
         if "failed" in content:

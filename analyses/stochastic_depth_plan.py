@@ -112,6 +112,19 @@ class Config:
         FitSettings(**raptor["settings"])
         _ = self.similarity["images"], self.similarity["replicates"], raptor["test_images"]
 
+    def asks_for(self, asked: Mapping[str, Any]) -> bool:
+        """Whether a network that was `asked` for so is one of this study."""
+        recipe, built = asked["run"]["recipe"], asked["run"]["built"]
+        network = {**without(self.network, "model"), "drop_path": built.get("drop_path")}
+        return (
+            asked["similarity"] == self.similarity
+            and asked["run"]["network"] == self.network["model"]
+            and built == network
+            and asked["run"]["held_out"] == self.held_out
+            and f"{self.middle:g}" in asked["run"]["keep"]
+            and all(recipe.get(name) == value for name, value in self.training.items())
+        )
+
     def networks(self) -> list[Network]:
         """Every network at its best epoch."""
         return [Network(p=p, seed=seed) for seed in range(self.seeds) for p in self.drop_path]
@@ -158,6 +171,7 @@ class Config:
 
 
 def without(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """All options but one."""
     return {key: value for key, value in options.items() if key != name}
 
 

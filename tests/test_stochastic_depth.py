@@ -3,17 +3,23 @@
 import dataclasses
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from analyses import stochastic_depth, stochastic_depth_findings
+from analyses import bench_vitrm, package_small_vit, stochastic_depth, stochastic_depth_findings
 from analyses.statistics import mean_difference, rank_correlation, together
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.stochastic_depth_plan import Config
-from brdyn.errors import UsageError
+from analyses.training_runs import train_or_go_on
+from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.run import ClassifierRun
+from brdyn.classification.saved import Classifier
+from brdyn.errors import BrdynError, UsageError
 from brdyn.phases import segment
 from brdyn.results import read_json
 
@@ -105,13 +111,92 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
     kept = {path: path.stat().st_mtime_ns for path in (out / "tiny" / "runs").rglob("model.safetensors")}
     assert not any("already" in line for line in run("--part", "networks"))
     assert kept == {path: path.stat().st_mtime_ns for path in kept}  # measured again, not trained again
-    write_config(config, seeds=1)
-    assert set(read_study("tiny", out).networks["seed"]) == {0, 1}  # until the study runs with it
     write_config(config, training={"epochs": 2, "warmup_epochs": 0, "batch_size": 10})
     with pytest.raises(SystemExit):
         run()
     assert "recipe.batch_size: 20 before, 10 now" in capsys.readouterr().err
+    assert (
+        read_study("tiny", out).config.training["batch_size"] == 20
+    )  # the refused run left everything as it was
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
+
+
+@pytest.mark.parametrize(
+    ("changes", "meant"),
+    [
+        ({}, True),
+        ({"seeds": 1, "phases": [2]}, True),
+        ({"training": {"epochs": 3}}, False),
+        ({"similarity": {"images": 10, "replicates": 5}}, False),
+        ({"held_out": 10}, False),
+        ({"middle": 0.5}, False),
+        (
+            {
+                "network": {
+                    "model": "vit-tiny12",
+                    "width": 8,
+                    "depth": 4,
+                    "heads": 1,
+                    "hidden": 16,
+                    "patch": 16,
+                }
+            },
+            False,
+        ),
+    ],
+)
+def test_results_of_another_study_are_told_apart(tmp_path, changes, meant):
+    config = Config.read(write_config(tmp_path / "config.yaml"))
+    asked = {
+        "similarity": {"images": 20, "replicates": 5},
+        "run": {
+            "network": "vit-tiny12",
+            "built": {"width": 8, "depth": 4, "heads": 1, "hidden": 8, "patch": 16, "drop_path": 0.5},
+            "recipe": {**config.training, "seed": 1, "lr": 3e-4},
+            "held_out": 20,
+            "keep": ["0", "1", "best"],
+        },
+    }
+    assert dataclasses.replace(config, **changes).asks_for(asked) is meant
+
+
+def test_the_best_network_is_shipped(tmp_path, monkeypatch):
+    """Float16, with what was measured in its card; never one that is too large."""
+    rows = {"p0_seed0": [0.5, 0.2], "p0.4_seed1": [0.3, 0.6], "p0.8_seed0": [0.4]}
+    validation = {run: [{"accuracy": value} for value in values] for run, values in rows.items()}
+    assert package_small_vit.best_run(made_up()._replace(validation=validation)) == "p0.4_seed1"
+
+    test = replace(bench_vitrm.noise(40), labels=torch.arange(40) % 10)
+    run = ClassifierRun(
+        network="vit-tiny12", recipe=ClassifierRecipe(epochs=1, warmup_epochs=0, batch_size=20),
+        built={"width": 8, "depth": 2, "heads": 1, "hidden": 8, "patch": 16, "drop_path": 0.4}, keep=("best",),
+        held_out=10,
+    )  # fmt: skip
+    trained = train_or_go_on(
+        run, tmp_path / "run", test, test, until=float("inf"), device=torch.device("cpu")
+    )
+    origin = {"command": "python -m it", "date": "2026-01-01T00", "device": "a CPU"}
+    found = package_small_vit.ship(tmp_path / "run", tmp_path / "home", test, origin)
+    shipped = Classifier.from_pretrained(tmp_path / "home")
+    best = Classifier.from_pretrained(tmp_path / "run" / "best").network.state_dict()
+    assert all(
+        torch.equal(value, best[name].half().float()) for name, value in shipped.network.state_dict().items()
+    )
+    assert found["accuracy"] == pytest.approx(trained["kept"]["best"]["accuracy"], abs=0.05)
+    assert found["bytes"] < 3 * shipped.parameters + 5000
+    said = " ".join((tmp_path / "home" / "README.md").read_text().split())
+    for words in (
+        "2 layers, width 8, 1 heads",
+        "30 images of CIFAR-10",
+        "drop-path 0.4,",
+        f"{found['accuracy']:.1%} [",
+    ):
+        assert words in said
+    before = (tmp_path / "home" / "model.safetensors").read_bytes()
+    monkeypatch.setattr(package_small_vit, "LARGEST", 100)
+    with pytest.raises(BrdynError, match="MB of weights are more than"):
+        package_small_vit.ship(tmp_path / "run", tmp_path / "home", test, origin)
+    assert (tmp_path / "home" / "model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize(

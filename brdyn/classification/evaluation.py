@@ -10,7 +10,6 @@ from torch import Tensor
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.recipe import VITRM_NAME
 from brdyn.classification.saved import Classifier
-from brdyn.errors import UsageError
 from brdyn.measures.per_image import CONFIDENCE_Z
 
 AT_ONCE = 512
@@ -27,21 +26,6 @@ def class_scores(classifier: Classifier, images: PixelSet, steps: int = 1) -> Te
             scores = network(ready, steps).scores if classifier.name == VITRM_NAME else network(ready)
             found.append(scores.float().cpu())
     return torch.cat(found)
-
-
-def check_classes(classifier: Classifier, images: PixelSet) -> None:
-    """Refuse images of other classes.
-
-    Raises
-    ------
-    UsageError
-        With both numbers of classes.
-    """
-    if images.names != classifier.names:
-        raise UsageError(
-            f"{images.description!r} has {images.classes} classes ({images.names[0]}, …), and the classifier "
-            f"{len(classifier.names)} ({classifier.names[0]}, …)"
-        )
 
 
 def share_right(right: np.ndarray) -> dict[str, float]:

@@ -9,8 +9,7 @@ from functools import partial
 from accelerate import Accelerator
 
 from brdyn.classification.augment import Augmentation
-from brdyn.classification.evaluation import check_classes
-from brdyn.classification.pixels import PixelBatches, PixelSet
+from brdyn.classification.pixels import PixelBatches, PixelSet, check_classes
 from brdyn.classification.recipe import VITRM_NAME, AugmentSettings, ClassifierRecipe
 from brdyn.classification.saved import Classifier
 from brdyn.classification.tasks import NETWORK, Classification
@@ -58,7 +57,7 @@ def train_classifier(
     BrdynError
         If a loss is not finite.
     """
-    check_classes(classifier, images)
+    check_classes(images, classifier.names, "the classifier")
     accelerator = accelerator or make_accelerator()
     device = accelerator.device
     chosen = {field.name: getattr(recipe, field.name) for field in fields(AugmentSettings)}

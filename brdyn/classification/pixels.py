@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,18 +156,18 @@ def load_pixels(
     )
 
 
-def check_same_classes(train: PixelSet, test: PixelSet) -> None:
-    """Refuse sets of other classes.
+def check_classes(images: PixelSet, names: Sequence[str], whose: str) -> None:
+    """Refuse images of other classes than those of `whose`.
 
     Raises
     ------
     UsageError
         With both numbers of classes.
     """
-    if test.names != train.names:
+    if images.names != tuple(names):
         raise UsageError(
-            f"{train.description!r} has {train.classes} classes and {test.description!r} {test.classes}, or they are "
-            "named otherwise; give test images of the same classes"
+            f"{images.description!r} has {images.classes} classes ({images.names[0]}, …), and {whose} {len(names)} "
+            f"({names[0]}, …); give images of the same classes"
         )
 
 

@@ -12,7 +12,7 @@ import typer
 from accelerate import Accelerator
 
 from brdyn import plots, results, runtime
-from brdyn.classification.pixels import NAMED, PixelSet, check_same_classes, load_pixels
+from brdyn.classification.pixels import NAMED, PixelSet, check_classes, load_pixels
 from brdyn.classification.run import RESULT, ClassifierRun, finished
 from brdyn.cli.run import say_skipped
 from brdyn.cli.train_options import TrainRequest
@@ -112,7 +112,7 @@ def load_sets(request: TrainRequest) -> tuple[PixelSet, PixelSet | None]:
     if source is None:
         return images, None
     test = load_pixels(source, request.image_size, train=False, workers=request.workers)
-    check_same_classes(images, test)
+    check_classes(test, images.names, "the training images")
     return images, test
 
 

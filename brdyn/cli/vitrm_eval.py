@@ -51,8 +51,8 @@ def vitrm_eval(
     formats = results.check_formats(request.formats)
     with ExitStack() as stack:
         from brdyn import plots, runtime
-        from brdyn.classification.evaluation import accuracy_and_f1, check_classes, class_scores
-        from brdyn.classification.pixels import load_pixels
+        from brdyn.classification.evaluation import accuracy_and_f1, class_scores
+        from brdyn.classification.pixels import check_classes, load_pixels
         from brdyn.classification.saved import Classifier
         from brdyn.models import packaged
         from brdyn.vitrm.evaluation import evaluate_recursion
@@ -73,7 +73,7 @@ def vitrm_eval(
             workers=request.workers,
         )
         say_skipped(images.skipped)
-        check_classes(classifier, images)
+        check_classes(images, classifier.names, "the classifier")
         content: dict[str, Any] = {
             "network": classifier.name,
             "parameters": classifier.parameters,

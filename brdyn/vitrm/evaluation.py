@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from brdyn.classification.evaluation import AT_ONCE, accuracy_and_f1, check_classes, share_right
-from brdyn.classification.pixels import PixelSet
+from brdyn.classification.evaluation import AT_ONCE, accuracy_and_f1, share_right
+from brdyn.classification.pixels import PixelSet, check_classes
 from brdyn.classification.saved import Classifier
 from brdyn.errors import UsageError
 from brdyn.results import records
@@ -86,7 +86,7 @@ def evaluate_recursion(
     network = classifier.network
     if not isinstance(network, ViTRM):
         raise UsageError(f"{classifier.name} has no recursion steps to evaluate")
-    check_classes(classifier, images)
+    check_classes(images, classifier.names, "the classifier")
     scores, halting = _every_step(classifier, network, images, most)
     truth = images.labels.cpu().numpy()
     right, sure = scores.argmax(-1).numpy() == truth, halting.numpy()

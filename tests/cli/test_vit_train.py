@@ -72,3 +72,15 @@ def test_without_keep_nothing_is_held_out(run, options, tmp_path):
 def test_training_that_cannot_be(run, options, tmp_path, extra, words):
     assert_one_line_error(run("vit-train", *options, *extra), 2, words)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_packaged_network_is_evaluated_by_name(run, labelled, cifar10_test, tmp_path):
+    options = ["-n", "200", "--workers", "0", "--out", tmp_path / "eval"]
+    done = run("vitrm-eval", "cifar_vit12", "--data", cifar10_test, *options)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "eval" / "vitrm_eval.json").read_text())
+    assert 0.3 < content["accuracy"] < 0.65
+    other = run(
+        "vitrm-eval", "cifar_vit12", "--data", labelled, "--workers", "0", "--out", tmp_path / "other"
+    )
+    assert_one_line_error(other, 2, "and the classifier 10 (airplane")

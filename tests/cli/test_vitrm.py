@@ -198,6 +198,10 @@ def test_a_run_begun_over_a_finished_one_is_gone_on_with(run, train_options, tmp
         (["--model", "vit-small", "--grid", "n=1"], "--grid is of vitrm"),
         (["--model", "resnet18", "--width", "8"], "--width: a resnet18 comes in one size"),
         (["--width", "10"], "width 10 cannot be split among 6 heads"),
+        (["--model", "vit-smal"], "choose one of vitrm, vit-small"),
+        (["--model", "vit-small", "--latent-steps", "2"], "--latent-steps and --no-sees-image are of vitrm"),
+        (["--model", "resnet18", "--no-sees-image"], "--latent-steps and --no-sees-image are of vitrm"),
+        (["--model", "resnet18", "--dropout", "0.2"], "--dropout: a resnet18 has none"),
     ],
 )
 def test_sizes_and_grids_that_cannot_be(run, train_options, tmp_path, extra, words):

@@ -81,6 +81,7 @@ def test_a_raptor_of_it_has_an_accuracy(model, cifar10_test, tmp_path):
     images = load_images(cifar10_test, model, n=64)
     settings = FitSettings(stage1_steps=2, stage2_steps=2, batch_size=16)
     raptor = fit_raptor(model, images, contiguous([6], 12), settings, workers=0).raptor
+    assert not raptor.info.is_random
     found = fidelity(raptor, images, workers=0)
     assert 0 <= found.accuracy <= 1
     assert 0.2 < found.teacher_accuracy < 1

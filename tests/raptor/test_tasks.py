@@ -17,7 +17,7 @@ from brdyn.raptor.losses import (
     weighted_loss,
 )
 from brdyn.raptor.model import Span, spans, untrained
-from brdyn.raptor.partitions import contiguous, random_contiguous, random_shuffle
+from brdyn.raptor.partitions import PARTITIONS, assign, contiguous, random_contiguous, random_shuffle
 from brdyn.raptor.recipe import FitSettings, learning_rate
 from brdyn.raptor.tasks import BlocksApart, BlocksJoined
 from brdyn.trajectory import capture
@@ -182,3 +182,24 @@ def test_the_learning_rate_of_a_short_stage():
     assert short.training(2).lr == pytest.approx(3e-4)
     assert FitSettings(lr=1e-2).training(2).lr == 1e-2
     assert FitSettings(lr=1e-2, stage2_lr=1e-3).training(2).lr == 1e-3
+
+
+def test_partitions_by_name():
+    found = {name: assign(name, (2, 5), 8, draw=1, sequence=3) for name in PARTITIONS}
+    assert found == {
+        "maxcut": contiguous((2, 5), 8),
+        "random-contiguous": random_contiguous(3, 8, 1, (2, 5), 3),
+        "random-shuffle": random_shuffle((2, 5), 8, 1, 3),
+    }
+    with pytest.raises(UsageError, match="unknown partition 'min-cut'"):
+        assign("min-cut", (2, 5), 8)
+
+
+@pytest.mark.parametrize("partition", PARTITIONS[1:])
+def test_every_sequence_draws_anew(partition):
+    draws = {
+        sequence: [assign(partition, (3, 7), 12, draw, sequence) for draw in range(4)]
+        for sequence in range(6)
+    }
+    assert len({str(found) for found in draws.values()}) == 6
+    assert draws[2] == [assign(partition, (3, 7), 12, draw, 2) for draw in range(4)]

@@ -12,6 +12,7 @@ from brdyn.data import load_images
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import BrdynError, UsageError
 from brdyn.training import Checkpoints, Task, TrainSettings, train
+from brdyn.training.settings import check_same
 
 
 class Means(Task):
@@ -113,6 +114,37 @@ def test_resuming_is_exact(stream, tmp_path, monkeypatch, killed_after, ema):
         assert torch.equal(again.average[name], value), name
     assert history.losses[-1]["step"] == expected.losses[-1]["step"]
     assert history.validation == expected.validation
+
+
+def test_a_visitor_sees_every_step_before_its_checkpoint(stream, tmp_path):
+    """What it does at a step is then done again by a run that was killed in between."""
+    checkpoints, seen = Checkpoints(tmp_path, {}, keep=9), []
+
+    def visit(step, found):
+        assert step not in [int(path.name.split("-")[1]) for path in checkpoints.paths()]
+        seen.append((step, sorted(found)))
+
+    task = Means()
+    train(task, stream, settings(), checkpoints, visit=visit)
+    assert seen == [(step, ["weight"] if step in (6, 12) else []) for step in range(13)]
+    saved, seen = checkpoints.read(checkpoints.folder / "stage1-00000008"), []
+    train(Means(), stream, settings(), resume=saved, visit=lambda step, found: seen.append(step))
+    assert seen == [9, 10, 11, 12]
+
+
+def test_files_with_a_digest_may_lie_elsewhere():
+    before = {
+        "data": {"source": "a.parquet", "digest": "1", "images": 5},
+        "cifar": {"source": "a", "digest": ""},
+    }
+    check_same(before, {**before, "data": {**before["data"], "source": "b.parquet"}}, "run")
+    for changes, words in (
+        ({"data": {**before["data"], "digest": "2"}}, "data.digest: 1 before, 2 now"),
+        ({"data": {**before["data"], "images": 6}}, "data.images: 5 before, 6 now"),
+        ({"cifar": {"source": "b", "digest": ""}}, "cifar.source: a before, b now"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            check_same(before, {**before, **changes}, "run")
 
 
 def test_pieces_do_not_matter(stream):
