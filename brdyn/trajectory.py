@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from brdyn.data import Batch, ImageSet
+from brdyn.data import Batch, ImageSet, ReadReport
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import TokenLayout, VisionTransformer
 from brdyn.progress import progress_bar
@@ -188,6 +188,50 @@ def trajectories(
                 trajectory.check_finite(model.info.name)
                 advance(len(part))
                 del trajectory  # before the next batch is captured
+
+
+def visit_trajectories(
+    model: VisionTransformer,
+    images: ImageSet,
+    visit: Callable[[Trajectory], None],
+    *,
+    processes: Processes | None = None,
+    **options: Any,
+) -> ReadReport:
+    """Show every trajectory to a function, in one pass over the images.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+    images : ImageSet
+    visit : callable
+    processes, **options
+        Of :func:`trajectories`.
+
+    Returns
+    -------
+    ReadReport
+        What was read and skipped, over all processes.
+
+    Raises
+    ------
+    BrdynError
+        As of :func:`trajectories`, or if memory is too small for what is done with a batch.
+    """
+    processes = processes or Processes(model.device)
+    try:
+        for trajectory in trajectories(model, images, processes=processes, **options):
+            visit(trajectory)
+            del trajectory  # before the next batch is captured
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BrdynError(
+            f"out of memory on {model.device} while measuring; use a smaller --batch-size, or measure less at once"
+        ) from None
+    images.report = processes.gather(images.report)
+    images.require_some()
+    return images.report
 
 
 def _positive(batch_size: int | str) -> int:

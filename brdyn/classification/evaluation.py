@@ -10,7 +10,7 @@ from torch import Tensor
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.recipe import VITRM_NAME
 from brdyn.classification.saved import Classifier
-from brdyn.measures.per_image import CONFIDENCE_Z
+from brdyn.measures import intervals
 
 AT_ONCE = 512
 
@@ -31,8 +31,8 @@ def class_scores(classifier: Classifier, images: PixelSet, steps: int = 1) -> Te
 def share_right(right: np.ndarray) -> dict[str, float]:
     """Accuracy with its 95 % interval (normal approximation)."""
     value = float(right.mean())
-    half = CONFIDENCE_Z * (value * (1 - value) / len(right)) ** 0.5
-    return {"accuracy": value, "low": value - half, "high": value + half}
+    low, high = intervals.of_share(value, len(right))
+    return {"accuracy": value, "low": low, "high": high}
 
 
 def accuracy_and_f1(guesses: Tensor, truth: Tensor) -> dict[str, float]:

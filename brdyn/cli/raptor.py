@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brdyn.cli import options as opt
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_or_find_phases, read_phases
 from brdyn.cli.options import parse_batch_size
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
@@ -57,9 +59,16 @@ HELPS = {
 }
 
 
-@run_command(recipe=FitSettings, helps=HELPS)
+@dataclass(frozen=True, kw_only=True)
+class FitRequest(RunRequest):
+    """With the precisions that something can be trained in."""
+
+    dtype: opt.TrainDtype = "float32"
+
+
+@run_command(request=FitRequest, recipe=FitSettings, helps=HELPS)
 def raptor_fit(
-    request: RunRequest,
+    request: FitRequest,
     phases: PhasesFile = None,
     k: NumberOfPhases = None,
     boundaries: Annotated[

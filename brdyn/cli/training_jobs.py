@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.training import Checkpoints, Saved
 from brdyn.training.loop import make_accelerator
 from brdyn.training.settings import CHECKPOINTS
-from brdyn.vitrm.grid import Cell, cell_name
+from brdyn.vitrm.grid import Cell, rows_of, runs_of
 
 GRID_RESULT = "grid.json"
 
@@ -130,14 +130,7 @@ def train_grid(
     BrdynError
         At the end, if some failed.
     """
-    runs = {
-        cell_name(cell): replace(
-            run,
-            built={**run.built, "latent_steps": cell.get("n", run.built["latent_steps"])},
-            n_sup=cell.get("n_sup", run.n_sup),
-        )
-        for cell in cells
-    }
+    runs = runs_of(run, cells)
     if folder is not None and not job.resume:
         for name in runs:  # of another grid: not to be taken for this one's when it is resumed
             (out / name / RESULT).unlink(missing_ok=True)
@@ -184,18 +177,7 @@ def _write_grid(
     folder: results.OutputFolder,
 ) -> None:
     """What is there so far."""
-    rows = [
-        {
-            "n": one.built["latent_steps"],
-            "n_sup": one.n_sup,
-            "accuracy": done[name]["accuracy"],
-            "parameters": done[name]["parameters"],
-            "train_seconds": done[name]["history"]["seconds"],
-            "images_per_second": done[name]["history"]["images_per_second"],
-        }
-        for name, one in runs.items()
-        if name in done
-    ]
+    rows = rows_of(runs, done)
     content = {
         "cells": rows,
         "asked": list(runs),

@@ -66,7 +66,9 @@ def vitrm_train(
     n_sup: Annotated[
         int, typer.Option(help="N_sup, steps that a batch is trained for.", min=1, rich_help_panel=RECURSION)
     ] = 1,
-    steps: Annotated[int, typer.Option(help="T, steps for an answer.", min=1, rich_help_panel=RECURSION)] = 1,
+    recursion_steps: Annotated[
+        int, typer.Option(help="T, recursion steps for an answer.", min=1, rich_help_panel=RECURSION)
+    ] = 1,
     sees_image: Annotated[
         bool, typer.Option(help="Whether the latent's updates see the image.", rich_help_panel=RECURSION)
     ] = True,
@@ -95,8 +97,8 @@ def vitrm_train(
     published = VITRM_RECIPE if request.model == VITRM_NAME else BASELINE
     chosen = request.recipe(published, epochs, warmup_epochs, ema, recipe)
     built = _built(request, dropout, latent_steps, sees_image)
-    if request.model != VITRM_NAME and (n_sup > 1 or steps > 1):
-        raise UsageError(f"--n-sup and --steps are of vitrm, and this is {request.model}")
+    if request.model != VITRM_NAME and (n_sup > 1 or recursion_steps > 1):
+        raise UsageError(f"--n-sup and --recursion-steps are of vitrm, and this is {request.model}")
     formats = results.check_formats(request.formats)
     from brdyn.classification.run import ClassifierRun
     from brdyn.cli.training_jobs import open_job, train_grid
@@ -107,7 +109,7 @@ def vitrm_train(
         image_size=request.image_size,
         built=built,
         n_sup=n_sup,
-        steps=steps,
+        steps=recursion_steps,
     )
     with open_job(request, formats, resume, previous, tracker) as (job, folder):
         if cells:

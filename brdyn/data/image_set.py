@@ -252,8 +252,8 @@ class ImageSet:
             collate_fn=stack,
             pin_memory=pin,
         )
-        for loaded in _guarded(loader):
-            self._count(loaded)
+        for loaded in guarded(loader):
+            self.count(loaded)
             if loaded.images is not None:
                 yield Batch(loaded.images, loaded.positions, loaded.labels)
         if world == 1:
@@ -268,7 +268,14 @@ class ImageSet:
                 f"none of the {len(self)} images in {self.source.description!r} could be read{why}"
             )
 
-    def _count(self, loaded: Loaded) -> None:
+    def count(self, loaded: Loaded) -> None:
+        """Add what was read to the report.
+
+        Raises
+        ------
+        BrdynError
+            If some could not be read, and the set is strict.
+        """
         if self.strict and loaded.skipped:
             name, reason = loaded.skipped[0]
             raise BrdynError(f"cannot read {name!r}: {reason} (--strict); remove it or drop --strict")
@@ -304,7 +311,8 @@ def background(workers: int, batch_bytes: int) -> tuple[int, int | None]:
     return (workers, min(2, fitting // workers)) if workers else (0, None)
 
 
-def _guarded(loader: Iterable[Loaded]) -> Iterator[Loaded]:
+def guarded(loader: Iterable[Loaded]) -> Iterator[Loaded]:
+    """What a loader gives; its failures without the stack of the process they come from."""
     try:
         yield from loader
     except BrdynError as error:  # from a loader process it comes with that process's stack

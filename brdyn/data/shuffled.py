@@ -15,9 +15,9 @@ from brdyn.data.image_set import (
     ImageSet,
     Item,
     Skipped,
-    _guarded,
     background,
     default_workers,
+    guarded,
     stack,
 )
 from brdyn.errors import UsageError
@@ -90,8 +90,8 @@ class ShuffledBatches:
             pin_memory=pin,
         )
         together: list[Batch] = []
-        for number, loaded in enumerate(_guarded(loader), 1):
-            self.images._count(loaded)
+        for number, loaded in enumerate(guarded(loader), 1):
+            self.images.count(loaded)
             if loaded.images is not None:
                 together.append(Batch(loaded.images, loaded.positions, loaded.labels))
             if number % pieces == 0:

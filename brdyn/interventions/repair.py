@@ -28,8 +28,8 @@ from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.results import read_json
-from brdyn.runtime import Processes, fitting_images, is_out_of_memory
-from brdyn.trajectory import Trajectory, trajectories
+from brdyn.runtime import fitting_images, is_out_of_memory
+from brdyn.trajectory import Trajectory, visit_trajectories
 
 EPS = (0.02, 0.2)
 STATISTICS = ("mean", "low", "high", "sd", "n_images")
@@ -282,14 +282,13 @@ def perturbation_repair(
     """
     targets, starts = check_request(model, eps, targets, starts)
     sweep = PerturbationSweep(model, sorted(set(eps)), targets, starts, seed)
-    processes = options.get("processes") or Processes(model.device)
-    for trajectory in trajectories(model, images, **options):
+
+    def visit(trajectory: Trajectory) -> None:
         sweep.update(trajectory)
         if observe is not None:
             observe(trajectory)
-        del trajectory  # before the next batch is captured
-    images.report = processes.gather(images.report)
-    images.require_some()
+
+    visit_trajectories(model, images, visit, **options)
     return sweep.result()
 
 

@@ -29,8 +29,7 @@ from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.results import read_json
-from brdyn.runtime import Processes, is_out_of_memory
-from brdyn.trajectory import Trajectory, trajectories
+from brdyn.trajectory import Trajectory, visit_trajectories
 
 REPRESENTATION = ("relative_error", "angle")
 PREDICTION = ("agreement", "accuracy")
@@ -282,17 +281,7 @@ def layer_surgery(
         )
     names = images.label_names
     run = SurgeryRun(model, chosen, with_accuracy=model.takes_labels(names))
-    processes = options.get("processes") or Processes(model.device)
-    try:
-        for trajectory in trajectories(model, images, **options):
-            run.update(trajectory)
-            del trajectory  # before the next batch is captured
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise BrdynError(f"out of memory on {model.device}; use a smaller --batch-size") from None
-    images.report = processes.gather(images.report)
-    images.require_some()
+    visit_trajectories(model, images, run.update, **options)
     accuracy, note = _accuracy(run, names)
     table = run.table()
     if accuracy is None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import comb
 
 import numpy as np
 
-EXHAUSTIVE_UP_TO = 20_000
+from brdyn.measures.placements import placements
 
 
 @dataclass(frozen=True)
@@ -77,13 +75,8 @@ def within_against_across(
     same = own[:, first] == own[:, second]
     if not len(boundaries) or not same.any() or not np.isfinite(values).all():
         return None
-    exact = comb(layers - 1, len(boundaries)) <= EXHAUSTIVE_UP_TO
-    if exact:
-        places = np.array(list(combinations(range(1, layers), len(boundaries))))
-    else:
-        drawn = rng.random((permutations, layers - 1)).argsort(1)[:, : len(boundaries)] + 1
-        places = np.concatenate([[list(boundaries)], np.sort(drawn, axis=1)])
-    contiguous = _phase_of(places, layers)
+    places, exact = placements(layers - 1, [last - 1 for last in boundaries], permutations, rng)
+    contiguous = _phase_of(places + 1, layers)
     contiguous = contiguous[:, first] == contiguous[:, second]
     contiguous = contiguous[contiguous.any(1)]
     shuffled = np.concatenate([own, rng.permuted(np.repeat(own, permutations, axis=0), axis=1)])

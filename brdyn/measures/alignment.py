@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import comb
 
 import numpy as np
 
-EXHAUSTIVE_UP_TO = 20_000
+from brdyn.measures.placements import placements
 
 
 @dataclass(frozen=True)
@@ -66,13 +64,7 @@ def phase_alignment(
         inside = (change.sum() - change[places].sum(-1)) / (len(change) - len(chosen))
         return change[places].mean(-1) - inside
 
-    exact = comb(len(change), len(chosen)) <= EXHAUSTIVE_UP_TO
-    if exact:
-        places = np.array(list(combinations(range(len(change)), len(chosen))))
-    else:
-        rng = np.random.default_rng(seed)
-        order = rng.random((permutations, len(change))).argsort(axis=1)[:, : len(chosen)]
-        places = np.concatenate([chosen[None], order])
+    places, exact = placements(len(change), chosen.tolist(), permutations, np.random.default_rng(seed))
     found = difference(chosen)
     outside = np.delete(change, chosen)
     return PhaseAlignment(

@@ -19,8 +19,8 @@ from torch.nn import functional
 from torchmetrics.utilities import dim_zero_cat
 
 from brdyn.errors import UsageError
+from brdyn.measures import intervals
 from brdyn.measures.bootstrap import poisson_weights
-from brdyn.measures.per_image import CONFIDENCE_Z
 from brdyn.measures.sampling import SamplingMetric, random_keys, rows_in
 from brdyn.models import TokenLayout
 from brdyn.results import read_json
@@ -287,8 +287,9 @@ def _rows(
     nearest = angles.masked_fill(others == 0, torch.inf).topk(neighbours, largest=False).indices
     purity = same.gather(1, nearest).double().mean(1) if moves else nothing
     mean, spread = float(purity.mean()), float(purity.std())
-    half = CONFIDENCE_Z * spread / len(same) ** 0.5
-    rows.append(_row("knn_purity", group, layer, mean, mean - half, mean + half, spread, len(same)))
+    rows.append(
+        _row("knn_purity", group, layer, mean, *intervals.of_mean(mean, spread, len(same)), spread, len(same))
+    )
     return rows
 
 

@@ -9,14 +9,13 @@ import torch
 from torchmetrics import Metric
 
 from brdyn.data import ImageSet, ReadReport
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import UsageError
 from brdyn.measures.cka import LinearCKA
 from brdyn.measures.cosine import CosineSimilarity, TokenCosineSimilarity
 from brdyn.measures.procrustes import Procrustes
 from brdyn.measures.similarity import DEFAULT_TOKENS, LayerSimilarity, SimilarityMetric
 from brdyn.models import VisionTransformer
-from brdyn.runtime import Processes, is_out_of_memory
-from brdyn.trajectory import trajectories
+from brdyn.trajectory import Trajectory, visit_trajectories
 
 SIMILARITIES: dict[str, Callable[..., SimilarityMetric]] = {
     "cosine": CosineSimilarity,
@@ -59,42 +58,25 @@ def measure(
     model: VisionTransformer,
     images: ImageSet,
     metrics: Mapping[str, Metric],
-    *,
-    batch_size: int | str = "auto",
-    workers: int | None = None,
-    processes: Processes | None = None,
-    progress: bool = False,
+    **options: Any,
 ) -> ReadReport:
     """Feed every measure with every trajectory, in one pass.
 
-    Metrics are moved to :func:`metric_device`; the other parameters are those of
-    :func:`brdyn.trajectory.trajectories`.
+    Metrics are moved to :func:`metric_device`; the options are those of :func:`brdyn.trajectory.trajectories`.
 
     Returns
     -------
     ReadReport
         What was read and skipped, over all processes.
     """
-    processes = processes or Processes(model.device)
     for metric in metrics.values():
         metric.to(metric_device(model))
-    stream = trajectories(
-        model, images, batch_size=batch_size, workers=workers, processes=processes, progress=progress
-    )
-    try:
-        for trajectory in stream:
-            for metric in metrics.values():
-                metric.update(trajectory)
-            del trajectory  # before the next batch is captured
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise BrdynError(
-            f"out of memory on {model.device} while measuring; use a smaller --batch-size, or measure less at once"
-        ) from None
-    images.report = processes.gather(images.report)
-    images.require_some()
-    return images.report
+
+    def update(trajectory: Trajectory) -> None:
+        for metric in metrics.values():
+            metric.update(trajectory)
+
+    return visit_trajectories(model, images, update, **options)
 
 
 def layer_similarity(

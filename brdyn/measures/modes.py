@@ -21,8 +21,8 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from brdyn.errors import UsageError
+from brdyn.measures import intervals
 from brdyn.measures.kinematics import TINY, cosine
-from brdyn.measures.per_image import CONFIDENCE_Z
 from brdyn.measures.sampling import SamplingMetric, random_keys, random_tokens, rows_in
 from brdyn.models import TokenLayout
 from brdyn.results import read_json
@@ -362,7 +362,7 @@ def _compare(guess: Tensor, truth: Tensor) -> Iterator[dict[str, Any]]:
     for name, values in measures.items():
         count = len(values)
         mean, spread = float(values.mean()), float(values.std()) if count > 1 else 0.0
-        half = CONFIDENCE_Z * spread / count**0.5
+        low, high = intervals.of_mean(mean, spread, count)
         yield {
-            "measure": name, "mean": mean, "low": mean - half, "high": mean + half, "sd": spread, "n_images": count,
+            "measure": name, "mean": mean, "low": low, "high": high, "sd": spread, "n_images": count,
         }  # fmt: skip

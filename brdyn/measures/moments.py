@@ -11,7 +11,24 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from brdyn.measures.per_image import CONFIDENCE_Z
+from brdyn.measures import intervals
+
+
+def add_moments(count: Tensor, total: Tensor, squares: Tensor, values: Tensor) -> None:
+    """Add the values of some images, `(B, ...)`, to their number, sum and sum of squares in place; NaN are left out."""
+    exact = values.to(count.device).double()
+    there = ~exact.isnan()
+    exact = exact.nan_to_num(nan=0.0)
+    count += there.sum(0)
+    total += exact.sum(0)
+    squares += exact.square().sum(0)
+
+
+def mean_and_sd(count: Tensor, total: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+    """From those sums; NaN where there was nothing."""
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_min(0)
+    return mean, (variance * count / (count - 1).clamp_min(1)).sqrt()
 
 
 class RunningMoments(Metric):
@@ -36,20 +53,13 @@ class RunningMoments(Metric):
 
     def update(self, values: Tensor) -> None:
         """Add the arrays of some images, `(B, *shape)`."""
-        exact = values.to(self.count.device).double()
-        there = ~exact.isnan()
-        exact = exact.nan_to_num(nan=0.0)
-        self.count += there.sum(0)
-        self.total += exact.sum(0)
-        self.squares += exact.square().sum(0)
+        add_moments(self.count, self.total, self.squares, values)
 
     def compute(self) -> dict[str, Tensor]:
         """`mean`, `low`, `high`, `sd` and `n_images`, each of the array's shape; NaN where there was nothing."""
-        mean = self.total / self.count
-        variance = (self.squares / self.count - mean.square()).clamp_min(0)
-        spread = (variance * self.count / (self.count - 1).clamp_min(1)).sqrt()
-        half = CONFIDENCE_Z * spread / self.count.sqrt()
-        return {"mean": mean, "low": mean - half, "high": mean + half, "sd": spread, "n_images": self.count}
+        mean, spread = mean_and_sd(self.count, self.total, self.squares)
+        low, high = intervals.of_mean(mean, spread, self.count)
+        return {"mean": mean, "low": low, "high": high, "sd": spread, "n_images": self.count}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """As :meth:`compute`, in NumPy; NaN everywhere where there was no image."""

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from brdyn.measures import intervals
+from brdyn.measures.moments import add_moments, mean_and_sd
 from brdyn.models import TokenLayout
 from brdyn.trajectory import Trajectory
 
-CONFIDENCE_Z = 1.959964  # of a 95 % interval of a mean, by the normal approximation
+SUMS = ("number", "total", "squares")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class PerImageMetric(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         for statistic in self.statistics():
             for group in self.groups():
-                for sums in ("number", "total", "squares"):
+                for sums in SUMS:
                     zeros = torch.zeros(statistic.count, dtype=torch.float64)
                     self.add_state(f"{sums}_{statistic.name}_{group}", zeros, dist_reduce_fx="sum")
 
@@ -88,23 +90,19 @@ class PerImageMetric(Metric):
         """Add the images of a trajectory."""
         self.count += len(trajectory)
         for (statistic, group), values in self.per_image(trajectory).items():
-            exact = values.to(self.count.device).double()
-            there = ~exact.isnan()
-            exact = exact.nan_to_num(nan=0.0)
-            getattr(self, f"number_{statistic}_{group}").add_(there.sum(1))
-            getattr(self, f"total_{statistic}_{group}").add_(exact.sum(1))
-            getattr(self, f"squares_{statistic}_{group}").add_(exact.square().sum(1))
+            add_moments(*self._sums(statistic, group), values.T)
+
+    def _sums(self, statistic: str, group: str) -> tuple[Tensor, Tensor, Tensor]:
+        number, total, squares = (getattr(self, f"{name}_{statistic}_{group}") for name in SUMS)
+        return number, total, squares
 
     def compute(self) -> dict[str, Tensor]:
         """Rows mean, standard deviation and number of images, `(3, count)`, by `statistic/group`."""
         curves = {}
         for statistic in self.statistics():
             for group in self.groups():
-                count = getattr(self, f"number_{statistic.name}_{group}")
-                mean = getattr(self, f"total_{statistic.name}_{group}") / count
-                squares = getattr(self, f"squares_{statistic.name}_{group}") / count
-                spread = (squares - mean.square()).clamp_min(0) * count / (count - 1).clamp_min(1)
-                curves[f"{statistic.name}/{group}"] = torch.stack([mean, spread.sqrt(), count])
+                sums = self._sums(statistic.name, group)
+                curves[f"{statistic.name}/{group}"] = torch.stack([*mean_and_sd(*sums), sums[0]])
         return curves
 
     def table(self) -> pd.DataFrame:
@@ -114,7 +112,7 @@ class PerImageMetric(Metric):
         for statistic in self.statistics():
             for group in self.groups():
                 mean, spread, count = curves[f"{statistic.name}/{group}"].double().cpu().numpy()
-                half = CONFIDENCE_Z * spread / np.maximum(count, 1) ** 0.5
+                low, high = intervals.of_mean(mean, spread, np.maximum(count, 1))
                 rows.append(
                     pd.DataFrame(
                         {
@@ -123,8 +121,8 @@ class PerImageMetric(Metric):
                             "group": group,
                             "layer": range(statistic.first, statistic.first + statistic.count),
                             "mean": mean,
-                            "low": mean - half,
-                            "high": mean + half,
+                            "low": low,
+                            "high": high,
                             "sd": spread,
                             "n_images": count.astype(int),
                         }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from brdyn.errors import UsageError
 from brdyn.models.base import VisionTransformer
 from brdyn.models.request import ModelRequest
@@ -35,6 +37,8 @@ def load(request: ModelRequest) -> VisionTransformer:
         If the teacher or the weights are not to be had.
     """
     from brdyn.models.registry import family_of
+    from brdyn.pretrained import WEIGHTS
+    from brdyn.raptor.block import BlockConfig
     from brdyn.raptor.model import Raptor, read_config
 
     folder = Path(request.name).expanduser()
@@ -42,12 +46,15 @@ def load(request: ModelRequest) -> VisionTransformer:
     if request.random:
         raise UsageError(f"{request.name!r} is a fitted Raptor; --init random makes no sense with it")
     size = request.image_size or tuple(config["teacher"]["image_size"])
-    if request.describe_only:
-        raise UsageError(f"{request.name!r} is a fitted Raptor; see its {str(folder / 'config.json')!r}")
     of_teacher = request.of_teacher(
         config["teacher"]["name"], (size[0], size[1]), config["teacher"]["weights"]
     )
     teacher = family_of(of_teacher).load(of_teacher).eval().requires_grad_(False)
-    raptor = Raptor.from_pretrained(folder, teacher)
+    if request.describe_only:
+        with torch.device("meta"):
+            raptor = Raptor(teacher, config["assignment"], BlockConfig(**config["block"]))
+        raptor.info = replace(raptor.info, weights=str(folder / WEIGHTS))
+    else:
+        raptor = Raptor.from_pretrained(folder, teacher)
     raptor.info = replace(raptor.info, name=request.name)
     return raptor

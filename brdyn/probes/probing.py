@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from brdyn.errors import UsageError
-from brdyn.measures.per_image import CONFIDENCE_Z
+from brdyn.measures import intervals
 from brdyn.probes.features import Features
 from brdyn.probes.knn import NEIGHBOURS, TEMPERATURE, nearest_neighbours
 from brdyn.probes.linear import HELD_OUT, PENALTIES, fit_linear
@@ -66,8 +66,8 @@ class Probing:
         """One row per model and probe: mean accuracy, its `sd` over seeds, and a 95 % interval over test images."""
         grouped = self.table.groupby(["model", "probe"], sort=False)["accuracy"]
         found = grouped.agg(accuracy="mean", sd="std", seeds="size").reset_index()
-        half = CONFIDENCE_Z * (found["accuracy"] * (1 - found["accuracy"]) / self.n_test) ** 0.5
-        return found.assign(low=found["accuracy"] - half, high=found["accuracy"] + half)
+        low, high = intervals.of_share(found["accuracy"], self.n_test)
+        return found.assign(low=low, high=high)
 
     def at_the_end(self) -> list[str]:
         """Models of which a linear probe chose the strongest or weakest penalty: a better one may lie beyond."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
+from typing import TYPE_CHECKING, Any
 
 from brdyn.errors import UsageError
+
+if TYPE_CHECKING:
+    from brdyn.classification.run import ClassifierRun
 
 KEYS = ("n", "n_sup")
 Cell = dict[str, int]
@@ -38,6 +43,34 @@ def parse_grid(words: Sequence[str]) -> list[Cell]:
         axes[key] = list(dict.fromkeys(map(int, numbers)))
     ordered = {key: axes[key] for key in KEYS if key in axes}
     return [dict(zip(ordered, chosen, strict=True)) for chosen in product(*ordered.values())]
+
+
+def runs_of(run: ClassifierRun, cells: Sequence[Cell]) -> dict[str, ClassifierRun]:
+    """How each cell is trained, by :func:`cell_name`: as `run` but for its n and N_sup."""
+    return {
+        cell_name(cell): replace(
+            run,
+            built={**run.built, "latent_steps": cell.get("n", run.built["latent_steps"])},
+            n_sup=cell.get("n_sup", run.n_sup),
+        )
+        for cell in cells
+    }
+
+
+def rows_of(runs: Mapping[str, ClassifierRun], done: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What is known of the cells that are done: of `train.json`, by :func:`cell_name`."""
+    return [
+        {
+            "n": one.built["latent_steps"],
+            "n_sup": one.n_sup,
+            "accuracy": done[name]["accuracy"],
+            "parameters": done[name]["parameters"],
+            "train_seconds": done[name]["history"]["seconds"],
+            "images_per_second": done[name]["history"]["images_per_second"],
+        }
+        for name, one in runs.items()
+        if name in done
+    ]
 
 
 def cell_name(cell: Cell) -> str:

@@ -50,6 +50,13 @@ def test_raptor_fit_writes_what_it_says(run, fit_options, tmp_path):
     assert [event.step for event in events.Scalars("stage 1/block 1")] == [1, 2, 3]
     assert [event.step for event in events.Scalars("stage 2/raptor")] == [4, 5, 6]  # counted on
 
+    described = run("models", out)
+    assert described.returncode == 0, described.stderr
+    parameters = json.loads((out / "fit.json").read_text())["raptor"]["parameters"]
+    assert "2 blocks shared by 12 layers" in described.stdout
+    assert f"{parameters / 1e6:.1f} M" in described.stdout
+    assert "float16 " not in run("raptor-fit", "--help").stdout.replace("bfloat16", "")
+
     teacher = fit_options[2:4]  # --weights FILE
     images = fit_options[6:8]
     seen = run("phases", "--model", out, *teacher, *images, "--workers", "0", "--out", tmp_path / "phases")
