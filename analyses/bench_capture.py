@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from analyses.recording import parser, record
-from brdyn import load_images, load_model, segment
+from analyses.precision import both_precisions, similarity_agreement
+from analyses.recording import OFFLINE, parser, record
+from brdyn import load_images, load_model
 from brdyn.data import Batch
 from brdyn.measures import layer_similarity, similarity_metric
 from brdyn.models import VisionTransformer
@@ -124,25 +125,6 @@ def overlap(device: str, source: str, n: int) -> dict[str, Any]:
     }
 
 
-def precision(source: str, n: int, device: str, weights: Path | None) -> dict[str, Any]:
-    """How far bfloat16 moves the similarity, and whether boundaries stay."""
-    found = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        model = load_model("imgfocus_vits14", weights=weights, device=device, dtype=dtype)
-        found[dtype] = layer_similarity(model, load_images(source, model, n=n), batch_size=16)
-    full, half = (segment(similarity) for similarity in found.values())
-    difference = np.abs(found[torch.float32].matrix - found[torch.bfloat16].matrix).max()
-    same = [
-        k for k in full.segmentations if full.segmentations[k].boundaries == half.segmentations[k].boundaries
-    ]
-    return {
-        "images": n,
-        "layers": full.layers,
-        "largest_difference": float(difference),
-        "k_with_the_same_boundaries": same,
-    }
-
-
 def memory(counts: tuple[int, ...] = (100, 1000), how: str = "stream") -> dict[str, float]:
     """Peak memory in MiB of a fresh process for each number of images (Linux).
 
@@ -189,7 +171,9 @@ def main() -> None:
     print(
         f"decoding in the background takes {background['background_over_sequential']:.2f} of the sequential time"
     )
-    half = precision(choice.images, 64, choice.device, choice.weights)
+    half = similarity_agreement(
+        both_precisions(OFFLINE, choice.device, weights=choice.weights), choice.images, 64, batch_size=16
+    )
     print(f"bfloat16 moves the similarity by at most {half['largest_difference']:.1e}; ", end="")
     print(f"same boundaries for k in {half['k_with_the_same_boundaries']}")
     peaks, control = memory(), memory(how="keep")

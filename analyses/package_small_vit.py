@@ -44,7 +44,7 @@ def ship(run: Path, home: Path, test: PixelSet, command: dict[str, Any]) -> dict
     """
     classifier = Classifier.from_pretrained(run / BEST)
     trained = read_config(run / BEST)
-    halves = {name: value.half() for name, value in classifier.network.state_dict().items()}
+    halves = classifier.in_float16()
     size = sum(value.nbytes for value in halves.values())
     if size > LARGEST:
         raise BrdynError(f"{size / 1e6:.1f} MB of weights are more than {LARGEST / 1e6:.0f}")

@@ -37,7 +37,7 @@ from brdyn.classification.kept import BEST, folder_name
 from brdyn.classification.pixels import NAMED, PixelSet, check_classes, load_pixels
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
-from brdyn.classification.saved import Classifier
+from brdyn.classification.saved import Classifier, is_classifier
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
@@ -70,11 +70,26 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def followed(self) -> list[Network]:
-        """Networks at other moments that Raptors are fitted to; none before all networks are recorded at their best."""
+        """Networks at other moments that Raptors are fitted to; none before it is known which are most accurate."""
         found = {one: self.recorded(one) for one in self.config.networks()}
-        if not all(found.values()):
+        if self.config.followed_rates is None and not all(found.values()):
             return []
         return self.config.followed({one: content["accuracy"] for one, content in found.items() if content})
+
+    def chosen(self) -> list[Network]:
+        """The networks asked for.
+
+        Raises
+        ------
+        UsageError
+            If there is none of a name.
+        """
+        every = {one.run: one for one in self.config.networks()}
+        names = self.choice.networks.split(",") if self.choice.networks else list(every)
+        for name in names:
+            if name not in every:
+                raise UsageError(f"--networks: {name!r} is not one of {', '.join(every)}")
+        return [every[name] for name in names]
 
     def run_of(self, one: Network) -> ClassifierRun:
         """How a network is trained."""
@@ -97,7 +112,8 @@ class Study:
     def asked(self, one: Network) -> dict[str, Any]:
         """Everything that decides what is recorded of a network."""
         options = self.run_of(one).options(self.train, self.test)
-        return {"run": options, "moment": one.moment, "similarity": dict(self.config.similarity)}
+        stored = {"float16": True} if self.config.float16 else {}
+        return {"run": options, "moment": one.moment, "similarity": dict(self.config.similarity), **stored}
 
     def result(self, one: Network) -> Path:
         """Where a network is recorded."""
@@ -121,7 +137,13 @@ class Study:
 
         def work() -> dict[str, Any]:
             trained = train_or_go_on(
-                self.run_of(one), place, self.train, self.test, until=self.until, device=self.device
+                self.run_of(one),
+                place,
+                self.train,
+                self.test,
+                until=self.until,
+                device=self.device,
+                float16=self.config.float16,
             )
             return self.measure(one, trained)
 
@@ -181,6 +203,8 @@ class Study:
         teacher = self.recorded(one)
         if teacher is None:
             return "its network is not recorded; run `--part networks`, and this again"
+        if not is_classifier(self.place(one)):
+            return f"its network is recorded, and not here any more ({str(self.place(one))!r})"
         phases = Phases.from_dict(teacher["phases"]).with_k(cell.k)
         sequence = [(each.p, each.seed) for each in self.config.networks()].index((one.p, one.seed))
         assignment = assign(cell.partition, phases.boundaries, phases.layers, cell.draw, sequence)
@@ -257,6 +281,7 @@ def main() -> None:
     options.add_argument("--config", type=Path, required=True, help="a study, as YAML")
     options.add_argument("--train", required=True, help="labelled images to train on")
     options.add_argument("--test", required=True, help="labelled images to test on")
+    options.add_argument("--networks", help="some of them alone: p0_seed0,p0.6_seed1")
     options.add_argument("--part", choices=("networks", "fits", "all"), default="all")
     options.add_argument(
         "--share", default="0/1", help="i/n: every n-th part from the i-th, for n runs side by side"
@@ -274,8 +299,9 @@ def main() -> None:
         config = Config.read(choice.config)
         study = Study(choice, config)
         first, every = share_of(choice.share)
+        chosen = study.chosen()
         if choice.part != "fits":
-            for one in islice(config.networks(), first, None, every):
+            for one in islice(chosen, first, None, every):
                 for moment in config.moments(one):
                     study.check_time()
                     print(f"{moment.name}: {study.record(moment)}", flush=True)
@@ -283,7 +309,9 @@ def main() -> None:
             followed = study.followed()
             if not followed:
                 print("no Raptors of other moments yet: not all networks are recorded", flush=True)
-            for cell in islice(config.cells(followed), first, None, every):
+            runs = {one.run for one in chosen}
+            cells = (cell for cell in config.cells(followed) if cell.teacher.run in runs)
+            for cell in islice(cells, first, None, every):
                 study.check_time()
                 print(f"{cell.teacher.name}, {cell.name}: {study.fit(cell)}", flush=True)
         study.write_config()

@@ -316,6 +316,15 @@ FINDINGS: tuple[Callable[[Recorded], Finding], ...] = (
     overfitting_hurts,
 )
 OURS = (not_only_less_trained,)
+WHERE_OVERFITTED: tuple[Callable[[Recorded], Finding], ...] = (
+    overfitting_hurts,
+    accuracy_rises,
+    evenness_grows,
+    similarity_grows,
+    fidelity_grows,
+    untrained_easier,
+)
+OVERFIT = "overfit"
 
 
 def network_table(study: Recorded) -> list[str]:
@@ -424,7 +433,29 @@ def packaged_network(results: Path = RESULTS) -> list[str]:
     ]
 
 
-def page(study: Recorded, packaged_results: list[str]) -> str:
+def where_overfitted(study: Recorded) -> list[str]:
+    """Of networks that see few images for long."""
+    config, origin = study.config, study.provenance
+    images = (config.train_images or 0) - config.held_out
+    return [
+        "## Where networks overfit",
+        "",
+        f"{len(best_networks(study))} networks of the reduced study's kind, trained for {config.training['epochs']} "
+        f"epochs on {images:,} images that are not augmented",
+        f"(`analyses/stochastic_depth_{config.name}.yaml`; recorded in "
+        f"`analyses/results/stochastic_depth/{config.name}/`,",
+        f"{origin['date'][:10]}, {origin['device']}).",
+        "",
+        *moment_table(study),
+        "",
+        *claims_table(
+            (make(study) for make in WHERE_OVERFITTED), "claim (Jacobs et al.), where networks overfit"
+        ),
+        "",
+    ]
+
+
+def page(study: Recorded, packaged_results: list[str], overfitted: Recorded | None = None) -> str:
     """The page, as Markdown."""
     config, origin = study.config, study.provenance
     network, training, settings = config.network, config.training, config.raptor["settings"]
@@ -476,9 +507,15 @@ def page(study: Recorded, packaged_results: list[str]) -> str:
         "",
         f"Recorded in `analyses/results/stochastic_depth/{config.name}/`, {origin['date'][:10]}.",
         "",
+        *(where_overfitted(overfitted) if overfitted is not None else ()),
         *packaged_results,
     ]
     return "\n".join(lines)
+
+
+def recorded_page() -> str:
+    """The page of what is recorded here."""
+    return page(read_study(), packaged_network(), read_study(OVERFIT))
 
 
 REDUCED = (
@@ -489,7 +526,7 @@ REDUCED = (
 
 def main() -> None:
     """Rewrite, or check."""
-    write_or_check(__doc__, lambda: {PAGE: page(read_study(), packaged_network())})
+    write_or_check(__doc__, lambda: {PAGE: recorded_page()})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,11 @@ class Config:
     raptor : mapping
         `k`, `partitioned` (the k at which random partitions are drawn), `draws` of each, `moments_k` (the k of networks
         at other moments than their best), `test_images`, and `settings` of :class:`FitSettings`.
+    followed_rates : list of float, optional
+        Rates of the networks that Raptors are fitted to at other moments; by default the least, and that of the most
+        accurate of the others.
+    float16 : bool
+        Keep networks at half the size, rounded once they are trained.
     """
 
     name: str
@@ -68,6 +73,8 @@ class Config:
     similarity: Mapping[str, int]
     phases: list[int]
     raptor: Mapping[str, Any]
+    followed_rates: list[float] | None = None
+    float16: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Config:
@@ -83,8 +90,10 @@ class Config:
         except (OSError, yaml.YAMLError) as error:
             raise UsageError(f"cannot read {str(path)!r} ({' '.join(str(error).split())})") from error
         known = {entry.name for entry in fields(cls)}
-        if not isinstance(found, dict) or set(found) != known:
-            wrong = sorted(known ^ set(found if isinstance(found, dict) else ()))
+        needed = {entry.name for entry in fields(cls) if entry.default is MISSING}
+        if not isinstance(found, dict) or not needed <= set(found) <= known:
+            given = set(found if isinstance(found, dict) else ())
+            wrong = sorted((needed - given) | (given - known))
             raise UsageError(
                 f"{str(path)!r}: entries that are missing or unknown: {', '.join(map(str, wrong))}"
             )
@@ -118,6 +127,7 @@ class Config:
         network = {**without(self.network, "model"), "drop_path": built.get("drop_path")}
         return (
             asked["similarity"] == self.similarity
+            and asked.get("float16", False) == self.float16
             and asked["run"]["network"] == self.network["model"]
             and built == network
             and asked["run"]["held_out"] == self.held_out
@@ -138,17 +148,19 @@ class Config:
         ]
 
     def followed(self, accuracies: Mapping[Network, float]) -> list[Network]:
-        """The other moments of networks with the least p, and with the most accurate of the others."""
-        mean = {
-            p: float(np.mean([value for one, value in accuracies.items() if one.p == p]))
-            for p in self.drop_path
-        }
-        least = min(mean)
-        others = sorted(set(mean) - {least}, key=lambda p: mean[p])
+        """The other moments of the networks that are followed."""
+        rates = self.followed_rates
+        if rates is None:
+            mean = {
+                p: float(np.mean([value for one, value in accuracies.items() if one.p == p]))
+                for p in self.drop_path
+            }
+            least = min(mean)
+            rates = [least, *sorted(set(mean) - {least}, key=lambda p: mean[p])[-1:]]
         return [
             moment
             for one in self.networks()
-            if one.p in (least, *others[-1:])
+            if one.p in rates
             for moment in self.moments(one)
             if moment.moment != BEST
         ]
@@ -159,15 +171,14 @@ class Config:
         for k in sorted(raptor["k"], key=lambda k: (k not in raptor["partitioned"], k)):
             for one in networks:
                 yield Cell(teacher=one, k=k)
+        for one in followed:
+            for k in raptor["moments_k"]:
+                yield Cell(teacher=one, k=k)
         for draw in range(raptor["draws"]):
             for k in raptor["partitioned"]:
                 for one in networks:
                     for partition in RANDOM:
                         yield Cell(teacher=one, k=k, partition=partition, draw=draw)
-            if draw == 0:
-                for one in followed:
-                    for k in raptor["moments_k"]:
-                        yield Cell(teacher=one, k=k)
 
 
 def without(options: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from brdyn.classification.kept import kept_folders
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.run import ClassifierRun, finished
+from brdyn.classification.saved import halve
 from brdyn.errors import BrdynError
 from brdyn.results import OutputFolder
 from brdyn.training import Checkpoints
@@ -49,9 +51,18 @@ class TimedCheckpoints(Checkpoints):
 
 
 def train_or_go_on(
-    run: ClassifierRun, place: Path, train: PixelSet, test: PixelSet, *, until: float, device: torch.device
+    run: ClassifierRun,
+    place: Path,
+    train: PixelSet,
+    test: PixelSet,
+    *,
+    until: float,
+    device: torch.device,
+    float16: bool = False,
 ) -> dict[str, Any]:
     """What `train.json` of a run says: there already, or after training, from its newest whole checkpoint.
+
+    With `float16` its classifiers, once trained and their accuracy measured, are kept at half the size.
 
     Raises
     ------
@@ -75,4 +86,7 @@ def train_or_go_on(
                 progress=True,
             )
     assert content is not None  # this process writes
+    if float16:
+        for home in (place, *kept_folders(place).values()):
+            halve(home)
     return content

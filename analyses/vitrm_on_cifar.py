@@ -22,6 +22,7 @@ import torch
 
 from analyses.recording import RESULTS, parser, provenance
 from analyses.training_runs import OutOfTime, train_or_go_on
+from brdyn.classification.architectures import RESNETS
 from brdyn.classification.evaluation import accuracy_and_f1, class_scores
 from brdyn.classification.pixels import check_classes, load_pixels
 from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
@@ -55,12 +56,15 @@ class Size:
         None for all.
     recipe : ClassifierRecipe
         Of all networks; only ViTRM ends with the average of its weights.
+    float16 : bool
+        Keep trained transformers at half the size, and evaluate them so.
     """
 
     networks: Mapping[str, Mapping[str, Any]]
     train_images: int | None
     test_images: int | None
     recipe: ClassifierRecipe = field(default_factory=ClassifierRecipe)
+    float16: bool = False
 
 
 NARROW = {"width": 128, "heads": 4, "patch": 8, "dropout": 0.0}
@@ -92,6 +96,7 @@ SIZES = {
         train_images=None,
         test_images=None,
         recipe=replace(VITRM, epochs=100, warmup_epochs=10, precision="bfloat16"),
+        float16=True,
     ),
 }  # fmt: skip
 
@@ -122,17 +127,17 @@ class Study:
 
     def record(self, name: str) -> str:
         """Train and evaluate one network; a word on it."""
+        run, place, path = self.run_of(name), self.folder / "runs" / name, self.folder / f"{name}.json"
+        before = read_json(path, "a record", ("digest", "options")) if path.is_file() else None
+        if before is not None and not place.exists():  # its weights stayed where it was trained
+            check_same(before["options"], run.options(self.train, self.test), path)
+            return "already recorded"
+        small = self.size.float16 and name not in RESNETS  # which a narrow range of numbers would harm
         content = train_or_go_on(
-            self.run_of(name),
-            self.folder / "runs" / name,
-            self.train,
-            self.test,
-            until=self.until,
-            device=self.device,
+            run, place, self.train, self.test, until=self.until, device=self.device, float16=small
         )
-        classifier = Classifier.from_pretrained(self.folder / "runs" / name)
-        path = self.folder / f"{name}.json"
-        if path.is_file() and read_json(path, "a record").get("digest") == classifier.digest:
+        classifier = Classifier.from_pretrained(place)
+        if before is not None and before["digest"] == classifier.digest:
             return "already recorded"
         classifier.network.to(self.device)
         evaluation: dict[str, Any] = {}

@@ -26,7 +26,7 @@ from brdyn.results import read_json
 
 def test_the_page_is_what_the_recorded_results_say():
     study = read_study()
-    said = stochastic_depth_findings.page(study, stochastic_depth_findings.packaged_network())
+    said = stochastic_depth_findings.recorded_page()
     assert stochastic_depth_findings.PAGE.read_text() == said
     assert not study.failed
 

@@ -16,6 +16,7 @@ from brdyn.classification.augment import normalised
 from brdyn.classification.recipe import VITRM_NAME
 
 KIND = "classifier"
+REBUILT = ("network", "options", "classes", "image_size", "mean", "std")  # what it takes to build it again
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,13 @@ class Classifier:
         """Of the network."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
+    def in_float16(self) -> dict[str, Tensor]:
+        """Its weights, at half the size; for :meth:`save_pretrained`."""
+        return {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in self.network.state_dict().items()
+        }
+
     def save_pretrained(
         self, folder: str | Path, weights: Mapping[str, Tensor] | None = None, **details: Any
     ) -> None:
@@ -143,9 +151,17 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     UsageError
         If there is none, or it is of something else.
     """
-    return pretrained.read_config(
-        folder, KIND, ("network", "options", "classes", "image_size", "mean", "std")
-    )
+    return pretrained.read_config(folder, KIND, REBUILT)
+
+
+def halve(folder: str | Path) -> None:
+    """Write the weights of a saved classifier again in float16, unless they are."""
+    config = read_config(folder)
+    if config.get("stored") == "float16":
+        return
+    details = {key: value for key, value in config.items() if key not in (*REBUILT, "format", "digest")}
+    classifier = Classifier.from_pretrained(folder)
+    classifier.save_pretrained(folder, classifier.in_float16(), **details, stored="float16")
 
 
 def _network(name: str, classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:

@@ -1,0 +1,107 @@
+"""Where the time of a training step goes: a Raptor's stage 2 and ViTRM, kernel by kernel.
+
+    python -m analyses.profile_steps --device cuda
+
+The steps are those of `analyses.bench_raptor` and `analyses.bench_vitrm`, ours alone, in bfloat16. `busy` is the time
+of all kernels over that of the steps: what is missing to 1 are gaps, in which a device waits for its next kernel.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from analyses import bench_raptor, bench_vitrm
+from analyses.recording import OFFLINE, parser, record
+from brdyn import load_model
+from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.errors import BrdynError
+from brdyn.vitrm.model import ViTRM, ViTRMConfig
+
+SHOWN = 15
+WARM_UP = 3
+
+
+def kernels(step: Callable[[], None], steps: int, device: torch.device) -> dict[str, Any]:
+    """The operations of some steps that take longest, with their share of all."""
+    cuda = device.type == "cuda"
+    for _ in range(WARM_UP):
+        step()
+    seconds = time_of(step, steps, device)
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
+        time_of(step, steps, device)
+    rows = [
+        (one.key, one.self_device_time_total if cuda else one.self_cpu_time_total, one.count)
+        for one in found.key_averages()
+    ]
+    total = sum(spent for _, spent, _ in rows)
+    rows.sort(key=lambda row: -row[1])
+    return {
+        "milliseconds": 1000 * seconds / steps,
+        "busy": total / 1e6 / seconds,
+        "calls": sum(count for _, spent, count in rows if spent) / steps,
+        "kernels": [
+            {"name": name[:80], "share": spent / total if total else 0.0, "calls": count / steps}
+            for name, spent, count in rows[:SHOWN]
+        ],
+    }
+
+
+def time_of(step: Callable[[], None], steps: int, device: torch.device) -> float:
+    """Seconds that some steps take."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    for _ in range(steps):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Profile and record."""
+    options = parser(__doc__)
+    options.add_argument("--weights", type=Path, help=f"of {OFFLINE}")
+    options.add_argument("--init", default="pretrained", help=f"random for an untrained {OFFLINE}")
+    options.add_argument("--image-size", type=int, default=224, help="of the Raptor's teacher")
+    options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 64 and 128 on a GPU")
+    options.add_argument("--width", type=int, default=384, help="of ViTRM")
+    options.add_argument("--steps", type=int, default=10)
+    choice = options.parse_args()
+    device = torch.device(choice.device)
+    few = None if device.type == "cuda" else 8
+    sizes = {"raptor": choice.batch_size or few or 64, "vitrm": choice.batch_size or few or 128}
+    try:
+        teacher = load_model(
+            OFFLINE,
+            weights=choice.weights,
+            init=choice.init,
+            image_size=choice.image_size,
+            device=choice.device,
+        )
+    except BrdynError as error:
+        options.error(str(error))
+    images = torch.randn(sizes["raptor"], 3, choice.image_size, choice.image_size, device=device)
+    raptor = bench_raptor.Ours(bench_raptor.student(teacher, 3), images, torch.bfloat16)
+    pixels = bench_vitrm.noise(16 * sizes["vitrm"])
+    network = ViTRM(ViTRMConfig(classes=pixels.classes, width=choice.width)).to(device)
+    recipe = ClassifierRecipe(batch_size=sizes["vitrm"])
+    vitrm = bench_vitrm.Ours(network, pixels, recipe, device, torch.bfloat16)
+    steps: dict[str, Callable[[], None]] = {"raptor": raptor.step, "vitrm": lambda: vitrm.steps(1)}
+    content: dict[str, Any] = {}
+    for name, step in steps.items():
+        content[name] = {"batch_size": sizes[name], **kernels(step, choice.steps, device)}
+        print(f"{name}: {content[name]['milliseconds']:.1f} ms a step, busy {content[name]['busy']:.0%}")
+        for row in content[name]["kernels"]:
+            print(f"  {row['share']:>6.1%}  {row['calls']:>6.1f} calls  {row['name']}")
+    print("written to", record("profile_steps", choice.device, content, choice.out))
+
+
+if __name__ == "__main__":
+    main()
