@@ -50,6 +50,7 @@ bench: .venv/.ready
 	$(BIN)/python -m analyses.raptor_findings
 	$(BIN)/python -m analyses.vitrm_findings
 	$(BIN)/python -m analyses.stochastic_depth_findings
+	$(BIN)/python -m analyses.evidence
 
 clean:
 	rm -rf .venv build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

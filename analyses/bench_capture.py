@@ -148,6 +148,12 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--images", default="samples", help="photographs for the overlap measurement")
     options.add_argument("--rounds", type=int, default=24)
+    options.add_argument(
+        "--overlap-images", type=int, default=800, help="decoded for the overlap measurement"
+    )
+    options.add_argument(
+        "--memory-images", default="100,1000", help="numbers of images that memory is measured for"
+    )
     options.add_argument("--weights", type=Path, help="trunk of imgfocus_vits14 from analyses.export_trunk")
     choice = options.parse_args()
     cuda = choice.device == "cuda"
@@ -167,7 +173,7 @@ def main() -> None:
         print(
             f"{cost['model']} {cost['similarity']}: captured / bare = {cost['ratio']:.3f} [{low:.3f}, {high:.3f}]"
         )
-    background = overlap(choice.device, choice.images, 800)
+    background = overlap(choice.device, choice.images, choice.overlap_images)
     print(
         f"decoding in the background takes {background['background_over_sequential']:.2f} of the sequential time"
     )
@@ -176,9 +182,12 @@ def main() -> None:
     )
     print(f"bfloat16 moves the similarity by at most {half['largest_difference']:.1e}; ", end="")
     print(f"same boundaries for k in {half['k_with_the_same_boundaries']}")
-    peaks, control = memory(), memory(how="keep")
-    print(f"peak memory: {peaks['100']:.0f} MiB for 100 images, {peaks['1000']:.0f} MiB for 1000")
-    print(f"keeping every state instead: {control['100']:.0f} and {control['1000']:.0f} MiB")
+    counts = tuple(int(count) for count in choice.memory_images.split(","))
+    peaks, control = memory(counts), memory(counts, how="keep")
+    for name, sizes in {"peak memory": peaks, "keeping every state instead": control}.items():
+        print(
+            f"{name}: " + ", ".join(f"{value:.0f} MiB for {number} images" for number, value in sizes.items())
+        )
     content = {
         "capture": costs,
         "overlap": background,

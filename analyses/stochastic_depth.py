@@ -105,9 +105,7 @@ class Study:
 
     def place(self, one: Network) -> Path:
         """The folder of a network at a moment."""
-        home = self.folder / "runs" / one.run
-        parts = {UNTRAINED: "0", MIDDLE: f"{self.config.middle:g}", BEST: BEST}
-        return home if one.moment == LAST else home / folder_name(parts[one.moment])
+        return place_of(self.folder / "runs", self.config, one)
 
     def asked(self, one: Network) -> dict[str, Any]:
         """Everything that decides what is recorded of a network."""
@@ -273,6 +271,12 @@ class Study:
         }
         write_atomically(path, to_json(whole))
         self.write_config()
+
+
+def place_of(runs: Path, config: Config, one: Network) -> Path:
+    """The folder of a network at a moment, in that of all runs."""
+    parts = {UNTRAINED: "0", MIDDLE: f"{config.middle:g}", BEST: BEST}
+    return runs / one.run if one.moment == LAST else runs / one.run / folder_name(parts[one.moment])
 
 
 def main() -> None:

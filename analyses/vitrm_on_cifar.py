@@ -2,7 +2,8 @@
 
 Every run goes on from its last checkpoint when the script is run again with the same options, so that a long training
 fits in as many pieces as it takes. Sizes: `gpu` is the published networks at full size for a tenth of ViTRM's published
-epochs (`--epochs 1000` for all of them), `cpu` small ones on few images (half an hour on two cores), `tiny` a dry run.
+epochs, `published` ViTRM alone for all of them, `cpu` small ones on few images (half an hour on two cores), `tiny` a
+dry run.
 What a size changes of the recipe is written into every result.
 
     python -m analyses.vitrm_on_cifar --train cifar10/train.parquet --test cifar10/test.parquet
@@ -96,6 +97,13 @@ SIZES = {
         train_images=None,
         test_images=None,
         recipe=replace(VITRM, epochs=100, warmup_epochs=10, precision="bfloat16"),
+        float16=True,
+    ),
+    "published": Size(
+        networks={VITRM_NAME: {"dropout": 0.1}},
+        train_images=None,
+        test_images=None,
+        recipe=replace(VITRM, precision="bfloat16"),
         float16=True,
     ),
 }  # fmt: skip
