@@ -148,6 +148,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--images", default="samples", help="photographs for the overlap measurement")
     options.add_argument("--rounds", type=int, default=24)
+    options.add_argument("--image-size", type=int, help=f"of {OFFLINE}")
     options.add_argument(
         "--overlap-images", type=int, default=800, help="decoded for the overlap measurement"
     )
@@ -159,7 +160,8 @@ def main() -> None:
     cuda = choice.device == "cuda"
     dtype = torch.bfloat16 if cuda else torch.float32
     costs = []
-    small = load_model("imgfocus_vits14", weights=choice.weights, device=choice.device, dtype=dtype)
+    offline = {"weights": choice.weights, "image_size": choice.image_size}
+    small = load_model(OFFLINE, device=choice.device, dtype=dtype, **offline)
     for kind in ("cosine", "token-cosine", "cka"):
         costs.append(capture_cost(small, 64 if cuda else 16, choice.rounds, kind))
     if cuda:
@@ -178,7 +180,7 @@ def main() -> None:
         f"decoding in the background takes {background['background_over_sequential']:.2f} of the sequential time"
     )
     half = similarity_agreement(
-        both_precisions(OFFLINE, choice.device, weights=choice.weights), choice.images, 64, batch_size=16
+        both_precisions(OFFLINE, choice.device, **offline), choice.images, 64, batch_size=16
     )
     print(f"bfloat16 moves the similarity by at most {half['largest_difference']:.1e}; ", end="")
     print(f"same boundaries for k in {half['k_with_the_same_boundaries']}")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torchmetrics import Metric
 
-from analyses.recording import parser, record
+from analyses.recording import OFFLINE, parser, record
 from analyses.timing import ratio
 from brdyn import load_images, load_model
 from brdyn.data import Batch
@@ -116,9 +116,10 @@ def main() -> None:
     options.add_argument("--images", default="samples", help="photographs to measure on")
     options.add_argument("--weights", help="weights of imgfocus_vits14 in a file")
     options.add_argument("--rounds", type=int, default=12)
+    options.add_argument("--image-size", type=int, help=f"of {OFFLINE}")
     options.add_argument("--batch-size", type=int, default=16)
     choice = options.parse_args()
-    model = load_model("imgfocus_vits14", weights=choice.weights, device=choice.device)
+    model = load_model(OFFLINE, weights=choice.weights, image_size=choice.image_size, device=choice.device)
     batch = next(load_images(choice.images, model, n=choice.batch_size).batches(choice.batch_size, workers=0))
     images = batch.images.to(model.device)
     found = measures_cost(model, images, choice.rounds)

@@ -77,6 +77,7 @@ def main() -> None:
     device = torch.device(choice.device)
     few = None if device.type == "cuda" else 8
     sizes = {"raptor": choice.batch_size or few or 64, "vitrm": choice.batch_size or few or 128}
+    pixels = bench_vitrm.noise(16 * sizes["vitrm"])
     try:
         teacher = load_model(
             OFFLINE,
@@ -85,12 +86,11 @@ def main() -> None:
             image_size=choice.image_size,
             device=choice.device,
         )
+        network = ViTRM(ViTRMConfig(classes=pixels.classes, width=choice.width)).to(device)
     except BrdynError as error:
         options.error(str(error))
     images = torch.randn(sizes["raptor"], 3, choice.image_size, choice.image_size, device=device)
     raptor = bench_raptor.Ours(bench_raptor.student(teacher, 3), images, torch.bfloat16)
-    pixels = bench_vitrm.noise(16 * sizes["vitrm"])
-    network = ViTRM(ViTRMConfig(classes=pixels.classes, width=choice.width)).to(device)
     recipe = ClassifierRecipe(batch_size=sizes["vitrm"])
     vitrm = bench_vitrm.Ours(network, pixels, recipe, device, torch.bfloat16)
     steps: dict[str, Callable[[], None]] = {"raptor": raptor.step, "vitrm": lambda: vitrm.steps(1)}

@@ -13,6 +13,7 @@ from brdyn.phases import Phases
 from brdyn.results import read_json
 
 RAPTOR = RESULTS / "raptor"
+SIZES = ("gpu", "cpu")
 
 
 class Cells(NamedTuple):
@@ -46,15 +47,17 @@ class Cells(NamedTuple):
     provenance: dict[str, Any]
 
 
-def read_cells(size: str = "cpu", model: str = OFFLINE, folder: Path = RAPTOR) -> Cells:
-    """Every cell of a study.
+def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAPTOR) -> Cells:
+    """Every cell of a study: the one named, or the largest that has its main fits (max-cut, k = 2 to 4).
 
     Raises
     ------
     UsageError
         If there is none.
     """
-    home = folder / model.replace("/", "--") / size
+    place = folder / model.replace("/", "--")
+    there = [one for one in SIZES if all((place / one / f"maxcut_k{k}.json").is_file() for k in (2, 3, 4))]
+    home = place / (size or (there or SIZES)[0])
     phases = Phases.from_dict(read_json(home / "phases.json", "the phases of a Raptor study"))
     rows, curves, failed = [], [], {}
     newest: dict[str, Any] = {}

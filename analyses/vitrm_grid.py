@@ -1,4 +1,5 @@
-"""ViTRM's published ablation at short epochs: n updates of the latent times N_sup supervised steps, and batch sizes.
+"""ViTRM's published ablations at short epochs: n updates of the latent times N_sup supervised steps, batch sizes, and
+whether the latent sees the image; with seeds, which say how far one network is from the next.
 
 Every cell is one training run from scratch, on the same images for as many epochs, the cheapest first. A cell goes on
 from its last checkpoint when the script is run again; one that is recorded is left alone, one that fails does not stop
@@ -30,7 +31,7 @@ from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
 from brdyn.errors import BrdynError
 from brdyn.results import read_json, to_json, write_atomically
-from brdyn.vitrm.grid import parse_grid, rows_of, runs_of
+from brdyn.vitrm.grid import cell_name, parse_grid, rows_of, runs_of
 
 GRID = RESULTS / "vitrm_grid"
 RUNS = ("gpu", "cpu")
@@ -53,6 +54,8 @@ class Size:
         None for all.
     recipe : ClassifierRecipe
         Of all cells but for the batch size.
+    seeds : int
+        Networks with n = 3, N_sup = 1 that see the image, and that do not.
     """
 
     built: Mapping[str, Any]
@@ -61,6 +64,7 @@ class Size:
     train_images: int | None
     test_images: int | None
     recipe: ClassifierRecipe
+    seeds: int = 3
 
 
 SIZES = {
@@ -68,6 +72,7 @@ SIZES = {
         built={"width": 16, "heads": 2, "hidden": 16, "depth": 1, "patch": 8},
         grid=("n=1,2", "n_sup=1"),
         batch_sizes=(10, 20),
+        seeds=1,
         train_images=60,
         test_images=40,
         recipe=replace(VITRM, epochs=1, warmup_epochs=0, batch_size=20, **QUIET),
@@ -132,7 +137,7 @@ class Study:
 
 
 def cells(size: Size) -> dict[str, ClassifierRun]:
-    """How each cell is trained, by name, the cheapest first; then the batch sizes."""
+    """How each cell is trained, by name: the grid, the cheapest first; batch sizes; seeds, and blind networks."""
     base = ClassifierRun(
         network=VITRM_NAME,
         recipe=size.recipe,
@@ -145,7 +150,13 @@ def cells(size: Size) -> dict[str, ClassifierRun]:
         f"batch{batch}": replace(base, recipe=replace(size.recipe, batch_size=batch))
         for batch in size.batch_sizes
     }
-    return {**ordered, **sweep}
+    repeats = {}
+    for seed in range(size.seeds):
+        own = replace(base, recipe=replace(size.recipe, seed=seed))
+        if seed:  # the first is in the grid
+            repeats[f"seed{seed}"] = own
+        repeats[f"blind{seed}"] = replace(own, built={**own.built, "sees_image": False})
+    return {**ordered, **sweep, **repeats}
 
 
 class Grid(NamedTuple):
@@ -157,6 +168,10 @@ class Grid(NamedTuple):
         `n`, `n_sup`, `accuracy`, `parameters`, `train_seconds`, `images_per_second`.
     batches : DataFrame
         `batch_size`, `accuracy`, `images_per_second`.
+    repeats : DataFrame
+        `sees_image`, `seed`, `accuracy`; n = 3, N_sup = 1.
+    testing : int
+        Test images.
     size : Size
     name : str
     failed : dict of str to str
@@ -166,6 +181,8 @@ class Grid(NamedTuple):
 
     cells: pd.DataFrame
     batches: pd.DataFrame
+    repeats: pd.DataFrame
+    testing: int
     size: Size
     name: str
     failed: dict[str, str]
@@ -192,7 +209,7 @@ def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
             failed[cell] = content["failed"]
         else:
             done[cell] = content
-    grid = {cell: run for cell, run in runs.items() if not cell.startswith("batch")}
+    grid = {cell: run for cell, run in runs.items() if cell.startswith("n")}
     batches = [
         {
             "batch_size": run.recipe.batch_size,
@@ -202,8 +219,26 @@ def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
         for cell, run in runs.items()
         if cell.startswith("batch") and cell in done
     ]
+    first = cell_name({"n": LATENT_STEPS, "n_sup": 1})
+    repeats = [
+        {
+            "sees_image": run.built.get("sees_image", True),
+            "seed": run.recipe.seed,
+            "accuracy": done[cell]["accuracy"],
+        }
+        for cell, run in runs.items()
+        if cell in done and (cell == first or cell.startswith(("seed", "blind")))
+    ]
+    testing = max((one["test"]["images"] for one in done.values()), default=0)
     return Grid(
-        pd.DataFrame(rows_of(grid, done)), pd.DataFrame(batches), SIZES[chosen], chosen, failed, newest
+        pd.DataFrame(rows_of(grid, done)),
+        pd.DataFrame(batches),
+        pd.DataFrame(repeats),
+        testing,
+        SIZES[chosen],
+        chosen,
+        failed,
+        newest,
     )
 
 

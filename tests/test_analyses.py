@@ -31,6 +31,7 @@ from analyses import (
 from analyses.raptor_cells import read_cells
 from analyses.recording import RESULTS, outdated
 from analyses.training_runs import OutOfTime, TimedCheckpoints
+from analyses.vitrm_grid import read_grid
 from brdyn import load_model
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, segment
@@ -56,7 +57,7 @@ def test_the_raptor_page_is_what_the_recorded_results_say():
 
 
 def test_the_vitrm_page_is_what_the_recorded_results_say():
-    assert vitrm_findings.PAGE.read_text() == vitrm_findings.page(vitrm_findings.load())
+    assert vitrm_findings.PAGE.read_text() == vitrm_findings.page(vitrm_findings.load(), read_grid())
 
 
 def test_capture_benchmark_reports_a_ratio():

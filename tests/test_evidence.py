@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 
-from analyses import evidence, findings, raptor_findings, stochastic_depth_findings, vitrm_findings
-from analyses.evidence import NOT_TESTED, TOPICS, Claim, Records, Row
+from analyses import claims, evidence, findings, raptor_findings, stochastic_depth_findings, vitrm_findings
+from analyses.claims import NOT_TESTED, TOPICS, Claim, Records
+from analyses.evidence import Row
 from analyses.findings import WORDS, Finding, not_recorded
 from brdyn.errors import UsageError
 
@@ -18,7 +19,7 @@ STUDIES = (findings, raptor_findings, stochastic_depth_findings, vitrm_findings)
 
 @pytest.fixture(scope="module")
 def records() -> Records:
-    return evidence.load()
+    return claims.load()
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,8 @@ def test_the_page_is_what_the_recorded_results_say(page):
 def test_every_finding_is_of_exactly_one_claim():
     used = Counter(claim.finding for claim in CLAIMS if claim.finding)
     assert set(used.values()) == {1}
-    assert set(used) == {*evidence.OWN, *(finding for study in STUDIES for finding in study.FINDINGS)}
+    of_studies = [finding for study in STUDIES for finding in study.FINDINGS]
+    assert set(used) == {*claims.OWN, *of_studies, *vitrm_findings.GRID_FINDINGS, *vitrm_findings.AT_SIZE}
 
 
 def test_a_reason_is_given_where_a_claim_does_not_hold_and_only_there(rows):
@@ -81,7 +83,7 @@ def test_tables_have_five_columns_and_verdicts_are_counted(page, rows):
     ],
 )
 def test_verdicts(found, word):
-    assert evidence.verdict(found) == word
+    assert claims.verdict(found) == word
 
 
 def test_a_row_by_hand(records):
@@ -106,34 +108,34 @@ def test_networks_that_overfit_are_looked_at_where_they_are_recorded(monkeypatch
 
         return read_study
 
-    monkeypatch.setattr(evidence, "read_study", read(None))
-    assert evidence._where_overfitted(records.vits) is records.vits
+    monkeypatch.setattr(claims, "read_study", read(None))
+    assert claims._where_overfitted(records.vits) is records.vits
     recorded = records.vits._replace(failed={"another": "study"})
-    monkeypatch.setattr(evidence, "read_study", read(recorded))
-    assert evidence._where_overfitted(records.vits) is recorded
-    monkeypatch.setattr(evidence, "read_study", read(recorded._replace(fits=recorded.fits.iloc[:0])))
-    assert evidence._where_overfitted(records.vits) is records.vits
+    monkeypatch.setattr(claims, "read_study", read(recorded))
+    assert claims._where_overfitted(records.vits) is recorded
+    monkeypatch.setattr(claims, "read_study", read(recorded._replace(fits=recorded.fits.iloc[:0])))
+    assert claims._where_overfitted(records.vits) is records.vits
     alone, beside = (
-        evidence.small_study("{networks}", stochastic_depth_findings.accuracy_rises)(
+        claims.small_study("{networks}", stochastic_depth_findings.accuracy_rises)(
             records._replace(overfit=study)
         )
         for study in (records.vits, recorded)
     )
-    verdict = evidence.verdict(stochastic_depth_findings.accuracy_rises(recorded)).strip("*")
+    verdict = claims.verdict(stochastic_depth_findings.accuracy_rises(recorded)).strip("*")
     assert beside == f"{alone}. Where networks overfit: {verdict}"
 
 
 def test_published_accuracies_by_batch_size():
     assert (
-        evidence.top1("CIFAR-10", "vit-large", "vitrm")
+        claims.top1("CIFAR-10", "vit-large", "vitrm")
         == "ViT-Large 80.8, 73.4, 82.0, 83.2 %, out of memory; ViTRM 92.6, 93.1, 92.8, 92.1, 91.2 % at batch 64, 128, "
         "256, 512, 1024"
     )
 
 
 def test_parameters_are_the_published_ones():
-    assert evidence.sizes(None).holds
-    assert evidence.sizes(None).numbers == "3,624,971 and 3,659,621"
+    assert claims.sizes(None).holds
+    assert claims.sizes(None).numbers == "3,624,971 and 3,659,621"
 
 
 @pytest.mark.parametrize(

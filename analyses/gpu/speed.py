@@ -35,19 +35,19 @@ def parts(piece: Piece) -> dict[str, tuple[str, list[object]]]:
     few: list[object] = ["--rounds", 2, "--batch-size", 2]
     small: list[object] = ["--image-size", 28]
     giant = ["--model", GIANT, "--init", "random", "--dtype", "bfloat16"] if not tiny else [*small, *trunk]
-    quick: list[object] = ["--rounds", 2, "--overlap-images", 4, "--memory-images", "2,4"]
+    quick: list[object] = [*small, "--rounds", 2, "--overlap-images", 4, "--memory-images", "2,4"]
     return {
         "bench_raptor": ("bench_raptor", [*trunk, *([*few, *small] if tiny else [])]),
-        "bench_vitrm": ("bench_vitrm", ["--data", piece.data(TRAIN), *([*few, "--width", 32] if tiny else [])]),
+        "bench_vitrm": ("bench_vitrm", ["--data", piece.data(TRAIN), *([*few, "--width", 48] if tiny else [])]),
         "precision": ("precision", [*photos, *trunk, "--n", 4 if tiny else 256, *(small if tiny else [])]),
         f"end_to_end_{GIANT if not tiny else 'imgfocus_vits14'}": (
             "end_to_end", [*photos, *giant, "--n", 4 if tiny else 800],
         ),
         "profile_steps": (
-            "profile_steps", [*trunk, *([*small, "--batch-size", 2, "--width", 32, "--steps", 1] if tiny else [])],
+            "profile_steps", [*trunk, *([*small, "--batch-size", 2, "--width", 48, "--steps", 1] if tiny else [])],
         ),
         "bench_capture": ("bench_capture", [*photos, *trunk, *(quick if tiny else [])]),
-        "bench_dynamics": ("bench_dynamics", [*photos, *trunk, *(few if tiny else [])]),
+        "bench_dynamics": ("bench_dynamics", [*photos, *trunk, *([*few, *small] if tiny else [])]),
     }  # fmt: skip
 
 
