@@ -54,10 +54,14 @@ def outdated(pages: Mapping[Path, str]) -> dict[Path, str]:
 def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS) -> Path:
     """Write one result file with the command, the device, the date and the versions."""
     out.mkdir(parents=True, exist_ok=True)
-    suffix = "" if device == "cpu" else f"_{device}"
-    path = out / f"{name}{suffix}.json"
+    path = out / f"{name}{suffix_of(device)}.json"
     write_atomically(path, to_json({**content, "provenance": provenance(name, device)}))
     return path
+
+
+def suffix_of(device: str) -> str:
+    """What tells the results of a device from those of a CPU, in names of files."""
+    return "" if device == "cpu" else f"_{device}"
 
 
 def provenance(name: str, device: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from analyses.gpu import raptor_imgfocus, speed, stochastic_depth, vitrm_cifar, vitrm_grid
 from analyses.gpu.packing import MOST, PART
 from analyses.gpu.piece import MINUTES, GpuRun, sizes
-from analyses.recording import write_or_check
+from analyses.recording import suffix_of, write_or_check
 
 PAGE = Path(__file__).parent / "README.md"
 RUNS: tuple[GpuRun, ...] = (
@@ -73,7 +73,8 @@ def page() -> str:
 
 def full_size(run: GpuRun) -> list[str]:
     """Its results without those of dry runs."""
-    return [pattern for pattern in run.writes if "/tiny/" not in pattern]
+    patterns = (pattern.format(suffix=suffix_of("cuda")) for pattern in run.writes)
+    return [pattern for pattern in patterns if "/tiny/" not in pattern]
 
 
 def main() -> None:

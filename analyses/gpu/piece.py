@@ -13,6 +13,7 @@ from pathlib import Path
 
 from analyses.gpu.packing import MANIFEST, RESULTS, Packed, pack, pack_results, unpack, unpack_results
 from analyses.recording import RESULTS as HOME
+from analyses.recording import suffix_of
 from brdyn.errors import BrdynError, UsageError
 from brdyn.results import write_atomically
 
@@ -43,7 +44,7 @@ class GpuRun:
     carries : str
         What its state is.
     writes : tuple of str
-        Patterns of its results, in `analyses/results`.
+        Patterns of its results, in `analyses/results`; `{suffix}` is that of the device.
     """
 
     name: str
@@ -224,7 +225,8 @@ def take_up(piece: Piece) -> None:
 
 def leave(piece: Piece, work: Work) -> Packed:
     """Results, and what the next piece needs."""
-    pack_results(piece.home, piece.run.writes, piece.choice.out)
+    patterns = [pattern.format(suffix=suffix_of(piece.device)) for pattern in piece.run.writes]
+    pack_results(piece.home, patterns, piece.choice.out)
     return pack(piece.home, list(work.state(piece)), piece.choice.out, piece.run.name)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.gpu.piece import PHOTOS, TRAIN, TRUNK, GpuRun, Piece, Work, main
+from analyses.recording import suffix_of
 from brdyn.results import read_json
 
 RUN = GpuRun(
@@ -23,7 +24,9 @@ RUN = GpuRun(
     optional=(TRUNK,),
     minutes="14, in 2 pieces",
     carries="nothing but results",
-    writes=("bench_*_cuda.json", "precision_cuda.json", "end_to_end_*_cuda.json", "profile_steps_cuda.json"),
+    writes=tuple(
+        f"{name}{{suffix}}.json" for name in ("bench_*", "precision", "end_to_end_*", "profile_steps")
+    ),
 )
 GIANT = "dinov2_vitg14"
 
@@ -53,7 +56,7 @@ def parts(piece: Piece) -> dict[str, tuple[str, list[object]]]:
 
 def place(piece: Piece, name: str) -> Path:
     """Where a part is recorded."""
-    return piece.home / f"{name}{'' if piece.device == 'cpu' else f'_{piece.device}'}.json"
+    return piece.home / f"{name}{suffix_of(piece.device)}.json"
 
 
 def do(piece: Piece) -> None:
