@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from analyses import bench_vitrm, package_small_vit, stochastic_depth, stochastic_depth_findings
 from analyses.statistics import mean_difference, rank_correlation, together
@@ -18,7 +20,7 @@ from analyses.stochastic_depth_plan import Config
 from analyses.training_runs import train_or_go_on
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
-from brdyn.classification.saved import Classifier
+from brdyn.classification.saved import Classifier, halve
 from brdyn.errors import BrdynError, UsageError
 from brdyn.phases import segment
 from brdyn.results import read_json
@@ -325,3 +327,77 @@ def test_evenness_by_hand():
     uneven = segment((early[:, None] == early).astype(float), k=2)
     assert uneven.boundaries == (2,)
     assert uneven.evenness == pytest.approx(-(sizes * np.log(sizes)).sum() / np.log(2))
+
+
+def test_networks_are_kept_in_float16_and_some_can_be_chosen(monkeypatch, tmp_path, capsys, little_cifar):
+    config, out = tmp_path / "config.yaml", tmp_path / "out"
+    content = json.loads(write_config(config).read_text())
+    raptor = {**content["raptor"], "k": [2], "partitioned": [], "moments_k": [2]}
+    write_config(config, seeds=1, float16=True, followed_rates=[0.5], raptor=raptor)
+
+    def run(*arguments):
+        files = ["--train", little_cifar["train"], "--test", little_cifar["test"], "--out", out]
+        monkeypatch.setattr(sys, "argv", ["study", *map(str, ["--config", config, *files, *arguments])])
+        stochastic_depth.main()
+        return capsys.readouterr().out.splitlines()
+
+    said = run("--networks", "p0.5_seed0")
+    assert [line.split(":")[0] for line in said] == [
+        "p0.5_seed0_best", "p0.5_seed0_middle", "p0.5_seed0_last",
+        "p0.5_seed0_best, maxcut_k2", "p0.5_seed0_middle, maxcut_k2", "p0.5_seed0_last, maxcut_k2",
+    ]  # fmt: skip
+    runs = out / "tiny" / "runs" / "p0.5_seed0"
+    for place in (runs, runs / "best", runs / "epoch0"):
+        weights = load_file(place / "model.safetensors")
+        assert {value.dtype for value in weights.values()} == {torch.float16}
+    study = read_study("tiny", out)
+    assert set(study.fits["moment"]) == {"best", "middle", "last"}
+    assert not study.failed
+    with pytest.raises(SystemExit):
+        run("--networks", "p0.5_seed7")
+    assert "'p0.5_seed7' is not one of p0_seed0, p0.5_seed0" in capsys.readouterr().err
+    shutil.rmtree(runs)
+    assert {line.split(": ")[1] for line in run("--networks", "p0.5_seed0", "--part", "networks")} == {
+        "already recorded"
+    }
+    shutil.rmtree(out / "tiny" / "fits")
+    assert "is recorded, and not here any more" in run("--networks", "p0.5_seed0", "--part", "fits")[0]
+    write_config(config, seeds=1, followed_rates=[0.5], raptor=raptor)
+    asked = read_json(out / "tiny" / "networks" / "p0.5_seed0_best.json", "it")["asked"]
+    assert not Config.read(config).asks_for(asked)
+
+
+def test_a_halved_classifier_is_rounded_once(tmp_path):
+    size = {"width": 4, "heads": 1, "hidden": 4, "depth": 1}
+    classifier = Classifier.new("vit-tiny12", ("a", "b"), 8, (0.5,) * 3, (0.5,) * 3, **size)
+    classifier.save_pretrained(tmp_path, trained={"epochs": 1})
+    whole = (tmp_path / "model.safetensors").stat().st_size
+    halve(tmp_path)
+    halved = Classifier.from_pretrained(tmp_path)
+    config = read_json(tmp_path / "config.json", "it")
+    assert config["trained"] == {"epochs": 1}
+    assert (tmp_path / "model.safetensors").stat().st_size < 0.9 * whole
+    for name, value in classifier.network.state_dict().items():
+        assert torch.equal(halved.network.state_dict()[name], value.half().float())
+    halve(tmp_path)
+    assert Classifier.from_pretrained(tmp_path).digest == halved.digest
+
+
+@pytest.mark.parametrize(("r2", "kept", "holds"), [(0.3, 0.3, True), (0.3, 0.7, False), (0.3, 0.5, None)])
+def test_learning_by_heart_is_judged_by_both(r2, kept, holds):
+    made = made_up()
+    fits = made.fits.query("moment != 'untrained'").copy()
+    networks = made.networks.query("moment != 'untrained'").copy()
+    for table in (fits, networks):
+        table["moment"] = table["moment"].replace("best", "middle")
+    networks["train_accuracy"] = np.where(networks["moment"] == "last", 1.0, 0.5)
+    fits["r2"] = np.where(fits["moment"] == "last", r2, 0.5)
+    fits["kept"] = np.where(fits["moment"] == "last", kept, 0.5) + 1e-3 * np.arange(len(fits)) % 7e-3
+    found = stochastic_depth_findings.memorising_hurts(made._replace(networks=networks, fits=fits))
+    assert found.holds is holds
+    assert "R² 0.500 to 0.300" in found.numbers
+    assert "(10 networks; training images +50.0%, test images +0.0%)" in found.numbers
+    learning = networks.assign(accuracy=np.where(networks["moment"] == "last", 0.9, 0.4))
+    assert (
+        stochastic_depth_findings.memorising_hurts(made._replace(networks=learning, fits=fits)).holds is None
+    )
