@@ -25,6 +25,7 @@ from brdyn.models import VisionTransformer
 from brdyn.phases import segment
 
 PRECISIONS = (torch.float32, torch.bfloat16)
+ROUNDING = 1e-5  # of the largest mean: a narrower interval is of what is equal for all images by definition
 
 
 def similarity_agreement(
@@ -62,7 +63,8 @@ def dynamics_agreement(
     both = full.merge(half, on=keys, suffixes=("", "_half"))
     both["difference"] = (both["mean"] - both["mean_half"]).abs()
     width = (both["high"] - both["low"]) / 2
-    both["of_half_width"] = (both["difference"] / width).where(width > 0)
+    largest = both.groupby(keys[:2])["mean"].transform(lambda mean: mean.abs().max())
+    both["of_half_width"] = (both["difference"] / width).where(width > ROUNDING * largest)
     return [
         _largest(statistic, group, rows) for (statistic, group), rows in both.groupby(keys[:2], sort=False)
     ]

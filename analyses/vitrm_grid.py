@@ -36,6 +36,7 @@ from brdyn.vitrm.grid import cell_name, parse_grid, rows_of, runs_of
 GRID = RESULTS / "vitrm_grid"
 RUNS = ("gpu", "cpu")
 LATENT_STEPS = 3
+ONCE = 1_000_000  # steps: accuracy is measured at the end alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +80,20 @@ SIZES = {
     ),
     "cpu": Size(
         built={**NARROW, "depth": 2, "hidden": 192},
-        grid=("n=1,2,3,6", "n_sup=1,2,4"),
-        batch_sizes=(64, 128, 256, 512),
+        grid=("n=1,2,3", "n_sup=1,2,4"),
+        batch_sizes=(32, 64, 128, 256),
         train_images=2000,
-        test_images=None,
+        test_images=5000,
         recipe=replace(
-            VITRM, epochs=16, warmup_epochs=1, lr=1e-3, ema=0.99, batch_size=64, precision="bfloat16", **QUIET
+            VITRM,
+            epochs=12,
+            warmup_epochs=1,
+            lr=1e-3,
+            ema=0.99,
+            batch_size=64,
+            precision="bfloat16",
+            validate_every=ONCE,
+            **QUIET,
         ),
     ),
     "gpu": Size(
@@ -93,7 +102,7 @@ SIZES = {
         batch_sizes=(64, 128, 256, 512, 1024),
         train_images=10_000,
         test_images=None,
-        recipe=replace(VITRM, epochs=10, warmup_epochs=1, precision="bfloat16"),
+        recipe=replace(VITRM, epochs=10, warmup_epochs=1, precision="bfloat16", validate_every=ONCE),
     ),
 }
 
