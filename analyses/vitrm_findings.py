@@ -305,7 +305,7 @@ def best_of_grid(grid: Grid | None) -> Finding:
 
 def sees_image(grid: Grid | None) -> Finding:
     """Published as a question."""
-    claim = "The latent gains from seeing the image, f([x; y; z]) over f([y; z])"
+    claim = "The latent gains from seeing the image in every update, f([x; y; z]) over f([y; z])"
     rule = "difference of the means over seeds, with its 95 % t interval, is above 0 (fails: below); n = 3, N_sup = 1"
     if grid is None or len(set(grid.repeats["sees_image"])) < 2:
         return not_recorded(claim, rule)

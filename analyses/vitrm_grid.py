@@ -1,5 +1,6 @@
 """ViTRM's published ablations at short epochs: n updates of the latent times N_sup supervised steps, batch sizes, and
-whether the latent sees the image; with seeds, which say how far one network is from the next.
+whether updates of the latent see the image or it starts from it alone; with seeds, which say how far one network is
+from the next.
 
 Every cell is one training run from scratch, on the same images for as many epochs, the cheapest first. A cell goes on
 from its last checkpoint when the script is run again; one that is recorded is left alone, one that fails does not stop
@@ -56,7 +57,7 @@ class Size:
     recipe : ClassifierRecipe
         Of all cells but for the batch size.
     seeds : int
-        Networks with n = 3, N_sup = 1 that see the image, and that do not.
+        Networks with n = 3, N_sup = 1 that see the image in every update, and that see it once.
     """
 
     built: Mapping[str, Any]
@@ -146,7 +147,7 @@ class Study:
 
 
 def cells(size: Size) -> dict[str, ClassifierRun]:
-    """How each cell is trained, by name: the grid, the cheapest first; batch sizes; seeds, and blind networks."""
+    """How each cell is trained, by name: the grid, the cheapest first; batch sizes; seeds, and networks that see the image once."""
     base = ClassifierRun(
         network=VITRM_NAME,
         recipe=size.recipe,
@@ -164,7 +165,7 @@ def cells(size: Size) -> dict[str, ClassifierRun]:
         own = replace(base, recipe=replace(size.recipe, seed=seed))
         if seed:  # the first is in the grid
             repeats[f"seed{seed}"] = own
-        repeats[f"blind{seed}"] = replace(own, built={**own.built, "sees_image": False})
+        repeats[f"once{seed}"] = replace(own, built={**own.built, "sees_image": False})
     return {**ordered, **sweep, **repeats}
 
 
@@ -236,7 +237,7 @@ def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
             "accuracy": done[cell]["accuracy"],
         }
         for cell, run in runs.items()
-        if cell in done and (cell == first or cell.startswith(("seed", "blind")))
+        if cell in done and (cell == first or cell.startswith(("seed", "once")))
     ]
     testing = max((one["test"]["images"] for one in done.values()), default=0)
     return Grid(

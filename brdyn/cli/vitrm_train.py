@@ -70,7 +70,11 @@ def vitrm_train(
         int, typer.Option(help="T, recursion steps for an answer.", min=1, rich_help_panel=RECURSION)
     ] = 1,
     sees_image: Annotated[
-        bool, typer.Option(help="Whether the latent's updates see the image.", rich_help_panel=RECURSION)
+        bool,
+        typer.Option(
+            help="Whether all updates of the latent see the image, or it starts from it alone.",
+            rich_help_panel=RECURSION,
+        ),
     ] = True,
     grid: Annotated[
         list[str] | None,

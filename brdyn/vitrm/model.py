@@ -35,7 +35,9 @@ class ViTRMConfig:
     latent_steps : int
         n, updates of z in a recursion step.
     sees_image : bool
-        Whether updates of z see the image tokens (`[x; y; z]`) or not (`[y; z]`).
+        Whether updates of z see the image tokens (`[x; y; z]`), or not (`[y; z]`): then z starts from them (as the
+        learned start plus x), since a network whose updates never see the image could not tell images apart. The paper
+        asks whether the first gains over the second, and its public code has only the first.
     """
 
     classes: int = 10
@@ -150,7 +152,8 @@ class ViTRM(nn.Module):
     def begin(self, images: Tensor) -> Streams:
         """Streams before the first step, from images `(B, C, H, W)`."""
         x = self.embed(images)
-        return Streams(x, self.answer.expand(len(x), -1, -1), self.latent.expand(len(x), -1, -1))
+        z = self.latent.expand(len(x), -1, -1)
+        return Streams(x, self.answer.expand(len(x), -1, -1), z if self.config.sees_image else z + x)
 
     def embed(self, images: Tensor) -> Tensor:
         """x, the patch tokens `(B, P, D)` of images."""
