@@ -6,7 +6,7 @@ The page made of them is `analyses.evidence`. Findings, and the rules behind the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from brdyn.interventions import Surgery
 from brdyn.models import packaged
 from brdyn.vitrm.model import ViTRM, ViTRMConfig
 
-NOT_TESTED = "not tested"
+NOT_TESTED, UNKNOWN = "not tested", "Not known"
 JACOBS, AKAZAN, ASWANI, GREFF, VEIT = (
     "Jacobs et al.", "Akazan et al.", "Aswani and Jabari", "Greff et al.", "Veit et al.",
 )  # fmt: skip
@@ -70,7 +70,7 @@ class Claim(NamedTuple):
     source: str
     finding: Callable[[Any], Finding] | None = None
     published: str = ""
-    why: str | Callable[[Records], str] = "Not known"
+    why: str | Callable[[Records], str] = UNKNOWN
     study: str = ""
     text: str = ""
 
@@ -194,9 +194,12 @@ def unequal_images(records: Records) -> str:
 def short_fits(records: Records) -> str:
     """Why Raptors of the offline model keep less."""
     cells = records.raptor
-    fit, long = (cells.summary.loc[raptors.WHOLE + end] for end in ("", "_longer"))
+    if raptors.WHOLE not in cells.summary.index:
+        return UNKNOWN
+    fit = cells.summary.loc[raptors.WHOLE]
     said = f"Fits saw {fit['images_seen']:,} images, the published ones {raptors.PUBLISHED_IMAGES:,}"
     if raptors.longer(cells).holds:
+        long = cells.summary.loc[f"{raptors.WHOLE}_longer"]
         said += (
             f". That is part of the cause: four times as long, k = 3 keeps {long['kept']:.1%} [{long['kept_low']:.1%}, "
             f"{long['kept_high']:.1%}]"
@@ -206,7 +209,11 @@ def short_fits(records: Records) -> str:
 
 def weak_end(records: Records) -> str:
     """Why the last layers of a Raptor are not followed."""
-    fit, long = (records.raptor.summary.loc[raptors.WHOLE + end] for end in ("", "_longer"))
+    cells = records.raptor.summary
+    names = [raptors.WHOLE, f"{raptors.WHOLE}_longer"]
+    if not is_reduced(records.raptor.provenance) or not set(names) <= set(cells.index):
+        return UNKNOWN
+    fit, long = (cells.loc[name] for name in names)
     return (
         "Weakest in the middle, but not recovered after it: errors add up in fits this short. R² is "
         f"{fit['r2_one_step']:.2f} one step at a time, {fit['r2']:.2f} at the last layer, {long['r2']:.2f} there after "
@@ -214,9 +221,20 @@ def weak_end(records: Records) -> str:
     )
 
 
-def probe_noise(text: str) -> Callable[[Records], str]:
-    """A reason that names the number of images probes are tested on."""
-    return lambda records: text.format(images=records.raptor.size["probe_test"])
+def is_reduced(provenance: Mapping[str, Any]) -> bool:
+    """Whether a study is the reduced one, of a CPU: reasons that were found in it are of it alone."""
+    return "CPU" in provenance.get("device", "")
+
+
+def of_reduced_raptors(text: str) -> Callable[[Records], str]:
+    """A reason that was found in the reduced study of Raptors; it names the number of images probes are tested on."""
+
+    def say(records: Records) -> str:
+        if not is_reduced(records.raptor.provenance):
+            return UNKNOWN
+        return text.format(images=records.raptor.size["probe_test"])
+
+    return say
 
 
 def small_study(
@@ -227,7 +245,7 @@ def small_study(
     def say(records: Records) -> str:
         config, networks = records.vits.config, depth.best_networks(records.vits)
         if config.name != "cpu":
-            return "Not known"
+            return UNKNOWN
         said = text.format(
             images=(config.train_images or 0) - config.held_out,
             epochs=config.training["epochs"],
@@ -265,7 +283,7 @@ def fewer_epochs(records: Records) -> str:
         return AT_SIZE
     published = VITRM.epochs
     epochs = records.at_size["options"]["recipe"]["epochs"]
-    return f"{epochs:g} of {published:g} epochs" if epochs < published else "Not known"
+    return f"{epochs:g} of {published:g} epochs" if epochs < published else UNKNOWN
 
 
 def short_training(records: Records) -> str:
@@ -396,23 +414,27 @@ TOPICS = (
             ),
             raptor(
                 JACOBS, raptors.saturation, "top-1 81.2, 83.0, 83.2 % for k = 2, 3, 4",
-                probe_noise("One fit of each k; changes this small are lost in the noise of {images:,} test images"),
+                of_reduced_raptors(
+                    "One fit of each k; changes this small are lost in the noise of {images:,} test images"
+                ),
             ),
             raptor(
                 JACOBS, raptors.better_than_contiguous,
-                why="Clear in the accuracy kept, not in R², over three draws of short fits",
+                why=of_reduced_raptors("Clear in the accuracy kept, not in R², over three draws of short fits"),
             ),
             raptor(JACOBS, raptors.better_than_shuffled),
             raptor(
                 JACOBS, raptors.forcing, "top-1 by the teacher's own classifier",
-                "It does by R²; a probe trained anew on its features makes up for much, and the teacher has no "
-                "classifier",
+                of_reduced_raptors(
+                    "It does by R²; a probe trained anew on its features makes up for much, and the teacher has no "
+                    "classifier"
+                ),
             ),
             raptor(
                 JACOBS,
                 raptors.rungs,
                 "top-1 3.9, 72.7, 75.2, 76.7, 82.4 %; 83.0 by a probe",
-                probe_noise(
+                of_reduced_raptors(
                     "One fit of each, and changes within the noise of {images:,} test images. Stage 2 raises R², not "
                     "what the probe keeps"
                 ),
@@ -475,7 +497,7 @@ TOPICS = (
     ),
     Topic(
         "ViTRM",
-        "Of small networks, one of each, briefly trained on a part of CIFAR-10; rules and recipe: [ViTRM, recorded]"
+        "Trained from scratch on CIFAR-10, one network of each; sizes, rules and recipe: [ViTRM, recorded]"
         "(guide/vitrm_findings.md).",
         (
             Claim(AKAZAN, sizes, "3,624,971 and 3,659,621"),

@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analyses import raptor_findings as raptors
 from analyses.claims import NOT_TESTED, OWN, TOPICS, Claim, Records, load, verdict
 from analyses.findings import WORDS
 from analyses.recording import OFFLINE, RESULTS, write_or_check
@@ -97,6 +96,8 @@ def devices(records: Records) -> list[str]:
         records.vits.provenance,
         records.overfit.provenance,
         *(run["provenance"] for run in records.vitrm.runs.values()),
+        *([records.at_size["provenance"]] if records.at_size else []),
+        *([records.grid.provenance] if records.grid else []),
     ]
     return sorted({origin["device"] for origin in origins})
 
@@ -107,7 +108,7 @@ def page(records: Records) -> str:
     counts = Counter(one.verdict for rows in tables.values() for one in rows)
     used = devices(records)
     small, recursive = records.vits.config, records.vitrm.runs["vitrm"]
-    fit = records.raptor.summary.loc[raptors.WHOLE]
+    seen = records.raptor.summary["images_seen"].mode().iloc[0]
     lines = [
         "# Evidence",
         "",
@@ -118,7 +119,7 @@ def page(records: Records) -> str:
         "",
         f"- `{OFFLINE}`: a ViT-S/14 of {records.offline.phases.layers} layers in DINOv2's layout, trained for "
         "saliency, on photographs of ImageNet and on CIFAR-10;",
-        f"- its Raptors, fitted with {fit['images_seen']:,} images of CIFAR-10;",
+        f"- its Raptors, fitted with {seen:,} images of CIFAR-10;",
         f"- ViTs of {small.network['depth']} layers and width {small.network['width']}, trained from scratch with "
         f"{small.train_images or 50_000:,} images of CIFAR-10;",
         f"- a ViTRM of {recursive['parameters'] / 1e6:.2f} M parameters, trained with "

@@ -38,6 +38,7 @@ def kernels(step: Callable[[], None], steps: int, device: torch.device) -> dict[
     rows = [
         (one.key, one.self_device_time_total if cuda else one.self_cpu_time_total, one.count)
         for one in found.key_averages()
+        if not cuda or is_kernel(one)
     ]
     total = sum(spent for _, spent, _ in rows)
     rows.sort(key=lambda row: -row[1])
@@ -50,6 +51,11 @@ def kernels(step: Callable[[], None], steps: int, device: torch.device) -> dict[
             for name, spent, count in rows[:SHOWN]
         ],
     }
+
+
+def is_kernel(row: Any) -> bool:
+    """Whether this is of the device itself; operators and annotations have the time of their kernels once more."""
+    return str(row.device_type).endswith("CUDA") and not getattr(row, "is_user_annotation", False)
 
 
 def time_of(step: Callable[[], None], steps: int, device: torch.device) -> float:

@@ -25,7 +25,7 @@ import torch
 from analyses.cells import attempt, digest_of, recorded, share_of
 from analyses.recording import OFFLINE, RESULTS, parser, provenance
 from brdyn import load_images, load_model
-from brdyn.errors import BrdynError
+from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import layer_similarity
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases, segment
@@ -305,6 +305,7 @@ def main() -> None:
     options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
     options.add_argument("--size", choices=sorted(SIZES), default="cpu")
     options.add_argument("--only", default="", help="cells whose name begins so")
+    options.add_argument("--cells", help="these cells alone, by their names: maxcut_k3,maxcut_k2")
     options.add_argument(
         "--share", default="0/1", help="i/n: every n-th cell from the i-th, for n runs side by side"
     )
@@ -316,8 +317,12 @@ def main() -> None:
         study = Study(choice)
         phases = study.phases()
         first, every = share_of(choice.share)
+        chosen = choice.cells.split(",") if choice.cells else []
+        unknown = set(chosen) - {cell.name for cell in cells(study.size.steps)}
+        if unknown:
+            raise UsageError(f"--cells: there is no {', '.join(sorted(unknown))}")
         for cell in islice(cells(study.size.steps), first, None, every):
-            if not cell.name.startswith(choice.only):
+            if not cell.name.startswith(choice.only) or cell.name not in (chosen or [cell.name]):
                 continue
             if time.perf_counter() - started > 60 * choice.minutes:
                 print("out of time; run it again to go on")

@@ -37,7 +37,7 @@ from brdyn.classification.kept import BEST, folder_name
 from brdyn.classification.pixels import NAMED, PixelSet, check_classes, load_pixels
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
-from brdyn.classification.saved import Classifier, is_classifier
+from brdyn.classification.saved import Classifier, is_classifier, read_config
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
@@ -121,6 +121,11 @@ class Study:
         """What is recorded of a network."""
         return recorded(self.result(one), digest_of(self.asked(one)))
 
+    def weights(self, one: Network) -> str | None:
+        """Digest of the weights that a network has here; None where it is not."""
+        place = self.place(one)
+        return read_config(place)["digest"] if is_classifier(place) else None
+
     def record(self, one: Network) -> str:
         """Train a network and measure it, unless that is done; a word on it.
 
@@ -129,7 +134,8 @@ class Study:
         UsageError
             If its folder has a network that was trained with other options.
         """
-        if self.recorded(one):
+        before = self.recorded(one)
+        if before and self.weights(one) in (None, before["digest_of_weights"]):
             return "already recorded"
         place = self.folder / "runs" / one.run
 
@@ -201,8 +207,13 @@ class Study:
         teacher = self.recorded(one)
         if teacher is None:
             return "its network is not recorded; run `--part networks`, and this again"
-        if not is_classifier(self.place(one)):
+        weights = self.weights(one)
+        if weights is None:
             return f"its network is recorded, and not here any more ({str(self.place(one))!r})"
+        if weights != teacher["digest_of_weights"]:
+            return (
+                "its network was trained again since it was recorded; run `--part networks`, and this again"
+            )
         phases = Phases.from_dict(teacher["phases"]).with_k(cell.k)
         sequence = [(each.p, each.seed) for each in self.config.networks()].index((one.p, one.seed))
         assignment = assign(cell.partition, phases.boundaries, phases.layers, cell.draw, sequence)

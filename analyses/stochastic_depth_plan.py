@@ -168,11 +168,14 @@ class Config:
     def cells(self, followed: Sequence[Network]) -> Iterator[Cell]:
         """Every Raptor, the most telling first."""
         raptor, networks = self.raptor, self.networks()
-        for k in sorted(raptor["k"], key=lambda k: (k not in raptor["partitioned"], k)):
-            for one in networks:
-                yield Cell(teacher=one, k=k)
+        first, *others = sorted(raptor["k"], key=lambda k: (k not in raptor["partitioned"], k))
+        for one in networks:
+            yield Cell(teacher=one, k=first)
         for one in followed:
             for k in raptor["moments_k"]:
+                yield Cell(teacher=one, k=k)
+        for k in others:
+            for one in networks:
                 yield Cell(teacher=one, k=k)
         for draw in range(raptor["draws"]):
             for k in raptor["partitioned"]:

@@ -56,16 +56,20 @@ def capture_rows(found: dict[str, Any]) -> list[str]:
     overlap, half = found["overlap"], found["precision"]
     last = half["layers"] - 1
     same = [k for k in half["k_with_the_same_boundaries"] if 2 <= k <= last]
-    peaks, kept = found["peak_memory_mib"], found["peak_memory_keeping_states_mib"]
-    return [
-        *rows,
-        f"| decoding in the background over decoding in turn, {overlap['model']}, one compute thread "
+    on_cpu = "CPU" in found["provenance"]["device"]
+    rows += [
+        f"| decoding in the background over decoding in turn, {overlap['model']}{', one compute thread' * on_cpu} "
         f"| {overlap['background_over_sequential']:.2f} x",
         f"| bfloat16 against float32, {half['images']} photographs: largest change of the similarity; boundaries "
         f"| {half['largest_difference']:.1e}; the same for {len(same)} of the {last - 1} k from 2 to {last}",
-        f"| peak memory for 100 and for 1000 images | {peaks['100']:.0f} and {peaks['1000']:.0f} MiB (keeping every "
-        f"state: {kept['100']:.0f} and {kept['1000']:.0f})",
     ]
+    if on_cpu:  # memory is that of a process on a CPU in any case
+        peaks, kept = found["peak_memory_mib"], found["peak_memory_keeping_states_mib"]
+        rows.append(
+            f"| peak memory for 100 and for 1000 images | {peaks['100']:.0f} and {peaks['1000']:.0f} MiB (keeping "
+            f"every state: {kept['100']:.0f} and {kept['1000']:.0f})"
+        )
+    return rows
 
 
 def precision_rows(found: dict[str, Any]) -> list[str]:

@@ -35,8 +35,12 @@ from brdyn.results import read_json, to_json, write_atomically
 from brdyn.vitrm.grid import cell_name, parse_grid, rows_of, runs_of
 
 GRID = RESULTS / "vitrm_grid"
+CELL_COLUMNS = ["n", "n_sup", "accuracy", "parameters", "train_seconds", "images_per_second"]
+BATCH_COLUMNS = ["batch_size", "accuracy", "images_per_second"]
+REPEAT_COLUMNS = ["sees_image", "seed", "accuracy"]
 RUNS = ("gpu", "cpu")
 LATENT_STEPS = 3
+FIRST = cell_name({"n": LATENT_STEPS, "n_sup": 1})  # the published one
 ONCE = 1_000_000  # steps: accuracy is measured at the end alone
 
 
@@ -103,7 +107,9 @@ SIZES = {
         batch_sizes=(64, 128, 256, 512, 1024),
         train_images=10_000,
         test_images=None,
-        recipe=replace(VITRM, epochs=10, warmup_epochs=1, precision="bfloat16", validate_every=ONCE),
+        recipe=replace(
+            VITRM, epochs=10, warmup_epochs=1, precision="bfloat16", validate_every=ONCE, checkpoint_every=200
+        ),
     ),
 }
 
@@ -147,7 +153,7 @@ class Study:
 
 
 def cells(size: Size) -> dict[str, ClassifierRun]:
-    """How each cell is trained, by name: the grid, the cheapest first; batch sizes; seeds, and networks that see the image once."""
+    """How each cell is trained, by name: the grid, the cheapest first; batch sizes; seeds; those that see once."""
     base = ClassifierRun(
         network=VITRM_NAME,
         recipe=size.recipe,
@@ -200,8 +206,8 @@ class Grid(NamedTuple):
 
 
 def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
-    """A recorded study: the one named, or the largest that has a cell; None where there is none."""
-    there = [one for one in RUNS if any((folder / one).glob("*.json"))]
+    """A recorded study: the one named, or the largest that has the published cell; None where there is none."""
+    there = [one for one in RUNS if (folder / one / f"{FIRST}.json").is_file()]
     if name is None and not there:
         return None
     chosen = name or there[0]
@@ -229,7 +235,6 @@ def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
         for cell, run in runs.items()
         if cell.startswith("batch") and cell in done
     ]
-    first = cell_name({"n": LATENT_STEPS, "n_sup": 1})
     repeats = [
         {
             "sees_image": run.built.get("sees_image", True),
@@ -237,13 +242,13 @@ def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
             "accuracy": done[cell]["accuracy"],
         }
         for cell, run in runs.items()
-        if cell in done and (cell == first or cell.startswith(("seed", "once")))
+        if cell in done and (cell == FIRST or cell.startswith(("seed", "once")))
     ]
     testing = max((one["test"]["images"] for one in done.values()), default=0)
     return Grid(
-        pd.DataFrame(rows_of(grid, done)),
-        pd.DataFrame(batches),
-        pd.DataFrame(repeats),
+        pd.DataFrame(rows_of(grid, done), columns=CELL_COLUMNS),
+        pd.DataFrame(batches, columns=BATCH_COLUMNS),
+        pd.DataFrame(repeats, columns=REPEAT_COLUMNS),
         testing,
         SIZES[chosen],
         chosen,

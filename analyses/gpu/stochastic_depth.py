@@ -4,7 +4,7 @@
     python -m analyses.gpu.stochastic_depth --data data --state piece1 --out piece2
 
 A piece finishes the networks that are begun before it begins others, two at a time on one card. The state has the
-trained networks whose Raptors are not all fitted; a network's training that a piece cuts short is begun anew.
+trained networks whose Raptors are not all fitted; a network's training that a piece cuts short is begun anew elsewhere.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from analyses.gpu.piece import ROOT, TEST, TRAIN, GpuRun, Piece, Work, main
 from analyses.stochastic_depth import place_of
 from analyses.stochastic_depth_plan import Cell, Config, Network
 from brdyn.classification.kept import BEST
+from brdyn.classification.run import RESULT
 from brdyn.classification.saved import is_classifier
 from brdyn.results import read_json, to_json, write_atomically
 
@@ -37,6 +38,7 @@ RUN = GpuRun(
 )
 CONFIG = ROOT / "analyses" / "stochastic_depth.yaml"
 AT_ONCE = 2
+TRAIN_MINUTES = 5.0  # of two networks side by side
 TINY = {
     "name": "tiny",
     "network": {"model": "vit-tiny12", "width": 8, "depth": 4, "heads": 1, "hidden": 8, "patch": 16},
@@ -66,8 +68,11 @@ def do(piece: Piece) -> None:
     tried: set[str] = set()
     while piece.minutes > 0:
         waiting = [one for one in config.networks() if one.run not in tried and left(home, config, one)]
-        begun = [one for one in waiting if recorded(home, config, one)]
-        chosen = [*begun, *(one for one in waiting if one not in begun)][:AT_ONCE]
+        begun = [one for one in waiting if is_trained(home, config, one)]
+        fresh = [one for one in waiting if one not in begun]
+        if not piece.tiny and piece.minutes < TRAIN_MINUTES:  # it would be begun anew
+            fresh = []
+        chosen = [*begun, *fresh][:AT_ONCE]
         if not chosen:
             break
         tried |= {one.run for one in chosen}
@@ -81,7 +86,17 @@ def do(piece: Piece) -> None:
 
 def recorded(home: Path, config: Config, one: Network) -> bool:
     """Whether a network is, at every moment."""
-    return all(result(home, config, moment).is_file() for moment in config.moments(one))
+    return all(is_whole(result(home, config, moment)) for moment in config.moments(one))
+
+
+def is_trained(home: Path, config: Config, one: Network) -> bool:
+    """Whether a network's training is over."""
+    return recorded(home, config, one) or (home / config.name / "runs" / one.run / RESULT).is_file()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a result is there and is no failure."""
+    return path.is_file() and "failed" not in read_json(path, "a result of this study")
 
 
 def result(home: Path, config: Config, one: Network) -> Path:
@@ -100,7 +115,7 @@ def left(home: Path, config: Config, one: Network) -> list[Cell]:
     return [
         cell
         for cell in cells(config, one)
-        if not (home / config.name / "fits" / cell.teacher.name / f"{cell.name}.json").is_file()
+        if not is_whole(home / config.name / "fits" / cell.teacher.name / f"{cell.name}.json")
     ]
 
 
@@ -116,17 +131,23 @@ def best(home: Path, config: Config) -> str:
 
 
 def state(piece: Piece) -> Sequence[Path]:
-    """The best network, then those that Raptors are still to be fitted to, at their best and at other moments."""
+    """Networks that Raptors are still to be fitted to, at their best, then at other moments; then the best of all."""
     _, config = config_of(piece)
     home = piece.home / "stochastic_depth"
     runs = home / config.name / "runs"
-    wanted = [runs / name / BEST for name in [best(home, config)] if name]
+    at_best: list[Path] = []
+    others: list[Path] = []
     for one in config.networks():
-        if not recorded(home, config, one):
+        if not is_trained(home, config, one) or not left(home, config, one):
             continue
-        needed = {cell.teacher.moment: cell.teacher for cell in left(home, config, one)}
-        for moment in sorted(needed, key=lambda moment: moment != BEST):
-            wanted += _place(runs, config, needed[moment])
+        measured = recorded(home, config, one)
+        needed = [cell.teacher for cell in left(home, config, one)] if measured else config.moments(one)
+        for moment in dict.fromkeys(needed):
+            (at_best if moment.moment == BEST else others).extend(_place(runs, config, moment))
+        if not measured:
+            others.append(runs / one.run / RESULT)
+    champion = best(home, config)
+    wanted = [*at_best, *others, *([runs / champion / BEST] if champion else [])]
     return [path for path in dict.fromkeys(wanted) if path.exists()]
 
 

@@ -1,0 +1,114 @@
+"""ViTRM's ablations: what is trained, what is read back, and verdicts by hand."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analyses import claims, evidence, vitrm_findings, vitrm_grid
+from analyses.vitrm_grid import BATCH_COLUMNS, CELL_COLUMNS, FIRST, REPEAT_COLUMNS, SIZES, Grid, read_grid
+
+
+def grid(cells=None, repeats=(), batches=(), **changes):
+    rows = [(n, n_sup, value, 1, 1.0, 1.0) for (n, n_sup), value in (cells or {}).items()]
+    made = Grid(
+        pd.DataFrame(rows, columns=CELL_COLUMNS),
+        pd.DataFrame([(*row, 1.0) for row in batches], columns=BATCH_COLUMNS),
+        pd.DataFrame(list(repeats), columns=REPEAT_COLUMNS),
+        5000,
+        SIZES["cpu"],
+        "cpu",
+        {},
+        {"device": "x86_64 CPU", "date": "2026-01-01"},
+    )
+    return made._replace(**changes)
+
+
+SEEDS = [(True, 0, 0.40), (True, 1, 0.41), (True, 2, 0.39)]
+
+
+@pytest.mark.parametrize(
+    ("other", "holds"),
+    # of one other cell: t of 95 % with 2 degrees of freedom is 2.92, times sd 0.01 times root 2: 0.041
+    [(0.39, True), (0.43, None), (0.44, None), (0.442, False)],
+)
+def test_the_best_cell_is_told_from_chance(other, holds):
+    found = vitrm_findings.best_of_grid(grid({(3, 1): 0.4, (1, 1): other}, SEEDS))
+    assert found.holds is holds
+    assert "40.0% (sd 1.0% of 3 seeds)" in found.numbers
+
+
+def test_one_seed_tells_nothing():
+    assert vitrm_findings.best_of_grid(grid({(3, 1): 0.4, (1, 1): 0.9}, SEEDS[:1])).holds is None
+
+
+def test_what_seeing_is_worth_is_paired_by_seed():
+    once = [(False, seed, value + 0.02) for _, seed, value in SEEDS]
+    found = vitrm_findings.sees_image(grid(repeats=[*SEEDS, *once]))
+    assert found.holds is False
+    assert found.numbers == "40.0% against 42.0%: -2.0% [-2.0%, -2.0%] (3 seeds)"
+    assert vitrm_findings.sees_image(grid(repeats=SEEDS)).numbers == "not recorded yet"
+
+
+def test_batch_sizes_by_hand():
+    assert vitrm_findings.batch_sizes(grid(batches=[(64, 0.40), (256, 0.381)])).holds
+    assert vitrm_findings.batch_sizes(grid(batches=[(256, 0.379), (64, 0.40)])).holds is False
+
+
+def test_a_grid_that_is_hardly_begun_can_be_written_up():
+    for found in (grid(), grid({(1, 1): 0.3})):
+        said = "\n".join(vitrm_findings.grid_section(found))
+        assert said.count("not recorded yet") == len(vitrm_findings.GRID_FINDINGS)
+
+
+def test_the_page_of_claims_stands_partial_studies():
+    records = claims.load()
+    cells = records.raptor
+    begun = cells._replace(
+        summary=cells.summary.loc[[f"maxcut_k{k}" for k in (2, 3, 4)]],
+        fidelity=cells.fidelity[cells.fidelity["cell"].str.startswith("maxcut_k3")],
+        provenance={**cells.provenance, "device": "NVIDIA H100"},
+    )
+    run = {
+        "evaluation": {"accuracy": 0.9, "low": 0.89, "high": 0.91},
+        "options": {"recipe": {"epochs": 50.0}},
+        "provenance": {"device": "NVIDIA H100"},
+    }
+    page = evidence.page(records._replace(raptor=begun, grid=grid({(3, 1): 0.4}, SEEDS), at_size=run))
+    assert "90.0% [89.0%, 91.0%] after 50 epochs | **fails** | 50 of 1000 epochs |" in page
+    assert "no GPU" not in page
+    assert "over three draws of short fits" not in page  # found in the reduced study
+
+
+def test_cells_differ_in_what_they_are_named_for():
+    for size in SIZES.values():
+        runs = vitrm_grid.cells(size)
+        assert len({json.dumps(run.__dict__, default=str) for run in runs.values()}) >= len(runs) - 1
+        assert runs[FIRST].recipe.seed == 0 if FIRST in runs else size is SIZES["tiny"]
+        costs = [run.built["latent_steps"] * run.n_sup for name, run in runs.items() if name.startswith("n")]
+        assert costs == sorted(costs)
+    full = vitrm_grid.cells(SIZES["gpu"])
+    assert sum(name.startswith("n") for name in full) == 25
+    assert [full[f"batch{size}"].recipe.batch_size for size in (64, 1024)] == [64, 1024]
+    assert [full[f"once{seed}"].built["sees_image"] for seed in range(3)] == [False] * 3
+
+
+def test_the_study_goes_on_and_is_read_back(tmp_path, monkeypatch, capsys, little_cifar):
+    def run(*options):
+        files = ["--train", little_cifar["train"], "--test", little_cifar["test"], "--out", tmp_path]
+        monkeypatch.setattr(sys, "argv", ["grid", "--size", "tiny", *map(str, [*files, *options])])
+        vitrm_grid.main()
+        return capsys.readouterr().out.splitlines()
+
+    assert run("--minutes", 0) == ["out of time; run it again to go on"]
+    assert [line.split(":")[0] for line in run()] == ["n1_n_sup1", "n2_n_sup1", "batch10", "batch20", "once0"]
+    assert all("already recorded" in line for line in run())
+    found = read_grid("tiny", tmp_path)
+    assert list(found.cells["n"]) == [1, 2]
+    assert list(found.batches["batch_size"]) == [10, 20]
+    assert found.testing == 40
+    content = json.loads((tmp_path / "tiny" / "n1_n_sup1.json").read_text())
+    assert np.isclose(found.cells["accuracy"].iloc[0], content["accuracy"])
+    assert read_grid(folder=tmp_path / "nothing") is None
