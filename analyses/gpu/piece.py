@@ -221,7 +221,8 @@ def check(piece: Piece) -> None:
 
 def take_up(piece: Piece) -> None:
     """What an earlier piece left, where it is not here already."""
-    piece.choice.out.mkdir(parents=True, exist_ok=True)
+    for folder in (piece.choice.out, piece.home):
+        folder.mkdir(parents=True, exist_ok=True)
     state = piece.choice.state
     if state is None:
         return
