@@ -61,7 +61,7 @@ def do(piece: Piece) -> None:
     first = [name for name in names if name.startswith("maxcut") and not name.endswith(LONGER)]
     ordered = [*first, *(name for name in names if name not in first)]
     if piece.tiny:
-        ordered = ordered[:2]
+        ordered = ordered[:1]
     if not (study(piece) / "phases.json").is_file():  # not to be found twice at once
         piece.call("raptor_on_vits", *shared, "--minutes", 0)
     missing = [name for name in ordered if not recorded(piece, name)]

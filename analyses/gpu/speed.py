@@ -40,7 +40,7 @@ def parts(piece: Piece) -> dict[str, tuple[str, list[object]]]:
     few: list[object] = ["--rounds", 2, "--batch-size", 2]
     small: list[object] = ["--image-size", 28]
     giant = ["--model", GIANT, "--init", "random", "--dtype", "bfloat16"] if not tiny else [*small, *trunk]
-    quick: list[object] = [*small, "--rounds", 2, "--overlap-images", 4, "--memory-images", "2,4"]
+    quick: list[object] = [*small, "--rounds", 2, "--overlap-images", 4, "--memory-images", "2"]
     return {
         "bench_raptor": ("bench_raptor", [*trunk, *([*few, *small] if tiny else [])]),
         "bench_vitrm": ("bench_vitrm", ["--data", piece.data(TRAIN), *([*few, "--width", 48] if tiny else [])]),

@@ -62,7 +62,7 @@ def has_baselines(piece: Piece) -> bool:
 
 
 def do(piece: Piece) -> None:
-    """One network after another, then the linear classifier, then how tokens move."""
+    """The linear classifier, one network after another, then how tokens move."""
     size = study(piece).name
     networks = SIZES[size].networks
     files = [
@@ -77,7 +77,7 @@ def do(piece: Piece) -> None:
     ]
     if piece.choice.epochs is not None:
         files += ["--epochs", piece.choice.epochs]
-    if has_baselines(piece):
+    if has_baselines(piece) and not (study(piece) / f"{LINEAR}.json").is_file():
         piece.call("vitrm_on_cifar", *files, "--only", LINEAR)
     for name in networks:
         if (study(piece) / f"{name}.json").is_file():
