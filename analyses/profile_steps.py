@@ -8,7 +8,6 @@ of all kernels over that of the steps: what is missing to 1 are gaps, in which a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from analyses.recording import OFFLINE, parser, record
 from brdyn import load_model
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.errors import BrdynError
+from brdyn.runtime import timed
 from brdyn.vitrm.model import ViTRM, ViTRMConfig
 
 SHOWN = 15
@@ -32,9 +32,14 @@ def kernels(step: Callable[[], None], steps: int, device: torch.device) -> dict[
     cuda = device.type == "cuda"
     for _ in range(WARM_UP):
         step()
-    seconds = time_of(step, steps, device)
+
+    def repeated() -> None:
+        for _ in range(steps):
+            step()
+
+    seconds = timed(repeated, device)
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
-        time_of(step, steps, device)
+        timed(repeated, device)
     rows = [
         (one.key, one.self_device_time_total if cuda else one.self_cpu_time_total, one.count)
         for one in found.key_averages()
@@ -58,23 +63,10 @@ def is_kernel(row: Any) -> bool:
     return str(row.device_type).endswith("CUDA") and not getattr(row, "is_user_annotation", False)
 
 
-def time_of(step: Callable[[], None], steps: int, device: torch.device) -> float:
-    """Seconds that some steps take."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    for _ in range(steps):
-        step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
 def main() -> None:
     """Profile and record."""
     options = parser(__doc__)
     options.add_argument("--weights", type=Path, help=f"of {OFFLINE}")
-    options.add_argument("--init", default="pretrained", help=f"random for an untrained {OFFLINE}")
     options.add_argument("--image-size", type=int, default=224, help="of the Raptor's teacher")
     options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 64 and 128 on a GPU")
     options.add_argument("--width", type=int, default=384, help="of ViTRM")
@@ -88,7 +80,6 @@ def main() -> None:
         teacher = load_model(
             OFFLINE,
             weights=choice.weights,
-            init=choice.init,
             image_size=choice.image_size,
             device=choice.device,
         )

@@ -30,11 +30,11 @@ import torch
 from analyses.cells import attempt, digest_of, recorded, share_of
 from analyses.recording import RESULTS, parser, provenance
 from analyses.stochastic_depth_plan import LAST, MIDDLE, UNTRAINED, Cell, Config, Network, without
-from analyses.training_runs import OutOfTime, train_or_go_on
+from analyses.training_runs import OutOfTime, load_split, train_or_go_on
 from brdyn import fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.classification.evaluation import accuracy
 from brdyn.classification.kept import BEST, folder_name
-from brdyn.classification.pixels import NAMED, PixelSet, check_classes, load_pixels
+from brdyn.classification.pixels import NAMED, PixelSet
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier, is_classifier, read_config
@@ -63,10 +63,10 @@ class Study:
                 raise UsageError(
                     f"{path!r}: give the parquet file or folder of it, which Raptors are fitted on too"
                 )
-        size = config.image_size
-        self.train = load_pixels(choice.train, size, n=config.train_images, workers=choice.workers)
-        self.test = load_pixels(choice.test, size, train=False, n=config.test_images, workers=choice.workers)
-        check_classes(self.test, self.train.names, "the training images")
+        counts = config.train_images, config.test_images
+        self.train, self.test = load_split(
+            choice.train, choice.test, config.image_size, counts, choice.workers
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def followed(self) -> list[Network]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from brdyn.classification.kept import kept_folders
-from brdyn.classification.pixels import PixelSet
+from brdyn.classification.pixels import PixelSet, check_classes, load_pixels
 from brdyn.classification.run import ClassifierRun, finished
 from brdyn.classification.saved import halve
 from brdyn.errors import BrdynError
@@ -48,6 +48,26 @@ class TimedCheckpoints(Checkpoints):
         if step < self.last and time.monotonic() > self.until:
             raise OutOfTime(f"out of time; {str(path)!r} goes on from there")
         return path
+
+
+def load_split(
+    train: str,
+    test: str,
+    image_size: int,
+    counts: tuple[int | None, int | None],
+    workers: int | None = None,
+) -> tuple[PixelSet, PixelSet]:
+    """Training and test images of the same classes, so many of each; None for all.
+
+    Raises
+    ------
+    UsageError
+        If their classes differ.
+    """
+    images = load_pixels(train, image_size, n=counts[0], workers=workers)
+    tested = load_pixels(test, image_size, train=False, n=counts[1], workers=workers)
+    check_classes(tested, images.names, "the training images")
+    return images, tested
 
 
 def train_or_go_on(

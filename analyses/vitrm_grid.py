@@ -25,9 +25,8 @@ import torch
 
 from analyses.cells import attempt, digest_of, recorded
 from analyses.recording import RESULTS, parser, provenance
-from analyses.training_runs import OutOfTime, train_or_go_on
+from analyses.training_runs import OutOfTime, load_split, train_or_go_on
 from analyses.vitrm_on_cifar import IMAGE_SIZE, NARROW, QUIET
-from brdyn.classification.pixels import check_classes, load_pixels
 from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
 from brdyn.errors import BrdynError
@@ -122,9 +121,8 @@ class Study:
         self.folder: Path = choice.out / choice.size
         self.device = torch.device(choice.device)
         self.until = time.monotonic() + 60 * choice.minutes
-        self.train = load_pixels(choice.train, IMAGE_SIZE, n=self.size.train_images)
-        self.test = load_pixels(choice.test, IMAGE_SIZE, train=False, n=self.size.test_images)
-        check_classes(self.test, self.train.names, "the training images")
+        counts = self.size.train_images, self.size.test_images
+        self.train, self.test = load_split(choice.train, choice.test, IMAGE_SIZE, counts)
 
     def record(self, name: str, run: ClassifierRun) -> str:
         """Train one cell unless it is recorded; a word on it."""

@@ -21,10 +21,9 @@ from typing import Any
 import torch
 
 from analyses.recording import RESULTS, parser, provenance
-from analyses.training_runs import OutOfTime, train_or_go_on
+from analyses.training_runs import OutOfTime, load_split, train_or_go_on
 from brdyn.classification.architectures import RESNETS
 from brdyn.classification.evaluation import accuracy_and_f1, class_scores
-from brdyn.classification.pixels import check_classes, load_pixels
 from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier
@@ -116,9 +115,8 @@ class Study:
         self.folder: Path = choice.out / choice.size
         self.device = torch.device(choice.device)
         self.until = time.monotonic() + 60 * choice.minutes
-        self.train = load_pixels(choice.train, IMAGE_SIZE, n=self.size.train_images)
-        self.test = load_pixels(choice.test, IMAGE_SIZE, train=False, n=self.size.test_images)
-        check_classes(self.test, self.train.names, "the training images")
+        counts = self.size.train_images, self.size.test_images
+        self.train, self.test = load_split(choice.train, choice.test, IMAGE_SIZE, counts)
         changes = {name: getattr(choice, name) for name in ("epochs", "lr", "batch_size", "compile")}
         self.recipe = replace(
             self.size.recipe, **{name: value for name, value in changes.items() if value is not None}

@@ -21,6 +21,8 @@ from analyses import (
     export_trunk,
     findings,
     phases_of_models,
+    precision,
+    profile_steps,
     raptor_findings,
     raptor_on_vits,
     tables,
@@ -316,3 +318,28 @@ def test_a_run_out_of_time_stops_at_a_checkpoint_but_the_last(tmp_path):
     in_time = TimedCheckpoints(tmp_path, {}, late + 1000, last=2)
     in_time.save(1, 1, {"w": torch.zeros(1)}, {})
     assert len(in_time.paths()) == 2
+
+
+def test_precision_agrees_with_itself_and_tells_what_differs(noise_folder):
+    model, other = tiny_vit(), tiny_vit(seed=1)
+    same, different = (
+        precision.dynamics_agreement((model, one), str(noise_folder), 16, workers=0) for one in (model, other)
+    )
+    assert all(row["difference"] == 0 for row in same)
+    assert any(row["of_half_width"] > 1 for row in different if row["of_half_width"] is not None)
+    ends = {(row["statistic"], row["group"]): row for row in different}
+    assert ends["convergence", "cls"]["of_the_largest_mean"] == pytest.approx(
+        ends["convergence", "cls"]["difference"], abs=1e-6
+    )  # whose largest mean is 1, at the last state
+    found = precision.similarity_agreement((model, model), str(noise_folder), 16, workers=0)
+    assert found["largest_difference"] == 0
+    assert found["k_with_the_same_boundaries"] == [1, 2, 3, 4]
+
+
+def test_a_kernel_is_counted_once():
+    gpu, cpu = torch._C._autograd.DeviceType.CUDA, torch._C._autograd.DeviceType.CPU
+    rows = [
+        Namespace(device_type=device, is_user_annotation=annotation)
+        for device, annotation in ((gpu, False), (gpu, True), (cpu, False))
+    ]
+    assert [profile_steps.is_kernel(row) for row in rows] == [True, False, False]

@@ -103,8 +103,8 @@ def _eigenvalues(grams: Tensor) -> Tensor:
     """Ascending eigenvalues, found in the precision of the matrices, as float64.
 
     In float32 the solver adds no more error than the rounding of a float32 Gram matrix has. Each thread takes some of
-    the matrices, on one core: LAPACK makes little of threads at this size. Those of a GPU come here for it: its solver
-    takes matrices of more than 32 rows one after another.
+    the matrices, on one core: LAPACK makes little of threads at this size. Those of a GPU come here too, since
+    solvers there are made for small matrices, or one at a time.
     """
     threads = torch.get_num_threads()
     parts = np.array_split(grams.cpu().numpy(), threads)
