@@ -26,6 +26,7 @@ from analyses import (
     raptor_findings,
     raptor_on_vits,
     tables,
+    training_runs,
     vitrm_dynamics,
     vitrm_findings,
     vitrm_on_cifar,
@@ -252,13 +253,13 @@ def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, li
 def test_the_vitrm_study_tests_on_the_test_split(monkeypatch, tmp_path):
     asked = []
 
-    def load(path, size, *, train=True, n=None):
+    def load(path, size, *, train=True, n=None, workers=None):
         asked.append((path, train))
         return replace(
             bench_vitrm.noise(20), names=("a", "b") if path == "other" else bench_vitrm.noise(1).names
         )
 
-    monkeypatch.setattr(vitrm_on_cifar, "load_pixels", load)
+    monkeypatch.setattr(training_runs, "load_pixels", load)
     choice = {"size": "tiny", "out": tmp_path, "device": "cpu", "minutes": 1, "epochs": None, "lr": None,
               "batch_size": None, "compile": None}  # fmt: skip
     vitrm_on_cifar.Study(Namespace(train="cifar10", test="cifar10", **choice))
