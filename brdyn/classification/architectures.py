@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -11,6 +11,7 @@ from brdyn.classification.stochastic_depth import StochasticDepthBlock
 from brdyn.errors import UsageError
 from brdyn.models.base import check_image_size
 
+MOST_LAYERS = 1_000
 RESNETS = ("resnet18", "resnet34", "resnet50")
 
 
@@ -33,6 +34,14 @@ class ViTSize:
     heads: int
     hidden: int
     patch: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        for name, number in asdict(self).items():
+            if number < 1:
+                raise UsageError(f"{name} {number} is not positive")
+        if self.depth > MOST_LAYERS:
+            raise UsageError(f"depth {self.depth} is more than {MOST_LAYERS}")
 
 
 VITS = {
