@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,6 +34,8 @@ class ModelRequest:
         Read checkpoints that hold pickled Python objects.
     describe_only : bool
         Build the architecture on the meta device, without weights.
+    arguments : tuple of (str, value)
+        What a config changes in timm's architecture.
     """
 
     name: str
@@ -42,6 +45,7 @@ class ModelRequest:
     image_size: Size | None = None
     allow_pickle: bool = False
     describe_only: bool = False
+    arguments: tuple[tuple[str, Any], ...] = ()
 
     def of_teacher(self, name: str, size: Size, weights: str) -> ModelRequest:
         """The request for the teacher of the model asked for.

@@ -47,7 +47,8 @@ class TimmPlain(VisionTransformer):
     def classes(self) -> int:
         """Of timm's head, unless it is the projection of a model trained on text."""
         classes = int(self.backbone.num_classes)
-        trained_on_text = any(part in self.info.name for part in TEXT_MODELS)
+        names = (self.info.name, (self.backbone.pretrained_cfg or {}).get("architecture") or "")
+        trained_on_text = any(part in name for part in TEXT_MODELS for name in names)
         return (
             0
             if self.info.family == FAMILY and trained_on_text and classes not in IMAGENET_CLASSES
@@ -193,7 +194,7 @@ def _build(request: ModelRequest) -> tuple[Any, str]:
             if request.needs_weights and request.weights
             else None
         )
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = dict(request.arguments)
         if state is not None:
             options["num_classes"] = len(state["head.weight"]) if "head.weight" in state else 0
         elif "dinov2" in name:
