@@ -144,6 +144,8 @@ def _configuration(config_class: Any, content: Mapping[str, Any], where: str) ->
         raise UsageError(f"{where} describes no model ({hub.first_line(error)})") from error
     _check_sizes(config, where)
     config._attn_implementation = ATTENTION
+    if hasattr(config, "mask_ratio"):
+        config.mask_ratio = 0.0
     return config
 
 
