@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 LENGTH_BYTES = 8  # of the length of the header, which comes first
+POINTER = b"version https://git-lfs"
 MOST_HEADER = 100_000_000  # as the library has it
 
 
@@ -37,8 +38,14 @@ def fault(path: Path, error: Exception) -> str:
     """Why a file cannot be read: `truncated: 10 of 24 bytes`, or the library's words."""
     try:
         size, whole = path.stat().st_size, whole_size(path)
+        with path.open("rb") as file:
+            is_pointer = file.read(len(POINTER)) == POINTER
     except OSError as unreadable:
         return unreadable.strerror or str(unreadable)
+    if is_pointer:
+        return "it is a pointer of git-lfs, not the file itself; fetch it with `git lfs pull`"
+    if size < LENGTH_BYTES:
+        return f"truncated: only {size} bytes are there; download or copy it again"
     if whole is not None and size < whole:
         return f"truncated: {size:,} of {whole:,} bytes are there; download or copy it again"
     words = str(error).strip().splitlines() or [type(error).__name__]
