@@ -15,12 +15,14 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.models import timm_family
 from brdyn.models.base import VisionTransformer
 from brdyn.models.request import ModelRequest
-from brdyn.models.towers.config import MOST_LAYERS, MOST_PIXELS
+from brdyn.models.towers.config import MOST_CLASSES, MOST_LAYERS, MOST_PIXELS
 from brdyn.models.towers.files import CONFIG, PICKLED, WEIGHTS, Source
 
 Pixels = Annotated[int, Range(1, MOST_PIXELS)]
 Chance = Annotated[float | None, Range(0, 1)]
 ARGUMENTS: dict[str, Any] = {
+    "in_chans": Annotated[int, Range(1, 1_000)],
+    "num_classes": Annotated[int, Range(0, MOST_CLASSES)],
     "img_size": Annotated[int | list[int], Range(1, MOST_PIXELS)],
     "patch_size": Annotated[int | list[int], Range(1, MOST_PIXELS)],
     "embed_dim": Annotated[int, Range(1, 65_536)],
@@ -45,6 +47,8 @@ ARGUMENTS: dict[str, Any] = {
     "attn_drop_rate": Chance,
 }
 """What a config may change in an architecture."""
+POOLING = {"global_pool": str}
+COLOURS = 3
 MODES = ("center", "squash", "border")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
@@ -65,8 +69,13 @@ class Prepared:
         for name, choices in (("crop_mode", MODES), ("interpolation", FILTERS)):
             if getattr(self, name) not in (None, *choices):
                 raise UsageError(f"{name} is {shown(getattr(self, name))}; brdyn has {', '.join(choices)}")
-        if self.input_size is not None and self.input_size[0] != 3:
-            raise UsageError(f"its images have {self.input_size[0]} channels; brdyn's have three colours")
+        if self.input_size is not None:
+            _check_channels(self.input_size[0])
+
+
+def _check_channels(channels: int) -> None:
+    if channels != COLOURS:
+        raise UsageError(f"its images have {channels} channels; brdyn's have three colours")
 
 
 def is_layout(content: Mapping[str, Any]) -> bool:
@@ -90,6 +99,9 @@ def load(request: ModelRequest, source: Source, content: Mapping[str, Any]) -> V
         raise UsageError(f"{where} names {shown(architecture)}, which is no architecture of timm {timm.__version__}")
     prepared = build(Prepared, content.get("pretrained_cfg") or {}, f"{where}: pretrained_cfg", more=True)
     arguments = entries(ARGUMENTS, content.get("model_args") or {}, f"{where}: model_args", optional=ARGUMENTS)
+    _check_channels(arguments.pop("in_chans", COLOURS))
+    arguments.pop("num_classes", None)  # the head in the file says
+    arguments = entries(POOLING, content, where, optional=POOLING, more=True) | arguments
     if prepared.input_size is not None:
         arguments.setdefault("img_size", prepared.input_size[1:])
     weights = _weights(source) if request.needs_weights else None
