@@ -14,6 +14,7 @@ from brdyn.models import (
     classifier_family,
     dinov2,
     imgfocus,
+    local_paths,
     packaged,
     raptor_family,
     timm_family,
@@ -119,6 +120,7 @@ def family_of(request: ModelRequest) -> ModuleType:
                     "transformers folder give --model the folder or its transformers id"
                 )
             return family
+    local_paths.refuse(request.name)
     known = [name for _, name in list_models()]
     close = get_close_matches(request.name, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else "`brdyn models` lists the names"

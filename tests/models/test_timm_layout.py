@@ -77,15 +77,22 @@ def test_arguments_of_the_architecture_are_followed(tmp_path):
         assert torch.equal(model(images), source.forward_features(images))
 
 
-def test_the_pooling_beside_the_arguments_is_followed(tmp_path):
-    """As in older configs: it decides whether a norm comes before the pooling or after it."""
-    saved(tmp_path, model_args={**SHORT, "global_pool": "avg"}, num_classes=3)
-    change(tmp_path, model_args=SHORT, global_pool="avg")
+@pytest.mark.parametrize("legacy", [False, True], ids=["in pretrained_cfg", "in one object"])
+def test_older_configs_in_one_object(tmp_path, legacy):
+    name = "vit_tiny_patch16_224"
+    saved(tmp_path, name, model_args={}, num_classes=3)
+    content = json.loads((tmp_path / "config.json").read_text())
+    preset = content["pretrained_cfg"] | {"mean": [0.1, 0.2, 0.3]}
+    old = {"architecture": name, "num_features": 192, **preset, "labels": ["cat", "dog", "eel"]}
+    new = {"architecture": name, "pretrained_cfg": preset, "label_names": ["cat", "dog", "eel"]}
+    (tmp_path / "config.json").write_text(json.dumps(old if legacy else new))
     own = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     model = load_model(str(tmp_path))
     images = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         torch.testing.assert_close(model.logits(model(images)), own(images))
+    assert model.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert model.class_names == ("cat", "dog", "eel")
 
 
 def test_pickled_weights_follow_the_same_rule(tmp_path):

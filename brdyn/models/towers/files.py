@@ -14,7 +14,7 @@ from torch import Tensor
 from brdyn import hub
 from brdyn.declared import shown
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import weights
+from brdyn.models import local_paths, weights
 from brdyn.models.request import ModelRequest
 from brdyn.results import read_json
 from brdyn.safetensors_file import fault
@@ -70,7 +70,8 @@ class Source:
         except errors.EntryNotFoundError:  # not there, or not in the cache and no network to look
             return None
         except Exception as error:  # the hub raises a dozen kinds, all meaning "not to be had"
-            raise weights.no_weights(self.name, hub.reason(error), hub.CACHE_HINT, architecture=False) from error
+            why = hub.reason(error) + local_paths.hint(self.place)
+            raise weights.no_weights(self.name, why, hub.CACHE_HINT, architecture=False) from error
 
     def config(self) -> dict[str, Any]:
         """The config.json.
@@ -85,6 +86,7 @@ class Source:
         path = self.find(CONFIG)
         if path is None:
             why = "no network, and it is not in the local cache" if not hub.is_reachable() else "it has no config.json"
+            why += local_paths.hint(self.place)
             raise weights.no_weights(self.name, why, hub.CACHE_HINT, architecture=False)
         return read_json(path, "the config.json of a model")
 

@@ -47,7 +47,6 @@ ARGUMENTS: dict[str, Any] = {
     "attn_drop_rate": Chance,
 }
 """What a config may change in an architecture."""
-POOLING = {"global_pool": str}
 COLOURS = 3
 MODES = ("center", "squash", "border")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -97,11 +96,13 @@ def load(request: ModelRequest, source: Source, content: Mapping[str, Any]) -> V
     architecture = timm_family.architecture(content["architecture"])
     if not timm.is_model(architecture):
         raise UsageError(f"{where} names {shown(architecture)}, which is no architecture of timm {timm.__version__}")
-    prepared = build(Prepared, content.get("pretrained_cfg") or {}, f"{where}: pretrained_cfg", more=True)
+    preset, told = content, where  # in older configs all is in one object
+    if content.get("pretrained_cfg") is not None:
+        preset, told = content["pretrained_cfg"], f"{where}: pretrained_cfg"
+    prepared = build(Prepared, preset, told, more=True)
     arguments = entries(ARGUMENTS, content.get("model_args") or {}, f"{where}: model_args", optional=ARGUMENTS)
     _check_channels(arguments.pop("in_chans", COLOURS))
     arguments.pop("num_classes", None)  # the head in the file says
-    arguments = entries(POOLING, content, where, optional=POOLING, more=True) | arguments
     if prepared.input_size is not None:
         arguments.setdefault("img_size", prepared.input_size[1:])
     weights = _weights(source) if request.needs_weights else None
@@ -109,11 +110,12 @@ def load(request: ModelRequest, source: Source, content: Mapping[str, Any]) -> V
     asked = replace(request, name=architecture, weights=weights, arguments=tuple(arguments.items()))
     model = timm_family.load(asked)
     place = f"folder {source.place}" if source.folder else f"timm hub: {source.place}"
-    told = {"weights": place} if weights is not None else {}
-    model.info = replace(model.info, name=request.name, notes=(*model.info.notes, f"timm's {architecture}"), **told)
+    if weights is not None:
+        model.info = replace(model.info, weights=place)
+    model.info = replace(model.info, name=request.name, notes=(*model.info.notes, f"timm's {architecture}"))
     chosen = {name: value for name, value in vars(prepared).items() if value is not None and name != "input_size"}
     model.preprocessing = replace(model.preprocessing, **chosen)
-    names = content.get("label_names")
+    names = content.get("label_names", content.get("labels"))
     if isinstance(names, list) and len(names) == model.classes and all(isinstance(name, str) for name in names):
         model.class_names = tuple(names)
     return model
