@@ -1,4 +1,4 @@
-"""Reading JSON of unknown origin into declared types: what a config says is checked before anything is built from it."""
+"""Reading JSON of unknown origin into declared types: a config is checked before anything is built from it."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _sequence(found: Any, choice: Any, bounds: Range, where: str) -> tuple[Any, 
 
 
 def _named(choices: Iterable[Any]) -> str:
-    words = {
+    words: dict[Any, str] = {
         int: "a whole number",
         float: "a number",
         bool: "true or false",

@@ -17,12 +17,16 @@ PROCESSORS = {
     "squash and crop": hf.DeiTImageProcessor(
         size={"height": 80, "width": 80}, crop_size={"height": 64, "width": 64}, resample=2
     ),
-    "short edge and crop": hf.CLIPImageProcessor(size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64}),
+    "short edge and crop": hf.CLIPImageProcessor(
+        size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64}
+    ),
     "not normalised": hf.ViTImageProcessor(size={"height": 64, "width": 64}, do_normalize=False),
     "not rescaled": hf.ViTImageProcessor(
         size={"height": 64, "width": 64}, do_rescale=False, image_mean=[120, 110, 100], image_std=[60, 50, 40]
     ),
-    "to -1 and 1": hf.ViTImageProcessor(size={"height": 64, "width": 64}, rescale_factor=1 / 127.5, image_mean=[1, 1, 1], image_std=[1, 1, 1]),
+    "to -1 and 1": hf.ViTImageProcessor(
+        size={"height": 64, "width": 64}, rescale_factor=1 / 127.5, image_mean=[1, 1, 1], image_std=[1, 1, 1]
+    ),
     "neither": hf.ViTImageProcessor(size={"height": 64, "width": 64}, do_rescale=False, do_normalize=False),
 }
 
@@ -53,7 +57,11 @@ def test_images_arrive_as_the_checkpoints_own_processor_gives_them(folder, name)
 
 
 def test_a_size_of_one_number_is_what_the_processors_class_takes_it_for(folder):
-    for name, mode in (("ViTFeatureExtractor", "squash"), ("CLIPFeatureExtractor", "center"), ("CLIPImageProcessorFast", "center")):
+    for name, mode in (
+        ("ViTFeatureExtractor", "squash"),
+        ("CLIPFeatureExtractor", "center"),
+        ("CLIPImageProcessorFast", "center"),
+    ):
         write(folder, feature_extractor_type=name, size=64, crop_size=64)
         assert describe_model(str(folder)).preprocessing.crop_mode == mode
     write(folder, size=64)  # of no class: the model's own
@@ -73,8 +81,15 @@ def test_what_a_file_does_not_say_is_what_its_class_does(folder):
 
 def test_the_processor_of_a_model_of_images_and_text(tmp_path):
     hf.CLIPConfig(vision_config=VISION, text_config=TEXT).save_pretrained(tmp_path)
-    inner = {"image_processor_type": "CLIPImageProcessor", "image_mean": [0.1, 0.2, 0.3], "size": 64, "crop_size": 64}
-    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "A", "image_processor": inner}))
+    inner = {
+        "image_processor_type": "CLIPImageProcessor",
+        "image_mean": [0.1, 0.2, 0.3],
+        "size": 64,
+        "crop_size": 64,
+    }
+    (tmp_path / "processor_config.json").write_text(
+        json.dumps({"processor_class": "A", "image_processor": inner})
+    )
     assert describe_model(str(tmp_path)).preprocessing.mean == (0.1, 0.2, 0.3)
 
 
@@ -134,4 +149,6 @@ def test_a_mean_of_one_number_is_of_all_colours(folder):
     preprocessing = describe_model(str(folder)).preprocessing
     assert preprocessing.mean == (0.4, 0.4, 0.4)
     assert preprocessing.std == (0.2, 0.2, 0.2)
-    assert torch.allclose(preprocessing.transform(Image.new("RGB", (80, 80), (102, 102, 102))), torch.zeros(1), atol=1e-6)
+    assert torch.allclose(
+        preprocessing.transform(Image.new("RGB", (80, 80), (102, 102, 102))), torch.zeros(1), atol=1e-6
+    )

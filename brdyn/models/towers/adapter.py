@@ -172,7 +172,10 @@ def _registers(backbone: Any) -> int:
 
 def _relative_bias(backbone: Any) -> nn.Module | None:
     """The relative position bias that all layers share, if there is one."""
-    for owner, name in ((backbone, "shared_position_bias"), (getattr(backbone, "encoder", None), "relative_position_bias")):
+    for owner, name in (
+        (backbone, "shared_position_bias"),
+        (getattr(backbone, "encoder", None), "relative_position_bias"),
+    ):
         if getattr(owner, name, None) is not None:
             return getattr(owner, name)
     return None

@@ -23,7 +23,13 @@ CONFIG = "config.json"
 WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
 ADAPTER = "adapter_config.json"
-OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+OTHERS = (
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "model.onnx",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,11 @@ class Source:
         """
         path = self.find(CONFIG)
         if path is None:
-            why = "no network, and it is not in the local cache" if not hub.is_reachable() else "it has no config.json"
+            why = (
+                "no network, and it is not in the local cache"
+                if not hub.is_reachable()
+                else "it has no config.json"
+            )
             why += local_paths.hint(self.place)
             raise weights.no_weights(self.name, why, hub.CACHE_HINT, architecture=False)
         return read_json(path, "the config.json of a model")
@@ -136,7 +146,9 @@ class Source:
         shards = []
         for file in dict.fromkeys(file if isinstance(file, str) else shown(file) for file in files.values()):
             if Path(file).name != file or "\\" in file or Path(file).suffix != Path(name).suffix:
-                raise UsageError(f"{where} names {shown(file)}, which is no {Path(name).suffix} file beside it")
+                raise UsageError(
+                    f"{where} names {shown(file)}, which is no {Path(name).suffix} file beside it"
+                )
             path = self.find(file)
             if path is None:
                 raise BrdynError(f"{where} names {file!r}, which is not there; is the copy complete?")

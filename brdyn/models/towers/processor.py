@@ -76,7 +76,11 @@ def read(source: Source, kind: Kind, size: Size) -> tuple[Preprocessing, tuple[s
             raise UsageError(f"{where}: {name} asks for {words}, which brdyn does not do")
     mean, std = _normalisation(found, kind, where)
     crop_pct, crop_mode = _geometry(found, size, where)
-    notes = () if found.get("do_resize", True) else (f"{where} does not resize; brdyn does, to {size[0]}x{size[1]}",)
+    notes = (
+        ()
+        if found.get("do_resize", True)
+        else (f"{where} does not resize; brdyn does, to {size[0]}x{size[1]}",)
+    )
     return (
         Preprocessing(
             image_size=size,
@@ -104,7 +108,9 @@ def _defaults(named: Any, where: str) -> dict[str, Any]:
 
 def _filter(number: Any, where: str) -> str:
     if int(number) not in PIL_FILTERS:
-        raise UsageError(f"{where}: resample is {number}, which is no filter of PIL (0 to {max(PIL_FILTERS)})")
+        raise UsageError(
+            f"{where}: resample is {number}, which is no filter of PIL (0 to {max(PIL_FILTERS)})"
+        )
     return PIL_FILTERS[int(number)]
 
 
@@ -131,20 +137,24 @@ def _colours(values: Any, where: str) -> tuple[float, ...]:
 
 def _geometry(found: Mapping[str, Any], size: Size, where: str) -> tuple[float, str]:
     """Crop fraction and mode of timm's vocabulary."""
-    resized = _resized(found.get("size"), bool(found.get("default_to_square", True)), f"{where}: size") or Resized(
-        size, square=True
-    )
+    resized = _resized(
+        found.get("size"), bool(found.get("default_to_square", True)), f"{where}: size"
+    ) or Resized(size, square=True)
     mode = "squash" if resized.square else "center"
     if not found.get("do_center_crop", False):
         return 1.0, mode
-    crop = _resized(found.get("crop_size"), square=True, where=f"{where}: crop_size") or Resized(size, square=True)
+    crop = _resized(found.get("crop_size"), square=True, where=f"{where}: crop_size") or Resized(
+        size, square=True
+    )
     fractions = [crop.sides[axis] / resized.sides[axis] for axis in (0, 1)]
     if max(fractions) > 1:
         raise UsageError(
             f"{where} crops {_by(crop.sides)} pixels of {_by(resized.sides)}, which pads; brdyn does not pad images"
         )
     if not isclose(*fractions, rel_tol=0.02):
-        raise UsageError(f"{where} crops {_by(crop.sides)} pixels of {_by(resized.sides)}: brdyn crops both sides alike")
+        raise UsageError(
+            f"{where} crops {_by(crop.sides)} pixels of {_by(resized.sides)}: brdyn crops both sides alike"
+        )
     return fractions[0], mode
 
 
@@ -167,7 +177,8 @@ def _resized(entry: Any, square: bool, where: str) -> Resized | None:
     if set(sides) == {"shortest_edge"}:
         return Resized(_pixels(sides["shortest_edge"], sides["shortest_edge"], where), square=False)
     raise UsageError(
-        f"{where} has {', '.join(map(shown, sides)) or 'nothing'}; brdyn resizes to a height and width, or a shortest_edge"
+        f"{where} has {', '.join(map(shown, sides)) or 'nothing'}; brdyn resizes to a height and width, or to a "
+        "shortest_edge"
     )
 
 

@@ -1,4 +1,4 @@
-"""A trunk from a config and the tensors of a file: every tensor in its place, nothing drawn, nothing left out unsaid."""
+"""A trunk from a config and the tensors of a file: each in its place, none drawn, none left out unsaid."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def untrained(request: ModelRequest, described: Described) -> nn.Module:
     if request.random:
         size = _size(_blank(model_class, described, {}))
         if size > MOST_UNTRAINED:
-            raise UsageError(f"the config.json of {request.name!r} describes {size:.1e} parameters; check its sizes")
+            raise UsageError(
+                f"the config.json of {request.name!r} describes {size:.1e} parameters; check its sizes"
+            )
     with request.construction():
         return model_class(described.config)
 
@@ -108,20 +110,23 @@ def _blank(model_class: Any, described: Described, extra: Mapping[str, Any]) -> 
         try:
             return model_class(described.config, **extra)
         except (RuntimeError, ValueError, OverflowError) as error:
-            raise UsageError(f"its config.json describes what cannot be built ({hub.first_line(error)})") from error
+            raise UsageError(
+                f"its config.json describes what cannot be built ({hub.first_line(error)})"
+            ) from error
 
 
 def _size(trunk: nn.Module) -> int:
     return sum(parameter.numel() for parameter in trunk.parameters())
 
 
-def _check_size(name: str, trunk: nn.Module, state: Mapping[str, Tensor]) -> None:
+def _check_size(name: str, trunk: Any, state: Mapping[str, Tensor]) -> None:
     described, held = _size(trunk), sum(tensor.numel() for tensor in state.values())
     if described > MOST_TIMES * held:  # what is between is told key by key
         config = trunk.config
         raise BrdynError(
-            f"the weights of {name!r} hold {held:,} numbers, and its config.json describes {described:,} (layers: "
-            f"{config.num_hidden_layers}, width: {config.hidden_size}, image: {config.image_size}); check its config.json"
+            f"the weights of {name!r} hold {held:,} numbers, and its config.json describes {described:,} "
+            f"(layers: {config.num_hidden_layers}, width: {config.hidden_size}, image: {config.image_size}); check its "
+            "config.json"
         )
 
 
