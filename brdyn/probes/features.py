@@ -87,17 +87,15 @@ class FeatureMetric(SamplingMetric):
         return {"values": torch.empty(0, self.width), "labels": none, "positions": none}
 
     def update(self, trajectory: Trajectory) -> None:
-        """Add the images of a trajectory."""
-        if trajectory.labels is None:
-            raise UsageError(NO_LABELS)
-        device = self.device
+        """Add the images of a trajectory that have labels."""
+        rows, device = trajectory.labelled, self.device
         for state, found in (
             (self.values, self.readout(trajectory).detach()),
             (self.labels, trajectory.labels),
             (self.positions, trajectory.positions),
         ):
             assert isinstance(state, list)
-            state.append(found.to(device))
+            state.append(found[rows.to(found.device)].to(device))
 
     def compute(self) -> dict[str, Tensor]:
         """Features and labels of all processes, in the order of the images, on the CPU."""
