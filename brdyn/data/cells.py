@@ -48,4 +48,6 @@ def inside(path: str, folders: Sequence[Path]) -> Path:
         for folder in folders:
             if not asked.is_absolute() or asked.is_relative_to(folder):
                 return folder / asked
-    raise OSError(f"its path {shown(path)[:80]!r} leads out of the folder of the data set and is not followed")
+    raise OSError(
+        f"its path {shown(path)[:80]!r} leads out of the folder of the data set and is not followed"
+    )

@@ -1,11 +1,12 @@
 """Which column of a table holds the images, and which the labels: one rule for parquet, data sets and tar files.
 
 Images: the column asked for. Else, among the columns declared as images (those of encoded bytes, where none is), and
-never one that is named for a mask, depth, embedding, segmentation, annotation, label or target: `image`, or else `img`, or
-else the only one of another usual name, or else the only one. Two that are as good are refused, with both names.
+never one that is named for a mask, depth, embedding, segmentation, annotation, label or target: `image`, or else
+`img`, or else the only one of another usual name, or else the only one. Two that are as good are refused, with both
+names.
 
-Labels: the column asked for. Else, among the columns declared as classes, the first usual name, or else the only one; or
-else the first column of a usual name that can hold labels. See :mod:`brdyn.data.labels` for what a label is.
+Labels: the column asked for. Else, among the columns declared as classes, the first usual name, or else the only one;
+or else the first column of a usual name that can hold labels. See :mod:`brdyn.data.labels` for what a label is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "cls")
 FIRST_IMAGE_COLUMNS = ("image", "img")
 IMAGE_COLUMNS = ("images", "jpg", "jpeg", "png", "webp", "picture", "photo", "pixel_values")
 NO_PICTURES = ("mask", "depth", "embed", "segment", "annot", "label", "target")
-NUMBERS, FRACTIONS, BOOLEANS, TEXTS, NOTHING, OTHERS = "numbers", "fractions", "booleans", "texts", "nothing", "others"
+NUMBERS, FRACTIONS, BOOLEANS, TEXTS, NOTHING, OTHERS = (
+    "numbers",
+    "fractions",
+    "booleans",
+    "texts",
+    "nothing",
+    "others",
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ def arrow_column(name: str, kind: Any, feature: Any = None) -> Column:
     )
     holds = next((what for what, kinds in tests if any(test(plain) for test in kinds)), OTHERS)
     return Column(
-        name, shown(str(kind))[:60], holds, pictures, declared or "", tuple(names) if named else None
+        name, shown(str(kind))[:60], holds, pictures, declared or "", tuple(names or ()) if named else None
     )
 
 

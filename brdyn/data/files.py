@@ -1,4 +1,4 @@
-"""Reading files that strangers made: regular ones only, of a size that an image can have, under names that can be shown."""
+"""Reading files that strangers made: regular ones, of a size that an image can have, under names that can be shown."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ KINDS = (
 def shown(name: str | os.PathLike[str]) -> str:
     """A name for messages and results: what is not UTF-8 or not printable (a line break, an escape) is escaped."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
-    )
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def check_regular(path: str | os.PathLike[str]) -> os.stat_result:
@@ -76,7 +74,9 @@ def read_regular(
 def check_size(size: int, limit: int = LARGEST_FILE) -> None:
     """Raise an `OSError` for more bytes than an image has."""
     if size > limit:
-        raise OSError(f"{size / 2**20:.0f} MiB encoded are more than the {limit / 2**20:.0f} MiB that are read")
+        raise OSError(
+            f"{size / 2**20:.0f} MiB encoded are more than the {limit / 2**20:.0f} MiB that are read"
+        )
 
 
 class Names:

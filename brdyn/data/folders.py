@@ -13,9 +13,11 @@ from brdyn.data.splits import ALIASES, choose_split, split_of
 from brdyn.errors import UsageError
 
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .dib .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .avif .tga "
-    ".heic .heif .hif .jxl".split()
-)
+    (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
+        ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".tga", ".heic", ".heif", ".hif", ".jxl",
+    )
+)  # fmt: skip
 """Of images, also of kinds that no decoder may be here for: those are named instead of passed over."""
 
 
@@ -86,7 +88,10 @@ def walk(root: Path) -> tuple[list[str], list[Skipped]]:
     def entries(folder: str) -> Iterator[tuple[str, bool]]:
         try:
             state = os.stat(os.path.join(root, folder))
-            if (state.st_dev, state.st_ino) in seen:  # a link back up the tree, or a second one to the same folder
+            if (
+                state.st_dev,
+                state.st_ino,
+            ) in seen:  # a link back up the tree, or a second one to the same folder
                 return iter(())
             seen.add((state.st_dev, state.st_ino))
             with os.scandir(os.path.join(root, folder)) as found:

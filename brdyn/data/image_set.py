@@ -32,7 +32,11 @@ class _Decoder(Dataset[Item | Skipped]):
     """What runs in the loader processes."""
 
     def __init__(
-        self, source: ImageSource, chosen: np.ndarray | range, transform: Callable[[Any], Tensor], smallest: int
+        self,
+        source: ImageSource,
+        chosen: np.ndarray | range,
+        transform: Callable[[Any], Tensor],
+        smallest: int,
     ) -> None:
         self.source = source
         self.chosen = chosen
@@ -112,14 +116,14 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.chosen)
 
+    def indices(self) -> np.ndarray:
+        """Those into the source, as an array: all of them, where `chosen` may be a range."""
+        return np.arange(len(self)) if isinstance(self.chosen, range) else self.chosen
+
     def take(self, places: np.ndarray | slice) -> ImageSet:
         """Only the images at these positions."""
         part = copy(self)
-        chosen = self.chosen
-        if isinstance(places, slice) or isinstance(chosen, np.ndarray):
-            part.chosen = chosen[places]  # type: ignore[index]
-        else:
-            part.chosen = chosen.start + places
+        part.chosen = self.indices()[places]
         part.report = part.nothing_read()
         return part
 
@@ -211,9 +215,7 @@ class ImageSet:
         """
         if self.strict and loaded.skipped:
             raise BrdynError(_stop(loaded.skipped[0]))
-        self.report.add(
-            ReadReport(len(loaded.positions), loaded.skipped, loaded.digest, loaded.unlabelled)
-        )
+        self.report.add(ReadReport(len(loaded.positions), loaded.skipped, loaded.digest, loaded.unlabelled))
         unreadable = len(self.report.skipped)
         if unreadable > max(PATIENCE, self.report.count):
             name, reason = self.report.skipped[0]

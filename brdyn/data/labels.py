@@ -8,8 +8,9 @@ A label is the number of a class, from 0.
 - A column of booleans: false is class 0, true class 1.
 - A column of text: its distinct values, sorted, are the classes.
 
-Everything else is no label: null, NaN, empty text, -1 and other negative numbers (the hub's "not known"), a number beyond
-the classes or from a million on. A column of anything else (lists, several labels an image, fractions) holds no labels.
+Everything else is no label: null, NaN, empty text, -1 and other negative numbers (the hub's "not known"), a number
+beyond the classes or from a million on. A column of anything else (lists, several labels an image, fractions) holds no
+labels.
 
 An image without a label takes part in all that needs none, and in nothing that needs one; results count and name such
 images. `NO_LABEL` stands in the place of its label, so that images and labels always go together.
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 from brdyn.data.files import shown
@@ -59,7 +59,7 @@ class Labels:
         number = NO_LABEL
         if isinstance(cell, str):
             number = self._numbers.get(cell, NO_LABEL)
-        elif isinstance(cell, Real) and cell == cell and cell % 1 == 0 and 0 <= cell < self.count:
+        elif isinstance(cell, int | float) and cell % 1 == 0 and 0 <= cell < self.count:  # NaN % 1 is NaN
             number = int(cell)
         if number != NO_LABEL:
             return number, ""
@@ -94,8 +94,12 @@ class Unlabelled:
         """In a sentence; empty for none."""
         if not self.count:
             return ""
-        _, name, why = self.first[0]
         return (
-            f"{self.count} images have no label (the first, {name}: {why}) and are left out of all that needs labels; "
-            "the JSON names them"
+            f"{self.count} images have no label ({self.example()}) and are left out of all that needs labels; the JSON "
+            "names them"
         )
+
+    def example(self) -> str:
+        """The first, and why it has none."""
+        _, name, why = self.first[0]
+        return f"the first, {name}: {why}"

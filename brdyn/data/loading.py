@@ -17,7 +17,8 @@ from unittest.mock import patch
 from torch.utils.data import DataLoader, Dataset
 
 from brdyn.data.files import shown
-from brdyn.data.items import Failure, Item, Loaded, Skipped, stack
+from brdyn.data.items import Failure, Item, Loaded, stack
+from brdyn.data.sources import Skipped
 from brdyn.errors import BrdynError, UsageError
 
 MAX_WORKERS = 8
@@ -163,7 +164,11 @@ def guarded(loader: Iterable[Loaded]) -> Iterator[Loaded]:
     """What a loader gives; its failures in one line."""
     try:
         yield from loader
-    except (RuntimeError, OSError, EOFError) as error:  # the latter two where a process ended while it was listened to
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+    ) as error:  # the latter two where a process ended while it was listened to
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in LOST):
             raise
         raise BrdynError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +209,10 @@ def open_parquet(path: Path, **options: Any) -> Any:
 def _columns(schema: Any) -> list[Column]:
     """Of a file, with what its metadata declares, if that is well formed."""
     said: Any = None
-    try:
+    with suppress(
+        ValueError, KeyError, TypeError, RecursionError
+    ):  # not as the hub writes it: columns go by names
         said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass  # not of a hub data set: columns then go by their names
     features = said if isinstance(said, dict) else {}
     return [arrow_column(field.name, field.type, features.get(field.name)) for field in schema]
 
@@ -235,8 +236,8 @@ def _common(tables: list[list[Column]], files: Names) -> list[Column]:
                 differing.append(column.name)
         if differing:
             raise UsageError(
-                f"{shown(path)!r} differs from {shown(files[0])!r} in column {differing[0]!r} or its classes; files of one "
-                "data set have the same columns: give one of them, or a folder without it"
+                f"{shown(path)!r} differs from {shown(files[0])!r} in column {differing[0]!r} or its classes; files of "
+                "one data set have the same columns: give one of them, or a folder without it"
             )
     return list(found.values())
 

@@ -149,5 +149,7 @@ def saved_source(folder: Path, split: str | None, asked: Asked) -> RowSource:
             raise UsageError(f"no images in {where}: the data set has no splits")
         rows, folder = rows[chosen], folder / chosen
     else:
-        chosen = None if split is None else choose_split([str(rows.split)] if rows.split else [], split, where)
+        chosen = (
+            None if split is None else choose_split([str(rows.split)] if rows.split else [], split, where)
+        )
     return RowSource(rows, shown(folder), chosen, asked, [folder])

@@ -74,7 +74,8 @@ class ShuffledBatches:
             iter(_Parts(self, range(start, stop), rank, world, pieces)),
             (stop - start) * pieces,
             workers=self.workers,
-            batch_bytes=self.batch_size * (self.item_bytes or self.images.image_bytes) // (world * pieces) + 1,
+            batch_bytes=self.batch_size * (self.item_bytes or self.images.image_bytes) // (world * pieces)
+            + 1,
             pin=pin,
         )
         together: list[Batch] = []

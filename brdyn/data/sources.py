@@ -1,7 +1,7 @@
 """What a source of images is.
 
-A source knows how many images it has and hands out the encoded bytes of one by index. Sources are plain picklable objects,
-so that loader processes can hold their own copy.
+A source knows how many images it has and hands out the encoded bytes of one by index. Sources are plain picklable
+objects, so that loader processes can hold their own copy.
 """
 
 from __future__ import annotations
@@ -119,7 +119,11 @@ class LoadedSource(ImageSource):
 
     def __init__(self, source: ImageSource, images: dict[int, RawImage | str]) -> None:
         self.description, self.labels, self.no_labels = source.description, source.labels, source.no_labels
-        self.image_column, self.label_column, self.split = source.image_column, source.label_column, source.split
+        self.image_column, self.label_column, self.split = (
+            source.image_column,
+            source.label_column,
+            source.split,
+        )
         self.files, self.unlisted = source.files, source.unlisted
         self.images = images
         self._count = len(source)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from brdyn.errors import UsageError
 
+QUOTES = "'\""
 SHARD = re.compile(r"(.+?)-\d{4,}-of-\d{4,}")
 ALIASES = {
     "train": "train", "training": "train",
@@ -45,7 +46,8 @@ def choose_split(there: Iterable[str | None], asked: str | None, where: str) -> 
     if asked is None:
         if len(found) > 1:
             raise UsageError(
-                f"{where} holds the splits {', '.join(found)}; choose one by --split {found[0]} (or as {where}@{found[0]})"
+                f"{where} holds the splits {', '.join(found)}; choose one by --split, or as {where.strip(QUOTES)}@"
+                f"{found[0]}"
             )
         return found[0] if found else None
     if not found:

@@ -92,7 +92,9 @@ class TarSource(ImageSource):
         self.labels, self.no_labels = make_labels(label, lambda: iter([as_arrow(list(cells.values()))]))
         if self.labels is not None:
             self.label_column = label.name
-            self._cells = [cells.get((int(place[0]), key)) for key, place in zip(self._keys, self._places, strict=True)]
+            self._cells = [
+                cells.get((int(place[0]), key)) for key, place in zip(self._keys, self._places, strict=True)
+            ]
         elif asked.label == label.name:
             raise UsageError(f"{self.no_labels}; choose another --label-column")
 
@@ -210,6 +212,6 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
             raise tarfile.ReadError("no end mark")
     except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
         raise BrdynError(
-            f"cannot read {shown(path)!r} as an uncompressed tar file ({shown(str(error))[:200]}); is the copy complete, "
-            "and is it compressed?"
+            f"cannot read {shown(path)!r} as an uncompressed tar file ({shown(str(error))[:200]}); is the copy "
+            "complete, and is it compressed?"
         ) from error

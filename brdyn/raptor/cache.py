@@ -105,7 +105,9 @@ class ActivationCache:
     def index(self) -> dict[str, Any]:
         """What it is a cache of."""
         info = self.teacher.info
-        chosen = hashlib.sha256(np.ascontiguousarray(self.images.chosen, dtype="<i8").tobytes()).hexdigest()
+        chosen = hashlib.sha256(
+            np.ascontiguousarray(self.images.indices(), dtype="<i8").tobytes()
+        ).hexdigest()
         return {
             "format": FORMAT,
             "teacher": {"name": info.name, "digest": info.digest, "image_size": list(info.image_size)},
