@@ -264,6 +264,7 @@ def image_provenance(images: ImageSet) -> dict[str, Any]:
         "read": images.report.count,
         "digest": f"{images.report.digest:064x}",
         "seed": images.seed,
+        **images.source.chosen(),
     }
 
 

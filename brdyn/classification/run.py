@@ -158,6 +158,11 @@ class ClassifierRun:
             "accuracy": right,
             "kept": describe_kept(folder.path, test, accelerator.device) if self.keep else {},
             "skipped": [*images.skipped, *(test.skipped if test is not None else ())],
+            "unlabelled": {
+                name: part.unlabelled.to_dict()
+                for name, part in (("train", images), ("test", test))
+                if part is not None
+            },
             "options": checkpoints.options,
             "history": asdict(history),
             "seconds": round(watch.seconds, 1),

@@ -42,12 +42,28 @@ AllowPickle = Annotated[
 Images = Annotated[
     str,
     typer.Option(
-        help="A folder (recursive), an image, a parquet file, a hub data set (owner/name@split), or `samples`.",
+        help="A folder (recursive), an image, a parquet or webdataset tar file, a data set saved to disk or of the hub "
+        "(owner/name), or `samples`; @SPLIT may follow.",
         rich_help_panel=IMAGES,
     ),
 ]
 Split = Annotated[
-    str | None, typer.Option(help="Split of a hub data set (default: train).", rich_help_panel=IMAGES)
+    str | None,
+    typer.Option(
+        help="Split, where there are several (of a hub data set: train by default).", rich_help_panel=IMAGES
+    ),
+]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the images in a table (default: image, img, or the only one).", rich_help_panel=IMAGES
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the labels in a table (default: the declared one, or label).", rich_help_panel=IMAGES
+    ),
 ]
 Number = Annotated[
     int | None,

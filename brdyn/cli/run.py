@@ -17,6 +17,8 @@ from brdyn.cli import options as opt
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet
+    from brdyn.data.labels import Unlabelled
+    from brdyn.data.sources import ImageSource
     from brdyn.models import VisionTransformer
     from brdyn.runtime import Processes
 
@@ -36,6 +38,8 @@ class RunRequest:
     image_size: opt.ImageSize = None
     allow_pickle: opt.AllowPickle = False
     split: opt.Split = None
+    image_column: opt.ImageColumn = None
+    label_column: opt.LabelColumn = None
     n: opt.Number = None
     strict: opt.Strict = False
     seed: opt.Seed = 0
@@ -143,6 +147,7 @@ class Run:
     stream: dict[str, Any]
     watch: results.Stopwatch
     seed: int
+    request: RunRequest
 
     @property
     def title(self) -> str:
@@ -157,6 +162,7 @@ class Run:
             "weights": self.model.info.weights,
             "n_images": report.count,
             "skipped": [skipped._asdict() for skipped in report.skipped],
+            "unlabelled": report.unlabelled.to_dict(),
         }
 
     def provenance(self, **settings: Any) -> dict[str, Any]:
@@ -177,11 +183,30 @@ class Run:
         typer.echo(
             f"{report.count} images in {seconds:.1f} s with loading ({report.count / seconds:.1f} images/s)"
         )
-        say_skipped(report.skipped)
+        for line in chosen_of(self.images.source):
+            typer.echo(line)
+        say_skipped(report.skipped, report.unlabelled)
 
 
-def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:
-    """Name images that could not be read."""
+def chosen_of(source: ImageSource) -> Iterator[str]:
+    """Which columns and split of several were taken, in a line if there is any."""
+    said = [
+        f"{what} {name!r}"
+        for what, name in (
+            ("images from column", source.image_column),
+            ("labels from column", source.label_column),
+            ("split", source.split),
+        )
+        if name is not None
+    ]
+    if said:
+        yield ", ".join(said)
+
+
+def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled) -> None:
+    """Name images that could not be read, or have no label."""
+    if unlabelled.count:
+        typer.echo(f"  {unlabelled.describe()}")
     for name, why in skipped[:SKIPPED_SHOWN]:
         typer.echo(f"  skipped {name}: {why}")
     if skipped:
@@ -189,7 +214,9 @@ def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:
 
 
 @contextmanager
-def open_run(request: RunRequest, *, float32: bool = False, go_on: bool = False) -> Iterator[Run]:
+def open_run(
+    request: RunRequest, *, float32: bool = False, go_on: bool = False, columns_where_there: bool = False
+) -> Iterator[Run]:
     """Check the options, load the model and find the images; clean up when the command fails.
 
     Parameters
@@ -199,6 +226,8 @@ def open_run(request: RunRequest, *, float32: bool = False, go_on: bool = False)
         Load the model in float32 whatever the precision asked for, as training does.
     go_on : bool
         Allow an output folder that holds an unfinished run.
+    columns_where_there : bool
+        The columns asked for may be those of other images alone.
     """
     import torch
 
@@ -228,7 +257,15 @@ def open_run(request: RunRequest, *, float32: bool = False, go_on: bool = False)
             allow_pickle=request.allow_pickle,
         )
         images = load_images(
-            request.images, model, n=request.n, seed=request.seed, split=request.split, strict=request.strict
+            request.images,
+            model,
+            n=request.n,
+            seed=request.seed,
+            split=request.split,
+            strict=request.strict,
+            image_column=request.image_column,
+            label_column=request.label_column,
+            columns_where_there=columns_where_there,
         )
         stream = {
             "batch_size": batch_size,
@@ -236,4 +273,4 @@ def open_run(request: RunRequest, *, float32: bool = False, go_on: bool = False)
             "processes": processes,
             "progress": True,
         }
-        yield Run(model, images, processes, folder, formats, stream, watch, request.seed)
+        yield Run(model, images, processes, folder, formats, stream, watch, request.seed, request)

@@ -67,6 +67,9 @@ class TrainRequest:
     heads: _size("Attention heads") = None  # type: ignore[valid-type]
     hidden: _size("Hidden units of the MLP") = None  # type: ignore[valid-type]
     patch: _size("Side of a patch in pixels") = None  # type: ignore[valid-type]
+    split: opt.Split = None
+    image_column: opt.ImageColumn = None
+    label_column: opt.LabelColumn = None
     n: opt.Number = None
     seed: opt.Seed = 0
     device: opt.Device = "auto"

@@ -98,20 +98,35 @@ def open_job(
             stack.enter_context(folder)
         images, test = load_sets(request)
         if processes.is_main:
-            say_skipped([*images.skipped, *(test.skipped if test is not None else ())])
+            for part in (images, test) if test is not None else (images,):
+                say_skipped(part.skipped, part.unlabelled)
         accelerator = make_accelerator(processes.device)
         yield Job(images, test, accelerator, processes.world, formats, resume, previous, tracker), folder
 
 
 def load_sets(request: TrainRequest) -> tuple[PixelSet, PixelSet | None]:
     """Training and test images."""
+    columns: dict[str, Any] = {"image_column": request.image_column, "label_column": request.label_column}
     images = load_pixels(
-        request.data, request.image_size, n=request.n, seed=request.seed, workers=request.workers
+        request.data,
+        request.image_size,
+        n=request.n,
+        seed=request.seed,
+        workers=request.workers,
+        split=request.split,
+        **columns,
     )
     source = request.test or (request.data if request.data in NAMED else None)
     if source is None:
         return images, None
-    test = load_pixels(source, request.image_size, train=False, workers=request.workers)
+    test = load_pixels(
+        source,
+        request.image_size,
+        train=False,
+        workers=request.workers,
+        columns_where_there=True,
+        **columns,
+    )
     check_classes(test, images.names, "the training images")
     return images, test
 

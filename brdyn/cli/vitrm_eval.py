@@ -24,11 +24,14 @@ class EvalRequest:
     data: Annotated[
         str,
         typer.Option(
-            help="Test images: cifar10, cifar100 (their test split), a parquet file or folder with labels.",
+            help="Test images: cifar10, cifar100 (their test split), or labelled images as --images takes them.",
             rich_help_panel=opt.IMAGES,
         ),
     ] = "cifar10"
     out: opt.Out
+    split: opt.Split = None
+    image_column: opt.ImageColumn = None
+    label_column: opt.LabelColumn = None
     n: opt.Number = None
     seed: opt.Seed = 0
     device: opt.Device = "auto"
@@ -71,8 +74,11 @@ def vitrm_eval(
             n=request.n,
             seed=request.seed,
             workers=request.workers,
+            split=request.split,
+            image_column=request.image_column,
+            label_column=request.label_column,
         )
-        say_skipped(images.skipped)
+        say_skipped(images.skipped, images.unlabelled)
         check_classes(images, classifier.names, "the classifier")
         content: dict[str, Any] = {
             "network": classifier.name,
@@ -80,6 +86,7 @@ def vitrm_eval(
             "digest": classifier.digest,
             "test": images.identity(),
             "skipped": list(images.skipped),
+            "unlabelled": images.unlabelled.to_dict(),
         }
         pictures = {}
         if classifier.name == VITRM_NAME:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MaxMetric
 
-from brdyn.data import ImageSet
+from brdyn.data import NO_LABEL, ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions.operations import DRAWS, Operation, check_kinds, operations
 from brdyn.interventions.repair import STATISTICS, angles_to
@@ -149,8 +149,8 @@ class SurgeryRun:
         clean = self.model.norm(trajectory.states[-1])
         readout = self._read(clean)
         predicted = self._predict(clean)
-        labels = self._labels(trajectory, predicted)
-        if labels is not None and predicted is not None:
+        labels = self._labels(trajectory)
+        if predicted is not None:
             self.intact.update(self._right(predicted, labels)[:, None])
         changes, right = [], []
         for operation in self.chosen:
@@ -187,17 +187,15 @@ class SurgeryRun:
         logits = self.model.logits(normed)
         return None if logits is None else logits.argmax(-1)
 
-    def _right(self, guesses: Tensor, labels: Tensor | None) -> Tensor:
+    def _right(self, guesses: Tensor, labels: Tensor) -> Tensor:
         """1 where a guess is right, NaN where the image has no label of the head's."""
-        if labels is None:
-            return torch.full(guesses.shape, torch.nan, device=guesses.device)
-        return guesses.eq(labels).float().where(labels >= 0, torch.nan)
+        return guesses.eq(labels).float().where(labels != NO_LABEL, torch.nan)
 
-    def _labels(self, trajectory: Trajectory, predicted: Tensor | None) -> Tensor | None:
-        """Labels of the images; -1 stands for none, as in the test splits of some data sets."""
-        if trajectory.labels is None or predicted is None or not self.with_accuracy:
-            return None
-        labels = trajectory.labels.to(predicted.device)
+    def _labels(self, trajectory: Trajectory) -> Tensor:
+        """Labels of the images, where they can be of the head."""
+        if not self.with_accuracy:
+            return torch.full((len(trajectory),), NO_LABEL, device=self.model.device)
+        labels = trajectory.labels.to(self.model.device)
         self.largest_label.update(labels.max().float())
         return labels
 

@@ -160,15 +160,17 @@ class AngularBasins(SamplingMetric):
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory, those that have labels."""
-        if trajectory.labels is None:
+        rows = trajectory.labelled
+        if not rows.any():
             return
         means = torch.stack([trajectory.mean(group) for group in self.layout.groups], dim=2).to(self.device)
         assert isinstance(self.directions, list)
         assert isinstance(self.labels, list)
         assert isinstance(self.positions, list)
-        self.directions.append(functional.normalize(means.transpose(0, 1), dim=-1))  # (B, L + 1, G, D)
-        self.labels.append(trajectory.labels.to(means.device))
-        self.positions.append(trajectory.positions.to(means.device))
+        means = means.transpose(0, 1)[rows.to(means.device)]  # (B, L + 1, G, D)
+        self.directions.append(functional.normalize(means, dim=-1))
+        self.labels.append(trajectory.labels[rows].to(means.device))
+        self.positions.append(trajectory.positions[rows].to(means.device))
         if rows_in(self.labels) > 2 * self.max_images:
             directions, labels, positions = self.sample()
             self.directions, self.labels, self.positions = [directions], [labels], [positions]

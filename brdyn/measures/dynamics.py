@@ -123,7 +123,7 @@ def token_dynamics(
     processes = options.get("processes")
     alone = processes is None or processes.world == 1
 
-    def attempt(name: str, make: Callable[[], Any]) -> Any:
+    def attempt(name: str, make: Callable[[], Any], alike: bool = alone) -> Any:
         """What `make` gives, or None where the measure was not asked for by name and cannot be had."""
         if name not in chosen or name in left_out:
             return None
@@ -131,7 +131,7 @@ def token_dynamics(
             return make()
         except UsageError as error:
             # Several processes must agree on what is measured, and memory may differ between them.
-            if measures is not None or not alone:
+            if measures is not None or not alike:
                 raise
             left_out[name] = str(error)
             return None
@@ -155,7 +155,7 @@ def token_dynamics(
         assert similarity is not None
         phases = segment(similarity.result(), k)
     places = phases.boundaries
-    found_basins = attempt("basins", lambda: basins.result())
+    found_basins = attempt("basins", lambda: _basins(basins, images), alike=True)  # from what all have seen
     found_modes = attempt("modes", lambda: modes.within(places, ridge, rank))
     table: pd.DataFrame = pd.concat(
         [
@@ -175,11 +175,22 @@ def token_dynamics(
     return Dynamics(table, phases, alignment, found_basins, found_modes, left_out)
 
 
+def _basins(metric: AngularBasins, images: ImageSet) -> Basins:
+    """Of the images that have a label, if there is any."""
+    report = images.report
+    if report.unlabelled.count == report.count:
+        raise UsageError(
+            f"angular basins need labels, and not one of the {report.count} images has one "
+            f"({report.unlabelled.example()})"
+        )
+    return metric.result()
+
+
 def _missing(images: ImageSet) -> dict[str, str]:
     """Measures that these images cannot give, known before any is read."""
     found = {}
     if not images.source.labelled:
-        found["basins"] = NO_LABELS
+        found["basins"] = "; ".join(filter(None, (NO_LABELS, images.source.no_labels)))
     if len(images) < HELD_OUT:
         found["modes"] = (
             f"dynamic modes need at least {HELD_OUT} images, and there are {len(images)}; give more"
