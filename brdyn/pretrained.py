@@ -6,7 +6,6 @@ A folder holds one thing, a fitted Raptor or a trained classifier; its config sa
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,10 +78,9 @@ def load_weights(module: nn.Module, folder: str | Path, config: Mapping[str, Any
 def holds(folder: str | Path, kind: str) -> bool:
     """Whether a folder holds such a thing."""
     try:
-        config = json.loads((Path(folder) / CONFIG).read_text())
-    except (OSError, ValueError):
+        return read_json(Path(folder) / CONFIG, "a config").get("format") == _format(kind)
+    except UsageError:
         return False
-    return isinstance(config, dict) and config.get("format") == _format(kind)
 
 
 def _format(kind: str) -> str:

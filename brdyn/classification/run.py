@@ -22,6 +22,12 @@ from brdyn.training import Checkpoints, Saved
 from brdyn.training.settings import check_same
 
 RESULT = "train.json"
+FINISHED = {  # what a grid reads of one
+    "options": dict,
+    "accuracy": (float, None),
+    "parameters": int,
+    "history": {"seconds": float, "images_per_second": float},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +209,6 @@ def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | N
     path = Path(folder) / RESULT
     if checkpoints.anew or checkpoints.paths() or not path.is_file():
         return None
-    content = results.read_json(path, "a training run", ("options",))
+    content = results.read_json(path, "a training run", FINISHED)
     check_same(content["options"], checkpoints.options, folder)
     return content

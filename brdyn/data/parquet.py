@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from brdyn.checked_json import check, parse
 from brdyn.data.sources import ImageSource, LoadedSource, RawImage
 from brdyn.errors import BrdynError, UsageError
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
 IMAGE_COLUMNS = ("image", "img", "images", "jpg", "png", "picture")
 ROWS_AT_ONCE = 64
+CLASSES = {"names?": ([str], None)}  # of a column of labels
 
 
 class _OpenGroup:
@@ -140,11 +141,27 @@ class ParquetSource(ImageSource):
         return {**self.__dict__, "_open": None}
 
 
+def _features(schema: Any, path: Path) -> dict[str, dict[str, Any]]:
+    """What a hub data set says of its columns, those of a type of its own."""
+    try:
+        metadata = parse((schema.metadata or {}).get(b"huggingface", b"{}"))
+        check(metadata, {"info?": {"features?": {str: object}}})
+        every = metadata.get("info", {}).get("features", {})
+        typed = {
+            name: feature
+            for name, feature in every.items()
+            if isinstance(feature, dict) and "_type" in feature
+        }
+        check({name: one for name, one in typed.items() if one["_type"] == "ClassLabel"}, {str: CLASSES})
+    except ValueError as error:
+        raise BrdynError(f"{str(path)!r} describes its columns wrongly ({error})") from error
+    return typed
+
+
 def _columns(schema: Any, path: Path) -> tuple[str, str | None, list[str] | None]:
     import pyarrow as pa
 
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
+    features = _features(schema, path)
 
     def holds_bytes(column: str) -> bool:
         kind = schema.field(column).type
