@@ -57,10 +57,8 @@ class OutputFolder:
 
     def __init__(self, path: str | Path, overwrite: bool = False) -> None:
         self.path = Path(path).expanduser()
-        if self.path.is_dir() and any(self.path.iterdir()) and not overwrite:
-            raise UsageError(
-                f"the output folder {str(self.path)!r} is not empty; choose another --out or pass --overwrite"
-            )
+        if self.path.is_dir() and not overwrite:
+            check_empty(self.path)
         self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -101,6 +99,14 @@ class OutputFolder:
         files[name] = to_json(content)
         for file, data in files.items():
             write_atomically(self.path / file, data)
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse an output folder that holds files."""
+    if any(folder.iterdir()):
+        raise UsageError(
+            f"the output folder {str(folder)!r} is not empty; choose another --out or pass --overwrite"
+        )
 
 
 def render(figure: Figure, kind: str) -> bytes:

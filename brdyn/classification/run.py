@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from brdyn import plots, results
 from brdyn.classification.evaluation import accuracy
 from brdyn.classification.fit import Report, train_classifier
-from brdyn.classification.kept import BEST, WATCHED, Keeper, describe_kept
+from brdyn.classification.kept import WATCHED, Keeper, describe_kept
 from brdyn.classification.pixels import PixelSet
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.classification.saved import Classifier
 from brdyn.errors import UsageError
 from brdyn.training import Checkpoints, Saved

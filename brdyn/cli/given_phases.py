@@ -28,7 +28,8 @@ PhasesFile = Annotated[
     ),
 ]
 NumberOfPhases = Annotated[
-    int | None, typer.Option("--k", help="Number of phases, with or without --phases.", rich_help_panel=PANEL)
+    int | None,
+    typer.Option("--k", help="Number of phases, with or without --phases.", min=1, rich_help_panel=PANEL),
 ]
 
 

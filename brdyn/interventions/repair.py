@@ -19,9 +19,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from brdyn.choices import check_eps
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions.contexts import canonical, check_eps, token_slices
+from brdyn.interventions.contexts import canonical, token_slices
 from brdyn.interventions.noise import relative_noise
 from brdyn.measures.engine import metric_device
 from brdyn.measures.kinematics import TINY

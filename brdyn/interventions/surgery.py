@@ -19,9 +19,10 @@ from torch import Tensor
 from torchmetrics import MaxMetric
 
 from brdyn.checked_json import fields_of, made
+from brdyn.choices import KINDS, some_of
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions.operations import DRAWS, Operation, check_kinds, operations
+from brdyn.interventions.operations import DRAWS, Operation, operations
 from brdyn.interventions.repair import STATISTICS, angles_to
 from brdyn.interventions.within_across import WithinAcross, within_against_across
 from brdyn.measures.engine import metric_device
@@ -290,7 +291,7 @@ def layer_surgery(
     UsageError
         If a kind is unknown, or the model's depth allows no operation of these kinds.
     """
-    check_kinds(kinds)
+    some_of("intervention", kinds, KINDS)
     if draws < 1:
         raise UsageError(f"{draws} shuffles of each phase are none; draw at least 1")
     chosen = list(operations(kinds, model.depth, phases.boundaries, draws, seed))
