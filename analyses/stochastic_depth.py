@@ -33,9 +33,9 @@ from analyses.stochastic_depth_plan import LAST, MIDDLE, UNTRAINED, Cell, Config
 from analyses.training_runs import OutOfTime, load_split, train_or_go_on
 from brdyn import fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.classification.evaluation import accuracy
-from brdyn.classification.kept import BEST, folder_name
+from brdyn.classification.kept import folder_name
 from brdyn.classification.pixels import NAMED, PixelSet
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier, is_classifier, read_config
 from brdyn.errors import BrdynError, UsageError

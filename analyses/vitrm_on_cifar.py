@@ -22,11 +22,11 @@ import torch
 
 from analyses.recording import RESULTS, parser, provenance
 from analyses.training_runs import OutOfTime, load_split, train_or_go_on
-from brdyn.classification.architectures import RESNETS
 from brdyn.classification.evaluation import accuracy_and_f1, class_scores
 from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier
+from brdyn.classification.sizes import RESNETS
 from brdyn.errors import BrdynError
 from brdyn.probes import read_classes
 from brdyn.probes.features import Features

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brdyn import checked_json
 from brdyn.errors import BrdynError, UsageError
+from brdyn.words import first_line, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("brdyn", "torch", "timm", "transformers", "torchmetrics", "numpy", "pillow")
 FORMATS = ("png", "svg", "pdf")
+# The shape of a mean over images in a JSON.
+ROW = dict.fromkeys(("mean", "low", "high", "sd", "n_images"), (float, None))
 
 
 class OutputFolder:
@@ -53,10 +57,8 @@ class OutputFolder:
 
     def __init__(self, path: str | Path, overwrite: bool = False) -> None:
         self.path = Path(path).expanduser()
-        if self.path.is_dir() and any(self.path.iterdir()) and not overwrite:
-            raise UsageError(
-                f"the output folder {str(self.path)!r} is not empty; choose another --out or pass --overwrite"
-            )
+        if self.path.is_dir() and not overwrite:
+            check_empty(self.path)
         self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -99,6 +101,14 @@ class OutputFolder:
             write_atomically(self.path / file, data)
 
 
+def check_empty(folder: Path) -> None:
+    """Refuse an output folder that holds files."""
+    if any(folder.iterdir()):
+        raise UsageError(
+            f"the output folder {str(folder)!r} is not empty; choose another --out or pass --overwrite"
+        )
+
+
 def render(figure: Figure, kind: str) -> bytes:
     """A figure as the bytes of a picture file."""
     buffer = io.BytesIO()
@@ -118,7 +128,7 @@ def check_formats(formats: str) -> tuple[str, ...]:
 
 
 def to_json(content: Mapping[str, Any]) -> bytes:
-    """A mapping as JSON, indented, with lists of plain values on one line.
+    """A mapping as JSON, indented, with lists of plain values on one line; names that are no UTF-8 are escaped.
 
     Raises
     ------
@@ -145,16 +155,27 @@ def _json(value: Any, depth: int) -> Iterator[str]:
         isinstance(value, list) and any(isinstance(entry, dict | list) for entry in value)
     )
     if not nested or not value:
-        yield json.dumps(value)
+        yield json.dumps(_printable(value))
         return
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     entries = value.items() if isinstance(value, dict) else ((None, entry) for entry in value)
     separator = opening
     for key, entry in entries:
-        yield separator + "\n" + "  " * (depth + 1) + (f"{json.dumps(key)}: " if key is not None else "")
+        yield (
+            separator
+            + "\n"
+            + "  " * (depth + 1)
+            + (f"{json.dumps(printable(key))}: " if key is not None else "")
+        )
         yield from _json(entry, depth + 1)
         separator = ","
     yield "\n" + "  " * depth + closing
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_printable(entry) for entry in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -186,21 +207,67 @@ def _umask() -> int:
     return mask
 
 
-def read_json(path: str | Path, what: str, keys: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a result file written earlier, which has these keys.
+def read_json(path: str | Path, what: str, shape: Mapping[str, Any] | Sequence[str] = ()) -> dict[str, Any]:
+    """Read a JSON file written earlier, by brdyn or by anybody.
+
+    Parameters
+    ----------
+    path : path
+    what : str
+        What it should be, for the error: `a phases.json`.
+    shape : mapping of str to shape, or sequence of str
+        The keys it has, with what they hold as :mod:`brdyn.checked_json` has it, or whatever they hold.
 
     Raises
     ------
     UsageError
-        If it is not there or not what it should be.
+        If it is not there, not strict JSON, or not of that shape.
     """
     try:
-        content = json.loads(Path(path).expanduser().read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = checked_json.read(checked_json.expanded(path))
+    except checked_json.JsonError as error:
         raise UsageError(f"cannot read {str(path)!r} as {what} ({error})") from error
-    if not isinstance(content, dict) or any(key not in content for key in keys):
-        raise UsageError(f"{str(path)!r} is not {what}")
+    with reading(path, what):
+        checked_json.check(content, shape if isinstance(shape, Mapping) else dict.fromkeys(shape, object))
     return content
+
+
+@contextmanager
+def reading(path: str | Path, what: str) -> Iterator[None]:
+    """While the content of a file is made into something: a `ValueError` about it becomes one that names the file.
+
+    Raises
+    ------
+    UsageError
+        `'x.json' is not a phases.json (…)`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{str(path)!r} is not {what} ({first_line(error)})") from error
+
+
+def read_table(path: str | Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a parquet file that brdyn wrote beside a JSON.
+
+    Raises
+    ------
+    UsageError
+        If it is not there, no parquet, or lacks one of the columns.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        if not Path(path).is_file():  # opening a pipe waits for ever
+            raise OSError("no such file")
+        table = pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UsageError(f"cannot read {str(path)!r} as {what} ({first_line(error)})") from error
+    lacking = [name for name in columns if name not in table]
+    if lacking:
+        raise UsageError(f"{str(path)!r} is not {what} (it has no column {lacking[0]!r})")
+    return table
 
 
 def _plain(value: Any) -> Any:

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 
+from brdyn import choices
+from brdyn.choices import one_of
 from brdyn.data import ReadReport
 from brdyn.errors import UsageError
 
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in choices.DTYPES}
 BATCH_CAPS = {"cpu": 16, "cuda": 256, "mps": 32}
 MEMORY_SHARE = 0.4
 
@@ -90,8 +91,7 @@ def start_processes(device: str = "auto") -> Processes:
 
 def _device_kind(device: str) -> str:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device not in DEVICES:
-        raise UsageError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    one_of("device", device, choices.DEVICES)
     if device == "auto":
         return next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
     if not available[device]:
@@ -102,9 +102,7 @@ def _device_kind(device: str) -> str:
 
 def resolve_dtype(name: str) -> torch.dtype:
     """The torch type of a precision by name."""
-    if name not in DTYPES:
-        raise UsageError(f"unknown dtype {name!r}; choose one of {', '.join(DTYPES)}")
-    return DTYPES[name]
+    return DTYPES[one_of("dtype", name, DTYPES)]
 
 
 def auto_batch_size(model: VisionTransformer) -> int:

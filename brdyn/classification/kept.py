@@ -13,30 +13,10 @@ import torch
 
 from brdyn.classification.evaluation import accuracy
 from brdyn.classification.pixels import PixelSet
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.classification.saved import Classifier, is_classifier, read_config
-from brdyn.errors import UsageError
 
-BEST = "best"
 WATCHED = "accuracy"
-
-
-def parse_keep(text: str) -> tuple[str, ...]:
-    """`0,10,best` as its parts; empty for none.
-
-    Raises
-    ------
-    UsageError
-        If a part is neither an epoch nor `best`.
-    """
-    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for part in parts:
-        if part != BEST and not re.fullmatch(r"\d+(\.\d+)?", part):
-            raise UsageError(
-                f"--keep {text!r}: {part!r} is neither an epoch (0 is untrained) nor {BEST!r}; the last one is the "
-                "result itself"
-            )
-    return parts
 
 
 def folder_name(part: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ LOGS, VALIDATIONS = 100, 50  # in a run, by default
 MAGNITUDES = 30  # the largest of RandAugment
 DROPOUT = 0.1
 VITRM_NAME = "vitrm"
+BEST = "best"  # of the classifiers that a run keeps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,3 +121,21 @@ class ClassifierRecipe(AugmentSettings):
 
 BASELINE = ClassifierRecipe()
 VITRM = replace(BASELINE, epochs=1000.0, warmup_epochs=30.0, ema=0.999)
+
+
+def parse_keep(text: str) -> tuple[str, ...]:
+    """`0,10,best` as its parts; empty for none.
+
+    Raises
+    ------
+    UsageError
+        If a part is neither an epoch nor `best`.
+    """
+    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for part in parts:
+        if part != BEST and not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", part):
+            raise UsageError(
+                f"--keep {text!r}: {part!r} is neither an epoch (0 is untrained) nor {BEST!r}; the last one is the "
+                "result itself"
+            )
+    return parts

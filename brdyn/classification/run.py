@@ -13,15 +13,21 @@ from accelerate import Accelerator
 from brdyn import plots, results
 from brdyn.classification.evaluation import accuracy
 from brdyn.classification.fit import Report, train_classifier
-from brdyn.classification.kept import BEST, WATCHED, Keeper, describe_kept
+from brdyn.classification.kept import WATCHED, Keeper, describe_kept
 from brdyn.classification.pixels import PixelSet
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.classification.saved import Classifier
 from brdyn.errors import UsageError
 from brdyn.training import Checkpoints, Saved
 from brdyn.training.settings import check_same
 
 RESULT = "train.json"
+FINISHED = {  # what a grid reads of one
+    "options": dict,
+    "accuracy": (float, None),
+    "parameters": int,
+    "history": {"seconds": float, "images_per_second": float},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +214,6 @@ def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | N
     path = Path(folder) / RESULT
     if checkpoints.anew or checkpoints.paths() or not path.is_file():
         return None
-    content = results.read_json(path, "a training run", ("options",))
+    content = results.read_json(path, "a training run", FINISHED)
     check_same(content["options"], checkpoints.options, folder)
     return content

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from brdyn import pretrained
-from brdyn.classification.architectures import RESNETS, VITS, ViTSize, build
+from brdyn.classification.architectures import build
 from brdyn.classification.augment import normalised
 from brdyn.classification.recipe import VITRM_NAME
+from brdyn.classification.sizes import RESNETS, VITS, ViTSize
 from brdyn.declared import Range, entries, shown
 from brdyn.declared import build as build_declared
 from brdyn.errors import UsageError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from brdyn.errors import UsageError
 
+WHOLE = re.compile("[0-9]{1,9}")
 MODEL = "Model"
 IMAGES = "Images"
 COMPUTE = "Computation"
@@ -67,7 +69,7 @@ LabelColumn = Annotated[
 ]
 Number = Annotated[
     int | None,
-    typer.Option("--n", "-n", help="Use this many images, drawn with --seed.", rich_help_panel=IMAGES),
+    typer.Option("--n", "-n", help="Use this many images, drawn with --seed.", min=1, rich_help_panel=IMAGES),
 ]
 Strict = Annotated[
     bool,
@@ -93,7 +95,7 @@ BatchSize = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        help="Image loader processes (0: none; default: cores - 1).", min=0, rich_help_panel=COMPUTE
+        help="Image loader processes (0: none; default: cores - 1).", min=0, max=1024, rich_help_panel=COMPUTE
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.", rich_help_panel=OUTPUT)]
@@ -113,7 +115,7 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) in (1, 2) and all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) in (1, 2) and all(WHOLE.fullmatch(part) and int(part) > 0 for part in parts):
         return int(parts[0]), int(parts[-1])
     raise UsageError(
         f"--image-size {text!r} is neither a number of pixels such as 224 nor height x width such as 224x308"
@@ -124,6 +126,6 @@ def parse_batch_size(text: str) -> int | str:
     """`auto` or a positive number."""
     if text == "auto":
         return text
-    if text.isdigit() and int(text) > 0:
+    if WHOLE.fullmatch(text) and int(text) > 0:
         return int(text)
     raise UsageError(f"--batch-size {text!r} is neither a positive number nor 'auto'")

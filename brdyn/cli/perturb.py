@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from brdyn.choices import check_eps, separated
+from brdyn.cli.checks import check_file
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_phases
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.errors import UsageError
@@ -53,7 +55,9 @@ def perturb(
     """
     sizes = numbers("--eps", eps, float)
     starts = None if layers == "all" else [int(layer) for layer in numbers("--layers", layers, int)]
-    targets = None if tokens == "each" else [name.strip() for name in tokens.split(",")]
+    targets = None if tokens == "each" else separated(tokens)
+    check_eps(sizes)
+    check_file("--phases", phases)
     with open_run(request) as run:
         from brdyn.interventions import perturbation_repair
         from brdyn.interventions.repair import check_request

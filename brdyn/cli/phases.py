@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from brdyn.choices import SIMILARITIES, one_of
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
+from brdyn.phases.segmentation import METHODS
 from brdyn.results import OutputFolder
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def phases(
     ] = "cls+patches",
     k: Annotated[
         int | None,
-        typer.Option("--k", help="Number of phases; chosen when not given.", rich_help_panel=PHASES),
+        typer.Option("--k", help="Number of phases; chosen when not given.", min=1, rich_help_panel=PHASES),
     ] = None,
     min_gain: Annotated[
         float,
@@ -39,7 +41,9 @@ def phases(
             rich_help_panel=PHASES,
         ),
     ] = 0.05,
-    min_size: Annotated[int, typer.Option(help="Fewest layers in a phase.", rich_help_panel=PHASES)] = 1,
+    min_size: Annotated[
+        int, typer.Option(help="Fewest layers in a phase.", min=1, rich_help_panel=PHASES)
+    ] = 1,
     method: Annotated[
         str,
         typer.Option(
@@ -50,17 +54,19 @@ def phases(
         float, typer.Option(help="Smallest gain of a split, for --method recursive.", rich_help_panel=PHASES)
     ] = 0.1,
     bootstrap: Annotated[
-        int, typer.Option(help="Bootstrap samples; 0 for none.", min=0, rich_help_panel=PHASES)
+        int, typer.Option(help="Bootstrap samples; 0 for none.", min=0, max=100_000, rich_help_panel=PHASES)
     ] = 200,
 ) -> None:
     """Find the phases of a model's depth: layer similarity, max-cut, and how sure.
 
     Writes phases.json, similarity.png, gain_curve.png and stability.png to --out.
     """
-    import brdyn
-    from brdyn.phases import check_request, segment
-
+    one_of("similarity", similarity, SIMILARITIES)
+    one_of("method", method, METHODS)
     with open_run(request) as run:
+        import brdyn
+        from brdyn.phases import check_request, segment
+
         check_request(k, run.model.depth, min_size, method, repr(request.model))
         measured = brdyn.layer_similarity(
             run.model,

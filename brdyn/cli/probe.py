@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from brdyn.cli.checks import check_images
 from brdyn.cli.run import Run, RunRequest, open_run, run_command, say_skipped
 from brdyn.errors import UsageError
 from brdyn.results import image_provenance
@@ -27,12 +28,16 @@ Test = Annotated[
     ),
 ]
 TestNumber = Annotated[
-    int | None, typer.Option("--test-n", help="Use this many test images.", rich_help_panel=PROBE)
+    int | None, typer.Option("--test-n", help="Use this many test images.", min=1, rich_help_panel=PROBE)
 ]
 Seeds = Annotated[
     int,
     typer.Option(
-        "--seeds", help="Linear probes, each on its own split of the images.", rich_help_panel=PROBE
+        "--seeds",
+        help="Linear probes, each on its own split of the images.",
+        min=1,
+        max=1000,
+        rich_help_panel=PROBE,
     ),
 ]
 
@@ -43,12 +48,12 @@ def probe(request: RunRequest, test: Test = None, test_n: TestNumber = None, see
 
     Writes probe.json to --out: accuracies with their spread over seeds and over test images.
     """
+    check_images(test)
     with open_run(request) as run:
         from brdyn.probes import extract_features
         from brdyn.probes import probe as run_probe
 
         training, testing = train_and_test(run, run.images, test, test_n)
-        check_seeds(seeds)
         train = extract_features(run.model, training, **run.stream)
         tested = extract_features(run.model, testing, **run.stream)
         if run.folder is not None:
@@ -75,12 +80,6 @@ def image_set(images: ImageSet) -> dict[str, Any]:
         "skipped": [skipped._asdict() for skipped in report.skipped],
         "unlabelled": report.unlabelled.to_dict(),
     }
-
-
-def check_seeds(seeds: int) -> None:
-    """Refuse none."""
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: at least one is needed")
 
 
 def second_set(run: Run, images: str, n: int | None, option: str) -> ImageSet:

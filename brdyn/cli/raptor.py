@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brdyn.choices import one_of
 from brdyn.cli import options as opt
+from brdyn.cli.checks import check_file
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_or_find_phases, read_phases
 from brdyn.cli.options import parse_batch_size
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
@@ -117,8 +119,8 @@ def raptor_fit(
     model.safetensors), fit.json and fit.png to --out; `--model OUT` then loads it in every other command.
     """
     settings = _settings(request, steps, stage1_steps, stage2_steps, recipe)
-    if partition not in PARTITIONS:
-        raise UsageError(f"unknown partition {partition!r}; choose one of {', '.join(PARTITIONS)}")
+    one_of("partition", partition, PARTITIONS)
+    check_file("--phases", phases)
     if boundaries is not None and (phases is not None or k is not None or partition == CONTIGUOUS):
         raise UsageError("--boundaries says it all; drop --phases, --k and --partition random-contiguous")
     check_resume(resume, previous)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.cli.probe import PROBE, Seeds, check_seeds, describe, image_set, second_set, train_and_test
+from brdyn.cli.checks import check_images
+from brdyn.cli.probe import PROBE, Seeds, describe, image_set, second_set, train_and_test
 from brdyn.cli.run import Run, RunRequest, open_run, run_command, say_skipped
 from brdyn.errors import UsageError
 from brdyn.results import OutputFolder
@@ -32,10 +33,10 @@ ProbeTest = Annotated[
     ),
 ]
 ProbeNumber = Annotated[
-    int | None, typer.Option("--probe-n", help="Use this many to fit.", rich_help_panel=PROBE)
+    int | None, typer.Option("--probe-n", help="Use this many to fit.", min=1, rich_help_panel=PROBE)
 ]
 ProbeTestNumber = Annotated[
-    int | None, typer.Option("--probe-test-n", help="Use this many to test.", rich_help_panel=PROBE)
+    int | None, typer.Option("--probe-test-n", help="Use this many to test.", min=1, rich_help_panel=PROBE)
 ]
 
 
@@ -55,7 +56,7 @@ def raptor_eval(
     """
     if probe_train is None and (probe_test, probe_n, probe_test_n) != (None, None, None):
         raise UsageError("--probe-test, --probe-n and --probe-test-n go with --probe-train")
-    check_seeds(seeds)
+    check_images(probe_train, probe_test)
     with open_run(request, columns_where_there=probe_train is not None) as run:
         from brdyn.raptor import Raptor
         from brdyn.raptor.evaluation import evaluate

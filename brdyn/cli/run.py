@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from brdyn import results
+from brdyn.choices import DTYPES, INITS, one_of
+from brdyn.cli import checks
 from brdyn.cli import options as opt
 
 if TYPE_CHECKING:
@@ -229,14 +231,19 @@ def open_run(
     columns_where_there : bool
         The columns asked for may be those of other images alone.
     """
-    import torch
+    formats = checks.check_written(request, go_on=go_on)
+    size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
+    one_of("dtype", request.dtype, DTYPES)
+    one_of("init", request.init, INITS)
+    checks.check_images(request.images)
+    checks.check_file("--weights", request.weights, folder=True)
+
+    import torch  # here and below, once nothing plain is wrong
 
     from brdyn import runtime
     from brdyn.data import load_images
     from brdyn.models import load_model
 
-    formats = results.check_formats(request.formats)
-    size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
     precision = runtime.resolve_dtype(request.dtype)
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))

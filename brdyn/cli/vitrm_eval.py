@@ -11,6 +11,7 @@ import typer
 
 from brdyn import results
 from brdyn.classification.recipe import VITRM_NAME
+from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.cli.run import run_command, say_skipped
 from brdyn.cli.vitrm_train import RECURSION
@@ -51,7 +52,8 @@ def vitrm_eval(
 
     Writes vitrm_eval.json and pictures to --out.
     """
-    formats = results.check_formats(request.formats)
+    formats = checks.check_written(request)
+    checks.check_images(request.data)
     with ExitStack() as stack:
         from brdyn import plots, runtime
         from brdyn.classification.evaluation import accuracy_and_f1, class_scores

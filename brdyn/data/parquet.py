@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from brdyn.checked_json import parse
 from brdyn.data.cells import picture
 from brdyn.data.columns import NOTHING, Asked, Column, arrow_column, choose_image, choose_label, make_labels
 from brdyn.data.files import Names, check_regular, shown
@@ -209,10 +209,8 @@ def open_parquet(path: Path, **options: Any) -> Any:
 def _columns(schema: Any) -> list[Column]:
     """Of a file, with what its metadata declares, if that is well formed."""
     said: Any = None
-    with suppress(
-        ValueError, KeyError, TypeError, RecursionError
-    ):  # not as the hub writes it: columns go by names
-        said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    with suppress(ValueError, KeyError, TypeError):  # not as the hub writes it: columns go by names
+        said = parse((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     features = said if isinstance(said, dict) else {}
     return [arrow_column(field.name, field.type, features.get(field.name)) for field in schema]
 

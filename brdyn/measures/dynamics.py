@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from torchmetrics import Metric
 
+from brdyn.choices import MEASURES, some_of
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import PhaseAlignment, phase_alignment
@@ -33,7 +34,6 @@ CURVES: dict[str, type[PerImageMetric]] = {
     "update": UpdateField,
     "estimation": EstimationError,
 }
-MEASURES = (*CURVES, "basins", "modes")
 
 
 @dataclass(frozen=True)
@@ -206,10 +206,4 @@ def check_measures(names: Sequence[str] | None) -> tuple[str, ...]:
     UsageError
         If there is no such measure, or none is named.
     """
-    if names is None:
-        return MEASURES
-    unknown = [name for name in names if name not in MEASURES]
-    if unknown or not names:
-        named = ", ".join(map(repr, unknown)) or "none"
-        raise UsageError(f"unknown measure {named}; choose `all` alone, or from {', '.join(MEASURES)}")
-    return tuple(name for name in MEASURES if name in names)
+    return MEASURES if names is None else some_of("measure", names, MEASURES)

@@ -79,9 +79,9 @@ def from_folder(
     BrdynError
         If the weights are damaged.
     """
-    from brdyn.classification.architectures import RESNETS
     from brdyn.classification.recipe import VITRM_NAME
     from brdyn.classification.saved import MOST_STEPS, Classifier, read_config, read_trained
+    from brdyn.classification.sizes import RESNETS
 
     if request.weights is not None:
         raise UsageError(f"{request.name!r} is a trained classifier; --weights makes no sense with it")

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import torch
 
+from brdyn.choices import INITS, one_of
 from brdyn.errors import UsageError
 from brdyn.models import (
     classifier_family,
@@ -32,7 +33,6 @@ FAMILIES: tuple[ModuleType, ...] = (
     timm_family,
     transformers_family,
 )
-INITS = ("pretrained", "random")
 
 
 def load_model(
@@ -75,8 +75,7 @@ def load_model(
     BrdynError
         For weights that are missing, unreadable or do not fit.
     """
-    if init not in INITS:
-        raise UsageError(f"init={init!r} is not one of {', '.join(INITS)}")
+    one_of("init", init, INITS)
     if init == "random" and weights is not None:
         raise UsageError("--weights and --init random exclude each other; drop one of them")
     request = ModelRequest(

@@ -12,6 +12,7 @@ import numpy as np
 from brdyn.errors import UsageError
 from brdyn.phases.maxcut import best_segmentations, k_best_segmentations, random_moments
 from brdyn.phases.recursive import RecursiveClusters, recursive_bisection
+from brdyn.phases.written import check_written
 
 MIN_GAIN = 0.05
 ALTERNATIVES = 5
@@ -205,7 +206,14 @@ class Phases:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Phases:
-        """Read what :meth:`to_dict` wrote, for instance the content of `phases.json`."""
+        """Read what :meth:`to_dict` wrote, for instance the content of `phases.json`.
+
+        Raises
+        ------
+        UsageError
+            If it is not that, or its segmentations are not such as a network of that depth can have.
+        """
+        check_written(values)
         frequency, recursive = values.get("boundary_frequency"), values.get("recursive")
         return cls(
             layers=values["layers"],

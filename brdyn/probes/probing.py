@@ -21,6 +21,15 @@ from brdyn.results import records
 SEEDS = 3
 REPLICATES = 1000
 RATIOS = ["model", "probe", "ratio", "low", "high", "sd"]
+NUMBER = (float, None)
+SHAPE: dict[str, Any] = {  # of :meth:`Probing.to_dict`
+    "n_train": int,
+    "n_test": int,
+    "classes": int,
+    "most_frequent": float,
+    "runs": [{"model": str, "probe": str, "seed": int, "accuracy": float, "penalty": NUMBER}],
+    "ratios": [{"model": str, "probe": str, **dict.fromkeys(RATIOS[2:], NUMBER)}],
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Probing:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Probing:
         """Back from :meth:`to_dict`."""
-        table = pd.DataFrame(content["runs"]).astype({"penalty": float})
+        table = pd.DataFrame(content["runs"], columns=list(SHAPE["runs"][0])).astype({"penalty": float})
         ratios = pd.DataFrame(content["ratios"], columns=RATIOS).astype({"sd": float})
         return cls(
             table, ratios, *(content[name] for name in ("n_train", "n_test", "classes", "most_frequent"))

@@ -24,6 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from brdyn import checked_json
 from brdyn.data import ImageSet
 from brdyn.data.items import DIGEST_MODULUS, Item
 from brdyn.data.sources import Skipped
@@ -34,6 +35,7 @@ from brdyn.results import read_json, to_json, write_atomically
 from brdyn.runtime import Processes
 from brdyn.training.settings import differences
 from brdyn.trajectory import trajectories
+from brdyn.words import first_line
 
 FORMAT = "brdyn activation cache"
 INDEX = "cache.json"
@@ -220,7 +222,7 @@ class ActivationCache:
 
     def digest(self) -> int:
         """Of the images that the states were made from, as in :class:`brdyn.data.ReadReport`."""
-        found = (int(self._shard(shard).digest, 16) for shard in range(self.shards))
+        found = (self._shard(shard).digest for shard in range(self.shards))
         return sum(found) % DIGEST_MODULUS
 
     def reader(self, images: ImageSet) -> CachedStates:
@@ -268,11 +270,15 @@ class _Shard:
                 self.file.get_tensor(name).tolist() for name in ("positions", "checksums", "labels")
             )
             self.states = self.file.get_slice("states")
-        except (OSError, SafetensorError) as error:
-            raise BrdynError(f"cannot read the cached states in {str(path)!r} ({error}); {REMEDY}") from error
+            skipped = checked_json.parse(metadata["skipped"].encode())
+            checked_json.check(skipped, [[str]])
+            self.skipped: dict[str, str] = dict(skipped)
+            self.digest = int(metadata["digest"], 16)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise BrdynError(
+                f"cannot read the cached states in {str(path)!r} ({first_line(error)}); {REMEDY}"
+            ) from error
         self.rows = {position: row for row, position in enumerate(rows)}
-        self.skipped: dict[str, str] = dict(json.loads(metadata["skipped"]))
-        self.digest: str = metadata["digest"]
 
     def read(self, place: int, name: str) -> tuple[Tensor, int] | Skipped:
         """The states and the label of an image."""

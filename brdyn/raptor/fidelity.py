@@ -61,7 +61,7 @@ class Fidelity:
     def from_records(cls, rows: Sequence[Mapping[str, Any]], head: Mapping[str, float | None]) -> Fidelity:
         """Back from the JSON of :class:`brdyn.raptor.evaluation.Evaluation`."""
         table = pd.DataFrame(rows).astype(dict.fromkeys(("mean", "low", "high", "sd"), float))
-        return cls(table, **head)
+        return cls(table, *(head[name] for name in ("agreement", "accuracy", "teacher_accuracy")))
 
     def curve(self, statistic: str, group: str = "all", mode: str = "autoregressive") -> pd.Series:
         """Values by layer.

@@ -8,6 +8,7 @@ from functools import partial
 
 from accelerate import Accelerator
 
+from brdyn.checked_json import made
 from brdyn.data import Batch, ImageSet
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.models import VisionTransformer
@@ -111,8 +112,10 @@ def fit_raptor(
     validation = list(held_out.batches(settings.batch_size, workers=0)) if held_out is not None else []
     fit = Fit(raptor.to(accelerator.device))
     if resume is not None:
-        earlier = resume.state["earlier"]
-        fit.histories = {int(stage): History(**history) for stage, history in earlier.items()}
+        earlier = resume.state.get("earlier", {})
+        fit.histories = {
+            stage: made(History, earlier[str(stage)]) for stage in STAGES if str(stage) in earlier
+        }
     for stage, steps in zip(STAGES, (settings.stage1_steps, settings.stage2_steps), strict=True):
         if not steps or (resume is not None and resume.stage > stage):
             continue

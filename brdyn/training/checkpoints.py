@@ -21,6 +21,21 @@ from brdyn.training.settings import check_same
 
 TENSORS, STATE = "state.safetensors", "state.json"
 UNFINISHED = ".unfinished-"
+ROWS = [{str: (float, None)}]
+HISTORY = {"losses": ROWS, "validation": ROWS, "images": int, "seconds": float, "images_per_second": float}
+SHAPE = {  # of the state of a checkpoint
+    "stage": int,
+    "step": int,
+    "digest": str,
+    "options": dict,
+    "state": {
+        "losses?": ROWS,
+        "validation?": ROWS,
+        "images?": int,
+        "seconds?": float,
+        "earlier?": {str: HISTORY},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -148,19 +163,18 @@ class Checkpoints:
     def read(self, path: Path) -> Saved:
         """Read one checkpoint, and check that it is whole and of this run."""
         try:
-            content = read_json(path / STATE, "the state of a checkpoint")
-            stage, step, digest, options = (content[key] for key in ("stage", "step", "digest", "options"))
-        except (UsageError, KeyError) as error:
+            content = read_json(path / STATE, "the state of a checkpoint", SHAPE)
+        except UsageError as error:
             raise BrdynError(f"the checkpoint {str(path)!r} is damaged ({error})") from error
-        check_same(options, self.options, path)
+        check_same(content["options"], self.options, path)
         try:
             data = (path / TENSORS).read_bytes()
-            if hashlib.sha256(data).hexdigest() != digest:
+            if hashlib.sha256(data).hexdigest() != content["digest"]:
                 raise ValueError("its checksum differs: it is cut short or altered")
             tensors = load(data)
         except (OSError, ValueError, SafetensorError) as error:
             raise BrdynError(f"the checkpoint {str(path)!r} is damaged ({error})") from error
-        return Saved(path, stage, step, tensors, content["state"])
+        return Saved(path, content["stage"], content["step"], tensors, content["state"])
 
 
 def _place(path: Path) -> tuple[int, int]:

@@ -341,7 +341,8 @@ class _Training:
             self.task.parts.load_state_dict(_under(saved.tensors, "model/"))
             if self.ema is not None:
                 self.ema.module.load_state_dict(_under(saved.tensors, "ema/"))
-        except RuntimeError as error:
+            losses, validation = saved.state["losses"], saved.state["validation"]
+        except (RuntimeError, KeyError) as error:
             raise BrdynError(f"the checkpoint {str(saved.path)!r} does not fit this run") from error
         for number, parameter in enumerate(self.parameters):
             moments = _under(saved.tensors, f"optimizer/{number}/")
@@ -351,8 +352,8 @@ class _Training:
                     for name, value in moments.items()
                 }
         self.history = History(
-            list(saved.state["losses"]),
-            list(saved.state["validation"]),
+            list(losses),
+            list(validation),
             images=saved.state.get("images", 0),
             seconds=saved.state.get("seconds", 0.0),
         )

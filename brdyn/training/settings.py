@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from brdyn.errors import UsageError
+from brdyn.words import printable, shortened
 
 PRECISIONS = ("float32", "bfloat16")
 CHECKPOINTS = "checkpoints"  # their folder in that of a run
+SHOWN = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         if isinstance(first, Mapping) and isinstance(second, Mapping):
             found += differences(first, second, f"{prefix}{name}.")
         elif _as_read(first) != _as_read(second):
-            found.append(f"{prefix}{name}: {first} before, {second} now")
+            was, is_now = (shortened(printable(str(one)), SHOWN) for one in (first, second))
+            found.append(f"{prefix}{shortened(name, SHOWN)}: {was} before, {is_now} now")
     return found
 
 
@@ -114,5 +117,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], place: str | P
 
 
 def _as_read(value: Any) -> Any:
-    """As JSON gives it back: a tuple is a list."""
-    return [_as_read(one) for one in value] if isinstance(value, list | tuple) else value
+    """As JSON gives it back: a tuple is a list, and a name that is no UTF-8 is escaped."""
+    if isinstance(value, list | tuple):
+        return [_as_read(one) for one in value]
+    return printable(value) if isinstance(value, str) else value
