@@ -35,6 +35,8 @@ class RunRequest:
     init: opt.Init = "pretrained"
     image_size: opt.ImageSize = None
     allow_pickle: opt.AllowPickle = False
+    allow_code: opt.AllowCode = False
+    teacher: opt.Teacher = None
     split: opt.Split = None
     n: opt.Number = None
     strict: opt.Strict = False
@@ -226,6 +228,8 @@ def open_run(request: RunRequest, *, float32: bool = False, go_on: bool = False)
             device=processes.device,
             dtype=torch.float32 if float32 else precision,
             allow_pickle=request.allow_pickle,
+            allow_code=request.allow_code,
+            teacher=request.teacher,
         )
         images = load_images(
             request.images, model, n=request.n, seed=request.seed, split=request.split, strict=request.strict

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from brdyn.errors import UsageError
+from brdyn.models import adapter, own_family
 from brdyn.models.base import VisionTransformer
 from brdyn.models.request import ModelRequest
 
@@ -32,11 +35,11 @@ def load(request: ModelRequest) -> VisionTransformer:
     Raises
     ------
     UsageError
-        If the folder holds no Raptor, an untrained one is asked for, or the teacher has other weights.
+        If the folder holds no Raptor, an untrained one is asked for, the teacher has other weights, or it is somebody's
+        module and has to be given again.
     BrdynError
         If the teacher or the weights are not to be had.
     """
-    from brdyn.models.registry import family_of
     from brdyn.pretrained import WEIGHTS
     from brdyn.raptor.block import BlockConfig
     from brdyn.raptor.model import Raptor, read_config
@@ -45,11 +48,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     config = read_config(folder)
     if request.random:
         raise UsageError(f"{request.name!r} is a fitted Raptor; --init random makes no sense with it")
-    size = request.image_size or tuple(config["teacher"]["image_size"])
-    of_teacher = request.of_teacher(
-        config["teacher"]["name"], (size[0], size[1]), config["teacher"]["weights"]
-    )
-    teacher = family_of(of_teacher).load(of_teacher).eval().requires_grad_(False)
+    teacher = _teacher(request, config["teacher"]).eval().requires_grad_(False)
     if request.describe_only:
         with torch.device("meta"):
             raptor = Raptor(teacher, config["assignment"], BlockConfig(**config["block"]))
@@ -58,3 +57,22 @@ def load(request: ModelRequest) -> VisionTransformer:
         raptor = Raptor.from_pretrained(folder, teacher)
     raptor.info = replace(raptor.info, name=request.name)
     return raptor
+
+
+def _teacher(request: ModelRequest, config: Mapping[str, Any]) -> VisionTransformer:
+    """The teacher that a Raptor's config names, or the one that was given."""
+    from brdyn.models.registry import family_of
+
+    if isinstance(request.teacher, VisionTransformer):
+        return request.teacher
+    name, weights = request.teacher or config["name"], config["weights"]
+    if request.teacher is None and (
+        weights == adapter.GIVEN and not (own_family.matches(name) and own_family.is_there(name))
+    ):
+        raise UsageError(
+            f"the teacher of {request.name!r} is a module of somebody's own, {name!r}; give it again: "
+            f"load_model({request.name!r}, teacher=module), or --teacher file.py:function --allow-code"
+        )
+    size = request.image_size or tuple(config["image_size"])
+    of_teacher = request.of_teacher(name, (size[0], size[1]), weights)
+    return family_of(of_teacher).load(of_teacher)
