@@ -1,5 +1,8 @@
 """A module of one's own behind the contract: agreement with its own forward, and one clear error for each mistake."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from brdyn.interventions.contexts import swap
 from brdyn.models import TokenLayout
 from brdyn.models.adapter import GIVEN
 from brdyn.raptor import FitSettings
+from tests.conftest import needs_offline
 from tests.models.own_vit import Block, MyViT, adapted, my_vit
 
 
@@ -277,3 +281,21 @@ def test_a_raptor_of_it_is_fitted_saved_and_read_back_with_its_teacher(own_image
         brdyn.load_model(tmp_path / "raptor", teacher=my_vit())
     with pytest.raises(brdyn.UsageError, match="no fitted Raptor"):
         brdyn.load_model("vit_tiny_patch16_224", init="random", teacher=adapted())
+
+
+@needs_offline
+def test_the_guides_example_runs():
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "own_model.md").read_text()
+    example = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(example) == 1
+    names = {"__name__": "guide"}
+    exec(example[0], names)
+    assert names["model"].tokens.sizes() == {"cls": 1, "patches": 16}
+    images = torch.randn(2, 3, 64, 64)
+    my_vit = names["my_vit"].eval()
+    with torch.no_grad():
+        state = my_vit.tokens(images)
+        for layer in my_vit.layers:
+            state = layer(state)
+        assert torch.allclose(names["model"](images), my_vit.ln(state), atol=1e-6)
+    assert names["phases"].layers == 4
