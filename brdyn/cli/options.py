@@ -18,7 +18,10 @@ OUTPUT = "Output"
 
 Model = Annotated[
     str,
-    typer.Option(help="Model name, transformers id or folder; see `brdyn models`.", rich_help_panel=MODEL),
+    typer.Option(
+        help="Model name, transformers id or folder (see `brdyn models`); or file.py:function, which returns a module.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Weights = Annotated[
     Path | None,
@@ -38,6 +41,21 @@ AllowPickle = Annotated[
     typer.Option(
         "--allow-pickle",
         help="Read checkpoints that can run code. Trust their author.",
+        rich_help_panel=MODEL,
+    ),
+]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Run the code of --model file.py:function. Trust its author.",
+        rich_help_panel=MODEL,
+    ),
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        help="Of a Raptor, where it is to be another than its config names: file.py:function.",
         rich_help_panel=MODEL,
     ),
 ]

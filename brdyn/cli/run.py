@@ -39,6 +39,8 @@ class RunRequest:
     init: opt.Init = "pretrained"
     image_size: opt.ImageSize = None
     allow_pickle: opt.AllowPickle = False
+    allow_code: opt.AllowCode = False
+    teacher: opt.Teacher = None
     split: opt.Split = None
     image_column: opt.ImageColumn = None
     label_column: opt.LabelColumn = None
@@ -262,6 +264,8 @@ def open_run(
             device=processes.device,
             dtype=torch.float32 if float32 else precision,
             allow_pickle=request.allow_pickle,
+            allow_code=request.allow_code,
+            teacher=request.teacher,
         )
         images = load_images(
             request.images,

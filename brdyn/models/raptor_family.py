@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from brdyn.errors import BrdynError, UsageError
+from brdyn.models import adapter, own_family
 from brdyn.models.base import VisionTransformer
 from brdyn.models.request import ModelRequest
 
@@ -37,7 +38,8 @@ def load(request: ModelRequest) -> VisionTransformer:
     Raises
     ------
     UsageError
-        If the folder holds no Raptor, an untrained one is asked for, or the teacher has other weights.
+        If the folder holds no Raptor, an untrained one is asked for, the teacher has other weights, or it is somebody's
+        module and has to be given again.
     BrdynError
         If the teacher or the weights are not to be had.
     """
@@ -62,18 +64,36 @@ def load(request: ModelRequest) -> VisionTransformer:
 
 
 def _teacher(request: ModelRequest, saved: SavedTeacher) -> VisionTransformer:
+    """The teacher that a Raptor's config names, or the one that was given."""
     from brdyn.models.registry import family_of
 
-    wanted = request.of_teacher(saved.name, request.image_size or saved.image_size, saved.weights)
-    try:
-        teacher = family_of(wanted).load(wanted)
-    except BrdynError as error:
-        raise type(error)(f"the teacher of {request.name!r} cannot be loaded: {error}") from error
+    if isinstance(request.teacher, VisionTransformer):
+        teacher = request.teacher
+    else:
+        wanted = _wanted(request, saved)
+        try:
+            teacher = family_of(wanted).load(wanted)
+        except BrdynError as error:
+            raise type(error)(f"the teacher of {request.name!r} cannot be loaded: {error}") from error
     if teacher.depth != saved.layers:
         raise UsageError(
             f"{request.name!r} was fitted to {saved.layers} layers, and its teacher {saved.name!r} has {teacher.depth}"
         )
     return teacher.eval().requires_grad_(False)
+
+
+def _wanted(request: ModelRequest, saved: SavedTeacher) -> ModelRequest:
+    """The request for the teacher."""
+    name = request.teacher or saved.name
+    assert isinstance(name, str)
+    if request.teacher is None and (
+        saved.weights == adapter.GIVEN and not (own_family.matches(name) and own_family.is_there(name))
+    ):
+        raise UsageError(
+            f"the teacher of {request.name!r} is a module of somebody's own, {name!r}; give it again: "
+            f"load_model({request.name!r}, teacher=module), or --teacher file.py:function --allow-code"
+        )
+    return request.of_teacher(name, request.image_size or saved.image_size, saved.weights)
 
 
 def check_ancestry(folder: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
+from torch import nn
 
 from brdyn.choices import INITS, one_of
 from brdyn.errors import UsageError
@@ -16,6 +18,7 @@ from brdyn.models import (
     dinov2,
     imgfocus,
     local_paths,
+    own_family,
     packaged,
     raptor_family,
     timm_family,
@@ -25,6 +28,7 @@ from brdyn.models.base import Size, VisionTransformer
 from brdyn.models.request import ModelRequest
 
 FAMILIES: tuple[ModuleType, ...] = (
+    own_family,
     raptor_family,
     classifier_family,
     imgfocus,
@@ -36,23 +40,26 @@ FAMILIES: tuple[ModuleType, ...] = (
 
 
 def load_model(
-    name: str,
+    name: str | Path | nn.Module,
     *,
     weights: str | Path | None = None,
     init: str = "pretrained",
     seed: int = 0,
     image_size: int | Size | None = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
     allow_pickle: bool = False,
+    allow_code: bool = False,
+    teacher: str | nn.Module | None = None,
 ) -> VisionTransformer:
     """Load a plain ViT, ready to run and frozen.
 
     Parameters
     ----------
-    name : str
+    name : str or nn.Module
         `imgfocus_vits14`, `cifar_vit12`, a torch-hub DINOv2 name, a timm name, a transformers id or folder, the folder
-        of a fitted Raptor or of a trained classifier (`runs/vitrm@8` for eight recursion steps).
+        of a fitted Raptor or of a trained classifier (`runs/vitrm@8` for eight recursion steps); `file.py:function`
+        that returns a module; or a module, of :func:`brdyn.adapt` or with the attributes it takes.
     weights : path, optional
         A local checkpoint in Facebook's, timm's or transformers' format.
     init : {"pretrained", "random"}
@@ -60,9 +67,13 @@ def load_model(
     image_size : int or (int, int), optional
         Height and width in pixels; positions are resampled by the family's rule.
     device, dtype
-        Where to put the model, and its precision.
+        Where to put the model, and its precision: the CPU and float32, or as a module given here has them.
     allow_pickle : bool
         Read checkpoints that hold pickled Python objects. They can run code: trust their author.
+    allow_code : bool
+        Run the file of a `file.py:function`.
+    teacher : str or nn.Module, optional
+        Of a Raptor, where it is to be another than its config names: a module of your own has to be given again.
 
     Returns
     -------
@@ -75,6 +86,12 @@ def load_model(
     BrdynError
         For weights that are missing, unreadable or do not fit.
     """
+    if isinstance(name, Path):
+        name = str(name)
+    if not isinstance(name, str):
+        return _module(
+            name, {"weights": weights, "image_size": image_size, "teacher": teacher}, init, device, dtype
+        )
     one_of("init", init, INITS)
     if init == "random" and weights is not None:
         raise UsageError("--weights and --init random exclude each other; drop one of them")
@@ -85,14 +102,42 @@ def load_model(
         seed=seed,
         image_size=as_size(image_size),
         allow_pickle=allow_pickle,
+        allow_code=allow_code,
+        teacher=own_family.of_module(teacher, "the teacher") if isinstance(teacher, nn.Module) else teacher,
     )
-    model = family_of(request).load(request)
+    family = family_of(request)
+    if teacher is not None and family is not raptor_family:
+        raise UsageError(f"{name!r} is no fitted Raptor and has no teacher; drop --teacher")
+    model = family.load(request)
+    return model.eval().requires_grad_(False).to(device=device or "cpu", dtype=dtype or torch.float32)
+
+
+def _module(
+    module: object,
+    options: Mapping[str, Any],
+    init: str,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+) -> VisionTransformer:
+    """A module that was given instead of a name."""
+    model = own_family.of_module(module, "what was given as a model")
+    options = {**options, "init": None if init == "pretrained" else init}
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{', '.join(given)}: a module that is given is taken as it is; drop this")
     return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
 
 
-def describe_model(name: str, image_size: int | Size | None = None) -> VisionTransformer:
-    """Build a model on the meta device, without weights, to read its `info`, `tokens` and `preprocessing`."""
-    request = ModelRequest(name=name, image_size=as_size(image_size), describe_only=True)
+def describe_model(
+    name: str, image_size: int | Size | None = None, *, allow_code: bool = False
+) -> VisionTransformer:
+    """Build a model without weights, to read its `info`, `tokens` and `preprocessing`.
+
+    It is on the meta device, but for that of a `file.py:function`, which is as the function makes it.
+    """
+    request = ModelRequest(
+        name=name, image_size=as_size(image_size), describe_only=True, allow_code=allow_code
+    )
     return family_of(request).load(request)
 
 

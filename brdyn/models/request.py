@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from brdyn.models.base import VisionTransformer
 
 Size = tuple[int, int]
 
@@ -32,6 +35,10 @@ class ModelRequest:
         Height and width in pixels; None means the model's own.
     allow_pickle : bool
         Read checkpoints that hold pickled Python objects.
+    allow_code : bool
+        Run the file of a `file.py:function`.
+    teacher : VisionTransformer or str, optional
+        Of a Raptor, where it is to be another than its config names.
     describe_only : bool
         Build the architecture on the meta device, without weights.
     arguments : tuple of (str, value)
@@ -44,6 +51,8 @@ class ModelRequest:
     seed: int = 0
     image_size: Size | None = None
     allow_pickle: bool = False
+    allow_code: bool = False
+    teacher: VisionTransformer | str | None = None
     describe_only: bool = False
     arguments: tuple[tuple[str, Any], ...] = ()
 
