@@ -20,7 +20,8 @@ from brdyn.cli.raptor_eval import raptor_eval
 from brdyn.cli.vit_train import vit_train
 from brdyn.cli.vitrm_eval import vitrm_eval
 from brdyn.cli.vitrm_train import vitrm_train
-from brdyn.errors import BrdynError, UsageError
+from brdyn import interruption
+from brdyn.errors import BrdynError, exit_code
 
 INTERRUPTED = 130
 
@@ -63,26 +64,37 @@ def _root(
 def main() -> None:
     """Run a command. Exit code 2 for a request that cannot be served, 1 for a run that failed."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if os.environ.get("RANK", "0") == "0":  # others write nothing, and end at once with the first
+        interruption.listen()
     try:
         code = app(prog_name="brdyn", standalone_mode=False)
-    except UsageError as error:
-        _fail(str(error), 2)
-    except BrdynError as error:
-        _fail(str(error), 1)
+    except interruption.Interrupted as stopped:
+        _interrupted(stopped.code)
     except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
+        _interrupted(INTERRUPTED)
+    except BrdynError as error:
+        _fail(str(error), exit_code(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
+        if interruption.heard() is not None:  # what a process that was told to end as well made of it
+            _interrupted(128 + interruption.heard())
         if not hasattr(error, "format_message"):  # not one of click's own, which its versions keep elsewhere
             raise
         _show_click_error(error)
     if code == INTERRUPTED:
-        typer.echo(
-            "brdyn: interrupted; no result was written (a training run goes on with --resume)", err=True
-        )
+        _interrupted(code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted(code: int) -> NoReturn:
+    """Say what became of the run."""
+    where = f"the result in {str(results.written[-1])!r} is whole" if results.written else (
+        "no result was written (a training run goes on with --resume)"
+    )
+    typer.echo(f"brdyn: interrupted; {where}", err=True)
+    sys.exit(code)
 
 
 def _show_click_error(error: Any) -> NoReturn:

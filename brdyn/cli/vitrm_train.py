@@ -106,6 +106,7 @@ def vitrm_train(
     formats = results.check_formats(request.formats)
     from brdyn.classification.run import ClassifierRun
     from brdyn.cli.training_jobs import open_job, train_grid
+    from brdyn.vitrm.grid import cell_name
 
     run = ClassifierRun(
         network=request.model,
@@ -115,7 +116,10 @@ def vitrm_train(
         n_sup=n_sup,
         steps=recursion_steps,
     )
-    with open_job(request, formats, resume, previous, tracker) as (job, folder):
+    with open_job(request, formats, resume, previous, tracker, [cell_name(cell) for cell in cells]) as (
+        job,
+        folder,
+    ):
         if cells:
             train_grid(job, run, cells, request.out, folder)
         else:

@@ -207,6 +207,17 @@ class ImageSet:
             parts.append(part)
         return parts[0], parts[1]
 
+    def identity(self) -> dict[str, Any]:
+        """Where the images come from, how many, and the digests of what they are and which are chosen; for JSON."""
+        indices = np.ascontiguousarray(self.chosen, dtype="<i8").tobytes()
+        return {
+            "source": self.source.description,
+            "in_source": len(self.source),
+            "chosen": len(self),
+            "digest": self.source.fingerprint(),
+            "indices": hashlib.sha256(indices).hexdigest(),
+        }
+
     @property
     def label_names(self) -> list[str] | None:
         """Class names, where the source has them."""
