@@ -14,22 +14,10 @@ ENDING = tuple(
 
 
 class Interrupted(BaseException):
-    """A signal has come.
-
-    Attributes
-    ----------
-    number : int
-    code : int
-        What the process ends with.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number, self.code = number, 128 + number
+    """A signal has come that ends the run; :func:`heard` tells which."""
 
 
 _depth = 0
-_waiting: list[int] = []
 _heard: list[int] = []
 
 
@@ -38,23 +26,30 @@ def heard() -> int | None:
     return _heard[0] if _heard else None
 
 
-def listen() -> None:
+@contextmanager
+def listening() -> Iterator[None]:
     """Let signals raise :class:`Interrupted` in this process, a second one end it at once.
 
     A signal that is ignored stays so, as SIGHUP under nohup.
     """
-    for number in ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
+    before = {number: signal.getsignal(number) for number in ENDING}
+    _heard.clear()
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        if not _heard:  # afterwards a second one ends it at once
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
     _default()
     _heard.append(number)
-    if _depth:
-        _waiting.append(number)
-        return
-    raise Interrupted(number)
+    if not _depth:
+        raise Interrupted
 
 
 def _default() -> None:
@@ -73,8 +68,8 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         _depth -= 1
-        if _waiting and not _depth:
-            raise Interrupted(_waiting.pop())
+    if _heard and not _depth:
+        raise Interrupted
 
 
 def _leave_to_parent() -> None:

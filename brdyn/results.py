@@ -21,6 +21,7 @@ import numpy as np
 
 from brdyn import store
 from brdyn.errors import UsageError
+from brdyn.interruption import uninterrupted
 from brdyn.store import write_atomically
 from brdyn.training import unfinished
 
@@ -67,7 +68,7 @@ class OutputFolder:
     def __init__(self, path: str | Path, overwrite: bool = False, go_on_with: Sequence[str] = ()) -> None:
         self.path = Path(path).expanduser()
         self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        self._began = False
+        self._began = self._saved = False
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -97,7 +98,9 @@ class OutputFolder:
     def __enter__(self) -> OutputFolder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        if error is not None and self._saved:
+            error.add_note(f"the result in {str(self.path)!r} is whole")
         if kind is not None:
             unfinished.sweep(self.path, everything=self._began or bool(self._made))
             if self._began and not unfinished.has_checkpoints(self.path):
@@ -146,7 +149,9 @@ class OutputFolder:
         }
         files |= others or {}
         files[name] = to_json({**content, "files": sorted({*files, name})})
-        store.replace_together(self.path, files, self._own(name))
+        with uninterrupted():
+            store.replace_together(self.path, files, self._own(name))
+            self._saved = True
 
     def discard(self, name: str, others: Sequence[str] = ()) -> None:
         """Take an earlier result away: its JSON file first, then what that names, and others of its files."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from brdyn import interruption
 from brdyn.cli.dynamics import dynamics
 from brdyn.cli.interventions import interventions
 from brdyn.cli.models import models
@@ -20,10 +23,7 @@ from brdyn.cli.raptor_eval import raptor_eval
 from brdyn.cli.vit_train import vit_train
 from brdyn.cli.vitrm_eval import vitrm_eval
 from brdyn.cli.vitrm_train import vitrm_train
-from brdyn import interruption
 from brdyn.errors import BrdynError, exit_code
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="brdyn",
@@ -64,37 +64,35 @@ def _root(
 def main() -> None:
     """Run a command. Exit code 2 for a request that cannot be served, 1 for a run that failed."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if os.environ.get("RANK", "0") == "0":  # others write nothing, and end at once with the first
-        interruption.listen()
+    writes = os.environ.get("RANK", "0") == "0"  # others may end at once
     try:
-        code = app(prog_name="brdyn", standalone_mode=False)
-    except interruption.Interrupted as stopped:
-        _interrupted(stopped.code)
-    except (KeyboardInterrupt, typer.Abort):
-        _interrupted(INTERRUPTED)
+        with interruption.listening() if writes else nullcontext():
+            code = app(prog_name="brdyn", standalone_mode=False)
+    except (interruption.Interrupted, KeyboardInterrupt, typer.Abort) as stopped:
+        _interrupted(stopped)
     except BrdynError as error:
+        if interruption.heard() is not None:  # what a process that was told to end as well has made of it
+            _interrupted(error)
         _fail(str(error), exit_code(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if interruption.heard() is not None:  # what a process that was told to end as well made of it
-            _interrupted(128 + interruption.heard())
+        if interruption.heard() is not None:
+            _interrupted(error)
         if not hasattr(error, "format_message"):  # not one of click's own, which its versions keep elsewhere
             raise
         _show_click_error(error)
-    if code == INTERRUPTED:
-        _interrupted(code)
+    if code == 128 + signal.SIGINT:  # as some versions of click give a Ctrl-C back
+        _interrupted(KeyboardInterrupt())
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _interrupted(code: int) -> NoReturn:
+def _interrupted(error: BaseException) -> NoReturn:
     """Say what became of the run."""
-    where = f"the result in {str(results.written[-1])!r} is whole" if results.written else (
-        "no result was written (a training run goes on with --resume)"
-    )
-    typer.echo(f"brdyn: interrupted; {where}", err=True)
-    sys.exit(code)
+    became = getattr(error, "__notes__", ["no result was written (a training run goes on with --resume)"])
+    typer.echo(f"brdyn: interrupted; {became[0]}", err=True)
+    sys.exit(128 + (interruption.heard() or signal.SIGINT))
 
 
 def _show_click_error(error: Any) -> NoReturn:
