@@ -20,6 +20,7 @@ from brdyn.cli.training import (
     check_tracker,
     checkpoint_to_resume,
     open_tracker,
+    say_batch,
     to_go_on_with,
 )
 from brdyn.errors import UsageError
@@ -209,8 +210,8 @@ def _fitted_to(run: Run, settings: FitSettings) -> FitSettings:
     """With a batch that the images fill, which is said where it is none of the usual size."""
     learning, _ = run.images.split(settings.held_out(len(run.images)), settings.seed)
     found = settings.fitted_to(len(learning))
-    if run.processes.is_main and found.batch_size != BATCH and settings.batch_size is None:
-        typer.echo(f"batch size {found.batch_size}: there are no more images to learn from")
+    if run.processes.is_main:
+        say_batch(found.training(1).batch_size, BATCH, settings.batch_size)
     return found
 
 

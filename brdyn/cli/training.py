@@ -85,6 +85,12 @@ def to_go_on_with(resume: bool, *results: str) -> tuple[str, ...]:
     return (CHECKPOINTS, MARKER, *results) if resume else ()
 
 
+def say_batch(batch_size: int, usual: int, given: int | None) -> None:
+    """Tell a batch size that is the default for few images."""
+    if given is None and batch_size != usual:
+        typer.echo(f"batch size {batch_size}: there are no more images to learn from")
+
+
 def check_tracker(name: str) -> None:
     """Refuse a tracker that is unknown or not installed."""
     if name not in TRACKERS:

@@ -14,10 +14,11 @@ from accelerate import Accelerator
 from brdyn import plots, results, runtime
 from brdyn.classification.kept import RESULT
 from brdyn.classification.pixels import NAMED, PixelSet, check_classes, load_pixels
+from brdyn.classification.recipe import BATCH
 from brdyn.classification.run import ClassifierRun, finished
 from brdyn.cli.run import open_folder, say_skipped
 from brdyn.cli.train_options import TrainRequest
-from brdyn.cli.training import checkpoint_to_resume, open_tracker, to_go_on_with
+from brdyn.cli.training import checkpoint_to_resume, open_tracker, say_batch, to_go_on_with
 from brdyn.errors import BrdynError, UsageError
 from brdyn.training import Checkpoints, Saved
 from brdyn.training.loop import make_accelerator
@@ -77,11 +78,17 @@ class Job:
 
     def train_alone(self, run: ClassifierRun, out: Path, folder: results.OutputFolder | None) -> None:
         """One run to its end, and say how it went."""
+        self.say_batch(run)
         content = self.train(run, out, folder)
         if content is not None:
             _summarise(content)
             kept = "".join(f", {name}/" for name in content["kept"])
             typer.echo(f"written to {out}: config.json, model.safetensors, train.json, train.png{kept}")
+
+    def say_batch(self, run: ClassifierRun) -> None:
+        """Tell the batch size of a run, where it is not the usual one."""
+        if self.processes.is_main:
+            say_batch(run.recipe.batch_of(len(self.images) - run.held_out), BATCH, run.recipe.batch_size)
 
     def checkpoints(self, run: ClassifierRun, out: Path) -> Checkpoints:
         """Those of a run in a folder."""
@@ -141,6 +148,7 @@ def train_grid(
         At the end, if some failed.
     """
     runs = runs_of(run, cells)
+    job.say_batch(run)
     if folder is not None:
         folder.begin(
             {name: job.checkpoints(one, out / name).options for name, one in runs.items()}, list(runs)

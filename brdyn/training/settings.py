@@ -107,11 +107,15 @@ def check_batch(images: int, batch_size: int) -> None:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What changed between two nested sets of options, as `lr: 0.001 before, 0.002 now`.
 
-    Files that have a digest are the same where it is, wherever they lie. Earlier versions knew fewer :data:`DIGESTS`:
-    what they did not know is not compared.
+    Files that have a digest are the same where it is, wherever they lie. Earlier versions noted less of a `source`: what
+    they did not note is not compared.
     """
     found = []
-    unknown = {name for name in DIGESTS if "source" in before and not before.get(name)}
+    unknown = {
+        name
+        for name in now
+        if "source" in before and (name not in before or (name in DIGESTS and not before[name]))
+    }
     moved = {"source"} if before.get("digest") and now.get("digest") else set()
     for name in sorted({*before, *now} - unknown - moved):
         first, second = before.get(name), now.get(name)
