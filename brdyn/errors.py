@@ -7,3 +7,8 @@ class BrdynError(Exception):
 
 class UsageError(BrdynError, ValueError):
     """A request that cannot be served as asked (exit code 2): a wrong name, a value out of range."""
+
+
+def exit_code(error: BrdynError) -> int:
+    """What the command line ends with."""
+    return 2 if isinstance(error, UsageError) else 1

@@ -17,31 +17,44 @@ from torch import Tensor, nn
 
 from brdyn.declared import build
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import read_json, to_json, write_atomically
+from brdyn.results import read_json, to_json
 from brdyn.safetensors_file import fault
+from brdyn.store import replace_together
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 T = TypeVar("T")
 
 
-def write(folder: str | Path, kind: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Write weights and a config, each whole or not at all.
+def write(folder: str | Path, files: Mapping[str, bytes]) -> None:
+    """Write what :func:`to_files` has made, all or nothing; the folder is made where it is missing.
+
+    Raises
+    ------
+    BrdynError
+        If it cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BrdynError(f"cannot make the folder {str(folder)!r} ({error.strerror})") from error
+    replace_together(folder, files)
+
+
+def to_files(kind: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, bytes]:
+    """Weights and a config as the bytes of files, by name.
 
     Parameters
     ----------
-    folder : path
     kind : str
         What it is: `raptor` or `classifier`.
     tensors : mapping of str to Tensor
     config : mapping
         What it takes to build it again, and how it came to be.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     data = save({name: value.detach().contiguous().cpu() for name, value in tensors.items()})
     whole = {"format": _format(kind), "digest": hashlib.sha256(data).hexdigest(), **config}
-    write_atomically(folder / WEIGHTS, data)
-    write_atomically(folder / CONFIG, to_json(whole))
+    return {WEIGHTS: data, CONFIG: to_json(whole)}
 
 
 def read_config(folder: str | Path, kind: str, declared: type[T]) -> tuple[T, dict[str, Any]]:

@@ -8,8 +8,8 @@ import os
 import platform
 import shlex
 import sys
-import tempfile
 import time
+import weakref
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brdyn import checked_json
-from brdyn.errors import BrdynError, UsageError
+from brdyn import checked_json, store
+from brdyn.errors import UsageError
+from brdyn.interruption import uninterrupted
+from brdyn.store import write_atomically
+from brdyn.training import unfinished
 from brdyn.words import first_line, printable
 
 if TYPE_CHECKING:
@@ -35,10 +38,16 @@ PACKAGES = ("brdyn", "torch", "timm", "transformers", "torchmetrics", "numpy", "
 FORMATS = ("png", "svg", "pdf")
 # The shape of a mean over images in a JSON.
 ROW = dict.fromkeys(("mean", "low", "high", "sd", "n_images"), (float, None))
+WRITTEN = (
+    *(f".{kind}" for kind in FORMATS),
+    ".json",
+    ".parquet",
+    ".safetensors",
+)  # all that results are made of
 
 
 class OutputFolder:
-    """The folder one run writes to.
+    """The folder one run writes to, and no other run at the same time.
 
     Files are written beside their final name and moved into place, so that none is ever half there. Used as a
     context manager, a folder that it made is removed again when the run fails before writing anything.
@@ -47,19 +56,22 @@ class OutputFolder:
     ----------
     path : path
     overwrite : bool
-        Allow a folder that already holds files; only files of the same name are replaced.
+        Allow a folder that already holds files; only files of the same name, and those that the result replaced says
+        are its own, go.
+    go_on_with : sequence of str
+        Allow a folder that holds one of these too: a run to be gone on with. What killed runs have left beside that
+        is no hindrance, and is swept.
 
     Raises
     ------
     UsageError
-        If the folder holds files and `overwrite` is false, or it cannot be made.
+        If the folder holds files and none of this allows it, another run writes to it, or it cannot be made.
     """
 
-    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+    def __init__(self, path: str | Path, overwrite: bool = False, go_on_with: Sequence[str] = ()) -> None:
         self.path = Path(path).expanduser()
-        if self.path.is_dir() and not overwrite:
-            check_empty(self.path)
         self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self._began = self._saved = False
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -68,15 +80,45 @@ class OutputFolder:
             ) from error
         if not os.access(self.path, os.W_OK):
             raise UsageError(f"cannot write to the output folder {str(self.path)!r}; choose another --out")
+        self._unlock = weakref.finalize(self, store.lock(self.path))
+        self.go_on = any((self.path / name).exists() for name in go_on_with)
+        if not (overwrite or self.go_on):
+            check_empty(self.path)
+        unfinished.sweep(self.path)
 
     def __enter__(self) -> OutputFolder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        if error is not None and self._saved:
+            error.add_note(f"the result in {str(self.path)!r} is whole")
         if kind is not None:
+            unfinished.sweep(self.path, everything=self._began or bool(self._made))
+            if self._began and not unfinished.has_checkpoints(self.path):
+                self.end()
             for folder in self._made:  # innermost first
                 with suppress(OSError):  # not empty
                     folder.rmdir()
+        self._unlock()
+
+    def begin(self, options: Mapping[str, Any], leaves: Sequence[str] = ()) -> None:
+        """Note in the folder that a run is under way, until it has a result or fails.
+
+        Parameters
+        ----------
+        options : mapping
+            What the run was asked for.
+        leaves : sequence of str
+            Folders in it that the run may leave things in.
+        """
+        content = {"command": command(), "leaves": list(leaves), "options": options}
+        self._began = True
+        write_atomically(self.path / unfinished.MARKER, to_json(content))
+
+    def end(self) -> None:
+        """The run is over."""
+        self._began = False
+        (self.path / unfinished.MARKER).unlink(missing_ok=True)
 
     def save(
         self,
@@ -88,7 +130,8 @@ class OutputFolder:
     ) -> None:
         """Write the figures, other files and last the JSON file of a run, whose presence says that the run is whole.
 
-        Everything is drawn before anything is written, so that a failure leaves earlier results as they were.
+        Everything is drawn and lies on the disk before the old result goes, so that a failure leaves it as it was. The
+        JSON file names all of them in `files`; what the one that it replaces names so goes with that.
         """
         files = {
             f"{title}.{kind}": render(figure, kind)
@@ -96,17 +139,46 @@ class OutputFolder:
             for kind in formats
         }
         files |= others or {}
-        files[name] = to_json(content)
-        for file, data in files.items():
-            write_atomically(self.path / file, data)
+        files[name] = to_json({**content, "files": sorted({*files, name})})
+        with uninterrupted():
+            store.replace_together(self.path, files, self._own(name))
+            self._saved = True
+
+    def discard(self, name: str, others: Sequence[str] = ()) -> None:
+        """Take an earlier result away: its JSON file first, then what that names, and others of its files."""
+        path = self.path / name
+        own = self._own(name)
+        store.set_aside(path)
+        store.sync(self.path)
+        for file in sorted({*own, *others}, key=lambda file: not file.endswith(".json")):
+            (self.path / file).unlink(missing_ok=True)
+        store.aside(path).unlink(missing_ok=True)
+
+    def _own(self, name: str) -> set[str]:
+        """The files of an earlier result, by its JSON file, also by one that a killed run has set aside."""
+        found: set[str] = set()
+        for path in (self.path / name, store.aside(self.path / name)):
+            with suppress(OSError, ValueError, RecursionError):
+                content = json.loads(path.read_bytes())
+                found |= {str(file) for file in content["files"]} if isinstance(content, dict) else set()
+        return {
+            file
+            for file in found
+            if Path(file).name == file and Path(file).suffix in WRITTEN and (self.path / file).is_file()
+        }
 
 
 def check_empty(folder: Path) -> None:
-    """Refuse an output folder that holds files."""
-    if any(folder.iterdir()):
+    """Refuse an output folder that holds anything but what killed runs have left."""
+    if unfinished.only_leftovers(folder):
+        return
+    if unfinished.is_there(folder):
         raise UsageError(
-            f"the output folder {str(folder)!r} is not empty; choose another --out or pass --overwrite"
+            f"{str(folder)!r} holds an unfinished run; --resume goes on with it, --overwrite begins anew"
         )
+    raise UsageError(
+        f"the output folder {str(folder)!r} is not empty; choose another --out or pass --overwrite"
+    )
 
 
 def render(figure: Figure, kind: str) -> bytes:
@@ -176,35 +248,6 @@ def _printable(value: Any) -> Any:
     if isinstance(value, list):
         return [_printable(entry) for entry in value]
     return printable(value) if isinstance(value, str) else value
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing.
-
-    Raises
-    ------
-    BrdynError
-        If the disk is full or the folder has gone.
-    """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise BrdynError(f"cannot write {str(path)!r} ({error.strerror})") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise BrdynError(f"cannot write {str(path)!r} ({error.strerror})") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read_json(path: str | Path, what: str, shape: Mapping[str, Any] | Sequence[str] = ()) -> dict[str, Any]:
@@ -279,15 +322,22 @@ def _plain(value: Any) -> Any:
 
 
 class Stopwatch:
-    """Wall-clock seconds since it was made."""
+    """Wall-clock seconds since it was made.
+
+    Attributes
+    ----------
+    earlier : float
+        Seconds to count besides: those of the sessions that a resumed run goes on from.
+    """
 
     def __init__(self) -> None:
+        self.earlier = 0.0
         self._start = time.perf_counter()
 
     @property
     def seconds(self) -> float:
         """Seconds so far."""
-        return time.perf_counter() - self._start
+        return self.earlier + time.perf_counter() - self._start
 
 
 def versions() -> dict[str, str]:
@@ -312,10 +362,15 @@ def device_name(kind: str) -> str:
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
+def command(program: Sequence[str] = ("brdyn",)) -> str:
+    """`program` and what follows it in this process, as typed in a shell."""
+    return " ".join(shlex.quote(part) for part in [*program, *sys.argv[1:]])
+
+
 def run_provenance(device: str, program: Sequence[str] = ("brdyn",)) -> dict[str, Any]:
     """The command (`program` and what follows it in this process), the date, the versions and the device."""
     return {
-        "command": " ".join(shlex.quote(part) for part in [*program, *sys.argv[1:]]),
+        "command": command(program),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "device": device_name(device),

@@ -14,7 +14,7 @@ import torch
 from brdyn import choices
 from brdyn.choices import one_of
 from brdyn.data import ReadReport
-from brdyn.errors import UsageError
+from brdyn.errors import BrdynError, UsageError, exit_code
 
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
@@ -47,16 +47,19 @@ class Processes:
 
     def gather(self, report: ReadReport) -> ReadReport:
         """Join what all processes have read."""
-        if self.world == 1:
-            return report
-        reports: list[ReadReport | None] = [None] * self.world
-        torch.distributed.all_gather_object(reports, report)
-        total = ReadReport()
-        for part in reports:
-            assert part is not None  # all_gather_object fills every place
-            total.add(part)
-        total.skipped.sort()
-        return total
+        return gather(report, self.world)
+
+    def agree(self, refusal: BrdynError | None) -> None:
+        """Go on in all processes, or in none: where the main one has a refusal, it raises that and the others end.
+
+        Raises
+        ------
+        BrdynError
+            In the main process.
+        SystemExit
+            In the others, silently.
+        """
+        agree(refusal, self.world)
 
     def wait(self) -> None:
         """Go on when all processes are here."""
@@ -70,6 +73,31 @@ class Processes:
         """Leave the process group."""
         if self.world > 1 and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def gather(report: ReadReport, world: int) -> ReadReport:
+    """Join what `world` processes have read."""
+    total = ReadReport()
+    reports: list[ReadReport | None] = [report]
+    if world > 1:
+        reports = [None] * world
+        torch.distributed.all_gather_object(reports, report)
+    for part in reports:
+        assert part is not None  # all_gather_object fills every place
+        total.add(part)
+    total.skipped.sort()
+    return total
+
+
+def agree(refusal: BrdynError | None, world: int) -> None:
+    """As :meth:`Processes.agree`, of `world` processes."""
+    said = [None if refusal is None else exit_code(refusal)]
+    if world > 1:
+        torch.distributed.broadcast_object_list(said, src=0)
+    if refusal is not None:
+        raise refusal
+    if said[0] is not None:
+        raise SystemExit(said[0])
 
 
 def start_processes(device: str = "auto") -> Processes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from brdyn.classification.evaluation import accuracy
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.classification.saved import Classifier, is_classifier, read_config
+from brdyn.pretrained import CONFIG, WEIGHTS
+from brdyn.results import OutputFolder
 
+RESULT = "train.json"
 WATCHED = "accuracy"
 
 
@@ -44,7 +47,7 @@ class Keeper:
     ----------
     classifier : Classifier
         The one that is trained.
-    folder : Path
+    folder : OutputFolder
         Of the run; each is kept in a folder in it.
     recipe : ClassifierRecipe
     images : int
@@ -58,7 +61,7 @@ class Keeper:
     """
 
     classifier: Classifier
-    folder: Path
+    folder: OutputFolder
     recipe: ClassifierRecipe
     images: int
     keep: Sequence[str]
@@ -68,11 +71,10 @@ class Keeper:
     def __call__(self, step: int, found: Mapping[str, float]) -> None:
         """Keep the classifier at this step, if it is one of those asked for.
 
-        Before the first step, those that another run left in the folder go.
+        Before the first step, those that another run left in the folder go, and before them its result.
         """
         if step == 0:
-            for path in kept_folders(self.folder).values():
-                shutil.rmtree(path)
+            self._clear()
         for part in self.keep:
             if part != BEST and step == self.recipe.step_of(float(part), self.images):
                 self._save(part, step, found)
@@ -80,13 +82,28 @@ class Keeper:
             self.most = found[WATCHED]
             self._save(BEST, step, found)
 
+    def _clear(self) -> None:
+        """Take away what another run has left, where something of this one would lie beside it."""
+        old = kept_folders(self.folder.path)
+        if not old and not self.keep:
+            return
+        whole = (CONFIG, WEIGHTS) if is_classifier(self.folder.path) else ()
+        self.folder.discard(RESULT, whole)
+        for path in old.values():
+            for name in (CONFIG, WEIGHTS):
+                (path / name).unlink(missing_ok=True)
+            with suppress(OSError):  # somebody else's files are in it
+                path.rmdir()
+
     def _save(self, part: str, step: int, found: Mapping[str, float]) -> None:
         at = {
             "step": step,
-            "epoch": step * self.recipe.batch_size / self.images,
+            "epoch": step * self.recipe.batch_of(self.images) / self.images,
             "watched": found.get(WATCHED),
         }
-        self.classifier.save_pretrained(self.folder / folder_name(part), trained=dict(self.options), at=at)
+        self.classifier.save_pretrained(
+            self.folder.path / folder_name(part), trained=dict(self.options), at=at
+        )
 
 
 def describe_kept(

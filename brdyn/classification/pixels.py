@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from brdyn.data.image_set import choose
 from brdyn.data.labels import Unlabelled
 from brdyn.data.shuffled import shuffled_positions
 from brdyn.errors import BrdynError, UsageError
+from brdyn.training.settings import check_batch
 
 NAMED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 DECODED_AT_ONCE = 512
@@ -37,7 +39,8 @@ class PixelSet:
     description : str
         Where they come from.
     digest : str
-        Sum of the SHA-256 of the files read, as in :class:`brdyn.data.ReadReport`; empty for a named data set.
+        Sum of the SHA-256 of the files read, as in :class:`brdyn.data.ReadReport`, or of the pixels of a named data
+        set; empty for pixels from elsewhere.
     skipped : tuple of (str, str)
         Images that could not be read, and why.
     unlabelled : Unlabelled
@@ -69,8 +72,16 @@ class PixelSet:
         return len(self.names)
 
     def identity(self) -> dict[str, Any]:
-        """Where they come from, how many, and their digest, ready for JSON."""
-        return {"source": self.description, "images": len(self), "digest": self.digest, **self.chosen}
+        """Where they come from, how many, the digests of what they are and of their labels; ready for JSON."""
+        labels = hashlib.sha256("\0".join(self.names).encode())
+        labels.update(self.labels.cpu().numpy().astype("<i8").tobytes())
+        return {
+            "source": self.description,
+            "images": len(self),
+            "digest": self.digest or pixel_digest(self.pixels),
+            "labels": labels.hexdigest(),
+            **self.chosen,
+        }
 
     def to(self, device: torch.device | str) -> PixelSet:
         """The same on another device."""
@@ -197,6 +208,11 @@ def _refuse_choice(name: str, split: str | None, columns: tuple[str | None, ...]
         raise UsageError(f"{name} has neither columns nor another split; drop --split and the columns")
 
 
+def pixel_digest(pixels: Tensor) -> str:
+    """SHA-256 of images `(n, 3, H, W)`."""
+    return hashlib.sha256(pixels.cpu().contiguous().numpy().data).hexdigest()
+
+
 def check_classes(images: PixelSet, names: Sequence[str], whose: str) -> None:
     """Refuse images of other classes than those of `whose`.
 
@@ -227,9 +243,10 @@ def _named(name: str, size: int, train: bool, n: int | None, seed: int, root: Pa
     if n is not None and n < len(labels):
         rows = torch.from_numpy(choose(len(labels), n, seed))
         pixels, labels = pixels[rows], labels[rows]
+    digest = pixel_digest(pixels)  # of what was read: resizing differs between machines
     if pixels.shape[-1] != size:
         pixels = v2.functional.resize(pixels, [size, size], antialias=True)
-    return PixelSet(pixels, labels, tuple(found.classes), name)
+    return PixelSet(pixels, labels, tuple(found.classes), name, digest)
 
 
 @dataclass
@@ -249,13 +266,11 @@ class PixelBatches:
     batch_size: int
     seed: int = 0
 
+    report = None  # of what is read as it goes: everything was before
+
     def __post_init__(self) -> None:
         """Refuse a set that does not fill a batch."""
-        if len(self.images) < self.batch_size:
-            raise UsageError(
-                f"{len(self.images)} images are too few for a batch of {self.batch_size}; give more images, or "
-                f"--batch-size {len(self.images)} or less"
-            )
+        check_batch(len(self.images), self.batch_size)
 
     def batches(
         self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, pin: bool = False

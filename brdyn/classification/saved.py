@@ -159,11 +159,14 @@ class Classifier:
     def save_pretrained(
         self, folder: str | Path, weights: Mapping[str, Tensor] | None = None, **details: Any
     ) -> None:
-        """Write the weights and a config.json, each whole or not at all.
+        """Write the weights and a config.json, both or neither; takes what :meth:`to_files` takes."""
+        pretrained.write(folder, self.to_files(weights, **details))
+
+    def to_files(self, weights: Mapping[str, Tensor] | None = None, **details: Any) -> dict[str, bytes]:
+        """The weights and a config.json, as the bytes of files.
 
         Parameters
         ----------
-        folder : path
         weights : mapping, optional
             To write instead of the network's own: the same in another precision.
         **details
@@ -178,7 +181,7 @@ class Classifier:
             "std": list(self.std),
             **details,
         }
-        pretrained.write(folder, KIND, self.network.state_dict() if weights is None else weights, config)
+        return pretrained.to_files(KIND, self.network.state_dict() if weights is None else weights, config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Classifier:

@@ -8,28 +8,36 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 
 from brdyn.cli.failures import INTERRUPTED, explain, interrupted
 from brdyn.cli.streams import finish, settle, write_error
+from brdyn.interruption import Interrupted, listening
 
 DEBUG = "--debug"
 
 
 def main() -> None:
-    """Run a command. Exit code 2 for a request that cannot be served, 1 for a run that failed, 130 if interrupted."""
+    """Run a command.
+
+    Exit code 2 for a request that cannot be served, 1 for a run that failed, 128 and the signal's number for one that
+    a signal ended.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     settle()
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = len(arguments) < len(sys.argv) - 1 or os.environ.get("BRDYN_DEBUG", "0") not in ("", "0")
     message = ""
+    writes = os.environ.get("RANK", "0") == "0"  # other processes may end at once
     try:
-        from brdyn.cli.commands import app
+        with listening() if writes else nullcontext():
+            from brdyn.cli.commands import app
 
-        code = app(arguments, prog_name="brdyn", standalone_mode=False)
+            code = app(arguments, prog_name="brdyn", standalone_mode=False)
         finish()
-        if code == INTERRUPTED:  # typer's, for Ctrl-C
-            message = interrupted(arguments)
-    except (Exception, KeyboardInterrupt) as error:
+        if code == INTERRUPTED:  # some versions of click give a Ctrl-C back so
+            message = interrupted(KeyboardInterrupt(), arguments)
+    except (Exception, KeyboardInterrupt, Interrupted) as error:
         if debug:
             write_error(traceback.format_exc())
         code, message = explain(error, arguments)

@@ -141,7 +141,7 @@ def _pictures(title: str, found: Dynamics) -> dict[str, Figure]:
 
 
 def _summarise(run: Run, folder: OutputFolder, found: Dynamics) -> None:
-    run.summarise()
+    run.summarise(run.watch.seconds)
     typer.echo(describe(found.phases) + "\n")
     for group in run.model.tokens.groups:
         for line in _motion(found, group):

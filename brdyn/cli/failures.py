@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from brdyn.cli.streams import discard
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import BrdynError, exit_code
+from brdyn.interruption import Interrupted, heard
 from brdyn.words import first_line
 
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
 RESUMABLE = ("raptor-fit", "vit-train", "vitrm-train")
 SHOWS = "--debug shows where"
 OUT_OF_MEMORY = "out of memory; use a smaller --batch-size, fewer --workers or fewer images"
@@ -29,10 +31,11 @@ REMEDIES = {
 
 def explain(error: BaseException, arguments: Sequence[str]) -> tuple[int, str]:
     """The exit code, and a line for the user; no line where there is nobody to read it."""
+    stopped = isinstance(error, KeyboardInterrupt | Interrupted) or type(error).__name__ == "Abort"
+    if stopped or heard() is not None:  # or what a process that was told to end as well has made of it
+        return 128 + (heard() or signal.SIGINT), interrupted(error, arguments)
     if isinstance(error, BrdynError):
-        return 2 if isinstance(error, UsageError) else 1, f"error: {error}"
-    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
-        return INTERRUPTED, interrupted(arguments)
+        return exit_code(error), f"error: {error}"
     if isinstance(error, BrokenPipeError):
         discard(sys.stdout)
         return 1, ""
@@ -41,10 +44,13 @@ def explain(error: BaseException, arguments: Sequence[str]) -> tuple[int, str]:
     return 1, f"error: {_of_system(error) or f'unforeseen {type(error).__name__}: {_said(error)}; {SHOWS}'}"
 
 
-def interrupted(arguments: Sequence[str]) -> str:
-    """What a user who stopped a command should know."""
+def interrupted(error: BaseException, arguments: Sequence[str]) -> str:
+    """What a user who stopped a command should know: an error's notes say what became of the result."""
+    notes = getattr(error, "__notes__", [])
+    if notes:
+        return f"interrupted; {notes[0]}"
     going_on = "; the same command with --resume goes on" if set(arguments[:1]) & set(RESUMABLE) else ""
-    return f"interrupted; results that were written before are whole{going_on}"
+    return f"interrupted; no result was written{going_on}"
 
 
 def _of_options(error: Any) -> tuple[int, str]:

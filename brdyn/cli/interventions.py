@@ -94,7 +94,7 @@ def _write(run: Run, folder: OutputFolder, found: Surgery) -> None:
 
 
 def _summarise(run: Run, folder: OutputFolder, found: Surgery) -> None:
-    run.summarise()
+    run.summarise(run.watch.seconds)
     typer.echo(describe(found.phases) + "\n")
     for readout in found.readouts:
         for line in _harm(found, readout):

@@ -119,7 +119,7 @@ def _write(run: Run, folder: OutputFolder, found: Repair, phases: Phases) -> Non
 
 
 def _summarise(run: Run, folder: OutputFolder, found: Repair, phases: Phases) -> None:
-    run.summarise()
+    run.summarise(run.watch.seconds)
     typer.echo(describe(phases))
     for (eps, target), rows in found.angles.groupby(["eps", "target"], sort=False):
         typer.echo(f"\nnoise of {eps:g} on {target}: angle at the last layer (radians)")

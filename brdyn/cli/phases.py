@@ -104,7 +104,7 @@ def _write(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Pha
 
 
 def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:
-    run.summarise()
+    run.summarise(run.watch.seconds)
     typer.echo(f"similarity: {measured.kind} of {measured.tokens}\n")
     typer.echo("  k  boundaries (stability)                       cut   gain      z  gap to 2nd")
     for k in range(2, min(max(found.segmentations), max(6, found.k + 1)) + 1):

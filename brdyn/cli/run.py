@@ -16,6 +16,7 @@ from brdyn import results
 from brdyn.choices import DTYPES, INITS, one_of
 from brdyn.cli import checks
 from brdyn.cli import options as opt
+from brdyn.errors import BrdynError
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet
@@ -175,18 +176,26 @@ class Run:
             self.model, self.images, self.processes, self.watch.seconds, seed=self.seed, **settings
         )
 
-    def summarise(self) -> None:
-        """Print what was run, and what was skipped."""
+    def summarise(self, seconds: float | None = None) -> None:
+        """Print what was run, and what was skipped.
+
+        Parameters
+        ----------
+        seconds : float, optional
+            That the images took; where the run did more than go through them once, none are told.
+        """
         info, report = self.model.info, self.images.report
         marked = "  ** RANDOM WEIGHTS: an untrained network **" if info.is_random else ""
         typer.echo(
             f"{info.name}: {info.layers} layers, width {info.width}, weights from {info.weights}{marked}"
         )
         typer.echo(f"positions: {info.position_rule}")
-        seconds = self.watch.seconds
-        typer.echo(
-            f"{report.count} images in {seconds:.1f} s with loading ({report.count / seconds:.1f} images/s)"
+        took = (
+            ""
+            if seconds is None
+            else f" in {seconds:.1f} s with loading ({report.count / seconds:.1f} images/s)"
         )
+        typer.echo(f"{report.count} images{took}")
         for line in chosen_of(self.images.source):
             typer.echo(line)
         say_skipped(report.skipped, report.unlabelled)
@@ -217,9 +226,27 @@ def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled) -> N
         typer.echo(f"  {len(skipped)} unreadable images skipped in all; the JSON names them")
 
 
+def open_folder(
+    stack: ExitStack, processes: Processes, path: Path, overwrite: bool, go_on_with: Sequence[str] = ()
+) -> results.OutputFolder | None:
+    """The output folder, in the process that writes; None in the others, which end where it is refused."""
+    folder, refusal = None, None
+    try:
+        if processes.is_main:
+            folder = stack.enter_context(results.OutputFolder(path, overwrite, go_on_with))
+    except BrdynError as error:
+        refusal = error
+    processes.agree(refusal)
+    return folder
+
+
 @contextmanager
 def open_run(
-    request: RunRequest, *, float32: bool = False, go_on: bool = False, columns_where_there: bool = False
+    request: RunRequest,
+    *,
+    float32: bool = False,
+    go_on_with: Sequence[str] = (),
+    columns_where_there: bool = False,
 ) -> Iterator[Run]:
     """Check the options, load the model and find the images; clean up when the command fails.
 
@@ -228,12 +255,12 @@ def open_run(
     request : RunRequest
     float32 : bool
         Load the model in float32 whatever the precision asked for, as training does.
-    go_on : bool
-        Allow an output folder that holds an unfinished run.
+    go_on_with : sequence of str
+        As in :class:`brdyn.results.OutputFolder`.
     columns_where_there : bool
         The columns asked for may be those of other images alone.
     """
-    formats = checks.check_written(request, go_on=go_on)
+    formats = checks.check_written(request, go_on=bool(go_on_with))
     size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
     one_of("dtype", request.dtype, DTYPES)
     one_of("init", request.init, INITS)
@@ -249,11 +276,7 @@ def open_run(
     precision = runtime.resolve_dtype(request.dtype)
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
-        folder = (
-            stack.enter_context(results.OutputFolder(request.out, request.overwrite or go_on))
-            if processes.is_main
-            else None
-        )
+        folder = open_folder(stack, processes, request.out, request.overwrite, go_on_with)
         watch = results.Stopwatch()
         model = load_model(
             request.model,

@@ -13,7 +13,7 @@ from brdyn.cli import options as opt
 NETWORK, RECIPE = "Network", "Recipe"
 SIZES = ("width", "depth", "heads", "hidden", "patch")
 HELPS = {
-    "batch_size": "Images of a step.",
+    "batch_size": "Images of a step (default: 128, at most all training images).",
     "lr": "Learning rate of AdamW.",
     "min_lr": "Learning rate at the last step.",
     "weight_decay": "Of AdamW.",

@@ -109,6 +109,7 @@ def vitrm_train(
     checks.check_images(request.data, request.test)
     from brdyn.classification.run import ClassifierRun
     from brdyn.cli.training_jobs import open_job, train_grid
+    from brdyn.vitrm.grid import cell_name
 
     run = ClassifierRun(
         network=request.model,
@@ -118,7 +119,10 @@ def vitrm_train(
         n_sup=n_sup,
         steps=recursion_steps,
     )
-    with open_job(request, formats, resume, previous, tracker) as (job, folder):
+    with open_job(request, formats, resume, previous, tracker, [cell_name(cell) for cell in cells]) as (
+        job,
+        folder,
+    ):
         if cells:
             train_grid(job, run, cells, request.out, folder)
         else:

@@ -144,6 +144,18 @@ class ImageSet:
         drawn = np.random.default_rng(seed).permutation(len(self))
         return self.take(np.sort(drawn[count:])), self.take(np.sort(drawn[:count]))
 
+    def identity(self) -> dict[str, Any]:
+        """Where the images come from, how many, and the digests of what they are and which are chosen; for JSON."""
+        indices = np.ascontiguousarray(self.indices(), dtype="<i8").tobytes()
+        return {
+            "source": self.source.description,
+            "in_source": len(self.source),
+            **self.source.chosen(),
+            "chosen": len(self),
+            "digest": self.source.fingerprint(),
+            "indices": hashlib.sha256(indices).hexdigest(),
+        }
+
     @property
     def label_names(self) -> list[str] | None:
         """Class names, where the source has them."""

@@ -10,11 +10,11 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from brdyn.data.image_set import ImageSet
-from brdyn.data.items import Batch, Item
+from brdyn.data.items import Batch, Item, ReadReport
 from brdyn.data.labels import Unlabelled
 from brdyn.data.loading import load
 from brdyn.data.sources import Skipped
-from brdyn.errors import UsageError
+from brdyn.training.settings import check_batch
 
 
 @dataclass
@@ -46,15 +46,14 @@ class ShuffledBatches:
 
     def __post_init__(self) -> None:
         """Refuse a set that does not fill a batch."""
-        if self.batch_size < 1:
-            raise UsageError(f"batch size {self.batch_size} is not positive")
-        if len(self.images) < self.batch_size:
-            raise UsageError(
-                f"{len(self.images)} images are too few for a batch of {self.batch_size}; give more images, or "
-                f"--batch-size {len(self.images)} or less"
-            )
+        check_batch(len(self.images), self.batch_size)
         if self.reader is None:
             self.reader = self.images.reader(self.images.source.at_random(self.images.chosen))
+
+    @property
+    def report(self) -> ReadReport:
+        """What this process has read so far, in all steps."""
+        return self.images.report
 
     def positions(self, step: int) -> np.ndarray:
         """Positions in the set that step `step` (from 0) sees, `(batch_size,)`."""

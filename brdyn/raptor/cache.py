@@ -7,7 +7,6 @@ it is asked for again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import zlib
@@ -31,8 +30,9 @@ from brdyn.data.sources import Skipped
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer
 from brdyn.progress import progress_bar
-from brdyn.results import read_json, to_json, write_atomically
+from brdyn.results import read_json, to_json
 from brdyn.runtime import Processes
+from brdyn.store import write_atomically
 from brdyn.training.settings import differences
 from brdyn.trajectory import trajectories
 from brdyn.words import first_line
@@ -107,21 +107,15 @@ class ActivationCache:
     def index(self) -> dict[str, Any]:
         """What it is a cache of."""
         info = self.teacher.info
-        chosen = hashlib.sha256(
-            np.ascontiguousarray(self.images.indices(), dtype="<i8").tobytes()
-        ).hexdigest()
         return {
             "format": FORMAT,
             "teacher": {"name": info.name, "digest": info.digest, "image_size": list(info.image_size)},
-            "images": {
-                "in_source": len(self.images.source), "files": self.images.source.fingerprint(),
-                **self.images.source.chosen(), "chosen": len(self.images), "indices": chosen,
-            },
+            "images": self.images.identity(),
             "preprocessing": self.teacher.preprocessing.to_dict(),
             "shape": list(self.shape),
             "dtype": "bfloat16",
             "shard_images": self.shard_images,
-        }  # fmt: skip
+        }
 
     def prepare(self) -> None:
         """Make the folder, or check that what is there is of this teacher and these images.

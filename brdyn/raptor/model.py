@@ -144,11 +144,14 @@ class Raptor(VisionTransformer):
         return self.teacher.logits(normed)
 
     def save_pretrained(self, folder: str | Path, **details: Any) -> None:
-        """Write the blocks (safetensors) and a config.json, each whole or not at all.
+        """Write the blocks (safetensors) and a config.json, both or neither; takes what :meth:`to_files` takes."""
+        pretrained.write(folder, self.to_files(**details))
+
+    def to_files(self, **details: Any) -> dict[str, bytes]:
+        """The blocks and a config.json, as the bytes of files.
 
         Parameters
         ----------
-        folder : path
         **details
             Further entries of the config: how it was fitted.
         """
@@ -165,7 +168,7 @@ class Raptor(VisionTransformer):
             "block": self.config.to_dict(),
             **details,
         }
-        pretrained.write(folder, KIND, self.shared.state_dict(), config)
+        return pretrained.to_files(KIND, self.shared.state_dict(), config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, teacher: VisionTransformer) -> Raptor:
