@@ -121,6 +121,8 @@ def test_what_is_not_of_the_trunk_changes_no_number(folder, entries, monkeypatch
         assert torch.equal(model(images), expected(images))
     assert model.info.digest == expected.info.digest
     assert model.backbone.config._attn_implementation == "sdpa"
+    named = entries.get("_attn_implementation", entries.get("attn_implementation"))
+    assert ("attention is torch's own" in " ".join(model.info.notes)) == (named is not None)
     for block in model.blocks:
         assert block.layer.attention.config._attn_implementation == "sdpa"
 

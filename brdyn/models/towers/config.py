@@ -54,12 +54,15 @@ class Described:
         Names of the classes of a head, where they are told.
     part : str
         The model of images and text that the trunk is a part of; empty where it is none.
+    attention : str
+        The attention implementation that it names where that is another than brdyn's; it is not used.
     """
 
     kind: Kind
     config: Any
     classes: tuple[str, ...]
     part: str = ""
+    attention: str = ""
 
 
 def describe(source: Source, content: Mapping[str, Any]) -> Described:
@@ -91,7 +94,18 @@ def describe(source: Source, content: Mapping[str, Any]) -> Described:
             f"{where} is of a {part!r}, which transformers {transformers.__version__} does not have"
         )
     config = _configuration(model_class.config_class, vision, where)
-    return Described(kind, config, class_names(content, where), part="" if vision is content else model_type)
+    return Described(
+        kind,
+        config,
+        class_names(content, where),
+        part="" if vision is content else model_type,
+        attention=_attention(content),
+    )
+
+
+def _attention(content: Mapping[str, Any]) -> str:
+    named = [content.get(name) for name in ("_attn_implementation", "attn_implementation")]
+    return next((shown(name) for name in named if name not in (None, ATTENTION, "eager")), "")
 
 
 def _vision_part(content: Mapping[str, Any], model_type: str, where: str) -> tuple[str, Mapping[str, Any]]:
