@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from brdyn.errors import UsageError
 
+SIDE = re.compile(r"[0-9]{1,9}")
 MODEL = "Model"
 IMAGES = "Images"
 COMPUTE = "Computation"
@@ -22,6 +24,13 @@ Weights = Annotated[
     Path | None,
     typer.Option(
         help="Local checkpoint: a .pth or .safetensors file, or a transformers folder.", rich_help_panel=MODEL
+    ),
+]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        help="Which of several sets of weights in that file, as teacher or model_ema (default: the average).",
+        rich_help_panel=MODEL,
     ),
 ]
 Init = Annotated[
@@ -97,7 +106,7 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) in (1, 2) and all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) in (1, 2) and all(SIDE.fullmatch(part) and int(part) > 0 for part in parts):
         return int(parts[0]), int(parts[-1])
     raise UsageError(
         f"--image-size {text!r} is neither a number of pixels such as 224 nor height x width such as 224x308"

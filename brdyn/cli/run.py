@@ -32,6 +32,7 @@ class RunRequest:
     images: opt.Images = "samples"
     out: opt.Out
     weights: opt.Weights = None
+    weights_key: opt.WeightsKey = None
     init: opt.Init = "pretrained"
     image_size: opt.ImageSize = None
     allow_pickle: opt.AllowPickle = False
@@ -220,6 +221,7 @@ def open_run(request: RunRequest, *, float32: bool = False, go_on: bool = False)
         model = load_model(
             request.model,
             weights=request.weights,
+            weights_key=request.weights_key,
             init=request.init,
             seed=request.seed,
             image_size=size,
