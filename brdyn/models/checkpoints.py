@@ -183,6 +183,9 @@ def _read_safetensors(path: Path) -> StateDict:
 def _read_torch(path: Path, allow_pickle: bool) -> Any:
     try:
         with torch.serialization.safe_globals(list(HARMLESS)):
+            if path.suffix == ".safetensors":  # torch would believe the name
+                with path.open("rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=True)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if not _holds_objects(error):

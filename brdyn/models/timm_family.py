@@ -216,7 +216,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     if request.needs_weights and request.weights is not None:
         loaded = timm_trunks.from_file(request, name, request.weights, size=request.image_size, rule=rule)
         backbone, digest, label = loaded.backbone, loaded.digest, loaded.chosen.label
-        preprocessing, notes = _preprocessing_of_file(loaded, name)
+        preprocessing, notes = preprocessing_of_file(loaded, name)
     else:
         backbone = _published(request, name) if request.needs_weights else _untrained(request, name)
         digest = "" if request.describe_only else weights.digest(backbone.state_dict())
@@ -264,7 +264,7 @@ def _preprocessing(backbone: Any) -> Preprocessing:
     )
 
 
-def _preprocessing_of_file(loaded: timm_trunks.Loaded, name: str) -> tuple[Preprocessing, tuple[str, ...]]:
+def preprocessing_of_file(loaded: timm_trunks.Loaded, name: str) -> tuple[Preprocessing, tuple[str, ...]]:
     """How images were prepared for weights in a file, and its notes with what is not certain of that.
 
     A layout that only one code base writes says it; else it is what timm's name has, and where the tags of that

@@ -29,6 +29,7 @@ from brdyn.models.base import Size, check_image_size, check_memory
 from brdyn.models.checkpoints import StateDict
 from brdyn.models.request import ModelRequest
 
+TOKENS = ("cls_token", "dist_token", "reg_token")
 TABLE = "relative_position_bias_table"
 MOCO_HEADS = 12  # of MoCo v3's ViT-S, whose width of 384 has six heads everywhere else
 MOCO_WIDTH = 384
@@ -270,6 +271,7 @@ def _own_grid(
             if grid is not None:
                 break
         else:
+            _check_tokens(state, plain, request.name, path)
             raise _not_square(path, count - prefix)
         if extra != prefix and without and "cls_token" in state:
             state["cls_token"], state["pos_embed"] = state["cls_token"] + table[:, :1], table[:, 1:]
@@ -296,6 +298,14 @@ def _grid_of(count: int, entries: Callable[[Any], int], native: Any, asked: Any)
     squares: Iterable[Any] = ((side, side), ((side + 1) // 2, (side + 1) // 2))
     candidates = [grid for grid in (native, *squares, asked) if grid is not None]
     return next((grid for grid in candidates if entries(grid) == count and min(grid) > 0), None)
+
+
+def _check_tokens(state: StateDict, plain: nn.Module, name: str, path: Path) -> None:
+    """A table of odd length may be of other tokens than the architecture has: say so."""
+    expected = {key: tensor for key, tensor in plain.state_dict().items() if key in TOKENS}
+    weights.check_fit(
+        name, expected, {key: tensor for key, tensor in state.items() if key in TOKENS}, str(path)
+    )
 
 
 def _not_square(path: Path, count: int) -> UsageError:

@@ -11,7 +11,7 @@ from urllib.error import HTTPError, URLError
 
 import torch
 
-from brdyn.errors import BrdynError
+from brdyn.errors import BrdynError, UsageError
 from brdyn.models import positions, timm_family, timm_trunks, weights
 from brdyn.models.base import Size, VisionTransformer, check_image_size
 from brdyn.models.preprocessing import Preprocessing
@@ -93,7 +93,7 @@ def from_file(request: ModelRequest, variant: Variant, size: Size) -> timm_trunk
             request, variant.arch, path, size=size, rule=variant.rule, headless=True, **variant.options
         )
     except BrdynError as error:
-        if request.weights is not None:
+        if request.weights is not None or isinstance(error, UsageError):
             raise
         raise BrdynError(f"{error}; delete that file to download it again") from error
 
