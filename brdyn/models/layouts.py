@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -143,12 +143,10 @@ def weight_sets(tensors: StateDict) -> list[WeightSet]:
     if len(found) < 2:
         return found
     shared = set.intersection(*(set(one.parts) for one in found))
-    labels = [".".join(part for part in one.parts if part not in shared) or WHOLE for one in found]
-    if len(set(labels)) < len(labels):
-        labels = [".".join(one.parts) or WHOLE for one in found]
-    return [
-        WeightSet(one.prefix, one.layout, one.width, label) for one, label in zip(found, labels, strict=True)
-    ]
+    own = [[part for part in one.parts if part not in shared] or [WHOLE] for one in found]
+    firsts, wholes = [parts[0] for parts in own], [".".join(one.parts) or WHOLE for one in found]
+    labels = firsts if len(set(firsts)) == len(firsts) else wholes
+    return [replace(one, label=label) for one, label in zip(found, labels, strict=True)]
 
 
 def _is_vit(tensors: StateDict, name: str, layout: str) -> bool:
@@ -257,7 +255,7 @@ def _split_dinov3_biases(state: StateDict) -> None:
     for name in [name for name in state if name.endswith("attn.qkv.bias")]:
         bias, mask = state.pop(name), state.pop(f"{name}_mask", None)
         thirds = bias.detach().chunk(3)
-        masks = (torch.ones(1), torch.zeros(1), torch.ones(1)) if mask is None else mask.chunk(3)
+        masks = torch.ones(3).chunk(3) if mask is None else mask.chunk(3)
         if not bool((masks[0] == 1).all() and (masks[2] == 1).all()):
             raise BrdynError(f"{name}_mask is not that of DINOv3: ones over queries and values")
         if bool(((thirds[1] != 0) & (masks[1] != 0)).any()):

@@ -33,6 +33,7 @@ TOKENS = ("cls_token", "dist_token", "reg_token")
 TABLE = "relative_position_bias_table"
 MOCO_HEADS = 12  # of MoCo v3's ViT-S, whose width of 384 has six heads everywhere else
 MOCO_WIDTH = 384
+BFLOAT16_STEP = 2**-7  # some files keep rotary periods in that precision
 MOCO_PARTS = {"base_encoder", "momentum_encoder"}
 SELF_SUPERVISED = re.compile(r"decoder_|masked_embed$|head\.(mlp|last_layer)\.")
 REARRANGED = ("View", "UnsafeView", "Reshape", "Permute", "Transpose", "T", "Slice", "Select", "Split", "Cat", "Stack",
@@ -200,7 +201,7 @@ def _from_tensors(
         backbone = create(name, **{**options, **own}) if own else plain
         state = _by_timms_filter(state, backbone, request.name, path)
     used = _check_untouched(leaves, state, path)
-    unused = [key for key in leaves if key not in used and not _is_derived(key, leaves[key], backbone)]
+    unused = [key for key in leaves if key not in used and not _is_derived(key, leaves[key], backbone, path)]
     state = {key: tensor.detach() for key, tensor in state.items()}
     weights.check_fit(request.name, backbone.state_dict(), state, str(path))
     weights.check_numbers(state, str(path))
@@ -368,14 +369,24 @@ def _made_of(tensor: Tensor, names: Mapping[int, str]) -> tuple[set[str], set[st
     return origins, steps
 
 
-def _is_derived(key: str, tensor: Tensor, backbone: nn.Module) -> bool:
-    """Whether a tensor only repeats what the architecture computes itself, as an index of relative positions."""
+def _is_derived(key: str, tensor: Tensor, backbone: nn.Module, path: Path) -> bool:
+    """Whether a tensor only repeats what the architecture computes itself, as an index of relative positions.
+
+    Raises
+    ------
+    BrdynError
+        If the architecture computes something else.
+    """
     if key.endswith("qkv.bias_mask"):
         return True  # looked at where the biases were split
     own = dict(backbone.named_buffers()).get(key.replace("rope_embed.", "rope."))
     if own is None or own.numel() != tensor.numel():
         return False
-    return bool(torch.allclose(own.float().flatten(), tensor.detach().float().flatten(), rtol=1e-2))
+    if not torch.allclose(own.float().flatten(), tensor.detach().float().flatten(), rtol=BFLOAT16_STEP):
+        raise BrdynError(
+            f"the values of {key} in {str(path)!r} are not those of the architecture; check --model against the file"
+        )
+    return True
 
 
 def _said(
