@@ -29,6 +29,13 @@ Weights = Annotated[
         help="Local checkpoint: a .pth or .safetensors file, or a transformers folder.", rich_help_panel=MODEL
     ),
 ]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        help="Which of several sets of weights in that file, as teacher or model_ema (default: the average).",
+        rich_help_panel=MODEL,
+    ),
+]
 Init = Annotated[
     str, typer.Option(help="`pretrained`, or `random` for the untrained architecture.", rich_help_panel=MODEL)
 ]

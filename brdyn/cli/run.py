@@ -37,6 +37,7 @@ class RunRequest:
     images: opt.Images = "samples"
     out: opt.Out
     weights: opt.Weights = None
+    weights_key: opt.WeightsKey = None
     init: opt.Init = "pretrained"
     image_size: opt.ImageSize = None
     allow_pickle: opt.AllowPickle = False
@@ -281,6 +282,7 @@ def open_run(
         model = load_model(
             request.model,
             weights=request.weights,
+            weights_key=request.weights_key,
             init=request.init,
             seed=request.seed,
             image_size=size,

@@ -15,7 +15,9 @@ from brdyn.choices import INITS, one_of
 from brdyn.errors import UsageError
 from brdyn.models import (
     classifier_family,
+    dino,
     dinov2,
+    dinov3,
     imgfocus,
     local_paths,
     own_family,
@@ -33,7 +35,9 @@ FAMILIES: tuple[ModuleType, ...] = (
     classifier_family,
     imgfocus,
     packaged,
+    dino,
     dinov2,
+    dinov3,
     timm_family,
     transformers_family,
 )
@@ -43,6 +47,7 @@ def load_model(
     name: str | Path | nn.Module,
     *,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     init: str = "pretrained",
     seed: int = 0,
     image_size: int | Size | None = None,
@@ -62,6 +67,9 @@ def load_model(
         that returns a module; or a module, of :func:`brdyn.adapt` or with the attributes it takes.
     weights : path, optional
         A local checkpoint in Facebook's, timm's or transformers' format.
+    weights_key : str, optional
+        Which of several sets of weights in that file: `student`, `model`. By default an average of the weights (a
+        teacher, `model_ema`) before the weights themselves; `info.weights` says which was taken.
     init : {"pretrained", "random"}
         `random` builds the architecture untrained, with `seed`.
     image_size : int or (int, int), optional
@@ -95,9 +103,12 @@ def load_model(
     one_of("init", init, INITS)
     if init == "random" and weights is not None:
         raise UsageError("--weights and --init random exclude each other; drop one of them")
+    if weights_key is not None and weights is None:
+        raise UsageError(f"--weights-key {weights_key!r} chooses in a file; give that file with --weights")
     request = ModelRequest(
-        name=name,
+        name=_expanded(name),
         weights=Path(weights).expanduser() if weights is not None else None,
+        weights_key=weights_key,
         random=init == "random",
         seed=seed,
         image_size=as_size(image_size),
@@ -136,7 +147,7 @@ def describe_model(
     It is on the meta device, but for that of a `file.py:function`, which is as the function makes it.
     """
     request = ModelRequest(
-        name=name, image_size=as_size(image_size), describe_only=True, allow_code=allow_code
+        name=_expanded(name), image_size=as_size(image_size), describe_only=True, allow_code=allow_code
     )
     return family_of(request).load(request)
 
@@ -157,12 +168,8 @@ def family_of(request: ModelRequest) -> ModuleType:
         If no family knows the name; the message has close matches.
     """
     for family in FAMILIES:
-        if family.matches(request.name):
-            if request.weights is not None and request.weights.is_dir() and family is not transformers_family:
-                raise UsageError(
-                    f"--weights {str(request.weights)!r} is a folder, and {request.name!r} takes a file; for a "
-                    "transformers folder give --model the folder or its transformers id"
-                )
+        if family.matches(request.name) and not (family is transformers_family and _is_here(request.name)):
+            _check_weights(request, family)
             return family
     local_paths.refuse(request.name)
     known = [name for _, name in list_models()]
@@ -171,6 +178,45 @@ def family_of(request: ModelRequest) -> ModuleType:
     raise UsageError(f"unknown model {request.name!r}; {hint}")
 
 
+def _check_weights(request: ModelRequest, family: ModuleType) -> None:
+    if request.weights is None or not request.weights.is_dir():
+        return
+    if family is not transformers_family:
+        raise UsageError(
+            f"--weights {str(request.weights)!r} is a folder, and {request.name!r} takes a file; for a "
+            "transformers folder give --model the folder or its transformers id"
+        )
+    if request.weights_key is not None:
+        raise UsageError(
+            f"--weights-key chooses in a file, and --weights {str(request.weights)!r} is a folder; drop it"
+        )
+
+
+def _is_here(name: str) -> bool:
+    """Whether there is a file or folder of this name that is not a model transformers reads."""
+    path = Path(name)
+    return path.exists() and not transformers_family.is_folder(path)
+
+
+def _expanded(name: str) -> str:
+    return str(Path(name).expanduser()) if name.startswith("~") else name
+
+
 def as_size(value: int | Size | None) -> Size | None:
-    """A square for one number; None stays None."""
-    return (value, value) if isinstance(value, int) else value
+    """A square for one number; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If it is neither a positive whole number nor two of them.
+    """
+    if value is None:
+        return None
+    sides = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(sides) != 2 or any(
+        isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides
+    ):
+        raise UsageError(
+            f"image_size={value!r} is neither a number of pixels nor (height, width), each at least 1"
+        )
+    return sides[0], sides[1]

@@ -27,6 +27,8 @@ class ModelRequest:
         What the user typed.
     weights : Path or None
         A local checkpoint; None means the family's own source.
+    weights_key : str or None
+        Which of the sets of weights in that file; None leaves it to :func:`brdyn.models.layouts.choose`.
     random : bool
         Untrained weights drawn with `seed`.
     seed : int
@@ -47,6 +49,7 @@ class ModelRequest:
 
     name: str
     weights: Path | None = None
+    weights_key: str | None = None
     random: bool = False
     seed: int = 0
     image_size: Size | None = None
@@ -67,12 +70,13 @@ class ModelRequest:
             Where its weights came from, as :meth:`source` says.
         """
         seed = re.fullmatch(r"random \(untrained, seed (\d+)\)", weights)
-        file = Path(weights.removeprefix("file ")) if weights.startswith("file ") else None
+        file, key = _file_and_key(weights)
         return replace(
             self,
             name=name,
             image_size=size,
             weights=self.weights or file,
+            weights_key=self.weights_key if self.weights is not None else key,
             random=seed is not None,
             seed=int(seed[1]) if seed else 0,
         )
@@ -82,11 +86,16 @@ class ModelRequest:
         """Whether trained weights have to be found."""
         return not (self.random or self.describe_only)
 
-    def source(self, default: str) -> str:
-        """The `weights` line of :class:`ModelInfo`: `default` unless the user chose otherwise."""
+    def source(self, default: str, label: str = "") -> str:
+        """The `weights` line of :class:`ModelInfo`: `default` unless the user chose otherwise.
+
+        `label` names the set of weights that was taken of a file with several: `file x.pth [teacher]`.
+        """
         if self.random:
             return f"random (untrained, seed {self.seed})"
-        return f"file {self.weights}" if self.weights is not None else default
+        if self.weights is None:
+            return default
+        return f"file {self.weights} [{label}]" if label else f"file {self.weights}"
 
     @contextmanager
     def construction(self) -> Iterator[None]:
@@ -99,3 +108,14 @@ class ModelRequest:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 yield
+
+
+def _file_and_key(weights: str) -> tuple[Path | None, str | None]:
+    """What :meth:`ModelRequest.source` said of a file, in its parts."""
+    if not weights.startswith("file "):
+        return None, None
+    path = weights.removeprefix("file ")
+    several = re.fullmatch(r"(.+) \[([^\[\]]+)\]", path, flags=re.DOTALL)
+    if several is None or Path(path).exists():
+        return Path(path), None
+    return Path(several[1]), several[2]

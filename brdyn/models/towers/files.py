@@ -14,7 +14,7 @@ from torch import Tensor
 from brdyn import hub
 from brdyn.declared import shown
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import local_paths, weights
+from brdyn.models import checkpoints, local_paths, weights
 from brdyn.models.request import ModelRequest
 from brdyn.results import read_json
 from brdyn.safetensors_file import fault
@@ -129,7 +129,7 @@ class Source:
             if path.suffix == ".safetensors":
                 state.update(_read_safetensors(path))
             else:
-                state.update(weights.read_state_dict(path, allow_pickle))
+                state.update(checkpoints.read(path, allow_pickle))
         return state
 
     def _shards(self, name: str) -> list[Path]:
