@@ -5,9 +5,11 @@ Nothing is imported here that an installation can lack, so that this holds for a
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
+import warnings
 from contextlib import nullcontext
 
 from brdyn.cli.failures import INTERRUPTED, explain, interrupted
@@ -27,6 +29,9 @@ def main() -> None:
     settle()
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = len(arguments) < len(sys.argv) - 1 or os.environ.get("BRDYN_DEBUG", "0") not in ("", "0")
+    if not (debug or sys.warnoptions):  # of libraries, about their insides
+        warnings.simplefilter("ignore")
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
     message = ""
     writes = os.environ.get("RANK", "0") == "0"  # other processes may end at once
     try:

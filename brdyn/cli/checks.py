@@ -14,7 +14,7 @@ from brdyn.results import check_formats
 
 NAMED = ("samples", "cifar10", "cifar100")  # images that are no path and no hub data set
 LIKE_A_FILE = (".jpg", ".jpeg", ".png", ".webp", ".parquet", ".tar")
-NO_IMAGES = "no images at {!r}: no such file or folder"
+NO_IMAGES = "no images at {!r}: no such file or folder (a hub data set is owner/name)"
 
 
 class Written(Protocol):

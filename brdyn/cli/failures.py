@@ -6,12 +6,13 @@ import errno
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from brdyn.cli.streams import discard
 from brdyn.errors import BrdynError, exit_code
 from brdyn.interruption import Interrupted, heard
-from brdyn.words import first_line
+from brdyn.words import first_line, shortened
 
 INTERRUPTED = 128 + signal.SIGINT
 RESUMABLE = ("raptor-fit", "vit-train", "vitrm-train")
@@ -25,6 +26,7 @@ REMEDIES = {
     errno.EROFS: "choose another --out",
     errno.EACCES: "check its permissions",
     errno.EPERM: "check its permissions",
+    errno.ENAMETOOLONG: "use a shorter one",
     errno.ENOMEM: "use a smaller --batch-size, fewer --workers or fewer images",
 }
 
@@ -40,8 +42,12 @@ def explain(error: BaseException, arguments: Sequence[str]) -> tuple[int, str]:
         discard(sys.stdout)
         return 1, ""
     if hasattr(error, "format_message"):  # one of click's own, which its versions keep elsewhere
-        return _of_options(error)
-    return 1, f"error: {_of_system(error) or f'unforeseen {type(error).__name__}: {_said(error)}; {SHOWS}'}"
+        return _of_options(error, arguments)
+    code = 2 if getattr(error, "errno", None) == errno.ENAMETOOLONG else 1  # somebody typed it
+    return (
+        code,
+        f"error: {_of_system(error) or f'unforeseen {type(error).__name__}: {_said(error)}; {SHOWS}'}",
+    )
 
 
 def interrupted(error: BaseException, arguments: Sequence[str]) -> str:
@@ -53,14 +59,27 @@ def interrupted(error: BaseException, arguments: Sequence[str]) -> str:
     return f"interrupted; no result was written{going_on}"
 
 
-def _of_options(error: Any) -> tuple[int, str]:
+def _of_options(error: Any, arguments: Sequence[str]) -> tuple[int, str]:
     """Options that cannot be read, or none at all: then the help is shown instead of a line."""
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message())
         return error.exit_code, ""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "brdyn"
-    return error.exit_code, f"error: {error.format_message().rstrip('.')}; see `{command} --help`"
+    typed = _typed(getattr(getattr(error, "param", None), "opts", ()), arguments)
+    said = error.format_message().rstrip(".")
+    return error.exit_code, f"error: {said}{typed}; see `{command} --help`"
+
+
+def _typed(names: Sequence[str], arguments: Sequence[str]) -> str:
+    """What was given to an option, which its error does not always say."""
+    pairs = [
+        argument.partition("=")[::2]
+        for argument in arguments
+        if argument.startswith("--") and "=" in argument
+    ]
+    given = [value for name, value in [*pairwise(arguments), *pairs] if name in names]
+    return f" (it is {shortened(given[-1], 60)!r})" if given else ""
 
 
 def _of_system(error: BaseException) -> str:
@@ -73,7 +92,7 @@ def _of_system(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in REMEDIES:
         if error.filename is None:
             discard(sys.stdout)  # where it may have been
-        place = f" {error.filename!r}" if error.filename is not None else ""
+        place = f" {shortened(str(error.filename))!r}" if error.filename is not None else ""
         return f"{(error.strerror or str(error)).lower()}{place}; {REMEDIES[error.errno]} ({SHOWS})"
     return ""
 

@@ -154,3 +154,12 @@ def parse_batch_size(text: str) -> int | str:
     if WHOLE.fullmatch(text) and int(text) > 0:
         return int(text)
     raise UsageError(f"--batch-size {text!r} is neither a positive number nor 'auto'")
+
+
+def parse_numbers(option: str, text: str, kind: type[int] | type[float]) -> list[float]:
+    """`0.02,0.2` as numbers."""
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        wanted = "a list of layers such as 7,10" if kind is int else "a list of numbers such as 0.02,0.2"
+        raise UsageError(f"{option} {text!r} is not {wanted}") from None

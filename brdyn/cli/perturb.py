@@ -9,8 +9,8 @@ import typer
 from brdyn.choices import check_eps, separated
 from brdyn.cli.checks import check_file
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_phases
+from brdyn.cli.options import parse_numbers
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
-from brdyn.errors import UsageError
 from brdyn.results import OutputFolder, records
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def perturb(
     Writes perturb.json, perturb.parquet (one row per start, eps, target, token group and layer), growth.parquet and
     pictures to --out. Noise is Gaussian, of the given size relative to each token.
     """
-    sizes = numbers("--eps", eps, float)
-    starts = None if layers == "all" else [int(layer) for layer in numbers("--layers", layers, int)]
+    sizes = parse_numbers("--eps", eps, float)
+    starts = None if layers == "all" else [int(layer) for layer in parse_numbers("--layers", layers, int)]
     targets = None if tokens == "each" else separated(tokens)
     check_eps(sizes)
     check_file("--phases", phases)
@@ -83,15 +83,6 @@ def perturb(
         if run.folder is not None:
             _write(run, run.folder, found, found_phases)
             _summarise(run, run.folder, found, found_phases)
-
-
-def numbers(option: str, text: str, kind: type[int] | type[float]) -> list[float]:
-    """`0.02,0.2` as numbers."""
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError:
-        wanted = "layers such as 0,6,12" if kind is int else "numbers such as 0.02,0.2"
-        raise UsageError(f"{option} {text!r} is not {wanted}") from None
 
 
 def _write(run: Run, folder: OutputFolder, found: Repair, phases: Phases) -> None:

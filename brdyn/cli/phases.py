@@ -10,6 +10,7 @@ from brdyn.choices import SIMILARITIES, one_of
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.phases.segmentation import METHODS
 from brdyn.results import OutputFolder
+from brdyn.words import counted
 
 if TYPE_CHECKING:
     from brdyn.measures import LayerSimilarity
@@ -111,9 +112,9 @@ def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found:
         typer.echo(_row(found, k))
     ranges = ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in found.intervals)
     typer.echo(f"\n{found.k} phases: layers {ranges}")
-    typer.echo(f"  k: {found.k_rule}; phases of at least {found.min_size} layer(s)")
+    typer.echo(f"  k: {found.k_rule}; phases of at least {counted(found.min_size, 'layer')}")
     if found.stability is None:
-        typer.echo(f"  stability is not known: bootstrap units are {measured.unit}")
+        typer.echo(f"  stability is not known; bootstrap: {measured.unit}")
     if found.recursive is not None:
         typer.echo(f"  recursive bisection: {_clusters(found)}")
     typer.echo(f"written to {folder.path}: phases.json, and pictures of similarity, gain_curve and stability")

@@ -12,7 +12,7 @@ from brdyn.choices import one_of
 from brdyn.cli import options as opt
 from brdyn.cli.checks import check_file
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_or_find_phases, read_phases
-from brdyn.cli.options import parse_batch_size
+from brdyn.cli.options import parse_batch_size, parse_numbers
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.cli.training import (
     Previous,
@@ -134,6 +134,9 @@ def raptor_fit(
     settings = _settings(request, steps, stage1_steps, stage2_steps, recipe)
     one_of("partition", partition, PARTITIONS)
     check_file("--phases", phases)
+    ends = (
+        None if boundaries is None else [int(end) for end in parse_numbers("--boundaries", boundaries, int)]
+    )
     _check_one_way(boundaries, phases, k, partition)
     check_resume(resume, previous)
     check_tracker(tracker)
@@ -145,7 +148,7 @@ def raptor_fit(
         accelerator = make_accelerator(run.model.device)  # before trackers, which log by its state
         is_main = run.processes.is_main
         settings = _fitted_to(run, settings)
-        assignment = _assignment(run, phases, boundaries, partition, partition_seed, k)
+        assignment = _assignment(run, phases, ends, partition, partition_seed, k)
         options = {
             "teacher": {"name": run.model.info.name, "digest": run.model.info.digest},
             "images": run.images.identity(),
@@ -218,7 +221,7 @@ def _fitted_to(run: Run, settings: FitSettings) -> FitSettings:
 
 
 def _assignment(
-    run: Run, phases: Path | None, boundaries: str | None, partition: str, seed: int, k: int | None
+    run: Run, phases: Path | None, ends: list[int] | None, partition: str, seed: int, k: int | None
 ) -> list[int]:
     """The block of each layer."""
     layers = run.model.depth
@@ -227,14 +230,9 @@ def _assignment(
             raise UsageError("--partition random-contiguous needs --k")
         given = read_phases(phases, run, k)
         return random_contiguous(k, layers, seed, given.boundaries if given else ())
-    if boundaries is not None:
-        try:
-            places = [int(part) for part in boundaries.split(",")]
-        except ValueError:
-            raise UsageError(f"--boundaries {boundaries!r} is not a list of layers such as 7,10") from None
-    else:
-        places = list(read_or_find_phases(phases, run, k, PHASE_IMAGES).boundaries)
-    return assign(partition, places, layers, seed)
+    if ends is None:
+        ends = list(read_or_find_phases(phases, run, k, PHASE_IMAGES).boundaries)
+    return assign(partition, ends, layers, seed)
 
 
 def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:

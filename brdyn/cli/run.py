@@ -17,6 +17,7 @@ from brdyn.choices import DTYPES, INITS, one_of
 from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.errors import BrdynError
+from brdyn.words import counted
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet
@@ -224,7 +225,7 @@ def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled) -> N
     for name, why in skipped[:SKIPPED_SHOWN]:
         typer.echo(f"  skipped {name}: {why}")
     if skipped:
-        typer.echo(f"  {len(skipped)} unreadable images skipped in all; the JSON names them")
+        typer.echo(f"  {counted(len(skipped), 'unreadable image')} skipped in all; the JSON names them")
 
 
 def open_folder(

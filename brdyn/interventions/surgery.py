@@ -32,6 +32,7 @@ from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.results import ROW, read_json, reading
 from brdyn.trajectory import Trajectory, visit_trajectories
+from brdyn.words import counted
 
 REPRESENTATION = ("relative_error", "angle")
 PREDICTION = ("agreement", "accuracy")
@@ -295,7 +296,7 @@ def layer_surgery(
     chosen = list(operations(kinds, model.depth, phases.boundaries, draws, seed))
     if not chosen:
         raise UsageError(
-            f"the {model.depth} layer(s) of {model.info.name!r} in phases {list(phases.intervals)} allow no "
+            f"the {counted(model.depth, 'layer')} of {model.info.name!r} in phases {list(phases.intervals)} allow no "
             f"{' or '.join(kinds)}; use a smaller --k or other --kinds"
         )
     names = images.label_names

@@ -11,6 +11,7 @@ from brdyn.models import timm_family
 from brdyn.models.base import ModelInfo, VisionTransformer
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
+from brdyn.words import counted
 
 if TYPE_CHECKING:
     from brdyn.classification.saved import Classifier
@@ -141,8 +142,8 @@ def _unrolled(
         weights=source,
         digest=classifier.digest,
         notes=(
-            f"ViTRM: {steps} recursion step(s) of {config.latent_steps} updates of z and one of y; every layer is an "
-            f"application of the same {config.depth}-layer network",
+            f"ViTRM: {counted(steps, 'recursion step')} of {config.latent_steps} updates of z and one of y; every layer is "
+            f"an application of the same {config.depth}-layer network",
         ),
     )
     return UnrolledViTRM(vitrm, steps, info, preprocessing, classifier.names)

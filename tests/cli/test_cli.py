@@ -73,7 +73,7 @@ def test_phases_writes_what_it_says(run, tiny_options, tmp_path, noise_folder):
     assert len(provenance["images"]["digest"]) == 64
     assert provenance["model"]["position_rule"].startswith("timm")
     assert {"python", "torch", "brdyn"} <= provenance["versions"].keys()
-    assert "1 unreadable images skipped" in done.stdout
+    assert "1 unreadable image skipped" in done.stdout
     assert f"*{content['k']:>2}" in done.stdout
 
     refused = run("phases", *tiny_options)
