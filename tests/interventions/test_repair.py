@@ -3,12 +3,13 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions import perturb, perturbation_repair
+from brdyn.interventions import Repair, perturb, perturbation_repair
 from brdyn.interventions.repair import PerturbationSweep, angles_to, half_repair
 from brdyn.runtime import fitting_images
 from brdyn.trajectory import capture
@@ -181,6 +182,42 @@ def test_no_noise_is_repaired_at_once(tiny):
     found = sweep.result()
     np.testing.assert_allclose(found.angles["mean"], 0, atol=2e-3)
     assert len(found.growth) == 0
+
+
+def test_angles_that_end_at_zero_have_no_growth_rate():
+    """A last block that forgets the images whose first value is 0: of them no logarithm is taken."""
+
+    def forget(state):
+        return torch.where(state[:, :1, :1] > 0, 3 * state, 1.0)
+
+    model = StubViT([lambda state: state, forget])
+    pictures = torch.ones(5, 3, 4, 4)
+    pictures[:3, 0, ::2, ::2] = 0
+    sweep = PerturbationSweep(model, [0.1], ["patches"], [0, 1])
+    sweep.update(capture(model, Batch(pictures, torch.arange(5), None)))
+    found = sweep.result()
+    for start in (0, 1):
+        row = cell(found.growth, start=start, group="patches")
+        assert row["n_images"] == 2
+        assert row["mean"] == pytest.approx(0, abs=1e-5)
+        assert row["sd"] == pytest.approx(0, abs=1e-5)
+        last = cell(found.angles, start=start, group="patches", layer=2)
+        first = cell(found.angles, start=start, group="patches", layer=start)
+        assert last["n_images"] == first["n_images"] == 5
+        assert last["mean"] == pytest.approx(2 / 5 * first["mean"], rel=0.15)  # three of five at zero
+
+
+def test_final_angles_by_start():
+    """Chosen by target, group and eps, at the last layer alone, in the order of the starts."""
+    rows = [
+        {"start": start, "eps": eps, "target": target, "group": group, "layer": layer,
+         "mean": start + 10 * layer + 100 * eps + 1000 * (target == "all") + 10_000 * (group == "cls")}
+        for target in ("cls", "all") for group in ("cls", "patches") for eps in (1.0, 2.0)
+        for start in (2, 0, 1) for layer in range(start, 3)
+    ]  # fmt: skip
+    found = Repair(pd.DataFrame(rows), pd.DataFrame())
+    assert found.final("all", "patches", 2.0).tolist() == [1220, 1221, 1222]
+    assert found.final("cls", "cls", 1.0).tolist() == [10_120, 10_121, 10_122]
 
 
 @pytest.mark.parametrize(
