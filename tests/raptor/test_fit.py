@@ -104,6 +104,13 @@ def test_a_stage_can_be_left_out(tiny, images):
     assert not any(p.requires_grad for p in fit.raptor.parameters())
 
 
+def test_a_fit_without_validation_images(tiny, images):
+    """Nothing is watched, in either stage, and the fit is the same as ever."""
+    fit = fit_raptor(tiny, images, ASSIGNMENT, settings(validation_images=0), workers=0)
+    assert [history.validation for history in fit.histories.values()] == [[], []]
+    assert [len(history.losses) > 0 for history in fit.histories.values()] == [True, True]
+
+
 def test_the_teacher_is_left_alone(tiny, images):
     before = {name: value.clone() for name, value in tiny.state_dict().items()}
     fit_raptor(tiny, images, ASSIGNMENT, settings(), workers=0)
