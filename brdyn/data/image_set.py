@@ -31,7 +31,12 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 class Skipped(NamedTuple):
-    """An image that could not be read, and why."""
+    """An image that could not be read, and why.
+
+    >>> from brdyn.data import Skipped
+    >>> Skipped("cat/3.png", "cut short").reason
+    'cut short'
+    """
 
     name: str
     reason: str
@@ -71,7 +76,14 @@ def stack(items: list[Item | Skipped]) -> Loaded:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images `(B, 3, H, W)`, their positions in the set, and their class indices where there are any."""
+    """Images `(B, 3, H, W)`, their positions in the set, and their class indices where there are any.
+
+    >>> batch = next(images.batches(6))
+    >>> batch.images.shape, batch.positions.tolist(), batch.labels.tolist()
+    (torch.Size([6, 3, 32, 32]), [0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 1, 1])
+    >>> [len(part) for part in batch.split(4)]
+    [4, 2]
+    """
 
     images: Tensor
     positions: Tensor
@@ -100,6 +112,12 @@ class ReadReport:
         Images that were not.
     digest : int
         Sum modulo 2^256 of the SHA-256 of each file read: independent of order and of how the work was split.
+
+    Examples
+    --------
+    >>> batches = list(images.batches(4))
+    >>> images.report.count, images.report.skipped
+    (8, [])
     """
 
     count: int = 0
@@ -155,6 +173,15 @@ class ImageSet:
         Indices into the source.
     report : ReadReport
         What the last (or current) pass has read.
+
+    Examples
+    --------
+    >>> images = brdyn.load_images("photos", model)
+    >>> len(images), images.label_names
+    (8, ['cat', 'dog'])
+    >>> learning, held_out = images.split(2, seed=0)
+    >>> len(learning), len(held_out)
+    (6, 2)
     """
 
     def __init__(
@@ -363,6 +390,12 @@ def load_images(
     ------
     UsageError
         If there are no such images.
+
+    Examples
+    --------
+    >>> images = brdyn.load_images("photos", model, n=4, seed=1)  # a folder
+    >>> [batch.images.shape for batch in images.batches(2)]
+    [torch.Size([2, 3, 32, 32]), torch.Size([2, 3, 32, 32])]
     """
     info = getattr(model, "info", None)
     return ImageSet(

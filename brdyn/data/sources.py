@@ -211,6 +211,13 @@ def find_source(images: str | Path, split: str | None = None) -> ImageSource:
     ------
     UsageError
         If nothing of the kind exists, or a folder holds no images.
+
+    Examples
+    --------
+    >>> from brdyn.data import find_source
+    >>> source = find_source("photos")
+    >>> len(source), source.name(0), source.label_names
+    (8, 'cat/0.png', ['cat', 'dog'])
     """
     from brdyn.data.parquet import ParquetSource
     from brdyn.data.samples import SampleSource

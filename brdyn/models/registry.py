@@ -73,6 +73,12 @@ def load_model(
         For an unknown name (with close matches), a model that is not a plain ViT, a wrong size.
     BrdynError
         For weights that are missing, unreadable or do not fit.
+
+    Examples
+    --------
+    >>> model = brdyn.load_model("vit_tiny_patch16_224", init="random", image_size=32)
+    >>> model.depth, model.tokens.sizes()
+    (12, {'cls': 1, 'patches': 4})
     """
     if init not in INITS:
         raise UsageError(f"init={init!r} is not one of {', '.join(INITS)}")
@@ -91,13 +97,22 @@ def load_model(
 
 
 def describe_model(name: str, image_size: int | Size | None = None) -> VisionTransformer:
-    """Build a model on the meta device, without weights, to read its `info`, `tokens` and `preprocessing`."""
+    """Build a model on the meta device, without weights, to read its `info`, `tokens` and `preprocessing`.
+
+    >>> described = brdyn.describe_model("dinov2_vitb14_reg", image_size=224)
+    >>> described.info.width, described.tokens.sizes()
+    (768, {'cls': 1, 'registers': 4, 'patches': 256})
+    """
     request = ModelRequest(name=name, image_size=as_size(image_size), describe_only=True)
     return family_of(request).load(request)
 
 
 def list_models() -> Iterator[tuple[str, str]]:
-    """All names as (family, name) pairs; any transformers id of a supported class loads besides."""
+    """All names as (family, name) pairs; any transformers id of a supported class loads besides.
+
+    >>> [name for family, name in brdyn.list_models() if name.startswith("dinov2_vits14")]
+    ['dinov2_vits14', 'dinov2_vits14_reg']
+    """
     for family in FAMILIES:
         for name in family.names():
             yield family.FAMILY, name
