@@ -50,6 +50,13 @@ def test_both_parts_of_a_split_keep_the_order():
     assert held[0] != list(range(20))
 
 
+def test_both_pixels_and_labels_move():
+    images = PixelSet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.arange(2), ("a", "b"), "it").to(
+        "meta"
+    )
+    assert (images.pixels.device.type, images.labels.device.type) == ("meta", "meta")
+
+
 def test_batches_are_those_of_files(folder, tiny):
     """The same seed gives the same images in the same order."""
     pixels = load_pixels(folder, 8, workers=0)

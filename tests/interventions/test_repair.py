@@ -154,6 +154,24 @@ def test_running_out_of_memory_takes_fewer_runs_together(tiny, monkeypatch):
         sweep.update(clean)
 
 
+def test_runs_that_fit_only_one_by_one_are_followed(tiny, monkeypatch):
+    sweep = PerturbationSweep(tiny, [0.2], ["all"], range(DEPTH + 1), together=5)
+    expected = PerturbationSweep(tiny, [0.2], ["all"], range(DEPTH + 1), together=1)
+    clean = capture(tiny, batch())
+    expected.update(clean)
+    block = tiny.blocks[2].forward
+
+    def small(state, *args, **kwargs):
+        if len(state) > 5:
+            raise MemoryError
+        return block(state, *args, **kwargs)
+
+    monkeypatch.setattr(tiny.blocks[2], "forward", small)
+    sweep.update(clean)
+    assert sweep.together == 1
+    np.testing.assert_allclose(sweep.result().angles["mean"], expected.result().angles["mean"], rtol=1e-6)
+
+
 def test_over_a_set_of_images(tiny, noise_folder):
     images = load_images(noise_folder, tiny, n=10)
     seen = []

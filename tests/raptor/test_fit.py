@@ -178,6 +178,7 @@ def test_saved_and_read_back(tiny, tmp_path):
 def test_a_raptor_is_a_model_like_any_other(tiny, images):
     raptor = scrambled(tiny)
     assert raptor.depth == 4
+    assert raptor.info.notes == (*tiny.info.notes, "2 blocks shared by 4 layers")
     assert sum(p.numel() for p in raptor.shared.parameters()) == 2 * sum(
         p.numel() for p in raptor.shared[0].parameters()
     )

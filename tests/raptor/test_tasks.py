@@ -8,6 +8,7 @@ from brdyn.data import Batch
 from brdyn.errors import UsageError
 from brdyn.models import TokenLayout
 from brdyn.raptor.block import BlockConfig
+from brdyn.raptor.fit import _task
 from brdyn.raptor.losses import (
     JOINT_WEIGHTS,
     LAST_PHASE_WEIGHTS,
@@ -256,6 +257,39 @@ def test_the_learning_rate_of_a_short_stage():
     assert short.training(2).lr == pytest.approx(3e-4)
     assert FitSettings(lr=1e-2).training(2).lr == 1e-2
     assert FitSettings(lr=1e-2, stage2_lr=1e-3).training(2).lr == 1e-3
+
+
+def test_published_recipe():
+    """BRH, section 4 of the method notes, with shares of the steps where it counts steps."""
+    published = {"batch_size": 64, "min_lr": 1e-6, "weight_decay": 1e-4, "clip": 1.0, "sigma": 1e-3, "loss": "mse",
+                 "mlp": "swiglu", "mlp_ratio": 4.0, "layer_scale": 1e-5, "depth_scaling": "index", "annealed": 0.25,
+                 "warmup": 0.032, "seed": 0, "ema": 0.0, "accumulate": 1}  # fmt: skip
+    settings = FitSettings()
+    assert {name: getattr(settings, name) for name in published} == published
+    assert (settings.stage1_steps, settings.stage2_steps) == (1000, 1000)
+
+
+def test_the_recipe_names_the_losses_of_both_stages(teacher, batch):
+    """Stage 1 weighs groups in the last phase alone, stage 2 with its own weights; `loss` holds everywhere."""
+    raptor = raptor_of(teacher, [0, 0, 0, 1, 1])
+    guess, truth = torch.randn(2, 3, 19, 16)
+    for kind in ("mse", "cosine+mse"):
+        error = plain_loss(kind)
+        weighed = {
+            name: weighted_loss(teacher.tokens, group_weights(teacher.tokens, weights), kind)(guess, truth)
+            for name, weights in (("last", LAST_PHASE_WEIGHTS), ("joint", JOINT_WEIGHTS))
+        }
+        for weighting in (True, False):
+            chosen = FitSettings(
+                loss=kind, token_weighting=weighting, stage1_steps=40, annealed=0.5, sigma=0.1
+            )
+            apart, joined = (_task(stage, raptor, teacher, chosen, [batch], None) for stage in (1, 2))
+            assert (apart.annealed_over, apart.sigma, joined.sigma) == (20, 0.1, 0.1)
+            expected = [error(guess, truth), weighed["last"] if weighting else error(guess, truth)]
+            for loss, value in zip(apart.losses, expected, strict=True):
+                torch.testing.assert_close(loss(guess, truth), value)
+            whole = weighed["joint"] if weighting else error(guess, truth)
+            torch.testing.assert_close(joined.loss(guess, truth), whole)
 
 
 def test_partitions_by_name():

@@ -98,6 +98,7 @@ def test_images_stop_by_themselves(threshold):
     assert set(taken.tolist()) == {0.0: {1}, 1.0: {4}}.get(threshold, set(taken.tolist()))
     if 0 < threshold < 1:
         assert (taken == 1).sum() == 15
+    assert taken.dtype == torch.long
 
 
 @pytest.mark.parametrize(
