@@ -111,6 +111,12 @@ def test_a_fit_without_validation_images(tiny, images):
     assert [len(history.losses) > 0 for history in fit.histories.values()] == [True, True]
 
 
+def test_the_first_stage_can_be_left_out(tiny, images):
+    fit = fit_raptor(tiny, images, ASSIGNMENT, settings(stage1_steps=0), workers=0)
+    assert set(fit.histories) == {2}
+    assert set(fit.histories[2].losses[0]) == {"step", "lr", "raptor"}
+
+
 def test_the_teacher_is_left_alone(tiny, images):
     before = {name: value.clone() for name, value in tiny.state_dict().items()}
     fit_raptor(tiny, images, ASSIGNMENT, settings(), workers=0)
