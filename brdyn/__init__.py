@@ -2,9 +2,14 @@
 
 >>> import brdyn
 >>> model = brdyn.load_model("imgfocus_vits14")
->>> images = brdyn.load_images("samples", model)
+>>> images = brdyn.load_images("samples", model, n=4)
 >>> similarity = brdyn.layer_similarity(model, images)
 >>> phases = brdyn.segment(similarity)
+>>> phases.layers
+12
+
+Other examples go on from here: `model`, `images`, `similarity` and `phases` are a ViT with 12 layers, eight pictures in
+two class folders, and what is made of them; NumPy is `np`.
 """
 
 from __future__ import annotations

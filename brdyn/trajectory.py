@@ -35,6 +35,14 @@ class Trajectory:
         Position of each image in its set, `(B,)`.
     labels : Tensor
         Numbers of classes, `NO_LABEL` for an image that has none, `(B,)`. All have none when they are not given.
+
+    Examples
+    --------
+    >>> trajectory = brdyn.capture(model, next(images.batches(4)))
+    >>> len(trajectory), trajectory.depth, trajectory.states[0].shape
+    (4, 12, torch.Size([4, 5, 192]))
+    >>> trajectory.mean("patches").shape
+    torch.Size([13, 4, 192])
     """
 
     def __init__(
@@ -124,7 +132,12 @@ def record_states(model: VisionTransformer) -> Iterator[list[Tensor]]:
 
 
 def capture(model: VisionTransformer, batch: Batch) -> Trajectory:
-    """Run one batch and keep every state, on the model's device and in its precision."""
+    """Run one batch and keep every state, on the model's device and in its precision.
+
+    >>> trajectory = brdyn.capture(model, next(images.batches(4)))
+    >>> torch.equal(model.norm(trajectory.states[-1]), model(next(images.batches(4)).images))
+    True
+    """
     images = batch.images.to(model.device, model.dtype, non_blocking=True)
     with torch.no_grad(), record_states(model) as states:
         model(images)
@@ -166,6 +179,13 @@ def trajectories(
     BrdynError
         If a state is not finite (the layer is named), if memory is too small for one image (or for a
         batch of the size asked for), or if no image can be read.
+
+    Examples
+    --------
+    >>> for trajectory in brdyn.trajectories(model, images, batch_size=5):
+    ...     print(trajectory.positions.tolist(), trajectory.labels.tolist())
+    [0, 1, 2, 3, 4] [0, 0, 0, 0, 1]
+    [5, 6, 7] [1, 1, 1]
     """
     processes = processes or Processes(model.device)
     size = auto_batch_size(model) if batch_size == "auto" else _positive(batch_size)

@@ -79,6 +79,13 @@ def find_source(
         If nothing of the kind exists, a folder holds no images, or columns or split are not to be had or left open.
     BrdynError
         If a table or data set cannot be read.
+
+    Examples
+    --------
+    >>> from brdyn.data import find_source
+    >>> source = find_source("photos")
+    >>> len(source), source.name(0), source.label_names
+    (8, 'cat/0.png', ['cat', 'dog'])
     """
     asked = Asked(image_column, label_column, columns_where_there)
     text = str(images)

@@ -80,6 +80,15 @@ class ImageSet:
         Indices into the source.
     report : ReadReport
         What the last (or current) pass has read.
+
+    Examples
+    --------
+    >>> images = brdyn.load_images("photos", model)
+    >>> len(images), images.label_names
+    (8, ['cat', 'dog'])
+    >>> learning, held_out = images.split(2, seed=0)
+    >>> len(learning), len(held_out)
+    (6, 2)
     """
 
     def __init__(
@@ -299,6 +308,12 @@ def load_images(
     ------
     UsageError
         If there are no such images, columns or split.
+
+    Examples
+    --------
+    >>> images = brdyn.load_images("photos", model, n=4, seed=1)  # a folder
+    >>> [batch.images.shape for batch in images.batches(2)]
+    [torch.Size([2, 3, 32, 32]), torch.Size([2, 3, 32, 32])]
     """
     info = getattr(model, "info", None)
     source = find_source(

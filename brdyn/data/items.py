@@ -86,6 +86,14 @@ class Batch:
     ------
     ValueError
         If these are not of as many images.
+
+    Examples
+    --------
+    >>> batch = next(images.batches(6))
+    >>> batch.images.shape, batch.positions.tolist(), batch.labels.tolist()
+    (torch.Size([6, 3, 32, 32]), [0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 1, 1])
+    >>> [len(part) for part in batch.split(4)]
+    [4, 2]
     """
 
     def __init__(self, images: Tensor, positions: Tensor, labels: Tensor | None = None) -> None:
@@ -137,6 +145,12 @@ class ReadReport:
         Sum modulo 2^256 of the SHA-256 of each file read: independent of order and of how the work was split.
     unlabelled : Unlabelled
         Of a labelled set: images read that have no label.
+
+    Examples
+    --------
+    >>> batches = list(images.batches(4))
+    >>> images.report.count, images.report.skipped
+    (8, [])
     """
 
     count: int = 0

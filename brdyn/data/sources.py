@@ -19,7 +19,12 @@ from brdyn.data.labels import NO_LABEL, Labels
 
 
 class Skipped(NamedTuple):
-    """An image that could not be read, and why."""
+    """An image that could not be read, and why.
+
+    >>> from brdyn.data import Skipped
+    >>> Skipped("cat/3.png", "cut short").reason
+    'cut short'
+    """
 
     name: str
     reason: str

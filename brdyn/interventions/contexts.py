@@ -4,6 +4,7 @@ The model is as before afterwards, also when something inside fails. They can be
 combined with :func:`brdyn.trajectory.capture` and everything built on it. Layers are numbered from 1 to L; state 0 is
 the embedding.
 
+>>> batch = next(images.batches(4))
 >>> with brdyn.interventions.swap(model, 3, 5):
 ...     changed = brdyn.capture(model, batch)
 """
@@ -53,6 +54,13 @@ def reorder(model: VisionTransformer, order: Sequence[int]) -> Iterator[VisionTr
     ------
     UsageError
         If a layer is not from 1 to L, or there is none.
+
+    Examples
+    --------
+    >>> with brdyn.interventions.reorder(model, [1, 2, 3, 3, 3]):
+    ...     trajectory = brdyn.capture(model, next(images.batches(4)))
+    >>> trajectory.depth, model.depth
+    (5, 12)
     """
     if not len(order):
         raise UsageError(f"no layer of {model.info.name!r} would be left; keep at least one")
@@ -72,14 +80,26 @@ def reorder(model: VisionTransformer, order: Sequence[int]) -> Iterator[VisionTr
 
 @contextmanager
 def swap(model: VisionTransformer, first: int, second: int) -> Iterator[VisionTransformer]:
-    """Exchange two layers."""
+    """Exchange two layers.
+
+    >>> pictures = next(images.batches(4)).images
+    >>> with brdyn.interventions.swap(model, 3, 5):
+    ...     swapped = model(pictures)
+    >>> torch.equal(swapped, model(pictures))
+    False
+    """
     with reorder(model, swapped(model.depth, check_layer(model, first), check_layer(model, second))):
         yield model
 
 
 @contextmanager
 def delete(model: VisionTransformer, *layers: int) -> Iterator[VisionTransformer]:
-    """Leave layers out: their input goes to the next layer."""
+    """Leave layers out: their input goes to the next layer.
+
+    >>> with brdyn.interventions.delete(model, 4, 5):
+    ...     print(model.depth)
+    10
+    """
     gone = {check_layer(model, layer) for layer in layers}
     with reorder(model, [layer for layer in range(1, model.depth + 1) if layer not in gone]):
         yield model
@@ -87,7 +107,14 @@ def delete(model: VisionTransformer, *layers: int) -> Iterator[VisionTransformer
 
 @contextmanager
 def replace(model: VisionTransformer, layer: int, by: int) -> Iterator[VisionTransformer]:
-    """Apply another layer's block in the place of a layer's."""
+    """Apply another layer's block in the place of a layer's.
+
+    >>> with brdyn.interventions.replace(model, 6, by=5):
+    ...     state = brdyn.capture(model, next(images.batches(4))).states[6]
+    >>> clean = brdyn.capture(model, next(images.batches(4)))
+    >>> torch.equal(state, model.blocks[4](clean.states[5]))
+    True
+    """
     with reorder(model, replaced(model.depth, check_layer(model, layer), check_layer(model, by))):
         yield model
 
@@ -102,6 +129,14 @@ def shuffle(model: VisionTransformer, layers: Sequence[int], seed: int = 0) -> I
     ------
     UsageError
         If a layer is unknown or named twice, or there are fewer than two.
+
+    Examples
+    --------
+    >>> pictures = next(images.batches(4)).images
+    >>> with brdyn.interventions.shuffle(model, [3, 4, 5], seed=1):
+    ...     shuffled = model(pictures)
+    >>> torch.equal(shuffled, model(pictures))
+    False
     """
     with reorder(model, shuffled(model.depth, [check_layer(model, layer) for layer in layers], seed)):
         yield model
@@ -129,6 +164,16 @@ def perturb(
     ------
     UsageError
         If there is no such state or token group, or eps is negative.
+
+    Examples
+    --------
+    >>> batch = next(images.batches(4))
+    >>> with brdyn.interventions.perturb(model, 6, eps=0.1, tokens="cls"):
+    ...     noisy = brdyn.capture(model, batch).states[6]
+    >>> clean = brdyn.capture(model, batch).states[6]
+    >>> size = (noisy - clean).norm(dim=-1) / clean.norm(dim=-1)
+    >>> round(size[0, 0].item(), 3), size[0, 1].item()  # of cls, of a patch
+    (0.1, 0.0)
     """
     if layer != 0:
         check_layer(model, layer)

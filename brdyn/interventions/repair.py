@@ -66,6 +66,14 @@ class Repair:
         One row per start below L, eps, target and perturbed group: the finite-time growth rate
         `log(angle_L / angle_l) / (L - l)` per layer, mean over images with interval (where neither angle is 0); and
         `half_repair`, the number of layers after which the mean angle has fallen to half (NaN: it never does).
+
+    Examples
+    --------
+    >>> repair = brdyn.perturbation_repair(model, images, eps=[0.2], starts=[0, 6])
+    >>> repair.final("cls", "cls", eps=0.2).shape  # noise on cls at layers 0 and 6, seen on cls at the last layer
+    (2,)
+    >>> sorted(set(repair.growth["target"]))
+    ['all', 'cls', 'patches']
     """
 
     angles: pd.DataFrame
@@ -285,6 +293,12 @@ def perturbation_repair(
     ------
     UsageError
         If there is no such state or token group, or a size is negative.
+
+    Examples
+    --------
+    >>> repair = brdyn.perturbation_repair(model, images, eps=[0.02, 0.2], targets=["cls"], starts=[6])
+    >>> sorted(set(repair.angles["eps"])), sorted(set(repair.angles["layer"]))
+    ([0.02, 0.2], [6, 7, 8, 9, 10, 11, 12])
     """
     targets, starts = check_request(model, eps, targets, starts)
     sweep = PerturbationSweep(model, sorted(set(eps)), targets, starts, seed)

@@ -68,6 +68,12 @@ class Surgery:
         For swaps, by readout: relative error within phases against across.
     notes : tuple of str
         What could not be measured, and why.
+
+    Examples
+    --------
+    >>> surgery = brdyn.layer_surgery(model, images, phases, kinds=["delete"])
+    >>> surgery.readouts, surgery.layers, surgery.intact_accuracy  # this model has no classification head
+    (['cls', 'patches'], 12, None)
     """
 
     table: pd.DataFrame
@@ -289,6 +295,12 @@ def layer_surgery(
     ------
     UsageError
         If a kind is unknown, or the model's depth allows no operation of these kinds.
+
+    Examples
+    --------
+    >>> surgery = brdyn.layer_surgery(model, images, phases, kinds=["delete"])
+    >>> len(surgery.rows("delete", "cls", "relative_error"))  # a row for each layer
+    12
     """
     some_of("intervention", kinds, KINDS)
     if draws < 1:

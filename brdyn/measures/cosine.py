@@ -25,6 +25,16 @@ class CosineSimilarity(MeanSimilarity):
     """The papers' own measure: cosine of the cls token and of the mean patch token, averaged.
 
     BRH and its public notebook; method notes, section 2.
+
+    >>> from brdyn.measures import CosineSimilarity
+    >>> from brdyn.models import TokenLayout
+    >>> layout = TokenLayout.with_prefix((2, 2), {"cls": 1})
+    >>> states = torch.randn(20, 5, 3)  # images, tokens, width
+    >>> turned = states @ torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    >>> metric = CosineSimilarity(layout, 2, "cls")
+    >>> metric.update(brdyn.Trajectory([states, states, turned], layout, torch.arange(20)))
+    >>> bool(metric.result().matrix[0, 1] > 0.999)  # it sees a rotation
+    False
     """
 
     kind = "cosine"
@@ -35,7 +45,16 @@ class CosineSimilarity(MeanSimilarity):
 
 
 class TokenCosineSimilarity(MeanSimilarity):
-    """Cosine token by token, averaged over the tokens of each group, then over groups."""
+    """Cosine token by token, averaged over the tokens of each group, then over groups.
+
+    >>> from brdyn.measures import TokenCosineSimilarity
+    >>> metric = TokenCosineSimilarity(model.tokens, model.depth, "patches", replicates=10)
+    >>> for trajectory in brdyn.trajectories(model, images):
+    ...     metric.update(trajectory)
+    >>> found = metric.result()
+    >>> found.n_images, found.matrix.shape, found.replicates.shape
+    (8, (12, 12), (10, 12, 12))
+    """
 
     kind = "token-cosine"
 

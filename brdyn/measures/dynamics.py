@@ -115,6 +115,12 @@ def token_dynamics(
     ------
     UsageError
         If a measure is unknown, or one that was named needs what the images do not have.
+
+    Examples
+    --------
+    >>> dynamics = brdyn.token_dynamics(model, images, phases, measures=["norm", "speed"])
+    >>> dynamics.curve("norm", "cls").shape, dynamics.curve("speed", "cls").shape  # states, updates
+    ((13,), (12,))
     """
     chosen = check_measures(measures)
     check_fit(ridge, rank, model.info.width)

@@ -40,6 +40,13 @@ def similarity_metric(
     ------
     UsageError
         If there is no such measure, or the model has no such tokens.
+
+    Examples
+    --------
+    >>> from brdyn.measures import similarity_metric
+    >>> metric = similarity_metric("cka", model, tokens="cls+patches", replicates=50)
+    >>> metric.kind, metric.groups, metric.depth
+    ('cka', ['cls', 'patches'], 12)
     """
     one_of("similarity", kind, SIMILARITIES)
     extra: dict[str, Any] = {"width": model.info.width} if kind in ("cka", "procrustes") else {}
@@ -67,6 +74,15 @@ def measure(
     -------
     ReadReport
         What was read and skipped, over all processes.
+
+    Examples
+    --------
+    >>> from brdyn.measures import measure, similarity_metric
+    >>> metrics = {kind: similarity_metric(kind, model) for kind in ("cosine", "cka")}
+    >>> measure(model, images, metrics).count
+    8
+    >>> metrics["cka"].result().matrix.shape
+    (12, 12)
     """
     for metric in metrics.values():
         metric.to(metric_device(model))
@@ -105,6 +121,12 @@ def layer_similarity(
     Returns
     -------
     LayerSimilarity
+
+    Examples
+    --------
+    >>> similarity = brdyn.layer_similarity(model, images, "cosine", tokens="cls")
+    >>> similarity.matrix.shape, similarity.replicates.shape
+    ((12, 12), (200, 12, 12))
     """
     metric = similarity_metric(kind, model, tokens=tokens, replicates=replicates, seed=seed)
     measure(model, images, {kind: metric}, **options)

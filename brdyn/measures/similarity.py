@@ -46,6 +46,14 @@ class LayerSimilarity:
         What was resampled.
     n_images : int
         Images it was computed from.
+
+    Examples
+    --------
+    >>> similarity = brdyn.layer_similarity(model, images)
+    >>> similarity.kind, similarity.tokens, similarity.n_images
+    ('cosine', 'cls+patches', 8)
+    >>> bool((similarity.matrix.diagonal() == 1).all())
+    True
     """
 
     kind: str
@@ -91,6 +99,12 @@ class SimilarityMetric(Metric):
         R, bootstrap samples; 0 for none.
     seed : int
         Of the bootstrap.
+
+    Examples
+    --------
+    >>> from brdyn.measures import SIMILARITIES, SimilarityMetric
+    >>> [kind for kind, measure in SIMILARITIES.items() if issubclass(measure, SimilarityMetric)]
+    ['cosine', 'token-cosine', 'cka', 'procrustes']
     """
 
     kind: str

@@ -33,6 +33,13 @@ class TokenLayout:
         The group that gathers what the model says of the whole image: `cls`, or `y`.
     spatial : str
         The group that is computed for every patch: `patches`, or `z`.
+
+    Examples
+    --------
+    >>> from brdyn.models import TokenLayout
+    >>> layout = TokenLayout.with_prefix((2, 3), {"cls": 1, "registers": 4})
+    >>> layout.sizes(), layout["patches"], layout.readouts
+    ({'cls': 1, 'registers': 4, 'patches': 6}, slice(5, 11, None), ('cls', 'patches'))
     """
 
     groups: Mapping[str, slice]
@@ -98,6 +105,11 @@ class ModelInfo:
         SHA-256 of the weights before positions were resampled; empty when not loaded.
     notes : tuple of str
         Anything a reader of the results should know about this model.
+
+    Examples
+    --------
+    >>> model.info.name, model.info.layers, model.info.width, model.info.is_random
+    ('vit_tiny_patch16_224', 12, 192, True)
     """
 
     name: str
@@ -140,6 +152,15 @@ class VisionTransformer(nn.Module, ABC):
         The final norm (identity where the trunk has none).
     class_names : tuple of str
         Of the classes of the head, where they are known.
+
+    Examples
+    --------
+    >>> pictures = next(images.batches(4)).images
+    >>> state = model.embed(pictures)
+    >>> for block in model.blocks:
+    ...     state = block(state)
+    >>> torch.equal(model.norm(state), model(pictures))
+    True
     """
 
     info: ModelInfo

@@ -29,6 +29,13 @@ class Preprocessing:
         PIL resampling filter.
     mean, std : tuple of float
         Per-channel normalisation of values in [0, 1].
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from brdyn.models import Preprocessing
+    >>> Preprocessing((32, 48)).transform(Image.new("RGB", (100, 80))).shape
+    torch.Size([3, 32, 48])
     """
 
     image_size: tuple[int, int]

@@ -93,6 +93,12 @@ def load_model(
         For an unknown name (with close matches), a model that is not a plain ViT, a wrong size.
     BrdynError
         For weights that are missing, unreadable or do not fit.
+
+    Examples
+    --------
+    >>> model = brdyn.load_model("vit_tiny_patch16_224", init="random", image_size=32)
+    >>> model.depth, model.tokens.sizes()
+    (12, {'cls': 1, 'patches': 4})
     """
     if isinstance(name, Path):
         name = str(name)
@@ -145,6 +151,10 @@ def describe_model(
     """Build a model without weights, to read its `info`, `tokens` and `preprocessing`.
 
     It is on the meta device, but for that of a `file.py:function`, which is as the function makes it.
+
+    >>> described = brdyn.describe_model("dinov2_vitb14_reg", image_size=224)
+    >>> described.info.width, described.tokens.sizes()
+    (768, {'cls': 1, 'registers': 4, 'patches': 256})
     """
     request = ModelRequest(
         name=_expanded(name), image_size=as_size(image_size), describe_only=True, allow_code=allow_code
@@ -153,7 +163,11 @@ def describe_model(
 
 
 def list_models() -> Iterator[tuple[str, str]]:
-    """All names as (family, name) pairs; any transformers id of a supported class loads besides."""
+    """All names as (family, name) pairs; any transformers id of a supported class loads besides.
+
+    >>> [name for family, name in brdyn.list_models() if name.startswith("dinov2_vits14")]
+    ['dinov2_vits14', 'dinov2_vits14_reg']
+    """
     for family in FAMILIES:
         for name in family.names():
             yield family.FAMILY, name

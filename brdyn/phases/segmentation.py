@@ -34,7 +34,12 @@ class Similarity(Protocol):
 
 @dataclass(frozen=True)
 class Alternative:
-    """One of the best segmentations into k phases: its boundaries, its cut, and how far that is from the best."""
+    """One of the best segmentations into k phases: its boundaries, its cut, and how far that is from the best.
+
+    >>> found = brdyn.segment(np.kron(np.eye(2), np.ones((2, 2)))).chosen
+    >>> [(other.boundaries, other.gap) for other in found.alternatives]
+    [((2,), 0.0), ((1,), 2.0), ((3,), 2.0)]
+    """
 
     boundaries: tuple[int, ...]
     cut: float
@@ -65,6 +70,12 @@ class Segmentation:
     z : float or None
         Standard deviations by which the cut exceeds the mean over all contiguous k-segmentations; None
         where there is only one, or all are equal.
+
+    Examples
+    --------
+    >>> found = brdyn.segment(np.kron(np.eye(2), np.ones((3, 3)))).segmentations[2]
+    >>> found.boundaries, found.cut, found.cut_share
+    ((3,), 9.0, 1.0)
     """
 
     k: int
@@ -135,6 +146,14 @@ class Phases:
         `frequency[k - 1, l - 1]`: share of bootstrap samples whose best k-segmentation has a boundary after layer l.
     recursive : RecursiveClusters or None
         The public notebook's clusters, when asked for.
+
+    Examples
+    --------
+    >>> phases = brdyn.segment(np.kron(np.eye(2), np.ones((3, 3))))
+    >>> phases.k, phases.boundaries, phases.intervals
+    (2, (3,), [(1, 3), (4, 6)])
+    >>> phases.labels.tolist()
+    [0, 0, 0, 1, 1, 1]
     """
 
     layers: int
@@ -245,6 +264,15 @@ def check_request(
     ------
     UsageError
         Naming what would do.
+
+    Examples
+    --------
+    >>> from brdyn.phases import check_request
+    >>> check_request(3, layers=12)
+    >>> check_request(15, layers=12, name="'dinov2_vits14'")
+    Traceback (most recent call last):
+    ...
+    brdyn.errors.UsageError: k=15 phases need at least 15 layers; 'dinov2_vits14' has 12
     """
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
@@ -298,6 +326,13 @@ def segment(
     ------
     UsageError
         If the matrix is not square, symmetric and finite, or k is out of range.
+
+    Examples
+    --------
+    >>> brdyn.segment(np.kron(np.eye(3), np.ones((2, 2)))).boundaries  # blocks of two layers that are alike
+    (2, 4)
+    >>> brdyn.segment(similarity, k=3).stability is not None  # of a model's layers, with bootstrap replicates
+    True
     """
     matrix, replicates = _arrays(similarity)
     layers = len(matrix)
@@ -333,7 +368,13 @@ def _arrays(similarity: Similarity | np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def boundary_frequency(replicates: np.ndarray, min_size: int = 1) -> np.ndarray:
-    """How often each layer ends a phase over bootstrap samples of D, `(R, L, L)` to `(K, L - 1)`."""
+    """How often each layer ends a phase over bootstrap samples of D, `(R, L, L)` to `(K, L - 1)`.
+
+    >>> from brdyn.phases import boundary_frequency
+    >>> early, late = (1 - (parts[:, None] == parts) for parts in np.array([[0, 1, 1, 1], [0, 0, 1, 1]]))
+    >>> boundary_frequency(np.stack([early, late, late, late]))[1].tolist()  # of two phases
+    [0.25, 0.75, 0.0]
+    """
     layers = replicates.shape[-1]
     _, boundaries = best_segmentations(replicates, min_size)
     frequency = np.zeros((len(boundaries), max(layers - 1, 0)))
@@ -344,7 +385,12 @@ def boundary_frequency(replicates: np.ndarray, min_size: int = 1) -> np.ndarray:
 
 
 def drift_reference(dissimilarity: np.ndarray) -> np.ndarray:
-    """A structureless twin of D: every entry replaced by the mean of D at the same distance in depth."""
+    """A structureless twin of D: every entry replaced by the mean of D at the same distance in depth.
+
+    >>> from brdyn.phases import drift_reference
+    >>> drift_reference(np.array([[0, 1, 4], [1, 0, 3], [4, 3, 0]])).tolist()
+    [[0.0, 2.0, 4.0], [2.0, 0.0, 2.0], [4.0, 2.0, 0.0]]
+    """
     layers = len(dissimilarity)
     means = np.array([np.diagonal(dissimilarity, offset).mean() for offset in range(layers)])
     distance = np.abs(np.arange(layers)[:, None] - np.arange(layers)[None])
@@ -384,7 +430,12 @@ def _all_segmentations(
 
 
 def choose_k(segmentations: Mapping[int, Segmentation], min_gain: float = MIN_GAIN) -> int:
-    """The largest k up to which every further phase adds at least `min_gain` to the share that is cut."""
+    """The largest k up to which every further phase adds at least `min_gain` to the share that is cut.
+
+    >>> from brdyn.phases import choose_k
+    >>> choose_k(brdyn.segment(np.kron(np.eye(3), np.ones((2, 2)))).segmentations)
+    3
+    """
     k = 1
     while k + 1 in segmentations and segmentations[k + 1].gain >= min_gain:
         k += 1

@@ -28,6 +28,12 @@ def plot_similarity(matrix: np.ndarray, phases: Phases, *, kind: str, title: str
     kind : str
         Name of the measure, for the colour bar.
     title : str
+
+    Examples
+    --------
+    >>> from brdyn.plots import plot_similarity
+    >>> figure = plot_similarity(similarity.matrix, phases, kind="cosine", title="a ViT")
+    >>> figure.savefig("similarity.png")
     """
     with paper_style():
         figure = new_figure(4.6, 4.0)
@@ -39,12 +45,28 @@ def plot_similarity(matrix: np.ndarray, phases: Phases, *, kind: str, title: str
 
 
 def draw_similarity(axes: Axes, matrix: np.ndarray, phases: Phases) -> AxesImage:
-    """Draw the heatmap into given axes and return the image, for panels of several models."""
+    """Draw the heatmap into given axes and return the image, for panels of several models.
+
+    >>> from brdyn.plots import draw_similarity
+    >>> from matplotlib.figure import Figure
+    >>> panels = Figure().subplots(1, 2)
+    >>> for axes in panels:
+    ...     image = draw_similarity(axes, similarity.matrix, phases)
+    >>> image.get_clim()[1]
+    1.0
+    """
     return draw_matrix(axes, matrix, phases, vmin=min(0.0, float(matrix.min())), vmax=1)
 
 
 def draw_matrix(axes: Axes, matrix: np.ndarray, phases: Phases, **scale: Any) -> AxesImage:
-    """Draw numbers for pairs of layers with the phases framed; `scale` is that of matplotlib's `imshow`."""
+    """Draw numbers for pairs of layers with the phases framed; `scale` is that of matplotlib's `imshow`.
+
+    >>> from brdyn.plots import draw_matrix
+    >>> from matplotlib.figure import Figure
+    >>> image = draw_matrix(Figure().subplots(), 1 - similarity.matrix, phases, cmap="viridis_r", vmin=0)
+    >>> image.get_array().shape
+    (12, 12)
+    """
     from matplotlib.patches import Rectangle
 
     layers = len(matrix)
@@ -69,7 +91,12 @@ def draw_matrix(axes: Axes, matrix: np.ndarray, phases: Phases, **scale: Any) ->
 
 
 def plot_gain_curve(phases: Phases, *, title: str) -> Figure:
-    """Share of the dissimilarity that the best k phases cut, against a structureless drift, with z-scores."""
+    """Share of the dissimilarity that the best k phases cut, against a structureless drift, with z-scores.
+
+    >>> from brdyn.plots import plot_gain_curve
+    >>> plot_gain_curve(phases, title="a ViT").axes[0].get_xlabel()
+    'number of phases k'
+    """
     with paper_style():
         figure = new_figure(4.6, 3.2)
         axes = figure.subplots()
@@ -102,7 +129,12 @@ def plot_gain_curve(phases: Phases, *, title: str) -> Figure:
 
 
 def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
-    """How often each layer ends a phase over bootstrap samples, for k = 2 upward."""
+    """How often each layer ends a phase over bootstrap samples, for k = 2 upward.
+
+    >>> from brdyn.plots import plot_stability
+    >>> plot_stability(phases, unit=similarity.unit, title="a ViT").axes[0].get_xlabel()
+    'phase ends after layer'
+    """
     with paper_style():
         figure = new_figure(5.0, 3.2)
         axes = figure.subplots()

@@ -31,6 +31,13 @@ class Features:
         `(n, F)`, float32; F is 2 D, or D for a model without cls.
     labels : Tensor
         Class indices, `(n,)`.
+
+    Examples
+    --------
+    >>> from brdyn.probes import Features
+    >>> features = Features(torch.rand(4, 8), torch.tensor([0, 2, 1, 2]))
+    >>> len(features), features.classes, len(features[:2])
+    (4, 3, 2)
     """
 
     values: Tensor
@@ -64,6 +71,14 @@ class FeatureMetric(SamplingMetric):
         Features `(B, F)` of a trajectory.
     width : int
         F.
+
+    Examples
+    --------
+    >>> from brdyn.probes import FeatureMetric
+    >>> metric = FeatureMetric.of(model)
+    >>> metric.update(brdyn.capture(model, next(images.batches(4))))
+    >>> metric.result().values.shape  # cls beside the mean patch
+    torch.Size([4, 384])
     """
 
     values: list[Tensor] | Tensor
@@ -148,6 +163,13 @@ def extract_features(
     ------
     UsageError
         If the images have no labels, or not one has.
+
+    Examples
+    --------
+    >>> from brdyn.probes import extract_features
+    >>> features = extract_features(model, images)["model"]
+    >>> features.values.shape, features.labels.tolist()
+    (torch.Size([8, 384]), [0, 0, 0, 0, 1, 1, 1, 1])
     """
     check_labelled(images)
     chosen = dict(metrics) if metrics is not None else {"model": FeatureMetric.of(model)}

@@ -48,6 +48,14 @@ class Probing:
     n_train, n_test, classes : int
     most_frequent : float
         Share of the most frequent class of the test images: what knowing nothing gets.
+
+    Examples
+    --------
+    >>> from brdyn.probes import Features, probe
+    >>> features = Features(torch.eye(2).repeat(5, 1), torch.tensor([0, 1] * 5))
+    >>> probing = probe({"a ViT": features}, {"a ViT": features}, seeds=1)
+    >>> probing.most_frequent, probing.summary()["accuracy"].tolist()
+    (0.5, [1.0, 1.0])
     """
 
     table: pd.DataFrame
@@ -112,6 +120,14 @@ class Reading:
         Classes of the test images, `(m,)`.
     n_train, classes : int
         Of the training images.
+
+    Examples
+    --------
+    >>> from brdyn.probes import Features, read_classes
+    >>> features = Features(torch.eye(2).repeat(5, 1), torch.tensor([0, 1] * 5))
+    >>> reading = read_classes(features, features, seeds=2)
+    >>> reading.hits["linear"].shape, reading.hits["knn"].shape  # seeds, test images
+    (torch.Size([2, 10]), torch.Size([1, 10]))
     """
 
     hits: Mapping[str, Tensor]
@@ -137,6 +153,13 @@ def read_classes(
     ------
     UsageError
         If there are too few training images, or test images of classes that training images lack.
+
+    Examples
+    --------
+    >>> from brdyn.probes import Features, read_classes
+    >>> features = Features(torch.eye(2).repeat(5, 1), torch.tensor([0, 1] * 5))
+    >>> read_classes(features, features, seeds=1).hits["linear"].all().item()
+    True
     """
     if seeds < 1:
         raise UsageError(f"{seeds} seeds are none; at least one is needed")
@@ -159,6 +182,14 @@ def compare(readings: Mapping[str, Reading]) -> Probing:
     ----------
     readings : mapping of str to Reading
         By model; of the same images.
+
+    Examples
+    --------
+    >>> from brdyn.probes import Features, compare, read_classes
+    >>> features = Features(torch.eye(2).repeat(5, 1), torch.tensor([0, 1] * 5))
+    >>> reading = read_classes(features, features, seeds=1)
+    >>> compare({"a ViT": reading, "another": reading}).ratios["ratio"].tolist()
+    [1.0, 1.0]
     """
     rows = [
         {
@@ -194,6 +225,14 @@ def probe(
         By model; the same images for each.
     seeds, device
         As in :func:`read_classes`.
+
+    Examples
+    --------
+    >>> from brdyn.probes import extract_features, probe
+    >>> features = extract_features(model, images)
+    >>> probing = probe(features, features, seeds=1)
+    >>> probing.n_train, probing.classes
+    (8, 2)
     """
     return compare(
         {name: read_classes(train[name], test[name], seeds=seeds, device=device) for name in train}

@@ -37,6 +37,16 @@ class BlockConfig:
     depth_scaling : {"index", "constant", "none"}
         Factors that depend on the layer's index, the same learned factors at every layer (an autonomous block), or
         no factors.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import BlockConfig
+    >>> BlockConfig(width=384, heads=6).mlp
+    'swiglu'
+    >>> BlockConfig(width=384, heads=5)
+    Traceback (most recent call last):
+    ...
+    brdyn.errors.UsageError: width 384 cannot be split among 5 heads
     """
 
     width: int
@@ -91,6 +101,14 @@ class RaptorBlock(nn.Module):
     Parameters
     ----------
     config : BlockConfig
+
+    Examples
+    --------
+    >>> from brdyn.raptor import BlockConfig, RaptorBlock
+    >>> block = RaptorBlock(BlockConfig(width=8, heads=2))
+    >>> state = torch.randn(1, 5, 8)
+    >>> block(block(state, layer=1), layer=2).shape  # one block, two layers
+    torch.Size([1, 5, 8])
     """
 
     def __init__(self, config: BlockConfig) -> None:

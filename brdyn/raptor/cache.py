@@ -56,6 +56,18 @@ class ActivationCache:
     folder : Path
     teacher : VisionTransformer
     images : ImageSet
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from brdyn.raptor import ActivationCache
+    >>> cache = ActivationCache(Path("cache"), model, images)
+    >>> cache.shape, cache.image_bytes
+    ((13, 5, 192), 24960)
+    >>> cache.prepare()
+    >>> cache.fill()
+    >>> cache.missing()
+    []
     """
 
     folder: Path

@@ -38,6 +38,15 @@ class Evaluation:
         None in processes other than the main one.
     probing : Probing or None
         Models `teacher` and `raptor`; None without labelled images, and in processes other than the main one.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import BlockConfig, Evaluation, Raptor
+    >>> from brdyn.raptor.fidelity import fidelity
+    >>> raptor = Raptor(model, [0] * 6 + [1] * 6, BlockConfig(width=192, heads=3, mlp_ratio=1.0))
+    >>> found = Evaluation(fidelity(raptor, images), cost=None)
+    >>> found.fidelity.curve("cosine", "cls").shape
+    (12,)
     """
 
     fidelity: Fidelity
@@ -97,6 +106,14 @@ def evaluate(
     Returns
     -------
     Evaluation
+
+    Examples
+    --------
+    >>> from brdyn.raptor import BlockConfig, Raptor, evaluate
+    >>> raptor = Raptor(model, [0] * 12, BlockConfig(width=192, heads=3, mlp_ratio=1.0))
+    >>> found = evaluate(raptor, images)
+    >>> found.cost.block_parameters < found.cost.teacher_block_parameters
+    True
     """
     processes: Processes = options.get("processes") or Processes(raptor.device)
     found = fidelity(raptor, images, **options)

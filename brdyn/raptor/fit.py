@@ -41,6 +41,14 @@ class Fit:
     raptor : Raptor
     histories : dict of int to History
         By stage.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import FitSettings
+    >>> settings = FitSettings(stage1_steps=2, stage2_steps=0, batch_size=4, mlp_ratio=1.0, log_every=1)
+    >>> fit = brdyn.fit_raptor(model, images, [0] * 12, settings)
+    >>> [row["step"] for row in fit.histories[1].losses]
+    [1.0, 2.0]
     """
 
     raptor: Raptor
@@ -98,6 +106,14 @@ def fit_raptor(
         If the images do not fill a batch, or the assignment does not fit the teacher.
     BrdynError
         If a loss is not finite.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import FitSettings
+    >>> settings = FitSettings(stage1_steps=1, stage2_steps=1, batch_size=4, mlp_ratio=1.0)
+    >>> fit = brdyn.fit_raptor(model, images, [0] * 6 + [1] * 6, settings)
+    >>> fit.raptor.k, fit.raptor(next(images.batches(2)).images).shape
+    (2, torch.Size([2, 5, 192]))
     """
     settings = settings or FitSettings()
     accelerator = accelerator or make_accelerator(teacher.device)

@@ -47,7 +47,12 @@ class SavedConfig:
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive layers of one block: it is entered by state `start` and makes the states up to `end`."""
+    """Consecutive layers of one block: it is entered by state `start` and makes the states up to `end`.
+
+    >>> from brdyn.raptor.model import spans
+    >>> spans([0, 0, 0, 1, 1])
+    [Span(block=0, start=0, end=3), Span(block=1, start=3, end=5)]
+    """
 
     block: int
     start: int
@@ -85,6 +90,13 @@ class Raptor(VisionTransformer):
         The k blocks, the only trained part.
     blocks : nn.ModuleList
         Their L applications, so that everything that takes a ViT takes a Raptor.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import BlockConfig, Raptor
+    >>> raptor = Raptor(model, [0] * 6 + [1] * 6, BlockConfig(width=192, heads=3))
+    >>> raptor.k, raptor.depth, raptor.spans
+    (2, 12, [Span(block=0, start=0, end=6), Span(block=1, start=6, end=12)])
     """
 
     def __init__(self, teacher: VisionTransformer, assignment: Sequence[int], config: BlockConfig) -> None:

@@ -57,6 +57,13 @@ class FitSettings:
         the images.
     log_every, validate_every, checkpoint_every : int
         Steps.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import FitSettings
+    >>> settings = FitSettings(stage1_steps=1000, stage2_steps=500)
+    >>> settings.training(2).steps, settings.training(2).lr
+    (500, 0.0003)
     """
 
     stage1_steps: int = STEPS // 2

@@ -187,14 +187,14 @@ class BlocksJoined(Task):
             return {}
         raptor, teacher = self._held
         ends = {span.end: f"r2 layer {span.end}" for span in raptor.spans}
-        sums = {name: _Determination() for name in ends.values()}
+        sums: dict[str, _Determination] = {}  # empty without validation images
         for batch in self.validation:
             states = capture(teacher, batch).states
             state = states[0]
             for layer in range(1, raptor.depth + 1):
                 state = self._advance(state, layer)
                 if layer in ends:
-                    sums[ends[layer]].add(state, states[layer])
+                    sums.setdefault(ends[layer], _Determination()).add(state, states[layer])
         return {name: value.value for name, value in sums.items()}
 
 

@@ -59,6 +59,14 @@ class Saved:
         What its run was asked for.
     elapsed : float
         Seconds of its run until then.
+
+    Examples
+    --------
+    >>> from brdyn.training import Checkpoints
+    >>> path = Checkpoints("kept", {"lr": 0.1}).save(1, 500, {"weight": torch.ones(2)}, {"note": "early"})
+    >>> saved = Checkpoints("kept", {"lr": 0.1}).read(path)
+    >>> saved.stage, saved.step, saved.tensors["weight"].tolist(), saved.state
+    (1, 500, [1.0, 1.0], {'note': 'early'})
     """
 
     path: Path
@@ -87,6 +95,15 @@ class Checkpoints:
         Take the place of another run: its checkpoints are not seen, and go when the first of this run is written.
     watch : Stopwatch, optional
         Counts the seconds of the run, by default from now on.
+
+    Examples
+    --------
+    >>> from brdyn.training import Checkpoints
+    >>> checkpoints = Checkpoints("checkpoints", {"lr": 0.1}, keep=2)
+    >>> for step in (10, 20, 30):
+    ...     path = checkpoints.save(1, step, {"weight": torch.full((2,), float(step))}, {})
+    >>> [path.name for path in checkpoints.paths()], checkpoints.latest().step
+    (['stage1-00000020', 'stage1-00000030'], 30)
     """
 
     def __init__(

@@ -82,6 +82,22 @@ def train(
         If there are more processes than images in a batch.
     BrdynError
         If a loss is not finite: the step, the part and the last good checkpoint are named.
+
+    Examples
+    --------
+    >>> from brdyn.data.shuffled import ShuffledBatches
+    >>> from brdyn.training import Task, TrainSettings, train
+    >>> class Mean(Task):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.parts = torch.nn.ModuleDict({"mean": torch.nn.Linear(1, 1)})
+    ...     def inputs(self, batch):
+    ...         return batch.images.mean((1, 2, 3))
+    ...     def forward(self, inputs, step):
+    ...         return {"mean": (self.parts["mean"](inputs[:, None] * 0)[:, 0] - inputs).square()}
+    >>> history = train(Mean(), ShuffledBatches(images, 4), TrainSettings(steps=4, batch_size=4, log_every=2))
+    >>> [row["step"] for row in history.losses]
+    [2.0, 4.0]
     """
     accelerator = accelerator or make_accelerator()
     training = _Training(

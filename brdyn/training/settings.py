@@ -50,6 +50,16 @@ class TrainSettings:
     seed : int
     log_every, validate_every, checkpoint_every : int
         Steps. A loss that is not finite is noticed when it is logged.
+
+    Examples
+    --------
+    >>> from brdyn.training import TrainSettings
+    >>> TrainSettings(steps=100, lr=1e-3).to_dict()["min_lr"]
+    1e-06
+    >>> TrainSettings(steps=0)
+    Traceback (most recent call last):
+    ...
+    brdyn.errors.UsageError: steps 0 is not positive
     """
 
     steps: int

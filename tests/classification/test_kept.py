@@ -56,6 +56,14 @@ def test_the_epochs_asked_for_and_the_best_are_kept(tmp_path):
     assert read_json(tmp_path / "best" / "config.json", "it")["at"]["step"] == best["step"]
 
 
+def test_a_run_is_told_by_its_images():
+    """What a checkpoint remembers: other training or test images are another run."""
+    options = run().options(pictures(), pictures(30))
+    assert options["data"] == {"source": "made up", "images": 90, "digest": ""}
+    assert options["test"] == {"source": "made up", "images": 30, "digest": ""}
+    assert run().options(pictures(), None)["test"] is None
+
+
 def test_kept_classifiers_survive_a_kill(tmp_path):
     train(tmp_path / "whole")
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from brdyn.data import image_set, load_images, loading
+from brdyn.data import Batch, image_set, load_images, loading
 from brdyn.data import parquet as parquet_module
 from brdyn.data.image_set import SHARD, choose, share
 from brdyn.data.samples import SampleSource
@@ -93,6 +93,33 @@ def test_processes_see_every_image_once(tmp_path):
     images = load_images(tmp_path, MODEL)
     seen = [values(images, rank=rank, world=2) for rank in range(2)]
     assert sorted(seen[0] + seen[1]) == list(range(40))
+
+
+def test_both_parts_of_a_split_keep_the_order(folder):
+    learning, held = load_images(folder, MODEL).split(4, seed=2)
+    assert learning.chosen.tolist() == sorted(set(range(10)) - set(held.chosen.tolist()))
+    assert held.chosen.tolist() == sorted(held.chosen.tolist())
+    assert values(held) == held.chosen.tolist()
+    assert {tuple(load_images(folder, MODEL).split(4, seed=seed)[1].chosen) for seed in range(6)} != {
+        (0, 1, 2, 3)
+    }
+
+
+def test_a_batch_splits_in_order():
+    images = torch.arange(5).view(5, 1, 1, 1).float()
+    parts = list(Batch(images, torch.arange(10, 15), torch.arange(20, 25)).split(2))
+    assert [part.images.flatten().tolist() for part in parts] == [[0, 1], [2, 3], [4]]
+    assert [part.positions.tolist() for part in parts] == [[10, 11], [12, 13], [14]]
+    assert [part.labels.tolist() for part in parts] == [[20, 21], [22, 23], [24]]
+    assert [part.labels for part in Batch(images, torch.arange(5), None).split(3)] == [None, None]
+
+
+def test_an_image_of_exactly_one_patch_is_read(tmp_path):
+    save(tmp_path / "a.png", 1, size=(4, 4))
+    save(tmp_path / "b.png", 2, size=(4, 3))
+    images = load_images(tmp_path, SimpleNamespace(transform=to_tensor, info=SimpleNamespace(patch=4)))
+    assert values(images) == [1]
+    assert [skipped.name for skipped in images.report.skipped] == ["b.png"]
 
 
 def test_labels_are_the_class_folders(tmp_path):

@@ -151,6 +151,9 @@ def test_accuracy_and_agreement():
     intact = model(inputs.images)[:, 0].argmax(-1)
     assert run.intact.arrays()["mean"][0] == pytest.approx((intact == labels).double().mean().item())
     table = run.table().query("readout == 'head'")
+    found = Surgery(run.table(), 0.25, 3, phases_of(3))
+    assert np.diag(found.matrix("swap", "head", "agreement")).tolist() == [1, 1, 1]
+    assert np.diag(found.matrix("swap", "head", "accuracy")).tolist() == [0.25] * 3
     for pair in ((1, 2), (1, 3), (2, 3)):
         with swap(model, *pair):
             guess = model(inputs.images)[:, 0].argmax(-1)

@@ -192,6 +192,46 @@ def test_cka_leaves_out_minibatches_of_fewer_than_four(states):
         run(build("cka"), states[:, :3], sizes=(3,))
 
 
+def test_cka_takes_a_minibatch_of_exactly_four(states):
+    part = states[:, :20]
+    found = run(build("cka"), part, sizes=(20,))
+    assert found.n_images == 20
+    means = [group_means(part, group) for group in ("cls", "patches")]
+    hsic = np.array(
+        [
+            [
+                [sum(direct_hsic(m[a, r], m[b, r]) for r in (slice(0, 16), slice(16, 20))) for b in range(4)]
+                for a in range(4)
+            ]
+            for m in means
+        ]
+    )
+    own = np.sqrt(np.einsum("gaa->ga", hsic))
+    np.testing.assert_allclose(found.matrix, (hsic / own[:, :, None] / own[:, None]).mean(0), atol=1e-6)
+
+
+def test_the_bootstrap_of_cka_weighs_minibatches_by_its_seed(states):
+    found = run(build("cka", replicates=6, seed=4), states)
+    weights = poisson_weights([0, 1, 2], 6, seed=4).numpy()
+    expected = np.zeros((6, 4, 4))
+    for group in ("cls", "patches"):
+        means = group_means(states, group)
+        hsic = np.array(
+            [
+                [
+                    [direct_hsic(means[a, s : s + 16], means[b, s : s + 16]) for b in range(4)]
+                    for a in range(4)
+                ]
+                for s in (0, 16, 32)
+            ]
+        )
+        drawn = np.einsum("nr,nab->rab", weights, hsic)
+        own = np.sqrt(np.einsum("raa->ra", drawn))
+        expected += drawn / own[:, :, None] / own[:, None] / 2
+    assert (weights.sum(0) > 0).all()
+    np.testing.assert_allclose(found.replicates, expected, atol=1e-6)
+
+
 def test_cka_takes_a_second_set_of_images_with_the_same_positions(states):
     metric = build("cka")
     for part in (slice(0, 16), slice(16, 32)):

@@ -8,6 +8,7 @@ from timm.models.beit import Beit
 
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import describe_model, list_models, load_model, positions, timm_family
+from brdyn.models.base import check_image_size
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
 from tests import reference
@@ -159,6 +160,13 @@ def test_unknown_name_gets_close_matches():
         load_model("dinov2_vits41")
     with pytest.raises(UsageError, match="brdyn models"):
         load_model("zzzzqqqq")
+
+
+def test_an_image_of_exactly_one_patch_is_accepted():
+    assert check_image_size("it", (16, 28), (16, 14)) == (1, 2)
+    assert load_model("vit_tiny_patch16_224", init="random", image_size=16).tokens.grid == (1, 1)
+    with pytest.raises(UsageError, match="15x16 pixels is smaller than one 16-pixel patch"):
+        check_image_size("it", (15, 16), (16, 16))
 
 
 def test_a_native_size_that_cuts_the_border_is_kept():

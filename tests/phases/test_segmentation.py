@@ -45,6 +45,26 @@ def test_z_score_by_hand():
     assert segment(1 - distance, k=4).chosen.z is None
 
 
+def test_gains_add_up_to_the_share_cut():
+    phases = segment(blocks(2, 2, 2))
+    gains = [phases.segmentations[k].gain for k in range(1, 7)]
+    assert gains == pytest.approx([0, 8 / 12, 4 / 12, 0, 0, 0])
+
+
+def test_evenness_by_hand():
+    assert segment(blocks(3, 3), k=2).evenness == pytest.approx(1)
+    assert segment(blocks(1, 3), k=2).evenness == pytest.approx(
+        (4 * np.log(4) - 3 * np.log(3)) / (4 * np.log(2))
+    )
+    assert segment(blocks(4), k=1).evenness == 1
+
+
+def test_where_every_phase_adds_enough_there_are_as_many_as_layers():
+    distance = np.abs(np.arange(5)[:, None] - np.arange(5)[None]) / 10
+    assert segment(1 - distance, min_gain=0).k == 5
+    assert segment(1 - distance, min_gain=2).k == 1
+
+
 def test_a_single_possible_segmentation_has_no_z():
     rng = np.random.default_rng(0)
     for _ in range(5):
@@ -96,6 +116,7 @@ def test_recursive_method_sets_k_and_is_kept():
     assert phases.k == 3
     assert phases.recursive.boundaries == phases.boundaries == (4, 8)
     assert "recursive" in phases.k_rule
+    assert segment(blocks(4, 4, 4), method="recursive").recursive.eps == 0.1  # as the notebook's
 
 
 def test_json_round_trip():

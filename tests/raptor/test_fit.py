@@ -104,6 +104,19 @@ def test_a_stage_can_be_left_out(tiny, images):
     assert not any(p.requires_grad for p in fit.raptor.parameters())
 
 
+def test_a_fit_without_validation_images(tiny, images):
+    """Nothing is watched, in either stage, and the fit is the same as ever."""
+    fit = fit_raptor(tiny, images, ASSIGNMENT, settings(validation_images=0), workers=0)
+    assert [history.validation for history in fit.histories.values()] == [[], []]
+    assert [len(history.losses) > 0 for history in fit.histories.values()] == [True, True]
+
+
+def test_the_first_stage_can_be_left_out(tiny, images):
+    fit = fit_raptor(tiny, images, ASSIGNMENT, settings(stage1_steps=0), workers=0)
+    assert set(fit.histories) == {2}
+    assert set(fit.histories[2].losses[0]) == {"step", "lr", "raptor"}
+
+
 def test_the_teacher_is_left_alone(tiny, images):
     before = {name: value.clone() for name, value in tiny.state_dict().items()}
     fit_raptor(tiny, images, ASSIGNMENT, settings(), workers=0)
@@ -171,6 +184,7 @@ def test_saved_and_read_back(tiny, tmp_path):
 def test_a_raptor_is_a_model_like_any_other(tiny, images):
     raptor = scrambled(tiny)
     assert raptor.depth == 4
+    assert raptor.info.notes == (*tiny.info.notes, "2 blocks shared by 4 layers")
     assert sum(p.numel() for p in raptor.shared.parameters()) == 2 * sum(
         p.numel() for p in raptor.shared[0].parameters()
     )

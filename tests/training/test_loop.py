@@ -239,6 +239,18 @@ def test_checkpoints_are_whole_and_their_own(tmp_path):
     assert Checkpoints(tmp_path / "none", {}).latest() is None
 
 
+def test_a_checkpoint_altered_in_place_is_refused(tmp_path):
+    """As long as before and readable as tensors: only the checksum tells."""
+    checkpoints = Checkpoints(tmp_path, {})
+    path = checkpoints.save(1, 5, {"a": torch.ones(3)}, {}) / "state.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(BrdynError, match="its checksum differs: it is cut short or altered"):
+        checkpoints.latest()
+    path.write_bytes(data)
+    assert checkpoints.latest().tensors["a"].tolist() == [1, 1, 1]
+
+
 class Repeated(Means):
     """Asks for more steps on the same batch: all images at first, fewer each time, none after the fourth."""
 
