@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
+from brdyn.errors import UsageError
+from brdyn.phases.evidence import ALPHA, check_test
+from brdyn.phases.segmentation import TEST
 from brdyn.results import OutputFolder
 
 if TYPE_CHECKING:
@@ -29,13 +32,17 @@ def phases(
         ),
     ] = "cls+patches",
     k: Annotated[
-        int | None,
-        typer.Option("--k", help="Number of phases; chosen when not given.", rich_help_panel=PHASES),
+        str | None,
+        typer.Option(
+            "--k",
+            help="Number of phases to show, or `test`: as many as the evidence supports (default: by --min-gain).",
+            rich_help_panel=PHASES,
+        ),
     ] = None,
     min_gain: Annotated[
         float,
         typer.Option(
-            help="Without --k: add phases while each cuts this share of the dissimilarity.",
+            help="Without --k, by convention: add phases while each cuts this share of the dissimilarity.",
             rich_help_panel=PHASES,
         ),
     ] = 0.05,
@@ -52,16 +59,28 @@ def phases(
     bootstrap: Annotated[
         int, typer.Option(help="Bootstrap samples; 0 for none.", min=0, rich_help_panel=PHASES)
     ] = 200,
+    alpha: Annotated[
+        float, typer.Option(help="Level of the test whether there are phases.", rich_help_panel=PHASES)
+    ] = ALPHA,
+    calibration: Annotated[
+        str,
+        typer.Option(
+            help="Of the test: bonferroni, or simulated, which keeps to --alpha for rough drifts too.",
+            rich_help_panel=PHASES,
+        ),
+    ] = "bonferroni",
 ) -> None:
-    """Find the phases of a model's depth: layer similarity, max-cut, and how sure.
+    """Find the phases of a model's depth: layer similarity, a test whether there are any, and max-cut.
 
-    Writes phases.json, similarity.png, gain_curve.png and stability.png to --out.
+    Writes phases.json, steps.png, similarity.png, gain_curve.png and stability.png to --out.
     """
     import brdyn
     from brdyn.phases import check_request, segment
 
+    number = parse_k(k)
+    check_test(alpha, calibration)
     with open_run(request) as run:
-        check_request(k, run.model.depth, min_size, method, repr(request.model))
+        check_request(number, run.model.depth, min_size, method, repr(request.model))
         measured = brdyn.layer_similarity(
             run.model,
             run.images,
@@ -73,16 +92,42 @@ def phases(
         )
         if run.folder is not None:
             found = segment(
-                measured, k, method=method, min_size=min_size, min_gain=min_gain, eps=eps, seed=run.seed
+                measured,
+                number,
+                method=method,
+                min_size=min_size,
+                min_gain=min_gain,
+                eps=eps,
+                seed=run.seed,
+                alpha=alpha,
+                calibration=calibration,
             )
             _write(run, run.folder, measured, found)
             _summarise(run, run.folder, measured, found)
 
 
+def parse_k(text: str | None) -> int | str | None:
+    """A number of phases, or `test`.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    if text is None or text == TEST:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--k {text!r} is neither a number of phases nor {TEST!r}") from None
+
+
 def _write(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:
     from brdyn import plots
 
+    assert found.evidence is not None
     pictures = {
+        "steps": plots.plot_steps(found.evidence, title=run.title),
         "similarity": plots.plot_similarity(measured.matrix, found, kind=measured.kind, title=run.title),
         "gain_curve": plots.plot_gain_curve(found, title=run.title),
         "stability": plots.plot_stability(found, unit=measured.unit, title=run.title),
@@ -98,6 +143,7 @@ def _write(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Pha
 
 
 def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:
+    typer.echo(f"{found.sentence()}\n")
     run.summarise()
     typer.echo(f"similarity: {measured.kind} of {measured.tokens}\n")
     typer.echo("  k  boundaries (stability)                       cut   gain      z  gap to 2nd")
@@ -110,7 +156,9 @@ def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found:
         typer.echo(f"  stability is not known: bootstrap units are {measured.unit}")
     if found.recursive is not None:
         typer.echo(f"  recursive bisection: {_clusters(found)}")
-    typer.echo(f"written to {folder.path}: phases.json, and pictures of similarity, gain_curve and stability")
+    typer.echo(
+        f"written to {folder.path}: phases.json, and pictures of steps, similarity, gain_curve and stability"
+    )
 
 
 def _row(found: Phases, k: int) -> str:

@@ -167,9 +167,7 @@ def phase_evidence(
     >>> evidence.k, evidence.layers
     (2, (6,))
     """
-    check_alpha(alpha)
-    if calibration not in CALIBRATIONS:
-        raise UsageError(f"unknown calibration {calibration!r}; choose one of {', '.join(CALIBRATIONS)}")
+    check_test(alpha, calibration)
     layers = len(dissimilarity)
     untested = ""
     if layers < FEWEST_LAYERS:
@@ -197,16 +195,18 @@ def phase_evidence(
     )
 
 
-def check_alpha(alpha: float) -> None:
-    """Refuse a level that is none.
+def check_test(alpha: float, calibration: str) -> None:
+    """Refuse a test that cannot be made.
 
     Raises
     ------
     UsageError
-        If it is not between 0 and 1.
+        If alpha is not between 0 and 1, or there is no such calibration.
     """
     if not 0 < alpha < 1:
         raise UsageError(f"alpha {alpha} is not between 0 and 1, as the level of a test must be")
+    if calibration not in CALIBRATIONS:
+        raise UsageError(f"unknown calibration {calibration!r}; choose one of {', '.join(CALIBRATIONS)}")
 
 
 def layer_steps(dissimilarity: np.ndarray) -> np.ndarray:
