@@ -20,6 +20,17 @@ SEGMENTATION = {
     "alternatives": [{"boundaries": [int], "cut": float, "gap": float}],
     "z": (float, None),
 }
+STEP = {"layer": int, "t": float, "p": float, "ratio": float}
+EVIDENCE = {
+    "alpha": float,
+    "calibration": str,
+    "boundaries": [STEP],
+    "largest": (STEP, None),
+    "steps": [float],
+    "trend": [float],
+    "limit": [float],
+    "untested": str,
+}
 SHAPE = {
     "layers": int,
     "k": int,
@@ -29,6 +40,7 @@ SHAPE = {
     "segmentations": {str: SEGMENTATION},
     "boundary_frequency?": ([[float]], None),
     "recursive?": ({"clusters": [[int]], "eps": float, "min_size": int, "exact": bool}, None),
+    "evidence?": (EVIDENCE, None),
 }
 
 
@@ -70,7 +82,18 @@ def _check_segmentation(k: int, values: Mapping[str, Any], layers: int, least: i
 
 
 def _check_beside(values: Mapping[str, Any], layers: int, most: int) -> None:
-    """The frequency of boundaries, and the public notebook's clusters."""
+    """The frequency of boundaries, the evidence, and the public notebook's clusters."""
+    evidence = values.get("evidence")
+    if evidence:
+        tested = 0 if evidence["untested"] else layers - 1
+        if {len(evidence[name]) for name in ("steps", "trend", "limit")} != {tested}:
+            raise UsageError(f"evidence.steps, trend and limit are not {tested} numbers each")
+        if any(not 1 <= one["layer"] <= tested for one in evidence["boundaries"]):
+            raise UsageError(f"evidence.boundaries are not of the layers 1 to {tested}")
+        if bool(tested) is not bool(evidence["largest"]):
+            raise UsageError(
+                "evidence.largest is there where there was no test, or missing where there was one"
+            )
     frequency = values.get("boundary_frequency")
     if frequency is not None and [len(row) for row in frequency] != [layers - 1] * most:
         raise UsageError(f"boundary_frequency is not {layers - 1} numbers for each k")
