@@ -10,7 +10,8 @@ import typer
 
 from brdyn.errors import UsageError
 
-SIDE = re.compile(r"[0-9]{1,9}")
+SIDE = re.compile(r"[0-9]{1,10}")
+LONGEST_SHOWN = 40
 MODEL = "Model"
 IMAGES = "Images"
 COMPUTE = "Computation"
@@ -108,8 +109,9 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     parts = text.lower().split("x")
     if len(parts) in (1, 2) and all(SIDE.fullmatch(part) and int(part) > 0 for part in parts):
         return int(parts[0]), int(parts[-1])
+    shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
     raise UsageError(
-        f"--image-size {text!r} is neither a number of pixels such as 224 nor height x width such as 224x308"
+        f"--image-size {shown!r} is neither a number of pixels such as 224 nor height x width such as 224x308"
     )
 
 

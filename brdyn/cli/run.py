@@ -174,6 +174,8 @@ class Run:
             f"{info.name}: {info.layers} layers, width {info.width}, weights from {info.weights}{marked}"
         )
         typer.echo(f"positions: {info.position_rule}")
+        for note in info.notes:
+            typer.echo(f"note: {note}")
         seconds = self.watch.seconds
         typer.echo(
             f"{report.count} images in {seconds:.1f} s with loading ({report.count / seconds:.1f} images/s)"
