@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from brdyn.errors import UsageError
+from brdyn.words import shortened
 
 WHOLE = re.compile("[0-9]{1,9}")
+LONGEST_SHOWN = 40
 MODEL = "Model"
 IMAGES = "Images"
 COMPUTE = "Computation"
@@ -143,7 +145,7 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     if len(parts) in (1, 2) and all(WHOLE.fullmatch(part) and int(part) > 0 for part in parts):
         return int(parts[0]), int(parts[-1])
     raise UsageError(
-        f"--image-size {text!r} is neither a number of pixels such as 224 nor height x width such as 224x308"
+        f"--image-size {shortened(text, LONGEST_SHOWN)!r} is neither a number of pixels such as 224 nor height x width such as 224x308"
     )
 
 

@@ -192,6 +192,8 @@ class Run:
             f"{info.name}: {info.layers} layers, width {info.width}, weights from {info.weights}{marked}"
         )
         typer.echo(f"positions: {info.position_rule}")
+        for note in info.notes:
+            typer.echo(f"note: {note}")
         took = (
             ""
             if seconds is None

@@ -47,6 +47,7 @@ TRAINING_ONLY = re.compile(
     r"(mask_token|masked_embed)$|(decoder|predictor|lm_head|projectors|local_cls_norm)[._]"
     r"|head\.(?!weight$|bias$)"  # the projector of DINO, iBOT, MoCo v3
 )
+TRUNK = re.compile(r"(cls_token|pos_embed)$|blocks\.\d+\.")
 BETWEEN_POOL_AND_HEAD = re.compile(r"(pre_logits|heads\.pre_logits)\b")
 TO_TIMM: dict[str, tuple[tuple[str, str], ...]] = {
     TIMM: (
@@ -172,6 +173,10 @@ def choose(tensors: StateDict, path: Path, key: str | None, width: int) -> tuple
         If there is none.
     """
     sets = weight_sets(tensors)
+    if not sets and any(TRUNK.match(name) for name in tensors):
+        sets = [
+            WeightSet("", TIMM, width)
+        ]  # a ViT without its patch embedding: what is missing will be named
     if not sets:
         some = ", ".join(list(tensors)[:SHOWN])
         raise BrdynError(

@@ -20,11 +20,11 @@ import torch
 from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer as TimmViT
-from torch import Tensor, nn
+from torch import nn
 
 from brdyn import hub
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import checkpoints, layouts, positions, weights
+from brdyn.models import checkpoints, layouts, positions, tracing, weights
 from brdyn.models.base import Size, check_image_size, check_memory
 from brdyn.models.checkpoints import StateDict
 from brdyn.models.request import ModelRequest
@@ -33,11 +33,8 @@ TOKENS = ("cls_token", "dist_token", "reg_token")
 TABLE = "relative_position_bias_table"
 MOCO_HEADS = 12  # of MoCo v3's ViT-S, whose width of 384 has six heads everywhere else
 MOCO_WIDTH = 384
-BFLOAT16_STEP = 2**-7  # some files keep rotary periods in that precision
 MOCO_PARTS = {"base_encoder", "momentum_encoder"}
 SELF_SUPERVISED = re.compile(r"decoder_|masked_embed$|head\.(mlp|last_layer)\.")
-REARRANGED = ("View", "UnsafeView", "Reshape", "Permute", "Transpose", "T", "Slice", "Select", "Split", "Cat", "Stack",
-              "SplitWithSizes", "Unsqueeze", "Squeeze", "Clone", "Add", "Alias", "Expand", "Unbind")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -200,12 +197,14 @@ def _from_tensors(
             notes.append(f"built with MoCo v3's {MOCO_HEADS} attention heads")
         backbone = create(name, **{**options, **own}) if own else plain
         state = _by_timms_filter(state, backbone, request.name, path)
-    used = _check_untouched(leaves, state, path)
-    unused = [key for key in leaves if key not in used and not _is_derived(key, leaves[key], backbone, path)]
+    used = tracing.check_untouched(leaves, state, path)
+    unused = [
+        key for key in leaves if key not in used and not tracing.is_derived(key, leaves[key], backbone, path)
+    ]
     state = {key: tensor.detach() for key, tensor in state.items()}
     weights.check_fit(request.name, backbone.state_dict(), state, str(path))
     weights.check_numbers(state, str(path))
-    notes += _said(tensors, sets, chosen, unused, state, plain, path)
+    notes += tracing.said(tensors, sets, chosen, unused, state, plain, path)
     state = {key: tensor.to(torch.float32, copy=True) for key, tensor in state.items()}
     backbone.load_state_dict(state, assign=True)
     return Loaded(backbone, weights.digest(state), tuple(notes), chosen, tuple(unused))
@@ -324,112 +323,6 @@ def _by_timms_filter(state: StateDict, backbone: nn.Module, name: str, path: Pat
         raise BrdynError(
             f"the weights in {path} do not fit {name!r} ({hub.first_line(error)}); check --model against the file"
         ) from error
-
-
-def _check_untouched(leaves: StateDict, state: StateDict, path: Path) -> set[str]:
-    """Names of the file's tensors that reached the architecture, each rearranged at most.
-
-    The filter ran with gradients on, so that each of its tensors knows what it was made of.
-
-    Raises
-    ------
-    BrdynError
-        If one was computed in any other way, as by resampling, with both shapes.
-    """
-    names = {id(tensor): key for key, tensor in leaves.items()}
-    used: set[str] = set()
-    for key, tensor in state.items():
-        origins, steps = _made_of(tensor, names)
-        used |= origins
-        changed = steps - set(REARRANGED)
-        if changed:
-            source = min(origins, default=key)
-            raise BrdynError(
-                f"{source} in {str(path)!r} is {tuple(leaves[source].shape)}, the architecture takes {key} as "
-                f"{tuple(tensor.shape)}, and weights are not resampled; check --model against the file"
-            )
-    return used
-
-
-def _made_of(tensor: Tensor, names: Mapping[int, str]) -> tuple[set[str], set[str]]:
-    if id(tensor) in names:
-        return {names[id(tensor)]}, set()
-    origins, steps, seen, pending = set(), set(), set(), [tensor.grad_fn]
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            origins.add(names[id(variable)])
-        else:
-            steps.add(node.name().partition("Backward")[0])
-        pending.extend(inner for inner, _ in node.next_functions)
-    return origins, steps
-
-
-def _is_derived(key: str, tensor: Tensor, backbone: nn.Module, path: Path) -> bool:
-    """Whether a tensor only repeats what the architecture computes itself, as an index of relative positions.
-
-    Raises
-    ------
-    BrdynError
-        If the architecture computes something else.
-    """
-    if key.endswith("qkv.bias_mask"):
-        return True  # looked at where the biases were split
-    own = dict(backbone.named_buffers()).get(key.replace("rope_embed.", "rope."))
-    if own is None or own.numel() != tensor.numel():
-        return False
-    if not torch.allclose(own.float().flatten(), tensor.detach().float().flatten(), rtol=BFLOAT16_STEP):
-        raise BrdynError(
-            f"the values of {key} in {str(path)!r} are not those of the architecture; check --model against the file"
-        )
-    return True
-
-
-def _said(
-    tensors: StateDict, sets: list[layouts.WeightSet], chosen: layouts.WeightSet, unused: list[str],
-    state: StateDict, plain: Any, path: Path,
-) -> list[str]:  # fmt: skip
-    """Notes on what of the file was taken, and how it was stored."""
-    notes = []
-    if len(sets) > 1:
-        names = ", ".join(one.label for one in sets)
-        notes.append(f"{path.name} holds {names}; {chosen.label} was taken (--weights-key takes another)")
-    prefixes = tuple(one.prefix for one in sets)
-    outside = [key for key in tensors if not key.startswith(prefixes)]
-    if unused or outside:
-        notes.append(f"not used from {path.name}: {layouts.grouped([*unused, *outside])}")
-    if chosen.layout == layouts.CLIP:
-        notes += _activation(tensors, chosen, plain, path)
-    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values()} - {"float32"}
-    if kinds:
-        notes.append(f"stored as {', '.join(sorted(kinds))} and read as float32")
-    return notes
-
-
-def _activation(tensors: StateDict, chosen: layouts.WeightSet, plain: Any, path: Path) -> list[str]:
-    """A CLIP file does not say its activation, unless it is OpenAI's own.
-
-    Raises
-    ------
-    UsageError
-        For OpenAI's weights in an architecture without QuickGELU.
-    """
-    quick = any(type(module).__name__ == "QuickGELU" for module in plain.modules())
-    if quick:
-        return []
-    if layouts.says_openai(tensors, chosen.prefix):
-        name = plain.pretrained_cfg.get("architecture", "")
-        raise UsageError(
-            f"{str(path)!r} holds OpenAI's CLIP weights, which need QuickGELU; use --model "
-            f"{name.replace('_clip_', '_clip_quickgelu_') or 'with quickgelu in its name'}"
-        )
-    return [
-        "CLIP files do not say their activation; this architecture has GELU, OpenAI's needs a quickgelu name"
-    ]
 
 
 def _has_table(backbone: Any) -> bool:

@@ -70,7 +70,7 @@ def test_dino_follows_facebook(tmp_path, name, patch, side, size):
         torch.testing.assert_close(model(pictures(*size)), expected, atol=2e-5, rtol=1e-4)
     assert model.info.weights.endswith("[student]")
     assert "Facebook DINO:" in model.info.position_rule
-    assert "not used from checkpoint.pth: student, teacher" in model.info.notes  # their projectors
+    assert "not used from checkpoint.pth: head, teacher" in model.info.notes  # their projectors
 
 
 def test_dino_names_and_addresses():

@@ -279,7 +279,7 @@ def test_prefixes_in_any_combination(tmp_path, tiny, images, prefix):
     )
     model = load_model(TINY, weights=saved(tmp_path, {"state_dict": state | beside, "epoch": 3}))
     assert same(model, tiny, images)
-    assert not beside or "not used from file.pth: state_dict (2)" in model.info.notes
+    assert not beside or "not used from file.pth: criterion, optimizer_step" in model.info.notes
     assert model.info.weights == f"file {tmp_path / 'file.pth'}"
 
 
