@@ -187,6 +187,8 @@ def _update_field(found: Dynamics) -> str:
     """Rank and coherence of the updates, in a sentence. Updates that move nothing have neither."""
     effective, coherence = (found.curve(name) for name in ("effective_rank", "coherence"))
     moving = np.flatnonzero(np.isfinite(effective))
+    if not len(moving):
+        return "no update moves a token: there is neither rank nor coherence"
     first, most, last = moving[0], np.nanargmax(effective), moving[-1]
     group = found.groups("effective_rank")[-1]
     return (

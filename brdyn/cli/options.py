@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from brdyn.errors import UsageError
+from brdyn.seeds import RANGE, check_seed
 
 MODEL = "Model"
 IMAGES = "Images"
@@ -80,7 +81,9 @@ Strict = Annotated[
 Seed = Annotated[
     int,
     typer.Option(
-        help="Seed of the subset, the bootstrap and random weights.", min=0, rich_help_panel=COMPUTE
+        help=f"Seed of the subset, the bootstrap and random weights, {RANGE}.",
+        callback=check_seed,
+        rich_help_panel=COMPUTE,
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=COMPUTE)]

@@ -61,7 +61,7 @@ def phases(
     from brdyn.phases import check_request, segment
 
     with open_run(request) as run:
-        check_request(k, run.model.depth, min_size, method, repr(request.model))
+        check_request(k, run.model.depth, min_size, method, repr(request.model), min_gain=min_gain, eps=eps)
         measured = brdyn.layer_similarity(
             run.model,
             run.images,
@@ -104,10 +104,11 @@ def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found:
     for k in range(2, min(max(found.segmentations), max(6, found.k + 1)) + 1):
         typer.echo(_row(found, k))
     ranges = ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in found.intervals)
-    typer.echo(f"\n{found.k} phases: layers {ranges}")
-    typer.echo(f"  k: {found.k_rule}; phases of at least {found.min_size} layer(s)")
-    if found.stability is None:
-        typer.echo(f"  stability is not known: bootstrap units are {measured.unit}")
+    layers = "one layer" if found.min_size == 1 else f"{found.min_size} layers"
+    typer.echo(f"\n{found.k} phase{'s' if found.k > 1 else ''}: layers {ranges}")
+    typer.echo(f"  k: {found.k_rule}; phases of at least {layers}")
+    if found.stability is None and measured.replicates is None:
+        typer.echo(f"  stability is not known; resampled: {measured.unit}")
     if found.recursive is not None:
         typer.echo(f"  recursive bisection: {_clusters(found)}")
     typer.echo(f"written to {folder.path}: phases.json, and pictures of similarity, gain_curve and stability")

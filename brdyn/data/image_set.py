@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from brdyn.data.decode import decode
 from brdyn.data.sources import ImageSource, find_source
 from brdyn.errors import BrdynError, UsageError
+from brdyn.seeds import check_seed
 
 SHARD = 16
 """Images are dealt to processes in runs of this many, whatever the batch size."""
@@ -170,6 +171,7 @@ class ImageSet:
     ) -> None:
         if n is not None and n < 1:
             raise UsageError(f"--n {n}: at least one image is needed")
+        check_seed(seed)
         total = len(source)
         if total == 0:
             raise BrdynError(f"no images in {source.description!r}")

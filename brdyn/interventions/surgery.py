@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,8 @@ from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.results import read_json
-from brdyn.trajectory import Trajectory, visit_trajectories
+from brdyn.seeds import check_seed
+from brdyn.trajectory import Trajectory, check_normed, not_finite_remedy, visit_trajectories
 
 REPRESENTATION = ("relative_error", "angle")
 PREDICTION = ("agreement", "accuracy")
@@ -163,19 +164,21 @@ class SurgeryRun:
                 agreement = guesses.eq(predicted).float()
                 right.append(torch.stack([agreement, self._right(guesses, labels)], dim=-1))
         values = torch.stack(changes, dim=1)
-        self._check_finite(values)
+        if not values.isfinite().all():
+            self._refuse(values, readout)
         self.representation.update(values)
         if right:
             self.prediction.update(torch.stack(right, dim=1))
 
-    def _check_finite(self, values: Tensor) -> None:
-        bad = (~values.isfinite()).flatten(2).any(2).any(0).nonzero().flatten().tolist()
-        if bad:
-            operation = self.chosen[bad[0]]
-            raise BrdynError(
-                f"{operation.kind} of layers {', '.join(map(str, operation.layers))} makes states that are not finite "
-                f"in {self.model.precision}; try --dtype float32"
-            )
+    def _refuse(self, values: Tensor, readout: Tensor) -> NoReturn:
+        """Say what is not finite: the intact readout, or the first operation that makes it so."""
+        check_normed(self.model, readout)
+        operation = self.chosen[int((~values.isfinite()).flatten(2).any(2).any(0).nonzero()[0])]
+        layers = f"layer{'s' if len(operation.layers) > 1 else ''} {', '.join(map(str, operation.layers))}"
+        raise BrdynError(
+            f"{operation.kind} of {layers} makes states that are not finite in {self.model.precision}; "
+            f"{not_finite_remedy(self.model.dtype)}"
+        )
 
     def _read(self, normed: Tensor) -> Tensor:
         """Mean token of each readout, `(B, readouts, D)`, float32."""
@@ -271,12 +274,13 @@ def layer_surgery(
         If a kind is unknown, or the model's depth allows no operation of these kinds.
     """
     check_kinds(kinds)
+    check_seed(seed)
     if draws < 1:
         raise UsageError(f"{draws} shuffles of each phase are none; draw at least 1")
     chosen = list(operations(kinds, model.depth, phases.boundaries, draws, seed))
     if not chosen:
         raise UsageError(
-            f"the {model.depth} layer(s) of {model.info.name!r} in phases {list(phases.intervals)} allow no "
+            f"the {model.depth} layers of {model.info.name!r} in phases {list(phases.intervals)} allow no "
             f"{' or '.join(kinds)}; use a smaller --k or other --kinds"
         )
     names = images.label_names

@@ -24,6 +24,7 @@ from brdyn.models import (
 )
 from brdyn.models.base import Size, VisionTransformer
 from brdyn.models.request import ModelRequest
+from brdyn.seeds import check_seed
 
 FAMILIES: tuple[ModuleType, ...] = (
     own_family,
@@ -99,7 +100,7 @@ def load_model(
         name=name,
         weights=Path(weights).expanduser() if weights is not None else None,
         random=init == "random",
-        seed=seed,
+        seed=check_seed(seed),
         image_size=as_size(image_size),
         allow_pickle=allow_pickle,
         allow_code=allow_code,

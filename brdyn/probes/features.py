@@ -16,7 +16,7 @@ from brdyn.errors import UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.sampling import SamplingMetric
 from brdyn.models import VisionTransformer
-from brdyn.trajectory import Trajectory
+from brdyn.trajectory import Trajectory, check_normed
 
 Readout = Callable[[Trajectory], Tensor]
 
@@ -147,4 +147,7 @@ def extract_features(
         raise UsageError(NO_LABELS)
     chosen = dict(metrics) if metrics is not None else {"model": FeatureMetric.of(model)}
     measure(model, images, chosen, **options)
-    return {name: metric.result() for name, metric in chosen.items()}
+    found = {name: metric.result() for name, metric in chosen.items()}
+    for features in found.values():
+        check_normed(model, features.values)
+    return found

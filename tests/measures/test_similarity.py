@@ -188,7 +188,7 @@ def test_metrics_merge_like_one(states):
 def test_cka_leaves_out_minibatches_of_fewer_than_four(states):
     found = run(build("cka"), states[:, :34], sizes=(34,))
     assert found.n_images == 32
-    with pytest.raises(BrdynError, match="cka had no minibatch of 16 images"):
+    with pytest.raises(BrdynError, match="cka needs at least 4 readable images among 16"):
         run(build("cka"), states[:, :3], sizes=(3,))
 
 
