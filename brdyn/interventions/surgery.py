@@ -279,9 +279,16 @@ def layer_surgery(
         raise UsageError(f"{draws} shuffles of each phase are none; draw at least 1")
     chosen = list(operations(kinds, model.depth, phases.boundaries, draws, seed))
     if not chosen:
+        spans = ", ".join(
+            f"{first}-{last}" if last > first else str(first) for first, last in phases.intervals
+        )
         raise UsageError(
-            f"the {model.depth} layers of {model.info.name!r} in phases {list(phases.intervals)} allow no "
-            f"{' or '.join(kinds)}; use a smaller --k or other --kinds"
+            f"{model.info.name!r} with phases of layers {spans} allows no {' or '.join(kinds)}; "
+            + (
+                "a single layer leaves nothing to change"
+                if model.depth == 1
+                else "use a smaller --k or other --kinds"
+            )
         )
     names = images.label_names
     run = SurgeryRun(model, chosen, with_accuracy=model.takes_labels(names))

@@ -106,7 +106,8 @@ class FeatureMetric(SamplingMetric):
 
     def result(self) -> Features:
         """All of them."""
-        return Features(**self.compute())
+        found = self.compute()  # of one number torchmetrics makes a scalar
+        return Features(found["values"].reshape(-1, self.width), found["labels"].reshape(-1))
 
 
 NO_LABELS = (
