@@ -102,9 +102,25 @@ class Trajectory:
         bad = (~finite.all(0)).nonzero().flatten().tolist()
         if bad:
             where = "the embedding (layer 0)" if bad[0] == 0 else f"layer {bad[0]}"
-            kind = str(self.states[0].dtype).removeprefix("torch.")
-            remedy = "check the weights" if kind == "float32" else "try --dtype float32"
-            raise BrdynError(f"the output of {where} of {model!r} is not finite in {kind}; {remedy}")
+            dtype = self.states[0].dtype
+            kind = str(dtype).removeprefix("torch.")
+            raise BrdynError(
+                f"the output of {where} of {model!r} is not finite in {kind}; {not_finite_remedy(dtype)}"
+            )
+
+
+def not_finite_remedy(dtype: torch.dtype) -> str:
+    """What to do about values that are not finite in a precision."""
+    return "try --dtype float32" if dtype in (torch.float16, torch.bfloat16) else "check the weights"
+
+
+def check_normed(model: VisionTransformer, normed: Tensor) -> None:
+    """Raise a `BrdynError` if what comes out of the final norm, from finite states, is not finite."""
+    if not normed.isfinite().all():
+        raise BrdynError(
+            f"the final norm of {model.info.name!r} gives values that are not finite in {model.precision}; "
+            f"{not_finite_remedy(model.dtype)}"
+        )
 
 
 def _mean(tokens: Tensor) -> Tensor:
@@ -247,7 +263,7 @@ def visit_trajectories(
     processes = processes or Processes(model.device)
     try:
         for trajectory in trajectories(model, images, processes=processes, **options):
-            visit(trajectory)
+            _show(trajectory, visit, model.info.name)
             del trajectory  # before the next batch is captured
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -258,6 +274,16 @@ def visit_trajectories(
     images.report = processes.gather(images.report)
     images.require_some()
     return images.report
+
+
+def _show(trajectory: Trajectory, visit: Callable[[Trajectory], None], model: str) -> None:
+    """Call a function; where it fails on states that are not finite, that is what is said."""
+    try:
+        visit(trajectory)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            trajectory.check_finite(model)
+        raise
 
 
 def _positive(batch_size: int | str) -> int:

@@ -149,12 +149,7 @@ def _summarise(run: Run, folder: OutputFolder, found: Dynamics) -> None:
     if found.groups("effective_rank"):
         typer.echo(_update_field(found))
     if found.basins is not None:
-        group = found.basins.projected_group
-        ratio, purity = found.curve("basin_ratio", group)[-1], found.curve("knn_purity", group)[-1]
-        typer.echo(
-            f"basins of {group} at the end: angle within over between classes {ratio:.2f}, purity of "
-            f"{found.basins.neighbours} neighbours {purity:.2f} (chance {found.basins.chance:.2f})"
-        )
+        typer.echo(_basins(found))
     if found.modes is not None:
         for line in _linearity(found):
             typer.echo(line)
@@ -190,12 +185,27 @@ def _update_field(found: Dynamics) -> str:
     """Rank and coherence of the updates, in a sentence. Updates that move nothing have neither."""
     effective, coherence = (found.curve(name) for name in ("effective_rank", "coherence"))
     moving = np.flatnonzero(np.isfinite(effective))
+    if not len(moving):
+        return "no update moves a token: there is neither rank nor coherence"
     first, most, last = moving[0], np.nanargmax(effective), moving[-1]
     group = found.groups("effective_rank")[-1]
     return (
         f"updates of {group}: effective rank {effective[first]:.0f} at first, "
         f"{effective[most]:.0f} at most (update {most}), {effective[last]:.0f} at last; coherence "
         f"{coherence[first]:.2f} at first, {np.nanmin(coherence):.2f} at least, {coherence[last]:.2f} at last"
+    )
+
+
+def _basins(found: Dynamics) -> str:
+    """How near the images of a class end, in a sentence."""
+    assert found.basins is not None
+    group = found.basins.projected_group
+    ratio, purity = found.curve("basin_ratio", group)[-1], found.curve("knn_purity", group)[-1]
+    if not np.isfinite(ratio):
+        return f"basins of {group} at the end: all images have the same direction, so there are neither ratio nor purity"
+    return (
+        f"basins of {group} at the end: angle within over between classes {ratio:.2f}, purity of "
+        f"{found.basins.neighbours} neighbours {purity:.2f} (chance {found.basins.chance:.2f})"
     )
 
 

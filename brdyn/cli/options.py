@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from brdyn.errors import UsageError
+from brdyn.seeds import RANGE, check_seed
 from brdyn.words import shortened
 
 WHOLE = re.compile("[0-9]{1,9}")
@@ -107,7 +108,9 @@ Strict = Annotated[
 Seed = Annotated[
     int,
     typer.Option(
-        help="Seed of the subset, the bootstrap and random weights.", min=0, rich_help_panel=COMPUTE
+        help=f"Seed of the subset, the bootstrap and random weights, {RANGE}.",
+        callback=check_seed,
+        rich_help_panel=COMPUTE,
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=COMPUTE)]
@@ -145,7 +148,8 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     if len(parts) in (1, 2) and all(WHOLE.fullmatch(part) and int(part) > 0 for part in parts):
         return int(parts[0]), int(parts[-1])
     raise UsageError(
-        f"--image-size {shortened(text, LONGEST_SHOWN)!r} is neither a number of pixels such as 224 nor height x width such as 224x308"
+        f"--image-size {shortened(text, LONGEST_SHOWN)!r} is neither a number of pixels such as 224 nor height x "
+        "width such as 224x308"
     )
 
 

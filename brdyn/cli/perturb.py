@@ -90,7 +90,9 @@ def _write(run: Run, folder: OutputFolder, found: Repair, phases: Phases) -> Non
 
     largest = found.angles["eps"].max()
     pictures = (
-        {"repair": plots.plot_repair(found, phases, eps=largest, title=run.title)} if largest > 0 else {}
+        {"repair": plots.plot_repair(found, phases, eps=largest, title=run.title)}
+        if (found.angles.loc[found.angles["eps"] == largest, "mean"] > 0).any()
+        else {}
     )
     pictures["final_angle"] = plots.plot_final_angles(found, phases, title=run.title)
     if len(found.growth):

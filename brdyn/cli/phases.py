@@ -87,7 +87,9 @@ def phases(
         import brdyn
         from brdyn.phases import check_request, segment
 
-        check_request(number, run.model.depth, min_size, method, repr(request.model))
+        check_request(
+            number, run.model.depth, min_size, method, repr(request.model), min_gain=min_gain, eps=eps
+        )
         measured = brdyn.layer_similarity(
             run.model,
             run.images,
@@ -156,10 +158,10 @@ def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found:
     for k in range(2, min(max(found.segmentations), max(6, found.k + 1)) + 1):
         typer.echo(_row(found, k))
     ranges = ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in found.intervals)
-    typer.echo(f"\n{found.k} phases: layers {ranges}")
+    typer.echo(f"\n{counted(found.k, 'phase')}: layers {ranges}")
     typer.echo(f"  k: {found.k_rule}; phases of at least {counted(found.min_size, 'layer')}")
-    if found.stability is None:
-        typer.echo(f"  stability is not known; bootstrap: {measured.unit}")
+    if found.stability is None and measured.replicates is None:
+        typer.echo(f"  stability is not known; resampled: {measured.unit}")
     if found.recursive is not None:
         typer.echo(f"  recursive bisection: {_clusters(found)}")
     typer.echo(

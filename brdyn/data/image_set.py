@@ -21,6 +21,7 @@ from brdyn.data.labels import NO_LABEL
 from brdyn.data.loading import in_words, is_of_the_file, load
 from brdyn.data.sources import ImageSource, Skipped
 from brdyn.errors import BrdynError, UsageError
+from brdyn.seeds import check_seed
 
 SHARD = 16
 """Images are dealt to processes in runs of this many, whatever the batch size."""
@@ -104,6 +105,7 @@ class ImageSet:
     ) -> None:
         if n is not None and n < 1:
             raise UsageError(f"--n {n}: at least one image is needed")
+        check_seed(seed)
         total = len(source)
         if total == 0:
             raise BrdynError(f"no images in {source.description!r}")

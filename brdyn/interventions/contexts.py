@@ -23,6 +23,7 @@ from brdyn.choices import check_eps
 from brdyn.errors import UsageError
 from brdyn.interventions.noise import relative_noise
 from brdyn.models import TokenLayout, VisionTransformer
+from brdyn.seeds import check_seed
 
 
 class _Step(nn.Module):
@@ -179,6 +180,7 @@ def perturb(
         check_layer(model, layer)
     parts = token_slices(model.tokens, tokens)
     check_eps([eps])
+    check_seed(seed)
     seen = 0
 
     def disturbed(state: Tensor) -> Tensor:
@@ -234,7 +236,7 @@ def shuffled(depth: int, layers: Sequence[int], seed: int) -> list[int]:
     places = sorted(set(layers))
     if len(places) < 2 or len(places) < len(layers):
         raise UsageError(f"layers {list(layers)} cannot be shuffled; name at least two, each once")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     drawn = places
     while drawn == places:
         drawn = [int(layer) for layer in rng.permutation(places)]

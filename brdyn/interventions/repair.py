@@ -30,6 +30,7 @@ from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.results import ROW, read_json
 from brdyn.runtime import fitting_images, is_out_of_memory
+from brdyn.seeds import check_seed
 from brdyn.trajectory import Trajectory, visit_trajectories
 
 EPS = (0.02, 0.2)
@@ -157,9 +158,10 @@ class PerturbationSweep:
         bad = (~angles.isfinite().all(-1).all(0) & begun).any(1).nonzero().flatten().tolist()
         if bad:
             run = self.runs[bad[0]]
+            other = "" if self.model.dtype == torch.float32 else ", or --dtype float32"
             raise BrdynError(
                 f"noise of {run.eps:g} on {run.target} at layer {run.start} makes states that are not finite in "
-                f"{self.model.precision}; use a smaller --eps, or --dtype float32"
+                f"{self.model.precision}; use a smaller --eps{other}"
             )
 
     @torch.no_grad()
@@ -300,6 +302,7 @@ def perturbation_repair(
     >>> sorted(set(repair.angles["eps"])), sorted(set(repair.angles["layer"]))
     ([0.02, 0.2], [6, 7, 8, 9, 10, 11, 12])
     """
+    check_seed(seed)
     targets, starts = check_request(model, eps, targets, starts)
     sweep = PerturbationSweep(model, sorted(set(eps)), targets, starts, seed)
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -31,8 +31,8 @@ from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.results import ROW, read_json, reading
-from brdyn.trajectory import Trajectory, visit_trajectories
-from brdyn.words import counted
+from brdyn.seeds import check_seed
+from brdyn.trajectory import Trajectory, check_normed, not_finite_remedy, visit_trajectories
 
 REPRESENTATION = ("relative_error", "angle")
 PREDICTION = ("agreement", "accuracy")
@@ -191,19 +191,21 @@ class SurgeryRun:
                 agreement = guesses.eq(predicted).float()
                 right.append(torch.stack([agreement, self._right(guesses, labels)], dim=-1))
         values = torch.stack(changes, dim=1)
-        self._check_finite(values)
+        if not values.isfinite().all():
+            self._refuse(values, readout)
         self.representation.update(values)
         if right:
             self.prediction.update(torch.stack(right, dim=1))
 
-    def _check_finite(self, values: Tensor) -> None:
-        bad = (~values.isfinite()).flatten(2).any(2).any(0).nonzero().flatten().tolist()
-        if bad:
-            operation = self.chosen[bad[0]]
-            raise BrdynError(
-                f"{operation.kind} of layers {', '.join(map(str, operation.layers))} makes states that are not finite "
-                f"in {self.model.precision}; try --dtype float32"
-            )
+    def _refuse(self, values: Tensor, readout: Tensor) -> NoReturn:
+        """Say what is not finite: the intact readout, or the first operation that makes it so."""
+        check_normed(self.model, readout)
+        operation = self.chosen[int((~values.isfinite()).flatten(2).any(2).any(0).nonzero()[0])]
+        layers = f"layer{'s' if len(operation.layers) > 1 else ''} {', '.join(map(str, operation.layers))}"
+        raise BrdynError(
+            f"{operation.kind} of {layers} makes states that are not finite in {self.model.precision}; "
+            f"{not_finite_remedy(self.model.dtype)}"
+        )
 
     def _read(self, normed: Tensor) -> Tensor:
         """Mean token of each readout, `(B, readouts, D)`, float32."""
@@ -303,13 +305,21 @@ def layer_surgery(
     12
     """
     some_of("intervention", kinds, KINDS)
+    check_seed(seed)
     if draws < 1:
         raise UsageError(f"{draws} shuffles of each phase are none; draw at least 1")
     chosen = list(operations(kinds, model.depth, phases.boundaries, draws, seed))
     if not chosen:
+        spans = ", ".join(
+            f"{first}-{last}" if last > first else str(first) for first, last in phases.intervals
+        )
         raise UsageError(
-            f"the {counted(model.depth, 'layer')} of {model.info.name!r} in phases {list(phases.intervals)} allow no "
-            f"{' or '.join(kinds)}; use a smaller --k or other --kinds"
+            f"{model.info.name!r} with phases of layers {spans} allows no {' or '.join(kinds)}; "
+            + (
+                "a single layer leaves nothing to change"
+                if model.depth == 1
+                else "use a smaller --k or other --kinds"
+            )
         )
     names = images.label_names
     run = SurgeryRun(model, chosen, with_accuracy=model.takes_labels(names))

@@ -220,9 +220,9 @@ class AngularBasins(SamplingMetric):
         directions, labels, positions = directions[many], labels[many], positions[many]
         if int((counts > 1).sum()) < 2:
             raise UsageError(
-                f"angular basins need at least two classes with two images each, and among the {len(many)} images in "
-                f"{len(classes)} classes there are {int((counts > 1).sum())}; give more images per class, or leave "
-                "basins out"
+                "angular basins need at least two classes with two images each (labelled images: "
+                f"{len(many)}, classes: {len(classes)}, of them with two images: {int((counts > 1).sum())}); give more "
+                "images per class, or leave basins out"
             )
         same = labels[:, None] == labels[None]
         weights = poisson_weights(positions.cpu().tolist(), self.replicates, self.seed).T

@@ -64,6 +64,7 @@ class LinearCKA(SimilarityMetric):
 
     kind = "cka"
     unit = f"minibatch of {SHARD} images"
+    needs = f"needs at least {SMALLEST_MINIBATCH} readable images among {SHARD} that follow each other, and had none"
     hsic: Tensor
     boot_hsic: Tensor
     pending: Tensor

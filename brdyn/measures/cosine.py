@@ -14,11 +14,19 @@ SMALLEST_NORM = 1e-12
 
 
 def gram_by_image(features: Tensor) -> Tensor:
-    """Cosines between layers for every image: `(L, B, D)` to `(B, L, L)`, diagonal exactly one."""
+    """Cosines between layers for every image: `(L, B, D)` to `(B, L, L)`, diagonal exactly one.
+
+    NaN where a layer's vector is zero: it has no direction.
+    """
     unit = functional.normalize(features, dim=-1).transpose(0, 1)
     cosines = (unit @ unit.transpose(1, 2)).clamp(-1, 1)
     cosines.diagonal(dim1=1, dim2=2).fill_(1)
-    return cosines
+    return without_direction(cosines, ~features.any(-1))
+
+
+def without_direction(cosines: Tensor, zero: Tensor) -> Tensor:
+    """Cosines `(B, L, L)` with NaN at the layers where an image's vectors are zero, `(L, B)`."""
+    return cosines.masked_fill_(zero.T[:, :, None] | zero.T[:, None, :], torch.nan)
 
 
 class CosineSimilarity(MeanSimilarity):
@@ -71,11 +79,12 @@ class TokenCosineSimilarity(MeanSimilarity):
         for start in range(0, len(trajectory), step):
             held = [state[start : start + step] for state in states]
             unit = torch.empty(len(held[0]), len(held), count, width, device=held[0].device)
+            zero = torch.stack([~tokens.flatten(1).any(1) for tokens in held])
             for layer, tokens in enumerate(held):
                 size = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=torch.float32)
                 torch.div(tokens, size.clamp_min(SMALLEST_NORM), out=unit[:, layer])
             flat = unit.flatten(2)
-            chunks.append(flat @ flat.transpose(1, 2) / count)
-        cosines = torch.cat(chunks).clamp(-1, 1)
-        cosines.diagonal(dim1=1, dim2=2).fill_(1)
-        return cosines
+            cosines = (flat @ flat.transpose(1, 2) / count).clamp(-1, 1)
+            cosines.diagonal(dim1=1, dim2=2).fill_(1)
+            chunks.append(without_direction(cosines, zero))
+        return torch.cat(chunks)

@@ -25,6 +25,7 @@ from brdyn.measures.speed import AngularSpeed, TurningAngle
 from brdyn.measures.update_field import UpdateField
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases, segment
+from brdyn.seeds import check_seed
 
 CURVES: dict[str, type[PerImageMetric]] = {
     "norm": TokenNorm,
@@ -124,6 +125,7 @@ def token_dynamics(
     """
     chosen = check_measures(measures)
     check_fit(ridge, rank, model.info.width)
+    check_seed(seed)
     left_out: dict[str, str] = {}
 
     processes = options.get("processes")

@@ -10,11 +10,14 @@ from torchmetrics import Metric
 
 from brdyn.choices import one_of
 from brdyn.data import ImageSet, ReadReport
+from brdyn.errors import UsageError
 from brdyn.measures.cka import LinearCKA
 from brdyn.measures.cosine import CosineSimilarity, TokenCosineSimilarity
 from brdyn.measures.procrustes import Procrustes
 from brdyn.measures.similarity import DEFAULT_TOKENS, LayerSimilarity, SimilarityMetric
 from brdyn.models import VisionTransformer
+from brdyn.runtime import available_memory
+from brdyn.seeds import check_seed
 from brdyn.trajectory import Trajectory, visit_trajectories
 
 SIMILARITIES: dict[str, Callable[..., SimilarityMetric]] = {
@@ -24,6 +27,8 @@ SIMILARITIES: dict[str, Callable[..., SimilarityMetric]] = {
     "procrustes": Procrustes,
 }
 REPLICATES = 200
+BOOTSTRAP_COPIES = 8  # of all samples at once, in the measure and when each is cut into phases
+MEMORY_SHARE = 0.5
 
 
 def similarity_metric(
@@ -39,7 +44,7 @@ def similarity_metric(
     Raises
     ------
     UsageError
-        If there is no such measure, or the model has no such tokens.
+        If there is no such measure, the model has no such tokens, or the bootstrap does not fit in memory.
 
     Examples
     --------
@@ -49,10 +54,32 @@ def similarity_metric(
     ('cka', ['cls', 'patches'], 12)
     """
     one_of("similarity", kind, SIMILARITIES)
+    check_seed(seed)
+    check_replicates(replicates, model)
     extra: dict[str, Any] = {"width": model.info.width} if kind in ("cka", "procrustes") else {}
     if kind == "procrustes":
         extra["device"] = metric_device(model)
     return SIMILARITIES[kind](model.tokens, model.depth, tokens, replicates, seed, **extra)
+
+
+def check_replicates(replicates: int, model: VisionTransformer) -> None:
+    """Refuse a number of bootstrap samples that is negative, one alone, or does not fit in memory.
+
+    Raises
+    ------
+    UsageError
+        With what would do.
+    """
+    if replicates < 0 or replicates == 1:  # of one sample every boundary would look certain
+        raise UsageError(
+            f"bootstrap={replicates} says nothing of a spread; use 0 for none, or for instance {REPLICATES}"
+        )
+    needed = 8 * BOOTSTRAP_COPIES * replicates * (model.depth + 1) ** 2
+    if needed > MEMORY_SHARE * available_memory(metric_device(model)):
+        raise UsageError(
+            f"{replicates} bootstrap samples of the similarity of {model.depth} layers would take "
+            f"{needed / 2**30:.1f} GiB; use fewer, for instance {REPLICATES}"
+        )
 
 
 def metric_device(model: VisionTransformer) -> torch.device:

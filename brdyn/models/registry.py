@@ -28,6 +28,7 @@ from brdyn.models import (
 )
 from brdyn.models.base import Size, VisionTransformer
 from brdyn.models.request import ModelRequest
+from brdyn.seeds import check_seed
 
 FAMILIES: tuple[ModuleType, ...] = (
     own_family,
@@ -116,7 +117,7 @@ def load_model(
         weights=Path(weights).expanduser() if weights is not None else None,
         weights_key=weights_key,
         random=init == "random",
-        seed=seed,
+        seed=check_seed(seed),
         image_size=as_size(image_size),
         allow_pickle=allow_pickle,
         allow_code=allow_code,

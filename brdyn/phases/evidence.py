@@ -23,6 +23,8 @@ LEAST_SPREAD = 0.1
 LEAST_RATIO = 1.5
 COEFFICIENTS = 3
 DRAWS, DRAWN_BY = 20_000, 0
+ROUNDING = 1e-6
+"""Mean dissimilarity below which layers are the same: float32 cosines are no better, and would be cut up as noise."""
 CALIBRATIONS = ("bonferroni", "simulated")
 
 
@@ -172,7 +174,7 @@ def phase_evidence(
     untested = ""
     if layers < FEWEST_LAYERS:
         untested = f"{layers} layers are too few (at least {FEWEST_LAYERS} are needed)"
-    elif _floor(dissimilarity) <= 0:
+    elif not differ(dissimilarity):
         untested = "the layers do not differ"
     if untested:
         nothing = np.empty(0)
@@ -207,6 +209,12 @@ def check_test(alpha: float, calibration: str) -> None:
         raise UsageError(f"alpha {alpha} is not between 0 and 1, as the level of a test must be")
     if calibration not in CALIBRATIONS:
         raise UsageError(f"unknown calibration {calibration!r}; choose one of {', '.join(CALIBRATIONS)}")
+
+
+def differ(dissimilarity: np.ndarray) -> bool:
+    """Whether layers differ by more than rounding."""
+    above = dissimilarity[np.triu_indices(len(dissimilarity), 1)]
+    return bool(len(above) and np.abs(above).mean() > ROUNDING)
 
 
 def layer_steps(dissimilarity: np.ndarray) -> np.ndarray:

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from brdyn.errors import UsageError
-from brdyn.phases.evidence import ALPHA, Evidence, check_test, phase_evidence
+from brdyn.phases.evidence import ALPHA, ROUNDING, Evidence, check_test, differ, phase_evidence
 from brdyn.phases.maxcut import best_segmentations, k_best_segmentations, random_moments
 from brdyn.phases.recursive import RecursiveClusters, recursive_bisection
 from brdyn.phases.written import check_written
+from brdyn.seeds import check_seed
 
 MIN_GAIN = 0.05
 ALTERNATIVES = 5
@@ -278,7 +279,14 @@ class Phases:
 
 
 def check_request(
-    k: int | str | None, layers: int, min_size: int = 1, method: str = "contiguous", name: str = "this model"
+    k: int | str | None,
+    layers: int,
+    min_size: int = 1,
+    method: str = "contiguous",
+    name: str = "this model",
+    *,
+    min_gain: float = MIN_GAIN,
+    eps: float = DEFAULT_EPS,
 ) -> None:
     """Refuse a segmentation that `layers` layers cannot have; cheap, so that it can be asked before any work.
 
@@ -298,6 +306,9 @@ def check_request(
     """
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    for title, share in (("min_gain", min_gain), ("eps", eps)):
+        if not 0 <= share <= 1:
+            raise UsageError(f"{title}={share} is not a share of the dissimilarity, from 0 to 1")
     if min_size < 1:
         raise UsageError(f"min_size={min_size}: a phase has at least one layer")
     if min_size > layers:
@@ -371,9 +382,13 @@ def segment(
     check_test(alpha, calibration)
     matrix, replicates = _arrays(similarity)
     layers = len(matrix)
-    check_request(k, layers, min_size, method)
+    check_request(k, layers, min_size, method, min_gain=min_gain, eps=eps)
+    check_seed(seed)
     dissimilarity = 1.0 - matrix
-    frequency = boundary_frequency(1.0 - replicates, min_size) if replicates is not None else None
+    differing = differ(dissimilarity)
+    frequency = (
+        boundary_frequency(1.0 - replicates, min_size) if replicates is not None and differing else None
+    )
     segmentations, total = _all_segmentations(dissimilarity, min_size, frequency)
     recursive = recursive_bisection(dissimilarity, eps, seed=seed) if method == "recursive" else None
     evidence = phase_evidence(dissimilarity, alpha, calibration)
@@ -382,6 +397,10 @@ def segment(
         rule = f"what the test supports at alpha {alpha:g}"
     elif k is not None:
         rule = "given by the user"
+    elif layers == 1:
+        k, rule = 1, "there is one layer"
+    elif not differing:
+        k, rule = 1, f"the layers do not differ (mean dissimilarity below {ROUNDING:g})"
     elif recursive is not None:
         found = len(recursive.clusters)
         k, rule = min(found, layers // min_size), f"clusters of the recursive bisection with eps={eps:g}"
@@ -444,7 +463,7 @@ def _all_segmentations(
     ranked = k_best_segmentations(dissimilarity, ALTERNATIVES, min_size)
     moments = random_moments(dissimilarity, min_size)
     drift, _ = best_segmentations(drift_reference(dissimilarity), min_size)
-    scale = total if abs(total) > 1e-12 else 1.0
+    scale = total if differ(dissimilarity) else 1.0
     segmentations: dict[int, Segmentation] = {}
     previous = 0.0
     for k, paths in enumerate(ranked, start=1):

@@ -179,7 +179,10 @@ def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
         figure = new_figure(5.0, 3.2)
         axes = figure.subplots()
         if phases.frequency is None or len(phases.frequency) < 2:
-            why = f"bootstrap: {unit}" if phases.frequency is None else "only one phase is possible"
+            if phases.frequency is not None:
+                why = "only one phase is possible"
+            else:
+                why = f"resampled: {unit}" if unit.startswith("none") else phases.k_rule
             axes.text(0.5, 0.5, why, ha="center", va="center", color=QUIET)
             axes.set_axis_off()
             axes.set_title(title)

@@ -16,7 +16,7 @@ from brdyn.errors import UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.sampling import SamplingMetric
 from brdyn.models import VisionTransformer
-from brdyn.trajectory import Trajectory
+from brdyn.trajectory import Trajectory, check_normed
 
 Readout = Callable[[Trajectory], Tensor]
 
@@ -119,8 +119,8 @@ class FeatureMetric(SamplingMetric):
 
     def result(self) -> Features:
         """All of them."""
-        found = self.compute()
-        return Features(found["values"], found["labels"].reshape(-1))  # torchmetrics makes a scalar of one
+        found = self.compute()  # of one number torchmetrics makes a scalar
+        return Features(found["values"].reshape(-1, self.width), found["labels"].reshape(-1))
 
 
 NO_LABELS = (
@@ -179,4 +179,7 @@ def extract_features(
             f"a probe needs labels, and not one of the {report.count} images in {images.source.description!r} has one "
             f"({report.unlabelled.example()})"
         )
-    return {name: metric.result() for name, metric in chosen.items()}
+    found = {name: metric.result() for name, metric in chosen.items()}
+    for features in found.values():
+        check_normed(model, features.values)
+    return found

@@ -21,7 +21,7 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.per_image import PerImageMetric, Statistic
 from brdyn.raptor.model import Raptor
-from brdyn.trajectory import Trajectory
+from brdyn.trajectory import Trajectory, check_normed
 
 MODES = ("autoregressive", "one-step")
 UNITS = {
@@ -199,7 +199,9 @@ class FidelityMetric(PerImageMetric):
         if not raptor.classes:
             return
         with torch.no_grad():
-            theirs, ours = (raptor.logits(raptor.norm(state)) for state in (trajectory.states[-1], last))
+            normed = [raptor.norm(state) for state in (trajectory.states[-1], last)]
+            check_normed(raptor.teacher, normed[0])
+            theirs, ours = map(raptor.logits, normed)
         assert theirs is not None
         assert ours is not None
         theirs, ours = theirs.argmax(1).cpu(), ours.argmax(1).cpu()

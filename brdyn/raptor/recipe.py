@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from brdyn.errors import UsageError
+from brdyn.seeds import check_seed
 from brdyn.training.settings import TrainSettings, check_batch
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
+        check_seed(self.seed)
         if self.stage1_steps < 0 or self.stage2_steps < 0 or not self.stage1_steps + self.stage2_steps:
             raise UsageError(
                 f"{self.stage1_steps} and {self.stage2_steps} steps are no fit; at least one stage needs steps"

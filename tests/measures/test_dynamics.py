@@ -349,3 +349,25 @@ def test_one_pass_with_phases_found_in_it(tiny, noise_folder):
     assert given.phases.k == 3
     np.testing.assert_allclose(given.curve("speed", "cls"), found.curve("speed", "cls"), rtol=1e-5)
     assert given.groups("norm") == []
+
+
+def test_tokens_of_zeros_are_left_out_where_directions_count(states):
+    """Their group's mean is that of the others."""
+    zeroed = states.clone()
+    zeroed[2, :, 4] = 0  # one of six patches
+    for kind, name in ((DirectionalConvergence, "convergence"), (AngularSpeed, "speed")):
+        with_all = feed(kind(LAYOUT, DEPTH), states)
+        found, whole = (
+            curve(metric, name, "patches") for metric in (feed(kind(LAYOUT, DEPTH), zeroed), with_all)
+        )
+        others = TokenLayout.with_prefix((1, 5), {"cls": 1, "registers": 2})
+        kept = states[:, :, [0, 1, 2, 3, 5, 6, 7, 8]]
+        expected = curve(feed(kind(others, DEPTH), kept, layout=others), name, "patches")
+        assert found[2] == pytest.approx(expected[2], abs=1e-6)
+        assert found[0] == pytest.approx(whole[0], abs=1e-6)
+    zeroed[2, :, 0] = 0
+    assert np.isnan(curve(feed(AngularSpeed(LAYOUT, DEPTH), zeroed), "speed", "cls")[1:3]).all()
+
+
+def test_no_alignment_where_a_layer_has_no_speed():
+    assert phase_alignment(np.array([0.1, np.nan, 0.3, 0.9]), [2]) is None

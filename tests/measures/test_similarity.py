@@ -9,6 +9,7 @@ from brdyn.data.image_set import SHARD
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import SIMILARITIES, layer_similarity, similarity_metric
 from brdyn.measures.bootstrap import poisson_weights
+from brdyn.measures.cosine import gram_by_image
 from brdyn.models import TokenLayout
 from brdyn.trajectory import Trajectory, trajectories
 
@@ -188,7 +189,7 @@ def test_metrics_merge_like_one(states):
 def test_cka_leaves_out_minibatches_of_fewer_than_four(states):
     found = run(build("cka"), states[:, :34], sizes=(34,))
     assert found.n_images == 32
-    with pytest.raises(BrdynError, match="cka had no minibatch of 16 images"):
+    with pytest.raises(BrdynError, match="cka needs at least 4 readable images among 16"):
         run(build("cka"), states[:, :3], sizes=(3,))
 
 
@@ -316,3 +317,21 @@ def test_end_to_end_equals_stacked_trajectories(tiny, noise_folder):
     expected = np.einsum("glbd,gmbd->lm", unit, unit) / 80
     np.testing.assert_allclose(found.matrix, expected, atol=1e-6)
     assert found.matrix[0, 3] < 0.99  # the tiny model does something
+
+
+@pytest.mark.parametrize("kind", ["cosine", "token-cosine"])
+def test_zero_tokens_have_no_cosine(states, kind):
+    empty = states.clone()
+    empty[3, 5] = 0
+    with pytest.raises(
+        BrdynError, match=f"{kind} is not defined at layer 3: the tokens of an image are all zero"
+    ):
+        run(build(kind), empty)
+
+
+def test_zero_layers_are_nan_and_the_others_as_before():
+    features = torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]], [[4.0, 3.0]]])
+    found = gram_by_image(features)[0]
+    assert found[[0, 0, 2], [0, 2, 2]].tolist() == pytest.approx([1.0, 0.96, 1.0])
+    assert found[1].isnan().all()
+    assert found[:, 1].isnan().all()

@@ -201,3 +201,28 @@ class TestEvidence:
         assert (
             repr(phases) == f"Phases(layers=12, k=3, boundaries={list(phases.boundaries)}, evidence for k=1)"
         )
+
+
+def test_rounding_is_no_structure():
+    rng = np.random.default_rng(0)
+    noise = rng.uniform(0, 3e-7, (20, 6, 6))
+    noisy = 1 - (noise + noise.transpose(0, 2, 1)) / 2
+    for matrix in noisy:
+        np.fill_diagonal(matrix, 1)
+
+    class Measured:
+        matrix, replicates = noisy[0], noisy
+
+    found = segment(Measured())
+    assert (found.k, found.boundaries, found.stability) == (1, (), None)
+    assert "do not differ" in found.k_rule
+    assert all(abs(one.cut_share) < 1e-4 and one.z is None for one in found.segmentations.values())
+    assert segment(1 - 100 * (1 - noisy[0])).k > 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"min_gain": float("nan")}, {"min_gain": -1}, {"eps": float("inf")}, {"eps": -0.1}]
+)
+def test_shares_are_from_0_to_1(wrong):
+    with pytest.raises(UsageError, match="is not a share of the dissimilarity, from 0 to 1"):
+        segment(np.eye(4), **wrong)
