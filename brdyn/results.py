@@ -78,10 +78,13 @@ class OutputFolder:
         if not os.access(self.path, os.W_OK):
             raise UsageError(f"cannot write to the output folder {str(self.path)!r}; choose another --out")
         self._unlock = weakref.finalize(self, store.lock(self.path))
-        self.go_on = any((self.path / name).exists() for name in go_on_with)
-        if not (overwrite or self.go_on):
-            self._check_empty()
-        unfinished.sweep(self.path)
+        try:
+            if not (overwrite or any((self.path / name).exists() for name in go_on_with)):
+                self._check_empty()
+            unfinished.sweep(self.path)
+        except BaseException:
+            self._unlock()
+            raise
 
     def _check_empty(self) -> None:
         """Refuse a folder with anything but what killed runs have left."""
