@@ -107,8 +107,8 @@ def check_batch(images: int, batch_size: int) -> None:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What changed between two nested sets of options, as `lr: 0.001 before, 0.002 now`.
 
-    Files that have a digest are the same where it is, wherever they lie. Earlier versions noted less of a `source`: what
-    they did not note is not compared.
+    Files that have a digest are the same where it is, wherever they lie. Earlier versions noted less of a `source`:
+    what they did not note is not compared.
     """
     found = []
     unknown = {
