@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -30,9 +31,10 @@ def heard() -> int | None:
 def listening() -> Iterator[None]:
     """Let signals raise :class:`Interrupted` in this process, a second one end it at once.
 
-    A signal that is ignored stays so, as SIGHUP under nohup.
+    A signal that is ignored stays so, as SIGHUP under nohup. Only a main thread can hear any.
     """
-    before = {number: signal.getsignal(number) for number in ENDING}
+    alone = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in ENDING} if alone else {}
     _heard.clear()
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:

@@ -81,10 +81,13 @@ class OutputFolder:
         if not os.access(self.path, os.W_OK):
             raise UsageError(f"cannot write to the output folder {str(self.path)!r}; choose another --out")
         self._unlock = weakref.finalize(self, store.lock(self.path))
-        self.go_on = any((self.path / name).exists() for name in go_on_with)
-        if not (overwrite or self.go_on):
-            check_empty(self.path)
-        unfinished.sweep(self.path)
+        try:
+            if not (overwrite or any((self.path / name).exists() for name in go_on_with)):
+                check_empty(self.path)
+            unfinished.sweep(self.path)
+        except BaseException:
+            self._unlock()
+            raise
 
     def __enter__(self) -> OutputFolder:
         return self

@@ -85,7 +85,8 @@ def gather(report: ReadReport, world: int) -> ReadReport:
     for part in reports:
         assert part is not None  # all_gather_object fills every place
         total.add(part)
-    total.skipped.sort()
+    by_name = {skipped.name: skipped for skipped in total.skipped}  # training meets one again in every epoch
+    total.skipped = sorted(by_name.values())
     return total
 
 

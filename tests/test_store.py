@@ -257,18 +257,21 @@ def test_a_folder_of_leftovers_is_taken_and_swept(tmp_path):
         assert not list(folder.rglob("*unfinished-1*")) + list(folder.rglob("*.a.unfinished"))
 
 
+def fail(folder, **how):
+    """A run that ends soon after it has begun."""
+    with OutputFolder(folder, **how) as out:
+        out.begin({}, ["best"])
+        raise BrdynError("later")
+
+
 def test_a_checkpoint_is_no_leftover(tmp_path):
     state = tmp_path / "checkpoints" / "stage1-00000005" / "state.json"
     state.parent.mkdir(parents=True)
     state.write_text("{}")
     with pytest.raises(UsageError, match="holds an unfinished run; --resume"):
         OutputFolder(tmp_path)
-    with (  # noqa: PT012 - what fails is the run inside
-        pytest.raises(BrdynError),
-        OutputFolder(tmp_path, go_on_with=["checkpoints"]) as folder,
-    ):
-        folder.begin({})
-        raise BrdynError("later")
+    with pytest.raises(BrdynError, match="later"):
+        fail(tmp_path, go_on_with=["checkpoints"])
     assert state.exists()
     assert unfinished.is_there(tmp_path)
 
@@ -283,11 +286,7 @@ def test_a_run_that_fails_leaves_nothing_of_itself(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "train.json").write_text("old")
     for place, left in (("new", None), ("old", {"train.json"})):
-        with (  # noqa: PT012 - what fails is the run inside
-            pytest.raises(BrdynError),
-            OutputFolder(tmp_path / place, overwrite=True) as folder,
-        ):
-            folder.begin({}, ["best"])
-            raise BrdynError("no such image")
+        with pytest.raises(BrdynError, match="later"):
+            fail(tmp_path / place, overwrite=True)
         path = tmp_path / place
         assert ({one.name for one in path.iterdir()} if path.exists() else None) == left

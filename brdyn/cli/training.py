@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from brdyn.errors import UsageError
+from brdyn.errors import BrdynError, UsageError
 from brdyn.training.settings import CHECKPOINTS, lacks_digests
 from brdyn.training.unfinished import MARKER, TRACKER
 
@@ -135,17 +135,24 @@ def open_tracker(
         tracker.start()
     except Exception as error:  # each tracker has errors of its own
         raise UsageError(
-            f"--tracker {name} cannot start ({str(error).strip().splitlines()[0]}); is it set up? "
+            f"--tracker {name} cannot start ({_first_line(error)}); is it set up? "
             "(wandb login, or WANDB_MODE=offline)"
         ) from error
 
     def report(stage: int, step: int, row: dict[str, float]) -> None:
-        tracker.log(
-            {f"stage {stage}/{key}": value for key, value in row.items() if key != "step"},
-            step=before[stage] + step,
-        )
+        values = {f"stage {stage}/{key}": value for key, value in row.items() if key != "step"}
+        try:
+            tracker.log(values, step=before[stage] + step)
+        except Exception as error:
+            raise BrdynError(
+                f"--tracker {name} failed ({_first_line(error)}); --resume --tracker none goes on without it"
+            ) from error
 
     try:
         yield report
     finally:
         tracker.finish()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,6 +7,7 @@ it is asked for again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import zlib
@@ -119,15 +120,19 @@ class ActivationCache:
     def index(self) -> dict[str, Any]:
         """What it is a cache of."""
         info = self.teacher.info
+        chosen = hashlib.sha256(np.ascontiguousarray(self.images.chosen, dtype="<i8").tobytes()).hexdigest()
         return {
             "format": FORMAT,
             "teacher": {"name": info.name, "digest": info.digest, "image_size": list(info.image_size)},
-            "images": self.images.identity(),
+            "images": {
+                "source": self.images.source.description, "in_source": len(self.images.source),
+                "files": self.images.source.fingerprint(), "chosen": len(self.images), "indices": chosen,
+            },
             "preprocessing": self.teacher.preprocessing.to_dict(),
             "shape": list(self.shape),
             "dtype": "bfloat16",
             "shard_images": self.shard_images,
-        }
+        }  # fmt: skip
 
     def prepare(self) -> None:
         """Make the folder, or check that what is there is of this teacher and these images.

@@ -154,8 +154,8 @@ def fit_raptor(
         if settings.ema and last:
             task.parts.load_state_dict(task.average)
     images.report = gather(stream.images.report, accelerator.num_processes)
-    unread = [*images.report.skipped, *(held_out.report.skipped if held_out is not None else ())]
-    images.report.skipped = sorted(set(unread))  # met again in every epoch
+    if held_out is not None:
+        images.report.skipped = sorted({*images.report.skipped, *held_out.report.skipped})
     if cache is not None:
         images.report.digest = cache.digest()
     raptor.eval().requires_grad_(False)

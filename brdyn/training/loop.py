@@ -363,7 +363,7 @@ class _Training:
         return {
             "count": total.count,
             "digest": f"{total.digest:064x}",
-            "skipped": sorted(set(total.skipped)),  # met again in every epoch
+            "skipped": total.skipped,
         }
 
     def _show(self, found: Mapping[str, float]) -> None:
