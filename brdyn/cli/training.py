@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brdyn.errors import UsageError
+from brdyn.words import first_line
 
 if TYPE_CHECKING:
     from brdyn.training import Checkpoints, Saved
@@ -103,7 +104,7 @@ def open_tracker(
         tracker.start()
     except Exception as error:  # each tracker has errors of its own
         raise UsageError(
-            f"--tracker {name} cannot start ({str(error).strip().splitlines()[0]}); is it set up? "
+            f"--tracker {name} cannot start ({first_line(error)}); is it set up? "
             "(wandb login, or WANDB_MODE=offline)"
         ) from error
 

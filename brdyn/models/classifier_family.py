@@ -141,8 +141,8 @@ def _unrolled(
         weights=source,
         digest=classifier.digest,
         notes=(
-            f"ViTRM: {counted(steps, 'recursion step')} of {config.latent_steps} updates of z and one of y; every layer is "
-            f"an application of the same {config.depth}-layer network",
+            f"ViTRM: {counted(steps, 'recursion step')} of {config.latent_steps} updates of z and one of y; every "
+            f"layer is an application of the same {config.depth}-layer network",
         ),
     )
     return UnrolledViTRM(vitrm, steps, info, preprocessing, classifier.names)
