@@ -18,9 +18,8 @@ def shortened(text: str, most: int = MOST) -> str:
     """Text of at most `most` characters, cut between words where one is near, with a mark where it is cut."""
     if len(text) <= most:
         return text
-    words = text[:most].rsplit(None, 1)[0]
-    kept = words if most // 2 <= len(words) < most else text[: most - 1]
-    return kept.rstrip(" ,;:.([{'\"") + "…"
+    end = max((place for place, character in enumerate(text[:most]) if character.isspace()), default=0)
+    return text[: end if end >= most // 2 else most - 1].rstrip(" ,;:.([{'\"") + "…"
 
 
 def counted(number: int, noun: str) -> str:

@@ -13,6 +13,7 @@ import typer
 from brdyn.errors import BrdynError, UsageError
 from brdyn.training.settings import CHECKPOINTS, lacks_digests
 from brdyn.training.unfinished import MARKER, TRACKER
+from brdyn.words import first_line
 
 if TYPE_CHECKING:
     from brdyn.training import Checkpoints, Saved
@@ -135,7 +136,7 @@ def open_tracker(
         tracker.start()
     except Exception as error:  # each tracker has errors of its own
         raise UsageError(
-            f"--tracker {name} cannot start ({_first_line(error)}); is it set up? "
+            f"--tracker {name} cannot start ({first_line(error)}); is it set up? "
             "(wandb login, or WANDB_MODE=offline)"
         ) from error
 
@@ -145,14 +146,10 @@ def open_tracker(
             tracker.log(values, step=before[stage] + step)
         except Exception as error:
             raise BrdynError(
-                f"--tracker {name} failed ({_first_line(error)}); --resume --tracker none goes on without it"
+                f"--tracker {name} failed ({first_line(error)}); --resume --tracker none goes on without it"
             ) from error
 
     try:
         yield report
     finally:
         tracker.finish()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

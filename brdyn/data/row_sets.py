@@ -16,6 +16,7 @@ from brdyn.data.labels import NO_LABEL
 from brdyn.data.sources import ImageSource, RawImage
 from brdyn.data.splits import choose_split
 from brdyn.errors import BrdynError, UsageError
+from brdyn.words import first_line
 
 
 class RowSource(ImageSource):
@@ -100,14 +101,14 @@ def hub_source(name: str, split: str, asked: Asked) -> RowSource:
     except ValueError as error:
         if "split" in str(error).lower():
             raise UsageError(
-                f"{name!r} has no split {split!r} ({hub.first_line(error)}); name one: {name}@SPLIT"
+                f"{name!r} has no split {split!r} ({first_line(error)}); name one: {name}@SPLIT"
             ) from error
         if "config name" in str(error).lower():
             raise UsageError(
-                f"{name!r} needs a configuration ({hub.first_line(error)}); "
+                f"{name!r} needs a configuration ({first_line(error)}); "
                 f"give --images {repository}:CONFIGURATION"
             ) from error
-        raise BrdynError(f"cannot load the data set {name!r} ({hub.first_line(error)})") from error
+        raise BrdynError(f"cannot load the data set {name!r} ({first_line(error)})") from error
     except Exception as error:  # the hub raises a dozen kinds, all meaning "not to be had"
         raise BrdynError(
             f"{name!r} is no file or folder here, and cannot be had as a hub data set ({hub.reason(error)}); check its "
@@ -141,7 +142,7 @@ def saved_source(folder: Path, split: str | None, asked: Asked) -> RowSource:
         rows = datasets.load_from_disk(str(folder))
     except Exception as error:  # of Arrow, of JSON and of the library
         raise BrdynError(
-            f"cannot read {where} as a data set saved to disk ({hub.first_line(error)}); is the copy complete?"
+            f"cannot read {where} as a data set saved to disk ({first_line(error)}); is the copy complete?"
         ) from error
     if isinstance(rows, datasets.DatasetDict):
         chosen = choose_split([str(one) for one in rows], split, where)

@@ -158,8 +158,8 @@ class SimilarityMetric(Metric):
             layer = int(np.argwhere(~np.isfinite(np.diag(matrix))).flatten()[0]) + 1
             raise BrdynError(f"{self.kind} is not defined at layer {layer}: {self.undefined(images)}")
         replicates, unit = values.get("replicates"), self.unit
-        if replicates is not None and not len(replicates):
-            replicates, unit = None, "none (not asked for)"
+        if not self.replicates:
+            unit = "none (not asked for)"
         if replicates is not None and self.resampled < FEWEST_UNITS:
             replicates, unit = None, f"none (only {int(self.resampled)} {self.unit})"
         elif replicates is None and not self.replicates:

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from brdyn import hub
 from brdyn.errors import UsageError
 from brdyn.models import weights
 from brdyn.models.base import ModelInfo, Size, TokenLayout, VisionTransformer, check_image_size
 from brdyn.models.preprocessing import Preprocessing
+from brdyn.words import first_line
 
 FAMILY = "own"
 GIVEN = "module given by the caller"
@@ -288,7 +288,7 @@ class _Trial:
         except Exception as error:  # somebody else's code can fail in any way
             raise UsageError(
                 f"{part} of {self.name!r} fails on a tensor of shape {tuple(value.shape)} ({type(error).__name__}: "
-                f"{hub.first_line(error)})"
+                f"{first_line(error)})"
             ) from error
         if not isinstance(output, Tensor) or not output.is_floating_point():
             raise UsageError(
@@ -339,7 +339,7 @@ def _preprocessing(
         if three:
             found.transform(Image.new("RGB", (2 * size[1], 2 * size[0])))
     except Exception as error:  # of torchvision or timm, for a filter or mode they do not know
-        raise UsageError(f"the preprocessing of {name!r} makes no sense ({hub.first_line(error)})") from error
+        raise UsageError(f"the preprocessing of {name!r} makes no sense ({first_line(error)})") from error
     if not three:
         raise UsageError(
             f"mean={mean} and std={std} of {name!r} are not three numbers each, those of std above 0"
@@ -353,7 +353,7 @@ def _copy(name: str, parts: Any) -> Any:
         return deepcopy(parts)
     except Exception as error:  # of anything that somebody keeps in a module
         raise UsageError(
-            f"{name!r} cannot be copied ({type(error).__name__}: {hub.first_line(error)}); brdyn works on a copy"
+            f"{name!r} cannot be copied ({type(error).__name__}: {first_line(error)}); brdyn works on a copy"
         ) from error
 
 

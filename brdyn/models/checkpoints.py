@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from brdyn import hub
 from brdyn.errors import BrdynError, UsageError
+from brdyn.words import first_line
 
 StateDict = dict[str, Tensor]
 
@@ -176,7 +176,7 @@ def _read_safetensors(path: Path) -> StateDict:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         raise BrdynError(
-            f"cannot read {str(path)!r} as safetensors ({hub.first_line(error)}); download it again"
+            f"cannot read {str(path)!r} as safetensors ({first_line(error)}); download it again"
         ) from error
 
 
@@ -232,7 +232,7 @@ def _holds_objects(error: pickle.UnpicklingError) -> bool:
 
 def _unreadable(path: Path, error: Exception) -> BrdynError:
     return BrdynError(
-        f"cannot read {str(path)!r} as a checkpoint ({hub.first_line(error)}); is the download complete?"
+        f"cannot read {str(path)!r} as a checkpoint ({first_line(error)}); is the download complete?"
     )
 
 

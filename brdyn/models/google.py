@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import timm
 
-from brdyn import hub
 from brdyn.errors import BrdynError
 from brdyn.models import layouts, weights
 from brdyn.models.request import ModelRequest
+from brdyn.words import first_line
 
 if TYPE_CHECKING:
     from brdyn.models.timm_trunks import Loaded
@@ -57,7 +57,7 @@ def from_npz(request: ModelRequest, name: str, path: Path, plain: Any, options: 
         backbone.load_pretrained(str(path), prefix=prefix)
     except Exception as error:  # timm's reader meets what a foreign archive lacks anywhere
         raise BrdynError(
-            f"the weights in {path} do not fit {request.name!r} ({hub.first_line(error)}); "
+            f"the weights in {path} do not fit {request.name!r} ({first_line(error)}); "
             "check --model against the file"
         ) from error
     state = backbone.state_dict()
@@ -94,7 +94,7 @@ def _shapes(path: Path) -> tuple[Shapes, str]:
                     )
                     shapes[member.removesuffix(".npy")] = read(file)[0]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise BrdynError(f"cannot read {str(path)!r} as a NumPy archive ({hub.first_line(error)})") from error
+        raise BrdynError(f"cannot read {str(path)!r} as a NumPy archive ({first_line(error)})") from error
     prefix = next((one for one in reversed(PREFIXES) if f"{one}embedding/kernel" in shapes), None)
     if prefix is None:
         raise BrdynError(

@@ -16,11 +16,11 @@ from typing import Any
 
 from torch import nn
 
-from brdyn import hub
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import adapter
 from brdyn.models.base import VisionTransformer
 from brdyn.models.request import ModelRequest
+from brdyn.words import first_line
 
 FAMILY = adapter.FAMILY
 PATTERN = re.compile(r"(?P<file>.+\.py)(:(?P<function>[^:/\\]*))?")
@@ -166,7 +166,7 @@ def _failed(what: str, path: Path, error: BaseException) -> BrdynError:
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
     ]
     where = f" in line {lines[-1]}" if lines else ""
-    return BrdynError(f"{what}{where} ({type(error).__name__}: {hub.first_line(error)})")
+    return BrdynError(f"{what}{where} ({type(error).__name__}: {first_line(error)})")
 
 
 @contextmanager

@@ -22,12 +22,12 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import nn
 
-from brdyn import hub
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import checkpoints, layouts, positions, tracing, weights
 from brdyn.models.base import Size, check_image_size, check_memory
 from brdyn.models.checkpoints import StateDict
 from brdyn.models.request import ModelRequest
+from brdyn.words import first_line
 
 TOKENS = ("cls_token", "dist_token", "reg_token")
 TABLE = "relative_position_bias_table"
@@ -321,7 +321,7 @@ def _by_timms_filter(state: StateDict, backbone: nn.Module, name: str, path: Pat
         return dict(convert(state, backbone)) if convert else state
     except Exception as error:  # a foreign file can break timm's conversion anywhere
         raise BrdynError(
-            f"the weights in {path} do not fit {name!r} ({hub.first_line(error)}); check --model against the file"
+            f"the weights in {path} do not fit {name!r} ({first_line(error)}); check --model against the file"
         ) from error
 
 

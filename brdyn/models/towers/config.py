@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
-from brdyn import hub
 from brdyn.declared import Range, shown, value
 from brdyn.errors import UsageError
 from brdyn.models.towers.files import CONFIG, Source
 from brdyn.models.towers.kinds import KINDS, NOT_PLAIN, VISION_PARTS, Kind
+from brdyn.words import first_line
 
 ATTENTION = "sdpa"
 MOST_LAYERS, MOST_PIXELS, MOST_CLASSES = 1_000, 8_192, 1_000_000
@@ -161,7 +161,7 @@ def _configuration(config_class: Any, content: Mapping[str, Any], where: str) ->
     try:
         config = config_class(**values)
     except Exception as error:  # its own checks raise many kinds
-        raise UsageError(f"{where} describes no model ({hub.first_line(error)})") from error
+        raise UsageError(f"{where} describes no model ({first_line(error)})") from error
     _check_sizes(config, where)
     config._attn_implementation = ATTENTION
     if hasattr(config, "mask_ratio"):

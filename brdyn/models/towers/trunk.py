@@ -16,6 +16,7 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.models.request import ModelRequest
 from brdyn.models.towers.config import ATTENTION, Described
 from brdyn.models.weights import SHOWN_KEYS
+from brdyn.words import first_line
 
 TOWERS = re.compile(r"^(?:.*\.)?(?:vision_tower|vision_model)\.")
 POOLERS = ("pooler", "head")
@@ -88,7 +89,7 @@ def load(name: str, described: Described, state: Mapping[str, Tensor]) -> tuple[
             )
         except Exception as error:  # a foreign file can break transformers' conversion anywhere
             raise BrdynError(
-                f"the weights of {name!r} cannot be put into {model_class.__name__} ({hub.first_line(error)})"
+                f"the weights of {name!r} cannot be put into {model_class.__name__} ({first_line(error)})"
             ) from error
     _check_report(name, backbone, report)
     left = [key for key in report["unexpected_keys"] if not UNUSED.search(key)]
@@ -111,7 +112,7 @@ def _blank(model_class: Any, described: Described, extra: Mapping[str, Any]) -> 
             return model_class(described.config, **extra)
         except (RuntimeError, ValueError, OverflowError) as error:
             raise UsageError(
-                f"its config.json describes what cannot be built ({hub.first_line(error)})"
+                f"its config.json describes what cannot be built ({first_line(error)})"
             ) from error
 
 
