@@ -33,9 +33,9 @@ from analyses.stochastic_depth_plan import LAST, MIDDLE, UNTRAINED, Cell, Config
 from analyses.training_runs import OutOfTime, load_split, train_or_go_on
 from brdyn import fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.classification.evaluation import accuracy
-from brdyn.classification.kept import BEST, folder_name
+from brdyn.classification.kept import folder_name
 from brdyn.classification.pixels import NAMED, PixelSet
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier, is_classifier, read_config
 from brdyn.errors import BrdynError, UsageError
@@ -44,7 +44,8 @@ from brdyn.phases import Phases
 from brdyn.raptor import FitSettings
 from brdyn.raptor.fidelity import MODES, fidelity
 from brdyn.raptor.partitions import assign
-from brdyn.results import to_json, write_atomically
+from brdyn.results import to_json
+from brdyn.store import write_atomically
 
 STATISTICS = ("r2", "relative_error", "cosine")
 TRAIN_ACCURACY_ON = 2000

@@ -19,7 +19,7 @@ from analyses.recording import RESULTS, write_or_check
 from analyses.statistics import Estimate, mean_difference, rank_correlation, together
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.stochastic_depth_plan import LAST, MIDDLE, MOMENTS, UNTRAINED, Network
-from brdyn.classification.kept import BEST
+from brdyn.classification.recipe import BEST
 from brdyn.interventions import Surgery
 from brdyn.models import packaged
 from brdyn.raptor import Evaluation

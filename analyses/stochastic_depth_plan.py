@@ -12,8 +12,7 @@ import torch
 import yaml
 
 from brdyn.classification.architectures import build
-from brdyn.classification.kept import BEST
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.errors import UsageError
 from brdyn.phases import check_request
 from brdyn.raptor import FitSettings

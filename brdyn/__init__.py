@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from brdyn.interventions import layer_surgery, perturbation_repair
     from brdyn.measures import layer_similarity
     from brdyn.measures.dynamics import token_dynamics
-    from brdyn.models import describe_model, list_models, load_model
+    from brdyn.models import adapt, describe_model, list_models, load_model
     from brdyn.phases import Phases, segment
     from brdyn.raptor import fit_raptor
     from brdyn.trajectory import Trajectory, capture, trajectories
@@ -34,6 +34,7 @@ _HOMES = {
     "Phases": "brdyn.phases",
     "Trajectory": "brdyn.trajectory",
     "UsageError": "brdyn.errors",
+    "adapt": "brdyn.models",
     "capture": "brdyn.trajectory",
     "describe_model": "brdyn.models",
     "fit_raptor": "brdyn.raptor",
@@ -53,6 +54,7 @@ __all__ = [
     "Phases",
     "Trajectory",
     "UsageError",
+    "adapt",
     "capture",
     "describe_model",
     "fit_raptor",

@@ -17,3 +17,8 @@ class UsageError(BrdynError, ValueError):
     ...
     brdyn.errors.UsageError: k=5 phases need at least 5 layers; this model has 3
     """
+
+
+def exit_code(error: BrdynError) -> int:
+    """What the command line ends with."""
+    return 2 if isinstance(error, UsageError) else 1

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from textwrap import shorten
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import urlsplit
@@ -19,6 +21,8 @@ from urllib.parse import urlsplit
 PROBE_SECONDS = 3.0
 CACHE_HINT = "they are then kept in the Hugging Face cache, HF_HOME"
 LOGGERS = ("huggingface_hub", "transformers", "datasets", "timm", "httpx")
+LONGEST_LINE = 160
+ADDRESS = re.compile(r"(?: object)? at 0x[0-9a-fA-F]+")
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -59,10 +63,16 @@ def hub_access() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, shortened, or its kind."""
+    """The first line of an error's message, cut after a word and without addresses in memory, or its kind."""
     text = str(error).strip().splitlines()
-    line = (text[0] if text else type(error).__name__).rstrip(".")
-    return line if len(line) <= 160 else line[:159] + "…"
+    line = ADDRESS.sub("", text[0] if text else type(error).__name__).rstrip(".")
+    if len(line) <= LONGEST_LINE:
+        return line
+    return (
+        shorten(line, LONGEST_LINE, placeholder=" …")
+        if " " in line[:LONGEST_LINE]
+        else line[: LONGEST_LINE - 1] + "…"
+    )
 
 
 def reason(error: BaseException) -> str:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from brdyn.data import Batch, ImageSet, ReadReport
+from brdyn.data import NO_LABEL, Batch, ImageSet, ReadReport
+from brdyn.data.items import without_labels
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import TokenLayout, VisionTransformer
 from brdyn.progress import progress_bar
@@ -32,8 +33,8 @@ class Trajectory:
         Which of the N tokens belong to which group.
     positions : Tensor
         Position of each image in its set, `(B,)`.
-    labels : Tensor or None
-        Class indices, `(B,)`.
+    labels : Tensor
+        Numbers of classes, `NO_LABEL` for an image that has none, `(B,)`. All have none when they are not given.
 
     Examples
     --------
@@ -50,7 +51,7 @@ class Trajectory:
         self.states = tuple(states)
         self.tokens = tokens
         self.positions = positions
-        self.labels = labels
+        self.labels = without_labels(positions) if labels is None else labels
         self._derived: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -61,6 +62,11 @@ class Trajectory:
     def depth(self) -> int:
         """L, the number of blocks."""
         return len(self.states) - 1
+
+    @property
+    def labelled(self) -> Tensor:
+        """Which images have a label, bool `(B,)`."""
+        return self.labels != NO_LABEL
 
     def stack(self) -> Tensor:
         """All states as one tensor `(L + 1, B, N, D)`; this copies them."""

@@ -16,7 +16,7 @@ from analyses.gpu.packing import MANIFEST, RESULTS, Packed, pack, pack_results, 
 from analyses.recording import RESULTS as HOME
 from analyses.recording import suffix_of
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import write_atomically
+from brdyn.store import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = "table.txt"

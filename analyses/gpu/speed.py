@@ -13,7 +13,8 @@ from typing import Any
 
 from analyses.gpu.piece import PHOTOS, TRAIN, TRUNK, GpuRun, Piece, Work, main
 from analyses.recording import suffix_of
-from brdyn.results import read_json, to_json, write_atomically
+from brdyn.results import read_json, to_json
+from brdyn.store import write_atomically
 
 RUN = GpuRun(
     name="speed",

@@ -18,10 +18,11 @@ import yaml
 from analyses.gpu.piece import ROOT, TEST, TRAIN, GpuRun, Piece, Work, main
 from analyses.stochastic_depth import place_of
 from analyses.stochastic_depth_plan import Cell, Config, Network
-from brdyn.classification.kept import BEST
-from brdyn.classification.run import RESULT
+from brdyn.classification.kept import RESULT
+from brdyn.classification.recipe import BEST
 from brdyn.classification.saved import is_classifier
-from brdyn.results import read_json, to_json, write_atomically
+from brdyn.results import read_json, to_json
+from brdyn.store import write_atomically
 
 RUN = GpuRun(
     name="stochastic_depth",

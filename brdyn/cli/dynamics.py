@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from brdyn.choices import MEASURES, separated, some_of
+from brdyn.cli.checks import check_file
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_phases
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.results import OutputFolder, listed, records
@@ -46,17 +48,18 @@ def dynamics(
         typer.Option(help="Ridge of the modes, over the mean eigenvalue.", rich_help_panel=DYNAMICS),
     ] = 1e-3,
     rank: Annotated[
-        int | None, typer.Option(help="Rank of the modes (default: full).", rich_help_panel=DYNAMICS)
+        int | None, typer.Option(help="Rank of the modes (default: full).", min=1, rich_help_panel=DYNAMICS)
     ] = None,
 ) -> None:
     """Measure how tokens move through depth: convergence, speed, norms, updates, estimation error, basins, modes.
 
     Writes dynamics.json, dynamics.parquet (one row per statistic, token group and layer) and pictures to --out.
     """
+    chosen = None if measures == "all" else some_of("measure", separated(measures), MEASURES)
+    check_file("--phases", phases)
     with open_run(request) as run:
-        from brdyn.measures.dynamics import check_measures, token_dynamics
+        from brdyn.measures.dynamics import token_dynamics
 
-        chosen = None if measures == "all" else check_measures([name.strip() for name in measures.split(",")])
         given = read_phases(phases, run, k)
         found = token_dynamics(
             run.model,
@@ -138,7 +141,7 @@ def _pictures(title: str, found: Dynamics) -> dict[str, Figure]:
 
 
 def _summarise(run: Run, folder: OutputFolder, found: Dynamics) -> None:
-    run.summarise()
+    run.summarise(run.watch.seconds)
     typer.echo(describe(found.phases) + "\n")
     for group in run.model.tokens.groups:
         for line in _motion(found, group):

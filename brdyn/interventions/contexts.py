@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from brdyn.choices import check_eps
 from brdyn.errors import UsageError
 from brdyn.interventions.noise import relative_noise
 from brdyn.models import TokenLayout, VisionTransformer
@@ -245,15 +246,6 @@ def check_layer(model: VisionTransformer, layer: int) -> int:
     if not 1 <= layer <= model.depth:
         raise UsageError(f"layer {layer} is not from 1 to {model.depth}, the layers of {model.info.name!r}")
     return layer
-
-
-def check_eps(eps: Sequence[float]) -> None:
-    """Refuse a size of the noise that is negative or not finite, or none at all."""
-    bad = [value for value in eps if not 0 <= value < float("inf")]
-    if bad or not len(eps):
-        raise UsageError(
-            f"eps {bad[0] if bad else 'is empty'}: the relative size of the noise is a number from 0 up"
-        )
 
 
 def canonical(layout: TokenLayout, tokens: str) -> str:

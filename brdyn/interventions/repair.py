@@ -19,15 +19,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from brdyn.choices import check_eps
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions.contexts import canonical, check_eps, token_slices
+from brdyn.interventions.contexts import canonical, token_slices
 from brdyn.interventions.noise import relative_noise
 from brdyn.measures.engine import metric_device
 from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
-from brdyn.results import read_json
+from brdyn.results import ROW, read_json
 from brdyn.runtime import fitting_images, is_out_of_memory
 from brdyn.trajectory import Trajectory, visit_trajectories
 
@@ -44,6 +45,11 @@ class Run(NamedTuple):
 
 
 GROWTH_COLUMNS = [*Run._fields, "group", *STATISTICS, "half_repair"]
+START = {"start": int, "eps": float, "target": str, "group": str}
+SHAPE = {  # of perturb.json
+    "angles": [{**START, "perturbed": bool, "layer": int, **ROW}],
+    "growth": [{**START, **ROW, "half_repair": (float, None)}],
+}
 
 
 @dataclass(frozen=True)
@@ -82,10 +88,10 @@ class Repair:
         UsageError
             If there is no such result.
         """
-        content = read_json(Path(folder) / "perturb.json", "a result of brdyn perturb", ("angles", "growth"))
+        content = read_json(Path(folder) / "perturb.json", "a result of brdyn perturb", SHAPE)
         growth = pd.DataFrame(content["growth"], columns=GROWTH_COLUMNS)
         return cls(
-            pd.DataFrame(content["angles"]),
+            pd.DataFrame(content["angles"], columns=list(SHAPE["angles"][0])),
             growth.astype({"half_repair": float, **dict.fromkeys(STATISTICS[:-1], float)}),
         )
 

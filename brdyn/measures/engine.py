@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torchmetrics import Metric
 
+from brdyn.choices import one_of
 from brdyn.data import ImageSet, ReadReport
-from brdyn.errors import UsageError
 from brdyn.measures.cka import LinearCKA
 from brdyn.measures.cosine import CosineSimilarity, TokenCosineSimilarity
 from brdyn.measures.procrustes import Procrustes
@@ -48,8 +48,7 @@ def similarity_metric(
     >>> metric.kind, metric.groups, metric.depth
     ('cka', ['cls', 'patches'], 12)
     """
-    if kind not in SIMILARITIES:
-        raise UsageError(f"unknown similarity {kind!r}; choose one of {', '.join(SIMILARITIES)}")
+    one_of("similarity", kind, SIMILARITIES)
     extra: dict[str, Any] = {"width": model.info.width} if kind in ("cka", "procrustes") else {}
     if kind == "procrustes":
         extra["device"] = metric_device(model)

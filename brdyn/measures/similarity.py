@@ -159,6 +159,8 @@ class SimilarityMetric(Metric):
                 "use more images, or --similarity cosine"
             )
         replicates, unit = values.get("replicates"), self.unit
+        if replicates is not None and not len(replicates):
+            replicates, unit = None, "none (not asked for)"
         if replicates is not None and self.resampled < FEWEST_UNITS:
             replicates, unit = None, f"none (only {int(self.resampled)} {self.unit})"
         return LayerSimilarity(self.kind, "+".join(self.groups), matrix, replicates, unit, images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,10 @@ class Preprocessing:
             crop_pct=self.crop_pct,
             crop_mode=self.crop_mode,
         )
+
+    def at(self, size: tuple[int, int]) -> Preprocessing:
+        """The same for another image size."""
+        return replace(self, image_size=size)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

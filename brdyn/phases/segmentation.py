@@ -10,12 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from brdyn.errors import UsageError
+from brdyn.phases.evidence import ALPHA, Evidence, check_test, phase_evidence
 from brdyn.phases.maxcut import best_segmentations, k_best_segmentations, random_moments
 from brdyn.phases.recursive import RecursiveClusters, recursive_bisection
+from brdyn.phases.written import check_written
 
 MIN_GAIN = 0.05
 ALTERNATIVES = 5
 METHODS = ("contiguous", "recursive")
+TEST = "test"
 DEFAULT_EPS = 0.1
 
 
@@ -145,6 +148,9 @@ class Phases:
         `frequency[k - 1, l - 1]`: share of bootstrap samples whose best k-segmentation has a boundary after layer l.
     recursive : RecursiveClusters or None
         The public notebook's clusters, when asked for.
+    evidence : Evidence or None
+        Whether there are phases at all, and how many the data support; `evidence.k` may be 1 whatever `k` is. None
+        where it was read from a file that has none.
 
     Examples
     --------
@@ -163,6 +169,20 @@ class Phases:
     segmentations: dict[int, Segmentation]
     frequency: np.ndarray | None = None
     recursive: RecursiveClusters | None = None
+    evidence: Evidence | None = None
+
+    def __repr__(self) -> str:
+        """Short: the boundaries of every k are long."""
+        supported = f", evidence for k={self.evidence.k}" if self.evidence is not None else ""
+        return f"Phases(layers={self.layers}, k={self.k}, boundaries={list(self.boundaries)}{supported})"
+
+    def sentence(self) -> str:
+        """What the data support, and the cut that is shown: two things."""
+        cut = "all layers are one phase"
+        if self.k > 1:
+            places = ", ".join(map(str, self.boundaries))
+            cut = f"the best cut into {self.k} is [{places}]"
+        return f"{self.evidence.sentence()}; {cut}" if self.evidence is not None else cut
 
     @property
     def chosen(self) -> Segmentation:
@@ -220,12 +240,21 @@ class Phases:
             "segmentations": {str(k): self.segmentations[k].to_dict() for k in sorted(self.segmentations)},
             "boundary_frequency": self.frequency.tolist() if self.frequency is not None else None,
             "recursive": self.recursive.to_dict() if self.recursive is not None else None,
+            "evidence": self.evidence.to_dict() if self.evidence is not None else None,
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Phases:
-        """Read what :meth:`to_dict` wrote, for instance the content of `phases.json`."""
+        """Read what :meth:`to_dict` wrote, for instance the content of `phases.json`.
+
+        Raises
+        ------
+        UsageError
+            If it is not that, or its segmentations are not such as a network of that depth can have.
+        """
+        check_written(values)
         frequency, recursive = values.get("boundary_frequency"), values.get("recursive")
+        evidence = values.get("evidence")
         return cls(
             layers=values["layers"],
             k=values["k"],
@@ -244,11 +273,12 @@ class Phases:
             )
             if recursive
             else None,
+            evidence=Evidence.from_dict(evidence) if evidence else None,
         )
 
 
 def check_request(
-    k: int | None, layers: int, min_size: int = 1, method: str = "contiguous", name: str = "this model"
+    k: int | str | None, layers: int, min_size: int = 1, method: str = "contiguous", name: str = "this model"
 ) -> None:
     """Refuse a segmentation that `layers` layers cannot have; cheap, so that it can be asked before any work.
 
@@ -272,8 +302,10 @@ def check_request(
         raise UsageError(f"min_size={min_size}: a phase has at least one layer")
     if min_size > layers:
         raise UsageError(f"min_size={min_size} is more than the {layers} layers of {name}")
-    if k is None:
+    if k is None or k == TEST:
         return
+    if isinstance(k, str):
+        raise UsageError(f"k={k!r} is neither a number of phases nor {TEST!r}")
     if k < 1:
         raise UsageError(f"k={k} phases make no sense; use 1 to {layers // min_size}")
     if k * min_size > layers:
@@ -283,23 +315,28 @@ def check_request(
 
 def segment(
     similarity: Similarity | np.ndarray,
-    k: int | None = None,
+    k: int | str | None = None,
     *,
     method: str = "contiguous",
     min_size: int = 1,
     min_gain: float = MIN_GAIN,
     eps: float = DEFAULT_EPS,
     seed: int = 0,
+    alpha: float = ALPHA,
+    calibration: str = "bonferroni",
 ) -> Phases:
-    """Cut the depth of a network into phases by max-cut on D = 1 - S.
+    """Cut the depth of a network into phases by max-cut on D = 1 - S, and test whether there are any.
+
+    The cut and the test are two things: max-cut cuts every network, a structureless one too. `evidence` says what the
+    layers support.
 
     Parameters
     ----------
     similarity : LayerSimilarity or ndarray, shape (L, L)
         With bootstrap replicates, boundaries get a stability.
-    k : int, optional
-        Number of phases. Without it: the largest k up to which every further phase adds at least
-        `min_gain` of the total dissimilarity to the cut.
+    k : int or "test", optional
+        Number of phases; `test` takes the number that the evidence supports. Without it, by convention: the largest k
+        up to which every further phase adds at least `min_gain` of the total dissimilarity to the cut.
     method : {"contiguous", "recursive"}
         `recursive` also runs the public notebook's bisection, and takes its number of clusters as k.
         Boundaries are those of the contiguous optimum either way.
@@ -309,6 +346,8 @@ def segment(
         Of the rule for k.
     eps, seed
         Of the recursive bisection.
+    alpha, calibration
+        Of the test; see :func:`brdyn.phases.phase_evidence`.
 
     Returns
     -------
@@ -317,7 +356,7 @@ def segment(
     Raises
     ------
     UsageError
-        If the matrix is not square, symmetric and finite, or k is out of range.
+        If the matrix is not square, symmetric and finite, or k or alpha is out of range.
 
     Examples
     --------
@@ -325,7 +364,11 @@ def segment(
     (2, 4)
     >>> brdyn.segment(similarity, k=3).stability is not None  # of a model's layers, with bootstrap replicates
     True
+    >>> depth = np.array([0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20])  # a drift with one large step
+    >>> brdyn.segment(np.exp(-abs(depth[:, None] - depth) / 20), k="test")
+    Phases(layers=12, k=2, boundaries=[6], evidence for k=2)
     """
+    check_test(alpha, calibration)
     matrix, replicates = _arrays(similarity)
     layers = len(matrix)
     check_request(k, layers, min_size, method)
@@ -333,7 +376,11 @@ def segment(
     frequency = boundary_frequency(1.0 - replicates, min_size) if replicates is not None else None
     segmentations, total = _all_segmentations(dissimilarity, min_size, frequency)
     recursive = recursive_bisection(dissimilarity, eps, seed=seed) if method == "recursive" else None
-    if k is not None:
+    evidence = phase_evidence(dissimilarity, alpha, calibration)
+    if isinstance(k, str):
+        k = min(evidence.k, layers // min_size)
+        rule = f"what the test supports at alpha {alpha:g}"
+    elif k is not None:
         rule = "given by the user"
     elif recursive is not None:
         found = len(recursive.clusters)
@@ -341,9 +388,10 @@ def segment(
     else:
         k = choose_k(segmentations, min_gain)
         rule = (
-            f"largest k up to which every further phase adds at least {min_gain:g} of the total dissimilarity"
+            f"by convention, the largest k up to which every further phase adds at least {min_gain:g} of the total "
+            "dissimilarity"
         )
-    return Phases(layers, k, rule, total, min_size, segmentations, frequency, recursive)
+    return Phases(layers, k, rule, total, min_size, segmentations, frequency, recursive, evidence)
 
 
 def _arrays(similarity: Similarity | np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -23,7 +23,7 @@ Readout = Callable[[Trajectory], Tensor]
 
 @dataclass(frozen=True)
 class Features:
-    """Features of images, in the order of the images.
+    """Features of labelled images, in the order of the images.
 
     Attributes
     ----------
@@ -102,17 +102,15 @@ class FeatureMetric(SamplingMetric):
         return {"values": torch.empty(0, self.width), "labels": none, "positions": none}
 
     def update(self, trajectory: Trajectory) -> None:
-        """Add the images of a trajectory."""
-        if trajectory.labels is None:
-            raise UsageError(NO_LABELS)
-        device = self.device
+        """Add the images of a trajectory that have labels."""
+        rows, device = trajectory.labelled, self.device
         for state, found in (
             (self.values, self.readout(trajectory).detach()),
             (self.labels, trajectory.labels),
             (self.positions, trajectory.positions),
         ):
             assert isinstance(state, list)
-            state.append(found.to(device))
+            state.append(found[rows.to(found.device)].to(device))
 
     def compute(self) -> dict[str, Tensor]:
         """Features and labels of all processes, in the order of the images, on the CPU."""
@@ -121,13 +119,21 @@ class FeatureMetric(SamplingMetric):
 
     def result(self) -> Features:
         """All of them."""
-        return Features(**self.compute())
+        found = self.compute()
+        return Features(found["values"], found["labels"].reshape(-1))  # torchmetrics makes a scalar of one
 
 
 NO_LABELS = (
     "a probe needs images with labels, and these have none; give a folder of class folders, a parquet file or hub "
     "data set with a label column"
 )
+
+
+def check_labelled(images: ImageSet) -> None:
+    """Raise a `UsageError` for images without labels."""
+    if images.source.labels is None:
+        why = f" ({images.source.no_labels})" if images.source.no_labels else ""
+        raise UsageError(f"{NO_LABELS}{why}")
 
 
 def feature_width(model: VisionTransformer) -> int:
@@ -141,13 +147,13 @@ def extract_features(
     metrics: Mapping[str, FeatureMetric] | None = None,
     **options: Any,
 ) -> dict[str, Features]:
-    """Features of all images, in one pass.
+    """Features of all images that have a label, in one pass.
 
     Parameters
     ----------
     model : VisionTransformer
     images : ImageSet
-        With labels.
+        With labels; those that have none are left out.
     metrics : mapping of str to FeatureMetric, optional
         What to read out. By default `model`, the features of the model.
     **options
@@ -156,7 +162,7 @@ def extract_features(
     Raises
     ------
     UsageError
-        If the images have no labels.
+        If the images have no labels, or not one has.
 
     Examples
     --------
@@ -165,8 +171,12 @@ def extract_features(
     >>> features.values.shape, features.labels.tolist()
     (torch.Size([8, 384]), [0, 0, 0, 0, 1, 1, 1, 1])
     """
-    if not images.source.labelled:
-        raise UsageError(NO_LABELS)
+    check_labelled(images)
     chosen = dict(metrics) if metrics is not None else {"model": FeatureMetric.of(model)}
-    measure(model, images, chosen, **options)
+    report = measure(model, images, chosen, **options)
+    if report.unlabelled.count == report.count:
+        raise UsageError(
+            f"a probe needs labels, and not one of the {report.count} images in {images.source.description!r} has one "
+            f"({report.unlabelled.example()})"
+        )
     return {name: metric.result() for name, metric in chosen.items()}

@@ -21,6 +21,15 @@ from brdyn.results import records
 SEEDS = 3
 REPLICATES = 1000
 RATIOS = ["model", "probe", "ratio", "low", "high", "sd"]
+NUMBER = (float, None)
+SHAPE: dict[str, Any] = {  # of :meth:`Probing.to_dict`
+    "n_train": int,
+    "n_test": int,
+    "classes": int,
+    "most_frequent": float,
+    "runs": [{"model": str, "probe": str, "seed": int, "accuracy": float, "penalty": NUMBER}],
+    "ratios": [{"model": str, "probe": str, **dict.fromkeys(RATIOS[2:], NUMBER)}],
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Probing:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Probing:
         """Back from :meth:`to_dict`."""
-        table = pd.DataFrame(content["runs"]).astype({"penalty": float})
+        table = pd.DataFrame(content["runs"], columns=list(SHAPE["runs"][0])).astype({"penalty": float})
         ratios = pd.DataFrame(content["ratios"], columns=RATIOS).astype({"sd": float})
         return cls(
             table, ratios, *(content[name] for name in ("n_train", "n_test", "classes", "most_frequent"))
@@ -154,7 +163,7 @@ def read_classes(
     """
     if seeds < 1:
         raise UsageError(f"{seeds} seeds are none; at least one is needed")
-    _check(train.labels, test.labels)
+    train, test = numbered(train, test)
     near = nearest_neighbours(train, test.values, device=device) == test.labels
     linear, penalties = [], []
     for seed in range(seeds):
@@ -247,14 +256,28 @@ def split_rows(labels: Tensor, seed: int, share: float = HELD_OUT) -> tuple[np.n
     return np.sort(np.concatenate(fitting)), held_out
 
 
-def _check(train: Tensor, test: Tensor) -> None:
-    strange = sorted(set(test.tolist()) - set(train.tolist()))
+def numbered(train: Features, test: Features) -> tuple[Features, Features]:
+    """The same with classes numbered from 0 as they are met in training, so that large numbers cost nothing.
+
+    Raises
+    ------
+    UsageError
+        If training images are of one class, or test images of classes that training images lack.
+    """
+    classes = train.labels.unique()
+    strange = sorted(set(test.labels.tolist()) - set(classes.tolist()))
+    if len(classes) < 2:
+        raise UsageError(
+            f"a probe needs images of at least two classes, and the {len(train)} training images are all of one "
+            f"(number {int(classes[0])})"
+        )
     if strange:
         names = ", ".join(map(str, strange[:5])) + (", …" if len(strange) > 5 else "")
         raise UsageError(
             f"the test images are of classes that no training image has (number {names}); give more training images, "
             "or test images of the same classes"
         )
+    return tuple(Features(part.values, torch.searchsorted(classes, part.labels)) for part in (train, test))  # type: ignore[return-value]
 
 
 def _ratios(readings: Mapping[str, Reading]) -> pd.DataFrame:

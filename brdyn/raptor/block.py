@@ -64,6 +64,9 @@ class BlockConfig:
             raise UsageError(
                 f"unknown depth scaling {self.depth_scaling!r}; choose one of {', '.join(DEPTH_SCALINGS)}"
             )
+        for name in ("width", "heads"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)} is not positive")
         if self.width % self.heads:
             raise UsageError(f"width {self.width} cannot be split among {self.heads} heads")
         if not self.mlp_ratio > 0:

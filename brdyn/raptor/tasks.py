@@ -183,6 +183,8 @@ class BlocksJoined(Task):
 
     def validate(self) -> dict[str, float]:
         """R^2 at the end of every span, from the embedding on."""
+        if not self.validation:
+            return {}
         raptor, teacher = self._held
         ends = {span.end: f"r2 layer {span.end}" for span in raptor.spans}
         sums: dict[str, _Determination] = {}  # empty without validation images

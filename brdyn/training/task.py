@@ -10,13 +10,17 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from brdyn.data import Batch
+from brdyn.data import Batch, ReadReport
 
 
 class Stream(Protocol):
     """Shuffled batches: what a step sees depends on the step alone. See :mod:`brdyn.data.shuffled`."""
 
     batch_size: int
+
+    @property
+    def report(self) -> ReadReport | None:
+        """What this process has read so far, which the stream adds to; None where everything was read before."""
 
     def batches(
         self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, pin: bool = False

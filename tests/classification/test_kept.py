@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from brdyn.classification.kept import kept_folders, parse_keep
+from brdyn.classification.kept import kept_folders
+from brdyn.classification.recipe import parse_keep
 from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier
 from brdyn.classification.tasks import Classification

@@ -73,7 +73,7 @@ def test_phases_writes_what_it_says(run, tiny_options, tmp_path, noise_folder):
     assert len(provenance["images"]["digest"]) == 64
     assert provenance["model"]["position_rule"].startswith("timm")
     assert {"python", "torch", "brdyn"} <= provenance["versions"].keys()
-    assert "1 unreadable images skipped" in done.stdout
+    assert "1 unreadable image skipped" in done.stdout
     assert f"*{content['k']:>2}" in done.stdout
 
     refused = run("phases", *tiny_options)
@@ -116,6 +116,10 @@ def test_random_weights_are_marked_everywhere(run, tiny_options, tmp_path):
         (["--images", "BROKEN", "--strict"], 1, ["cannot read 't.jpg'"]),
         (["--weights", "BROKEN/t.jpg"], 1, ["cannot read", "as a checkpoint"]),
         (["--weights", "OTHER"], 1, ["do not fit", "blocks.0.attn.qkv.bias"]),
+        (["--weights-key", "ema"], 2, ["--weights-key 'ema' is not in", "it holds: ."]),
+        (["--image-size", "1000000000"], 2, ["GiB", "use a smaller --image-size"]),
+        (["--image-size", "9" * 5000], 2, [f"--image-size '{'9' * 40}…' is neither"]),
+        (["--image-size", "²"], 2, ["is neither a number of pixels"]),
         (["--similarity", "euclid"], 2, ["choose one of cosine"]),
         (["--tokens", "registers"], 2, ["no 'registers' tokens"]),
         (["--method", "greedy"], 2, ["choose one of contiguous"]),

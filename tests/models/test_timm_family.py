@@ -24,6 +24,9 @@ LAYOUTS = {
     "vit_small_patch16_dinov3": {"cls": 1, "registers": 4},
     "vit_small_patch16_rope_mixed_224": {"cls": 1},
     "vit_small_patch14_reg4_dinov2": {"cls": 1, "registers": 4},
+    "vit_relpos_small_patch16_224": {},
+    "vit_srelpos_small_patch16_224": {},
+    "vit_relpos_base_patch16_clsgap_224": {"cls": 1},
     "vit_wee_patch16_reg1_gap_256": {"registers": 1},
 }
 SIZE = 112
@@ -39,7 +42,11 @@ def check_against_timm(model, images):
     assert torch.equal(model.norm(state), backbone.forward_features(images))
     assert torch.equal(model(images), backbone.forward_features(images))
     outputs = backbone.forward_intermediates(
-        images, norm=False, output_fmt="NLC", intermediates_only=True, return_prefix_tokens=True
+        images,
+        norm=False,
+        output_fmt="NLC",
+        intermediates_only=True,
+        return_prefix_tokens=backbone.num_prefix_tokens > 0,
     )
     for mine, theirs in zip(states, outputs, strict=True):
         patches, prefix = theirs if isinstance(theirs, tuple) else (theirs, None)

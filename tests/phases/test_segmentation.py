@@ -160,3 +160,44 @@ def test_wrong_matrices(matrix, message):
 def test_phases_do_not_import_torch():
     code = "import sys, brdyn.phases; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestEvidence:
+    """The cut and the verdict are two things."""
+
+    @staticmethod
+    def drift():
+        return np.exp(-np.abs(np.subtract.outer(np.arange(12.0), np.arange(12.0))) / 12)
+
+    def test_a_drift_is_cut_all_the_same(self):
+        phases = segment(self.drift())
+        assert phases.k > 1
+        assert phases.evidence.k == 1
+        assert phases.sentence().startswith("no phases beyond a smooth drift (largest step after layer ")
+        assert phases.sentence().endswith(f"the best cut into {phases.k} is {list(phases.boundaries)}")
+
+    def test_k_can_be_what_the_evidence_supports(self):
+        assert segment(self.drift(), k="test").k == 1
+        assert segment(self.drift(), k="test").sentence().endswith("; all layers are one phase")
+        depth = np.array([0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20])
+        phases = segment(np.exp(-abs(depth[:, None] - depth) / 20), k="test")
+        assert (phases.k, phases.boundaries) == (2, (6,))
+
+    def test_alpha_reaches_the_test(self):
+        assert segment(self.drift(), alpha=0.2).evidence.alpha == 0.2
+        with pytest.raises(UsageError, match="alpha 1"):
+            segment(self.drift(), alpha=1)
+
+    def test_survives_a_dictionary_and_may_be_missing(self):
+        phases = segment(self.drift())
+        values = phases.to_dict()
+        assert Phases.from_dict(values).evidence.to_dict() == phases.evidence.to_dict()
+        del values["evidence"]  # of an earlier version
+        assert Phases.from_dict(values).evidence is None
+        assert "smooth drift" not in Phases.from_dict(values).sentence()
+
+    def test_prints_in_a_line(self):
+        phases = segment(self.drift(), k=3)
+        assert (
+            repr(phases) == f"Phases(layers=12, k=3, boundaries={list(phases.boundaries)}, evidence for k=1)"
+        )

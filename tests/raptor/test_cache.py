@@ -134,7 +134,7 @@ def test_changed_images_are_noticed(cache, tiny, tmp_path):
     """The same names in the same folder, but another picture."""
     filled(cache)
     Image.new("RGB", (40, 36), "red").save(tmp_path / "noise" / "07.png")
-    with pytest.raises(UsageError, match=r"images.files"):
+    with pytest.raises(UsageError, match=r"images.digest"):
         ActivationCache(cache.folder, tiny, load_images(tmp_path / "noise", tiny)).prepare()
 
 

@@ -212,3 +212,17 @@ def test_loads_by_folder_with_its_teacher(tmp_path):
     assert back.info.digest
     with pytest.raises(UsageError, match="makes no sense"):
         load_model(str(tmp_path), init="random")
+
+
+def test_loads_with_the_set_of_weights_that_its_teacher_had(tmp_path):
+    states = [
+        load_model("vit_tiny_patch16_224", init="random", seed=seed).backbone.state_dict() for seed in (1, 2)
+    ]
+    torch.save({"student": states[0], "teacher": states[1]}, tmp_path / "both.pth")
+    options = {"weights": tmp_path / "both.pth", "image_size": 32}
+    teacher = load_model("vit_tiny_patch16_224", weights_key="student", **options)
+    untrained(teacher, [0] * 12, BlockConfig(width=192, heads=3), seed=0).save_pretrained(tmp_path / "raptor")
+    back = load_model(str(tmp_path / "raptor"))
+    assert torch.equal(back.teacher.backbone.cls_token, states[0]["cls_token"])
+    with pytest.raises(UsageError, match="give the same weights"):  # the average, which is taken by default
+        load_model(str(tmp_path / "raptor"), weights=tmp_path / "both.pth")
