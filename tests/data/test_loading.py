@@ -118,7 +118,7 @@ def far_down(folder):
 
 
 def few_files(_):
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20,) * 2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 8,) * 2)
 
 
 @pytest.mark.parametrize("trouble", [far_down, few_files])
