@@ -49,6 +49,8 @@ def listening() -> Iterator[None]:
 
 def _interrupt(number: int, _: FrameType | None) -> None:
     _default()
+    if hasattr(signal, "SIGCHLD"):  # loader processes that were told as well are no news to torch
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _heard.append(number)
     if not _depth:
         raise Interrupted
