@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import brdyn
-from brdyn.data import image_set
+from brdyn.data import loading
 from tests.conftest import needs_offline
 
 ROOMS = ("data", "interventions", "measures", "models", "phases", "plots", "probes", "raptor", "training")
@@ -57,7 +57,7 @@ def started(photos):
 def here(monkeypatch, photos):
     """Examples write where they may, and decode in this process."""
     monkeypatch.chdir(photos)
-    monkeypatch.setattr(image_set, "default_workers", lambda: 0)
+    monkeypatch.setattr(loading, "default_workers", lambda: 0)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

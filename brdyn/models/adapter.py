@@ -155,6 +155,22 @@ def adapt(
     ------
     UsageError
         If a part does not do what is said here.
+
+    Examples
+    --------
+    >>> class Own(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.patches = torch.nn.Conv2d(3, 8, 16, 16)
+    ...         layers = [torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(3)]
+    ...         self.layers = torch.nn.ModuleList(layers)
+    >>> own = Own()
+    >>> model = brdyn.adapt(
+    ...     own, embed=lambda own, images: own.patches(images).flatten(2).mT, blocks=own.layers, norm=None,
+    ...     tokens={}, image_size=32, patch=16, mean=[0.5] * 3, std=[0.5] * 3,
+    ... )
+    >>> model.depth, model.tokens.sizes()
+    (3, {'patches': 4})
     """
     if not isinstance(module, nn.Module):
         raise UsageError(f"what was given to adapt is {kind(module)}, not a module")

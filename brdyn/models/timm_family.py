@@ -76,10 +76,9 @@ class TimmPlain(VisionTransformer):
     def classes(self) -> int:
         """Of timm's head, unless it is the projection of a model trained on text."""
         classes = int(self.backbone.num_classes)
-        names = (
-            self.info.name,
-            (getattr(self.backbone, "pretrained_cfg", None) or {}).get("architecture") or "",
-        )
+        # A trunk that timm's factory did not make has no configuration.
+        configured = getattr(self.backbone, "pretrained_cfg", None) or {}
+        names = (self.info.name, configured.get("architecture") or "")
         trained_on_text = any(part in name for part in TEXT_MODELS for name in names)
         return (
             0

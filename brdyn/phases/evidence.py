@@ -41,6 +41,12 @@ class Boundary(NamedTuple):
         Corrected for having looked at every step.
     ratio : float
         The step over its trend.
+
+    Examples
+    --------
+    >>> from brdyn.phases import Boundary
+    >>> Boundary(layer=6, t=9.3, p=0.001, ratio=10.0).layer
+    6
     """
 
     layer: int
@@ -67,6 +73,14 @@ class Evidence:
         there was no test.
     untested : str
         Why there was no test; empty where there was one.
+
+    Examples
+    --------
+    >>> from brdyn.phases import phase_evidence
+    >>> depth = np.array([0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20])
+    >>> evidence = phase_evidence(1 - np.exp(-abs(depth[:, None] - depth) / 20))
+    >>> evidence.sentence().split(":")[0], evidence.largest.layer
+    ('2 phases', 6)
     """
 
     alpha: float
@@ -163,7 +177,7 @@ def phase_evidence(
 
     Examples
     --------
-    >>> import numpy as np
+    >>> from brdyn.phases import phase_evidence
     >>> depth = np.array([0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20])
     >>> evidence = phase_evidence(1 - np.exp(-abs(depth[:, None] - depth) / 20))
     >>> evidence.k, evidence.layers
@@ -222,6 +236,11 @@ def layer_steps(dissimilarity: np.ndarray) -> np.ndarray:
 
     How much farther layer l + 1 is than l from the one and two layers before, and l than l + 1 from those after: what
     is private to one layer cancels. Floored, since their logarithms are taken.
+
+    >>> from brdyn.phases import layer_steps
+    >>> depth = np.array([0, 1, 2, 5, 6, 7])
+    >>> layer_steps(abs(depth[:, None] - depth)).tolist()
+    [1.0, 1.0, 3.0, 1.0, 1.0]
     """
     layers = len(dissimilarity)
     steps = np.empty(layers - 1)

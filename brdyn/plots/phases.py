@@ -131,6 +131,15 @@ def plot_steps(evidence: Evidence, *, title: str) -> Figure:
     ----------
     evidence : Evidence
     title : str
+
+    Examples
+    --------
+    >>> from brdyn.phases import phase_evidence
+    >>> from brdyn.plots import plot_steps
+    >>> depth = np.array([0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20])
+    >>> evidence = phase_evidence(1 - np.exp(-abs(depth[:, None] - depth) / 20))
+    >>> plot_steps(evidence, title="a drift with a jump").axes[0].get_title()
+    'a drift with a jump'
     """
     with paper_style():
         figure = new_figure(5.0, 3.2)
