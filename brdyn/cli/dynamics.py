@@ -199,7 +199,7 @@ def _basins(found: Dynamics) -> str:
     group = found.basins.projected_group
     ratio, purity = found.curve("basin_ratio", group)[-1], found.curve("knn_purity", group)[-1]
     if not np.isfinite(ratio):
-        return f"basins of {group} at the end: all images have the same direction, so there are neither ratio nor purity"
+        return f"basins of {group} at the end: all images have one direction, and there is neither ratio nor purity"
     return (
         f"basins of {group} at the end: angle within over between classes {ratio:.2f}, purity of "
         f"{found.basins.neighbours} neighbours {purity:.2f} (chance {found.basins.chance:.2f})"
