@@ -439,7 +439,7 @@ def test_interventions_write_what_they_say(run, tiny_options, tmp_path):
     assert_one_line_error(run("interventions", *again, "--kinds", "swap,twist"), 2, "'twist'", "replace")
     assert_one_line_error(run("interventions", *again, "--draws", "0"), 2, "--draws")
     assert_one_line_error(
-        run("interventions", *again, "--k", "12", "--kinds", "shuffle"), 2, "allow no shuffle"
+        run("interventions", *again, "--k", "12", "--kinds", "shuffle"), 2, "allows no shuffle"
     )
     assert json.loads((out / "interventions.json").read_text()) == content
 
@@ -458,7 +458,7 @@ def test_a_model_of_one_layer(run, tmp_path, noise_folder):
     ]  # fmt: skip
     assert run("dynamics", *options).returncode == 0
     assert run("perturb", *options, "--eps", "0.1").returncode == 0
-    assert_one_line_error(run("interventions", *options), 2, "allow no swap")
+    assert_one_line_error(run("interventions", *options), 2, "allows no swap")
 
 
 @needs_offline
