@@ -12,7 +12,7 @@ from brdyn.errors import UsageError
 from brdyn.seeds import RANGE, check_seed
 from brdyn.words import shortened
 
-WHOLE = re.compile("[0-9]{1,9}")
+WHOLE = re.compile("[0-9]{1,10}")
 LONGEST_SHOWN = 40
 MODEL = "Model"
 IMAGES = "Images"

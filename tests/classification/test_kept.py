@@ -1,5 +1,7 @@
 """Classifiers kept on the way: the right weights at the right moments, also after a kill."""
 
+import hashlib
+
 import pytest
 import torch
 
@@ -59,8 +61,14 @@ def test_the_epochs_asked_for_and_the_best_are_kept(tmp_path):
 def test_a_run_is_told_by_its_images():
     """What a checkpoint remembers: other training or test images are another run."""
     options = run().options(pictures(), pictures(30))
-    assert options["data"] == {"source": "made up", "images": 90, "digest": ""}
-    assert options["test"] == {"source": "made up", "images": 30, "digest": ""}
+    for name, images in {"data": pictures(), "test": pictures(30)}.items():
+        classes = "\0".join(images.names).encode() + images.labels.numpy().astype("<i8").tobytes()
+        assert options[name] == {
+            "source": "made up",
+            "images": len(images),
+            "digest": hashlib.sha256(images.pixels.numpy().tobytes()).hexdigest(),
+            "labels": hashlib.sha256(classes).hexdigest(),
+        }
     assert run().options(pictures(), None)["test"] is None
 
 

@@ -19,7 +19,7 @@ def test_published_augmentation():
     """ViTRM, section 7 of the method notes."""
     published = {"padding": 4, "flip": True, "operations": 2, "magnitude": 9, "mixup": 0.2, "cutmix": 1.0}
     assert {name: getattr(VITRM, name) for name in published} == published
-    assert (VITRM.seed, VITRM.clip, VITRM.accumulate, VITRM.batch_size) == (0, 0.0, 1, 128)
+    assert (VITRM.seed, VITRM.clip, VITRM.accumulate, VITRM.training(50_000).batch_size) == (0, 0.0, 1, 128)
 
 
 def test_a_short_run_is_watched_as_often():

@@ -221,7 +221,7 @@ def test_a_teacher_whose_weights_file_is_gone_or_a_folder(folders, tmp_path):
     for number, where in enumerate((tmp_path / "gone.pth", tmp_path)):
         raptor = retaught(folders, tmp_path / f"raptor{number}", "vit_tiny_patch16_224")
         config = json.loads((raptor / "config.json").read_text())
-        config["teacher"]["weights"] = f"file {where}"
+        config["teacher"] |= {"weights": f"file {where}", "image_size": [224, 224]}
         (raptor / "config.json").write_text(json.dumps(config))
         with pytest.raises(UsageError, match=f"the teacher of .* cannot be loaded: .*{where}"):
             load_model(str(raptor))
