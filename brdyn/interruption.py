@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -82,6 +83,13 @@ def _leave_to_parent() -> None:
         _default()
         with suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.excepthook = (
+            _silent  # of its thread that hands files over, when the parent ends in the middle of that
+        )
+
+
+def _silent(*_: object) -> None:
+    """Errors that matter are handed to the parent."""
 
 
 if hasattr(os, "register_at_fork"):

@@ -236,9 +236,9 @@ def test_what_one_process_refuses_ends_both(tmp_path, noise_folder):
     done = brdyn([*options, str(tmp_path / "out")], TORCHRUN)
     assert done.returncode != 0
     assert done.stderr.count("brdyn: error: ") == done.stderr.count("is not empty") == 1
-    assert "Traceback" not in done.stderr.split("brdyn: error: ")[1].split("torch.distributed")[0]
+    assert "/brdyn/" not in done.stderr  # no traceback but torchrun's own
     full = "raise checkpoints.BrdynError('cannot write: No space left on device')"
     done = run_script(tmp_path, full, [*options, str(tmp_path / "full")])
     assert done.returncode != 0
     assert done.stderr.count("brdyn: error: cannot write: No space left on device") == 1
-    assert "in train" not in done.stderr  # no traceback from the other
+    assert "/brdyn/" not in done.stderr
