@@ -115,7 +115,7 @@ def test_a_stream_that_is_closed_is_not_taken_by_the_next_file(tmp_path):
         "import os, sys; from brdyn.cli.streams import settle; settle(); "
         f"file = open({str(tmp_path / 'x')!r}, 'w'); print('lost'); sys.stdout.flush(); sys.exit(file.fileno())"
     )
-    done = shell(f"{sys.executable} -c {script!r} >&- 2>&-".replace("{", "{{").replace("}", "}}"))
+    done = shell(f"{sys.executable} -c {script!r} <&- >&- 2>&-".replace("{", "{{").replace("}", "}}"))
     assert done.returncode > 2
     assert (tmp_path / "x").read_text() == ""
 
