@@ -117,7 +117,7 @@ def test_a_killed_raptor_fit_resumes_bit_for_bit(run, fit_options, tmp_path, kil
     [
         (["--boundaries", "7,5"], ["boundaries 7, 5 do not rise"]),
         (["--boundaries", "a"], ["--boundaries 'a'"]),
-        (["--boundaries", "3", "--k", "2"], ["drop --phases, --k"]),
+        (["--boundaries", "3", "--k", "2"], ["drop --k"]),
         (["--partition", "best"], ["unknown partition 'best'"]),
         (["--batch-size", "64"], ["too few for a batch of 64"]),
         (["--validation-images", "40"], ["cannot be kept out of 40"]),
@@ -193,7 +193,7 @@ def test_evaluations_that_cannot_be(run, fitted, noise_folder, labelled, tmp_pat
     assert_one_line_error(
         run("raptor-eval", fitted, *out, "--probe-test", labelled), 2, "go with --probe-train"
     )
-    assert_one_line_error(run("raptor-eval", fitted, *out, "--seeds", "0"), 2, "--seeds 0")
+    assert_one_line_error(run("raptor-eval", fitted, *out, "--seeds", "0"), 2, "--seeds", "(it is '0')")
     assert_one_line_error(
         run("raptor-eval", fitted, *out, "--probe-train", noise_folder), 2, "images with labels"
     )
