@@ -192,7 +192,7 @@ def test_evaluations_that_cannot_be(run, fitted, noise_folder, labelled, tmp_pat
     assert_one_line_error(
         run("raptor-eval", fitted, *out, "--probe-test", labelled), 2, "go with --probe-train"
     )
-    assert_one_line_error(run("raptor-eval", fitted, *out, "--seeds", "0"), 2, "--seeds 0")
+    assert_one_line_error(run("raptor-eval", fitted, *out, "--seeds", "0"), 2, "--seeds", "(it is '0')")
     assert_one_line_error(
         run("raptor-eval", fitted, *out, "--probe-train", noise_folder), 2, "images with labels"
     )
