@@ -20,7 +20,7 @@ from analyses.recording import OFFLINE, RESULTS, write_or_check
 from analyses.statistics import mean_difference
 from analyses.vitrm_grid import Grid, read_grid
 from analyses.vitrm_on_cifar import LINEAR
-from brdyn.classification.recipe import VITRM
+from brdyn.classification.recipe import BATCH, VITRM
 from brdyn.errors import UsageError
 from brdyn.phases import Phases
 from brdyn.results import read_json
@@ -370,7 +370,7 @@ def page(results: Results, grid: Grid | None = None) -> str:
     first = results.runs["vitrm"]
     options, recipe, origin = first["options"], first["options"]["recipe"], first["provenance"]
     network = ViTRMConfig(**options["built"])
-    published, supervised = VITRM.to_dict(), options["n_sup"]
+    published, supervised = {**VITRM.to_dict(), "batch_size": BATCH}, options["n_sup"]
     unrolled = results.motions["vitrm"].layers // (network.latent_steps + 1)
     changed = ", ".join(
         f"{key.replace('_', ' ')} {value} (published {published[key]})"

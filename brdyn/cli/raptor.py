@@ -133,11 +133,11 @@ def raptor_fit(
     """
     settings = _settings(request, steps, stage1_steps, stage2_steps, recipe)
     one_of("partition", partition, PARTITIONS)
-    check_file("--phases", phases)
     ends = (
         None if boundaries is None else [int(end) for end in parse_numbers("--boundaries", boundaries, int)]
     )
     _check_one_way(boundaries, phases, k, partition)
+    check_file("--phases", phases)
     check_resume(resume, previous)
     check_tracker(tracker)
     with open_run(request, float32=True, go_on_with=to_go_on_with(resume, RESULT)) as run:

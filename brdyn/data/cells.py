@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from brdyn.data.files import check_size, read_regular, shown
+from brdyn.words import shortened
 
 
 def picture(cell: Any, folders: Sequence[Path]) -> tuple[bytes, str]:
@@ -49,5 +50,5 @@ def inside(path: str, folders: Sequence[Path]) -> Path:
             if not asked.is_absolute() or asked.is_relative_to(folder):
                 return folder / asked
     raise OSError(
-        f"its path {shown(path)[:80]!r} leads out of the folder of the data set and is not followed"
+        f"its path {shortened(shown(path), 80)!r} leads out of the folder of the data set and is not followed"
     )

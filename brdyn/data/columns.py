@@ -18,6 +18,7 @@ from typing import Any
 from brdyn.data.files import shown
 from brdyn.data.labels import MOST_CLASSES, Labels
 from brdyn.errors import UsageError
+from brdyn.words import shortened
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "cls")
 FIRST_IMAGE_COLUMNS = ("image", "img")
@@ -106,7 +107,12 @@ def arrow_column(name: str, kind: Any, feature: Any = None) -> Column:
     )
     holds = next((what for what, kinds in tests if any(test(plain) for test in kinds)), OTHERS)
     return Column(
-        name, shown(str(kind))[:60], holds, pictures, declared or "", tuple(names or ()) if named else None
+        name,
+        shortened(shown(str(kind)), 60),
+        holds,
+        pictures,
+        declared or "",
+        tuple(names or ()) if named else None,
     )
 
 

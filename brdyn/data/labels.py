@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from brdyn.data.files import shown
+from brdyn.words import shortened
 
 NO_LABEL = -1
 MOST_CLASSES = 1_000_000
@@ -63,7 +64,10 @@ class Labels:
             number = int(cell)
         if number != NO_LABEL:
             return number, ""
-        return NO_LABEL, "null" if cell is None else f"{shown(repr(cell))[:60]} is not one of the classes"
+        return (
+            NO_LABEL,
+            "null" if cell is None else f"{shortened(shown(repr(cell)), 60)} is not one of the classes",
+        )
 
 
 @dataclass

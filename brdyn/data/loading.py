@@ -20,6 +20,7 @@ from brdyn.data.files import shown
 from brdyn.data.items import Failure, Item, Loaded, stack
 from brdyn.data.sources import Skipped
 from brdyn.errors import BrdynError, UsageError
+from brdyn.words import first_line
 
 MAX_WORKERS = 8
 MAX_BYTES_AHEAD = 2**30
@@ -99,8 +100,7 @@ class Contained(Dataset[Any]):
 
 def in_words(error: BaseException) -> str:
     """An error in one line."""
-    text = str(error).strip().splitlines()
-    return shown(text[0])[:200] if text else type(error).__name__
+    return shown(first_line(error))
 
 
 def is_of_the_file(error: BaseException) -> bool:

@@ -18,6 +18,7 @@ from brdyn.data.labels import NO_LABEL
 from brdyn.data.sources import ImageSource, LoadedSource, RawImage
 from brdyn.data.splits import choose_split, split_of
 from brdyn.errors import BrdynError, UsageError
+from brdyn.words import first_line
 
 ENDINGS = (".parquet", ".pq")
 ROWS_AT_ONCE = 16
@@ -202,7 +203,7 @@ def open_parquet(path: Path, **options: Any) -> Any:
         return pq.ParquetFile(path, **options)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BrdynError(
-            f"cannot read {shown(path)!r} as parquet ({shown(str(error))[:300]}); is the copy complete?"
+            f"cannot read {shown(path)!r} as parquet ({shown(first_line(error))}); is the copy complete?"
         ) from error
 
 

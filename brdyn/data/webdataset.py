@@ -30,6 +30,7 @@ from brdyn.data.labels import NO_LABEL
 from brdyn.data.sources import ImageSource, RawImage
 from brdyn.data.splits import choose_split, split_of
 from brdyn.errors import BrdynError, UsageError
+from brdyn.words import first_line
 
 ENDINGS = (".tar",)
 LARGEST_NOTE = 2**20
@@ -212,6 +213,6 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
             raise tarfile.ReadError("no end mark")
     except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
         raise BrdynError(
-            f"cannot read {shown(path)!r} as an uncompressed tar file ({shown(str(error))[:200]}); is the copy "
+            f"cannot read {shown(path)!r} as an uncompressed tar file ({shown(first_line(error))}); is the copy "
             "complete, and is it compressed?"
         ) from error

@@ -30,7 +30,7 @@ from tests.cli.commands import ROOT, assert_one_line_error
         (OSError(errno.ENAMETOOLONG, "File name too long", "xx"), 2, "file name too long 'xx'; use a shorter one"),
         (OSError(errno.EIO, "Input/output error"), 1, "unforeseen OSError: [Errno 5] Input/output error"),
         (ModuleNotFoundError("No module named 'timm'"), 1, "the installation is not whole: No module named 'timm'"),
-        (KeyboardInterrupt(), 130, "interrupted; results that were written before are whole"),
+        (KeyboardInterrupt(), 130, "interrupted; no result was written"),
         (typer.Abort(), 130, "interrupted"),
     ],
 )  # fmt: skip

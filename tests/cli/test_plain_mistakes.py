@@ -39,7 +39,7 @@ CASES = [
     (["phases", "--similarity", "euclid"], "choose one of cosine, token-cosine, cka, procrustes"),
     (["phases", "--method", "greedy"], "unknown method 'greedy'; choose one of contiguous, recursive"),
     (["phases", "--eps", "x"], "--eps"),
-    (["phases", "--k", "0"], "(it is '0'); see `brdyn phases --help`"),
+    (["phases", "--k", "0"], "--k '0' is neither a number of phases, from 1 on, nor 'test'"),
     (["dynamics", "--k", "-3"], "(it is '-3'); see `brdyn dynamics --help`"),
     (["phases", "--min-size", "0"], "(it is '0')"),
     (["phases", "-n", "0"], "(it is '0')"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import timm
 from safetensors.torch import load_file, save_file
@@ -214,8 +215,9 @@ def test_probe_writes_what_it_says(run, tiny_options, labelled, noise_folder, tm
     content = json.loads((tmp_path / "out" / "probe.json").read_text())
     assert (content["probing"]["n_train"], content["probing"]["n_test"]) == (32, 8)
     assert content["n_images"] == 32
-    other = tmp_path / "copy.parquet"
-    shutil.copy(labelled, other)
+    other = tmp_path / "other.parquet"
+    rows = pq.read_table(labelled)
+    pq.write_table(rows.take(list(reversed(range(len(rows))))), other)
     again = run("probe", *options, "--test", other, "--test-n", "12", "--overwrite")
     assert again.returncode == 0, again.stderr
     second = json.loads((tmp_path / "out" / "probe.json").read_text())

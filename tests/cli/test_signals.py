@@ -74,7 +74,7 @@ def test_a_run_is_told_to_end(tiny_options, tmp_path, number, to_all):
     children = workers_of(process)
     lines = end(process, lambda: (os.killpg if to_all else os.kill)(process.pid, number))
     assert process.returncode == 128 + number
-    assert lines == ["brdyn: interrupted; no result was written (a training run goes on with --resume)"]
+    assert lines == ["brdyn: interrupted; no result was written"]
     assert not (tmp_path / "out").exists()
     assert list((tmp_path / "t").iterdir()) == []
     assert not [child for child in children if os.path.exists(f"/proc/{child}")]

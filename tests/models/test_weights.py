@@ -634,7 +634,7 @@ def test_names_of_files_and_folders(tmp_path, monkeypatch, tiny):
     (tmp_path / "runs" / "old" / "phases.json").touch()
     path = saved(tmp_path, tiny.state_dict(), "runs/tiny.pth")
     for name in ("runs/old", "~/runs/old", str(tmp_path / "runs" / "old")):
-        with pytest.raises(UsageError, match=r"is a folder without a model: .*\(it holds phases.json\)"):
+        with pytest.raises(UsageError, match=r"holds results of brdyn \(phases.json\), not a model"):
             load_model(name)
     for name in ("runs/tiny.pth", "~/runs/tiny.pth"):
         with pytest.raises(UsageError, match="is a file; name its architecture with --model"):

@@ -62,7 +62,7 @@ def test_evenness_by_hand():
 def test_where_every_phase_adds_enough_there_are_as_many_as_layers():
     distance = np.abs(np.arange(5)[:, None] - np.arange(5)[None]) / 10
     assert segment(1 - distance, min_gain=0).k == 5
-    assert segment(1 - distance, min_gain=2).k == 1
+    assert segment(1 - distance, min_gain=1).k == 1
 
 
 def test_a_single_possible_segmentation_has_no_z():

@@ -69,8 +69,8 @@ def test_stability_prints_the_frequency_of_each_boundary(phases):
 
 def test_without_bootstrap_the_picture_says_so(phases):
     _, matrix = phases
-    figure = plot_stability(segment(matrix), unit="no bootstrap for procrustes", title="t")
-    assert "no bootstrap" in figure.axes[0].texts[0].get_text()
+    figure = plot_stability(segment(matrix), unit="none (procrustes has no bootstrap)", title="t")
+    assert "has no bootstrap" in figure.axes[0].texts[0].get_text()
 
 
 def test_with_one_possible_phase_the_picture_says_so(phases):

@@ -264,7 +264,8 @@ def test_published_recipe():
     published = {"batch_size": 64, "min_lr": 1e-6, "weight_decay": 1e-4, "clip": 1.0, "sigma": 1e-3, "loss": "mse",
                  "mlp": "swiglu", "mlp_ratio": 4.0, "layer_scale": 1e-5, "depth_scaling": "index", "annealed": 0.25,
                  "warmup": 0.032, "seed": 0, "ema": 0.0, "accumulate": 1}  # fmt: skip
-    settings = FitSettings()
+    settings = FitSettings().fitted_to(1_000_000)
+    assert settings.training(1).batch_size == published.pop("batch_size")
     assert {name: getattr(settings, name) for name in published} == published
     assert (settings.stage1_steps, settings.stage2_steps) == (1000, 1000)
 
