@@ -45,7 +45,7 @@ CASES = [
     (["phases", "-n", "0"], "(it is '0')"),
     (["phases", "--workers=10000"], "(it is '10000')"),
     (["phases", "--bootstrap", "999999999"], "(it is '999999999')"),
-    (["phases", "--seed", "-1"], "(it is '-1')"),
+    (["phases", "--seed", "-1"], "seed -1 is not a whole number from 0"),
     (["probe", "--seeds", "0"], "(it is '0')"),
     (["perturb", "--eps", "-1"], "eps -1.0: the relative size of the noise is a number from 0 up"),
     (["perturb", "--eps", "nan"], "eps nan:"),

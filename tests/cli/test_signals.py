@@ -104,7 +104,7 @@ def test_a_second_signal_ends_at_once(tiny_options, tmp_path):
 
 LAST_WRITE = (
     "import os, signal, sys\n"
-    "from brdyn import cli\n"
+    "from brdyn.cli import commands, main\n"
     "from brdyn.results import OutputFolder\n"
     "replace = os.replace\n"
     "def told(old, new):\n"
@@ -112,12 +112,12 @@ LAST_WRITE = (
     "        os.kill(os.getpid(), signal.SIGTERM)\n"
     "    return replace(old, new)\n"
     "os.replace = told\n"
-    "def command(**_):\n"
+    "def command(*_, **__):\n"
     "    with OutputFolder(sys.argv[1], overwrite=True) as folder:\n"
     "        folder.save('x.json', {'number': 2}, others={'a.png': b'2', 'b.png': b'2'})\n"
     "        print('heard too late')\n"
-    "cli.app = command\n"
-    "cli.main()\n"
+    "commands.app = command\n"
+    "main()\n"
 )
 
 

@@ -637,7 +637,7 @@ def test_names_of_files_and_folders(tmp_path, monkeypatch, tiny):
         with pytest.raises(UsageError, match=r"holds results of brdyn \(phases.json\), not a model"):
             load_model(name)
     for name in ("runs/tiny.pth", "~/runs/tiny.pth"):
-        with pytest.raises(UsageError, match="is a file; name its architecture with --model"):
+        with pytest.raises(UsageError, match="is a file of weights; name its architecture"):
             load_model(name)
     assert load_model(TINY, weights="~/runs/tiny.pth").info.weights == f"file {path}"
 
