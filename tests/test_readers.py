@@ -120,6 +120,7 @@ READERS = {
 FREE = {"dynamics.json": {("layers", "speed")}, "state.json": {("options", "lr")}}  # hold anything
 MAY_LACK = {
     ("boundary_frequency",), ("recursive",), ("phases", "boundary_frequency"), ("phases", "recursive"),
+    ("evidence",), ("phases", "evidence"),
     *(("state", key) for key in ("losses", "validation", "images", "seconds", "earlier")),
     *((0, key) for key in ("step", "lr")),  # of a loss: there may be any
     ("earlier", "1"), ("swap_tests", "cls"),

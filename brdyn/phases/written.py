@@ -22,6 +22,7 @@ SEGMENTATION = {
 }
 STEP = {"layer": int, "t": float, "p": float, "ratio": float}
 EVIDENCE = {
+    "k": int,
     "alpha": float,
     "calibration": str,
     "boundaries": [STEP],
@@ -86,6 +87,8 @@ def _check_beside(values: Mapping[str, Any], layers: int, most: int) -> None:
     evidence = values.get("evidence")
     if evidence:
         tested = 0 if evidence["untested"] else layers - 1
+        if evidence["k"] != len(evidence["boundaries"]) + 1:
+            raise UsageError(f"evidence.k is {evidence['k']} with {len(evidence['boundaries'])} boundaries")
         if {len(evidence[name]) for name in ("steps", "trend", "limit")} != {tested}:
             raise UsageError(f"evidence.steps, trend and limit are not {tested} numbers each")
         if any(not 1 <= one["layer"] <= tested for one in evidence["boundaries"]):

@@ -111,7 +111,8 @@ def test_a_batch_splits_in_order():
     assert [part.images.flatten().tolist() for part in parts] == [[0, 1], [2, 3], [4]]
     assert [part.positions.tolist() for part in parts] == [[10, 11], [12, 13], [14]]
     assert [part.labels.tolist() for part in parts] == [[20, 21], [22, 23], [24]]
-    assert [part.labels for part in Batch(images, torch.arange(5), None).split(3)] == [None, None]
+    without = Batch(images, torch.arange(5), None).split(3)
+    assert [part.labels.tolist() for part in without] == [[-1, -1, -1], [-1, -1]]
 
 
 def test_an_image_of_exactly_one_patch_is_read(tmp_path):

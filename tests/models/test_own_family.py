@@ -49,7 +49,7 @@ def test_a_file_gives_the_module_that_its_function_makes(folder):
 
 def test_a_home_folder_is_found(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
-    assert brdyn.load_model("~/mine.py:build", allow_code=True).info.name == "~/mine.py:build"
+    assert brdyn.load_model("~/mine.py:build", allow_code=True).info.name == f"{folder}/mine.py:build"
 
 
 def test_options_go_to_a_function_that_takes_them(folder):

@@ -196,6 +196,26 @@ class TestEvidence:
         assert Phases.from_dict(values).evidence is None
         assert "smooth drift" not in Phases.from_dict(values).sentence()
 
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"k": 3}, "evidence.k is 3 with 0 boundaries"),
+            ({"steps": [1.0] * 10}, "are not 11 numbers each"),
+            ({"untested": "why not"}, "are not 0 numbers each"),
+            ({"largest": None}, "evidence.largest is there where there was no test, or missing"),
+            (
+                {"boundaries": [{"layer": 12, "t": 1.0, "p": 0.1, "ratio": 2.0}], "k": 2},
+                "of the layers 1 to 11",
+            ),
+            ({"boundaries": [{"layer": 2}], "k": 2}, "has no 't'"),
+        ],
+    )
+    def test_evidence_that_cannot_have_been_written(self, change, words):
+        values = segment(self.drift()).to_dict()
+        values["evidence"] |= change
+        with pytest.raises(UsageError, match=words):
+            Phases.from_dict(values)
+
     def test_prints_in_a_line(self):
         phases = segment(self.drift(), k=3)
         assert (
