@@ -108,7 +108,7 @@ def write(folder, **entries):
         ({"image_std": []}, "image_std has 0 numbers instead of 3"),
         ({"image_std": [0, 1, 1]}, r"image_std\[0\] is 0 instead of a number from 1e-09"),
         ({"image_mean": ["a", 1, 1]}, r"image_mean\[0\] is 'a' instead of a number"),
-        ({"image_mean": [float("nan")] * 3}, "nan"),
+        ({"image_mean": [float("nan")] * 3}, "NaN"),
         ({"size": "224"}, "size is '224' instead of"),
         ({"size": {"height": "64", "width": "64"}}, "size is '64' instead of 1 to 8192 pixels"),
         ({"size": {"longest_edge": 64}}, "size has 'longest_edge'; brdyn resizes to"),
