@@ -25,7 +25,7 @@ class FileSource(ImageSource):
     """Files on disk.
 
     Classes are the first-level folders when every image is in one. Where these are all named as splits are (train, val,
-    test), they are splits, and classes are the folders in them.
+    test), or two of them are, they are splits, and classes are the folders in them.
 
     Parameters
     ----------
@@ -44,12 +44,13 @@ class FileSource(ImageSource):
     ) -> None:
         self.description = shown(root)
         self.unlisted = unlisted
-        first = {name.split("/", 1)[0] if "/" in name else "" for name in names}
+        first = {_first_folder(name) for name in names}
+        places = {one: split_of(f"{one}/") for one in first}
+        splits = {place for place in places.values() if place is not None}
         self._level = 0
-        if {one.lower() for one in first} <= set(ALIASES) or split is not None:
-            places = {one: split_of(f"{one}/") for one in first}
+        if {one.lower() for one in first} <= set(ALIASES) or len(splits) > 1 or split is not None:
             self.split = choose_split(places.values(), split, repr(self.description))
-            names = [name for name in names if places[name.split("/", 1)[0]] == self.split]
+            names = [name for name in names if places[_first_folder(name)] == self.split]
             self._level = 1
         self.files = Names(root, names)
         folders = {self._class(name) for name in names}
@@ -74,6 +75,11 @@ class FileSource(ImageSource):
         """The folder that names the class, empty for none."""
         parts = name.split("/", self._level + 1)
         return shown(parts[self._level]) if len(parts) > self._level + 1 else ""
+
+
+def _first_folder(name: str) -> str:
+    """Empty for a file in none."""
+    return name.split("/", 1)[0] if "/" in name else ""
 
 
 def walk(root: Path) -> tuple[list[str], list[Skipped]]:

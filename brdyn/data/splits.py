@@ -42,12 +42,14 @@ def choose_split(there: Iterable[str | None], asked: str | None, where: str) -> 
     UsageError
         If there are several and none was asked for, or not the one that was.
     """
-    found = sorted({split for split in there if split is not None})
+    named = set(there)
+    found = sorted(split for split in named if split is not None)
     if asked is None:
-        if len(found) > 1:
+        if len(named) > 1:
+            others = " and others" if None in named else ""
             raise UsageError(
-                f"{where} holds the splits {', '.join(found)}; choose one by --split, or as {where.strip(QUOTES)}@"
-                f"{found[0]}"
+                f"{where} holds the splits {', '.join(found)}{others}; choose one by --split, or as "
+                f"{where.strip(QUOTES)}@{found[0]}"
             )
         return found[0] if found else None
     if not found:

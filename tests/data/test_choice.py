@@ -128,8 +128,25 @@ def test_class_folders_in_split_folders(tmp_path):
     images = load_images(tmp_path, MODEL, split="val")
     assert values(images) == [2, 2]
     assert images.label_names == ["cat", "dog"]
-    save(tmp_path / "cat" / "x.png", 3)  # classes after all
-    assert load_images(tmp_path, MODEL).label_names == ["cat", "train", "val"]
+    save(tmp_path / "logo.png", 3)
+    save(tmp_path / "extra" / "x.png", 4)
+    with pytest.raises(UsageError, match="holds the splits train, validation and others"):
+        load_images(tmp_path, MODEL)
+    assert values(load_images(tmp_path, MODEL, split="val")) == [2, 2]
+
+
+def test_a_class_called_train(tmp_path):
+    save(tmp_path / "train" / "x.png", 1)
+    save(tmp_path / "bus" / "x.png", 2)
+    assert load_images(tmp_path, MODEL).label_names == ["bus", "train"]
+
+
+def test_a_shard_of_a_split_beside_one_of_none(tmp_path):
+    write(tmp_path / "data.parquet", {"image": pictures(1)})
+    write(tmp_path / "test.parquet", {"image": pictures(1, 2)})
+    with pytest.raises(UsageError, match="holds the splits test and others; choose one by --split"):
+        load_images(tmp_path, MODEL)
+    assert values(load_images(tmp_path, MODEL, split="test")) == [2]
 
 
 @pytest.mark.parametrize(
