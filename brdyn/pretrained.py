@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from brdyn.checked_json import expanded
 from brdyn.declared import build
 from brdyn.errors import BrdynError, UsageError
 from brdyn.results import read_json, to_json
@@ -65,7 +66,7 @@ def read_config(folder: str | Path, kind: str, declared: type[T]) -> tuple[T, di
     UsageError
         If there is none, or it is of something else, lacks an entry or has one of a wrong type or out of range.
     """
-    path = Path(folder).expanduser() / CONFIG
+    path = expanded(folder) / CONFIG
     content = read_json(path, f"the config of a {kind}")
     if content.get("format") != _format(kind):
         raise UsageError(f"{str(folder)!r} holds no {kind} of brdyn (its {CONFIG} is of something else)")
@@ -93,7 +94,7 @@ def read_weights(make: Callable[[], nn.Module], folder: str | Path, digest: str)
     BrdynError
         If the weights are missing or damaged, or do not fit.
     """
-    path = Path(folder).expanduser() / WEIGHTS
+    path = expanded(folder) / WEIGHTS
     state = _read_whole(path, digest)
     try:
         with torch.device("meta"):
@@ -138,7 +139,7 @@ def _read_whole(path: Path, digest: str) -> dict[str, Tensor]:
 
 def holds(folder: str | Path, kind: str) -> bool:
     """Whether a folder holds such a thing."""
-    path = Path(folder).expanduser() / CONFIG
+    path = expanded(folder) / CONFIG
     try:
         return path.is_file() and read_json(path, f"the config of a {kind}").get("format") == _format(kind)
     except (BrdynError, OSError, ValueError):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from brdyn.checked_json import expanded
 from brdyn.data import Batch, ImageSet, find_source
 from brdyn.data.image_set import choose
 from brdyn.data.labels import Unlabelled
@@ -161,7 +162,7 @@ def load_pixels(
     """
     if str(data) in NAMED:
         _refuse_choice(str(data), split, (image_column, label_column), columns_where_there)
-        return _named(str(data), image_size, train, n, seed, Path(root).expanduser())
+        return _named(str(data), image_size, train, n, seed, expanded(root))
     source = find_source(
         data,
         split,

@@ -10,7 +10,7 @@ import typer
 
 from brdyn.choices import one_of
 from brdyn.cli import options as opt
-from brdyn.cli.checks import check_file
+from brdyn.cli.checks import at_home, check_file
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_or_find_phases, read_phases
 from brdyn.cli.options import parse_batch_size, parse_numbers
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
@@ -138,6 +138,7 @@ def raptor_fit(
     )
     _check_one_way(boundaries, phases, k, partition)
     check_file("--phases", phases)
+    states = None if cache is None else at_home(cache, "--cache")
     check_resume(resume, previous)
     check_tracker(tracker)
     with open_run(request, float32=True, go_on_with=to_go_on_with(resume, RESULT)) as run:
@@ -157,7 +158,7 @@ def raptor_fit(
             "learning_rates": [settings.training(stage).lr for stage in (1, 2)],
             "processes": run.processes.world,
         }
-        if cache is not None:
+        if states is not None:
             options["cached"] = True
         checkpoints = Checkpoints(request.out / CHECKPOINTS, options, anew=not resume, watch=run.watch)
         saved = checkpoint_to_resume(request.out, RESULT, checkpoints, resume, previous, say=is_main)
@@ -165,7 +166,7 @@ def raptor_fit(
             run.folder.begin(options, [TRACKER])
         before = {1: 0, 2: settings.stage1_steps}
         with open_tracker(tracker, request.out, before, is_main=is_main) as report:
-            activations = _cache(run, cache, request.workers) if cache is not None else None
+            activations = _cache(run, states, request.workers) if states is not None else None
             fit = fit_raptor(
                 run.model,
                 run.images,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -56,6 +55,7 @@ def vitrm_eval(
     checks.check_images(request.data)
     with ExitStack() as stack:
         from brdyn import plots, runtime
+        from brdyn.checked_json import expanded
         from brdyn.classification.evaluation import accuracy_and_f1, class_scores
         from brdyn.classification.pixels import check_classes, load_pixels
         from brdyn.classification.saved import Classifier
@@ -66,7 +66,7 @@ def vitrm_eval(
         if not processes.is_main:
             return  # one is enough
         folder = stack.enter_context(results.OutputFolder(request.out, request.overwrite))
-        place = packaged.HOME if request.run == packaged.NAME else Path(request.run).expanduser()
+        place = packaged.HOME if request.run == packaged.NAME else expanded(request.run)
         classifier = Classifier.from_pretrained(place)
         classifier.network.to(processes.device)
         images = load_pixels(

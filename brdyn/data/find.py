@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from brdyn.checked_json import expanded
 from brdyn.data import parquet, webdataset
 from brdyn.data.columns import Asked
 from brdyn.data.files import check_regular, shown
@@ -93,12 +94,12 @@ def find_source(
         _refuse_split(split, text)
         asked.refuse(repr(text))
         return SampleSource()
-    path = Path(text).expanduser()
+    path = expanded(text)
     base, at, own = text.rpartition("@")
     if at and own and not os.path.lexists(path):
         if split is not None:
             raise UsageError(f"{text!r} names a split already; drop --split")
-        text, path, split = base, Path(base).expanduser(), own
+        text, path, split = base, expanded(base), own
     if path.is_dir():
         return _folder(path, split, asked)
     if os.path.lexists(path):

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from brdyn.checked_json import expanded
 from brdyn.errors import UsageError
 from brdyn.models import timm_family
 from brdyn.models.base import ModelInfo, VisionTransformer
@@ -158,6 +159,6 @@ def _trunk_parameters(vitrm: ViTRM) -> int:
 def _folder_and_steps(name: str) -> tuple[Path, int | None]:
     """`runs/vitrm@8` in its parts, unless there is a folder of that name."""
     found = re.fullmatch(r"(.+)@(\d+)", name)
-    if found is None or Path(name).expanduser().is_dir():
-        return Path(name).expanduser(), None
-    return Path(found[1]).expanduser(), int(found[2])
+    if found is None or expanded(name).is_dir():
+        return expanded(name), None
+    return expanded(found[1]), int(found[2])

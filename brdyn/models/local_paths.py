@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from brdyn.checked_json import expanded
 from brdyn.errors import UsageError
 
 SHOWN = 3
@@ -27,17 +28,17 @@ def refuse(name: str) -> None:
     UsageError
         If there is such a file or folder, or the name can only be meant for one.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         raise UsageError(f"{name!r} {_folder(path)}")
     if path.exists():
         raise UsageError(f"{name!r} {_file(path)}")
     steps = re.fullmatch(r"(.+)@(\d+)", name)
-    if steps is not None and not Path(steps[1]).expanduser().is_dir():
+    if steps is not None and not expanded(steps[1]).is_dir():
         raise UsageError(f"there is no folder {steps[1]!r}, so no trained ViTRM to take {steps[2]} steps of")
     if steps is not None:
         raise UsageError(
-            f"{steps[1]!r} {_folder(Path(steps[1]).expanduser())}; only a trained ViTRM takes steps, as in {name!r}"
+            f"{steps[1]!r} {_folder(expanded(steps[1]))}; only a trained ViTRM takes steps, as in {name!r}"
         )
     if name.startswith(("/", "./", "../", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise UsageError(f"there is no folder {name!r}")
@@ -45,7 +46,7 @@ def refuse(name: str) -> None:
 
 def hint(name: str) -> str:
     """What to add where a name of the form `owner/name` is not on the hub: it may be a folder that is not there."""
-    owner = Path(name).expanduser().parent
+    owner = expanded(name).parent
     if owner != Path() and owner.is_dir():
         return f"; {str(owner)!r} is a folder here, without a {Path(name).name!r}"
     return ""

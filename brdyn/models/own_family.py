@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from brdyn.checked_json import expanded
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import adapter
 from brdyn.models.base import VisionTransformer
@@ -103,10 +104,7 @@ def _place(name: str) -> tuple[Path, str]:
     found = PATTERN.fullmatch(name)
     if found is None or not found["function"]:
         raise UsageError(f"{name!r} does not say which function makes the model; give file.py:function")
-    try:
-        return Path(found["file"]).expanduser(), found["function"]
-    except RuntimeError as error:  # ~somebody who is not here
-        raise UsageError(f"no home folder for {found['file']!r}") from error
+    return expanded(found["file"]), found["function"]
 
 
 def _function(name: str, path: Path, source: bytes, function: str) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from brdyn.checked_json import expanded
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import adapter, own_family
 from brdyn.models.base import VisionTransformer
@@ -29,7 +30,7 @@ def matches(name: str) -> bool:
     """Whether this is a folder with a Raptor."""
     from brdyn.raptor.model import is_raptor
 
-    return is_raptor(Path(name).expanduser())
+    return is_raptor(expanded(name))
 
 
 def load(request: ModelRequest) -> VisionTransformer:
@@ -46,7 +47,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     from brdyn.pretrained import WEIGHTS
     from brdyn.raptor.model import Raptor, check_saved, read_saved
 
-    folder = Path(request.name).expanduser()
+    folder = expanded(request.name)
     config, _ = read_saved(folder)
     if request.random:
         raise UsageError(f"{request.name!r} is a fitted Raptor; --init random makes no sense with it")
@@ -108,7 +109,7 @@ def check_ancestry(folder: Path) -> None:
 
     line = [folder]
     while is_raptor(line[-1]):
-        line.append(Path(read_saved(line[-1])[0].teacher.name).expanduser())
+        line.append(expanded(read_saved(line[-1])[0].teacher.name))
         if line[-1].resolve() in [earlier.resolve() for earlier in line[:-1]]:
             raise UsageError(f"{str(folder)!r} has itself for a teacher: {' of '.join(map(str, line))}")
         if len(line) > MOST_TEACHERS + 1:

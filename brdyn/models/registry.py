@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from brdyn.checked_json import expanded
 from brdyn.choices import INITS, one_of
 from brdyn.errors import UsageError
 from brdyn.models import (
@@ -114,7 +115,7 @@ def load_model(
         raise UsageError(f"--weights-key {weights_key!r} chooses in a file; give that file with --weights")
     request = ModelRequest(
         name=_expanded(name),
-        weights=Path(weights).expanduser() if weights is not None else None,
+        weights=expanded(weights) if weights is not None else None,
         weights_key=weights_key,
         random=init == "random",
         seed=check_seed(seed),
@@ -214,7 +215,7 @@ def _is_here(name: str) -> bool:
 
 
 def _expanded(name: str) -> str:
-    return str(Path(name).expanduser()) if name.startswith("~") else name
+    return str(expanded(name)) if name.startswith("~") else name
 
 
 def as_size(value: int | Size | None) -> Size | None:

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from brdyn.checked_json import expanded
 from brdyn.errors import UsageError
 from brdyn.models import weights
 from brdyn.models.base import ModelInfo, VisionTransformer, check_image_size
@@ -46,7 +47,7 @@ def names() -> tuple[str, ...]:
 
 def matches(name: str) -> bool:
     """Whether this is a folder with a config.json, or looks like a hub id (`owner/name`) and is nothing here."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     return is_folder(path) or (re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None and not path.exists())
 
 

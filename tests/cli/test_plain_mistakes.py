@@ -31,6 +31,7 @@ CASES = [
     (["phases", "--out", "/dev/null"], "'/dev/null' is not a folder"),
     (["phases", "--out", "DANGLING"], "'DANGLING' is a link to nothing"),
     (["phases", "--out", "~no such person/x"], "there is no such home folder"),
+    (["raptor-fit", "--cache", "~no such person/x"], "there is no such home folder"),
     (["phases", "--batch-size", "x"], "--batch-size 'x' is neither a positive number nor 'auto'"),
     (["phases", "--batch-size", "²"], "--batch-size '²' is neither"),
     (["phases", "--batch-size", "9" * 5000], "is neither a positive number nor 'auto'"),

@@ -65,6 +65,12 @@ def test_a_path_that_is_no_model(tmp_path, monkeypatch, name, words):
             assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["~no such person/x", "~no such person/x@8", "~no such person/x.py:make"])
+def test_a_home_folder_that_is_not_there(name):
+    with pytest.raises(UsageError, match=r"(there is no folder|no file) '~no such person/x"):
+        load_model(name, allow_code=True)
+
+
 def test_a_results_folder_with_steps(tmp_path):
     with pytest.raises(UsageError, match=r"holds results of brdyn .*only a trained ViTRM takes steps"):
         load_model(f"{make(tmp_path, 'results')}@8")

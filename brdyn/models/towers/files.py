@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from brdyn import hub
+from brdyn.checked_json import expanded
 from brdyn.declared import shown
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import checkpoints, local_paths, weights
@@ -50,7 +51,7 @@ class Source:
     @property
     def folder(self) -> Path | None:
         """The folder; None on the hub."""
-        path = Path(self.place).expanduser()
+        path = expanded(self.place)
         return path if path.is_dir() else None
 
     def where(self, file: str) -> str:
