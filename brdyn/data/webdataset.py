@@ -183,11 +183,11 @@ class _Index:
 
 
 def as_arrow(cells: list[Any]) -> Any:
-    """The values of a column; lists, which hold no labels, where they are of several kinds."""
+    """The values of a column, null for numbers beyond any type; lists, which hold no labels, where kinds differ."""
     import pyarrow as pa
 
     try:
-        return pa.array(cells)
+        return pa.array([None if isinstance(cell, int) and abs(cell) >= 2**63 else cell for cell in cells])
     except (pa.ArrowException, OverflowError, ValueError):
         return pa.array([[]])
 
