@@ -251,7 +251,9 @@ def test_webdataset_labels_in_json_and_as_names(tmp_path):
 def test_an_absurd_number_in_a_tar_takes_only_its_own_label(tmp_path):
     labels = (1, 10**30, 0)
     members = [(f"{place}.png", picture(place)) for place in range(3)]
-    members += [(f"{place}.json", json.dumps({"label": label}).encode()) for place, label in enumerate(labels)]
+    members += [
+        (f"{place}.json", json.dumps({"label": label}).encode()) for place, label in enumerate(labels)
+    ]
     source = load_images(tar(tmp_path / "x.tar", members), MODEL).source
     assert [source.read(index).label for index in range(3)] == [1, -1, 0]
 
