@@ -19,7 +19,7 @@ from brdyn.models import VisionTransformer
 from brdyn.raptor.block import BlockConfig, RaptorBlock
 
 MOST_LAYERS = 1_000
-MOST_PIXELS = 16_384
+MOST_PIXELS = 8_192
 
 KIND = "raptor"
 
