@@ -22,9 +22,8 @@ from brdyn.classification.recipe import BEST
 from brdyn.classification.saved import Classifier, read_config
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import packaged
-from brdyn.pretrained import CONFIG, WEIGHTS
-from brdyn.results import to_json
-from brdyn.store import write_atomically
+from brdyn.store import to_json, write_atomically
+from brdyn.store.pretrained import CONFIG, WEIGHTS
 
 LARGEST = 12e6  # bytes
 

@@ -15,10 +15,10 @@ from brdyn.classification.pixels import PixelSet, check_classes, load_pixels
 from brdyn.classification.run import ClassifierRun, finished
 from brdyn.classification.saved import halve
 from brdyn.errors import BrdynError
-from brdyn.results import OutputFolder
+from brdyn.store import OutputFolder
+from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints
 from brdyn.training.loop import make_accelerator
-from brdyn.training.settings import CHECKPOINTS
 
 
 class OutOfTime(BrdynError):

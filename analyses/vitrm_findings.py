@@ -23,7 +23,7 @@ from analyses.vitrm_on_cifar import LINEAR
 from brdyn.classification.recipe import BATCH, VITRM
 from brdyn.errors import UsageError
 from brdyn.phases import Phases
-from brdyn.results import read_json
+from brdyn.store import read_json
 from brdyn.training.settings import differences
 from brdyn.vitrm.model import ViTRMConfig
 

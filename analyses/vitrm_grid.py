@@ -30,8 +30,7 @@ from analyses.vitrm_on_cifar import IMAGE_SIZE, NARROW, QUIET
 from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
 from brdyn.errors import BrdynError
-from brdyn.results import read_json, to_json
-from brdyn.store import write_atomically
+from brdyn.store import read_json, to_json, write_atomically
 from brdyn.vitrm.grid import cell_name, parse_grid, rows_of, runs_of
 
 GRID = RESULTS / "vitrm_grid"

@@ -30,8 +30,7 @@ from brdyn.classification.sizes import RESNETS
 from brdyn.errors import BrdynError
 from brdyn.probes import read_classes
 from brdyn.probes.features import Features
-from brdyn.results import read_json, to_json
-from brdyn.store import write_atomically
+from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training.settings import check_same
 from brdyn.vitrm.evaluation import evaluate_recursion
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from brdyn import plots, results
+from brdyn import plots
 from brdyn.classification.evaluation import accuracy
 from brdyn.classification.fit import Report, train_classifier
 from brdyn.classification.kept import RESULT, WATCHED, Keeper, describe_kept, folder_name
@@ -17,7 +17,9 @@ from brdyn.classification.pixels import PixelSet
 from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.classification.saved import Classifier
 from brdyn.errors import UsageError
-from brdyn.training import Checkpoints, Saved, unfinished
+from brdyn.provenance import run_provenance
+from brdyn.store import OutputFolder, read_json, unfinished
+from brdyn.training import Checkpoints, Saved
 from brdyn.training.settings import check_same
 
 FINISHED = {  # what a grid reads of one
@@ -96,7 +98,7 @@ class ClassifierRun:
     def train(
         self,
         images: PixelSet,
-        folder: results.OutputFolder | None,
+        folder: OutputFolder | None,
         checkpoints: Checkpoints,
         *,
         test: PixelSet | None = None,
@@ -171,7 +173,7 @@ class ClassifierRun:
             "options": checkpoints.options,
             "history": asdict(history),
             "seconds": round(history.seconds, 1),
-            "provenance": results.run_provenance(accelerator.device.type),
+            "provenance": run_provenance(accelerator.device.type),
         }
         watching = f"accuracy on {'held-out' if self.held_out else 'test'} images"
         picture = plots.plot_fit({1: history}, title=classifier.name, watched=watching)
@@ -190,7 +192,7 @@ class ClassifierRun:
         classifier: Classifier,
         images: PixelSet,
         watched: PixelSet | None,
-        folder: results.OutputFolder | None,
+        folder: OutputFolder | None,
         checkpoints: Checkpoints,
     ) -> Keeper | None:
         """Who writes the classifiers to keep; None in a process that does not write."""
@@ -220,6 +222,6 @@ def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | N
     begun = unfinished.is_there(Path(folder))
     if checkpoints.anew or begun or not path.is_file():
         return None
-    content = results.read_json(path, "a training run", FINISHED)
+    content = read_json(path, "a training run", FINISHED)
     check_same(content["options"], checkpoints.options, folder)
     return content

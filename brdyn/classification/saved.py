@@ -10,7 +10,6 @@ from typing import Annotated, Any, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from brdyn import pretrained
 from brdyn.classification.architectures import build
 from brdyn.classification.augment import normalised
 from brdyn.classification.recipe import VITRM_NAME
@@ -18,6 +17,7 @@ from brdyn.classification.sizes import RESNETS, VITS, ViTSize
 from brdyn.declared import Range, entries, shown
 from brdyn.declared import build as build_declared
 from brdyn.errors import UsageError
+from brdyn.store import pretrained
 
 CHANNELS = 3
 MOST_PIXELS = 16_384

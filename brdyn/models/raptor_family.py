@@ -44,8 +44,8 @@ def load(request: ModelRequest) -> VisionTransformer:
     BrdynError
         If the teacher or the weights are not to be had.
     """
-    from brdyn.pretrained import WEIGHTS
     from brdyn.raptor.model import Raptor, read_saved
+    from brdyn.store.pretrained import WEIGHTS
 
     folder = expanded(request.name)
     config, _ = read_saved(folder)

@@ -16,8 +16,8 @@ from brdyn.classification.evaluation import AT_ONCE, accuracy_and_f1, share_righ
 from brdyn.classification.pixels import PixelSet, check_classes
 from brdyn.classification.saved import Classifier
 from brdyn.errors import UsageError
-from brdyn.results import records
 from brdyn.runtime import timed
+from brdyn.store import records
 from brdyn.vitrm.model import ViTRM
 
 MOST = 8

@@ -12,7 +12,7 @@ from brdyn.classification.saved import Classifier
 from brdyn.classification.tasks import Classification
 from brdyn.errors import UsageError
 from brdyn.models import load_model
-from brdyn.results import OutputFolder, read_json
+from brdyn.store import OutputFolder, read_json
 from brdyn.training import Checkpoints
 from brdyn.training.loop import make_accelerator
 from tests.classification.test_fit import NETWORKS, Killed, pictures, recipe
