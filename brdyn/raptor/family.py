@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,12 +11,13 @@ from brdyn.checked_json import expanded
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import adapter, own_family
 from brdyn.models.base import VisionTransformer
+from brdyn.models.registry import family_of
 from brdyn.models.request import ModelRequest
-
-if TYPE_CHECKING:
-    from brdyn.raptor.model import SavedTeacher
+from brdyn.pretrained import WEIGHTS
+from brdyn.raptor.model import Raptor, SavedTeacher, check_saved, is_raptor, read_saved
 
 FAMILY = "raptor"
+TAKES_TEACHER = True
 MOST_TEACHERS = 8
 
 
@@ -28,8 +28,6 @@ def names() -> tuple[str, ...]:
 
 def matches(name: str) -> bool:
     """Whether this is a folder with a Raptor."""
-    from brdyn.raptor.model import is_raptor
-
     return is_raptor(expanded(name))
 
 
@@ -44,9 +42,6 @@ def load(request: ModelRequest) -> VisionTransformer:
     BrdynError
         If the teacher or the weights are not to be had.
     """
-    from brdyn.pretrained import WEIGHTS
-    from brdyn.raptor.model import Raptor, check_saved, read_saved
-
     folder = expanded(request.name)
     config, _ = read_saved(folder)
     if request.random:
@@ -66,8 +61,6 @@ def load(request: ModelRequest) -> VisionTransformer:
 
 def _teacher(request: ModelRequest, saved: SavedTeacher) -> VisionTransformer:
     """The teacher that a Raptor's config names, or the one that was given."""
-    from brdyn.models.registry import family_of
-
     if isinstance(request.teacher, VisionTransformer):
         teacher = request.teacher
     else:
@@ -105,8 +98,6 @@ def check_ancestry(folder: Path) -> None:
     UsageError
         If a Raptor is among its own teachers, or there are more than :data:`MOST_TEACHERS` of them.
     """
-    from brdyn.raptor.model import is_raptor, read_saved
-
     line = [folder]
     while is_raptor(line[-1]):
         line.append(expanded(read_saved(line[-1])[0].teacher.name))
