@@ -20,8 +20,8 @@ from brdyn.classification.evaluation import accuracy_and_f1, class_scores
 from brdyn.classification.pixels import PixelSet, load_pixels
 from brdyn.classification.recipe import BEST
 from brdyn.classification.saved import Classifier, read_config
+from brdyn.classifiers import packaged
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import packaged
 from brdyn.store import to_json, write_atomically
 from brdyn.store.pretrained import CONFIG, WEIGHTS
 

@@ -20,8 +20,8 @@ from analyses.statistics import Estimate, mean_difference, rank_correlation, tog
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.stochastic_depth_plan import LAST, MIDDLE, MOMENTS, UNTRAINED, Network
 from brdyn.classification.recipe import BEST
+from brdyn.classifiers import packaged
 from brdyn.interventions import Surgery
-from brdyn.models import packaged
 from brdyn.raptor import Evaluation
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
 from brdyn.store import read_json

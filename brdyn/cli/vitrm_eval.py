@@ -60,7 +60,7 @@ def vitrm_eval(
         from brdyn.classification.evaluation import accuracy_and_f1, class_scores
         from brdyn.classification.pixels import check_classes, load_pixels
         from brdyn.classification.saved import Classifier
-        from brdyn.models import packaged
+        from brdyn.classifiers import packaged
         from brdyn.vitrm.evaluation import evaluate_recursion
 
         processes = stack.enter_context(runtime.start_processes(request.device))

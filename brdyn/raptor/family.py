@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,12 +11,13 @@ from brdyn.checked_json import expanded
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import adapter, own_family
 from brdyn.models.base import VisionTransformer
+from brdyn.models.registry import family_of
 from brdyn.models.request import ModelRequest
-
-if TYPE_CHECKING:
-    from brdyn.raptor.model import SavedConfig, SavedTeacher
+from brdyn.raptor.model import Raptor, SavedConfig, SavedTeacher, check_saved, is_raptor, read_saved
+from brdyn.store.pretrained import WEIGHTS
 
 FAMILY = "raptor"
+TAKES_TEACHER = True
 MOST_TEACHERS = 8
 
 
@@ -28,8 +28,6 @@ def names() -> tuple[str, ...]:
 
 def matches(name: str) -> bool:
     """Whether this is a folder with a Raptor."""
-    from brdyn.raptor.model import is_raptor
-
     return is_raptor(expanded(name))
 
 
@@ -44,9 +42,6 @@ def load(request: ModelRequest) -> VisionTransformer:
     BrdynError
         If the teacher or the weights are not to be had.
     """
-    from brdyn.raptor.model import Raptor, read_saved
-    from brdyn.store.pretrained import WEIGHTS
-
     folder = expanded(request.name)
     config, _ = read_saved(folder)
     if request.random:
@@ -79,8 +74,6 @@ def _teacher(request: ModelRequest, config: SavedConfig) -> VisionTransformer:
 
 
 def _loaded(request: ModelRequest, wanted: ModelRequest) -> VisionTransformer:
-    from brdyn.models.registry import family_of
-
     try:
         return family_of(wanted).load(wanted)
     except BrdynError as error:
@@ -88,8 +81,6 @@ def _loaded(request: ModelRequest, wanted: ModelRequest) -> VisionTransformer:
 
 
 def _check_fits(request: ModelRequest, teacher: VisionTransformer, config: SavedConfig) -> None:
-    from brdyn.raptor.model import check_saved
-
     if teacher.depth != config.teacher.layers:
         raise UsageError(
             f"{request.name!r} was fitted to {config.teacher.layers} layers, and its teacher "
@@ -120,8 +111,6 @@ def check_ancestry(folder: Path) -> None:
     UsageError
         If a Raptor is among its own teachers, or there are more than :data:`MOST_TEACHERS` of them.
     """
-    from brdyn.raptor.model import is_raptor, read_saved
-
     line = [folder]
     while is_raptor(line[-1]):
         line.append(expanded(read_saved(line[-1])[0].teacher.name))

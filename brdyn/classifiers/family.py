@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from brdyn.checked_json import expanded
+from brdyn.classification.recipe import VITRM_NAME
+from brdyn.classification.saved import MOST_STEPS, Classifier, is_classifier, read_config, read_trained
+from brdyn.classification.sizes import RESNETS
 from brdyn.errors import UsageError
 from brdyn.models import timm_family
 from brdyn.models.base import ModelInfo, VisionTransformer
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
+from brdyn.vitrm.model import ViTRM
+from brdyn.vitrm.unrolled import UnrolledViTRM
 from brdyn.words import counted
-
-if TYPE_CHECKING:
-    from brdyn.classification.saved import Classifier
-    from brdyn.vitrm.model import ViTRM
 
 FAMILY = "classifier"
 POSITION_RULE = "learned at this size"
@@ -29,8 +29,6 @@ def names() -> tuple[str, ...]:
 
 def matches(name: str) -> bool:
     """Whether this is a folder with a trained classifier, with or without a number of steps."""
-    from brdyn.classification.saved import is_classifier
-
     return is_classifier(_folder_and_steps(name)[0])
 
 
@@ -81,10 +79,6 @@ def from_folder(
     BrdynError
         If the weights are damaged.
     """
-    from brdyn.classification.recipe import VITRM_NAME
-    from brdyn.classification.saved import MOST_STEPS, Classifier, read_config, read_trained
-    from brdyn.classification.sizes import RESNETS
-
     if request.weights is not None:
         raise UsageError(f"{request.name!r} is a trained classifier; --weights makes no sense with it")
     config = read_config(folder)
@@ -124,9 +118,6 @@ def from_folder(
 def _unrolled(
     request: ModelRequest, classifier: Classifier, steps: int, source: str, preprocessing: Preprocessing
 ) -> VisionTransformer:
-    from brdyn.vitrm.model import ViTRM
-    from brdyn.vitrm.unrolled import UnrolledViTRM
-
     vitrm = classifier.network
     assert isinstance(vitrm, ViTRM)
     config = vitrm.config

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from brdyn import load_images
+from brdyn.classifiers import packaged
 from brdyn.errors import UsageError
-from brdyn.models import describe_model, list_models, load_model, packaged
+from brdyn.models import describe_model, list_models, load_model
 from brdyn.raptor import FitSettings, fit_raptor
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import Raptor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from brdyn.models import classifier_family
+from brdyn.classifiers import family
 from brdyn.models.base import VisionTransformer
 from brdyn.models.request import ModelRequest
 
@@ -32,4 +32,4 @@ def load(request: ModelRequest) -> VisionTransformer:
     UsageError
         If it is asked for at another image size, or with other weights.
     """
-    return classifier_family.from_folder(request, FAMILY, HOME, "package brdyn", notes=NOTES)
+    return family.from_folder(request, FAMILY, HOME, "package brdyn", notes=NOTES)
