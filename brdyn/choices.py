@@ -10,8 +10,17 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "bfloat16", "float16")
 INITS = ("pretrained", "random")
 SIMILARITIES = ("cosine", "token-cosine", "cka", "procrustes")
-CURVES = ("norm", "convergence", "speed", "turning", "update", "estimation")
-MEASURES = (*CURVES, "basins", "modes")
+# How tokens move: each measure with the class that takes it, `module:class`.
+MEASURES = {
+    "norm": "brdyn.measures.norm:TokenNorm",
+    "convergence": "brdyn.measures.convergence:DirectionalConvergence",
+    "speed": "brdyn.measures.speed:AngularSpeed",
+    "turning": "brdyn.measures.speed:TurningAngle",
+    "update": "brdyn.measures.update_field:UpdateField",
+    "estimation": "brdyn.measures.estimation:EstimationError",
+    "basins": "brdyn.measures.basins:AngularBasins",
+    "modes": "brdyn.measures.modes:DynamicModes",
+}
 KINDS = ("swap", "delete", "shuffle", "replace")
 
 
@@ -29,7 +38,7 @@ def one_of(what: str, name: str, choices: Iterable[str]) -> str:
     return name
 
 
-def some_of(what: str, names: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:
+def some_of(what: str, names: Sequence[str], choices: Iterable[str]) -> tuple[str, ...]:
     """The names, each once and in the order of the choices.
 
     Raises

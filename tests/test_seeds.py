@@ -3,6 +3,7 @@
 import pytest
 
 import brdyn
+from brdyn.trajectory import Stream
 from brdyn.interventions.contexts import perturb, shuffle
 from brdyn.raptor import FitSettings
 from brdyn.seeds import LARGEST_SEED, check_seed
@@ -20,7 +21,7 @@ def test_the_range():
 def test_the_library_refuses_what_the_command_line_refuses(seed, noise_folder):
     model = tiny_vit()
     images = brdyn.load_images(noise_folder, model, n=4)
-    similarity = brdyn.layer_similarity(model, images, replicates=0, workers=0)
+    similarity = brdyn.layer_similarity(model, images, replicates=0, stream=Stream(workers=0))
     phases = brdyn.segment(similarity, 2)
     calls = [
         lambda: brdyn.load_model("vit_tiny_patch16_224", init="random", seed=seed),

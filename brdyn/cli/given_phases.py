@@ -58,26 +58,3 @@ def read_phases(path: Path | None, run: Run, k: int | None) -> Phases | None:
     if content["provenance"]["model"]["digest"] != info.digest:
         raise UsageError(f"{str(path)!r} is of other weights of {info.name!r}; run `brdyn phases` with these")
     return found if k is None else found.with_k(k)
-
-
-def read_or_find_phases(path: Path | None, run: Run, k: int | None, at_most: int | None = None) -> Phases:
-    """As :func:`read_phases`, or found in a pass over the images of the run, or over `at_most` drawn of them."""
-    from brdyn.measures import layer_similarity
-    from brdyn.phases import segment
-
-    given = read_phases(path, run, k)
-    if given is not None:
-        return given
-    images = run.images
-    if at_most is not None and len(images) > at_most:
-        images = images.split(at_most, run.seed)[1] or images
-    similarity = layer_similarity(run.model, images, replicates=0, seed=run.seed, **run.stream)
-    return segment(similarity, k)
-
-
-def describe(phases: Phases) -> str:
-    """`phases: layers 1-2, 3-6 (rule)`."""
-    intervals = ", ".join(
-        f"{first}-{last}" if last > first else f"{first}" for first, last in phases.intervals
-    )
-    return f"phases: layers {intervals} ({phases.k_rule})"

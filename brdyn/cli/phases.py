@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from brdyn.choices import SIMILARITIES, one_of
 from brdyn.cli.options import WHOLE
-from brdyn.cli.run import Run, RunRequest, open_run, run_command
+from brdyn.cli.run import RunRequest, open_run, run_command
 from brdyn.errors import UsageError
 from brdyn.phases.evidence import ALPHA, check_test
 from brdyn.phases.segmentation import METHODS, TEST
-from brdyn.store import OutputFolder
-from brdyn.words import counted
-
-if TYPE_CHECKING:
-    from brdyn.measures import LayerSimilarity
-    from brdyn.phases import Phases
 
 PHASES = "Phases"
 
@@ -97,10 +91,10 @@ def phases(
             tokens=tokens,
             replicates=bootstrap,
             seed=run.seed,
-            **run.stream,
+            stream=run.stream,
         )
-        if run.folder is not None:
-            found = segment(
+        run.finish(
+            segment(
                 measured,
                 number,
                 method=method,
@@ -111,8 +105,7 @@ def phases(
                 alpha=alpha,
                 calibration=calibration,
             )
-            _write(run, run.folder, measured, found)
-            _summarise(run, run.folder, measured, found)
+        )
 
 
 def parse_k(text: str | None) -> int | str | None:
@@ -128,66 +121,3 @@ def parse_k(text: str | None) -> int | str | None:
     if not WHOLE.fullmatch(text) or int(text) < 1:
         raise UsageError(f"--k {text!r} is neither a number of phases, from 1 on, nor {TEST!r}")
     return int(text)
-
-
-def _write(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:
-    from brdyn import plots
-
-    assert found.evidence is not None
-    pictures = {
-        "steps": plots.plot_steps(found.evidence, title=run.title),
-        "similarity": plots.plot_similarity(measured.matrix, found, kind=measured.kind, title=run.title),
-        "gain_curve": plots.plot_gain_curve(found, title=run.title),
-        "stability": plots.plot_stability(found, unit=measured.unit, title=run.title),
-    }
-    replicates = 0 if measured.replicates is None else len(measured.replicates)
-    content = {
-        **run.header(),
-        "similarity": {"kind": measured.kind, "tokens": measured.tokens, "matrix": measured.matrix},
-        **found.to_dict(),
-        "provenance": run.provenance(bootstrap={"replicates": replicates, "unit": measured.unit}),
-    }
-    folder.save("phases.json", content, pictures, run.formats)
-
-
-def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:
-    typer.echo(f"{found.sentence()}\n")
-    run.summarise(run.watch.seconds)
-    typer.echo(f"similarity: {measured.kind} of {measured.tokens}\n")
-    typer.echo("  k  boundaries (stability)                       cut   gain      z  gap to 2nd")
-    for k in range(2, min(max(found.segmentations), max(6, found.k + 1)) + 1):
-        typer.echo(_row(found, k))
-    ranges = ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in found.intervals)
-    typer.echo(f"\n{counted(found.k, 'phase')}: layers {ranges}")
-    typer.echo(f"  k: {found.k_rule}; phases of at least {counted(found.min_size, 'layer')}")
-    if found.stability is None and measured.replicates is None:
-        typer.echo(f"  stability is not known; resampled: {measured.unit}")
-    if found.recursive is not None:
-        typer.echo(f"  recursive bisection: {_clusters(found)}")
-    typer.echo(
-        f"written to {folder.path}: phases.json, and pictures of steps, similarity, gain_curve and stability"
-    )
-
-
-def _row(found: Phases, k: int) -> str:
-    segmentation = found.segmentations[k]
-    stability = segmentation.stability or ()
-    boundaries = ", ".join(str(layer) for layer in segmentation.boundaries)
-    shares = " ".join(f"{share:.2f}" for share in stability)
-    place = f"[{boundaries}]" + (f" ({shares})" if shares else "")
-    others = segmentation.alternatives[1:]
-    gap = f"{others[0].gap / found.total:.2%}" if others and found.total else "–"
-    z = f"{segmentation.z:.1f}" if segmentation.z is not None else "–"
-    mark = "*" if k == found.k else " "
-    return (
-        f"{mark}{k:>2}  {place:<42} {segmentation.cut_share:>5.1%} {segmentation.gain:>6.1%} {z:>6}  {gap:>7}"
-    )
-
-
-def _clusters(found: Phases) -> str:
-    assert found.recursive is not None
-    clusters = " ".join("{" + ",".join(map(str, cluster)) + "}" for cluster in found.recursive.clusters)
-    how = "exhaustive" if found.recursive.exact else "one_exchange"
-    scattered = found.recursive.scattered
-    warning = f"; {len(scattered)} of them NOT contiguous" if scattered else ""
-    return f"{clusters} ({how}, eps {found.recursive.eps:g}{warning})"

@@ -11,7 +11,7 @@ import typer
 from brdyn.choices import one_of
 from brdyn.cli import options as opt
 from brdyn.cli.checks import at_home, check_file
-from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_or_find_phases, read_phases
+from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_phases
 from brdyn.cli.options import parse_batch_size, parse_numbers
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.cli.training import (
@@ -28,11 +28,10 @@ from brdyn.cli.training import (
 from brdyn.errors import UsageError
 from brdyn.raptor.partitions import CONTIGUOUS, PARTITIONS, assign, random_contiguous
 from brdyn.raptor.recipe import BATCH, STEPS, FitSettings
-from brdyn.store import OutputFolder
 from brdyn.store.unfinished import CHECKPOINTS, TRACKER
 
 if TYPE_CHECKING:
-    from brdyn.raptor import ActivationCache, Fit
+    from brdyn.raptor import ActivationCache
 
 RAPTOR = "Raptor"
 PHASE_IMAGES = 1000  # drawn for finding phases, where none are given
@@ -142,6 +141,7 @@ def raptor_fit(
     check_tracker(tracker)
     with open_run(request, float32=True, go_on_with=to_go_on_with(resume, RESULT)) as run:
         from brdyn.raptor import fit_raptor
+        from brdyn.raptor.fit import fit_options
         from brdyn.training import Checkpoints
         from brdyn.training.loop import make_accelerator
 
@@ -149,16 +149,8 @@ def raptor_fit(
         is_main = run.processes.is_main
         settings = _fitted_to(run, settings)
         assignment = _assignment(run, phases, ends, partition, partition_seed, k)
-        options = {
-            "teacher": {"name": run.model.info.name, "digest": run.model.info.digest},
-            "images": run.images.identity(),
-            "assignment": assignment,
-            "recipe": settings.to_dict(),
-            "learning_rates": [settings.training(stage).lr for stage in (1, 2)],
-            "processes": run.processes.world,
-        }
-        if states is not None:
-            options["cached"] = True
+        world, cached = run.processes.world, states is not None
+        options = fit_options(run.model, run.images, assignment, settings, world, cached=cached)
         checkpoints = Checkpoints(request.out / CHECKPOINTS, options, anew=not resume, watch=run.watch)
         saved = checkpoint_to_resume(request.out, RESULT, checkpoints, resume, previous, say=is_main)
         if run.folder is not None:
@@ -179,11 +171,10 @@ def raptor_fit(
                 report=report,
                 progress=True,
             )
+        run.finish(fit)
         if run.folder is not None:
-            _write(run, run.folder, fit, settings, options)
             run.folder.end()
             checkpoints.remove()
-            _summarise(run, request.out, fit)
 
 
 def _settings(
@@ -231,7 +222,11 @@ def _assignment(
         given = read_phases(phases, run, k)
         return random_contiguous(k, layers, seed, given.boundaries if given else ())
     if ends is None:
-        ends = list(read_or_find_phases(phases, run, k, PHASE_IMAGES).boundaries)
+        from brdyn.measures.found_phases import find_phases
+
+        some = run.images.some(PHASE_IMAGES, run.seed)
+        found = find_phases(run.model, some, read_phases(phases, run, k), k, seed=run.seed, stream=run.stream)
+        ends = list(found.boundaries)
     return assign(partition, ends, layers, seed)
 
 
@@ -246,39 +241,3 @@ def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:
     run.processes.wait()
     found.fill(workers=workers, processes=run.processes, progress=True)
     return found
-
-
-def _write(run: Run, folder: OutputFolder, fit: Fit, settings: FitSettings, options: dict[str, Any]) -> None:
-    from dataclasses import asdict
-
-    from brdyn import plots
-    from brdyn.store.pretrained import CONFIG, WEIGHTS
-
-    content = {
-        **run.header(),
-        "n_images": len(run.images),
-        "images_seen": (settings.stage1_steps + settings.stage2_steps) * settings.training(1).batch_size,
-        "options": options,
-        "raptor": {"config": CONFIG, "weights": WEIGHTS, "parameters": fit.raptor.info.parameters},
-        "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},
-        "provenance": run.provenance(),
-    }
-    pictures = {"fit": plots.plot_fit(fit.histories, title=f"Raptor of {run.title}")}
-    folder.save(RESULT, content, pictures, run.formats, fit.raptor.to_files(recipe=settings.to_dict()))
-
-
-def _summarise(run: Run, out: Path, fit: Fit) -> None:
-    run.summarise(sum(history.seconds for history in fit.histories.values()))
-    raptor, teacher = fit.raptor.info, run.model.info
-    spans = ", ".join(f"{span.start + 1}-{span.end} by block {span.block + 1}" for span in fit.raptor.spans)
-    typer.echo(f"{fit.raptor.k} blocks: layers {spans}")
-    typer.echo(
-        f"{raptor.parameters / 1e6:.1f} M parameters of the teacher's {teacher.parameters / 1e6:.1f} M"
-    )
-    for stage, history in fit.histories.items():
-        losses = {name: value for name, value in history.losses[-1].items() if name not in ("step", "lr")}
-        values = history.validation[-1] if history.validation else {}
-        r2 = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name != "step")
-        loss = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        typer.echo(f"stage {stage}: loss {loss}" + (f"; {r2}" if r2 else ""))
-    typer.echo(f"written to {out}: config.json, model.safetensors, fit.json and fit.png")

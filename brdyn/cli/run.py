@@ -16,18 +16,17 @@ from brdyn.choices import DTYPES, INITS, one_of
 from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.errors import BrdynError
-from brdyn.provenance import Stopwatch, provenance
+from brdyn.provenance import Stopwatch, skipped_lines
 from brdyn.store import OutputFolder
-from brdyn.words import counted
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet
     from brdyn.data.labels import Unlabelled
-    from brdyn.data.sources import ImageSource
     from brdyn.models import VisionTransformer
+    from brdyn.result import Result
     from brdyn.runtime import Processes
+    from brdyn.trajectory import Stream
 
-SKIPPED_SHOWN = 5
 RECIPE = "Recipe"
 
 
@@ -141,8 +140,8 @@ class Run:
         None in processes that do not write.
     formats : tuple of str
         Picture formats asked for.
-    stream : dict
-        How to go through the images: the options of :func:`brdyn.measures.measure`.
+    stream : Stream
+        How to go through the images.
     watch : Stopwatch
         Wall time since the run began.
     """
@@ -152,83 +151,27 @@ class Run:
     processes: Processes
     folder: OutputFolder | None
     formats: tuple[str, ...]
-    stream: dict[str, Any]
+    stream: Stream
     watch: Stopwatch
     seed: int
     request: RunRequest
 
-    @property
-    def title(self) -> str:
-        """Heading of pictures; untrained networks are marked."""
-        return self.model.info.name + (" (random weights)" if self.model.info.is_random else "")
+    def finish(self, result: Result | None) -> None:
+        """Write what was found, with its pictures, and say it; nothing in processes that do not write."""
+        if self.folder is None or result is None:
+            return
+        from brdyn import plots
 
-    def header(self) -> dict[str, Any]:
-        """The first entries of every result file."""
-        report = self.images.report
-        return {
-            "model": self.model.info.name,
-            "weights": self.model.info.weights,
-            "n_images": report.count,
-            "skipped": [skipped._asdict() for skipped in report.skipped],
-            "unlabelled": report.unlabelled.to_dict(),
-        }
-
-    def provenance(self, **settings: Any) -> dict[str, Any]:
-        """Where the numbers come from."""
-        return provenance(
-            self.model, self.images, self.processes, self.watch.seconds, seed=self.seed, **settings
-        )
-
-    def summarise(self, seconds: float | None = None) -> None:
-        """Print what was run, and what was skipped.
-
-        Parameters
-        ----------
-        seconds : float, optional
-            That the images took; where the run did more than go through them once, none are told.
-        """
-        info, report = self.model.info, self.images.report
-        marked = "  ** RANDOM WEIGHTS: an untrained network **" if info.is_random else ""
-        typer.echo(
-            f"{info.name}: {info.layers} layers, width {info.width}, weights from {info.weights}{marked}"
-        )
-        typer.echo(f"positions: {info.position_rule}")
-        for note in info.notes:
-            typer.echo(f"note: {note}")
-        took = (
-            ""
-            if seconds is None
-            else f" in {seconds:.1f} s with loading ({report.count / seconds:.1f} images/s)"
-        )
-        typer.echo(f"{report.count} images{took}")
-        for line in chosen_of(self.images.source):
-            typer.echo(line)
-        say_skipped(report.skipped, report.unlabelled)
-
-
-def chosen_of(source: ImageSource) -> Iterator[str]:
-    """Which columns and split of several were taken, in a line if there is any."""
-    said = [
-        f"{what} {name!r}"
-        for what, name in (
-            ("images from column", source.image_column),
-            ("labels from column", source.label_column),
-            ("split", source.split),
-        )
-        if name is not None
-    ]
-    if said:
-        yield ", ".join(said)
+        found = result.lasting(self.watch)
+        files = found.write(self.folder, plots.draw(found), self.formats)
+        typer.echo(found.summary())
+        typer.echo(f"written to {self.folder.path}: {', '.join(files)}")
 
 
 def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled) -> None:
     """Name images that could not be read, or have no label."""
-    if unlabelled.count:
-        typer.echo(f"  {unlabelled.describe()}")
-    for name, why in skipped[:SKIPPED_SHOWN]:
-        typer.echo(f"  skipped {name}: {why}")
-    if skipped:
-        typer.echo(f"  {counted(len(skipped), 'unreadable image')} skipped in all; the JSON names them")
+    for line in skipped_lines([{"name": name, "reason": why} for name, why in skipped], unlabelled.to_dict()):
+        typer.echo(line)
 
 
 def open_folder(
@@ -277,6 +220,7 @@ def open_run(
     from brdyn import runtime
     from brdyn.data import load_images
     from brdyn.models import load_model
+    from brdyn.trajectory import Stream
 
     precision = runtime.resolve_dtype(request.dtype)
     with ExitStack() as stack:
@@ -307,10 +251,5 @@ def open_run(
             label_column=request.label_column,
             columns_where_there=columns_where_there,
         )
-        stream = {
-            "batch_size": batch_size,
-            "workers": request.workers,
-            "processes": processes,
-            "progress": True,
-        }
+        stream = Stream(batch_size=batch_size, workers=request.workers, processes=processes, progress=True)
         yield Run(model, images, processes, folder, formats, stream, watch, request.seed, request)

@@ -155,6 +155,10 @@ class ImageSet:
         drawn = np.random.default_rng(seed).permutation(len(self))
         return self.take(np.sort(drawn[count:])), self.take(np.sort(drawn[:count]))
 
+    def some(self, most: int, seed: int) -> ImageSet:
+        """This set, or `most` of its images drawn at random where it has more."""
+        return self if len(self) <= most else self.split(most, seed)[1] or self
+
     def identity(self) -> dict[str, Any]:
         """Where the images come from, how many, and the digests of what they are and which are chosen; for JSON."""
         indices = np.ascontiguousarray(self.indices(), dtype="<i8").tobytes()

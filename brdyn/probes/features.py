@@ -16,7 +16,7 @@ from brdyn.errors import UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.sampling import SamplingMetric
 from brdyn.models import VisionTransformer
-from brdyn.trajectory import Trajectory, check_normed
+from brdyn.trajectory import Stream, Trajectory, check_normed
 
 Readout = Callable[[Trajectory], Tensor]
 
@@ -145,7 +145,7 @@ def extract_features(
     model: VisionTransformer,
     images: ImageSet,
     metrics: Mapping[str, FeatureMetric] | None = None,
-    **options: Any,
+    stream: Stream | None = None,
 ) -> dict[str, Features]:
     """Features of all images that have a label, in one pass.
 
@@ -156,8 +156,8 @@ def extract_features(
         With labels; those that have none are left out.
     metrics : mapping of str to FeatureMetric, optional
         What to read out. By default `model`, the features of the model.
-    **options
-        Of :func:`brdyn.measures.engine.measure`.
+    stream : Stream, optional
+        How to go through the images.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def extract_features(
     """
     check_labelled(images)
     chosen = dict(metrics) if metrics is not None else {"model": FeatureMetric.of(model)}
-    report = measure(model, images, chosen, **options)
+    report = measure(model, images, chosen, stream=stream)
     if report.unlabelled.count == report.count:
         raise UsageError(
             f"a probe needs labels, and not one of the {report.count} images in {images.source.description!r} has one "

@@ -34,7 +34,7 @@ from brdyn.progress import progress_bar
 from brdyn.runtime import Processes
 from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training.settings import differences
-from brdyn.trajectory import trajectories
+from brdyn.trajectory import Stream, trajectories
 from brdyn.words import first_line
 
 FORMAT = "brdyn activation cache"
@@ -211,7 +211,7 @@ class ActivationCache:
         states = [torch.empty(0, *self.shape, dtype=torch.bfloat16)]
         positions, labels = ([torch.empty(0, dtype=torch.long)] for _ in range(2))
         try:
-            for trajectory in trajectories(self.teacher, part, workers=workers):
+            for trajectory in trajectories(self.teacher, part, stream=Stream(workers=workers)):
                 states.append(torch.stack(trajectory.states, dim=1).to("cpu", torch.bfloat16))
                 positions.append(trajectory.positions.cpu() + start)
                 labels.append(trajectory.labels.cpu())

@@ -21,7 +21,7 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.per_image import PerImageMetric, Statistic
 from brdyn.raptor.model import Raptor
-from brdyn.trajectory import Trajectory, check_normed
+from brdyn.trajectory import Stream, Trajectory, check_normed
 
 MODES = ("autoregressive", "one-step")
 UNITS = {
@@ -261,22 +261,22 @@ def _with_all(values: Tensor) -> Tensor:
     return torch.cat([values, values.sum(0, keepdim=True)])
 
 
-def fidelity(raptor: Raptor, images: ImageSet, **options: Any) -> Fidelity:
+def fidelity(raptor: Raptor, images: ImageSet, stream: Stream | None = None) -> Fidelity:
     """Compare a Raptor with its teacher at every layer, in one pass over the images.
 
     Parameters
     ----------
     raptor : Raptor
     images : ImageSet
-    **options
-        Of :func:`brdyn.measures.engine.measure`.
+    stream : Stream, optional
+        How to go through the images.
 
     Returns
     -------
     Fidelity
     """
     metric = fidelity_metric(raptor, images)
-    measure(raptor.teacher, images, {"fidelity": metric}, **options)
+    measure(raptor.teacher, images, {"fidelity": metric}, stream=stream)
     return metric.result()
 
 

@@ -113,11 +113,12 @@ class OutputFolder:
         figures: Mapping[str, Figure] | None = None,
         formats: tuple[str, ...] = ("png",),
         others: Mapping[str, bytes] | None = None,
-    ) -> None:
+    ) -> list[str]:
         """Write the figures, other files and last the JSON file of a run, whose presence says that the run is whole.
 
         Everything is drawn and lies on the disk before the old result goes, so that a failure leaves it as it was. The
-        JSON file names all of them in `files`; what the one that it replaces names so goes with that.
+        JSON file names all of them in `files`; what the one that it replaces names so goes with that. Returns their
+        names, that file first.
         """
         whole = {
             f"{title}.{kind}": render(figure, kind)
@@ -129,6 +130,7 @@ class OutputFolder:
         with uninterrupted():
             files.replace_together(self.path, whole, self._own(name))
             self._saved = True
+        return [name, *sorted({*whole} - {name})]
 
     def discard(self, name: str, others: Sequence[str] = ()) -> None:
         """Take an earlier result away: its JSON file first, then what that names, and others of its files."""

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from brdyn.trajectory import Stream
 from brdyn import load_images
 from brdyn.classifiers import packaged
 from brdyn.errors import UsageError
@@ -83,7 +84,7 @@ def test_a_raptor_of_it_has_an_accuracy(model, cifar10_test, tmp_path):
     settings = FitSettings(stage1_steps=2, stage2_steps=2, batch_size=16)
     raptor = fit_raptor(model, images, contiguous([6], 12), settings, workers=0).raptor
     assert not raptor.info.is_random
-    found = fidelity(raptor, images, workers=0)
+    found = fidelity(raptor, images, stream=Stream(workers=0))
     assert 0 <= found.accuracy <= 1
     assert 0.2 < found.teacher_accuracy < 1
     raptor.save_pretrained(tmp_path)

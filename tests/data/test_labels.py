@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from brdyn.trajectory import Stream
 from brdyn.classification.pixels import load_pixels
 from brdyn.data import NO_LABEL, Batch, load_images
 from brdyn.data.labels import Labels, Unlabelled
@@ -160,12 +161,12 @@ def test_basins_and_features_do_not_depend_on_the_batches(gaps, batch_size):
     path, kept, labels = gaps
     model = tiny_vit()
     images = load_images(path, model)
-    found = token_dynamics(model, images, measures=["basins"], k=2, batch_size=batch_size, workers=0).basins
+    found = token_dynamics(model, images, measures=["basins"], k=2, stream=Stream(batch_size=batch_size, workers=0)).basins
     assert found.n_images == len(kept)
     rows = found.projection.query("layer == 0").sort_values("position")
     assert rows["position"].tolist() == kept
     assert rows["label"].tolist() == labels
-    features = extract_features(model, images, batch_size=batch_size, workers=0)["model"]
+    features = extract_features(model, images, stream=Stream(batch_size=batch_size, workers=0))["model"]
     assert features.labels.tolist() == labels
     assert len(features.values) == len(kept)
     assert images.report.count == 40
@@ -177,12 +178,12 @@ def test_no_usable_label(tmp_path, noise_folder):
     model = tiny_vit()
     images = load_images(path, model)
     words = r"not one of the 6 images .*\(the first, none\.parquet row 0: -1 is not one of the classes\)"
-    dynamics = token_dynamics(model, images, k=2, workers=0, measures=None)
+    dynamics = token_dynamics(model, images, k=2, measures=None, stream=Stream(workers=0))
     assert "not one of the 6 images has one" in dynamics.left_out["basins"]
     assert dynamics.table["n_images"].max() == 6
     for use in (
-        lambda: token_dynamics(model, images, measures=["basins"], k=2, workers=0),
-        lambda: extract_features(model, images, workers=0),
+        lambda: token_dynamics(model, images, measures=["basins"], k=2, stream=Stream(workers=0)),
+        lambda: extract_features(model, images, stream=Stream(workers=0)),
         lambda: load_pixels(path, 8, workers=0),
     ):
         with pytest.raises(UsageError, match=words):
@@ -193,7 +194,7 @@ def test_one_label_is_enough_for_features(tmp_path, noise_folder):
     cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())[:3]]
     model = tiny_vit()
     images = load_images(write(tmp_path / "one.parquet", {"image": cells, "label": [None, 4, None]}), model)
-    assert extract_features(model, images, workers=0)["model"].labels.tolist() == [4]
+    assert extract_features(model, images, stream=Stream(workers=0))["model"].labels.tolist() == [4]
 
 
 def test_a_data_set_saved_to_disk(tmp_path):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from brdyn.trajectory import Stream
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions import Repair, perturb, perturbation_repair
@@ -175,10 +176,7 @@ def test_runs_that_fit_only_one_by_one_are_followed(tiny, monkeypatch):
 def test_over_a_set_of_images(tiny, noise_folder):
     images = load_images(noise_folder, tiny, n=10)
     seen = []
-    found = perturbation_repair(
-        tiny, images, eps=(0.3, 0.1), starts=(4, 0), observe=lambda t: seen.extend(t.positions.tolist()), workers=0,
-        batch_size=4,
-    )  # fmt: skip
+    found = perturbation_repair(tiny, images, eps=(0.3, 0.1), starts=(4, 0), observe=lambda t: seen.extend(t.positions.tolist()), stream=Stream(workers=0, batch_size=4))  # fmt: skip
     assert sorted(seen) == list(range(10))
     assert list(dict.fromkeys(found.angles["start"])) == [0, 4]
     assert list(dict.fromkeys(found.angles["target"])) == ["cls", "registers", "patches", "all"]
@@ -250,7 +248,7 @@ def test_final_angles_by_start():
 )
 def test_bad_requests(tiny, noise_folder, options, words):
     with pytest.raises(UsageError, match=words):
-        perturbation_repair(tiny, load_images(noise_folder, tiny), workers=0, **options)
+        perturbation_repair(tiny, load_images(noise_folder, tiny), **options, stream=Stream(workers=0))
 
 
 def test_what_fits_is_a_power_of_two(tiny):

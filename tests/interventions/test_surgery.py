@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 
+from brdyn.trajectory import Stream
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions import delete, reorder, replace, swap
@@ -209,9 +210,7 @@ def test_labels_that_are_not_the_heads(noise_folder, tmp_path, labels, note, ima
     """Whatever the batches: accuracy over the labels that can be right, or none and a word why."""
     model = head_of(4)
     pictures = load_images(labelled(noise_folder, tmp_path, labels), model)
-    found = layer_surgery(
-        model, pictures, phases_of(2, 1), kinds=("delete",), workers=0, batch_size=batch_size
-    )
+    found = layer_surgery(model, pictures, phases_of(2, 1), kinds=("delete",), stream=Stream(workers=0, batch_size=batch_size))
     assert found.notes == ((note,) if note else ())
     accuracy = found.table.query("measure == 'accuracy'")
     assert set(accuracy["n_images"]) == ({images} if images else set())
@@ -225,9 +224,7 @@ def test_named_classes_that_are_not_the_heads(noise_folder, tmp_path):
         (tmp_path / "set" / f"class{number % 3}").mkdir(parents=True, exist_ok=True)
         path.rename(tmp_path / "set" / f"class{number % 3}" / path.name)
     model = head_of(4)
-    found = layer_surgery(
-        model, load_images(tmp_path / "set", model), phases_of(2, 1), kinds=("delete",), workers=0
-    )
+    found = layer_surgery(model, load_images(tmp_path / "set", model), phases_of(2, 1), kinds=("delete",), stream=Stream(workers=0))
     assert found.notes == ("no accuracy: the images are of 3 classes and the head of 4",)
     assert found.intact_accuracy is None
 
@@ -236,27 +233,26 @@ def test_overflow_and_lack_of_memory_are_said(noise_folder, monkeypatch):
     model = StubViT([lambda x: x, lambda x: 1e30 * x, lambda x: x / 1e30])
     images = load_images(noise_folder, model, n=4)
     with pytest.raises(BrdynError, match="not finite in float32"):
-        layer_surgery(StubViT([lambda x: 1e30 * x, lambda x: x / 1e30, lambda x: x]), images, phases_of(2, 1),
-                      kinds=("replace",), workers=0)  # fmt: skip
+        layer_surgery(StubViT([lambda x: 1e30 * x, lambda x: x / 1e30, lambda x: x]), images, phases_of(2, 1), kinds=("replace",), stream=Stream(workers=0))  # fmt: skip
 
     def short(*_):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr("brdyn.interventions.surgery.run_order", short)
     with pytest.raises(BrdynError, match="out of memory on cpu while measuring; use a smaller --batch-size"):
-        layer_surgery(model, images, phases_of(2, 1), kinds=("delete",), workers=0)
+        layer_surgery(model, images, phases_of(2, 1), kinds=("delete",), stream=Stream(workers=0))
 
 
 def test_over_a_set_of_images(tiny, noise_folder):
     images = load_images(noise_folder, tiny, n=9)
-    found = layer_surgery(tiny, images, phases_of(2, 2), kinds=("swap", "shuffle"), workers=0, batch_size=4)
+    found = layer_surgery(tiny, images, phases_of(2, 2), kinds=("swap", "shuffle"), stream=Stream(workers=0, batch_size=4))
     assert set(found.tests) == {"cls", "patches"}
     matrix = found.matrix("swap", "cls")
     assert found.tests["cls"].within == pytest.approx((matrix[0, 1] + matrix[2, 3]) / 2)
     assert found.notes == ("no accuracy: the model has no classification head",)
     assert (found.table["n_images"] == 9).all()
     with reorder(tiny, [1]), pytest.raises(UsageError, match="allows no swap"):
-        layer_surgery(tiny, images, phases_of(1, 1), kinds=("swap",), workers=0)
+        layer_surgery(tiny, images, phases_of(1, 1), kinds=("swap",), stream=Stream(workers=0))
     with pytest.raises(UsageError, match="'twist'"):
         layer_surgery(tiny, images, phases_of(2, 2), kinds=("twist",))
     with pytest.raises(UsageError, match="at least 1"):

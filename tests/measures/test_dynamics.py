@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from brdyn.trajectory import Stream
 from brdyn.data import load_images
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import phase_alignment
@@ -337,7 +338,7 @@ def test_alignment_by_sampling_agrees_with_its_level():
 
 def test_one_pass_with_phases_found_in_it(tiny, noise_folder):
     images = load_images(noise_folder, tiny)
-    found = token_dynamics(tiny, images, k=2, workers=0)
+    found = token_dynamics(tiny, images, k=2, stream=Stream(workers=0))
     assert found.phases.k == 2
     assert found.groups("speed") == ["cls", "registers", "patches"]
     assert len(found.curve("convergence", "cls")) == 5
@@ -345,7 +346,7 @@ def test_one_pass_with_phases_found_in_it(tiny, noise_folder):
     for group, chosen in (("cls", "cls"), (None, "patches")):
         rows = found.table[(found.table["statistic"] == "norm") & (found.table["group"] == chosen)]
         assert found.curve("norm", group).tolist() == rows.sort_values("layer")["mean"].tolist()
-    given = token_dynamics(tiny, images, segment(np.eye(4), k=3), measures=("speed",), workers=0)
+    given = token_dynamics(tiny, images, segment(np.eye(4), k=3), measures=("speed",), stream=Stream(workers=0))
     assert given.phases.k == 3
     np.testing.assert_allclose(given.curve("speed", "cls"), found.curve("speed", "cls"), rtol=1e-5)
     assert given.groups("norm") == []

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from brdyn.trajectory import Stream
 from brdyn.data import load_images
 from brdyn.data.image_set import SHARD
 from brdyn.errors import BrdynError, UsageError
@@ -307,8 +308,8 @@ def test_procrustes_says_when_it_would_not_fit():
 
 def test_end_to_end_equals_stacked_trajectories(tiny, noise_folder):
     images = load_images(noise_folder, tiny)
-    found = layer_similarity(tiny, images, batch_size=9, workers=1)
-    stacked = torch.cat([t.stack() for t in trajectories(tiny, images, workers=0)], dim=1)
+    found = layer_similarity(tiny, images, stream=Stream(batch_size=9, workers=1))
+    stacked = torch.cat([t.stack() for t in trajectories(tiny, images, stream=Stream(workers=0))], dim=1)
     assert stacked.shape[:2] == (5, 40)
     means = np.stack(
         [stacked[1:, :, part].double().mean(2).numpy() for part in (slice(0, 1), slice(3, None))]

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import brdyn
+from brdyn.trajectory import Stream
 from brdyn.interventions.contexts import swap
 from brdyn.models import TokenLayout
 from brdyn.models.adapter import GIVEN
@@ -222,7 +223,7 @@ def own_images(noise_folder):
 
 def test_similarity_is_that_of_a_hand_computation(own_images):
     vit, model = my_vit(), adapted()
-    similarity = brdyn.layer_similarity(model, own_images, replicates=0, workers=0)
+    similarity = brdyn.layer_similarity(model, own_images, replicates=0, stream=Stream(workers=0))
     images = torch.cat([batch.images for batch in own_images.batches(12, workers=0)])
     with torch.no_grad():
         states = torch.stack(vit.eval().states(images)[0][1:])
@@ -254,7 +255,7 @@ def test_every_public_function_takes_it(own_images, little_cifar):
     error = ((swapped - clean).norm(dim=-1) / clean.norm(dim=-1)).mean()
     assert surgery.matrix("swap", "cls")[0, 2] == pytest.approx(float(error), rel=1e-4)
     train, test = (
-        extract_features(model, brdyn.load_images(little_cifar[part], model), workers=0)
+        extract_features(model, brdyn.load_images(little_cifar[part], model), stream=Stream(workers=0))
         for part in ("train", "test")
     )
     assert probe(train, test, seeds=1).classes == 10

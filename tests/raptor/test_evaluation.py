@@ -7,6 +7,7 @@ import torch
 from pandas.testing import assert_frame_equal
 from torch.nn import functional
 
+from brdyn.trajectory import Stream
 from brdyn.data import Batch, load_images
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.cost import cost, flops
@@ -49,7 +50,7 @@ def direct(raptor, images):
 @pytest.mark.parametrize("batch_size", [7, 40])
 def test_fidelity_against_a_direct_computation(tiny, images, batch_size):
     raptor = raptor_of(tiny)
-    found = fidelity(raptor, images, batch_size=batch_size, workers=0)
+    found = fidelity(raptor, images, stream=Stream(batch_size=batch_size, workers=0))
     theirs, guesses = direct(raptor, images)
     groups = {**tiny.tokens.groups, "all": slice(None)}
     for mode, states in guesses.items():
@@ -81,7 +82,7 @@ def test_the_teacher_itself_is_perfect(tiny, images):
     raptor = raptor_of(tiny, (0, 1, 2, 3))
     for application, block in zip(raptor.blocks, tiny.blocks, strict=True):
         application.forward = block.forward
-    table = fidelity(raptor, images, workers=0).table
+    table = fidelity(raptor, images, stream=Stream(workers=0)).table
     assert table.query("statistic == 'r2'")["mean"].to_numpy() == pytest.approx(1, abs=1e-6)
     assert table.query("statistic == 'cosine'")["mean"].to_numpy() == pytest.approx(1, abs=1e-5)
     assert table.query("statistic == 'epsilon'")["mean"].abs().max() < 1e-4
@@ -91,7 +92,7 @@ def test_the_head_of_the_teacher(noise_folder):
     teacher = StubViT([lambda state: 1.5 * state - state.roll(1, 2)] * 4, classes=3)
     images = load_images(noise_folder, teacher)
     raptor = raptor_of(teacher)
-    found = fidelity(raptor, images, workers=0)
+    found = fidelity(raptor, images, stream=Stream(workers=0))
     batch = next(iter(images.batches(40, workers=0)))
     with torch.no_grad():
         same = teacher.logits(teacher(batch.images)).argmax(1) == raptor.logits(raptor(batch.images)).argmax(
@@ -149,7 +150,7 @@ def labelled(noise_folder):
 def test_evaluation_comes_back(labelled, tmp_path):
     teacher = tiny_vit()
     images = load_images(labelled, teacher)
-    found = evaluate(raptor_of(teacher), images, *images.split(10, 0), seeds=2, workers=0)
+    found = evaluate(raptor_of(teacher), images, *images.split(10, 0), seeds=2, stream=Stream(workers=0))
     (tmp_path / "raptor_eval.json").write_bytes(to_json(found.to_dict()))
     again = Evaluation.read(tmp_path)
     assert again.cost == found.cost
@@ -162,7 +163,7 @@ def test_features_of_both(labelled):
     teacher = tiny_vit()
     raptor = raptor_of(teacher)
     images = load_images(labelled, teacher)
-    found = paired_features(raptor, images, workers=0)
+    found = paired_features(raptor, images, stream=Stream(workers=0))
     batch = next(iter(images.batches(40, workers=0)))
     for name, model in {"teacher": teacher, "raptor": raptor}.items():
         with torch.no_grad():

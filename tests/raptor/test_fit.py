@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from brdyn.trajectory import Stream
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import layer_similarity
@@ -188,7 +189,7 @@ def test_a_raptor_is_a_model_like_any_other(tiny, images):
     assert sum(p.numel() for p in raptor.shared.parameters()) == 2 * sum(
         p.numel() for p in raptor.shared[0].parameters()
     )
-    similarity = layer_similarity(raptor, images, replicates=0, workers=0)
+    similarity = layer_similarity(raptor, images, replicates=0, stream=Stream(workers=0))
     assert similarity.matrix.shape == (4, 4)
     inputs = Batch(torch.randn(2, 3, 32, 32), torch.arange(2), None)
     states, clean = capture(raptor, inputs).states, capture(tiny, inputs).states
