@@ -14,7 +14,18 @@ import brdyn
 from brdyn.data import loading
 from tests.conftest import needs_offline
 
-ROOMS = ("data", "interventions", "measures", "models", "phases", "plots", "probes", "raptor", "training")
+ROOMS = (
+    "classifiers",
+    "data",
+    "interventions",
+    "measures",
+    "models",
+    "phases",
+    "plots",
+    "probes",
+    "raptor",
+    "training",
+)
 
 
 def documented(module):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classifiers.recipe import ClassifierRecipe
 from brdyn.cli import options as opt
 
 NETWORK, RECIPE = "Network", "Recipe"

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from brdyn.classification.pixels import load_pixels
+from brdyn.classifiers.pixels import load_pixels
 from brdyn.data import NO_LABEL, Batch, load_images
 from brdyn.data.labels import Labels, Unlabelled
 from brdyn.errors import BrdynError, UsageError
@@ -143,7 +143,7 @@ def gaps(tmp_path, noise_folder):
 def test_training_pixels_keep_their_labels(gaps, tmp_path, monkeypatch):
     path, kept, labels = gaps
     monkeypatch.setattr(
-        "brdyn.classification.pixels.DECODED_AT_ONCE", 6
+        "brdyn.classifiers.pixels.DECODED_AT_ONCE", 6
     )  # several batches with and without gaps
     found = load_pixels(path, 8, workers=0)
     every = load_pixels(write(tmp_path / "all.parquet", {

@@ -40,6 +40,12 @@ class ViTRMConfig:
         Whether updates of z see the image tokens (`[x; y; z]`), or not (`[y; z]`): then z starts from them (as the
         learned start plus x), since a network whose updates never see the image could not tell images apart. The paper
         asks whether the first gains over the second, and its public code has only the first.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import ViTRMConfig
+    >>> ViTRMConfig(image_size=64, patch=8).patches
+    64
     """
 
     classes: int = 10
@@ -138,6 +144,14 @@ class ViTRM(nn.Module):
     ----------
     network : nn.Sequential
         f, the layers that every update shares.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import ViTRM, ViTRMConfig
+    >>> vitrm = ViTRM(ViTRMConfig(classes=10))
+    >>> outcome = vitrm(torch.zeros(2, 3, 32, 32), steps=3)
+    >>> outcome.scores.shape, outcome.halting.shape
+    (torch.Size([2, 10]), torch.Size([2]))
     """
 
     def __init__(self, config: ViTRMConfig) -> None:
