@@ -10,7 +10,7 @@ from typing import Any
 
 from analyses.training_runs import OutOfTime
 from brdyn.errors import UsageError
-from brdyn.results import read_json, to_json
+from brdyn.store import read_json, to_json
 
 
 def digest_of(asked: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from analyses.claims import NOT_TESTED, OWN, TOPICS, Claim, Records, load, verdict
 from analyses.findings import WORDS
 from analyses.recording import OFFLINE, RESULTS, write_or_check
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "evidence.md"
 VERDICTS = {WORDS[True]: "hold", WORDS[False]: "fail", WORDS[None]: WORDS[None], NOT_TESTED: NOT_TESTED}

@@ -19,7 +19,7 @@ from analyses.recording import OFFLINE, RESULTS, write_or_check
 from analyses.statistics import together
 from brdyn.interventions import Repair, Surgery, within_against_across
 from brdyn.phases import Phases
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "findings.md"
 SIGNIFICANT = 0.05

@@ -22,9 +22,8 @@ from brdyn.classifiers.pixels import PixelSet, load_pixels
 from brdyn.classifiers.recipe import BEST
 from brdyn.classifiers.saved import Classifier, read_config
 from brdyn.errors import BrdynError, UsageError
-from brdyn.pretrained import CONFIG, WEIGHTS
-from brdyn.results import to_json
-from brdyn.store import write_atomically
+from brdyn.store import to_json, write_atomically
+from brdyn.store.pretrained import CONFIG, WEIGHTS
 
 LARGEST = 12e6  # bytes
 

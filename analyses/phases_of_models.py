@@ -18,7 +18,7 @@ from unittest.mock import patch
 from analyses.recording import OFFLINE, RESULTS, parser
 from brdyn.cli.commands import app
 from brdyn.errors import BrdynError
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 
 def studies(models: list[str]) -> dict[str, list[str]]:

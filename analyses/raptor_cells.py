@@ -10,7 +10,7 @@ import pandas as pd
 
 from analyses.recording import OFFLINE, RESULTS
 from brdyn.phases import Phases
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 RAPTOR = RESULTS / "raptor"
 SIZES = ("gpu", "cpu")

@@ -44,8 +44,7 @@ from brdyn.phases import Phases
 from brdyn.raptor import FitSettings
 from brdyn.raptor.fidelity import MODES, fidelity
 from brdyn.raptor.partitions import assign
-from brdyn.results import to_json
-from brdyn.store import write_atomically
+from brdyn.store import to_json, write_atomically
 
 STATISTICS = ("r2", "relative_error", "cosine")
 TRAIN_ACCURACY_ON = 2000

@@ -14,7 +14,7 @@ from analyses.stochastic_depth_plan import LAST, Config
 from brdyn.classifiers.recipe import BEST
 from brdyn.errors import UsageError
 from brdyn.phases import Phases
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 STUDY = RESULTS / "stochastic_depth"
 SIZES = ("gpu", "cpu")

@@ -24,7 +24,7 @@ from brdyn.classifiers.recipe import BEST
 from brdyn.interventions import Surgery
 from brdyn.raptor import Evaluation
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "stochastic_depth_findings.md"
 K = 3

@@ -16,7 +16,7 @@ from analyses.stochastic_depth_findings import K, best_networks, spread
 from brdyn.classifiers.recipe import BEST
 from brdyn.phases import Phases
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"

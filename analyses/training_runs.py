@@ -15,10 +15,10 @@ from brdyn.classifiers.pixels import PixelSet, check_classes, load_pixels
 from brdyn.classifiers.saved import halve
 from brdyn.classifiers.training import ClassifierRun, finished
 from brdyn.errors import BrdynError
-from brdyn.results import OutputFolder
+from brdyn.store import OutputFolder
+from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints
 from brdyn.training.loop import make_accelerator
-from brdyn.training.settings import CHECKPOINTS
 
 
 class OutOfTime(BrdynError):

@@ -24,7 +24,7 @@ from brdyn.classifiers.recipe import BATCH, VITRM
 from brdyn.classifiers.vitrm import ViTRMConfig
 from brdyn.errors import UsageError
 from brdyn.phases import Phases
-from brdyn.results import read_json
+from brdyn.store import read_json
 from brdyn.training.settings import differences
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "vitrm_findings.md"

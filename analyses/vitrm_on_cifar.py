@@ -30,8 +30,7 @@ from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import BrdynError
 from brdyn.probes import read_classes
 from brdyn.probes.features import Features
-from brdyn.results import read_json, to_json
-from brdyn.store import write_atomically
+from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training.settings import check_same
 
 IMAGE_SIZE = 32

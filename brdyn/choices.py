@@ -56,3 +56,20 @@ def check_eps(eps: Sequence[float]) -> None:
 def separated(text: str) -> list[str]:
     """`a, b` as its parts."""
     return [part.strip() for part in text.split(",")]
+
+
+def check_batch(images: int, batch_size: int) -> None:
+    """Refuse images that do not fill a batch.
+
+    Raises
+    ------
+    UsageError
+        With the largest batch that they fill.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size} is not positive")
+    if images < batch_size:
+        raise UsageError(
+            f"{images} images are too few for a batch of {batch_size}; give more images, or --batch-size {images} or "
+            "less"
+        )

@@ -16,7 +16,7 @@ from brdyn.measures.basins import Basins
 from brdyn.measures.modes import Modes
 from brdyn.phases import Phases, segment
 from brdyn.raptor.evaluation import Evaluation
-from brdyn.results import read_json, reading, to_json
+from brdyn.store import read_json, reading, to_json
 from brdyn.training import Checkpoints
 
 INTERVAL = {"mean": 0.5, "low": 0.4, "high": 0.6, "sd": 0.1, "n_images": 8}

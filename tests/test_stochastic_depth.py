@@ -23,7 +23,7 @@ from brdyn.classifiers.saved import Classifier, halve
 from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import BrdynError, UsageError
 from brdyn.phases import segment
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 
 def test_the_page_is_what_the_recorded_results_say():

@@ -10,8 +10,7 @@ import pytest
 
 from brdyn import store
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import OutputFolder
-from brdyn.training import unfinished
+from brdyn.store import OutputFolder, files, unfinished
 from tests.cli.commands import ROOT
 
 OLD = {"model.safetensors": b"old weights", "config.json": b'{"weights": "old weights"}'}
@@ -99,7 +98,7 @@ def test_a_kill_at_any_step_leaves_the_old_result_the_new_or_none(tmp_path):
 
 
 def test_a_kill_between_weights_and_config_leaves_no_model(tmp_path):
-    from brdyn.pretrained import write
+    from brdyn.store.pretrained import write
 
     for alive in range(60):
         folder = tmp_path / str(alive)
@@ -128,7 +127,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
             return call(*arguments)
 
         monkeypatch.setattr(os, name, note)
-    monkeypatch.setattr(store, "sync", lambda folder: calls.append(("sync", "folder")))
+    monkeypatch.setattr(files, "sync", lambda folder: calls.append(("sync", "folder")))
     store.replace_together(tmp_path, {"a.json": b"{}", "b.png": b""})
     assert calls == [
         ("fsync", "b"), ("fsync", "a"), ("replace", "replaced"), ("sync", "folder"), ("replace", "png"),
@@ -180,7 +179,7 @@ def test_only_files_of_the_old_result_go(tmp_path):
 
 HOLDS = (
     "import sys, os, time\n"
-    "from brdyn.results import OutputFolder\n"
+    "from brdyn.store import OutputFolder\n"
     "folder = OutputFolder(sys.argv[1])\n"
     "child = os.fork()\n"
     "if not child:\n"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brdyn.results import to_json
+from brdyn.store import to_json
 from brdyn.words import counted, first_line, printable, shortened
 
 

@@ -17,7 +17,7 @@ from analyses.gpu.packing import MANIFEST, unpack, unpack_results
 from analyses.gpu.piece import ROOT
 from analyses.recording import RESULTS as HOME
 from brdyn.errors import BrdynError
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 PAGES = ("tables", "findings", "raptor_findings", "vitrm_findings", "stochastic_depth_findings", "evidence")
 

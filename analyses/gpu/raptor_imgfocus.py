@@ -18,7 +18,7 @@ import pandas as pd
 from analyses.gpu.piece import PHOTOS, TEST, TRAIN, TRUNK, GpuRun, Piece, Work, main
 from analyses.raptor_on_vits import SIZES, cells
 from analyses.recording import OFFLINE
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 RUN = GpuRun(
     name="raptor_imgfocus",

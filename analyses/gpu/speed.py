@@ -13,8 +13,7 @@ from typing import Any
 
 from analyses.gpu.piece import PHOTOS, TRAIN, TRUNK, GpuRun, Piece, Work, main
 from analyses.recording import suffix_of
-from brdyn.results import read_json, to_json
-from brdyn.store import write_atomically
+from brdyn.store import read_json, to_json, write_atomically
 
 RUN = GpuRun(
     name="speed",

@@ -21,8 +21,7 @@ from analyses.stochastic_depth_plan import Cell, Config, Network
 from brdyn.classifiers.kept import RESULT
 from brdyn.classifiers.recipe import BEST
 from brdyn.classifiers.saved import is_classifier
-from brdyn.results import read_json, to_json
-from brdyn.store import write_atomically
+from brdyn.store import read_json, to_json, write_atomically
 
 RUN = GpuRun(
     name="stochastic_depth",

@@ -17,9 +17,9 @@ from analyses.gpu.piece import PHOTOS, TEST, TRAIN, TRUNK, GpuRun, Piece, Work, 
 from analyses.vitrm_on_cifar import LINEAR, SIZES
 from brdyn.classifiers.recipe import VITRM_NAME
 from brdyn.classifiers.saved import is_classifier
-from brdyn.results import read_json
+from brdyn.store import read_json
+from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints
-from brdyn.training.settings import CHECKPOINTS
 
 RUN = GpuRun(
     name="vitrm_cifar",

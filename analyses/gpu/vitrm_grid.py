@@ -11,9 +11,9 @@ from pathlib import Path
 
 from analyses.gpu.piece import TEST, TRAIN, GpuRun, Piece, Work, main
 from analyses.vitrm_grid import SIZES, cells
-from brdyn.results import read_json
+from brdyn.store import read_json
+from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints
-from brdyn.training.settings import CHECKPOINTS
 
 RUN = GpuRun(
     name="vitrm_grid",

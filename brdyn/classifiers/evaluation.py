@@ -22,8 +22,8 @@ from brdyn.classifiers.tasks import AT_ONCE
 from brdyn.classifiers.vitrm import ViTRM
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
-from brdyn.results import records
 from brdyn.runtime import timed
+from brdyn.store import records
 
 MOST = 8
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)

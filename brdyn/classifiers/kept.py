@@ -15,8 +15,8 @@ from brdyn.classifiers.evaluation import accuracy
 from brdyn.classifiers.pixels import PixelSet
 from brdyn.classifiers.recipe import BEST, ClassifierRecipe
 from brdyn.classifiers.saved import Classifier, is_classifier, read_config
-from brdyn.pretrained import CONFIG, WEIGHTS
-from brdyn.results import OutputFolder
+from brdyn.store import OutputFolder
+from brdyn.store.pretrained import CONFIG, WEIGHTS
 
 RESULT = "train.json"
 WATCHED = "accuracy"

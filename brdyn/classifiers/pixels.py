@@ -14,12 +14,12 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from brdyn.checked_json import expanded
+from brdyn.choices import check_batch
 from brdyn.data import Batch, ImageSet, find_source
 from brdyn.data.image_set import choose
 from brdyn.data.labels import Unlabelled
 from brdyn.data.shuffled import shuffled_positions
 from brdyn.errors import BrdynError, UsageError
-from brdyn.training.settings import check_batch
 
 NAMED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 DECODED_AT_ONCE = 512

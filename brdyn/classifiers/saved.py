@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from brdyn import pretrained
 from brdyn.classifiers.architectures import Architecture, architecture_of, build
 from brdyn.classifiers.augment import normalised
 from brdyn.declared import Range, entries
 from brdyn.declared import build as build_declared
 from brdyn.errors import UsageError
+from brdyn.store import pretrained
 
 CHANNELS = 3
 MOST_PIXELS = 16_384

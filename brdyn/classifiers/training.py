@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
-from brdyn import results
 from brdyn.classifiers.augment import Augmentation
 from brdyn.classifiers.evaluation import accuracy
 from brdyn.classifiers.kept import RESULT, WATCHED, Keeper, describe_kept, folder_name
@@ -19,7 +18,9 @@ from brdyn.classifiers.recipe import BEST, AugmentSettings, ClassifierRecipe
 from brdyn.classifiers.saved import Classifier
 from brdyn.classifiers.tasks import NETWORK
 from brdyn.errors import UsageError
-from brdyn.training import Checkpoints, History, Saved, train, unfinished
+from brdyn.provenance import run_provenance
+from brdyn.store import OutputFolder, read_json, unfinished
+from brdyn.training import Checkpoints, History, Saved, train
 from brdyn.training.loop import Visit, make_accelerator
 from brdyn.training.settings import check_same
 
@@ -185,7 +186,7 @@ class ClassifierRun:
     def train(
         self,
         images: PixelSet,
-        folder: results.OutputFolder | None,
+        folder: OutputFolder | None,
         checkpoints: Checkpoints,
         *,
         test: PixelSet | None = None,
@@ -263,7 +264,7 @@ class ClassifierRun:
             "options": checkpoints.options,
             "history": asdict(history),
             "seconds": round(history.seconds, 1),
-            "provenance": results.run_provenance(accelerator.device.type),
+            "provenance": run_provenance(accelerator.device.type),
         }
         files = classifier.to_files(trained=checkpoints.options)
         folder.save(RESULT, content, draw(history) if draw else None, formats, files)
@@ -280,7 +281,7 @@ class ClassifierRun:
         classifier: Classifier,
         images: PixelSet,
         watched: PixelSet | None,
-        folder: results.OutputFolder | None,
+        folder: OutputFolder | None,
         checkpoints: Checkpoints,
     ) -> Keeper | None:
         """Who writes the classifiers to keep; None in a process that does not write."""
@@ -310,6 +311,6 @@ def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | N
     begun = unfinished.is_there(Path(folder))
     if checkpoints.anew or begun or not path.is_file():
         return None
-    content = results.read_json(path, "a training run", FINISHED)
+    content = read_json(path, "a training run", FINISHED)
     check_same(content["options"], checkpoints.options, folder)
     return content

@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from brdyn import results
 from brdyn.checked_json import expanded
 from brdyn.choices import DEVICES, one_of
 from brdyn.errors import UsageError
-from brdyn.results import check_formats
+from brdyn.store import check_empty, check_formats
 
 NAMED = ("samples", "cifar10", "cifar100")  # images that are no path and no hub data set
 LIKE_A_FILE = (".jpg", ".jpeg", ".png", ".webp", ".parquet", ".tar")
@@ -57,7 +56,7 @@ def check_out(out: Path, used: bool) -> None:
     if not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f"cannot write to {str(there)!r}; choose another --out")
     if there == folder and not used:
-        results.check_empty(folder)
+        check_empty(folder)
 
 
 def check_images(*sources: str | None) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from brdyn.cli.run import Run
 from brdyn.errors import UsageError
-from brdyn.results import read_json, reading
+from brdyn.store import read_json, reading
 from brdyn.words import shortened
 
 if TYPE_CHECKING:

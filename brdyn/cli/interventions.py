@@ -11,7 +11,7 @@ from brdyn.choices import KINDS, separated, some_of
 from brdyn.cli.checks import check_file
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_or_find_phases
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
-from brdyn.results import OutputFolder, listed, records
+from brdyn.store import OutputFolder, listed, records
 
 if TYPE_CHECKING:
     import pandas as pd

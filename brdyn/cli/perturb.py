@@ -11,7 +11,7 @@ from brdyn.cli.checks import check_file
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_phases
 from brdyn.cli.options import parse_numbers
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
-from brdyn.results import OutputFolder, records
+from brdyn.store import OutputFolder, records
 
 if TYPE_CHECKING:
     from brdyn.interventions import Repair

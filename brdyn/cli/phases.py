@@ -12,7 +12,7 @@ from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.errors import UsageError
 from brdyn.phases.evidence import ALPHA, check_test
 from brdyn.phases.segmentation import METHODS, TEST
-from brdyn.results import OutputFolder
+from brdyn.store import OutputFolder
 from brdyn.words import counted
 
 if TYPE_CHECKING:

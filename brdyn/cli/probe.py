@@ -10,7 +10,7 @@ import typer
 from brdyn.cli.checks import check_images
 from brdyn.cli.run import Run, RunRequest, open_run, run_command, say_skipped
 from brdyn.errors import UsageError
-from brdyn.results import image_provenance
+from brdyn.provenance import image_provenance
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet

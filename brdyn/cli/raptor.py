@@ -28,9 +28,8 @@ from brdyn.cli.training import (
 from brdyn.errors import UsageError
 from brdyn.raptor.partitions import CONTIGUOUS, PARTITIONS, assign, random_contiguous
 from brdyn.raptor.recipe import BATCH, STEPS, FitSettings
-from brdyn.results import OutputFolder
-from brdyn.training.settings import CHECKPOINTS
-from brdyn.training.unfinished import TRACKER
+from brdyn.store import OutputFolder
+from brdyn.store.unfinished import CHECKPOINTS, TRACKER
 
 if TYPE_CHECKING:
     from brdyn.raptor import ActivationCache, Fit
@@ -253,7 +252,7 @@ def _write(run: Run, folder: OutputFolder, fit: Fit, settings: FitSettings, opti
     from dataclasses import asdict
 
     from brdyn import plots
-    from brdyn.pretrained import CONFIG, WEIGHTS
+    from brdyn.store.pretrained import CONFIG, WEIGHTS
 
     content = {
         **run.header(),

@@ -10,7 +10,7 @@ from brdyn.cli.checks import check_images
 from brdyn.cli.probe import PROBE, Seeds, describe, image_set, second_set, train_and_test
 from brdyn.cli.run import Run, RunRequest, open_run, run_command, say_skipped
 from brdyn.errors import UsageError
-from brdyn.results import OutputFolder
+from brdyn.store import OutputFolder
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet

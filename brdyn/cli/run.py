@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from brdyn import results
 from brdyn.choices import DTYPES, INITS, one_of
 from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.errors import BrdynError
+from brdyn.provenance import Stopwatch, provenance
+from brdyn.store import OutputFolder
 from brdyn.words import counted
 
 if TYPE_CHECKING:
@@ -149,10 +150,10 @@ class Run:
     model: VisionTransformer
     images: ImageSet
     processes: Processes
-    folder: results.OutputFolder | None
+    folder: OutputFolder | None
     formats: tuple[str, ...]
     stream: dict[str, Any]
-    watch: results.Stopwatch
+    watch: Stopwatch
     seed: int
     request: RunRequest
 
@@ -174,7 +175,7 @@ class Run:
 
     def provenance(self, **settings: Any) -> dict[str, Any]:
         """Where the numbers come from."""
-        return results.provenance(
+        return provenance(
             self.model, self.images, self.processes, self.watch.seconds, seed=self.seed, **settings
         )
 
@@ -232,12 +233,12 @@ def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled) -> N
 
 def open_folder(
     stack: ExitStack, processes: Processes, path: Path, overwrite: bool, go_on_with: Sequence[str] = ()
-) -> results.OutputFolder | None:
+) -> OutputFolder | None:
     """The output folder, in the process that writes; None in the others, which end where it is refused."""
     folder, refusal = None, None
     try:
         if processes.is_main:
-            folder = stack.enter_context(results.OutputFolder(path, overwrite, go_on_with))
+            folder = stack.enter_context(OutputFolder(path, overwrite, go_on_with))
     except BrdynError as error:
         refusal = error
     processes.agree(refusal)
@@ -260,7 +261,7 @@ def open_run(
     float32 : bool
         Load the model in float32 whatever the precision asked for, as training does.
     go_on_with : sequence of str
-        As in :class:`brdyn.results.OutputFolder`.
+        As in :class:`brdyn.store.OutputFolder`.
     columns_where_there : bool
         The columns asked for may be those of other images alone.
     """
@@ -281,7 +282,7 @@ def open_run(
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
         folder = open_folder(stack, processes, request.out, request.overwrite, go_on_with)
-        watch = results.Stopwatch()
+        watch = Stopwatch()
         model = load_model(
             request.model,
             weights=request.weights,

@@ -13,7 +13,7 @@ import typer
 from accelerate import Accelerator
 from matplotlib.figure import Figure
 
-from brdyn import plots, results, runtime
+from brdyn import plots, runtime
 from brdyn.classifiers.grid import Cell, rows_of, runs_of
 from brdyn.classifiers.kept import RESULT
 from brdyn.classifiers.pixels import NAMED, PixelSet, check_classes, load_pixels
@@ -23,9 +23,11 @@ from brdyn.cli.run import open_folder, say_skipped
 from brdyn.cli.train_options import TrainRequest
 from brdyn.cli.training import checkpoint_to_resume, open_tracker, say_batch, to_go_on_with
 from brdyn.errors import BrdynError, UsageError
+from brdyn.provenance import run_provenance
+from brdyn.store import OutputFolder
+from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints, History, Saved
 from brdyn.training.loop import make_accelerator
-from brdyn.training.settings import CHECKPOINTS
 
 GRID_RESULT = "grid.json"
 
@@ -44,7 +46,7 @@ class Job:
     tracker: str
 
     def train(
-        self, run: ClassifierRun, out: Path, folder: results.OutputFolder | None, *, may_be_new: bool = False
+        self, run: ClassifierRun, out: Path, folder: OutputFolder | None, *, may_be_new: bool = False
     ) -> dict[str, Any] | None:
         """One run to its end.
 
@@ -79,7 +81,7 @@ class Job:
                 progress=True,
             )
 
-    def train_alone(self, run: ClassifierRun, out: Path, folder: results.OutputFolder | None) -> None:
+    def train_alone(self, run: ClassifierRun, out: Path, folder: OutputFolder | None) -> None:
         """One run to its end, and say how it went."""
         self.say_batch(run)
         content = self.train(run, out, folder)
@@ -107,7 +109,7 @@ def open_job(
     previous: bool,
     tracker: str,
     cells: Sequence[str] = (),
-) -> Iterator[tuple[Job, results.OutputFolder | None]]:
+) -> Iterator[tuple[Job, OutputFolder | None]]:
     """Start the processes, open the output folder and load the images; clean up when the command fails.
 
     With the folders of the `cells` of a grid, that is what is resumed.
@@ -156,7 +158,7 @@ def train_grid(
     run: ClassifierRun,
     cells: list[Cell],
     out: Path,
-    folder: results.OutputFolder | None,
+    folder: OutputFolder | None,
 ) -> None:
     """Every cell in a folder of its own; `grid.json` is written anew after each. One that fails does not stop the rest.
 
@@ -208,12 +210,12 @@ def train_grid(
         typer.echo(f"written to {out}: {GRID_RESULT} and a folder for each of {len(runs)} runs")
 
 
-def _clear(folder: results.OutputFolder, runs: Iterable[str]) -> None:
+def _clear(folder: OutputFolder, runs: Iterable[str]) -> None:
     """Take away the results of another grid: not to be taken for this one's when it is resumed."""
     folder.discard(GRID_RESULT)
     for name in runs:
         if (folder.path / name).is_dir():
-            with results.OutputFolder(folder.path / name, overwrite=True) as own:
+            with OutputFolder(folder.path / name, overwrite=True) as own:
                 own.discard(RESULT)
 
 
@@ -222,7 +224,7 @@ def _write_grid(
     runs: dict[str, ClassifierRun],
     done: dict[str, dict[str, Any]],
     failed: dict[str, str],
-    folder: results.OutputFolder,
+    folder: OutputFolder,
 ) -> None:
     """What is there so far."""
     rows = rows_of(runs, done)
@@ -231,7 +233,7 @@ def _write_grid(
         "asked": list(runs),
         "failed": failed,
         "test": None if job.test is None else job.test.identity(),
-        "provenance": results.run_provenance(job.accelerator.device.type),
+        "provenance": run_provenance(job.accelerator.device.type),
     }
     pictures = {"grid": plots.plot_grid(rows)} if job.test is not None and rows else {}
     folder.save(GRID_RESULT, content, pictures, job.formats)

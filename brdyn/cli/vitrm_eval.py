@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from brdyn import results
 from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.cli.run import run_command, say_skipped
 from brdyn.cli.vitrm_train import RECURSION
+from brdyn.provenance import run_provenance
+from brdyn.store import OutputFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ def vitrm_eval(
         processes = stack.enter_context(runtime.start_processes(request.device))
         if not processes.is_main:
             return  # one is enough
-        folder = stack.enter_context(results.OutputFolder(request.out, request.overwrite))
+        folder = stack.enter_context(OutputFolder(request.out, request.overwrite))
         place = packaged.HOME if request.run == packaged.NAME else expanded(request.run)
         classifier = Classifier.from_pretrained(place)
         classifier.network.to(processes.device)
@@ -96,7 +97,7 @@ def vitrm_eval(
             pictures["halting"] = plots.plot_halting(found.halting, title=request.run)
         else:
             content |= accuracy_and_f1(class_scores(classifier, images).argmax(1), images.labels)
-        content["provenance"] = results.run_provenance(processes.device.type)
+        content["provenance"] = run_provenance(processes.device.type)
         folder.save("vitrm_eval.json", content, pictures, formats)
         _summarise(content, request.out)
 

@@ -28,9 +28,9 @@ from brdyn.measures.engine import metric_device
 from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
-from brdyn.results import ROW, read_json
 from brdyn.runtime import fitting_images, is_out_of_memory
 from brdyn.seeds import check_seed
+from brdyn.store import ROW, read_json
 from brdyn.trajectory import Trajectory, visit_trajectories
 
 EPS = (0.02, 0.2)

@@ -30,8 +30,8 @@ from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
-from brdyn.results import ROW, read_json, reading
 from brdyn.seeds import check_seed
+from brdyn.store import ROW, read_json, reading
 from brdyn.trajectory import Trajectory, check_normed, not_finite_remedy, visit_trajectories
 
 REPRESENTATION = ("relative_error", "angle")

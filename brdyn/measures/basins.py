@@ -21,9 +21,10 @@ from torchmetrics.utilities import dim_zero_cat
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
 from brdyn.measures.bootstrap import poisson_weights
-from brdyn.measures.sampling import SamplingMetric, random_keys, rows_in
+from brdyn.measures.sampling import SamplingMetric, rows_in
 from brdyn.models import TokenLayout
-from brdyn.results import ROW, read_json, read_table
+from brdyn.random_keys import random_keys
+from brdyn.store import ROW, read_json, read_table
 from brdyn.trajectory import Trajectory
 
 NEIGHBOURS = 10

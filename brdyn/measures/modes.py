@@ -23,10 +23,11 @@ from torchmetrics.utilities import dim_zero_cat
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
 from brdyn.measures.kinematics import TINY, cosine
-from brdyn.measures.sampling import SamplingMetric, random_keys, random_tokens, rows_in
+from brdyn.measures.sampling import SamplingMetric, rows_in
 from brdyn.models import TokenLayout
-from brdyn.results import ROW, read_json, read_table
+from brdyn.random_keys import random_keys, random_tokens
 from brdyn.runtime import available_memory
+from brdyn.store import ROW, read_json, read_table
 from brdyn.trajectory import Trajectory
 
 RIDGE = 1e-3

@@ -7,18 +7,16 @@ import zipfile
 from collections.abc import Mapping
 from math import isqrt, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import timm
 
 from brdyn.errors import BrdynError
 from brdyn.models import layouts, weights
+from brdyn.models.loaded import Loaded
 from brdyn.models.request import ModelRequest
 from brdyn.words import first_line
-
-if TYPE_CHECKING:
-    from brdyn.models.timm_trunks import Loaded
 
 PREFIXES = ("", "opt/target/", "params/", "params/img/")
 BLOCK = re.compile(r"Transformer/encoderblock_(\d+)/")
@@ -37,8 +35,6 @@ def from_npz(request: ModelRequest, name: str, path: Path, plain: Any, options: 
     BrdynError
         If the file is no ViT of Google's, or not of this architecture.
     """
-    from brdyn.models.timm_trunks import Loaded
-
     shapes, prefix = _shapes(path)
     if not hasattr(plain, "load_pretrained"):
         raise BrdynError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from brdyn.checked_json import check
 from brdyn.errors import UsageError
+from brdyn.phases.evidence import check_test
 from brdyn.words import shortened
 
 SEGMENTATION = {
@@ -87,10 +88,13 @@ def _check_beside(values: Mapping[str, Any], layers: int, most: int) -> None:
     evidence = values.get("evidence")
     if evidence:
         tested = 0 if evidence["untested"] else layers - 1
+        check_test(evidence["alpha"], evidence["calibration"])
         if evidence["k"] != len(evidence["boundaries"]) + 1:
             raise UsageError(f"evidence.k is {evidence['k']} with {len(evidence['boundaries'])} boundaries")
         if {len(evidence[name]) for name in ("steps", "trend", "limit")} != {tested}:
             raise UsageError(f"evidence.steps, trend and limit are not {tested} numbers each")
+        if any(not value > 0 for name in ("steps", "trend", "limit") for value in evidence[name]):
+            raise UsageError("evidence.steps, trend and limit are not all above 0")
         if any(not 1 <= one["layer"] <= tested for one in evidence["boundaries"]):
             raise UsageError(f"evidence.boundaries are not of the layers 1 to {tested}")
         if bool(tested) is not bool(evidence["largest"]):

@@ -16,7 +16,7 @@ from brdyn.measures import intervals
 from brdyn.probes.features import Features
 from brdyn.probes.knn import NEIGHBOURS, TEMPERATURE, nearest_neighbours
 from brdyn.probes.linear import HELD_OUT, PENALTIES, fit_linear
-from brdyn.results import records
+from brdyn.store import records
 
 SEEDS = 3
 REPLICATES = 1000

@@ -31,9 +31,8 @@ from brdyn.data.sources import Skipped
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer
 from brdyn.progress import progress_bar
-from brdyn.results import read_json, to_json
 from brdyn.runtime import Processes
-from brdyn.store import write_atomically
+from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training.settings import differences
 from brdyn.trajectory import trajectories
 from brdyn.words import first_line

@@ -14,8 +14,8 @@ from brdyn.probes.probing import SHAPE as PROBING
 from brdyn.raptor.cost import Cost, cost
 from brdyn.raptor.fidelity import Fidelity, fidelity, student_states
 from brdyn.raptor.model import Raptor
-from brdyn.results import ROW, read_json, records
 from brdyn.runtime import Processes
+from brdyn.store import ROW, read_json, records
 
 TEACHER, RAPTOR = "teacher", "raptor"
 FILE = "raptor_eval.json"

@@ -13,8 +13,8 @@ from brdyn.models import adapter, own_family
 from brdyn.models.base import VisionTransformer
 from brdyn.models.registry import family_of
 from brdyn.models.request import ModelRequest
-from brdyn.pretrained import WEIGHTS
-from brdyn.raptor.model import Raptor, SavedTeacher, check_saved, is_raptor, read_saved
+from brdyn.raptor.model import Raptor, SavedConfig, SavedTeacher, check_saved, is_raptor, read_saved
+from brdyn.store.pretrained import WEIGHTS
 
 FAMILY = "raptor"
 TAKES_TEACHER = True
@@ -47,9 +47,8 @@ def load(request: ModelRequest) -> VisionTransformer:
     if request.random:
         raise UsageError(f"{request.name!r} is a fitted Raptor; --init random makes no sense with it")
     check_ancestry(folder)
-    teacher = _teacher(request, config.teacher)
+    teacher = _teacher(request, config)
     if request.describe_only:
-        check_saved(config, teacher, folder)
         with torch.device("meta"):
             raptor = Raptor(teacher, config.assignment, config.block)
         raptor.info = replace(raptor.info, weights=str(folder / WEIGHTS))
@@ -59,21 +58,35 @@ def load(request: ModelRequest) -> VisionTransformer:
     return raptor
 
 
-def _teacher(request: ModelRequest, saved: SavedTeacher) -> VisionTransformer:
+def _teacher(request: ModelRequest, config: SavedConfig) -> VisionTransformer:
     """The teacher that a Raptor's config names, or the one that was given."""
     if isinstance(request.teacher, VisionTransformer):
         teacher = request.teacher
     else:
-        wanted = _wanted(request, saved)
-        try:
-            teacher = family_of(wanted).load(wanted)
-        except BrdynError as error:
-            raise type(error)(f"the teacher of {request.name!r} cannot be loaded: {error}") from error
-    if teacher.depth != saved.layers:
-        raise UsageError(
-            f"{request.name!r} was fitted to {saved.layers} layers, and its teacher {saved.name!r} has {teacher.depth}"
-        )
+        wanted = _wanted(request, config.teacher)
+        # A description takes no memory already, and somebody's function makes the whole module either way.
+        if not (wanted.describe_only or own_family.matches(wanted.name)):
+            # One that cannot be it is refused before it takes memory, or is downloaded.
+            _check_fits(request, _loaded(request, replace(wanted, describe_only=True)), config)
+        teacher = _loaded(request, wanted)
+    _check_fits(request, teacher, config)
     return teacher.eval().requires_grad_(False)
+
+
+def _loaded(request: ModelRequest, wanted: ModelRequest) -> VisionTransformer:
+    try:
+        return family_of(wanted).load(wanted)
+    except BrdynError as error:
+        raise type(error)(f"the teacher of {request.name!r} cannot be loaded: {error}") from error
+
+
+def _check_fits(request: ModelRequest, teacher: VisionTransformer, config: SavedConfig) -> None:
+    if teacher.depth != config.teacher.layers:
+        raise UsageError(
+            f"{request.name!r} was fitted to {config.teacher.layers} layers, and its teacher "
+            f"{config.teacher.name!r} has {teacher.depth}"
+        )
+    check_saved(config, teacher, request.name)
 
 
 def _wanted(request: ModelRequest, saved: SavedTeacher) -> ModelRequest:

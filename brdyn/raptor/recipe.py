@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from brdyn.choices import check_batch
 from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
-from brdyn.training.settings import TrainSettings, check_batch
+from brdyn.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer

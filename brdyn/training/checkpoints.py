@@ -17,11 +17,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import Stopwatch, read_json, to_json
-from brdyn.store import sync
-from brdyn.training import unfinished
+from brdyn.provenance import Stopwatch
+from brdyn.store import read_json, sync, to_json, unfinished
+from brdyn.store.unfinished import HALF, STATE
 from brdyn.training.settings import check_same
-from brdyn.training.unfinished import HALF, STATE
 
 TENSORS = "state.safetensors"
 ROWS = [{str: (float, None)}]

@@ -20,8 +20,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from brdyn.data import Batch, ReadReport, Skipped
 from brdyn.errors import BrdynError, UsageError
-from brdyn.measures.sampling import random_keys
 from brdyn.progress import progress_bar
+from brdyn.random_keys import random_keys
 from brdyn.runtime import agree, gather, synchronise
 from brdyn.training.checkpoints import Checkpoints, Saved
 from brdyn.training.settings import TrainSettings

@@ -12,7 +12,6 @@ from brdyn.errors import UsageError
 from brdyn.words import printable, shortened
 
 PRECISIONS = ("float32", "bfloat16")
-CHECKPOINTS = "checkpoints"  # their folder in that of a run
 SHOWN = 60
 DIGESTS = (
     "digest",
@@ -97,23 +96,6 @@ class TrainSettings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
-
-
-def check_batch(images: int, batch_size: int) -> None:
-    """Refuse images that do not fill a batch.
-
-    Raises
-    ------
-    UsageError
-        With the largest batch that they fill.
-    """
-    if batch_size < 1:
-        raise UsageError(f"batch size {batch_size} is not positive")
-    if images < batch_size:
-        raise UsageError(
-            f"{images} images are too few for a batch of {batch_size}; give more images, or --batch-size {images} or "
-            "less"
-        )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

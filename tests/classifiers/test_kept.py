@@ -12,7 +12,7 @@ from brdyn.classifiers.tasks import Classification
 from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import UsageError
 from brdyn.models import load_model
-from brdyn.results import OutputFolder, read_json
+from brdyn.store import OutputFolder, read_json
 from brdyn.training import Checkpoints
 from brdyn.training.loop import make_accelerator
 from tests.classifiers.small import NETWORKS, Killed, pictures, recipe

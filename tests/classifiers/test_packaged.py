@@ -13,7 +13,7 @@ from brdyn.raptor import FitSettings, fit_raptor
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import Raptor
 from brdyn.raptor.partitions import contiguous
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 
 @pytest.fixture(scope="module")

@@ -218,7 +218,7 @@ def test_checkpoints_of_an_earlier_version_are_gone_on_with(run, request, stop, 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(
     run, request, stop, tmp_path, command, resume, monkeypatch
 ):
-    from brdyn.results import OutputFolder
+    from brdyn.store import OutputFolder
 
     options = request.getfixturevalue(command)
     stop(1, before=True)
@@ -255,7 +255,7 @@ def test_an_unfinished_run_is_neither_taken_nor_lost(run, fit, stop, tmp_path):
 
 def test_a_run_begun_over_a_finished_one_and_killed_early(run, fit, stop, tmp_path, monkeypatch):
     """The old result stays until the new one is there; --resume means the new run."""
-    from brdyn.results import OutputFolder
+    from brdyn.store import OutputFolder
 
     assert run(*fit).returncode == 0
     old = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}

@@ -12,7 +12,7 @@ import pytest
 from brdyn.data import image_set, load_images
 from brdyn.data.splits import split_of
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import image_provenance
+from brdyn.provenance import image_provenance
 from tests.data.tables import picture, pictures, write
 from tests.data.test_image_set import MODEL, save, values
 

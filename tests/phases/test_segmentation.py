@@ -208,6 +208,9 @@ class TestEvidence:
                 "of the layers 1 to 11",
             ),
             ({"boundaries": [{"layer": 2}], "k": 2}, "has no 't'"),
+            ({"alpha": -3.0}, "alpha -3.0 is not between 0 and 1"),
+            ({"calibration": "zzz"}, "unknown calibration 'zzz'"),
+            ({"steps": [-1.0] * 11}, "are not all above 0"),
         ],
     )
     def test_evidence_that_cannot_have_been_written(self, change, words):

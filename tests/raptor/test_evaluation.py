@@ -13,7 +13,7 @@ from brdyn.raptor.cost import cost, flops
 from brdyn.raptor.evaluation import Evaluation, evaluate, paired_features
 from brdyn.raptor.fidelity import FidelityMetric, fidelity
 from brdyn.raptor.model import Raptor, untrained
-from brdyn.results import to_json
+from brdyn.store import to_json
 from brdyn.trajectory import capture
 from tests.conftest import scramble, tiny_vit
 from tests.interventions.stub import StubViT

@@ -17,8 +17,8 @@ from brdyn.declared import shown
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import checkpoints, local_paths, weights
 from brdyn.models.request import ModelRequest
-from brdyn.results import read_json
 from brdyn.safetensors_file import fault
+from brdyn.store import read_json
 
 CONFIG = "config.json"
 WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from brdyn.measures.sampling import random_keys, random_tokens
+from brdyn.random_keys import random_keys, random_tokens
 
 
 def test_keys_depend_on_unit_and_seed_alone():

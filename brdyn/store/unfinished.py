@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from brdyn import store
-from brdyn.training.settings import CHECKPOINTS
+from brdyn.store import files
 
+CHECKPOINTS = "checkpoints"  # their folder in that of a run
 MARKER = "unfinished.json"  # says that a run has begun here and not ended
 STATE = "state.json"  # of a checkpoint that is whole
 HALF = ".unfinished-"  # begins the name of a checkpoint that is not
@@ -44,7 +44,7 @@ def sweep(folder: Path, everything: bool = True) -> None:
     for path in left:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif store.is_unfinished(path) or (everything and alone):
+        elif files.is_unfinished(path) or (everything and alone):
             path.unlink(missing_ok=True)
     _prune(folder, [CHECKPOINTS, *(leaves if everything and alone else ())])
 
@@ -64,7 +64,7 @@ def _look(folder: Path) -> tuple[list[Path], bool]:
                 inside, only = [], False
             left += inside
             alone = alone and only
-        elif store.is_left(path) or path.name == MARKER:
+        elif files.is_left(path) or path.name == MARKER:
             left.append(path)
         else:
             alone = False
@@ -75,9 +75,9 @@ def _look_inside(folder: Path) -> tuple[list[Path], bool]:
     """As :func:`_look`, in a folder in that of a run: of a kept classifier, a tracker, a run of a grid."""
     if (folder / MARKER).is_file():
         return _look(folder)
-    files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    left = [path for path in files if path.name in LEFT or ".tfevents." in path.name or store.is_left(path)]
-    return left, len(left) == len(files)
+    there = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    left = [path for path in there if path.name in LEFT or ".tfevents." in path.name or files.is_left(path)]
+    return left, len(left) == len(there)
 
 
 def _prune(folder: Path, names: Iterable[str]) -> None:

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from brdyn.checked_json import expanded
 from brdyn.declared import build
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import read_json, to_json
 from brdyn.safetensors_file import fault
-from brdyn.store import replace_together
+from brdyn.store import read_json, replace_together, to_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 T = TypeVar("T")
