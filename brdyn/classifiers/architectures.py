@@ -6,7 +6,7 @@ Method notes, section 7.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from brdyn.classifiers.recipe import BASELINE, VITRM, VITRM_NAME, ClassifierRecipe
@@ -16,13 +16,10 @@ from brdyn.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from brdyn.classifiers.augment import Augmentation
-    from brdyn.classifiers.pixels import PixelSet
     from brdyn.classifiers.tasks import Classification
 
 MOST_LAYERS = 1_000
-PUBLISHED_MILLIONS = {"vit-small": 16.9, "vit-base": 85.1, "vit-large": 302.4}
-"""Parameters as published, for ten classes."""
+SIZES = ("width", "depth", "heads", "hidden", "patch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +48,13 @@ class Architecture(ABC):
 
     @abstractmethod
     def build(self, classes: int, image_size: int, **options: Any) -> nn.Module:
-        """The network, which takes normalised images `(B, 3, H, W)`; errors as of :func:`build`."""
+        """The network; as :func:`build`."""
 
-    def task(
-        self, network: Any, augmentation: Augmentation, validation: PixelSet | None, *, n_sup: int, steps: int
-    ) -> Classification:
-        """What it is trained on."""
+    def task(self, *given: Any, n_sup: int, steps: int) -> Classification:
+        """What it is trained on, of what :class:`brdyn.classifiers.tasks.Classification` is given."""
         from brdyn.classifiers.tasks import Classification
 
-        return Classification(network, augmentation, validation)
+        return Classification(*given)
 
     def scores(self, network: nn.Module, images: Tensor, steps: int) -> Tensor:
         """Class scores `(B, classes)` of normalised images."""
@@ -67,8 +62,8 @@ class Architecture(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTSize:
-    """Of a ViT with a cls token and learned positions.
+class SmallViT(Architecture):
+    """A ViT of timm with a cls token and learned positions, whose blocks have stochastic depth.
 
     Attributes
     ----------
@@ -88,31 +83,46 @@ class ViTSize:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        for name, number in asdict(self).items():
-            if number < 1:
-                raise UsageError(f"{name} {number} is not positive")
+        for name in SIZES:
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)} is not positive")
         if self.depth > MOST_LAYERS:
             raise UsageError(f"depth {self.depth} is more than {MOST_LAYERS}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SmallViT(Architecture):
-    """A ViT: one of the published baselines, or the small one of the stochastic-depth study."""
-
-    size: ViTSize
+        if self.width % self.heads:
+            raise UsageError(f"width {self.width} cannot be split among {self.heads} heads")
 
     def options(self) -> dict[str, Any]:
         """Stochastic depth, dropout and sizes."""
-        return {"drop_path": float, "dropout": float, **get_type_hints(ViTSize)}
+        return {"drop_path": float, "dropout": float, **dict.fromkeys(SIZES, int)}
 
     def build(
         self, classes: int, image_size: int, *, drop_path: float = 0.0, dropout: float = 0.0, **sizes: int
     ) -> nn.Module:
-        """timm's, whose blocks have stochastic depth."""
-        from brdyn.classifiers.vit import small_vit
+        """The network."""
+        from timm.models.vision_transformer import VisionTransformer
 
-        size = asdict(replace(self.size, **sizes))
-        return small_vit(self.name, classes, image_size, drop_path=drop_path, dropout=dropout, **size)
+        from brdyn.classifiers.stochastic_depth import StochasticDepthBlock
+        from brdyn.models.base import check_image_size
+
+        size = replace(self, **sizes)  # type: ignore[arg-type]
+        check_image_size(self.name, (image_size,) * 2, (size.patch,) * 2)
+        for what, value in (("drop-path", drop_path), ("dropout", dropout)):
+            if not 0 <= value < 1:
+                raise UsageError(f"{what} {value} is not from 0 to below 1")
+        network = VisionTransformer(
+            img_size=image_size,
+            patch_size=size.patch,
+            embed_dim=size.width,
+            depth=size.depth,
+            num_heads=size.heads,
+            mlp_ratio=(size.hidden + 0.5) / size.width,  # timm cuts the product off
+            num_classes=classes,
+            proj_drop_rate=dropout,
+            block_fn=StochasticDepthBlock,
+        )
+        for block in network.blocks:
+            block.drop_path = drop_path
+        return network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +136,7 @@ class ResNet(Architecture):
         return {}
 
     def build(self, classes: int, image_size: int, **options: Any) -> nn.Module:
-        """torchvision's."""
+        """The network."""
         import torchvision
 
         if any(options.values()):
@@ -149,18 +159,16 @@ class RecursiveViT(Architecture):
         return {name: hints[name] for name in hints if name not in ("classes", "image_size")}
 
     def build(self, classes: int, image_size: int, **options: Any) -> nn.Module:
-        """A :class:`brdyn.classifiers.ViTRM`."""
+        """The network."""
         from brdyn.classifiers.vitrm import ViTRM, ViTRMConfig
 
         return ViTRM(ViTRMConfig(classes=classes, image_size=image_size, **options))
 
-    def task(
-        self, network: Any, augmentation: Augmentation, validation: PixelSet | None, *, n_sup: int, steps: int
-    ) -> Classification:
+    def task(self, *given: Any, n_sup: int, steps: int) -> Classification:
         """Deep supervision."""
         from brdyn.classifiers.tasks import DeepSupervision
 
-        return DeepSupervision(network, augmentation, validation, n_sup=n_sup, steps=steps)
+        return DeepSupervision(*given, n_sup=n_sup, steps=steps)
 
     def scores(self, network: nn.Module, images: Tensor, steps: int) -> Tensor:
         """Class scores after `steps` recursion steps."""
@@ -168,14 +176,15 @@ class RecursiveViT(Architecture):
 
 
 VITS = {
-    name: SmallViT(name=name, size=size)
-    for name, size in {
-        "vit-small": ViTSize(width=512, depth=8, heads=8, hidden=1024),
-        "vit-base": ViTSize(width=768, depth=12, heads=12, hidden=3072),
-        "vit-large": ViTSize(width=1024, depth=24, heads=16, hidden=4096),
-        "vit-tiny12": ViTSize(width=192, depth=12, heads=3, hidden=768),
-    }.items()
+    vit.name: vit
+    for vit in (
+        SmallViT(name="vit-small", width=512, depth=8, heads=8, hidden=1024),
+        SmallViT(name="vit-base", width=768, depth=12, heads=12, hidden=3072),
+        SmallViT(name="vit-large", width=1024, depth=24, heads=16, hidden=4096),
+        SmallViT(name="vit-tiny12", width=192, depth=12, heads=3, hidden=768),
+    )
 }
+"""The published baselines, and the small ViT of the stochastic-depth study."""
 RESNETS = {name: ResNet(name=name) for name in ("resnet18", "resnet34", "resnet50")}
 ARCHITECTURES: dict[str, Architecture] = {VITRM_NAME: RecursiveViT(name=VITRM_NAME), **VITS, **RESNETS}
 
@@ -194,7 +203,7 @@ def architecture_of(name: str) -> Architecture:
 
 
 def build(name: str, classes: int, image_size: int, **options: Any) -> nn.Module:
-    """A network that takes normalised images `(B, 3, H, W)`, untrained.
+    """An untrained network, which takes normalised images `(B, 3, H, W)`.
 
     Parameters
     ----------

@@ -56,27 +56,9 @@ def from_folder(
     steps: int | None = None,
     notes: tuple[str, ...] = (),
 ) -> VisionTransformer:
-    """Load the classifier in a folder, or its untrained twin.
+    """Load the classifier in a folder, or its untrained twin, for a family; errors as of :func:`load`.
 
-    Parameters
-    ----------
-    request : ModelRequest
-    family : str
-        The one that serves it.
-    folder : Path
-    source : str
-        Where its weights come from, in words.
-    steps : int, optional
-        Recursion steps of a ViTRM.
-    notes : tuple of str
-        Of :class:`brdyn.models.base.ModelInfo`.
-
-    Raises
-    ------
-    UsageError
-        As of :func:`load`.
-    BrdynError
-        If the weights are damaged.
+    `source` says where its weights come from, `steps` are the recursion steps of a ViTRM.
     """
     if request.weights is not None:
         raise UsageError(f"{request.name!r} is a trained classifier; --weights makes no sense with it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from brdyn.classifiers.augment import Augmentation
 from brdyn.classifiers.evaluation import accuracy
 from brdyn.classifiers.kept import RESULT, WATCHED, Keeper, describe_kept, folder_name
 from brdyn.classifiers.pixels import PixelBatches, PixelSet, check_classes
-from brdyn.classifiers.recipe import BEST, AugmentSettings, ClassifierRecipe
+from brdyn.classifiers.recipe import BEST, ClassifierRecipe
 from brdyn.classifiers.saved import Classifier
 from brdyn.classifiers.tasks import NETWORK
 from brdyn.errors import UsageError
@@ -88,8 +88,7 @@ def train_classifier(
     check_classes(images, classifier.names, "the classifier")
     accelerator = accelerator or make_accelerator()
     device = accelerator.device
-    chosen = {field.name: getattr(recipe, field.name) for field in fields(AugmentSettings)}
-    augmentation = Augmentation(AugmentSettings(**chosen), images.classes, classifier.mean, classifier.std)
+    augmentation = Augmentation(recipe, images.classes, classifier.mean, classifier.std)
     watched = validation.to(device) if validation is not None else None
     network = classifier.network.requires_grad_(True)
     task = classifier.architecture.task(network, augmentation, watched, n_sup=n_sup, steps=steps)

@@ -7,7 +7,7 @@ z, by the same network.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import torch
@@ -62,22 +62,15 @@ class ViTRMConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        for name in (
-            "classes",
-            "image_size",
-            "patch",
-            "channels",
-            "width",
-            "depth",
-            "heads",
-            "hidden",
-            "latent_steps",
-        ):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is not positive")
+        counts = {
+            name: value for name, value in asdict(self).items() if name not in ("dropout", "sees_image")
+        }
+        for name, value in counts.items():
+            if value < 1:
+                raise UsageError(f"{name.replace('_', '-')} {value} is not positive")
         for name in ("depth", "latent_steps"):
-            if getattr(self, name) > MOST_LAYERS:
-                raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is more than {MOST_LAYERS}")
+            if counts[name] > MOST_LAYERS:
+                raise UsageError(f"{name.replace('_', '-')} {counts[name]} is more than {MOST_LAYERS}")
         check_image_size("vitrm", (self.image_size,) * 2, (self.patch,) * 2)
         if self.width % self.heads:
             raise UsageError(f"width {self.width} cannot be split among {self.heads} heads")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from brdyn.classifiers.architectures import build
-from brdyn.classifiers.vit import StochasticDepthBlock
+from brdyn.classifiers.stochastic_depth import StochasticDepthBlock
 
 SIZES = {"width": 24, "heads": 2, "hidden": 48, "depth": 3}
 
