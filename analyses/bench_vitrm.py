@@ -28,14 +28,14 @@ from torchvision.transforms import v2
 from analyses.recording import parser, record
 from analyses.timing import ratio
 from analyses.vitrm_on_cifar import SIZES
-from brdyn.classification.architectures import build
-from brdyn.classification.augment import Augmentation
-from brdyn.classification.pixels import PixelSet, load_pixels
-from brdyn.classification.recipe import VITRM_NAME, ClassifierRecipe
+from brdyn.classifiers.architectures import build
+from brdyn.classifiers.augment import Augmentation
+from brdyn.classifiers.pixels import PixelSet, load_pixels
+from brdyn.classifiers.recipe import VITRM_NAME, ClassifierRecipe
+from brdyn.classifiers.tasks import DeepSupervision, Supervised
+from brdyn.classifiers.vitrm import Layer, ViTRM, ViTRMConfig
 from brdyn.data import Batch
 from brdyn.errors import BrdynError, UsageError
-from brdyn.vitrm.model import Layer, ViTRM, ViTRMConfig
-from brdyn.vitrm.supervision import DeepSupervision, Supervised
 
 IMAGE_SIZE = 32
 NOISE_IMAGES = 16_384

@@ -21,11 +21,11 @@ from analyses.raptor_cells import Cells, read_cells
 from analyses.recording import OFFLINE, RESULTS
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.vitrm_grid import Grid, read_grid
-from brdyn.classification.recipe import VITRM
 from brdyn.classifiers import packaged
+from brdyn.classifiers.recipe import VITRM
+from brdyn.classifiers.vitrm import ViTRM, ViTRMConfig
 from brdyn.errors import UsageError
 from brdyn.interventions import Surgery
-from brdyn.vitrm.model import ViTRM, ViTRMConfig
 
 NOT_TESTED, UNKNOWN = "not tested", "Not known"
 JACOBS, AKAZAN, ASWANI, GREFF, VEIT = (

@@ -18,10 +18,10 @@ from torch.profiler import ProfilerActivity, profile
 from analyses import bench_raptor, bench_vitrm
 from analyses.recording import OFFLINE, parser, record
 from brdyn import load_model
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classifiers.recipe import ClassifierRecipe
+from brdyn.classifiers.vitrm import ViTRM, ViTRMConfig
 from brdyn.errors import BrdynError
 from brdyn.runtime import timed
-from brdyn.vitrm.model import ViTRM, ViTRMConfig
 
 SHOWN = 15
 WARM_UP = 3

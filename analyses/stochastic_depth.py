@@ -32,12 +32,12 @@ from analyses.recording import RESULTS, parser, provenance
 from analyses.stochastic_depth_plan import LAST, MIDDLE, UNTRAINED, Cell, Config, Network, without
 from analyses.training_runs import OutOfTime, load_split, train_or_go_on
 from brdyn import fit_raptor, layer_similarity, load_images, load_model, segment
-from brdyn.classification.evaluation import accuracy
-from brdyn.classification.kept import folder_name
-from brdyn.classification.pixels import NAMED, PixelSet
-from brdyn.classification.recipe import BEST, ClassifierRecipe
-from brdyn.classification.run import ClassifierRun
-from brdyn.classification.saved import Classifier, is_classifier, read_config
+from brdyn.classifiers.evaluation import accuracy
+from brdyn.classifiers.kept import folder_name
+from brdyn.classifiers.pixels import NAMED, PixelSet
+from brdyn.classifiers.recipe import BEST, ClassifierRecipe
+from brdyn.classifiers.saved import Classifier, is_classifier, read_config
+from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases

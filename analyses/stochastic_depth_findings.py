@@ -19,8 +19,8 @@ from analyses.recording import RESULTS, write_or_check
 from analyses.statistics import Estimate, mean_difference, rank_correlation, together
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.stochastic_depth_plan import LAST, MIDDLE, MOMENTS, UNTRAINED, Network
-from brdyn.classification.recipe import BEST
 from brdyn.classifiers import packaged
+from brdyn.classifiers.recipe import BEST
 from brdyn.interventions import Surgery
 from brdyn.raptor import Evaluation
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import yaml
 
-from brdyn.classification.architectures import build
-from brdyn.classification.recipe import BEST, ClassifierRecipe
+from brdyn.classifiers.architectures import build
+from brdyn.classifiers.recipe import BEST, ClassifierRecipe
 from brdyn.errors import UsageError
 from brdyn.phases import check_request
 from brdyn.raptor import FitSettings
@@ -31,7 +31,7 @@ class Config:
     name : str
         Results go to a folder of this name.
     network : mapping
-        `model`, a name of :mod:`brdyn.classification.architectures`, and what else it is built with.
+        `model`, a name of :mod:`brdyn.classifiers.architectures`, and what else it is built with.
     image_size : int
     train_images, test_images : int or None
         None for all.

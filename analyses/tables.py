@@ -13,7 +13,7 @@ from typing import Any
 from analyses.recording import OFFLINE, RESULTS, write_or_check
 from analyses.stochastic_depth_cells import read_study
 from analyses.stochastic_depth_findings import K, best_networks, spread
-from brdyn.classification.recipe import BEST
+from brdyn.classifiers.recipe import BEST
 from brdyn.phases import Phases
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
 from brdyn.store import read_json

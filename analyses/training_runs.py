@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brdyn.classification.kept import kept_folders
-from brdyn.classification.pixels import PixelSet, check_classes, load_pixels
-from brdyn.classification.run import ClassifierRun, finished
-from brdyn.classification.saved import halve
+from brdyn.classifiers.kept import kept_folders
+from brdyn.classifiers.pixels import PixelSet, check_classes, load_pixels
+from brdyn.classifiers.saved import halve
+from brdyn.classifiers.training import ClassifierRun, finished
 from brdyn.errors import BrdynError
 from brdyn.store import OutputFolder
 from brdyn.store.unfinished import CHECKPOINTS

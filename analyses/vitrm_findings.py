@@ -20,12 +20,12 @@ from analyses.recording import OFFLINE, RESULTS, write_or_check
 from analyses.statistics import mean_difference
 from analyses.vitrm_grid import Grid, read_grid
 from analyses.vitrm_on_cifar import LINEAR
-from brdyn.classification.recipe import BATCH, VITRM
+from brdyn.classifiers.recipe import BATCH, VITRM
+from brdyn.classifiers.vitrm import ViTRMConfig
 from brdyn.errors import UsageError
 from brdyn.phases import Phases
 from brdyn.store import read_json
 from brdyn.training.settings import differences
-from brdyn.vitrm.model import ViTRMConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "vitrm_findings.md"
 RECORDED = RESULTS / "vitrm"

@@ -27,11 +27,11 @@ from analyses.cells import attempt, digest_of, recorded
 from analyses.recording import RESULTS, parser, provenance
 from analyses.training_runs import OutOfTime, load_split, train_or_go_on
 from analyses.vitrm_on_cifar import IMAGE_SIZE, NARROW, QUIET
-from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
-from brdyn.classification.run import ClassifierRun
+from brdyn.classifiers.grid import cell_name, parse_grid, rows_of, runs_of
+from brdyn.classifiers.recipe import VITRM, VITRM_NAME, ClassifierRecipe
+from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import BrdynError
 from brdyn.store import read_json, to_json, write_atomically
-from brdyn.vitrm.grid import cell_name, parse_grid, rows_of, runs_of
 
 GRID = RESULTS / "vitrm_grid"
 CELL_COLUMNS = ["n", "n_sup", "accuracy", "parameters", "train_seconds", "images_per_second"]

@@ -22,17 +22,16 @@ import torch
 
 from analyses.recording import RESULTS, parser, provenance
 from analyses.training_runs import OutOfTime, load_split, train_or_go_on
-from brdyn.classification.evaluation import accuracy_and_f1, class_scores
-from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
-from brdyn.classification.run import ClassifierRun
-from brdyn.classification.saved import Classifier
-from brdyn.classification.sizes import RESNETS
+from brdyn.classifiers.architectures import RESNETS
+from brdyn.classifiers.evaluation import accuracy_and_f1, class_scores, evaluate_recursion
+from brdyn.classifiers.recipe import VITRM, VITRM_NAME, ClassifierRecipe
+from brdyn.classifiers.saved import Classifier
+from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import BrdynError
 from brdyn.probes import read_classes
 from brdyn.probes.features import Features
 from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training.settings import check_same
-from brdyn.vitrm.evaluation import evaluate_recursion
 
 IMAGE_SIZE = 32
 LINEAR = "linear"

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from brdyn.trajectory import Stream
 from brdyn.data import load_images
 from brdyn.measures import SIMILARITIES, layer_similarity
 from brdyn.phases import segment
+from brdyn.trajectory import Stream
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -11,11 +11,22 @@ import torch
 from PIL import Image
 
 import brdyn
-from brdyn.trajectory import Stream
 from brdyn.data import loading
+from brdyn.trajectory import Stream
 from tests.conftest import needs_offline
 
-ROOMS = ("data", "interventions", "measures", "models", "phases", "plots", "probes", "raptor", "training")
+ROOMS = (
+    "classifiers",
+    "data",
+    "interventions",
+    "measures",
+    "models",
+    "phases",
+    "plots",
+    "probes",
+    "raptor",
+    "training",
+)
 
 
 def documented(module):

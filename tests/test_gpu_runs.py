@@ -20,10 +20,10 @@ from analyses.gpu.piece import main as run_piece
 from analyses.raptor_on_vits import cells as raptor_cells_of
 from analyses.recording import outdated
 from analyses.stochastic_depth_plan import Config
-from brdyn.classification.architectures import build
-from brdyn.classification.saved import Classifier
+from brdyn.classifiers.architectures import build
+from brdyn.classifiers.saved import Classifier
+from brdyn.classifiers.vitrm import ViTRM, ViTRMConfig
 from brdyn.errors import BrdynError, UsageError
-from brdyn.vitrm.model import ViTRM, ViTRMConfig
 from tests.conftest import needs_offline
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 import brdyn
-from brdyn.trajectory import Stream
 from brdyn.interventions.contexts import perturb, shuffle
 from brdyn.raptor import FitSettings
 from brdyn.seeds import LARGEST_SEED, check_seed
+from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
 

@@ -6,13 +6,12 @@ import weakref
 import pytest
 import torch
 
-from brdyn.trajectory import Stream
 from brdyn import trajectory as trajectory_module
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import measure, similarity_metric
 from brdyn.runtime import auto_batch_size
-from brdyn.trajectory import Trajectory, capture, record_states, trajectories, visit_trajectories
+from brdyn.trajectory import Stream, Trajectory, capture, record_states, trajectories, visit_trajectories
 
 
 def batch(count=3):
@@ -81,7 +80,9 @@ def test_a_visitor_that_fails_on_such_a_layer_is_not_what_is_said(tiny, noise_fo
 
 def test_batches_cover_the_images_in_order_whatever_their_size(tiny, noise_folder):
     images = load_images(noise_folder, tiny)
-    whole = torch.cat([t.states[-1] for t in trajectories(tiny, images, stream=Stream(batch_size=40, workers=0))])
+    whole = torch.cat(
+        [t.states[-1] for t in trajectories(tiny, images, stream=Stream(batch_size=40, workers=0))]
+    )
     for size in (1, 7, 16):
         parts = list(trajectories(tiny, images, stream=Stream(batch_size=size, workers=0)))
         assert torch.cat([part.positions for part in parts]).tolist() == list(range(40))
@@ -138,7 +139,9 @@ def failing_above(limit, monkeypatch):
 
 def test_auto_halves_when_memory_runs_out_and_loses_nothing(tiny, noise_folder, monkeypatch):
     images = load_images(noise_folder, tiny)
-    whole = torch.cat([t.states[-1] for t in trajectories(tiny, images, stream=Stream(batch_size=16, workers=0))])
+    whole = torch.cat(
+        [t.states[-1] for t in trajectories(tiny, images, stream=Stream(batch_size=16, workers=0))]
+    )
     sizes = failing_above(5, monkeypatch)
     parts = list(trajectories(tiny, images, stream=Stream(batch_size="auto", workers=0)))
     assert sizes[:3] == [16, 8, 4]

@@ -18,9 +18,9 @@ import yaml
 from analyses.gpu.piece import ROOT, TEST, TRAIN, GpuRun, Piece, Work, main
 from analyses.stochastic_depth import place_of
 from analyses.stochastic_depth_plan import Cell, Config, Network
-from brdyn.classification.kept import RESULT
-from brdyn.classification.recipe import BEST
-from brdyn.classification.saved import is_classifier
+from brdyn.classifiers.kept import RESULT
+from brdyn.classifiers.recipe import BEST
+from brdyn.classifiers.saved import is_classifier
 from brdyn.store import read_json, to_json, write_atomically
 
 RUN = GpuRun(

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from analyses.gpu.piece import PHOTOS, TEST, TRAIN, TRUNK, GpuRun, Piece, Work, main
 from analyses.vitrm_on_cifar import LINEAR, SIZES
-from brdyn.classification.recipe import VITRM_NAME
-from brdyn.classification.saved import is_classifier
+from brdyn.classifiers.recipe import VITRM_NAME
+from brdyn.classifiers.saved import is_classifier
 from brdyn.store import read_json
 from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints

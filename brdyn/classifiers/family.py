@@ -6,16 +6,15 @@ import re
 from pathlib import Path
 
 from brdyn.checked_json import expanded
-from brdyn.classification.recipe import VITRM_NAME
-from brdyn.classification.saved import MOST_STEPS, Classifier, is_classifier, read_config, read_trained
-from brdyn.classification.sizes import RESNETS
+from brdyn.classifiers.architectures import architecture_of
+from brdyn.classifiers.saved import MOST_STEPS, Classifier, is_classifier, read_config, read_trained
+from brdyn.classifiers.unrolled import UnrolledViTRM
+from brdyn.classifiers.vitrm import ViTRM
 from brdyn.errors import UsageError
 from brdyn.models import timm_family
 from brdyn.models.base import ModelInfo, VisionTransformer
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
-from brdyn.vitrm.model import ViTRM
-from brdyn.vitrm.unrolled import UnrolledViTRM
 from brdyn.words import counted
 
 FAMILY = "classifier"
@@ -57,38 +56,19 @@ def from_folder(
     steps: int | None = None,
     notes: tuple[str, ...] = (),
 ) -> VisionTransformer:
-    """Load the classifier in a folder, or its untrained twin.
+    """Load the classifier in a folder, or its untrained twin, for a family; errors as of :func:`load`.
 
-    Parameters
-    ----------
-    request : ModelRequest
-    family : str
-        The one that serves it.
-    folder : Path
-    source : str
-        Where its weights come from, in words.
-    steps : int, optional
-        Recursion steps of a ViTRM.
-    notes : tuple of str
-        Of :class:`brdyn.models.base.ModelInfo`.
-
-    Raises
-    ------
-    UsageError
-        As of :func:`load`.
-    BrdynError
-        If the weights are damaged.
+    `source` says where its weights come from, `steps` are the recursion steps of a ViTRM.
     """
     if request.weights is not None:
         raise UsageError(f"{request.name!r} is a trained classifier; --weights makes no sense with it")
-    config = read_config(folder)
-    if config["network"] in RESNETS:
+    architecture = architecture_of(read_config(folder)["network"])
+    if not architecture.is_transformer:
         raise UsageError(
-            f"{request.name!r} is a {config['network']}: it has no tokens to follow; give a vitrm or a ViT"
+            f"{request.name!r} is a {architecture.name}: it has no tokens to follow; give a vitrm or a ViT"
         )
-    if steps is not None and (config["network"] != VITRM_NAME or not 1 <= steps <= MOST_STEPS):
-        is_recursive = config["network"] == VITRM_NAME
-        what = f"takes 1 to {MOST_STEPS} steps" if is_recursive else "has no recursion steps"
+    if steps is not None and not (architecture.is_recursive and 1 <= steps <= MOST_STEPS):
+        what = f"takes 1 to {MOST_STEPS} steps" if architecture.is_recursive else "has no recursion steps"
         raise UsageError(f"{str(folder)!r} {what}; drop '@{steps}'")
     classifier = Classifier.from_pretrained(folder)
     if request.random:
@@ -103,7 +83,7 @@ def from_folder(
         image_size=size, crop_pct=1.0, crop_mode="squash", interpolation="bilinear", mean=classifier.mean,
         std=classifier.std,
     )  # fmt: skip
-    if classifier.name == VITRM_NAME:
+    if architecture.is_recursive:
         trained = read_trained(folder)
         steps = steps or max(trained.steps, trained.n_sup)
         return _unrolled(request, classifier, steps, source, preprocessing)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
 from accelerate import Accelerator
+from matplotlib.figure import Figure
 
 from brdyn import plots, runtime
-from brdyn.classification.kept import RESULT
-from brdyn.classification.pixels import NAMED, PixelSet, check_classes, load_pixels
-from brdyn.classification.recipe import BATCH
-from brdyn.classification.run import ClassifierRun, finished
+from brdyn.classifiers.grid import Cell, rows_of, runs_of
+from brdyn.classifiers.kept import RESULT
+from brdyn.classifiers.pixels import NAMED, PixelSet, check_classes, load_pixels
+from brdyn.classifiers.recipe import BATCH
+from brdyn.classifiers.training import ClassifierRun, finished
 from brdyn.cli.run import open_folder, say_skipped
 from brdyn.cli.train_options import TrainRequest
 from brdyn.cli.training import checkpoint_to_resume, open_tracker, say_batch, to_go_on_with
@@ -23,9 +26,8 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.provenance import run_provenance
 from brdyn.store import OutputFolder
 from brdyn.store.unfinished import CHECKPOINTS
-from brdyn.training import Checkpoints, Saved
+from brdyn.training import Checkpoints, History, Saved
 from brdyn.training.loop import make_accelerator
-from brdyn.vitrm.grid import Cell, rows_of, runs_of
 
 GRID_RESULT = "grid.json"
 
@@ -73,6 +75,7 @@ class Job:
                 test=self.test,
                 resume=saved,
                 accelerator=self.accelerator,
+                draw=partial(_pictures, run),
                 formats=self.formats,
                 report=report,
                 progress=True,
@@ -234,6 +237,12 @@ def _write_grid(
     }
     pictures = {"grid": plots.plot_grid(rows)} if job.test is not None and rows else {}
     folder.save(GRID_RESULT, content, pictures, job.formats)
+
+
+def _pictures(run: ClassifierRun, history: History) -> dict[str, Figure]:
+    """Losses, and what was watched."""
+    watched = f"accuracy on {'held-out' if run.held_out else 'test'} images"
+    return {"train": plots.plot_fit({1: history}, title=run.network, watched=watched)}
 
 
 def _summarise(content: dict[str, Any]) -> None:

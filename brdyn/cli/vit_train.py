@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from brdyn.choices import one_of
-from brdyn.classification.recipe import BASELINE, BEST, ClassifierRecipe, parse_keep
-from brdyn.classification.sizes import VITS
+from brdyn.classifiers.architectures import VITS
+from brdyn.classifiers.recipe import BASELINE, BEST, ClassifierRecipe, parse_keep
 from brdyn.cli import checks
 from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
@@ -91,7 +91,7 @@ def vit_train(
     one_of("ViT", request.model, VITS)
     kept = parse_keep(keep)
     chosen = request.recipe(BASELINE, epochs, warmup_epochs, ema, recipe)
-    from brdyn.classification.run import ClassifierRun
+    from brdyn.classifiers.training import ClassifierRun
     from brdyn.cli.training_jobs import open_job
 
     built = {"drop_path": drop_path, "dropout": dropout, **request.sizes()}

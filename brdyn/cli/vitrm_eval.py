@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from brdyn.classification.recipe import VITRM_NAME
 from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.cli.run import run_command, say_skipped
@@ -57,11 +56,10 @@ def vitrm_eval(
     with ExitStack() as stack:
         from brdyn import plots, runtime
         from brdyn.checked_json import expanded
-        from brdyn.classification.evaluation import accuracy_and_f1, class_scores
-        from brdyn.classification.pixels import check_classes, load_pixels
-        from brdyn.classification.saved import Classifier
         from brdyn.classifiers import packaged
-        from brdyn.vitrm.evaluation import evaluate_recursion
+        from brdyn.classifiers.evaluation import accuracy_and_f1, class_scores, evaluate_recursion
+        from brdyn.classifiers.pixels import check_classes, load_pixels
+        from brdyn.classifiers.saved import Classifier
 
         processes = stack.enter_context(runtime.start_processes(request.device))
         if not processes.is_main:
@@ -92,7 +90,7 @@ def vitrm_eval(
             "unlabelled": images.unlabelled.to_dict(),
         }
         pictures = {}
-        if classifier.name == VITRM_NAME:
+        if classifier.architecture.is_recursive:
             found = evaluate_recursion(classifier, images, most=most)
             content |= found.to_dict()
             pictures["recursion"] = plots.plot_recursion(found.steps, found.adaptive, title=request.run)

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 
-from brdyn.trajectory import Stream
 from brdyn import load_images
 from brdyn.classifiers import packaged
 from brdyn.errors import UsageError
@@ -15,6 +14,7 @@ from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import Raptor
 from brdyn.raptor.partitions import contiguous
 from brdyn.store import read_json
+from brdyn.trajectory import Stream
 
 
 @pytest.fixture(scope="module")

@@ -115,15 +115,15 @@ def test_a_resumed_vit_counts_the_whole(run, vit, stop, tmp_path, monkeypatch):
     content["state"]["seconds"] += 1000
     state.write_text(json.dumps(content))
     stop(0)
-    from brdyn.classification import run as module
+    from brdyn.classifiers import training
 
-    accuracy = module.accuracy
+    accuracy = training.accuracy
 
     def slow(*arguments):
         time.sleep(3)
         return accuracy(*arguments)
 
-    monkeypatch.setattr(module, "accuracy", slow)
+    monkeypatch.setattr(training, "accuracy", slow)
     assert run(*vit, "--resume").returncode == 0
     whole, stopped = (read(tmp_path / name, "train.json") for name in ("whole", "out"))
     for key in ("options", "kept", "accuracy", "skipped"):

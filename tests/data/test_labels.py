@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from brdyn.trajectory import Stream
-from brdyn.classification.pixels import load_pixels
+from brdyn.classifiers.pixels import load_pixels
 from brdyn.data import NO_LABEL, Batch, load_images
 from brdyn.data.labels import Labels, Unlabelled
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.dynamics import token_dynamics
 from brdyn.probes import extract_features
+from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 from tests.data.tables import pictures, write
 from tests.data.test_image_set import MODEL
@@ -144,7 +144,7 @@ def gaps(tmp_path, noise_folder):
 def test_training_pixels_keep_their_labels(gaps, tmp_path, monkeypatch):
     path, kept, labels = gaps
     monkeypatch.setattr(
-        "brdyn.classification.pixels.DECODED_AT_ONCE", 6
+        "brdyn.classifiers.pixels.DECODED_AT_ONCE", 6
     )  # several batches with and without gaps
     found = load_pixels(path, 8, workers=0)
     every = load_pixels(write(tmp_path / "all.parquet", {
@@ -161,7 +161,9 @@ def test_basins_and_features_do_not_depend_on_the_batches(gaps, batch_size):
     path, kept, labels = gaps
     model = tiny_vit()
     images = load_images(path, model)
-    found = token_dynamics(model, images, measures=["basins"], k=2, stream=Stream(batch_size=batch_size, workers=0)).basins
+    found = token_dynamics(
+        model, images, measures=["basins"], k=2, stream=Stream(batch_size=batch_size, workers=0)
+    ).basins
     assert found.n_images == len(kept)
     rows = found.projection.query("layer == 0").sort_values("position")
     assert rows["position"].tolist() == kept

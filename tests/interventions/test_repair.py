@@ -7,13 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from brdyn.trajectory import Stream
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions import Repair, perturb, perturbation_repair
 from brdyn.interventions.repair import PerturbationSweep, angles_to, half_repair
 from brdyn.runtime import fitting_images
-from brdyn.trajectory import capture
+from brdyn.trajectory import Stream, capture
 from tests.interventions.stub import StubViT
 
 DEPTH = 4

@@ -7,7 +7,6 @@ import pytest
 import timm
 import torch
 
-from brdyn.trajectory import Stream
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions import delete, reorder, replace, swap
@@ -16,7 +15,7 @@ from brdyn.interventions.surgery import Surgery, SurgeryRun, layer_surgery, run_
 from brdyn.models import Preprocessing, timm_family
 from brdyn.models.request import ModelRequest
 from brdyn.phases import segment
-from brdyn.trajectory import capture
+from brdyn.trajectory import Stream, capture
 from tests.conftest import scramble
 from tests.interventions.stub import StubViT
 
@@ -210,7 +209,9 @@ def test_labels_that_are_not_the_heads(noise_folder, tmp_path, labels, note, ima
     """Whatever the batches: accuracy over the labels that can be right, or none and a word why."""
     model = head_of(4)
     pictures = load_images(labelled(noise_folder, tmp_path, labels), model)
-    found = layer_surgery(model, pictures, phases_of(2, 1), kinds=("delete",), stream=Stream(workers=0, batch_size=batch_size))
+    found = layer_surgery(
+        model, pictures, phases_of(2, 1), kinds=("delete",), stream=Stream(workers=0, batch_size=batch_size)
+    )
     assert found.notes == ((note,) if note else ())
     accuracy = found.table.query("measure == 'accuracy'")
     assert set(accuracy["n_images"]) == ({images} if images else set())
@@ -224,7 +225,13 @@ def test_named_classes_that_are_not_the_heads(noise_folder, tmp_path):
         (tmp_path / "set" / f"class{number % 3}").mkdir(parents=True, exist_ok=True)
         path.rename(tmp_path / "set" / f"class{number % 3}" / path.name)
     model = head_of(4)
-    found = layer_surgery(model, load_images(tmp_path / "set", model), phases_of(2, 1), kinds=("delete",), stream=Stream(workers=0))
+    found = layer_surgery(
+        model,
+        load_images(tmp_path / "set", model),
+        phases_of(2, 1),
+        kinds=("delete",),
+        stream=Stream(workers=0),
+    )
     assert found.notes == ("no accuracy: the images are of 3 classes and the head of 4",)
     assert found.intact_accuracy is None
 
@@ -245,7 +252,9 @@ def test_overflow_and_lack_of_memory_are_said(noise_folder, monkeypatch):
 
 def test_over_a_set_of_images(tiny, noise_folder):
     images = load_images(noise_folder, tiny, n=9)
-    found = layer_surgery(tiny, images, phases_of(2, 2), kinds=("swap", "shuffle"), stream=Stream(workers=0, batch_size=4))
+    found = layer_surgery(
+        tiny, images, phases_of(2, 2), kinds=("swap", "shuffle"), stream=Stream(workers=0, batch_size=4)
+    )
     assert set(found.tests) == {"cls", "patches"}
     matrix = found.matrix("swap", "cls")
     assert found.tests["cls"].within == pytest.approx((matrix[0, 1] + matrix[2, 3]) / 2)

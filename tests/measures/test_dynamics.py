@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from brdyn.trajectory import Stream
 from brdyn.data import load_images
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import phase_alignment
@@ -22,7 +21,7 @@ from brdyn.measures.speed import AngularSpeed, TurningAngle
 from brdyn.measures.update_field import UpdateField, ranks, singular_values
 from brdyn.models import TokenLayout
 from brdyn.phases import segment
-from brdyn.trajectory import Trajectory, capture
+from brdyn.trajectory import Stream, Trajectory, capture
 from tests.conftest import needs_offline
 
 LAYOUT = TokenLayout.with_prefix((2, 3), {"cls": 1, "registers": 2})
@@ -346,7 +345,9 @@ def test_one_pass_with_phases_found_in_it(tiny, noise_folder):
     for group, chosen in (("cls", "cls"), (None, "patches")):
         rows = found.table[(found.table["statistic"] == "norm") & (found.table["group"] == chosen)]
         assert found.curve("norm", group).tolist() == rows.sort_values("layer")["mean"].tolist()
-    given = token_dynamics(tiny, images, segment(np.eye(4), k=3), measures=("speed",), stream=Stream(workers=0))
+    given = token_dynamics(
+        tiny, images, segment(np.eye(4), k=3), measures=("speed",), stream=Stream(workers=0)
+    )
     assert given.phases.k == 3
     np.testing.assert_allclose(given.curve("speed", "cls"), found.curve("speed", "cls"), rtol=1e-5)
     assert given.groups("norm") == []

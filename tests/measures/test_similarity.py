@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from brdyn.trajectory import Stream
 from brdyn.data import load_images
 from brdyn.data.image_set import SHARD
 from brdyn.errors import BrdynError, UsageError
@@ -12,7 +11,7 @@ from brdyn.measures import SIMILARITIES, layer_similarity, similarity_metric
 from brdyn.measures.bootstrap import poisson_weights
 from brdyn.measures.cosine import gram_by_image
 from brdyn.models import TokenLayout
-from brdyn.trajectory import Trajectory, trajectories
+from brdyn.trajectory import Stream, Trajectory, trajectories
 
 LAYOUT = TokenLayout.with_prefix((4, 4), {"cls": 1, "registers": 2})
 

@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 import brdyn
-from brdyn.trajectory import Stream
 from brdyn.interventions.contexts import swap
 from brdyn.models import TokenLayout
 from brdyn.models.adapter import GIVEN
 from brdyn.raptor import FitSettings
+from brdyn.trajectory import Stream
 from tests.conftest import needs_offline
 from tests.models.own_vit import Block, MyViT, adapted, my_vit
 

@@ -12,7 +12,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from brdyn.classification.saved import Classifier
+from brdyn.classifiers.saved import Classifier
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import describe_model, load_model
 from brdyn.raptor.block import BlockConfig

@@ -8,7 +8,6 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from brdyn.trajectory import Stream
 from brdyn.data import load_images
 from brdyn.errors import UsageError
 from brdyn.probes import (
@@ -23,6 +22,7 @@ from brdyn.probes import (
 )
 from brdyn.probes.linear import PENALTIES
 from brdyn.probes.probing import split_rows
+from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
 

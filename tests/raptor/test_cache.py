@@ -8,13 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from brdyn.trajectory import Stream
 from brdyn.data import load_images
 from brdyn.data.image_set import Item, Skipped
 from brdyn.errors import BrdynError, UsageError
 from brdyn.raptor import ActivationCache, FitSettings, fit_raptor
 from brdyn.runtime import Processes
-from brdyn.trajectory import trajectories
+from brdyn.trajectory import Stream, trajectories
 from tests.conftest import tiny_vit
 
 ASSIGNMENT = [0, 0, 1, 1]

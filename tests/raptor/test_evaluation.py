@@ -7,7 +7,6 @@ import torch
 from pandas.testing import assert_frame_equal
 from torch.nn import functional
 
-from brdyn.trajectory import Stream
 from brdyn.data import Batch, load_images
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.cost import cost, flops
@@ -15,7 +14,7 @@ from brdyn.raptor.evaluation import Evaluation, evaluate, paired_features
 from brdyn.raptor.fidelity import FidelityMetric, fidelity
 from brdyn.raptor.model import Raptor, untrained
 from brdyn.store import to_json
-from brdyn.trajectory import capture
+from brdyn.trajectory import Stream, capture
 from tests.conftest import scramble, tiny_vit
 from tests.interventions.stub import StubViT
 

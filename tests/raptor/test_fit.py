@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from brdyn.trajectory import Stream
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import layer_similarity
@@ -14,7 +13,7 @@ from brdyn.raptor import FitSettings, Raptor, fit_raptor
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.model import untrained
 from brdyn.training import Checkpoints
-from brdyn.trajectory import capture
+from brdyn.trajectory import Stream, capture
 from tests.conftest import scramble, tiny_vit
 
 ASSIGNMENT = [0, 0, 1, 1]

@@ -65,6 +65,13 @@ class ClassifierRecipe(AugmentSettings):
         As in :class:`brdyn.training.TrainSettings`.
     log_every, validate_every, checkpoint_every : int or None
         Steps; by default a hundred logs, fifty validations and as many checkpoints in a run.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import ClassifierRecipe
+    >>> recipe = ClassifierRecipe(epochs=10, warmup_epochs=1)
+    >>> recipe.steps(50_000), recipe.training(50_000).warmup
+    (3906, 391)
     """
 
     epochs: float = 300.0

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from brdyn.classification.recipe import AugmentSettings
+from brdyn.classifiers.recipe import AugmentSettings
 
 
 class Augmentation:

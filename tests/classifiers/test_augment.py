@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from brdyn.classification.augment import Augmentation, crop
-from brdyn.classification.recipe import AugmentSettings
+from brdyn.classifiers.augment import Augmentation, crop
+from brdyn.classifiers.recipe import AugmentSettings
 from brdyn.errors import UsageError
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from brdyn import load_model
-from brdyn.classification.saved import Classifier
+from brdyn.classifiers.saved import Classifier
 from brdyn.data import Batch
 from brdyn.errors import UsageError
 from brdyn.measures.basins import AngularBasins

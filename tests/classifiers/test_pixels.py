@@ -4,8 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from brdyn.classification.architectures import PUBLISHED_MILLIONS, build
-from brdyn.classification.pixels import PixelBatches, PixelSet, load_pixels
+from brdyn.classifiers.pixels import PixelBatches, PixelSet, load_pixels
 from brdyn.data import load_images
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import BrdynError, UsageError
@@ -107,29 +106,3 @@ def test_named_sets(monkeypatch, tmp_path):
     assert found.pixels[1, 2].tolist() == Fake.data[1, :, :, 2].tolist()
     assert load_pixels("cifar100", 8, n=3, root=tmp_path).pixels.shape == (3, 3, 8, 8)
     assert isinstance(found, PixelSet)
-
-
-@pytest.mark.parametrize("name", PUBLISHED_MILLIONS)
-def test_published_sizes(name):
-    with torch.device("meta"):
-        count = sum(parameter.numel() for parameter in build(name, 10, 32).parameters())
-    assert count / 1e6 == pytest.approx(PUBLISHED_MILLIONS[name], rel=0.005)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "words"),
-    [
-        ("vit-smal", {}, "unknown network"),
-        ("resnet18", {"drop_path": 0.1}, "neither drop-path"),
-        ("vit-small", {"heads": 7}, "split among 7 heads"),
-        ("vit-small", {"drop_path": 1.0}, "drop-path 1.0"),
-        (
-            "vit-small",
-            {"patch": 5},
-            "5-pixel patch of 'vit-small'; use for instance 30 or 35",
-        ),
-    ],
-)
-def test_networks_that_cannot_be_built(name, options, words):
-    with pytest.raises(UsageError, match=words):
-        build(name, 10, 32, **options)

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from brdyn.classification.evaluation import accuracy, class_scores
-from brdyn.classification.pixels import PixelSet
-from brdyn.classification.saved import Classifier
+from brdyn.classifiers.evaluation import _reliability, _speed, accuracy, class_scores, evaluate_recursion
+from brdyn.classifiers.pixels import PixelSet
+from brdyn.classifiers.saved import Classifier
 from brdyn.errors import UsageError
-from brdyn.vitrm.evaluation import _reliability, _speed, evaluate_recursion
 from tests.conftest import scramble
 
 NAMES = ("r", "g", "b")
@@ -31,7 +30,7 @@ def classifier():
 
 
 def test_every_number_of_steps(classifier, images, monkeypatch):
-    monkeypatch.setattr("brdyn.vitrm.evaluation.AT_ONCE", 32)
+    monkeypatch.setattr("brdyn.classifiers.evaluation.AT_ONCE", 32)
     found = evaluate_recursion(classifier, images, most=3, thresholds=(0.0, 0.45, 1.0))
     for steps in (1, 2, 3):
         row = found.steps.set_index("steps").loc[steps]
@@ -74,14 +73,14 @@ def test_speed_by_hand(classifier, monkeypatch):
         images, steps = forward.args
         return 1e-3 * steps * len(images)
 
-    monkeypatch.setattr("brdyn.vitrm.evaluation.timed", timed)
+    monkeypatch.setattr("brdyn.classifiers.evaluation.timed", timed)
     rows = _speed(classifier.network, 8, most=2)
     assert [row["steps"] for row in rows] == [1, 2]
     assert [row["latency_ms"] for row in rows] == pytest.approx([1, 2])
     assert [row["images_per_second"] for row in rows] == pytest.approx([1000, 500])
     sizes = []
     monkeypatch.setattr(
-        "brdyn.vitrm.evaluation.timed", lambda forward, _: sizes.append(len(forward.args[0])) or 1.0
+        "brdyn.classifiers.evaluation.timed", lambda forward, _: sizes.append(len(forward.args[0])) or 1.0
     )
     _speed(classifier.network, 8, most=1)
     assert set(sizes) == {1, 32}

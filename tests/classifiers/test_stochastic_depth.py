@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from brdyn.classification.architectures import build
-from brdyn.classification.stochastic_depth import StochasticDepthBlock
+from brdyn.classifiers.architectures import build
+from brdyn.classifiers.stochastic_depth import StochasticDepthBlock
 
 SIZES = {"width": 24, "heads": 2, "hidden": 48, "depth": 3}
 

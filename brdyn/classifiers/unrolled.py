@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from brdyn.classifiers.vitrm import Streams, ViTRM
 from brdyn.models.base import ModelInfo, TokenLayout, VisionTransformer
 from brdyn.models.preprocessing import Preprocessing
-from brdyn.vitrm.model import Streams, ViTRM
 
 STREAMS = ("x", "y", "z")
 
@@ -48,6 +48,15 @@ class UnrolledViTRM(VisionTransformer):
     info : ModelInfo
     preprocessing : Preprocessing
     class_names : tuple of str
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import UnrolledViTRM, ViTRM, ViTRMConfig
+    >>> from brdyn.models import ModelInfo, Preprocessing
+    >>> vitrm = ViTRM(ViTRMConfig(classes=2, image_size=8, width=12, heads=2, hidden=16))
+    >>> unrolled = UnrolledViTRM(vitrm, 2, model.info, Preprocessing((8, 8)), ("cat", "dog"))
+    >>> len(unrolled.blocks), unrolled.tokens.sizes()
+    (8, {'x': 4, 'y': 1, 'z': 4})
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""What recursion buys: accuracy, halting and speed against the number of steps. Method notes, section 7."""
+"""How well a trained classifier does, and what recursion buys a ViTRM: accuracy, halting and speed by its steps.
+
+Method notes, section 7.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,60 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import f1_score
 from torch import Tensor
 
-from brdyn.classification.evaluation import AT_ONCE, accuracy_and_f1, share_right
-from brdyn.classification.pixels import PixelSet, check_classes
-from brdyn.classification.saved import Classifier
+from brdyn.classifiers.pixels import PixelSet, check_classes
+from brdyn.classifiers.saved import Classifier
+from brdyn.classifiers.tasks import AT_ONCE
+from brdyn.classifiers.vitrm import ViTRM
 from brdyn.errors import UsageError
+from brdyn.measures import intervals
 from brdyn.runtime import timed
 from brdyn.store import records
-from brdyn.vitrm.model import ViTRM
 
 MOST = 8
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BINS = 10
 ROUNDS = 5
+
+
+def class_scores(classifier: Classifier, images: PixelSet, steps: int = 1) -> Tensor:
+    """Class scores `(n, classes)` of every image, on the CPU; a ViTRM takes `steps` recursion steps.
+
+    >>> from brdyn.classifiers import Classifier, class_scores, load_pixels
+    >>> images = load_pixels("photos", image_size=16)
+    >>> classifier = Classifier.new("vit-tiny12", images.names, 16, *images.statistics())
+    >>> class_scores(classifier, images).shape
+    torch.Size([8, 2])
+    """
+    network = classifier.network
+    device = next(network.parameters()).device
+    found = []
+    with torch.no_grad():
+        for pixels in images.pixels.split(AT_ONCE):
+            ready = classifier.normalised(pixels.to(device))
+            found.append(classifier.architecture.scores(network, ready, steps).float().cpu())
+    return torch.cat(found)
+
+
+def share_right(right: np.ndarray) -> dict[str, float]:
+    """Accuracy with its 95 % interval (normal approximation)."""
+    value = float(right.mean())
+    low, high = intervals.of_share(value, len(right))
+    return {"accuracy": value, "low": low, "high": high}
+
+
+def accuracy_and_f1(guesses: Tensor, truth: Tensor) -> dict[str, float]:
+    """Accuracy with its 95 % interval, and the mean F1 of the classes."""
+    ours, theirs = guesses.cpu().numpy(), truth.cpu().numpy()
+    return {**share_right(ours == theirs), "macro_f1": float(f1_score(theirs, ours, average="macro"))}
+
+
+def accuracy(classifier: Classifier, images: PixelSet, steps: int = 1) -> float:
+    """Share of the images that are classified right."""
+    guesses = class_scores(classifier, images, steps).argmax(1)
+    return float((guesses == images.labels.cpu()).double().mean())
 
 
 @dataclass(frozen=True)
@@ -42,6 +85,14 @@ class Recursion:
         One row per `threshold`: `accuracy`, its interval, `mean_steps`, and the share of images that took 1, 2, …
         steps (`took_1`, …), of at most `MOST`.
     n_images : int
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from brdyn.classifiers import Recursion
+    >>> steps = pd.DataFrame({"steps": [1, 2], "accuracy": [0.7, 0.8]})
+    >>> Recursion(steps, halting=pd.DataFrame(), adaptive=pd.DataFrame(), n_images=50).to_dict()["steps"]
+    [{'steps': 1, 'accuracy': 0.7}, {'steps': 2, 'accuracy': 0.8}]
     """
 
     steps: pd.DataFrame
@@ -82,6 +133,14 @@ def evaluate_recursion(
     ------
     UsageError
         If the classifier is no ViTRM, or the images are of other classes.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import Classifier, evaluate_recursion, load_pixels
+    >>> images = load_pixels("photos", image_size=8)
+    >>> classifier = Classifier.new("vitrm", images.names, 8, *images.statistics(), width=12, heads=2, hidden=16)
+    >>> evaluate_recursion(classifier, images, most=2).steps["steps"].tolist()
+    [1, 2]
     """
     network = classifier.network
     if not isinstance(network, ViTRM):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from brdyn.classification.recipe import ClassifierRecipe
-from brdyn.classification.run import ClassifierRun
+from brdyn.classifiers.grid import cell_name, parse_grid, rows_of, runs_of
+from brdyn.classifiers.recipe import ClassifierRecipe
+from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import UsageError
-from brdyn.vitrm.grid import cell_name, parse_grid, rows_of, runs_of
 
 
 def test_every_combination_once():

@@ -7,7 +7,7 @@ z, by the same network.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import torch
@@ -40,6 +40,12 @@ class ViTRMConfig:
         Whether updates of z see the image tokens (`[x; y; z]`), or not (`[y; z]`): then z starts from them (as the
         learned start plus x), since a network whose updates never see the image could not tell images apart. The paper
         asks whether the first gains over the second, and its public code has only the first.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import ViTRMConfig
+    >>> ViTRMConfig(image_size=64, patch=8).patches
+    64
     """
 
     classes: int = 10
@@ -56,22 +62,15 @@ class ViTRMConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        for name in (
-            "classes",
-            "image_size",
-            "patch",
-            "channels",
-            "width",
-            "depth",
-            "heads",
-            "hidden",
-            "latent_steps",
-        ):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is not positive")
+        counts = {
+            name: value for name, value in asdict(self).items() if name not in ("dropout", "sees_image")
+        }
+        for name, value in counts.items():
+            if value < 1:
+                raise UsageError(f"{name.replace('_', '-')} {value} is not positive")
         for name in ("depth", "latent_steps"):
-            if getattr(self, name) > MOST_LAYERS:
-                raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is more than {MOST_LAYERS}")
+            if counts[name] > MOST_LAYERS:
+                raise UsageError(f"{name.replace('_', '-')} {counts[name]} is more than {MOST_LAYERS}")
         check_image_size("vitrm", (self.image_size,) * 2, (self.patch,) * 2)
         if self.width % self.heads:
             raise UsageError(f"width {self.width} cannot be split among {self.heads} heads")
@@ -138,6 +137,14 @@ class ViTRM(nn.Module):
     ----------
     network : nn.Sequential
         f, the layers that every update shares.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import ViTRM, ViTRMConfig
+    >>> vitrm = ViTRM(ViTRMConfig(classes=10))
+    >>> outcome = vitrm(torch.zeros(2, 3, 32, 32), steps=3)
+    >>> outcome.scores.shape, outcome.halting.shape
+    (torch.Size([2, 10]), torch.Size([2]))
     """
 
     def __init__(self, config: ViTRMConfig) -> None:

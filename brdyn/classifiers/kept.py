@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from brdyn.classification.evaluation import accuracy
-from brdyn.classification.pixels import PixelSet
-from brdyn.classification.recipe import BEST, ClassifierRecipe
-from brdyn.classification.saved import Classifier, is_classifier, read_config
+from brdyn.classifiers.evaluation import accuracy
+from brdyn.classifiers.pixels import PixelSet
+from brdyn.classifiers.recipe import BEST, ClassifierRecipe
+from brdyn.classifiers.saved import Classifier, is_classifier, read_config
 from brdyn.store import OutputFolder
 from brdyn.store.pretrained import CONFIG, WEIGHTS
 

@@ -5,36 +5,11 @@ import json
 import pytest
 import torch
 
-from brdyn.classification.architectures import build
-from brdyn.classification.fit import train_classifier
-from brdyn.classification.pixels import PixelSet
-from brdyn.classification.recipe import ClassifierRecipe
-from brdyn.classification.saved import Classifier, is_classifier
+from brdyn.classifiers import Classifier, PixelSet, train_classifier
+from brdyn.classifiers.saved import is_classifier
 from brdyn.errors import BrdynError, UsageError
 from brdyn.training import Checkpoints
-
-NETWORKS = {
-    "vitrm": {"patch": 4, "width": 12, "depth": 1, "heads": 2, "hidden": 16},
-    "vit-tiny12": {"patch": 4, "width": 12, "depth": 1, "heads": 2, "hidden": 16},
-}
-
-
-def pictures(count=90):
-    rng = torch.Generator().manual_seed(0)
-    labels = torch.arange(count) % 3
-    pixels = torch.randint(0, 60, (count, 3, 8, 8), generator=rng)
-    pixels[torch.arange(count), labels] += 120
-    return PixelSet(pixels.to(torch.uint8), labels, ("r", "g", "b"), "made up")
-
-
-def recipe(**changes):
-    quick = {"epochs": 4, "warmup_epochs": 0, "batch_size": 30, "lr": 5e-3, "checkpoint_every": 3, "padding": 1,
-             "log_every": 3}  # fmt: skip
-    return ClassifierRecipe(**{**quick, **changes})
-
-
-def new(name, **options):
-    return Classifier.new(name, ("r", "g", "b"), 8, [0.3] * 3, [0.3] * 3, **{**NETWORKS[name], **options})
+from tests.classifiers.small import NETWORKS, Killed, new, pictures, recipe
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -44,10 +19,6 @@ def test_it_learns(name):
     history = train_classifier(classifier, pictures(), plain, validation=pictures(30), n_sup=2)
     assert history.validation[-1]["accuracy"] > 0.9
     assert not classifier.network.training
-
-
-class Killed(BaseException):
-    """A stop that nothing inside catches."""
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -104,10 +75,3 @@ def test_the_seed_draws_the_network():
     first, second, other = (new("vitrm", seed=seed).network.answer for seed in (0, 0, 1))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
-
-
-@pytest.mark.parametrize(("width", "hidden"), [(448, 1951), (704, 480)])
-def test_the_mlp_has_the_units_asked_for(width, hidden):
-    with torch.device("meta"):
-        network = build("vit-small", 10, 8, width=width, heads=4, depth=1, hidden=hidden)
-    assert network.blocks[0].mlp.fc1.out_features == hidden

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from brdyn.errors import UsageError
 
 if TYPE_CHECKING:
-    from brdyn.classification.run import ClassifierRun
+    from brdyn.classifiers.training import ClassifierRun
 
 KEYS = ("n", "n_sup")
 Cell = dict[str, int]

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from brdyn.classification.architectures import build
-from brdyn.classification.augment import normalised
-from brdyn.classification.recipe import VITRM_NAME
-from brdyn.classification.sizes import RESNETS, VITS, ViTSize
-from brdyn.declared import Range, entries, shown
+from brdyn.classifiers.architectures import Architecture, architecture_of, build
+from brdyn.classifiers.augment import normalised
+from brdyn.declared import Range, entries
 from brdyn.declared import build as build_declared
 from brdyn.errors import UsageError
 from brdyn.store import pretrained
@@ -54,32 +52,16 @@ class SavedConfig:
             raise UsageError(
                 f"mean and std have {len(self.mean)} and {len(self.std)} numbers instead of {CHANNELS}"
             )
-        sizes = entries(
-            _declared_options(self.network), self.options, "options", optional=_declared_options(self.network)
-        )
-        object.__setattr__(self, "options", sizes)
+        declared = architecture_of(self.network).options()
+        options = entries(declared, self.options, "options", optional=declared)
+        object.__setattr__(self, "options", options)
 
     def make(self) -> nn.Module:
         """The network, untrained."""
-        return _network(self.network, len(self.classes), self.image_size, self.options)
+        return build(self.network, len(self.classes), self.image_size, **self.options)
 
 
 REBUILT = tuple(field.name for field in fields(SavedConfig) if field.name != "digest")
-
-
-def _declared_options(network: str) -> dict[str, Any]:
-    if network in RESNETS:
-        return {}
-    if network in VITS:
-        return {"drop_path": float, "dropout": float, **get_type_hints(ViTSize)}
-    if network == VITRM_NAME:
-        from brdyn.vitrm.model import ViTRMConfig
-
-        hints = get_type_hints(ViTRMConfig)
-        return {name: hints[name] for name in hints if name not in ("classes", "image_size")}
-    raise UsageError(
-        f"unknown network {shown(network)}; choose one of {', '.join([VITRM_NAME, *VITS, *RESNETS])}"
-    )
 
 
 @dataclass(frozen=True)
@@ -89,7 +71,7 @@ class Classifier:
     Attributes
     ----------
     name : str
-        Of the network: `vitrm`, or one of :mod:`brdyn.classification.architectures`.
+        Of the network: one of :data:`brdyn.classifiers.architectures.ARCHITECTURES`.
     network : nn.Module
     names : tuple of str
         Of the classes.
@@ -100,6 +82,15 @@ class Classifier:
         What else the network was built with.
     digest : str
         SHA-256 of the weights file; empty before it is written.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import Classifier
+    >>> half = (0.5, 0.5, 0.5)
+    >>> classifier = Classifier.new("vitrm", ("cat", "dog"), 8, mean=half, std=half, width=12, heads=2, hidden=16)
+    >>> classifier.save_pretrained("a-vitrm")
+    >>> Classifier.from_pretrained("a-vitrm").names, brdyn.load_model("a-vitrm@2").depth
+    (('cat', 'dog'), 8)
     """
 
     name: str
@@ -131,7 +122,7 @@ class Classifier:
         """
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            network = _network(name, len(names), image_size, options)
+            network = build(name, len(names), image_size, **options)
         return cls(name, network, tuple(names), image_size, tuple(mean), tuple(std), options)
 
     def untrained(self, seed: int = 0) -> Classifier:
@@ -143,6 +134,11 @@ class Classifier:
     def normalised(self, pixels: Tensor) -> Tensor:
         """What the network takes, from uint8 images `(B, 3, H, W)`."""
         return normalised(pixels, self.mean, self.std)
+
+    @property
+    def architecture(self) -> Architecture:
+        """What there is to know of its network."""
+        return architecture_of(self.name)
 
     @property
     def parameters(self) -> int:
@@ -242,14 +238,6 @@ def halve(folder: str | Path) -> None:
     details = {key: value for key, value in config.items() if key not in (*REBUILT, "format", "digest")}
     classifier = Classifier.from_pretrained(folder)
     classifier.save_pretrained(folder, classifier.in_float16(), **details, stored="float16")
-
-
-def _network(name: str, classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
-    if name != VITRM_NAME:
-        return build(name, classes, image_size, **options)
-    from brdyn.vitrm.model import ViTRM, ViTRMConfig
-
-    return ViTRM(ViTRMConfig(classes=classes, image_size=image_size, **options))
 
 
 def is_classifier(folder: str | Path) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from brdyn.classification.recipe import BASELINE, VITRM, ClassifierRecipe
+from brdyn.classifiers.recipe import BASELINE, VITRM, ClassifierRecipe
 from brdyn.errors import UsageError
 
 

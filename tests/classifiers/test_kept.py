@@ -5,17 +5,17 @@ import hashlib
 import pytest
 import torch
 
-from brdyn.classification.kept import kept_folders
-from brdyn.classification.recipe import parse_keep
-from brdyn.classification.run import ClassifierRun
-from brdyn.classification.saved import Classifier
-from brdyn.classification.tasks import Classification
+from brdyn.classifiers.kept import kept_folders
+from brdyn.classifiers.recipe import parse_keep
+from brdyn.classifiers.saved import Classifier
+from brdyn.classifiers.tasks import Classification
+from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import UsageError
 from brdyn.models import load_model
 from brdyn.store import OutputFolder, read_json
 from brdyn.training import Checkpoints
 from brdyn.training.loop import make_accelerator
-from tests.classification.test_fit import NETWORKS, Killed, pictures, recipe
+from tests.classifiers.small import NETWORKS, Killed, pictures, recipe
 
 KEEP = ("0", "1", "2.5", "best")
 

@@ -48,6 +48,13 @@ class PixelSet:
         Images that have no label and were left out.
     chosen : dict
         Columns and split that were chosen, of a table.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import PixelSet
+    >>> images = PixelSet(torch.zeros(10, 3, 8, 8, dtype=torch.uint8), torch.arange(10) % 2, ("cat", "dog"), "black")
+    >>> [len(part) for part in images.split(held_out=3)]
+    [7, 3]
     """
 
     pixels: Tensor
@@ -159,6 +166,13 @@ def load_pixels(
         If there are no labels, or not one that can be used.
     BrdynError
         If a named set cannot be downloaded, or no image can be read.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import load_pixels
+    >>> images = load_pixels("photos", image_size=8)
+    >>> images.pixels.shape, images.names
+    (torch.Size([8, 3, 8, 8]), ('cat', 'dog'))
     """
     if str(data) in NAMED:
         _refuse_choice(str(data), split, (image_column, label_column), columns_where_there)

@@ -1,26 +1,34 @@
-"""A training run in a folder of its own: what was asked for, its checkpoints, and the result."""
+"""Training a classifier from scratch, and its run in a folder: what was asked for, its checkpoints, the result."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
-from brdyn import plots
-from brdyn.classification.evaluation import accuracy
-from brdyn.classification.fit import Report, train_classifier
-from brdyn.classification.kept import RESULT, WATCHED, Keeper, describe_kept, folder_name
-from brdyn.classification.pixels import PixelSet
-from brdyn.classification.recipe import BEST, ClassifierRecipe
-from brdyn.classification.saved import Classifier
+from brdyn.classifiers.augment import Augmentation
+from brdyn.classifiers.evaluation import accuracy
+from brdyn.classifiers.kept import RESULT, WATCHED, Keeper, describe_kept, folder_name
+from brdyn.classifiers.pixels import PixelBatches, PixelSet, check_classes
+from brdyn.classifiers.recipe import BEST, ClassifierRecipe
+from brdyn.classifiers.saved import Classifier
+from brdyn.classifiers.tasks import NETWORK
 from brdyn.errors import UsageError
 from brdyn.provenance import run_provenance
 from brdyn.store import OutputFolder, read_json, unfinished
-from brdyn.training import Checkpoints, Saved
+from brdyn.training import Checkpoints, History, Saved, train
+from brdyn.training.loop import Visit, make_accelerator
 from brdyn.training.settings import check_same
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Report = Callable[[int, int, dict[str, float]], None]
+Draw = Callable[[History], Mapping[str, "Figure"]]
 
 FINISHED = {  # what a grid reads of one
     "options": dict,
@@ -30,6 +38,78 @@ FINISHED = {  # what a grid reads of one
 }
 
 
+def train_classifier(
+    classifier: Classifier,
+    images: PixelSet,
+    recipe: ClassifierRecipe,
+    *,
+    validation: PixelSet | None = None,
+    n_sup: int = 1,
+    steps: int = 1,
+    checkpoints: Checkpoints | None = None,
+    resume: Saved | None = None,
+    accelerator: Accelerator | None = None,
+    report: Report | None = None,
+    progress: bool = False,
+    visit: Visit | None = None,
+) -> History:
+    """Train a classifier in place. With an average of the weights, it ends with the average.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    images : PixelSet
+    recipe : ClassifierRecipe
+    validation : PixelSet, optional
+        To watch the accuracy on.
+    n_sup, steps : int
+        N_sup and T, of a ViTRM.
+    checkpoints, resume, accelerator, report, progress
+        As in :func:`brdyn.raptor.fit_raptor`.
+    visit : callable, optional
+        As in :func:`brdyn.training.train`.
+
+    Raises
+    ------
+    UsageError
+        If the images are of other classes, or do not fill a batch.
+    BrdynError
+        If a loss is not finite.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import Classifier, ClassifierRecipe, load_pixels, train_classifier
+    >>> images = load_pixels("photos", image_size=8)
+    >>> classifier = Classifier.new("vitrm", images.names, 8, *images.statistics(), width=12, heads=2, hidden=16)
+    >>> history = train_classifier(classifier, images, ClassifierRecipe(epochs=3), validation=images, n_sup=2)
+    >>> [row["step"] for row in history.validation]
+    [1.0, 2.0, 3.0]
+    """
+    check_classes(images, classifier.names, "the classifier")
+    accelerator = accelerator or make_accelerator()
+    device = accelerator.device
+    augmentation = Augmentation(recipe, images.classes, classifier.mean, classifier.std)
+    watched = validation.to(device) if validation is not None else None
+    network = classifier.network.requires_grad_(True)
+    task = classifier.architecture.task(network, augmentation, watched, n_sup=n_sup, steps=steps)
+    history = train(
+        task,
+        PixelBatches(images.to(device), recipe.batch_of(len(images)), recipe.seed),
+        recipe.training(len(images)),
+        checkpoints,
+        accelerator=accelerator,
+        resume=resume,
+        report=partial(report, 1) if report else None,
+        progress=progress,
+        visit=visit,
+    )
+    if recipe.ema:
+        prefix = f"{NETWORK}."
+        network.load_state_dict({name.removeprefix(prefix): value for name, value in task.average.items()})
+    network.eval().requires_grad_(False)
+    return history
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRun:
     """A network, and how it is trained.
@@ -37,7 +117,7 @@ class ClassifierRun:
     Attributes
     ----------
     network : str
-        As in :class:`brdyn.classification.saved.Classifier`.
+        As in :class:`brdyn.classifiers.saved.Classifier`.
     recipe : ClassifierRecipe
     image_size : int
     built : dict
@@ -45,9 +125,16 @@ class ClassifierRun:
     n_sup, steps : int
         N_sup and T, of a ViTRM.
     keep : tuple of str
-        Epochs whose classifiers are kept (`0`: untrained), and `best`; see :mod:`brdyn.classification.kept`.
+        Epochs whose classifiers are kept (`0`: untrained), and `best`; see :mod:`brdyn.classifiers.kept`.
     held_out : int
         Training images that accuracy is watched on, and the best chosen by, instead of the test images.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import ClassifierRecipe, ClassifierRun, load_pixels
+    >>> run = ClassifierRun(network="vit-tiny12", recipe=ClassifierRecipe(epochs=1), image_size=8, held_out=2)
+    >>> run.options(load_pixels("photos", image_size=8))["recipe"]["batch_size"]
+    6
     """
 
     network: str
@@ -104,11 +191,12 @@ class ClassifierRun:
         test: PixelSet | None = None,
         resume: Saved | None = None,
         accelerator: Accelerator,
+        draw: Draw | None = None,
         formats: tuple[str, ...] = ("png",),
         report: Report | None = None,
         progress: bool = False,
     ) -> dict[str, Any] | None:
-        """Train to the end and write the classifier, `train.json` and `train.png`; checkpoints then go.
+        """Train to the end and write the classifier, `train.json` and pictures; checkpoints then go.
 
         Parameters
         ----------
@@ -120,9 +208,11 @@ class ClassifierRun:
         test : PixelSet, optional
             To measure the accuracy on at the end; also to watch it on, unless images are held out for that.
         resume, accelerator, report, progress
-            As in :func:`brdyn.classification.fit.train_classifier`.
+            As in :func:`train_classifier`.
+        draw : callable, optional
+            Makes pictures of the losses, by name.
         formats : tuple of str
-            Of the picture.
+            Of the pictures.
 
         Returns
         -------
@@ -175,10 +265,8 @@ class ClassifierRun:
             "seconds": round(history.seconds, 1),
             "provenance": run_provenance(accelerator.device.type),
         }
-        watching = f"accuracy on {'held-out' if self.held_out else 'test'} images"
-        picture = plots.plot_fit({1: history}, title=classifier.name, watched=watching)
         files = classifier.to_files(trained=checkpoints.options)
-        folder.save(RESULT, content, {"train": picture}, formats, files)
+        folder.save(RESULT, content, draw(history) if draw else None, formats, files)
         folder.end()
         checkpoints.remove()
         return content
