@@ -157,9 +157,8 @@ class Result(ABC):
         _check_whole(path, content, cls.SCHEMA)
         with reading(path, what):
             check(content, cls.SHAPE)
-            return replace(
-                cls.from_content(content, path.parent), provenance=Provenance.from_content(content)
-            )
+            origin = Provenance.from_content(content)
+            return replace(cls.from_content(content, path.parent), provenance=origin)
 
     def __eq__(self, other: object) -> bool:
         """The same numbers, whenever they were measured."""

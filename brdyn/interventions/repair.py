@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -261,9 +261,9 @@ class PerturbationSweep:
             states.append(state)
         return states
 
-    def result(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Angles and growth, summed over all processes."""
-        return self._angle_table(), self._growth_table()
+    def result(self, phases: Phases) -> Repair:
+        """What was summed, over all processes."""
+        return Repair(self._angle_table(), self._growth_table(), phases)
 
     def _angle_table(self) -> pd.DataFrame:
         found = self.angles.arrays()
@@ -360,7 +360,7 @@ def perturbation_repair(
 
     visit_trajectories(model, images, visit, stream=stream)
     origin = Provenance.of(model, images, watch, stream.processes, seed=seed)
-    return Repair(*sweep.result(), finder.result(), provenance=origin)
+    return replace(sweep.result(finder.result()), provenance=origin)
 
 
 def check_request(

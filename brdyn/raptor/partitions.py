@@ -70,7 +70,7 @@ def as_assignment(phases: Phases | Sequence[int], layers: int) -> list[int]:
         if phases.layers != layers:
             raise UsageError(f"the phases are of {phases.layers} layers, and the teacher has {layers}")
         return contiguous(phases.boundaries, layers)
-    return list(phases) if len(phases) == layers else contiguous(phases, layers)
+    return list(phases) if len(phases) >= layers else contiguous(phases, layers)
 
 
 def contiguous(boundaries: Sequence[int], layers: int) -> list[int]:

@@ -239,8 +239,9 @@ def test_named_classes_that_are_not_the_heads(noise_folder, tmp_path):
 def test_overflow_and_lack_of_memory_are_said(noise_folder, monkeypatch):
     model = StubViT([lambda x: x, lambda x: 1e30 * x, lambda x: x / 1e30])
     images = load_images(noise_folder, model, n=4)
+    model = StubViT([lambda x: 1e30 * x, lambda x: x / 1e30, lambda x: x])
     with pytest.raises(BrdynError, match="not finite in float32"):
-        layer_surgery(StubViT([lambda x: 1e30 * x, lambda x: x / 1e30, lambda x: x]), images, phases_of(2, 1), kinds=("replace",), stream=Stream(workers=0))  # fmt: skip
+        layer_surgery(model, images, phases_of(2, 1), kinds=("replace",), stream=Stream(workers=0))
 
     def short(*_):
         raise torch.OutOfMemoryError
@@ -261,7 +262,7 @@ def test_over_a_set_of_images(tiny, noise_folder):
     assert found.notes == ("no accuracy: the model has no classification head",)
     assert (found.table["n_images"] == 9).all()
     with reorder(tiny, [1]), pytest.raises(UsageError, match="allows no swap"):
-        layer_surgery(tiny, images, phases_of(1, 1), kinds=("swap",), stream=Stream(workers=0))
+        layer_surgery(tiny, images, phases_of(1), kinds=("swap",), stream=Stream(workers=0))
     with pytest.raises(UsageError, match="'twist'"):
         layer_surgery(tiny, images, phases_of(2, 2), kinds=("twist",))
     with pytest.raises(UsageError, match="at least 1"):

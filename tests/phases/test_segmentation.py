@@ -3,13 +3,13 @@
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, boundary_frequency, drift_reference, segment
+from tests.phases.similarities import similarity_of
 
 
 def blocks(*sizes):
@@ -83,7 +83,7 @@ def test_a_drift_is_its_own_reference_and_blocks_are_not():
 
 def test_stability_counts_replicates():
     first, second = blocks(2, 4), blocks(3, 3)
-    similarity = SimpleNamespace(matrix=first, replicates=np.stack([first, first, first, second]))
+    similarity = similarity_of(first, np.stack([first, first, first, second]))
     phases = segment(similarity, k=2)
     assert phases.boundaries == (2,)
     assert phases.stability == (0.75,)
@@ -120,7 +120,7 @@ def test_recursive_method_sets_k_and_is_kept():
 
 
 def test_json_round_trip():
-    similarity = SimpleNamespace(matrix=blocks(3, 3), replicates=np.stack([blocks(3, 3)] * 2))
+    similarity = similarity_of(blocks(3, 3), np.stack([blocks(3, 3)] * 2))
     phases = segment(similarity, method="recursive")
     again = Phases.from_dict(json.loads(json.dumps(phases.to_dict())))
     assert again.to_dict() == phases.to_dict()
@@ -232,11 +232,7 @@ def test_rounding_is_no_structure():
     noisy = 1 - (noise + noise.transpose(0, 2, 1)) / 2
     for matrix in noisy:
         np.fill_diagonal(matrix, 1)
-
-    class Measured:
-        matrix, replicates = noisy[0], noisy
-
-    found = segment(Measured())
+    found = segment(similarity_of(noisy[0], noisy))
     assert (found.k, found.boundaries, found.stability) == (1, (), None)
     assert "do not differ" in found.k_rule
     assert all(abs(one.cut_share) < 1e-4 and one.z is None for one in found.segmentations.values())

@@ -13,7 +13,6 @@ from brdyn.raptor.cost import cost, flops
 from brdyn.raptor.evaluation import Evaluation, evaluate, paired_features
 from brdyn.raptor.fidelity import FidelityMetric, fidelity
 from brdyn.raptor.model import Raptor, untrained
-from brdyn.store import to_json
 from brdyn.trajectory import Stream, capture
 from tests.conftest import scramble, tiny_vit
 from tests.interventions.stub import StubViT
@@ -150,12 +149,16 @@ def test_evaluation_comes_back(labelled, tmp_path):
     teacher = tiny_vit()
     images = load_images(labelled, teacher)
     found = evaluate(raptor_of(teacher), images, *images.split(10, 0), seeds=2, stream=Stream(workers=0))
-    (tmp_path / "raptor_eval.json").write_bytes(to_json(found.to_dict()))
-    again = Evaluation.read(tmp_path)
+    found.save(tmp_path / "out")
+    again = Evaluation.read(tmp_path / "out")
+    assert again == found
+    assert again.assignment == found.assignment
     assert again.cost == found.cost
     for ours, theirs in ((again.fidelity, found.fidelity), (again.probing, found.probing)):
         assert_frame_equal(ours.table, theirs.table, check_dtype=False)
-    assert json.loads(to_json(found.to_dict()))["probing"]["n_test"] == 10
+    content = json.loads((tmp_path / "out" / "raptor_eval.json").read_text())
+    assert content["probing"]["n_test"] == 10
+    assert content["probe_images"]["test"]["read"] == 10
 
 
 def test_features_of_both(labelled):
