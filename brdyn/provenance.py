@@ -93,8 +93,8 @@ class Provenance:
     Examples
     --------
     >>> found = brdyn.layer_similarity(model, images).provenance
-    >>> found.model, found.n_images, found.details["images"]["source"]
-    ('vit_tiny_patch16_224', 8, 'pictures')
+    >>> found.model, found.n_images, found.details["images"]["in_source"], found.is_random
+    ('vit_tiny_patch16_224', 8, 8, True)
     """
 
     model: str

@@ -65,7 +65,7 @@ class Fit(Result):
     >>> from brdyn.raptor import FitSettings
     >>> settings = FitSettings(stage1_steps=2, stage2_steps=0, batch_size=4, mlp_ratio=1.0, log_every=1)
     >>> fit = brdyn.fit_raptor(model, images, [0] * 12, settings)
-    >>> [row["step"] for row in histories[1].losses]
+    >>> [row["step"] for row in fit.histories[1].losses]
     [1.0, 2.0]
     """
 

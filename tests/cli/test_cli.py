@@ -13,10 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from brdyn.errors import UsageError
+import brdyn
 from brdyn.interventions import Repair, Surgery
-from brdyn.measures.basins import Basins
-from brdyn.measures.modes import Modes
+from brdyn.measures.dynamics import Dynamics
 from brdyn.phases import Phases, segment
 from tests import reference
 from tests.cli.commands import ROOT, assert_one_line_error, run_alone
@@ -304,7 +303,7 @@ def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights)
 
     assert content["modes"]["n_fitted"] + content["modes"]["n_held_out"] == 40
     errors = pd.read_parquet(out / "modes.parquet")
-    pd.testing.assert_frame_equal(Modes.read(out).errors, errors, check_dtype=False)
+    pd.testing.assert_frame_equal(brdyn.read(out).modes.errors, errors, check_dtype=False)
     assert (
         len(errors) == len(content["modes"]["errors"]) == 12 * 2 * 3 * 2
     )  # layers, groups, predictors, measures
@@ -356,12 +355,11 @@ def test_basins_of_labelled_images(run, tiny_options, tmp_path, labelled):
     assert content["knn_purity"]["cls"][0] is None  # cls is the same for all images before the first block
     assert all(0 <= value <= 1 for value in content["knn_purity"]["cls"][1:])
     assert "norm" not in content
-    found = Basins.read(out)
+    found = Dynamics.read(out).basins
     assert found.chance == content["basins"]["chance_purity"]
     assert len(found.table) == 4 * 2 * 13
     assert_one_line_error(run("dynamics", *options), 2, "--overwrite")
-    with pytest.raises(UsageError, match="no modes"):
-        Modes.read(out)
+    assert Dynamics.read(out).modes is None
     projection = pd.read_parquet(out / "basins.parquet")
     assert len(projection) == 40 * 13
 

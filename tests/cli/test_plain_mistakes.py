@@ -9,7 +9,6 @@ import pytest
 from brdyn import choices
 from brdyn.interventions.operations import operations
 from brdyn.measures import SIMILARITIES
-from brdyn.measures.dynamics import CURVES
 from brdyn.runtime import DTYPES
 from tests.cli.commands import ROOT
 
@@ -131,7 +130,7 @@ def test_help_of_every_command_needs_no_torch(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "things"),
-    [(choices.SIMILARITIES, SIMILARITIES), (choices.CURVES, CURVES), (choices.DTYPES, DTYPES)],
+    [(choices.SIMILARITIES, SIMILARITIES), (choices.DTYPES, DTYPES)],
 )
 def test_names_without_torch_are_those_of_what_there_is(names, things):
     assert tuple(names) == tuple(things)

@@ -238,7 +238,7 @@ def test_every_public_function_takes_it(own_images, little_cifar):
     from brdyn.probes import extract_features, probe
 
     model = adapted(head=lambda module, normed: module.head(normed[:, 0]))
-    options = {"workers": 0, "seed": 0}
+    options = {"stream": Stream(workers=0), "seed": 0}
     similarity = brdyn.layer_similarity(model, own_images, **options)
     phases = brdyn.segment(similarity, 2)
     dynamics = brdyn.token_dynamics(model, own_images, phases, **options)
