@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from brdyn.classifiers.architectures import Architecture, architecture_of, build
 from brdyn.classifiers.augment import normalised
+from brdyn.compared import Compared
 from brdyn.declared import Range, entries
 from brdyn.declared import build as build_declared
 from brdyn.errors import UsageError
@@ -64,8 +65,8 @@ class SavedConfig:
 REBUILT = tuple(field.name for field in fields(SavedConfig) if field.name != "digest")
 
 
-@dataclass(frozen=True)
-class Classifier:
+@dataclass(frozen=True, eq=False, repr=False)
+class Classifier(Compared):
     """A network and what its images have to look like.
 
     Attributes
