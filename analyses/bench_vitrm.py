@@ -34,7 +34,8 @@ from brdyn.classification.pixels import PixelSet, load_pixels
 from brdyn.classification.recipe import VITRM_NAME, ClassifierRecipe
 from brdyn.data import Batch
 from brdyn.errors import BrdynError, UsageError
-from brdyn.vitrm.model import Layer, ViTRM, ViTRMConfig
+from brdyn.vitrm.config import ViTRMConfig
+from brdyn.vitrm.model import Layer, ViTRM
 from brdyn.vitrm.supervision import DeepSupervision, Supervised
 
 IMAGE_SIZE = 32

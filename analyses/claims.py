@@ -25,7 +25,8 @@ from brdyn.classification.recipe import VITRM
 from brdyn.errors import UsageError
 from brdyn.interventions import Surgery
 from brdyn.models import packaged
-from brdyn.vitrm.model import ViTRM, ViTRMConfig
+from brdyn.vitrm.config import ViTRMConfig
+from brdyn.vitrm.model import ViTRM
 
 NOT_TESTED, UNKNOWN = "not tested", "Not known"
 JACOBS, AKAZAN, ASWANI, GREFF, VEIT = (

@@ -21,7 +21,8 @@ from brdyn import load_model
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.errors import BrdynError
 from brdyn.runtime import timed
-from brdyn.vitrm.model import ViTRM, ViTRMConfig
+from brdyn.vitrm.config import ViTRMConfig
+from brdyn.vitrm.model import ViTRM
 
 SHOWN = 15
 WARM_UP = 3

@@ -15,6 +15,7 @@ from brdyn.classification.pixels import PixelSet, check_classes, load_pixels
 from brdyn.classification.run import ClassifierRun, finished
 from brdyn.classification.saved import halve
 from brdyn.errors import BrdynError
+from brdyn.result_files import TRAIN_RESULT
 from brdyn.results import OutputFolder
 from brdyn.training import Checkpoints
 from brdyn.training.loop import make_accelerator
@@ -95,7 +96,7 @@ def train_or_go_on(
     checkpoints = TimedCheckpoints(place / CHECKPOINTS, run.options(train, test), until, last)
     content = finished(place, checkpoints)
     if content is None:
-        with OutputFolder(place, overwrite=True) as folder:
+        with OutputFolder(place, overwrite=True, result=TRAIN_RESULT) as folder:
             content = run.train(
                 train,
                 folder,

@@ -25,7 +25,7 @@ from brdyn.errors import UsageError
 from brdyn.phases import Phases
 from brdyn.results import read_json
 from brdyn.training.settings import differences
-from brdyn.vitrm.model import ViTRMConfig
+from brdyn.vitrm.config import ViTRMConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "vitrm_findings.md"
 RECORDED = RESULTS / "vitrm"

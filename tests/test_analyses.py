@@ -38,7 +38,7 @@ from analyses.vitrm_grid import read_grid
 from brdyn import load_model
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, segment
-from brdyn.vitrm.model import ViTRMConfig
+from brdyn.vitrm.config import ViTRMConfig
 from tests.conftest import needs_offline, tiny_vit
 
 

@@ -23,7 +23,8 @@ from analyses.stochastic_depth_plan import Config
 from brdyn.classification.architectures import build
 from brdyn.classification.saved import Classifier
 from brdyn.errors import BrdynError, UsageError
-from brdyn.vitrm.model import ViTRM, ViTRMConfig
+from brdyn.vitrm.config import ViTRMConfig
+from brdyn.vitrm.model import ViTRM
 from tests.conftest import needs_offline
 
 

@@ -18,9 +18,9 @@ import yaml
 from analyses.gpu.piece import ROOT, TEST, TRAIN, GpuRun, Piece, Work, main
 from analyses.stochastic_depth import place_of
 from analyses.stochastic_depth_plan import Cell, Config, Network
-from brdyn.classification.kept import RESULT
 from brdyn.classification.recipe import BEST
 from brdyn.classification.saved import is_classifier
+from brdyn.result_files import TRAIN_RESULT
 from brdyn.results import read_json, to_json
 from brdyn.store import write_atomically
 
@@ -92,7 +92,7 @@ def recorded(home: Path, config: Config, one: Network) -> bool:
 
 def is_trained(home: Path, config: Config, one: Network) -> bool:
     """Whether a network's training is over."""
-    return recorded(home, config, one) or (home / config.name / "runs" / one.run / RESULT).is_file()
+    return recorded(home, config, one) or (home / config.name / "runs" / one.run / TRAIN_RESULT).is_file()
 
 
 def is_whole(path: Path) -> bool:
@@ -146,7 +146,7 @@ def state(piece: Piece) -> Sequence[Path]:
         for moment in dict.fromkeys(needed):
             (at_best if moment.moment == BEST else others).extend(_place(runs, config, moment))
         if not measured:
-            others.append(runs / one.run / RESULT)
+            others.append(runs / one.run / TRAIN_RESULT)
     champion = best(home, config)
     wanted = [*at_best, *others, *([runs / champion / BEST] if champion else [])]
     return [path for path in dict.fromkeys(wanted) if path.exists()]

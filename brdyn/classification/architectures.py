@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from brdyn.classification.sizes import RESNETS, VITS
+from brdyn.classification.sizes import RESNETS, VITS, check_vit
 from brdyn.classification.stochastic_depth import StochasticDepthBlock
 from brdyn.errors import UsageError
 from brdyn.models.base import check_image_size
@@ -46,13 +44,8 @@ def build(
         return getattr(torchvision.models, name)(num_classes=classes)
     if name not in VITS:
         raise UsageError(f"unknown network {name!r}; choose one of {', '.join([*VITS, *RESNETS])}")
-    size = replace(VITS[name], **sizes)
+    size = check_vit(name, image_size, drop_path=drop_path, dropout=dropout, **sizes)
     check_image_size(name, (image_size,) * 2, (size.patch,) * 2)
-    if size.width % size.heads:
-        raise UsageError(f"width {size.width} cannot be split among {size.heads} heads")
-    for what, value in (("drop-path", drop_path), ("dropout", dropout)):
-        if not 0 <= value < 1:
-            raise UsageError(f"{what} {value} is not from 0 to below 1")
     network = VisionTransformer(
         img_size=image_size,
         patch_size=size.patch,

@@ -16,9 +16,9 @@ from brdyn.classification.pixels import PixelSet
 from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.classification.saved import Classifier, is_classifier, read_config
 from brdyn.pretrained import CONFIG, WEIGHTS
+from brdyn.result_files import TRAIN_RESULT
 from brdyn.results import OutputFolder
 
-RESULT = "train.json"
 WATCHED = "accuracy"
 
 
@@ -88,7 +88,7 @@ class Keeper:
         if not old and not self.keep:
             return
         whole = (CONFIG, WEIGHTS) if is_classifier(self.folder.path) else ()
-        self.folder.discard(RESULT, whole)
+        self.folder.discard(TRAIN_RESULT, whole)
         for path in old.values():
             for name in (CONFIG, WEIGHTS):
                 (path / name).unlink(missing_ok=True)

@@ -12,11 +12,12 @@ from accelerate import Accelerator
 from brdyn import plots, results
 from brdyn.classification.evaluation import accuracy
 from brdyn.classification.fit import Report, train_classifier
-from brdyn.classification.kept import RESULT, WATCHED, Keeper, describe_kept, folder_name
+from brdyn.classification.kept import WATCHED, Keeper, describe_kept, folder_name
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.classification.saved import Classifier
 from brdyn.errors import UsageError
+from brdyn.result_files import TRAIN_RESULT
 from brdyn.training import Checkpoints, Saved, unfinished
 from brdyn.training.settings import check_same
 
@@ -176,7 +177,7 @@ class ClassifierRun:
         watching = f"accuracy on {'held-out' if self.held_out else 'test'} images"
         picture = plots.plot_fit({1: history}, title=classifier.name, watched=watching)
         files = classifier.to_files(trained=checkpoints.options)
-        folder.save(RESULT, content, {"train": picture}, formats, files)
+        folder.save(TRAIN_RESULT, content, {"train": picture}, formats, files)
         folder.end()
         checkpoints.remove()
         return content
@@ -196,10 +197,10 @@ class ClassifierRun:
         """Who writes the classifiers to keep; None in a process that does not write."""
         late = [part for part in self.keep if part != BEST and float(part) > self.recipe.epochs]
         if late:
-            raise UsageError(f"--keep {late[0]}: the run ends at epoch {self.recipe.epochs:g}")
+            raise UsageError(f"`keep={late[0]}`: the run ends at epoch {self.recipe.epochs:g}")
         if self.keep and self.recipe.ema:
             raise UsageError(
-                "classifiers cannot be kept of a run that ends with an average; drop --ema or --keep"
+                "classifiers cannot be kept of a run that ends with an average; drop `ema` or `keep`"
             )
         if BEST in self.keep and watched is None:
             raise UsageError(f"{BEST!r} is chosen on test or held-out images, and there are none")
@@ -216,7 +217,7 @@ def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | N
     UsageError
         If it is of other options than its checkpoints would be.
     """
-    path = Path(folder) / RESULT
+    path = Path(folder) / TRAIN_RESULT
     begun = unfinished.is_there(Path(folder))
     if checkpoints.anew or begun or not path.is_file():
         return None

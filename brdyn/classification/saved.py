@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,14 +15,13 @@ from brdyn import pretrained
 from brdyn.classification.architectures import build
 from brdyn.classification.augment import normalised
 from brdyn.classification.recipe import VITRM_NAME
-from brdyn.classification.sizes import RESNETS, VITS, ViTSize
+from brdyn.classification.sizes import MOST, MOST_STEPS, RESNETS, VITS, ViTSize
 from brdyn.declared import Range, entries, shown
 from brdyn.declared import build as build_declared
 from brdyn.errors import UsageError
 
 CHANNELS = 3
-MOST_PIXELS = 16_384
-MOST_STEPS = 1_000
+MOST_PIXELS = MOST["image_size"]
 
 KIND = "classifier"
 
@@ -50,6 +50,9 @@ class SavedConfig:
         """Refuse what no classifier has."""
         if not self.classes:
             raise UsageError("there are no classes")
+        twice = [name for name, count in Counter(self.classes).items() if count > 1]
+        if twice:
+            raise UsageError(f"class {shown(twice[0])} comes twice")
         if len(self.mean) != CHANNELS or len(self.std) != CHANNELS:
             raise UsageError(
                 f"mean and std have {len(self.mean)} and {len(self.std)} numbers instead of {CHANNELS}"
@@ -73,7 +76,7 @@ def _declared_options(network: str) -> dict[str, Any]:
     if network in VITS:
         return {"drop_path": float, "dropout": float, **get_type_hints(ViTSize)}
     if network == VITRM_NAME:
-        from brdyn.vitrm.model import ViTRMConfig
+        from brdyn.vitrm.config import ViTRMConfig
 
         hints = get_type_hints(ViTRMConfig)
         return {name: hints[name] for name in hints if name not in ("classes", "image_size")}
@@ -247,7 +250,8 @@ def halve(folder: str | Path) -> None:
 def _network(name: str, classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
     if name != VITRM_NAME:
         return build(name, classes, image_size, **options)
-    from brdyn.vitrm.model import ViTRM, ViTRMConfig
+    from brdyn.vitrm.config import ViTRMConfig
+    from brdyn.vitrm.model import ViTRM
 
     return ViTRM(ViTRMConfig(classes=classes, image_size=image_size, **options))
 

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
+from brdyn.choices import check_heads, check_patches, check_share
 from brdyn.errors import UsageError
 
-MOST_LAYERS = 1_000
+MOST = {"depth": 1_000, "latent_steps": 1_000, "image_size": 16_384}  # of others a million
+MOST_STEPS = 1_000  # of a recursion
 RESNETS = ("resnet18", "resnet34", "resnet50")
+
+
+def check_sizes(sizes: Mapping[str, int]) -> None:
+    """Refuse sizes that no network has, and that could not be read back from its config.
+
+    Raises
+    ------
+    UsageError
+        `depth 5000 is more than 1000`.
+    """
+    for name, size in sizes.items():
+        said, most = f"{name.replace('_', '-')} {size}", MOST.get(name, 1_000_000)
+        if size < 1:
+            raise UsageError(f"{said} is not positive")
+        if size > most:
+            raise UsageError(f"{said} is more than {most}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +51,8 @@ class ViTSize:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        for name, number in asdict(self).items():
-            if number < 1:
-                raise UsageError(f"{name} {number} is not positive")
-        if self.depth > MOST_LAYERS:
-            raise UsageError(f"depth {self.depth} is more than {MOST_LAYERS}")
+        check_sizes(asdict(self))
+        check_heads(self.width, self.heads)
 
 
 VITS = {
@@ -46,3 +62,21 @@ VITS = {
     "vit-tiny12": ViTSize(width=192, depth=12, heads=3, hidden=768),
 }
 """The published baselines, and the small ViT of the stochastic-depth study."""
+
+
+def check_vit(
+    name: str, image_size: int, *, drop_path: float = 0.0, dropout: float = 0.0, **sizes: int
+) -> ViTSize:
+    """The sizes of a ViT by name, some of them changed, if it can be built so for images of `image_size` pixels.
+
+    Raises
+    ------
+    UsageError
+        If it cannot.
+    """
+    size = replace(VITS[name], **sizes)
+    check_sizes({"image_size": image_size})
+    check_patches(name, (image_size,) * 2, (size.patch,) * 2)
+    check_share("drop-path", drop_path)
+    check_share("dropout", dropout)
+    return size

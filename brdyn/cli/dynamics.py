@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from brdyn.choices import MEASURES, separated, some_of
-from brdyn.cli.checks import check_file
-from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_phases
+from brdyn.choices import MEASURES, RIDGE, check_ridge, separated, some_of
+from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile, describe
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.results import OutputFolder, listed, records
+from brdyn.words import as_typed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from brdyn.measures.dynamics import Dynamics
+    from brdyn.models import VisionTransformer
 
 DYNAMICS = "Dynamics"
+RESULT = "dynamics.json"
 BY_LAYER = (
     "stable_rank",
     "effective_rank",
@@ -46,7 +48,7 @@ def dynamics(
     ridge: Annotated[
         float,
         typer.Option(help="Ridge of the modes, over the mean eigenvalue.", rich_help_panel=DYNAMICS),
-    ] = 1e-3,
+    ] = RIDGE,
     rank: Annotated[
         int | None, typer.Option(help="Rank of the modes (default: full).", min=1, rich_help_panel=DYNAMICS)
     ] = None,
@@ -56,15 +58,22 @@ def dynamics(
     Writes dynamics.json, dynamics.parquet (one row per statistic, token group and layer) and pictures to --out.
     """
     chosen = None if measures == "all" else some_of("measure", separated(measures), MEASURES)
-    check_file("--phases", phases)
-    with open_run(request) as run:
+    check_ridge(ridge)
+    given = GivenPhases.read(phases, k)
+
+    def check(model: VisionTransformer) -> None:
+        from brdyn.measures.modes import check_fit
+
+        given.check(model)
+        check_fit(ridge, rank, model.info.width)
+
+    with open_run(request, RESULT, check=check) as run:
         from brdyn.measures.dynamics import token_dynamics
 
-        given = read_phases(phases, run, k)
         found = token_dynamics(
             run.model,
             run.images,
-            given,
+            given.phases,
             measures=chosen,
             k=k,
             seed=run.seed,
@@ -106,7 +115,7 @@ def _write(run: Run, folder: OutputFolder, found: Dynamics) -> None:
         files["modes.parquet"] = found.modes.errors.to_parquet(index=False)
         files["spectrum.parquet"] = found.modes.spectrum.to_parquet(index=False)
     content["provenance"] = run.provenance()
-    folder.save("dynamics.json", content, _pictures(run.title, found), run.formats, files)
+    folder.save(RESULT, content, _pictures(run.title, found), run.formats, files)
 
 
 def _pictures(title: str, found: Dynamics) -> dict[str, Figure]:
@@ -154,7 +163,7 @@ def _summarise(run: Run, folder: OutputFolder, found: Dynamics) -> None:
         for line in _linearity(found):
             typer.echo(line)
     for name, why in found.left_out.items():
-        typer.echo(f"left out: {name} ({why})")
+        typer.echo(f"left out: {name} ({as_typed(why)})")
     typer.echo(f"written to {folder.path}: dynamics.json, dynamics.parquet and pictures")
 
 

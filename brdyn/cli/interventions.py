@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brdyn.choices import KINDS, separated, some_of
-from brdyn.cli.checks import check_file
-from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_or_find_phases
+from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile, describe
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.results import OutputFolder, listed, records
+from brdyn.words import as_typed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from brdyn.interventions import Surgery, WithinAcross
 
 INTERVENTIONS = "Interventions"
+RESULT = "interventions.json"
 WORDS = {"swap": "swapping two layers", "delete": "deleting a layer", "replace": "replacing a layer"}
 
 
@@ -38,6 +39,7 @@ def interventions(
         typer.Option(
             help="Shuffles of each phase, and as many across a boundary.",
             min=1,
+            max=10_000,
             rich_help_panel=INTERVENTIONS,
         ),
     ] = 5,
@@ -49,13 +51,12 @@ def interventions(
     Writes interventions.json, interventions.parquet (one row per operation, readout and measure) and pictures to --out.
     """
     chosen = some_of("intervention", separated(kinds), KINDS)
-    check_file("--phases", phases)
-    with open_run(request) as run:
+    given = GivenPhases.read(phases, k)
+    with open_run(request, RESULT, check=given.check) as run:
         from brdyn.interventions import layer_surgery
 
-        given = read_or_find_phases(phases, run, k)
         found = layer_surgery(
-            run.model, run.images, given, kinds=chosen, draws=draws, seed=run.seed, **run.stream
+            run.model, run.images, given.or_found(run), kinds=chosen, draws=draws, seed=run.seed, **run.stream
         )
         if run.folder is not None:
             _write(run, run.folder, found)
@@ -90,7 +91,7 @@ def _write(run: Run, folder: OutputFolder, found: Surgery) -> None:
         "provenance": run.provenance(),
     }
     files = {"interventions.parquet": found.tidy().to_parquet(index=False)}
-    folder.save("interventions.json", content, pictures, run.formats, files)
+    folder.save(RESULT, content, pictures, run.formats, files)
 
 
 def _summarise(run: Run, folder: OutputFolder, found: Surgery) -> None:
@@ -102,7 +103,7 @@ def _summarise(run: Run, folder: OutputFolder, found: Surgery) -> None:
     if found.intact_accuracy is not None:
         typer.echo(f"accuracy of the intact model: {found.intact_accuracy:.3f}")
     for note in found.notes:
-        typer.echo(note)
+        typer.echo(as_typed(note))
     typer.echo(f"written to {folder.path}: interventions.json, interventions.parquet and pictures")
 
 

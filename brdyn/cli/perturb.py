@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brdyn.choices import check_eps, separated
-from brdyn.cli.checks import check_file
-from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_phases
+from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile, describe
 from brdyn.cli.options import parse_numbers
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.results import OutputFolder, records
 
 if TYPE_CHECKING:
     from brdyn.interventions import Repair
+    from brdyn.models import VisionTransformer
     from brdyn.phases import Phases
 
 PERTURBATION = "Perturbation"
+RESULT = "perturb.json"
 
 
 @run_command
@@ -57,16 +58,20 @@ def perturb(
     starts = None if layers == "all" else [int(layer) for layer in parse_numbers("--layers", layers, int)]
     targets = None if tokens == "each" else separated(tokens)
     check_eps(sizes)
-    check_file("--phases", phases)
-    with open_run(request) as run:
-        from brdyn.interventions import perturbation_repair
+    given = GivenPhases.read(phases, k)
+
+    def check(model: VisionTransformer) -> None:
         from brdyn.interventions.repair import check_request
+
+        check_request(model, sizes, targets, starts)
+        given.check(model)
+
+    with open_run(request, RESULT, check=check) as run:
+        from brdyn.interventions import perturbation_repair
         from brdyn.measures import similarity_metric
         from brdyn.measures.engine import metric_device
         from brdyn.phases import segment
 
-        check_request(run.model, sizes, targets, starts)
-        given = read_phases(phases, run, k)
         similarity = similarity_metric("cosine", run.model, replicates=0, seed=run.seed)
         similarity.to(metric_device(run.model))
         found = perturbation_repair(
@@ -76,10 +81,10 @@ def perturb(
             targets=targets,
             starts=starts,
             seed=run.seed,
-            observe=similarity.update if given is None else None,
+            observe=similarity.update if given.phases is None else None,
             **run.stream,
         )
-        found_phases = segment(similarity.result(), k) if given is None else given
+        found_phases = segment(similarity.result(), k) if given.phases is None else given.phases
         if run.folder is not None:
             _write(run, run.folder, found, found_phases)
             _summarise(run, run.folder, found, found_phases)
@@ -108,7 +113,7 @@ def _write(run: Run, folder: OutputFolder, found: Repair, phases: Phases) -> Non
         "perturb.parquet": found.angles.to_parquet(index=False),
         "growth.parquet": found.growth.to_parquet(index=False),
     }
-    folder.save("perturb.json", content, pictures, run.formats, files)
+    folder.save(RESULT, content, pictures, run.formats, files)
 
 
 def _summarise(run: Run, folder: OutputFolder, found: Repair, phases: Phases) -> None:

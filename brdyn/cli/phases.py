@@ -11,15 +11,17 @@ from brdyn.cli.options import WHOLE
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.errors import UsageError
 from brdyn.phases.evidence import ALPHA, check_test
-from brdyn.phases.segmentation import METHODS, TEST
+from brdyn.phases.segmentation import METHODS, TEST, check_request, check_shares
 from brdyn.results import OutputFolder
 from brdyn.words import counted
 
 if TYPE_CHECKING:
     from brdyn.measures import LayerSimilarity
+    from brdyn.models import VisionTransformer
     from brdyn.phases import Phases
 
 PHASES = "Phases"
+RESULT = "phases.json"
 
 
 @run_command
@@ -83,13 +85,18 @@ def phases(
     one_of("method", method, METHODS)
     number = parse_k(k)
     check_test(alpha, calibration)
-    with open_run(request) as run:
-        import brdyn
-        from brdyn.phases import check_request, segment
+    check_shares(min_gain, eps)
 
-        check_request(
-            number, run.model.depth, min_size, method, repr(request.model), min_gain=min_gain, eps=eps
-        )
+    def check(model: VisionTransformer) -> None:
+        from brdyn.measures.similarity import select_groups
+
+        check_request(number, model.depth, min_size, method, repr(request.model))
+        select_groups(tokens, model.tokens)
+
+    with open_run(request, RESULT, check=check) as run:
+        import brdyn
+        from brdyn.phases import segment
+
         measured = brdyn.layer_similarity(
             run.model,
             run.images,
@@ -147,7 +154,7 @@ def _write(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Pha
         **found.to_dict(),
         "provenance": run.provenance(bootstrap={"replicates": replicates, "unit": measured.unit}),
     }
-    folder.save("phases.json", content, pictures, run.formats)
+    folder.save(RESULT, content, pictures, run.formats)
 
 
 def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:

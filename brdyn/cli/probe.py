@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from brdyn.probes import Probing
 
 PROBE = "Probe"
+RESULT = "probe.json"
 TEST_SHARE = 0.2
 
 Test = Annotated[
@@ -49,7 +50,8 @@ def probe(request: RunRequest, test: Test = None, test_n: TestNumber = None, see
     Writes probe.json to --out: accuracies with their spread over seeds and over test images.
     """
     check_images(test)
-    with open_run(request) as run:
+    check_test_number(test, test_n)
+    with open_run(request, RESULT) as run:
         from brdyn.probes import extract_features
         from brdyn.probes import probe as run_probe
 
@@ -65,11 +67,17 @@ def probe(request: RunRequest, test: Test = None, test_n: TestNumber = None, see
                 "probing": found.to_dict(),
                 "provenance": run.provenance(),
             }
-            run.folder.save("probe.json", content)
+            run.folder.save(RESULT, content)
             run.summarise()
             say_skipped(testing.report.skipped, testing.report.unlabelled)
             describe(found)
             typer.echo(f"written to {run.folder.path}: probe.json")
+
+
+def check_test_number(test: str | None, n: int | None, option: str = "--test") -> None:
+    """Refuse a number of test images where none are given."""
+    if test is None and n is not None:
+        raise UsageError(f"{option}-n goes with {option}")
 
 
 def image_set(images: ImageSet) -> dict[str, Any]:
@@ -114,8 +122,6 @@ def train_and_test(
 
     check_labelled(images)
     if test is None:
-        if n is not None:
-            raise UsageError(f"{option}-n goes with {option}")
         learning, held_out = images.split(max(1, round(TEST_SHARE * len(images))), run.seed)
         assert held_out is not None
         return learning, held_out

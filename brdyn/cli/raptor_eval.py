@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brdyn.cli.checks import check_images
-from brdyn.cli.probe import PROBE, Seeds, describe, image_set, second_set, train_and_test
+from brdyn.cli.probe import PROBE, Seeds, check_test_number, describe, image_set, second_set, train_and_test
 from brdyn.cli.run import Run, RunRequest, open_run, run_command, say_skipped
 from brdyn.errors import UsageError
 from brdyn.results import OutputFolder
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from brdyn.raptor import Raptor
     from brdyn.raptor.evaluation import Evaluation
 
+RESULT = "raptor_eval.json"
 Fitted = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a fitted Raptor.")]
 ProbeTrain = Annotated[
     str | None,
@@ -57,7 +58,8 @@ def raptor_eval(
     if probe_train is None and (probe_test, probe_n, probe_test_n) != (None, None, None):
         raise UsageError("--probe-test, --probe-n and --probe-test-n go with --probe-train")
     check_images(probe_train, probe_test)
-    with open_run(request, columns_where_there=probe_train is not None) as run:
+    check_test_number(probe_test, probe_test_n, "--probe-test")
+    with open_run(request, RESULT, columns_where_there=probe_train is not None) as run:
         from brdyn.raptor import Raptor
         from brdyn.raptor.evaluation import evaluate
 
@@ -97,7 +99,6 @@ def _write(
     test: ImageSet | None,
 ) -> None:
     from brdyn import plots
-    from brdyn.raptor.evaluation import FILE
 
     content = {
         **run.header(),
@@ -112,7 +113,7 @@ def _write(
     title = f"{raptor.k} blocks for the {raptor.depth} layers of {raptor.teacher.info.name}"
     pictures = {"fidelity": plots.plot_fidelity(found.fidelity.table, raptor.spans, title=title)}
     files = {"fidelity.parquet": found.fidelity.table.to_parquet(index=False)}
-    folder.save(FILE, content, pictures, run.formats, files)
+    folder.save(RESULT, content, pictures, run.formats, files)
 
 
 def _summarise(run: Run, folder: OutputFolder, raptor: Raptor, found: Evaluation) -> None:

@@ -12,7 +12,6 @@ import typer
 from accelerate import Accelerator
 
 from brdyn import plots, results, runtime
-from brdyn.classification.kept import RESULT
 from brdyn.classification.pixels import NAMED, PixelSet, check_classes, load_pixels
 from brdyn.classification.recipe import BATCH
 from brdyn.classification.run import ClassifierRun, finished
@@ -20,12 +19,11 @@ from brdyn.cli.run import open_folder, say_skipped
 from brdyn.cli.train_options import TrainRequest
 from brdyn.cli.training import checkpoint_to_resume, open_tracker, say_batch, to_go_on_with
 from brdyn.errors import BrdynError, UsageError
+from brdyn.result_files import GRID_RESULT, TRAIN_RESULT
 from brdyn.training import Checkpoints, Saved
 from brdyn.training.loop import make_accelerator
 from brdyn.training.settings import CHECKPOINTS
 from brdyn.vitrm.grid import Cell, rows_of, runs_of
-
-GRID_RESULT = "grid.json"
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Job:
         saved: Saved | None = None
         if not may_be_new or checkpoints.paths():
             saved = checkpoint_to_resume(
-                out, RESULT, checkpoints, self.resume, self.previous, say=folder is not None
+                out, TRAIN_RESULT, checkpoints, self.resume, self.previous, say=folder is not None
             )
         if folder is not None:
             folder.begin(checkpoints.options, run.leaves())
@@ -111,8 +109,10 @@ def open_job(
     """
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
-        whole = (GRID_RESULT, *cells) if cells else (RESULT,)
-        folder = open_folder(stack, processes, request.out, request.overwrite, to_go_on_with(resume, *whole))
+        whole = (GRID_RESULT, *cells) if cells else (TRAIN_RESULT,)
+        folder = open_folder(
+            stack, processes, request.out, whole[0], request.overwrite, to_go_on_with(resume, *whole)
+        )
         images, test = load_sets(request)
         if processes.is_main:
             for part in (images, test) if test is not None else (images,):
@@ -180,7 +180,7 @@ def train_grid(
         if name not in done:
             try:
                 with ExitStack() as stack:
-                    own = open_folder(stack, job.processes, out / name, overwrite=True)
+                    own = open_folder(stack, job.processes, out / name, TRAIN_RESULT, overwrite=True)
                     content = job.train(one, out / name, own, may_be_new=True)
             except UsageError:
                 raise
@@ -210,8 +210,8 @@ def _clear(folder: results.OutputFolder, runs: Iterable[str]) -> None:
     folder.discard(GRID_RESULT)
     for name in runs:
         if (folder.path / name).is_dir():
-            with results.OutputFolder(folder.path / name, overwrite=True) as own:
-                own.discard(RESULT)
+            with results.OutputFolder(folder.path / name, overwrite=True, result=TRAIN_RESULT) as own:
+                own.discard(TRAIN_RESULT)
 
 
 def _write_grid(

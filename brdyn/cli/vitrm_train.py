@@ -10,12 +10,14 @@ import typer
 from brdyn.choices import one_of
 from brdyn.classification.recipe import BASELINE, DROPOUT, VITRM_NAME, ClassifierRecipe
 from brdyn.classification.recipe import VITRM as VITRM_RECIPE
-from brdyn.classification.sizes import RESNETS, VITS
+from brdyn.classification.sizes import MOST_STEPS, RESNETS, VITS, check_sizes, check_vit
 from brdyn.cli import checks
 from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
 from brdyn.cli.training import Previous, Resume, Tracker, check_resume, check_tracker
 from brdyn.errors import UsageError
+from brdyn.result_files import GRID_RESULT, TRAIN_RESULT
+from brdyn.vitrm.config import ViTRMConfig
 
 RECURSION = "Recursion"
 LATENT_STEPS = 3
@@ -66,10 +68,16 @@ def vitrm_train(
         int, typer.Option(help="n, updates of the latent in a step.", min=1, rich_help_panel=RECURSION)
     ] = LATENT_STEPS,
     n_sup: Annotated[
-        int, typer.Option(help="N_sup, steps that a batch is trained for.", min=1, rich_help_panel=RECURSION)
+        int,
+        typer.Option(
+            help="N_sup, steps that a batch is trained for.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION
+        ),
     ] = 1,
     recursion_steps: Annotated[
-        int, typer.Option(help="T, recursion steps for an answer.", min=1, rich_help_panel=RECURSION)
+        int,
+        typer.Option(
+            help="T, recursion steps for an answer.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION
+        ),
     ] = 1,
     sees_image: Annotated[
         bool,
@@ -105,7 +113,7 @@ def vitrm_train(
     built = _built(request, dropout, latent_steps, sees_image)
     if request.model != VITRM_NAME and (n_sup > 1 or recursion_steps > 1):
         raise UsageError(f"--n-sup and --recursion-steps are of vitrm, and this is {request.model}")
-    formats = checks.check_written(request, go_on=resume)
+    formats = checks.check_written(request, GRID_RESULT if cells else TRAIN_RESULT, go_on=resume)
     checks.check_images(request.data, request.test)
     from brdyn.classification.run import ClassifierRun
     from brdyn.cli.training_jobs import open_job, train_grid
@@ -153,6 +161,7 @@ def _built(
     if request.model != VITRM_NAME and (latent_steps != LATENT_STEPS or not sees_image):
         raise UsageError(f"--latent-steps and --no-sees-image are of vitrm, and this is {request.model}")
     if request.model in RESNETS:
+        check_sizes({"image_size": request.image_size})
         if sizes:
             raise UsageError(
                 f"{', '.join(f'--{name}' for name in sizes)}: a {request.model} comes in one size"
@@ -163,4 +172,7 @@ def _built(
     built: dict[str, Any] = {"dropout": DROPOUT if dropout is None else dropout, **sizes}
     if request.model == VITRM_NAME:
         built |= {"latent_steps": latent_steps, "sees_image": sees_image}
+        ViTRMConfig(image_size=request.image_size, **built)
+    else:
+        check_vit(request.model, request.image_size, **built)
     return built

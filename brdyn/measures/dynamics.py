@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torchmetrics import Metric
 
-from brdyn.choices import MEASURES, some_of
+from brdyn.choices import MEASURES, RIDGE, some_of
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import PhaseAlignment, phase_alignment
@@ -18,7 +18,7 @@ from brdyn.measures.basins import NO_LABELS, AngularBasins, Basins
 from brdyn.measures.convergence import DirectionalConvergence
 from brdyn.measures.engine import measure, metric_device, similarity_metric
 from brdyn.measures.estimation import EstimationError
-from brdyn.measures.modes import HELD_OUT, RIDGE, DynamicModes, Modes, check_fit
+from brdyn.measures.modes import HELD_OUT, DynamicModes, Modes, check_fit
 from brdyn.measures.norm import TokenNorm
 from brdyn.measures.per_image import PerImageMetric
 from brdyn.measures.speed import AngularSpeed, TurningAngle

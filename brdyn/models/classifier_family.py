@@ -46,7 +46,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     """
     folder, steps = _folder_and_steps(request.name)
     if request.random:
-        raise UsageError(f"{request.name!r} is a trained classifier; --init random makes no sense with it")
+        raise UsageError(f"{request.name!r} is a trained classifier; `init=random` makes no sense with it")
     return from_folder(request, FAMILY, folder, f"folder {folder} (trained from scratch)", steps=steps)
 
 
@@ -82,11 +82,11 @@ def from_folder(
         If the weights are damaged.
     """
     from brdyn.classification.recipe import VITRM_NAME
-    from brdyn.classification.saved import MOST_STEPS, Classifier, read_config, read_trained
-    from brdyn.classification.sizes import RESNETS
+    from brdyn.classification.saved import Classifier, read_config, read_trained
+    from brdyn.classification.sizes import MOST_STEPS, RESNETS
 
     if request.weights is not None:
-        raise UsageError(f"{request.name!r} is a trained classifier; --weights makes no sense with it")
+        raise UsageError(f"{request.name!r} is a trained classifier; `weights` makes no sense with it")
     config = read_config(folder)
     if config["network"] in RESNETS:
         raise UsageError(
@@ -103,7 +103,7 @@ def from_folder(
     if request.image_size not in (None, size):
         raise UsageError(
             f"{request.name!r} was trained on images of {size[0]}x{size[1]} pixels and takes no others; drop "
-            "--image-size"
+            "`image_size`"
         )
     preprocessing = Preprocessing(
         image_size=size, crop_pct=1.0, crop_mode="squash", interpolation="bilinear", mean=classifier.mean,

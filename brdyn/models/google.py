@@ -58,7 +58,7 @@ def from_npz(request: ModelRequest, name: str, path: Path, plain: Any, options: 
     except Exception as error:  # timm's reader meets what a foreign archive lacks anywhere
         raise BrdynError(
             f"the weights in {path} do not fit {request.name!r} ({first_line(error)}); "
-            "check --model against the file"
+            "check `model` against the file"
         ) from error
     state = backbone.state_dict()
     weights.check_numbers(state, str(path))
@@ -141,5 +141,5 @@ def _check(name: str, shapes: Shapes, backbone: Any, path: Path) -> None:
     wrong = [f"{what} {has} instead of {wants}" for what, (wants, has) in expected.items() if wants != has]
     if wrong:
         raise BrdynError(
-            f"the weights in {path} do not fit {name!r}: {'; '.join(wrong)}; check --model against the file"
+            f"the weights in {path} do not fit {name!r}: {'; '.join(wrong)}; check `model` against the file"
         )

@@ -185,17 +185,18 @@ def choose(tensors: StateDict, path: Path, key: str | None, width: int) -> tuple
     names = ", ".join(one.label or ".".join(one.parts) or WHOLE for one in sets)
     among = sets if key is None else [one for one in sets if one.is_called(key)]
     if not among:
-        raise UsageError(f"--weights-key {key!r} is not in {str(path)!r}; it holds: {names}")
+        there = f"holds: {names}" if len(sets) > 1 else "holds one set of weights without a name; drop this"
+        raise UsageError(f"`weights_key={key!r}` is not in {str(path)!r}; it {there}")
     among = [one for one in among if one.width == width] or among
     best = min(one.rank for one in among)
     among = [one for one in among if one.rank == best]
     if len(among) > 1:
         raise UsageError(
-            f"{str(path)!r} holds several sets of weights; say which with --weights-key: {names}"
+            f"{str(path)!r} holds several sets of weights; say which with `weights_key`: {names}"
         )
     if among[0].layout == TRANSFORMERS:
         raise BrdynError(
-            f"{str(path)!r} is in transformers' layout; give --model the folder with its config.json instead"
+            f"{str(path)!r} is in transformers' layout; give `model` the folder with its config.json instead"
         )
     return among[0], sets
 

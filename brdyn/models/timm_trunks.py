@@ -311,7 +311,7 @@ def _check_tokens(state: StateDict, plain: nn.Module, name: str, path: Path) -> 
 def _not_square(path: Path, count: int) -> UsageError:
     return UsageError(
         f"the {count} positions in {str(path)!r} are of no square of patches; give the image size they were "
-        "trained at as --image-size HEIGHTxWIDTH"
+        "trained at as `image_size` HEIGHTxWIDTH"
     )
 
 
@@ -321,7 +321,7 @@ def _by_timms_filter(state: StateDict, backbone: nn.Module, name: str, path: Pat
         return dict(convert(state, backbone)) if convert else state
     except Exception as error:  # a foreign file can break timm's conversion anywhere
         raise BrdynError(
-            f"the weights in {path} do not fit {name!r} ({first_line(error)}); check --model against the file"
+            f"the weights in {path} do not fit {name!r} ({first_line(error)}); check `model` against the file"
         ) from error
 
 

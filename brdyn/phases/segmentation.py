@@ -306,9 +306,7 @@ def check_request(
     """
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    for title, share in (("min_gain", min_gain), ("eps", eps)):
-        if not 0 <= share <= 1:
-            raise UsageError(f"{title}={share} is not a share of the dissimilarity, from 0 to 1")
+    check_shares(min_gain, eps)
     if min_size < 1:
         raise UsageError(f"min_size={min_size}: a phase has at least one layer")
     if min_size > layers:
@@ -322,6 +320,13 @@ def check_request(
     if k * min_size > layers:
         each = f" of at least {min_size} layers" if min_size > 1 else ""
         raise UsageError(f"k={k} phases{each} need at least {k * min_size} layers; {name} has {layers}")
+
+
+def check_shares(min_gain: float, eps: float) -> None:
+    """Refuse what is no share of the dissimilarity."""
+    for title, share in (("min_gain", min_gain), ("eps", eps)):
+        if not 0 <= share <= 1:
+            raise UsageError(f"{title}={share} is not a share of the dissimilarity, from 0 to 1")
 
 
 def segment(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from brdyn.choices import one_of
 from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
 from brdyn.training.settings import TrainSettings, check_batch
@@ -20,6 +21,9 @@ ANNEALED_SHARE = 0.25
 STEPS = 2000
 BATCH = 64
 VALIDATION_IMAGES = 64
+MLPS = ("swiglu", "gelu")
+DEPTH_SCALINGS = ("index", "constant", "none")
+MOST_RATIO = 1_000
 LOSSES = ("mse", "cosine+mse")
 
 
@@ -109,8 +113,8 @@ class FitSettings:
             raise UsageError(f"sigma {self.sigma} is negative")
         if self.validation_images is not None and self.validation_images < 0:
             raise UsageError(f"{self.validation_images} validation images are less than none")
-        if self.loss not in LOSSES:
-            raise UsageError(f"unknown loss {self.loss!r}; choose one of {', '.join(LOSSES)}")
+        one_of("loss", self.loss, LOSSES)
+        check_block(self.mlp, self.mlp_ratio, self.depth_scaling)
         for stage in (1, 2):
             self.training(stage)
 
@@ -161,6 +165,14 @@ class FitSettings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
+
+
+def check_block(mlp: str, mlp_ratio: float, depth_scaling: str) -> None:
+    """Refuse parts that no block has."""
+    one_of("MLP", mlp, MLPS)
+    one_of("depth scaling", depth_scaling, DEPTH_SCALINGS)
+    if not 0 < mlp_ratio <= MOST_RATIO:
+        raise UsageError(f"MLP ratio {mlp_ratio} is not a number above 0, up to {MOST_RATIO}")
 
 
 def learning_rate(steps: int) -> float:

@@ -14,6 +14,7 @@ from brdyn.words import printable, shortened
 PRECISIONS = ("float32", "bfloat16")
 CHECKPOINTS = "checkpoints"  # their folder in that of a run
 SHOWN = 60
+MOST_STEPS = 2**31 - 1
 DIGESTS = (
     "digest",
     "indices",
@@ -84,6 +85,10 @@ class TrainSettings:
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is not positive")
+        if self.steps > MOST_STEPS:
+            raise UsageError(
+                f"{self.steps:.3g} steps are more than {MOST_STEPS}; ask for fewer steps or epochs"
+            )
         for name in ("lr", "min_lr", "weight_decay", "warmup", "clip"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is negative")
@@ -111,7 +116,7 @@ def check_batch(images: int, batch_size: int) -> None:
         raise UsageError(f"batch size {batch_size} is not positive")
     if images < batch_size:
         raise UsageError(
-            f"{images} images are too few for a batch of {batch_size}; give more images, or --batch-size {images} or "
+            f"{images} images are too few for a batch of {batch_size}; give more images, or `batch_size={images}` or "
             "less"
         )
 
@@ -164,7 +169,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], place: str | P
     if changed:
         raise UsageError(
             f"{str(place)!r} is of a run with other options ({'; '.join(changed)}); resume with the same, or choose "
-            "another --out"
+            "another `out`"
         )
 
 

@@ -11,7 +11,7 @@ from brdyn.cli.vitrm_train import LATENT_STEPS
 from brdyn.interventions import layer_surgery, perturbation_repair
 from brdyn.measures import layer_similarity
 from brdyn.phases import segment
-from brdyn.vitrm.model import ViTRMConfig
+from brdyn.vitrm.config import ViTRMConfig
 
 
 def default(function, name):

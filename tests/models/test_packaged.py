@@ -57,7 +57,7 @@ def test_its_untrained_twin(model):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"weights": packaged.HOME / "model.safetensors"}, "--weights makes no sense"),
+        ({"weights": packaged.HOME / "model.safetensors"}, "`weights` makes no sense"),
         ({"image_size": 64}, "takes no others; drop --image-size"),
     ],
 )

@@ -234,3 +234,12 @@ def test_a_raptor_of_a_raptor_loads(folders, tmp_path):
     images = torch.randn(1, 3, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(load_model(str(tmp_path / "student"))(images), student.eval()(images))
+
+
+def test_class_names_that_come_twice(folders, tmp_path):
+    shutil.copytree(folders / "vit", tmp_path / "vit")
+    config = json.loads((tmp_path / "vit" / "config.json").read_text())
+    config["classes"] = ["cat", "cat"]
+    (tmp_path / "vit" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="class 'cat' comes twice"):
+        load_model(str(tmp_path / "vit"))

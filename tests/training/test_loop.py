@@ -228,7 +228,7 @@ def test_checkpoints_are_whole_and_their_own(tmp_path):
 
     file = tmp_path / "stage1-00000015" / "state.safetensors"
     file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(BrdynError, match=r"is damaged .*--previous goes on from stage1-00000010"):
+    with pytest.raises(BrdynError, match=r"is damaged .*`previous=True` goes on from stage1-00000010"):
         checkpoints.latest()
     assert checkpoints.latest(previous=True).step == 10
     state = tmp_path / "stage1-00000010" / "state.json"

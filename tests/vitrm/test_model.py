@@ -9,7 +9,8 @@ from brdyn.classification.pixels import PixelBatches, PixelSet
 from brdyn.classification.recipe import AugmentSettings
 from brdyn.errors import UsageError
 from brdyn.training import TrainSettings, train
-from brdyn.vitrm.model import Streams, ViTRM, ViTRMConfig
+from brdyn.vitrm.config import ViTRMConfig
+from brdyn.vitrm.model import Streams, ViTRM
 from brdyn.vitrm.supervision import DeepSupervision
 from tests.conftest import scramble
 
