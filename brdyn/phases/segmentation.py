@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from brdyn.errors import UsageError
-from brdyn.phases.evidence import ALPHA, ROUNDING, Evidence, check_test, differ, phase_evidence
+from brdyn.phases.evidence import ALPHA, ROUNDING, Evidence, check_test, check_total, differ, phase_evidence
 from brdyn.phases.maxcut import best_segmentations, k_best_segmentations, random_moments
 from brdyn.phases.recursive import RecursiveClusters, recursive_bisection
 from brdyn.phases.written import check_written
@@ -465,6 +465,7 @@ def _all_segmentations(
     dissimilarity: np.ndarray, min_size: int, frequency: np.ndarray | None
 ) -> tuple[dict[int, Segmentation], float]:
     total = float(np.triu(dissimilarity, k=1).sum())
+    check_total(total, len(dissimilarity))
     ranked = k_best_segmentations(dissimilarity, ALTERNATIVES, min_size)
     moments = random_moments(dissimilarity, min_size)
     drift, _ = best_segmentations(drift_reference(dissimilarity), min_size)

@@ -145,9 +145,8 @@ class _Training:
         )
         self.schedule = CosineLRScheduler(
             self.optimizer,
-            t_initial=max(
-                settings.steps, 2
-            ),  # of one step timm warns, whose rate is the first of any schedule
+            t_initial=settings.steps,
+            cycle_decay=0.5,  # of further cycles, and there are none; with 1, timm warns of a single step
             lr_min=settings.min_lr,
             warmup_t=min(settings.warmup, settings.steps),
             warmup_lr_init=0.0,
