@@ -16,6 +16,7 @@ SIMILARITIES = ("cosine", "token-cosine", "cka", "procrustes")
 CURVES = ("norm", "convergence", "speed", "turning", "update", "estimation")
 MEASURES = (*CURVES, "basins", "modes")
 RIDGE = 1e-3
+REPLICATES = 200  # of the bootstrap
 MOST = 2**31 - 1
 LONGEST_SHOWN = 40
 KINDS = ("swap", "delete", "shuffle", "replace")
@@ -70,6 +71,14 @@ def check_named(model: str) -> None:
     """Refuse a model without a name."""
     if not model.strip():
         raise UsageError("the name of the model is empty; `brdyn models` lists the names")
+
+
+def check_spread(replicates: int) -> None:
+    """Refuse a single bootstrap sample, by which every boundary would look certain."""
+    if replicates < 0 or replicates == 1:
+        raise UsageError(
+            f"bootstrap={replicates} says nothing of a spread; use 0 for none, or for instance {REPLICATES}"
+        )
 
 
 def check_ridge(ridge: float) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.choices import SIMILARITIES, one_of
+from brdyn.choices import REPLICATES, SIMILARITIES, check_spread, one_of
 from brdyn.cli.options import WHOLE
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.errors import UsageError
@@ -65,7 +65,7 @@ def phases(
     ] = 0.1,
     bootstrap: Annotated[
         int, typer.Option(help="Bootstrap samples; 0 for none.", min=0, max=100_000, rich_help_panel=PHASES)
-    ] = 200,
+    ] = REPLICATES,
     alpha: Annotated[
         float, typer.Option(help="Level of the test whether there are phases.", rich_help_panel=PHASES)
     ] = ALPHA,
@@ -86,6 +86,7 @@ def phases(
     number = parse_k(k)
     check_test(alpha, calibration)
     check_shares(min_gain, eps)
+    check_spread(bootstrap)
 
     def check(model: VisionTransformer) -> None:
         from brdyn.measures.similarity import select_groups

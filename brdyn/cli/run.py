@@ -235,7 +235,7 @@ def open_folder(
     stack: ExitStack,
     processes: Processes,
     path: Path,
-    result: str,
+    result: str | None,
     overwrite: bool,
     go_on_with: Sequence[str] = (),
 ) -> results.OutputFolder | None:

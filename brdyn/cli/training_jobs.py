@@ -180,7 +180,9 @@ def train_grid(
         if name not in done:
             try:
                 with ExitStack() as stack:
-                    own = open_folder(stack, job.processes, out / name, TRAIN_RESULT, overwrite=True)
+                    own = open_folder(
+                        stack, job.processes, out / name, None, overwrite=True
+                    )  # the grid's own
                     content = job.train(one, out / name, own, may_be_new=True)
             except UsageError:
                 raise
@@ -210,7 +212,7 @@ def _clear(folder: results.OutputFolder, runs: Iterable[str]) -> None:
     folder.discard(GRID_RESULT)
     for name in runs:
         if (folder.path / name).is_dir():
-            with results.OutputFolder(folder.path / name, overwrite=True, result=TRAIN_RESULT) as own:
+            with results.OutputFolder(folder.path / name, overwrite=True) as own:
                 own.discard(TRAIN_RESULT)
 
 

@@ -34,11 +34,14 @@ def from_npz(request: ModelRequest, name: str, path: Path, plain: Any, options: 
 
     Raises
     ------
+    UsageError
+        If one of several sets of weights is asked for.
     BrdynError
         If the file is no ViT of Google's, or not of this architecture.
     """
     from brdyn.models.timm_trunks import Loaded
 
+    layouts.check_no_key(request.weights_key, path)
     shapes, prefix = _shapes(path)
     if not hasattr(plain, "load_pretrained"):
         raise BrdynError(

@@ -138,6 +138,10 @@ def _call(request: ModelRequest, path: Path, make: Callable[..., Any]) -> Any:
         raise UsageError(
             f"{request.name!r} takes no weights; drop `weights`, or let the function take weights"
         )
+    if request.weights_key is not None:
+        raise UsageError(
+            f"{request.name!r} reads its weights itself; drop `weights_key`, and let the function choose"
+        )
     given = {"image_size": request.image_size, "weights": request.weights}
     options = {name: value for name, value in given.items() if value is not None and name in takes}
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -286,10 +286,19 @@ def _own_grid(
     if relative is None:
         return None
     extra = 3 if plain.num_prefix_tokens else 0  # from the cls token, to it, and to itself
-    grid = _grid_of(len(relative) - extra, lambda size: (2 * size[0] - 1) * (2 * size[1] - 1), native, asked)
+    grid = _grid_of(len(relative) - extra, _offsets, native, asked)
     if grid is None:
         raise _not_square(path, len(relative) - extra)
+    if asked not in (None, grid) and _offsets(asked) == _offsets(grid):
+        notes.append(f"its {len(relative)} relative positions are taken to be of {_by(grid)} patches")
+    elif asked == grid and grid not in (native, grid[::-1]):
+        notes.append(f"its relative positions are taken to be of {_by(grid)} patches, not {_by(grid[::-1])}")
     return grid
+
+
+def _offsets(grid: Any) -> int:
+    """How many offsets there are between two patches of a grid."""
+    return (2 * grid[0] - 1) * (2 * grid[1] - 1)
 
 
 def _grid_of(count: int, entries: Callable[[Any], int], native: Any, asked: Any) -> Any:

@@ -80,6 +80,7 @@ CASES = [
     ),
     (["phases", "--min-gain", "nan"], "--min-gain nan is not a finite number"),
     (["phases", "--min-gain", "1.5"], "min_gain=1.5 is not a share of the dissimilarity, from 0 to 1"),
+    (["phases", "--bootstrap", "1"], "bootstrap=1 says nothing of a spread; use 0 for none"),
     (["phases", "--eps=-1"], "eps=-1.0 is not a share of the dissimilarity"),
     (
         ["phases", "--min-size", "9" * 40],

@@ -44,9 +44,9 @@ def test_the_column_of_images(tmp_path, names, declared, chosen):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["left", "right"], "columns left, right of .* may hold the images; choose one by --image-column"),
+        (["left", "right"], "columns left, right of .* may hold the images; choose one by `image_column`"),
         (["jpg", "png"], "columns jpg, png of"),
-        (["mask"], "columns mask of .* not those that are meant; choose one by --image-column"),
+        (["mask"], "columns mask of .* not those that are meant; choose one by `image_column`"),
     ],
 )
 def test_columns_that_leave_it_open(tmp_path, names, words):

@@ -64,6 +64,8 @@ def test_options_go_to_a_function_that_takes_them(folder):
         brdyn.load_model(f"{folder}/mine.py:build", image_size=32, allow_code=True)
     with pytest.raises(brdyn.UsageError, match="takes no weights; drop `weights`"):
         brdyn.load_model(f"{folder}/mine.py:build", weights="some.pth", allow_code=True)
+    with pytest.raises(brdyn.UsageError, match="drop `weights_key`, and let the function choose"):
+        brdyn.load_model(name, weights="some.pth", weights_key="ema", allow_code=True)
     with pytest.raises(brdyn.UsageError, match="drop `init=random`"):
         brdyn.load_model(f"{folder}/mine.py:build", init="random", allow_code=True)
 

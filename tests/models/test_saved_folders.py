@@ -111,8 +111,12 @@ def _says(model, path) -> bool:
         ({"assignment": [0, 0]}, r"1\.\S+ is \(.*\) where the config makes it missing"),
         ({"block": {"width": 32, "heads": 2}}, "blocks of width 32, and its teacher .* has width 16"),
         (
+            {"block": {"width": 16, "heads": 2, "mlp_ratio": 1e3}},
+            r"is \(.*64.*\) where the config makes it \(.*16000",
+        ),
+        (
             {"block": {"width": 16, "heads": 2, "mlp_ratio": 9e5}},
-            r"is \(.*64.*\) where the config makes it \(.*14400000",
+            "MLP ratio 900000.0 is not a number above 0",
         ),
         (
             {"block": {"width": 16, "heads": 2, "hidden": 3}},

@@ -666,3 +666,36 @@ def test_where_tags_differ_the_preprocessing_is_said(tmp_path):
     assert any("normalised with the mean 0.5" in note for note in notes)
     _, notes = timm_family.preprocessing_of_file(loaded, f"{name}.dino")
     assert not any("normalised" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "said"),
+    [
+        ((64, 96), (64, 96), "taken to be of 4x6 patches, not 6x4"),
+        ((64, 96), (96, 64), "taken to be of 6x4 patches, not 4x6"),
+        ((80, 208), (80, 208), "its 228 relative positions are taken to be of 8x8 patches"),
+    ],
+)
+def test_relative_positions_of_no_square(tmp_path, own, asked, said):
+    """Taken for images of the size asked for, which is said; where a square has as many, they are of that."""
+    small = {"depth": 1, "embed_dim": 24, "num_heads": 2}
+    name = "beit_base_patch16_224"
+    whole = network(name, img_size=own, **small)
+    path = saved(tmp_path, whole.state_dict())
+    request = ModelRequest(name, weights=path, image_size=asked)
+    loaded = timm_trunks.from_file(request, name, path, size=asked, **small)
+    assert any(said in note for note in loaded.notes), loaded.notes
+    if own == asked and own != (80, 208):
+        assert same_stepped(loaded.backbone, whole, pictures(*own))
+    for other in (None, (64, 64)):
+        if own != (80, 208):
+            with pytest.raises(
+                UsageError, match="are of no square of patches; give the image size they were"
+            ):
+                timm_trunks.from_file(ModelRequest(name, image_size=other), name, path, size=other, **small)
+
+
+def test_a_key_chooses_nothing_in_googles_files(tmp_path):
+    google_file(tmp_path / "google.npz", network(), head=False)
+    with pytest.raises(UsageError, match=r"`weights_key='ema'` is not in .*google.npz.*; it holds one set"):
+        load_model(TINY, weights=tmp_path / "google.npz", weights_key="ema")
