@@ -30,10 +30,11 @@ from analyses.timing import ratio
 from analyses.vitrm_on_cifar import SIZES
 from brdyn.classifiers.architectures import build
 from brdyn.classifiers.augment import Augmentation
+from brdyn.classifiers.config import ViTRMConfig
 from brdyn.classifiers.pixels import PixelSet, load_pixels
 from brdyn.classifiers.recipe import VITRM_NAME, ClassifierRecipe
 from brdyn.classifiers.tasks import DeepSupervision, Supervised
-from brdyn.classifiers.vitrm import Layer, ViTRM, ViTRMConfig
+from brdyn.classifiers.vitrm import Layer, ViTRM
 from brdyn.data import Batch
 from brdyn.errors import BrdynError, UsageError
 

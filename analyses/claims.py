@@ -22,8 +22,9 @@ from analyses.recording import OFFLINE, RESULTS
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.vitrm_grid import Grid, read_grid
 from brdyn.classifiers import packaged
+from brdyn.classifiers.config import ViTRMConfig
 from brdyn.classifiers.recipe import VITRM
-from brdyn.classifiers.vitrm import ViTRM, ViTRMConfig
+from brdyn.classifiers.vitrm import ViTRM
 from brdyn.errors import UsageError
 from brdyn.interventions import Surgery
 

@@ -18,8 +18,9 @@ from torch.profiler import ProfilerActivity, profile
 from analyses import bench_raptor, bench_vitrm
 from analyses.recording import OFFLINE, parser, record
 from brdyn import load_model
+from brdyn.classifiers.config import ViTRMConfig
 from brdyn.classifiers.recipe import ClassifierRecipe
-from brdyn.classifiers.vitrm import ViTRM, ViTRMConfig
+from brdyn.classifiers.vitrm import ViTRM
 from brdyn.errors import BrdynError
 from brdyn.runtime import timed
 

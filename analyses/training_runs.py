@@ -16,6 +16,7 @@ from brdyn.classifiers.saved import halve
 from brdyn.classifiers.training import ClassifierRun, finished
 from brdyn.errors import BrdynError
 from brdyn.store import OutputFolder
+from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints
 from brdyn.training.loop import make_accelerator
@@ -95,7 +96,7 @@ def train_or_go_on(
     checkpoints = TimedCheckpoints(place / CHECKPOINTS, run.options(train, test), until, last)
     content = finished(place, checkpoints)
     if content is None:
-        with OutputFolder(place, overwrite=True) as folder:
+        with OutputFolder(place, overwrite=True, result=TRAIN_RESULT) as folder:
             content = run.train(
                 train,
                 folder,

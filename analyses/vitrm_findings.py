@@ -20,8 +20,8 @@ from analyses.recording import OFFLINE, RESULTS, write_or_check
 from analyses.statistics import mean_difference
 from analyses.vitrm_grid import Grid, read_grid
 from analyses.vitrm_on_cifar import LINEAR
+from brdyn.classifiers.config import ViTRMConfig
 from brdyn.classifiers.recipe import BATCH, VITRM
-from brdyn.classifiers.vitrm import ViTRMConfig
 from brdyn.errors import UsageError
 from brdyn.phases import Phases
 from brdyn.store import read_json

@@ -17,22 +17,13 @@ from brdyn.checked_json import check, expanded
 from brdyn.errors import UsageError
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.store import OutputFolder, read_json, reading, to_json
+from brdyn.store.result_files import KINDS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-# The result files there are, with the command that writes each and the class that reads it.
-KINDS = {
-    "phases.json": ("brdyn phases", "brdyn.phases", "Phases"),
-    "similarity.json": ("brdyn.layer_similarity", "brdyn.phases", "LayerSimilarity"),
-    "dynamics.json": ("brdyn dynamics", "brdyn.measures.dynamics", "Dynamics"),
-    "perturb.json": ("brdyn perturb", "brdyn.interventions", "Repair"),
-    "interventions.json": ("brdyn interventions", "brdyn.interventions", "Surgery"),
-    "probe.json": ("brdyn probe", "brdyn.probes", "Probing"),
-    "fit.json": ("brdyn raptor-fit", "brdyn.raptor", "Fit"),
-    "raptor_eval.json": ("brdyn raptor-eval", "brdyn.raptor", "Evaluation"),
-}
+READABLE = {name: kind.reader for name, kind in KINDS.items() if kind.reader is not None}
 NEEDED = (".parquet", ".safetensors")  # without these a result is not whole; pictures are drawn again
 
 
@@ -152,7 +143,7 @@ class Result(ABC):
             If there is no such result there, or it is damaged, half removed, or of a newer version.
         """
         path = _file(expanded(folder), cls.FILE)
-        what = f"a result of {KINDS[cls.FILE][0]}"
+        what = f"a result of {KINDS[cls.FILE].writer}"
         content = read_json(path, what)
         _check_whole(path, content, cls.SCHEMA)
         with reading(path, what):
@@ -202,7 +193,7 @@ def read(folder: str | Path) -> Result:
     True
     """
     path = expanded(folder)
-    if path.name in KINDS and not path.is_dir():
+    if path.name in READABLE and not path.is_dir():
         return result_class(path.name).read(path)
     found = _results_in(path)
     if not found:
@@ -217,7 +208,7 @@ def read(folder: str | Path) -> Result:
 
 def result_class(file: str) -> type[Result]:
     """The class of a result file."""
-    _, room, name = KINDS[file]
+    room, _, name = READABLE[file].partition(":")
     return getattr(import_module(room), name)
 
 
@@ -227,17 +218,18 @@ def _file(path: Path, name: str) -> Path:
         if (path / name).exists():
             return path / name
         found = _results_in(path)
-        other = f" but one of {KINDS[found[0]][0]} ({found[0]})" if found else _instead(path)
-        raise UsageError(f"{str(path)!r} holds no result of {KINDS[name][0]}{other}; {name} is expected")
+        other = f" but one of {KINDS[found[0]].writer} ({found[0]})" if found else _instead(path)
+        raise UsageError(f"{str(path)!r} holds no result of {KINDS[name].writer}{other}; {name} is expected")
     if path.name in KINDS and path.name != name:
         raise UsageError(
-            f"{str(path)!r} is a result of {KINDS[path.name][0]}, and one of {KINDS[name][0]} is expected ({name})"
+            f"{str(path)!r} is a result of {KINDS[path.name].writer}, and one of {KINDS[name].writer} is expected "
+            f"({name})"
         )
     return path
 
 
 def _results_in(folder: Path) -> list[str]:
-    return [name for name in KINDS if (folder / name).is_file()]
+    return [name for name in READABLE if (folder / name).is_file()]
 
 
 def _instead(folder: Path) -> str:
@@ -262,7 +254,8 @@ def _check_whole(path: Path, content: Mapping[str, Any], known: int) -> None:
         if str(name).endswith(NEEDED) and not (path.parent / str(name)).is_file()
     ]
     if missing:
+        writer = KINDS[path.name].writer if path.name in KINDS else "brdyn"
         raise UsageError(
-            f"the result of {KINDS[path.name][0] if path.name in KINDS else 'brdyn'} in {str(path.parent)!r} is half "
+            f"the result of {writer} in {str(path.parent)!r} is half "
             f"removed: {path.name} names {missing[0]}, which is not there; copy it again, or run the command again"
         )

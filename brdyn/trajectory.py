@@ -112,7 +112,7 @@ class Trajectory:
 
 def not_finite_remedy(dtype: torch.dtype) -> str:
     """What to do about values that are not finite in a precision."""
-    return "try --dtype float32" if dtype in (torch.float16, torch.bfloat16) else "check the weights"
+    return "try `dtype=float32`" if dtype in (torch.float16, torch.bfloat16) else "check the weights"
 
 
 def check_normed(model: VisionTransformer, normed: Tensor) -> None:
@@ -295,7 +295,7 @@ def visit_trajectories(
         if not is_out_of_memory(error):
             raise
         raise BrdynError(
-            f"out of memory on {model.device} while measuring; use a smaller --batch-size, or measure less at once"
+            f"out of memory on {model.device} while measuring; use a smaller `batch_size`, or measure less at once"
         ) from None
     images.report = processes.gather(images.report)
     images.require_some()
@@ -327,10 +327,10 @@ def _capture_or_halve(model: VisionTransformer, batch: Batch, adapt: bool) -> Tr
             raise
         if not adapt or len(batch) == 1:
             remedy = (
-                "a smaller --image-size, --dtype bfloat16" if adapt else "--batch-size auto, or a smaller one"
+                "a smaller `image_size`, `dtype=bfloat16`" if adapt else "`batch_size=auto`, or a smaller one"
             )
             raise BrdynError(
-                f"out of memory on {model.device} with a batch of {len(batch)}; use {remedy} or another --device"
+                f"out of memory on {model.device} with a batch of {len(batch)}; use {remedy} or another `device`"
             ) from None
     gc.collect()
     if model.device.type == "cuda":

@@ -36,7 +36,7 @@ from analyses.recording import RESULTS, outdated
 from analyses.training_runs import OutOfTime, TimedCheckpoints
 from analyses.vitrm_grid import read_grid
 from brdyn import load_model
-from brdyn.classifiers.vitrm import ViTRMConfig
+from brdyn.classifiers.config import ViTRMConfig
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, segment
 from tests.conftest import needs_offline, tiny_vit

@@ -21,8 +21,9 @@ from analyses.raptor_on_vits import cells as raptor_cells_of
 from analyses.recording import outdated
 from analyses.stochastic_depth_plan import Config
 from brdyn.classifiers.architectures import build
+from brdyn.classifiers.config import ViTRMConfig
 from brdyn.classifiers.saved import Classifier
-from brdyn.classifiers.vitrm import ViTRM, ViTRMConfig
+from brdyn.classifiers.vitrm import ViTRM
 from brdyn.errors import BrdynError, UsageError
 from tests.conftest import needs_offline
 

@@ -18,7 +18,7 @@ def figure():
 
 def test_a_folder_with_files_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite=True`"):
         OutputFolder(tmp_path)
     folder = OutputFolder(tmp_path, overwrite=True)
     folder.save("x.json", {"a": 1})

@@ -246,7 +246,7 @@ def test_a_folder_of_leftovers_is_taken_and_swept(tmp_path):
         killed_run(folder)
         (folder / more).write_text("keep")
         with pytest.raises(
-            UsageError, match="holds an unfinished run; --resume goes on with it, --overwrite"
+            UsageError, match="holds an unfinished run; `resume` goes on with it, `overwrite=True`"
         ):
             OutputFolder(folder)
         assert (folder / "best" / "config.json").exists()
@@ -267,7 +267,7 @@ def test_a_checkpoint_is_no_leftover(tmp_path):
     state = tmp_path / "checkpoints" / "stage1-00000005" / "state.json"
     state.parent.mkdir(parents=True)
     state.write_text("{}")
-    with pytest.raises(UsageError, match="holds an unfinished run; --resume"):
+    with pytest.raises(UsageError, match="holds an unfinished run; `resume`"):
         OutputFolder(tmp_path)
     with pytest.raises(BrdynError, match="later"):
         fail(tmp_path, go_on_with=["checkpoints"])
@@ -289,3 +289,30 @@ def test_a_run_that_fails_leaves_nothing_of_itself(tmp_path):
             fail(tmp_path / place, overwrite=True)
         path = tmp_path / place
         assert ({one.name for one in path.iterdir()} if path.exists() else None) == left
+
+
+def test_a_folder_that_is_anothers_is_refused(tmp_path):
+    """Also what a killed run has set aside; its own, whole or begun, with a model or without, is taken."""
+    for name in ("phases.json", ".phases.json.replaced"):
+        folder = tmp_path / name.strip(".")
+        folder.mkdir()
+        (folder / name).write_text("{}")
+        with pytest.raises(UsageError, match=r"holds the result of brdyn phases \(phases.json\)"):
+            OutputFolder(folder, overwrite=True, result="fit.json")
+        assert [path.name for path in folder.iterdir()] == [name]
+        OutputFolder(folder, overwrite=True, result="phases.json")
+    for name in ("fit.json", "unfinished.json", ".fit.json.replaced"):
+        folder = tmp_path / f"own{name}"
+        OutputFolder(folder, result="fit.json").begin({})
+        (folder / "unfinished.json").rename(folder / name)
+        (folder / "config.json").write_text("{}")
+        OutputFolder(folder, overwrite=True, result="fit.json")
+        (folder / name).unlink()
+        with pytest.raises(UsageError, match=r"holds a model \(config.json\)"):
+            OutputFolder(folder, overwrite=True, result="fit.json")
+    begun = tmp_path / "begun"
+    OutputFolder(begun, result="fit.json").begin({})
+    with pytest.raises(UsageError, match="holds an unfinished run of brdyn raptor-fit"):
+        OutputFolder(begun, overwrite=True, result="train.json")
+    with pytest.raises(UsageError, match="brdyn raptor-fit"):
+        OutputFolder(begun, go_on_with=["unfinished.json"], result="train.json")

@@ -18,10 +18,10 @@ import yaml
 from analyses.gpu.piece import ROOT, TEST, TRAIN, GpuRun, Piece, Work, main
 from analyses.stochastic_depth import place_of
 from analyses.stochastic_depth_plan import Cell, Config, Network
-from brdyn.classifiers.kept import RESULT
 from brdyn.classifiers.recipe import BEST
 from brdyn.classifiers.saved import is_classifier
 from brdyn.store import read_json, to_json, write_atomically
+from brdyn.store.result_files import TRAIN_RESULT
 
 RUN = GpuRun(
     name="stochastic_depth",
@@ -91,7 +91,7 @@ def recorded(home: Path, config: Config, one: Network) -> bool:
 
 def is_trained(home: Path, config: Config, one: Network) -> bool:
     """Whether a network's training is over."""
-    return recorded(home, config, one) or (home / config.name / "runs" / one.run / RESULT).is_file()
+    return recorded(home, config, one) or (home / config.name / "runs" / one.run / TRAIN_RESULT).is_file()
 
 
 def is_whole(path: Path) -> bool:
@@ -145,7 +145,7 @@ def state(piece: Piece) -> Sequence[Path]:
         for moment in dict.fromkeys(needed):
             (at_best if moment.moment == BEST else others).extend(_place(runs, config, moment))
         if not measured:
-            others.append(runs / one.run / RESULT)
+            others.append(runs / one.run / TRAIN_RESULT)
     champion = best(home, config)
     wanted = [*at_best, *others, *([runs / champion / BEST] if champion else [])]
     return [path for path in dict.fromkeys(wanted) if path.exists()]

@@ -6,13 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brdyn.classifiers.config import ViTRMConfig
     from brdyn.classifiers.evaluation import Recursion, class_scores, evaluate_recursion
     from brdyn.classifiers.pixels import PixelSet, load_pixels
     from brdyn.classifiers.recipe import ClassifierRecipe
     from brdyn.classifiers.saved import Classifier
     from brdyn.classifiers.training import ClassifierRun, train_classifier
     from brdyn.classifiers.unrolled import UnrolledViTRM
-    from brdyn.classifiers.vitrm import ViTRM, ViTRMConfig
+    from brdyn.classifiers.vitrm import ViTRM
 
 # Imported on first use: the command line reads the recipe without torch.
 _HOMES = {
@@ -23,7 +24,7 @@ _HOMES = {
     "Recursion": "brdyn.classifiers.evaluation",
     "UnrolledViTRM": "brdyn.classifiers.unrolled",
     "ViTRM": "brdyn.classifiers.vitrm",
-    "ViTRMConfig": "brdyn.classifiers.vitrm",
+    "ViTRMConfig": "brdyn.classifiers.config",
     "class_scores": "brdyn.classifiers.evaluation",
     "evaluate_recursion": "brdyn.classifiers.evaluation",
     "load_pixels": "brdyn.classifiers.pixels",

@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
+from brdyn.choices import check_heads, check_patches, check_share
+from brdyn.classifiers.config import ViTRMConfig, check_sizes
 from brdyn.classifiers.recipe import BASELINE, VITRM, VITRM_NAME, ClassifierRecipe
 from brdyn.declared import shown
 from brdyn.errors import UsageError
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
     from brdyn.classifiers.tasks import Classification
 
-MOST_LAYERS = 1_000
 SIZES = ("width", "depth", "heads", "hidden", "patch")
 
 
@@ -45,6 +46,16 @@ class Architecture(ABC):
     @abstractmethod
     def options(self) -> dict[str, Any]:
         """What else it may be built with, and of which types."""
+
+    @abstractmethod
+    def check(self, image_size: int, **options: Any) -> None:
+        """Refuse sizes and options that it cannot be built with, before torch is needed.
+
+        Raises
+        ------
+        UsageError
+            Naming the first of them.
+        """
 
     @abstractmethod
     def build(self, classes: int, image_size: int, **options: Any) -> nn.Module:
@@ -83,17 +94,20 @@ class SmallViT(Architecture):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        for name in SIZES:
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)} is not positive")
-        if self.depth > MOST_LAYERS:
-            raise UsageError(f"depth {self.depth} is more than {MOST_LAYERS}")
-        if self.width % self.heads:
-            raise UsageError(f"width {self.width} cannot be split among {self.heads} heads")
+        check_sizes({name: getattr(self, name) for name in SIZES})
+        check_heads(self.width, self.heads)
 
     def options(self) -> dict[str, Any]:
         """Stochastic depth, dropout and sizes."""
         return {"drop_path": float, "dropout": float, **dict.fromkeys(SIZES, int)}
+
+    def check(self, image_size: int, *, drop_path: float = 0.0, dropout: float = 0.0, **sizes: int) -> None:
+        """Refuse sizes and options that it cannot be built with."""
+        size = replace(self, **sizes)  # type: ignore[arg-type]
+        check_sizes({"image_size": image_size})
+        check_patches(self.name, (image_size,) * 2, (size.patch,) * 2)
+        check_share("drop-path", drop_path)
+        check_share("dropout", dropout)
 
     def build(
         self, classes: int, image_size: int, *, drop_path: float = 0.0, dropout: float = 0.0, **sizes: int
@@ -102,13 +116,11 @@ class SmallViT(Architecture):
         from timm.models.vision_transformer import VisionTransformer
 
         from brdyn.classifiers.stochastic_depth import StochasticDepthBlock
-        from brdyn.models.base import check_image_size
+        from brdyn.models.base import check_memory
 
+        self.check(image_size, drop_path=drop_path, dropout=dropout, **sizes)
         size = replace(self, **sizes)  # type: ignore[arg-type]
-        check_image_size(self.name, (image_size,) * 2, (size.patch,) * 2)
-        for what, value in (("drop-path", drop_path), ("dropout", dropout)):
-            if not 0 <= value < 1:
-                raise UsageError(f"{what} {value} is not from 0 to below 1")
+        check_memory((image_size,) * 2, (image_size // size.patch,) * 2)
         network = VisionTransformer(
             img_size=image_size,
             patch_size=size.patch,
@@ -135,12 +147,17 @@ class ResNet(Architecture):
         """None."""
         return {}
 
+    def check(self, image_size: int, **options: Any) -> None:
+        """Refuse an image size that no network has, and any option."""
+        check_sizes({"image_size": image_size})
+        if any(options.values()):
+            raise UsageError(f"{self.name} has neither drop-path, dropout nor other sizes")
+
     def build(self, classes: int, image_size: int, **options: Any) -> nn.Module:
         """The network."""
         import torchvision
 
-        if any(options.values()):
-            raise UsageError(f"{self.name} has neither drop-path, dropout nor other sizes")
+        self.check(image_size, **options)
         return getattr(torchvision.models, self.name)(num_classes=classes)
 
 
@@ -153,14 +170,16 @@ class RecursiveViT(Architecture):
 
     def options(self) -> dict[str, Any]:
         """Those of its config."""
-        from brdyn.classifiers.vitrm import ViTRMConfig
-
         hints = get_type_hints(ViTRMConfig)
         return {name: hints[name] for name in hints if name not in ("classes", "image_size")}
 
+    def check(self, image_size: int, **options: Any) -> None:
+        """Refuse sizes and options that it cannot be built with."""
+        ViTRMConfig(image_size=image_size, **options)
+
     def build(self, classes: int, image_size: int, **options: Any) -> nn.Module:
         """The network."""
-        from brdyn.classifiers.vitrm import ViTRM, ViTRMConfig
+        from brdyn.classifiers.vitrm import ViTRM
 
         return ViTRM(ViTRMConfig(classes=classes, image_size=image_size, **options))
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from brdyn.checked_json import expanded
 from brdyn.classifiers.architectures import architecture_of
-from brdyn.classifiers.saved import MOST_STEPS, Classifier, is_classifier, read_config, read_trained
+from brdyn.classifiers.config import MOST_STEPS
+from brdyn.classifiers.saved import Classifier, is_classifier, read_config, read_trained
 from brdyn.classifiers.unrolled import UnrolledViTRM
 from brdyn.classifiers.vitrm import ViTRM
 from brdyn.errors import UsageError
@@ -43,7 +44,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     """
     folder, steps = _folder_and_steps(request.name)
     if request.random:
-        raise UsageError(f"{request.name!r} is a trained classifier; --init random makes no sense with it")
+        raise UsageError(f"{request.name!r} is a trained classifier; `init=random` makes no sense with it")
     return from_folder(request, FAMILY, folder, f"folder {folder} (trained from scratch)", steps=steps)
 
 
@@ -61,7 +62,7 @@ def from_folder(
     `source` says where its weights come from, `steps` are the recursion steps of a ViTRM.
     """
     if request.weights is not None:
-        raise UsageError(f"{request.name!r} is a trained classifier; --weights makes no sense with it")
+        raise UsageError(f"{request.name!r} is a trained classifier; `weights` makes no sense with it")
     architecture = architecture_of(read_config(folder)["network"])
     if not architecture.is_transformer:
         raise UsageError(
@@ -77,7 +78,7 @@ def from_folder(
     if request.image_size not in (None, size):
         raise UsageError(
             f"{request.name!r} was trained on images of {size[0]}x{size[1]} pixels and takes no others; drop "
-            "--image-size"
+            "`image_size`"
         )
     preprocessing = Preprocessing(
         image_size=size, crop_pct=1.0, crop_mode="squash", interpolation="bilinear", mean=classifier.mean,

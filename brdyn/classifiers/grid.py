@@ -36,11 +36,11 @@ def parse_grid(words: Sequence[str]) -> list[Cell]:
         key, equals, values = word.partition("=")
         numbers = values.split(",")
         if key not in KEYS or not equals:
-            raise UsageError(f"--grid {word!r} is not one of {', '.join(f'{name}=1,2,…' for name in KEYS)}")
+            raise UsageError(f"`grid={word!r}` is not one of {', '.join(f'{name}=1,2,…' for name in KEYS)}")
         if key in axes:
-            raise UsageError(f"--grid names {key} twice")
+            raise UsageError(f"`grid` names {key} twice")
         if not all(re.fullmatch("[0-9]{1,9}", number) and int(number) for number in numbers):
-            raise UsageError(f"--grid {word!r}: values are positive whole numbers, as in {key}=1,2,3")
+            raise UsageError(f"`grid={word!r}`: values are positive whole numbers, as in {key}=1,2,3")
         axes[key] = list(dict.fromkeys(map(int, numbers)))
     ordered = {key: axes[key] for key in KEYS if key in axes}
     return [dict(zip(ordered, chosen, strict=True)) for chosen in product(*ordered.values())]

@@ -17,8 +17,8 @@ from brdyn.classifiers.recipe import BEST, ClassifierRecipe
 from brdyn.classifiers.saved import Classifier, is_classifier, read_config
 from brdyn.store import OutputFolder
 from brdyn.store.pretrained import CONFIG, WEIGHTS
+from brdyn.store.result_files import TRAIN_RESULT
 
-RESULT = "train.json"
 WATCHED = "accuracy"
 
 
@@ -88,7 +88,7 @@ class Keeper:
         if not old and not self.keep:
             return
         whole = (CONFIG, WEIGHTS) if is_classifier(self.folder.path) else ()
-        self.folder.discard(RESULT, whole)
+        self.folder.discard(TRAIN_RESULT, whole)
         for path in old.values():
             for name in (CONFIG, WEIGHTS):
                 (path / name).unlink(missing_ok=True)

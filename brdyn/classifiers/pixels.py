@@ -221,7 +221,7 @@ def load_pixels(
 
 def _refuse_choice(name: str, split: str | None, columns: tuple[str | None, ...], where_there: bool) -> None:
     if split is not None or (any(columns) and not where_there):
-        raise UsageError(f"{name} has neither columns nor another split; drop --split and the columns")
+        raise UsageError(f"{name} has neither columns nor another split; drop `split` and the columns")
 
 
 def pixel_digest(pixels: Tensor) -> str:
@@ -251,7 +251,7 @@ def _named(name: str, size: int, train: bool, n: int | None, seed: int, root: Pa
         found = getattr(torchvision.datasets, NAMED[name])(root, train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise BrdynError(
-            f"cannot get {name} ({str(error).splitlines()[0]}); give a parquet file or folder of it by --data, or put "
+            f"cannot get {name} ({str(error).splitlines()[0]}); give a parquet file or folder of it by `data`, or put "
             f"it in {str(root)!r}"
         ) from error
     pixels = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()

@@ -10,6 +10,7 @@ from brdyn.errors import UsageError
 from brdyn.training.settings import TrainSettings
 
 LOGS, VALIDATIONS = 100, 50  # in a run, by default
+MOST_OPERATIONS = 100  # of RandAugment on one image
 MAGNITUDES = 30  # the largest of RandAugment
 BATCH = 128
 DROPOUT = 0.1
@@ -45,6 +46,8 @@ class AugmentSettings:
         for name in ("padding", "operations", "mixup", "cutmix"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} {getattr(self, name)} is negative")
+        if self.operations > MOST_OPERATIONS:
+            raise UsageError(f"{self.operations} operations of RandAugment are more than {MOST_OPERATIONS}")
         if not 0 <= self.magnitude <= MAGNITUDES:
             raise UsageError(f"RandAugment magnitude {self.magnitude} is not from 0 to {MAGNITUDES}")
 
@@ -150,7 +153,7 @@ def parse_keep(text: str) -> tuple[str, ...]:
     for part in parts:
         if part != BEST and not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", part):
             raise UsageError(
-                f"--keep {text!r}: {part!r} is neither an epoch (0 is untrained) nor {BEST!r}; the last one is the "
+                f"`keep={text!r}`: {part!r} is neither an epoch (0 is untrained) nor {BEST!r}; the last one is the "
                 "result itself"
             )
     return parts

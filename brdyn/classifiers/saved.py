@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,15 +13,15 @@ from torch import Tensor, nn
 
 from brdyn.classifiers.architectures import Architecture, architecture_of, build
 from brdyn.classifiers.augment import normalised
+from brdyn.classifiers.config import MOST, MOST_STEPS
 from brdyn.compared import Compared
-from brdyn.declared import Range, entries
+from brdyn.declared import Range, entries, shown
 from brdyn.declared import build as build_declared
 from brdyn.errors import UsageError
 from brdyn.store import pretrained
 
 CHANNELS = 3
-MOST_PIXELS = 16_384
-MOST_STEPS = 1_000
+MOST_PIXELS = MOST["image_size"]
 
 KIND = "classifier"
 
@@ -49,6 +50,9 @@ class SavedConfig:
         """Refuse what no classifier has."""
         if not self.classes:
             raise UsageError("there are no classes")
+        twice = [name for name, count in Counter(self.classes).items() if count > 1]
+        if twice:
+            raise UsageError(f"class {shown(twice[0])} comes twice")
         if len(self.mean) != CHANNELS or len(self.std) != CHANNELS:
             raise UsageError(
                 f"mean and std have {len(self.mean)} and {len(self.std)} numbers instead of {CHANNELS}"

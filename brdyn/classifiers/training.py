@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from brdyn.classifiers.augment import Augmentation
 from brdyn.classifiers.evaluation import accuracy
-from brdyn.classifiers.kept import RESULT, WATCHED, Keeper, describe_kept, folder_name
+from brdyn.classifiers.kept import WATCHED, Keeper, describe_kept, folder_name
 from brdyn.classifiers.pixels import PixelBatches, PixelSet, check_classes
 from brdyn.classifiers.recipe import BEST, ClassifierRecipe
 from brdyn.classifiers.saved import Classifier
@@ -20,6 +20,7 @@ from brdyn.classifiers.tasks import NETWORK
 from brdyn.errors import UsageError
 from brdyn.provenance import run_provenance
 from brdyn.store import OutputFolder, read_json, unfinished
+from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.training import Checkpoints, History, Saved, train
 from brdyn.training.loop import Visit, make_accelerator
 from brdyn.training.settings import check_same
@@ -266,7 +267,7 @@ class ClassifierRun:
             "provenance": run_provenance(accelerator.device.type),
         }
         files = classifier.to_files(trained=checkpoints.options)
-        folder.save(RESULT, content, draw(history) if draw else None, formats, files)
+        folder.save(TRAIN_RESULT, content, draw(history) if draw else None, formats, files)
         folder.end()
         checkpoints.remove()
         return content
@@ -286,10 +287,10 @@ class ClassifierRun:
         """Who writes the classifiers to keep; None in a process that does not write."""
         late = [part for part in self.keep if part != BEST and float(part) > self.recipe.epochs]
         if late:
-            raise UsageError(f"--keep {late[0]}: the run ends at epoch {self.recipe.epochs:g}")
+            raise UsageError(f"`keep={late[0]}`: the run ends at epoch {self.recipe.epochs:g}")
         if self.keep and self.recipe.ema:
             raise UsageError(
-                "classifiers cannot be kept of a run that ends with an average; drop --ema or --keep"
+                "classifiers cannot be kept of a run that ends with an average; drop `ema` or `keep`"
             )
         if BEST in self.keep and watched is None:
             raise UsageError(f"{BEST!r} is chosen on test or held-out images, and there are none")
@@ -306,7 +307,7 @@ def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | N
     UsageError
         If it is of other options than its checkpoints would be.
     """
-    path = Path(folder) / RESULT
+    path = Path(folder) / TRAIN_RESULT
     begun = unfinished.is_there(Path(folder))
     if checkpoints.anew or begun or not path.is_file():
         return None

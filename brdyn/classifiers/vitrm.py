@@ -7,7 +7,6 @@ z, by the same network.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,72 +14,8 @@ from timm.layers import SwiGLU
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from brdyn.errors import UsageError
-from brdyn.models.base import check_image_size
-
-MOST_LAYERS = 1_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViTRMConfig:
-    """Sizes. Defaults are the published ones.
-
-    Attributes
-    ----------
-    classes : int
-    image_size, patch, channels : int
-        Side of the (square) image and of a patch in pixels; colour channels.
-    width, depth, heads, hidden : int
-        Of the shared network: D, pre-norm layers, attention heads, hidden units of the SwiGLU.
-    dropout : float
-        After attention and MLP.
-    latent_steps : int
-        n, updates of z in a recursion step.
-    sees_image : bool
-        Whether updates of z see the image tokens (`[x; y; z]`), or not (`[y; z]`): then z starts from them (as the
-        learned start plus x), since a network whose updates never see the image could not tell images apart. The paper
-        asks whether the first gains over the second, and its public code has only the first.
-
-    Examples
-    --------
-    >>> from brdyn.classifiers import ViTRMConfig
-    >>> ViTRMConfig(image_size=64, patch=8).patches
-    64
-    """
-
-    classes: int = 10
-    image_size: int = 32
-    patch: int = 4
-    channels: int = 3
-    width: int = 384
-    depth: int = 3
-    heads: int = 6
-    hidden: int = 512
-    dropout: float = 0.1
-    latent_steps: int = 3
-    sees_image: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
-        counts = {
-            name: value for name, value in asdict(self).items() if name not in ("dropout", "sees_image")
-        }
-        for name, value in counts.items():
-            if value < 1:
-                raise UsageError(f"{name.replace('_', '-')} {value} is not positive")
-        for name in ("depth", "latent_steps"):
-            if counts[name] > MOST_LAYERS:
-                raise UsageError(f"{name.replace('_', '-')} {counts[name]} is more than {MOST_LAYERS}")
-        check_image_size("vitrm", (self.image_size,) * 2, (self.patch,) * 2)
-        if self.width % self.heads:
-            raise UsageError(f"width {self.width} cannot be split among {self.heads} heads")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout {self.dropout} is not from 0 to below 1")
-
-    @property
-    def patches(self) -> int:
-        """P, patch tokens of an image; there are as many latent tokens."""
-        return (self.image_size // self.patch) ** 2
+from brdyn.classifiers.config import ViTRMConfig
+from brdyn.models.base import check_memory
 
 
 class Layer(nn.Module):
@@ -150,6 +85,7 @@ class ViTRM(nn.Module):
     def __init__(self, config: ViTRMConfig) -> None:
         super().__init__()
         self.config = config
+        check_memory((config.image_size,) * 2, (config.image_size // config.patch,) * 2)
         width, patches = config.width, config.patches
         self.embedding = nn.Conv2d(config.channels, width, config.patch, config.patch)
         self.positions = nn.Parameter(torch.zeros(1, patches, width))

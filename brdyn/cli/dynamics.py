@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.choices import MEASURES, separated, some_of
-from brdyn.cli.checks import check_file
-from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_phases
+from brdyn.choices import MEASURES, RIDGE, check_ridge, separated, some_of
+from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.run import RunRequest, open_run, run_command
 
+if TYPE_CHECKING:
+    from brdyn.models import VisionTransformer
+
 DYNAMICS = "Dynamics"
+RESULT = "dynamics.json"
 
 
 @run_command
@@ -30,7 +33,7 @@ def dynamics(
     ridge: Annotated[
         float,
         typer.Option(help="Ridge of the modes, over the mean eigenvalue.", rich_help_panel=DYNAMICS),
-    ] = 1e-3,
+    ] = RIDGE,
     rank: Annotated[
         int | None, typer.Option(help="Rank of the modes (default: full).", min=1, rich_help_panel=DYNAMICS)
     ] = None,
@@ -40,15 +43,23 @@ def dynamics(
     Writes dynamics.json, dynamics.parquet (one row per statistic, token group and layer) and pictures to --out.
     """
     chosen = None if measures == "all" else some_of("measure", separated(measures), MEASURES)
-    check_file("--phases", phases)
-    with open_run(request) as run:
+    check_ridge(ridge)
+    given = GivenPhases.read(phases, k)
+
+    def check(model: VisionTransformer) -> None:
+        from brdyn.measures.modes import check_fit
+
+        given.check(model)
+        check_fit(ridge, rank, model.info.width)
+
+    with open_run(request, RESULT, check=check) as run:
         from brdyn.measures.dynamics import token_dynamics
 
         run.finish(
             token_dynamics(
                 run.model,
                 run.images,
-                read_phases(phases, run, k),
+                given.phases,
                 measures=chosen,
                 k=k,
                 seed=run.seed,

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from brdyn.choices import KINDS, separated, some_of
-from brdyn.cli.checks import check_file
-from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_phases
+from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.run import RunRequest, open_run, run_command
 
 INTERVENTIONS = "Interventions"
+RESULT = "interventions.json"
 
 
 @run_command
@@ -30,6 +30,7 @@ def interventions(
         typer.Option(
             help="Shuffles of each phase, and as many across a boundary.",
             min=1,
+            max=10_000,
             rich_help_panel=INTERVENTIONS,
         ),
     ] = 5,
@@ -41,15 +42,15 @@ def interventions(
     Writes interventions.json, interventions.parquet (one row per operation, readout and measure) and pictures to --out.
     """
     chosen = some_of("intervention", separated(kinds), KINDS)
-    check_file("--phases", phases)
-    with open_run(request) as run:
+    given = GivenPhases.read(phases, k)
+    with open_run(request, RESULT, check=given.check) as run:
         from brdyn.interventions import layer_surgery
 
         run.finish(
             layer_surgery(
                 run.model,
                 run.images,
-                read_phases(phases, run, k),
+                given.phases,
                 k=k,
                 kinds=chosen,
                 draws=draws,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from brdyn.choices import check_eps, separated
-from brdyn.cli.checks import check_file
-from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_phases
+from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.options import parse_numbers
 from brdyn.cli.run import RunRequest, open_run, run_command
 
+if TYPE_CHECKING:
+    from brdyn.models import VisionTransformer
+
 PERTURBATION = "Perturbation"
+RESULT = "perturb.json"
 
 
 @run_command
@@ -52,15 +55,22 @@ def perturb(
     starts = None if layers == "all" else [int(layer) for layer in parse_numbers("--layers", layers, int)]
     targets = None if tokens == "each" else separated(tokens)
     check_eps(sizes)
-    check_file("--phases", phases)
-    with open_run(request) as run:
+    given = GivenPhases.read(phases, k)
+
+    def check(model: VisionTransformer) -> None:
+        from brdyn.interventions.repair import check_request
+
+        check_request(model, sizes, targets, starts)
+        given.check(model)
+
+    with open_run(request, RESULT, check=check) as run:
         from brdyn.interventions import perturbation_repair
 
         run.finish(
             perturbation_repair(
                 run.model,
                 run.images,
-                read_phases(phases, run, k),
+                given.phases,
                 k=k,
                 eps=sizes,
                 targets=targets,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.choices import SIMILARITIES, one_of
+from brdyn.choices import REPLICATES, SIMILARITIES, check_spread, one_of
 from brdyn.cli.options import WHOLE
 from brdyn.cli.run import RunRequest, open_run, run_command
 from brdyn.errors import UsageError
 from brdyn.phases.evidence import ALPHA, check_test
-from brdyn.phases.segmentation import METHODS, TEST
+from brdyn.phases.segmentation import METHODS, TEST, check_request, check_shares
+
+if TYPE_CHECKING:
+    from brdyn.models import VisionTransformer
 
 PHASES = "Phases"
+RESULT = "phases.json"
 
 
 @run_command
@@ -57,7 +61,7 @@ def phases(
     ] = 0.1,
     bootstrap: Annotated[
         int, typer.Option(help="Bootstrap samples; 0 for none.", min=0, max=100_000, rich_help_panel=PHASES)
-    ] = 200,
+    ] = REPLICATES,
     alpha: Annotated[
         float, typer.Option(help="Level of the test whether there are phases.", rich_help_panel=PHASES)
     ] = ALPHA,
@@ -77,13 +81,19 @@ def phases(
     one_of("method", method, METHODS)
     number = parse_k(k)
     check_test(alpha, calibration)
-    with open_run(request) as run:
-        import brdyn
-        from brdyn.phases import check_request, segment
+    check_shares(min_gain, eps)
+    check_spread(bootstrap)
 
-        check_request(
-            number, run.model.depth, min_size, method, repr(request.model), min_gain=min_gain, eps=eps
-        )
+    def check(model: VisionTransformer) -> None:
+        from brdyn.measures.similarity import select_groups
+
+        check_request(number, model.depth, min_size, method, repr(request.model))
+        select_groups(tokens, model.tokens)
+
+    with open_run(request, RESULT, check=check) as run:
+        import brdyn
+        from brdyn.phases import segment
+
         measured = brdyn.layer_similarity(
             run.model,
             run.images,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from brdyn.data import ImageSet
 
 PROBE = "Probe"
+RESULT = "probe.json"
 
 Test = Annotated[
     str | None,
@@ -45,20 +46,18 @@ def probe(request: RunRequest, test: Test = None, test_n: TestNumber = None, see
     Writes probe.json to --out: accuracies with their spread over seeds and over test images.
     """
     check_images(test)
-    with open_run(request) as run:
+    check_test_number(test, test_n)
+    with open_run(request, RESULT) as run:
         from brdyn.probes import probe_images
 
-        others = test_set(run, test, test_n, "--test")
+        others = None if test is None else second_set(run, test, test_n, "--test-n")
         run.finish(probe_images(run.model, run.images, others, seeds=seeds, seed=run.seed, stream=run.stream))
 
 
-def test_set(run: Run, images: str | None, n: int | None, option: str) -> ImageSet | None:
-    """Images to test probes on, where some are given."""
-    if images is not None:
-        return second_set(run, images, n, f"{option}-n")
-    if n is not None:
+def check_test_number(test: str | None, n: int | None, option: str = "--test") -> None:
+    """Refuse a number of test images where none are given."""
+    if test is None and n is not None:
         raise UsageError(f"{option}-n goes with {option}")
-    return None
 
 
 def second_set(run: Run, images: str, n: int | None, option: str) -> ImageSet:

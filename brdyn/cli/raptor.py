@@ -10,8 +10,8 @@ import typer
 
 from brdyn.choices import one_of
 from brdyn.cli import options as opt
-from brdyn.cli.checks import at_home, check_file
-from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_phases
+from brdyn.cli.checks import at_home
+from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.options import parse_batch_size, parse_numbers
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.cli.training import (
@@ -31,6 +31,8 @@ from brdyn.raptor.recipe import BATCH, STEPS, FitSettings
 from brdyn.store.unfinished import CHECKPOINTS, TRACKER
 
 if TYPE_CHECKING:
+    from brdyn.models import VisionTransformer
+    from brdyn.phases import Phases
     from brdyn.raptor import ActivationCache
 
 RAPTOR = "Raptor"
@@ -135,11 +137,18 @@ def raptor_fit(
         None if boundaries is None else [int(end) for end in parse_numbers("--boundaries", boundaries, int)]
     )
     _check_one_way(boundaries, phases, k, partition)
-    check_file("--phases", phases)
+    given = GivenPhases.read(phases, k)
     states = None if cache is None else at_home(cache, "--cache")
     check_resume(resume, previous)
     check_tracker(tracker)
-    with open_run(request, float32=True, go_on_with=to_go_on_with(resume, RESULT)) as run:
+
+    def check(model: VisionTransformer) -> None:
+        given.check(model)
+        if ends is not None or given.phases is not None or partition == CONTIGUOUS:
+            _assigned(model.depth, given.phases, ends, partition, partition_seed, k)
+
+    go_on_with = to_go_on_with(resume, RESULT)
+    with open_run(request, RESULT, float32=True, go_on_with=go_on_with, check=check) as run:
         from brdyn.raptor import fit_raptor
         from brdyn.raptor.fit import fit_options
         from brdyn.training import Checkpoints
@@ -148,7 +157,7 @@ def raptor_fit(
         accelerator = make_accelerator(run.model.device)  # before trackers, which log by its state
         is_main = run.processes.is_main
         settings = _fitted_to(run, settings)
-        assignment = _assignment(run, phases, ends, partition, partition_seed, k)
+        assignment = _assignment(run, given, ends, partition, partition_seed)
         world, cached = run.processes.world, states is not None
         options = fit_options(run.model, run.images, assignment, settings, world, cached=cached)
         checkpoints = Checkpoints(request.out / CHECKPOINTS, options, anew=not resume, watch=run.watch)
@@ -200,6 +209,8 @@ def _check_one_way(boundaries: str | None, phases: Path | None, k: int | None, p
     given = [name for name, value in others.items() if value is not None]
     if boundaries is not None and given:
         raise UsageError(f"--boundaries says it all; drop {' and '.join(given)}")
+    if partition == CONTIGUOUS and k is None:
+        raise UsageError(f"--partition {CONTIGUOUS} needs --k")
 
 
 def _fitted_to(run: Run, settings: FitSettings) -> FitSettings:
@@ -211,23 +222,26 @@ def _fitted_to(run: Run, settings: FitSettings) -> FitSettings:
     return found
 
 
-def _assignment(
-    run: Run, phases: Path | None, ends: list[int] | None, partition: str, seed: int, k: int | None
-) -> list[int]:
-    """The block of each layer."""
-    layers = run.model.depth
-    if partition == CONTIGUOUS:
-        if k is None:
-            raise UsageError("--partition random-contiguous needs --k")
-        given = read_phases(phases, run, k)
-        return random_contiguous(k, layers, seed, given.boundaries if given else ())
-    if ends is None:
+def _assignment(run: Run, given: GivenPhases, ends: list[int] | None, partition: str, seed: int) -> list[int]:
+    """The block of each layer, by phases that are found here where nothing else says it."""
+    found = given.phases
+    if ends is None and found is None and partition != CONTIGUOUS:
         from brdyn.measures.found_phases import find_phases
 
         some = run.images.some(PHASE_IMAGES, run.seed)
-        found = find_phases(run.model, some, read_phases(phases, run, k), k, seed=run.seed, stream=run.stream)
-        ends = list(found.boundaries)
-    return assign(partition, ends, layers, seed)
+        found = find_phases(run.model, some, k=given.k, seed=run.seed, stream=run.stream)
+    return _assigned(run.model.depth, found, ends, partition, seed, given.k)
+
+
+def _assigned(
+    layers: int, found: Phases | None, ends: list[int] | None, partition: str, seed: int, k: int | None
+) -> list[int]:
+    """The block of each layer."""
+    own = found.boundaries if found is not None else ()
+    if partition == CONTIGUOUS:
+        assert k is not None
+        return random_contiguous(k, layers, seed, own)
+    return assign(partition, own if ends is None else ends, layers, seed)
 
 
 def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brdyn.cli.checks import check_images
-from brdyn.cli.probe import PROBE, Seeds, second_set, test_set
+from brdyn.cli.probe import PROBE, Seeds, check_test_number, second_set
 from brdyn.cli.run import RunRequest, open_run, run_command
 from brdyn.errors import UsageError
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet
 
+RESULT = "raptor_eval.json"
 Fitted = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a fitted Raptor.")]
 ProbeTrain = Annotated[
     str | None,
@@ -54,7 +55,8 @@ def raptor_eval(
     if probe_train is None and (probe_test, probe_n, probe_test_n) != (None, None, None):
         raise UsageError("--probe-test, --probe-n and --probe-test-n go with --probe-train")
     check_images(probe_train, probe_test)
-    with open_run(request, columns_where_there=probe_train is not None) as run:
+    check_test_number(probe_test, probe_test_n, "--probe-test")
+    with open_run(request, RESULT, columns_where_there=probe_train is not None) as run:
         from brdyn.probes.of_images import train_and_test
         from brdyn.raptor import Raptor
         from brdyn.raptor.evaluation import evaluate
@@ -66,9 +68,10 @@ def raptor_eval(
         if probe_train is not None:
             labelled = second_set(run, probe_train, probe_n, "--probe-n")
             check_columns(request, run.images, labelled)
-            train, test = train_and_test(
-                labelled, test_set(run, probe_test, probe_test_n, "--probe-test"), run.seed
+            others = (
+                None if probe_test is None else second_set(run, probe_test, probe_test_n, "--probe-test-n")
             )
+            train, test = train_and_test(labelled, others, run.seed)
         run.finish(evaluate(raptor, run.images, train, test, seeds=seeds, stream=run.stream))
 
 

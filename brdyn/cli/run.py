@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from brdyn.choices import DTYPES, INITS, one_of
+from brdyn.choices import DTYPES, INITS, check_named, check_numbers, check_source, one_of
 from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.errors import BrdynError
 from brdyn.provenance import Stopwatch, skipped_lines
 from brdyn.store import OutputFolder
+from brdyn.words import as_typed
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet
@@ -103,6 +104,7 @@ def run_command(
     parameters = [*shared[:3], *own, *_recipe_options(recipe, helps or {}), *shared[3:]]
 
     def run(**values: Any) -> None:
+        check_numbers({name: value for name, value in values.items() if name != "seed"})
         wrapped(request(**{name: values.pop(name) for name in defaults}), **values)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -164,7 +166,7 @@ class Run:
 
         found = result.lasting(self.watch)
         files = found.write(self.folder, plots.draw(found), self.formats)
-        typer.echo(found.summary())
+        typer.echo(as_typed(found.summary()))
         typer.echo(f"written to {self.folder.path}: {', '.join(files)}")
 
 
@@ -175,43 +177,72 @@ def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled) -> N
 
 
 def open_folder(
-    stack: ExitStack, processes: Processes, path: Path, overwrite: bool, go_on_with: Sequence[str] = ()
+    stack: ExitStack,
+    processes: Processes,
+    path: Path,
+    result: str | None,
+    overwrite: bool,
+    go_on_with: Sequence[str] = (),
 ) -> OutputFolder | None:
     """The output folder, in the process that writes; None in the others, which end where it is refused."""
     folder, refusal = None, None
     try:
         if processes.is_main:
-            folder = stack.enter_context(OutputFolder(path, overwrite, go_on_with))
+            folder = stack.enter_context(OutputFolder(path, overwrite, go_on_with, result))
     except BrdynError as error:
         refusal = error
     processes.agree(refusal)
     return folder
 
 
+def _described(request: RunRequest, size: tuple[int, int] | None) -> VisionTransformer | None:
+    """The model without its weights; None where that takes as much, or only loading it can say what is wrong."""
+    from brdyn.models import describe_model
+    from brdyn.models.own_family import matches
+
+    if matches(request.model) or request.teacher is not None:
+        return None  # code is run once
+    if request.weights is not None and checks.at_home(request.weights, "--weights").is_dir():
+        return None  # its config is there
+    try:
+        return describe_model(request.model, size)
+    except BrdynError:
+        return None
+
+
 @contextmanager
 def open_run(
     request: RunRequest,
+    result: str,
     *,
     float32: bool = False,
     go_on_with: Sequence[str] = (),
     columns_where_there: bool = False,
+    check: Callable[[VisionTransformer], None] | None = None,
 ) -> Iterator[Run]:
     """Check the options, load the model and find the images; clean up when the command fails.
 
     Parameters
     ----------
     request : RunRequest
+    result : str
+        The JSON file that the command writes.
     float32 : bool
         Load the model in float32 whatever the precision asked for, as training does.
     go_on_with : sequence of str
         As in :class:`brdyn.store.OutputFolder`.
     columns_where_there : bool
         The columns asked for may be those of other images alone.
+    check : callable, optional
+        Refuses a model that the options do not fit: called with its description before its weights are read, which may
+        be a download, and with the model.
     """
-    formats = checks.check_written(request, go_on=bool(go_on_with))
+    formats = checks.check_written(request, result, go_on=bool(go_on_with))
     size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
     one_of("dtype", request.dtype, DTYPES)
     one_of("init", request.init, INITS)
+    check_named(request.model)
+    check_source(request.init == "random", request.weights is not None, request.weights_key)
     checks.check_images(request.images)
     checks.check_file("--weights", request.weights, folder=True)
 
@@ -225,8 +256,11 @@ def open_run(
     precision = runtime.resolve_dtype(request.dtype)
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
-        folder = open_folder(stack, processes, request.out, request.overwrite, go_on_with)
+        folder = open_folder(stack, processes, request.out, result, request.overwrite, go_on_with)
         watch = Stopwatch()
+        described = None if check is None else _described(request, size)
+        if check is not None and described is not None:
+            check(described)
         model = load_model(
             request.model,
             weights=request.weights,
@@ -240,6 +274,8 @@ def open_run(
             allow_code=request.allow_code,
             teacher=request.teacher,
         )
+        if check is not None:
+            check(model)
         images = load_images(
             request.images,
             model,

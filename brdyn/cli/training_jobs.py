@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from brdyn import plots, runtime
 from brdyn.classifiers.grid import Cell, rows_of, runs_of
-from brdyn.classifiers.kept import RESULT
 from brdyn.classifiers.pixels import NAMED, PixelSet, check_classes, load_pixels
 from brdyn.classifiers.recipe import BATCH
 from brdyn.classifiers.training import ClassifierRun, finished
@@ -25,11 +24,10 @@ from brdyn.cli.training import checkpoint_to_resume, open_tracker, say_batch, to
 from brdyn.errors import BrdynError, UsageError
 from brdyn.provenance import run_provenance
 from brdyn.store import OutputFolder
+from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints, History, Saved
 from brdyn.training.loop import make_accelerator
-
-GRID_RESULT = "grid.json"
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Job:
         saved: Saved | None = None
         if not may_be_new or checkpoints.paths():
             saved = checkpoint_to_resume(
-                out, RESULT, checkpoints, self.resume, self.previous, say=folder is not None
+                out, TRAIN_RESULT, checkpoints, self.resume, self.previous, say=folder is not None
             )
         if folder is not None:
             folder.begin(checkpoints.options, run.leaves())
@@ -116,8 +114,10 @@ def open_job(
     """
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
-        whole = (GRID_RESULT, *cells) if cells else (RESULT,)
-        folder = open_folder(stack, processes, request.out, request.overwrite, to_go_on_with(resume, *whole))
+        whole = (GRID_RESULT, *cells) if cells else (TRAIN_RESULT,)
+        folder = open_folder(
+            stack, processes, request.out, whole[0], request.overwrite, to_go_on_with(resume, *whole)
+        )
         images, test = load_sets(request)
         if processes.is_main:
             for part in (images, test) if test is not None else (images,):
@@ -185,7 +185,8 @@ def train_grid(
         if name not in done:
             try:
                 with ExitStack() as stack:
-                    own = open_folder(stack, job.processes, out / name, overwrite=True)
+                    # The folder is the grid's own.
+                    own = open_folder(stack, job.processes, out / name, None, overwrite=True)
                     content = job.train(one, out / name, own, may_be_new=True)
             except UsageError:
                 raise
@@ -216,7 +217,7 @@ def _clear(folder: OutputFolder, runs: Iterable[str]) -> None:
     for name in runs:
         if (folder.path / name).is_dir():
             with OutputFolder(folder.path / name, overwrite=True) as own:
-                own.discard(RESULT)
+                own.discard(TRAIN_RESULT)
 
 
 def _write_grid(

@@ -8,12 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from brdyn.classifiers.config import MOST_STEPS
 from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.cli.run import run_command, say_skipped
 from brdyn.cli.vitrm_train import RECURSION
 from brdyn.provenance import run_provenance
 from brdyn.store import OutputFolder
+
+RESULT = "vitrm_eval.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +47,17 @@ class EvalRequest:
 def vitrm_eval(
     request: EvalRequest,
     most: Annotated[
-        int, typer.Option(help="Largest number of recursion steps.", min=1, rich_help_panel=RECURSION)
+        int,
+        typer.Option(
+            help="Largest number of recursion steps.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION
+        ),
     ] = 8,
 ) -> None:
     """Evaluate a ViTRM against its recursion steps: accuracy, macro F1, halting, latency; another classifier as it is.
 
     Writes vitrm_eval.json and pictures to --out.
     """
-    formats = checks.check_written(request)
+    formats = checks.check_written(request, RESULT)
     checks.check_images(request.data)
     with ExitStack() as stack:
         from brdyn import plots, runtime
@@ -64,7 +70,7 @@ def vitrm_eval(
         processes = stack.enter_context(runtime.start_processes(request.device))
         if not processes.is_main:
             return  # one is enough
-        folder = stack.enter_context(OutputFolder(request.out, request.overwrite))
+        folder = stack.enter_context(OutputFolder(request.out, request.overwrite, result=RESULT))
         place = packaged.HOME if request.run == packaged.NAME else expanded(request.run)
         classifier = Classifier.from_pretrained(place)
         classifier.network.to(processes.device)
@@ -98,7 +104,7 @@ def vitrm_eval(
         else:
             content |= accuracy_and_f1(class_scores(classifier, images).argmax(1), images.labels)
         content["provenance"] = run_provenance(processes.device.type)
-        folder.save("vitrm_eval.json", content, pictures, formats)
+        folder.save(RESULT, content, pictures, formats)
         _summarise(content, request.out)
 
 

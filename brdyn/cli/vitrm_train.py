@@ -9,12 +9,14 @@ import typer
 
 from brdyn.choices import one_of
 from brdyn.classifiers.architectures import ARCHITECTURES, Architecture
+from brdyn.classifiers.config import MOST_STEPS
 from brdyn.classifiers.recipe import DROPOUT, VITRM_NAME, ClassifierRecipe
 from brdyn.cli import checks
 from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
 from brdyn.cli.training import Previous, Resume, Tracker, check_resume, check_tracker
 from brdyn.errors import UsageError
+from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT
 
 RECURSION = "Recursion"
 LATENT_STEPS = 3
@@ -65,10 +67,16 @@ def vitrm_train(
         int, typer.Option(help="n, updates of the latent in a step.", min=1, rich_help_panel=RECURSION)
     ] = LATENT_STEPS,
     n_sup: Annotated[
-        int, typer.Option(help="N_sup, steps that a batch is trained for.", min=1, rich_help_panel=RECURSION)
+        int,
+        typer.Option(
+            help="N_sup, steps that a batch is trained for.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION
+        ),
     ] = 1,
     recursion_steps: Annotated[
-        int, typer.Option(help="T, recursion steps for an answer.", min=1, rich_help_panel=RECURSION)
+        int,
+        typer.Option(
+            help="T, recursion steps for an answer.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION
+        ),
     ] = 1,
     sees_image: Annotated[
         bool,
@@ -102,9 +110,10 @@ def vitrm_train(
     cells = _cells(architecture, grid or [], more_of_grid or [])
     chosen = request.recipe(architecture.published, epochs, warmup_epochs, ema, recipe)
     built = _built(architecture, request.sizes(), dropout, latent_steps, sees_image)
+    architecture.check(request.image_size, **built)
     if not architecture.is_recursive and (n_sup > 1 or recursion_steps > 1):
         raise UsageError(f"--n-sup and --recursion-steps are of vitrm, and this is {request.model}")
-    formats = checks.check_written(request, go_on=resume)
+    formats = checks.check_written(request, GRID_RESULT if cells else TRAIN_RESULT, go_on=resume)
     checks.check_images(request.data, request.test)
     from brdyn.classifiers.grid import cell_name
     from brdyn.classifiers.training import ClassifierRun

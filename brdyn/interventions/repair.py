@@ -198,10 +198,10 @@ class PerturbationSweep:
         bad = (~angles.isfinite().all(-1).all(0) & begun).any(1).nonzero().flatten().tolist()
         if bad:
             run = self.runs[bad[0]]
-            other = "" if self.model.dtype == torch.float32 else ", or --dtype float32"
+            other = "" if self.model.dtype == torch.float32 else ", or `dtype=float32`"
             raise BrdynError(
                 f"noise of {run.eps:g} on {run.target} at layer {run.start} makes states that are not finite in "
-                f"{self.model.precision}; use a smaller --eps{other}"
+                f"{self.model.precision}; use a smaller `eps`{other}"
             )
 
     @torch.no_grad()
@@ -222,7 +222,7 @@ class PerturbationSweep:
                 if together == 1:
                     raise BrdynError(
                         f"out of memory on {self.model.device} while following perturbations; "
-                        "use a smaller --batch-size"
+                        "use a smaller `batch_size`"
                     ) from None
                 self.together = together = together // 2
                 gc.collect()

@@ -387,7 +387,7 @@ def layer_surgery(
             + (
                 "a single layer leaves nothing to change"
                 if model.depth == 1
-                else "use a smaller --k or other --kinds"
+                else "use a smaller `k` or other `kinds`"
             )
         )
     names = images.label_names

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from brdyn.checked_json import fields_of, made
-from brdyn.choices import MEASURES, some_of
+from brdyn.choices import MEASURES, RIDGE, some_of
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import PhaseAlignment, phase_alignment
@@ -20,7 +20,7 @@ from brdyn.measures.basins import Basins
 from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure, Details, measure_class
 from brdyn.measures.engine import measure
 from brdyn.measures.found_phases import FoundPhases
-from brdyn.measures.modes import RIDGE, Modes, check_fit
+from brdyn.measures.modes import Modes, check_fit
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.provenance import Provenance, Stopwatch

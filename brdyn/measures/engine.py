@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torchmetrics import Metric
 
-from brdyn.choices import one_of
+from brdyn.choices import REPLICATES, check_spread, one_of
 from brdyn.data import ImageSet, ReadReport
 from brdyn.errors import UsageError
 from brdyn.measures.cka import LinearCKA
@@ -29,7 +29,6 @@ SIMILARITIES: dict[str, Callable[..., SimilarityMetric]] = {
     "cka": LinearCKA,
     "procrustes": Procrustes,
 }
-REPLICATES = 200
 BOOTSTRAP_COPIES = 8  # of all samples at once, in the measure and when each is cut into phases
 MEMORY_SHARE = 0.5
 
@@ -73,10 +72,7 @@ def check_replicates(replicates: int, model: VisionTransformer) -> None:
     UsageError
         With what would do.
     """
-    if replicates < 0 or replicates == 1:  # of one sample every boundary would look certain
-        raise UsageError(
-            f"bootstrap={replicates} says nothing of a spread; use 0 for none, or for instance {REPLICATES}"
-        )
+    check_spread(replicates)
     needed = 8 * BOOTSTRAP_COPIES * replicates * (model.depth + 1) ** 2
     if needed > MEMORY_SHARE * available_memory(metric_device(model)):
         raise UsageError(

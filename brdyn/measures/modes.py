@@ -21,6 +21,7 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from brdyn.checked_json import check
+from brdyn.choices import RIDGE, check_ridge
 from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
@@ -35,7 +36,6 @@ from brdyn.runtime import available_memory
 from brdyn.store import ROW, read_table, records
 from brdyn.trajectory import Trajectory
 
-RIDGE = 1e-3
 HELD_OUT = 5  # every fifth image
 MEMORY_SHARE = 0.25
 PREDICTORS = ("operator", "endpoint", "identity")
@@ -181,10 +181,10 @@ class DynamicModes(SamplingMetric, DepthMeasure):
         )
         size = 8 * len(self.pairs) * width**2 * len(layout.groups) + 4 * rows * (depth + 1) * width
         if size > MEMORY_SHARE * available_memory(torch.device(device)):
-            remedy = "give --phases" if boundaries is None else "take fewer measures"
+            remedy = "give `phases`" if boundaries is None else "take fewer measures"
             raise UsageError(
                 f"dynamic mode decomposition would take {size / 2**30:.1f} GiB; {remedy}, "
-                "or leave modes out of --measures"
+                "or leave modes out of `measures`"
             )
         self.add_state("fitted", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("held_positions", [], dist_reduce_fx="cat")
@@ -366,8 +366,7 @@ def needed_pairs(depth: int, boundaries: Sequence[int] | None) -> Iterator[tuple
 
 def check_fit(ridge: float, rank: int | None, width: int) -> None:
     """Refuse a negative ridge, or a rank that is not from 1 to the width."""
-    if not 0 <= ridge < float("inf"):
-        raise UsageError(f"ridge {ridge} is not a number from 0 up; use for instance {RIDGE:g}")
+    check_ridge(ridge)
     if rank is not None and not 1 <= rank <= width:
         raise UsageError(f"rank {rank} is not from 1 to the model's width, {width}")
 

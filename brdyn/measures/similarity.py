@@ -46,7 +46,7 @@ def select_groups(tokens: str, layout: TokenLayout) -> list[str]:
         if name != "all":
             layout[name]
     if len(set(names)) != len(names):
-        raise UsageError(f"--tokens {tokens!r} names a group twice")
+        raise UsageError(f"`tokens={tokens!r}` names a group twice")
     return names
 
 
@@ -133,7 +133,7 @@ class SimilarityMetric(Metric):
     def undefined(self, images: int) -> str:
         """Why there is no similarity to a layer, and what to do."""
         them = f"{images} images" if images > 1 else "one image"
-        return f"its features hardly vary over {them}; use more images, or --similarity cosine"
+        return f"its features hardly vary over {them}; use more images, or the similarity cosine"
 
     def features(self, trajectory: Trajectory) -> Tensor:
         """Mean token of every selected group after every block, `(G, L, B, D)` in float32."""

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from brdyn.checked_json import expanded
-from brdyn.choices import INITS, one_of
+from brdyn.choices import INITS, check_source, one_of
 from brdyn.errors import UsageError
 from brdyn.models import local_paths, own_family, transformers_family
 from brdyn.models.base import Size, VisionTransformer
@@ -73,7 +73,8 @@ def load_model(
     allow_code : bool
         Run the file of a `file.py:function`.
     teacher : str or nn.Module, optional
-        Of a Raptor, where it is to be another than its config names: a module of your own has to be given again.
+        Of a Raptor, where it is to be another than its config names: a module of your own has to be given again. Of a
+        Raptor of a Raptor it is the innermost teacher, unless it is a Raptor itself.
 
     Returns
     -------
@@ -99,10 +100,7 @@ def load_model(
             name, {"weights": weights, "image_size": image_size, "teacher": teacher}, init, device, dtype
         )
     one_of("init", init, INITS)
-    if init == "random" and weights is not None:
-        raise UsageError("--weights and --init random exclude each other; drop one of them")
-    if weights_key is not None and weights is None:
-        raise UsageError(f"--weights-key {weights_key!r} chooses in a file; give that file with --weights")
+    check_source(init == "random", weights is not None, weights_key)
     request = ModelRequest(
         name=_expanded(name),
         weights=expanded(weights) if weights is not None else None,
@@ -116,7 +114,7 @@ def load_model(
     )
     family = family_of(request)
     if teacher is not None and not getattr(family, "TAKES_TEACHER", False):
-        raise UsageError(f"{name!r} is no fitted Raptor and has no teacher; drop --teacher")
+        raise UsageError(f"{name!r} is no fitted Raptor and has no teacher; drop `teacher`")
     model = family.load(request)
     return model.eval().requires_grad_(False).to(device=device or "cpu", dtype=dtype or torch.float32)
 
@@ -189,12 +187,12 @@ def _check_weights(request: ModelRequest, family: ModuleType) -> None:
         return
     if family is not transformers_family:
         raise UsageError(
-            f"--weights {str(request.weights)!r} is a folder, and {request.name!r} takes a file; for a "
-            "transformers folder give --model the folder or its transformers id"
+            f"`weights={str(request.weights)!r}` is a folder, and {request.name!r} takes a file; for a "
+            "transformers folder give `model` the folder or its transformers id"
         )
     if request.weights_key is not None:
         raise UsageError(
-            f"--weights-key chooses in a file, and --weights {str(request.weights)!r} is a folder; drop it"
+            f"`weights_key` chooses in a file, and `weights={str(request.weights)!r}` is a folder; drop it"
         )
 
 

@@ -288,7 +288,7 @@ def preprocessing_of_file(loaded: Loaded, name: str) -> tuple[Preprocessing, tup
     first = loaded.backbone.pretrained_cfg.get("tag")
     doubt = (
         f"images are normalised with the mean {mean}, as timm's {name}.{first} needs; other weights of this "
-        "architecture need others, which --model takes with their tag"
+        "architecture need others, which `model` takes with their tag"
     )
     return own, (*loaded.notes, doubt)
 

@@ -254,10 +254,19 @@ def _own_grid(
     if relative is None:
         return None
     extra = 3 if plain.num_prefix_tokens else 0  # from the cls token, to it, and to itself
-    grid = _grid_of(len(relative) - extra, lambda size: (2 * size[0] - 1) * (2 * size[1] - 1), native, asked)
+    grid = _grid_of(len(relative) - extra, _offsets, native, asked)
     if grid is None:
         raise _not_square(path, len(relative) - extra)
+    if asked not in (None, grid) and _offsets(asked) == _offsets(grid):
+        notes.append(f"its {len(relative)} relative positions are taken to be of {_by(grid)} patches")
+    elif asked == grid and grid not in (native, grid[::-1]):
+        notes.append(f"its relative positions are taken to be of {_by(grid)} patches, not {_by(grid[::-1])}")
     return grid
+
+
+def _offsets(grid: Any) -> int:
+    """How many offsets there are between two patches of a grid."""
+    return (2 * grid[0] - 1) * (2 * grid[1] - 1)
 
 
 def _grid_of(count: int, entries: Callable[[Any], int], native: Any, asked: Any) -> Any:
@@ -279,7 +288,7 @@ def _check_tokens(state: StateDict, plain: nn.Module, name: str, path: Path) -> 
 def _not_square(path: Path, count: int) -> UsageError:
     return UsageError(
         f"the {count} positions in {str(path)!r} are of no square of patches; give the image size they were "
-        "trained at as --image-size HEIGHTxWIDTH"
+        "trained at as `image_size` HEIGHTxWIDTH"
     )
 
 
@@ -289,7 +298,7 @@ def _by_timms_filter(state: StateDict, backbone: nn.Module, name: str, path: Pat
         return dict(convert(state, backbone)) if convert else state
     except Exception as error:  # a foreign file can break timm's conversion anywhere
         raise BrdynError(
-            f"the weights in {path} do not fit {name!r} ({first_line(error)}); check --model against the file"
+            f"the weights in {path} do not fit {name!r} ({first_line(error)}); check `model` against the file"
         ) from error
 
 

@@ -226,6 +226,20 @@ def check_test(alpha: float, calibration: str) -> None:
         raise UsageError(f"unknown calibration {calibration!r}; choose one of {', '.join(CALIBRATIONS)}")
 
 
+def check_total(total: float, layers: int) -> None:
+    """Refuse dissimilarities that are negative on the whole, by more than rounding.
+
+    Raises
+    ------
+    UsageError
+        With their sum over the pairs of layers.
+    """
+    if total < -ROUNDING * max(1, layers * (layers - 1) // 2):
+        raise UsageError(
+            f"the total dissimilarity is {total:g}: layers would be more alike than equal ones, whose similarity is 1"
+        )
+
+
 def differ(dissimilarity: np.ndarray) -> bool:
     """Whether layers differ by more than rounding."""
     above = dissimilarity[np.triu_indices(len(dissimilarity), 1)]

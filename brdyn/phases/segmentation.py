@@ -10,7 +10,7 @@ import numpy as np
 
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
-from brdyn.phases.evidence import differ
+from brdyn.phases.evidence import check_total, differ
 from brdyn.phases.maxcut import best_segmentations, k_best_segmentations, random_moments
 
 MIN_GAIN = 0.05
@@ -140,9 +140,7 @@ def check_request(
     """
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    for title, share in (("min_gain", min_gain), ("eps", eps)):
-        if not 0 <= share <= 1:
-            raise UsageError(f"{title}={share} is not a share of the dissimilarity, from 0 to 1")
+    check_shares(min_gain, eps)
     if min_size < 1:
         raise UsageError(f"min_size={min_size}: a phase has at least one layer")
     if min_size > layers:
@@ -156,6 +154,13 @@ def check_request(
     if k * min_size > layers:
         each = f" of at least {min_size} layers" if min_size > 1 else ""
         raise UsageError(f"k={k} phases{each} need at least {k * min_size} layers; {name} has {layers}")
+
+
+def check_shares(min_gain: float, eps: float) -> None:
+    """Refuse what is no share of the dissimilarity."""
+    for title, share in (("min_gain", min_gain), ("eps", eps)):
+        if not 0 <= share <= 1:
+            raise UsageError(f"{title}={share} is not a share of the dissimilarity, from 0 to 1")
 
 
 def boundary_frequency(replicates: np.ndarray, min_size: int = 1) -> np.ndarray:
@@ -192,6 +197,7 @@ def all_segmentations(
     dissimilarity: np.ndarray, min_size: int, frequency: np.ndarray | None
 ) -> tuple[dict[int, Segmentation], float]:
     total = float(np.triu(dissimilarity, k=1).sum())
+    check_total(total, len(dissimilarity))
     ranked = k_best_segmentations(dissimilarity, ALTERNATIVES, min_size)
     moments = random_moments(dissimilarity, min_size)
     drift, _ = best_segmentations(drift_reference(dissimilarity), min_size)

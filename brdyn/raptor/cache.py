@@ -148,7 +148,7 @@ class ActivationCache:
             changed = differences(read_json(path, "the index of an activation cache"), self.index())
             if changed:
                 raise UsageError(
-                    f"{str(self.folder)!r} is a cache of something else ({'; '.join(changed)}); choose another --cache"
+                    f"{str(self.folder)!r} is a cache of something else ({'; '.join(changed)}); choose another `cache`"
                 )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -159,13 +159,13 @@ class ActivationCache:
         self._sweep()
         others = [one for one in self.folder.iterdir() if not one.name.startswith(UNFINISHED)]
         if not path.is_file() and others:
-            raise UsageError(f"{str(self.folder)!r} holds other files; choose an empty folder as --cache")
+            raise UsageError(f"{str(self.folder)!r} holds other files; choose an empty folder as `cache`")
         needed = len(self.missing()) * self.shard_images * self.image_bytes
         free = psutil.disk_usage(str(self.folder)).free
         if needed > free:
             raise BrdynError(
                 f"an activation cache of {self.total_bytes / 1e9:.1f} GB does not fit in {str(self.folder)!r}, where "
-                f"{free / 1e9:.1f} GB are free; use fewer images (-n), another --cache, or none"
+                f"{free / 1e9:.1f} GB are free; use fewer images (`n`), another `cache`, or none"
             )
         if not path.is_file():
             write_atomically(path, to_json(self.index()))

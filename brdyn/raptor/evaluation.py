@@ -105,7 +105,7 @@ class Evaluation(Result):
         if self.cost is not None:
             lines += ["", self.cost.describe()]
         if self.probing is None:
-            return [*lines, "no probes: give labelled images by --probe-train"]
+            return [*lines, "no probes: give labelled images to train them on"]
         return [*lines, *self.probing.lines()]
 
     def _at_the_end(self) -> Iterator[str]:

@@ -45,7 +45,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     folder = expanded(request.name)
     config, _ = read_saved(folder)
     if request.random:
-        raise UsageError(f"{request.name!r} is a fitted Raptor; --init random makes no sense with it")
+        raise UsageError(f"{request.name!r} is a fitted Raptor; `init=random` makes no sense with it")
     check_ancestry(folder)
     teacher = _teacher(request, config)
     if request.describe_only:
@@ -60,8 +60,9 @@ def load(request: ModelRequest) -> VisionTransformer:
 
 def _teacher(request: ModelRequest, config: SavedConfig) -> VisionTransformer:
     """The teacher that a Raptor's config names, or the one that was given."""
-    if isinstance(request.teacher, VisionTransformer):
-        teacher = request.teacher
+    given = request.teacher
+    if isinstance(given, VisionTransformer) and not _is_for_inner(given, config.teacher):
+        teacher = given
     else:
         wanted = _wanted(request, config.teacher)
         # A description takes no memory already, and somebody's function makes the whole module either way.
@@ -91,16 +92,26 @@ def _check_fits(request: ModelRequest, teacher: VisionTransformer, config: Saved
 
 def _wanted(request: ModelRequest, saved: SavedTeacher) -> ModelRequest:
     """The request for the teacher."""
-    name = request.teacher or saved.name
-    assert isinstance(name, str)
-    if request.teacher is None and (
+    given = request.teacher
+    if given is not None and _is_for_inner(given, saved):
+        return request.of_teacher(saved.name, request.image_size or saved.image_size, saved.weights)
+    assert given is None or isinstance(given, str)
+    name = given or saved.name
+    if given is None and (
         saved.weights == adapter.GIVEN and not (own_family.matches(name) and own_family.is_there(name))
     ):
         raise UsageError(
             f"the teacher of {request.name!r} is a module of somebody's own, {name!r}; give it again: "
-            f"load_model({request.name!r}, teacher=module), or --teacher file.py:function --allow-code"
+            f"load_model({request.name!r}, teacher=module), or `teacher=file.py:function` `allow_code=True`"
         )
-    return request.of_teacher(name, request.image_size or saved.image_size, saved.weights)
+    wanted = request.of_teacher(name, request.image_size or saved.image_size, saved.weights)
+    return replace(wanted, teacher=None)
+
+
+def _is_for_inner(given: VisionTransformer | str, saved: SavedTeacher) -> bool:
+    """Whether a teacher that was given is that of the Raptor which is the teacher here, or of one further in."""
+    own = isinstance(given, VisionTransformer) and given.info.digest == saved.digest
+    return not own and matches(saved.name) and not (isinstance(given, str) and matches(given))
 
 
 def check_ancestry(folder: Path) -> None:

@@ -105,7 +105,7 @@ def student_states(raptor: Raptor, trajectory: Trajectory) -> tuple[Tensor, ...]
         if not all(finite):
             raise BrdynError(
                 f"the Raptor runs away: its own state at layer {finite.index(False)} is not finite; fit it for longer, "
-                "or with a smaller --lr"
+                "or with a smaller `lr`"
             )
         return tuple(states)
 

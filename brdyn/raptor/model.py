@@ -198,7 +198,8 @@ class Raptor(VisionTransformer):
             raise UsageError(
                 f"{str(folder)!r} was fitted to {config.teacher.name!r} with weights "
                 f"{config.teacher.digest[:12]}…, and the teacher at hand is {teacher.info.name!r} with "
-                f"{teacher.info.digest[:12]}…; give the same weights"
+                f"{teacher.info.digest[:12]}…; give the same weights "
+                "(by `weights`, and `weights_key` where the file holds several sets)"
             )
         check_saved(config, teacher, folder)
         weights = pretrained.read_weights(partial(_blocks, config), folder, config.digest)

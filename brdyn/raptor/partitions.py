@@ -156,7 +156,7 @@ def _distinct(
     possible -= len(left_out)
     if not 0 <= number < possible:
         raise UsageError(
-            f"--partition-seed {number}: there are {possible} such {what}, numbered from 0; use a smaller one"
+            f"`partition_seed={number}`: there are {possible} such {what}, numbered from 0; use a smaller one"
         )
     rng, met = np.random.default_rng(sequence), set(left_out)
     while True:

@@ -159,7 +159,7 @@ def lock(folder: Path) -> Callable[[], None]:
     except BlockingIOError:
         os.close(handle)
         raise UsageError(
-            f"another run is writing to {str(folder)!r}; wait for its end, or choose another --out"
+            f"another run is writing to {str(folder)!r}; wait for its end, or choose another `out`"
         ) from None
     except OSError:
         os.close(handle)

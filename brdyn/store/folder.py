@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from brdyn.errors import UsageError
 from brdyn.interruption import uninterrupted
 from brdyn.store import files, unfinished
 from brdyn.store.json_files import to_json
+from brdyn.store.result_files import check_own, read_plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,14 +44,24 @@ class OutputFolder:
     go_on_with : sequence of str
         Allow a folder that holds one of these too: a run to be gone on with. What killed runs have left beside that
         is no hindrance, and is swept.
+    result : str, optional
+        The JSON file that a run of a command will write: a folder that is another command's is then refused.
 
     Raises
     ------
     UsageError
-        If the folder holds files and none of this allows it, another run writes to it, or it cannot be made.
+        If the folder holds files and none of this allows it, it is another command's, another run writes to it, or it
+        cannot be made.
     """
 
-    def __init__(self, path: str | Path, overwrite: bool = False, go_on_with: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        overwrite: bool = False,
+        go_on_with: Sequence[str] = (),
+        result: str | None = None,
+    ) -> None:
+        self.result = result
         self.path = Path(path).expanduser()
         self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self._began = self._saved = False
@@ -62,11 +72,13 @@ class OutputFolder:
                 f"cannot make the output folder {str(self.path)!r} ({error.strerror})"
             ) from error
         if not os.access(self.path, os.W_OK):
-            raise UsageError(f"cannot write to the output folder {str(self.path)!r}; choose another --out")
+            raise UsageError(f"cannot write to the output folder {str(self.path)!r}; choose another `out`")
         self._unlock = weakref.finalize(self, files.lock(self.path))
         try:
             if not (overwrite or any((self.path / name).exists() for name in go_on_with)):
                 check_empty(self.path)
+            if result is not None:
+                check_own(self.path, result)
             unfinished.sweep(self.path)
         except BaseException:
             self._unlock()
@@ -97,7 +109,9 @@ class OutputFolder:
         leaves : sequence of str
             Folders in it that the run may leave things in.
         """
-        content = {"command": command(), "leaves": list(leaves), "options": options}
+        content = {
+            "command": command(), "result": self.result, "leaves": list(leaves), "options": options
+        }  # fmt: skip
         self._began = True
         files.write_atomically(self.path / unfinished.MARKER, to_json(content))
 
@@ -146,9 +160,8 @@ class OutputFolder:
         """The files of an earlier result, by its JSON file, also by one that a killed run has set aside."""
         found: set[str] = set()
         for path in (self.path / name, files.aside(self.path / name)):
-            with suppress(OSError, ValueError, RecursionError):
-                content = json.loads(path.read_bytes())
-                found |= {str(file) for file in content["files"]} if isinstance(content, dict) else set()
+            named = read_plain(path).get("files")
+            found |= {str(file) for file in named} if isinstance(named, list) else set()
         return {
             file
             for file in found
@@ -162,10 +175,10 @@ def check_empty(folder: Path) -> None:
         return
     if unfinished.is_there(folder):
         raise UsageError(
-            f"{str(folder)!r} holds an unfinished run; --resume goes on with it, --overwrite begins anew"
+            f"{str(folder)!r} holds an unfinished run; `resume` goes on with it, `overwrite=True` begins anew"
         )
     raise UsageError(
-        f"the output folder {str(folder)!r} is not empty; choose another --out or pass --overwrite"
+        f"the output folder {str(folder)!r} is not empty; choose another `out` or pass `overwrite=True`"
     )
 
 

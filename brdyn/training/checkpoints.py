@@ -209,7 +209,7 @@ class Checkpoints:
         except BrdynError as error:
             if previous and len(paths) > 1:
                 return self.read(paths[-2])
-            other = f"; --previous goes on from {paths[-2].name}" if len(paths) > 1 else ""
+            other = f"; `previous=True` goes on from {paths[-2].name}" if len(paths) > 1 else ""
             raise BrdynError(f"{error}{other}") from error
 
     def read(self, path: Path) -> Saved:

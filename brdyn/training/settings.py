@@ -13,6 +13,7 @@ from brdyn.words import printable, shortened
 
 PRECISIONS = ("float32", "bfloat16")
 SHOWN = 60
+MOST_STEPS = 2**31 - 1
 DIGESTS = (
     "digest",
     "indices",
@@ -83,6 +84,10 @@ class TrainSettings:
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is not positive")
+        if self.steps > MOST_STEPS:
+            raise UsageError(
+                f"{self.steps:.3g} steps are more than {MOST_STEPS}; ask for fewer steps or epochs"
+            )
         for name in ("lr", "min_lr", "weight_decay", "warmup", "clip"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is negative")
@@ -146,7 +151,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], place: str | P
     if changed:
         raise UsageError(
             f"{str(place)!r} is of a run with other options ({'; '.join(changed)}); resume with the same, or choose "
-            "another --out"
+            "another `out`"
         )
 
 

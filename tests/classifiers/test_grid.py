@@ -38,9 +38,9 @@ def test_cells_differ_from_the_run_in_n_and_n_sup_alone_and_come_back_as_rows():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["n"], "'n' is not one of n=1,2,…"),
-        (["depth=1"], "'depth=1' is not one of"),
-        (["T=2"], "'T=2' is not one of"),
+        (["n"], "`grid='n'` is not one of n=1,2,…"),
+        (["depth=1"], "`grid='depth=1'` is not one of"),
+        (["T=2"], "`grid='T=2'` is not one of"),
         (["n=1", "n=2"], "names n twice"),
         (["n=1,x"], "positive whole numbers, as in n=1,2,3"),
         (["n=0"], "positive whole numbers"),

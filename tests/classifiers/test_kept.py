@@ -145,8 +145,8 @@ def test_held_out_images_choose_the_best(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"keep": ("9",)}, "--keep 9: the run ends at epoch 4"),
-        ({"recipe": recipe(ema=0.9)}, "drop --ema or --keep"),
+        ({"keep": ("9",)}, "`keep=9`: the run ends at epoch 4"),
+        ({"recipe": recipe(ema=0.9)}, "drop `ema` or `keep`"),
         ({"held_out": 90}, "90 of 90 images cannot be held out"),
     ],
 )

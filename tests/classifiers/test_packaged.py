@@ -59,8 +59,8 @@ def test_its_untrained_twin(model):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"weights": packaged.HOME / "model.safetensors"}, "--weights makes no sense"),
-        ({"image_size": 64}, "takes no others; drop --image-size"),
+        ({"weights": packaged.HOME / "model.safetensors"}, "`weights` makes no sense"),
+        ({"image_size": 64}, "takes no others; drop `image_size`"),
     ],
 )
 def test_what_it_cannot_be(options, words):

@@ -98,9 +98,9 @@ def test_images_arrive_as_in_training(tmp_path):
         ("resnet18", "", {}, "it has no tokens to follow"),
         ("vit-small", "@2", {}, "has no recursion steps"),
         ("vitrm", "@0", {}, "takes 1 to 1000 steps"),
-        ("vitrm", "", {"init": "random"}, "--init random makes no sense"),
-        ("vitrm", "", {"weights": "file.pth"}, "--weights makes no sense"),
-        ("vitrm", "", {"image_size": 16}, "drop --image-size"),
+        ("vitrm", "", {"init": "random"}, "`init=random` makes no sense"),
+        ("vitrm", "", {"weights": "file.pth"}, "`weights` makes no sense"),
+        ("vitrm", "", {"image_size": 16}, "drop `image_size`"),
     ],
 )
 def test_what_a_trained_folder_cannot_be(tmp_path, network, suffix, asked, words):

@@ -117,7 +117,11 @@ def test_random_weights_are_marked_everywhere(run, tiny_options, tmp_path):
         (["--images", "BROKEN", "--strict"], 1, ["cannot read 't.jpg'"]),
         (["--weights", "BROKEN/t.jpg"], 1, ["cannot read", "as a checkpoint"]),
         (["--weights", "OTHER"], 1, ["do not fit", "blocks.0.attn.qkv.bias"]),
-        (["--weights-key", "ema"], 2, ["--weights-key 'ema' is not in", "it holds: ."]),
+        (
+            ["--weights-key", "ema"],
+            2,
+            ["--weights-key 'ema' is not in", "it holds one set of weights without a name; drop this"],
+        ),
         (["--image-size", "1000000000"], 2, ["GiB", "use a smaller --image-size"]),
         (["--image-size", "9" * 5000], 2, [f"--image-size '{'9' * 39}…' is neither"]),
         (["--image-size", "²"], 2, ["is neither a number of pixels"]),
@@ -454,11 +458,10 @@ def test_a_model_of_one_layer(run, tmp_path, noise_folder):
     transformers.logging.disable_progress_bar()  # `brdyn` does so before it imports transformers
     options = [
         "--model", tmp_path / "one", "--image-size", "28", "--images", noise_folder, "--workers", "0", "-n", "6",
-        "--out", tmp_path / "out", "--overwrite",
     ]  # fmt: skip
-    assert run("dynamics", *options).returncode == 0
-    assert run("perturb", *options, "--eps", "0.1").returncode == 0
-    assert_one_line_error(run("interventions", *options), 2, "allows no swap")
+    assert run("dynamics", *options, "--out", tmp_path / "dynamics").returncode == 0
+    assert run("perturb", *options, "--out", tmp_path / "perturb", "--eps", "0.1").returncode == 0
+    assert_one_line_error(run("interventions", *options, "--out", tmp_path / "cut"), 2, "allows no swap")
 
 
 @needs_offline

@@ -4,7 +4,7 @@ from inspect import signature
 
 import pytest
 
-from brdyn.classifiers.vitrm import ViTRMConfig
+from brdyn.classifiers.config import ViTRMConfig
 from brdyn.cli.interventions import interventions
 from brdyn.cli.perturb import perturb
 from brdyn.cli.phases import phases

@@ -213,10 +213,18 @@ def test_a_data_set_saved_to_disk(tmp_path):
     assert json.loads(json.dumps(images.report.unlabelled.to_dict()))["count"] == 1
     assert images.source.chosen() == {"image_column": "image", "label_column": "kind", "split": None}
     datasets.DatasetDict({"train": rows, "test": rows.select([2])}).save_to_disk(tmp_path / "two")
-    with pytest.raises(UsageError, match="holds the splits test, train; choose one by --split"):
+    with pytest.raises(UsageError, match="holds the splits test, train; choose one by `split`"):
         load_images(tmp_path / "two", MODEL)
     assert labels_of(f"{tmp_path / 'two'}@test", label_column="kind")[1] == [0]
     assert len(load_images(tmp_path / "two", MODEL, split="train")) == 4
     (tmp_path / "one" / "state.json").write_text("[")
     with pytest.raises(BrdynError, match="saved to disk"):
         load_images(tmp_path / "one", MODEL)
+
+
+def test_classes_declared_twice_are_no_classes(tmp_path):
+    declared = {"label": {"_type": "ClassLabel", "names": ["a", "b", "a"]}}
+    path = write(tmp_path / "x.parquet", {"image": pictures(2), "label": [0, 2]}, declared)
+    images, found = labels_of(path)
+    assert found == [NO_LABEL, NO_LABEL]
+    assert "column 'label' is declared with the class 'a' twice" in images.source.no_labels

@@ -153,7 +153,7 @@ def test_running_out_of_memory_takes_fewer_runs_together(tiny, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(tiny.blocks[2], "forward", none)
-    with pytest.raises(BrdynError, match="smaller --batch-size"):
+    with pytest.raises(BrdynError, match="smaller `batch_size`"):
         sweep.update(clean)
 
 

@@ -247,7 +247,7 @@ def test_overflow_and_lack_of_memory_are_said(noise_folder, monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr("brdyn.interventions.surgery.run_order", short)
-    with pytest.raises(BrdynError, match="out of memory on cpu while measuring; use a smaller --batch-size"):
+    with pytest.raises(BrdynError, match="out of memory on cpu while measuring; use a smaller `batch_size`"):
         layer_surgery(model, images, phases_of(2, 1), kinds=("delete",), stream=Stream(workers=0))
 
 

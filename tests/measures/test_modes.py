@@ -182,5 +182,5 @@ def test_what_cannot_be_fitted():
         feed(ten, ridge=-1)
     with pytest.raises(UsageError, match="rank 9"):
         feed(ten, rank=9)
-    with pytest.raises(UsageError, match="GiB; give --phases"):
+    with pytest.raises(UsageError, match="GiB; give `phases`"):
         DynamicModes(LAYOUT, 40, 100_000)

@@ -301,7 +301,7 @@ def test_wrong_requests(tiny):
 
 
 def test_procrustes_says_when_it_would_not_fit():
-    with pytest.raises(UsageError, match="too much for this device; use --similarity cka"):
+    with pytest.raises(UsageError, match="too much for this device; use the similarity cka"):
         SIMILARITIES["procrustes"](LAYOUT, 200, "cls", 0, 0, width=8192)
 
 

@@ -271,7 +271,7 @@ def test_a_raptor_of_it_is_fitted_saved_and_read_back_with_its_teacher(own_image
     assert raptor.shared[0].config.heads == 2
     with pytest.raises(brdyn.UsageError) as caught:
         brdyn.load_model(str(tmp_path / "raptor"))
-    for word in ("'MyViT'", "teacher=module", "--teacher file.py:function --allow-code"):
+    for word in ("'MyViT'", "teacher=module", "`teacher=file.py:function`", "`allow_code=True`"):
         assert word in str(caught.value)
     again = brdyn.load_model(str(tmp_path / "raptor"), teacher=adapted())
     with torch.no_grad():

@@ -112,8 +112,12 @@ def _says(model, path) -> bool:
         ({"assignment": [0, 0]}, r"1\.\S+ is \(.*\) where the config makes it missing"),
         ({"block": {"width": 32, "heads": 2}}, "blocks of width 32, and its teacher .* has width 16"),
         (
+            {"block": {"width": 16, "heads": 2, "mlp_ratio": 1e3}},
+            r"is \(.*64.*\) where the config makes it \(.*16000",
+        ),
+        (
             {"block": {"width": 16, "heads": 2, "mlp_ratio": 9e5}},
-            r"is \(.*64.*\) where the config makes it \(.*14400000",
+            "MLP ratio 900000.0 is not a number above 0",
         ),
         (
             {"block": {"width": 16, "heads": 2, "hidden": 3}},
@@ -262,3 +266,12 @@ def test_a_teacher_that_cannot_be_it_is_refused_before_it_is_built(folders, tmp_
             load_model(str(raptor))
     assert built
     assert {device for _, device in built} == {"meta"}
+
+
+def test_class_names_that_come_twice(folders, tmp_path):
+    shutil.copytree(folders / "vit", tmp_path / "vit")
+    config = json.loads((tmp_path / "vit" / "config.json").read_text())
+    config["classes"] = ["cat", "cat"]
+    (tmp_path / "vit" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="class 'cat' comes twice"):
+        load_model(str(tmp_path / "vit"))

@@ -219,6 +219,40 @@ class TestEvidence:
         with pytest.raises(UsageError, match=words):
             Phases.from_dict(values)
 
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (
+                lambda values: values.update(total=-3.0),
+                "the total dissimilarity is -3: layers would be more alike",
+            ),
+            (
+                lambda values: values["segmentations"]["2"]["alternatives"][1].update(gap=-0.5),
+                r"segmentations.2.alternatives\[1\].gap is -0.5: negative",
+            ),
+            (
+                lambda values: values["segmentations"]["2"].update(stability=[1.5]),
+                "segmentations.2.stability has a share that is not from 0 to 1",
+            ),
+            (
+                lambda values: values.update(boundary_frequency=[[0.0] * 11] * 11 + [[-0.1] * 11]),
+                r"boundary_frequency\[11\] has a share",
+            ),
+        ],
+    )
+    def test_numbers_of_a_sign_that_cannot_have_been_written(self, change, words):
+        values = segment(self.drift()).to_dict()
+        Phases.from_dict(values)
+        change(values)
+        with pytest.raises(UsageError, match=words):
+            Phases.from_dict(values)
+
+    def test_layers_more_alike_than_equal(self):
+        """What is no similarity is refused, and rounding taken."""
+        with pytest.raises(UsageError, match="the total dissimilarity is -6"):
+            segment(np.full((4, 4), 2.0))
+        assert segment(np.full((4, 4), 1 + 1e-7)).k == 1
+
     def test_prints_in_a_line(self):
         phases = segment(self.drift(), k=3)
         assert (

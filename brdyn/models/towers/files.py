@@ -169,7 +169,7 @@ class Source:
         also = f"; its {others[0]} is of a kind that brdyn does not read" if others else ""
         return BrdynError(
             f"{self.place!r} has a {CONFIG} and no weights ({WEIGHTS}, its shards, or {PICKLED}){also}; copy them "
-            "there, or use --init random for untrained weights"
+            "there, or use `init=random` for untrained weights"
         )
 
 
