@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from brdyn.checked_json import check
+from brdyn.compared import Compared
 from brdyn.environment import command, device_name, versions
 from brdyn.words import counted
 
@@ -73,8 +74,8 @@ def image_provenance(images: ImageSet) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Provenance:
+@dataclass(frozen=True, eq=False, repr=False)
+class Provenance(Compared):
     """Where a result comes from: everything needed to repeat it.
 
     Attributes

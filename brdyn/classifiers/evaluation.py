@@ -20,6 +20,7 @@ from brdyn.classifiers.pixels import PixelSet, check_classes
 from brdyn.classifiers.saved import Classifier
 from brdyn.classifiers.tasks import AT_ONCE
 from brdyn.classifiers.vitrm import ViTRM
+from brdyn.compared import Compared
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
 from brdyn.runtime import timed
@@ -69,8 +70,8 @@ def accuracy(classifier: Classifier, images: PixelSet, steps: int = 1) -> float:
     return float((guesses == images.labels.cpu()).double().mean())
 
 
-@dataclass(frozen=True)
-class Recursion:
+@dataclass(frozen=True, eq=False, repr=False)
+class Recursion(Compared):
     """A trained ViTRM against the number of its steps.
 
     Attributes

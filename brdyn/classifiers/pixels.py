@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 
 from brdyn.checked_json import expanded
 from brdyn.choices import check_batch
+from brdyn.compared import Compared
 from brdyn.data import Batch, ImageSet, find_source
 from brdyn.data.image_set import choose
 from brdyn.data.labels import Unlabelled
@@ -25,8 +26,8 @@ NAMED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 DECODED_AT_ONCE = 512
 
 
-@dataclass(frozen=True)
-class PixelSet:
+@dataclass(frozen=True, eq=False, repr=False)
+class PixelSet(Compared):
     """Images of one size and their classes.
 
     Attributes

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from brdyn.classifiers.architectures import Architecture, architecture_of, build
 from brdyn.classifiers.augment import normalised
 from brdyn.classifiers.config import MOST, MOST_STEPS
+from brdyn.compared import Compared
 from brdyn.declared import Range, entries, shown
 from brdyn.declared import build as build_declared
 from brdyn.errors import UsageError
@@ -68,8 +69,8 @@ class SavedConfig:
 REBUILT = tuple(field.name for field in fields(SavedConfig) if field.name != "digest")
 
 
-@dataclass(frozen=True)
-class Classifier:
+@dataclass(frozen=True, eq=False, repr=False)
+class Classifier(Compared):
     """A network and what its images have to look like.
 
     Attributes

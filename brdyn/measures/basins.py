@@ -19,6 +19,7 @@ from torch.nn import functional
 from torchmetrics.utilities import dim_zero_cat
 
 from brdyn.checked_json import check
+from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
@@ -55,8 +56,8 @@ SHAPE = {  # in dynamics.json
 }
 
 
-@dataclass(frozen=True)
-class Basins:
+@dataclass(frozen=True, eq=False, repr=False)
+class Basins(Compared):
     """Class-conditional spread of directions.
 
     Attributes

@@ -28,6 +28,7 @@ from brdyn.result import Result
 from brdyn.seeds import check_seed
 from brdyn.store import ROW, listed, records
 from brdyn.trajectory import Stream
+from brdyn.words import counted
 
 # Statistics of the spatial tokens alone, which dynamics.json has as a list and not by group.
 SPATIAL = (
@@ -170,7 +171,7 @@ class Dynamics(Result):
 
     def brief(self) -> str:
         """What was measured."""
-        return f"{', '.join([*self.statistics, *self.details])}; {self.phases.layers} layers"
+        return f"{', '.join([counted(len(self.statistics), 'statistic'), *self.details])}; {self.phases.layers} layers"
 
 
 def curve(table: pd.DataFrame, statistic: str, group: str) -> np.ndarray:

@@ -22,6 +22,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from brdyn.checked_json import check
 from brdyn.choices import RIDGE, check_ridge
+from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
@@ -51,8 +52,8 @@ SHAPE: dict[str, Any] = {  # in dynamics.json
 }
 
 
-@dataclass(frozen=True)
-class Modes:
+@dataclass(frozen=True, eq=False, repr=False)
+class Modes(Compared):
     """One linear operator for each phase and token group.
 
     Attributes

@@ -171,6 +171,11 @@ class VisionTransformer(nn.Module, ABC):
     norm: nn.Module
     class_names: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Short: `model.blocks` prints the modules."""
+        info = self.info
+        return f"{type(self).__name__}({info.name}: {info.layers} layers, width {info.width}, {info.weights})"
+
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
         """Turn images `(B, 3, H, W)` into the state `a_0` of shape `(B, N, D)`."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from brdyn.compared import Compared
 from brdyn.errors import UsageError
 
 ALPHA = 0.05
@@ -55,8 +56,8 @@ class Boundary(NamedTuple):
     ratio: float
 
 
-@dataclass(frozen=True)
-class Evidence:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evidence(Compared):
     """What the layers say of phases.
 
     Attributes

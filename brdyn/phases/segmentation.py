@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from brdyn.compared import Compared
 from brdyn.errors import UsageError
 from brdyn.phases.evidence import check_total, differ
 from brdyn.phases.maxcut import best_segmentations, k_best_segmentations, random_moments
@@ -33,8 +34,8 @@ class Alternative:
     gap: float
 
 
-@dataclass(frozen=True)
-class Segmentation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Segmentation(Compared):
     """The best segmentation into k contiguous phases.
 
     Attributes

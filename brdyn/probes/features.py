@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.engine import measure
@@ -21,8 +22,8 @@ from brdyn.trajectory import Stream, Trajectory, check_normed
 Readout = Callable[[Trajectory], Tensor]
 
 
-@dataclass(frozen=True)
-class Features:
+@dataclass(frozen=True, eq=False, repr=False)
+class Features(Compared):
     """Features of labelled images, in the order of the images.
 
     Attributes

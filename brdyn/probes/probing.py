@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from brdyn.compared import Compared
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
 from brdyn.probes.features import Features
@@ -154,8 +155,8 @@ class Probing(Result):
         }
 
 
-@dataclass(frozen=True)
-class Reading:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reading(Compared):
     """What probes read from the features of one model.
 
     Attributes

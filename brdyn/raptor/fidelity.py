@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.engine import measure
@@ -35,8 +36,8 @@ SUMS = ("residual", "squares", "mean_token")
 HEAD = ("agreeing", "right", "teacher_right", "labelled", "beyond")
 
 
-@dataclass(frozen=True)
-class Fidelity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Fidelity(Compared):
     """How near a Raptor is to its teacher.
 
     Attributes

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from brdyn.compared import Compared
 from brdyn.errors import BrdynError, UsageError
 from brdyn.provenance import Stopwatch
 from brdyn.store import read_json, sync, to_json, unfinished
@@ -40,8 +41,8 @@ SHAPE = {  # of the state of a checkpoint
 }
 
 
-@dataclass(frozen=True)
-class Saved:
+@dataclass(frozen=True, eq=False, repr=False)
+class Saved(Compared):
     """A checkpoint that was read.
 
     Attributes
