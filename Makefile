@@ -47,12 +47,7 @@ bench: .venv/.ready
 	$(BIN)/python -m analyses.bench_dynamics
 	$(BIN)/python -m analyses.bench_raptor
 	$(BIN)/python -m analyses.bench_vitrm
-	$(BIN)/python -m analyses.tables
-	$(BIN)/python -m analyses.findings
-	$(BIN)/python -m analyses.raptor_findings
-	$(BIN)/python -m analyses.vitrm_findings
-	$(BIN)/python -m analyses.stochastic_depth_findings
-	$(BIN)/python -m analyses.evidence
+	$(BIN)/python -m analyses.pages
 
 clean:
 	rm -rf .venv build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

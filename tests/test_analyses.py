@@ -19,48 +19,24 @@ from analyses import (
     bench_segment,
     bench_vitrm,
     export_trunk,
-    findings,
+    pages,
     phases_of_models,
     precision,
     profile_steps,
-    raptor_findings,
     raptor_on_vits,
-    tables,
     training_runs,
     vitrm_dynamics,
-    vitrm_findings,
     vitrm_on_cifar,
 )
+from analyses.findings import vitrm
 from analyses.raptor_cells import read_cells
-from analyses.recording import RESULTS, outdated
+from analyses.recording import OFFLINE, RESULTS
 from analyses.training_runs import OutOfTime, TimedCheckpoints
-from analyses.vitrm_grid import read_grid
 from brdyn import load_model
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, segment
 from brdyn.vitrm.model import ViTRMConfig
 from tests.conftest import needs_offline, tiny_vit
-
-
-def test_readme_and_docs_show_the_recorded_results():
-    assert outdated(tables.pages()) == {}
-
-
-def test_the_findings_page_is_what_the_recorded_results_say():
-    results = findings.load()
-    assert findings.PAGE.read_text() == findings.page(results)
-    verdicts = [finding(results).holds for finding in findings.FINDINGS]
-    assert {True, False, None} == set(verdicts)
-
-
-def test_the_raptor_page_is_what_the_recorded_results_say():
-    cells = read_cells()
-    assert raptor_findings.PAGE.read_text() == raptor_findings.page(cells)
-    assert not cells.failed
-
-
-def test_the_vitrm_page_is_what_the_recorded_results_say():
-    assert vitrm_findings.PAGE.read_text() == vitrm_findings.page(vitrm_findings.load(), read_grid())
 
 
 def test_capture_benchmark_reports_a_ratio():
@@ -133,8 +109,8 @@ def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, im
 
 
 STUDIES = (
-    bench_capture, bench_dynamics, bench_raptor, bench_segment, export_trunk, findings, phases_of_models,
-    raptor_findings, raptor_on_vits, tables,
+    bench_capture, bench_dynamics, bench_raptor, bench_segment, export_trunk, pages, phases_of_models,
+    raptor_on_vits,
 )  # fmt: skip
 
 
@@ -241,9 +217,9 @@ def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, li
     assert [line.split(":")[0] for line in said.splitlines()] == ["vitrm", "vit-small", "linear"]
     run(vitrm_dynamics, "--size", "tiny", "--images", little_cifar["test"], "--n", 12, "--n-repair", 4)
     content = json.loads((home / "dynamics" / "vitrm.json").read_text())
-    (home / "dynamics" / f"{vitrm_findings.OFFLINE}.json").write_text(json.dumps(content))
-    results = vitrm_findings.load("tiny", tmp_path / "out")
-    page = vitrm_findings.page(results)
+    (home / "dynamics" / f"{OFFLINE}.json").write_text(json.dumps(content))
+    results = vitrm.load("tiny", tmp_path / "out")
+    page = pages.vitrm_findings(Namespace(vitrm=results, grid=None, at_size=None))
     assert f"| linear on pixels | | {results.linear['accuracy']:.1%}" in page
     steps = json.loads((home / "vitrm.json").read_text())["evaluation"]["recursion"]["steps"]
     assert ", ".join(f"{row['steps']}: {row['accuracy']:.1%}" for row in steps) in page
@@ -288,17 +264,17 @@ def test_motion_by_hand():
         "table": table, "readouts": ["y", "z"], "repair": {"starts": [0, 2], "angles": angles},
         "phases": segment(similarity, k=2).to_dict(),
     }  # fmt: skip
-    found = vitrm_findings.motion(content)
+    found = vitrm.motion(content)
     assert found.path == {"y": 1.0, "z": 0.5}
     assert found.repaired == {"y": pytest.approx(0.5), "z": pytest.approx(1.5)}
     assert found.rank == (4.0, 8.0, 2.0)
 
 
 def test_runs_of_other_recipes_are_not_compared():
-    runs = vitrm_findings.load().runs
+    runs = vitrm.load().runs
     runs["vit-small"]["options"]["recipe"]["epochs"] = 80
     with pytest.raises(UsageError, match=r"trained apart \(recipe.epochs: 40 before, 80 now\)"):
-        vitrm_findings._check_alike(runs)
+        vitrm.check_alike(runs)
 
 
 def test_vitrm_benchmark_computes_what_the_write_up_computes():

@@ -19,7 +19,7 @@ from analyses.recording import RESULTS as HOME
 from brdyn.errors import BrdynError
 from brdyn.results import read_json
 
-PAGES = ("tables", "findings", "raptor_findings", "vitrm_findings", "stochastic_depth_findings", "evidence")
+PAGES = ("pages",)
 
 
 def take(folder: Path, home: Path, *, state: bool) -> list[str]:

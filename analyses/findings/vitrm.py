@@ -1,0 +1,319 @@
+"""ViTRM: its accuracy beside other networks, its ablations, and its motion as a dynamical system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from analyses.findings import Measured
+from analyses.recording import OFFLINE, RESULTS
+from analyses.statistics import Estimate, mean_difference
+from analyses.vitrm_grid import Grid
+from analyses.vitrm_on_cifar import LINEAR
+from brdyn.errors import UsageError
+from brdyn.phases import Phases
+from brdyn.results import read_json
+from brdyn.training.settings import differences
+from brdyn.vitrm.model import ViTRM, ViTRMConfig
+
+RECORDED = RESULTS / "vitrm"
+BATCH_SIZES = (64, 128, 256, 512, 1024)
+NONE = float("nan")
+SIZES = ("gpu", "cpu")
+AT_PUBLISHED_SIZE = ("published", "gpu")
+PARAMETERS = {10: 3_624_971, 100: 3_659_621}  # published, by number of classes
+PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = {
+    "CIFAR-10": {
+        "vitrm": (92.6, 93.1, 92.8, 92.1, 91.2),
+        "vit-small": (94.0, 93.9, 93.3, 92.8, 91.1),
+        "vit-base": (93.7, 93.8, 94.3, 94.1, 94.0),
+        "vit-large": (80.8, 73.4, 82.0, 83.2, NONE),
+        "resnet18": (90.5, 89.7, 88.8, 87.8, 86.1),
+        "resnet34": (90.8, 90.1, 89.7, 87.9, 86.3),
+        "resnet50": (92.0, 90.9, 89.7, 87.9, 84.2),
+    },
+    "CIFAR-100": {
+        "vitrm": (71.8, 72.1, 72.0, 71.3, 69.8),
+        "vit-small": (76.1, 75.2, 74.8, 72.7, 71.2),
+        "vit-base": (72.4, 74.6, 75.4, 76.4, 75.1),
+        "vit-large": (61.1, 58.9, 61.7, 64.7, NONE),
+        "resnet18": (64.6, 63.4, 62.1, 60.5, 58.2),
+        "resnet34": (65.4, 63.8, 62.0, 58.8, 56.7),
+        "resnet50": (63.8, 63.4, 61.5, 58.0, 54.5),
+    },
+}
+"""Top-1 accuracy (%) by batch size: 1000 epochs for vitrm, 300 for the others. NaN: out of memory."""
+AT_128 = BATCH_SIZES.index(128)
+
+
+class Motion(NamedTuple):
+    """How the tokens of one model move.
+
+    Attributes
+    ----------
+    layers : int
+    boundaries : tuple of int
+    path : dict of str to float
+        By read-out: share of the angular path made in the first half of the layers.
+    repaired : dict of str to float
+        By read-out: angle at the last layer over that at the middle, where noise was added to all tokens.
+    rank : tuple of float
+        Effective rank of the spatial updates: first, largest, last.
+    """
+
+    layers: int
+    boundaries: tuple[int, ...]
+    path: dict[str, float]
+    repaired: dict[str, float]
+    rank: tuple[float, float, float]
+
+
+class Results(NamedTuple):
+    """The recorded study: runs by network, the linear classifier, motions by model."""
+
+    runs: dict[str, dict[str, Any]]
+    linear: dict[str, Any]
+    motions: dict[str, Motion]
+
+
+def load(size: str | None = None, folder: Path = RECORDED) -> Results:
+    """Read a recorded study: the one named, or the largest that is whole.
+
+    Raises
+    ------
+    UsageError
+        If a file of it is missing.
+    """
+    whole = [one for one in SIZES if (folder / one / "dynamics" / f"{OFFLINE}.json").is_file()]
+    home = folder / (size or (whole or SIZES)[0])
+    names = sorted({path.stem for path in home.glob("*.json")} - {LINEAR})
+    ordered = sorted(
+        names, key=[*sorted(set(names) - set(PUBLISHED["CIFAR-10"])), *PUBLISHED["CIFAR-10"]].index
+    )
+    runs = {
+        name: read_json(home / f"{name}.json", "a recorded training run", ("evaluation",)) for name in ordered
+    }
+    check_alike(runs)
+    motions = {
+        name: motion(read_json(home / "dynamics" / f"{name}.json", "a recorded motion", ("table",)))
+        for name in ("vitrm", "vit-small", OFFLINE)
+    }
+    return Results(runs, read_json(home / f"{LINEAR}.json", "the linear classifier"), motions)
+
+
+def check_alike(runs: dict[str, dict[str, Any]]) -> None:
+    """Refuse to compare runs of other images, or of other recipes (but for the average of the weights)."""
+
+    def shared(run: dict[str, Any]) -> dict[str, Any]:
+        options = run["options"]
+        return {
+            "data": options["data"],
+            "test": options["test"],
+            "recipe": {**options["recipe"], "ema": None},
+        }
+
+    first, *others = runs.values()
+    for run in others:
+        if changed := differences(shared(first), shared(run)):
+            raise UsageError(
+                f"{first['network']} and {run['network']} were trained apart ({'; '.join(changed)})"
+            )
+
+
+def motion(content: dict[str, Any]) -> Motion:
+    """The numbers of a model that verdicts rest on."""
+    table, angles = pd.DataFrame(content["table"]), pd.DataFrame(content["repair"]["angles"])
+    phases = Phases.from_dict(content["phases"])
+    start = content["repair"]["starts"][1]
+    path, repaired = {}, {}
+    for group in content["readouts"]:
+        speed = _curve(table, "speed", group)
+        path[group] = float(speed[: len(speed) // 2].sum() / speed.sum())
+        rows = (
+            angles[(angles["start"] == start) & (angles["group"] == group)]
+            .sort_values("layer")["mean"]
+            .to_numpy()
+        )
+        repaired[group] = float(rows[-1] / rows[0])
+    rank = _curve(table, "effective_rank", content["readouts"][-1])
+    rank = rank[np.isfinite(rank)]
+    ends = float(rank[0]), float(rank.max()), float(rank[-1])
+    return Motion(phases.layers, tuple(phases.boundaries), path, repaired, ends)
+
+
+def _curve(table: pd.DataFrame, statistic: str, group: str) -> np.ndarray:
+    """Mean over images by layer."""
+    rows = table[(table["statistic"] == statistic) & (table["group"] == group)]
+    return rows.sort_values("layer")["mean"].to_numpy(dtype=float)
+
+
+def accuracy(run: dict[str, Any]) -> Estimate:
+    """On test images."""
+    return Estimate(*(run["evaluation"][name] for name in ("accuracy", "low", "high")))
+
+
+def sizes(_: Any) -> Measured:
+    """Is it their network?"""
+    with torch.device("meta"):
+        counts = {
+            classes: sum(parameter.numel() for parameter in ViTRM(ViTRMConfig(classes=classes)).parameters())
+            for classes in PARAMETERS
+        }
+    return Measured(
+        " and ".join(f"{count:,}" for count in counts.values()),
+        {
+            "the number of parameters of the published configuration": counts,
+            "the published number": PARAMETERS,
+        },
+    )
+
+
+def better_than_linear(results: Results) -> Measured:
+    """Is it trained at all?"""
+    ours, linear = accuracy(results.runs["vitrm"]), results.linear["accuracy"]
+    return Measured(
+        f"{ours.say('.1%')} against {linear:.1%}",
+        {"the lower end of the 95 % interval of its accuracy": ours.low, "the linear classifier's": linear},
+    )
+
+
+def against_vit(results: Results) -> Measured:
+    """Published: a little below ViT-Small with a fifth of its parameters."""
+    ours, theirs = (results.runs[name] for name in ("vitrm", "vit-small"))
+    here, there = accuracy(ours), accuracy(theirs)
+    return Measured(
+        f"{here.say('.1%')} with {ours['parameters'] / 1e6:.2f} M against {there.value:.1%} with "
+        f"{theirs['parameters'] / 1e6:.2f} M",
+        {
+            "at equal epochs the upper end of the 95 % interval of its accuracy": here.high,
+            "the ViT's accuracy": there.value,
+            "its number of parameters": ours["parameters"],
+            "the ViT's": theirs["parameters"],
+        },
+    )
+
+
+def more_steps(results: Results) -> Measured:
+    """Does the answer gain from more steps than it was trained for?"""
+    rows = results.runs["vitrm"]["evaluation"]["recursion"]["steps"]
+    trained = min(results.runs["vitrm"]["options"]["n_sup"], len(rows))
+    return Measured(
+        ", ".join(f"{row['steps']}: {row['accuracy']:.1%}" for row in rows),
+        {
+            "the lower end of the 95 % interval of the accuracy after more": [
+                row["low"] for row in rows[trained:]
+            ],
+            "the accuracy after as many as it was trained for": rows[trained - 1]["accuracy"],
+        },
+    )
+
+
+def _alike(results: Results, say: Callable[[Motion], str], numbers: Callable[[Motion], Any]) -> Measured:
+    """Numbers of ViTRM, with the ViTs beside it."""
+    each = {model: Measured(say(found), numbers(found)) for model, found in results.motions.items()}
+    return Measured("", each["vitrm"].numbers, each)
+
+
+converge = partial(
+    _alike,
+    say=lambda found: ", ".join(f"{group} {share:.0%}" for group, share in found.path.items()),
+    numbers=lambda found: {
+        "the share of the angular path that is made in the first half of the layers": found.path
+    },
+)
+repair = partial(
+    _alike,
+    say=lambda found: ", ".join(f"{group} x {ratio:.2f}" for group, ratio in found.repaired.items()),
+    numbers=lambda found: {
+        "the angle at the last layer over that right after noise at half depth": found.repaired
+    },
+)
+rank = partial(
+    _alike,
+    say=lambda found: f"{found.rank[0]:.0f}, at most {found.rank[1]:.0f}, {found.rank[2]:.0f}",
+    numbers=lambda found: {
+        "the effective rank of the last spatial update": found.rank[2],
+        "the largest": found.rank[1],
+    },
+)
+
+
+def read_at_size(folder: Path = RECORDED) -> dict[str, Any] | None:
+    """The longest run of the published ViTRM; None where there is none."""
+    places = [folder / size / "vitrm.json" for size in AT_PUBLISHED_SIZE]
+    runs = [read_json(path, "a recorded training run", ("evaluation",)) for path in places if path.is_file()]
+    return max(runs, key=lambda run: run["options"]["recipe"]["epochs"], default=None)
+
+
+def published_accuracy(run: dict[str, Any] | None) -> Measured | None:
+    """Does it get as far?"""
+    if run is None:
+        return None
+    found = accuracy(run)
+    return Measured(
+        f"{found.say('.1%')} after {run['options']['recipe']['epochs']:g} epochs",
+        {"the upper end of its 95 % interval over test images": 100 * found.high},
+    )
+
+
+def best_of_grid(grid: Grid | None) -> Measured | None:
+    """Is the published choice the best?"""
+    if grid is None or not {(3, 1)} <= set(zip(grid.cells["n"], grid.cells["n_sup"], strict=True)):
+        return None
+    cells = grid.cells.set_index(["n", "n_sup"])["accuracy"]
+    best = max(cells.index, key=lambda cell: cells[cell])
+    ours, most = float(cells[(3, 1)]), float(cells[best])
+    sd, seeds = seeds_apart(grid)
+    said = f"{ours:.1%} (sd {sd:.1%} of {seeds} seeds)" if seeds > 1 else f"{ours:.1%} (one seed)"
+    by_chance = stats.t.ppf(1 - 0.05 / max(1, len(cells) - 1), max(1, seeds - 1)) * sd * 2**0.5
+    lead = (
+        Estimate(most - ours, most - ours - by_chance, most - ours + by_chance)
+        if seeds > 1
+        else Estimate(most - ours)
+    )
+    return Measured(
+        f"{said}; best n = {best[0]}, N_sup = {best[1]}: {most:.1%}",
+        {"the lead of any other cell of the grid on n = 3, N_sup = 1": lead.value,
+         "that lead, by how far networks of one cell are apart over seeds (t, for all cells together)": lead},
+    )  # fmt: skip
+
+
+def sees_image(grid: Grid | None) -> Measured | None:
+    """Published as a question."""
+    if grid is None or len(set(grid.repeats["sees_image"])) < 2:
+        return None
+    by_seed = grid.repeats.pivot_table(index="seed", columns="sees_image", values="accuracy").dropna()
+    gain = mean_difference(by_seed[True] - by_seed[False])
+    return Measured(
+        f"{by_seed[True].mean():.1%} against {by_seed[False].mean():.1%}: {gain.say('+.1%')} ({len(by_seed)} seeds)",
+        {"over seeds, n = 3, N_sup = 1": gain},
+    )
+
+
+def batch_sizes(grid: Grid | None) -> Measured | None:
+    """From the smallest to the largest batch, with one learning rate for all."""
+    if grid is None or len(grid.batches) < 2:
+        return None
+    rows = grid.batches.sort_values("batch_size")
+    return Measured(
+        ", ".join(
+            f"{size} {right:.1%}" for size, right in zip(rows["batch_size"], rows["accuracy"], strict=True)
+        ),
+        {
+            "what the largest batch loses on the best one (published: 1.9), at one learning rate for all,": 100
+            * (rows["accuracy"].max() - rows["accuracy"].iloc[-1])
+        },
+    )
+
+
+def seeds_apart(grid: Grid) -> tuple[float, int]:
+    """Standard deviation of the accuracy over seeds, NaN of one, and how many there are."""
+    rows = grid.repeats[grid.repeats["sees_image"].astype(bool)]
+    return float(rows["accuracy"].std()), len(rows)

@@ -1,0 +1,62 @@
+"""Templates of the generated pages, and pages written or compared."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+HOME = Path(__file__).with_name("templates")
+
+
+def spread(values: pd.Series, form: str) -> str:
+    """Mean, and standard deviation where there are several."""
+    if values.isna().all():
+        return ""
+    return f"{values.mean():{form}}" + (f" ± {values.std():{form}}" if len(values) > 1 else "")
+
+
+def interval(ends: Any, form: str) -> str:
+    """`1.00 to 2.00`."""
+    low, high = ends
+    return f"{low:{form}} to {high:{form}}"
+
+
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(HOME), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    undefined=jinja2.StrictUndefined, autoescape=False,
+)  # fmt: skip
+ENVIRONMENT.filters |= {"as": format, "spread": spread, "interval": interval}
+
+
+def page(template: str, **context: Any) -> str:
+    """A generated page."""
+    return ENVIRONMENT.get_template(template).render(**context)
+
+
+def words(text: str, context: Mapping[str, Any]) -> str:
+    """A sentence with numbers in it."""
+    return " ".join(ENVIRONMENT.from_string(text).render(**context).split())
+
+
+def outdated(pages: Mapping[Path, str]) -> dict[Path, str]:
+    """The pages that are not there as they should be."""
+    return {
+        path: content for path, content in pages.items() if not path.is_file() or path.read_text() != content
+    }
+
+
+def write_or_check(pages: Mapping[Path, str], choice: argparse.Namespace) -> None:
+    """Write the pages that changed, or with `--check` exit with 1 where one would change."""
+    changed = outdated(pages)
+    if not choice.check:
+        for path, content in changed.items():
+            path.write_text(content)
+    names = ", ".join(path.name for path in changed) or "nothing"
+    print("differs from the recorded results:" if choice.check else "rewritten:", names)
+    sys.exit(1 if choice.check and changed else 0)
