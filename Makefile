@@ -24,10 +24,8 @@ lint: .venv/.ready
 fast: .venv/.ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal -m "not slow"
 
-# Dry runs of the GPU runs, which wait for processes of their own, side by side.
 slow: .venv/.ready
-	$(BIN)/pytest -q -m slow --ignore tests/test_gpu_runs.py
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal -m slow tests/test_gpu_runs.py
+	$(BIN)/pytest -q -m slow
 
 # Runs the committed notebooks again, and fails where one does.
 notebooks: .venv/.ready

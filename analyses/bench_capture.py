@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from analyses.bench import ROOT, name_of, ratio, report
 from analyses.precision import both_precisions, similarity_agreement
-from analyses.recording import OFFLINE, parser, record
+from analyses.recording import OFFLINE, parser
 from brdyn import load_images, load_model
 from brdyn.data import Batch
 from brdyn.measures import layer_similarity, similarity_metric
@@ -26,10 +27,8 @@ from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
 from brdyn.trajectory import Trajectory, capture
 
-ROOT = Path(__file__).resolve().parents[1]
 MEMORY_RUN = """
 import sys
-from analyses.timing import own_peak
 from brdyn import layer_similarity, load_images, load_model, trajectories
 model = load_model("vit_tiny_patch16_224", init="random", image_size=160)
 images = load_images(sys.argv[1], model, n=int(sys.argv[2]))
@@ -61,9 +60,7 @@ def capture_cost(
         metric.update(trajectory)
         trajectory.check_finite(model.info.name)
 
-    for _ in range(3):
-        bare()
-        captured()
+    cost = ratio(bare, captured, rounds, model.device)
     states = capture(model, Batch(images, torch.arange(batch_size), None)).states
 
     def reduced() -> None:
@@ -73,26 +70,15 @@ def capture_cost(
         trajectory.check_finite(model.info.name)
 
     reduction = np.median([timed(reduced, model.device) for _ in range(rounds)])
-    pairs = np.empty((rounds, 2))
-    for index in range(rounds):
-        order = (0, 1) if index % 2 == 0 else (1, 0)
-        for which in order:
-            pairs[index, which] = timed((bare, captured)[which], model.device)
-    medians = np.median(pairs, axis=0)
-    ratios = pairs[:, 1] / pairs[:, 0]  # of neighbours in time, so that a slow minute cancels
-    draws = ratios[np.random.default_rng(0).integers(0, rounds, (1000, rounds))]
-    spread = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
     return {
         "model": model.info.name,
         "similarity": kind,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": name_of(model.dtype),
         "batch_size": batch_size,
-        "bare_seconds": medians[0],
-        "captured_seconds": medians[1],
-        "ratio": float(np.median(ratios)),
-        "ratio_interval_95": spread.tolist(),
-        "reduction_over_bare": reduction / medians[0],
-        "bare_images_per_second": batch_size / medians[0],
+        "captured_seconds": cost.pop("measured_seconds"),
+        **cost,
+        "reduction_over_bare": reduction / cost["bare_seconds"],
+        "bare_images_per_second": batch_size / cost["bare_seconds"],
     }
 
 
@@ -153,51 +139,35 @@ def main() -> None:
         "--overlap-images", type=int, default=800, help="decoded for the overlap measurement"
     )
     options.add_argument(
-        "--memory-images", default="100,1000", help="numbers of images that memory is measured for"
+        "--memory-images",
+        default="100,1000",
+        help="numbers of images that memory is measured for; none where empty",
     )
     options.add_argument("--weights", type=Path, help="trunk of imgfocus_vits14 from analyses.export_trunk")
     choice = options.parse_args()
     cuda = choice.device == "cuda"
     dtype = torch.bfloat16 if cuda else torch.float32
-    costs = []
     offline = {"weights": choice.weights, "image_size": choice.image_size}
     small = load_model(OFFLINE, device=choice.device, dtype=dtype, **offline)
-    for kind in ("cosine", "token-cosine", "cka"):
-        costs.append(capture_cost(small, 64 if cuda else 16, choice.rounds, kind))
+    size, kinds = (64 if cuda else 16), ("cosine", "token-cosine", "cka")
+    costs = [capture_cost(small, size, choice.rounds, kind) for kind in kinds]
     if cuda:
         giant = load_model("dinov2_vitg14", init="random", device="cuda", dtype=dtype)
-        costs.append(
-            {**capture_cost(giant, 64, choice.rounds), "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
-        )
+        cost = capture_cost(giant, size, choice.rounds)
+        costs.append({**cost, "peak_gib": torch.cuda.max_memory_allocated() / 2**30})
         del giant
-    for cost in costs:
-        low, high = cost["ratio_interval_95"]
-        print(
-            f"{cost['model']} {cost['similarity']}: captured / bare = {cost['ratio']:.3f} [{low:.3f}, {high:.3f}]"
-        )
-    background = overlap(choice.device, choice.images, choice.overlap_images)
-    print(
-        f"decoding in the background takes {background['background_over_sequential']:.2f} of the sequential time"
-    )
-    half = similarity_agreement(
-        both_precisions(OFFLINE, choice.device, **offline), choice.images, 64, batch_size=16
-    )
-    print(f"bfloat16 moves the similarity by at most {half['largest_difference']:.1e}; ", end="")
-    print(f"same boundaries for k in {half['k_with_the_same_boundaries']}")
-    counts = tuple(int(count) for count in choice.memory_images.split(","))
-    peaks, control = memory(counts), memory(counts, how="keep")
-    for name, sizes in {"peak memory": peaks, "keeping every state instead": control}.items():
-        print(
-            f"{name}: " + ", ".join(f"{value:.0f} MiB for {number} images" for number, value in sizes.items())
-        )
+    counts = tuple(int(count) for count in choice.memory_images.split(",") if count)
+    peaks, control = (memory(counts, how) if counts else {} for how in ("stream", "keep"))
     content = {
         "capture": costs,
-        "overlap": background,
-        "precision": half,
+        "overlap": overlap(choice.device, choice.images, choice.overlap_images),
+        "precision": similarity_agreement(
+            both_precisions(OFFLINE, choice.device, **offline), choice.images, 64, batch_size=16
+        ),
         "peak_memory_mib": peaks,
         "peak_memory_keeping_states_mib": control,
     }
-    print("written to", record("bench_capture", choice.device, content, choice.out))
+    report("bench_capture", choice, content)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torchmetrics import Metric
 
-from analyses.recording import OFFLINE, parser, record
-from analyses.timing import ratio
-from brdyn import load_images, load_model
+from analyses.bench import chosen_model, model_parser, ratio, report
+from brdyn import load_images
 from brdyn.data import Batch
 from brdyn.interventions.repair import PerturbationSweep
 from brdyn.measures.basins import AngularBasins
@@ -112,31 +111,19 @@ def rank_error(model: VisionTransformer, images: torch.Tensor) -> dict[str, floa
 
 def main() -> None:
     """Run and record."""
-    options = parser(__doc__)
-    options.add_argument("--images", default="samples", help="photographs to measure on")
-    options.add_argument("--weights", help="weights of imgfocus_vits14 in a file")
+    options = model_parser(__doc__, images=True)
     options.add_argument("--rounds", type=int, default=12)
-    options.add_argument("--image-size", type=int, help=f"of {OFFLINE}")
     options.add_argument("--batch-size", type=int, default=16)
     choice = options.parse_args()
-    model = load_model(OFFLINE, weights=choice.weights, image_size=choice.image_size, device=choice.device)
+    model = chosen_model(choice)
     batch = next(load_images(choice.images, model, n=choice.batch_size).batches(choice.batch_size, workers=0))
     images = batch.images.to(model.device)
-    found = measures_cost(model, images, choice.rounds)
-    sweep = sweep_cost(model, images, max(3, choice.rounds // 2))
-    errors = rank_error(model, images)
-    low, high = found["ratio_interval_95"]
-    print(f"all measures / bare forward = {found['ratio']:.2f} [{low:.2f}, {high:.2f}]")
-    for name, share in found["share_of_a_forward"].items():
-        print(f"  {name:<12} {share:.3f} of a forward")
-    low, high = sweep["ratio_interval_95"]
-    print(f"sweep of one eps / L + 1 forwards = {sweep['ratio']:.3f} [{low:.3f}, {high:.3f}]")
-    print(
-        f"largest relative error: stable rank {errors['stable_rank']:.1e}, "
-        f"effective rank {errors['effective_rank']:.1e}"
-    )
-    content = {**found, "perturbation_sweep": sweep, "rank_error": errors}
-    print("written to", record("bench_dynamics", choice.device, content, choice.out))
+    content = {
+        **measures_cost(model, images, choice.rounds),
+        "perturbation_sweep": sweep_cost(model, images, max(3, choice.rounds // 2)),
+        "rank_error": rank_error(model, images),
+    }
+    report("bench_dynamics", choice, content)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from analyses.recording import parser, record
-from analyses.timing import own_peak, ratio
+from analyses.bench import ROOT, autocast, chosen_model, finish, model_parser, name_of, peak, ratio, report
 from brdyn import load_model
 from brdyn.data import Batch
 from brdyn.models import VisionTransformer
@@ -85,7 +84,7 @@ class Published:
 
     def learn(self, states: Tensor) -> None:
         """One optimizer step on states that are on the device already, as if reading cost nothing."""
-        finish(self.loss(states), self.raptor.shared, self.optimizer)
+        finish(self.loss(states), self.optimizer, clip=1.0)
 
 
 class Ours:
@@ -97,31 +96,19 @@ class Ours:
         self.batch = Batch(images, torch.arange(len(images)), None)
         self.optimizer = torch.optim.AdamW(raptor.shared.parameters(), lr=0.0, weight_decay=0.0)
 
-    def autocast(self) -> torch.autocast:
-        """bfloat16, or nothing."""
-        return torch.autocast(self.raptor.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
-
     def loss(self) -> Tensor:
         """The teacher, then the student."""
-        with self.autocast():
+        with autocast(self.raptor.device, self.dtype):
             return self.task(self.task.inputs(self.batch), 0)["raptor"].float().mean()
 
     def step(self) -> None:
         """One optimizer step."""
-        finish(self.loss(), self.raptor.shared, self.optimizer)
+        finish(self.loss(), self.optimizer, clip=1.0)
 
     def teach(self) -> None:
         """The teacher alone."""
-        with self.autocast():
+        with autocast(self.raptor.device, self.dtype):
             self.task.inputs(self.batch)
-
-
-def finish(loss: Tensor, blocks: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Backward, clip, step (with a learning rate of 0, so that both go on computing the same)."""
-    loss.backward()
-    nn.utils.clip_grad_norm_(blocks.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
 
 
 def student(teacher: VisionTransformer, k: int) -> Raptor:
@@ -165,7 +152,7 @@ def compare(
         "tokens": teacher.tokens.count,
         "k": k,
         "batch_size": len(images),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": name_of(dtype),
         "speedup": speed["ratio"],
         "speedup_interval_95": [low, high],
         "speedup_if_reading_cost_nothing": resident["ratio"],
@@ -180,7 +167,7 @@ def compare(
     }
 
 
-def peak(which: str, options: dict[str, Any]) -> float:
+def peak_of(which: str, options: dict[str, Any]) -> float:
     """Most memory, MiB, of a fresh process that takes two steps: of the GPU, or of the process on a CPU (Linux).
 
     `which` is ours, published or neither; the options are those of :func:`steps`.
@@ -190,9 +177,8 @@ def peak(which: str, options: dict[str, Any]) -> float:
         "-c",
         "import sys; from analyses.bench_raptor import steps; steps(*sys.argv[1:])",
     ]
-    root = Path(__file__).resolve().parents[1]
     done = subprocess.run(
-        [*command, which, json.dumps(options)], capture_output=True, text=True, check=True, cwd=root
+        [*command, which, json.dumps(options)], capture_output=True, text=True, check=True, cwd=ROOT
     )
     return float(done.stdout)
 
@@ -215,53 +201,35 @@ def steps(which: str, options: str) -> None:
         }[which]
         for _ in range(2):
             step()
-    cuda = teacher.device.type == "cuda"
-    print(torch.cuda.max_memory_allocated() / 2**20 if cuda else own_peak())
+    print(peak(teacher.device))
 
 
 def main() -> None:
     """Run and record."""
-    options = parser(__doc__)
-    options.add_argument("--model", default="imgfocus_vits14")
-    options.add_argument("--weights", type=Path)
-    options.add_argument("--init", default="pretrained", help="random for an architecture without weights")
-    options.add_argument("--image-size", type=int, default=224)
+    options = model_parser(__doc__)
+    options.set_defaults(image_size=224)
     options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 64 on a GPU")
     options.add_argument("--k", type=int, default=3)
     options.add_argument("--rounds", type=int, default=12)
-    choice = options.parse_args()
-    cuda = choice.device == "cuda"
-    size = choice.batch_size or (64 if cuda else 8)
-    teacher = load_model(
-        choice.model,
-        weights=choice.weights,
-        init=choice.init,
-        image_size=choice.image_size,
-        device=choice.device,
+    options.add_argument(
+        "--peaks",
+        default="ours,published,neither",
+        help="of which to measure memory, in processes of their own",
     )
-    generator = torch.Generator().manual_seed(0)
+    choice = options.parse_args()
+    size = choice.batch_size or (64 if choice.device == "cuda" else 8)
+    teacher, generator = chosen_model(choice), torch.Generator().manual_seed(0)
     images = torch.randn(size, 3, choice.image_size, choice.image_size, generator=generator)
-    content: dict[str, Any] = {"steps": []}
-    for dtype in (torch.bfloat16, torch.float32):
-        found = compare(teacher, images, choice.k, choice.rounds, dtype)
-        content["steps"].append(found)
-        low, high = found["speedup_interval_95"]
-        print(
-            f"{found['dtype']}: {found['speedup']:.2f} x the write-up [{low:.2f}, {high:.2f}] "
-            f"({found['speedup_if_reading_cost_nothing']:.2f} x if reading states cost it nothing); "
-            f"{found['images_per_second']:.1f} images/s; losses differ by "
-            f"{found['relative_difference_of_losses']:.1e}; "
-            f"the teacher is {found['share_of_the_teacher']:.0%} of a step"
-        )
-    print(f"{found['bytes_on_disk_per_image'] / 1e6:.2f} MB an image on disk for the write-up, none for ours")
-    options_of_steps = {
-        "model": choice.model, "weights": str(choice.weights) if choice.weights else None, "init": choice.init,
-        "image_size": choice.image_size, "device": choice.device, "batch_size": size, "k": choice.k,
-    }  # fmt: skip
-    peaks = {which: peak(which, options_of_steps) for which in ("ours", "published", "neither")}
-    content["peak_memory_mib"] = peaks
-    print("peak memory: " + ", ".join(f"{which} {value:.0f} MiB" for which, value in peaks.items()))
-    print("written to", record("bench_raptor", choice.device, content, choice.out))
+    asked = {name: getattr(choice, name) for name in ("model", "init", "image_size", "device", "k")}
+    asked |= {"weights": str(choice.weights) if choice.weights else None, "batch_size": size}
+    content = {
+        "steps": [
+            compare(teacher, images, choice.k, choice.rounds, dtype)
+            for dtype in (torch.bfloat16, torch.float32)
+        ],
+        "peak_memory_mib": {which: peak_of(which, asked) for which in choice.peaks.split(",") if which},
+    }
+    report("bench_raptor", choice, content)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from itertools import product
 
 import numpy as np
 
-from analyses.recording import parser, record
+from analyses.bench import report
+from analyses.recording import parser
 from brdyn.phases import best_segmentations, segment
 from brdyn.phases.recursive import exhaustive_cut
 
@@ -52,7 +53,8 @@ def milliseconds(call: Callable[[], object], repeats: int) -> float:
 
 def main() -> None:
     """Run and record."""
-    options = parser(__doc__).parse_args()
+    choice = parser(__doc__).parse_args()
+    choice.device = "cpu"
     best_segmentations(matrix(12))  # first calls pay for imports
     dynamic, everything, exhaustive = {}, {}, {}
     for layers in DYNAMIC_LAYERS:
@@ -66,14 +68,8 @@ def main() -> None:
             "plain_ms": milliseconds(partial(plain_exhaustive, weights), 1),
             "vectorised_ms": milliseconds(partial(exhaustive_cut, weights), 3),
         }
-    print("layers  all k, exact (ms)  with alternatives and z (ms)")
-    for layers in DYNAMIC_LAYERS:
-        print(f"{layers:>6}  {dynamic[layers]:>17.2f}  {everything[layers]:>28.2f}")
-    print("layers  exhaustive, two phases only: plain (ms)  vectorised (ms)")
-    for layers, times in exhaustive.items():
-        print(f"{layers:>6}  {times['plain_ms']:>39.1f}  {times['vectorised_ms']:>15.1f}")
     content = {"all_k_ms": dynamic, "segment_ms": everything, "exhaustive_two_phases": exhaustive}
-    print("written to", record("bench_segment", "cpu", content, options.out))
+    report("bench_segment", choice, content)
 
 
 if __name__ == "__main__":

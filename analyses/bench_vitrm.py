@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
-from analyses.recording import parser, record
-from analyses.timing import ratio
+from analyses.bench import autocast, finish, name_of, ratio, report
+from analyses.recording import parser
 from analyses.vitrm_on_cifar import SIZES
 from brdyn.classification.architectures import build
 from brdyn.classification.augment import Augmentation
@@ -175,10 +175,6 @@ class Ours:
         self.optimizer = torch.optim.AdamW(vitrm.parameters(), lr=0.0, weight_decay=0.0)
         self.size = recipe.batch_size
 
-    def autocast(self) -> torch.autocast:
-        """bfloat16, or nothing."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
-
     def batch(self) -> Batch:
         """Random images, from the device's memory."""
         rows = torch.randint(len(self.images), (self.size,), device=self.device)
@@ -186,7 +182,7 @@ class Ours:
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Of one supervised recursion step."""
-        with self.autocast():
+        with autocast(self.device, self.dtype):
             return self.task(Supervised(images, targets), 0)["network"].mean()
 
     def learn(self, images: Tensor, targets: Tensor) -> None:
@@ -207,13 +203,6 @@ class Ours:
         """Batches, augmented where they are, and an optimizer step on each."""
         for _ in range(count):
             self.learn(*self.augment())
-
-
-def finish(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Backward and a step (with a learning rate of 0, so that both go on computing the same)."""
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
 
 
 def training(
@@ -246,7 +235,7 @@ def training(
     resident = ratio(partial(ours.learn, *ready), partial(published.learn, *ready), rounds, device)
     augmenting = ratio(partial(ours.steps, 1), ours.only_augment, rounds, device)
     return {
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": name_of(dtype),
         "batch_size": size,
         "workers": workers,
         "speedup": speed["ratio"],
@@ -277,13 +266,13 @@ def latency(
     images = torch.randn(size, 3, config.image_size, config.image_size, device=device)
 
     def forward(network: nn.Module) -> None:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.no_grad(), autocast(device, dtype):
             network(images)
 
     found = ratio(partial(forward, vit), partial(forward, vitrm), rounds, device)
     return {
         "batch_size": size,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": name_of(dtype),
         "vit_small_seconds": found["bare_seconds"],
         "vitrm_over_vit_small": found["ratio"],
         "vitrm_over_vit_small_interval_95": found["ratio_interval_95"],
@@ -332,41 +321,21 @@ def run(choice: argparse.Namespace) -> None:
     workers = (min(16, os.cpu_count() or 1) if cuda else 0) if choice.workers is None else choice.workers
     images = load_pixels(choice.data, IMAGE_SIZE) if choice.data else noise(NOISE_IMAGES)
     config = ViTRMConfig(classes=images.classes, width=choice.width)
-    content: dict[str, Any] = {"images": images.description, "training": [], "latency": []}
-    for dtype in (torch.bfloat16, torch.float32):
-        found = training(images, config, size, workers, choice.rounds, device, dtype)
-        content["training"].append(found)
-        low, high = found["speedup_interval_95"]
-        print(
-            f"training, {found['dtype']}: {found['speedup']:.2f} x the write-up [{low:.2f}, {high:.2f}] "
-            f"({found['speedup_of_ready_batches']:.2f} x on ready batches); {found['images_per_second']:.0f} images/s; "
-            f"augmentation is {found['share_of_augmentation']:.0%} of a step; losses differ by "
-            f"{found['relative_difference_of_losses']:.1e}",
-            flush=True,
-        )
-    content["training_gflop_per_image"] = training_gflop(config)
-    print(f"{content['training_gflop_per_image']:.1f} GFLOP to train on an image")
+    both = (torch.bfloat16, torch.float32)
     narrow = SIZES["cpu"].networks  # whose accuracies are recorded, and equal
     small = ViTRMConfig(classes=images.classes, **narrow[VITRM_NAME])
-    equal = latency(small, 1, choice.rounds, device, torch.float32, narrow["vit-small"])
-    content["latency_of_the_small_study"] = equal
-    low, high = equal["vitrm_over_vit_small_interval_95"]
-    print(
-        f"one image, the networks of the small study: {equal['vitrm_over_vit_small']:.2f} x the time of the ViT "
-        f"[{low:.2f}, {high:.2f}]",
-        flush=True,
-    )
-    for count in (1, 2 * size):
-        for dtype in (torch.bfloat16, torch.float32):
-            slower = latency(config, count, choice.rounds, device, dtype)
-            content["latency"].append(slower)
-            low, high = slower["vitrm_over_vit_small_interval_95"]
-            print(
-                f"a batch of {count}, {slower['dtype']}: {slower['vitrm_over_vit_small']:.2f} x the time of ViT-Small "
-                f"[{low:.2f}, {high:.2f}]",
-                flush=True,
-            )
-    print("written to", record("bench_vitrm", choice.device, content, choice.out))
+    content = {
+        "images": images.description,
+        "training": [training(images, config, size, workers, choice.rounds, device, dtype) for dtype in both],
+        "latency": [
+            latency(config, count, choice.rounds, device, dtype) for count in (1, 2 * size) for dtype in both
+        ],
+        "training_gflop_per_image": training_gflop(config),
+        "latency_of_the_small_study": latency(
+            small, 1, choice.rounds, device, torch.float32, narrow["vit-small"]
+        ),
+    }
+    report("bench_vitrm", choice, content)
 
 
 if __name__ == "__main__":

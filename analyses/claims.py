@@ -14,7 +14,7 @@ import yaml
 
 from analyses.findings import Measured, depth, offline, vitrm
 from analyses.findings import raptor as raptors
-from analyses.raptor_cells import Cells, read_cells
+from analyses.raptor_on_vits import Cells, read_cells
 from analyses.recording import RESULTS
 from analyses.render import words
 from analyses.rules import Rule, Verdict, rule_of

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from analyses.recording import provenance
+from analyses.render import page
 from analyses.stochastic_depth_cells import SIZES, STUDY, Recorded, read_study
 from brdyn.classification.evaluation import accuracy_and_f1, class_scores
 from brdyn.classification.kept import BEST
@@ -66,49 +67,20 @@ def ship(run: Path, home: Path, test: PixelSet, command: dict[str, Any]) -> dict
 
 
 def card(config: dict[str, Any], found: dict[str, Any], origin: dict[str, Any]) -> str:
-    """The model card."""
-    trained, recipe, built = config["trained"], config["trained"]["recipe"], config["trained"]["built"]
-    images, side = trained["data"]["images"] - trained["held_out"], config["image_size"]
-    facts = {
-        "Network": f"{built['depth']} layers, width {built['width']}, {built['heads']} heads, MLP of {built['hidden']} "
-        f"units, patch {built['patch']}, one cls token, {found['parameters'] / 1e6:.2f} M parameters, images of "
-        f"{side} x {side} pixels; classes: {', '.join(config['classes'])}.",
-        "Training": f"{images:,} images of CIFAR-10 (Krizhevsky 2009; JPEG-recompressed), {recipe['epochs']:g} epochs, "
-        f"the best one (epoch {config['at']['epoch']:.1f}) chosen on {trained['held_out']} held-out images; uniform "
-        f"drop-path {built['drop_path']:g}, AdamW {recipe['lr']:g}, batch {recipe['batch_size']}, random crop and "
-        f"flip, seed {recipe['seed']}. `config.json` has every option.",
-        "Accuracy": f"{found['accuracy']:.1%} [{found['low']:.1%}, {found['high']:.1%}] of the "
-        f"{found['test_images']:,} test images, as shipped (float16 weights, run in float32). Rounding to float16 "
-        f"leaves {found['same_answers']:.2%} of the answers as they were.",
-        "Limits": f"it knows ten classes at {side} pixels and is often wrong. What holds for it need not hold for "
-        "networks that were trained for long on many images.",
-        "Made by": f"`{origin['command']}`, {origin['date'][:10]}, on {origin['device']}. CIFAR-10 itself is not part "
-        "of this package.",
-    }
-    bullets = "\n".join(
-        textwrap.fill(
-            f"- **{name}**: {text}",
-            100,
-            subsequent_indent="  ",
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-        for name, text in facts.items()
-    )
-    return f"{HEAD}\n{bullets}\n"
+    """The model card, its bullets folded."""
+    trained = config["trained"]
+    said = page(
+        "model_card.md.j2", name=packaged.NAME, config=config, trained=trained, recipe=trained["recipe"],
+        built=trained["built"], found=found, origin=origin,
+    )  # fmt: skip
+    return "\n".join(_folded(line) for line in said.splitlines()) + "\n"
 
 
-HEAD = f"""---
-license: mit
-tags: [image-classification, vision-transformer, stochastic-depth]
----
-
-# {packaged.NAME}
-
-A small Vision Transformer with its classification head, trained from scratch on CIFAR-10 by brdyn, so that
-layer swaps, deletions, Raptors and probes have an accuracy to read out without any download. It is a
-specimen to study, not a good classifier.
-"""
+def _folded(line: str) -> str:
+    """A bullet in lines of bounded length; anything else as it is."""
+    if not line.startswith("- **"):
+        return line
+    return textwrap.fill(line, 100, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 
 def main() -> None:

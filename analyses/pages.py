@@ -18,8 +18,11 @@ import pandas as pd
 from analyses import claims
 from analyses.claims import NOT_TESTED, OURS, WORDS, Records
 from analyses.findings import depth, raptor, vitrm
+from analyses.gpu.__main__ import MINUTES
+from analyses.gpu.jobs import JOBS
+from analyses.gpu.packing import MOST, PART
 from analyses.recording import OFFLINE, RESULTS
-from analyses.render import page, write_or_check
+from analyses.render import measured_rows, page, write_or_check
 from analyses.statistics import Estimate
 from analyses.stochastic_depth_cells import Recorded
 from analyses.stochastic_depth_plan import MOMENTS, Network
@@ -69,7 +72,7 @@ def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> di
 
 def evidence(records: Records, results: Path = RESULTS) -> str:
     """Every published claim beside what was measured here, with verdict and reason."""
-    topics = []
+    topics: list[dict[str, Any]] = []
     for topic in claims.topics():
         published = [one for one in topic.claims if one.source != OURS]
         rows = [claims.row(one, records) for one in published]
@@ -79,7 +82,7 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
     used = devices(records)
     return page(
         "evidence.md.j2", records=records, topics=topics, counts=counts, total=counts.total(), devices=used,
-        no_gpu=all("CPU" in name for name in used), VERDICTS=VERDICTS, OFFLINE=OFFLINE, GOAL=GOAL,
+        no_gpu=all("CPU" in name for name in used), VERDICTS=VERDICTS, GOAL=GOAL,
         small=records.vits.config, recursive=records.vitrm.runs["vitrm"],
         seen=records.raptor.summary["images_seen"].mode().iloc[0], goals=speed_goals(results),
     )  # fmt: skip
@@ -87,15 +90,15 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
 
 def devices(records: Records) -> list[str]:
     """What it ran on."""
-    studies = [records.raptor, records.vits, records.overfit, *([records.grid] if records.grid else [])]
     runs = [
         records.offline.dynamics,
         *records.vitrm.runs.values(),
         *([records.at_size] if records.at_size else []),
     ]
-    return sorted(
-        {one.provenance["device"] for one in studies} | {one["provenance"]["device"] for one in runs}
-    )
+    used = [one["provenance"] for one in runs]
+    used += [records.raptor.provenance, records.vits.provenance, records.overfit.provenance]
+    used += [records.grid.provenance] if records.grid else []
+    return sorted({one["device"] for one in used})
 
 
 def speed_goals(results: Path = RESULTS) -> list[dict[str, str]]:
@@ -133,7 +136,7 @@ def _met(steps: list[dict[str, Any]]) -> str:
 
 def findings(records: Records) -> str:
     """The offline model."""
-    return page("findings.md.j2", OFFLINE=OFFLINE, found=records.offline, rows=judged(records, "offline"))
+    return page("findings.md.j2", found=records.offline, rows=judged(records, "offline"))
 
 
 def raptor_findings(records: Records) -> str:
@@ -141,7 +144,7 @@ def raptor_findings(records: Records) -> str:
     cells = records.raptor
     shown = cells.summary[cells.summary["varies"] != "recipe"]
     return page(
-        "raptor_findings.md.j2", OFFLINE=OFFLINE, FORMATS=FORMATS, PUBLISHED_IMAGES=raptor.PUBLISHED_IMAGES,
+        "raptor_findings.md.j2", FORMATS=FORMATS, PUBLISHED_IMAGES=raptor.PUBLISHED_IMAGES,
         LADDER_NAMES=raptor.LADDER_NAMES, cells=cells, seen=int(shown["images_seen"].max()),
         partitions=shown.groupby(["k", "partition"]), fits=cells.summary.to_dict("index"),
         rows=judged(records, "raptor"), ours=judged(records, "raptor", ours=True),
@@ -231,16 +234,16 @@ def packaged_network(surgery: Surgery, results: Path = RESULTS) -> dict[str, Any
 
 def measured() -> dict[str, Any]:
     """What the tables of speed and memory are made of; GPU rows follow where they are recorded."""
-    found = [
-        (kind, path.name, read_json(path, "a benchmark"))
-        for suffix in ("", "_cuda")
-        for name, kind in BENCHMARKS.items()
-        if (path := RESULTS / f"{name}{suffix}.json").is_file()
-    ]
     used: dict[str, str] = {}
-    for _, _, content in found:
-        used.setdefault(content["provenance"]["device"], content["provenance"]["date"][:10])
-    return {"benchmarks": found, "devices": used, "OFFLINE": OFFLINE}
+    rows = []
+    for suffix in ("", "_cuda"):
+        for name, kind in BENCHMARKS.items():
+            path = RESULTS / f"{name}{suffix}.json"
+            if path.is_file():
+                origin = read_json(path, "a benchmark", ("provenance",))["provenance"]
+                used.setdefault(origin["device"], origin["date"][:10])
+                rows.append(measured_rows(kind, path))
+    return {"benchmarks": rows, "devices": used}
 
 
 def readme(records: Records) -> str:
@@ -261,6 +264,15 @@ def readme(records: Records) -> str:
     return page("readme.md.j2", runs=runs, small=small, study=study, zip=zip, **measured())
 
 
+def gpu() -> str:
+    """The jobs for a GPU."""
+    listed = [
+        {"job": job, "writes": [one.format(suffix="_cuda") for one in job.writes if "/tiny/" not in one]}
+        for job in JOBS
+    ]
+    return page("gpu.md.j2", jobs=listed, MOST=MOST, PART=PART, MINUTES=MINUTES)
+
+
 def pages() -> dict[Path, str]:
     """All of them, as they should be."""
     records, path, guide = claims.load(), ROOT / "README.md", ROOT / "docs" / "guide"
@@ -273,6 +285,7 @@ def pages() -> dict[Path, str]:
         guide / "raptor_findings.md": raptor_findings(records),
         guide / "vitrm_findings.md": vitrm_findings(records),
         guide / "stochastic_depth_findings.md": stochastic_depth_findings(records),
+        ROOT / "analyses" / "gpu" / "README.md": gpu(),
     }
 
 
@@ -284,8 +297,7 @@ def main() -> None:
     options.add_argument(
         "--check", action="store_true", help="change nothing; exit 1 if something would change"
     )
-    choice = options.parse_args()
-    write_or_check(pages(), choice)
+    write_or_check(pages(), check=options.parse_args().check)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ precision matters less than which images were taken.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from analyses.recording import OFFLINE, parser, record
+from analyses.bench import model_parser, report
 from brdyn import load_images, load_model
 from brdyn.errors import BrdynError
 from brdyn.measures import SIMILARITIES, layer_similarity
@@ -91,41 +90,21 @@ def both_precisions(name: str, device: str, **options: Any) -> tuple[VisionTrans
 
 def main() -> None:
     """Compare and record."""
-    options = parser(__doc__)
-    options.add_argument("--images", default="samples", help="photographs")
-    options.add_argument("--n", type=int, default=64, help="of them")
-    options.add_argument("--model", default=OFFLINE)
-    options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
-    options.add_argument("--init", default="pretrained", help="random for an architecture without weights")
-    options.add_argument("--image-size", type=int)
+    options = model_parser(__doc__, images=True)
     choice = options.parse_args()
+    asked = {name: getattr(choice, name) for name in ("weights", "init", "image_size")}
     try:
-        models = both_precisions(
-            choice.model,
-            choice.device,
-            weights=choice.weights,
-            init=choice.init,
-            image_size=choice.image_size,
-        )
-        similarity = {
-            kind: similarity_agreement(models, choice.images, choice.n, kind) for kind in SIMILARITIES
+        models = both_precisions(choice.model, choice.device, **asked)
+        content = {
+            "model": models[0].info.to_dict(),
+            "similarity": {
+                kind: similarity_agreement(models, choice.images, choice.n, kind) for kind in SIMILARITIES
+            },
+            "dynamics": dynamics_agreement(models, choice.images, choice.n),
         }
-        for kind, found in similarity.items():
-            same = found["k_with_the_same_boundaries"]
-            print(f"{kind}: at most {found['largest_difference']:.1e}; same boundaries for {len(same)} of "
-                  f"{found['layers']} k", flush=True)  # fmt: skip
-        dynamics = dynamics_agreement(models, choice.images, choice.n)
     except BrdynError as error:
         options.error(str(error))
-    for row in dynamics:
-        relative, share = row["of_the_largest_mean"], row["of_half_width"]
-        print(
-            f"{row['statistic']}, {row['group']}: at most {row['difference']:.1e}"
-            + (f", {relative:.1e} of the largest" if relative is not None else "")
-            + (f", {share:.2f} half widths of the interval" if share is not None else "")
-        )
-    content = {"model": models[0].info.to_dict(), "similarity": similarity, "dynamics": dynamics}
-    print("written to", record("precision", choice.device, content, choice.out))
+    report("precision", choice, content)
 
 
 if __name__ == "__main__":

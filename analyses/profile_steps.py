@@ -9,15 +9,13 @@ of all kernels over that of the steps: what is missing to 1 are gaps, in which a
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from analyses import bench_raptor, bench_vitrm
-from analyses.recording import OFFLINE, parser, record
-from brdyn import load_model
+from analyses.bench import chosen_model, model_parser, report
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.errors import BrdynError
 from brdyn.runtime import timed
@@ -65,9 +63,8 @@ def is_kernel(row: Any) -> bool:
 
 def main() -> None:
     """Profile and record."""
-    options = parser(__doc__)
-    options.add_argument("--weights", type=Path, help=f"of {OFFLINE}")
-    options.add_argument("--image-size", type=int, default=224, help="of the Raptor's teacher")
+    options = model_parser(__doc__)
+    options.set_defaults(image_size=224)
     options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 64 and 128 on a GPU")
     options.add_argument("--width", type=int, default=384, help="of ViTRM")
     options.add_argument("--steps", type=int, default=10)
@@ -77,12 +74,7 @@ def main() -> None:
     sizes = {"raptor": choice.batch_size or few or 64, "vitrm": choice.batch_size or few or 128}
     pixels = bench_vitrm.noise(16 * sizes["vitrm"])
     try:
-        teacher = load_model(
-            OFFLINE,
-            weights=choice.weights,
-            image_size=choice.image_size,
-            device=choice.device,
-        )
+        teacher = chosen_model(choice)
         network = ViTRM(ViTRMConfig(classes=pixels.classes, width=choice.width)).to(device)
     except BrdynError as error:
         options.error(str(error))
@@ -97,7 +89,7 @@ def main() -> None:
         print(f"{name}: {content[name]['milliseconds']:.1f} ms a step, busy {content[name]['busy']:.0%}")
         for row in content[name]["kernels"]:
             print(f"  {row['share']:>6.1%}  {row['calls']:>6.1f} calls  {row['name']}")
-    print("written to", record("profile_steps", choice.device, content, choice.out))
+    report("profile_steps", choice, content)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,19 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 
-from analyses.cells import attempt, digest_of, recorded, share_of
-from analyses.recording import OFFLINE, RESULTS, parser, provenance
+from analyses.recording import OFFLINE, RESULTS
+from analyses.study import Study, command, digest_of, named, sizes_of, study_parser
 from brdyn import load_images, load_model
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import BrdynError
 from brdyn.measures import layer_similarity
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases, segment
@@ -39,6 +39,8 @@ from brdyn.raptor.recipe import learning_rate
 from brdyn.results import read_json, to_json, write_atomically
 from brdyn.training import Checkpoints
 
+RAPTOR = RESULTS / "raptor"
+LARGEST_FIRST = ("gpu", "cpu")
 DRAWS = SEEDS = 3
 LADDER_K = 3
 LONGER = 4
@@ -61,14 +63,7 @@ class Size:
     workers: int | None = 0
 
 
-SIZES = {
-    "tiny": Size(steps=(2, 2), batch_size=4, image_size=28, fit_images=24, fidelity_images=8, photos=2, photo_size=56,
-                 probe_train=60, probe_test=40),
-    "cpu": Size(steps=(240, 240), batch_size=8, image_size=56, fit_images=10_000, fidelity_images=256, photos=16,
-                photo_size=224, probe_train=2000, probe_test=1000),
-    "gpu": Size(steps=(2500, 2500), batch_size=64, image_size=112, fit_images=50_000, fidelity_images=2000, photos=800,
-                photo_size=224, probe_train=50_000, probe_test=10_000, workers=None),
-}  # fmt: skip
+SIZES = sizes_of("raptor_on_vits", Size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,25 +117,37 @@ def ladder(first: int, second: int) -> dict[str, dict[str, Any]]:
     }
 
 
-class Study:
+class RaptorStudy(Study[Cell]):
     """A teacher, its images, and the cells."""
 
+    module = "raptor_on_vits"
+
     def __init__(self, choice: argparse.Namespace) -> None:
-        self.choice, self.size = choice, SIZES[choice.size]
-        size = self.size
-        self.folder: Path = choice.out / choice.model.replace("/", "--") / choice.size
+        super().__init__(choice)
+        self.size = size = SIZES[choice.size]
+        self.folder = choice.out / choice.model.replace("/", "--") / choice.size
+        names = [cell.name for cell in cells(size.steps) if cell.name.startswith(choice.only)]
+        self.chosen = set(names) & set(
+            named(choice.cells, (cell.name for cell in cells(size.steps)), "--cells")
+        )
         self.teacher = self.load(size.image_size)
         self.train = load_images(choice.train, self.teacher, n=size.fit_images)
         self.test = load_images(choice.test, self.teacher, n=size.fidelity_images)
         self.stream: dict[str, Any] = {"workers": size.workers}
         self._teacher: Reading | None = None
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.found = self.phases()
 
     def load(self, image_size: int) -> VisionTransformer:
         """The teacher for images of some size."""
         return load_model(
             self.choice.model, weights=self.choice.weights, image_size=image_size, device=self.choice.device
         )
+
+    def cells(self) -> Iterator[Cell]:
+        return (cell for cell in cells(self.size.steps) if cell.name in self.chosen)
+
+    def name(self, cell: Cell) -> str:
+        return cell.name
 
     def phases(self) -> Phases:
         """By max-cut, from the images that Raptors are fitted on; kept in a file."""
@@ -150,12 +157,13 @@ class Study:
             assert images is not None
             similarity = layer_similarity(self.teacher, images, replicates=50, **self.stream)
             content = {**segment(similarity).to_dict(), "provenance": self.provenance()}
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, to_json(content))
         return Phases.from_dict(read_json(path, "phases"))
 
     def provenance(self) -> dict[str, Any]:
         """Where a cell's numbers come from."""
-        return {**provenance("raptor_on_vits", self.choice.device), "teacher": self.teacher.info.to_dict()}
+        return {**super().provenance(), "teacher": self.teacher.info.to_dict()}
 
     def settings(self, cell: Cell) -> FitSettings:
         """The recipe of a cell."""
@@ -167,15 +175,14 @@ class Study:
         }  # fmt: skip
         return FitSettings(**{**shared, **cell.changes})
 
-    def asked(self, cell: Cell, assignment: list[int]) -> dict[str, Any]:
-        """Everything that decides a cell's result: its fit, and how it is evaluated."""
+    def asked(self, cell: Cell) -> dict[str, Any]:
         size, choice = self.size, self.choice
         fit = {
             "teacher": self.teacher.info.digest,
             "train": str(choice.train),
             "image_size": size.image_size,
             "fit_images": size.fit_images,
-            "assignment": assignment,
+            "assignment": cell.assignment(self.found),
             "settings": self.settings(cell).to_dict(),
         }
         evaluation = {
@@ -231,8 +238,8 @@ class Study:
         shutil.rmtree(unfinished, ignore_errors=True)
         return fit.raptor, content
 
-    def run(self, cell: Cell, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-        """Fit and evaluate one cell: numbers, and curves by set of images."""
+    def run(self, cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Fit and evaluate one cell; its curves go beside its numbers."""
         raptor, content = self.fitted(cell, asked["fit"])
         started = time.perf_counter()
         curves = {"test": fidelity(raptor, self.test, **self.stream).table}
@@ -241,13 +248,22 @@ class Study:
         if self._teacher is None:
             self._teacher = self.read(self.teacher)
         probing = compare({"teacher": self._teacher, "raptor": self.read(raptor)})
+        whole = pd.concat([table.assign(images=name) for name, table in curves.items()], ignore_index=True)
+        write_atomically(self.curves(cell), whole.drop(columns="unit").to_parquet(index=False))
         return {
             **content,
             "parameters": raptor.info.parameters,
             "teacher_parameters": self.teacher.info.parameters,
             "probing": probing.to_dict(),
             "evaluation_seconds": time.perf_counter() - started,
-        }, curves
+        }
+
+    def curves(self, cell: Cell) -> Path:
+        """File of its curves."""
+        return self.path(cell).with_suffix(".parquet")
+
+    def head(self, cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super().head(cell, asked), "cell": asdict(cell), "size": asdict(self.size)}
 
     def on_photos(self, raptor: Raptor) -> Any:
         """Fidelity at full size: the same blocks between the teacher's embedding and norm for that size."""
@@ -257,79 +273,119 @@ class Study:
         images = load_images(self.choice.photos, large, n=self.size.photos)
         return fidelity(large, images, **self.stream).table
 
-    def record(self, cell: Cell, phases: Phases) -> str:
-        """Run a cell unless it is there; a word on how it went."""
-        path = self.folder / f"{cell.name}.json"
-        asked = self.asked(cell, cell.assignment(phases))
-        digest = digest_of(asked)
-        if recorded(path, digest):
-            return "already recorded"
-        curves: dict[str, pd.DataFrame] = {}
-
-        def work() -> dict[str, Any]:
-            found, own = self.run(cell, asked)
-            curves.update(own)
-            return found
-
-        content = attempt(work)
-        if curves:
-            whole = pd.concat(
-                [table.assign(images=name) for name, table in curves.items()], ignore_index=True
-            )
-            write_atomically(path.with_suffix(".parquet"), whole.drop(columns="unit").to_parquet(index=False))
-        content = {
-            "cell": asdict(cell), "digest": digest, "asked": asked, "size": asdict(self.size), **content,
-            "provenance": self.provenance(),
-        }  # fmt: skip
-        write_atomically(path, to_json(content))
-        return content.get("failed") or summary(content, curves["test"])
+    def said(self, content: Mapping[str, Any]) -> str:
+        row = _row(content["cell"]["name"], content, pd.read_parquet(self.curves(Cell(**content["cell"]))))
+        return (
+            f"R2 of the last layer {row['r2']:.3f}, probe accuracy kept {row['kept']:.1%} (linear) "
+            f"{row['kept_knn']:.1%} (k-NN), {content['fit_seconds']:.0f} + {content['evaluation_seconds']:.0f} s"
+        )
 
 
-def summary(content: dict[str, Any], curves: pd.DataFrame) -> str:
-    """One line on a cell."""
-    r2 = curves.query("statistic == 'r2' and mode == 'autoregressive' and group == 'all'")["mean"]
-    kept = {row["probe"]: row["ratio"] for row in content["probing"]["ratios"]}
-    return (
-        f"R2 of the last layer {r2.iloc[-1]:.3f}, probe accuracy kept {kept['linear']:.1%} (linear) "
-        f"{kept['knn']:.1%} (k-NN), {content['fit_seconds']:.0f} + {content['evaluation_seconds']:.0f} s"
+class Cells(NamedTuple):
+    """A recorded study.
+
+    Attributes
+    ----------
+    summary : DataFrame
+        One row per cell, by name: `k`, `partition`, `draw`, `varies` (`partition`, `seed` or `recipe`), `r2` of all
+        tokens at the last layer (autoregressive), `r2_least` over the layers, `r2_one_step` (mean over layers),
+        `kept` and `kept_low`, `kept_high` (linear probe), `kept_knn`, `parameters` (over the teacher's), `steps`,
+        `images_seen`, `seconds`.
+    fidelity : DataFrame
+        All curves: the rows of :class:`brdyn.raptor.fidelity.Fidelity` with `cell` and `images` (`test`, `photos`).
+    phases, size, teacher, failed, provenance
+        Max-cut; how large the study is; the teacher's accuracy by probe; of the newest cell.
+    """
+
+    summary: pd.DataFrame
+    fidelity: pd.DataFrame
+    phases: Phases
+    size: dict[str, Any]
+    teacher: dict[str, float]
+    failed: dict[str, str]
+    provenance: dict[str, Any]
+
+
+def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAPTOR) -> Cells:
+    """Every cell of a study: the one named, or the largest that has its main fits (max-cut, k = 2 to 4).
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    place = folder / model.replace("/", "--")
+    there = [
+        one for one in LARGEST_FIRST if all((place / one / f"maxcut_k{k}.json").is_file() for k in (2, 3, 4))
+    ]
+    home = place / (size or (there or LARGEST_FIRST)[0])
+    phases = Phases.from_dict(read_json(home / "phases.json", "the phases of a Raptor study"))
+    rows, curves, failed = [], [], {}
+    newest: dict[str, Any] = {}
+    for path in sorted(home.glob("*.json")):
+        if path.name == "phases.json":
+            continue
+        cell = read_json(path, "a cell of a Raptor study", ("cell", "asked"))
+        if "failed" in cell:
+            failed[path.stem] = cell["failed"]
+            continue
+        curves.append(pd.read_parquet(path.with_suffix(".parquet")).assign(cell=path.stem))
+        rows.append(_row(path.stem, cell, curves[-1]))
+        newest = max(newest, cell, key=lambda one: one["provenance"]["date"] if one else "")
+    accuracy = {
+        row["probe"]: row["accuracy"]
+        for row in (newest["probing"]["summary"] if newest else ())
+        if row["model"] == "teacher"
+    }
+    return Cells(
+        pd.DataFrame(rows).set_index("name") if rows else pd.DataFrame(),
+        pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(),
+        phases,
+        newest.get("size", {}),
+        accuracy,
+        failed,
+        newest.get("provenance", {}),
     )
+
+
+def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[str, Any]:
+    cell, settings = content["cell"], content["asked"]["fit"]["settings"]
+    table = curves.query("images == 'test' and statistic == 'r2' and group == 'all'")
+    r2 = table.set_index(["mode", "layer"])["mean"]
+    kept = {row["probe"]: row for row in content["probing"]["ratios"]}
+    steps = settings["stage1_steps"] + settings["stage2_steps"]
+    seeded = set(cell["changes"]) == {"seed"}
+    varies = "seed" if seeded else "recipe" if cell["changes"] else "partition"
+    return {
+        "name": name,
+        "k": cell["k"],
+        "partition": cell["partition"],
+        "draw": cell["draw"],
+        "varies": varies,
+        "r2": float(r2["autoregressive"].iloc[-1]),
+        "r2_least": float(r2["autoregressive"].min()),
+        "r2_one_step": float(np.mean(r2["one-step"])),
+        "kept": kept["linear"]["ratio"],
+        "kept_low": kept["linear"]["low"],
+        "kept_high": kept["linear"]["high"],
+        "kept_knn": kept["knn"]["ratio"],
+        "parameters": content["parameters"] / content["teacher_parameters"],
+        "steps": steps,
+        "images_seen": steps * settings["batch_size"],
+        "seconds": content["fit_seconds"] + content["evaluation_seconds"],
+    }
 
 
 def main() -> None:
     """Run the cells that have no result yet."""
-    options = parser(__doc__)
-    options.add_argument("--train", required=True, help="labelled images to fit Raptors and probes on")
-    options.add_argument("--test", required=True, help="labelled images to test them on")
+    options = study_parser(__doc__, RAPTOR)
     options.add_argument("--photos", help="full-size photographs, for fidelity alone")
     options.add_argument("--model", default=OFFLINE)
     options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
     options.add_argument("--size", choices=sorted(SIZES), default="cpu")
     options.add_argument("--only", default="", help="cells whose name begins so")
     options.add_argument("--cells", help="these cells alone, by their names: maxcut_k3,maxcut_k2")
-    options.add_argument(
-        "--share", default="0/1", help="i/n: every n-th cell from the i-th, for n runs side by side"
-    )
-    options.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after so long")
-    options.set_defaults(out=RESULTS / "raptor")
-    choice = options.parse_args()
-    started = time.perf_counter()
-    try:
-        study = Study(choice)
-        phases = study.phases()
-        first, every = share_of(choice.share)
-        chosen = choice.cells.split(",") if choice.cells else []
-        unknown = set(chosen) - {cell.name for cell in cells(study.size.steps)}
-        if unknown:
-            raise UsageError(f"--cells: there is no {', '.join(sorted(unknown))}")
-        for cell in islice(cells(study.size.steps), first, None, every):
-            if not cell.name.startswith(choice.only) or cell.name not in (chosen or [cell.name]):
-                continue
-            if time.perf_counter() - started > 60 * choice.minutes:
-                print("out of time; run it again to go on")
-                break
-            print(f"{cell.name}: {study.record(cell, phases)}", flush=True)
-    except BrdynError as error:
-        options.error(str(error))
+    command(RaptorStudy, options)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from brdyn.models.imgfocus import NAME as OFFLINE
 from brdyn.results import run_provenance, to_json, write_atomically
 
-__all__ = ["OFFLINE", "RESULTS", "outdated", "parser", "provenance", "record", "write_or_check"]
+__all__ = ["OFFLINE", "RESULTS", "parser", "provenance", "record", "suffix_of"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -26,35 +24,10 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return options
 
 
-def write_or_check(description: str | None, pages: Callable[[], Mapping[Path, str]]) -> None:
-    """The command of a study that writes pages from recorded results: write them, or with `--check` compare."""
-    options = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument(
-        "--check", action="store_true", help="change nothing; exit 1 if something would change"
-    )
-    check = options.parse_args().check
-    changed = outdated(pages())
-    if not check:
-        for path, content in changed.items():
-            path.write_text(content)
-    names = ", ".join(path.name for path in changed) or "nothing"
-    print("differs from the recorded results:" if check else "rewritten:", names)
-    sys.exit(1 if check and changed else 0)
-
-
-def outdated(pages: Mapping[Path, str]) -> dict[Path, str]:
-    """The pages that are not there as they should be."""
-    return {
-        path: content for path, content in pages.items() if not path.is_file() or path.read_text() != content
-    }
-
-
-def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS) -> Path:
-    """Write one result file with the command, the device, the date and the versions."""
+def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS, file: str = "") -> Path:
+    """Write one result file, called as its command by default, with command, device, date and versions."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{name}{suffix_of(device)}.json"
+    path = out / f"{file or name}{suffix_of(device)}.json"
     write_atomically(path, to_json({**content, "provenance": provenance(name, device)}))
     return path
 

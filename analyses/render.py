@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,9 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+
+from analyses.recording import OFFLINE
+from brdyn.results import read_json
 
 HOME = Path(__file__).with_name("templates")
 
@@ -31,12 +33,20 @@ ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HOME), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     undefined=jinja2.StrictUndefined, autoescape=False,
 )  # fmt: skip
+ENVIRONMENT.globals["OFFLINE"] = OFFLINE
 ENVIRONMENT.filters |= {"as": format, "spread": spread, "interval": interval}
 
 
 def page(template: str, **context: Any) -> str:
     """A generated page."""
     return ENVIRONMENT.get_template(template).render(**context)
+
+
+def measured_rows(kind: str, path: Path) -> str:
+    """The rows of a benchmark in the table of measured numbers; empty for one that has none."""
+    macros: Any = ENVIRONMENT.get_template("benchmarks.j2").module
+    rows = getattr(macros, kind, None)
+    return rows(read_json(path, "a benchmark"), path.name) if rows else ""
 
 
 def words(text: str, context: Mapping[str, Any]) -> str:
@@ -51,12 +61,13 @@ def outdated(pages: Mapping[Path, str]) -> dict[Path, str]:
     }
 
 
-def write_or_check(pages: Mapping[Path, str], choice: argparse.Namespace) -> None:
-    """Write the pages that changed, or with `--check` exit with 1 where one would change."""
+def write_or_check(pages: Mapping[Path, str], *, check: bool) -> None:
+    """Write the pages that changed, or with `check` exit with 1 where one would change."""
     changed = outdated(pages)
-    if not choice.check:
+    if not check:
         for path, content in changed.items():
             path.write_text(content)
     names = ", ".join(path.name for path in changed) or "nothing"
-    print("differs from the recorded results:" if choice.check else "rewritten:", names)
-    sys.exit(1 if choice.check and changed else 0)
+    print("differs from the recorded results:" if check else "rewritten:", names)
+    if check and changed:
+        sys.exit(1)

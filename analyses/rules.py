@@ -44,7 +44,7 @@ def several(value: Any) -> list[Any]:
 
 
 class Rule(ABC):
-    """What numbers must be for a claim to hold (True); False where they clearly are not, None where it cannot be told."""
+    """What numbers must be for a claim to hold: True; False where they clearly are not, None where none can tell."""
 
     holds: str
     """When it holds, in words."""
@@ -91,7 +91,6 @@ class _Comparison(Rule):
         self.holds = f"{name} is {self.word} {factor}{other}" + (f", for every {each}" if each else "")
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        """Of every number."""
         found = several(numbers[self.name])
         others = several(numbers[self.than]) if isinstance(self.than, str) else [self.than]
         others = others * len(found) if len(others) == 1 else others
@@ -139,7 +138,6 @@ class Within(Rule):
         self.holds = f"{name} is from {low:g} to {high:g}"
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        """Of every number."""
         return [bool(self.low <= one <= self.high) for one in several(numbers[self.name])]
 
 
@@ -151,7 +149,6 @@ class Extreme(Rule):
         self.holds = f"{name} is {which} {f'at the last {of}' if where == 'last' else where}"
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        """Of the curve."""
         curve = np.asarray(numbers[self.name])
         place, third = int(curve.argmax() if self.largest else curve.argmin()), len(curve) // 3
         first, last = {
@@ -170,7 +167,6 @@ class MostAbove(Rule):
         self.holds = f"{name} is above {than:g} at every {each} but {but} at most"
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        """Of the curve."""
         return [int((np.asarray(numbers[self.name]) < self.than).sum()) <= self.but]
 
 
@@ -199,7 +195,6 @@ class Above(Rule):
         self.fails = f"{which}below {other}" + (" for one" if each else "")
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        """Of every estimate."""
         found = [one for name in self.names for one in several(numbers[name])]
         others = several(numbers[self.than]) if isinstance(self.than, str) else [self.than] * len(found)
         return [one.against(other) for one, other in zip(found, others, strict=True)]
@@ -215,7 +210,6 @@ class ClearlyAbove(Rule):
         self.fails = "as clearly below" + (" for one" if each else "")
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        """Of every pair."""
         pairs = zip(several(numbers[self.name]), several(numbers[self.than]), strict=True)
         return [one.less(other).against(0) for one, other in pairs]
 
@@ -229,7 +223,6 @@ class Significant(Rule):
         self.fails = "not above 0" + (" for one" if each else "")
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        """Of every estimate."""
         return [
             True
             if one.p_value is not None and one.p_value < self.alpha
@@ -248,7 +241,6 @@ class RangeAbove(Rule):
         self.holds, self.fails = f"{name} is above {than}", "every one below"
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        """Of both ranges."""
         first, second = (several(numbers[name]) for name in (self.name, self.than))
         return [True if min(first) > max(second) else False if max(first) < min(second) else None]
 
@@ -262,7 +254,6 @@ class All(Rule):
         self.fails = " or ".join(dict.fromkeys(one.fails for one in rules if one.fails))
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        """Of every rule."""
         return [one.judge(numbers) for one in self.rules]
 
 
@@ -274,11 +265,9 @@ class Unanimous(Rule):
         self.fails = "for none" if len(rules) == 1 else "neither" if len(rules) == 2 else "none"
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        """Of every number of every rule."""
         return [one for rule in self.rules for one in rule.verdicts(numbers)]
 
     def judge(self, numbers: Numbers) -> Verdict:
-        """Whether they agree, and on what."""
         found = self.verdicts(numbers)
         return True if all(one is True for one in found) else None if True in found else False
 
@@ -291,7 +280,6 @@ class Unless(Rule):
         self.holds, self.fails = rule.holds, fails.holds
 
     def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        """Of both together."""
         if self.against.judge(numbers) is True:
             return [False]
         return [True if self.rule.judge(numbers) is True else None]

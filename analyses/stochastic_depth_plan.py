@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from brdyn.classification.architectures import build
-from brdyn.classification.kept import BEST
+from brdyn.classification.kept import BEST, folder_name
 from brdyn.classification.recipe import ClassifierRecipe
 from brdyn.errors import UsageError
 from brdyn.phases import check_request
@@ -221,3 +221,9 @@ class Cell:
     def name(self) -> str:
         """Of its result."""
         return f"{self.partition}_k{self.k}" + ("" if self.partition == MAXCUT else f"_draw{self.draw}")
+
+
+def place_of(runs: Path, config: Config, one: Network) -> Path:
+    """The folder of a network at a moment, in that of all runs."""
+    parts = {UNTRAINED: "0", MIDDLE: f"{config.middle:g}", BEST: BEST}
+    return runs / one.run if one.moment == LAST else runs / one.run / folder_name(parts[one.moment])

@@ -10,19 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analyses.study import OutOfTime
 from brdyn.classification.kept import kept_folders
 from brdyn.classification.pixels import PixelSet, check_classes, load_pixels
 from brdyn.classification.run import ClassifierRun, finished
 from brdyn.classification.saved import halve
-from brdyn.errors import BrdynError
 from brdyn.results import OutputFolder
 from brdyn.training import Checkpoints
 from brdyn.training.loop import make_accelerator
 from brdyn.training.settings import CHECKPOINTS
-
-
-class OutOfTime(BrdynError):
-    """The time given to a study is over."""
 
 
 class TimedCheckpoints(Checkpoints):

@@ -14,23 +14,20 @@ core), `tiny` a dry run.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 
-from analyses.cells import attempt, digest_of, recorded
-from analyses.recording import RESULTS, parser, provenance
-from analyses.training_runs import OutOfTime, load_split, train_or_go_on
-from analyses.vitrm_on_cifar import IMAGE_SIZE, NARROW, QUIET
-from brdyn.classification.recipe import VITRM, VITRM_NAME, ClassifierRecipe
+from analyses.recording import RESULTS
+from analyses.study import Study, command, digest_of, sizes_of, study_parser
+from analyses.training_runs import load_split, train_or_go_on
+from analyses.vitrm_on_cifar import IMAGE_SIZE
+from brdyn.classification.recipe import VITRM_NAME, ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
-from brdyn.errors import BrdynError
-from brdyn.results import read_json, to_json, write_atomically
+from brdyn.results import read_json
 from brdyn.vitrm.grid import cell_name, parse_grid, rows_of, runs_of
 
 GRID = RESULTS / "vitrm_grid"
@@ -40,7 +37,6 @@ REPEAT_COLUMNS = ["sees_image", "seed", "accuracy"]
 RUNS = ("gpu", "cpu")
 LATENT_STEPS = 3
 FIRST = cell_name({"n": LATENT_STEPS, "n_sup": 1})  # the published one
-ONCE = 1_000_000  # steps: accuracy is measured at the end alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,82 +68,42 @@ class Size:
     seeds: int = 3
 
 
-SIZES = {
-    "tiny": Size(
-        built={"width": 16, "heads": 2, "hidden": 16, "depth": 1, "patch": 8},
-        grid=("n=1,2", "n_sup=1"),
-        batch_sizes=(10, 20),
-        seeds=1,
-        train_images=60,
-        test_images=40,
-        recipe=replace(VITRM, epochs=1, warmup_epochs=0, batch_size=20, **QUIET),
-    ),
-    "cpu": Size(
-        built={**NARROW, "depth": 2, "hidden": 192},
-        grid=("n=1,2,3", "n_sup=1,2,4"),
-        batch_sizes=(32, 64, 128, 256),
-        train_images=2000,
-        test_images=5000,
-        recipe=replace(
-            VITRM,
-            epochs=12,
-            warmup_epochs=1,
-            lr=1e-3,
-            ema=0.99,
-            batch_size=64,
-            precision="bfloat16",
-            validate_every=ONCE,
-            **QUIET,
-        ),
-    ),
-    "gpu": Size(
-        built={"dropout": 0.1},
-        grid=("n=1,2,3,6,12", "n_sup=1,2,4,8,16"),
-        batch_sizes=(64, 128, 256, 512, 1024),
-        train_images=10_000,
-        test_images=None,
-        recipe=replace(
-            VITRM, epochs=10, warmup_epochs=1, precision="bfloat16", validate_every=ONCE, checkpoint_every=200
-        ),
-    ),
-}
+SIZES = sizes_of("vitrm_grid", Size)
 
 
-class Study:
+class GridStudy(Study[str]):
     """Images, and the cells."""
 
+    module = "vitrm_grid"
+
     def __init__(self, choice: argparse.Namespace) -> None:
-        self.choice, self.size = choice, SIZES[choice.size]
-        self.folder: Path = choice.out / choice.size
-        self.device = torch.device(choice.device)
-        self.until = time.monotonic() + 60 * choice.minutes
+        super().__init__(choice)
+        self.size = SIZES[choice.size]
+        self.folder, self.runs = choice.out / choice.size, cells(self.size)
         counts = self.size.train_images, self.size.test_images
         self.train, self.test = load_split(choice.train, choice.test, IMAGE_SIZE, counts)
 
-    def record(self, name: str, run: ClassifierRun) -> str:
-        """Train one cell unless it is recorded; a word on it."""
-        path = self.folder / f"{name}.json"
-        asked = run.options(self.train, self.test)
-        if recorded(path, digest_of(asked)):
-            return "already recorded"
-        if time.monotonic() > self.until:
-            raise OutOfTime("out of time")
-        place = self.folder / "runs" / name
-        content = attempt(
-            lambda: train_or_go_on(run, place, self.train, self.test, until=self.until, device=self.device)
+    def cells(self) -> Iterator[str]:
+        return (name for name in self.runs if name.startswith(self.choice.only))
+
+    def name(self, cell: str) -> str:
+        return cell
+
+    def asked(self, cell: str) -> dict[str, Any]:
+        return self.runs[cell].options(self.train, self.test)
+
+    def head(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        return {"cell": cell, "digest": digest_of(asked), "options": asked}
+
+    def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Train it, or go on."""
+        place = self.folder / "runs" / cell
+        return train_or_go_on(
+            self.runs[cell], place, self.train, self.test, until=self.until, device=self.device
         )
-        whole = {
-            **content,
-            "cell": name,
-            "digest": digest_of(asked),
-            "options": asked,
-            "provenance": provenance("vitrm_grid", self.choice.device),
-        }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, to_json(whole))
-        return content.get("failed") or (
-            f"{content['accuracy']:.2%} of {len(self.test)} test images, {content['history']['seconds']:.0f} s"
-        )
+
+    def said(self, content: Mapping[str, Any]) -> str:
+        return f"{content['accuracy']:.2%} of {len(self.test)} test images, {content['history']['seconds']:.0f} s"
 
 
 def cells(size: Size) -> dict[str, ClassifierRun]:
@@ -257,25 +213,10 @@ def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
 
 def main() -> None:
     """Train what is not trained yet."""
-    options = parser(__doc__)
-    options.add_argument("--train", required=True, help="labelled images to train on")
-    options.add_argument("--test", required=True, help="labelled images to test on")
+    options = study_parser(__doc__, GRID)
     options.add_argument("--size", choices=sorted(SIZES), default="cpu")
     options.add_argument("--only", default="", help="cells whose name begins so: n3, batch")
-    options.add_argument(
-        "--minutes", type=float, default=float("inf"), help="stop at a checkpoint after so long"
-    )
-    options.set_defaults(out=GRID)
-    choice = options.parse_args()
-    try:
-        study = Study(choice)
-        for name, run in cells(study.size).items():
-            if name.startswith(choice.only):
-                print(f"{name}: {study.record(name, run)}", flush=True)
-    except OutOfTime as over:
-        print(f"{over}; run it again to go on")
-    except BrdynError as error:
-        options.error(str(error))
+    command(GridStudy, options)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,10 @@ from analyses import (
     vitrm_on_cifar,
 )
 from analyses.findings import vitrm
-from analyses.raptor_cells import read_cells
+from analyses.raptor_on_vits import read_cells
 from analyses.recording import OFFLINE, RESULTS
-from analyses.training_runs import OutOfTime, TimedCheckpoints
+from analyses.study import OutOfTime
+from analyses.training_runs import TimedCheckpoints
 from brdyn import load_model
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, segment
@@ -154,7 +155,7 @@ def test_raptor_study_records_resumes_and_survives(tmp_path, noise_folder, monke
     save_file(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), weights)
     command = [
         "study", "--train", str(images), "--test", str(images), "--model", "vit_tiny_patch16_224", "--weights",
-        str(weights), "--size", "tiny", "--out", str(tmp_path / "out"), "--only", "maxcut_k2", "--share", "1/2",
+        str(weights), "--size", "tiny", "--out", str(tmp_path / "out"), "--only", "maxcut_k2", "--share", "0/2",
     ]  # fmt: skip
     size = replace(
         raptor_on_vits.SIZES["tiny"], image_size=32, precision="float32", probe_train=40, probe_test=20
@@ -237,11 +238,11 @@ def test_the_vitrm_study_tests_on_the_test_split(monkeypatch, tmp_path):
 
     monkeypatch.setattr(training_runs, "load_pixels", load)
     choice = {"size": "tiny", "out": tmp_path, "device": "cpu", "minutes": 1, "epochs": None, "lr": None,
-              "batch_size": None, "compile": None}  # fmt: skip
-    vitrm_on_cifar.Study(Namespace(train="cifar10", test="cifar10", **choice))
+              "batch_size": None, "compile": None, "only": None, "share": "0/1"}  # fmt: skip
+    vitrm_on_cifar.CifarStudy(Namespace(train="cifar10", test="cifar10", **choice))
     assert asked == [("cifar10", True), ("cifar10", False)]
     with pytest.raises(UsageError, match=r"has 2 classes \(a, …\), and the training images 10"):
-        vitrm_on_cifar.Study(Namespace(train="cifar10", test="other", **choice))
+        vitrm_on_cifar.CifarStudy(Namespace(train="cifar10", test="other", **choice))
 
 
 def test_motion_by_hand():

