@@ -29,7 +29,6 @@ from brdyn.training import Checkpoints
 from brdyn.training.settings import CHECKPOINTS
 
 GIANT = "dinov2_vitg14"
-FEW: tuple[object, ...] = ("--rounds", 2, "--batch-size", 2, "--image-size", 28)
 TINY_DEPTH: dict[str, Any] = {
     "name": "tiny",
     "network": {"model": "vit-tiny12", "width": 8, "depth": 4, "heads": 1, "hidden": 8, "patch": 16},
@@ -46,7 +45,7 @@ DEPTH_CONFIG = ROOT / "analyses" / "stochastic_depth.yaml"
 
 
 def benchmark(
-    name: str, shows: str, minutes: float, *options: object, tiny: tuple[object, ...] | None = FEW, file: str = "",
+    name: str, shows: str, minutes: float, *options: object, tiny: tuple[object, ...] | None = None, file: str = "",
     trunk: bool = True, files: tuple[tuple[str, str], ...] = (), tiny_file: str = "",
 ) -> Job:  # fmt: skip
     """A job that one file is the result of; without options of a dry run it is left out of one."""
@@ -331,25 +330,22 @@ def _place(runs: Path, config: Config, one: Network) -> list[Path]:
 
 
 MAIN_FITS = ("maxcut_k2", "maxcut_k4", "maxcut_k1", "maxcut_k5", "maxcut_k3_seed1", "maxcut_k3_seed2")
-WIDTH = ("--rounds", 2, "--batch-size", 2, "--width", 48)
 CAPTURE = (("--images", PHOTOS),)
 JOBS: tuple[Job, ...] = (
     benchmark("gpu.cuda_tests", "the tests that need a GPU", 1, file="cuda_tests", tiny=None, trunk=False),
-    benchmark("bench_raptor", "a stage-2 step of Raptor against a direct write-up (3 x is the goal)", 0.8,
-              tiny=(*FEW, "--peaks", "")),
-    benchmark("bench_vitrm", "a training step of ViTRM against a direct write-up (3 x is the goal)", 0.7, tiny=WIDTH,
-              trunk=False, files=(("--data", TRAIN),)),
+    benchmark("bench_raptor", "a stage-2 step of Raptor against a direct write-up (3 x is the goal)", 0.8),
+    benchmark("bench_vitrm", "a training step of ViTRM against a direct write-up (3 x is the goal)", 0.7, trunk=False,
+              files=(("--data", TRAIN),)),
     benchmark("bench_dynamics", "what measures of motion cost on top of a forward pass", 0.5, files=CAPTURE),
     benchmark("bench_capture", "what capture costs, of dinov2_vitg14 (random weights) too", 1.2, "--memory-images", "",
               "--overlap-images", 200, files=CAPTURE, tiny=("--image-size", 28, "--rounds", 2, "--overlap-images", 4,
                                                             "--memory-images", "")),
-    fits(None, "maxcut_k3", name="raptor_k3", minutes=4.5, at_once=1, tiny=True,
+    fits(None, "maxcut_k3", name="raptor_k3", minutes=4.5, at_once=1, tiny=False,
          shows="how much of a pretrained ViT three blocks keep (98 % published)"),
     networks(LINEAR, VITRM_NAME, name="vitrm", minutes=7, least=2.5, carries="its checkpoint (55 MiB) while it trains",
              shows="ViTRM trained from scratch (88 % is the floor, 93.1 % published after 1000 epochs); at most "
              f"{EPOCHS:g} epochs, fewer where the time is short"),
-    benchmark("precision", "agreement of bfloat16 with float32", 1, "--n", 256, files=CAPTURE,
-              tiny=("--n", 4, "--image-size", 28)),
+    benchmark("precision", "agreement of bfloat16 with float32", 1, "--n", 256, files=CAPTURE),
     benchmark("profile_steps", "where the time of both training steps goes", 0.6,
               tiny=("--image-size", 28, "--batch-size", 2, "--width", 48, "--steps", 1)),
     benchmark("end_to_end", "dinov2_vitg14 (random weights) from end to end, with images/s and peak memory", 2,
