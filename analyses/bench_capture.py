@@ -29,6 +29,7 @@ from brdyn.trajectory import Trajectory, capture
 
 MEMORY_RUN = """
 import sys
+from analyses.bench import own_peak
 from brdyn import layer_similarity, load_images, load_model, trajectories
 model = load_model("vit_tiny_patch16_224", init="random", image_size=160)
 images = load_images(sys.argv[1], model, n=int(sys.argv[2]))

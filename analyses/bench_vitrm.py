@@ -126,7 +126,7 @@ class Published:
         self.optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
         self.device = device
         self.loader = DataLoader(
-            PILImages(images, recipe), recipe.batch_size, shuffle=True, drop_last=True, num_workers=workers,
+            PILImages(images, recipe), recipe.batch_of(len(images)), shuffle=True, drop_last=True, num_workers=workers,
             persistent_workers=workers > 0, pin_memory=device.type == "cuda",
         )  # fmt: skip
         self.mixing = v2.RandomChoice(
@@ -173,7 +173,7 @@ class Ours:
         self.augmentation = Augmentation(recipe, images.classes, *images.statistics())
         self.task = DeepSupervision(vitrm, self.augmentation)
         self.optimizer = torch.optim.AdamW(vitrm.parameters(), lr=0.0, weight_decay=0.0)
-        self.size = recipe.batch_size
+        self.size = recipe.batch_of(len(images))
 
     def batch(self) -> Batch:
         """Random images, from the device's memory."""

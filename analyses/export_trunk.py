@@ -12,8 +12,8 @@ from pathlib import Path
 from safetensors.torch import save
 
 from brdyn.models import dinov2, load_model
-from brdyn.results import write_atomically
 from brdyn.runtime import DTYPES, resolve_dtype
+from brdyn.store import write_atomically
 
 NATIVE = dinov2.NATIVE_GRID * dinov2.PATCH
 

@@ -18,13 +18,14 @@ from analyses.recording import provenance
 from analyses.render import page
 from analyses.stochastic_depth_cells import SIZES, STUDY, Recorded, read_study
 from brdyn.classification.evaluation import accuracy_and_f1, class_scores
-from brdyn.classification.kept import BEST
 from brdyn.classification.pixels import PixelSet, load_pixels
+from brdyn.classification.recipe import BEST
 from brdyn.classification.saved import Classifier, read_config
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import packaged
 from brdyn.pretrained import CONFIG, WEIGHTS
-from brdyn.results import to_json, write_atomically
+from brdyn.results import to_json
+from brdyn.store import write_atomically
 
 LARGEST = 12e6  # bytes
 

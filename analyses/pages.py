@@ -26,8 +26,7 @@ from analyses.render import measured_rows, page, write_or_check
 from analyses.statistics import Estimate
 from analyses.stochastic_depth_cells import Recorded
 from analyses.stochastic_depth_plan import MOMENTS, Network
-from brdyn.classification.kept import BEST
-from brdyn.classification.recipe import VITRM
+from brdyn.classification.recipe import BATCH, BEST, VITRM
 from brdyn.interventions import Surgery
 from brdyn.models import packaged
 from brdyn.phases import Phases
@@ -157,7 +156,7 @@ def vitrm_findings(records: Records) -> str:
     network, recipe, published = (
         ViTRMConfig(**first["options"]["built"]),
         first["options"]["recipe"],
-        VITRM.to_dict(),
+        {**VITRM.to_dict(), "batch_size": BATCH},
     )
     changed = {
         key: value for key, value in recipe.items() if value != published[key] and not key.endswith("_every")

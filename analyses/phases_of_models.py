@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from analyses.recording import OFFLINE, RESULTS, parser
-from brdyn.cli import app
+from brdyn.cli.commands import app
 from brdyn.errors import BrdynError
 from brdyn.results import read_json
 

@@ -36,7 +36,8 @@ from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import is_raptor, read_config
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
 from brdyn.raptor.recipe import learning_rate
-from brdyn.results import read_json, to_json, write_atomically
+from brdyn.results import read_json, to_json
+from brdyn.store import write_atomically
 from brdyn.training import Checkpoints
 
 RAPTOR = RESULTS / "raptor"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from brdyn.models.imgfocus import NAME as OFFLINE
-from brdyn.results import run_provenance, to_json, write_atomically
+from brdyn.results import run_provenance, to_json
+from brdyn.store import write_atomically
 
 __all__ = ["OFFLINE", "RESULTS", "parser", "provenance", "record", "suffix_of"]
 

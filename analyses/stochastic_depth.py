@@ -31,9 +31,8 @@ from analyses.study import KNOWN, Study, command, digest_of, named, recorded, st
 from analyses.training_runs import load_split, train_or_go_on
 from brdyn import fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.classification.evaluation import accuracy
-from brdyn.classification.kept import BEST
 from brdyn.classification.pixels import NAMED, PixelSet
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier, is_classifier, read_config
 from brdyn.errors import UsageError
@@ -42,7 +41,8 @@ from brdyn.phases import Phases
 from brdyn.raptor import FitSettings
 from brdyn.raptor.fidelity import MODES, fidelity
 from brdyn.raptor.partitions import assign
-from brdyn.results import to_json, write_atomically
+from brdyn.results import to_json
+from brdyn.store import write_atomically
 
 STATISTICS = ("r2", "relative_error", "cosine")
 TRAIN_ACCURACY_ON = 2000

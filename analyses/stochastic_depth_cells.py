@@ -11,7 +11,7 @@ import pandas as pd
 
 from analyses.recording import RESULTS
 from analyses.stochastic_depth_plan import LAST, Config
-from brdyn.classification.kept import BEST
+from brdyn.classification.recipe import BEST
 from brdyn.errors import UsageError
 from brdyn.phases import Phases
 from brdyn.results import read_json

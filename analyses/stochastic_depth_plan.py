@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from brdyn.classification.architectures import build
-from brdyn.classification.kept import BEST, folder_name
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.kept import folder_name
+from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.errors import UsageError
 from brdyn.phases import check_request
 from brdyn.raptor import FitSettings

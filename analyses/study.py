@@ -19,7 +19,8 @@ import yaml
 from analyses.recording import parser, provenance
 from brdyn.classification.recipe import VITRM
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import read_json, to_json, write_atomically
+from brdyn.results import read_json, to_json
+from brdyn.store import write_atomically
 
 C = TypeVar("C")
 T = TypeVar("T")

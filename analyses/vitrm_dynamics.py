@@ -21,7 +21,8 @@ from brdyn.interventions import perturbation_repair
 from brdyn.measures.dynamics import token_dynamics
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
-from brdyn.results import image_provenance, records, to_json, write_atomically
+from brdyn.results import image_provenance, records, to_json
+from brdyn.store import write_atomically
 
 OFFLINE_SIZE = 56
 MEASURES = ("convergence", "speed", "update")

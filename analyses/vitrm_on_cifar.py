@@ -19,11 +19,11 @@ from typing import Any
 from analyses.recording import RESULTS
 from analyses.study import Study, command, named, sizes_of, study_parser
 from analyses.training_runs import load_split, train_or_go_on
-from brdyn.classification.architectures import RESNETS
 from brdyn.classification.evaluation import accuracy_and_f1, class_scores
 from brdyn.classification.recipe import VITRM_NAME, ClassifierRecipe
 from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier, is_classifier, read_config
+from brdyn.classification.sizes import RESNETS
 from brdyn.probes import read_classes
 from brdyn.probes.features import Features
 from brdyn.results import read_json

@@ -2,9 +2,14 @@
 
 >>> import brdyn
 >>> model = brdyn.load_model("imgfocus_vits14")
->>> images = brdyn.load_images("samples", model)
+>>> images = brdyn.load_images("samples", model, n=4)
 >>> similarity = brdyn.layer_similarity(model, images)
 >>> phases = brdyn.segment(similarity)
+>>> phases.layers
+12
+
+Other examples go on from here: `model`, `images`, `similarity` and `phases` are a ViT with 12 layers, eight pictures in
+two class folders, and what is made of them; NumPy is `np`.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
     from brdyn.interventions import layer_surgery, perturbation_repair
     from brdyn.measures import layer_similarity
     from brdyn.measures.dynamics import token_dynamics
-    from brdyn.models import describe_model, list_models, load_model
+    from brdyn.models import adapt, describe_model, list_models, load_model
     from brdyn.phases import Phases, segment
     from brdyn.raptor import fit_raptor
     from brdyn.trajectory import Trajectory, capture, trajectories
@@ -29,6 +34,7 @@ _HOMES = {
     "Phases": "brdyn.phases",
     "Trajectory": "brdyn.trajectory",
     "UsageError": "brdyn.errors",
+    "adapt": "brdyn.models",
     "capture": "brdyn.trajectory",
     "describe_model": "brdyn.models",
     "fit_raptor": "brdyn.raptor",
@@ -48,6 +54,7 @@ __all__ = [
     "Phases",
     "Trajectory",
     "UsageError",
+    "adapt",
     "capture",
     "describe_model",
     "fit_raptor",

@@ -16,6 +16,8 @@ from typing import Any
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
+from brdyn.words import first_line as first_line  # of the hub's errors, to callers
+
 PROBE_SECONDS = 3.0
 CACHE_HINT = "they are then kept in the Hugging Face cache, HF_HOME"
 LOGGERS = ("huggingface_hub", "transformers", "datasets", "timm", "httpx")
@@ -56,13 +58,6 @@ def hub_access() -> Iterator[None]:
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, shortened, or its kind."""
-    text = str(error).strip().splitlines()
-    line = (text[0] if text else type(error).__name__).rstrip(".")
-    return line if len(line) <= 160 else line[:159] + "…"
 
 
 def reason(error: BaseException) -> str:

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 
+from brdyn import choices
+from brdyn.choices import one_of
 from brdyn.data import ReadReport
-from brdyn.errors import UsageError
+from brdyn.errors import BrdynError, UsageError, exit_code
 
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in choices.DTYPES}
 BATCH_CAPS = {"cpu": 16, "cuda": 256, "mps": 32}
 MEMORY_SHARE = 0.4
 
@@ -46,16 +47,19 @@ class Processes:
 
     def gather(self, report: ReadReport) -> ReadReport:
         """Join what all processes have read."""
-        if self.world == 1:
-            return report
-        reports: list[ReadReport | None] = [None] * self.world
-        torch.distributed.all_gather_object(reports, report)
-        total = ReadReport()
-        for part in reports:
-            assert part is not None  # all_gather_object fills every place
-            total.add(part)
-        total.skipped.sort()
-        return total
+        return gather(report, self.world)
+
+    def agree(self, refusal: BrdynError | None) -> None:
+        """Go on in all processes, or in none: where the main one has a refusal, it raises that and the others end.
+
+        Raises
+        ------
+        BrdynError
+            In the main process.
+        SystemExit
+            In the others, silently.
+        """
+        agree(refusal, self.world)
 
     def wait(self) -> None:
         """Go on when all processes are here."""
@@ -69,6 +73,32 @@ class Processes:
         """Leave the process group."""
         if self.world > 1 and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def gather(report: ReadReport, world: int) -> ReadReport:
+    """Join what `world` processes have read."""
+    total = ReadReport()
+    reports: list[ReadReport | None] = [report]
+    if world > 1:
+        reports = [None] * world
+        torch.distributed.all_gather_object(reports, report)
+    for part in reports:
+        assert part is not None  # all_gather_object fills every place
+        total.add(part)
+    by_name = {skipped.name: skipped for skipped in total.skipped}  # training meets one again in every epoch
+    total.skipped = sorted(by_name.values())
+    return total
+
+
+def agree(refusal: BrdynError | None, world: int) -> None:
+    """As :meth:`Processes.agree`, of `world` processes."""
+    said = [None if refusal is None else exit_code(refusal)]
+    if world > 1:
+        torch.distributed.broadcast_object_list(said, src=0)
+    if refusal is not None:
+        raise refusal
+    if said[0] is not None:
+        raise SystemExit(said[0])
 
 
 def start_processes(device: str = "auto") -> Processes:
@@ -90,8 +120,7 @@ def start_processes(device: str = "auto") -> Processes:
 
 def _device_kind(device: str) -> str:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device not in DEVICES:
-        raise UsageError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    one_of("device", device, choices.DEVICES)
     if device == "auto":
         return next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
     if not available[device]:
@@ -102,9 +131,7 @@ def _device_kind(device: str) -> str:
 
 def resolve_dtype(name: str) -> torch.dtype:
     """The torch type of a precision by name."""
-    if name not in DTYPES:
-        raise UsageError(f"unknown dtype {name!r}; choose one of {', '.join(DTYPES)}")
-    return DTYPES[name]
+    return DTYPES[one_of("dtype", name, DTYPES)]
 
 
 def auto_batch_size(model: VisionTransformer) -> int:

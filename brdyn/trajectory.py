@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from brdyn.data import Batch, ImageSet, ReadReport
+from brdyn.data import NO_LABEL, Batch, ImageSet, ReadReport
+from brdyn.data.items import without_labels
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import TokenLayout, VisionTransformer
 from brdyn.progress import progress_bar
@@ -32,8 +33,16 @@ class Trajectory:
         Which of the N tokens belong to which group.
     positions : Tensor
         Position of each image in its set, `(B,)`.
-    labels : Tensor or None
-        Class indices, `(B,)`.
+    labels : Tensor
+        Numbers of classes, `NO_LABEL` for an image that has none, `(B,)`. All have none when they are not given.
+
+    Examples
+    --------
+    >>> trajectory = brdyn.capture(model, next(images.batches(4)))
+    >>> len(trajectory), trajectory.depth, trajectory.states[0].shape
+    (4, 12, torch.Size([4, 5, 192]))
+    >>> trajectory.mean("patches").shape
+    torch.Size([13, 4, 192])
     """
 
     def __init__(
@@ -42,7 +51,7 @@ class Trajectory:
         self.states = tuple(states)
         self.tokens = tokens
         self.positions = positions
-        self.labels = labels
+        self.labels = without_labels(positions) if labels is None else labels
         self._derived: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -53,6 +62,11 @@ class Trajectory:
     def depth(self) -> int:
         """L, the number of blocks."""
         return len(self.states) - 1
+
+    @property
+    def labelled(self) -> Tensor:
+        """Which images have a label, bool `(B,)`."""
+        return self.labels != NO_LABEL
 
     def stack(self) -> Tensor:
         """All states as one tensor `(L + 1, B, N, D)`; this copies them."""
@@ -88,9 +102,25 @@ class Trajectory:
         bad = (~finite.all(0)).nonzero().flatten().tolist()
         if bad:
             where = "the embedding (layer 0)" if bad[0] == 0 else f"layer {bad[0]}"
-            kind = str(self.states[0].dtype).removeprefix("torch.")
-            remedy = "check the weights" if kind == "float32" else "try --dtype float32"
-            raise BrdynError(f"the output of {where} of {model!r} is not finite in {kind}; {remedy}")
+            dtype = self.states[0].dtype
+            kind = str(dtype).removeprefix("torch.")
+            raise BrdynError(
+                f"the output of {where} of {model!r} is not finite in {kind}; {not_finite_remedy(dtype)}"
+            )
+
+
+def not_finite_remedy(dtype: torch.dtype) -> str:
+    """What to do about values that are not finite in a precision."""
+    return "try --dtype float32" if dtype in (torch.float16, torch.bfloat16) else "check the weights"
+
+
+def check_normed(model: VisionTransformer, normed: Tensor) -> None:
+    """Raise a `BrdynError` if what comes out of the final norm, from finite states, is not finite."""
+    if not normed.isfinite().all():
+        raise BrdynError(
+            f"the final norm of {model.info.name!r} gives values that are not finite in {model.precision}; "
+            f"{not_finite_remedy(model.dtype)}"
+        )
 
 
 def _mean(tokens: Tensor) -> Tensor:
@@ -118,7 +148,12 @@ def record_states(model: VisionTransformer) -> Iterator[list[Tensor]]:
 
 
 def capture(model: VisionTransformer, batch: Batch) -> Trajectory:
-    """Run one batch and keep every state, on the model's device and in its precision."""
+    """Run one batch and keep every state, on the model's device and in its precision.
+
+    >>> trajectory = brdyn.capture(model, next(images.batches(4)))
+    >>> torch.equal(model.norm(trajectory.states[-1]), model(next(images.batches(4)).images))
+    True
+    """
     images = batch.images.to(model.device, model.dtype, non_blocking=True)
     with torch.no_grad(), record_states(model) as states:
         model(images)
@@ -160,6 +195,13 @@ def trajectories(
     BrdynError
         If a state is not finite (the layer is named), if memory is too small for one image (or for a
         batch of the size asked for), or if no image can be read.
+
+    Examples
+    --------
+    >>> for trajectory in brdyn.trajectories(model, images, batch_size=5):
+    ...     print(trajectory.positions.tolist(), trajectory.labels.tolist())
+    [0, 1, 2, 3, 4] [0, 0, 0, 0, 1]
+    [5, 6, 7] [1, 1, 1]
     """
     processes = processes or Processes(model.device)
     size = auto_batch_size(model) if batch_size == "auto" else _positive(batch_size)
@@ -221,7 +263,7 @@ def visit_trajectories(
     processes = processes or Processes(model.device)
     try:
         for trajectory in trajectories(model, images, processes=processes, **options):
-            visit(trajectory)
+            _show(trajectory, visit, model.info.name)
             del trajectory  # before the next batch is captured
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -232,6 +274,16 @@ def visit_trajectories(
     images.report = processes.gather(images.report)
     images.require_some()
     return images.report
+
+
+def _show(trajectory: Trajectory, visit: Callable[[Trajectory], None], model: str) -> None:
+    """Call a function; where it fails on states that are not finite, that is what is said."""
+    try:
+        visit(trajectory)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            trajectory.check_finite(model)
+        raise
 
 
 def _positive(batch_size: int | str) -> int:

@@ -173,3 +173,72 @@ def test_training_under_stochastic_depth(tmp_path, noise_folder):
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
     assert evaluated.stdout.count("written to") == 1
+
+
+FIT = [
+    "raptor-fit", "--model", "vit_tiny_patch16_224", "--init", "random", "--image-size", "32", "--boundaries", "5",
+    "--steps", "4", "--batch-size", "8", "--validation-images", "0", "--checkpoint-every", "1", "--workers", "0",
+    "--device", "cpu",
+]  # fmt: skip
+STOPPED = (
+    "import os, signal\n"
+    "from brdyn.training import checkpoints\n"
+    "save = checkpoints.Checkpoints.save\n"
+    "def stopping(self, stage, step, *state):\n"
+    "    save(self, stage, step, *state)\n"
+    "    if stage == 2:\n"
+    "        {}\n"
+    "checkpoints.Checkpoints.save = stopping\n"
+    "from brdyn.cli import main\n"
+    "main()\n"
+)
+
+
+def run_script(tmp_path, what, options):
+    script = tmp_path / "script.py"
+    script.write_text(STOPPED.format(what))
+    return subprocess.run(
+        [sys.executable, *TORCHRUN, str(script), *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_resumed_fit_of_two_processes_counts_the_whole(tmp_path, noise_folder):
+    """Both processes' images, in both sessions, and an image that both met unread once."""
+    (noise_folder / "03.png").write_bytes(b"broken")
+    options = [*FIT, "--images", str(noise_folder), "--steps", "12", "--out"]
+    whole = brdyn([*options, str(tmp_path / "whole")], TORCHRUN)
+    assert whole.returncode == 0, whole.stderr
+    stopped = run_script(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)", [*options, str(tmp_path / "out")])
+    assert stopped.returncode != 0
+    done = brdyn([*options, str(tmp_path / "out"), "--resume"], TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("resuming from stage2-00000001") == 1
+    first, second = (json.loads((tmp_path / name / "fit.json").read_text()) for name in ("whole", "out"))
+    assert second["provenance"]["images"] == first["provenance"]["images"]
+    assert [[one["name"] for one in run["skipped"]] for run in (first, second)] == [["03.png"]] * 2
+    unread = 12 * 8 - first["provenance"]["images"]["read"]
+    assert unread in (2, 3)  # 96 of 40 images: twice, and perhaps once more
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "out")]
+    for name, value in weights[0].items():
+        np.testing.assert_array_equal(value, weights[1][name])
+
+
+def test_what_one_process_refuses_ends_both(tmp_path, noise_folder):
+    """The other neither waits nor tells it again."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    options = [*FIT, "--images", str(noise_folder), "--out"]
+    done = brdyn([*options, str(tmp_path / "out")], TORCHRUN)
+    assert done.returncode != 0
+    assert done.stderr.count("brdyn: error: ") == done.stderr.count("is not empty") == 1
+    assert "/brdyn/" not in done.stderr  # no traceback but torchrun's own
+    full = "raise checkpoints.BrdynError('cannot write: No space left on device')"
+    done = run_script(tmp_path, full, [*options, str(tmp_path / "full")])
+    assert done.returncode != 0
+    assert done.stderr.count("brdyn: error: cannot write: No space left on device") == 1
+    assert "/brdyn/" not in done.stderr

@@ -9,7 +9,8 @@ import pytest
 from brdyn import results
 from brdyn.errors import BrdynError, UsageError
 from brdyn.plots.style import new_figure as plain_figure
-from brdyn.results import OutputFolder, check_formats, read_json, to_json, write_atomically
+from brdyn.results import OutputFolder, check_formats, read_json, to_json
+from brdyn.store import write_atomically
 
 
 def figure():

@@ -11,7 +11,7 @@ from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import measure, similarity_metric
 from brdyn.runtime import auto_batch_size
-from brdyn.trajectory import Trajectory, capture, record_states, trajectories
+from brdyn.trajectory import Trajectory, capture, record_states, trajectories, visit_trajectories
 
 
 def batch(count=3):
@@ -63,6 +63,19 @@ def test_streaming_stops_at_a_layer_that_is_not_finite(tiny, noise_folder):
         tiny.blocks[2].mlp.fc2.bias[0] = float("nan")
     with pytest.raises(BrdynError, match="layer 3 of 'tiny_vit' is not finite in float32"):
         list(trajectories(tiny, load_images(noise_folder, tiny), workers=0))
+
+
+def test_a_visitor_that_fails_on_such_a_layer_is_not_what_is_said(tiny, noise_folder):
+    def fail(trajectory):
+        raise ValueError("eigenvalues did not converge")
+
+    images = load_images(noise_folder, tiny, n=4)
+    with pytest.raises(ValueError, match="eigenvalues"):
+        visit_trajectories(tiny, images, fail, workers=0)
+    with torch.no_grad():
+        tiny.blocks[2].mlp.fc2.bias[0] = float("nan")
+    with pytest.raises(BrdynError, match="layer 3 of 'tiny_vit' is not finite"):
+        visit_trajectories(tiny, images, fail, workers=0)
 
 
 def test_batches_cover_the_images_in_order_whatever_their_size(tiny, noise_folder):

@@ -20,11 +20,11 @@ from analyses.vitrm_grid import SIZES as GRID_SIZES
 from analyses.vitrm_grid import cells as grid_cells
 from analyses.vitrm_on_cifar import LINEAR
 from analyses.vitrm_on_cifar import SIZES as CIFAR_SIZES
-from brdyn.classification.kept import BEST
-from brdyn.classification.recipe import VITRM_NAME
-from brdyn.classification.run import RESULT
+from brdyn.classification.kept import RESULT
+from brdyn.classification.recipe import BEST, VITRM_NAME
 from brdyn.classification.saved import is_classifier
-from brdyn.results import read_json, to_json, write_atomically
+from brdyn.results import read_json, to_json
+from brdyn.store import write_atomically
 from brdyn.training import Checkpoints
 from brdyn.training.settings import CHECKPOINTS
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import read_json, to_json, write_atomically
+from brdyn.results import read_json, to_json
+from brdyn.store import write_atomically
 
 MANIFEST, RESULTS = "state.json", "results.tar.gz"
 PART, MOST = 15 * 2**20, 60 * 2**20

@@ -18,7 +18,8 @@ from analyses.gpu.packing import MANIFEST, RESULTS, Packed, pack, pack_results, 
 from analyses.recording import suffix_of
 from analyses.study import is_recorded
 from brdyn.errors import UsageError
-from brdyn.results import read_json, to_json, write_atomically
+from brdyn.results import read_json, to_json
+from brdyn.store import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME, TABLE, TRIED = "queue", "table.txt", "gpu_tried.json"

@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from brdyn.classification.sizes import RESNETS, VITS
 from brdyn.classification.stochastic_depth import StochasticDepthBlock
 from brdyn.errors import UsageError
 from brdyn.models.base import check_image_size
-
-RESNETS = ("resnet18", "resnet34", "resnet50")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViTSize:
-    """Of a ViT with a cls token and learned positions.
-
-    Attributes
-    ----------
-    width, depth, heads : int
-        D, L, attention heads.
-    hidden : int
-        Units of the MLP.
-    patch : int
-        Side of a patch in pixels.
-    """
-
-    width: int
-    depth: int
-    heads: int
-    hidden: int
-    patch: int = 4
-
-
-VITS = {
-    "vit-small": ViTSize(width=512, depth=8, heads=8, hidden=1024),
-    "vit-base": ViTSize(width=768, depth=12, heads=12, hidden=3072),
-    "vit-large": ViTSize(width=1024, depth=24, heads=16, hidden=4096),
-    "vit-tiny12": ViTSize(width=192, depth=12, heads=3, hidden=768),
-}
-"""The published baselines, and the small ViT of the stochastic-depth study."""
 
 PUBLISHED_MILLIONS = {"vit-small": 16.9, "vit-base": 85.1, "vit-large": 302.4}
 """Parameters as published, for ten classes."""

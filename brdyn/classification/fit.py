@@ -76,7 +76,7 @@ def train_classifier(
         task = Classification(network, augmentation, watched)
     history = train(
         task,
-        PixelBatches(images.to(device), recipe.batch_size, recipe.seed),
+        PixelBatches(images.to(device), recipe.batch_of(len(images)), recipe.seed),
         recipe.training(len(images)),
         checkpoints,
         accelerator=accelerator,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,13 @@ import torch
 
 from brdyn.classification.evaluation import accuracy
 from brdyn.classification.pixels import PixelSet
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.classification.saved import Classifier, is_classifier, read_config
-from brdyn.errors import UsageError
+from brdyn.pretrained import CONFIG, WEIGHTS
+from brdyn.results import OutputFolder
 
-BEST = "best"
+RESULT = "train.json"
 WATCHED = "accuracy"
-
-
-def parse_keep(text: str) -> tuple[str, ...]:
-    """`0,10,best` as its parts; empty for none.
-
-    Raises
-    ------
-    UsageError
-        If a part is neither an epoch nor `best`.
-    """
-    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for part in parts:
-        if part != BEST and not re.fullmatch(r"\d+(\.\d+)?", part):
-            raise UsageError(
-                f"--keep {text!r}: {part!r} is neither an epoch (0 is untrained) nor {BEST!r}; the last one is the "
-                "result itself"
-            )
-    return parts
 
 
 def folder_name(part: str) -> str:
@@ -64,7 +47,7 @@ class Keeper:
     ----------
     classifier : Classifier
         The one that is trained.
-    folder : Path
+    folder : OutputFolder
         Of the run; each is kept in a folder in it.
     recipe : ClassifierRecipe
     images : int
@@ -78,7 +61,7 @@ class Keeper:
     """
 
     classifier: Classifier
-    folder: Path
+    folder: OutputFolder
     recipe: ClassifierRecipe
     images: int
     keep: Sequence[str]
@@ -88,11 +71,10 @@ class Keeper:
     def __call__(self, step: int, found: Mapping[str, float]) -> None:
         """Keep the classifier at this step, if it is one of those asked for.
 
-        Before the first step, those that another run left in the folder go.
+        Before the first step, those that another run left in the folder go, and before them its result.
         """
         if step == 0:
-            for path in kept_folders(self.folder).values():
-                shutil.rmtree(path)
+            self._clear()
         for part in self.keep:
             if part != BEST and step == self.recipe.step_of(float(part), self.images):
                 self._save(part, step, found)
@@ -100,13 +82,28 @@ class Keeper:
             self.most = found[WATCHED]
             self._save(BEST, step, found)
 
+    def _clear(self) -> None:
+        """Take away what another run has left, where something of this one would lie beside it."""
+        old = kept_folders(self.folder.path)
+        if not old and not self.keep:
+            return
+        whole = (CONFIG, WEIGHTS) if is_classifier(self.folder.path) else ()
+        self.folder.discard(RESULT, whole)
+        for path in old.values():
+            for name in (CONFIG, WEIGHTS):
+                (path / name).unlink(missing_ok=True)
+            with suppress(OSError):  # somebody else's files are in it
+                path.rmdir()
+
     def _save(self, part: str, step: int, found: Mapping[str, float]) -> None:
         at = {
             "step": step,
-            "epoch": step * self.recipe.batch_size / self.images,
+            "epoch": step * self.recipe.batch_of(self.images) / self.images,
             "watched": found.get(WATCHED),
         }
-        self.classifier.save_pretrained(self.folder / folder_name(part), trained=dict(self.options), at=at)
+        self.classifier.save_pretrained(
+            self.folder.path / folder_name(part), trained=dict(self.options), at=at
+        )
 
 
 def describe_kept(

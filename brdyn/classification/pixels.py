@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from brdyn.checked_json import expanded
 from brdyn.data import Batch, ImageSet, find_source
 from brdyn.data.image_set import choose
+from brdyn.data.labels import Unlabelled
 from brdyn.data.shuffled import shuffled_positions
 from brdyn.errors import BrdynError, UsageError
+from brdyn.training.settings import check_batch
 
 NAMED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 DECODED_AT_ONCE = 512
@@ -36,9 +40,14 @@ class PixelSet:
     description : str
         Where they come from.
     digest : str
-        Sum of the SHA-256 of the files read, as in :class:`brdyn.data.ReadReport`; empty for a named data set.
+        Sum of the SHA-256 of the files read, as in :class:`brdyn.data.ReadReport`, or of the pixels of a named data
+        set; empty for pixels from elsewhere.
     skipped : tuple of (str, str)
         Images that could not be read, and why.
+    unlabelled : Unlabelled
+        Images that have no label and were left out.
+    chosen : dict
+        Columns and split that were chosen, of a table.
     """
 
     pixels: Tensor
@@ -47,6 +56,13 @@ class PixelSet:
     description: str
     digest: str = ""
     skipped: tuple[tuple[str, str], ...] = ()
+    unlabelled: Unlabelled = field(default_factory=Unlabelled)
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse labels of other images."""
+        if len(self.pixels) != len(self.labels):
+            raise ValueError(f"{len(self.pixels)} images and {len(self.labels)} labels do not go together")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,8 +73,16 @@ class PixelSet:
         return len(self.names)
 
     def identity(self) -> dict[str, Any]:
-        """Where they come from, how many, and their digest, ready for JSON."""
-        return {"source": self.description, "images": len(self), "digest": self.digest}
+        """Where they come from, how many, the digests of what they are and of their labels; ready for JSON."""
+        labels = hashlib.sha256("\0".join(self.names).encode())
+        labels.update(self.labels.cpu().numpy().astype("<i8").tobytes())
+        return {
+            "source": self.description,
+            "images": len(self),
+            "digest": self.digest or pixel_digest(self.pixels),
+            "labels": labels.hexdigest(),
+            **self.chosen,
+        }
 
     def to(self, device: torch.device | str) -> PixelSet:
         """The same on another device."""
@@ -104,14 +128,18 @@ def load_pixels(
     seed: int = 0,
     workers: int | None = None,
     root: str | Path = "~/.cache/brdyn",
+    split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    columns_where_there: bool = False,
 ) -> PixelSet:
-    """Decode a whole labelled set, resized to squares.
+    """Decode a whole labelled set, resized to squares; images without a label are left out and counted.
 
     Parameters
     ----------
     data : str or path
-        `cifar10` or `cifar100`, downloaded by torchvision where they are not in `root`; or a parquet file, a folder of
-        class folders, or a hub data set with labels.
+        `cifar10` or `cifar100`, downloaded by torchvision where they are not in `root`; or images with labels, as
+        :func:`brdyn.data.find_source` takes them.
     image_size : int
         Side in pixels.
     train : bool
@@ -122,38 +150,68 @@ def load_pixels(
         Loader processes.
     root : path
         Where named sets are kept.
+    split, image_column, label_column, columns_where_there
+        As in :func:`brdyn.data.find_source`.
 
     Raises
     ------
     UsageError
-        If there are no labels.
+        If there are no labels, or not one that can be used.
     BrdynError
         If a named set cannot be downloaded, or no image can be read.
     """
     if str(data) in NAMED:
-        return _named(str(data), image_size, train, n, seed, Path(root).expanduser())
-    source = find_source(data)
-    if not source.labelled:
+        _refuse_choice(str(data), split, (image_column, label_column), columns_where_there)
+        return _named(str(data), image_size, train, n, seed, expanded(root))
+    source = find_source(
+        data,
+        split,
+        image_column=image_column,
+        label_column=label_column,
+        columns_where_there=columns_where_there,
+    )
+    if source.labels is None:
+        why = f" ({source.no_labels})" if source.no_labels else ""
         raise UsageError(
-            f"{str(data)!r} has no labels; give a folder of class folders, a parquet file or hub data set with a label "
+            f"{str(data)!r} has no labels{why}; give a folder of class folders, a table or data set with a label "
             "column, cifar10 or cifar100"
         )
     squares = v2.Compose([v2.PILToTensor(), v2.Resize((image_size, image_size), antialias=True)])
     images = ImageSet(source, squares, n=n, seed=seed, image_bytes=3 * image_size**2)
-    found = list(images.batches(DECODED_AT_ONCE, workers=workers))
-    labels = torch.cat([batch.labels for batch in found if batch.labels is not None])
+    pixels = torch.empty(len(images), 3, image_size, image_size, dtype=torch.uint8)
+    labels = torch.empty(len(images), dtype=torch.long)
+    count = 0
+    for batch in images.batches(DECODED_AT_ONCE, workers=workers):
+        usable = batch.labelled()
+        rows = slice(count, count := count + len(usable))
+        pixels[rows], labels[rows] = usable.images, usable.labels
+    if not count:
+        left_out = images.report.unlabelled
+        raise UsageError(
+            f"not one of the {left_out.count} images in {str(data)!r} has a label ({left_out.example()})"
+        )
+    pixels, labels = pixels[:count], labels[:count]
     names = source.label_names or [str(number) for number in range(int(labels.max()) + 1)]
-    outside = int(labels.max()) if int(labels.max()) >= len(names) else int(labels.min())
-    if outside < 0 or outside >= len(names):
-        raise UsageError(f"{str(data)!r} has a label {outside}, and {len(names)} classes (numbered from 0)")
     return PixelSet(
-        torch.cat([batch.images for batch in found]),
+        pixels,
         labels,
         tuple(names),
         source.description,
         f"{images.report.digest:064x}",
         tuple(images.report.skipped),
+        images.report.unlabelled,
+        source.chosen() if source.image_column or source.split else {},
     )
+
+
+def _refuse_choice(name: str, split: str | None, columns: tuple[str | None, ...], where_there: bool) -> None:
+    if split is not None or (any(columns) and not where_there):
+        raise UsageError(f"{name} has neither columns nor another split; drop --split and the columns")
+
+
+def pixel_digest(pixels: Tensor) -> str:
+    """SHA-256 of images `(n, 3, H, W)`."""
+    return hashlib.sha256(pixels.cpu().contiguous().numpy().data).hexdigest()
 
 
 def check_classes(images: PixelSet, names: Sequence[str], whose: str) -> None:
@@ -186,9 +244,10 @@ def _named(name: str, size: int, train: bool, n: int | None, seed: int, root: Pa
     if n is not None and n < len(labels):
         rows = torch.from_numpy(choose(len(labels), n, seed))
         pixels, labels = pixels[rows], labels[rows]
+    digest = pixel_digest(pixels)  # of what was read: resizing differs between machines
     if pixels.shape[-1] != size:
         pixels = v2.functional.resize(pixels, [size, size], antialias=True)
-    return PixelSet(pixels, labels, tuple(found.classes), name)
+    return PixelSet(pixels, labels, tuple(found.classes), name, digest)
 
 
 @dataclass
@@ -208,13 +267,11 @@ class PixelBatches:
     batch_size: int
     seed: int = 0
 
+    report = None  # of what is read as it goes: everything was before
+
     def __post_init__(self) -> None:
         """Refuse a set that does not fill a batch."""
-        if len(self.images) < self.batch_size:
-            raise UsageError(
-                f"{len(self.images)} images are too few for a batch of {self.batch_size}; give more images, or "
-                f"--batch-size {len(self.images)} or less"
-            )
+        check_batch(len(self.images), self.batch_size)
 
     def batches(
         self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, pin: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -10,8 +11,10 @@ from brdyn.training.settings import TrainSettings
 
 LOGS, VALIDATIONS = 100, 50  # in a run, by default
 MAGNITUDES = 30  # the largest of RandAugment
+BATCH = 128
 DROPOUT = 0.1
 VITRM_NAME = "vitrm"
+BEST = "best"  # of the classifiers that a run keeps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,9 @@ class ClassifierRecipe(AugmentSettings):
         Passes over the training images.
     warmup_epochs : float
         In which the learning rate rises.
-    batch_size, lr, min_lr, weight_decay, clip, accumulate, precision, ema, compile, seed
+    batch_size : int or None
+        Images of a step over all processes. By default 128, but at most all training images.
+    lr, min_lr, weight_decay, clip, accumulate, precision, ema, compile, seed
         As in :class:`brdyn.training.TrainSettings`.
     log_every, validate_every, checkpoint_every : int or None
         Steps; by default a hundred logs, fifty validations and as many checkpoints in a run.
@@ -64,7 +69,7 @@ class ClassifierRecipe(AugmentSettings):
 
     epochs: float = 300.0
     warmup_epochs: float = 10.0
-    batch_size: int = 128
+    batch_size: int | None = None
     lr: float = 3e-4
     min_lr: float = 1e-6
     weight_decay: float = 0.05
@@ -81,20 +86,24 @@ class ClassifierRecipe(AugmentSettings):
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
         super().__post_init__()
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch-size {self.batch_size} is not positive")
         for name in ("epochs", "warmup_epochs"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is negative")
-        self.training(self.batch_size)
+        self.training(self.batch_size or BATCH)
+
+    def batch_of(self, images: int) -> int:
+        """Images of a step, for so many training images."""
+        return min(BATCH, images) if self.batch_size is None else self.batch_size
 
     def steps(self, images: int) -> int:
         """Optimizer steps (batches) for so many training images."""
-        return max(1, round(self.epochs * images / self.batch_size))
+        return max(1, round(self.epochs * images / self.batch_of(images)))
 
     def step_of(self, epoch: float, images: int) -> int:
         """Steps done when an epoch ends, of so many images; 0 is before the first."""
-        return min(self.steps(images), round(epoch * images / self.batch_size))
+        return min(self.steps(images), round(epoch * images / self.batch_of(images)))
 
     def training(self, images: int) -> TrainSettings:
         """The settings of the training loop for so many images."""
@@ -109,7 +118,8 @@ class ClassifierRecipe(AugmentSettings):
             for field in fields(TrainSettings)
             if hasattr(self, field.name) and field.name not in (*every, "steps", "warmup")
         }
-        warmup = min(steps, round(self.warmup_epochs * images / self.batch_size))
+        warmup = min(steps, round(self.warmup_epochs * images / self.batch_of(images)))
+        shared["batch_size"] = self.batch_of(images)
         return TrainSettings(steps=steps, warmup=warmup, **every, **shared)
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,3 +129,21 @@ class ClassifierRecipe(AugmentSettings):
 
 BASELINE = ClassifierRecipe()
 VITRM = replace(BASELINE, epochs=1000.0, warmup_epochs=30.0, ema=0.999)
+
+
+def parse_keep(text: str) -> tuple[str, ...]:
+    """`0,10,best` as its parts; empty for none.
+
+    Raises
+    ------
+    UsageError
+        If a part is neither an epoch nor `best`.
+    """
+    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for part in parts:
+        if part != BEST and not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", part):
+            raise UsageError(
+                f"--keep {text!r}: {part!r} is neither an epoch (0 is untrained) nor {BEST!r}; the last one is the "
+                "result itself"
+            )
+    return parts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,15 +12,20 @@ from accelerate import Accelerator
 from brdyn import plots, results
 from brdyn.classification.evaluation import accuracy
 from brdyn.classification.fit import Report, train_classifier
-from brdyn.classification.kept import BEST, WATCHED, Keeper, describe_kept
+from brdyn.classification.kept import RESULT, WATCHED, Keeper, describe_kept, folder_name
 from brdyn.classification.pixels import PixelSet
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classification.recipe import BEST, ClassifierRecipe
 from brdyn.classification.saved import Classifier
 from brdyn.errors import UsageError
-from brdyn.training import Checkpoints, Saved
+from brdyn.training import Checkpoints, Saved, unfinished
 from brdyn.training.settings import check_same
 
-RESULT = "train.json"
+FINISHED = {  # what a grid reads of one
+    "options": dict,
+    "accuracy": (float, None),
+    "parameters": int,
+    "history": {"seconds": float, "images_per_second": float},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,10 @@ class ClassifierRun:
             "image_size": self.image_size,
             "data": images.identity(),
             "test": None if test is None else test.identity(),
-            "recipe": self.recipe.to_dict(),
+            "recipe": {
+                **self.recipe.to_dict(),
+                "batch_size": self.recipe.batch_of(len(images) - self.held_out),
+            },
             "keep": list(self.keep),
             "held_out": self.held_out,
             "processes": processes,
@@ -127,7 +134,6 @@ class ClassifierRun:
         BrdynError
             If a loss is not finite.
         """
-        watch = results.Stopwatch()
         learning, watched = images.split(self.held_out, self.recipe.seed) if self.held_out else (images, test)
         classifier = self.untrained(learning)
         keeper = self._keeper(classifier, learning, watched, folder, checkpoints)
@@ -150,7 +156,6 @@ class ClassifierRun:
         if folder is None:
             return None
         right = accuracy(classifier, test, self.steps) if test is not None else None
-        classifier.save_pretrained(folder.path, trained=checkpoints.options)
         content = {
             "network": classifier.name,
             "parameters": classifier.parameters,
@@ -158,16 +163,27 @@ class ClassifierRun:
             "accuracy": right,
             "kept": describe_kept(folder.path, test, accelerator.device) if self.keep else {},
             "skipped": [*images.skipped, *(test.skipped if test is not None else ())],
+            "unlabelled": {
+                name: part.unlabelled.to_dict()
+                for name, part in (("train", images), ("test", test))
+                if part is not None
+            },
             "options": checkpoints.options,
             "history": asdict(history),
-            "seconds": round(watch.seconds, 1),
+            "seconds": round(history.seconds, 1),
             "provenance": results.run_provenance(accelerator.device.type),
         }
         watching = f"accuracy on {'held-out' if self.held_out else 'test'} images"
         picture = plots.plot_fit({1: history}, title=classifier.name, watched=watching)
-        folder.save(RESULT, content, {"train": picture}, formats)
-        shutil.rmtree(checkpoints.folder, ignore_errors=True)
+        files = classifier.to_files(trained=checkpoints.options)
+        folder.save(RESULT, content, {"train": picture}, formats, files)
+        folder.end()
+        checkpoints.remove()
         return content
+
+    def leaves(self) -> list[str]:
+        """Folders that a run writes beside its result."""
+        return [unfinished.TRACKER, *(folder_name(part) for part in self.keep)]
 
     def _keeper(
         self,
@@ -189,7 +205,7 @@ class ClassifierRun:
             raise UsageError(f"{BEST!r} is chosen on test or held-out images, and there are none")
         if folder is None:
             return None
-        return Keeper(classifier, folder.path, self.recipe, len(images), self.keep, checkpoints.options)
+        return Keeper(classifier, folder, self.recipe, len(images), self.keep, checkpoints.options)
 
 
 def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | None:
@@ -201,8 +217,9 @@ def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | N
         If it is of other options than its checkpoints would be.
     """
     path = Path(folder) / RESULT
-    if checkpoints.anew or checkpoints.paths() or not path.is_file():
+    begun = unfinished.is_there(Path(folder))
+    if checkpoints.anew or begun or not path.is_file():
         return None
-    content = results.read_json(path, "a training run", ("options",))
+    content = results.read_json(path, "a training run", FINISHED)
     check_same(content["options"], checkpoints.options, folder)
     return content

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,72 @@ from brdyn import pretrained
 from brdyn.classification.architectures import build
 from brdyn.classification.augment import normalised
 from brdyn.classification.recipe import VITRM_NAME
+from brdyn.classification.sizes import RESNETS, VITS, ViTSize
+from brdyn.declared import Range, entries, shown
+from brdyn.declared import build as build_declared
+from brdyn.errors import UsageError
+
+CHANNELS = 3
+MOST_PIXELS = 16_384
+MOST_STEPS = 1_000
 
 KIND = "classifier"
-REBUILT = ("network", "options", "classes", "image_size", "mean", "std")  # what it takes to build it again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a classifier's loader needs of how it was trained: recursion steps, and how many were supervised."""
+
+    steps: Annotated[int, Range(1, MOST_STEPS)] = 1
+    n_sup: Annotated[int, Range(1, MOST_STEPS)] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedConfig:
+    """The entries of a classifier's config.json that it takes to build it again."""
+
+    digest: str
+    network: str
+    options: Mapping[str, Any]
+    classes: tuple[str, ...]
+    image_size: Annotated[int, Range(1, MOST_PIXELS)]
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Range(1e-6, 1e6)], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what no classifier has."""
+        if not self.classes:
+            raise UsageError("there are no classes")
+        if len(self.mean) != CHANNELS or len(self.std) != CHANNELS:
+            raise UsageError(
+                f"mean and std have {len(self.mean)} and {len(self.std)} numbers instead of {CHANNELS}"
+            )
+        sizes = entries(
+            _declared_options(self.network), self.options, "options", optional=_declared_options(self.network)
+        )
+        object.__setattr__(self, "options", sizes)
+
+    def make(self) -> nn.Module:
+        """The network, untrained."""
+        return _network(self.network, len(self.classes), self.image_size, self.options)
+
+
+REBUILT = tuple(field.name for field in fields(SavedConfig) if field.name != "digest")
+
+
+def _declared_options(network: str) -> dict[str, Any]:
+    if network in RESNETS:
+        return {}
+    if network in VITS:
+        return {"drop_path": float, "dropout": float, **get_type_hints(ViTSize)}
+    if network == VITRM_NAME:
+        from brdyn.vitrm.model import ViTRMConfig
+
+        hints = get_type_hints(ViTRMConfig)
+        return {name: hints[name] for name in hints if name not in ("classes", "image_size")}
+    raise UsageError(
+        f"unknown network {shown(network)}; choose one of {', '.join([VITRM_NAME, *VITS, *RESNETS])}"
+    )
 
 
 @dataclass(frozen=True)
@@ -96,11 +159,14 @@ class Classifier:
     def save_pretrained(
         self, folder: str | Path, weights: Mapping[str, Tensor] | None = None, **details: Any
     ) -> None:
-        """Write the weights and a config.json, each whole or not at all.
+        """Write the weights and a config.json, both or neither; takes what :meth:`to_files` takes."""
+        pretrained.write(folder, self.to_files(weights, **details))
+
+    def to_files(self, weights: Mapping[str, Tensor] | None = None, **details: Any) -> dict[str, bytes]:
+        """The weights and a config.json, as the bytes of files.
 
         Parameters
         ----------
-        folder : path
         weights : mapping, optional
             To write instead of the network's own: the same in another precision.
         **details
@@ -115,7 +181,7 @@ class Classifier:
             "std": list(self.std),
             **details,
         }
-        pretrained.write(folder, KIND, self.network.state_dict() if weights is None else weights, config)
+        return pretrained.to_files(KIND, self.network.state_dict() if weights is None else weights, config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Classifier:
@@ -128,30 +194,44 @@ class Classifier:
         BrdynError
             If the weights are damaged or do not fit.
         """
-        config = read_config(folder)
-        network = _network(config["network"], len(config["classes"]), config["image_size"], config["options"])
-        pretrained.load_weights(network, folder, config)
+        config, _ = pretrained.read_config(folder, KIND, SavedConfig)
+        weights = pretrained.read_weights(config.make, folder, config.digest)
+        network = config.make()
+        network.load_state_dict(weights)
         return cls(
-            config["network"],
+            config.network,
             network.eval().requires_grad_(False),
-            tuple(config["classes"]),
-            config["image_size"],
-            tuple(config["mean"]),
-            tuple(config["std"]),
-            config["options"],
-            config["digest"],
+            config.classes,
+            config.image_size,
+            config.mean,
+            config.std,
+            config.options,
+            config.digest,
         )
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """The config.json of a classifier.
+    """The config.json of a classifier, whole.
 
     Raises
     ------
     UsageError
-        If there is none, or it is of something else.
+        If there is none, or it is of something else, lacks an entry or has one of a wrong type or out of range.
     """
-    return pretrained.read_config(folder, KIND, REBUILT)
+    return pretrained.read_config(folder, KIND, SavedConfig)[1]
+
+
+def read_trained(folder: str | Path) -> Trained:
+    """How the classifier in a folder was trained, as far as its loader needs it.
+
+    Raises
+    ------
+    UsageError
+        As of :func:`read_config`.
+    """
+    config = read_config(folder)
+    where = f"{str(Path(folder) / pretrained.CONFIG)!r}: trained"
+    return build_declared(Trained, config.get("trained", {}), where, more=True)
 
 
 def halve(folder: str | Path) -> None:

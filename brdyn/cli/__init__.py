@@ -1,99 +1,51 @@
-"""The command line: a few lines over the public API, and one clear line for every error."""
+"""The command line: a few lines over the public API, and one clear line for every error.
+
+Nothing is imported here that an installation can lack, so that this holds for a broken one as well.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from importlib.metadata import version
-from typing import Annotated, Any, NoReturn
+import traceback
+import warnings
+from contextlib import nullcontext
 
-import typer
+from brdyn.cli.failures import INTERRUPTED, explain, interrupted
+from brdyn.cli.streams import finish, settle, write_error
+from brdyn.interruption import Interrupted, listening
 
-from brdyn.cli.dynamics import dynamics
-from brdyn.cli.interventions import interventions
-from brdyn.cli.models import models
-from brdyn.cli.perturb import perturb
-from brdyn.cli.phases import phases
-from brdyn.cli.probe import probe
-from brdyn.cli.raptor import raptor_fit
-from brdyn.cli.raptor_eval import raptor_eval
-from brdyn.cli.vit_train import vit_train
-from brdyn.cli.vitrm_eval import vitrm_eval
-from brdyn.cli.vitrm_train import vitrm_train
-from brdyn.errors import BrdynError, UsageError
-
-INTERRUPTED = 130
-
-app = typer.Typer(
-    name="brdyn",
-    help="Block-recurrent dynamics of pretrained Vision Transformers.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command()(models)
-app.command()(phases)
-app.command()(dynamics)
-app.command()(perturb)
-app.command()(interventions)
-app.command()(raptor_fit)
-app.command()(raptor_eval)
-app.command()(probe)
-app.command()(vit_train)
-app.command()(vitrm_train)
-app.command()(vitrm_eval)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"brdyn {version('brdyn')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    show: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
-    ] = False,
-) -> None:
-    """Block-recurrent dynamics of pretrained Vision Transformers."""
+DEBUG = "--debug"
 
 
 def main() -> None:
-    """Run a command. Exit code 2 for a request that cannot be served, 1 for a run that failed."""
+    """Run a command.
+
+    Exit code 2 for a request that cannot be served, 1 for a run that failed, 128 and the signal's number for one that
+    a signal ended.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    settle()
+    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    debug = len(arguments) < len(sys.argv) - 1 or os.environ.get("BRDYN_DEBUG", "0") not in ("", "0")
+    if not (debug or sys.warnoptions):  # of libraries, about their insides
+        warnings.simplefilter("ignore")
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    message = ""
+    writes = os.environ.get("RANK", "0") == "0"  # other processes may end at once
     try:
-        code = app(prog_name="brdyn", standalone_mode=False)
-    except UsageError as error:
-        _fail(str(error), 2)
-    except BrdynError as error:
-        _fail(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # not one of click's own, which its versions keep elsewhere
-            raise
-        _show_click_error(error)
-    if code == INTERRUPTED:
-        typer.echo(
-            "brdyn: interrupted; no result was written (a training run goes on with --resume)", err=True
-        )
+        with listening() if writes else nullcontext():
+            from brdyn.cli.commands import app
+
+            code = app(arguments, prog_name="brdyn", standalone_mode=False)
+        finish()
+        if code == INTERRUPTED:  # some versions of click give a Ctrl-C back so
+            message = interrupted(KeyboardInterrupt(), arguments)
+    except (Exception, KeyboardInterrupt, Interrupted) as error:
+        if debug:
+            write_error(traceback.format_exc())
+        code, message = explain(error, arguments)
+    if message:
+        write_error(f"brdyn: {' '.join(message.split())}\n")
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _show_click_error(error: Any) -> NoReturn:
-    if type(error).__name__ == "NoArgsIsHelpError":
-        typer.echo(error.format_message())
-        sys.exit(error.exit_code)
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "brdyn"
-    _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", error.exit_code)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"brdyn: error: {' '.join(message.split())}", err=True)
-    sys.exit(code)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from brdyn.choices import MEASURES, separated, some_of
+from brdyn.cli.checks import check_file
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_phases
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.results import OutputFolder, listed, records
@@ -46,17 +48,18 @@ def dynamics(
         typer.Option(help="Ridge of the modes, over the mean eigenvalue.", rich_help_panel=DYNAMICS),
     ] = 1e-3,
     rank: Annotated[
-        int | None, typer.Option(help="Rank of the modes (default: full).", rich_help_panel=DYNAMICS)
+        int | None, typer.Option(help="Rank of the modes (default: full).", min=1, rich_help_panel=DYNAMICS)
     ] = None,
 ) -> None:
     """Measure how tokens move through depth: convergence, speed, norms, updates, estimation error, basins, modes.
 
     Writes dynamics.json, dynamics.parquet (one row per statistic, token group and layer) and pictures to --out.
     """
+    chosen = None if measures == "all" else some_of("measure", separated(measures), MEASURES)
+    check_file("--phases", phases)
     with open_run(request) as run:
-        from brdyn.measures.dynamics import check_measures, token_dynamics
+        from brdyn.measures.dynamics import token_dynamics
 
-        chosen = None if measures == "all" else check_measures([name.strip() for name in measures.split(",")])
         given = read_phases(phases, run, k)
         found = token_dynamics(
             run.model,
@@ -138,7 +141,7 @@ def _pictures(title: str, found: Dynamics) -> dict[str, Figure]:
 
 
 def _summarise(run: Run, folder: OutputFolder, found: Dynamics) -> None:
-    run.summarise()
+    run.summarise(run.watch.seconds)
     typer.echo(describe(found.phases) + "\n")
     for group in run.model.tokens.groups:
         for line in _motion(found, group):
@@ -146,12 +149,7 @@ def _summarise(run: Run, folder: OutputFolder, found: Dynamics) -> None:
     if found.groups("effective_rank"):
         typer.echo(_update_field(found))
     if found.basins is not None:
-        group = found.basins.projected_group
-        ratio, purity = found.curve("basin_ratio", group)[-1], found.curve("knn_purity", group)[-1]
-        typer.echo(
-            f"basins of {group} at the end: angle within over between classes {ratio:.2f}, purity of "
-            f"{found.basins.neighbours} neighbours {purity:.2f} (chance {found.basins.chance:.2f})"
-        )
+        typer.echo(_basins(found))
     if found.modes is not None:
         for line in _linearity(found):
             typer.echo(line)
@@ -187,12 +185,27 @@ def _update_field(found: Dynamics) -> str:
     """Rank and coherence of the updates, in a sentence. Updates that move nothing have neither."""
     effective, coherence = (found.curve(name) for name in ("effective_rank", "coherence"))
     moving = np.flatnonzero(np.isfinite(effective))
+    if not len(moving):
+        return "no update moves a token: there is neither rank nor coherence"
     first, most, last = moving[0], np.nanargmax(effective), moving[-1]
     group = found.groups("effective_rank")[-1]
     return (
         f"updates of {group}: effective rank {effective[first]:.0f} at first, "
         f"{effective[most]:.0f} at most (update {most}), {effective[last]:.0f} at last; coherence "
         f"{coherence[first]:.2f} at first, {np.nanmin(coherence):.2f} at least, {coherence[last]:.2f} at last"
+    )
+
+
+def _basins(found: Dynamics) -> str:
+    """How near the images of a class end, in a sentence."""
+    assert found.basins is not None
+    group = found.basins.projected_group
+    ratio, purity = found.curve("basin_ratio", group)[-1], found.curve("knn_purity", group)[-1]
+    if not np.isfinite(ratio):
+        return f"basins of {group} at the end: all images have one direction, so there are neither ratio nor purity"
+    return (
+        f"basins of {group} at the end: angle within over between classes {ratio:.2f}, purity of "
+        f"{found.basins.neighbours} neighbours {purity:.2f} (chance {found.basins.chance:.2f})"
     )
 
 

@@ -9,12 +9,15 @@ import typer
 
 from brdyn.cli.run import Run
 from brdyn.errors import UsageError
-from brdyn.results import read_json
+from brdyn.results import read_json, reading
+from brdyn.words import shortened
 
 if TYPE_CHECKING:
     from brdyn.phases import Phases
 
 PANEL = "Phases"
+WHAT = "a phases.json"
+SHAPE = {"model": str, "provenance": {"model": {"digest": str}}}  # besides the phases
 
 PhasesFile = Annotated[
     Path | None,
@@ -25,7 +28,8 @@ PhasesFile = Annotated[
     ),
 ]
 NumberOfPhases = Annotated[
-    int | None, typer.Option("--k", help="Number of phases, with or without --phases.", rich_help_panel=PANEL)
+    int | None,
+    typer.Option("--k", help="Number of phases, with or without --phases.", min=1, rich_help_panel=PANEL),
 ]
 
 
@@ -43,18 +47,15 @@ def read_phases(path: Path | None, run: Run, k: int | None) -> Phases | None:
     check_request(k, info.layers, name=repr(info.name))
     if path is None:
         return None
-    content = read_json(path, "a phases.json")
-    try:
-        digest = content["provenance"]["model"]["digest"]
+    content = read_json(path, WHAT, SHAPE)
+    with reading(path, WHAT):
         found = Phases.from_dict(content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{str(path)!r} is not a phases.json ({type(error).__name__}: {error})") from error
-    if content.get("model") != info.name or found.layers != info.layers:
+    if content["model"] != info.name or found.layers != info.layers:
         raise UsageError(
-            f"{str(path)!r} is of {content.get('model')!r} with {found.layers} layers, and this is {info.name!r} with "
-            f"{info.layers}; give the phases.json of this model, or none"
+            f"{str(path)!r} is of {shortened(content['model'])!r} with {found.layers} layers, and this is "
+            f"{info.name!r} with {info.layers}; give the phases.json of this model, or none"
         )
-    if digest != info.digest:
+    if content["provenance"]["model"]["digest"] != info.digest:
         raise UsageError(f"{str(path)!r} is of other weights of {info.name!r}; run `brdyn phases` with these")
     return found if k is None else found.with_k(k)
 

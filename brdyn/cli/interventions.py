@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brdyn.choices import KINDS, separated, some_of
+from brdyn.cli.checks import check_file
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_or_find_phases
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.results import OutputFolder, listed, records
@@ -46,12 +48,11 @@ def interventions(
 
     Writes interventions.json, interventions.parquet (one row per operation, readout and measure) and pictures to --out.
     """
-    from brdyn.interventions import layer_surgery
-    from brdyn.interventions.operations import check_kinds
-
-    chosen = [name.strip() for name in kinds.split(",")]
-    check_kinds(chosen)
+    chosen = some_of("intervention", separated(kinds), KINDS)
+    check_file("--phases", phases)
     with open_run(request) as run:
+        from brdyn.interventions import layer_surgery
+
         given = read_or_find_phases(phases, run, k)
         found = layer_surgery(
             run.model, run.images, given, kinds=chosen, draws=draws, seed=run.seed, **run.stream
@@ -93,7 +94,7 @@ def _write(run: Run, folder: OutputFolder, found: Surgery) -> None:
 
 
 def _summarise(run: Run, folder: OutputFolder, found: Surgery) -> None:
-    run.summarise()
+    run.summarise(run.watch.seconds)
     typer.echo(describe(found.phases) + "\n")
     for readout in found.readouts:
         for line in _harm(found, readout):

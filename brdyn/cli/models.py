@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from brdyn.cli.options import ImageSize, parse_image_size
+from brdyn.cli.options import AllowCode, ImageSize, parse_image_size
 
 
 def models(
     name: Annotated[str | None, typer.Argument(help="Describe this model.")] = None,
     match: Annotated[str | None, typer.Option("--filter", help="List only names that contain this.")] = None,
     image_size: ImageSize = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """List the models that brdyn loads, or describe one.
 
@@ -23,7 +24,7 @@ def models(
     if name is None:
         _list(match or "")
     else:
-        _describe(name, parse_image_size(image_size))
+        _describe(name, parse_image_size(image_size), allow_code)
 
 
 def _list(match: str) -> None:
@@ -49,10 +50,10 @@ def _list(match: str) -> None:
             typer.echo("\n".join(names))
 
 
-def _describe(name: str, image_size: tuple[int, int] | None) -> None:
+def _describe(name: str, image_size: tuple[int, int] | None, allow_code: bool) -> None:
     from brdyn.models import describe_model
 
-    model = describe_model(name, image_size)
+    model = describe_model(name, image_size, allow_code=allow_code)
     info = model.info
     preprocessing = model.preprocessing
     height, width = info.image_size

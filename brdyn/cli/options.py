@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from brdyn.errors import UsageError
+from brdyn.seeds import RANGE, check_seed
+from brdyn.words import shortened
 
+WHOLE = re.compile("[0-9]{1,10}")
+LONGEST_SHOWN = 40
 MODEL = "Model"
 IMAGES = "Images"
 COMPUTE = "Computation"
@@ -16,12 +21,22 @@ OUTPUT = "Output"
 
 Model = Annotated[
     str,
-    typer.Option(help="Model name, transformers id or folder; see `brdyn models`.", rich_help_panel=MODEL),
+    typer.Option(
+        help="Model name, transformers id or folder (see `brdyn models`); or file.py:function, which returns a module.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Weights = Annotated[
     Path | None,
     typer.Option(
         help="Local checkpoint: a .pth or .safetensors file, or a transformers folder.", rich_help_panel=MODEL
+    ),
+]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        help="Which of several sets of weights in that file, as teacher or model_ema (default: the average).",
+        rich_help_panel=MODEL,
     ),
 ]
 Init = Annotated[
@@ -39,19 +54,50 @@ AllowPickle = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Run the code of --model file.py:function. Trust its author.",
+        rich_help_panel=MODEL,
+    ),
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        help="Of a Raptor, where it is to be another than its config names: file.py:function.",
+        rich_help_panel=MODEL,
+    ),
+]
 Images = Annotated[
     str,
     typer.Option(
-        help="A folder (recursive), an image, a parquet file, a hub data set (owner/name@split), or `samples`.",
+        help="A folder (recursive), an image, a parquet or webdataset tar file, a data set saved to disk or of the hub "
+        "(owner/name), or `samples`; @SPLIT may follow.",
         rich_help_panel=IMAGES,
     ),
 ]
 Split = Annotated[
-    str | None, typer.Option(help="Split of a hub data set (default: train).", rich_help_panel=IMAGES)
+    str | None,
+    typer.Option(
+        help="Split, where there are several (of a hub data set: train by default).", rich_help_panel=IMAGES
+    ),
+]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the images in a table (default: image, img, or the only one).", rich_help_panel=IMAGES
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the labels in a table (default: the declared one, or label).", rich_help_panel=IMAGES
+    ),
 ]
 Number = Annotated[
     int | None,
-    typer.Option("--n", "-n", help="Use this many images, drawn with --seed.", rich_help_panel=IMAGES),
+    typer.Option("--n", "-n", help="Use this many images, drawn with --seed.", min=1, rich_help_panel=IMAGES),
 ]
 Strict = Annotated[
     bool,
@@ -62,7 +108,9 @@ Strict = Annotated[
 Seed = Annotated[
     int,
     typer.Option(
-        help="Seed of the subset, the bootstrap and random weights.", min=0, rich_help_panel=COMPUTE
+        help=f"Seed of the subset, the bootstrap and random weights, {RANGE}.",
+        callback=check_seed,
+        rich_help_panel=COMPUTE,
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=COMPUTE)]
@@ -77,7 +125,7 @@ BatchSize = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        help="Image loader processes (0: none; default: cores - 1).", min=0, rich_help_panel=COMPUTE
+        help="Image loader processes (0: none; default: cores - 1).", min=0, max=1024, rich_help_panel=COMPUTE
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.", rich_help_panel=OUTPUT)]
@@ -97,10 +145,11 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) in (1, 2) and all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) in (1, 2) and all(WHOLE.fullmatch(part) and int(part) > 0 for part in parts):
         return int(parts[0]), int(parts[-1])
     raise UsageError(
-        f"--image-size {text!r} is neither a number of pixels such as 224 nor height x width such as 224x308"
+        f"--image-size {shortened(text, LONGEST_SHOWN)!r} is neither a number of pixels such as 224 nor height x "
+        "width such as 224x308"
     )
 
 
@@ -108,6 +157,15 @@ def parse_batch_size(text: str) -> int | str:
     """`auto` or a positive number."""
     if text == "auto":
         return text
-    if text.isdigit() and int(text) > 0:
+    if WHOLE.fullmatch(text) and int(text) > 0:
         return int(text)
     raise UsageError(f"--batch-size {text!r} is neither a positive number nor 'auto'")
+
+
+def parse_numbers(option: str, text: str, kind: type[int] | type[float]) -> list[float]:
+    """`0.02,0.2` as numbers."""
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        wanted = "a list of layers such as 7,10" if kind is int else "a list of numbers such as 0.02,0.2"
+        raise UsageError(f"{option} {text!r} is not {wanted}") from None

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from brdyn.choices import check_eps, separated
+from brdyn.cli.checks import check_file
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_phases
+from brdyn.cli.options import parse_numbers
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
-from brdyn.errors import UsageError
 from brdyn.results import OutputFolder, records
 
 if TYPE_CHECKING:
@@ -51,9 +53,11 @@ def perturb(
     Writes perturb.json, perturb.parquet (one row per start, eps, target, token group and layer), growth.parquet and
     pictures to --out. Noise is Gaussian, of the given size relative to each token.
     """
-    sizes = numbers("--eps", eps, float)
-    starts = None if layers == "all" else [int(layer) for layer in numbers("--layers", layers, int)]
-    targets = None if tokens == "each" else [name.strip() for name in tokens.split(",")]
+    sizes = parse_numbers("--eps", eps, float)
+    starts = None if layers == "all" else [int(layer) for layer in parse_numbers("--layers", layers, int)]
+    targets = None if tokens == "each" else separated(tokens)
+    check_eps(sizes)
+    check_file("--phases", phases)
     with open_run(request) as run:
         from brdyn.interventions import perturbation_repair
         from brdyn.interventions.repair import check_request
@@ -81,21 +85,14 @@ def perturb(
             _summarise(run, run.folder, found, found_phases)
 
 
-def numbers(option: str, text: str, kind: type[int] | type[float]) -> list[float]:
-    """`0.02,0.2` as numbers."""
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError:
-        wanted = "layers such as 0,6,12" if kind is int else "numbers such as 0.02,0.2"
-        raise UsageError(f"{option} {text!r} is not {wanted}") from None
-
-
 def _write(run: Run, folder: OutputFolder, found: Repair, phases: Phases) -> None:
     from brdyn import plots
 
     largest = found.angles["eps"].max()
     pictures = (
-        {"repair": plots.plot_repair(found, phases, eps=largest, title=run.title)} if largest > 0 else {}
+        {"repair": plots.plot_repair(found, phases, eps=largest, title=run.title)}
+        if (found.angles.loc[found.angles["eps"] == largest, "mean"] > 0).any()
+        else {}
     )
     pictures["final_angle"] = plots.plot_final_angles(found, phases, title=run.title)
     if len(found.growth):
@@ -115,7 +112,7 @@ def _write(run: Run, folder: OutputFolder, found: Repair, phases: Phases) -> Non
 
 
 def _summarise(run: Run, folder: OutputFolder, found: Repair, phases: Phases) -> None:
-    run.summarise()
+    run.summarise(run.watch.seconds)
     typer.echo(describe(phases))
     for (eps, target), rows in found.angles.groupby(["eps", "target"], sort=False):
         typer.echo(f"\nnoise of {eps:g} on {target}: angle at the last layer (radians)")

@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from brdyn.choices import SIMILARITIES, one_of
+from brdyn.cli.options import WHOLE
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
+from brdyn.errors import UsageError
+from brdyn.phases.evidence import ALPHA, check_test
+from brdyn.phases.segmentation import METHODS, TEST
 from brdyn.results import OutputFolder
+from brdyn.words import counted
 
 if TYPE_CHECKING:
     from brdyn.measures import LayerSimilarity
@@ -29,17 +35,23 @@ def phases(
         ),
     ] = "cls+patches",
     k: Annotated[
-        int | None,
-        typer.Option("--k", help="Number of phases; chosen when not given.", rich_help_panel=PHASES),
+        str | None,
+        typer.Option(
+            "--k",
+            help="Number of phases to show, or `test`: as many as the evidence supports (default: by --min-gain).",
+            rich_help_panel=PHASES,
+        ),
     ] = None,
     min_gain: Annotated[
         float,
         typer.Option(
-            help="Without --k: add phases while each cuts this share of the dissimilarity.",
+            help="Without --k, by convention: add phases while each cuts this share of the dissimilarity.",
             rich_help_panel=PHASES,
         ),
     ] = 0.05,
-    min_size: Annotated[int, typer.Option(help="Fewest layers in a phase.", rich_help_panel=PHASES)] = 1,
+    min_size: Annotated[
+        int, typer.Option(help="Fewest layers in a phase.", min=1, rich_help_panel=PHASES)
+    ] = 1,
     method: Annotated[
         str,
         typer.Option(
@@ -50,18 +62,34 @@ def phases(
         float, typer.Option(help="Smallest gain of a split, for --method recursive.", rich_help_panel=PHASES)
     ] = 0.1,
     bootstrap: Annotated[
-        int, typer.Option(help="Bootstrap samples; 0 for none.", min=0, rich_help_panel=PHASES)
+        int, typer.Option(help="Bootstrap samples; 0 for none.", min=0, max=100_000, rich_help_panel=PHASES)
     ] = 200,
+    alpha: Annotated[
+        float, typer.Option(help="Level of the test whether there are phases.", rich_help_panel=PHASES)
+    ] = ALPHA,
+    calibration: Annotated[
+        str,
+        typer.Option(
+            help="Of the test: bonferroni, or simulated, which keeps to --alpha for rough drifts too.",
+            rich_help_panel=PHASES,
+        ),
+    ] = "bonferroni",
 ) -> None:
-    """Find the phases of a model's depth: layer similarity, max-cut, and how sure.
+    """Find the phases of a model's depth: layer similarity, a test whether there are any, and max-cut.
 
-    Writes phases.json, similarity.png, gain_curve.png and stability.png to --out.
+    Writes phases.json, steps.png, similarity.png, gain_curve.png and stability.png to --out.
     """
-    import brdyn
-    from brdyn.phases import check_request, segment
-
+    one_of("similarity", similarity, SIMILARITIES)
+    one_of("method", method, METHODS)
+    number = parse_k(k)
+    check_test(alpha, calibration)
     with open_run(request) as run:
-        check_request(k, run.model.depth, min_size, method, repr(request.model))
+        import brdyn
+        from brdyn.phases import check_request, segment
+
+        check_request(
+            number, run.model.depth, min_size, method, repr(request.model), min_gain=min_gain, eps=eps
+        )
         measured = brdyn.layer_similarity(
             run.model,
             run.images,
@@ -73,16 +101,41 @@ def phases(
         )
         if run.folder is not None:
             found = segment(
-                measured, k, method=method, min_size=min_size, min_gain=min_gain, eps=eps, seed=run.seed
+                measured,
+                number,
+                method=method,
+                min_size=min_size,
+                min_gain=min_gain,
+                eps=eps,
+                seed=run.seed,
+                alpha=alpha,
+                calibration=calibration,
             )
             _write(run, run.folder, measured, found)
             _summarise(run, run.folder, measured, found)
 
 
+def parse_k(text: str | None) -> int | str | None:
+    """A number of phases, or `test`.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    if text is None or text == TEST:
+        return text
+    if not WHOLE.fullmatch(text) or int(text) < 1:
+        raise UsageError(f"--k {text!r} is neither a number of phases, from 1 on, nor {TEST!r}")
+    return int(text)
+
+
 def _write(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:
     from brdyn import plots
 
+    assert found.evidence is not None
     pictures = {
+        "steps": plots.plot_steps(found.evidence, title=run.title),
         "similarity": plots.plot_similarity(measured.matrix, found, kind=measured.kind, title=run.title),
         "gain_curve": plots.plot_gain_curve(found, title=run.title),
         "stability": plots.plot_stability(found, unit=measured.unit, title=run.title),
@@ -98,19 +151,22 @@ def _write(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Pha
 
 
 def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:
-    run.summarise()
+    typer.echo(f"{found.sentence()}\n")
+    run.summarise(run.watch.seconds)
     typer.echo(f"similarity: {measured.kind} of {measured.tokens}\n")
     typer.echo("  k  boundaries (stability)                       cut   gain      z  gap to 2nd")
     for k in range(2, min(max(found.segmentations), max(6, found.k + 1)) + 1):
         typer.echo(_row(found, k))
     ranges = ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in found.intervals)
-    typer.echo(f"\n{found.k} phases: layers {ranges}")
-    typer.echo(f"  k: {found.k_rule}; phases of at least {found.min_size} layer(s)")
-    if found.stability is None:
-        typer.echo(f"  stability is not known: bootstrap units are {measured.unit}")
+    typer.echo(f"\n{counted(found.k, 'phase')}: layers {ranges}")
+    typer.echo(f"  k: {found.k_rule}; phases of at least {counted(found.min_size, 'layer')}")
+    if found.stability is None and measured.replicates is None:
+        typer.echo(f"  stability is not known; resampled: {measured.unit}")
     if found.recursive is not None:
         typer.echo(f"  recursive bisection: {_clusters(found)}")
-    typer.echo(f"written to {folder.path}: phases.json, and pictures of similarity, gain_curve and stability")
+    typer.echo(
+        f"written to {folder.path}: phases.json, and pictures of steps, similarity, gain_curve and stability"
+    )
 
 
 def _row(found: Phases, k: int) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from brdyn.cli.run import Run, RunRequest, open_run, run_command
+from brdyn.cli.checks import check_images
+from brdyn.cli.run import Run, RunRequest, open_run, run_command, say_skipped
 from brdyn.errors import UsageError
 from brdyn.results import image_provenance
 
@@ -27,12 +28,16 @@ Test = Annotated[
     ),
 ]
 TestNumber = Annotated[
-    int | None, typer.Option("--test-n", help="Use this many test images.", rich_help_panel=PROBE)
+    int | None, typer.Option("--test-n", help="Use this many test images.", min=1, rich_help_panel=PROBE)
 ]
 Seeds = Annotated[
     int,
     typer.Option(
-        "--seeds", help="Linear probes, each on its own split of the images.", rich_help_panel=PROBE
+        "--seeds",
+        help="Linear probes, each on its own split of the images.",
+        min=1,
+        max=1000,
+        rich_help_panel=PROBE,
     ),
 ]
 
@@ -43,12 +48,12 @@ def probe(request: RunRequest, test: Test = None, test_n: TestNumber = None, see
 
     Writes probe.json to --out: accuracies with their spread over seeds and over test images.
     """
+    check_images(test)
     with open_run(request) as run:
         from brdyn.probes import extract_features
         from brdyn.probes import probe as run_probe
 
         training, testing = train_and_test(run, run.images, test, test_n)
-        check_seeds(seeds)
         train = extract_features(run.model, training, **run.stream)
         tested = extract_features(run.model, testing, **run.stream)
         if run.folder is not None:
@@ -62,19 +67,37 @@ def probe(request: RunRequest, test: Test = None, test_n: TestNumber = None, see
             }
             run.folder.save("probe.json", content)
             run.summarise()
+            say_skipped(testing.report.skipped, testing.report.unlabelled)
             describe(found)
             typer.echo(f"written to {run.folder.path}: probe.json")
 
 
 def image_set(images: ImageSet) -> dict[str, Any]:
     """Which images were read, and which could not be."""
-    return {**image_provenance(images), "skipped": [skipped._asdict() for skipped in images.report.skipped]}
+    report = images.report
+    return {
+        **image_provenance(images),
+        "skipped": [skipped._asdict() for skipped in report.skipped],
+        "unlabelled": report.unlabelled.to_dict(),
+    }
 
 
-def check_seeds(seeds: int) -> None:
-    """Refuse none."""
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: at least one is needed")
+def second_set(run: Run, images: str, n: int | None, option: str) -> ImageSet:
+    """Other images than `--images`; the columns asked for count where they have them, and `@SPLIT` says their split."""
+    from brdyn.data import load_images
+
+    if n is not None and n < 1:
+        raise UsageError(f"{option} {n}: at least one image is needed")
+    return load_images(
+        images,
+        run.model,
+        n=n,
+        seed=run.seed,
+        strict=run.images.strict,
+        image_column=run.request.image_column,
+        label_column=run.request.label_column,
+        columns_where_there=True,
+    )
 
 
 def train_and_test(
@@ -87,22 +110,20 @@ def train_and_test(
     UsageError
         If either has no labels, or they name different classes.
     """
-    from brdyn.data import load_images
-    from brdyn.probes.features import NO_LABELS
+    from brdyn.probes.features import check_labelled
 
-    if test is not None:
-        others = load_images(test, run.model, n=n, seed=run.seed, strict=images.strict)
-    else:
+    check_labelled(images)
+    if test is None:
         if n is not None:
             raise UsageError(f"{option}-n goes with {option}")
-        images, held_out = images.split(max(1, round(TEST_SHARE * len(images))), run.seed)
+        learning, held_out = images.split(max(1, round(TEST_SHARE * len(images))), run.seed)
         assert held_out is not None
-        others = held_out
-    if not (images.source.labelled and others.source.labelled):
-        raise UsageError(NO_LABELS)
-    if images.source.fingerprint() == others.source.fingerprint():
-        both = np.intersect1d(images.chosen, others.chosen)
-        if len(both):
+        return learning, held_out
+    others = second_set(run, test, n, f"{option}-n")
+    check_labelled(others)
+    if len(images.source) == len(others.source):
+        both = np.intersect1d(images.indices(), others.indices())
+        if len(both) and images.source.fingerprint() == others.source.fingerprint():
             raise UsageError(
                 f"{len(both)} images are both to fit the probe and to test it; give others by {option}, or drop it: a "
                 "fifth of the images is then kept for the test"

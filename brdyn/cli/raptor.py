@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brdyn.choices import one_of
 from brdyn.cli import options as opt
+from brdyn.cli.checks import at_home, check_file
 from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_or_find_phases, read_phases
-from brdyn.cli.options import parse_batch_size
+from brdyn.cli.options import parse_batch_size, parse_numbers
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.cli.training import (
     Previous,
@@ -21,11 +22,15 @@ from brdyn.cli.training import (
     check_tracker,
     checkpoint_to_resume,
     open_tracker,
+    say_batch,
+    to_go_on_with,
 )
 from brdyn.errors import UsageError
 from brdyn.raptor.partitions import CONTIGUOUS, PARTITIONS, assign, random_contiguous
-from brdyn.raptor.recipe import STEPS, FitSettings
+from brdyn.raptor.recipe import BATCH, STEPS, FitSettings
+from brdyn.results import OutputFolder
 from brdyn.training.settings import CHECKPOINTS
+from brdyn.training.unfinished import TRACKER
 
 if TYPE_CHECKING:
     from brdyn.raptor import ActivationCache, Fit
@@ -59,11 +64,21 @@ HELPS = {
 }
 
 
+BatchSize = Annotated[
+    str,
+    typer.Option(
+        help=f"Images of a step, or `auto`: {BATCH}, at most all that are learned from.",
+        rich_help_panel=opt.COMPUTE,
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitRequest(RunRequest):
-    """With the precisions that something can be trained in."""
+    """With the precisions and batch sizes that something can be trained in."""
 
     dtype: opt.TrainDtype = "float32"
+    batch_size: BatchSize = "auto"
 
 
 @run_command(request=FitRequest, recipe=FitSettings, helps=HELPS)
@@ -117,35 +132,41 @@ def raptor_fit(
     model.safetensors), fit.json and fit.png to --out; `--model OUT` then loads it in every other command.
     """
     settings = _settings(request, steps, stage1_steps, stage2_steps, recipe)
-    if partition not in PARTITIONS:
-        raise UsageError(f"unknown partition {partition!r}; choose one of {', '.join(PARTITIONS)}")
-    if boundaries is not None and (phases is not None or k is not None or partition == CONTIGUOUS):
-        raise UsageError("--boundaries says it all; drop --phases, --k and --partition random-contiguous")
+    one_of("partition", partition, PARTITIONS)
+    ends = (
+        None if boundaries is None else [int(end) for end in parse_numbers("--boundaries", boundaries, int)]
+    )
+    _check_one_way(boundaries, phases, k, partition)
+    check_file("--phases", phases)
+    states = None if cache is None else at_home(cache, "--cache")
     check_resume(resume, previous)
     check_tracker(tracker)
-    with open_run(request, float32=True, go_on=resume) as run:
+    with open_run(request, float32=True, go_on_with=to_go_on_with(resume, RESULT)) as run:
         from brdyn.raptor import fit_raptor
         from brdyn.training import Checkpoints
         from brdyn.training.loop import make_accelerator
 
         accelerator = make_accelerator(run.model.device)  # before trackers, which log by its state
         is_main = run.processes.is_main
-        assignment = _assignment(run, phases, boundaries, partition, partition_seed, k)
+        settings = _fitted_to(run, settings)
+        assignment = _assignment(run, phases, ends, partition, partition_seed, k)
         options = {
             "teacher": {"name": run.model.info.name, "digest": run.model.info.digest},
-            "images": {"source": run.images.source.description, "chosen": len(run.images)},
+            "images": run.images.identity(),
             "assignment": assignment,
             "recipe": settings.to_dict(),
             "learning_rates": [settings.training(stage).lr for stage in (1, 2)],
             "processes": run.processes.world,
         }
-        if cache is not None:
+        if states is not None:
             options["cached"] = True
-        checkpoints = Checkpoints(request.out / CHECKPOINTS, options, anew=not resume)
+        checkpoints = Checkpoints(request.out / CHECKPOINTS, options, anew=not resume, watch=run.watch)
         saved = checkpoint_to_resume(request.out, RESULT, checkpoints, resume, previous, say=is_main)
-        activations = _cache(run, cache, request.workers) if cache is not None else None
+        if run.folder is not None:
+            run.folder.begin(options, [TRACKER])
         before = {1: 0, 2: settings.stage1_steps}
         with open_tracker(tracker, request.out, before, is_main=is_main) as report:
+            activations = _cache(run, states, request.workers) if states is not None else None
             fit = fit_raptor(
                 run.model,
                 run.images,
@@ -159,10 +180,10 @@ def raptor_fit(
                 report=report,
                 progress=True,
             )
-        run.images.report = run.processes.gather(run.images.report)
         if run.folder is not None:
-            _write(run, request.out, fit, settings, options)
-            shutil.rmtree(request.out / CHECKPOINTS, ignore_errors=True)
+            _write(run, run.folder, fit, settings, options)
+            run.folder.end()
+            checkpoints.remove()
             _summarise(run, request.out, fit)
 
 
@@ -176,15 +197,32 @@ def _settings(
     return FitSettings(
         stage1_steps=first,
         stage2_steps=max(0, steps - first) if second is None else second,
-        batch_size=FitSettings.batch_size if isinstance(batch_size, str) else batch_size,
+        batch_size=None if isinstance(batch_size, str) else batch_size,
         precision=request.dtype,
         seed=request.seed,
         **recipe,
     )
 
 
+def _check_one_way(boundaries: str | None, phases: Path | None, k: int | None, partition: str) -> None:
+    """Refuse --boundaries beside what else says which layers share a block."""
+    others = {"--phases": phases, "--k": k, f"--partition {CONTIGUOUS}": partition == CONTIGUOUS or None}
+    given = [name for name, value in others.items() if value is not None]
+    if boundaries is not None and given:
+        raise UsageError(f"--boundaries says it all; drop {' and '.join(given)}")
+
+
+def _fitted_to(run: Run, settings: FitSettings) -> FitSettings:
+    """With a batch that the images fill, which is said where it is none of the usual size."""
+    learning, _ = run.images.split(settings.held_out(len(run.images)), settings.seed)
+    found = settings.fitted_to(len(learning))
+    if run.processes.is_main:
+        say_batch(found.training(1).batch_size, BATCH, settings.batch_size)
+    return found
+
+
 def _assignment(
-    run: Run, phases: Path | None, boundaries: str | None, partition: str, seed: int, k: int | None
+    run: Run, phases: Path | None, ends: list[int] | None, partition: str, seed: int, k: int | None
 ) -> list[int]:
     """The block of each layer."""
     layers = run.model.depth
@@ -193,14 +231,9 @@ def _assignment(
             raise UsageError("--partition random-contiguous needs --k")
         given = read_phases(phases, run, k)
         return random_contiguous(k, layers, seed, given.boundaries if given else ())
-    if boundaries is not None:
-        try:
-            places = [int(part) for part in boundaries.split(",")]
-        except ValueError:
-            raise UsageError(f"--boundaries {boundaries!r} is not a list of layers such as 7,10") from None
-    else:
-        places = list(read_or_find_phases(phases, run, k, PHASE_IMAGES).boundaries)
-    return assign(partition, places, layers, seed)
+    if ends is None:
+        ends = list(read_or_find_phases(phases, run, k, PHASE_IMAGES).boundaries)
+    return assign(partition, ends, layers, seed)
 
 
 def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:
@@ -216,29 +249,27 @@ def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:
     return found
 
 
-def _write(run: Run, out: Path, fit: Fit, settings: FitSettings, options: dict[str, Any]) -> None:
+def _write(run: Run, folder: OutputFolder, fit: Fit, settings: FitSettings, options: dict[str, Any]) -> None:
     from dataclasses import asdict
 
     from brdyn import plots
     from brdyn.pretrained import CONFIG, WEIGHTS
 
-    assert run.folder is not None
-    fit.raptor.save_pretrained(out, recipe=settings.to_dict())
     content = {
         **run.header(),
         "n_images": len(run.images),
-        "images_seen": (settings.stage1_steps + settings.stage2_steps) * settings.batch_size,
+        "images_seen": (settings.stage1_steps + settings.stage2_steps) * settings.training(1).batch_size,
         "options": options,
         "raptor": {"config": CONFIG, "weights": WEIGHTS, "parameters": fit.raptor.info.parameters},
         "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},
         "provenance": run.provenance(),
     }
     pictures = {"fit": plots.plot_fit(fit.histories, title=f"Raptor of {run.title}")}
-    run.folder.save(RESULT, content, pictures, run.formats)
+    folder.save(RESULT, content, pictures, run.formats, fit.raptor.to_files(recipe=settings.to_dict()))
 
 
 def _summarise(run: Run, out: Path, fit: Fit) -> None:
-    run.summarise()
+    run.summarise(sum(history.seconds for history in fit.histories.values()))
     raptor, teacher = fit.raptor.info, run.model.info
     spans = ", ".join(f"{span.start + 1}-{span.end} by block {span.block + 1}" for span in fit.raptor.spans)
     typer.echo(f"{fit.raptor.k} blocks: layers {spans}")

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.cli.probe import PROBE, Seeds, check_seeds, describe, image_set, train_and_test
-from brdyn.cli.run import Run, RunRequest, open_run, run_command
+from brdyn.cli.checks import check_images
+from brdyn.cli.probe import PROBE, Seeds, describe, image_set, second_set, train_and_test
+from brdyn.cli.run import Run, RunRequest, open_run, run_command, say_skipped
 from brdyn.errors import UsageError
 from brdyn.results import OutputFolder
 
@@ -32,10 +33,10 @@ ProbeTest = Annotated[
     ),
 ]
 ProbeNumber = Annotated[
-    int | None, typer.Option("--probe-n", help="Use this many to fit.", rich_help_panel=PROBE)
+    int | None, typer.Option("--probe-n", help="Use this many to fit.", min=1, rich_help_panel=PROBE)
 ]
 ProbeTestNumber = Annotated[
-    int | None, typer.Option("--probe-test-n", help="Use this many to test.", rich_help_panel=PROBE)
+    int | None, typer.Option("--probe-test-n", help="Use this many to test.", min=1, rich_help_panel=PROBE)
 ]
 
 
@@ -55,9 +56,8 @@ def raptor_eval(
     """
     if probe_train is None and (probe_test, probe_n, probe_test_n) != (None, None, None):
         raise UsageError("--probe-test, --probe-n and --probe-test-n go with --probe-train")
-    check_seeds(seeds)
-    with open_run(request) as run:
-        from brdyn.data import load_images
+    check_images(probe_train, probe_test)
+    with open_run(request, columns_where_there=probe_train is not None) as run:
         from brdyn.raptor import Raptor
         from brdyn.raptor.evaluation import evaluate
 
@@ -66,12 +66,26 @@ def raptor_eval(
             raise UsageError(f"{request.model!r} is not a Raptor; give the --out folder of brdyn raptor-fit")
         train = test = None
         if probe_train is not None:
-            labelled = load_images(probe_train, raptor, n=probe_n, seed=run.seed, strict=request.strict)
+            labelled = second_set(run, probe_train, probe_n, "--probe-n")
+            check_columns(request, run.images, labelled)
             train, test = train_and_test(run, labelled, probe_test, probe_test_n, option="--probe-test")
         found = evaluate(raptor, run.images, train, test, seeds=seeds, **run.stream)
         if run.folder is not None:
             _write(run, run.folder, raptor, found, train, test)
             _summarise(run, run.folder, raptor, found)
+            for part in (train, test):
+                if part is not None:
+                    say_skipped(part.report.skipped, part.report.unlabelled)
+
+
+def check_columns(request: RunRequest, *sets: ImageSet) -> None:
+    """Refuse columns that none of several sets has."""
+    for name, option, found in (
+        (request.image_column, "--image-column", [images.source.image_column for images in sets]),
+        (request.label_column, "--label-column", [images.source.label_column for images in sets]),
+    ):
+        if name is not None and name not in found:
+            raise UsageError(f"{option} {name}: neither --images nor --probe-train has such a column")
 
 
 def _write(

@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from brdyn import results
+from brdyn.choices import DTYPES, INITS, one_of
+from brdyn.cli import checks
 from brdyn.cli import options as opt
+from brdyn.errors import BrdynError
+from brdyn.words import counted
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet
+    from brdyn.data.labels import Unlabelled
+    from brdyn.data.sources import ImageSource
     from brdyn.models import VisionTransformer
     from brdyn.runtime import Processes
 
@@ -32,10 +38,15 @@ class RunRequest:
     images: opt.Images = "samples"
     out: opt.Out
     weights: opt.Weights = None
+    weights_key: opt.WeightsKey = None
     init: opt.Init = "pretrained"
     image_size: opt.ImageSize = None
     allow_pickle: opt.AllowPickle = False
+    allow_code: opt.AllowCode = False
+    teacher: opt.Teacher = None
     split: opt.Split = None
+    image_column: opt.ImageColumn = None
+    label_column: opt.LabelColumn = None
     n: opt.Number = None
     strict: opt.Strict = False
     seed: opt.Seed = 0
@@ -143,6 +154,7 @@ class Run:
     stream: dict[str, Any]
     watch: results.Stopwatch
     seed: int
+    request: RunRequest
 
     @property
     def title(self) -> str:
@@ -157,6 +169,7 @@ class Run:
             "weights": self.model.info.weights,
             "n_images": report.count,
             "skipped": [skipped._asdict() for skipped in report.skipped],
+            "unlabelled": report.unlabelled.to_dict(),
         }
 
     def provenance(self, **settings: Any) -> dict[str, Any]:
@@ -165,31 +178,80 @@ class Run:
             self.model, self.images, self.processes, self.watch.seconds, seed=self.seed, **settings
         )
 
-    def summarise(self) -> None:
-        """Print what was run, and what was skipped."""
+    def summarise(self, seconds: float | None = None) -> None:
+        """Print what was run, and what was skipped.
+
+        Parameters
+        ----------
+        seconds : float, optional
+            That the images took; where the run did more than go through them once, none are told.
+        """
         info, report = self.model.info, self.images.report
         marked = "  ** RANDOM WEIGHTS: an untrained network **" if info.is_random else ""
         typer.echo(
             f"{info.name}: {info.layers} layers, width {info.width}, weights from {info.weights}{marked}"
         )
         typer.echo(f"positions: {info.position_rule}")
-        seconds = self.watch.seconds
-        typer.echo(
-            f"{report.count} images in {seconds:.1f} s with loading ({report.count / seconds:.1f} images/s)"
+        for note in info.notes:
+            typer.echo(f"note: {note}")
+        took = (
+            ""
+            if seconds is None
+            else f" in {seconds:.1f} s with loading ({report.count / seconds:.1f} images/s)"
         )
-        say_skipped(report.skipped)
+        typer.echo(f"{report.count} images{took}")
+        for line in chosen_of(self.images.source):
+            typer.echo(line)
+        say_skipped(report.skipped, report.unlabelled)
 
 
-def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:
-    """Name images that could not be read."""
+def chosen_of(source: ImageSource) -> Iterator[str]:
+    """Which columns and split of several were taken, in a line if there is any."""
+    said = [
+        f"{what} {name!r}"
+        for what, name in (
+            ("images from column", source.image_column),
+            ("labels from column", source.label_column),
+            ("split", source.split),
+        )
+        if name is not None
+    ]
+    if said:
+        yield ", ".join(said)
+
+
+def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled) -> None:
+    """Name images that could not be read, or have no label."""
+    if unlabelled.count:
+        typer.echo(f"  {unlabelled.describe()}")
     for name, why in skipped[:SKIPPED_SHOWN]:
         typer.echo(f"  skipped {name}: {why}")
     if skipped:
-        typer.echo(f"  {len(skipped)} unreadable images skipped in all; the JSON names them")
+        typer.echo(f"  {counted(len(skipped), 'unreadable image')} skipped in all; the JSON names them")
+
+
+def open_folder(
+    stack: ExitStack, processes: Processes, path: Path, overwrite: bool, go_on_with: Sequence[str] = ()
+) -> results.OutputFolder | None:
+    """The output folder, in the process that writes; None in the others, which end where it is refused."""
+    folder, refusal = None, None
+    try:
+        if processes.is_main:
+            folder = stack.enter_context(results.OutputFolder(path, overwrite, go_on_with))
+    except BrdynError as error:
+        refusal = error
+    processes.agree(refusal)
+    return folder
 
 
 @contextmanager
-def open_run(request: RunRequest, *, float32: bool = False, go_on: bool = False) -> Iterator[Run]:
+def open_run(
+    request: RunRequest,
+    *,
+    float32: bool = False,
+    go_on_with: Sequence[str] = (),
+    columns_where_there: bool = False,
+) -> Iterator[Run]:
     """Check the options, load the model and find the images; clean up when the command fails.
 
     Parameters
@@ -197,38 +259,52 @@ def open_run(request: RunRequest, *, float32: bool = False, go_on: bool = False)
     request : RunRequest
     float32 : bool
         Load the model in float32 whatever the precision asked for, as training does.
-    go_on : bool
-        Allow an output folder that holds an unfinished run.
+    go_on_with : sequence of str
+        As in :class:`brdyn.results.OutputFolder`.
+    columns_where_there : bool
+        The columns asked for may be those of other images alone.
     """
-    import torch
+    formats = checks.check_written(request, go_on=bool(go_on_with))
+    size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
+    one_of("dtype", request.dtype, DTYPES)
+    one_of("init", request.init, INITS)
+    checks.check_images(request.images)
+    checks.check_file("--weights", request.weights, folder=True)
+
+    import torch  # here and below, once nothing plain is wrong
 
     from brdyn import runtime
     from brdyn.data import load_images
     from brdyn.models import load_model
 
-    formats = results.check_formats(request.formats)
-    size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
     precision = runtime.resolve_dtype(request.dtype)
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
-        folder = (
-            stack.enter_context(results.OutputFolder(request.out, request.overwrite or go_on))
-            if processes.is_main
-            else None
-        )
+        folder = open_folder(stack, processes, request.out, request.overwrite, go_on_with)
         watch = results.Stopwatch()
         model = load_model(
             request.model,
             weights=request.weights,
+            weights_key=request.weights_key,
             init=request.init,
             seed=request.seed,
             image_size=size,
             device=processes.device,
             dtype=torch.float32 if float32 else precision,
             allow_pickle=request.allow_pickle,
+            allow_code=request.allow_code,
+            teacher=request.teacher,
         )
         images = load_images(
-            request.images, model, n=request.n, seed=request.seed, split=request.split, strict=request.strict
+            request.images,
+            model,
+            n=request.n,
+            seed=request.seed,
+            split=request.split,
+            strict=request.strict,
+            image_column=request.image_column,
+            label_column=request.label_column,
+            columns_where_there=columns_where_there,
         )
         stream = {
             "batch_size": batch_size,
@@ -236,4 +312,4 @@ def open_run(request: RunRequest, *, float32: bool = False, go_on: bool = False)
             "processes": processes,
             "progress": True,
         }
-        yield Run(model, images, processes, folder, formats, stream, watch, request.seed)
+        yield Run(model, images, processes, folder, formats, stream, watch, request.seed, request)

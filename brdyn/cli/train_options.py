@@ -13,7 +13,7 @@ from brdyn.cli import options as opt
 NETWORK, RECIPE = "Network", "Recipe"
 SIZES = ("width", "depth", "heads", "hidden", "patch")
 HELPS = {
-    "batch_size": "Images of a step.",
+    "batch_size": "Images of a step (default: 128, at most all training images).",
     "lr": "Learning rate of AdamW.",
     "min_lr": "Learning rate at the last step.",
     "weight_decay": "Of AdamW.",
@@ -67,6 +67,9 @@ class TrainRequest:
     heads: _size("Attention heads") = None  # type: ignore[valid-type]
     hidden: _size("Hidden units of the MLP") = None  # type: ignore[valid-type]
     patch: _size("Side of a patch in pixels") = None  # type: ignore[valid-type]
+    split: opt.Split = None
+    image_column: opt.ImageColumn = None
+    label_column: opt.LabelColumn = None
     n: opt.Number = None
     seed: opt.Seed = 0
     device: opt.Device = "auto"

@@ -10,16 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from brdyn.errors import UsageError
+from brdyn.errors import BrdynError, UsageError
+from brdyn.training.settings import CHECKPOINTS, lacks_digests
+from brdyn.training.unfinished import MARKER, TRACKER
+from brdyn.words import first_line
 
 if TYPE_CHECKING:
     from brdyn.training import Checkpoints, Saved
 
 PANEL = "Training"
 TRACKERS = ("none", "tensorboard", "wandb")
+EARLIER_VERSION = (
+    "note: the checkpoint is of an earlier version, which did not note what the images are: that they are the same is "
+    "not checked"
+)
 
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.", rich_help_panel=PANEL)
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on from the last checkpoint in --out, or begin where there is none.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Previous = Annotated[
     bool,
@@ -40,23 +52,44 @@ def check_resume(resume: bool, previous: bool) -> None:
 def checkpoint_to_resume(
     out: Path, result: str, checkpoints: Checkpoints, resume: bool, previous: bool, *, say: bool
 ) -> Saved | None:
-    """The checkpoint to go on from, if any.
+    """The checkpoint to go on from; None where the run is to begin.
+
+    The seconds of the run are counted on.
 
     Raises
     ------
     UsageError
-        If the run is finished (its `result` file is there and no checkpoint), or there is nothing of it.
+        If the run is finished: its `result` file is there, no checkpoint, and no run was begun since. If it has other
+        options.
     """
     if not resume:
         return None
-    saved = checkpoints.latest(previous=previous)
-    if saved is None and (out / result).is_file():
-        raise UsageError(f"the run in {str(out)!r} is finished; there is nothing to resume")
-    if saved is None:
-        raise UsageError(f"there is no checkpoint in {str(out)!r} to resume from; run without --resume")
+    saved, notes = checkpoints.latest(previous=previous), []
+    if saved is not None:
+        checkpoints.watch.earlier = saved.elapsed
+        notes = [f"resuming from {saved.path.name}"]
+        if lacks_digests(saved.options, checkpoints.options):
+            notes += [EARLIER_VERSION]
+    elif not (out / MARKER).is_file():
+        if (out / result).is_file():
+            raise UsageError(f"the run in {str(out)!r} is finished; there is nothing to resume")
+        notes = [f"there is no checkpoint in {str(out)!r} to resume from; the run begins"]
+    else:
+        notes = [f"the run in {str(out)!r} was killed before its first checkpoint; it begins again"]
     if say:
-        typer.echo(f"resuming from {saved.path.name}")
+        typer.echo("\n".join(notes))
     return saved
+
+
+def to_go_on_with(resume: bool, *results: str) -> tuple[str, ...]:
+    """Files of which one is in the folder of a run that `--resume` goes on with: of what it writes, or of this."""
+    return (CHECKPOINTS, MARKER, *results) if resume else ()
+
+
+def say_batch(batch_size: int, usual: int, given: int | None) -> None:
+    """Tell a batch size that is the default for few images."""
+    if given is None and batch_size != usual:
+        typer.echo(f"batch size {batch_size}: there are no more images to learn from")
 
 
 def check_tracker(name: str) -> None:
@@ -95,7 +128,7 @@ def open_tracker(
     from accelerate.tracking import TensorBoardTracker, WandBTracker
 
     tracker: Any = (
-        TensorBoardTracker(run_name="fit", logging_dir=out / "tracker")
+        TensorBoardTracker(run_name="fit", logging_dir=out / TRACKER)
         if name == "tensorboard"
         else WandBTracker(run_name=f"brdyn {out.name}")
     )
@@ -103,15 +136,18 @@ def open_tracker(
         tracker.start()
     except Exception as error:  # each tracker has errors of its own
         raise UsageError(
-            f"--tracker {name} cannot start ({str(error).strip().splitlines()[0]}); is it set up? "
+            f"--tracker {name} cannot start ({first_line(error)}); is it set up? "
             "(wandb login, or WANDB_MODE=offline)"
         ) from error
 
     def report(stage: int, step: int, row: dict[str, float]) -> None:
-        tracker.log(
-            {f"stage {stage}/{key}": value for key, value in row.items() if key != "step"},
-            step=before[stage] + step,
-        )
+        values = {f"stage {stage}/{key}": value for key, value in row.items() if key != "step"}
+        try:
+            tracker.log(values, step=before[stage] + step)
+        except Exception as error:
+            raise BrdynError(
+                f"--tracker {name} failed ({first_line(error)}); --resume --tracker none goes on without it"
+            ) from error
 
     try:
         yield report

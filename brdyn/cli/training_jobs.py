@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,13 @@ import typer
 from accelerate import Accelerator
 
 from brdyn import plots, results, runtime
+from brdyn.classification.kept import RESULT
 from brdyn.classification.pixels import NAMED, PixelSet, check_classes, load_pixels
-from brdyn.classification.run import RESULT, ClassifierRun, finished
-from brdyn.cli.run import say_skipped
+from brdyn.classification.recipe import BATCH
+from brdyn.classification.run import ClassifierRun, finished
+from brdyn.cli.run import open_folder, say_skipped
 from brdyn.cli.train_options import TrainRequest
-from brdyn.cli.training import checkpoint_to_resume, open_tracker
+from brdyn.cli.training import checkpoint_to_resume, open_tracker, say_batch, to_go_on_with
 from brdyn.errors import BrdynError, UsageError
 from brdyn.training import Checkpoints, Saved
 from brdyn.training.loop import make_accelerator
@@ -33,7 +35,7 @@ class Job:
     images: PixelSet
     test: PixelSet | None
     accelerator: Accelerator
-    processes: int
+    processes: runtime.Processes
     formats: tuple[str, ...]
     resume: bool
     previous: bool
@@ -59,6 +61,8 @@ class Job:
             saved = checkpoint_to_resume(
                 out, RESULT, checkpoints, self.resume, self.previous, say=folder is not None
             )
+        if folder is not None:
+            folder.begin(checkpoints.options, run.leaves())
         with open_tracker(self.tracker, out, {1: 0}, is_main=folder is not None) as report:
             return run.train(
                 self.images,
@@ -74,44 +78,72 @@ class Job:
 
     def train_alone(self, run: ClassifierRun, out: Path, folder: results.OutputFolder | None) -> None:
         """One run to its end, and say how it went."""
+        self.say_batch(run)
         content = self.train(run, out, folder)
         if content is not None:
             _summarise(content)
             kept = "".join(f", {name}/" for name in content["kept"])
             typer.echo(f"written to {out}: config.json, model.safetensors, train.json, train.png{kept}")
 
+    def say_batch(self, run: ClassifierRun) -> None:
+        """Tell the batch size of a run, where it is not the usual one."""
+        if self.processes.is_main:
+            say_batch(run.recipe.batch_of(len(self.images) - run.held_out), BATCH, run.recipe.batch_size)
+
     def checkpoints(self, run: ClassifierRun, out: Path) -> Checkpoints:
         """Those of a run in a folder."""
-        options = run.options(self.images, self.test, self.processes)
+        options = run.options(self.images, self.test, self.processes.world)
         return Checkpoints(out / CHECKPOINTS, options, anew=not self.resume)
 
 
 @contextmanager
 def open_job(
-    request: TrainRequest, formats: tuple[str, ...], resume: bool, previous: bool, tracker: str
+    request: TrainRequest,
+    formats: tuple[str, ...],
+    resume: bool,
+    previous: bool,
+    tracker: str,
+    cells: Sequence[str] = (),
 ) -> Iterator[tuple[Job, results.OutputFolder | None]]:
-    """Start the processes, open the output folder and load the images; clean up when the command fails."""
+    """Start the processes, open the output folder and load the images; clean up when the command fails.
+
+    With the folders of the `cells` of a grid, that is what is resumed.
+    """
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
-        folder = results.OutputFolder(request.out, request.overwrite or resume) if processes.is_main else None
-        if folder is not None:
-            stack.enter_context(folder)
+        whole = (GRID_RESULT, *cells) if cells else (RESULT,)
+        folder = open_folder(stack, processes, request.out, request.overwrite, to_go_on_with(resume, *whole))
         images, test = load_sets(request)
         if processes.is_main:
-            say_skipped([*images.skipped, *(test.skipped if test is not None else ())])
+            for part in (images, test) if test is not None else (images,):
+                say_skipped(part.skipped, part.unlabelled)
         accelerator = make_accelerator(processes.device)
-        yield Job(images, test, accelerator, processes.world, formats, resume, previous, tracker), folder
+        yield Job(images, test, accelerator, processes, formats, resume, previous, tracker), folder
 
 
 def load_sets(request: TrainRequest) -> tuple[PixelSet, PixelSet | None]:
     """Training and test images."""
+    columns: dict[str, Any] = {"image_column": request.image_column, "label_column": request.label_column}
     images = load_pixels(
-        request.data, request.image_size, n=request.n, seed=request.seed, workers=request.workers
+        request.data,
+        request.image_size,
+        n=request.n,
+        seed=request.seed,
+        workers=request.workers,
+        split=request.split,
+        **columns,
     )
     source = request.test or (request.data if request.data in NAMED else None)
     if source is None:
         return images, None
-    test = load_pixels(source, request.image_size, train=False, workers=request.workers)
+    test = load_pixels(
+        source,
+        request.image_size,
+        train=False,
+        workers=request.workers,
+        columns_where_there=True,
+        **columns,
+    )
     check_classes(test, images.names, "the training images")
     return images, test
 
@@ -131,9 +163,13 @@ def train_grid(
         At the end, if some failed.
     """
     runs = runs_of(run, cells)
-    if folder is not None and not job.resume:
-        for name in runs:  # of another grid: not to be taken for this one's when it is resumed
-            (out / name / RESULT).unlink(missing_ok=True)
+    job.say_batch(run)
+    if folder is not None:
+        folder.begin(
+            {name: job.checkpoints(one, out / name).options for name, one in runs.items()}, list(runs)
+        )
+        if not job.resume:
+            _clear(folder, runs)
     done = {
         name: content
         for name, one in runs.items()
@@ -144,9 +180,7 @@ def train_grid(
         if name not in done:
             try:
                 with ExitStack() as stack:
-                    own = results.OutputFolder(out / name, overwrite=True) if folder is not None else None
-                    if own is not None:
-                        stack.enter_context(own)
+                    own = open_folder(stack, job.processes, out / name, overwrite=True)
                     content = job.train(one, out / name, own, may_be_new=True)
             except UsageError:
                 raise
@@ -161,12 +195,23 @@ def train_grid(
                 said = f"accuracy {done[name]['accuracy']:.2%}"
             typer.echo(f"{name}: {said}")
             _write_grid(job, runs, done, failed, folder)
+    if folder is not None:
+        folder.end()
     if failed:
         raise BrdynError(
             f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)} ({next(iter(failed.values()))})"
         )
     if folder is not None:
         typer.echo(f"written to {out}: {GRID_RESULT} and a folder for each of {len(runs)} runs")
+
+
+def _clear(folder: results.OutputFolder, runs: Iterable[str]) -> None:
+    """Take away the results of another grid: not to be taken for this one's when it is resumed."""
+    folder.discard(GRID_RESULT)
+    for name in runs:
+        if (folder.path / name).is_dir():
+            with results.OutputFolder(folder.path / name, overwrite=True) as own:
+                own.discard(RESULT)
 
 
 def _write_grid(

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from brdyn import results
-from brdyn.classification.recipe import BASELINE, ClassifierRecipe
+from brdyn.choices import one_of
+from brdyn.classification.recipe import BASELINE, BEST, ClassifierRecipe, parse_keep
+from brdyn.classification.sizes import VITS
+from brdyn.cli import checks
 from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
 from brdyn.cli.training import PANEL, Previous, Resume, Tracker, check_resume, check_tracker
-from brdyn.errors import UsageError
 
 MOST_HELD_OUT = 2000
 SMALL = "vit-tiny12"
@@ -85,16 +86,14 @@ def vit_train(
     """
     check_resume(resume, previous)
     check_tracker(tracker)
-    formats = results.check_formats(request.formats)
+    formats = checks.check_written(request, go_on=resume)
+    checks.check_images(request.data, request.test)
+    one_of("ViT", request.model, VITS)
+    kept = parse_keep(keep)
     chosen = request.recipe(BASELINE, epochs, warmup_epochs, ema, recipe)
-    from brdyn.classification.architectures import VITS
-    from brdyn.classification.kept import BEST, parse_keep
     from brdyn.classification.run import ClassifierRun
     from brdyn.cli.training_jobs import open_job
 
-    if request.model not in VITS:
-        raise UsageError(f"unknown ViT {request.model!r}; choose one of {', '.join(VITS)}")
-    kept = parse_keep(keep)
     built = {"drop_path": drop_path, "dropout": dropout, **request.sizes()}
     with open_job(request, formats, resume, previous, tracker) as (job, folder):
         if held_out is None:

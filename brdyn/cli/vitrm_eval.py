@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from brdyn import results
 from brdyn.classification.recipe import VITRM_NAME
+from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.cli.run import run_command, say_skipped
 from brdyn.cli.vitrm_train import RECURSION
@@ -24,11 +24,14 @@ class EvalRequest:
     data: Annotated[
         str,
         typer.Option(
-            help="Test images: cifar10, cifar100 (their test split), a parquet file or folder with labels.",
+            help="Test images: cifar10, cifar100 (their test split), or labelled images as --images takes them.",
             rich_help_panel=opt.IMAGES,
         ),
     ] = "cifar10"
     out: opt.Out
+    split: opt.Split = None
+    image_column: opt.ImageColumn = None
+    label_column: opt.LabelColumn = None
     n: opt.Number = None
     seed: opt.Seed = 0
     device: opt.Device = "auto"
@@ -48,9 +51,11 @@ def vitrm_eval(
 
     Writes vitrm_eval.json and pictures to --out.
     """
-    formats = results.check_formats(request.formats)
+    formats = checks.check_written(request)
+    checks.check_images(request.data)
     with ExitStack() as stack:
         from brdyn import plots, runtime
+        from brdyn.checked_json import expanded
         from brdyn.classification.evaluation import accuracy_and_f1, class_scores
         from brdyn.classification.pixels import check_classes, load_pixels
         from brdyn.classification.saved import Classifier
@@ -61,7 +66,7 @@ def vitrm_eval(
         if not processes.is_main:
             return  # one is enough
         folder = stack.enter_context(results.OutputFolder(request.out, request.overwrite))
-        place = packaged.HOME if request.run == packaged.NAME else Path(request.run).expanduser()
+        place = packaged.HOME if request.run == packaged.NAME else expanded(request.run)
         classifier = Classifier.from_pretrained(place)
         classifier.network.to(processes.device)
         images = load_pixels(
@@ -71,8 +76,11 @@ def vitrm_eval(
             n=request.n,
             seed=request.seed,
             workers=request.workers,
+            split=request.split,
+            image_column=request.image_column,
+            label_column=request.label_column,
         )
-        say_skipped(images.skipped)
+        say_skipped(images.skipped, images.unlabelled)
         check_classes(images, classifier.names, "the classifier")
         content: dict[str, Any] = {
             "network": classifier.name,
@@ -80,6 +88,7 @@ def vitrm_eval(
             "digest": classifier.digest,
             "test": images.identity(),
             "skipped": list(images.skipped),
+            "unlabelled": images.unlabelled.to_dict(),
         }
         pictures = {}
         if classifier.name == VITRM_NAME:

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from brdyn import results
+from brdyn.choices import one_of
 from brdyn.classification.recipe import BASELINE, DROPOUT, VITRM_NAME, ClassifierRecipe
 from brdyn.classification.recipe import VITRM as VITRM_RECIPE
+from brdyn.classification.sizes import RESNETS, VITS
+from brdyn.cli import checks
 from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
 from brdyn.cli.training import Previous, Resume, Tracker, check_resume, check_tracker
@@ -103,9 +105,11 @@ def vitrm_train(
     built = _built(request, dropout, latent_steps, sees_image)
     if request.model != VITRM_NAME and (n_sup > 1 or recursion_steps > 1):
         raise UsageError(f"--n-sup and --recursion-steps are of vitrm, and this is {request.model}")
-    formats = results.check_formats(request.formats)
+    formats = checks.check_written(request, go_on=resume)
+    checks.check_images(request.data, request.test)
     from brdyn.classification.run import ClassifierRun
     from brdyn.cli.training_jobs import open_job, train_grid
+    from brdyn.vitrm.grid import cell_name
 
     run = ClassifierRun(
         network=request.model,
@@ -115,7 +119,10 @@ def vitrm_train(
         n_sup=n_sup,
         steps=recursion_steps,
     )
-    with open_job(request, formats, resume, previous, tracker) as (job, folder):
+    with open_job(request, formats, resume, previous, tracker, [cell_name(cell) for cell in cells]) as (
+        job,
+        folder,
+    ):
         if cells:
             train_grid(job, run, cells, request.out, folder)
         else:
@@ -141,12 +148,8 @@ def _built(
     request: ViTRMRequest, dropout: float | None, latent_steps: int, sees_image: bool
 ) -> dict[str, Any]:
     """What the network is built with, beside classes and image size."""
-    from brdyn.classification.architectures import RESNETS, VITS
-
     sizes = request.sizes()
-    if request.model not in (VITRM_NAME, *VITS, *RESNETS):
-        known = ", ".join([VITRM_NAME, *VITS, *RESNETS])
-        raise UsageError(f"unknown network {request.model!r}; choose one of {known}")
+    one_of("network", request.model, (VITRM_NAME, *VITS, *RESNETS))
     if request.model != VITRM_NAME and (latent_steps != LATENT_STEPS or not sees_image):
         raise UsageError(f"--latent-steps and --no-sees-image are of vitrm, and this is {request.model}")
     if request.model in RESNETS:

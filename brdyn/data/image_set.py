@@ -3,121 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass, field
+from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from brdyn.data.decode import decode
-from brdyn.data.sources import ImageSource, find_source
+from brdyn.data.find import find_source
+from brdyn.data.items import PATIENCE, Batch, Item, Loaded, ReadReport
+from brdyn.data.labels import NO_LABEL
+from brdyn.data.loading import in_words, is_of_the_file, load
+from brdyn.data.sources import ImageSource, Skipped
 from brdyn.errors import BrdynError, UsageError
+from brdyn.seeds import check_seed
 
 SHARD = 16
 """Images are dealt to processes in runs of this many, whatever the batch size."""
 
-DIGEST_MODULUS = 1 << 256
-MAX_WORKERS = 8
-MAX_BYTES_AHEAD = 2**30
-SHARED_MEMORY = Path("/dev/shm")
-
-
-class Skipped(NamedTuple):
-    """An image that could not be read, and why."""
-
-    name: str
-    reason: str
-
-
-class Item(NamedTuple):
-    """One decoded and transformed image."""
-
-    position: int
-    image: Tensor
-    label: int | None
-    digest: int
-
-
-class Loaded(NamedTuple):
-    """What a loader process hands over for one batch: stacked there, so that this process only counts."""
-
-    images: Tensor | None
-    positions: Tensor
-    labels: Tensor | None
-    digest: int
-    skipped: list[Skipped]
-
-
-def stack(items: list[Item | Skipped]) -> Loaded:
-    """Put the images of a batch that could be read together."""
-    read = [item for item in items if isinstance(item, Item)]
-    labels = [item.label for item in read]
-    return Loaded(
-        torch.stack([item.image for item in read]) if read else None,
-        torch.tensor([item.position for item in read], dtype=torch.long),
-        None if None in labels else torch.tensor(labels, dtype=torch.long),
-        sum(item.digest for item in read) % DIGEST_MODULUS,
-        [item for item in items if isinstance(item, Skipped)],
-    )
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images `(B, 3, H, W)`, their positions in the set, and their class indices where there are any."""
-
-    images: Tensor
-    positions: Tensor
-    labels: Tensor | None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def split(self, size: int) -> Iterator[Batch]:
-        """The same images in batches of at most `size`."""
-        for start in range(0, len(self), size):
-            part = slice(start, start + size)
-            labels = self.labels[part] if self.labels is not None else None
-            yield Batch(self.images[part], self.positions[part], labels)
-
-
-@dataclass
-class ReadReport:
-    """What one pass over a set has read.
-
-    Attributes
-    ----------
-    count : int
-        Images that were read.
-    skipped : list of Skipped
-        Images that were not.
-    digest : int
-        Sum modulo 2^256 of the SHA-256 of each file read: independent of order and of how the work was split.
-    """
-
-    count: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
-    digest: int = 0
-
-    def add(self, other: ReadReport) -> None:
-        """Join the report of a batch or of another process."""
-        self.count += other.count
-        self.skipped += other.skipped
-        self.digest = (self.digest + other.digest) % DIGEST_MODULUS
+MOST_IMAGES = 200_000_000
 
 
 class _Decoder(Dataset[Item | Skipped]):
     """What runs in the loader processes."""
 
     def __init__(
-        self, source: ImageSource, chosen: np.ndarray, transform: Callable[[Any], Tensor], smallest: int
+        self,
+        source: ImageSource,
+        chosen: np.ndarray | range,
+        transform: Callable[[Any], Tensor],
+        smallest: int,
     ) -> None:
         self.source = source
         self.chosen = chosen
@@ -138,11 +58,17 @@ class _Decoder(Dataset[Item | Skipped]):
                 size = f"{image.width}x{image.height}"
                 raise ValueError(f"{size} pixels are smaller than one {self.smallest}-pixel patch")
             digest = int.from_bytes(hashlib.sha256(raw.data).digest(), "big")
-            return Item(position, self.transform(image), raw.label, digest)
+            without = raw.label == NO_LABEL and self.source.labelled
+            reason = Skipped(name, raw.no_label or "no label") if without else None
+            return Item(position, self.transform(image), raw.label, digest, reason)
+        except BrdynError:
+            raise
         except Exception as error:  # one bad file must not end a run of a million
-            text = str(error).strip().splitlines()
-            reason = text[0] if text else type(error).__name__
-            return Skipped(name, reason.replace("<_io.BytesIO object", "<the file")[:200])
+            if not is_of_the_file(error):
+                raise BrdynError(
+                    f"cannot read {name!r}: {in_words(error)}; use fewer --workers or a smaller --batch-size"
+                ) from error
+            return Skipped(name, in_words(error))
 
 
 class ImageSet:
@@ -151,10 +77,19 @@ class ImageSet:
     Attributes
     ----------
     source : ImageSource
-    chosen : ndarray of int
+    chosen : ndarray of int or range
         Indices into the source.
     report : ReadReport
         What the last (or current) pass has read.
+
+    Examples
+    --------
+    >>> images = brdyn.load_images("photos", model)
+    >>> len(images), images.label_names
+    (8, ['cat', 'dog'])
+    >>> learning, held_out = images.split(2, seed=0)
+    >>> len(learning), len(held_out)
+    (6, 2)
     """
 
     def __init__(
@@ -170,9 +105,16 @@ class ImageSet:
     ) -> None:
         if n is not None and n < 1:
             raise UsageError(f"--n {n}: at least one image is needed")
+        check_seed(seed)
         total = len(source)
         if total == 0:
             raise BrdynError(f"no images in {source.description!r}")
+        if min(total, total if n is None else n) > MOST_IMAGES:
+            raise UsageError(
+                f"{source.description!r} has {total} images; at most {MOST_IMAGES} are gone through: use fewer with --n"
+            )
+        if strict and source.unlisted:
+            raise BrdynError(_stop(source.unlisted[0]))
         self.source = source
         self.transform = transform
         self.strict = strict
@@ -180,10 +122,21 @@ class ImageSet:
         self.smallest = smallest
         self.image_bytes = image_bytes
         self.chosen = choose(total, n, seed)
-        self.report = ReadReport()
+        self.report = self.nothing_read()
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def indices(self) -> np.ndarray:
+        """Those into the source, as an array: all of them, where `chosen` may be a range."""
+        return np.arange(len(self)) if isinstance(self.chosen, range) else self.chosen
+
+    def take(self, places: np.ndarray | slice) -> ImageSet:
+        """Only the images at these positions."""
+        part = copy(self)
+        part.chosen = self.indices()[places]
+        part.report = part.nothing_read()
+        return part
 
     def split(self, count: int, seed: int) -> tuple[ImageSet, ImageSet | None]:
         """This set without `count` images drawn at random, and those; None for 0.
@@ -200,12 +153,19 @@ class ImageSet:
         if not count:
             return self, None
         drawn = np.random.default_rng(seed).permutation(len(self))
-        parts = []
-        for places in (drawn[count:], drawn[:count]):
-            part = copy(self)
-            part.chosen, part.report = self.chosen[np.sort(places)], ReadReport()
-            parts.append(part)
-        return parts[0], parts[1]
+        return self.take(np.sort(drawn[count:])), self.take(np.sort(drawn[:count]))
+
+    def identity(self) -> dict[str, Any]:
+        """Where the images come from, how many, and the digests of what they are and which are chosen; for JSON."""
+        indices = np.ascontiguousarray(self.indices(), dtype="<i8").tobytes()
+        return {
+            "source": self.source.description,
+            "in_source": len(self.source),
+            **self.source.chosen(),
+            "chosen": len(self),
+            "digest": self.source.fingerprint(),
+            "indices": hashlib.sha256(indices).hexdigest(),
+        }
 
     @property
     def label_names(self) -> list[str] | None:
@@ -237,27 +197,27 @@ class ImageSet:
         Raises
         ------
         BrdynError
-            If `strict` and an image cannot be read, or (in a single process) if none can.
+            If `strict` and an image cannot be read, (in a single process) if none can, or if a loader process dies.
         """
-        self.report = ReadReport()
-        mine = share(len(self), rank, world)
-        groups = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-        workers = default_workers() if workers is None else workers
-        workers, ahead = background(min(workers, len(groups)), batch_size * self.image_bytes)
-        loader = DataLoader(
+        self.report = self.nothing_read() if rank == 0 else ReadReport()
+        loader = load(
             self.reader(),
-            batch_sampler=groups,
-            num_workers=workers,
-            prefetch_factor=ahead,
-            collate_fn=stack,
-            pin_memory=pin,
+            batched(share(len(self), rank, world), batch_size),
+            -(-len(self) // batch_size),
+            workers=workers,
+            batch_bytes=batch_size * self.image_bytes,
+            pin=pin,
         )
-        for loaded in guarded(loader):
+        for loaded in loader:
             self.count(loaded)
             if loaded.images is not None:
-                yield Batch(loaded.images, loaded.positions, loaded.labels)
+                yield Batch.of(loaded)
         if world == 1:
             self.require_some()
+
+    def nothing_read(self) -> ReadReport:
+        """The report before a pass: it names folders that could not be looked into."""
+        return ReadReport(skipped=list(self.source.unlisted))
 
     def require_some(self) -> None:
         """Raise a `BrdynError` if the pass has read no image at all."""
@@ -274,61 +234,41 @@ class ImageSet:
         Raises
         ------
         BrdynError
-            If some could not be read, and the set is strict.
+            If some could not be read and the set is strict, or if by far too many could not.
         """
         if self.strict and loaded.skipped:
-            name, reason = loaded.skipped[0]
-            raise BrdynError(f"cannot read {name!r}: {reason} (--strict); remove it or drop --strict")
-        self.report.add(ReadReport(len(loaded.positions), loaded.skipped, loaded.digest))
+            raise BrdynError(_stop(loaded.skipped[0]))
+        self.report.add(ReadReport(len(loaded.positions), loaded.skipped, loaded.digest, loaded.unlabelled))
+        unreadable = len(self.report.skipped)
+        if unreadable > max(PATIENCE, self.report.count):
+            name, reason = self.report.skipped[0]
+            raise BrdynError(
+                f"of {unreadable + self.report.count} images in {self.source.description!r} {unreadable} could not be "
+                f"read; the first, {name}: {reason}"
+            )
 
 
-def choose(total: int, n: int | None, seed: int) -> np.ndarray:
+def _stop(skipped: Skipped) -> str:
+    return f"cannot read {skipped.name!r}: {skipped.reason} (--strict); remove it or drop --strict"
+
+
+def choose(total: int, n: int | None, seed: int) -> np.ndarray | range:
     """The indices of a reproducible subset of `n` out of `total`, in ascending order; all when `n` is None."""
     if n is None or n >= total:
-        return np.arange(total)
+        return range(total)
     return np.sort(np.random.default_rng(seed).choice(total, size=n, replace=False))
 
 
-def share(count: int, rank: int, world: int) -> list[int]:
+def share(count: int, rank: int, world: int) -> Iterator[int]:
     """The positions that process `rank` of `world` takes: every `world`-th run of `SHARD`."""
-    return [position for position in range(count) if position // SHARD % world == rank]
+    for start in range(rank * SHARD, count, world * SHARD):
+        yield from range(start, min(start + SHARD, count))
 
 
-def default_workers() -> int:
-    """Loader processes by default: one less than this process's share of the cores, between 1 and 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(MAX_WORKERS, cores // here - 1))
-
-
-def background(workers: int, batch_bytes: int) -> tuple[int, int | None]:
-    """How many loader processes, and how many batches each may hold ready, within the memory they share."""
-    room = MAX_BYTES_AHEAD
-    if SHARED_MEMORY.is_dir():
-        room = min(room, shutil.disk_usage(SHARED_MEMORY).free // 2)
-    fitting = room // max(batch_bytes, 1)
-    workers = min(workers, fitting)
-    return (workers, min(2, fitting // workers)) if workers else (0, None)
-
-
-def guarded(loader: Iterable[Loaded]) -> Iterator[Loaded]:
-    """What a loader gives; its failures without the stack of the process they come from."""
-    try:
-        yield from loader
-    except BrdynError as error:  # from a loader process it comes with that process's stack
-        raise type(error)(
-            str(error).strip().splitlines()[-1].removeprefix(f"{_full_name(error)}: ")
-        ) from None
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise BrdynError(
-            "a loader process died, most often for lack of (shared) memory; use --workers 0 or a smaller --batch-size"
-        ) from error
-
-
-def _full_name(error: BaseException) -> str:
-    return f"{type(error).__module__}.{type(error).__qualname__}"
+def batched(positions: Iterator[int], size: int) -> Iterator[list[int]]:
+    """Lists of at most `size` of them."""
+    while group := list(islice(positions, size)):
+        yield group
 
 
 def load_images(
@@ -339,21 +279,28 @@ def load_images(
     seed: int = 0,
     split: str | None = None,
     strict: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    columns_where_there: bool = False,
 ) -> ImageSet:
     """Find images and prepare them for a model.
 
     Parameters
     ----------
     images : str or path
-        `samples`, a folder, an image, a parquet file, or a hub data set id.
+        `samples`, a folder, an image, a parquet or tar file, a data set saved to disk, or a hub data set id.
     model : VisionTransformer
         Anything with a `transform`; its patch size is the smallest image side accepted.
     n, seed
         A reproducible subset; all images when `n` is None.
     split : str, optional
-        Split of a hub data set.
+        Of what holds several.
     strict : bool
         Make an unreadable image an error instead of skipping it.
+    image_column, label_column : str, optional
+        Of tables; see :mod:`brdyn.data.columns` for the choice without.
+    columns_where_there : bool
+        Go by that choice where the set has no such columns, instead of refusing it.
 
     Returns
     -------
@@ -362,11 +309,24 @@ def load_images(
     Raises
     ------
     UsageError
-        If there are no such images.
+        If there are no such images, columns or split.
+
+    Examples
+    --------
+    >>> images = brdyn.load_images("photos", model, n=4, seed=1)  # a folder
+    >>> [batch.images.shape for batch in images.batches(2)]
+    [torch.Size([2, 3, 32, 32]), torch.Size([2, 3, 32, 32])]
     """
     info = getattr(model, "info", None)
+    source = find_source(
+        images,
+        split,
+        image_column=image_column,
+        label_column=label_column,
+        columns_where_there=columns_where_there,
+    )
     return ImageSet(
-        find_source(images, split),
+        source,
         model.transform,
         n=n,
         seed=seed,

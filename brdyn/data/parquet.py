@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brdyn.checked_json import parse
+from brdyn.data.cells import picture
+from brdyn.data.columns import NOTHING, Asked, Column, arrow_column, choose_image, choose_label, make_labels
+from brdyn.data.files import Names, check_regular, shown
+from brdyn.data.labels import NO_LABEL
 from brdyn.data.sources import ImageSource, LoadedSource, RawImage
+from brdyn.data.splits import choose_split, split_of
 from brdyn.errors import BrdynError, UsageError
+from brdyn.words import first_line
 
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
-IMAGE_COLUMNS = ("image", "img", "images", "jpg", "png", "picture")
-ROWS_AT_ONCE = 64
+ENDINGS = (".parquet", ".pq")
+ROWS_AT_ONCE = 16
+BYTES_AT_ONCE = 2**26
+LABELS_AT_ONCE = 2**16
 
 
 class _OpenGroup:
@@ -31,42 +39,75 @@ class _OpenGroup:
         """The rows that hold `row`, and where among them it is."""
         while row >= self.start + len(self.rows):
             self.start += len(self.rows)
-            self.rows = next(self.batches)
+            self.rows = next(self.batches, None)
+            if self.rows is None:
+                raise OSError("the row group ends before this row; is the copy complete?")
         return self.rows, row - self.start
 
 
 class ParquetSource(ImageSource):
-    """Rows of parquet files in the layout of hub data sets: bytes, or a struct of bytes and path."""
+    """Rows of parquet files in the layout of hub data sets: bytes, or a struct of bytes and path.
 
-    def __init__(self, root: Path, paths: list[Path]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    Parameters
+    ----------
+    root : Path
+        The folder, or the one file.
+    names : list of str
+        Files below it.
+    split : str, optional
+        Where files name several.
+    asked : Asked, optional
+        Columns.
 
-        self.paths = paths
-        self.root = root
-        self.description = str(root)
+    Raises
+    ------
+    UsageError
+        If columns or a split are not to be had as asked, or files are of different tables.
+    BrdynError
+        If a file is no parquet.
+    """
+
+    files: Names
+
+    def __init__(
+        self, root: Path, names: list[str], split: str | None = None, asked: Asked | None = None
+    ) -> None:
+        self.description = shown(root)
+        asked, where = asked or Asked(), repr(self.description)
+        found = {name: split_of(name) if name else None for name in names}
+        self.split = choose_split(found.values(), split, where)
+        if split is not None:
+            names = [name for name in names if found[name] == self.split]
+        self.files = Names(root, names)
         self._ends: list[int] = []
         self._groups: list[tuple[int, int]] = []
-        total = 0
-        for number, path in enumerate(paths):
-            try:
-                file = pq.ParquetFile(path)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise BrdynError(
-                    f"cannot read {str(path)!r} as parquet ({error}); is the copy complete?"
-                ) from error
+        tables: list[list[Column]] = []
+        for number, path in enumerate(self.files):
+            file = open_parquet(path)
+            total = self._ends[-1] if self._ends else 0
             for group in range(file.num_row_groups):
                 total += file.metadata.row_group(group).num_rows
                 self._ends.append(total)
                 self._groups.append((number, group))
-            if number == 0:
-                self._image, self._label, self.label_names = _columns(file.schema_arrow, path)
+            tables.append(_columns(file.schema_arrow))
+        self._choose(_common(tables, self.files), asked, where)
         self._open: _OpenGroup | None = None
 
-    @property
-    def labelled(self) -> bool:
-        """Whether there is a column of labels."""
-        return self._label is not None
+    def _choose(self, columns: list[Column], asked: Asked, where: str) -> None:
+        self.image_column = choose_image(columns, asked, where).name
+        label, self.no_labels = choose_label(columns, asked, where)
+        if label is None:
+            return
+        self.labels, self.no_labels = make_labels(label, lambda: self._arrays(label.name))
+        if self.labels is not None:
+            self.label_column = label.name
+        elif asked.label == label.name:
+            raise UsageError(f"{self.no_labels}; choose another --label-column")
+
+    def _arrays(self, column: str) -> Iterator[Any]:
+        for path in self.files:
+            for batch in open_parquet(path).iter_batches(LABELS_AT_ONCE, columns=[column], use_threads=False):
+                yield batch[column]
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -75,16 +116,13 @@ class ParquetSource(ImageSource):
         """Read one row; rows are read in order, a few at a time."""
         place = bisect_right(self._ends, index)
         rows, row = self._rows(place, index - (self._ends[place - 1] if place else 0))
-        cell = rows[self._image][row].as_py()
-        label = rows[self._label][row].as_py() if self._label is not None else None
-        data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-        if data is None and path:
-            data = (self.paths[self._groups[place][0]].parent / path).read_bytes()
-        if data is None:
-            raise OSError("the row holds no image")
-        return RawImage(f"{self.name(index)} {path}" if path else self.name(index), data, label)
+        data, path = picture(rows[self.image_column][row], [self.files[self._groups[place][0]].parent])
+        label, why = NO_LABEL, ""
+        if self.labels is not None:
+            label, why = self.labels.read(rows[self.label_column][row].as_py())
+        return RawImage(f"{self.name(index)} {path}" if path else self.name(index), data, label, why)
 
-    def at_random(self, chosen: np.ndarray) -> ImageSource:
+    def at_random(self, chosen: np.ndarray | range) -> ImageSource:
         """The chosen rows in memory: a row group can only be read from its start.
 
         Raises
@@ -93,30 +131,34 @@ class ParquetSource(ImageSource):
             If they would take more than a third of the free memory.
         """
         import psutil
-        import pyarrow.parquet as pq
 
+        room = psutil.virtual_memory().available // 3
         stored = sum(
             file.metadata.row_group(group).total_byte_size
-            for file in map(pq.ParquetFile, self.paths)
+            for file in map(open_parquet, self.files)
             for group in range(file.num_row_groups)
         )
         needed = stored * len(chosen) // max(len(self), 1)
-        if needed > psutil.virtual_memory().available // 3:
-            raise UsageError(
-                f"{len(chosen)} shuffled images of {self.description!r} would take {needed / 2**30:.1f} GiB of memory; "
-                "use fewer with --n, or a folder of images"
-            )
         images: dict[int, RawImage | str] = {}
-        for index in sorted(int(index) for index in chosen):
+        taken = 0
+        for index in sorted(map(int, chosen)) if needed <= room else ():
             try:
-                images[index] = self.read(index)
+                image = images[index] = self.read(index)
+                taken += len(image.data)
             except OSError as error:
                 images[index] = str(error)
+            if taken > room:  # repeated values are stored once
+                break
+        if max(needed, taken) > room:
+            raise UsageError(
+                f"{len(chosen)} shuffled images of {self.description!r} would take more than "
+                f"{room / 2**30:.1f} GiB of memory; use fewer with --n, or a folder of images"
+            )
         return LoadedSource(self, images)
 
     def name(self, index: int) -> str:
         """File and row."""
-        return f"{self.root.name} row {index}"
+        return f"{shown(self.files.root.name)} row {index}"
 
     def _rows(self, place: int, row: int) -> tuple[Any, int]:
         """The rows around `row` of a row group, and where among them it is.
@@ -128,44 +170,76 @@ class ParquetSource(ImageSource):
         return self._open.seek(row)
 
     def _iterate(self, place: int) -> Iterator[Any]:
-        import pyarrow.parquet as pq
-
         number, group = self._groups[place]
-        columns = [self._image] + ([self._label] if self._label is not None else [])
+        columns = [name for name in (self.image_column, self.label_column) if name is not None]
         # Threads of Arrow's own do not survive the fork of a loader process.
-        file = pq.ParquetFile(self.paths[number], pre_buffer=False)
-        return file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=columns, use_threads=False)
+        file = open_parquet(self.files[number], pre_buffer=False)
+        about = file.metadata.row_group(group)
+        rows = BYTES_AT_ONCE * about.num_rows // max(about.total_byte_size, 1)
+        return file.iter_batches(
+            max(1, min(ROWS_AT_ONCE, rows)),
+            row_groups=[group],
+            columns=list(dict.fromkeys(columns)),
+            use_threads=False,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None}
 
 
-def _columns(schema: Any, path: Path) -> tuple[str, str | None, list[str] | None]:
+def open_parquet(path: Path, **options: Any) -> Any:
+    """A parquet file.
+
+    Raises
+    ------
+    BrdynError
+        If it is none.
+    """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
+    try:
+        check_regular(path)
+        return pq.ParquetFile(path, **options)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BrdynError(
+            f"cannot read {shown(path)!r} as parquet ({shown(first_line(error))}); is the copy complete?"
+        ) from error
 
-    def holds_bytes(column: str) -> bool:
-        kind = schema.field(column).type
-        if pa.types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
-    declared = [name for name, feature in features.items() if feature.get("_type") == "Image"]
-    likely = sorted(filter(holds_bytes, schema.names), key=lambda name: name not in IMAGE_COLUMNS)
-    images = [*declared, *likely]
-    if not images:
-        raise BrdynError(f"{str(path)!r} has no column of encoded images among {', '.join(schema.names)}")
-    classes = {
-        name: feature["names"]
-        for name, feature in features.items()
-        if feature.get("_type") == "ClassLabel" and feature.get("names")
-    }
-    integer = [
-        name
-        for name in LABEL_COLUMNS
-        if name in schema.names and pa.types.is_integer(schema.field(name).type)
-    ]
-    label = next(iter(classes), None) or next(iter(integer), None)
-    return images[0], label, classes.get(label) if label else None
+def _columns(schema: Any) -> list[Column]:
+    """Of a file, with what its metadata declares, if that is well formed."""
+    said: Any = None
+    with suppress(ValueError, KeyError, TypeError):  # not as the hub writes it: columns go by names
+        said = parse((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    features = said if isinstance(said, dict) else {}
+    return [arrow_column(field.name, field.type, features.get(field.name)) for field in schema]
+
+
+def _common(tables: list[list[Column]], files: Names) -> list[Column]:
+    """The columns that all files have.
+
+    Raises
+    ------
+    UsageError
+        If they differ, in columns, what these hold, or classes.
+    """
+    found = {column.name: column for column in tables[0]}
+    for path, columns in zip(files, tables, strict=True):
+        differing = sorted({column.name for column in columns} ^ set(found))
+        for column in columns:
+            known = found.get(column.name, column)
+            if known.holds == NOTHING and not known.pictures:  # all null there
+                found[column.name] = column
+            elif column.holds != NOTHING and _kind(known) != _kind(column):
+                differing.append(column.name)
+        if differing:
+            raise UsageError(
+                f"{shown(path)!r} differs from {shown(files[0])!r} in column {differing[0]!r} or its classes; files of "
+                "one data set have the same columns: give one of them, or a folder without it"
+            )
+    return list(found.values())
+
+
+def _kind(column: Column) -> tuple[Any, ...]:
+    return column.holds, column.pictures, column.declared, column.classes

@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from brdyn.data.image_set import (
-    Batch,
-    ImageSet,
-    Item,
-    Skipped,
-    background,
-    default_workers,
-    guarded,
-    stack,
-)
-from brdyn.errors import UsageError
+from brdyn.data.image_set import ImageSet
+from brdyn.data.items import Batch, Item, ReadReport
+from brdyn.data.labels import Unlabelled
+from brdyn.data.loading import load
+from brdyn.data.sources import Skipped
+from brdyn.training.settings import check_batch
 
 
 @dataclass
@@ -52,15 +46,14 @@ class ShuffledBatches:
 
     def __post_init__(self) -> None:
         """Refuse a set that does not fill a batch."""
-        if self.batch_size < 1:
-            raise UsageError(f"batch size {self.batch_size} is not positive")
-        if len(self.images) < self.batch_size:
-            raise UsageError(
-                f"{len(self.images)} images are too few for a batch of {self.batch_size}; give more images, or "
-                f"--batch-size {len(self.images)} or less"
-            )
+        check_batch(len(self.images), self.batch_size)
         if self.reader is None:
             self.reader = self.images.reader(self.images.source.at_random(self.images.chosen))
+
+    @property
+    def report(self) -> ReadReport:
+        """What this process has read so far, in all steps."""
+        return self.images.report
 
     def positions(self, step: int) -> np.ndarray:
         """Positions in the set that step `step` (from 0) sees, `(batch_size,)`."""
@@ -74,26 +67,21 @@ class ShuffledBatches:
         Shares are disjoint; together they are the step's images, in any split. A piece whose images cannot be read
         is left out.
         """
-        parts = _Parts(self, range(start, stop), rank, world, pieces)
-        workers = default_workers() if self.workers is None else self.workers
-        workers, ahead = background(
-            min(workers, (stop - start) * pieces),
-            self.batch_size * (self.item_bytes or self.images.image_bytes) // (world * pieces) + 1,
-        )
         assert self.reader is not None
-        loader: DataLoader[Any] = DataLoader(
+        loader = load(
             self.reader,
-            batch_sampler=parts,
-            num_workers=workers,
-            prefetch_factor=ahead,
-            collate_fn=stack,
-            pin_memory=pin,
+            iter(_Parts(self, range(start, stop), rank, world, pieces)),
+            (stop - start) * pieces,
+            workers=self.workers,
+            batch_bytes=self.batch_size * (self.item_bytes or self.images.image_bytes) // (world * pieces)
+            + 1,
+            pin=pin,
         )
         together: list[Batch] = []
-        for number, loaded in enumerate(guarded(loader), 1):
-            self.images.count(loaded)
+        for number, loaded in enumerate(loader, 1):
+            self.images.count(loaded._replace(unlabelled=Unlabelled()))  # nothing trained so needs labels
             if loaded.images is not None:
-                together.append(Batch(loaded.images, loaded.positions, loaded.labels))
+                together.append(Batch.of(loaded))
             if number % pieces == 0:
                 yield together
                 together = []

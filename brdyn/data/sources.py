@@ -1,53 +1,54 @@
-"""Where images come from: a folder, files, parquet, a hub data set, the packaged samples.
+"""What a source of images is.
 
-A source knows how many images it has and hands out the encoded bytes of one by index. Sources are
-plain picklable objects, so that loader processes can hold their own copy.
+A source knows how many images it has and hands out the encoded bytes of one by index. Sources are plain picklable
+objects, so that loader processes can hold their own copy.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from brdyn import hub
-from brdyn.errors import BrdynError, UsageError
+from brdyn.data.files import Names
+from brdyn.data.fingerprint import fingerprint
+from brdyn.data.labels import NO_LABEL, Labels
 
-EXTENSIONS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jp2",
-        ".avif",
-        ".tga",
-    ]
-)
+
+class Skipped(NamedTuple):
+    """An image that could not be read, and why.
+
+    >>> from brdyn.data import Skipped
+    >>> Skipped("cat/3.png", "cut short").reason
+    'cut short'
+    """
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class RawImage:
-    """One encoded image: its name for messages, its bytes, its class index where there is one."""
+    """One encoded image.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    data : bytes
+    label : int
+        Number of its class, or `NO_LABEL`.
+    no_label : str
+        Why it has none, in a labelled set.
+    """
 
     name: str
     data: bytes
-    label: int | None = None
+    label: int = NO_LABEL
+    no_label: str = ""
 
 
 class ImageSource(ABC):
@@ -57,31 +58,53 @@ class ImageSource(ABC):
     ----------
     description : str
         Written into results.
-    label_names : list of str or None
-        Class names; None where images have no labels.
-    paths : sequence of Path
-        The files it reads, where it knows them.
+    labels : Labels or None
+        The classes; None where images have no labels.
+    no_labels : str
+        Why they have none, where there is more to say.
+    image_column, label_column, split : str or None
+        Which of several were chosen.
+    files : Names or None
+        That it reads, where it knows them.
+    unlisted : tuple of Skipped
+        Folders that could not be looked into.
     """
 
     description: str
-    label_names: list[str] | None = None
-    paths: Sequence[Path] = ()
+    labels: Labels | None = None
+    no_labels: str = ""
+    image_column: str | None = None
+    label_column: str | None = None
+    split: str | None = None
+    files: Names | None = None
+    unlisted: tuple[Skipped, ...] = ()
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """Class names; None without labels or names."""
+        return self.labels.names if self.labels is not None else None
 
     @property
     def labelled(self) -> bool:
-        """Whether images have class indices, named or not."""
-        return self.label_names is not None
+        """Whether images have labels, with names or without."""
+        return self.labels is not None
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> str:
-        """SHA-256 of the names, sizes and times of its files, or of its description where it knows none."""
-        found = hashlib.sha256(self.description.encode() if not self.paths else b"")
-        for path in self.paths:
-            state = path.stat()
-            found.update(f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
-        return found.hexdigest()
+        """What its files hold, the same for a copy of them (:mod:`brdyn.data.fingerprint`); else of its description."""
+        if self.files is None:
+            return hashlib.sha256(f"{self.description}\0{len(self)}".encode()).hexdigest()
+        return fingerprint(self.files)
+
+    def chosen(self) -> dict[str, Any]:
+        """Which columns and split, ready for JSON."""
+        return {
+            "image_column": self.image_column,
+            "label_column": self.label_column,
+            "split": self.split,
+        }
 
     @abstractmethod
     def read(self, index: int) -> RawImage:
@@ -91,7 +114,7 @@ class ImageSource(ABC):
         """What to call the image at `index` when it cannot even be opened."""
         return f"{self.description}[{index}]"
 
-    def at_random(self, chosen: np.ndarray) -> ImageSource:
+    def at_random(self, chosen: np.ndarray | range) -> ImageSource:
         """The same images in a form that is quick to read in any order; only those `chosen` need be there."""
         return self
 
@@ -100,17 +123,18 @@ class LoadedSource(ImageSource):
     """Images of another source, encoded, in memory."""
 
     def __init__(self, source: ImageSource, images: dict[int, RawImage | str]) -> None:
-        self.description, self.label_names = source.description, source.label_names
+        self.description, self.labels, self.no_labels = source.description, source.labels, source.no_labels
+        self.image_column, self.label_column, self.split = (
+            source.image_column,
+            source.label_column,
+            source.split,
+        )
+        self.files, self.unlisted = source.files, source.unlisted
         self.images = images
-        self._count, self._labelled = len(source), source.labelled
+        self._count = len(source)
 
     def __len__(self) -> int:
         return self._count
-
-    @property
-    def labelled(self) -> bool:
-        """As the other source."""
-        return self._labelled
 
     def read(self, index: int) -> RawImage:
         """The image, or what was wrong with it."""
@@ -118,155 +142,3 @@ class LoadedSource(ImageSource):
         if isinstance(image, str):
             raise OSError(image)
         return image
-
-
-class FileSource(ImageSource):
-    """Files on disk; classes are the first-level folders when every image is in one."""
-
-    def __init__(self, root: Path, paths: list[Path]) -> None:
-        self.root = root
-        self.paths = paths
-        self.description = str(root)
-        parents = [path.relative_to(root).parts[:-1] for path in paths] if root.is_dir() else []
-        if parents and all(parents):
-            self.label_names = sorted({parts[0] for parts in parents})
-        self._index = {label: index for index, label in enumerate(self.label_names or [])}
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read(self, index: int) -> RawImage:
-        """Read one file."""
-        path = self.paths[index]
-        label = self._index[path.relative_to(self.root).parts[0]] if self._index else None
-        return RawImage(self.name(index), path.read_bytes(), label)
-
-    def name(self, index: int) -> str:
-        """The path, relative to the folder."""
-        path = self.paths[index]
-        return str(path.relative_to(self.root)) if path != self.root else str(path)
-
-
-class HubSource(ImageSource):
-    """A split of a data set on the Hugging Face hub or in its cache: `owner/name` or `owner/name:configuration`."""
-
-    def __init__(self, name: str, split: str) -> None:
-        import datasets
-
-        self.description = f"{name}[{split}]"
-        repository, _, configuration = name.partition(":")
-        try:
-            with hub.hub_access():
-                rows = datasets.load_dataset(repository, configuration or None, split=split)
-        except ValueError as error:
-            if "split" in str(error).lower():
-                raise UsageError(
-                    f"{name!r} has no split {split!r} ({hub.first_line(error)}); name one: {name}@SPLIT"
-                ) from error
-            if "config name" in str(error).lower():
-                raise UsageError(
-                    f"{name!r} needs a configuration ({hub.first_line(error)}); "
-                    f"give --images {repository}:CONFIGURATION"
-                ) from error
-            raise BrdynError(f"cannot load the data set {name!r} ({hub.first_line(error)})") from error
-        except Exception as error:  # the hub raises a dozen kinds, all meaning "not to be had"
-            raise BrdynError(
-                f"cannot load the data set {name!r} ({hub.reason(error)}); check its name and the network, "
-                "or give --images a folder, a parquet file or 'samples'"
-            ) from error
-        columns = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]
-        if not columns:
-            raise UsageError(
-                f"the data set {name!r} has no image column among {', '.join(rows.column_names)}"
-            )
-        self._image = columns[0]
-        self._rows = rows.cast_column(self._image, datasets.Image(decode=False))
-        labels = [key for key, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
-        self._label = labels[0] if labels else None
-        self.label_names = list(rows.features[labels[0]].names) if labels else None
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def read(self, index: int) -> RawImage:
-        """Read one row."""
-        row = self._rows[index]
-        cell = row[self._image]
-        data = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
-        return RawImage(self.name(index), data, row[self._label] if self._label else None)
-
-
-def find_source(images: str | Path, split: str | None = None) -> ImageSource:
-    """The source a user means by `--images`.
-
-    Parameters
-    ----------
-    images : str or path
-        `samples`, a folder (searched recursively), an image, a parquet file, or a hub data set id (`owner/name`, with
-        `:configuration` and `@split` where wanted).
-    split : str, optional
-        Split of a hub data set, where its id does not say; `train` when not given.
-
-    Raises
-    ------
-    UsageError
-        If nothing of the kind exists, or a folder holds no images.
-    """
-    from brdyn.data.parquet import ParquetSource
-    from brdyn.data.samples import SampleSource
-
-    text = str(images)
-    path = Path(text).expanduser()
-    if text == "samples":
-        source: ImageSource = SampleSource()
-    elif path.is_dir():
-        source = _folder(path)
-    elif path.is_file():
-        source = ParquetSource(path, [path]) if path.suffix == ".parquet" else FileSource(path, [path])
-    elif _looks_like_a_path(text):
-        raise UsageError(f"no images at {text!r}: no such file or folder")
-    else:
-        name, _, own = text.partition("@")
-        if own and split is not None:
-            raise UsageError(f"{text!r} names a split already; drop --split")
-        return HubSource(name, own or split or "train")
-    if split is not None:
-        raise UsageError(f"--split is for hub data sets, and {text!r} is not one; drop it")
-    return source
-
-
-def _looks_like_a_path(text: str) -> bool:
-    suffix = Path(text).suffix.lower()
-    return (
-        text.startswith((".", "/", "~"))
-        or text.count("/") > 1
-        or suffix in EXTENSIONS | {".parquet"}
-        or not text
-    )
-
-
-def _folder(root: Path) -> ImageSource:
-    from brdyn.data.parquet import ParquetSource
-
-    files = sorted(_walk(root))
-    images = [path for path in files if path.suffix.lower() in EXTENSIONS]
-    if images:
-        return FileSource(root, images)
-    shards = [path for path in files if path.suffix == ".parquet"]
-    if shards:
-        return ParquetSource(root, shards)
-    raise UsageError(
-        f"no images in {str(root)!r} (searched for {', '.join(sorted(EXTENSIONS)[:6])}, … and .parquet, recursively)"
-    )
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    seen: set[str] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back up the tree
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        yield from (Path(folder) / name for name in names if not name.startswith("."))

@@ -4,6 +4,7 @@ The model is as before afterwards, also when something inside fails. They can be
 combined with :func:`brdyn.trajectory.capture` and everything built on it. Layers are numbered from 1 to L; state 0 is
 the embedding.
 
+>>> batch = next(images.batches(4))
 >>> with brdyn.interventions.swap(model, 3, 5):
 ...     changed = brdyn.capture(model, batch)
 """
@@ -18,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from brdyn.choices import check_eps
 from brdyn.errors import UsageError
 from brdyn.interventions.noise import relative_noise
 from brdyn.models import TokenLayout, VisionTransformer
+from brdyn.seeds import check_seed
 
 
 class _Step(nn.Module):
@@ -52,6 +55,13 @@ def reorder(model: VisionTransformer, order: Sequence[int]) -> Iterator[VisionTr
     ------
     UsageError
         If a layer is not from 1 to L, or there is none.
+
+    Examples
+    --------
+    >>> with brdyn.interventions.reorder(model, [1, 2, 3, 3, 3]):
+    ...     trajectory = brdyn.capture(model, next(images.batches(4)))
+    >>> trajectory.depth, model.depth
+    (5, 12)
     """
     if not len(order):
         raise UsageError(f"no layer of {model.info.name!r} would be left; keep at least one")
@@ -71,14 +81,26 @@ def reorder(model: VisionTransformer, order: Sequence[int]) -> Iterator[VisionTr
 
 @contextmanager
 def swap(model: VisionTransformer, first: int, second: int) -> Iterator[VisionTransformer]:
-    """Exchange two layers."""
+    """Exchange two layers.
+
+    >>> pictures = next(images.batches(4)).images
+    >>> with brdyn.interventions.swap(model, 3, 5):
+    ...     swapped = model(pictures)
+    >>> torch.equal(swapped, model(pictures))
+    False
+    """
     with reorder(model, swapped(model.depth, check_layer(model, first), check_layer(model, second))):
         yield model
 
 
 @contextmanager
 def delete(model: VisionTransformer, *layers: int) -> Iterator[VisionTransformer]:
-    """Leave layers out: their input goes to the next layer."""
+    """Leave layers out: their input goes to the next layer.
+
+    >>> with brdyn.interventions.delete(model, 4, 5):
+    ...     print(model.depth)
+    10
+    """
     gone = {check_layer(model, layer) for layer in layers}
     with reorder(model, [layer for layer in range(1, model.depth + 1) if layer not in gone]):
         yield model
@@ -86,7 +108,14 @@ def delete(model: VisionTransformer, *layers: int) -> Iterator[VisionTransformer
 
 @contextmanager
 def replace(model: VisionTransformer, layer: int, by: int) -> Iterator[VisionTransformer]:
-    """Apply another layer's block in the place of a layer's."""
+    """Apply another layer's block in the place of a layer's.
+
+    >>> with brdyn.interventions.replace(model, 6, by=5):
+    ...     state = brdyn.capture(model, next(images.batches(4))).states[6]
+    >>> clean = brdyn.capture(model, next(images.batches(4)))
+    >>> torch.equal(state, model.blocks[4](clean.states[5]))
+    True
+    """
     with reorder(model, replaced(model.depth, check_layer(model, layer), check_layer(model, by))):
         yield model
 
@@ -101,6 +130,14 @@ def shuffle(model: VisionTransformer, layers: Sequence[int], seed: int = 0) -> I
     ------
     UsageError
         If a layer is unknown or named twice, or there are fewer than two.
+
+    Examples
+    --------
+    >>> pictures = next(images.batches(4)).images
+    >>> with brdyn.interventions.shuffle(model, [3, 4, 5], seed=1):
+    ...     shuffled = model(pictures)
+    >>> torch.equal(shuffled, model(pictures))
+    False
     """
     with reorder(model, shuffled(model.depth, [check_layer(model, layer) for layer in layers], seed)):
         yield model
@@ -128,11 +165,22 @@ def perturb(
     ------
     UsageError
         If there is no such state or token group, or eps is negative.
+
+    Examples
+    --------
+    >>> batch = next(images.batches(4))
+    >>> with brdyn.interventions.perturb(model, 6, eps=0.1, tokens="cls"):
+    ...     noisy = brdyn.capture(model, batch).states[6]
+    >>> clean = brdyn.capture(model, batch).states[6]
+    >>> size = (noisy - clean).norm(dim=-1) / clean.norm(dim=-1)
+    >>> round(size[0, 0].item(), 3), size[0, 1].item()  # of cls, of a patch
+    (0.1, 0.0)
     """
     if layer != 0:
         check_layer(model, layer)
     parts = token_slices(model.tokens, tokens)
     check_eps([eps])
+    check_seed(seed)
     seen = 0
 
     def disturbed(state: Tensor) -> Tensor:
@@ -188,7 +236,7 @@ def shuffled(depth: int, layers: Sequence[int], seed: int) -> list[int]:
     places = sorted(set(layers))
     if len(places) < 2 or len(places) < len(layers):
         raise UsageError(f"layers {list(layers)} cannot be shuffled; name at least two, each once")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     drawn = places
     while drawn == places:
         drawn = [int(layer) for layer in rng.permutation(places)]
@@ -200,15 +248,6 @@ def check_layer(model: VisionTransformer, layer: int) -> int:
     if not 1 <= layer <= model.depth:
         raise UsageError(f"layer {layer} is not from 1 to {model.depth}, the layers of {model.info.name!r}")
     return layer
-
-
-def check_eps(eps: Sequence[float]) -> None:
-    """Refuse a size of the noise that is negative or not finite, or none at all."""
-    bad = [value for value in eps if not 0 <= value < float("inf")]
-    if bad or not len(eps):
-        raise UsageError(
-            f"eps {bad[0] if bad else 'is empty'}: the relative size of the noise is a number from 0 up"
-        )
 
 
 def canonical(layout: TokenLayout, tokens: str) -> str:

@@ -9,10 +9,8 @@ from itertools import combinations, pairwise, permutations
 
 import numpy as np
 
-from brdyn.errors import UsageError
 from brdyn.interventions.contexts import rearranged, replaced, swapped
 
-KINDS = ("swap", "delete", "shuffle", "replace")
 DRAWS = 5
 ENUMERATED = 5  # layers whose orders are few enough to list
 ATTEMPTS = 50
@@ -37,15 +35,6 @@ class Operation:
     layers: tuple[int, ...]
     phase: int
     order: tuple[int, ...]
-
-
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Refuse a kind that there is not, or none."""
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds:
-        raise UsageError(
-            f"unknown intervention {unknown[0] if unknown else ''!r}; choose from {', '.join(KINDS)}"
-        )
 
 
 def operations(

@@ -19,16 +19,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from brdyn.choices import check_eps
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions.contexts import canonical, check_eps, token_slices
+from brdyn.interventions.contexts import canonical, token_slices
 from brdyn.interventions.noise import relative_noise
 from brdyn.measures.engine import metric_device
 from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
-from brdyn.results import read_json
+from brdyn.results import ROW, read_json
 from brdyn.runtime import fitting_images, is_out_of_memory
+from brdyn.seeds import check_seed
 from brdyn.trajectory import Trajectory, visit_trajectories
 
 EPS = (0.02, 0.2)
@@ -44,6 +46,11 @@ class Run(NamedTuple):
 
 
 GROWTH_COLUMNS = [*Run._fields, "group", *STATISTICS, "half_repair"]
+START = {"start": int, "eps": float, "target": str, "group": str}
+SHAPE = {  # of perturb.json
+    "angles": [{**START, "perturbed": bool, "layer": int, **ROW}],
+    "growth": [{**START, **ROW, "half_repair": (float, None)}],
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,14 @@ class Repair:
         One row per start below L, eps, target and perturbed group: the finite-time growth rate
         `log(angle_L / angle_l) / (L - l)` per layer, mean over images with interval (where neither angle is 0); and
         `half_repair`, the number of layers after which the mean angle has fallen to half (NaN: it never does).
+
+    Examples
+    --------
+    >>> repair = brdyn.perturbation_repair(model, images, eps=[0.2], starts=[0, 6])
+    >>> repair.final("cls", "cls", eps=0.2).shape  # noise on cls at layers 0 and 6, seen on cls at the last layer
+    (2,)
+    >>> sorted(set(repair.growth["target"]))
+    ['all', 'cls', 'patches']
     """
 
     angles: pd.DataFrame
@@ -74,10 +89,10 @@ class Repair:
         UsageError
             If there is no such result.
         """
-        content = read_json(Path(folder) / "perturb.json", "a result of brdyn perturb", ("angles", "growth"))
+        content = read_json(Path(folder) / "perturb.json", "a result of brdyn perturb", SHAPE)
         growth = pd.DataFrame(content["growth"], columns=GROWTH_COLUMNS)
         return cls(
-            pd.DataFrame(content["angles"]),
+            pd.DataFrame(content["angles"], columns=list(SHAPE["angles"][0])),
             growth.astype({"half_repair": float, **dict.fromkeys(STATISTICS[:-1], float)}),
         )
 
@@ -143,9 +158,10 @@ class PerturbationSweep:
         bad = (~angles.isfinite().all(-1).all(0) & begun).any(1).nonzero().flatten().tolist()
         if bad:
             run = self.runs[bad[0]]
+            other = "" if self.model.dtype == torch.float32 else ", or --dtype float32"
             raise BrdynError(
                 f"noise of {run.eps:g} on {run.target} at layer {run.start} makes states that are not finite in "
-                f"{self.model.precision}; use a smaller --eps, or --dtype float32"
+                f"{self.model.precision}; use a smaller --eps{other}"
             )
 
     @torch.no_grad()
@@ -279,7 +295,14 @@ def perturbation_repair(
     ------
     UsageError
         If there is no such state or token group, or a size is negative.
+
+    Examples
+    --------
+    >>> repair = brdyn.perturbation_repair(model, images, eps=[0.02, 0.2], targets=["cls"], starts=[6])
+    >>> sorted(set(repair.angles["eps"])), sorted(set(repair.angles["layer"]))
+    ([0.02, 0.2], [6, 7, 8, 9, 10, 11, 12])
     """
+    check_seed(seed)
     targets, starts = check_request(model, eps, targets, starts)
     sweep = PerturbationSweep(model, sorted(set(eps)), targets, starts, seed)
 

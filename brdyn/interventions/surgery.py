@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 from torchmetrics import MaxMetric
 
-from brdyn.data import ImageSet
+from brdyn.checked_json import fields_of, made
+from brdyn.choices import KINDS, some_of
+from brdyn.data import NO_LABEL, ImageSet
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions.operations import DRAWS, Operation, check_kinds, operations
+from brdyn.interventions.operations import DRAWS, Operation, operations
 from brdyn.interventions.repair import STATISTICS, angles_to
 from brdyn.interventions.within_across import WithinAcross, within_against_across
 from brdyn.measures.engine import metric_device
@@ -28,12 +30,23 @@ from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
-from brdyn.results import read_json
-from brdyn.trajectory import Trajectory, visit_trajectories
+from brdyn.results import ROW, read_json, reading
+from brdyn.seeds import check_seed
+from brdyn.trajectory import Trajectory, check_normed, not_finite_remedy, visit_trajectories
 
 REPRESENTATION = ("relative_error", "angle")
 PREDICTION = ("agreement", "accuracy")
 AS_TEXT = ("layers", "order")
+WHAT = "a result of brdyn interventions"
+SHAPE: dict[str, Any] = {
+    "table": [
+        {"kind": str, "layers": str, "phase": int, "order": str, "readout": str, "measure": str, **ROW}
+    ],
+    "phases": dict,
+    "swap_tests": {str: (fields_of(WithinAcross), None)},
+    "intact_accuracy": (float, None),
+    "notes": [str],
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,12 @@ class Surgery:
         For swaps, by readout: relative error within phases against across.
     notes : tuple of str
         What could not be measured, and why.
+
+    Examples
+    --------
+    >>> surgery = brdyn.layer_surgery(model, images, phases, kinds=["delete"])
+    >>> surgery.readouts, surgery.layers, surgery.intact_accuracy  # this model has no classification head
+    (['cls', 'patches'], 12, None)
     """
 
     table: pd.DataFrame
@@ -74,16 +93,17 @@ class Surgery:
             If there is no such result.
         """
         path = Path(folder) / "interventions.json"
-        content = read_json(
-            path, "a result of brdyn interventions", ("table", "phases", "swap_tests", "notes")
-        )
-        table = pd.DataFrame(content["table"]).astype(dict.fromkeys(STATISTICS[:-1], float))
-        for name in AS_TEXT:
-            table[name] = [tuple(map(int, text.split(","))) for text in table[name]]
+        content = read_json(path, WHAT, SHAPE)
+        table = pd.DataFrame(content["table"], columns=list(SHAPE["table"][0]))
+        table = table.astype(dict.fromkeys(STATISTICS[:-1], float))
+        with reading(path, WHAT):
+            phases = Phases.from_dict(content["phases"])
+            for name in AS_TEXT:
+                table[name] = [_layers(text, phases.layers) for text in table[name]]
         tests = {
-            readout: WithinAcross(**test) if test else None for readout, test in content["swap_tests"].items()
+            readout: made(WithinAcross, test) if test else None
+            for readout, test in content["swap_tests"].items()
         }
-        phases = Phases.from_dict(content["phases"])
         return cls(table, content["intact_accuracy"], phases.layers, phases, tests, tuple(content["notes"]))
 
     def tidy(self) -> pd.DataFrame:
@@ -115,6 +135,14 @@ class Surgery:
             if kind == "swap":
                 found[second - 1, first - 1] = mean
         return found
+
+
+def _layers(text: str, depth: int) -> tuple[int, ...]:
+    """`3,5` as numbers of layers."""
+    layers = tuple(map(int, text.split(",")))
+    if not all(1 <= layer <= depth for layer in layers):
+        raise ValueError(f"layers {text} are not from 1 to {depth}")
+    return layers
 
 
 class SurgeryRun:
@@ -149,8 +177,8 @@ class SurgeryRun:
         clean = self.model.norm(trajectory.states[-1])
         readout = self._read(clean)
         predicted = self._predict(clean)
-        labels = self._labels(trajectory, predicted)
-        if labels is not None and predicted is not None:
+        labels = self._labels(trajectory)
+        if predicted is not None:
             self.intact.update(self._right(predicted, labels)[:, None])
         changes, right = [], []
         for operation in self.chosen:
@@ -163,19 +191,21 @@ class SurgeryRun:
                 agreement = guesses.eq(predicted).float()
                 right.append(torch.stack([agreement, self._right(guesses, labels)], dim=-1))
         values = torch.stack(changes, dim=1)
-        self._check_finite(values)
+        if not values.isfinite().all():
+            self._refuse(values, readout)
         self.representation.update(values)
         if right:
             self.prediction.update(torch.stack(right, dim=1))
 
-    def _check_finite(self, values: Tensor) -> None:
-        bad = (~values.isfinite()).flatten(2).any(2).any(0).nonzero().flatten().tolist()
-        if bad:
-            operation = self.chosen[bad[0]]
-            raise BrdynError(
-                f"{operation.kind} of layers {', '.join(map(str, operation.layers))} makes states that are not finite "
-                f"in {self.model.precision}; try --dtype float32"
-            )
+    def _refuse(self, values: Tensor, readout: Tensor) -> NoReturn:
+        """Say what is not finite: the intact readout, or the first operation that makes it so."""
+        check_normed(self.model, readout)
+        operation = self.chosen[int((~values.isfinite()).flatten(2).any(2).any(0).nonzero()[0])]
+        layers = f"layer{'s' if len(operation.layers) > 1 else ''} {', '.join(map(str, operation.layers))}"
+        raise BrdynError(
+            f"{operation.kind} of {layers} makes states that are not finite in {self.model.precision}; "
+            f"{not_finite_remedy(self.model.dtype)}"
+        )
 
     def _read(self, normed: Tensor) -> Tensor:
         """Mean token of each readout, `(B, readouts, D)`, float32."""
@@ -187,17 +217,15 @@ class SurgeryRun:
         logits = self.model.logits(normed)
         return None if logits is None else logits.argmax(-1)
 
-    def _right(self, guesses: Tensor, labels: Tensor | None) -> Tensor:
+    def _right(self, guesses: Tensor, labels: Tensor) -> Tensor:
         """1 where a guess is right, NaN where the image has no label of the head's."""
-        if labels is None:
-            return torch.full(guesses.shape, torch.nan, device=guesses.device)
-        return guesses.eq(labels).float().where(labels >= 0, torch.nan)
+        return guesses.eq(labels).float().where(labels != NO_LABEL, torch.nan)
 
-    def _labels(self, trajectory: Trajectory, predicted: Tensor | None) -> Tensor | None:
-        """Labels of the images; -1 stands for none, as in the test splits of some data sets."""
-        if trajectory.labels is None or predicted is None or not self.with_accuracy:
-            return None
-        labels = trajectory.labels.to(predicted.device)
+    def _labels(self, trajectory: Trajectory) -> Tensor:
+        """Labels of the images, where they can be of the head."""
+        if not self.with_accuracy:
+            return torch.full((len(trajectory),), NO_LABEL, device=self.model.device)
+        labels = trajectory.labels.to(self.model.device)
         self.largest_label.update(labels.max().float())
         return labels
 
@@ -269,15 +297,29 @@ def layer_surgery(
     ------
     UsageError
         If a kind is unknown, or the model's depth allows no operation of these kinds.
+
+    Examples
+    --------
+    >>> surgery = brdyn.layer_surgery(model, images, phases, kinds=["delete"])
+    >>> len(surgery.rows("delete", "cls", "relative_error"))  # a row for each layer
+    12
     """
-    check_kinds(kinds)
+    some_of("intervention", kinds, KINDS)
+    check_seed(seed)
     if draws < 1:
         raise UsageError(f"{draws} shuffles of each phase are none; draw at least 1")
     chosen = list(operations(kinds, model.depth, phases.boundaries, draws, seed))
     if not chosen:
+        spans = ", ".join(
+            f"{first}-{last}" if last > first else str(first) for first, last in phases.intervals
+        )
         raise UsageError(
-            f"the {model.depth} layer(s) of {model.info.name!r} in phases {list(phases.intervals)} allow no "
-            f"{' or '.join(kinds)}; use a smaller --k or other --kinds"
+            f"{model.info.name!r} with phases of layers {spans} allows no {' or '.join(kinds)}; "
+            + (
+                "a single layer leaves nothing to change"
+                if model.depth == 1
+                else "use a smaller --k or other --kinds"
+            )
         )
     names = images.label_names
     run = SurgeryRun(model, chosen, with_accuracy=model.takes_labels(names))

@@ -36,6 +36,14 @@ class WithinAcross:
         How many contiguous placements were compared.
     exact : bool
         Whether those were all there are.
+
+    Examples
+    --------
+    >>> from brdyn.interventions import within_against_across
+    >>> parts = np.repeat([0, 1], 4)
+    >>> found = within_against_across(np.abs(parts[:, None] - parts), [4])
+    >>> found.placements, found.exact, round(found.p_contiguous, 3)  # 1 of the 7 places for a boundary
+    (7, True, 0.143)
     """
 
     within: float
@@ -66,6 +74,15 @@ def within_against_across(
     -------
     WithinAcross or None
         None where there is one phase alone, no phase with two layers, or a value that is not finite.
+
+    Examples
+    --------
+    >>> from brdyn.interventions import within_against_across
+    >>> parts = np.repeat([0, 1], 4)
+    >>> harm = 1 + 4 * np.abs(parts[:, None] - parts)  # 1 within a phase, 5 across
+    >>> found = within_against_across(harm, [4])
+    >>> found.within, found.across
+    (1.0, 5.0)
     """
     layers = len(matrix)
     first, second = np.triu_indices(layers, 1)

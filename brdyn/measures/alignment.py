@@ -53,11 +53,11 @@ def phase_alignment(
     Returns
     -------
     PhaseAlignment or None
-        None where there is no boundary, or nothing but boundaries.
+        None where there is no boundary, nothing but boundaries, or a layer at which nothing has a direction.
     """
     change = np.abs(np.diff(np.asarray(speed, dtype=np.float64)))
     chosen = np.array([boundary - 1 for boundary in boundaries], dtype=int)
-    if not 0 < len(chosen) < len(change):
+    if not 0 < len(chosen) < len(change) or not np.isfinite(change).all():
         return None
 
     def difference(places: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from brdyn.measures import intervals
 from brdyn.measures.bootstrap import poisson_weights
 from brdyn.measures.sampling import SamplingMetric, random_keys, rows_in
 from brdyn.models import TokenLayout
-from brdyn.results import read_json
+from brdyn.results import ROW, read_json, read_table
 from brdyn.trajectory import Trajectory
 
 NEIGHBOURS = 10
@@ -38,6 +38,20 @@ UNITS = {
     "between_class_angle": "angle between classes (radians)",
     "basin_ratio": "within / between angle",
     "knn_purity": "neighbours of the same class (share)",
+}
+
+PROJECTION = ("position", "label", "layer", "x", "y")
+SHAPE: dict[str, Any] = {  # of dynamics.json
+    "table": [{"statistic": str, "unit": str, "group": str, "layer": int, **ROW}],
+    "layers": dict,
+    "basins?": {
+        "neighbours": int,
+        "chance_purity": float,
+        "n_images": int,
+        "n_classes": int,
+        "projected_group": str,
+        "explained_variance": [float],
+    },
 }
 
 
@@ -84,17 +98,18 @@ class Basins:
         UsageError
             If there are none.
         """
-        content = read_json(Path(folder) / "dynamics.json", "a result of brdyn dynamics", ("table", "layers"))
+        content = read_json(Path(folder) / "dynamics.json", "a result of brdyn dynamics", SHAPE)
         if "basins" not in content:
             raise UsageError(
                 f"the result in {str(folder)!r} has no basins; run brdyn dynamics with labelled images"
             )
         summary = content["basins"]
-        table = pd.DataFrame(content["table"]).astype(dict.fromkeys(("mean", "low", "high", "sd"), float))
+        table = pd.DataFrame(content["table"], columns=list(SHAPE["table"][0]))
+        table = table.astype(dict.fromkeys(("mean", "low", "high", "sd"), float))
         return cls(
             table=table[table["statistic"].isin(UNITS)].reset_index(drop=True),
-            projection=pd.read_parquet(Path(folder) / "basins.parquet"),
-            explained=(summary["explained_variance"][0], summary["explained_variance"][1]),
+            projection=read_table(Path(folder) / "basins.parquet", "the projection of basins", PROJECTION),
+            explained=tuple(summary["explained_variance"]),
             projected_group=summary["projected_group"],
             neighbours=summary["neighbours"],
             chance=summary["chance_purity"],
@@ -160,15 +175,17 @@ class AngularBasins(SamplingMetric):
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory, those that have labels."""
-        if trajectory.labels is None:
+        rows = trajectory.labelled
+        if not rows.any():
             return
         means = torch.stack([trajectory.mean(group) for group in self.layout.groups], dim=2).to(self.device)
         assert isinstance(self.directions, list)
         assert isinstance(self.labels, list)
         assert isinstance(self.positions, list)
-        self.directions.append(functional.normalize(means.transpose(0, 1), dim=-1))  # (B, L + 1, G, D)
-        self.labels.append(trajectory.labels.to(means.device))
-        self.positions.append(trajectory.positions.to(means.device))
+        means = means.transpose(0, 1)[rows.to(means.device)]  # (B, L + 1, G, D)
+        self.directions.append(functional.normalize(means, dim=-1))
+        self.labels.append(trajectory.labels[rows].to(means.device))
+        self.positions.append(trajectory.positions[rows].to(means.device))
         if rows_in(self.labels) > 2 * self.max_images:
             directions, labels, positions = self.sample()
             self.directions, self.labels, self.positions = [directions], [labels], [positions]
@@ -203,9 +220,9 @@ class AngularBasins(SamplingMetric):
         directions, labels, positions = directions[many], labels[many], positions[many]
         if int((counts > 1).sum()) < 2:
             raise UsageError(
-                f"angular basins need at least two classes with two images each, and among the {len(many)} images in "
-                f"{len(classes)} classes there are {int((counts > 1).sum())}; give more images per class, or leave "
-                "basins out"
+                "angular basins need at least two classes with two images each (labelled images: "
+                f"{len(many)}, classes: {len(classes)}, of them with two images: {int((counts > 1).sum())}); give more "
+                "images per class, or leave basins out"
             )
         same = labels[:, None] == labels[None]
         weights = poisson_weights(positions.cpu().tolist(), self.replicates, self.seed).T

@@ -48,10 +48,23 @@ class LinearCKA(SimilarityMetric):
     ----------
     width : int
         D; the other parameters are those of :class:`brdyn.measures.similarity.SimilarityMetric`.
+
+    Examples
+    --------
+    >>> from brdyn.measures import LinearCKA
+    >>> from brdyn.models import TokenLayout
+    >>> layout = TokenLayout.with_prefix((2, 2), {"cls": 1})
+    >>> states = torch.randn(20, 5, 3)  # images, tokens, width
+    >>> turned = states @ torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    >>> metric = LinearCKA(layout, 2, "cls", width=3)
+    >>> metric.update(brdyn.Trajectory([states, states, turned], layout, torch.arange(20)))
+    >>> bool(metric.result().matrix[0, 1] > 0.999)  # a rotation is not seen
+    True
     """
 
     kind = "cka"
     unit = f"minibatch of {SHARD} images"
+    needs = f"needs at least {SMALLEST_MINIBATCH} readable images among {SHARD} that follow each other, and had none"
     hsic: Tensor
     boot_hsic: Tensor
     pending: Tensor

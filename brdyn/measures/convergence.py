@@ -15,7 +15,7 @@ from brdyn.trajectory import Trajectory
 class DirectionalConvergence(PerImageMetric):
     """`gamma_l = <a_l, a_L> / (|a_l| |a_L|)` for l = 0..L, token by token, averaged over each group.
 
-    BRH: an S-shaped rise to 1.
+    BRH: an S-shaped rise to 1. Tokens that are zero have no direction and are left out.
     """
 
     def statistics(self) -> tuple[Statistic, ...]:
@@ -26,5 +26,6 @@ class DirectionalConvergence(PerImageMetric):
         """Mean cosine of each group."""
         last, size = trajectory.states[-1], norms(trajectory)
         products = torch.stack([dot(state, last) for state in trajectory.states])
-        cosines = (products / (size * size[-1]).clamp_min(TINY)).clamp(-1, 1)
+        lengths = size * size[-1]
+        cosines = (products / lengths.clamp_min(TINY)).clamp(-1, 1).where(lengths > 0, torch.nan)
         return self.by_group("convergence", cosines)

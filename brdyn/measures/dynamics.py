@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from torchmetrics import Metric
 
+from brdyn.choices import MEASURES, some_of
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import PhaseAlignment, phase_alignment
@@ -24,6 +25,7 @@ from brdyn.measures.speed import AngularSpeed, TurningAngle
 from brdyn.measures.update_field import UpdateField
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases, segment
+from brdyn.seeds import check_seed
 
 CURVES: dict[str, type[PerImageMetric]] = {
     "norm": TokenNorm,
@@ -33,7 +35,6 @@ CURVES: dict[str, type[PerImageMetric]] = {
     "update": UpdateField,
     "estimation": EstimationError,
 }
-MEASURES = (*CURVES, "basins", "modes")
 
 
 @dataclass(frozen=True)
@@ -115,15 +116,22 @@ def token_dynamics(
     ------
     UsageError
         If a measure is unknown, or one that was named needs what the images do not have.
+
+    Examples
+    --------
+    >>> dynamics = brdyn.token_dynamics(model, images, phases, measures=["norm", "speed"])
+    >>> dynamics.curve("norm", "cls").shape, dynamics.curve("speed", "cls").shape  # states, updates
+    ((13,), (12,))
     """
     chosen = check_measures(measures)
     check_fit(ridge, rank, model.info.width)
+    check_seed(seed)
     left_out: dict[str, str] = {}
 
     processes = options.get("processes")
     alone = processes is None or processes.world == 1
 
-    def attempt(name: str, make: Callable[[], Any]) -> Any:
+    def attempt(name: str, make: Callable[[], Any], alike: bool = alone) -> Any:
         """What `make` gives, or None where the measure was not asked for by name and cannot be had."""
         if name not in chosen or name in left_out:
             return None
@@ -131,7 +139,7 @@ def token_dynamics(
             return make()
         except UsageError as error:
             # Several processes must agree on what is measured, and memory may differ between them.
-            if measures is not None or not alone:
+            if measures is not None or not alike:
                 raise
             left_out[name] = str(error)
             return None
@@ -155,7 +163,7 @@ def token_dynamics(
         assert similarity is not None
         phases = segment(similarity.result(), k)
     places = phases.boundaries
-    found_basins = attempt("basins", lambda: basins.result())
+    found_basins = attempt("basins", lambda: _basins(basins, images), alike=True)  # from what all have seen
     found_modes = attempt("modes", lambda: modes.within(places, ridge, rank))
     table: pd.DataFrame = pd.concat(
         [
@@ -175,11 +183,22 @@ def token_dynamics(
     return Dynamics(table, phases, alignment, found_basins, found_modes, left_out)
 
 
+def _basins(metric: AngularBasins, images: ImageSet) -> Basins:
+    """Of the images that have a label, if there is any."""
+    report = images.report
+    if report.unlabelled.count == report.count:
+        raise UsageError(
+            f"angular basins need labels, and not one of the {report.count} images has one "
+            f"({report.unlabelled.example()})"
+        )
+    return metric.result()
+
+
 def _missing(images: ImageSet) -> dict[str, str]:
     """Measures that these images cannot give, known before any is read."""
     found = {}
     if not images.source.labelled:
-        found["basins"] = NO_LABELS
+        found["basins"] = "; ".join(filter(None, (NO_LABELS, images.source.no_labels)))
     if len(images) < HELD_OUT:
         found["modes"] = (
             f"dynamic modes need at least {HELD_OUT} images, and there are {len(images)}; give more"
@@ -195,10 +214,4 @@ def check_measures(names: Sequence[str] | None) -> tuple[str, ...]:
     UsageError
         If there is no such measure, or none is named.
     """
-    if names is None:
-        return MEASURES
-    unknown = [name for name in names if name not in MEASURES]
-    if unknown or not names:
-        named = ", ".join(map(repr, unknown)) or "none"
-        raise UsageError(f"unknown measure {named}; choose `all` alone, or from {', '.join(MEASURES)}")
-    return tuple(name for name in MEASURES if name in names)
+    return MEASURES if names is None else some_of("measure", names, MEASURES)

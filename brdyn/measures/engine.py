@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torchmetrics import Metric
 
+from brdyn.choices import one_of
 from brdyn.data import ImageSet, ReadReport
 from brdyn.errors import UsageError
 from brdyn.measures.cka import LinearCKA
@@ -15,6 +16,8 @@ from brdyn.measures.cosine import CosineSimilarity, TokenCosineSimilarity
 from brdyn.measures.procrustes import Procrustes
 from brdyn.measures.similarity import DEFAULT_TOKENS, LayerSimilarity, SimilarityMetric
 from brdyn.models import VisionTransformer
+from brdyn.runtime import available_memory
+from brdyn.seeds import check_seed
 from brdyn.trajectory import Trajectory, visit_trajectories
 
 SIMILARITIES: dict[str, Callable[..., SimilarityMetric]] = {
@@ -24,6 +27,8 @@ SIMILARITIES: dict[str, Callable[..., SimilarityMetric]] = {
     "procrustes": Procrustes,
 }
 REPLICATES = 200
+BOOTSTRAP_COPIES = 8  # of all samples at once, in the measure and when each is cut into phases
+MEMORY_SHARE = 0.5
 
 
 def similarity_metric(
@@ -39,14 +44,42 @@ def similarity_metric(
     Raises
     ------
     UsageError
-        If there is no such measure, or the model has no such tokens.
+        If there is no such measure, the model has no such tokens, or the bootstrap does not fit in memory.
+
+    Examples
+    --------
+    >>> from brdyn.measures import similarity_metric
+    >>> metric = similarity_metric("cka", model, tokens="cls+patches", replicates=50)
+    >>> metric.kind, metric.groups, metric.depth
+    ('cka', ['cls', 'patches'], 12)
     """
-    if kind not in SIMILARITIES:
-        raise UsageError(f"unknown similarity {kind!r}; choose one of {', '.join(SIMILARITIES)}")
+    one_of("similarity", kind, SIMILARITIES)
+    check_seed(seed)
+    check_replicates(replicates, model)
     extra: dict[str, Any] = {"width": model.info.width} if kind in ("cka", "procrustes") else {}
     if kind == "procrustes":
         extra["device"] = metric_device(model)
     return SIMILARITIES[kind](model.tokens, model.depth, tokens, replicates, seed, **extra)
+
+
+def check_replicates(replicates: int, model: VisionTransformer) -> None:
+    """Refuse a number of bootstrap samples that is negative, one alone, or does not fit in memory.
+
+    Raises
+    ------
+    UsageError
+        With what would do.
+    """
+    if replicates < 0 or replicates == 1:  # of one sample every boundary would look certain
+        raise UsageError(
+            f"bootstrap={replicates} says nothing of a spread; use 0 for none, or for instance {REPLICATES}"
+        )
+    needed = 8 * BOOTSTRAP_COPIES * replicates * (model.depth + 1) ** 2
+    if needed > MEMORY_SHARE * available_memory(metric_device(model)):
+        raise UsageError(
+            f"{replicates} bootstrap samples of the similarity of {model.depth} layers would take "
+            f"{needed / 2**30:.1f} GiB; use fewer, for instance {REPLICATES}"
+        )
 
 
 def metric_device(model: VisionTransformer) -> torch.device:
@@ -68,6 +101,15 @@ def measure(
     -------
     ReadReport
         What was read and skipped, over all processes.
+
+    Examples
+    --------
+    >>> from brdyn.measures import measure, similarity_metric
+    >>> metrics = {kind: similarity_metric(kind, model) for kind in ("cosine", "cka")}
+    >>> measure(model, images, metrics).count
+    8
+    >>> metrics["cka"].result().matrix.shape
+    (12, 12)
     """
     for metric in metrics.values():
         metric.to(metric_device(model))
@@ -106,6 +148,12 @@ def layer_similarity(
     Returns
     -------
     LayerSimilarity
+
+    Examples
+    --------
+    >>> similarity = brdyn.layer_similarity(model, images, "cosine", tokens="cls")
+    >>> similarity.matrix.shape, similarity.replicates.shape
+    ((12, 12), (200, 12, 12))
     """
     metric = similarity_metric(kind, model, tokens=tokens, replicates=replicates, seed=seed)
     measure(model, images, {kind: metric}, **options)

@@ -46,14 +46,14 @@ def step_angles(trajectory: Trajectory) -> Tensor:
     """Angle between consecutive states, `(L, B, N)`.
 
     From `sin^2(angle / 2) = (|d|^2 - (|a_{l+1}| - |a_l|)^2) / (4 |a_l| |a_{l+1}|)`, which keeps its accuracy for small
-    angles where the arc cosine loses it (unless nearly all of the step is growth).
+    angles where the arc cosine loses it (unless nearly all of the step is growth). NaN where a token is zero.
     """
 
     def compute() -> Tensor:
         size, step = norms(trajectory), update_norms(trajectory)
         before, after = size[:-1], size[1:]
         half = (step.square() - (after - before).square()).clamp_min(0) / (4 * before * after).clamp_min(TINY)
-        return 2 * half.clamp(max=1).sqrt().asin()
+        return (2 * half.clamp(max=1).sqrt().asin()).where((before > 0) & (after > 0), torch.nan)
 
     return trajectory.derive("step_angles", compute)
 

@@ -25,7 +25,7 @@ from brdyn.measures import intervals
 from brdyn.measures.kinematics import TINY, cosine
 from brdyn.measures.sampling import SamplingMetric, random_keys, random_tokens, rows_in
 from brdyn.models import TokenLayout
-from brdyn.results import read_json
+from brdyn.results import ROW, read_json, read_table
 from brdyn.runtime import available_memory
 from brdyn.trajectory import Trajectory
 
@@ -34,6 +34,18 @@ HELD_OUT = 5  # every fifth image
 MEMORY_SHARE = 0.25
 PREDICTORS = ("operator", "endpoint", "identity")
 ROUNDING = 1e-12
+SPECTRUM = ("phase", "group", "index", "real", "imaginary", "modulus")
+SHAPE: dict[str, Any] = {  # of dynamics.json
+    "modes?": {
+        "errors": [
+            {"phase": int, "group": str, "steps": int, "predictor": str, "measure": str, **ROW},
+        ],
+        "ridge": float,
+        "rank": (int, None),
+        "n_fitted": int,
+        "n_held_out": int,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -74,15 +86,15 @@ class Modes:
         UsageError
             If there are none.
         """
-        content = read_json(Path(folder) / "dynamics.json", "a result of brdyn dynamics", ("table", "layers"))
+        content = read_json(Path(folder) / "dynamics.json", "a result of brdyn dynamics", SHAPE)
         if "modes" not in content:
             raise UsageError(
                 f"the result in {str(folder)!r} has no modes; run brdyn dynamics with --measures modes"
             )
         found = content["modes"]
         return cls(
-            errors=pd.DataFrame(found["errors"]),
-            spectrum=pd.read_parquet(Path(folder) / "spectrum.parquet"),
+            errors=pd.DataFrame(found["errors"], columns=list(SHAPE["modes?"]["errors"][0])),
+            spectrum=read_table(Path(folder) / "spectrum.parquet", "the spectrum of modes", SPECTRUM),
             operators={},
             **{name: found[name] for name in ("ridge", "rank", "n_fitted", "n_held_out")},
         )

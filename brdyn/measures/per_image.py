@@ -83,8 +83,8 @@ class PerImageMetric(Metric):
         return tuple(self.layout.groups)
 
     def by_group(self, name: str, values: Tensor) -> dict[tuple[str, str], Tensor]:
-        """Average values of every token `(count, B, N)` over the tokens of each group."""
-        return {(name, group): values[..., self.layout[group]].mean(-1) for group in self.groups()}
+        """Average values of every token `(count, B, N)` over the tokens of each group that have one."""
+        return {(name, group): values[..., self.layout[group]].nanmean(-1) for group in self.groups()}
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory."""

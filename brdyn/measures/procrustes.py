@@ -32,6 +32,18 @@ class Procrustes(SimilarityMetric):
         D; the other parameters are those of :class:`brdyn.measures.similarity.SimilarityMetric`.
     device : torch.device, optional
         Where the moments will be kept, to refuse what would not fit there.
+
+    Examples
+    --------
+    >>> from brdyn.measures import Procrustes
+    >>> from brdyn.models import TokenLayout
+    >>> layout = TokenLayout.with_prefix((2, 2), {"cls": 1})
+    >>> states = torch.randn(20, 5, 3)  # images, tokens, width
+    >>> turned = states @ torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    >>> metric = Procrustes(layout, 2, "cls", width=3)
+    >>> metric.update(brdyn.Trajectory([states, states, turned], layout, torch.arange(20)))
+    >>> bool(metric.result().matrix[0, 1] > 0.999)  # a rotation is not seen
+    True
     """
 
     kind = "procrustes"

@@ -24,6 +24,7 @@ from brdyn.models import TokenLayout
 from brdyn.trajectory import Trajectory
 
 DEFAULT_TOKENS = "cls+patches"
+NOT_ASKED_FOR = "none (not asked for)"
 FEWEST_UNITS = 2
 """Of one unit every bootstrap sample is the same, which would look like certainty."""
 
@@ -43,9 +44,17 @@ class LayerSimilarity:
     replicates : ndarray, shape (R, L, L), or None
         The same on R bootstrap samples of the units; None where the measure has none.
     unit : str
-        What was resampled.
+        What was resampled; begins with `none` where nothing was, and says why.
     n_images : int
         Images it was computed from.
+
+    Examples
+    --------
+    >>> similarity = brdyn.layer_similarity(model, images)
+    >>> similarity.kind, similarity.tokens, similarity.n_images
+    ('cosine', 'cls+patches', 8)
+    >>> bool((similarity.matrix.diagonal() == 1).all())
+    True
     """
 
     kind: str
@@ -91,10 +100,17 @@ class SimilarityMetric(Metric):
         R, bootstrap samples; 0 for none.
     seed : int
         Of the bootstrap.
+
+    Examples
+    --------
+    >>> from brdyn.measures import SIMILARITIES, SimilarityMetric
+    >>> [kind for kind, measure in SIMILARITIES.items() if issubclass(measure, SimilarityMetric)]
+    ['cosine', 'token-cosine', 'cka', 'procrustes']
     """
 
     kind: str
     unit = "image"
+    needs = "had no image to compute from"
     count: Tensor
     units: Tensor
     full_state_update = False
@@ -133,21 +149,27 @@ class SimilarityMetric(Metric):
         values = {name: value.double().cpu().numpy() for name, value in computed.items()}
         images = int(self.seen)
         if images == 0:
-            raise BrdynError(f"{self.kind} had no {self.unit} to compute from; use more images")
+            raise BrdynError(f"{self.kind} {self.needs}; use more images")
         matrix = values["matrix"].reshape(
             self.depth, self.depth
         )  # torchmetrics makes a scalar of one layer's
         matrix = (matrix + matrix.T) / 2
         if not np.isfinite(matrix).all():
             layer = int(np.argwhere(~np.isfinite(np.diag(matrix))).flatten()[0]) + 1
-            raise BrdynError(
-                f"{self.kind} is not defined at layer {layer}: its features hardly vary over {images} images; "
-                "use more images, or --similarity cosine"
-            )
+            raise BrdynError(f"{self.kind} is not defined at layer {layer}: {self.undefined(images)}")
         replicates, unit = values.get("replicates"), self.unit
+        if not self.replicates:
+            unit = "none (not asked for)"
         if replicates is not None and self.resampled < FEWEST_UNITS:
             replicates, unit = None, f"none (only {int(self.resampled)} {self.unit})"
+        elif replicates is None and not self.replicates:
+            unit = NOT_ASKED_FOR
         return LayerSimilarity(self.kind, "+".join(self.groups), matrix, replicates, unit, images)
+
+    def undefined(self, images: int) -> str:
+        """Why there is no similarity to a layer, and what to do."""
+        them = f"{images} images" if images > 1 else "one image"
+        return f"its features hardly vary over {them}; use more images, or --similarity cosine"
 
     def features(self, trajectory: Trajectory) -> Tensor:
         """Mean token of every selected group after every block, `(G, L, B, D)` in float32."""
@@ -170,6 +192,10 @@ class MeanSimilarity(SimilarityMetric):
             "boot_total", zeros(self.replicates, *shape, dtype=torch.float64), dist_reduce_fx="sum"
         )
         self.add_state("boot_count", zeros(self.replicates, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def undefined(self, images: int) -> str:
+        """Directions of tokens alone can be missing."""
+        return "the tokens of an image are all zero there and have no direction; check the weights and the images"
 
     @abstractmethod
     def per_image(self, trajectory: Trajectory) -> Tensor:

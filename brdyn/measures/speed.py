@@ -50,4 +50,4 @@ class TurningAngle(PerImageMetric):
         products = torch.stack([dot(first, second) for first, second in pairwise(steps)])
         lengths = size[:-1] * size[1:]
         angles = (products / lengths.clamp_min(TINY)).clamp(-1, 1).acos().where(lengths > 0, torch.nan)
-        return {("turning", group): angles[..., self.layout[group]].nanmean(-1) for group in self.groups()}
+        return self.by_group("turning", angles)

@@ -1,5 +1,6 @@
 """Load any plain ViT as a trunk of callable blocks with a known token layout."""
 
+from brdyn.models.adapter import adapt
 from brdyn.models.base import ModelInfo, TokenLayout, VisionTransformer
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.registry import describe_model, list_models, load_model
@@ -9,6 +10,7 @@ __all__ = [
     "Preprocessing",
     "TokenLayout",
     "VisionTransformer",
+    "adapt",
     "describe_model",
     "list_models",
     "load_model",

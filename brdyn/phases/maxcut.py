@@ -60,6 +60,14 @@ def best_segmentations(dissimilarity: np.ndarray, min_size: int = 1) -> tuple[np
     boundaries : list of K ndarrays, shape (..., k - 1)
         Last layer (from 1) of every phase but the last. Of equal cuts the one with the earliest last
         boundary is taken.
+
+    Examples
+    --------
+    >>> from brdyn.phases import best_segmentations
+    >>> dissimilarity = np.array([[0, 0, 1], [0, 0, 1], [1, 1, 0]])
+    >>> within, boundaries = best_segmentations(dissimilarity)
+    >>> within.tolist(), boundaries[1].tolist()
+    ([2.0, 0.0, 0.0], [2])
     """
     layers = dissimilarity.shape[-1]
     costs = np.where(allowed_intervals(layers, min_size), interval_costs(dissimilarity), np.inf)
@@ -94,6 +102,11 @@ def k_best_segmentations(
     """The `count` best segmentations for every k: (sum within, boundaries), best first, all different.
 
     Fewer are returned where fewer exist. Takes one `(L, L)` matrix.
+
+    >>> from brdyn.phases import k_best_segmentations
+    >>> dissimilarity = np.array([[0, 0, 1], [0, 0, 1], [1, 1, 0]])
+    >>> k_best_segmentations(dissimilarity)[1]  # into two phases
+    [(0.0, (2,)), (1.0, (1,))]
     """
     layers = dissimilarity.shape[-1]
     costs = np.where(allowed_intervals(layers, min_size), interval_costs(dissimilarity), np.inf)
@@ -129,6 +142,12 @@ def random_moments(dissimilarity: np.ndarray, min_size: int = 1) -> Moments:
 
     Exact: the number of segmentations, the sum and the sum of squares of their costs follow the same
     recursion as the optimum, so that nothing is sampled. The deviation is zero where there is only one.
+
+    >>> from brdyn.phases import random_moments
+    >>> dissimilarity = np.array([[0, 0, 1], [0, 0, 1], [1, 1, 0]])
+    >>> moments = random_moments(dissimilarity)
+    >>> moments.mean.tolist(), moments.std.tolist()
+    ([2.0, 0.5, 0.0], [0.0, 0.5, 0.0])
     """
     layers = dissimilarity.shape[-1]
     allowed = allowed_intervals(layers, min_size).astype(float)

@@ -32,6 +32,13 @@ class RecursiveClusters:
         Clusters of fewer than twice as many layers are not split.
     exact : bool
         Whether every split was found exhaustively.
+
+    Examples
+    --------
+    >>> from brdyn.phases import recursive_bisection
+    >>> found = recursive_bisection(1 - np.kron(np.eye(2), np.ones((3, 3))), eps=0.1)
+    >>> found.clusters, found.boundaries, found.exact
+    (((1, 2, 3), (4, 5, 6)), (3,), True)
     """
 
     clusters: tuple[tuple[int, ...], ...]
@@ -78,6 +85,13 @@ def recursive_bisection(
         Clusters of fewer than `2 * min_size` layers are left whole.
     seed : int
         Of the starts of the local search.
+
+    Examples
+    --------
+    >>> from brdyn.phases import recursive_bisection
+    >>> odd = np.arange(1, 5) % 2
+    >>> recursive_bisection(np.abs(odd[:, None] - odd), eps=0.1).scattered
+    ((1, 3), (2, 4))
     """
     weights = (dissimilarity + dissimilarity.T) / 2
     threshold = eps * np.triu(weights, k=1).sum()

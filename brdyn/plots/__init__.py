@@ -10,7 +10,14 @@ from brdyn.plots.interventions import (
     plot_repair,
 )
 from brdyn.plots.modes import plot_mode_errors, plot_spectra
-from brdyn.plots.phases import draw_matrix, draw_similarity, plot_gain_curve, plot_similarity, plot_stability
+from brdyn.plots.phases import (
+    draw_matrix,
+    draw_similarity,
+    plot_gain_curve,
+    plot_similarity,
+    plot_stability,
+    plot_steps,
+)
 from brdyn.plots.raptor import plot_fidelity, plot_fit, plot_ladder, plot_layer_fidelity, plot_partitions
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 
@@ -39,4 +46,5 @@ __all__ = [
     "plot_similarity",
     "plot_spectra",
     "plot_stability",
+    "plot_steps",
 ]

@@ -21,7 +21,13 @@ CLASSES_SHOWN = 10
 
 
 def plot_basins(basins: Basins, phases: Phases, *, title: str) -> Figure:
-    """Angles within and between classes, their ratio, and the purity of neighbourhoods, over depth."""
+    """Angles within and between classes, their ratio, and the purity of neighbourhoods, over depth.
+
+    >>> from brdyn.plots import plot_basins
+    >>> basins = brdyn.token_dynamics(model, images, phases, measures=["basins"]).basins
+    >>> [axes.get_title() for axes in plot_basins(basins, phases, title="a ViT").axes]
+    ['spread', 'within over between', '3 nearest neighbours']
+    """
     with paper_style():
         figure = new_figure(13.2, 3.2)
         angles, ratio, purity = figure.subplots(1, 3)
@@ -49,6 +55,10 @@ def plot_projection(basins: Basins, *, title: str) -> Figure:
     """Directions at the last layer by class, and the path of each class's mean from the embedding to there.
 
     Ten classes at most are shown.
+
+    >>> from brdyn.plots import plot_projection
+    >>> basins = brdyn.token_dynamics(model, images, phases, measures=["basins"]).basins
+    >>> plot_projection(basins, title="a ViT").savefig("projection.png")
     """
     with paper_style():
         figure = new_figure(5.2, 4.4)

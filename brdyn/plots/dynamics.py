@@ -34,6 +34,13 @@ def plot_curves(
     title : str
     log : bool
         Logarithmic vertical axis.
+
+    Examples
+    --------
+    >>> from brdyn.plots import plot_curves
+    >>> dynamics = brdyn.token_dynamics(model, images, phases, measures=["speed"])
+    >>> plot_curves(dynamics.table, "speed", phases, title="a ViT").axes[0].get_ylabel()
+    'angular speed (radians per layer)'
     """
     return plot_panels(table, {"": [statistic]}, phases, title=title, log=log)
 
@@ -47,6 +54,14 @@ def plot_panels(
     ----------
     panels : dict of str to list of str
         Heading of a panel to its statistics; where there are several it names the vertical axis too.
+
+    Examples
+    --------
+    >>> from brdyn.plots import plot_panels
+    >>> dynamics = brdyn.token_dynamics(model, images, phases, measures=["norm", "speed"])
+    >>> panels = {"size": ["norm"], "motion": ["speed"]}
+    >>> [axes.get_title() for axes in plot_panels(dynamics.table, panels, phases, title="a ViT").axes]
+    ['size', 'motion']
     """
     with paper_style():
         figure = new_figure(0.6 + 4.2 * len(panels), 3.2)

@@ -34,14 +34,26 @@ EPS_SHOWN = 3
 
 
 def plot_final_angles(repair: Repair, phases: Phases, *, title: str) -> Figure:
-    """What is left of the noise at the last layer, by the layer it was added at: a panel for each target."""
+    """What is left of the noise at the last layer, by the layer it was added at: a panel for each target.
+
+    >>> from brdyn.plots import plot_final_angles
+    >>> repair = brdyn.perturbation_repair(model, images, eps=[0.2], starts=[0, 6], targets=["cls"])
+    >>> plot_final_angles(repair, phases, title="a ViT").axes[0].get_title()
+    'noise on cls'
+    """
     last = repair.angles["layer"].max()
     rows = repair.angles[(repair.angles["layer"] == last) & (repair.angles["mean"] > 0)]
     return _by_start(rows, phases, "angle at the last layer (radians)", title, log=True)
 
 
 def plot_growth(repair: Repair, phases: Phases, *, title: str) -> Figure:
-    """Finite-time growth rate of the perturbed groups, by the layer the noise was added at."""
+    """Finite-time growth rate of the perturbed groups, by the layer the noise was added at.
+
+    >>> from brdyn.plots import plot_growth
+    >>> repair = brdyn.perturbation_repair(model, images, eps=[0.2], starts=[0, 6], targets=["cls"])
+    >>> plot_growth(repair, phases, title="a ViT").axes[0].get_ylabel()
+    'growth rate (per layer)'
+    """
     figure = _by_start(repair.growth, phases, "growth rate (per layer)", title, log=False)
     for axes in figure.axes:
         axes.axhline(0, color=QUIET, linewidth=0.8, linestyle=":")
@@ -97,7 +109,13 @@ def _by_start(rows: pd.DataFrame, phases: Phases, label: str, title: str, *, log
 
 
 def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Figure:
-    """Angle to the clean state through depth, a curve for every start: rows are groups, columns what got the noise."""
+    """Angle to the clean state through depth, a curve for every start: rows are groups, columns what got the noise.
+
+    >>> from brdyn.plots import plot_repair
+    >>> repair = brdyn.perturbation_repair(model, images, eps=[0.2], starts=[0, 6], targets=["cls"])
+    >>> plot_repair(repair, phases, eps=0.2, title="a ViT").axes[0].get_ylabel()
+    'angle of cls (radians)'
+    """
     rows = repair.angles[(repair.angles["eps"] == eps) & (repair.angles["mean"] > 0)]
     targets, groups = list(dict.fromkeys(rows["target"])), list(dict.fromkeys(rows["group"]))
     colours = mpl.colormaps["viridis"]
@@ -135,6 +153,11 @@ def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
     """Harm of swaps or replacements for all pairs of layers, a panel for each readout, phases framed.
 
     Where the model has a classification head a further panel shows accuracy, or agreement without labels.
+
+    >>> from brdyn.plots import plot_matrices
+    >>> surgery = brdyn.layer_surgery(model, images, phases, kinds=["swap"])
+    >>> [axes.get_title() for axes in plot_matrices(surgery, "swap", title="a ViT").axes[:2]]
+    ['cls', 'patches']
     """
     shown = [(readout, "relative_error") for readout in surgery.readouts]
     if surgery.intact_accuracy is not None:
@@ -164,7 +187,13 @@ def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
 
 
 def plot_layers(surgery: Surgery, *, title: str) -> Figure:
-    """Harm of deleting each layer, and of shuffling phases against windows of their size across a boundary."""
+    """Harm of deleting each layer, and of shuffling phases against windows of their size across a boundary.
+
+    >>> from brdyn.plots import plot_layers
+    >>> surgery = brdyn.layer_surgery(model, images, phases, kinds=["delete"])
+    >>> plot_layers(surgery, title="a ViT").axes[0].get_xlabel()
+    'deleted layer'
+    """
     kinds = set(surgery.table["kind"])
     headings = [name for name in ("delete", "shuffle") if any(kind.startswith(name) for kind in kinds)]
     with paper_style():

@@ -23,7 +23,13 @@ LOOKS = {
 
 
 def plot_mode_errors(modes: Modes, phases: Phases, *, title: str) -> Figure:
-    """Relative error at every layer of the prediction from the state that enters its phase, by token group."""
+    """Relative error at every layer of the prediction from the state that enters its phase, by token group.
+
+    >>> from brdyn.plots import plot_mode_errors
+    >>> modes = brdyn.token_dynamics(model, images, phases, measures=["modes"]).modes
+    >>> [axes.get_title() for axes in plot_mode_errors(modes, phases, title="a ViT").axes]
+    ['cls', 'patches']
+    """
     rows = modes.errors[modes.errors["measure"] == "relative_error"]
     groups = list(dict.fromkeys(rows["group"]))
     starts = [first - 1 for first, _ in phases.intervals]
@@ -56,7 +62,13 @@ def plot_mode_errors(modes: Modes, phases: Phases, *, title: str) -> Figure:
 
 
 def plot_spectra(modes: Modes, phases: Phases, *, title: str) -> Figure:
-    """Eigenvalues of the operator of each phase in the complex plane, with the unit circle."""
+    """Eigenvalues of the operator of each phase in the complex plane, with the unit circle.
+
+    >>> from brdyn.plots import plot_spectra
+    >>> modes = brdyn.token_dynamics(model, images, phases, measures=["modes"]).modes
+    >>> len(plot_spectra(modes, phases, title="a ViT").axes) == phases.k
+    True
+    """
     turn = np.linspace(0, 2 * np.pi, 200)
     with paper_style():
         figure = new_figure(0.4 + 2.6 * phases.k, 3.4)

@@ -1,10 +1,11 @@
-"""Pictures of a segmentation: similarity with phases drawn on it, cut-gain curve, boundary stability."""
+"""Pictures of phases: similarity with the phases framed, steps against their trend, cut against a drift, stability."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from brdyn.plots.style import ACCENT, CURVE, INK, QUIET, layer_ticks, new_figure, paper_style
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-    from brdyn.phases import Phases
+    from brdyn.phases import Evidence, Phases
 
 SHOWN_K = 8
 
@@ -28,6 +29,12 @@ def plot_similarity(matrix: np.ndarray, phases: Phases, *, kind: str, title: str
     kind : str
         Name of the measure, for the colour bar.
     title : str
+
+    Examples
+    --------
+    >>> from brdyn.plots import plot_similarity
+    >>> figure = plot_similarity(similarity.matrix, phases, kind="cosine", title="a ViT")
+    >>> figure.savefig("similarity.png")
     """
     with paper_style():
         figure = new_figure(4.6, 4.0)
@@ -39,12 +46,28 @@ def plot_similarity(matrix: np.ndarray, phases: Phases, *, kind: str, title: str
 
 
 def draw_similarity(axes: Axes, matrix: np.ndarray, phases: Phases) -> AxesImage:
-    """Draw the heatmap into given axes and return the image, for panels of several models."""
+    """Draw the heatmap into given axes and return the image, for panels of several models.
+
+    >>> from brdyn.plots import draw_similarity
+    >>> from matplotlib.figure import Figure
+    >>> panels = Figure().subplots(1, 2)
+    >>> for axes in panels:
+    ...     image = draw_similarity(axes, similarity.matrix, phases)
+    >>> image.get_clim()[1]
+    1.0
+    """
     return draw_matrix(axes, matrix, phases, vmin=min(0.0, float(matrix.min())), vmax=1)
 
 
 def draw_matrix(axes: Axes, matrix: np.ndarray, phases: Phases, **scale: Any) -> AxesImage:
-    """Draw numbers for pairs of layers with the phases framed; `scale` is that of matplotlib's `imshow`."""
+    """Draw numbers for pairs of layers with the phases framed; `scale` is that of matplotlib's `imshow`.
+
+    >>> from brdyn.plots import draw_matrix
+    >>> from matplotlib.figure import Figure
+    >>> image = draw_matrix(Figure().subplots(), 1 - similarity.matrix, phases, cmap="viridis_r", vmin=0)
+    >>> image.get_array().shape
+    (12, 12)
+    """
     from matplotlib.patches import Rectangle
 
     layers = len(matrix)
@@ -69,22 +92,23 @@ def draw_matrix(axes: Axes, matrix: np.ndarray, phases: Phases, **scale: Any) ->
 
 
 def plot_gain_curve(phases: Phases, *, title: str) -> Figure:
-    """Share of the dissimilarity that the best k phases cut, against a structureless drift, with z-scores."""
+    """What the best k phases cut beyond a structureless drift, in points of the dissimilarity, against k.
+
+    The drift has the same mean dissimilarity at every distance; zero is what it would be cut by.
+
+    >>> from brdyn.plots import plot_gain_curve
+    >>> plot_gain_curve(phases, title="a ViT").axes[0].get_xlabel()
+    'number of phases k'
+    """
     with paper_style():
         figure = new_figure(4.6, 3.2)
         axes = figure.subplots()
         numbers = sorted(phases.segmentations)
-        found = [phases.segmentations[k] for k in numbers]
-        axes.plot(
-            numbers,
-            [s.drift_share for s in found],
-            color=QUIET,
-            linestyle="--",
-            label="drift with the same mean at every distance",
-        )
-        axes.plot(
-            numbers, [s.cut_share for s in found], color=CURVE, marker="o", markersize=4, label="max-cut"
-        )
+        excess = [
+            100 * (one.cut_share - one.drift_share) for one in (phases.segmentations[k] for k in numbers)
+        ]
+        axes.axhline(0, color=QUIET, linestyle="--", label="a drift with the same mean at every distance")
+        axes.plot(numbers, excess, color=CURVE, marker="o", markersize=4, label="max-cut")
         axes.axvline(phases.k, color=ACCENT, linewidth=1)
         axes.text(
             phases.k,
@@ -94,20 +118,80 @@ def plot_gain_curve(phases: Phases, *, title: str) -> Figure:
             va="bottom",
             transform=axes.get_xaxis_transform(),
         )
-        axes.set(xlabel="number of phases k", ylabel="share of dissimilarity cut", title=title)
+        axes.set(xlabel="number of phases k", ylabel="cut beyond a drift (points)", title=title)
         axes.set_xticks(layer_ticks(len(numbers)))
-        axes.set_ylim(-0.02, 1.05)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.12), edgecolor="none", framealpha=1)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        return figure
+
+
+def plot_steps(evidence: Evidence, *, title: str) -> Figure:
+    """Steps between layers, their trend with the band a boundary has to leave, and the boundaries accepted.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    title : str
+
+    Examples
+    --------
+    >>> from brdyn.phases import phase_evidence
+    >>> from brdyn.plots import plot_steps
+    >>> depth = np.array([0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20])
+    >>> evidence = phase_evidence(1 - np.exp(-abs(depth[:, None] - depth) / 20))
+    >>> plot_steps(evidence, title="a drift with a jump").axes[0].get_title()
+    'a drift with a jump'
+    """
+    with paper_style():
+        figure = new_figure(5.0, 3.2)
+        axes = figure.subplots()
+        axes.set_title(title)
+        if evidence.untested:
+            axes.text(0.5, 0.5, f"not tested: {evidence.untested}", ha="center", va="center", color=QUIET)
+            axes.set_axis_off()
+            return figure
+        places = np.arange(1, len(evidence.steps) + 1)
+        lower = evidence.trend**2 / evidence.limit
+        axes.fill_between(places, lower, evidence.limit, color=QUIET, alpha=0.2, linewidth=0, label="drift")
+        axes.plot(places, evidence.trend, color=QUIET, linestyle="--", label="trend")
+        axes.plot(places, evidence.steps, color=CURVE, marker="o", markersize=4, label="step")
+        if evidence.boundaries:
+            layers = np.array(evidence.layers)
+            axes.plot(layers, evidence.steps[layers - 1], "o", color=ACCENT, markersize=7, label="boundary")
+        assert evidence.largest is not None
+        place = evidence.largest.layer
+        axes.annotate(
+            f"p = {evidence.largest.p:.2g}",
+            (place, evidence.steps[place - 1]),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel="step after layer", ylabel="step in dissimilarity")
+        axes.set_xticks(layer_ticks(len(evidence.steps)))
+        axes.margins(y=0.15)
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
         return figure
 
 
 def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
-    """How often each layer ends a phase over bootstrap samples, for k = 2 upward."""
+    """How often each layer ends a phase over bootstrap samples, for k = 2 upward.
+
+    >>> from brdyn.plots import plot_stability
+    >>> plot_stability(phases, unit=similarity.unit, title="a ViT").axes[0].get_xlabel()
+    'phase ends after layer'
+    """
     with paper_style():
         figure = new_figure(5.0, 3.2)
         axes = figure.subplots()
         if phases.frequency is None or len(phases.frequency) < 2:
-            why = f"bootstrap: {unit}" if phases.frequency is None else "only one phase is possible"
+            if phases.frequency is not None:
+                why = "only one phase is possible"
+            else:
+                why = f"resampled: {unit}" if unit.startswith("none") else phases.k_rule
             axes.text(0.5, 0.5, why, ha="center", va="center", color=QUIET)
             axes.set_axis_off()
             axes.set_title(title)

@@ -35,7 +35,15 @@ SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
 def plot_fit(
     histories: Mapping[int, History], *, title: str, watched: str = "R² on validation images"
 ) -> Figure:
-    """Loss of every part, and what was watched in validation, over the steps of each stage."""
+    """Loss of every part, and what was watched in validation, over the steps of each stage.
+
+    >>> from brdyn.plots import plot_fit
+    >>> from brdyn.training import History
+    >>> losses = [{"step": step, "lr": 1e-3, "block 1": 1 / step} for step in (20.0, 40.0)]
+    >>> figure = plot_fit({1: History(losses)}, title="a Raptor")
+    >>> figure.axes[0].lines[0].get_ydata().tolist()
+    [0.05, 0.025]
+    """
     with paper_style():
         figure = new_figure(0.8 + 4.2 * len(histories), 5.2)
         panels = figure.subplots(2, len(histories), squeeze=False, sharex="col")
@@ -74,6 +82,16 @@ def plot_fidelity(table: pd.DataFrame, spans: Sequence[Span], *, title: str) -> 
     spans : sequence of Span
         The layers of each block; where one ends a line is drawn.
     title : str
+
+    Examples
+    --------
+    >>> from brdyn.plots import plot_fidelity
+    >>> from brdyn.raptor import BlockConfig, Raptor
+    >>> from brdyn.raptor.fidelity import fidelity
+    >>> raptor = Raptor(model, [0] * 12, BlockConfig(width=192, heads=3, mlp_ratio=1.0))
+    >>> figure = plot_fidelity(fidelity(raptor, images).table, raptor.spans, title="a Raptor")
+    >>> [axes.get_title() for axes in figure.axes[:3]]
+    ['R²', 'relative error', 'cosine']
     """
     modes = list(dict.fromkeys(table["mode"]))
     layers = int(table["layer"].max())
@@ -123,6 +141,16 @@ def plot_layer_fidelity(
     title : str
     statistic : {"r2", "relative_error", "cosine"}
     mode : {"autoregressive", "one-step"}
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from brdyn.plots import plot_layer_fidelity
+    >>> place = {"mode": "autoregressive", "statistic": "r2", "group": "cls", "layer": [1, 2]}
+    >>> tables = {name: pd.DataFrame({**place, "mean": [0.9, least]}) for name, least in (("k=1", 0.5), ("k=2", 0.8))}
+    >>> figure = plot_layer_fidelity(tables, title="two Raptors")
+    >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    ['k=1', 'k=2']
     """
     chosen = {
         name: table[(table["statistic"] == statistic) & (table["mode"] == mode)]
@@ -167,6 +195,15 @@ def plot_partitions(fits: pd.DataFrame, values: Mapping[str, str], *, title: str
     values : mapping of str to str
         Columns to draw, each in a panel of its own, and how to label them.
     title : str
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from brdyn.plots import plot_partitions
+    >>> partitions = ["maxcut", "random-shuffle", "maxcut"]
+    >>> fits = pd.DataFrame({"k": [2, 2, 3], "partition": partitions, "r2": [0.8, 0.5, 0.9]})
+    >>> plot_partitions(fits, {"r2": "R² of cls"}, title="Raptors").axes[0].get_ylabel()
+    'R² of cls'
     """
     partitions = list(dict.fromkeys(fits["partition"]))
     with paper_style():
@@ -200,6 +237,14 @@ def plot_ladder(fits: pd.DataFrame, values: Mapping[str, str], *, title: str) ->
     values : mapping of str to str
         Columns to draw, each in a panel of its own, and how to label them.
     title : str
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from brdyn.plots import plot_ladder
+    >>> fits = pd.DataFrame({"r2": [0.5, 0.8]}, index=["stage 1 alone", "both stages"])
+    >>> [bar.get_width().item() for bar in plot_ladder(fits, {"r2": "R²"}, title="Raptors").axes[0].patches]
+    [0.5, 0.8]
     """
     with paper_style():
         figure = new_figure(1.9 + 2.8 * len(values), 0.9 + 0.27 * len(fits))

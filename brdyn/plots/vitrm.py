@@ -22,6 +22,16 @@ def plot_recursion(steps: pd.DataFrame, adaptive: pd.DataFrame, *, title: str) -
     steps, adaptive : DataFrame
         As of :class:`brdyn.vitrm.evaluation.Recursion`.
     title : str
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from brdyn.plots import plot_recursion
+    >>> accuracy = {"accuracy": [0.7, 0.8], "low": [0.6, 0.7], "high": [0.8, 0.9]}
+    >>> steps = pd.DataFrame({"steps": [1, 2], **accuracy, "latency_ms": [2.0, 4.0]})
+    >>> adaptive = pd.DataFrame({"mean_steps": [1.3], "accuracy": [0.79]})
+    >>> [axes.get_ylabel() for axes in plot_recursion(steps, adaptive, title="a ViTRM").axes]
+    ['accuracy', 'latency of one image (ms)']
     """
     with paper_style():
         figure = new_figure(7.4, 3.0)
@@ -57,6 +67,14 @@ def plot_halting(halting: pd.DataFrame, *, title: str) -> Figure:
     halting : DataFrame
         As of :class:`brdyn.vitrm.evaluation.Recursion`.
     title : str
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from brdyn.plots import plot_halting
+    >>> halting = pd.DataFrame({"steps": [1, 1], "probability": [0.2, 0.9], "right": [0.3, 0.95]})
+    >>> plot_halting(halting, title="a ViTRM").axes[0].get_ylabel()
+    'share of right answers'
     """
     numbers = sorted(halting["steps"].unique())
     with paper_style():
@@ -88,6 +106,13 @@ def plot_grid(cells: Sequence[Mapping[str, Any]]) -> Figure:
     ----------
     cells : sequence of mapping
         `n`, `n_sup` and `accuracy`. Cells that are not there yet stay empty.
+
+    Examples
+    --------
+    >>> from brdyn.plots import plot_grid
+    >>> figure = plot_grid([{"n": 1, "n_sup": 2, "accuracy": 0.5}, {"n": 3, "n_sup": 2, "accuracy": 0.75}])
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['50.0', '75.0']
     """
     table = pd.DataFrame(cells).pivot(index="n", columns="n_sup", values="accuracy")
     rows, columns = table.shape

@@ -16,14 +16,14 @@ from brdyn.errors import UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.sampling import SamplingMetric
 from brdyn.models import VisionTransformer
-from brdyn.trajectory import Trajectory
+from brdyn.trajectory import Trajectory, check_normed
 
 Readout = Callable[[Trajectory], Tensor]
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features of images, in the order of the images.
+    """Features of labelled images, in the order of the images.
 
     Attributes
     ----------
@@ -31,6 +31,13 @@ class Features:
         `(n, F)`, float32; F is 2 D, or D for a model without cls.
     labels : Tensor
         Class indices, `(n,)`.
+
+    Examples
+    --------
+    >>> from brdyn.probes import Features
+    >>> features = Features(torch.rand(4, 8), torch.tensor([0, 2, 1, 2]))
+    >>> len(features), features.classes, len(features[:2])
+    (4, 3, 2)
     """
 
     values: Tensor
@@ -64,6 +71,14 @@ class FeatureMetric(SamplingMetric):
         Features `(B, F)` of a trajectory.
     width : int
         F.
+
+    Examples
+    --------
+    >>> from brdyn.probes import FeatureMetric
+    >>> metric = FeatureMetric.of(model)
+    >>> metric.update(brdyn.capture(model, next(images.batches(4))))
+    >>> metric.result().values.shape  # cls beside the mean patch
+    torch.Size([4, 384])
     """
 
     values: list[Tensor] | Tensor
@@ -87,17 +102,15 @@ class FeatureMetric(SamplingMetric):
         return {"values": torch.empty(0, self.width), "labels": none, "positions": none}
 
     def update(self, trajectory: Trajectory) -> None:
-        """Add the images of a trajectory."""
-        if trajectory.labels is None:
-            raise UsageError(NO_LABELS)
-        device = self.device
+        """Add the images of a trajectory that have labels."""
+        rows, device = trajectory.labelled, self.device
         for state, found in (
             (self.values, self.readout(trajectory).detach()),
             (self.labels, trajectory.labels),
             (self.positions, trajectory.positions),
         ):
             assert isinstance(state, list)
-            state.append(found.to(device))
+            state.append(found[rows.to(found.device)].to(device))
 
     def compute(self) -> dict[str, Tensor]:
         """Features and labels of all processes, in the order of the images, on the CPU."""
@@ -106,13 +119,21 @@ class FeatureMetric(SamplingMetric):
 
     def result(self) -> Features:
         """All of them."""
-        return Features(**self.compute())
+        found = self.compute()  # of one number torchmetrics makes a scalar
+        return Features(found["values"].reshape(-1, self.width), found["labels"].reshape(-1))
 
 
 NO_LABELS = (
     "a probe needs images with labels, and these have none; give a folder of class folders, a parquet file or hub "
     "data set with a label column"
 )
+
+
+def check_labelled(images: ImageSet) -> None:
+    """Raise a `UsageError` for images without labels."""
+    if images.source.labels is None:
+        why = f" ({images.source.no_labels})" if images.source.no_labels else ""
+        raise UsageError(f"{NO_LABELS}{why}")
 
 
 def feature_width(model: VisionTransformer) -> int:
@@ -126,13 +147,13 @@ def extract_features(
     metrics: Mapping[str, FeatureMetric] | None = None,
     **options: Any,
 ) -> dict[str, Features]:
-    """Features of all images, in one pass.
+    """Features of all images that have a label, in one pass.
 
     Parameters
     ----------
     model : VisionTransformer
     images : ImageSet
-        With labels.
+        With labels; those that have none are left out.
     metrics : mapping of str to FeatureMetric, optional
         What to read out. By default `model`, the features of the model.
     **options
@@ -141,10 +162,24 @@ def extract_features(
     Raises
     ------
     UsageError
-        If the images have no labels.
+        If the images have no labels, or not one has.
+
+    Examples
+    --------
+    >>> from brdyn.probes import extract_features
+    >>> features = extract_features(model, images)["model"]
+    >>> features.values.shape, features.labels.tolist()
+    (torch.Size([8, 384]), [0, 0, 0, 0, 1, 1, 1, 1])
     """
-    if not images.source.labelled:
-        raise UsageError(NO_LABELS)
+    check_labelled(images)
     chosen = dict(metrics) if metrics is not None else {"model": FeatureMetric.of(model)}
-    measure(model, images, chosen, **options)
-    return {name: metric.result() for name, metric in chosen.items()}
+    report = measure(model, images, chosen, **options)
+    if report.unlabelled.count == report.count:
+        raise UsageError(
+            f"a probe needs labels, and not one of the {report.count} images in {images.source.description!r} has one "
+            f"({report.unlabelled.example()})"
+        )
+    found = {name: metric.result() for name, metric in chosen.items()}
+    for features in found.values():
+        check_normed(model, features.values)
+    return found

@@ -40,6 +40,13 @@ def nearest_neighbours(
     -------
     Tensor
         Class indices, `(m,)`, on the CPU.
+
+    Examples
+    --------
+    >>> from brdyn.probes import Features, nearest_neighbours
+    >>> train = Features(torch.tensor([[0.0, 1], [0, 2], [3, 0], [2, 0]]), torch.tensor([0, 0, 1, 1]))
+    >>> nearest_neighbours(train, torch.tensor([[0.1, 5], [1, 0]]), neighbours=2).tolist()
+    [0, 1]
     """
     bank = functional.normalize(train.values.to(device), dim=1)
     labels, found = train.labels.to(device), []

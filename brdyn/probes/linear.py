@@ -40,6 +40,14 @@ class LinearProbe:
         C, the weight of the errors against that of the squared weights.
     held_out_accuracy : float
         On the images that chose the penalty.
+
+    Examples
+    --------
+    >>> from brdyn.probes import LinearProbe
+    >>> zeros, ones = torch.zeros(2), torch.ones(2)
+    >>> probe = LinearProbe(torch.eye(2), zeros, mean=zeros, scale=ones, penalty=1.0, held_out_accuracy=1.0)
+    >>> probe.predict(torch.tensor([[0.2, 0.1], [0.2, 0.3]])).tolist()
+    [0, 1]
     """
 
     weight: Tensor
@@ -78,6 +86,13 @@ def fit_linear(
     ------
     UsageError
         If there are no two classes to tell apart.
+
+    Examples
+    --------
+    >>> from brdyn.probes import Features, fit_linear
+    >>> train = Features(torch.tensor([[0.0, 1], [0, 2], [3, 0], [2, 0]]), torch.tensor([0, 0, 1, 1]))
+    >>> fit_linear(train, train).predict(torch.tensor([[0.0, 3], [1, 0]])).tolist()
+    [0, 1]
     """
     if solver not in SOLVERS:
         raise UsageError(f"unknown solver {solver!r}; choose one of {', '.join(SOLVERS)}")

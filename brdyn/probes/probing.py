@@ -21,6 +21,15 @@ from brdyn.results import records
 SEEDS = 3
 REPLICATES = 1000
 RATIOS = ["model", "probe", "ratio", "low", "high", "sd"]
+NUMBER = (float, None)
+SHAPE: dict[str, Any] = {  # of :meth:`Probing.to_dict`
+    "n_train": int,
+    "n_test": int,
+    "classes": int,
+    "most_frequent": float,
+    "runs": [{"model": str, "probe": str, "seed": int, "accuracy": float, "penalty": NUMBER}],
+    "ratios": [{"model": str, "probe": str, **dict.fromkeys(RATIOS[2:], NUMBER)}],
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,14 @@ class Probing:
     n_train, n_test, classes : int
     most_frequent : float
         Share of the most frequent class of the test images: what knowing nothing gets.
+
+    Examples
+    --------
+    >>> from brdyn.probes import Features, probe
+    >>> features = Features(torch.eye(2).repeat(5, 1), torch.tensor([0, 1] * 5))
+    >>> probing = probe({"a ViT": features}, {"a ViT": features}, seeds=1)
+    >>> probing.most_frequent, probing.summary()["accuracy"].tolist()
+    (0.5, [1.0, 1.0])
     """
 
     table: pd.DataFrame
@@ -51,7 +68,7 @@ class Probing:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Probing:
         """Back from :meth:`to_dict`."""
-        table = pd.DataFrame(content["runs"]).astype({"penalty": float})
+        table = pd.DataFrame(content["runs"], columns=list(SHAPE["runs"][0])).astype({"penalty": float})
         ratios = pd.DataFrame(content["ratios"], columns=RATIOS).astype({"sd": float})
         return cls(
             table, ratios, *(content[name] for name in ("n_train", "n_test", "classes", "most_frequent"))
@@ -103,6 +120,14 @@ class Reading:
         Classes of the test images, `(m,)`.
     n_train, classes : int
         Of the training images.
+
+    Examples
+    --------
+    >>> from brdyn.probes import Features, read_classes
+    >>> features = Features(torch.eye(2).repeat(5, 1), torch.tensor([0, 1] * 5))
+    >>> reading = read_classes(features, features, seeds=2)
+    >>> reading.hits["linear"].shape, reading.hits["knn"].shape  # seeds, test images
+    (torch.Size([2, 10]), torch.Size([1, 10]))
     """
 
     hits: Mapping[str, Tensor]
@@ -128,10 +153,17 @@ def read_classes(
     ------
     UsageError
         If there are too few training images, or test images of classes that training images lack.
+
+    Examples
+    --------
+    >>> from brdyn.probes import Features, read_classes
+    >>> features = Features(torch.eye(2).repeat(5, 1), torch.tensor([0, 1] * 5))
+    >>> read_classes(features, features, seeds=1).hits["linear"].all().item()
+    True
     """
     if seeds < 1:
         raise UsageError(f"{seeds} seeds are none; at least one is needed")
-    _check(train.labels, test.labels)
+    train, test = numbered(train, test)
     near = nearest_neighbours(train, test.values, device=device) == test.labels
     linear, penalties = [], []
     for seed in range(seeds):
@@ -150,6 +182,14 @@ def compare(readings: Mapping[str, Reading]) -> Probing:
     ----------
     readings : mapping of str to Reading
         By model; of the same images.
+
+    Examples
+    --------
+    >>> from brdyn.probes import Features, compare, read_classes
+    >>> features = Features(torch.eye(2).repeat(5, 1), torch.tensor([0, 1] * 5))
+    >>> reading = read_classes(features, features, seeds=1)
+    >>> compare({"a ViT": reading, "another": reading}).ratios["ratio"].tolist()
+    [1.0, 1.0]
     """
     rows = [
         {
@@ -185,6 +225,14 @@ def probe(
         By model; the same images for each.
     seeds, device
         As in :func:`read_classes`.
+
+    Examples
+    --------
+    >>> from brdyn.probes import extract_features, probe
+    >>> features = extract_features(model, images)
+    >>> probing = probe(features, features, seeds=1)
+    >>> probing.n_train, probing.classes
+    (8, 2)
     """
     return compare(
         {name: read_classes(train[name], test[name], seeds=seeds, device=device) for name in train}
@@ -208,14 +256,28 @@ def split_rows(labels: Tensor, seed: int, share: float = HELD_OUT) -> tuple[np.n
     return np.sort(np.concatenate(fitting)), held_out
 
 
-def _check(train: Tensor, test: Tensor) -> None:
-    strange = sorted(set(test.tolist()) - set(train.tolist()))
+def numbered(train: Features, test: Features) -> tuple[Features, Features]:
+    """The same with classes numbered from 0 as they are met in training, so that large numbers cost nothing.
+
+    Raises
+    ------
+    UsageError
+        If training images are of one class, or test images of classes that training images lack.
+    """
+    classes = train.labels.unique()
+    strange = sorted(set(test.labels.tolist()) - set(classes.tolist()))
+    if len(classes) < 2:
+        raise UsageError(
+            f"a probe needs images of at least two classes, and the {len(train)} training images are all of one "
+            f"(number {int(classes[0])})"
+        )
     if strange:
         names = ", ".join(map(str, strange[:5])) + (", …" if len(strange) > 5 else "")
         raise UsageError(
             f"the test images are of classes that no training image has (number {names}); give more training images, "
             "or test images of the same classes"
         )
+    return tuple(Features(part.values, torch.searchsorted(classes, part.labels)) for part in (train, test))  # type: ignore[return-value]
 
 
 def _ratios(readings: Mapping[str, Reading]) -> pd.DataFrame:

@@ -37,6 +37,16 @@ class BlockConfig:
     depth_scaling : {"index", "constant", "none"}
         Factors that depend on the layer's index, the same learned factors at every layer (an autonomous block), or
         no factors.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import BlockConfig
+    >>> BlockConfig(width=384, heads=6).mlp
+    'swiglu'
+    >>> BlockConfig(width=384, heads=5)
+    Traceback (most recent call last):
+    ...
+    brdyn.errors.UsageError: width 384 cannot be split among 5 heads
     """
 
     width: int
@@ -54,6 +64,9 @@ class BlockConfig:
             raise UsageError(
                 f"unknown depth scaling {self.depth_scaling!r}; choose one of {', '.join(DEPTH_SCALINGS)}"
             )
+        for name in ("width", "heads"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)} is not positive")
         if self.width % self.heads:
             raise UsageError(f"width {self.width} cannot be split among {self.heads} heads")
         if not self.mlp_ratio > 0:
@@ -88,6 +101,14 @@ class RaptorBlock(nn.Module):
     Parameters
     ----------
     config : BlockConfig
+
+    Examples
+    --------
+    >>> from brdyn.raptor import BlockConfig, RaptorBlock
+    >>> block = RaptorBlock(BlockConfig(width=8, heads=2))
+    >>> state = torch.randn(1, 5, 8)
+    >>> block(block(state, layer=1), layer=2).shape  # one block, two layers
+    torch.Size([1, 5, 8])
     """
 
     def __init__(self, config: BlockConfig) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import time
 import zlib
-from copy import copy
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -25,15 +24,19 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from brdyn import checked_json
 from brdyn.data import ImageSet
-from brdyn.data.image_set import DIGEST_MODULUS, Item, ReadReport, Skipped
+from brdyn.data.items import DIGEST_MODULUS, Item
+from brdyn.data.sources import Skipped
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer
 from brdyn.progress import progress_bar
-from brdyn.results import read_json, to_json, write_atomically
+from brdyn.results import read_json, to_json
 from brdyn.runtime import Processes
+from brdyn.store import write_atomically
 from brdyn.training.settings import differences
 from brdyn.trajectory import trajectories
+from brdyn.words import first_line
 
 FORMAT = "brdyn activation cache"
 INDEX = "cache.json"
@@ -54,6 +57,18 @@ class ActivationCache:
     folder : Path
     teacher : VisionTransformer
     images : ImageSet
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from brdyn.raptor import ActivationCache
+    >>> cache = ActivationCache(Path("cache"), model, images)
+    >>> cache.shape, cache.image_bytes
+    ((13, 5, 192), 24960)
+    >>> cache.prepare()
+    >>> cache.fill()
+    >>> cache.missing()
+    []
     """
 
     folder: Path
@@ -192,26 +207,24 @@ class ActivationCache:
             )
 
     def _make(self, shard: int, workers: int | None) -> None:
-        part = copy(self.images)
         start = shard * self.shard_images
-        part.chosen, part.report = self.images.chosen[start : start + self.shard_images], ReadReport()
+        part = self.images.take(slice(start, start + self.shard_images))
         states = [torch.empty(0, *self.shape, dtype=torch.bfloat16)]
-        positions, labels = [torch.empty(0, dtype=torch.long)], []
+        positions, labels = ([torch.empty(0, dtype=torch.long)] for _ in range(2))
         try:
             for trajectory in trajectories(self.teacher, part, workers=workers):
                 states.append(torch.stack(trajectory.states, dim=1).to("cpu", torch.bfloat16))
                 positions.append(trajectory.positions.cpu() + start)
-                if trajectory.labels is not None:
-                    labels.append(trajectory.labels.cpu())
+                labels.append(trajectory.labels.cpu())
                 del trajectory
         except BrdynError:
             if part.report.count or not part.report.skipped:
                 raise
             # None of these few can be read: they are skipped like any others.
-        tensors = {"states": torch.cat(states), "positions": torch.cat(positions)}
+        tensors = {
+            "states": torch.cat(states), "positions": torch.cat(positions), "labels": torch.cat(labels)
+        }  # fmt: skip
         tensors["checksums"] = torch.tensor([checksum(one) for one in tensors["states"]], dtype=torch.long)
-        if labels:
-            tensors["labels"] = torch.cat(labels)
         metadata = {
             "digest": f"{part.report.digest:064x}",
             "skipped": json.dumps([list(skipped) for skipped in part.report.skipped]),
@@ -220,7 +233,7 @@ class ActivationCache:
 
     def digest(self) -> int:
         """Of the images that the states were made from, as in :class:`brdyn.data.ReadReport`."""
-        found = (int(self._shard(shard).digest, 16) for shard in range(self.shards))
+        found = (self._shard(shard).digest for shard in range(self.shards))
         return sum(found) % DIGEST_MODULUS
 
     def reader(self, images: ImageSet) -> CachedStates:
@@ -228,8 +241,8 @@ class ActivationCache:
         places = {int(index): place for place, index in enumerate(self.images.chosen)}
         return CachedStates(self, np.array([places[int(index)] for index in images.chosen]))
 
-    def read(self, place: int) -> tuple[Tensor, int | None] | Skipped:
-        """States `(L + 1, N, D)` and label of an image by its position in the set.
+    def read(self, place: int) -> tuple[Tensor, int] | Skipped:
+        """States `(L + 1, N, D)` and label (or `NO_LABEL`) of an image by its position in the set.
 
         Raises
         ------
@@ -263,19 +276,22 @@ class _Shard:
         self.path = path
         try:
             self.file = safe_open(path, framework="pt")
-            metadata, names = self.file.metadata(), set(self.file.keys())
-            rows, self.checksums = (
-                self.file.get_tensor(name).tolist() for name in ("positions", "checksums")
+            metadata = self.file.metadata()
+            rows, self.checksums, self.labels = (
+                self.file.get_tensor(name).tolist() for name in ("positions", "checksums", "labels")
             )
-            self.labels = self.file.get_tensor("labels").tolist() if "labels" in names else None
             self.states = self.file.get_slice("states")
-        except (OSError, SafetensorError) as error:
-            raise BrdynError(f"cannot read the cached states in {str(path)!r} ({error}); {REMEDY}") from error
+            skipped = checked_json.parse(metadata["skipped"].encode())
+            checked_json.check(skipped, [[str]])
+            self.skipped: dict[str, str] = dict(skipped)
+            self.digest = int(metadata["digest"], 16)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise BrdynError(
+                f"cannot read the cached states in {str(path)!r} ({first_line(error)}); {REMEDY}"
+            ) from error
         self.rows = {position: row for row, position in enumerate(rows)}
-        self.skipped: dict[str, str] = dict(json.loads(metadata["skipped"]))
-        self.digest: str = metadata["digest"]
 
-    def read(self, place: int, name: str) -> tuple[Tensor, int | None] | Skipped:
+    def read(self, place: int, name: str) -> tuple[Tensor, int] | Skipped:
         """The states and the label of an image."""
         if place not in self.rows:
             return Skipped(name, self.skipped.get(name, "unreadable when the cache was made"))
@@ -283,7 +299,7 @@ class _Shard:
         states = self.states[row : row + 1][0]
         if checksum(states) != self.checksums[row]:
             raise BrdynError(f"the cached states in {str(self.path)!r} are altered (checksum); {REMEDY}")
-        return states, None if self.labels is None else self.labels[row]
+        return states, self.labels[row]
 
 
 class CachedStates(Dataset[Item | Skipped]):

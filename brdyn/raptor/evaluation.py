@@ -6,17 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from brdyn.checked_json import fields_of, made
 from brdyn.data import ImageSet
 from brdyn.probes import SEEDS, FeatureMetric, Features, Probing, extract_features, probe
 from brdyn.probes.features import feature_width, read_out
+from brdyn.probes.probing import SHAPE as PROBING
 from brdyn.raptor.cost import Cost, cost
 from brdyn.raptor.fidelity import Fidelity, fidelity, student_states
 from brdyn.raptor.model import Raptor
-from brdyn.results import read_json, records
+from brdyn.results import ROW, read_json, records
 from brdyn.runtime import Processes
 
 TEACHER, RAPTOR = "teacher", "raptor"
 FILE = "raptor_eval.json"
+SHAPE = {
+    "fidelity": [{"mode": str, "statistic": str, "unit": str, "group": str, "layer": int, **ROW}],
+    "head": dict.fromkeys(("agreement", "accuracy", "teacher_accuracy"), (float, None)),
+    "cost": (fields_of(Cost), None),
+    "probing": (PROBING, None),
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,15 @@ class Evaluation:
         None in processes other than the main one.
     probing : Probing or None
         Models `teacher` and `raptor`; None without labelled images, and in processes other than the main one.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import BlockConfig, Evaluation, Raptor
+    >>> from brdyn.raptor.fidelity import fidelity
+    >>> raptor = Raptor(model, [0] * 6 + [1] * 6, BlockConfig(width=192, heads=3, mlp_ratio=1.0))
+    >>> found = Evaluation(fidelity(raptor, images), cost=None)
+    >>> found.fidelity.curve("cosine", "cls").shape
+    (12,)
     """
 
     fidelity: Fidelity
@@ -45,12 +62,11 @@ class Evaluation:
         UsageError
             If there is no such result.
         """
-        keys = ("fidelity", "head", "cost", "probing")
-        content = read_json(Path(folder) / FILE, "a result of brdyn raptor-eval", keys)
+        content = read_json(Path(folder) / FILE, "a result of brdyn raptor-eval", SHAPE)
         probing = Probing.from_dict(content["probing"]) if content["probing"] else None
         return cls(
             Fidelity.from_records(content["fidelity"], content["head"]),
-            Cost(**content["cost"]) if content["cost"] else None,
+            made(Cost, content["cost"]) if content["cost"] else None,
             probing,
         )
 
@@ -90,6 +106,14 @@ def evaluate(
     Returns
     -------
     Evaluation
+
+    Examples
+    --------
+    >>> from brdyn.raptor import BlockConfig, Raptor, evaluate
+    >>> raptor = Raptor(model, [0] * 12, BlockConfig(width=192, heads=3, mlp_ratio=1.0))
+    >>> found = evaluate(raptor, images)
+    >>> found.cost.block_parameters < found.cost.teacher_block_parameters
+    True
     """
     processes: Processes = options.get("processes") or Processes(raptor.device)
     found = fidelity(raptor, images, **options)

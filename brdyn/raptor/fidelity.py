@@ -21,7 +21,7 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.per_image import PerImageMetric, Statistic
 from brdyn.raptor.model import Raptor
-from brdyn.trajectory import Trajectory
+from brdyn.trajectory import Trajectory, check_normed
 
 MODES = ("autoregressive", "one-step")
 UNITS = {
@@ -32,6 +32,7 @@ UNITS = {
 }
 TINY = 1e-12
 SUMS = ("residual", "squares", "mean_token")
+HEAD = ("agreeing", "right", "teacher_right", "labelled", "beyond")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Fidelity:
         `cosine`, the mean over tokens; `epsilon`, the Frobenius norm of an image's error.
     agreement, accuracy, teacher_accuracy : float or None
         Where the teacher has a classification head: share of images with the teacher's prediction; and share
-        predicted right by either, where the labels are of the head's classes.
+        predicted right by either, of those with a label, where all labels are of the head's classes.
     """
 
     table: pd.DataFrame
@@ -60,7 +61,7 @@ class Fidelity:
     def from_records(cls, rows: Sequence[Mapping[str, Any]], head: Mapping[str, float | None]) -> Fidelity:
         """Back from the JSON of :class:`brdyn.raptor.evaluation.Evaluation`."""
         table = pd.DataFrame(rows).astype(dict.fromkeys(("mean", "low", "high", "sd"), float))
-        return cls(table, **head)
+        return cls(table, *(head[name] for name in ("agreement", "accuracy", "teacher_accuracy")))
 
     def curve(self, statistic: str, group: str = "all", mode: str = "autoregressive") -> pd.Series:
         """Values by layer.
@@ -127,6 +128,7 @@ class FidelityMetric(PerImageMetric):
     right: Tensor
     teacher_right: Tensor
     labelled: Tensor
+    beyond: Tensor
 
     def __init__(self, raptor: Raptor, *, with_labels: bool = True, **kwargs: Any) -> None:
         self.modes = MODES  # before the base class asks for statistics
@@ -141,7 +143,7 @@ class FidelityMetric(PerImageMetric):
         }
         for name in SUMS:
             self.add_state(name, torch.zeros(shapes[name], dtype=torch.float64), dist_reduce_fx="sum")
-        for name in ("agreeing", "right", "teacher_right", "labelled"):
+        for name in HEAD:
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def groups(self) -> tuple[str, ...]:
@@ -197,15 +199,19 @@ class FidelityMetric(PerImageMetric):
         if not raptor.classes:
             return
         with torch.no_grad():
-            theirs, ours = (raptor.logits(raptor.norm(state)) for state in (trajectory.states[-1], last))
+            normed = [raptor.norm(state) for state in (trajectory.states[-1], last)]
+            check_normed(raptor.teacher, normed[0])
+            theirs, ours = map(raptor.logits, normed)
         assert theirs is not None
         assert ours is not None
         theirs, ours = theirs.argmax(1).cpu(), ours.argmax(1).cpu()
         self.agreeing += (theirs == ours).sum()
-        if trajectory.labels is not None and self.with_labels:
-            self.labelled += len(trajectory)
-            self.right += (ours == trajectory.labels).sum()
-            self.teacher_right += (theirs == trajectory.labels).sum()
+        if self.with_labels:
+            rows, labels = trajectory.labelled.cpu(), trajectory.labels.cpu()
+            self.labelled += rows.sum()
+            self.beyond += (labels >= raptor.classes).sum()
+            self.right += (rows & (ours == labels)).sum()
+            self.teacher_right += (rows & (theirs == labels)).sum()
 
     def r_squared(self) -> Tensor:
         """`(modes, groups and all, L)`."""
@@ -219,13 +225,15 @@ class FidelityMetric(PerImageMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """The curves of the base class, R^2, and what the head says."""
-        head = torch.stack([self.count, self.agreeing, self.right, self.teacher_right, self.labelled])
+        head = torch.stack([getattr(self, name) for name in ("count", *HEAD)])
         return {**super().compute(), "r2": self.r_squared(), "head": head}
 
     def result(self) -> Fidelity:
         """Everything in one table."""
         found = self.compute()  # over all processes, as the states themselves are not
-        images, agreeing, right, teacher_right, labelled = found["head"].tolist()
+        images, agreeing, right, teacher_right, labelled, beyond = found["head"].tolist()
+        if beyond:  # of other classes than the head's
+            labelled = 0
         table = self.table()
         mode = table["statistic"].str.split("/").str
         table = table.assign(mode=mode[0], statistic=mode[1])

@@ -8,7 +8,8 @@ from functools import partial
 
 from accelerate import Accelerator
 
-from brdyn.data import Batch, ImageSet
+from brdyn.checked_json import made
+from brdyn.data import Batch, ImageSet, ReadReport
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.models import VisionTransformer
 from brdyn.raptor.cache import ActivationCache
@@ -23,6 +24,7 @@ from brdyn.raptor.losses import (
 from brdyn.raptor.model import Raptor, untrained
 from brdyn.raptor.recipe import FitSettings
 from brdyn.raptor.tasks import BlocksApart, BlocksJoined, ReadStates, cached, online
+from brdyn.runtime import gather
 from brdyn.training import Checkpoints, History, Saved, Task, train
 from brdyn.training.loop import make_accelerator
 
@@ -39,6 +41,14 @@ class Fit:
     raptor : Raptor
     histories : dict of int to History
         By stage.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import FitSettings
+    >>> settings = FitSettings(stage1_steps=2, stage2_steps=0, batch_size=4, mlp_ratio=1.0, log_every=1)
+    >>> fit = brdyn.fit_raptor(model, images, [0] * 12, settings)
+    >>> [row["step"] for row in fit.histories[1].losses]
+    [1.0, 2.0]
     """
 
     raptor: Raptor
@@ -67,7 +77,8 @@ def fit_raptor(
     ----------
     teacher : VisionTransformer
     images : ImageSet
-        Some are kept out for validation. Its report then says how many were seen, epoch after epoch.
+        Some are kept out for validation. Its report then says how many were seen, epoch after epoch, by all processes
+        and in all sessions.
     assignment : sequence of int
         The block of each layer; see :mod:`brdyn.raptor.partitions`.
     settings : FitSettings, optional
@@ -95,24 +106,33 @@ def fit_raptor(
         If the images do not fill a batch, or the assignment does not fit the teacher.
     BrdynError
         If a loss is not finite.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import FitSettings
+    >>> settings = FitSettings(stage1_steps=1, stage2_steps=1, batch_size=4, mlp_ratio=1.0)
+    >>> fit = brdyn.fit_raptor(model, images, [0] * 6 + [1] * 6, settings)
+    >>> fit.raptor.k, fit.raptor(next(images.batches(2)).images).shape
+    (2, torch.Size([2, 5, 192]))
     """
     settings = settings or FitSettings()
     accelerator = accelerator or make_accelerator(teacher.device)
     raptor = untrained(teacher, assignment, settings.block(teacher), settings.seed)
     raptor.shared.requires_grad_(True)
     learning, held_out = images.split(settings.held_out(len(images)), settings.seed)
-    if cache is None:
-        stream = ShuffledBatches(learning, settings.batch_size, settings.seed, workers)
-    else:
-        stream = ShuffledBatches(
-            learning, settings.batch_size, settings.seed, workers, cache.reader(learning), cache.image_bytes
-        )
+    learning.report = ReadReport()  # what was read before is not of the fit
+    settings = settings.fitted_to(len(learning))
+    stream = ShuffledBatches(learning, settings.training(1).batch_size, settings.seed, workers)
+    if cache is not None:
+        stream = replace(stream, reader=cache.reader(learning), item_bytes=cache.image_bytes)
     read = online(teacher) if cache is None else cached(teacher)
-    validation = list(held_out.batches(settings.batch_size, workers=0)) if held_out is not None else []
+    validation = list(held_out.batches(stream.batch_size, workers=0)) if held_out is not None else []
     fit = Fit(raptor.to(accelerator.device))
     if resume is not None:
-        earlier = resume.state["earlier"]
-        fit.histories = {int(stage): History(**history) for stage, history in earlier.items()}
+        earlier = resume.state.get("earlier", {})
+        fit.histories = {
+            stage: made(History, earlier[str(stage)]) for stage in STAGES if str(stage) in earlier
+        }
     for stage, steps in zip(STAGES, (settings.stage1_steps, settings.stage2_steps), strict=True):
         if not steps or (resume is not None and resume.stage > stage):
             continue
@@ -133,8 +153,9 @@ def fit_raptor(
         last = stage == 2 or not settings.stage2_steps
         if settings.ema and last:
             task.parts.load_state_dict(task.average)
-    images.report = stream.images.report
-    images.report.skipped = sorted(set(images.report.skipped))  # met again in every epoch
+    images.report = gather(stream.images.report, accelerator.num_processes)
+    if held_out is not None:
+        images.report.skipped = sorted({*images.report.skipped, *held_out.report.skipped})
     if cache is not None:
         images.report.digest = cache.digest()
     raptor.eval().requires_grad_(False)

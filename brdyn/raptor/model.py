@@ -4,24 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from brdyn import pretrained
+from brdyn.declared import Range
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
 from brdyn.raptor.block import BlockConfig, RaptorBlock
 
+MOST_LAYERS = 1_000
+MOST_PIXELS = 16_384
+
 KIND = "raptor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedTeacher:
+    """What a Raptor's config.json says of its teacher; see :class:`brdyn.models.ModelInfo`."""
+
+    name: str
+    digest: str
+    weights: str
+    image_size: tuple[Annotated[int, Range(1, MOST_PIXELS)], Annotated[int, Range(1, MOST_PIXELS)]]
+    layers: Annotated[int, Range(1, MOST_LAYERS)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedConfig:
+    """The entries of a Raptor's config.json that it takes to build it again."""
+
+    digest: str
+    teacher: SavedTeacher
+    assignment: tuple[Annotated[int, Range(0, MOST_LAYERS)], ...]
+    block: BlockConfig
 
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive layers of one block: it is entered by state `start` and makes the states up to `end`."""
+    """Consecutive layers of one block: it is entered by state `start` and makes the states up to `end`.
+
+    >>> from brdyn.raptor.model import spans
+    >>> spans([0, 0, 0, 1, 1])
+    [Span(block=0, start=0, end=3), Span(block=1, start=3, end=5)]
+    """
 
     block: int
     start: int
@@ -59,6 +90,13 @@ class Raptor(VisionTransformer):
         The k blocks, the only trained part.
     blocks : nn.ModuleList
         Their L applications, so that everything that takes a ViT takes a Raptor.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import BlockConfig, Raptor
+    >>> raptor = Raptor(model, [0] * 6 + [1] * 6, BlockConfig(width=192, heads=3))
+    >>> raptor.k, raptor.depth, raptor.spans
+    (2, 12, [Span(block=0, start=0, end=6), Span(block=1, start=6, end=12)])
     """
 
     def __init__(self, teacher: VisionTransformer, assignment: Sequence[int], config: BlockConfig) -> None:
@@ -118,11 +156,14 @@ class Raptor(VisionTransformer):
         return self.teacher.logits(normed)
 
     def save_pretrained(self, folder: str | Path, **details: Any) -> None:
-        """Write the blocks (safetensors) and a config.json, each whole or not at all.
+        """Write the blocks (safetensors) and a config.json, both or neither; takes what :meth:`to_files` takes."""
+        pretrained.write(folder, self.to_files(**details))
+
+    def to_files(self, **details: Any) -> dict[str, bytes]:
+        """The blocks and a config.json, as the bytes of files.
 
         Parameters
         ----------
-        folder : path
         **details
             Further entries of the config: how it was fitted.
         """
@@ -139,7 +180,7 @@ class Raptor(VisionTransformer):
             "block": self.config.to_dict(),
             **details,
         }
-        pretrained.write(folder, KIND, self.shared.state_dict(), config)
+        return pretrained.to_files(KIND, self.shared.state_dict(), config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, teacher: VisionTransformer) -> Raptor:
@@ -152,19 +193,41 @@ class Raptor(VisionTransformer):
         BrdynError
             If the weights are damaged or do not fit.
         """
-        config = read_config(folder)
-        if config["teacher"]["digest"] != teacher.info.digest:
+        config, _ = read_saved(folder)
+        if config.teacher.digest != teacher.info.digest:
             raise UsageError(
-                f"{str(folder)!r} was fitted to {config['teacher']['name']!r} with weights "
-                f"{config['teacher']['digest'][:12]}…, and the teacher at hand is {teacher.info.name!r} with "
+                f"{str(folder)!r} was fitted to {config.teacher.name!r} with weights "
+                f"{config.teacher.digest[:12]}…, and the teacher at hand is {teacher.info.name!r} with "
                 f"{teacher.info.digest[:12]}…; give the same weights"
             )
-        raptor = cls(teacher, config["assignment"], BlockConfig(**config["block"]))
-        pretrained.load_weights(raptor.shared, folder, config)
+        check_saved(config, teacher, folder)
+        weights = pretrained.read_weights(partial(_blocks, config), folder, config.digest)
+        raptor = cls(teacher, config.assignment, config.block)
+        raptor.shared.load_state_dict(weights)
         raptor.info = replace(
-            raptor.info, weights=str(Path(folder) / pretrained.WEIGHTS), digest=config["digest"]
+            raptor.info, weights=str(Path(folder) / pretrained.WEIGHTS), digest=config.digest
         )
         return raptor.eval().requires_grad_(False)
+
+
+def _blocks(config: SavedConfig) -> nn.ModuleList:
+    return nn.ModuleList([RaptorBlock(config.block) for _ in range(max(config.assignment) + 1)])
+
+
+def check_saved(config: SavedConfig, teacher: VisionTransformer, folder: str | Path) -> None:
+    """Refuse a config that is not of a Raptor of this teacher, before anything is built from it.
+
+    Raises
+    ------
+    UsageError
+        If the assignment or the width of the blocks is not of the teacher.
+    """
+    check_assignment(config.assignment, teacher)
+    if config.block.width != teacher.info.width:
+        raise UsageError(
+            f"{str(folder)!r} has blocks of width {config.block.width}, and its teacher {teacher.info.name!r} has "
+            f"width {teacher.info.width}"
+        )
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -193,20 +256,29 @@ def check_assignment(assignment: Sequence[int], teacher: VisionTransformer) -> t
     numbers = tuple(int(number) for number in assignment)
     if len(numbers) != teacher.depth:
         raise UsageError(f"{len(numbers)} layers are assigned, and {teacher.info.name!r} has {teacher.depth}")
-    if set(numbers) != set(range(max(numbers) + 1)):
-        raise UsageError(f"the assignment {list(numbers)} leaves a block without a layer")
+    used = sorted(set(numbers))
+    if used != list(range(len(used))):
+        raise UsageError(
+            f"the assignment {list(numbers)} does not number its blocks 0, 1, …: each block from 0 to the largest "
+            "needs a layer"
+        )
     return numbers
 
 
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """The config.json of a Raptor.
+def read_saved(folder: str | Path) -> tuple[SavedConfig, dict[str, Any]]:
+    """The config.json of a Raptor: what it takes to build it again, and whole.
 
     Raises
     ------
     UsageError
-        If there is none, or it is of something else.
+        If there is none, or it is of something else, lacks an entry or has one of a wrong type or out of range.
     """
-    return pretrained.read_config(folder, KIND, ("teacher", "assignment", "block"))
+    return pretrained.read_config(folder, KIND, SavedConfig)
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The config.json of a Raptor, whole; errors as of :func:`read_saved`."""
+    return read_saved(folder)[1]
 
 
 def is_raptor(folder: str | Path) -> bool:

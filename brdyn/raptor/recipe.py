@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from brdyn.errors import UsageError
-from brdyn.training.settings import TrainSettings
+from brdyn.seeds import check_seed
+from brdyn.training.settings import TrainSettings, check_batch
 
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
@@ -17,6 +18,7 @@ LARGEST_RAISE = 4.0
 WARMUP_SHARE = 10_000 / PUBLISHED_STEPS
 ANNEALED_SHARE = 0.25
 STEPS = 2000
+BATCH = 64
 VALIDATION_IMAGES = 64
 LOSSES = ("mse", "cosine+mse")
 
@@ -29,7 +31,9 @@ class FitSettings:
     ----------
     stage1_steps, stage2_steps : int
         Published: 312 500 each. 0 leaves a stage out.
-    batch_size, min_lr, weight_decay, clip, accumulate, precision, ema, compile, seed
+    batch_size : int or None
+        Images of a step over all processes. By default 64, but at most all that are learned from.
+    min_lr, weight_decay, clip, accumulate, precision, ema, compile, seed
         As in :class:`brdyn.training.TrainSettings`.
     lr : float or None
         Learning rate of AdamW. By default the published 3e-4, in stage 1 raised where it is shorter than the published
@@ -54,11 +58,18 @@ class FitSettings:
         the images.
     log_every, validate_every, checkpoint_every : int
         Steps.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import FitSettings
+    >>> settings = FitSettings(stage1_steps=1000, stage2_steps=500)
+    >>> settings.training(2).steps, settings.training(2).lr
+    (500, 0.0003)
     """
 
     stage1_steps: int = STEPS // 2
     stage2_steps: int = STEPS - STEPS // 2
-    batch_size: int = 64
+    batch_size: int | None = None
     lr: float | None = None
     stage2_lr: float | None = None
     min_lr: float = 1e-6
@@ -86,6 +97,7 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
+        check_seed(self.seed)
         if self.stage1_steps < 0 or self.stage2_steps < 0 or not self.stage1_steps + self.stage2_steps:
             raise UsageError(
                 f"{self.stage1_steps} and {self.stage2_steps} steps are no fit; at least one stage needs steps"
@@ -112,7 +124,20 @@ class FitSettings:
         rate = self.lr if stage == 1 or self.stage2_lr is None else self.stage2_lr
         if rate is None:
             rate = learning_rate(steps) if stage == 1 else PUBLISHED_LR
+        shared["batch_size"] = BATCH if self.batch_size is None else self.batch_size
         return TrainSettings(steps=steps, lr=rate, warmup=round(self.warmup * steps), **shared)
+
+    def fitted_to(self, images: int) -> FitSettings:
+        """With a batch size, for so many images to learn from.
+
+        Raises
+        ------
+        UsageError
+            If they do not fill a batch.
+        """
+        settings = replace(self, batch_size=min(BATCH, images)) if self.batch_size is None else self
+        check_batch(images, settings.training(1).batch_size)
+        return settings
 
     def block(self, teacher: VisionTransformer) -> BlockConfig:
         """The block for a teacher."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +131,7 @@ class BlocksApart(Task):
                 for layer in range(span.start + 1, span.end + 1):
                     own = self.parts[block_name(span.block)](own, layer)
                 sums.setdefault(f"r2 {block_name(span.block)}", _Determination()).add(own, states[span.end])
-        return {name: value.value for name, value in sums.items()}
+        return _defined(sums)
 
 
 class BlocksJoined(Task):
@@ -185,20 +186,26 @@ class BlocksJoined(Task):
         """R^2 at the end of every span, from the embedding on."""
         raptor, teacher = self._held
         ends = {span.end: f"r2 layer {span.end}" for span in raptor.spans}
-        sums = {name: _Determination() for name in ends.values()}
+        sums: dict[str, _Determination] = {}  # empty without validation images
         for batch in self.validation:
             states = capture(teacher, batch).states
             state = states[0]
             for layer in range(1, raptor.depth + 1):
                 state = self._advance(state, layer)
                 if layer in ends:
-                    sums[ends[layer]].add(state, states[layer])
-        return {name: value.value for name, value in sums.items()}
+                    sums.setdefault(ends[layer], _Determination()).add(state, states[layer])
+        return _defined(sums)
 
 
 def block_name(number: int) -> str:
     """`block 1` for block 0, as in messages and results."""
     return f"block {number + 1}"
+
+
+def _defined(sums: Mapping[str, _Determination]) -> dict[str, float]:
+    """The R^2 that there are: a teacher whose tokens are all the same has none."""
+    values = {name: one.value for name, one in sums.items()}
+    return {name: value for name, value in values.items() if isfinite(value)}
 
 
 class _Determination:

@@ -18,10 +18,11 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from brdyn.data import Batch
-from brdyn.errors import BrdynError
+from brdyn.data import Batch, ReadReport, Skipped
+from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.sampling import random_keys
 from brdyn.progress import progress_bar
+from brdyn.runtime import agree, gather, synchronise
 from brdyn.training.checkpoints import Checkpoints, Saved
 from brdyn.training.settings import TrainSettings
 from brdyn.training.task import History, Stream, Task
@@ -77,8 +78,26 @@ def train(
 
     Raises
     ------
+    UsageError
+        If there are more processes than images in a batch.
     BrdynError
         If a loss is not finite: the step, the part and the last good checkpoint are named.
+
+    Examples
+    --------
+    >>> from brdyn.data.shuffled import ShuffledBatches
+    >>> from brdyn.training import Task, TrainSettings, train
+    >>> class Mean(Task):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.parts = torch.nn.ModuleDict({"mean": torch.nn.Linear(1, 1)})
+    ...     def inputs(self, batch):
+    ...         return batch.images.mean((1, 2, 3))
+    ...     def forward(self, inputs, step):
+    ...         return {"mean": (self.parts["mean"](inputs[:, None] * 0)[:, 0] - inputs).square()}
+    >>> history = train(Mean(), ShuffledBatches(images, 4), TrainSettings(steps=4, batch_size=4, log_every=2))
+    >>> [row["step"] for row in history.losses]
+    [2.0, 4.0]
     """
     accelerator = accelerator or make_accelerator()
     training = _Training(
@@ -113,6 +132,11 @@ class _Training:
         self.task, self.stream, self.settings = task, stream, settings
         self.checkpoints, self.accelerator, self.stage = checkpoints, accelerator, stage
         self.report, self.earlier, self.visit = report, dict(earlier), visit
+        if stream.batch_size < accelerator.num_processes:
+            raise UsageError(
+                f"a batch of {stream.batch_size} cannot be shared among {accelerator.num_processes} processes; give a "
+                "larger --batch-size"
+            )
         task.to(accelerator.device)
         task.train()
         self.parameters = [p for p in task.parts.parameters() if p.requires_grad]
@@ -163,6 +187,8 @@ class _Training:
                 advance(self.stream.batch_size, self._news())
                 if self._due(self.settings.log_every):
                     self._log()
+                if self._due(self.settings.validate_every) or self._due(self.settings.checkpoint_every):
+                    synchronise(device)  # the device's part of the step is not the validation's
                 self.history.seconds += time.perf_counter() - started
                 self._upkeep()
                 started = time.perf_counter()
@@ -281,7 +307,7 @@ class _Training:
             where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
             raise BrdynError(
                 f"the loss of {part} is not finite at step {step} of stage {self.stage}; {where}; "
-                "try a smaller --lr, or --dtype float32"
+                f"try a smaller --lr{', or --dtype float32' if self.settings.precision != 'float32' else ''}"
             )
         row = {"step": float(self.step), "lr": self.pending[-1][1]}
         row |= dict(zip(names, found.double().mean(0).tolist(), strict=True))
@@ -309,16 +335,36 @@ class _Training:
         self._show(found)
         if self.checkpoints is not None and self._due(self.settings.checkpoint_every):
             self._log()  # never a checkpoint of weights that are not finite
+            self._save(self.checkpoints)
+
+    def _save(self, checkpoints: Checkpoints) -> None:
+        """Write a checkpoint in the main process; one that cannot be written ends all of them."""
+        state = {
+            "losses": self.history.losses,
+            "validation": self.history.validation,
+            "images": self.history.images,
+            "seconds": self.history.seconds,
+            "read": self._read(),
+            "earlier": self.earlier,
+        }
+        refusal = None
+        try:
             if self.accelerator.is_main_process:
-                state = {
-                    "losses": self.history.losses,
-                    "validation": self.history.validation,
-                    "images": self.history.images,
-                    "seconds": self.history.seconds,
-                    "earlier": self.earlier,
-                }
-                self.checkpoints.save(self.stage, self.step, self.tensors(), state)
-            self.accelerator.wait_for_everyone()
+                checkpoints.save(self.stage, self.step, self.tensors(), state)
+        except BrdynError as error:
+            refusal = error
+        agree(refusal, self.accelerator.num_processes)
+
+    def _read(self) -> dict[str, Any] | None:
+        """What all processes have read of the images, in all sessions."""
+        if self.stream.report is None:
+            return None
+        total = gather(self.stream.report, self.accelerator.num_processes)
+        return {
+            "count": total.count,
+            "digest": f"{total.digest:064x}",
+            "skipped": total.skipped,
+        }
 
     def _show(self, found: Mapping[str, float]) -> None:
         """Let the visitor see this step."""
@@ -341,7 +387,8 @@ class _Training:
             self.task.parts.load_state_dict(_under(saved.tensors, "model/"))
             if self.ema is not None:
                 self.ema.module.load_state_dict(_under(saved.tensors, "ema/"))
-        except RuntimeError as error:
+            losses, validation = saved.state["losses"], saved.state["validation"]
+        except (RuntimeError, KeyError) as error:
             raise BrdynError(f"the checkpoint {str(saved.path)!r} does not fit this run") from error
         for number, parameter in enumerate(self.parameters):
             moments = _under(saved.tensors, f"optimizer/{number}/")
@@ -351,12 +398,16 @@ class _Training:
                     for name, value in moments.items()
                 }
         self.history = History(
-            list(saved.state["losses"]),
-            list(saved.state["validation"]),
+            list(losses),
+            list(validation),
             images=saved.state.get("images", 0),
             seconds=saved.state.get("seconds", 0.0),
         )
         self.step = saved.step
+        read = saved.state.get("read")
+        if read and self.stream.report is not None and self.accelerator.is_main_process:
+            skipped = [Skipped(*one) for one in read["skipped"]]
+            self.stream.report.add(ReadReport(read["count"], skipped, int(read["digest"], 16)))
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from brdyn.errors import UsageError
+from brdyn.words import printable, shortened
 
 PRECISIONS = ("float32", "bfloat16")
 CHECKPOINTS = "checkpoints"  # their folder in that of a run
+SHOWN = 60
+DIGESTS = (
+    "digest",
+    "indices",
+    "labels",
+)  # of files beside their `source`: their contents, which of them, classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,16 @@ class TrainSettings:
     seed : int
     log_every, validate_every, checkpoint_every : int
         Steps. A loss that is not finite is noticed when it is logged.
+
+    Examples
+    --------
+    >>> from brdyn.training import TrainSettings
+    >>> TrainSettings(steps=100, lr=1e-3).to_dict()["min_lr"]
+    1e-06
+    >>> TrainSettings(steps=0)
+    Traceback (most recent call last):
+    ...
+    brdyn.errors.UsageError: steps 0 is not positive
     """
 
     steps: int
@@ -81,20 +99,57 @@ class TrainSettings:
         return asdict(self)
 
 
+def check_batch(images: int, batch_size: int) -> None:
+    """Refuse images that do not fill a batch.
+
+    Raises
+    ------
+    UsageError
+        With the largest batch that they fill.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size} is not positive")
+    if images < batch_size:
+        raise UsageError(
+            f"{images} images are too few for a batch of {batch_size}; give more images, or --batch-size {images} or "
+            "less"
+        )
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What changed between two nested sets of options, as `lr: 0.001 before, 0.002 now`.
 
-    Files that have a digest are the same where it is, wherever they lie.
+    Files that have a digest are the same where it is, wherever they lie. Earlier versions noted less of a `source`:
+    what they did not note is not compared.
     """
     found = []
-    by_digest = bool(before.get("digest") and now.get("digest"))
-    for name in sorted({*before, *now} - ({"source"} if by_digest else set())):
+    unknown = {
+        name
+        for name in now
+        if "source" in before and (name not in before or (name in DIGESTS and not before[name]))
+    }
+    moved = {"source"} if before.get("digest") and now.get("digest") else set()
+    for name in sorted({*before, *now} - unknown - moved):
         first, second = before.get(name), now.get(name)
         if isinstance(first, Mapping) and isinstance(second, Mapping):
             found += differences(first, second, f"{prefix}{name}.")
         elif _as_read(first) != _as_read(second):
-            found.append(f"{prefix}{name}: {first} before, {second} now")
+            was, is_now = (shortened(printable(_short(one)), SHOWN) for one in (first, second))
+            found.append(f"{prefix}{shortened(name, SHOWN)}: {was} before, {is_now} now")
     return found
+
+
+def lacks_digests(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether options are of an earlier version, that did not note which files it read."""
+    return any(
+        (name in DIGESTS and "source" in before and bool(value) and not before.get(name))
+        or (
+            isinstance(value, Mapping)
+            and isinstance(before.get(name), Mapping)
+            and lacks_digests(before[name], value)
+        )
+        for name, value in now.items()
+    )
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], place: str | Path) -> None:
@@ -113,6 +168,13 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], place: str | P
         )
 
 
+def _short(value: Any) -> str:
+    """A value in words, a SHA-256 by its beginning."""
+    return f"{value[:12]}…" if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else str(value)
+
+
 def _as_read(value: Any) -> Any:
-    """As JSON gives it back: a tuple is a list."""
-    return [_as_read(one) for one in value] if isinstance(value, list | tuple) else value
+    """As JSON gives it back: a tuple is a list, and a name that is no UTF-8 is escaped."""
+    if isinstance(value, list | tuple):
+        return [_as_read(one) for one in value]
+    return printable(value) if isinstance(value, str) else value

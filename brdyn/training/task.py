@@ -10,13 +10,17 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from brdyn.data import Batch
+from brdyn.data import Batch, ReadReport
 
 
 class Stream(Protocol):
     """Shuffled batches: what a step sees depends on the step alone. See :mod:`brdyn.data.shuffled`."""
 
     batch_size: int
+
+    @property
+    def report(self) -> ReadReport | None:
+        """What this process has read so far, which the stream adds to; None where everything was read before."""
 
     def batches(
         self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, pin: bool = False
@@ -34,6 +38,21 @@ class Task(nn.Module, ABC):
     average : mapping of str to Tensor
         After training with an average of the weights: that average, a state of `parts`. Validation is of the weights
         themselves.
+
+    Examples
+    --------
+    >>> from brdyn.training import Task
+    >>> class Mean(Task):  # learns the mean value of the images
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.parts = torch.nn.ModuleDict({"mean": torch.nn.Linear(1, 1)})
+    ...     def inputs(self, batch):
+    ...         return batch.images.mean((1, 2, 3))
+    ...     def forward(self, inputs, step):
+    ...         return {"mean": (self.parts["mean"](inputs[:, None] * 0)[:, 0] - inputs).square()}
+    >>> task = Mean()
+    >>> task(task.inputs(next(images.batches(4))), step=0)["mean"].shape
+    torch.Size([4])
     """
 
     parts: nn.ModuleDict
@@ -76,6 +95,13 @@ class History:
         Spent on training in all sessions, validation and checkpoints left out.
     images_per_second : float
         Over all processes and sessions.
+
+    Examples
+    --------
+    >>> from brdyn.training import History
+    >>> history = History(losses=[{"step": 20.0, "lr": 1e-3, "block 1": 0.5}], images=1280, seconds=10.0)
+    >>> history.losses[-1]["block 1"]
+    0.5
     """
 
     losses: list[dict[str, float]] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -38,7 +39,7 @@ def parse_grid(words: Sequence[str]) -> list[Cell]:
             raise UsageError(f"--grid {word!r} is not one of {', '.join(f'{name}=1,2,…' for name in KEYS)}")
         if key in axes:
             raise UsageError(f"--grid names {key} twice")
-        if not all(number.isdigit() and int(number) for number in numbers):
+        if not all(re.fullmatch("[0-9]{1,9}", number) and int(number) for number in numbers):
             raise UsageError(f"--grid {word!r}: values are positive whole numbers, as in {key}=1,2,3")
         axes[key] = list(dict.fromkeys(map(int, numbers)))
     ordered = {key: axes[key] for key in KEYS if key in axes}

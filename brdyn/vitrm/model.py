@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from brdyn.errors import UsageError
 from brdyn.models.base import check_image_size
 
+MOST_LAYERS = 1_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViTRMConfig:
@@ -67,6 +69,9 @@ class ViTRMConfig:
         ):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is not positive")
+        for name in ("depth", "latent_steps"):
+            if getattr(self, name) > MOST_LAYERS:
+                raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is more than {MOST_LAYERS}")
         check_image_size("vitrm", (self.image_size,) * 2, (self.patch,) * 2)
         if self.width % self.heads:
             raise UsageError(f"width {self.width} cannot be split among {self.heads} heads")

@@ -51,6 +51,32 @@ def test_half_are_mirrored():
     assert 150 < same.sum() < 250
 
 
+def test_exactly_half_are_mirrored():
+    """Of 20 000 images of two different pixels, within four standard errors."""
+    torch.manual_seed(0)
+    images = torch.tensor([0, 255], dtype=torch.uint8).expand(20_000, 3, 1, 2)
+    found = augmentation(flip=True).train(images, torch.zeros(20_000, dtype=torch.long))[0]
+    assert (found[:, 0, 0, 0] > 0).double().mean().item() == pytest.approx(0.5, abs=4 * 0.5 / 20_000**0.5)
+
+
+def test_as_many_operations_as_asked_for():
+    images = pixels() // 2
+    for count in (0, 1, 3):
+        augment = augmentation(operations=count)
+        augment.operations = [lambda part: part + 1]
+        found = augment.train(images, torch.zeros(64, dtype=torch.long))[0]
+        torch.testing.assert_close(found, augment.normalised(images + count))
+
+
+@pytest.mark.parametrize(("magnitude", "threshold"), [(9, 178.5), (10, 170.0), (20, 85.0)])
+def test_operations_have_the_magnitude_asked_for(magnitude, threshold):
+    """Solarize inverts what is at or above 255 (1 - magnitude / 30)."""
+    values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    operations = augmentation(operations=1, magnitude=magnitude).operations
+    (solarize,) = [one for one in operations if type(one).__name__ == "Solarize"]
+    assert torch.equal(solarize(values), torch.where(values >= threshold, 255 - values, values))
+
+
 def test_every_image_gets_an_operation_of_its_own_in_its_place():
     """With operations that mark an image by their number: each is marked once, and numbers are drawn evenly."""
     torch.manual_seed(0)
@@ -104,6 +130,35 @@ def test_mixed_targets_sum_to_one(mixup, cutmix):
     torch.testing.assert_close(weights.sum(1), torch.ones(64))
     assert ((weights > 0).sum(1) == 2).any()
     assert found.shape == images.shape
+
+
+def test_mixing_follows_its_alpha():
+    """A huge alpha always draws one half: of a box of half the area, 4x4 of 8x8 where it fits, and 2x2 in a corner."""
+    torch.manual_seed(0)
+    images, labels = pixels(2), torch.tensor([0, 1])
+    mixed, cut = (
+        torch.stack([augmentation(**{name: 1e6}).train(images, labels)[1][0, 0] for _ in range(40)])
+        for name in ("mixup", "cutmix")
+    )
+    torch.testing.assert_close(mixed, torch.full((40,), 0.5), atol=5e-3, rtol=0)
+    assert cut.min() == 1 - 16 / 64
+    assert cut.max() <= 1 - 4 / 64
+
+
+def test_either_mixing_is_as_likely():
+    """CutMix leaves every pixel one of two images'; Mixup of one half leaves none."""
+    torch.manual_seed(0)
+    images, labels = (
+        torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), 250)]).byte(),
+        torch.tensor([0, 1]),
+    )
+    augment = augmentation(mixup=1e6, cutmix=1.0)
+    whole = augment.normalised(images)
+    cut = []
+    for _ in range(400):
+        found = augment.train(images, labels)[0]
+        cut.append(((found == whole[:1]) | (found == whole[1:])).all().item())
+    assert sum(cut) / 400 == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_seeded_step_repeats():

@@ -1,9 +1,12 @@
 """Classifiers kept on the way: the right weights at the right moments, also after a kill."""
 
+import hashlib
+
 import pytest
 import torch
 
-from brdyn.classification.kept import kept_folders, parse_keep
+from brdyn.classification.kept import kept_folders
+from brdyn.classification.recipe import parse_keep
 from brdyn.classification.run import ClassifierRun
 from brdyn.classification.saved import Classifier
 from brdyn.classification.tasks import Classification
@@ -53,6 +56,20 @@ def test_the_epochs_asked_for_and_the_best_are_kept(tmp_path):
     assert best["step"] == watched.index(max(watched)) + 1  # the earliest of equals
     assert load_model(str(tmp_path / "best")).info.digest != load_model(str(tmp_path)).info.digest
     assert read_json(tmp_path / "best" / "config.json", "it")["at"]["step"] == best["step"]
+
+
+def test_a_run_is_told_by_its_images():
+    """What a checkpoint remembers: other training or test images are another run."""
+    options = run().options(pictures(), pictures(30))
+    for name, images in {"data": pictures(), "test": pictures(30)}.items():
+        classes = "\0".join(images.names).encode() + images.labels.numpy().astype("<i8").tobytes()
+        assert options[name] == {
+            "source": "made up",
+            "images": len(images),
+            "digest": hashlib.sha256(images.pixels.numpy().tobytes()).hexdigest(),
+            "labels": hashlib.sha256(classes).hexdigest(),
+        }
+    assert run().options(pictures(), None)["test"] is None
 
 
 def test_kept_classifiers_survive_a_kill(tmp_path):

@@ -34,6 +34,29 @@ def test_a_folder_in_memory(folder):
     assert len(load_pixels(folder, 8, n=5, workers=0)) == 5
 
 
+def test_both_parts_of_a_split_keep_the_order():
+    images = PixelSet(
+        torch.arange(50, dtype=torch.uint8).view(50, 1, 1, 1).expand(50, 3, 1, 1),
+        torch.arange(50),
+        ("a",),
+        "it",
+    )
+    for part, count in zip(images.split(20, seed=1), (30, 20), strict=True):
+        assert len(part) == count
+        assert part.labels.tolist() == sorted(part.labels.tolist())
+        assert part.pixels[:, 0, 0, 0].tolist() == part.labels.tolist()
+    held = [images.split(20, seed=seed)[1].labels.tolist() for seed in (1, 1, 2)]
+    assert held[0] == held[1] != held[2]
+    assert held[0] != list(range(20))
+
+
+def test_both_pixels_and_labels_move():
+    images = PixelSet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.arange(2), ("a", "b"), "it").to(
+        "meta"
+    )
+    assert (images.pixels.device.type, images.labels.device.type) == ("meta", "meta")
+
+
 def test_batches_are_those_of_files(folder, tiny):
     """The same seed gives the same images in the same order."""
     pixels = load_pixels(folder, 8, workers=0)

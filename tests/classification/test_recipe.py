@@ -15,6 +15,13 @@ def test_published_schedules():
     assert BASELINE.ema == 0
 
 
+def test_published_augmentation():
+    """ViTRM, section 7 of the method notes."""
+    published = {"padding": 4, "flip": True, "operations": 2, "magnitude": 9, "mixup": 0.2, "cutmix": 1.0}
+    assert {name: getattr(VITRM, name) for name in published} == published
+    assert (VITRM.seed, VITRM.clip, VITRM.accumulate, VITRM.training(50_000).batch_size) == (0, 0.0, 1, 128)
+
+
 def test_a_short_run_is_watched_as_often():
     settings = ClassifierRecipe(epochs=0.5, batch_size=10).training(100)
     assert (settings.steps, settings.log_every, settings.validate_every, settings.warmup) == (5, 1, 1, 5)

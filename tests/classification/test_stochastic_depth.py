@@ -38,6 +38,20 @@ def test_kept_branches_are_scaled_and_dropped_ones_leave_the_state():
         made = block(0.5).train()
 
 
+def test_a_network_with_stochastic_depth_drops_in_training_alone():
+    """The same weights with and without a rate: alike in evaluation, different from draw to draw in training."""
+    networks = []
+    for rate in (0.5, 0.0):
+        torch.manual_seed(0)
+        networks.append(build("vit-tiny12", 10, 32, drop_path=rate, dropout=0.0, **SIZES))
+    images = torch.randn(4, 3, 32, 32)
+    dropping, whole = networks
+    torch.testing.assert_close(dropping.eval()(images), whole.eval()(images))
+    torch.testing.assert_close(whole.train()(images), whole.eval()(images))
+    draws = [dropping.train()(images) for _ in range(4)]
+    assert not all(torch.equal(draws[0], draw) for draw in draws[1:])
+
+
 def test_branches_are_dropped_apart_and_at_the_rate():
     made, state = block(0.25).train(), torch.randn(4000, 1, 8)
     inputs = {}
@@ -65,8 +79,9 @@ def test_in_evaluation_and_without_a_rate_nothing_is_dropped():
     torch.testing.assert_close(block(0.9).eval()(state), whole)
 
 
-def test_a_batch_that_keeps_nothing_passes():
-    state = torch.randn(3, 2, 8, requires_grad=True)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_batch_that_keeps_nothing_passes(count):
+    state = torch.randn(count, 2, 8, requires_grad=True)
     made = block(1 - 1e-9).train()
     found = made(state)
     assert torch.equal(found, state)

@@ -40,7 +40,7 @@ def test_phases_writes_what_it_says(run, tiny_options, tmp_path, noise_folder):
     assert done.stderr == ""  # no progress bar and no warnings when stderr is not a terminal
     out = tmp_path / "out"
     names = {"phases.json"} | {
-        f"{n}.{f}" for n in ("similarity", "gain_curve", "stability") for f in ("png", "svg")
+        f"{n}.{f}" for n in ("steps", "similarity", "gain_curve", "stability") for f in ("png", "svg")
     }
     assert {path.name for path in out.iterdir()} == names
     for path in out.glob("*.png"):
@@ -73,7 +73,7 @@ def test_phases_writes_what_it_says(run, tiny_options, tmp_path, noise_folder):
     assert len(provenance["images"]["digest"]) == 64
     assert provenance["model"]["position_rule"].startswith("timm")
     assert {"python", "torch", "brdyn"} <= provenance["versions"].keys()
-    assert "1 unreadable images skipped" in done.stdout
+    assert "1 unreadable image skipped" in done.stdout
     assert f"*{content['k']:>2}" in done.stdout
 
     refused = run("phases", *tiny_options)
@@ -104,9 +104,11 @@ def test_random_weights_are_marked_everywhere(run, tiny_options, tmp_path):
     [
         (["--model", "vit_tiny_patch61_224"], 2, ["unknown model", "did you mean"]),
         (["--model", "resnet50"], 2, ["not a plain ViT"]),
-        (["--k", "0"], 2, ["k=0", "1 to 12"]),
+        (["--k", "0"], 2, ["--k '0'", "from 1 on"]),
         (["--k", "13"], 2, ["k=13 phases need at least 13 layers", "has 12"]),
-        (["--k", "three"], 2, ["--k", "see `brdyn phases --help`"]),
+        (["--k", "three"], 2, ["--k 'three'", "nor 'test'"]),
+        (["--alpha", "1"], 2, ["alpha 1.0 is not between 0 and 1"]),
+        (["--calibration", "exact"], 2, ["choose one of bonferroni, simulated"]),
         (["--bogus"], 2, ["--bogus"]),
         (["--image-size", "8"], 2, ["smaller than one 16-pixel patch", "--image-size 16"]),
         (["--image-size", "100"], 2, ["use for instance 96 or 112"]),
@@ -116,6 +118,10 @@ def test_random_weights_are_marked_everywhere(run, tiny_options, tmp_path):
         (["--images", "BROKEN", "--strict"], 1, ["cannot read 't.jpg'"]),
         (["--weights", "BROKEN/t.jpg"], 1, ["cannot read", "as a checkpoint"]),
         (["--weights", "OTHER"], 1, ["do not fit", "blocks.0.attn.qkv.bias"]),
+        (["--weights-key", "ema"], 2, ["--weights-key 'ema' is not in", "it holds: ."]),
+        (["--image-size", "1000000000"], 2, ["GiB", "use a smaller --image-size"]),
+        (["--image-size", "9" * 5000], 2, [f"--image-size '{'9' * 39}…' is neither"]),
+        (["--image-size", "²"], 2, ["is neither a number of pixels"]),
         (["--similarity", "euclid"], 2, ["choose one of cosine"]),
         (["--tokens", "registers"], 2, ["no 'registers' tokens"]),
         (["--method", "greedy"], 2, ["choose one of contiguous"]),
@@ -144,10 +150,10 @@ def test_bad_requests_are_one_clear_line(run, monkeypatch, tiny_options, tmp_pat
 
 
 def test_pickled_objects_are_refused_unless_allowed(run, tiny_options, tmp_path):
-    import argparse
+    from fractions import Fraction
 
     state = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
-    torch.save({"model": state, "args": argparse.Namespace(lr=1)}, tmp_path / "training.pth")
+    torch.save({"model": state, "lr": Fraction(1, 2)}, tmp_path / "training.pth")
     options = [*tiny_options, "--weights", tmp_path / "training.pth"]
     assert_one_line_error(run("phases", *options), 1, "can run code", "--allow-pickle")
     assert run("phases", *options, "--allow-pickle").returncode == 0
@@ -435,7 +441,7 @@ def test_interventions_write_what_they_say(run, tiny_options, tmp_path):
     assert_one_line_error(run("interventions", *again, "--kinds", "swap,twist"), 2, "'twist'", "replace")
     assert_one_line_error(run("interventions", *again, "--draws", "0"), 2, "--draws")
     assert_one_line_error(
-        run("interventions", *again, "--k", "12", "--kinds", "shuffle"), 2, "allow no shuffle"
+        run("interventions", *again, "--k", "12", "--kinds", "shuffle"), 2, "allows no shuffle"
     )
     assert json.loads((out / "interventions.json").read_text()) == content
 
@@ -454,7 +460,7 @@ def test_a_model_of_one_layer(run, tmp_path, noise_folder):
     ]  # fmt: skip
     assert run("dynamics", *options).returncode == 0
     assert run("perturb", *options, "--eps", "0.1").returncode == 0
-    assert_one_line_error(run("interventions", *options), 2, "allow no swap")
+    assert_one_line_error(run("interventions", *options), 2, "allows no swap")
 
 
 @needs_offline

@@ -65,7 +65,6 @@ def test_without_keep_nothing_is_held_out(run, options, tmp_path):
         (["--keep", "5"], "--keep 5: the run ends at epoch 2"),
         (["--keep", "best", "--ema", "0.9"], "drop --ema or --keep"),
         (["--held-out", "40"], "40 of 40 images cannot be held out"),
-        (["--resume"], "no checkpoint"),
         (["--depth", "0"], "--depth"),
     ],
 )

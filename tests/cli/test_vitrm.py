@@ -52,7 +52,6 @@ def test_vitrm_train_writes_what_it_says(run, train_options, tmp_path, model):
         ),
         (["--batch-size", "64"], 2, ["too few for a batch of 64"]),
         (["--model", "resnet18", "--n-sup", "2"], 2, ["--n-sup and --recursion-steps are of vitrm"]),
-        (["--resume"], 2, ["no checkpoint", "run without --resume"]),
         (["--previous"], 2, ["--previous goes with --resume"]),
         (["--data", "nowhere.parquet"], 2, ["no images at 'nowhere.parquet'"]),
         (["--magnitude", "40"], 2, ["magnitude 40"]),

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-from pathlib import Path
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from brdyn.data import image_set, load_images
+from brdyn.data import Batch, image_set, load_images, loading
 from brdyn.data import parquet as parquet_module
 from brdyn.data.image_set import SHARD, choose, share
 from brdyn.data.samples import SampleSource
@@ -95,6 +95,34 @@ def test_processes_see_every_image_once(tmp_path):
     assert sorted(seen[0] + seen[1]) == list(range(40))
 
 
+def test_both_parts_of_a_split_keep_the_order(folder):
+    learning, held = load_images(folder, MODEL).split(4, seed=2)
+    assert learning.chosen.tolist() == sorted(set(range(10)) - set(held.chosen.tolist()))
+    assert held.chosen.tolist() == sorted(held.chosen.tolist())
+    assert values(held) == held.chosen.tolist()
+    assert {tuple(load_images(folder, MODEL).split(4, seed=seed)[1].chosen) for seed in range(6)} != {
+        (0, 1, 2, 3)
+    }
+
+
+def test_a_batch_splits_in_order():
+    images = torch.arange(5).view(5, 1, 1, 1).float()
+    parts = list(Batch(images, torch.arange(10, 15), torch.arange(20, 25)).split(2))
+    assert [part.images.flatten().tolist() for part in parts] == [[0, 1], [2, 3], [4]]
+    assert [part.positions.tolist() for part in parts] == [[10, 11], [12, 13], [14]]
+    assert [part.labels.tolist() for part in parts] == [[20, 21], [22, 23], [24]]
+    without = Batch(images, torch.arange(5), None).split(3)
+    assert [part.labels.tolist() for part in without] == [[-1, -1, -1], [-1, -1]]
+
+
+def test_an_image_of_exactly_one_patch_is_read(tmp_path):
+    save(tmp_path / "a.png", 1, size=(4, 4))
+    save(tmp_path / "b.png", 2, size=(4, 3))
+    images = load_images(tmp_path, SimpleNamespace(transform=to_tensor, info=SimpleNamespace(patch=4)))
+    assert values(images) == [1]
+    assert [skipped.name for skipped in images.report.skipped] == ["b.png"]
+
+
 def test_labels_are_the_class_folders(tmp_path):
     for index, name in enumerate(["dog", "cat", "dog"]):
         save(tmp_path / name / f"{index}.png", index)
@@ -156,7 +184,7 @@ def test_one_large_row_group_is_read_a_few_rows_at_a_time(tmp_path, monkeypatch)
     monkeypatch.setattr(parquet_module, "ROWS_AT_ONCE", 2)
     table_rows = [{"bytes": (save(tmp_path / f"{v}.png", v)).read_bytes(), "path": None} for v in range(9)]
     pq.write_table(pa.table({"image": table_rows}), tmp_path / "x.parquet", row_group_size=100)
-    source = parquet_module.ParquetSource(tmp_path / "x.parquet", [tmp_path / "x.parquet"])
+    source = parquet_module.ParquetSource(tmp_path / "x.parquet", [""])
     for index in (0, 1, 5, 8, 3, 4):  # also back again
         assert source.read(index).data == table_rows[index]["bytes"]
         assert len(source._open.rows) <= 2
@@ -170,18 +198,24 @@ def test_paths_in_parquet_are_beside_their_shard(tmp_path):
     )
     pq.write_table(pa.table({"image": rows}), tmp_path / "shards" / "a.parquet")
     (tmp_path / "shards" / "one.png").rename(tmp_path / "shards" / "one.dat")
-    source = parquet_module.ParquetSource(tmp_path / "shards", [tmp_path / "shards" / "a.parquet"])
+    source = parquet_module.ParquetSource(tmp_path / "shards", ["a.parquet"])
     with pytest.raises(OSError, match=r"shards/one\.png"):
         source.read(0)
     (tmp_path / "shards" / "one.dat").rename(tmp_path / "shards" / "one.png")
     assert source.read(0).data == (tmp_path / "shards" / "one.png").read_bytes()
 
 
-def test_batches_held_ready_fit_in_memory(monkeypatch):
-    monkeypatch.setattr(image_set, "SHARED_MEMORY", Path("/nowhere"))
-    assert image_set.background(4, 10 * 2**20) == (4, 2)
-    assert image_set.background(8, 200 * 2**20) == (5, 1)
-    assert image_set.background(4, 2**31) == (0, None)
+def test_batches_held_ready_fit_in_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "free_files", lambda: 1000)
+    monkeypatch.setattr(loading, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**31))
+    assert loading.background(4, 10 * 2**20) == (4, 2)
+    assert loading.background(8, 200 * 2**20) == (5, 1)
+    assert loading.background(4, 2**31) == (0, None)
+    monkeypatch.setattr(loading, "free_files", lambda: 60)  # 28 beside those that everything else needs
+    assert loading.background(8, 2**20) == (3, 2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert loading.background(8, 2**20) == (0, None)
 
 
 def test_a_dead_loader_process_is_one_line(folder, monkeypatch):
@@ -219,6 +253,7 @@ def test_hub_data_sets(monkeypatch, tmp_path):
         return rows
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)  # where rows may point to files
     images = load_images("owner/pictures", MODEL, split="validation")
     load_images("owner/pictures:small", MODEL)
     load_images("owner/pictures@test", MODEL)
@@ -267,8 +302,12 @@ def test_no_readable_image_is_an_error(tmp_path):
     [
         ("/nowhere/at/all", {}, "no such file or folder"),
         ("missing.jpg", {}, "no such file or folder"),
+        ("nowhere", {}, "no file or folder here, and no hub data set"),
+        ("samples", {"split": "test"}, "has no splits"),
+        ("samples", {"label_column": "x"}, "has no columns"),
+        ("FOLDER", {"image_column": "x"}, "has no columns"),
         ("EMPTY", {}, "no images in"),
-        ("FOLDER", {"split": "train"}, "--split is for hub data sets"),
+        ("FOLDER", {"split": "train"}, "has no splits"),
         ("FOLDER", {"n": 0}, "at least one image"),
     ],
 )

@@ -3,12 +3,13 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions import perturb, perturbation_repair
+from brdyn.interventions import Repair, perturb, perturbation_repair
 from brdyn.interventions.repair import PerturbationSweep, angles_to, half_repair
 from brdyn.runtime import fitting_images
 from brdyn.trajectory import capture
@@ -153,6 +154,24 @@ def test_running_out_of_memory_takes_fewer_runs_together(tiny, monkeypatch):
         sweep.update(clean)
 
 
+def test_runs_that_fit_only_one_by_one_are_followed(tiny, monkeypatch):
+    sweep = PerturbationSweep(tiny, [0.2], ["all"], range(DEPTH + 1), together=5)
+    expected = PerturbationSweep(tiny, [0.2], ["all"], range(DEPTH + 1), together=1)
+    clean = capture(tiny, batch())
+    expected.update(clean)
+    block = tiny.blocks[2].forward
+
+    def small(state, *args, **kwargs):
+        if len(state) > 5:
+            raise MemoryError
+        return block(state, *args, **kwargs)
+
+    monkeypatch.setattr(tiny.blocks[2], "forward", small)
+    sweep.update(clean)
+    assert sweep.together == 1
+    np.testing.assert_allclose(sweep.result().angles["mean"], expected.result().angles["mean"], rtol=1e-6)
+
+
 def test_over_a_set_of_images(tiny, noise_folder):
     images = load_images(noise_folder, tiny, n=10)
     seen = []
@@ -181,6 +200,42 @@ def test_no_noise_is_repaired_at_once(tiny):
     found = sweep.result()
     np.testing.assert_allclose(found.angles["mean"], 0, atol=2e-3)
     assert len(found.growth) == 0
+
+
+def test_angles_that_end_at_zero_have_no_growth_rate():
+    """A last block that forgets the images whose first value is 0: of them no logarithm is taken."""
+
+    def forget(state):
+        return torch.where(state[:, :1, :1] > 0, 3 * state, 1.0)
+
+    model = StubViT([lambda state: state, forget])
+    pictures = torch.ones(5, 3, 4, 4)
+    pictures[:3, 0, ::2, ::2] = 0
+    sweep = PerturbationSweep(model, [0.1], ["patches"], [0, 1])
+    sweep.update(capture(model, Batch(pictures, torch.arange(5), None)))
+    found = sweep.result()
+    for start in (0, 1):
+        row = cell(found.growth, start=start, group="patches")
+        assert row["n_images"] == 2
+        assert row["mean"] == pytest.approx(0, abs=1e-5)
+        assert row["sd"] == pytest.approx(0, abs=1e-5)
+        last = cell(found.angles, start=start, group="patches", layer=2)
+        first = cell(found.angles, start=start, group="patches", layer=start)
+        assert last["n_images"] == first["n_images"] == 5
+        assert last["mean"] == pytest.approx(2 / 5 * first["mean"], rel=0.15)  # three of five at zero
+
+
+def test_final_angles_by_start():
+    """Chosen by target, group and eps, at the last layer alone, in the order of the starts."""
+    rows = [
+        {"start": start, "eps": eps, "target": target, "group": group, "layer": layer,
+         "mean": start + 10 * layer + 100 * eps + 1000 * (target == "all") + 10_000 * (group == "cls")}
+        for target in ("cls", "all") for group in ("cls", "patches") for eps in (1.0, 2.0)
+        for start in (2, 0, 1) for layer in range(start, 3)
+    ]  # fmt: skip
+    found = Repair(pd.DataFrame(rows), pd.DataFrame())
+    assert found.final("all", "patches", 2.0).tolist() == [1220, 1221, 1222]
+    assert found.final("cls", "cls", 1.0).tolist() == [10_120, 10_121, 10_122]
 
 
 @pytest.mark.parametrize(

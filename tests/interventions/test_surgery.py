@@ -151,6 +151,9 @@ def test_accuracy_and_agreement():
     intact = model(inputs.images)[:, 0].argmax(-1)
     assert run.intact.arrays()["mean"][0] == pytest.approx((intact == labels).double().mean().item())
     table = run.table().query("readout == 'head'")
+    found = Surgery(run.table(), 0.25, 3, phases_of(3))
+    assert np.diag(found.matrix("swap", "head", "agreement")).tolist() == [1, 1, 1]
+    assert np.diag(found.matrix("swap", "head", "accuracy")).tolist() == [0.25] * 3
     for pair in ((1, 2), (1, 3), (2, 3)):
         with swap(model, *pair):
             guess = model(inputs.images)[:, 0].argmax(-1)
@@ -252,7 +255,7 @@ def test_over_a_set_of_images(tiny, noise_folder):
     assert found.tests["cls"].within == pytest.approx((matrix[0, 1] + matrix[2, 3]) / 2)
     assert found.notes == ("no accuracy: the model has no classification head",)
     assert (found.table["n_images"] == 9).all()
-    with reorder(tiny, [1]), pytest.raises(UsageError, match="allow no swap"):
+    with reorder(tiny, [1]), pytest.raises(UsageError, match="allows no swap"):
         layer_surgery(tiny, images, phases_of(1, 1), kinds=("swap",), workers=0)
     with pytest.raises(UsageError, match="'twist'"):
         layer_surgery(tiny, images, phases_of(2, 2), kinds=("twist",))

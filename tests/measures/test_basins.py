@@ -51,6 +51,16 @@ def test_two_basins_by_hand():
     assert value(found, "between_class_angle", layer=0) == pytest.approx(0, abs=1e-6)
 
 
+def test_images_alone_in_their_class_are_left_out():
+    """The third class has one image, which is no neighbour of anyone."""
+    states = torch.stack([circle([0.5] * 5), circle([0.0, 0.2, 1.0, 1.2, 0.6])])
+    found, without = feed(states, [0, 0, 1, 1, 2]).result(), feed(states[:, :4], [0, 0, 1, 1]).result()
+    assert (found.n_images, found.n_classes) == (4, 2)
+    assert value(found, "between_class_angle") == value(without, "between_class_angle")
+    assert value(found, "knn_purity") == 1
+    assert set(found.projection["position"]) == {0, 1, 2, 3}
+
+
 def test_neighbours_of_the_other_class():
     states = torch.stack([circle([0.0, 1.0, 0.1, 1.1])] * 2)
     assert value(feed(states, [0, 0, 1, 1]).result(), "knn_purity") == 0

@@ -10,9 +10,12 @@ from torch.nn import functional
 from brdyn.data import load_images
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import phase_alignment
+from brdyn.measures.basins import AngularBasins
 from brdyn.measures.convergence import DirectionalConvergence
 from brdyn.measures.dynamics import token_dynamics
 from brdyn.measures.estimation import EstimationError
+from brdyn.measures.modes import DynamicModes
+from brdyn.measures.moments import RunningMoments
 from brdyn.measures.norm import TokenNorm
 from brdyn.measures.speed import AngularSpeed, TurningAngle
 from brdyn.measures.update_field import UpdateField, ranks, singular_values
@@ -228,6 +231,58 @@ def test_ranks_of_a_real_network_are_within_a_thousandth(imgfocus):
         torch.testing.assert_close(effective, exact_effective, rtol=1e-3, atol=0)
 
 
+def test_singular_values_a_little_above_the_noise_are_found_anew():
+    """One value of 1 and many of 1e-3: a float32 Gram matrix leaves those wrong by a tenth."""
+    generator = torch.Generator().manual_seed(6)
+    left = torch.linalg.qr(torch.randn(1, 250, 250, generator=generator).double())[0]
+    right = torch.linalg.qr(torch.randn(1, 300, 300, generator=generator).double())[0][:, :250]
+    sigma = torch.full((1, 250), 1e-3, dtype=torch.float64)
+    sigma[:, 0] = 1
+    fields = ((left * sigma[:, None]) @ right).float()
+    torch.testing.assert_close(
+        singular_values(fields), torch.linalg.svdvals(fields.double()).flip(-1), rtol=1e-4, atol=0
+    )
+
+
+def test_ranks_do_not_depend_on_size():
+    for size in (1e-6, 1.0, 1e6):
+        stable, effective = ranks(size * torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))
+        torch.testing.assert_close(stable, torch.tensor([2.0, 1.0]))
+        torch.testing.assert_close(effective, torch.tensor([2.0, 1.0]))
+    assert [found.item() for found in ranks(torch.zeros(3))] == [0, 0]
+
+
+def test_moments_of_one_two_and_no_images():
+    """Entries that are NaN in an image are left out: here three, two, one and no values."""
+    moments = RunningMoments((4,))
+    moments.update(torch.tensor([[1.0, 1.0, torch.nan, torch.nan]]))
+    moments.update(torch.tensor([[3.0, torch.nan, torch.nan, torch.nan], [5.0, 3.0, 7.0, torch.nan]]))
+    found = moments.arrays()
+    assert found["n_images"].tolist() == [3, 2, 1, 0]
+    np.testing.assert_allclose(found["mean"], [3, 2, 7, np.nan])
+    np.testing.assert_allclose(found["sd"][:3], [2, 2**0.5, 0], atol=1e-7)
+    np.testing.assert_allclose(found["high"][:2] - [3, 2], 1.959964 * np.array([2 / 3**0.5, 1]))
+
+
+@pytest.mark.parametrize("make", [DynamicModes, AngularBasins])
+def test_a_process_without_images_adds_no_rows(make, states):
+    """What it gives in place of them goes with the rows of the others, and changes nothing."""
+    metric = make(LAYOUT, DEPTH, 8)
+    metric.update(Trajectory(states, LAYOUT, torch.arange(7), torch.arange(7) % 2))
+    for name, nothing in metric.no_rows().items():
+        for rows in getattr(metric, name):
+            joined = torch.cat([nothing, rows])
+            assert joined.dtype == rows.dtype
+            assert torch.equal(joined, rows)
+
+
+def test_estimation_rows_are_those_of_the_table(states):
+    metric = feed(EstimationError(LAYOUT, DEPTH), states)
+    found = metric.within((2,))
+    assert list(found.columns) == list(metric.table().columns)
+    assert list(found.index) == list(range(len(found)))
+
+
 def test_nothing_moves():
     still = torch.randn(1, 2, 9, 8).expand(3, -1, -1, -1)
     metric = feed(UpdateField(LAYOUT, 2), still)
@@ -287,7 +342,32 @@ def test_one_pass_with_phases_found_in_it(tiny, noise_folder):
     assert found.groups("speed") == ["cls", "registers", "patches"]
     assert len(found.curve("convergence", "cls")) == 5
     assert found.curve("convergence", "registers")[-1] == pytest.approx(1)
+    for group, chosen in (("cls", "cls"), (None, "patches")):
+        rows = found.table[(found.table["statistic"] == "norm") & (found.table["group"] == chosen)]
+        assert found.curve("norm", group).tolist() == rows.sort_values("layer")["mean"].tolist()
     given = token_dynamics(tiny, images, segment(np.eye(4), k=3), measures=("speed",), workers=0)
     assert given.phases.k == 3
     np.testing.assert_allclose(given.curve("speed", "cls"), found.curve("speed", "cls"), rtol=1e-5)
     assert given.groups("norm") == []
+
+
+def test_tokens_of_zeros_are_left_out_where_directions_count(states):
+    """Their group's mean is that of the others."""
+    zeroed = states.clone()
+    zeroed[2, :, 4] = 0  # one of six patches
+    for kind, name in ((DirectionalConvergence, "convergence"), (AngularSpeed, "speed")):
+        with_all = feed(kind(LAYOUT, DEPTH), states)
+        found, whole = (
+            curve(metric, name, "patches") for metric in (feed(kind(LAYOUT, DEPTH), zeroed), with_all)
+        )
+        others = TokenLayout.with_prefix((1, 5), {"cls": 1, "registers": 2})
+        kept = states[:, :, [0, 1, 2, 3, 5, 6, 7, 8]]
+        expected = curve(feed(kind(others, DEPTH), kept, layout=others), name, "patches")
+        assert found[2] == pytest.approx(expected[2], abs=1e-6)
+        assert found[0] == pytest.approx(whole[0], abs=1e-6)
+    zeroed[2, :, 0] = 0
+    assert np.isnan(curve(feed(AngularSpeed(LAYOUT, DEPTH), zeroed), "speed", "cls")[1:3]).all()
+
+
+def test_no_alignment_where_a_layer_has_no_speed():
+    assert phase_alignment(np.array([0.1, np.nan, 0.3, 0.9]), [2]) is None

@@ -119,6 +119,38 @@ def test_the_endpoint_map_is_the_best_linear_map():
     assert error(found, 1, "patches", 2, "identity") == pytest.approx(0.5, abs=1e-5)
 
 
+@pytest.mark.parametrize(("ridge", "rank"), [(0.5, None), (0.0, 2), (0.5, 2)])
+def test_ridge_and_rank_hold_for_the_endpoint_map(linear, ridge, rank):
+    """Stacked rows in the leading right singular directions of the fitted tokens, for 1 and 3 layers ahead."""
+    states = linear[0] + 0.1 * torch.randn(linear[0].shape, generator=torch.Generator().manual_seed(5))
+    found = feed(states, (3,)).within((3,), ridge=ridge, rank=rank)
+    fitted, part = torch.arange(40) % 5 != 4, LAYOUT["patches"]
+    tokens = states[:, :, part].double().numpy()
+    before = tokens[3][fitted].reshape(-1, WIDTH)
+    directions = np.linalg.svd(before)[2][: rank or WIDTH].T
+    penalty = ridge * (before**2).sum() / WIDTH
+    rows = np.concatenate([before @ directions, penalty**0.5 * np.eye(directions.shape[1])])
+    for steps in (1, 3):
+        after = tokens[3 + steps][fitted].reshape(-1, WIDTH)
+        targets = np.concatenate([after, np.zeros((directions.shape[1], WIDTH))])
+        guess = tokens[3][~fitted] @ directions @ np.linalg.lstsq(rows, targets, rcond=None)[0]
+        truth = tokens[3 + steps][~fitted]
+        expected = np.linalg.norm(guess - truth, axis=(1, 2)) / np.linalg.norm(truth, axis=(1, 2))
+        assert error(found, 2, "patches", steps, "endpoint") == pytest.approx(expected.mean(), rel=1e-4)
+        assert expected.mean() > 0.15  # neither is without effect
+
+
+def test_errors_come_with_their_interval():
+    """Held-out images 4 and 9 shrink to 1/2 and to 1/4: the identity is wrong by 1 and by 3 times the state."""
+    states = torch.ones(2, 10, 7, WIDTH)
+    states[1, 4], states[1, 9] = 0.5, 0.25
+    rows = feed(states).within(()).errors.query("predictor == 'identity' and group == 'patches'")
+    row = rows.set_index("measure").loc["relative_error"]
+    assert (row["mean"], row["n_images"]) == (pytest.approx(2), 2)
+    assert row["sd"] == pytest.approx(2**0.5)  # of 1 and 3, with one degree of freedom
+    assert (row["low"], row["high"]) == pytest.approx((2 - 1.959964, 2 + 1.959964))
+
+
 def test_held_out_images_are_not_fitted(linear):
     """Held-out images follow another law: the operator must not know of it."""
     states, operators = linear

@@ -9,6 +9,7 @@ from brdyn.data.image_set import SHARD
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import SIMILARITIES, layer_similarity, similarity_metric
 from brdyn.measures.bootstrap import poisson_weights
+from brdyn.measures.cosine import gram_by_image
 from brdyn.models import TokenLayout
 from brdyn.trajectory import Trajectory, trajectories
 
@@ -188,8 +189,48 @@ def test_metrics_merge_like_one(states):
 def test_cka_leaves_out_minibatches_of_fewer_than_four(states):
     found = run(build("cka"), states[:, :34], sizes=(34,))
     assert found.n_images == 32
-    with pytest.raises(BrdynError, match="cka had no minibatch of 16 images"):
+    with pytest.raises(BrdynError, match="cka needs at least 4 readable images among 16"):
         run(build("cka"), states[:, :3], sizes=(3,))
+
+
+def test_cka_takes_a_minibatch_of_exactly_four(states):
+    part = states[:, :20]
+    found = run(build("cka"), part, sizes=(20,))
+    assert found.n_images == 20
+    means = [group_means(part, group) for group in ("cls", "patches")]
+    hsic = np.array(
+        [
+            [
+                [sum(direct_hsic(m[a, r], m[b, r]) for r in (slice(0, 16), slice(16, 20))) for b in range(4)]
+                for a in range(4)
+            ]
+            for m in means
+        ]
+    )
+    own = np.sqrt(np.einsum("gaa->ga", hsic))
+    np.testing.assert_allclose(found.matrix, (hsic / own[:, :, None] / own[:, None]).mean(0), atol=1e-6)
+
+
+def test_the_bootstrap_of_cka_weighs_minibatches_by_its_seed(states):
+    found = run(build("cka", replicates=6, seed=4), states)
+    weights = poisson_weights([0, 1, 2], 6, seed=4).numpy()
+    expected = np.zeros((6, 4, 4))
+    for group in ("cls", "patches"):
+        means = group_means(states, group)
+        hsic = np.array(
+            [
+                [
+                    [direct_hsic(means[a, s : s + 16], means[b, s : s + 16]) for b in range(4)]
+                    for a in range(4)
+                ]
+                for s in (0, 16, 32)
+            ]
+        )
+        drawn = np.einsum("nr,nab->rab", weights, hsic)
+        own = np.sqrt(np.einsum("raa->ra", drawn))
+        expected += drawn / own[:, :, None] / own[:, None] / 2
+    assert (weights.sum(0) > 0).all()
+    np.testing.assert_allclose(found.replicates, expected, atol=1e-6)
 
 
 def test_cka_takes_a_second_set_of_images_with_the_same_positions(states):
@@ -276,3 +317,21 @@ def test_end_to_end_equals_stacked_trajectories(tiny, noise_folder):
     expected = np.einsum("glbd,gmbd->lm", unit, unit) / 80
     np.testing.assert_allclose(found.matrix, expected, atol=1e-6)
     assert found.matrix[0, 3] < 0.99  # the tiny model does something
+
+
+@pytest.mark.parametrize("kind", ["cosine", "token-cosine"])
+def test_zero_tokens_have_no_cosine(states, kind):
+    empty = states.clone()
+    empty[3, 5] = 0
+    with pytest.raises(
+        BrdynError, match=f"{kind} is not defined at layer 3: the tokens of an image are all zero"
+    ):
+        run(build(kind), empty)
+
+
+def test_zero_layers_are_nan_and_the_others_as_before():
+    features = torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]], [[4.0, 3.0]]])
+    found = gram_by_image(features)[0]
+    assert found[[0, 0, 2], [0, 2, 2]].tolist() == pytest.approx([1.0, 0.96, 1.0])
+    assert found[1].isnan().all()
+    assert found[:, 1].isnan().all()

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import load_model
-from brdyn.models.dinov2 import VARIANTS, to_timm
+from brdyn.models import layouts, load_model, timm_trunks
+from brdyn.models.dinov2 import VARIANTS
 from tests import reference
 
 
@@ -91,5 +91,7 @@ def test_timm_layout_is_left_alone():
         "pos_embed": torch.ones(1, 1369, 2),
         "reg_token": torch.ones(1, 4, 2),
     }
-    assert to_timm(state).keys() == state.keys()
-    assert torch.equal(to_timm(state)["cls_token"], state["cls_token"])
+    trunk = timm_trunks.create("vit_small_patch14_reg4_dinov2")
+    renamed = layouts.to_timm(state, layouts.TIMM, trunk)
+    assert renamed.keys() == state.keys()
+    assert torch.equal(renamed["cls_token"], state["cls_token"])

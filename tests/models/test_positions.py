@@ -46,6 +46,16 @@ def test_prefix_is_kept(table):
     assert torch.equal(resampled[:, 0], with_cls[:, 0])
 
 
+@pytest.mark.parametrize("grid", [(16, 16), (37, 37)])
+def test_a_table_keeps_its_precision(table, grid):
+    """Resampled in float32, and rounded once."""
+    half = table.bfloat16()
+    for rule in (positions.FACEBOOK_DINOV2, positions.FACEBOOK_DINOV2_REGISTERS, positions.BY_SIZE):
+        resampled = rule.resample(half, grid)
+        assert resampled.dtype == torch.bfloat16
+        assert torch.equal(resampled, rule.resample(half.float(), grid).bfloat16())
+
+
 def test_table_must_be_square():
     with pytest.raises(BrdynError, match="not square"):
         positions.BY_SIZE.resample(torch.zeros(1, 12, 4), (2, 2))

@@ -8,6 +8,7 @@ from timm.models.beit import Beit
 
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import describe_model, list_models, load_model, positions, timm_family
+from brdyn.models.base import check_image_size
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
 from tests import reference
@@ -23,6 +24,9 @@ LAYOUTS = {
     "vit_small_patch16_dinov3": {"cls": 1, "registers": 4},
     "vit_small_patch16_rope_mixed_224": {"cls": 1},
     "vit_small_patch14_reg4_dinov2": {"cls": 1, "registers": 4},
+    "vit_relpos_small_patch16_224": {},
+    "vit_srelpos_small_patch16_224": {},
+    "vit_relpos_base_patch16_clsgap_224": {"cls": 1},
     "vit_wee_patch16_reg1_gap_256": {"registers": 1},
 }
 SIZE = 112
@@ -38,7 +42,11 @@ def check_against_timm(model, images):
     assert torch.equal(model.norm(state), backbone.forward_features(images))
     assert torch.equal(model(images), backbone.forward_features(images))
     outputs = backbone.forward_intermediates(
-        images, norm=False, output_fmt="NLC", intermediates_only=True, return_prefix_tokens=True
+        images,
+        norm=False,
+        output_fmt="NLC",
+        intermediates_only=True,
+        return_prefix_tokens=backbone.num_prefix_tokens > 0,
     )
     for mine, theirs in zip(states, outputs, strict=True):
         patches, prefix = theirs if isinstance(theirs, tuple) else (theirs, None)
@@ -159,6 +167,13 @@ def test_unknown_name_gets_close_matches():
         load_model("dinov2_vits41")
     with pytest.raises(UsageError, match="brdyn models"):
         load_model("zzzzqqqq")
+
+
+def test_an_image_of_exactly_one_patch_is_accepted():
+    assert check_image_size("it", (16, 28), (16, 14)) == (1, 2)
+    assert load_model("vit_tiny_patch16_224", init="random", image_size=16).tokens.grid == (1, 1)
+    with pytest.raises(UsageError, match="15x16 pixels is smaller than one 16-pixel patch"):
+        check_image_size("it", (15, 16), (16, 16))
 
 
 def test_a_native_size_that_cuts_the_border_is_kept():

@@ -115,6 +115,21 @@ def test_interval_costs_by_hand():
     assert costs[0, 3] == 7
 
 
+def test_of_equal_cuts_the_one_with_the_earliest_last_boundary():
+    """Two ways to cut a circle of equal distances in two, and everything alike where nothing differs."""
+    _, boundaries = best_segmentations(np.ones((5, 5)))
+    assert boundaries[1].tolist() == [2]  # 1 + 3 pairs within, as with 3
+    flat = np.zeros((6, 6))
+    _, boundaries = best_segmentations(flat)
+    assert [tuple(chosen) for chosen in boundaries] == [tuple(range(1, k)) for k in range(1, 7)]
+    _, boundaries = best_segmentations(flat, min_size=2)
+    assert [tuple(chosen) for chosen in boundaries] == [(), (2,), (2, 4)]
+    for min_size in (1, 2):
+        best = [tuple(chosen) for chosen in best_segmentations(flat, min_size)[1]]
+        assert [paths[0][1] for paths in k_best_segmentations(flat, min_size=min_size)] == best
+    assert [edges for _, edges in k_best_segmentations(flat)[1]] == [(1,), (2,), (3,), (4,), (5,)]
+
+
 def test_block_structure_is_recovered():
     labels = np.repeat([0, 1, 2], [7, 3, 2])
     matrix = (labels[:, None] != labels[None]).astype(float)

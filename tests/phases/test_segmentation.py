@@ -45,6 +45,26 @@ def test_z_score_by_hand():
     assert segment(1 - distance, k=4).chosen.z is None
 
 
+def test_gains_add_up_to_the_share_cut():
+    phases = segment(blocks(2, 2, 2))
+    gains = [phases.segmentations[k].gain for k in range(1, 7)]
+    assert gains == pytest.approx([0, 8 / 12, 4 / 12, 0, 0, 0])
+
+
+def test_evenness_by_hand():
+    assert segment(blocks(3, 3), k=2).evenness == pytest.approx(1)
+    assert segment(blocks(1, 3), k=2).evenness == pytest.approx(
+        (4 * np.log(4) - 3 * np.log(3)) / (4 * np.log(2))
+    )
+    assert segment(blocks(4), k=1).evenness == 1
+
+
+def test_where_every_phase_adds_enough_there_are_as_many_as_layers():
+    distance = np.abs(np.arange(5)[:, None] - np.arange(5)[None]) / 10
+    assert segment(1 - distance, min_gain=0).k == 5
+    assert segment(1 - distance, min_gain=1).k == 1
+
+
 def test_a_single_possible_segmentation_has_no_z():
     rng = np.random.default_rng(0)
     for _ in range(5):
@@ -96,6 +116,7 @@ def test_recursive_method_sets_k_and_is_kept():
     assert phases.k == 3
     assert phases.recursive.boundaries == phases.boundaries == (4, 8)
     assert "recursive" in phases.k_rule
+    assert segment(blocks(4, 4, 4), method="recursive").recursive.eps == 0.1  # as the notebook's
 
 
 def test_json_round_trip():
@@ -139,3 +160,89 @@ def test_wrong_matrices(matrix, message):
 def test_phases_do_not_import_torch():
     code = "import sys, brdyn.phases; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestEvidence:
+    """The cut and the verdict are two things."""
+
+    @staticmethod
+    def drift():
+        return np.exp(-np.abs(np.subtract.outer(np.arange(12.0), np.arange(12.0))) / 12)
+
+    def test_a_drift_is_cut_all_the_same(self):
+        phases = segment(self.drift())
+        assert phases.k > 1
+        assert phases.evidence.k == 1
+        assert phases.sentence().startswith("no phases beyond a smooth drift (largest step after layer ")
+        assert phases.sentence().endswith(f"the best cut into {phases.k} is {list(phases.boundaries)}")
+
+    def test_k_can_be_what_the_evidence_supports(self):
+        assert segment(self.drift(), k="test").k == 1
+        assert segment(self.drift(), k="test").sentence().endswith("; all layers are one phase")
+        depth = np.array([0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20])
+        phases = segment(np.exp(-abs(depth[:, None] - depth) / 20), k="test")
+        assert (phases.k, phases.boundaries) == (2, (6,))
+
+    def test_alpha_reaches_the_test(self):
+        assert segment(self.drift(), alpha=0.2).evidence.alpha == 0.2
+        with pytest.raises(UsageError, match="alpha 1"):
+            segment(self.drift(), alpha=1)
+
+    def test_survives_a_dictionary_and_may_be_missing(self):
+        phases = segment(self.drift())
+        values = phases.to_dict()
+        assert Phases.from_dict(values).evidence.to_dict() == phases.evidence.to_dict()
+        del values["evidence"]  # of an earlier version
+        assert Phases.from_dict(values).evidence is None
+        assert "smooth drift" not in Phases.from_dict(values).sentence()
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"k": 3}, "evidence.k is 3 with 0 boundaries"),
+            ({"steps": [1.0] * 10}, "are not 11 numbers each"),
+            ({"untested": "why not"}, "are not 0 numbers each"),
+            ({"largest": None}, "evidence.largest is there where there was no test, or missing"),
+            (
+                {"boundaries": [{"layer": 12, "t": 1.0, "p": 0.1, "ratio": 2.0}], "k": 2},
+                "of the layers 1 to 11",
+            ),
+            ({"boundaries": [{"layer": 2}], "k": 2}, "has no 't'"),
+        ],
+    )
+    def test_evidence_that_cannot_have_been_written(self, change, words):
+        values = segment(self.drift()).to_dict()
+        values["evidence"] |= change
+        with pytest.raises(UsageError, match=words):
+            Phases.from_dict(values)
+
+    def test_prints_in_a_line(self):
+        phases = segment(self.drift(), k=3)
+        assert (
+            repr(phases) == f"Phases(layers=12, k=3, boundaries={list(phases.boundaries)}, evidence for k=1)"
+        )
+
+
+def test_rounding_is_no_structure():
+    rng = np.random.default_rng(0)
+    noise = rng.uniform(0, 3e-7, (20, 6, 6))
+    noisy = 1 - (noise + noise.transpose(0, 2, 1)) / 2
+    for matrix in noisy:
+        np.fill_diagonal(matrix, 1)
+
+    class Measured:
+        matrix, replicates = noisy[0], noisy
+
+    found = segment(Measured())
+    assert (found.k, found.boundaries, found.stability) == (1, (), None)
+    assert "do not differ" in found.k_rule
+    assert all(abs(one.cut_share) < 1e-4 and one.z is None for one in found.segmentations.values())
+    assert segment(1 - 100 * (1 - noisy[0])).k > 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"min_gain": float("nan")}, {"min_gain": -1}, {"eps": float("inf")}, {"eps": -0.1}]
+)
+def test_shares_are_from_0_to_1(wrong):
+    with pytest.raises(UsageError, match="is not a share of the dissimilarity, from 0 to 1"):
+        segment(np.eye(4), **wrong)

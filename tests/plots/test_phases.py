@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from brdyn.phases import segment
-from brdyn.plots import plot_gain_curve, plot_similarity, plot_stability
+from brdyn.phases import phase_evidence, segment
+from brdyn.plots import plot_gain_curve, plot_similarity, plot_stability, plot_steps
 from brdyn.plots.style import layer_ticks
 
 
@@ -30,13 +30,33 @@ def test_heatmap_frames_each_phase(phases):
     assert figure.axes[1].get_ylabel() == "cosine similarity"
 
 
-def test_gain_curve_shows_both_curves_and_k(phases):
+def test_gain_curve_shows_what_is_cut_beyond_a_drift(phases):
     found, _ = phases
     axes = plot_gain_curve(found, title="t").axes[0]
-    drift, cut = (line.get_ydata() for line in axes.lines[:2])
-    np.testing.assert_allclose(cut, found.gain_curve)
-    np.testing.assert_allclose(drift, [s.drift_share for s in found.segmentations.values()])
-    assert axes.lines[2].get_xdata()[0] == 3
+    drift, cut, chosen = axes.lines
+    assert set(drift.get_ydata()) == {0}
+    excess = [100 * (one.cut_share - one.drift_share) for one in found.segmentations.values()]
+    np.testing.assert_allclose(cut.get_ydata(), excess)
+    assert max(excess) > 1
+    assert chosen.get_xdata()[0] == 3
+
+
+def test_steps_show_the_trend_and_mark_the_boundaries():
+    depth = np.array([0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20])
+    evidence = phase_evidence(1 - np.exp(-abs(depth[:, None] - depth) / 20))
+    axes = plot_steps(evidence, title="t").axes[0]
+    trend, step, boundary = axes.lines
+    np.testing.assert_allclose(trend.get_ydata(), evidence.trend)
+    np.testing.assert_allclose(step.get_ydata(), evidence.steps)
+    np.testing.assert_allclose(boundary.get_xydata(), [[6, evidence.steps[5]]])
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(evidence.limit.max())
+    assert axes.get_yscale() == "log"
+
+
+def test_steps_of_few_layers_say_why_there_are_none():
+    figure = plot_steps(phase_evidence(np.ones((4, 4))), title="t")
+    assert "4 layers are too few" in figure.axes[0].texts[0].get_text()
 
 
 def test_stability_prints_the_frequency_of_each_boundary(phases):
@@ -49,8 +69,8 @@ def test_stability_prints_the_frequency_of_each_boundary(phases):
 
 def test_without_bootstrap_the_picture_says_so(phases):
     _, matrix = phases
-    figure = plot_stability(segment(matrix), unit="no bootstrap for procrustes", title="t")
-    assert "no bootstrap" in figure.axes[0].texts[0].get_text()
+    figure = plot_stability(segment(matrix), unit="none (procrustes has no bootstrap)", title="t")
+    assert "has no bootstrap" in figure.axes[0].texts[0].get_text()
 
 
 def test_with_one_possible_phase_the_picture_says_so(phases):

@@ -166,6 +166,14 @@ def test_what_killed_runs_left_is_swept(cache, monkeypatch):
     assert (cache.folder / "cache.json").is_file()
 
 
+def test_shards_are_as_large_as_allowed(cache, monkeypatch):
+    """States of 5 x 19 x 16 numbers in two bytes; forty images."""
+    assert (cache.image_bytes, cache.total_bytes) == (3040, 121_600)
+    for limit, images, shards in ((10 * 3040 + 1, 10, 4), (11 * 3040, 11, 4), (1, 1, 40), (10**9, 16, 3)):
+        monkeypatch.setattr("brdyn.raptor.cache.SHARD_BYTES", limit)
+        assert (cache.shard_images, cache.shards) == (images, shards)
+
+
 def test_a_shard_without_a_readable_image(tiny, noise_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("brdyn.raptor.cache.LARGEST_SHARD", 1)
     (noise_folder / "05.png").write_bytes(b"broken")

@@ -7,11 +7,11 @@ import torch
 from pandas.testing import assert_frame_equal
 from torch.nn import functional
 
-from brdyn.data import load_images
+from brdyn.data import Batch, load_images
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.cost import cost, flops
 from brdyn.raptor.evaluation import Evaluation, evaluate, paired_features
-from brdyn.raptor.fidelity import fidelity
+from brdyn.raptor.fidelity import FidelityMetric, fidelity
 from brdyn.raptor.model import Raptor, untrained
 from brdyn.results import to_json
 from brdyn.trajectory import capture
@@ -99,6 +99,24 @@ def test_the_head_of_the_teacher(noise_folder):
         )
     assert found.agreement == pytest.approx(same.double().mean().item())
     assert found.accuracy is None  # no labels
+
+
+def test_accuracy_of_the_head_with_either_body():
+    """Labels are what the teacher says for three images and what the Raptor says for two, of five."""
+    teacher = StubViT([lambda state: 1.5 * state - state.roll(1, 2)] * 4, classes=3)
+    raptor = raptor_of(teacher)
+    pictures = torch.randn(40, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs, ours = (model.logits(model(pictures)).argmax(1) for model in (teacher, raptor))
+    apart = (theirs != ours).nonzero().flatten()[:5]
+    labels = torch.cat([theirs[apart[:3]], ours[apart[3:]]])
+    batch = Batch(pictures[apart], torch.arange(5), labels)
+    for with_labels, expected in ((True, (0.0, 2 / 5, 3 / 5)), (False, (0.0, None, None))):
+        metric = FidelityMetric(raptor, with_labels=with_labels)
+        for part in batch.split(3):
+            metric.update(capture(teacher, part))
+        found = metric.result()
+        assert (found.agreement, found.accuracy, found.teacher_accuracy) == expected
 
 
 def test_cost_is_counted(tiny):

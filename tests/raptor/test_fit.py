@@ -104,6 +104,19 @@ def test_a_stage_can_be_left_out(tiny, images):
     assert not any(p.requires_grad for p in fit.raptor.parameters())
 
 
+def test_a_fit_without_validation_images(tiny, images):
+    """Nothing is watched, in either stage, and the fit is the same as ever."""
+    fit = fit_raptor(tiny, images, ASSIGNMENT, settings(validation_images=0), workers=0)
+    assert [history.validation for history in fit.histories.values()] == [[], []]
+    assert [len(history.losses) > 0 for history in fit.histories.values()] == [True, True]
+
+
+def test_the_first_stage_can_be_left_out(tiny, images):
+    fit = fit_raptor(tiny, images, ASSIGNMENT, settings(stage1_steps=0), workers=0)
+    assert set(fit.histories) == {2}
+    assert set(fit.histories[2].losses[0]) == {"step", "lr", "raptor"}
+
+
 def test_the_teacher_is_left_alone(tiny, images):
     before = {name: value.clone() for name, value in tiny.state_dict().items()}
     fit_raptor(tiny, images, ASSIGNMENT, settings(), workers=0)
@@ -171,6 +184,7 @@ def test_saved_and_read_back(tiny, tmp_path):
 def test_a_raptor_is_a_model_like_any_other(tiny, images):
     raptor = scrambled(tiny)
     assert raptor.depth == 4
+    assert raptor.info.notes == (*tiny.info.notes, "2 blocks shared by 4 layers")
     assert sum(p.numel() for p in raptor.shared.parameters()) == 2 * sum(
         p.numel() for p in raptor.shared[0].parameters()
     )
@@ -198,3 +212,17 @@ def test_loads_by_folder_with_its_teacher(tmp_path):
     assert back.info.digest
     with pytest.raises(UsageError, match="makes no sense"):
         load_model(str(tmp_path), init="random")
+
+
+def test_loads_with_the_set_of_weights_that_its_teacher_had(tmp_path):
+    states = [
+        load_model("vit_tiny_patch16_224", init="random", seed=seed).backbone.state_dict() for seed in (1, 2)
+    ]
+    torch.save({"student": states[0], "teacher": states[1]}, tmp_path / "both.pth")
+    options = {"weights": tmp_path / "both.pth", "image_size": 32}
+    teacher = load_model("vit_tiny_patch16_224", weights_key="student", **options)
+    untrained(teacher, [0] * 12, BlockConfig(width=192, heads=3), seed=0).save_pretrained(tmp_path / "raptor")
+    back = load_model(str(tmp_path / "raptor"))
+    assert torch.equal(back.teacher.backbone.cls_token, states[0]["cls_token"])
+    with pytest.raises(UsageError, match="give the same weights"):  # the average, which is taken by default
+        load_model(str(tmp_path / "raptor"), weights=tmp_path / "both.pth")

@@ -6,7 +6,9 @@ import torch
 
 from brdyn.data import Batch
 from brdyn.errors import UsageError
+from brdyn.models import TokenLayout
 from brdyn.raptor.block import BlockConfig
+from brdyn.raptor.fit import _task
 from brdyn.raptor.losses import (
     JOINT_WEIGHTS,
     LAST_PHASE_WEIGHTS,
@@ -61,6 +63,41 @@ def test_weights_of_the_groups_there_are(teacher):
     )
     with pytest.raises(UsageError, match="unknown loss 'l1'"):
         plain_loss("l1")
+
+
+def test_either_loss_is_weighed_by_group(teacher):
+    """The truth is the first axis; guesses: cls twice it, registers the second axis, patches its opposite."""
+    truth = torch.zeros(2, 19, 16)
+    truth[..., 0] = 1
+    guess = truth.clone()
+    guess[:, 0] *= 2
+    guess[:, 1:3] = guess[:, 1:3].roll(1, dims=-1)
+    guess[:, 3:] *= -1
+    weights = group_weights(teacher.tokens, JOINT_WEIGHTS)
+    squares = {"cls": 1 / 16, "registers": 2 / 16, "patches": 4 / 16}
+    cosines = {"cls": 1, "registers": 0, "patches": -1}
+    for kind, errors in (
+        ("mse", squares),
+        ("cosine+mse", {group: squares[group] / 2 - cosines[group] / 2 for group in squares}),
+    ):
+        expected = 0.45 * errors["cls"] + 0.1 * errors["registers"] + 0.45 * errors["patches"]
+        found = weighted_loss(teacher.tokens, weights, kind)(guess, truth)
+        torch.testing.assert_close(found, torch.full((2,), expected))
+
+
+def test_weights_of_other_groups():
+    """A distillation token counts as cls does; groups nobody has published weights for count alike."""
+    distilled = TokenLayout.with_prefix((2, 2), {"cls": 1, "distillation": 1})
+    assert group_weights(distilled, JOINT_WEIGHTS) == pytest.approx(
+        {"cls": 1 / 3, "distillation": 1 / 3, "patches": 1 / 3}
+    )
+    assert group_weights(distilled, LAST_PHASE_WEIGHTS) == pytest.approx(
+        {"cls": 0.34 / 1.01, "distillation": 0.34 / 1.01, "patches": 0.33 / 1.01}
+    )
+    streams = TokenLayout(
+        {"x": slice(0, 4), "y": slice(4, 5), "z": slice(5, 9)}, (2, 2), answer="y", spatial="z"
+    )
+    assert group_weights(streams, JOINT_WEIGHTS) == pytest.approx({"x": 1 / 3, "y": 1 / 3, "z": 1 / 3})
 
 
 @pytest.mark.parametrize("assignment", [[0, 0, 0, 1, 1], [0, 1, 0, 0, 1]])
@@ -123,6 +160,44 @@ def test_noise_is_of_the_training_alone(teacher, batch):
     assert torch.equal(task(inputs, 0)["raptor"], task(inputs, 0)["raptor"])
 
 
+@pytest.mark.parametrize(("step", "passes"), [(0, 1), (5, 2), (10, 1)])
+def test_stage_one_adds_noise_of_its_size_to_every_input(teacher, batch, step, passes):
+    """Blocks that only look: they see what they left, or the teacher's state, plus noise of deviation sigma."""
+    raptor = raptor_of(teacher, [0] * 5)
+    states, seen = capture(teacher, batch).states, {}
+
+    def look(state, layer):
+        seen[layer] = state
+        return torch.cat([states[layer]] * (len(state) // len(states[layer])))
+
+    raptor.shared[0].forward = look
+    task = BlocksApart(raptor, teacher, [mean_square], annealed_over=10, sigma=0.2)
+    for training, sigma in ((True, 0.2), (False, 0.0)):
+        task.train(training)
+        task(states, step)
+        for layer in range(1, 6):
+            both = torch.cat([states[layer - 1]] * (passes if layer > 1 else 1))
+            noise = seen[layer] - both
+            assert noise.std().item() == pytest.approx(sigma, rel=0.1)  # of 912 draws or more
+            assert abs(noise.mean().item()) <= 0.03
+
+
+def test_validation_of_stage_one_is_autoregressive(teacher, batch):
+    """R^2 at the end of each block's span, which the teacher's state enters and the block goes on from by itself."""
+    raptor = raptor_of(teacher, [0, 0, 0, 1, 1])
+    task = BlocksApart(raptor, teacher, [mean_square] * 2, annealed_over=10, validation=[batch]).eval()
+    states = capture(teacher, batch).states
+    found = task.validate()
+    for number, (start, end) in enumerate([(0, 3), (3, 5)]):
+        own = states[start]
+        for layer in range(start + 1, end + 1):
+            own = raptor.shared[number](own, layer)
+        truth, guess = states[end].flatten(0, 1).double(), own.flatten(0, 1).double()
+        r2 = 1 - (truth - guess).square().sum() / (truth - truth.mean(0)).square().sum()
+        assert found[f"r2 block {number + 1}"] == pytest.approx(r2.item(), rel=1e-5)
+    assert len(found) == 2
+
+
 def test_a_perfect_student_has_no_loss(teacher, batch):
     """Blocks that are the teacher's own: both stages see nothing wrong."""
     raptor = raptor_of(teacher, [0, 1, 2, 3, 4])
@@ -182,6 +257,40 @@ def test_the_learning_rate_of_a_short_stage():
     assert short.training(2).lr == pytest.approx(3e-4)
     assert FitSettings(lr=1e-2).training(2).lr == 1e-2
     assert FitSettings(lr=1e-2, stage2_lr=1e-3).training(2).lr == 1e-3
+
+
+def test_published_recipe():
+    """BRH, section 4 of the method notes, with shares of the steps where it counts steps."""
+    published = {"batch_size": 64, "min_lr": 1e-6, "weight_decay": 1e-4, "clip": 1.0, "sigma": 1e-3, "loss": "mse",
+                 "mlp": "swiglu", "mlp_ratio": 4.0, "layer_scale": 1e-5, "depth_scaling": "index", "annealed": 0.25,
+                 "warmup": 0.032, "seed": 0, "ema": 0.0, "accumulate": 1}  # fmt: skip
+    settings = FitSettings().fitted_to(1_000_000)
+    assert settings.training(1).batch_size == published.pop("batch_size")
+    assert {name: getattr(settings, name) for name in published} == published
+    assert (settings.stage1_steps, settings.stage2_steps) == (1000, 1000)
+
+
+def test_the_recipe_names_the_losses_of_both_stages(teacher, batch):
+    """Stage 1 weighs groups in the last phase alone, stage 2 with its own weights; `loss` holds everywhere."""
+    raptor = raptor_of(teacher, [0, 0, 0, 1, 1])
+    guess, truth = torch.randn(2, 3, 19, 16)
+    for kind in ("mse", "cosine+mse"):
+        error = plain_loss(kind)
+        weighed = {
+            name: weighted_loss(teacher.tokens, group_weights(teacher.tokens, weights), kind)(guess, truth)
+            for name, weights in (("last", LAST_PHASE_WEIGHTS), ("joint", JOINT_WEIGHTS))
+        }
+        for weighting in (True, False):
+            chosen = FitSettings(
+                loss=kind, token_weighting=weighting, stage1_steps=40, annealed=0.5, sigma=0.1
+            )
+            apart, joined = (_task(stage, raptor, teacher, chosen, [batch], None) for stage in (1, 2))
+            assert (apart.annealed_over, apart.sigma, joined.sigma) == (20, 0.1, 0.1)
+            expected = [error(guess, truth), weighed["last"] if weighting else error(guess, truth)]
+            for loss, value in zip(apart.losses, expected, strict=True):
+                torch.testing.assert_close(loss(guess, truth), value)
+            whole = weighed["joint"] if weighting else error(guess, truth)
+            torch.testing.assert_close(joined.loss(guess, truth), whole)
 
 
 def test_partitions_by_name():

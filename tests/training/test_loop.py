@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import shutil
 
 import pytest
 import torch
@@ -239,6 +241,18 @@ def test_checkpoints_are_whole_and_their_own(tmp_path):
     assert Checkpoints(tmp_path / "none", {}).latest() is None
 
 
+def test_a_checkpoint_altered_in_place_is_refused(tmp_path):
+    """As long as before and readable as tensors: only the checksum tells."""
+    checkpoints = Checkpoints(tmp_path, {})
+    path = checkpoints.save(1, 5, {"a": torch.ones(3)}, {}) / "state.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(BrdynError, match="its checksum differs: it is cut short or altered"):
+        checkpoints.latest()
+    path.write_bytes(data)
+    assert checkpoints.latest().tensors["a"].tolist() == [1, 1, 1]
+
+
 class Repeated(Means):
     """Asks for more steps on the same batch: all images at first, fewer each time, none after the fourth."""
 
@@ -294,3 +308,53 @@ def test_a_run_that_begins_anew_does_not_see_the_old_ones_checkpoints(tmp_path):
     assert anew.paths() == []
     anew.save(1, 2, {"w": torch.ones(1)}, {})
     assert [path.name for path in anew.paths()] == ["stage1-00000002"]
+
+
+def test_an_old_checkpoint_goes_when_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    """Files, their folder, the name, and the folder that has it: each through to the disk before the next."""
+    checkpoints, calls = Checkpoints(tmp_path, {}, keep=1), []
+    checkpoints.save(1, 1, {"w": torch.zeros(1)}, {})
+
+    def note(owner, name, place):
+        call = getattr(owner, name)
+
+        def noted(*arguments, **options):
+            calls.append((name, place(arguments).split("-")[0]))
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    note(os, "fsync", lambda given: os.path.basename(os.readlink(f"/proc/self/fd/{given[0]}")))
+    note(os, "replace", lambda given: os.path.basename(given[0]) + " to " + os.path.basename(given[1]))
+    checkpoints.save(1, 2, {"w": torch.ones(1)}, {})
+    here, above = tmp_path.name.split("-")[0], tmp_path.parent.name.split("-")[0]
+    assert calls == [
+        ("fsync", above), ("fsync", "state.safetensors"), ("fsync", "state.json"), ("fsync", ".unfinished"),
+        ("replace", ".unfinished"), ("fsync", here), ("replace", "stage1"),
+    ]  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["stage1-00000002"]
+
+
+def test_checkpoints_are_removed_newest_last(tmp_path, monkeypatch):
+    """A kill in between leaves one that is whole, never a damaged one."""
+    checkpoints = Checkpoints(tmp_path / "c", {})
+    for step in (1, 2):
+        checkpoints.save(1, step, {"w": torch.zeros(1)}, {})
+    left, rmtree = [], shutil.rmtree
+
+    def look(path, *arguments, **options):
+        left.append([one.name for one in Checkpoints(tmp_path / "c", {}).paths()])
+        rmtree(path, *arguments, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", look)
+    checkpoints.remove()
+    assert left == [["stage1-00000002"], [], []]
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_batch_is_for_all_processes(stream):
+    class Two:
+        num_processes, device, is_main_process = 9, torch.device("cpu"), True
+
+    with pytest.raises(UsageError, match="a batch of 8 cannot be shared among 9 processes"):
+        train(Means(), stream, settings(), accelerator=Two())

@@ -8,7 +8,7 @@ from brdyn.classification.evaluation import accuracy, class_scores
 from brdyn.classification.pixels import PixelSet
 from brdyn.classification.saved import Classifier
 from brdyn.errors import UsageError
-from brdyn.vitrm.evaluation import _reliability, evaluate_recursion
+from brdyn.vitrm.evaluation import _reliability, _speed, evaluate_recursion
 from tests.conftest import scramble
 
 NAMES = ("r", "g", "b")
@@ -65,6 +65,26 @@ def test_adaptive_halting_is_that_of_the_model(classifier, images):
         [(taken == step).double().mean().item() for step in range(1, 5)]
     )
     assert found["mean_steps"].tolist()[::2] == [1, 4]
+
+
+def test_speed_by_hand(classifier, monkeypatch):
+    """A clock that gives T milliseconds an image: latency of one, and images per second of 32 at once."""
+
+    def timed(forward, device):
+        images, steps = forward.args
+        return 1e-3 * steps * len(images)
+
+    monkeypatch.setattr("brdyn.vitrm.evaluation.timed", timed)
+    rows = _speed(classifier.network, 8, most=2)
+    assert [row["steps"] for row in rows] == [1, 2]
+    assert [row["latency_ms"] for row in rows] == pytest.approx([1, 2])
+    assert [row["images_per_second"] for row in rows] == pytest.approx([1000, 500])
+    sizes = []
+    monkeypatch.setattr(
+        "brdyn.vitrm.evaluation.timed", lambda forward, _: sizes.append(len(forward.args[0])) or 1.0
+    )
+    _speed(classifier.network, 8, most=1)
+    assert set(sizes) == {1, 32}
 
 
 def test_calibration_by_hand():

@@ -98,6 +98,7 @@ def test_images_stop_by_themselves(threshold):
     assert set(taken.tolist()) == {0.0: {1}, 1.0: {4}}.get(threshold, set(taken.tolist()))
     if 0 < threshold < 1:
         assert (taken == 1).sum() == 15
+    assert taken.dtype == torch.long
 
 
 @pytest.mark.parametrize(
@@ -157,6 +158,20 @@ def test_deep_supervision_is_a_step_after_another():
         assert inputs.taken == number
     task(inputs, 0)
     assert task.onward(inputs) is None
+
+
+def test_answers_of_deep_supervision_take_all_their_steps():
+    model, images = small().eval(), torch.randn(4, 3, 8, 8)
+    task = DeepSupervision(model, augmentation(), steps=3)
+    torch.testing.assert_close(task.scores(images), model(images, steps=3).scores)
+    assert not torch.allclose(task.scores(images), model(images, steps=1).scores, atol=1e-6)
+    assert not task.scores(images).requires_grad
+
+
+def test_an_image_of_one_patch_is_enough():
+    model = small(image_size=4)
+    assert model.config.patches == 1
+    assert model.begin(torch.zeros(2, 3, 4, 4)).z.shape == (2, 1, 12)
 
 
 def test_it_learns_and_stops_early():

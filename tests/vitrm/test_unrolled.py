@@ -97,7 +97,7 @@ def test_images_arrive_as_in_training(tmp_path):
     [
         ("resnet18", "", {}, "it has no tokens to follow"),
         ("vit-small", "@2", {}, "has no recursion steps"),
-        ("vitrm", "@0", {}, "at least one step"),
+        ("vitrm", "@0", {}, "takes 1 to 1000 steps"),
         ("vitrm", "", {"init": "random"}, "--init random makes no sense"),
         ("vitrm", "", {"weights": "file.pth"}, "--weights makes no sense"),
         ("vitrm", "", {"image_size": 16}, "drop --image-size"),

@@ -1,0 +1,92 @@
+"""What can be told of a command before torch is imported and a model read, which takes seconds: its plain mistakes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from brdyn import results
+from brdyn.checked_json import expanded
+from brdyn.choices import DEVICES, one_of
+from brdyn.errors import UsageError
+from brdyn.results import check_formats
+
+NAMED = ("samples", "cifar10", "cifar100")  # images that are no path and no hub data set
+LIKE_A_FILE = (".jpg", ".jpeg", ".png", ".webp", ".parquet", ".tar")
+NO_IMAGES = "no images at {!r}: no such file or folder (a hub data set is owner/name)"
+
+
+class Written(Protocol):
+    """The options of any command that writes results."""
+
+    @property
+    def out(self) -> Path: ...
+    @property
+    def overwrite(self) -> bool: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def formats(self) -> str: ...
+
+
+def check_written(request: Written, *, go_on: bool = False) -> tuple[str, ...]:
+    """Refuse pictures, a device or an output folder that cannot be; the formats of pictures.
+
+    Parameters
+    ----------
+    request : dataclass
+        The options of a command.
+    go_on : bool
+        Whether an output folder that holds something is to be gone on with.
+    """
+    formats = check_formats(request.formats)
+    one_of("device", request.device, DEVICES)
+    if os.environ.get("RANK", "0") == "0":  # the process that writes
+        check_out(request.out, request.overwrite or go_on)
+    return formats
+
+
+def check_out(out: Path, used: bool) -> None:
+    """Refuse an output folder that cannot be made, or that holds files and is not to be `used` again."""
+    folder = at_home(out, "--out")
+    there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    if not there.is_dir():
+        what = "a link to nothing" if there.is_symlink() and not there.exists() else "not a folder"
+        raise UsageError(f"cannot make the output folder {str(folder)!r}: {str(there)!r} is {what}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write to {str(there)!r}; choose another --out")
+    if there == folder and not used:
+        results.check_empty(folder)
+
+
+def check_images(*sources: str | None) -> None:
+    """Refuse images that are said by a path, where there is none."""
+    for text in sources:
+        if text is None or text in NAMED:
+            continue
+        base, at, split = text.rpartition("@")
+        paths = [at_home(text, "images at"), *([at_home(base, "images at")] if at and split else [])]
+        hub_id = text.count("/") == 1 and text[0] not in "./~" and not text.lower().endswith(LIKE_A_FILE)
+        if not text or not (hub_id or any(os.path.lexists(path) for path in paths)):
+            raise UsageError(NO_IMAGES.format(text))
+
+
+def check_file(option: str, path: Path | None, *, folder: bool = False) -> None:
+    """Refuse a file that is not there."""
+    if path is None:
+        return
+    place = at_home(path, option)
+    if not (place.is_file() or (folder and place.is_dir())):
+        what = (
+            "no such file" if not os.path.lexists(place) else "not a file" + (" or folder" if folder else "")
+        )
+        raise UsageError(f"{option} {str(path)!r}: {what}")
+
+
+def at_home(path: str | Path, what: str) -> Path:
+    """A path with `~` as the home folder."""
+    place = expanded(path)
+    if str(place).startswith("~"):
+        raise UsageError(f"{what} {str(path)!r}: there is no such home folder; write the path out")
+    return place

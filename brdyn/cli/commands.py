@@ -1,0 +1,61 @@
+"""The commands under one name: `brdyn models`, `brdyn phases`, …"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from brdyn.cli.dynamics import dynamics
+from brdyn.cli.interventions import interventions
+from brdyn.cli.models import models
+from brdyn.cli.perturb import perturb
+from brdyn.cli.phases import phases
+from brdyn.cli.probe import probe
+from brdyn.cli.raptor import raptor_fit
+from brdyn.cli.raptor_eval import raptor_eval
+from brdyn.cli.vit_train import vit_train
+from brdyn.cli.vitrm_eval import vitrm_eval
+from brdyn.cli.vitrm_train import vitrm_train
+
+app = typer.Typer(
+    name="brdyn",
+    help="Block-recurrent dynamics of pretrained Vision Transformers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(models)
+app.command()(phases)
+app.command()(dynamics)
+app.command()(perturb)
+app.command()(interventions)
+app.command()(raptor_fit)
+app.command()(raptor_eval)
+app.command()(probe)
+app.command()(vit_train)
+app.command()(vitrm_train)
+app.command()(vitrm_eval)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"brdyn {version('brdyn')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", help="Show the traceback of an error; also after a command, or BRDYN_DEBUG=1."
+        ),
+    ] = False,
+) -> None:
+    """Block-recurrent dynamics of pretrained Vision Transformers."""

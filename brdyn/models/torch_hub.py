@@ -1,0 +1,126 @@
+"""What the models under Facebook's torch-hub names have in common: their files, their trunks, their positions."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+
+import torch
+
+from brdyn.errors import BrdynError, UsageError
+from brdyn.models import positions, timm_family, timm_trunks, weights
+from brdyn.models.base import Size, VisionTransformer, check_image_size
+from brdyn.models.preprocessing import Preprocessing
+from brdyn.models.request import ModelRequest
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One published backbone.
+
+    Attributes
+    ----------
+    name : str
+        Its torch-hub name.
+    arch : str
+        timm's name of its architecture.
+    url : str
+        Where its weights are; empty where they are given out on request only.
+    patch : int
+        Side of a patch in pixels.
+    native : int
+        Side of the image in pixels that its positions are of.
+    rule : PositionRule or None
+        Facebook's way to resample them; None for rotary positions.
+    preprocessing : Preprocessing
+        As in its repository, with the size that is used by default.
+    layer_scale : float or None
+        Where LayerScale starts in Facebook's hub configuration, of an untrained trunk.
+    on_request : str
+        How the weights are had where there is no `url`.
+    """
+
+    name: str
+    arch: str
+    url: str
+    patch: int
+    native: int
+    rule: positions.PositionRule | None
+    preprocessing: Preprocessing
+    layer_scale: float | None = None
+    on_request: str = ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of :func:`timm.create_model`: no head."""
+        return {"num_classes": 0} | ({} if self.layer_scale is None else {"init_values": self.layer_scale})
+
+
+def load(request: ModelRequest, variant: Variant, family: str) -> VisionTransformer:
+    """Load a backbone from Facebook's checkpoint, a file in its layout or timm's, or untrained.
+
+    Raises
+    ------
+    UsageError
+        If the image size does not fit the patches or memory.
+    BrdynError
+        If the weights are not to be had or do not fit.
+    """
+    size = request.image_size or variant.preprocessing.image_size
+    check_image_size(request.name, size, (variant.patch, variant.patch))
+    notes: tuple[str, ...] = ()
+    digest, label = "", ""
+    if request.needs_weights:
+        loaded = from_file(request, variant, size)
+        backbone, notes, digest, label = loaded.backbone, loaded.notes, loaded.digest, loaded.chosen.label
+    else:
+        backbone = untrained(request, variant, size)
+    source = request.source(variant.url or variant.on_request, label)
+    described = timm_family.position_rule(backbone, variant.rule)
+    info = timm_family.backbone_info(request, family, backbone, source, digest, described, notes)
+    return timm_family.adapt(backbone, info, variant.preprocessing.at(size))
+
+
+def from_file(request: ModelRequest, variant: Variant, size: Size) -> timm_trunks.Loaded:
+    """Build the trunk from the file asked for or from the torch hub's copy of Facebook's."""
+    path = request.weights or _cached(request, variant)
+    try:
+        return timm_trunks.from_file(
+            request, variant.arch, path, size=size, rule=variant.rule, headless=True, **variant.options
+        )
+    except BrdynError as error:
+        if request.weights is not None or isinstance(error, UsageError):
+            raise
+        raise BrdynError(f"{error}; delete that file to download it again") from error
+
+
+def untrained(request: ModelRequest, variant: Variant, size: Size) -> Any:
+    """An untrained trunk, or one on the meta device, at the native grid and then resampled like a trained one."""
+    native = (variant.native, variant.native)
+    backbone = timm_trunks.untrained(
+        request, variant.arch, img_size=size if request.describe_only else native, **variant.options
+    )
+    timm_trunks.set_image_size(backbone, size, variant.rule)
+    return backbone
+
+
+def _cached(request: ModelRequest, variant: Variant) -> Path:
+    if not variant.url:
+        raise weights.no_weights(request.name, variant.on_request, "no address is public")
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    cached = folder / variant.url.rsplit("/", 1)[1]
+    if cached.is_file():
+        return cached
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(variant.url, str(cached), progress=sys.stderr.isatty())
+    except HTTPError as error:
+        raise weights.no_weights(request.name, f"{variant.url}: {error}", f"kept as {cached}") from error
+    except (OSError, HTTPException) as error:
+        reason = f"no network: {error.reason}" if isinstance(error, URLError) else f"no download: {error}"
+        raise weights.no_weights(request.name, reason, f"the file is then kept as {cached}") from error
+    return cached

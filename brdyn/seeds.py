@@ -1,0 +1,21 @@
+"""Which numbers are seeds: one rule for the library and the command line."""
+
+from __future__ import annotations
+
+from brdyn.errors import UsageError
+
+LARGEST_SEED = 2**63 - 1
+RANGE = "from 0 to 2^63 - 1"
+
+
+def check_seed(seed: int) -> int:
+    """A seed, if it is one: a whole number from 0 to 2^63 - 1, as all generators here take.
+
+    Raises
+    ------
+    UsageError
+        If it is not.
+    """
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"seed {seed!r} is not a whole number {RANGE}")
+    return seed

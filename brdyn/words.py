@@ -1,0 +1,33 @@
+"""Text for people: messages of other libraries on one line, numbers with their noun, names that cannot be printed."""
+
+from __future__ import annotations
+
+import re
+
+MOST = 160
+ADDRESS = re.compile(r"(?: object)? at 0x[0-9a-fA-F]{4,}")
+
+
+def first_line(error: BaseException, most: int = MOST) -> str:
+    """The first line of an error's message, shortened, without addresses in memory; its kind where it says nothing."""
+    lines = (line.strip() for line in ADDRESS.sub("", str(error)).splitlines())
+    return shortened(next((line for line in lines if line), type(error).__name__).rstrip("."), most)
+
+
+def shortened(text: str, most: int = MOST) -> str:
+    """Text of at most `most` characters, cut between words where one is near, with a mark where it is cut."""
+    if len(text) <= most:
+        return text
+    end = max((place for place, character in enumerate(text[:most]) if character.isspace()), default=0)
+    return text[: end if end >= most // 2 else most - 1].rstrip(" ,;:.([{'\"") + "…"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2 images`, `2 classes`."""
+    plural = noun + ("es" if noun.endswith(("s", "sh", "ch", "x")) else "s")
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def printable(text: str) -> str:
+    """Text that any UTF-8 file takes: a byte of a file name that is no UTF-8 becomes `\\udcff`, as Python shows it."""
+    return text.encode("utf-8", "backslashreplace").decode()

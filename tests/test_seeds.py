@@ -1,0 +1,39 @@
+"""One rule for seeds, everywhere."""
+
+import pytest
+
+import brdyn
+from brdyn.interventions.contexts import perturb, shuffle
+from brdyn.raptor import FitSettings
+from brdyn.seeds import LARGEST_SEED, check_seed
+from tests.conftest import tiny_vit
+
+
+def test_the_range():
+    assert [check_seed(seed) for seed in (0, 7, 2**63 - 1)] == [0, 7, 2**63 - 1]
+    for wrong in (-1, 2**63, 1.0, "1", None, True):
+        with pytest.raises(brdyn.UsageError, match=r"is not a whole number from 0 to 2\^63 - 1"):
+            check_seed(wrong)
+
+
+@pytest.mark.parametrize("seed", [-1, LARGEST_SEED + 1])
+def test_the_library_refuses_what_the_command_line_refuses(seed, noise_folder):
+    model = tiny_vit()
+    images = brdyn.load_images(noise_folder, model, n=4)
+    similarity = brdyn.layer_similarity(model, images, replicates=0, workers=0)
+    phases = brdyn.segment(similarity, 2)
+    calls = [
+        lambda: brdyn.load_model("vit_tiny_patch16_224", init="random", seed=seed),
+        lambda: brdyn.load_images(noise_folder, model, n=4, seed=seed),
+        lambda: brdyn.layer_similarity(model, images, seed=seed),
+        lambda: brdyn.token_dynamics(model, images, phases, seed=seed),
+        lambda: brdyn.perturbation_repair(model, images, seed=seed),
+        lambda: brdyn.layer_surgery(model, images, phases, seed=seed),
+        lambda: brdyn.segment(similarity, seed=seed),
+        lambda: FitSettings(seed=seed),
+        lambda: perturb(model, 1, 0.1, seed=seed).__enter__(),
+        lambda: shuffle(model, [1, 2], seed=seed).__enter__(),
+    ]
+    for call in calls:
+        with pytest.raises(brdyn.UsageError, match=f"seed {seed} is not"):
+            call()

@@ -1,0 +1,292 @@
+"""Files that are whole or not there: a kill at any moment, a full disk, two runs in one folder."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from brdyn import store
+from brdyn.errors import BrdynError, UsageError
+from brdyn.results import OutputFolder
+from brdyn.training import unfinished
+from tests.cli.commands import ROOT
+
+OLD = {"model.safetensors": b"old weights", "config.json": b'{"weights": "old weights"}'}
+NEW = {"model.safetensors": b"new weights", "config.json": b'{"weights": "new weights"}'}
+
+
+class Dead(BaseException):
+    """The process is gone."""
+
+
+class Disk:
+    """Lets so many changes through, and then none: not even those that clean up."""
+
+    def __init__(self, monkeypatch, alive):
+        self.done, self.alive = [], alive
+        for name in ("replace", "unlink", "rmdir", "fsync", "open"):
+            monkeypatch.setattr(os, name, self.watched(name, getattr(os, name)))
+
+    def watched(self, name, call):
+        def change(*arguments, **options):
+            if name == "open" and not (arguments[1] & os.O_CREAT):
+                return call(*arguments, **options)
+            if len(self.done) >= self.alive:
+                raise Dead
+            self.done.append((name, os.path.basename(str(arguments[0]))))
+            return call(*arguments, **options)
+
+        return change
+
+
+def save(folder, files, name, number, pictures):
+    with OutputFolder(folder, overwrite=True) as out:
+        out.save(name, {"number": number}, others={**files, **pictures})
+
+
+def killed_after(alive, call):
+    """Whether a call did not get to its end."""
+    with pytest.MonkeyPatch.context() as patch:
+        disk = Disk(patch, alive)
+        try:
+            call()
+        except Dead:
+            return True
+        finally:
+            assert len(disk.done) <= alive
+    return False
+
+
+def test_a_kill_at_any_step_leaves_the_old_result_the_new_or_none(tmp_path):
+    """Old and new of different pictures; whatever a JSON file speaks for is of the same run."""
+    seen = set()
+    for alive in range(100):
+        folder = tmp_path / str(alive)
+        save(folder, OLD, "fit.json", 1, {"fit.png": b"1", "old.svg": b"1"})
+        (folder / "mine.png").write_bytes(b"mine")
+        dead = killed_after(
+            alive, lambda to=folder: save(to, NEW, "fit.json", 2, {"fit.png": b"2", "new.pdf": b"2"})
+        )
+        now = {path.name: path.read_bytes() for path in folder.iterdir()}
+        number = json.loads(now["fit.json"])["number"] if "fit.json" in now else None
+        seen.add(number)
+        assert now["mine.png"] == b"mine"
+        if number is not None:
+            files = {1: OLD, 2: NEW}[number]
+            own = {1: {"fit.png", "old.svg"}, 2: {"fit.png", "new.pdf"}}[number]
+            assert {name: now[name] for name in files} == files
+            assert {name: now[name] for name in own} == dict.fromkeys(own, str(number).encode())
+            assert set(json.loads(now["fit.json"])["files"]) == {*own, *files, "fit.json"}
+            assert {name for name in now if not name.startswith(".")} == {
+                *own,
+                *files,
+                "fit.json",
+                "mine.png",
+            }
+        if "config.json" in now:  # a model, whatever became of the result
+            assert now["config.json"] == b'{"weights": "' + now["model.safetensors"] + b'"}'
+        # The next run is not misled by anything; what had no word for it yet is not known to be of a run.
+        save(folder, NEW, "fit.json", 3, {"last.png": b"3"})
+        names = {path.name for path in folder.iterdir()} - ({"new.pdf"} if dead else set())
+        assert names == {*NEW, "fit.json", "last.png", "mine.png"}
+        if not dead:
+            break
+    assert seen == {1, None, 2}
+    assert alive > 15
+
+
+def test_a_kill_between_weights_and_config_leaves_no_model(tmp_path):
+    from brdyn.pretrained import write
+
+    for alive in range(60):
+        folder = tmp_path / str(alive)
+        write(folder, OLD)
+        dead = killed_after(alive, lambda to=folder: write(to, NEW))
+        if (folder / "config.json").exists():
+            weights = (folder / "model.safetensors").read_bytes()
+            assert (folder / "config.json").read_bytes() == b'{"weights": "' + weights + b'"}'
+        if not dead:
+            break
+    assert weights == b"new weights"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """File through to the disk, then its name, then the folder; the JSON file after all of the rest."""
+    calls = []
+    (tmp_path / "a.json").write_text("{}")
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+
+        def note(*arguments, name=name, call=call):
+            what = arguments[-1]
+            if name == "fsync":
+                what = os.readlink(f"/proc/self/fd/{what}")
+            calls.append((name, os.path.basename(str(what)).split(".")[-1 if name == "replace" else 1 :][0]))
+            return call(*arguments)
+
+        monkeypatch.setattr(os, name, note)
+    monkeypatch.setattr(store, "sync", lambda folder: calls.append(("sync", "folder")))
+    store.replace_together(tmp_path, {"a.json": b"{}", "b.png": b""})
+    assert calls == [
+        ("fsync", "b"), ("fsync", "a"), ("replace", "replaced"), ("sync", "folder"), ("replace", "png"),
+        ("sync", "folder"), ("replace", "json"), ("sync", "folder"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["write", "fsync", "replace"])
+def test_a_full_disk_leaves_the_old_result_and_nothing_else(tmp_path, monkeypatch, what):
+    save(tmp_path, OLD, "fit.json", 1, {"fit.png": b"1"})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if what == "write":
+
+        class Full:
+            def __init__(self, handle, _):
+                os.close(handle)
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                return None
+
+            write = full
+
+        monkeypatch.setattr(os, "fdopen", Full)
+    else:
+        monkeypatch.setattr(os, what, full)
+    with pytest.raises(BrdynError, match=r"cannot write .*No space left"):
+        save(tmp_path, NEW, "fit.json", 2, {"fit.png": b"2"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_only_files_of_the_old_result_go(tmp_path):
+    """Its JSON file may have been made by anybody."""
+    (tmp_path / "out").mkdir()
+    for name in ("mine.txt", "out/mine.txt", "out/old.png", "out/mine.png"):
+        (tmp_path / name).write_text("keep")
+    listed = ["../mine.txt", "mine.txt", "old.png", "..", "", "x.json", str(tmp_path / "mine.txt")]
+    (tmp_path / "out" / "x.json").write_text(json.dumps({"files": listed}))
+    save(tmp_path / "out", {}, "x.json", 1, {})
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"mine.txt", "mine.png", "x.json"}
+    assert (tmp_path / "mine.txt").exists()
+
+
+HOLDS = (
+    "import sys, os, time\n"
+    "from brdyn.results import OutputFolder\n"
+    "folder = OutputFolder(sys.argv[1])\n"
+    "child = os.fork()\n"
+    "if not child:\n"
+    "    time.sleep(60)\n"  # a loader process that outlives its parent
+    "print(child, flush=True)\n"
+    "time.sleep(60)\n"
+)
+
+
+def test_a_folder_is_one_runs_until_it_ends_or_is_killed(tmp_path):
+    out = tmp_path / "out"
+    with OutputFolder(out), pytest.raises(UsageError, match="another run is writing to"):
+        OutputFolder(out, overwrite=True)
+    OutputFolder(out, overwrite=True)  # given up with the object, too
+    with OutputFolder(out):
+        pass
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(out)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    child = int(other.stdout.readline())
+    try:
+        with pytest.raises(UsageError, match="another run"):
+            OutputFolder(out)
+        other.kill()
+        other.wait()
+        os.kill(child, 0)  # still there
+        with OutputFolder(out):
+            pass
+    finally:
+        os.kill(child, 9)
+
+
+def test_where_there_are_no_locks_runs_go_on(tmp_path, monkeypatch):
+    import fcntl
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with OutputFolder(tmp_path), OutputFolder(tmp_path):
+        pass
+
+
+def killed_run(folder, leaves=("tracker", "best")):
+    """What a training run that was killed before its first checkpoint leaves."""
+    OutputFolder(folder, overwrite=True).begin({"lr": 1}, leaves)
+    for name in (
+        "tracker/fit/events.out.tfevents.1", "best/config.json", "best/model.safetensors", ".t.json.a.unfinished",
+        "checkpoints/.unfinished-1/state.json",
+    ):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+
+
+def test_a_folder_of_leftovers_is_taken_and_swept(tmp_path):
+    killed_run(tmp_path / "out")
+    with OutputFolder(tmp_path / "out"):
+        assert list((tmp_path / "out").iterdir()) == []
+    for more in ("mine.txt", "best/mine.txt", "tracker/fit/mine.txt", "checkpoints/mine.txt", "train.json"):
+        folder = tmp_path / more.replace("/", "-")
+        killed_run(folder)
+        (folder / more).write_text("keep")
+        with pytest.raises(
+            UsageError, match="holds an unfinished run; --resume goes on with it, --overwrite"
+        ):
+            OutputFolder(folder)
+        assert (folder / "best" / "config.json").exists()
+        with OutputFolder(folder, overwrite=True):
+            pass
+        assert (folder / more).read_text() == "keep"
+        assert not list(folder.rglob("*unfinished-1*")) + list(folder.rglob("*.a.unfinished"))
+
+
+def fail(folder, **how):
+    """A run that ends soon after it has begun."""
+    with OutputFolder(folder, **how) as out:
+        out.begin({}, ["best"])
+        raise BrdynError("later")
+
+
+def test_a_checkpoint_is_no_leftover(tmp_path):
+    state = tmp_path / "checkpoints" / "stage1-00000005" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    with pytest.raises(UsageError, match="holds an unfinished run; --resume"):
+        OutputFolder(tmp_path)
+    with pytest.raises(BrdynError, match="later"):
+        fail(tmp_path, go_on_with=["checkpoints"])
+    assert state.exists()
+    assert unfinished.is_there(tmp_path)
+
+
+def test_a_folder_to_go_on_with_is_one_of_that_run(tmp_path):
+    (tmp_path / "thesis.txt").write_text("keep")
+    with pytest.raises(UsageError, match="not empty"):
+        OutputFolder(tmp_path, go_on_with=["checkpoints", "fit.json"])
+
+
+def test_a_run_that_fails_leaves_nothing_of_itself(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "train.json").write_text("old")
+    for place, left in (("new", None), ("old", {"train.json"})):
+        with pytest.raises(BrdynError, match="later"):
+            fail(tmp_path / place, overwrite=True)
+        path = tmp_path / place
+        assert ({one.name for one in path.iterdir()} if path.exists() else None) == left
