@@ -1,21 +1,23 @@
 """Rules that word and judge: the sentence on a page and the verdict beside it come from one object.
 
-A rule judges measured numbers by their names, and the names are words of its sentence. Numbers are plain, estimates
-with an interval, curves over depth, or several of one name (a mapping or a sequence), which are judged one by one.
+A rule judges measured numbers by their names. A name is the word for its number in the sentence too, or has words of
+its own: `{r2: R² of the last layer}`. Numbers are plain, estimates with an interval, curves over depth, or several of
+one name (a mapping or a sequence), which are judged one by one.
 
->>> rule = Above("R² of the last layer", of="rank correlation with p of")
+>>> rule = above({"r2": "R² of the last layer"}, of="rank correlation with p of")
 >>> print(rule)
 rank correlation with p of R² of the last layer: the 95 % interval is above 0 (fails: below 0)
->>> rule.judge({"R² of the last layer": Estimate(0.5, 0.2, 0.8)})
+>>> rule.judge({"r2": Estimate(0.5, 0.2, 0.8)})
 True
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from operator import eq, ge, gt, le, lt
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from analyses.statistics import Estimate
 
 Verdict = bool | None
 Numbers = Mapping[str, Any]
+Name = str | Mapping[str, str]
 INTERVAL = "95 % interval"
 
 
@@ -32,268 +35,203 @@ def together(verdicts: Iterable[Verdict]) -> Verdict:
     return False if False in found else True if all(one is True for one in found) else None
 
 
-def several(value: Any) -> list[Any]:
-    """The numbers of one name."""
-    if isinstance(value, Mapping):
-        return list(value.values())
-    return (
-        list(value)
-        if isinstance(value, Sequence | np.ndarray) and not isinstance(value, Estimate)
-        else [value]
-    )
+def as_many(verdicts: Iterable[Verdict]) -> Verdict:
+    """True if all are, None if any is, False otherwise."""
+    found = list(verdicts)
+    return True if all(one is True for one in found) else None if True in found else False
 
 
-class Rule(ABC):
-    """What numbers must be for a claim to hold: True; False where they clearly are not, None where none can tell."""
+@dataclass(frozen=True)
+class Rule:
+    """What numbers must be for a claim to hold: True; False where they clearly are not, None where none can tell.
+
+    Attributes
+    ----------
+    holds : str
+        When it holds, in words.
+    verdicts : callable
+        Of every number that is judged.
+    fails : str
+        When it fails, in words; empty where that is whenever it does not hold.
+    sum_up : callable
+        One verdict of all.
+    """
 
     holds: str
-    """When it holds, in words."""
+    verdicts: Callable[[Numbers], list[Verdict]]
     fails: str = ""
-    """When it fails, in words; empty where that is whenever it does not hold."""
-
-    @abstractmethod
-    def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        """Of every number that is judged."""
+    sum_up: Callable[[Iterable[Verdict]], Verdict] = together
 
     def judge(self, numbers: Numbers) -> Verdict:
         """Whether it holds."""
-        return together(self.verdicts(numbers))
+        return self.sum_up(self.verdicts(numbers))
 
     def __str__(self) -> str:
         return f"{self.holds} (fails: {self.fails})" if self.fails else self.holds
 
 
-class _Comparison(Rule):
-    """A plain number against another, or a constant: it holds or fails.
+def words(name: Name | float, unit: str = "") -> str:
+    """Of a number: its own, its name, or a constant."""
+    if isinstance(name, Mapping):
+        return next(iter(name.values()))
+    return name if isinstance(name, str) else f"{name:g}{unit}"
 
-    Parameters
-    ----------
-    name : str
-    than : float or str
-        A constant, or the name of another number; of several, in the same order.
-    each : str
-        What there are several of: a token group.
-    times : float
-        A factor of the other number.
-    unit : str
-        After a constant.
+
+def several(numbers: Numbers, name: Name | float) -> list[Any]:
+    """The numbers of one name, or a constant."""
+    if isinstance(name, int | float):
+        return [name]
+    value = numbers[next(iter(name)) if isinstance(name, Mapping) else name]
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, Sequence | np.ndarray) else [value]
+
+
+def pairs(numbers: Numbers, name: Name, other: Name | float) -> Iterable[tuple[Any, Any]]:
+    """Numbers of one name with those of another in the same order, or with one for all."""
+    first, second = several(numbers, name), several(numbers, other)
+    return zip(first, second * len(first) if len(second) == 1 else second, strict=True)
+
+
+def for_every(each: str) -> str:
+    """What there are several of, after a sentence."""
+    return f", for every {each}" if each else ""
+
+
+def compared(
+    how: Callable[[Any, Any], Any], word: str, name: Name, than: Name | float, *, each: str = "", times: float = 1,
+    unit: str = "",
+) -> Rule:  # fmt: skip
+    """Plain numbers against others, a factor of them, or a constant (which may have a unit): it holds or fails.
+
+    `each` says what there are several of: a token group.
     """
-
-    compare: ClassVar[Callable[[Any, Any], Any]]
-    word: ClassVar[str]
-
-    def __init__(
-        self, name: str, than: float | str, *, each: str = "", times: float = 1, unit: str = ""
-    ) -> None:
-        self.name, self.than, self.times = name, than, times
-        factor = "" if times == 1 else "half of " if times == 0.5 else f"{times:g} times "
-        other = than if isinstance(than, str) else f"{than:g}{unit}"
-        self.holds = f"{name} is {self.word} {factor}{other}" + (f", for every {each}" if each else "")
-
-    def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        found = several(numbers[self.name])
-        others = several(numbers[self.than]) if isinstance(self.than, str) else [self.than]
-        others = others * len(found) if len(others) == 1 else others
-        return [
-            bool(type(self).compare(one, self.times * other))
-            for one, other in zip(found, others, strict=True)
-        ]
+    factor = "" if times == 1 else "half of " if times == 0.5 else f"{times:g} times "
+    return Rule(
+        f"{words(name)} is {word} {factor}{words(than, unit)}{for_every(each)}",
+        lambda numbers: [bool(how(one, times * other)) for one, other in pairs(numbers, name, than)],
+    )
 
 
-class Greater(_Comparison):
-    """A number above another."""
-
-    compare, word = gt, "above"
-
-
-class Less(_Comparison):
-    """A number below another."""
-
-    compare, word = lt, "below"
+greater, less = partial(compared, gt, "above"), partial(compared, lt, "below")
+at_least, at_most = partial(compared, ge, "at least"), partial(compared, le, "at most")
+equal = partial(compared, eq, "exactly")
 
 
-class AtLeast(_Comparison):
-    """A number not below another."""
-
-    compare, word = ge, "at least"
-
-
-class AtMost(_Comparison):
-    """A number not above another."""
-
-    compare, word = le, "at most"
-
-
-class Equal(_Comparison):
-    """Exactly the same number."""
-
-    compare, word = eq, "exactly"
-
-
-class Within(Rule):
+def within(name: Name, low: float, high: float) -> Rule:
     """A number between two constants, ends included."""
-
-    def __init__(self, name: str, low: float, high: float) -> None:
-        self.name, self.low, self.high = name, low, high
-        self.holds = f"{name} is from {low:g} to {high:g}"
-
-    def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        return [bool(self.low <= one <= self.high) for one in several(numbers[self.name])]
+    return Rule(
+        f"{words(name)} is from {low:g} to {high:g}",
+        lambda numbers: [bool(low <= one <= high) for one in several(numbers, name)],
+    )
 
 
-class Extreme(Rule):
+def extreme(name: Name, which: str, where: str, *, of: str = "value") -> Rule:
     """Where along a curve its largest or smallest value is: `last`, `inside`, or `in the middle third`."""
 
-    def __init__(self, name: str, which: str, where: str, *, of: str = "value") -> None:
-        self.name, self.largest, self.where = name, which == "largest", where
-        self.holds = f"{name} is {which} {f'at the last {of}' if where == 'last' else where}"
+    def verdicts(numbers: Numbers) -> list[Verdict]:
+        curve = np.asarray(several(numbers, name))
+        place, last, third = int(getattr(curve, which)()), len(curve) - 1, len(curve) // 3
+        ends = {"last": (last, last), "inside": (1, last - 1), "in the middle third": (third, 2 * third - 1)}
+        return [ends[where][0] <= place <= ends[where][1]]
 
-    def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        curve = np.asarray(numbers[self.name])
-        place, third = int(curve.argmax() if self.largest else curve.argmin()), len(curve) // 3
-        first, last = {
-            "last": (len(curve) - 1, len(curve) - 1),
-            "inside": (1, len(curve) - 2),
-            "in the middle third": (third, 2 * third - 1),
-        }[self.where]
-        return [first <= place <= last]
+    which, word = {"largest": "argmax", "smallest": "argmin"}[which], which
+    return Rule(f"{words(name)} is {word} {f'at the last {of}' if where == 'last' else where}", verdicts)
 
 
-class MostAbove(Rule):
+def most_above(name: Name, than: float, but: int, *, each: str) -> Rule:
     """A curve above a constant, but for a few places."""
-
-    def __init__(self, name: str, than: float, but: int, *, each: str) -> None:
-        self.name, self.than, self.but = name, than, but
-        self.holds = f"{name} is above {than:g} at every {each} but {but} at most"
-
-    def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        return [int((np.asarray(numbers[self.name]) < self.than).sum()) <= self.but]
+    return Rule(
+        f"{words(name)} is above {than:g} at every {each} but {but} at most",
+        lambda numbers: [sum(one < than for one in several(numbers, name)) <= but],
+    )
 
 
-class Above(Rule):
+def above(*names: Name, than: Name | float = 0, of: str = "", each: str = "") -> Rule:
     """Estimates whose whole interval is above a constant or a plain number; it fails where one is below.
 
-    Parameters
-    ----------
-    names : str
-    than : float or str
-        A constant, or the name of other numbers.
-    of : str
-        What the estimates are of, before their names.
-    each : str
-        What there are several of by one name.
+    `of` says what the estimates are of, before their names.
     """
-
-    def __init__(self, *names: str, than: float | str = 0, of: str = "", each: str = "") -> None:
-        self.names, self.than = names, than
-        how, which = {1: (f"the {INTERVAL} is", ""), 2: (f"both {INTERVAL}s are", "either ")}.get(
-            len(names), (f"every {INTERVAL} is", "one ")
-        )
-        other = than if isinstance(than, str) else f"{than:g}"
-        self.holds = f"{of} {' and '.join(names)}: {how} above {other}".strip()
-        self.holds += f", for every {each}" if each else ""
-        self.fails = f"{which}below {other}" + (" for one" if each else "")
-
-    def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        found = [one for name in self.names for one in several(numbers[name])]
-        others = several(numbers[self.than]) if isinstance(self.than, str) else [self.than] * len(found)
-        return [one.against(other) for one, other in zip(found, others, strict=True)]
+    is_above, which = {1: (f"the {INTERVAL} is", ""), 2: (f"both {INTERVAL}s are", "either ")}.get(
+        len(names), (f"every {INTERVAL} is", "one ")
+    )
+    return Rule(
+        f"{of} {' and '.join(map(words, names))}: {is_above} above {words(than)}{for_every(each)}".strip(),
+        lambda numbers: [one.against(other) for name in names for one, other in pairs(numbers, name, than)],
+        f"{which}below {words(than)}{' for one' if each else ''}",
+    )
 
 
-class ClearlyAbove(Rule):
+def clearly_above(name: Name, than: Name, *, each: str = "") -> Rule:
     """An estimate above another by more than both intervals together; it fails where it is as clearly below."""
-
-    def __init__(self, name: str, than: str, *, each: str = "") -> None:
-        self.name, self.than = name, than
-        self.holds = f"{name} is above {than} by more than both {INTERVAL}s together"
-        self.holds += f", for every {each}" if each else ""
-        self.fails = "as clearly below" + (" for one" if each else "")
-
-    def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        pairs = zip(several(numbers[self.name]), several(numbers[self.than]), strict=True)
-        return [one.less(other).against(0) for one, other in pairs]
+    return Rule(
+        f"{words(name)} is above {words(than)} by more than both {INTERVAL}s together{for_every(each)}",
+        lambda numbers: [one.less(other).against(0) for one, other in pairs(numbers, name, than)],
+        f"as clearly below{' for one' if each else ''}",
+    )
 
 
-class Significant(Rule):
+def significant(name: Name, alpha: float = 0.05, *, each: str = "") -> Rule:
     """Estimates above 0 by their p-value; it fails where one is not above 0 at all."""
 
-    def __init__(self, name: str, alpha: float = 0.05, *, each: str = "") -> None:
-        self.name, self.alpha = name, alpha
-        self.holds = f"{name} is above 0 with p < {alpha:g}" + (f", for every {each}" if each else "")
-        self.fails = "not above 0" + (" for one" if each else "")
+    def verdict(one: Estimate) -> Verdict:
+        clear = one.p_value is not None and one.p_value < alpha
+        return True if clear else False if one.value <= 0 else None
 
-    def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        return [
-            True
-            if one.p_value is not None and one.p_value < self.alpha
-            else False
-            if one.value <= 0
-            else None
-            for one in several(numbers[self.name])
-        ]
+    return Rule(
+        f"{words(name)} is above 0 with p < {alpha:g}{for_every(each)}",
+        lambda numbers: list(map(verdict, several(numbers, name))),
+        f"not above 0{' for one' if each else ''}",
+    )
 
 
-class RangeAbove(Rule):
+def range_above(name: Name, than: Name) -> Rule:
     """Every number of one name above every one of another; it fails where all are below."""
 
-    def __init__(self, name: str, than: str) -> None:
-        self.name, self.than = name, than
-        self.holds, self.fails = f"{name} is above {than}", "every one below"
-
-    def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        first, second = (several(numbers[name]) for name in (self.name, self.than))
+    def verdicts(numbers: Numbers) -> list[Verdict]:
+        first, second = several(numbers, name), several(numbers, than)
         return [True if min(first) > max(second) else False if max(first) < min(second) else None]
 
+    return Rule(f"{words(name)} is above {words(than)}", verdicts, "every one below")
 
-class All(Rule):
+
+def every(*rules: Rule) -> Rule:
     """Every one of some rules; it fails where one fails."""
-
-    def __init__(self, *rules: Rule) -> None:
-        self.rules = rules
-        self.holds = ", and ".join(one.holds for one in rules)
-        self.fails = " or ".join(dict.fromkeys(one.fails for one in rules if one.fails))
-
-    def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        return [one.judge(numbers) for one in self.rules]
+    return Rule(
+        ", and ".join(one.holds for one in rules),
+        lambda numbers: [one.judge(numbers) for one in rules],
+        " or ".join(dict.fromkeys(one.fails for one in rules if one.fails)),
+    )
 
 
-class Unanimous(Rule):
+def unanimous(*rules: Rule) -> Rule:
     """Every one of some rules, or of one for each of several numbers; it fails only where none holds."""
-
-    def __init__(self, *rules: Rule) -> None:
-        self.rules, self.holds = rules, ", and ".join(one.holds for one in rules)
-        self.fails = "for none" if len(rules) == 1 else "neither" if len(rules) == 2 else "none"
-
-    def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        return [one for rule in self.rules for one in rule.verdicts(numbers)]
-
-    def judge(self, numbers: Numbers) -> Verdict:
-        found = self.verdicts(numbers)
-        return True if all(one is True for one in found) else None if True in found else False
+    return Rule(
+        every(*rules).holds,
+        lambda numbers: [one for rule in rules for one in rule.verdicts(numbers)],
+        {1: "for none", 2: "neither"}.get(len(rules), "none"),
+        as_many,
+    )
 
 
-class Unless(Rule):
+def unless(rule: Rule, fails: Rule) -> Rule:
     """One rule for a claim to hold, and another by which it fails, which comes first."""
 
-    def __init__(self, rule: Rule, fails: Rule) -> None:
-        self.rule, self.against = rule, fails
-        self.holds, self.fails = rule.holds, fails.holds
+    def verdicts(numbers: Numbers) -> list[Verdict]:
+        return [False if fails.judge(numbers) is True else rule.judge(numbers) is True or None]
 
-    def verdicts(self, numbers: Numbers) -> list[Verdict]:
-        if self.against.judge(numbers) is True:
-            return [False]
-        return [True if self.rule.judge(numbers) is True else None]
+    return Rule(rule.holds, verdicts, fails.holds)
 
 
-RULES: dict[str, type[Rule]] = {
-    kind.__name__: kind
-    for kind in (Greater, Less, AtLeast, AtMost, Equal, Within, Extreme, MostAbove, Above, ClearlyAbove, Significant,
-                 RangeAbove, All, Unanimous, Unless)
+RULES: dict[str, Callable[..., Rule]] = {
+    "greater": greater, "less": less, "at least": at_least, "at most": at_most, "equal": equal, "within": within,
+    "extreme": extreme, "most above": most_above, "above": above, "clearly above": clearly_above,
+    "significant": significant, "range above": range_above, "every": every, "unanimous": unanimous, "unless": unless,
 }  # fmt: skip
 
 
 def rule_of(written: Mapping[str, Any]) -> Rule:
-    """A rule as a table of claims writes it: `{Above: [name, …], of: …}`; in place of names, rules.
+    """A rule as a table of claims writes it: `{above: [name, …], of: …}`; in place of names, rules.
 
     Raises
     ------
@@ -302,5 +240,5 @@ def rule_of(written: Mapping[str, Any]) -> Rule:
     """
     kind, *options = written
     given = written[kind] if isinstance(written[kind], list) else [written[kind]]
-    rules = [rule_of(one) if isinstance(one, Mapping) else one for one in given]
-    return RULES[kind](*rules, **{key: written[key] for key in options})
+    parts = [rule_of(one) if isinstance(one, Mapping) and next(iter(one)) in RULES else one for one in given]
+    return RULES[kind](*parts, **{key: written[key] for key in options})

@@ -11,7 +11,7 @@ from analyses import claims, pages
 from analyses.claims import NOT_TESTED, OURS, WORDS, Claim, Records, Row
 from analyses.findings import Measured, depth, offline, raptor, vitrm
 from analyses.render import outdated
-from analyses.rules import Greater
+from analyses.rules import greater
 from brdyn.errors import UsageError
 
 CLAIMS = [claim for claim in claims.every() if claim.source != OURS]
@@ -106,7 +106,7 @@ def test_every_rule_is_on_the_page_that_its_claim_names(records):
 )
 def test_verdicts(monkeypatch, records, measured, verdict):
     monkeypatch.setattr(offline, "rank", lambda _: measured)
-    found = Claim(claim="c", source="s", study="offline", measure="offline.rank", rule=Greater("x", 1)).judge(
+    found = Claim(claim="c", source="s", study="offline", measure="offline.rank", rule=greater("x", 1)).judge(
         records
     )
     assert found.verdict == verdict
@@ -118,7 +118,7 @@ def test_a_row_by_hand(monkeypatch, records):
     monkeypatch.setattr(offline, "rank", lambda study: Measured(f"k = {study.phases.layers}", {"x": 1}))
     claim = Claim(
         claim="x | y", source="A et al.", published="{{ 1 + 1 }} %", study="offline", measure="offline.rank",
-        rule=Greater("x", 1), why="only {{ offline.phases.layers }} layers",
+        rule=greater("x", 1), why="only {{ offline.phases.layers }} layers",
     )  # fmt: skip
     assert claims.row(claim, records) == ("x | y", "A et al.: 2 %", "k = 12", "**fails**", "only 12 layers")
 

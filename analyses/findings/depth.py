@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.findings import Measured
+from analyses.findings import Measured, listed
 from analyses.statistics import Estimate, mean_difference, rank_correlation
 from analyses.stochastic_depth_cells import Recorded
 from analyses.stochastic_depth_plan import LAST, MIDDLE, UNTRAINED
@@ -20,12 +20,6 @@ PEAK = (0.4, 0.6)
 BY_HEART = 0.2  # gained on training images
 FORMATS = {"r2": "+.3f", "kept": "+.1%"}
 SHOWN = {"r2": "R²", "kept": "accuracy kept"}  # of the last layer; above chance
-NAMES = {"r2": "R² of the last layer", "kept": "the share of the network's accuracy that is kept"}
-
-
-def named(found: dict[str, Estimate]) -> dict[str, Estimate]:
-    """By the names that rules have for columns."""
-    return {NAMES[column]: one for column, one in found.items()}
 
 
 def best_networks(study: Recorded) -> pd.DataFrame:
@@ -39,33 +33,30 @@ def maxcut_fits(study: Recorded, k: int = K, moment: str = BEST) -> pd.DataFrame
     return rows.set_index(["p", "seed"]).sort_index()
 
 
+def ends_by_p(rows: pd.DataFrame, column: str, form: str) -> str:
+    """`from 0.1 to 0.2`: means of the least and the largest p."""
+    mean = rows.groupby("p")[column].mean()
+    return f"from {mean.iloc[0]:{form}} to {mean.iloc[-1]:{form}}"
+
+
 def _peak(rows: pd.DataFrame) -> Measured | None:
     """Is accuracy highest at a large p?"""
-    right = (
-        rows.pivot_table(index="seed", columns="p", values="accuracy").dropna()
-        if len(rows)
-        else pd.DataFrame()
-    )
+    if rows.empty:
+        return None
+    right = rows.pivot_table(index="seed", columns="p", values="accuracy").dropna()
     mean = right.mean()
     inside = [p for p in mean.index if PEAK[0] <= p <= PEAK[1]]
     if not inside:
         return None
     peak, best = (max(ps, key=lambda p: float(mean[p])) for ps in (inside, list(mean.index)))
-    over_zero = mean_difference(right[peak] - right[min(mean.index)])
+    least, below = min(mean.index), Estimate(np.nan)
+    gain = mean_difference(right[peak] - right[least])
     said = ", ".join(f"p={p:g} {value:.1%}" for p, value in mean.items())
-    said += f"; p={peak:g} over p={min(mean.index):g}: {over_zero.say('+.1%')}"
-    below = Estimate(np.nan)
+    said += f"; p={peak:g} over p={least:g}: {gain.say('+.1%')}"
     if best not in inside:
         below = mean_difference(right[best] - right[peak])
         said += f", under p={best:g}: {below.say('+.1%')}"
-    low, high = PEAK
-    return Measured(
-        said,
-        {
-            f"the best p from {low} to {high} over p = 0": over_zero,
-            "the most accurate p, where it is another, over the best of these": below,
-        },
-    )
+    return Measured(said, gain=gain, below=below)
 
 
 def accuracy_rises(study: Recorded) -> Measured | None:
@@ -83,22 +74,14 @@ def evenness_grows(study: Recorded) -> Measured:
     rows = best_networks(study)
     found = {k: rank_correlation(rows["p"], rows[f"evenness_{k}"]) for k in study.config.phases}
     said = "; ".join(f"k={k} {one.say()}" for k, one in found.items())
-    mean = rows.groupby("p")[f"evenness_{K}"].mean()
-    return Measured(
-        f"{said}; k={K} from {mean.iloc[0]:.2f} to {mean.iloc[-1]:.2f}",
-        {f"the entropy of the phase lengths, k = {K}, over networks": found[K]},
-    )
+    return Measured(f"{said}; k={K} {ends_by_p(rows, f'evenness_{K}', '.2f')}", rho=found[K])
 
 
 def similarity_grows(study: Recorded) -> Measured:
     """Do layers become alike?"""
     rows = best_networks(study)
     found = rank_correlation(rows["p"], rows["mean_similarity"])
-    mean = rows.groupby("p")["mean_similarity"].mean()
-    return Measured(
-        f"{found.say()}; from {mean.iloc[0]:.2f} to {mean.iloc[-1]:.2f}",
-        {"the mean similarity of pairs of layers": found},
-    )
+    return Measured(f"{found.say()}; {ends_by_p(rows, 'mean_similarity', '.2f')}", rho=found)
 
 
 def fidelity_grows(study: Recorded) -> Measured | None:
@@ -107,13 +90,9 @@ def fidelity_grows(study: Recorded) -> Measured | None:
     if rows.empty:
         return None
     found = {column: rank_correlation(rows["p"], rows[column]) for column in SHOWN}
-    mean = rows.groupby("p")[list(SHOWN)].mean()
     said = "; ".join(f"{SHOWN[column]} {one.say()}" for column, one in found.items())
-    return Measured(
-        f"{said}; R² from {mean['r2'].iloc[0]:.2f} to {mean['r2'].iloc[-1]:.2f}, kept from "
-        f"{mean['kept'].iloc[0]:.1%} to {mean['kept'].iloc[-1]:.1%}",
-        named(found),
-    )
+    said += f"; R² {ends_by_p(rows, 'r2', '.2f')}, kept {ends_by_p(rows, 'kept', '.1%')}"
+    return Measured(said, **found)
 
 
 def partition_differences(study: Recorded, better: str, worse: str) -> pd.DataFrame:
@@ -136,15 +115,15 @@ def _partitions(study: Recorded, better: str, worse: str) -> Measured | None:
     if rows.empty:
         return None
     networks = rows.groupby(["p", "seed"]).mean()
-    found, parts = {}, []
+    found = {column: mean_difference(networks[column]) for column in SHOWN}
+    parts = []
     for column, name in SHOWN.items():
-        found[column], size = mean_difference(networks[column]), networks[f"{column}_sd"].mean()
+        size, larger = networks[f"{column}_sd"].mean(), int((networks[column] > 0).sum())
         sd = f" ({size:+.1f} sd)" if np.isfinite(size) else ""
-        larger = int((networks[column] > 0).sum())
         parts.append(
             f"{name} {found[column].say(FORMATS[column])}{sd}, larger in {larger} of {len(networks)}"
         )
-    return Measured("; ".join(parts), named(found))
+    return Measured("; ".join(parts), **found)
 
 
 better_than_contiguous = partial(_partitions, better=MAXCUT, worse=CONTIGUOUS)
@@ -155,15 +134,13 @@ def more_blocks(study: Recorded) -> Measured | None:
     """Does the third block help, and more than the fourth?"""
     fits = study.fits.query("partition == @MAXCUT and moment == @BEST")
     kept = fits.pivot_table(index=["p", "seed"], columns="k", values="kept").dropna()
-    ks = sorted(int(k) for k in kept.columns)
-    if kept.empty or not {2, 3, 4} <= set(ks):
+    if kept.empty or not {2, 3, 4} <= set(kept.columns):
         return None
     third = mean_difference(kept[3] - kept[2])
     more = mean_difference((kept[3] - kept[2]) - (kept[4] - kept[3]))
-    said = ", ".join(f"k={k} {kept[k].mean():.1%}" for k in ks)
+    said = listed({f"k={int(k)}": kept[k].mean() for k in kept.columns}, ".1%")
     return Measured(
-        f"{said}; 2 to 3 {third.say('+.1%')}, over 3 to 4 {more.say('+.1%')}",
-        {"the rise from k = 2 to 3": third, "that rise less the one from 3 to 4": more},
+        f"{said}; 2 to 3 {third.say('+.1%')}, over 3 to 4 {more.say('+.1%')}", third=third, more=more
     )
 
 
@@ -173,16 +150,14 @@ def structure_predicts(study: Recorded) -> Measured | None:
     rows = models.join(maxcut_fits(study)[["r2", "kept"]], how="inner").reset_index()
     if len(rows) < 3:
         return None
-    raw = rank_correlation(rows[f"z_{K}"], rows["r2"])
-    partial_ = rank_correlation(rows[f"z_{K}"], rows["r2"], within=rows["p"])
+    rho = rank_correlation(rows[f"z_{K}"], rows["r2"])
+    within = rank_correlation(rows[f"z_{K}"], rows["r2"], within=rows["p"])
     others = {"cut": f"cut_{K}", "cut over a drift's": f"over_drift_{K}", "evenness": f"evenness_{K}",
               "mean similarity": "mean_similarity"}  # fmt: skip
-    beside = "; ".join(
-        f"{name} {rank_correlation(rows[column], rows['r2']).say()}" for name, column in others.items()
-    )
+    found = {name: rank_correlation(rows[column], rows["r2"]) for name, column in others.items()}
+    beside = "; ".join(f"{name} {one.say()}" for name, one in found.items())
     return Measured(
-        f"z {raw.say()}, within p {partial_.say()} (beside it: {beside})",
-        {"over networks": raw, "among networks of one p (ranks less the mean of their p)": partial_},
+        f"z {rho.say()}, within p {within.say()} (beside it: {beside})", rho=rho, rho_within=within
     )
 
 
@@ -191,80 +166,61 @@ def untrained_easier(study: Recorded) -> Measured | None:
     before, after = (maxcut_fits(study, moment=moment)["r2"] for moment in (UNTRAINED, BEST))
     if before.empty or after.empty:
         return None
-    return Measured(
-        f"{before.min():.3f} to {before.max():.3f} of {len(before)} untrained, {after.min():.3f} to {after.max():.3f} "
-        f"of {len(after)} trained",
-        {
-            f"k = {K}, max-cut: R² of every untrained network": list(before),
-            "that of every trained one": list(after),
-        },
-    )
+    said = f"{before.min():.3f} to {before.max():.3f} of {len(before)} untrained, "
+    said += f"{after.min():.3f} to {after.max():.3f} of {len(after)} trained"
+    return Measured(said, before=list(before), after=list(after))
 
 
-def _falls(study: Recorded, first: str, second: str, chosen: Any) -> tuple[dict[str, Estimate], str, int]:
+def _falls(study: Recorded, first: str, second: str, chosen: Any) -> tuple[str, int, dict[str, Estimate]]:
     """Mean falls of what Raptors reach from one moment to another, over some networks."""
     before, after = (maxcut_fits(study, moment=moment) for moment in (first, second))
     shared = before.index.intersection(after.index).intersection(chosen)
-    found = {
-        column: mean_difference(before.loc[shared, column] - after.loc[shared, column]) for column in SHOWN
-    }
+    before, after = before.loc[shared], after.loc[shared]
+    found = {column: mean_difference(before[column] - after[column]) for column in SHOWN}
     said = "; ".join(
-        f"{name} {before.loc[shared, column].mean():.3f} to {after.loc[shared, column].mean():.3f}, fall "
-        f"{found[column].say(FORMATS[column])}"
+        f"{name} {before[column].mean():.3f} to {after[column].mean():.3f}, fall {found[column].say(FORMATS[column])}"
         for column, name in SHOWN.items()
     )
-    return named(found), said, len(shared)
+    return said, len(shared), found
 
 
 def overfitting_hurts(study: Recorded) -> Measured | None:
     """The last epoch against the best, where accuracy meanwhile rose on training and fell on test images."""
     last = study.networks[study.networks["moment"] == LAST].set_index(["p", "seed"])
-    fitted = len(maxcut_fits(study, moment=LAST))
-    if not fitted:
+    if not (fitted := len(maxcut_fits(study, moment=LAST))):
         return None
-    found, said, count = _falls(study, BEST, LAST, last.index[last["overfitted"]])
+    said, count, found = _falls(study, BEST, LAST, last.index[last["overfitted"]])
     return Measured(
-        f"{said} ({count} overfitted)" if count else f"none of {fitted} networks overfitted", found
+        f"{said} ({count} overfitted)" if count else f"none of {fitted} networks overfitted", **found
     )
 
 
 def memorising_hurts(study: Recorded) -> Measured | None:
     """The last epoch against the middle, where what is learnt meanwhile is of the training images alone."""
-    at = study.networks.reset_index().pivot_table(
-        index=["p", "seed"], columns="moment", values=["accuracy", "train_accuracy"]
-    )
-    gained = {name: at[name][LAST] - at[name][MIDDLE] for name in ("accuracy", "train_accuracy")}
-    chosen = at.index[
-        (gained["train_accuracy"] > BY_HEART) & (gained["accuracy"] < gained["train_accuracy"] / 2)
-    ]
-    found, said, count = _falls(study, MIDDLE, LAST, chosen)
+    columns = ["accuracy", "train_accuracy"]
+    at = study.networks.reset_index().pivot_table(index=["p", "seed"], columns="moment", values=columns)
+    tested, trained = (at[name][LAST] - at[name][MIDDLE] for name in columns)
+    chosen = at.index[(trained > BY_HEART) & (tested < trained / 2)]
+    said, count, found = _falls(study, MIDDLE, LAST, chosen)
     if not count:
         return None
-    tested, trained = (gained[name].loc[chosen].mean() for name in gained)
-    return Measured(
-        f"{said} ({count} networks; training images {trained:+.1%}, test images {tested:+.1%})", found
-    )
+    tested, trained = tested.loc[chosen].mean(), trained.loc[chosen].mean()
+    said += f" ({count} networks; training images {trained:+.1%}, test images {tested:+.1%})"
+    return Measured(said, **found)
 
 
 def not_only_less_trained(study: Recorded) -> Measured | None:
     """Is a network with a large p easier to fit only because it has learnt less?"""
-    moments = study.networks.set_index(["moment", "p", "seed"])["accuracy"]
+    right = study.networks.set_index(["moment", "p", "seed"])["accuracy"]
     early, late = maxcut_fits(study, moment=MIDDLE)["r2"], maxcut_fits(study)["r2"]
     early = early[early.index.get_level_values("p") == min(study.config.drop_path)]
     late = late[late.index.get_level_values("p") >= PEAK[1]]
     if early.empty or late.empty:
         return None
-    right = {
-        moment: [moments[(moment, *one)] for one in fits.index]
-        for moment, fits in ((MIDDLE, early), (BEST, late))
-    }
-    return Measured(
-        f"{late.min():.3f} to {late.max():.3f} (test accuracy {min(right[BEST]):.1%} to {max(right[BEST]):.1%}) "
-        f"against {early.min():.3f} to {early.max():.3f} ({min(right[MIDDLE]):.1%} to {max(right[MIDDLE]):.1%})",
-        {
-            f"k = {K}, max-cut: R² of every network whose p is at least {PEAK[1]}, at its best epoch,": list(
-                late
-            ),
-            "that of every network with p = 0 in the middle of training": list(early),
-        },
-    )
+
+    def said(fits: pd.Series, moment: str, word: str = "") -> str:
+        them = [right[(moment, *one)] for one in fits.index]
+        return f"{fits.min():.3f} to {fits.max():.3f} ({word}{min(them):.1%} to {max(them):.1%})"
+
+    both = f"{said(late, BEST, 'test accuracy ')} against {said(early, MIDDLE)}"
+    return Measured(both, late=list(late), early=list(early))

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from itertools import pairwise
 
 import pandas as pd
 
-from analyses.findings import Measured
+from analyses.findings import Measured, listed
 from analyses.raptor_on_vits import Cells
 from analyses.statistics import Estimate, mean_difference
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS
 
 PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy, ImageNet, ViT-B
 PUBLISHED_IMAGES = 2 * 312_500 * 64
-LADDER = ("teacher-forcing", "annealed", "depth-scaling", "token-weighting")
 WHOLE = "maxcut_k3"
 LONGER = f"{WHOLE}_longer"
+FORCING, ANNEALED, AT_THE_RAISED_RATE = (
+    "ladder_teacher-forcing",
+    "ladder_annealed",
+    "ladder_stage2-raised-rate",
+)
+LADDER = (FORCING, ANNEALED, "ladder_depth-scaling", "ladder_token-weighting")
+STAGE_1_ALONE = "ladder_stage1-twice-as-long"
 DRAWS = 3
 LADDER_NAMES = {
-    "ladder_teacher-forcing": "teacher forcing only, stage 1",
-    "ladder_annealed": "+ annealed to autoregressive",
+    FORCING: "teacher forcing only, stage 1",
+    ANNEALED: "+ annealed to autoregressive",
     "ladder_depth-scaling": "+ depth scaling",
     "ladder_token-weighting": "+ token weighting",
     WHOLE: "+ stage 2 (the whole recipe)",
-    "ladder_stage1-twice-as-long": "stage 1 alone, for as many steps as both",
+    STAGE_1_ALONE: "stage 1 alone, for as many steps as both",
     "ladder_autonomous": "the same factors at every layer (autonomous block)",
     "ladder_cosine-loss": "cosine + MSE",
     "ladder_no-noise": "no noise on the inputs",
-    "ladder_stage2-raised-rate": "stage 2 at the raised learning rate of a short stage 1",
+    AT_THE_RAISED_RATE: "stage 2 at the raised learning rate of a short stage 1",
     LONGER: "the whole recipe, four times as long",
 }
 
@@ -44,42 +51,42 @@ def table(cells: Cells) -> pd.DataFrame:
 
 def share_kept(cells: Cells, name: str) -> Estimate:
     """Share of the probe's accuracy that one fit keeps, with its interval over test images."""
-    row = cells.summary.loc[name]
-    return Estimate(row["kept"], row["kept_low"], row["kept_high"])
+    return Estimate(*cells.summary.loc[name, ["kept", "kept_low", "kept_high"]])
 
 
-def recorded(cells: Cells, *names: str) -> bool:
-    """Whether all of these fits are."""
-    return set(names) <= set(cells.summary.index)
+def r2_curve(cells: Cells, cell: str, group: str = "all", images: str = "test") -> pd.Series:
+    """R² by layer, autoregressive."""
+    rows = cells.fidelity.query(
+        "cell == @cell and images == @images and group == @group and statistic == 'r2' and mode == 'autoregressive'"
+    )
+    return rows.set_index("layer")["mean"]
 
 
-def kept(cells: Cells) -> Measured | None:
+def of_fits(*names: str) -> Callable[[Callable[[Cells], Measured]], Callable[[Cells], Measured | None]]:
+    """What needs these fits, and is not measured where one is missing."""
+
+    def wrapped(make: Callable[[Cells], Measured]) -> Callable[[Cells], Measured | None]:
+        return wraps(make)(lambda cells: make(cells) if set(names) <= set(cells.summary.index) else None)
+
+    return wrapped
+
+
+@of_fits(*(f"maxcut_k{k}" for k in PUBLISHED))
+def kept(cells: Cells) -> Measured:
     """Share of the probe's accuracy."""
-    if not recorded(cells, *(f"maxcut_k{k}" for k in PUBLISHED)):
-        return None
     found = {k: share_kept(cells, f"maxcut_k{k}") for k in PUBLISHED}
-    return Measured(
-        "; ".join(f"k={k} {one.say('.1%')}" for k, one in found.items()),
-        {"share kept over test images": found, "the published share": PUBLISHED},
-    )
+    said = "; ".join(f"k={k} {one.say('.1%')}" for k, one in found.items())
+    return Measured(said, kept=found, published=PUBLISHED)
 
 
-def forcing(cells: Cells) -> Measured | None:
+@of_fits(FORCING, ANNEALED)
+def forcing(cells: Cells) -> Measured:
     """Teacher forcing alone."""
-    names = [f"ladder_{name}" for name in ("teacher-forcing", "annealed")]
-    if not recorded(cells, *names):
-        return None
-    alone, annealed = (cells.summary.loc[name] for name in names)
-    return Measured(
-        f"R² {alone['r2']:.2f} against {annealed['r2']:.2f}, one-step {alone['r2_one_step']:.2f} against "
-        f"{annealed['r2_one_step']:.2f}; probe accuracy kept {alone['kept']:.1%} against {annealed['kept']:.1%}",
-        {
-            "its R² at the last layer, autoregressive,": alone["r2"],
-            "0 and that of the annealed fit": min(0, annealed["r2"]),
-            "what a probe keeps": alone["kept"],
-            "what it keeps of the annealed fit": annealed["kept"],
-        },
-    )
+    alone, annealed = (cells.summary.loc[name] for name in (FORCING, ANNEALED))
+    said = f"R² {alone['r2']:.2f} against {annealed['r2']:.2f}, one-step {alone['r2_one_step']:.2f} against "
+    said += f"{annealed['r2_one_step']:.2f}; probe accuracy kept {alone['kept']:.1%} against {annealed['kept']:.1%}"
+    least = min(0, annealed["r2"])
+    return Measured(said, r2=alone["r2"], least=least, kept=alone["kept"], annealed=annealed["kept"])
 
 
 def _paired(cells: Cells, better: str, worse: str) -> Measured | None:
@@ -89,101 +96,56 @@ def _paired(cells: Cells, better: str, worse: str) -> Measured | None:
         return None
     wide = rows.pivot_table(index=["k", "draw"], columns="partition", values=["kept", "r2"])
     found = {}
-    for column, name in (("kept", "the share kept"), ("r2", "R² of the last layer")):
+    for column in ("kept", "r2"):
         ours, theirs = (wide[column][partition] for partition in (better, worse))
         differences = ((ours.groupby("k").transform("mean") if better == MAXCUT else ours) - theirs).dropna()
         if len(differences) < len(PUBLISHED) * DRAWS:
             return None
-        found[name] = mean_difference(differences)
-    kept, r2 = found.values()
-    return Measured(f"kept {kept.say('+.1%')}; R² {r2.say('+.3f')}", found)
+        found[column] = mean_difference(differences)
+    return Measured(f"kept {found['kept'].say('+.1%')}; R² {found['r2'].say('+.3f')}", **found)
 
 
 better_than_contiguous = partial(_paired, better=PARTITIONS[0], worse=PARTITIONS[1])
 better_than_shuffled = partial(_paired, better=PARTITIONS[1], worse=PARTITIONS[2])
 
 
-def saturation(cells: Cells) -> Measured | None:
+@of_fits(*(f"maxcut_k{k}" for k in range(1, 6)))
+def saturation(cells: Cells) -> Measured:
     """Does k = 5 add little?"""
-    names = [f"maxcut_k{k}" for k in range(1, 6)]
-    if not recorded(cells, *names):
-        return None
-    found = {f"k = {k}": share_kept(cells, name) for k, name in enumerate(names, 1)}
-    said = ", ".join(f"{one.value:.1%}" for one in found.values())
-    return Measured(
-        f"kept, k = 1 to 5: {said}", {f"the share kept with {k}": one for k, one in found.items()}
-    )
+    found = {f"k{k}": share_kept(cells, f"maxcut_k{k}") for k in range(1, 6)}
+    return Measured(f"kept, k = 1 to 5: {', '.join(f'{one.value:.1%}' for one in found.values())}", **found)
 
 
-def rungs(cells: Cells) -> Measured | None:
+@of_fits(*LADDER, STAGE_1_ALONE, WHOLE)
+def rungs(cells: Cells) -> Measured:
     """Does every part of the recipe help?"""
-    steps = [
-        *((f"ladder_{first}", f"ladder_{second}") for first, second in pairwise(LADDER)),
-        ("ladder_stage1-twice-as-long", WHOLE),
-    ]
-    if not recorded(cells, *(name for step in steps for name in step)):
-        return None
     labels = ("annealing", "depth scaling", "token weighting", "stage 2")
-    before, after = (
-        {label: share_kept(cells, step[which]) for label, step in zip(labels, steps, strict=True)}
-        for which in (0, 1)
+    steps = dict(zip(labels, [*pairwise(LADDER), (STAGE_1_ALONE, WHOLE)], strict=True))
+    below, kept = (
+        {label: share_kept(cells, step[which]) for label, step in steps.items()} for which in (0, 1)
     )
-    return Measured(
-        ", ".join(f"{label} {after[label].value - before[label].value:+.1%}" for label in labels),
-        {"the share kept": after, "that one rung below (stage 2: stage 1 for as many steps)": before},
-    )
+    gained = {label: kept[label].value - below[label].value for label in labels}
+    return Measured(listed(gained, "+.1%"), kept=kept, below=below)
 
 
-def middle(cells: Cells) -> Measured | None:
+@of_fits(WHOLE)
+def middle(cells: Cells) -> Measured:
     """Where along the depth is a Raptor weakest?"""
-    if not recorded(cells, WHOLE):
-        return None
     curve, cls = (r2_curve(cells, WHOLE, group).to_numpy() for group in ("all", "cls"))
     third = len(curve) // 3
-    return Measured(
-        f"R² of all tokens {curve[0]:.2f} at first, least {curve.min():.2f} (layer {curve.argmin() + 1}), "
-        f"{curve[-1]:.2f} at last; cls {cls[0]:.2f}, {cls.min():.2f} (layer {cls.argmin() + 1}), {cls[-1]:.2f}",
-        {
-            "R² of all tokens, k = 3,": curve,
-            "it": curve,
-            "the lower one of the first and last layer": min(curve[0], curve[-1]),
-            "the highest of the middle third": curve[third : 2 * third].max(),
-        },
-    )
+    said = f"R² of all tokens {curve[0]:.2f} at first, least {curve.min():.2f} (layer {curve.argmin() + 1}), "
+    said += f"{curve[-1]:.2f} at last; cls {cls[0]:.2f}, {cls.min():.2f} (layer {cls.argmin() + 1}), {cls[-1]:.2f}"
+    return Measured(said, curve=curve, ends=min(curve[0], curve[-1]), middle=curve[third : 2 * third].max())
 
 
-def _against(cells: Cells, what: str, other: str, better: str, worse: str) -> Measured | None:
+def _against(cells: Cells, name: str, other: str) -> Measured:
     """One fit against another of k = 3."""
-    if not recorded(cells, better, worse):
-        return None
-    first, second = (cells.summary.loc[name] for name in (better, worse))
-    return Measured(
-        f"kept {first['kept']:.1%} against {second['kept']:.1%} (k-NN {first['kept_knn']:.1%} against "
-        f"{second['kept_knn']:.1%}), R² {first['r2']:.2f} against {second['r2']:.2f}",
-        {
-            f"the share kept {what}, k = 3,": share_kept(cells, better),
-            f"the share kept {other}": share_kept(cells, worse),
-            f"R² of the last layer {what}": first["r2"],
-            f"R² {other}": second["r2"],
-        },
-    )
+    one, two = (cells.summary.loc[cell] for cell in (name, other))
+    said = f"kept {one['kept']:.1%} against {two['kept']:.1%} (k-NN {one['kept_knn']:.1%} against "
+    said += f"{two['kept_knn']:.1%}), R² {one['r2']:.2f} against {two['r2']:.2f}"
+    kept = {"kept": share_kept(cells, name), "other": share_kept(cells, other)}
+    return Measured(said, **kept, r2=one["r2"], other_r2=two["r2"])
 
 
-longer = partial(
-    _against, what="by a fit four times as long", other="by the recipe as it is", better=LONGER, worse=WHOLE
-)
-raised_rate = partial(
-    _against,
-    what="at the published rate of stage 2",
-    other="at the raised one",
-    better=WHOLE,
-    worse="ladder_stage2-raised-rate",
-)
-
-
-def r2_curve(cells: Cells, cell: str, group: str = "all", images: str = "test") -> pd.Series:
-    """R² by layer, autoregressive."""
-    rows = cells.fidelity.query(
-        "cell == @cell and images == @images and group == @group and statistic == 'r2' and mode == 'autoregressive'"
-    )
-    return rows.set_index("layer")["mean"]
+longer = of_fits(LONGER, WHOLE)(partial(_against, name=LONGER, other=WHOLE))
+raised_rate = of_fits(WHOLE, AT_THE_RAISED_RATE)(partial(_against, name=WHOLE, other=AT_THE_RAISED_RATE))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from analyses.findings import Measured
+from analyses.findings import Measured, listed
 from analyses.recording import OFFLINE, RESULTS
 from analyses.statistics import Estimate, mean_difference
 from analyses.vitrm_grid import Grid
@@ -166,87 +165,54 @@ def accuracy(run: dict[str, Any]) -> Estimate:
 def sizes(_: Any) -> Measured:
     """Is it their network?"""
     with torch.device("meta"):
-        counts = {
-            classes: sum(parameter.numel() for parameter in ViTRM(ViTRMConfig(classes=classes)).parameters())
-            for classes in PARAMETERS
-        }
-    return Measured(
-        " and ".join(f"{count:,}" for count in counts.values()),
-        {
-            "the number of parameters of the published configuration": counts,
-            "the published number": PARAMETERS,
-        },
-    )
+        networks = [ViTRM(ViTRMConfig(classes=classes)) for classes in PARAMETERS]
+    counts = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
+    return Measured(" and ".join(f"{count:,}" for count in counts), counts=counts, published=PARAMETERS)
 
 
 def better_than_linear(results: Results) -> Measured:
     """Is it trained at all?"""
     ours, linear = accuracy(results.runs["vitrm"]), results.linear["accuracy"]
-    return Measured(
-        f"{ours.say('.1%')} against {linear:.1%}",
-        {"the lower end of the 95 % interval of its accuracy": ours.low, "the linear classifier's": linear},
-    )
+    return Measured(f"{ours.say('.1%')} against {linear:.1%}", low=ours.low, linear=linear)
 
 
 def against_vit(results: Results) -> Measured:
     """Published: a little below ViT-Small with a fifth of its parameters."""
-    ours, theirs = (results.runs[name] for name in ("vitrm", "vit-small"))
-    here, there = accuracy(ours), accuracy(theirs)
-    return Measured(
-        f"{here.say('.1%')} with {ours['parameters'] / 1e6:.2f} M against {there.value:.1%} with "
-        f"{theirs['parameters'] / 1e6:.2f} M",
-        {
-            "at equal epochs the upper end of the 95 % interval of its accuracy": here.high,
-            "the ViT's accuracy": there.value,
-            "its number of parameters": ours["parameters"],
-            "the ViT's": theirs["parameters"],
-        },
-    )
+    here, there = (accuracy(results.runs[name]) for name in ("vitrm", "vit-small"))
+    ours, theirs = (results.runs[name]["parameters"] for name in ("vitrm", "vit-small"))
+    said = f"{here.say('.1%')} with {ours / 1e6:.2f} M against {there.value:.1%} with {theirs / 1e6:.2f} M"
+    return Measured(said, high=here.high, vit=there.value, parameters=ours, vit_parameters=theirs)
 
 
 def more_steps(results: Results) -> Measured:
     """Does the answer gain from more steps than it was trained for?"""
     rows = results.runs["vitrm"]["evaluation"]["recursion"]["steps"]
     trained = min(results.runs["vitrm"]["options"]["n_sup"], len(rows))
-    return Measured(
-        ", ".join(f"{row['steps']}: {row['accuracy']:.1%}" for row in rows),
-        {
-            "the lower end of the 95 % interval of the accuracy after more": [
-                row["low"] for row in rows[trained:]
-            ],
-            "the accuracy after as many as it was trained for": rows[trained - 1]["accuracy"],
-        },
-    )
+    said = ", ".join(f"{row['steps']}: {row['accuracy']:.1%}" for row in rows)
+    return Measured(said, low=[row["low"] for row in rows[trained:]], trained=rows[trained - 1]["accuracy"])
 
 
-def _alike(results: Results, say: Callable[[Motion], str], numbers: Callable[[Motion], Any]) -> Measured:
-    """Numbers of ViTRM, with the ViTs beside it."""
-    each = {model: Measured(say(found), numbers(found)) for model, found in results.motions.items()}
-    return Measured("", each["vitrm"].numbers, each)
+def of_every_model(make: Callable[[Motion], Measured]) -> Callable[[Results], Measured]:
+    """What is judged of ViTRM, with the ViTs beside it."""
+
+    def measure(results: Results) -> Measured:
+        each = {model: make(found) for model, found in results.motions.items()}
+        return Measured("", each, **each["vitrm"].numbers)
+
+    return measure
 
 
-converge = partial(
-    _alike,
-    say=lambda found: ", ".join(f"{group} {share:.0%}" for group, share in found.path.items()),
-    numbers=lambda found: {
-        "the share of the angular path that is made in the first half of the layers": found.path
-    },
+converge = of_every_model(lambda found: Measured(listed(found.path, ".0%"), path=found.path))
+repair = of_every_model(
+    lambda found: Measured(listed(found.repaired, ".2f", by=" x "), repaired=found.repaired)
 )
-repair = partial(
-    _alike,
-    say=lambda found: ", ".join(f"{group} x {ratio:.2f}" for group, ratio in found.repaired.items()),
-    numbers=lambda found: {
-        "the angle at the last layer over that right after noise at half depth": found.repaired
-    },
-)
-rank = partial(
-    _alike,
-    say=lambda found: f"{found.rank[0]:.0f}, at most {found.rank[1]:.0f}, {found.rank[2]:.0f}",
-    numbers=lambda found: {
-        "the effective rank of the last spatial update": found.rank[2],
-        "the largest": found.rank[1],
-    },
-)
+
+
+@of_every_model
+def rank(found: Motion) -> Measured:
+    """Effective rank of the spatial updates."""
+    first, largest, last = found.rank
+    return Measured(f"{first:.0f}, at most {largest:.0f}, {last:.0f}", last=last, largest=largest)
 
 
 def read_at_size(folder: Path = RECORDED) -> dict[str, Any] | None:
@@ -260,32 +226,24 @@ def published_accuracy(run: dict[str, Any] | None) -> Measured | None:
     """Does it get as far?"""
     if run is None:
         return None
-    found = accuracy(run)
-    return Measured(
-        f"{found.say('.1%')} after {run['options']['recipe']['epochs']:g} epochs",
-        {"the upper end of its 95 % interval over test images": 100 * found.high},
-    )
+    found, epochs = accuracy(run), run["options"]["recipe"]["epochs"]
+    return Measured(f"{found.say('.1%')} after {epochs:g} epochs", high=100 * found.high)
 
 
 def best_of_grid(grid: Grid | None) -> Measured | None:
     """Is the published choice the best?"""
-    if grid is None or not {(3, 1)} <= set(zip(grid.cells["n"], grid.cells["n_sup"], strict=True)):
+    if grid is None or (3, 1) not in set(zip(grid.cells["n"], grid.cells["n_sup"], strict=True)):
         return None
     cells = grid.cells.set_index(["n", "n_sup"])["accuracy"]
     best = max(cells.index, key=lambda cell: cells[cell])
     ours, most = float(cells[(3, 1)]), float(cells[best])
     sd, seeds = seeds_apart(grid)
-    said = f"{ours:.1%} (sd {sd:.1%} of {seeds} seeds)" if seeds > 1 else f"{ours:.1%} (one seed)"
-    by_chance = stats.t.ppf(1 - 0.05 / max(1, len(cells) - 1), max(1, seeds - 1)) * sd * 2**0.5
-    lead = (
-        Estimate(most - ours, most - ours - by_chance, most - ours + by_chance)
-        if seeds > 1
-        else Estimate(most - ours)
-    )
+    spread = f"sd {sd:.1%} of {seeds} seeds" if seeds > 1 else "one seed"
+    chance = stats.t.ppf(1 - 0.05 / max(1, len(cells) - 1), max(1, seeds - 1)) * sd * 2**0.5
+    lead = most - ours
     return Measured(
-        f"{said}; best n = {best[0]}, N_sup = {best[1]}: {most:.1%}",
-        {"the lead of any other cell of the grid on n = 3, N_sup = 1": lead.value,
-         "that lead, by how far networks of one cell are apart over seeds (t, for all cells together)": lead},
+        f"{ours:.1%} ({spread}); best n = {best[0]}, N_sup = {best[1]}: {most:.1%}", lead=lead,
+        by_chance=Estimate(lead, lead - chance, lead + chance) if seeds > 1 else Estimate(lead),
     )  # fmt: skip
 
 
@@ -293,28 +251,20 @@ def sees_image(grid: Grid | None) -> Measured | None:
     """Published as a question."""
     if grid is None or len(set(grid.repeats["sees_image"])) < 2:
         return None
-    by_seed = grid.repeats.pivot_table(index="seed", columns="sees_image", values="accuracy").dropna()
-    gain = mean_difference(by_seed[True] - by_seed[False])
-    return Measured(
-        f"{by_seed[True].mean():.1%} against {by_seed[False].mean():.1%}: {gain.say('+.1%')} ({len(by_seed)} seeds)",
-        {"over seeds, n = 3, N_sup = 1": gain},
+    right = grid.repeats.pivot_table(index="seed", columns="sees_image", values="accuracy").dropna()
+    gain = mean_difference(right[True] - right[False])
+    said = (
+        f"{right[True].mean():.1%} against {right[False].mean():.1%}: {gain.say('+.1%')} ({len(right)} seeds)"
     )
+    return Measured(said, gain=gain)
 
 
 def batch_sizes(grid: Grid | None) -> Measured | None:
     """From the smallest to the largest batch, with one learning rate for all."""
     if grid is None or len(grid.batches) < 2:
         return None
-    rows = grid.batches.sort_values("batch_size")
-    return Measured(
-        ", ".join(
-            f"{size} {right:.1%}" for size, right in zip(rows["batch_size"], rows["accuracy"], strict=True)
-        ),
-        {
-            "what the largest batch loses on the best one (published: 1.9), at one learning rate for all,": 100
-            * (rows["accuracy"].max() - rows["accuracy"].iloc[-1])
-        },
-    )
+    right = grid.batches.sort_values("batch_size").set_index("batch_size")["accuracy"]
+    return Measured(listed(right, ".1%"), lost=100 * (right.max() - right.iloc[-1]))
 
 
 def seeds_apart(grid: Grid) -> tuple[float, int]:
