@@ -265,10 +265,7 @@ def readme(records: Records) -> str:
 
 def gpu() -> str:
     """The jobs for a GPU."""
-    listed = [
-        {"job": job, "writes": [one.format(suffix="_cuda") for one in job.writes if "/tiny/" not in one]}
-        for job in JOBS
-    ]
+    listed = [{"job": job, "writes": job.writes("gpu", "_cuda")} for job in JOBS]
     return page("gpu.md.j2", jobs=listed, MOST=MOST, PART=PART, MINUTES=MINUTES)
 
 

@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ import pandas as pd
 import torch
 
 from analyses.recording import OFFLINE, RESULTS
-from analyses.study import Study, command, digest_of, named, sizes_of, study_parser
+from analyses.study import Study, chosen, digest_of, read_all, run_study, sizes_of, study_parser
 from brdyn import load_images, load_model
 from brdyn.errors import BrdynError
 from brdyn.measures import layer_similarity
@@ -45,26 +46,7 @@ LARGEST_FIRST = ("gpu", "cpu")
 DRAWS = SEEDS = 3
 LADDER_K = 3
 LONGER = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """How large the study is."""
-
-    steps: tuple[int, int]
-    batch_size: int
-    image_size: int
-    fit_images: int
-    fidelity_images: int
-    photos: int
-    photo_size: int
-    probe_train: int
-    probe_test: int
-    precision: str = "bfloat16"
-    workers: int | None = 0
-
-
-SIZES = sizes_of("raptor_on_vits", Size)
+SIZES = sizes_of("raptor_on_vits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,20 +68,16 @@ def cells(steps: tuple[int, int]) -> Iterator[Cell]:
     """Every cell of a study with so many steps in each stage, the most telling first."""
     for k in (3, 2, 4, 1, 5):
         yield Cell(name=f"maxcut_k{k}", k=k)
-    rungs = [
-        Cell(name=f"ladder_{name}", k=LADDER_K, changes=changes) for name, changes in ladder(*steps).items()
-    ]
-    seeds = [
-        Cell(name=f"maxcut_k{LADDER_K}_seed{seed}", k=LADDER_K, changes={"seed": seed})
-        for seed in range(1, SEEDS)
-    ]
+    whole = f"maxcut_k{LADDER_K}"
+    rungs = [Cell(name=f"ladder_{name}", k=LADDER_K, changes=found) for name, found in ladder(*steps).items()]
+    seeds = [Cell(name=f"{whole}_seed{seed}", k=LADDER_K, changes={"seed": seed}) for seed in range(1, SEEDS)]
     for draw in range(DRAWS):
         for k in (3, 2, 4):
             for partition in RANDOM:
                 yield Cell(name=f"{partition}_k{k}_draw{draw}", k=k, partition=partition, draw=draw)
         yield from rungs if draw == 0 else seeds if draw == 1 else ()
     longer = {"stage1_steps": LONGER * steps[0], "stage2_steps": LONGER * steps[1]}
-    yield Cell(name=f"maxcut_k{LADDER_K}_longer", k=LADDER_K, changes=longer)
+    yield Cell(name=f"{whole}_longer", k=LADDER_K, changes=longer)
 
 
 def ladder(first: int, second: int) -> dict[str, dict[str, Any]]:
@@ -127,22 +105,17 @@ class RaptorStudy(Study[Cell]):
         super().__init__(choice)
         self.size = size = SIZES[choice.size]
         self.folder = choice.out / choice.model.replace("/", "--") / choice.size
-        names = [cell.name for cell in cells(size.steps) if cell.name.startswith(choice.only)]
-        self.chosen = set(names) & set(
-            named(choice.cells, (cell.name for cell in cells(size.steps)), "--cells")
-        )
+        self.chosen = set(chosen(choice.only, (cell.name for cell in cells(size.steps))))
         self.teacher = self.load(size.image_size)
         self.train = load_images(choice.train, self.teacher, n=size.fit_images)
         self.test = load_images(choice.test, self.teacher, n=size.fidelity_images)
         self.stream: dict[str, Any] = {"workers": size.workers}
-        self._teacher: Reading | None = None
         self.found = self.phases()
 
     def load(self, image_size: int) -> VisionTransformer:
         """The teacher for images of some size."""
-        return load_model(
-            self.choice.model, weights=self.choice.weights, image_size=image_size, device=self.choice.device
-        )
+        choice = self.choice
+        return load_model(choice.model, weights=choice.weights, image_size=image_size, device=choice.device)
 
     def cells(self) -> Iterator[Cell]:
         return (cell for cell in cells(self.size.steps) if cell.name in self.chosen)
@@ -163,37 +136,30 @@ class RaptorStudy(Study[Cell]):
         return Phases.from_dict(read_json(path, "phases"))
 
     def provenance(self) -> dict[str, Any]:
-        """Where a cell's numbers come from."""
         return {**super().provenance(), "teacher": self.teacher.info.to_dict()}
 
     def settings(self, cell: Cell) -> FitSettings:
         """The recipe of a cell."""
-        size = self.size
+        (first, second), half = self.size.steps, max(1, self.size.steps[0] // 2)
         shared = {
-            "stage1_steps": size.steps[0], "stage2_steps": size.steps[1], "batch_size": size.batch_size,
-            "precision": size.precision, "log_every": max(1, size.steps[0] // 12),
-            "validate_every": max(1, size.steps[0] // 2), "checkpoint_every": max(1, size.steps[0] // 2),
+            "stage1_steps": first, "stage2_steps": second, "batch_size": self.size.batch_size,
+            "precision": self.size.precision, "log_every": max(1, first // 12), "validate_every": half,
+            "checkpoint_every": half,
         }  # fmt: skip
         return FitSettings(**{**shared, **cell.changes})
 
     def asked(self, cell: Cell) -> dict[str, Any]:
         size, choice = self.size, self.choice
         fit = {
-            "teacher": self.teacher.info.digest,
-            "train": str(choice.train),
-            "image_size": size.image_size,
-            "fit_images": size.fit_images,
-            "assignment": cell.assignment(self.found),
+            "teacher": self.teacher.info.digest, "train": str(choice.train), "image_size": size.image_size,
+            "fit_images": size.fit_images, "assignment": cell.assignment(self.found),
             "settings": self.settings(cell).to_dict(),
-        }
+        }  # fmt: skip
         evaluation = {
-            "test": str(choice.test),
-            "photos": str(choice.photos) if self.sees_photos(cell) else None,
-            "fidelity_images": size.fidelity_images,
-            "photos_used": [size.photos, size.photo_size],
-            "probes": [size.probe_train, size.probe_test],
-            "penalties": list(PENALTIES),
-        }
+            "test": str(choice.test), "photos": str(choice.photos) if self.sees_photos(cell) else None,
+            "fidelity_images": size.fidelity_images, "photos_used": [size.photos, size.photo_size],
+            "probes": [size.probe_train, size.probe_test], "penalties": list(PENALTIES),
+        }  # fmt: skip
         return {"fit": fit, "evaluation": evaluation}
 
     def sees_photos(self, cell: Cell) -> bool:
@@ -203,18 +169,21 @@ class RaptorStudy(Study[Cell]):
     def read(self, model: VisionTransformer) -> Reading:
         """What probes read from a model, its features taken in the precision of the fits."""
         size, choice = self.size, self.choice
-        low = torch.autocast(model.device.type, torch.bfloat16, enabled=size.precision == "bfloat16")
-        with low:
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=size.precision == "bfloat16"):
             train, test = (
                 extract_features(model, load_images(source, model, n=count, seed=1), **self.stream)["model"]
                 for source, count in ((choice.train, size.probe_train), (choice.test, size.probe_test))
             )
         return read_classes(train, test, device=model.device)
 
+    @cached_property
+    def teacher_reading(self) -> Reading:
+        """What probes read from the teacher."""
+        return self.read(self.teacher)
+
     def fitted(self, cell: Cell, asked: dict[str, Any]) -> tuple[Raptor, dict[str, Any]]:
         """The Raptor of a cell and how it was fitted: kept from before, or fitted now and kept."""
-        kept = self.folder / "raptors" / cell.name
-        digest = digest_of(asked)
+        kept, digest = self.folder / "raptors" / cell.name, digest_of(asked)
         if is_raptor(kept) and read_config(kept).get("asked") == digest:
             return Raptor.from_pretrained(kept, self.teacher), read_json(kept / "fit.json", "a fit")
         unfinished = self.folder / "checkpoints" / cell.name
@@ -224,10 +193,9 @@ class RaptorStudy(Study[Cell]):
         except BrdynError:  # damaged, or of other settings
             shutil.rmtree(unfinished)
             saved = None
-        settings = self.settings(cell)
         fit = fit_raptor(
-            self.teacher, self.train, asked["assignment"], settings, checkpoints=checkpoints, resume=saved,
-            workers=self.size.workers,
+            self.teacher, self.train, asked["assignment"], self.settings(cell), checkpoints=checkpoints,
+            resume=saved, **self.stream,
         )  # fmt: skip
         content = {
             "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},
@@ -246,27 +214,20 @@ class RaptorStudy(Study[Cell]):
         curves = {"test": fidelity(raptor, self.test, **self.stream).table}
         if self.sees_photos(cell):
             curves["photos"] = self.on_photos(raptor)
-        if self._teacher is None:
-            self._teacher = self.read(self.teacher)
-        probing = compare({"teacher": self._teacher, "raptor": self.read(raptor)})
+        probing = compare({"teacher": self.teacher_reading, "raptor": self.read(raptor)})
         whole = pd.concat([table.assign(images=name) for name, table in curves.items()], ignore_index=True)
-        write_atomically(self.curves(cell), whole.drop(columns="unit").to_parquet(index=False))
-        return {
-            **content,
+        write_atomically(curves_of(self.path(cell)), whole.drop(columns="unit").to_parquet(index=False))
+        parameters = {
             "parameters": raptor.info.parameters,
             "teacher_parameters": self.teacher.info.parameters,
-            "probing": probing.to_dict(),
-            "evaluation_seconds": time.perf_counter() - started,
         }
-
-    def curves(self, cell: Cell) -> Path:
-        """File of its curves."""
-        return self.path(cell).with_suffix(".parquet")
+        seconds = time.perf_counter() - started
+        return {**content, **parameters, "probing": probing.to_dict(), "evaluation_seconds": seconds}
 
     def head(self, cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any]:
-        return {**super().head(cell, asked), "cell": asdict(cell), "size": asdict(self.size)}
+        return {**super().head(cell, asked), "cell": asdict(cell), "size": vars(self.size)}
 
-    def on_photos(self, raptor: Raptor) -> Any:
+    def on_photos(self, raptor: Raptor) -> pd.DataFrame:
         """Fidelity at full size: the same blocks between the teacher's embedding and norm for that size."""
         teacher = self.load(self.size.photo_size)
         large = Raptor(teacher, raptor.assignment, raptor.config).to(teacher.device).eval()
@@ -275,11 +236,17 @@ class RaptorStudy(Study[Cell]):
         return fidelity(large, images, **self.stream).table
 
     def said(self, content: Mapping[str, Any]) -> str:
-        row = _row(content["cell"]["name"], content, pd.read_parquet(self.curves(Cell(**content["cell"]))))
+        name = content["cell"]["name"]
+        row = _row(name, content, pd.read_parquet(self.folder / f"{name}.parquet"))
         return (
             f"R2 of the last layer {row['r2']:.3f}, probe accuracy kept {row['kept']:.1%} (linear) "
             f"{row['kept_knn']:.1%} (k-NN), {content['fit_seconds']:.0f} + {content['evaluation_seconds']:.0f} s"
         )
+
+
+def curves_of(path: Path) -> Path:
+    """The file of a cell's curves, beside its own."""
+    return path.with_suffix(".parquet")
 
 
 class Cells(NamedTuple):
@@ -321,32 +288,19 @@ def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAP
     ]
     home = place / (size or (there or LARGEST_FIRST)[0])
     phases = Phases.from_dict(read_json(home / "phases.json", "the phases of a Raptor study"))
-    rows, curves, failed = [], [], {}
-    newest: dict[str, Any] = {}
-    for path in sorted(home.glob("*.json")):
-        if path.name == "phases.json":
-            continue
-        cell = read_json(path, "a cell of a Raptor study", ("cell", "asked"))
-        if "failed" in cell:
-            failed[path.stem] = cell["failed"]
-            continue
-        curves.append(pd.read_parquet(path.with_suffix(".parquet")).assign(cell=path.stem))
-        rows.append(_row(path.stem, cell, curves[-1]))
-        newest = max(newest, cell, key=lambda one: one["provenance"]["date"] if one else "")
-    accuracy = {
-        row["probe"]: row["accuracy"]
-        for row in (newest["probing"]["summary"] if newest else ())
-        if row["model"] == "teacher"
-    }
+    files = {path.stem: path for path in sorted(home.glob("*.json")) if path.name != "phases.json"}
+    done, failed, newest = read_all(files, ("cell", "asked"))
+    curves = {name: pd.read_parquet(curves_of(files[name])) for name in done}
+    last: dict[str, Any] = max(done.values(), key=lambda one: one["provenance"]["date"], default={})
+    probed = last["probing"]["summary"] if last else []
+    summary = pd.DataFrame([_row(name, content, curves[name]) for name, content in done.items()])
+    fidelity = [table.assign(cell=name) for name, table in curves.items()]
     return Cells(
-        pd.DataFrame(rows).set_index("name") if rows else pd.DataFrame(),
-        pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(),
-        phases,
-        newest.get("size", {}),
-        accuracy,
-        failed,
-        newest.get("provenance", {}),
-    )
+        summary.set_index("name") if done else summary,
+        pd.concat(fidelity, ignore_index=True) if done else pd.DataFrame(),
+        phases, last.get("size", {}), {row["probe"]: row["accuracy"] for row in probed if row["model"] == "teacher"},
+        failed, newest,
+    )  # fmt: skip
 
 
 def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[str, Any]:
@@ -355,38 +309,25 @@ def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[st
     r2 = table.set_index(["mode", "layer"])["mean"]
     kept = {row["probe"]: row for row in content["probing"]["ratios"]}
     steps = settings["stage1_steps"] + settings["stage2_steps"]
-    seeded = set(cell["changes"]) == {"seed"}
-    varies = "seed" if seeded else "recipe" if cell["changes"] else "partition"
+    varies = "seed" if set(cell["changes"]) == {"seed"} else "recipe" if cell["changes"] else "partition"
     return {
-        "name": name,
-        "k": cell["k"],
-        "partition": cell["partition"],
-        "draw": cell["draw"],
-        "varies": varies,
-        "r2": float(r2["autoregressive"].iloc[-1]),
-        "r2_least": float(r2["autoregressive"].min()),
-        "r2_one_step": float(np.mean(r2["one-step"])),
-        "kept": kept["linear"]["ratio"],
-        "kept_low": kept["linear"]["low"],
-        "kept_high": kept["linear"]["high"],
-        "kept_knn": kept["knn"]["ratio"],
-        "parameters": content["parameters"] / content["teacher_parameters"],
-        "steps": steps,
+        "name": name, "k": cell["k"], "partition": cell["partition"], "draw": cell["draw"], "varies": varies,
+        "r2": float(r2["autoregressive"].iloc[-1]), "r2_least": float(r2["autoregressive"].min()),
+        "r2_one_step": float(np.mean(r2["one-step"])), "kept": kept["linear"]["ratio"],
+        "kept_low": kept["linear"]["low"], "kept_high": kept["linear"]["high"], "kept_knn": kept["knn"]["ratio"],
+        "parameters": content["parameters"] / content["teacher_parameters"], "steps": steps,
         "images_seen": steps * settings["batch_size"],
         "seconds": content["fit_seconds"] + content["evaluation_seconds"],
-    }
+    }  # fmt: skip
 
 
 def main() -> None:
     """Run the cells that have no result yet."""
-    options = study_parser(__doc__, RAPTOR)
+    options = study_parser(__doc__, RAPTOR, sizes=SIZES)
     options.add_argument("--photos", help="full-size photographs, for fidelity alone")
     options.add_argument("--model", default=OFFLINE)
     options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
-    options.add_argument("--size", choices=sorted(SIZES), default="cpu")
-    options.add_argument("--only", default="", help="cells whose name begins so")
-    options.add_argument("--cells", help="these cells alone, by their names: maxcut_k3,maxcut_k2")
-    command(RaptorStudy, options)
+    run_study(RaptorStudy, options)
 
 
 if __name__ == "__main__":

@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from brdyn.errors import BrdynError
 from brdyn.models.imgfocus import NAME as OFFLINE
 from brdyn.results import run_provenance, to_json
 from brdyn.store import write_atomically
 
-__all__ = ["OFFLINE", "RESULTS", "parser", "provenance", "record", "suffix_of"]
+__all__ = [
+    "OFFLINE",
+    "RESULTS",
+    "ROOT",
+    "command",
+    "parser",
+    "plain_parser",
+    "provenance",
+    "record",
+    "suffix_of",
+]
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "analyses" / "results"
+
+
+def plain_parser(description: str | None) -> argparse.ArgumentParser:
+    """An argument parser that shows a description as it is."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """An argument parser with the options that all of them share."""
-    options = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """An argument parser with the options that studies and benchmarks share."""
+    options = plain_parser(description)
     options.add_argument("--device", default="cpu", help="cpu or cuda")
     options.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     return options
+
+
+def command(work: Callable[[argparse.Namespace], None], options: argparse.ArgumentParser) -> None:
+    """Do what the options ask for; an error that a user can mend is said in a line."""
+    try:
+        work(options.parse_args())
+    except BrdynError as error:
+        options.error(str(error))
 
 
 def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS, file: str = "") -> Path:

@@ -27,7 +27,7 @@ import numpy as np
 
 from analyses.recording import RESULTS
 from analyses.stochastic_depth_plan import LAST, Cell, Config, Network, place_of, without
-from analyses.study import KNOWN, Study, command, digest_of, named, recorded, study_parser
+from analyses.study import KNOWN, Study, chosen, run_study, share_of, study_parser
 from analyses.training_runs import load_split, train_or_go_on
 from brdyn import fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.classification.evaluation import accuracy
@@ -52,7 +52,7 @@ class DepthStudy(Study[Network | Cell]):
     """The images, the networks and the Raptors.
 
     Where it is known which networks Raptors follow, a network and all of its Raptors come before the next network, so
-    that little is to be kept of what is begun.
+    that little is to be kept of what is begun. Several processes share the networks, or without networks the Raptors.
     """
 
     module = "stochastic_depth"
@@ -67,29 +67,25 @@ class DepthStudy(Study[Network | Cell]):
                     f"{path!r}: give the parquet file or folder of it, which Raptors are fitted on too"
                 )
         every = {one.run: one for one in config.networks()}
-        self.chosen = [every[name] for name in named(choice.networks, every, "--networks")]
+        self.chosen = [every[name] for name in chosen(choice.only, every)]
         counts = config.train_images, config.test_images
         self.train, self.test = load_split(
             choice.train, choice.test, config.image_size, counts, choice.workers
         )
 
     def cells(self) -> Iterator[Network | Cell]:
+        first, every = share_of(self.choice.share)
         networks, fits = (self.choice.part in (part, "all") for part in ("networks", "fits"))
-        if self.config.followed_rates is not None and networks and fits:
-            for one in self.shared(self.chosen):
-                yield from self.config.moments(one)
-                yield from self.raptors([one])
-            return
-        if networks:
-            for one in self.shared(self.chosen):
-                yield from self.config.moments(one)
-        if fits:
-            yield from self.shared(self.raptors(self.chosen))
+        together = self.config.followed_rates is not None and networks and fits
+        for one in self.chosen[first::every] if networks else ():
+            yield from self.config.moments(one)
+            yield from self.raptors([one]) if together else ()
+        if fits and not together:
+            yield from list(self.raptors(self.chosen))[first::every]
 
     def raptors(self, networks: Iterable[Network]) -> Iterator[Cell]:
         """Raptors of some networks; those of other moments not before it is known which networks are most accurate."""
-        every = self.config.networks()
-        found = {one: self.recorded(one) for one in every}
+        found = {one: self.of_network(one) for one in self.config.networks()}
         followed: list[Network] = []
         if self.config.followed_rates is not None or all(found.values()):
             followed = self.config.followed({one: was["accuracy"] for one, was in found.items() if was})
@@ -98,17 +94,15 @@ class DepthStudy(Study[Network | Cell]):
         runs = {one.run for one in networks}
         return (cell for cell in self.config.cells(followed) if cell.teacher.run in runs)
 
+    def shared(self, cells: Iterable[Network | Cell]) -> Iterable[Network | Cell]:
+        return cells
+
     def work(self) -> None:
-        for cell in self.cells():
-            self.check_time()
-            label = cell.name if isinstance(cell, Network) else f"{cell.teacher.name}, {cell.name}"
-            print(f"{label}: {self.unfit(cell) or self.record(cell)}", flush=True)
+        super().work()
         self.write_config()
 
     def name(self, cell: Network | Cell) -> str:
-        return (
-            f"networks/{cell.name}" if isinstance(cell, Network) else f"fits/{cell.teacher.name}/{cell.name}"
-        )
+        return cell.path
 
     def asked(self, cell: Network | Cell) -> dict[str, Any]:
         config = self.config
@@ -116,36 +110,32 @@ class DepthStudy(Study[Network | Cell]):
             options = self.run_of(cell).options(self.train, self.test)
             stored = {"float16": True} if config.float16 else {}
             return {"run": options, "moment": cell.moment, "similarity": dict(config.similarity), **stored}
-        one, teacher = cell.teacher, self.recorded(cell.teacher)
+        one, teacher = cell.teacher, self.of_network(cell.teacher)
         assert teacher is not None
         phases = Phases.from_dict(teacher["phases"]).with_k(cell.k)
         sequence = [(each.p, each.seed) for each in config.networks()].index((one.p, one.seed))
-        assignment = assign(cell.partition, phases.boundaries, phases.layers, cell.draw, sequence)
-        settings = FitSettings(**{**config.raptor["settings"], "seed": one.seed})
         return {
             "teacher": teacher["digest_of_weights"],
             "train": self.train.identity(),
             "test": [self.test.identity(), config.raptor["test_images"]],
-            "assignment": assignment,
-            "settings": settings.to_dict(),
+            "assignment": assign(cell.partition, phases.boundaries, phases.layers, cell.draw, sequence),
+            "settings": FitSettings(**{**config.raptor["settings"], "seed": one.seed}).to_dict(),
         }
 
     def known(self, cell: Network | Cell, asked: Mapping[str, Any]) -> bool:
-        before = recorded(self.path(cell), digest_of(asked))
+        before = self.recorded(cell, asked)
         if before is None or isinstance(cell, Cell):
             return before is not None
         return self.weights(cell) in (None, before["digest_of_weights"])
 
     def unfit(self, cell: Network | Cell) -> str:
-        """Why a Raptor cannot be fitted; empty where it can."""
         if isinstance(cell, Network):
             return ""
-        teacher, weights = self.recorded(cell.teacher), self.weights(cell.teacher)
+        teacher, weights = self.of_network(cell.teacher), self.weights(cell.teacher)
         if teacher is None:
             return "its network is not recorded; run `--part networks`, and this again"
         if weights is None:
-            there = self.known(cell, self.asked(cell))
-            place = str(self.place(cell.teacher))
+            there, place = self.known(cell, self.asked(cell)), str(self.place(cell.teacher))
             return KNOWN if there else f"its network is recorded, and not here any more ({place!r})"
         if weights != teacher["digest_of_weights"]:
             return (
@@ -186,38 +176,36 @@ class DepthStudy(Study[Network | Cell]):
         """How a network is trained."""
         config = self.config
         return ClassifierRun(
-            network=config.network["model"],
-            recipe=ClassifierRecipe(**{**config.training, "seed": one.seed}),
-            image_size=config.image_size,
-            built={**without(config.network, "model"), "drop_path": one.p},
-            keep=("0", f"{config.middle:g}", BEST),
-            held_out=config.held_out,
-        )
+            network=config.network["model"], recipe=ClassifierRecipe(**{**config.training, "seed": one.seed}),
+            image_size=config.image_size, built={**without(config.network, "model"), "drop_path": one.p},
+            keep=("0", f"{config.middle:g}", BEST), held_out=config.held_out,
+        )  # fmt: skip
 
     def place(self, one: Network) -> Path:
         """The folder of a network at a moment."""
         return place_of(self.folder / "runs", self.config, one)
 
-    def recorded(self, one: Network) -> dict[str, Any] | None:
+    def of_network(self, one: Network) -> dict[str, Any] | None:
         """What is recorded of a network."""
-        return recorded(self.path(one), digest_of(self.asked(one)))
+        return self.recorded(one, self.asked(one))
 
     def weights(self, one: Network) -> str | None:
         """Digest of the weights that a network has here; None where it is not."""
         place = self.place(one)
         return read_config(place)["digest"] if is_classifier(place) else None
 
+    def load(self, one: Network) -> VisionTransformer:
+        """A network as a model."""
+        return load_model(str(self.place(one)), device=self.choice.device)
+
     def measure(self, one: Network, training: Mapping[str, Any]) -> dict[str, Any]:
         """Accuracy, similarity and phases of a network."""
-        place, asked = self.place(one), self.config.similarity
+        place, asked, workers = self.place(one), self.config.similarity, self.choice.workers
         classifier = Classifier.from_pretrained(place)
         classifier.network.to(self.device)
         model = self.load(one)
         images = load_images(self.choice.train, model, n=asked["images"], seed=1)
-        similarity = layer_similarity(
-            model, images, replicates=asked["replicates"], workers=self.choice.workers
-        )
-        phases = segment(similarity)
+        similarity = layer_similarity(model, images, replicates=asked["replicates"], workers=workers)
         history, at_best = training["history"], one.moment == BEST
         moment = training["kept"][place.name] if one.moment != LAST else {
             "epoch": training["options"]["recipe"]["epochs"], "accuracy": training["accuracy"]
@@ -226,17 +214,15 @@ class DepthStudy(Study[Network | Cell]):
             "digest_of_weights": model.info.digest,
             "parameters": model.info.parameters,
             "classes": len(classifier.names),
-            "epoch": moment["epoch"],
-            "accuracy": moment["accuracy"],
+            **{key: moment[key] for key in ("epoch", "accuracy")},
             "train_accuracy": accuracy(classifier, self.seen(one).to(self.device)),
             "similarity": similarity.matrix.tolist(),
             "mean_similarity": float(similarity.matrix[np.triu_indices(model.depth, 1)].mean()),
-            "phases": phases.to_dict(),
+            "phases": segment(similarity).to_dict(),
             "n_images": images.report.count,
             "train_seconds": history["seconds"],
             "images_per_second": history["images_per_second"],
-            "validation": history["validation"] if at_best else None,
-            "losses": history["losses"] if at_best else None,
+            **{key: history[key] if at_best else None for key in ("validation", "losses")},
         }
 
     def seen(self, one: Network) -> PixelSet:
@@ -245,15 +231,9 @@ class DepthStudy(Study[Network | Cell]):
         learning = self.train.split(run.held_out, run.recipe.seed)[0]
         return learning.split(min(TRAIN_ACCURACY_ON, len(learning) - 1), seed=1)[1]
 
-    def load(self, one: Network) -> VisionTransformer:
-        """A network as a model."""
-        return load_model(str(self.place(one)), device=self.choice.device)
-
     def fitted(self, one: Network, assignment: list[int], settings: FitSettings) -> dict[str, Any]:
         """A Raptor's fidelity, and what its teacher's head makes of it."""
-        started = time.perf_counter()
-        teacher = self.load(one)
-        workers = self.choice.workers
+        started, teacher, workers = time.perf_counter(), self.load(one), self.choice.workers
         train = load_images(self.choice.train, teacher, n=self.config.train_images)
         test = load_images(self.choice.test, teacher, n=self.config.raptor["test_images"])
         fit = fit_raptor(teacher, train, assignment, settings, workers=workers)
@@ -281,10 +261,9 @@ def main() -> None:
     """Record what is not recorded yet."""
     options = study_parser(__doc__, RESULTS / "stochastic_depth")
     options.add_argument("--config", type=Path, required=True, help="a study, as YAML")
-    options.add_argument("--networks", help="some of them alone: p0_seed0,p0.6_seed1")
     options.add_argument("--part", choices=("networks", "fits", "all"), default="all")
     options.add_argument("--workers", type=int, default=0, help="loader processes")
-    command(DepthStudy, options)
+    run_study(DepthStudy, options)
 
 
 if __name__ == "__main__":

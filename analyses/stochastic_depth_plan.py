@@ -20,6 +20,7 @@ from brdyn.raptor import FitSettings
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
 
 UNTRAINED, MIDDLE, LAST = "untrained", "middle", "last"
+NETWORKS, FITS = "networks", "fits"
 MOMENTS = (UNTRAINED, MIDDLE, BEST, LAST)
 
 
@@ -27,37 +28,7 @@ MOMENTS = (UNTRAINED, MIDDLE, BEST, LAST)
 class Config:
     """A study, as its YAML file says.
 
-    Attributes
-    ----------
-    name : str
-        Results go to a folder of this name.
-    network : mapping
-        `model`, a name of :mod:`brdyn.classification.architectures`, and what else it is built with.
-    image_size : int
-    train_images, test_images : int or None
-        None for all.
-    held_out : int
-        Of the training images, to choose the best epoch by.
-    drop_path : list of float
-        Rates p.
-    seeds : int
-        Networks for each.
-    training : mapping
-        Of :class:`ClassifierRecipe`.
-    middle : float
-        The epoch that stands for the middle of training.
-    similarity : mapping
-        `images` and bootstrap `replicates`.
-    phases : list of int
-        Numbers of phases that are described.
-    raptor : mapping
-        `k`, `partitioned` (the k at which random partitions are drawn), `draws` of each, `moments_k` (the k of networks
-        at other moments than their best), `test_images`, and `settings` of :class:`FitSettings`.
-    followed_rates : list of float, optional
-        Rates of the networks that Raptors are fitted to at other moments; by default the least, and that of the most
-        accurate of the others.
-    float16 : bool
-        Keep networks at half the size, rounded once they are trained.
+    `analyses/stochastic_depth.yaml` says what its entries are; those with a default may be left out.
     """
 
     name: str
@@ -207,6 +178,11 @@ class Network:
         """Of its results."""
         return f"{self.run}_{self.moment}"
 
+    @property
+    def path(self) -> str:
+        """Of its result, in the folder of the study."""
+        return f"{NETWORKS}/{self.name}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -218,9 +194,10 @@ class Cell:
     draw: int = 0
 
     @property
-    def name(self) -> str:
-        """Of its result."""
-        return f"{self.partition}_k{self.k}" + ("" if self.partition == MAXCUT else f"_draw{self.draw}")
+    def path(self) -> str:
+        """Of its result, in the folder of the study."""
+        draw = "" if self.partition == MAXCUT else f"_draw{self.draw}"
+        return f"{FITS}/{self.teacher.name}/{self.partition}_k{self.k}{draw}"
 
 
 def place_of(runs: Path, config: Config, one: Network) -> Path:

@@ -9,21 +9,22 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from fnmatch import filter as matching
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 import yaml
 
-from analyses.recording import parser, provenance
+from analyses.recording import command, parser, provenance
 from brdyn.classification.recipe import VITRM
 from brdyn.errors import BrdynError, UsageError
 from brdyn.results import read_json, to_json
 from brdyn.store import write_atomically
 
 C = TypeVar("C")
-T = TypeVar("T")
 KNOWN = "already recorded"
 SIZES = Path(__file__).with_name("sizes.yaml")
 
@@ -49,12 +50,33 @@ def is_recorded(path: Path) -> bool:
     return path.is_file() and "failed" not in read_json(path, "a cell of a study")
 
 
-def recorded(path: Path, digest: str) -> dict[str, Any] | None:
-    """A cell's result, if it is there, was asked for alike and did not fail."""
-    if not path.is_file():
-        return None
-    before = read_json(path, "a cell of a study", ("digest",))
-    return before if before["digest"] == digest and "failed" not in before else None
+class Cells(NamedTuple):
+    """What is recorded of a study: results and failures by name, and where the newest comes from."""
+
+    done: dict[str, dict[str, Any]]
+    failed: dict[str, str]
+    provenance: dict[str, Any]
+
+
+def read_all(
+    files: Mapping[str, Path], needed: tuple[str, ...],
+    wanted: Callable[[str, dict[str, Any]], bool] = lambda name, content: True,
+) -> Cells:  # fmt: skip
+    """The cells whose files are there, by name, and which are wanted by what they contain."""
+    cells = Cells({}, {}, {})
+    for name, path in files.items():
+        if not path.is_file():
+            continue
+        content = read_json(path, "a cell of a study", ("provenance", *needed))
+        if not wanted(name, content):
+            continue
+        if content["provenance"].get("date", "") > cells.provenance.get("date", ""):
+            cells.provenance.update(content["provenance"])
+        if "failed" in content:
+            cells.failed[name] = content["failed"]
+        else:
+            cells.done[name] = content
+    return cells
 
 
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -66,7 +88,7 @@ def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         found = work()
         to_json(found)
         return found
-    except (OutOfTime, UsageError):  # neither is of this cell alone
+    except (OutOfTime, UsageError):
         raise
     except Exception as error:  # whatever it is, the other cells are worth their time
         return {"failed": f"{type(error).__name__}: {error}"}
@@ -86,33 +108,28 @@ def share_of(text: str) -> tuple[int, int]:
     return int(first), int(every)
 
 
-def named(chosen: str | None, names: Iterable[str], option: str) -> list[str]:
-    """The names that an option lists, or all of them.
+def chosen(only: str | None, names: Iterable[str]) -> list[str]:
+    """The names that `--only` lists, or all of them.
 
     Raises
     ------
     UsageError
         If there is none of a name.
     """
-    every = list(names)
-    asked = chosen.split(",") if chosen else every
-    for name in asked:
-        if name not in every:
-            raise UsageError(f"{option}: {name!r} is not one of {', '.join(every)}")
-    return asked
+    every, found = list(names), []
+    for pattern in only.split(",") if only else ["*"]:
+        if not (some := matching(every, pattern)):
+            raise UsageError(f"--only: {pattern!r} is not one of {', '.join(every)}")
+        found += some
+    return list(dict.fromkeys(found))
 
 
-def sizes_of(module: str, kind: type[T]) -> dict[str, T]:
-    """How large a study can be, by name, from `sizes.yaml`."""
-    found = {}
-    for name, row in yaml.safe_load(SIZES.read_text())[module].items():
-        entries: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in row.items()
-        }
-        if "recipe" in entries:
-            entries["recipe"] = replace(VITRM, **entries["recipe"])
-        found[name] = kind(**entries)
-    return found
+def sizes_of(module: str) -> dict[str, SimpleNamespace]:
+    """How large a study can be, by name, from `sizes.yaml`, where recipes say what is not as published."""
+    found = yaml.safe_load(SIZES.read_text())[module]
+    for row in found.values():
+        row |= {"recipe": replace(VITRM, **row["recipe"])} if "recipe" in row else {}
+    return {name: SimpleNamespace(**row) for name, row in found.items()}
 
 
 class Study(ABC, Generic[C]):
@@ -122,13 +139,16 @@ class Study(ABC, Generic[C]):
     ----------
     module : str
         Of `analyses`, in the command that results name.
+    asked_as : str
+        The entry of a record that says what was asked for.
     choice : Namespace
-        Options; `out`, `device`, `minutes` and `share` are those of every study.
+        Options; `out`, `device`, `minutes`, `share` and `only` are those of every study.
     folder : Path
         Where cells are recorded.
     """
 
     module: ClassVar[str]
+    asked_as: ClassVar[str] = "asked"
     folder: Path
 
     def __init__(self, choice: argparse.Namespace) -> None:
@@ -140,9 +160,9 @@ class Study(ABC, Generic[C]):
     def cells(self) -> Iterable[C]:
         """All that are wanted, the most telling first."""
 
-    @abstractmethod
     def name(self, cell: C) -> str:
         """Of its result, in the folder."""
+        return str(cell)
 
     @abstractmethod
     def asked(self, cell: C) -> Mapping[str, Any]:
@@ -158,15 +178,26 @@ class Study(ABC, Generic[C]):
 
     def head(self, cell: C, asked: Mapping[str, Any]) -> dict[str, Any]:
         """What stands in its file however it went."""
-        return {"cell": self.name(cell), "digest": digest_of(asked), "asked": asked}
+        return {"cell": self.name(cell), "digest": digest_of(asked), self.asked_as: asked}
 
     def path(self, cell: C) -> Path:
         """Its file."""
         return self.folder / f"{self.name(cell)}.json"
 
+    def recorded(self, cell: C, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A cell's result, if it is there, was asked for alike and did not fail."""
+        if not is_recorded(self.path(cell)):
+            return None
+        before = read_json(self.path(cell), "a cell of a study", (self.asked_as,))
+        return before if digest_of(before[self.asked_as]) == digest_of(asked) else None
+
     def known(self, cell: C, asked: Mapping[str, Any]) -> bool:
         """Whether there is nothing to do."""
-        return recorded(self.path(cell), digest_of(asked)) is not None
+        return self.recorded(cell, asked) is not None
+
+    def unfit(self, cell: C) -> str:
+        """Why a cell cannot be run, in words; empty where it can."""
+        return ""
 
     def check_time(self) -> None:
         """Raise :class:`OutOfTime` where it is over."""
@@ -179,18 +210,19 @@ class Study(ABC, Generic[C]):
 
     def record(self, cell: C) -> str:
         """Run a cell unless it is there; a word on how it went."""
+        if why := self.unfit(cell):
+            return why
         asked = self.asked(cell)
         if self.known(cell, asked):
             return KNOWN
         self.check_time()
         content = attempt(lambda: self.run(cell, asked))
-        path = self.path(cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
         whole = {"provenance": self.provenance(), **self.head(cell, asked), **content}
-        write_atomically(path, to_json(whole))
+        self.path(cell).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path(cell), to_json(whole))
         return content.get("failed") or self.said(whole)
 
-    def shared(self, cells: Iterable[T]) -> Iterable[T]:
+    def shared(self, cells: Iterable[C]) -> Iterable[C]:
         """Those of this process, of several side by side."""
         first, every = share_of(self.choice.share)
         return islice(cells, first, None, every)
@@ -201,12 +233,17 @@ class Study(ABC, Generic[C]):
             print(f"{self.name(cell)}: {self.record(cell)}", flush=True)
 
 
-def study_parser(description: str | None, out: Path, *, labelled: bool = True) -> argparse.ArgumentParser:
+def study_parser(
+    description: str | None, out: Path, *, labelled: bool = True, sizes: Iterable[str] = ()
+) -> argparse.ArgumentParser:
     """An argument parser with the options of every study."""
     options = parser(description)
     if labelled:
         options.add_argument("--train", required=True, help="labelled images to train, and fit probes, on")
         options.add_argument("--test", required=True, help="labelled images to test on")
+    if sizes:
+        options.add_argument("--size", choices=sorted(sizes), default="cpu")
+    options.add_argument("--only", help="some cells alone, by names or patterns: maxcut_k3,ladder_*")
     options.add_argument(
         "--share", default="0/1", help="i/n: every n-th from the i-th, for n runs side by side"
     )
@@ -218,12 +255,13 @@ def study_parser(description: str | None, out: Path, *, labelled: bool = True) -
     return options
 
 
-def command(study: Callable[[argparse.Namespace], Study[Any]], options: argparse.ArgumentParser) -> None:
+def run_study(study: Callable[[argparse.Namespace], Study[Any]], options: argparse.ArgumentParser) -> None:
     """What the command of a study does."""
-    choice = options.parse_args()
-    try:
-        study(choice).work()
-    except OutOfTime as over:
-        print(f"{over}; run it again to go on")
-    except BrdynError as error:
-        options.error(str(error))
+
+    def work(choice: argparse.Namespace) -> None:
+        try:
+            study(choice).work()
+        except OutOfTime as over:
+            print(f"{over}; run it again to go on")
+
+    command(work, options)

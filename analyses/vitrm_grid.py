@@ -13,21 +13,20 @@ core), `tiny` a dry run.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from analyses.recording import RESULTS
-from analyses.study import Study, command, digest_of, sizes_of, study_parser
-from analyses.training_runs import load_split, train_or_go_on
-from analyses.vitrm_on_cifar import IMAGE_SIZE
-from brdyn.classification.recipe import VITRM_NAME, ClassifierRecipe
+from analyses.study import read_all, run_study, sizes_of, study_parser
+from analyses.training_runs import IMAGE_SIZE, TrainingStudy
+from brdyn.classification.recipe import VITRM_NAME
 from brdyn.classification.run import ClassifierRun
-from brdyn.results import read_json
 from brdyn.vitrm.grid import cell_name, parse_grid, rows_of, runs_of
 
 GRID = RESULTS / "vitrm_grid"
@@ -37,83 +36,37 @@ REPEAT_COLUMNS = ["sees_image", "seed", "accuracy"]
 RUNS = ("gpu", "cpu")
 LATENT_STEPS = 3
 FIRST = cell_name({"n": LATENT_STEPS, "n_sup": 1})  # the published one
+SIZES = sizes_of("vitrm_grid")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """How large the study is.
+class GridStudy(TrainingStudy):
+    """Ablations."""
 
-    Attributes
-    ----------
-    built : mapping
-        What ViTRM is built with beside its published sizes.
-    grid : tuple of str
-        As `brdyn vitrm-train --grid` takes it.
-    batch_sizes : tuple of int
-        At n = 3, N_sup = 1.
-    train_images, test_images : int or None
-        None for all.
-    recipe : ClassifierRecipe
-        Of all cells but for the batch size.
-    seeds : int
-        Networks with n = 3, N_sup = 1 that see the image in every update, and that see it once.
-    """
+    module, sizes = "vitrm_grid", SIZES
 
-    built: Mapping[str, Any]
-    grid: tuple[str, ...]
-    batch_sizes: tuple[int, ...]
-    train_images: int | None
-    test_images: int | None
-    recipe: ClassifierRecipe
-    seeds: int = 3
+    @cached_property
+    def runs(self) -> dict[str, ClassifierRun]:
+        """How every cell is trained."""
+        return cells(self.size)
 
+    def every(self) -> Iterable[str]:
+        return self.runs
 
-SIZES = sizes_of("vitrm_grid", Size)
-
-
-class GridStudy(Study[str]):
-    """Images, and the cells."""
-
-    module = "vitrm_grid"
-
-    def __init__(self, choice: argparse.Namespace) -> None:
-        super().__init__(choice)
-        self.size = SIZES[choice.size]
-        self.folder, self.runs = choice.out / choice.size, cells(self.size)
-        counts = self.size.train_images, self.size.test_images
-        self.train, self.test = load_split(choice.train, choice.test, IMAGE_SIZE, counts)
-
-    def cells(self) -> Iterator[str]:
-        return (name for name in self.runs if name.startswith(self.choice.only))
-
-    def name(self, cell: str) -> str:
-        return cell
-
-    def asked(self, cell: str) -> dict[str, Any]:
-        return self.runs[cell].options(self.train, self.test)
-
-    def head(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        return {"cell": cell, "digest": digest_of(asked), "options": asked}
+    def run_of(self, name: str) -> ClassifierRun:
+        return self.runs[name]
 
     def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Train it, or go on."""
-        place = self.folder / "runs" / cell
-        return train_or_go_on(
-            self.runs[cell], place, self.train, self.test, until=self.until, device=self.device
-        )
+        return self.trained(cell)
 
     def said(self, content: Mapping[str, Any]) -> str:
         return f"{content['accuracy']:.2%} of {len(self.test)} test images, {content['history']['seconds']:.0f} s"
 
 
-def cells(size: Size) -> dict[str, ClassifierRun]:
+def cells(size: SimpleNamespace) -> dict[str, ClassifierRun]:
     """How each cell is trained, by name: the grid, the cheapest first; batch sizes; seeds; those that see once."""
-    base = ClassifierRun(
-        network=VITRM_NAME,
-        recipe=size.recipe,
-        image_size=IMAGE_SIZE,
-        built={**size.built, "latent_steps": LATENT_STEPS},
-    )
+    built = {**size.built, "latent_steps": LATENT_STEPS}
+    base = ClassifierRun(network=VITRM_NAME, recipe=size.recipe, image_size=IMAGE_SIZE, built=built)
     grid = runs_of(base, parse_grid(size.grid))
     ordered = dict(sorted(grid.items(), key=lambda item: item[1].built["latent_steps"] * item[1].n_sup))
     sweep = {
@@ -125,7 +78,7 @@ def cells(size: Size) -> dict[str, ClassifierRun]:
         own = replace(base, recipe=replace(size.recipe, seed=seed))
         if seed:  # the first is in the grid
             repeats[f"seed{seed}"] = own
-        repeats[f"once{seed}"] = replace(own, built={**own.built, "sees_image": False})
+        repeats[f"once{seed}"] = replace(own, built={**built, "sees_image": False})
     return {**ordered, **sweep, **repeats}
 
 
@@ -134,16 +87,12 @@ class Grid(NamedTuple):
 
     Attributes
     ----------
-    cells : DataFrame
-        `n`, `n_sup`, `accuracy`, `parameters`, `train_seconds`, `images_per_second`.
-    batches : DataFrame
-        `batch_size`, `accuracy`, `images_per_second`.
-    repeats : DataFrame
-        `sees_image`, `seed`, `accuracy`; n = 3, N_sup = 1.
+    cells, batches, repeats : DataFrame
+        With `CELL_COLUMNS`, `BATCH_COLUMNS` and `REPEAT_COLUMNS`; the last two of n = 3, N_sup = 1.
     testing : int
         Test images.
-    size : Size
-    name : str
+    size, name
+        How large it is, and what that is called.
     failed : dict of str to str
     provenance : dict
         Of the newest cell.
@@ -153,7 +102,7 @@ class Grid(NamedTuple):
     batches: pd.DataFrame
     repeats: pd.DataFrame
     testing: int
-    size: Size
+    size: SimpleNamespace
     name: str
     failed: dict[str, str]
     provenance: dict[str, Any]
@@ -164,59 +113,34 @@ def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
     there = [one for one in RUNS if (folder / one / f"{FIRST}.json").is_file()]
     if name is None and not there:
         return None
-    chosen = name or there[0]
-    runs = cells(SIZES[chosen])
-    done: dict[str, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
-    newest: dict[str, Any] = {}
-    for cell in runs:
-        path = folder / chosen / f"{cell}.json"
-        if not path.is_file():
-            continue
-        content = read_json(path, "a cell of ViTRM's grid", ("options", "provenance"))
-        newest = max(newest, content["provenance"], key=lambda one: one.get("date", ""))
-        if "failed" in content:
-            failed[cell] = content["failed"]
-        else:
-            done[cell] = content
+    name = name or there[0]
+    runs = cells(SIZES[name])
+    done, failed, newest = read_all({cell: folder / name / f"{cell}.json" for cell in runs}, ("options",))
     grid = {cell: run for cell, run in runs.items() if cell.startswith("n")}
-    batches = [
-        {
-            "batch_size": run.recipe.batch_size,
-            "accuracy": done[cell]["accuracy"],
-            "images_per_second": done[cell]["history"]["images_per_second"],
-        }
-        for cell, run in runs.items()
-        if cell.startswith("batch") and cell in done
-    ]
-    repeats = [
-        {
-            "sees_image": run.built.get("sees_image", True),
-            "seed": run.recipe.seed,
-            "accuracy": done[cell]["accuracy"],
-        }
-        for cell, run in runs.items()
-        if cell in done and (cell == FIRST or cell.startswith(("seed", "once")))
-    ]
-    testing = max((one["test"]["images"] for one in done.values()), default=0)
-    return Grid(
-        pd.DataFrame(rows_of(grid, done), columns=CELL_COLUMNS),
-        pd.DataFrame(batches, columns=BATCH_COLUMNS),
-        pd.DataFrame(repeats, columns=REPEAT_COLUMNS),
-        testing,
-        SIZES[chosen],
-        chosen,
-        failed,
-        newest,
+    rows = pd.DataFrame(
+        [
+            {
+                "cell": cell, "batch_size": run.recipe.batch_size, "seed": run.recipe.seed,
+                "sees_image": run.built.get("sees_image", True), "accuracy": done[cell]["accuracy"],
+                "images_per_second": done[cell]["history"]["images_per_second"],
+            }
+            for cell, run in runs.items() if cell in done
+        ],
+        columns=["cell", *dict.fromkeys([*BATCH_COLUMNS, *REPEAT_COLUMNS])],
+    ).set_index("cell")  # fmt: skip
+    batches, repeats = (
+        rows.filter(regex="^batch", axis=0),
+        rows.filter(regex=f"^({FIRST}$|seed|once)", axis=0),
     )
+    return Grid(
+        pd.DataFrame(rows_of(grid, done), columns=CELL_COLUMNS), batches[BATCH_COLUMNS], repeats[REPEAT_COLUMNS],
+        max((one["test"]["images"] for one in done.values()), default=0), SIZES[name], name, failed, newest,
+    )  # fmt: skip
 
 
 def main() -> None:
     """Train what is not trained yet."""
-    options = study_parser(__doc__, GRID)
-    options.add_argument("--size", choices=sorted(SIZES), default="cpu")
-    options.add_argument("--only", default="", help="cells whose name begins so: n3, batch")
-    command(GridStudy, options)
+    run_study(GridStudy, study_parser(__doc__, GRID, sizes=SIZES))
 
 
 if __name__ == "__main__":

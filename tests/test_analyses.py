@@ -5,6 +5,7 @@ import sys
 import time
 from argparse import Namespace
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -157,9 +158,8 @@ def test_raptor_study_records_resumes_and_survives(tmp_path, noise_folder, monke
         "study", "--train", str(images), "--test", str(images), "--model", "vit_tiny_patch16_224", "--weights",
         str(weights), "--size", "tiny", "--out", str(tmp_path / "out"), "--only", "maxcut_k2", "--share", "0/2",
     ]  # fmt: skip
-    size = replace(
-        raptor_on_vits.SIZES["tiny"], image_size=32, precision="float32", probe_train=40, probe_test=20
-    )
+    changes = {"image_size": 32, "precision": "float32", "probe_train": 40, "probe_test": 20}
+    size = SimpleNamespace(**{**vars(raptor_on_vits.SIZES["tiny"]), **changes})
     monkeypatch.setitem(raptor_on_vits.SIZES, "tiny", size)
     monkeypatch.setattr(sys, "argv", command)
 
@@ -203,9 +203,7 @@ def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, li
         return capsys.readouterr().out
 
     networks = {name: vitrm_on_cifar.SIZES["tiny"].networks[name] for name in ("vitrm", "vit-small")}
-    monkeypatch.setitem(
-        vitrm_on_cifar.SIZES, "tiny", replace(vitrm_on_cifar.SIZES["tiny"], networks=networks)
-    )
+    monkeypatch.setattr(vitrm_on_cifar.SIZES["tiny"], "networks", networks)
     everything = vitrm_dynamics.names
     monkeypatch.setattr(
         vitrm_dynamics, "names", lambda *asked: {name: everything(*asked)[name] for name in networks}

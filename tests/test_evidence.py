@@ -96,10 +96,10 @@ def test_every_rule_is_on_the_page_that_its_claim_names(records):
     [
         (None, NOT_TESTED),
         (Measured("the model has no registers"), NOT_TESTED),
-        (Measured("1 to 2", {"x": 2}), "**holds**"),
-        (Measured("all of them", {"x": 0}), "**fails**"),
+        (Measured("1 to 2", x=2), "**holds**"),
+        (Measured("all of them", x=0), "**fails**"),
         (
-            Measured("", {"x": 2}, {"one": Measured("a", {"x": 2}), "other": Measured("b", {"x": 0})}),
+            Measured.of_each({"one": Measured("a", x=2), "other": Measured("b", x=0)}),
             "**holds**",
         ),
     ],
@@ -115,7 +115,7 @@ def test_verdicts(monkeypatch, records, measured, verdict):
 
 
 def test_a_row_by_hand(monkeypatch, records):
-    monkeypatch.setattr(offline, "rank", lambda study: Measured(f"k = {study.phases.layers}", {"x": 1}))
+    monkeypatch.setattr(offline, "rank", lambda study: Measured(f"k = {study.phases.layers}", x=1))
     claim = Claim(
         claim="x | y", source="A et al.", published="{{ 1 + 1 }} %", study="offline", measure="offline.rank",
         rule=greater("x", 1), why="only {{ offline.phases.layers }} layers",

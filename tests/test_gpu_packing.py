@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from analyses.gpu import packing
 from brdyn.classification.architectures import build
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import BrdynError
 from brdyn.vitrm.model import ViTRM, ViTRMConfig
 
 
@@ -36,12 +36,12 @@ def test_what_is_packed_is_unpacked(sizes, part, tmp_path_factory):
         path = home / f"run{number % 2}" / f"file{number}"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(bytes([number]) * size)
-    packed = packing.pack(home, sorted(home.iterdir()), out, "it", part=part)
+    packed = packing.pack(home, sorted(home.iterdir()), out, part=part)
     assert packed.left_out == []
     parts = sorted(out.glob("state.0*"))
     assert all(path.stat().st_size <= part for path in parts)
     assert sum(path.stat().st_size for path in parts) == packed.size
-    assert sorted(packing.unpack(out, other, "it")) == sorted(packed.names)
+    assert sorted(packing.unpack(out, other)) == sorted(packed.names)
     for name in packed.names:
         assert (other / name).read_bytes() == (home / name).read_bytes()
 
@@ -52,20 +52,20 @@ def test_a_pack_takes_the_most_wanted_that_fit_and_says_what_does_not(tmp_path):
     out.mkdir()
     for name, size in {"checkpoint/a": 40_000, "checkpoint/b": 40_000, "small": 9000}.items():
         (home / name).write_bytes(b"x" * size)
-    packed = packing.pack(home, [home / "checkpoint", home / "small"], out, "it", most=60_000)
+    packed = packing.pack(home, [home / "checkpoint", home / "small"], out, most=60_000)
     assert packed.names == ["small"]
     assert packed.left_out == ["checkpoint"]  # whole or not at all
     assert packed.size <= 60_000
     assert json.loads((out / "state.json").read_text())["left_out"] == ["checkpoint"]
 
 
-@pytest.mark.parametrize("harm", ["cut", "gone", "foreign", "no state"])
+@pytest.mark.parametrize("harm", ["cut", "gone", "no state"])
 def test_a_state_that_is_not_whole_is_refused_and_nothing_is_unpacked(harm, tmp_path):
     home, out, other = (tmp_path / name for name in ("home", "out", "other"))
     for folder in (home, out, other):
         folder.mkdir()
     (home / "weights").write_bytes(b"x" * 3000)
-    packing.pack(home, [home / "weights"], out, "it", part=4096)
+    packing.pack(home, [home / "weights"], out, part=4096)
     last = out / "state.001"
     if harm == "cut":
         last.write_bytes(last.read_bytes()[:-1])
@@ -73,9 +73,8 @@ def test_a_state_that_is_not_whole_is_refused_and_nothing_is_unpacked(harm, tmp_
         last.unlink()
     elif harm == "no state":
         (out / "state.json").unlink()
-    error, run = (UsageError, "another") if harm == "foreign" else (BrdynError, "it")
-    with pytest.raises(error):
-        packing.unpack(out, other, run)
+    with pytest.raises(BrdynError):
+        packing.unpack(out, other)
     assert list(other.iterdir()) == []
 
 
@@ -84,8 +83,8 @@ def test_what_is_here_stays(tmp_path):
     for folder in (home, out, other):
         folder.mkdir()
         (folder / "result.json").write_text(folder.name)
-    packing.pack(home, [home / "result.json"], out, "it")
-    assert packing.unpack(out, other, "it") == []
+    packing.pack(home, [home / "result.json"], out)
+    assert packing.unpack(out, other) == []
     assert (other / "result.json").read_text() == "other"
     packing.pack_results(home, ["*.json"], out)
     assert packing.unpack_results(out, other, replace=False) == []

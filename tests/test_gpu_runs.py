@@ -5,7 +5,6 @@ import json
 import sys
 import time
 from argparse import Namespace
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ import torch
 from analyses import vitrm_on_cifar
 from analyses.gpu import __main__ as command
 from analyses.gpu import collect, cuda_tests, jobs, packing
-from analyses.gpu.queue import NAME, TRIED, Job, Queue
+from analyses.gpu.queue import TRIED, Job, Queue
 from analyses.recording import RESULTS
 from analyses.stochastic_depth_plan import Config, place_of
 from brdyn.classification.saved import Classifier
@@ -44,10 +43,7 @@ def a_queue(home, *chosen, minutes=10.0, **choice):
 
 def a_job(name, minutes, **changes):
     """A job of one result, whose study writes it."""
-    return Job(
-        name=name, shows=name, minutes=minutes, data=(), writes=(f"{name}.json",),
-        results=lambda queue: [queue.home / f"{name}.json"], calls=lambda queue: [(name, [])], **changes,
-    )  # fmt: skip
+    return Job(name=name, shows=name, study=name, minutes=minutes, **changes)
 
 
 @pytest.fixture
@@ -115,7 +111,11 @@ def test_what_is_done_lies_there_after_every_job(tmp_path, monkeypatch):
 
 def test_a_job_without_its_data_is_left_out_and_told(tmp_path, done, monkeypatch):
     monkeypatch.setattr("analyses.gpu.queue.find_spec", lambda _: None)
-    listed = [replace(a_job("one", 1), data=("x.parquet",)), a_job("two", 1, offline=True), a_job("three", 1)]
+    listed = [
+        a_job("one", 1, files={"--data": "x.parquet"}),
+        a_job("two", 1, offline=True),
+        a_job("three", 1),
+    ]
     queue = a_queue(tmp_path, *listed)
     queue.run()
     assert done == ["three"]
@@ -192,7 +192,7 @@ def test_fits_are_shared_by_two_and_begun_only_where_they_can_end(tmp_path):
     def chosen(name):
         calls = BY_NAME[name].calls(queue)
         return [
-            (options[options.index("--cells") + 1].split(","), options[options.index("--minutes") + 1])
+            (options[options.index("--only") + 1].split(","), options[options.index("--minutes") + 1])
             for _, options in calls
         ]
 
@@ -200,7 +200,8 @@ def test_fits_are_shared_by_two_and_begun_only_where_they_can_end(tmp_path):
     (home / "phases.json").write_text("{}")
     (first, minutes), (second, _) = chosen("raptor_k")
     assert minutes == pytest.approx(10 - jobs.FIT_MINUTES, abs=0.1)
-    assert {*first, *second} == set(alone) == set(jobs.MAIN_FITS)
+    expected = {"maxcut_k2", "maxcut_k4", "maxcut_k1", "maxcut_k5", "maxcut_k3_seed1", "maxcut_k3_seed2"}
+    assert {*first, *second} == set(alone) == expected
     (home / "maxcut_k2.json").write_text("{}")
     assert "maxcut_k2" not in {*chosen("raptor_k")[0][0], *chosen("raptor_k")[1][0]}
     rest = {name for names, _ in chosen("raptor_rest") for name in names}
@@ -280,8 +281,8 @@ def test_training_goes_on_on_another_machine_as_if_it_had_not_stopped(data, tmp_
     train(first, "--minutes", 0)
     queue = a_queue(first, tiny=True)
     assert not queue.over(BY_NAME["vitrm"])
-    packing.pack(first, BY_NAME["vitrm"].state(queue), pack, NAME)
-    names = packing.unpack(pack, second, NAME)
+    packing.pack(first, BY_NAME["vitrm"].state(queue), pack)
+    names = packing.unpack(pack, second)
     assert sum(name.endswith("state.safetensors") for name in names) == 1  # the newest checkpoint alone
     train(second)
     here, there = (
@@ -308,31 +309,31 @@ def test_a_recorded_network_is_not_trained_again_where_its_weights_are_not(
 
 
 def test_the_state_of_stochastic_depth_is_what_is_still_to_be_fitted(tmp_path):
-    queue, config = a_queue(tmp_path), Config.read(jobs.DEPTH_CONFIG)
+    queue, config, job = a_queue(tmp_path), Config.read(jobs.CONFIG), BY_NAME["stochastic_depth"]
     home = tmp_path / "stochastic_depth" / "gpu"
     first, second = config.networks()[:2]
     size = {"width": 4, "heads": 1, "hidden": 4, "depth": 1}
     classifier = Classifier.new("vit-tiny12", ("a", "b"), 8, (0.5,) * 3, (0.5,) * 3, **size)
     for one in (first, second):
         for moment in config.moments(one):
-            path = jobs.depth_path(queue, config, moment)
+            path = home / f"{moment.path}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             watched = [{"step": 1, "accuracy": 0.5 + one.p}] if moment.moment == "best" else None
             path.write_text(json.dumps({"validation": watched, "accuracy": 0.4}))
             classifier.save_pretrained(place_of(home / "runs", config, moment))
-    assert jobs.depth_best(queue, config) == second.run
-    planned = jobs.depth_fits(config, first)
+    assert job.champion(queue, config) == [second.run]
+    planned = job.fits(config, first)
     assert len(planned) == 4 + 3 + 2 * 3 * 2  # k, other moments, random partitions
-    assert len(jobs.depth_fits(config, second)) == 4 + 2 * 3 * 2  # p = 0.1 is not followed
+    assert len(job.fits(config, second)) == 4 + 2 * 3 * 2  # p = 0.1 is not followed
 
     def names():
-        return [str(path.relative_to(home / "runs")) for path in jobs.depth_state(queue)]
+        return [str(path.relative_to(home / "runs")) for path in job.state(queue)]
 
     assert names()[:2] == ["p0_seed0/best", "p0.1_seed0/best"]
     moments = ["epoch0", "epoch12", "config.json", "model.safetensors"]
     assert sorted(names()[2:]) == sorted(f"p0_seed0/{name}" for name in moments)
     for cell in planned:
-        path = jobs.depth_path(queue, config, cell)
+        path = home / f"{cell.path}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     assert names() == ["p0.1_seed0/best"]
@@ -354,7 +355,7 @@ def test_the_state_of_stochastic_depth_is_what_is_still_to_be_fitted(tmp_path):
     ("change", "said"),
     [
         ("no data", "nothing can be done"),
-        ("used out", "has a run already; give an empty folder"),
+        ("harmed out", "is not what state.json says"),
         ("no device", "no CUDA device is here"),
         ("no state", "state.json"),
     ],
@@ -363,9 +364,10 @@ def test_a_run_that_cannot_work_is_refused(change, said, data, tmp_path, monkeyp
     folder = tmp_path / "nothing" if change == "no data" else data
     arguments = ["--data", folder, "--home", tmp_path / "home", "--out", tmp_path / "run", "--tiny"]
     arguments += ["--jobs", "vitrm_grid", "--device", "cuda" if change == "no device" else "cpu"]
-    if change == "used out":
+    if change == "harmed out":
         (tmp_path / "run").mkdir()
-        (tmp_path / "run" / "state.json").write_text("{}")
+        packing.pack(tmp_path, [], tmp_path / "run")
+        (tmp_path / "run" / "state.000").write_bytes(b"")
     if change == "no device":
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     if change == "no state":
@@ -378,7 +380,7 @@ def test_a_run_that_cannot_work_is_refused(change, said, data, tmp_path, monkeyp
 
 
 def test_a_study_that_overruns_is_stopped_and_one_that_fails_is_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Queue, "command", lambda _, study, __: [sys.executable, "-c", study])
+    monkeypatch.setattr(Queue, "command", lambda _, study, __: [sys.executable, "-S", "-c", study])
     queue, started = a_queue(tmp_path), time.monotonic()
     queue.side_by_side(
         [("import time; time.sleep(60)", []), ("import time; time.sleep(60)", [])], started + 1
@@ -405,7 +407,42 @@ def test_every_job_writes_what_it_is_judged_by():
     """A result that is not packed would be lost."""
     queue = Queue(jobs.JOBS, Namespace(tiny=False, device="cpu"), RESULTS, 0.0)
     for job in jobs.JOBS:
-        patterns = [pattern.format(suffix="") for pattern in job.writes]
         for path in job.results(queue):
             name = path.relative_to(RESULTS)
-            assert any(name.match(pattern) for pattern in patterns), (job.name, name)
+            assert any(name.match(pattern) for pattern in job.writes("gpu", "")), (job.name, name)
+
+
+def test_a_job_that_breaks_is_told_and_the_next_is_done(tmp_path, monkeypatch):
+    done = []
+
+    def run(queue, calls, until):
+        if calls[0][0] == "one":
+            raise OSError("no room")
+        done.append(calls[0][0])
+
+    monkeypatch.setattr(Queue, "side_by_side", run)
+    queue = a_queue(tmp_path, a_job("one", 1), a_job("two", 1))
+    queue.run()
+    assert done == ["two"]
+    assert "one failed (OSError: no room)" in (tmp_path / "out" / "table.txt").read_text()
+
+
+def test_a_run_that_was_cut_off_goes_on_in_its_own_folder(tmp_path, data, done):
+    """What it left in `--out` is taken up, here on a machine that has nothing else of it; old parts do not stay."""
+    home, other = tmp_path / "home", tmp_path / "other"
+    home.mkdir()
+    listed = [a_job("one", 1), a_job("two", 1)]
+    done.fails = {"two"}
+    a_queue(home, *listed, out=tmp_path / "out").run()
+    (tmp_path / "out" / "state.007").write_bytes(b"of an older pack")
+    again = Queue(listed, Namespace(**{**vars(a_queue(home, out=tmp_path / "out").choice), "data": data}), other,
+                  time.monotonic() + 600)  # fmt: skip
+    again.take_up()
+    assert (other / "one.json").is_file()
+    assert again.tried() == ["two"]
+    done.clear()
+    again.run()
+    assert done == ["two"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "results.tar.gz", "state.000", "state.json", "table.txt",
+    ]  # fmt: skip

@@ -69,7 +69,7 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
     said = run("--part", "networks", "--share", "0/2")
     moments = ("best", "untrained", "middle", "last")
     assert [line.split(":")[0] for line in said] == [
-        f"p0_seed{seed}_{moment}" for seed in (0, 1) for moment in moments
+        f"networks/p0_seed{seed}_{moment}" for seed in (0, 1) for moment in moments
     ]
     fit_raptor = stochastic_depth.fit_raptor
 
@@ -85,10 +85,10 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
     with monkeypatch.context() as patched:
         patched.setattr(stochastic_depth, "fit_raptor", broken)
         said = run()
-    assert said[0] == "p0_seed0_best: already recorded"
+    assert said[0] == "networks/p0_seed0_best: already recorded"
     assert sum("RuntimeError: no memory left" in line for line in said) == 2
     # of four networks three k, and each random partition at k = 3; then six other moments with p = 0, four with p = 0.5
-    assert sum(", " in line.split(":")[0] for line in said) == 4 * (3 + 2) + 6 + 4
+    assert sum(line.startswith("fits/") for line in said) == 4 * (3 + 2) + 6 + 4
     study = read_study("tiny", out)
     assert study.networks["moment"].value_counts().to_dict() == {
         "best": 4,
@@ -344,10 +344,10 @@ def test_networks_are_kept_in_float16_and_some_can_be_chosen(monkeypatch, tmp_pa
         stochastic_depth.main()
         return capsys.readouterr().out.splitlines()
 
-    said = run("--networks", "p0.5_seed0")
+    said = run("--only", "p0.5_seed0")
     assert [line.split(":")[0] for line in said] == [
-        "p0.5_seed0_best", "p0.5_seed0_middle", "p0.5_seed0_last",
-        "p0.5_seed0_best, maxcut_k2", "p0.5_seed0_middle, maxcut_k2", "p0.5_seed0_last, maxcut_k2",
+        "networks/p0.5_seed0_best", "networks/p0.5_seed0_middle", "networks/p0.5_seed0_last",
+        "fits/p0.5_seed0_best/maxcut_k2", "fits/p0.5_seed0_middle/maxcut_k2", "fits/p0.5_seed0_last/maxcut_k2",
     ]  # fmt: skip
     runs = out / "tiny" / "runs" / "p0.5_seed0"
     for place in (runs, runs / "best", runs / "epoch0"):
@@ -357,14 +357,14 @@ def test_networks_are_kept_in_float16_and_some_can_be_chosen(monkeypatch, tmp_pa
     assert set(study.fits["moment"]) == {"best", "middle", "last"}
     assert not study.failed
     with pytest.raises(SystemExit):
-        run("--networks", "p0.5_seed7")
+        run("--only", "p0.5_seed7")
     assert "'p0.5_seed7' is not one of p0_seed0, p0.5_seed0" in capsys.readouterr().err
     shutil.rmtree(runs)
-    assert {line.split(": ")[1] for line in run("--networks", "p0.5_seed0", "--part", "networks")} == {
+    assert {line.split(": ")[1] for line in run("--only", "p0.5_seed0", "--part", "networks")} == {
         "already recorded"
     }
     shutil.rmtree(out / "tiny" / "fits")
-    assert "is recorded, and not here any more" in run("--networks", "p0.5_seed0", "--part", "fits")[0]
+    assert "is recorded, and not here any more" in run("--only", "p0.5_seed0", "--part", "fits")[0]
     write_config(config, seeds=1, followed_rates=[0.5], raptor=raptor)
     asked = read_json(out / "tiny" / "networks" / "p0.5_seed0_best.json", "it")["asked"]
     assert not Config.read(config).asks_for(asked)

@@ -7,7 +7,7 @@ from argparse import Namespace
 import pytest
 
 from analyses import study
-from analyses.study import OutOfTime, Study, command, digest_of, is_recorded, share_of, study_parser
+from analyses.study import OutOfTime, Study, digest_of, is_recorded, run_study, share_of, study_parser
 from brdyn.errors import BrdynError, UsageError
 
 
@@ -41,7 +41,10 @@ class Squares(Study[int]):
 
 def squares(tmp_path, power=2, **options):
     return Squares(
-        Namespace(**{"device": "cpu", "minutes": 1, "share": "0/1", "out": tmp_path, **options}), power
+        Namespace(
+            **{"device": "cpu", "minutes": 1, "share": "0/1", "only": None, "out": tmp_path, **options}
+        ),
+        power,
     )
 
 
@@ -101,7 +104,7 @@ def test_a_command_says_what_is_wrong_in_a_line(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(sys, "argv", ["squares", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
-        command(refused, study_parser("It squares.", tmp_path, labelled=False))
+        run_study(refused, study_parser("It squares.", tmp_path, labelled=False))
     assert stop.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("error: no such images")
 
@@ -115,7 +118,9 @@ def test_files_with_a_digest_are_the_same_wherever_they_lie():
 
 
 def test_names_are_checked():
-    assert study.named("b,a", ["a", "b", "c"], "--cells") == ["b", "a"]
-    assert study.named(None, ["a", "b"], "--cells") == ["a", "b"]
-    with pytest.raises(UsageError, match="--cells: 'd' is not one of a, b"):
-        study.named("a,d", ["a", "b"], "--cells")
+    every = ["fit_k2", "fit_k3", "other"]
+    assert study.chosen("other,fit_*", every) == ["other", "fit_k2", "fit_k3"]
+    assert study.chosen("fit_k3,fit_k*", every) == ["fit_k3", "fit_k2"]
+    assert study.chosen(None, every) == every
+    with pytest.raises(UsageError, match="--only: 'fit' is not one of fit_k2, fit_k3, other"):
+        study.chosen("other,fit", every)

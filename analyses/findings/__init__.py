@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 
 class Measured:
     """What was measured.
 
-    Parameters
+    Attributes
     ----------
     said : str
         In a sentence.
-    each : mapping of str to Measured, optional
-        The same of several models, of which the claim is about the first.
-    **numbers
+    numbers : dict of str to anything
         What a rule judges; without them it cannot be told.
+    each : dict of str to Measured
+        The same of several models, of which the claim is about the first.
     """
 
-    def __init__(self, said: str, each: Mapping[str, Measured] | None = None, **numbers: Any) -> None:
-        self.said, self.each, self.numbers = said, each or {}, numbers
+    def __init__(self, said: str, /, **numbers: Any) -> None:
+        self.said, self.numbers = said, numbers
+        self.each: dict[str, Measured] = {}
+
+    @classmethod
+    def of_each(cls, each: dict[str, Measured]) -> Measured:
+        """Of several models."""
+        found = cls("", **next(iter(each.values())).numbers)
+        found.each = each
+        return found
 
 
 def listed(values: Any, form: str, by: str = " ") -> str:

@@ -194,12 +194,7 @@ def more_steps(results: Results) -> Measured:
 
 def of_every_model(make: Callable[[Motion], Measured]) -> Callable[[Results], Measured]:
     """What is judged of ViTRM, with the ViTs beside it."""
-
-    def measure(results: Results) -> Measured:
-        each = {model: make(found) for model, found in results.motions.items()}
-        return Measured("", each, **each["vitrm"].numbers)
-
-    return measure
+    return lambda results: Measured.of_each({model: make(found) for model, found in results.motions.items()})
 
 
 converge = of_every_model(lambda found: Measured(listed(found.path, ".0%"), path=found.path))

@@ -3,21 +3,22 @@
     python -m analyses.gpu --minutes 14 --data data --out run1
     python -m analyses.gpu --minutes 7.5 --data data --state run1 --out run2
 
-Nothing is begun that does not fit into what is left of the minutes; what was done lies in `--out` after every job.
+Nothing is begun that does not fit into what is left of the minutes; what was done lies in `--out` after every job. A
+run that was cut off goes on when it is asked for again.
 `python -m analyses.gpu.collect run1 run2` takes it home. The jobs are in analyses/gpu/README.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 from analyses.gpu.jobs import JOBS
-from analyses.gpu.queue import TABLE, Queue
-from analyses.recording import RESULTS
+from analyses.gpu.queue import OFFLINE_ALONE, TABLE, Queue
+from analyses.recording import RESULTS, plain_parser
 from brdyn.errors import BrdynError
 
 MINUTES = 7.5
@@ -25,9 +26,7 @@ MINUTES = 7.5
 
 def main() -> None:
     """Exit code 0 whether or not there is more to do, 1 if something failed."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = plain_parser(__doc__)
     options.add_argument("--data", type=Path, required=True, help="folder with the data files")
     options.add_argument("--state", type=Path, help="folder with what an earlier run left")
     options.add_argument("--out", type=Path, required=True, help="folder for results, state and table")
@@ -48,7 +47,8 @@ def main() -> None:
         queue.take_up()
     except BrdynError as error:
         options.error(str(error))
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ |= {**OFFLINE_ALONE, **os.environ}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is done, and begun, is left all the same
     try:
         queue.run()
     finally:

@@ -8,13 +8,12 @@ Notebooks are redrawn by `make figures`.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from analyses.gpu.packing import unpack, unpack_results
-from analyses.gpu.queue import NAME
 from analyses.pages import pages
 from analyses.recording import RESULTS as HOME
+from analyses.recording import plain_parser
 from analyses.render import write_or_check
 from brdyn.errors import BrdynError
 
@@ -28,14 +27,12 @@ def take(folder: Path, home: Path, *, state: bool) -> list[str]:
         If something is missing or damaged.
     """
     names = unpack_results(folder, home, replace=True)
-    return names + (unpack(folder, home, NAME) if state else [])
+    return names + (unpack(folder, home) if state else [])
 
 
 def main() -> None:
     """Take them in."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = plain_parser(__doc__)
     options.add_argument("runs", nargs="+", type=Path, help="folders that runs left")
     options.add_argument(
         "--state", action="store_true", help="take the last one's networks and checkpoints too"

