@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fast slow notebooks lint docs figures bench clean
+.PHONY: demo test fast slow notebooks lint docs figures bench phases clean
 
 # The environment, rebuilt when the project's requirements change.
 .venv/.ready: pyproject.toml requirements.lock
@@ -46,6 +46,14 @@ bench: .venv/.ready
 	$(BIN)/python -m analyses.bench_raptor
 	$(BIN)/python -m analyses.bench_vitrm
 	$(BIN)/python -m analyses.pages
+
+# The recorded phases of the offline model by every similarity, and of untrained twins: make phases IMAGES=photos.parquet
+IMAGES ?= samples
+OF_OFFLINE = $(BIN)/brdyn phases --model imgfocus_vits14 --images $(IMAGES) --out analyses/results/phases/imgfocus_vits14
+phases: .venv/.ready
+	$(OF_OFFLINE) --overwrite
+	for kind in token-cosine cka procrustes; do $(OF_OFFLINE)_$$kind --similarity $$kind --overwrite || exit 1; done
+	for seed in 0 1 2; do $(OF_OFFLINE)_random$$seed --init random --seed $$seed --overwrite || exit 1; done
 
 clean:
 	rm -rf .venv build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

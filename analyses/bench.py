@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyses.recording import OFFLINE, parser, record
+from analyses.recording import OFFLINE, ROOT, command, parser, record
 from analyses.render import measured_rows
 from brdyn import load_model
 from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
 
-ROOT = Path(__file__).resolve().parents[1]
+BOTH = (torch.bfloat16, torch.float32)
 
 
 def ratio(
-    bare: Callable[[], None], measured: Callable[[], None], rounds: int, device: torch.device
+    bare: Callable[[], object], measured: Callable[[], object], rounds: int, device: torch.device
 ) -> dict[str, Any]:
     """Median of the ratios of neighbouring timings with a bootstrap interval, and the median times."""
     bare()
@@ -42,6 +44,20 @@ def ratio(
     }
 
 
+def named(**ratios: dict[str, Any]) -> dict[str, Any]:
+    """Ratios with their intervals, by names."""
+    parts = (
+        {name: one["ratio"], f"{name}_interval_95": one["ratio_interval_95"]} for name, one in ratios.items()
+    )
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def losses(ours: float, published: float) -> dict[str, float]:
+    """Of one batch, which tell whether both compute the same."""
+    difference = abs(ours - published) / abs(published)
+    return {"loss": ours, "published_loss": published, "relative_difference_of_losses": difference}
+
+
 def own_peak() -> float:
     """Most memory this process has taken, MiB (Linux).
 
@@ -57,6 +73,17 @@ def peak(device: torch.device) -> float:
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else own_peak()
 
 
+def peak_of(module: str, *arguments: str) -> float:
+    """Most memory, MiB, of a fresh process that calls `alone` of a benchmark, which returns its device."""
+    code = (
+        f"import sys; from analyses import bench, {module} as it; print(bench.peak(it.alone(*sys.argv[1:])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return float(done.stdout)
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """bfloat16, or nothing."""
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
@@ -67,8 +94,14 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def adamw(*networks: torch.nn.Module) -> torch.optim.Optimizer:
+    """Of a learning rate of 0, so that two networks of the same weights go on computing the same."""
+    parameters = dict.fromkeys(one for network in networks for one in network.parameters())
+    return torch.optim.AdamW(list(parameters), lr=0.0, weight_decay=0.0)
+
+
 def finish(loss: Tensor, optimizer: torch.optim.Optimizer, clip: float | None = None) -> None:
-    """Backward and a step (with a learning rate of 0, so that both go on computing the same)."""
+    """Backward and a step."""
     loss.backward()
     if clip is not None:
         parameters = [one for group in optimizer.param_groups for one in group["params"]]
@@ -96,8 +129,14 @@ def chosen_model(choice: argparse.Namespace, **options: Any) -> VisionTransforme
     return load_model(choice.model, **{**asked, **options})
 
 
-def report(name: str, choice: argparse.Namespace, content: dict[str, Any], file: str = "") -> None:
-    """Write a benchmark down, and show its rows."""
-    path = record(name, choice.device, content, choice.out, file)
-    print(measured_rows(name, path), end="")
-    print("written to", path)
+def benchmark(
+    name: str, work: Callable[[argparse.Namespace], dict[str, Any]], options: argparse.ArgumentParser, file: str = ""
+) -> None:  # fmt: skip
+    """Do what the options ask for, write it down, and show its rows; the file's name may have the model's in it."""
+
+    def run(choice: argparse.Namespace) -> None:
+        path = record(name, choice.device, work(choice), choice.out, file.format(**vars(choice)))
+        print(measured_rows(name, path), end="")
+        print("written to", path)
+
+    command(run, options)

@@ -9,9 +9,8 @@ that hides all reading.
 
 from __future__ import annotations
 
+import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from analyses.bench import ROOT, autocast, chosen_model, finish, model_parser, name_of, peak, ratio, report
+from analyses.bench import (
+    BOTH,
+    adamw,
+    autocast,
+    benchmark,
+    chosen_model,
+    finish,
+    losses,
+    model_parser,
+    name_of,
+    named,
+    peak_of,
+    ratio,
+)  # fmt: skip
 from brdyn import load_model
 from brdyn.data import Batch
 from brdyn.models import VisionTransformer
@@ -56,11 +68,9 @@ class Published:
     """The write-up: states from a file, float32, one step."""
 
     def __init__(self, raptor: Raptor, file: Path) -> None:
-        self.raptor = raptor
+        self.raptor, self.optimizer, self.number = raptor, adamw(raptor.shared), 0
         self.states = np.load(file, mmap_mode="r")
-        self.optimizer = torch.optim.AdamW(raptor.shared.parameters(), lr=0.0, weight_decay=0.0)
         self.weights = group_weights(raptor.tokens, JOINT_WEIGHTS)
-        self.number = 0
 
     def loss(self, states: Tensor) -> Tensor:
         """Token groups weighed, the mean over layers, autoregressive from the embedding."""
@@ -74,17 +84,17 @@ class Published:
 
     def read(self) -> Tensor:
         """The next stored batch."""
-        states = torch.from_numpy(self.states[self.number % len(self.states)].copy()).to(self.raptor.device)
         self.number += 1
-        return states
-
-    def step(self) -> None:
-        """One optimizer step on the next stored batch."""
-        self.learn(self.read())
+        states = self.states[(self.number - 1) % len(self.states)].copy()
+        return torch.from_numpy(states).to(self.raptor.device)
 
     def learn(self, states: Tensor) -> None:
         """One optimizer step on states that are on the device already, as if reading cost nothing."""
         finish(self.loss(states), self.optimizer, clip=1.0)
+
+    def step(self) -> None:
+        """One optimizer step on the next stored batch."""
+        self.learn(self.read())
 
 
 class Ours:
@@ -94,7 +104,7 @@ class Ours:
         loss = weighted_loss(raptor.tokens, group_weights(raptor.tokens, JOINT_WEIGHTS))
         self.task, self.raptor, self.dtype = BlocksJoined(raptor, raptor.teacher, loss).train(), raptor, dtype
         self.batch = Batch(images, torch.arange(len(images)), None)
-        self.optimizer = torch.optim.AdamW(raptor.shared.parameters(), lr=0.0, weight_decay=0.0)
+        self.optimizer = adamw(raptor.shared)
 
     def loss(self) -> Tensor:
         """The teacher, then the student."""
@@ -120,71 +130,41 @@ def student(teacher: VisionTransformer, k: int) -> Raptor:
     return raptor
 
 
-def store(teacher: VisionTransformer, images: Tensor, file: Path) -> int:
-    """Write the states of a few equal batches as the published pipeline does; bytes for one image."""
-    states = capture(teacher, Batch(images, torch.arange(len(images)), None)).states
-    whole = torch.stack(states).float().cpu().numpy()
-    np.save(file, np.stack([whole] * BATCHES))
-    return whole.nbytes // len(images)
-
-
 def compare(
     teacher: VisionTransformer, images: Tensor, k: int, rounds: int, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Losses, speeds, the teacher's share and the bytes on disk."""
-    device = teacher.device
+    device, size = teacher.device, len(images)
+    states = capture(teacher, Batch(images, torch.arange(size), None)).states
+    whole = torch.stack(states).float().cpu().numpy()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "states.npy"
-        stored = store(teacher, images, file)
+        np.save(file, np.stack([whole] * BATCHES))  # as the published pipeline does
         raptor = student(teacher, k)
         published, ours = Published(raptor, file), Ours(raptor, images, dtype)
-        expected = published.loss(torch.from_numpy(published.states[0].copy()).to(device)).item()
-        found = ours.loss().item()
+        stored = published.read()
+        both = losses(ours.loss().item(), published.loss(stored).item())
         speed = ratio(ours.step, published.step, rounds, device)
-        states = published.read()
-        resident = ratio(ours.step, lambda: published.learn(states), rounds, device)
+        resident = ratio(ours.step, lambda: published.learn(stored), rounds, device)
         share = ratio(ours.step, ours.teach, max(3, rounds // 2), device)
-    low, high = speed["ratio_interval_95"]
-    seconds = speed["bare_seconds"]
     return {
         "model": teacher.info.name,
         "image_size": list(teacher.info.image_size),
         "tokens": teacher.tokens.count,
         "k": k,
-        "batch_size": len(images),
+        "batch_size": size,
         "dtype": name_of(dtype),
-        "speedup": speed["ratio"],
-        "speedup_interval_95": [low, high],
-        "speedup_if_reading_cost_nothing": resident["ratio"],
-        "speedup_if_reading_cost_nothing_interval_95": resident["ratio_interval_95"],
-        "images_per_second": len(images) / seconds,
-        "published_images_per_second": len(images) / seconds / speed["ratio"],
-        "loss": found,
-        "published_loss": expected,
-        "relative_difference_of_losses": abs(found - expected) / abs(expected),
+        **named(speedup=speed, speedup_if_reading_cost_nothing=resident),
+        "images_per_second": size / speed["bare_seconds"],
+        "published_images_per_second": size / speed["bare_seconds"] / speed["ratio"],
+        **both,
         "share_of_the_teacher": share["ratio"],
-        "bytes_on_disk_per_image": stored,
+        "bytes_on_disk_per_image": whole.nbytes // size,
     }
 
 
-def peak_of(which: str, options: dict[str, Any]) -> float:
-    """Most memory, MiB, of a fresh process that takes two steps: of the GPU, or of the process on a CPU (Linux).
-
-    `which` is ours, published or neither; the options are those of :func:`steps`.
-    """
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from analyses.bench_raptor import steps; steps(*sys.argv[1:])",
-    ]
-    done = subprocess.run(
-        [*command, which, json.dumps(options)], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    return float(done.stdout)
-
-
-def steps(which: str, options: str) -> None:
-    """What that process does: print its own peak."""
+def alone(which: str, options: str) -> torch.device:
+    """Two steps of ours, of the published, or of neither, in a process whose memory is measured."""
     chosen = json.loads(options)
     size, k = chosen.pop("batch_size"), chosen.pop("k")
     teacher = load_model(chosen.pop("model"), **chosen)
@@ -194,14 +174,26 @@ def steps(which: str, options: str) -> None:
         shape = (BATCHES, teacher.depth + 1, size, teacher.tokens.count, teacher.info.width)
         np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape).flush()
         raptor = student(teacher, k)
-        step = {
-            "ours": lambda: Ours(raptor, images, torch.bfloat16).step(),
-            "published": lambda: Published(raptor, file).step(),
-            "neither": lambda: None,
-        }[which]
         for _ in range(2):
-            step()
-    print(peak(teacher.device))
+            if which == "ours":
+                Ours(raptor, images, torch.bfloat16).step()
+            elif which == "published":
+                Published(raptor, file).step()
+    return teacher.device
+
+
+def run(choice: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything."""
+    size = choice.batch_size or (64 if choice.device == "cuda" else 8)
+    teacher, generator = chosen_model(choice), torch.Generator().manual_seed(0)
+    images = torch.randn(size, 3, choice.image_size, choice.image_size, generator=generator)
+    asked = {name: getattr(choice, name) for name in ("model", "init", "image_size", "device", "k")}
+    asked |= {"weights": str(choice.weights) if choice.weights else None, "batch_size": size}
+    peaks = [which for which in choice.peaks.split(",") if which]
+    return {
+        "steps": [compare(teacher, images, choice.k, choice.rounds, dtype) for dtype in BOTH],
+        "peak_memory_mib": {which: peak_of("bench_raptor", which, json.dumps(asked)) for which in peaks},
+    }
 
 
 def main() -> None:
@@ -211,25 +203,8 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 64 on a GPU")
     options.add_argument("--k", type=int, default=3)
     options.add_argument("--rounds", type=int, default=12)
-    options.add_argument(
-        "--peaks",
-        default="ours,published,neither",
-        help="of which to measure memory, in processes of their own",
-    )
-    choice = options.parse_args()
-    size = choice.batch_size or (64 if choice.device == "cuda" else 8)
-    teacher, generator = chosen_model(choice), torch.Generator().manual_seed(0)
-    images = torch.randn(size, 3, choice.image_size, choice.image_size, generator=generator)
-    asked = {name: getattr(choice, name) for name in ("model", "init", "image_size", "device", "k")}
-    asked |= {"weights": str(choice.weights) if choice.weights else None, "batch_size": size}
-    content = {
-        "steps": [
-            compare(teacher, images, choice.k, choice.rounds, dtype)
-            for dtype in (torch.bfloat16, torch.float32)
-        ],
-        "peak_memory_mib": {which: peak_of(which, asked) for which in choice.peaks.split(",") if which},
-    }
-    report("bench_raptor", choice, content)
+    options.add_argument("--peaks", default="ours,published,neither", help="of which to measure memory")
+    benchmark("bench_raptor", run, options)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +30,7 @@ OVERFIT = "overfit"
 OURS, NOT_TESTED, UNKNOWN = "ours", "not tested", "Not known"
 WORDS = {True: "**holds**", False: "**fails**", None: "cannot be told"}
 AT_SIZE = "No run of the published size and length is recorded; it needs a GPU"
+MEASURES: dict[str, Any] = {"offline": offline, "raptor": raptors, "depth": depth, "vitrm": vitrm}
 NAMES = {"vitrm": "ViTRM", "vit-small": "ViT-Small", "vit-large": "ViT-Large", "resnet50": "ResNet-50"}
 
 
@@ -74,9 +74,9 @@ def where_overfitted(otherwise: Recorded) -> Recorded:
 class Found(NamedTuple):
     """What the records say of a claim: the numbers in words, and whether they meet its rule (None: cannot be told)."""
 
-    said: str
-    holds: Verdict
-    measured: bool
+    said: str = "not recorded yet"
+    holds: Verdict = None
+    measured: bool = False
 
     @property
     def word(self) -> str:
@@ -91,25 +91,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim, as the table has it.
-
-    Attributes
-    ----------
-    claim : str
-    source : str
-        Authors of the paper; `ours`.
-    published : str
-        The published numbers, a template; empty where there is a direction alone.
-    study : str
-        Field of :class:`Records`; empty for a claim that needs no run.
-    measure : str
-        A function of :mod:`analyses.findings`, as `offline.rank`; empty where nothing here tests the claim.
-    rule : Rule, optional
-    why : str
-        Why it does not hold, cannot be told or is not tested; a template.
-    table : str
-        The page on which its rule is; empty for the evidence itself.
-    """
+    """A claim, as the table has it, where it is said what its entries are."""
 
     claim: str
     source: str
@@ -123,19 +105,16 @@ class Claim:
     def judge(self, records: Records, study: str | None = None) -> Found:
         """What the records say, or another study of them."""
         module, _, name = self.measure.partition(".")
-        make: Callable[[Any], Measured | None] | None = (
-            getattr(import_module(f"analyses.findings.{module}"), name) if module else None
-        )
-        found = make(getattr(records, study or self.study, None)) if make else None
+        found: Measured | None = None
+        if module:
+            found = getattr(MEASURES[module], name)(getattr(records, study or self.study, None))
         if found is None:
-            return Found("not recorded yet", None, False)
+            return Found()
         if self.rule is None or not found.numbers:
-            return Found(found.said, None, False)
-        said = found.said or "; ".join(
-            f"{name}: {one.said} ({'yes' if self.rule.judge(one.numbers) else 'no'})"
-            for name, one in found.each.items()
-        )
-        return Found(said, self.rule.judge(found.numbers), True)
+            return Found(found.said)
+        yes = {name: "yes" if self.rule.judge(one.numbers) else "no" for name, one in found.each.items()}
+        each = "; ".join(f"{name}: {one.said} ({yes[name]})" for name, one in found.each.items())
+        return Found(found.said or each, self.rule.judge(found.numbers), True)
 
 
 class Topic(NamedTuple):
@@ -156,15 +135,15 @@ def topics() -> tuple[Topic, ...]:
         If a claim has an entry that is none, or its rule no words.
     """
     known = {entry.name for entry in fields(Claim)}
-    found = []
-    for topic in yaml.safe_load(TABLE.read_text()):
-        claims = []
-        for row in topic["claims"]:
-            if unknown := set(row) - known:
-                raise ValueError(f"{TABLE.name}: {row.get('claim')!r} has {', '.join(sorted(unknown))}")
-            claims.append(Claim(**{**row, "rule": rule_of(row["rule"]) if "rule" in row else None}))
-        found.append(Topic(topic["title"], topic["note"].strip(), tuple(claims)))
-    return tuple(found)
+    table = yaml.safe_load(TABLE.read_text())
+    for row in (row for topic in table for row in topic["claims"]):
+        if unknown := set(row) - known:
+            raise ValueError(f"{TABLE.name}: {row.get('claim')!r} has {', '.join(sorted(unknown))}")
+        row |= {"rule": rule_of(row["rule"])} if "rule" in row else {}
+    return tuple(
+        Topic(one["title"], one["note"].strip(), tuple(Claim(**row) for row in one["claims"]))
+        for one in table
+    )
 
 
 def every() -> Iterator[Claim]:
@@ -189,16 +168,10 @@ class Row(NamedTuple):
 
 def row(claim: Claim, records: Records) -> Row:
     """What is known of a claim."""
-    found = claim.judge(records)
-    said = reasons(records)
-    published = words(claim.published, said)
-    return Row(
-        claim.claim,
-        f"{claim.source}: {published}" if published else claim.source,
-        found.said if found.measured else "–",
-        found.verdict,
-        "" if found.holds else words(claim.why, said) or UNKNOWN,
-    )
+    found, said = claim.judge(records), reasons(records)
+    published, why = words(claim.published, said), "" if found.holds else words(claim.why, said) or UNKNOWN
+    source = f"{claim.source}: {published}" if published else claim.source
+    return Row(claim.claim, source, found.said if found.measured else "–", found.verdict, why)
 
 
 def reasons(records: Records) -> Mapping[str, Any]:
@@ -213,21 +186,14 @@ def reasons(records: Records) -> Mapping[str, Any]:
         return f". Where networks overfit: {judge(measure, OVERFIT).verdict.strip('*')}"
 
     return {
-        **records._asdict(),
-        "fits": records.raptor.summary.to_dict("index"),
-        "small": records.vits.config.name == "cpu",
-        "judge": judge,
-        "where_overfitted": elsewhere,
+        **records._asdict(), "fits": records.raptor.summary.to_dict("index"),
+        "small": records.vits.config.name == "cpu", "judge": judge, "where_overfitted": elsewhere,
         **{name: getattr(raptors, name) for name in ("WHOLE", "LONGER", "PUBLISHED_IMAGES", "share_kept")},
-        "reduced": lambda study: is_reduced(study.provenance),
-        "best_networks": depth.best_networks,
+        "reduced": lambda study: "CPU" in study.provenance.get("device", ""),  # whose reasons are of it alone
+        "best_networks": depth.best_networks, "fitted": fitted, "shift": shift, "top1": top1,
         "learnt_from": lambda study: (study.config.train_images or 0) - study.config.held_out,
-        "fitted": fitted,
-        "shift": shift,
-        "top1": top1,
-        "AT_SIZE": AT_SIZE,
-        "EPOCHS": VITRM.epochs,
-    }
+        "AT_SIZE": AT_SIZE, "EPOCHS": VITRM.epochs,
+    }  # fmt: skip
 
 
 def fitted(study: Recorded) -> float:
@@ -244,11 +210,6 @@ def shift(one: Phases, other: Phases) -> str:
         for here, there in zip(one.with_k(k).boundaries, other.with_k(k).boundaries, strict=True)
     )
     return f"{most} layer{'s' * (most != 1)}"
-
-
-def is_reduced(provenance: Mapping[str, Any]) -> bool:
-    """Whether a study is the reduced one, of a CPU: reasons that were found in it are of it alone."""
-    return "CPU" in provenance.get("device", "")
 
 
 def top1(data: str, *names: str) -> str:

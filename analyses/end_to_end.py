@@ -8,14 +8,14 @@ Decoding, capture and measures overlap as they do in `brdyn phases` and `brdyn d
 
 from __future__ import annotations
 
+import argparse
 import time
 from typing import Any
 
 import torch
 
-from analyses.bench import chosen_model, model_parser, peak, report
+from analyses.bench import benchmark, chosen_model, model_parser, peak
 from brdyn import layer_similarity, load_images, segment
-from brdyn.errors import BrdynError
 from brdyn.measures.dynamics import CURVES, token_dynamics
 from brdyn.models import VisionTransformer
 from brdyn.runtime import DTYPES, resolve_dtype
@@ -23,7 +23,9 @@ from brdyn.runtime import DTYPES, resolve_dtype
 RUNS = ("phases", "dynamics")
 
 
-def run(name: str, model: VisionTransformer, source: str, n: int, workers: int | None) -> dict[str, Any]:
+def timed_run(
+    name: str, model: VisionTransformer, source: str, n: int, workers: int | None
+) -> dict[str, Any]:
     """One command's work on so many images."""
     images = load_images(source, model, n=n)
     if model.device.type == "cuda":
@@ -44,21 +46,21 @@ def run(name: str, model: VisionTransformer, source: str, n: int, workers: int |
     }
 
 
+def run(choice: argparse.Namespace) -> dict[str, Any]:
+    """Everything, from the model's name on."""
+    started = time.perf_counter()
+    model = chosen_model(choice, dtype=resolve_dtype(choice.dtype))
+    loading = time.perf_counter() - started
+    runs = [timed_run(name, model, choice.images, choice.n, choice.workers) for name in RUNS]
+    return {"model": model.info.to_dict(), "dtype": choice.dtype, "loading_seconds": loading, "runs": runs}
+
+
 def main() -> None:
     """Run and record."""
     options = model_parser(__doc__, images=True)
     options.add_argument("--dtype", default="float32", choices=DTYPES)
     options.add_argument("--workers", type=int, help="loader processes (default: as `brdyn phases`)")
-    choice = options.parse_args()
-    started = time.perf_counter()
-    try:
-        model = chosen_model(choice, dtype=resolve_dtype(choice.dtype))
-        loading = time.perf_counter() - started
-        runs = [run(name, model, choice.images, choice.n, choice.workers) for name in RUNS]
-    except BrdynError as error:
-        options.error(str(error))
-    content = {"model": model.info.to_dict(), "dtype": choice.dtype, "loading_seconds": loading, "runs": runs}
-    report("end_to_end", choice, content, f"end_to_end_{choice.model}")
+    benchmark("end_to_end", run, options, "end_to_end_{model}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ python -m analyses.pages --check    # fail if one differs from the results
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from analyses.findings import depth, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
 from analyses.gpu.jobs import JOBS
 from analyses.gpu.packing import MOST, PART
-from analyses.recording import OFFLINE, RESULTS
+from analyses.recording import OFFLINE, RESULTS, ROOT, plain_parser
 from analyses.render import measured_rows, page, write_or_check
 from analyses.statistics import Estimate
 from analyses.stochastic_depth_cells import Recorded
@@ -35,11 +34,11 @@ from brdyn.raptor.partitions import PARTITIONS
 from brdyn.results import read_json
 from brdyn.vitrm.model import ViTRMConfig
 
-ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
 VERDICTS = {WORDS[True]: "hold", WORDS[False]: "fail", WORDS[None]: WORDS[None], NOT_TESTED: NOT_TESTED}
 FORMATS = {"kept": ".1%", "kept_knn": ".1%", "r2": ".2f", "r2_least": ".2f", "r2_one_step": ".2f"}
 GOAL = 3.0  # times as fast, on an H100
+MET = {True: "**met**", False: "**missed**", None: WORDS[None]}
 GOALS = {
     "bench_raptor": ("steps", "a stage-2 step of Raptor with its teacher"),
     "bench_vitrm": ("training", "a training step of ViTRM"),
@@ -94,9 +93,8 @@ def devices(records: Records) -> list[str]:
         *records.vitrm.runs.values(),
         *([records.at_size] if records.at_size else []),
     ]
-    used = [one["provenance"] for one in runs]
-    used += [records.raptor.provenance, records.vits.provenance, records.overfit.provenance]
-    used += [records.grid.provenance] if records.grid else []
+    studies = [one for one in (records.raptor, records.vits, records.overfit, records.grid) if one]
+    used = [run["provenance"] for run in runs] + [study.provenance for study in studies]
     return sorted({one["device"] for one in used})
 
 
@@ -108,34 +106,18 @@ def speed_goals(results: Path = RESULTS) -> list[dict[str, str]]:
             row = {"what": what, "device": device, "said": "not measured", "word": NOT_TESTED}
             if (results / file).is_file():
                 found = read_json(results / file, "a benchmark", (key, "provenance"))
-                said = "; ".join(_speed(step) for step in found[key])
-                row |= {"device": found["provenance"]["device"], "said": f"{said} (`{file}`)",
-                        "word": _met(found[key]) if device == "H100" else "–"}  # fmt: skip
+                speeds = [Estimate(step["speedup"], *step["speedup_interval_95"]) for step in found[key]]
+                said = "; ".join(map(_speed, found[key], speeds))
+                fastest = max(speeds, key=lambda one: one.low)
+                met = MET[fastest.low >= GOAL or fastest.against(GOAL)] if device == "H100" else "–"
+                row |= {"device": found["provenance"]["device"], "said": f"{said} (`{file}`)", "word": met}
             rows.append(row)
     return rows
 
 
-def speedup(step: dict[str, Any]) -> Estimate:
-    """How many times as fast."""
-    return Estimate(step["speedup"], *step["speedup_interval_95"])
-
-
-def _speed(step: dict[str, Any]) -> str:
+def _speed(step: dict[str, Any], speed: Estimate) -> str:
     of = f", {step['model']}" if "model" in step else ""
-    return f"{step['dtype']}{of}, batch {step['batch_size']}: {speedup(step).say('.2f')}"
-
-
-def _met(steps: list[dict[str, Any]]) -> str:
-    """Whether the fastest step is clearly fast enough."""
-    fastest = max(map(speedup, steps), key=lambda one: one.low)
-    return {True: "**met**", False: "**missed**", None: WORDS[None]}[
-        fastest.low >= GOAL or fastest.against(GOAL)
-    ]
-
-
-def findings(records: Records) -> str:
-    """The offline model."""
-    return page("findings.md.j2", found=records.offline, rows=judged(records, "offline"))
+    return f"{step['dtype']}{of}, batch {step['batch_size']}: {speed.say('.2f')}"
 
 
 def raptor_findings(records: Records) -> str:
@@ -153,14 +135,10 @@ def raptor_findings(records: Records) -> str:
 def vitrm_findings(records: Records) -> str:
     """ViTRM, its ablations, and its motion."""
     results, grid, first = records.vitrm, records.grid, records.vitrm.runs["vitrm"]
-    network, recipe, published = (
-        ViTRMConfig(**first["options"]["built"]),
-        first["options"]["recipe"],
-        {**VITRM.to_dict(), "batch_size": BATCH},
-    )
-    changed = {
-        key: value for key, value in recipe.items() if value != published[key] and not key.endswith("_every")
-    }
+    recipe, network = first["options"]["recipe"], ViTRMConfig(**first["options"]["built"])
+    published = {**VITRM.to_dict(), "batch_size": BATCH}
+    kept = {key: value for key, value in recipe.items() if not key.endswith("_every")}
+    changed = {key: value for key, value in kept.items() if value != published[key]}
     return page(
         "vitrm_findings.md.j2", results=results, grid=grid, first=first, network=network, changed=changed,
         published_recipe=published, accuracy=vitrm.accuracy, PUBLISHED=vitrm.PUBLISHED, AT_128=vitrm.AT_128,
@@ -210,11 +188,9 @@ def packaged_network(surgery: Surgery, results: Path = RESULTS) -> dict[str, Any
     """What `brdyn interventions` and `brdyn raptor-eval` say of the network that comes with the package."""
     name = packaged.NAME
     evaluation = Evaluation.read(results / "raptor" / f"{name}_eval")
-    fit = read_json(
-        results / "raptor" / name / "fit.json", "a fit of brdyn raptor-fit", ("images_seen", "options")
-    )
-    operated = read_json(
-        results / "interventions" / name / "interventions.json", "a result of brdyn interventions"
+    fit, operated = (
+        read_json(results / folder / name / f"{file}.json", "a recorded result")
+        for folder, file in (("raptor", "fit"), ("interventions", "interventions"))
     )
     swapped, pairs = surgery.matrix("swap", "head", "accuracy"), np.triu_indices(surgery.layers, 1)
     same = surgery.phases.labels[pairs[0]] == surgery.phases.labels[pairs[1]]
@@ -277,7 +253,7 @@ def pages() -> dict[Path, str]:
         path: f"{before}{START}\n\n{readme(records)}\n{END}{rest.split(END)[1]}",
         ROOT / "docs" / "measured.md": page("measured.md.j2", **measured()),
         ROOT / "docs" / "evidence.md": evidence(records),
-        guide / "findings.md": findings(records),
+        guide / "findings.md": page("findings.md.j2", found=records.offline, rows=judged(records, "offline")),
         guide / "raptor_findings.md": raptor_findings(records),
         guide / "vitrm_findings.md": vitrm_findings(records),
         guide / "stochastic_depth_findings.md": stochastic_depth_findings(records),
@@ -287,9 +263,7 @@ def pages() -> dict[Path, str]:
 
 def main() -> None:
     """Rewrite, or check."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = plain_parser(__doc__)
     options.add_argument(
         "--check", action="store_true", help="change nothing; exit 1 if something would change"
     )

@@ -9,31 +9,24 @@ precision matters less than which images were taken.
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
 
-from analyses.bench import model_parser, report
+from analyses.bench import BOTH, benchmark, model_parser
 from brdyn import load_images, load_model
-from brdyn.errors import BrdynError
 from brdyn.measures import SIMILARITIES, layer_similarity
 from brdyn.measures.dynamics import CURVES, token_dynamics
 from brdyn.models import VisionTransformer
 from brdyn.phases import segment
 
-PRECISIONS = (torch.float32, torch.bfloat16)
 ROUNDING = 1e-5  # of the largest mean: a narrower interval is of what is equal for all images by definition
 
 
 def similarity_agreement(
-    models: tuple[VisionTransformer, VisionTransformer],
-    source: str,
-    n: int,
-    kind: str = "cosine",
-    **options: Any,
-) -> dict[str, Any]:
+    models: tuple[VisionTransformer, VisionTransformer], source: str, n: int, kind: str = "cosine", **options: Any
+) -> dict[str, Any]:  # fmt: skip
     """How far a model's second precision moves the similarity of layers, and for which k boundaries stay."""
     full, half = (
         layer_similarity(model, load_images(source, model, n=n), kind, replicates=0, **options)
@@ -44,10 +37,8 @@ def similarity_agreement(
         "images": n,
         "layers": len(full.matrix),
         "largest_difference": float(np.abs(full.matrix - half.matrix).max()),
-        "k_with_the_same_boundaries": [
-            k for k in wanted if wanted[k].boundaries == found[k].boundaries
-        ],
-    }  # fmt: skip
+        "k_with_the_same_boundaries": [k for k in wanted if wanted[k].boundaries == found[k].boundaries],
+    }
 
 
 def dynamics_agreement(
@@ -60,51 +51,37 @@ def dynamics_agreement(
     )
     keys = ["statistic", "group", "layer"]
     both = full.merge(half, on=keys, suffixes=("", "_half"))
-    both["difference"] = (both["mean"] - both["mean_half"]).abs()
-    width = (both["high"] - both["low"]) / 2
-    largest = both.groupby(keys[:2])["mean"].transform(lambda mean: mean.abs().max())
-    both["of_half_width"] = (both["difference"] / width).where(width > ROUNDING * largest)
-    return [
-        _largest(statistic, group, rows) for (statistic, group), rows in both.groupby(keys[:2], sort=False)
-    ]
-
-
-def _largest(statistic: Any, group: Any, rows: pd.DataFrame) -> dict[str, Any]:
-    size = float(rows["mean"].abs().max())
-    difference = float(rows["difference"].max())
-    share = rows["of_half_width"].max()
-    return {
-        "statistic": statistic,
-        "group": group,
-        "difference": difference,
-        "of_the_largest_mean": difference / size if size > 0 else None,
-        "of_half_width": float(share) if np.isfinite(share) else None,
-    }
+    both["size"], both["difference"] = both["mean"].abs(), (both["mean"] - both["mean_half"]).abs()
+    width, by = (both["high"] - both["low"]) / 2, both.groupby(keys[:2], sort=False)
+    both["of_half_width"] = (both["difference"] / width).where(width > ROUNDING * by["size"].transform("max"))
+    largest = both.groupby(keys[:2], sort=False)[["difference", "size", "of_half_width"]].max().reset_index()
+    largest["of_the_largest_mean"] = largest["difference"] / largest.pop("size").where(lambda size: size > 0)
+    rows: list[dict[str, Any]] = largest.to_dict("records")
+    return [{key: None if value != value else value for key, value in row.items()} for row in rows]
 
 
 def both_precisions(name: str, device: str, **options: Any) -> tuple[VisionTransformer, VisionTransformer]:
     """The model in float32 and in bfloat16."""
-    full, half = (load_model(name, device=device, dtype=dtype, **options) for dtype in PRECISIONS)
+    half, full = (load_model(name, device=device, dtype=dtype, **options) for dtype in BOTH)
     return full, half
+
+
+def run(choice: argparse.Namespace) -> dict[str, Any]:
+    """Compare."""
+    asked = {name: getattr(choice, name) for name in ("weights", "init", "image_size")}
+    models = both_precisions(choice.model, choice.device, **asked)
+    return {
+        "model": models[0].info.to_dict(),
+        "similarity": {
+            kind: similarity_agreement(models, choice.images, choice.n, kind) for kind in SIMILARITIES
+        },
+        "dynamics": dynamics_agreement(models, choice.images, choice.n),
+    }
 
 
 def main() -> None:
     """Compare and record."""
-    options = model_parser(__doc__, images=True)
-    choice = options.parse_args()
-    asked = {name: getattr(choice, name) for name in ("weights", "init", "image_size")}
-    try:
-        models = both_precisions(choice.model, choice.device, **asked)
-        content = {
-            "model": models[0].info.to_dict(),
-            "similarity": {
-                kind: similarity_agreement(models, choice.images, choice.n, kind) for kind in SIMILARITIES
-            },
-            "dynamics": dynamics_agreement(models, choice.images, choice.n),
-        }
-    except BrdynError as error:
-        options.error(str(error))
-    report("precision", choice, content)
+    benchmark("precision", run, model_parser(__doc__, images=True))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ of all kernels over that of the steps: what is missing to 1 are gaps, in which a
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from analyses import bench_raptor, bench_vitrm
-from analyses.bench import chosen_model, model_parser, report
+from analyses.bench import benchmark, chosen_model, model_parser
 from brdyn.classification.recipe import ClassifierRecipe
-from brdyn.errors import BrdynError
 from brdyn.runtime import timed
 from brdyn.vitrm.model import ViTRM, ViTRMConfig
 
@@ -44,14 +44,14 @@ def kernels(step: Callable[[], None], steps: int, device: torch.device) -> dict[
         if not cuda or is_kernel(one)
     ]
     total = sum(spent for _, spent, _ in rows)
-    rows.sort(key=lambda row: -row[1])
+    longest = sorted(rows, key=lambda row: -row[1])[:SHOWN]
     return {
         "milliseconds": 1000 * seconds / steps,
         "busy": total / 1e6 / seconds,
         "calls": sum(count for _, spent, count in rows if spent) / steps,
         "kernels": [
             {"name": name[:80], "share": spent / total if total else 0.0, "calls": count / steps}
-            for name, spent, count in rows[:SHOWN]
+            for name, spent, count in longest
         ],
     }
 
@@ -61,6 +61,28 @@ def is_kernel(row: Any) -> bool:
     return str(row.device_type).endswith("CUDA") and not getattr(row, "is_user_annotation", False)
 
 
+def run(choice: argparse.Namespace) -> dict[str, Any]:
+    """Profile both."""
+    device = torch.device(choice.device)
+    first, second = (
+        [choice.batch_size] * 2 if choice.batch_size else [64, 128] if device.type == "cuda" else [8, 8]
+    )
+    pixels, teacher = bench_vitrm.noise(16 * second), chosen_model(choice)
+    network = ViTRM(ViTRMConfig(classes=pixels.classes, width=choice.width)).to(device)
+    images = torch.randn(first, 3, choice.image_size, choice.image_size, device=device)
+    raptor = bench_raptor.Ours(bench_raptor.student(teacher, 3), images, torch.bfloat16)
+    vitrm = bench_vitrm.Ours(network, pixels, ClassifierRecipe(batch_size=second), device, torch.bfloat16)
+    content: dict[str, Any] = {
+        "raptor": {"batch_size": first, **kernels(raptor.step, choice.steps, device)},
+        "vitrm": {"batch_size": second, **kernels(lambda: vitrm.steps(1), choice.steps, device)},
+    }
+    for name, found in content.items():
+        print(f"{name}: {found['milliseconds']:.1f} ms a step, busy {found['busy']:.0%}")
+        for row in found["kernels"]:
+            print(f"  {row['share']:>6.1%}  {row['calls']:>6.1f} calls  {row['name']}")
+    return content
+
+
 def main() -> None:
     """Profile and record."""
     options = model_parser(__doc__)
@@ -68,28 +90,7 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 64 and 128 on a GPU")
     options.add_argument("--width", type=int, default=384, help="of ViTRM")
     options.add_argument("--steps", type=int, default=10)
-    choice = options.parse_args()
-    device = torch.device(choice.device)
-    few = None if device.type == "cuda" else 8
-    sizes = {"raptor": choice.batch_size or few or 64, "vitrm": choice.batch_size or few or 128}
-    pixels = bench_vitrm.noise(16 * sizes["vitrm"])
-    try:
-        teacher = chosen_model(choice)
-        network = ViTRM(ViTRMConfig(classes=pixels.classes, width=choice.width)).to(device)
-    except BrdynError as error:
-        options.error(str(error))
-    images = torch.randn(sizes["raptor"], 3, choice.image_size, choice.image_size, device=device)
-    raptor = bench_raptor.Ours(bench_raptor.student(teacher, 3), images, torch.bfloat16)
-    recipe = ClassifierRecipe(batch_size=sizes["vitrm"])
-    vitrm = bench_vitrm.Ours(network, pixels, recipe, device, torch.bfloat16)
-    steps: dict[str, Callable[[], None]] = {"raptor": raptor.step, "vitrm": lambda: vitrm.steps(1)}
-    content: dict[str, Any] = {}
-    for name, step in steps.items():
-        content[name] = {"batch_size": sizes[name], **kernels(step, choice.steps, device)}
-        print(f"{name}: {content[name]['milliseconds']:.1f} ms a step, busy {content[name]['busy']:.0%}")
-        for row in content[name]["kernels"]:
-            print(f"  {row['share']:>6.1%}  {row['calls']:>6.1f} calls  {row['name']}")
-    report("profile_steps", choice, content)
+    benchmark("profile_steps", run, options)
 
 
 if __name__ == "__main__":

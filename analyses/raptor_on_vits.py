@@ -235,14 +235,6 @@ class RaptorStudy(Study[Cell]):
         images = load_images(self.choice.photos, large, n=self.size.photos)
         return fidelity(large, images, **self.stream).table
 
-    def said(self, content: Mapping[str, Any]) -> str:
-        name = content["cell"]["name"]
-        row = _row(name, content, pd.read_parquet(self.folder / f"{name}.parquet"))
-        return (
-            f"R2 of the last layer {row['r2']:.3f}, probe accuracy kept {row['kept']:.1%} (linear) "
-            f"{row['kept_knn']:.1%} (k-NN), {content['fit_seconds']:.0f} + {content['evaluation_seconds']:.0f} s"
-        )
-
 
 def curves_of(path: Path) -> Path:
     """The file of a cell's curves, beside its own."""

@@ -153,16 +153,6 @@ class DepthStudy(Study[Network | Cell]):
         )  # fmt: skip
         return self.measure(cell, trained)
 
-    def said(self, content: Mapping[str, Any]) -> str:
-        if "phases" in content:
-            phases = Phases.from_dict(content["phases"])
-            ends = "; ".join(f"k={k} {phases.with_k(k).boundaries}" for k in self.config.phases)
-            return f"{content['accuracy']:.2%} of {len(self.test)} test images, phases end after {ends}"
-        return (
-            f"accuracy {content['accuracy']:.2%} (teacher {content['teacher_accuracy']:.2%}), R2 of the last layer "
-            f"{content['curves']['autoregressive']['r2']['all'][-1]:.3f}, {content['seconds']:.0f} s"
-        )
-
     def head(self, cell: Network | Cell, asked: Mapping[str, Any]) -> dict[str, Any]:
         self.write_config()
         return {**super().head(cell, asked), "cell": asdict(cell)}

@@ -26,6 +26,7 @@ from brdyn.store import write_atomically
 
 C = TypeVar("C")
 KNOWN = "already recorded"
+HEADLINE = ("accuracy", "teacher_accuracy", "fit_seconds", "seconds")
 SIZES = Path(__file__).with_name("sizes.yaml")
 
 
@@ -172,9 +173,9 @@ class Study(ABC, Generic[C]):
     def run(self, cell: C, asked: Mapping[str, Any]) -> dict[str, Any]:
         """What is recorded of it."""
 
-    @abstractmethod
     def said(self, content: Mapping[str, Any]) -> str:
         """A word on it."""
+        return ", ".join(f"{name} {content[name]:.4g}" for name in HEADLINE if name in content)
 
     def head(self, cell: C, asked: Mapping[str, Any]) -> dict[str, Any]:
         """What stands in its file however it went."""

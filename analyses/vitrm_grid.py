@@ -59,9 +59,6 @@ class GridStudy(TrainingStudy):
         """Train it, or go on."""
         return self.trained(cell)
 
-    def said(self, content: Mapping[str, Any]) -> str:
-        return f"{content['accuracy']:.2%} of {len(self.test)} test images, {content['history']['seconds']:.0f} s"
-
 
 def cells(size: SimpleNamespace) -> dict[str, ClassifierRun]:
     """How each cell is trained, by name: the grid, the cheapest first; batch sizes; seeds; those that see once."""

@@ -97,16 +97,6 @@ class CifarStudy(TrainingStudy):
         reading = read_classes(train, test, seeds=1, device=self.device)
         return {"accuracy": float(reading.hits["linear"].float().mean()), "penalty": reading.penalties[0]}
 
-    def said(self, content: Mapping[str, Any]) -> str:
-        if "evaluation" not in content:
-            return f"{content['accuracy']:.2%}"
-        history, epochs = content["history"], content["options"]["recipe"]["epochs"]
-        return (
-            f"{content['evaluation']['accuracy']:.2%} of {len(self.test)} test images; "
-            f"{content['parameters'] / 1e6:.2f} M parameters, {epochs:g} epochs in {history['seconds']:.0f} s "
-            f"({history['images_per_second']:.0f} images/s)"
-        )
-
 
 def main() -> None:
     """Train what is not trained yet, and record it."""

@@ -21,7 +21,6 @@ from analyses import (
     bench_vitrm,
     export_trunk,
     pages,
-    phases_of_models,
     precision,
     profile_steps,
     raptor_on_vits,
@@ -72,36 +71,6 @@ def test_segment_benchmark_searches_agree():
 
 
 @needs_offline
-def test_phases_study_records_and_resumes(tmp_path, monkeypatch, capsys):
-    command = [
-        "study",
-        "--images",
-        "samples",
-        "--n",
-        "16",
-        "--out",
-        str(tmp_path),
-        "--models",
-        "dinov2_vits41",
-    ]
-    monkeypatch.setattr(sys, "argv", command)
-    every = phases_of_models.studies
-    chosen = ("imgfocus_vits14", "imgfocus_vits14_random1", "dinov2_vits41")
-    monkeypatch.setattr(
-        phases_of_models, "studies", lambda m: {n: o for n, o in every(m).items() if n in chosen}
-    )
-    phases_of_models.main()
-    content = json.loads((tmp_path / "imgfocus_vits14_random1" / "phases.json").read_text())
-    assert content["weights"] == "random (untrained, seed 1)"
-    assert content["provenance"]["command"].startswith(
-        "brdyn phases --model imgfocus_vits14 --init random --seed 1"
-    )
-    assert "dinov2_vits41: left out, unknown model" in capsys.readouterr().out
-    phases_of_models.main()
-    assert capsys.readouterr().out.count("already recorded") == 2
-
-
-@needs_offline
 def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, images):
     monkeypatch.setattr(sys, "argv", ["export", "--file", str(tmp_path / "trunk.safetensors")])
     export_trunk.main()
@@ -111,8 +80,7 @@ def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, im
 
 
 STUDIES = (
-    bench_capture, bench_dynamics, bench_raptor, bench_segment, export_trunk, pages, phases_of_models,
-    raptor_on_vits,
+    bench_capture, bench_dynamics, bench_raptor, bench_segment, export_trunk, pages, raptor_on_vits,
 )  # fmt: skip
 
 
@@ -172,7 +140,7 @@ def test_raptor_study_records_resumes_and_survives(tmp_path, noise_folder, monke
     assert "maxcut_k2: RuntimeError: no memory left" in capsys.readouterr().out
     assert read_cells("tiny", "vit_tiny_patch16_224", tmp_path / "out").failed.keys() == {"maxcut_k2"}
     raptor_on_vits.main()
-    assert "probe accuracy kept" in capsys.readouterr().out
+    assert "maxcut_k2: fit_seconds" in capsys.readouterr().out
     raptor_on_vits.main()
     assert capsys.readouterr().out == "maxcut_k2: already recorded\n"
     cells = read_cells("tiny", "vit_tiny_patch16_224", tmp_path / "out")
@@ -204,17 +172,25 @@ def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, li
 
     networks = {name: vitrm_on_cifar.SIZES["tiny"].networks[name] for name in ("vitrm", "vit-small")}
     monkeypatch.setattr(vitrm_on_cifar.SIZES["tiny"], "networks", networks)
-    everything = vitrm_dynamics.names
-    monkeypatch.setattr(
-        vitrm_dynamics, "names", lambda *asked: {name: everything(*asked)[name] for name in networks}
-    )
     study = ["--size", "tiny", "--train", little_cifar["train"], "--test", little_cifar["test"]]
     assert "out of time" in run(vitrm_on_cifar, *study, "--minutes", 0)
     home = tmp_path / "out" / "tiny"
     assert not (home / "vitrm.json").exists()
     said = run(vitrm_on_cifar, *study)
     assert [line.split(":")[0] for line in said.splitlines()] == ["vitrm", "vit-small", "linear"]
-    run(vitrm_dynamics, "--size", "tiny", "--images", little_cifar["test"], "--n", 12, "--n-repair", 4)
+    run(
+        vitrm_dynamics,
+        "--size",
+        "tiny",
+        "--images",
+        little_cifar["test"],
+        "--n",
+        12,
+        "--n-repair",
+        4,
+        "--only",
+        "vit*",
+    )
     content = json.loads((home / "dynamics" / "vitrm.json").read_text())
     (home / "dynamics" / f"{OFFLINE}.json").write_text(json.dumps(content))
     results = vitrm.load("tiny", tmp_path / "out")

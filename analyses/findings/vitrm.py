@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from scipy import stats
 
 from analyses.findings import Measured, listed
-from analyses.recording import OFFLINE, RESULTS
+from analyses.recording import OFFLINE, RESULTS, ROOT
 from analyses.statistics import Estimate, mean_difference
+from analyses.study import is_recorded
 from analyses.vitrm_grid import Grid
 from analyses.vitrm_on_cifar import LINEAR
 from brdyn.errors import UsageError
@@ -24,30 +26,12 @@ from brdyn.vitrm.model import ViTRM, ViTRMConfig
 
 RECORDED = RESULTS / "vitrm"
 BATCH_SIZES = (64, 128, 256, 512, 1024)
-NONE = float("nan")
 SIZES = ("gpu", "cpu")
 AT_PUBLISHED_SIZE = ("published", "gpu")
 PARAMETERS = {10: 3_624_971, 100: 3_659_621}  # published, by number of classes
-PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = {
-    "CIFAR-10": {
-        "vitrm": (92.6, 93.1, 92.8, 92.1, 91.2),
-        "vit-small": (94.0, 93.9, 93.3, 92.8, 91.1),
-        "vit-base": (93.7, 93.8, 94.3, 94.1, 94.0),
-        "vit-large": (80.8, 73.4, 82.0, 83.2, NONE),
-        "resnet18": (90.5, 89.7, 88.8, 87.8, 86.1),
-        "resnet34": (90.8, 90.1, 89.7, 87.9, 86.3),
-        "resnet50": (92.0, 90.9, 89.7, 87.9, 84.2),
-    },
-    "CIFAR-100": {
-        "vitrm": (71.8, 72.1, 72.0, 71.3, 69.8),
-        "vit-small": (76.1, 75.2, 74.8, 72.7, 71.2),
-        "vit-base": (72.4, 74.6, 75.4, 76.4, 75.1),
-        "vit-large": (61.1, 58.9, 61.7, 64.7, NONE),
-        "resnet18": (64.6, 63.4, 62.1, 60.5, 58.2),
-        "resnet34": (65.4, 63.8, 62.0, 58.8, 56.7),
-        "resnet50": (63.8, 63.4, 61.5, 58.0, 54.5),
-    },
-}
+PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = yaml.safe_load(
+    (ROOT / "analyses" / "published.yaml").read_text()
+)
 """Top-1 accuracy (%) by batch size: 1000 epochs for vitrm, 300 for the others. NaN: out of memory."""
 AT_128 = BATCH_SIZES.index(128)
 
@@ -55,16 +39,9 @@ AT_128 = BATCH_SIZES.index(128)
 class Motion(NamedTuple):
     """How the tokens of one model move.
 
-    Attributes
-    ----------
-    layers : int
-    boundaries : tuple of int
-    path : dict of str to float
-        By read-out: share of the angular path made in the first half of the layers.
-    repaired : dict of str to float
-        By read-out: angle at the last layer over that at the middle, where noise was added to all tokens.
-    rank : tuple of float
-        Effective rank of the spatial updates: first, largest, last.
+    By read-out: `path`, the share of the angular path made in the first half of the layers, and `repaired`, the angle
+    at the last layer over that at the middle, where noise was added to all tokens. `rank`: effective rank of spatial
+    updates, first, largest, last.
     """
 
     layers: int
@@ -90,13 +67,11 @@ def load(size: str | None = None, folder: Path = RECORDED) -> Results:
     UsageError
         If a file of it is missing.
     """
-    whole = [one for one in SIZES if (folder / one / "dynamics" / f"{OFFLINE}.json").is_file()]
+    moving = [f"dynamics/{name}.json" for name in ("vitrm", "vit-small", OFFLINE)]
+    whole = [one for one in SIZES if all(is_recorded(folder / one / name) for name in moving)]
     home = folder / (size or (whole or SIZES)[0])
-    found = {
-        path.stem: read_json(path, "a recorded training run")
-        for path in home.glob("*.json")
-        if path.stem != LINEAR
-    }
+    files = [path for path in home.glob("*.json") if path.stem != LINEAR]
+    found = {path.stem: read_json(path, "a recorded training run") for path in files}
     order = [*sorted(set(found) - set(PUBLISHED["CIFAR-10"])), *PUBLISHED["CIFAR-10"]]
     runs = {name: found[name] for name in order if "evaluation" in found.get(name, ())}
     if "vitrm" not in runs:
@@ -105,8 +80,7 @@ def load(size: str | None = None, folder: Path = RECORDED) -> Results:
         )
     check_alike(runs)
     motions = {
-        name: motion(read_json(home / "dynamics" / f"{name}.json", "a recorded motion", ("table",)))
-        for name in ("vitrm", "vit-small", OFFLINE)
+        Path(name).stem: motion(read_json(home / name, "a recorded motion", ("table",))) for name in moving
     }
     return Results(runs, read_json(home / f"{LINEAR}.json", "the linear classifier"), motions)
 
@@ -115,12 +89,8 @@ def check_alike(runs: dict[str, dict[str, Any]]) -> None:
     """Refuse to compare runs of other images, or of other recipes (but for the average of the weights)."""
 
     def shared(run: dict[str, Any]) -> dict[str, Any]:
-        options = run["options"]
-        return {
-            "data": options["data"],
-            "test": options["test"],
-            "recipe": {**options["recipe"], "ema": None},
-        }
+        data, test, recipe = (run["options"][name] for name in ("data", "test", "recipe"))
+        return {"data": data, "test": test, "recipe": {**recipe, "ema": None}}
 
     first, *others = runs.values()
     for run in others:
@@ -133,28 +103,22 @@ def check_alike(runs: dict[str, dict[str, Any]]) -> None:
 def motion(content: dict[str, Any]) -> Motion:
     """The numbers of a model that verdicts rest on."""
     table, angles = pd.DataFrame(content["table"]), pd.DataFrame(content["repair"]["angles"])
-    phases = Phases.from_dict(content["phases"])
-    start = content["repair"]["starts"][1]
+    phases, start = Phases.from_dict(content["phases"]), content["repair"]["starts"][1]
     path, repaired = {}, {}
     for group in content["readouts"]:
-        speed = _curve(table, "speed", group)
+        speed = _curve(table[table["statistic"] == "speed"], group)
         path[group] = float(speed[: len(speed) // 2].sum() / speed.sum())
-        rows = (
-            angles[(angles["start"] == start) & (angles["group"] == group)]
-            .sort_values("layer")["mean"]
-            .to_numpy()
-        )
+        rows = _curve(angles[angles["start"] == start], group)
         repaired[group] = float(rows[-1] / rows[0])
-    rank = _curve(table, "effective_rank", content["readouts"][-1])
+    rank = _curve(table[table["statistic"] == "effective_rank"], content["readouts"][-1])
     rank = rank[np.isfinite(rank)]
     ends = float(rank[0]), float(rank.max()), float(rank[-1])
     return Motion(phases.layers, tuple(phases.boundaries), path, repaired, ends)
 
 
-def _curve(table: pd.DataFrame, statistic: str, group: str) -> np.ndarray:
+def _curve(rows: pd.DataFrame, group: str) -> np.ndarray:
     """Mean over images by layer."""
-    rows = table[(table["statistic"] == statistic) & (table["group"] == group)]
-    return rows.sort_values("layer")["mean"].to_numpy(dtype=float)
+    return rows[rows["group"] == group].sort_values("layer")["mean"].to_numpy(dtype=float)
 
 
 def accuracy(run: dict[str, Any]) -> Estimate:

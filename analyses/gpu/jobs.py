@@ -14,7 +14,7 @@ from analyses.gpu.queue import TEST, TRAIN, Call, Job, Queue
 from analyses.raptor_on_vits import SIZES as RAPTOR_SIZES
 from analyses.raptor_on_vits import cells as raptor_cells
 from analyses.recording import OFFLINE, ROOT, suffix_of
-from analyses.stochastic_depth_plan import Cell, Config, Network, place_of
+from analyses.stochastic_depth_plan import Cell, Config, Network
 from analyses.study import chosen, is_recorded
 from analyses.vitrm_grid import SIZES as GRID_SIZES
 from analyses.vitrm_grid import cells as grid_cells
@@ -38,19 +38,7 @@ CONFIG, TINY_CONFIG = (ROOT / "analyses" / f"stochastic_depth{name}.yaml" for na
 
 @dataclass(frozen=True, kw_only=True)
 class StudyJob(Job):
-    """Cells of a study.
-
-    Attributes
-    ----------
-    cells : sequence of str
-        Which, by names or patterns.
-    at_once : int
-        Processes that share them on one card.
-    full : str
-        The size of the study.
-    whole : bool
-        Whether checkpoints are too large for a state, so that a cell has to end within the run.
-    """
+    """Cells of a study, chosen by names or patterns and shared by `at_once` processes on one card."""
 
     cells: Sequence[str] = ("*",)
     at_once: int = 1
@@ -244,46 +232,28 @@ class Depth(StudyJob):
         return [(self.study, [*files, *out, "--share", f"{first}/{count}"]) for first in range(count)]
 
     def state(self, queue: Queue) -> list[Path]:
-        """Networks that Raptors are still to be fitted to, at their best, then at other moments; then the best one."""
+        """The best network so far, and those that are trained and have Raptors still to be fitted to them."""
         config, runs, missing = self.config(queue), self.folder(queue) / "runs", set(self.missing(queue))
-        at_best: list[Path] = []
-        others: list[Path] = []
+        found = self.champion(queue, config)
         for one in config.networks():
-            unfitted = [cell for cell in self.fits(config, one) if cell.path in missing]
-            measured = not missing.intersection(moment.path for moment in config.moments(one))
-            trained = runs / one.run / RESULT
-            if not unfitted or not (measured or trained.is_file()):
-                continue
-            for moment in (
-                dict.fromkeys(cell.teacher for cell in unfitted) if measured else config.moments(one)
-            ):
-                (at_best if moment.moment == BEST else others).extend(
-                    _files(place_of(runs, config, moment), runs)
-                )
-            others += [] if measured else [trained]
-        best = [runs / run / BEST for run in self.champion(queue, config)]
-        return [path for path in dict.fromkeys([*at_best, *others, *best]) if path.exists()]
+            run = runs / one.run
+            if (run / RESULT).is_file() and missing.intersection(fit.path for fit in self.fits(config, one)):
+                kept = [place for place in sorted(run.iterdir()) if is_classifier(place)]
+                found += [*kept, *(run / name for name in ("config.json", "model.safetensors", RESULT))]
+        return list(dict.fromkeys(found))
 
-    def champion(self, queue: Queue, config: Config) -> list[str]:
-        """The run with the highest accuracy on held-out images so far, if any."""
+    def champion(self, queue: Queue, config: Config) -> list[Path]:
+        """The network with the highest accuracy on held-out images, if any."""
         watched: dict[str, float] = {}
         for one in config.networks():
             if (path := self.folder(queue) / f"{one.path}.json").is_file():
                 rows = read_json(path, "a network").get("validation") or []
                 watched[one.run] = max([0.0, *(row["accuracy"] for row in rows)])
-        return sorted(watched, key=lambda run: -watched[run])[:1]
+        best = sorted(watched, key=lambda run: -watched[run])[:1]
+        return [place for run in best if (place := self.folder(queue) / "runs" / run / BEST).is_dir()]
 
 
 read_config = cache(Config.read)
-
-
-def _files(place: Path, runs: Path) -> list[Path]:
-    """Of a network: its folder, but of the last epoch, which lies in the run's own, just the two files."""
-    if not is_classifier(place):
-        return []
-    return [place / "config.json", place / "model.safetensors"] if place.parent == runs else [place]
-
-
 KINDS: dict[str, type[Job]] = {
     "raptor_on_vits": Fits, "vitrm_on_cifar": Networks, "vitrm_grid": GridCells, "vitrm_dynamics": Motion,
     "stochastic_depth": Depth,

@@ -34,31 +34,8 @@ Call = tuple[str, Sequence[object]]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job, as the table `jobs.yaml` has it, where its place is its worth; here, one whose result is a single file.
-
-    Attributes
-    ----------
-    name, shows : str
-        What it is called (its file too), and what it is for.
-    study : str
-        The module that does it.
-    minutes : float
-        Expected on an H100, begun anew: an estimate until it has run.
-    least : float, optional
-        Minutes that have to be left to begin it, where it can go on another time (default: `minutes`).
-    options : sequence of str
-        Of the study.
-    tiny : sequence of str, optional
-        Those of a dry run, which leaves out a job without.
-    files : dict of str to str
-        Data that it needs, by option.
-    offline : bool
-        Whether it needs the offline model: its package, or its weights in the data.
-    carries : str
-        What it goes on from elsewhere, in words.
-    only_asked : bool
-        Whether it is done only where `--jobs` names it.
-    """
+    """A job, as the table `jobs.yaml` has it, where it is said what its entries are and its place is its worth; here,
+    one whose result is a single file of its name."""
 
     name: str
     shows: str
