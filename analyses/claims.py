@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from analyses.findings import Measured, depth, offline, vitrm
+from analyses.findings import Numbers, depth, offline, vitrm
 from analyses.findings import raptor as raptors
 from analyses.raptor_on_vits import Cells, read_cells
 from analyses.recording import RESULTS
@@ -98,6 +98,7 @@ class Claim:
     published: str = ""
     study: str = ""
     measure: str = ""
+    said: str = ""
     rule: Rule | None = None
     why: str = UNKNOWN
     table: str = ""
@@ -105,16 +106,17 @@ class Claim:
     def judge(self, records: Records, study: str | None = None) -> Found:
         """What the records say, or another study of them."""
         module, _, name = self.measure.partition(".")
-        found: Measured | None = None
-        if module:
-            found = getattr(MEASURES[module], name)(getattr(records, study or self.study, None))
+        if not module:
+            return Found(self.said) if self.said else Found()
+        found: Numbers | None = getattr(MEASURES[module], name)(getattr(records, study or self.study, None))
         if found is None:
             return Found()
-        if self.rule is None or not found.numbers:
-            return Found(found.said)
-        yes = {name: "yes" if self.rule.judge(one.numbers) else "no" for name, one in found.each.items()}
-        each = "; ".join(f"{name}: {one.said} ({yes[name]})" for name, one in found.each.items())
-        return Found(found.said or each, self.rule.judge(found.numbers), True)
+        assert self.rule is not None
+        each = found.get("each", {})
+        yes = {model: "yes" if self.rule.judge(one) else "no" for model, one in each.items()}
+        parts = [f"{model}: {words(self.said, one)} ({yes[model]})" for model, one in each.items()]
+        numbers = next(iter(each.values()), found)
+        return Found("; ".join(parts) or words(self.said, numbers), self.rule.judge(numbers), True)
 
 
 class Topic(NamedTuple):

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 
 from analyses.recording import OFFLINE
+from analyses.statistics import Estimate
 from brdyn.results import read_json
 
 HOME = Path(__file__).with_name("templates")
@@ -29,12 +31,25 @@ def interval(ends: Any, form: str) -> str:
     return f"{low:{form}} to {high:{form}}"
 
 
+def listed(values: Any, form: str, by: str = " ", between: str = ", ", before: str = "") -> str:
+    """`cls 0.25, patches 0.50`, of numbers or estimates by name."""
+    said = {
+        name: one.say(form) if isinstance(one, Estimate) else f"{one:{form}}" for name, one in values.items()
+    }
+    return between.join(f"{before}{name}{by}{one}" for name, one in said.items())
+
+
+def sds(size: float) -> str:
+    """` (+1.4 sd)`, or nothing where it is not a number."""
+    return f" ({size:+.1f} sd)" if np.isfinite(size) else ""
+
+
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HOME), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     undefined=jinja2.StrictUndefined, autoescape=False,
 )  # fmt: skip
 ENVIRONMENT.globals["OFFLINE"] = OFFLINE
-ENVIRONMENT.filters |= {"as": format, "spread": spread, "interval": interval}
+ENVIRONMENT.filters |= {"as": format, "spread": spread, "interval": interval, "listed": listed, "sds": sds}
 
 
 def page(template: str, **context: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from analyses import claims, pages
 from analyses.claims import NOT_TESTED, OURS, WORDS, Claim, Records, Row
-from analyses.findings import Measured, depth, offline, raptor, vitrm
+from analyses.findings import depth, offline, raptor, vitrm
 from analyses.render import outdated
 from analyses.rules import greater
 from brdyn.errors import UsageError
@@ -46,7 +46,7 @@ def test_every_measure_is_of_exactly_one_claim_and_every_rule_judges_what_it_mea
             module, name = claim.measure.split(".")
             assert callable(getattr(modules[module], name))
             assert claim.judge(records).said  # a rule that names a number which is not measured is a KeyError
-        assert (claim.rule is None) == (claim.measure in ("", "offline.registers"))
+        assert (claim.rule is None) == (claim.measure == "")
 
 
 def test_a_reason_is_given_where_a_claim_does_not_hold_and_only_there(rows):
@@ -93,33 +93,42 @@ def test_every_rule_is_on_the_page_that_its_claim_names(records):
 
 
 @pytest.mark.parametrize(
-    ("measured", "verdict"),
+    ("measured", "verdict", "said"),
     [
-        (None, NOT_TESTED),
-        (Measured("the model has no registers"), NOT_TESTED),
-        (Measured("1 to 2", x=2), "**holds**"),
-        (Measured("all of them", x=0), "**fails**"),
+        (None, NOT_TESTED, "not recorded yet"),
+        ({"x": 2}, "**holds**", "x is 2"),
+        ({"x": 0}, "**fails**", "x is 0"),
         (
-            Measured.of_each({"one": Measured("a", x=2), "other": Measured("b", x=0)}),
+            {"each": {"one": {"x": 2}, "other": {"x": 0}}},
             "**holds**",
+            "one: x is 2 (yes); other: x is 0 (no)",
         ),
     ],
 )
-def test_verdicts(monkeypatch, records, measured, verdict):
+def test_verdicts(monkeypatch, records, measured, verdict, said):
     monkeypatch.setattr(offline, "rank", lambda _: measured)
-    found = Claim(claim="c", source="s", study="offline", measure="offline.rank", rule=greater("x", 1)).judge(
-        records
+    claim = Claim(
+        claim="c",
+        source="s",
+        study="offline",
+        measure="offline.rank",
+        said="x is {{ x }}",
+        rule=greater("x", 1),
     )
-    assert found.verdict == verdict
-    if measured and measured.each:
-        assert found.said == "one: a (yes); other: b (no)"
+    found = claim.judge(records)
+    assert (found.verdict, found.said) == (verdict, said)
+
+
+def test_what_is_not_measured_is_no_verdict_but_may_have_its_reason(records):
+    found = Claim(claim="c", source="s", said="the model has no registers").judge(records)
+    assert (found.verdict, found.said, found.holds) == (NOT_TESTED, "the model has no registers", None)
 
 
 def test_a_row_by_hand(monkeypatch, records):
-    monkeypatch.setattr(offline, "rank", lambda study: Measured(f"k = {study.phases.layers}", x=1))
+    monkeypatch.setattr(offline, "rank", lambda study: {"x": 1, "k": study.phases.layers})
     claim = Claim(
         claim="x | y", source="A et al.", published="{{ 1 + 1 }} %", study="offline", measure="offline.rank",
-        rule=greater("x", 1), why="only {{ offline.phases.layers }} layers",
+        said="k = {{ k }}", rule=greater("x", 1), why="only {{ offline.phases.layers }} layers",
     )  # fmt: skip
     assert claims.row(claim, records) == ("x | y", "A et al.: 2 %", "k = 12", "**fails**", "only 12 layers")
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from analyses.findings import Measured, listed
+from analyses.findings import Numbers
 from analyses.raptor_on_vits import Cells
 from analyses.statistics import Estimate, mean_difference
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS
@@ -62,34 +62,35 @@ def r2_curve(cells: Cells, cell: str, group: str = "all", images: str = "test") 
     return rows.set_index("layer")["mean"]
 
 
-def of_fits(*names: str) -> Callable[[Callable[[Cells], Measured]], Callable[[Cells], Measured | None]]:
+def of_fits(*names: str) -> Callable[[Callable[[Cells], Numbers]], Callable[[Cells], Numbers | None]]:
     """What needs these fits, and is not measured where one is missing."""
 
-    def wrapped(make: Callable[[Cells], Measured]) -> Callable[[Cells], Measured | None]:
+    def wrapped(make: Callable[[Cells], Numbers]) -> Callable[[Cells], Numbers | None]:
         return wraps(make)(lambda cells: make(cells) if set(names) <= set(cells.summary.index) else None)
 
     return wrapped
 
 
 @of_fits(*(f"maxcut_k{k}" for k in PUBLISHED))
-def kept(cells: Cells) -> Measured:
+def kept(cells: Cells) -> Numbers:
     """Share of the probe's accuracy."""
-    found = {k: share_kept(cells, f"maxcut_k{k}") for k in PUBLISHED}
-    said = "; ".join(f"k={k} {one.say('.1%')}" for k, one in found.items())
-    return Measured(said, kept=found, published=PUBLISHED)
+    return {"kept": {k: share_kept(cells, f"maxcut_k{k}") for k in PUBLISHED}, "published": PUBLISHED}
 
 
 @of_fits(FORCING, ANNEALED)
-def forcing(cells: Cells) -> Measured:
+def forcing(cells: Cells) -> Numbers:
     """Teacher forcing alone."""
-    alone, annealed = (cells.summary.loc[name] for name in (FORCING, ANNEALED))
-    said = f"R² {alone['r2']:.2f} against {annealed['r2']:.2f}, one-step {alone['r2_one_step']:.2f} against "
-    said += f"{annealed['r2_one_step']:.2f}; probe accuracy kept {alone['kept']:.1%} against {annealed['kept']:.1%}"
-    least = min(0, annealed["r2"])
-    return Measured(said, r2=alone["r2"], least=least, kept=alone["kept"], annealed=annealed["kept"])
+    alone, other = (cells.summary.loc[name] for name in (FORCING, ANNEALED))
+    numbers = {
+        "r2": alone["r2"],
+        "least": min(0, other["r2"]),
+        "kept": alone["kept"],
+        "annealed": other["kept"],
+    }
+    return {**numbers, "alone": alone, "other": other}
 
 
-def _paired(cells: Cells, better: str, worse: str) -> Measured | None:
+def _paired(cells: Cells, better: str, worse: str) -> Numbers | None:
     """Differences between two partitions, fit by fit with the same k and draw (max-cut has one)."""
     rows = cells.summary[cells.summary["varies"] == "partition"]
     if not {better, worse} <= set(rows["partition"]):
@@ -102,7 +103,7 @@ def _paired(cells: Cells, better: str, worse: str) -> Measured | None:
         if len(differences) < len(PUBLISHED) * DRAWS:
             return None
         found[column] = mean_difference(differences)
-    return Measured(f"kept {found['kept'].say('+.1%')}; R² {found['r2'].say('+.3f')}", **found)
+    return found
 
 
 better_than_contiguous = partial(_paired, better=PARTITIONS[0], worse=PARTITIONS[1])
@@ -110,42 +111,40 @@ better_than_shuffled = partial(_paired, better=PARTITIONS[1], worse=PARTITIONS[2
 
 
 @of_fits(*(f"maxcut_k{k}" for k in range(1, 6)))
-def saturation(cells: Cells) -> Measured:
+def saturation(cells: Cells) -> Numbers:
     """Does k = 5 add little?"""
-    found = {f"k{k}": share_kept(cells, f"maxcut_k{k}") for k in range(1, 6)}
-    return Measured(f"kept, k = 1 to 5: {', '.join(f'{one.value:.1%}' for one in found.values())}", **found)
+    return {f"k{k}": share_kept(cells, f"maxcut_k{k}") for k in range(1, 6)}
 
 
 @of_fits(*LADDER, STAGE_1_ALONE, WHOLE)
-def rungs(cells: Cells) -> Measured:
+def rungs(cells: Cells) -> Numbers:
     """Does every part of the recipe help?"""
     labels = ("annealing", "depth scaling", "token weighting", "stage 2")
     steps = dict(zip(labels, [*pairwise(LADDER), (STAGE_1_ALONE, WHOLE)], strict=True))
     below, kept = (
         {label: share_kept(cells, step[which]) for label, step in steps.items()} for which in (0, 1)
     )
-    gained = {label: kept[label].value - below[label].value for label in labels}
-    return Measured(listed(gained, "+.1%"), kept=kept, below=below)
+    return {
+        "kept": kept,
+        "below": below,
+        "gained": {one: kept[one].value - below[one].value for one in labels},
+    }
 
 
 @of_fits(WHOLE)
-def middle(cells: Cells) -> Measured:
+def middle(cells: Cells) -> Numbers:
     """Where along the depth is a Raptor weakest?"""
     curve, cls = (r2_curve(cells, WHOLE, group).to_numpy() for group in ("all", "cls"))
-    third = len(curve) // 3
-    said = f"R² of all tokens {curve[0]:.2f} at first, least {curve.min():.2f} (layer {curve.argmin() + 1}), "
-    said += f"{curve[-1]:.2f} at last; cls {cls[0]:.2f}, {cls.min():.2f} (layer {cls.argmin() + 1}), {cls[-1]:.2f}"
-    return Measured(said, curve=curve, ends=min(curve[0], curve[-1]), middle=curve[third : 2 * third].max())
+    third = curve[len(curve) // 3 : 2 * (len(curve) // 3)]
+    return {"curve": curve, "cls": cls, "ends": min(curve[0], curve[-1]), "middle": third.max()}
 
 
-def _against(cells: Cells, name: str, other: str) -> Measured:
+def _against(cells: Cells, name: str, another: str) -> Numbers:
     """One fit against another of k = 3."""
-    one, two = (cells.summary.loc[cell] for cell in (name, other))
-    said = f"kept {one['kept']:.1%} against {two['kept']:.1%} (k-NN {one['kept_knn']:.1%} against "
-    said += f"{two['kept_knn']:.1%}), R² {one['r2']:.2f} against {two['r2']:.2f}"
-    kept = {"kept": share_kept(cells, name), "other": share_kept(cells, other)}
-    return Measured(said, **kept, r2=one["r2"], other_r2=two["r2"])
+    one, two = (cells.summary.loc[cell] for cell in (name, another))
+    kept, other = (share_kept(cells, cell) for cell in (name, another))
+    return {"kept": kept, "other": other, "r2": one["r2"], "other_r2": two["r2"], "one": one, "two": two}
 
 
-longer = of_fits(LONGER, WHOLE)(partial(_against, name=LONGER, other=WHOLE))
-raised_rate = of_fits(WHOLE, AT_THE_RAISED_RATE)(partial(_against, name=WHOLE, other=AT_THE_RAISED_RATE))
+longer = of_fits(LONGER, WHOLE)(partial(_against, name=LONGER, another=WHOLE))
+raised_rate = of_fits(WHOLE, AT_THE_RAISED_RATE)(partial(_against, name=WHOLE, another=AT_THE_RAISED_RATE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import torch
 import yaml
 from scipy import stats
 
-from analyses.findings import Measured, listed
+from analyses.findings import Numbers
 from analyses.recording import OFFLINE, RESULTS, ROOT
 from analyses.statistics import Estimate, mean_difference
 from analyses.study import is_recorded
@@ -126,52 +125,60 @@ def accuracy(run: dict[str, Any]) -> Estimate:
     return Estimate(*(run["evaluation"][name] for name in ("accuracy", "low", "high")))
 
 
-def sizes(_: Any) -> Measured:
+def sizes(_: Any) -> Numbers:
     """Is it their network?"""
     with torch.device("meta"):
         networks = [ViTRM(ViTRMConfig(classes=classes)) for classes in PARAMETERS]
     counts = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
-    return Measured(" and ".join(f"{count:,}" for count in counts), counts=counts, published=PARAMETERS)
+    return {"counts": counts, "published": PARAMETERS}
 
 
-def better_than_linear(results: Results) -> Measured:
+def better_than_linear(results: Results) -> Numbers:
     """Is it trained at all?"""
-    ours, linear = accuracy(results.runs["vitrm"]), results.linear["accuracy"]
-    return Measured(f"{ours.say('.1%')} against {linear:.1%}", low=ours.low, linear=linear)
+    right = accuracy(results.runs["vitrm"])
+    return {"low": right.low, "right": right, "linear": results.linear["accuracy"]}
 
 
-def against_vit(results: Results) -> Measured:
+def against_vit(results: Results) -> Numbers:
     """Published: a little below ViT-Small with a fifth of its parameters."""
     here, there = (accuracy(results.runs[name]) for name in ("vitrm", "vit-small"))
     ours, theirs = (results.runs[name]["parameters"] for name in ("vitrm", "vit-small"))
-    said = f"{here.say('.1%')} with {ours / 1e6:.2f} M against {there.value:.1%} with {theirs / 1e6:.2f} M"
-    return Measured(said, high=here.high, vit=there.value, parameters=ours, vit_parameters=theirs)
+    return {
+        "high": here.high,
+        "right": here,
+        "vit": there.value,
+        "parameters": ours,
+        "vit_parameters": theirs,
+    }
 
 
-def more_steps(results: Results) -> Measured:
+def more_steps(results: Results) -> Numbers:
     """Does the answer gain from more steps than it was trained for?"""
     rows = results.runs["vitrm"]["evaluation"]["recursion"]["steps"]
     trained = min(results.runs["vitrm"]["options"]["n_sup"], len(rows))
-    said = ", ".join(f"{row['steps']}: {row['accuracy']:.1%}" for row in rows)
-    return Measured(said, low=[row["low"] for row in rows[trained:]], trained=rows[trained - 1]["accuracy"])
+    return {
+        "low": [row["low"] for row in rows[trained:]],
+        "trained": rows[trained - 1]["accuracy"],
+        "rows": rows,
+    }
 
 
-def of_every_model(make: Callable[[Motion], Measured]) -> Callable[[Results], Measured]:
-    """What is judged of ViTRM, with the ViTs beside it."""
-    return lambda results: Measured.of_each({model: make(found) for model, found in results.motions.items()})
+def converge(results: Results) -> Numbers:
+    """Of every model."""
+    return {"each": {model: {"path": found.path} for model, found in results.motions.items()}}
 
 
-converge = of_every_model(lambda found: Measured(listed(found.path, ".0%"), path=found.path))
-repair = of_every_model(
-    lambda found: Measured(listed(found.repaired, ".2f", by=" x "), repaired=found.repaired)
-)
+def repair(results: Results) -> Numbers:
+    """Of every model."""
+    return {"each": {model: {"repaired": found.repaired} for model, found in results.motions.items()}}
 
 
-@of_every_model
-def rank(found: Motion) -> Measured:
-    """Effective rank of the spatial updates."""
-    first, largest, last = found.rank
-    return Measured(f"{first:.0f}, at most {largest:.0f}, {last:.0f}", last=last, largest=largest)
+def rank(results: Results) -> Numbers:
+    """Of every model."""
+    names = ("first", "largest", "last")
+    return {
+        "each": {model: dict(zip(names, one.rank, strict=True)) for model, one in results.motions.items()}
+    }
 
 
 def read_at_size(folder: Path = RECORDED) -> dict[str, Any] | None:
@@ -181,15 +188,15 @@ def read_at_size(folder: Path = RECORDED) -> dict[str, Any] | None:
     return max(runs, key=lambda run: run["options"]["recipe"]["epochs"], default=None)
 
 
-def published_accuracy(run: dict[str, Any] | None) -> Measured | None:
+def published_accuracy(run: dict[str, Any] | None) -> Numbers | None:
     """Does it get as far?"""
     if run is None:
         return None
-    found, epochs = accuracy(run), run["options"]["recipe"]["epochs"]
-    return Measured(f"{found.say('.1%')} after {epochs:g} epochs", high=100 * found.high)
+    found = accuracy(run)
+    return {"high": 100 * found.high, "right": found, "epochs": run["options"]["recipe"]["epochs"]}
 
 
-def best_of_grid(grid: Grid | None) -> Measured | None:
+def best_of_grid(grid: Grid | None) -> Numbers | None:
     """Is the published choice the best?"""
     if grid is None or (3, 1) not in set(zip(grid.cells["n"], grid.cells["n_sup"], strict=True)):
         return None
@@ -197,33 +204,28 @@ def best_of_grid(grid: Grid | None) -> Measured | None:
     best = max(cells.index, key=lambda cell: cells[cell])
     ours, most = float(cells[(3, 1)]), float(cells[best])
     sd, seeds = seeds_apart(grid)
-    spread = f"sd {sd:.1%} of {seeds} seeds" if seeds > 1 else "one seed"
     chance = stats.t.ppf(1 - 0.05 / max(1, len(cells) - 1), max(1, seeds - 1)) * sd * 2**0.5
     lead = most - ours
-    return Measured(
-        f"{ours:.1%} ({spread}); best n = {best[0]}, N_sup = {best[1]}: {most:.1%}", lead=lead,
-        by_chance=Estimate(lead, lead - chance, lead + chance) if seeds > 1 else Estimate(lead),
-    )  # fmt: skip
+    by_chance = Estimate(lead, lead - chance, lead + chance) if seeds > 1 else Estimate(lead)
+    found = {"right": ours, "sd": sd, "seeds": seeds, "best": best, "most": most}
+    return {"lead": lead, "by_chance": by_chance, **found}
 
 
-def sees_image(grid: Grid | None) -> Measured | None:
+def sees_image(grid: Grid | None) -> Numbers | None:
     """Published as a question."""
     if grid is None or len(set(grid.repeats["sees_image"])) < 2:
         return None
     right = grid.repeats.pivot_table(index="seed", columns="sees_image", values="accuracy").dropna()
-    gain = mean_difference(right[True] - right[False])
-    said = (
-        f"{right[True].mean():.1%} against {right[False].mean():.1%}: {gain.say('+.1%')} ({len(right)} seeds)"
-    )
-    return Measured(said, gain=gain)
+    gain, mean = mean_difference(right[True] - right[False]), right.mean()
+    return {"gain": gain, "seen": mean[True], "once": mean[False], "seeds": len(right)}
 
 
-def batch_sizes(grid: Grid | None) -> Measured | None:
+def batch_sizes(grid: Grid | None) -> Numbers | None:
     """From the smallest to the largest batch, with one learning rate for all."""
     if grid is None or len(grid.batches) < 2:
         return None
     right = grid.batches.sort_values("batch_size").set_index("batch_size")["accuracy"]
-    return Measured(listed(right, ".1%"), lost=100 * (right.max() - right.iloc[-1]))
+    return {"right": right, "lost": 100 * (right.max() - right.iloc[-1])}
 
 
 def seeds_apart(grid: Grid) -> tuple[float, int]:
