@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from analyses.recording import OFFLINE, ROOT, command, parser, record
 from analyses.render import measured_rows
@@ -21,6 +22,7 @@ from brdyn import load_model
 from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
 
+SHOWN = 15
 BOTH = (torch.bfloat16, torch.float32)
 
 
@@ -85,8 +87,40 @@ def peak_of(module: str, *arguments: str) -> float:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """bfloat16, or nothing."""
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def profiled(step: Callable[[], object], device: torch.device, steps: int = 10) -> dict[str, Any]:
+    """The kernels of some steps that take longest, with their share of all.
+
+    `busy` is the time of all kernels over that of the steps: what is missing to 1 are gaps, in which a device waits for
+    its next kernel.
+    """
+    cuda = device.type == "cuda"
+
+    def repeated() -> None:
+        for _ in range(steps):
+            step()
+
+    repeated()
+    seconds = timed(repeated, device)
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
+        timed(repeated, device)
+    spent = [
+        (one.self_device_time_total if cuda else one.self_cpu_time_total, one) for one in found.key_averages()
+    ]
+    rows = sorted((row for row in spent if not cuda or is_kernel(row[1])), key=lambda row: -row[0])
+    total = sum(time for time, _ in rows) or 1.0
+    kernels = [
+        {"name": one.key[:80], "share": time / total, "calls": one.count / steps}
+        for time, one in rows[:SHOWN]
+    ]
+    return {"milliseconds": 1000 * seconds / steps, "busy": total / 1e6 / seconds, "kernels": kernels}
+
+
+def is_kernel(row: Any) -> bool:
+    """Whether this is of the device itself; operators and annotations have the time of their kernels once more."""
+    return str(row.device_type).endswith("CUDA") and not getattr(row, "is_user_annotation", False)
 
 
 def name_of(dtype: torch.dtype) -> str:

@@ -123,7 +123,6 @@ def alone(folder: str, number: str, how: str) -> torch.device:
 
 
 def run(choice: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything."""
     cuda = choice.device == "cuda"
     dtype, size = (torch.bfloat16, 64) if cuda else (torch.float32, 16)
     offline = {"weights": choice.weights, "image_size": choice.image_size}
@@ -147,7 +146,6 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run and record."""
     options = parser(__doc__)
     options.add_argument("--images", default="samples", help="photographs for the overlap measurement")
     options.add_argument("--rounds", type=int, default=24)

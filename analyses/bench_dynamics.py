@@ -98,7 +98,6 @@ def rank_error(model: VisionTransformer, images: torch.Tensor) -> dict[str, floa
 
 
 def run(choice: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything."""
     model = chosen_model(choice)
     batch = next(load_images(choice.images, model, n=choice.batch_size).batches(choice.batch_size, workers=0))
     images = batch.images.to(model.device)
@@ -108,7 +107,6 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run and record."""
     options = model_parser(__doc__, images=True)
     options.add_argument("--rounds", type=int, default=12)
     options.add_argument("--batch-size", type=int, default=16)

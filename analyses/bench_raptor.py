@@ -20,20 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from analyses.bench import (
-    BOTH,
-    adamw,
-    autocast,
-    benchmark,
-    chosen_model,
-    finish,
-    losses,
-    model_parser,
-    name_of,
-    named,
-    peak_of,
-    ratio,
-)  # fmt: skip
+from analyses import bench
 from brdyn import load_model
 from brdyn.data import Batch
 from brdyn.models import VisionTransformer
@@ -68,7 +55,7 @@ class Published:
     """The write-up: states from a file, float32, one step."""
 
     def __init__(self, raptor: Raptor, file: Path) -> None:
-        self.raptor, self.optimizer, self.number = raptor, adamw(raptor.shared), 0
+        self.raptor, self.optimizer, self.number = raptor, bench.adamw(raptor.shared), 0
         self.states = np.load(file, mmap_mode="r")
         self.weights = group_weights(raptor.tokens, JOINT_WEIGHTS)
 
@@ -90,7 +77,7 @@ class Published:
 
     def learn(self, states: Tensor) -> None:
         """One optimizer step on states that are on the device already, as if reading cost nothing."""
-        finish(self.loss(states), self.optimizer, clip=1.0)
+        bench.finish(self.loss(states), self.optimizer, clip=1.0)
 
     def step(self) -> None:
         """One optimizer step on the next stored batch."""
@@ -104,20 +91,19 @@ class Ours:
         loss = weighted_loss(raptor.tokens, group_weights(raptor.tokens, JOINT_WEIGHTS))
         self.task, self.raptor, self.dtype = BlocksJoined(raptor, raptor.teacher, loss).train(), raptor, dtype
         self.batch = Batch(images, torch.arange(len(images)), None)
-        self.optimizer = adamw(raptor.shared)
+        self.optimizer = bench.adamw(raptor.shared)
 
     def loss(self) -> Tensor:
         """The teacher, then the student."""
-        with autocast(self.raptor.device, self.dtype):
+        with bench.autocast(self.raptor.device, self.dtype):
             return self.task(self.task.inputs(self.batch), 0)["raptor"].float().mean()
 
     def step(self) -> None:
-        """One optimizer step."""
-        finish(self.loss(), self.optimizer, clip=1.0)
+        bench.finish(self.loss(), self.optimizer, clip=1.0)
 
     def teach(self) -> None:
         """The teacher alone."""
-        with autocast(self.raptor.device, self.dtype):
+        with bench.autocast(self.raptor.device, self.dtype):
             self.task.inputs(self.batch)
 
 
@@ -143,23 +129,25 @@ def compare(
         raptor = student(teacher, k)
         published, ours = Published(raptor, file), Ours(raptor, images, dtype)
         stored = published.read()
-        both = losses(ours.loss().item(), published.loss(stored).item())
-        speed = ratio(ours.step, published.step, rounds, device)
-        resident = ratio(ours.step, lambda: published.learn(stored), rounds, device)
-        share = ratio(ours.step, ours.teach, max(3, rounds // 2), device)
+        both = bench.losses(ours.loss().item(), published.loss(stored).item())
+        speed = bench.ratio(ours.step, published.step, rounds, device)
+        resident = bench.ratio(ours.step, lambda: published.learn(stored), rounds, device)
+        share = bench.ratio(ours.step, ours.teach, max(3, rounds // 2), device)
+        kernels = bench.profiled(ours.step, device)
     return {
         "model": teacher.info.name,
         "image_size": list(teacher.info.image_size),
         "tokens": teacher.tokens.count,
         "k": k,
         "batch_size": size,
-        "dtype": name_of(dtype),
-        **named(speedup=speed, speedup_if_reading_cost_nothing=resident),
+        "dtype": bench.name_of(dtype),
+        **bench.named(speedup=speed, speedup_if_reading_cost_nothing=resident),
         "images_per_second": size / speed["bare_seconds"],
         "published_images_per_second": size / speed["bare_seconds"] / speed["ratio"],
         **both,
         "share_of_the_teacher": share["ratio"],
         "bytes_on_disk_per_image": whole.nbytes // size,
+        "profile": kernels,
     }
 
 
@@ -183,28 +171,28 @@ def alone(which: str, options: str) -> torch.device:
 
 
 def run(choice: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything."""
     size = choice.batch_size or (64 if choice.device == "cuda" else 8)
-    teacher, generator = chosen_model(choice), torch.Generator().manual_seed(0)
+    teacher, generator = bench.chosen_model(choice), torch.Generator().manual_seed(0)
     images = torch.randn(size, 3, choice.image_size, choice.image_size, generator=generator)
     asked = {name: getattr(choice, name) for name in ("model", "init", "image_size", "device", "k")}
     asked |= {"weights": str(choice.weights) if choice.weights else None, "batch_size": size}
     peaks = [which for which in choice.peaks.split(",") if which]
     return {
-        "steps": [compare(teacher, images, choice.k, choice.rounds, dtype) for dtype in BOTH],
-        "peak_memory_mib": {which: peak_of("bench_raptor", which, json.dumps(asked)) for which in peaks},
+        "steps": [compare(teacher, images, choice.k, choice.rounds, dtype) for dtype in bench.BOTH],
+        "peak_memory_mib": {
+            which: bench.peak_of("bench_raptor", which, json.dumps(asked)) for which in peaks
+        },
     }
 
 
 def main() -> None:
-    """Run and record."""
-    options = model_parser(__doc__)
+    options = bench.model_parser(__doc__)
     options.set_defaults(image_size=224)
     options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 64 on a GPU")
     options.add_argument("--k", type=int, default=3)
     options.add_argument("--rounds", type=int, default=12)
     options.add_argument("--peaks", default="ours,published,neither", help="of which to measure memory")
-    benchmark("bench_raptor", run, options)
+    bench.benchmark("bench_raptor", run, options)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,6 @@ def plain_exhaustive(weights: np.ndarray) -> float:
 
 
 def milliseconds(call: Callable[[], object], repeats: int) -> float:
-    """Median wall time."""
     return float(np.median([1000 * timed(call, torch.device("cpu")) for _ in range(repeats)]))
 
 
@@ -64,7 +63,6 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run and record."""
     benchmark("bench_segment", run, parser(__doc__))
 
 

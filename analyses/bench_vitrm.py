@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
-from analyses.bench import BOTH, adamw, autocast, benchmark, finish, losses, name_of, named, ratio
+from analyses.bench import BOTH, adamw, autocast, benchmark, finish, losses, name_of, named, profiled, ratio
 from analyses.recording import parser
 from analyses.training_runs import IMAGE_SIZE
 from analyses.vitrm_on_cifar import SIZES
@@ -203,6 +203,7 @@ def training(
         "batches_in_a_turn": published.turn,
         "share_of_augmentation": ratio(partial(ours.steps, 1), ours.augment, rounds, device)["ratio"],
         **both,
+        "profile": profiled(partial(ours.steps, 1), device),
     }
 
 
@@ -242,7 +243,6 @@ def noise(count: int) -> PixelSet:
 
 
 def run(choice: argparse.Namespace) -> dict[str, Any]:
-    """Time everything."""
     device, rounds = torch.device(choice.device), choice.rounds
     cuda = device.type == "cuda"
     size = choice.batch_size or (128 if cuda else 8)
@@ -263,7 +263,6 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run and record."""
     options = parser(__doc__)
     options.add_argument("--data", help="labelled images (default: noise)")
     options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 128 on a GPU")

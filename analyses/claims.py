@@ -215,7 +215,6 @@ def shift(one: Phases, other: Phases) -> str:
 
 
 def top1(data: str, *names: str) -> str:
-    """Published accuracy by batch size."""
     parts = []
     for name in names:
         values = [value for value in vitrm.PUBLISHED[data][name] if value == value]

@@ -47,7 +47,6 @@ def timed_run(
 
 
 def run(choice: argparse.Namespace) -> dict[str, Any]:
-    """Everything, from the model's name on."""
     started = time.perf_counter()
     model = chosen_model(choice, dtype=resolve_dtype(choice.dtype))
     loading = time.perf_counter() - started
@@ -56,7 +55,6 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run and record."""
     options = model_parser(__doc__, images=True)
     options.add_argument("--dtype", default="float32", choices=DTYPES)
     options.add_argument("--workers", type=int, help="loader processes (default: as `brdyn phases`)")

@@ -8,13 +8,13 @@ The best by its held-out images, at its best epoch. Its accuracy is measured as 
 from __future__ import annotations
 
 import argparse
-import textwrap
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any
 
 import torch
 
-from analyses.recording import provenance
+from analyses.recording import command, plain_parser, provenance
 from analyses.render import page
 from analyses.stochastic_depth_cells import SIZES, STUDY, Recorded, read_study
 from brdyn.classification.evaluation import accuracy_and_f1, class_scores
@@ -36,7 +36,7 @@ def best_run(study: Recorded) -> str:
     return max(watched, key=lambda run: watched[run])
 
 
-def ship(run: Path, home: Path, test: PixelSet, command: dict[str, Any]) -> dict[str, Any]:
+def ship(run: Path, home: Path, test: PixelSet, origin: dict[str, Any]) -> dict[str, Any]:
     """Write the packaged model and its card; what was measured.
 
     Raises
@@ -62,52 +62,41 @@ def ship(run: Path, home: Path, test: PixelSet, command: dict[str, Any]) -> dict
         "test_images": len(test),
     }
     config = read_config(home)
-    write_atomically(home / CONFIG, to_json({**config, "measured": found, "provenance": command}))
-    write_atomically(home / "README.md", card(config, found, command).encode())
+    write_atomically(home / CONFIG, to_json({**config, "measured": found, "provenance": origin}))
+    write_atomically(home / "README.md", card(config, found, origin).encode())
     return found
 
 
 def card(config: dict[str, Any], found: dict[str, Any], origin: dict[str, Any]) -> str:
-    """The model card, its bullets folded."""
+    """The model card, its bullets in lines of bounded length."""
     trained = config["trained"]
     said = page(
         "model_card.md.j2", name=packaged.NAME, config=config, trained=trained, recipe=trained["recipe"],
         built=trained["built"], found=found, origin=origin,
     )  # fmt: skip
-    return "\n".join(_folded(line) for line in said.splitlines()) + "\n"
+    fold = TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False).fill
+    return "\n".join(fold(line) if line.startswith("- **") else line for line in said.splitlines()) + "\n"
 
 
-def _folded(line: str) -> str:
-    """A bullet in lines of bounded length; anything else as it is."""
-    if not line.startswith("- **"):
-        return line
-    return textwrap.fill(line, 100, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+def run(choice: argparse.Namespace) -> None:
+    study = read_study(choice.size, choice.study)
+    run = choice.study / study.config.name / "runs" / best_run(study)
+    if not run.is_dir():
+        raise UsageError(f"{str(run)!r} is not here: trained networks stay where they were trained")
+    test = load_pixels(choice.test, study.config.image_size, train=False, workers=0)
+    with torch.no_grad():
+        found = ship(run, choice.out, test, provenance("package_small_vit", "cpu"))
+    said = f"{found['accuracy']:.2%} of {found['test_images']} test images, {found['bytes'] / 1e6:.1f} MB"
+    print(f"{choice.out}: {run.name}, {said}")
 
 
 def main() -> None:
-    """Choose, write and measure."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = plain_parser(__doc__)
     options.add_argument("--test", required=True, help="test images of CIFAR-10")
     options.add_argument("--size", choices=SIZES, help="of the study (default: the largest recorded)")
     options.add_argument("--study", type=Path, default=STUDY, help="folder of the results")
     options.add_argument("--out", type=Path, default=packaged.HOME, help="where the model goes")
-    choice = options.parse_args()
-    try:
-        study = read_study(choice.size, choice.study)
-        run = choice.study / study.config.name / "runs" / best_run(study)
-        if not run.is_dir():
-            raise UsageError(f"{str(run)!r} is not here: trained networks stay where they were trained")
-        test = load_pixels(choice.test, study.config.image_size, train=False, workers=0)
-        with torch.no_grad():
-            found = ship(run, choice.out, test, provenance("package_small_vit", "cpu"))
-    except BrdynError as error:
-        options.error(str(error))
-    print(
-        f"{choice.out}: {run.name}, {found['accuracy']:.2%} of {found['test_images']} test images, "
-        f"{found['bytes'] / 1e6:.1f} MB"
-    )
+    command(run, options)
 
 
 if __name__ == "__main__":

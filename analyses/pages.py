@@ -87,7 +87,6 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
 
 
 def devices(records: Records) -> list[str]:
-    """What it ran on."""
     runs = [
         records.offline.dynamics,
         *records.vitrm.runs.values(),
@@ -262,7 +261,6 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Rewrite, or check."""
     options = plain_parser(__doc__)
     options.add_argument(
         "--check", action="store_true", help="change nothing; exit 1 if something would change"

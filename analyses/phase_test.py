@@ -217,7 +217,6 @@ class PhaseTestStudy(Study[str]):
         return {"layers": int(layers), **own}
 
     def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Its rows."""
         kinds: dict[str, Any] = {SIZE: size_of_test, POWER: power_of_test, UNTRAINED: untrained}
         return {"rows": list(kinds[cell.partition("_")[0]](**asked))}
 
@@ -229,7 +228,6 @@ def read_rows(kind: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Record what is not recorded yet."""
     options = study_parser(__doc__, FOLDER, labelled=False)
     options.add_argument("--draws", type=int, default=DRAWS)
     options.add_argument("--images", help="for untrained networks, as in `brdyn phases`")

@@ -67,7 +67,6 @@ def both_precisions(name: str, device: str, **options: Any) -> tuple[VisionTrans
 
 
 def run(choice: argparse.Namespace) -> dict[str, Any]:
-    """Compare."""
     asked = {name: getattr(choice, name) for name in ("weights", "init", "image_size")}
     models = both_precisions(choice.model, choice.device, **asked)
     return {
@@ -80,7 +79,6 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Compare and record."""
     benchmark("precision", run, model_parser(__doc__, images=True))
 
 

@@ -314,7 +314,6 @@ def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[st
 
 
 def main() -> None:
-    """Run the cells that have no result yet."""
     options = study_parser(__doc__, RAPTOR, sizes=SIZES)
     options.add_argument("--photos", help="full-size photographs, for fidelity alone")
     options.add_argument("--model", default=OFFLINE)

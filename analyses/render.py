@@ -53,7 +53,6 @@ ENVIRONMENT.filters |= {"as": format, "spread": spread, "interval": interval, "l
 
 
 def page(template: str, **context: Any) -> str:
-    """A generated page."""
     return ENVIRONMENT.get_template(template).render(**context)
 
 

@@ -63,7 +63,6 @@ class Rule:
     sum_up: Callable[[Iterable[Verdict]], Verdict] = together
 
     def judge(self, numbers: Numbers) -> Verdict:
-        """Whether it holds."""
         return self.sum_up(self.verdicts(numbers))
 
     def __str__(self) -> str:
@@ -116,35 +115,6 @@ def compared(
 greater, less = partial(compared, gt, "above"), partial(compared, lt, "below")
 at_least, at_most = partial(compared, ge, "at least"), partial(compared, le, "at most")
 equal = partial(compared, eq, "exactly")
-
-
-def within(name: Name, low: float, high: float) -> Rule:
-    """A number between two constants, ends included."""
-    return Rule(
-        f"{words(name)} is from {low:g} to {high:g}",
-        lambda numbers: [bool(low <= one <= high) for one in several(numbers, name)],
-    )
-
-
-def extreme(name: Name, which: str, where: str, *, of: str = "value") -> Rule:
-    """Where along a curve its largest or smallest value is: `last`, `inside`, or `in the middle third`."""
-
-    def verdicts(numbers: Numbers) -> list[Verdict]:
-        curve = np.asarray(several(numbers, name))
-        place, last, third = int(getattr(curve, which)()), len(curve) - 1, len(curve) // 3
-        ends = {"last": (last, last), "inside": (1, last - 1), "in the middle third": (third, 2 * third - 1)}
-        return [ends[where][0] <= place <= ends[where][1]]
-
-    which, word = {"largest": "argmax", "smallest": "argmin"}[which], which
-    return Rule(f"{words(name)} is {word} {f'at the last {of}' if where == 'last' else where}", verdicts)
-
-
-def most_above(name: Name, than: float, but: int, *, each: str) -> Rule:
-    """A curve above a constant, but for a few places."""
-    return Rule(
-        f"{words(name)} is above {than:g} at every {each} but {but} at most",
-        lambda numbers: [sum(one < than for one in several(numbers, name)) <= but],
-    )
 
 
 def above(*names: Name, than: Name | float = 0, of: str = "", each: str = "") -> Rule:
@@ -224,8 +194,8 @@ def unless(rule: Rule, fails: Rule) -> Rule:
 
 
 RULES: dict[str, Callable[..., Rule]] = {
-    "greater": greater, "less": less, "at least": at_least, "at most": at_most, "equal": equal, "within": within,
-    "extreme": extreme, "most above": most_above, "above": above, "clearly above": clearly_above,
+    "greater": greater, "less": less, "at least": at_least, "at most": at_most, "equal": equal,
+    "above": above, "clearly above": clearly_above,
     "significant": significant, "range above": range_above, "every": every, "unanimous": unanimous, "unless": unless,
 }  # fmt: skip
 

@@ -22,7 +22,6 @@ class Estimate:
     p_value: float | None = None
 
     def say(self, form: str = "+.2f") -> str:
-        """In words."""
         interval = (
             f"[{self.low:{form}}, {self.high:{form}}]"
             if np.isfinite(self.high - self.low)

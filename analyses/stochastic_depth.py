@@ -185,7 +185,6 @@ class DepthStudy(Study[Network | Cell]):
         return read_config(place)["digest"] if is_classifier(place) else None
 
     def load(self, one: Network) -> VisionTransformer:
-        """A network as a model."""
         return load_model(str(self.place(one)), device=self.choice.device)
 
     def measure(self, one: Network, training: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,7 +247,6 @@ class DepthStudy(Study[Network | Cell]):
 
 
 def main() -> None:
-    """Record what is not recorded yet."""
     options = study_parser(__doc__, RESULTS / "stochastic_depth")
     options.add_argument("--config", type=Path, required=True, help="a study, as YAML")
     options.add_argument("--part", choices=("networks", "fits", "all"), default="all")

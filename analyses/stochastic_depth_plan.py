@@ -107,7 +107,6 @@ class Config:
         )
 
     def networks(self) -> list[Network]:
-        """Every network at its best epoch."""
         return [Network(p=p, seed=seed) for seed in range(self.seeds) for p in self.drop_path]
 
     def moments(self, one: Network) -> list[Network]:
@@ -156,7 +155,6 @@ class Config:
 
 
 def without(options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """All options but one."""
     return {key: value for key, value in options.items() if key != name}
 
 
@@ -170,12 +168,10 @@ class Network:
 
     @property
     def run(self) -> str:
-        """The folder of its training."""
         return f"p{self.p:g}_seed{self.seed}"
 
     @property
     def name(self) -> str:
-        """Of its results."""
         return f"{self.run}_{self.moment}"
 
     @property

@@ -182,7 +182,6 @@ class Study(ABC, Generic[C]):
         return {"cell": self.name(cell), "digest": digest_of(asked), self.asked_as: asked}
 
     def path(self, cell: C) -> Path:
-        """Its file."""
         return self.folder / f"{self.name(cell)}.json"
 
     def recorded(self, cell: C, asked: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -229,7 +228,6 @@ class Study(ABC, Generic[C]):
         return islice(cells, first, None, every)
 
     def work(self) -> None:
-        """Record what is not recorded yet."""
         for cell in self.shared(self.cells()):
             print(f"{self.name(cell)}: {self.record(cell)}", flush=True)
 

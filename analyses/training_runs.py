@@ -123,7 +123,6 @@ class TrainingStudy(Study[str]):
         raise NotImplementedError
 
     def place(self, name: str) -> Path:
-        """The folder of its training."""
         return self.folder / "runs" / name
 
     def asked(self, cell: str) -> Mapping[str, Any]:

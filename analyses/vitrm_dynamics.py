@@ -58,7 +58,6 @@ class MotionStudy(Study[str]):
         return False
 
     def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Everything about one model."""
         choice, offline = self.choice, cell == OFFLINE
         size, weights = (OFFLINE_SIZE, choice.weights) if offline else (None, None)
         model = load_model(self.places[cell], weights=weights, image_size=size, device=choice.device)
@@ -82,7 +81,6 @@ class MotionStudy(Study[str]):
 
 
 def main() -> None:
-    """Run and record."""
     options = study_parser(__doc__, RESULTS / "vitrm", labelled=False)
     options.add_argument("--images", required=True, help="test images")
     options.add_argument("--size", default="cpu", help="of the study that trained the networks")

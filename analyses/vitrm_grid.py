@@ -46,7 +46,6 @@ class GridStudy(TrainingStudy):
 
     @cached_property
     def runs(self) -> dict[str, ClassifierRun]:
-        """How every cell is trained."""
         return cells(self.size)
 
     def every(self) -> Iterable[str]:
@@ -56,7 +55,6 @@ class GridStudy(TrainingStudy):
         return self.runs[name]
 
     def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Train it, or go on."""
         return self.trained(cell)
 
 
@@ -136,7 +134,6 @@ def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
 
 
 def main() -> None:
-    """Train what is not trained yet."""
     run_study(GridStudy, study_parser(__doc__, GRID, sizes=SIZES))
 
 

@@ -40,9 +40,7 @@ class CifarStudy(TrainingStudy):
 
     def __init__(self, choice: argparse.Namespace) -> None:
         super().__init__(choice)
-        changes = {name: getattr(choice, name) for name in ("epochs", "lr", "batch_size", "compile")}
-        given = {name: value for name, value in changes.items() if value is not None}
-        self.recipe = replace(self.size.recipe, **given)
+        self.recipe = replace(self.size.recipe, epochs=choice.epochs or self.size.recipe.epochs)
 
     def every(self) -> Iterable[str]:
         return (*self.size.networks, LINEAR)
@@ -69,7 +67,6 @@ class CifarStudy(TrainingStudy):
         )
 
     def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Train and evaluate it."""
         if cell == LINEAR:
             return self.linear()
         # A ResNet would be harmed by a narrow range of numbers.
@@ -99,12 +96,8 @@ class CifarStudy(TrainingStudy):
 
 
 def main() -> None:
-    """Train what is not trained yet, and record it."""
     options = study_parser(__doc__, RESULTS / "vitrm", sizes=SIZES)
     options.add_argument("--epochs", type=float, help="instead of the size's")
-    options.add_argument("--lr", type=float, help="instead of the size's")
-    options.add_argument("--batch-size", type=int, help="instead of the size's")
-    options.add_argument("--compile", action="store_true", default=None, help="compile the networks")
     run_study(CifarStudy, options)
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from analyses import (
+    bench,
     bench_capture,
     bench_dynamics,
     bench_raptor,
@@ -22,7 +23,6 @@ from analyses import (
     export_trunk,
     pages,
     precision,
-    profile_steps,
     raptor_on_vits,
     training_runs,
     vitrm_dynamics,
@@ -97,6 +97,7 @@ def test_every_study_explains_itself(study, monkeypatch, capsys):
 def test_raptor_benchmark_computes_the_same(dtype):
     teacher = tiny_vit()
     found = bench_raptor.compare(teacher, torch.randn(4, 3, 32, 32), k=2, rounds=2, dtype=dtype)
+    assert 0 < sum(row["share"] for row in found["profile"]["kernels"]) <= 1
     assert found["relative_difference_of_losses"] < (1e-5 if dtype == torch.float32 else 2e-2)
     assert found["bytes_on_disk_per_image"] == 4 * 5 * teacher.tokens.count * 16
     low, high = found["speedup_interval_95"]
@@ -211,8 +212,8 @@ def test_the_vitrm_study_tests_on_the_test_split(monkeypatch, tmp_path):
         )
 
     monkeypatch.setattr(training_runs, "load_pixels", load)
-    choice = {"size": "tiny", "out": tmp_path, "device": "cpu", "minutes": 1, "epochs": None, "lr": None,
-              "batch_size": None, "compile": None, "only": None, "share": "0/1"}  # fmt: skip
+    choice = {"size": "tiny", "out": tmp_path, "device": "cpu", "minutes": 1, "epochs": None,
+              "only": None, "share": "0/1"}  # fmt: skip
     vitrm_on_cifar.CifarStudy(Namespace(train="cifar10", test="cifar10", **choice))
     assert asked == [("cifar10", True), ("cifar10", False)]
     with pytest.raises(UsageError, match=r"has 2 classes \(a, …\), and the training images 10"):
@@ -294,4 +295,4 @@ def test_a_kernel_is_counted_once():
         Namespace(device_type=device, is_user_annotation=annotation)
         for device, annotation in ((gpu, False), (gpu, True), (cpu, False))
     ]
-    assert [profile_steps.is_kernel(row) for row in rows] == [True, False, False]
+    assert [bench.is_kernel(row) for row in rows] == [True, False, False]

@@ -302,10 +302,10 @@ def test_a_recorded_network_is_not_trained_again_where_its_weights_are_not(
     capsys.readouterr()
     vitrm_on_cifar.main()
     assert capsys.readouterr().out == "vit-small: already recorded\n"
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--lr", "0.5"])
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--epochs", "3"])
     with pytest.raises(SystemExit):
         vitrm_on_cifar.main()
-    assert "recipe.lr" in capsys.readouterr().err
+    assert "recipe.epochs" in capsys.readouterr().err
 
 
 def test_the_state_of_stochastic_depth_is_what_is_still_to_be_fitted(tmp_path):

@@ -21,7 +21,6 @@ SHOWN = ["r2", "kept"]  # of the last layer; above chance
 
 
 def best_networks(study: Recorded) -> pd.DataFrame:
-    """Every network at its best epoch."""
     return study.networks[study.networks["moment"] == BEST]
 
 

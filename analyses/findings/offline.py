@@ -33,7 +33,6 @@ class Results(NamedTuple):
 
 
 def load() -> Results:
-    """Read the recorded runs."""
     places = [RESULTS / folder / OFFLINE for folder in FILES]
     files = [place / f"{name}.json" for place, name in zip(places, FILES.values(), strict=True)]
     dynamics, *others = [read_json(file, "a recorded result") for file in files]
@@ -63,7 +62,8 @@ def final_turn(results: Results) -> Numbers:
     """Is cls fastest in the last block, and faster than patches?"""
     cls, patches = (np.array(results.dynamics["speed"][group]) for group in ("cls", "patches"))
     medians = np.median([cls, patches], axis=1)
-    return {"speed": cls, "there": cls[-1], "patches": patches[-1], "medians": medians}
+    ends = {"there": cls[-1], "patches": patches[-1], "medians": medians}
+    return {"fastest": int(cls.argmax()) + 1, "blocks": len(cls), **ends}
 
 
 def speed_jumps(results: Results) -> Numbers:
@@ -77,10 +77,9 @@ def speed_jumps(results: Results) -> Numbers:
 
 def rank(results: Results) -> Numbers:
     """Rises to mid depth and falls late."""
-    return {
-        name: np.array(results.dynamics[f"{kind}_rank"])
-        for name, kind in (("rank", "effective"), ("stable",) * 2)
-    }
+    rank, stable = (np.array(results.dynamics[f"{kind}_rank"]) for kind in ("effective", "stable"))
+    ends = {"peak": rank.max(), "first": rank[0], "last": rank[-1], "others": rank[:-1].min()}
+    return {"rank": rank, "stable": stable, **ends}
 
 
 def late_rank(results: Results) -> Numbers:

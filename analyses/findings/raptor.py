@@ -135,8 +135,15 @@ def rungs(cells: Cells) -> Numbers:
 def middle(cells: Cells) -> Numbers:
     """Where along the depth is a Raptor weakest?"""
     curve, cls = (r2_curve(cells, WHOLE, group).to_numpy() for group in ("all", "cls"))
-    third = curve[len(curve) // 3 : 2 * (len(curve) // 3)]
-    return {"curve": curve, "cls": cls, "ends": min(curve[0], curve[-1]), "middle": third.max()}
+    third = len(curve) // 3
+    found = {
+        "low": int((curve < 0.5).sum()),
+        "weakest": int(curve.argmin()) + 1,
+        "third": third + 1,
+        "end": 2 * third,
+    }
+    highest = {"ends": min(curve[0], curve[-1]), "middle": curve[third : 2 * third].max()}
+    return {"curve": curve, "cls": cls, **found, **highest}
 
 
 def _against(cells: Cells, name: str, another: str) -> Numbers:

@@ -116,12 +116,10 @@ def motion(content: dict[str, Any]) -> Motion:
 
 
 def _curve(rows: pd.DataFrame, group: str) -> np.ndarray:
-    """Mean over images by layer."""
     return rows[rows["group"] == group].sort_values("layer")["mean"].to_numpy(dtype=float)
 
 
 def accuracy(run: dict[str, Any]) -> Estimate:
-    """On test images."""
     return Estimate(*(run["evaluation"][name] for name in ("accuracy", "low", "high")))
 
 
@@ -164,17 +162,14 @@ def more_steps(results: Results) -> Numbers:
 
 
 def converge(results: Results) -> Numbers:
-    """Of every model."""
     return {"each": {model: {"path": found.path} for model, found in results.motions.items()}}
 
 
 def repair(results: Results) -> Numbers:
-    """Of every model."""
     return {"each": {model: {"repaired": found.repaired} for model, found in results.motions.items()}}
 
 
 def rank(results: Results) -> Numbers:
-    """Of every model."""
     names = ("first", "largest", "last")
     return {
         "each": {model: dict(zip(names, one.rank, strict=True)) for model, one in results.motions.items()}

@@ -8,14 +8,14 @@ Notebooks are redrawn by `make figures`.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from analyses.gpu.packing import unpack, unpack_results
 from analyses.pages import pages
 from analyses.recording import RESULTS as HOME
-from analyses.recording import plain_parser
+from analyses.recording import command, plain_parser
 from analyses.render import write_or_check
-from brdyn.errors import BrdynError
 
 
 def take(folder: Path, home: Path, *, state: bool) -> list[str]:
@@ -30,8 +30,16 @@ def take(folder: Path, home: Path, *, state: bool) -> list[str]:
     return names + (unpack(folder, home) if state else [])
 
 
+def run(choice: argparse.Namespace) -> None:
+    choice.home.mkdir(parents=True, exist_ok=True)
+    for folder in choice.runs:
+        last = folder == choice.runs[-1]  # of the others something may be over by now
+        print(f"{folder}: {len(take(folder, choice.home, state=choice.state and last))} files")
+    if not choice.no_pages:
+        write_or_check(pages(), check=False)
+
+
 def main() -> None:
-    """Take them in."""
     options = plain_parser(__doc__)
     options.add_argument("runs", nargs="+", type=Path, help="folders that runs left")
     options.add_argument(
@@ -39,16 +47,7 @@ def main() -> None:
     )
     options.add_argument("--home", type=Path, default=HOME, help="where results go")
     options.add_argument("--no-pages", action="store_true", help="leave pages and tables as they are")
-    choice = options.parse_args()
-    try:
-        choice.home.mkdir(parents=True, exist_ok=True)
-        for folder in choice.runs:
-            last = folder == choice.runs[-1]  # of the others something may be over by now
-            print(f"{folder}: {len(take(folder, choice.home, state=choice.state and last))} files")
-    except BrdynError as error:
-        options.error(str(error))
-    if not choice.no_pages:
-        write_or_check(pages(), check=False)
+    command(run, options)
 
 
 if __name__ == "__main__":

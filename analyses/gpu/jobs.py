@@ -52,22 +52,18 @@ class StudyJob(Job):
         return [TRAIN, TEST]
 
     def every(self, queue: Queue) -> Iterable[str]:
-        """All cells of the study."""
         raise NotImplementedError
 
     def names(self, queue: Queue) -> list[str]:
-        """The cells of this job."""
         return chosen(",".join(self.cells), self.every(queue))
 
     def folder(self, queue: Queue) -> Path:
-        """Where they are recorded."""
         return queue.home / self.place / queue.size(self.full)
 
     def results(self, queue: Queue) -> list[Path]:
         return [self.folder(queue) / f"{name}.json" for name in self.names(queue)]
 
     def missing(self, queue: Queue) -> list[str]:
-        """What is not recorded."""
         return [name for name in self.names(queue) if not is_recorded(self.folder(queue) / f"{name}.json")]
 
     def shares(self, queue: Queue) -> int:
@@ -170,7 +166,6 @@ class Motion(StudyJob):
         return [self.folder(queue) / "dynamics" / f"{name}.json" for name in names]
 
     def runs(self, queue: Queue) -> list[Path]:
-        """The trained transformers."""
         return [self.folder(queue) / "runs" / name for name in (VITRM_NAME, "vit-small")]
 
     def calls(self, queue: Queue) -> list[Call]:
@@ -203,7 +198,6 @@ class Depth(StudyJob):
     place, patterns = "stochastic_depth", ("config.json", "networks/*.json", "fits/*/*.json")
 
     def config(self, queue: Queue) -> Config:
-        """What the study consists of."""
         return read_config(TINY_CONFIG if queue.tiny else CONFIG)
 
     def fits(self, config: Config, one: Network) -> list[Cell]:

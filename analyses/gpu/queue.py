@@ -51,7 +51,6 @@ class Job:
 
     @property
     def needs(self) -> list[str]:
-        """Data files."""
         return list(self.files.values())
 
     def results(self, queue: Queue) -> list[Path]:
@@ -92,16 +91,13 @@ class Queue:
 
     @property
     def minutes(self) -> float:
-        """That are left."""
         return max(0.0, (self.until - time.monotonic()) / 60)
 
     @property
     def tiny(self) -> bool:
-        """Whether this is a dry run."""
         return self.choice.tiny
 
     def size(self, full: str = "gpu") -> str:
-        """Of studies."""
         return "tiny" if self.tiny else full
 
     def data(self, name: str) -> str:
@@ -121,7 +117,6 @@ class Queue:
         return [part for option, name in named.items() for part in self.option(option, name)]
 
     def over(self, job: Job) -> bool:
-        """Whether a job is recorded."""
         return all(map(is_recorded, job.results(self)))
 
     def lacks(self, job: Job) -> str:
@@ -217,15 +212,12 @@ class Queue:
                 process.wait()
 
     def arguments(self, arguments: Sequence[object]) -> list[str]:
-        """Options of a study."""
         return ["--device", self.choice.device, *map(str, arguments)]
 
     def command(self, study: str, arguments: Sequence[object]) -> list[str]:
-        """How a study is run."""
         return [sys.executable, "-m", f"analyses.{study}", *self.arguments(arguments)]
 
     def inline(self, study: str, arguments: Sequence[object]) -> None:
-        """Run a study in this process."""
         here = Path.cwd()
         os.chdir(self.choice.data)
         try:
@@ -238,7 +230,6 @@ class Queue:
             os.chdir(here)
 
     def table(self) -> list[str]:
-        """A line on each job."""
         lines = [f"{'job':<28} {'minutes':>8}"]
         for job in self.asked():
             files = job.results(self)
