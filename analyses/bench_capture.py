@@ -56,15 +56,11 @@ def capture_cost(
         trajectory = Trajectory(states, model.tokens, batch().positions)
         spent.append(timed(partial(reduced, trajectory), model.device))
     return {
-        "model": model.info.name,
-        "similarity": kind,
-        "dtype": name_of(model.dtype),
-        "batch_size": batch_size,
-        "captured_seconds": cost.pop("measured_seconds"),
-        **cost,
+        "model": model.info.name, "similarity": kind, "dtype": name_of(model.dtype), "batch_size": batch_size,
+        "captured_seconds": cost.pop("measured_seconds"), **cost,
         "reduction_over_bare": float(np.median(spent)) / cost["bare_seconds"],
         "bare_images_per_second": batch_size / cost["bare_seconds"],
-    }
+    }  # fmt: skip
 
 
 def overlap(device: str, source: str, n: int) -> dict[str, Any]:
@@ -86,14 +82,10 @@ def overlap(device: str, source: str, n: int) -> dict[str, Any]:
     sequential = timed(lambda: layer_similarity(model, images, batch_size=16, workers=0), model.device)
     torch.set_num_threads(threads)
     return {
-        "model": "vit_tiny_patch16_224 at 96 pixels",
-        "images": len(images),
-        "decode_seconds": decode,
-        "compute_seconds": compute,
-        "background_seconds": whole,
-        "sequential_seconds": sequential,
+        "model": "vit_tiny_patch16_224 at 96 pixels", "images": len(images), "decode_seconds": decode,
+        "compute_seconds": compute, "background_seconds": whole, "sequential_seconds": sequential,
         "background_over_sequential": whole / sequential,
-    }
+    }  # fmt: skip
 
 
 def memory(counts: tuple[int, ...] = (100, 1000), how: str = "stream") -> dict[str, float]:

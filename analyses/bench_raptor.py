@@ -135,20 +135,14 @@ def compare(
         share = bench.ratio(ours.step, ours.teach, max(3, rounds // 2), device)
         kernels = bench.profiled(ours.step, device)
     return {
-        "model": teacher.info.name,
-        "image_size": list(teacher.info.image_size),
-        "tokens": teacher.tokens.count,
-        "k": k,
-        "batch_size": size,
-        "dtype": bench.name_of(dtype),
+        "model": teacher.info.name, "image_size": list(teacher.info.image_size), "tokens": teacher.tokens.count,
+        "k": k, "batch_size": size, "dtype": bench.name_of(dtype),
         **bench.named(speedup=speed, speedup_if_reading_cost_nothing=resident),
         "images_per_second": size / speed["bare_seconds"],
-        "published_images_per_second": size / speed["bare_seconds"] / speed["ratio"],
-        **both,
-        "share_of_the_teacher": share["ratio"],
-        "bytes_on_disk_per_image": whole.nbytes // size,
+        "published_images_per_second": size / speed["bare_seconds"] / speed["ratio"], **both,
+        "share_of_the_teacher": share["ratio"], "bytes_on_disk_per_image": whole.nbytes // size,
         "profile": kernels,
-    }
+    }  # fmt: skip
 
 
 def alone(which: str, options: str) -> torch.device:

@@ -195,16 +195,12 @@ def training(
     speed = ratio(partial(ours.steps, published.turn), published.steps, rounds, device)
     resident = ratio(partial(ours.learn, *ready), partial(published.learn, *ready), rounds, device)
     return {
-        "dtype": name_of(dtype),
-        "batch_size": size,
-        "workers": workers,
+        "dtype": name_of(dtype), "batch_size": size, "workers": workers,
         **named(speedup=speed, speedup_of_ready_batches=resident),
-        "images_per_second": size * published.turn / speed["bare_seconds"],
-        "batches_in_a_turn": published.turn,
-        "share_of_augmentation": ratio(partial(ours.steps, 1), ours.augment, rounds, device)["ratio"],
-        **both,
+        "images_per_second": size * published.turn / speed["bare_seconds"], "batches_in_a_turn": published.turn,
+        "share_of_augmentation": ratio(partial(ours.steps, 1), ours.augment, rounds, device)["ratio"], **both,
         "profile": profiled(partial(ours.steps, 1), device),
-    }
+    }  # fmt: skip
 
 
 def latency(

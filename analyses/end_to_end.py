@@ -37,13 +37,10 @@ def timed_run(
         phases = token_dynamics(model, images, measures=tuple(CURVES), workers=workers).phases
     seconds = time.perf_counter() - started
     return {
-        "run": name,
-        "images": images.report.count,
-        "seconds": seconds,
-        "images_per_second": images.report.count / seconds,
-        "peak_mib": peak(model.device),
+        "run": name, "images": images.report.count, "seconds": seconds,
+        "images_per_second": images.report.count / seconds, "peak_mib": peak(model.device),
         "boundaries": list(phases.boundaries),
-    }
+    }  # fmt: skip
 
 
 def run(choice: argparse.Namespace) -> dict[str, Any]:

@@ -84,16 +84,12 @@ def ladder(first: int, second: int) -> dict[str, dict[str, Any]]:
     """The published ablations in their order, then others; the whole recipe is the cell `maxcut_k3`."""
     bare = {"depth_scaling": "none", "token_weighting": False, "stage2_steps": 0}
     return {
-        "teacher-forcing": {**bare, "teacher_forcing_only": True},
-        "annealed": bare,
-        "depth-scaling": {**bare, "depth_scaling": "index"},
-        "token-weighting": {"stage2_steps": 0},
+        "teacher-forcing": {**bare, "teacher_forcing_only": True}, "annealed": bare,
+        "depth-scaling": {**bare, "depth_scaling": "index"}, "token-weighting": {"stage2_steps": 0},
         "stage1-twice-as-long": {"stage1_steps": 2 * first, "stage2_steps": 0},
-        "autonomous": {"depth_scaling": "constant"},
-        "cosine-loss": {"loss": "cosine+mse"},
-        "no-noise": {"sigma": 0.0},
+        "autonomous": {"depth_scaling": "constant"}, "cosine-loss": {"loss": "cosine+mse"}, "no-noise": {"sigma": 0.0},
         "stage2-raised-rate": {"stage2_lr": learning_rate(second)},
-    }
+    }  # fmt: skip
 
 
 class RaptorStudy(Study[Cell]):
@@ -244,17 +240,11 @@ def curves_of(path: Path) -> Path:
 class Cells(NamedTuple):
     """A recorded study.
 
-    Attributes
-    ----------
-    summary : DataFrame
-        One row per cell, by name: `k`, `partition`, `draw`, `varies` (`partition`, `seed` or `recipe`), `r2` of all
-        tokens at the last layer (autoregressive), `r2_least` over the layers, `r2_one_step` (mean over layers),
-        `kept` and `kept_low`, `kept_high` (linear probe), `kept_knn`, `parameters` (over the teacher's), `steps`,
-        `images_seen`, `seconds`.
-    fidelity : DataFrame
-        All curves: the rows of :class:`brdyn.raptor.fidelity.Fidelity` with `cell` and `images` (`test`, `photos`).
-    phases, size, teacher, failed, provenance
-        Max-cut; how large the study is; the teacher's accuracy by probe; of the newest cell.
+    `summary` has a row per cell, by name: `varies` is `partition`, `seed` or `recipe`; `r2` of all tokens at the last
+    layer (autoregressive), `r2_least` over the layers, `r2_one_step` (mean over layers); `kept` of a linear probe's
+    accuracy with its interval, `kept_knn`; `parameters` over the teacher's. `fidelity`: all curves, as
+    :class:`brdyn.raptor.fidelity.Fidelity` has them, with `cell` and `images` (`test`, `photos`). `phases` by max-cut,
+    `teacher`: its accuracy by probe; `size`, `provenance`: of the newest cell.
     """
 
     summary: pd.DataFrame

@@ -12,17 +12,8 @@ from brdyn.models.imgfocus import NAME as OFFLINE
 from brdyn.results import run_provenance, to_json
 from brdyn.store import write_atomically
 
-__all__ = [
-    "OFFLINE",
-    "RESULTS",
-    "ROOT",
-    "command",
-    "parser",
-    "plain_parser",
-    "provenance",
-    "record",
-    "suffix_of",
-]
+__all__ = ["OFFLINE", "RESULTS", "ROOT", "command", "parser", "plain_parser", "provenance", "record"]
+__all__ += ["suffix_of"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "analyses" / "results"

@@ -199,9 +199,9 @@ class DepthStudy(Study[Network | Cell]):
         moment = training["kept"][place.name] if one.moment != LAST else {
             "epoch": training["options"]["recipe"]["epochs"], "accuracy": training["accuracy"]
         }  # fmt: skip
+        described = {"digest_of_weights": model.info.digest, "parameters": model.info.parameters}
         return {
-            "digest_of_weights": model.info.digest,
-            "parameters": model.info.parameters,
+            **described,
             "classes": len(classifier.names),
             **{key: moment[key] for key in ("epoch", "accuracy")},
             "train_accuracy": accuracy(classifier, self.seen(one).to(self.device)),
@@ -229,9 +229,7 @@ class DepthStudy(Study[Network | Cell]):
         found = fidelity(fit.raptor, test, workers=workers)
         groups = dict.fromkeys(found.table["group"])
         return {
-            "accuracy": found.accuracy,
-            "teacher_accuracy": found.teacher_accuracy,
-            "agreement": found.agreement,
+            **{name: getattr(found, name) for name in ("accuracy", "teacher_accuracy", "agreement")},
             "curves": {
                 mode: {
                     name: {group: found.curve(name, group, mode).tolist() for group in groups}

@@ -26,29 +26,13 @@ VALUES = ["accuracy", "teacher_accuracy", "kept", "agreement", "r2", "r2_mean", 
 class Recorded(NamedTuple):
     """A recorded study: what its configuration asks for and is there.
 
-    Attributes
-    ----------
-    networks : DataFrame
-        A row per network and moment, by name: `p`, `seed`, `moment`, `epoch`, `accuracy` and `train_accuracy`,
-        `train_seconds` and `images_per_second` of its training, `overfitted` (from its best epoch to the last, accuracy
-        rose on training and fell on test images), `mean_similarity` over pairs of layers, and for each k described
-        `boundaries_k`, `evenness_k`, `cut_k` (share of the dissimilarity), `over_drift_k` (more than of a drift),
-        `gain_k` and `z_k`.
-    fits : DataFrame
-        A row per Raptor: `p`, `seed`, `moment`, `k`, `partition`, `draw`, `accuracy` by its teacher's head,
-        `teacher_accuracy`, `kept` (the ratio of both above chance; none where the teacher is at chance), `agreement`,
-        R^2 of all tokens, autoregressive: `r2` of the last layer, `r2_mean` and `r2_least` over layers; `seconds`.
-    curves : DataFrame
-        A row per Raptor, token group and layer: R^2, autoregressive, with the columns that name the Raptor.
-    similarity : dict of str to ndarray
-        By network and moment, (L, L).
-    phases : dict of str to Phases
-    validation : dict of str to list
-        Accuracy on held-out images along training, by run.
-    config : Config
-    failed : dict of str to str
-    provenance : dict
-        Of the newest result.
+    `networks` has a row per network and moment, by name: `overfitted` says that from its best epoch to the last
+    accuracy rose on training and fell on test images; for each k described there are `boundaries_k`, `evenness_k`,
+    `cut_k` (share of the dissimilarity), `over_drift_k` (more than of a drift), `gain_k` and `z_k`. `fits` has a row
+    per Raptor: `kept` is the ratio of its accuracy by its teacher's head to the teacher's, both above chance (none
+    where the teacher is at chance), `r2` that of all tokens at the last layer, autoregressive, and `curves` has it by
+    token group and layer. `similarity` and `phases` are by network and moment, `validation` (accuracy on held-out
+    images along training) by run; `provenance` is that of the newest result.
     """
 
     networks: pd.DataFrame
@@ -127,15 +111,10 @@ def _overfitted(table: pd.DataFrame) -> list[bool]:
 def _network(name: str, content: dict[str, Any], phases: Phases, ks: list[int]) -> dict[str, Any]:
     row = {"name": name, **content["cell"], **{key: content[key] for key in MEASURED}}
     for k in ks:
-        found = phases.with_k(k)
-        row |= {
-            f"boundaries_{k}": found.boundaries,
-            f"evenness_{k}": found.evenness,
-            f"cut_{k}": found.chosen.cut_share,
-            f"over_drift_{k}": found.chosen.cut_share - found.chosen.drift_share,
-            f"gain_{k}": found.chosen.gain,
-            f"z_{k}": found.chosen.z,
-        }
+        found, cut = phases.with_k(k), phases.with_k(k).chosen
+        values = {"boundaries": found.boundaries, "evenness": found.evenness, "cut": cut.cut_share, "gain": cut.gain,
+                  "z": cut.z, "over_drift": cut.cut_share - cut.drift_share}  # fmt: skip
+        row |= {f"{key}_{k}": value for key, value in values.items()}
     return row
 
 
@@ -151,12 +130,7 @@ def _fit(content: dict[str, Any], chance: float) -> tuple[dict[str, Any], list[d
     ]
     theirs, ours, whole = content["teacher_accuracy"], content["accuracy"], found["all"]
     deviation = (chance * (1 - chance) / content["n_images"]) ** 0.5
-    fit = {
-        **cell,
-        **{key: content[key] for key in ("accuracy", "teacher_accuracy", "agreement", "seconds")},
-        "kept": (ours - chance) / (theirs - chance) if theirs > chance + 2 * deviation else np.nan,
-        "r2": whole[-1],
-        "r2_mean": float(np.mean(whole)),
-        "r2_least": min(whole),
-    }
-    return fit, curves
+    kept = (ours - chance) / (theirs - chance) if theirs > chance + 2 * deviation else np.nan
+    said = {key: content[key] for key in ("accuracy", "teacher_accuracy", "agreement", "seconds")}
+    r2 = {"r2": whole[-1], "r2_mean": float(np.mean(whole)), "r2_least": min(whole)}
+    return {**cell, **said, "kept": kept, **r2}, curves

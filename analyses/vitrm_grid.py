@@ -78,20 +78,8 @@ def cells(size: SimpleNamespace) -> dict[str, ClassifierRun]:
 
 
 class Grid(NamedTuple):
-    """What is recorded.
-
-    Attributes
-    ----------
-    cells, batches, repeats : DataFrame
-        With `CELL_COLUMNS`, `BATCH_COLUMNS` and `REPEAT_COLUMNS`; the last two of n = 3, N_sup = 1.
-    testing : int
-        Test images.
-    size, name
-        How large it is, and what that is called.
-    failed : dict of str to str
-    provenance : dict
-        Of the newest cell.
-    """
+    """What is recorded: tables, the last two of n = 3, N_sup = 1; test images; how large it is and what that is called;
+    and where the newest cell comes from."""
 
     cells: pd.DataFrame
     batches: pd.DataFrame

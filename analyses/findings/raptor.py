@@ -7,9 +7,11 @@ from functools import partial, wraps
 from itertools import pairwise
 
 import pandas as pd
+import yaml
 
 from analyses.findings import Numbers
 from analyses.raptor_on_vits import Cells
+from analyses.recording import ROOT
 from analyses.statistics import Estimate, mean_difference
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS
 
@@ -25,19 +27,7 @@ FORCING, ANNEALED, AT_THE_RAISED_RATE = (
 LADDER = (FORCING, ANNEALED, "ladder_depth-scaling", "ladder_token-weighting")
 STAGE_1_ALONE = "ladder_stage1-twice-as-long"
 DRAWS = 3
-LADDER_NAMES = {
-    FORCING: "teacher forcing only, stage 1",
-    ANNEALED: "+ annealed to autoregressive",
-    "ladder_depth-scaling": "+ depth scaling",
-    "ladder_token-weighting": "+ token weighting",
-    WHOLE: "+ stage 2 (the whole recipe)",
-    STAGE_1_ALONE: "stage 1 alone, for as many steps as both",
-    "ladder_autonomous": "the same factors at every layer (autonomous block)",
-    "ladder_cosine-loss": "cosine + MSE",
-    "ladder_no-noise": "no noise on the inputs",
-    AT_THE_RAISED_RATE: "stage 2 at the raised learning rate of a short stage 1",
-    LONGER: "the whole recipe, four times as long",
-}
+LADDER_NAMES: dict[str, str] = yaml.safe_load((ROOT / "analyses" / "ladder.yaml").read_text())
 
 
 def table(cells: Cells) -> pd.DataFrame:
