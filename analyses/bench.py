@@ -90,7 +90,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def profiled(step: Callable[[], object], device: torch.device, steps: int = 10) -> dict[str, Any]:
+def profiled(step: Callable[[], object], device: torch.device, steps: int) -> dict[str, Any]:
     """The kernels of some steps that take longest, with their share of all.
 
     `busy` is the time of all kernels over that of the steps: what is missing to 1 are gaps, in which a device waits for

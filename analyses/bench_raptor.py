@@ -133,7 +133,7 @@ def compare(
         speed = bench.ratio(ours.step, published.step, rounds, device)
         resident = bench.ratio(ours.step, lambda: published.learn(stored), rounds, device)
         share = bench.ratio(ours.step, ours.teach, max(3, rounds // 2), device)
-        kernels = bench.profiled(ours.step, device)
+        kernels = bench.profiled(ours.step, device, rounds)
     return {
         "model": teacher.info.name, "image_size": list(teacher.info.image_size), "tokens": teacher.tokens.count,
         "k": k, "batch_size": size, "dtype": bench.name_of(dtype),

@@ -199,7 +199,7 @@ def training(
         **named(speedup=speed, speedup_of_ready_batches=resident),
         "images_per_second": size * published.turn / speed["bare_seconds"], "batches_in_a_turn": published.turn,
         "share_of_augmentation": ratio(partial(ours.steps, 1), ours.augment, rounds, device)["ratio"], **both,
-        "profile": profiled(partial(ours.steps, 1), device),
+        "profile": profiled(partial(ours.steps, 1), device, rounds),
     }  # fmt: skip
 
 

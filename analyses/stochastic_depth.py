@@ -201,18 +201,14 @@ class DepthStudy(Study[Network | Cell]):
         }  # fmt: skip
         described = {"digest_of_weights": model.info.digest, "parameters": model.info.parameters}
         return {
-            **described,
-            "classes": len(classifier.names),
-            **{key: moment[key] for key in ("epoch", "accuracy")},
+            **described, "classes": len(classifier.names), **{key: moment[key] for key in ("epoch", "accuracy")},
             "train_accuracy": accuracy(classifier, self.seen(one).to(self.device)),
             "similarity": similarity.matrix.tolist(),
             "mean_similarity": float(similarity.matrix[np.triu_indices(model.depth, 1)].mean()),
-            "phases": segment(similarity).to_dict(),
-            "n_images": images.report.count,
-            "train_seconds": history["seconds"],
-            "images_per_second": history["images_per_second"],
+            "phases": segment(similarity).to_dict(), "n_images": images.report.count,
+            "train_seconds": history["seconds"], "images_per_second": history["images_per_second"],
             **{key: history[key] if at_best else None for key in ("validation", "losses")},
-        }
+        }  # fmt: skip
 
     def seen(self, one: Network) -> PixelSet:
         """Some of the images that a network is trained on."""

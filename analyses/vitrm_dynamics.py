@@ -68,16 +68,12 @@ class MotionStudy(Study[str]):
             model, fewer, eps=(EPS,), targets=("all",), starts=sorted({0, middle}), workers=choice.workers
         )
         return {
-            "model": model.info.to_dict(),
-            "token_groups": model.tokens.sizes(),
-            "readouts": list(model.tokens.readouts),
-            "images": image_provenance(images),
-            "n_repair": fewer.report.count,
-            "phases": found.phases.to_dict(),
-            "table": records(found.table),
+            "model": model.info.to_dict(), "token_groups": model.tokens.sizes(),
+            "readouts": list(model.tokens.readouts), "images": image_provenance(images),
+            "n_repair": fewer.report.count, "phases": found.phases.to_dict(), "table": records(found.table),
             "alignment": {group: asdict(test) if test else None for group, test in found.alignment.items()},
             "repair": {"eps": EPS, "starts": [0, middle], "angles": records(repair.angles)},
-        }
+        }  # fmt: skip
 
 
 def main() -> None:

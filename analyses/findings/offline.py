@@ -149,12 +149,8 @@ def _shallow_and_deep(results: Results, group: str) -> Numbers:
     final = results.repair.final(group, group, eps)[:-1]
     third, count = len(final) // 3, len(final)
     return {
-        "shallow": final[:third].mean(),
-        "deep": final[-third:].mean(),
-        "eps": eps,
-        "third": third,
-        "count": count,
-    }
+        "shallow": final[:third].mean(), "deep": final[-third:].mean(), "eps": eps, "third": third, "count": count,
+    }  # fmt: skip
 
 
 deep_noise_on_patches = partial(_shallow_and_deep, group="patches")

@@ -142,12 +142,8 @@ def against_vit(results: Results) -> Numbers:
     here, there = (accuracy(results.runs[name]) for name in ("vitrm", "vit-small"))
     ours, theirs = (results.runs[name]["parameters"] for name in ("vitrm", "vit-small"))
     return {
-        "high": here.high,
-        "right": here,
-        "vit": there.value,
-        "parameters": ours,
-        "vit_parameters": theirs,
-    }
+        "high": here.high, "right": here, "vit": there.value, "parameters": ours, "vit_parameters": theirs,
+    }  # fmt: skip
 
 
 def more_steps(results: Results) -> Numbers:

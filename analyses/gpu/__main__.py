@@ -48,10 +48,12 @@ def main() -> None:
     except BrdynError as error:
         options.error(str(error))
     os.environ |= {**OFFLINE_ALONE, **os.environ}
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is done, and begun, is left all the same
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         queue.run()
-    finally:
+    except KeyboardInterrupt:
+        queue.failed.append("cut off; the same command goes on")
+    finally:  # what is done, and begun, is left all the same
         queue.leave()
     print((choice.out / TABLE).read_text(), end="", flush=True)
     sys.exit(1 if queue.failed else 0)

@@ -76,13 +76,8 @@ class StudyJob(Job):
 
     def calls(self, queue: Queue) -> list[Call]:
         shared = [
-            "--train",
-            queue.data(TRAIN),
-            "--test",
-            queue.data(TEST),
-            *queue.given(self),
-            *self.own(queue),
-        ]
+            "--train", queue.data(TRAIN), "--test", queue.data(TEST), *queue.given(self), *self.own(queue),
+        ]  # fmt: skip
         shared += ["--out", queue.home / Path(self.place).parts[0]]
         missing, count = self.missing(queue), self.shares(queue)
         parts = [part for first in range(count) if (part := missing[first::count])]
@@ -217,12 +212,8 @@ class Depth(StudyJob):
         count, config = self.shares(queue), TINY_CONFIG if queue.tiny else CONFIG
         files = ["--config", config, "--train", queue.data(TRAIN), "--test", queue.data(TEST)]
         out = [
-            "--out",
-            queue.home / self.place,
-            "--minutes",
-            queue.minutes,
-            *(() if queue.tiny else self.options),
-        ]
+            "--out", queue.home / self.place, "--minutes", queue.minutes, *(() if queue.tiny else self.options),
+        ]  # fmt: skip
         return [(self.study, [*files, *out, "--share", f"{first}/{count}"]) for first in range(count)]
 
     def state(self, queue: Queue) -> list[Path]:
