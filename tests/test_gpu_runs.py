@@ -94,6 +94,17 @@ def test_a_failure_that_is_recorded_is_tried_again(tmp_path, done):
     assert done == ["one"]
 
 
+def test_a_job_waits_for_what_it_is_made_from(tmp_path, done):
+    class Second(Job):
+        def ready(self, queue):
+            return (queue.home / "first.json").is_file()
+
+    second = Second(name="second", shows="", study="second", minutes=1)
+    a_queue(tmp_path, second, a_job("first", 1)).run()
+    assert done == ["first", "second"]
+    assert not BY_NAME["motion"].ready(a_queue(tmp_path))
+
+
 def test_what_is_done_lies_there_after_every_job(tmp_path, monkeypatch):
     found = []
 

@@ -163,9 +163,10 @@ class Motion(StudyJob):
     def runs(self, queue: Queue) -> list[Path]:
         return [self.folder(queue) / "runs" / name for name in (VITRM_NAME, "vit-small")]
 
+    def ready(self, queue: Queue) -> bool:
+        return all(map(is_classifier, self.runs(queue)))
+
     def calls(self, queue: Queue) -> list[Call]:
-        if not all(map(is_classifier, self.runs(queue))):
-            return []
         images, few = (
             queue.data(PHOTOS) or queue.data(TEST),
             (self.tiny or ()) if queue.tiny else self.options,

@@ -62,6 +62,10 @@ class Job:
         own = (self.tiny or ()) if queue.tiny else self.options
         return [(self.study, [*own, *queue.given(self), "--out", queue.home])]
 
+    def ready(self, queue: Queue) -> bool:
+        """Whether what it is made from is there."""
+        return True
+
     def state(self, queue: Queue) -> list[Path]:
         """Files and folders in the home that it goes on from elsewhere, the most wanted first."""
         return []
@@ -149,7 +153,8 @@ class Queue:
         tried = self.tried()
         for job in sorted(self.asked(), key=lambda job: tried.count(job.name)):  # in their order otherwise
             least = 0 if self.tiny else job.minutes if job.least is None else job.least
-            if self.minutes > least and not (job.name in begun or self.lacks(job) or self.over(job)):
+            waits = job.name not in begun and not self.lacks(job) and not self.over(job)
+            if self.minutes > least and waits and job.ready(self):
                 return job
         return None
 
