@@ -62,12 +62,9 @@ class Config:
             raise UsageError(f"cannot read {str(path)!r} ({' '.join(str(error).split())})") from error
         known = {entry.name for entry in fields(cls)}
         needed = {entry.name for entry in fields(cls) if entry.default is MISSING}
-        if not isinstance(found, dict) or not needed <= set(found) <= known:
-            given = set(found if isinstance(found, dict) else ())
-            wrong = sorted((needed - given) | (given - known))
-            raise UsageError(
-                f"{str(path)!r}: entries that are missing or unknown: {', '.join(map(str, wrong))}"
-            )
+        given = set(found) if isinstance(found, dict) else set()
+        if wrong := sorted(map(str, (needed - given) | (given - known))):
+            raise UsageError(f"{str(path)!r}: entries that are missing or unknown: {', '.join(wrong)}")
         config = cls(**found)
         try:
             config.check()

@@ -136,16 +136,8 @@ def sizes_of(module: str) -> dict[str, SimpleNamespace]:
 class Study(ABC, Generic[C]):
     """Cells, and how one is run.
 
-    Attributes
-    ----------
-    module : str
-        Of `analyses`, in the command that results name.
-    asked_as : str
-        The entry of a record that says what was asked for.
-    choice : Namespace
-        Options; `out`, `device`, `minutes`, `share` and `only` are those of every study.
-    folder : Path
-        Where cells are recorded.
+    `module` is its name in `analyses`, `asked_as` the entry of a record that says what was asked for, `folder` where
+    cells are recorded; of the options, `out`, `device`, `minutes`, `share` and `only` are those of every study.
     """
 
     module: ClassVar[str]

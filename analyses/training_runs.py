@@ -26,17 +26,8 @@ IMAGE_SIZE = 32
 
 
 class TimedCheckpoints(Checkpoints):
-    """Checkpoints of a run that stops, by :class:`OutOfTime`, at its first checkpoint after a moment but the last.
-
-    Parameters
-    ----------
-    folder, options
-        As in :class:`brdyn.training.Checkpoints`.
-    until : float
-        A moment by `time.monotonic`.
-    last : int
-        The run's last step.
-    """
+    """Checkpoints of a run that stops, by :class:`OutOfTime`, at its first checkpoint after a moment (`until`, by
+    `time.monotonic`) but that of its last step."""
 
     def __init__(self, folder: str | Path, options: Mapping[str, Any], until: float, last: int) -> None:
         super().__init__(folder, options)

@@ -32,18 +32,10 @@ class Packed(NamedTuple):
 
 
 def pack(home: Path, wanted: Sequence[Path], out: Path, *, part: int = PART, most: int = MOST) -> Packed:
-    """Pack files and folders in `home`, the first the most wanted, as many as there is room for.
+    """Pack files and folders of `home`, the first the most wanted, as many as there is room for.
 
-    Parameters
-    ----------
-    home : Path
-        Names are relative to it.
-    wanted : sequence of Path
-        A folder is packed whole or not at all.
-    out : Path
-        A pack that lies there is replaced.
-    part, most : int
-        Bytes of a part, and of all.
+    A folder is packed whole or not at all. `part` and `most` are bytes of a part, and of all. A pack that is there
+    already is replaced.
     """
     chosen: list[Path] = []
     left_out: list[str] = []

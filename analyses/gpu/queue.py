@@ -77,15 +77,8 @@ class Job:
 
 @dataclass
 class Queue:
-    """One run of the queue.
-
-    Attributes
-    ----------
-    home : Path
-        Folder of results, and of what they are made from.
-    until : float
-        When to begin nothing more, by `time.monotonic`.
-    """
+    """One run of the queue: `home` has results and what they are made from, `until` says when to begin nothing more,
+    by `time.monotonic`."""
 
     jobs: Sequence[Job]
     choice: argparse.Namespace
