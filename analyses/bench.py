@@ -19,10 +19,12 @@ from torch.profiler import ProfilerActivity, profile
 from analyses.recording import OFFLINE, ROOT, command, parser, record
 from analyses.render import measured_rows
 from brdyn import load_model
+from brdyn.choices import MEASURES
 from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
 
 SHOWN = 15
+CURVES = tuple(name for name in MEASURES if name not in ("basins", "modes"))
 BOTH = (torch.bfloat16, torch.float32)
 
 

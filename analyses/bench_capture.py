@@ -20,7 +20,7 @@ from PIL import Image
 from analyses.bench import benchmark, name_of, peak_of, ratio
 from analyses.precision import both_precisions, similarity_agreement
 from analyses.recording import OFFLINE, parser
-from brdyn import layer_similarity, load_images, load_model, trajectories
+from brdyn import Stream, layer_similarity, load_images, load_model, trajectories
 from brdyn.data import Batch
 from brdyn.measures import similarity_metric
 from brdyn.models import VisionTransformer
@@ -78,8 +78,10 @@ def overlap(device: str, source: str, n: int) -> dict[str, Any]:
     batches = list(images.batches(16, workers=0))
     metric = similarity_metric("cosine", model).to(model.device)
     compute = timed(lambda: [metric.update(capture(model, batch)) for batch in batches], model.device)
-    whole = timed(lambda: layer_similarity(model, images, batch_size=16), model.device)
-    sequential = timed(lambda: layer_similarity(model, images, batch_size=16, workers=0), model.device)
+    whole = timed(lambda: layer_similarity(model, images, stream=Stream(batch_size=16)), model.device)
+    sequential = timed(
+        lambda: layer_similarity(model, images, stream=Stream(batch_size=16, workers=0)), model.device
+    )
     torch.set_num_threads(threads)
     return {
         "model": "vit_tiny_patch16_224 at 96 pixels", "images": len(images), "decode_seconds": decode,
@@ -110,7 +112,7 @@ def alone(folder: str, number: str, how: str) -> torch.device:
         if how == "stream"
         else lambda *given, **options: list(trajectories(*given, **options))
     )
-    work(model, images, batch_size=16, workers=0)
+    work(model, images, stream=Stream(batch_size=16, workers=0))
     return model.device
 
 
@@ -131,7 +133,7 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
     return {
         "capture": costs,
         "overlap": overlap(choice.device, choice.images, choice.overlap_images),
-        "precision": similarity_agreement(both, choice.images, 64, batch_size=16),
+        "precision": similarity_agreement(both, choice.images, 64, stream=Stream(batch_size=16)),
         "peak_memory_mib": peaks,
         "peak_memory_keeping_states_mib": control,
     }

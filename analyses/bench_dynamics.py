@@ -18,12 +18,11 @@ from torchmetrics import Metric
 
 from analyses.bench import benchmark, chosen_model, model_parser, ratio
 from brdyn import load_images
+from brdyn.choices import MEASURES, RIDGE
 from brdyn.data import Batch
 from brdyn.interventions.repair import PerturbationSweep
-from brdyn.measures.basins import AngularBasins
-from brdyn.measures.dynamics import CURVES
+from brdyn.measures.contract import Asked, measure_class
 from brdyn.measures.engine import similarity_metric
-from brdyn.measures.modes import DynamicModes
 from brdyn.measures.update_field import ranks, singular_values
 from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
@@ -34,14 +33,11 @@ CLASSES = 10
 
 def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -> dict[str, Any]:
     """Ratio of capture with all measures to the bare forward, and each measure's own share of a forward."""
-    batch_size, shape = len(images), (model.tokens, model.depth, model.info.width)
+    batch_size = len(images)
     labels, starts = torch.arange(batch_size) % CLASSES, count(0, batch_size)
-    every: dict[str, Metric] = {
-        **{name: kind(model.tokens, model.depth) for name, kind in CURVES.items()},
-        "basins": AngularBasins(*shape),
-        "modes": DynamicModes(*shape, device=model.device),
-        "similarity": similarity_metric("cosine", model),
-    }
+    asked = Asked(boundaries=None, seed=0, ridge=RIDGE, rank=None)
+    every: dict[str, Metric] = {name: measure_class(name).make(model, asked) for name in MEASURES}
+    every["similarity"] = similarity_metric("cosine", model)
     for metric in every.values():
         metric.to(model.device)
 

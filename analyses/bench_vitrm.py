@@ -29,13 +29,14 @@ from analyses.bench import BOTH, adamw, autocast, benchmark, finish, losses, nam
 from analyses.recording import parser
 from analyses.training_runs import IMAGE_SIZE
 from analyses.vitrm_on_cifar import SIZES
-from brdyn.classification.architectures import build
-from brdyn.classification.augment import Augmentation
-from brdyn.classification.pixels import PixelSet, load_pixels
-from brdyn.classification.recipe import VITRM_NAME, ClassifierRecipe
+from brdyn.classifiers.architectures import build
+from brdyn.classifiers.augment import Augmentation
+from brdyn.classifiers.config import ViTRMConfig
+from brdyn.classifiers.pixels import PixelSet, load_pixels
+from brdyn.classifiers.recipe import VITRM_NAME, ClassifierRecipe
+from brdyn.classifiers.tasks import DeepSupervision, Supervised
+from brdyn.classifiers.vitrm import Layer, ViTRM
 from brdyn.errors import UsageError
-from brdyn.vitrm.model import Layer, ViTRM, ViTRMConfig
-from brdyn.vitrm.supervision import DeepSupervision, Supervised
 
 NOISE_IMAGES = 16_384
 PREFETCHED = 2  # batches of each worker, by default

@@ -19,10 +19,10 @@ from analyses.render import words
 from analyses.rules import Rule, Verdict, rule_of
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.vitrm_grid import Grid, read_grid
-from brdyn.classification.recipe import VITRM
+from brdyn.classifiers import packaged
+from brdyn.classifiers.recipe import VITRM
 from brdyn.errors import UsageError
 from brdyn.interventions import Surgery
-from brdyn.models import packaged
 from brdyn.phases import Phases
 
 TABLE = Path(__file__).with_suffix(".yaml")

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from analyses.bench import benchmark, chosen_model, model_parser, peak
-from brdyn import layer_similarity, load_images, segment
-from brdyn.measures.dynamics import CURVES, token_dynamics
+from analyses.bench import CURVES, benchmark, chosen_model, model_parser, peak
+from brdyn import Stream, layer_similarity, load_images, segment
+from brdyn.measures.dynamics import token_dynamics
 from brdyn.models import VisionTransformer
 from brdyn.runtime import DTYPES, resolve_dtype
 
@@ -27,14 +27,14 @@ def timed_run(
     name: str, model: VisionTransformer, source: str, n: int, workers: int | None
 ) -> dict[str, Any]:
     """One command's work on so many images."""
-    images = load_images(source, model, n=n)
+    images, stream = load_images(source, model, n=n), Stream(workers=workers)
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     started = time.perf_counter()
     if name == "phases":
-        phases = segment(layer_similarity(model, images, workers=workers))
+        phases = segment(layer_similarity(model, images, stream=stream))
     else:
-        phases = token_dynamics(model, images, measures=tuple(CURVES), workers=workers).phases
+        phases = token_dynamics(model, images, measures=CURVES, stream=stream).phases
     seconds = time.perf_counter() - started
     return {
         "run": name, "images": images.report.count, "seconds": seconds,

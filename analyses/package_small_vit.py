@@ -17,15 +17,14 @@ import torch
 from analyses.recording import command, plain_parser, provenance
 from analyses.render import page
 from analyses.stochastic_depth_cells import SIZES, STUDY, Recorded, read_study
-from brdyn.classification.evaluation import accuracy_and_f1, class_scores
-from brdyn.classification.pixels import PixelSet, load_pixels
-from brdyn.classification.recipe import BEST
-from brdyn.classification.saved import Classifier, read_config
+from brdyn.classifiers import packaged
+from brdyn.classifiers.evaluation import accuracy_and_f1, class_scores
+from brdyn.classifiers.pixels import PixelSet, load_pixels
+from brdyn.classifiers.recipe import BEST
+from brdyn.classifiers.saved import Classifier, read_config
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import packaged
-from brdyn.pretrained import CONFIG, WEIGHTS
-from brdyn.results import to_json
-from brdyn.store import write_atomically
+from brdyn.store import to_json, write_atomically
+from brdyn.store.pretrained import CONFIG, WEIGHTS
 
 LARGEST = 12e6  # bytes
 

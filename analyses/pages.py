@@ -25,14 +25,14 @@ from analyses.render import measured_rows, page, write_or_check
 from analyses.statistics import Estimate
 from analyses.stochastic_depth_cells import Recorded
 from analyses.stochastic_depth_plan import MOMENTS, Network
-from brdyn.classification.recipe import BATCH, BEST, VITRM
+from brdyn.classifiers import packaged
+from brdyn.classifiers.config import ViTRMConfig
+from brdyn.classifiers.recipe import BATCH, BEST, VITRM
 from brdyn.interventions import Surgery
-from brdyn.models import packaged
 from brdyn.phases import Phases
 from brdyn.raptor import Evaluation
 from brdyn.raptor.partitions import PARTITIONS
-from brdyn.results import read_json
-from brdyn.vitrm.model import ViTRMConfig
+from brdyn.store import read_json
 
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
 VERDICTS = {WORDS[True]: "hold", WORDS[False]: "fail", WORDS[None]: WORDS[None], NOT_TESTED: NOT_TESTED}

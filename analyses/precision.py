@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from analyses.bench import BOTH, benchmark, model_parser
+from analyses.bench import BOTH, CURVES, benchmark, model_parser
 from brdyn import load_images, load_model
 from brdyn.measures import SIMILARITIES, layer_similarity
-from brdyn.measures.dynamics import CURVES, token_dynamics
+from brdyn.measures.dynamics import token_dynamics
 from brdyn.models import VisionTransformer
 from brdyn.phases import segment
 
@@ -46,7 +46,7 @@ def dynamics_agreement(
 ) -> list[dict[str, Any]]:
     """Largest change over depth of the mean of every curve, by statistic and token group."""
     full, half = (
-        token_dynamics(model, load_images(source, model, n=n), measures=tuple(CURVES), **options).table
+        token_dynamics(model, load_images(source, model, n=n), measures=CURVES, **options).table
         for model in models
     )
     keys = ["statistic", "group", "layer"]

@@ -25,7 +25,7 @@ import torch
 
 from analyses.recording import OFFLINE, RESULTS
 from analyses.study import Study, chosen, digest_of, read_all, run_study, sizes_of, study_parser
-from brdyn import load_images, load_model
+from brdyn import Stream, load_images, load_model
 from brdyn.errors import BrdynError
 from brdyn.measures import layer_similarity
 from brdyn.models import VisionTransformer
@@ -37,8 +37,7 @@ from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import is_raptor, read_config
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
 from brdyn.raptor.recipe import learning_rate
-from brdyn.results import read_json, to_json
-from brdyn.store import write_atomically
+from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training import Checkpoints
 
 RAPTOR = RESULTS / "raptor"
@@ -105,7 +104,7 @@ class RaptorStudy(Study[Cell]):
         self.teacher = self.load(size.image_size)
         self.train = load_images(choice.train, self.teacher, n=size.fit_images)
         self.test = load_images(choice.test, self.teacher, n=size.fidelity_images)
-        self.stream: dict[str, Any] = {"workers": size.workers}
+        self.stream = Stream(workers=size.workers)
         self.found = self.phases()
 
     def load(self, image_size: int) -> VisionTransformer:
@@ -125,7 +124,7 @@ class RaptorStudy(Study[Cell]):
         if not path.is_file():
             images = self.train.split(min(1000, len(self.train) // 2), 0)[1]
             assert images is not None
-            similarity = layer_similarity(self.teacher, images, replicates=50, **self.stream)
+            similarity = layer_similarity(self.teacher, images, replicates=50, stream=self.stream)
             content = {**segment(similarity).to_dict(), "provenance": self.provenance()}
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, to_json(content))
@@ -167,7 +166,9 @@ class RaptorStudy(Study[Cell]):
         size, choice = self.size, self.choice
         with torch.autocast(model.device.type, torch.bfloat16, enabled=size.precision == "bfloat16"):
             train, test = (
-                extract_features(model, load_images(source, model, n=count, seed=1), **self.stream)["model"]
+                extract_features(model, load_images(source, model, n=count, seed=1), stream=self.stream)[
+                    "model"
+                ]
                 for source, count in ((choice.train, size.probe_train), (choice.test, size.probe_test))
             )
         return read_classes(train, test, device=model.device)
@@ -191,7 +192,7 @@ class RaptorStudy(Study[Cell]):
             saved = None
         fit = fit_raptor(
             self.teacher, self.train, asked["assignment"], self.settings(cell), checkpoints=checkpoints,
-            resume=saved, **self.stream,
+            resume=saved, workers=self.size.workers,
         )  # fmt: skip
         content = {
             "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},
@@ -207,7 +208,7 @@ class RaptorStudy(Study[Cell]):
         """Fit and evaluate one cell; its curves go beside its numbers."""
         raptor, content = self.fitted(cell, asked["fit"])
         started = time.perf_counter()
-        curves = {"test": fidelity(raptor, self.test, **self.stream).table}
+        curves = {"test": fidelity(raptor, self.test, self.stream).table}
         if self.sees_photos(cell):
             curves["photos"] = self.on_photos(raptor)
         probing = compare({"teacher": self.teacher_reading, "raptor": self.read(raptor)})
@@ -229,7 +230,7 @@ class RaptorStudy(Study[Cell]):
         large = Raptor(teacher, raptor.assignment, raptor.config).to(teacher.device).eval()
         large.shared.load_state_dict(raptor.shared.state_dict())
         images = load_images(self.choice.photos, large, n=self.size.photos)
-        return fidelity(large, images, **self.stream).table
+        return fidelity(large, images, self.stream).table
 
 
 def curves_of(path: Path) -> Path:

@@ -9,8 +9,8 @@ from typing import Any
 
 from brdyn.errors import BrdynError
 from brdyn.models.imgfocus import NAME as OFFLINE
-from brdyn.results import run_provenance, to_json
-from brdyn.store import write_atomically
+from brdyn.provenance import run_provenance
+from brdyn.store import to_json, write_atomically
 
 __all__ = ["OFFLINE", "RESULTS", "ROOT", "command", "parser", "plain_parser", "provenance", "record"]
 __all__ += ["suffix_of"]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analyses.recording import OFFLINE
 from analyses.statistics import Estimate
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 HOME = Path(__file__).with_name("templates")
 

@@ -29,20 +29,19 @@ from analyses.recording import RESULTS
 from analyses.stochastic_depth_plan import LAST, Cell, Config, Network, place_of, without
 from analyses.study import KNOWN, Study, chosen, run_study, share_of, study_parser
 from analyses.training_runs import load_split, train_or_go_on
-from brdyn import fit_raptor, layer_similarity, load_images, load_model, segment
-from brdyn.classification.evaluation import accuracy
-from brdyn.classification.pixels import NAMED, PixelSet
-from brdyn.classification.recipe import BEST, ClassifierRecipe
-from brdyn.classification.run import ClassifierRun
-from brdyn.classification.saved import Classifier, is_classifier, read_config
+from brdyn import Stream, fit_raptor, layer_similarity, load_images, load_model, segment
+from brdyn.classifiers.evaluation import accuracy
+from brdyn.classifiers.pixels import NAMED, PixelSet
+from brdyn.classifiers.recipe import BEST, ClassifierRecipe
+from brdyn.classifiers.saved import Classifier, is_classifier, read_config
+from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.raptor import FitSettings
 from brdyn.raptor.fidelity import MODES, fidelity
 from brdyn.raptor.partitions import assign
-from brdyn.results import to_json
-from brdyn.store import write_atomically
+from brdyn.store import to_json, write_atomically
 
 STATISTICS = ("r2", "relative_error", "cosine")
 TRAIN_ACCURACY_ON = 2000
@@ -194,7 +193,9 @@ class DepthStudy(Study[Network | Cell]):
         classifier.network.to(self.device)
         model = self.load(one)
         images = load_images(self.choice.train, model, n=asked["images"], seed=1)
-        similarity = layer_similarity(model, images, replicates=asked["replicates"], workers=workers)
+        similarity = layer_similarity(
+            model, images, replicates=asked["replicates"], stream=Stream(workers=workers)
+        )
         history, at_best = training["history"], one.moment == BEST
         moment = training["kept"][place.name] if one.moment != LAST else {
             "epoch": training["options"]["recipe"]["epochs"], "accuracy": training["accuracy"]
@@ -222,7 +223,7 @@ class DepthStudy(Study[Network | Cell]):
         train = load_images(self.choice.train, teacher, n=self.config.train_images)
         test = load_images(self.choice.test, teacher, n=self.config.raptor["test_images"])
         fit = fit_raptor(teacher, train, assignment, settings, workers=workers)
-        found = fidelity(fit.raptor, test, workers=workers)
+        found = fidelity(fit.raptor, test, Stream(workers=workers))
         groups = dict.fromkeys(found.table["group"])
         return {
             **{name: getattr(found, name) for name in ("accuracy", "teacher_accuracy", "agreement")},

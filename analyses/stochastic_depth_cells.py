@@ -11,10 +11,10 @@ import pandas as pd
 from analyses.recording import RESULTS
 from analyses.stochastic_depth_plan import FITS, LAST, NETWORKS, Config
 from analyses.study import read_all
-from brdyn.classification.recipe import BEST
+from brdyn.classifiers.recipe import BEST
 from brdyn.errors import UsageError
 from brdyn.phases import Phases
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 STUDY = RESULTS / "stochastic_depth"
 SIZES = ("gpu", "cpu")

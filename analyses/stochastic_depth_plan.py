@@ -11,9 +11,9 @@ import numpy as np
 import torch
 import yaml
 
-from brdyn.classification.architectures import build
-from brdyn.classification.kept import folder_name
-from brdyn.classification.recipe import BEST, ClassifierRecipe
+from brdyn.classifiers.architectures import build
+from brdyn.classifiers.kept import folder_name
+from brdyn.classifiers.recipe import BEST, ClassifierRecipe
 from brdyn.errors import UsageError
 from brdyn.phases import check_request
 from brdyn.raptor import FitSettings

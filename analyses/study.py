@@ -19,10 +19,9 @@ import torch
 import yaml
 
 from analyses.recording import command, parser, provenance
-from brdyn.classification.recipe import VITRM
+from brdyn.classifiers.recipe import VITRM
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import read_json, to_json
-from brdyn.store import write_atomically
+from brdyn.store import read_json, to_json, write_atomically
 
 C = TypeVar("C")
 KNOWN = "already recorded"

@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 
 from analyses.study import OutOfTime, Study, chosen, digest_of, is_recorded
-from brdyn.classification.kept import kept_folders
-from brdyn.classification.pixels import PixelSet, check_classes, load_pixels
-from brdyn.classification.run import ClassifierRun, finished
-from brdyn.classification.saved import halve
-from brdyn.results import OutputFolder, read_json
+from brdyn.classifiers.kept import kept_folders
+from brdyn.classifiers.pixels import PixelSet, check_classes, load_pixels
+from brdyn.classifiers.saved import halve
+from brdyn.classifiers.training import ClassifierRun, finished
+from brdyn.store import OutputFolder, read_json
+from brdyn.store.result_files import TRAIN_RESULT
+from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints
 from brdyn.training.loop import make_accelerator
-from brdyn.training.settings import CHECKPOINTS, check_same
+from brdyn.training.settings import check_same
 
 IMAGE_SIZE = 32
 
@@ -76,7 +78,7 @@ def train_or_go_on(
     checkpoints = TimedCheckpoints(place / CHECKPOINTS, run.options(train, test), until, last)
     content = finished(place, checkpoints)
     if content is None:
-        with OutputFolder(place, overwrite=True) as folder:
+        with OutputFolder(place, overwrite=True, result=TRAIN_RESULT) as folder:
             content = run.train(
                 train, folder, checkpoints, test=test, resume=checkpoints.latest(previous=True),
                 accelerator=make_accelerator(device), progress=True,

@@ -18,10 +18,11 @@ from typing import Any
 
 from analyses.recording import OFFLINE, RESULTS
 from analyses.study import Study, chosen, run_study, study_parser
-from brdyn import load_images, load_model
+from brdyn import Stream, load_images, load_model
 from brdyn.interventions import perturbation_repair
 from brdyn.measures.dynamics import token_dynamics
-from brdyn.results import image_provenance, records
+from brdyn.provenance import image_provenance
+from brdyn.store import records
 
 OFFLINE_SIZE = 56
 MEASURES = ("convergence", "speed", "update")
@@ -62,10 +63,16 @@ class MotionStudy(Study[str]):
         size, weights = (OFFLINE_SIZE, choice.weights) if offline else (None, None)
         model = load_model(self.places[cell], weights=weights, image_size=size, device=choice.device)
         images, fewer = (load_images(choice.images, model, n=count) for count in (choice.n, choice.n_repair))
-        found = token_dynamics(model, images, measures=MEASURES, workers=choice.workers)
+        stream = Stream(workers=choice.workers)
+        found = token_dynamics(model, images, measures=MEASURES, stream=stream)
         middle = model.depth // 2
         repair = perturbation_repair(
-            model, fewer, eps=(EPS,), targets=("all",), starts=sorted({0, middle}), workers=choice.workers
+            model,
+            fewer,
+            eps=(EPS,),
+            targets=("all",),
+            starts=sorted({0, middle}),
+            stream=Stream(workers=choice.workers),
         )
         return {
             "model": model.info.to_dict(), "token_groups": model.tokens.sizes(),

@@ -25,9 +25,9 @@ import pandas as pd
 from analyses.recording import RESULTS
 from analyses.study import read_all, run_study, sizes_of, study_parser
 from analyses.training_runs import IMAGE_SIZE, TrainingStudy
-from brdyn.classification.recipe import VITRM_NAME
-from brdyn.classification.run import ClassifierRun
-from brdyn.vitrm.grid import cell_name, parse_grid, rows_of, runs_of
+from brdyn.classifiers.grid import cell_name, parse_grid, rows_of, runs_of
+from brdyn.classifiers.recipe import VITRM_NAME
+from brdyn.classifiers.training import ClassifierRun
 
 GRID = RESULTS / "vitrm_grid"
 CELL_COLUMNS = ["n", "n_sup", "accuracy", "parameters", "train_seconds", "images_per_second"]

@@ -19,15 +19,14 @@ from typing import Any
 from analyses.recording import RESULTS
 from analyses.study import run_study, sizes_of, study_parser
 from analyses.training_runs import IMAGE_SIZE, TrainingStudy
-from brdyn.classification.evaluation import accuracy_and_f1, class_scores
-from brdyn.classification.recipe import VITRM_NAME
-from brdyn.classification.run import ClassifierRun
-from brdyn.classification.saved import Classifier, is_classifier, read_config
-from brdyn.classification.sizes import RESNETS
+from brdyn.classifiers.architectures import RESNETS
+from brdyn.classifiers.evaluation import accuracy_and_f1, class_scores, evaluate_recursion
+from brdyn.classifiers.recipe import VITRM_NAME
+from brdyn.classifiers.saved import Classifier, is_classifier, read_config
+from brdyn.classifiers.training import ClassifierRun
 from brdyn.probes import read_classes
 from brdyn.probes.features import Features
-from brdyn.results import read_json
-from brdyn.vitrm.evaluation import evaluate_recursion
+from brdyn.store import read_json
 
 LINEAR = "linear"
 SIZES = sizes_of("vitrm_on_cifar")

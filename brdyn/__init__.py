@@ -24,14 +24,19 @@ if TYPE_CHECKING:
     from brdyn.measures import layer_similarity
     from brdyn.measures.dynamics import token_dynamics
     from brdyn.models import adapt, describe_model, list_models, load_model
-    from brdyn.phases import Phases, segment
+    from brdyn.phases import LayerSimilarity, Phases, segment
+    from brdyn.probes import probe_images
     from brdyn.raptor import fit_raptor
-    from brdyn.trajectory import Trajectory, capture, trajectories
+    from brdyn.result import Result, read
+    from brdyn.trajectory import Stream, Trajectory, capture, trajectories
 
 # Imported on first use: `brdyn --help` and `brdyn.phases` then need no torch.
 _HOMES = {
     "BrdynError": "brdyn.errors",
+    "LayerSimilarity": "brdyn.phases",
     "Phases": "brdyn.phases",
+    "Result": "brdyn.result",
+    "Stream": "brdyn.trajectory",
     "Trajectory": "brdyn.trajectory",
     "UsageError": "brdyn.errors",
     "adapt": "brdyn.models",
@@ -44,14 +49,31 @@ _HOMES = {
     "load_images": "brdyn.data",
     "load_model": "brdyn.models",
     "perturbation_repair": "brdyn.interventions",
+    "probe_images": "brdyn.probes",
+    "read": "brdyn.result",
     "segment": "brdyn.phases",
     "token_dynamics": "brdyn.measures.dynamics",
     "trajectories": "brdyn.trajectory",
 }
+_ROOMS = (
+    "classifiers",
+    "data",
+    "interventions",
+    "measures",
+    "models",
+    "phases",
+    "plots",
+    "probes",
+    "raptor",
+    "training",
+)
 
 __all__ = [
     "BrdynError",
+    "LayerSimilarity",
     "Phases",
+    "Result",
+    "Stream",
     "Trajectory",
     "UsageError",
     "adapt",
@@ -64,6 +86,8 @@ __all__ = [
     "load_images",
     "load_model",
     "perturbation_repair",
+    "probe_images",
+    "read",
     "segment",
     "token_dynamics",
     "trajectories",
@@ -71,7 +95,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("interventions", "plots", "probes", "raptor"):
+    if name in _ROOMS:
         return import_module(f"brdyn.{name}")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
@@ -79,4 +103,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_ROOMS])

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+from typing import Any
 
 from brdyn.errors import UsageError
+from brdyn.words import shortened
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "bfloat16", "float16")
 INITS = ("pretrained", "random")
 SIMILARITIES = ("cosine", "token-cosine", "cka", "procrustes")
-CURVES = ("norm", "convergence", "speed", "turning", "update", "estimation")
-MEASURES = (*CURVES, "basins", "modes")
+# How tokens move: each measure with the class that takes it, `module:class`.
+MEASURES = {
+    "norm": "brdyn.measures.norm:TokenNorm",
+    "convergence": "brdyn.measures.convergence:DirectionalConvergence",
+    "speed": "brdyn.measures.speed:AngularSpeed",
+    "turning": "brdyn.measures.speed:TurningAngle",
+    "update": "brdyn.measures.update_field:UpdateField",
+    "estimation": "brdyn.measures.estimation:EstimationError",
+    "basins": "brdyn.measures.basins:AngularBasins",
+    "modes": "brdyn.measures.modes:DynamicModes",
+}
+RIDGE = 1e-3
+REPLICATES = 200  # of the bootstrap
+MOST = 2**31 - 1
+LONGEST_SHOWN = 40
+MLPS = ("swiglu", "gelu")  # of a Raptor's block
+DEPTH_SCALINGS = ("index", "constant", "none")
+MOST_RATIO = 1_000  # of hidden units over the width
 KINDS = ("swap", "delete", "shuffle", "replace")
 
 
@@ -29,7 +48,7 @@ def one_of(what: str, name: str, choices: Iterable[str]) -> str:
     return name
 
 
-def some_of(what: str, names: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:
+def some_of(what: str, names: Sequence[str], choices: Iterable[str]) -> tuple[str, ...]:
     """The names, each once and in the order of the choices.
 
     Raises
@@ -44,6 +63,86 @@ def some_of(what: str, names: Sequence[str], choices: Sequence[str]) -> tuple[st
     return tuple(name for name in choices if name in names)
 
 
+def check_numbers(values: Mapping[str, Any]) -> None:
+    """Refuse an option whose number is not finite, or so large that nothing can be counted in it.
+
+    Raises
+    ------
+    UsageError
+        ``min_gain=nan` is not a finite number`.
+    """
+    for name, value in values.items():
+        said = f"`{name}={shortened(str(value), LONGEST_SHOWN)}`"
+        if isinstance(value, float) and not isfinite(value):
+            raise UsageError(f"{said} is not a finite number")
+        if isinstance(value, int) and not -MOST <= value <= MOST:
+            raise UsageError(f"{said} is more than {MOST}, the most that is taken")
+
+
+def check_named(model: str) -> None:
+    """Refuse a model without a name."""
+    if not model.strip():
+        raise UsageError("the name of the model is empty; `brdyn models` lists the names")
+
+
+def check_spread(replicates: int) -> None:
+    """Refuse a single bootstrap sample, by which every boundary would look certain."""
+    if replicates < 0 or replicates == 1:
+        raise UsageError(
+            f"bootstrap={replicates} says nothing of a spread; use 0 for none, or for instance {REPLICATES}"
+        )
+
+
+def check_ridge(ridge: float) -> None:
+    """Refuse a ridge that is negative or not finite."""
+    if not 0 <= ridge < float("inf"):
+        raise UsageError(f"ridge {ridge} is not a number from 0 up; use for instance {RIDGE:g}")
+
+
+def check_source(random: bool, has_weights: bool, weights_key: str | None) -> None:
+    """Refuse weights of a file for an untrained model, and a set of weights of no file."""
+    if random and has_weights:
+        raise UsageError("`weights` and `init=random` exclude each other; drop one of them")
+    if weights_key is not None and not has_weights:
+        raise UsageError(f"`weights_key={weights_key!r}` chooses in a file; give that file by `weights`")
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse a chance of leaving something out that leaves everything out, or is none."""
+    if not 0 <= value < 1:
+        raise UsageError(f"{name} {value} is not from 0 to below 1")
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Refuse a width that attention heads cannot share."""
+    if width % heads:
+        raise UsageError(f"width {width} cannot be split among {heads} heads")
+
+
+def check_block(mlp: str, mlp_ratio: float, depth_scaling: str) -> None:
+    """Refuse parts that no block has."""
+    one_of("MLP", mlp, MLPS)
+    one_of("depth scaling", depth_scaling, DEPTH_SCALINGS)
+    if not 0 < mlp_ratio <= MOST_RATIO:
+        raise UsageError(f"MLP ratio {mlp_ratio} is not a number above 0, up to {MOST_RATIO}")
+
+
+def check_patches(name: str, size: tuple[int, int], patch: tuple[int, int]) -> None:
+    """Refuse an image size that patches do not tile, and say which to use instead."""
+    for side, step in zip(size, patch, strict=True):
+        if side < step:
+            raise UsageError(
+                f"an image of {size[0]}x{size[1]} pixels is smaller than one {step}-pixel patch of {name!r}; "
+                f"use at least `image_size={step}`"
+            )
+        if side % step:
+            lower = side - side % step
+            raise UsageError(
+                f"image size {size[0]}x{size[1]} is not a multiple of the {step}-pixel patch of {name!r}; "
+                f"use for instance {lower} or {lower + step}"
+            )
+
+
 def check_eps(eps: Sequence[float]) -> None:
     """Refuse a size of the noise that is negative or not finite, or none at all."""
     bad = [value for value in eps if not 0 <= value < float("inf")]
@@ -56,3 +155,20 @@ def check_eps(eps: Sequence[float]) -> None:
 def separated(text: str) -> list[str]:
     """`a, b` as its parts."""
     return [part.strip() for part in text.split(",")]
+
+
+def check_batch(images: int, batch_size: int) -> None:
+    """Refuse images that do not fill a batch.
+
+    Raises
+    ------
+    UsageError
+        With the largest batch that they fill.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size} is not positive")
+    if images < batch_size:
+        raise UsageError(
+            f"{images} images are too few for a batch of {batch_size}; give more images, or `batch_size={images}` or "
+            "less"
+        )

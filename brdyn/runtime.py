@@ -125,7 +125,7 @@ def _device_kind(device: str) -> str:
         return next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
     if not available[device]:
         here = ", ".join(kind for kind, there in available.items() if there)
-        raise UsageError(f"device {device!r} is not available here (available: {here}); use --device auto")
+        raise UsageError(f"device {device!r} is not available here (available: {here}); use `device=auto`")
     return device
 
 

@@ -6,6 +6,7 @@ import gc
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -111,7 +112,7 @@ class Trajectory:
 
 def not_finite_remedy(dtype: torch.dtype) -> str:
     """What to do about values that are not finite in a precision."""
-    return "try --dtype float32" if dtype in (torch.float16, torch.bfloat16) else "check the weights"
+    return "try `dtype=float32`" if dtype in (torch.float16, torch.bfloat16) else "check the weights"
 
 
 def check_normed(model: VisionTransformer, normed: Tensor) -> None:
@@ -160,21 +161,12 @@ def capture(model: VisionTransformer, batch: Batch) -> Trajectory:
     return Trajectory(states, model.tokens, batch.positions, batch.labels)
 
 
-def trajectories(
-    model: VisionTransformer,
-    images: ImageSet,
-    *,
-    batch_size: int | str = "auto",
-    workers: int | None = None,
-    processes: Processes | None = None,
-    progress: bool = False,
-) -> Iterator[Trajectory]:
-    """Stream the trajectories of a set of images, one batch in memory at a time.
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """How to go through a set of images.
 
-    Parameters
+    Attributes
     ----------
-    model : VisionTransformer
-    images : ImageSet
     batch_size : int or "auto"
         `auto` starts from what fits in memory and halves when it does not, instead of failing.
     workers : int, optional
@@ -183,6 +175,40 @@ def trajectories(
         Under torchrun: this process takes its share of the images.
     progress : bool
         Show a progress bar on a terminal.
+
+    Examples
+    --------
+    >>> brdyn.layer_similarity(model, images, stream=brdyn.Stream(batch_size=4, workers=0)).n_images
+    8
+    """
+
+    batch_size: int | str = "auto"
+    workers: int | None = None
+    processes: Processes | None = None
+    progress: bool = False
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the only one, or the one that writes."""
+        return self.processes is None or self.processes.is_main
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this process reads all of the images."""
+        return self.processes is None or self.processes.world == 1
+
+
+def trajectories(
+    model: VisionTransformer, images: ImageSet, *, stream: Stream | None = None
+) -> Iterator[Trajectory]:
+    """Stream the trajectories of a set of images, one batch in memory at a time.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+    images : ImageSet
+    stream : Stream, optional
+        Batch size, loader processes, share of the images.
 
     Yields
     ------
@@ -198,23 +224,24 @@ def trajectories(
 
     Examples
     --------
-    >>> for trajectory in brdyn.trajectories(model, images, batch_size=5):
+    >>> for trajectory in brdyn.trajectories(model, images, stream=brdyn.Stream(batch_size=5)):
     ...     print(trajectory.positions.tolist(), trajectory.labels.tolist())
     [0, 1, 2, 3, 4] [0, 0, 0, 0, 1]
     [5, 6, 7] [1, 1, 1]
     """
-    processes = processes or Processes(model.device)
-    size = auto_batch_size(model) if batch_size == "auto" else _positive(batch_size)
+    stream = stream or Stream()
+    processes = stream.processes or Processes(model.device)
+    size = auto_batch_size(model) if stream.batch_size == "auto" else _positive(stream.batch_size)
     batches = images.batches(
         size,
-        workers=workers,
+        workers=stream.workers,
         rank=processes.rank,
         world=processes.world,
         pin=model.device.type == "cuda",
     )
-    run = partial(_capture_or_halve, model, adapt=batch_size == "auto")
+    run = partial(_capture_or_halve, model, adapt=stream.batch_size == "auto")
     with progress_bar(
-        model.info.name, -(-len(images) // processes.world), progress and processes.is_main
+        model.info.name, -(-len(images) // processes.world), stream.progress and processes.is_main
     ) as advance:
         for batch in batches:
             waiting = deque(batch.split(size))
@@ -237,8 +264,7 @@ def visit_trajectories(
     images: ImageSet,
     visit: Callable[[Trajectory], None],
     *,
-    processes: Processes | None = None,
-    **options: Any,
+    stream: Stream | None = None,
 ) -> ReadReport:
     """Show every trajectory to a function, in one pass over the images.
 
@@ -247,8 +273,7 @@ def visit_trajectories(
     model : VisionTransformer
     images : ImageSet
     visit : callable
-    processes, **options
-        Of :func:`trajectories`.
+    stream : Stream, optional
 
     Returns
     -------
@@ -260,16 +285,17 @@ def visit_trajectories(
     BrdynError
         As of :func:`trajectories`, or if memory is too small for what is done with a batch.
     """
-    processes = processes or Processes(model.device)
+    stream = stream or Stream()
+    processes = stream.processes or Processes(model.device)
     try:
-        for trajectory in trajectories(model, images, processes=processes, **options):
+        for trajectory in trajectories(model, images, stream=stream):
             _show(trajectory, visit, model.info.name)
             del trajectory  # before the next batch is captured
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise BrdynError(
-            f"out of memory on {model.device} while measuring; use a smaller --batch-size, or measure less at once"
+            f"out of memory on {model.device} while measuring; use a smaller `batch_size`, or measure less at once"
         ) from None
     images.report = processes.gather(images.report)
     images.require_some()
@@ -301,10 +327,10 @@ def _capture_or_halve(model: VisionTransformer, batch: Batch, adapt: bool) -> Tr
             raise
         if not adapt or len(batch) == 1:
             remedy = (
-                "a smaller --image-size, --dtype bfloat16" if adapt else "--batch-size auto, or a smaller one"
+                "a smaller `image_size`, `dtype=bfloat16`" if adapt else "`batch_size=auto`, or a smaller one"
             )
             raise BrdynError(
-                f"out of memory on {model.device} with a batch of {len(batch)}; use {remedy} or another --device"
+                f"out of memory on {model.device} with a batch of {len(batch)}; use {remedy} or another `device`"
             ) from None
     gc.collect()
     if model.device.type == "cuda":

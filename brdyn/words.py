@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 MOST = 160
+PARAMETER = re.compile(r"`(?P<name>[a-z][a-z0-9_]*)(?:=(?P<value>[^`]*))?`")
 ADDRESS = re.compile(r"(?: object)? at 0x[0-9a-fA-F]{4,}")
 
 
@@ -20,6 +21,21 @@ def shortened(text: str, most: int = MOST) -> str:
         return text
     end = max((place for place, character in enumerate(text[:most]) if character.isspace()), default=0)
     return text[: end if end >= most // 2 else most - 1].rstrip(" ,;:.([{'\"") + "…"
+
+
+def as_typed(text: str) -> str:
+    """A message of the library for the command line: what it calls `image_size=224` is `--image-size 224` there.
+
+    >>> from brdyn.words import as_typed
+    >>> as_typed("use a smaller `batch_size`, or `allow_pickle=True`, or see `brdyn models`")
+    'use a smaller --batch-size, or --allow-pickle, or see `brdyn models`'
+    """
+    return PARAMETER.sub(_option, text)
+
+
+def _option(found: re.Match[str]) -> str:
+    value = "" if found["value"] in (None, "True") else f" {found['value']}"
+    return f"--{found['name'].replace('_', '-')}{value}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -33,10 +33,10 @@ from analyses.raptor_on_vits import read_cells
 from analyses.recording import OFFLINE, RESULTS
 from analyses.study import OutOfTime
 from analyses.training_runs import TimedCheckpoints
-from brdyn import load_model
+from brdyn import Stream, load_model
+from brdyn.classifiers.config import ViTRMConfig
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, segment
-from brdyn.vitrm.model import ViTRMConfig
 from tests.conftest import needs_offline, tiny_vit
 
 
@@ -276,7 +276,8 @@ def test_a_run_out_of_time_stops_at_a_checkpoint_but_the_last(tmp_path):
 def test_precision_agrees_with_itself_and_tells_what_differs(noise_folder):
     model, other = tiny_vit(), tiny_vit(seed=1)
     same, different = (
-        precision.dynamics_agreement((model, one), str(noise_folder), 16, workers=0) for one in (model, other)
+        precision.dynamics_agreement((model, one), str(noise_folder), 16, stream=Stream(workers=0))
+        for one in (model, other)
     )
     assert all(row["difference"] == 0 for row in same)
     assert any(row["of_half_width"] > 1 for row in different if row["of_half_width"] is not None)
@@ -284,7 +285,7 @@ def test_precision_agrees_with_itself_and_tells_what_differs(noise_folder):
     assert ends["convergence", "cls"]["of_the_largest_mean"] == pytest.approx(
         ends["convergence", "cls"]["difference"], abs=1e-6
     )  # whose largest mean is 1, at the last state
-    found = precision.similarity_agreement((model, model), str(noise_folder), 16, workers=0)
+    found = precision.similarity_agreement((model, model), str(noise_folder), 16, stream=Stream(workers=0))
     assert found["largest_difference"] == 0
     assert found["k_with_the_same_boundaries"] == [1, 2, 3, 4]
 

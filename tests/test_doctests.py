@@ -12,9 +12,21 @@ from PIL import Image
 
 import brdyn
 from brdyn.data import loading
+from brdyn.trajectory import Stream
 from tests.conftest import needs_offline
 
-ROOMS = ("data", "interventions", "measures", "models", "phases", "plots", "probes", "raptor", "training")
+ROOMS = (
+    "classifiers",
+    "data",
+    "interventions",
+    "measures",
+    "models",
+    "phases",
+    "plots",
+    "probes",
+    "raptor",
+    "training",
+)
 
 
 def documented(module):
@@ -48,7 +60,7 @@ def started(photos):
     """What the first example of the package has made, from a small untrained model and those pictures."""
     model = brdyn.load_model("vit_tiny_patch16_224", init="random", image_size=32)
     images = brdyn.load_images(photos / "photos", model)
-    similarity = brdyn.layer_similarity(model, images, workers=0)
+    similarity = brdyn.layer_similarity(model, images, stream=Stream(workers=0))
     phases = brdyn.segment(similarity, k=2)
     return {"model": model, "images": images, "similarity": similarity, "phases": phases}
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyses.gpu import packing
-from brdyn.classification.architectures import build
+from brdyn.classifiers.architectures import build
+from brdyn.classifiers.config import ViTRMConfig
+from brdyn.classifiers.vitrm import ViTRM
 from brdyn.errors import BrdynError
-from brdyn.vitrm.model import ViTRM, ViTRMConfig
 
 
 def test_states_fit():

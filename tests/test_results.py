@@ -6,11 +6,10 @@ import os
 import numpy as np
 import pytest
 
-from brdyn import results
+from brdyn import environment
 from brdyn.errors import BrdynError, UsageError
 from brdyn.plots.style import new_figure as plain_figure
-from brdyn.results import OutputFolder, check_formats, read_json, to_json
-from brdyn.store import write_atomically
+from brdyn.store import OutputFolder, check_formats, read_json, to_json, write_atomically
 
 
 def figure():
@@ -19,7 +18,7 @@ def figure():
 
 def test_a_folder_with_files_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite=True`"):
         OutputFolder(tmp_path)
     folder = OutputFolder(tmp_path, overwrite=True)
     folder.save("x.json", {"a": 1})
@@ -104,4 +103,4 @@ def test_reading_what_is_not_a_result(tmp_path):
 
 
 def test_versions_name_this_package():
-    assert results.versions()["brdyn"] != "unknown"
+    assert environment.versions()["brdyn"] != "unknown"

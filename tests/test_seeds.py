@@ -6,6 +6,7 @@ import brdyn
 from brdyn.interventions.contexts import perturb, shuffle
 from brdyn.raptor import FitSettings
 from brdyn.seeds import LARGEST_SEED, check_seed
+from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
 
@@ -20,7 +21,7 @@ def test_the_range():
 def test_the_library_refuses_what_the_command_line_refuses(seed, noise_folder):
     model = tiny_vit()
     images = brdyn.load_images(noise_folder, model, n=4)
-    similarity = brdyn.layer_similarity(model, images, replicates=0, workers=0)
+    similarity = brdyn.layer_similarity(model, images, replicates=0, stream=Stream(workers=0))
     phases = brdyn.segment(similarity, 2)
     calls = [
         lambda: brdyn.load_model("vit_tiny_patch16_224", init="random", seed=seed),

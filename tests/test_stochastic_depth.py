@@ -19,12 +19,12 @@ from analyses.statistics import Estimate, mean_difference, rank_correlation
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.stochastic_depth_plan import Config
 from analyses.training_runs import train_or_go_on
-from brdyn.classification.recipe import ClassifierRecipe
-from brdyn.classification.run import ClassifierRun
-from brdyn.classification.saved import Classifier, halve
+from brdyn.classifiers.recipe import ClassifierRecipe
+from brdyn.classifiers.saved import Classifier, halve
+from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import BrdynError, UsageError
 from brdyn.phases import segment
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 
 def judged(name, study):

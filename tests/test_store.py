@@ -10,8 +10,7 @@ import pytest
 
 from brdyn import store
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import OutputFolder
-from brdyn.training import unfinished
+from brdyn.store import OutputFolder, files, unfinished
 from tests.cli.commands import ROOT
 
 OLD = {"model.safetensors": b"old weights", "config.json": b'{"weights": "old weights"}'}
@@ -99,7 +98,7 @@ def test_a_kill_at_any_step_leaves_the_old_result_the_new_or_none(tmp_path):
 
 
 def test_a_kill_between_weights_and_config_leaves_no_model(tmp_path):
-    from brdyn.pretrained import write
+    from brdyn.store.pretrained import write
 
     for alive in range(60):
         folder = tmp_path / str(alive)
@@ -128,7 +127,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
             return call(*arguments)
 
         monkeypatch.setattr(os, name, note)
-    monkeypatch.setattr(store, "sync", lambda folder: calls.append(("sync", "folder")))
+    monkeypatch.setattr(files, "sync", lambda folder: calls.append(("sync", "folder")))
     store.replace_together(tmp_path, {"a.json": b"{}", "b.png": b""})
     assert calls == [
         ("fsync", "b"), ("fsync", "a"), ("replace", "replaced"), ("sync", "folder"), ("replace", "png"),
@@ -180,7 +179,7 @@ def test_only_files_of_the_old_result_go(tmp_path):
 
 HOLDS = (
     "import sys, os, time\n"
-    "from brdyn.results import OutputFolder\n"
+    "from brdyn.store import OutputFolder\n"
     "folder = OutputFolder(sys.argv[1])\n"
     "child = os.fork()\n"
     "if not child:\n"
@@ -247,7 +246,7 @@ def test_a_folder_of_leftovers_is_taken_and_swept(tmp_path):
         killed_run(folder)
         (folder / more).write_text("keep")
         with pytest.raises(
-            UsageError, match="holds an unfinished run; --resume goes on with it, --overwrite"
+            UsageError, match="holds an unfinished run; `resume` goes on with it, `overwrite=True`"
         ):
             OutputFolder(folder)
         assert (folder / "best" / "config.json").exists()
@@ -268,7 +267,7 @@ def test_a_checkpoint_is_no_leftover(tmp_path):
     state = tmp_path / "checkpoints" / "stage1-00000005" / "state.json"
     state.parent.mkdir(parents=True)
     state.write_text("{}")
-    with pytest.raises(UsageError, match="holds an unfinished run; --resume"):
+    with pytest.raises(UsageError, match="holds an unfinished run; `resume`"):
         OutputFolder(tmp_path)
     with pytest.raises(BrdynError, match="later"):
         fail(tmp_path, go_on_with=["checkpoints"])
@@ -290,3 +289,30 @@ def test_a_run_that_fails_leaves_nothing_of_itself(tmp_path):
             fail(tmp_path / place, overwrite=True)
         path = tmp_path / place
         assert ({one.name for one in path.iterdir()} if path.exists() else None) == left
+
+
+def test_a_folder_that_is_anothers_is_refused(tmp_path):
+    """Also what a killed run has set aside; its own, whole or begun, with a model or without, is taken."""
+    for name in ("phases.json", ".phases.json.replaced"):
+        folder = tmp_path / name.strip(".")
+        folder.mkdir()
+        (folder / name).write_text("{}")
+        with pytest.raises(UsageError, match=r"holds the result of brdyn phases \(phases.json\)"):
+            OutputFolder(folder, overwrite=True, result="fit.json")
+        assert [path.name for path in folder.iterdir()] == [name]
+        OutputFolder(folder, overwrite=True, result="phases.json")
+    for name in ("fit.json", "unfinished.json", ".fit.json.replaced"):
+        folder = tmp_path / f"own{name}"
+        OutputFolder(folder, result="fit.json").begin({})
+        (folder / "unfinished.json").rename(folder / name)
+        (folder / "config.json").write_text("{}")
+        OutputFolder(folder, overwrite=True, result="fit.json")
+        (folder / name).unlink()
+        with pytest.raises(UsageError, match=r"holds a model \(config.json\)"):
+            OutputFolder(folder, overwrite=True, result="fit.json")
+    begun = tmp_path / "begun"
+    OutputFolder(begun, result="fit.json").begin({})
+    with pytest.raises(UsageError, match="holds an unfinished run of brdyn raptor-fit"):
+        OutputFolder(begun, overwrite=True, result="train.json")
+    with pytest.raises(UsageError, match="brdyn raptor-fit"):
+        OutputFolder(begun, go_on_with=["unfinished.json"], result="train.json")

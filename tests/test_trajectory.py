@@ -11,7 +11,7 @@ from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import measure, similarity_metric
 from brdyn.runtime import auto_batch_size
-from brdyn.trajectory import Trajectory, capture, record_states, trajectories, visit_trajectories
+from brdyn.trajectory import Stream, Trajectory, capture, record_states, trajectories, visit_trajectories
 
 
 def batch(count=3):
@@ -62,7 +62,7 @@ def test_streaming_stops_at_a_layer_that_is_not_finite(tiny, noise_folder):
     with torch.no_grad():
         tiny.blocks[2].mlp.fc2.bias[0] = float("nan")
     with pytest.raises(BrdynError, match="layer 3 of 'tiny_vit' is not finite in float32"):
-        list(trajectories(tiny, load_images(noise_folder, tiny), workers=0))
+        list(trajectories(tiny, load_images(noise_folder, tiny), stream=Stream(workers=0)))
 
 
 def test_a_visitor_that_fails_on_such_a_layer_is_not_what_is_said(tiny, noise_folder):
@@ -71,18 +71,20 @@ def test_a_visitor_that_fails_on_such_a_layer_is_not_what_is_said(tiny, noise_fo
 
     images = load_images(noise_folder, tiny, n=4)
     with pytest.raises(ValueError, match="eigenvalues"):
-        visit_trajectories(tiny, images, fail, workers=0)
+        visit_trajectories(tiny, images, fail, stream=Stream(workers=0))
     with torch.no_grad():
         tiny.blocks[2].mlp.fc2.bias[0] = float("nan")
     with pytest.raises(BrdynError, match="layer 3 of 'tiny_vit' is not finite"):
-        visit_trajectories(tiny, images, fail, workers=0)
+        visit_trajectories(tiny, images, fail, stream=Stream(workers=0))
 
 
 def test_batches_cover_the_images_in_order_whatever_their_size(tiny, noise_folder):
     images = load_images(noise_folder, tiny)
-    whole = torch.cat([t.states[-1] for t in trajectories(tiny, images, batch_size=40, workers=0)])
+    whole = torch.cat(
+        [t.states[-1] for t in trajectories(tiny, images, stream=Stream(batch_size=40, workers=0))]
+    )
     for size in (1, 7, 16):
-        parts = list(trajectories(tiny, images, batch_size=size, workers=0))
+        parts = list(trajectories(tiny, images, stream=Stream(batch_size=size, workers=0)))
         assert torch.cat([part.positions for part in parts]).tolist() == list(range(40))
         torch.testing.assert_close(
             torch.cat([part.states[-1] for part in parts]), whole, rtol=1e-3, atol=1e-3
@@ -103,9 +105,9 @@ def test_only_one_batch_is_alive(tiny, noise_folder, monkeypatch):
     monkeypatch.setattr(trajectory_module, "capture", counting)
     images = load_images(noise_folder, tiny)
     metric = similarity_metric("cosine", tiny)
-    measure(tiny, images, {"cosine": metric}, batch_size=8, workers=0)
+    measure(tiny, images, {"cosine": metric}, stream=Stream(batch_size=8, workers=0))
     assert most == [0] * 5
-    held = list(trajectories(tiny, images, batch_size=8, workers=0))
+    held = list(trajectories(tiny, images, stream=Stream(batch_size=8, workers=0)))
     assert most[5:] == [0, 5, 10, 15, 20]  # the control: a consumer that keeps everything
     assert len(held) == 5
 
@@ -118,7 +120,7 @@ def test_memory_that_runs_out_while_measuring_is_one_line(tiny, noise_folder, mo
 
     monkeypatch.setattr(metric, "update", fail)
     with pytest.raises(BrdynError, match="out of memory on cpu while measuring"):
-        measure(tiny, load_images(noise_folder, tiny), {"cosine": metric}, workers=0)
+        measure(tiny, load_images(noise_folder, tiny), {"cosine": metric}, stream=Stream(workers=0))
 
 
 def failing_above(limit, monkeypatch):
@@ -137,9 +139,11 @@ def failing_above(limit, monkeypatch):
 
 def test_auto_halves_when_memory_runs_out_and_loses_nothing(tiny, noise_folder, monkeypatch):
     images = load_images(noise_folder, tiny)
-    whole = torch.cat([t.states[-1] for t in trajectories(tiny, images, batch_size=16, workers=0)])
+    whole = torch.cat(
+        [t.states[-1] for t in trajectories(tiny, images, stream=Stream(batch_size=16, workers=0))]
+    )
     sizes = failing_above(5, monkeypatch)
-    parts = list(trajectories(tiny, images, batch_size="auto", workers=0))
+    parts = list(trajectories(tiny, images, stream=Stream(batch_size="auto", workers=0)))
     assert sizes[:3] == [16, 8, 4]
     assert max(sizes[3:]) == 4  # once found, the size is kept
     assert torch.cat([part.positions for part in parts]).tolist() == list(range(40))
@@ -149,7 +153,7 @@ def test_auto_halves_when_memory_runs_out_and_loses_nothing(tiny, noise_folder, 
 def test_a_batch_size_given_is_not_changed_behind_the_users_back(tiny, noise_folder, monkeypatch):
     failing_above(5, monkeypatch)
     with pytest.raises(BrdynError, match="out of memory on cpu with a batch of 8; use --batch-size auto"):
-        list(trajectories(tiny, load_images(noise_folder, tiny), batch_size=8, workers=0))
+        list(trajectories(tiny, load_images(noise_folder, tiny), stream=Stream(batch_size=8, workers=0)))
 
 
 def test_memory_for_not_even_one_image(tiny, noise_folder, monkeypatch):
@@ -157,7 +161,7 @@ def test_memory_for_not_even_one_image(tiny, noise_folder, monkeypatch):
     with pytest.raises(
         BrdynError, match="out of memory on cpu with a batch of 1; use a smaller --image-size"
     ):
-        list(trajectories(tiny, load_images(noise_folder, tiny), workers=0))
+        list(trajectories(tiny, load_images(noise_folder, tiny), stream=Stream(workers=0)))
 
 
 def test_other_errors_are_not_taken_for_memory(tiny, noise_folder, monkeypatch):
@@ -166,7 +170,7 @@ def test_other_errors_are_not_taken_for_memory(tiny, noise_folder, monkeypatch):
 
     monkeypatch.setattr(trajectory_module, "capture", broken)
     with pytest.raises(RuntimeError, match="shapes"):
-        list(trajectories(tiny, load_images(noise_folder, tiny), workers=0))
+        list(trajectories(tiny, load_images(noise_folder, tiny), stream=Stream(workers=0)))
 
 
 def test_auto_batch_size_is_a_power_of_two_within_the_cap(tiny):
@@ -178,4 +182,4 @@ def test_auto_batch_size_is_a_power_of_two_within_the_cap(tiny):
 @pytest.mark.parametrize("size", [0, -1, "many"])
 def test_wrong_batch_sizes(tiny, noise_folder, size):
     with pytest.raises(UsageError, match="batch size"):
-        next(trajectories(tiny, load_images(noise_folder, tiny), batch_size=size, workers=0))
+        next(trajectories(tiny, load_images(noise_folder, tiny), stream=Stream(batch_size=size, workers=0)))

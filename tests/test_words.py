@@ -1,13 +1,17 @@
 """Messages of other libraries on one line, names that cannot be printed, and the JSON that holds them."""
 
+import ast
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brdyn.results import to_json
-from brdyn.words import counted, first_line, printable, shortened
+import brdyn
+from brdyn.store import to_json
+from brdyn.words import as_typed, counted, first_line, printable, shortened
 
 
 def test_a_message_has_no_address_and_one_line():
@@ -49,3 +53,30 @@ def test_names_that_are_no_utf8_are_escaped_in_json():
         "plain": "Größe…",
     }
     json.dumps(written, ensure_ascii=False).encode()  # which a lone surrogate would not stand
+
+
+def messages(path):
+    """The texts in a file, docstrings left out; of one with values in it, what is around them."""
+    tree = ast.parse(path.read_text())
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def test_the_library_speaks_of_parameters_and_the_command_line_of_options():
+    """A message raised outside the command line serves both: it names `image_size`, which is shown as --image-size."""
+    home = Path(brdyn.__file__).parent
+    found = [
+        f"{path.relative_to(home)}:{line}: {text}"
+        for path in home.rglob("*.py")
+        if home / "cli" not in path.parents and path.name != "result_files.py"  # which names commands
+        for line, text in messages(path)
+        if re.search(r"--[a-z]", re.sub("`brdyn [^`]*`", "", text))
+    ]
+    assert found == []
+    assert as_typed("drop `image_size`") == "drop --image-size"
+    assert as_typed("use `init=random` or `weights_key='a b'`") == "use --init random or --weights-key 'a b'"
+    assert as_typed("pass `allow_pickle=True`; `brdyn models` and `ulimit -n` stay") == (
+        "pass --allow-pickle; `brdyn models` and `ulimit -n` stay"
+    )

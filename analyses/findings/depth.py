@@ -11,7 +11,7 @@ from analyses.findings import Numbers
 from analyses.statistics import Estimate, mean_difference, rank_correlation
 from analyses.stochastic_depth_cells import Recorded
 from analyses.stochastic_depth_plan import LAST, MIDDLE, UNTRAINED
-from brdyn.classification.recipe import BEST
+from brdyn.classifiers.recipe import BEST
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
 
 K = 3

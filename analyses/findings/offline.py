@@ -11,10 +11,10 @@ import pandas as pd
 from analyses.findings import Numbers
 from analyses.recording import OFFLINE, RESULTS
 from analyses.statistics import Estimate
+from brdyn.classifiers import packaged
 from brdyn.interventions import Repair, Surgery, within_against_across
-from brdyn.models import packaged
 from brdyn.phases import Phases
-from brdyn.results import read_json
+from brdyn.store import read_json
 
 CLASSES = 10  # of the packaged network
 FILES = {"dynamics": "dynamics", "basins": "dynamics", "perturb": "perturb", "interventions": "interventions"}

@@ -17,11 +17,12 @@ from analyses.statistics import Estimate, mean_difference
 from analyses.study import is_recorded
 from analyses.vitrm_grid import Grid
 from analyses.vitrm_on_cifar import LINEAR
+from brdyn.classifiers.config import ViTRMConfig
+from brdyn.classifiers.vitrm import ViTRM
 from brdyn.errors import UsageError
 from brdyn.phases import Phases
-from brdyn.results import read_json
+from brdyn.store import read_json
 from brdyn.training.settings import differences
-from brdyn.vitrm.model import ViTRM, ViTRMConfig
 
 RECORDED = RESULTS / "vitrm"
 BATCH_SIZES = (64, 128, 256, 512, 1024)

@@ -20,13 +20,12 @@ from analyses.vitrm_grid import SIZES as GRID_SIZES
 from analyses.vitrm_grid import cells as grid_cells
 from analyses.vitrm_on_cifar import LINEAR
 from analyses.vitrm_on_cifar import SIZES as CIFAR_SIZES
-from brdyn.classification.kept import RESULT
-from brdyn.classification.recipe import BEST, VITRM_NAME
-from brdyn.classification.saved import is_classifier
-from brdyn.results import read_json, to_json
-from brdyn.store import write_atomically
+from brdyn.classifiers.recipe import BEST, VITRM_NAME
+from brdyn.classifiers.saved import is_classifier
+from brdyn.store import read_json, to_json, write_atomically
+from brdyn.store.result_files import TRAIN_RESULT
+from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints
-from brdyn.training.settings import CHECKPOINTS
 
 PHOTOS = "photos.parquet"
 FIT_MINUTES = 3.5  # of a fit and its evaluation
@@ -223,9 +222,11 @@ class Depth(StudyJob):
         found = self.champion(queue, config)
         for one in config.networks():
             run = runs / one.run
-            if (run / RESULT).is_file() and missing.intersection(fit.path for fit in self.fits(config, one)):
+            if (run / TRAIN_RESULT).is_file() and missing.intersection(
+                fit.path for fit in self.fits(config, one)
+            ):
                 kept = [place for place in sorted(run.iterdir()) if is_classifier(place)]
-                found += [*kept, *(run / name for name in ("config.json", "model.safetensors", RESULT))]
+                found += [*kept, *(run / name for name in ("config.json", "model.safetensors", TRAIN_RESULT))]
         return list(dict.fromkeys(found))
 
     def champion(self, queue: Queue, config: Config) -> list[Path]:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from brdyn.errors import BrdynError
-from brdyn.results import read_json, to_json
-from brdyn.store import write_atomically
+from brdyn.store import read_json, to_json, write_atomically
 
 MANIFEST, RESULTS = "state.json", "results.tar.gz"
 PART, MOST = 15 * 2**20, 60 * 2**20

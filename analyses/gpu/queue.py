@@ -18,8 +18,7 @@ from analyses.gpu.packing import MANIFEST, RESULTS, pack, pack_results, unpack, 
 from analyses.recording import ROOT, suffix_of
 from analyses.study import is_recorded
 from brdyn.errors import UsageError
-from brdyn.results import read_json, to_json
-from brdyn.store import write_atomically
+from brdyn.store import read_json, to_json, write_atomically
 
 TABLE, TRIED = "table.txt", "gpu_tried.json"
 GRACE = 60  # seconds

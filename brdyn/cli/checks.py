@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from brdyn import results
 from brdyn.checked_json import expanded
 from brdyn.choices import DEVICES, one_of
 from brdyn.errors import UsageError
-from brdyn.results import check_formats
+from brdyn.store import check_empty, check_formats
+from brdyn.store.result_files import check_own
 
 NAMED = ("samples", "cifar10", "cifar100")  # images that are no path and no hub data set
 LIKE_A_FILE = (".jpg", ".jpeg", ".png", ".webp", ".parquet", ".tar")
@@ -30,25 +30,27 @@ class Written(Protocol):
     def formats(self) -> str: ...
 
 
-def check_written(request: Written, *, go_on: bool = False) -> tuple[str, ...]:
+def check_written(request: Written, result: str, *, go_on: bool = False) -> tuple[str, ...]:
     """Refuse pictures, a device or an output folder that cannot be; the formats of pictures.
 
     Parameters
     ----------
     request : dataclass
         The options of a command.
+    result : str
+        The JSON file that it writes.
     go_on : bool
         Whether an output folder that holds something is to be gone on with.
     """
     formats = check_formats(request.formats)
     one_of("device", request.device, DEVICES)
     if os.environ.get("RANK", "0") == "0":  # the process that writes
-        check_out(request.out, request.overwrite or go_on)
+        check_out(request.out, result, request.overwrite or go_on)
     return formats
 
 
-def check_out(out: Path, used: bool) -> None:
-    """Refuse an output folder that cannot be made, or that holds files and is not to be `used` again."""
+def check_out(out: Path, result: str, used: bool) -> None:
+    """Refuse an output folder that cannot be made or is another's, or holds files and is not to be `used` again."""
     folder = at_home(out, "--out")
     there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
     if not there.is_dir():
@@ -57,7 +59,8 @@ def check_out(out: Path, used: bool) -> None:
     if not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f"cannot write to {str(there)!r}; choose another --out")
     if there == folder and not used:
-        results.check_empty(folder)
+        check_empty(folder)
+    check_own(folder, result)
 
 
 def check_images(*sources: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from brdyn.cli.streams import discard
 from brdyn.errors import BrdynError, exit_code
 from brdyn.interruption import Interrupted, heard
-from brdyn.words import first_line, shortened
+from brdyn.words import as_typed, first_line, shortened
 
 INTERRUPTED = 128 + signal.SIGINT
 RESUMABLE = ("raptor-fit", "vit-train", "vitrm-train")
@@ -37,7 +37,7 @@ def explain(error: BaseException, arguments: Sequence[str]) -> tuple[int, str]:
     if stopped or heard() is not None:  # or what a process that was told to end as well has made of it
         return 128 + (heard() or signal.SIGINT), interrupted(error, arguments)
     if isinstance(error, BrdynError):
-        return exit_code(error), f"error: {error}"
+        return exit_code(error), f"error: {as_typed(str(error))}"
     if isinstance(error, BrokenPipeError):
         discard(sys.stdout)
         return 1, ""

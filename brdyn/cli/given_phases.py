@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.cli.run import Run
+from brdyn.cli.checks import check_file
 from brdyn.errors import UsageError
-from brdyn.results import read_json, reading
+from brdyn.phases import Phases, check_request
+from brdyn.store import read_json, reading
 from brdyn.words import shortened
 
 if TYPE_CHECKING:
-    from brdyn.phases import Phases
+    from brdyn.models import VisionTransformer
 
 PANEL = "Phases"
 WHAT = "a phases.json"
@@ -33,51 +35,64 @@ NumberOfPhases = Annotated[
 ]
 
 
-def read_phases(path: Path | None, run: Run, k: int | None) -> Phases | None:
-    """The phases in a `phases.json` of the very model that is loaded; None without a path.
+@dataclass(frozen=True)
+class GivenPhases:
+    """What a command was told of phases, by --phases and --k; read and checked before torch and the model.
 
-    Raises
-    ------
-    UsageError
-        If k is impossible, or the file is not a phases.json, or of another model or other weights.
+    Attributes
+    ----------
+    path : Path or None
+        Of the phases.json.
+    k : int or None
+    phases : Phases or None
+        Those in the file, k of them where k was given.
+    model, digest : str
+        What they were found in.
     """
-    from brdyn.phases import Phases, check_request
 
-    info = run.model.info
-    check_request(k, info.layers, name=repr(info.name))
-    if path is None:
-        return None
-    content = read_json(path, WHAT, SHAPE)
-    with reading(path, WHAT):
-        found = Phases.from_dict(content)
-    if content["model"] != info.name or found.layers != info.layers:
-        raise UsageError(
-            f"{str(path)!r} is of {shortened(content['model'])!r} with {found.layers} layers, and this is "
-            f"{info.name!r} with {info.layers}; give the phases.json of this model, or none"
-        )
-    if content["provenance"]["model"]["digest"] != info.digest:
-        raise UsageError(f"{str(path)!r} is of other weights of {info.name!r}; run `brdyn phases` with these")
-    return found if k is None else found.with_k(k)
+    path: Path | None
+    k: int | None
+    phases: Phases | None = None
+    model: str = ""
+    digest: str = ""
 
+    @classmethod
+    def read(cls, path: Path | None, k: int | None) -> GivenPhases:
+        """Read the options.
 
-def read_or_find_phases(path: Path | None, run: Run, k: int | None, at_most: int | None = None) -> Phases:
-    """As :func:`read_phases`, or found in a pass over the images of the run, or over `at_most` drawn of them."""
-    from brdyn.measures import layer_similarity
-    from brdyn.phases import segment
+        Raises
+        ------
+        UsageError
+            If the file is not a phases.json, or has not so many phases.
+        """
+        check_file("--phases", path)
+        if path is None:
+            return cls(path, k)
+        content = read_json(path, WHAT, SHAPE)
+        with reading(path, WHAT):
+            found = Phases.from_dict(content)
+        check_request(k, found.layers, found.min_size, name=repr(str(path)))
+        digest = content["provenance"]["model"]["digest"]
+        return cls(path, k, found if k is None else found.with_k(k), content["model"], digest)
 
-    given = read_phases(path, run, k)
-    if given is not None:
-        return given
-    images = run.images
-    if at_most is not None and len(images) > at_most:
-        images = images.split(at_most, run.seed)[1] or images
-    similarity = layer_similarity(run.model, images, replicates=0, seed=run.seed, **run.stream)
-    return segment(similarity, k)
+    def check(self, model: VisionTransformer) -> None:
+        """Refuse phases that are not of a model, of which only the description need be there.
 
-
-def describe(phases: Phases) -> str:
-    """`phases: layers 1-2, 3-6 (rule)`."""
-    intervals = ", ".join(
-        f"{first}-{last}" if last > first else f"{first}" for first, last in phases.intervals
-    )
-    return f"phases: layers {intervals} ({phases.k_rule})"
+        Raises
+        ------
+        UsageError
+            If it has too few layers, or the file is of another model or other weights.
+        """
+        info = model.info
+        check_request(self.k, info.layers, name=repr(info.name))
+        if self.phases is None:
+            return
+        if self.model != info.name or self.phases.layers != info.layers:
+            raise UsageError(
+                f"{str(self.path)!r} is of {shortened(self.model)!r} with {self.phases.layers} layers, and this is "
+                f"{info.name!r} with {info.layers}; give the phases.json of this model, or none"
+            )
+        if info.digest and self.digest != info.digest:
+            raise UsageError(
+                f"{str(self.path)!r} is of other weights of {info.name!r}; run `brdyn phases` with these"
+            )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from brdyn.cli.options import AllowCode, ImageSize, parse_image_size
+from brdyn.words import as_typed
 
 
 def models(
@@ -76,7 +77,7 @@ def _describe(name: str, image_size: tuple[int, int] | None, allow_code: bool) -
     for key, value in rows.items():
         typer.echo(f"  {key:<14} {value}")
     for note in info.notes:
-        typer.echo(f"  {'note':<14} {note}")
+        typer.echo(f"  {'note':<14} {as_typed(note)}")
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
+from brdyn.choices import LONGEST_SHOWN
 from brdyn.errors import UsageError
 from brdyn.seeds import RANGE, check_seed
 from brdyn.words import shortened
 
 WHOLE = re.compile("[0-9]{1,10}")
-LONGEST_SHOWN = 40
 MODEL = "Model"
 IMAGES = "Images"
 COMPUTE = "Computation"

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brdyn.choices import check_eps, separated
-from brdyn.cli.checks import check_file
-from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, describe, read_phases
+from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.options import parse_numbers
-from brdyn.cli.run import Run, RunRequest, open_run, run_command
-from brdyn.results import OutputFolder, records
+from brdyn.cli.run import RunRequest, open_run, run_command
 
 if TYPE_CHECKING:
-    from brdyn.interventions import Repair
-    from brdyn.phases import Phases
+    from brdyn.models import VisionTransformer
 
 PERTURBATION = "Perturbation"
+RESULT = "perturb.json"
 
 
 @run_command
@@ -57,74 +55,27 @@ def perturb(
     starts = None if layers == "all" else [int(layer) for layer in parse_numbers("--layers", layers, int)]
     targets = None if tokens == "each" else separated(tokens)
     check_eps(sizes)
-    check_file("--phases", phases)
-    with open_run(request) as run:
-        from brdyn.interventions import perturbation_repair
+    given = GivenPhases.read(phases, k)
+
+    def check(model: VisionTransformer) -> None:
         from brdyn.interventions.repair import check_request
-        from brdyn.measures import similarity_metric
-        from brdyn.measures.engine import metric_device
-        from brdyn.phases import segment
 
-        check_request(run.model, sizes, targets, starts)
-        given = read_phases(phases, run, k)
-        similarity = similarity_metric("cosine", run.model, replicates=0, seed=run.seed)
-        similarity.to(metric_device(run.model))
-        found = perturbation_repair(
-            run.model,
-            run.images,
-            eps=sizes,
-            targets=targets,
-            starts=starts,
-            seed=run.seed,
-            observe=similarity.update if given is None else None,
-            **run.stream,
-        )
-        found_phases = segment(similarity.result(), k) if given is None else given
-        if run.folder is not None:
-            _write(run, run.folder, found, found_phases)
-            _summarise(run, run.folder, found, found_phases)
+        check_request(model, sizes, targets, starts)
+        given.check(model)
 
+    with open_run(request, RESULT, check=check) as run:
+        from brdyn.interventions import perturbation_repair
 
-def _write(run: Run, folder: OutputFolder, found: Repair, phases: Phases) -> None:
-    from brdyn import plots
-
-    largest = found.angles["eps"].max()
-    pictures = (
-        {"repair": plots.plot_repair(found, phases, eps=largest, title=run.title)}
-        if (found.angles.loc[found.angles["eps"] == largest, "mean"] > 0).any()
-        else {}
-    )
-    pictures["final_angle"] = plots.plot_final_angles(found, phases, title=run.title)
-    if len(found.growth):
-        pictures["growth"] = plots.plot_growth(found, phases, title=run.title)
-    content = {
-        **run.header(),
-        "angles": records(found.angles),
-        "growth": records(found.growth),
-        "phases": phases.to_dict(),
-        "provenance": run.provenance(),
-    }
-    files = {
-        "perturb.parquet": found.angles.to_parquet(index=False),
-        "growth.parquet": found.growth.to_parquet(index=False),
-    }
-    folder.save("perturb.json", content, pictures, run.formats, files)
-
-
-def _summarise(run: Run, folder: OutputFolder, found: Repair, phases: Phases) -> None:
-    run.summarise(run.watch.seconds)
-    typer.echo(describe(phases))
-    for (eps, target), rows in found.angles.groupby(["eps", "target"], sort=False):
-        typer.echo(f"\nnoise of {eps:g} on {target}: angle at the last layer (radians)")
-        last = rows[rows["layer"] == rows["layer"].max()]
-        for group, curve in last.groupby("group", sort=False):
-            ordered = curve.sort_values("start")
-            worst = ordered.loc[ordered["mean"].idxmax()]
-            growth = found.growth.query("eps == @eps and target == @target and group == @group")["mean"]
-            rate = f"; grows by {growth.mean():+.2f} per layer on average" if len(growth) else ""
-            typer.echo(
-                f"  {group}: {ordered['mean'].iloc[0]:.4f} from noise at layer {ordered['start'].iloc[0]}, "
-                f"{ordered['mean'].iloc[-1]:.4f} from layer {ordered['start'].iloc[-1]}, most "
-                f"({worst['mean']:.4f}) from layer {worst['start']}{rate}"
+        run.finish(
+            perturbation_repair(
+                run.model,
+                run.images,
+                given.phases,
+                k=k,
+                eps=sizes,
+                targets=targets,
+                starts=starts,
+                seed=run.seed,
+                stream=run.stream,
             )
-    typer.echo(f"\nwritten to {folder.path}: perturb.json, perturb.parquet, growth.parquet and pictures")
+        )

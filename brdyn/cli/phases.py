@@ -6,20 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.choices import SIMILARITIES, one_of
+from brdyn.choices import REPLICATES, SIMILARITIES, check_spread, one_of
 from brdyn.cli.options import WHOLE
-from brdyn.cli.run import Run, RunRequest, open_run, run_command
+from brdyn.cli.run import RunRequest, open_run, run_command
 from brdyn.errors import UsageError
 from brdyn.phases.evidence import ALPHA, check_test
-from brdyn.phases.segmentation import METHODS, TEST
-from brdyn.results import OutputFolder
-from brdyn.words import counted
+from brdyn.phases.segmentation import METHODS, TEST, check_request, check_shares
 
 if TYPE_CHECKING:
-    from brdyn.measures import LayerSimilarity
-    from brdyn.phases import Phases
+    from brdyn.models import VisionTransformer
 
 PHASES = "Phases"
+RESULT = "phases.json"
 
 
 @run_command
@@ -63,7 +61,7 @@ def phases(
     ] = 0.1,
     bootstrap: Annotated[
         int, typer.Option(help="Bootstrap samples; 0 for none.", min=0, max=100_000, rich_help_panel=PHASES)
-    ] = 200,
+    ] = REPLICATES,
     alpha: Annotated[
         float, typer.Option(help="Level of the test whether there are phases.", rich_help_panel=PHASES)
     ] = ALPHA,
@@ -83,13 +81,19 @@ def phases(
     one_of("method", method, METHODS)
     number = parse_k(k)
     check_test(alpha, calibration)
-    with open_run(request) as run:
-        import brdyn
-        from brdyn.phases import check_request, segment
+    check_shares(min_gain, eps)
+    check_spread(bootstrap)
 
-        check_request(
-            number, run.model.depth, min_size, method, repr(request.model), min_gain=min_gain, eps=eps
-        )
+    def check(model: VisionTransformer) -> None:
+        from brdyn.measures.similarity import select_groups
+
+        check_request(number, model.depth, min_size, method, repr(request.model))
+        select_groups(tokens, model.tokens)
+
+    with open_run(request, RESULT, check=check) as run:
+        import brdyn
+        from brdyn.phases import segment
+
         measured = brdyn.layer_similarity(
             run.model,
             run.images,
@@ -97,10 +101,10 @@ def phases(
             tokens=tokens,
             replicates=bootstrap,
             seed=run.seed,
-            **run.stream,
+            stream=run.stream,
         )
-        if run.folder is not None:
-            found = segment(
+        run.finish(
+            segment(
                 measured,
                 number,
                 method=method,
@@ -111,8 +115,7 @@ def phases(
                 alpha=alpha,
                 calibration=calibration,
             )
-            _write(run, run.folder, measured, found)
-            _summarise(run, run.folder, measured, found)
+        )
 
 
 def parse_k(text: str | None) -> int | str | None:
@@ -128,66 +131,3 @@ def parse_k(text: str | None) -> int | str | None:
     if not WHOLE.fullmatch(text) or int(text) < 1:
         raise UsageError(f"--k {text!r} is neither a number of phases, from 1 on, nor {TEST!r}")
     return int(text)
-
-
-def _write(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:
-    from brdyn import plots
-
-    assert found.evidence is not None
-    pictures = {
-        "steps": plots.plot_steps(found.evidence, title=run.title),
-        "similarity": plots.plot_similarity(measured.matrix, found, kind=measured.kind, title=run.title),
-        "gain_curve": plots.plot_gain_curve(found, title=run.title),
-        "stability": plots.plot_stability(found, unit=measured.unit, title=run.title),
-    }
-    replicates = 0 if measured.replicates is None else len(measured.replicates)
-    content = {
-        **run.header(),
-        "similarity": {"kind": measured.kind, "tokens": measured.tokens, "matrix": measured.matrix},
-        **found.to_dict(),
-        "provenance": run.provenance(bootstrap={"replicates": replicates, "unit": measured.unit}),
-    }
-    folder.save("phases.json", content, pictures, run.formats)
-
-
-def _summarise(run: Run, folder: OutputFolder, measured: LayerSimilarity, found: Phases) -> None:
-    typer.echo(f"{found.sentence()}\n")
-    run.summarise(run.watch.seconds)
-    typer.echo(f"similarity: {measured.kind} of {measured.tokens}\n")
-    typer.echo("  k  boundaries (stability)                       cut   gain      z  gap to 2nd")
-    for k in range(2, min(max(found.segmentations), max(6, found.k + 1)) + 1):
-        typer.echo(_row(found, k))
-    ranges = ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in found.intervals)
-    typer.echo(f"\n{counted(found.k, 'phase')}: layers {ranges}")
-    typer.echo(f"  k: {found.k_rule}; phases of at least {counted(found.min_size, 'layer')}")
-    if found.stability is None and measured.replicates is None:
-        typer.echo(f"  stability is not known; resampled: {measured.unit}")
-    if found.recursive is not None:
-        typer.echo(f"  recursive bisection: {_clusters(found)}")
-    typer.echo(
-        f"written to {folder.path}: phases.json, and pictures of steps, similarity, gain_curve and stability"
-    )
-
-
-def _row(found: Phases, k: int) -> str:
-    segmentation = found.segmentations[k]
-    stability = segmentation.stability or ()
-    boundaries = ", ".join(str(layer) for layer in segmentation.boundaries)
-    shares = " ".join(f"{share:.2f}" for share in stability)
-    place = f"[{boundaries}]" + (f" ({shares})" if shares else "")
-    others = segmentation.alternatives[1:]
-    gap = f"{others[0].gap / found.total:.2%}" if others and found.total else "–"
-    z = f"{segmentation.z:.1f}" if segmentation.z is not None else "–"
-    mark = "*" if k == found.k else " "
-    return (
-        f"{mark}{k:>2}  {place:<42} {segmentation.cut_share:>5.1%} {segmentation.gain:>6.1%} {z:>6}  {gap:>7}"
-    )
-
-
-def _clusters(found: Phases) -> str:
-    assert found.recursive is not None
-    clusters = " ".join("{" + ",".join(map(str, cluster)) + "}" for cluster in found.recursive.clusters)
-    how = "exhaustive" if found.recursive.exact else "one_exchange"
-    scattered = found.recursive.scattered
-    warning = f"; {len(scattered)} of them NOT contiguous" if scattered else ""
-    return f"{clusters} ({how}, eps {found.recursive.eps:g}{warning})"

@@ -10,8 +10,8 @@ import typer
 
 from brdyn.choices import one_of
 from brdyn.cli import options as opt
-from brdyn.cli.checks import at_home, check_file
-from brdyn.cli.given_phases import NumberOfPhases, PhasesFile, read_or_find_phases, read_phases
+from brdyn.cli.checks import at_home
+from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.options import parse_batch_size, parse_numbers
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.cli.training import (
@@ -28,12 +28,12 @@ from brdyn.cli.training import (
 from brdyn.errors import UsageError
 from brdyn.raptor.partitions import CONTIGUOUS, PARTITIONS, assign, random_contiguous
 from brdyn.raptor.recipe import BATCH, STEPS, FitSettings
-from brdyn.results import OutputFolder
-from brdyn.training.settings import CHECKPOINTS
-from brdyn.training.unfinished import TRACKER
+from brdyn.store.unfinished import CHECKPOINTS, TRACKER
 
 if TYPE_CHECKING:
-    from brdyn.raptor import ActivationCache, Fit
+    from brdyn.models import VisionTransformer
+    from brdyn.phases import Phases
+    from brdyn.raptor import ActivationCache
 
 RAPTOR = "Raptor"
 PHASE_IMAGES = 1000  # drawn for finding phases, where none are given
@@ -137,29 +137,29 @@ def raptor_fit(
         None if boundaries is None else [int(end) for end in parse_numbers("--boundaries", boundaries, int)]
     )
     _check_one_way(boundaries, phases, k, partition)
-    check_file("--phases", phases)
+    given = GivenPhases.read(phases, k)
     states = None if cache is None else at_home(cache, "--cache")
     check_resume(resume, previous)
     check_tracker(tracker)
-    with open_run(request, float32=True, go_on_with=to_go_on_with(resume, RESULT)) as run:
+
+    def check(model: VisionTransformer) -> None:
+        given.check(model)
+        if ends is not None or given.phases is not None or partition == CONTIGUOUS:
+            _assigned(model.depth, given.phases, ends, partition, partition_seed, k)
+
+    go_on_with = to_go_on_with(resume, RESULT)
+    with open_run(request, RESULT, float32=True, go_on_with=go_on_with, check=check) as run:
         from brdyn.raptor import fit_raptor
+        from brdyn.raptor.fit import fit_options
         from brdyn.training import Checkpoints
         from brdyn.training.loop import make_accelerator
 
         accelerator = make_accelerator(run.model.device)  # before trackers, which log by its state
         is_main = run.processes.is_main
         settings = _fitted_to(run, settings)
-        assignment = _assignment(run, phases, ends, partition, partition_seed, k)
-        options = {
-            "teacher": {"name": run.model.info.name, "digest": run.model.info.digest},
-            "images": run.images.identity(),
-            "assignment": assignment,
-            "recipe": settings.to_dict(),
-            "learning_rates": [settings.training(stage).lr for stage in (1, 2)],
-            "processes": run.processes.world,
-        }
-        if states is not None:
-            options["cached"] = True
+        assignment = _assignment(run, given, ends, partition, partition_seed)
+        world, cached = run.processes.world, states is not None
+        options = fit_options(run.model, run.images, assignment, settings, world, cached=cached)
         checkpoints = Checkpoints(request.out / CHECKPOINTS, options, anew=not resume, watch=run.watch)
         saved = checkpoint_to_resume(request.out, RESULT, checkpoints, resume, previous, say=is_main)
         if run.folder is not None:
@@ -180,11 +180,10 @@ def raptor_fit(
                 report=report,
                 progress=True,
             )
+        run.finish(fit)
         if run.folder is not None:
-            _write(run, run.folder, fit, settings, options)
             run.folder.end()
             checkpoints.remove()
-            _summarise(run, request.out, fit)
 
 
 def _settings(
@@ -210,6 +209,8 @@ def _check_one_way(boundaries: str | None, phases: Path | None, k: int | None, p
     given = [name for name, value in others.items() if value is not None]
     if boundaries is not None and given:
         raise UsageError(f"--boundaries says it all; drop {' and '.join(given)}")
+    if partition == CONTIGUOUS and k is None:
+        raise UsageError(f"--partition {CONTIGUOUS} needs --k")
 
 
 def _fitted_to(run: Run, settings: FitSettings) -> FitSettings:
@@ -221,19 +222,26 @@ def _fitted_to(run: Run, settings: FitSettings) -> FitSettings:
     return found
 
 
-def _assignment(
-    run: Run, phases: Path | None, ends: list[int] | None, partition: str, seed: int, k: int | None
+def _assignment(run: Run, given: GivenPhases, ends: list[int] | None, partition: str, seed: int) -> list[int]:
+    """The block of each layer, by phases that are found here where nothing else says it."""
+    found = given.phases
+    if ends is None and found is None and partition != CONTIGUOUS:
+        from brdyn.measures.found_phases import find_phases
+
+        some = run.images.some(PHASE_IMAGES, run.seed)
+        found = find_phases(run.model, some, k=given.k, seed=run.seed, stream=run.stream)
+    return _assigned(run.model.depth, found, ends, partition, seed, given.k)
+
+
+def _assigned(
+    layers: int, found: Phases | None, ends: list[int] | None, partition: str, seed: int, k: int | None
 ) -> list[int]:
     """The block of each layer."""
-    layers = run.model.depth
+    own = found.boundaries if found is not None else ()
     if partition == CONTIGUOUS:
-        if k is None:
-            raise UsageError("--partition random-contiguous needs --k")
-        given = read_phases(phases, run, k)
-        return random_contiguous(k, layers, seed, given.boundaries if given else ())
-    if ends is None:
-        ends = list(read_or_find_phases(phases, run, k, PHASE_IMAGES).boundaries)
-    return assign(partition, ends, layers, seed)
+        assert k is not None
+        return random_contiguous(k, layers, seed, own)
+    return assign(partition, own if ends is None else ends, layers, seed)
 
 
 def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:
@@ -247,39 +255,3 @@ def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:
     run.processes.wait()
     found.fill(workers=workers, processes=run.processes, progress=True)
     return found
-
-
-def _write(run: Run, folder: OutputFolder, fit: Fit, settings: FitSettings, options: dict[str, Any]) -> None:
-    from dataclasses import asdict
-
-    from brdyn import plots
-    from brdyn.pretrained import CONFIG, WEIGHTS
-
-    content = {
-        **run.header(),
-        "n_images": len(run.images),
-        "images_seen": (settings.stage1_steps + settings.stage2_steps) * settings.training(1).batch_size,
-        "options": options,
-        "raptor": {"config": CONFIG, "weights": WEIGHTS, "parameters": fit.raptor.info.parameters},
-        "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},
-        "provenance": run.provenance(),
-    }
-    pictures = {"fit": plots.plot_fit(fit.histories, title=f"Raptor of {run.title}")}
-    folder.save(RESULT, content, pictures, run.formats, fit.raptor.to_files(recipe=settings.to_dict()))
-
-
-def _summarise(run: Run, out: Path, fit: Fit) -> None:
-    run.summarise(sum(history.seconds for history in fit.histories.values()))
-    raptor, teacher = fit.raptor.info, run.model.info
-    spans = ", ".join(f"{span.start + 1}-{span.end} by block {span.block + 1}" for span in fit.raptor.spans)
-    typer.echo(f"{fit.raptor.k} blocks: layers {spans}")
-    typer.echo(
-        f"{raptor.parameters / 1e6:.1f} M parameters of the teacher's {teacher.parameters / 1e6:.1f} M"
-    )
-    for stage, history in fit.histories.items():
-        losses = {name: value for name, value in history.losses[-1].items() if name not in ("step", "lr")}
-        values = history.validation[-1] if history.validation else {}
-        r2 = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name != "step")
-        loss = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        typer.echo(f"stage {stage}: loss {loss}" + (f"; {r2}" if r2 else ""))
-    typer.echo(f"written to {out}: config.json, model.safetensors, fit.json and fit.png")

@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from brdyn import results
-from brdyn.choices import DTYPES, INITS, one_of
+from brdyn.choices import DTYPES, INITS, check_named, check_numbers, check_source, one_of
 from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.errors import BrdynError
-from brdyn.words import counted
+from brdyn.provenance import Stopwatch, skipped_lines
+from brdyn.store import OutputFolder
+from brdyn.words import as_typed
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet
     from brdyn.data.labels import Unlabelled
-    from brdyn.data.sources import ImageSource
     from brdyn.models import VisionTransformer
+    from brdyn.result import Result
     from brdyn.runtime import Processes
+    from brdyn.trajectory import Stream
 
-SKIPPED_SHOWN = 5
 RECIPE = "Recipe"
 
 
@@ -103,6 +104,7 @@ def run_command(
     parameters = [*shared[:3], *own, *_recipe_options(recipe, helps or {}), *shared[3:]]
 
     def run(**values: Any) -> None:
+        check_numbers({name: value for name, value in values.items() if name != "seed"})
         wrapped(request(**{name: values.pop(name) for name in defaults}), **values)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -140,8 +142,8 @@ class Run:
         None in processes that do not write.
     formats : tuple of str
         Picture formats asked for.
-    stream : dict
-        How to go through the images: the options of :func:`brdyn.measures.measure`.
+    stream : Stream
+        How to go through the images.
     watch : Stopwatch
         Wall time since the run began.
     """
@@ -149,125 +151,98 @@ class Run:
     model: VisionTransformer
     images: ImageSet
     processes: Processes
-    folder: results.OutputFolder | None
+    folder: OutputFolder | None
     formats: tuple[str, ...]
-    stream: dict[str, Any]
-    watch: results.Stopwatch
+    stream: Stream
+    watch: Stopwatch
     seed: int
     request: RunRequest
 
-    @property
-    def title(self) -> str:
-        """Heading of pictures; untrained networks are marked."""
-        return self.model.info.name + (" (random weights)" if self.model.info.is_random else "")
+    def finish(self, result: Result | None) -> None:
+        """Write what was found, with its pictures, and say it; nothing in processes that do not write."""
+        if self.folder is None or result is None:
+            return
+        from brdyn import plots
 
-    def header(self) -> dict[str, Any]:
-        """The first entries of every result file."""
-        report = self.images.report
-        return {
-            "model": self.model.info.name,
-            "weights": self.model.info.weights,
-            "n_images": report.count,
-            "skipped": [skipped._asdict() for skipped in report.skipped],
-            "unlabelled": report.unlabelled.to_dict(),
-        }
-
-    def provenance(self, **settings: Any) -> dict[str, Any]:
-        """Where the numbers come from."""
-        return results.provenance(
-            self.model, self.images, self.processes, self.watch.seconds, seed=self.seed, **settings
-        )
-
-    def summarise(self, seconds: float | None = None) -> None:
-        """Print what was run, and what was skipped.
-
-        Parameters
-        ----------
-        seconds : float, optional
-            That the images took; where the run did more than go through them once, none are told.
-        """
-        info, report = self.model.info, self.images.report
-        marked = "  ** RANDOM WEIGHTS: an untrained network **" if info.is_random else ""
-        typer.echo(
-            f"{info.name}: {info.layers} layers, width {info.width}, weights from {info.weights}{marked}"
-        )
-        typer.echo(f"positions: {info.position_rule}")
-        for note in info.notes:
-            typer.echo(f"note: {note}")
-        took = (
-            ""
-            if seconds is None
-            else f" in {seconds:.1f} s with loading ({report.count / seconds:.1f} images/s)"
-        )
-        typer.echo(f"{report.count} images{took}")
-        for line in chosen_of(self.images.source):
-            typer.echo(line)
-        say_skipped(report.skipped, report.unlabelled)
-
-
-def chosen_of(source: ImageSource) -> Iterator[str]:
-    """Which columns and split of several were taken, in a line if there is any."""
-    said = [
-        f"{what} {name!r}"
-        for what, name in (
-            ("images from column", source.image_column),
-            ("labels from column", source.label_column),
-            ("split", source.split),
-        )
-        if name is not None
-    ]
-    if said:
-        yield ", ".join(said)
+        found = result.lasting(self.watch)
+        files = found.write(self.folder, plots.draw(found), self.formats)
+        typer.echo(as_typed(found.summary()))
+        typer.echo(f"written to {self.folder.path}: {', '.join(files)}")
 
 
 def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled) -> None:
     """Name images that could not be read, or have no label."""
-    if unlabelled.count:
-        typer.echo(f"  {unlabelled.describe()}")
-    for name, why in skipped[:SKIPPED_SHOWN]:
-        typer.echo(f"  skipped {name}: {why}")
-    if skipped:
-        typer.echo(f"  {counted(len(skipped), 'unreadable image')} skipped in all; the JSON names them")
+    for line in skipped_lines([{"name": name, "reason": why} for name, why in skipped], unlabelled.to_dict()):
+        typer.echo(line)
 
 
 def open_folder(
-    stack: ExitStack, processes: Processes, path: Path, overwrite: bool, go_on_with: Sequence[str] = ()
-) -> results.OutputFolder | None:
+    stack: ExitStack,
+    processes: Processes,
+    path: Path,
+    result: str | None,
+    overwrite: bool,
+    go_on_with: Sequence[str] = (),
+) -> OutputFolder | None:
     """The output folder, in the process that writes; None in the others, which end where it is refused."""
     folder, refusal = None, None
     try:
         if processes.is_main:
-            folder = stack.enter_context(results.OutputFolder(path, overwrite, go_on_with))
+            folder = stack.enter_context(OutputFolder(path, overwrite, go_on_with, result))
     except BrdynError as error:
         refusal = error
     processes.agree(refusal)
     return folder
 
 
+def _described(request: RunRequest, size: tuple[int, int] | None) -> VisionTransformer | None:
+    """The model without its weights; None where that takes as much, or only loading it can say what is wrong."""
+    from brdyn.models import describe_model
+    from brdyn.models.own_family import matches
+
+    if matches(request.model) or request.teacher is not None:
+        return None  # code is run once
+    if request.weights is not None and checks.at_home(request.weights, "--weights").is_dir():
+        return None  # its config is there
+    try:
+        return describe_model(request.model, size)
+    except BrdynError:
+        return None
+
+
 @contextmanager
 def open_run(
     request: RunRequest,
+    result: str,
     *,
     float32: bool = False,
     go_on_with: Sequence[str] = (),
     columns_where_there: bool = False,
+    check: Callable[[VisionTransformer], None] | None = None,
 ) -> Iterator[Run]:
     """Check the options, load the model and find the images; clean up when the command fails.
 
     Parameters
     ----------
     request : RunRequest
+    result : str
+        The JSON file that the command writes.
     float32 : bool
         Load the model in float32 whatever the precision asked for, as training does.
     go_on_with : sequence of str
-        As in :class:`brdyn.results.OutputFolder`.
+        As in :class:`brdyn.store.OutputFolder`.
     columns_where_there : bool
         The columns asked for may be those of other images alone.
+    check : callable, optional
+        Refuses a model that the options do not fit: called with its description before its weights are read, which may
+        be a download, and with the model.
     """
-    formats = checks.check_written(request, go_on=bool(go_on_with))
+    formats = checks.check_written(request, result, go_on=bool(go_on_with))
     size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
     one_of("dtype", request.dtype, DTYPES)
     one_of("init", request.init, INITS)
+    check_named(request.model)
+    check_source(request.init == "random", request.weights is not None, request.weights_key)
     checks.check_images(request.images)
     checks.check_file("--weights", request.weights, folder=True)
 
@@ -276,12 +251,16 @@ def open_run(
     from brdyn import runtime
     from brdyn.data import load_images
     from brdyn.models import load_model
+    from brdyn.trajectory import Stream
 
     precision = runtime.resolve_dtype(request.dtype)
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
-        folder = open_folder(stack, processes, request.out, request.overwrite, go_on_with)
-        watch = results.Stopwatch()
+        folder = open_folder(stack, processes, request.out, result, request.overwrite, go_on_with)
+        watch = Stopwatch()
+        described = None if check is None else _described(request, size)
+        if check is not None and described is not None:
+            check(described)
         model = load_model(
             request.model,
             weights=request.weights,
@@ -295,6 +274,8 @@ def open_run(
             allow_code=request.allow_code,
             teacher=request.teacher,
         )
+        if check is not None:
+            check(model)
         images = load_images(
             request.images,
             model,
@@ -306,10 +287,5 @@ def open_run(
             label_column=request.label_column,
             columns_where_there=columns_where_there,
         )
-        stream = {
-            "batch_size": batch_size,
-            "workers": request.workers,
-            "processes": processes,
-            "progress": True,
-        }
+        stream = Stream(batch_size=batch_size, workers=request.workers, processes=processes, progress=True)
         yield Run(model, images, processes, folder, formats, stream, watch, request.seed, request)

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from brdyn.classification.recipe import ClassifierRecipe
+from brdyn.classifiers.architectures import SIZES
+from brdyn.classifiers.recipe import ClassifierRecipe
 from brdyn.cli import options as opt
 
 NETWORK, RECIPE = "Network", "Recipe"
-SIZES = ("width", "depth", "heads", "hidden", "patch")
 HELPS = {
     "batch_size": "Images of a step (default: 128, at most all training images).",
     "lr": "Learning rate of AdamW.",

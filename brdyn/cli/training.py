@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brdyn.errors import BrdynError, UsageError
-from brdyn.training.settings import CHECKPOINTS, lacks_digests
-from brdyn.training.unfinished import MARKER, TRACKER
+from brdyn.store.unfinished import CHECKPOINTS, MARKER, TRACKER
+from brdyn.training.settings import lacks_digests
 from brdyn.words import first_line
 
 if TYPE_CHECKING:

@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
 from accelerate import Accelerator
+from matplotlib.figure import Figure
 
-from brdyn import plots, results, runtime
-from brdyn.classification.kept import RESULT
-from brdyn.classification.pixels import NAMED, PixelSet, check_classes, load_pixels
-from brdyn.classification.recipe import BATCH
-from brdyn.classification.run import ClassifierRun, finished
+from brdyn import plots, runtime
+from brdyn.classifiers.grid import Cell, rows_of, runs_of
+from brdyn.classifiers.pixels import NAMED, PixelSet, check_classes, load_pixels
+from brdyn.classifiers.recipe import BATCH
+from brdyn.classifiers.training import ClassifierRun, finished
 from brdyn.cli.run import open_folder, say_skipped
 from brdyn.cli.train_options import TrainRequest
 from brdyn.cli.training import checkpoint_to_resume, open_tracker, say_batch, to_go_on_with
 from brdyn.errors import BrdynError, UsageError
-from brdyn.training import Checkpoints, Saved
+from brdyn.provenance import run_provenance
+from brdyn.store import OutputFolder
+from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT
+from brdyn.store.unfinished import CHECKPOINTS
+from brdyn.training import Checkpoints, History, Saved
 from brdyn.training.loop import make_accelerator
-from brdyn.training.settings import CHECKPOINTS
-from brdyn.vitrm.grid import Cell, rows_of, runs_of
-
-GRID_RESULT = "grid.json"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Job:
     tracker: str
 
     def train(
-        self, run: ClassifierRun, out: Path, folder: results.OutputFolder | None, *, may_be_new: bool = False
+        self, run: ClassifierRun, out: Path, folder: OutputFolder | None, *, may_be_new: bool = False
     ) -> dict[str, Any] | None:
         """One run to its end.
 
@@ -59,7 +61,7 @@ class Job:
         saved: Saved | None = None
         if not may_be_new or checkpoints.paths():
             saved = checkpoint_to_resume(
-                out, RESULT, checkpoints, self.resume, self.previous, say=folder is not None
+                out, TRAIN_RESULT, checkpoints, self.resume, self.previous, say=folder is not None
             )
         if folder is not None:
             folder.begin(checkpoints.options, run.leaves())
@@ -71,12 +73,13 @@ class Job:
                 test=self.test,
                 resume=saved,
                 accelerator=self.accelerator,
+                draw=partial(_pictures, run),
                 formats=self.formats,
                 report=report,
                 progress=True,
             )
 
-    def train_alone(self, run: ClassifierRun, out: Path, folder: results.OutputFolder | None) -> None:
+    def train_alone(self, run: ClassifierRun, out: Path, folder: OutputFolder | None) -> None:
         """One run to its end, and say how it went."""
         self.say_batch(run)
         content = self.train(run, out, folder)
@@ -104,15 +107,17 @@ def open_job(
     previous: bool,
     tracker: str,
     cells: Sequence[str] = (),
-) -> Iterator[tuple[Job, results.OutputFolder | None]]:
+) -> Iterator[tuple[Job, OutputFolder | None]]:
     """Start the processes, open the output folder and load the images; clean up when the command fails.
 
     With the folders of the `cells` of a grid, that is what is resumed.
     """
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
-        whole = (GRID_RESULT, *cells) if cells else (RESULT,)
-        folder = open_folder(stack, processes, request.out, request.overwrite, to_go_on_with(resume, *whole))
+        whole = (GRID_RESULT, *cells) if cells else (TRAIN_RESULT,)
+        folder = open_folder(
+            stack, processes, request.out, whole[0], request.overwrite, to_go_on_with(resume, *whole)
+        )
         images, test = load_sets(request)
         if processes.is_main:
             for part in (images, test) if test is not None else (images,):
@@ -153,7 +158,7 @@ def train_grid(
     run: ClassifierRun,
     cells: list[Cell],
     out: Path,
-    folder: results.OutputFolder | None,
+    folder: OutputFolder | None,
 ) -> None:
     """Every cell in a folder of its own; `grid.json` is written anew after each. One that fails does not stop the rest.
 
@@ -180,7 +185,8 @@ def train_grid(
         if name not in done:
             try:
                 with ExitStack() as stack:
-                    own = open_folder(stack, job.processes, out / name, overwrite=True)
+                    # The folder is the grid's own.
+                    own = open_folder(stack, job.processes, out / name, None, overwrite=True)
                     content = job.train(one, out / name, own, may_be_new=True)
             except UsageError:
                 raise
@@ -205,13 +211,13 @@ def train_grid(
         typer.echo(f"written to {out}: {GRID_RESULT} and a folder for each of {len(runs)} runs")
 
 
-def _clear(folder: results.OutputFolder, runs: Iterable[str]) -> None:
+def _clear(folder: OutputFolder, runs: Iterable[str]) -> None:
     """Take away the results of another grid: not to be taken for this one's when it is resumed."""
     folder.discard(GRID_RESULT)
     for name in runs:
         if (folder.path / name).is_dir():
-            with results.OutputFolder(folder.path / name, overwrite=True) as own:
-                own.discard(RESULT)
+            with OutputFolder(folder.path / name, overwrite=True) as own:
+                own.discard(TRAIN_RESULT)
 
 
 def _write_grid(
@@ -219,7 +225,7 @@ def _write_grid(
     runs: dict[str, ClassifierRun],
     done: dict[str, dict[str, Any]],
     failed: dict[str, str],
-    folder: results.OutputFolder,
+    folder: OutputFolder,
 ) -> None:
     """What is there so far."""
     rows = rows_of(runs, done)
@@ -228,10 +234,16 @@ def _write_grid(
         "asked": list(runs),
         "failed": failed,
         "test": None if job.test is None else job.test.identity(),
-        "provenance": results.run_provenance(job.accelerator.device.type),
+        "provenance": run_provenance(job.accelerator.device.type),
     }
     pictures = {"grid": plots.plot_grid(rows)} if job.test is not None and rows else {}
     folder.save(GRID_RESULT, content, pictures, job.formats)
+
+
+def _pictures(run: ClassifierRun, history: History) -> dict[str, Figure]:
+    """Losses, and what was watched."""
+    watched = f"accuracy on {'held-out' if run.held_out else 'test'} images"
+    return {"train": plots.plot_fit({1: history}, title=run.network, watched=watched)}
 
 
 def _summarise(content: dict[str, Any]) -> None:

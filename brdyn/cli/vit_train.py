@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from brdyn.choices import one_of
-from brdyn.classification.recipe import BASELINE, BEST, ClassifierRecipe, parse_keep
-from brdyn.classification.sizes import VITS
+from brdyn.classifiers.architectures import VITS
+from brdyn.classifiers.recipe import BASELINE, BEST, ClassifierRecipe, parse_keep
 from brdyn.cli import checks
 from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
 from brdyn.cli.training import PANEL, Previous, Resume, Tracker, check_resume, check_tracker
+from brdyn.store.result_files import TRAIN_RESULT
 
 MOST_HELD_OUT = 2000
 SMALL = "vit-tiny12"
@@ -86,15 +87,16 @@ def vit_train(
     """
     check_resume(resume, previous)
     check_tracker(tracker)
-    formats = checks.check_written(request, go_on=resume)
+    formats = checks.check_written(request, TRAIN_RESULT, go_on=resume)
     checks.check_images(request.data, request.test)
     one_of("ViT", request.model, VITS)
     kept = parse_keep(keep)
     chosen = request.recipe(BASELINE, epochs, warmup_epochs, ema, recipe)
-    from brdyn.classification.run import ClassifierRun
+    built: dict[str, Any] = {"drop_path": drop_path, "dropout": dropout, **request.sizes()}
+    VITS[request.model].check(request.image_size, **built)
+    from brdyn.classifiers.training import ClassifierRun
     from brdyn.cli.training_jobs import open_job
 
-    built = {"drop_path": drop_path, "dropout": dropout, **request.sizes()}
     with open_job(request, formats, resume, previous, tracker) as (job, folder):
         if held_out is None:
             held_out = min(MOST_HELD_OUT, len(job.images) // 10) if BEST in kept else 0

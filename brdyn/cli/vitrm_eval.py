@@ -8,12 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from brdyn import results
-from brdyn.classification.recipe import VITRM_NAME
+from brdyn.classifiers.config import MOST_STEPS
 from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.cli.run import run_command, say_skipped
 from brdyn.cli.vitrm_train import RECURSION
+from brdyn.provenance import run_provenance
+from brdyn.store import OutputFolder
+
+RESULT = "vitrm_eval.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,28 +47,30 @@ class EvalRequest:
 def vitrm_eval(
     request: EvalRequest,
     most: Annotated[
-        int, typer.Option(help="Largest number of recursion steps.", min=1, rich_help_panel=RECURSION)
+        int,
+        typer.Option(
+            help="Largest number of recursion steps.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION
+        ),
     ] = 8,
 ) -> None:
     """Evaluate a ViTRM against its recursion steps: accuracy, macro F1, halting, latency; another classifier as it is.
 
     Writes vitrm_eval.json and pictures to --out.
     """
-    formats = checks.check_written(request)
+    formats = checks.check_written(request, RESULT)
     checks.check_images(request.data)
     with ExitStack() as stack:
         from brdyn import plots, runtime
         from brdyn.checked_json import expanded
-        from brdyn.classification.evaluation import accuracy_and_f1, class_scores
-        from brdyn.classification.pixels import check_classes, load_pixels
-        from brdyn.classification.saved import Classifier
-        from brdyn.models import packaged
-        from brdyn.vitrm.evaluation import evaluate_recursion
+        from brdyn.classifiers import packaged
+        from brdyn.classifiers.evaluation import accuracy_and_f1, class_scores, evaluate_recursion
+        from brdyn.classifiers.pixels import check_classes, load_pixels
+        from brdyn.classifiers.saved import Classifier
 
         processes = stack.enter_context(runtime.start_processes(request.device))
         if not processes.is_main:
             return  # one is enough
-        folder = stack.enter_context(results.OutputFolder(request.out, request.overwrite))
+        folder = stack.enter_context(OutputFolder(request.out, request.overwrite, result=RESULT))
         place = packaged.HOME if request.run == packaged.NAME else expanded(request.run)
         classifier = Classifier.from_pretrained(place)
         classifier.network.to(processes.device)
@@ -91,15 +96,15 @@ def vitrm_eval(
             "unlabelled": images.unlabelled.to_dict(),
         }
         pictures = {}
-        if classifier.name == VITRM_NAME:
+        if classifier.architecture.is_recursive:
             found = evaluate_recursion(classifier, images, most=most)
             content |= found.to_dict()
             pictures["recursion"] = plots.plot_recursion(found.steps, found.adaptive, title=request.run)
             pictures["halting"] = plots.plot_halting(found.halting, title=request.run)
         else:
             content |= accuracy_and_f1(class_scores(classifier, images).argmax(1), images.labels)
-        content["provenance"] = results.run_provenance(processes.device.type)
-        folder.save("vitrm_eval.json", content, pictures, formats)
+        content["provenance"] = run_provenance(processes.device.type)
+        folder.save(RESULT, content, pictures, formats)
         _summarise(content, request.out)
 
 

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from brdyn.choices import one_of
-from brdyn.classification.recipe import BASELINE, DROPOUT, VITRM_NAME, ClassifierRecipe
-from brdyn.classification.recipe import VITRM as VITRM_RECIPE
-from brdyn.classification.sizes import RESNETS, VITS
+from brdyn.classifiers.architectures import ARCHITECTURES, Architecture
+from brdyn.classifiers.config import MOST_STEPS
+from brdyn.classifiers.recipe import DROPOUT, VITRM_NAME, ClassifierRecipe
 from brdyn.cli import checks
 from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
 from brdyn.cli.training import Previous, Resume, Tracker, check_resume, check_tracker
 from brdyn.errors import UsageError
+from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT
 
 RECURSION = "Recursion"
 LATENT_STEPS = 3
@@ -66,10 +67,16 @@ def vitrm_train(
         int, typer.Option(help="n, updates of the latent in a step.", min=1, rich_help_panel=RECURSION)
     ] = LATENT_STEPS,
     n_sup: Annotated[
-        int, typer.Option(help="N_sup, steps that a batch is trained for.", min=1, rich_help_panel=RECURSION)
+        int,
+        typer.Option(
+            help="N_sup, steps that a batch is trained for.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION
+        ),
     ] = 1,
     recursion_steps: Annotated[
-        int, typer.Option(help="T, recursion steps for an answer.", min=1, rich_help_panel=RECURSION)
+        int,
+        typer.Option(
+            help="T, recursion steps for an answer.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION
+        ),
     ] = 1,
     sees_image: Annotated[
         bool,
@@ -99,17 +106,18 @@ def vitrm_train(
     """
     check_resume(resume, previous)
     check_tracker(tracker)
-    cells = _cells(request, grid or [], more_of_grid or [])
-    published = VITRM_RECIPE if request.model == VITRM_NAME else BASELINE
-    chosen = request.recipe(published, epochs, warmup_epochs, ema, recipe)
-    built = _built(request, dropout, latent_steps, sees_image)
-    if request.model != VITRM_NAME and (n_sup > 1 or recursion_steps > 1):
+    architecture = ARCHITECTURES[one_of("network", request.model, ARCHITECTURES)]
+    cells = _cells(architecture, grid or [], more_of_grid or [])
+    chosen = request.recipe(architecture.published, epochs, warmup_epochs, ema, recipe)
+    built = _built(architecture, request.sizes(), dropout, latent_steps, sees_image)
+    architecture.check(request.image_size, **built)
+    if not architecture.is_recursive and (n_sup > 1 or recursion_steps > 1):
         raise UsageError(f"--n-sup and --recursion-steps are of vitrm, and this is {request.model}")
-    formats = checks.check_written(request, go_on=resume)
+    formats = checks.check_written(request, GRID_RESULT if cells else TRAIN_RESULT, go_on=resume)
     checks.check_images(request.data, request.test)
-    from brdyn.classification.run import ClassifierRun
+    from brdyn.classifiers.grid import cell_name
+    from brdyn.classifiers.training import ClassifierRun
     from brdyn.cli.training_jobs import open_job, train_grid
-    from brdyn.vitrm.grid import cell_name
 
     run = ClassifierRun(
         network=request.model,
@@ -129,9 +137,9 @@ def vitrm_train(
             job.train_alone(run, request.out, folder)
 
 
-def _cells(request: ViTRMRequest, grid: list[str], more: list[str]) -> list[dict[str, int]]:
+def _cells(architecture: Architecture, grid: list[str], more: list[str]) -> list[dict[str, int]]:
     """The cells of a grid; none where no grid is asked for. Its keys may follow as arguments, as in the shell."""
-    from brdyn.vitrm.grid import parse_grid
+    from brdyn.classifiers.grid import parse_grid
 
     if more and not grid:
         raise UsageError(
@@ -139,28 +147,29 @@ def _cells(request: ViTRMRequest, grid: list[str], more: list[str]) -> list[dict
         )
     if not grid:
         return []
-    if request.model != VITRM_NAME:
-        raise UsageError(f"--grid is of vitrm, and this is {request.model}")
+    if not architecture.is_recursive:
+        raise UsageError(f"--grid is of vitrm, and this is {architecture.name}")
     return parse_grid([word for given in (*grid, *more) for word in given.split()])
 
 
 def _built(
-    request: ViTRMRequest, dropout: float | None, latent_steps: int, sees_image: bool
+    architecture: Architecture,
+    sizes: dict[str, int],
+    dropout: float | None,
+    latent_steps: int,
+    sees_image: bool,
 ) -> dict[str, Any]:
     """What the network is built with, beside classes and image size."""
-    sizes = request.sizes()
-    one_of("network", request.model, (VITRM_NAME, *VITS, *RESNETS))
-    if request.model != VITRM_NAME and (latent_steps != LATENT_STEPS or not sees_image):
-        raise UsageError(f"--latent-steps and --no-sees-image are of vitrm, and this is {request.model}")
-    if request.model in RESNETS:
+    name = architecture.name
+    if not architecture.is_recursive and (latent_steps != LATENT_STEPS or not sees_image):
+        raise UsageError(f"--latent-steps and --no-sees-image are of vitrm, and this is {name}")
+    if not architecture.is_transformer:
         if sizes:
-            raise UsageError(
-                f"{', '.join(f'--{name}' for name in sizes)}: a {request.model} comes in one size"
-            )
+            raise UsageError(f"{', '.join(f'--{size}' for size in sizes)}: a {name} comes in one size")
         if dropout:
-            raise UsageError(f"--dropout: a {request.model} has none")
+            raise UsageError(f"--dropout: a {name} has none")
         return {}
     built: dict[str, Any] = {"dropout": DROPOUT if dropout is None else dropout, **sizes}
-    if request.model == VITRM_NAME:
+    if architecture.is_recursive:
         built |= {"latent_steps": latent_steps, "sees_image": sees_image}
     return built

@@ -11,6 +11,7 @@ or else the first column of a usual name that can hold labels. See :mod:`brdyn.d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ class Asked:
         named = self.image or self.label
         if named is not None and not self.where_there:
             raise UsageError(
-                f"there is no column {named!r}: {what} has no columns; drop --image-column and --label-column"
+                f"there is no column {named!r}: {what} has no columns; drop `image_column` and `label_column`"
             )
 
 
@@ -129,7 +130,7 @@ def choose_image(columns: Sequence[Column], asked: Asked, where: str) -> Column:
         if not wanted.pictures:
             raise UsageError(
                 f"column {wanted.name!r} of {where} holds {wanted.type}, and not encoded images; choose another "
-                "--image-column"
+                "`image_column`"
             )
         return wanted
     pictures = [column for column in columns if column.pictures]
@@ -146,7 +147,7 @@ def choose_image(columns: Sequence[Column], asked: Asked, where: str) -> Column:
     if pictures:
         these = fitting or pictures
         why = "may hold the images" if fitting else "hold images, but by their names not those that are meant"
-        raise UsageError(f"columns {_listed(these)} of {where} {why}; choose one by --image-column")
+        raise UsageError(f"columns {_listed(these)} of {where} {why}; choose one by `image_column`")
     raise UsageError(f"{where} has no column of encoded images among {_listed(columns)}")
 
 
@@ -161,7 +162,7 @@ def choose_label(columns: Sequence[Column], asked: Asked, where: str) -> tuple[C
     wanted = _asked_for(columns, asked.label, asked.where_there, where)
     if wanted is not None:
         if wanted.holds == OTHERS:
-            raise UsageError(f"{_unfit(wanted)} in {where}; choose another --label-column")
+            raise UsageError(f"{_unfit(wanted)} in {where}; choose another `label_column`")
         return wanted, ""
     usual = [column for name in LABEL_COLUMNS for column in columns if column.name.lower() == name]
     declared = [column for column in columns if column.declared == "ClassLabel" and column.holds != OTHERS]
@@ -172,7 +173,7 @@ def choose_label(columns: Sequence[Column], asked: Asked, where: str) -> tuple[C
     if len(declared) == 1:
         return declared[0], ""
     if declared:
-        return None, f"columns {_listed(declared)} of {where} may hold them; choose one by --label-column"
+        return None, f"columns {_listed(declared)} of {where} may hold them; choose one by `label_column`"
     if usual:
         return None, f"{_unfit(usual[0])} in {where}"
     return None, f"{where} has no label column among {_listed(columns)}"
@@ -204,6 +205,9 @@ def make_labels(column: Column, chunks: Callable[[], Iterable[Any]]) -> tuple[La
         Its Arrow arrays, gone through where that decides.
     """
     if column.classes is not None:
+        twice = [name for name, count in Counter(column.classes).items() if count > 1]
+        if twice:
+            return None, f"column {column.name!r} is declared with the class {twice[0]!r} twice"
         return Labels.named(column.classes), ""
     if column.holds == BOOLEANS:
         return Labels.named(("False", "True")), ""

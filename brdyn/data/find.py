@@ -98,7 +98,7 @@ def find_source(
     base, at, own = text.rpartition("@")
     if at and own and not os.path.lexists(path):
         if split is not None:
-            raise UsageError(f"{text!r} names a split already; drop --split")
+            raise UsageError(f"{text!r} names a split already; drop `split`")
         text, path, split = base, expanded(base), own
     if path.is_dir():
         return _folder(path, split, asked)
@@ -125,7 +125,7 @@ def _looks_like_a_path(text: str) -> bool:
 
 def _refuse_split(split: str | None, what: str) -> None:
     if split is not None:
-        raise UsageError(f"--split {split}: {what!r} has no splits; drop it")
+        raise UsageError(f"`split={split}`: {what!r} has no splits; drop it")
 
 
 def _file(path: Path, split: str | None, asked: Asked) -> ImageSource:

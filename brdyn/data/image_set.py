@@ -66,7 +66,7 @@ class _Decoder(Dataset[Item | Skipped]):
         except Exception as error:  # one bad file must not end a run of a million
             if not is_of_the_file(error):
                 raise BrdynError(
-                    f"cannot read {name!r}: {in_words(error)}; use fewer --workers or a smaller --batch-size"
+                    f"cannot read {name!r}: {in_words(error)}; use fewer `workers` or a smaller `batch_size`"
                 ) from error
             return Skipped(name, in_words(error))
 
@@ -104,14 +104,14 @@ class ImageSet:
         image_bytes: int = 0,
     ) -> None:
         if n is not None and n < 1:
-            raise UsageError(f"--n {n}: at least one image is needed")
+            raise UsageError(f"`n={n}`: at least one image is needed")
         check_seed(seed)
         total = len(source)
         if total == 0:
             raise BrdynError(f"no images in {source.description!r}")
         if min(total, total if n is None else n) > MOST_IMAGES:
             raise UsageError(
-                f"{source.description!r} has {total} images; at most {MOST_IMAGES} are gone through: use fewer with --n"
+                f"{source.description!r} has {total} images; at most {MOST_IMAGES} are gone through: use fewer with `n`"
             )
         if strict and source.unlisted:
             raise BrdynError(_stop(source.unlisted[0]))
@@ -154,6 +154,10 @@ class ImageSet:
             return self, None
         drawn = np.random.default_rng(seed).permutation(len(self))
         return self.take(np.sort(drawn[count:])), self.take(np.sort(drawn[:count]))
+
+    def some(self, most: int, seed: int) -> ImageSet:
+        """This set, or `most` of its images drawn at random where it has more."""
+        return self if len(self) <= most else self.split(most, seed)[1] or self
 
     def identity(self) -> dict[str, Any]:
         """Where the images come from, how many, and the digests of what they are and which are chosen; for JSON."""
@@ -249,7 +253,7 @@ class ImageSet:
 
 
 def _stop(skipped: Skipped) -> str:
-    return f"cannot read {skipped.name!r}: {skipped.reason} (--strict); remove it or drop --strict"
+    return f"cannot read {skipped.name!r}: {skipped.reason} (`strict`); remove it or drop `strict`"
 
 
 def choose(total: int, n: int | None, seed: int) -> np.ndarray | range:

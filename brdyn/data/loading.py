@@ -173,5 +173,5 @@ def guarded(loader: Iterable[Loaded]) -> Iterator[Loaded]:
             raise
         raise BrdynError(
             "a loader process died or could not hand over its images, most often for lack of (shared) memory or open "
-            "files; use --workers 0, or a smaller --batch-size"
+            "files; use `workers=0`, or a smaller `batch_size`"
         ) from error

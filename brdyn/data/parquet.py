@@ -102,7 +102,7 @@ class ParquetSource(ImageSource):
         if self.labels is not None:
             self.label_column = label.name
         elif asked.label == label.name:
-            raise UsageError(f"{self.no_labels}; choose another --label-column")
+            raise UsageError(f"{self.no_labels}; choose another `label_column`")
 
     def _arrays(self, column: str) -> Iterator[Any]:
         for path in self.files:
@@ -152,7 +152,7 @@ class ParquetSource(ImageSource):
         if max(needed, taken) > room:
             raise UsageError(
                 f"{len(chosen)} shuffled images of {self.description!r} would take more than "
-                f"{room / 2**30:.1f} GiB of memory; use fewer with --n, or a folder of images"
+                f"{room / 2**30:.1f} GiB of memory; use fewer with `n`, or a folder of images"
             )
         return LoadedSource(self, images)
 

@@ -50,7 +50,7 @@ class RowSource(ImageSource):
             )
             self.no_labels = why
             if why and asked.label == chosen:
-                raise UsageError(f"{why}; choose another --label-column")
+                raise UsageError(f"{why}; choose another `label_column`")
             self.label_column = chosen if self.labels is not None else None
         wanted = [name for name in (self.image_column, self.label_column) if name is not None]
         # Other columns would be decoded with every row. Nor is this one: decode.py says what is opened.
@@ -106,13 +106,13 @@ def hub_source(name: str, split: str, asked: Asked) -> RowSource:
         if "config name" in str(error).lower():
             raise UsageError(
                 f"{name!r} needs a configuration ({first_line(error)}); "
-                f"give --images {repository}:CONFIGURATION"
+                f"give `images={repository}:CONFIGURATION`"
             ) from error
         raise BrdynError(f"cannot load the data set {name!r} ({first_line(error)})") from error
     except Exception as error:  # the hub raises a dozen kinds, all meaning "not to be had"
         raise BrdynError(
             f"{name!r} is no file or folder here, and cannot be had as a hub data set ({hub.reason(error)}); check its "
-            "name and the network, or give --images a folder, a parquet file or 'samples'"
+            "name and the network, or give `images` a folder, a parquet file or 'samples'"
         ) from error
     caches = [Path(one) for one in (datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE)]
     return RowSource(rows, f"{name}[{split}]", split, asked, caches)

@@ -9,12 +9,12 @@ from functools import lru_cache
 import numpy as np
 from torch.utils.data import Dataset
 
+from brdyn.choices import check_batch
 from brdyn.data.image_set import ImageSet
 from brdyn.data.items import Batch, Item, ReadReport
 from brdyn.data.labels import Unlabelled
 from brdyn.data.loading import load
 from brdyn.data.sources import Skipped
-from brdyn.training.settings import check_batch
 
 
 @dataclass

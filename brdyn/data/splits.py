@@ -48,12 +48,12 @@ def choose_split(there: Iterable[str | None], asked: str | None, where: str) -> 
         if len(named) > 1:
             others = " and others" if None in named else ""
             raise UsageError(
-                f"{where} holds the splits {', '.join(found)}{others}; choose one by --split, or as "
+                f"{where} holds the splits {', '.join(found)}{others}; choose one by `split`, or as "
                 f"{where.strip(QUOTES)}@{found[0]}"
             )
         return found[0] if found else None
     if not found:
-        raise UsageError(f"--split {asked}: {where} has no splits; drop it")
+        raise UsageError(f"`split={asked}`: {where} has no splits; drop it")
     matching = [split for split in found if canonical(split) == canonical(asked)]
     if not matching:
         raise UsageError(f"{where} has no split {asked!r}; it has {', '.join(found)}")

@@ -97,7 +97,7 @@ class TarSource(ImageSource):
                 cells.get((int(place[0]), key)) for key, place in zip(self._keys, self._places, strict=True)
             ]
         elif asked.label == label.name:
-            raise UsageError(f"{self.no_labels}; choose another --label-column")
+            raise UsageError(f"{self.no_labels}; choose another `label_column`")
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from brdyn.measures.kinematics import TINY
-from brdyn.measures.sampling import random_keys
+from brdyn.random_keys import random_keys
 
 LAYERS_APART = 1_000_003
 

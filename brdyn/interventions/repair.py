@@ -8,11 +8,11 @@ L + 1 forward passes.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -25,13 +25,17 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions.contexts import canonical, token_slices
 from brdyn.interventions.noise import relative_noise
 from brdyn.measures.engine import metric_device
+from brdyn.measures.found_phases import FoundPhases
 from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
-from brdyn.results import ROW, read_json
+from brdyn.phases import Phases
+from brdyn.provenance import Provenance, Stopwatch
+from brdyn.result import Result
 from brdyn.runtime import fitting_images, is_out_of_memory
 from brdyn.seeds import check_seed
-from brdyn.trajectory import Trajectory, visit_trajectories
+from brdyn.store import ROW, records
+from brdyn.trajectory import Stream, Trajectory, visit_trajectories
 
 EPS = (0.02, 0.2)
 STATISTICS = ("mean", "low", "high", "sd", "n_images")
@@ -47,14 +51,10 @@ class Run(NamedTuple):
 
 GROWTH_COLUMNS = [*Run._fields, "group", *STATISTICS, "half_repair"]
 START = {"start": int, "eps": float, "target": str, "group": str}
-SHAPE = {  # of perturb.json
-    "angles": [{**START, "perturbed": bool, "layer": int, **ROW}],
-    "growth": [{**START, **ROW, "half_repair": (float, None)}],
-}
 
 
-@dataclass(frozen=True)
-class Repair:
+@dataclass(frozen=True, eq=False, repr=False)
+class Repair(Result):
     """How angles to the clean states grow or shrink.
 
     Attributes
@@ -67,6 +67,8 @@ class Repair:
         One row per start below L, eps, target and perturbed group: the finite-time growth rate
         `log(angle_L / angle_l) / (L - l)` per layer, mean over images with interval (where neither angle is 0); and
         `half_repair`, the number of layers after which the mean angle has fallen to half (NaN: it never does).
+    phases : Phases
+        Given, or found in the same pass.
 
     Examples
     --------
@@ -77,24 +79,62 @@ class Repair:
     ['all', 'cls', 'patches']
     """
 
+    FILE: ClassVar[str] = "perturb.json"
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        "angles": [{**START, "perturbed": bool, "layer": int, **ROW}],
+        "growth": [{**START, **ROW, "half_repair": (float, None)}],
+        "phases": dict,
+    }
+
     angles: pd.DataFrame
     growth: pd.DataFrame
+    phases: Phases
+
+    def content(self) -> dict[str, Any]:
+        """Both tables, and the phases."""
+        return {
+            "angles": records(self.angles),
+            "growth": records(self.growth),
+            "phases": self.phases.to_dict(),
+        }
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Both tables."""
+        return {"perturb.parquet": self.angles, "growth.parquet": self.growth}
 
     @classmethod
-    def read(cls, folder: str | Path) -> Repair:
-        """What `brdyn perturb` wrote to a folder.
-
-        Raises
-        ------
-        UsageError
-            If there is no such result.
-        """
-        content = read_json(Path(folder) / "perturb.json", "a result of brdyn perturb", SHAPE)
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from a perturb.json."""
+        del folder
         growth = pd.DataFrame(content["growth"], columns=GROWTH_COLUMNS)
         return cls(
-            pd.DataFrame(content["angles"], columns=list(SHAPE["angles"][0])),
+            pd.DataFrame(content["angles"], columns=list(cls.SHAPE["angles"][0])),
             growth.astype({"half_repair": float, **dict.fromkeys(STATISTICS[:-1], float)}),
+            Phases.from_dict(content["phases"]),
         )
+
+    def lines(self) -> list[str]:
+        """Phases, and where each noise ends."""
+        lines = [self.phases.describe()]
+        for (eps, target), rows in self.angles.groupby(["eps", "target"], sort=False):
+            lines += ["", f"noise of {eps:g} on {target}: angle at the last layer (radians)"]
+            last = rows[rows["layer"] == rows["layer"].max()]
+            for group, curve in last.groupby("group", sort=False):
+                ordered = curve.sort_values("start")
+                worst = ordered.loc[ordered["mean"].idxmax()]
+                growth = self.growth.query("eps == @eps and target == @target and group == @group")["mean"]
+                rate = f"; grows by {growth.mean():+.2f} per layer on average" if len(growth) else ""
+                lines.append(
+                    f"  {group}: {ordered['mean'].iloc[0]:.4f} from noise at layer {ordered['start'].iloc[0]}, "
+                    f"{ordered['mean'].iloc[-1]:.4f} from layer {ordered['start'].iloc[-1]}, most "
+                    f"({worst['mean']:.4f}) from layer {worst['start']}{rate}"
+                )
+        return [*lines, ""]
+
+    def brief(self) -> str:
+        """Which noise, on what."""
+        sizes = ", ".join(f"{eps:g}" for eps in dict.fromkeys(self.angles["eps"]))
+        return f"noise of {sizes} on {', '.join(dict.fromkeys(self.angles['target']))}; {self.phases.layers} layers"
 
     def final(self, target: str, group: str, eps: float) -> np.ndarray:
         """Mean angle at layer L for every start layer, in radians."""
@@ -158,10 +198,10 @@ class PerturbationSweep:
         bad = (~angles.isfinite().all(-1).all(0) & begun).any(1).nonzero().flatten().tolist()
         if bad:
             run = self.runs[bad[0]]
-            other = "" if self.model.dtype == torch.float32 else ", or --dtype float32"
+            other = "" if self.model.dtype == torch.float32 else ", or `dtype=float32`"
             raise BrdynError(
                 f"noise of {run.eps:g} on {run.target} at layer {run.start} makes states that are not finite in "
-                f"{self.model.precision}; use a smaller --eps{other}"
+                f"{self.model.precision}; use a smaller `eps`{other}"
             )
 
     @torch.no_grad()
@@ -182,7 +222,7 @@ class PerturbationSweep:
                 if together == 1:
                     raise BrdynError(
                         f"out of memory on {self.model.device} while following perturbations; "
-                        "use a smaller --batch-size"
+                        "use a smaller `batch_size`"
                     ) from None
                 self.together = together = together // 2
                 gc.collect()
@@ -221,9 +261,9 @@ class PerturbationSweep:
             states.append(state)
         return states
 
-    def result(self) -> Repair:
+    def result(self, phases: Phases) -> Repair:
         """What was summed, over all processes."""
-        return Repair(self._angle_table(), self._growth_table())
+        return Repair(self._angle_table(), self._growth_table(), phases)
 
     def _angle_table(self) -> pd.DataFrame:
         found = self.angles.arrays()
@@ -260,13 +300,14 @@ class PerturbationSweep:
 def perturbation_repair(
     model: VisionTransformer,
     images: ImageSet,
+    phases: Phases | None = None,
     *,
+    k: int | None = None,
     eps: Sequence[float] = EPS,
     targets: Sequence[str] | None = None,
     starts: Sequence[int] | None = None,
     seed: int = 0,
-    observe: Callable[[Trajectory], None] | None = None,
-    **options: Any,
+    stream: Stream | None = None,
 ) -> Repair:
     """Add noise at every layer and follow the angle to the clean states.
 
@@ -274,6 +315,10 @@ def perturbation_repair(
     ----------
     model : VisionTransformer
     images : ImageSet
+    phases : Phases, optional
+        Without them they are found in the same pass (cosine of cls and mean patch, `k` phases).
+    k : int, optional
+        The number of phases.
     eps : sequence of float
         Norms of the noise over that of the token.
     targets : sequence of str, optional
@@ -282,10 +327,8 @@ def perturbation_repair(
     starts : sequence of int, optional
         Which states get the noise, 0 (embedding) to L; by default every one.
     seed : int
-    observe : callable, optional
-        Called with every clean trajectory, for what else is to be measured in the same pass.
-    **options
-        Of :func:`brdyn.trajectory.trajectories`.
+    stream : Stream, optional
+        How to go through the images.
 
     Returns
     -------
@@ -304,15 +347,20 @@ def perturbation_repair(
     """
     check_seed(seed)
     targets, starts = check_request(model, eps, targets, starts)
+    watch, stream = Stopwatch(), stream or Stream()
+    finder = FoundPhases(model, phases, k, seed)
+    for metric in finder.metrics.values():
+        metric.to(metric_device(model))
     sweep = PerturbationSweep(model, sorted(set(eps)), targets, starts, seed)
 
     def visit(trajectory: Trajectory) -> None:
         sweep.update(trajectory)
-        if observe is not None:
-            observe(trajectory)
+        for metric in finder.metrics.values():
+            metric.update(trajectory)
 
-    visit_trajectories(model, images, visit, **options)
-    return sweep.result()
+    visit_trajectories(model, images, visit, stream=stream)
+    origin = Provenance.of(model, images, watch, stream.processes, seed=seed)
+    return replace(sweep.result(finder.result()), provenance=origin)
 
 
 def check_request(

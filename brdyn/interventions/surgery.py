@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 import pandas as pd
@@ -26,31 +26,26 @@ from brdyn.interventions.operations import DRAWS, Operation, operations
 from brdyn.interventions.repair import STATISTICS, angles_to
 from brdyn.interventions.within_across import WithinAcross, within_against_across
 from brdyn.measures.engine import metric_device
+from brdyn.measures.found_phases import find_phases
 from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
-from brdyn.results import ROW, read_json, reading
+from brdyn.provenance import Provenance, Stopwatch
+from brdyn.result import Result
 from brdyn.seeds import check_seed
-from brdyn.trajectory import Trajectory, check_normed, not_finite_remedy, visit_trajectories
+from brdyn.store import ROW, listed, records
+from brdyn.trajectory import Stream, Trajectory, check_normed, not_finite_remedy, visit_trajectories
 
 REPRESENTATION = ("relative_error", "angle")
 PREDICTION = ("agreement", "accuracy")
 AS_TEXT = ("layers", "order")
-WHAT = "a result of brdyn interventions"
-SHAPE: dict[str, Any] = {
-    "table": [
-        {"kind": str, "layers": str, "phase": int, "order": str, "readout": str, "measure": str, **ROW}
-    ],
-    "phases": dict,
-    "swap_tests": {str: (fields_of(WithinAcross), None)},
-    "intact_accuracy": (float, None),
-    "notes": [str],
-}
+PAIRED = ("swap", "replace")  # that make a matrix of layers
+WORDS = {"swap": "swapping two layers", "delete": "deleting a layer", "replace": "replacing a layer"}
 
 
-@dataclass(frozen=True)
-class Surgery:
+@dataclass(frozen=True, eq=False, repr=False)
+class Surgery(Result):
     """What each operation did.
 
     Attributes
@@ -76,6 +71,17 @@ class Surgery:
     (['cls', 'patches'], 12, None)
     """
 
+    FILE: ClassVar[str] = "interventions.json"
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        "table": [
+            {"kind": str, "layers": str, "phase": int, "order": str, "readout": str, "measure": str, **ROW}
+        ],
+        "phases": dict,
+        "swap_tests": {str: (fields_of(WithinAcross), None)},
+        "intact_accuracy": (float, None),
+        "notes": [str],
+    }
+
     table: pd.DataFrame
     intact_accuracy: float | None
     layers: int
@@ -83,28 +89,80 @@ class Surgery:
     tests: Mapping[str, WithinAcross | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    @classmethod
-    def read(cls, folder: str | Path) -> Surgery:
-        """What `brdyn interventions` wrote to a folder.
+    def content(self) -> dict[str, Any]:
+        """Matrices by kind, tests, accuracy, phases, and the table."""
+        done = set(self.table["kind"])
+        shown = self.table[["readout", "measure"]].drop_duplicates().itertuples(index=False)
+        pairs = [tuple(pair) for pair in shown]
+        return {
+            **{
+                kind: {
+                    f"{readout} {measure}": [listed(row) for row in self.matrix(kind, readout, measure)]
+                    for readout, measure in pairs
+                }
+                for kind in PAIRED
+                if kind in done
+            },
+            "swap_tests": {readout: asdict(test) if test else None for readout, test in self.tests.items()},
+            "intact_accuracy": self.intact_accuracy,
+            "notes": list(self.notes),
+            "phases": self.phases.to_dict(),
+            "table": records(self.tidy()),
+        }
 
-        Raises
-        ------
-        UsageError
-            If there is no such result.
-        """
-        path = Path(folder) / "interventions.json"
-        content = read_json(path, WHAT, SHAPE)
-        table = pd.DataFrame(content["table"], columns=list(SHAPE["table"][0]))
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The table."""
+        return {"interventions.parquet": self.tidy()}
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from an interventions.json."""
+        del folder
+        table = pd.DataFrame(content["table"], columns=list(cls.SHAPE["table"][0]))
         table = table.astype(dict.fromkeys(STATISTICS[:-1], float))
-        with reading(path, WHAT):
-            phases = Phases.from_dict(content["phases"])
-            for name in AS_TEXT:
-                table[name] = [_layers(text, phases.layers) for text in table[name]]
+        phases = Phases.from_dict(content["phases"])
+        for name in AS_TEXT:
+            table[name] = [_layers(text, phases.layers) for text in table[name]]
         tests = {
             readout: made(WithinAcross, test) if test else None
             for readout, test in content["swap_tests"].items()
         }
         return cls(table, content["intact_accuracy"], phases.layers, phases, tests, tuple(content["notes"]))
+
+    def lines(self) -> list[str]:
+        """Phases, and what each kind of operation did to each readout."""
+        lines = [self.phases.describe(), ""]
+        for readout in self.readouts:
+            lines += self._harm(readout)
+        if self.intact_accuracy is not None:
+            lines.append(f"accuracy of the intact model: {self.intact_accuracy:.3f}")
+        return [*lines, *self.notes]
+
+    def _harm(self, readout: str) -> list[str]:
+        """What each kind of operation did to a readout, in a few lines."""
+        lines = []
+        for kind, words in WORDS.items():
+            rows = self.rows(kind, readout).sort_values("mean")
+            if len(rows):
+                best, worst = rows.iloc[0], rows.iloc[-1]
+                lines.append(
+                    f"{words}, {readout}: relative error {best['mean']:.3f} ({_named(best)}) to {worst['mean']:.3f} "
+                    f"({_named(worst)})"
+                )
+            test = self.tests.get(readout)
+            if kind == "swap" and test is not None:
+                lines += test.lines()
+        within, across = (self.rows(f"shuffle_{where}", readout)["mean"] for where in ("within", "across"))
+        if len(within) and len(across):
+            lines.append(
+                f"shuffling, {readout}: relative error {within.mean():.3f} within phases, {across.mean():.3f} for as "
+                "many layers across a boundary"
+            )
+        return lines
+
+    def brief(self) -> str:
+        """Which operations, on how many layers."""
+        return f"{', '.join(dict.fromkeys(self.table['kind']))}; {self.layers} layers"
 
     def tidy(self) -> pd.DataFrame:
         """The table with the layers of an operation, and the order it makes, as text: `3,5`."""
@@ -135,6 +193,11 @@ class Surgery:
             if kind == "swap":
                 found[second - 1, first - 1] = mean
         return found
+
+
+def _named(row: pd.Series) -> str:
+    layers = row["layers"]
+    return f"{layers[0]} by {layers[1]}" if row["kind"] == "replace" else " and ".join(map(str, layers))
 
 
 def _layers(text: str, depth: int) -> tuple[int, ...]:
@@ -264,12 +327,13 @@ class SurgeryRun:
 def layer_surgery(
     model: VisionTransformer,
     images: ImageSet,
-    phases: Phases,
+    phases: Phases | None = None,
     *,
+    k: int | None = None,
     kinds: Sequence[str] = ("swap", "delete", "shuffle"),
     draws: int = DRAWS,
     seed: int = 0,
-    **options: Any,
+    stream: Stream | None = None,
 ) -> Surgery:
     """Swap all pairs of layers, delete each, shuffle each phase; read out the final representation.
 
@@ -279,15 +343,18 @@ def layer_surgery(
     ----------
     model : VisionTransformer
     images : ImageSet
-    phases : Phases
+    phases : Phases, optional
+        Without them they are found in a pass of their own (cosine of cls and mean patch, `k` phases).
+    k : int, optional
+        The number of phases.
     kinds : sequence of str
         Which of `swap`, `delete`, `shuffle`, `replace`.
     draws : int
         Shuffles of each phase, and of windows of its size that cross a boundary, at most.
     seed : int
         Of the shuffles and of the permutation tests.
-    **options
-        Of :func:`brdyn.trajectory.trajectories`.
+    stream : Stream, optional
+        How to go through the images.
 
     Returns
     -------
@@ -308,6 +375,8 @@ def layer_surgery(
     check_seed(seed)
     if draws < 1:
         raise UsageError(f"{draws} shuffles of each phase are none; draw at least 1")
+    watch, stream = Stopwatch(), stream or Stream()
+    phases = find_phases(model, images, phases, k, seed=seed, stream=stream)
     chosen = list(operations(kinds, model.depth, phases.boundaries, draws, seed))
     if not chosen:
         spans = ", ".join(
@@ -318,17 +387,18 @@ def layer_surgery(
             + (
                 "a single layer leaves nothing to change"
                 if model.depth == 1
-                else "use a smaller --k or other --kinds"
+                else "use a smaller `k` or other `kinds`"
             )
         )
     names = images.label_names
     run = SurgeryRun(model, chosen, with_accuracy=model.takes_labels(names))
-    visit_trajectories(model, images, run.update, **options)
+    visit_trajectories(model, images, run.update, stream=stream)
     accuracy, note = _accuracy(run, names)
     table = run.table()
     if accuracy is None:
         table = table[table["measure"] != "accuracy"].reset_index(drop=True)
-    found = Surgery(table, accuracy, model.depth, phases, notes=(note,) if note else ())
+    origin = Provenance.of(model, images, watch, stream.processes, seed=seed)
+    found = Surgery(table, accuracy, model.depth, phases, notes=(note,) if note else (), provenance=origin)
     if "swap" not in kinds:
         return found
     tests = {

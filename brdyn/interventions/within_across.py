@@ -55,6 +55,18 @@ class WithinAcross:
     placements: int
     exact: bool
 
+    def lines(self) -> list[str]:
+        """The tests in words."""
+        lines = [
+            f"  within phases {self.within:.3f}, across {self.across:.3f} (p = {self.p_contiguous:.3f} against other "
+            f"contiguous phases, {self.p_shuffled:.4f} against shuffled ones)"
+        ]
+        if self.matched_excess is not None:
+            lines.append(
+                f"  at equal distance, across minus within {self.matched_excess:+.3f} (p = {self.p_matched:.3f})"
+            )
+        return lines
+
 
 def within_against_across(
     matrix: np.ndarray, boundaries: Sequence[int], seed: int = 0, permutations: int = 10_000

@@ -4,7 +4,8 @@ from brdyn.measures.cka import LinearCKA
 from brdyn.measures.cosine import CosineSimilarity, TokenCosineSimilarity
 from brdyn.measures.engine import SIMILARITIES, layer_similarity, measure, similarity_metric
 from brdyn.measures.procrustes import Procrustes
-from brdyn.measures.similarity import LayerSimilarity, SimilarityMetric
+from brdyn.measures.similarity import SimilarityMetric
+from brdyn.phases import LayerSimilarity
 
 __all__ = [
     "SIMILARITIES",

@@ -6,10 +6,10 @@ images are kept, so that every pair can be compared at every layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,17 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.utilities import dim_zero_cat
 
+from brdyn.checked_json import check
+from brdyn.compared import Compared
+from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
 from brdyn.measures.bootstrap import poisson_weights
-from brdyn.measures.sampling import SamplingMetric, random_keys, rows_in
-from brdyn.models import TokenLayout
-from brdyn.results import ROW, read_json, read_table
+from brdyn.measures.contract import Asked, DepthMeasure
+from brdyn.measures.sampling import SamplingMetric, rows_in
+from brdyn.models import TokenLayout, VisionTransformer
+from brdyn.random_keys import random_keys
+from brdyn.store import read_table
 from brdyn.trajectory import Trajectory
 
 NEIGHBOURS = 10
@@ -41,22 +46,18 @@ UNITS = {
 }
 
 PROJECTION = ("position", "label", "layer", "x", "y")
-SHAPE: dict[str, Any] = {  # of dynamics.json
-    "table": [{"statistic": str, "unit": str, "group": str, "layer": int, **ROW}],
-    "layers": dict,
-    "basins?": {
-        "neighbours": int,
-        "chance_purity": float,
-        "n_images": int,
-        "n_classes": int,
-        "projected_group": str,
-        "explained_variance": [float],
-    },
+SHAPE = {  # in dynamics.json
+    "neighbours": int,
+    "chance_purity": float,
+    "n_images": int,
+    "n_classes": int,
+    "projected_group": str,
+    "explained_variance": [float],
 }
 
 
-@dataclass(frozen=True)
-class Basins:
+@dataclass(frozen=True, eq=False, repr=False)
+class Basins(Compared):
     """Class-conditional spread of directions.
 
     Attributes
@@ -89,35 +90,12 @@ class Basins:
     n_images: int
     n_classes: int
 
-    @classmethod
-    def read(cls, folder: str | Path) -> Basins:
-        """The basins that `brdyn dynamics` wrote to a folder.
+    @property
+    def rows(self) -> pd.DataFrame:
+        """For the table of all measures."""
+        return self.table
 
-        Raises
-        ------
-        UsageError
-            If there are none.
-        """
-        content = read_json(Path(folder) / "dynamics.json", "a result of brdyn dynamics", SHAPE)
-        if "basins" not in content:
-            raise UsageError(
-                f"the result in {str(folder)!r} has no basins; run brdyn dynamics with labelled images"
-            )
-        summary = content["basins"]
-        table = pd.DataFrame(content["table"], columns=list(SHAPE["table"][0]))
-        table = table.astype(dict.fromkeys(("mean", "low", "high", "sd"), float))
-        return cls(
-            table=table[table["statistic"].isin(UNITS)].reset_index(drop=True),
-            projection=read_table(Path(folder) / "basins.parquet", "the projection of basins", PROJECTION),
-            explained=tuple(summary["explained_variance"]),
-            projected_group=summary["projected_group"],
-            neighbours=summary["neighbours"],
-            chance=summary["chance_purity"],
-            n_images=summary["n_images"],
-            n_classes=summary["n_classes"],
-        )
-
-    def summary(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What is not in the tables, ready for JSON."""
         return {
             "neighbours": self.neighbours,
@@ -128,8 +106,33 @@ class Basins:
             "explained_variance": list(self.explained),
         }
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The projection."""
+        return {"basins.parquet": self.projection}
 
-class AngularBasins(SamplingMetric):
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], table: pd.DataFrame, folder: Path) -> Basins:
+        """Back from a result of `brdyn dynamics`.
+
+        Raises
+        ------
+        UsageError
+            If the projection is not there.
+        """
+        check(content, SHAPE, "basins")
+        return cls(
+            table=table[table["statistic"].isin(UNITS)].reset_index(drop=True),
+            projection=read_table(folder / "basins.parquet", "the projection of basins", PROJECTION),
+            explained=tuple(content["explained_variance"]),
+            projected_group=content["projected_group"],
+            neighbours=content["neighbours"],
+            chance=content["chance_purity"],
+            n_images=content["n_images"],
+            n_classes=content["n_classes"],
+        )
+
+
+class AngularBasins(SamplingMetric, DepthMeasure):
     """Keeps the directions of up to `max_images` labelled images of up to `max_classes` classes.
 
     Classes, and images within a class, are drawn at random by `seed`; every class has as many places.
@@ -143,6 +146,8 @@ class AngularBasins(SamplingMetric):
     replicates, seed : int
         Of the bootstrap; the seed also draws the sample.
     """
+
+    DETAILS = Basins
 
     directions: list[Tensor] | Tensor
     labels: list[Tensor] | Tensor
@@ -166,6 +171,33 @@ class AngularBasins(SamplingMetric):
         self.replicates, self.seed = replicates, seed
         for name in ("directions", "labels", "positions"):
             self.add_state(name, [], dist_reduce_fx="cat")
+
+    @classmethod
+    def missing(cls, images: ImageSet) -> str | None:
+        """Labels."""
+        report = images.report
+        if not images.source.labelled:
+            return "; ".join(filter(None, (NO_LABELS, images.source.no_labels)))
+        if report.count and report.unlabelled.count == report.count:
+            return (
+                f"angular basins need labels, and not one of the {report.count} images has one "
+                f"({report.unlabelled.example()})"
+            )
+        return None
+
+    @classmethod
+    def make(cls, model: VisionTransformer, asked: Asked) -> Self:
+        """One for a model."""
+        return cls(model.tokens, model.depth, model.info.width, seed=asked.seed)
+
+    def table(self, boundaries: Sequence[int] = ()) -> pd.DataFrame:
+        """That of the basins."""
+        return self.details(boundaries).table
+
+    def details(self, boundaries: Sequence[int] = ()) -> Basins:
+        """The basins, which have nothing to do with phases."""
+        del boundaries
+        return self.result()
 
     def no_rows(self) -> Mapping[str, Tensor]:
         """Of each list."""

@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from torchmetrics import Metric
 
-from brdyn.choices import MEASURES, some_of
+from brdyn.checked_json import fields_of, made
+from brdyn.choices import MEASURES, RIDGE, some_of
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import PhaseAlignment, phase_alignment
-from brdyn.measures.basins import NO_LABELS, AngularBasins, Basins
-from brdyn.measures.convergence import DirectionalConvergence
-from brdyn.measures.engine import measure, metric_device, similarity_metric
-from brdyn.measures.estimation import EstimationError
-from brdyn.measures.modes import HELD_OUT, RIDGE, DynamicModes, Modes, check_fit
-from brdyn.measures.norm import TokenNorm
-from brdyn.measures.per_image import PerImageMetric
-from brdyn.measures.speed import AngularSpeed, TurningAngle
-from brdyn.measures.update_field import UpdateField
+from brdyn.measures.basins import Basins
+from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure, Details, measure_class
+from brdyn.measures.engine import measure
+from brdyn.measures.found_phases import FoundPhases
+from brdyn.measures.modes import Modes, check_fit
 from brdyn.models import VisionTransformer
-from brdyn.phases import Phases, segment
+from brdyn.phases import Phases
+from brdyn.provenance import Provenance, Stopwatch
+from brdyn.result import Result
 from brdyn.seeds import check_seed
+from brdyn.store import ROW, listed, records
+from brdyn.trajectory import Stream
+from brdyn.words import counted
 
-CURVES: dict[str, type[PerImageMetric]] = {
-    "norm": TokenNorm,
-    "convergence": DirectionalConvergence,
-    "speed": AngularSpeed,
-    "turning": TurningAngle,
-    "update": UpdateField,
-    "estimation": EstimationError,
-}
+# Statistics of the spatial tokens alone, which dynamics.json has as a list and not by group.
+SPATIAL = (
+    "stable_rank",
+    "effective_rank",
+    "coherence",
+    "tangent_stable_rank",
+    "tangent_effective_rank",
+    "cosine_to_mean",
+)
+NUMBERS = ("mean", "low", "high", "sd")
 
 
-@dataclass(frozen=True)
-class Dynamics:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dynamics(Result):
     """How the tokens of a model move through its depth.
 
     Attributes
@@ -50,18 +55,43 @@ class Dynamics:
         The phases that estimation error, modes and alignment refer to.
     alignment : dict of str to PhaseAlignment or None
         By token group: does the angular speed change more at phase boundaries?
-    basins : Basins or None
-    modes : Modes or None
+    details : dict of str to Details
+        By measure, what does not fit the table: `basins`, `modes`.
     left_out : dict of str to str
         Measures that these images do not allow, and why.
+
+    Examples
+    --------
+    >>> dynamics = brdyn.token_dynamics(model, images, phases, measures=["norm"])
+    >>> dynamics.groups("norm"), dynamics.curve("norm", "cls").shape
+    (['cls', 'patches'], (13,))
     """
+
+    FILE: ClassVar[str] = "dynamics.json"
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        "table": [{"statistic": str, "unit": str, "group": str, "layer": int, **ROW}],
+        "phases": dict,
+        "alignment": {str: (fields_of(PhaseAlignment), None)},
+        "left_out": {str: str},
+    }
 
     table: pd.DataFrame
     phases: Phases
     alignment: dict[str, PhaseAlignment | None]
-    basins: Basins | None = None
-    modes: Modes | None = None
+    details: Mapping[str, Details] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def basins(self) -> Basins | None:
+        """Angular basins, where they were measured."""
+        found = self.details.get("basins")
+        return found if isinstance(found, Basins) else None
+
+    @property
+    def modes(self) -> Modes | None:
+        """Dynamic modes, where they were measured."""
+        found = self.details.get("modes")
+        return found if isinstance(found, Modes) else None
 
     def curve(self, statistic: str, group: str | None = None) -> np.ndarray:
         """Mean of a statistic over depth; by default of its last token group, the spatial tokens."""
@@ -70,6 +100,78 @@ class Dynamics:
     def groups(self, statistic: str) -> list[str]:
         """The token groups a statistic was taken on."""
         return list(dict.fromkeys(self.table.loc[self.table["statistic"] == statistic, "group"]))
+
+    @property
+    def statistics(self) -> list[str]:
+        """What there is a curve of."""
+        return list(dict.fromkeys(self.table["statistic"]))
+
+    def content(self) -> dict[str, Any]:
+        """Every curve by name, the table, phases, tests, and what measures found besides."""
+        return {
+            **{
+                name: listed(self.curve(name))
+                if name in SPATIAL
+                else {group: listed(self.curve(name, group)) for group in self.groups(name)}
+                for name in self.statistics
+            },
+            "layers": {
+                name: int(rows["layer"].min()) for name, rows in self.table.groupby("statistic", sort=False)
+            },
+            "phases": self.phases.to_dict(),
+            "alignment": {group: asdict(test) if test else None for group, test in self.alignment.items()},
+            "left_out": dict(self.left_out),
+            "table": records(self.table),
+            **{name: found.to_dict() for name, found in self.details.items()},
+        }
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The table, and those of the details."""
+        own = {"dynamics.parquet": self.table}
+        return own | {
+            name: table for found in self.details.values() for name, table in found.tables().items()
+        }
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from a dynamics.json and the tables beside it; operators of modes are not kept."""
+        table = pd.DataFrame(content["table"], columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float))
+        kinds = {name: measure_class(name).DETAILS for name in MEASURES if name in content}
+        return cls(
+            table,
+            Phases.from_dict(content["phases"]),
+            {
+                group: made(PhaseAlignment, test) if test else None
+                for group, test in content["alignment"].items()
+            },
+            {
+                name: kind.from_content(content[name], table, folder)
+                for name, kind in kinds.items()
+                if kind is not None
+            },
+            content["left_out"],
+        )
+
+    def lines(self) -> list[str]:
+        """Phases, and each measure in a sentence or two."""
+        said = {"convergence", "speed", "turning", *SPATIAL}
+        if self.basins is not None:
+            said |= set(self.basins.rows["statistic"])
+        lines = [self.phases.describe(), ""]
+        for group in dict.fromkeys(self.table["group"]):
+            lines += _motion(self, group)
+        if self.groups("effective_rank"):
+            lines.append(_update_field(self))
+        if self.basins is not None:
+            lines.append(_basins(self, self.basins))
+        if self.modes is not None:
+            lines += _linearity(self, self.modes)
+        lines += [_ends(self, name) for name in self.statistics if name not in said]
+        return [*lines, *(f"left out: {name} ({why})" for name, why in self.left_out.items())]
+
+    def brief(self) -> str:
+        """What was measured."""
+        return f"{', '.join([counted(len(self.statistics), 'statistic'), *self.details])}; {self.phases.layers} layers"
 
 
 def curve(table: pd.DataFrame, statistic: str, group: str) -> np.ndarray:
@@ -88,7 +190,7 @@ def token_dynamics(
     seed: int = 0,
     ridge: float = RIDGE,
     rank: int | None = None,
-    **options: Any,
+    stream: Stream | None = None,
 ) -> Dynamics:
     """Measure how tokens move, in one pass over the images.
 
@@ -99,14 +201,14 @@ def token_dynamics(
     phases : Phases, optional
         Without them they are found in the same pass (cosine of cls and mean patch, `k` phases).
     measures : sequence of str, optional
-        Which of `norm`, `convergence`, `speed`, `turning`, `update`, `estimation`, `basins`, `modes` to take.
-        By default all that the images allow: basins need labels, modes five images.
+        Which of :data:`brdyn.choices.MEASURES` to take. By default all that the images allow: basins need labels, modes
+        five images.
     k, seed
         Of the phases; the seed also draws the samples and bootstraps.
     ridge, rank
         Of the modes; see :meth:`brdyn.measures.modes.DynamicModes.within`.
-    **options
-        Of :func:`brdyn.measures.measure`.
+    stream : Stream, optional
+        How to go through the images.
 
     Returns
     -------
@@ -126,15 +228,14 @@ def token_dynamics(
     chosen = check_measures(measures)
     check_fit(ridge, rank, model.info.width)
     check_seed(seed)
+    watch, stream = Stopwatch(), stream or Stream()
+    finder = FoundPhases(model, phases, k, seed)
+    boundaries = finder.given.boundaries if finder.given is not None else None
+    asked = Asked(boundaries=boundaries, seed=seed, ridge=ridge, rank=rank)
     left_out: dict[str, str] = {}
 
-    processes = options.get("processes")
-    alone = processes is None or processes.world == 1
-
-    def attempt(name: str, make: Callable[[], Any], alike: bool = alone) -> Any:
+    def possible(name: str, make: Callable[[], Any], alike: bool) -> Any:
         """What `make` gives, or None where the measure was not asked for by name and cannot be had."""
-        if name not in chosen or name in left_out:
-            return None
         try:
             return make()
         except UsageError as error:
@@ -144,66 +245,40 @@ def token_dynamics(
             left_out[name] = str(error)
             return None
 
-    shape = (model.tokens, model.depth, model.info.width)
-    boundaries = phases.boundaries if phases is not None else None
-    curves = {name: CURVES[name](model.tokens, model.depth) for name in chosen if name in CURVES}
-    for name, missing in _missing(images).items():
-        if name in chosen and measures is not None:
-            raise UsageError(missing)
-        if name in chosen:
-            left_out[name] = missing
-    basins = attempt("basins", lambda: AngularBasins(*shape, seed=seed))
-    modes = attempt("modes", lambda: DynamicModes(*shape, boundaries, seed=seed, device=metric_device(model)))
-    similarity = similarity_metric("cosine", model, seed=seed) if phases is None else None
-    metrics: dict[str, Metric | None] = {**curves, "basins": basins, "modes": modes, "similarity": similarity}
-    measure(
-        model, images, {name: metric for name, metric in metrics.items() if metric is not None}, **options
-    )
-    if phases is None:
-        assert similarity is not None
-        phases = segment(similarity.result(), k)
+    metrics: dict[str, DepthMeasure] = {}
+    for name in chosen:
+        kind = measure_class(name)
+        if (why := kind.missing(images)) is not None:
+            if measures is not None:
+                raise UsageError(why)
+            left_out[name] = why
+        elif (metric := possible(name, partial(kind.make, model, asked), stream.is_alone)) is not None:
+            metrics[name] = metric
+    measure(model, images, {**metrics, **finder.metrics}, stream=stream)
+    phases = finder.result()
     places = phases.boundaries
-    found_basins = attempt("basins", lambda: _basins(basins, images), alike=True)  # from what all have seen
-    found_modes = attempt("modes", lambda: modes.within(places, ridge, rank))
-    table: pd.DataFrame = pd.concat(
-        [
-            metric.within(places) if isinstance(metric, EstimationError) else metric.table()
-            for metric in curves.values()
-        ]
-        + ([found_basins.table] if found_basins is not None else [])
-        or [
-            pd.DataFrame(
-                columns=["statistic", "unit", "group", "layer", "mean", "low", "high", "sd", "n_images"]
-            )
-        ],
-        ignore_index=True,
-    )
+    tables, details = [], {}
+    for name, metric in metrics.items():
+        if (why := metric.missing(images)) is not None:  # now that they were read
+            if measures is not None:
+                raise UsageError(why)
+            left_out[name] = why
+        elif metric.DETAILS is None:
+            tables.append(metric.table(places))
+        elif (found := possible(name, partial(metric.details, places), True)) is not None:
+            details[name] = found
+            tables.append(found.rows)
+    table = _joined(tables)
     groups = dict.fromkeys(table.loc[table["statistic"] == "speed", "group"])
     alignment = {group: phase_alignment(curve(table, "speed", group), places, seed) for group in groups}
-    return Dynamics(table, phases, alignment, found_basins, found_modes, left_out)
+    origin = Provenance.of(model, images, watch, stream.processes, seed=seed)
+    return Dynamics(table, phases, alignment, details, left_out, provenance=origin)
 
 
-def _basins(metric: AngularBasins, images: ImageSet) -> Basins:
-    """Of the images that have a label, if there is any."""
-    report = images.report
-    if report.unlabelled.count == report.count:
-        raise UsageError(
-            f"angular basins need labels, and not one of the {report.count} images has one "
-            f"({report.unlabelled.example()})"
-        )
-    return metric.result()
-
-
-def _missing(images: ImageSet) -> dict[str, str]:
-    """Measures that these images cannot give, known before any is read."""
-    found = {}
-    if not images.source.labelled:
-        found["basins"] = "; ".join(filter(None, (NO_LABELS, images.source.no_labels)))
-    if len(images) < HELD_OUT:
-        found["modes"] = (
-            f"dynamic modes need at least {HELD_OUT} images, and there are {len(images)}; give more"
-        )
-    return found
+def _joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """All rows; none where nothing has any."""
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(COLUMNS))
 
 
 def check_measures(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -214,4 +289,77 @@ def check_measures(names: Sequence[str] | None) -> tuple[str, ...]:
     UsageError
         If there is no such measure, or none is named.
     """
-    return MEASURES if names is None else some_of("measure", names, MEASURES)
+    return tuple(MEASURES) if names is None else some_of("measure", names, MEASURES)
+
+
+def _motion(found: Dynamics, group: str) -> list[str]:
+    """Convergence and speed of a token group, in a sentence or two."""
+    parts = []
+    if group in found.groups("convergence"):
+        convergence = found.curve("convergence", group)
+        half = max((layer for layer, value in enumerate(convergence) if value < 0.5), default=-1) + 1
+        parts.append(f"direction within 60 degrees of its end from layer {half} on")
+    if group in found.groups("speed"):
+        speed = found.curve("speed", group)
+        parts.append(
+            f"angular speed {speed.min():.2f} to {speed.max():.2f} radians per layer, "
+            f"fastest at update {speed.argmax()}"
+        )
+    lines = [f"{group}: {'; '.join(parts)}"] if parts else []
+    test = found.alignment.get(group)
+    if test is not None:
+        lines.append(
+            f"  change of speed {test.at_boundaries:.3f} at phase boundaries, {test.inside:.3f} inside "
+            f"(permutation p = {test.p_value:.3f})"
+        )
+    return lines
+
+
+def _update_field(found: Dynamics) -> str:
+    """Rank and coherence of the updates, in a sentence. Updates that move nothing have neither."""
+    effective, coherence = (found.curve(name) for name in ("effective_rank", "coherence"))
+    moving = np.flatnonzero(np.isfinite(effective))
+    if not len(moving):
+        return "no update moves a token: there is neither rank nor coherence"
+    first, most, last = moving[0], np.nanargmax(effective), moving[-1]
+    group = found.groups("effective_rank")[-1]
+    return (
+        f"updates of {group}: effective rank {effective[first]:.0f} at first, "
+        f"{effective[most]:.0f} at most (update {most}), {effective[last]:.0f} at last; coherence "
+        f"{coherence[first]:.2f} at first, {np.nanmin(coherence):.2f} at least, {coherence[last]:.2f} at last"
+    )
+
+
+def _basins(found: Dynamics, basins: Basins) -> str:
+    """How near the images of a class end, in a sentence."""
+    group = basins.projected_group
+    ratio, purity = found.curve("basin_ratio", group)[-1], found.curve("knn_purity", group)[-1]
+    if not np.isfinite(ratio):
+        return f"basins of {group} at the end: all images have one direction, so there are neither ratio nor purity"
+    return (
+        f"basins of {group} at the end: angle within over between classes {ratio:.2f}, purity of "
+        f"{basins.neighbours} neighbours {purity:.2f} (chance {basins.chance:.2f})"
+    )
+
+
+def _linearity(found: Dynamics, modes: Modes) -> list[str]:
+    """How well one linear operator does over the longest phase of each group."""
+    rows = modes.errors.query("measure == 'cosine'")
+    longest = rows.sort_values("steps", ascending=False).iloc[0]
+    chosen = rows[(rows["phase"] == longest["phase"]) & (rows["steps"] == longest["steps"])]
+    first, last = found.phases.intervals[int(longest["phase"]) - 1]
+    return [
+        f"modes, layers {first}-{last}, {group}: cosine to the end of the phase {part['operator']:.2f} by one operator "
+        f"applied {longest['steps']} times, {part['endpoint']:.2f} by the best linear map, {part['identity']:.2f} by "
+        "the identity"
+        for group, part in chosen.pivot(index="group", columns="predictor", values="mean").iterrows()
+    ]
+
+
+def _ends(found: Dynamics, statistic: str) -> str:
+    """First and last value of a curve in each group, in a sentence."""
+    ends = {group: found.curve(statistic, group)[[0, -1]] for group in found.groups(statistic)}
+    said = ", ".join(
+        f"{group} {first:.3g} at first and {last:.3g} at last" for group, (first, last) in ends.items()
+    )
+    return f"{statistic}: {said}"

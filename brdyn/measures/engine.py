@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torchmetrics import Metric
 
-from brdyn.choices import one_of
+from brdyn.choices import REPLICATES, check_spread, one_of
 from brdyn.data import ImageSet, ReadReport
 from brdyn.errors import UsageError
 from brdyn.measures.cka import LinearCKA
 from brdyn.measures.cosine import CosineSimilarity, TokenCosineSimilarity
 from brdyn.measures.procrustes import Procrustes
-from brdyn.measures.similarity import DEFAULT_TOKENS, LayerSimilarity, SimilarityMetric
+from brdyn.measures.similarity import DEFAULT_TOKENS, SimilarityMetric
 from brdyn.models import VisionTransformer
+from brdyn.phases import LayerSimilarity
+from brdyn.provenance import Provenance, Stopwatch
 from brdyn.runtime import available_memory
 from brdyn.seeds import check_seed
-from brdyn.trajectory import Trajectory, visit_trajectories
+from brdyn.trajectory import Stream, Trajectory, visit_trajectories
 
 SIMILARITIES: dict[str, Callable[..., SimilarityMetric]] = {
     "cosine": CosineSimilarity,
@@ -26,7 +29,6 @@ SIMILARITIES: dict[str, Callable[..., SimilarityMetric]] = {
     "cka": LinearCKA,
     "procrustes": Procrustes,
 }
-REPLICATES = 200
 BOOTSTRAP_COPIES = 8  # of all samples at once, in the measure and when each is cut into phases
 MEMORY_SHARE = 0.5
 
@@ -70,10 +72,7 @@ def check_replicates(replicates: int, model: VisionTransformer) -> None:
     UsageError
         With what would do.
     """
-    if replicates < 0 or replicates == 1:  # of one sample every boundary would look certain
-        raise UsageError(
-            f"bootstrap={replicates} says nothing of a spread; use 0 for none, or for instance {REPLICATES}"
-        )
+    check_spread(replicates)
     needed = 8 * BOOTSTRAP_COPIES * replicates * (model.depth + 1) ** 2
     if needed > MEMORY_SHARE * available_memory(metric_device(model)):
         raise UsageError(
@@ -91,11 +90,11 @@ def measure(
     model: VisionTransformer,
     images: ImageSet,
     metrics: Mapping[str, Metric],
-    **options: Any,
+    stream: Stream | None = None,
 ) -> ReadReport:
     """Feed every measure with every trajectory, in one pass.
 
-    Metrics are moved to :func:`metric_device`; the options are those of :func:`brdyn.trajectory.trajectories`.
+    Metrics are moved to :func:`metric_device`.
 
     Returns
     -------
@@ -118,7 +117,7 @@ def measure(
         for metric in metrics.values():
             metric.update(trajectory)
 
-    return visit_trajectories(model, images, update, **options)
+    return visit_trajectories(model, images, update, stream=stream)
 
 
 def layer_similarity(
@@ -129,7 +128,7 @@ def layer_similarity(
     tokens: str = DEFAULT_TOKENS,
     replicates: int = REPLICATES,
     seed: int = 0,
-    **options: Any,
+    stream: Stream | None = None,
 ) -> LayerSimilarity:
     """Similarity between the outputs of all pairs of blocks, with a bootstrap over images.
 
@@ -142,8 +141,8 @@ def layer_similarity(
         Token groups joined by `+`, or `all`.
     replicates, seed : int
         Bootstrap samples, and their seed.
-    **options
-        Of :func:`measure`: `batch_size`, `workers`, `processes`, `progress`.
+    stream : Stream, optional
+        How to go through the images.
 
     Returns
     -------
@@ -155,6 +154,11 @@ def layer_similarity(
     >>> similarity.matrix.shape, similarity.replicates.shape
     ((12, 12), (200, 12, 12))
     """
+    watch, stream = Stopwatch(), stream or Stream()
     metric = similarity_metric(kind, model, tokens=tokens, replicates=replicates, seed=seed)
-    measure(model, images, {kind: metric}, **options)
-    return metric.result()
+    measure(model, images, {kind: metric}, stream=stream)
+    found = metric.result()
+    samples = 0 if found.replicates is None else len(found.replicates)
+    bootstrap = {"replicates": samples, "unit": found.unit}
+    origin = Provenance.of(model, images, watch, stream.processes, seed=seed, bootstrap=bootstrap)
+    return replace(found, provenance=origin)

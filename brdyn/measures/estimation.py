@@ -60,8 +60,8 @@ class EstimationError(PerImageMetric):
         variance = (own[..., :, None] + own[..., None, :] - 2 * covariance).clamp_min(0)
         return means[..., :, None] - means[..., None, :], variance
 
-    def within(self, boundaries: Sequence[int]) -> pd.DataFrame:
-        """The error of every layer against the end of its phase: the rows of :meth:`table` for these phases.
+    def table(self, boundaries: Sequence[int] = ()) -> pd.DataFrame:
+        """The error of every layer against the end of its phase.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class EstimationError(PerImageMetric):
         edges = [0, *boundaries, self.depth]
         if any(later <= earlier for earlier, later in pairwise(edges)):
             raise UsageError(f"boundaries {list(boundaries)} do not rise from 1 to {self.depth - 1}")
-        table = self.table()
+        table = super().table()
         pair = table["layer"] - 1
         layer, other = pair // self.depth + 1, pair % self.depth + 1
         end = layer.map(lambda number: next(edge for edge in edges[1:] if edge >= number))

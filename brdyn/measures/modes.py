@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -20,36 +20,40 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from brdyn.checked_json import check
+from brdyn.choices import RIDGE, check_ridge
+from brdyn.compared import Compared
+from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
+from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure
+from brdyn.measures.engine import metric_device
 from brdyn.measures.kinematics import TINY, cosine
-from brdyn.measures.sampling import SamplingMetric, random_keys, random_tokens, rows_in
-from brdyn.models import TokenLayout
-from brdyn.results import ROW, read_json, read_table
+from brdyn.measures.sampling import SamplingMetric, rows_in
+from brdyn.models import TokenLayout, VisionTransformer
+from brdyn.random_keys import random_keys, random_tokens
 from brdyn.runtime import available_memory
+from brdyn.store import ROW, read_table, records
 from brdyn.trajectory import Trajectory
 
-RIDGE = 1e-3
 HELD_OUT = 5  # every fifth image
 MEMORY_SHARE = 0.25
 PREDICTORS = ("operator", "endpoint", "identity")
 ROUNDING = 1e-12
 SPECTRUM = ("phase", "group", "index", "real", "imaginary", "modulus")
-SHAPE: dict[str, Any] = {  # of dynamics.json
-    "modes?": {
-        "errors": [
-            {"phase": int, "group": str, "steps": int, "predictor": str, "measure": str, **ROW},
-        ],
-        "ridge": float,
-        "rank": (int, None),
-        "n_fitted": int,
-        "n_held_out": int,
-    },
+SHAPE: dict[str, Any] = {  # in dynamics.json
+    "errors": [
+        {"phase": int, "group": str, "steps": int, "predictor": str, "measure": str, **ROW},
+    ],
+    "ridge": float,
+    "rank": (int, None),
+    "n_fitted": int,
+    "n_held_out": int,
 }
 
 
-@dataclass(frozen=True)
-class Modes:
+@dataclass(frozen=True, eq=False, repr=False)
+class Modes(Compared):
     """One linear operator for each phase and token group.
 
     Attributes
@@ -77,39 +81,46 @@ class Modes:
     n_fitted: int
     n_held_out: int
 
-    @classmethod
-    def read(cls, folder: str | Path) -> Modes:
-        """The modes that `brdyn dynamics` wrote to a folder, without the operators.
+    @property
+    def rows(self) -> pd.DataFrame:
+        """For the table of all measures: none, errors are not by layer."""
+        return pd.DataFrame(columns=COLUMNS)
 
-        Raises
-        ------
-        UsageError
-            If there are none.
-        """
-        content = read_json(Path(folder) / "dynamics.json", "a result of brdyn dynamics", SHAPE)
-        if "modes" not in content:
-            raise UsageError(
-                f"the result in {str(folder)!r} has no modes; run brdyn dynamics with --measures modes"
-            )
-        found = content["modes"]
-        return cls(
-            errors=pd.DataFrame(found["errors"], columns=list(SHAPE["modes?"]["errors"][0])),
-            spectrum=read_table(Path(folder) / "spectrum.parquet", "the spectrum of modes", SPECTRUM),
-            operators={},
-            **{name: found[name] for name in ("ridge", "rank", "n_fitted", "n_held_out")},
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """What is not in the tables, ready for JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """Errors, the largest eigenvalues, and what is not in the tables, ready for JSON."""
         return {
             "ridge": self.ridge,
             "rank": self.rank,
             "n_fitted": self.n_fitted,
             "n_held_out": self.n_held_out,
+            "errors": records(self.errors),
+            "largest_eigenvalues": records(self.spectrum.query("index < 10")),
         }
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Errors and eigenvalues."""
+        return {"modes.parquet": self.errors, "spectrum.parquet": self.spectrum}
 
-class DynamicModes(SamplingMetric):
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], table: pd.DataFrame, folder: Path) -> Modes:
+        """Back from a result of `brdyn dynamics`, without the operators.
+
+        Raises
+        ------
+        UsageError
+            If the eigenvalues are not there.
+        """
+        del table
+        check(content, SHAPE, "modes")
+        return cls(
+            errors=pd.DataFrame(content["errors"], columns=list(SHAPE["errors"][0])),
+            spectrum=read_table(folder / "spectrum.parquet", "the spectrum of modes", SPECTRUM),
+            operators={},
+            **{name: content[name] for name in ("ridge", "rank", "n_fitted", "n_held_out")},
+        )
+
+
+class DynamicModes(SamplingMetric, DepthMeasure):
     """Streams the second moments between layers, and keeps some tokens of held-out images.
 
     Parameters
@@ -125,12 +136,18 @@ class DynamicModes(SamplingMetric):
     held_out_images, held_out_tokens : int
         How many are kept for testing, at most. Every fifth image is held out.
     seed : int
+    ridge : float
+        Added to the second moment, over its mean eigenvalue.
+    rank : int, optional
+        Use only so many principal directions of the second moment.
 
     Raises
     ------
     UsageError
-        If the moments would take more than a quarter of the free memory.
+        If ridge or rank make no sense, or the moments would take more than a quarter of the free memory.
     """
+
+    DETAILS = Modes
 
     fitted: Tensor
     held_positions: list[Tensor] | Tensor
@@ -146,11 +163,15 @@ class DynamicModes(SamplingMetric):
         held_out_images: int = 128,
         held_out_tokens: int = 16,
         seed: int = 0,
+        ridge: float = RIDGE,
+        rank: int | None = None,
         device: torch.device | str = "cpu",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_fit(ridge, rank, width)
         self.layout, self.depth, self.width, self.seed = layout, depth, width, seed
+        self.ridge, self.rank = ridge, rank
         self.tokens_per_image, self.held_out_tokens = tokens_per_image, held_out_tokens
         self.held_out_images = held_out_images
         self.pairs = {pair: slot for slot, pair in enumerate(needed_pairs(depth, boundaries))}
@@ -160,10 +181,10 @@ class DynamicModes(SamplingMetric):
         )
         size = 8 * len(self.pairs) * width**2 * len(layout.groups) + 4 * rows * (depth + 1) * width
         if size > MEMORY_SHARE * available_memory(torch.device(device)):
-            remedy = "give --phases" if boundaries is None else "take fewer measures"
+            remedy = "give `phases`" if boundaries is None else "take fewer measures"
             raise UsageError(
                 f"dynamic mode decomposition would take {size / 2**30:.1f} GiB; {remedy}, "
-                "or leave modes out of --measures"
+                "or leave modes out of `measures`"
             )
         self.add_state("fitted", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("held_positions", [], dist_reduce_fx="cat")
@@ -172,6 +193,35 @@ class DynamicModes(SamplingMetric):
             self.add_state(f"moments_{group}", moments, dist_reduce_fx="sum")
             for part in ("pending", "held"):
                 self.add_state(f"{part}_{group}", [], dist_reduce_fx="cat")
+
+    @classmethod
+    def missing(cls, images: ImageSet) -> str | None:
+        """Images enough to hold one out."""
+        if len(images) >= HELD_OUT:
+            return None
+        return f"dynamic modes need at least {HELD_OUT} images, and there are {len(images)}; give more"
+
+    @classmethod
+    def make(cls, model: VisionTransformer, asked: Asked) -> Self:
+        """One for a model."""
+        return cls(
+            model.tokens,
+            model.depth,
+            model.info.width,
+            asked.boundaries,
+            seed=asked.seed,
+            ridge=asked.ridge,
+            rank=asked.rank,
+            device=metric_device(model),
+        )
+
+    def table(self, boundaries: Sequence[int] = ()) -> pd.DataFrame:
+        """None: errors are not by layer."""
+        return self.details(boundaries).rows
+
+    def details(self, boundaries: Sequence[int] = ()) -> Modes:
+        """The operator of every phase."""
+        return self.within(boundaries)
 
     def no_rows(self) -> Mapping[str, Tensor]:
         """Of each list."""
@@ -250,31 +300,26 @@ class DynamicModes(SamplingMetric):
             found[f"moments_{group}"] = getattr(self, f"moments_{group}")
         return found
 
-    def within(self, boundaries: Sequence[int], ridge: float = RIDGE, rank: int | None = None) -> Modes:
+    def within(self, boundaries: Sequence[int]) -> Modes:
         """Fit and test the operator of every phase.
 
         Parameters
         ----------
         boundaries : sequence of int
             Last layer of every phase but the last.
-        ridge : float
-            Added to the second moment, over its mean eigenvalue.
-        rank : int, optional
-            Use only so many principal directions of the second moment.
 
         Raises
         ------
         UsageError
-            If there are fewer than five images, or ridge or rank make no sense.
+            If there are fewer than five images.
         """
-        check_fit(ridge, rank, self.width)
         found = self.compute()
         rows: list[dict[str, Any]] = []
         spectra, operators = [], {}
         for phase, (start, end) in enumerate(pairwise([0, *boundaries, self.depth]), 1):
             for group in self.layout.groups:
                 moments, held = found[f"moments_{group}"], found[f"held_{group}"].double()
-                operator, endpoints = self._fit(moments, start, end, ridge, rank)
+                operator, endpoints = self._fit(moments, start, end)
                 operators[phase, group] = operator.cpu().numpy()
                 spectra.append(_spectrum(operator, phase, group))
                 ahead = identity = held[:, :, start]
@@ -286,13 +331,11 @@ class DynamicModes(SamplingMetric):
                         rows += [place | row for row in _compare(guess, held[:, :, start + steps])]
         n_held = len(found[f"held_{next(iter(self.layout.groups))}"])
         return Modes(
-            pd.DataFrame(rows), pd.concat(spectra, ignore_index=True), operators, ridge, rank,
+            pd.DataFrame(rows), pd.concat(spectra, ignore_index=True), operators, self.ridge, self.rank,
             int(found["fitted"]), n_held,
         )  # fmt: skip
 
-    def _fit(
-        self, moments: Tensor, start: int, end: int, ridge: float, rank: int | None
-    ) -> tuple[Tensor, list[Tensor]]:
+    def _fit(self, moments: Tensor, start: int, end: int) -> tuple[Tensor, list[Tensor]]:
         """The operator of a phase, and its endpoint maps 1, 2, … steps ahead."""
 
         def moment(first: int, second: int) -> Tensor:
@@ -302,11 +345,11 @@ class DynamicModes(SamplingMetric):
         operator = least_squares(
             sum((moment(layer, layer) for layer in layers), torch.zeros_like(moments[0])),
             [sum((moment(layer, layer + 1) for layer in layers), torch.zeros_like(moments[0]))],
-            ridge,
-            rank,
+            self.ridge,
+            self.rank,
         )[0]
         targets = [moment(start, other) for other in range(start + 1, end + 1)]
-        return operator, least_squares(moment(start, start), targets, ridge, rank)
+        return operator, least_squares(moment(start, start), targets, self.ridge, self.rank)
 
 
 def needed_pairs(depth: int, boundaries: Sequence[int] | None) -> Iterator[tuple[int, int]]:
@@ -323,8 +366,7 @@ def needed_pairs(depth: int, boundaries: Sequence[int] | None) -> Iterator[tuple
 
 def check_fit(ridge: float, rank: int | None, width: int) -> None:
     """Refuse a negative ridge, or a rank that is not from 1 to the width."""
-    if not 0 <= ridge < float("inf"):
-        raise UsageError(f"ridge {ridge} is not a number from 0 up; use for instance {RIDGE:g}")
+    check_ridge(ridge)
     if rank is not None and not 1 <= rank <= width:
         raise UsageError(f"rank {rank} is not from 1 to the model's width, {width}")
 

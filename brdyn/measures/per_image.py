@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from brdyn.measures import intervals
+from brdyn.measures.contract import Asked, DepthMeasure
 from brdyn.measures.moments import add_moments, mean_and_sd
-from brdyn.models import TokenLayout
+from brdyn.models import TokenLayout, VisionTransformer
 from brdyn.trajectory import Trajectory
 
 SUMS = ("number", "total", "squares")
@@ -42,7 +42,7 @@ class Statistic:
     count: int
 
 
-class PerImageMetric(Metric):
+class PerImageMetric(DepthMeasure):
     """Base of the dynamics measures: streams the mean and variance over images of each entry of each curve.
 
     NaN where an image has no such value (the direction of an update that is zero): those are left out.
@@ -69,6 +69,12 @@ class PerImageMetric(Metric):
                 for sums in SUMS:
                     zeros = torch.zeros(statistic.count, dtype=torch.float64)
                     self.add_state(f"{sums}_{statistic.name}_{group}", zeros, dist_reduce_fx="sum")
+
+    @classmethod
+    def make(cls, model: VisionTransformer, asked: Asked) -> Self:
+        """One for a model."""
+        del asked
+        return cls(model.tokens, model.depth)
 
     @abstractmethod
     def statistics(self) -> tuple[Statistic, ...]:
@@ -105,8 +111,9 @@ class PerImageMetric(Metric):
                 curves[f"{statistic.name}/{group}"] = torch.stack([*mean_and_sd(*sums), sums[0]])
         return curves
 
-    def table(self) -> pd.DataFrame:
+    def table(self, boundaries: Sequence[int] = ()) -> pd.DataFrame:
         """One row per statistic, group and layer: mean, 95 % interval of the mean, standard deviation, images."""
+        del boundaries
         curves = self.compute()
         rows = []
         for statistic in self.statistics():

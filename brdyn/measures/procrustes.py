@@ -59,7 +59,7 @@ class Procrustes(SimilarityMetric):
         if needed > MEMORY_SHARE * available_memory(device or torch.device("cpu")):
             raise UsageError(
                 f"procrustes keeps a {width}x{width} moment for each of {shape[1]} pairs of layers, "
-                f"{needed / 2**30:.1f} GiB here: too much for this device; use --similarity cka"
+                f"{needed / 2**30:.1f} GiB here: too much for this device; use the similarity cka"
             )
         self.add_state("moments", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
         sums = torch.zeros(len(self.groups), self.depth, width, dtype=torch.float64)

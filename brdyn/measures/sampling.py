@@ -1,7 +1,4 @@
-"""Random choices that depend on the seed and on an image's position alone.
-
-Bounded samples drawn by these keys are the same whatever the batch size and the number of processes.
-"""
+"""Measures that keep a bounded sample of the tokens they see."""
 
 from __future__ import annotations
 
@@ -9,11 +6,8 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 from torchmetrics import Metric
-
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class SamplingMetric(Metric):
@@ -39,26 +33,3 @@ class SamplingMetric(Metric):
 def rows_in(state: list[Tensor] | Tensor) -> int:
     """Rows of a list state, which synchronising joins to one tensor."""
     return sum(map(len, state)) if isinstance(state, list) else len(state)
-
-
-def random_keys(units: Tensor | np.ndarray, seed: int) -> np.ndarray:
-    """A pseudo-random number for each unit (SplitMix64, Steele et al. 2014), uint64 of the same shape."""
-    values = np.asarray(units, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        return _mix(_mix(values + GOLDEN) + np.uint64(seed % 2**64) * GOLDEN)
-
-
-def random_tokens(positions: Tensor | np.ndarray, size: int, count: int, seed: int) -> np.ndarray:
-    """`count` of `size` tokens for each image, in order, without repetition: `(len(positions), count)`."""
-    positions = np.asarray(positions, dtype=np.uint64)
-    if count >= size:
-        return np.tile(np.arange(size), (len(positions), 1))
-    units = positions[:, None] * np.uint64(size) + np.arange(size, dtype=np.uint64)
-    return np.sort(random_keys(units, seed).argsort(axis=1)[:, :count], axis=1)
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,48 +20,13 @@ from torchmetrics import Metric
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.bootstrap import poisson_weights
 from brdyn.models import TokenLayout
+from brdyn.phases.similarity import LayerSimilarity
 from brdyn.trajectory import Trajectory
 
 DEFAULT_TOKENS = "cls+patches"
 NOT_ASKED_FOR = "none (not asked for)"
 FEWEST_UNITS = 2
 """Of one unit every bootstrap sample is the same, which would look like certainty."""
-
-
-@dataclass(frozen=True)
-class LayerSimilarity:
-    """Similarity between the outputs of all pairs of blocks.
-
-    Attributes
-    ----------
-    kind : str
-        The measure.
-    tokens : str
-        Token groups it was taken on, joined by `+`.
-    matrix : ndarray, shape (L, L)
-        Mean over images; symmetric, ones on the diagonal.
-    replicates : ndarray, shape (R, L, L), or None
-        The same on R bootstrap samples of the units; None where the measure has none.
-    unit : str
-        What was resampled; begins with `none` where nothing was, and says why.
-    n_images : int
-        Images it was computed from.
-
-    Examples
-    --------
-    >>> similarity = brdyn.layer_similarity(model, images)
-    >>> similarity.kind, similarity.tokens, similarity.n_images
-    ('cosine', 'cls+patches', 8)
-    >>> bool((similarity.matrix.diagonal() == 1).all())
-    True
-    """
-
-    kind: str
-    tokens: str
-    matrix: np.ndarray
-    replicates: np.ndarray | None
-    unit: str
-    n_images: int
 
 
 def select_groups(tokens: str, layout: TokenLayout) -> list[str]:
@@ -82,7 +46,7 @@ def select_groups(tokens: str, layout: TokenLayout) -> list[str]:
         if name != "all":
             layout[name]
     if len(set(names)) != len(names):
-        raise UsageError(f"--tokens {tokens!r} names a group twice")
+        raise UsageError(f"`tokens={tokens!r}` names a group twice")
     return names
 
 
@@ -169,7 +133,7 @@ class SimilarityMetric(Metric):
     def undefined(self, images: int) -> str:
         """Why there is no similarity to a layer, and what to do."""
         them = f"{images} images" if images > 1 else "one image"
-        return f"its features hardly vary over {them}; use more images, or --similarity cosine"
+        return f"its features hardly vary over {them}; use more images, or the similarity cosine"
 
     def features(self, trajectory: Trajectory) -> Tensor:
         """Mean token of every selected group after every block, `(G, L, B, D)` in float32."""

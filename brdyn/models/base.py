@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brdyn.choices import check_patches
 from brdyn.errors import UsageError
 from brdyn.models.preprocessing import Preprocessing
 
@@ -170,6 +171,11 @@ class VisionTransformer(nn.Module, ABC):
     norm: nn.Module
     class_names: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Short: `model.blocks` prints the modules."""
+        info = self.info
+        return f"{type(self).__name__}({info.name}: {info.layers} layers, width {info.width}, {info.weights})"
+
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
         """Turn images `(B, 3, H, W)` into the state `a_0` of shape `(B, N, D)`."""
@@ -263,7 +269,7 @@ def check_memory(size: Size, grid: Size, width: int = NARROWEST, states: int = 1
     if needed > psutil.virtual_memory().total:
         raise UsageError(
             f"an image of {size[0]}x{size[1]} pixels is {prod(grid):,} patches, whose states take at least "
-            f"{needed / 2**30:,.0f} GiB, more than this machine has; use a smaller --image-size"
+            f"{needed / 2**30:,.0f} GiB, more than this machine has; use a smaller `image_size`"
         )
 
 
@@ -276,16 +282,5 @@ def check_image_size(name: str, size: Size, patch: Size) -> Size:
         If a side is smaller than a patch or not a multiple of it, or no memory holds so many patches.
     """
     check_memory(size, (size[0] // patch[0], size[1] // patch[1]))
-    for side, step in zip(size, patch, strict=True):
-        if side < step:
-            raise UsageError(
-                f"an image of {size[0]}x{size[1]} pixels is smaller than one {step}-pixel patch of {name!r}; "
-                f"use at least --image-size {step}"
-            )
-        if side % step:
-            lower = side - side % step
-            raise UsageError(
-                f"image size {size[0]}x{size[1]} is not a multiple of the {step}-pixel patch of {name!r}; "
-                f"use for instance {lower} or {lower + step}"
-            )
+    check_patches(name, size, patch)
     return size[0] // patch[0], size[1] // patch[1]

@@ -80,7 +80,7 @@ def read(path: Path, allow_pickle: bool = False) -> StateDict:
         content = _read_torchscript(path, allow_pickle)
     elif kind == LIKE_NUMPY:
         raise BrdynError(
-            f"{str(path)!r} {kind}, which only timm's own ViT names can take; use one with --model"
+            f"{str(path)!r} {kind}, which only timm's own ViT names can take; use one with `model`"
         )
     else:
         raise BrdynError(f"cannot read {str(path)!r} as a checkpoint: it {kind}")
@@ -103,7 +103,7 @@ def kind_of(path: Path) -> str:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "is not there"
         raise UsageError(
-            f"no weights at {str(path)!r}, which {what}; give --weights a file or a transformers folder"
+            f"no weights at {str(path)!r}, which {what}; give `weights` a file or a transformers folder"
         )
     try:
         with path.open("rb") as file:
@@ -166,7 +166,7 @@ def _kind_of_json(path: Path) -> str:
     if not sharded:
         return "is a text in JSON"
     return (
-        "is the list of a checkpoint in several files; give --model or --weights its folder where it is a "
+        "is the list of a checkpoint in several files; give `model` or `weights` its folder where it is a "
         "transformers model, else join the files into one"
     )
 
@@ -195,7 +195,7 @@ def _read_torch(path: Path, allow_pickle: bool) -> Any:
     if not allow_pickle:
         raise BrdynError(
             f"{str(path)!r} holds pickled Python objects, which can run code when loaded; "
-            "convert it to safetensors, or pass --allow-pickle if you trust its author"
+            "convert it to safetensors, or pass `allow_pickle=True` if you trust its author"
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
@@ -207,7 +207,7 @@ def _read_torchscript(path: Path, allow_pickle: bool) -> Any:
     if not allow_pickle:
         raise BrdynError(
             f"{str(path)!r} {LIKE_TORCHSCRIPT}: a program with its weights, as OpenAI's CLIP files are; pass "
-            "--allow-pickle if you trust its author, or save torch.jit.load(file).state_dict() once"
+            "`allow_pickle=True` if you trust its author, or save torch.jit.load(file).state_dict() once"
         )
     try:
         with _quiet_torchscript():

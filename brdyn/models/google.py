@@ -7,18 +7,16 @@ import zipfile
 from collections.abc import Mapping
 from math import isqrt, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import timm
 
 from brdyn.errors import BrdynError
 from brdyn.models import layouts, weights
+from brdyn.models.loaded import Loaded
 from brdyn.models.request import ModelRequest
 from brdyn.words import first_line
-
-if TYPE_CHECKING:
-    from brdyn.models.timm_trunks import Loaded
 
 PREFIXES = ("", "opt/target/", "params/", "params/img/")
 BLOCK = re.compile(r"Transformer/encoderblock_(\d+)/")
@@ -34,11 +32,12 @@ def from_npz(request: ModelRequest, name: str, path: Path, plain: Any, options: 
 
     Raises
     ------
+    UsageError
+        If one of several sets of weights is asked for.
     BrdynError
         If the file is no ViT of Google's, or not of this architecture.
     """
-    from brdyn.models.timm_trunks import Loaded
-
+    layouts.check_no_key(request.weights_key, path)
     shapes, prefix = _shapes(path)
     if not hasattr(plain, "load_pretrained"):
         raise BrdynError(
@@ -58,7 +57,7 @@ def from_npz(request: ModelRequest, name: str, path: Path, plain: Any, options: 
     except Exception as error:  # timm's reader meets what a foreign archive lacks anywhere
         raise BrdynError(
             f"the weights in {path} do not fit {request.name!r} ({first_line(error)}); "
-            "check --model against the file"
+            "check `model` against the file"
         ) from error
     state = backbone.state_dict()
     weights.check_numbers(state, str(path))
@@ -141,5 +140,5 @@ def _check(name: str, shapes: Shapes, backbone: Any, path: Path) -> None:
     wrong = [f"{what} {has} instead of {wants}" for what, (wants, has) in expected.items() if wants != has]
     if wrong:
         raise BrdynError(
-            f"the weights in {path} do not fit {name!r}: {'; '.join(wrong)}; check --model against the file"
+            f"the weights in {path} do not fit {name!r}: {'; '.join(wrong)}; check `model` against the file"
         )

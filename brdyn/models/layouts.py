@@ -157,6 +157,14 @@ def _is_vit(tensors: StateDict, name: str, layout: str) -> bool:
     )
 
 
+def check_no_key(key: str | None, path: Path) -> None:
+    """Refuse to choose among the sets of weights of a file that has one."""
+    if key is not None:
+        raise UsageError(
+            f"`weights_key={key!r}` is not in {str(path)!r}; it holds one set of weights without a name; drop this"
+        )
+
+
 def choose(tensors: StateDict, path: Path, key: str | None, width: int) -> tuple[WeightSet, list[WeightSet]]:
     """The set of weights of a file to take, and all there are.
 
@@ -185,17 +193,19 @@ def choose(tensors: StateDict, path: Path, key: str | None, width: int) -> tuple
     names = ", ".join(one.label or ".".join(one.parts) or WHOLE for one in sets)
     among = sets if key is None else [one for one in sets if one.is_called(key)]
     if not among:
-        raise UsageError(f"--weights-key {key!r} is not in {str(path)!r}; it holds: {names}")
+        if len(sets) == 1:
+            check_no_key(key, path)
+        raise UsageError(f"`weights_key={key!r}` is not in {str(path)!r}; it holds: {names}")
     among = [one for one in among if one.width == width] or among
     best = min(one.rank for one in among)
     among = [one for one in among if one.rank == best]
     if len(among) > 1:
         raise UsageError(
-            f"{str(path)!r} holds several sets of weights; say which with --weights-key: {names}"
+            f"{str(path)!r} holds several sets of weights; say which with `weights_key`: {names}"
         )
     if among[0].layout == TRANSFORMERS:
         raise BrdynError(
-            f"{str(path)!r} is in transformers' layout; give --model the folder with its config.json instead"
+            f"{str(path)!r} is in transformers' layout; give `model` the folder with its config.json instead"
         )
     return among[0], sets
 

@@ -6,16 +6,14 @@ import re
 from pathlib import Path
 
 from brdyn.checked_json import expanded
+from brdyn.choices import check_named
 from brdyn.errors import UsageError
+from brdyn.store.result_files import KINDS
 
 SHOWN = 3
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".h5")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".heic")
 TABLES = (".parquet", ".arrow", ".csv", ".tar")
-RESULTS = (
-    "phases.json", "dynamics.json", "interventions.json", "perturb.json", "probe.json", "fit.json", "raptor_eval.json",
-    "train.json", "vitrm_eval.json", "grid.json",
-)  # fmt: skip
 CHECKPOINTS = "stage*-*"
 CHECKPOINT = "state.json"
 
@@ -28,6 +26,7 @@ def refuse(name: str) -> None:
     UsageError
         If there is such a file or folder, or the name can only be meant for one.
     """
+    check_named(name)
     path = expanded(name)
     if path.is_dir():
         raise UsageError(f"{name!r} {_folder(path)}")
@@ -56,20 +55,20 @@ def _folder(path: Path) -> str:
     names = sorted(entry.name for entry in path.iterdir())
     if not names:
         return "is an empty folder"
-    results = [name for name in RESULTS if name in names]
+    results = [name for name in KINDS if name in names]
     if any(path.glob(f"{CHECKPOINTS}/{CHECKPOINT}")) or (path / CHECKPOINT).is_file():
-        return "holds checkpoints of a run that is not finished; go on with it by --resume, and give its folder then"
+        return "holds checkpoints of a run that is not finished; go on with it by `resume`, and give its folder then"
     if results:
         return f"holds results of brdyn ({', '.join(results[:SHOWN])}), not a model; give the model that they are of"
     weights = [name for name in names if name.endswith(WEIGHTS)]
     if weights:
         return (
-            f"holds weights ({weights[0]}) and no config.json; name their architecture with --model and give the file "
-            "with --weights"
+            f"holds weights ({weights[0]}) and no config.json; name their architecture with `model` and give the file "
+            "with `weights`"
         )
     images = [name for name in names if name.lower().endswith((*PICTURES, *TABLES))]
     if images:
-        return f"holds images ({', '.join(images[:SHOWN])}), not a model; give it with --images"
+        return f"holds images ({', '.join(images[:SHOWN])}), not a model; give it with `images`"
     shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
     return f"is a folder without a model: there is no config.json in it, but {shown}"
 
@@ -77,9 +76,9 @@ def _folder(path: Path) -> str:
 def _file(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in WEIGHTS:
-        return "is a file of weights; name its architecture with --model and give the file with --weights"
+        return "is a file of weights; name its architecture with `model` and give the file with `weights`"
     if suffix in (*PICTURES, *TABLES):
-        return "is a file of images, not a model; give it with --images"
+        return "is a file of images, not a model; give it with `images`"
     if path.name == "config.json":
         return f"is a file; give its folder, {str(path.parent)!r}"
     return "is a file, not a model; `brdyn models` lists the names"

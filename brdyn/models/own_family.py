@@ -51,12 +51,12 @@ def load(request: ModelRequest) -> VisionTransformer:
     path, function = _place(request.name)
     if not request.allow_code:
         raise UsageError(
-            f"{request.name!r} runs code from {str(path)!r}; pass --allow-code (allow_code=True) if you trust it"
+            f"{request.name!r} runs code from {str(path)!r}; pass `allow_code=True` if you trust it"
         )
     if not path.is_file():
-        raise UsageError(f"no file {str(path)!r} to take {function!r} from; give --model file.py:function")
+        raise UsageError(f"no file {str(path)!r} to take {function!r} from; give `model` file.py:function")
     if request.random:
-        raise UsageError(f"{request.name!r} makes its own weights; drop --init random")
+        raise UsageError(f"{request.name!r} makes its own weights; drop `init=random`")
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -70,7 +70,7 @@ def load(request: ModelRequest) -> VisionTransformer:
         height, width = model.info.image_size
         raise UsageError(
             f"{request.name!r} made a model for images of {height}x{width} pixels, not {size[0]}x{size[1]}; let the "
-            "function take image_size, or drop --image-size"
+            "function take image_size, or drop `image_size`"
         )
     note = f"made by {function} of {path.name} (SHA-256 {hashlib.sha256(source).hexdigest()})"
     model.info = replace(model.info, name=request.name, notes=(*model.info.notes, note))
@@ -136,7 +136,11 @@ def _call(request: ModelRequest, path: Path, make: Callable[..., Any]) -> Any:
         takes = inspect.signature(make).parameters
     if request.weights is not None and "weights" not in takes:
         raise UsageError(
-            f"{request.name!r} takes no weights; drop --weights, or let the function have `weights`"
+            f"{request.name!r} takes no weights; drop `weights`, or let the function take weights"
+        )
+    if request.weights_key is not None:
+        raise UsageError(
+            f"{request.name!r} reads its weights itself; drop `weights_key`, and let the function choose"
         )
     given = {"image_size": request.image_size, "weights": request.weights}
     options = {name: value for name, value in given.items() if value is not None and name in takes}

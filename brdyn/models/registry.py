@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,36 +13,25 @@ import torch
 from torch import nn
 
 from brdyn.checked_json import expanded
-from brdyn.choices import INITS, one_of
+from brdyn.choices import INITS, check_source, one_of
 from brdyn.errors import UsageError
-from brdyn.models import (
-    classifier_family,
-    dino,
-    dinov2,
-    dinov3,
-    imgfocus,
-    local_paths,
-    own_family,
-    packaged,
-    raptor_family,
-    timm_family,
-    transformers_family,
-)
+from brdyn.models import local_paths, own_family, transformers_family
 from brdyn.models.base import Size, VisionTransformer
 from brdyn.models.request import ModelRequest
 from brdyn.seeds import check_seed
 
-FAMILIES: tuple[ModuleType, ...] = (
-    own_family,
-    raptor_family,
-    classifier_family,
-    imgfocus,
-    packaged,
-    dino,
-    dinov2,
-    dinov3,
-    timm_family,
-    transformers_family,
+# By name, and imported when asked for: some live in rooms that this one is a floor of.
+FAMILIES = (
+    "brdyn.models.own_family",
+    "brdyn.raptor.family",
+    "brdyn.classifiers.family",
+    "brdyn.models.imgfocus",
+    "brdyn.classifiers.packaged",
+    "brdyn.models.dino",
+    "brdyn.models.dinov2",
+    "brdyn.models.dinov3",
+    "brdyn.models.timm_family",
+    "brdyn.models.transformers_family",
 )
 
 
@@ -83,7 +73,8 @@ def load_model(
     allow_code : bool
         Run the file of a `file.py:function`.
     teacher : str or nn.Module, optional
-        Of a Raptor, where it is to be another than its config names: a module of your own has to be given again.
+        Of a Raptor, where it is to be another than its config names: a module of your own has to be given again. Of a
+        Raptor of a Raptor it is the innermost teacher, unless it is a Raptor itself.
 
     Returns
     -------
@@ -109,10 +100,7 @@ def load_model(
             name, {"weights": weights, "image_size": image_size, "teacher": teacher}, init, device, dtype
         )
     one_of("init", init, INITS)
-    if init == "random" and weights is not None:
-        raise UsageError("--weights and --init random exclude each other; drop one of them")
-    if weights_key is not None and weights is None:
-        raise UsageError(f"--weights-key {weights_key!r} chooses in a file; give that file with --weights")
+    check_source(init == "random", weights is not None, weights_key)
     request = ModelRequest(
         name=_expanded(name),
         weights=expanded(weights) if weights is not None else None,
@@ -125,8 +113,8 @@ def load_model(
         teacher=own_family.of_module(teacher, "the teacher") if isinstance(teacher, nn.Module) else teacher,
     )
     family = family_of(request)
-    if teacher is not None and family is not raptor_family:
-        raise UsageError(f"{name!r} is no fitted Raptor and has no teacher; drop --teacher")
+    if teacher is not None and not getattr(family, "TAKES_TEACHER", False):
+        raise UsageError(f"{name!r} is no fitted Raptor and has no teacher; drop `teacher`")
     model = family.load(request)
     return model.eval().requires_grad_(False).to(device=device or "cpu", dtype=dtype or torch.float32)
 
@@ -170,7 +158,7 @@ def list_models() -> Iterator[tuple[str, str]]:
     >>> [name for family, name in brdyn.list_models() if name.startswith("dinov2_vits14")]
     ['dinov2_vits14', 'dinov2_vits14_reg']
     """
-    for family in FAMILIES:
+    for family in map(import_module, FAMILIES):
         for name in family.names():
             yield family.FAMILY, name
 
@@ -183,7 +171,7 @@ def family_of(request: ModelRequest) -> ModuleType:
     UsageError
         If no family knows the name; the message has close matches.
     """
-    for family in FAMILIES:
+    for family in map(import_module, FAMILIES):
         if family.matches(request.name) and not (family is transformers_family and _is_here(request.name)):
             _check_weights(request, family)
             return family
@@ -199,12 +187,12 @@ def _check_weights(request: ModelRequest, family: ModuleType) -> None:
         return
     if family is not transformers_family:
         raise UsageError(
-            f"--weights {str(request.weights)!r} is a folder, and {request.name!r} takes a file; for a "
-            "transformers folder give --model the folder or its transformers id"
+            f"`weights={str(request.weights)!r}` is a folder, and {request.name!r} takes a file; for a "
+            "transformers folder give `model` the folder or its transformers id"
         )
     if request.weights_key is not None:
         raise UsageError(
-            f"--weights-key chooses in a file, and --weights {str(request.weights)!r} is a folder; drop it"
+            f"`weights_key` chooses in a file, and `weights={str(request.weights)!r}` is a folder; drop it"
         )
 
 

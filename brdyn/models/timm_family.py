@@ -16,6 +16,7 @@ from brdyn import hub
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import layouts, positions, timm_trunks, weights
 from brdyn.models.base import ModelInfo, TokenLayout, VisionTransformer
+from brdyn.models.loaded import Loaded
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
 
@@ -269,7 +270,7 @@ def _preprocessing(backbone: Any) -> Preprocessing:
     )
 
 
-def preprocessing_of_file(loaded: timm_trunks.Loaded, name: str) -> tuple[Preprocessing, tuple[str, ...]]:
+def preprocessing_of_file(loaded: Loaded, name: str) -> tuple[Preprocessing, tuple[str, ...]]:
     """How images were prepared for weights in a file, and its notes with what is not certain of that.
 
     A layout that only one code base writes says it; else it is what timm's name has, and where the tags of that
@@ -287,7 +288,7 @@ def preprocessing_of_file(loaded: timm_trunks.Loaded, name: str) -> tuple[Prepro
     first = loaded.backbone.pretrained_cfg.get("tag")
     doubt = (
         f"images are normalised with the mean {mean}, as timm's {name}.{first} needs; other weights of this "
-        "architecture need others, which --model takes with their tag"
+        "architecture need others, which `model` takes with their tag"
     )
     return own, (*loaded.notes, doubt)
 

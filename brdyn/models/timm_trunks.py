@@ -7,10 +7,9 @@ refused; what is left out is named in the notes.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isqrt, prod
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import nn
 
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import checkpoints, layouts, positions, tracing, weights
+from brdyn.models import checkpoints, google, layouts, positions, tracing, weights
 from brdyn.models.base import Size, check_image_size, check_memory
 from brdyn.models.checkpoints import StateDict
+from brdyn.models.loaded import Loaded
 from brdyn.models.request import ModelRequest
 from brdyn.words import first_line
 
@@ -34,36 +34,6 @@ TABLE = "relative_position_bias_table"
 MOCO_HEADS = 12  # of MoCo v3's ViT-S, whose width of 384 has six heads everywhere else
 MOCO_WIDTH = 384
 MOCO_PARTS = {"base_encoder", "momentum_encoder"}
-SELF_SUPERVISED = re.compile(r"decoder_|masked_embed$|head\.(mlp|last_layer)\.")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A trunk with the weights of a file.
-
-    Attributes
-    ----------
-    backbone : nn.Module
-    digest : str
-        Of the weights as in the file, in float32, before positions were resampled.
-    notes : tuple of str
-        What was built otherwise than the name says, what was left out, what was resampled.
-    chosen : WeightSet
-        The set of weights that was taken.
-    unused : tuple of str
-        The file's tensors that were left out.
-    """
-
-    backbone: Any
-    digest: str
-    notes: tuple[str, ...]
-    chosen: layouts.WeightSet
-    unused: tuple[str, ...] = ()
-
-    @property
-    def is_self_supervised(self) -> bool:
-        """Whether parts that only DINO, iBOT, MAE or MoCo v3 train with stand beside the trunk."""
-        return bool(MOCO_PARTS & set(self.chosen.parts)) or any(map(SELF_SUPERVISED.match, self.unused))
 
 
 def create(name: str, **options: Any) -> Any:
@@ -118,8 +88,6 @@ def from_file(
     BrdynError
         If it cannot be read or does not fit.
     """
-    from brdyn.models import google
-
     plain = create(name, **options)
     native = tuple(plain.patch_embed.img_size)
     if size not in (None, native):  # some published models cut the border that does not fill a patch
@@ -286,10 +254,19 @@ def _own_grid(
     if relative is None:
         return None
     extra = 3 if plain.num_prefix_tokens else 0  # from the cls token, to it, and to itself
-    grid = _grid_of(len(relative) - extra, lambda size: (2 * size[0] - 1) * (2 * size[1] - 1), native, asked)
+    grid = _grid_of(len(relative) - extra, _offsets, native, asked)
     if grid is None:
         raise _not_square(path, len(relative) - extra)
+    if asked not in (None, grid) and _offsets(asked) == _offsets(grid):
+        notes.append(f"its {len(relative)} relative positions are taken to be of {_by(grid)} patches")
+    elif asked == grid and grid not in (native, grid[::-1]):
+        notes.append(f"its relative positions are taken to be of {_by(grid)} patches, not {_by(grid[::-1])}")
     return grid
+
+
+def _offsets(grid: Any) -> int:
+    """How many offsets there are between two patches of a grid."""
+    return (2 * grid[0] - 1) * (2 * grid[1] - 1)
 
 
 def _grid_of(count: int, entries: Callable[[Any], int], native: Any, asked: Any) -> Any:
@@ -311,7 +288,7 @@ def _check_tokens(state: StateDict, plain: nn.Module, name: str, path: Path) -> 
 def _not_square(path: Path, count: int) -> UsageError:
     return UsageError(
         f"the {count} positions in {str(path)!r} are of no square of patches; give the image size they were "
-        "trained at as --image-size HEIGHTxWIDTH"
+        "trained at as `image_size` HEIGHTxWIDTH"
     )
 
 
@@ -321,7 +298,7 @@ def _by_timms_filter(state: StateDict, backbone: nn.Module, name: str, path: Pat
         return dict(convert(state, backbone)) if convert else state
     except Exception as error:  # a foreign file can break timm's conversion anywhere
         raise BrdynError(
-            f"the weights in {path} do not fit {name!r} ({first_line(error)}); check --model against the file"
+            f"the weights in {path} do not fit {name!r} ({first_line(error)}); check `model` against the file"
         ) from error
 
 

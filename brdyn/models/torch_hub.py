@@ -14,6 +14,7 @@ import torch
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import positions, timm_family, timm_trunks, weights
 from brdyn.models.base import Size, VisionTransformer, check_image_size
+from brdyn.models.loaded import Loaded
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
 
@@ -85,7 +86,7 @@ def load(request: ModelRequest, variant: Variant, family: str) -> VisionTransfor
     return timm_family.adapt(backbone, info, variant.preprocessing.at(size))
 
 
-def from_file(request: ModelRequest, variant: Variant, size: Size) -> timm_trunks.Loaded:
+def from_file(request: ModelRequest, variant: Variant, size: Size) -> Loaded:
     """Build the trunk from the file asked for or from the torch hub's copy of Facebook's."""
     path = request.weights or _cached(request, variant)
     try:

@@ -38,7 +38,7 @@ def check_untouched(leaves: StateDict, state: StateDict, path: Path) -> set[str]
             source = min(origins, default=key)
             raise BrdynError(
                 f"{source} in {str(path)!r} is {tuple(leaves[source].shape)}, the architecture takes {key} as "
-                f"{tuple(tensor.shape)}, and weights are not resampled; check --model against the file"
+                f"{tuple(tensor.shape)}, and weights are not resampled; check `model` against the file"
             )
     return used
 
@@ -76,7 +76,7 @@ def is_derived(key: str, tensor: Tensor, backbone: nn.Module, path: Path) -> boo
         return False
     if not torch.allclose(own.float().flatten(), tensor.detach().float().flatten(), rtol=BFLOAT16_STEP):
         raise BrdynError(
-            f"the values of {key} in {str(path)!r} are not those of the architecture; check --model against the file"
+            f"the values of {key} in {str(path)!r} are not those of the architecture; check `model` against the file"
         )
     return True
 
@@ -89,7 +89,7 @@ def said(
     notes = []
     if len(sets) > 1:
         names = ", ".join(one.label for one in sets)
-        notes.append(f"{path.name} holds {names}; {chosen.label} was taken (--weights-key takes another)")
+        notes.append(f"{path.name} holds {names}; {chosen.label} was taken (`weights_key` takes another)")
     prefixes = tuple(one.prefix for one in sets)
     outside = [_apart(key, chosen) for key in tensors if not key.startswith(prefixes)]
     if unused or outside:
@@ -116,7 +116,7 @@ def _activation(tensors: StateDict, chosen: layouts.WeightSet, plain: Any, path:
     if layouts.says_openai(tensors, chosen.prefix):
         name = plain.pretrained_cfg.get("architecture", "")
         raise UsageError(
-            f"{str(path)!r} holds OpenAI's CLIP weights, which need QuickGELU; use --model "
+            f"{str(path)!r} holds OpenAI's CLIP weights, which need QuickGELU; use `model` "
             f"{name.replace('_clip_', '_clip_quickgelu_') or 'with quickgelu in its name'}"
         )
     return [

@@ -69,7 +69,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     if request.weights is not None and not is_folder(request.weights):
         raise UsageError(
             f"the weights of a transformers model are a folder with its config.json, and {str(request.weights)!r} is "
-            "not one; give --weights such a folder"
+            "not one; give `weights` such a folder"
         )
     source = Source(request.name, str(request.weights) if request.weights is not None else request.name)
     content = source.config()

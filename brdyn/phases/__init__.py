@@ -2,22 +2,23 @@
 
 from brdyn.phases.evidence import Boundary, Evidence, layer_steps, phase_evidence
 from brdyn.phases.maxcut import best_segmentations, k_best_segmentations, random_moments
+from brdyn.phases.phases import Phases, segment
 from brdyn.phases.recursive import RecursiveClusters, recursive_bisection
 from brdyn.phases.segmentation import (
     Alternative,
-    Phases,
     Segmentation,
     boundary_frequency,
     check_request,
     choose_k,
     drift_reference,
-    segment,
 )
+from brdyn.phases.similarity import LayerSimilarity
 
 __all__ = [
     "Alternative",
     "Boundary",
     "Evidence",
+    "LayerSimilarity",
     "Phases",
     "RecursiveClusters",
     "Segmentation",

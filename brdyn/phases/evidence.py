@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from brdyn.compared import Compared
 from brdyn.errors import UsageError
 
 ALPHA = 0.05
@@ -55,8 +56,8 @@ class Boundary(NamedTuple):
     ratio: float
 
 
-@dataclass(frozen=True)
-class Evidence:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evidence(Compared):
     """What the layers say of phases.
 
     Attributes
@@ -223,6 +224,20 @@ def check_test(alpha: float, calibration: str) -> None:
         raise UsageError(f"alpha {alpha} is not between 0 and 1, as the level of a test must be")
     if calibration not in CALIBRATIONS:
         raise UsageError(f"unknown calibration {calibration!r}; choose one of {', '.join(CALIBRATIONS)}")
+
+
+def check_total(total: float, layers: int) -> None:
+    """Refuse dissimilarities that are negative on the whole, by more than rounding.
+
+    Raises
+    ------
+    UsageError
+        With their sum over the pairs of layers.
+    """
+    if total < -ROUNDING * max(1, layers * (layers - 1) // 2):
+        raise UsageError(
+            f"the total dissimilarity is {total:g}: layers would be more alike than equal ones, whose similarity is 1"
+        )
 
 
 def differ(dissimilarity: np.ndarray) -> bool:

@@ -56,6 +56,13 @@ class RecursiveClusters:
         """Last layer of every phase but the last; None when a cluster is not contiguous."""
         return None if self.scattered else tuple(cluster[-1] for cluster in self.clusters[:-1])
 
+    def describe(self) -> str:
+        """Every cluster, and how it was found."""
+        clusters = " ".join("{" + ",".join(map(str, cluster)) + "}" for cluster in self.clusters)
+        how = "exhaustive" if self.exact else "one_exchange"
+        warning = f"; {len(self.scattered)} of them NOT contiguous" if self.scattered else ""
+        return f"{clusters} ({how}, eps {self.eps:g}{warning})"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return {

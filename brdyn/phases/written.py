@@ -8,6 +8,7 @@ from typing import Any
 
 from brdyn.checked_json import check
 from brdyn.errors import UsageError
+from brdyn.phases.evidence import ROUNDING, check_test, check_total
 from brdyn.words import shortened
 
 SEGMENTATION = {
@@ -60,6 +61,7 @@ def check_written(values: Mapping[str, Any]) -> None:
     layers, k, least = values["layers"], values["k"], values["min_size"]
     if not 1 <= least <= layers:
         raise UsageError(f"phases of at least {least} of {layers} layers make no sense")
+    _check_signs(values)
     segmentations, most = values["segmentations"], layers // least
     if len(segmentations) != most or set(segmentations) != {str(number) for number in range(1, most + 1)}:
         raise UsageError(f"its segmentations are not one for each k from 1 to {most}")
@@ -68,6 +70,26 @@ def check_written(values: Mapping[str, Any]) -> None:
     for number, one in segmentations.items():
         _check_segmentation(int(number), one, layers, least)
     _check_beside(values, layers, most)
+
+
+def _check_signs(values: Mapping[str, Any]) -> None:
+    """Layers are no more alike than equal and no alternative is better than the best; shares are from 0 to 1."""
+    check_total(values["total"], values["layers"])
+    for k, one in values["segmentations"].items():
+        for number, other in enumerate(one["alternatives"]):
+            if other["gap"] < -ROUNDING * max(1.0, values["total"]):
+                raise UsageError(
+                    f"segmentations.{k}.alternatives[{number}].gap is {other['gap']:g}: negative"
+                )
+    shares = {
+        f"segmentations.{k}.stability": one["stability"] or () for k, one in values["segmentations"].items()
+    }
+    shares |= {
+        f"boundary_frequency[{k}]": row for k, row in enumerate(values.get("boundary_frequency") or ())
+    }
+    for place, row in shares.items():
+        if not all(0 <= share <= 1 for share in row):
+            raise UsageError(f"{place} has a share that is not from 0 to 1")
 
 
 def _check_segmentation(k: int, values: Mapping[str, Any], layers: int, least: int) -> None:
@@ -87,10 +109,13 @@ def _check_beside(values: Mapping[str, Any], layers: int, most: int) -> None:
     evidence = values.get("evidence")
     if evidence:
         tested = 0 if evidence["untested"] else layers - 1
+        check_test(evidence["alpha"], evidence["calibration"])
         if evidence["k"] != len(evidence["boundaries"]) + 1:
             raise UsageError(f"evidence.k is {evidence['k']} with {len(evidence['boundaries'])} boundaries")
         if {len(evidence[name]) for name in ("steps", "trend", "limit")} != {tested}:
             raise UsageError(f"evidence.steps, trend and limit are not {tested} numbers each")
+        if any(not value > 0 for name in ("steps", "trend", "limit") for value in evidence[name]):
+            raise UsageError("evidence.steps, trend and limit are not all above 0")
         if any(not 1 <= one["layer"] <= tested for one in evidence["boundaries"]):
             raise UsageError(f"evidence.boundaries are not of the layers 1 to {tested}")
         if bool(tested) is not bool(evidence["largest"]):

@@ -1,6 +1,7 @@
 """Figures: each function takes numbers and returns a matplotlib Figure; none computes."""
 
 from brdyn.plots.basins import plot_basins, plot_projection
+from brdyn.plots.draw import draw
 from brdyn.plots.dynamics import plot_curves, plot_panels
 from brdyn.plots.interventions import (
     plot_final_angles,
@@ -22,6 +23,7 @@ from brdyn.plots.raptor import plot_fidelity, plot_fit, plot_ladder, plot_layer_
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 
 __all__ = [
+    "draw",
     "draw_matrix",
     "draw_similarity",
     "plot_basins",

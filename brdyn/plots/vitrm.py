@@ -20,7 +20,7 @@ def plot_recursion(steps: pd.DataFrame, adaptive: pd.DataFrame, *, title: str) -
     Parameters
     ----------
     steps, adaptive : DataFrame
-        As of :class:`brdyn.vitrm.evaluation.Recursion`.
+        As of :class:`brdyn.classifiers.evaluation.Recursion`.
     title : str
 
     Examples
@@ -65,7 +65,7 @@ def plot_halting(halting: pd.DataFrame, *, title: str) -> Figure:
     Parameters
     ----------
     halting : DataFrame
-        As of :class:`brdyn.vitrm.evaluation.Recursion`.
+        As of :class:`brdyn.classifiers.evaluation.Recursion`.
     title : str
 
     Examples

@@ -3,6 +3,7 @@
 from brdyn.probes.features import FeatureMetric, Features, extract_features
 from brdyn.probes.knn import nearest_neighbours
 from brdyn.probes.linear import LinearProbe, fit_linear
+from brdyn.probes.of_images import probe_images
 from brdyn.probes.probing import SEEDS, Probing, Reading, compare, probe, read_classes
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "fit_linear",
     "nearest_neighbours",
     "probe",
+    "probe_images",
     "read_classes",
 ]

@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.sampling import SamplingMetric
 from brdyn.models import VisionTransformer
-from brdyn.trajectory import Trajectory, check_normed
+from brdyn.trajectory import Stream, Trajectory, check_normed
 
 Readout = Callable[[Trajectory], Tensor]
 
 
-@dataclass(frozen=True)
-class Features:
+@dataclass(frozen=True, eq=False, repr=False)
+class Features(Compared):
     """Features of labelled images, in the order of the images.
 
     Attributes
@@ -145,7 +146,7 @@ def extract_features(
     model: VisionTransformer,
     images: ImageSet,
     metrics: Mapping[str, FeatureMetric] | None = None,
-    **options: Any,
+    stream: Stream | None = None,
 ) -> dict[str, Features]:
     """Features of all images that have a label, in one pass.
 
@@ -156,8 +157,8 @@ def extract_features(
         With labels; those that have none are left out.
     metrics : mapping of str to FeatureMetric, optional
         What to read out. By default `model`, the features of the model.
-    **options
-        Of :func:`brdyn.measures.engine.measure`.
+    stream : Stream, optional
+        How to go through the images.
 
     Raises
     ------
@@ -173,7 +174,7 @@ def extract_features(
     """
     check_labelled(images)
     chosen = dict(metrics) if metrics is not None else {"model": FeatureMetric.of(model)}
-    report = measure(model, images, chosen, **options)
+    report = measure(model, images, chosen, stream=stream)
     if report.unlabelled.count == report.count:
         raise UsageError(
             f"a probe needs labels, and not one of the {report.count} images in {images.source.description!r} has one "

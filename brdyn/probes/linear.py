@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from brdyn.compared import Compared
 from brdyn.errors import UsageError
 from brdyn.probes.features import Features
 
@@ -26,8 +27,8 @@ LARGE = 2e9  # images x features x classes from which torch takes over
 CHUNK = 65536
 
 
-@dataclass(frozen=True)
-class LinearProbe:
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearProbe(Compared):
     """A linear classifier of features.
 
     Attributes

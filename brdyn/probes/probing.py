@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from brdyn.compared import Compared
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
 from brdyn.probes.features import Features
 from brdyn.probes.knn import NEIGHBOURS, TEMPERATURE, nearest_neighbours
 from brdyn.probes.linear import HELD_OUT, PENALTIES, fit_linear
-from brdyn.results import records
+from brdyn.provenance import skipped_lines
+from brdyn.result import Result
+from brdyn.store import records
 
 SEEDS = 3
 REPLICATES = 1000
 RATIOS = ["model", "probe", "ratio", "low", "high", "sd"]
 NUMBER = (float, None)
+NONE: Mapping[str, Any] = {"count": 0, "first": []}
 SHAPE: dict[str, Any] = {  # of :meth:`Probing.to_dict`
     "n_train": int,
     "n_test": int,
@@ -32,8 +37,8 @@ SHAPE: dict[str, Any] = {  # of :meth:`Probing.to_dict`
 }
 
 
-@dataclass(frozen=True)
-class Probing:
+@dataclass(frozen=True, eq=False, repr=False)
+class Probing(Result):
     """How well the classes are read from features.
 
     Attributes
@@ -48,15 +53,21 @@ class Probing:
     n_train, n_test, classes : int
     most_frequent : float
         Share of the most frequent class of the test images: what knowing nothing gets.
+    images : mapping or None
+        Which images were for `train` and `test`, where the features were read from images here.
 
     Examples
     --------
     >>> from brdyn.probes import Features, probe
     >>> features = Features(torch.eye(2).repeat(5, 1), torch.tensor([0, 1] * 5))
     >>> probing = probe({"a ViT": features}, {"a ViT": features}, seeds=1)
-    >>> probing.most_frequent, probing.summary()["accuracy"].tolist()
+    >>> probing.most_frequent, probing.means()["accuracy"].tolist()
     (0.5, [1.0, 1.0])
     """
+
+    FILE: ClassVar[str] = "probe.json"
+    SHAPE: ClassVar[Mapping[str, Any]] = {"probing": SHAPE, "images": {"train": dict, "test": dict}}
+    TIMED: ClassVar[bool] = False
 
     table: pd.DataFrame
     ratios: pd.DataFrame
@@ -64,9 +75,47 @@ class Probing:
     n_test: int
     classes: int
     most_frequent: float
+    images: Mapping[str, Any] | None = None
+
+    def content(self) -> dict[str, Any]:
+        """Which images, and everything of :meth:`to_dict`."""
+        return {"images": self.images, "probing": self.to_dict()}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Probing:
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from a probe.json."""
+        del folder
+        return replace(cls.from_dict(content["probing"]), images=content["images"])
+
+    def lines(self) -> list[str]:
+        """Accuracies and ratios."""
+        test = (self.images or {}).get("test")
+        lines = [] if test is None else skipped_lines(test.get("skipped", ()), test.get("unlabelled", NONE))
+        lines.append(
+            f"probes: {self.n_train} training and {self.n_test} test images of {self.classes} classes; the most "
+            f"frequent class alone gets {self.most_frequent:.1%}"
+        )
+        for row in self.means().to_dict(orient="records"):
+            over = f", sd {row['sd']:.1%} over {row['seeds']} seeds" if row["seeds"] > 1 else ""
+            lines.append(
+                f"  {row['model']}, {row['probe']}: {row['accuracy']:.1%} ({row['low']:.1%} to {row['high']:.1%}){over}"
+            )
+        lines += [
+            f"  note: a linear probe of {model} chose the strongest or weakest penalty it could"
+            for model in self.at_the_end()
+        ]
+        return lines + [
+            f"  {row['model']} keeps {row['ratio']:.1%} ({row['low']:.1%} to {row['high']:.1%}) by {row['probe']}"
+            for row in self.ratios.to_dict(orient="records")
+        ]
+
+    def brief(self) -> str:
+        """Models, images, classes."""
+        models = ", ".join(dict.fromkeys(self.table["model"]))
+        return f"{models}; {self.n_train} training and {self.n_test} test images of {self.classes} classes"
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Back from :meth:`to_dict`."""
         table = pd.DataFrame(content["runs"], columns=list(SHAPE["runs"][0])).astype({"penalty": float})
         ratios = pd.DataFrame(content["ratios"], columns=RATIOS).astype({"sd": float})
@@ -79,7 +128,7 @@ class Probing:
         rows = self.table[(self.table["model"] == model) & (self.table["probe"] == kind)]
         return float(rows["accuracy"].mean())
 
-    def summary(self) -> pd.DataFrame:
+    def means(self) -> pd.DataFrame:
         """One row per model and probe: mean accuracy, its `sd` over seeds, and a 95 % interval over test images."""
         grouped = self.table.groupby(["model", "probe"], sort=False)["accuracy"]
         found = grouped.agg(accuracy="mean", sd="std", seeds="size").reset_index()
@@ -100,14 +149,14 @@ class Probing:
             "most_frequent": self.most_frequent,
             "knn": {"neighbours": NEIGHBOURS, "temperature": TEMPERATURE},
             "linear": {"penalties": list(PENALTIES), "held_out": HELD_OUT},
-            "summary": records(self.summary()),
+            "summary": records(self.means()),
             "ratios": records(self.ratios),
             "runs": records(self.table),
         }
 
 
-@dataclass(frozen=True)
-class Reading:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reading(Compared):
     """What probes read from the features of one model.
 
     Attributes

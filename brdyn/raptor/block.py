@@ -13,10 +13,9 @@ from timm.layers import Mlp, SwiGLU
 from timm.models.vision_transformer import Attention, LayerScale
 from torch import Tensor, nn
 
+from brdyn.choices import check_block, check_heads
 from brdyn.errors import UsageError
 
-MLPS = ("swiglu", "gelu")
-DEPTH_SCALINGS = ("index", "constant", "none")
 DEPTH_HIDDEN = 16
 FACTORS = 3  # on the attention branch, on the MLP branch, on the output
 
@@ -58,19 +57,11 @@ class BlockConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        if self.mlp not in MLPS:
-            raise UsageError(f"unknown MLP {self.mlp!r}; choose one of {', '.join(MLPS)}")
-        if self.depth_scaling not in DEPTH_SCALINGS:
-            raise UsageError(
-                f"unknown depth scaling {self.depth_scaling!r}; choose one of {', '.join(DEPTH_SCALINGS)}"
-            )
+        check_block(self.mlp, self.mlp_ratio, self.depth_scaling)
         for name in ("width", "heads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)} is not positive")
-        if self.width % self.heads:
-            raise UsageError(f"width {self.width} cannot be split among {self.heads} heads")
-        if not self.mlp_ratio > 0:
-            raise UsageError(f"MLP ratio {self.mlp_ratio} is not positive")
+        check_heads(self.width, self.heads)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

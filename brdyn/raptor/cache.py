@@ -31,11 +31,10 @@ from brdyn.data.sources import Skipped
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer
 from brdyn.progress import progress_bar
-from brdyn.results import read_json, to_json
 from brdyn.runtime import Processes
-from brdyn.store import write_atomically
+from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training.settings import differences
-from brdyn.trajectory import trajectories
+from brdyn.trajectory import Stream, trajectories
 from brdyn.words import first_line
 
 FORMAT = "brdyn activation cache"
@@ -149,7 +148,7 @@ class ActivationCache:
             changed = differences(read_json(path, "the index of an activation cache"), self.index())
             if changed:
                 raise UsageError(
-                    f"{str(self.folder)!r} is a cache of something else ({'; '.join(changed)}); choose another --cache"
+                    f"{str(self.folder)!r} is a cache of something else ({'; '.join(changed)}); choose another `cache`"
                 )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -160,13 +159,13 @@ class ActivationCache:
         self._sweep()
         others = [one for one in self.folder.iterdir() if not one.name.startswith(UNFINISHED)]
         if not path.is_file() and others:
-            raise UsageError(f"{str(self.folder)!r} holds other files; choose an empty folder as --cache")
+            raise UsageError(f"{str(self.folder)!r} holds other files; choose an empty folder as `cache`")
         needed = len(self.missing()) * self.shard_images * self.image_bytes
         free = psutil.disk_usage(str(self.folder)).free
         if needed > free:
             raise BrdynError(
                 f"an activation cache of {self.total_bytes / 1e9:.1f} GB does not fit in {str(self.folder)!r}, where "
-                f"{free / 1e9:.1f} GB are free; use fewer images (-n), another --cache, or none"
+                f"{free / 1e9:.1f} GB are free; use fewer images (`n`), another `cache`, or none"
             )
         if not path.is_file():
             write_atomically(path, to_json(self.index()))
@@ -212,7 +211,7 @@ class ActivationCache:
         states = [torch.empty(0, *self.shape, dtype=torch.bfloat16)]
         positions, labels = ([torch.empty(0, dtype=torch.long)] for _ in range(2))
         try:
-            for trajectory in trajectories(self.teacher, part, workers=workers):
+            for trajectory in trajectories(self.teacher, part, stream=Stream(workers=workers)):
                 states.append(torch.stack(trajectory.states, dim=1).to("cpu", torch.bfloat16))
                 positions.append(trajectory.positions.cpu() + start)
                 labels.append(trajectory.labels.cpu())

@@ -56,6 +56,15 @@ class Cost:
         """A list, as JSON has it, is a range too."""
         object.__setattr__(self, "speed_ratio_range", tuple(self.speed_ratio_range))
 
+    def describe(self) -> str:
+        """Side by side, in a sentence."""
+        return (
+            f"blocks: {self.block_parameters / 1e6:.1f} M parameters against "
+            f"{self.teacher_block_parameters / 1e6:.1f} M; {self.flops / 1e9:.2f} GFLOP an image against "
+            f"{self.teacher_flops / 1e9:.2f}; {self.images_per_second:.0f} images/s against "
+            f"{self.teacher_images_per_second:.0f}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)

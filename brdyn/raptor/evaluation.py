@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
+
+import pandas as pd
 
 from brdyn.checked_json import fields_of, made
 from brdyn.data import ImageSet
 from brdyn.probes import SEEDS, FeatureMetric, Features, Probing, extract_features, probe
 from brdyn.probes.features import feature_width, read_out
+from brdyn.probes.of_images import described
 from brdyn.probes.probing import SHAPE as PROBING
+from brdyn.provenance import Provenance, Stopwatch
 from brdyn.raptor.cost import Cost, cost
 from brdyn.raptor.fidelity import Fidelity, fidelity, student_states
 from brdyn.raptor.model import Raptor
-from brdyn.results import ROW, read_json, records
-from brdyn.runtime import Processes
+from brdyn.result import Result
+from brdyn.store import ROW, records
+from brdyn.trajectory import Stream
 
 TEACHER, RAPTOR = "teacher", "raptor"
-FILE = "raptor_eval.json"
-SHAPE = {
-    "fidelity": [{"mode": str, "statistic": str, "unit": str, "group": str, "layer": int, **ROW}],
-    "head": dict.fromkeys(("agreement", "accuracy", "teacher_accuracy"), (float, None)),
-    "cost": (fields_of(Cost), None),
-    "probing": (PROBING, None),
-}
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Result):
     """How faithful a Raptor is, what it costs, and what its features are worth.
 
     Attributes
@@ -38,6 +37,10 @@ class Evaluation:
         None in processes other than the main one.
     probing : Probing or None
         Models `teacher` and `raptor`; None without labelled images, and in processes other than the main one.
+    teacher : str
+        Its name.
+    assignment : tuple of int
+        The block of each layer.
 
     Examples
     --------
@@ -49,35 +52,90 @@ class Evaluation:
     (12,)
     """
 
+    FILE: ClassVar[str] = "raptor_eval.json"
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        "fidelity": [{"mode": str, "statistic": str, "unit": str, "group": str, "layer": int, **ROW}],
+        "head": dict.fromkeys(("agreement", "accuracy", "teacher_accuracy"), (float, None)),
+        "cost": (fields_of(Cost), None),
+        "probing": (PROBING, None),
+        "probe_images?": (dict, None),
+        "teacher": str,
+        "assignment": [int],
+    }
+    TIMED: ClassVar[bool] = False
+
     fidelity: Fidelity
     cost: Cost | None
     probing: Probing | None = None
+    teacher: str = ""
+    assignment: tuple[int, ...] = ()
 
-    @classmethod
-    def read(cls, folder: str | Path) -> Evaluation:
-        """What `brdyn raptor-eval` wrote to a folder.
-
-        Raises
-        ------
-        UsageError
-            If there is no such result.
-        """
-        content = read_json(Path(folder) / FILE, "a result of brdyn raptor-eval", SHAPE)
-        probing = Probing.from_dict(content["probing"]) if content["probing"] else None
-        return cls(
-            Fidelity.from_records(content["fidelity"], content["head"]),
-            made(Cost, content["cost"]) if content["cost"] else None,
-            probing,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return {
+            "teacher": self.teacher,
+            "assignment": list(self.assignment),
+            "probe_images": self.probing.images if self.probing else None,
             "fidelity": records(self.fidelity.table),
             "head": self.fidelity.head(),
             "cost": self.cost.to_dict() if self.cost else None,
             "probing": self.probing.to_dict() if self.probing else None,
         }
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Fidelity."""
+        return {"fidelity.parquet": self.fidelity.table}
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from a raptor_eval.json."""
+        del folder
+        probing = Probing.from_dict(content["probing"]) if content["probing"] else None
+        return cls(
+            Fidelity.from_records(content["fidelity"], content["head"]),
+            made(Cost, content["cost"]) if content["cost"] else None,
+            replace(probing, images=content.get("probe_images")) if probing else None,
+            content["teacher"],
+            tuple(content["assignment"]),
+        )
+
+    def lines(self) -> list[str]:
+        """Fidelity at the end and on the way, cost, and probes."""
+        lines = [*self._at_the_end(), *self._on_the_way()]
+        if self.cost is not None:
+            lines += ["", self.cost.describe()]
+        if self.probing is None:
+            return [*lines, "no probes: give labelled images to train them on"]
+        return [*lines, *self.probing.lines()]
+
+    def _at_the_end(self) -> Iterator[str]:
+        table = self.fidelity.table
+        for mode, rows in table.groupby("mode", sort=False):
+            last = rows[rows["layer"] == rows["layer"].max()]
+            ends = last.pivot(index="group", columns="statistic", values="mean")
+            yield f"\n{mode}, last layer:"
+            for group in dict.fromkeys(rows["group"]):
+                values = ends.loc[group]
+                yield (
+                    f"  {group}: R² {values['r2']:.3f}, relative error {values['relative_error']:.3f}, "
+                    f"cosine {values['cosine']:.3f}, epsilon {values['epsilon']:.3g}"
+                )
+
+    def _on_the_way(self) -> Iterator[str]:
+        found = self.fidelity
+        curves = {group: found.curve("r2", group) for group in dict.fromkeys(found.table["group"])}
+        least = ", ".join(
+            f"{group} {curve.min():.3f} (layer {curve.idxmin()})" for group, curve in curves.items()
+        )
+        yield f"least R² on the way (autoregressive): {least}"
+        if found.agreement is not None:
+            yield f"the head of the teacher gives the same class for {found.agreement:.1%} of the images"
+        if found.accuracy is not None:
+            yield f"accuracy by that head: {found.accuracy:.1%}, teacher {found.teacher_accuracy:.1%}"
+
+    def brief(self) -> str:
+        """Blocks and teacher."""
+        return f"{len(set(self.assignment))} blocks for the {len(self.assignment)} layers of {self.teacher}"
 
 
 def evaluate(
@@ -87,7 +145,7 @@ def evaluate(
     test: ImageSet | None = None,
     *,
     seeds: int = SEEDS,
-    **options: Any,
+    stream: Stream | None = None,
 ) -> Evaluation:
     """Compare a Raptor with its teacher.
 
@@ -100,8 +158,8 @@ def evaluate(
         With labels, for probes; none without them.
     seeds : int
         Linear probes for each model.
-    **options
-        Of :func:`brdyn.measures.engine.measure`.
+    stream : Stream, optional
+        How to go through the images.
 
     Returns
     -------
@@ -115,20 +173,21 @@ def evaluate(
     >>> found.cost.block_parameters < found.cost.teacher_block_parameters
     True
     """
-    processes: Processes = options.get("processes") or Processes(raptor.device)
-    found = fidelity(raptor, images, **options)
-    features = [
-        paired_features(raptor, part, **options)
-        for part in ((train, test) if train is not None and test is not None else ())
-        if part is not None
-    ]
-    if not processes.is_main:
-        return Evaluation(found, None)
+    watch, stream = Stopwatch(), stream or Stream()
+    found = fidelity(raptor, images, stream=stream)
+    read = (train, test) if train is not None and test is not None else ()
+    features = [paired_features(raptor, part, stream=stream) for part in read]
+    assignment = tuple(raptor.assignment)
+    if not stream.is_main:
+        return Evaluation(found, None, None, raptor.teacher.info.name, assignment)
     probing = probe(*features, seeds=seeds, device=raptor.device) if features else None
-    return Evaluation(found, cost(raptor), probing)
+    if probing is not None:
+        probing = replace(probing, images=described(*read))
+    origin = Provenance.of(raptor, images, watch, stream.processes, seed=images.seed)
+    return Evaluation(found, cost(raptor), probing, raptor.teacher.info.name, assignment, provenance=origin)
 
 
-def paired_features(raptor: Raptor, images: ImageSet, **options: Any) -> dict[str, Features]:
+def paired_features(raptor: Raptor, images: ImageSet, stream: Stream | None = None) -> dict[str, Features]:
     """Features of the teacher and of the Raptor, in one pass over labelled images."""
     metrics = {
         TEACHER: FeatureMetric.of(raptor.teacher),
@@ -136,4 +195,4 @@ def paired_features(raptor: Raptor, images: ImageSet, **options: Any) -> dict[st
             lambda trajectory: read_out(raptor, student_states(raptor, trajectory)[-1]), feature_width(raptor)
         ),
     }
-    return extract_features(raptor.teacher, images, metrics, **options)
+    return extract_features(raptor.teacher, images, metrics, stream=stream)

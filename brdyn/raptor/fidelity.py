@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.per_image import PerImageMetric, Statistic
 from brdyn.raptor.model import Raptor
-from brdyn.trajectory import Trajectory, check_normed
+from brdyn.trajectory import Stream, Trajectory, check_normed
 
 MODES = ("autoregressive", "one-step")
 UNITS = {
@@ -35,8 +36,8 @@ SUMS = ("residual", "squares", "mean_token")
 HEAD = ("agreeing", "right", "teacher_right", "labelled", "beyond")
 
 
-@dataclass(frozen=True)
-class Fidelity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Fidelity(Compared):
     """How near a Raptor is to its teacher.
 
     Attributes
@@ -104,7 +105,7 @@ def student_states(raptor: Raptor, trajectory: Trajectory) -> tuple[Tensor, ...]
         if not all(finite):
             raise BrdynError(
                 f"the Raptor runs away: its own state at layer {finite.index(False)} is not finite; fit it for longer, "
-                "or with a smaller --lr"
+                "or with a smaller `lr`"
             )
         return tuple(states)
 
@@ -261,22 +262,22 @@ def _with_all(values: Tensor) -> Tensor:
     return torch.cat([values, values.sum(0, keepdim=True)])
 
 
-def fidelity(raptor: Raptor, images: ImageSet, **options: Any) -> Fidelity:
+def fidelity(raptor: Raptor, images: ImageSet, stream: Stream | None = None) -> Fidelity:
     """Compare a Raptor with its teacher at every layer, in one pass over the images.
 
     Parameters
     ----------
     raptor : Raptor
     images : ImageSet
-    **options
-        Of :func:`brdyn.measures.engine.measure`.
+    stream : Stream, optional
+        How to go through the images.
 
     Returns
     -------
     Fidelity
     """
     metric = fidelity_metric(raptor, images)
-    measure(raptor.teacher, images, {"fidelity": metric}, **options)
+    measure(raptor.teacher, images, {"fidelity": metric}, stream=stream)
     return metric.result()
 
 

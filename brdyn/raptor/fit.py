@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from accelerate import Accelerator
 
 from brdyn.checked_json import made
 from brdyn.data import Batch, ImageSet, ReadReport
 from brdyn.data.shuffled import ShuffledBatches
-from brdyn.models import VisionTransformer
+from brdyn.models import VisionTransformer, load_model
+from brdyn.phases import Phases
+from brdyn.provenance import Provenance, Stopwatch
 from brdyn.raptor.cache import ActivationCache
 from brdyn.raptor.losses import (
     JOINT_WEIGHTS,
@@ -21,26 +25,40 @@ from brdyn.raptor.losses import (
     plain_loss,
     weighted_loss,
 )
-from brdyn.raptor.model import Raptor, untrained
+from brdyn.raptor.model import Raptor, spans, untrained
+from brdyn.raptor.partitions import as_assignment
 from brdyn.raptor.recipe import FitSettings
-from brdyn.raptor.tasks import BlocksApart, BlocksJoined, ReadStates, cached, online
+from brdyn.raptor.tasks import BlocksApart, BlocksJoined, ReadStates, online
+from brdyn.raptor.tasks import cached as from_cache
+from brdyn.result import Result
 from brdyn.runtime import gather
+from brdyn.store.pretrained import CONFIG, WEIGHTS
 from brdyn.training import Checkpoints, History, Saved, Task, train
+from brdyn.training.checkpoints import HISTORY
 from brdyn.training.loop import make_accelerator
 
 STAGES = (1, 2)
 Report = Callable[[int, int, dict[str, float]], None]
 
 
-@dataclass
-class Fit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit(Result):
     """A fitted Raptor and how it got there.
 
     Attributes
     ----------
-    raptor : Raptor
+    fitted : Raptor or None
+        None where it was read from a folder: :attr:`raptor` loads it from there when asked for.
     histories : dict of int to History
         By stage.
+    options : mapping
+        What was asked for: teacher, images, assignment, recipe.
+    images_seen : int
+        In all steps of both stages.
+    parameters : int
+        Of the Raptor.
+    folder : Path or None
+        That it was read from.
 
     Examples
     --------
@@ -51,14 +69,83 @@ class Fit:
     [1.0, 2.0]
     """
 
-    raptor: Raptor
-    histories: dict[int, History] = field(default_factory=dict)
+    FILE: ClassVar[str] = "fit.json"
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        "images_seen": int,
+        "options": {"assignment": [int], "recipe": dict},
+        "raptor": {"parameters": int},
+        "stages": {str: HISTORY},
+    }
+    TIMED: ClassVar[bool] = False
+
+    fitted: Raptor | None
+    histories: Mapping[int, History]
+    options: Mapping[str, Any]
+    images_seen: int
+    parameters: int
+    folder: Path | None = None
+
+    @cached_property
+    def raptor(self) -> Raptor:
+        """The Raptor, loaded with its teacher where it was read from a folder."""
+        if self.fitted is not None:
+            return self.fitted
+        loaded = load_model(str(self.folder))
+        assert isinstance(loaded, Raptor)
+        return loaded
+
+    def content(self) -> dict[str, Any]:
+        """What was asked for, and losses and validation by stage."""
+        return {
+            "images_seen": self.images_seen,
+            "options": self.options,
+            "raptor": {"config": CONFIG, "weights": WEIGHTS, "parameters": self.parameters},
+            "stages": {str(stage): asdict(history) for stage, history in self.histories.items()},
+        }
+
+    def others(self) -> Mapping[str, bytes]:
+        """The Raptor: its config and weights."""
+        return self.raptor.to_files(recipe=self.options["recipe"])
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from a fit.json; the Raptor beside it is loaded when it is asked for."""
+        histories = {int(stage): made(History, found) for stage, found in content["stages"].items()}
+        parameters = content["raptor"]["parameters"]
+        return cls(None, histories, content["options"], content["images_seen"], parameters, folder)
+
+    def lines(self) -> list[str]:
+        """Blocks, size, and how each stage ended."""
+        seconds = sum(history.seconds for history in self.histories.values())
+        assignment = self.options["assignment"]
+        places = ", ".join(
+            f"{span.start + 1}-{span.end} by block {span.block + 1}" for span in spans(assignment)
+        )
+        teacher = None if self.provenance is None else self.provenance.details["model"].get("parameters")
+        lines = [
+            f"{self.images_seen} images in {seconds:.1f} s ({self.images_seen / max(seconds, 1e-9):.1f} images/s)",
+            f"{len(set(assignment))} blocks: layers {places}",
+            f"{self.parameters / 1e6:.1f} M parameters"
+            + (f" of the teacher's {teacher / 1e6:.1f} M" if teacher else ""),
+        ]
+        for stage, history in self.histories.items():
+            losses = {name: value for name, value in history.losses[-1].items() if name not in ("step", "lr")}
+            values = history.validation[-1] if history.validation else {}
+            r2 = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name != "step")
+            loss = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+            lines.append(f"stage {stage}: loss {loss}" + (f"; {r2}" if r2 else ""))
+        return lines
+
+    def brief(self) -> str:
+        """Blocks, layers, steps."""
+        assignment = self.options["assignment"]
+        return f"{len(set(assignment))} blocks for {len(assignment)} layers, {self.images_seen} images seen"
 
 
 def fit_raptor(
     teacher: VisionTransformer,
     images: ImageSet,
-    assignment: Sequence[int],
+    phases: Phases | Sequence[int],
     settings: FitSettings | None = None,
     *,
     checkpoints: Checkpoints | None = None,
@@ -79,8 +166,9 @@ def fit_raptor(
     images : ImageSet
         Some are kept out for validation. Its report then says how many were seen, epoch after epoch, by all processes
         and in all sessions.
-    assignment : sequence of int
-        The block of each layer; see :mod:`brdyn.raptor.partitions`.
+    phases : Phases, or sequence of int
+        Which layers share a block: phases, the last layer of each but the last, or the block of each of the L layers
+        (see :mod:`brdyn.raptor.partitions`).
     settings : FitSettings, optional
     checkpoints : Checkpoints, optional
     resume : Saved, optional
@@ -117,6 +205,8 @@ def fit_raptor(
     """
     settings = settings or FitSettings()
     accelerator = accelerator or make_accelerator(teacher.device)
+    watch = Stopwatch() if checkpoints is None else checkpoints.watch
+    assignment = as_assignment(phases, teacher.depth)
     raptor = untrained(teacher, assignment, settings.block(teacher), settings.seed)
     raptor.shared.requires_grad_(True)
     learning, held_out = images.split(settings.held_out(len(images)), settings.seed)
@@ -125,20 +215,19 @@ def fit_raptor(
     stream = ShuffledBatches(learning, settings.training(1).batch_size, settings.seed, workers)
     if cache is not None:
         stream = replace(stream, reader=cache.reader(learning), item_bytes=cache.image_bytes)
-    read = online(teacher) if cache is None else cached(teacher)
+    read = online(teacher) if cache is None else from_cache(teacher)
     validation = list(held_out.batches(stream.batch_size, workers=0)) if held_out is not None else []
-    fit = Fit(raptor.to(accelerator.device))
+    raptor.to(accelerator.device)
+    histories: dict[int, History] = {}
     if resume is not None:
         earlier = resume.state.get("earlier", {})
-        fit.histories = {
-            stage: made(History, earlier[str(stage)]) for stage in STAGES if str(stage) in earlier
-        }
+        histories = {stage: made(History, earlier[str(stage)]) for stage in STAGES if str(stage) in earlier}
     for stage, steps in zip(STAGES, (settings.stage1_steps, settings.stage2_steps), strict=True):
         if not steps or (resume is not None and resume.stage > stage):
             continue
         here = resume if resume is not None and resume.stage == stage else None
         task = _task(stage, raptor, teacher, settings, validation, read)
-        fit.histories[stage] = train(
+        histories[stage] = train(
             task,
             stream,
             settings.training(stage),
@@ -148,7 +237,7 @@ def fit_raptor(
             resume=here,
             report=partial(report, stage) if report else None,
             progress=progress,
-            earlier={str(number): asdict(history) for number, history in fit.histories.items()},
+            earlier={str(number): asdict(history) for number, history in histories.items()},
         )
         last = stage == 2 or not settings.stage2_steps
         if settings.ema and last:
@@ -160,7 +249,37 @@ def fit_raptor(
         images.report.digest = cache.digest()
     raptor.eval().requires_grad_(False)
     raptor.info = replace(raptor.info, weights="fitted in this process (not saved)")
-    return fit
+    world = accelerator.num_processes
+    options = (
+        fit_options(teacher, images, assignment, settings, world, cached=cache is not None)
+        if checkpoints is None
+        else checkpoints.options
+    )
+    seen = (settings.stage1_steps + settings.stage2_steps) * stream.batch_size
+    origin = replace(Provenance.of(teacher, images, watch, seed=settings.seed), n_images=len(images))
+    origin = replace(origin, details={**origin.details, "processes": world})
+    return Fit(raptor, histories, options, seen, raptor.info.parameters, provenance=origin)
+
+
+def fit_options(
+    teacher: VisionTransformer,
+    images: ImageSet,
+    assignment: Sequence[int],
+    settings: FitSettings,
+    processes: int = 1,
+    *,
+    cached: bool = False,
+) -> dict[str, Any]:
+    """What a fit is asked for, as its checkpoints and its fit.json keep it: another fit has others."""
+    options: dict[str, Any] = {
+        "teacher": {"name": teacher.info.name, "digest": teacher.info.digest},
+        "images": images.identity(),
+        "assignment": list(assignment),
+        "recipe": settings.to_dict(),
+        "learning_rates": [settings.training(stage).lr for stage in STAGES],
+        "processes": processes,
+    }
+    return {**options, "cached": True} if cached else options
 
 
 def _task(

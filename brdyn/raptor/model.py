@@ -12,14 +12,14 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from brdyn import pretrained
 from brdyn.declared import Range
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
 from brdyn.raptor.block import BlockConfig, RaptorBlock
+from brdyn.store import pretrained
 
 MOST_LAYERS = 1_000
-MOST_PIXELS = 16_384
+MOST_PIXELS = 8_192
 
 KIND = "raptor"
 
@@ -198,7 +198,8 @@ class Raptor(VisionTransformer):
             raise UsageError(
                 f"{str(folder)!r} was fitted to {config.teacher.name!r} with weights "
                 f"{config.teacher.digest[:12]}…, and the teacher at hand is {teacher.info.name!r} with "
-                f"{teacher.info.digest[:12]}…; give the same weights"
+                f"{teacher.info.digest[:12]}…; give the same weights "
+                "(by `weights`, and `weights_key` where the file holds several sets)"
             )
         check_saved(config, teacher, folder)
         weights = pretrained.read_weights(partial(_blocks, config), folder, config.digest)

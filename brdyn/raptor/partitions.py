@@ -10,7 +10,7 @@ from math import comb, factorial, prod
 import numpy as np
 
 from brdyn.errors import UsageError
-from brdyn.phases import check_request
+from brdyn.phases import Phases, check_request
 
 MAXCUT, CONTIGUOUS, SHUFFLE = "maxcut", "random-contiguous", "random-shuffle"
 RANDOM = (CONTIGUOUS, SHUFFLE)
@@ -43,6 +43,34 @@ def assign(
     if partition != MAXCUT:
         raise UsageError(f"unknown partition {partition!r}; choose one of {', '.join(PARTITIONS)}")
     return contiguous(boundaries, layers)
+
+
+def as_assignment(phases: Phases | Sequence[int], layers: int) -> list[int]:
+    """The block of each layer from phases, their boundaries, or an assignment of L blocks.
+
+    Parameters
+    ----------
+    phases : Phases, or sequence of int
+        A sequence of L numbers has the block of each layer; a shorter one the last layer of each phase but the last.
+    layers : int
+        L.
+
+    Raises
+    ------
+    UsageError
+        If the phases are of another number of layers, or boundaries do not rise from 1 to L - 1.
+
+    Examples
+    --------
+    >>> from brdyn.raptor.partitions import as_assignment
+    >>> as_assignment([2], layers=3), as_assignment([0, 1, 0], layers=3)
+    ([0, 0, 1], [0, 1, 0])
+    """
+    if isinstance(phases, Phases):
+        if phases.layers != layers:
+            raise UsageError(f"the phases are of {phases.layers} layers, and the teacher has {layers}")
+        return contiguous(phases.boundaries, layers)
+    return list(phases) if len(phases) >= layers else contiguous(phases, layers)
 
 
 def contiguous(boundaries: Sequence[int], layers: int) -> list[int]:
@@ -128,7 +156,7 @@ def _distinct(
     possible -= len(left_out)
     if not 0 <= number < possible:
         raise UsageError(
-            f"--partition-seed {number}: there are {possible} such {what}, numbered from 0; use a smaller one"
+            f"`partition_seed={number}`: there are {possible} such {what}, numbered from 0; use a smaller one"
         )
     rng, met = np.random.default_rng(sequence), set(left_out)
     while True:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from brdyn.choices import check_batch, check_block, one_of
 from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
-from brdyn.training.settings import TrainSettings, check_batch
+from brdyn.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
@@ -109,8 +110,8 @@ class FitSettings:
             raise UsageError(f"sigma {self.sigma} is negative")
         if self.validation_images is not None and self.validation_images < 0:
             raise UsageError(f"{self.validation_images} validation images are less than none")
-        if self.loss not in LOSSES:
-            raise UsageError(f"unknown loss {self.loss!r}; choose one of {', '.join(LOSSES)}")
+        one_of("loss", self.loss, LOSSES)
+        check_block(self.mlp, self.mlp_ratio, self.depth_scaling)
         for stage in (1, 2):
             self.training(stage)
 

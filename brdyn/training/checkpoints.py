@@ -16,12 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from brdyn.compared import Compared
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import Stopwatch, read_json, to_json
-from brdyn.store import sync
-from brdyn.training import unfinished
+from brdyn.provenance import Stopwatch
+from brdyn.store import read_json, sync, to_json, unfinished
+from brdyn.store.unfinished import HALF, STATE
 from brdyn.training.settings import check_same
-from brdyn.training.unfinished import HALF, STATE
 
 TENSORS = "state.safetensors"
 ROWS = [{str: (float, None)}]
@@ -41,8 +41,8 @@ SHAPE = {  # of the state of a checkpoint
 }
 
 
-@dataclass(frozen=True)
-class Saved:
+@dataclass(frozen=True, eq=False, repr=False)
+class Saved(Compared):
     """A checkpoint that was read.
 
     Attributes
@@ -209,7 +209,7 @@ class Checkpoints:
         except BrdynError as error:
             if previous and len(paths) > 1:
                 return self.read(paths[-2])
-            other = f"; --previous goes on from {paths[-2].name}" if len(paths) > 1 else ""
+            other = f"; `previous=True` goes on from {paths[-2].name}" if len(paths) > 1 else ""
             raise BrdynError(f"{error}{other}") from error
 
     def read(self, path: Path) -> Saved:

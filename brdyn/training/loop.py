@@ -20,8 +20,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from brdyn.data import Batch, ReadReport, Skipped
 from brdyn.errors import BrdynError, UsageError
-from brdyn.measures.sampling import random_keys
 from brdyn.progress import progress_bar
+from brdyn.random_keys import random_keys
 from brdyn.runtime import agree, gather, synchronise
 from brdyn.training.checkpoints import Checkpoints, Saved
 from brdyn.training.settings import TrainSettings
@@ -135,7 +135,7 @@ class _Training:
         if stream.batch_size < accelerator.num_processes:
             raise UsageError(
                 f"a batch of {stream.batch_size} cannot be shared among {accelerator.num_processes} processes; give a "
-                "larger --batch-size"
+                "larger `batch_size`"
             )
         task.to(accelerator.device)
         task.train()
@@ -146,6 +146,7 @@ class _Training:
         self.schedule = CosineLRScheduler(
             self.optimizer,
             t_initial=settings.steps,
+            cycle_decay=0.5,  # of further cycles, and there are none; with 1, timm warns of a single step
             lr_min=settings.min_lr,
             warmup_t=min(settings.warmup, settings.steps),
             warmup_lr_init=0.0,
@@ -307,7 +308,7 @@ class _Training:
             where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
             raise BrdynError(
                 f"the loss of {part} is not finite at step {step} of stage {self.stage}; {where}; "
-                f"try a smaller --lr{', or --dtype float32' if self.settings.precision != 'float32' else ''}"
+                f"try a smaller `lr`{', or `dtype=float32`' if self.settings.precision != 'float32' else ''}"
             )
         row = {"step": float(self.step), "lr": self.pending[-1][1]}
         row |= dict(zip(names, found.double().mean(0).tolist(), strict=True))

@@ -12,8 +12,8 @@ from brdyn.errors import UsageError
 from brdyn.words import printable, shortened
 
 PRECISIONS = ("float32", "bfloat16")
-CHECKPOINTS = "checkpoints"  # their folder in that of a run
 SHOWN = 60
+MOST_STEPS = 2**31 - 1
 DIGESTS = (
     "digest",
     "indices",
@@ -84,6 +84,10 @@ class TrainSettings:
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is not positive")
+        if self.steps > MOST_STEPS:
+            raise UsageError(
+                f"{self.steps:.3g} steps are more than {MOST_STEPS}; ask for fewer steps or epochs"
+            )
         for name in ("lr", "min_lr", "weight_decay", "warmup", "clip"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is negative")
@@ -97,23 +101,6 @@ class TrainSettings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
-
-
-def check_batch(images: int, batch_size: int) -> None:
-    """Refuse images that do not fill a batch.
-
-    Raises
-    ------
-    UsageError
-        With the largest batch that they fill.
-    """
-    if batch_size < 1:
-        raise UsageError(f"batch size {batch_size} is not positive")
-    if images < batch_size:
-        raise UsageError(
-            f"{images} images are too few for a batch of {batch_size}; give more images, or --batch-size {images} or "
-            "less"
-        )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -164,7 +151,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], place: str | P
     if changed:
         raise UsageError(
             f"{str(place)!r} is of a run with other options ({'; '.join(changed)}); resume with the same, or choose "
-            "another --out"
+            "another `out`"
         )
 
 

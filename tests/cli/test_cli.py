@@ -13,10 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from brdyn.errors import UsageError
+import brdyn
 from brdyn.interventions import Repair, Surgery
-from brdyn.measures.basins import Basins
-from brdyn.measures.modes import Modes
+from brdyn.measures.dynamics import Dynamics
 from brdyn.phases import Phases, segment
 from tests import reference
 from tests.cli.commands import ROOT, assert_one_line_error, run_alone
@@ -118,7 +117,11 @@ def test_random_weights_are_marked_everywhere(run, tiny_options, tmp_path):
         (["--images", "BROKEN", "--strict"], 1, ["cannot read 't.jpg'"]),
         (["--weights", "BROKEN/t.jpg"], 1, ["cannot read", "as a checkpoint"]),
         (["--weights", "OTHER"], 1, ["do not fit", "blocks.0.attn.qkv.bias"]),
-        (["--weights-key", "ema"], 2, ["--weights-key 'ema' is not in", "it holds: ."]),
+        (
+            ["--weights-key", "ema"],
+            2,
+            ["--weights-key 'ema' is not in", "it holds one set of weights without a name; drop this"],
+        ),
         (["--image-size", "1000000000"], 2, ["GiB", "use a smaller --image-size"]),
         (["--image-size", "9" * 5000], 2, [f"--image-size '{'9' * 39}…' is neither"]),
         (["--image-size", "²"], 2, ["is neither a number of pixels"]),
@@ -304,7 +307,7 @@ def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights)
 
     assert content["modes"]["n_fitted"] + content["modes"]["n_held_out"] == 40
     errors = pd.read_parquet(out / "modes.parquet")
-    pd.testing.assert_frame_equal(Modes.read(out).errors, errors, check_dtype=False)
+    pd.testing.assert_frame_equal(brdyn.read(out).modes.errors, errors, check_dtype=False)
     assert (
         len(errors) == len(content["modes"]["errors"]) == 12 * 2 * 3 * 2
     )  # layers, groups, predictors, measures
@@ -356,12 +359,11 @@ def test_basins_of_labelled_images(run, tiny_options, tmp_path, labelled):
     assert content["knn_purity"]["cls"][0] is None  # cls is the same for all images before the first block
     assert all(0 <= value <= 1 for value in content["knn_purity"]["cls"][1:])
     assert "norm" not in content
-    found = Basins.read(out)
+    found = Dynamics.read(out).basins
     assert found.chance == content["basins"]["chance_purity"]
     assert len(found.table) == 4 * 2 * 13
     assert_one_line_error(run("dynamics", *options), 2, "--overwrite")
-    with pytest.raises(UsageError, match="no modes"):
-        Modes.read(out)
+    assert Dynamics.read(out).modes is None
     projection = pd.read_parquet(out / "basins.parquet")
     assert len(projection) == 40 * 13
 
@@ -456,11 +458,10 @@ def test_a_model_of_one_layer(run, tmp_path, noise_folder):
     transformers.logging.disable_progress_bar()  # `brdyn` does so before it imports transformers
     options = [
         "--model", tmp_path / "one", "--image-size", "28", "--images", noise_folder, "--workers", "0", "-n", "6",
-        "--out", tmp_path / "out", "--overwrite",
     ]  # fmt: skip
-    assert run("dynamics", *options).returncode == 0
-    assert run("perturb", *options, "--eps", "0.1").returncode == 0
-    assert_one_line_error(run("interventions", *options), 2, "allows no swap")
+    assert run("dynamics", *options, "--out", tmp_path / "dynamics").returncode == 0
+    assert run("perturb", *options, "--out", tmp_path / "perturb", "--eps", "0.1").returncode == 0
+    assert_one_line_error(run("interventions", *options, "--out", tmp_path / "cut"), 2, "allows no swap")
 
 
 @needs_offline

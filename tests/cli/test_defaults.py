@@ -4,6 +4,7 @@ from inspect import signature
 
 import pytest
 
+from brdyn.classifiers.config import ViTRMConfig
 from brdyn.cli.interventions import interventions
 from brdyn.cli.perturb import perturb
 from brdyn.cli.phases import phases
@@ -11,7 +12,6 @@ from brdyn.cli.vitrm_train import LATENT_STEPS
 from brdyn.interventions import layer_surgery, perturbation_repair
 from brdyn.measures import layer_similarity
 from brdyn.phases import segment
-from brdyn.vitrm.model import ViTRMConfig
 
 
 def default(function, name):

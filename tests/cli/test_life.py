@@ -115,15 +115,15 @@ def test_a_resumed_vit_counts_the_whole(run, vit, stop, tmp_path, monkeypatch):
     content["state"]["seconds"] += 1000
     state.write_text(json.dumps(content))
     stop(0)
-    from brdyn.classification import run as module
+    from brdyn.classifiers import training
 
-    accuracy = module.accuracy
+    accuracy = training.accuracy
 
     def slow(*arguments):
         time.sleep(3)
         return accuracy(*arguments)
 
-    monkeypatch.setattr(module, "accuracy", slow)
+    monkeypatch.setattr(training, "accuracy", slow)
     assert run(*vit, "--resume").returncode == 0
     whole, stopped = (read(tmp_path / name, "train.json") for name in ("whole", "out"))
     for key in ("options", "kept", "accuracy", "skipped"):
@@ -218,7 +218,7 @@ def test_checkpoints_of_an_earlier_version_are_gone_on_with(run, request, stop, 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(
     run, request, stop, tmp_path, command, resume, monkeypatch
 ):
-    from brdyn.results import OutputFolder
+    from brdyn.store import OutputFolder
 
     options = request.getfixturevalue(command)
     stop(1, before=True)
@@ -255,7 +255,7 @@ def test_an_unfinished_run_is_neither_taken_nor_lost(run, fit, stop, tmp_path):
 
 def test_a_run_begun_over_a_finished_one_and_killed_early(run, fit, stop, tmp_path, monkeypatch):
     """The old result stays until the new one is there; --resume means the new run."""
-    from brdyn.results import OutputFolder
+    from brdyn.store import OutputFolder
 
     assert run(*fit).returncode == 0
     old = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}

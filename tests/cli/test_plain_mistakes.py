@@ -4,14 +4,17 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from brdyn import choices
+from brdyn.cli.failures import RESUMABLE
 from brdyn.interventions.operations import operations
 from brdyn.measures import SIMILARITIES
-from brdyn.measures.dynamics import CURVES
+from brdyn.phases import segment
 from brdyn.runtime import DTYPES
-from tests.cli.commands import ROOT
+from brdyn.store.result_files import KINDS
+from tests.cli.commands import ROOT, assert_one_line_error
 
 LONG = "x" * 300
 CASES = [
@@ -65,6 +68,53 @@ CASES = [
     (["dynamics", "--phases", "NOWHERE.json"], "--phases 'NOWHERE.json': no such file"),
     (["interventions", "--phases", "USED"], "--phases 'USED': not a file"),
     (["raptor-fit", "--phases", LONG], "file name too long"),
+    (["dynamics", "--phases", "FILE"], "cannot read 'FILE' as a phases.json (no JSON at line 1"),
+    (["perturb", "--phases", "OTHER.json"], "'OTHER.json' is not a phases.json (it has no 'model')"),
+    (
+        ["interventions", "--phases", "DEEP.json"],
+        "cannot read 'DEEP.json' as a phases.json (it is nested too",
+    ),
+    (
+        ["raptor-fit", "--phases", "PHASES.json", "--k", "4"],
+        "k=4 phases need at least 4 layers; 'PHASES.json' has 3",
+    ),
+    (["phases", "--min-gain", "nan"], "--min-gain nan is not a finite number"),
+    (["phases", "--min-gain", "1.5"], "min_gain=1.5 is not a share of the dissimilarity, from 0 to 1"),
+    (["phases", "--bootstrap", "1"], "bootstrap=1 says nothing of a spread; use 0 for none"),
+    (["phases", "--eps=-1"], "eps=-1.0 is not a share of the dissimilarity"),
+    (
+        ["phases", "--min-size", "9" * 40],
+        "is more than 2147483647, the most that is taken",
+    ),
+    (["dynamics", "--ridge=-1"], "ridge -1.0 is not a number from 0 up"),
+    (["dynamics", "--ridge", "inf"], "--ridge inf is not a finite number"),
+    (["perturb", "--k", "99999999999"], "--k 99999999999 is more than"),
+    (["raptor-fit", "--mlp-ratio", "0"], "MLP ratio 0.0 is not a number above 0"),
+    (["raptor-fit", "--mlp-ratio", "nan"], "--mlp-ratio nan is not a finite number"),
+    (["raptor-fit", "--mlp", "x"], "unknown MLP 'x'; choose one of swiglu, gelu"),
+    (["raptor-fit", "--depth-scaling", "x"], "unknown depth scaling 'x'; choose one of index"),
+    (["raptor-fit", "--partition", "random-contiguous"], "--partition random-contiguous needs --k"),
+    (["raptor-fit", "--lr", "inf"], "--lr inf is not a finite number"),
+    (["vit-train", "--epochs", "inf"], "--epochs inf is not a finite number"),
+    (["vit-train", "--epochs", "1e30"], "steps are more than 2147483647; ask for fewer steps or epochs"),
+    (["vit-train", "--drop-path", "1"], "drop-path 1.0 is not from 0 to below 1"),
+    (["vit-train", "--width", "100", "--heads", "3"], "width 100 cannot be split among 3 heads"),
+    (["vit-train", "--image-size", "30"], "image size 30x30 is not a multiple of the 4-pixel patch"),
+    (["vit-train", "--depth", "5000"], "depth 5000 is more than 1000"),
+    (["vit-train", "--operations", "101"], "101 operations of RandAugment are more than 100"),
+    (["vitrm-train", "--dropout=-0.1"], "dropout -0.1 is not from 0 to below 1"),
+    (["vitrm-train", "--patch", "5"], "image size 32x32 is not a multiple of the 5-pixel patch of 'vitrm'"),
+    (["vitrm-train", "--latent-steps", "2000"], "latent-steps 2000 is more than 1000"),
+    (["vitrm-train", "--n-sup", "2000"], "(it is '2000')"),
+    (["vitrm-train", "--model", "resnet18", "--image-size", "99999"], "image-size 99999 is more than 16384"),
+    (["vitrm-eval", "x", "--most", "5000"], "(it is '5000')"),
+    (["interventions", "--draws", "99999"], "(it is '99999')"),
+    (["probe", "--test-n", "5"], "--test-n goes with --test"),
+    (["raptor-eval", "x", "--probe-train", "samples", "--probe-test-n", "5"], "goes with --probe-test"),
+    (["phases", "--init", "random", "--weights", "FILE"], "--weights and --init random exclude each other"),
+    (["phases", "--model", ""], "the name of the model is empty; `brdyn models` lists the names"),
+    (["raptor-eval", " "], "the name of the model is empty"),
+    (["phases", "--weights-key", "x"], "--weights-key 'x' chooses in a file; give that file by --weights"),
     (["phases", "--weights", "NOWHERE.pth"], "--weights 'NOWHERE.pth': no such file"),
     (["phases", "--images", "NOWHERE"], "no images at 'NOWHERE': no such file or folder"),
     (["phases", "--images", ""], "no images at ''"),
@@ -110,6 +160,10 @@ def test_plain_mistakes_are_told_without_torch(tmp_path):
     (tmp_path / "USED" / "x").touch()
     (tmp_path / "FILE").touch()
     (tmp_path / "DANGLING").symlink_to("nothing")
+    (tmp_path / "OTHER.json").write_text("{}")
+    (tmp_path / "DEEP.json").write_text("[" * 100_000)
+    of = {"model": "x", "provenance": {"model": {"digest": "0"}}}
+    (tmp_path / "PHASES.json").write_text(json.dumps({**segment(np.eye(3)).to_dict(), **of}))
     before = sorted(path.name for path in tmp_path.rglob("*"))
     found = answers([arguments for arguments, _ in CASES], tmp_path)
     assert len(found) == len(CASES)
@@ -122,6 +176,59 @@ def test_plain_mistakes_are_told_without_torch(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
+OF = {name: [file for file, of in KINDS.items() if name in of.writer] for name in COMMANDS}
+
+
+def test_overwrite_is_of_the_same_commands_result_alone(tmp_path):
+    """Every command over the result of every other, over an unfinished run of another, and over a model."""
+    asked, expected = [], []
+    for name in COMMANDS[1:]:
+        argument = ["x"] if name in ("raptor-eval", "vitrm-eval") else []
+        own = OF[name][0]
+        for file in KINDS:
+            if file not in OF[name]:
+                folder = tmp_path / f"{name}-{file}"
+                folder.mkdir()
+                (folder / file).write_text("{}")
+                asked.append([name, *argument, "--out", str(folder), "--overwrite"])
+                expected.append((own, f"holds the result of {KINDS[file].writer} ({file})"))
+        begun = tmp_path / f"{name}-begun"
+        begun.mkdir()
+        other = "fit.json" if own == "train.json" else "train.json"
+        (begun / "unfinished.json").write_text(json.dumps({"result": other, "leaves": []}))
+        asked.append([name, *argument, "--out", str(begun), "--overwrite"])
+        expected.append((own, f"holds an unfinished run of {KINDS[other].writer}"))
+        model = tmp_path / f"{name}-model"
+        model.mkdir()
+        (model / "config.json").write_text("{}")
+        asked.append([name, *argument, "--out", str(model), "--overwrite"])
+        expected.append((own, "holds a model (config.json)"))
+    for file, more, own in (("grid.json", [], "train.json"), ("train.json", ["--grid", "n=1"], "grid.json")):
+        folder = tmp_path / f"grid-{file}"
+        folder.mkdir()
+        (folder / file).write_text("{}")
+        asked.append(["vitrm-train", *more, "--out", str(folder), "--overwrite"])
+        expected.append((own, f"holds the result of {KINDS[file].writer} ({file})"))
+    asked += [[*line, "--resume"] for line in asked if line[0] in RESUMABLE]
+    expected += [words for line, words in zip(asked, expected, strict=False) if line[0] in RESUMABLE]
+    before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    for arguments, (own, words), (code, said, torch_is_there) in zip(
+        asked, expected, answers(asked, tmp_path), strict=True
+    ):
+        assert (code, torch_is_there) == (2, False), (arguments, said)
+        assert f"{words}; {KINDS[own].writer} writes to a folder of its own" in said, (
+            arguments,
+            said,
+        )
+    assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_every_result_is_of_a_command():
+    """Each command but `models` has one, and there is no other name for it in the code."""
+    assert all(OF[name] for name in COMMANDS[1:])
+    assert not OF["models"]
+
+
 def test_help_of_every_command_needs_no_torch(tmp_path):
     for name, (code, said, torch_is_there) in zip(
         COMMANDS, answers([[name, "--help"] for name in COMMANDS], tmp_path), strict=True
@@ -131,7 +238,7 @@ def test_help_of_every_command_needs_no_torch(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "things"),
-    [(choices.SIMILARITIES, SIMILARITIES), (choices.CURVES, CURVES), (choices.DTYPES, DTYPES)],
+    [(choices.SIMILARITIES, SIMILARITIES), (choices.DTYPES, DTYPES)],
 )
 def test_names_without_torch_are_those_of_what_there_is(names, things):
     assert tuple(names) == tuple(things)
@@ -140,3 +247,38 @@ def test_names_without_torch_are_those_of_what_there_is(names, things):
 def test_every_intervention_is_one():
     made = {operation.kind.partition("_")[0] for operation in operations(choices.KINDS, 6, [3], 2)}
     assert made == set(choices.KINDS)
+
+
+LATE = [  # what takes the model's layers, width or tokens to tell, of which its description is enough
+    (["phases", "--k", "13"], "k=13 phases need at least 13 layers; 'vit_tiny_patch16_224' has 12"),
+    (["phases", "--min-size", "13"], "min_size=13 is more than the 12 layers"),
+    (["phases", "--tokens", "registers"], "this model has no 'registers' tokens"),
+    (["dynamics", "--k", "13"], "k=13 phases need"),
+    (["dynamics", "--rank", "193"], "rank 193 is not from 1 to the model's width, 192"),
+    (["dynamics", "--phases", "PHASES.json"], "'PHASES.json' is of 'x' with 3 layers, and this is"),
+    (["perturb", "--k", "13"], "k=13 phases need"),
+    (["perturb", "--layers", "0,13"], "layer 13 is not from 0 (the embedding) to 12"),
+    (["perturb", "--tokens", "registers"], "this model has no 'registers' tokens"),
+    (["interventions", "--k", "13"], "k=13 phases need"),
+    (["raptor-fit", "--k", "13"], "k=13 phases need"),
+    (["raptor-fit", "--boundaries", "7,3"], "boundaries 7, 3 do not rise from 1 to 11"),
+    (["raptor-fit", "--boundaries", "1", "--partition-seed", "12", "--partition", "random-shuffle"],
+     "--partition-seed 12: there are"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "words"), LATE)
+def test_what_the_model_has_is_told_before_its_weights_are_read(
+    arguments, words, run, tmp_path, noise_folder, monkeypatch
+):
+    of = {"model": "x", "provenance": {"model": {"digest": "0"}}}
+    (tmp_path / "PHASES.json").write_text(json.dumps({**segment(np.eye(3)).to_dict(), **of}))
+    monkeypatch.chdir(tmp_path)
+
+    def fail(*_, **__):
+        raise AssertionError("the weights are read")
+
+    monkeypatch.setattr("brdyn.models.load_model", fail)
+    done = run(*arguments, "--model", "vit_tiny_patch16_224", "--images", noise_folder)
+    assert_one_line_error(done, 2, words)
+    assert not (tmp_path / "runs").exists()

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from brdyn.results import OutputFolder
+from brdyn.store import OutputFolder
 from tests.cli.commands import ROOT
 
 SLOW = (
@@ -84,7 +84,7 @@ def test_a_run_is_told_to_end(tiny_options, tmp_path, number, to_all):
 def test_a_second_signal_ends_at_once(tiny_options, tmp_path):
     script = (
         "import time\n"
-        "from brdyn.results import OutputFolder\n"
+        "from brdyn.store import OutputFolder\n"
         "leave = OutputFolder.__exit__\n"
         "def slowly(*arguments):\n"
         "    open(__file__ + '.leaving', 'w').close()\n"
@@ -105,7 +105,7 @@ def test_a_second_signal_ends_at_once(tiny_options, tmp_path):
 LAST_WRITE = (
     "import os, signal, sys\n"
     "from brdyn.cli import commands, main\n"
-    "from brdyn.results import OutputFolder\n"
+    "from brdyn.store import OutputFolder\n"
     "replace = os.replace\n"
     "def told(old, new):\n"
     "    if str(new).endswith('a.png'):\n"

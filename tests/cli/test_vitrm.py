@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from brdyn.classification.saved import Classifier
+from brdyn.classifiers.saved import Classifier
 from brdyn.errors import BrdynError
 from brdyn.training import Checkpoints
 from tests.cli.commands import assert_one_line_error
@@ -146,7 +146,7 @@ def test_a_grid_goes_on_where_it_stopped(run, train_options, tmp_path):
 
 
 def test_a_cell_that_fails_does_not_stop_the_grid(run, train_options, tmp_path, monkeypatch):
-    from brdyn.classification.run import ClassifierRun
+    from brdyn.classifiers.training import ClassifierRun
 
     train = ClassifierRun.train
 

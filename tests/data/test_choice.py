@@ -12,7 +12,7 @@ import pytest
 from brdyn.data import image_set, load_images
 from brdyn.data.splits import split_of
 from brdyn.errors import BrdynError, UsageError
-from brdyn.results import image_provenance
+from brdyn.provenance import image_provenance
 from tests.data.tables import picture, pictures, write
 from tests.data.test_image_set import MODEL, save, values
 
@@ -44,9 +44,9 @@ def test_the_column_of_images(tmp_path, names, declared, chosen):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["left", "right"], "columns left, right of .* may hold the images; choose one by --image-column"),
+        (["left", "right"], "columns left, right of .* may hold the images; choose one by `image_column`"),
         (["jpg", "png"], "columns jpg, png of"),
-        (["mask"], "columns mask of .* not those that are meant; choose one by --image-column"),
+        (["mask"], "columns mask of .* not those that are meant; choose one by `image_column`"),
     ],
 )
 def test_columns_that_leave_it_open(tmp_path, names, words):
@@ -109,7 +109,7 @@ def test_a_folder_of_shards_of_two_splits(tmp_path):
     write(tmp_path / "data" / "train-00001-of-00002.parquet", {"image": pictures(2, 20)})
     assert values(load_images(tmp_path, MODEL)) == [10, 11, 20, 21]
     write(tmp_path / "data" / "validation-00000-of-00001.parquet", {"image": pictures(1, 30)})
-    with pytest.raises(UsageError, match="holds the splits train, validation; choose one by --split"):
+    with pytest.raises(UsageError, match="holds the splits train, validation; choose one by `split`"):
         load_images(tmp_path, MODEL)
     assert values(load_images(tmp_path, MODEL, split="train")) == [10, 11, 20, 21]
     for images in (load_images(f"{tmp_path}@val", MODEL), load_images(tmp_path, MODEL, split="validation")):
@@ -144,7 +144,7 @@ def test_a_class_called_train(tmp_path):
 def test_a_shard_of_a_split_beside_one_of_none(tmp_path):
     write(tmp_path / "data.parquet", {"image": pictures(1)})
     write(tmp_path / "test.parquet", {"image": pictures(1, 2)})
-    with pytest.raises(UsageError, match="holds the splits test and others; choose one by --split"):
+    with pytest.raises(UsageError, match="holds the splits test and others; choose one by `split`"):
         load_images(tmp_path, MODEL)
     assert values(load_images(tmp_path, MODEL, split="test")) == [2]
 
@@ -298,7 +298,7 @@ def test_rows_without_number(tmp_path, monkeypatch):
     tracemalloc.stop()
     monkeypatch.setattr(image_set, "MOST_IMAGES", rows - 1)
     with pytest.raises(
-        UsageError, match="has 10000000 images; at most 9999999 are gone through: use fewer with --n"
+        UsageError, match="has 10000000 images; at most 9999999 are gone through: use fewer with `n`"
     ):
         load_images(tmp_path / "x.parquet", MODEL)
     assert len(load_images(tmp_path / "x.parquet", MODEL, n=5)) == 5

@@ -223,7 +223,7 @@ def test_a_dead_loader_process_is_one_line(folder, monkeypatch):
         os._exit(9)
 
     monkeypatch.setattr(image_set, "decode", die)
-    with pytest.raises(BrdynError, match="--workers 0"):
+    with pytest.raises(BrdynError, match="`workers=0`"):
         list(load_images(folder, MODEL).batches(4, workers=1))
 
 
@@ -287,7 +287,7 @@ def test_bad_files_are_skipped_counted_and_named(spoiled, workers):
 
 
 def test_strict_makes_it_an_error(spoiled):
-    with pytest.raises(BrdynError, match=r"cannot read 'nested/03\.png'.*--strict"):
+    with pytest.raises(BrdynError, match=r"cannot read 'nested/03\.png'.*`strict`"):
         list(load_images(spoiled, MODEL, strict=True).batches(4, workers=1))
 
 

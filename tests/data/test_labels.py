@@ -8,12 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from brdyn.classification.pixels import load_pixels
+from brdyn.classifiers.pixels import load_pixels
 from brdyn.data import NO_LABEL, Batch, load_images
 from brdyn.data.labels import Labels, Unlabelled
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.dynamics import token_dynamics
 from brdyn.probes import extract_features
+from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 from tests.data.tables import pictures, write
 from tests.data.test_image_set import MODEL
@@ -143,7 +144,7 @@ def gaps(tmp_path, noise_folder):
 def test_training_pixels_keep_their_labels(gaps, tmp_path, monkeypatch):
     path, kept, labels = gaps
     monkeypatch.setattr(
-        "brdyn.classification.pixels.DECODED_AT_ONCE", 6
+        "brdyn.classifiers.pixels.DECODED_AT_ONCE", 6
     )  # several batches with and without gaps
     found = load_pixels(path, 8, workers=0)
     every = load_pixels(write(tmp_path / "all.parquet", {
@@ -160,12 +161,14 @@ def test_basins_and_features_do_not_depend_on_the_batches(gaps, batch_size):
     path, kept, labels = gaps
     model = tiny_vit()
     images = load_images(path, model)
-    found = token_dynamics(model, images, measures=["basins"], k=2, batch_size=batch_size, workers=0).basins
+    found = token_dynamics(
+        model, images, measures=["basins"], k=2, stream=Stream(batch_size=batch_size, workers=0)
+    ).basins
     assert found.n_images == len(kept)
     rows = found.projection.query("layer == 0").sort_values("position")
     assert rows["position"].tolist() == kept
     assert rows["label"].tolist() == labels
-    features = extract_features(model, images, batch_size=batch_size, workers=0)["model"]
+    features = extract_features(model, images, stream=Stream(batch_size=batch_size, workers=0))["model"]
     assert features.labels.tolist() == labels
     assert len(features.values) == len(kept)
     assert images.report.count == 40
@@ -177,12 +180,12 @@ def test_no_usable_label(tmp_path, noise_folder):
     model = tiny_vit()
     images = load_images(path, model)
     words = r"not one of the 6 images .*\(the first, none\.parquet row 0: -1 is not one of the classes\)"
-    dynamics = token_dynamics(model, images, k=2, workers=0, measures=None)
+    dynamics = token_dynamics(model, images, k=2, measures=None, stream=Stream(workers=0))
     assert "not one of the 6 images has one" in dynamics.left_out["basins"]
     assert dynamics.table["n_images"].max() == 6
     for use in (
-        lambda: token_dynamics(model, images, measures=["basins"], k=2, workers=0),
-        lambda: extract_features(model, images, workers=0),
+        lambda: token_dynamics(model, images, measures=["basins"], k=2, stream=Stream(workers=0)),
+        lambda: extract_features(model, images, stream=Stream(workers=0)),
         lambda: load_pixels(path, 8, workers=0),
     ):
         with pytest.raises(UsageError, match=words):
@@ -193,7 +196,7 @@ def test_one_label_is_enough_for_features(tmp_path, noise_folder):
     cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())[:3]]
     model = tiny_vit()
     images = load_images(write(tmp_path / "one.parquet", {"image": cells, "label": [None, 4, None]}), model)
-    assert extract_features(model, images, workers=0)["model"].labels.tolist() == [4]
+    assert extract_features(model, images, stream=Stream(workers=0))["model"].labels.tolist() == [4]
 
 
 def test_a_data_set_saved_to_disk(tmp_path):
@@ -210,10 +213,18 @@ def test_a_data_set_saved_to_disk(tmp_path):
     assert json.loads(json.dumps(images.report.unlabelled.to_dict()))["count"] == 1
     assert images.source.chosen() == {"image_column": "image", "label_column": "kind", "split": None}
     datasets.DatasetDict({"train": rows, "test": rows.select([2])}).save_to_disk(tmp_path / "two")
-    with pytest.raises(UsageError, match="holds the splits test, train; choose one by --split"):
+    with pytest.raises(UsageError, match="holds the splits test, train; choose one by `split`"):
         load_images(tmp_path / "two", MODEL)
     assert labels_of(f"{tmp_path / 'two'}@test", label_column="kind")[1] == [0]
     assert len(load_images(tmp_path / "two", MODEL, split="train")) == 4
     (tmp_path / "one" / "state.json").write_text("[")
     with pytest.raises(BrdynError, match="saved to disk"):
         load_images(tmp_path / "one", MODEL)
+
+
+def test_classes_declared_twice_are_no_classes(tmp_path):
+    declared = {"label": {"_type": "ClassLabel", "names": ["a", "b", "a"]}}
+    path = write(tmp_path / "x.parquet", {"image": pictures(2), "label": [0, 2]}, declared)
+    images, found = labels_of(path)
+    assert found == [NO_LABEL, NO_LABEL]
+    assert "column 'label' is declared with the class 'a' twice" in images.source.no_labels

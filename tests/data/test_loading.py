@@ -54,8 +54,8 @@ def through(folder, transform, way):
     [
         (killed, "a loader process died"),
         (left, "a loader process died"),
-        (without_files, "Too many open files; use fewer --workers"),
-        (without_memory, "MemoryError; use fewer --workers"),
+        (without_files, "Too many open files; use fewer `workers`"),
+        (without_memory, "MemoryError; use fewer `workers`"),
     ],
 )
 def test_a_failing_process_ends_the_run_at_once(noise_folder, transform, words, way):

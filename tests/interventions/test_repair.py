@@ -11,11 +11,14 @@ from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions import Repair, perturb, perturbation_repair
 from brdyn.interventions.repair import PerturbationSweep, angles_to, half_repair
+from brdyn.measures import layer_similarity
+from brdyn.phases import segment
 from brdyn.runtime import fitting_images
-from brdyn.trajectory import capture
+from brdyn.trajectory import Stream, capture
 from tests.interventions.stub import StubViT
 
 DEPTH = 4
+PHASES = segment(np.eye(DEPTH), 2)
 
 
 def batch(count=5, start=0, size=32):
@@ -40,7 +43,7 @@ def test_equal_to_perturbing_full_passes(tiny):
     inputs = batch()
     sweep = PerturbationSweep(tiny, [0.1, 0.5], ["cls", "registers+patches", "all"], range(DEPTH + 1), seed=3)
     sweep.update(capture(tiny, inputs))
-    found, clean = sweep.result(), capture(tiny, inputs).states
+    found, clean = sweep.result(PHASES), capture(tiny, inputs).states
     for start in range(DEPTH + 1):
         for eps in (0.1, 0.5):
             for target in ("cls", "registers+patches", "all"):
@@ -76,7 +79,7 @@ def test_a_contraction_with_known_rate(rate):
     pictures[:, 0, ::2, ::2] = 1  # every token is the first axis
     sweep = PerturbationSweep(model, [1e-4], ["patches"], range(7))
     sweep.update(capture(model, Batch(pictures, torch.arange(8), None)))
-    found = sweep.result()
+    found = sweep.result(PHASES)
     for start in range(6):
         row = cell(found.growth, start=start, group="patches")
         assert row["mean"] == pytest.approx(math.log(rate), abs=1e-4)
@@ -120,7 +123,7 @@ def test_batches_and_chunks_do_not_matter(tiny, together):
     parts = PerturbationSweep(tiny, [0.2], ["cls", "all"], range(DEPTH + 1), together=together)
     parts.update(capture(tiny, batch(2)))
     parts.update(capture(tiny, batch(3, start=2)))
-    first, second = whole.result(), parts.result()
+    first, second = whole.result(PHASES), parts.result(PHASES)
     np.testing.assert_allclose(first.angles["mean"], second.angles["mean"], rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(first.growth["mean"], second.growth["mean"], rtol=1e-2, atol=1e-4)
 
@@ -143,14 +146,14 @@ def test_running_out_of_memory_takes_fewer_runs_together(tiny, monkeypatch):
     assert sweep.together == 2
     expected.update(clean)
     np.testing.assert_allclose(
-        sweep.result().angles["mean"], expected.result().angles["mean"], rtol=1e-3, atol=1e-6
+        sweep.result(PHASES).angles["mean"], expected.result(PHASES).angles["mean"], rtol=1e-3, atol=1e-6
     )
 
     def none(*_):
         raise MemoryError
 
     monkeypatch.setattr(tiny.blocks[2], "forward", none)
-    with pytest.raises(BrdynError, match="smaller --batch-size"):
+    with pytest.raises(BrdynError, match="smaller `batch_size`"):
         sweep.update(clean)
 
 
@@ -169,17 +172,17 @@ def test_runs_that_fit_only_one_by_one_are_followed(tiny, monkeypatch):
     monkeypatch.setattr(tiny.blocks[2], "forward", small)
     sweep.update(clean)
     assert sweep.together == 1
-    np.testing.assert_allclose(sweep.result().angles["mean"], expected.result().angles["mean"], rtol=1e-6)
+    np.testing.assert_allclose(
+        sweep.result(PHASES).angles["mean"], expected.result(PHASES).angles["mean"], rtol=1e-6
+    )
 
 
 def test_over_a_set_of_images(tiny, noise_folder):
     images = load_images(noise_folder, tiny, n=10)
-    seen = []
-    found = perturbation_repair(
-        tiny, images, eps=(0.3, 0.1), starts=(4, 0), observe=lambda t: seen.extend(t.positions.tolist()), workers=0,
-        batch_size=4,
-    )  # fmt: skip
-    assert sorted(seen) == list(range(10))
+    stream = Stream(workers=0, batch_size=4)
+    found = perturbation_repair(tiny, images, eps=(0.3, 0.1), starts=(4, 0), stream=stream)
+    clean = layer_similarity(tiny, images, stream=stream)
+    assert found.phases.to_dict() == segment(clean).to_dict()  # found in the same pass, from the clean states
     assert list(dict.fromkeys(found.angles["start"])) == [0, 4]
     assert list(dict.fromkeys(found.angles["target"])) == ["cls", "registers", "patches", "all"]
     assert (found.angles["n_images"] == 10).all()
@@ -197,7 +200,7 @@ def test_noise_that_overflows_is_an_error(tiny):
 def test_no_noise_is_repaired_at_once(tiny):
     sweep = PerturbationSweep(tiny, [0.0], ["all"], range(DEPTH + 1))
     sweep.update(capture(tiny, batch()))
-    found = sweep.result()
+    found = sweep.result(PHASES)
     np.testing.assert_allclose(found.angles["mean"], 0, atol=2e-3)
     assert len(found.growth) == 0
 
@@ -213,7 +216,7 @@ def test_angles_that_end_at_zero_have_no_growth_rate():
     pictures[:3, 0, ::2, ::2] = 0
     sweep = PerturbationSweep(model, [0.1], ["patches"], [0, 1])
     sweep.update(capture(model, Batch(pictures, torch.arange(5), None)))
-    found = sweep.result()
+    found = sweep.result(PHASES)
     for start in (0, 1):
         row = cell(found.growth, start=start, group="patches")
         assert row["n_images"] == 2
@@ -233,7 +236,7 @@ def test_final_angles_by_start():
         for target in ("cls", "all") for group in ("cls", "patches") for eps in (1.0, 2.0)
         for start in (2, 0, 1) for layer in range(start, 3)
     ]  # fmt: skip
-    found = Repair(pd.DataFrame(rows), pd.DataFrame())
+    found = Repair(pd.DataFrame(rows), pd.DataFrame(), PHASES)
     assert found.final("all", "patches", 2.0).tolist() == [1220, 1221, 1222]
     assert found.final("cls", "cls", 1.0).tolist() == [10_120, 10_121, 10_122]
 
@@ -250,7 +253,7 @@ def test_final_angles_by_start():
 )
 def test_bad_requests(tiny, noise_folder, options, words):
     with pytest.raises(UsageError, match=words):
-        perturbation_repair(tiny, load_images(noise_folder, tiny), workers=0, **options)
+        perturbation_repair(tiny, load_images(noise_folder, tiny), **options, stream=Stream(workers=0))
 
 
 def test_what_fits_is_a_power_of_two(tiny):

@@ -15,7 +15,7 @@ from brdyn.interventions.surgery import Surgery, SurgeryRun, layer_surgery, run_
 from brdyn.models import Preprocessing, timm_family
 from brdyn.models.request import ModelRequest
 from brdyn.phases import segment
-from brdyn.trajectory import capture
+from brdyn.trajectory import Stream, capture
 from tests.conftest import scramble
 from tests.interventions.stub import StubViT
 
@@ -210,7 +210,7 @@ def test_labels_that_are_not_the_heads(noise_folder, tmp_path, labels, note, ima
     model = head_of(4)
     pictures = load_images(labelled(noise_folder, tmp_path, labels), model)
     found = layer_surgery(
-        model, pictures, phases_of(2, 1), kinds=("delete",), workers=0, batch_size=batch_size
+        model, pictures, phases_of(2, 1), kinds=("delete",), stream=Stream(workers=0, batch_size=batch_size)
     )
     assert found.notes == ((note,) if note else ())
     accuracy = found.table.query("measure == 'accuracy'")
@@ -226,7 +226,11 @@ def test_named_classes_that_are_not_the_heads(noise_folder, tmp_path):
         path.rename(tmp_path / "set" / f"class{number % 3}" / path.name)
     model = head_of(4)
     found = layer_surgery(
-        model, load_images(tmp_path / "set", model), phases_of(2, 1), kinds=("delete",), workers=0
+        model,
+        load_images(tmp_path / "set", model),
+        phases_of(2, 1),
+        kinds=("delete",),
+        stream=Stream(workers=0),
     )
     assert found.notes == ("no accuracy: the images are of 3 classes and the head of 4",)
     assert found.intact_accuracy is None
@@ -235,28 +239,30 @@ def test_named_classes_that_are_not_the_heads(noise_folder, tmp_path):
 def test_overflow_and_lack_of_memory_are_said(noise_folder, monkeypatch):
     model = StubViT([lambda x: x, lambda x: 1e30 * x, lambda x: x / 1e30])
     images = load_images(noise_folder, model, n=4)
+    model = StubViT([lambda x: 1e30 * x, lambda x: x / 1e30, lambda x: x])
     with pytest.raises(BrdynError, match="not finite in float32"):
-        layer_surgery(StubViT([lambda x: 1e30 * x, lambda x: x / 1e30, lambda x: x]), images, phases_of(2, 1),
-                      kinds=("replace",), workers=0)  # fmt: skip
+        layer_surgery(model, images, phases_of(2, 1), kinds=("replace",), stream=Stream(workers=0))
 
     def short(*_):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr("brdyn.interventions.surgery.run_order", short)
-    with pytest.raises(BrdynError, match="out of memory on cpu while measuring; use a smaller --batch-size"):
-        layer_surgery(model, images, phases_of(2, 1), kinds=("delete",), workers=0)
+    with pytest.raises(BrdynError, match="out of memory on cpu while measuring; use a smaller `batch_size`"):
+        layer_surgery(model, images, phases_of(2, 1), kinds=("delete",), stream=Stream(workers=0))
 
 
 def test_over_a_set_of_images(tiny, noise_folder):
     images = load_images(noise_folder, tiny, n=9)
-    found = layer_surgery(tiny, images, phases_of(2, 2), kinds=("swap", "shuffle"), workers=0, batch_size=4)
+    found = layer_surgery(
+        tiny, images, phases_of(2, 2), kinds=("swap", "shuffle"), stream=Stream(workers=0, batch_size=4)
+    )
     assert set(found.tests) == {"cls", "patches"}
     matrix = found.matrix("swap", "cls")
     assert found.tests["cls"].within == pytest.approx((matrix[0, 1] + matrix[2, 3]) / 2)
     assert found.notes == ("no accuracy: the model has no classification head",)
     assert (found.table["n_images"] == 9).all()
     with reorder(tiny, [1]), pytest.raises(UsageError, match="allows no swap"):
-        layer_surgery(tiny, images, phases_of(1, 1), kinds=("swap",), workers=0)
+        layer_surgery(tiny, images, phases_of(1), kinds=("swap",), stream=Stream(workers=0))
     with pytest.raises(UsageError, match="'twist'"):
         layer_surgery(tiny, images, phases_of(2, 2), kinds=("twist",))
     with pytest.raises(UsageError, match="at least 1"):

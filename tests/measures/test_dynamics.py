@@ -11,6 +11,7 @@ from brdyn.data import load_images
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import phase_alignment
 from brdyn.measures.basins import AngularBasins
+from brdyn.measures.contract import COLUMNS
 from brdyn.measures.convergence import DirectionalConvergence
 from brdyn.measures.dynamics import token_dynamics
 from brdyn.measures.estimation import EstimationError
@@ -21,7 +22,7 @@ from brdyn.measures.speed import AngularSpeed, TurningAngle
 from brdyn.measures.update_field import UpdateField, ranks, singular_values
 from brdyn.models import TokenLayout
 from brdyn.phases import segment
-from brdyn.trajectory import Trajectory, capture
+from brdyn.trajectory import Stream, Trajectory, capture
 from tests.conftest import needs_offline
 
 LAYOUT = TokenLayout.with_prefix((2, 3), {"cls": 1, "registers": 2})
@@ -84,7 +85,7 @@ def test_contraction_with_a_known_rate():
     end, offset = torch.randn(3, 9, 64, generator=generator), torch.randn(3, 9, 64, generator=generator)
     powers = rate ** torch.arange(DEPTH + 1)
     states = end + powers[:, None, None, None] * offset
-    found = feed(EstimationError(LAYOUT, DEPTH), states).within(())
+    found = feed(EstimationError(LAYOUT, DEPTH), states).table()
     rows = found[(found["statistic"] == "estimation_variance") & (found["group"] == "patches")]
     factor = (powers[1:] - powers[-1]).numpy()
     own = offset[:, 3:].double().var(-1, correction=0).mean().item()
@@ -94,7 +95,7 @@ def test_contraction_with_a_known_rate():
 
 def test_estimation_error_is_zero_at_the_end_of_each_phase(states):
     metric = feed(EstimationError(LAYOUT, DEPTH), states)
-    found = metric.within((2,))
+    found = metric.table((2,))
     for statistic in ("estimation_mean", "estimation_variance"):
         rows = found[(found["statistic"] == statistic) & (found["group"] == "cls")].set_index("layer")["mean"]
         assert rows[2] == pytest.approx(0, abs=1e-5)
@@ -105,7 +106,7 @@ def test_estimation_error_is_zero_at_the_end_of_each_phase(states):
     assert rows["estimation_mean"] == pytest.approx(error.mean().item(), abs=1e-6)
     assert rows["estimation_variance"] == pytest.approx(error.var(-1, correction=0).mean().item(), rel=1e-5)
     with pytest.raises(UsageError, match="do not rise"):
-        metric.within((3, 3))
+        metric.table((3, 3))
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
@@ -278,8 +279,8 @@ def test_a_process_without_images_adds_no_rows(make, states):
 
 def test_estimation_rows_are_those_of_the_table(states):
     metric = feed(EstimationError(LAYOUT, DEPTH), states)
-    found = metric.within((2,))
-    assert list(found.columns) == list(metric.table().columns)
+    found = metric.table((2,))
+    assert list(found.columns) == list(COLUMNS)
     assert list(found.index) == list(range(len(found)))
 
 
@@ -337,7 +338,7 @@ def test_alignment_by_sampling_agrees_with_its_level():
 
 def test_one_pass_with_phases_found_in_it(tiny, noise_folder):
     images = load_images(noise_folder, tiny)
-    found = token_dynamics(tiny, images, k=2, workers=0)
+    found = token_dynamics(tiny, images, k=2, stream=Stream(workers=0))
     assert found.phases.k == 2
     assert found.groups("speed") == ["cls", "registers", "patches"]
     assert len(found.curve("convergence", "cls")) == 5
@@ -345,7 +346,9 @@ def test_one_pass_with_phases_found_in_it(tiny, noise_folder):
     for group, chosen in (("cls", "cls"), (None, "patches")):
         rows = found.table[(found.table["statistic"] == "norm") & (found.table["group"] == chosen)]
         assert found.curve("norm", group).tolist() == rows.sort_values("layer")["mean"].tolist()
-    given = token_dynamics(tiny, images, segment(np.eye(4), k=3), measures=("speed",), workers=0)
+    given = token_dynamics(
+        tiny, images, segment(np.eye(4), k=3), measures=("speed",), stream=Stream(workers=0)
+    )
     assert given.phases.k == 3
     np.testing.assert_allclose(given.curve("speed", "cls"), found.curve("speed", "cls"), rtol=1e-5)
     assert given.groups("norm") == []

@@ -44,7 +44,7 @@ def linear():
 
 def test_a_linear_system_comes_back(linear):
     states, operators = linear
-    found = feed(states, (3,)).within((3,), ridge=0)
+    found = feed(states, (3,), ridge=0).within((3,))
     for phase, operator in enumerate(operators, 1):
         for group in LAYOUT.groups:
             np.testing.assert_allclose(found.operators[phase, group], operator, atol=1e-5)
@@ -78,7 +78,7 @@ def test_all_pairs_give_what_given_phases_give(linear):
 def test_pydmd_finds_the_same_operator(linear, rank):
     pydmd = pytest.importorskip("pydmd")
     states = linear[0] + 0.2 * torch.randn(linear[0].shape, generator=torch.Generator().manual_seed(2))
-    found = feed(states, (3,), tokens_per_image=6).within((3,), ridge=0, rank=rank)
+    found = feed(states, (3,), tokens_per_image=6, ridge=0, rank=rank).within((3,))
     fitted = torch.arange(40) % 5 != 4
     part = LAYOUT["patches"]
     before, after = (
@@ -113,7 +113,7 @@ def test_the_endpoint_map_is_the_best_linear_map():
     generator = torch.Generator().manual_seed(3)
     start = torch.randn(60, 7, WIDTH, generator=generator)
     states = torch.stack([start, start.abs(), 2 * start])
-    found = feed(states).within((), ridge=0)
+    found = feed(states, ridge=0).within(())
     assert error(found, 1, "patches", 2, "endpoint") < 1e-5
     assert error(found, 1, "patches", 2, "operator") > 0.3
     assert error(found, 1, "patches", 2, "identity") == pytest.approx(0.5, abs=1e-5)
@@ -123,7 +123,7 @@ def test_the_endpoint_map_is_the_best_linear_map():
 def test_ridge_and_rank_hold_for_the_endpoint_map(linear, ridge, rank):
     """Stacked rows in the leading right singular directions of the fitted tokens, for 1 and 3 layers ahead."""
     states = linear[0] + 0.1 * torch.randn(linear[0].shape, generator=torch.Generator().manual_seed(5))
-    found = feed(states, (3,)).within((3,), ridge=ridge, rank=rank)
+    found = feed(states, (3,), ridge=ridge, rank=rank).within((3,))
     fitted, part = torch.arange(40) % 5 != 4, LAYOUT["patches"]
     tokens = states[:, :, part].double().numpy()
     before = tokens[3][fitted].reshape(-1, WIDTH)
@@ -156,7 +156,7 @@ def test_held_out_images_are_not_fitted(linear):
     states, operators = linear
     states = states.clone()
     states[1:, 4::5] = -states[0, 4::5]
-    found = feed(states, (3,)).within((3,), ridge=0)
+    found = feed(states, (3,), ridge=0).within((3,))
     np.testing.assert_allclose(found.operators[1, "cls"], operators[0], atol=1e-5)
     assert error(found, 1, "cls", 1, "operator") > 0.5
 
@@ -177,10 +177,10 @@ def test_what_cannot_be_fitted():
     states = torch.randn(3, 4, 7, WIDTH)
     with pytest.raises(UsageError, match="at least 5 readable images"):
         feed(states).within(())
-    ten = feed(torch.randn(3, 10, 7, WIDTH))
+    ten = torch.randn(3, 10, 7, WIDTH)
     with pytest.raises(UsageError, match="ridge"):
-        ten.within((), ridge=-1)
+        feed(ten, ridge=-1)
     with pytest.raises(UsageError, match="rank 9"):
-        ten.within((), rank=9)
-    with pytest.raises(UsageError, match="GiB; give --phases"):
+        feed(ten, rank=9)
+    with pytest.raises(UsageError, match="GiB; give `phases`"):
         DynamicModes(LAYOUT, 40, 100_000)

@@ -11,7 +11,7 @@ from brdyn.measures import SIMILARITIES, layer_similarity, similarity_metric
 from brdyn.measures.bootstrap import poisson_weights
 from brdyn.measures.cosine import gram_by_image
 from brdyn.models import TokenLayout
-from brdyn.trajectory import Trajectory, trajectories
+from brdyn.trajectory import Stream, Trajectory, trajectories
 
 LAYOUT = TokenLayout.with_prefix((4, 4), {"cls": 1, "registers": 2})
 
@@ -301,14 +301,14 @@ def test_wrong_requests(tiny):
 
 
 def test_procrustes_says_when_it_would_not_fit():
-    with pytest.raises(UsageError, match="too much for this device; use --similarity cka"):
+    with pytest.raises(UsageError, match="too much for this device; use the similarity cka"):
         SIMILARITIES["procrustes"](LAYOUT, 200, "cls", 0, 0, width=8192)
 
 
 def test_end_to_end_equals_stacked_trajectories(tiny, noise_folder):
     images = load_images(noise_folder, tiny)
-    found = layer_similarity(tiny, images, batch_size=9, workers=1)
-    stacked = torch.cat([t.stack() for t in trajectories(tiny, images, workers=0)], dim=1)
+    found = layer_similarity(tiny, images, stream=Stream(batch_size=9, workers=1))
+    stacked = torch.cat([t.stack() for t in trajectories(tiny, images, stream=Stream(workers=0))], dim=1)
     assert stacked.shape[:2] == (5, 40)
     means = np.stack(
         [stacked[1:, :, part].double().mean(2).numpy() for part in (slice(0, 1), slice(3, None))]

@@ -14,6 +14,7 @@ from brdyn.interventions.contexts import swap
 from brdyn.models import TokenLayout
 from brdyn.models.adapter import GIVEN
 from brdyn.raptor import FitSettings
+from brdyn.trajectory import Stream
 from tests.conftest import needs_offline
 from tests.models.own_vit import Block, MyViT, adapted, my_vit
 
@@ -222,7 +223,7 @@ def own_images(noise_folder):
 
 def test_similarity_is_that_of_a_hand_computation(own_images):
     vit, model = my_vit(), adapted()
-    similarity = brdyn.layer_similarity(model, own_images, replicates=0, workers=0)
+    similarity = brdyn.layer_similarity(model, own_images, replicates=0, stream=Stream(workers=0))
     images = torch.cat([batch.images for batch in own_images.batches(12, workers=0)])
     with torch.no_grad():
         states = torch.stack(vit.eval().states(images)[0][1:])
@@ -237,7 +238,7 @@ def test_every_public_function_takes_it(own_images, little_cifar):
     from brdyn.probes import extract_features, probe
 
     model = adapted(head=lambda module, normed: module.head(normed[:, 0]))
-    options = {"workers": 0, "seed": 0}
+    options = {"stream": Stream(workers=0), "seed": 0}
     similarity = brdyn.layer_similarity(model, own_images, **options)
     phases = brdyn.segment(similarity, 2)
     dynamics = brdyn.token_dynamics(model, own_images, phases, **options)
@@ -254,7 +255,7 @@ def test_every_public_function_takes_it(own_images, little_cifar):
     error = ((swapped - clean).norm(dim=-1) / clean.norm(dim=-1)).mean()
     assert surgery.matrix("swap", "cls")[0, 2] == pytest.approx(float(error), rel=1e-4)
     train, test = (
-        extract_features(model, brdyn.load_images(little_cifar[part], model), workers=0)
+        extract_features(model, brdyn.load_images(little_cifar[part], model), stream=Stream(workers=0))
         for part in ("train", "test")
     )
     assert probe(train, test, seeds=1).classes == 10
@@ -270,7 +271,7 @@ def test_a_raptor_of_it_is_fitted_saved_and_read_back_with_its_teacher(own_image
     assert raptor.shared[0].config.heads == 2
     with pytest.raises(brdyn.UsageError) as caught:
         brdyn.load_model(str(tmp_path / "raptor"))
-    for word in ("'MyViT'", "teacher=module", "--teacher file.py:function --allow-code"):
+    for word in ("'MyViT'", "teacher=module", "`teacher=file.py:function`", "`allow_code=True`"):
         assert word in str(caught.value)
     again = brdyn.load_model(str(tmp_path / "raptor"), teacher=adapted())
     with torch.no_grad():

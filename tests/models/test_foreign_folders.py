@@ -317,6 +317,6 @@ def test_a_folder_without_weights_and_with_a_truncated_file(folder):
     (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     refuse(folder, "a pointer of git-lfs")
     (folder / "model.safetensors").unlink()
-    refuse(folder, "has a config.json and no weights .*--init random")
+    refuse(folder, "has a config.json and no weights .*`init=random`")
     (folder / "tf_model.h5").write_bytes(b"")
     refuse(folder, "its tf_model.h5 is of a kind that brdyn does not read")

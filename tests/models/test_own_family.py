@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import brdyn
+from brdyn.raptor.block import BlockConfig
+from brdyn.raptor.model import untrained
 from tests.models.own_vit import adapted
 
 SOURCE = Path(__file__).with_name("own_vit.py")
@@ -60,15 +62,17 @@ def test_options_go_to_a_function_that_takes_them(folder):
         brdyn.load_model(name, image_size=(16, 32), allow_code=True)
     with pytest.raises(brdyn.UsageError, match="16x24 pixels, not 32x32; let the function take image_size"):
         brdyn.load_model(f"{folder}/mine.py:build", image_size=32, allow_code=True)
-    with pytest.raises(brdyn.UsageError, match="takes no weights; drop --weights"):
+    with pytest.raises(brdyn.UsageError, match="takes no weights; drop `weights`"):
         brdyn.load_model(f"{folder}/mine.py:build", weights="some.pth", allow_code=True)
-    with pytest.raises(brdyn.UsageError, match="drop --init random"):
+    with pytest.raises(brdyn.UsageError, match="drop `weights_key`, and let the function choose"):
+        brdyn.load_model(name, weights="some.pth", weights_key="ema", allow_code=True)
+    with pytest.raises(brdyn.UsageError, match="drop `init=random`"):
         brdyn.load_model(f"{folder}/mine.py:build", init="random", allow_code=True)
 
 
 def test_no_code_is_run_without_leave(folder):
     (folder / "mine.py").write_text("open('ran', 'w')\n")
-    with pytest.raises(brdyn.UsageError, match="--allow-code"):
+    with pytest.raises(brdyn.UsageError, match="`allow_code=True`"):
         brdyn.load_model(f"{folder}/mine.py:build")
     assert not (folder / "ran").exists()
 
@@ -98,3 +102,28 @@ def test_each_mistake_has_one_clear_error(folder, name, kind, words):
     assert type(caught.value) is kind
     assert "\n" not in str(caught.value)
     assert sys.path == path
+
+
+def test_the_innermost_teacher_of_a_raptor_of_a_raptor_is_given_again(folder, tmp_path):
+    """Where its file has moved, as a name or as a module; the Raptor between stays what the config says."""
+    block = BlockConfig(width=8, heads=2)
+    teacher = brdyn.load_model(f"{folder}/mine.py:build", allow_code=True)
+    layers = teacher.depth
+    inner = untrained(teacher, [0] * layers, block, seed=0)
+    inner.save_pretrained(tmp_path / "inner")
+    middle = brdyn.load_model(str(tmp_path / "inner"), allow_code=True)
+    untrained(middle, [0] * (layers - 1) + [1], block, seed=1).save_pretrained(tmp_path / "outer")
+    outer = brdyn.load_model(str(tmp_path / "outer"), allow_code=True)
+    (folder / "mine.py").rename(folder / "moved.py")
+    name = f"{folder}/moved.py:build"
+    with pytest.raises(brdyn.UsageError, match=r"give it again|no file"):
+        brdyn.load_model(str(tmp_path / "outer"), allow_code=True)
+    images = torch.randn(2, 3, 16, 24)
+    for given in (name, adapted(), middle, str(tmp_path / "inner")):
+        if given == str(tmp_path / "inner"):
+            (folder / "moved.py").rename(folder / "mine.py")
+        found = brdyn.load_model(str(tmp_path / "outer"), teacher=given, allow_code=True)
+        assert torch.equal(found(images), outer(images))
+        assert found.teacher.info.name in (str(tmp_path / "inner"), middle.info.name)
+    with pytest.raises(brdyn.UsageError, match=r"inner' was fitted to .*give the same weights"):
+        brdyn.load_model(str(tmp_path / "outer"), teacher=f"{folder}/mine.py:other", allow_code=True)

@@ -8,10 +8,11 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from brdyn.classification.saved import Classifier
+from brdyn.classifiers.saved import Classifier
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import describe_model, load_model
 from brdyn.raptor.block import BlockConfig
@@ -111,8 +112,12 @@ def _says(model, path) -> bool:
         ({"assignment": [0, 0]}, r"1\.\S+ is \(.*\) where the config makes it missing"),
         ({"block": {"width": 32, "heads": 2}}, "blocks of width 32, and its teacher .* has width 16"),
         (
+            {"block": {"width": 16, "heads": 2, "mlp_ratio": 1e3}},
+            r"is \(.*64.*\) where the config makes it \(.*16000",
+        ),
+        (
             {"block": {"width": 16, "heads": 2, "mlp_ratio": 9e5}},
-            r"is \(.*64.*\) where the config makes it \(.*14400000",
+            "MLP ratio 900000.0 is not a number above 0",
         ),
         (
             {"block": {"width": 16, "heads": 2, "hidden": 3}},
@@ -217,11 +222,13 @@ def test_a_teacher_that_is_gone(folders, tmp_path, kind):
         load_model(str(raptor))
 
 
-def test_a_teacher_whose_weights_file_is_gone_or_a_folder(folders, tmp_path):
-    for number, where in enumerate((tmp_path / "gone.pth", tmp_path)):
-        raptor = retaught(folders, tmp_path / f"raptor{number}", "vit_tiny_patch16_224")
+def test_a_teacher_whose_weights_file_is_gone_or_a_folder(tmp_path):
+    raptor = tmp_path / "raptor"
+    teacher = load_model("vit_tiny_patch16_224", init="random")
+    untrained(teacher, [0] * 12, BlockConfig(width=192, heads=2), seed=0).save_pretrained(raptor)
+    for where in (tmp_path / "gone.pth", tmp_path):
         config = json.loads((raptor / "config.json").read_text())
-        config["teacher"] |= {"weights": f"file {where}", "image_size": [224, 224]}
+        config["teacher"] |= {"weights": f"file {where}"}
         (raptor / "config.json").write_text(json.dumps(config))
         with pytest.raises(UsageError, match=f"the teacher of .* cannot be loaded: .*{where}"):
             load_model(str(raptor))
@@ -234,3 +241,37 @@ def test_a_raptor_of_a_raptor_loads(folders, tmp_path):
     images = torch.randn(1, 3, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(load_model(str(tmp_path / "student"))(images), student.eval()(images))
+
+
+def test_a_teacher_that_cannot_be_it_is_refused_before_it_is_built(folders, tmp_path, monkeypatch):
+    """A config that names a giant: its architecture is looked at without memory, and never built or downloaded."""
+    built = []
+    create = timm.create_model
+
+    def watched(name, *arguments, **options):
+        made = create(name, *arguments, **options)
+        built.append((name, next(made.parameters()).device.type))
+        return made
+
+    monkeypatch.setattr(timm, "create_model", watched)
+    for name, words in (
+        ("vit_giant_patch14_224", "layers, and its teacher 'vit_giant_patch14_224' has 40"),
+        ("vit_base_patch16_224", "and its teacher 'vit_base_patch16_224' has"),
+    ):
+        raptor = retaught(folders, tmp_path / name, name)
+        config = json.loads((raptor / "config.json").read_text())
+        config["teacher"] |= {"weights": "random (untrained, seed 0)", "image_size": [224, 224]}
+        (raptor / "config.json").write_text(json.dumps(config))
+        with pytest.raises(UsageError, match=words):
+            load_model(str(raptor))
+    assert built
+    assert {device for _, device in built} == {"meta"}
+
+
+def test_class_names_that_come_twice(folders, tmp_path):
+    shutil.copytree(folders / "vit", tmp_path / "vit")
+    config = json.loads((tmp_path / "vit" / "config.json").read_text())
+    config["classes"] = ["cat", "cat"]
+    (tmp_path / "vit" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="class 'cat' comes twice"):
+        load_model(str(tmp_path / "vit"))

@@ -100,7 +100,7 @@ def test_stepping_equals_the_models_own_forward(saved):
 def test_another_size_equals_the_models_own_forward(saved):
     name, source, folder = saved
     if name in ONE_SIZE:
-        with pytest.raises(UsageError, match="drop --image-size"):
+        with pytest.raises(UsageError, match="drop `image_size`"):
             load_model(str(folder), image_size=(96, 48))
         return
     model = load_model(str(folder), image_size=(96, 48))

@@ -247,11 +247,11 @@ def test_of_several_sets_the_average_is_taken_and_said(tmp_path, wrappers, taken
 
 def test_which_set_must_be_clear(tmp_path, tiny):
     path = saved(tmp_path, {"a": tiny.state_dict(), "b": network(seed=1).state_dict()})
-    with pytest.raises(UsageError, match="several sets of weights; say which with --weights-key: a, b"):
+    with pytest.raises(UsageError, match="several sets of weights; say which with `weights_key`: a, b"):
         load_model(TINY, weights=path)
-    with pytest.raises(UsageError, match=r"--weights-key 'c' is not in .*; it holds: a, b"):
+    with pytest.raises(UsageError, match=r"`weights_key='c'` is not in .*; it holds: a, b"):
         load_model(TINY, weights=path, weights_key="c")
-    with pytest.raises(UsageError, match="give that file with --weights"):
+    with pytest.raises(UsageError, match="give that file by `weights`"):
         load_model(TINY, weights_key="a")
     path = saved(tmp_path, {"a": tiny.state_dict(), "b": network("vit_small_patch16_224").state_dict()})
     assert load_model(TINY, weights=path).info.weights.endswith("[a]")  # the other is of another width
@@ -408,7 +408,7 @@ def test_clip_in_its_own_names(tmp_path, images):
     assert any("CLIP files do not say their activation" in note for note in model.info.notes)
     marked = state | {key: torch.tensor(1) for key in ("input_resolution", "context_length", "vocab_size")}
     with pytest.raises(
-        UsageError, match=r"OpenAI's CLIP weights, which need QuickGELU; use --model .*quickgelu"
+        UsageError, match=r"OpenAI's CLIP weights, which need QuickGELU; use `model` .*quickgelu"
     ):
         load_model(name, weights=saved(tmp_path, marked))
 
@@ -497,7 +497,7 @@ def test_what_timm_would_not_notice_of_googles_files_is_refused(tmp_path, change
 def test_openais_archives_need_a_word(tmp_path, tiny, images):
     scripted = torch.jit.trace(tiny, images)
     scripted.save(str(tmp_path / "model.pt"))
-    with pytest.raises(BrdynError, match=r"is a TorchScript archive: .*--allow-pickle"):
+    with pytest.raises(BrdynError, match=r"is a TorchScript archive: .*`allow_pickle=True`"):
         load_model(TINY, weights=tmp_path / "model.pt")
     model = load_model(TINY, weights=tmp_path / "model.pt", allow_pickle=True)
     assert same(model, tiny, images)
@@ -623,7 +623,7 @@ def test_sizes_that_are_none(size):
 @pytest.mark.parametrize("name", [TINY, "dinov2_vits14", "dinov3_vits16", "imgfocus_vits14"])
 @pytest.mark.parametrize("size", [10**9, 2**25])
 def test_sizes_that_no_memory_holds(name, size):
-    with pytest.raises(UsageError, match="GiB, more than this machine has; use a smaller --image-size"):
+    with pytest.raises(UsageError, match="GiB, more than this machine has; use a smaller `image_size`"):
         load_model(name, init="random", image_size=size)
 
 
@@ -666,3 +666,36 @@ def test_where_tags_differ_the_preprocessing_is_said(tmp_path):
     assert any("normalised with the mean 0.5" in note for note in notes)
     _, notes = timm_family.preprocessing_of_file(loaded, f"{name}.dino")
     assert not any("normalised" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "said"),
+    [
+        ((64, 96), (64, 96), "taken to be of 4x6 patches, not 6x4"),
+        ((64, 96), (96, 64), "taken to be of 6x4 patches, not 4x6"),
+        ((80, 208), (80, 208), "its 228 relative positions are taken to be of 8x8 patches"),
+    ],
+)
+def test_relative_positions_of_no_square(tmp_path, own, asked, said):
+    """Taken for images of the size asked for, which is said; where a square has as many, they are of that."""
+    small = {"depth": 1, "embed_dim": 24, "num_heads": 2}
+    name = "beit_base_patch16_224"
+    whole = network(name, img_size=own, **small)
+    path = saved(tmp_path, whole.state_dict())
+    request = ModelRequest(name, weights=path, image_size=asked)
+    loaded = timm_trunks.from_file(request, name, path, size=asked, **small)
+    assert any(said in note for note in loaded.notes), loaded.notes
+    if own == asked and own != (80, 208):
+        assert same_stepped(loaded.backbone, whole, pictures(*own))
+    for other in (None, (64, 64)):
+        if own != (80, 208):
+            with pytest.raises(
+                UsageError, match="are of no square of patches; give the image size they were"
+            ):
+                timm_trunks.from_file(ModelRequest(name, image_size=other), name, path, size=other, **small)
+
+
+def test_a_key_chooses_nothing_in_googles_files(tmp_path):
+    google_file(tmp_path / "google.npz", network(), head=False)
+    with pytest.raises(UsageError, match=r"`weights_key='ema'` is not in .*google.npz.*; it holds one set"):
+        load_model(TINY, weights=tmp_path / "google.npz", weights_key="ema")

@@ -3,13 +3,13 @@
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, boundary_frequency, drift_reference, segment
+from tests.phases.similarities import similarity_of
 
 
 def blocks(*sizes):
@@ -83,7 +83,7 @@ def test_a_drift_is_its_own_reference_and_blocks_are_not():
 
 def test_stability_counts_replicates():
     first, second = blocks(2, 4), blocks(3, 3)
-    similarity = SimpleNamespace(matrix=first, replicates=np.stack([first, first, first, second]))
+    similarity = similarity_of(first, np.stack([first, first, first, second]))
     phases = segment(similarity, k=2)
     assert phases.boundaries == (2,)
     assert phases.stability == (0.75,)
@@ -120,7 +120,7 @@ def test_recursive_method_sets_k_and_is_kept():
 
 
 def test_json_round_trip():
-    similarity = SimpleNamespace(matrix=blocks(3, 3), replicates=np.stack([blocks(3, 3)] * 2))
+    similarity = similarity_of(blocks(3, 3), np.stack([blocks(3, 3)] * 2))
     phases = segment(similarity, method="recursive")
     again = Phases.from_dict(json.loads(json.dumps(phases.to_dict())))
     assert again.to_dict() == phases.to_dict()
@@ -208,6 +208,9 @@ class TestEvidence:
                 "of the layers 1 to 11",
             ),
             ({"boundaries": [{"layer": 2}], "k": 2}, "has no 't'"),
+            ({"alpha": -3.0}, "alpha -3.0 is not between 0 and 1"),
+            ({"calibration": "zzz"}, "unknown calibration 'zzz'"),
+            ({"steps": [-1.0] * 11}, "are not all above 0"),
         ],
     )
     def test_evidence_that_cannot_have_been_written(self, change, words):
@@ -215,6 +218,40 @@ class TestEvidence:
         values["evidence"] |= change
         with pytest.raises(UsageError, match=words):
             Phases.from_dict(values)
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (
+                lambda values: values.update(total=-3.0),
+                "the total dissimilarity is -3: layers would be more alike",
+            ),
+            (
+                lambda values: values["segmentations"]["2"]["alternatives"][1].update(gap=-0.5),
+                r"segmentations.2.alternatives\[1\].gap is -0.5: negative",
+            ),
+            (
+                lambda values: values["segmentations"]["2"].update(stability=[1.5]),
+                "segmentations.2.stability has a share that is not from 0 to 1",
+            ),
+            (
+                lambda values: values.update(boundary_frequency=[[0.0] * 11] * 11 + [[-0.1] * 11]),
+                r"boundary_frequency\[11\] has a share",
+            ),
+        ],
+    )
+    def test_numbers_of_a_sign_that_cannot_have_been_written(self, change, words):
+        values = segment(self.drift()).to_dict()
+        Phases.from_dict(values)
+        change(values)
+        with pytest.raises(UsageError, match=words):
+            Phases.from_dict(values)
+
+    def test_layers_more_alike_than_equal(self):
+        """What is no similarity is refused, and rounding taken."""
+        with pytest.raises(UsageError, match="the total dissimilarity is -6"):
+            segment(np.full((4, 4), 2.0))
+        assert segment(np.full((4, 4), 1 + 1e-7)).k == 1
 
     def test_prints_in_a_line(self):
         phases = segment(self.drift(), k=3)
@@ -229,11 +266,7 @@ def test_rounding_is_no_structure():
     noisy = 1 - (noise + noise.transpose(0, 2, 1)) / 2
     for matrix in noisy:
         np.fill_diagonal(matrix, 1)
-
-    class Measured:
-        matrix, replicates = noisy[0], noisy
-
-    found = segment(Measured())
+    found = segment(similarity_of(noisy[0], noisy))
     assert (found.k, found.boundaries, found.stability) == (1, (), None)
     assert "do not differ" in found.k_rule
     assert all(abs(one.cut_share) < 1e-4 and one.z is None for one in found.segmentations.values())

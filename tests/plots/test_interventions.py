@@ -19,7 +19,7 @@ def phases():
 
 
 @pytest.fixture
-def repair():
+def repair(phases):
     angles = pd.DataFrame(
         {"start": start, "eps": eps, "target": target, "group": group, "perturbed": target in (group, "all"),
          "layer": layer, "mean": eps * (1 + start) + layer, "low": 0.1, "high": 0.2, "sd": 0.1, "n_images": 3}
@@ -30,7 +30,7 @@ def repair():
         for layer in range(start, LAYERS + 1)
     )  # fmt: skip
     growth = angles[(angles["layer"] == LAYERS) & angles["perturbed"] & (angles["start"] < LAYERS)]
-    return Repair(angles, growth.drop(columns=["layer", "perturbed"]).assign(half_repair=np.nan))
+    return Repair(angles, growth.drop(columns=["layer", "perturbed"]).assign(half_repair=np.nan), phases)
 
 
 def test_final_angles_by_start(repair, phases):

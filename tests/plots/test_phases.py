@@ -1,7 +1,5 @@
 """What the pictures show, read back from the figures."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
@@ -9,6 +7,7 @@ from matplotlib.patches import Rectangle
 from brdyn.phases import phase_evidence, segment
 from brdyn.plots import plot_gain_curve, plot_similarity, plot_stability, plot_steps
 from brdyn.plots.style import layer_ticks
+from tests.phases.similarities import similarity_of
 
 
 @pytest.fixture
@@ -16,7 +15,7 @@ def phases():
     labels = np.repeat([0, 1, 2], [3, 2, 1])
     matrix = np.where(labels[:, None] == labels[None], 1.0, 0.2)
     shifted = np.roll(np.roll(matrix, 1, 0), 1, 1)
-    return segment(SimpleNamespace(matrix=matrix, replicates=np.stack([matrix] * 3 + [shifted])), k=3), matrix
+    return segment(similarity_of(matrix, np.stack([matrix] * 3 + [shifted])), k=3), matrix
 
 
 def test_heatmap_frames_each_phase(phases):
@@ -75,7 +74,7 @@ def test_without_bootstrap_the_picture_says_so(phases):
 
 def test_with_one_possible_phase_the_picture_says_so(phases):
     _, matrix = phases
-    similarity = SimpleNamespace(matrix=matrix, replicates=np.stack([matrix] * 2))
+    similarity = similarity_of(matrix, np.stack([matrix] * 2))
     figure = plot_stability(segment(similarity, min_size=4), unit="image", title="t")
     assert "only one phase" in figure.axes[0].texts[0].get_text()
 

@@ -22,6 +22,7 @@ from brdyn.probes import (
 )
 from brdyn.probes.linear import PENALTIES
 from brdyn.probes.probing import split_rows
+from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
 
@@ -199,7 +200,7 @@ def classes(noise_folder):
 def test_features_are_cls_and_the_mean_patch(classes, batch_size):
     model = tiny_vit()
     images = load_images(classes, model)
-    found = extract_features(model, images, batch_size=batch_size, workers=0)["model"]
+    found = extract_features(model, images, stream=Stream(batch_size=batch_size, workers=0))["model"]
     whole = torch.cat([batch.images for batch in images.batches(40, workers=0)])
     with torch.no_grad():
         tokens = model(whole)

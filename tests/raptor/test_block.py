@@ -69,7 +69,7 @@ def test_parameters_of_the_published_block():
         ({"mlp": "relu"}, "unknown MLP 'relu'"),
         ({"depth_scaling": "sine"}, "unknown depth scaling 'sine'"),
         ({"heads": 5}, "cannot be split"),
-        ({"mlp_ratio": 0.0}, "not positive"),
+        ({"mlp_ratio": 0.0}, "MLP ratio 0.0 is not a number above 0"),
     ],
 )
 def test_what_cannot_be_built(options, words):

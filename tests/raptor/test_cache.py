@@ -13,7 +13,7 @@ from brdyn.data.image_set import Item, Skipped
 from brdyn.errors import BrdynError, UsageError
 from brdyn.raptor import ActivationCache, FitSettings, fit_raptor
 from brdyn.runtime import Processes
-from brdyn.trajectory import trajectories
+from brdyn.trajectory import Stream, trajectories
 from tests.conftest import tiny_vit
 
 ASSIGNMENT = [0, 0, 1, 1]
@@ -41,7 +41,7 @@ def test_it_holds_the_states_of_the_teacher(cache, tiny, images):
     assert [path.name for path in sorted(cache.folder.iterdir())] == [
         "cache.json", *(f"states-0000{shard}.safetensors" for shard in range(3))
     ]  # fmt: skip
-    for trajectory in trajectories(tiny, images, batch_size=7, workers=0):
+    for trajectory in trajectories(tiny, images, stream=Stream(batch_size=7, workers=0)):
         expected = torch.stack(trajectory.states, dim=1)
         for position, states in zip(trajectory.positions, expected, strict=True):
             item = reader[int(position)]

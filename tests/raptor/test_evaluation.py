@@ -13,8 +13,7 @@ from brdyn.raptor.cost import cost, flops
 from brdyn.raptor.evaluation import Evaluation, evaluate, paired_features
 from brdyn.raptor.fidelity import FidelityMetric, fidelity
 from brdyn.raptor.model import Raptor, untrained
-from brdyn.results import to_json
-from brdyn.trajectory import capture
+from brdyn.trajectory import Stream, capture
 from tests.conftest import scramble, tiny_vit
 from tests.interventions.stub import StubViT
 
@@ -49,7 +48,7 @@ def direct(raptor, images):
 @pytest.mark.parametrize("batch_size", [7, 40])
 def test_fidelity_against_a_direct_computation(tiny, images, batch_size):
     raptor = raptor_of(tiny)
-    found = fidelity(raptor, images, batch_size=batch_size, workers=0)
+    found = fidelity(raptor, images, stream=Stream(batch_size=batch_size, workers=0))
     theirs, guesses = direct(raptor, images)
     groups = {**tiny.tokens.groups, "all": slice(None)}
     for mode, states in guesses.items():
@@ -81,7 +80,7 @@ def test_the_teacher_itself_is_perfect(tiny, images):
     raptor = raptor_of(tiny, (0, 1, 2, 3))
     for application, block in zip(raptor.blocks, tiny.blocks, strict=True):
         application.forward = block.forward
-    table = fidelity(raptor, images, workers=0).table
+    table = fidelity(raptor, images, stream=Stream(workers=0)).table
     assert table.query("statistic == 'r2'")["mean"].to_numpy() == pytest.approx(1, abs=1e-6)
     assert table.query("statistic == 'cosine'")["mean"].to_numpy() == pytest.approx(1, abs=1e-5)
     assert table.query("statistic == 'epsilon'")["mean"].abs().max() < 1e-4
@@ -91,7 +90,7 @@ def test_the_head_of_the_teacher(noise_folder):
     teacher = StubViT([lambda state: 1.5 * state - state.roll(1, 2)] * 4, classes=3)
     images = load_images(noise_folder, teacher)
     raptor = raptor_of(teacher)
-    found = fidelity(raptor, images, workers=0)
+    found = fidelity(raptor, images, stream=Stream(workers=0))
     batch = next(iter(images.batches(40, workers=0)))
     with torch.no_grad():
         same = teacher.logits(teacher(batch.images)).argmax(1) == raptor.logits(raptor(batch.images)).argmax(
@@ -149,20 +148,24 @@ def labelled(noise_folder):
 def test_evaluation_comes_back(labelled, tmp_path):
     teacher = tiny_vit()
     images = load_images(labelled, teacher)
-    found = evaluate(raptor_of(teacher), images, *images.split(10, 0), seeds=2, workers=0)
-    (tmp_path / "raptor_eval.json").write_bytes(to_json(found.to_dict()))
-    again = Evaluation.read(tmp_path)
+    found = evaluate(raptor_of(teacher), images, *images.split(10, 0), seeds=2, stream=Stream(workers=0))
+    found.save(tmp_path / "out")
+    again = Evaluation.read(tmp_path / "out")
+    assert again == found
+    assert again.assignment == found.assignment
     assert again.cost == found.cost
     for ours, theirs in ((again.fidelity, found.fidelity), (again.probing, found.probing)):
         assert_frame_equal(ours.table, theirs.table, check_dtype=False)
-    assert json.loads(to_json(found.to_dict()))["probing"]["n_test"] == 10
+    content = json.loads((tmp_path / "out" / "raptor_eval.json").read_text())
+    assert content["probing"]["n_test"] == 10
+    assert content["probe_images"]["test"]["read"] == 10
 
 
 def test_features_of_both(labelled):
     teacher = tiny_vit()
     raptor = raptor_of(teacher)
     images = load_images(labelled, teacher)
-    found = paired_features(raptor, images, workers=0)
+    found = paired_features(raptor, images, stream=Stream(workers=0))
     batch = next(iter(images.batches(40, workers=0)))
     for name, model in {"teacher": teacher, "raptor": raptor}.items():
         with torch.no_grad():

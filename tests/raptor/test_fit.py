@@ -13,7 +13,7 @@ from brdyn.raptor import FitSettings, Raptor, fit_raptor
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.model import untrained
 from brdyn.training import Checkpoints
-from brdyn.trajectory import capture
+from brdyn.trajectory import Stream, capture
 from tests.conftest import scramble, tiny_vit
 
 ASSIGNMENT = [0, 0, 1, 1]
@@ -188,7 +188,7 @@ def test_a_raptor_is_a_model_like_any_other(tiny, images):
     assert sum(p.numel() for p in raptor.shared.parameters()) == 2 * sum(
         p.numel() for p in raptor.shared[0].parameters()
     )
-    similarity = layer_similarity(raptor, images, replicates=0, workers=0)
+    similarity = layer_similarity(raptor, images, replicates=0, stream=Stream(workers=0))
     assert similarity.matrix.shape == (4, 4)
     inputs = Batch(torch.randn(2, 3, 32, 32), torch.arange(2), None)
     states, clean = capture(raptor, inputs).states, capture(tiny, inputs).states

@@ -139,12 +139,12 @@ class TransformersViT(VisionTransformer):
         elif not hasattr(embeddings, "interpolate_pos_encoding"):
             raise UsageError(
                 f"{self.info.name!r} takes images of {config.image_size} pixels alone: transformers does not resample "
-                "its positions; drop --image-size"
+                "its positions; drop `image_size`"
             )
         elif native[0] != native[1]:
             raise UsageError(
                 f"{self.info.name!r} has positions for {native[0]}x{native[1]} patches, and only those of a square are "
-                "resampled; drop --image-size"
+                "resampled; drop `image_size`"
             )
         else:
             fitted = positions.resample_with_prefix(table, grid, self.kind.rule, prefix=len(self.kind.prefix))

@@ -17,8 +17,8 @@ from brdyn.declared import shown
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import checkpoints, local_paths, weights
 from brdyn.models.request import ModelRequest
-from brdyn.results import read_json
 from brdyn.safetensors_file import fault
+from brdyn.store import read_json
 
 CONFIG = "config.json"
 WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"
@@ -169,7 +169,7 @@ class Source:
         also = f"; its {others[0]} is of a kind that brdyn does not read" if others else ""
         return BrdynError(
             f"{self.place!r} has a {CONFIG} and no weights ({WEIGHTS}, its shards, or {PICKLED}){also}; copy them "
-            "there, or use --init random for untrained weights"
+            "there, or use `init=random` for untrained weights"
         )
 
 

@@ -1,1 +1,0 @@
-"""Training classifiers from scratch on small images: pixels in memory, augmentation on the device."""

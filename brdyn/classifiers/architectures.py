@@ -1,0 +1,248 @@
+"""Networks to train from scratch, an object for each name. Needs no torch, so that a wrong name is told at once.
+
+Method notes, section 7.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+
+from brdyn.choices import check_heads, check_patches, check_share
+from brdyn.classifiers.config import ViTRMConfig, check_sizes
+from brdyn.classifiers.recipe import BASELINE, VITRM, VITRM_NAME, ClassifierRecipe
+from brdyn.declared import shown
+from brdyn.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from brdyn.classifiers.tasks import Classification
+
+SIZES = ("width", "depth", "heads", "hidden", "patch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(ABC):
+    """What there is to know of a network by name. As it stands, of one that maps images to class scores.
+
+    Attributes
+    ----------
+    name : str
+    published : ClassifierRecipe
+        How it is trained in the publication.
+    is_recursive : bool
+        Whether it takes recursion steps: a number T for an answer, N_sup of them supervised.
+    is_transformer : bool
+        Whether it has tokens to follow, and sizes and dropout to choose.
+    """
+
+    name: str
+    published: ClassVar[ClassifierRecipe] = BASELINE
+    is_recursive: ClassVar[bool] = False
+    is_transformer: ClassVar[bool] = True
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """What else it may be built with, and of which types."""
+
+    @abstractmethod
+    def check(self, image_size: int, **options: Any) -> None:
+        """Refuse sizes and options that it cannot be built with, before torch is needed.
+
+        Raises
+        ------
+        UsageError
+            Naming the first of them.
+        """
+
+    @abstractmethod
+    def build(self, classes: int, image_size: int, **options: Any) -> nn.Module:
+        """The network; as :func:`build`."""
+
+    def task(self, *given: Any, n_sup: int, steps: int) -> Classification:
+        """What it is trained on, of what :class:`brdyn.classifiers.tasks.Classification` is given."""
+        from brdyn.classifiers.tasks import Classification
+
+        return Classification(*given)
+
+    def scores(self, network: nn.Module, images: Tensor, steps: int) -> Tensor:
+        """Class scores `(B, classes)` of normalised images."""
+        return network(images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallViT(Architecture):
+    """A ViT of timm with a cls token and learned positions, whose blocks have stochastic depth.
+
+    Attributes
+    ----------
+    width, depth, heads : int
+        D, L, attention heads.
+    hidden : int
+        Units of the MLP.
+    patch : int
+        Side of a patch in pixels.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    patch: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        check_sizes({name: getattr(self, name) for name in SIZES})
+        check_heads(self.width, self.heads)
+
+    def options(self) -> dict[str, Any]:
+        """Stochastic depth, dropout and sizes."""
+        return {"drop_path": float, "dropout": float, **dict.fromkeys(SIZES, int)}
+
+    def check(self, image_size: int, *, drop_path: float = 0.0, dropout: float = 0.0, **sizes: int) -> None:
+        """Refuse sizes and options that it cannot be built with."""
+        size = replace(self, **sizes)  # type: ignore[arg-type]
+        check_sizes({"image_size": image_size})
+        check_patches(self.name, (image_size,) * 2, (size.patch,) * 2)
+        check_share("drop-path", drop_path)
+        check_share("dropout", dropout)
+
+    def build(
+        self, classes: int, image_size: int, *, drop_path: float = 0.0, dropout: float = 0.0, **sizes: int
+    ) -> nn.Module:
+        """The network."""
+        from timm.models.vision_transformer import VisionTransformer
+
+        from brdyn.classifiers.stochastic_depth import StochasticDepthBlock
+        from brdyn.models.base import check_memory
+
+        self.check(image_size, drop_path=drop_path, dropout=dropout, **sizes)
+        size = replace(self, **sizes)  # type: ignore[arg-type]
+        check_memory((image_size,) * 2, (image_size // size.patch,) * 2)
+        network = VisionTransformer(
+            img_size=image_size,
+            patch_size=size.patch,
+            embed_dim=size.width,
+            depth=size.depth,
+            num_heads=size.heads,
+            mlp_ratio=(size.hidden + 0.5) / size.width,  # timm cuts the product off
+            num_classes=classes,
+            proj_drop_rate=dropout,
+            block_fn=StochasticDepthBlock,
+        )
+        for block in network.blocks:
+            block.drop_path = drop_path
+        return network
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet(Architecture):
+    """A ResNet of torchvision, in its one size."""
+
+    is_transformer = False
+
+    def options(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def check(self, image_size: int, **options: Any) -> None:
+        """Refuse an image size that no network has, and any option."""
+        check_sizes({"image_size": image_size})
+        if any(options.values()):
+            raise UsageError(f"{self.name} has neither drop-path, dropout nor other sizes")
+
+    def build(self, classes: int, image_size: int, **options: Any) -> nn.Module:
+        """The network."""
+        import torchvision
+
+        self.check(image_size, **options)
+        return getattr(torchvision.models, self.name)(num_classes=classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecursiveViT(Architecture):
+    """ViTRM."""
+
+    published = VITRM
+    is_recursive = True
+
+    def options(self) -> dict[str, Any]:
+        """Those of its config."""
+        hints = get_type_hints(ViTRMConfig)
+        return {name: hints[name] for name in hints if name not in ("classes", "image_size")}
+
+    def check(self, image_size: int, **options: Any) -> None:
+        """Refuse sizes and options that it cannot be built with."""
+        ViTRMConfig(image_size=image_size, **options)
+
+    def build(self, classes: int, image_size: int, **options: Any) -> nn.Module:
+        """The network."""
+        from brdyn.classifiers.vitrm import ViTRM
+
+        return ViTRM(ViTRMConfig(classes=classes, image_size=image_size, **options))
+
+    def task(self, *given: Any, n_sup: int, steps: int) -> Classification:
+        """Deep supervision."""
+        from brdyn.classifiers.tasks import DeepSupervision
+
+        return DeepSupervision(*given, n_sup=n_sup, steps=steps)
+
+    def scores(self, network: nn.Module, images: Tensor, steps: int) -> Tensor:
+        """Class scores after `steps` recursion steps."""
+        return network(images, steps).scores
+
+
+VITS = {
+    vit.name: vit
+    for vit in (
+        SmallViT(name="vit-small", width=512, depth=8, heads=8, hidden=1024),
+        SmallViT(name="vit-base", width=768, depth=12, heads=12, hidden=3072),
+        SmallViT(name="vit-large", width=1024, depth=24, heads=16, hidden=4096),
+        SmallViT(name="vit-tiny12", width=192, depth=12, heads=3, hidden=768),
+    )
+}
+"""The published baselines, and the small ViT of the stochastic-depth study."""
+RESNETS = {name: ResNet(name=name) for name in ("resnet18", "resnet34", "resnet50")}
+ARCHITECTURES: dict[str, Architecture] = {VITRM_NAME: RecursiveViT(name=VITRM_NAME), **VITS, **RESNETS}
+
+
+def architecture_of(name: str) -> Architecture:
+    """What there is to know of a network.
+
+    Raises
+    ------
+    UsageError
+        If there is none of this name.
+    """
+    if name not in ARCHITECTURES:
+        raise UsageError(f"unknown network {shown(name)}; choose one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def build(name: str, classes: int, image_size: int, **options: Any) -> nn.Module:
+    """An untrained network, which takes normalised images `(B, 3, H, W)`.
+
+    Parameters
+    ----------
+    name : str
+        One of `ARCHITECTURES`.
+    classes, image_size : int
+    **options
+        Of a ViT, to change: `width`, `depth`, `heads`, `hidden`, `patch`; `drop_path`, the chance that a branch of a
+        layer is left out in training, the same at every layer; `dropout`, after attention and MLP. Of a ViTRM, those of
+        :class:`brdyn.classifiers.ViTRMConfig`. A ResNet has none.
+
+    Raises
+    ------
+    UsageError
+        If there is no such network, or it cannot be built so.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers.architectures import build
+    >>> len(build("vit-tiny12", classes=10, image_size=32, depth=3).blocks)
+    3
+    """
+    return architecture_of(name).build(classes, image_size, **options)

@@ -1,0 +1,231 @@
+"""How well a trained classifier does, and what recursion buys a ViTRM: accuracy, halting and speed by its steps.
+
+Method notes, section 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import f1_score
+from torch import Tensor
+
+from brdyn.classifiers.pixels import PixelSet, check_classes
+from brdyn.classifiers.saved import Classifier
+from brdyn.classifiers.tasks import AT_ONCE
+from brdyn.classifiers.vitrm import ViTRM
+from brdyn.compared import Compared
+from brdyn.errors import UsageError
+from brdyn.measures import intervals
+from brdyn.runtime import timed
+from brdyn.store import records
+
+MOST = 8
+THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+BINS = 10
+ROUNDS = 5
+
+
+def class_scores(classifier: Classifier, images: PixelSet, steps: int = 1) -> Tensor:
+    """Class scores `(n, classes)` of every image, on the CPU; a ViTRM takes `steps` recursion steps.
+
+    >>> from brdyn.classifiers import Classifier, class_scores, load_pixels
+    >>> images = load_pixels("photos", image_size=16)
+    >>> classifier = Classifier.new("vit-tiny12", images.names, 16, *images.statistics())
+    >>> class_scores(classifier, images).shape
+    torch.Size([8, 2])
+    """
+    network = classifier.network
+    device = next(network.parameters()).device
+    found = []
+    with torch.no_grad():
+        for pixels in images.pixels.split(AT_ONCE):
+            ready = classifier.normalised(pixels.to(device))
+            found.append(classifier.architecture.scores(network, ready, steps).float().cpu())
+    return torch.cat(found)
+
+
+def share_right(right: np.ndarray) -> dict[str, float]:
+    """Accuracy with its 95 % interval (normal approximation)."""
+    value = float(right.mean())
+    low, high = intervals.of_share(value, len(right))
+    return {"accuracy": value, "low": low, "high": high}
+
+
+def accuracy_and_f1(guesses: Tensor, truth: Tensor) -> dict[str, float]:
+    """Accuracy with its 95 % interval, and the mean F1 of the classes."""
+    ours, theirs = guesses.cpu().numpy(), truth.cpu().numpy()
+    return {**share_right(ours == theirs), "macro_f1": float(f1_score(theirs, ours, average="macro"))}
+
+
+def accuracy(classifier: Classifier, images: PixelSet, steps: int = 1) -> float:
+    """Share of the images that are classified right."""
+    guesses = class_scores(classifier, images, steps).argmax(1)
+    return float((guesses == images.labels.cpu()).double().mean())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Recursion(Compared):
+    """A trained ViTRM against the number of its steps.
+
+    Attributes
+    ----------
+    steps : DataFrame
+        One row per number of `steps` 1..`MOST`: `accuracy` with a 95 % interval `low` to `high`, `macro_f1`, mean
+        `halting` probability, `calibration_error` (expected, of the halting probability against being right, over ten
+        bins), `latency_ms` (one image) and `images_per_second` (a batch).
+    halting : DataFrame
+        One row per number of `steps` and bin of the halting probability: `images`, mean `probability`, share `right`.
+    adaptive : DataFrame
+        One row per `threshold`: `accuracy`, its interval, `mean_steps`, and the share of images that took 1, 2, …
+        steps (`took_1`, …), of at most `MOST`.
+    n_images : int
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from brdyn.classifiers import Recursion
+    >>> steps = pd.DataFrame({"steps": [1, 2], "accuracy": [0.7, 0.8]})
+    >>> Recursion(steps, halting=pd.DataFrame(), adaptive=pd.DataFrame(), n_images=50).to_dict()["steps"]
+    [{'steps': 1, 'accuracy': 0.7}, {'steps': 2, 'accuracy': 0.8}]
+    """
+
+    steps: pd.DataFrame
+    halting: pd.DataFrame
+    adaptive: pd.DataFrame
+    n_images: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "n_images": self.n_images,
+            "steps": records(self.steps),
+            "halting": records(self.halting),
+            "adaptive": records(self.adaptive),
+        }
+
+
+def evaluate_recursion(
+    classifier: Classifier,
+    images: PixelSet,
+    *,
+    most: int = MOST,
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> Recursion:
+    """Take up to `most` steps on every image.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        With a ViTRM.
+    images : PixelSet
+        To test on.
+    most : int
+    thresholds : sequence of float
+        Halting probabilities beyond which an image stops.
+
+    Raises
+    ------
+    UsageError
+        If the classifier is no ViTRM, or the images are of other classes.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import Classifier, evaluate_recursion, load_pixels
+    >>> images = load_pixels("photos", image_size=8)
+    >>> classifier = Classifier.new("vitrm", images.names, 8, *images.statistics(), width=12, heads=2, hidden=16)
+    >>> evaluate_recursion(classifier, images, most=2).steps["steps"].tolist()
+    [1, 2]
+    """
+    network = classifier.network
+    if not isinstance(network, ViTRM):
+        raise UsageError(f"{classifier.name} has no recursion steps to evaluate")
+    check_classes(images, classifier.names, "the classifier")
+    scores, halting = _every_step(classifier, network, images, most)
+    truth = images.labels.cpu().numpy()
+    right, sure = scores.argmax(-1).numpy() == truth, halting.numpy()
+    rows, bins = [], []
+    for step in range(most):
+        table = _reliability(sure[step], right[step])
+        weights = table["images"] / len(truth)
+        rows.append(
+            {
+                "steps": step + 1,
+                **accuracy_and_f1(scores[step].argmax(-1), images.labels),
+                "halting": float(sure[step].mean()),
+                "calibration_error": float((weights * (table["probability"] - table["right"]).abs()).sum()),
+            }
+        )
+        bins.append(table.assign(steps=step + 1))
+    speeds = pd.DataFrame(_speed(network, classifier.image_size, most))
+    adaptive = [_adaptive(right, sure, threshold, most) for threshold in thresholds]
+    return Recursion(
+        pd.DataFrame(rows).merge(speeds, on="steps"),
+        pd.concat(bins, ignore_index=True),
+        pd.DataFrame(adaptive),
+        len(truth),
+    )
+
+
+def _every_step(classifier: Classifier, network: ViTRM, images: PixelSet, most: int) -> tuple[Tensor, Tensor]:
+    """Class scores `(most, n, classes)` and halting probabilities `(most, n)` after every step, on the CPU."""
+    device = next(network.parameters()).device
+    scores, halting = [], []
+    with torch.no_grad():
+        for pixels in images.pixels.split(AT_ONCE):
+            ready, carried = classifier.normalised(pixels.to(device)), None
+            after: list[tuple[Tensor, Tensor]] = []
+            for _ in range(most):
+                found = network(ready, 1, carried)
+                carried = (found.y, found.z)
+                after.append((found.scores.float().cpu(), found.halting.float().sigmoid().cpu()))
+            scores.append(torch.stack([one for one, _ in after]))
+            halting.append(torch.stack([one for _, one in after]))
+    return torch.cat(scores, dim=1), torch.cat(halting, dim=1)
+
+
+def _reliability(probability: np.ndarray, right: np.ndarray) -> pd.DataFrame:
+    """Images by how sure the halting head is: mean probability, and share that is right."""
+    places = np.minimum((probability * BINS).astype(int), BINS - 1)
+    table = pd.DataFrame({"bin": places, "probability": probability, "right": right})
+    grouped = table.groupby("bin")
+    return grouped.mean().assign(images=grouped.size()).reset_index()
+
+
+def _adaptive(right: np.ndarray, sure: np.ndarray, threshold: float, most: int) -> dict[str, float]:
+    """What happens if every image stops at its first step that is sure enough."""
+    stops = sure > threshold
+    stops[-1] = True
+    taken = stops.argmax(0)
+    shares = {f"took_{step + 1}": float((taken == step).mean()) for step in range(most)}
+    return {
+        "threshold": threshold,
+        **share_right(right[taken, np.arange(len(taken))]),
+        "mean_steps": float(taken.mean() + 1),
+        **shares,
+    }
+
+
+def _speed(network: ViTRM, image_size: int, most: int) -> list[dict[str, float]]:
+    """Latency of one image and throughput of a batch, medians, for each number of steps."""
+    device = next(network.parameters()).device
+    batch = AT_ONCE if device.type == "cuda" else 32
+    rows = []
+    for steps in range(1, most + 1):
+        seconds = {}
+        for size in (1, batch):
+            images = torch.zeros(size, network.config.channels, image_size, image_size, device=device)
+            with torch.no_grad():
+                network(images, steps)
+                times = [timed(partial(network, images, steps), device) for _ in range(ROUNDS)]
+            seconds[size] = float(np.median(times))
+        rows.append(
+            {"steps": steps, "latency_ms": 1000 * seconds[1], "images_per_second": batch / seconds[batch]}
+        )
+    return rows

@@ -1,0 +1,316 @@
+"""Training a classifier from scratch, and its run in a folder: what was asked for, its checkpoints, the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate import Accelerator
+
+from brdyn.classifiers.augment import Augmentation
+from brdyn.classifiers.evaluation import accuracy
+from brdyn.classifiers.kept import WATCHED, Keeper, describe_kept, folder_name
+from brdyn.classifiers.pixels import PixelBatches, PixelSet, check_classes
+from brdyn.classifiers.recipe import BEST, ClassifierRecipe
+from brdyn.classifiers.saved import Classifier
+from brdyn.classifiers.tasks import NETWORK
+from brdyn.errors import UsageError
+from brdyn.provenance import run_provenance
+from brdyn.store import OutputFolder, read_json, unfinished
+from brdyn.store.result_files import TRAIN_RESULT
+from brdyn.training import Checkpoints, History, Saved, train
+from brdyn.training.loop import Visit, make_accelerator
+from brdyn.training.settings import check_same
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Report = Callable[[int, int, dict[str, float]], None]
+Draw = Callable[[History], Mapping[str, "Figure"]]
+
+FINISHED = {  # what a grid reads of one
+    "options": dict,
+    "accuracy": (float, None),
+    "parameters": int,
+    "history": {"seconds": float, "images_per_second": float},
+}
+
+
+def train_classifier(
+    classifier: Classifier,
+    images: PixelSet,
+    recipe: ClassifierRecipe,
+    *,
+    validation: PixelSet | None = None,
+    n_sup: int = 1,
+    steps: int = 1,
+    checkpoints: Checkpoints | None = None,
+    resume: Saved | None = None,
+    accelerator: Accelerator | None = None,
+    report: Report | None = None,
+    progress: bool = False,
+    visit: Visit | None = None,
+) -> History:
+    """Train a classifier in place. With an average of the weights, it ends with the average.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    images : PixelSet
+    recipe : ClassifierRecipe
+    validation : PixelSet, optional
+        To watch the accuracy on.
+    n_sup, steps : int
+        N_sup and T, of a ViTRM.
+    checkpoints, resume, accelerator, report, progress
+        As in :func:`brdyn.raptor.fit_raptor`.
+    visit : callable, optional
+        As in :func:`brdyn.training.train`.
+
+    Raises
+    ------
+    UsageError
+        If the images are of other classes, or do not fill a batch.
+    BrdynError
+        If a loss is not finite.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import Classifier, ClassifierRecipe, load_pixels, train_classifier
+    >>> images = load_pixels("photos", image_size=8)
+    >>> classifier = Classifier.new("vitrm", images.names, 8, *images.statistics(), width=12, heads=2, hidden=16)
+    >>> history = train_classifier(classifier, images, ClassifierRecipe(epochs=3), validation=images, n_sup=2)
+    >>> [row["step"] for row in history.validation]
+    [1.0, 2.0, 3.0]
+    """
+    check_classes(images, classifier.names, "the classifier")
+    accelerator = accelerator or make_accelerator()
+    device = accelerator.device
+    augmentation = Augmentation(recipe, images.classes, classifier.mean, classifier.std)
+    watched = validation.to(device) if validation is not None else None
+    network = classifier.network.requires_grad_(True)
+    task = classifier.architecture.task(network, augmentation, watched, n_sup=n_sup, steps=steps)
+    history = train(
+        task,
+        PixelBatches(images.to(device), recipe.batch_of(len(images)), recipe.seed),
+        recipe.training(len(images)),
+        checkpoints,
+        accelerator=accelerator,
+        resume=resume,
+        report=partial(report, 1) if report else None,
+        progress=progress,
+        visit=visit,
+    )
+    if recipe.ema:
+        prefix = f"{NETWORK}."
+        network.load_state_dict({name.removeprefix(prefix): value for name, value in task.average.items()})
+    network.eval().requires_grad_(False)
+    return history
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierRun:
+    """A network, and how it is trained.
+
+    Attributes
+    ----------
+    network : str
+        As in :class:`brdyn.classifiers.saved.Classifier`.
+    recipe : ClassifierRecipe
+    image_size : int
+    built : dict
+        What else the network is built with.
+    n_sup, steps : int
+        N_sup and T, of a ViTRM.
+    keep : tuple of str
+        Epochs whose classifiers are kept (`0`: untrained), and `best`; see :mod:`brdyn.classifiers.kept`.
+    held_out : int
+        Training images that accuracy is watched on, and the best chosen by, instead of the test images.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import ClassifierRecipe, ClassifierRun, load_pixels
+    >>> run = ClassifierRun(network="vit-tiny12", recipe=ClassifierRecipe(epochs=1), image_size=8, held_out=2)
+    >>> run.options(load_pixels("photos", image_size=8))["recipe"]["batch_size"]
+    6
+    """
+
+    network: str
+    recipe: ClassifierRecipe
+    image_size: int = 32
+    built: Mapping[str, Any] = field(default_factory=dict)
+    n_sup: int = 1
+    steps: int = 1
+    keep: tuple[str, ...] = ()
+    held_out: int = 0
+
+    def options(self, images: PixelSet, test: PixelSet | None = None, processes: int = 1) -> dict[str, Any]:
+        """Everything that decides the result and its accuracy, ready for JSON."""
+        return {
+            "network": self.network,
+            "built": dict(self.built),
+            "n_sup": self.n_sup,
+            "steps": self.steps,
+            "image_size": self.image_size,
+            "data": images.identity(),
+            "test": None if test is None else test.identity(),
+            "recipe": {
+                **self.recipe.to_dict(),
+                "batch_size": self.recipe.batch_of(len(images) - self.held_out),
+            },
+            "keep": list(self.keep),
+            "held_out": self.held_out,
+            "processes": processes,
+        }
+
+    def untrained(self, images: PixelSet) -> Classifier:
+        """The classifier before the first step.
+
+        Raises
+        ------
+        UsageError
+            If the network cannot be built so.
+        """
+        return Classifier.new(
+            self.network,
+            images.names,
+            self.image_size,
+            *images.statistics(),
+            seed=self.recipe.seed,
+            **self.built,
+        )
+
+    def train(
+        self,
+        images: PixelSet,
+        folder: OutputFolder | None,
+        checkpoints: Checkpoints,
+        *,
+        test: PixelSet | None = None,
+        resume: Saved | None = None,
+        accelerator: Accelerator,
+        draw: Draw | None = None,
+        formats: tuple[str, ...] = ("png",),
+        report: Report | None = None,
+        progress: bool = False,
+    ) -> dict[str, Any] | None:
+        """Train to the end and write the classifier, `train.json` and pictures; checkpoints then go.
+
+        Parameters
+        ----------
+        images : PixelSet
+        folder : OutputFolder or None
+            None in a process that does not write.
+        checkpoints : Checkpoints
+            Of the :meth:`options`.
+        test : PixelSet, optional
+            To measure the accuracy on at the end; also to watch it on, unless images are held out for that.
+        resume, accelerator, report, progress
+            As in :func:`train_classifier`.
+        draw : callable, optional
+            Makes pictures of the losses, by name.
+        formats : tuple of str
+            Of the pictures.
+
+        Returns
+        -------
+        dict or None
+            The content of `train.json`; None in a process that does not write.
+
+        Raises
+        ------
+        UsageError
+            If the images do not fill a batch, or cannot be held out or kept as asked for.
+        BrdynError
+            If a loss is not finite.
+        """
+        learning, watched = images.split(self.held_out, self.recipe.seed) if self.held_out else (images, test)
+        classifier = self.untrained(learning)
+        keeper = self._keeper(classifier, learning, watched, folder, checkpoints)
+        if keeper is not None and resume is not None:
+            keeper.most = max([-1.0, *(row[WATCHED] for row in resume.state["validation"])])
+        history = train_classifier(
+            classifier,
+            learning,
+            self.recipe,
+            validation=watched,
+            n_sup=self.n_sup,
+            steps=self.steps,
+            checkpoints=checkpoints,
+            resume=resume,
+            accelerator=accelerator,
+            report=report,
+            progress=progress,
+            visit=keeper,
+        )
+        if folder is None:
+            return None
+        right = accuracy(classifier, test, self.steps) if test is not None else None
+        content = {
+            "network": classifier.name,
+            "parameters": classifier.parameters,
+            "test": checkpoints.options["test"],
+            "accuracy": right,
+            "kept": describe_kept(folder.path, test, accelerator.device) if self.keep else {},
+            "skipped": [*images.skipped, *(test.skipped if test is not None else ())],
+            "unlabelled": {
+                name: part.unlabelled.to_dict()
+                for name, part in (("train", images), ("test", test))
+                if part is not None
+            },
+            "options": checkpoints.options,
+            "history": asdict(history),
+            "seconds": round(history.seconds, 1),
+            "provenance": run_provenance(accelerator.device.type),
+        }
+        files = classifier.to_files(trained=checkpoints.options)
+        folder.save(TRAIN_RESULT, content, draw(history) if draw else None, formats, files)
+        folder.end()
+        checkpoints.remove()
+        return content
+
+    def leaves(self) -> list[str]:
+        """Folders that a run writes beside its result."""
+        return [unfinished.TRACKER, *(folder_name(part) for part in self.keep)]
+
+    def _keeper(
+        self,
+        classifier: Classifier,
+        images: PixelSet,
+        watched: PixelSet | None,
+        folder: OutputFolder | None,
+        checkpoints: Checkpoints,
+    ) -> Keeper | None:
+        """Who writes the classifiers to keep; None in a process that does not write."""
+        late = [part for part in self.keep if part != BEST and float(part) > self.recipe.epochs]
+        if late:
+            raise UsageError(f"`keep={late[0]}`: the run ends at epoch {self.recipe.epochs:g}")
+        if self.keep and self.recipe.ema:
+            raise UsageError(
+                "classifiers cannot be kept of a run that ends with an average; drop `ema` or `keep`"
+            )
+        if BEST in self.keep and watched is None:
+            raise UsageError(f"{BEST!r} is chosen on test or held-out images, and there are none")
+        if folder is None:
+            return None
+        return Keeper(classifier, folder, self.recipe, len(images), self.keep, checkpoints.options)
+
+
+def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | None:
+    """What `train.json` of a finished run says; None where one is to be trained, anew or from a checkpoint.
+
+    Raises
+    ------
+    UsageError
+        If it is of other options than its checkpoints would be.
+    """
+    path = Path(folder) / TRAIN_RESULT
+    begun = unfinished.is_there(Path(folder))
+    if checkpoints.anew or begun or not path.is_file():
+        return None
+    content = read_json(path, "a training run", FINISHED)
+    check_same(content["options"], checkpoints.options, folder)
+    return content

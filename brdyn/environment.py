@@ -1,0 +1,38 @@
+"""What this process is: its command, the versions it runs with, its device in words."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = ("brdyn", "torch", "timm", "transformers", "torchmetrics", "numpy", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a source tree that was never installed
+            found[package] = "unknown"
+    return found
+
+
+def device_name(kind: str) -> str:
+    """The processor or GPU a run used, in words."""
+    import torch
+
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    if kind == "mps":
+        return f"{platform.processor() or platform.machine()} GPU (mps)"
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def command(program: Sequence[str] = ("brdyn",)) -> str:
+    """`program` and what follows it in this process, as typed in a shell."""
+    return " ".join(shlex.quote(part) for part in [*program, *sys.argv[1:]])

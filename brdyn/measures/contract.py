@@ -1,0 +1,125 @@
+"""What :func:`brdyn.measures.dynamics.token_dynamics` asks of a measure, and the measures there are.
+
+A measure is one file with a class, and one line in :data:`brdyn.choices.MEASURES`. It says what it needs of images,
+makes itself for a model, is fed with trajectories like every torchmetrics `Metric`, and gives rows for the table.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+from torchmetrics import Metric
+
+from brdyn.choices import MEASURES
+from brdyn.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from brdyn.data import ImageSet
+    from brdyn.models import VisionTransformer
+
+COLUMNS = ("statistic", "unit", "group", "layer", "mean", "low", "high", "sd", "n_images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a pass was asked for.
+
+    Attributes
+    ----------
+    boundaries : tuple of int or None
+        Of the phases; None where they are found in the same pass.
+    seed : int
+        Of samples and bootstraps.
+    ridge : float
+    rank : int or None
+        Of linear fits.
+    """
+
+    boundaries: tuple[int, ...] | None
+    seed: int
+    ridge: float
+    rank: int | None
+
+
+class Details(Protocol):
+    """What a measure found besides rows of the table, with its place in dynamics.json and in files of its own."""
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """For the table; it may have none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For dynamics.json, under the name of the measure."""
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Tables in files of their own."""
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], table: pd.DataFrame, folder: Path) -> Self:
+        """Back from what :meth:`to_dict` gave, the whole table and the files in a folder."""
+
+
+class DepthMeasure(Metric):
+    """Base of the measures over depth.
+
+    Examples
+    --------
+    >>> from brdyn.measures.contract import measure_class
+    >>> measure_class("basins").missing(images) is None  # these images have labels
+    True
+    """
+
+    DETAILS: ClassVar[type[Details] | None] = None
+
+    @classmethod
+    def missing(cls, images: ImageSet) -> str | None:
+        """Why these images cannot give the measure, as far as is known before any is read; None if they can."""
+        del images
+        return None
+
+    @classmethod
+    @abstractmethod
+    def make(cls, model: VisionTransformer, asked: Asked) -> Self:
+        """One for a model.
+
+        Raises
+        ------
+        UsageError
+            If the model allows none, or memory.
+        """
+
+    @abstractmethod
+    def table(self, boundaries: Sequence[int]) -> pd.DataFrame:
+        """Rows with the columns `COLUMNS`, of all images that were seen, for these phases."""
+
+    def details(self, boundaries: Sequence[int]) -> Details | None:
+        """What does not fit the table.
+
+        Raises
+        ------
+        UsageError
+            If the images that were seen do not allow it.
+        """
+        del boundaries
+        return None
+
+
+def measure_class(name: str) -> type[DepthMeasure]:
+    """The class of a measure by its name.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    if name not in MEASURES:
+        raise UsageError(f"unknown measure {name!r}; choose from {', '.join(MEASURES)}")
+    home, _, kind = MEASURES[name].partition(":")
+    return getattr(import_module(home), kind)

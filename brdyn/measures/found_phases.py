@@ -1,0 +1,102 @@
+"""The phases that a measurement refers to: given, or found in the same pass. One rule for all of them."""
+
+from __future__ import annotations
+
+from brdyn.data import ImageSet
+from brdyn.errors import UsageError
+from brdyn.measures.engine import layer_similarity, similarity_metric
+from brdyn.measures.similarity import SimilarityMetric
+from brdyn.models import VisionTransformer
+from brdyn.phases import Phases, check_request, segment
+from brdyn.trajectory import Stream
+
+
+class FoundPhases:
+    """Phases that are given, or a measure to find them by in the pass that measures something else.
+
+    Found ones are cut from the cosine similarity of cls and mean patch, with bootstrap samples for their stability.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+    phases : Phases or None
+    k : int or None
+        Their number.
+    seed : int
+        Of the bootstrap.
+
+    Raises
+    ------
+    UsageError
+        If k is impossible, or the phases are of another number of layers.
+    """
+
+    def __init__(self, model: VisionTransformer, phases: Phases | None, k: int | None, seed: int) -> None:
+        check_request(k, model.depth, name=repr(model.info.name))
+        self.given = given_phases(model, phases, k)
+        self._k = k
+        self._metric = None if self.given is not None else similarity_metric("cosine", model, seed=seed)
+
+    @property
+    def metrics(self) -> dict[str, SimilarityMetric]:
+        """What has to see the images, by name; nothing where phases are given."""
+        return {} if self._metric is None else {"similarity": self._metric}
+
+    def result(self) -> Phases:
+        """The phases, once the images were seen."""
+        if self.given is not None:
+            return self.given
+        assert self._metric is not None
+        return segment(self._metric.result(), self._k)
+
+
+def find_phases(
+    model: VisionTransformer,
+    images: ImageSet,
+    phases: Phases | None = None,
+    k: int | None = None,
+    *,
+    seed: int = 0,
+    stream: Stream | None = None,
+) -> Phases:
+    """The phases that are given, or found in a pass over the images, where they are needed before all else.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+    images : ImageSet
+    phases : Phases, optional
+    k : int, optional
+        Their number.
+    seed : int
+        Of the bootstrap.
+    stream : Stream, optional
+        How to go through the images.
+
+    Raises
+    ------
+    UsageError
+        If k is impossible, or the phases are of another number of layers.
+    """
+    check_request(k, model.depth, name=repr(model.info.name))
+    given = given_phases(model, phases, k)
+    return (
+        given if given is not None else segment(layer_similarity(model, images, seed=seed, stream=stream), k)
+    )
+
+
+def given_phases(model: VisionTransformer, phases: Phases | None, k: int | None) -> Phases | None:
+    """Those that are given, with `k` of them.
+
+    Raises
+    ------
+    UsageError
+        If they are of another number of layers.
+    """
+    if phases is None:
+        return None
+    if phases.layers != model.depth:
+        raise UsageError(
+            f"the phases are of {phases.layers} layers, and {model.info.name!r} has {model.depth}"
+        )
+    return phases if k is None else phases.with_k(k)

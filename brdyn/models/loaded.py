@@ -1,0 +1,41 @@
+"""A trunk that was built with the weights of a file, and what there is to say of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from brdyn.models import layouts
+
+MOCO_PARTS = {"base_encoder", "momentum_encoder"}
+SELF_SUPERVISED = re.compile(r"decoder_|masked_embed$|head\.(mlp|last_layer)\.")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trunk with the weights of a file.
+
+    Attributes
+    ----------
+    backbone : nn.Module
+    digest : str
+        Of the weights as in the file, in float32, before positions were resampled.
+    notes : tuple of str
+        What was built otherwise than the name says, what was left out, what was resampled.
+    chosen : WeightSet
+        The set of weights that was taken.
+    unused : tuple of str
+        The file's tensors that were left out.
+    """
+
+    backbone: Any
+    digest: str
+    notes: tuple[str, ...]
+    chosen: layouts.WeightSet
+    unused: tuple[str, ...] = ()
+
+    @property
+    def is_self_supervised(self) -> bool:
+        """Whether parts that only DINO, iBOT, MAE or MoCo v3 train with stand beside the trunk."""
+        return bool(MOCO_PARTS & set(self.chosen.parts)) or any(map(SELF_SUPERVISED.match, self.unused))

@@ -1,0 +1,90 @@
+"""The similarity between the layers of a network, which is all that phases are found from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from brdyn.checked_json import JsonError
+from brdyn.result import Result
+
+NOT_KEPT = "none (samples are not kept in files)"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerSimilarity(Result):
+    """Similarity between the outputs of all pairs of blocks.
+
+    Attributes
+    ----------
+    kind : str
+        The measure.
+    tokens : str
+        Token groups it was taken on, joined by `+`.
+    matrix : ndarray, shape (L, L)
+        Mean over images; symmetric, ones on the diagonal.
+    replicates : ndarray, shape (R, L, L), or None
+        The same on R bootstrap samples of the units; None where the measure has none, or it was read from a file.
+    unit : str
+        What was resampled; begins with `none` where nothing was, and says why.
+    n_images : int
+        Images it was computed from.
+
+    Examples
+    --------
+    >>> similarity = brdyn.layer_similarity(model, images)
+    >>> similarity.kind, similarity.tokens, similarity.n_images
+    ('cosine', 'cls+patches', 8)
+    >>> bool((similarity.matrix.diagonal() == 1).all())
+    True
+    """
+
+    FILE: ClassVar[str] = "similarity.json"
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        "similarity": {"kind": str, "tokens": str, "matrix": [[float]]},
+        "n_images?": int,
+    }
+
+    kind: str
+    tokens: str
+    matrix: np.ndarray
+    replicates: np.ndarray | None
+    unit: str
+    n_images: int
+
+    def content(self) -> dict[str, Any]:
+        """Kind, tokens and matrix; bootstrap samples are not kept."""
+        return {"similarity": {"kind": self.kind, "tokens": self.tokens, "matrix": self.matrix}}
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from a similarity.json or a phases.json."""
+        found = content["similarity"]
+        rows = found["matrix"]
+        if not rows or {len(row) for row in rows} != {len(rows)}:
+            raise JsonError("similarity.matrix is not square")
+        resampled = content.get("provenance", {}).get("bootstrap", {})
+        unit = resampled.get("unit", NOT_KEPT) if isinstance(resampled, Mapping) else NOT_KEPT
+        return cls(
+            found["kind"], found["tokens"], np.array(rows), None, str(unit), content.get("n_images", 0)
+        )
+
+    def lines(self) -> list[str]:
+        """Measure, and how like neighbours and ends are."""
+        near = np.diagonal(self.matrix, 1)
+        if not len(near):
+            return [f"similarity: {self.kind} of {self.tokens}; one layer"]
+        least = int(near.argmin())
+        return [
+            f"similarity: {self.kind} of {self.tokens}",
+            f"  neighbours {near.min():.3f} (layers {least + 1} and {least + 2}) to {near.max():.3f}; first and last "
+            f"layer {self.matrix[0, -1]:.3f}",
+        ]
+
+    def brief(self) -> str:
+        """Measure, size, images."""
+        return f"{self.kind} of {self.tokens}, {len(self.matrix)} layers, {self.n_images} images"

@@ -1,0 +1,143 @@
+"""All the pictures of a result, by the name of their file."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from matplotlib.figure import Figure
+
+from brdyn.interventions import Repair, Surgery
+from brdyn.interventions.surgery import PAIRED
+from brdyn.measures.basins import UNITS
+from brdyn.measures.dynamics import Dynamics
+from brdyn.phases import LayerSimilarity, Phases
+from brdyn.plots.basins import plot_basins, plot_projection
+from brdyn.plots.dynamics import plot_panels
+from brdyn.plots.interventions import (
+    plot_final_angles,
+    plot_growth,
+    plot_layers,
+    plot_matrices,
+    plot_repair,
+)
+from brdyn.plots.modes import plot_mode_errors, plot_spectra
+from brdyn.plots.phases import plot_gain_curve, plot_similarity, plot_stability, plot_steps
+from brdyn.plots.raptor import plot_fidelity, plot_fit
+from brdyn.raptor import Evaluation, Fit
+from brdyn.raptor.model import spans
+from brdyn.result import Result
+
+# Curves that belong into one picture; any other statistic gets one of its own.
+PANELS = {
+    "convergence": {"directional convergence": ["convergence"]},
+    "speed": {"angular speed": ["speed"], "turning": ["turning"]},
+    "norm": {"token norm": ["norm"]},
+    "estimation": {"mean": ["estimation_mean"], "variance": ["estimation_variance"]},
+    "update_rank": {
+        "effective rank": ["effective_rank", "tangent_effective_rank"],
+        "stable rank": ["stable_rank", "tangent_stable_rank"],
+        "coherence": ["coherence", "cosine_to_mean"],
+    },
+}
+LOGARITHMIC = ("norm",)
+
+
+@singledispatch
+def draw(result: Result) -> dict[str, Figure]:
+    """Every picture that there is of a result.
+
+    Parameters
+    ----------
+    result : Result
+        Of any kind: what was measured here, or what :func:`brdyn.read` read.
+
+    Returns
+    -------
+    dict of str to Figure
+        By the name that its file would have.
+
+    Examples
+    --------
+    >>> sorted(brdyn.plots.draw(phases))
+    ['gain_curve', 'similarity', 'stability', 'steps']
+    """
+    del result
+    return {}
+
+
+@draw.register
+def _(result: LayerSimilarity) -> dict[str, Figure]:
+    from brdyn.phases import segment
+
+    cut = segment(result, 1)
+    return {"similarity": plot_similarity(result.matrix, cut, kind=result.kind, title=result.title)}
+
+
+@draw.register
+def _(result: Phases) -> dict[str, Figure]:
+    title, pictures = result.title, {}
+    if result.evidence is not None:
+        pictures["steps"] = plot_steps(result.evidence, title=title)
+    if result.similarity is not None:
+        kind = result.similarity.kind
+        pictures["similarity"] = plot_similarity(result.similarity.matrix, result, kind=kind, title=title)
+    unit = "none (not kept)" if result.similarity is None else result.similarity.unit
+    pictures["gain_curve"] = plot_gain_curve(result, title=title)
+    pictures["stability"] = plot_stability(result, unit=unit, title=title)
+    return pictures
+
+
+@draw.register
+def _(result: Dynamics) -> dict[str, Figure]:
+    table, phases, title = result.table, result.phases, result.title
+    drawn = {name for panels in PANELS.values() for names in panels.values() for name in names}
+    others = {name: {name: [name]} for name in result.statistics if name not in drawn | set(UNITS)}
+    pictures = {}
+    for name, wanted in {**PANELS, **others}.items():
+        there = {heading: names for heading, names in wanted.items() if result.groups(names[0])}
+        if there:
+            pictures[name] = plot_panels(table, there, phases, title=title, log=name in LOGARITHMIC)
+    if result.basins is not None:
+        pictures["basins"] = plot_basins(result.basins, phases, title=title)
+        pictures["basins_projection"] = plot_projection(result.basins, title=title)
+    if result.modes is not None:
+        pictures["modes"] = plot_mode_errors(result.modes, phases, title=title)
+        pictures["spectrum"] = plot_spectra(result.modes, phases, title=title)
+    return pictures
+
+
+@draw.register
+def _(result: Repair) -> dict[str, Figure]:
+    title, phases, pictures = result.title, result.phases, {}
+    largest = result.angles["eps"].max()
+    if (result.angles.loc[result.angles["eps"] == largest, "mean"] > 0).any():
+        pictures["repair"] = plot_repair(result, phases, eps=largest, title=title)
+    pictures["final_angle"] = plot_final_angles(result, phases, title=title)
+    if len(result.growth):
+        pictures["growth"] = plot_growth(result, phases, title=title)
+    return pictures
+
+
+@draw.register
+def _(result: Surgery) -> dict[str, Figure]:
+    done = set(result.table["kind"])
+    pictures = {
+        kind: plot_matrices(result, kind, title=f"{result.title}: {kind}") for kind in PAIRED if kind in done
+    }
+    if done - set(PAIRED):
+        pictures["layers"] = plot_layers(result, title=result.title)
+    return pictures
+
+
+@draw.register
+def _(result: Fit) -> dict[str, Figure]:
+    return {"fit": plot_fit(result.histories, title=f"Raptor of {result.title}")}
+
+
+@draw.register
+def _(result: Evaluation) -> dict[str, Figure]:
+    blocks = spans(result.assignment)
+    title = (
+        f"{len(set(result.assignment))} blocks for the {len(result.assignment)} layers of {result.teacher}"
+    )
+    return {"fidelity": plot_fidelity(result.fidelity.table, blocks, title=title)}

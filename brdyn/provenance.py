@@ -1,0 +1,224 @@
+"""Where numbers come from: the command, the versions, the device, the model, the images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from brdyn.checked_json import check
+from brdyn.compared import Compared
+from brdyn.environment import command, device_name, versions
+from brdyn.words import counted
+
+if TYPE_CHECKING:
+    from brdyn.data import ImageSet
+    from brdyn.models import VisionTransformer
+    from brdyn.runtime import Processes
+SKIPPED_SHOWN = 5
+SHAPE = {  # of a result file
+    "model": str,
+    "weights?": str,
+    "n_images?": int,
+    "skipped?": [{"name": str, "reason": str}],
+    "unlabelled?": {"count": int, "first": [{"name": str, "reason": str}]},
+    "provenance": {
+        "model": {"layers": int, "width": int, "position_rule": str, "notes?": [str]},
+        "images": dict,
+        "seconds": float,
+    },
+}
+
+
+class Stopwatch:
+    """Wall-clock seconds since it was made.
+
+    Attributes
+    ----------
+    earlier : float
+        Seconds to count besides: those of the sessions that a resumed run goes on from.
+    """
+
+    def __init__(self) -> None:
+        self.earlier = 0.0
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return self.earlier + time.perf_counter() - self._start
+
+
+def run_provenance(device: str, program: Sequence[str] = ("brdyn",)) -> dict[str, Any]:
+    """The command (`program` and what follows it in this process), the date, the versions and the device."""
+    return {
+        "command": command(program),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "device": device_name(device),
+    }
+
+
+def image_provenance(images: ImageSet) -> dict[str, Any]:
+    """Which images were read."""
+    return {
+        "source": images.source.description,
+        "in_source": len(images.source),
+        "chosen": len(images),
+        "read": images.report.count,
+        "digest": f"{images.report.digest:064x}",
+        "seed": images.seed,
+        **images.source.chosen(),
+    }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Provenance(Compared):
+    """Where a result comes from: everything needed to repeat it.
+
+    Attributes
+    ----------
+    model, weights : str
+        Their names.
+    n_images : int
+        That were read.
+    skipped : tuple of mapping
+        `name` and `reason` of images that could not be read.
+    unlabelled : mapping
+        `count` of images without a usable label, and the `first` of them.
+    details : mapping
+        Versions, model, images, seed, command, device, date, seconds.
+
+    Examples
+    --------
+    >>> found = brdyn.layer_similarity(model, images).provenance
+    >>> found.model, found.n_images, found.details["images"]["in_source"], found.is_random
+    ('vit_tiny_patch16_224', 8, 8, True)
+    """
+
+    model: str
+    weights: str
+    n_images: int
+    skipped: tuple[Mapping[str, str], ...]
+    unlabelled: Mapping[str, Any]
+    details: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        model: VisionTransformer,
+        images: ImageSet,
+        watch: Stopwatch,
+        processes: Processes | None = None,
+        **settings: Any,
+    ) -> Provenance:
+        """Of what was measured on these images with this model since the watch was started."""
+        report = images.report
+        details = {
+            **run_provenance(model.device.type if processes is None else processes.device.type),
+            "model": {
+                **model.info.to_dict(),
+                "token_groups": model.tokens.sizes(),
+                "preprocessing": model.preprocessing.to_dict(),
+            },
+            "images": image_provenance(images),
+            "dtype": model.precision,
+            "processes": 1 if processes is None else processes.world,
+            "seconds": round(watch.seconds, 3),
+            **settings,
+        }
+        skipped = tuple(one._asdict() for one in report.skipped)
+        unlabelled = report.unlabelled.to_dict()
+        return cls(model.info.name, model.info.weights, report.count, skipped, unlabelled, details)
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Provenance | None:
+        """That of a result file; None where it has none, as that of a similarity that was not measured here.
+
+        Raises
+        ------
+        ValueError
+            If it is not of that shape.
+        """
+        if "provenance" not in content:
+            return None
+        check(content, SHAPE)
+        return cls(
+            content["model"],
+            content.get("weights", ""),
+            content.get("n_images", 0),
+            tuple(content.get("skipped", ())),
+            content.get("unlabelled", {"count": 0, "first": []}),
+            content["provenance"],
+        )
+
+    def header(self) -> dict[str, Any]:
+        """The first entries of a result file."""
+        return {
+            "model": self.model,
+            "weights": self.weights,
+            "n_images": self.n_images,
+            "skipped": [dict(one) for one in self.skipped],
+            "unlabelled": dict(self.unlabelled),
+        }
+
+    def lasting(self, watch: Stopwatch) -> Provenance:
+        """The same, of a run that began when the watch was started."""
+        return replace(self, details={**self.details, "seconds": round(watch.seconds, 3)})
+
+    @property
+    def title(self) -> str:
+        """Heading of pictures; untrained networks are marked."""
+        return self.model + (" (random weights)" if self.is_random else "")
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the weights are untrained."""
+        return self.weights.startswith("random")
+
+    def lines(self, timed: bool = True) -> list[str]:
+        """What was run, and what was skipped.
+
+        Parameters
+        ----------
+        timed : bool
+            Tell the seconds: not where more was done than to go through the images once.
+        """
+        info, images, seconds = self.details["model"], self.details["images"], self.details["seconds"]
+        marked = "  ** RANDOM WEIGHTS: an untrained network **" if self.is_random else ""
+        speed = ""
+        if timed and seconds:
+            speed = f" in {seconds:.1f} s with loading ({self.n_images / seconds:.1f} images/s)"
+        return [
+            f"{self.model}: {info['layers']} layers, width {info['width']}, weights from {self.weights}{marked}",
+            f"positions: {info['position_rule']}",
+            *(f"note: {note}" for note in info.get("notes", ())),
+            f"{self.n_images} images{speed}",
+            *chosen_line(images),
+            *skipped_lines(self.skipped, self.unlabelled),
+        ]
+
+
+def chosen_line(images: Mapping[str, Any]) -> Iterator[str]:
+    """Which columns and split of several were taken, in a line if there is any."""
+    words = {"image_column": "images from column", "label_column": "labels from column", "split": "split"}
+    said = [f"{what} {images[name]!r}" for name, what in words.items() if images.get(name) is not None]
+    if said:
+        yield ", ".join(said)
+
+
+def skipped_lines(skipped: Sequence[Mapping[str, str]], unlabelled: Mapping[str, Any]) -> list[str]:
+    """Names of images that could not be read, or have no label."""
+    lines = []
+    if unlabelled["count"]:
+        first = unlabelled["first"][0]
+        lines.append(
+            f"  {unlabelled['count']} images have no label (the first, {first['name']}: {first['reason']}) and are "
+            "left out of all that needs labels; the JSON names them"
+        )
+    lines += [f"  skipped {one['name']}: {one['reason']}" for one in skipped[:SKIPPED_SHOWN]]
+    if skipped:
+        lines.append(f"  {counted(len(skipped), 'unreadable image')} skipped in all; the JSON names them")
+    return lines

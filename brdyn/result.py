@@ -1,0 +1,261 @@
+"""Results: what every measurement gives back, what they are on disk, and what they say of themselves.
+
+A result is a folder with one JSON file, which is written last and says that the rest is whole: the numbers, their
+provenance, and the names of the other files (tables as parquet, weights, pictures).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from brdyn.checked_json import check, expanded
+from brdyn.errors import UsageError
+from brdyn.provenance import Provenance, Stopwatch
+from brdyn.store import OutputFolder, read_json, reading, to_json
+from brdyn.store.result_files import KINDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+READABLE = {name: kind.reader for name, kind in KINDS.items() if kind.reader is not None}
+NEEDED = (".parquet", ".safetensors")  # without these a result is not whole; pictures are drawn again
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(ABC):
+    """Numbers that were measured, and where they come from.
+
+    Attributes
+    ----------
+    provenance : Provenance or None
+        None where nothing was run: a similarity of somebody's own, a result that was put together by hand.
+
+    Examples
+    --------
+    >>> similarity.save("runs/similarity")
+    >>> again = brdyn.read("runs/similarity")
+    >>> again == similarity
+    True
+    """
+
+    FILE: ClassVar[str]
+    SCHEMA: ClassVar[int] = 1
+    SHAPE: ClassVar[Mapping[str, Any]] = {}
+    TIMED: ClassVar[bool] = True
+
+    _: KW_ONLY
+    provenance: Provenance | None = None
+
+    @abstractmethod
+    def content(self) -> dict[str, Any]:
+        """The numbers in the JSON file."""
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Tables in files beside it, by name."""
+        return {}
+
+    def others(self) -> Mapping[str, bytes]:
+        """Other files, by name."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from the content of the JSON file, which is of `SHAPE`, and the files beside it."""
+
+    @abstractmethod
+    def lines(self) -> list[str]:
+        """What the numbers say, line by line."""
+
+    def summary(self) -> str:
+        """What was run and what came out, to print."""
+        run = [] if self.provenance is None else self.provenance.lines(self.TIMED)
+        return "\n".join([*run, *self.lines()])
+
+    @property
+    def title(self) -> str:
+        """Heading of pictures."""
+        return "" if self.provenance is None else self.provenance.title
+
+    def lasting(self, watch: Stopwatch) -> Self:
+        """The same as the result of a run that began when the watch was started."""
+        return self if self.provenance is None else replace(self, provenance=self.provenance.lasting(watch))
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        overwrite: bool = False,
+        figures: Mapping[str, Figure] | None = None,
+        formats: tuple[str, ...] = ("png",),
+    ) -> None:
+        """Write the result to a folder of its own.
+
+        Parameters
+        ----------
+        folder : path
+        overwrite : bool
+            Replace a result that is there.
+        figures : mapping of str to Figure, optional
+            Pictures to write beside it, such as :func:`brdyn.plots.draw` makes.
+        formats : tuple of str
+            Of the pictures: some of `png`, `svg`, `pdf`.
+
+        Raises
+        ------
+        UsageError
+            If the folder holds something and is not to be overwritten.
+        """
+        with OutputFolder(folder, overwrite) as out:
+            self.write(out, figures, formats)
+
+    def write(
+        self,
+        out: OutputFolder,
+        figures: Mapping[str, Figure] | None = None,
+        formats: tuple[str, ...] = ("png",),
+    ) -> list[str]:
+        """As :meth:`save`, to a folder that is open; returns the names of the files."""
+        header = {} if self.provenance is None else self.provenance.header()
+        origin = {} if self.provenance is None else {"provenance": self.provenance.details}
+        content = {"schema": self.SCHEMA, **header, **self.content(), **origin}
+        tables = {name: table.to_parquet(index=False) for name, table in self.tables().items()}
+        return out.save(self.FILE, content, figures, formats, {**tables, **self.others()})
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """Read what :meth:`save`, or the command, wrote to a folder.
+
+        Parameters
+        ----------
+        folder : path
+            The folder, or the JSON file in it.
+
+        Raises
+        ------
+        UsageError
+            If there is no such result there, or it is damaged, half removed, or of a newer version.
+        """
+        path = _file(expanded(folder), cls.FILE)
+        what = f"a result of {KINDS[cls.FILE].writer}"
+        content = read_json(path, what)
+        _check_whole(path, content, cls.SCHEMA)
+        with reading(path, what):
+            check(content, cls.SHAPE)
+            origin = Provenance.from_content(content)
+            return replace(cls.from_content(content, path.parent), provenance=origin)
+
+    def __eq__(self, other: object) -> bool:
+        """The same numbers, whenever they were measured."""
+        if not isinstance(other, Result) or type(other) is not type(self):
+            return NotImplemented
+        return to_json(self.content()) == to_json(other.content())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Short: the last line of the summary says the most."""
+        return f"{type(self).__name__}({self.brief()})"
+
+    @abstractmethod
+    def brief(self) -> str:
+        """What it is of, in a few words."""
+
+
+def read(folder: str | Path) -> Result:
+    """Read any result back, whatever command or function wrote it.
+
+    Parameters
+    ----------
+    folder : path
+        The folder of a run, or the JSON file in it.
+
+    Returns
+    -------
+    Result
+        `Phases`, `Dynamics`, `Repair`, …: what the function gave that was run.
+
+    Raises
+    ------
+    UsageError
+        If there is no result, several, or one that is damaged, half removed, or of a newer version.
+
+    Examples
+    --------
+    >>> phases.save("runs/phases")
+    >>> brdyn.read("runs/phases").boundaries == phases.boundaries
+    True
+    """
+    path = expanded(folder)
+    if path.name in READABLE and not path.is_dir():
+        return result_class(path.name).read(path)
+    found = _results_in(path)
+    if not found:
+        raise UsageError(f"{str(folder)!r} holds no result of brdyn{_instead(path)}")
+    if len(found) > 1:
+        raise UsageError(
+            f"{str(folder)!r} holds several results ({', '.join(found)}); give the file of one: "
+            f"{str(path / found[0])!r}"
+        )
+    return result_class(found[0]).read(path)
+
+
+def result_class(file: str) -> type[Result]:
+    """The class of a result file."""
+    room, _, name = READABLE[file].partition(":")
+    return getattr(import_module(room), name)
+
+
+def _file(path: Path, name: str) -> Path:
+    """The result file in a folder, or the file itself, where it is of this kind."""
+    if path.is_dir():
+        if (path / name).exists():
+            return path / name
+        found = _results_in(path)
+        other = f" but one of {KINDS[found[0]].writer} ({found[0]})" if found else _instead(path)
+        raise UsageError(f"{str(path)!r} holds no result of {KINDS[name].writer}{other}; {name} is expected")
+    if path.name in KINDS and path.name != name:
+        raise UsageError(
+            f"{str(path)!r} is a result of {KINDS[path.name].writer}, and one of {KINDS[name].writer} is expected "
+            f"({name})"
+        )
+    return path
+
+
+def _results_in(folder: Path) -> list[str]:
+    return [name for name in READABLE if (folder / name).is_file()]
+
+
+def _instead(folder: Path) -> str:
+    """Why there may be none."""
+    if not folder.exists():
+        return " (there is no such folder)"
+    tables = sorted(path.name for path in folder.glob("*.parquet"))
+    return f" ({tables[0]} is there, but not the JSON file that it belongs to)" if tables else ""
+
+
+def _check_whole(path: Path, content: Mapping[str, Any], known: int) -> None:
+    schema = content.get("schema", 0)  # the first versions wrote none
+    if not isinstance(schema, int) or schema > known:
+        raise UsageError(
+            f"{str(path)!r} was written by a newer brdyn (schema {schema}, and this one reads up to {known}); upgrade "
+            "brdyn to read it"
+        )
+    files = content.get("files", [])
+    missing = [
+        str(name)
+        for name in (files if isinstance(files, list) else [])
+        if str(name).endswith(NEEDED) and not (path.parent / str(name)).is_file()
+    ]
+    if missing:
+        writer = KINDS[path.name].writer if path.name in KINDS else "brdyn"
+        raise UsageError(
+            f"the result of {writer} in {str(path.parent)!r} is half "
+            f"removed: {path.name} names {missing[0]}, which is not there; copy it again, or run the command again"
+        )

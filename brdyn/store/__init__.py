@@ -1,0 +1,24 @@
+"""What lies on disk: whole files or none, JSON, tables, and the folder of a run. Needs no torch."""
+
+from brdyn.store.files import lock, replace_together, sync, write_atomically
+from brdyn.store.folder import FORMATS, OutputFolder, check_empty, check_formats
+from brdyn.store.json_files import read_json, reading, to_json
+from brdyn.store.tables import ROW, listed, read_table, records
+
+__all__ = [
+    "FORMATS",
+    "ROW",
+    "OutputFolder",
+    "check_empty",
+    "check_formats",
+    "listed",
+    "lock",
+    "read_json",
+    "read_table",
+    "reading",
+    "records",
+    "replace_together",
+    "sync",
+    "to_json",
+    "write_atomically",
+]

@@ -1,0 +1,88 @@
+"""Which file makes a folder the result of which command, and whose folder a run may not write to."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from brdyn.errors import UsageError
+from brdyn.store import files, unfinished
+
+
+class Kind(NamedTuple):
+    """A kind of results.
+
+    Attributes
+    ----------
+    writer : str
+        The command, or the function, that writes it.
+    reader : str or None
+        The class that reads it back, `module:class`, where there is one.
+    """
+
+    writer: str
+    reader: str | None = None
+
+
+TRAIN_RESULT, GRID_RESULT = "train.json", "grid.json"
+KINDS = {
+    "phases.json": Kind("brdyn phases", "brdyn.phases:Phases"),
+    "similarity.json": Kind("brdyn.layer_similarity", "brdyn.phases:LayerSimilarity"),
+    "dynamics.json": Kind("brdyn dynamics", "brdyn.measures.dynamics:Dynamics"),
+    "perturb.json": Kind("brdyn perturb", "brdyn.interventions:Repair"),
+    "interventions.json": Kind("brdyn interventions", "brdyn.interventions:Surgery"),
+    "probe.json": Kind("brdyn probe", "brdyn.probes:Probing"),
+    "fit.json": Kind("brdyn raptor-fit", "brdyn.raptor:Fit"),
+    "raptor_eval.json": Kind("brdyn raptor-eval", "brdyn.raptor:Evaluation"),
+    TRAIN_RESULT: Kind("brdyn vit-train or vitrm-train"),
+    "vitrm_eval.json": Kind("brdyn vitrm-eval"),
+    GRID_RESULT: Kind("brdyn vitrm-train --grid"),
+}
+MODEL = ("config.json", "model.safetensors")
+
+
+def check_own(folder: Path, result: str) -> None:
+    """Refuse a folder that holds, or is about to hold, anything but this result: it would lie in between, or be lost.
+
+    Parameters
+    ----------
+    folder : path
+        It may be missing.
+    result : str
+        The JSON file that the run will write, one of `KINDS`.
+
+    Raises
+    ------
+    UsageError
+        If there is the result of another command, an unfinished run of one, or a model that is nobody's result.
+    """
+    remedy = f"{KINDS[result].writer} writes to a folder of its own; choose another `out`"
+    others = [name for name in KINDS if name != result and _is_there(folder / name)]
+    if others:
+        raise UsageError(
+            f"{str(folder)!r} holds the result of {KINDS[others[0]].writer} ({others[0]}); {remedy}"
+        )
+    begun = read_plain(folder / unfinished.MARKER)
+    of = begun.get("result")
+    if isinstance(of, str) and of in KINDS and of != result:
+        raise UsageError(f"{str(folder)!r} holds an unfinished run of {KINDS[of].writer}; {remedy}")
+    if begun or _is_there(folder / result):
+        return
+    model = [name for name in MODEL if (folder / name).exists()]
+    if model:
+        raise UsageError(f"{str(folder)!r} holds a model ({', '.join(model)}); {remedy}")
+
+
+def _is_there(path: Path) -> bool:
+    """Also as what a killed run has set aside."""
+    return path.is_file() or files.aside(path).is_file()
+
+
+def read_plain(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of brdyn's own; empty where it is missing or something else."""
+    with suppress(OSError, ValueError, RecursionError):
+        content = json.loads(path.read_bytes())
+        return content if isinstance(content, dict) else {}
+    return {}

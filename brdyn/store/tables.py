@@ -1,0 +1,51 @@
+"""Tables beside a JSON file and in it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brdyn.errors import UsageError
+from brdyn.words import first_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The shape of a mean over images in a JSON.
+ROW = dict.fromkeys(("mean", "low", "high", "sd", "n_images"), (float, None))
+
+
+def records(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """The rows of a table for JSON, which has no word for a missing number but null."""
+    return table.astype(object).where(table.notna(), None).to_dict(orient="records")
+
+
+def listed(values: Iterable[float]) -> list[float | None]:
+    """Numbers for JSON, null where there is none."""
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def read_table(path: str | Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a parquet file that brdyn wrote beside a JSON.
+
+    Raises
+    ------
+    UsageError
+        If it is not there, no parquet, or lacks one of the columns.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        if not Path(path).is_file():  # opening a pipe waits for ever
+            raise OSError("no such file")
+        table = pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UsageError(f"cannot read {str(path)!r} as {what} ({first_line(error)})") from error
+    lacking = [name for name in columns if name not in table]
+    if lacking:
+        raise UsageError(f"{str(path)!r} is not {what} (it has no column {lacking[0]!r})")
+    return table

@@ -1,0 +1,103 @@
+"""Accuracy, calibration and adaptive halting, against what the model says image by image."""
+
+import numpy as np
+import pytest
+import torch
+
+from brdyn.classifiers.evaluation import _reliability, _speed, accuracy, class_scores, evaluate_recursion
+from brdyn.classifiers.pixels import PixelSet
+from brdyn.classifiers.saved import Classifier
+from brdyn.errors import UsageError
+from tests.conftest import scramble
+
+NAMES = ("r", "g", "b")
+
+
+@pytest.fixture
+def images():
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (70, 3, 8, 8), dtype=torch.uint8, generator=rng)
+    return PixelSet(pixels, torch.arange(70) % 3, NAMES, "noise")
+
+
+@pytest.fixture
+def classifier():
+    options = {"patch": 4, "width": 12, "depth": 1, "heads": 2, "hidden": 16}
+    found = Classifier.new("vitrm", NAMES, 8, [0.5] * 3, [0.1] * 3, **options)
+    scramble(found.network, 3)
+    found.network.eval()
+    return found
+
+
+def test_every_number_of_steps(classifier, images, monkeypatch):
+    monkeypatch.setattr("brdyn.classifiers.evaluation.AT_ONCE", 32)
+    found = evaluate_recursion(classifier, images, most=3, thresholds=(0.0, 0.45, 1.0))
+    for steps in (1, 2, 3):
+        row = found.steps.set_index("steps").loc[steps]
+        assert row["accuracy"] == pytest.approx(accuracy(classifier, images, steps))
+        assert row["low"] < row["accuracy"] < row["high"]
+        table = found.halting[found.halting["steps"] == steps]
+        assert table["images"].sum() == 70
+        assert (table["images"] * table["right"]).sum() / 70 == pytest.approx(row["accuracy"])
+        assert (table["images"] * table["probability"]).sum() / 70 == pytest.approx(row["halting"])
+    guesses = class_scores(classifier, images, 2).argmax(1).numpy()
+    truth = images.labels.numpy()
+    by_class = []
+    for label in range(3):
+        hits = ((guesses == label) & (truth == label)).sum()
+        by_class.append(2 * hits / max(1, (guesses == label).sum() + (truth == label).sum()))
+    assert found.steps.set_index("steps").loc[2, "macro_f1"] == pytest.approx(np.mean(by_class))
+
+
+def test_adaptive_halting_is_that_of_the_model(classifier, images):
+    mean = [0.5] * 3
+    ready = (images.pixels / 255 - torch.tensor(mean).view(1, 3, 1, 1)) / 0.1
+    threshold = classifier.network(ready).halting.sigmoid().median().item()
+    found = evaluate_recursion(classifier, images, most=4, thresholds=(0.0, threshold, 1.0)).adaptive
+    outcome, taken = classifier.network.adaptive(ready, threshold, most=4)
+    middle = found.iloc[1]
+    assert middle["mean_steps"] == pytest.approx(taken.double().mean().item())
+    assert middle["accuracy"] == pytest.approx(
+        (outcome.scores.argmax(1) == images.labels).double().mean().item()
+    )
+    assert [middle[f"took_{step}"] for step in range(1, 5)] == pytest.approx(
+        [(taken == step).double().mean().item() for step in range(1, 5)]
+    )
+    assert found["mean_steps"].tolist()[::2] == [1, 4]
+
+
+def test_speed_by_hand(classifier, monkeypatch):
+    """A clock that gives T milliseconds an image: latency of one, and images per second of 32 at once."""
+
+    def timed(forward, device):
+        images, steps = forward.args
+        return 1e-3 * steps * len(images)
+
+    monkeypatch.setattr("brdyn.classifiers.evaluation.timed", timed)
+    rows = _speed(classifier.network, 8, most=2)
+    assert [row["steps"] for row in rows] == [1, 2]
+    assert [row["latency_ms"] for row in rows] == pytest.approx([1, 2])
+    assert [row["images_per_second"] for row in rows] == pytest.approx([1000, 500])
+    sizes = []
+    monkeypatch.setattr(
+        "brdyn.classifiers.evaluation.timed", lambda forward, _: sizes.append(len(forward.args[0])) or 1.0
+    )
+    _speed(classifier.network, 8, most=1)
+    assert set(sizes) == {1, 32}
+
+
+def test_calibration_by_hand():
+    table = _reliability(np.array([0.05, 0.95, 0.92, 1.0]), np.array([False, True, False, True]))
+    assert table["bin"].tolist() == [0, 9]
+    assert table["images"].tolist() == [1, 3]
+    assert table["right"].tolist() == pytest.approx([0, 2 / 3])
+    assert table["probability"].tolist() == pytest.approx([0.05, 2.87 / 3])
+
+
+def test_what_cannot_be_evaluated(classifier, images):
+    other = PixelSet(images.pixels, images.labels, ("x", "y", "z"), "others")
+    with pytest.raises(UsageError, match="and the classifier 3"):
+        evaluate_recursion(classifier, other)
+    resnet = Classifier.new("resnet18", NAMES, 8, [0.5] * 3, [0.1] * 3)
+    with pytest.raises(UsageError, match="resnet18 has no recursion steps"):
+        evaluate_recursion(resnet, images)

@@ -1,0 +1,127 @@
+"""ViTRM: its published size, its recursion written out, halting image by image."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from brdyn.classifiers import ViTRM, ViTRMConfig
+from brdyn.errors import UsageError
+from tests.conftest import scramble
+
+SMALL = {
+    "classes": 3,
+    "image_size": 8,
+    "patch": 4,
+    "width": 12,
+    "depth": 2,
+    "heads": 2,
+    "hidden": 16,
+    "dropout": 0.0,
+}
+
+
+def small(seed=0, **changes):
+    model = ViTRM(ViTRMConfig(**{**SMALL, **changes}))
+    scramble(model, seed)
+    return model
+
+
+@pytest.mark.parametrize(("classes", "parameters"), [(10, 3_624_971), (100, 3_659_621)])
+def test_published_size(classes, parameters):
+    with torch.device("meta"):
+        model = ViTRM(ViTRMConfig(classes=classes))
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize("sees_image", [True, False])
+def test_a_recursion_step_written_out(sees_image):
+    model = small(sees_image=sees_image, latent_steps=2).eval()
+    images = torch.randn(5, 3, 8, 8)
+    found = model(images, steps=2)
+    x = model.embedding(images).flatten(2).transpose(1, 2) + model.positions
+    y, z = model.answer.expand(5, 1, 12), model.latent.expand(5, 4, 12)
+    z = z if sees_image else z + x
+    for _ in range(2):
+        for _ in range(2):
+            tokens = torch.cat([x, y, z], 1) if sees_image else torch.cat([y, z], 1)
+            z = model.network(tokens)[:, -4:]
+        y = model.network(torch.cat([y, z], 1))[:, :1]
+    torch.testing.assert_close(found.scores, model.classifier(y[:, 0]))
+    torch.testing.assert_close(found.halting, model.halting(y[:, 0])[:, 0])
+    torch.testing.assert_close(found.z, z)
+    assert found.scores.std(0).min() > 1e-4  # answers are of the image
+
+
+def test_attention_is_the_fused_one_written_out():
+    layer = small().network[0].eval()
+    tokens = torch.randn(3, 7, 12)
+    normed = layer.norm1(tokens)
+    q, k, v = layer.attn.qkv(normed).view(3, 7, 3, 2, 6).permute(2, 0, 3, 1, 4)
+    mixed = ((q @ k.transpose(-1, -2) / 6**0.5).softmax(-1) @ v).transpose(1, 2).reshape(3, 7, 12)
+    middle = tokens + layer.attn.proj(mixed)
+    hidden = layer.norm2(middle)
+    expected = middle + layer.mlp.fc2(functional.silu(layer.mlp.fc1_g(hidden)) * layer.mlp.fc1_x(hidden))
+    torch.testing.assert_close(layer(tokens), expected)
+
+
+def test_steps_can_be_taken_one_after_the_other():
+    model, images = small().eval(), torch.randn(4, 3, 8, 8)
+    whole = model(images, steps=3)
+    carried = None
+    for _ in range(3):
+        found = model(images, 1, carried)
+        carried = (found.y, found.z)
+    torch.testing.assert_close(found.scores, whole.scores)
+
+
+@pytest.mark.parametrize("threshold", [0.0, "median", 1.0])
+def test_images_stop_by_themselves(threshold):
+    torch.manual_seed(0)
+    model, images = small(seed=3).eval(), 5 * torch.randn(30, 3, 8, 8)
+    every = [model(images, steps=number) for number in range(1, 5)]
+    if threshold == "median":
+        threshold = every[0].halting.sigmoid().median().item()
+    found, taken = model.adaptive(images, threshold, most=4)
+    for place in range(30):
+        expected = next(
+            (number for number in range(1, 5) if every[number - 1].halting[place].sigmoid() > threshold), 4
+        )
+        assert taken[place] == expected
+        torch.testing.assert_close(
+            found.scores[place], every[expected - 1].scores[place], rtol=1e-4, atol=1e-5
+        )
+    assert set(taken.tolist()) == {0.0: {1}, 1.0: {4}}.get(threshold, set(taken.tolist()))
+    if 0 < threshold < 1:
+        assert (taken == 1).sum() == 15
+    assert taken.dtype == torch.long
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"image_size": 30},
+            "4-pixel patch of 'vitrm'; use for instance 28 or 32",
+        ),
+        ({"heads": 5}, "split among 5 heads"),
+        ({"classes": 0}, "classes 0"),
+        ({"dropout": 1.0}, "dropout"),
+    ],
+)
+def test_what_cannot_be_built(changes, words):
+    with pytest.raises(UsageError, match=words):
+        ViTRMConfig(**changes)
+
+
+def test_an_image_of_one_patch_is_enough():
+    model = small(image_size=4)
+    assert model.config.patches == 1
+    assert model.begin(torch.zeros(2, 3, 4, 4)).z.shape == (2, 1, 12)
+
+
+def test_the_recursion_compiles_whole():
+    model = small(latent_steps=2).eval()
+    images = torch.randn(2, 3, 8, 8)
+    whole = torch.compile(model, fullgraph=True, backend="eager")  # an error where the graph breaks
+    with torch.no_grad():
+        torch.testing.assert_close(whole(images, 3).scores, model(images, 3).scores)

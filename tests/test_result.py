@@ -1,0 +1,238 @@
+"""Results own their format: what is saved comes back, whoever wrote it, and what is no result is said in a line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import brdyn
+from brdyn.data import load_images
+from brdyn.errors import UsageError
+from brdyn.measures.dynamics import Dynamics, token_dynamics
+from brdyn.measures.norm import TokenNorm
+from brdyn.plots import draw
+from brdyn.raptor import FitSettings, evaluate, fit_raptor
+from brdyn.result import KINDS, Result, result_class
+from brdyn.trajectory import Stream
+from tests.conftest import tiny_vit
+
+STREAM = Stream(workers=0)
+SETTINGS = FitSettings(
+    stage1_steps=2, stage2_steps=1, batch_size=4, mlp="gelu", mlp_ratio=1.0, validation_images=0
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Two classes of ten pictures each."""
+    from PIL import Image
+
+    rng, root = np.random.default_rng(0), tmp_path_factory.mktemp("pictures")
+    for name in ("a", "b"):
+        (root / name).mkdir()
+        for index in range(10):
+            low = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+            Image.fromarray(low).resize((36, 36)).save(root / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(pictures):
+    """One result of every kind, by the name of its file."""
+    model = tiny_vit()
+    images = load_images(pictures, model)
+    similarity = brdyn.layer_similarity(model, images, replicates=20, stream=STREAM)
+    phases = brdyn.segment(similarity, 2, method="recursive")
+    fit = fit_raptor(model, images, phases, SETTINGS, workers=0)
+    found = [
+        similarity,
+        phases,
+        brdyn.token_dynamics(model, images, phases, stream=STREAM),
+        brdyn.perturbation_repair(model, images, phases, eps=[0.1], stream=STREAM),
+        brdyn.layer_surgery(model, images, phases, stream=STREAM),
+        brdyn.probe_images(model, images, seeds=2, stream=STREAM),
+        fit,
+        evaluate(fit.raptor, images, *images.split(5, 0), seeds=1, stream=STREAM),
+    ]
+    return {one.FILE: one for one in found}
+
+
+def test_there_is_one_of_every_kind(results):
+    assert set(results) == set(KINDS)
+    assert all(result_class(name) is type(result) for name, result in results.items())
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_what_is_saved_comes_back(name, results, tmp_path):
+    """The numbers, where they come from, what is printed, and the pictures that can be drawn."""
+    result = results[name]
+    result.save(tmp_path / "out", figures=draw(result), formats=("svg",))
+    again = brdyn.read(tmp_path / "out")
+    assert type(again) is type(result)
+    assert again == result
+    assert again.provenance.header() == json.loads(json.dumps(result.provenance.header()))
+    assert again.summary() == result.summary()
+    assert set(draw(again)) == set(draw(result))
+    content = json.loads((tmp_path / "out" / name).read_text())
+    assert content["schema"] == 1
+    assert content["files"] == sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert content["provenance"]["images"]["read"] > 0
+    assert type(result).read(tmp_path / "out" / name) == result
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_two_results_are_equal_where_their_numbers_are(name, results):
+    result = results[name]
+    others = [other for file, other in results.items() if file != name]
+    assert result == result
+    assert all(result != other for other in others)
+    assert result != "a word"
+    assert len(repr(result)) < 200
+    assert repr(result).startswith(f"{type(result).__name__}(")
+
+
+def test_another_k_is_another_result(results):
+    phases = results["phases.json"]
+    assert phases.with_k(3) != phases
+    assert phases.with_k(3).with_k(2).boundaries == phases.boundaries
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_folder_of_the_first_version_reads(name, results, tmp_path):
+    """It had neither `schema` nor a word on its kind."""
+    results[name].save(tmp_path / "out")
+    path = tmp_path / "out" / name
+    content = json.loads(path.read_text())
+    del content["schema"]
+    path.write_text(json.dumps(content))
+    assert brdyn.read(tmp_path / "out") == results[name]
+
+
+def test_a_raptor_is_loaded_from_its_folder_when_it_is_asked_for(results, tmp_path, monkeypatch):
+    fit = results["fit.json"]
+    fit.save(tmp_path / "out")
+    again = brdyn.read(tmp_path / "out")
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        return fit.raptor
+
+    monkeypatch.setattr("brdyn.raptor.fit.load_model", load)
+    assert again.histories == fit.histories
+    assert not asked
+    assert again.raptor is again.raptor
+    assert asked == [str(tmp_path / "out")]
+
+
+def test_what_is_no_result(results, tmp_path):
+    for name in ("phases.json", "dynamics.json"):
+        results[name].save(tmp_path / name.split(".")[0])
+    phases, dynamics = tmp_path / "phases", tmp_path / "dynamics"
+    with pytest.raises(
+        UsageError, match=r"holds no result of brdyn dynamics but one of brdyn phases \(phases.json\)"
+    ):
+        Dynamics.read(phases)
+    with pytest.raises(
+        UsageError, match=r"is a result of brdyn phases, and one of brdyn dynamics is expected"
+    ):
+        Dynamics.read(phases / "phases.json")
+    with pytest.raises(UsageError, match="there is no such folder"):
+        brdyn.read(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"holds no result of brdyn$"):
+        brdyn.read(tmp_path / "empty")
+    shutil.copy(phases / "phases.json", dynamics)
+    with pytest.raises(
+        UsageError, match=r"several results \(phases.json, dynamics.json\); give the file of one"
+    ):
+        brdyn.read(dynamics)
+    assert brdyn.read(dynamics / "dynamics.json") == results["dynamics.json"]
+
+
+def test_half_removed_and_newer(results, tmp_path):
+    results["dynamics.json"].save(tmp_path / "out", figures=draw(results["dynamics.json"]))
+    out = tmp_path / "out"
+    for picture in out.glob("*.png"):  # that can be drawn again
+        picture.unlink()
+    assert brdyn.read(out) == results["dynamics.json"]
+    (out / "spectrum.parquet").unlink()
+    with pytest.raises(UsageError, match=r"dynamics in '.*out' is half removed: .* names spectrum.parquet"):
+        brdyn.read(out)
+    (out / "dynamics.json").unlink()
+    with pytest.raises(
+        UsageError, match=r"\(basins.parquet is there, but not the JSON file that it belongs to\)"
+    ):
+        brdyn.read(out)
+    results["phases.json"].save(tmp_path / "newer")
+    path = tmp_path / "newer" / "phases.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
+    with pytest.raises(
+        UsageError, match=r"written by a newer brdyn \(schema 99, and this one reads up to 1\)"
+    ):
+        brdyn.read(tmp_path / "newer")
+
+
+def test_a_folder_with_a_result_is_not_written_over(results, tmp_path):
+    similarity = results["similarity.json"]
+    similarity.save(tmp_path / "out")
+    with pytest.raises(UsageError, match="not empty"):
+        similarity.save(tmp_path / "out")
+    similarity.save(tmp_path / "out", overwrite=True)
+
+
+class Sparsity(TokenNorm):
+    """A measure from outside the library: the share of units below zero, of cls alone."""
+
+    def statistics(self):
+        return (type(super().statistics()[0])("sparsity", "share of units below zero", 0, self.depth + 1),)
+
+    def groups(self):
+        return ("cls",)
+
+    def per_image(self, trajectory):
+        states = torch.stack([state[:, 0] for state in trajectory.states])
+        return {("sparsity", "cls"): (states < 0).double().mean(-1)}
+
+    @classmethod
+    def missing(cls, images):
+        return "sparsity needs four images" if len(images) < 4 else None
+
+
+def test_a_measure_is_one_class_and_one_line(pictures, monkeypatch, tmp_path, capfd):
+    """Registered from here, it is in the command's table, JSON, pictures, summary, and says what it needs."""
+    import sys
+
+    from brdyn import choices
+    from brdyn.cli import main
+
+    monkeypatch.setitem(choices.MEASURES, "sparsity", "tests.test_result:Sparsity")
+    model = tiny_vit()
+    images = load_images(pictures, model)
+    found = token_dynamics(model, images, measures=["sparsity"], k=2, stream=STREAM)
+    states = brdyn.capture(model, next(images.batches(20, workers=0))).states
+    expected = [float((state[:, 0] < 0).double().mean()) for state in states]
+    assert found.curve("sparsity", "cls") == pytest.approx(np.array(expected))
+    with pytest.raises(UsageError, match="sparsity needs four images"):
+        token_dynamics(model, load_images(pictures, model, n=3), measures=["sparsity"], stream=STREAM)
+    few = token_dynamics(model, load_images(pictures, model, n=3), stream=STREAM)
+    assert few.left_out["sparsity"] == "sparsity needs four images"
+
+    out = tmp_path / "out"
+    arguments = ["dynamics", "--model", "vit_tiny_patch16_224", "--init", "random", "--image-size", "32"]
+    arguments += ["--images", pictures, "--measures", "sparsity", "--k", "2", "--workers", "0", "--out", out]
+    monkeypatch.setattr(sys, "argv", ["brdyn", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 0
+    assert "sparsity: cls " in capfd.readouterr().out
+    content = json.loads((out / "dynamics.json").read_text())
+    assert len(content["sparsity"]["cls"]) == 13
+    assert (out / "sparsity.png").is_file()
+
+
+def test_results_are_public(results):
+    assert all(isinstance(result, Result) for result in results.values())
+    assert {"read", "Result", "Stream", "raptor", "classifiers", "probes"} <= set(dir(brdyn))
