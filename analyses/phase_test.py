@@ -19,7 +19,7 @@ import numpy as np
 
 from analyses.recording import RESULTS
 from analyses.study import Study, chosen, read_all, run_study, study_parser
-from brdyn.phases import phase_evidence, segment
+from brdyn.phases import LayerSimilarity, phase_evidence, segment
 
 FOLDER = RESULTS / "phase_test"
 LAYERS = (12, 24, 40)
@@ -59,21 +59,14 @@ DRIFTS: dict[str, Steps] = {
 }  # fmt: skip
 
 
-class Drawn(NamedTuple):
-    """A similarity with its bootstrap over images, as a network gives one."""
-
-    matrix: np.ndarray
-    replicates: np.ndarray
-
-
 def places(steps: np.ndarray) -> np.ndarray:
     """Where each layer is on the path, `(L,)`."""
     path = np.concatenate([[0.0], steps.cumsum()])
     return LENGTH * path / path[-1]
 
 
-def drawn(kernel: np.ndarray, random: np.random.Generator) -> Drawn:
-    """States of some images through depth, Gaussian with this covariance between layers, and their mean cosine."""
+def drawn(kernel: np.ndarray, random: np.random.Generator) -> LayerSimilarity:
+    """Mean cosine, with a bootstrap over images, of states that are Gaussian with this covariance between layers."""
     values, vectors = np.linalg.eigh(kernel)
     root = vectors * np.sqrt(np.maximum(values, 0))
     states = root @ random.normal(size=(IMAGES, len(kernel), WIDTH))
@@ -82,7 +75,7 @@ def drawn(kernel: np.ndarray, random: np.random.Generator) -> Drawn:
     weights = random.poisson(1.0, size=(REPLICATES, IMAGES))
     weights = weights[weights.sum(1) > 0]
     replicates = np.einsum("ri,ilm->rlm", weights / weights.sum(1, keepdims=True), each)
-    return Drawn(each.mean(0), replicates)
+    return LayerSimilarity("cosine", "cls", each.mean(0), replicates, "image", IMAGES)
 
 
 def forgetting(depth: np.ndarray) -> np.ndarray:
@@ -124,7 +117,7 @@ class Judged(NamedTuple):
     stability: float
 
 
-def judged(similarity: Any) -> Judged:
+def judged(similarity: LayerSimilarity) -> Judged:
     """Boundaries by the test, and what describes the cut into as many as the gain rule finds (at least two)."""
     phases = segment(similarity)
     cut = phases.with_k(max(phases.k, 2)).chosen
