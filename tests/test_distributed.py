@@ -101,12 +101,14 @@ def test_dynamics(one_and_two, noise_folder, tmp_path):
 
 
 def test_interventions_and_perturbations(one_and_two, noise_folder):
-    shared = ["-n", "20", "--k", "3", "--overwrite"]
+    shared = ["-n", "20", "--k", "3"]
     folders = one_and_two(
         "perturb", noise_folder, *shared, "--eps", "0.2", "--tokens", "cls", "--layers", "3,9"
     )
     same(folders, "perturb.parquet", ["start", "group", "layer"], rtol=1e-3, atol=1e-5)
     assert set(pd.read_parquet(folders[1] / "perturb.parquet")["n_images"]) == {20}
+    for folder in folders:
+        folder.rename(folder.with_name(f"{folder.name}-perturb"))
     folders = one_and_two("interventions", noise_folder, *shared, "--kinds", "delete,shuffle")
     same(
         folders,
