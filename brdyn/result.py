@@ -110,8 +110,8 @@ class Result(ABC):
         Raises
         ------
         UsageError
-            If the folder holds something and is not to be overwritten, or something else than such a result, or a format
-            is unknown.
+            If the folder holds something and is not to be overwritten, or something else than such a result, or a
+            format is unknown.
         """
         formats = check_formats(",".join(formats))
         with OutputFolder(folder, overwrite, result=self.FILE) as out:
