@@ -181,6 +181,12 @@ def test_a_folder_with_a_result_is_not_written_over(results, tmp_path):
     with pytest.raises(UsageError, match="not empty"):
         similarity.save(tmp_path / "out")
     similarity.save(tmp_path / "out", overwrite=True)
+    with pytest.raises(UsageError, match="holds the result of brdyn.layer_similarity"):
+        results["phases.json"].save(tmp_path / "out", overwrite=True)
+    with pytest.raises(UsageError, match="unknown picture format gif"):
+        similarity.save(tmp_path / "other", formats=("gif",))
+    assert brdyn.read(tmp_path / "out") == similarity
+    assert not (tmp_path / "other").exists()
 
 
 class Sparsity(TokenNorm):
