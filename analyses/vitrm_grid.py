@@ -30,6 +30,7 @@ from analyses.vitrm_on_cifar import IMAGE_SIZE, NARROW, QUIET
 from brdyn.classifiers.grid import cell_name, parse_grid, rows_of, runs_of
 from brdyn.classifiers.recipe import VITRM, VITRM_NAME, ClassifierRecipe
 from brdyn.classifiers.training import ClassifierRun
+from brdyn.classifiers.training_result import ClassifierTraining
 from brdyn.errors import BrdynError
 from brdyn.store import read_json, to_json, write_atomically
 
@@ -244,7 +245,10 @@ def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
     ]
     testing = max((one["test"]["images"] for one in done.values()), default=0)
     return Grid(
-        pd.DataFrame(rows_of(grid, done), columns=CELL_COLUMNS),
+        pd.DataFrame(
+            rows_of(grid, {k: ClassifierTraining.from_content(v, Path()) for k, v in done.items()}),
+            columns=CELL_COLUMNS,
+        ),
         pd.DataFrame(batches, columns=BATCH_COLUMNS),
         pd.DataFrame(repeats, columns=REPEAT_COLUMNS),
         testing,
