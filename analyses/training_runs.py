@@ -76,18 +76,20 @@ def train_or_go_on(
     """
     last = run.recipe.steps(len(train) - run.held_out)
     checkpoints = TimedCheckpoints(place / CHECKPOINTS, run.options(train, test), until, last)
-    content = finished(place, checkpoints)
-    if content is None:
+    training = finished(place, checkpoints)
+    if training is None:
         with OutputFolder(place, overwrite=True, result=TRAIN_RESULT) as folder:
-            content = run.train(
-                train, folder, checkpoints, test=test, resume=checkpoints.latest(previous=True),
+            training = run.train(
+                train, test, folder=folder, checkpoints=checkpoints, resume=checkpoints.latest(previous=True),
                 accelerator=make_accelerator(device), progress=True,
             )  # fmt: skip
-    assert content is not None  # this process writes
+            assert training is not None  # this process writes
+            training.write(folder)
+            checkpoints.remove()
     if float16:
         for home in (place, *kept_folders(place).values()):
             halve(home)
-    return content
+    return training.content()
 
 
 class TrainingStudy(Study[str]):

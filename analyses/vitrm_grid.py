@@ -28,6 +28,7 @@ from analyses.training_runs import IMAGE_SIZE, TrainingStudy
 from brdyn.classifiers.grid import cell_name, parse_grid, rows_of, runs_of
 from brdyn.classifiers.recipe import VITRM_NAME
 from brdyn.classifiers.training import ClassifierRun
+from brdyn.classifiers.training_result import ClassifierTraining
 
 GRID = RESULTS / "vitrm_grid"
 CELL_COLUMNS = ["n", "n_sup", "accuracy", "parameters", "train_seconds", "images_per_second"]
@@ -115,8 +116,9 @@ def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
         rows.filter(regex="^batch", axis=0),
         rows.filter(regex=f"^({FIRST}$|seed|once)", axis=0),
     )
+    trainings = {cell: ClassifierTraining.from_content(content, folder) for cell, content in done.items()}
     return Grid(
-        pd.DataFrame(rows_of(grid, done), columns=CELL_COLUMNS), batches[BATCH_COLUMNS], repeats[REPEAT_COLUMNS],
+        pd.DataFrame(rows_of(grid, trainings), columns=CELL_COLUMNS), batches[BATCH_COLUMNS], repeats[REPEAT_COLUMNS],
         max((one["test"]["images"] for one in done.values()), default=0), SIZES[name], name, failed, newest,
     )  # fmt: skip
 

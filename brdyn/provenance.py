@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from brdyn.checked_json import check
 from brdyn.compared import Compared
@@ -74,9 +74,60 @@ def image_provenance(images: ImageSet) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Provenance(Compared):
-    """Where a result comes from: everything needed to repeat it.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class RunProvenance(Compared):
+    """Where the result of a run comes from, whatever was run.
+
+    Attributes
+    ----------
+    details : mapping
+        Command, date, versions, device; of some kinds of results more.
+
+    Examples
+    --------
+    >>> from brdyn.provenance import RunProvenance, run_provenance
+    >>> sorted(RunProvenance(details=run_provenance("cpu")).details)
+    ['command', 'date', 'device', 'versions']
+    """
+
+    details: Mapping[str, Any]
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Self | None:
+        """That of a result file; None where it has none, as that of a similarity that was not measured here.
+
+        Raises
+        ------
+        ValueError
+            If it is not of that shape.
+        """
+        if "provenance" not in content:
+            return None
+        check(content, {"provenance": dict})
+        return cls(details=content["provenance"])
+
+    def header(self) -> dict[str, Any]:
+        """The first entries of a result file."""
+        return {}
+
+    def lasting(self, watch: Stopwatch) -> Self:
+        """The same, of a run that began when the watch was started."""
+        return replace(self, details={**self.details, "seconds": round(watch.seconds, 3)})
+
+    @property
+    def title(self) -> str:
+        """Heading of pictures."""
+        return ""
+
+    def lines(self, timed: bool = True) -> list[str]:
+        """What was run, to print, with the seconds where they are asked for."""
+        del timed
+        return []
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Provenance(RunProvenance):
+    """Where what was measured on a model comes from: everything needed to repeat it.
 
     Attributes
     ----------
@@ -103,7 +154,6 @@ class Provenance(Compared):
     n_images: int
     skipped: tuple[Mapping[str, str], ...]
     unlabelled: Mapping[str, Any]
-    details: Mapping[str, Any]
 
     @classmethod
     def of(
@@ -131,27 +181,28 @@ class Provenance(Compared):
         }
         skipped = tuple(one._asdict() for one in report.skipped)
         unlabelled = report.unlabelled.to_dict()
-        return cls(model.info.name, model.info.weights, report.count, skipped, unlabelled, details)
+        return cls(
+            model=model.info.name,
+            weights=model.info.weights,
+            n_images=report.count,
+            skipped=skipped,
+            unlabelled=unlabelled,
+            details=details,
+        )
 
     @classmethod
-    def from_content(cls, content: Mapping[str, Any]) -> Provenance | None:
-        """That of a result file; None where it has none, as that of a similarity that was not measured here.
-
-        Raises
-        ------
-        ValueError
-            If it is not of that shape.
-        """
+    def from_content(cls, content: Mapping[str, Any]) -> Self | None:
+        """That of a result file, with the model and the images that its first entries tell."""
         if "provenance" not in content:
             return None
         check(content, SHAPE)
         return cls(
-            content["model"],
-            content.get("weights", ""),
-            content.get("n_images", 0),
-            tuple(content.get("skipped", ())),
-            content.get("unlabelled", {"count": 0, "first": []}),
-            content["provenance"],
+            model=content["model"],
+            weights=content.get("weights", ""),
+            n_images=content.get("n_images", 0),
+            skipped=tuple(content.get("skipped", ())),
+            unlabelled=content.get("unlabelled", {"count": 0, "first": []}),
+            details=content["provenance"],
         )
 
     def header(self) -> dict[str, Any]:
@@ -163,10 +214,6 @@ class Provenance(Compared):
             "skipped": [dict(one) for one in self.skipped],
             "unlabelled": dict(self.unlabelled),
         }
-
-    def lasting(self, watch: Stopwatch) -> Provenance:
-        """The same, of a run that began when the watch was started."""
-        return replace(self, details={**self.details, "seconds": round(watch.seconds, 3)})
 
     @property
     def title(self) -> str:

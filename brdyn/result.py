@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from brdyn.checked_json import check, expanded
 from brdyn.errors import UsageError
-from brdyn.provenance import Provenance, Stopwatch
+from brdyn.provenance import Provenance, RunProvenance, Stopwatch
 from brdyn.store import OutputFolder, check_formats, read_json, reading, to_json
 from brdyn.store.result_files import KINDS
 
@@ -33,8 +33,9 @@ class Result(ABC):
 
     Attributes
     ----------
-    provenance : Provenance or None
-        None where nothing was run: a similarity of somebody's own, a result that was put together by hand.
+    provenance : RunProvenance or None
+        Of what was measured on a ViT a :class:`brdyn.provenance.Provenance`, which names it and the images. None where
+        nothing was run: a similarity of somebody's own, a result that was put together by hand.
 
     Examples
     --------
@@ -48,9 +49,10 @@ class Result(ABC):
     SCHEMA: ClassVar[int] = 1
     SHAPE: ClassVar[Mapping[str, Any]] = {}
     TIMED: ClassVar[bool] = True
+    ORIGIN: ClassVar[type[RunProvenance]] = Provenance
 
     _: KW_ONLY
-    provenance: Provenance | None = None
+    provenance: RunProvenance | None = None
 
     @abstractmethod
     def content(self) -> dict[str, Any]:
@@ -150,7 +152,7 @@ class Result(ABC):
         _check_whole(path, content, cls.SCHEMA)
         with reading(path, what):
             check(content, cls.SHAPE)
-            origin = Provenance.from_content(content)
+            origin = cls.ORIGIN.from_content(content)
             return replace(cls.from_content(content, path.parent), provenance=origin)
 
     def __eq__(self, other: object) -> bool:

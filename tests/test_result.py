@@ -8,6 +8,15 @@ import pytest
 import torch
 
 import brdyn
+from brdyn.classifiers import (
+    Classifier,
+    ClassifierRecipe,
+    ClassifierRun,
+    evaluate_classifier,
+    load_pixels,
+    parse_grid,
+    train_grid,
+)
 from brdyn.data import load_images
 from brdyn.errors import UsageError
 from brdyn.measures.dynamics import Dynamics, token_dynamics
@@ -19,6 +28,7 @@ from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
 STREAM = Stream(workers=0)
+CLASSIFIERS = ("train.json", "vitrm_eval.json", "grid.json")
 SETTINGS = FitSettings(
     stage1_steps=2, stage2_steps=1, batch_size=4, mlp="gelu", mlp_ratio=1.0, validation_images=0
 )
@@ -38,9 +48,18 @@ def pictures(tmp_path_factory):
     return root
 
 
+def run_of(network, **built):
+    """A short training of a small network."""
+    recipe = ClassifierRecipe(epochs=1, batch_size=10, operations=0, validate_every=1)
+    built = {"width": 8, "depth": 1, "heads": 1, "hidden": 8, **built}
+    return ClassifierRun(network=network, recipe=recipe, image_size=8, built=built)
+
+
 @pytest.fixture(scope="module")
 def results(pictures):
     """One result of every kind, by the name of its file."""
+    pixels = load_pixels(pictures, 8, workers=0)
+    training = run_of("vitrm").train(pixels, pixels)
     model = tiny_vit()
     images = load_images(pictures, model)
     similarity = brdyn.layer_similarity(model, images, replicates=20, stream=STREAM)
@@ -55,6 +74,9 @@ def results(pictures):
         brdyn.probe_images(model, images, seeds=2, stream=STREAM),
         fit,
         evaluate(fit.raptor, images, *images.split(5, 0), seeds=1, stream=STREAM),
+        training,
+        evaluate_classifier(training.classifier, pixels, most=2),
+        train_grid(run_of("vitrm"), parse_grid(["n=1,2"]), pixels, pixels),
     ]
     return {one.FILE: one for one in found}
 
@@ -78,7 +100,8 @@ def test_what_is_saved_comes_back(name, results, tmp_path):
     content = json.loads((tmp_path / "out" / name).read_text())
     assert content["schema"] == 1
     assert content["files"] == sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert content["provenance"]["images"]["read"] > 0
+    assert content["provenance"]["command"]
+    assert name in CLASSIFIERS or content["provenance"]["images"]["read"] > 0
     assert type(result).read(tmp_path / "out" / name) == result
 
 
@@ -125,6 +148,75 @@ def test_a_raptor_is_loaded_from_its_folder_when_it_is_asked_for(results, tmp_pa
     assert not asked
     assert again.raptor is again.raptor
     assert asked == [str(tmp_path / "out")]
+
+
+def test_a_classifier_is_loaded_from_its_folder_when_it_is_asked_for(results, tmp_path, monkeypatch):
+    training, asked = results["train.json"], []
+    training.save(tmp_path / "out")
+    read = Classifier.from_pretrained
+    monkeypatch.setattr(Classifier, "from_pretrained", lambda place: asked.append(place) or read(place))
+    again = brdyn.read(tmp_path / "out")
+    assert again.history == training.history
+    assert not asked
+    again.save(tmp_path / "copy")
+    assert asked == [str(tmp_path / "out")]
+    assert (tmp_path / "copy" / "model.safetensors").read_bytes() == (
+        tmp_path / "out" / "model.safetensors"
+    ).read_bytes()
+    assert json.loads((tmp_path / "copy" / "config.json").read_text())["trained"] == training.options
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_what_is_written_of_classifiers(name, results, tmp_path):
+    """Where the entries stand that other programs read; numbers are those of the result."""
+    result = results[name]
+    result.save(tmp_path / "out")
+    content = json.loads((tmp_path / "out" / name).read_text())
+    assert list(content["provenance"]) == ["command", "date", "versions", "device"]
+    for entry in ("schema", "files", "provenance"):
+        del content[entry]
+    if name == "train.json":
+        assert list(content) == ["network", "parameters", "test", "accuracy", "kept", "skipped", "unlabelled",
+                                 "options", "history", "seconds"]  # fmt: skip
+        assert content["accuracy"] == result.accuracy
+        assert content["seconds"] == round(result.history.seconds, 1)
+        assert content["test"] == content["options"]["test"]
+        assert [row["step"] for row in content["history"]["validation"]] == [1, 2]
+    elif name == "grid.json":
+        assert list(content) == ["cells", "asked", "failed", "test"]
+        assert [row["n"] for row in content["cells"]] == [1, 2]
+        assert content["asked"] == ["n1", "n2"]
+    else:
+        assert list(content) == ["network", "parameters", "digest", "test", "skipped", "unlabelled", "n_images",
+                                 "steps", "halting", "adaptive"]  # fmt: skip
+        assert [row["steps"] for row in content["steps"]] == [1, 2]
+
+
+def test_a_classifier_without_recursion_comes_back(pictures, tmp_path):
+    pixels = load_pixels(pictures, 8, workers=0)
+    found = evaluate_classifier(run_of("vit-tiny12").untrained(pixels), pixels)
+    found.save(tmp_path / "out", figures=draw(found))
+    again = brdyn.read(tmp_path / "out")
+    assert again == found
+    assert again.recursion is None
+    assert again.scores == found.scores
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["vitrm_eval.json"]
+    path = tmp_path / "out" / "vitrm_eval.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "accuracy": "much"}))
+    with pytest.raises(UsageError, match='accuracy is "much" instead of a number'):
+        brdyn.read(tmp_path / "out")
+
+
+def test_a_grid_that_is_not_done_comes_back(results, tmp_path):
+    whole = results["grid.json"]
+    none = type(whole)(whole.cells[:0], whole.asked, {"n1": "the loss is not finite"})
+    none.save(tmp_path / "out", figures=draw(none))
+    again = brdyn.read(tmp_path / "out")
+    assert again == none
+    assert list(again.cells) == list(whole.cells)
+    assert draw(again) == {}
+    assert again.summary() == "0 of 2 runs\nn1 failed: the loss is not finite"
 
 
 def test_what_is_no_result(results, tmp_path):

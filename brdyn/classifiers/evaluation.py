@@ -5,10 +5,10 @@ Method notes, section 7.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -70,6 +70,22 @@ def accuracy(classifier: Classifier, images: PixelSet, steps: int = 1) -> float:
     return float((guesses == images.labels.cpu()).double().mean())
 
 
+SHARE = {"accuracy": float, "low": float, "high": float}
+SCORES = {**SHARE, "macro_f1": float}
+RECURSION: dict[str, Any] = {  # of :meth:`Recursion.to_dict`
+    "n_images": int,
+    "steps": [
+        {
+            "steps": int,
+            **SCORES,
+            **dict.fromkeys(("halting", "calibration_error", "latency_ms", "images_per_second"), float),
+        }
+    ],
+    "halting": [{"steps": int, "images": int, "probability": float, "right": float}],
+    "adaptive": [{"threshold": float, **SHARE, "mean_steps": float}],
+}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Recursion(Compared):
     """A trained ViTRM against the number of its steps.
@@ -110,6 +126,28 @@ class Recursion(Compared):
             "adaptive": records(self.adaptive),
         }
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Back from :meth:`to_dict`."""
+        steps, halting, adaptive = (pd.DataFrame(content[name]) for name in ("steps", "halting", "adaptive"))
+        return cls(steps, halting, adaptive, content["n_images"])
+
+    def lines(self) -> list[str]:
+        """A line for each number of steps, and for each threshold."""
+        return [
+            *(
+                f"  {row['steps']} steps: accuracy {row['accuracy']:.2%}, macro F1 {row['macro_f1']:.3f}, calibration "
+                f"error {row['calibration_error']:.3f}, {row['latency_ms']:.1f} ms an image, "
+                f"{row['images_per_second']:.0f} images/s"
+                for row in records(self.steps)
+            ),
+            *(
+                f"  halting above {row['threshold']:g}: accuracy {row['accuracy']:.2%} in {row['mean_steps']:.2f} "
+                "steps on average"
+                for row in records(self.adaptive)
+            ),
+        ]
+
 
 def evaluate_recursion(
     classifier: Classifier,
@@ -137,7 +175,8 @@ def evaluate_recursion(
 
     Examples
     --------
-    >>> from brdyn.classifiers import Classifier, evaluate_recursion, load_pixels
+    >>> from brdyn.classifiers import Classifier, load_pixels
+    >>> from brdyn.classifiers.evaluation import evaluate_recursion
     >>> images = load_pixels("photos", image_size=8)
     >>> classifier = Classifier.new("vitrm", images.names, 8, *images.statistics(), width=12, heads=2, hidden=16)
     >>> evaluate_recursion(classifier, images, most=2).steps["steps"].tolist()

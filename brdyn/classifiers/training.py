@@ -1,12 +1,12 @@
-"""Training a classifier from scratch, and its run in a folder: what was asked for, its checkpoints, the result."""
+"""Training a classifier from scratch, and a whole run of it: what is asked for, and what is kept on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -17,26 +17,16 @@ from brdyn.classifiers.pixels import PixelBatches, PixelSet, check_classes
 from brdyn.classifiers.recipe import BEST, ClassifierRecipe
 from brdyn.classifiers.saved import Classifier
 from brdyn.classifiers.tasks import NETWORK
+from brdyn.classifiers.training_result import ClassifierTraining
 from brdyn.errors import UsageError
-from brdyn.provenance import run_provenance
-from brdyn.store import OutputFolder, read_json, unfinished
+from brdyn.provenance import RunProvenance, run_provenance
+from brdyn.store import OutputFolder, unfinished
 from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.training import Checkpoints, History, Saved, train
 from brdyn.training.loop import Visit, make_accelerator
 from brdyn.training.settings import check_same
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 Report = Callable[[int, int, dict[str, float]], None]
-Draw = Callable[[History], Mapping[str, "Figure"]]
-
-FINISHED = {  # what a grid reads of one
-    "options": dict,
-    "accuracy": (float, None),
-    "parameters": int,
-    "history": {"seconds": float, "images_per_second": float},
-}
 
 
 def train_classifier(
@@ -186,39 +176,31 @@ class ClassifierRun:
     def train(
         self,
         images: PixelSet,
-        folder: OutputFolder | None,
-        checkpoints: Checkpoints,
-        *,
         test: PixelSet | None = None,
+        *,
+        folder: OutputFolder | None = None,
+        checkpoints: Checkpoints | None = None,
         resume: Saved | None = None,
-        accelerator: Accelerator,
-        draw: Draw | None = None,
-        formats: tuple[str, ...] = ("png",),
+        accelerator: Accelerator | None = None,
         report: Report | None = None,
         progress: bool = False,
-    ) -> dict[str, Any] | None:
-        """Train to the end and write the classifier, `train.json` and pictures; checkpoints then go.
+    ) -> ClassifierTraining | None:
+        """Train to the end.
 
         Parameters
         ----------
         images : PixelSet
-        folder : OutputFolder or None
-            None in a process that does not write.
-        checkpoints : Checkpoints
-            Of the :meth:`options`.
         test : PixelSet, optional
             To measure the accuracy on at the end; also to watch it on, unless images are held out for that.
-        resume, accelerator, report, progress
-            As in :func:`train_classifier`.
-        draw : callable, optional
-            Makes pictures of the losses, by name.
-        formats : tuple of str
-            Of the pictures.
+        folder : OutputFolder, optional
+            Where the classifiers to keep are written on the way. The result is not: that is for the caller to save.
+        checkpoints, resume, accelerator, report, progress
+            As in :func:`train_classifier`; checkpoints are of the :meth:`options`.
 
         Returns
         -------
-        dict or None
-            The content of `train.json`; None in a process that does not write.
+        ClassifierTraining
+            None in processes other than the main one.
 
         Raises
         ------
@@ -226,10 +208,27 @@ class ClassifierRun:
             If the images do not fill a batch, or cannot be held out or kept as asked for.
         BrdynError
             If a loss is not finite.
+
+        Examples
+        --------
+        >>> from brdyn.classifiers import ClassifierRecipe, ClassifierRun, load_pixels
+        >>> images = load_pixels("photos", image_size=8)
+        >>> small = {"width": 12, "depth": 1, "heads": 2, "hidden": 16}
+        >>> run = ClassifierRun(network="vit-tiny12", recipe=ClassifierRecipe(epochs=1), image_size=8, built=small)
+        >>> training = run.train(images, test=images)
+        >>> training.history.images, 0 <= training.accuracy <= 1
+        (8, True)
         """
+        accelerator = accelerator or make_accelerator()
+        options = self.options(images, test, accelerator.num_processes)
         learning, watched = images.split(self.held_out, self.recipe.seed) if self.held_out else (images, test)
         classifier = self.untrained(learning)
-        keeper = self._keeper(classifier, learning, watched, folder, checkpoints)
+        self._check_kept(watched)
+        keeper = None
+        if self.keep and folder is None and accelerator.is_main_process:
+            raise UsageError("classifiers are kept in a folder; give `folder`, or drop `keep`")
+        if folder is not None:
+            keeper = Keeper(classifier, folder, self.recipe, len(learning), self.keep, options)
         if keeper is not None and resume is not None:
             keeper.most = max([-1.0, *(row[WATCHED] for row in resume.state["validation"])])
         history = train_classifier(
@@ -246,45 +245,27 @@ class ClassifierRun:
             progress=progress,
             visit=keeper,
         )
-        if folder is None:
+        if not accelerator.is_main_process:
             return None
-        right = accuracy(classifier, test, self.steps) if test is not None else None
-        content = {
-            "network": classifier.name,
-            "parameters": classifier.parameters,
-            "test": checkpoints.options["test"],
-            "accuracy": right,
-            "kept": describe_kept(folder.path, test, accelerator.device) if self.keep else {},
-            "skipped": [*images.skipped, *(test.skipped if test is not None else ())],
-            "unlabelled": {
-                name: part.unlabelled.to_dict()
-                for name, part in (("train", images), ("test", test))
-                if part is not None
-            },
-            "options": checkpoints.options,
-            "history": asdict(history),
-            "seconds": round(history.seconds, 1),
-            "provenance": run_provenance(accelerator.device.type),
-        }
-        files = classifier.to_files(trained=checkpoints.options)
-        folder.save(TRAIN_RESULT, content, draw(history) if draw else None, formats, files)
-        folder.end()
-        checkpoints.remove()
-        return content
+        sets = {"train": images} if test is None else {"train": images, "test": test}
+        return ClassifierTraining(
+            classifier,
+            history,
+            options,
+            classifier.parameters,
+            None if test is None else accuracy(classifier, test, self.steps),
+            describe_kept(folder.path, test, accelerator.device) if folder is not None and self.keep else {},
+            [one for part in sets.values() for one in part.skipped],
+            {name: part.unlabelled.to_dict() for name, part in sets.items()},
+            provenance=RunProvenance(details=run_provenance(accelerator.device.type)),
+        )
 
     def leaves(self) -> list[str]:
         """Folders that a run writes beside its result."""
         return [unfinished.TRACKER, *(folder_name(part) for part in self.keep)]
 
-    def _keeper(
-        self,
-        classifier: Classifier,
-        images: PixelSet,
-        watched: PixelSet | None,
-        folder: OutputFolder | None,
-        checkpoints: Checkpoints,
-    ) -> Keeper | None:
-        """Who writes the classifiers to keep; None in a process that does not write."""
+    def _check_kept(self, watched: PixelSet | None) -> None:
+        """Refuse classifiers to keep that there cannot be."""
         late = [part for part in self.keep if part != BEST and float(part) > self.recipe.epochs]
         if late:
             raise UsageError(f"`keep={late[0]}`: the run ends at epoch {self.recipe.epochs:g}")
@@ -294,13 +275,10 @@ class ClassifierRun:
             )
         if BEST in self.keep and watched is None:
             raise UsageError(f"{BEST!r} is chosen on test or held-out images, and there are none")
-        if folder is None:
-            return None
-        return Keeper(classifier, folder, self.recipe, len(images), self.keep, checkpoints.options)
 
 
-def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | None:
-    """What `train.json` of a finished run says; None where one is to be trained, anew or from a checkpoint.
+def finished(folder: str | Path, checkpoints: Checkpoints) -> ClassifierTraining | None:
+    """The result of a finished run; None where one is to be trained, anew or from a checkpoint.
 
     Raises
     ------
@@ -311,6 +289,6 @@ def finished(folder: str | Path, checkpoints: Checkpoints) -> dict[str, Any] | N
     begun = unfinished.is_there(Path(folder))
     if checkpoints.anew or begun or not path.is_file():
         return None
-    content = read_json(path, "a training run", FINISHED)
-    check_same(content["options"], checkpoints.options, folder)
-    return content
+    found = ClassifierTraining.read(path)
+    check_same(found.options, checkpoints.options, folder)
+    return found

@@ -159,15 +159,36 @@ class Run:
     request: RunRequest
 
     def finish(self, result: Result | None) -> None:
-        """Write what was found, with its pictures, and say it; nothing in processes that do not write."""
-        if self.folder is None or result is None:
-            return
-        from brdyn import plots
+        """Write what was found as the result of this run, and say it."""
+        finish(None if result is None else result.lasting(self.watch), self.folder, self.formats)
 
-        found = result.lasting(self.watch)
-        files = found.write(self.folder, plots.draw(found), self.formats)
-        typer.echo(as_typed(found.summary()))
-        typer.echo(f"written to {self.folder.path}: {', '.join(files)}")
+
+def finish(
+    result: Result | None, folder: OutputFolder | None, formats: tuple[str, ...], beside: Sequence[str] = ()
+) -> None:
+    """Write a result with its pictures, and say it; nothing in processes that do not write.
+
+    Parameters
+    ----------
+    result : Result or None
+    folder : OutputFolder or None
+    formats : tuple of str
+        Of the pictures.
+    beside : sequence of str
+        What else the run has left in the folder, to say.
+    """
+    if folder is None or result is None:
+        return
+    files = write_drawn(result, folder, formats)
+    typer.echo(as_typed(result.summary()))
+    typer.echo(f"written to {folder.path}: {', '.join([*files, *beside])}")
+
+
+def write_drawn(result: Result, folder: OutputFolder, formats: tuple[str, ...]) -> list[str]:
+    """Write a result with its pictures; the names of the files."""
+    from brdyn import plots
+
+    return result.write(folder, plots.draw(result), formats)
 
 
 def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled) -> None:

@@ -11,22 +11,21 @@ from typing import Any
 
 import typer
 from accelerate import Accelerator
-from matplotlib.figure import Figure
 
-from brdyn import plots, runtime
-from brdyn.classifiers.grid import Cell, rows_of, runs_of
+from brdyn import runtime
+from brdyn.classifiers.grid import Cell, Grid, runs_of, train_grid
 from brdyn.classifiers.pixels import NAMED, PixelSet, check_classes, load_pixels
 from brdyn.classifiers.recipe import BATCH
 from brdyn.classifiers.training import ClassifierRun, finished
-from brdyn.cli.run import open_folder, say_skipped
+from brdyn.classifiers.training_result import ClassifierTraining
+from brdyn.cli.run import finish, open_folder, say_skipped, write_drawn
 from brdyn.cli.train_options import TrainRequest
 from brdyn.cli.training import checkpoint_to_resume, open_tracker, say_batch, to_go_on_with
-from brdyn.errors import BrdynError, UsageError
-from brdyn.provenance import run_provenance
+from brdyn.errors import BrdynError
 from brdyn.store import OutputFolder
 from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS
-from brdyn.training import Checkpoints, History, Saved
+from brdyn.training import Checkpoints, Saved
 from brdyn.training.loop import make_accelerator
 
 
@@ -45,7 +44,7 @@ class Job:
 
     def train(
         self, run: ClassifierRun, out: Path, folder: OutputFolder | None, *, may_be_new: bool = False
-    ) -> dict[str, Any] | None:
+    ) -> ClassifierTraining | None:
         """One run to its end.
 
         Parameters
@@ -68,13 +67,11 @@ class Job:
         with open_tracker(self.tracker, out, {1: 0}, is_main=folder is not None) as report:
             return run.train(
                 self.images,
-                folder,
-                checkpoints,
-                test=self.test,
+                self.test,
+                folder=folder,
+                checkpoints=checkpoints,
                 resume=saved,
                 accelerator=self.accelerator,
-                draw=partial(_pictures, run),
-                formats=self.formats,
                 report=report,
                 progress=True,
             )
@@ -82,11 +79,26 @@ class Job:
     def train_alone(self, run: ClassifierRun, out: Path, folder: OutputFolder | None) -> None:
         """One run to its end, and say how it went."""
         self.say_batch(run)
-        content = self.train(run, out, folder)
-        if content is not None:
-            _summarise(content)
-            kept = "".join(f", {name}/" for name in content["kept"])
-            typer.echo(f"written to {out}: config.json, model.safetensors, train.json, train.png{kept}")
+        training = self.train(run, out, folder)
+        if training is not None and folder is not None:
+            finish(training, folder, self.formats, [f"{name}/" for name in training.kept])
+            self.end(run, folder)
+
+    def train_cell(self, out: Path, name: str, run: ClassifierRun) -> ClassifierTraining | None:
+        """One run of a grid to its end, in a folder of its own in the grid's."""
+        with ExitStack() as stack:
+            # The folder is the grid's own.
+            folder = open_folder(stack, self.processes, out / name, None, overwrite=True)
+            training = self.train(run, out / name, folder, may_be_new=True)
+            if training is not None and folder is not None:
+                write_drawn(training, folder, self.formats)
+                self.end(run, folder)
+            return training
+
+    def end(self, run: ClassifierRun, folder: OutputFolder) -> None:
+        """The run has its result: it is over, and its checkpoints go."""
+        folder.end()
+        self.checkpoints(run, folder.path).remove()
 
     def say_batch(self, run: ClassifierRun) -> None:
         """Tell the batch size of a run, where it is not the usual one."""
@@ -153,13 +165,7 @@ def load_sets(request: TrainRequest) -> tuple[PixelSet, PixelSet | None]:
     return images, test
 
 
-def train_grid(
-    job: Job,
-    run: ClassifierRun,
-    cells: list[Cell],
-    out: Path,
-    folder: OutputFolder | None,
-) -> None:
+def run_grid(job: Job, run: ClassifierRun, cells: list[Cell], out: Path, folder: OutputFolder | None) -> None:
     """Every cell in a folder of its own; `grid.json` is written anew after each. One that fails does not stop the rest.
 
     Raises
@@ -169,46 +175,32 @@ def train_grid(
     """
     runs = runs_of(run, cells)
     job.say_batch(run)
+    checkpoints = {name: job.checkpoints(one, out / name) for name, one in runs.items()}
     if folder is not None:
-        folder.begin(
-            {name: job.checkpoints(one, out / name).options for name, one in runs.items()}, list(runs)
-        )
+        folder.begin({name: one.options for name, one in checkpoints.items()}, list(runs))
         if not job.resume:
             _clear(folder, runs)
-    done = {
-        name: content
-        for name, one in runs.items()
-        if (content := finished(out / name, job.checkpoints(one, out / name)))
-    }
-    failed: dict[str, str] = {}
-    for name, one in runs.items():
-        if name not in done:
-            try:
-                with ExitStack() as stack:
-                    # The folder is the grid's own.
-                    own = open_folder(stack, job.processes, out / name, None, overwrite=True)
-                    content = job.train(one, out / name, own, may_be_new=True)
-            except UsageError:
-                raise
-            except BrdynError as error:
-                failed[name] = str(error)
-                content = None
-            if content is not None:
-                done[name] = content
-        if folder is not None:
-            said = failed.get(name) or "trained"
-            if name in done and job.test is not None:
-                said = f"accuracy {done[name]['accuracy']:.2%}"
-            typer.echo(f"{name}: {said}")
-            _write_grid(job, runs, done, failed, folder)
+    done = {name: training for name, one in checkpoints.items() if (training := finished(out / name, one))}
+
+    def say(name: str, grid: Grid, training: ClassifierTraining | None) -> None:
+        if folder is None:
+            return
+        said = grid.failed.get(name) or "trained"
+        if training is not None and training.accuracy is not None:
+            said = f"accuracy {training.accuracy:.2%}"
+        typer.echo(f"{name}: {said}")
+        write_drawn(grid, folder, job.formats)
+
+    train = partial(job.train_cell, out)
+    grid = train_grid(
+        run, cells, job.images, job.test, done=done, train=train, visit=say, accelerator=job.accelerator
+    )
     if folder is not None:
         folder.end()
-    if failed:
-        raise BrdynError(
-            f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)} ({next(iter(failed.values()))})"
-        )
-    if folder is not None:
-        typer.echo(f"written to {out}: {GRID_RESULT} and a folder for each of {len(runs)} runs")
+    if grid.failed:
+        why = next(iter(grid.failed.values()))
+        raise BrdynError(f"{len(grid.failed)} of {len(runs)} runs failed: {', '.join(grid.failed)} ({why})")
+    finish(grid, folder, job.formats, [f"a folder for each of {len(runs)} runs"])
 
 
 def _clear(folder: OutputFolder, runs: Iterable[str]) -> None:
@@ -218,48 +210,3 @@ def _clear(folder: OutputFolder, runs: Iterable[str]) -> None:
         if (folder.path / name).is_dir():
             with OutputFolder(folder.path / name, overwrite=True) as own:
                 own.discard(TRAIN_RESULT)
-
-
-def _write_grid(
-    job: Job,
-    runs: dict[str, ClassifierRun],
-    done: dict[str, dict[str, Any]],
-    failed: dict[str, str],
-    folder: OutputFolder,
-) -> None:
-    """What is there so far."""
-    rows = rows_of(runs, done)
-    content = {
-        "cells": rows,
-        "asked": list(runs),
-        "failed": failed,
-        "test": None if job.test is None else job.test.identity(),
-        "provenance": run_provenance(job.accelerator.device.type),
-    }
-    pictures = {"grid": plots.plot_grid(rows)} if job.test is not None and rows else {}
-    folder.save(GRID_RESULT, content, pictures, job.formats)
-
-
-def _pictures(run: ClassifierRun, history: History) -> dict[str, Figure]:
-    """Losses, and what was watched."""
-    watched = f"accuracy on {'held-out' if run.held_out else 'test'} images"
-    return {"train": plots.plot_fit({1: history}, title=run.network, watched=watched)}
-
-
-def _summarise(content: dict[str, Any]) -> None:
-    options, history = content["options"], content["history"]
-    typer.echo(f"{content['network']}: {content['parameters'] / 1e6:.2f} M parameters")
-    typer.echo(
-        f"{options['recipe']['epochs']:g} epochs of {options['data']['images']} images in {content['seconds']:.0f} s "
-        f"({history['images_per_second']:.0f} images/s)"
-    )
-    if content["accuracy"] is not None:
-        typer.echo(f"accuracy on {content['test']['images']} test images: {content['accuracy']:.2%}")
-    for name, kept in content["kept"].items():
-        shares = {"held-out" if options["held_out"] else "test": kept["watched"], "test": kept["accuracy"]}
-        measured = [
-            f"{share:.2%} of the {what} images" for what, share in shares.items() if share is not None
-        ]
-        typer.echo(
-            ": ".join([f"{name} (epoch {kept['epoch']:.3g})", *([", ".join(measured)] if measured else [])])
-        )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from brdyn.classifiers.config import MOST_STEPS
 from brdyn.cli import checks
 from brdyn.cli import options as opt
-from brdyn.cli.run import run_command, say_skipped
+from brdyn.cli.run import finish, run_command, say_skipped
 from brdyn.cli.vitrm_train import RECURSION
-from brdyn.provenance import run_provenance
 from brdyn.store import OutputFolder
 
 RESULT = "vitrm_eval.json"
@@ -60,12 +59,9 @@ def vitrm_eval(
     formats = checks.check_written(request, RESULT)
     checks.check_images(request.data)
     with ExitStack() as stack:
-        from brdyn import plots, runtime
+        from brdyn import runtime
         from brdyn.checked_json import expanded
-        from brdyn.classifiers import packaged
-        from brdyn.classifiers.evaluation import accuracy_and_f1, class_scores, evaluate_recursion
-        from brdyn.classifiers.pixels import check_classes, load_pixels
-        from brdyn.classifiers.saved import Classifier
+        from brdyn.classifiers import Classifier, evaluate_classifier, load_pixels, packaged
 
         processes = stack.enter_context(runtime.start_processes(request.device))
         if not processes.is_main:
@@ -86,42 +82,4 @@ def vitrm_eval(
             label_column=request.label_column,
         )
         say_skipped(images.skipped, images.unlabelled)
-        check_classes(images, classifier.names, "the classifier")
-        content: dict[str, Any] = {
-            "network": classifier.name,
-            "parameters": classifier.parameters,
-            "digest": classifier.digest,
-            "test": images.identity(),
-            "skipped": list(images.skipped),
-            "unlabelled": images.unlabelled.to_dict(),
-        }
-        pictures = {}
-        if classifier.architecture.is_recursive:
-            found = evaluate_recursion(classifier, images, most=most)
-            content |= found.to_dict()
-            pictures["recursion"] = plots.plot_recursion(found.steps, found.adaptive, title=request.run)
-            pictures["halting"] = plots.plot_halting(found.halting, title=request.run)
-        else:
-            content |= accuracy_and_f1(class_scores(classifier, images).argmax(1), images.labels)
-        content["provenance"] = run_provenance(processes.device.type)
-        folder.save(RESULT, content, pictures, formats)
-        _summarise(content, request.out)
-
-
-def _summarise(content: dict[str, Any], out: Any) -> None:
-    network, size, count = content["network"], content["parameters"] / 1e6, content["test"]["images"]
-    typer.echo(f"{network}: {size:.2f} M parameters, {count} images")
-    if "steps" not in content:
-        typer.echo(f"accuracy {content['accuracy']:.2%}, macro F1 {content['macro_f1']:.3f}")
-    for row in content.get("steps", ()):
-        typer.echo(
-            f"  {row['steps']} steps: accuracy {row['accuracy']:.2%}, macro F1 {row['macro_f1']:.3f}, calibration "
-            f"error {row['calibration_error']:.3f}, {row['latency_ms']:.1f} ms an image, "
-            f"{row['images_per_second']:.0f} images/s"
-        )
-    for row in content.get("adaptive", ()):
-        typer.echo(
-            f"  halting above {row['threshold']:g}: accuracy {row['accuracy']:.2%} in {row['mean_steps']:.2f} steps "
-            "on average"
-        )
-    typer.echo(f"written to {out}: vitrm_eval.json" + (" and pictures" if "steps" in content else ""))
+        finish(evaluate_classifier(classifier, images, most=most), folder, formats)

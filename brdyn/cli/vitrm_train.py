@@ -9,7 +9,7 @@ import typer
 
 from brdyn.choices import one_of
 from brdyn.classifiers.architectures import ARCHITECTURES, Architecture
-from brdyn.classifiers.config import MOST_STEPS
+from brdyn.classifiers.config import MOST_STEPS, ViTRMConfig
 from brdyn.classifiers.recipe import DROPOUT, VITRM_NAME, ClassifierRecipe
 from brdyn.cli import checks
 from brdyn.cli.run import run_command
@@ -19,7 +19,6 @@ from brdyn.errors import UsageError
 from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT
 
 RECURSION = "Recursion"
-LATENT_STEPS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,7 @@ def vitrm_train(
     ] = None,
     latent_steps: Annotated[
         int, typer.Option(help="n, updates of the latent in a step.", min=1, rich_help_panel=RECURSION)
-    ] = LATENT_STEPS,
+    ] = ViTRMConfig.latent_steps,
     n_sup: Annotated[
         int,
         typer.Option(
@@ -117,7 +116,7 @@ def vitrm_train(
     checks.check_images(request.data, request.test)
     from brdyn.classifiers.grid import cell_name
     from brdyn.classifiers.training import ClassifierRun
-    from brdyn.cli.training_jobs import open_job, train_grid
+    from brdyn.cli.training_jobs import open_job, run_grid
 
     run = ClassifierRun(
         network=request.model,
@@ -132,7 +131,7 @@ def vitrm_train(
         folder,
     ):
         if cells:
-            train_grid(job, run, cells, request.out, folder)
+            run_grid(job, run, cells, request.out, folder)
         else:
             job.train_alone(run, request.out, folder)
 
@@ -161,7 +160,7 @@ def _built(
 ) -> dict[str, Any]:
     """What the network is built with, beside classes and image size."""
     name = architecture.name
-    if not architecture.is_recursive and (latent_steps != LATENT_STEPS or not sees_image):
+    if not architecture.is_recursive and (latent_steps != ViTRMConfig.latent_steps or not sees_image):
         raise UsageError(f"--latent-steps and --no-sees-image are of vitrm, and this is {name}")
     if not architecture.is_transformer:
         if sizes:

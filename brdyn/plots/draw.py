@@ -6,6 +6,7 @@ from functools import singledispatch
 
 from matplotlib.figure import Figure
 
+from brdyn.classifiers import ClassifierEvaluation, ClassifierTraining, Grid
 from brdyn.interventions import Repair, Surgery
 from brdyn.interventions.surgery import PAIRED
 from brdyn.measures.basins import UNITS
@@ -23,6 +24,7 @@ from brdyn.plots.interventions import (
 from brdyn.plots.modes import plot_mode_errors, plot_spectra
 from brdyn.plots.phases import plot_gain_curve, plot_similarity, plot_stability, plot_steps
 from brdyn.plots.raptor import plot_fidelity, plot_fit
+from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 from brdyn.raptor import Evaluation, Fit
 from brdyn.raptor.model import spans
 from brdyn.result import Result
@@ -141,3 +143,25 @@ def _(result: Evaluation) -> dict[str, Figure]:
         f"{len(set(result.assignment))} blocks for the {len(result.assignment)} layers of {result.teacher}"
     )
     return {"fidelity": plot_fidelity(result.fidelity.table, blocks, title=title)}
+
+
+@draw.register
+def _(result: ClassifierTraining) -> dict[str, Figure]:
+    watched = f"accuracy on {result.watched} images"
+    return {"train": plot_fit({1: result.history}, title=result.title, watched=watched)}
+
+
+@draw.register
+def _(result: ClassifierEvaluation) -> dict[str, Figure]:
+    found, title = result.recursion, result.title
+    if found is None:
+        return {}
+    return {
+        "recursion": plot_recursion(found.steps, found.adaptive, title=title),
+        "halting": plot_halting(found.halting, title=title),
+    }
+
+
+@draw.register
+def _(result: Grid) -> dict[str, Figure]:
+    return {"grid": plot_grid(result.cells)} if result.cells["accuracy"].notna().any() else {}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import seaborn as sns
@@ -99,22 +98,23 @@ def plot_halting(halting: pd.DataFrame, *, title: str) -> Figure:
         return figure
 
 
-def plot_grid(cells: Sequence[Mapping[str, Any]]) -> Figure:
+def plot_grid(cells: pd.DataFrame) -> Figure:
     """Accuracy of every trained cell of a grid: n down, N_sup across.
 
     Parameters
     ----------
-    cells : sequence of mapping
-        `n`, `n_sup` and `accuracy`. Cells that are not there yet stay empty.
+    cells : DataFrame
+        Columns `n`, `n_sup` and `accuracy`. Cells that are not there yet stay empty.
 
     Examples
     --------
+    >>> import pandas as pd
     >>> from brdyn.plots import plot_grid
-    >>> figure = plot_grid([{"n": 1, "n_sup": 2, "accuracy": 0.5}, {"n": 3, "n_sup": 2, "accuracy": 0.75}])
+    >>> figure = plot_grid(pd.DataFrame({"n": [1, 3], "n_sup": [2, 2], "accuracy": [0.5, 0.75]}))
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['50.0', '75.0']
     """
-    table = pd.DataFrame(cells).pivot(index="n", columns="n_sup", values="accuracy")
+    table = cells.pivot(index="n", columns="n_sup", values="accuracy")
     rows, columns = table.shape
     with paper_style():
         figure = new_figure(1.6 + 0.75 * columns, 1.2 + 0.45 * rows)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from brdyn.classifiers import evaluate_classifier
 from brdyn.classifiers.evaluation import _reliability, _speed, accuracy, class_scores, evaluate_recursion
 from brdyn.classifiers.pixels import PixelSet
 from brdyn.classifiers.saved import Classifier
@@ -101,3 +102,29 @@ def test_what_cannot_be_evaluated(classifier, images):
     resnet = Classifier.new("resnet18", NAMES, 8, [0.5] * 3, [0.1] * 3)
     with pytest.raises(UsageError, match="resnet18 has no recursion steps"):
         evaluate_recursion(resnet, images)
+
+
+def test_a_classifier_without_recursion_is_evaluated_as_it_is(images):
+    """Accuracy with its interval by the normal approximation, written out."""
+    resnet = Classifier.new("resnet18", NAMES, 8, [0.5] * 3, [0.1] * 3)
+    resnet.network.eval()
+    found = evaluate_classifier(resnet, images)
+    share = accuracy(resnet, images)
+    half = 1.96 * (share * (1 - share) / 70) ** 0.5
+    assert found.recursion is None
+    assert found.scores["accuracy"] == share
+    assert [found.scores["low"], found.scores["high"]] == pytest.approx(
+        [share - half, share + half], abs=1e-4
+    )
+    assert found.test["images"] == 70
+    with pytest.raises(UsageError, match="and the classifier 3"):
+        evaluate_classifier(resnet, PixelSet(images.pixels, images.labels, ("x", "y", "z"), "others"))
+
+
+def test_a_vitrm_is_evaluated_by_its_steps(classifier, images):
+    found = evaluate_classifier(classifier, images, most=2, thresholds=(0.5,))
+    assert found.scores is None
+    expected = evaluate_recursion(classifier, images, most=2, thresholds=(0.5,))
+    timeless = ["steps", "accuracy", "macro_f1", "halting", "calibration_error"]
+    assert found.recursion.steps[timeless].equals(expected.steps[timeless])
+    assert found.recursion.adaptive.equals(expected.adaptive)

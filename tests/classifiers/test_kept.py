@@ -30,10 +30,13 @@ def train(folder, one=None, images=None, test=None, resume=False, report=None):
     one, images, test = one or run(), images or pictures(), test or pictures(30)
     checkpoints = Checkpoints(folder / "checkpoints", one.options(images, test), anew=not resume)
     with OutputFolder(folder, overwrite=True) as out:
-        return one.train(
-            images, out, checkpoints, test=test, resume=checkpoints.latest() if resume else None,
+        training = one.train(
+            images, test, folder=out, checkpoints=checkpoints, resume=checkpoints.latest() if resume else None,
             accelerator=make_accelerator(torch.device("cpu")), report=report,
         )  # fmt: skip
+        training.write(out)
+        checkpoints.remove()
+        return training
 
 
 def weights(folder):
@@ -45,13 +48,13 @@ def same(first, second):
 
 
 def test_the_epochs_asked_for_and_the_best_are_kept(tmp_path):
-    content = train(tmp_path)
-    assert list(kept_folders(tmp_path)) == list(content["kept"]) == ["epoch0", "epoch1", "epoch2.5", "best"]
-    assert [content["kept"][name]["step"] for name in content["kept"]][:3] == [0, 3, 8]
-    assert content["kept"]["epoch1"]["epoch"] == 1
+    training = train(tmp_path)
+    assert list(kept_folders(tmp_path)) == list(training.kept) == ["epoch0", "epoch1", "epoch2.5", "best"]
+    assert [training.kept[name]["step"] for name in training.kept][:3] == [0, 3, 8]
+    assert training.kept["epoch1"]["epoch"] == 1
     assert same(weights(tmp_path / "epoch0"), run().untrained(pictures()).network.state_dict())
-    watched = [row["accuracy"] for row in content["history"]["validation"]]
-    best = content["kept"]["best"]
+    watched = [row["accuracy"] for row in training.history.validation]
+    best = training.kept["best"]
     assert best["watched"] == max(watched) == best["accuracy"]
     assert best["step"] == watched.index(max(watched)) + 1  # the earliest of equals
     assert load_model(str(tmp_path / "best")).info.digest != load_model(str(tmp_path)).info.digest
@@ -107,9 +110,9 @@ def test_a_resumed_run_remembers_the_best(tmp_path, monkeypatch):
     with pytest.raises(Killed):
         train(tmp_path, run(keep=("best",)), report=kill)
     before = weights(tmp_path / "best")
-    content = train(tmp_path, run(keep=("best",)), resume=True)
-    assert content["kept"]["best"]["step"] == 2
-    assert content["kept"]["best"]["watched"] == 0.9
+    training = train(tmp_path, run(keep=("best",)), resume=True)
+    assert training.kept["best"]["step"] == 2
+    assert training.kept["best"]["watched"] == 0.9
     assert same(before, weights(tmp_path / "best"))
 
 
@@ -130,11 +133,11 @@ def test_those_of_another_run_stay_where_this_one_cannot_be(tmp_path):
 
 
 def test_held_out_images_choose_the_best(tmp_path):
-    content = train(tmp_path, run(held_out=18))
-    assert content["options"]["held_out"] == 18
-    assert content["history"]["images"] == 300  # ten batches of 72 images; of all 90 they would be twelve
-    watched = max(row["accuracy"] for row in content["history"]["validation"])
-    assert content["kept"]["best"]["watched"] == watched
+    training = train(tmp_path, run(held_out=18))
+    assert training.options["held_out"] == 18
+    assert training.history.images == 300  # ten batches of 72 images; of all 90 they would be twelve
+    watched = max(row["accuracy"] for row in training.history.validation)
+    assert training.kept["best"]["watched"] == watched
     assert watched * 18 == pytest.approx(round(watched * 18))
     learning, held = pictures().split(18, seed=0)
     assert len(learning) + len(held) == 90
@@ -157,9 +160,13 @@ def test_what_cannot_be_kept(tmp_path, changes, words):
 
 
 def test_the_best_needs_images_to_choose_by(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", {})
     with OutputFolder(tmp_path / "out") as out, pytest.raises(UsageError, match="there are none"):
-        run().train(pictures(), out, checkpoints, accelerator=make_accelerator(torch.device("cpu")))
+        run().train(pictures(), folder=out)
+
+
+def test_classifiers_are_kept_in_a_folder():
+    with pytest.raises(UsageError, match="kept in a folder; give `folder`, or drop `keep`"):
+        run().train(pictures(), pictures(30))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+"""How well a trained classifier does, as a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from brdyn.checked_json import check
+from brdyn.classifiers.evaluation import (
+    MOST,
+    RECURSION,
+    SCORES,
+    THRESHOLDS,
+    Recursion,
+    accuracy_and_f1,
+    class_scores,
+    evaluate_recursion,
+)
+from brdyn.classifiers.pixels import PixelSet, check_classes
+from brdyn.classifiers.saved import Classifier
+from brdyn.provenance import RunProvenance, run_provenance
+from brdyn.result import Result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassifierEvaluation(Result):
+    """How well a trained classifier does on test images.
+
+    Attributes
+    ----------
+    network : str
+    parameters : int
+    digest : str
+        SHA-256 of its weights file; empty where it was not read from one.
+    test : mapping
+        Which images.
+    scores : mapping or None
+        `accuracy` with a 95 % interval `low` to `high`, and `macro_f1`; None of a ViTRM.
+    recursion : Recursion or None
+        The same, and more, by the number of recursion steps: of a ViTRM alone.
+    skipped : sequence of (str, str)
+        Images that could not be read, and why.
+    unlabelled : mapping
+        Those that have no label: their `count`, and the `first`.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import ClassifierEvaluation
+    >>> scores = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "macro_f1": 0.45}
+    >>> print(ClassifierEvaluation("resnet18", 11_181_642, "", {"images": 96}, scores).summary())
+    resnet18: 11.18 M parameters, 96 images
+    accuracy 50.00%, macro F1 0.450
+    """
+
+    FILE: ClassVar[str] = "vitrm_eval.json"
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        "network": str,
+        "parameters": int,
+        "digest?": str,
+        "test": {"images": int},
+        "skipped?": [[str]],
+        "unlabelled?": dict,
+    }
+    ORIGIN: ClassVar[type[RunProvenance]] = RunProvenance
+
+    network: str
+    parameters: int
+    digest: str
+    test: Mapping[str, Any]
+    scores: Mapping[str, float] | None = None
+    recursion: Recursion | None = None
+    skipped: Sequence[Sequence[str]] = ()
+    unlabelled: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Heading of pictures."""
+        return self.network
+
+    def content(self) -> dict[str, Any]:
+        """The classifier, the images, and what was found."""
+        return {
+            "network": self.network,
+            "parameters": self.parameters,
+            "digest": self.digest,
+            "test": self.test,
+            "skipped": [list(one) for one in self.skipped],
+            "unlabelled": self.unlabelled,
+            **(self.scores or {}),
+            **(self.recursion.to_dict() if self.recursion is not None else {}),
+        }
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from a vitrm_eval.json."""
+        del folder
+        recursive = "steps" in content
+        check(content, RECURSION if recursive else SCORES)
+        return cls(
+            content["network"],
+            content["parameters"],
+            content.get("digest", ""),
+            content["test"],
+            None if recursive else {name: content[name] for name in SCORES},
+            Recursion.from_dict(content) if recursive else None,
+            content.get("skipped", ()),
+            content.get("unlabelled", {}),
+        )
+
+    def lines(self) -> list[str]:
+        """Size, and accuracy, by the number of steps of a ViTRM."""
+        lines = [f"{self.network}: {self.parameters / 1e6:.2f} M parameters, {self.test['images']} images"]
+        if self.scores is not None:
+            accuracy, macro_f1 = self.scores["accuracy"], self.scores["macro_f1"]
+            lines.append(f"accuracy {accuracy:.2%}, macro F1 {macro_f1:.3f}")
+        return lines + (self.recursion.lines() if self.recursion is not None else [])
+
+    def brief(self) -> str:
+        """Network and images."""
+        return f"{self.network} on {self.test['images']} images"
+
+
+def evaluate_classifier(
+    classifier: Classifier,
+    images: PixelSet,
+    *,
+    most: int = MOST,
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> ClassifierEvaluation:
+    """How well a classifier does: a ViTRM against its recursion steps, another as it is.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    images : PixelSet
+        To test on.
+    most : int
+        Largest number of recursion steps.
+    thresholds : sequence of float
+        Halting probabilities of a ViTRM beyond which an image stops.
+
+    Returns
+    -------
+    ClassifierEvaluation
+
+    Raises
+    ------
+    UsageError
+        If the images are of other classes.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import Classifier, evaluate_classifier, load_pixels
+    >>> images = load_pixels("photos", image_size=8)
+    >>> classifier = Classifier.new("vitrm", images.names, 8, *images.statistics(), width=12, heads=2, hidden=16)
+    >>> evaluate_classifier(classifier, images, most=2).recursion.steps["steps"].tolist()
+    [1, 2]
+    """
+    check_classes(images, classifier.names, "the classifier")
+    scores = recursion = None
+    if classifier.architecture.is_recursive:
+        recursion = evaluate_recursion(classifier, images, most=most, thresholds=thresholds)
+    else:
+        scores = accuracy_and_f1(class_scores(classifier, images).argmax(1), images.labels)
+    device = next(classifier.network.parameters()).device
+    return ClassifierEvaluation(
+        classifier.name,
+        classifier.parameters,
+        classifier.digest,
+        images.identity(),
+        scores,
+        recursion,
+        images.skipped,
+        images.unlabelled.to_dict(),
+        provenance=RunProvenance(details=run_provenance(device.type)),
+    )

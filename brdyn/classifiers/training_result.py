@@ -1,0 +1,167 @@
+"""What training a classifier gives: the classifier, how it got there, how well it does, those kept on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from brdyn.checked_json import made
+from brdyn.classifiers.saved import Classifier
+from brdyn.provenance import RunProvenance
+from brdyn.result import Result
+from brdyn.store.result_files import TRAIN_RESULT
+from brdyn.training import History
+from brdyn.training.checkpoints import HISTORY
+
+SHARE = (float, None)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassifierTraining(Result):
+    """A trained classifier and how it got there.
+
+    Attributes
+    ----------
+    trained : Classifier or None
+        None where it was read from a folder: :attr:`classifier` loads it from there when asked for.
+    history : History
+        Losses, and the accuracy that was watched.
+    options : mapping
+        What was asked for: see :meth:`brdyn.classifiers.ClassifierRun.options`.
+    parameters : int
+        Of the network.
+    accuracy : float or None
+        Share of the test images that are classified right; None without test images.
+    kept : mapping
+        The classifiers kept on the way, by the name of their folder: `step`, `epoch`, the accuracy `watched` there,
+        and `accuracy` on the test images.
+    skipped : sequence of (str, str)
+        Images that could not be read, and why.
+    unlabelled : mapping
+        Those of `train` and `test` that have no label: their `count`, and the `first`.
+    folder : Path or None
+        That it was read from.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers import ClassifierRecipe, ClassifierRun, load_pixels
+    >>> images = load_pixels("photos", image_size=8)
+    >>> built = {"width": 12, "heads": 2, "hidden": 16}
+    >>> run = ClassifierRun(network="vitrm", recipe=ClassifierRecipe(epochs=2), image_size=8, built=built)
+    >>> run.train(images, images).save("runs/vitrm")
+    >>> training = brdyn.read("runs/vitrm")
+    >>> [row["step"] for row in training.history.losses], training.classifier.names
+    ([1.0, 2.0], ('cat', 'dog'))
+    """
+
+    FILE: ClassVar[str] = TRAIN_RESULT
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        "options": {
+            "network": str,
+            "recipe": {"epochs": float},
+            "data": {"images": int},
+            "test": ({"images": int}, None),
+            "held_out?": int,
+        },
+        "parameters": int,
+        "accuracy": SHARE,
+        "kept?": {str: {"epoch": float, "watched": SHARE, "accuracy": SHARE}},
+        "skipped?": [[str]],
+        "unlabelled?": {str: dict},
+        "history": HISTORY,
+    }
+    ORIGIN: ClassVar[type[RunProvenance]] = RunProvenance
+
+    trained: Classifier | None
+    history: History
+    options: Mapping[str, Any]
+    parameters: int
+    accuracy: float | None = None
+    kept: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    skipped: Sequence[Sequence[str]] = ()
+    unlabelled: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The classifier, loaded where it was read from a folder."""
+        return self.trained or Classifier.from_pretrained(str(self.folder))
+
+    @property
+    def network(self) -> str:
+        """Name of the network."""
+        return self.options["network"]
+
+    @property
+    def watched(self) -> str:
+        """Which images the accuracy was watched on."""
+        return "held-out" if self.options.get("held_out") else "test"
+
+    @property
+    def title(self) -> str:
+        """Heading of pictures."""
+        return self.network
+
+    def content(self) -> dict[str, Any]:
+        """What was asked for, the accuracy, those kept, and losses and what was watched."""
+        return {
+            "network": self.network,
+            "parameters": self.parameters,
+            "test": self.options["test"],
+            "accuracy": self.accuracy,
+            "kept": self.kept,
+            "skipped": [list(one) for one in self.skipped],
+            "unlabelled": self.unlabelled,
+            "options": self.options,
+            "history": asdict(self.history),
+            "seconds": round(self.history.seconds, 1),
+        }
+
+    def others(self) -> Mapping[str, bytes]:
+        """The classifier: its config and weights."""
+        return self.classifier.to_files(trained=self.options)
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from a train.json; the classifier beside it is loaded when it is asked for."""
+        return cls(
+            None,
+            made(History, content["history"]),
+            content["options"],
+            content["parameters"],
+            content["accuracy"],
+            content.get("kept", {}),
+            content.get("skipped", ()),
+            content.get("unlabelled", {}),
+            folder,
+        )
+
+    def lines(self) -> list[str]:
+        """Size, speed, accuracy, and those kept."""
+        options = self.options
+        lines = [
+            f"{self.network}: {self.parameters / 1e6:.2f} M parameters",
+            f"{options['recipe']['epochs']:g} epochs of {options['data']['images']} images in "
+            f"{self.history.seconds:.0f} s ({self.history.images_per_second:.0f} images/s)",
+        ]
+        if self.accuracy is not None:
+            lines.append(f"accuracy on {options['test']['images']} test images: {self.accuracy:.2%}")
+        return [*lines, *self._kept_lines()]
+
+    def _kept_lines(self) -> Iterator[str]:
+        for name, one in self.kept.items():
+            shares = {self.watched: one["watched"], "test": one["accuracy"]}
+            measured = [
+                f"{share:.2%} of the {what} images" for what, share in shares.items() if share is not None
+            ]
+            yield ": ".join(
+                [f"{name} (epoch {one['epoch']:.3g})", *([", ".join(measured)] if measured else [])]
+            )
+
+    def brief(self) -> str:
+        """Network, images, accuracy."""
+        known = "" if self.accuracy is None else f", accuracy {self.accuracy:.2%}"
+        return f"{self.network} of {self.options['data']['images']} images{known}"
