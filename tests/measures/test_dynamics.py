@@ -317,12 +317,16 @@ def test_images_and_tokens_that_do_not_move_are_left_out():
 
 
 def test_alignment_by_hand():
-    # Changes of speed: 0, 1, 0, 0; one boundary after layer 2 sits at the only jump, one place of four.
-    test = phase_alignment(np.array([1.0, 1, 2, 2, 2]), [2])
-    assert (test.at_boundaries, test.inside) == (1, 0)
+    """Updates 0.9 (from the embedding), 0.1, 0.5, 0.2, 0.2: the one across boundary 2 is the fastest of four."""
+    speed = np.array([0.9, 0.1, 0.5, 0.2, 0.2])
+    test = phase_alignment(speed, [2])
+    assert (test.statistic, test.at_boundaries) == ("speed", 0.5)
+    assert test.inside == pytest.approx((0.1 + 0.2 + 0.2) / 3)
     assert test.p_value == pytest.approx(1 / 4)
-    assert test.exact
-    assert phase_alignment(np.array([1.0, 1, 2, 2, 2]), [1]).p_value == 1
+    assert (test.placements, test.exact) == (4, True)
+    assert phase_alignment(speed, [3]).p_value == pytest.approx(3 / 4)
+    assert phase_alignment(speed, [2, 3]).at_boundaries == pytest.approx(0.35)
+    assert phase_alignment(speed, [2, 3]).p_value == pytest.approx(2 / 6)  # {2, 3} and {2, 4}
     assert phase_alignment(np.arange(5.0), []) is None
     assert phase_alignment(np.arange(3.0), [1, 2]) is None
 
@@ -374,3 +378,6 @@ def test_tokens_of_zeros_are_left_out_where_directions_count(states):
 
 def test_no_alignment_where_a_layer_has_no_speed():
     assert phase_alignment(np.array([0.1, np.nan, 0.3, 0.9]), [2]) is None
+    assert (
+        phase_alignment(np.array([np.nan, 0.1, 0.3, 0.9]), [2]).at_boundaries == 0.3
+    )  # none in the embedding
