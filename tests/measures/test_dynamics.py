@@ -14,7 +14,7 @@ from brdyn.measures.basins import AngularBasins
 from brdyn.measures.contract import COLUMNS
 from brdyn.measures.convergence import DirectionalConvergence
 from brdyn.measures.dynamics import token_dynamics
-from brdyn.measures.estimation import EstimationError
+from brdyn.measures.estimation import PhaseEstimation
 from brdyn.measures.modes import DynamicModes
 from brdyn.measures.moments import RunningMoments
 from brdyn.measures.norm import TokenNorm
@@ -27,7 +27,7 @@ from tests.conftest import needs_offline
 
 LAYOUT = TokenLayout.with_prefix((2, 3), {"cls": 1, "registers": 2})
 DEPTH = 5
-MEASURES = (TokenNorm, DirectionalConvergence, AngularSpeed, TurningAngle, UpdateField, EstimationError)
+MEASURES = (TokenNorm, DirectionalConvergence, AngularSpeed, TurningAngle, UpdateField, PhaseEstimation)
 
 
 def feed(metric, states, sizes=None, layout=LAYOUT):
@@ -85,7 +85,7 @@ def test_contraction_with_a_known_rate():
     end, offset = torch.randn(3, 9, 64, generator=generator), torch.randn(3, 9, 64, generator=generator)
     powers = rate ** torch.arange(DEPTH + 1)
     states = end + powers[:, None, None, None] * offset
-    found = feed(EstimationError(LAYOUT, DEPTH), states).table()
+    found = feed(PhaseEstimation(LAYOUT, DEPTH), states).table()
     rows = found[(found["statistic"] == "estimation_variance") & (found["group"] == "patches")]
     factor = (powers[1:] - powers[-1]).numpy()
     own = offset[:, 3:].double().var(-1, correction=0).mean().item()
@@ -94,7 +94,7 @@ def test_contraction_with_a_known_rate():
 
 
 def test_estimation_error_is_zero_at_the_end_of_each_phase(states):
-    metric = feed(EstimationError(LAYOUT, DEPTH), states)
+    metric = feed(PhaseEstimation(LAYOUT, DEPTH), states)
     found = metric.table((2,))
     for statistic in ("estimation_mean", "estimation_variance"):
         rows = found[(found["statistic"] == statistic) & (found["group"] == "cls")].set_index("layer")["mean"]
@@ -278,7 +278,7 @@ def test_a_process_without_images_adds_no_rows(make, states):
 
 
 def test_estimation_rows_are_those_of_the_table(states):
-    metric = feed(EstimationError(LAYOUT, DEPTH), states)
+    metric = feed(PhaseEstimation(LAYOUT, DEPTH), states)
     found = metric.table((2,))
     assert list(found.columns) == list(COLUMNS)
     assert list(found.index) == list(range(len(found)))
