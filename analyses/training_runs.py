@@ -89,7 +89,8 @@ def train_or_go_on(
     if float16:
         for home in (place, *kept_folders(place).values()):
             halve(home)
-    return training.content()
+    assert training.provenance is not None
+    return {**training.content(), "provenance": training.provenance.details}
 
 
 class TrainingStudy(Study[str]):
