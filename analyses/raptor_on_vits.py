@@ -37,7 +37,7 @@ from brdyn.raptor.model import is_raptor, read_config
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
 from brdyn.raptor.recipe import learning_rate
 from brdyn.store import read_json, to_json, write_atomically
-from brdyn.training import Checkpoints
+from brdyn.training import Checkpoints, Session
 
 DRAWS = SEEDS = 3
 LADDER_K = 3
@@ -218,8 +218,8 @@ class Study:
             saved = None
         settings = self.settings(cell)
         fit = fit_raptor(
-            self.teacher, self.train, asked["assignment"], settings, checkpoints=checkpoints, resume=saved,
-            workers=self.size.workers,
+            self.teacher, self.train, asked["assignment"], settings,
+            session=Session(checkpoints=checkpoints, resume=saved), workers=self.size.workers,
         )  # fmt: skip
         content = {
             "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},

@@ -18,8 +18,8 @@ from brdyn.errors import BrdynError
 from brdyn.store import OutputFolder
 from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS
-from brdyn.training import Checkpoints
-from brdyn.training.loop import make_accelerator
+from brdyn.training import Checkpoints, Session
+from brdyn.training.session import make_accelerator
 
 
 class OutOfTime(BrdynError):
@@ -101,10 +101,12 @@ def train_or_go_on(
                 train,
                 test,
                 folder=folder,
-                checkpoints=checkpoints,
-                resume=checkpoints.latest(previous=True),
-                accelerator=make_accelerator(device),
-                progress=True,
+                session=Session(
+                    checkpoints=checkpoints,
+                    resume=checkpoints.latest(previous=True),
+                    accelerator=make_accelerator(device),
+                    progress=True,
+                ),
             )
             assert training is not None  # this process writes
             training.write(folder)
