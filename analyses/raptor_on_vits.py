@@ -38,7 +38,7 @@ from brdyn.raptor.model import is_raptor, read_config
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
 from brdyn.raptor.recipe import learning_rate
 from brdyn.store import read_json, to_json, write_atomically
-from brdyn.training import Checkpoints
+from brdyn.training import Checkpoints, Session
 
 RAPTOR = RESULTS / "raptor"
 LARGEST_FIRST = ("gpu", "cpu")
@@ -191,8 +191,8 @@ class RaptorStudy(Study[Cell]):
             shutil.rmtree(unfinished)
             saved = None
         fit = fit_raptor(
-            self.teacher, self.train, asked["assignment"], self.settings(cell), checkpoints=checkpoints,
-            resume=saved, workers=self.size.workers,
+            self.teacher, self.train, asked["assignment"], self.settings(cell),
+            session=Session(checkpoints=checkpoints, resume=saved), workers=self.size.workers,
         )  # fmt: skip
         content = {
             "stages": {str(stage): asdict(history) for stage, history in fit.histories.items()},

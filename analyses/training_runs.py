@@ -20,8 +20,8 @@ from brdyn.classifiers.training import ClassifierRun, finished
 from brdyn.store import OutputFolder, read_json
 from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS
-from brdyn.training import Checkpoints
-from brdyn.training.loop import make_accelerator
+from brdyn.training import Checkpoints, Session
+from brdyn.training.session import make_accelerator
 from brdyn.training.settings import check_same
 
 IMAGE_SIZE = 32
@@ -80,9 +80,16 @@ def train_or_go_on(
     if training is None:
         with OutputFolder(place, overwrite=True, result=TRAIN_RESULT) as folder:
             training = run.train(
-                train, test, folder=folder, checkpoints=checkpoints, resume=checkpoints.latest(previous=True),
-                accelerator=make_accelerator(device), progress=True,
-            )  # fmt: skip
+                train,
+                test,
+                folder=folder,
+                session=Session(
+                    checkpoints=checkpoints,
+                    resume=checkpoints.latest(previous=True),
+                    accelerator=make_accelerator(device),
+                    progress=True,
+                ),
+            )
             assert training is not None  # this process writes
             training.write(folder)
             checkpoints.remove()

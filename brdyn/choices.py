@@ -35,6 +35,7 @@ RECURSION_STEPS = 8  # of a ViTRM that is evaluated
 RIDGE = 1e-3
 REPLICATES = 200  # of the bootstrap
 MOST = 2**31 - 1
+MOST_LAYERS, MOST_PIXELS = 1_000, 8_192  # of a network, and of a side of its images, in any config
 LONGEST_SHOWN = 40
 MLPS = ("swiglu", "gelu")  # of a Raptor's block
 DEPTH_SCALINGS = ("index", "constant", "none")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from brdyn.choices import check_heads, check_patches, check_share
+from brdyn.choices import MOST_LAYERS, check_heads, check_patches, check_share
 from brdyn.errors import UsageError
 
-MOST = {"depth": 1_000, "latent_steps": 1_000, "image_size": 16_384}  # of others a million
+MOST = {"depth": MOST_LAYERS, "latent_steps": 1_000, "image_size": 16_384}  # of others a million
 MOST_STEPS = 1_000  # of a recursion
 
 

@@ -19,11 +19,11 @@ from brdyn.words import counted
 
 if TYPE_CHECKING:  # imported when it is needed: the command line reads a grid without torch
     import pandas as pd
-    from accelerate import Accelerator
 
     from brdyn.classifiers.pixels import PixelSet
     from brdyn.classifiers.training import ClassifierRun
     from brdyn.classifiers.training_result import ClassifierTraining
+    from brdyn.training import Session
 
 KEYS = ("n", "n_sup")
 COLUMNS = {
@@ -115,7 +115,7 @@ def train_grid(
     done: Mapping[str, ClassifierTraining] | None = None,
     train: Callable[[str, ClassifierRun], ClassifierTraining | None] | None = None,
     visit: Callable[[str, Grid, ClassifierTraining | None], None] | None = None,
-    accelerator: Accelerator | None = None,
+    session: Session | None = None,
 ) -> Grid:
     """Train every cell of a grid. One that fails does not stop the rest.
 
@@ -134,8 +134,8 @@ def train_grid(
     visit : callable, optional
         Called after each cell with its name, what is there so far, and the cell's own result, None where it failed or
         in a process other than the main one.
-    accelerator : Accelerator, optional
-        Shared by all runs.
+    session : Session, optional
+        Device, tracker and progress bar of all runs. Checkpoints are of one run alone: `train` gives each its own.
 
     Returns
     -------
@@ -156,11 +156,13 @@ def train_grid(
     >>> train_grid(run, [{"n": 1}, {"n": 2}], images).cells["n"].tolist()
     [1, 2]
     """
-    from brdyn.training.loop import make_accelerator
+    from brdyn.training import Session
 
-    accelerator = accelerator or make_accelerator()
+    session = session or Session()
+    accelerator = session.on()
+    each = replace(session, accelerator=accelerator)
     runs, found, failed = runs_of(run, cells), dict(done or {}), dict[str, str]()
-    train = train or (lambda _, one: one.train(images, test, accelerator=accelerator))
+    train = train or (lambda _, one: one.train(images, test, session=each))
     identity = None if test is None else test.identity()
     origin = RunProvenance(details=run_provenance(accelerator.device.type))
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from accelerate import Accelerator
 
 from brdyn.classifiers.augment import Augmentation
 from brdyn.classifiers.evaluation import accuracy
@@ -22,11 +19,9 @@ from brdyn.errors import UsageError
 from brdyn.provenance import RunProvenance, run_provenance
 from brdyn.store import OutputFolder, unfinished
 from brdyn.store.result_files import TRAIN_RESULT
-from brdyn.training import Checkpoints, History, Saved, train
-from brdyn.training.loop import Visit, make_accelerator
+from brdyn.training import Checkpoints, History, Session, train
+from brdyn.training.loop import Visit
 from brdyn.training.settings import check_same
-
-Report = Callable[[int, int, dict[str, float]], None]
 
 
 def train_classifier(
@@ -37,11 +32,7 @@ def train_classifier(
     validation: PixelSet | None = None,
     n_sup: int = 1,
     steps: int = 1,
-    checkpoints: Checkpoints | None = None,
-    resume: Saved | None = None,
-    accelerator: Accelerator | None = None,
-    report: Report | None = None,
-    progress: bool = False,
+    session: Session | None = None,
     visit: Visit | None = None,
 ) -> History:
     """Train a classifier in place. With an average of the weights, it ends with the average.
@@ -55,8 +46,8 @@ def train_classifier(
         To watch the accuracy on.
     n_sup, steps : int
         N_sup and T, of a ViTRM.
-    checkpoints, resume, accelerator, report, progress
-        As in :func:`brdyn.raptor.fit_raptor`.
+    session : Session, optional
+        Checkpoints, what to go on from, device, tracker, progress bar.
     visit : callable, optional
         As in :func:`brdyn.training.train`.
 
@@ -77,7 +68,8 @@ def train_classifier(
     [1.0, 2.0, 3.0]
     """
     check_classes(images, classifier.names, "the classifier")
-    accelerator = accelerator or make_accelerator()
+    session = session or Session()
+    accelerator = session.on()
     device = accelerator.device
     augmentation = Augmentation(recipe, images.classes, classifier.mean, classifier.std)
     watched = validation.to(device) if validation is not None else None
@@ -87,11 +79,7 @@ def train_classifier(
         task,
         PixelBatches(images.to(device), recipe.batch_of(len(images)), recipe.seed),
         recipe.training(len(images)),
-        checkpoints,
-        accelerator=accelerator,
-        resume=resume,
-        report=partial(report, 1) if report else None,
-        progress=progress,
+        session=replace(session, accelerator=accelerator),
         visit=visit,
     )
     if recipe.ema:
@@ -179,11 +167,7 @@ class ClassifierRun:
         test: PixelSet | None = None,
         *,
         folder: OutputFolder | None = None,
-        checkpoints: Checkpoints | None = None,
-        resume: Saved | None = None,
-        accelerator: Accelerator | None = None,
-        report: Report | None = None,
-        progress: bool = False,
+        session: Session | None = None,
     ) -> ClassifierTraining | None:
         """Train to the end.
 
@@ -194,8 +178,8 @@ class ClassifierRun:
             To measure the accuracy on at the end; also to watch it on, unless images are held out for that.
         folder : OutputFolder, optional
             Where the classifiers to keep are written on the way. The result is not: that is for the caller to save.
-        checkpoints, resume, accelerator, report, progress
-            As in :func:`train_classifier`; checkpoints are of the :meth:`options`.
+        session : Session, optional
+            As :func:`train_classifier` takes; its checkpoints are of the :meth:`options`.
 
         Returns
         -------
@@ -219,7 +203,8 @@ class ClassifierRun:
         >>> training.history.images, 0 <= training.accuracy <= 1
         (8, True)
         """
-        accelerator = accelerator or make_accelerator()
+        session = session or Session()
+        accelerator, resume = session.on(), session.resume
         options = self.options(images, test, accelerator.num_processes)
         learning, watched = images.split(self.held_out, self.recipe.seed) if self.held_out else (images, test)
         classifier = self.untrained(learning)
@@ -238,11 +223,7 @@ class ClassifierRun:
             validation=watched,
             n_sup=self.n_sup,
             steps=self.steps,
-            checkpoints=checkpoints,
-            resume=resume,
-            accelerator=accelerator,
-            report=report,
-            progress=progress,
+            session=replace(session, accelerator=accelerator),
             visit=keeper,
         )
         if not accelerator.is_main_process:

@@ -151,8 +151,8 @@ def raptor_fit(
     with open_run(request, RESULT, float32=True, go_on_with=go_on_with, check=check) as run:
         from brdyn.raptor import fit_raptor
         from brdyn.raptor.fit import fit_options
-        from brdyn.training import Checkpoints
-        from brdyn.training.loop import make_accelerator
+        from brdyn.training import Checkpoints, Session
+        from brdyn.training.session import make_accelerator
 
         accelerator = make_accelerator(run.model.device)  # before trackers, which log by its state
         is_main = run.processes.is_main
@@ -167,18 +167,17 @@ def raptor_fit(
         before = {1: 0, 2: settings.stage1_steps}
         with open_tracker(tracker, request.out, before, is_main=is_main) as report:
             activations = _cache(run, states, request.workers) if states is not None else None
+            session = Session(
+                checkpoints=checkpoints, resume=saved, accelerator=accelerator, report=report, progress=True
+            )
             fit = fit_raptor(
                 run.model,
                 run.images,
                 assignment,
                 settings,
-                checkpoints=checkpoints,
-                resume=saved,
-                accelerator=accelerator,
+                session=session,
                 workers=request.workers,
                 cache=activations,
-                report=report,
-                progress=True,
             )
         run.finish(fit)
         if run.folder is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ from brdyn.words import first_line
 
 if TYPE_CHECKING:
     from brdyn.training import Checkpoints, Saved
+    from brdyn.training.session import Report
 
 PANEL = "Training"
 TRACKERS = ("none", "tensorboard", "wandb")
@@ -40,7 +41,6 @@ Previous = Annotated[
     ),
 ]
 Tracker = Annotated[str, typer.Option(help="none, tensorboard or wandb.", rich_help_panel=PANEL)]
-Report = Callable[[int, int, dict[str, float]], None]
 
 
 def check_resume(resume: bool, previous: bool) -> None:

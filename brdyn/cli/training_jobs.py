@@ -25,8 +25,8 @@ from brdyn.errors import BrdynError
 from brdyn.store import OutputFolder
 from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS
-from brdyn.training import Checkpoints, Saved
-from brdyn.training.loop import make_accelerator
+from brdyn.training import Checkpoints, Saved, Session
+from brdyn.training.session import make_accelerator
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,14 @@ class Job:
         if folder is not None:
             folder.begin(checkpoints.options, run.leaves())
         with open_tracker(self.tracker, out, {1: 0}, is_main=folder is not None) as report:
-            return run.train(
-                self.images,
-                self.test,
-                folder=folder,
+            session = Session(
                 checkpoints=checkpoints,
                 resume=saved,
                 accelerator=self.accelerator,
                 report=report,
                 progress=True,
             )
+            return run.train(self.images, self.test, folder=folder, session=session)
 
     def train_alone(self, run: ClassifierRun, out: Path, folder: OutputFolder | None) -> None:
         """One run to its end, and say how it went."""
@@ -193,7 +191,14 @@ def run_grid(job: Job, run: ClassifierRun, cells: list[Cell], out: Path, folder:
 
     train = partial(job.train_cell, out)
     grid = train_grid(
-        run, cells, job.images, job.test, done=done, train=train, visit=say, accelerator=job.accelerator
+        run,
+        cells,
+        job.images,
+        job.test,
+        done=done,
+        train=train,
+        visit=say,
+        session=Session(accelerator=job.accelerator),
     )
     if folder is not None:
         folder.end()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
-
-from accelerate import Accelerator
 
 from brdyn.checked_json import made
 from brdyn.data import Batch, ImageSet, ReadReport
@@ -33,12 +31,10 @@ from brdyn.raptor.tasks import cached as from_cache
 from brdyn.result import Result
 from brdyn.runtime import gather
 from brdyn.store.pretrained import CONFIG, WEIGHTS
-from brdyn.training import Checkpoints, History, Saved, Task, train
+from brdyn.training import History, Session, Task, train
 from brdyn.training.checkpoints import HISTORY
-from brdyn.training.loop import make_accelerator
 
 STAGES = (1, 2)
-Report = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -148,13 +144,9 @@ def fit_raptor(
     phases: Phases | Sequence[int],
     settings: FitSettings | None = None,
     *,
-    checkpoints: Checkpoints | None = None,
-    resume: Saved | None = None,
-    accelerator: Accelerator | None = None,
+    session: Session | None = None,
     workers: int | None = None,
     cache: ActivationCache | None = None,
-    report: Report | None = None,
-    progress: bool = False,
 ) -> Fit:
     """Distil a teacher into shared blocks.
 
@@ -170,19 +162,12 @@ def fit_raptor(
         Which layers share a block: phases, the last layer of each but the last, or the block of each of the L layers
         (see :mod:`brdyn.raptor.partitions`).
     settings : FitSettings, optional
-    checkpoints : Checkpoints, optional
-    resume : Saved, optional
-        A checkpoint of this very fit to go on from.
-    accelerator : Accelerator, optional
-        Default: on the teacher's device, in the precision of the settings.
+    session : Session, optional
+        Checkpoints, what to go on from, tracker, progress bar; the device, by default the teacher's.
     workers : int, optional
         Loader processes.
     cache : ActivationCache, optional
         Of these images, filled: states are read from it instead of running the teacher.
-    report : callable, optional
-        Gets stage, step and numbers of every logged step.
-    progress : bool
-        Show a progress bar on a terminal.
 
     Returns
     -------
@@ -203,8 +188,8 @@ def fit_raptor(
     >>> fit.raptor.k, fit.raptor(next(images.batches(2)).images).shape
     (2, torch.Size([2, 5, 192]))
     """
-    settings = settings or FitSettings()
-    accelerator = accelerator or make_accelerator(teacher.device)
+    settings, session = settings or FitSettings(), session or Session()
+    accelerator, checkpoints, resume = session.on(teacher.device), session.checkpoints, session.resume
     watch = Stopwatch() if checkpoints is None else checkpoints.watch
     assignment = as_assignment(phases, teacher.depth)
     raptor = untrained(teacher, assignment, settings.block(teacher), settings.seed)
@@ -212,11 +197,11 @@ def fit_raptor(
     learning, held_out = images.split(settings.held_out(len(images)), settings.seed)
     learning.report = ReadReport()  # what was read before is not of the fit
     settings = settings.fitted_to(len(learning))
-    stream = ShuffledBatches(learning, settings.training(1).batch_size, settings.seed, workers)
+    batches = ShuffledBatches(learning, settings.training(1).batch_size, settings.seed, workers)
     if cache is not None:
-        stream = replace(stream, reader=cache.reader(learning), item_bytes=cache.image_bytes)
+        batches = replace(batches, reader=cache.reader(learning), item_bytes=cache.image_bytes)
     read = online(teacher) if cache is None else from_cache(teacher)
-    validation = list(held_out.batches(stream.batch_size, workers=0)) if held_out is not None else []
+    validation = list(held_out.batches(batches.batch_size, workers=0)) if held_out is not None else []
     raptor.to(accelerator.device)
     histories: dict[int, History] = {}
     if resume is not None:
@@ -229,20 +214,16 @@ def fit_raptor(
         task = _task(stage, raptor, teacher, settings, validation, read)
         histories[stage] = train(
             task,
-            stream,
+            batches,
             settings.training(stage),
-            checkpoints,
-            accelerator=accelerator,
+            session=replace(session, accelerator=accelerator, resume=here),
             stage=stage,
-            resume=here,
-            report=partial(report, stage) if report else None,
-            progress=progress,
             earlier={str(number): asdict(history) for number, history in histories.items()},
         )
         last = stage == 2 or not settings.stage2_steps
         if settings.ema and last:
             task.parts.load_state_dict(task.average)
-    images.report = gather(stream.images.report, accelerator.num_processes)
+    images.report = gather(batches.images.report, accelerator.num_processes)
     if held_out is not None:
         images.report.skipped = sorted({*images.report.skipped, *held_out.report.skipped})
     if cache is not None:
@@ -255,7 +236,7 @@ def fit_raptor(
         if checkpoints is None
         else checkpoints.options
     )
-    seen = (settings.stage1_steps + settings.stage2_steps) * stream.batch_size
+    seen = (settings.stage1_steps + settings.stage2_steps) * batches.batch_size
     origin = replace(Provenance.of(teacher, images, watch, seed=settings.seed), n_images=len(images))
     origin = replace(origin, details={**origin.details, "processes": world})
     return Fit(raptor, histories, options, seen, raptor.info.parameters, provenance=origin)

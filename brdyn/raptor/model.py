@@ -12,14 +12,12 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from brdyn.choices import MOST_LAYERS, MOST_PIXELS
 from brdyn.declared import Range
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
 from brdyn.raptor.block import BlockConfig, RaptorBlock
 from brdyn.store import pretrained
-
-MOST_LAYERS = 1_000
-MOST_PIXELS = 8_192
 
 KIND = "raptor"
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brdyn.training.checkpoints import Checkpoints, Saved
     from brdyn.training.loop import train
+    from brdyn.training.session import Session
     from brdyn.training.settings import TrainSettings
     from brdyn.training.task import History, Task
 
@@ -16,12 +17,13 @@ _HOMES = {
     "Checkpoints": "brdyn.training.checkpoints",
     "History": "brdyn.training.task",
     "Saved": "brdyn.training.checkpoints",
+    "Session": "brdyn.training.session",
     "Task": "brdyn.training.task",
     "TrainSettings": "brdyn.training.settings",
     "train": "brdyn.training.loop",
 }
 
-__all__ = ["Checkpoints", "History", "Saved", "Task", "TrainSettings", "train"]
+__all__ = ["Checkpoints", "History", "Saved", "Session", "Task", "TrainSettings", "train"]
 
 
 def __getattr__(name: str) -> Any:

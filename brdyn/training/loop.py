@@ -12,11 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 
 from brdyn.data import Batch, ReadReport, Skipped
 from brdyn.errors import BrdynError, UsageError
@@ -24,24 +20,21 @@ from brdyn.progress import progress_bar
 from brdyn.random_keys import random_keys
 from brdyn.runtime import agree, gather, synchronise
 from brdyn.training.checkpoints import Checkpoints, Saved
+from brdyn.training.optimization import Optimization
+from brdyn.training.session import Session
 from brdyn.training.settings import TrainSettings
-from brdyn.training.task import History, Stream, Task
+from brdyn.training.task import Batches, History, Task
 
-Report = Callable[[int, dict[str, float]], None]
 Visit = Callable[[int, Mapping[str, float]], None]
 
 
 def train(
     task: Task,
-    stream: Stream,
+    batches: Batches,
     settings: TrainSettings,
-    checkpoints: Checkpoints | None = None,
     *,
-    accelerator: Accelerator | None = None,
+    session: Session | None = None,
     stage: int = 1,
-    resume: Saved | None = None,
-    report: Report | None = None,
-    progress: bool = False,
     earlier: Mapping[str, Any] | None = None,
     visit: Visit | None = None,
 ) -> History:
@@ -51,20 +44,12 @@ def train(
     ----------
     task : Task
         Trained in place; its parts end with the weights of the last step.
-    stream : Stream
+    batches : Batches
     settings : TrainSettings
-    checkpoints : Checkpoints, optional
-        Where to keep them: every `checkpoint_every` steps and at the end.
-    accelerator : Accelerator, optional
-        Shared by the stages of a run.
+    session : Session, optional
+        Checkpoints, what to go on from, device, tracker, progress bar.
     stage : int
         Number of this stage, from 1.
-    resume : Saved, optional
-        A checkpoint of this stage to go on from.
-    report : callable, optional
-        Gets the step and the numbers of every logged step: a tracker.
-    progress : bool
-        Show a progress bar on a terminal.
     earlier : mapping, optional
         What earlier stages have left, kept in every checkpoint as `state["earlier"]`.
     visit : callable, optional
@@ -99,19 +84,8 @@ def train(
     >>> [row["step"] for row in history.losses]
     [2.0, 4.0]
     """
-    accelerator = accelerator or make_accelerator()
-    training = _Training(
-        task, stream, settings, checkpoints, accelerator, stage, report, earlier or {}, visit
-    )
-    return training.run(resume, progress)
-
-
-def make_accelerator(device: torch.device | None = None) -> Accelerator:
-    """An accelerator; on the CPU where the device is one.
-
-    Precision is left to the settings of each training: accelerate allows a process only one.
-    """
-    return Accelerator(mixed_precision="no", cpu=device is not None and device.type == "cpu")
+    training = _Training(task, batches, settings, session or Session(), stage, earlier or {}, visit)
+    return training.run()
 
 
 class _Training:
@@ -120,50 +94,31 @@ class _Training:
     def __init__(
         self,
         task: Task,
-        stream: Stream,
+        batches: Batches,
         settings: TrainSettings,
-        checkpoints: Checkpoints | None,
-        accelerator: Accelerator,
+        session: Session,
         stage: int,
-        report: Report | None,
         earlier: Mapping[str, Any],
         visit: Visit | None,
     ) -> None:
-        self.task, self.stream, self.settings = task, stream, settings
-        self.checkpoints, self.accelerator, self.stage = checkpoints, accelerator, stage
-        self.report, self.earlier, self.visit = report, dict(earlier), visit
-        if stream.batch_size < accelerator.num_processes:
+        self.task, self.batches, self.settings, self.session = task, batches, settings, session
+        self.stage, self.earlier, self.visit = stage, dict(earlier), visit
+        self.accelerator = session.on()
+        if batches.batch_size < self.accelerator.num_processes:
             raise UsageError(
-                f"a batch of {stream.batch_size} cannot be shared among {accelerator.num_processes} processes; give a "
-                "larger `batch_size`"
+                f"a batch of {batches.batch_size} cannot be shared among {self.accelerator.num_processes} processes; "
+                "give a larger `batch_size`"
             )
-        task.to(accelerator.device)
+        task.to(self.accelerator.device)
         task.train()
-        self.parameters = [p for p in task.parts.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.lr, weight_decay=settings.weight_decay
-        )
-        self.schedule = CosineLRScheduler(
-            self.optimizer,
-            t_initial=settings.steps,
-            cycle_decay=0.5,  # of further cycles, and there are none; with 1, timm warns of a single step
-            lr_min=settings.min_lr,
-            warmup_t=min(settings.warmup, settings.steps),
-            warmup_lr_init=0.0,
-            warmup_prefix=False,
-            t_in_epochs=False,
-        )
-        self.ema = (
-            ModelEmaV3(task.parts, decay=settings.ema, use_warmup=True, foreach=False)
-            if settings.ema
-            else None
-        )
+        self.optimization = Optimization(task.parts, settings)
         self.history = History()
         self.pending: list[tuple[int, float, dict[str, Tensor]]] = []
         self.step = 0
 
-    def run(self, resume: Saved | None, progress: bool) -> History:
+    def run(self) -> History:
         """From the checkpoint, or from the start, to the last step."""
+        resume = self.session.resume
         if resume is not None:
             self.restore(resume)
         if self.settings.compile:
@@ -173,19 +128,19 @@ class _Training:
         if self.accelerator.num_processes > 1:
             module = self.accelerator.prepare_model(self.task)
         left = self.settings.steps - self.step
-        show = progress and self.accelerator.is_main_process
+        show = self.session.progress and self.accelerator.is_main_process
         device = self.accelerator.device
         mine = torch.random.fork_rng(
             [device] if device.type == "cuda" else []
         )  # the caller's is left as it was
-        with mine, progress_bar(f"stage {self.stage}", left * self.stream.batch_size, show) as advance:
+        with mine, progress_bar(f"stage {self.stage}", left * self.batches.batch_size, show) as advance:
             if resume is None:
                 self._show({})
             started = time.perf_counter()
-            for pieces in self._batches():
+            for pieces in self._pieces():
                 self.history.images += self._step(module, pieces)
                 self.step += 1
-                advance(self.stream.batch_size, self._news())
+                advance(self.batches.batch_size, self._news())
                 if self._due(self.settings.log_every):
                     self._log()
                 if self._due(self.settings.validate_every) or self._due(self.settings.checkpoint_every):
@@ -195,13 +150,12 @@ class _Training:
                 started = time.perf_counter()
         seen = self.history.images * self.accelerator.num_processes
         self.history.images_per_second = seen / max(self.history.seconds, 1e-9)
-        if self.ema is not None:
-            self.task.average = self.ema.module.state_dict()
+        self.task.average = self.optimization.average
         self.task.eval()
         return self.history
 
-    def _batches(self) -> Iterator[list[Batch]]:
-        return self.stream.batches(
+    def _pieces(self) -> Iterator[list[Batch]]:
+        return self.batches.batches(
             self.step,
             self.settings.steps,
             rank=self.accelerator.process_index,
@@ -222,8 +176,7 @@ class _Training:
         torch.manual_seed(
             random_keys_of(self.settings.seed, self.stage, self.step, self.accelerator.process_index)
         )
-        self.schedule.step_update(self.step + 1)
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = self.optimization.begin(self.step)
         totals: dict[str, Tensor] = {}
         inputs: list[Any] = [None] * len(pieces)
         rounds, more = 0, True
@@ -259,13 +212,7 @@ class _Training:
             (torch.stack(list(shares.values())).sum() * self.accelerator.num_processes).backward()
             for part, share in shares.items():
                 totals[part] = totals.get(part, torch.zeros_like(share)) + share.detach()
-        if self.settings.clip:
-            for part in self.task.parts.values():
-                clip_grad_norm_(part.parameters(), self.settings.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update(self.task.parts, step=self.step + 1)
+        self.optimization.step(self.step)
         return asked
 
     def _share(self, votes: list[Tensor], everywhere: int) -> float:
@@ -304,7 +251,8 @@ class _Training:
         bad = (~found.isfinite()).nonzero()
         if len(bad):
             step, part = self.pending[int(bad[0, 0])][0], names[int(bad[0, 1])]
-            good = self.checkpoints.paths() if self.checkpoints else []
+            checkpoints = self.session.checkpoints
+            good = checkpoints.paths() if checkpoints else []
             where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
             raise BrdynError(
                 f"the loss of {part} is not finite at step {step} of stage {self.stage}; {where}; "
@@ -314,8 +262,11 @@ class _Training:
         row |= dict(zip(names, found.double().mean(0).tolist(), strict=True))
         self.history.losses.append(row)
         self.pending.clear()
-        if self.report is not None:
-            self.report(self.step, row)
+        self._report(row)
+
+    def _report(self, row: dict[str, float]) -> None:
+        if self.session.report is not None:
+            self.session.report(self.stage, self.step, row)
 
     def _due(self, every: int) -> bool:
         """Whether this is the step for what is done every so many, and at the end."""
@@ -331,12 +282,11 @@ class _Training:
             self.task.train()
             if found:
                 self.history.validation.append({"step": float(self.step), **found})
-                if self.report is not None:
-                    self.report(self.step, found)
+                self._report(found)
         self._show(found)
-        if self.checkpoints is not None and self._due(self.settings.checkpoint_every):
+        if self.session.checkpoints is not None and self._due(self.settings.checkpoint_every):
             self._log()  # never a checkpoint of weights that are not finite
-            self._save(self.checkpoints)
+            self._save(self.session.checkpoints)
 
     def _save(self, checkpoints: Checkpoints) -> None:
         """Write a checkpoint in the main process; one that cannot be written ends all of them."""
@@ -351,16 +301,16 @@ class _Training:
         refusal = None
         try:
             if self.accelerator.is_main_process:
-                checkpoints.save(self.stage, self.step, self.tensors(), state)
+                checkpoints.save(self.stage, self.step, self.optimization.tensors(), state)
         except BrdynError as error:
             refusal = error
         agree(refusal, self.accelerator.num_processes)
 
     def _read(self) -> dict[str, Any] | None:
         """What all processes have read of the images, in all sessions."""
-        if self.stream.report is None:
+        if self.batches.report is None:
             return None
-        total = gather(self.stream.report, self.accelerator.num_processes)
+        total = gather(self.batches.report, self.accelerator.num_processes)
         return {
             "count": total.count,
             "digest": f"{total.digest:064x}",
@@ -372,32 +322,13 @@ class _Training:
         if self.visit is not None and self.accelerator.is_main_process:
             self.visit(self.step, found)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights, moments of the optimizer, and the average."""
-        found = {f"model/{name}": value for name, value in self.task.parts.state_dict().items()}
-        for number, parameter in enumerate(self.parameters):
-            for name, value in self.optimizer.state[parameter].items():
-                found[f"optimizer/{number}/{name}"] = value
-        if self.ema is not None:
-            found |= {f"ema/{name}": value for name, value in self.ema.module.state_dict().items()}
-        return found
-
     def restore(self, saved: Saved) -> None:
         """Put everything back as it was."""
         try:
-            self.task.parts.load_state_dict(_under(saved.tensors, "model/"))
-            if self.ema is not None:
-                self.ema.module.load_state_dict(_under(saved.tensors, "ema/"))
+            self.optimization.restore(saved.tensors)
             losses, validation = saved.state["losses"], saved.state["validation"]
         except (RuntimeError, KeyError) as error:
             raise BrdynError(f"the checkpoint {str(saved.path)!r} does not fit this run") from error
-        for number, parameter in enumerate(self.parameters):
-            moments = _under(saved.tensors, f"optimizer/{number}/")
-            if moments:
-                self.optimizer.state[parameter] = {
-                    name: value if name == "step" else value.to(parameter.device)
-                    for name, value in moments.items()
-                }
         self.history = History(
             list(losses),
             list(validation),
@@ -406,13 +337,9 @@ class _Training:
         )
         self.step = saved.step
         read = saved.state.get("read")
-        if read and self.stream.report is not None and self.accelerator.is_main_process:
+        if read and self.batches.report is not None and self.accelerator.is_main_process:
             skipped = [Skipped(*one) for one in read["skipped"]]
-            self.stream.report.add(ReadReport(read["count"], skipped, int(read["digest"], 16)))
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            self.batches.report.add(ReadReport(read["count"], skipped, int(read["digest"], 16)))
 
 
 def random_keys_of(*numbers: int) -> int:

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from brdyn.data import Batch, ReadReport
 
 
-class Stream(Protocol):
+class Batches(Protocol):
     """Shuffled batches: what a step sees depends on the step alone. See :mod:`brdyn.data.shuffled`."""
 
     batch_size: int
 
     @property
     def report(self) -> ReadReport | None:
-        """What this process has read so far, which the stream adds to; None where everything was read before."""
+        """What this process has read so far, which they add to; None where everything was read before."""
 
     def batches(
         self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, pin: bool = False

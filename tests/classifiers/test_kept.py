@@ -13,8 +13,7 @@ from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import UsageError
 from brdyn.models import load_model
 from brdyn.store import OutputFolder, read_json
-from brdyn.training import Checkpoints
-from brdyn.training.loop import make_accelerator
+from brdyn.training import Checkpoints, Session
 from tests.classifiers.small import NETWORKS, Killed, pictures, recipe
 
 KEEP = ("0", "1", "2.5", "best")
@@ -30,10 +29,10 @@ def train(folder, one=None, images=None, test=None, resume=False, report=None):
     one, images, test = one or run(), images or pictures(), test or pictures(30)
     checkpoints = Checkpoints(folder / "checkpoints", one.options(images, test), anew=not resume)
     with OutputFolder(folder, overwrite=True) as out:
-        training = one.train(
-            images, test, folder=out, checkpoints=checkpoints, resume=checkpoints.latest() if resume else None,
-            accelerator=make_accelerator(torch.device("cpu")), report=report,
-        )  # fmt: skip
+        session = Session(
+            checkpoints=checkpoints, resume=checkpoints.latest() if resume else None, report=report
+        )
+        training = one.train(images, test, folder=out, session=session)
         training.write(out)
         checkpoints.remove()
         return training

@@ -8,7 +8,7 @@ import torch
 from brdyn.classifiers import Classifier, PixelSet, train_classifier
 from brdyn.classifiers.saved import is_classifier
 from brdyn.errors import BrdynError, UsageError
-from brdyn.training import Checkpoints
+from brdyn.training import Checkpoints, Session
 from tests.classifiers.small import NETWORKS, Killed, new, pictures, recipe
 
 
@@ -34,11 +34,13 @@ def test_a_killed_run_resumes_bit_for_bit(name, tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        train_classifier(killed, pictures(), options, n_sup=3, checkpoints=checkpoints, report=kill)
+        train_classifier(
+            killed, pictures(), options, n_sup=3, session=Session(checkpoints=checkpoints, report=kill)
+        )
     resumed = new(name)
     saved = checkpoints.latest()
     assert saved.step == 6
-    train_classifier(resumed, pictures(), options, n_sup=3, resume=saved)
+    train_classifier(resumed, pictures(), options, n_sup=3, session=Session(resume=saved))
     for first, second in zip(expected.network.parameters(), resumed.network.parameters(), strict=True):
         assert torch.equal(first, second)
 

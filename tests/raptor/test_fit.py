@@ -12,7 +12,7 @@ from brdyn.models import load_model
 from brdyn.raptor import FitSettings, Raptor, fit_raptor
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.model import untrained
-from brdyn.training import Checkpoints
+from brdyn.training import Checkpoints, Session
 from brdyn.trajectory import Stream, capture
 from tests.conftest import scramble, tiny_vit
 
@@ -76,13 +76,12 @@ def test_a_killed_fit_resumes_bit_for_bit(tiny, images, tmp_path, stage, step):
             images,
             ASSIGNMENT,
             settings(ema=0.5, log_every=1),
-            checkpoints=checkpoints,
-            report=kill,
+            session=Session(checkpoints=checkpoints, report=kill),
             workers=0,
         )
     again = fit_raptor(
-        tiny, images, ASSIGNMENT, settings(ema=0.5, log_every=1), checkpoints=checkpoints,
-        resume=checkpoints.latest(), workers=0,
+        tiny, images, ASSIGNMENT, settings(ema=0.5, log_every=1),
+        session=Session(checkpoints=checkpoints, resume=checkpoints.latest()), workers=0,
     )  # fmt: skip
     for name, value in expected.raptor.shared.state_dict().items():
         assert torch.equal(again.raptor.shared.state_dict()[name], value), name

@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from brdyn.data import load_images
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import BrdynError, UsageError
-from brdyn.training import Checkpoints, Task, TrainSettings, train
+from brdyn.training import Checkpoints, Session, Task, TrainSettings, train
 from brdyn.training.settings import check_same
 
 
@@ -46,7 +46,7 @@ class Means(Task):
 
 
 @pytest.fixture
-def stream(noise_folder, tiny):
+def batches(noise_folder, tiny):
     return ShuffledBatches(load_images(noise_folder, tiny), 8, seed=1, workers=0)
 
 
@@ -59,11 +59,11 @@ def weights(task):
     return {name: value.clone() for name, value in task.parts.state_dict().items()}
 
 
-def test_it_learns(stream):
+def test_it_learns(batches):
     task = Means()
-    history = train(task, stream, settings(steps=600, lr=0.05, clip=0.0, log_every=100))
+    history = train(task, batches, settings(steps=600, lr=0.05, clip=0.0, log_every=100))
     every = torch.stack(
-        [batch.images.mean((1, 2, 3)).mean() for batch in stream.images.batches(40, workers=0)]
+        [batch.images.mean((1, 2, 3)).mean() for batch in batches.images.batches(40, workers=0)]
     )
     assert task.parts["images"].weight.item() == pytest.approx(every.item(), abs=0.03)
     assert task.parts["noise"].weight.item() == pytest.approx(3, abs=0.15)
@@ -72,15 +72,15 @@ def test_it_learns(stream):
     assert history.validation[-1]["weight"] == task.parts["images"].weight.item()
 
 
-def test_schedule_and_first_step_by_hand(stream, caplog):
+def test_schedule_and_first_step_by_hand(batches, caplog):
     """AdamW's first step moves a weight by the learning rate, here half of it after one of two warm-up steps."""
     task = Means()
-    history = train(task, stream, settings(steps=1, log_every=1, weight_decay=0.0))
+    history = train(task, batches, settings(steps=1, log_every=1, weight_decay=0.0))
     # One step: the whole schedule is the last step, at the smallest rate.
     assert history.losses[0]["lr"] == pytest.approx(1e-6)
     assert caplog.text == ""  # timm warns of a schedule of one step unless told otherwise
     task = Means()
-    rates = train(task, stream, settings(steps=10, log_every=1)).losses
+    rates = train(task, batches, settings(steps=10, log_every=1)).losses
     assert rates[0]["lr"] == pytest.approx(0.05)
     assert rates[1]["lr"] == pytest.approx(1e-6 + 0.5 * (0.1 - 1e-6) * (1 + math.cos(math.pi * 2 / 10)))
     assert rates[-1]["lr"] == pytest.approx(1e-6)
@@ -88,21 +88,28 @@ def test_schedule_and_first_step_by_hand(stream, caplog):
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 @pytest.mark.parametrize("killed_after", [1, 4, 7, 11])
-def test_resuming_is_exact(stream, tmp_path, monkeypatch, killed_after, ema):
+def test_resuming_is_exact(batches, tmp_path, monkeypatch, killed_after, ema):
     """Stop after some step, start again from the last checkpoint: the weights are those of an uninterrupted run."""
     whole = Means()
-    expected = train(whole, stream, settings(ema=ema), Checkpoints(tmp_path / "whole", {}))
+    expected = train(
+        whole, batches, settings(ema=ema), session=Session(checkpoints=Checkpoints(tmp_path / "whole", {}))
+    )
 
     class Killed(BaseException):
         pass
 
-    def kill(step, row):
+    def kill(_, step, __):
         if step > killed_after:
             raise Killed
 
     checkpoints = Checkpoints(tmp_path / "killed", {})
     with pytest.raises(Killed):
-        train(Means(), stream, settings(ema=ema, log_every=1), checkpoints, report=kill)
+        train(
+            Means(),
+            batches,
+            settings(ema=ema, log_every=1),
+            session=Session(checkpoints=checkpoints, report=kill),
+        )
     saved = checkpoints.latest()
     assert (saved.step if saved else 0) == killed_after // 4 * 4
     again = Means()
@@ -110,7 +117,9 @@ def test_resuming_is_exact(stream, tmp_path, monkeypatch, killed_after, ema):
         again.parts["images"].weight.fill_(77)  # what it starts with must not matter once it resumes
     if saved is None:
         again = Means()
-    history = train(again, stream, settings(ema=ema, log_every=1), checkpoints, resume=saved)
+    history = train(
+        again, batches, settings(ema=ema, log_every=1), session=Session(checkpoints=checkpoints, resume=saved)
+    )
     for name, value in weights(whole).items():
         assert torch.equal(weights(again)[name], value), name
     for name, value in whole.average.items():
@@ -119,7 +128,7 @@ def test_resuming_is_exact(stream, tmp_path, monkeypatch, killed_after, ema):
     assert history.validation == expected.validation
 
 
-def test_a_visitor_sees_every_step_before_its_checkpoint(stream, tmp_path):
+def test_a_visitor_sees_every_step_before_its_checkpoint(batches, tmp_path):
     """What it does at a step is then done again by a run that was killed in between."""
     checkpoints, seen = Checkpoints(tmp_path, {}, keep=9), []
 
@@ -128,10 +137,12 @@ def test_a_visitor_sees_every_step_before_its_checkpoint(stream, tmp_path):
         seen.append((step, sorted(found)))
 
     task = Means()
-    train(task, stream, settings(), checkpoints, visit=visit)
+    train(task, batches, settings(), session=Session(checkpoints=checkpoints), visit=visit)
     assert seen == [(step, ["weight"] if step in (6, 12) else []) for step in range(13)]
     saved, seen = checkpoints.read(checkpoints.folder / "stage1-00000008"), []
-    train(Means(), stream, settings(), resume=saved, visit=lambda step, found: seen.append(step))
+    train(
+        Means(), batches, settings(), session=Session(resume=saved), visit=lambda step, _: seen.append(step)
+    )
     assert seen == [9, 10, 11, 12]
 
 
@@ -150,11 +161,11 @@ def test_files_with_a_digest_may_lie_elsewhere():
             check_same(before, {**before, **changes}, "run")
 
 
-def test_pieces_do_not_matter(stream):
+def test_pieces_do_not_matter(batches):
     whole, pieces = Means(), Means()
     for task, accumulate in ((whole, 1), (pieces, 4)):
         task.forward = without_noise(task)
-        train(task, stream, settings(accumulate=accumulate))
+        train(task, batches, settings(accumulate=accumulate))
     torch.testing.assert_close(whole.parts["images"].weight, pieces.parts["images"].weight)
 
 
@@ -166,27 +177,27 @@ def without_noise(task):
     return forward
 
 
-def test_the_callers_random_state_is_left_alone(stream):
+def test_the_callers_random_state_is_left_alone(batches):
     task = Means()
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train(task, stream, settings(steps=2))
+    train(task, batches, settings(steps=2))
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_loss_that_is_not_finite_is_named(stream, tmp_path):
+def test_a_loss_that_is_not_finite_is_named(batches, tmp_path):
     task = Means()
     task.break_at = 9
     checkpoints = Checkpoints(tmp_path, {})
     with pytest.raises(
         BrdynError, match=r"loss of images is not finite at step 10 of stage 1.*stage1-00000008"
     ):
-        train(task, stream, settings(), checkpoints)
+        train(task, batches, settings(), session=Session(checkpoints=checkpoints))
     assert [path.name for path in checkpoints.paths()] == ["stage1-00000004", "stage1-00000008"]
 
 
-def test_clipping_is_by_part(stream):
+def test_clipping_is_by_part(batches):
     """Each part's gradient gets the largest norm allowed, whatever the other's is."""
     norms = []
 
@@ -195,7 +206,7 @@ def test_clipping_is_by_part(stream):
 
     handle = register_optimizer_step_pre_hook(look)
     try:
-        train(Means(), stream, settings(steps=1, clip=1e-3))
+        train(Means(), batches, settings(steps=1, clip=1e-3))
     finally:
         handle.remove()
     assert norms == [pytest.approx([1e-3, 1e-3], rel=1e-3)]
@@ -270,22 +281,22 @@ class Repeated(Means):
         return torch.linspace(0, 1, len(inputs["images"])) < share
 
 
-def test_a_batch_goes_on_while_most_of_its_images_ask_for_it(stream):
+def test_a_batch_goes_on_while_most_of_its_images_ask_for_it(batches):
     task = Repeated()
     task.rounds = []
-    history = train(task, stream, settings(steps=3, log_every=1))
+    history = train(task, batches, settings(steps=3, log_every=1))
     assert task.rounds == [(step, number) for step in range(3) for number in (1, 2, 3)]
     assert [row["step"] for row in history.losses] == [1, 2, 3]
     once = Means()
-    train(once, stream, settings(steps=3, log_every=1))
+    train(once, batches, settings(steps=3, log_every=1))
     assert task.parts["images"].weight > once.parts["images"].weight > 0  # three times the steps
     pieces = Repeated()
     pieces.rounds = []
-    train(pieces, stream, settings(steps=3, log_every=1, accumulate=2))
+    train(pieces, batches, settings(steps=3, log_every=1, accumulate=2))
     torch.testing.assert_close(pieces.parts["images"].weight, task.parts["images"].weight)
 
 
-def test_the_average_written_out(stream):
+def test_the_average_written_out(batches):
     """timm's warm-up: 1 - s^(-2/3) after step s, up to the decay asked for; so the first step's weights begin it."""
     task, seen = Means(), []
     task.parts["noise"].requires_grad_(False)
@@ -293,7 +304,7 @@ def test_the_average_written_out(stream):
     def remember(*_):
         seen.append(task.parts["images"].weight.item())
 
-    train(task, stream, settings(steps=6, ema=0.6, log_every=1), report=remember)
+    train(task, batches, settings(steps=6, ema=0.6, log_every=1), session=Session(report=remember))
     weights_after = list(dict.fromkeys(seen))
     average = None
     for step, weight in enumerate(weights_after, 1):
@@ -353,9 +364,38 @@ def test_checkpoints_are_removed_newest_last(tmp_path, monkeypatch):
     assert not (tmp_path / "c").exists()
 
 
-def test_a_batch_is_for_all_processes(stream):
+def test_a_batch_is_for_all_processes(batches):
     class Two:
         num_processes, device, is_main_process = 9, torch.device("cpu"), True
 
     with pytest.raises(UsageError, match="a batch of 8 cannot be shared among 9 processes"):
-        train(Means(), stream, settings(), accelerator=Two())
+        train(Means(), batches, settings(), session=Session(accelerator=Two()))
+
+
+def test_a_tracker_is_told_the_stage_and_every_logged_step(batches):
+    told = []
+    session = Session(report=lambda *row: told.append(row))
+    history = train(Means(), batches, settings(), session=session, stage=2)
+    assert [(stage, step) for stage, step, _ in told] == [
+        (2, 3), (2, 6), (2, 6), (2, 9), (2, 12), (2, 12)
+    ]  # fmt: skip
+    assert [row for _, __, row in told if "lr" in row] == history.losses
+    assert [{"step": float(step), **row} for _, step, row in told if "lr" not in row] == history.validation
+
+
+def test_another_tasks_checkpoint_is_refused(batches, tmp_path):
+    checkpoints, other = Checkpoints(tmp_path, {}), Means()
+    train(Means(), batches, settings(), session=Session(checkpoints=checkpoints))
+    other.parts["images"] = nn.Linear(2, 1)
+    with pytest.raises(BrdynError, match=r"stage1-00000012' does not fit this run"):
+        train(other, batches, settings(), session=Session(resume=checkpoints.latest()))
+
+
+def test_a_session_has_one_accelerator():
+    """Its own where it has one; a slip of the pen in a name is no session."""
+    own = Session().on(torch.device("cpu"))
+    assert own.device.type == "cpu"
+    assert Session(accelerator=own).on(torch.device("cuda")) is own
+    with pytest.raises(TypeError, match="checkpoint'"):
+        Session(checkpoint=None)
+    assert len(repr(Session(accelerator=own))) < 200

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
+from brdyn.choices import MOST_LAYERS, MOST_PIXELS
 from brdyn.declared import Range, shown, value
 from brdyn.errors import UsageError
 from brdyn.models.towers.files import CONFIG, Source
@@ -18,7 +19,7 @@ from brdyn.models.towers.kinds import KINDS, NOT_PLAIN, VISION_PARTS, Kind
 from brdyn.words import first_line
 
 ATTENTION = "sdpa"
-MOST_LAYERS, MOST_PIXELS, MOST_CLASSES = 1_000, 8_192, 1_000_000
+MOST_CLASSES = 1_000_000
 RANGES = {
     "hidden_size": Range(1, 65_536),
     "num_hidden_layers": Range(1, MOST_LAYERS),

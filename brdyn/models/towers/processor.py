@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from math import isclose
 from typing import Annotated, Any
 
+from brdyn.choices import MOST_PIXELS
 from brdyn.declared import Range, entries, shown
 from brdyn.errors import UsageError
 from brdyn.models.base import Size
 from brdyn.models.preprocessing import Preprocessing
-from brdyn.models.towers.config import MOST_PIXELS
 from brdyn.models.towers.files import Source
 from brdyn.models.towers.kinds import Kind
 

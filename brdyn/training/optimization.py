@@ -1,0 +1,95 @@
+"""What changes from step to step of a training: weights, the state of the optimizer, the learning rate, the average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from brdyn.training.settings import TrainSettings
+
+
+class Optimization:
+    """AdamW on the parts of a task, a cosine schedule, and an average of the weights where there is to be one.
+
+    Parameters
+    ----------
+    parts : nn.ModuleDict
+        On their device. Gradients of each are clipped apart.
+    settings : TrainSettings
+    """
+
+    def __init__(self, parts: nn.ModuleDict, settings: TrainSettings) -> None:
+        self.parts, self.clip = parts, settings.clip
+        self.parameters = [p for p in parts.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.schedule = CosineLRScheduler(
+            self.optimizer,
+            t_initial=settings.steps,
+            cycle_decay=0.5,  # of further cycles, and there are none; with 1, timm warns of a single step
+            lr_min=settings.min_lr,
+            warmup_t=min(settings.warmup, settings.steps),
+            warmup_lr_init=0.0,
+            warmup_prefix=False,
+            t_in_epochs=False,
+        )
+        self.ema = (
+            ModelEmaV3(parts, decay=settings.ema, use_warmup=True, foreach=False) if settings.ema else None
+        )
+
+    def begin(self, step: int) -> float:
+        """Set the learning rate of a step, which is counted from 0, and return it."""
+        self.schedule.step_update(step + 1)
+        return self.optimizer.param_groups[0]["lr"]
+
+    def step(self, step: int) -> None:
+        """Follow the gradients, and let them go."""
+        if self.clip:
+            for part in self.parts.values():
+                clip_grad_norm_(part.parameters(), self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.parts, step=step + 1)
+
+    @property
+    def average(self) -> Mapping[str, Tensor]:
+        """A state of the parts; empty without an average."""
+        return {} if self.ema is None else self.ema.module.state_dict()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, moments of the optimizer, and the average."""
+        found = {f"model/{name}": value for name, value in self.parts.state_dict().items()}
+        for number, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state[parameter].items():
+                found[f"optimizer/{number}/{name}"] = value
+        return found | {f"ema/{name}": value for name, value in self.average.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put everything back as :meth:`tensors` gave it.
+
+        Raises
+        ------
+        RuntimeError
+            If they are of other parts.
+        """
+        self.parts.load_state_dict(_under(tensors, "model/"))
+        if self.ema is not None:
+            self.ema.module.load_state_dict(_under(tensors, "ema/"))
+        for number, parameter in enumerate(self.parameters):
+            moments = _under(tensors, f"optimizer/{number}/")
+            if moments:
+                self.optimizer.state[parameter] = {
+                    name: value if name == "step" else value.to(parameter.device)
+                    for name, value in moments.items()
+                }
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,64 @@
+"""How a training is run, whatever is trained: where it is kept and goes on from, on what device, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from brdyn.compared import Compared
+from brdyn.training.checkpoints import Checkpoints, Saved
+
+Report = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Session(Compared):
+    """A sitting of a training: it decides nothing of the result.
+
+    Attributes
+    ----------
+    checkpoints : Checkpoints or None
+        Where to keep them, as often as the settings say and at the end.
+    resume : Saved or None
+        A checkpoint of this very training to go on from.
+    accelerator : Accelerator or None
+        By default one on the device of what is trained.
+    report : callable or None
+        Gets stage, step and numbers of every logged step: a tracker.
+    progress : bool
+        Show a progress bar on a terminal.
+
+    Examples
+    --------
+    >>> from brdyn.raptor import FitSettings
+    >>> from brdyn.training import Checkpoints, Session
+    >>> settings = FitSettings(stage1_steps=2, stage2_steps=0, batch_size=4, mlp_ratio=1.0, log_every=1)
+    >>> checkpoints, steps = Checkpoints("sitting", {}), []
+    >>> first = Session(checkpoints=checkpoints, report=lambda stage, step, row: steps.append(step))
+    >>> fit = brdyn.fit_raptor(model, images, [0] * 12, settings, session=first)
+    >>> later = Session(checkpoints=checkpoints, resume=checkpoints.latest())
+    >>> again = brdyn.fit_raptor(model, images, [0] * 12, settings, session=later)  # nothing is left to do
+    >>> steps, again.histories[1].losses == fit.histories[1].losses
+    ([1, 2], True)
+    """
+
+    checkpoints: Checkpoints | None = None
+    resume: Saved | None = None
+    accelerator: Accelerator | None = None
+    report: Report | None = None
+    progress: bool = False
+
+    def on(self, device: torch.device | None = None) -> Accelerator:
+        """Its accelerator, or a new one for this device."""
+        return self.accelerator or make_accelerator(device)
+
+
+def make_accelerator(device: torch.device | None = None) -> Accelerator:
+    """An accelerator; on the CPU where the device is one.
+
+    Precision is left to the settings of each training: accelerate allows a process only one.
+    """
+    return Accelerator(mixed_precision="no", cpu=device is not None and device.type == "cpu")
