@@ -48,13 +48,8 @@ class Records(NamedTuple):
 
 
 def load() -> Records:
-    """Read all recorded results.
-
-    Raises
-    ------
-    UsageError
-        If a study has none; only that of networks which overfit may be missing.
-    """
+    """Read all recorded results. Raises UsageError if a study has none; only that of networks which overfit may be
+    missing."""
     vits = read_study()
     return Records(
         offline.load(), read_cells(), vits, where_overfitted(vits), vitrm.load(), vitrm.read_at_size(), read_grid(),
@@ -129,13 +124,7 @@ class Topic(NamedTuple):
 
 @cache
 def topics() -> tuple[Topic, ...]:
-    """The table.
-
-    Raises
-    ------
-    ValueError
-        If a claim has an entry that is none, or its rule no words.
-    """
+    """The table. Raises ValueError if a claim has an entry that is none, or its rule no words."""
     known = {entry.name for entry in fields(Claim)}
     table = yaml.safe_load(TABLE.read_text())
     for row in (row for topic in table for row in topic["claims"]):

@@ -36,13 +36,7 @@ def best_run(study: Recorded) -> str:
 
 
 def ship(run: Path, home: Path, test: PixelSet, origin: dict[str, Any]) -> dict[str, Any]:
-    """Write the packaged model and its card; what was measured.
-
-    Raises
-    ------
-    BrdynError
-        If it would be too large.
-    """
+    """Write the packaged model and its card; what was measured. Raises BrdynError if it would be too large."""
     classifier = Classifier.from_pretrained(run / BEST)
     trained = read_config(run / BEST)
     halves = classifier.in_float16()

@@ -258,13 +258,8 @@ class Cells(NamedTuple):
 
 
 def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAPTOR) -> Cells:
-    """Every cell of a study: the one named, or the largest that has its main fits (max-cut, k = 2 to 4).
-
-    Raises
-    ------
-    UsageError
-        If there is none.
-    """
+    """Every cell of a study: the one named, or the largest that has its main fits (max-cut, k = 2 to 4). Raises
+    UsageError if there is none."""
     place = folder / model.replace("/", "--")
     there = [
         one for one in LARGEST_FIRST if all((place / one / f"maxcut_k{k}.json").is_file() for k in (2, 3, 4))

@@ -49,12 +49,8 @@ class Recorded(NamedTuple):
 def read_study(size: str | None = None, folder: Path = STUDY) -> Recorded:
     """Everything of a study: the one named, or the largest that has a network.
 
-    Results of other configurations, and Raptors of networks that were trained again since, are left out.
-
-    Raises
-    ------
-    UsageError
-        If there is none.
+    Results of other configurations, and Raptors of networks that were trained again since, are left out. Raises
+    UsageError if there is none.
     """
     there = [one for one in SIZES if any((folder / one / NETWORKS).glob("*.json"))]
     home = folder / (size or (there or SIZES)[0])

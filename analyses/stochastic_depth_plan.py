@@ -49,13 +49,7 @@ class Config:
 
     @classmethod
     def read(cls, path: Path) -> Config:
-        """From a YAML file.
-
-        Raises
-        ------
-        UsageError
-            If it cannot be read, or an entry is missing or unknown.
-        """
+        """From a YAML file. Raises UsageError if it cannot be read, or an entry is missing or unknown."""
         try:
             found = yaml.safe_load(path.read_text())
         except (OSError, yaml.YAMLError) as error:

@@ -95,13 +95,7 @@ def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def share_of(text: str) -> tuple[int, int]:
-    """`0/2` as two numbers.
-
-    Raises
-    ------
-    UsageError
-        If it is not one of so many shares.
-    """
+    """`0/2` as two numbers. Raises UsageError if it is not one of so many shares."""
     first, _, every = text.partition("/")
     if not (first.isdigit() and every.isdigit() and int(first) < int(every)):
         raise UsageError(f"--share {text!r} is not i/n with i from 0 to n - 1")
@@ -109,13 +103,7 @@ def share_of(text: str) -> tuple[int, int]:
 
 
 def chosen(only: str | None, names: Iterable[str]) -> list[str]:
-    """The names that `--only` lists, or all of them.
-
-    Raises
-    ------
-    UsageError
-        If there is none of a name.
-    """
+    """The names that `--only` lists, or all of them. Raises UsageError if there is none of a name."""
     every, found = list(names), []
     for pattern in only.split(",") if only else ["*"]:
         if not (some := matching(every, pattern)):

@@ -46,13 +46,8 @@ class TimedCheckpoints(Checkpoints):
 def load_split(
     train: str, test: str, image_size: int, counts: tuple[int | None, int | None], workers: int | None = None
 ) -> tuple[PixelSet, PixelSet]:
-    """Training and test images of the same classes, so many of each; None for all.
-
-    Raises
-    ------
-    UsageError
-        If their classes differ.
-    """
+    """Training and test images of the same classes, so many of each; None for all. Raises UsageError if their classes
+    differ."""
     images = load_pixels(train, image_size, n=counts[0], workers=workers)
     tested = load_pixels(test, image_size, train=False, n=counts[1], workers=workers)
     check_classes(tested, images.names, "the training images")
@@ -65,14 +60,9 @@ def train_or_go_on(
 ) -> dict[str, Any]:  # fmt: skip
     """What `train.json` of a run says: there already, or after training, from its newest whole checkpoint.
 
-    With `float16` its classifiers, once trained and their accuracy measured, are kept at half the size.
-
-    Raises
-    ------
-    UsageError
-        If the folder is of a run with other options: nothing of it is touched.
-    OutOfTime
-        If a checkpoint has the rest.
+    With `float16` its classifiers, once trained and their accuracy measured, are kept at half the size. Raises
+    UsageError if the folder is of a run with other options: nothing of it is touched. Raises OutOfTime if a
+    checkpoint has the rest.
     """
     last = run.recipe.steps(len(train) - run.held_out)
     checkpoints = TimedCheckpoints(place / CHECKPOINTS, run.options(train, test), until, last)
@@ -122,13 +112,7 @@ class TrainingStudy(Study[str]):
         return self.run_of(cell).options(self.train, self.test)
 
     def known(self, cell: str, asked: Mapping[str, Any]) -> bool:
-        """Whether it is recorded.
-
-        Raises
-        ------
-        UsageError
-            If it is recorded with other options.
-        """
+        """Whether it is recorded. Raises UsageError if it is recorded with other options."""
         if not is_recorded(self.path(cell)):
             return False
         before = read_json(self.path(cell), "a record", (self.asked_as,))[self.asked_as]

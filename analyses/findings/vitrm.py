@@ -60,13 +60,8 @@ class Results(NamedTuple):
 
 
 def load(size: str | None = None, folder: Path = RECORDED) -> Results:
-    """Read a recorded study: the one named, or the largest that is whole.
-
-    Raises
-    ------
-    UsageError
-        If a file of it is missing.
-    """
+    """Read a recorded study: the one named, or the largest that is whole. Raises UsageError if a file of it is
+    missing."""
     moving = [f"dynamics/{name}.json" for name in ("vitrm", "vit-small", OFFLINE)]
     whole = [one for one in SIZES if all(is_recorded(folder / one / name) for name in moving)]
     home = folder / (size or (whole or SIZES)[0])

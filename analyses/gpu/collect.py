@@ -19,13 +19,8 @@ from analyses.render import write_or_check
 
 
 def take(folder: Path, home: Path, *, state: bool) -> list[str]:
-    """The results of one run, and with `state` its networks; names of the files.
-
-    Raises
-    ------
-    BrdynError
-        If something is missing or damaged.
-    """
+    """The results of one run, and with `state` its networks; names of the files. Raises BrdynError if something is
+    missing or damaged."""
     names = unpack_results(folder, home, replace=True)
     return names + (unpack(folder, home) if state else [])
 

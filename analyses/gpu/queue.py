@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
-from analyses.gpu.packing import MANIFEST, RESULTS, pack, pack_results, unpack, unpack_results
+from analyses.gpu.packing import RESULTS, STATE, pack, pack_results, unpack, unpack_results
 from analyses.recording import ROOT, suffix_of
 from analyses.study import is_recorded
 from brdyn.errors import UsageError
@@ -125,13 +125,7 @@ class Queue:
         return ""
 
     def asked(self) -> list[Job]:
-        """The jobs of this run.
-
-        Raises
-        ------
-        UsageError
-            If `--jobs` names one that is none.
-        """
+        """The jobs of this run. Raises UsageError if `--jobs` names one that is none."""
         if not self.choice.jobs:
             return [job for job in self.jobs if not (job.only_asked or (self.tiny and job.tiny is None))]
         known = {job.name: job for job in self.jobs}
@@ -242,23 +236,18 @@ class Queue:
         pack_results(self.home, written, out)
         wanted = [self.home / TRIED] if (self.home / TRIED).is_file() else []
         wanted += [path for job in self.jobs if not self.over(job) for path in job.state(self)]
-        packed = pack(self.home, list(dict.fromkeys(wanted)), out)
+        size, left_out = pack(self.home, list(dict.fromkeys(wanted)), out)
         lines = self.table()
-        if packed.left_out:
-            lines.append(f"left out of the state, too large: {', '.join(packed.left_out)}")
-        lines += [f"state: {packed.size / 2**20:.1f} MiB", *self.failed]
+        if left_out:
+            lines.append(f"left out of the state, too large: {', '.join(left_out)}")
+        lines += [f"state: {size / 2**20:.1f} MiB", *self.failed]
         whole = all(map(self.over, self.asked()))
         lines.append("done" if whole else f"not done: run again with --state {out.name}")
         write_atomically(out / TABLE, ("\n".join(lines) + "\n").encode())
 
     def take_up(self) -> None:
         """What an earlier run left, where it is not here already; a run that was cut off left it in its own folder.
-
-        Raises
-        ------
-        UsageError
-            If there is no such device, or nothing can be done with these data.
-        """
+        Raises UsageError if there is no such device, or nothing can be done with these data."""
         choice = self.choice
         import torch
 
@@ -270,7 +259,7 @@ class Queue:
             folder.mkdir(parents=True, exist_ok=True)
         for folder in dict.fromkeys([choice.out, *([choice.state] if choice.state else [])]):
             asked, names = folder == choice.state, []
-            if asked or (folder / MANIFEST).is_file():
+            if asked or (folder / STATE).is_file():
                 names += unpack(folder, self.home)
             if (folder / RESULTS).is_file():
                 names += unpack_results(folder, self.home, replace=False)
