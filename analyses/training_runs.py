@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,11 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from analyses.recording import Choice
 from analyses.study import OutOfTime, Study, chosen, digest_of, is_recorded
+from brdyn.classifiers import ClassifierRun, PixelSet, load_pixels
 from brdyn.classifiers.kept import kept_folders
-from brdyn.classifiers.pixels import PixelSet, check_classes, load_pixels
+from brdyn.classifiers.pixels import check_classes
 from brdyn.classifiers.saved import halve
-from brdyn.classifiers.training import ClassifierRun, finished
+from brdyn.classifiers.training import finished
 from brdyn.store import OutputFolder, read_json
 from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS
@@ -84,25 +85,21 @@ class TrainingStudy(Study[str]):
     """Networks trained from scratch on the same images, each a cell by its name."""
 
     sizes: ClassVar[Mapping[str, SimpleNamespace]]
+    every: ClassVar[staticmethod[[str], list[str]]]  # names of all cells of a size
     asked_as = "options"
 
-    def __init__(self, choice: argparse.Namespace) -> None:
+    def __init__(self, choice: Choice) -> None:
         super().__init__(choice)
         self.size = self.sizes[choice.size]
         self.folder = choice.out / choice.size
-        self.names = chosen(choice.only, self.every())
+        self.names = chosen(choice.only, self.every(choice.size))
         counts = self.size.train_images, self.size.test_images
         self.train, self.test = load_split(choice.train, choice.test, IMAGE_SIZE, counts)
-
-    def every(self) -> Iterable[str]:
-        """Names of all cells."""
-        raise NotImplementedError
 
     def cells(self) -> Iterable[str]:
         return self.names
 
     def run_of(self, name: str) -> ClassifierRun:
-        """How a network is trained."""
         raise NotImplementedError
 
     def place(self, name: str) -> Path:

@@ -14,7 +14,7 @@ from analyses.gpu import __main__ as command
 from analyses.gpu import collect, cuda_tests, jobs, packing
 from analyses.gpu.queue import TRIED, Job, Queue
 from analyses.recording import RESULTS
-from analyses.stochastic_depth_plan import Config, place_of
+from analyses.stochastic_depth_cells import Config, place_of
 from brdyn.classifiers.saved import Classifier
 from brdyn.errors import UsageError
 from tests.conftest import needs_offline

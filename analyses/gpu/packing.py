@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from brdyn.errors import BrdynError
+from brdyn import BrdynError
 from brdyn.store import write_atomically
 
 STATE, RESULTS = "state.000", "results.tar.gz"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,9 +15,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 from analyses.gpu.packing import RESULTS, STATE, pack, pack_results, unpack, unpack_results
-from analyses.recording import ROOT, suffix_of
+from analyses.recording import ROOT, Choice, suffix_of
 from analyses.study import is_recorded
-from brdyn.errors import UsageError
+from brdyn import UsageError
 from brdyn.store import read_json, to_json, write_atomically
 
 TABLE, TRIED = "table.txt", "gpu_tried.json"
@@ -58,8 +58,10 @@ class Job:
 
     def calls(self, queue: Queue) -> list[Call]:
         """Studies and their options, which run side by side."""
-        own = (self.tiny or ()) if queue.tiny else self.options
-        return [(self.study, [*own, *queue.given(self), "--out", queue.home])]
+        return [(self.study, [*self.own_options(queue), *queue.given(self), "--out", queue.home])]
+
+    def own_options(self, queue: Queue) -> Sequence[str]:
+        return (self.tiny or ()) if queue.tiny else self.options
 
     def ready(self, queue: Queue) -> bool:
         """Whether what it is made from is there."""
@@ -80,7 +82,7 @@ class Queue:
     by `time.monotonic`."""
 
     jobs: Sequence[Job]
-    choice: argparse.Namespace
+    choice: Choice
     home: Path
     until: float
     failed: list[str] = field(default_factory=list)
@@ -108,7 +110,6 @@ class Queue:
         return [option, self.data(name)] if self.data(name) else []
 
     def given(self, job: Job) -> list[str]:
-        """The options of a job that name data files."""
         named = {**job.files, **({"--weights": TRUNK} if job.offline else {})}
         return [part for option, name in named.items() for part in self.option(option, name)]
 
@@ -209,16 +210,12 @@ class Queue:
         return [sys.executable, "-m", f"analyses.{study}", *self.arguments(arguments)]
 
     def inline(self, study: str, arguments: Sequence[object]) -> None:
-        here = Path.cwd()
-        os.chdir(self.choice.data)
         try:
-            with patch.object(sys, "argv", [study, *self.arguments(arguments)]):
+            with chdir(self.choice.data), patch.object(sys, "argv", [study, *self.arguments(arguments)]):
                 import_module(f"analyses.{study}").main()
         except SystemExit as stop:
             if stop.code:
                 self.failed.append(f"{study} failed (exit code {stop.code}); its message is above")
-        finally:
-            os.chdir(here)
 
     def table(self) -> list[str]:
         lines = [f"{'job':<28} {'minutes':>8}"]
