@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from analyses.recording import Choice
-from analyses.study import OutOfTime, Study, chosen, digest_of, is_recorded
+from analyses.study import OutOfTime, Study, chosen, is_recorded
 from brdyn.classifiers import ClassifierRun, PixelSet, load_pixels
 from brdyn.classifiers.kept import kept_folders
 from brdyn.classifiers.pixels import check_classes
@@ -110,12 +110,10 @@ class TrainingStudy(Study[str]):
 
     def known(self, cell: str, asked: Mapping[str, Any]) -> bool:
         """Whether it is recorded. Raises UsageError if it is recorded with other options."""
-        if not is_recorded(self.path(cell)):
-            return False
-        before = read_json(self.path(cell), "a record", (self.asked_as,))[self.asked_as]
-        if digest_of(before) != digest_of(asked):
-            check_same(before, asked, self.path(cell))
-        return True
+        there, path = is_recorded(self.path(cell)), self.path(cell)
+        if there and self.recorded(cell, asked) is None:
+            check_same(read_json(path, "a record")[self.asked_as], asked, path)
+        return there
 
     def trained(self, cell: str, float16: bool = False) -> dict[str, Any]:
         """What its training says: it is trained now, or goes on."""

@@ -41,13 +41,8 @@ class MotionStudy(Study[str]):
         return chosen(self.choice.only, self.places)
 
     def asked(self, cell: str) -> Mapping[str, Any]:
-        choice = self.choice
-        return {
-            "place": self.places[cell],
-            "images": choice.images,
-            "n": choice.n,
-            "n_repair": choice.n_repair,
-        }
+        given = {name: getattr(self.choice, name) for name in ("images", "n", "n_repair")}
+        return {"place": self.places[cell], **given}
 
     def known(self, cell: str, asked: Mapping[str, Any]) -> bool:
         """Never: networks may have been trained again."""
@@ -62,12 +57,7 @@ class MotionStudy(Study[str]):
         found = token_dynamics(model, images, measures=MEASURES, stream=stream)
         middle = model.depth // 2
         repair = perturbation_repair(
-            model,
-            fewer,
-            eps=(EPS,),
-            targets=("all",),
-            starts=sorted({0, middle}),
-            stream=Stream(workers=choice.workers),
+            model, fewer, eps=(EPS,), targets=("all",), starts=sorted({0, middle}), stream=stream
         )
         return {
             "model": model.info.to_dict(), "token_groups": model.tokens.sizes(),

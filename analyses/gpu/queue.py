@@ -24,10 +24,8 @@ TABLE, TRIED = "table.txt", "gpu_tried.json"
 GRACE = 60  # seconds
 PATIENCE = 3  # times the minutes expected of a job that is done at once
 TRAIN, TEST, TRUNK = "cifar10/train.parquet", "cifar10/test.parquet", "trunk.safetensors"
-OFFLINE_ALONE = {
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}  # a name that is asked for waits for no network
+# A name that is asked for waits for no network.
+OFFLINE_ALONE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 Call = tuple[str, Sequence[object]]
 
 
