@@ -309,7 +309,7 @@ def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights)
     errors = pd.read_parquet(out / "modes.parquet")
     pd.testing.assert_frame_equal(brdyn.read(out).modes.errors, errors, check_dtype=False)
     assert (
-        len(errors) == len(content["modes"]["errors"]) == 12 * 2 * 3 * 2
+        len(errors) == len(content["modes"]["errors"]) == 12 * 2 * 4 * 4
     )  # layers, groups, predictors, measures
 
     again = [*options, "--overwrite"]
