@@ -18,9 +18,9 @@ from typing import Any
 from analyses.recording import RESULTS, Choice
 from analyses.study import run_study, sizes_of, study_parser
 from analyses.training_runs import IMAGE_SIZE, TrainingStudy
-from brdyn.classifiers import Classifier, ClassifierRun, class_scores, evaluate_recursion
+from brdyn.classifiers import Classifier, ClassifierRun, class_scores
 from brdyn.classifiers.architectures import RESNETS
-from brdyn.classifiers.evaluation import accuracy_and_f1
+from brdyn.classifiers.evaluation import accuracy_and_f1, evaluate_recursion
 from brdyn.classifiers.recipe import VITRM_NAME
 from brdyn.classifiers.saved import is_classifier, read_config
 from brdyn.probes import Features, read_classes
