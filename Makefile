@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fast slow notebooks lint docs figures bench clean
+.PHONY: demo test fast slow notebooks lint docs figures bench phases clean
 
 # The environment, rebuilt when the project's requirements change.
 .venv/.ready: pyproject.toml requirements.lock
@@ -24,10 +24,8 @@ lint: .venv/.ready
 fast: .venv/.ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal -m "not slow"
 
-# Dry runs of the GPU runs, which wait for processes of their own, side by side.
 slow: .venv/.ready
-	$(BIN)/pytest -q -m slow --ignore tests/test_gpu_runs.py
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal -m slow tests/test_gpu_runs.py
+	$(BIN)/pytest -q -m slow
 
 # Runs the committed notebooks again, and fails where one does.
 notebooks: .venv/.ready
@@ -47,12 +45,15 @@ bench: .venv/.ready
 	$(BIN)/python -m analyses.bench_dynamics
 	$(BIN)/python -m analyses.bench_raptor
 	$(BIN)/python -m analyses.bench_vitrm
-	$(BIN)/python -m analyses.tables
-	$(BIN)/python -m analyses.findings
-	$(BIN)/python -m analyses.raptor_findings
-	$(BIN)/python -m analyses.vitrm_findings
-	$(BIN)/python -m analyses.stochastic_depth_findings
-	$(BIN)/python -m analyses.evidence
+	$(BIN)/python -m analyses.pages
+
+# The recorded phases of the offline model by every similarity, and of untrained twins: make phases IMAGES=photos.parquet
+IMAGES ?= samples
+OF_OFFLINE = $(BIN)/brdyn phases --model imgfocus_vits14 --images $(IMAGES) --out analyses/results/phases/imgfocus_vits14
+phases: .venv/.ready
+	$(OF_OFFLINE) --overwrite
+	for kind in token-cosine cka procrustes; do $(OF_OFFLINE)_$$kind --similarity $$kind --overwrite || exit 1; done
+	for seed in 0 1 2; do $(OF_OFFLINE)_random$$seed --init random --seed $$seed --overwrite || exit 1; done
 
 clean:
 	rm -rf .venv build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

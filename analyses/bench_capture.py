@@ -6,9 +6,9 @@ read the ratio, not the milliseconds. On CUDA models run in bfloat16, dinov2_vit
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import argparse
 import tempfile
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,83 +17,50 @@ import numpy as np
 import torch
 from PIL import Image
 
+from analyses.bench import benchmark, name_of, peak_of, ratio
 from analyses.precision import both_precisions, similarity_agreement
-from analyses.recording import OFFLINE, parser, record
-from brdyn import load_images, load_model
+from analyses.recording import OFFLINE, parser
+from brdyn import Stream, layer_similarity, load_images, load_model, trajectories
 from brdyn.data import Batch
-from brdyn.measures import layer_similarity, similarity_metric
+from brdyn.measures import similarity_metric
 from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
 from brdyn.trajectory import Trajectory, capture
-
-ROOT = Path(__file__).resolve().parents[1]
-MEMORY_RUN = """
-import sys
-from analyses.timing import own_peak
-from brdyn import layer_similarity, load_images, load_model, trajectories
-model = load_model("vit_tiny_patch16_224", init="random", image_size=160)
-images = load_images(sys.argv[1], model, n=int(sys.argv[2]))
-if sys.argv[3] == "stream":
-    layer_similarity(model, images, batch_size=16, workers=0)
-else:
-    kept = list(trajectories(model, images, batch_size=16, workers=0))
-print(own_peak())
-"""
 
 
 def capture_cost(
     model: VisionTransformer, batch_size: int, rounds: int, kind: str = "cosine"
 ) -> dict[str, Any]:
     """Seconds of the bare forward and of capture with similarity, by turns on the same batch."""
-    generator = torch.Generator().manual_seed(0)
+    generator, starts = torch.Generator().manual_seed(0), count(0, batch_size)
     images = torch.randn(batch_size, 3, *model.info.image_size, generator=generator)
     images = images.to(model.device, model.dtype)
-    starts = count(0, batch_size)
     metric = similarity_metric(kind, model).to(model.device)
+
+    def batch() -> Batch:
+        start = next(starts)
+        return Batch(images, torch.arange(start, start + batch_size), None)
 
     def bare() -> None:
         with torch.no_grad():
             model(images)
 
-    def captured() -> None:
-        start = next(starts)
-        trajectory = capture(model, Batch(images, torch.arange(start, start + batch_size), None))
+    def reduced(trajectory: Trajectory) -> None:
         metric.update(trajectory)
         trajectory.check_finite(model.info.name)
 
-    for _ in range(3):
-        bare()
-        captured()
-    states = capture(model, Batch(images, torch.arange(batch_size), None)).states
-
-    def reduced() -> None:
-        start = next(starts)
-        trajectory = Trajectory(states, model.tokens, torch.arange(start, start + batch_size))
-        metric.update(trajectory)
-        trajectory.check_finite(model.info.name)
-
-    reduction = np.median([timed(reduced, model.device) for _ in range(rounds)])
-    pairs = np.empty((rounds, 2))
-    for index in range(rounds):
-        order = (0, 1) if index % 2 == 0 else (1, 0)
-        for which in order:
-            pairs[index, which] = timed((bare, captured)[which], model.device)
-    medians = np.median(pairs, axis=0)
-    ratios = pairs[:, 1] / pairs[:, 0]  # of neighbours in time, so that a slow minute cancels
-    draws = ratios[np.random.default_rng(0).integers(0, rounds, (1000, rounds))]
-    spread = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    cost = ratio(bare, lambda: reduced(capture(model, batch())), rounds, model.device)
+    states = capture(model, batch()).states
+    spent = []
+    for _ in range(rounds):
+        trajectory = Trajectory(states, model.tokens, batch().positions)
+        spent.append(timed(partial(reduced, trajectory), model.device))
     return {
-        "model": model.info.name,
-        "similarity": kind,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "batch_size": batch_size,
-        "bare_seconds": medians[0],
-        "captured_seconds": medians[1],
-        "ratio": float(np.median(ratios)),
-        "ratio_interval_95": spread.tolist(),
-        "reduction_over_bare": reduction / medians[0],
-        "bare_images_per_second": batch_size / medians[0],
-    }
+        "model": model.info.name, "similarity": kind, "dtype": name_of(model.dtype), "batch_size": batch_size,
+        "captured_seconds": cost.pop("measured_seconds"), **cost,
+        "reduction_over_bare": float(np.median(spent)) / cost["bare_seconds"],
+        "bare_images_per_second": batch_size / cost["bare_seconds"],
+    }  # fmt: skip
 
 
 def overlap(device: str, source: str, n: int) -> dict[str, Any]:
@@ -111,18 +78,16 @@ def overlap(device: str, source: str, n: int) -> dict[str, Any]:
     batches = list(images.batches(16, workers=0))
     metric = similarity_metric("cosine", model).to(model.device)
     compute = timed(lambda: [metric.update(capture(model, batch)) for batch in batches], model.device)
-    whole = timed(lambda: layer_similarity(model, images, batch_size=16), model.device)
-    sequential = timed(lambda: layer_similarity(model, images, batch_size=16, workers=0), model.device)
+    whole = timed(lambda: layer_similarity(model, images, stream=Stream(batch_size=16)), model.device)
+    sequential = timed(
+        lambda: layer_similarity(model, images, stream=Stream(batch_size=16, workers=0)), model.device
+    )
     torch.set_num_threads(threads)
     return {
-        "model": "vit_tiny_patch16_224 at 96 pixels",
-        "images": len(images),
-        "decode_seconds": decode,
-        "compute_seconds": compute,
-        "background_seconds": whole,
-        "sequential_seconds": sequential,
+        "model": "vit_tiny_patch16_224 at 96 pixels", "images": len(images), "decode_seconds": decode,
+        "compute_seconds": compute, "background_seconds": whole, "sequential_seconds": sequential,
         "background_over_sequential": whole / sequential,
-    }
+    }  # fmt: skip
 
 
 def memory(counts: tuple[int, ...] = (100, 1000), how: str = "stream") -> dict[str, float]:
@@ -135,69 +100,56 @@ def memory(counts: tuple[int, ...] = (100, 1000), how: str = "stream") -> dict[s
         for index in range(max(counts)):
             pixels = rng.integers(0, 255, (72, 96, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(Path(folder) / f"{index:05}.jpg")
-        peaks = {}
-        for number in counts:
-            command = [sys.executable, "-c", MEMORY_RUN, folder, str(number), how]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-            peaks[str(number)] = float(done.stdout)
-    return peaks
+        return {str(number): peak_of("bench_capture", folder, str(number), how) for number in counts}
+
+
+def alone(folder: str, number: str, how: str) -> torch.device:
+    """What that process does."""
+    model = load_model("vit_tiny_patch16_224", init="random", image_size=160)
+    images = load_images(folder, model, n=int(number))
+    work = (
+        layer_similarity
+        if how == "stream"
+        else lambda *given, **options: list(trajectories(*given, **options))
+    )
+    work(model, images, stream=Stream(batch_size=16, workers=0))
+    return model.device
+
+
+def run(choice: argparse.Namespace) -> dict[str, Any]:
+    cuda = choice.device == "cuda"
+    dtype, size = (torch.bfloat16, 64) if cuda else (torch.float32, 16)
+    offline = {"weights": choice.weights, "image_size": choice.image_size}
+    small = load_model(OFFLINE, device=choice.device, dtype=dtype, **offline)
+    costs = [capture_cost(small, size, choice.rounds, kind) for kind in ("cosine", "token-cosine", "cka")]
+    if cuda:
+        giant = load_model("dinov2_vitg14", init="random", device="cuda", dtype=dtype)
+        cost = capture_cost(giant, size, choice.rounds)
+        costs.append({**cost, "peak_gib": torch.cuda.max_memory_allocated() / 2**30})
+        del giant
+    counts = tuple(int(count) for count in choice.memory_images.split(",") if count)
+    peaks, control = (memory(counts, how) if counts else {} for how in ("stream", "keep"))
+    both = both_precisions(OFFLINE, choice.device, **offline)
+    return {
+        "capture": costs,
+        "overlap": overlap(choice.device, choice.images, choice.overlap_images),
+        "precision": similarity_agreement(both, choice.images, 64, stream=Stream(batch_size=16)),
+        "peak_memory_mib": peaks,
+        "peak_memory_keeping_states_mib": control,
+    }
 
 
 def main() -> None:
-    """Run and record."""
     options = parser(__doc__)
     options.add_argument("--images", default="samples", help="photographs for the overlap measurement")
     options.add_argument("--rounds", type=int, default=24)
     options.add_argument("--image-size", type=int, help=f"of {OFFLINE}")
+    options.add_argument("--overlap-images", type=int, default=800, help="decoded for that")
     options.add_argument(
-        "--overlap-images", type=int, default=800, help="decoded for the overlap measurement"
+        "--memory-images", default="100,1000", help="numbers of images to measure memory for, or none"
     )
-    options.add_argument(
-        "--memory-images", default="100,1000", help="numbers of images that memory is measured for"
-    )
-    options.add_argument("--weights", type=Path, help="trunk of imgfocus_vits14 from analyses.export_trunk")
-    choice = options.parse_args()
-    cuda = choice.device == "cuda"
-    dtype = torch.bfloat16 if cuda else torch.float32
-    costs = []
-    offline = {"weights": choice.weights, "image_size": choice.image_size}
-    small = load_model(OFFLINE, device=choice.device, dtype=dtype, **offline)
-    for kind in ("cosine", "token-cosine", "cka"):
-        costs.append(capture_cost(small, 64 if cuda else 16, choice.rounds, kind))
-    if cuda:
-        giant = load_model("dinov2_vitg14", init="random", device="cuda", dtype=dtype)
-        costs.append(
-            {**capture_cost(giant, 64, choice.rounds), "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
-        )
-        del giant
-    for cost in costs:
-        low, high = cost["ratio_interval_95"]
-        print(
-            f"{cost['model']} {cost['similarity']}: captured / bare = {cost['ratio']:.3f} [{low:.3f}, {high:.3f}]"
-        )
-    background = overlap(choice.device, choice.images, choice.overlap_images)
-    print(
-        f"decoding in the background takes {background['background_over_sequential']:.2f} of the sequential time"
-    )
-    half = similarity_agreement(
-        both_precisions(OFFLINE, choice.device, **offline), choice.images, 64, batch_size=16
-    )
-    print(f"bfloat16 moves the similarity by at most {half['largest_difference']:.1e}; ", end="")
-    print(f"same boundaries for k in {half['k_with_the_same_boundaries']}")
-    counts = tuple(int(count) for count in choice.memory_images.split(","))
-    peaks, control = memory(counts), memory(counts, how="keep")
-    for name, sizes in {"peak memory": peaks, "keeping every state instead": control}.items():
-        print(
-            f"{name}: " + ", ".join(f"{value:.0f} MiB for {number} images" for number, value in sizes.items())
-        )
-    content = {
-        "capture": costs,
-        "overlap": background,
-        "precision": half,
-        "peak_memory_mib": peaks,
-        "peak_memory_keeping_states_mib": control,
-    }
-    print("written to", record("bench_capture", choice.device, content, choice.out))
+    options.add_argument("--weights", type=Path, help=f"trunk of {OFFLINE} from analyses.export_trunk")
+    benchmark("bench_capture", run, options)
 
 
 if __name__ == "__main__":

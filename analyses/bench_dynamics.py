@@ -7,6 +7,7 @@ is measured against a float64 SVD of the same updates.
 
 from __future__ import annotations
 
+import argparse
 from functools import partial
 from itertools import count, pairwise
 from typing import Any
@@ -15,15 +16,13 @@ import numpy as np
 import torch
 from torchmetrics import Metric
 
-from analyses.recording import OFFLINE, parser, record
-from analyses.timing import ratio
-from brdyn import load_images, load_model
+from analyses.bench import benchmark, chosen_model, model_parser, ratio
+from brdyn import load_images
+from brdyn.choices import MEASURES, RIDGE
 from brdyn.data import Batch
 from brdyn.interventions.repair import PerturbationSweep
-from brdyn.measures.basins import AngularBasins
-from brdyn.measures.dynamics import CURVES
+from brdyn.measures.contract import Asked, measure_class
 from brdyn.measures.engine import similarity_metric
-from brdyn.measures.modes import DynamicModes
 from brdyn.measures.update_field import ranks, singular_values
 from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
@@ -34,21 +33,13 @@ CLASSES = 10
 
 def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -> dict[str, Any]:
     """Ratio of capture with all measures to the bare forward, and each measure's own share of a forward."""
-    batch_size, shape = len(images), (model.tokens, model.depth, model.info.width)
-    labels = torch.arange(batch_size) % CLASSES
-    every: dict[str, Metric] = {
-        **{name: kind(model.tokens, model.depth) for name, kind in CURVES.items()},
-        "basins": AngularBasins(*shape),
-        "modes": DynamicModes(*shape, device=model.device),
-        "similarity": similarity_metric("cosine", model),
-    }
+    batch_size = len(images)
+    labels, starts = torch.arange(batch_size) % CLASSES, count(0, batch_size)
+    asked = Asked(boundaries=None, seed=0, ridge=RIDGE, rank=None)
+    every: dict[str, Metric] = {name: measure_class(name).make(model, asked) for name in MEASURES}
+    every["similarity"] = similarity_metric("cosine", model)
     for metric in every.values():
         metric.to(model.device)
-    starts = count(0, batch_size)
-
-    def bare() -> None:
-        with torch.no_grad():
-            model(images)
 
     def captured() -> Trajectory:
         start = next(starts)
@@ -60,41 +51,33 @@ def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -
             metric.update(trajectory)
         trajectory.check_finite(model.info.name)
 
-    found = ratio(bare, measured, rounds, model.device)
-    shares: dict[str, list[float]] = {name: [] for name in every}
-    for _ in range(max(2, rounds)):
-        trajectory = captured()
-        for name, metric in every.items():
-            spent = timed(partial(metric.update, trajectory), model.device)
-            shares[name].append(spent / found["bare_seconds"])
-    return {
-        "batch_size": batch_size,
-        "forward_seconds": found.pop("bare_seconds"),
-        **found,
-        "share_of_a_forward": {name: float(np.mean(values)) for name, values in shares.items()},
-    }
+    found = ratio(partial(forwards, model, images), measured, rounds, model.device)
+    forward = found.pop("bare_seconds")
+    spent = [
+        {
+            name: timed(partial(metric.update, trajectory), model.device) / forward
+            for name, metric in every.items()
+        }
+        for trajectory in (captured() for _ in range(max(2, rounds)))
+    ]
+    shares = {name: float(np.mean([one[name] for one in spent])) for name in every}
+    return {"batch_size": batch_size, "forward_seconds": forward, **found, "share_of_a_forward": shares}
+
+
+def forwards(model: VisionTransformer, images: torch.Tensor, passes: int = 1) -> None:
+    """So many bare ones."""
+    with torch.no_grad():
+        for _ in range(passes):
+            model(images)
 
 
 def sweep_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -> dict[str, Any]:
     """Ratio of perturbing every state of a batch, one eps, to L + 1 bare forwards; and with the clean pass."""
-    batch = Batch(images, torch.arange(len(images)), None)
-    clean = capture(model, batch)
-    sweep = PerturbationSweep(model, [0.1], ["all"], range(model.depth + 1))
-    passes = model.depth + 1
-
-    def bare() -> None:
-        with torch.no_grad():
-            for _ in range(passes):
-                model(images)
-
-    found = ratio(bare, lambda: sweep.update(clean), rounds, model.device)
-    forward = found.pop("bare_seconds") / passes
-    return {
-        "batch_size": len(images),
-        "forward_seconds": forward,
-        **found,
-        "ratio_with_its_own_clean_pass": found["ratio"] + 1 / passes,
-    }
+    clean, passes = capture(model, Batch(images, torch.arange(len(images)), None)), model.depth + 1
+    sweep = PerturbationSweep(model, [0.1], ["all"], range(passes))
+    found = ratio(partial(forwards, model, images, passes), lambda: sweep.update(clean), rounds, model.device)
+    cost = {"batch_size": len(images), "forward_seconds": found.pop("bare_seconds") / passes, **found}
+    return {**cost, "ratio_with_its_own_clean_pass": found["ratio"] + 1 / passes}
 
 
 def rank_error(model: VisionTransformer, images: torch.Tensor) -> dict[str, float]:
@@ -110,33 +93,20 @@ def rank_error(model: VisionTransformer, images: torch.Tensor) -> dict[str, floa
     return worst
 
 
-def main() -> None:
-    """Run and record."""
-    options = parser(__doc__)
-    options.add_argument("--images", default="samples", help="photographs to measure on")
-    options.add_argument("--weights", help="weights of imgfocus_vits14 in a file")
-    options.add_argument("--rounds", type=int, default=12)
-    options.add_argument("--image-size", type=int, help=f"of {OFFLINE}")
-    options.add_argument("--batch-size", type=int, default=16)
-    choice = options.parse_args()
-    model = load_model(OFFLINE, weights=choice.weights, image_size=choice.image_size, device=choice.device)
+def run(choice: argparse.Namespace) -> dict[str, Any]:
+    model = chosen_model(choice)
     batch = next(load_images(choice.images, model, n=choice.batch_size).batches(choice.batch_size, workers=0))
     images = batch.images.to(model.device)
-    found = measures_cost(model, images, choice.rounds)
     sweep = sweep_cost(model, images, max(3, choice.rounds // 2))
     errors = rank_error(model, images)
-    low, high = found["ratio_interval_95"]
-    print(f"all measures / bare forward = {found['ratio']:.2f} [{low:.2f}, {high:.2f}]")
-    for name, share in found["share_of_a_forward"].items():
-        print(f"  {name:<12} {share:.3f} of a forward")
-    low, high = sweep["ratio_interval_95"]
-    print(f"sweep of one eps / L + 1 forwards = {sweep['ratio']:.3f} [{low:.3f}, {high:.3f}]")
-    print(
-        f"largest relative error: stable rank {errors['stable_rank']:.1e}, "
-        f"effective rank {errors['effective_rank']:.1e}"
-    )
-    content = {**found, "perturbation_sweep": sweep, "rank_error": errors}
-    print("written to", record("bench_dynamics", choice.device, content, choice.out))
+    return {**measures_cost(model, images, choice.rounds), "perturbation_sweep": sweep, "rank_error": errors}
+
+
+def main() -> None:
+    options = model_parser(__doc__, images=True)
+    options.add_argument("--rounds", type=int, default=12)
+    options.add_argument("--batch-size", type=int, default=16)
+    benchmark("bench_dynamics", run, options)
 
 
 if __name__ == "__main__":

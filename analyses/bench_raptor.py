@@ -9,20 +9,18 @@ that hides all reading.
 
 from __future__ import annotations
 
+import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from analyses.recording import parser, record
-from analyses.timing import own_peak, ratio
+from analyses import bench
 from brdyn import load_model
 from brdyn.data import Batch
 from brdyn.models import VisionTransformer
@@ -57,11 +55,9 @@ class Published:
     """The write-up: states from a file, float32, one step."""
 
     def __init__(self, raptor: Raptor, file: Path) -> None:
-        self.raptor = raptor
+        self.raptor, self.optimizer, self.number = raptor, bench.adamw(raptor.shared), 0
         self.states = np.load(file, mmap_mode="r")
-        self.optimizer = torch.optim.AdamW(raptor.shared.parameters(), lr=0.0, weight_decay=0.0)
         self.weights = group_weights(raptor.tokens, JOINT_WEIGHTS)
-        self.number = 0
 
     def loss(self, states: Tensor) -> Tensor:
         """Token groups weighed, the mean over layers, autoregressive from the embedding."""
@@ -75,17 +71,17 @@ class Published:
 
     def read(self) -> Tensor:
         """The next stored batch."""
-        states = torch.from_numpy(self.states[self.number % len(self.states)].copy()).to(self.raptor.device)
         self.number += 1
-        return states
+        states = self.states[(self.number - 1) % len(self.states)].copy()
+        return torch.from_numpy(states).to(self.raptor.device)
+
+    def learn(self, states: Tensor) -> None:
+        """One optimizer step on states that are on the device already, as if reading cost nothing."""
+        bench.finish(self.loss(states), self.optimizer, clip=1.0)
 
     def step(self) -> None:
         """One optimizer step on the next stored batch."""
         self.learn(self.read())
-
-    def learn(self, states: Tensor) -> None:
-        """One optimizer step on states that are on the device already, as if reading cost nothing."""
-        finish(self.loss(states), self.raptor.shared, self.optimizer)
 
 
 class Ours:
@@ -95,33 +91,20 @@ class Ours:
         loss = weighted_loss(raptor.tokens, group_weights(raptor.tokens, JOINT_WEIGHTS))
         self.task, self.raptor, self.dtype = BlocksJoined(raptor, raptor.teacher, loss).train(), raptor, dtype
         self.batch = Batch(images, torch.arange(len(images)), None)
-        self.optimizer = torch.optim.AdamW(raptor.shared.parameters(), lr=0.0, weight_decay=0.0)
-
-    def autocast(self) -> torch.autocast:
-        """bfloat16, or nothing."""
-        return torch.autocast(self.raptor.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        self.optimizer = bench.adamw(raptor.shared)
 
     def loss(self) -> Tensor:
         """The teacher, then the student."""
-        with self.autocast():
+        with bench.autocast(self.raptor.device, self.dtype):
             return self.task(self.task.inputs(self.batch), 0)["raptor"].float().mean()
 
     def step(self) -> None:
-        """One optimizer step."""
-        finish(self.loss(), self.raptor.shared, self.optimizer)
+        bench.finish(self.loss(), self.optimizer, clip=1.0)
 
     def teach(self) -> None:
         """The teacher alone."""
-        with self.autocast():
+        with bench.autocast(self.raptor.device, self.dtype):
             self.task.inputs(self.batch)
-
-
-def finish(loss: Tensor, blocks: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Backward, clip, step (with a learning rate of 0, so that both go on computing the same)."""
-    loss.backward()
-    nn.utils.clip_grad_norm_(blocks.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
 
 
 def student(teacher: VisionTransformer, k: int) -> Raptor:
@@ -133,72 +116,37 @@ def student(teacher: VisionTransformer, k: int) -> Raptor:
     return raptor
 
 
-def store(teacher: VisionTransformer, images: Tensor, file: Path) -> int:
-    """Write the states of a few equal batches as the published pipeline does; bytes for one image."""
-    states = capture(teacher, Batch(images, torch.arange(len(images)), None)).states
-    whole = torch.stack(states).float().cpu().numpy()
-    np.save(file, np.stack([whole] * BATCHES))
-    return whole.nbytes // len(images)
-
-
 def compare(
     teacher: VisionTransformer, images: Tensor, k: int, rounds: int, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Losses, speeds, the teacher's share and the bytes on disk."""
-    device = teacher.device
+    device, size = teacher.device, len(images)
+    states = capture(teacher, Batch(images, torch.arange(size), None)).states
+    whole = torch.stack(states).float().cpu().numpy()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "states.npy"
-        stored = store(teacher, images, file)
+        np.save(file, np.stack([whole] * BATCHES))  # as the published pipeline does
         raptor = student(teacher, k)
         published, ours = Published(raptor, file), Ours(raptor, images, dtype)
-        expected = published.loss(torch.from_numpy(published.states[0].copy()).to(device)).item()
-        found = ours.loss().item()
-        speed = ratio(ours.step, published.step, rounds, device)
-        states = published.read()
-        resident = ratio(ours.step, lambda: published.learn(states), rounds, device)
-        share = ratio(ours.step, ours.teach, max(3, rounds // 2), device)
-    low, high = speed["ratio_interval_95"]
-    seconds = speed["bare_seconds"]
+        stored = published.read()
+        both = bench.losses(ours.loss().item(), published.loss(stored).item())
+        speed = bench.ratio(ours.step, published.step, rounds, device)
+        resident = bench.ratio(ours.step, lambda: published.learn(stored), rounds, device)
+        share = bench.ratio(ours.step, ours.teach, max(3, rounds // 2), device)
+        kernels = bench.profiled(ours.step, device, rounds)
     return {
-        "model": teacher.info.name,
-        "image_size": list(teacher.info.image_size),
-        "tokens": teacher.tokens.count,
-        "k": k,
-        "batch_size": len(images),
-        "dtype": str(dtype).removeprefix("torch."),
-        "speedup": speed["ratio"],
-        "speedup_interval_95": [low, high],
-        "speedup_if_reading_cost_nothing": resident["ratio"],
-        "speedup_if_reading_cost_nothing_interval_95": resident["ratio_interval_95"],
-        "images_per_second": len(images) / seconds,
-        "published_images_per_second": len(images) / seconds / speed["ratio"],
-        "loss": found,
-        "published_loss": expected,
-        "relative_difference_of_losses": abs(found - expected) / abs(expected),
-        "share_of_the_teacher": share["ratio"],
-        "bytes_on_disk_per_image": stored,
-    }
+        "model": teacher.info.name, "image_size": list(teacher.info.image_size), "tokens": teacher.tokens.count,
+        "k": k, "batch_size": size, "dtype": bench.name_of(dtype),
+        **bench.named(speedup=speed, speedup_if_reading_cost_nothing=resident),
+        "images_per_second": size / speed["bare_seconds"],
+        "published_images_per_second": size / speed["bare_seconds"] / speed["ratio"], **both,
+        "share_of_the_teacher": share["ratio"], "bytes_on_disk_per_image": whole.nbytes // size,
+        "profile": kernels,
+    }  # fmt: skip
 
 
-def peak(which: str, options: dict[str, Any]) -> float:
-    """Most memory, MiB, of a fresh process that takes two steps: of the GPU, or of the process on a CPU (Linux).
-
-    `which` is ours, published or neither; the options are those of :func:`steps`.
-    """
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from analyses.bench_raptor import steps; steps(*sys.argv[1:])",
-    ]
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(
-        [*command, which, json.dumps(options)], capture_output=True, text=True, check=True, cwd=root
-    )
-    return float(done.stdout)
-
-
-def steps(which: str, options: str) -> None:
-    """What that process does: print its own peak."""
+def alone(which: str, options: str) -> torch.device:
+    """Two steps of ours, of the published, or of neither, in a process whose memory is measured."""
     chosen = json.loads(options)
     size, k = chosen.pop("batch_size"), chosen.pop("k")
     teacher = load_model(chosen.pop("model"), **chosen)
@@ -208,60 +156,37 @@ def steps(which: str, options: str) -> None:
         shape = (BATCHES, teacher.depth + 1, size, teacher.tokens.count, teacher.info.width)
         np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape).flush()
         raptor = student(teacher, k)
-        step = {
-            "ours": lambda: Ours(raptor, images, torch.bfloat16).step(),
-            "published": lambda: Published(raptor, file).step(),
-            "neither": lambda: None,
-        }[which]
         for _ in range(2):
-            step()
-    cuda = teacher.device.type == "cuda"
-    print(torch.cuda.max_memory_allocated() / 2**20 if cuda else own_peak())
+            if which == "ours":
+                Ours(raptor, images, torch.bfloat16).step()
+            elif which == "published":
+                Published(raptor, file).step()
+    return teacher.device
+
+
+def run(choice: argparse.Namespace) -> dict[str, Any]:
+    size = choice.batch_size or (64 if choice.device == "cuda" else 8)
+    teacher, generator = bench.chosen_model(choice), torch.Generator().manual_seed(0)
+    images = torch.randn(size, 3, choice.image_size, choice.image_size, generator=generator)
+    asked = {name: getattr(choice, name) for name in ("model", "init", "image_size", "device", "k")}
+    asked |= {"weights": str(choice.weights) if choice.weights else None, "batch_size": size}
+    peaks = [which for which in choice.peaks.split(",") if which]
+    return {
+        "steps": [compare(teacher, images, choice.k, choice.rounds, dtype) for dtype in bench.BOTH],
+        "peak_memory_mib": {
+            which: bench.peak_of("bench_raptor", which, json.dumps(asked)) for which in peaks
+        },
+    }
 
 
 def main() -> None:
-    """Run and record."""
-    options = parser(__doc__)
-    options.add_argument("--model", default="imgfocus_vits14")
-    options.add_argument("--weights", type=Path)
-    options.add_argument("--init", default="pretrained", help="random for an architecture without weights")
-    options.add_argument("--image-size", type=int, default=224)
+    options = bench.model_parser(__doc__)
+    options.set_defaults(image_size=224)
     options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 64 on a GPU")
     options.add_argument("--k", type=int, default=3)
     options.add_argument("--rounds", type=int, default=12)
-    choice = options.parse_args()
-    cuda = choice.device == "cuda"
-    size = choice.batch_size or (64 if cuda else 8)
-    teacher = load_model(
-        choice.model,
-        weights=choice.weights,
-        init=choice.init,
-        image_size=choice.image_size,
-        device=choice.device,
-    )
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(size, 3, choice.image_size, choice.image_size, generator=generator)
-    content: dict[str, Any] = {"steps": []}
-    for dtype in (torch.bfloat16, torch.float32):
-        found = compare(teacher, images, choice.k, choice.rounds, dtype)
-        content["steps"].append(found)
-        low, high = found["speedup_interval_95"]
-        print(
-            f"{found['dtype']}: {found['speedup']:.2f} x the write-up [{low:.2f}, {high:.2f}] "
-            f"({found['speedup_if_reading_cost_nothing']:.2f} x if reading states cost it nothing); "
-            f"{found['images_per_second']:.1f} images/s; losses differ by "
-            f"{found['relative_difference_of_losses']:.1e}; "
-            f"the teacher is {found['share_of_the_teacher']:.0%} of a step"
-        )
-    print(f"{found['bytes_on_disk_per_image'] / 1e6:.2f} MB an image on disk for the write-up, none for ours")
-    options_of_steps = {
-        "model": choice.model, "weights": str(choice.weights) if choice.weights else None, "init": choice.init,
-        "image_size": choice.image_size, "device": choice.device, "batch_size": size, "k": choice.k,
-    }  # fmt: skip
-    peaks = {which: peak(which, options_of_steps) for which in ("ours", "published", "neither")}
-    content["peak_memory_mib"] = peaks
-    print("peak memory: " + ", ".join(f"{which} {value:.0f} MiB" for which, value in peaks.items()))
-    print("written to", record("bench_raptor", choice.device, content, choice.out))
+    options.add_argument("--peaks", default="ours,published,neither", help="of which to measure memory")
+    bench.benchmark("bench_raptor", run, options)
 
 
 if __name__ == "__main__":

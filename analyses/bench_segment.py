@@ -6,16 +6,20 @@ The public notebook's solver tries every subset of layers, so that its time doub
 
 from __future__ import annotations
 
-import time
+import argparse
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
+import torch
 
-from analyses.recording import parser, record
+from analyses.bench import benchmark
+from analyses.recording import parser
 from brdyn.phases import best_segmentations, segment
 from brdyn.phases.recursive import exhaustive_cut
+from brdyn.runtime import timed
 
 EXHAUSTIVE_LAYERS = range(8, 19, 2)
 DYNAMIC_LAYERS = (12, 18, 24, 40, 64)
@@ -33,26 +37,17 @@ def matrix(layers: int) -> np.ndarray:
 
 def plain_exhaustive(weights: np.ndarray) -> float:
     """Try every two-way cut, one after another."""
-    best = -np.inf
-    for bits in product((False, True), repeat=len(weights) - 1):
-        side = np.array((False, *bits))
-        best = max(best, weights[side][:, ~side].sum())
-    return float(best)
+    sides = (np.array((False, *bits)) for bits in product((False, True), repeat=len(weights) - 1))
+    return max(float(weights[side][:, ~side].sum()) for side in sides)
 
 
 def milliseconds(call: Callable[[], object], repeats: int) -> float:
-    """Median wall time."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times) * 1000)
+    return float(np.median([1000 * timed(call, torch.device("cpu")) for _ in range(repeats)]))
 
 
-def main() -> None:
-    """Run and record."""
-    options = parser(__doc__).parse_args()
+def run(choice: argparse.Namespace) -> dict[str, Any]:
+    """Time everything, on a CPU in any case."""
+    choice.device = "cpu"
     best_segmentations(matrix(12))  # first calls pay for imports
     dynamic, everything, exhaustive = {}, {}, {}
     for layers in DYNAMIC_LAYERS:
@@ -62,18 +57,13 @@ def main() -> None:
     for layers in EXHAUSTIVE_LAYERS:
         weights = matrix(layers)
         assert np.isclose(plain_exhaustive(weights), exhaustive_cut(weights)[0])
-        exhaustive[layers] = {
-            "plain_ms": milliseconds(partial(plain_exhaustive, weights), 1),
-            "vectorised_ms": milliseconds(partial(exhaustive_cut, weights), 3),
-        }
-    print("layers  all k, exact (ms)  with alternatives and z (ms)")
-    for layers in DYNAMIC_LAYERS:
-        print(f"{layers:>6}  {dynamic[layers]:>17.2f}  {everything[layers]:>28.2f}")
-    print("layers  exhaustive, two phases only: plain (ms)  vectorised (ms)")
-    for layers, times in exhaustive.items():
-        print(f"{layers:>6}  {times['plain_ms']:>39.1f}  {times['vectorised_ms']:>15.1f}")
-    content = {"all_k_ms": dynamic, "segment_ms": everything, "exhaustive_two_phases": exhaustive}
-    print("written to", record("bench_segment", "cpu", content, options.out))
+        plain, fast = partial(plain_exhaustive, weights), partial(exhaustive_cut, weights)
+        exhaustive[layers] = {"plain_ms": milliseconds(plain, 1), "vectorised_ms": milliseconds(fast, 3)}
+    return {"all_k_ms": dynamic, "segment_ms": everything, "exhaustive_two_phases": exhaustive}
+
+
+def main() -> None:
+    benchmark("bench_segment", run, parser(__doc__))
 
 
 if __name__ == "__main__":

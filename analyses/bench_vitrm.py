@@ -25,8 +25,9 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
-from analyses.recording import parser, record
-from analyses.timing import ratio
+from analyses.bench import BOTH, adamw, autocast, benchmark, finish, losses, name_of, named, profiled, ratio
+from analyses.recording import parser
+from analyses.training_runs import IMAGE_SIZE
 from analyses.vitrm_on_cifar import SIZES
 from brdyn.classifiers.architectures import build
 from brdyn.classifiers.augment import Augmentation
@@ -35,10 +36,8 @@ from brdyn.classifiers.pixels import PixelSet, load_pixels
 from brdyn.classifiers.recipe import VITRM_NAME, ClassifierRecipe
 from brdyn.classifiers.tasks import DeepSupervision, Supervised
 from brdyn.classifiers.vitrm import Layer, ViTRM
-from brdyn.data import Batch
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import UsageError
 
-IMAGE_SIZE = 32
 NOISE_IMAGES = 16_384
 PREFETCHED = 2  # batches of each worker, by default
 
@@ -96,18 +95,11 @@ class PILImages(Dataset[tuple[Tensor, int]]):
     """Images augmented one by one, as a data loader's workers do it. Picklable."""
 
     def __init__(self, images: PixelSet, recipe: ClassifierRecipe) -> None:
-        mean, std = images.statistics()
         self.arrays, self.labels = images.pixels.permute(0, 2, 3, 1).numpy(), images.labels.tolist()
-        self.transform = v2.Compose(
-            [
-                v2.RandomCrop(images.pixels.shape[-1], padding=recipe.padding, padding_mode="reflect"),
-                v2.RandomHorizontalFlip(),
-                v2.RandAugment(recipe.operations, recipe.magnitude),
-                v2.ToImage(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(mean, std),
-            ]
-        )
+        crop = v2.RandomCrop(images.pixels.shape[-1], padding=recipe.padding, padding_mode="reflect")
+        pil = [crop, v2.RandomHorizontalFlip(), v2.RandAugment(recipe.operations, recipe.magnitude)]
+        tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*images.statistics())]
+        self.transform = v2.Compose([*pil, *tensor])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -122,19 +114,15 @@ class Published:
     def __init__(
         self, vitrm: ViTRM, images: PixelSet, recipe: ClassifierRecipe, workers: int, device: torch.device
     ) -> None:
-        self.network = PlainViTRM(vitrm).to(device)
-        parameters = list(dict.fromkeys([*self.network.parameters(), *vitrm.parameters()]))
-        self.optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
-        self.device = device
+        self.network, self.device = PlainViTRM(vitrm).to(device), device
+        self.optimizer = adamw(self.network, vitrm)
         self.loader = DataLoader(
             PILImages(images, recipe), recipe.batch_of(len(images)), shuffle=True, drop_last=True, num_workers=workers,
             persistent_workers=workers > 0, pin_memory=device.type == "cuda",
         )  # fmt: skip
+        kinds = {v2.CutMix: recipe.cutmix, v2.MixUp: recipe.mixup}
         self.mixing = v2.RandomChoice(
-            [
-                v2.CutMix(alpha=recipe.cutmix, num_classes=images.classes),
-                v2.MixUp(alpha=recipe.mixup, num_classes=images.classes),
-            ]
+            [kind(alpha=a, num_classes=images.classes) for kind, a in kinds.items()]
         )
         self.turn = 1 if workers == 0 else 2 * PREFETCHED * workers
 
@@ -142,9 +130,8 @@ class Published:
         """Cross-entropy, and the halting head's."""
         scores, halting = self.network(images)
         right = (scores.argmax(1) == targets.argmax(1)).float()
-        return functional.cross_entropy(scores, targets) + functional.binary_cross_entropy_with_logits(
-            halting, right
-        )
+        halted = functional.binary_cross_entropy_with_logits(halting, right)
+        return functional.cross_entropy(scores, targets) + halted
 
     def learn(self, images: Tensor, targets: Tensor) -> None:
         """One optimizer step on a ready batch."""
@@ -152,42 +139,24 @@ class Published:
 
     def steps(self) -> None:
         """A turn: so many batches from the workers, which begin with it, and an optimizer step on each."""
-        for images, labels in islice(self.loader, self.turn):
-            mixed, targets = self.mixing(
-                images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-            )
-            self.learn(mixed, targets)
+        for batch in islice(self.loader, self.turn):
+            self.learn(*self.mixing(*(part.to(self.device, non_blocking=True) for part in batch)))
 
 
 class Ours:
     """The step of the training loop."""
 
     def __init__(
-        self,
-        vitrm: ViTRM,
-        images: PixelSet,
-        recipe: ClassifierRecipe,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
+        self, vitrm: ViTRM, images: PixelSet, recipe: ClassifierRecipe, device: torch.device, dtype: torch.dtype
+    ) -> None:  # fmt: skip
         self.images, self.device, self.dtype = images.to(device), device, dtype
         self.augmentation = Augmentation(recipe, images.classes, *images.statistics())
         self.task = DeepSupervision(vitrm, self.augmentation)
-        self.optimizer = torch.optim.AdamW(vitrm.parameters(), lr=0.0, weight_decay=0.0)
-        self.size = recipe.batch_of(len(images))
-
-    def autocast(self) -> torch.autocast:
-        """bfloat16, or nothing."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
-
-    def batch(self) -> Batch:
-        """Random images, from the device's memory."""
-        rows = torch.randint(len(self.images), (self.size,), device=self.device)
-        return Batch(self.images.pixels[rows], rows, self.images.labels[rows])
+        self.optimizer, self.size = adamw(vitrm), recipe.batch_of(len(images))
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Of one supervised recursion step."""
-        with self.autocast():
+        with autocast(self.device, self.dtype):
             return self.task(Supervised(images, targets), 0)["network"].mean()
 
     def learn(self, images: Tensor, targets: Tensor) -> None:
@@ -195,14 +164,9 @@ class Ours:
         finish(self.loss(images, targets), self.optimizer)
 
     def augment(self) -> tuple[Tensor, Tensor]:
-        """A batch, augmented."""
-        batch = self.batch()
-        assert batch.labels is not None
-        return self.augmentation.train(batch.images, batch.labels)
-
-    def only_augment(self) -> None:
-        """The part of a step before the network."""
-        self.augment()
+        """Random images from the device's memory, augmented there."""
+        rows = torch.randint(len(self.images), (self.size,), device=self.device)
+        return self.augmentation.train(self.images.pixels[rows], self.images.labels[rows])
 
     def steps(self, count: int) -> None:
         """Batches, augmented where they are, and an optimizer step on each."""
@@ -210,67 +174,40 @@ class Ours:
             self.learn(*self.augment())
 
 
-def finish(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Backward and a step (with a learning rate of 0, so that both go on computing the same)."""
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-
 def training(
-    images: PixelSet,
-    config: ViTRMConfig,
-    size: int,
-    workers: int,
-    rounds: int,
-    device: torch.device,
+    images: PixelSet, config: ViTRMConfig, size: int, workers: int, rounds: int, device: torch.device,
     dtype: torch.dtype,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Losses on one batch without dropout, and speeds."""
     recipe = ClassifierRecipe(batch_size=size)
     torch.manual_seed(0)
     vitrm = ViTRM(config).to(device)
-    published, ours = (
-        Published(vitrm, images, recipe, workers, device),
-        Ours(vitrm, images, recipe, device, dtype),
-    )
+    ours = Ours(vitrm, images, recipe, device, dtype)
+    published = Published(vitrm, images, recipe, workers, device)
+    if len(images) < published.turn * size:
+        raise UsageError(f"{len(images)} images are too few for {published.turn} batches of {size}")
     ready = ours.augment()
     for network in (vitrm, published.network):
         network.eval()
     with torch.no_grad():
-        found, expected = float(ours.loss(*ready)), float(published.loss(*ready))
+        both = losses(float(ours.loss(*ready)), float(published.loss(*ready)))
     for network in (vitrm, published.network):
         network.train()
-    if len(images) < published.turn * size:
-        raise UsageError(f"{len(images)} images are too few for {published.turn} batches of {size}")
     speed = ratio(partial(ours.steps, published.turn), published.steps, rounds, device)
     resident = ratio(partial(ours.learn, *ready), partial(published.learn, *ready), rounds, device)
-    augmenting = ratio(partial(ours.steps, 1), ours.only_augment, rounds, device)
     return {
-        "dtype": str(dtype).removeprefix("torch."),
-        "batch_size": size,
-        "workers": workers,
-        "speedup": speed["ratio"],
-        "speedup_interval_95": speed["ratio_interval_95"],
-        "speedup_of_ready_batches": resident["ratio"],
-        "speedup_of_ready_batches_interval_95": resident["ratio_interval_95"],
-        "images_per_second": size * published.turn / speed["bare_seconds"],
-        "batches_in_a_turn": published.turn,
-        "share_of_augmentation": augmenting["ratio"],
-        "loss": found,
-        "published_loss": expected,
-        "relative_difference_of_losses": abs(found - expected) / abs(expected),
-    }
+        "dtype": name_of(dtype), "batch_size": size, "workers": workers,
+        **named(speedup=speed, speedup_of_ready_batches=resident),
+        "images_per_second": size * published.turn / speed["bare_seconds"], "batches_in_a_turn": published.turn,
+        "share_of_augmentation": ratio(partial(ours.steps, 1), ours.augment, rounds, device)["ratio"], **both,
+        "profile": profiled(partial(ours.steps, 1), device, rounds),
+    }  # fmt: skip
 
 
 def latency(
-    config: ViTRMConfig,
-    size: int,
-    rounds: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    config: ViTRMConfig, size: int, rounds: int, device: torch.device, dtype: torch.dtype,
     vit_sizes: Mapping[str, int] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Seconds of a batch through ViTRM (one step) over those through ViT-Small, which may have other sizes."""
     torch.manual_seed(0)
     vitrm = ViTRM(config).to(device).eval()
@@ -278,17 +215,12 @@ def latency(
     images = torch.randn(size, 3, config.image_size, config.image_size, device=device)
 
     def forward(network: nn.Module) -> None:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.no_grad(), autocast(device, dtype):
             network(images)
 
     found = ratio(partial(forward, vit), partial(forward, vitrm), rounds, device)
-    return {
-        "batch_size": size,
-        "dtype": str(dtype).removeprefix("torch."),
-        "vit_small_seconds": found["bare_seconds"],
-        "vitrm_over_vit_small": found["ratio"],
-        "vitrm_over_vit_small_interval_95": found["ratio_interval_95"],
-    }
+    asked = {"batch_size": size, "dtype": name_of(dtype), "vit_small_seconds": found["bare_seconds"]}
+    return {**asked, **named(vitrm_over_vit_small=found)}
 
 
 def training_gflop(config: ViTRMConfig) -> float:
@@ -304,70 +236,39 @@ def noise(count: int) -> PixelSet:
     """Random images, where no others are given."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.uint8, generator=generator)
-    names = tuple(str(number) for number in range(10))
-    return PixelSet(pixels, torch.arange(count) % 10, names, "noise")
+    return PixelSet(pixels, torch.arange(count) % 10, tuple(map(str, range(10))), "noise")
 
 
-def main() -> None:
-    """Run and record."""
-    options = parser(__doc__)
-    options.add_argument("--data", help="labelled images (default: noise)")
-    options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 128 on a GPU")
-    options.add_argument(
-        "--workers", type=int, help="of the write-up (default: 0 on a CPU, else the cores, at most 16)"
-    )
-    options.add_argument("--rounds", type=int, default=12)
-    options.add_argument("--width", type=int, default=384)
-    choice = options.parse_args()
-    try:
-        run(choice)
-    except BrdynError as error:
-        options.error(str(error))
-
-
-def run(choice: argparse.Namespace) -> None:
-    """Time everything, print it and write it down."""
-    device = torch.device(choice.device)
+def run(choice: argparse.Namespace) -> dict[str, Any]:
+    device, rounds = torch.device(choice.device), choice.rounds
     cuda = device.type == "cuda"
     size = choice.batch_size or (128 if cuda else 8)
     workers = (min(16, os.cpu_count() or 1) if cuda else 0) if choice.workers is None else choice.workers
     images = load_pixels(choice.data, IMAGE_SIZE) if choice.data else noise(NOISE_IMAGES)
     config = ViTRMConfig(classes=images.classes, width=choice.width)
-    content: dict[str, Any] = {"images": images.description, "training": [], "latency": []}
-    for dtype in (torch.bfloat16, torch.float32):
-        found = training(images, config, size, workers, choice.rounds, device, dtype)
-        content["training"].append(found)
-        low, high = found["speedup_interval_95"]
-        print(
-            f"training, {found['dtype']}: {found['speedup']:.2f} x the write-up [{low:.2f}, {high:.2f}] "
-            f"({found['speedup_of_ready_batches']:.2f} x on ready batches); {found['images_per_second']:.0f} images/s; "
-            f"augmentation is {found['share_of_augmentation']:.0%} of a step; losses differ by "
-            f"{found['relative_difference_of_losses']:.1e}",
-            flush=True,
-        )
-    content["training_gflop_per_image"] = training_gflop(config)
-    print(f"{content['training_gflop_per_image']:.1f} GFLOP to train on an image")
     narrow = SIZES["cpu"].networks  # whose accuracies are recorded, and equal
     small = ViTRMConfig(classes=images.classes, **narrow[VITRM_NAME])
-    equal = latency(small, 1, choice.rounds, device, torch.float32, narrow["vit-small"])
-    content["latency_of_the_small_study"] = equal
-    low, high = equal["vitrm_over_vit_small_interval_95"]
-    print(
-        f"one image, the networks of the small study: {equal['vitrm_over_vit_small']:.2f} x the time of the ViT "
-        f"[{low:.2f}, {high:.2f}]",
-        flush=True,
+    return {
+        "images": images.description,
+        "training": [training(images, config, size, workers, rounds, device, dtype) for dtype in BOTH],
+        "latency": [
+            latency(config, count, rounds, device, dtype) for count in (1, 2 * size) for dtype in BOTH
+        ],
+        "training_gflop_per_image": training_gflop(config),
+        "latency_of_the_small_study": latency(small, 1, rounds, device, torch.float32, narrow["vit-small"]),
+    }
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--data", help="labelled images (default: noise)")
+    options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 128 on a GPU")
+    options.add_argument(
+        "--workers", type=int, help="of the write-up (default: 0 on a CPU, else cores, at most 16)"
     )
-    for count in (1, 2 * size):
-        for dtype in (torch.bfloat16, torch.float32):
-            slower = latency(config, count, choice.rounds, device, dtype)
-            content["latency"].append(slower)
-            low, high = slower["vitrm_over_vit_small_interval_95"]
-            print(
-                f"a batch of {count}, {slower['dtype']}: {slower['vitrm_over_vit_small']:.2f} x the time of ViT-Small "
-                f"[{low:.2f}, {high:.2f}]",
-                flush=True,
-            )
-    print("written to", record("bench_vitrm", choice.device, content, choice.out))
+    options.add_argument("--rounds", type=int, default=12)
+    options.add_argument("--width", type=int, default=384)
+    benchmark("bench_vitrm", run, options)
 
 
 if __name__ == "__main__":

@@ -8,89 +8,54 @@ Decoding, capture and measures overlap as they do in `brdyn phases` and `brdyn d
 
 from __future__ import annotations
 
+import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from analyses.recording import OFFLINE, parser, record
-from analyses.timing import own_peak
-from brdyn import layer_similarity, load_images, load_model, segment
-from brdyn.errors import BrdynError
-from brdyn.measures.dynamics import CURVES, token_dynamics
+from analyses.bench import CURVES, benchmark, chosen_model, model_parser, peak
+from brdyn import Stream, layer_similarity, load_images, segment
+from brdyn.measures.dynamics import token_dynamics
 from brdyn.models import VisionTransformer
 from brdyn.runtime import DTYPES, resolve_dtype
 
 RUNS = ("phases", "dynamics")
 
 
-def peak(model: VisionTransformer) -> float:
-    """Most memory taken so far, MiB: of the GPU where the model is on one, else of this process (Linux)."""
-    if model.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(model.device) / 2**20
-    return own_peak()
-
-
-def run(name: str, model: VisionTransformer, source: str, n: int, workers: int | None) -> dict[str, Any]:
+def timed_run(
+    name: str, model: VisionTransformer, source: str, n: int, workers: int | None
+) -> dict[str, Any]:
     """One command's work on so many images."""
-    images = load_images(source, model, n=n)
+    images, stream = load_images(source, model, n=n), Stream(workers=workers)
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     started = time.perf_counter()
     if name == "phases":
-        phases = segment(layer_similarity(model, images, workers=workers))
+        phases = segment(layer_similarity(model, images, stream=stream))
     else:
-        phases = token_dynamics(model, images, measures=tuple(CURVES), workers=workers).phases
+        phases = token_dynamics(model, images, measures=CURVES, stream=stream).phases
     seconds = time.perf_counter() - started
     return {
-        "run": name,
-        "images": images.report.count,
-        "seconds": seconds,
-        "images_per_second": images.report.count / seconds,
-        "peak_mib": peak(model),
+        "run": name, "images": images.report.count, "seconds": seconds,
+        "images_per_second": images.report.count / seconds, "peak_mib": peak(model.device),
         "boundaries": list(phases.boundaries),
-    }
+    }  # fmt: skip
+
+
+def run(choice: argparse.Namespace) -> dict[str, Any]:
+    started = time.perf_counter()
+    model = chosen_model(choice, dtype=resolve_dtype(choice.dtype))
+    loading = time.perf_counter() - started
+    runs = [timed_run(name, model, choice.images, choice.n, choice.workers) for name in RUNS]
+    return {"model": model.info.to_dict(), "dtype": choice.dtype, "loading_seconds": loading, "runs": runs}
 
 
 def main() -> None:
-    """Run and record."""
-    options = parser(__doc__)
-    options.add_argument("--images", default="samples", help="photographs")
-    options.add_argument("--n", type=int, default=64, help="of them")
-    options.add_argument("--model", default=OFFLINE)
-    options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
-    options.add_argument("--init", default="pretrained", help="random for an architecture without weights")
-    options.add_argument("--image-size", type=int)
+    options = model_parser(__doc__, images=True)
     options.add_argument("--dtype", default="float32", choices=DTYPES)
     options.add_argument("--workers", type=int, help="loader processes (default: as `brdyn phases`)")
-    choice = options.parse_args()
-    started = time.perf_counter()
-    try:
-        model = load_model(
-            choice.model,
-            weights=choice.weights,
-            init=choice.init,
-            image_size=choice.image_size,
-            device=choice.device,
-            dtype=resolve_dtype(choice.dtype),
-        )
-        loading = time.perf_counter() - started
-        runs = [run(name, model, choice.images, choice.n, choice.workers) for name in RUNS]
-    except BrdynError as error:
-        options.error(str(error))
-    print(
-        f"{choice.model}: {model.depth} layers, {model.info.parameters / 1e6:.0f} M parameters, "
-        f"loaded in {loading:.1f} s"
-    )
-    for found in runs:
-        print(
-            f"{found['run']}: {found['images']} images in {found['seconds']:.1f} s, "
-            f"{found['images_per_second']:.1f} images/s, "
-            f"peak {found['peak_mib']:.0f} MiB, phases end after {found['boundaries']}"
-        )
-    content = {"model": model.info.to_dict(), "dtype": choice.dtype, "loading_seconds": loading, "runs": runs}
-    print("written to", record(f"end_to_end_{choice.model}", choice.device, content, choice.out))
+    benchmark("end_to_end", run, options, "end_to_end_{model}")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ brdyn phases --model imgfocus_vits14 --weights trunk.safetensors
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from safetensors.torch import save
 
+from analyses.recording import OFFLINE, plain_parser
 from brdyn.models import dinov2, load_model
 from brdyn.runtime import DTYPES, resolve_dtype
 from brdyn.store import write_atomically
@@ -20,21 +20,14 @@ NATIVE = dinov2.NATIVE_GRID * dinov2.PATCH
 
 def main() -> None:
     """Export at the native size, so that positions are resampled where the file is read."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument(
-        "--model", default="imgfocus_vits14", help="imgfocus_vits14 or a torch-hub DINOv2 name"
-    )
+    options = plain_parser(__doc__)
+    options.add_argument("--model", default=OFFLINE, help=f"{OFFLINE} or a torch-hub DINOv2 name")
     options.add_argument("--dtype", default="float32", choices=DTYPES)
     options.add_argument("--file", type=Path, required=True)
     choice = options.parse_args()
     model = load_model(choice.model, image_size=NATIVE)
-    dtype = resolve_dtype(choice.dtype)
-    state = {
-        name: value.to(dtype).contiguous()
-        for name, value in model.get_submodule("backbone").state_dict().items()
-    }
+    dtype, trunk = resolve_dtype(choice.dtype), model.get_submodule("backbone").state_dict()
+    state = {name: value.to(dtype).contiguous() for name, value in trunk.items()}
     write_atomically(choice.file, save(state))
     print(f"{choice.file}: {choice.file.stat().st_size / 2**20:.1f} MiB")
 

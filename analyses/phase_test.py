@@ -1,31 +1,37 @@
 """Size and power of the test for phases, beside the rules it takes the place of.
 
 Drifts of several kinds, pure noise and untrained networks, where there are no phases to find; and blocks whose boundary
-steps are 3, 6 or 12 times their neighbours. Everything is drawn by seeds.
+steps are 3, 6 or 12 times their neighbours. Everything is drawn by seeds; untrained networks are judged where there are
+images.
 
     python -m analyses.phase_test
-    python -m analyses.phase_test --untrained --images imagenet_samples.parquet
+    python -m analyses.phase_test --images imagenet_samples.parquet
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyses.recording import parser, record
-from brdyn.phases import phase_evidence, segment
+from analyses.recording import RESULTS
+from analyses.study import Study, chosen, read_all, run_study, study_parser
+from brdyn.phases import LayerSimilarity, phase_evidence, segment
 
+FOLDER = RESULTS / "phase_test"
 LAYERS = (12, 24, 40)
 JUMPS, NUMBERS = (3, 6, 12), (2, 3, 4)
 DRAWS = 200
 WIDTH, IMAGES, REPLICATES = 384, 8, 20
 LENGTH, ROUGH, FASTER = 1.5, 0.3, 1.5  # of the path; sd of log steps; log of the last step over the first
-UNTRAINED = [(width, layers) for width in (96, 192, 384) for layers in (12, 24, 40)]
-SEEDS = 8
+WIDTHS, SEEDS = (96, 192, 384), 8
+SIZE, POWER, UNTRAINED = "size", "power", "untrained"
 
 Steps = Callable[[int, np.random.Generator], np.ndarray]
+Kernel = Callable[[np.random.Generator], np.ndarray]
 
 
 def steady(gaps: int, random: np.random.Generator) -> np.ndarray:
@@ -49,18 +55,8 @@ def rough_accelerating(gaps: int, random: np.random.Generator) -> np.ndarray:
 
 
 DRIFTS: dict[str, Steps] = {
-    "steady": steady,
-    "accelerating": accelerating,
-    "rough": rough,
-    "rough and accelerating": rough_accelerating,
-}
-
-
-class Drawn(NamedTuple):
-    """A similarity with its bootstrap over images, as a network gives one."""
-
-    matrix: np.ndarray
-    replicates: np.ndarray
+    "steady": steady, "accelerating": accelerating, "rough": rough, "rough and accelerating": rough_accelerating,
+}  # fmt: skip
 
 
 def places(steps: np.ndarray) -> np.ndarray:
@@ -69,8 +65,8 @@ def places(steps: np.ndarray) -> np.ndarray:
     return LENGTH * path / path[-1]
 
 
-def drawn(kernel: np.ndarray, random: np.random.Generator) -> Drawn:
-    """States of some images through depth, Gaussian with this covariance between layers, and their mean cosine."""
+def drawn(kernel: np.ndarray, random: np.random.Generator) -> LayerSimilarity:
+    """Mean cosine, with a bootstrap over images, of states that are Gaussian with this covariance between layers."""
     values, vectors = np.linalg.eigh(kernel)
     root = vectors * np.sqrt(np.maximum(values, 0))
     states = root @ random.normal(size=(IMAGES, len(kernel), WIDTH))
@@ -79,7 +75,7 @@ def drawn(kernel: np.ndarray, random: np.random.Generator) -> Drawn:
     weights = random.poisson(1.0, size=(REPLICATES, IMAGES))
     weights = weights[weights.sum(1) > 0]
     replicates = np.einsum("ri,ilm->rlm", weights / weights.sum(1, keepdims=True), each)
-    return Drawn(each.mean(0), replicates)
+    return LayerSimilarity("cosine", "cls", each.mean(0), replicates, "image", IMAGES)
 
 
 def forgetting(depth: np.ndarray) -> np.ndarray:
@@ -87,18 +83,15 @@ def forgetting(depth: np.ndarray) -> np.ndarray:
     return np.exp(-np.abs(depth[:, None] - depth))
 
 
-def structureless(layers: int) -> dict[str, Callable[[np.random.Generator], np.ndarray]]:
+def structureless(layers: int) -> dict[str, Kernel]:
     """Covariances between layers without phases, by family."""
-    families = {
-        name: (lambda random, steps=steps: forgetting(places(steps(layers - 1, random))))
+    families: dict[str, Kernel] = {
+        name: partial(lambda steps, random: forgetting(places(steps(layers - 1, random))), steps)
         for name, steps in DRIFTS.items()
     }
     quarter = np.linspace(0, np.pi / 2, layers)
-    return {
-        **families,
-        "geodesic": lambda random: np.cos(quarter[:, None] - quarter),
-        "noise": lambda random: np.eye(layers),
-    }
+    geodesic, noise = np.cos(quarter[:, None] - quarter), np.eye(layers)
+    return {**families, "geodesic": lambda random: geodesic, "noise": lambda random: noise}
 
 
 def even_boundaries(layers: int, k: int) -> list[int]:
@@ -124,69 +117,63 @@ class Judged(NamedTuple):
     stability: float
 
 
-def judged(similarity: Any) -> Judged:
+def judged(similarity: LayerSimilarity) -> Judged:
     """Boundaries by the test, and what describes the cut into as many as the gain rule finds (at least two)."""
     phases = segment(similarity)
     cut = phases.with_k(max(phases.k, 2)).chosen
     assert phases.evidence is not None
-    return Judged(
-        phases.evidence.layers,
-        phase_evidence(1 - similarity.matrix, calibration="simulated").layers,
-        phases.k,
-        cut.cut_share - cut.drift_share,
-        cut.z or 0.0,
-        min(cut.stability or (0.0,)),
-    )
+    simulated = phase_evidence(1 - similarity.matrix, calibration="simulated").layers
+    excess, stable = cut.cut_share - cut.drift_share, min(cut.stability or (0.0,))
+    return Judged(phases.evidence.layers, simulated, phases.k, excess, cut.z or 0.0, stable)
 
 
 def shares(said: list[Judged]) -> dict[str, float]:
     """Of networks that each rule says have phases, and the means of what describes a cut."""
-    return {
-        "test": float(np.mean([bool(one.boundaries) for one in said])),
-        "test_simulated": float(np.mean([bool(one.boundaries_simulated) for one in said])),
-        "gain_rule": float(np.mean([one.k_by_gain > 1 for one in said])),
-        "excess_over_drift": float(np.mean([one.excess_over_drift > 0 for one in said])),
-        "mean_z": float(np.mean([one.z for one in said])),
-        "mean_stability": float(np.mean([one.stability for one in said])),
+    found: dict[str, Callable[[Judged], float]] = {
+        "test": lambda one: bool(one.boundaries),
+        "test_simulated": lambda one: bool(one.boundaries_simulated),
+        "gain_rule": lambda one: one.k_by_gain > 1,
+        "excess_over_drift": lambda one: one.excess_over_drift > 0,
+        "mean_z": lambda one: one.z,
+        "mean_stability": lambda one: one.stability,
     }
+    return {name: float(np.mean([value(one) for one in said])) for name, value in found.items()}
 
 
-def sizes(draws: int) -> Iterator[dict[str, Any]]:
-    """How often a network without phases is said to have some: a row for each family and depth."""
-    for layers in LAYERS:
-        for name, kernel in structureless(layers).items():
-            random = np.random.default_rng([layers, *name.encode()])
-            said = [judged(drawn(kernel(random), random)) for _ in range(draws)]
-            yield {"layers": layers, "family": name, "draws": draws, **shares(said)}
+def size_of_test(layers: int, draws: int) -> Iterator[dict[str, Any]]:
+    """How often a network without phases is said to have some: a row for each family."""
+    for name, kernel in structureless(layers).items():
+        random = np.random.default_rng([layers, *name.encode()])
+        said = [judged(drawn(kernel(random), random)) for _ in range(draws)]
+        yield {"layers": layers, "family": name, "draws": draws, **shares(said)}
 
 
-def powers(draws: int) -> Iterator[dict[str, Any]]:
-    """How often blocks are found, over all kinds of drift beneath them: a row for each depth, k and jump."""
-    for layers in LAYERS:
-        for k in NUMBERS:
-            for jump in JUMPS:
-                random = np.random.default_rng([layers, k, jump])
-                said = []
-                for number in range(draws):
-                    steps = list(DRIFTS.values())[number % len(DRIFTS)]
-                    said.append(judged(drawn(with_blocks(layers, k, jump, steps, random), random)))
-                boundaries = tuple(even_boundaries(layers, k))
-                yield {
-                    "layers": layers, "k": k, "jump": jump, "draws": draws, **shares(said),
-                    "exact": float(np.mean([one.boundaries == boundaries for one in said])),
-                    "exact_simulated": float(np.mean([one.boundaries_simulated == boundaries for one in said])),
-                }  # fmt: skip
+def power_of_test(layers: int, draws: int) -> Iterator[dict[str, Any]]:
+    """How often blocks are found, over all kinds of drift beneath them: a row for each k and jump."""
+    kinds = list(DRIFTS.values())
+    for k in NUMBERS:
+        for jump in JUMPS:
+            random, said = np.random.default_rng([layers, k, jump]), []
+            for number in range(draws):
+                blocks = with_blocks(layers, k, jump, kinds[number % len(kinds)], random)
+                said.append(judged(drawn(blocks, random)))
+            boundaries = tuple(even_boundaries(layers, k))
+            yield {
+                "layers": layers, "k": k, "jump": jump, "draws": draws, **shares(said),
+                "exact": float(np.mean([one.boundaries == boundaries for one in said])),
+                "exact_simulated": float(np.mean([one.boundaries_simulated == boundaries for one in said])),
+            }  # fmt: skip
 
 
-def untrained(images: str, n: int) -> Iterator[dict[str, Any]]:
-    """What is said of untrained ViTs of several widths and depths: a row for each."""
+def untrained(layers: int, images: str, n: int) -> Iterator[dict[str, Any]]:
+    """What is said of untrained ViTs of several widths: a row for each."""
     from timm.models.vision_transformer import VisionTransformer
 
     import brdyn
     from brdyn.models import Preprocessing, timm_family
     from brdyn.models.request import ModelRequest
 
-    for width, layers in UNTRAINED:
+    for width in WIDTHS:
         for seed in range(SEEDS):
             request = ModelRequest(f"vit_{width}x{layers}", random=True, seed=seed)
             with request.construction():
@@ -195,27 +182,50 @@ def untrained(images: str, n: int) -> Iterator[dict[str, Any]]:
                 )  # fmt: skip
             info = timm_family.backbone_info(request, "timm", backbone, request.source(""), "", "none")
             model = timm_family.adapt(backbone, info, Preprocessing((64, 64))).requires_grad_(False)
-            similarity = brdyn.layer_similarity(
-                model, brdyn.load_images(images, model, n=n), replicates=REPLICATES
-            )
+            images_of = brdyn.load_images(images, model, n=n)
+            similarity = brdyn.layer_similarity(model, images_of, replicates=REPLICATES)
             yield {"width": width, "layers": layers, "seed": seed, **judged(similarity)._asdict()}
 
 
+class PhaseTestStudy(Study[str]):
+    """What is asked of the test at each depth."""
+
+    module = "phase_test"
+
+    def __init__(self, choice: argparse.Namespace) -> None:
+        super().__init__(choice)
+        self.folder = choice.out
+
+    def cells(self) -> Iterable[str]:
+        kinds = (SIZE, POWER, *([UNTRAINED] if self.choice.images else []))
+        return chosen(self.choice.only, (f"{kind}_{layers}" for kind in kinds for layers in LAYERS))
+
+    def asked(self, cell: str) -> Mapping[str, Any]:
+        kind, _, layers = cell.partition("_")
+        own = (
+            {"images": self.choice.images, "n": self.choice.n}
+            if kind == UNTRAINED
+            else {"draws": self.choice.draws}
+        )
+        return {"layers": int(layers), **own}
+
+    def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        kinds: dict[str, Any] = {SIZE: size_of_test, POWER: power_of_test, UNTRAINED: untrained}
+        return {"rows": list(kinds[cell.partition("_")[0]](**asked))}
+
+
+def read_rows(kind: str) -> list[dict[str, Any]]:
+    """What is recorded of a kind, at all depths."""
+    files = {f"{kind}_{layers}": FOLDER / f"{kind}_{layers}.json" for layers in LAYERS}
+    return [row for content in read_all(files, ("rows",)).done.values() for row in content["rows"]]
+
+
 def main() -> None:
-    """Run and record the study."""
-    options = parser(__doc__)
+    options = study_parser(__doc__, FOLDER, labelled=False)
     options.add_argument("--draws", type=int, default=DRAWS)
-    options.add_argument("--untrained", action="store_true", help="judge untrained networks instead")
-    options.add_argument("--images", default="samples", help="for those, as in `brdyn phases`")
+    options.add_argument("--images", help="for untrained networks, as in `brdyn phases`")
     options.add_argument("--n", type=int, default=16, help="of the images")
-    choice = options.parse_args()
-    if choice.untrained:
-        content: dict[str, Any] = {"networks": list(untrained(choice.images, choice.n))}
-        name = "phase_test_untrained"
-    else:
-        content = {"size": list(sizes(choice.draws)), "power": list(powers(choice.draws))}
-        name = "phase_test"
-    print("written", record(name, choice.device, content, choice.out))
+    run_study(PhaseTestStudy, options)
 
 
 if __name__ == "__main__":

@@ -9,32 +9,24 @@ precision matters less than which images were taken.
 
 from __future__ import annotations
 
-from pathlib import Path
+import argparse
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
 
-from analyses.recording import OFFLINE, parser, record
+from analyses.bench import BOTH, CURVES, benchmark, model_parser
 from brdyn import load_images, load_model
-from brdyn.errors import BrdynError
 from brdyn.measures import SIMILARITIES, layer_similarity
-from brdyn.measures.dynamics import CURVES, token_dynamics
+from brdyn.measures.dynamics import token_dynamics
 from brdyn.models import VisionTransformer
 from brdyn.phases import segment
 
-PRECISIONS = (torch.float32, torch.bfloat16)
 ROUNDING = 1e-5  # of the largest mean: a narrower interval is of what is equal for all images by definition
 
 
 def similarity_agreement(
-    models: tuple[VisionTransformer, VisionTransformer],
-    source: str,
-    n: int,
-    kind: str = "cosine",
-    **options: Any,
-) -> dict[str, Any]:
+    models: tuple[VisionTransformer, VisionTransformer], source: str, n: int, kind: str = "cosine", **options: Any
+) -> dict[str, Any]:  # fmt: skip
     """How far a model's second precision moves the similarity of layers, and for which k boundaries stay."""
     full, half = (
         layer_similarity(model, load_images(source, model, n=n), kind, replicates=0, **options)
@@ -45,10 +37,8 @@ def similarity_agreement(
         "images": n,
         "layers": len(full.matrix),
         "largest_difference": float(np.abs(full.matrix - half.matrix).max()),
-        "k_with_the_same_boundaries": [
-            k for k in wanted if wanted[k].boundaries == found[k].boundaries
-        ],
-    }  # fmt: skip
+        "k_with_the_same_boundaries": [k for k in wanted if wanted[k].boundaries == found[k].boundaries],
+    }
 
 
 def dynamics_agreement(
@@ -56,76 +46,40 @@ def dynamics_agreement(
 ) -> list[dict[str, Any]]:
     """Largest change over depth of the mean of every curve, by statistic and token group."""
     full, half = (
-        token_dynamics(model, load_images(source, model, n=n), measures=tuple(CURVES), **options).table
+        token_dynamics(model, load_images(source, model, n=n), measures=CURVES, **options).table
         for model in models
     )
     keys = ["statistic", "group", "layer"]
     both = full.merge(half, on=keys, suffixes=("", "_half"))
-    both["difference"] = (both["mean"] - both["mean_half"]).abs()
-    width = (both["high"] - both["low"]) / 2
-    largest = both.groupby(keys[:2])["mean"].transform(lambda mean: mean.abs().max())
-    both["of_half_width"] = (both["difference"] / width).where(width > ROUNDING * largest)
-    return [
-        _largest(statistic, group, rows) for (statistic, group), rows in both.groupby(keys[:2], sort=False)
-    ]
-
-
-def _largest(statistic: Any, group: Any, rows: pd.DataFrame) -> dict[str, Any]:
-    size = float(rows["mean"].abs().max())
-    difference = float(rows["difference"].max())
-    share = rows["of_half_width"].max()
-    return {
-        "statistic": statistic,
-        "group": group,
-        "difference": difference,
-        "of_the_largest_mean": difference / size if size > 0 else None,
-        "of_half_width": float(share) if np.isfinite(share) else None,
-    }
+    both["size"], both["difference"] = both["mean"].abs(), (both["mean"] - both["mean_half"]).abs()
+    width, by = (both["high"] - both["low"]) / 2, both.groupby(keys[:2], sort=False)
+    both["of_half_width"] = (both["difference"] / width).where(width > ROUNDING * by["size"].transform("max"))
+    largest = both.groupby(keys[:2], sort=False)[["difference", "size", "of_half_width"]].max().reset_index()
+    largest["of_the_largest_mean"] = largest["difference"] / largest.pop("size").where(lambda size: size > 0)
+    rows: list[dict[str, Any]] = largest.to_dict("records")
+    return [{key: None if value != value else value for key, value in row.items()} for row in rows]
 
 
 def both_precisions(name: str, device: str, **options: Any) -> tuple[VisionTransformer, VisionTransformer]:
     """The model in float32 and in bfloat16."""
-    full, half = (load_model(name, device=device, dtype=dtype, **options) for dtype in PRECISIONS)
+    half, full = (load_model(name, device=device, dtype=dtype, **options) for dtype in BOTH)
     return full, half
 
 
-def main() -> None:
-    """Compare and record."""
-    options = parser(__doc__)
-    options.add_argument("--images", default="samples", help="photographs")
-    options.add_argument("--n", type=int, default=64, help="of them")
-    options.add_argument("--model", default=OFFLINE)
-    options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
-    options.add_argument("--init", default="pretrained", help="random for an architecture without weights")
-    options.add_argument("--image-size", type=int)
-    choice = options.parse_args()
-    try:
-        models = both_precisions(
-            choice.model,
-            choice.device,
-            weights=choice.weights,
-            init=choice.init,
-            image_size=choice.image_size,
-        )
-        similarity = {
+def run(choice: argparse.Namespace) -> dict[str, Any]:
+    asked = {name: getattr(choice, name) for name in ("weights", "init", "image_size")}
+    models = both_precisions(choice.model, choice.device, **asked)
+    return {
+        "model": models[0].info.to_dict(),
+        "similarity": {
             kind: similarity_agreement(models, choice.images, choice.n, kind) for kind in SIMILARITIES
-        }
-        for kind, found in similarity.items():
-            same = found["k_with_the_same_boundaries"]
-            print(f"{kind}: at most {found['largest_difference']:.1e}; same boundaries for {len(same)} of "
-                  f"{found['layers']} k", flush=True)  # fmt: skip
-        dynamics = dynamics_agreement(models, choice.images, choice.n)
-    except BrdynError as error:
-        options.error(str(error))
-    for row in dynamics:
-        relative, share = row["of_the_largest_mean"], row["of_half_width"]
-        print(
-            f"{row['statistic']}, {row['group']}: at most {row['difference']:.1e}"
-            + (f", {relative:.1e} of the largest" if relative is not None else "")
-            + (f", {share:.2f} half widths of the interval" if share is not None else "")
-        )
-    content = {"model": models[0].info.to_dict(), "similarity": similarity, "dynamics": dynamics}
-    print("written to", record("precision", choice.device, content, choice.out))
+        },
+        "dynamics": dynamics_agreement(models, choice.images, choice.n),
+    }
+
+
+def main() -> None:
+    benchmark("precision", run, model_parser(__doc__, images=True))
 
 
 if __name__ == "__main__":

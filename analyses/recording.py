@@ -3,59 +3,49 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from brdyn.errors import BrdynError
 from brdyn.models.imgfocus import NAME as OFFLINE
 from brdyn.provenance import run_provenance
 from brdyn.store import to_json, write_atomically
 
-__all__ = ["OFFLINE", "RESULTS", "outdated", "parser", "provenance", "record", "write_or_check"]
+__all__ = ["OFFLINE", "RESULTS", "ROOT", "command", "parser", "plain_parser", "provenance", "record"]
+__all__ += ["suffix_of"]
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "analyses" / "results"
+
+
+def plain_parser(description: str | None) -> argparse.ArgumentParser:
+    """An argument parser that shows a description as it is."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """An argument parser with the options that all of them share."""
-    options = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """An argument parser with the options that studies and benchmarks share."""
+    options = plain_parser(description)
     options.add_argument("--device", default="cpu", help="cpu or cuda")
     options.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     return options
 
 
-def write_or_check(description: str | None, pages: Callable[[], Mapping[Path, str]]) -> None:
-    """The command of a study that writes pages from recorded results: write them, or with `--check` compare."""
-    options = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument(
-        "--check", action="store_true", help="change nothing; exit 1 if something would change"
-    )
-    check = options.parse_args().check
-    changed = outdated(pages())
-    if not check:
-        for path, content in changed.items():
-            path.write_text(content)
-    names = ", ".join(path.name for path in changed) or "nothing"
-    print("differs from the recorded results:" if check else "rewritten:", names)
-    sys.exit(1 if check and changed else 0)
+def command(work: Callable[[argparse.Namespace], None], options: argparse.ArgumentParser) -> None:
+    """Do what the options ask for; an error that a user can mend is said in a line."""
+    try:
+        work(options.parse_args())
+    except BrdynError as error:
+        options.error(str(error))
 
 
-def outdated(pages: Mapping[Path, str]) -> dict[Path, str]:
-    """The pages that are not there as they should be."""
-    return {
-        path: content for path, content in pages.items() if not path.is_file() or path.read_text() != content
-    }
-
-
-def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS) -> Path:
-    """Write one result file with the command, the device, the date and the versions."""
+def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS, file: str = "") -> Path:
+    """Write one result file, called as its command by default, with command, device, date and versions."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{name}{suffix_of(device)}.json"
+    path = out / f"{file or name}{suffix_of(device)}.json"
     write_atomically(path, to_json({**content, "provenance": provenance(name, device)}))
     return path
 

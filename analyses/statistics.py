@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,29 +12,32 @@ RESAMPLES = 2000
 FEWEST = 5  # pairs for a bootstrap
 
 
-class Estimate(NamedTuple):
-    """A value and its 95 % interval."""
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95 % interval; of a test, its p-value."""
 
     value: float
-    low: float
-    high: float
+    low: float = -np.inf
+    high: float = np.inf
+    p_value: float | None = None
 
     def say(self, form: str = "+.2f") -> str:
-        """In words."""
-        value, low, high = self
-        interval = f"[{low:{form}}, {high:{form}}]" if np.isfinite(high - low) else "(no interval)"
-        return f"{value:{form}} {interval}"
+        interval = (
+            f"[{self.low:{form}}, {self.high:{form}}]"
+            if np.isfinite(self.high - self.low)
+            else "(no interval)"
+        )
+        return f"{self.value:{form}} {interval}"
 
-    @property
-    def positive(self) -> bool | None:
-        """Whether it clearly is (None: cannot be told)."""
-        return True if self.low > 0 else False if self.high < 0 else None
+    def against(self, other: float) -> bool | None:
+        """Whether the whole interval is above (True) or below (False) a number."""
+        return True if self.low > other else False if self.high < other else None
 
-
-def together(verdicts: Iterable[bool | None]) -> bool | None:
-    """True if all are, False if any is, None otherwise."""
-    found = list(verdicts)
-    return False if False in found else True if all(one is True for one in found) else None
+    def less(self, other: Estimate) -> Estimate:
+        """The difference of two that know nothing of each other: half the widths of their intervals add in square."""
+        half = float(np.hypot((self.high - self.low) / 2, (other.high - other.low) / 2))
+        value = self.value - other.value
+        return Estimate(value, value - half, value + half)
 
 
 def rank_correlation(
@@ -56,27 +58,28 @@ def rank_correlation(
     """
     x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     groups = np.zeros(len(x)) if within is None else np.asarray(within)
-    value = _rho(x, y, groups)
+    value = float(_rho(x, y, groups))
     if np.isnan(value):
         return Estimate(np.nan, np.nan, np.nan)
     if len(x) < FEWEST:
         return Estimate(value, -1.0, 1.0)
-    rng = np.random.default_rng(seed)
-    draws = [_rho(x[rows], y[rows], groups[rows]) for rows in rng.integers(0, len(x), (RESAMPLES, len(x)))]
-    low, high = np.nanquantile(draws, [0.025, 0.975])
+    rows = np.random.default_rng(seed).integers(0, len(x), (RESAMPLES, len(x)))
+    low, high = np.nanquantile(_rho(x[rows], y[rows], groups[rows]), [0.025, 0.975])
     return Estimate(value, float(low), float(high))
 
 
-def _rho(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
-    """Correlation of ranks, each less the mean of its group."""
+def _rho(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Correlation of ranks, each less the mean of its group, over the last axis."""
     left = []
     for values in (x, y):
-        ranks = stats.rankdata(values)
+        ranks = stats.rankdata(values, axis=-1)
         for group in np.unique(groups):
-            ranks[groups == group] -= ranks[groups == group].mean()
+            own = groups == group
+            counted = np.maximum(own.sum(-1, keepdims=True), 1)
+            ranks = ranks - own * (np.where(own, ranks, 0).sum(-1, keepdims=True) / counted)
         left.append(ranks)
-    size = np.sqrt((left[0] ** 2).sum() * (left[1] ** 2).sum())
-    return float((left[0] * left[1]).sum() / size) if size else float("nan")
+    size = np.sqrt((left[0] ** 2).sum(-1) * (left[1] ** 2).sum(-1))
+    return (left[0] * left[1]).sum(-1) / np.where(size > 0, size, np.nan)
 
 
 def mean_difference(differences: ArrayLike) -> Estimate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from analyses.recording import RESULTS
-from analyses.stochastic_depth_plan import LAST, Config
+from analyses.stochastic_depth_plan import FITS, LAST, NETWORKS, Config
+from analyses.study import read_all
 from brdyn.classifiers.recipe import BEST
 from brdyn.errors import UsageError
 from brdyn.phases import Phases
@@ -18,7 +18,7 @@ from brdyn.store import read_json
 
 STUDY = RESULTS / "stochastic_depth"
 SIZES = ("gpu", "cpu")
-NETWORKS, FITS = "networks", "fits"
+MEASURED = ("epoch", "accuracy", "train_accuracy", "mean_similarity", "train_seconds", "images_per_second")
 FIT_COLUMNS = ["p", "seed", "moment", "k", "partition", "draw"]
 VALUES = ["accuracy", "teacher_accuracy", "kept", "agreement", "r2", "r2_mean", "r2_least", "seconds"]
 
@@ -26,29 +26,13 @@ VALUES = ["accuracy", "teacher_accuracy", "kept", "agreement", "r2", "r2_mean", 
 class Recorded(NamedTuple):
     """A recorded study: what its configuration asks for and is there.
 
-    Attributes
-    ----------
-    networks : DataFrame
-        A row per network and moment, by name: `p`, `seed`, `moment`, `epoch`, `accuracy` and `train_accuracy`,
-        `train_seconds` and `images_per_second` of its training, `overfitted` (from its best epoch to the last, accuracy
-        rose on training and fell on test images), `mean_similarity` over pairs of layers, and for each k described
-        `boundaries_k`, `evenness_k`, `cut_k` (share of the dissimilarity), `over_drift_k` (more than of a drift),
-        `gain_k` and `z_k`.
-    fits : DataFrame
-        A row per Raptor: `p`, `seed`, `moment`, `k`, `partition`, `draw`, `accuracy` by its teacher's head,
-        `teacher_accuracy`, `kept` (the ratio of both above chance; none where the teacher is at chance), `agreement`,
-        R^2 of all tokens, autoregressive: `r2` of the last layer, `r2_mean` and `r2_least` over layers; `seconds`.
-    curves : DataFrame
-        A row per Raptor, token group and layer: R^2, autoregressive, with the columns that name the Raptor.
-    similarity : dict of str to ndarray
-        By network and moment, (L, L).
-    phases : dict of str to Phases
-    validation : dict of str to list
-        Accuracy on held-out images along training, by run.
-    config : Config
-    failed : dict of str to str
-    provenance : dict
-        Of the newest result.
+    `networks` has a row per network and moment, by name: `overfitted` says that from its best epoch to the last
+    accuracy rose on training and fell on test images; for each k described there are `boundaries_k`, `evenness_k`,
+    `cut_k` (share of the dissimilarity), `over_drift_k` (more than of a drift), `gain_k` and `z_k`. `fits` has a row
+    per Raptor: `kept` is the ratio of its accuracy by its teacher's head to the teacher's, both above chance (none
+    where the teacher is at chance), `r2` that of all tokens at the last layer, autoregressive, and `curves` has it by
+    token group and layer. `similarity` and `phases` are by network and moment, `validation` (accuracy on held-out
+    images along training) by run; `provenance` is that of the newest result.
     """
 
     networks: pd.DataFrame
@@ -76,85 +60,61 @@ def read_study(size: str | None = None, folder: Path = STUDY) -> Recorded:
     home = folder / (size or (there or SIZES)[0])
     config = Config(**read_json(home / "config.json", "the configuration of a study"))
     planned = {moment.name for one in config.networks() for moment in config.moments(one)}
-    networks, similarity, phases, validation, failed, digests = [], {}, {}, {}, {}, {}
-    newest: dict[str, Any] = {}
-    for name, content in _results(home / NETWORKS):
-        if name not in planned or not config.asks_for(content["asked"]):
-            continue
-        newest = max(newest, content["provenance"], key=lambda one: one.get("date", ""))
-        if "failed" in content:
-            failed[name] = content["failed"]
-            continue
-        similarity[name] = np.array(content["similarity"])
-        phases[name] = Phases.from_dict(content["phases"])
-        digests[name] = (content["digest_of_weights"], 1 / content["classes"])
-        if content["validation"]:
-            validation[name.rpartition("_")[0]] = content["validation"]
-        networks.append(_network(name, content, phases[name], config.phases))
-    if not networks:
+    found, failed, newest = read_all(
+        {name: path for name, path in _files(home / NETWORKS).items() if name in planned}, ("cell", "asked"),
+        lambda _, content: config.asks_for(content["asked"]),
+    )  # fmt: skip
+    if not found:
         raise UsageError(f"nothing is recorded in {str(home)!r}; run `python -m analyses.stochastic_depth`")
-    fits, curves = [], []
-    for name, content in _results(home / FITS):
-        teacher = name.split("/")[0]
-        if teacher not in digests or content["asked"]["teacher"] != digests[teacher][0]:
-            continue
-        newest = max(newest, content["provenance"], key=lambda one: one.get("date", ""))
-        if "failed" in content:
-            failed[name] = content["failed"]
-            continue
-        fit, rows = _fit(content, chance=digests[teacher][1])
-        fits.append(fit)
-        curves += rows
-    table = pd.DataFrame(networks).set_index("name").sort_values(["moment", "p", "seed"])
+    teachers = {name: content["digest_of_weights"] for name, content in found.items()}
+    done, unfitted, latest = read_all(
+        _files(home / FITS), ("cell", "asked"),
+        lambda name, content: content["asked"]["teacher"] == teachers.get(name.split("/")[0]),
+    )  # fmt: skip
+    phases = {name: Phases.from_dict(content["phases"]) for name, content in found.items()}
+    rows = [_network(name, content, phases[name], config.phases) for name, content in found.items()]
+    table = pd.DataFrame(rows).set_index("name").sort_values(["moment", "p", "seed"])
     table["overfitted"] = _overfitted(table)
+    fits = [_fit(content, 1 / found[name.split("/")[0]]["classes"]) for name, content in done.items()]
     return Recorded(
         table,
-        pd.DataFrame(fits, columns=[*FIT_COLUMNS, *VALUES]),
-        pd.DataFrame(curves, columns=[*FIT_COLUMNS, "group", "layer", "r2"]),
-        similarity,
+        pd.DataFrame([fit for fit, _ in fits], columns=[*FIT_COLUMNS, *VALUES]),
+        pd.DataFrame(
+            [row for _, curves in fits for row in curves], columns=[*FIT_COLUMNS, "group", "layer", "r2"]
+        ),
+        {name: np.array(content["similarity"]) for name, content in found.items()},
         phases,
-        validation,
+        {name.rpartition("_")[0]: found[name]["validation"] for name in found if found[name]["validation"]},
         config,
-        failed,
-        newest,
+        {**failed, **unfitted},
+        max(newest, latest, key=lambda one: one.get("date", "")),
     )
 
 
-def _results(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(folder.rglob("*.json")):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        yield name, read_json(path, "a cell of this study", ("cell", "digest", "asked", "provenance"))
+def _files(folder: Path) -> dict[str, Path]:
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.json"))
+    }
 
 
 def _overfitted(table: pd.DataFrame) -> list[bool]:
     """Of every row, whether its network did by the last epoch."""
-    by_run = table.set_index(["p", "seed", "moment"])[["accuracy", "train_accuracy"]].sort_index()
-    found = {}
-    for key in {(p, seed) for p, seed, _ in by_run.index}:
-        moments = by_run.loc[key]
-        if {BEST, LAST} <= set(moments.index):
-            change = moments.loc[LAST] - moments.loc[BEST]
-            found[key] = bool(change["accuracy"] < 0 < change["train_accuracy"])
-    return [found.get(key, False) for key in zip(table["p"], table["seed"], strict=True)]
+    columns = ["accuracy", "train_accuracy"]
+    at = {moment: rows.set_index(["p", "seed"])[columns] for moment, rows in table.groupby("moment")}
+    if not {BEST, LAST} <= set(at):
+        return [False] * len(table)
+    change = at[LAST] - at[BEST]
+    overfitted = set(change.index[(change["accuracy"] < 0) & (change["train_accuracy"] > 0)])
+    return [key in overfitted for key in zip(table["p"], table["seed"], strict=True)]
 
 
 def _network(name: str, content: dict[str, Any], phases: Phases, ks: list[int]) -> dict[str, Any]:
-    row = {
-        "name": name,
-        **content["cell"],
-        **{key: content[key] for key in ("epoch", "accuracy", "train_accuracy", "mean_similarity")},
-        **{key: content[key] for key in ("train_seconds", "images_per_second")},
-    }
+    row = {"name": name, **content["cell"], **{key: content[key] for key in MEASURED}}
     for k in ks:
-        found = phases.with_k(k)
-        row |= {
-            f"boundaries_{k}": found.boundaries,
-            f"evenness_{k}": found.evenness,
-            f"cut_{k}": found.chosen.cut_share,
-            f"over_drift_{k}": found.chosen.cut_share - found.chosen.drift_share,
-            f"gain_{k}": found.chosen.gain,
-            f"z_{k}": found.chosen.z,
-        }
+        found, cut = phases.with_k(k), phases.with_k(k).chosen
+        values = {"boundaries": found.boundaries, "evenness": found.evenness, "cut": cut.cut_share, "gain": cut.gain,
+                  "z": cut.z, "over_drift": cut.cut_share - cut.drift_share}  # fmt: skip
+        row |= {f"{key}_{k}": value for key, value in values.items()}
     return row
 
 
@@ -170,12 +130,7 @@ def _fit(content: dict[str, Any], chance: float) -> tuple[dict[str, Any], list[d
     ]
     theirs, ours, whole = content["teacher_accuracy"], content["accuracy"], found["all"]
     deviation = (chance * (1 - chance) / content["n_images"]) ** 0.5
-    fit = {
-        **cell,
-        **{key: content[key] for key in ("accuracy", "teacher_accuracy", "agreement", "seconds")},
-        "kept": (ours - chance) / (theirs - chance) if theirs > chance + 2 * deviation else np.nan,
-        "r2": whole[-1],
-        "r2_mean": float(np.mean(whole)),
-        "r2_least": min(whole),
-    }
-    return fit, curves
+    kept = (ours - chance) / (theirs - chance) if theirs > chance + 2 * deviation else np.nan
+    said = {key: content[key] for key in ("accuracy", "teacher_accuracy", "agreement", "seconds")}
+    r2 = {"r2": whole[-1], "r2_mean": float(np.mean(whole)), "r2_least": min(whole)}
+    return {**cell, **said, "kept": kept, **r2}, curves

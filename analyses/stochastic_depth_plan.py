@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from brdyn.classifiers.architectures import build
+from brdyn.classifiers.kept import folder_name
 from brdyn.classifiers.recipe import BEST, ClassifierRecipe
 from brdyn.errors import UsageError
 from brdyn.phases import check_request
@@ -19,6 +20,7 @@ from brdyn.raptor import FitSettings
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
 
 UNTRAINED, MIDDLE, LAST = "untrained", "middle", "last"
+NETWORKS, FITS = "networks", "fits"
 MOMENTS = (UNTRAINED, MIDDLE, BEST, LAST)
 
 
@@ -26,37 +28,7 @@ MOMENTS = (UNTRAINED, MIDDLE, BEST, LAST)
 class Config:
     """A study, as its YAML file says.
 
-    Attributes
-    ----------
-    name : str
-        Results go to a folder of this name.
-    network : mapping
-        `model`, a name of :mod:`brdyn.classifiers.architectures`, and what else it is built with.
-    image_size : int
-    train_images, test_images : int or None
-        None for all.
-    held_out : int
-        Of the training images, to choose the best epoch by.
-    drop_path : list of float
-        Rates p.
-    seeds : int
-        Networks for each.
-    training : mapping
-        Of :class:`ClassifierRecipe`.
-    middle : float
-        The epoch that stands for the middle of training.
-    similarity : mapping
-        `images` and bootstrap `replicates`.
-    phases : list of int
-        Numbers of phases that are described.
-    raptor : mapping
-        `k`, `partitioned` (the k at which random partitions are drawn), `draws` of each, `moments_k` (the k of networks
-        at other moments than their best), `test_images`, and `settings` of :class:`FitSettings`.
-    followed_rates : list of float, optional
-        Rates of the networks that Raptors are fitted to at other moments; by default the least, and that of the most
-        accurate of the others.
-    float16 : bool
-        Keep networks at half the size, rounded once they are trained.
+    `analyses/stochastic_depth.yaml` says what its entries are; those with a default may be left out.
     """
 
     name: str
@@ -90,12 +62,9 @@ class Config:
             raise UsageError(f"cannot read {str(path)!r} ({' '.join(str(error).split())})") from error
         known = {entry.name for entry in fields(cls)}
         needed = {entry.name for entry in fields(cls) if entry.default is MISSING}
-        if not isinstance(found, dict) or not needed <= set(found) <= known:
-            given = set(found if isinstance(found, dict) else ())
-            wrong = sorted((needed - given) | (given - known))
-            raise UsageError(
-                f"{str(path)!r}: entries that are missing or unknown: {', '.join(map(str, wrong))}"
-            )
+        given = set(found) if isinstance(found, dict) else set()
+        if wrong := sorted(map(str, (needed - given) | (given - known))):
+            raise UsageError(f"{str(path)!r}: entries that are missing or unknown: {', '.join(wrong)}")
         config = cls(**found)
         try:
             config.check()
@@ -135,7 +104,6 @@ class Config:
         )
 
     def networks(self) -> list[Network]:
-        """Every network at its best epoch."""
         return [Network(p=p, seed=seed) for seed in range(self.seeds) for p in self.drop_path]
 
     def moments(self, one: Network) -> list[Network]:
@@ -184,7 +152,6 @@ class Config:
 
 
 def without(options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """All options but one."""
     return {key: value for key, value in options.items() if key != name}
 
 
@@ -198,13 +165,16 @@ class Network:
 
     @property
     def run(self) -> str:
-        """The folder of its training."""
         return f"p{self.p:g}_seed{self.seed}"
 
     @property
     def name(self) -> str:
-        """Of its results."""
         return f"{self.run}_{self.moment}"
+
+    @property
+    def path(self) -> str:
+        """Of its result, in the folder of the study."""
+        return f"{NETWORKS}/{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +187,13 @@ class Cell:
     draw: int = 0
 
     @property
-    def name(self) -> str:
-        """Of its result."""
-        return f"{self.partition}_k{self.k}" + ("" if self.partition == MAXCUT else f"_draw{self.draw}")
+    def path(self) -> str:
+        """Of its result, in the folder of the study."""
+        draw = "" if self.partition == MAXCUT else f"_draw{self.draw}"
+        return f"{FITS}/{self.teacher.name}/{self.partition}_k{self.k}{draw}"
+
+
+def place_of(runs: Path, config: Config, one: Network) -> Path:
+    """The folder of a network at a moment, in that of all runs."""
+    parts = {UNTRAINED: "0", MIDDLE: f"{config.middle:g}", BEST: BEST}
+    return runs / one.run if one.moment == LAST else runs / one.run / folder_name(parts[one.moment])

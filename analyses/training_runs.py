@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from analyses.study import OutOfTime, Study, chosen, digest_of, is_recorded
 from brdyn.classifiers.kept import kept_folders
 from brdyn.classifiers.pixels import PixelSet, check_classes, load_pixels
 from brdyn.classifiers.saved import halve
 from brdyn.classifiers.training import ClassifierRun, finished
-from brdyn.errors import BrdynError
-from brdyn.store import OutputFolder
+from brdyn.store import OutputFolder, read_json
 from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints, Session
 from brdyn.training.session import make_accelerator
+from brdyn.training.settings import check_same
 
-
-class OutOfTime(BrdynError):
-    """The time given to a study is over."""
+IMAGE_SIZE = 32
 
 
 class TimedCheckpoints(Checkpoints):
-    """Checkpoints of a run that stops, by :class:`OutOfTime`, at its first checkpoint after a moment but the last.
-
-    Parameters
-    ----------
-    folder, options
-        As in :class:`brdyn.training.Checkpoints`.
-    until : float
-        A moment by `time.monotonic`.
-    last : int
-        The run's last step.
-    """
+    """Checkpoints of a run that stops, by :class:`OutOfTime`, at its first checkpoint after a moment (`until`, by
+    `time.monotonic`) but that of its last step."""
 
     def __init__(self, folder: str | Path, options: Mapping[str, Any], until: float, last: int) -> None:
         super().__init__(folder, options)
@@ -52,11 +44,7 @@ class TimedCheckpoints(Checkpoints):
 
 
 def load_split(
-    train: str,
-    test: str,
-    image_size: int,
-    counts: tuple[int | None, int | None],
-    workers: int | None = None,
+    train: str, test: str, image_size: int, counts: tuple[int | None, int | None], workers: int | None = None
 ) -> tuple[PixelSet, PixelSet]:
     """Training and test images of the same classes, so many of each; None for all.
 
@@ -72,15 +60,9 @@ def load_split(
 
 
 def train_or_go_on(
-    run: ClassifierRun,
-    place: Path,
-    train: PixelSet,
-    test: PixelSet,
-    *,
-    until: float,
-    device: torch.device,
+    run: ClassifierRun, place: Path, train: PixelSet, test: PixelSet, *, until: float, device: torch.device,
     float16: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """What `train.json` of a run says: there already, or after training, from its newest whole checkpoint.
 
     With `float16` its classifiers, once trained and their accuracy measured, are kept at half the size.
@@ -98,16 +80,12 @@ def train_or_go_on(
     if training is None:
         with OutputFolder(place, overwrite=True, result=TRAIN_RESULT) as folder:
             training = run.train(
-                train,
-                test,
-                folder=folder,
+                train, test, folder=folder,
                 session=Session(
-                    checkpoints=checkpoints,
-                    resume=checkpoints.latest(previous=True),
-                    accelerator=make_accelerator(device),
-                    progress=True,
+                    checkpoints=checkpoints, resume=checkpoints.latest(previous=True),
+                    accelerator=make_accelerator(device), progress=True,
                 ),
-            )
+            )  # fmt: skip
             assert training is not None  # this process writes
             training.write(folder)
             checkpoints.remove()
@@ -115,3 +93,57 @@ def train_or_go_on(
         for home in (place, *kept_folders(place).values()):
             halve(home)
     return training.content()
+
+
+class TrainingStudy(Study[str]):
+    """Networks trained from scratch on the same images, each a cell by its name."""
+
+    sizes: ClassVar[Mapping[str, SimpleNamespace]]
+    asked_as = "options"
+
+    def __init__(self, choice: argparse.Namespace) -> None:
+        super().__init__(choice)
+        self.size = self.sizes[choice.size]
+        self.folder = choice.out / choice.size
+        self.names = chosen(choice.only, self.every())
+        counts = self.size.train_images, self.size.test_images
+        self.train, self.test = load_split(choice.train, choice.test, IMAGE_SIZE, counts)
+
+    def every(self) -> Iterable[str]:
+        """Names of all cells."""
+        raise NotImplementedError
+
+    def cells(self) -> Iterable[str]:
+        return self.names
+
+    def run_of(self, name: str) -> ClassifierRun:
+        """How a network is trained."""
+        raise NotImplementedError
+
+    def place(self, name: str) -> Path:
+        return self.folder / "runs" / name
+
+    def asked(self, cell: str) -> Mapping[str, Any]:
+        return self.run_of(cell).options(self.train, self.test)
+
+    def known(self, cell: str, asked: Mapping[str, Any]) -> bool:
+        """Whether it is recorded.
+
+        Raises
+        ------
+        UsageError
+            If it is recorded with other options.
+        """
+        if not is_recorded(self.path(cell)):
+            return False
+        before = read_json(self.path(cell), "a record", (self.asked_as,))[self.asked_as]
+        if digest_of(before) != digest_of(asked):
+            check_same(before, asked, self.path(cell))
+        return True
+
+    def trained(self, cell: str, float16: bool = False) -> dict[str, Any]:
+        """What its training says: it is trained now, or goes on."""
+        return train_or_go_on(
+            self.run_of(cell), self.place(cell), self.train, self.test, until=self.until, device=self.device,
+            float16=float16,
+        )  # fmt: skip

@@ -20,10 +20,18 @@ MEASURES = {
     "speed": "brdyn.measures.speed:AngularSpeed",
     "turning": "brdyn.measures.speed:TurningAngle",
     "update": "brdyn.measures.update_field:UpdateField",
-    "estimation": "brdyn.measures.estimation:EstimationError",
+    "estimation": "brdyn.measures.estimation:PhaseEstimation",
     "basins": "brdyn.measures.basins:AngularBasins",
     "modes": "brdyn.measures.modes:DynamicModes",
 }
+# Defaults that commands and functions share.
+SIMILARITY, TOKENS = "cosine", "cls+patches"
+METHOD = "contiguous"
+EPS = (0.02, 0.2)  # of noise, relative to the token
+SURGERY = ("swap", "delete", "shuffle")  # of `KINDS`
+DRAWS = 5  # shuffles of a phase
+SEEDS = 3  # linear probes
+RECURSION_STEPS = 8  # of a ViTRM that is evaluated
 RIDGE = 1e-3
 REPLICATES = 200  # of the bootstrap
 MOST = 2**31 - 1

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from brdyn.checked_json import check, expanded
 from brdyn.errors import UsageError
 from brdyn.provenance import Provenance, RunProvenance, Stopwatch
-from brdyn.store import OutputFolder, read_json, reading, to_json
+from brdyn.store import OutputFolder, check_formats, read_json, reading, to_json
 from brdyn.store.result_files import KINDS
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Result(ABC):
         ----------
         folder : path
         overwrite : bool
-            Replace a result that is there.
+            Replace a result of the same kind that is there.
         figures : mapping of str to Figure, optional
             Pictures to write beside it, such as :func:`brdyn.plots.draw` makes.
         formats : tuple of str
@@ -112,9 +112,11 @@ class Result(ABC):
         Raises
         ------
         UsageError
-            If the folder holds something and is not to be overwritten.
+            If the folder holds something and is not to be overwritten, or something else than such a result, or a
+            format is unknown.
         """
-        with OutputFolder(folder, overwrite) as out:
+        formats = check_formats(",".join(formats))
+        with OutputFolder(folder, overwrite, result=self.FILE) as out:
             self.write(out, figures, formats)
 
     def write(

@@ -5,6 +5,7 @@ import sys
 import time
 from argparse import Namespace
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,54 +14,30 @@ import torch
 from safetensors.torch import save_file
 
 from analyses import (
+    bench,
     bench_capture,
     bench_dynamics,
     bench_raptor,
     bench_segment,
     bench_vitrm,
     export_trunk,
-    findings,
-    phases_of_models,
+    pages,
     precision,
-    profile_steps,
-    raptor_findings,
     raptor_on_vits,
-    tables,
     training_runs,
     vitrm_dynamics,
-    vitrm_findings,
     vitrm_on_cifar,
 )
-from analyses.raptor_cells import read_cells
-from analyses.recording import RESULTS, outdated
-from analyses.training_runs import OutOfTime, TimedCheckpoints
-from analyses.vitrm_grid import read_grid
-from brdyn import load_model
+from analyses.findings import vitrm
+from analyses.raptor_on_vits import read_cells
+from analyses.recording import OFFLINE, RESULTS
+from analyses.study import OutOfTime
+from analyses.training_runs import TimedCheckpoints
+from brdyn import Stream, load_model
 from brdyn.classifiers.config import ViTRMConfig
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, segment
 from tests.conftest import needs_offline, tiny_vit
-
-
-def test_readme_and_docs_show_the_recorded_results():
-    assert outdated(tables.pages()) == {}
-
-
-def test_the_findings_page_is_what_the_recorded_results_say():
-    results = findings.load()
-    assert findings.PAGE.read_text() == findings.page(results)
-    verdicts = [finding(results).holds for finding in findings.FINDINGS]
-    assert {True, False, None} == set(verdicts)
-
-
-def test_the_raptor_page_is_what_the_recorded_results_say():
-    cells = read_cells()
-    assert raptor_findings.PAGE.read_text() == raptor_findings.page(cells)
-    assert not cells.failed
-
-
-def test_the_vitrm_page_is_what_the_recorded_results_say():
-    assert vitrm_findings.PAGE.read_text() == vitrm_findings.page(vitrm_findings.load(), read_grid())
 
 
 def test_capture_benchmark_reports_a_ratio():
@@ -94,36 +71,6 @@ def test_segment_benchmark_searches_agree():
 
 
 @needs_offline
-def test_phases_study_records_and_resumes(tmp_path, monkeypatch, capsys):
-    command = [
-        "study",
-        "--images",
-        "samples",
-        "--n",
-        "16",
-        "--out",
-        str(tmp_path),
-        "--models",
-        "dinov2_vits41",
-    ]
-    monkeypatch.setattr(sys, "argv", command)
-    every = phases_of_models.studies
-    chosen = ("imgfocus_vits14", "imgfocus_vits14_random1", "dinov2_vits41")
-    monkeypatch.setattr(
-        phases_of_models, "studies", lambda m: {n: o for n, o in every(m).items() if n in chosen}
-    )
-    phases_of_models.main()
-    content = json.loads((tmp_path / "imgfocus_vits14_random1" / "phases.json").read_text())
-    assert content["weights"] == "random (untrained, seed 1)"
-    assert content["provenance"]["command"].startswith(
-        "brdyn phases --model imgfocus_vits14 --init random --seed 1"
-    )
-    assert "dinov2_vits41: left out, unknown model" in capsys.readouterr().out
-    phases_of_models.main()
-    assert capsys.readouterr().out.count("already recorded") == 2
-
-
-@needs_offline
 def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, images):
     monkeypatch.setattr(sys, "argv", ["export", "--file", str(tmp_path / "trunk.safetensors")])
     export_trunk.main()
@@ -133,8 +80,7 @@ def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, im
 
 
 STUDIES = (
-    bench_capture, bench_dynamics, bench_raptor, bench_segment, export_trunk, findings, phases_of_models,
-    raptor_findings, raptor_on_vits, tables,
+    bench_capture, bench_dynamics, bench_raptor, bench_segment, export_trunk, pages, raptor_on_vits,
 )  # fmt: skip
 
 
@@ -151,6 +97,7 @@ def test_every_study_explains_itself(study, monkeypatch, capsys):
 def test_raptor_benchmark_computes_the_same(dtype):
     teacher = tiny_vit()
     found = bench_raptor.compare(teacher, torch.randn(4, 3, 32, 32), k=2, rounds=2, dtype=dtype)
+    assert 0 < sum(row["share"] for row in found["profile"]["kernels"]) <= 1
     assert found["relative_difference_of_losses"] < (1e-5 if dtype == torch.float32 else 2e-2)
     assert found["bytes_on_disk_per_image"] == 4 * 5 * teacher.tokens.count * 16
     low, high = found["speedup_interval_95"]
@@ -178,11 +125,10 @@ def test_raptor_study_records_resumes_and_survives(tmp_path, noise_folder, monke
     save_file(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), weights)
     command = [
         "study", "--train", str(images), "--test", str(images), "--model", "vit_tiny_patch16_224", "--weights",
-        str(weights), "--size", "tiny", "--out", str(tmp_path / "out"), "--only", "maxcut_k2", "--share", "1/2",
+        str(weights), "--size", "tiny", "--out", str(tmp_path / "out"), "--only", "maxcut_k2", "--share", "0/2",
     ]  # fmt: skip
-    size = replace(
-        raptor_on_vits.SIZES["tiny"], image_size=32, precision="float32", probe_train=40, probe_test=20
-    )
+    changes = {"image_size": 32, "precision": "float32", "probe_train": 40, "probe_test": 20}
+    size = SimpleNamespace(**{**vars(raptor_on_vits.SIZES["tiny"]), **changes})
     monkeypatch.setitem(raptor_on_vits.SIZES, "tiny", size)
     monkeypatch.setattr(sys, "argv", command)
 
@@ -195,7 +141,7 @@ def test_raptor_study_records_resumes_and_survives(tmp_path, noise_folder, monke
     assert "maxcut_k2: RuntimeError: no memory left" in capsys.readouterr().out
     assert read_cells("tiny", "vit_tiny_patch16_224", tmp_path / "out").failed.keys() == {"maxcut_k2"}
     raptor_on_vits.main()
-    assert "probe accuracy kept" in capsys.readouterr().out
+    assert "maxcut_k2: fit_seconds" in capsys.readouterr().out
     raptor_on_vits.main()
     assert capsys.readouterr().out == "maxcut_k2: already recorded\n"
     cells = read_cells("tiny", "vit_tiny_patch16_224", tmp_path / "out")
@@ -226,24 +172,30 @@ def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, li
         return capsys.readouterr().out
 
     networks = {name: vitrm_on_cifar.SIZES["tiny"].networks[name] for name in ("vitrm", "vit-small")}
-    monkeypatch.setitem(
-        vitrm_on_cifar.SIZES, "tiny", replace(vitrm_on_cifar.SIZES["tiny"], networks=networks)
-    )
-    everything = vitrm_dynamics.names
-    monkeypatch.setattr(
-        vitrm_dynamics, "names", lambda *asked: {name: everything(*asked)[name] for name in networks}
-    )
+    monkeypatch.setattr(vitrm_on_cifar.SIZES["tiny"], "networks", networks)
     study = ["--size", "tiny", "--train", little_cifar["train"], "--test", little_cifar["test"]]
     assert "out of time" in run(vitrm_on_cifar, *study, "--minutes", 0)
     home = tmp_path / "out" / "tiny"
     assert not (home / "vitrm.json").exists()
     said = run(vitrm_on_cifar, *study)
     assert [line.split(":")[0] for line in said.splitlines()] == ["vitrm", "vit-small", "linear"]
-    run(vitrm_dynamics, "--size", "tiny", "--images", little_cifar["test"], "--n", 12, "--n-repair", 4)
+    run(
+        vitrm_dynamics,
+        "--size",
+        "tiny",
+        "--images",
+        little_cifar["test"],
+        "--n",
+        12,
+        "--n-repair",
+        4,
+        "--only",
+        "vit*",
+    )
     content = json.loads((home / "dynamics" / "vitrm.json").read_text())
-    (home / "dynamics" / f"{vitrm_findings.OFFLINE}.json").write_text(json.dumps(content))
-    results = vitrm_findings.load("tiny", tmp_path / "out")
-    page = vitrm_findings.page(results)
+    (home / "dynamics" / f"{OFFLINE}.json").write_text(json.dumps(content))
+    results = vitrm.load("tiny", tmp_path / "out")
+    page = pages.vitrm_findings(Namespace(vitrm=results, grid=None, at_size=None))
     assert f"| linear on pixels | | {results.linear['accuracy']:.1%}" in page
     steps = json.loads((home / "vitrm.json").read_text())["evaluation"]["recursion"]["steps"]
     assert ", ".join(f"{row['steps']}: {row['accuracy']:.1%}" for row in steps) in page
@@ -260,12 +212,12 @@ def test_the_vitrm_study_tests_on_the_test_split(monkeypatch, tmp_path):
         )
 
     monkeypatch.setattr(training_runs, "load_pixels", load)
-    choice = {"size": "tiny", "out": tmp_path, "device": "cpu", "minutes": 1, "epochs": None, "lr": None,
-              "batch_size": None, "compile": None}  # fmt: skip
-    vitrm_on_cifar.Study(Namespace(train="cifar10", test="cifar10", **choice))
+    choice = {"size": "tiny", "out": tmp_path, "device": "cpu", "minutes": 1, "epochs": None,
+              "only": None, "share": "0/1"}  # fmt: skip
+    vitrm_on_cifar.CifarStudy(Namespace(train="cifar10", test="cifar10", **choice))
     assert asked == [("cifar10", True), ("cifar10", False)]
     with pytest.raises(UsageError, match=r"has 2 classes \(a, …\), and the training images 10"):
-        vitrm_on_cifar.Study(Namespace(train="cifar10", test="other", **choice))
+        vitrm_on_cifar.CifarStudy(Namespace(train="cifar10", test="other", **choice))
 
 
 def test_motion_by_hand():
@@ -288,17 +240,17 @@ def test_motion_by_hand():
         "table": table, "readouts": ["y", "z"], "repair": {"starts": [0, 2], "angles": angles},
         "phases": segment(similarity, k=2).to_dict(),
     }  # fmt: skip
-    found = vitrm_findings.motion(content)
+    found = vitrm.motion(content)
     assert found.path == {"y": 1.0, "z": 0.5}
     assert found.repaired == {"y": pytest.approx(0.5), "z": pytest.approx(1.5)}
     assert found.rank == (4.0, 8.0, 2.0)
 
 
 def test_runs_of_other_recipes_are_not_compared():
-    runs = vitrm_findings.load().runs
+    runs = vitrm.load().runs
     runs["vit-small"]["options"]["recipe"]["epochs"] = 80
     with pytest.raises(UsageError, match=r"trained apart \(recipe.epochs: 40 before, 80 now\)"):
-        vitrm_findings._check_alike(runs)
+        vitrm.check_alike(runs)
 
 
 def test_vitrm_benchmark_computes_what_the_write_up_computes():
@@ -324,7 +276,8 @@ def test_a_run_out_of_time_stops_at_a_checkpoint_but_the_last(tmp_path):
 def test_precision_agrees_with_itself_and_tells_what_differs(noise_folder):
     model, other = tiny_vit(), tiny_vit(seed=1)
     same, different = (
-        precision.dynamics_agreement((model, one), str(noise_folder), 16, workers=0) for one in (model, other)
+        precision.dynamics_agreement((model, one), str(noise_folder), 16, stream=Stream(workers=0))
+        for one in (model, other)
     )
     assert all(row["difference"] == 0 for row in same)
     assert any(row["of_half_width"] > 1 for row in different if row["of_half_width"] is not None)
@@ -332,7 +285,7 @@ def test_precision_agrees_with_itself_and_tells_what_differs(noise_folder):
     assert ends["convergence", "cls"]["of_the_largest_mean"] == pytest.approx(
         ends["convergence", "cls"]["difference"], abs=1e-6
     )  # whose largest mean is 1, at the last state
-    found = precision.similarity_agreement((model, model), str(noise_folder), 16, workers=0)
+    found = precision.similarity_agreement((model, model), str(noise_folder), 16, stream=Stream(workers=0))
     assert found["largest_difference"] == 0
     assert found["k_with_the_same_boundaries"] == [1, 2, 3, 4]
 
@@ -343,4 +296,4 @@ def test_a_kernel_is_counted_once():
         Namespace(device_type=device, is_user_annotation=annotation)
         for device, annotation in ((gpu, False), (gpu, True), (cpu, False))
     ]
-    assert [profile_steps.is_kernel(row) for row in rows] == [True, False, False]
+    assert [bench.is_kernel(row) for row in rows] == [True, False, False]

@@ -1,4 +1,4 @@
-"""Two processes under torchrun give the numbers of one."""
+"""Two processes, as torchrun starts them, give the numbers of one."""
 
 import json
 import os
@@ -15,15 +15,16 @@ import timm
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import scramble
+from tests.forked import brdyn
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def brdyn(options, launcher):
-    """Run a command in processes of its own."""
+def torchrun(options):
+    """Run a command in two processes as users do."""
     return subprocess.run(
-        [sys.executable, *launcher, "-m", "brdyn", *options],
+        [sys.executable, *TORCHRUN, "-m", "brdyn", *options],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -45,9 +46,9 @@ def one_and_two(tmp_path):
             "--images", str(images), "--workers", "0", "--batch-size", "7", "--device", "cpu",
             *extra,
         ]  # fmt: skip
-        for name, launcher in {"one": [], "two": TORCHRUN}.items():
+        for name, processes in {"one": 1, "two": 2}.items():
             named = [option.replace("{run}", name) for option in options]
-            done = brdyn([*named, "--out", str(tmp_path / name)], launcher)
+            done = brdyn([*named, "--out", str(tmp_path / name)], processes=processes)
             assert done.returncode == 0, done.stderr
             assert done.stdout.count(says) == 1  # one process speaks
         return tmp_path / "one", tmp_path / "two"
@@ -101,12 +102,14 @@ def test_dynamics(one_and_two, noise_folder, tmp_path):
 
 
 def test_interventions_and_perturbations(one_and_two, noise_folder):
-    shared = ["-n", "20", "--k", "3", "--overwrite"]
+    shared = ["-n", "20", "--k", "3"]
     folders = one_and_two(
         "perturb", noise_folder, *shared, "--eps", "0.2", "--tokens", "cls", "--layers", "3,9"
     )
     same(folders, "perturb.parquet", ["start", "group", "layer"], rtol=1e-3, atol=1e-5)
     assert set(pd.read_parquet(folders[1] / "perturb.parquet")["n_images"]) == {20}
+    for folder in folders:
+        folder.rename(folder.with_name(f"{folder.name}-perturb"))
     folders = one_and_two("interventions", noise_folder, *shared, "--kinds", "delete,shuffle")
     same(
         folders,
@@ -161,7 +164,7 @@ def test_training_under_stochastic_depth(tmp_path, noise_folder):
         "vit-train", "--data", str(tmp_path / "labelled.parquet"), "--drop-path", "0.8", "--epochs", "2",
         "--batch-size", "8", "--keep", "0,best", "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "out"),
     ]  # fmt: skip
-    done = brdyn([*options, *sizes], TORCHRUN)
+    done = brdyn([*options, *sizes], processes=2)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out" / "train.json").read_text())
     assert content["options"]["processes"] == 2
@@ -169,7 +172,7 @@ def test_training_under_stochastic_depth(tmp_path, noise_folder):
     assert done.stdout.count("written to") == 1
     evaluated = brdyn(
         ["vitrm-eval", str(tmp_path / "out" / "best"), "--data", str(tmp_path / "labelled.parquet"),
-         "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "eval")], TORCHRUN
+         "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "eval")], processes=2
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
     assert evaluated.stdout.count("written to") == 1
@@ -189,33 +192,19 @@ STOPPED = (
     "    if stage == 2:\n"
     "        {}\n"
     "checkpoints.Checkpoints.save = stopping\n"
-    "from brdyn.cli import main\n"
-    "main()\n"
 )
-
-
-def run_script(tmp_path, what, options):
-    script = tmp_path / "script.py"
-    script.write_text(STOPPED.format(what))
-    return subprocess.run(
-        [sys.executable, *TORCHRUN, str(script), *options],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def test_a_resumed_fit_of_two_processes_counts_the_whole(tmp_path, noise_folder):
     """Both processes' images, in both sessions, and an image that both met unread once."""
     (noise_folder / "03.png").write_bytes(b"broken")
     options = [*FIT, "--images", str(noise_folder), "--steps", "12", "--out"]
-    whole = brdyn([*options, str(tmp_path / "whole")], TORCHRUN)
+    whole = brdyn([*options, str(tmp_path / "whole")], processes=2)
     assert whole.returncode == 0, whole.stderr
-    stopped = run_script(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)", [*options, str(tmp_path / "out")])
+    kill = STOPPED.format("os.kill(os.getpid(), signal.SIGKILL)")
+    stopped = brdyn([*options, str(tmp_path / "out")], processes=2, before=kill)
     assert stopped.returncode != 0
-    done = brdyn([*options, str(tmp_path / "out"), "--resume"], TORCHRUN)
+    done = brdyn([*options, str(tmp_path / "out"), "--resume"], processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("resuming from stage2-00000001") == 1
     first, second = (json.loads((tmp_path / name / "fit.json").read_text()) for name in ("whole", "out"))
@@ -233,12 +222,12 @@ def test_what_one_process_refuses_ends_both(tmp_path, noise_folder):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
     options = [*FIT, "--images", str(noise_folder), "--out"]
-    done = brdyn([*options, str(tmp_path / "out")], TORCHRUN)
+    done = torchrun([*options, str(tmp_path / "out")])
     assert done.returncode != 0
     assert done.stderr.count("brdyn: error: ") == done.stderr.count("is not empty") == 1
     assert "/brdyn/" not in done.stderr  # no traceback but torchrun's own
-    full = "raise checkpoints.BrdynError('cannot write: No space left on device')"
-    done = run_script(tmp_path, full, [*options, str(tmp_path / "full")])
+    full = STOPPED.format("raise checkpoints.BrdynError('cannot write: No space left on device')")
+    done = brdyn([*options, str(tmp_path / "full")], processes=2, before=full)
     assert done.returncode != 0
     assert done.stderr.count("brdyn: error: cannot write: No space left on device") == 1
     assert "/brdyn/" not in done.stderr

@@ -1,4 +1,4 @@
-"""The evidence page says what the results say, of every finding, with a reason where a claim does not hold."""
+"""The pages say what the results say, of every claim, with a reason where one does not hold."""
 
 import json
 import re
@@ -7,14 +7,14 @@ from collections import Counter
 
 import pytest
 
-from analyses import claims, evidence, findings, raptor_findings, stochastic_depth_findings, vitrm_findings
-from analyses.claims import NOT_TESTED, TOPICS, Claim, Records
-from analyses.evidence import Row
-from analyses.findings import WORDS, Finding, not_recorded
+from analyses import claims, pages
+from analyses.claims import NOT_TESTED, OURS, WORDS, Claim, Records, Row
+from analyses.findings import depth, offline, raptor, vitrm
+from analyses.render import outdated
+from analyses.rules import greater
 from brdyn.errors import UsageError
 
-CLAIMS = [claim for topic in TOPICS for claim in topic.claims]
-STUDIES = (findings, raptor_findings, stochastic_depth_findings, vitrm_findings)
+CLAIMS = [claim for claim in claims.every() if claim.source != OURS]
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +24,29 @@ def records() -> Records:
 
 @pytest.fixture(scope="module")
 def rows(records) -> list[Row]:
-    return [evidence.row(claim, records) for claim in CLAIMS]
+    return [claims.row(claim, records) for claim in CLAIMS]
 
 
-@pytest.fixture(scope="module")
-def page(records) -> str:
-    return evidence.page(records)
+def test_every_page_is_what_the_recorded_results_say():
+    assert outdated(pages.pages()) == {}
 
 
-def test_the_page_is_what_the_recorded_results_say(page):
-    assert evidence.PAGE.read_text() == page
+def test_no_recorded_cell_failed(records):
+    assert not records.raptor.failed
+    assert not records.vits.failed
+    assert not records.grid.failed
 
 
-def test_every_finding_is_of_exactly_one_claim():
-    used = Counter(claim.finding for claim in CLAIMS if claim.finding)
+def test_every_measure_is_of_exactly_one_claim_and_every_rule_judges_what_it_measures(records):
+    used = Counter(claim.measure for claim in claims.every() if claim.measure)
     assert set(used.values()) == {1}
-    of_studies = [finding for study in STUDIES for finding in study.FINDINGS]
-    assert set(used) == {*claims.OWN, *of_studies, *vitrm_findings.GRID_FINDINGS, *vitrm_findings.AT_SIZE}
+    modules = {"offline": offline, "raptor": raptor, "depth": depth, "vitrm": vitrm}
+    for claim in claims.every():
+        if claim.measure:
+            module, name = claim.measure.split(".")
+            assert callable(getattr(modules[module], name))
+            assert claim.judge(records).said  # a rule that names a number which is not measured is a KeyError
+        assert (claim.rule is None) == (claim.measure == "")
 
 
 def test_a_reason_is_given_where_a_claim_does_not_hold_and_only_there(rows):
@@ -59,70 +65,95 @@ def test_claims_are_told_apart_and_name_their_source_once(rows):
         assert row.published.startswith(claim.source)
 
 
-def test_tables_have_five_columns_and_verdicts_are_counted(page, rows):
+def test_tables_have_five_columns_and_verdicts_are_counted(records, rows):
+    page = pages.evidence(records)
     tables, speed = page.split("## Speed goals")
     lines = [line for line in tables.splitlines() if line.startswith("|")]
-    assert len(lines) == len(CLAIMS) + 2 * len(TOPICS)
+    assert len(lines) == len(CLAIMS) + 2 * len(claims.topics())
     for line in lines:
         assert len(re.findall(r"(?<!\\)\|", line)) == 6
     counts = Counter(row.verdict for row in rows)
     assert f"**{len(CLAIMS)} claims: {counts[WORDS[True]]} hold, {counts[WORDS[False]]} fail, " in page
     assert f"{counts[NOT_TESTED]} {NOT_TESTED}.**" in page
     assert len({line.count("|") for line in speed.splitlines() if line.startswith("|")}) == 1
+    ruled = [claim for claim in claims.every() if claim.rule is not None and not claim.table]
+    assert page.count("Rule for “") == len(ruled)
+
+
+def test_every_rule_is_on_the_page_that_its_claim_names(records):
+    shown = {
+        "offline": (pages.ROOT / "docs" / "guide" / "findings.md").read_text(),
+        "raptor": pages.raptor_findings(records), "": pages.evidence(records),
+        "vitrm": pages.vitrm_findings(records), "depth": pages.stochastic_depth_findings(records),
+    }  # fmt: skip
+    shown |= {"grid": shown["vitrm"], "overfit": shown["depth"]}
+    for claim in claims.every():
+        if claim.rule is not None:
+            assert str(claim.rule) in shown[claim.table]
 
 
 @pytest.mark.parametrize(
-    ("found", "word"),
+    ("measured", "verdict", "said"),
     [
-        (None, NOT_TESTED),
-        (not_recorded("c", "r"), NOT_TESTED),
-        (Finding("c", "r", "the model has no registers", None), NOT_TESTED),
-        (Finding("c", "r", "none of 12 networks overfitted", None), "cannot be told"),
-        (Finding("c", "r", "1 to 2", True), "**holds**"),
-        (Finding("c", "r", "all of them", False), "**fails**"),
+        (None, NOT_TESTED, "not recorded yet"),
+        ({"x": 2}, "**holds**", "x is 2"),
+        ({"x": 0}, "**fails**", "x is 0"),
+        (
+            {"each": {"one": {"x": 2}, "other": {"x": 0}}},
+            "**holds**",
+            "one: x is 2 (yes); other: x is 0 (no)",
+        ),
     ],
 )
-def test_verdicts(found, word):
-    assert claims.verdict(found) == word
-
-
-def test_a_row_by_hand(records):
+def test_verdicts(monkeypatch, records, measured, verdict, said):
+    monkeypatch.setattr(offline, "rank", lambda _: measured)
     claim = Claim(
-        "A et al.",
-        lambda study: Finding("x | y (A et al.)", "r", f"k = {study.phases.layers}", False),
-        "2 %",
-        lambda all_of_them: f"only {all_of_them.offline.phases.layers} layers",
-        "offline",
+        claim="c",
+        source="s",
+        study="offline",
+        measure="offline.rank",
+        said="x is {{ x }}",
+        rule=greater("x", 1),
     )
-    row = evidence.row(claim, records)
-    assert row == ("x | y", "A et al.: 2 %", "k = 12", "**fails**", "only 12 layers")
-    assert evidence.table([row])[-1] == "| x \\| y | A et al.: 2 % | k = 12 | **fails** | only 12 layers |"
+    found = claim.judge(records)
+    assert (found.verdict, found.said) == (verdict, said)
+
+
+def test_what_is_not_measured_is_no_verdict_but_may_have_its_reason(records):
+    found = Claim(claim="c", source="s", said="the model has no registers").judge(records)
+    assert (found.verdict, found.said, found.holds) == (NOT_TESTED, "the model has no registers", None)
+
+
+def test_a_row_by_hand(monkeypatch, records):
+    monkeypatch.setattr(offline, "rank", lambda study: {"x": 1, "k": study.phases.layers})
+    claim = Claim(
+        claim="x | y", source="A et al.", published="{{ 1 + 1 }} %", study="offline", measure="offline.rank",
+        said="k = {{ k }}", rule=greater("x", 1), why="only {{ offline.phases.layers }} layers",
+    )  # fmt: skip
+    assert claims.row(claim, records) == ("x | y", "A et al.: 2 %", "k = 12", "**fails**", "only 12 layers")
 
 
 def test_networks_that_overfit_are_looked_at_where_they_are_recorded(monkeypatch, records):
     def read(there):
         def read_study(size=None):
-            if size == stochastic_depth_findings.OVERFIT and there is None:
+            if size == claims.OVERFIT and there is None:
                 raise UsageError("nothing is recorded")
             return records.vits if size is None else there
 
         return read_study
 
     monkeypatch.setattr(claims, "read_study", read(None))
-    assert claims._where_overfitted(records.vits) is records.vits
+    assert claims.where_overfitted(records.vits) is records.vits
     recorded = records.vits._replace(failed={"another": "study"})
     monkeypatch.setattr(claims, "read_study", read(recorded))
-    assert claims._where_overfitted(records.vits) is recorded
+    assert claims.where_overfitted(records.vits) is recorded
     monkeypatch.setattr(claims, "read_study", read(recorded._replace(fits=recorded.fits.iloc[:0])))
-    assert claims._where_overfitted(records.vits) is records.vits
+    assert claims.where_overfitted(records.vits) is records.vits
+    claim = claims.of("depth.accuracy_rises")
     alone, beside = (
-        claims.small_study("{networks}", stochastic_depth_findings.accuracy_rises)(
-            records._replace(overfit=study)
-        )
-        for study in (records.vits, recorded)
+        claims.row(claim, records._replace(overfit=study)).why for study in (records.vits, recorded)
     )
-    verdict = claims.verdict(stochastic_depth_findings.accuracy_rises(recorded)).strip("*")
-    assert beside == f"{alone}. Where networks overfit: {verdict}"
+    assert beside == f"{alone}. Where networks overfit: cannot be told"
 
 
 def test_published_accuracies_by_batch_size():
@@ -133,9 +164,10 @@ def test_published_accuracies_by_batch_size():
     )
 
 
-def test_parameters_are_the_published_ones():
-    assert claims.sizes(None).holds
-    assert claims.sizes(None).numbers == "3,624,971 and 3,659,621"
+def test_parameters_are_the_published_ones(records):
+    found = claims.of("vitrm.sizes").judge(records)
+    assert found.holds
+    assert found.said == "3,624,971 and 3,659,621"
 
 
 @pytest.mark.parametrize(
@@ -143,24 +175,31 @@ def test_parameters_are_the_published_ones():
     [([3.1, 3.4], "**met**"), ([2.1, 2.9], "**missed**"), ([2.9, 3.4], "cannot be told")],
 )
 def test_speed_is_judged_on_a_gpu_alone(tmp_path, interval, said):
-    empty = evidence.speed_goals(tmp_path)
-    assert sum("not measured | not tested" in line for line in empty) == 4
+    empty = pages.speed_goals(tmp_path)
+    assert sum((goal["said"], goal["word"]) == ("not measured", NOT_TESTED) for goal in empty) == 4
     slow = {"dtype": "float32", "batch_size": 8, "speedup": 1.0, "speedup_interval_95": [0.9, 1.1]}
     fast = {**slow, "dtype": "bfloat16", "speedup": 3.0, "speedup_interval_95": interval}
     for suffix, device in (("", "x86_64 CPU"), ("_cuda", "NVIDIA H100")):
         content = {"training": [slow, fast], "provenance": {"device": device}}
         (tmp_path / f"bench_vitrm{suffix}.json").write_text(json.dumps(content))
-    lines = [line for line in evidence.speed_goals(tmp_path) if "ViTRM" in line]
-    assert lines[0].startswith(
-        "| a training step of ViTRM | NVIDIA H100 | float32, batch 8: 1.00 [0.90, 1.10]; bfloat16"
-    )
-    assert lines[0].endswith(f"(`bench_vitrm_cuda.json`) | {said} |")
-    assert lines[1].endswith("(`bench_vitrm.json`) | – |")
+    gpu, cpu = (goal for goal in pages.speed_goals(tmp_path) if "ViTRM" in goal["what"])
+    assert gpu["device"] == "NVIDIA H100"
+    assert gpu["said"].startswith("float32, batch 8: 1.00 [0.90, 1.10]; bfloat16, batch 8: 3.00 [")
+    assert gpu["said"].endswith("(`bench_vitrm_cuda.json`)")
+    assert (gpu["word"], cpu["word"]) == (said, "–")
+
+
+def test_a_claim_with_an_unknown_entry_is_refused(monkeypatch, tmp_path):
+    table = tmp_path / "claims.yaml"
+    table.write_text("- {title: t, note: n, claims: [{claim: c, source: s, becuase: it is so}]}")
+    monkeypatch.setattr(claims, "TABLE", table)
+    with pytest.raises(ValueError, match="'c' has becuase"):
+        claims.topics.__wrapped__()
 
 
 def test_it_explains_itself(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["evidence", "--help"])
+    monkeypatch.setattr(sys, "argv", ["pages", "--help"])
     with pytest.raises(SystemExit) as caught:
-        evidence.main()
+        pages.main()
     assert caught.value.code == 0
     assert "usage" in capsys.readouterr().out

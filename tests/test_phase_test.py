@@ -1,13 +1,13 @@
 """The study of the test for phases: what it draws, how it counts, and what it has recorded."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from analyses import phase_test
 from analyses.phase_test import Judged, drawn, forgetting, judged, places, shares, with_blocks
-from analyses.recording import RESULTS
 
 
 def test_blocks_have_larger_steps_at_their_boundaries_alone():
@@ -46,16 +46,25 @@ def test_a_network_of_blocks_is_told_from_a_drift():
 
 def test_the_recorded_size_and_power_are_as_promised():
     """False positives at most .07, of rough drifts of 12 layers .11; power at sixfold steps .85, .85, .7 and .95."""
-    study = json.loads((RESULTS / "phase_test.json").read_text())
-    for row in study["size"]:
+    sizes, powers, networks = (phase_test.read_rows(kind) for kind in ("size", "power", "untrained"))
+    assert (len(sizes), len(powers), len(networks)) == (3 * 6, 3 * 3 * 3, 3 * 3 * 8)
+    for row in sizes:
         rough = row["layers"] == 12 and "rough" in row["family"]
         assert row["test"] <= (0.11 if rough else 0.07), row
         assert row["test_simulated"] <= 0.06, row
         assert row["gain_rule"] == 1.0
     least = {(12, 2): 0.85, (12, 3): 0.85, (12, 4): 0.7}
-    for row in study["power"]:
+    for row in powers:
         if row["jump"] == 6:
             assert row["test"] >= least.get((row["layers"], row["k"]), 0.95), row
-    networks = json.loads((RESULTS / "phase_test_untrained.json").read_text())["networks"]
-    assert len(networks) == 72
     assert sum(bool(one["boundaries"]) for one in networks) <= 3
+
+
+def test_a_depth_is_drawn_by_its_seed_and_recorded_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["it", "--out", str(tmp_path), "--draws", "2", "--only", "size_12"])
+    phase_test.main()
+    rows = json.loads((tmp_path / "size_12.json").read_text())["rows"]
+    assert [row["family"] for row in rows] == [*phase_test.DRIFTS, "geodesic", "noise"]
+    assert rows == list(phase_test.size_of_test(12, 2))
+    phase_test.main()
+    assert capsys.readouterr().out.splitlines()[-1] == "size_12: already recorded"

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analyses.recording import RESULTS
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions import Repair, Surgery
 from brdyn.measures.dynamics import Dynamics
 from brdyn.phases import Phases, segment
+from brdyn.plots import draw
 from brdyn.probes import Probing
 from brdyn.raptor import Evaluation, Fit
 from brdyn.store import to_json
@@ -34,7 +36,14 @@ def dynamics():
         "explained_variance": [0.5, 0.25],
     }  # fmt: skip
     modes = {"errors": [error], "ridge": 0.001, "rank": None, "n_fitted": 6, "n_held_out": 2}
-    test = {"at_boundaries": 0.2, "inside": 0.1, "p_value": 0.5, "placements": 3, "exact": True}
+    test = {
+        "statistic": "speed",
+        "at_boundaries": 0.2,
+        "inside": 0.1,
+        "p_value": 0.5,
+        "placements": 3,
+        "exact": True,
+    }
     return {
         "table": [row], "phases": phases_of_four(), "alignment": {"cls": test}, "left_out": {"norm": "why"},
         "basins": basins, "modes": modes,
@@ -154,7 +163,8 @@ MAY_LACK = {
     ("evidence",), ("phases", "evidence"),
     *(("state", key) for key in ("losses", "validation", "images", "seconds", "earlier")),
     *((0, key) for key in ("step", "lr")),  # of a loss: there may be any
-    ("alignment", "cls"), ("left_out", "norm"), ("stages", "1"), ("recipe", "lr"), ("basins",), ("modes",),
+    ("alignment", "cls"), ("cls", "statistic"),
+    ("left_out", "norm"), ("stages", "1"), ("recipe", "lr"), ("basins",), ("modes",),
     ("similarity",), ("provenance",), ("model", "digest"), ("model", "notes"), ("train", "read"), ("test", "read"),
     ("earlier", "1"), ("swap_tests", "cls"),
 }  # fmt: skip
@@ -299,3 +309,30 @@ def test_tables_beside_a_result(name, folder, tmp_path_factory):
     pd.DataFrame({"other": [1]}).to_parquet(elsewhere / name)
     with pytest.raises(UsageError, match="has no column"):
         READERS["dynamics.json"][1](elsewhere)
+
+
+def test_alignment_of_earlier_versions_is_of_another_statistic(folder):
+    """They did not name it, and a name that there is not is refused."""
+    content = dynamics()
+    (folder / "dynamics.json").write_bytes(to_json(content))
+    assert Dynamics.read(folder).alignment["cls"].statistic == "speed"
+    del content["alignment"]["cls"]["statistic"]
+    (folder / "dynamics.json").write_bytes(to_json(content))
+    found = Dynamics.read(folder)
+    assert found.alignment["cls"].statistic == "change of speed"
+    assert "change of speed 0.200 at phase boundaries, 0.100 inside" in found.alignment["cls"].describe()
+    content["alignment"]["cls"]["statistic"] = "turning"
+    (folder / "dynamics.json").write_bytes(to_json(content))
+    with pytest.raises(UsageError, match="alignment is of 'turning' instead of 'speed' or 'change of speed'"):
+        Dynamics.read(folder)
+
+
+@pytest.mark.parametrize("path", sorted((RESULTS / "dynamics").glob("*/dynamics.json")), ids=str)
+def test_recorded_dynamics_are_read_and_drawn(path):
+    found = Dynamics.read(path)
+    named = [test.get("statistic") for test in json.loads(path.read_text())["alignment"].values() if test]
+    assert [test.statistic for test in found.alignment.values() if test] == [
+        name or "change of speed" for name in named
+    ]
+    assert "at phase boundaries" in found.summary()
+    assert {"speed", "modes", "spectrum"} <= set(draw(found))

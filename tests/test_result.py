@@ -23,7 +23,7 @@ from brdyn.measures.dynamics import Dynamics, token_dynamics
 from brdyn.measures.norm import TokenNorm
 from brdyn.plots import draw
 from brdyn.raptor import FitSettings, evaluate, fit_raptor
-from brdyn.result import KINDS, Result, result_class
+from brdyn.result import READABLE, Result, result_class
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
@@ -82,11 +82,11 @@ def results(pictures):
 
 
 def test_there_is_one_of_every_kind(results):
-    assert set(results) == set(KINDS)
+    assert set(results) == set(READABLE)
     assert all(result_class(name) is type(result) for name, result in results.items())
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(READABLE))
 def test_what_is_saved_comes_back(name, results, tmp_path):
     """The numbers, where they come from, what is printed, and the pictures that can be drawn."""
     result = results[name]
@@ -105,7 +105,7 @@ def test_what_is_saved_comes_back(name, results, tmp_path):
     assert type(result).read(tmp_path / "out" / name) == result
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(READABLE))
 def test_two_results_are_equal_where_their_numbers_are(name, results):
     result = results[name]
     others = [other for file, other in results.items() if file != name]
@@ -122,7 +122,7 @@ def test_another_k_is_another_result(results):
     assert phases.with_k(3).with_k(2).boundaries == phases.boundaries
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(READABLE))
 def test_a_folder_of_the_first_version_reads(name, results, tmp_path):
     """It had neither `schema` nor a word on its kind."""
     results[name].save(tmp_path / "out")
@@ -273,6 +273,12 @@ def test_a_folder_with_a_result_is_not_written_over(results, tmp_path):
     with pytest.raises(UsageError, match="not empty"):
         similarity.save(tmp_path / "out")
     similarity.save(tmp_path / "out", overwrite=True)
+    with pytest.raises(UsageError, match=r"holds the result of brdyn.layer_similarity"):
+        results["phases.json"].save(tmp_path / "out", overwrite=True)
+    with pytest.raises(UsageError, match="unknown picture format 'gif'"):
+        similarity.save(tmp_path / "other", formats=("gif",))
+    assert brdyn.read(tmp_path / "out") == similarity
+    assert not (tmp_path / "other").exists()
 
 
 class Sparsity(TokenNorm):

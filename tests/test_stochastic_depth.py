@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from analyses import bench_vitrm, package_small_vit, stochastic_depth, stochastic_depth_findings
-from analyses.statistics import mean_difference, rank_correlation, together
+from analyses import bench_vitrm, claims, package_small_vit, pages, stochastic_depth
+from analyses.statistics import Estimate, mean_difference, rank_correlation
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.stochastic_depth_plan import Config
 from analyses.training_runs import train_or_go_on
@@ -26,11 +27,15 @@ from brdyn.phases import segment
 from brdyn.store import read_json
 
 
-def test_the_page_is_what_the_recorded_results_say():
-    study = read_study()
-    said = stochastic_depth_findings.recorded_page()
-    assert stochastic_depth_findings.PAGE.read_text() == said
-    assert not study.failed
+def judged(name, study):
+    """What a claim comes to, of a study that is made up."""
+    return claims.of(f"depth.{name}").judge(Namespace(vits=study, overfit=study), "vits")
+
+
+def written_up(study):
+    """The page of a study alone."""
+    records = Namespace(vits=study, overfit=study)
+    return pages.stochastic_depth_findings(records, with_packaged=False)
 
 
 def write_config(path, **changes):
@@ -64,7 +69,7 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
     said = run("--part", "networks", "--share", "0/2")
     moments = ("best", "untrained", "middle", "last")
     assert [line.split(":")[0] for line in said] == [
-        f"p0_seed{seed}_{moment}" for seed in (0, 1) for moment in moments
+        f"networks/p0_seed{seed}_{moment}" for seed in (0, 1) for moment in moments
     ]
     fit_raptor = stochastic_depth.fit_raptor
 
@@ -75,15 +80,15 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
 
     assert read_study("tiny", out).fits.empty
     unfitted = read_study("tiny", out)
-    assert "not recorded yet" in stochastic_depth_findings.page(unfitted, [])
-    assert stochastic_depth_findings.fidelity_grows(unfitted).holds is None
+    assert "not recorded yet" in written_up(unfitted)
+    assert judged("fidelity_grows", unfitted).holds is None
     with monkeypatch.context() as patched:
         patched.setattr(stochastic_depth, "fit_raptor", broken)
         said = run()
-    assert said[0] == "p0_seed0_best: already recorded"
+    assert said[0] == "networks/p0_seed0_best: already recorded"
     assert sum("RuntimeError: no memory left" in line for line in said) == 2
     # of four networks three k, and each random partition at k = 3; then six other moments with p = 0, four with p = 0.5
-    assert sum(", " in line.split(":")[0] for line in said) == 4 * (3 + 2) + 6 + 4
+    assert sum(line.startswith("fits/") for line in said) == 4 * (3 + 2) + 6 + 4
     study = read_study("tiny", out)
     assert study.networks["moment"].value_counts().to_dict() == {
         "best": 4,
@@ -102,9 +107,9 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
     for _, fit in row.iterrows():
         assert fit["kept"] == pytest.approx((fit["accuracy"] - 0.1) / (fit["teacher_accuracy"] - 0.1))
     assert study.networks.loc["p0_seed0_untrained", "epoch"] == 0
-    page = stochastic_depth_findings.page(study, [])
-    for finding in (*stochastic_depth_findings.FINDINGS, *stochastic_depth_findings.OURS):
-        assert finding(study).claim in page
+    page = written_up(study)
+    for claim in claims.every():
+        assert (claim.claim in page) == (claim.table == "depth") or claim.table == "raptor"
     assert "Failed: p0" in page
 
     assert {line.split(": ")[1] for line in run()[:14]} == {"already recorded"}
@@ -235,31 +240,28 @@ def test_both_sizes_of_the_study_can_be_read():
 
 
 def test_estimates_by_hand():
-    assert mean_difference([1.0, 2.0, 3.0]) == pytest.approx(
-        (2, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5)
-    )
-    assert mean_difference([1.0, 2.0, 3.0]).positive is None
-    assert mean_difference([2.0, 2.1, 2.2]).positive is True
-    assert mean_difference([-2.0, -2.1, -2.2]).positive is False
-    assert mean_difference([5.0]) == (5, -np.inf, np.inf)
+    found, half = mean_difference([1.0, 2.0, 3.0]), 4.302653 / 3**0.5
+    assert (found.value, found.low, found.high) == pytest.approx((2, 2 - half, 2 + half))
+    assert mean_difference([1.0, 2.0, 3.0]).against(0) is None
+    assert mean_difference([2.0, 2.1, 2.2]).against(0) is True
+    assert mean_difference([-2.0, -2.1, -2.2]).against(0) is False
+    assert mean_difference([5.0]) == Estimate(5, -np.inf, np.inf)
     assert mean_difference([5.0]).say() == "+5.00 (no interval)"
     assert mean_difference([1.0, 3.0]).say("+.1f") == "+2.0 [-10.7, +14.7]"
     rising = rank_correlation(range(10), np.arange(10) ** 3)
-    assert rising == pytest.approx((1, 1, 1))
-    assert rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx((-1, -1, 1))
-    assert rank_correlation([1, 1, 1], [3, 2, 1]).positive is None
+    assert (rising.value, rising.low, rising.high) == pytest.approx((1, 1, 1))
+    few = rank_correlation([1, 2, 3], [3, 2, 1])
+    assert (few.value, few.low, few.high) == pytest.approx((-1, -1, 1))
+    assert rank_correlation([1, 1, 1], [3, 2, 1]).against(0) is None
     mixed = rank_correlation(range(8), [3, 1, 4, 1, 5, 9, 2, 6])
     assert mixed.low < 0 < mixed.value < mixed.high
     groups = np.repeat([0, 1, 2], 4)
     between = groups + np.tile([0.1, -0.1, 0.2, -0.2], 3)
     assert rank_correlation(between, groups).value > 0.9
-    assert rank_correlation(between, groups, within=groups).positive is None
+    assert rank_correlation(between, groups, within=groups).against(0) is None
     within = rank_correlation(between, np.tile([3, 2, 4, 1], 3) - 10 * groups, within=groups)
     assert within.value == pytest.approx(1)
-    assert within.positive
-    assert together([True, None]) is None
-    assert together([None, False]) is False
-    assert together(iter([True, True])) is True
+    assert within.against(0)
 
 
 def made_up(peak=0.7):
@@ -292,17 +294,18 @@ def made_up(peak=0.7):
 
 
 def test_verdicts_follow_their_rules():
-    found = {make.__name__: make(made_up()) for make in stochastic_depth_findings.FINDINGS}
+    names = [claim.measure.partition(".")[2] for claim in claims.every() if claim.table == "depth"]
+    found = {name: judged(name, made_up()) for name in names if name != "not_only_less_trained"}
     assert {name: one.holds for name, one in found.items()} == {
         "accuracy_rises": True, "evenness_grows": False, "similarity_grows": True, "fidelity_grows": True,
         "raptor_accuracy_rises": True, "better_than_contiguous": True, "better_than_shuffled": None,
         "more_blocks": True, "structure_predicts": None, "untrained_easier": True, "overfitting_hurts": True,
     }  # fmt: skip
-    assert "larger in 10 of 10" in found["better_than_contiguous"].numbers
-    assert "(5 overfitted)" in found["overfitting_hurts"].numbers
-    early = stochastic_depth_findings.accuracy_rises(made_up(peak=0.3))
+    assert "larger in 10 of 10" in found["better_than_contiguous"].said
+    assert "(5 overfitted)" in found["overfitting_hurts"].said
+    early = judged("accuracy_rises", made_up(peak=0.3))
     assert early.holds is False
-    assert "under p=0.2" in early.numbers
+    assert "under p=0.2" in early.said
 
 
 @pytest.mark.parametrize(("middle", "holds"), [(0.3, True), (0.55, None), (0.9, False)])
@@ -313,9 +316,9 @@ def test_fidelity_against_networks_that_learnt_less(middle, holds):
     fits = made.fits.assign(moment=made.fits["moment"].replace("last", "middle"))
     fits.loc[fits["moment"] == "middle", "r2"] = middle
     fits.loc[(fits["moment"] == "middle") & (fits["seed"] == 0), "r2"] += 0.02
-    found = stochastic_depth_findings.not_only_less_trained(made._replace(networks=networks, fits=fits))
+    found = judged("not_only_less_trained", made._replace(networks=networks, fits=fits))
     assert found.holds is holds
-    assert f"{middle:.3f} to {middle + 0.02:.3f} (50.0% to 50.1%)" in found.numbers
+    assert f"{middle:.3f} to {middle + 0.02:.3f} (50.0% to 50.1%)" in found.said
 
 
 def test_evenness_by_hand():
@@ -341,10 +344,10 @@ def test_networks_are_kept_in_float16_and_some_can_be_chosen(monkeypatch, tmp_pa
         stochastic_depth.main()
         return capsys.readouterr().out.splitlines()
 
-    said = run("--networks", "p0.5_seed0")
+    said = run("--only", "p0.5_seed0")
     assert [line.split(":")[0] for line in said] == [
-        "p0.5_seed0_best", "p0.5_seed0_middle", "p0.5_seed0_last",
-        "p0.5_seed0_best, maxcut_k2", "p0.5_seed0_middle, maxcut_k2", "p0.5_seed0_last, maxcut_k2",
+        "networks/p0.5_seed0_best", "networks/p0.5_seed0_middle", "networks/p0.5_seed0_last",
+        "fits/p0.5_seed0_best/maxcut_k2", "fits/p0.5_seed0_middle/maxcut_k2", "fits/p0.5_seed0_last/maxcut_k2",
     ]  # fmt: skip
     runs = out / "tiny" / "runs" / "p0.5_seed0"
     for place in (runs, runs / "best", runs / "epoch0"):
@@ -354,14 +357,14 @@ def test_networks_are_kept_in_float16_and_some_can_be_chosen(monkeypatch, tmp_pa
     assert set(study.fits["moment"]) == {"best", "middle", "last"}
     assert not study.failed
     with pytest.raises(SystemExit):
-        run("--networks", "p0.5_seed7")
+        run("--only", "p0.5_seed7")
     assert "'p0.5_seed7' is not one of p0_seed0, p0.5_seed0" in capsys.readouterr().err
     shutil.rmtree(runs)
-    assert {line.split(": ")[1] for line in run("--networks", "p0.5_seed0", "--part", "networks")} == {
+    assert {line.split(": ")[1] for line in run("--only", "p0.5_seed0", "--part", "networks")} == {
         "already recorded"
     }
     shutil.rmtree(out / "tiny" / "fits")
-    assert "is recorded, and not here any more" in run("--networks", "p0.5_seed0", "--part", "fits")[0]
+    assert "is recorded, and not here any more" in run("--only", "p0.5_seed0", "--part", "fits")[0]
     write_config(config, seeds=1, followed_rates=[0.5], raptor=raptor)
     asked = read_json(out / "tiny" / "networks" / "p0.5_seed0_best.json", "it")["asked"]
     assert not Config.read(config).asks_for(asked)
@@ -393,11 +396,9 @@ def test_learning_by_heart_is_judged_by_both(r2, kept, holds):
     networks["train_accuracy"] = np.where(networks["moment"] == "last", 1.0, 0.5)
     fits["r2"] = np.where(fits["moment"] == "last", r2, 0.5)
     fits["kept"] = np.where(fits["moment"] == "last", kept, 0.5) + 1e-3 * np.arange(len(fits)) % 7e-3
-    found = stochastic_depth_findings.memorising_hurts(made._replace(networks=networks, fits=fits))
+    found = judged("memorising_hurts", made._replace(networks=networks, fits=fits))
     assert found.holds is holds
-    assert "R² 0.500 to 0.300" in found.numbers
-    assert "(10 networks; training images +50.0%, test images +0.0%)" in found.numbers
+    assert "R² 0.500 to 0.300" in found.said
+    assert "(10 networks; training images +50.0%, test images +0.0%)" in found.said
     learning = networks.assign(accuracy=np.where(networks["moment"] == "last", 0.9, 0.4))
-    assert (
-        stochastic_depth_findings.memorising_hurts(made._replace(networks=learning, fits=fits)).holds is None
-    )
+    assert judged("memorising_hurts", made._replace(networks=learning, fits=fits)).holds is None

@@ -2,12 +2,13 @@
 
 import json
 import sys
+from argparse import Namespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analyses import claims, evidence, vitrm_findings, vitrm_grid
+from analyses import claims, pages, vitrm_grid
 from analyses.vitrm_grid import BATCH_COLUMNS, CELL_COLUMNS, FIRST, REPEAT_COLUMNS, SIZES, Grid, read_grid
 
 
@@ -26,6 +27,12 @@ def grid(cells=None, repeats=(), batches=(), **changes):
     return made._replace(**changes)
 
 
+def judged(name, **studies):
+    """What a claim comes to, of a grid that is made up."""
+    records = Namespace(**{"grid": None, **studies})
+    return claims.of(f"vitrm.{name}").judge(records)
+
+
 SEEDS = [(True, 0, 0.40), (True, 1, 0.41), (True, 2, 0.39)]
 
 
@@ -35,32 +42,33 @@ SEEDS = [(True, 0, 0.40), (True, 1, 0.41), (True, 2, 0.39)]
     [(0.39, True), (0.43, None), (0.44, None), (0.442, False)],
 )
 def test_the_best_cell_is_told_from_chance(other, holds):
-    found = vitrm_findings.best_of_grid(grid({(3, 1): 0.4, (1, 1): other}, SEEDS))
+    found = judged("best_of_grid", grid=grid({(3, 1): 0.4, (1, 1): other}, SEEDS))
     assert found.holds is holds
-    assert "40.0% (sd 1.0% of 3 seeds)" in found.numbers
+    assert "40.0% (sd 1.0% of 3 seeds)" in found.said
 
 
 def test_one_seed_tells_nothing():
-    assert vitrm_findings.best_of_grid(grid({(3, 1): 0.4, (1, 1): 0.9}, SEEDS[:1])).holds is None
+    assert judged("best_of_grid", grid=grid({(3, 1): 0.4, (1, 1): 0.9}, SEEDS[:1])).holds is None
 
 
 def test_what_seeing_is_worth_is_paired_by_seed():
     once = [(False, seed, value + 0.02) for _, seed, value in SEEDS]
-    found = vitrm_findings.sees_image(grid(repeats=[*SEEDS, *once]))
+    found = judged("sees_image", grid=grid(repeats=[*SEEDS, *once]))
     assert found.holds is False
-    assert found.numbers == "40.0% against 42.0%: -2.0% [-2.0%, -2.0%] (3 seeds)"
-    assert vitrm_findings.sees_image(grid(repeats=SEEDS)).numbers == "not recorded yet"
+    assert found.said == "40.0% against 42.0%: -2.0% [-2.0%, -2.0%] (3 seeds)"
+    assert judged("sees_image", grid=grid(repeats=SEEDS)).said == "not recorded yet"
 
 
 def test_batch_sizes_by_hand():
-    assert vitrm_findings.batch_sizes(grid(batches=[(64, 0.40), (256, 0.381)])).holds
-    assert vitrm_findings.batch_sizes(grid(batches=[(256, 0.379), (64, 0.40)])).holds is False
+    assert judged("batch_sizes", grid=grid(batches=[(64, 0.40), (256, 0.381)])).holds
+    assert judged("batch_sizes", grid=grid(batches=[(256, 0.379), (64, 0.40)])).holds is False
 
 
 def test_a_grid_that_is_hardly_begun_can_be_written_up():
-    for found in (grid(), grid({(1, 1): 0.3})):
-        said = "\n".join(vitrm_findings.grid_section(found))
-        assert said.count("not recorded yet") == len(vitrm_findings.GRID_FINDINGS)
+    records = claims.load()
+    for found in (grid(), grid({(1, 1): 0.3}), None):
+        said = pages.vitrm_findings(records._replace(grid=found))
+        assert said.count("not recorded yet") == (3 if found else 0)
 
 
 def test_the_page_of_claims_stands_partial_studies():
@@ -76,7 +84,7 @@ def test_the_page_of_claims_stands_partial_studies():
         "options": {"recipe": {"epochs": 50.0}},
         "provenance": {"device": "NVIDIA H100"},
     }
-    page = evidence.page(records._replace(raptor=begun, grid=grid({(3, 1): 0.4}, SEEDS), at_size=run))
+    page = pages.evidence(records._replace(raptor=begun, grid=grid({(3, 1): 0.4}, SEEDS), at_size=run))
     assert "90.0% [89.0%, 91.0%] after 50 epochs | **fails** | 50 of 1000 epochs |" in page
     assert "no GPU" not in page
     assert "over three draws of short fits" not in page  # found in the reduced study

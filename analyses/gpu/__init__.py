@@ -1,1 +1,1 @@
-"""Every run that wants a GPU, in the order of its worth; `python -m analyses.gpu.index` lists them."""
+"""What wants a GPU, as one queue: `python -m analyses.gpu`. `jobs` is the table of jobs; README.md lists it."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import BrdynError
 from brdyn.store import read_json, to_json, write_atomically
 
 MANIFEST, RESULTS = "state.json", "results.tar.gz"
@@ -30,22 +30,11 @@ class Packed(NamedTuple):
     size: int
 
 
-def pack(
-    home: Path, wanted: Sequence[Path], out: Path, run: str, *, part: int = PART, most: int = MOST
-) -> Packed:
-    """Pack files and folders in `home`, the first the most wanted, as many as there is room for.
+def pack(home: Path, wanted: Sequence[Path], out: Path, *, part: int = PART, most: int = MOST) -> Packed:
+    """Pack files and folders of `home`, the first the most wanted, as many as there is room for.
 
-    Parameters
-    ----------
-    home : Path
-        Names are relative to it.
-    wanted : sequence of Path
-        A folder is packed whole or not at all.
-    out : Path
-    run : str
-        Whose they are.
-    part, most : int
-        Bytes of a part, and of all.
+    A folder is packed whole or not at all. `part` and `most` are bytes of a part, and of all. A pack that is there
+    already is replaced.
     """
     chosen: list[Path] = []
     left_out: list[str] = []
@@ -58,42 +47,37 @@ def pack(
             continue
         size += needed
         chosen += files
-    archive = _archive(home, chosen, "w")
-    parts = []
+    archive, parts = _archive(home, chosen, "w"), []
+    (out / MANIFEST).unlink(missing_ok=True)
+    for path in out.glob("state.[0-9]*"):
+        path.unlink()
     for number, start in enumerate(range(0, len(archive), part)):
-        piece = archive[start : start + part]
-        name = f"state.{number:03d}"
+        piece, name = archive[start : start + part], f"state.{number:03d}"
         write_atomically(out / name, piece)
         parts.append({"name": name, "bytes": len(piece), "sha256": hashlib.sha256(piece).hexdigest()})
     names = [str(path.relative_to(home)) for path in chosen]
-    content = {"run": run, "parts": parts, "names": names, "left_out": left_out}
-    write_atomically(out / MANIFEST, to_json(content))
+    write_atomically(out / MANIFEST, to_json({"parts": parts, "names": names, "left_out": left_out}))
     return Packed(names, left_out, len(archive))
 
 
-def pack_results(home: Path, patterns: Sequence[str], out: Path) -> Packed:
+def pack_results(home: Path, patterns: Sequence[str], out: Path) -> None:
     """Pack the small files that match."""
     files = sorted({path for pattern in patterns for path in home.glob(pattern) if path.is_file()})
-    archive = _archive(home, files, "w:gz")
-    write_atomically(out / RESULTS, archive)
-    return Packed([str(path.relative_to(home)) for path in files], [], len(archive))
+    write_atomically(out / RESULTS, _archive(home, files, "w:gz"))
 
 
-def unpack(folder: Path, home: Path, run: str) -> list[str]:
+def unpack(folder: Path, home: Path) -> list[str]:
     """Put what :func:`pack` packed into `home`, but for files that are there; their names.
 
     Raises
     ------
     UsageError
-        If the folder has no pack, or one of another run.
+        If the folder has no pack.
     BrdynError
         If a part is missing or damaged.
     """
-    content = read_json(folder / MANIFEST, "the state of a run", ("run", "parts", "names"))
-    if content["run"] != run:
-        raise UsageError(f"{str(folder)!r} is the state of {content['run']}, and this is {run}")
-    whole = io.BytesIO()
-    for part in content["parts"]:
+    whole = b""
+    for part in read_json(folder / MANIFEST, "the state of a run", ("parts", "names"))["parts"]:
         path = folder / part["name"]
         try:
             piece = path.read_bytes()
@@ -101,9 +85,8 @@ def unpack(folder: Path, home: Path, run: str) -> list[str]:
             raise BrdynError(f"cannot read {str(path)!r} ({error.strerror}); bring all parts") from error
         if hashlib.sha256(piece).hexdigest() != part["sha256"]:
             raise BrdynError(f"{str(path)!r} is not what {MANIFEST} says (checksum); is the copy complete?")
-        whole.write(piece)
-    whole.seek(0)
-    return list(_extract(whole, home, replace=False))
+        whole += piece
+    return _extract(whole, home, replace=False)
 
 
 def unpack_results(folder: Path, home: Path, *, replace: bool) -> list[str]:
@@ -116,7 +99,7 @@ def unpack_results(folder: Path, home: Path, *, replace: bool) -> list[str]:
     """
     path = folder / RESULTS
     try:
-        return list(_extract(io.BytesIO(path.read_bytes()), home, replace=replace))
+        return _extract(path.read_bytes(), home, replace=replace)
     except (OSError, EOFError, tarfile.TarError) as error:
         raise BrdynError(f"cannot read {str(path)!r} ({error}); is the copy complete?") from error
 
@@ -135,9 +118,9 @@ def _archive(home: Path, files: Sequence[Path], mode: str) -> bytes:
     return whole.getvalue()
 
 
-def _extract(whole: io.BytesIO, home: Path, *, replace: bool) -> Iterator[str]:
-    with tarfile.open(fileobj=whole) as archive:
-        for member in archive:
-            if replace or not (home / member.name).exists():
-                archive.extract(member, home, filter="data")
-                yield member.name
+def _extract(content: bytes, home: Path, *, replace: bool) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        members = [one for one in archive.getmembers() if replace or not (home / one.name).exists()]
+        for member in members:
+            archive.extract(member, home, filter="data")
+    return [member.name for member in members]

@@ -47,7 +47,6 @@ class Architecture(ABC):
     def options(self) -> dict[str, Any]:
         """What else it may be built with, and of which types."""
 
-    @abstractmethod
     def check(self, image_size: int, **options: Any) -> None:
         """Refuse sizes and options that it cannot be built with, before torch is needed.
 
@@ -56,6 +55,7 @@ class Architecture(ABC):
         UsageError
             Naming the first of them.
         """
+        check_sizes({"image_size": image_size})
 
     @abstractmethod
     def build(self, classes: int, image_size: int, **options: Any) -> nn.Module:
@@ -104,7 +104,7 @@ class SmallViT(Architecture):
     def check(self, image_size: int, *, drop_path: float = 0.0, dropout: float = 0.0, **sizes: int) -> None:
         """Refuse sizes and options that it cannot be built with."""
         size = replace(self, **sizes)  # type: ignore[arg-type]
-        check_sizes({"image_size": image_size})
+        super().check(image_size)
         check_patches(self.name, (image_size,) * 2, (size.patch,) * 2)
         check_share("drop-path", drop_path)
         check_share("dropout", dropout)
@@ -149,7 +149,7 @@ class ResNet(Architecture):
 
     def check(self, image_size: int, **options: Any) -> None:
         """Refuse an image size that no network has, and any option."""
-        check_sizes({"image_size": image_size})
+        super().check(image_size)
         if any(options.values()):
             raise UsageError(f"{self.name} has neither drop-path, dropout nor other sizes")
 

@@ -16,6 +16,7 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
 
+from brdyn.choices import RECURSION_STEPS
 from brdyn.classifiers.pixels import PixelSet, check_classes
 from brdyn.classifiers.saved import Classifier
 from brdyn.classifiers.tasks import AT_ONCE
@@ -26,7 +27,6 @@ from brdyn.measures import intervals
 from brdyn.runtime import timed
 from brdyn.store import records
 
-MOST = 8
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BINS = 10
 ROUNDS = 5
@@ -93,14 +93,14 @@ class Recursion(Compared):
     Attributes
     ----------
     steps : DataFrame
-        One row per number of `steps` 1..`MOST`: `accuracy` with a 95 % interval `low` to `high`, `macro_f1`, mean
+        One row per number of `steps` 1 to `most`: `accuracy` with a 95 % interval `low` to `high`, `macro_f1`, mean
         `halting` probability, `calibration_error` (expected, of the halting probability against being right, over ten
         bins), `latency_ms` (one image) and `images_per_second` (a batch).
     halting : DataFrame
         One row per number of `steps` and bin of the halting probability: `images`, mean `probability`, share `right`.
     adaptive : DataFrame
         One row per `threshold`: `accuracy`, its interval, `mean_steps`, and the share of images that took 1, 2, …
-        steps (`took_1`, …), of at most `MOST`.
+        steps (`took_1`, …), of at most `most`.
     n_images : int
 
     Examples
@@ -153,7 +153,7 @@ def evaluate_recursion(
     classifier: Classifier,
     images: PixelSet,
     *,
-    most: int = MOST,
+    most: int = RECURSION_STEPS,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> Recursion:
     """Take up to `most` steps on every image.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from brdyn.checked_json import check
+from brdyn.choices import RECURSION_STEPS
 from brdyn.classifiers.evaluation import (
-    MOST,
     RECURSION,
     SCORES,
     THRESHOLDS,
@@ -126,7 +126,7 @@ def evaluate_classifier(
     classifier: Classifier,
     images: PixelSet,
     *,
-    most: int = MOST,
+    most: int = RECURSION_STEPS,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> ClassifierEvaluation:
     """How well a classifier does: a ViTRM against its recursion steps, another as it is.

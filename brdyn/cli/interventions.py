@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from brdyn.choices import KINDS, separated, some_of
+from brdyn.choices import DRAWS, KINDS, SURGERY, separated, some_of
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.run import RunRequest, open_run, run_command
 
@@ -24,7 +24,7 @@ def interventions(
             "image, replacements L^2/2.",
             rich_help_panel=INTERVENTIONS,
         ),
-    ] = "swap,delete,shuffle",
+    ] = ",".join(SURGERY),
     draws: Annotated[
         int,
         typer.Option(
@@ -33,7 +33,7 @@ def interventions(
             max=10_000,
             rich_help_panel=INTERVENTIONS,
         ),
-    ] = 5,
+    ] = DRAWS,
     phases: PhasesFile = None,
     k: NumberOfPhases = None,
 ) -> None:

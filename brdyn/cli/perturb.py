@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.choices import check_eps, separated
+from brdyn.choices import EPS, check_eps, separated
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.options import parse_numbers
 from brdyn.cli.run import RunRequest, open_run, run_command
@@ -27,7 +27,7 @@ def perturb(
             help="Norms of the noise over the norm of the token, joined by commas.",
             rich_help_panel=PERTURBATION,
         ),
-    ] = "0.02,0.2",
+    ] = ",".join(map(str, EPS)),
     tokens: Annotated[
         str,
         typer.Option(

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.choices import REPLICATES, SIMILARITIES, check_spread, one_of
+from brdyn.choices import METHOD, REPLICATES, SIMILARITIES, SIMILARITY, TOKENS, check_spread, one_of
 from brdyn.cli.options import WHOLE
 from brdyn.cli.run import RunRequest, open_run, run_command
 from brdyn.errors import UsageError
-from brdyn.phases.evidence import ALPHA, check_test
-from brdyn.phases.segmentation import METHODS, TEST, check_request, check_shares
+from brdyn.phases.evidence import ALPHA, CALIBRATION, check_test
+from brdyn.phases.segmentation import DEFAULT_EPS, METHODS, MIN_GAIN, TEST, check_request, check_shares
 
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
@@ -25,13 +25,13 @@ def phases(
     request: RunRequest,
     similarity: Annotated[
         str, typer.Option(help="cosine, token-cosine, cka or procrustes.", rich_help_panel=PHASES)
-    ] = "cosine",
+    ] = SIMILARITY,
     tokens: Annotated[
         str,
         typer.Option(
             help="Token groups joined by +, or `all`. `brdyn models NAME` lists them.", rich_help_panel=PHASES
         ),
-    ] = "cls+patches",
+    ] = TOKENS,
     k: Annotated[
         str | None,
         typer.Option(
@@ -46,7 +46,7 @@ def phases(
             help="Without --k, by convention: add phases while each cuts this share of the dissimilarity.",
             rich_help_panel=PHASES,
         ),
-    ] = 0.05,
+    ] = MIN_GAIN,
     min_size: Annotated[
         int, typer.Option(help="Fewest layers in a phase.", min=1, rich_help_panel=PHASES)
     ] = 1,
@@ -55,10 +55,10 @@ def phases(
         typer.Option(
             help="contiguous, or recursive to compare with the public notebook.", rich_help_panel=PHASES
         ),
-    ] = "contiguous",
+    ] = METHOD,
     eps: Annotated[
         float, typer.Option(help="Smallest gain of a split, for --method recursive.", rich_help_panel=PHASES)
-    ] = 0.1,
+    ] = DEFAULT_EPS,
     bootstrap: Annotated[
         int, typer.Option(help="Bootstrap samples; 0 for none.", min=0, max=100_000, rich_help_panel=PHASES)
     ] = REPLICATES,
@@ -71,7 +71,7 @@ def phases(
             help="Of the test: bonferroni, or simulated, which keeps to --alpha for rough drifts too.",
             rich_help_panel=PHASES,
         ),
-    ] = "bonferroni",
+    ] = CALIBRATION,
 ) -> None:
     """Find the phases of a model's depth: layer similarity, a test whether there are any, and max-cut.
 

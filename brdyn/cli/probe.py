@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from brdyn.choices import SEEDS
 from brdyn.cli.checks import check_images
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
 from brdyn.errors import UsageError
@@ -40,7 +41,7 @@ Seeds = Annotated[
 
 
 @run_command
-def probe(request: RunRequest, test: Test = None, test_n: TestNumber = None, seeds: Seeds = 3) -> None:
+def probe(request: RunRequest, test: Test = None, test_n: TestNumber = None, seeds: Seeds = SEEDS) -> None:
     """Classify labelled images by a k-NN and a linear probe on frozen features: cls and mean patch.
 
     Writes probe.json to --out: accuracies with their spread over seeds and over test images.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from brdyn.choices import SEEDS
 from brdyn.cli.checks import check_images
 from brdyn.cli.probe import PROBE, Seeds, check_test_number, second_set
 from brdyn.cli.run import RunRequest, open_run, run_command
@@ -45,7 +46,7 @@ def raptor_eval(
     probe_test: ProbeTest = None,
     probe_n: ProbeNumber = None,
     probe_test_n: ProbeTestNumber = None,
-    seeds: Seeds = 3,
+    seeds: Seeds = SEEDS,
 ) -> None:
     """Compare a Raptor with its teacher: R^2, relative error, cosine and epsilon per layer; cost; probes.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from brdyn.choices import RECURSION_STEPS
 from brdyn.classifiers.config import MOST_STEPS
 from brdyn.cli import checks
 from brdyn.cli import options as opt
@@ -50,7 +51,7 @@ def vitrm_eval(
         typer.Option(
             help="Largest number of recursion steps.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION
         ),
-    ] = 8,
+    ] = RECURSION_STEPS,
 ) -> None:
     """Evaluate a ViTRM against its recursion steps: accuracy, macro F1, halting, latency; another classifier as it is.
 

@@ -175,7 +175,8 @@ class ParquetSource(ImageSource):
         # Threads of Arrow's own do not survive the fork of a loader process.
         file = open_parquet(self.files[number], pre_buffer=False)
         about = file.metadata.row_group(group)
-        rows = BYTES_AT_ONCE * about.num_rows // max(about.total_byte_size, 1)
+        # One cell can have all of these bytes and, stored once in a dictionary, be every row.
+        rows = BYTES_AT_ONCE // max(about.total_byte_size, 1)
         return file.iter_batches(
             max(1, min(ROWS_AT_ONCE, rows)),
             row_groups=[group],

@@ -9,9 +9,9 @@ from itertools import combinations, pairwise, permutations
 
 import numpy as np
 
+from brdyn.choices import DRAWS
 from brdyn.interventions.contexts import rearranged, replaced, swapped
 
-DRAWS = 5
 ENUMERATED = 5  # layers whose orders are few enough to list
 ATTEMPTS = 50
 

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from brdyn.choices import check_eps
+from brdyn.choices import EPS, check_eps
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions.contexts import canonical, token_slices
@@ -37,7 +37,6 @@ from brdyn.seeds import check_seed
 from brdyn.store import ROW, records
 from brdyn.trajectory import Stream, Trajectory, visit_trajectories
 
-EPS = (0.02, 0.2)
 STATISTICS = ("mean", "low", "high", "sd", "n_images")
 
 

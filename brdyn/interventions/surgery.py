@@ -19,10 +19,10 @@ from torch import Tensor
 from torchmetrics import MaxMetric
 
 from brdyn.checked_json import fields_of, made
-from brdyn.choices import KINDS, some_of
+from brdyn.choices import DRAWS, KINDS, SURGERY, some_of
 from brdyn.data import NO_LABEL, ImageSet
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions.operations import DRAWS, Operation, operations
+from brdyn.interventions.operations import Operation, operations
 from brdyn.interventions.repair import STATISTICS, angles_to
 from brdyn.interventions.within_across import WithinAcross, within_against_across
 from brdyn.measures.engine import metric_device
@@ -330,7 +330,7 @@ def layer_surgery(
     phases: Phases | None = None,
     *,
     k: int | None = None,
-    kinds: Sequence[str] = ("swap", "delete", "shuffle"),
+    kinds: Sequence[str] = SURGERY,
     draws: int = DRAWS,
     seed: int = 0,
     stream: Stream | None = None,

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
-from brdyn.checked_json import fields_of, made
 from brdyn.choices import MEASURES, RIDGE, some_of
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
@@ -54,7 +53,7 @@ class Dynamics(Result):
     phases : Phases
         The phases that estimation error, modes and alignment refer to.
     alignment : dict of str to PhaseAlignment or None
-        By token group: does the angular speed change more at phase boundaries?
+        By token group: are the updates that cross a phase boundary faster than the others?
     details : dict of str to Details
         By measure, what does not fit the table: `basins`, `modes`.
     left_out : dict of str to str
@@ -71,7 +70,7 @@ class Dynamics(Result):
     SHAPE: ClassVar[Mapping[str, Any]] = {
         "table": [{"statistic": str, "unit": str, "group": str, "layer": int, **ROW}],
         "phases": dict,
-        "alignment": {str: (fields_of(PhaseAlignment), None)},
+        "alignment": {str: (PhaseAlignment.shape(), None)},
         "left_out": {str: str},
     }
 
@@ -141,7 +140,7 @@ class Dynamics(Result):
             table,
             Phases.from_dict(content["phases"]),
             {
-                group: made(PhaseAlignment, test) if test else None
+                group: PhaseAlignment.from_content(test) if test else None
                 for group, test in content["alignment"].items()
             },
             {
@@ -308,10 +307,7 @@ def _motion(found: Dynamics, group: str) -> list[str]:
     lines = [f"{group}: {'; '.join(parts)}"] if parts else []
     test = found.alignment.get(group)
     if test is not None:
-        lines.append(
-            f"  change of speed {test.at_boundaries:.3f} at phase boundaries, {test.inside:.3f} inside "
-            f"(permutation p = {test.p_value:.3f})"
-        )
+        lines.append(f"  {test.describe()}")
     return lines
 
 

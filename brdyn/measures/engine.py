@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torchmetrics import Metric
 
-from brdyn.choices import REPLICATES, check_spread, one_of
+from brdyn.choices import REPLICATES, SIMILARITY, TOKENS, check_spread, one_of
 from brdyn.data import ImageSet, ReadReport
 from brdyn.errors import UsageError
 from brdyn.measures.cka import LinearCKA
 from brdyn.measures.cosine import CosineSimilarity, TokenCosineSimilarity
 from brdyn.measures.procrustes import Procrustes
-from brdyn.measures.similarity import DEFAULT_TOKENS, SimilarityMetric
+from brdyn.measures.similarity import SimilarityMetric
 from brdyn.models import VisionTransformer
 from brdyn.phases import LayerSimilarity
 from brdyn.provenance import Provenance, Stopwatch
@@ -37,7 +37,7 @@ def similarity_metric(
     kind: str,
     model: VisionTransformer,
     *,
-    tokens: str = DEFAULT_TOKENS,
+    tokens: str = TOKENS,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> SimilarityMetric:
@@ -123,9 +123,9 @@ def measure(
 def layer_similarity(
     model: VisionTransformer,
     images: ImageSet,
-    kind: str = "cosine",
+    kind: str = SIMILARITY,
     *,
-    tokens: str = DEFAULT_TOKENS,
+    tokens: str = TOKENS,
     replicates: int = REPLICATES,
     seed: int = 0,
     stream: Stream | None = None,

@@ -21,7 +21,7 @@ MEAN, VARIANCE = "estimation_mean", "estimation_variance"
 CHUNK_BYTES = 256 * 2**20
 
 
-class EstimationError(PerImageMetric):
+class PhaseEstimation(PerImageMetric):
     """Mean and variance over units of `a_l - a_m`, token by token, for every pair of layers l, m in 1..L.
 
     Kept for all pairs, so that phases found in the same pass can be asked about afterwards.

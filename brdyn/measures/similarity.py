@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from brdyn.choices import TOKENS
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.bootstrap import poisson_weights
 from brdyn.models import TokenLayout
 from brdyn.phases.similarity import LayerSimilarity
 from brdyn.trajectory import Trajectory
 
-DEFAULT_TOKENS = "cls+patches"
 NOT_ASKED_FOR = "none (not asked for)"
 FEWEST_UNITS = 2
 """Of one unit every bootstrap sample is the same, which would look like certainty."""
@@ -39,7 +39,7 @@ def select_groups(tokens: str, layout: TokenLayout) -> list[str]:
     UsageError
         If the model has no such tokens.
     """
-    if tokens == DEFAULT_TOKENS:
+    if tokens == TOKENS:
         return list(layout.readouts)
     names = tokens.split("+")
     for name in names:
@@ -85,7 +85,7 @@ class SimilarityMetric(Metric):
         self,
         layout: TokenLayout,
         depth: int,
-        tokens: str = DEFAULT_TOKENS,
+        tokens: str = TOKENS,
         replicates: int = 200,
         seed: int = 0,
         **kwargs: Any,

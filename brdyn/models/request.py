@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from brdyn.models.blank import on_meta
+
 if TYPE_CHECKING:
     from brdyn.models.base import VisionTransformer
 
@@ -102,7 +104,7 @@ class ModelRequest:
         """Build modules inside: on the meta device when only described, else with the seed, leaving the
         global random state as it was."""
         if self.describe_only:
-            with torch.device("meta"):
+            with on_meta():
                 yield
         else:
             with torch.random.fork_rng(devices=[]):

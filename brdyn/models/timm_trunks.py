@@ -24,6 +24,7 @@ from torch import nn
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import checkpoints, google, layouts, positions, tracing, weights
 from brdyn.models.base import Size, check_image_size, check_memory
+from brdyn.models.blank import NoValues
 from brdyn.models.checkpoints import StateDict
 from brdyn.models.loaded import Loaded
 from brdyn.models.request import ModelRequest
@@ -41,7 +42,7 @@ def create(name: str, **options: Any) -> Any:
     from accelerate import init_empty_weights
 
     try:
-        with init_empty_weights(include_buffers=False):
+        with NoValues(), init_empty_weights(include_buffers=False):
             return timm.create_model(name, pretrained=False, **options)
     except NotImplementedError:  # an architecture that computes buffers from parameters needs them
         return timm.create_model(name, pretrained=False, **options)

@@ -26,7 +26,7 @@ COEFFICIENTS = 3
 DRAWS, DRAWN_BY = 20_000, 0
 ROUNDING = 1e-6
 """Mean dissimilarity below which layers are the same: float32 cosines are no better, and would be cut up as noise."""
-CALIBRATIONS = ("bonferroni", "simulated")
+CALIBRATION, SIMULATED = CALIBRATIONS = ("bonferroni", "simulated")
 
 
 class Boundary(NamedTuple):
@@ -149,7 +149,7 @@ class Evidence(Compared):
 
 
 def phase_evidence(
-    dissimilarity: np.ndarray, alpha: float = ALPHA, calibration: str = "bonferroni"
+    dissimilarity: np.ndarray, alpha: float = ALPHA, calibration: str = CALIBRATION
 ) -> Evidence:
     """Test whether a network's layers fall into phases, and into how many.
 
@@ -196,7 +196,7 @@ def phase_evidence(
         return Evidence(alpha, calibration, (), None, nothing, nothing, nothing, untested)
     steps = layer_steps(dissimilarity)
     rounds = _set_aside(np.log(steps))
-    p = _bonferroni(rounds, layers) if calibration == "bonferroni" else _simulated(rounds, layers)
+    p = _bonferroni(rounds, layers) if calibration == CALIBRATION else _simulated(rounds, layers)
     passing = [number for number, one in enumerate(rounds) if p[number] <= alpha and one.ratio >= LEAST_RATIO]
     accepted = max(passing, default=-1) + 1
     # Whatever is set aside before a step that passes is a boundary too: its p is at most that step's.

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from brdyn.checked_json import JsonError, check
+from brdyn.choices import METHOD
 from brdyn.errors import UsageError
-from brdyn.phases.evidence import ALPHA, ROUNDING, Evidence, check_test, differ, phase_evidence
+from brdyn.phases.evidence import ALPHA, CALIBRATION, ROUNDING, Evidence, check_test, differ, phase_evidence
 from brdyn.phases.recursive import RecursiveClusters, recursive_bisection
 from brdyn.phases.segmentation import (
     DEFAULT_EPS,
@@ -251,13 +252,13 @@ def segment(
     similarity: LayerSimilarity | np.ndarray,
     k: int | str | None = None,
     *,
-    method: str = "contiguous",
+    method: str = METHOD,
     min_size: int = 1,
     min_gain: float = MIN_GAIN,
     eps: float = DEFAULT_EPS,
     seed: int = 0,
     alpha: float = ALPHA,
-    calibration: str = "bonferroni",
+    calibration: str = CALIBRATION,
 ) -> Phases:
     """Cut the depth of a network into phases by max-cut on D = 1 - S, and test whether there are any.
 

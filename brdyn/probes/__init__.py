@@ -4,10 +4,9 @@ from brdyn.probes.features import FeatureMetric, Features, extract_features
 from brdyn.probes.knn import nearest_neighbours
 from brdyn.probes.linear import LinearProbe, fit_linear
 from brdyn.probes.of_images import probe_images
-from brdyn.probes.probing import SEEDS, Probing, Reading, compare, probe, read_classes
+from brdyn.probes.probing import Probing, Reading, compare, probe, read_classes
 
 __all__ = [
-    "SEEDS",
     "FeatureMetric",
     "Features",
     "LinearProbe",

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from brdyn.choices import SEEDS
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
 from brdyn.probes.features import check_labelled, extract_features
-from brdyn.probes.probing import SEEDS, Probing, probe
+from brdyn.probes.probing import Probing, probe
 from brdyn.provenance import Provenance, Stopwatch, image_provenance
 from brdyn.trajectory import Stream
 

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from brdyn.choices import SEEDS
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
@@ -22,7 +23,6 @@ from brdyn.provenance import skipped_lines
 from brdyn.result import Result
 from brdyn.store import records
 
-SEEDS = 3
 REPLICATES = 1000
 RATIOS = ["model", "probe", "ratio", "low", "high", "sd"]
 NUMBER = (float, None)

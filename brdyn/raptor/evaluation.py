@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Self
 import pandas as pd
 
 from brdyn.checked_json import fields_of, made
+from brdyn.choices import SEEDS
 from brdyn.data import ImageSet
-from brdyn.probes import SEEDS, FeatureMetric, Features, Probing, extract_features, probe
+from brdyn.probes import FeatureMetric, Features, Probing, extract_features, probe
 from brdyn.probes.features import feature_width, read_out
 from brdyn.probes.of_images import described
 from brdyn.probes.probing import SHAPE as PROBING

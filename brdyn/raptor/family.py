@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from brdyn.checked_json import expanded
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import adapter, own_family
 from brdyn.models.base import VisionTransformer
+from brdyn.models.blank import on_meta
 from brdyn.models.registry import family_of
 from brdyn.models.request import ModelRequest
 from brdyn.raptor.model import Raptor, SavedConfig, SavedTeacher, check_saved, is_raptor, read_saved
@@ -49,7 +48,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     check_ancestry(folder)
     teacher = _teacher(request, config)
     if request.describe_only:
-        with torch.device("meta"):
+        with on_meta():
             raptor = Raptor(teacher, config.assignment, config.block)
         raptor.info = replace(raptor.info, weights=str(folder / WEIGHTS))
     else:

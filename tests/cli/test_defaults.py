@@ -5,13 +5,17 @@ from inspect import signature
 import pytest
 
 from brdyn.classifiers.config import ViTRMConfig
+from brdyn.cli.dynamics import dynamics
 from brdyn.cli.interventions import interventions
 from brdyn.cli.perturb import perturb
 from brdyn.cli.phases import phases
-from brdyn.cli.vitrm_train import LATENT_STEPS
+from brdyn.cli.probe import probe
+from brdyn.cli.vitrm_train import vitrm_train
 from brdyn.interventions import layer_surgery, perturbation_repair
 from brdyn.measures import layer_similarity
+from brdyn.measures.dynamics import token_dynamics
 from brdyn.phases import segment
+from brdyn.probes import probe_images
 
 
 def default(function, name):
@@ -28,6 +32,10 @@ def default(function, name):
         (phases, "min_gain", segment, "min_gain"),
         (phases, "method", segment, "method"),
         (phases, "eps", segment, "eps"),
+        (phases, "alpha", segment, "alpha"),
+        (phases, "calibration", segment, "calibration"),
+        (dynamics, "ridge", token_dynamics, "ridge"),
+        (probe, "seeds", probe_images, "seeds"),
         (interventions, "draws", layer_surgery, "draws"),
     ],
 )
@@ -39,4 +47,4 @@ def test_options_that_are_written_out_have_the_default_of_their_parameter():
     assert default(interventions, "kinds").split(",") == list(default(layer_surgery, "kinds"))
     sizes = [float(size) for size in default(perturb, "eps").split(",")]
     assert sizes == list(default(perturbation_repair, "eps"))
-    assert ViTRMConfig.latent_steps == LATENT_STEPS
+    assert default(vitrm_train, "latent_steps") == ViTRMConfig.latent_steps

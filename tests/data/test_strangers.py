@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from brdyn.data import cells, decode, files, load_images
+from brdyn.data import cells, decode, files, find_source, load_images
 from brdyn.data.fingerprint import fingerprint
 from brdyn.data.folders import walk
 from brdyn.errors import BrdynError, UsageError
@@ -268,3 +269,15 @@ def test_a_single_file_is_the_same_under_another_name(tmp_path):
         load_images(tmp_path / name, MODEL).source.fingerprint() for name in ("a.parquet", "b.parquet")
     )
     assert one == other
+
+
+def test_a_cell_that_every_row_repeats_is_not_held_once_for_each(tmp_path):
+    """Parquet stores it once in a dictionary, so the file says nothing of what its rows take."""
+    size = 40 * 2**20
+    table = pa.table({"image": pa.array([b"x" * size] * 12, pa.binary())})
+    pq.write_table(table, tmp_path / "x.parquet", compression="zstd")
+    del table
+    source = find_source(tmp_path / "x.parquet")
+    before = pa.total_allocated_bytes()
+    assert len(source.read(3).data) == size
+    assert pa.total_allocated_bytes() - before < 4 * size

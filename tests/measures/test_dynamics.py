@@ -14,7 +14,7 @@ from brdyn.measures.basins import AngularBasins
 from brdyn.measures.contract import COLUMNS
 from brdyn.measures.convergence import DirectionalConvergence
 from brdyn.measures.dynamics import token_dynamics
-from brdyn.measures.estimation import EstimationError
+from brdyn.measures.estimation import PhaseEstimation
 from brdyn.measures.modes import DynamicModes
 from brdyn.measures.moments import RunningMoments
 from brdyn.measures.norm import TokenNorm
@@ -27,7 +27,7 @@ from tests.conftest import needs_offline
 
 LAYOUT = TokenLayout.with_prefix((2, 3), {"cls": 1, "registers": 2})
 DEPTH = 5
-MEASURES = (TokenNorm, DirectionalConvergence, AngularSpeed, TurningAngle, UpdateField, EstimationError)
+MEASURES = (TokenNorm, DirectionalConvergence, AngularSpeed, TurningAngle, UpdateField, PhaseEstimation)
 
 
 def feed(metric, states, sizes=None, layout=LAYOUT):
@@ -85,7 +85,7 @@ def test_contraction_with_a_known_rate():
     end, offset = torch.randn(3, 9, 64, generator=generator), torch.randn(3, 9, 64, generator=generator)
     powers = rate ** torch.arange(DEPTH + 1)
     states = end + powers[:, None, None, None] * offset
-    found = feed(EstimationError(LAYOUT, DEPTH), states).table()
+    found = feed(PhaseEstimation(LAYOUT, DEPTH), states).table()
     rows = found[(found["statistic"] == "estimation_variance") & (found["group"] == "patches")]
     factor = (powers[1:] - powers[-1]).numpy()
     own = offset[:, 3:].double().var(-1, correction=0).mean().item()
@@ -94,7 +94,7 @@ def test_contraction_with_a_known_rate():
 
 
 def test_estimation_error_is_zero_at_the_end_of_each_phase(states):
-    metric = feed(EstimationError(LAYOUT, DEPTH), states)
+    metric = feed(PhaseEstimation(LAYOUT, DEPTH), states)
     found = metric.table((2,))
     for statistic in ("estimation_mean", "estimation_variance"):
         rows = found[(found["statistic"] == statistic) & (found["group"] == "cls")].set_index("layer")["mean"]
@@ -278,7 +278,7 @@ def test_a_process_without_images_adds_no_rows(make, states):
 
 
 def test_estimation_rows_are_those_of_the_table(states):
-    metric = feed(EstimationError(LAYOUT, DEPTH), states)
+    metric = feed(PhaseEstimation(LAYOUT, DEPTH), states)
     found = metric.table((2,))
     assert list(found.columns) == list(COLUMNS)
     assert list(found.index) == list(range(len(found)))
@@ -317,12 +317,16 @@ def test_images_and_tokens_that_do_not_move_are_left_out():
 
 
 def test_alignment_by_hand():
-    # Changes of speed: 0, 1, 0, 0; one boundary after layer 2 sits at the only jump, one place of four.
-    test = phase_alignment(np.array([1.0, 1, 2, 2, 2]), [2])
-    assert (test.at_boundaries, test.inside) == (1, 0)
+    """Updates 0.9 (from the embedding), 0.1, 0.5, 0.2, 0.2: the one across boundary 2 is the fastest of four."""
+    speed = np.array([0.9, 0.1, 0.5, 0.2, 0.2])
+    test = phase_alignment(speed, [2])
+    assert (test.statistic, test.at_boundaries) == ("speed", 0.5)
+    assert test.inside == pytest.approx((0.1 + 0.2 + 0.2) / 3)
     assert test.p_value == pytest.approx(1 / 4)
-    assert test.exact
-    assert phase_alignment(np.array([1.0, 1, 2, 2, 2]), [1]).p_value == 1
+    assert (test.placements, test.exact) == (4, True)
+    assert phase_alignment(speed, [3]).p_value == pytest.approx(3 / 4)
+    assert phase_alignment(speed, [2, 3]).at_boundaries == pytest.approx(0.35)
+    assert phase_alignment(speed, [2, 3]).p_value == pytest.approx(2 / 6)  # {2, 3} and {2, 4}
     assert phase_alignment(np.arange(5.0), []) is None
     assert phase_alignment(np.arange(3.0), [1, 2]) is None
 
@@ -374,3 +378,6 @@ def test_tokens_of_zeros_are_left_out_where_directions_count(states):
 
 def test_no_alignment_where_a_layer_has_no_speed():
     assert phase_alignment(np.array([0.1, np.nan, 0.3, 0.9]), [2]) is None
+    assert (
+        phase_alignment(np.array([np.nan, 0.1, 0.3, 0.9]), [2]).at_boundaries == 0.3
+    )  # none in the embedding

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import timm
-import torch
 from safetensors.torch import load_file
 
 from brdyn.choices import MOST_LAYERS, MOST_PIXELS
@@ -15,6 +14,7 @@ from brdyn.declared import Range, build, entries, shown
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import timm_family
 from brdyn.models.base import VisionTransformer
+from brdyn.models.blank import on_meta
 from brdyn.models.request import ModelRequest
 from brdyn.models.towers.config import MOST_CLASSES
 from brdyn.models.towers.files import CONFIG, PICKLED, WEIGHTS, Source
@@ -147,7 +147,7 @@ def _check_size(
     if weights is None or weights.suffix != ".safetensors" or architecture not in timm_family.names():
         return
     try:
-        with torch.device("meta"):
+        with on_meta():
             model = timm.create_model(architecture, pretrained=False, num_classes=0, **arguments)
     except Exception as error:  # arguments of one architecture can break another anywhere
         raise UsageError(f"{where} describes no {architecture} ({error})") from error

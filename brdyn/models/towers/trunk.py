@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from brdyn import hub
 from brdyn.errors import BrdynError, UsageError
+from brdyn.models.blank import on_meta
 from brdyn.models.request import ModelRequest
 from brdyn.models.towers.config import ATTENTION, Described
 from brdyn.models.weights import SHOWN_KEYS
@@ -107,7 +108,7 @@ def _pools(model_class: Any) -> bool:
 
 
 def _blank(model_class: Any, described: Described, extra: Mapping[str, Any]) -> nn.Module:
-    with torch.device("meta"):
+    with on_meta():
         try:
             return model_class(described.config, **extra)
         except (RuntimeError, ValueError, OverflowError) as error:

@@ -1,0 +1,178 @@
+"""What benchmarks share: two things timed by turns, so that a noisy machine is fair to both; the memory that a process
+took; and results written down and shown as the page of measured numbers shows them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from analyses.recording import OFFLINE, ROOT, command, parser, record
+from analyses.render import measured_rows
+from brdyn import load_model
+from brdyn.choices import MEASURES
+from brdyn.models import VisionTransformer
+from brdyn.runtime import timed
+
+SHOWN = 15
+CURVES = tuple(name for name in MEASURES if name not in ("basins", "modes"))
+BOTH = (torch.bfloat16, torch.float32)
+
+
+def ratio(
+    bare: Callable[[], object], measured: Callable[[], object], rounds: int, device: torch.device
+) -> dict[str, Any]:
+    """Median of the ratios of neighbouring timings with a bootstrap interval, and the median times."""
+    bare()
+    measured()
+    pairs = np.empty((rounds, 2))
+    for index in range(rounds):
+        for which in (0, 1) if index % 2 == 0 else (1, 0):
+            pairs[index, which] = timed((bare, measured)[which], device)
+    ratios = pairs[:, 1] / pairs[:, 0]  # of neighbours in time, so that a slow minute cancels
+    draws = ratios[np.random.default_rng(0).integers(0, rounds, (1000, rounds))]
+    return {
+        "bare_seconds": float(np.median(pairs[:, 0])),
+        "measured_seconds": float(np.median(pairs[:, 1])),
+        "ratio": float(np.median(ratios)),
+        "ratio_interval_95": np.percentile(np.median(draws, axis=1), [2.5, 97.5]).tolist(),
+    }
+
+
+def named(**ratios: dict[str, Any]) -> dict[str, Any]:
+    """Ratios with their intervals, by names."""
+    parts = (
+        {name: one["ratio"], f"{name}_interval_95": one["ratio_interval_95"]} for name, one in ratios.items()
+    )
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def losses(ours: float, published: float) -> dict[str, float]:
+    """Of one batch, which tell whether both compute the same."""
+    difference = abs(ours - published) / abs(published)
+    return {"loss": ours, "published_loss": published, "relative_difference_of_losses": difference}
+
+
+def own_peak() -> float:
+    """Most memory this process has taken, MiB (Linux).
+
+    A process inherits its parent's mark in `ru_maxrss`, but not in VmHWM.
+    """
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def peak(device: torch.device) -> float:
+    """Most memory taken so far, MiB: of a GPU, or of this process."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else own_peak()
+
+
+def peak_of(module: str, *arguments: str) -> float:
+    """Most memory, MiB, of a fresh process that calls `alone` of a benchmark, which returns its device."""
+    code = (
+        f"import sys; from analyses import bench, {module} as it; print(bench.peak(it.alone(*sys.argv[1:])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return float(done.stdout)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def profiled(step: Callable[[], object], device: torch.device, steps: int) -> dict[str, Any]:
+    """The kernels of some steps that take longest, with their share of all.
+
+    `busy` is the time of all kernels over that of the steps: what is missing to 1 are gaps, in which a device waits for
+    its next kernel.
+    """
+    cuda = device.type == "cuda"
+
+    def repeated() -> None:
+        for _ in range(steps):
+            step()
+
+    repeated()
+    seconds = timed(repeated, device)
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
+        timed(repeated, device)
+    spent = [
+        (one.self_device_time_total if cuda else one.self_cpu_time_total, one) for one in found.key_averages()
+    ]
+    rows = sorted((row for row in spent if not cuda or is_kernel(row[1])), key=lambda row: -row[0])
+    total = sum(time for time, _ in rows) or 1.0
+    kernels = [
+        {"name": one.key[:80], "share": time / total, "calls": one.count / steps}
+        for time, one in rows[:SHOWN]
+    ]
+    return {"milliseconds": 1000 * seconds / steps, "busy": total / 1e6 / seconds, "kernels": kernels}
+
+
+def is_kernel(row: Any) -> bool:
+    """Whether this is of the device itself; operators and annotations have the time of their kernels once more."""
+    return str(row.device_type).endswith("CUDA") and not getattr(row, "is_user_annotation", False)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """`float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def adamw(*networks: torch.nn.Module) -> torch.optim.Optimizer:
+    """Of a learning rate of 0, so that two networks of the same weights go on computing the same."""
+    parameters = dict.fromkeys(one for network in networks for one in network.parameters())
+    return torch.optim.AdamW(list(parameters), lr=0.0, weight_decay=0.0)
+
+
+def finish(loss: Tensor, optimizer: torch.optim.Optimizer, clip: float | None = None) -> None:
+    """Backward and a step."""
+    loss.backward()
+    if clip is not None:
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def model_parser(description: str | None, *, images: bool = False) -> argparse.ArgumentParser:
+    """An argument parser of a benchmark of a model."""
+    options = parser(description)
+    if images:
+        options.add_argument("--images", default="samples", help="photographs to measure on")
+        options.add_argument("--n", type=int, default=64, help="of them")
+    options.add_argument("--model", default=OFFLINE)
+    options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
+    options.add_argument("--init", default="pretrained", help="random for an architecture without weights")
+    options.add_argument("--image-size", type=int)
+    return options
+
+
+def chosen_model(choice: argparse.Namespace, **options: Any) -> VisionTransformer:
+    """The model that the options name."""
+    asked = {name: getattr(choice, name) for name in ("weights", "init", "image_size", "device")}
+    return load_model(choice.model, **{**asked, **options})
+
+
+def benchmark(
+    name: str, work: Callable[[argparse.Namespace], dict[str, Any]], options: argparse.ArgumentParser, file: str = ""
+) -> None:  # fmt: skip
+    """Do what the options ask for, write it down, and show its rows; the file's name may have the model's in it."""
+
+    def run(choice: argparse.Namespace) -> None:
+        path = record(name, choice.device, work(choice), choice.out, file.format(**vars(choice)))
+        print(measured_rows(name, path), end="")
+        print("written to", path)
+
+    command(run, options)

@@ -1,0 +1,206 @@
+"""The offline model's phases, motion, perturbations and interventions."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analyses.findings import Numbers
+from analyses.recording import OFFLINE, RESULTS
+from analyses.statistics import Estimate
+from brdyn.classifiers import packaged
+from brdyn.interventions import Repair, Surgery, within_against_across
+from brdyn.phases import Phases
+from brdyn.store import read_json
+
+CLASSES = 10  # of the packaged network
+FILES = {"dynamics": "dynamics", "basins": "dynamics", "perturb": "perturb", "interventions": "interventions"}
+
+
+class Results(NamedTuple):
+    """The recorded runs: of dynamics, basins, perturbations and interventions, each with its file, and of phases."""
+
+    phases: Phases
+    repair: Repair
+    surgery: Surgery
+    dynamics: dict[str, Any]
+    basins: dict[str, Any]
+    perturbed: dict[str, Any]
+    operated: dict[str, Any]
+
+
+def load() -> Results:
+    places = [RESULTS / folder / OFFLINE for folder in FILES]
+    files = [place / f"{name}.json" for place, name in zip(places, FILES.values(), strict=True)]
+    dynamics, *others = [read_json(file, "a recorded result") for file in files]
+    repair, surgery = Repair.read(places[2]), Surgery.read(places[3])
+    return Results(Phases.from_dict(dynamics["phases"]), repair, surgery, dynamics, *others)
+
+
+def beyond_drift(results: Results) -> Numbers:
+    """Are there phases that a steady drift would not give?"""
+    found = {k: results.phases.segmentations[k] for k in range(2, 6)}
+    cut, drift = ([getattr(one, name) for one in found.values()] for name in ("cut_share", "drift_share"))
+    points = {f"k={k}": 100 * (one.cut_share - one.drift_share) for k, one in found.items()}
+    stable = min(min(one.stability or (0.0,)) for one in found.values())
+    return {"cut": cut, "drift": drift, "points": points, "stable": stable}
+
+
+def convergence(results: Results) -> Numbers:
+    """Is the rise spread over depth?"""
+    share, block = {}, {}
+    for group, curve in results.dynamics["convergence"].items():
+        rise = np.diff(curve)
+        share[group], block[group] = float(rise.max() / (curve[-1] - min(curve))), rise.argmax() + 1
+    return {"share": share, "block": block}
+
+
+def final_turn(results: Results) -> Numbers:
+    """Is cls fastest in the last block, and faster than patches?"""
+    cls, patches = (np.array(results.dynamics["speed"][group]) for group in ("cls", "patches"))
+    medians = np.median([cls, patches], axis=1)
+    ends = {"there": cls[-1], "patches": patches[-1], "medians": medians}
+    return {"fastest": int(cls.argmax()) + 1, "blocks": len(cls), **ends}
+
+
+def speed_jumps(results: Results) -> Numbers:
+    """Permutation tests of the change of speed."""
+    tests = results.dynamics["alignment"]
+    excess = [
+        Estimate(one["at_boundaries"] - one["inside"], p_value=one["p_value"]) for one in tests.values()
+    ]
+    return {"excess": excess, "tests": tests, "k": results.phases.k}
+
+
+def rank(results: Results) -> Numbers:
+    """Rises to mid depth and falls late."""
+    rank, stable = (np.array(results.dynamics[f"{kind}_rank"]) for kind in ("effective", "stable"))
+    ends = {"peak": rank.max(), "first": rank[0], "last": rank[-1], "others": rank[:-1].min()}
+    return {"rank": rank, "stable": stable, **ends}
+
+
+def late_rank(results: Results) -> Numbers:
+    """To about 6?"""
+    return {"last": results.dynamics["effective_rank"][-1]}
+
+
+def coherence(results: Results) -> Numbers:
+    """Rises late."""
+    curve = np.array(results.dynamics["coherence"])
+    return {
+        "first": curve[0],
+        "middle": np.median(curve[len(curve) // 3 : 2 * len(curve) // 3]),
+        "last": curve[-1],
+    }
+
+
+def basins(results: Results) -> Numbers:
+    """Do classes gather?"""
+    rows = pd.DataFrame(results.basins["table"]).query(
+        "group == 'cls' and layer > 0 and statistic == 'basin_ratio'"
+    )
+    ratio = [Estimate(*rows.iloc[place][["mean", "low", "high"]]) for place in (0, -1)]
+    purity = np.array(results.basins["knn_purity"]["cls"], dtype=float)
+    found = {
+        "ratio": ratio,
+        "purity": purity,
+        "best": np.nanargmax(purity),
+        "found": results.basins["basins"],
+    }
+    return {"first": ratio[0].low, "last": ratio[1].high, **found}
+
+
+def estimation(results: Results) -> Numbers:
+    """Does the variance of the error fall within phases?"""
+    means, spreads = (results.dynamics[f"estimation_{name}"].values() for name in ("mean", "variance"))
+    within = [curve[first - 1 : last - 1] for curve in spreads for first, last in results.phases.intervals]
+    mean, spread = (
+        np.concatenate([np.array(curve, dtype=float) for curve in curves]) for curves in (means, spreads)
+    )
+    inside = spread > 0
+    bias = np.median(np.abs(mean[inside]) / np.sqrt(spread[inside]))
+    return {"steps": np.concatenate([np.diff(curve) for curve in within]), "bias": bias}
+
+
+def operator(results: Results) -> Numbers:
+    """How far is one operator from the endpoint map?"""
+    rows = pd.DataFrame(results.dynamics["modes"]["errors"]).query("measure == 'cosine' and 2 <= steps <= 4")
+    wide = rows.pivot_table(index=["group", "phase", "steps"], columns="predictor", values="mean")
+    return {"gap": (wide["endpoint"] - wide["operator"]).groupby("group").max().to_dict()}
+
+
+def most_linear(results: Results) -> Numbers:
+    """Is cls closest to linear?"""
+    errors = pd.DataFrame(results.dynamics["modes"]["errors"])
+    rows = errors.query("measure == 'cosine' and predictor == 'operator'")
+    wide = rows.loc[rows.groupby(["group", "phase"])["steps"].idxmax()].pivot(
+        index="phase", columns="group", values="mean"
+    )
+    ends = {group: list(wide[group]) for group in ("cls", "patches")}
+    return {**ends, "ends": ends}
+
+
+def _shallow_and_deep(results: Results, group: str) -> Numbers:
+    """Of noise on a token group and the error left on it; noise on the last state goes through no block."""
+    eps = float(results.repair.angles["eps"].max())
+    final = results.repair.final(group, group, eps)[:-1]
+    third, count = len(final) // 3, len(final)
+    return {
+        "shallow": final[:third].mean(), "deep": final[-third:].mean(), "eps": eps, "third": third, "count": count,
+    }  # fmt: skip
+
+
+deep_noise_on_patches = partial(_shallow_and_deep, group="patches")
+deep_noise_on_cls = partial(_shallow_and_deep, group="cls")
+
+
+def swaps(results: Results) -> Numbers:
+    """Are swaps within a phase harmless, and less harmful than across?"""
+    surgery, tests = (
+        results.surgery,
+        {name: test for name, test in results.surgery.tests.items() if test is not None},
+    )
+    others = (
+        within_against_across(surgery.matrix("swap", readout), results.phases.segmentations[k].boundaries)
+        for k in range(2, 6) for readout in surgery.readouts
+    )  # fmt: skip
+    smallest = min(test.p_contiguous for test in others if test is not None)
+    within, p = [test.within for test in tests.values()], [test.p_contiguous for test in tests.values()]
+    return {"within_phase": within, "p": p, "tests": tests, "smallest": smallest}
+
+
+def shuffles(results: Results) -> Numbers:
+    """Is shuffling within a phase less harmful than across a boundary?"""
+    surgery, kinds = results.surgery, {"within_phase": "shuffle_within", "across": "shuffle_across"}
+    return {
+        name: {readout: surgery.rows(kind, readout)["mean"].mean() for readout in surgery.readouts}
+        for name, kind in kinds.items()
+    }
+
+
+def replacements(results: Results) -> Numbers:
+    """Is a layer better replaced by one of its phase?"""
+    phase, within, across, whole = results.phases.labels, {}, {}, {}
+    for readout in results.surgery.readouts:
+        rows = results.surgery.rows("replace", readout)
+        first, second = np.array(list(rows["layers"])).T
+        same, near, mean = (
+            phase[first - 1] == phase[second - 1],
+            abs(first - second) == 1,
+            rows["mean"].to_numpy(),
+        )
+        within[readout], across[readout] = mean[same & near].mean(), mean[~same & near].mean()
+        whole[readout] = mean[same].mean(), mean[~same].mean()
+    return {"within_phase": within, "across": across, "whole": whole}
+
+
+def deletions(surgery: Surgery) -> Numbers:
+    """Does the packaged network bear the loss of any one layer?"""
+    rows, intact = surgery.rows("delete", "head", "accuracy").sort_values("mean"), surgery.intact_accuracy
+    assert intact is not None
+    left, best = list((rows["mean"] - 1 / CLASSES) / (intact - 1 / CLASSES)), rows["mean"].iloc[-1]
+    worst = rows.iloc[0].to_dict()
+    return {"left": left, "intact": 1.0, "right": intact, "worst": worst, "best": best, "name": packaged.NAME}

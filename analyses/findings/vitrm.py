@@ -1,0 +1,226 @@
+"""ViTRM: its accuracy beside other networks, its ablations, and its motion as a dynamical system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from scipy import stats
+
+from analyses.findings import Numbers
+from analyses.recording import OFFLINE, RESULTS, ROOT
+from analyses.statistics import Estimate, mean_difference
+from analyses.study import is_recorded
+from analyses.vitrm_grid import Grid
+from analyses.vitrm_on_cifar import LINEAR
+from brdyn.classifiers.config import ViTRMConfig
+from brdyn.classifiers.vitrm import ViTRM
+from brdyn.errors import UsageError
+from brdyn.phases import Phases
+from brdyn.store import read_json
+from brdyn.training.settings import differences
+
+RECORDED = RESULTS / "vitrm"
+BATCH_SIZES = (64, 128, 256, 512, 1024)
+SIZES = ("gpu", "cpu")
+AT_PUBLISHED_SIZE = ("published", "gpu")
+PARAMETERS = {10: 3_624_971, 100: 3_659_621}  # published, by number of classes
+PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = yaml.safe_load(
+    (ROOT / "analyses" / "published.yaml").read_text()
+)
+"""Top-1 accuracy (%) by batch size: 1000 epochs for vitrm, 300 for the others. NaN: out of memory."""
+AT_128 = BATCH_SIZES.index(128)
+
+
+class Motion(NamedTuple):
+    """How the tokens of one model move.
+
+    By read-out: `path`, the share of the angular path made in the first half of the layers, and `repaired`, the angle
+    at the last layer over that at the middle, where noise was added to all tokens. `rank`: effective rank of spatial
+    updates, first, largest, last.
+    """
+
+    layers: int
+    boundaries: tuple[int, ...]
+    path: dict[str, float]
+    repaired: dict[str, float]
+    rank: tuple[float, float, float]
+
+
+class Results(NamedTuple):
+    """The recorded study: runs by network, the linear classifier, motions by model."""
+
+    runs: dict[str, dict[str, Any]]
+    linear: dict[str, Any]
+    motions: dict[str, Motion]
+
+
+def load(size: str | None = None, folder: Path = RECORDED) -> Results:
+    """Read a recorded study: the one named, or the largest that is whole.
+
+    Raises
+    ------
+    UsageError
+        If a file of it is missing.
+    """
+    moving = [f"dynamics/{name}.json" for name in ("vitrm", "vit-small", OFFLINE)]
+    whole = [one for one in SIZES if all(is_recorded(folder / one / name) for name in moving)]
+    home = folder / (size or (whole or SIZES)[0])
+    files = [path for path in home.glob("*.json") if path.stem != LINEAR]
+    found = {path.stem: read_json(path, "a recorded training run") for path in files}
+    order = [*sorted(set(found) - set(PUBLISHED["CIFAR-10"])), *PUBLISHED["CIFAR-10"]]
+    runs = {name: found[name] for name in order if "evaluation" in found.get(name, ())}
+    if "vitrm" not in runs:
+        raise UsageError(
+            f"no trained ViTRM is recorded in {str(home)!r}; run `python -m analyses.vitrm_on_cifar`"
+        )
+    check_alike(runs)
+    motions = {
+        Path(name).stem: motion(read_json(home / name, "a recorded motion", ("table",))) for name in moving
+    }
+    return Results(runs, read_json(home / f"{LINEAR}.json", "the linear classifier"), motions)
+
+
+def check_alike(runs: dict[str, dict[str, Any]]) -> None:
+    """Refuse to compare runs of other images, or of other recipes (but for the average of the weights)."""
+
+    def shared(run: dict[str, Any]) -> dict[str, Any]:
+        data, test, recipe = (run["options"][name] for name in ("data", "test", "recipe"))
+        return {"data": data, "test": test, "recipe": {**recipe, "ema": None}}
+
+    first, *others = runs.values()
+    for run in others:
+        if changed := differences(shared(first), shared(run)):
+            raise UsageError(
+                f"{first['network']} and {run['network']} were trained apart ({'; '.join(changed)})"
+            )
+
+
+def motion(content: dict[str, Any]) -> Motion:
+    """The numbers of a model that verdicts rest on."""
+    table, angles = pd.DataFrame(content["table"]), pd.DataFrame(content["repair"]["angles"])
+    phases, start = Phases.from_dict(content["phases"]), content["repair"]["starts"][1]
+    path, repaired = {}, {}
+    for group in content["readouts"]:
+        speed = _curve(table[table["statistic"] == "speed"], group)
+        path[group] = float(speed[: len(speed) // 2].sum() / speed.sum())
+        rows = _curve(angles[angles["start"] == start], group)
+        repaired[group] = float(rows[-1] / rows[0])
+    rank = _curve(table[table["statistic"] == "effective_rank"], content["readouts"][-1])
+    rank = rank[np.isfinite(rank)]
+    ends = float(rank[0]), float(rank.max()), float(rank[-1])
+    return Motion(phases.layers, tuple(phases.boundaries), path, repaired, ends)
+
+
+def _curve(rows: pd.DataFrame, group: str) -> np.ndarray:
+    return rows[rows["group"] == group].sort_values("layer")["mean"].to_numpy(dtype=float)
+
+
+def accuracy(run: dict[str, Any]) -> Estimate:
+    return Estimate(*(run["evaluation"][name] for name in ("accuracy", "low", "high")))
+
+
+def sizes(_: Any) -> Numbers:
+    """Is it their network?"""
+    with torch.device("meta"):
+        networks = [ViTRM(ViTRMConfig(classes=classes)) for classes in PARAMETERS]
+    counts = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
+    return {"counts": counts, "published": PARAMETERS}
+
+
+def better_than_linear(results: Results) -> Numbers:
+    """Is it trained at all?"""
+    right = accuracy(results.runs["vitrm"])
+    return {"low": right.low, "right": right, "linear": results.linear["accuracy"]}
+
+
+def against_vit(results: Results) -> Numbers:
+    """Published: a little below ViT-Small with a fifth of its parameters."""
+    here, there = (accuracy(results.runs[name]) for name in ("vitrm", "vit-small"))
+    ours, theirs = (results.runs[name]["parameters"] for name in ("vitrm", "vit-small"))
+    return {
+        "high": here.high, "right": here, "vit": there.value, "parameters": ours, "vit_parameters": theirs,
+    }  # fmt: skip
+
+
+def more_steps(results: Results) -> Numbers:
+    """Does the answer gain from more steps than it was trained for?"""
+    rows = results.runs["vitrm"]["evaluation"]["recursion"]["steps"]
+    trained = min(results.runs["vitrm"]["options"]["n_sup"], len(rows))
+    return {
+        "low": [row["low"] for row in rows[trained:]],
+        "trained": rows[trained - 1]["accuracy"],
+        "rows": rows,
+    }
+
+
+def converge(results: Results) -> Numbers:
+    return {"each": {model: {"path": found.path} for model, found in results.motions.items()}}
+
+
+def repair(results: Results) -> Numbers:
+    return {"each": {model: {"repaired": found.repaired} for model, found in results.motions.items()}}
+
+
+def rank(results: Results) -> Numbers:
+    names = ("first", "largest", "last")
+    return {
+        "each": {model: dict(zip(names, one.rank, strict=True)) for model, one in results.motions.items()}
+    }
+
+
+def read_at_size(folder: Path = RECORDED) -> dict[str, Any] | None:
+    """The longest run of the published ViTRM; None where there is none."""
+    places = [folder / size / "vitrm.json" for size in AT_PUBLISHED_SIZE]
+    runs = [read_json(path, "a recorded training run", ("evaluation",)) for path in places if path.is_file()]
+    return max(runs, key=lambda run: run["options"]["recipe"]["epochs"], default=None)
+
+
+def published_accuracy(run: dict[str, Any] | None) -> Numbers | None:
+    """Does it get as far?"""
+    if run is None:
+        return None
+    found = accuracy(run)
+    return {"high": 100 * found.high, "right": found, "epochs": run["options"]["recipe"]["epochs"]}
+
+
+def best_of_grid(grid: Grid | None) -> Numbers | None:
+    """Is the published choice the best?"""
+    if grid is None or (3, 1) not in set(zip(grid.cells["n"], grid.cells["n_sup"], strict=True)):
+        return None
+    cells = grid.cells.set_index(["n", "n_sup"])["accuracy"]
+    best = max(cells.index, key=lambda cell: cells[cell])
+    ours, most = float(cells[(3, 1)]), float(cells[best])
+    sd, seeds = seeds_apart(grid)
+    chance = stats.t.ppf(1 - 0.05 / max(1, len(cells) - 1), max(1, seeds - 1)) * sd * 2**0.5
+    lead = most - ours
+    by_chance = Estimate(lead, lead - chance, lead + chance) if seeds > 1 else Estimate(lead)
+    found = {"right": ours, "sd": sd, "seeds": seeds, "best": best, "most": most}
+    return {"lead": lead, "by_chance": by_chance, **found}
+
+
+def sees_image(grid: Grid | None) -> Numbers | None:
+    """Published as a question."""
+    if grid is None or len(set(grid.repeats["sees_image"])) < 2:
+        return None
+    right = grid.repeats.pivot_table(index="seed", columns="sees_image", values="accuracy").dropna()
+    gain, mean = mean_difference(right[True] - right[False]), right.mean()
+    return {"gain": gain, "seen": mean[True], "once": mean[False], "seeds": len(right)}
+
+
+def batch_sizes(grid: Grid | None) -> Numbers | None:
+    """From the smallest to the largest batch, with one learning rate for all."""
+    if grid is None or len(grid.batches) < 2:
+        return None
+    right = grid.batches.sort_values("batch_size").set_index("batch_size")["accuracy"]
+    return {"right": right, "lost": 100 * (right.max() - right.iloc[-1])}
+
+
+def seeds_apart(grid: Grid) -> tuple[float, int]:
+    """Standard deviation of the accuracy over seeds, NaN of one, and how many there are."""
+    rows = grid.repeats[grid.repeats["sees_image"].astype(bool)]
+    return float(rows["accuracy"].std()), len(rows)

@@ -1,0 +1,249 @@
+"""The jobs: their table, `jobs.yaml`, and how those that are cells of a study are sized, begun again and left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from analyses.gpu.queue import TEST, TRAIN, Call, Job, Queue
+from analyses.raptor_on_vits import SIZES as RAPTOR_SIZES
+from analyses.raptor_on_vits import cells as raptor_cells
+from analyses.recording import OFFLINE, ROOT, suffix_of
+from analyses.stochastic_depth_plan import Cell, Config, Network
+from analyses.study import chosen, is_recorded
+from analyses.vitrm_grid import SIZES as GRID_SIZES
+from analyses.vitrm_grid import cells as grid_cells
+from analyses.vitrm_on_cifar import LINEAR
+from analyses.vitrm_on_cifar import SIZES as CIFAR_SIZES
+from brdyn.classifiers.recipe import BEST, VITRM_NAME
+from brdyn.classifiers.saved import is_classifier
+from brdyn.store import read_json, to_json, write_atomically
+from brdyn.store.result_files import TRAIN_RESULT
+from brdyn.store.unfinished import CHECKPOINTS
+from brdyn.training import Checkpoints
+
+PHOTOS = "photos.parquet"
+FIT_MINUTES = 3.5  # of a fit and its evaluation
+EPOCHS, IMAGES = CIFAR_SIZES["gpu"].recipe.epochs, 50_000
+CHOSEN = "epochs"  # a file that is no result
+USED = 0.75  # of the time that is left, for training; the rest for loading, testing and what goes wrong
+CONFIG, TINY_CONFIG = (ROOT / "analyses" / f"stochastic_depth{name}.yaml" for name in ("", "_tiny"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyJob(Job):
+    """Cells of a study, chosen by names or patterns and shared by `at_once` processes on one card."""
+
+    cells: Sequence[str] = ("*",)
+    at_once: int = 1
+    full: str = "gpu"
+    whole: bool = False
+    place: ClassVar[str]
+    patterns: ClassVar[tuple[str, ...]] = ("*.json",)
+
+    @property
+    def needs(self) -> list[str]:
+        return [TRAIN, TEST]
+
+    def every(self, queue: Queue) -> Iterable[str]:
+        raise NotImplementedError
+
+    def names(self, queue: Queue) -> list[str]:
+        return chosen(",".join(self.cells), self.every(queue))
+
+    def folder(self, queue: Queue) -> Path:
+        return queue.home / self.place / queue.size(self.full)
+
+    def results(self, queue: Queue) -> list[Path]:
+        return [self.folder(queue) / f"{name}.json" for name in self.names(queue)]
+
+    def missing(self, queue: Queue) -> list[str]:
+        return [name for name in self.names(queue) if not is_recorded(self.folder(queue) / f"{name}.json")]
+
+    def shares(self, queue: Queue) -> int:
+        """How many processes there are now."""
+        return 1 if queue.tiny else self.at_once
+
+    def own(self, queue: Queue) -> list[object]:
+        """Options of this study alone."""
+        return ["--size", queue.size(self.full), "--minutes", queue.minutes]
+
+    def calls(self, queue: Queue) -> list[Call]:
+        shared = [
+            "--train", queue.data(TRAIN), "--test", queue.data(TEST), *queue.given(self), *self.own(queue),
+        ]  # fmt: skip
+        shared += ["--out", queue.home / Path(self.place).parts[0]]
+        missing, count = self.missing(queue), self.shares(queue)
+        parts = [part for first in range(count) if (part := missing[first::count])]
+        return [(self.study, [*shared, "--only", ",".join(part)]) for part in parts]
+
+    def state(self, queue: Queue) -> list[Path]:
+        """The newest checkpoint of each cell that is not over."""
+        runs = self.folder(queue) / "runs"
+        names = [] if self.whole else self.names(queue)
+        return [path for name in names for path in Checkpoints(runs / name / CHECKPOINTS, {}).paths()[-1:]]
+
+    def writes(self, size: str, suffix: str) -> list[str]:
+        folder = size if size == "tiny" else self.full
+        return [f"{self.place}/{folder}/{pattern}" for pattern in self.patterns]
+
+
+class Fits(StudyJob):
+    """Raptors of the offline model: every cell is a fit and its evaluation."""
+
+    place, patterns = f"raptor/{OFFLINE}", ("*.json", "*.parquet")
+
+    def every(self, queue: Queue) -> Iterable[str]:
+        return [cell.name for cell in raptor_cells(RAPTOR_SIZES[queue.size()].steps)]
+
+    def shares(self, queue: Queue) -> int:
+        return super().shares(queue) if (self.folder(queue) / "phases.json").is_file() else 1  # found once
+
+    def own(self, queue: Queue) -> list[object]:
+        minutes = queue.minutes if queue.tiny else max(0.0, queue.minutes - FIT_MINUTES)
+        return ["--size", queue.size(), "--minutes", minutes, *queue.option("--photos", PHOTOS)]
+
+    def state(self, queue: Queue) -> list[Path]:
+        return []
+
+
+class Networks(StudyJob):
+    """ViTRM, and what is trained beside it, for as many epochs as there is time for."""
+
+    place = "vitrm"
+
+    def every(self, queue: Queue) -> Iterable[str]:
+        return (*CIFAR_SIZES[queue.size(self.full)].networks, LINEAR)
+
+    def own(self, queue: Queue) -> list[object]:
+        sized = self.full == "gpu" and not queue.tiny
+        epochs = epochs_of(queue, self.folder(queue)) if sized else queue.choice.epochs
+        return [*super().own(queue), *(["--epochs", epochs] if epochs is not None else [])]
+
+    def state(self, queue: Queue) -> list[Path]:
+        there = self.folder(queue) / CHOSEN
+        return [*([there] if there.is_file() and not self.whole else []), *super().state(queue)]
+
+
+def epochs_of(queue: Queue, folder: Path) -> float | None:
+    """As many epochs as fit into what is left, and the same for all networks and runs; None for those of the size."""
+    if queue.choice.epochs is not None:
+        return queue.choice.epochs
+    for name in (VITRM_NAME, *CIFAR_SIZES["gpu"].networks):
+        if is_recorded(path := folder / f"{name}.json"):
+            return read_json(path, "a trained network", ("options",))["options"]["recipe"]["epochs"]
+    if (there := folder / CHOSEN).is_file():
+        return read_json(there, "a number of epochs", ("epochs",))["epochs"]
+    bench = queue.home / f"bench_vitrm{suffix_of(queue.choice.device)}.json"
+    if not bench.is_file():
+        return None
+    found = read_json(bench, "a benchmark", ("training",))["training"]
+    speed = max(step["images_per_second"] for step in found)
+    epochs = float(max(1, min(EPOCHS, int(USED * queue.minutes * 60 * speed / IMAGES))))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(there, to_json({"epochs": epochs}))  # for a run that goes on from a checkpoint
+    return epochs
+
+
+class Motion(StudyJob):
+    """How tokens of trained networks move, where both are trained."""
+
+    place, patterns = "vitrm", ("dynamics/*.json",)
+
+    def results(self, queue: Queue) -> list[Path]:
+        names = (VITRM_NAME, "vit-small", OFFLINE)
+        return [self.folder(queue) / "dynamics" / f"{name}.json" for name in names]
+
+    def runs(self, queue: Queue) -> list[Path]:
+        return [self.folder(queue) / "runs" / name for name in (VITRM_NAME, "vit-small")]
+
+    def ready(self, queue: Queue) -> bool:
+        return all(map(is_classifier, self.runs(queue)))
+
+    def calls(self, queue: Queue) -> list[Call]:
+        images, few = (
+            queue.data(PHOTOS) or queue.data(TEST),
+            (self.tiny or ()) if queue.tiny else self.options,
+        )
+        out = ["--out", queue.home / self.place, "--size", queue.size(), *queue.given(self), *few]
+        return [(self.study, ["--images", images, *out])]
+
+    def state(self, queue: Queue) -> list[Path]:
+        files = ("config.json", "model.safetensors", "train.json")
+        return [path for run in self.runs(queue) for file in files if (path := run / file).is_file()]
+
+
+class GridCells(StudyJob):
+    """Ablations of ViTRM, one cell after another."""
+
+    place = "vitrm_grid"
+
+    def every(self, queue: Queue) -> Iterable[str]:
+        return grid_cells(GRID_SIZES[queue.size()])
+
+
+class Depth(StudyJob):
+    """Networks trained under stochastic depth, each with its Raptors before the next."""
+
+    place, patterns = "stochastic_depth", ("config.json", "networks/*.json", "fits/*/*.json")
+
+    def config(self, queue: Queue) -> Config:
+        return read_config(TINY_CONFIG if queue.tiny else CONFIG)
+
+    def fits(self, config: Config, one: Network) -> list[Cell]:
+        """Raptors of a network."""
+        followed = [moment for moment in config.followed({}) if moment.run == one.run]
+        return [cell for cell in config.cells(followed) if cell.teacher.run == one.run]
+
+    def every(self, queue: Queue) -> Iterable[str]:
+        config, names = self.config(queue), []
+        for one in config.networks():
+            names += [moment.path for moment in config.moments(one)] + [
+                cell.path for cell in self.fits(config, one)
+            ]
+        return names
+
+    def calls(self, queue: Queue) -> list[Call]:
+        count, config = self.shares(queue), TINY_CONFIG if queue.tiny else CONFIG
+        files = ["--config", config, "--train", queue.data(TRAIN), "--test", queue.data(TEST)]
+        out = [
+            "--out", queue.home / self.place, "--minutes", queue.minutes, *(() if queue.tiny else self.options),
+        ]  # fmt: skip
+        return [(self.study, [*files, *out, "--share", f"{first}/{count}"]) for first in range(count)]
+
+    def state(self, queue: Queue) -> list[Path]:
+        """The best network so far, and those that are trained and have Raptors still to be fitted to them."""
+        config, runs, missing = self.config(queue), self.folder(queue) / "runs", set(self.missing(queue))
+        found = self.champion(queue, config)
+        for one in config.networks():
+            run = runs / one.run
+            if (run / TRAIN_RESULT).is_file() and missing.intersection(
+                fit.path for fit in self.fits(config, one)
+            ):
+                kept = [place for place in sorted(run.iterdir()) if is_classifier(place)]
+                found += [*kept, *(run / name for name in ("config.json", "model.safetensors", TRAIN_RESULT))]
+        return list(dict.fromkeys(found))
+
+    def champion(self, queue: Queue, config: Config) -> list[Path]:
+        """The network with the highest accuracy on held-out images, if any."""
+        watched: dict[str, float] = {}
+        for one in config.networks():
+            if (path := self.folder(queue) / f"{one.path}.json").is_file():
+                rows = read_json(path, "a network").get("validation") or []
+                watched[one.run] = max([0.0, *(row["accuracy"] for row in rows)])
+        best = sorted(watched, key=lambda run: -watched[run])[:1]
+        return [place for run in best if (place := self.folder(queue) / "runs" / run / BEST).is_dir()]
+
+
+read_config = cache(Config.read)
+KINDS: dict[str, type[Job]] = {
+    "raptor_on_vits": Fits, "vitrm_on_cifar": Networks, "vitrm_grid": GridCells, "vitrm_dynamics": Motion,
+    "stochastic_depth": Depth,
+}  # fmt: skip
+ROWS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+JOBS: tuple[Job, ...] = tuple(KINDS.get(row["study"], Job)(**row) for row in ROWS)

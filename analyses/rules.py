@@ -1,0 +1,214 @@
+"""Rules that word and judge: the sentence on a page and the verdict beside it come from one object.
+
+A rule judges measured numbers by their names. A name is the word for its number in the sentence too, or has words of
+its own: `{r2: R² of the last layer}`. Numbers are plain, estimates with an interval, curves over depth, or several of
+one name (a mapping or a sequence), which are judged one by one.
+
+>>> rule = above({"r2": "R² of the last layer"}, of="rank correlation with p of")
+>>> print(rule)
+rank correlation with p of R² of the last layer: the 95 % interval is above 0 (fails: below 0)
+>>> rule.judge({"r2": Estimate(0.5, 0.2, 0.8)})
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import eq, ge, gt, le, lt
+from typing import Any
+
+import numpy as np
+
+from analyses.statistics import Estimate
+
+Verdict = bool | None
+Numbers = Mapping[str, Any]
+Name = str | Mapping[str, str]
+INTERVAL = "95 % interval"
+
+
+def together(verdicts: Iterable[Verdict]) -> Verdict:
+    """True if all are, False if any is, None otherwise."""
+    found = list(verdicts)
+    return False if False in found else True if all(one is True for one in found) else None
+
+
+def as_many(verdicts: Iterable[Verdict]) -> Verdict:
+    """True if all are, None if any is, False otherwise."""
+    found = list(verdicts)
+    return True if all(one is True for one in found) else None if True in found else False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What numbers must be for a claim to hold: True; False where they clearly are not, None where none can tell.
+
+    Attributes
+    ----------
+    holds : str
+        When it holds, in words.
+    verdicts : callable
+        Of every number that is judged.
+    fails : str
+        When it fails, in words; empty where that is whenever it does not hold.
+    sum_up : callable
+        One verdict of all.
+    """
+
+    holds: str
+    verdicts: Callable[[Numbers], list[Verdict]]
+    fails: str = ""
+    sum_up: Callable[[Iterable[Verdict]], Verdict] = together
+
+    def judge(self, numbers: Numbers) -> Verdict:
+        return self.sum_up(self.verdicts(numbers))
+
+    def __str__(self) -> str:
+        return f"{self.holds} (fails: {self.fails})" if self.fails else self.holds
+
+
+def words(name: Name | float, unit: str = "") -> str:
+    """Of a number: its own, its name, or a constant."""
+    if isinstance(name, Mapping):
+        return next(iter(name.values()))
+    return name if isinstance(name, str) else f"{name:g}{unit}"
+
+
+def several(numbers: Numbers, name: Name | float) -> list[Any]:
+    """The numbers of one name, or a constant."""
+    if isinstance(name, int | float):
+        return [name]
+    value = numbers[next(iter(name)) if isinstance(name, Mapping) else name]
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, Sequence | np.ndarray) else [value]
+
+
+def pairs(numbers: Numbers, name: Name, other: Name | float) -> Iterable[tuple[Any, Any]]:
+    """Numbers of one name with those of another in the same order, or with one for all."""
+    first, second = several(numbers, name), several(numbers, other)
+    return zip(first, second * len(first) if len(second) == 1 else second, strict=True)
+
+
+def for_every(each: str) -> str:
+    """What there are several of, after a sentence."""
+    return f", for every {each}" if each else ""
+
+
+def compared(
+    how: Callable[[Any, Any], Any], word: str, name: Name, than: Name | float, *, each: str = "", times: float = 1,
+    unit: str = "",
+) -> Rule:  # fmt: skip
+    """Plain numbers against others, a factor of them, or a constant (which may have a unit): it holds or fails.
+
+    `each` says what there are several of: a token group.
+    """
+    factor = "" if times == 1 else "half of " if times == 0.5 else f"{times:g} times "
+    return Rule(
+        f"{words(name)} is {word} {factor}{words(than, unit)}{for_every(each)}",
+        lambda numbers: [bool(how(one, times * other)) for one, other in pairs(numbers, name, than)],
+    )
+
+
+greater, less = partial(compared, gt, "above"), partial(compared, lt, "below")
+at_least, at_most = partial(compared, ge, "at least"), partial(compared, le, "at most")
+equal = partial(compared, eq, "exactly")
+
+
+def above(*names: Name, than: Name | float = 0, of: str = "", each: str = "") -> Rule:
+    """Estimates whose whole interval is above a constant or a plain number; it fails where one is below.
+
+    `of` says what the estimates are of, before their names.
+    """
+    is_above, which = {1: (f"the {INTERVAL} is", ""), 2: (f"both {INTERVAL}s are", "either ")}.get(
+        len(names), (f"every {INTERVAL} is", "one ")
+    )
+    return Rule(
+        f"{of} {' and '.join(map(words, names))}: {is_above} above {words(than)}{for_every(each)}".strip(),
+        lambda numbers: [one.against(other) for name in names for one, other in pairs(numbers, name, than)],
+        f"{which}below {words(than)}{' for one' if each else ''}",
+    )
+
+
+def clearly_above(name: Name, than: Name, *, each: str = "") -> Rule:
+    """An estimate above another by more than both intervals together; it fails where it is as clearly below."""
+    return Rule(
+        f"{words(name)} is above {words(than)} by more than both {INTERVAL}s together{for_every(each)}",
+        lambda numbers: [one.less(other).against(0) for one, other in pairs(numbers, name, than)],
+        f"as clearly below{' for one' if each else ''}",
+    )
+
+
+def significant(name: Name, alpha: float = 0.05, *, each: str = "") -> Rule:
+    """Estimates above 0 by their p-value; it fails where one is not above 0 at all."""
+
+    def verdict(one: Estimate) -> Verdict:
+        clear = one.p_value is not None and one.p_value < alpha
+        return True if clear else False if one.value <= 0 else None
+
+    return Rule(
+        f"{words(name)} is above 0 with p < {alpha:g}{for_every(each)}",
+        lambda numbers: list(map(verdict, several(numbers, name))),
+        f"not above 0{' for one' if each else ''}",
+    )
+
+
+def range_above(name: Name, than: Name) -> Rule:
+    """Every number of one name above every one of another; it fails where all are below."""
+
+    def verdicts(numbers: Numbers) -> list[Verdict]:
+        first, second = several(numbers, name), several(numbers, than)
+        return [True if min(first) > max(second) else False if max(first) < min(second) else None]
+
+    return Rule(f"{words(name)} is above {words(than)}", verdicts, "every one below")
+
+
+def every(*rules: Rule) -> Rule:
+    """Every one of some rules; it fails where one fails."""
+    return Rule(
+        ", and ".join(one.holds for one in rules),
+        lambda numbers: [one.judge(numbers) for one in rules],
+        " or ".join(dict.fromkeys(one.fails for one in rules if one.fails)),
+    )
+
+
+def unanimous(*rules: Rule) -> Rule:
+    """Every one of some rules, or of one for each of several numbers; it fails only where none holds."""
+    return Rule(
+        every(*rules).holds,
+        lambda numbers: [one for rule in rules for one in rule.verdicts(numbers)],
+        {1: "for none", 2: "neither"}.get(len(rules), "none"),
+        as_many,
+    )
+
+
+def unless(rule: Rule, fails: Rule) -> Rule:
+    """One rule for a claim to hold, and another by which it fails, which comes first."""
+
+    def verdicts(numbers: Numbers) -> list[Verdict]:
+        return [False if fails.judge(numbers) is True else rule.judge(numbers) is True or None]
+
+    return Rule(rule.holds, verdicts, fails.holds)
+
+
+RULES: dict[str, Callable[..., Rule]] = {
+    "greater": greater, "less": less, "at least": at_least, "at most": at_most, "equal": equal,
+    "above": above, "clearly above": clearly_above,
+    "significant": significant, "range above": range_above, "every": every, "unanimous": unanimous, "unless": unless,
+}  # fmt: skip
+
+
+def rule_of(written: Mapping[str, Any]) -> Rule:
+    """A rule as a table of claims writes it: `{above: [name, …], of: …}`; in place of names, rules.
+
+    Raises
+    ------
+    KeyError
+        If there is no such rule.
+    """
+    kind, *options = written
+    given = written[kind] if isinstance(written[kind], list) else [written[kind]]
+    parts = [rule_of(one) if isinstance(one, Mapping) and next(iter(one)) in RULES else one for one in given]
+    return RULES[kind](*parts, **{key: written[key] for key in options})

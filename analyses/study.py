@@ -1,0 +1,257 @@
+"""A study of many cells: each is asked for by what decides it, skipped where it was recorded as asked, and written down
+with where its numbers come from; one that fails is written down too, does not stop the rest, and is tried again."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from fnmatch import filter as matching
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import torch
+import yaml
+
+from analyses.recording import command, parser, provenance
+from brdyn.classifiers.recipe import VITRM
+from brdyn.errors import BrdynError, UsageError
+from brdyn.store import read_json, to_json, write_atomically
+
+C = TypeVar("C")
+KNOWN = "already recorded"
+HEADLINE = ("accuracy", "teacher_accuracy", "fit_seconds", "seconds")
+SIZES = Path(__file__).with_name("sizes.yaml")
+
+
+class OutOfTime(BrdynError):
+    """The time given to a study is over."""
+
+
+def digest_of(asked: Mapping[str, Any]) -> str:
+    """SHA-256 of what a cell was asked for. Files that have a digest are the same where it is, wherever they lie."""
+    return hashlib.sha256(to_json(_without_places(asked))).hexdigest()
+
+
+def _without_places(asked: Any) -> Any:
+    if isinstance(asked, Mapping):
+        named = {"source"} if asked.get("digest") else set()
+        return {key: _without_places(value) for key, value in asked.items() if key not in named}
+    return [_without_places(one) for one in asked] if isinstance(asked, list | tuple) else asked
+
+
+def is_recorded(path: Path) -> bool:
+    """Whether a cell's result is there and is no failure."""
+    return path.is_file() and "failed" not in read_json(path, "a cell of a study")
+
+
+class Cells(NamedTuple):
+    """What is recorded of a study: results and failures by name, and where the newest comes from."""
+
+    done: dict[str, dict[str, Any]]
+    failed: dict[str, str]
+    provenance: dict[str, Any]
+
+
+def read_all(
+    files: Mapping[str, Path], needed: tuple[str, ...],
+    wanted: Callable[[str, dict[str, Any]], bool] = lambda name, content: True,
+) -> Cells:  # fmt: skip
+    """The cells whose files are there, by name, and which are wanted by what they contain."""
+    cells = Cells({}, {}, {})
+    for name, path in files.items():
+        if not path.is_file():
+            continue
+        content = read_json(path, "a cell of a study", ("provenance", *needed))
+        if not wanted(name, content):
+            continue
+        if content["provenance"].get("date", "") > cells.provenance.get("date", ""):
+            cells.provenance.update(content["provenance"])
+        if "failed" in content:
+            cells.failed[name] = content["failed"]
+        else:
+            cells.done[name] = content
+    return cells
+
+
+def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` returns, or the error as `failed`: also where it cannot be written.
+
+    To be out of time, or a usage error, is of the study and not of this cell: it is raised.
+    """
+    try:
+        found = work()
+        to_json(found)
+        return found
+    except (OutOfTime, UsageError):
+        raise
+    except Exception as error:  # whatever it is, the other cells are worth their time
+        return {"failed": f"{type(error).__name__}: {error}"}
+
+
+def share_of(text: str) -> tuple[int, int]:
+    """`0/2` as two numbers.
+
+    Raises
+    ------
+    UsageError
+        If it is not one of so many shares.
+    """
+    first, _, every = text.partition("/")
+    if not (first.isdigit() and every.isdigit() and int(first) < int(every)):
+        raise UsageError(f"--share {text!r} is not i/n with i from 0 to n - 1")
+    return int(first), int(every)
+
+
+def chosen(only: str | None, names: Iterable[str]) -> list[str]:
+    """The names that `--only` lists, or all of them.
+
+    Raises
+    ------
+    UsageError
+        If there is none of a name.
+    """
+    every, found = list(names), []
+    for pattern in only.split(",") if only else ["*"]:
+        if not (some := matching(every, pattern)):
+            raise UsageError(f"--only: {pattern!r} is not one of {', '.join(every)}")
+        found += some
+    return list(dict.fromkeys(found))
+
+
+def sizes_of(module: str) -> dict[str, SimpleNamespace]:
+    """How large a study can be, by name, from `sizes.yaml`, where recipes say what is not as published."""
+    found = yaml.safe_load(SIZES.read_text())[module]
+    for row in found.values():
+        row |= {"recipe": replace(VITRM, **row["recipe"])} if "recipe" in row else {}
+    return {name: SimpleNamespace(**row) for name, row in found.items()}
+
+
+class Study(ABC, Generic[C]):
+    """Cells, and how one is run.
+
+    `module` is its name in `analyses`, `asked_as` the entry of a record that says what was asked for, `folder` where
+    cells are recorded; of the options, `out`, `device`, `minutes`, `share` and `only` are those of every study.
+    """
+
+    module: ClassVar[str]
+    asked_as: ClassVar[str] = "asked"
+    folder: Path
+
+    def __init__(self, choice: argparse.Namespace) -> None:
+        self.choice = choice
+        self.device = torch.device(choice.device)
+        self.until = time.monotonic() + 60 * choice.minutes
+
+    @abstractmethod
+    def cells(self) -> Iterable[C]:
+        """All that are wanted, the most telling first."""
+
+    def name(self, cell: C) -> str:
+        """Of its result, in the folder."""
+        return str(cell)
+
+    @abstractmethod
+    def asked(self, cell: C) -> Mapping[str, Any]:
+        """Everything that decides its result."""
+
+    @abstractmethod
+    def run(self, cell: C, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What is recorded of it."""
+
+    def said(self, content: Mapping[str, Any]) -> str:
+        """A word on it."""
+        return ", ".join(f"{name} {content[name]:.4g}" for name in HEADLINE if name in content)
+
+    def head(self, cell: C, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What stands in its file however it went."""
+        return {"cell": self.name(cell), "digest": digest_of(asked), self.asked_as: asked}
+
+    def path(self, cell: C) -> Path:
+        return self.folder / f"{self.name(cell)}.json"
+
+    def recorded(self, cell: C, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A cell's result, if it is there, was asked for alike and did not fail."""
+        if not is_recorded(self.path(cell)):
+            return None
+        before = read_json(self.path(cell), "a cell of a study", (self.asked_as,))
+        return before if digest_of(before[self.asked_as]) == digest_of(asked) else None
+
+    def known(self, cell: C, asked: Mapping[str, Any]) -> bool:
+        """Whether there is nothing to do."""
+        return self.recorded(cell, asked) is not None
+
+    def unfit(self, cell: C) -> str:
+        """Why a cell cannot be run, in words; empty where it can."""
+        return ""
+
+    def check_time(self) -> None:
+        """Raise :class:`OutOfTime` where it is over."""
+        if time.monotonic() > self.until:
+            raise OutOfTime("out of time")
+
+    def provenance(self) -> dict[str, Any]:
+        """Where numbers come from."""
+        return provenance(self.module, self.choice.device)
+
+    def record(self, cell: C) -> str:
+        """Run a cell unless it is there; a word on how it went."""
+        if why := self.unfit(cell):
+            return why
+        asked = self.asked(cell)
+        if self.known(cell, asked):
+            return KNOWN
+        self.check_time()
+        content = attempt(lambda: self.run(cell, asked))
+        whole = {"provenance": self.provenance(), **self.head(cell, asked), **content}
+        self.path(cell).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path(cell), to_json(whole))
+        return content.get("failed") or self.said(whole)
+
+    def shared(self, cells: Iterable[C]) -> Iterable[C]:
+        """Those of this process, of several side by side."""
+        first, every = share_of(self.choice.share)
+        return islice(cells, first, None, every)
+
+    def work(self) -> None:
+        for cell in self.shared(self.cells()):
+            print(f"{self.name(cell)}: {self.record(cell)}", flush=True)
+
+
+def study_parser(
+    description: str | None, out: Path, *, labelled: bool = True, sizes: Iterable[str] = ()
+) -> argparse.ArgumentParser:
+    """An argument parser with the options of every study."""
+    options = parser(description)
+    if labelled:
+        options.add_argument("--train", required=True, help="labelled images to train, and fit probes, on")
+        options.add_argument("--test", required=True, help="labelled images to test on")
+    if sizes:
+        options.add_argument("--size", choices=sorted(sizes), default="cpu")
+    options.add_argument("--only", help="some cells alone, by names or patterns: maxcut_k3,ladder_*")
+    options.add_argument(
+        "--share", default="0/1", help="i/n: every n-th from the i-th, for n runs side by side"
+    )
+    options.add_argument(
+        "--minutes", type=float, default=float("inf"),
+        help="begin nothing after so long; training stops at a checkpoint, and a fit is finished",
+    )  # fmt: skip
+    options.set_defaults(out=out)
+    return options
+
+
+def run_study(study: Callable[[argparse.Namespace], Study[Any]], options: argparse.ArgumentParser) -> None:
+    """What the command of a study does."""
+
+    def work(choice: argparse.Namespace) -> None:
+        try:
+            study(choice).work()
+        except OutOfTime as over:
+            print(f"{over}; run it again to go on")
+
+    command(work, options)

@@ -1,0 +1,127 @@
+"""Rules word and judge: every rule by numbers that can be worked out by hand, where it holds, fails and cannot tell."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analyses.rules import (
+    above,
+    at_least,
+    at_most,
+    clearly_above,
+    equal,
+    every,
+    greater,
+    less,
+    range_above,
+    rule_of,
+    significant,
+    together,
+    unanimous,
+    unless,
+)
+from analyses.statistics import Estimate
+
+UP, DOWN, WIDE = Estimate(2, 1, 3), Estimate(-2, -3, -1), Estimate(0.1, -1, 2)
+
+
+@pytest.mark.parametrize(
+    ("rule", "numbers", "verdict", "words"),
+    [
+        (greater("a", "b"), {"a": 2, "b": 1}, True, "a is above b"),
+        (greater("a", "b"), {"a": 1, "b": 1}, False, "a is above b"),
+        (greater("a", 0.5, each="k"), {"a": {2: 0.6, 3: 0.4}}, False, "a is above 0.5, for every k"),
+        (greater("a", "b", each="k"), {"a": [2, 3], "b": [1, 2]}, True, "a is above b, for every k"),
+        (greater("a", "b", times=1.25), {"a": 1.3, "b": 1}, True, "a is above 1.25 times b"),
+        (less("a", "b", times=0.5), {"a": 0.5, "b": 1}, False, "a is below half of b"),
+        (at_least("a", 93.1, unit=" %"), {"a": 93.1}, True, "a is at least 93.1 %"),
+        (at_most("a", 0.02), {"a": 0.021}, False, "a is at most 0.02"),
+        (equal("a", "b"), {"a": {10: 7}, "b": {10: 7}}, True, "a is exactly b"),
+        (above("a"), {"a": UP}, True, "a: the 95 % interval is above 0 (fails: below 0)"),
+        (above("a"), {"a": DOWN}, False, "a: the 95 % interval is above 0 (fails: below 0)"),
+        (above("a"), {"a": WIDE}, None, "a: the 95 % interval is above 0 (fails: below 0)"),
+        (above("a", "b", of="of p"), {"a": UP, "b": WIDE}, None,
+         "of p a and b: both 95 % intervals are above 0 (fails: either below 0)"),
+        (above("a", "b"), {"a": WIDE, "b": DOWN}, False,
+         "a and b: both 95 % intervals are above 0 (fails: either below 0)"),
+        (above("a", than="b", each="k"), {"a": {2: UP}, "b": {2: 0.5}}, True,
+         "a: the 95 % interval is above b, for every k (fails: below b for one)"),
+        (above("a", than="b", each="k"), {"a": {2: UP, 3: UP}, "b": {2: 0.5, 3: 4}}, False,
+         "a: the 95 % interval is above b, for every k (fails: below b for one)"),
+        (clearly_above("a", "b"), {"a": Estimate(8, 5, 11), "b": Estimate(0, -4, 4)}, True,  # 8 against 5, of 3 and 4
+         "a is above b by more than both 95 % intervals together (fails: as clearly below)"),
+        (clearly_above("a", "b"), {"a": Estimate(5, 2, 8), "b": Estimate(0, -4, 4)}, None,
+         "a is above b by more than both 95 % intervals together (fails: as clearly below)"),
+        (clearly_above("a", "b"), {"a": Estimate(-6, -9, -3), "b": Estimate(0, -4, 4)}, False,
+         "a is above b by more than both 95 % intervals together (fails: as clearly below)"),
+        (significant("a"), {"a": Estimate(1, p_value=0.04)}, True, "a is above 0 with p < 0.05 (fails: not above 0)"),
+        (significant("a"), {"a": Estimate(1, p_value=0.05)}, None, "a is above 0 with p < 0.05 (fails: not above 0)"),
+        (significant("a"), {"a": Estimate(0, p_value=0.9)}, False, "a is above 0 with p < 0.05 (fails: not above 0)"),
+        (range_above("a", "b"), {"a": [4, 3], "b": [1, 2]}, True, "a is above b (fails: every one below)"),
+        (range_above("a", "b"), {"a": [4, 2], "b": [1, 2]}, None, "a is above b (fails: every one below)"),
+        (range_above("a", "b"), {"a": [0], "b": [1, 2]}, False, "a is above b (fails: every one below)"),
+        (every(greater("a", 0), above("b")), {"a": 1, "b": WIDE}, None,
+         "a is above 0, and b: the 95 % interval is above 0 (fails: below 0)"),
+        (every(greater("a", 0), less("b", 1)), {"a": 1, "b": 1}, False, "a is above 0, and b is below 1"),
+        (unanimous(greater("a", 0), less("b", 1)), {"a": 1, "b": 1}, None,
+         "a is above 0, and b is below 1 (fails: neither)"),
+        (unanimous(greater("a", 0), less("b", 1)), {"a": 0, "b": 1}, False,
+         "a is above 0, and b is below 1 (fails: neither)"),
+        (unanimous(greater("a", 0, each="k")), {"a": [1, 2]}, True, "a is above 0, for every k (fails: for none)"),
+        (unanimous(greater("a", 0, each="k")), {"a": [1, -2]}, None, "a is above 0, for every k (fails: for none)"),
+        (unless(greater("a", 0), less("b", 0)), {"a": 1, "b": -1}, False, "a is above 0 (fails: b is below 0)"),
+        (unless(greater("a", 0), less("b", 0)), {"a": 1, "b": 1}, True, "a is above 0 (fails: b is below 0)"),
+        (unless(greater("a", 0), less("b", 0)), {"a": 0, "b": 1}, None, "a is above 0 (fails: b is below 0)"),
+    ],
+)  # fmt: skip
+def test_rules_by_hand(rule, numbers, verdict, words):
+    assert rule.judge(numbers) is verdict
+    assert str(rule) == words
+
+
+def test_a_number_that_is_not_measured_is_no_verdict():
+    with pytest.raises(KeyError, match="b"):
+        greater("a", "b").judge({"a": 1})
+
+
+def test_together():
+    assert together([True, None]) is None
+    assert together([None, False]) is False
+    assert together(iter([True, True])) is True
+
+
+def test_what_a_table_writes_is_the_rule():
+    written = {"unless": [{"every": [{"above": "a", "of": "mean of"}, {"less": ["b", "c"], "times": 0.5}]},
+                          {"clearly above": ["d", "e"]}]}  # fmt: skip
+    built = unless(every(above("a", of="mean of"), less("b", "c", times=0.5)), clearly_above("d", "e"))
+    assert str(rule_of(written)) == str(built)
+    with pytest.raises(KeyError, match="Perhaps"):
+        rule_of({"Perhaps": "a"})
+
+
+numbers = st.floats(-100, 100)
+
+
+@given(value=numbers, half=st.floats(0.01, 10), than=numbers)
+def test_an_interval_and_its_mirror_image_never_agree(value, half, than):
+    one = Estimate(value, value - half, value + half)
+    mirrored = Estimate(2 * than - value, 2 * than - value - half, 2 * than - value + half)
+    verdict = above("a", than=than).judge({"a": one})
+    opposite = above("a", than=than).judge({"a": mirrored})
+    if abs(abs(value - than) - half) > 1e-6:
+        assert verdict is (None if opposite is None else not opposite)
+
+
+@given(first=st.lists(numbers, min_size=1, max_size=5), second=st.lists(numbers, min_size=1, max_size=5))
+def test_a_range_above_another_is_not_below_it(first, second):
+    verdict = range_above("a", "b").judge({"a": first, "b": second})
+    opposite = range_above("a", "b").judge({"a": second, "b": first})
+    assert (verdict, opposite) in {(True, False), (False, True), (None, None)}
+
+
+@given(values=st.lists(st.sampled_from([UP, DOWN, WIDE]), min_size=1, max_size=4))
+def test_all_of_some_is_what_each_says_together(values):
+    names = [f"n{number}" for number in range(len(values))]
+    measured = dict(zip(names, values, strict=True))
+    verdict = every(*map(above, names)).judge(measured)
+    assert verdict is above(*names).judge(measured) is together(one.against(0) for one in values)
