@@ -123,39 +123,34 @@ class SpanBaselines(Metric):
         """Add the images of a trajectory."""
         first = one_in(HALVES, trajectory.positions.cpu().numpy(), self.seed)
         for half, chosen in enumerate((first, ~first)):
-            rows = torch.from_numpy(np.flatnonzero(chosen)).to(trajectory.states[0].device)
-            if not len(rows):
+            images = torch.from_numpy(np.flatnonzero(chosen)).to(trajectory.states[0].device)
+            if not len(images):
                 continue
-            self.images[half] += len(rows)
+            self.images[half] += len(images)
             for group, part in enumerate(self.layout.groups.values()):
                 for start in range(self.depth):
-                    before = trajectory.states[start][rows, part].flatten(0, 1).float()
-                    self._add(half, group, start, before, trajectory, rows, part)
+                    before = self._tokens(trajectory.states[start], images, part)
+                    entered = Shifted.of(before)
+                    self.inputs[half, group, start] += entered.total
+                    if self.left_out is None:
+                        self.second[half, group, start] += outer_sum(entered, entered)
+                    for layer, slot in self._leading_from(start).items():
+                        after = self._tokens(trajectory.states[layer], images, part)
+                        self._add(half, group, slot, entered, Shifted.of(after - before))
 
-    def _add(
-        self,
-        half: int,
-        group: int,
-        start: int,
-        before: Tensor,
-        trajectory: Trajectory,
-        rows: Tensor,
-        part: slice,
-    ) -> None:
-        """Add the tokens of a state, and the updates that lead from it."""
-        device, entered = self.images.device, Shifted.of(before)
-        self.inputs[half, group, start] += entered.total.to(device)
+    def _tokens(self, state: Tensor, images: Tensor, part: slice) -> Tensor:
+        """Tokens of some images, `(n, D)`, float32, where float64 is to be had."""
+        return state[images, part].flatten(0, 1).float().to(self.images.device)
+
+    def _leading_from(self, start: int) -> dict[int, int]:
+        """Layers that are predicted from a state, and their places."""
+        return {layer: slot for (first, layer), slot in self.pairs.items() if first == start}
+
+    def _add(self, half: int, group: int, slot: int, entered: Shifted, update: Shifted) -> None:
+        self.squares[half, group, slot] += update.squares
+        self.updates[half, group, slot] += update.total
         if self.left_out is None:
-            self.second[half, group, start] += outer_sum(entered, entered).to(device)
-        for (first, layer), slot in self.pairs.items():
-            if first != start:
-                continue
-            after = trajectory.states[layer][rows, part].flatten(0, 1).float()
-            update = Shifted.of(after - before)
-            self.squares[half, group, slot] += update.squares.to(device)
-            self.updates[half, group, slot] += update.total.to(device)
-            if self.left_out is None:
-                self.cross[half, group, slot] += outer_sum(entered, update).to(device)
+            self.cross[half, group, slot] += outer_sum(entered, update)
 
     def compute(self) -> dict[str, Tensor]:
         """Squared errors summed over images and tokens, `(modes, baselines, groups, L)`, NaN where nothing was fitted;
@@ -195,7 +190,7 @@ class SpanBaselines(Metric):
             for half in range(HALVES):
                 for group in range(len(self.layout.groups)):
                     for start in range(self.depth):
-                        slots = [slot for (first, _), slot in self.pairs.items() if first == start]
+                        slots = list(self._leading_from(start).values())
                         error[group, slots] += self._judged(half, group, start, slots)
         return error.clamp_min(0)
 
