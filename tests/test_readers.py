@@ -97,6 +97,7 @@ def evaluation():
         "ratios": [ratio],
     }
     return {
+        "baselines": {"ridge": 0.001, "rows": {"cls": 4}, "directions": 8, "left_out": None},
         "fidelity": [row], "head": {"agreement": 0.5, "accuracy": None, "teacher_accuracy": None},
         "cost": {**dict.fromkeys(names, 2), "speed_ratio_range": [0.9, 1.1]}, "probing": probing,
         "teacher": "a ViT", "assignment": [0, 0, 1, 1],
@@ -165,7 +166,7 @@ MAY_LACK = {
     *(("state", key) for key in ("losses", "validation", "images", "seconds", "earlier")),
     *((0, key) for key in ("step", "lr")),  # of a loss: there may be any
     ("alignment", "cls"), ("cls", "statistic"), ("modes", "centred"), ("modes", "rows"), ("rows", "cls"),
-    ("modes", "directions"),
+    ("modes", "directions"), ("baselines",),
     ("left_out", "norm"), ("stages", "1"), ("recipe", "lr"), ("basins",), ("modes",),
     ("similarity",), ("provenance",), ("model", "digest"), ("model", "notes"), ("train", "read"), ("test", "read"),
     ("earlier", "1"), ("swap_tests", "cls"),

@@ -41,6 +41,12 @@ class Shifted:
         """Sum of the rows as they were, float64."""
         return len(self.rows) * self.mean
 
+    @property
+    def squares(self) -> Tensor:
+        """Sum of the squares of the rows as they were, float64."""
+        mean = self.shift @ self.mean + (self.mean - self.shift) @ self.shift
+        return self.rows.square().sum(dtype=torch.float64) + len(self.rows) * mean
+
 
 def outer_sum(first: Shifted, second: Shifted) -> Tensor:
     """Sum over rows of `x y^T` as they were, `(D, E)`, float64.
@@ -53,7 +59,7 @@ def outer_sum(first: Shifted, second: Shifted) -> Tensor:
     return product + len(first.rows) * means
 
 
-def centred(products: Tensor, first: Tensor, second: Tensor, count: float) -> Tensor:
+def centred(products: Tensor, first: Tensor, second: Tensor, count: Tensor | float) -> Tensor:
     """Sum of outer products about the means, from the sum of outer products and the sums of `count` rows."""
     return products - torch.outer(first, second) / count
 

@@ -156,7 +156,12 @@ def test_raptor_eval_writes_what_it_says(run, fitted, noise_folder, labelled, tm
         "by knn",
     ):
         assert words in done.stdout
-    assert {path.name for path in out.iterdir()} == {"raptor_eval.json", "fidelity.parquet", "fidelity.png"}
+    assert {path.name for path in out.iterdir()} == {
+        "raptor_eval.json",
+        "fidelity.parquet",
+        "fidelity.png",
+        "skill.png",
+    }
     content = json.loads((out / "raptor_eval.json").read_text())
     assert content["assignment"] == [0] * 5 + [1] * 7
     assert content["teacher"] == "vit_tiny_patch16_224"
