@@ -30,7 +30,7 @@ def test_a_family_from_outside_serves_its_model(toy, tiny):
 
 def test_only_a_family_that_says_so_is_given_a_teacher(toy, tiny):
     family, requests = toy
-    with pytest.raises(UsageError, match="'toy' is no fitted Raptor and has no teacher; drop --teacher"):
+    with pytest.raises(UsageError, match="'toy' is no fitted Raptor and has no teacher; drop `teacher`"):
         load_model("toy", teacher="somebody")
     family.TAKES_TEACHER = True
     load_model("toy", teacher="somebody")
