@@ -152,14 +152,14 @@ def test_auto_halves_when_memory_runs_out_and_loses_nothing(tiny, noise_folder, 
 
 def test_a_batch_size_given_is_not_changed_behind_the_users_back(tiny, noise_folder, monkeypatch):
     failing_above(5, monkeypatch)
-    with pytest.raises(BrdynError, match="out of memory on cpu with a batch of 8; use --batch-size auto"):
+    with pytest.raises(BrdynError, match="out of memory on cpu with a batch of 8; use `batch_size=auto`"):
         list(trajectories(tiny, load_images(noise_folder, tiny), stream=Stream(batch_size=8, workers=0)))
 
 
 def test_memory_for_not_even_one_image(tiny, noise_folder, monkeypatch):
     failing_above(0, monkeypatch)
     with pytest.raises(
-        BrdynError, match="out of memory on cpu with a batch of 1; use a smaller --image-size"
+        BrdynError, match="out of memory on cpu with a batch of 1; use a smaller `image_size`"
     ):
         list(trajectories(tiny, load_images(noise_folder, tiny), stream=Stream(workers=0)))
 

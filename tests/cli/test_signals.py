@@ -54,7 +54,8 @@ def end(started, send=lambda: None):
 )
 def test_a_run_is_told_to_end(tiny_options, tmp_path, number, to_all):
     """While loader processes read; told alone, or with all of them as by a terminal or a scheduler."""
-    started = start(["phases", *tiny_options, "--workers", "2", "--batch-size", "4"], tmp_path)
+    reading = ["phases", *tiny_options, "--workers", "2", "--batch-size", "4"]
+    started = start(reading, tmp_path, SLOW.replace("0.2", "1"))  # it would read for 20 seconds
     wait_for(lambda: len(workers_of(started)) >= 2, started)
     time.sleep(1)
     children = workers_of(started)
