@@ -97,7 +97,7 @@ def evaluation():
         "ratios": [ratio],
     }
     return {
-        "baselines": {"ridge": 0.001, "rows": {"cls": 4}, "directions": 8, "left_out": None},
+        "baselines": {"ridges": [0.001], "rows": {"cls": 4}, "directions": 8, "left_out": None},
         "fidelity": [row], "head": {"agreement": 0.5, "accuracy": None, "teacher_accuracy": None},
         "cost": {**dict.fromkeys(names, 2), "speed_ratio_range": [0.9, 1.1]}, "probing": probing,
         "teacher": "a ViT", "assignment": [0, 0, 1, 1],

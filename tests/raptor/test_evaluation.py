@@ -262,19 +262,21 @@ def test_skill_against_a_direct_computation():
     first = one_in(2, np.arange(40), seed=3)
     tokens = torch.stack(states)[:, :, teacher.tokens["patches"]].double().numpy()
     for mode, start, layer in (("autoregressive", 0, 3), ("one-step", 2, 3), ("autoregressive", 3, 4)):
-        errors = dict.fromkeys(BASELINES, 0.0)
+        errors, maps = dict.fromkeys(BASELINES, 0.0), np.zeros(4)
         for fit, judge in ((first, ~first), (~first, first)):
             x, y = (tokens[at][fit].reshape(-1, 12) for at in (start, layer))
             entry, target = (tokens[at][judge].reshape(-1, 12) for at in (start, layer))
-            about = x - x.mean(0)
-            penalty = 1e-3 * (about**2).sum() / 12
-            rows = np.concatenate([about, penalty**0.5 * np.eye(12)])
-            moved = np.concatenate([y - x - (y - x).mean(0), np.zeros((12, 12))])
-            weights = np.linalg.lstsq(rows, moved, rcond=None)[0]
-            mean = entry + (y - x).mean(0)
-            guesses = (entry, mean, mean + (entry - x.mean(0)) @ weights)
-            for name, guess in zip(BASELINES, guesses, strict=True):
-                errors[name] += ((guess - target) ** 2).sum()
+            about, update = x - x.mean(0), (y - x).mean(0)
+            moved = np.concatenate([y - x - update, np.zeros((12, 12))])
+            errors["identity"] += ((entry - target) ** 2).sum()
+            errors["mean_update"] += ((entry + update - target) ** 2).sum()
+            for number, ridge in enumerate((1e-3, 1e-2, 1e-1, 1)):
+                penalty = ridge * (about**2).sum() / 12
+                rows = np.concatenate([about, penalty**0.5 * np.eye(12)])
+                weights = np.linalg.lstsq(rows, moved, rcond=None)[0]
+                guess = entry + update + (entry - x.mean(0)) @ weights
+                maps[number] += ((guess - target) ** 2).sum()
+        errors["affine"] = maps.min()
         place = list(teacher.tokens.groups).index("patches")
         ours = baselines.compute()["errors"][int(mode == "one-step"), :, place, layer - 1]
         np.testing.assert_allclose(ours, list(errors.values()), rtol=1e-5)
