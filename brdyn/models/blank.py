@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-VALUES_ONLY = {"uniform_", "normal_", "erfinv_", "mul_", "add_", "div_", "clamp_", "zero_", "fill_"}
+VALUES_ONLY = {
+    "uniform_", "normal_", "erfinv_", "mul_", "add_", "div_", "clamp_", "zero_", "fill_", "constant_",
+    "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_",
+}  # fmt: skip
 
 
 class NoValues(TorchFunctionMode):
