@@ -27,9 +27,9 @@ fast: .venv/.ready
 slow: .venv/.ready
 	$(BIN)/pytest -q -m slow
 
-# Runs the committed notebooks again, and fails where one does.
+# Runs the committed notebooks again, side by side, and fails where one does.
 notebooks: .venv/.ready
-	$(BIN)/pytest -q --nbmake --nbmake-timeout=600 figures
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --nbmake --nbmake-timeout=600 figures
 
 docs: .venv/.ready
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html

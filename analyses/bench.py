@@ -9,14 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from analyses.recording import OFFLINE, ROOT, command, parser, record
+from analyses.recording import OFFLINE, ROOT, Choice, command, parser, record
 from analyses.render import measured_rows
 from brdyn import load_model
 from brdyn.choices import MEASURES
@@ -126,28 +126,31 @@ def is_kernel(row: Any) -> bool:
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """`float32`."""
     return str(dtype).removeprefix("torch.")
 
 
-def adamw(*networks: torch.nn.Module) -> torch.optim.Optimizer:
-    """Of a learning rate of 0, so that two networks of the same weights go on computing the same."""
-    parameters = dict.fromkeys(one for network in networks for one in network.parameters())
-    return torch.optim.AdamW(list(parameters), lr=0.0, weight_decay=0.0)
+class Learner:
+    """What takes optimizer steps by its `loss`, at a rate of 0: two of the same weights go on computing alike."""
 
+    clip: ClassVar[float | None] = None
 
-def finish(loss: Tensor, optimizer: torch.optim.Optimizer, clip: float | None = None) -> None:
-    """Backward and a step."""
-    loss.backward()
-    if clip is not None:
-        parameters = [one for group in optimizer.param_groups for one in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    def __init__(self, *networks: torch.nn.Module) -> None:
+        self.parameters = list(dict.fromkeys(one for network in networks for one in network.parameters()))
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=0.0, weight_decay=0.0)
+
+    def loss(self, *batch: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def learn(self, *batch: Tensor) -> None:
+        """One optimizer step on a ready batch, as if reading cost nothing."""
+        self.loss(*batch).backward()
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
 
 def model_parser(description: str | None, *, images: bool = False) -> argparse.ArgumentParser:
-    """An argument parser of a benchmark of a model."""
     options = parser(description)
     if images:
         options.add_argument("--images", default="samples", help="photographs to measure on")
@@ -159,20 +162,20 @@ def model_parser(description: str | None, *, images: bool = False) -> argparse.A
     return options
 
 
-def chosen_model(choice: argparse.Namespace, **options: Any) -> VisionTransformer:
-    """The model that the options name."""
+def chosen_model(choice: Choice, **options: Any) -> VisionTransformer:
     asked = {name: getattr(choice, name) for name in ("weights", "init", "image_size", "device")}
     return load_model(choice.model, **{**asked, **options})
 
 
 def benchmark(
-    name: str, work: Callable[[argparse.Namespace], dict[str, Any]], options: argparse.ArgumentParser, file: str = ""
-) -> None:  # fmt: skip
-    """Do what the options ask for, write it down, and show its rows; the file's name may have the model's in it."""
+    name: str, work: Callable[[Choice], dict[str, Any]], options: argparse.ArgumentParser, module: str, file: str = ""
+) -> Callable[[], None]:  # fmt: skip
+    """A `main` that does what the options ask for, writes it down, and shows its rows; the file's name may have the
+    model's in it."""
 
-    def run(choice: argparse.Namespace) -> None:
+    def run(choice: Choice) -> None:
         path = record(name, choice.device, work(choice), choice.out, file.format(**vars(choice)))
         print(measured_rows(name, path), end="")
         print("written to", path)
 
-    command(run, options)
+    return command(run, options, module)

@@ -6,7 +6,6 @@ read the ratio, not the milliseconds. On CUDA models run in bfloat16, dinov2_vit
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from functools import partial
 from itertools import count
@@ -19,13 +18,12 @@ from PIL import Image
 
 from analyses.bench import benchmark, name_of, peak_of, ratio
 from analyses.precision import both_precisions, similarity_agreement
-from analyses.recording import OFFLINE, parser
-from brdyn import Stream, layer_similarity, load_images, load_model, trajectories
+from analyses.recording import OFFLINE, Choice, parser
+from brdyn import Stream, Trajectory, capture, layer_similarity, load_images, load_model, trajectories
 from brdyn.data import Batch
 from brdyn.measures import similarity_metric
 from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
-from brdyn.trajectory import Trajectory, capture
 
 
 def capture_cost(
@@ -104,7 +102,6 @@ def memory(counts: tuple[int, ...] = (100, 1000), how: str = "stream") -> dict[s
 
 
 def alone(folder: str, number: str, how: str) -> torch.device:
-    """What that process does."""
     model = load_model("vit_tiny_patch16_224", init="random", image_size=160)
     images = load_images(folder, model, n=int(number))
     work = (
@@ -116,7 +113,7 @@ def alone(folder: str, number: str, how: str) -> torch.device:
     return model.device
 
 
-def run(choice: argparse.Namespace) -> dict[str, Any]:
+def run(choice: Choice) -> dict[str, Any]:
     cuda = choice.device == "cuda"
     dtype, size = (torch.bfloat16, 64) if cuda else (torch.float32, 16)
     offline = {"weights": choice.weights, "image_size": choice.image_size}
@@ -139,18 +136,13 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--images", default="samples", help="photographs for the overlap measurement")
-    options.add_argument("--rounds", type=int, default=24)
-    options.add_argument("--image-size", type=int, help=f"of {OFFLINE}")
-    options.add_argument("--overlap-images", type=int, default=800, help="decoded for that")
-    options.add_argument(
-        "--memory-images", default="100,1000", help="numbers of images to measure memory for, or none"
-    )
-    options.add_argument("--weights", type=Path, help=f"trunk of {OFFLINE} from analyses.export_trunk")
-    benchmark("bench_capture", run, options)
-
-
-if __name__ == "__main__":
-    main()
+OPTIONS = parser(__doc__)
+OPTIONS.add_argument("--images", default="samples", help="photographs for the overlap measurement")
+OPTIONS.add_argument("--rounds", type=int, default=24)
+OPTIONS.add_argument("--image-size", type=int, help=f"of {OFFLINE}")
+OPTIONS.add_argument("--overlap-images", type=int, default=800, help="decoded for that")
+OPTIONS.add_argument(
+    "--memory-images", default="100,1000", help="numbers of images to measure memory for, or none"
+)
+OPTIONS.add_argument("--weights", type=Path, help=f"trunk of {OFFLINE} from analyses.export_trunk")
+main = benchmark("bench_capture", run, OPTIONS, __name__)

@@ -7,7 +7,6 @@ is measured against a float64 SVD of the same updates.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from itertools import count, pairwise
 from typing import Any
@@ -17,16 +16,16 @@ import torch
 from torchmetrics import Metric
 
 from analyses.bench import benchmark, chosen_model, model_parser, ratio
-from brdyn import load_images
+from analyses.recording import Choice
+from brdyn import Trajectory, capture, load_images
 from brdyn.choices import MEASURES, RIDGE
 from brdyn.data import Batch
 from brdyn.interventions.repair import PerturbationSweep
+from brdyn.measures import similarity_metric
 from brdyn.measures.contract import Asked, measure_class
-from brdyn.measures.engine import similarity_metric
 from brdyn.measures.update_field import ranks, singular_values
 from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
-from brdyn.trajectory import Trajectory, capture
 
 CLASSES = 10
 
@@ -93,7 +92,7 @@ def rank_error(model: VisionTransformer, images: torch.Tensor) -> dict[str, floa
     return worst
 
 
-def run(choice: argparse.Namespace) -> dict[str, Any]:
+def run(choice: Choice) -> dict[str, Any]:
     model = chosen_model(choice)
     batch = next(load_images(choice.images, model, n=choice.batch_size).batches(choice.batch_size, workers=0))
     images = batch.images.to(model.device)
@@ -102,12 +101,7 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
     return {**measures_cost(model, images, choice.rounds), "perturbation_sweep": sweep, "rank_error": errors}
 
 
-def main() -> None:
-    options = model_parser(__doc__, images=True)
-    options.add_argument("--rounds", type=int, default=12)
-    options.add_argument("--batch-size", type=int, default=16)
-    benchmark("bench_dynamics", run, options)
-
-
-if __name__ == "__main__":
-    main()
+OPTIONS = model_parser(__doc__, images=True)
+OPTIONS.add_argument("--rounds", type=int, default=12)
+OPTIONS.add_argument("--batch-size", type=int, default=16)
+main = benchmark("bench_dynamics", run, OPTIONS, __name__)

@@ -9,7 +9,6 @@ that hides all reading.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -21,15 +20,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from analyses import bench
-from brdyn import load_model
+from analyses.recording import Choice
+from brdyn import capture, load_model
 from brdyn.data import Batch
 from brdyn.models import VisionTransformer
-from brdyn.raptor.block import BlockConfig, RaptorBlock
+from brdyn.raptor import BlockConfig, Raptor, RaptorBlock
 from brdyn.raptor.losses import JOINT_WEIGHTS, group_weights, weighted_loss
-from brdyn.raptor.model import Raptor, untrained
+from brdyn.raptor.model import untrained
 from brdyn.raptor.partitions import contiguous
 from brdyn.raptor.tasks import BlocksJoined
-from brdyn.trajectory import capture
 
 LAYER_SCALE = 0.1  # blocks that do something, so that losses say whether both compute the same
 BATCHES = 4  # of stored states
@@ -51,16 +50,20 @@ def plain_block(block: RaptorBlock, state: Tensor, layer: int) -> Tensor:
     return output * (state + mlp * block.scale2.gamma * block.mlp.fc2(gated))
 
 
-class Published:
+class Published(bench.Learner):
     """The write-up: states from a file, float32, one step."""
 
+    clip = 1.0
+
     def __init__(self, raptor: Raptor, file: Path) -> None:
-        self.raptor, self.optimizer, self.number = raptor, bench.adamw(raptor.shared), 0
+        super().__init__(raptor.shared)
+        self.raptor, self.number = raptor, 0
         self.states = np.load(file, mmap_mode="r")
         self.weights = group_weights(raptor.tokens, JOINT_WEIGHTS)
 
-    def loss(self, states: Tensor) -> Tensor:
+    def loss(self, *batch: Tensor) -> Tensor:
         """Token groups weighed, the mean over layers, autoregressive from the embedding."""
+        (states,) = batch
         state, total = states[0], torch.zeros((), device=states.device)
         for layer, number in enumerate(self.raptor.assignment, 1):
             state = plain_block(self.raptor.shared[number], state, layer)  # type: ignore[arg-type]
@@ -70,36 +73,29 @@ class Published:
         return total / self.raptor.depth
 
     def read(self) -> Tensor:
-        """The next stored batch."""
         self.number += 1
         states = self.states[(self.number - 1) % len(self.states)].copy()
         return torch.from_numpy(states).to(self.raptor.device)
 
-    def learn(self, states: Tensor) -> None:
-        """One optimizer step on states that are on the device already, as if reading cost nothing."""
-        bench.finish(self.loss(states), self.optimizer, clip=1.0)
-
     def step(self) -> None:
-        """One optimizer step on the next stored batch."""
         self.learn(self.read())
 
 
-class Ours:
+class Ours(bench.Learner):
     """The step of the training loop, at a given precision."""
 
+    clip = 1.0
+
     def __init__(self, raptor: Raptor, images: Tensor, dtype: torch.dtype) -> None:
+        super().__init__(raptor.shared)
         loss = weighted_loss(raptor.tokens, group_weights(raptor.tokens, JOINT_WEIGHTS))
         self.task, self.raptor, self.dtype = BlocksJoined(raptor, raptor.teacher, loss).train(), raptor, dtype
         self.batch = Batch(images, torch.arange(len(images)), None)
-        self.optimizer = bench.adamw(raptor.shared)
 
-    def loss(self) -> Tensor:
+    def loss(self, *batch: Tensor) -> Tensor:
         """The teacher, then the student."""
         with bench.autocast(self.raptor.device, self.dtype):
             return self.task(self.task.inputs(self.batch), 0)["raptor"].float().mean()
-
-    def step(self) -> None:
-        bench.finish(self.loss(), self.optimizer, clip=1.0)
 
     def teach(self) -> None:
         """The teacher alone."""
@@ -130,10 +126,10 @@ def compare(
         published, ours = Published(raptor, file), Ours(raptor, images, dtype)
         stored = published.read()
         both = bench.losses(ours.loss().item(), published.loss(stored).item())
-        speed = bench.ratio(ours.step, published.step, rounds, device)
-        resident = bench.ratio(ours.step, lambda: published.learn(stored), rounds, device)
-        share = bench.ratio(ours.step, ours.teach, max(3, rounds // 2), device)
-        kernels = bench.profiled(ours.step, device, rounds)
+        speed = bench.ratio(ours.learn, published.step, rounds, device)
+        resident = bench.ratio(ours.learn, lambda: published.learn(stored), rounds, device)
+        share = bench.ratio(ours.learn, ours.teach, max(3, rounds // 2), device)
+        kernels = bench.profiled(ours.learn, device, rounds)
     return {
         "model": teacher.info.name, "image_size": list(teacher.info.image_size), "tokens": teacher.tokens.count,
         "k": k, "batch_size": size, "dtype": bench.name_of(dtype),
@@ -158,13 +154,13 @@ def alone(which: str, options: str) -> torch.device:
         raptor = student(teacher, k)
         for _ in range(2):
             if which == "ours":
-                Ours(raptor, images, torch.bfloat16).step()
+                Ours(raptor, images, torch.bfloat16).learn()
             elif which == "published":
                 Published(raptor, file).step()
     return teacher.device
 
 
-def run(choice: argparse.Namespace) -> dict[str, Any]:
+def run(choice: Choice) -> dict[str, Any]:
     size = choice.batch_size or (64 if choice.device == "cuda" else 8)
     teacher, generator = bench.chosen_model(choice), torch.Generator().manual_seed(0)
     images = torch.randn(size, 3, choice.image_size, choice.image_size, generator=generator)
@@ -179,15 +175,10 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    options = bench.model_parser(__doc__)
-    options.set_defaults(image_size=224)
-    options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 64 on a GPU")
-    options.add_argument("--k", type=int, default=3)
-    options.add_argument("--rounds", type=int, default=12)
-    options.add_argument("--peaks", default="ours,published,neither", help="of which to measure memory")
-    bench.benchmark("bench_raptor", run, options)
-
-
-if __name__ == "__main__":
-    main()
+OPTIONS = bench.model_parser(__doc__)
+OPTIONS.set_defaults(image_size=224)
+OPTIONS.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 64 on a GPU")
+OPTIONS.add_argument("--k", type=int, default=3)
+OPTIONS.add_argument("--rounds", type=int, default=12)
+OPTIONS.add_argument("--peaks", default="ours,published,neither", help="of which to measure memory")
+main = bench.benchmark("bench_raptor", run, OPTIONS, __name__)

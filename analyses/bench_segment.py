@@ -6,7 +6,6 @@ The public notebook's solver tries every subset of layers, so that its time doub
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -16,8 +15,9 @@ import numpy as np
 import torch
 
 from analyses.bench import benchmark
-from analyses.recording import parser
-from brdyn.phases import best_segmentations, segment
+from analyses.recording import Choice, parser
+from brdyn import segment
+from brdyn.phases import best_segmentations
 from brdyn.phases.recursive import exhaustive_cut
 from brdyn.runtime import timed
 
@@ -45,7 +45,7 @@ def milliseconds(call: Callable[[], object], repeats: int) -> float:
     return float(np.median([1000 * timed(call, torch.device("cpu")) for _ in range(repeats)]))
 
 
-def run(choice: argparse.Namespace) -> dict[str, Any]:
+def run(choice: Choice) -> dict[str, Any]:
     """Time everything, on a CPU in any case."""
     choice.device = "cpu"
     best_segmentations(matrix(12))  # first calls pay for imports
@@ -62,9 +62,4 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
     return {"all_k_ms": dynamic, "segment_ms": everything, "exhaustive_two_phases": exhaustive}
 
 
-def main() -> None:
-    benchmark("bench_segment", run, parser(__doc__))
-
-
-if __name__ == "__main__":
-    main()
+main = benchmark("bench_segment", run, parser(__doc__), __name__)

@@ -10,7 +10,6 @@ second ratio has a ready batch on the device for both, for a loader that hides a
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -25,18 +24,17 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
-from analyses.bench import BOTH, adamw, autocast, benchmark, finish, losses, name_of, named, profiled, ratio
-from analyses.recording import parser
+from analyses.bench import BOTH, Learner, autocast, benchmark, losses, name_of, named, profiled, ratio
+from analyses.recording import Choice, parser
 from analyses.training_runs import IMAGE_SIZE
 from analyses.vitrm_on_cifar import SIZES
+from brdyn import UsageError
+from brdyn.classifiers import ClassifierRecipe, PixelSet, ViTRM, ViTRMConfig, load_pixels
 from brdyn.classifiers.architectures import build
 from brdyn.classifiers.augment import Augmentation
-from brdyn.classifiers.config import ViTRMConfig
-from brdyn.classifiers.pixels import PixelSet, load_pixels
-from brdyn.classifiers.recipe import VITRM_NAME, ClassifierRecipe
+from brdyn.classifiers.recipe import VITRM_NAME
 from brdyn.classifiers.tasks import DeepSupervision, Supervised
-from brdyn.classifiers.vitrm import Layer, ViTRM
-from brdyn.errors import UsageError
+from brdyn.classifiers.vitrm import Layer
 
 NOISE_IMAGES = 16_384
 PREFETCHED = 2  # batches of each worker, by default
@@ -58,7 +56,6 @@ class PlainLayer(nn.Module):
         self.mlp = layer.mlp
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens to tokens."""
         normed = self.norm1(tokens)
         tokens = tokens + self.drop(self.attention(normed, normed, normed)[0])
         hidden = self.norm2(tokens)
@@ -66,7 +63,6 @@ class PlainLayer(nn.Module):
         return tokens + self.drop(self.mlp.fc2(self.drop(gated)))
 
     def drop(self, values: Tensor) -> Tensor:
-        """Dropout, as ours has it."""
         return functional.dropout(values, self.dropout, self.training)
 
 
@@ -108,14 +104,14 @@ class PILImages(Dataset[tuple[Tensor, int]]):
         return self.transform(Image.fromarray(self.arrays[index])), self.labels[index]
 
 
-class Published:
+class Published(Learner):
     """The write-up of a training step."""
 
     def __init__(
         self, vitrm: ViTRM, images: PixelSet, recipe: ClassifierRecipe, workers: int, device: torch.device
     ) -> None:
         self.network, self.device = PlainViTRM(vitrm).to(device), device
-        self.optimizer = adamw(self.network, vitrm)
+        super().__init__(self.network, vitrm)
         self.loader = DataLoader(
             PILImages(images, recipe), recipe.batch_of(len(images)), shuffle=True, drop_last=True, num_workers=workers,
             persistent_workers=workers > 0, pin_memory=device.type == "cuda",
@@ -126,16 +122,13 @@ class Published:
         )
         self.turn = 1 if workers == 0 else 2 * PREFETCHED * workers
 
-    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, *batch: Tensor) -> Tensor:
         """Cross-entropy, and the halting head's."""
+        images, targets = batch
         scores, halting = self.network(images)
         right = (scores.argmax(1) == targets.argmax(1)).float()
         halted = functional.binary_cross_entropy_with_logits(halting, right)
         return functional.cross_entropy(scores, targets) + halted
-
-    def learn(self, images: Tensor, targets: Tensor) -> None:
-        """One optimizer step on a ready batch."""
-        finish(self.loss(images, targets), self.optimizer)
 
     def steps(self) -> None:
         """A turn: so many batches from the workers, which begin with it, and an optimizer step on each."""
@@ -143,25 +136,22 @@ class Published:
             self.learn(*self.mixing(*(part.to(self.device, non_blocking=True) for part in batch)))
 
 
-class Ours:
+class Ours(Learner):
     """The step of the training loop."""
 
     def __init__(
         self, vitrm: ViTRM, images: PixelSet, recipe: ClassifierRecipe, device: torch.device, dtype: torch.dtype
     ) -> None:  # fmt: skip
+        super().__init__(vitrm)
         self.images, self.device, self.dtype = images.to(device), device, dtype
         self.augmentation = Augmentation(recipe, images.classes, *images.statistics())
         self.task = DeepSupervision(vitrm, self.augmentation)
-        self.optimizer, self.size = adamw(vitrm), recipe.batch_of(len(images))
+        self.size = recipe.batch_of(len(images))
 
-    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, *batch: Tensor) -> Tensor:
         """Of one supervised recursion step."""
         with autocast(self.device, self.dtype):
-            return self.task(Supervised(images, targets), 0)["network"].mean()
-
-    def learn(self, images: Tensor, targets: Tensor) -> None:
-        """One optimizer step on a ready batch."""
-        finish(self.loss(images, targets), self.optimizer)
+            return self.task(Supervised(batch[0], batch[1]), 0)["network"].mean()
 
     def augment(self) -> tuple[Tensor, Tensor]:
         """Random images from the device's memory, augmented there."""
@@ -239,7 +229,7 @@ def noise(count: int) -> PixelSet:
     return PixelSet(pixels, torch.arange(count) % 10, tuple(map(str, range(10))), "noise")
 
 
-def run(choice: argparse.Namespace) -> dict[str, Any]:
+def run(choice: Choice) -> dict[str, Any]:
     device, rounds = torch.device(choice.device), choice.rounds
     cuda = device.type == "cuda"
     size = choice.batch_size or (128 if cuda else 8)
@@ -259,17 +249,12 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--data", help="labelled images (default: noise)")
-    options.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 128 on a GPU")
-    options.add_argument(
-        "--workers", type=int, help="of the write-up (default: 0 on a CPU, else cores, at most 16)"
-    )
-    options.add_argument("--rounds", type=int, default=12)
-    options.add_argument("--width", type=int, default=384)
-    benchmark("bench_vitrm", run, options)
-
-
-if __name__ == "__main__":
-    main()
+OPTIONS = parser(__doc__)
+OPTIONS.add_argument("--data", help="labelled images (default: noise)")
+OPTIONS.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 128 on a GPU")
+OPTIONS.add_argument(
+    "--workers", type=int, help="of the write-up (default: 0 on a CPU, else cores, at most 16)"
+)
+OPTIONS.add_argument("--rounds", type=int, default=12)
+OPTIONS.add_argument("--width", type=int, default=384)
+main = benchmark("bench_vitrm", run, OPTIONS, __name__)

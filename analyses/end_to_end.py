@@ -8,15 +8,14 @@ Decoding, capture and measures overlap as they do in `brdyn phases` and `brdyn d
 
 from __future__ import annotations
 
-import argparse
 import time
 from typing import Any
 
 import torch
 
 from analyses.bench import CURVES, benchmark, chosen_model, model_parser, peak
-from brdyn import Stream, layer_similarity, load_images, segment
-from brdyn.measures.dynamics import token_dynamics
+from analyses.recording import Choice
+from brdyn import Stream, layer_similarity, load_images, segment, token_dynamics
 from brdyn.models import VisionTransformer
 from brdyn.runtime import DTYPES, resolve_dtype
 
@@ -43,7 +42,7 @@ def timed_run(
     }  # fmt: skip
 
 
-def run(choice: argparse.Namespace) -> dict[str, Any]:
+def run(choice: Choice) -> dict[str, Any]:
     started = time.perf_counter()
     model = chosen_model(choice, dtype=resolve_dtype(choice.dtype))
     loading = time.perf_counter() - started
@@ -51,12 +50,7 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
     return {"model": model.info.to_dict(), "dtype": choice.dtype, "loading_seconds": loading, "runs": runs}
 
 
-def main() -> None:
-    options = model_parser(__doc__, images=True)
-    options.add_argument("--dtype", default="float32", choices=DTYPES)
-    options.add_argument("--workers", type=int, help="loader processes (default: as `brdyn phases`)")
-    benchmark("end_to_end", run, options, "end_to_end_{model}")
-
-
-if __name__ == "__main__":
-    main()
+OPTIONS = model_parser(__doc__, images=True)
+OPTIONS.add_argument("--dtype", default="float32", choices=DTYPES)
+OPTIONS.add_argument("--workers", type=int, help="loader processes (default: as `brdyn phases`)")
+main = benchmark("end_to_end", run, OPTIONS, __name__, "end_to_end_{model}")

@@ -11,7 +11,8 @@ from pathlib import Path
 from safetensors.torch import save
 
 from analyses.recording import OFFLINE, plain_parser
-from brdyn.models import dinov2, load_model
+from brdyn import load_model
+from brdyn.models import dinov2
 from brdyn.runtime import DTYPES, resolve_dtype
 from brdyn.store import write_atomically
 

@@ -7,22 +7,20 @@ The best by its held-out images, at its best epoch. Its accuracy is measured as 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from textwrap import TextWrapper
 from typing import Any
 
 import torch
 
-from analyses.recording import command, plain_parser, provenance
+from analyses.recording import Choice, command, plain_parser, provenance
 from analyses.render import page
 from analyses.stochastic_depth_cells import SIZES, STUDY, Recorded, read_study
-from brdyn.classifiers import packaged
-from brdyn.classifiers.evaluation import accuracy_and_f1, class_scores
-from brdyn.classifiers.pixels import PixelSet, load_pixels
+from brdyn import BrdynError, UsageError
+from brdyn.classifiers import Classifier, PixelSet, class_scores, load_pixels, packaged
+from brdyn.classifiers.evaluation import accuracy_and_f1
 from brdyn.classifiers.recipe import BEST
-from brdyn.classifiers.saved import Classifier, read_config
-from brdyn.errors import BrdynError, UsageError
+from brdyn.classifiers.saved import read_config
 from brdyn.store import to_json, write_atomically
 from brdyn.store.pretrained import CONFIG, WEIGHTS
 
@@ -36,13 +34,7 @@ def best_run(study: Recorded) -> str:
 
 
 def ship(run: Path, home: Path, test: PixelSet, origin: dict[str, Any]) -> dict[str, Any]:
-    """Write the packaged model and its card; what was measured.
-
-    Raises
-    ------
-    BrdynError
-        If it would be too large.
-    """
+    """Write the packaged model and its card; what was measured. Raises BrdynError if it would be too large."""
     classifier = Classifier.from_pretrained(run / BEST)
     trained = read_config(run / BEST)
     halves = classifier.in_float16()
@@ -77,7 +69,7 @@ def card(config: dict[str, Any], found: dict[str, Any], origin: dict[str, Any]) 
     return "\n".join(fold(line) if line.startswith("- **") else line for line in said.splitlines()) + "\n"
 
 
-def run(choice: argparse.Namespace) -> None:
+def run(choice: Choice) -> None:
     study = read_study(choice.size, choice.study)
     run = choice.study / study.config.name / "runs" / best_run(study)
     if not run.is_dir():
@@ -89,14 +81,9 @@ def run(choice: argparse.Namespace) -> None:
     print(f"{choice.out}: {run.name}, {said}")
 
 
-def main() -> None:
-    options = plain_parser(__doc__)
-    options.add_argument("--test", required=True, help="test images of CIFAR-10")
-    options.add_argument("--size", choices=SIZES, help="of the study (default: the largest recorded)")
-    options.add_argument("--study", type=Path, default=STUDY, help="folder of the results")
-    options.add_argument("--out", type=Path, default=packaged.HOME, help="where the model goes")
-    command(run, options)
-
-
-if __name__ == "__main__":
-    main()
+OPTIONS = plain_parser(__doc__)
+OPTIONS.add_argument("--test", required=True, help="test images of CIFAR-10")
+OPTIONS.add_argument("--size", choices=SIZES, help="of the study (default: the largest recorded)")
+OPTIONS.add_argument("--study", type=Path, default=STUDY, help="folder of the results")
+OPTIONS.add_argument("--out", type=Path, default=packaged.HOME, help="where the model goes")
+main = command(run, OPTIONS, __name__)

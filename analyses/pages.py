@@ -23,13 +23,11 @@ from analyses.gpu.packing import MOST, PART
 from analyses.recording import OFFLINE, RESULTS, ROOT, plain_parser
 from analyses.render import measured_rows, page, write_or_check
 from analyses.statistics import Estimate
-from analyses.stochastic_depth_cells import Recorded
-from analyses.stochastic_depth_plan import MOMENTS, Network
-from brdyn.classifiers import packaged
-from brdyn.classifiers.config import ViTRMConfig
+from analyses.stochastic_depth_cells import MOMENTS, Network, Recorded
+from brdyn import Phases
+from brdyn.classifiers import ViTRMConfig, packaged
 from brdyn.classifiers.recipe import BATCH, BEST, VITRM
 from brdyn.interventions import Surgery
-from brdyn.phases import Phases
 from brdyn.raptor import Evaluation
 from brdyn.raptor.partitions import PARTITIONS
 from brdyn.store import read_json
@@ -120,7 +118,6 @@ def _speed(step: dict[str, Any], speed: Estimate) -> str:
 
 
 def raptor_findings(records: Records) -> str:
-    """Raptors of the offline model."""
     cells = records.raptor
     shown = cells.summary[cells.summary["varies"] != "recipe"]
     return page(
@@ -132,7 +129,6 @@ def raptor_findings(records: Records) -> str:
 
 
 def vitrm_findings(records: Records) -> str:
-    """ViTRM, its ablations, and its motion."""
     results, grid, first = records.vitrm, records.grid, records.vitrm.runs["vitrm"]
     recipe, network = first["options"]["recipe"], ViTRMConfig(**first["options"]["built"])
     published = {**VITRM.to_dict(), "batch_size": BATCH}
@@ -239,13 +235,11 @@ def readme(records: Records) -> str:
 
 
 def gpu() -> str:
-    """The jobs for a GPU."""
     listed = [{"job": job, "writes": job.writes("gpu", "_cuda")} for job in JOBS]
     return page("gpu.md.j2", jobs=listed, MOST=MOST, PART=PART, MINUTES=MINUTES)
 
 
 def pages() -> dict[Path, str]:
-    """All of them, as they should be."""
     records, path, guide = claims.load(), ROOT / "README.md", ROOT / "docs" / "guide"
     before, rest = path.read_text().split(START)
     return {

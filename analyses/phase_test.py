@@ -10,16 +10,16 @@ images.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyses.recording import RESULTS
+from analyses.recording import RESULTS, Choice
 from analyses.study import Study, chosen, read_all, run_study, study_parser
-from brdyn.phases import LayerSimilarity, phase_evidence, segment
+from brdyn import LayerSimilarity, segment
+from brdyn.phases import phase_evidence
 
 FOLDER = RESULTS / "phase_test"
 LAYERS = (12, 24, 40)
@@ -35,27 +35,20 @@ Kernel = Callable[[np.random.Generator], np.ndarray]
 
 
 def steady(gaps: int, random: np.random.Generator) -> np.ndarray:
-    """Equal steps."""
     return np.ones(gaps)
 
 
 def accelerating(gaps: int, random: np.random.Generator) -> np.ndarray:
-    """Steps that grow exponentially."""
     return np.exp(np.linspace(0, FASTER, gaps))
 
 
 def rough(gaps: int, random: np.random.Generator) -> np.ndarray:
-    """Log-normal steps."""
     return np.exp(random.normal(0, ROUGH, gaps))
 
 
-def rough_accelerating(gaps: int, random: np.random.Generator) -> np.ndarray:
-    """Both."""
-    return rough(gaps, random) * accelerating(gaps, random)
-
-
 DRIFTS: dict[str, Steps] = {
-    "steady": steady, "accelerating": accelerating, "rough": rough, "rough and accelerating": rough_accelerating,
+    "steady": steady, "accelerating": accelerating, "rough": rough,
+    "rough and accelerating": lambda gaps, random: rough(gaps, random) * accelerating(gaps, random),
 }  # fmt: skip
 
 
@@ -192,7 +185,7 @@ class PhaseTestStudy(Study[str]):
 
     module = "phase_test"
 
-    def __init__(self, choice: argparse.Namespace) -> None:
+    def __init__(self, choice: Choice) -> None:
         super().__init__(choice)
         self.folder = choice.out
 
@@ -220,13 +213,8 @@ def read_rows(kind: str) -> list[dict[str, Any]]:
     return [row for content in read_all(files, ("rows",)).done.values() for row in content["rows"]]
 
 
-def main() -> None:
-    options = study_parser(__doc__, FOLDER, labelled=False)
-    options.add_argument("--draws", type=int, default=DRAWS)
-    options.add_argument("--images", help="for untrained networks, as in `brdyn phases`")
-    options.add_argument("--n", type=int, default=16, help="of the images")
-    run_study(PhaseTestStudy, options)
-
-
-if __name__ == "__main__":
-    main()
+OPTIONS = study_parser(__doc__, FOLDER, labelled=False)
+OPTIONS.add_argument("--draws", type=int, default=DRAWS)
+OPTIONS.add_argument("--images", help="for untrained networks, as in `brdyn phases`")
+OPTIONS.add_argument("--n", type=int, default=16, help="of the images")
+main = run_study(PhaseTestStudy, OPTIONS, __name__)

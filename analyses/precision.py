@@ -9,17 +9,15 @@ precision matters less than which images were taken.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import numpy as np
 
 from analyses.bench import BOTH, CURVES, benchmark, model_parser
-from brdyn import load_images, load_model
-from brdyn.measures import SIMILARITIES, layer_similarity
-from brdyn.measures.dynamics import token_dynamics
+from analyses.recording import Choice
+from brdyn import layer_similarity, load_images, load_model, segment, token_dynamics
+from brdyn.measures import SIMILARITIES
 from brdyn.models import VisionTransformer
-from brdyn.phases import segment
 
 ROUNDING = 1e-5  # of the largest mean: a narrower interval is of what is equal for all images by definition
 
@@ -66,7 +64,7 @@ def both_precisions(name: str, device: str, **options: Any) -> tuple[VisionTrans
     return full, half
 
 
-def run(choice: argparse.Namespace) -> dict[str, Any]:
+def run(choice: Choice) -> dict[str, Any]:
     asked = {name: getattr(choice, name) for name in ("weights", "init", "image_size")}
     models = both_precisions(choice.model, choice.device, **asked)
     return {
@@ -78,9 +76,4 @@ def run(choice: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    benchmark("precision", run, model_parser(__doc__, images=True))
-
-
-if __name__ == "__main__":
-    main()
+main = benchmark("precision", run, model_parser(__doc__, images=True), __name__)

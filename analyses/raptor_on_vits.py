@@ -10,7 +10,6 @@ the reduced study (hours on two cores), `gpu` the full one, `tiny` a dry run.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -23,16 +22,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analyses.recording import OFFLINE, RESULTS
+from analyses.recording import OFFLINE, RESULTS, Choice
 from analyses.study import Study, chosen, digest_of, read_all, run_study, sizes_of, study_parser
-from brdyn import Stream, load_images, load_model
-from brdyn.errors import BrdynError
-from brdyn.measures import layer_similarity
+from brdyn import BrdynError, Phases, Stream, fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.models import VisionTransformer
-from brdyn.phases import Phases, segment
 from brdyn.probes import Reading, compare, extract_features, read_classes
 from brdyn.probes.linear import PENALTIES
-from brdyn.raptor import FitSettings, Raptor, fit_raptor
+from brdyn.raptor import FitSettings, Raptor
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import is_raptor, read_config
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
@@ -79,6 +75,10 @@ def cells(steps: tuple[int, int]) -> Iterator[Cell]:
     yield Cell(name=f"{whole}_longer", k=LADDER_K, changes=longer)
 
 
+def names(size: str) -> list[str]:
+    return [cell.name for cell in cells(SIZES[size].steps)]
+
+
 def ladder(first: int, second: int) -> dict[str, dict[str, Any]]:
     """The published ablations in their order, then others; the whole recipe is the cell `maxcut_k3`."""
     bare = {"depth_scaling": "none", "token_weighting": False, "stage2_steps": 0}
@@ -96,11 +96,11 @@ class RaptorStudy(Study[Cell]):
 
     module = "raptor_on_vits"
 
-    def __init__(self, choice: argparse.Namespace) -> None:
+    def __init__(self, choice: Choice) -> None:
         super().__init__(choice)
         self.size = size = SIZES[choice.size]
         self.folder = choice.out / choice.model.replace("/", "--") / choice.size
-        self.chosen = set(chosen(choice.only, (cell.name for cell in cells(size.steps))))
+        self.chosen = set(chosen(choice.only, names(choice.size)))
         self.teacher = self.load(size.image_size)
         self.train = load_images(choice.train, self.teacher, n=size.fit_images)
         self.test = load_images(choice.test, self.teacher, n=size.fidelity_images)
@@ -258,13 +258,8 @@ class Cells(NamedTuple):
 
 
 def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAPTOR) -> Cells:
-    """Every cell of a study: the one named, or the largest that has its main fits (max-cut, k = 2 to 4).
-
-    Raises
-    ------
-    UsageError
-        If there is none.
-    """
+    """Every cell of a study: the one named, or the largest that has its main fits (max-cut, k = 2 to 4). Raises
+    UsageError if there is none."""
     place = folder / model.replace("/", "--")
     there = [
         one for one in LARGEST_FIRST if all((place / one / f"maxcut_k{k}.json").is_file() for k in (2, 3, 4))
@@ -304,13 +299,8 @@ def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[st
     }  # fmt: skip
 
 
-def main() -> None:
-    options = study_parser(__doc__, RAPTOR, sizes=SIZES)
-    options.add_argument("--photos", help="full-size photographs, for fidelity alone")
-    options.add_argument("--model", default=OFFLINE)
-    options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
-    run_study(RaptorStudy, options)
-
-
-if __name__ == "__main__":
-    main()
+OPTIONS = study_parser(__doc__, RAPTOR, sizes=SIZES)
+OPTIONS.add_argument("--photos", help="full-size photographs, for fidelity alone")
+OPTIONS.add_argument("--model", default=OFFLINE)
+OPTIONS.add_argument("--weights", type=Path, help="as in `brdyn phases`")
+main = run_study(RaptorStudy, OPTIONS, __name__)

@@ -7,14 +7,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from brdyn.errors import BrdynError
+from brdyn import BrdynError
 from brdyn.models.imgfocus import NAME as OFFLINE
 from brdyn.provenance import run_provenance
 from brdyn.store import to_json, write_atomically
 
-__all__ = ["OFFLINE", "RESULTS", "ROOT", "command", "parser", "plain_parser", "provenance", "record"]
+__all__ = [
+    "OFFLINE",
+    "RESULTS",
+    "ROOT",
+    "Choice",
+    "command",
+    "parser",
+    "plain_parser",
+    "provenance",
+    "record",
+]
 __all__ += ["suffix_of"]
 
+Choice = argparse.Namespace
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "analyses" / "results"
 
@@ -34,12 +45,21 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return options
 
 
-def command(work: Callable[[argparse.Namespace], None], options: argparse.ArgumentParser) -> None:
-    """Do what the options ask for; an error that a user can mend is said in a line."""
-    try:
-        work(options.parse_args())
-    except BrdynError as error:
-        options.error(str(error))
+def command(
+    work: Callable[[Choice], None], options: argparse.ArgumentParser, module: str
+) -> Callable[[], None]:
+    """A `main` that does what its options ask for, and says an error that a user can mend in a line; it is called here
+    where its module is run itself, as its name tells."""
+
+    def main() -> None:
+        try:
+            work(options.parse_args())
+        except BrdynError as error:
+            options.error(str(error))
+
+    if module == "__main__":
+        main()
+    return main
 
 
 def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS, file: str = "") -> Path:
@@ -56,5 +76,4 @@ def suffix_of(device: str) -> str:
 
 
 def provenance(name: str, device: str) -> dict[str, Any]:
-    """The command, the date, the device and the versions."""
     return run_provenance(device, ("python", "-m", f"analyses.{name}"))

@@ -45,16 +45,8 @@ def as_many(verdicts: Iterable[Verdict]) -> Verdict:
 class Rule:
     """What numbers must be for a claim to hold: True; False where they clearly are not, None where none can tell.
 
-    Attributes
-    ----------
-    holds : str
-        When it holds, in words.
-    verdicts : callable
-        Of every number that is judged.
-    fails : str
-        When it fails, in words; empty where that is whenever it does not hold.
-    sum_up : callable
-        One verdict of all.
+    `holds` and `fails` say in words when it does (no words for `fails`: whenever it does not hold); `verdicts` judges
+    every number, and `sum_up` makes one verdict of all.
     """
 
     holds: str
@@ -201,13 +193,8 @@ RULES: dict[str, Callable[..., Rule]] = {
 
 
 def rule_of(written: Mapping[str, Any]) -> Rule:
-    """A rule as a table of claims writes it: `{above: [name, …], of: …}`; in place of names, rules.
-
-    Raises
-    ------
-    KeyError
-        If there is no such rule.
-    """
+    """A rule as a table of claims writes it: `{above: [name, …], of: …}`; in place of names, rules. Raises KeyError
+    if there is no such rule."""
     kind, *options = written
     given = written[kind] if isinstance(written[kind], list) else [written[kind]]
     parts = [rule_of(one) if isinstance(one, Mapping) and next(iter(one)) in RULES else one for one in given]

@@ -45,16 +45,9 @@ def rank_correlation(
 ) -> Estimate:
     """Spearman's rho with a percentile bootstrap over the pairs; not a number where either does not vary.
 
-    Of fewer than five pairs, the interval is all that rho can be.
-
-    Parameters
-    ----------
-    first, second : array_like, shape (n,)
-    within : array_like, shape (n,), optional
-        A group for each pair: ranks are compared less their group's mean, so that what differs between groups alone
-        explains nothing. Pairs that are alone in their group then say nothing.
-    seed : int
-        Of the bootstrap.
+    Of fewer than five pairs, the interval is all that rho can be. `within` has a group for each pair: ranks are
+    compared less their group's mean, so that what differs between groups alone explains nothing. Pairs that are alone
+    in their group then say nothing.
     """
     x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     groups = np.zeros(len(x)) if within is None else np.asarray(within)

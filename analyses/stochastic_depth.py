@@ -16,7 +16,6 @@ is recorded and does not stop the rest. Several processes can share the work by 
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -25,19 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from analyses.recording import RESULTS
-from analyses.stochastic_depth_plan import LAST, Cell, Config, Network, place_of, without
+from analyses.recording import RESULTS, Choice
+from analyses.stochastic_depth_cells import LAST, Cell, Config, Network, place_of, without
 from analyses.study import KNOWN, Study, chosen, run_study, share_of, study_parser
 from analyses.training_runs import load_split, train_or_go_on
-from brdyn import Stream, fit_raptor, layer_similarity, load_images, load_model, segment
+from brdyn import Phases, Stream, UsageError, fit_raptor, layer_similarity, load_images, load_model, segment
+from brdyn.classifiers import Classifier, ClassifierRecipe, ClassifierRun, PixelSet
 from brdyn.classifiers.evaluation import accuracy
-from brdyn.classifiers.pixels import NAMED, PixelSet
-from brdyn.classifiers.recipe import BEST, ClassifierRecipe
-from brdyn.classifiers.saved import Classifier, is_classifier, read_config
-from brdyn.classifiers.training import ClassifierRun
-from brdyn.errors import UsageError
+from brdyn.classifiers.pixels import NAMED
+from brdyn.classifiers.recipe import BEST
+from brdyn.classifiers.saved import is_classifier, read_config
 from brdyn.models import VisionTransformer
-from brdyn.phases import Phases
 from brdyn.raptor import FitSettings
 from brdyn.raptor.fidelity import MODES, fidelity
 from brdyn.raptor.partitions import assign
@@ -56,7 +53,7 @@ class DepthStudy(Study[Network | Cell]):
 
     module = "stochastic_depth"
 
-    def __init__(self, choice: argparse.Namespace) -> None:
+    def __init__(self, choice: Choice) -> None:
         super().__init__(choice)
         self.config = config = Config.read(choice.config)
         self.folder = choice.out / config.name
@@ -162,7 +159,6 @@ class DepthStudy(Study[Network | Cell]):
         write_atomically(self.folder / "config.json", to_json(asdict(self.config)))
 
     def run_of(self, one: Network) -> ClassifierRun:
-        """How a network is trained."""
         config = self.config
         return ClassifierRun(
             network=config.network["model"], recipe=ClassifierRecipe(**{**config.training, "seed": one.seed}),
@@ -175,7 +171,6 @@ class DepthStudy(Study[Network | Cell]):
         return place_of(self.folder / "runs", self.config, one)
 
     def of_network(self, one: Network) -> dict[str, Any] | None:
-        """What is recorded of a network."""
         return self.recorded(one, self.asked(one))
 
     def weights(self, one: Network) -> str | None:
@@ -241,13 +236,8 @@ class DepthStudy(Study[Network | Cell]):
         }
 
 
-def main() -> None:
-    options = study_parser(__doc__, RESULTS / "stochastic_depth")
-    options.add_argument("--config", type=Path, required=True, help="a study, as YAML")
-    options.add_argument("--part", choices=("networks", "fits", "all"), default="all")
-    options.add_argument("--workers", type=int, default=0, help="loader processes")
-    run_study(DepthStudy, options)
-
-
-if __name__ == "__main__":
-    main()
+OPTIONS = study_parser(__doc__, RESULTS / "stochastic_depth")
+OPTIONS.add_argument("--config", type=Path, required=True, help="a study, as YAML")
+OPTIONS.add_argument("--part", choices=("networks", "fits", "all"), default="all")
+OPTIONS.add_argument("--workers", type=int, default=0, help="loader processes")
+main = run_study(DepthStudy, OPTIONS, __name__)

@@ -18,9 +18,9 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import torch
 import yaml
 
-from analyses.recording import command, parser, provenance
+from analyses.recording import Choice, command, parser, provenance
+from brdyn import BrdynError, UsageError
 from brdyn.classifiers.recipe import VITRM
-from brdyn.errors import BrdynError, UsageError
 from brdyn.store import read_json, to_json, write_atomically
 
 C = TypeVar("C")
@@ -95,13 +95,7 @@ def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def share_of(text: str) -> tuple[int, int]:
-    """`0/2` as two numbers.
-
-    Raises
-    ------
-    UsageError
-        If it is not one of so many shares.
-    """
+    """`0/2` as two numbers. Raises UsageError if it is not one of so many shares."""
     first, _, every = text.partition("/")
     if not (first.isdigit() and every.isdigit() and int(first) < int(every)):
         raise UsageError(f"--share {text!r} is not i/n with i from 0 to n - 1")
@@ -109,13 +103,7 @@ def share_of(text: str) -> tuple[int, int]:
 
 
 def chosen(only: str | None, names: Iterable[str]) -> list[str]:
-    """The names that `--only` lists, or all of them.
-
-    Raises
-    ------
-    UsageError
-        If there is none of a name.
-    """
+    """The names that `--only` lists, or all of them. Raises UsageError if there is none of a name."""
     every, found = list(names), []
     for pattern in only.split(",") if only else ["*"]:
         if not (some := matching(every, pattern)):
@@ -143,7 +131,7 @@ class Study(ABC, Generic[C]):
     asked_as: ClassVar[str] = "asked"
     folder: Path
 
-    def __init__(self, choice: argparse.Namespace) -> None:
+    def __init__(self, choice: Choice) -> None:
         self.choice = choice
         self.device = torch.device(choice.device)
         self.until = time.monotonic() + 60 * choice.minutes
@@ -153,7 +141,6 @@ class Study(ABC, Generic[C]):
         """All that are wanted, the most telling first."""
 
     def name(self, cell: C) -> str:
-        """Of its result, in the folder."""
         return str(cell)
 
     @abstractmethod
@@ -165,7 +152,6 @@ class Study(ABC, Generic[C]):
         """What is recorded of it."""
 
     def said(self, content: Mapping[str, Any]) -> str:
-        """A word on it."""
         return ", ".join(f"{name} {content[name]:.4g}" for name in HEADLINE if name in content)
 
     def head(self, cell: C, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +182,6 @@ class Study(ABC, Generic[C]):
             raise OutOfTime("out of time")
 
     def provenance(self) -> dict[str, Any]:
-        """Where numbers come from."""
         return provenance(self.module, self.choice.device)
 
     def record(self, cell: C) -> str:
@@ -245,13 +230,15 @@ def study_parser(
     return options
 
 
-def run_study(study: Callable[[argparse.Namespace], Study[Any]], options: argparse.ArgumentParser) -> None:
-    """What the command of a study does."""
+def run_study(
+    study: Callable[[Choice], Study[Any]], options: argparse.ArgumentParser, module: str
+) -> Callable[[], None]:
+    """A `main` that does what is left of a study."""
 
-    def work(choice: argparse.Namespace) -> None:
+    def work(choice: Choice) -> None:
         try:
             study(choice).work()
         except OutOfTime as over:
             print(f"{over}; run it again to go on")
 
-    command(work, options)
+    return command(work, options, module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,11 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from analyses.study import OutOfTime, Study, chosen, digest_of, is_recorded
+from analyses.recording import Choice
+from analyses.study import OutOfTime, Study, chosen, is_recorded
+from brdyn.classifiers import ClassifierRun, PixelSet, load_pixels
 from brdyn.classifiers.kept import kept_folders
-from brdyn.classifiers.pixels import PixelSet, check_classes, load_pixels
+from brdyn.classifiers.pixels import check_classes
 from brdyn.classifiers.saved import halve
-from brdyn.classifiers.training import ClassifierRun, finished
+from brdyn.classifiers.training import finished
 from brdyn.store import OutputFolder, read_json
 from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS
@@ -46,13 +47,8 @@ class TimedCheckpoints(Checkpoints):
 def load_split(
     train: str, test: str, image_size: int, counts: tuple[int | None, int | None], workers: int | None = None
 ) -> tuple[PixelSet, PixelSet]:
-    """Training and test images of the same classes, so many of each; None for all.
-
-    Raises
-    ------
-    UsageError
-        If their classes differ.
-    """
+    """Training and test images of the same classes, so many of each; None for all. Raises UsageError if their classes
+    differ."""
     images = load_pixels(train, image_size, n=counts[0], workers=workers)
     tested = load_pixels(test, image_size, train=False, n=counts[1], workers=workers)
     check_classes(tested, images.names, "the training images")
@@ -65,14 +61,9 @@ def train_or_go_on(
 ) -> dict[str, Any]:  # fmt: skip
     """What `train.json` of a run says: there already, or after training, from its newest whole checkpoint.
 
-    With `float16` its classifiers, once trained and their accuracy measured, are kept at half the size.
-
-    Raises
-    ------
-    UsageError
-        If the folder is of a run with other options: nothing of it is touched.
-    OutOfTime
-        If a checkpoint has the rest.
+    With `float16` its classifiers, once trained and their accuracy measured, are kept at half the size. Raises
+    UsageError if the folder is of a run with other options: nothing of it is touched. Raises OutOfTime if a
+    checkpoint has the rest.
     """
     last = run.recipe.steps(len(train) - run.held_out)
     checkpoints = TimedCheckpoints(place / CHECKPOINTS, run.options(train, test), until, last)
@@ -80,44 +71,45 @@ def train_or_go_on(
     if training is None:
         with OutputFolder(place, overwrite=True, result=TRAIN_RESULT) as folder:
             training = run.train(
-                train, test, folder=folder,
+                train,
+                test,
+                folder=folder,
                 session=Session(
-                    checkpoints=checkpoints, resume=checkpoints.latest(previous=True),
-                    accelerator=make_accelerator(device), progress=True,
+                    checkpoints=checkpoints,
+                    resume=checkpoints.latest(previous=True),
+                    accelerator=make_accelerator(device),
+                    progress=True,
                 ),
-            )  # fmt: skip
+            )
             assert training is not None  # this process writes
             training.write(folder)
             checkpoints.remove()
     if float16:
         for home in (place, *kept_folders(place).values()):
             halve(home)
-    return read_json(place / TRAIN_RESULT, "a training run")
+    assert training.provenance is not None
+    return {**training.content(), "provenance": training.provenance.details}
 
 
 class TrainingStudy(Study[str]):
     """Networks trained from scratch on the same images, each a cell by its name."""
 
     sizes: ClassVar[Mapping[str, SimpleNamespace]]
+    every: ClassVar[staticmethod[[str], list[str]]]  # names of all cells of a size
     asked_as = "options"
 
-    def __init__(self, choice: argparse.Namespace) -> None:
+    def __init__(self, choice: Choice) -> None:
         super().__init__(choice)
         self.size = self.sizes[choice.size]
         self.folder = choice.out / choice.size
-        self.names = chosen(choice.only, self.every())
+        self.names = chosen(choice.only, self.every(choice.size))
         counts = self.size.train_images, self.size.test_images
         self.train, self.test = load_split(choice.train, choice.test, IMAGE_SIZE, counts)
-
-    def every(self) -> Iterable[str]:
-        """Names of all cells."""
-        raise NotImplementedError
 
     def cells(self) -> Iterable[str]:
         return self.names
 
     def run_of(self, name: str) -> ClassifierRun:
-        """How a network is trained."""
         raise NotImplementedError
 
     def place(self, name: str) -> Path:
@@ -127,19 +119,11 @@ class TrainingStudy(Study[str]):
         return self.run_of(cell).options(self.train, self.test)
 
     def known(self, cell: str, asked: Mapping[str, Any]) -> bool:
-        """Whether it is recorded.
-
-        Raises
-        ------
-        UsageError
-            If it is recorded with other options.
-        """
-        if not is_recorded(self.path(cell)):
-            return False
-        before = read_json(self.path(cell), "a record", (self.asked_as,))[self.asked_as]
-        if digest_of(before) != digest_of(asked):
-            check_same(before, asked, self.path(cell))
-        return True
+        """Whether it is recorded. Raises UsageError if it is recorded with other options."""
+        there, path = is_recorded(self.path(cell)), self.path(cell)
+        if there and self.recorded(cell, asked) is None:
+            check_same(read_json(path, "a record")[self.asked_as], asked, path)
+        return there
 
     def trained(self, cell: str, float16: bool = False) -> dict[str, Any]:
         """What its training says: it is trained now, or goes on."""

@@ -9,18 +9,15 @@ says), a ViT by the same recipe, and the pretrained offline ViT, on the same tes
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from analyses.recording import OFFLINE, RESULTS
+from analyses.recording import OFFLINE, RESULTS, Choice
 from analyses.study import Study, chosen, run_study, study_parser
-from brdyn import Stream, load_images, load_model
-from brdyn.interventions import perturbation_repair
-from brdyn.measures.dynamics import token_dynamics
+from brdyn import Stream, load_images, load_model, perturbation_repair, token_dynamics
 from brdyn.provenance import image_provenance
 from brdyn.store import records
 
@@ -31,11 +28,9 @@ EPS = 0.1
 
 
 class MotionStudy(Study[str]):
-    """The models."""
-
     module = "vitrm_dynamics"
 
-    def __init__(self, choice: argparse.Namespace) -> None:
+    def __init__(self, choice: Choice) -> None:
         super().__init__(choice)
         home = choice.out / choice.size
         self.folder, runs = home / "dynamics", Path(os.path.relpath(home / "runs"))
@@ -46,13 +41,8 @@ class MotionStudy(Study[str]):
         return chosen(self.choice.only, self.places)
 
     def asked(self, cell: str) -> Mapping[str, Any]:
-        choice = self.choice
-        return {
-            "place": self.places[cell],
-            "images": choice.images,
-            "n": choice.n,
-            "n_repair": choice.n_repair,
-        }
+        given = {name: getattr(self.choice, name) for name in ("images", "n", "n_repair")}
+        return {"place": self.places[cell], **given}
 
     def known(self, cell: str, asked: Mapping[str, Any]) -> bool:
         """Never: networks may have been trained again."""
@@ -67,12 +57,7 @@ class MotionStudy(Study[str]):
         found = token_dynamics(model, images, measures=MEASURES, stream=stream)
         middle = model.depth // 2
         repair = perturbation_repair(
-            model,
-            fewer,
-            eps=(EPS,),
-            targets=("all",),
-            starts=sorted({0, middle}),
-            stream=Stream(workers=choice.workers),
+            model, fewer, eps=(EPS,), targets=("all",), starts=sorted({0, middle}), stream=stream
         )
         return {
             "model": model.info.to_dict(), "token_groups": model.tokens.sizes(),
@@ -83,17 +68,12 @@ class MotionStudy(Study[str]):
         }  # fmt: skip
 
 
-def main() -> None:
-    options = study_parser(__doc__, RESULTS / "vitrm", labelled=False)
-    options.add_argument("--images", required=True, help="test images")
-    options.add_argument("--size", default="cpu", help="of the study that trained the networks")
-    options.add_argument("--steps", type=int, default=STEPS, help="T, recursion steps of ViTRM")
-    options.add_argument("--n", type=int, default=500, help="images")
-    options.add_argument("--n-repair", type=int, default=64, help="images that noise is added to")
-    options.add_argument("--weights", type=Path, help=f"of {OFFLINE}, as in `brdyn phases`")
-    options.add_argument("--workers", type=int, default=0, help="loader processes")
-    run_study(MotionStudy, options)
-
-
-if __name__ == "__main__":
-    main()
+OPTIONS = study_parser(__doc__, RESULTS / "vitrm", labelled=False)
+OPTIONS.add_argument("--images", required=True, help="test images")
+OPTIONS.add_argument("--size", default="cpu", help="of the study that trained the networks")
+OPTIONS.add_argument("--steps", type=int, default=STEPS, help="T, recursion steps of ViTRM")
+OPTIONS.add_argument("--n", type=int, default=500, help="images")
+OPTIONS.add_argument("--n-repair", type=int, default=64, help="images that noise is added to")
+OPTIONS.add_argument("--weights", type=Path, help=f"of {OFFLINE}, as in `brdyn phases`")
+OPTIONS.add_argument("--workers", type=int, default=0, help="loader processes")
+main = run_study(MotionStudy, OPTIONS, __name__)

@@ -13,9 +13,8 @@ core), `tiny` a dry run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -25,9 +24,9 @@ import pandas as pd
 from analyses.recording import RESULTS
 from analyses.study import read_all, run_study, sizes_of, study_parser
 from analyses.training_runs import IMAGE_SIZE, TrainingStudy
+from brdyn.classifiers import ClassifierRun
 from brdyn.classifiers.grid import cell_name, parse_grid, rows_of, runs_of
 from brdyn.classifiers.recipe import VITRM_NAME
-from brdyn.classifiers.training import ClassifierRun
 from brdyn.classifiers.training_result import ClassifierTraining
 
 GRID = RESULTS / "vitrm_grid"
@@ -40,20 +39,15 @@ FIRST = cell_name({"n": LATENT_STEPS, "n_sup": 1})  # the published one
 SIZES = sizes_of("vitrm_grid")
 
 
+def names(size: str) -> list[str]:
+    return list(cells(SIZES[size]))
+
+
 class GridStudy(TrainingStudy):
-    """Ablations."""
-
-    module, sizes = "vitrm_grid", SIZES
-
-    @cached_property
-    def runs(self) -> dict[str, ClassifierRun]:
-        return cells(self.size)
-
-    def every(self) -> Iterable[str]:
-        return self.runs
+    module, sizes, every = "vitrm_grid", SIZES, staticmethod(names)
 
     def run_of(self, name: str) -> ClassifierRun:
-        return self.runs[name]
+        return cells(self.size)[name]
 
     def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         return self.trained(cell)
@@ -123,9 +117,4 @@ def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
     )  # fmt: skip
 
 
-def main() -> None:
-    run_study(GridStudy, study_parser(__doc__, GRID, sizes=SIZES))
-
-
-if __name__ == "__main__":
-    main()
+main = run_study(GridStudy, study_parser(__doc__, GRID, sizes=SIZES), __name__)

@@ -11,38 +11,37 @@ published epochs, `published` ViTRM alone for all of them, `cpu` small ones on f
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from analyses.recording import RESULTS
+from analyses.recording import RESULTS, Choice
 from analyses.study import run_study, sizes_of, study_parser
 from analyses.training_runs import IMAGE_SIZE, TrainingStudy
+from brdyn.classifiers import Classifier, ClassifierRun, class_scores
 from brdyn.classifiers.architectures import RESNETS
-from brdyn.classifiers.evaluation import accuracy_and_f1, class_scores, evaluate_recursion
+from brdyn.classifiers.evaluation import accuracy_and_f1, evaluate_recursion
 from brdyn.classifiers.recipe import VITRM_NAME
-from brdyn.classifiers.saved import Classifier, is_classifier, read_config
-from brdyn.classifiers.training import ClassifierRun
-from brdyn.probes import read_classes
-from brdyn.probes.features import Features
+from brdyn.classifiers.saved import is_classifier, read_config
+from brdyn.probes import Features, read_classes
 from brdyn.store import read_json
 
 LINEAR = "linear"
 SIZES = sizes_of("vitrm_on_cifar")
 
 
+def names(size: str) -> list[str]:
+    return [*SIZES[size].networks, LINEAR]
+
+
 class CifarStudy(TrainingStudy):
     """Networks beside ViTRM; only ViTRM ends with the average of its weights."""
 
-    module, sizes = "vitrm_on_cifar", SIZES
+    module, sizes, every = "vitrm_on_cifar", SIZES, staticmethod(names)
 
-    def __init__(self, choice: argparse.Namespace) -> None:
+    def __init__(self, choice: Choice) -> None:
         super().__init__(choice)
         self.recipe = replace(self.size.recipe, epochs=choice.epochs or self.size.recipe.epochs)
-
-    def every(self) -> Iterable[str]:
-        return (*self.size.networks, LINEAR)
 
     def run_of(self, name: str) -> ClassifierRun:
         recipe = self.recipe if name == VITRM_NAME else replace(self.recipe, ema=0.0)
@@ -94,11 +93,6 @@ class CifarStudy(TrainingStudy):
         return {"accuracy": float(reading.hits["linear"].float().mean()), "penalty": reading.penalties[0]}
 
 
-def main() -> None:
-    options = study_parser(__doc__, RESULTS / "vitrm", sizes=SIZES)
-    options.add_argument("--epochs", type=float, help="instead of the size's")
-    run_study(CifarStudy, options)
-
-
-if __name__ == "__main__":
-    main()
+OPTIONS = study_parser(__doc__, RESULTS / "vitrm", sizes=SIZES)
+OPTIONS.add_argument("--epochs", type=float, help="instead of the size's")
+main = run_study(CifarStudy, OPTIONS, __name__)

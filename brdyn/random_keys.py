@@ -27,6 +27,17 @@ def random_tokens(positions: ArrayLike, size: int, count: int, seed: int) -> np.
     return np.sort(random_keys(units, seed).argsort(axis=1)[:, :count], axis=1)
 
 
+def one_in(every: int, positions: ArrayLike, seed: int) -> np.ndarray:
+    """Which positions are the one drawn of its `every` consecutive ones (from 0, from `every`, …), bool.
+
+    >>> from brdyn.random_keys import one_in
+    >>> [int(one_in(5, range(start, start + 5), seed=0).sum()) for start in (0, 5, 10)]
+    [1, 1, 1]
+    """
+    positions = np.asarray(positions, dtype=np.uint64)
+    return positions % every == random_keys(positions // every, seed) % every
+
+
 def _mix(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -38,39 +38,66 @@ def brdyn(arguments, *, processes=1, before=None, **environment):
     group = (
         {"WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if processes > 1 else {}
     )
-    with tempfile.TemporaryDirectory() as folder:
-        running = []
-        for rank in range(processes):
-            own = {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": processes} if group else {}
-            variables = {name: str(value) for name, value in {**environment, **group, **own}.items()}
-            files = [Path(folder) / f"{name}{rank}" for name in ("out", "err")]
-            task = (list(map(str, arguments)), variables, *map(str, files), before, os.getcwd())
-            running.append((_context.Process(target=_run, args=task), files))
-            running[-1][0].start()
-        codes = [_wait(process, running) for process, _ in running]
-        texts = ["".join(files[place].read_text() for _, files in running) for place in (0, 1)]
+    running = []
+    for rank in range(processes):
+        own = {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": processes} if group else {}
+        running.append(Started(arguments, before, **{**environment, **group, **own}))
+    codes = [_wait(started, running) for started in running]
+    texts = ["".join(started.said(number) for started in running) for number in (1, 2)]
     return Done(max(codes, key=abs), *texts)
 
 
-def _wait(process, running):
+class Started:
+    """A command in a process, and a session, of its own.
+
+    Parameters
+    ----------
+    arguments, before, **environment
+        As :func:`brdyn` takes them.
+    """
+
+    def __init__(self, arguments, before=None, **environment):
+        self._folder = tempfile.TemporaryDirectory()
+        self._files = [str(Path(self._folder.name) / name) for name in ("out", "err")]
+        variables = {name: str(value) for name, value in environment.items()}
+        task = (list(map(str, arguments)), variables, *self._files, before, os.getcwd())
+        self.process = _context.Process(target=_run, args=task)
+        self.process.start()
+        self.pid = self.process.pid
+
+    def said(self, number):
+        """What there is on its standard output (1) or error (2) by now."""
+        path = Path(self._files[number - 1])
+        return path.read_text() if path.exists() else ""
+
+    def done(self, seconds=SECONDS):
+        """What it left, when it has ended; one that does not is killed."""
+        self.process.join(seconds)
+        self.process.kill()
+        self.process.join()
+        return Done(self.process.exitcode, self.said(1), self.said(2))
+
+
+def _wait(started, running):
     """The exit code. Where one of several fails, the others are ended, as torchrun does."""
-    process.join(SECONDS)
-    if process.exitcode != 0:
-        for other, _ in running:
-            if other is not process:
-                other.join(5)
-                other.terminate()
-    process.kill()
-    process.join()
-    return process.exitcode
+    code = started.done().returncode
+    if code != 0:
+        for other in running:
+            if other is not started:
+                other.process.join(5)
+                other.process.terminate()
+    return code
 
 
 def _run(arguments, variables, out, err, before, folder):
+    os.setsid()
     for number, path in ((1, out), (2, err)):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT)
         os.dup2(handle, number)
         os.close(handle)
     os.environ.update(variables, PYTHONPATH=str(ROOT))
+    tempfile.tempdir = None  # found anew in these variables
+    multiprocessing.set_start_method(None, force=True)  # else its own processes would be the server's
     os.chdir(folder)
     sys.argv = ["brdyn", *arguments]
     try:

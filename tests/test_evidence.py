@@ -193,7 +193,7 @@ def test_a_claim_with_an_unknown_entry_is_refused(monkeypatch, tmp_path):
     table = tmp_path / "claims.yaml"
     table.write_text("- {title: t, note: n, claims: [{claim: c, source: s, becuase: it is so}]}")
     monkeypatch.setattr(claims, "TABLE", table)
-    with pytest.raises(ValueError, match="'c' has becuase"):
+    with pytest.raises(TypeError, match="'becuase'"):
         claims.topics.__wrapped__()
 
 

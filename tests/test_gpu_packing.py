@@ -1,7 +1,6 @@
 """State that travels: packed into parts of bounded size with checksums, unpacked whole or refused."""
 
 import io
-import json
 import tarfile
 
 import pytest
@@ -37,13 +36,14 @@ def test_what_is_packed_is_unpacked(sizes, part, tmp_path_factory):
         path = home / f"run{number % 2}" / f"file{number}"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(bytes([number]) * size)
-    packed = packing.pack(home, sorted(home.iterdir()), out, part=part)
-    assert packed.left_out == []
+    size, left_out = packing.pack(home, sorted(home.iterdir()), out, part=part)
+    assert left_out == []
     parts = sorted(out.glob("state.0*"))
     assert all(path.stat().st_size <= part for path in parts)
-    assert sum(path.stat().st_size for path in parts) == packed.size
-    assert sorted(packing.unpack(out, other)) == sorted(packed.names)
-    for name in packed.names:
+    assert sum(path.stat().st_size for path in parts) == size
+    names = packing.unpack(out, other)
+    assert sorted(names) == sorted(str(path.relative_to(home)) for path in home.glob("*/*"))
+    for name in names:
         assert (other / name).read_bytes() == (home / name).read_bytes()
 
 
@@ -53,14 +53,13 @@ def test_a_pack_takes_the_most_wanted_that_fit_and_says_what_does_not(tmp_path):
     out.mkdir()
     for name, size in {"checkpoint/a": 40_000, "checkpoint/b": 40_000, "small": 9000}.items():
         (home / name).write_bytes(b"x" * size)
-    packed = packing.pack(home, [home / "checkpoint", home / "small"], out, most=60_000)
-    assert packed.names == ["small"]
-    assert packed.left_out == ["checkpoint"]  # whole or not at all
-    assert packed.size <= 60_000
-    assert json.loads((out / "state.json").read_text())["left_out"] == ["checkpoint"]
+    size, left_out = packing.pack(home, [home / "checkpoint", home / "small"], out, most=60_000)
+    assert left_out == ["checkpoint"]  # whole or not at all
+    assert size <= 60_000
+    assert packing.unpack(out, tmp_path / "other") == ["small"]
 
 
-@pytest.mark.parametrize("harm", ["cut", "gone", "no state"])
+@pytest.mark.parametrize("harm", ["cut", "gone", "flipped", "first gone", "no state"])
 def test_a_state_that_is_not_whole_is_refused_and_nothing_is_unpacked(harm, tmp_path):
     home, out, other = (tmp_path / name for name in ("home", "out", "other"))
     for folder in (home, out, other):
@@ -72,8 +71,13 @@ def test_a_state_that_is_not_whole_is_refused_and_nothing_is_unpacked(harm, tmp_
         last.write_bytes(last.read_bytes()[:-1])
     elif harm == "gone":
         last.unlink()
+    elif harm == "flipped":
+        last.write_bytes(bytes([last.read_bytes()[0] ^ 1]) + last.read_bytes()[1:])
+    elif harm == "first gone":
+        (out / "state.000").unlink()
     elif harm == "no state":
-        (out / "state.json").unlink()
+        for path in out.iterdir():
+            path.unlink()
     with pytest.raises(BrdynError):
         packing.unpack(out, other)
     assert list(other.iterdir()) == []

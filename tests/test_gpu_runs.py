@@ -14,7 +14,7 @@ from analyses.gpu import __main__ as command
 from analyses.gpu import collect, cuda_tests, jobs, packing
 from analyses.gpu.queue import TRIED, Job, Queue
 from analyses.recording import RESULTS
-from analyses.stochastic_depth_plan import Config, place_of
+from analyses.stochastic_depth_cells import Config, place_of
 from brdyn.classifiers.saved import Classifier
 from brdyn.errors import UsageError
 from tests.conftest import needs_offline
@@ -357,9 +357,9 @@ def test_the_state_of_stochastic_depth_is_what_is_still_to_be_fitted(tmp_path):
     ("change", "said"),
     [
         ("no data", "nothing can be done"),
-        ("harmed out", "is not what state.json says"),
+        ("harmed out", "is the copy complete?"),
         ("no device", "no CUDA device is here"),
-        ("no state", "state.json"),
+        ("no state", "state.000"),
     ],
 )
 def test_a_run_that_cannot_work_is_refused(change, said, data, tmp_path, monkeypatch, capsys):
@@ -446,5 +446,5 @@ def test_a_run_that_was_cut_off_goes_on_in_its_own_folder(tmp_path, data, done):
     again.run()
     assert done == ["two"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "results.tar.gz", "state.000", "state.json", "table.txt",
+        "results.tar.gz", "state.000", "table.txt",
     ]  # fmt: skip

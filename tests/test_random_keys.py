@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from brdyn.random_keys import random_keys, random_tokens
+from brdyn.random_keys import one_in, random_keys, random_tokens
 
 
 def test_keys_depend_on_unit_and_seed_alone():
@@ -27,3 +27,14 @@ def test_tokens_are_drawn_without_repetition_and_evenly():
     assert abs(counts - 1200).max() < 5 * np.sqrt(4000 * 0.3 * 0.7)
     np.testing.assert_array_equal(random_tokens(np.array([7]), 10, 3, 0)[0], tokens[7])
     np.testing.assert_array_equal(random_tokens(np.arange(2), 3, 5, 0), [[0, 1, 2], [0, 1, 2]])
+
+
+def test_one_in_every_run_of_positions():
+    """Exactly one of each five, by chance and by the seed, and the same whoever asks."""
+    positions = np.arange(5000)
+    drawn = one_in(5, positions, seed=3)
+    assert (drawn.reshape(-1, 5).sum(1) == 1).all()
+    counts = drawn.reshape(-1, 5).sum(0)
+    assert abs(counts - 200).max() < 5 * (1000 * 0.2 * 0.8) ** 0.5
+    np.testing.assert_array_equal(one_in(5, positions[::-7], seed=3), drawn[::-7])
+    assert 0.1 < (drawn & one_in(5, positions, seed=4)).sum() / 1000 < 0.3

@@ -36,6 +36,7 @@ def dynamics():
         "explained_variance": [0.5, 0.25],
     }  # fmt: skip
     modes = {"errors": [error], "ridge": 0.001, "rank": None, "n_fitted": 6, "n_held_out": 2}
+    modes |= {"centred": True, "rows": {"cls": 6}, "directions": 8}
     test = {
         "statistic": "speed",
         "at_boundaries": 0.2,
@@ -96,6 +97,7 @@ def evaluation():
         "ratios": [ratio],
     }
     return {
+        "baselines": {"ridge": 0.001, "rows": {"cls": 4}, "directions": 8, "left_out": None},
         "fidelity": [row], "head": {"agreement": 0.5, "accuracy": None, "teacher_accuracy": None},
         "cost": {**dict.fromkeys(names, 2), "speed_ratio_range": [0.9, 1.1]}, "probing": probing,
         "teacher": "a ViT", "assignment": [0, 0, 1, 1],
@@ -163,7 +165,8 @@ MAY_LACK = {
     ("evidence",), ("phases", "evidence"),
     *(("state", key) for key in ("losses", "validation", "images", "seconds", "earlier")),
     *((0, key) for key in ("step", "lr")),  # of a loss: there may be any
-    ("alignment", "cls"), ("cls", "statistic"),
+    ("alignment", "cls"), ("cls", "statistic"), ("modes", "centred"), ("modes", "rows"), ("rows", "cls"),
+    ("modes", "directions"), ("baselines",),
     ("left_out", "norm"), ("stages", "1"), ("recipe", "lr"), ("basins",), ("modes",),
     ("similarity",), ("provenance",), ("model", "digest"), ("model", "notes"), ("train", "read"), ("test", "read"),
     ("earlier", "1"), ("swap_tests", "cls"),
@@ -325,6 +328,24 @@ def test_alignment_of_earlier_versions_is_of_another_statistic(folder):
     (folder / "dynamics.json").write_bytes(to_json(content))
     with pytest.raises(UsageError, match="alignment is of 'turning' instead of 'speed' or 'change of speed'"):
         Dynamics.read(folder)
+
+
+def test_modes_of_earlier_versions_are_of_uncentred_states(folder):
+    """What they did not know of is not said of them."""
+    content = dynamics()
+    del content["basins"]  # of one row, which do for a reader but say nothing
+    del content["modes"]["centred"], content["modes"]["rows"], content["modes"]["directions"]
+    row = content["modes"]["errors"][0]
+    content["modes"]["errors"] = [
+        {**row, "predictor": name, "mean": mean}
+        for name, mean in (("operator", 0.97), ("endpoint", 0.98), ("identity", 0.9))
+    ]
+    (folder / "dynamics.json").write_bytes(to_json(content))
+    found = Dynamics.read(folder)
+    assert (found.modes.centred, found.modes.underdetermined) == (False, {})
+    assert (
+        "cosine to the end of the phase, not centred, 0.97 by one operator applied 1 times" in found.summary()
+    )
 
 
 @pytest.mark.parametrize("path", sorted((RESULTS / "dynamics").glob("*/dynamics.json")), ids=str)

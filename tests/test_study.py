@@ -104,7 +104,7 @@ def test_a_command_says_what_is_wrong_in_a_line(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(sys, "argv", ["squares", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
-        run_study(refused, study_parser("It squares.", tmp_path, labelled=False))
+        run_study(refused, study_parser("It squares.", tmp_path, labelled=False), __name__)()
     assert stop.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("error: no such images")
 

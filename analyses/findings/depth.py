@@ -7,10 +7,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from analyses.findings import Numbers
+from analyses.rules import Numbers
 from analyses.statistics import Estimate, mean_difference, rank_correlation
-from analyses.stochastic_depth_cells import Recorded
-from analyses.stochastic_depth_plan import LAST, MIDDLE, UNTRAINED
+from analyses.stochastic_depth_cells import LAST, MIDDLE, UNTRAINED, Recorded
 from brdyn.classifiers.recipe import BEST
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
 
@@ -37,7 +36,6 @@ def ends_by_p(rows: pd.DataFrame, column: str) -> tuple[float, float]:
 
 
 def _peak(rows: pd.DataFrame) -> Numbers | None:
-    """Is accuracy highest at a large p?"""
     if rows.empty:
         return None
     by_seed = rows.pivot_table(index="seed", columns="p", values="accuracy").dropna()
@@ -53,24 +51,20 @@ def _peak(rows: pd.DataFrame) -> Numbers | None:
 
 
 def accuracy_rises(study: Recorded) -> Numbers | None:
-    """Where is the most accurate p?"""
     return _peak(best_networks(study))
 
 
 def raptor_accuracy_rises(study: Recorded) -> Numbers | None:
-    """Where is the most accurate Raptor?"""
     return _peak(maxcut_fits(study).reset_index())
 
 
 def evenness_grows(study: Recorded) -> Numbers:
-    """Do phases become as long as each other?"""
     rows = best_networks(study)
     found = {k: rank_correlation(rows["p"], rows[f"evenness_{k}"]) for k in study.config.phases}
     return {"rho": found[K], "found": found, "K": K, "ends": ends_by_p(rows, f"evenness_{K}")}
 
 
 def similarity_grows(study: Recorded) -> Numbers:
-    """Do layers become alike?"""
     rows = best_networks(study)
     return {
         "rho": rank_correlation(rows["p"], rows["mean_similarity"]),
@@ -79,7 +73,6 @@ def similarity_grows(study: Recorded) -> Numbers:
 
 
 def fidelity_grows(study: Recorded) -> Numbers | None:
-    """Are networks with large p nearer to recurrent?"""
     rows = maxcut_fits(study).reset_index()
     if rows.empty:
         return None
@@ -119,7 +112,6 @@ better_than_shuffled = partial(_partitions, better=CONTIGUOUS, worse=SHUFFLE)
 
 
 def more_blocks(study: Recorded) -> Numbers | None:
-    """Does the third block help, and more than the fourth?"""
     fits = study.fits.query("partition == @MAXCUT and moment == @BEST")
     kept = fits.pivot_table(index=["p", "seed"], columns="k", values="kept").dropna()
     if kept.empty or not {2, 3, 4} <= set(kept.columns):
@@ -130,7 +122,6 @@ def more_blocks(study: Recorded) -> Numbers | None:
 
 
 def structure_predicts(study: Recorded) -> Numbers | None:
-    """Across networks: does a better cut mean a better Raptor?"""
     models = best_networks(study).set_index(["p", "seed"])
     rows = models.join(maxcut_fits(study)[SHOWN], how="inner").reset_index()
     if len(rows) < 3:
@@ -144,7 +135,6 @@ def structure_predicts(study: Recorded) -> Numbers | None:
 
 
 def untrained_easier(study: Recorded) -> Numbers | None:
-    """Before and after training."""
     before, after = (maxcut_fits(study, moment=moment)["r2"].to_numpy() for moment in (UNTRAINED, BEST))
     return {"before": before, "after": after} if len(before) and len(after) else None
 
@@ -178,7 +168,6 @@ def memorising_hurts(study: Recorded) -> Numbers | None:
 
 
 def not_only_less_trained(study: Recorded) -> Numbers | None:
-    """Is a network with a large p easier to fit only because it has learnt less?"""
     right = study.networks.set_index(["moment", "p", "seed"])["accuracy"]
     early, late = maxcut_fits(study, moment=MIDDLE)["r2"], maxcut_fits(study)["r2"]
     early = early[early.index.get_level_values("p") == min(study.config.drop_path)]

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analyses.findings import Numbers
 from analyses.recording import OFFLINE, RESULTS
+from analyses.rules import Numbers
 from analyses.statistics import Estimate
+from brdyn import Phases
 from brdyn.classifiers import packaged
 from brdyn.interventions import Repair, Surgery, within_against_across
-from brdyn.phases import Phases
 from brdyn.store import read_json
 
 CLASSES = 10  # of the packaged network
@@ -41,7 +41,6 @@ def load() -> Results:
 
 
 def beyond_drift(results: Results) -> Numbers:
-    """Are there phases that a steady drift would not give?"""
     found = {k: results.phases.segmentations[k] for k in range(2, 6)}
     cut, drift = ([getattr(one, name) for one in found.values()] for name in ("cut_share", "drift_share"))
     points = {f"k={k}": 100 * (one.cut_share - one.drift_share) for k, one in found.items()}
@@ -50,7 +49,6 @@ def beyond_drift(results: Results) -> Numbers:
 
 
 def convergence(results: Results) -> Numbers:
-    """Is the rise spread over depth?"""
     share, block = {}, {}
     for group, curve in results.dynamics["convergence"].items():
         rise = np.diff(curve)
@@ -59,7 +57,6 @@ def convergence(results: Results) -> Numbers:
 
 
 def final_turn(results: Results) -> Numbers:
-    """Is cls fastest in the last block, and faster than patches?"""
     cls, patches = (np.array(results.dynamics["speed"][group]) for group in ("cls", "patches"))
     medians = np.median([cls, patches], axis=1)
     ends = {"there": cls[-1], "patches": patches[-1], "medians": medians}
@@ -67,7 +64,6 @@ def final_turn(results: Results) -> Numbers:
 
 
 def speed_jumps(results: Results) -> Numbers:
-    """Permutation tests of the change of speed."""
     tests = results.dynamics["alignment"]
     excess = [
         Estimate(one["at_boundaries"] - one["inside"], p_value=one["p_value"]) for one in tests.values()
@@ -76,19 +72,16 @@ def speed_jumps(results: Results) -> Numbers:
 
 
 def rank(results: Results) -> Numbers:
-    """Rises to mid depth and falls late."""
     rank, stable = (np.array(results.dynamics[f"{kind}_rank"]) for kind in ("effective", "stable"))
     ends = {"peak": rank.max(), "first": rank[0], "last": rank[-1], "others": rank[:-1].min()}
     return {"rank": rank, "stable": stable, **ends}
 
 
 def late_rank(results: Results) -> Numbers:
-    """To about 6?"""
     return {"last": results.dynamics["effective_rank"][-1]}
 
 
 def coherence(results: Results) -> Numbers:
-    """Rises late."""
     curve = np.array(results.dynamics["coherence"])
     return {
         "first": curve[0],
@@ -98,7 +91,6 @@ def coherence(results: Results) -> Numbers:
 
 
 def basins(results: Results) -> Numbers:
-    """Do classes gather?"""
     rows = pd.DataFrame(results.basins["table"]).query(
         "group == 'cls' and layer > 0 and statistic == 'basin_ratio'"
     )
@@ -114,7 +106,6 @@ def basins(results: Results) -> Numbers:
 
 
 def estimation(results: Results) -> Numbers:
-    """Does the variance of the error fall within phases?"""
     means, spreads = (results.dynamics[f"estimation_{name}"].values() for name in ("mean", "variance"))
     within = [curve[first - 1 : last - 1] for curve in spreads for first, last in results.phases.intervals]
     mean, spread = (
@@ -126,14 +117,12 @@ def estimation(results: Results) -> Numbers:
 
 
 def operator(results: Results) -> Numbers:
-    """How far is one operator from the endpoint map?"""
     rows = pd.DataFrame(results.dynamics["modes"]["errors"]).query("measure == 'cosine' and 2 <= steps <= 4")
     wide = rows.pivot_table(index=["group", "phase", "steps"], columns="predictor", values="mean")
     return {"gap": (wide["endpoint"] - wide["operator"]).groupby("group").max().to_dict()}
 
 
 def most_linear(results: Results) -> Numbers:
-    """Is cls closest to linear?"""
     errors = pd.DataFrame(results.dynamics["modes"]["errors"])
     rows = errors.query("measure == 'cosine' and predictor == 'operator'")
     wide = rows.loc[rows.groupby(["group", "phase"])["steps"].idxmax()].pivot(
@@ -158,7 +147,6 @@ deep_noise_on_cls = partial(_shallow_and_deep, group="cls")
 
 
 def swaps(results: Results) -> Numbers:
-    """Are swaps within a phase harmless, and less harmful than across?"""
     surgery, tests = (
         results.surgery,
         {name: test for name, test in results.surgery.tests.items() if test is not None},
@@ -173,7 +161,6 @@ def swaps(results: Results) -> Numbers:
 
 
 def shuffles(results: Results) -> Numbers:
-    """Is shuffling within a phase less harmful than across a boundary?"""
     surgery, kinds = results.surgery, {"within_phase": "shuffle_within", "across": "shuffle_across"}
     return {
         name: {readout: surgery.rows(kind, readout)["mean"].mean() for readout in surgery.readouts}
@@ -182,7 +169,6 @@ def shuffles(results: Results) -> Numbers:
 
 
 def replacements(results: Results) -> Numbers:
-    """Is a layer better replaced by one of its phase?"""
     phase, within, across, whole = results.phases.labels, {}, {}, {}
     for readout in results.surgery.readouts:
         rows = results.surgery.rows("replace", readout)
@@ -198,7 +184,6 @@ def replacements(results: Results) -> Numbers:
 
 
 def deletions(surgery: Surgery) -> Numbers:
-    """Does the packaged network bear the loss of any one layer?"""
     rows, intact = surgery.rows("delete", "head", "accuracy").sort_values("mean"), surgery.intact_accuracy
     assert intact is not None
     left, best = list((rows["mean"] - 1 / CLASSES) / (intact - 1 / CLASSES)), rows["mean"].iloc[-1]

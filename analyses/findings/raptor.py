@@ -9,9 +9,9 @@ from itertools import pairwise
 import pandas as pd
 import yaml
 
-from analyses.findings import Numbers
 from analyses.raptor_on_vits import Cells
 from analyses.recording import ROOT
+from analyses.rules import Numbers
 from analyses.statistics import Estimate, mean_difference
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS
 
@@ -63,13 +63,11 @@ def of_fits(*names: str) -> Callable[[Callable[[Cells], Numbers]], Callable[[Cel
 
 @of_fits(*(f"maxcut_k{k}" for k in PUBLISHED))
 def kept(cells: Cells) -> Numbers:
-    """Share of the probe's accuracy."""
     return {"kept": {k: share_kept(cells, f"maxcut_k{k}") for k in PUBLISHED}, "published": PUBLISHED}
 
 
 @of_fits(FORCING, ANNEALED)
 def forcing(cells: Cells) -> Numbers:
-    """Teacher forcing alone."""
     alone, other = (cells.summary.loc[name] for name in (FORCING, ANNEALED))
     numbers = {
         "r2": alone["r2"],
@@ -102,13 +100,11 @@ better_than_shuffled = partial(_paired, better=PARTITIONS[1], worse=PARTITIONS[2
 
 @of_fits(*(f"maxcut_k{k}" for k in range(1, 6)))
 def saturation(cells: Cells) -> Numbers:
-    """Does k = 5 add little?"""
     return {f"k{k}": share_kept(cells, f"maxcut_k{k}") for k in range(1, 6)}
 
 
 @of_fits(*LADDER, STAGE_1_ALONE, WHOLE)
 def rungs(cells: Cells) -> Numbers:
-    """Does every part of the recipe help?"""
     labels = ("annealing", "depth scaling", "token weighting", "stage 2")
     steps = dict(zip(labels, [*pairwise(LADDER), (STAGE_1_ALONE, WHOLE)], strict=True))
     below, kept = (
@@ -123,7 +119,6 @@ def rungs(cells: Cells) -> Numbers:
 
 @of_fits(WHOLE)
 def middle(cells: Cells) -> Numbers:
-    """Where along the depth is a Raptor weakest?"""
     curve, cls = (r2_curve(cells, WHOLE, group).to_numpy() for group in ("all", "cls"))
     third = len(curve) // 3
     found = {

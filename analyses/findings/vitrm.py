@@ -11,16 +11,14 @@ import torch
 import yaml
 from scipy import stats
 
-from analyses.findings import Numbers
 from analyses.recording import OFFLINE, RESULTS, ROOT
+from analyses.rules import Numbers
 from analyses.statistics import Estimate, mean_difference
 from analyses.study import is_recorded
 from analyses.vitrm_grid import Grid
 from analyses.vitrm_on_cifar import LINEAR
-from brdyn.classifiers.config import ViTRMConfig
-from brdyn.classifiers.vitrm import ViTRM
-from brdyn.errors import UsageError
-from brdyn.phases import Phases
+from brdyn import Phases, UsageError
+from brdyn.classifiers import ViTRM, ViTRMConfig
 from brdyn.store import read_json
 from brdyn.training.settings import differences
 
@@ -60,13 +58,8 @@ class Results(NamedTuple):
 
 
 def load(size: str | None = None, folder: Path = RECORDED) -> Results:
-    """Read a recorded study: the one named, or the largest that is whole.
-
-    Raises
-    ------
-    UsageError
-        If a file of it is missing.
-    """
+    """Read a recorded study: the one named, or the largest that is whole. Raises UsageError if a file of it is
+    missing."""
     moving = [f"dynamics/{name}.json" for name in ("vitrm", "vit-small", OFFLINE)]
     whole = [one for one in SIZES if all(is_recorded(folder / one / name) for name in moving)]
     home = folder / (size or (whole or SIZES)[0])
@@ -125,7 +118,6 @@ def accuracy(run: dict[str, Any]) -> Estimate:
 
 
 def sizes(_: Any) -> Numbers:
-    """Is it their network?"""
     with torch.device("meta"):
         networks = [ViTRM(ViTRMConfig(classes=classes)) for classes in PARAMETERS]
     counts = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
@@ -133,13 +125,11 @@ def sizes(_: Any) -> Numbers:
 
 
 def better_than_linear(results: Results) -> Numbers:
-    """Is it trained at all?"""
     right = accuracy(results.runs["vitrm"])
     return {"low": right.low, "right": right, "linear": results.linear["accuracy"]}
 
 
 def against_vit(results: Results) -> Numbers:
-    """Published: a little below ViT-Small with a fifth of its parameters."""
     here, there = (accuracy(results.runs[name]) for name in ("vitrm", "vit-small"))
     ours, theirs = (results.runs[name]["parameters"] for name in ("vitrm", "vit-small"))
     return {
@@ -148,7 +138,6 @@ def against_vit(results: Results) -> Numbers:
 
 
 def more_steps(results: Results) -> Numbers:
-    """Does the answer gain from more steps than it was trained for?"""
     rows = results.runs["vitrm"]["evaluation"]["recursion"]["steps"]
     trained = min(results.runs["vitrm"]["options"]["n_sup"], len(rows))
     return {
@@ -181,7 +170,6 @@ def read_at_size(folder: Path = RECORDED) -> dict[str, Any] | None:
 
 
 def published_accuracy(run: dict[str, Any] | None) -> Numbers | None:
-    """Does it get as far?"""
     if run is None:
         return None
     found = accuracy(run)
@@ -189,7 +177,6 @@ def published_accuracy(run: dict[str, Any] | None) -> Numbers | None:
 
 
 def best_of_grid(grid: Grid | None) -> Numbers | None:
-    """Is the published choice the best?"""
     if grid is None or (3, 1) not in set(zip(grid.cells["n"], grid.cells["n_sup"], strict=True)):
         return None
     cells = grid.cells.set_index(["n", "n_sup"])["accuracy"]
@@ -204,7 +191,6 @@ def best_of_grid(grid: Grid | None) -> Numbers | None:
 
 
 def sees_image(grid: Grid | None) -> Numbers | None:
-    """Published as a question."""
     if grid is None or len(set(grid.repeats["sees_image"])) < 2:
         return None
     right = grid.repeats.pivot_table(index="seed", columns="sees_image", values="accuracy").dropna()
@@ -213,7 +199,6 @@ def sees_image(grid: Grid | None) -> Numbers | None:
 
 
 def batch_sizes(grid: Grid | None) -> Numbers | None:
-    """From the smallest to the largest batch, with one learning rate for all."""
     if grid is None or len(grid.batches) < 2:
         return None
     right = grid.batches.sort_values("batch_size").set_index("batch_size")["accuracy"]

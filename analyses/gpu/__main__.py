@@ -19,7 +19,7 @@ from pathlib import Path
 from analyses.gpu.jobs import JOBS
 from analyses.gpu.queue import OFFLINE_ALONE, TABLE, Queue
 from analyses.recording import RESULTS, plain_parser
-from brdyn.errors import BrdynError
+from brdyn import BrdynError
 
 MINUTES = 7.5
 

@@ -8,29 +8,23 @@ Notebooks are redrawn by `make figures`.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from analyses.gpu.packing import unpack, unpack_results
 from analyses.pages import pages
 from analyses.recording import RESULTS as HOME
-from analyses.recording import command, plain_parser
+from analyses.recording import Choice, command, plain_parser
 from analyses.render import write_or_check
 
 
 def take(folder: Path, home: Path, *, state: bool) -> list[str]:
-    """The results of one run, and with `state` its networks; names of the files.
-
-    Raises
-    ------
-    BrdynError
-        If something is missing or damaged.
-    """
+    """The results of one run, and with `state` its networks; names of the files. Raises BrdynError if something is
+    missing or damaged."""
     names = unpack_results(folder, home, replace=True)
     return names + (unpack(folder, home) if state else [])
 
 
-def run(choice: argparse.Namespace) -> None:
+def run(choice: Choice) -> None:
     choice.home.mkdir(parents=True, exist_ok=True)
     for folder in choice.runs:
         last = folder == choice.runs[-1]  # of the others something may be over by now
@@ -39,16 +33,9 @@ def run(choice: argparse.Namespace) -> None:
         write_or_check(pages(), check=False)
 
 
-def main() -> None:
-    options = plain_parser(__doc__)
-    options.add_argument("runs", nargs="+", type=Path, help="folders that runs left")
-    options.add_argument(
-        "--state", action="store_true", help="take the last one's networks and checkpoints too"
-    )
-    options.add_argument("--home", type=Path, default=HOME, help="where results go")
-    options.add_argument("--no-pages", action="store_true", help="leave pages and tables as they are")
-    command(run, options)
-
-
-if __name__ == "__main__":
-    main()
+OPTIONS = plain_parser(__doc__)
+OPTIONS.add_argument("runs", nargs="+", type=Path, help="folders that runs left")
+OPTIONS.add_argument("--state", action="store_true", help="take the last one's networks and checkpoints too")
+OPTIONS.add_argument("--home", type=Path, default=HOME, help="where results go")
+OPTIONS.add_argument("--no-pages", action="store_true", help="leave pages and tables as they are")
+main = command(run, OPTIONS, __name__)

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
 from analyses.gpu.queue import TEST, TRAIN, Call, Job, Queue
-from analyses.raptor_on_vits import SIZES as RAPTOR_SIZES
-from analyses.raptor_on_vits import cells as raptor_cells
 from analyses.recording import OFFLINE, ROOT, suffix_of
-from analyses.stochastic_depth_plan import Cell, Config, Network
+from analyses.stochastic_depth_cells import Cell, Config, Network
 from analyses.study import chosen, is_recorded
-from analyses.vitrm_grid import SIZES as GRID_SIZES
-from analyses.vitrm_grid import cells as grid_cells
-from analyses.vitrm_on_cifar import LINEAR
-from analyses.vitrm_on_cifar import SIZES as CIFAR_SIZES
+from analyses.vitrm_on_cifar import SIZES
 from brdyn.classifiers.recipe import BEST, VITRM_NAME
 from brdyn.classifiers.saved import is_classifier
 from brdyn.store import read_json, to_json, write_atomically
@@ -29,7 +25,7 @@ from brdyn.training import Checkpoints
 
 PHOTOS = "photos.parquet"
 FIT_MINUTES = 3.5  # of a fit and its evaluation
-EPOCHS, IMAGES = CIFAR_SIZES["gpu"].recipe.epochs, 50_000
+EPOCHS, IMAGES = SIZES["gpu"].recipe.epochs, 50_000
 CHOSEN = "epochs"  # a file that is no result
 USED = 0.75  # of the time that is left, for training; the rest for loading, testing and what goes wrong
 CONFIG, TINY_CONFIG = (ROOT / "analyses" / f"stochastic_depth{name}.yaml" for name in ("", "_tiny"))
@@ -51,7 +47,7 @@ class StudyJob(Job):
         return [TRAIN, TEST]
 
     def every(self, queue: Queue) -> Iterable[str]:
-        raise NotImplementedError
+        return import_module(f"analyses.{self.study}").names(queue.size(self.full))
 
     def names(self, queue: Queue) -> list[str]:
         return chosen(",".join(self.cells), self.every(queue))
@@ -70,7 +66,6 @@ class StudyJob(Job):
         return 1 if queue.tiny else self.at_once
 
     def own(self, queue: Queue) -> list[object]:
-        """Options of this study alone."""
         return ["--size", queue.size(self.full), "--minutes", queue.minutes]
 
     def calls(self, queue: Queue) -> list[Call]:
@@ -98,9 +93,6 @@ class Fits(StudyJob):
 
     place, patterns = f"raptor/{OFFLINE}", ("*.json", "*.parquet")
 
-    def every(self, queue: Queue) -> Iterable[str]:
-        return [cell.name for cell in raptor_cells(RAPTOR_SIZES[queue.size()].steps)]
-
     def shares(self, queue: Queue) -> int:
         return super().shares(queue) if (self.folder(queue) / "phases.json").is_file() else 1  # found once
 
@@ -108,17 +100,11 @@ class Fits(StudyJob):
         minutes = queue.minutes if queue.tiny else max(0.0, queue.minutes - FIT_MINUTES)
         return ["--size", queue.size(), "--minutes", minutes, *queue.option("--photos", PHOTOS)]
 
-    def state(self, queue: Queue) -> list[Path]:
-        return []
-
 
 class Networks(StudyJob):
     """ViTRM, and what is trained beside it, for as many epochs as there is time for."""
 
     place = "vitrm"
-
-    def every(self, queue: Queue) -> Iterable[str]:
-        return (*CIFAR_SIZES[queue.size(self.full)].networks, LINEAR)
 
     def own(self, queue: Queue) -> list[object]:
         sized = self.full == "gpu" and not queue.tiny
@@ -134,7 +120,7 @@ def epochs_of(queue: Queue, folder: Path) -> float | None:
     """As many epochs as fit into what is left, and the same for all networks and runs; None for those of the size."""
     if queue.choice.epochs is not None:
         return queue.choice.epochs
-    for name in (VITRM_NAME, *CIFAR_SIZES["gpu"].networks):
+    for name in (VITRM_NAME, *SIZES["gpu"].networks):
         if is_recorded(path := folder / f"{name}.json"):
             return read_json(path, "a trained network", ("options",))["options"]["recipe"]["epochs"]
     if (there := folder / CHOSEN).is_file():
@@ -166,11 +152,15 @@ class Motion(StudyJob):
         return all(map(is_classifier, self.runs(queue)))
 
     def calls(self, queue: Queue) -> list[Call]:
-        images, few = (
-            queue.data(PHOTOS) or queue.data(TEST),
-            (self.tiny or ()) if queue.tiny else self.options,
-        )
-        out = ["--out", queue.home / self.place, "--size", queue.size(), *queue.given(self), *few]
+        images = queue.data(PHOTOS) or queue.data(TEST)
+        out = [
+            "--out",
+            queue.home / self.place,
+            "--size",
+            queue.size(),
+            *queue.given(self),
+            *self.own_options(queue),
+        ]
         return [(self.study, ["--images", images, *out])]
 
     def state(self, queue: Queue) -> list[Path]:
@@ -183,9 +173,6 @@ class GridCells(StudyJob):
 
     place = "vitrm_grid"
 
-    def every(self, queue: Queue) -> Iterable[str]:
-        return grid_cells(GRID_SIZES[queue.size()])
-
 
 class Depth(StudyJob):
     """Networks trained under stochastic depth, each with its Raptors before the next."""
@@ -196,24 +183,20 @@ class Depth(StudyJob):
         return read_config(TINY_CONFIG if queue.tiny else CONFIG)
 
     def fits(self, config: Config, one: Network) -> list[Cell]:
-        """Raptors of a network."""
         followed = [moment for moment in config.followed({}) if moment.run == one.run]
         return [cell for cell in config.cells(followed) if cell.teacher.run == one.run]
 
     def every(self, queue: Queue) -> Iterable[str]:
-        config, names = self.config(queue), []
+        config = self.config(queue)
+        planned: list[Network | Cell] = []
         for one in config.networks():
-            names += [moment.path for moment in config.moments(one)] + [
-                cell.path for cell in self.fits(config, one)
-            ]
-        return names
+            planned += [*config.moments(one), *self.fits(config, one)]
+        return [cell.path for cell in planned]
 
     def calls(self, queue: Queue) -> list[Call]:
         count, config = self.shares(queue), TINY_CONFIG if queue.tiny else CONFIG
         files = ["--config", config, "--train", queue.data(TRAIN), "--test", queue.data(TEST)]
-        out = [
-            "--out", queue.home / self.place, "--minutes", queue.minutes, *(() if queue.tiny else self.options),
-        ]  # fmt: skip
+        out = ["--out", queue.home / self.place, "--minutes", queue.minutes, *self.own_options(queue)]
         return [(self.study, [*files, *out, "--share", f"{first}/{count}"]) for first in range(count)]
 
     def state(self, queue: Queue) -> list[Path]:
@@ -222,9 +205,8 @@ class Depth(StudyJob):
         found = self.champion(queue, config)
         for one in config.networks():
             run = runs / one.run
-            if (run / TRAIN_RESULT).is_file() and missing.intersection(
-                fit.path for fit in self.fits(config, one)
-            ):
+            fits = {fit.path for fit in self.fits(config, one)}
+            if (run / TRAIN_RESULT).is_file() and missing & fits:
                 kept = [place for place in sorted(run.iterdir()) if is_classifier(place)]
                 found += [*kept, *(run / name for name in ("config.json", "model.safetensors", TRAIN_RESULT))]
         return list(dict.fromkeys(found))

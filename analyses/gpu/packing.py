@@ -1,126 +1,90 @@
 """Files of a run in a few parts of bounded size, so that it can go on where it was not begun.
 
-A pack is `state.000`, `state.001`, … (one tar archive, cut) and `state.json`, written last, which has their checksums:
-a pack that was cut short is refused. Results are a small archive of their own.
+The state is `state.000`, `state.001`, …: one tar archive in gzip's frame, whose checksum and length tell a part that is
+damaged or missing, cut; the first is written last. Results are a small archive of their own, which is never in parts.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tarfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from brdyn.errors import BrdynError
-from brdyn.store import read_json, to_json, write_atomically
+from brdyn import BrdynError
+from brdyn.store import write_atomically
 
-MANIFEST, RESULTS = "state.json", "results.tar.gz"
+STATE, RESULTS = "state.000", "results.tar.gz"
 PART, MOST = 15 * 2**20, 60 * 2**20
-BLOCK = 512  # of a tar archive
-END = 20 * BLOCK  # which it is filled up to
+AROUND = 2048  # bytes of a file in an archive beside its own: header, long name, filling
+END = 10240  # of the archive
 
 
-class Packed(NamedTuple):
-    """What was packed: names of files, those for which there was no room, and bytes in all."""
-
-    names: list[str]
-    left_out: list[str]
-    size: int
-
-
-def pack(home: Path, wanted: Sequence[Path], out: Path, *, part: int = PART, most: int = MOST) -> Packed:
-    """Pack files and folders of `home`, the first the most wanted, as many as there is room for.
+def pack(
+    home: Path, wanted: Sequence[Path], out: Path, *, part: int = PART, most: int = MOST
+) -> tuple[int, list[str]]:
+    """Pack files and folders of `home`, the first the most wanted, as many as there is room for; bytes of all parts,
+    and what was left out.
 
     A folder is packed whole or not at all. `part` and `most` are bytes of a part, and of all. A pack that is there
     already is replaced.
     """
     chosen: list[Path] = []
-    left_out: list[str] = []
-    size = END
+    left_out, size = [], END
     for one in wanted:
         files = sorted(path for path in one.rglob("*") if path.is_file()) if one.is_dir() else [one]
-        needed = sum(_room(path, home) for path in files)
+        needed = sum(path.stat().st_size + AROUND for path in files)
         if size + needed > most:
             left_out.append(str(one.relative_to(home)))
-            continue
-        size += needed
-        chosen += files
-    archive, parts = _archive(home, chosen, "w"), []
-    (out / MANIFEST).unlink(missing_ok=True)
-    for path in out.glob("state.[0-9]*"):
+        else:
+            size, chosen = size + needed, chosen + files
+    whole = _archive(home, chosen, level=0)  # weights do not shrink
+    for path in sorted(out.glob("state.[0-9]*")):
         path.unlink()
-    for number, start in enumerate(range(0, len(archive), part)):
-        piece, name = archive[start : start + part], f"state.{number:03d}"
-        write_atomically(out / name, piece)
-        parts.append({"name": name, "bytes": len(piece), "sha256": hashlib.sha256(piece).hexdigest()})
-    names = [str(path.relative_to(home)) for path in chosen]
-    write_atomically(out / MANIFEST, to_json({"parts": parts, "names": names, "left_out": left_out}))
-    return Packed(names, left_out, len(archive))
+    for start in reversed(range(0, len(whole), part)):
+        write_atomically(out / f"state.{start // part:03d}", whole[start : start + part])
+    return len(whole), left_out
 
 
-def pack_results(home: Path, patterns: Sequence[str], out: Path) -> None:
+def pack_results(home: Path, patterns: Iterable[str], out: Path) -> None:
     """Pack the small files that match."""
     files = sorted({path for pattern in patterns for path in home.glob(pattern) if path.is_file()})
-    write_atomically(out / RESULTS, _archive(home, files, "w:gz"))
+    write_atomically(out / RESULTS, _archive(home, files, level=9))
 
 
 def unpack(folder: Path, home: Path) -> list[str]:
-    """Put what :func:`pack` packed into `home`, but for files that are there; their names.
-
-    Raises
-    ------
-    UsageError
-        If the folder has no pack.
-    BrdynError
-        If a part is missing or damaged.
-    """
-    whole = b""
-    for part in read_json(folder / MANIFEST, "the state of a run", ("parts", "names"))["parts"]:
-        path = folder / part["name"]
-        try:
-            piece = path.read_bytes()
-        except OSError as error:
-            raise BrdynError(f"cannot read {str(path)!r} ({error.strerror}); bring all parts") from error
-        if hashlib.sha256(piece).hexdigest() != part["sha256"]:
-            raise BrdynError(f"{str(path)!r} is not what {MANIFEST} says (checksum); is the copy complete?")
-        whole += piece
-    return _extract(whole, home, replace=False)
+    """Put a folder's state into `home`, but for files that are there; their names. Raises BrdynError if there is none,
+    or it is not whole."""
+    return _extract(sorted(folder.glob("state.[0-9]*")) or [folder / STATE], home, replace=False)
 
 
 def unpack_results(folder: Path, home: Path, *, replace: bool) -> list[str]:
-    """Put results into `home`; their names. Files that are there stay, or with `replace` go.
-
-    Raises
-    ------
-    BrdynError
-        If there are none, or they are damaged.
-    """
-    path = folder / RESULTS
-    try:
-        return _extract(path.read_bytes(), home, replace=replace)
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise BrdynError(f"cannot read {str(path)!r} ({error}); is the copy complete?") from error
+    """Put results into `home`; their names. Files that are there stay, or with `replace` go. Raises BrdynError if
+    there are none, or they are damaged."""
+    return _extract([folder / RESULTS], home, replace=replace)
 
 
-def _room(path: Path, home: Path) -> int:
-    """Bytes of a file in an archive, a long name's among them."""
-    long_name = 2 * BLOCK if len(str(path.relative_to(home))) > 99 else 0
-    return BLOCK + long_name + -(-path.stat().st_size // BLOCK) * BLOCK
-
-
-def _archive(home: Path, files: Sequence[Path], mode: str) -> bytes:
+def _archive(home: Path, files: Iterable[Path], level: int) -> bytes:
     whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode=mode, format=tarfile.GNU_FORMAT) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=whole, mode="w:gz", compresslevel=level) as archive:
         for path in files:
             archive.add(path, str(path.relative_to(home)))
     return whole.getvalue()
 
 
-def _extract(content: bytes, home: Path, *, replace: bool) -> list[str]:
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        members = [one for one in archive.getmembers() if replace or not (home / one.name).exists()]
-        for member in members:
-            archive.extract(member, home, filter="data")
+def _extract(parts: Sequence[Path], home: Path, *, replace: bool) -> list[str]:
+    try:
+        frame = zlib.decompressobj(
+            zlib.MAX_WBITS | 16
+        )  # gzip's; parts of an older pack after its end say nothing
+        whole = frame.decompress(b"".join(path.read_bytes() for path in parts))
+        if not frame.eof:
+            raise EOFError("its end is missing")
+        with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+            members = [one for one in archive.getmembers() if replace or not (home / one.name).exists()]
+            for member in members:
+                archive.extract(member, home, filter="data")
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise BrdynError(f"cannot read {str(parts[0])!r} ({error}); is the copy complete?") from error
     return [member.name for member in members]

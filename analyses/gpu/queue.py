@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
-from analyses.gpu.packing import MANIFEST, RESULTS, pack, pack_results, unpack, unpack_results
-from analyses.recording import ROOT, suffix_of
+from analyses.gpu.packing import RESULTS, STATE, pack, pack_results, unpack, unpack_results
+from analyses.recording import ROOT, Choice, suffix_of
 from analyses.study import is_recorded
-from brdyn.errors import UsageError
+from brdyn import UsageError
 from brdyn.store import read_json, to_json, write_atomically
 
 TABLE, TRIED = "table.txt", "gpu_tried.json"
 GRACE = 60  # seconds
 PATIENCE = 3  # times the minutes expected of a job that is done at once
 TRAIN, TEST, TRUNK = "cifar10/train.parquet", "cifar10/test.parquet", "trunk.safetensors"
-OFFLINE_ALONE = {
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}  # a name that is asked for waits for no network
+# A name that is asked for waits for no network.
+OFFLINE_ALONE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 Call = tuple[str, Sequence[object]]
 
 
@@ -58,8 +56,10 @@ class Job:
 
     def calls(self, queue: Queue) -> list[Call]:
         """Studies and their options, which run side by side."""
-        own = (self.tiny or ()) if queue.tiny else self.options
-        return [(self.study, [*own, *queue.given(self), "--out", queue.home])]
+        return [(self.study, [*self.own_options(queue), *queue.given(self), "--out", queue.home])]
+
+    def own_options(self, queue: Queue) -> Sequence[str]:
+        return (self.tiny or ()) if queue.tiny else self.options
 
     def ready(self, queue: Queue) -> bool:
         """Whether what it is made from is there."""
@@ -80,7 +80,7 @@ class Queue:
     by `time.monotonic`."""
 
     jobs: Sequence[Job]
-    choice: argparse.Namespace
+    choice: Choice
     home: Path
     until: float
     failed: list[str] = field(default_factory=list)
@@ -108,7 +108,6 @@ class Queue:
         return [option, self.data(name)] if self.data(name) else []
 
     def given(self, job: Job) -> list[str]:
-        """The options of a job that name data files."""
         named = {**job.files, **({"--weights": TRUNK} if job.offline else {})}
         return [part for option, name in named.items() for part in self.option(option, name)]
 
@@ -125,13 +124,7 @@ class Queue:
         return ""
 
     def asked(self) -> list[Job]:
-        """The jobs of this run.
-
-        Raises
-        ------
-        UsageError
-            If `--jobs` names one that is none.
-        """
+        """The jobs of this run. Raises UsageError if `--jobs` names one that is none."""
         if not self.choice.jobs:
             return [job for job in self.jobs if not (job.only_asked or (self.tiny and job.tiny is None))]
         known = {job.name: job for job in self.jobs}
@@ -215,16 +208,12 @@ class Queue:
         return [sys.executable, "-m", f"analyses.{study}", *self.arguments(arguments)]
 
     def inline(self, study: str, arguments: Sequence[object]) -> None:
-        here = Path.cwd()
-        os.chdir(self.choice.data)
         try:
-            with patch.object(sys, "argv", [study, *self.arguments(arguments)]):
+            with chdir(self.choice.data), patch.object(sys, "argv", [study, *self.arguments(arguments)]):
                 import_module(f"analyses.{study}").main()
         except SystemExit as stop:
             if stop.code:
                 self.failed.append(f"{study} failed (exit code {stop.code}); its message is above")
-        finally:
-            os.chdir(here)
 
     def table(self) -> list[str]:
         lines = [f"{'job':<28} {'minutes':>8}"]
@@ -242,23 +231,18 @@ class Queue:
         pack_results(self.home, written, out)
         wanted = [self.home / TRIED] if (self.home / TRIED).is_file() else []
         wanted += [path for job in self.jobs if not self.over(job) for path in job.state(self)]
-        packed = pack(self.home, list(dict.fromkeys(wanted)), out)
+        size, left_out = pack(self.home, list(dict.fromkeys(wanted)), out)
         lines = self.table()
-        if packed.left_out:
-            lines.append(f"left out of the state, too large: {', '.join(packed.left_out)}")
-        lines += [f"state: {packed.size / 2**20:.1f} MiB", *self.failed]
+        if left_out:
+            lines.append(f"left out of the state, too large: {', '.join(left_out)}")
+        lines += [f"state: {size / 2**20:.1f} MiB", *self.failed]
         whole = all(map(self.over, self.asked()))
         lines.append("done" if whole else f"not done: run again with --state {out.name}")
         write_atomically(out / TABLE, ("\n".join(lines) + "\n").encode())
 
     def take_up(self) -> None:
         """What an earlier run left, where it is not here already; a run that was cut off left it in its own folder.
-
-        Raises
-        ------
-        UsageError
-            If there is no such device, or nothing can be done with these data.
-        """
+        Raises UsageError if there is no such device, or nothing can be done with these data."""
         choice = self.choice
         import torch
 
@@ -270,7 +254,7 @@ class Queue:
             folder.mkdir(parents=True, exist_ok=True)
         for folder in dict.fromkeys([choice.out, *([choice.state] if choice.state else [])]):
             asked, names = folder == choice.state, []
-            if asked or (folder / MANIFEST).is_file():
+            if asked or (folder / STATE).is_file():
                 names += unpack(folder, self.home)
             if (folder / RESULTS).is_file():
                 names += unpack_results(folder, self.home, replace=False)

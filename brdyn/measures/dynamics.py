@@ -18,8 +18,9 @@ from brdyn.measures.alignment import PhaseAlignment, phase_alignment
 from brdyn.measures.basins import Basins
 from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure, Details, measure_class
 from brdyn.measures.engine import measure
+from brdyn.measures.found_modes import Modes
 from brdyn.measures.found_phases import FoundPhases
-from brdyn.measures.modes import Modes, check_fit
+from brdyn.measures.modes import check_fit
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.provenance import Provenance, Stopwatch
@@ -339,17 +340,37 @@ def _basins(found: Dynamics, basins: Basins) -> str:
 
 
 def _linearity(found: Dynamics, modes: Modes) -> list[str]:
-    """How well one linear operator does over the longest phase of each group."""
-    rows = modes.errors.query("measure == 'cosine'")
-    longest = rows.sort_values("steps", ascending=False).iloc[0]
-    chosen = rows[(rows["phase"] == longest["phase"]) & (rows["steps"] == longest["steps"])]
+    """How well one linear operator does over the longest phase of each group, and what needs no operator."""
+    longest = modes.errors.sort_values("steps", ascending=False).iloc[0]
+    rows = modes.errors.query(f"phase == {longest['phase']} and steps == {longest['steps']}")
     first, last = found.phases.intervals[int(longest["phase"]) - 1]
-    return [
-        f"modes, layers {first}-{last}, {group}: cosine to the end of the phase {part['operator']:.2f} by one operator "
-        f"applied {longest['steps']} times, {part['endpoint']:.2f} by the best linear map, {part['identity']:.2f} by "
-        "the identity"
-        for group, part in chosen.pivot(index="group", columns="predictor", values="mean").iterrows()
-    ]
+    lines = []
+    for group, part in rows.groupby("group", sort=False):
+        values = part.pivot(index="measure", columns="predictor", values="mean")
+        lines.append(
+            f"modes, layers {first}-{last}, {group}: "
+            + (_centred(values, longest["steps"]) if modes.centred else _raw(values, longest["steps"]))
+            + (f" ({modes.underdetermined[str(group)]})" if group in modes.underdetermined else "")
+        )
+    return lines
+
+
+def _centred(values: pd.DataFrame, steps: int) -> str:
+    share, raw = values.loc["r2"], values.loc["raw_cosine"]
+    return (
+        f"R² of the centred end of the phase {share['operator']:.2f} by one operator applied {steps} times, "
+        f"{share['endpoint']:.2f} by the best linear map, {share['identity']:.2f} by the identity, 0 by the mean state "
+        f"(cosines not centred: {raw['operator']:.3f}, {raw['endpoint']:.3f}, {raw['identity']:.3f}, {raw['mean']:.3f})"
+    )
+
+
+def _raw(values: pd.DataFrame, steps: int) -> str:
+    """Of an earlier version."""
+    raw = values.loc["cosine"]
+    return (
+        f"cosine to the end of the phase, not centred, {raw['operator']:.2f} by one operator applied {steps} times, "
+        f"{raw['endpoint']:.2f} by the best linear map, {raw['identity']:.2f} by the identity"
+    )
 
 
 def _ends(found: Dynamics, statistic: str) -> str:

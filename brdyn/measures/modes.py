@@ -1,17 +1,16 @@
 """Dynamic mode decomposition: is a phase one linear operator, applied again and again?
 
 Aswani and Jabari, arXiv 2605.07556. For the phase of layers s + 1 to e, which the state a_s enters, the operator K
-minimises the sum over its layers of `|a_{l+1} - K a_l|^2` (ridge) over all tokens of a group. `K^p a_s` is compared
-with a_{s+p} on images that K was not fitted on, beside the best linear map from a_s to a_{s+p} (the endpoint map) and
-a_s itself (the identity). Fitting needs only sums of outer products, D x D.
+minimises the sum over its layers of `|a_{l+1} - K a_l|^2` (ridge) over all tokens of a group. States are centred: each
+without its mean over what was fitted, which is large and the same for all images. `K^p a_s` is compared with a_{s+p} on
+images that K was not fitted on, beside the best linear map from a_s to a_{s+p} (the endpoint map), a_s itself (the
+identity) and the mean state alone. Fitting needs only sums of outer products, D x D.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations, pairwise
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -20,104 +19,23 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from brdyn.checked_json import check
 from brdyn.choices import RIDGE, check_ridge
-from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
-from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure
+from brdyn.measures.contract import Asked, DepthMeasure
 from brdyn.measures.engine import metric_device
+from brdyn.measures.found_modes import PREDICTORS, Modes
 from brdyn.measures.kinematics import TINY, cosine
+from brdyn.measures.linear_maps import ROUNDING, Shifted, centred, least_squares, outer_sum
 from brdyn.measures.sampling import SamplingMetric, rows_in
 from brdyn.models import TokenLayout, VisionTransformer
-from brdyn.random_keys import random_keys, random_tokens
+from brdyn.random_keys import one_in, random_keys, random_tokens
 from brdyn.runtime import available_memory
-from brdyn.store import ROW, read_table, records
 from brdyn.trajectory import Trajectory
 
-HELD_OUT = 5  # every fifth image
+HELD_OUT = 5  # one image of each five
 MEMORY_SHARE = 0.25
-PREDICTORS = ("operator", "endpoint", "identity")
-ROUNDING = 1e-12
-SPECTRUM = ("phase", "group", "index", "real", "imaginary", "modulus")
-SHAPE: dict[str, Any] = {  # in dynamics.json
-    "errors": [
-        {"phase": int, "group": str, "steps": int, "predictor": str, "measure": str, **ROW},
-    ],
-    "ridge": float,
-    "rank": (int, None),
-    "n_fitted": int,
-    "n_held_out": int,
-}
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Modes(Compared):
-    """One linear operator for each phase and token group.
-
-    Attributes
-    ----------
-    errors : DataFrame
-        One row per phase (from 1), group, `steps` ahead, predictor (`operator`, `endpoint`, `identity`) and measure:
-        `relative_error`, the norm of the error over that of the state, or `cosine`, averaged over tokens. Mean over
-        held-out images with its 95 % interval, `sd`, `n_images`.
-    spectrum : DataFrame
-        Eigenvalues of each operator, largest modulus first: `phase`, `group`, `index`, `real`, `imaginary`, `modulus`.
-    operators : dict of (int, str) to ndarray
-        `(D, D)` by phase and group.
-    ridge : float
-        Over the mean eigenvalue of the second moment.
-    rank : int or None
-    n_fitted, n_held_out : int
-        Images.
-    """
-
-    errors: pd.DataFrame
-    spectrum: pd.DataFrame
-    operators: Mapping[tuple[int, str], np.ndarray]
-    ridge: float
-    rank: int | None
-    n_fitted: int
-    n_held_out: int
-
-    @property
-    def rows(self) -> pd.DataFrame:
-        """For the table of all measures: none, errors are not by layer."""
-        return pd.DataFrame(columns=COLUMNS)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Errors, the largest eigenvalues, and what is not in the tables, ready for JSON."""
-        return {
-            "ridge": self.ridge,
-            "rank": self.rank,
-            "n_fitted": self.n_fitted,
-            "n_held_out": self.n_held_out,
-            "errors": records(self.errors),
-            "largest_eigenvalues": records(self.spectrum.query("index < 10")),
-        }
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Errors and eigenvalues."""
-        return {"modes.parquet": self.errors, "spectrum.parquet": self.spectrum}
-
-    @classmethod
-    def from_content(cls, content: Mapping[str, Any], table: pd.DataFrame, folder: Path) -> Modes:
-        """Back from a result of `brdyn dynamics`, without the operators.
-
-        Raises
-        ------
-        UsageError
-            If the eigenvalues are not there.
-        """
-        del table
-        check(content, SHAPE, "modes")
-        return cls(
-            errors=pd.DataFrame(content["errors"], columns=list(SHAPE["errors"][0])),
-            spectrum=read_table(folder / "spectrum.parquet", "the spectrum of modes", SPECTRUM),
-            operators={},
-            **{name: content[name] for name in ("ridge", "rank", "n_fitted", "n_held_out")},
-        )
 
 
 class DynamicModes(SamplingMetric, DepthMeasure):
@@ -134,8 +52,9 @@ class DynamicModes(SamplingMetric, DepthMeasure):
     tokens_per_image : int
         Tokens of each group and image that are fitted, drawn by `seed`.
     held_out_images, held_out_tokens : int
-        How many are kept for testing, at most. Every fifth image is held out.
+        How many are kept for testing, at most. Of every five consecutive images one is held out.
     seed : int
+        Draws tokens and held-out images.
     ridge : float
         Added to the second moment, over its mean eigenvalue.
     rank : int, optional
@@ -191,6 +110,8 @@ class DynamicModes(SamplingMetric, DepthMeasure):
         for group in layout.groups:
             moments = torch.zeros(len(self.pairs), width, width, dtype=torch.float64)
             self.add_state(f"moments_{group}", moments, dist_reduce_fx="sum")
+            sums = torch.zeros(depth + 1, width, dtype=torch.float64)
+            self.add_state(f"sums_{group}", sums, dist_reduce_fx="sum")
             for part in ("pending", "held"):
                 self.add_state(f"{part}_{group}", [], dist_reduce_fx="cat")
 
@@ -234,7 +155,7 @@ class DynamicModes(SamplingMetric, DepthMeasure):
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory."""
-        held = trajectory.positions % HELD_OUT == HELD_OUT - 1
+        held = torch.from_numpy(one_in(HELD_OUT, trajectory.positions.cpu().numpy(), self.seed))
         self.fitted += int((~held).sum())
         assert isinstance(self.held_positions, list)
         for group in self.layout.groups:
@@ -262,17 +183,12 @@ class DynamicModes(SamplingMetric, DepthMeasure):
         return chosen.float().to(self.fitted.device)
 
     def _add(self, group: str, rows: Tensor) -> None:
-        """Add the outer products of rows `(n, L + 1, D)`."""
+        """Add the sums and outer products of rows `(n, L + 1, D)`."""
+        states = [Shifted.of(rows[:, layer]) for layer in range(self.depth + 1)]
+        getattr(self, f"sums_{group}").add_(torch.stack([state.total for state in states]))
         moments = getattr(self, f"moments_{group}")
-        for layer in range(self.depth + 1):
-            others = [other for other in range(layer, self.depth + 1) if (layer, other) in self.pairs]
-            if others:
-                after = rows[:, layer:] if len(others) == self.depth + 1 - layer else rows[:, others]
-                products = rows[:, layer].T @ after.flatten(1)
-                slots = [self.pairs[layer, other] for other in others]
-                products = products.view(self.width, len(others), self.width).transpose(0, 1)
-                for slot, product in zip(slots, products, strict=True):
-                    moments[slot] += product
+        for (first, second), slot in self.pairs.items():
+            moments[slot] += outer_sum(states[first], states[second])
 
     def _held(self) -> dict[str, Tensor]:
         """Held-out tokens and positions of the images kept, by the name of the state."""
@@ -285,10 +201,10 @@ class DynamicModes(SamplingMetric, DepthMeasure):
         return states
 
     def compute(self) -> dict[str, Tensor]:
-        """Number of images fitted, and by group moments `(pairs, D, D)` and held-out tokens `(images, T, L + 1, D)`."""
+        """Images fitted, and by group moments `(pairs, D, D)`, sums and held-out tokens `(images, T, L + 1, D)`."""
         if not int(self.fitted) or not rows_in(self.held_positions):
             raise UsageError(
-                f"dynamic mode decomposition holds every fifth image out and got {int(self.fitted)} to fit; "
+                f"dynamic mode decomposition holds one image of five out and got {int(self.fitted)} to fit; "
                 f"use at least {HELD_OUT} readable images, or leave modes out"
             )
         found = {"fitted": self.fitted, **self._held()}
@@ -297,7 +213,8 @@ class DynamicModes(SamplingMetric, DepthMeasure):
             if rows_in(pending):
                 self._add(group, dim_zero_cat(pending))
                 setattr(self, f"pending_{group}", [])
-            found[f"moments_{group}"] = getattr(self, f"moments_{group}")
+            for name in (f"moments_{group}", f"sums_{group}"):
+                found[name] = getattr(self, name)
         return found
 
     def within(self, boundaries: Sequence[int]) -> Modes:
@@ -316,40 +233,52 @@ class DynamicModes(SamplingMetric, DepthMeasure):
         found = self.compute()
         rows: list[dict[str, Any]] = []
         spectra, operators = [], {}
+        fitted_rows = {
+            group: int(found["fitted"]) * min(size, self.tokens_per_image)
+            for group, size in self.layout.sizes().items()
+        }
         for phase, (start, end) in enumerate(pairwise([0, *boundaries, self.depth]), 1):
-            for group in self.layout.groups:
-                moments, held = found[f"moments_{group}"], found[f"held_{group}"].double()
-                operator, endpoints = self._fit(moments, start, end)
+            for group, count in fitted_rows.items():
+                sums = found[f"sums_{group}"]
+                operator, endpoints = self._fit(found[f"moments_{group}"], sums, count, start, end)
                 operators[phase, group] = operator.cpu().numpy()
                 spectra.append(_spectrum(operator, phase, group))
+                means = sums / count
+                held = found[f"held_{group}"].double() - means
                 ahead = identity = held[:, :, start]
                 for steps, endpoint in enumerate(endpoints, 1):
-                    ahead = ahead @ operator.T
-                    guesses = (ahead, identity @ endpoint.T, identity)
+                    ahead, truth = ahead @ operator.T, held[:, :, start + steps]
+                    guesses = (ahead, identity @ endpoint.T, identity, torch.zeros_like(truth))
                     for predictor, guess in zip(PREDICTORS, guesses, strict=True):
                         place = {"phase": phase, "group": group, "steps": steps, "predictor": predictor}
-                        rows += [place | row for row in _compare(guess, held[:, :, start + steps])]
+                        rows += [place | row for row in _compare(guess, truth, means[start + steps])]
         n_held = len(found[f"held_{next(iter(self.layout.groups))}"])
         return Modes(
             pd.DataFrame(rows), pd.concat(spectra, ignore_index=True), operators, self.ridge, self.rank,
-            int(found["fitted"]), n_held,
+            int(found["fitted"]), n_held, True, fitted_rows, self.rank or self.width,
         )  # fmt: skip
 
-    def _fit(self, moments: Tensor, start: int, end: int) -> tuple[Tensor, list[Tensor]]:
-        """The operator of a phase, and its endpoint maps 1, 2, … steps ahead."""
+    def _fit(
+        self, moments: Tensor, sums: Tensor, count: int, start: int, end: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The operator of a phase between centred states, and its endpoint maps 1, 2, … steps ahead."""
 
         def moment(first: int, second: int) -> Tensor:
-            return moments[self.pairs[first, second]]
+            return centred(moments[self.pairs[first, second]], sums[first], sums[second], count)
 
-        layers = range(start, end)
+        def rounding(*layers: int) -> float:
+            return ROUNDING * sum(float(moments[self.pairs[layer, layer]].trace()) for layer in layers)
+
+        layers, nothing = range(start, end), torch.zeros_like(moments[0])
         operator = least_squares(
-            sum((moment(layer, layer) for layer in layers), torch.zeros_like(moments[0])),
-            [sum((moment(layer, layer + 1) for layer in layers), torch.zeros_like(moments[0]))],
+            sum((moment(layer, layer) for layer in layers), nothing),
+            [sum((moment(layer, layer + 1) for layer in layers), nothing)],
             self.ridge,
             self.rank,
+            rounding(*layers),
         )[0]
         targets = [moment(start, other) for other in range(start + 1, end + 1)]
-        return operator, least_squares(moment(start, start), targets, self.ridge, self.rank)
+        return operator, least_squares(moment(start, start), targets, self.ridge, self.rank, rounding(start))
 
 
 def needed_pairs(depth: int, boundaries: Sequence[int] | None) -> Iterator[tuple[int, int]]:
@@ -371,29 +300,6 @@ def check_fit(ridge: float, rank: int | None, width: int) -> None:
         raise UsageError(f"rank {rank} is not from 1 to the model's width, {width}")
 
 
-def least_squares(second: Tensor, cross: Sequence[Tensor], ridge: float, rank: int | None) -> list[Tensor]:
-    """The maps M that minimise `|y - M x|^2 + ridge * mean eigenvalue * |M|^2` from moments, float64.
-
-    Parameters
-    ----------
-    second : Tensor, shape (D, D)
-        Sum of `x x^T`.
-    cross : sequence of Tensor, shape (D, D)
-        Sum of `x y^T`, for each y.
-    ridge : float
-    rank : int, optional
-        Restrict x to so many leading eigenvectors of `second` (as DMD's truncated singular value decomposition does).
-    """
-    values, vectors = torch.linalg.eigh(second)
-    values, vectors = values.flip(0), vectors.flip(1)
-    kept = values > ROUNDING * values[0].clamp_min(TINY)
-    kept &= torch.arange(len(values), device=values.device) < (rank or len(values))
-    values, vectors = values[kept], vectors[:, kept]
-    penalty = ridge * second.diagonal().mean()
-    inverse = (vectors / (values + penalty)) @ vectors.T
-    return [(inverse @ target).T for target in cross]
-
-
 def _spectrum(operator: Tensor, phase: int, group: str) -> pd.DataFrame:
     values = torch.linalg.eigvals(operator).cpu().numpy()
     values = values[np.argsort(-np.abs(values), kind="stable")]
@@ -409,14 +315,21 @@ def _spectrum(operator: Tensor, phase: int, group: str) -> pd.DataFrame:
     )
 
 
-def _compare(guess: Tensor, truth: Tensor) -> Iterator[dict[str, Any]]:
-    """Mean over images `(n, T, D)` of relative error and cosine."""
-    error = (guess - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1).clamp_min(TINY)
-    measures = {"relative_error": error, "cosine": cosine(guess.float(), truth.float()).mean(1).double()}
+def _compare(guess: Tensor, truth: Tensor, mean: Tensor) -> Iterator[dict[str, Any]]:
+    """Errors and cosines of centred states `(n, T, D)`, whose mean is given."""
+    squares = truth.flatten(1).square().sum(1)
+    error = (guess - truth).flatten(1).square().sum(1)
+    measures = {"relative_error": (error / squares.clamp_min(TINY)).sqrt()}
+    for name, offset in {"cosine": torch.zeros_like(mean), "raw_cosine": mean}.items():
+        measures[name] = cosine((guess + offset).float(), (truth + offset).float()).mean(1).double()
     for name, values in measures.items():
         count = len(values)
-        mean, spread = float(values.mean()), float(values.std()) if count > 1 else 0.0
-        low, high = intervals.of_mean(mean, spread, count)
+        average, spread = float(values.mean()), float(values.std()) if count > 1 else 0.0
+        low, high = intervals.of_mean(average, spread, count)
         yield {
-            "measure": name, "mean": mean, "low": low, "high": high, "sd": spread, "n_images": count,
+            "measure": name, "mean": average, "low": low, "high": high, "sd": spread, "n_images": count,
         }  # fmt: skip
+    share = float(1 - error.sum() / squares.sum()) if squares.any() else np.nan
+    yield {
+        "measure": "r2", "mean": share, "low": np.nan, "high": np.nan, "sd": np.nan, "n_images": len(truth),
+    }  # fmt: skip

@@ -19,7 +19,14 @@ from brdyn.plots.phases import (
     plot_stability,
     plot_steps,
 )
-from brdyn.plots.raptor import plot_fidelity, plot_fit, plot_ladder, plot_layer_fidelity, plot_partitions
+from brdyn.plots.raptor import (
+    plot_fidelity,
+    plot_fit,
+    plot_ladder,
+    plot_layer_fidelity,
+    plot_partitions,
+    plot_skill,
+)
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 
 __all__ = [
@@ -46,6 +53,7 @@ __all__ = [
     "plot_recursion",
     "plot_repair",
     "plot_similarity",
+    "plot_skill",
     "plot_spectra",
     "plot_stability",
     "plot_steps",

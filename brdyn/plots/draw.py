@@ -23,7 +23,7 @@ from brdyn.plots.interventions import (
 )
 from brdyn.plots.modes import plot_mode_errors, plot_spectra
 from brdyn.plots.phases import plot_gain_curve, plot_similarity, plot_stability, plot_steps
-from brdyn.plots.raptor import plot_fidelity, plot_fit
+from brdyn.plots.raptor import plot_fidelity, plot_fit, plot_skill
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 from brdyn.raptor import Evaluation, Fit
 from brdyn.raptor.model import spans
@@ -142,7 +142,11 @@ def _(result: Evaluation) -> dict[str, Figure]:
     title = (
         f"{len(set(result.assignment))} blocks for the {len(result.assignment)} layers of {result.teacher}"
     )
-    return {"fidelity": plot_fidelity(result.fidelity.table, blocks, title=title)}
+    table = result.fidelity.table
+    pictures = {"fidelity": plot_fidelity(table, blocks, title=title)}
+    if result.fidelity.baselines is not None:
+        pictures["skill"] = plot_skill(table, blocks, title=title)
+    return pictures
 
 
 @draw.register

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brdyn.plots.dynamics import draw_bands
-from brdyn.plots.style import ACCENT, CURVE, GROUP_COLOURS, QUIET, layer_ticks, new_figure, paper_style
+from brdyn.plots.style import ACCENT, CURVE, GROUP_COLOURS, INK, QUIET, layer_ticks, new_figure, paper_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from brdyn.measures.modes import Modes
+    from brdyn.measures.found_modes import Modes
     from brdyn.phases import Phases
 
 LOOKS = {
+    "mean": {"color": INK, "linestyle": "-.", "marker": "d", "label": "mean state"},
     "identity": {"color": QUIET, "linestyle": ":", "marker": "s", "label": "identity"},
     "endpoint": {"color": CURVE, "linestyle": "--", "marker": "^", "label": "endpoint map"},
     "operator": {"color": ACCENT, "linestyle": "-", "marker": "o", "label": "one operator"},
@@ -25,13 +26,17 @@ LOOKS = {
 def plot_mode_errors(modes: Modes, phases: Phases, *, title: str) -> Figure:
     """Relative error at every layer of the prediction from the state that enters its phase, by token group.
 
+    Beside it that of the mean state, which is 1 where states are centred. Underdetermined groups are marked.
+
     >>> from brdyn.plots import plot_mode_errors
     >>> modes = brdyn.token_dynamics(model, images, phases, measures=["modes"]).modes
-    >>> [axes.get_title() for axes in plot_mode_errors(modes, phases, title="a ViT").axes]
-    ['cls', 'patches']
+    >>> print(plot_mode_errors(modes, phases, title="a ViT").axes[0].get_title())
+    cls
+    underdetermined: 7 rows for 192 directions
     """
     rows = modes.errors[modes.errors["measure"] == "relative_error"]
     groups = list(dict.fromkeys(rows["group"]))
+    marks = modes.underdetermined
     starts = [first - 1 for first, _ in phases.intervals]
     with paper_style():
         figure = new_figure(0.6 + 4.2 * len(groups), 3.2)
@@ -39,7 +44,8 @@ def plot_mode_errors(modes: Modes, phases: Phases, *, title: str) -> Figure:
             figure.subplots(1, len(groups), squeeze=False, sharey=True)[0], groups, strict=True
         ):
             draw_bands(axes, phases)
-            for predictor, look in LOOKS.items():
+            for predictor in [name for name in LOOKS if name in set(rows["predictor"])]:
+                look = LOOKS[predictor]
                 for phase, start in enumerate(starts, 1):
                     part = rows[
                         (rows["group"] == group) & (rows["predictor"] == predictor) & (rows["phase"] == phase)
@@ -50,12 +56,14 @@ def plot_mode_errors(modes: Modes, phases: Phases, *, title: str) -> Figure:
                     )
                     label = look["label"] if phase == 1 else None
                     axes.plot(layers, part["mean"], markersize=3.5, **{**look, "label": label})
-            axes.set_title(group)
+            axes.set_title(group + (f"\n{marks[group]}" if group in marks else ""))
             axes.set_xlabel("layer, predicted from the start of its phase")
             axes.set_xticks(layer_ticks(phases.layers))
             axes.set_xlim(0.5, phases.layers + 0.5)
         figure.axes[0].set_ylim(bottom=0)
-        figure.axes[0].set_ylabel("relative error on held-out images")
+        figure.axes[0].set_ylabel(
+            f"relative error of {'centred' if modes.centred else 'uncentred'} states,\nheld-out images"
+        )
         figure.axes[0].legend(frameon=False, fontsize=7)
         figure.suptitle(title, fontsize=10)
         return figure

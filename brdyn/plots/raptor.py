@@ -21,6 +21,7 @@ from brdyn.plots.style import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from brdyn.raptor.model import Span
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 FEW = 30  # rows that get a mark each
 LEAST_R2 = -1.0  # axes go no further down
 SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
+SKILLS = {
+    "skill_identity": "skill over the identity",
+    "skill_mean_update": "skill over the mean update",
+    "skill_affine": "skill over one affine map",
+}
 
 
 def plot_fit(
@@ -93,30 +99,50 @@ def plot_fidelity(table: pd.DataFrame, spans: Sequence[Span], *, title: str) -> 
     >>> [axes.get_title() for axes in figure.axes[:3]]
     ['R²', 'relative error', 'cosine']
     """
+    return _by_layer(table, spans, SHOWN, title)
+
+
+def plot_skill(table: pd.DataFrame, spans: Sequence[Span], *, title: str) -> Figure:
+    """Skill over each baseline of every token group by layer: 1 is perfect, at 0 the baseline does as well.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As of :class:`brdyn.raptor.fidelity.Fidelity`.
+    spans : sequence of Span
+        The layers of each block; where one ends a line is drawn.
+    title : str
+
+    Examples
+    --------
+    >>> from brdyn.plots import plot_skill
+    >>> from brdyn.raptor import BlockConfig, Raptor
+    >>> from brdyn.raptor.fidelity import fidelity
+    >>> raptor = Raptor(model, [0] * 12, BlockConfig(width=192, heads=3, mlp_ratio=1.0))
+    >>> figure = plot_skill(fidelity(raptor, images).table, raptor.spans, title="a Raptor")
+    >>> [axes.get_title() for axes in figure.axes[:3]]
+    ['skill over the identity', 'skill over the mean update', 'skill over one affine map']
+    """
+    return _by_layer(table, spans, SKILLS, title)
+
+
+def _by_layer(table: pd.DataFrame, spans: Sequence[Span], shown: Mapping[str, str], title: str) -> Figure:
+    """A row of panels for each mode, a column for each statistic, a curve for each token group."""
     modes = list(dict.fromkeys(table["mode"]))
     layers = int(table["layer"].max())
     with paper_style():
-        figure = new_figure(3.1 * len(SHOWN), 0.6 + 2.3 * len(modes))
-        panels = figure.subplots(len(modes), len(SHOWN), sharex=True, squeeze=False)
+        figure = new_figure(3.1 * len(shown), 0.6 + 2.3 * len(modes))
+        panels = figure.subplots(len(modes), len(shown), sharex=True, squeeze=False)
         for row, mode in enumerate(modes):
-            for column, (statistic, label) in enumerate(SHOWN.items()):
+            for column, (statistic, label) in enumerate(shown.items()):
                 axes = panels[row, column]
                 rows = table[(table["mode"] == mode) & (table["statistic"] == statistic)]
-                for group, curve in rows.groupby("group", sort=False):
-                    if group == "all":
-                        continue
-                    colour, marker = GROUP_COLOURS.get(str(group), INK), GROUP_MARKERS.get(str(group), "o")
-                    axes.plot(
-                        curve["layer"], curve["mean"], color=colour, marker=marker, markersize=3, linewidth=1,
-                        label=str(group),
-                    )  # fmt: skip
-                    if statistic != "r2":
-                        axes.fill_between(
-                            curve["layer"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0
-                        )
+                _draw_groups(axes, rows)
                 for span in spans[:-1]:
                     axes.axvline(span.end + 0.5, color=QUIET, linewidth=0.7, linestyle=":")
-                if statistic == "r2":
+                if statistic in SKILLS:
+                    axes.axhline(0, color=QUIET, linewidth=0.7)
+                if statistic in ("r2", *SKILLS):
                     axes.set_ylim(max(axes.get_ylim()[0], LEAST_R2), 1.02)
                 if row == 0:
                     axes.set_title(label)
@@ -129,6 +155,20 @@ def plot_fidelity(table: pd.DataFrame, spans: Sequence[Span], *, title: str) -> 
         return figure
 
 
+def _draw_groups(axes: Axes, rows: pd.DataFrame) -> None:
+    """A curve for each token group, with its interval where it has one."""
+    for group, curve in rows.groupby("group", sort=False):
+        if group == "all":
+            continue
+        colour, marker = GROUP_COLOURS.get(str(group), INK), GROUP_MARKERS.get(str(group), "o")
+        axes.plot(
+            curve["layer"], curve["mean"], color=colour, marker=marker, markersize=3, linewidth=1,
+            label=str(group),
+        )  # fmt: skip
+        if curve["low"].notna().any():
+            axes.fill_between(curve["layer"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
+
+
 def plot_layer_fidelity(
     tables: Mapping[str, pd.DataFrame], *, title: str, statistic: str = "r2", mode: str = "autoregressive"
 ) -> Figure:
@@ -139,7 +179,7 @@ def plot_layer_fidelity(
     tables : mapping of str to DataFrame
         Name of each Raptor, and the table of its :class:`brdyn.raptor.fidelity.Fidelity`.
     title : str
-    statistic : {"r2", "relative_error", "cosine"}
+    statistic : {"r2", "relative_error", "cosine", "skill_identity", "skill_mean_update", "skill_affine"}
     mode : {"autoregressive", "one-step"}
 
     Examples
@@ -176,10 +216,10 @@ def plot_layer_fidelity(
             axes.set_title(group)
             axes.set_xlabel("layer")
             axes.set_xticks(layer_ticks(int(curve["layer"].max())))
-            if statistic == "r2":
+            if statistic in ("r2", *SKILLS):
                 axes.set_ylim(LEAST_R2, 1.02)
                 axes.axhline(0, color=QUIET, linewidth=0.7, linestyle=":")
-        panels[0].set_ylabel(f"{SHOWN[statistic]}, {mode}")
+        panels[0].set_ylabel(f"{(SHOWN | SKILLS)[statistic]}, {mode}")
         panels[-1].legend(frameon=False, fontsize=7)
         figure.suptitle(title, fontsize=10)
         return figure

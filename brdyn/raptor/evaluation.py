@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,6 +17,7 @@ from brdyn.probes.features import feature_width, read_out
 from brdyn.probes.of_images import described
 from brdyn.probes.probing import SHAPE as PROBING
 from brdyn.provenance import Provenance, Stopwatch
+from brdyn.raptor.baselines import BASELINES, Fitted
 from brdyn.raptor.cost import Cost, cost
 from brdyn.raptor.fidelity import Fidelity, fidelity, student_states
 from brdyn.raptor.model import Raptor
@@ -56,6 +57,7 @@ class Evaluation(Result):
     FILE: ClassVar[str] = "raptor_eval.json"
     SHAPE: ClassVar[Mapping[str, Any]] = {
         "fidelity": [{"mode": str, "statistic": str, "unit": str, "group": str, "layer": int, **ROW}],
+        "baselines?": ({**fields_of(Fitted), "rows": {str: int}}, None),
         "head": dict.fromkeys(("agreement", "accuracy", "teacher_accuracy"), (float, None)),
         "cost": (fields_of(Cost), None),
         "probing": (PROBING, None),
@@ -78,6 +80,7 @@ class Evaluation(Result):
             "assignment": list(self.assignment),
             "probe_images": self.probing.images if self.probing else None,
             "fidelity": records(self.fidelity.table),
+            "baselines": asdict(self.fidelity.baselines) if self.fidelity.baselines else None,
             "head": self.fidelity.head(),
             "cost": self.cost.to_dict() if self.cost else None,
             "probing": self.probing.to_dict() if self.probing else None,
@@ -93,7 +96,7 @@ class Evaluation(Result):
         del folder
         probing = Probing.from_dict(content["probing"]) if content["probing"] else None
         return cls(
-            Fidelity.from_records(content["fidelity"], content["head"]),
+            Fidelity.from_records(content["fidelity"], content["head"], content.get("baselines")),
             made(Cost, content["cost"]) if content["cost"] else None,
             replace(probing, images=content.get("probe_images")) if probing else None,
             content["teacher"],
@@ -121,6 +124,10 @@ class Evaluation(Result):
                     f"  {group}: R² {values['r2']:.3f}, relative error {values['relative_error']:.3f}, "
                     f"cosine {values['cosine']:.3f}, epsilon {values['epsilon']:.3g}"
                 )
+                if self.fidelity.baselines is not None:
+                    yield "    skill over " + ", ".join(
+                        f"{words} {values[f'skill_{name}']:.3f}" for name, words in BASELINES.items()
+                    )
 
     def _on_the_way(self) -> Iterator[str]:
         found = self.fidelity
@@ -129,6 +136,8 @@ class Evaluation(Result):
             f"{group} {curve.min():.3f} (layer {curve.idxmin()})" for group, curve in curves.items()
         )
         yield f"least R² on the way (autoregressive): {least}"
+        if found.baselines is not None:
+            yield f"baselines of the same spans: {found.baselines.describe()}"
         if found.agreement is not None:
             yield f"the head of the teacher gives the same class for {found.agreement:.1%} of the images"
         if found.accuracy is not None:

@@ -1,7 +1,8 @@
 """How faithful a Raptor is: error against the teacher at every layer, for every token group. Method notes, section 4.
 
 Autoregressive, the Raptor starts from the teacher's embedding and goes its own way. One-step, every application of a
-block gets the teacher's state. The epsilon of the block-recurrent hypothesis is `E_x |a_l - a~_l|_F`.
+block gets the teacher's state. The epsilon of the block-recurrent hypothesis is `E_x |a_l - a~_l|_F`. Skill is fidelity
+over what the same spans amount to without a block: :mod:`brdyn.raptor.baselines`.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from brdyn.checked_json import made
 from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.per_image import PerImageMetric, Statistic
+from brdyn.raptor.baselines import BASELINES, Fitted, SpanBaselines, skill
 from brdyn.raptor.model import Raptor
 from brdyn.trajectory import Stream, Trajectory, check_normed
 
 MODES = ("autoregressive", "one-step")
 UNITS = {
-    "r2": "R²",
     "relative_error": "relative error",
     "cosine": "cosine to the teacher's token",
     "epsilon": "epsilon (Frobenius norm of the error)",
 }
+POOLED = {"r2": "R²", **{f"skill_{name}": f"skill over {words}" for name, words in BASELINES.items()}}
 TINY = 1e-12
 SUMS = ("residual", "squares", "mean_token")
 HEAD = ("agreeing", "right", "teacher_right", "labelled", "beyond")
@@ -44,25 +47,36 @@ class Fidelity(Compared):
     ----------
     table : DataFrame
         One row per `mode` (`autoregressive`, `one-step`), `statistic`, token `group` (and `all`) and `layer` 1..L:
-        `mean`, the 95 % interval `low` to `high` of a mean over images, `sd`, `n_images`. Statistics: `r2`, 1 minus
-        the squared error over the squared distance of the teacher's tokens to their mean token, over all images and
-        tokens (no interval); `relative_error`, the Frobenius norm of an image's error over that of its state;
-        `cosine`, the mean over tokens; `epsilon`, the Frobenius norm of an image's error.
+        `mean`, the 95 % interval `low` to `high` of a mean over images, `sd`, `n_images`. Statistics without an
+        interval, over all images and tokens: `r2`, 1 minus the squared error over the squared distance of the teacher's
+        tokens to their mean token; `skill_identity`, `skill_mean_update` and `skill_affine`, 1 minus the squared error
+        over that of a baseline of the same span: 1 is perfect, 0 no better than it. Others: `relative_error`, the
+        Frobenius norm of an image's error over that of its state; `cosine`, the mean over tokens; `epsilon`, the
+        Frobenius norm of an image's error.
     agreement, accuracy, teacher_accuracy : float or None
         Where the teacher has a classification head: share of images with the teacher's prediction; and share
         predicted right by either, of those with a label, where all labels are of the head's classes.
+    baselines : Fitted or None
+        How those of the skill were fitted; None in results of earlier versions, which have none.
     """
 
     table: pd.DataFrame
     agreement: float | None = None
     accuracy: float | None = None
     teacher_accuracy: float | None = None
+    baselines: Fitted | None = None
 
     @classmethod
-    def from_records(cls, rows: Sequence[Mapping[str, Any]], head: Mapping[str, float | None]) -> Fidelity:
+    def from_records(
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        head: Mapping[str, float | None],
+        baselines: Mapping[str, Any] | None,
+    ) -> Fidelity:
         """Back from the JSON of :class:`brdyn.raptor.evaluation.Evaluation`."""
         table = pd.DataFrame(rows).astype(dict.fromkeys(("mean", "low", "high", "sd"), float))
-        return cls(table, *(head[name] for name in ("agreement", "accuracy", "teacher_accuracy")))
+        read = {name: head[name] for name in ("agreement", "accuracy", "teacher_accuracy")}
+        return cls(table, **read, baselines=made(Fitted, baselines) if baselines is not None else None)
 
     def curve(self, statistic: str, group: str = "all", mode: str = "autoregressive") -> pd.Series:
         """Values by layer.
@@ -154,10 +168,7 @@ class FidelityMetric(PerImageMetric):
     def statistics(self) -> tuple[Statistic, ...]:
         """Three curves in each mode."""
         return tuple(
-            Statistic(f"{mode}/{name}", unit, 1, self.depth)
-            for mode in MODES
-            for name, unit in UNITS.items()
-            if name != "r2"
+            Statistic(f"{mode}/{name}", unit, 1, self.depth) for mode in MODES for name, unit in UNITS.items()
         )
 
     def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:
@@ -227,11 +238,16 @@ class FidelityMetric(PerImageMetric):
     def compute(self) -> dict[str, Tensor]:
         """The curves of the base class, R^2, and what the head says."""
         head = torch.stack([getattr(self, name) for name in ("count", *HEAD)])
-        return {**super().compute(), "r2": self.r_squared(), "head": head}
+        return {**super().compute(), "r2": self.r_squared(), "residual": self.residual, "head": head}
 
-    def result(self) -> Fidelity:
-        """Everything in one table."""
+    def result(self, baselines: SpanBaselines | None = None) -> Fidelity:
+        """Everything in one table, with skill over baselines that saw the same images."""
         found = self.compute()  # over all processes, as the states themselves are not
+        pooled = {"r2": found["r2"]}
+        if baselines is not None:
+            theirs = baselines.compute()
+            skills = skill(found["residual"], theirs).unbind(1)
+            pooled |= {f"skill_{name}": values for name, values in zip(BASELINES, skills, strict=True)}
         images, agreeing, right, teacher_right, labelled, beyond = found["head"].tolist()
         if beyond:  # of other classes than the head's
             labelled = 0
@@ -240,10 +256,11 @@ class FidelityMetric(PerImageMetric):
         table = table.assign(mode=mode[0], statistic=mode[1])
         rows = [
             {
-                "mode": name, "statistic": "r2", "unit": UNITS["r2"], "group": group, "layer": layer + 1,
-                "mean": float(found["r2"][number, place, layer]), "low": np.nan, "high": np.nan, "sd": np.nan,
+                "mode": name, "statistic": statistic, "unit": POOLED[statistic], "group": group, "layer": layer + 1,
+                "mean": float(values[number, place, layer]), "low": np.nan, "high": np.nan, "sd": np.nan,
                 "n_images": int(images),
             }
+            for statistic, values in pooled.items()
             for number, name in enumerate(MODES)
             for place, group in enumerate(self.groups())
             for layer in range(self.depth)
@@ -254,6 +271,7 @@ class FidelityMetric(PerImageMetric):
             agreement=agreeing / images if self._held[0].classes else None,
             accuracy=right / labelled if labelled else None,
             teacher_accuracy=teacher_right / labelled if labelled else None,
+            baselines=None if baselines is None else baselines.fitted(theirs["images"]),
         )
 
 
@@ -276,11 +294,7 @@ def fidelity(raptor: Raptor, images: ImageSet, stream: Stream | None = None) -> 
     -------
     Fidelity
     """
-    metric = fidelity_metric(raptor, images)
-    measure(raptor.teacher, images, {"fidelity": metric}, stream=stream)
-    return metric.result()
-
-
-def fidelity_metric(raptor: Raptor, images: ImageSet) -> FidelityMetric:
-    """The measure for these images: their labels count where they can be of the teacher's head."""
-    return FidelityMetric(raptor, with_labels=raptor.takes_labels(images.label_names))
+    metric = FidelityMetric(raptor, with_labels=raptor.takes_labels(images.label_names))
+    baselines = SpanBaselines(raptor, images.seed)
+    measure(raptor.teacher, images, {"fidelity": metric, "baselines": baselines}, stream=stream)
+    return metric.result(baselines)

@@ -10,15 +10,17 @@ import pandas as pd
 import pytest
 import timm
 import torch
+import transformers
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 import brdyn
 from brdyn.interventions import Repair, Surgery
 from brdyn.measures.dynamics import Dynamics
+from brdyn.models.weights import digest
 from brdyn.phases import Phases, segment
-from tests import reference
-from tests.cli.commands import ROOT, assert_one_line_error, run_alone
+from tests import forked, reference
+from tests.cli.commands import ROOT, Done, assert_one_line_error
 from tests.conftest import needs_offline, scramble
 
 
@@ -162,15 +164,18 @@ def test_pickled_objects_are_refused_unless_allowed(run, tiny_options, tmp_path)
     assert run("phases", *options, "--allow-pickle").returncode == 0
 
 
-@pytest.mark.parametrize("model", ["dinov2_vits14", "vit_tiny_patch16_224", "facebook/dinov2-small"])
-def test_without_network_and_weights_the_three_ways_are_named(model, tmp_path):
-    done = run_alone(
-        "phases", "--model", model, "--out", tmp_path / "out",
-        HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hf"), TORCH_HOME=str(tmp_path / "torch"),
-        HTTPS_PROXY="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9",
-    )  # fmt: skip
-    assert_one_line_error(done, 1, "Three ways", "--weights", "--init random", "network")
-    assert not (tmp_path / "out").exists()
+ALONE = """
+import contextlib, io, json, sys
+from brdyn.cli import main
+for arguments in json.load(sys.stdin):
+    sys.argv = ["brdyn", *arguments]
+    said = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said[0]), contextlib.redirect_stderr(said[1]):
+        try:
+            main()
+        except SystemExit as end:
+            print(json.dumps([end.code, *(text.getvalue() for text in said)]), file=sys.__stdout__)
+"""
 
 
 def hub_cache(root, repository, files):
@@ -184,64 +189,76 @@ def hub_cache(root, repository, files):
         (snapshot / name).write_bytes(data)
 
 
-def phases_of(name, tmp_path, noise_folder, *extra, **environment):
-    done = run_alone(
-        "phases", "--model", name, "--images", noise_folder, "--n", "3", "--workers", "0",
-        "--out", tmp_path / "out", *extra, HF_HUB_OFFLINE="1", **environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads((tmp_path / "out" / "phases.json").read_text())
+def cached_torch_hub(root):
+    (root / "hub" / "checkpoints").mkdir(parents=True)
+    state = reference.facebook_dinov2_state("vits14", registers=True)
+    torch.save(state, root / "hub" / "checkpoints" / "dinov2_vits14_reg4_pretrain.pth")
 
 
-def test_dinov2_weights_in_the_torch_hub_cache(tmp_path, noise_folder):
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    torch.save(
-        reference.facebook_dinov2_state("vits14", registers=True), folder / "dinov2_vits14_reg4_pretrain.pth"
-    )
-    content = phases_of(
-        "dinov2_vits14_reg", tmp_path, noise_folder, "--image-size", "56", TORCH_HOME=str(tmp_path)
-    )
-    assert content["provenance"]["model"]["token_groups"] == {"cls": 1, "registers": 4, "patches": 16}
-    assert content["weights"].startswith("https://")
-    assert "registers" in content["provenance"]["model"]["position_rule"]
-
-
-def test_timm_weights_in_the_hub_cache(tmp_path, noise_folder):
-    from safetensors.torch import save
-
+def cached_timm(root):
+    """Its digest."""
     source = timm.create_model("vit_tiny_patch16_224")
     scramble(source)
     repository = timm.models.get_pretrained_cfg("vit_tiny_patch16_224").hf_hub_id
-    hub_cache(tmp_path, repository, {"model.safetensors": save(source.state_dict())})
-    content = phases_of(
-        "vit_tiny_patch16_224", tmp_path, noise_folder, "--image-size", "64", HF_HOME=str(tmp_path)
-    )
-    assert content["weights"] == f"timm hub: {repository}"
-    from brdyn.models.weights import digest
-
-    assert content["provenance"]["model"]["digest"] == digest(source.state_dict())
+    hub_cache(root, repository, {"model.safetensors": save(source.state_dict())})
+    return digest(source.state_dict())
 
 
-def test_transformers_weights_in_the_hub_cache(tmp_path, noise_folder):
-    import transformers
-
+def cached_transformers(root, saved):
     config = transformers.ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=64,
-        image_size=32,
-        patch_size=8,
-    )
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8
+    )  # fmt: skip
     source = transformers.ViTModel(config)
     scramble(source)
-    source.save_pretrained(tmp_path / "saved")
-    files = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
-    hub_cache(tmp_path, "someone/tiny-vit", files)
-    content = phases_of("someone/tiny-vit", tmp_path, noise_folder, HF_HOME=str(tmp_path))
-    assert content["weights"] == "transformers hub: someone/tiny-vit"
-    assert content["layers"] == 3
+    source.save_pretrained(saved)
+    hub_cache(root, "someone/tiny-vit", {path.name: path.read_bytes() for path in saved.iterdir()})
+
+
+ABSENT = ("dinov2_vits14", "vit_small_patch16_224", "facebook/dinov2-small")
+CACHED = {
+    "dinov2_vits14_reg": ["--image-size", "56"],
+    "vit_tiny_patch16_224": ["--image-size", "64"],
+    "someone/tiny-vit": [],
+}
+
+
+def test_without_network_weights_are_in_a_cache_or_the_three_ways_are_named(tmp_path, noise_folder):
+    """In one process of its own: the hub's client reads its variables once."""
+    cached_torch_hub(tmp_path / "torch")
+    timm_digest = cached_timm(tmp_path / "hf")
+    cached_transformers(tmp_path / "hf", tmp_path / "saved")
+    commands = [
+        ["phases", "--model", model, "--images", str(noise_folder), "--n", "3", "--workers", "0",
+         "--out", str(tmp_path / "out" / model), *extra]
+        for model, extra in [*((model, []) for model in ABSENT), *CACHED.items()]
+    ]  # fmt: skip
+    alone = subprocess.run(
+        [sys.executable, "-c", ALONE], input=json.dumps(commands), capture_output=True, text=True, timeout=600,
+        check=False, env={
+            **os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"),
+            "TORCH_HOME": str(tmp_path / "torch"), "HTTPS_PROXY": "http://127.0.0.1:9",
+            "https_proxy": "http://127.0.0.1:9",
+        },
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
+    done = [Done(*json.loads(line)) for line in alone.stdout.splitlines()]
+    assert len(done) == len(commands)
+    for model, one in zip(ABSENT, done, strict=False):
+        assert_one_line_error(one, 1, "Three ways", "--weights", "--init random", "network")
+        assert not (tmp_path / "out" / model).exists()
+    for one in done[len(ABSENT) :]:
+        assert one.returncode == 0, one.stderr
+    dinov2, tiny, own = (
+        json.loads((tmp_path / "out" / model / "phases.json").read_text()) for model in CACHED
+    )
+    assert dinov2["provenance"]["model"]["token_groups"] == {"cls": 1, "registers": 4, "patches": 16}
+    assert dinov2["weights"].startswith("https://")
+    assert "registers" in dinov2["provenance"]["model"]["position_rule"]
+    repository = timm.models.get_pretrained_cfg("vit_tiny_patch16_224").hf_hub_id
+    assert tiny["weights"] == f"timm hub: {repository}"
+    assert tiny["provenance"]["model"]["digest"] == timm_digest
+    assert own["weights"] == "transformers hub: someone/tiny-vit"
+    assert own["layers"] == 3
 
 
 def test_models_lists_and_describes(run):
@@ -309,7 +326,7 @@ def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights)
     errors = pd.read_parquet(out / "modes.parquet")
     pd.testing.assert_frame_equal(brdyn.read(out).modes.errors, errors, check_dtype=False)
     assert (
-        len(errors) == len(content["modes"]["errors"]) == 12 * 2 * 3 * 2
+        len(errors) == len(content["modes"]["errors"]) == 12 * 2 * 4 * 4
     )  # layers, groups, predictors, measures
 
     again = [*options, "--overwrite"]
@@ -450,7 +467,6 @@ def test_interventions_write_what_they_say(run, tiny_options, tmp_path):
 
 def test_a_model_of_one_layer(run, tmp_path, noise_folder):
     """Everything that can be said of it is said, and the rest refused."""
-    transformers = pytest.importorskip("transformers")
     config = transformers.Dinov2Config(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
     )
@@ -466,8 +482,18 @@ def test_a_model_of_one_layer(run, tmp_path, noise_folder):
 
 @needs_offline
 def test_the_demo_of_the_readme(tmp_path):
-    done = run_alone(
-        "phases", "--model", "imgfocus_vits14", "--images", "samples", "--n", "16", "--out", tmp_path / "out"
+    done = forked.brdyn(
+        [
+            "phases",
+            "--model",
+            "imgfocus_vits14",
+            "--images",
+            "samples",
+            "--n",
+            "16",
+            "--out",
+            tmp_path / "out",
+        ]
     )
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out" / "phases.json").read_text())

@@ -2,10 +2,7 @@
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -15,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from brdyn.raptor import Evaluation
-from tests.cli.commands import ROOT, assert_one_line_error, run_alone
+from tests.cli.commands import assert_one_line_error
+from tests.forked import brdyn
 
 
 @pytest.fixture
@@ -74,10 +72,10 @@ def test_raptor_fit_writes_what_it_says(run, fit_options, tmp_path):
 @pytest.mark.parametrize("killed_at", [1, 4])
 def test_a_killed_raptor_fit_resumes_bit_for_bit(run, fit_options, tmp_path, killed_at):
     """Kill -9 right after a checkpoint was written, in either stage; then go on."""
-    assert run("raptor-fit", *fit_options).returncode == 0
+    assert brdyn(["raptor-fit", *fit_options]).returncode == 0
     expected = weights_of(tmp_path / "out")
-    script = (
-        "import os, signal, sys\n"
+    kill = (
+        "import os, signal\n"
         "from brdyn.training import checkpoints\n"
         "save, count = checkpoints.Checkpoints.save, [0]\n"
         "def killing(*arguments):\n"
@@ -86,18 +84,9 @@ def test_a_killed_raptor_fit_resumes_bit_for_bit(run, fit_options, tmp_path, kil
         f"    if count[0] == {killed_at}:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "checkpoints.Checkpoints.save = killing\n"
-        "from brdyn.cli import main\n"
-        "main()\n"
     )
     killed = [*fit_options, "--out", tmp_path / "killed"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, "raptor-fit", *map(str, killed)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == -9
+    assert brdyn(["raptor-fit", *killed], before=kill).returncode == -9
     kept = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").iterdir())
     assert kept == (["stage1-00000002"] if killed_at == 1 else ["stage2-00000002", "stage2-00000003"])
     changed = [*killed, "--resume", "--lr", "0.5"]
@@ -107,7 +96,7 @@ def test_a_killed_raptor_fit_resumes_bit_for_bit(run, fit_options, tmp_path, kil
         state.write_bytes(state.read_bytes()[:1000])
         assert_one_line_error(run("raptor-fit", *killed, "--resume"), 1, "damaged", "--previous goes on")
     # On as many threads as the killed process, whose sums were split alike.
-    resumed = run_alone("raptor-fit", *killed, "--resume", *(["--previous"] if killed_at == 4 else []))
+    resumed = brdyn(["raptor-fit", *killed, "--resume", *(["--previous"] if killed_at == 4 else [])])
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming from stage" in resumed.stdout
     assert weights_of(tmp_path / "killed") == expected
@@ -167,7 +156,12 @@ def test_raptor_eval_writes_what_it_says(run, fitted, noise_folder, labelled, tm
         "by knn",
     ):
         assert words in done.stdout
-    assert {path.name for path in out.iterdir()} == {"raptor_eval.json", "fidelity.parquet", "fidelity.png"}
+    assert {path.name for path in out.iterdir()} == {
+        "raptor_eval.json",
+        "fidelity.parquet",
+        "fidelity.png",
+        "skill.png",
+    }
     content = json.loads((out / "raptor_eval.json").read_text())
     assert content["assignment"] == [0] * 5 + [1] * 7
     assert content["teacher"] == "vit_tiny_patch16_224"

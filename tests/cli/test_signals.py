@@ -3,62 +3,48 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from brdyn.store import OutputFolder
-from tests.cli.commands import ROOT
+from tests.forked import Started
 
 SLOW = (
-    "import sys, time\n"
+    "import time\n"
     "from brdyn.data import image_set\n"
     "decode = image_set.decode\n"
     "def slowly(data):\n"
     "    time.sleep(0.2)\n"
     "    return decode(data)\n"
     "image_set.decode = slowly\n"
-    "from brdyn.cli import main\n"
-    "main()\n"
 )
 
 
-def start(arguments, tmp_path, script=SLOW, launcher=()):
-    """A command in a process group of its own, with its own place for temporary files."""
+def start(arguments, tmp_path, script=SLOW):
+    """A command with its own place for temporary files."""
     (tmp_path / "t").mkdir(exist_ok=True)
-    (tmp_path / "slow.py").write_text(script)
-    return subprocess.Popen(
-        [sys.executable, *launcher, str(tmp_path / "slow.py"), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "t"), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return Started(arguments, script, TMPDIR=tmp_path / "t")
 
 
-def wait_for(there, process):
+def wait_for(there, started):
     deadline = time.monotonic() + 240
     while not there():
         assert time.monotonic() < deadline
-        assert process.poll() is None, process.stderr.read()
+        assert started.process.is_alive(), started.said(2)
         time.sleep(0.05)
 
 
-def workers_of(process):
-    with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+def workers_of(started):
+    with open(f"/proc/{started.pid}/task/{started.pid}/children") as file:
         return file.read().split()
 
 
-def end(process, send):
+def end(started, send=lambda: None):
+    """Its exit code and what it said of an error, after a signal."""
     send()
-    try:
-        _, stderr = process.communicate(timeout=240)
-    finally:
-        process.kill()
-    return stderr.strip().splitlines()
+    done = started.done(240)
+    return done.returncode, done.stderr.strip().splitlines()
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
@@ -68,16 +54,19 @@ def end(process, send):
 )
 def test_a_run_is_told_to_end(tiny_options, tmp_path, number, to_all):
     """While loader processes read; told alone, or with all of them as by a terminal or a scheduler."""
-    process = start(["phases", *tiny_options, "--workers", "2", "--batch-size", "4"], tmp_path)
-    wait_for(lambda: len(workers_of(process)) >= 2, process)
+    started = start(["phases", *tiny_options, "--workers", "2", "--batch-size", "4"], tmp_path)
+    wait_for(lambda: len(workers_of(started)) >= 2, started)
     time.sleep(1)
-    children = workers_of(process)
-    lines = end(process, lambda: (os.killpg if to_all else os.kill)(process.pid, number))
-    assert process.returncode == 128 + number
+    children = workers_of(started)
+    code, lines = end(started, lambda: (os.killpg if to_all else os.kill)(started.pid, number))
+    assert code == 128 + number
     assert lines == ["brdyn: interrupted; no result was written"]
     assert not (tmp_path / "out").exists()
     assert list((tmp_path / "t").iterdir()) == []
-    assert not [child for child in children if os.path.exists(f"/proc/{child}")]
+    deadline = time.monotonic() + 20  # the processes that read end with theirs, not before it
+    while [child for child in children if os.path.exists(f"/proc/{child}")]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
@@ -87,24 +76,24 @@ def test_a_second_signal_ends_at_once(tiny_options, tmp_path):
         "from brdyn.store import OutputFolder\n"
         "leave = OutputFolder.__exit__\n"
         "def slowly(*arguments):\n"
-        "    open(__file__ + '.leaving', 'w').close()\n"
+        f"    open({str(tmp_path / 'leaving')!r}, 'w').close()\n"
         "    time.sleep(60)\n"
         "OutputFolder.__exit__ = slowly\n"
     )
-    process = start(["phases", *tiny_options], tmp_path, script + SLOW)
-    wait_for((tmp_path / "out").exists, process)
+    started = start(["phases", *tiny_options], tmp_path, script + SLOW)
+    wait_for((tmp_path / "out").exists, started)
     time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
-    wait_for((tmp_path / "slow.py.leaving").exists, process)
-    started = time.monotonic()
-    end(process, lambda: process.send_signal(signal.SIGTERM))
-    assert time.monotonic() - started < 5
-    assert process.returncode == -signal.SIGTERM
+    os.kill(started.pid, signal.SIGTERM)
+    wait_for((tmp_path / "leaving").exists, started)
+    before = time.monotonic()
+    code, _ = end(started, lambda: os.kill(started.pid, signal.SIGTERM))
+    assert time.monotonic() - before < 5
+    assert code == -signal.SIGTERM
 
 
 LAST_WRITE = (
     "import os, signal, sys\n"
-    "from brdyn.cli import commands, main\n"
+    "from brdyn.cli import commands\n"
     "from brdyn.store import OutputFolder\n"
     "replace = os.replace\n"
     "def told(old, new):\n"
@@ -117,7 +106,6 @@ LAST_WRITE = (
     "        folder.save('x.json', {'number': 2}, others={'a.png': b'2', 'b.png': b'2'})\n"
     "        print('heard too late')\n"
     "commands.app = command\n"
-    "main()\n"
 )
 
 
@@ -126,9 +114,9 @@ def test_a_signal_during_the_last_write_leaves_a_whole_result(tmp_path):
     out = tmp_path / "out"
     with OutputFolder(out) as folder:
         folder.save("x.json", {"number": 1}, others={"a.png": b"1", "old.png": b"1"})
-    process = start([out], tmp_path, LAST_WRITE)
-    lines = end(process, lambda: None)
-    assert process.returncode == 143
+    started = start([out], tmp_path, LAST_WRITE)
+    code, lines = end(started)
+    assert code == 143
     assert lines == [f"brdyn: interrupted; the result in {str(out)!r} is whole"]
     assert json.loads((out / "x.json").read_text()) == {"number": 2, "files": ["a.png", "b.png", "x.json"]}
     assert {path.name for path in out.iterdir()} == {"a.png", "b.png", "x.json"}
@@ -140,11 +128,11 @@ def test_a_training_run_that_is_told_to_end_goes_on(tiny_options, tmp_path):
         "raptor-fit", *tiny_options, "--image-size", "32", "--boundaries", "5", "--steps", "400", "--batch-size", "8",
         "--checkpoint-every", "1",
     ]  # fmt: skip
-    process = start(fit, tmp_path, SLOW.replace("0.2", "0"))
+    started = start(fit, tmp_path, SLOW.replace("0.2", "0"))
     checkpoints = tmp_path / "out" / "checkpoints"
-    wait_for(lambda: list(checkpoints.glob("stage1-*")), process)
-    lines = end(process, lambda: process.send_signal(signal.SIGTERM))
-    assert process.returncode == 143
+    wait_for(lambda: list(checkpoints.glob("stage1-*")), started)
+    code, lines = end(started, lambda: os.kill(started.pid, signal.SIGTERM))
+    assert code == 143
     assert len(lines) == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"checkpoints", "unfinished.json"}
     assert not list(checkpoints.glob(".unfinished-*"))

@@ -107,9 +107,7 @@ def test_operations_are_all_there_and_different():
             assert any(own[step] != own[layer - 1] for step, layer in enumerate(operation.order))
 
 
-@pytest.mark.parametrize(
-    ("boundaries", "draws"), [((3,), 10), ((4, 7, 10), 200), ((6,), 10_000), ((1, 11), 7)]
-)
+@pytest.mark.parametrize(("boundaries", "draws"), [((3,), 10), ((4, 7, 10), 200), ((6,), 730), ((1, 11), 7)])
 def test_however_many_shuffles_are_asked_for(boundaries, draws):
     """Windows overlap and share orders: asking for more than there are must end, with all of them for short phases."""
     chosen = list(operations(("shuffle",), 12, boundaries, draws))

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from brdyn.measures.basins import UNITS, Basins
-from brdyn.measures.modes import PREDICTORS, Modes
+from brdyn.measures.found_modes import PREDICTORS, Modes
 from brdyn.phases import segment
 from brdyn.plots import plot_basins, plot_mode_errors, plot_projection, plot_spectra
 from brdyn.plots.style import GROUP_COLOURS
@@ -72,12 +72,17 @@ def modes():
         {"phase": [1, 1, 2, 2], "group": ["cls", "patches"] * 2, "index": 0, "real": [0.5, 0.6, 3.0, 0.8],
          "imaginary": [0.1, 0.2, 0.3, 0.4], "modulus": [0.51, 0.63, 3.02, 0.89]}
     )  # fmt: skip
-    return Modes(pd.DataFrame(rows), spectrum, {}, 1e-3, None, 12, 3)
+    rows_fitted = {"cls": 12, "patches": 384}
+    return Modes(pd.DataFrame(rows), spectrum, {}, 1e-3, None, 12, 3, True, rows_fitted, 192)
 
 
 def test_mode_errors_are_at_the_layers_they_predict(modes, phases):
     figure = plot_mode_errors(modes, phases, title="a model")
-    assert [axes.get_title() for axes in figure.axes] == ["cls", "patches"]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["cls\nunderdetermined: 12 rows for 192 directions", "patches"]
+    assert "centred" in figure.axes[0].get_ylabel()
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["mean state", "identity", "endpoint map", "one operator"]
     lines = figure.axes[1].lines
     places = {tuple(line.get_xdata()): tuple(line.get_ydata()) for line in lines}
     assert set(places) == {(1, 2, 3), (4,)}

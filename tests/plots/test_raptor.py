@@ -3,7 +3,15 @@
 import numpy as np
 import pandas as pd
 
-from brdyn.plots import plot_fidelity, plot_fit, plot_ladder, plot_layer_fidelity, plot_partitions
+from brdyn.plots import (
+    plot_fidelity,
+    plot_fit,
+    plot_ladder,
+    plot_layer_fidelity,
+    plot_partitions,
+    plot_skill,
+)
+from brdyn.plots.raptor import SKILLS
 from brdyn.raptor import Span
 from brdyn.training import History
 
@@ -30,7 +38,7 @@ def fidelity_table(scale=1.0):
         {"mode": mode, "statistic": statistic, "group": group, "layer": layer, "mean": scale * 0.1 * layer,
          "low": 0.0, "high": 1.0}
         for mode in ("autoregressive", "one-step")
-        for statistic in ("r2", "relative_error", "cosine", "epsilon")
+        for statistic in ("r2", "relative_error", "cosine", "epsilon", *SKILLS)
         for group in ("cls", "patches", "all")
         for layer in range(1, 7)
     ]  # fmt: skip
@@ -45,6 +53,16 @@ def test_fidelity_by_layer_group_and_mode():
     assert [line.get_label() for line in curves] == ["cls", "patches"]
     np.testing.assert_allclose(curves[0].get_ydata(), np.arange(1, 7) / 10)
     assert [line.get_xdata()[0] for line in figure.axes[0].lines if len(line.get_xdata()) == 2] == [4.5]
+
+
+def test_skill_over_each_baseline_with_a_line_at_none():
+    figure = plot_skill(fidelity_table(), [Span(0, 0, 4), Span(1, 4, 6)], title="k=2")
+    assert [axes.get_title() for axes in figure.axes[:3]] == list(SKILLS.values())
+    curves = [line for line in figure.axes[2].lines if len(line.get_xdata()) == 6]
+    assert [line.get_label() for line in curves] == ["cls", "patches"]
+    np.testing.assert_allclose(curves[1].get_ydata(), np.arange(1, 7) / 10)
+    assert any(list(line.get_ydata()) == [0, 0] for line in figure.axes[2].lines)
+    assert plot_skill(fidelity_table(-1000), [Span(0, 0, 6)], title="k=1").axes[0].get_ylim()[0] == -1
 
 
 def test_bad_fits_do_not_flatten_the_others():

@@ -2,12 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
 from torch.nn import functional
 
 from brdyn.data import Batch, load_images
+from brdyn.plots import draw
+from brdyn.random_keys import one_in
+from brdyn.raptor.baselines import BASELINES, SpanBaselines
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.cost import cost, flops
 from brdyn.raptor.evaluation import Evaluation, evaluate, paired_features
@@ -173,3 +177,155 @@ def test_features_of_both(labelled):
         expected = torch.cat([tokens[:, 0], tokens[:, model.tokens["patches"]].mean(1)], dim=1)
         torch.testing.assert_close(found[name].values, expected, atol=1e-4, rtol=1e-4)
     assert isinstance(raptor, Raptor)
+
+
+def identity(state):
+    return state
+
+
+def shift(state):
+    """A mean update, the same for every token."""
+    return state + torch.linspace(-1, 2, 12)
+
+
+def turn(state):
+    """An affine map of every token that is no mean update."""
+    return 0.5 * state.roll(1, -1) + 1
+
+
+def bend(state):
+    """No affine map of a token."""
+    return state + state.roll(1, -1).abs().sqrt()
+
+
+def raptor_with(teacher, functions, assignment):
+    """A Raptor whose applications are these functions, whatever its blocks."""
+    raptor = raptor_of(teacher, assignment)
+    for application, function in zip(raptor.blocks, functions, strict=True):
+        application.forward = function
+    return raptor
+
+
+def seen(teacher, raptor, count=40, sizes=7):
+    """Fidelity and baselines of random pictures, in batches."""
+    pictures = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    metric, baselines = FidelityMetric(raptor), SpanBaselines(raptor, seed=3)
+    for part in Batch(pictures, torch.arange(count), torch.full((count,), -1)).split(sizes):
+        trajectory = capture(teacher, part)
+        metric.update(trajectory)
+        baselines.update(trajectory)
+    return metric.result(baselines), baselines, capture(teacher, Batch(pictures, torch.arange(count))).states
+
+
+def test_doing_nothing_has_no_skill_over_the_identity():
+    """Of a single span in both modes; from the second span on the baseline enters with the teacher's state."""
+    teacher = StubViT([bend] * 4)
+    found, _, states = seen(teacher, raptor_with(teacher, [identity] * 4, (0, 0, 0, 0)))
+    for mode in ("autoregressive", "one-step"):
+        for group in ("cls", "patches", "all"):
+            assert found.curve("skill_identity", group, mode).to_numpy() == pytest.approx(0, abs=1e-5)
+    found, _, states = seen(teacher, raptor_with(teacher, [identity] * 4, (0, 0, 1, 1)))
+    error, base = ((states[4] - states[start]).double().square().sum() for start in (0, 2))
+    assert found.curve("skill_identity").loc[4] == pytest.approx(float(1 - error / base), rel=1e-5)
+    assert found.curve("skill_identity", mode="one-step").to_numpy() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_perfect_raptor_has_skill_one_and_its_half_the_error_three_quarters():
+    teacher = StubViT([bend] * 2)
+    perfect, _, _ = seen(teacher, raptor_with(teacher, [bend] * 2, (0, 0)))
+    half, _, _ = seen(teacher, raptor_with(teacher, [lambda state: (state + bend(state)) / 2] * 2, (0, 0)))
+    for name in BASELINES:
+        assert perfect.curve(f"skill_{name}").to_numpy() == pytest.approx(1, abs=1e-6)
+    assert half.curve("skill_identity", mode="one-step").to_numpy() == pytest.approx(0.75, abs=1e-5)
+
+
+def test_baselines_are_exact_where_the_teacher_is_what_they_are():
+    """Identity, mean update and affine map in turn; each is of the next kind too."""
+    teacher = StubViT([shift, shift, turn, turn])
+    raptor = raptor_with(teacher, [identity] * 4, (0, 0, 1, 1))
+    _, baselines, _ = seen(teacher, raptor, count=200, sizes=33)
+    found = baselines.compute()
+    share = found["errors"] / found["squares"][:, None]
+    named = dict(zip(BASELINES, share.unbind(1), strict=True))  # modes, groups, layers
+    assert named["identity"].numpy() == pytest.approx(1)
+    assert named["mean_update"][..., :2].max() < 1e-9
+    assert named["mean_update"][..., 2:].min() > 0.05
+    assert named["affine"].max() < 1e-5  # what ridge leaves of it
+    assert found["images"].tolist() == [100, 100]
+
+
+def test_skill_against_a_direct_computation():
+    """Each half judged by ridge regression fitted to the other, in NumPy, rows stacked."""
+    teacher = StubViT([bend, shift, bend, bend])
+    raptor = raptor_with(teacher, [turn, bend, shift, bend], (0, 0, 0, 1))
+    found, baselines, states = seen(teacher, raptor, sizes=9)
+    first = one_in(2, np.arange(40), seed=3)
+    tokens = torch.stack(states)[:, :, teacher.tokens["patches"]].double().numpy()
+    for mode, start, layer in (("autoregressive", 0, 3), ("one-step", 2, 3), ("autoregressive", 3, 4)):
+        errors = dict.fromkeys(BASELINES, 0.0)
+        for fit, judge in ((first, ~first), (~first, first)):
+            x, y = (tokens[at][fit].reshape(-1, 12) for at in (start, layer))
+            entry, target = (tokens[at][judge].reshape(-1, 12) for at in (start, layer))
+            about = x - x.mean(0)
+            penalty = 1e-3 * (about**2).sum() / 12
+            rows = np.concatenate([about, penalty**0.5 * np.eye(12)])
+            moved = np.concatenate([y - x - (y - x).mean(0), np.zeros((12, 12))])
+            weights = np.linalg.lstsq(rows, moved, rcond=None)[0]
+            mean = entry + (y - x).mean(0)
+            guesses = (entry, mean, mean + (entry - x.mean(0)) @ weights)
+            for name, guess in zip(BASELINES, guesses, strict=True):
+                errors[name] += ((guess - target) ** 2).sum()
+        place = list(teacher.tokens.groups).index("patches")
+        ours = baselines.compute()["errors"][int(mode == "one-step"), :, place, layer - 1]
+        np.testing.assert_allclose(ours, list(errors.values()), rtol=1e-5)
+        residual = (1 - found.curve("r2", "patches", mode).loc[layer]) * (
+            (tokens[layer] - tokens[layer].mean((0, 1))) ** 2
+        ).sum()
+        for name, error in errors.items():
+            measured = found.curve(f"skill_{name}", "patches", mode).loc[layer]
+            assert measured == pytest.approx(1 - residual / error, rel=1e-4)
+
+
+def test_skill_where_nothing_moves_or_nothing_is_fitted():
+    still = StubViT([identity, bend])
+    found, _, _ = seen(still, raptor_with(still, [identity] * 2, (0, 0)))
+    assert np.isnan(found.curve("skill_affine", "cls").loc[1])
+    assert found.curve("skill_identity", "cls").loc[2] == pytest.approx(0, abs=1e-5)
+    alone, baselines, _ = seen(still, raptor_with(still, [identity] * 2, (0, 0)), count=1)
+    assert alone.curve("skill_identity", "cls").loc[2] == pytest.approx(0, abs=1e-5)
+    for name in ("mean_update", "affine"):
+        assert np.isnan(alone.curve(f"skill_{name}", "cls").loc[2])
+    assert baselines.compute()["images"].sum() == 1
+
+
+def test_how_baselines_were_fitted_is_said(tiny, images, noise_folder, monkeypatch):
+    raptor = raptor_of(tiny)
+    found = evaluate(raptor, images, stream=Stream(workers=0))
+    rows = found.fidelity.baselines.rows
+    assert rows == {"cls": 20, "registers": 40, "patches": 320}
+    assert found.fidelity.baselines.directions == 16
+    assert "underdetermined" not in found.summary()
+    skill = found.fidelity.curve("skill_affine", "cls").loc[4]
+    assert f"one affine map {skill:.3f}" in found.summary()
+    few = fidelity(raptor, load_images(noise_folder, tiny, n=20), stream=Stream(workers=0))
+    assert "underdetermined: cls (10 rows for 16 directions)" in few.baselines.describe()
+    monkeypatch.setattr("brdyn.raptor.baselines.MOST_BYTES", 1000)
+    without = evaluate(raptor, images, stream=Stream(workers=0))
+    assert "no affine map: the moments of 4 layers of width 16 would take" in without.summary()
+    assert without.fidelity.curve("skill_affine").isna().all()
+    assert without.fidelity.curve("skill_mean_update").equals(found.fidelity.curve("skill_mean_update"))
+
+
+def test_evaluations_of_earlier_versions_have_no_skill(tiny, images, tmp_path):
+    found = evaluate(raptor_of(tiny), images, stream=Stream(workers=0))
+    found.save(tmp_path / "out")
+    path = tmp_path / "out" / "raptor_eval.json"
+    content = json.loads(path.read_text())
+    del content["baselines"]
+    content["fidelity"] = [row for row in content["fidelity"] if not row["statistic"].startswith("skill")]
+    path.write_text(json.dumps(content))
+    again = Evaluation.read(tmp_path / "out")
+    assert again.fidelity.baselines is None
+    assert "skill" not in again.summary()
+    assert set(draw(again)) == {"fidelity"}
+    assert set(draw(found)) == {"fidelity", "skill"}
