@@ -386,7 +386,7 @@ def test_a_tracker_is_told_the_stage_and_every_logged_step(batches):
 def test_another_tasks_checkpoint_is_refused(batches, tmp_path):
     checkpoints, other = Checkpoints(tmp_path, {}), Means()
     train(Means(), batches, settings(), session=Session(checkpoints=checkpoints))
-    other.parts["images"] = nn.Linear(2, 1)
+    other.parts["images"] = nn.Linear(1, 1)  # a bias more
     with pytest.raises(BrdynError, match=r"stage1-00000012' does not fit this run"):
         train(other, batches, settings(), session=Session(resume=checkpoints.latest()))
 
