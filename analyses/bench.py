@@ -7,6 +7,7 @@ import argparse
 import re
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -129,7 +130,7 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-class Learner:
+class Learner(ABC):
     """What takes optimizer steps by its `loss`, at a rate of 0: two of the same weights go on computing alike."""
 
     clip: ClassVar[float | None] = None
@@ -138,8 +139,9 @@ class Learner:
         self.parameters = list(dict.fromkeys(one for network in networks for one in network.parameters()))
         self.optimizer = torch.optim.AdamW(self.parameters, lr=0.0, weight_decay=0.0)
 
+    @abstractmethod
     def loss(self, *batch: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Of a ready batch."""
 
     def learn(self, *batch: Tensor) -> None:
         """One optimizer step on a ready batch, as if reading cost nothing."""

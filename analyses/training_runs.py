@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,8 +110,9 @@ class TrainingStudy(Study[str]):
     def cells(self) -> Iterable[str]:
         return self.names
 
+    @abstractmethod
     def run_of(self, name: str) -> ClassifierRun:
-        raise NotImplementedError
+        """How the network of this name is trained."""
 
     def place(self, name: str) -> Path:
         return self.folder / "runs" / name

@@ -164,7 +164,7 @@ class Result(ABC):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        """Short: the last line of the summary says the most."""
+        """The kind, and what it is of in a few words."""
         return f"{type(self).__name__}({self.brief()})"
 
     @abstractmethod

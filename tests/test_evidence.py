@@ -12,7 +12,7 @@ from analyses.claims import NOT_TESTED, OURS, WORDS, Claim, Records, Row
 from analyses.findings import depth, offline, raptor, vitrm
 from analyses.render import outdated
 from analyses.rules import greater
-from brdyn.errors import UsageError
+from brdyn.errors import BrdynError, UsageError
 
 CLAIMS = [claim for claim in claims.every() if claim.source != OURS]
 
@@ -117,6 +117,26 @@ def test_verdicts(monkeypatch, records, measured, verdict, said):
     )
     found = claim.judge(records)
     assert (found.verdict, found.said) == (verdict, said)
+
+
+@pytest.mark.parametrize(
+    ("measure", "name", "change"),
+    [
+        (
+            "speed_jumps",
+            "alignment",
+            lambda old: {group: {**one, "statistic": "speed"} for group, one in old.items()},
+        ),
+        ("operator", "modes", lambda old: {**old, "centred": True}),
+        ("most_linear", "modes", lambda old: {**old, "centred": True}),
+    ],
+)
+def test_a_rule_does_not_judge_another_statistic_than_its_words_name(records, measure, name, change):
+    old = records.offline
+    getattr(offline, measure)(old)
+    new = old._replace(dynamics={**old.dynamics, name: change(old.dynamics[name])})
+    with pytest.raises(BrdynError, match=f"recorded {name} are of the new statistic"):
+        getattr(offline, measure)(new)
 
 
 def test_what_is_not_measured_is_no_verdict_but_may_have_its_reason(records):

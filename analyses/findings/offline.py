@@ -13,6 +13,7 @@ from analyses.rules import Numbers
 from analyses.statistics import Estimate
 from brdyn import Phases
 from brdyn.classifiers import packaged
+from brdyn.errors import BrdynError
 from brdyn.interventions import Repair, Surgery, within_against_across
 from brdyn.store import read_json
 
@@ -63,8 +64,17 @@ def final_turn(results: Results) -> Numbers:
     return {"fastest": int(cls.argmax()) + 1, "blocks": len(cls), **ends}
 
 
+def _as_worded(what: str, is_first: bool) -> None:
+    """Refuse numbers of another statistic than the words of a rule are of: those of brdyn's first versions."""
+    if not is_first:
+        raise BrdynError(
+            f"the recorded {what} are of the new statistic, and rule and words of the old; write both anew"
+        )
+
+
 def speed_jumps(results: Results) -> Numbers:
     tests = results.dynamics["alignment"]
+    _as_worded("alignment", all("statistic" not in one for one in tests.values()))
     excess = [
         Estimate(one["at_boundaries"] - one["inside"], p_value=one["p_value"]) for one in tests.values()
     ]
@@ -116,15 +126,20 @@ def estimation(results: Results) -> Numbers:
     return {"steps": np.concatenate([np.diff(curve) for curve in within]), "bias": bias}
 
 
+def _cosines(results: Results) -> pd.DataFrame:
+    modes = results.dynamics["modes"]
+    _as_worded("modes", "centred" not in modes)
+    return pd.DataFrame(modes["errors"]).query("measure == 'cosine'")
+
+
 def operator(results: Results) -> Numbers:
-    rows = pd.DataFrame(results.dynamics["modes"]["errors"]).query("measure == 'cosine' and 2 <= steps <= 4")
+    rows = _cosines(results).query("2 <= steps <= 4")
     wide = rows.pivot_table(index=["group", "phase", "steps"], columns="predictor", values="mean")
     return {"gap": (wide["endpoint"] - wide["operator"]).groupby("group").max().to_dict()}
 
 
 def most_linear(results: Results) -> Numbers:
-    errors = pd.DataFrame(results.dynamics["modes"]["errors"])
-    rows = errors.query("measure == 'cosine' and predictor == 'operator'")
+    rows = _cosines(results).query("predictor == 'operator'")
     wide = rows.loc[rows.groupby(["group", "phase"])["steps"].idxmax()].pivot(
         index="phase", columns="group", values="mean"
     )
