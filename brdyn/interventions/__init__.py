@@ -1,8 +1,10 @@
 """Interventions on a model's depth: context managers that are always undone, and the two studies built on them."""
 
 from brdyn.interventions.contexts import delete, perturb, reorder, replace, shuffle, swap
-from brdyn.interventions.repair import Repair, perturbation_repair
-from brdyn.interventions.surgery import Surgery, layer_surgery
+from brdyn.interventions.repair import perturbation_repair
+from brdyn.interventions.repair_result import Repair
+from brdyn.interventions.surgery import layer_surgery
+from brdyn.interventions.surgery_result import Surgery
 from brdyn.interventions.within_across import WithinAcross, within_against_across
 
 __all__ = [

@@ -8,11 +8,9 @@ L + 1 forward passes.
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -24,6 +22,7 @@ from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions.contexts import canonical, token_slices
 from brdyn.interventions.noise import relative_noise
+from brdyn.interventions.repair_result import GROWTH_COLUMNS, STATISTICS, Repair, Run
 from brdyn.measures.engine import metric_device
 from brdyn.measures.found_phases import FoundPhases
 from brdyn.measures.kinematics import TINY
@@ -31,114 +30,9 @@ from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.provenance import Provenance, Stopwatch
-from brdyn.result import Result
 from brdyn.runtime import fitting_images, is_out_of_memory
 from brdyn.seeds import check_seed
-from brdyn.store import ROW, records
 from brdyn.trajectory import Stream, Trajectory, visit_trajectories
-
-STATISTICS = ("mean", "low", "high", "sd", "n_images")
-
-
-class Run(NamedTuple):
-    """One perturbed run: the state it starts from, the size of the noise, and the tokens that get it."""
-
-    start: int
-    eps: float
-    target: str
-
-
-GROWTH_COLUMNS = [*Run._fields, "group", *STATISTICS, "half_repair"]
-START = {"start": int, "eps": float, "target": str, "group": str}
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Repair(Result):
-    """How angles to the clean states grow or shrink.
-
-    Attributes
-    ----------
-    angles : DataFrame
-        One row per `start` (perturbed state, 0..L), `eps`, `target` (perturbed tokens), `group` (observed tokens),
-        `perturbed` (whether the group is among the perturbed tokens) and `layer` (start..L): mean angle to the clean
-        state in radians, its 95 % interval over images, `sd`, `n_images`.
-    growth : DataFrame
-        One row per start below L, eps, target and perturbed group: the finite-time growth rate
-        `log(angle_L / angle_l) / (L - l)` per layer, mean over images with interval (where neither angle is 0); and
-        `half_repair`, the number of layers after which the mean angle has fallen to half (NaN: it never does).
-    phases : Phases
-        Given, or found in the same pass.
-
-    Examples
-    --------
-    >>> repair = brdyn.perturbation_repair(model, images, eps=[0.2], starts=[0, 6])
-    >>> repair.final("cls", "cls", eps=0.2).shape  # noise on cls at layers 0 and 6, seen on cls at the last layer
-    (2,)
-    >>> sorted(set(repair.growth["target"]))
-    ['all', 'cls', 'patches']
-    """
-
-    FILE: ClassVar[str] = "perturb.json"
-    SHAPE: ClassVar[Mapping[str, Any]] = {
-        "angles": [{**START, "perturbed": bool, "layer": int, **ROW}],
-        "growth": [{**START, **ROW, "half_repair": (float, None)}],
-        "phases": dict,
-    }
-
-    angles: pd.DataFrame
-    growth: pd.DataFrame
-    phases: Phases
-
-    def content(self) -> dict[str, Any]:
-        """Both tables, and the phases."""
-        return {
-            "angles": records(self.angles),
-            "growth": records(self.growth),
-            "phases": self.phases.to_dict(),
-        }
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Both tables."""
-        return {"perturb.parquet": self.angles, "growth.parquet": self.growth}
-
-    @classmethod
-    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
-        """Back from a perturb.json."""
-        del folder
-        growth = pd.DataFrame(content["growth"], columns=GROWTH_COLUMNS)
-        return cls(
-            pd.DataFrame(content["angles"], columns=list(cls.SHAPE["angles"][0])),
-            growth.astype({"half_repair": float, **dict.fromkeys(STATISTICS[:-1], float)}),
-            Phases.from_dict(content["phases"]),
-        )
-
-    def lines(self) -> list[str]:
-        """Phases, and where each noise ends."""
-        lines = [self.phases.describe()]
-        for (eps, target), rows in self.angles.groupby(["eps", "target"], sort=False):
-            lines += ["", f"noise of {eps:g} on {target}: angle at the last layer (radians)"]
-            last = rows[rows["layer"] == rows["layer"].max()]
-            for group, curve in last.groupby("group", sort=False):
-                ordered = curve.sort_values("start")
-                worst = ordered.loc[ordered["mean"].idxmax()]
-                growth = self.growth.query("eps == @eps and target == @target and group == @group")["mean"]
-                rate = f"; grows by {growth.mean():+.2f} per layer on average" if len(growth) else ""
-                lines.append(
-                    f"  {group}: {ordered['mean'].iloc[0]:.4f} from noise at layer {ordered['start'].iloc[0]}, "
-                    f"{ordered['mean'].iloc[-1]:.4f} from layer {ordered['start'].iloc[-1]}, most "
-                    f"({worst['mean']:.4f}) from layer {worst['start']}{rate}"
-                )
-        return [*lines, ""]
-
-    def brief(self) -> str:
-        """Which noise, on what."""
-        sizes = ", ".join(f"{eps:g}" for eps in dict.fromkeys(self.angles["eps"]))
-        return f"noise of {sizes} on {', '.join(dict.fromkeys(self.angles['target']))}; {self.phases.layers} layers"
-
-    def final(self, target: str, group: str, eps: float) -> np.ndarray:
-        """Mean angle at layer L for every start layer, in radians."""
-        rows = self.angles.query("target == @target and group == @group and eps == @eps")
-        return rows[rows["layer"] == self.angles["layer"].max()].sort_values("start")["mean"].to_numpy()
 
 
 class PerturbationSweep:

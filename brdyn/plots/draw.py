@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from brdyn.classifiers import ClassifierEvaluation, ClassifierTraining, Grid
 from brdyn.interventions import Repair, Surgery
-from brdyn.interventions.surgery import PAIRED
+from brdyn.interventions.surgery_result import PAIRED
 from brdyn.measures.basins import UNITS
 from brdyn.measures.dynamics import Dynamics
 from brdyn.phases import LayerSimilarity, Phases

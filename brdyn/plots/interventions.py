@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from brdyn.interventions.repair import Repair
-    from brdyn.interventions.surgery import Surgery
+    from brdyn.interventions import Repair, Surgery
     from brdyn.phases import Phases
 
 EPS_SHOWN = 3

@@ -9,9 +9,9 @@ import torch
 
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions import delete, reorder, replace, swap
+from brdyn.interventions import Surgery, delete, reorder, replace, swap
 from brdyn.interventions.operations import operations
-from brdyn.interventions.surgery import Surgery, SurgeryRun, layer_surgery, run_order
+from brdyn.interventions.surgery import SurgeryRun, layer_surgery, run_order
 from brdyn.models import Preprocessing, timm_family
 from brdyn.models.request import ModelRequest
 from brdyn.phases import segment

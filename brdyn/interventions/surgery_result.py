@@ -1,0 +1,186 @@
+"""What surgery on depth finds: what each operation does to the representation and to predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from brdyn.checked_json import fields_of, made
+from brdyn.interventions.repair_result import STATISTICS
+from brdyn.interventions.within_across import WithinAcross
+from brdyn.phases import Phases
+from brdyn.result import Result
+from brdyn.store import ROW, listed, records
+
+AS_TEXT = ("layers", "order")
+PAIRED = ("swap", "replace")  # that make a matrix of layers
+WORDS = {"swap": "swapping two layers", "delete": "deleting a layer", "replace": "replacing a layer"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Surgery(Result):
+    """What each operation did.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per operation, `readout` (`cls`, `patches`, or `head` for predictions) and `measure`:
+        `relative_error` (norm of the change over that of the clean readout), `angle` (radians), and where the model
+        has a classification head `agreement` (share of images with the prediction of the intact model) and `accuracy`.
+        Mean over images, its 95 % interval, `sd`, `n_images`.
+    intact_accuracy : float or None
+    layers : int
+        L.
+    phases : Phases
+    tests : dict of str to WithinAcross or None
+        For swaps, by readout: relative error within phases against across.
+    notes : tuple of str
+        What could not be measured, and why.
+
+    Examples
+    --------
+    >>> surgery = brdyn.layer_surgery(model, images, phases, kinds=["delete"])
+    >>> surgery.readouts, surgery.layers, surgery.intact_accuracy  # this model has no classification head
+    (['cls', 'patches'], 12, None)
+    """
+
+    FILE: ClassVar[str] = "interventions.json"
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        "table": [
+            {"kind": str, "layers": str, "phase": int, "order": str, "readout": str, "measure": str, **ROW}
+        ],
+        "phases": dict,
+        "swap_tests": {str: (fields_of(WithinAcross), None)},
+        "intact_accuracy": (float, None),
+        "notes": [str],
+    }
+
+    table: pd.DataFrame
+    intact_accuracy: float | None
+    layers: int
+    phases: Phases
+    tests: Mapping[str, WithinAcross | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def content(self) -> dict[str, Any]:
+        """Matrices by kind, tests, accuracy, phases, and the table."""
+        done = set(self.table["kind"])
+        shown = self.table[["readout", "measure"]].drop_duplicates().itertuples(index=False)
+        pairs = [tuple(pair) for pair in shown]
+        return {
+            **{
+                kind: {
+                    f"{readout} {measure}": [listed(row) for row in self.matrix(kind, readout, measure)]
+                    for readout, measure in pairs
+                }
+                for kind in PAIRED
+                if kind in done
+            },
+            "swap_tests": {readout: asdict(test) if test else None for readout, test in self.tests.items()},
+            "intact_accuracy": self.intact_accuracy,
+            "notes": list(self.notes),
+            "phases": self.phases.to_dict(),
+            "table": records(self.tidy()),
+        }
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The table."""
+        return {"interventions.parquet": self.tidy()}
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from an interventions.json."""
+        del folder
+        table = pd.DataFrame(content["table"], columns=list(cls.SHAPE["table"][0]))
+        table = table.astype(dict.fromkeys(STATISTICS[:-1], float))
+        phases = Phases.from_dict(content["phases"])
+        for name in AS_TEXT:
+            table[name] = [_layers(text, phases.layers) for text in table[name]]
+        tests = {
+            readout: made(WithinAcross, test) if test else None
+            for readout, test in content["swap_tests"].items()
+        }
+        return cls(table, content["intact_accuracy"], phases.layers, phases, tests, tuple(content["notes"]))
+
+    def lines(self) -> list[str]:
+        """Phases, and what each kind of operation did to each readout."""
+        lines = [self.phases.describe(), ""]
+        for readout in self.readouts:
+            lines += self._harm(readout)
+        if self.intact_accuracy is not None:
+            lines.append(f"accuracy of the intact model: {self.intact_accuracy:.3f}")
+        return [*lines, *self.notes]
+
+    def _harm(self, readout: str) -> list[str]:
+        """What each kind of operation did to a readout, in a few lines."""
+        lines = []
+        for kind, words in WORDS.items():
+            rows = self.rows(kind, readout).sort_values("mean")
+            if len(rows):
+                best, worst = rows.iloc[0], rows.iloc[-1]
+                lines.append(
+                    f"{words}, {readout}: relative error {best['mean']:.3f} ({_named(best)}) to {worst['mean']:.3f} "
+                    f"({_named(worst)})"
+                )
+            test = self.tests.get(readout)
+            if kind == "swap" and test is not None:
+                lines += test.lines()
+        within, across = (self.rows(f"shuffle_{where}", readout)["mean"] for where in ("within", "across"))
+        if len(within) and len(across):
+            lines.append(
+                f"shuffling, {readout}: relative error {within.mean():.3f} within phases, {across.mean():.3f} for as "
+                "many layers across a boundary"
+            )
+        return lines
+
+    def brief(self) -> str:
+        """Which operations, on how many layers."""
+        return f"{', '.join(dict.fromkeys(self.table['kind']))}; {self.layers} layers"
+
+    def tidy(self) -> pd.DataFrame:
+        """The table with the layers of an operation, and the order it makes, as text: `3,5`."""
+        written = {name: self.table[name].map(lambda layers: ",".join(map(str, layers))) for name in AS_TEXT}
+        return self.table.assign(**written)
+
+    @property
+    def readouts(self) -> list[str]:
+        """The readouts of the representation."""
+        rows = self.table[self.table["measure"] == "relative_error"]
+        return list(dict.fromkeys(rows["readout"]))
+
+    def rows(self, kind: str, readout: str, measure: str = "relative_error") -> pd.DataFrame:
+        """Rows of one kind of operation."""
+        return self.table.query("kind == @kind and readout == @readout and measure == @measure")
+
+    def matrix(self, kind: str, readout: str, measure: str = "relative_error") -> np.ndarray:
+        """Mean of a measure over pairs of layers, `(L, L)`: swaps, or replacements of a row's layer by a column's.
+
+        The diagonal, where nothing is changed, is 0, or the intact model's value for predictions.
+        """
+        intact = {"agreement": 1.0, "accuracy": self.intact_accuracy}.get(measure, 0.0)
+        found = np.full((self.layers, self.layers), np.nan)
+        np.fill_diagonal(found, np.nan if intact is None else intact)
+        rows = self.rows(kind, readout, measure)
+        for (first, second), mean in zip(rows["layers"], rows["mean"], strict=True):
+            found[first - 1, second - 1] = mean
+            if kind == "swap":
+                found[second - 1, first - 1] = mean
+        return found
+
+
+def _named(row: pd.Series) -> str:
+    layers = row["layers"]
+    return f"{layers[0]} by {layers[1]}" if row["kind"] == "replace" else " and ".join(map(str, layers))
+
+
+def _layers(text: str, depth: int) -> tuple[int, ...]:
+    """`3,5` as numbers of layers."""
+    layers = tuple(map(int, text.split(",")))
+    if not all(1 <= layer <= depth for layer in layers):
+        raise ValueError(f"layers {text} are not from 1 to {depth}")
+    return layers
