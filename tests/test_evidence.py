@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+import brdyn
 from analyses import claims, pages
 from analyses.claims import NOT_TESTED, OURS, WORDS, Claim, Records, Row
 from analyses.findings import depth, offline, raptor, vitrm
@@ -137,6 +138,19 @@ def test_a_rule_does_not_judge_another_statistic_than_its_words_name(records, me
     new = old._replace(dynamics={**old.dynamics, name: change(old.dynamics[name])})
     with pytest.raises(BrdynError, match=f"recorded {name} are of the new statistic"):
         getattr(offline, measure)(new)
+
+
+def test_the_guide_says_of_centred_modes_what_is_recorded():
+    page = (pages.ROOT / "docs" / "guide" / "dynamics" / "modes.md").read_text()
+    for name, ridge in (("imgfocus_vits14", "0.001"), ("imgfocus_vits14_ridge0.1", "0.1")):
+        rows = brdyn.read(pages.ROOT / "analyses" / "results" / "modes" / name).modes.errors
+        rows = rows.query("measure == 'r2' and predictor == 'endpoint'")
+        ends = rows.loc[rows.groupby(["group", "phase"])["steps"].idxmax()].pivot(
+            index="phase", columns="group", values="mean"
+        )
+        cells = [", ".join(f"{abs(value):.2f}" for value in ends[group]) for group in ("cls", "patches")]
+        assert f"| {ridge} | {cells[0]} | {cells[1]} |" in page
+        assert (ends["cls"] < ends["patches"]).all()
 
 
 def test_what_is_not_measured_is_no_verdict_but_may_have_its_reason(records):
