@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from analyses.recording import OFFLINE, ROOT, Choice, command, parser, record
 from analyses.render import measured_rows
@@ -38,7 +39,7 @@ def ratio(
     pairs = np.empty((rounds, 2))
     for index in range(rounds):
         for which in (0, 1) if index % 2 == 0 else (1, 0):
-            pairs[index, which] = timed((bare, measured)[which], device)
+            pairs[index, which] = elapsed((bare, measured)[which], device)
     ratios = pairs[:, 1] / pairs[:, 0]  # of neighbours in time, so that a slow minute cancels
     draws = ratios[np.random.default_rng(0).integers(0, rounds, (1000, rounds))]
     return {
@@ -47,6 +48,19 @@ def ratio(
         "ratio": float(np.median(ratios)),
         "ratio_interval_95": np.percentile(np.median(draws, axis=1), [2.5, 97.5]).tolist(),
     }
+
+
+def elapsed(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, by events of the device where it has them."""
+    if device.type != "cuda":
+        return timed(call, device)
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    first.record()
+    call()
+    last.record()
+    last.synchronize()
+    return first.elapsed_time(last) / 1000
 
 
 def named(**ratios: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +107,49 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
+def ceilings(device: torch.device) -> dict[str, Any]:
+    """What the device reaches on a large matrix product of each precision, and copying its memory to itself."""
+    cuda = device.type == "cuda"
+    side, found = (8192, {}) if cuda else (1024, {})
+    for dtype in BOTH:
+        first, second = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        seconds = fastest(lambda a=first, b=second: a @ b, device)  # type: ignore[misc]
+        found[name_of(dtype)] = 2 * side**3 / seconds / 1e12
+    source = torch.randn(2**28 if cuda else 2**24, device=device)
+    target = torch.empty_like(source)
+    copied = 2 * source.nbytes / fastest(lambda: target.copy_(source), device)
+    return {"teraflops": found, "gigabytes_per_second": copied / 1e9}
+
+
+def fastest(call: Callable[[], object], device: torch.device, rounds: int = 10) -> float:
+    """Least seconds of some calls, after one to warm up."""
+    call()
+    return min(elapsed(call, device) for _ in range(rounds))
+
+
+def operations(step: Callable[[], object]) -> int:
+    """Floating-point operations of matrix products and attention in a step, forward and backward, counted."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def of_the_ceiling(flop: float, seconds: float, dtype: torch.dtype, most: dict[str, Any]) -> dict[str, float]:
+    """Operations of a step, their rate, and its share of what a large matrix product of this precision reaches.
+
+    The bytes that have to move (weights, moments, images) take less time than that on every step measured here.
+    """
+    rate = flop / seconds / 1e12
+    share = rate / most["teraflops"][name_of(dtype)]
+    return {"gflop_per_step": flop / 1e9, "teraflops": rate, "share_of_the_ceiling": share}
+
+
+def ways(device: torch.device) -> list[tuple[torch.dtype, bool]]:
+    """Precisions, and whether compiled: a GPU's steps are compiled too, in both."""
+    plain = [(dtype, False) for dtype in BOTH]
+    return [*plain, *((dtype, True) for dtype in BOTH)] if device.type == "cuda" else plain
+
+
 def profiled(step: Callable[[], object], device: torch.device, steps: int) -> dict[str, Any]:
     """The kernels of some steps that take longest, with their share of all.
 
@@ -106,7 +163,7 @@ def profiled(step: Callable[[], object], device: torch.device, steps: int) -> di
             step()
 
     repeated()
-    seconds = timed(repeated, device)
+    seconds = elapsed(repeated, device)
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
         timed(repeated, device)
     spent = [

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from analyses.bench import benchmark, name_of, peak_of, ratio
+from analyses.bench import benchmark, elapsed, name_of, peak_of, ratio
 from analyses.precision import both_precisions, similarity_agreement
 from analyses.recording import OFFLINE, Choice, parser
 from brdyn import Stream, Trajectory, capture, layer_similarity, load_images, load_model, trajectories
@@ -52,7 +52,7 @@ def capture_cost(
     spent = []
     for _ in range(rounds):
         trajectory = Trajectory(states, model.tokens, batch().positions)
-        spent.append(timed(partial(reduced, trajectory), model.device))
+        spent.append(elapsed(partial(reduced, trajectory), model.device))
     return {
         "model": model.info.name, "similarity": kind, "dtype": name_of(model.dtype), "batch_size": batch_size,
         "captured_seconds": cost.pop("measured_seconds"), **cost,

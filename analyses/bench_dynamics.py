@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torchmetrics import Metric
 
-from analyses.bench import benchmark, chosen_model, model_parser, ratio
+from analyses.bench import benchmark, chosen_model, elapsed, model_parser, ratio
 from analyses.recording import Choice
 from brdyn import Trajectory, capture, load_images
 from brdyn.choices import MEASURES, RIDGE
@@ -25,7 +25,6 @@ from brdyn.measures import similarity_metric
 from brdyn.measures.contract import Asked, measure_class
 from brdyn.measures.update_field import ranks, singular_values
 from brdyn.models import VisionTransformer
-from brdyn.runtime import timed
 
 CLASSES = 10
 
@@ -54,7 +53,7 @@ def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -
     forward = found.pop("bare_seconds")
     spent = [
         {
-            name: timed(partial(metric.update, trajectory), model.device) / forward
+            name: elapsed(partial(metric.update, trajectory), model.device) / forward
             for name, metric in every.items()
         }
         for trajectory in (captured() for _ in range(max(2, rounds)))
@@ -94,7 +93,8 @@ def rank_error(model: VisionTransformer, images: torch.Tensor) -> dict[str, floa
 
 def run(choice: Choice) -> dict[str, Any]:
     model = chosen_model(choice)
-    batch = next(load_images(choice.images, model, n=choice.batch_size).batches(choice.batch_size, workers=0))
+    size = choice.batch_size or (128 if choice.device == "cuda" else 16)
+    batch = next(load_images(choice.images, model, n=size).batches(size, workers=0))
     images = batch.images.to(model.device)
     sweep = sweep_cost(model, images, max(3, choice.rounds // 2))
     errors = rank_error(model, images)
@@ -103,5 +103,5 @@ def run(choice: Choice) -> dict[str, Any]:
 
 OPTIONS = model_parser(__doc__, images=True)
 OPTIONS.add_argument("--rounds", type=int, default=12)
-OPTIONS.add_argument("--batch-size", type=int, default=16)
+OPTIONS.add_argument("--batch-size", type=int, help="default: 16 on a CPU, 128 on a GPU")
 main = benchmark("bench_dynamics", run, OPTIONS, __name__)

@@ -29,6 +29,7 @@ from brdyn.raptor.losses import JOINT_WEIGHTS, group_weights, weighted_loss
 from brdyn.raptor.model import untrained
 from brdyn.raptor.partitions import contiguous
 from brdyn.raptor.tasks import BlocksJoined
+from brdyn.training.loop import compile_parts
 
 LAYER_SCALE = 0.1  # blocks that do something, so that losses say whether both compute the same
 BATCHES = 4  # of stored states
@@ -113,7 +114,13 @@ def student(teacher: VisionTransformer, k: int) -> Raptor:
 
 
 def compare(
-    teacher: VisionTransformer, images: Tensor, k: int, rounds: int, dtype: torch.dtype
+    teacher: VisionTransformer,
+    images: Tensor,
+    k: int,
+    rounds: int,
+    dtype: torch.dtype,
+    compiled: bool,
+    most: dict[str, Any],
 ) -> dict[str, Any]:
     """Losses, speeds, the teacher's share and the bytes on disk."""
     device, size = teacher.device, len(images)
@@ -124,7 +131,9 @@ def compare(
         np.save(file, np.stack([whole] * BATCHES))  # as the published pipeline does
         raptor = student(teacher, k)
         published, ours = Published(raptor, file), Ours(raptor, images, dtype)
-        stored = published.read()
+        stored, flop = published.read(), bench.operations(ours.learn)
+        if compiled:
+            compile_parts(ours.task.parts)
         both = bench.losses(ours.loss().item(), published.loss(stored).item())
         speed = bench.ratio(ours.learn, published.step, rounds, device)
         resident = bench.ratio(ours.learn, lambda: published.learn(stored), rounds, device)
@@ -132,10 +141,11 @@ def compare(
         kernels = bench.profiled(ours.learn, device, rounds)
     return {
         "model": teacher.info.name, "image_size": list(teacher.info.image_size), "tokens": teacher.tokens.count,
-        "k": k, "batch_size": size, "dtype": bench.name_of(dtype),
+        "k": k, "batch_size": size, "dtype": bench.name_of(dtype), "compiled": compiled,
         **bench.named(speedup=speed, speedup_if_reading_cost_nothing=resident),
         "images_per_second": size / speed["bare_seconds"],
         "published_images_per_second": size / speed["bare_seconds"] / speed["ratio"], **both,
+        **bench.of_the_ceiling(flop, resident["bare_seconds"], dtype, most),
         "share_of_the_teacher": share["ratio"], "bytes_on_disk_per_image": whole.nbytes // size,
         "profile": kernels,
     }  # fmt: skip
@@ -166,9 +176,14 @@ def run(choice: Choice) -> dict[str, Any]:
     images = torch.randn(size, 3, choice.image_size, choice.image_size, generator=generator)
     asked = {name: getattr(choice, name) for name in ("model", "init", "image_size", "device", "k")}
     asked |= {"weights": str(choice.weights) if choice.weights else None, "batch_size": size}
+    most = bench.ceilings(teacher.device)
     peaks = [which for which in choice.peaks.split(",") if which]
     return {
-        "steps": [compare(teacher, images, choice.k, choice.rounds, dtype) for dtype in bench.BOTH],
+        "ceilings": most,
+        "steps": [
+            compare(teacher, images, choice.k, choice.rounds, dtype, compiled, most)
+            for dtype, compiled in bench.ways(teacher.device)
+        ],
         "peak_memory_mib": {
             which: bench.peak_of("bench_raptor", which, json.dumps(asked)) for which in peaks
         },

@@ -21,10 +21,23 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
-from analyses.bench import BOTH, Learner, autocast, benchmark, losses, name_of, named, profiled, ratio
+from analyses.bench import (
+    BOTH,
+    Learner,
+    autocast,
+    benchmark,
+    ceilings,
+    losses,
+    name_of,
+    named,
+    of_the_ceiling,
+    operations,
+    profiled,
+    ratio,
+    ways,
+)  # fmt: skip
 from analyses.recording import Choice, parser
 from analyses.training_runs import IMAGE_SIZE
 from analyses.vitrm_on_cifar import SIZES
@@ -33,8 +46,10 @@ from brdyn.classifiers import ClassifierRecipe, PixelSet, ViTRM, ViTRMConfig, lo
 from brdyn.classifiers.architectures import build
 from brdyn.classifiers.augment import Augmentation
 from brdyn.classifiers.recipe import VITRM_NAME
-from brdyn.classifiers.tasks import DeepSupervision, Supervised
+from brdyn.classifiers.tasks import DeepSupervision, Labelled, Supervised, augmented
 from brdyn.classifiers.vitrm import Layer
+from brdyn.data import Batch
+from brdyn.training.loop import compile_parts
 
 NOISE_IMAGES = 16_384
 PREFETCHED = 2  # batches of each worker, by default
@@ -46,8 +61,9 @@ class PlainLayer(nn.Module):
     def __init__(self, layer: Layer, width: int, heads: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = layer.norm1, layer.norm2
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
-        own, self.dropout = self.attention.out_proj, layer.mlp.drop1.p
+        self.dropout = layer.mlp.drop2.p
+        self.attention = nn.MultiheadAttention(width, heads, dropout=self.dropout, batch_first=True)
+        own = self.attention.out_proj
         with torch.no_grad():
             self.attention.in_proj_weight.copy_(layer.attn.qkv.weight)
             self.attention.in_proj_bias.copy_(layer.attn.qkv.bias)
@@ -60,7 +76,7 @@ class PlainLayer(nn.Module):
         tokens = tokens + self.drop(self.attention(normed, normed, normed)[0])
         hidden = self.norm2(tokens)
         gated = functional.silu(self.mlp.fc1_g(hidden)) * self.mlp.fc1_x(hidden)
-        return tokens + self.drop(self.mlp.fc2(self.drop(gated)))
+        return tokens + self.drop(self.mlp.fc2(gated))
 
     def drop(self, values: Tensor) -> Tensor:
         return functional.dropout(values, self.dropout, self.training)
@@ -92,7 +108,7 @@ class PILImages(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, images: PixelSet, recipe: ClassifierRecipe) -> None:
         self.arrays, self.labels = images.pixels.permute(0, 2, 3, 1).numpy(), images.labels.tolist()
-        crop = v2.RandomCrop(images.pixels.shape[-1], padding=recipe.padding, padding_mode="reflect")
+        crop = v2.RandomCrop(images.pixels.shape[-1], padding=recipe.padding)
         pil = [crop, v2.RandomHorizontalFlip(), v2.RandAugment(recipe.operations, recipe.magnitude)]
         tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*images.statistics())]
         self.transform = v2.Compose([*pil, *tensor])
@@ -124,16 +140,17 @@ class Published(Learner):
 
     def loss(self, *batch: Tensor) -> Tensor:
         """Cross-entropy, and the halting head's."""
-        images, targets = batch
+        images, targets, labels = batch
         scores, halting = self.network(images)
-        right = (scores.argmax(1) == targets.argmax(1)).float()
+        right = (scores.argmax(1) == labels).float()
         halted = functional.binary_cross_entropy_with_logits(halting, right)
         return functional.cross_entropy(scores, targets) + halted
 
     def steps(self) -> None:
         """A turn: so many batches from the workers, which begin with it, and an optimizer step on each."""
         for batch in islice(self.loader, self.turn):
-            self.learn(*self.mixing(*(part.to(self.device, non_blocking=True) for part in batch)))
+            images, labels = (part.to(self.device, non_blocking=True) for part in batch)
+            self.learn(*self.mixing(images, labels), labels)
 
 
 class Ours(Learner):
@@ -151,12 +168,13 @@ class Ours(Learner):
     def loss(self, *batch: Tensor) -> Tensor:
         """Of one supervised recursion step."""
         with autocast(self.device, self.dtype):
-            return self.task(Supervised(batch[0], batch[1]), 0)["network"].mean()
+            images, targets, labels = batch
+            return self.task(Supervised(images, targets, labels), 0)["network"].mean()
 
-    def augment(self) -> tuple[Tensor, Tensor]:
+    def augment(self) -> Labelled:
         """Random images from the device's memory, augmented there."""
         rows = torch.randint(len(self.images), (self.size,), device=self.device)
-        return self.augmentation.train(self.images.pixels[rows], self.images.labels[rows])
+        return augmented(self.augmentation, Batch(self.images.pixels[rows], rows, self.images.labels[rows]))
 
     def steps(self, count: int) -> None:
         """Batches, augmented where they are, and an optimizer step on each."""
@@ -166,7 +184,7 @@ class Ours(Learner):
 
 def training(
     images: PixelSet, config: ViTRMConfig, size: int, workers: int, rounds: int, device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype, compiled: bool, most: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """Losses on one batch without dropout, and speeds."""
     recipe = ClassifierRecipe(batch_size=size)
@@ -183,12 +201,16 @@ def training(
         both = losses(float(ours.loss(*ready)), float(published.loss(*ready)))
     for network in (vitrm, published.network):
         network.train()
+    flop = operations(partial(ours.learn, *ready))
+    if compiled:
+        compile_parts(ours.task.parts)
     speed = ratio(partial(ours.steps, published.turn), published.steps, rounds, device)
     resident = ratio(partial(ours.learn, *ready), partial(published.learn, *ready), rounds, device)
     return {
-        "dtype": name_of(dtype), "batch_size": size, "workers": workers,
+        "dtype": name_of(dtype), "compiled": compiled, "batch_size": size, "workers": workers,
         **named(speedup=speed, speedup_of_ready_batches=resident),
         "images_per_second": size * published.turn / speed["bare_seconds"], "batches_in_a_turn": published.turn,
+        **of_the_ceiling(flop, speed["bare_seconds"] / published.turn, dtype, most),
         "share_of_augmentation": ratio(partial(ours.steps, 1), ours.augment, rounds, device)["ratio"], **both,
         "profile": profiled(partial(ours.steps, 1), device, rounds),
     }  # fmt: skip
@@ -216,10 +238,12 @@ def latency(
 def training_gflop(config: ViTRMConfig) -> float:
     """Operations of one supervised recursion step on an image, forward and backward, counted."""
     vitrm, images = ViTRM(config), torch.zeros(1, 3, config.image_size, config.image_size)
-    with FlopCounterMode(display=False) as counter:
+
+    def step() -> None:
         found = vitrm(images)
         (found.scores.sum() + found.halting.sum()).backward()
-    return counter.get_total_flops() / 1e9
+
+    return operations(step) / 1e9
 
 
 def noise(count: int) -> PixelSet:
@@ -235,12 +259,16 @@ def run(choice: Choice) -> dict[str, Any]:
     size = choice.batch_size or (128 if cuda else 8)
     workers = (min(16, os.cpu_count() or 1) if cuda else 0) if choice.workers is None else choice.workers
     images = load_pixels(choice.data, IMAGE_SIZE) if choice.data else noise(NOISE_IMAGES)
-    config = ViTRMConfig(classes=images.classes, width=choice.width)
+    config, most = ViTRMConfig(classes=images.classes, width=choice.width), ceilings(device)
     narrow = SIZES["cpu"].networks  # whose accuracies are recorded, and equal
     small = ViTRMConfig(classes=images.classes, **narrow[VITRM_NAME])
     return {
         "images": images.description,
-        "training": [training(images, config, size, workers, rounds, device, dtype) for dtype in BOTH],
+        "ceilings": most,
+        "training": [
+            training(images, config, size, workers, rounds, device, dtype, compiled, most)
+            for dtype, compiled in ways(device)
+        ],
         "latency": [
             latency(config, count, rounds, device, dtype) for count in (1, 2 * size) for dtype in BOTH
         ],

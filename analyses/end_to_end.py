@@ -3,23 +3,37 @@
     python -m analyses.end_to_end                                       # the offline model on a CPU
     python -m analyses.end_to_end --model dinov2_vitg14 --init random --dtype bfloat16 --device cuda --images photos/
 
-Decoding, capture and measures overlap as they do in `brdyn phases` and `brdyn dynamics`; nothing is left out.
+Decoding, capture and measures overlap as they do in `brdyn phases` and `brdyn dynamics`; nothing is left out. A run's
+share outside the forward is what its seconds have on top of bare forwards of as many images in the same batches.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import Any
 
 import torch
 
-from analyses.bench import CURVES, benchmark, chosen_model, model_parser, peak
+from analyses.bench import CURVES, benchmark, chosen_model, elapsed, model_parser, peak
 from analyses.recording import Choice
 from brdyn import Stream, layer_similarity, load_images, segment, token_dynamics
 from brdyn.models import VisionTransformer
-from brdyn.runtime import DTYPES, resolve_dtype
+from brdyn.runtime import DTYPES, auto_batch_size, resolve_dtype
 
 RUNS = ("phases", "dynamics")
+
+
+def forward_seconds(model: VisionTransformer, count: int, batch_size: int) -> float:
+    """Of so many images, already on the device, in batches of this size."""
+    images = torch.randn(batch_size, 3, *model.info.image_size, device=model.device, dtype=model.dtype)
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(images)
+
+    forward()
+    return statistics.median(elapsed(forward, model.device) for _ in range(5)) * count / batch_size
 
 
 def timed_run(
@@ -27,6 +41,7 @@ def timed_run(
 ) -> dict[str, Any]:
     """One command's work on so many images."""
     images, stream = load_images(source, model, n=n), Stream(workers=workers)
+    batch_size = min(auto_batch_size(model), len(images))
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     started = time.perf_counter()
@@ -34,10 +49,12 @@ def timed_run(
         phases = segment(layer_similarity(model, images, stream=stream))
     else:
         phases = token_dynamics(model, images, measures=CURVES, stream=stream).phases
-    seconds = time.perf_counter() - started
+    seconds, most = time.perf_counter() - started, peak(model.device)
+    forward = forward_seconds(model, images.report.count, batch_size)
     return {
         "run": name, "images": images.report.count, "seconds": seconds,
-        "images_per_second": images.report.count / seconds, "peak_mib": peak(model.device),
+        "images_per_second": images.report.count / seconds, "peak_mib": most,
+        "batch_size": batch_size, "forward_seconds": forward, "share_outside_the_forward": 1 - forward / seconds,
         "boundaries": list(phases.boundaries),
     }  # fmt: skip
 

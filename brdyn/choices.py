@@ -128,6 +128,12 @@ def check_heads(width: int, heads: int) -> None:
         raise UsageError(f"width {width} cannot be split among {heads} heads")
 
 
+def check_norm_eps(eps: float) -> None:
+    """Refuse an epsilon of a norm that is not a small number above 0."""
+    if not 0 < eps <= 1:
+        raise UsageError(f"norm_eps {eps} is not a number above 0, up to 1")
+
+
 def check_block(mlp: str, mlp_ratio: float, depth_scaling: str) -> None:
     """Refuse parts that no block has."""
     one_of("MLP", mlp, MLPS)

@@ -96,7 +96,9 @@ def test_every_study_explains_itself(study, monkeypatch, capsys):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_raptor_benchmark_computes_the_same(dtype):
     teacher = tiny_vit()
-    found = bench_raptor.compare(teacher, torch.randn(4, 3, 32, 32), k=2, rounds=2, dtype=dtype)
+    most = {"teraflops": {bench.name_of(dtype): 1e-6}}
+    found = bench_raptor.compare(teacher, torch.randn(4, 3, 32, 32), 2, 2, dtype, False, most)
+    assert found["share_of_the_ceiling"] == pytest.approx(found["teraflops"] / 1e-6)
     assert 0 < sum(row["share"] for row in found["profile"]["kernels"]) <= 1
     assert found["relative_difference_of_losses"] < (1e-5 if dtype == torch.float32 else 2e-2)
     assert found["bytes_on_disk_per_image"] == 4 * 5 * teacher.tokens.count * 16
@@ -255,7 +257,10 @@ def test_runs_of_other_recipes_are_not_compared():
 
 def test_vitrm_benchmark_computes_what_the_write_up_computes():
     config = ViTRMConfig(width=24, heads=3, hidden=32, depth=2)
-    found = bench_vitrm.training(bench_vitrm.noise(32), config, 4, 0, 2, torch.device("cpu"), torch.float32)
+    here = torch.device("cpu")
+    most = bench.ceilings(here)
+    found = bench_vitrm.training(bench_vitrm.noise(32), config, 4, 0, 2, here, torch.float32, False, most)
+    assert 0 < found["share_of_the_ceiling"] < 1
     assert found["relative_difference_of_losses"] < 1e-5
     assert found["speedup"] > 0
     assert 0 < found["share_of_augmentation"] < 1

@@ -4,24 +4,103 @@ import numpy as np
 import pytest
 import torch
 
+import brdyn
+from brdyn.classifiers import train_classifier
+from brdyn.classifiers.augment import Augmentation
+from brdyn.classifiers.recipe import AugmentSettings
 from brdyn.data import load_images
+from brdyn.interventions import perturbation_repair
 from brdyn.measures import SIMILARITIES, layer_similarity
 from brdyn.phases import segment
+from brdyn.raptor import FitSettings, fit_raptor
+from brdyn.training import Checkpoints, Session
+from brdyn.training.session import make_accelerator
 from brdyn.trajectory import Stream
+from tests.classifiers.small import NETWORKS, new, pictures, recipe
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+ALONE = Stream(workers=0)
 
 
 @pytest.mark.parametrize("kind", SIMILARITIES)
 def test_similarity_equals_the_cpu(kind, tiny, noise_folder):
     images = load_images(noise_folder, tiny)
-    here = layer_similarity(tiny, images, kind, stream=Stream(workers=0))
-    there = layer_similarity(tiny.to("cuda"), images, kind, stream=Stream(workers=0))
+    here = layer_similarity(tiny, images, kind, stream=ALONE)
+    there = layer_similarity(tiny.to("cuda"), images, kind, stream=ALONE)
     np.testing.assert_allclose(here.matrix, there.matrix, atol=1e-3)
 
 
 def test_bfloat16_keeps_the_boundaries(tiny, noise_folder):
     images = load_images(noise_folder, tiny)
-    full = segment(layer_similarity(tiny.to("cuda"), images, stream=Stream(workers=0)), k=2)
-    half = segment(layer_similarity(tiny.to("cuda", torch.bfloat16), images, stream=Stream(workers=0)), k=2)
+    full = segment(layer_similarity(tiny.to("cuda"), images, stream=ALONE), k=2)
+    half = segment(layer_similarity(tiny.to("cuda", torch.bfloat16), images, stream=ALONE), k=2)
     assert full.boundaries == half.boundaries
+
+
+def test_dynamics_equal_the_cpu(tiny, noise_folder):
+    """Every curve; the images have labels, so that basins are measured too."""
+    (noise_folder / "a").mkdir(), (noise_folder / "b").mkdir()
+    for number, path in enumerate(sorted(noise_folder.glob("*.png"))):
+        path.rename(noise_folder / "ab"[number % 2] / path.name)
+    images = load_images(noise_folder, tiny)
+    here = brdyn.token_dynamics(tiny, images, k=2, stream=ALONE).table
+    there = brdyn.token_dynamics(tiny.to("cuda"), images, k=2, stream=ALONE).table
+    keys = ["statistic", "group", "layer"]
+    both = here.merge(there, on=keys, suffixes=("", "_there"))
+    assert len(both) == len(here) == len(there)
+    np.testing.assert_allclose(both["mean"], both["mean_there"], rtol=2e-3, atol=2e-3)
+
+
+def test_repair_equals_the_cpu(tiny, noise_folder):
+    images = load_images(noise_folder, tiny, n=8)
+    here = perturbation_repair(tiny, images, stream=ALONE).angles
+    there = perturbation_repair(tiny.to("cuda"), images, stream=ALONE).angles
+    np.testing.assert_allclose(here["mean"], there["mean"], rtol=1e-2, atol=2e-3)
+
+
+def test_augmentation_equals_the_cpu():
+    """All draws are the CPU's; pixels may round otherwise where an operation interpolates."""
+    images = pictures(64)
+    found = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        augmentation = Augmentation(AugmentSettings(), 3, [0.3] * 3, [0.3] * 3)
+        mixed, weights = augmentation.train(images.pixels.to(device), images.labels.to(device))
+        found.append((mixed.cpu(), weights.cpu()))
+    torch.testing.assert_close(found[0][1], found[1][1])
+    assert ((found[0][0] - found[1][0]).abs() < 0.05).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_classifier_learns_and_resumes(name, precision, tmp_path):
+    options, checkpoints = recipe(epochs=12, precision=precision, ema=0.5), Checkpoints(tmp_path, {}, keep=9)
+    whole, again = new(name), new(name)
+    history = train_classifier(
+        whole, pictures(), options, session=Session(checkpoints=checkpoints, accelerator=make_accelerator())
+    )
+    assert next(whole.network.parameters()).device.type == "cuda"
+    assert history.losses[-1]["network"] < history.losses[0]["network"]
+    saved = checkpoints.read(checkpoints.paths()[-3])
+    train_classifier(
+        again, pictures(), options, session=Session(resume=saved, accelerator=make_accelerator())
+    )
+    for first, second in zip(whole.network.parameters(), again.network.parameters(), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-2, atol=1e-2)  # GPUs add in any order
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "bfloat16"}, {"compile": True}], ids=str)
+def test_a_fit_equals_the_cpu(changes, tiny, noise_folder):
+    """Loss by loss; also compiled, and roughly in bfloat16."""
+    quick = FitSettings(
+        stage1_steps=6, stage2_steps=6, batch_size=8, validation_images=8, log_every=1, validate_every=6,
+        checkpoint_every=6, layer_scale=0.1,
+    )  # fmt: skip
+    images = load_images(noise_folder, tiny)
+    here = fit_raptor(tiny, images, [2], quick, workers=0)
+    chosen = FitSettings(**{**quick.to_dict(), **changes})
+    there = fit_raptor(tiny.to("cuda"), images, [2], chosen, workers=0)
+    close = 0.05 if changes.get("precision") else 5e-3
+    for stage in (1, 2):
+        for one, other in zip(here.histories[stage].losses, there.histories[stage].losses, strict=True):
+            assert list(other.values()) == pytest.approx(list(one.values()), rel=close)

@@ -12,11 +12,13 @@ import torch
 from analyses import vitrm_on_cifar
 from analyses.gpu import __main__ as command
 from analyses.gpu import collect, cuda_tests, jobs, packing
+from analyses.gpu import queue as queue_of_jobs
 from analyses.gpu.queue import TRIED, Job, Queue
 from analyses.recording import RESULTS
 from analyses.stochastic_depth_cells import Config, place_of
 from brdyn.classifiers.saved import Classifier
 from brdyn.errors import UsageError
+from tests import exec_study
 from tests.conftest import needs_offline
 
 BY_NAME = {job.name: job for job in jobs.JOBS}
@@ -382,7 +384,8 @@ def test_a_run_that_cannot_work_is_refused(change, said, data, tmp_path, monkeyp
 
 
 def test_a_study_that_overruns_is_stopped_and_one_that_fails_is_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Queue, "command", lambda _, study, __: [sys.executable, "-S", "-c", study])
+    monkeypatch.setattr(queue_of_jobs, "do", exec_study.do)
+    queue_of_jobs.SERVER.set_forkserver_preload([])  # nothing, if no server has begun yet
     queue, started = a_queue(tmp_path), time.monotonic()
     queue.side_by_side(
         [("import time; time.sleep(60)", []), ("import time; time.sleep(60)", [])], started + 1

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from analyses.gpu.jobs import JOBS
-from analyses.gpu.queue import OFFLINE_ALONE, TABLE, Queue
+from analyses.gpu.queue import OFFLINE_ALONE, SERVER, TABLE, Queue
 from analyses.recording import RESULTS, plain_parser
 from brdyn import BrdynError
 
@@ -48,6 +48,7 @@ def main() -> None:
     except BrdynError as error:
         options.error(str(error))
     os.environ |= {**OFFLINE_ALONE, **os.environ}
+    SERVER.set_forkserver_preload(sorted({f"analyses.{job.study}" for job in queue.asked()}))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         queue.run()

@@ -11,7 +11,17 @@ from analyses.recording import ROOT, parser, record
 def main() -> None:
     """Exit code 1 where one fails; it is recorded in any case."""
     choice = parser(__doc__).parse_args()
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "4",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_cuda.py",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     lines = done.stdout.strip().splitlines()[-40:]
     print("\n".join(lines))

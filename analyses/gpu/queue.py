@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from analyses.gpu.packing import RESULTS, STATE, pack, pack_results, unpack, unpack_results
-from analyses.recording import ROOT, Choice, suffix_of
+from analyses.recording import Choice, suffix_of
 from analyses.study import is_recorded
 from brdyn import UsageError
 from brdyn.store import read_json, to_json, write_atomically
@@ -27,6 +27,16 @@ TRAIN, TEST, TRUNK = "cifar10/train.parquet", "cifar10/test.parquet", "trunk.saf
 # A name that is asked for waits for no network.
 OFFLINE_ALONE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 Call = tuple[str, Sequence[object]]
+
+
+SERVER = multiprocessing.get_context("forkserver")  # of processes that have imported everything
+
+
+def do(study: str, arguments: Sequence[str], folder: Path) -> None:
+    """Run a study as its command does, in a folder."""
+    os.chdir(folder)
+    with patch.object(sys, "argv", [study, *arguments]):
+        import_module(f"analyses.{study}").main()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,42 +185,38 @@ class Queue:
     def side_by_side(self, calls: Sequence[Call], until: float) -> None:
         """Run studies at the same time, each in a process of its own, and wait for all; a dry run has no processes.
 
-        Failures are kept for the table. A study that is not over by a moment is stopped: what it had recorded, and its
+        Processes are forked from one that has imported the studies, which takes longer than many of them. Failures are
+        kept for the table. A study that is not over by a moment is stopped: what it had recorded, and its
         last checkpoint, are whole.
         """
         if self.tiny:
             for study, arguments in calls:
                 self.inline(study, arguments)
             return
-        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        found = {**os.environ, **OFFLINE_ALONE, "PYTHONPATH": path}
-        started = [
-            (study, subprocess.Popen(self.command(study, arguments), cwd=self.choice.data, env=found))
-            for study, arguments in calls
-        ]
+        started = []
+        for study, arguments in calls:
+            process = SERVER.Process(target=do, args=(study, self.arguments(arguments), self.choice.data))
+            process.start()
+            started.append((study, process))
         try:
             for study, process in started:
-                try:
-                    if (code := process.wait(timeout=max(0.0, until - time.monotonic()))) != 0:
-                        self.failed.append(f"{study} failed (exit code {code}); its message is above")
-                except subprocess.TimeoutExpired:
+                process.join(max(0.0, until - time.monotonic()))
+                if process.exitcode is None:
                     print(f"{study}: stopped, it was not over when it should have been", flush=True)
-                    process.kill()
+                elif process.exitcode:
+                    self.failed.append(f"{study} failed (exit code {process.exitcode}); its message is above")
         finally:
             for _, process in started:
                 process.kill()
-                process.wait()
+                process.join()
 
     def arguments(self, arguments: Sequence[object]) -> list[str]:
         return ["--device", self.choice.device, *map(str, arguments)]
 
-    def command(self, study: str, arguments: Sequence[object]) -> list[str]:
-        return [sys.executable, "-m", f"analyses.{study}", *self.arguments(arguments)]
-
     def inline(self, study: str, arguments: Sequence[object]) -> None:
         try:
-            with chdir(self.choice.data), patch.object(sys, "argv", [study, *self.arguments(arguments)]):
-                import_module(f"analyses.{study}").main()
+            with chdir(self.choice.data):
+                do(study, self.arguments(arguments), self.choice.data)
         except SystemExit as stop:
             if stop.code:
                 self.failed.append(f"{study} failed (exit code {stop.code}); its message is above")

@@ -1,20 +1,20 @@
-"""Augmentation where the images are: on the GPU, a batch at a time, with torchvision's transforms.
+"""Augmentation where the images are: on the GPU, a batch at a time.
 
-torchvision's RandAugment, applied to a batch, does the same to every image of it. Here every image draws its own
-operation, and each operation runs once, on the images that drew it: they share no more than the direction it takes
-(left or right, brighter or darker). Crops and flips are drawn for every image, mixing for every batch, as published.
-All draws are torch's on the CPU, so that a seeded step repeats exactly.
+Crops, flips and the operations of RandAugment are drawn for every image, mixing for every batch, as published. All
+draws are torch's on the CPU, so that a seeded step repeats exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
 
+from brdyn.classifiers.rand_augment import rand_augment
 from brdyn.classifiers.recipe import AugmentSettings
 
 
@@ -33,14 +33,13 @@ class Augmentation:
         self, settings: AugmentSettings, classes: int, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         self.settings, self.classes = settings, classes
-        self.mean, self.std = mean, std
+        self.mean, self.std = tuple(mean), tuple(std)
         mixing = []
         if settings.cutmix:
             mixing.append(v2.CutMix(alpha=settings.cutmix, num_classes=classes))
         if settings.mixup:
             mixing.append(v2.MixUp(alpha=settings.mixup, num_classes=classes))
         self.mixing = v2.RandomChoice(mixing) if mixing else None
-        self.operations = single_operations(settings.magnitude)
 
     def train(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Augmented, normalised images `(B, 3, H, W)` and class weights `(B, classes)`, each row summing to 1."""
@@ -50,7 +49,7 @@ class Augmentation:
             mirrored = torch.rand(len(pixels)) < 0.5
             pixels = torch.where(mirrored.to(pixels.device).view(-1, 1, 1, 1), pixels.flip(-1), pixels)
         for _ in range(self.settings.operations):
-            pixels = self.operate(pixels)
+            pixels = rand_augment(pixels, self.settings.magnitude)
         images = self.normalised(pixels)
         if self.mixing is None or len(images) < 2:
             return images, functional.one_hot(labels, self.classes).float()
@@ -61,36 +60,23 @@ class Augmentation:
         """Images as they are, normalised."""
         return normalised(pixels, self.mean, self.std)
 
-    def operate(self, pixels: Tensor) -> Tensor:
-        """One RandAugment operation on every image, its own."""
-        drawn = torch.randint(len(self.operations), (len(pixels),))
-        changed = pixels.clone()
-        for number, operation in enumerate(self.operations):
-            rows = (drawn == number).nonzero()[:, 0].to(pixels.device, non_blocking=True)
-            if len(rows):
-                changed[rows] = operation(pixels[rows])
-        return changed
-
-
-def single_operations(magnitude: int) -> list[v2.RandAugment]:
-    """torchvision's RandAugment with one operation to choose from, for each of its operations."""
-    space = v2.RandAugment._AUGMENTATION_SPACE
-    return [
-        type(name, (v2.RandAugment,), {"_AUGMENTATION_SPACE": {name: entry}})(1, magnitude)
-        for name, entry in space.items()
-    ]
-
 
 def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 images `(B, 3, H, W)` with each channel less its mean, over its standard deviation (of values 0 to 1)."""
-    shift, scale = (torch.tensor(values, device=pixels.device).view(1, -1, 1, 1) for values in (mean, std))
+    shift, scale = (_by_channel(tuple(values), pixels.device) for values in (mean, std))
     return (pixels.float() / 255 - shift) / scale
 
 
+@cache
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """As `(1, 3, 1, 1)`; kept, since a batch that brought it along would make a GPU wait."""
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
 def crop(pixels: Tensor, padding: int) -> Tensor:
-    """A crop of the images' own size from each, padded by reflection, at a place of its own."""
+    """A crop of the images' own size from each, padded with black, at a place of its own."""
     count, _, height, width = pixels.shape
-    padded = functional.pad(pixels.float(), (padding,) * 4, mode="reflect").to(pixels.dtype)
+    padded = functional.pad(pixels, (padding,) * 4)
     device = pixels.device
     top, left = torch.randint(0, 2 * padding + 1, (2, count)).to(device)
     rows = top[:, None] + torch.arange(height, device=device)

@@ -9,7 +9,7 @@ from typing import Any
 from brdyn.errors import UsageError
 from brdyn.training.settings import TrainSettings
 
-LOGS, VALIDATIONS = 100, 50  # in a run, by default
+LOGS, TIMES = 100, 50  # in a run, by default
 MOST_OPERATIONS = 100  # of RandAugment on one image
 MAGNITUDES = 30  # the largest of RandAugment
 BATCH = 128
@@ -25,7 +25,7 @@ class AugmentSettings:
     Attributes
     ----------
     padding : int
-        Pixels (reflected) around an image from which a crop of its size is drawn; 0 for none.
+        Black pixels around an image from which a crop of its size is drawn; 0 for none.
     flip : bool
         Mirror half of the images.
     operations, magnitude : int
@@ -64,10 +64,10 @@ class ClassifierRecipe(AugmentSettings):
         In which the learning rate rises.
     batch_size : int or None
         Images of a step over all processes. By default 128, but at most all training images.
-    lr, min_lr, weight_decay, clip, accumulate, precision, ema, compile, seed
+    lr, min_lr, weight_decay, clip, accumulate, precision, ema, ema_warmup, compile, seed
         As in :class:`brdyn.training.TrainSettings`.
     log_every, validate_every, checkpoint_every : int or None
-        Steps; by default a hundred logs, fifty validations and as many checkpoints in a run.
+        Steps; by default a hundred logs and fifty checkpoints in a run, and fifty validations or one an epoch.
 
     Examples
     --------
@@ -87,6 +87,7 @@ class ClassifierRecipe(AugmentSettings):
     accumulate: int = 1
     precision: str = "float32"
     ema: float = 0.0
+    ema_warmup: bool = False
     compile: bool = False
     seed: int = 0
     log_every: int | None = None
@@ -117,11 +118,11 @@ class ClassifierRecipe(AugmentSettings):
 
     def training(self, images: int) -> TrainSettings:
         """The settings of the training loop for so many images."""
-        steps = self.steps(images)
+        steps, epoch = self.steps(images), images // self.batch_of(images)
         every: dict[str, Any] = {
             "log_every": self.log_every or max(1, steps // LOGS),
-            "validate_every": self.validate_every or max(1, steps // VALIDATIONS),
-            "checkpoint_every": self.checkpoint_every or max(1, steps // VALIDATIONS),
+            "validate_every": self.validate_every or max(1, min(epoch, steps // TIMES)),
+            "checkpoint_every": self.checkpoint_every or max(1, steps // TIMES),
         }
         shared: dict[str, Any] = {
             field.name: getattr(self, field.name)

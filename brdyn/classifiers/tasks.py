@@ -23,17 +23,18 @@ AT_ONCE = 512
 
 
 class Labelled(NamedTuple):
-    """Normalised images `(B, 3, H, W)` and class weights `(B, classes)`."""
+    """Normalised images `(B, 3, H, W)`, class weights `(B, classes)`, and the classes before any mixing `(B,)`."""
 
     images: Tensor
     targets: Tensor
+    labels: Tensor
 
 
 def augmented(augmentation: Augmentation, batch: Batch) -> Labelled:
     """A batch of uint8 pixels with labels, augmented in full precision."""
     assert batch.labels is not None
     with torch.autocast(batch.images.device.type, enabled=False):
-        return Labelled(*augmentation.train(batch.images, batch.labels))
+        return Labelled(*augmentation.train(batch.images, batch.labels), batch.labels)
 
 
 class Classification(Task):
@@ -87,8 +88,8 @@ class Supervised:
 
     Attributes
     ----------
-    images, targets : Tensor
-        `(B, 3, H, W)`, normalised, and class weights `(B, classes)`.
+    images, targets, labels : Tensor
+        As in :class:`Labelled`.
     taken : int
         Recursion steps so far.
     carried : (Tensor, Tensor) or None
@@ -99,6 +100,7 @@ class Supervised:
 
     images: Tensor
     targets: Tensor
+    labels: Tensor
     taken: int = 0
     carried: tuple[Tensor, Tensor] | None = None
     halting: Tensor | None = None
@@ -140,7 +142,7 @@ class DeepSupervision(Classification):
     def forward(self, inputs: Supervised, step: int) -> dict[str, Tensor]:  # type: ignore[override]
         """The loss of each image after one more recursion step."""
         found: Outcome = self.parts[NETWORK](inputs.images, 1, inputs.carried)
-        right = found.scores.argmax(1) == inputs.targets.argmax(1)
+        right = found.scores.argmax(1) == inputs.labels  # of a mixed image, the one it was before
         inputs.carried, inputs.taken = (found.y.detach(), found.z.detach()), inputs.taken + 1
         inputs.halting = found.halting.detach().float().sigmoid()
         answer = functional.cross_entropy(found.scores.float(), inputs.targets, reduction="none")

@@ -19,19 +19,36 @@ from brdyn.models.base import check_memory
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and SwiGLU. Attention is timm's, which runs fused."""
+    """Pre-norm attention and SwiGLU. Attention is timm's, which runs fused.
+
+    Dropout is of attention weights and of what either branch adds, as published.
+    """
 
     def __init__(self, config: ViTRMConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.width)
-        self.attn = Attention(config.width, num_heads=config.heads, qkv_bias=True, proj_drop=config.dropout)
+        self.attn = Attention(
+            config.width,
+            num_heads=config.heads,
+            qkv_bias=True,
+            attn_drop=config.dropout,
+            proj_drop=config.dropout,
+        )
         self.norm2 = nn.LayerNorm(config.width)
-        self.mlp = SwiGLU(config.width, config.hidden, drop=config.dropout)
+        self.mlp = SwiGLU(config.width, config.hidden, drop=(0.0, config.dropout))
+        begin_attention(self.attn)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens `(B, N, D)` to tokens."""
         tokens = tokens + self.attn(self.norm1(tokens))
         return tokens + self.mlp(self.norm2(tokens))
+
+
+def begin_attention(attention: Attention) -> None:
+    """Weights as `nn.MultiheadAttention` draws them: queries, keys and values as one map, and no bias."""
+    nn.init.xavier_uniform_(attention.qkv.weight)
+    for linear in (attention.qkv, attention.proj):
+        nn.init.zeros_(linear.bias)
 
 
 class Streams(NamedTuple):
@@ -94,8 +111,11 @@ class ViTRM(nn.Module):
         self.network = nn.Sequential(*(Layer(config) for _ in range(config.depth)))
         self.classifier = nn.Linear(width, config.classes)
         self.halting = nn.Linear(width, 1)
-        for parameter in (self.positions, self.answer, self.latent):
-            nn.init.trunc_normal_(parameter, std=0.02)
+        heads = (self.classifier, self.halting)
+        for parameter in (self.positions, self.answer, self.latent, *(head.weight for head in heads)):
+            nn.init.xavier_normal_(parameter)
+        for head in heads:
+            nn.init.zeros_(head.bias)
 
     def begin(self, images: Tensor) -> Streams:
         """Streams before the first step, from images `(B, C, H, W)`."""

@@ -52,6 +52,7 @@ HELPS = {
     "teacher_forcing_only": "Never let teacher forcing give way.",
     "token_weighting": "Weigh cls, registers and patches apart.",
     "loss": "mse or cosine+mse.",
+    "norm_eps": "Of the LayerNorms of blocks.",
     "sigma": "Noise on the inputs of blocks.",
     "mlp": "swiglu or gelu.",
     "mlp_ratio": "Hidden units of the MLP over the width.",

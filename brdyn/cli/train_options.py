@@ -19,15 +19,16 @@ HELPS = {
     "weight_decay": "Of AdamW.",
     "clip": "Largest gradient norm; 0 for none.",
     "accumulate": "Pieces that a batch goes through in.",
+    "ema_warmup": "Let --ema's decay rise from 0, for short runs.",
     "compile": "Compile the network.",
-    "padding": "Pixels around an image from which a crop is drawn; 0 for none.",
+    "padding": "Black pixels around an image from which a crop is drawn; 0 for none.",
     "flip": "Mirror half of the images.",
     "operations": "Of RandAugment; 0 for none.",
     "magnitude": "Of RandAugment, up to 30.",
     "mixup": "Alpha of Mixup; 0 for none.",
     "cutmix": "Alpha of CutMix; 0 for none.",
     "log_every": "Steps between losses in train.json (default: a hundred logs).",
-    "validate_every": "Steps between accuracies (default: fifty).",
+    "validate_every": "Steps between accuracies (default: an epoch, or fewer for fifty).",
     "checkpoint_every": "Steps between checkpoints (default: fifty).",
 }
 

@@ -13,7 +13,7 @@ from timm.layers import Mlp, SwiGLU
 from timm.models.vision_transformer import Attention, LayerScale
 from torch import Tensor, nn
 
-from brdyn.choices import check_block, check_heads
+from brdyn.choices import check_block, check_heads, check_norm_eps
 from brdyn.errors import UsageError
 
 DEPTH_HIDDEN = 16
@@ -33,6 +33,8 @@ class BlockConfig:
         Hidden units of the MLP over D. A SwiGLU has two maps to as many hidden units.
     layer_scale : float
         Initial LayerScale of both branches.
+    norm_eps : float
+        Of both LayerNorms.
     depth_scaling : {"index", "constant", "none"}
         Factors that depend on the layer's index, the same learned factors at every layer (an autonomous block), or
         no factors.
@@ -53,11 +55,13 @@ class BlockConfig:
     mlp: str = "swiglu"
     mlp_ratio: float = 4.0
     layer_scale: float = 1e-5
+    norm_eps: float = 1e-5
     depth_scaling: str = "index"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         check_block(self.mlp, self.mlp_ratio, self.depth_scaling)
+        check_norm_eps(self.norm_eps)
         for name in ("width", "heads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)} is not positive")
@@ -105,11 +109,11 @@ class RaptorBlock(nn.Module):
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
         self.config = config
-        width, hidden = config.width, round(config.mlp_ratio * config.width)
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        width, hidden = config.width, int(config.mlp_ratio * config.width)
+        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
         self.attn = Attention(width, num_heads=config.heads, qkv_bias=True)
         self.scale1 = LayerScale(width, init_values=config.layer_scale)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
         self.mlp = (SwiGLU if config.mlp == "swiglu" else Mlp)(width, hidden)
         self.scale2 = LayerScale(width, init_values=config.layer_scale)
         self.depth = DepthScaling(width) if config.depth_scaling != "none" else None

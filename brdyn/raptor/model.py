@@ -20,6 +20,7 @@ from brdyn.raptor.block import BlockConfig, RaptorBlock
 from brdyn.store import pretrained
 
 KIND = "raptor"
+EARLIER_NORM_EPS = 1e-6  # of all blocks, before configs said it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +273,10 @@ def read_saved(folder: str | Path) -> tuple[SavedConfig, dict[str, Any]]:
     UsageError
         If there is none, or it is of something else, lacks an entry or has one of a wrong type or out of range.
     """
-    return pretrained.read_config(folder, KIND, SavedConfig)
+    config, whole = pretrained.read_config(folder, KIND, SavedConfig)
+    if "norm_eps" not in whole["block"]:
+        config = replace(config, block=replace(config.block, norm_eps=EARLIER_NORM_EPS))
+    return config, whole
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from brdyn.choices import check_batch, check_block, one_of
+from brdyn.choices import check_batch, check_block, check_norm_eps, one_of
 from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
 from brdyn.training.settings import TrainSettings
@@ -51,8 +51,8 @@ class FitSettings:
         Weigh token groups apart in the last phase and in stage 2; otherwise every token counts the same.
     loss : {"mse", "cosine+mse"}
     sigma : float
-        Noise on the inputs of a block (the public code's default: 0.001).
-    mlp, mlp_ratio, layer_scale, depth_scaling
+        Noise on the inputs of a block. The published runs have none; 0.001 is the default of their code.
+    mlp, mlp_ratio, layer_scale, norm_eps, depth_scaling
         As in :class:`brdyn.raptor.BlockConfig`.
     validation_images : int or None
         Kept out of the training images for the R^2 of every block; 0 for none. By default 64, but at most a tenth of
@@ -86,10 +86,11 @@ class FitSettings:
     teacher_forcing_only: bool = False
     token_weighting: bool = True
     loss: str = "mse"
-    sigma: float = 1e-3
+    sigma: float = 0.0
     mlp: str = "swiglu"
     mlp_ratio: float = 4.0
     layer_scale: float = 1e-5
+    norm_eps: float = 1e-5
     depth_scaling: str = "index"
     validation_images: int | None = None
     log_every: int = 20
@@ -112,6 +113,7 @@ class FitSettings:
             raise UsageError(f"{self.validation_images} validation images are less than none")
         one_of("loss", self.loss, LOSSES)
         check_block(self.mlp, self.mlp_ratio, self.depth_scaling)
+        check_norm_eps(self.norm_eps)
         for stage in (1, 2):
             self.training(stage)
 
@@ -126,7 +128,9 @@ class FitSettings:
         if rate is None:
             rate = learning_rate(steps) if stage == 1 else PUBLISHED_LR
         shared["batch_size"] = BATCH if self.batch_size is None else self.batch_size
-        return TrainSettings(steps=steps, lr=rate, warmup=round(self.warmup * steps), **shared)
+        return TrainSettings(
+            steps=steps, lr=rate, warmup=round(self.warmup * steps), ema_warmup=True, **shared
+        )
 
     def fitted_to(self, images: int) -> FitSettings:
         """With a batch size, for so many images to learn from.
@@ -150,6 +154,7 @@ class FitSettings:
             mlp=self.mlp,
             mlp_ratio=self.mlp_ratio,
             layer_scale=self.layer_scale,
+            norm_eps=self.norm_eps,
             depth_scaling=self.depth_scaling,
         )
 

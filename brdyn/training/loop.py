@@ -122,8 +122,7 @@ class _Training:
         if resume is not None:
             self.restore(resume)
         if self.settings.compile:
-            for part in self.task.parts.values():
-                part.compile()
+            compile_parts(self.task.parts)
         module: nn.Module = self.task
         if self.accelerator.num_processes > 1:
             module = self.accelerator.prepare_model(self.task)
@@ -277,7 +276,7 @@ class _Training:
         found: dict[str, float] = {}
         if self._due(self.settings.validate_every):
             self.task.eval()
-            with torch.no_grad():
+            with torch.no_grad(), self.optimization.averaged():
                 found = self.task.validate()
             self.task.train()
             if found:
@@ -340,6 +339,17 @@ class _Training:
         if read and self.batches.report is not None and self.accelerator.is_main_process:
             skipped = [Skipped(*one) for one in read["skipped"]]
             self.batches.report.add(ReadReport(read["count"], skipped, int(read["digest"], 16)))
+
+
+def compile_parts(parts: nn.ModuleDict) -> None:
+    """Compile the blocks of every part, which repeat: once for all that are alike. A part without any is compiled
+    itself."""
+    for part in parts.values():
+        lists = [module for module in part.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
+        rows = [list(one) for one in lists if len(one) > 1 and len({type(block) for block in one}) == 1]
+        blocks = [block for row in rows for block in row]
+        for module in list(part) if isinstance(part, nn.ModuleList) else blocks or [part]:
+            module.compile()
 
 
 def random_keys_of(*numbers: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from timm.scheduler import CosineLRScheduler
@@ -31,16 +32,17 @@ class Optimization:
         )
         self.schedule = CosineLRScheduler(
             self.optimizer,
-            t_initial=settings.steps,
+            t_initial=max(1, settings.steps - settings.warmup),
             cycle_decay=0.5,  # of further cycles, and there are none; with 1, timm warns of a single step
             lr_min=settings.min_lr,
             warmup_t=min(settings.warmup, settings.steps),
             warmup_lr_init=0.0,
-            warmup_prefix=False,
+            warmup_prefix=True,  # the cosine begins where the rise ends, at the full rate
             t_in_epochs=False,
         )
+        self.ema_warmup = settings.ema_warmup
         self.ema = (
-            ModelEmaV3(parts, decay=settings.ema, use_warmup=True, foreach=False) if settings.ema else None
+            ModelEmaV3(parts, decay=settings.ema, use_warmup=settings.ema_warmup) if settings.ema else None
         )
 
     def begin(self, step: int) -> float:
@@ -56,12 +58,24 @@ class Optimization:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
-            self.ema.update(self.parts, step=step + 1)
+            self.ema.update(self.parts, step=step + 1 if self.ema_warmup else None)
 
     @property
     def average(self) -> Mapping[str, Tensor]:
         """A state of the parts; empty without an average."""
         return {} if self.ema is None else self.ema.module.state_dict()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it, the parts have the average of the weights, where there is one."""
+        own = {name: value.clone() for name, value in self.parts.state_dict().items()} if self.average else {}
+        try:
+            if own:
+                self.parts.load_state_dict(self.average)
+            yield
+        finally:
+            if own:
+                self.parts.load_state_dict(own)
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, moments of the optimizer, and the average."""

@@ -25,7 +25,7 @@ DIGESTS = (
 class TrainSettings:
     """Steps, optimizer, schedule and upkeep of one stage of training.
 
-    The learning rate rises linearly over `warmup` steps and falls along a cosine to `min_lr` at the last.
+    The learning rate rises linearly over `warmup` steps; from there it falls along a cosine, to `min_lr` at the last.
 
     Attributes
     ----------
@@ -43,8 +43,9 @@ class TrainSettings:
     precision : {"float32", "bfloat16"}
         bfloat16 by autocast; weights stay float32.
     ema : float
-        Decay of an exponential moving average of the weights; 0 for none. It rises to this over the first steps
-        (timm's warm-up, 1 - step^(-2/3)), so that short runs are not averaged with their start.
+        Decay of an exponential moving average of the weights, which begins with those of the start; 0 for none.
+    ema_warmup : bool
+        Let the decay rise to that (timm's warm-up, 1 - step^(-2/3)): a short run is not averaged with its start.
     compile : bool
         Compile the trained parts.
     seed : int
@@ -72,6 +73,7 @@ class TrainSettings:
     accumulate: int = 1
     precision: str = "float32"
     ema: float = 0.0
+    ema_warmup: bool = False
     compile: bool = False
     seed: int = 0
     log_every: int = 20

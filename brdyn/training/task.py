@@ -36,8 +36,7 @@ class Task(nn.Module, ABC):
     parts : nn.ModuleDict
         Modules by name. Each has a loss of its own, and its gradients are clipped apart.
     average : mapping of str to Tensor
-        After training with an average of the weights: that average, a state of `parts`. Validation is of the weights
-        themselves.
+        After training with an average of the weights: that average, a state of `parts`. Validation is of it too.
 
     Examples
     --------

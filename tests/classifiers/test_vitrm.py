@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from brdyn.classifiers import ViTRM, ViTRMConfig
@@ -125,3 +126,34 @@ def test_the_recursion_compiles_whole():
     whole = torch.compile(model, fullgraph=True, backend="eager")  # an error where the graph breaks
     with torch.no_grad():
         torch.testing.assert_close(whole(images, 3).scores, model(images, 3).scores)
+
+
+def test_it_begins_as_published():
+    """Xavier-normal positions, answer, latents and heads without biases; attention as nn.MultiheadAttention begins."""
+    torch.manual_seed(0)
+    model = ViTRM(ViTRMConfig(classes=10))
+    width, patches = 384, 64
+    spread = {  # sqrt(2 / (fan in + fan out)), where a tensor's second dimension counts as its inputs
+        "positions": (2 / (patches * width + width)) ** 0.5,
+        "latent": (2 / (patches * width + width)) ** 0.5,
+        "answer": (2 / (width + width)) ** 0.5,
+        "classifier.weight": (2 / (width + 10)) ** 0.5,
+    }
+    parameters = {name: one.detach() for name, one in model.named_parameters()}
+    for name, sd in spread.items():
+        assert float(parameters[name].std()) == pytest.approx(sd, rel=0.1)
+    for layer in model.network:
+        plain = nn.MultiheadAttention(width, 6)
+        ours, theirs = layer.attn.qkv.weight, plain.in_proj_weight
+        torch.testing.assert_close(ours.detach().abs().max(), theirs.detach().abs().max(), rtol=1e-3, atol=0)
+        assert not layer.attn.qkv.bias.any()
+        assert not layer.attn.proj.bias.any()
+    assert not model.classifier.bias.any()
+    assert not model.halting.bias.any()
+
+
+def test_dropout_where_it_is_published():
+    """On attention weights and on what either branch adds, not within the MLP."""
+    layer = ViTRM(ViTRMConfig(classes=10, dropout=0.1)).network[0]
+    assert layer.attn.attn_drop.p == layer.attn.proj_drop.p == layer.mlp.drop2.p == 0.1
+    assert layer.mlp.drop1.p == 0

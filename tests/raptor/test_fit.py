@@ -167,6 +167,11 @@ def test_saved_and_read_back(tiny, tmp_path):
     assert torch.equal(back(pictures), raptor(pictures))
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 5
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    assert back.shared[0].norm1.eps == 1e-5
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["block"]["norm_eps"]  # as configs were before it could be chosen
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Raptor.from_pretrained(tmp_path, tiny).shared[0].norm2.eps == 1e-6
     other = tiny_vit()
     other.info = other.info.__class__(**{**other.info.to_dict(), "digest": "1" * 64})
     with pytest.raises(UsageError, match="give the same weights"):

@@ -261,7 +261,8 @@ def test_the_learning_rate_of_a_short_stage():
 
 def test_published_recipe():
     """BRH, section 4 of the method notes, with shares of the steps where it counts steps."""
-    published = {"batch_size": 64, "min_lr": 1e-6, "weight_decay": 1e-4, "clip": 1.0, "sigma": 1e-3, "loss": "mse",
+    published = {"batch_size": 64, "min_lr": 1e-6, "weight_decay": 1e-4, "clip": 1.0, "sigma": 0.0, "norm_eps": 1e-5,
+                 "loss": "mse",
                  "mlp": "swiglu", "mlp_ratio": 4.0, "layer_scale": 1e-5, "depth_scaling": "index", "annealed": 0.25,
                  "warmup": 0.032, "seed": 0, "ema": 0.0, "accumulate": 1}  # fmt: skip
     settings = FitSettings().fitted_to(1_000_000)

@@ -14,6 +14,7 @@ from brdyn.data import load_images
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import BrdynError, UsageError
 from brdyn.training import Checkpoints, Session, Task, TrainSettings, train
+from brdyn.training.loop import compile_parts
 from brdyn.training.settings import check_same
 
 
@@ -76,13 +77,15 @@ def test_schedule_and_first_step_by_hand(batches, caplog):
     """AdamW's first step moves a weight by the learning rate, here half of it after one of two warm-up steps."""
     task = Means()
     history = train(task, batches, settings(steps=1, log_every=1, weight_decay=0.0))
-    # One step: the whole schedule is the last step, at the smallest rate.
-    assert history.losses[0]["lr"] == pytest.approx(1e-6)
+    # One step is all warm-up.
+    assert history.losses[0]["lr"] == pytest.approx(0.1)
     assert caplog.text == ""  # timm warns of a schedule of one step unless told otherwise
     task = Means()
     rates = train(task, batches, settings(steps=10, log_every=1)).losses
     assert rates[0]["lr"] == pytest.approx(0.05)
-    assert rates[1]["lr"] == pytest.approx(1e-6 + 0.5 * (0.1 - 1e-6) * (1 + math.cos(math.pi * 2 / 10)))
+    assert rates[1]["lr"] == pytest.approx(0.1)  # where the cosine of the other eight begins
+    for step, row in enumerate(rates[2:], 1):
+        assert row["lr"] == pytest.approx(1e-6 + 0.5 * (0.1 - 1e-6) * (1 + math.cos(math.pi * step / 8)))
     assert rates[-1]["lr"] == pytest.approx(1e-6)
 
 
@@ -296,22 +299,46 @@ def test_a_batch_goes_on_while_most_of_its_images_ask_for_it(batches):
     torch.testing.assert_close(pieces.parts["images"].weight, task.parts["images"].weight)
 
 
-def test_the_average_written_out(batches):
-    """timm's warm-up: 1 - s^(-2/3) after step s, up to the decay asked for; so the first step's weights begin it."""
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_written_out(batches, warmup):
+    """It begins with the weights of the start, or by timm's warm-up, 1 - s^(-2/3) after step s, up to the decay asked
+    for, with those of the first step. Validation is of it."""
     task, seen = Means(), []
     task.parts["noise"].requires_grad_(False)
 
     def remember(*_):
         seen.append(task.parts["images"].weight.item())
 
-    train(task, batches, settings(steps=6, ema=0.6, log_every=1), session=Session(report=remember))
+    chosen = settings(steps=6, ema=0.6, ema_warmup=warmup, log_every=1)
+    history = train(task, batches, chosen, session=Session(report=remember))
     weights_after = list(dict.fromkeys(seen))
-    average = None
+    average = 0.0  # of the start
     for step, weight in enumerate(weights_after, 1):
-        decay = min(0.6, 1 - step ** (-2 / 3))
-        average = weight if average is None else decay * average + (1 - decay) * weight
+        decay = min(0.6, 1 - step ** (-2 / 3)) if warmup else 0.6
+        average = decay * average + (1 - decay) * weight
     assert len(weights_after) == 6
     assert task.average["images.weight"].item() == pytest.approx(average, rel=1e-5)
+    assert history.validation[-1]["weight"] == pytest.approx(average, rel=1e-5)
+    assert task.parts["images"].weight.item() == weights_after[-1]  # and its own weights are as they were
+
+
+def test_what_is_called_is_compiled():
+    """Of a list of blocks, or a network that has one, that is each block: a list itself is never called."""
+    blocks = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])
+    rest = {"stem": nn.Sequential(nn.Linear(1, 1), nn.ReLU())}
+    parts = nn.ModuleDict(
+        {
+            "one": nn.Linear(1, 1),
+            "single": nn.ModuleList([nn.Linear(1, 1)]),
+            "blocks": nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)]),
+            "network": nn.ModuleDict({**rest, "blocks": nn.Sequential(*blocks)}),
+        }
+    )
+    compile_parts(parts)
+    compiled = {name for name, module in parts.named_modules() if module._compiled_call_impl is not None}
+    assert compiled == {
+        "one", "single.0", "blocks.0", "blocks.1", "network.blocks.0", "network.blocks.1"
+    }  # fmt: skip
 
 
 def test_a_run_that_begins_anew_does_not_see_the_old_ones_checkpoints(tmp_path):
