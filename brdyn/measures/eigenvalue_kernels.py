@@ -18,6 +18,7 @@ from torch import Tensor
 IN_REGISTERS = 128
 # Numbers of a block that a program takes from memory at a time.
 BLOCK_SIZE = 8192
+WARPS = 16
 # A column whose entries below the subdiagonal are shorter than this, of entries of about one, counts as zero.
 NEGLIGIBLE = tl.constexpr(1e-18)
 # Keeps the recurrence off a division by zero; far below an eigenvalue's rounding error.
@@ -197,7 +198,7 @@ def on_gpu(matrices: Tensor) -> Tensor:
         else:
             pending = matrices.new_empty(batch, 4, width)
             rows = min(width, BLOCK_SIZE // width)
-            tridiagonalise_in_memory[(batch,)](scaled, pending, diagonal, off, n, width, rows, num_warps=8)
+            tridiagonalise_in_memory[(batch,)](scaled, pending, diagonal, off, n, width, rows, num_warps=WARPS)
         halvings, warps = HALVINGS[matrices.dtype], max(1, width // 128)
         bisect[(batch,)](diagonal, off, values, n, width, halvings, num_warps=warps)
     return values.double() * scale[:, None]
