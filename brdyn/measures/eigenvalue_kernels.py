@@ -16,8 +16,9 @@ from torch import Tensor
 
 # Rows of the largest float32 matrix that registers hold.
 IN_REGISTERS = 128
-# Numbers of a block that a program takes from memory at a time.
+# Numbers of a block that a program takes from memory at a time, and the warps that share them.
 BLOCK_SIZE = 8192
+WARPS = 16
 # A column whose entries below the subdiagonal are shorter than this, of entries of about one, counts as zero.
 NEGLIGIBLE = tl.constexpr(1e-18)
 # Keeps the recurrence off a division by zero; far below an eigenvalue's rounding error.
@@ -94,7 +95,7 @@ def tridiagonalise_in_registers(matrix_ptr, diagonal_ptr, off_ptr, n, WIDTH: tl.
 def tridiagonalise_in_memory(
     matrix_ptr, pending_ptr, diagonal_ptr, off_ptr, n, WIDTH: tl.constexpr, ROWS: tl.constexpr
 ):
-    """The same of matrices `(WIDTH, WIDTH)` whose first n rows and columns count, destroyed where they lie.
+    """The same of matrices that do not fit in registers, destroyed where they lie.
 
     The update by one reflection is made in the pass that multiplies by the next: until then it is pending, its v and
     w of every other step in turn in `pending_ptr`, `(2, 2, WIDTH)`, as they are needed along both rows and columns.
@@ -137,10 +138,8 @@ def tridiagonalise_in_memory(
         w = p - 0.5 * tl.sum(p * v, axis=0) * v
         tl.store(after + WIDTH + index, w)
         tl.debug_barrier()
-    before = pending_ptr + 2 * WIDTH * (n % 2)
-    row = tl.load(matrix_ptr + (n - 1) * WIDTH + index)
-    row = row - tl.load(before + n - 1) * w - tl.load(before + WIDTH + n - 1) * v
-    tl.store(diagonal_ptr + n - 1 + index * 0, row, mask=index == n - 1)
+    # The last step had one entry under the diagonal, nothing to reflect: no update is pending.
+    tl.store(diagonal_ptr + n - 1, tl.load(matrix_ptr + (n - 1) * (WIDTH + 1)))
 
 
 @triton.jit
@@ -160,8 +159,12 @@ def bisect(diagonal_ptr, off_ptr, values_ptr, n, WIDTH: tl.constexpr, HALVINGS: 
     radius = tl.abs(below) + tl.abs(above)
     # Disks around the diagonal hold all eigenvalues. Not a number if an entry is not.
     spoilt = 0.0 * tl.sum(diagonal + radius, axis=0)
-    low = tl.min(tl.where(inside, diagonal - radius, float("inf")), axis=0) + tl.zeros([WIDTH], diagonal.dtype)
-    high = tl.max(tl.where(inside, diagonal + radius, float("-inf")), axis=0) + tl.zeros([WIDTH], diagonal.dtype)
+    low = tl.min(tl.where(inside, diagonal - radius, float("inf")), axis=0) + tl.zeros(
+        [WIDTH], diagonal.dtype
+    )
+    high = tl.max(tl.where(inside, diagonal + radius, float("-inf")), axis=0) + tl.zeros(
+        [WIDTH], diagonal.dtype
+    )
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
         pivot = tl.load(diagonal_ptr) - middle
@@ -197,7 +200,9 @@ def on_gpu(matrices: Tensor) -> Tensor:
         else:
             pending = matrices.new_empty(batch, 4, width)
             rows = min(width, BLOCK_SIZE // width)
-            tridiagonalise_in_memory[(batch,)](scaled, pending, diagonal, off, n, width, rows, num_warps=8)
+            tridiagonalise_in_memory[(batch,)](
+                scaled, pending, diagonal, off, n, width, rows, num_warps=WARPS
+            )
         halvings, warps = HALVINGS[matrices.dtype], max(1, width // 128)
         bisect[(batch,)](diagonal, off, values, n, width, halvings, num_warps=warps)
     return values.double() * scale[:, None]

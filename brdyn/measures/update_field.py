@@ -9,14 +9,12 @@ over the token's norm, which moves its direction alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
+from brdyn.measures.eigenvalues import eigenvalues
 from brdyn.measures.kinematics import TINY, cosine, dot, norms, update_norms, updates
 from brdyn.measures.per_image import PerImageMetric, Statistic
 from brdyn.trajectory import Trajectory
@@ -65,10 +63,13 @@ class UpdateField(PerImageMetric):
             tangent = (raw - (dot(raw, state) / square)[..., None] * state) / size[
                 layer, ..., None
             ].clamp_min(TINY)
-            for prefix, field in (("", raw), ("tangent_", tangent)):
-                stable, effective = ranks(singular_values(field))
-                rows[f"{prefix}stable_rank"].append(stable)
-                rows[f"{prefix}effective_rank"].append(effective)
+            # Both at once: a GPU finds the eigenvalues of a few more matrices in the same time.
+            both = ranks(singular_values(torch.cat([raw, tangent])))
+            for name, (of_raw, of_tangent) in zip(
+                ("stable_rank", "effective_rank"), (rank.chunk(2) for rank in both), strict=True
+            ):
+                rows[name].append(of_raw)
+                rows[f"tangent_{name}"].append(of_tangent)
             rows["coherence"].append(functional.normalize(raw, dim=-1).mean(1).norm(dim=-1))
             rows["cosine_to_mean"].append(cosine(raw, raw.mean(1, keepdim=True)).mean(1))
         return {
@@ -86,31 +87,17 @@ def singular_values(fields: Tensor) -> Tensor:
     """
     fields = fields.cpu() if fields.device.type == "mps" else fields  # which has no float64
     fields = fields if fields.shape[-2] <= fields.shape[-1] else fields.transpose(-2, -1)
-    eigenvalues = _eigenvalues(fields @ fields.transpose(-2, -1))
-    values = eigenvalues.clamp_min(0).sqrt()
-    noise = GRAM_ERROR * eigenvalues[..., -1:]
-    stands_out = eigenvalues > noise
+    found = eigenvalues(fields @ fields.transpose(-2, -1))
+    values = found.clamp_min(0).sqrt()
+    noise = GRAM_ERROR * found[..., -1:]
+    stands_out = found > noise
     either_way = (noise / (2 * values).clamp_min(TINY)).where(stands_out, 0).square().sum(-1).sqrt()
     lifted = (noise.sqrt() * ~stands_out).sum(-1)
     doubtful = either_way + lifted > TOLERANCE * values.sum(-1)
     if doubtful.any():
         exact = fields[doubtful].double()
-        values[doubtful] = _eigenvalues(exact @ exact.transpose(-2, -1)).clamp_min(0).sqrt()
+        values[doubtful] = eigenvalues(exact @ exact.transpose(-2, -1)).clamp_min(0).sqrt()
     return values
-
-
-def _eigenvalues(grams: Tensor) -> Tensor:
-    """Ascending eigenvalues, found in the precision of the matrices, as float64.
-
-    In float32 the solver adds no more error than the rounding of a float32 Gram matrix has. Each thread takes some of
-    the matrices, on one core: LAPACK makes little of threads at this size. Those of a GPU come here too, since
-    solvers there are made for small matrices, or one at a time.
-    """
-    threads = torch.get_num_threads()
-    parts = np.array_split(grams.cpu().numpy(), threads)
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        found = torch.from_numpy(np.concatenate(list(pool.map(np.linalg.eigvalsh, parts))))
-    return found.double().to(grams.device)
 
 
 def ranks(values: Tensor) -> tuple[Tensor, Tensor]:
