@@ -18,13 +18,13 @@ from brdyn.measures.alignment import PhaseAlignment, phase_alignment
 from brdyn.measures.basins import Basins
 from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure, Details, measure_class
 from brdyn.measures.engine import measure
-from brdyn.measures.found_modes import Modes
+from brdyn.measures.found_modes import SHAPE, Modes
 from brdyn.measures.found_phases import FoundPhases
 from brdyn.measures.modes import check_fit
+from brdyn.measures.null import BesideTwins, Null, Tables
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.provenance import Provenance, Stopwatch
-from brdyn.result import Result
 from brdyn.seeds import check_seed
 from brdyn.store import ROW, listed, records
 from brdyn.trajectory import Stream
@@ -40,10 +40,34 @@ SPATIAL = (
     "cosine_to_mean",
 )
 NUMBERS = ("mean", "low", "high", "sd")
+TABLE, MODES = "dynamics", "modes"
+ERRORS = tuple(SHAPE["errors"][0])
+
+
+def _last(said: str) -> Callable[[np.ndarray], list[tuple[str, float]]]:
+    return lambda values: [(said, values[-1])]
+
+
+# What is told of a curve beside those of other networks; of any other, its last value.
+LAST = _last("")
+HEADLINES: dict[str, Callable[[np.ndarray], list[tuple[str, float]]]] = {
+    "convergence": lambda values: [("cosine to the final state at half depth", values[len(values) // 2])],
+    "speed": _last("angular speed of the last update (radians)"),
+    "turning": _last("turning angle of the last update (radians)"),
+    "effective_rank": lambda values: [
+        ("largest effective rank of an update", np.fmax.reduce(values)),
+        ("effective rank of the last update", values[-1]),
+    ],
+    "coherence": _last("coherence of the last update"),
+    "estimation_mean": lambda values: [("largest absolute mean estimation error", np.abs(values).max())],
+    "estimation_variance": lambda values: [("largest variance of the estimation error", values.max())],
+    "basin_ratio": _last("angle within over between classes at the end"),
+    "knn_purity": _last("purity of neighbours at the end"),
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Dynamics(Result):
+class Dynamics(BesideTwins):
     """How the tokens of a model move through its depth.
 
     Attributes
@@ -59,6 +83,8 @@ class Dynamics(Result):
         By measure, what does not fit the table: `basins`, `modes`.
     left_out : dict of str to str
         Measures that these images do not allow, and why.
+    null : Null or None
+        The same of untrained twins, where :func:`brdyn.with_null` measured them.
 
     Examples
     --------
@@ -73,6 +99,7 @@ class Dynamics(Result):
         "phases": dict,
         "alignment": {str: (PhaseAlignment.shape(), None)},
         "left_out": {str: str},
+        **BesideTwins.NULL_SHAPE,
     }
 
     table: pd.DataFrame
@@ -123,11 +150,12 @@ class Dynamics(Result):
             "left_out": dict(self.left_out),
             "table": records(self.table),
             **{name: found.to_dict() for name, found in self.details.items()},
+            **self.null_content(),
         }
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The table, and those of the details."""
-        own = {"dynamics.parquet": self.table}
+        own = {"dynamics.parquet": self.table, **self.null_tables()}
         return own | {
             name: table for found in self.details.values() for name, table in found.tables().items()
         }
@@ -150,7 +178,16 @@ class Dynamics(Result):
                 if kind is not None
             },
             content["left_out"],
+            null=Null.read(content, folder, {TABLE: COLUMNS, **({MODES: ERRORS} if MODES in kinds else {})}),
         )
+
+    def compared(self) -> dict[str, pd.DataFrame]:
+        """The table, and the errors of modes."""
+        return {TABLE: self.table, **({} if self.modes is None else {MODES: self.modes.errors})}
+
+    def headlines(self, tables: Tables) -> dict[str, float]:
+        """Of every curve one or two values that the guide speaks of, its last one by default."""
+        return headlines(tables[TABLE])
 
     def lines(self) -> list[str]:
         """Phases, and each measure in a sentence or two."""
@@ -167,7 +204,8 @@ class Dynamics(Result):
         if self.modes is not None:
             lines += _linearity(self, self.modes)
         lines += [_ends(self, name) for name in self.statistics if name not in said]
-        return [*lines, *(f"left out: {name} ({why})" for name, why in self.left_out.items())]
+        left_out = [f"left out: {name} ({why})" for name, why in self.left_out.items()]
+        return [*lines, *self.null_lines(), *left_out]
 
     def brief(self) -> str:
         """What was measured."""
@@ -178,6 +216,18 @@ def curve(table: pd.DataFrame, statistic: str, group: str) -> np.ndarray:
     """Mean of a statistic over depth, from a tidy table."""
     rows = table[(table["statistic"] == statistic) & (table["group"] == group)]
     return rows.sort_values("layer")["mean"].to_numpy()
+
+
+def headlines(table: pd.DataFrame) -> dict[str, float]:
+    """Of every curve of a tidy table the values to tell beside those of other networks, by what they are."""
+    found = {}
+    for (group, statistic), rows in table.groupby(["group", "statistic"], sort=False):
+        if statistic in SPATIAL and statistic not in HEADLINES:
+            continue
+        values = rows.sort_values("layer")["mean"].to_numpy(dtype=float)
+        for said, value in HEADLINES.get(str(statistic), LAST)(values):
+            found[f"{group}: {said or f'{statistic} at last'}"] = float(value)
+    return found
 
 
 def token_dynamics(
