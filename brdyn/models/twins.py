@@ -130,14 +130,15 @@ def _check_alike(model: VisionTransformer, twin: VisionTransformer) -> None:
 
 
 def _shape(model: VisionTransformer) -> dict[str, object]:
-    """Tokens, image size, and the shape of every parameter of the blocks and the norm."""
+    """Tokens, image size, heads, and the shape of every parameter of the blocks and the norm."""
     parts = {"blocks": model.blocks, "norm": model.norm}
     shapes: dict[str, object] = {
         f"{part}.{name}": tuple(value.shape)
         for part, module in parts.items()
         for name, value in module.named_parameters()
     }
-    said = {"tokens": model.tokens.sizes(), "image size": tuple(model.info.image_size), "layers": model.depth}
+    info = model.info
+    said = {"tokens": model.tokens.sizes(), "image size": tuple(info.image_size), "heads": info.heads}
     return {**shapes, **said}
 
 
