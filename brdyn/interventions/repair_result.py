@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -99,6 +99,10 @@ class Repair(BesideTwins):
         """Both tables."""
         return {ANGLES: self.angles, GROWTH: self.growth}
 
+    def of_tables(self, tables: Tables) -> Self:
+        """Both tables of a twin."""
+        return replace(self, angles=tables[ANGLES], growth=tables[GROWTH], null=None)
+
     def headlines(self, tables: Tables) -> dict[str, float]:
         """Of the largest noise on each target, what is left on it of shallow and of deep noise, and their ratio."""
         return headlines(tables[ANGLES])
@@ -132,23 +136,22 @@ class Repair(BesideTwins):
         return rows[rows["layer"] == self.angles["layer"].max()].sort_values("start")["mean"].to_numpy()
 
 
-def shallow_and_deep(final: pd.Series) -> tuple[float, float]:
+def shallow_and_deep(final: np.ndarray) -> tuple[float, float]:
     """Mean angles at the last layer after noise on the first third of the starts, and on the last third.
 
     Parameters
     ----------
-    final : Series
-        Of each start in order; the last state, whose noise goes through no block, is left out where it is there.
+    final : ndarray
+        Of each start in order, without the last state, whose noise goes through no block.
 
     Examples
     --------
-    >>> import pandas as pd
     >>> from brdyn.interventions.repair_result import shallow_and_deep
-    >>> shallow_and_deep(pd.Series([1.0, 2.0, 4.0], index=[0, 1, 2]))
+    >>> shallow_and_deep(np.array([1.0, 2.0, 4.0]))
     (1.0, 4.0)
     """
     third = max(1, len(final) // 3)
-    return float(final.iloc[:third].mean()), float(final.iloc[-third:].mean())
+    return float(final[:third].mean()), float(final[-third:].mean())
 
 
 def headlines(angles: pd.DataFrame) -> dict[str, float]:
@@ -157,7 +160,7 @@ def headlines(angles: pd.DataFrame) -> dict[str, float]:
     last, largest = angles["layer"].max(), angles["eps"].max()
     rows = angles[(angles["layer"] == last) & (angles["start"] < last) & (angles["eps"] == largest)]
     for (target, group), part in rows[rows["perturbed"]].groupby(["target", "group"], sort=False):
-        shallow, deep = shallow_and_deep(part.sort_values("start")["mean"])
+        shallow, deep = shallow_and_deep(part.sort_values("start")["mean"].to_numpy())
         what = f"{group}, noise of {largest:g} on {target}: angle at the last layer (radians)"
         found[f"{what} from shallow noise"], found[f"{what} from deep noise"] = shallow, deep
         if shallow > 0:

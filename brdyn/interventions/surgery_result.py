@@ -126,6 +126,11 @@ class Surgery(BesideTwins):
         tidy = self.tidy()
         return {TABLE: tidy[tidy["readout"] != HEAD].reset_index(drop=True)}
 
+    def of_tables(self, tables: Tables) -> Self:
+        """What a twin's representation suffers; tests and accuracy are of the model."""
+        table = _with_layers(tables[TABLE], self.layers)
+        return replace(self, table=table, tests={}, intact_accuracy=None, notes=(), null=None)
+
     def headlines(self, tables: Tables) -> dict[str, float]:
         """Of each kind and readout the mean relative error, within and across phases where both are."""
         return headlines(tables[TABLE], self.phases)
@@ -182,8 +187,7 @@ class Surgery(BesideTwins):
             return None
         rows = self.null.tables[TABLE].query("kind == @kind")
         keys = [name for name in rows.columns if name not in (*STATISTICS, TWIN)]
-        table = rows.groupby(keys, sort=False)["mean"].mean().reset_index()
-        return replace(self, table=_with_layers(table, self.layers), null=None)
+        return self.of_tables({TABLE: rows.groupby(keys, sort=False)["mean"].mean().reset_index()})
 
     def rows(self, kind: str, readout: str, measure: str = "relative_error") -> pd.DataFrame:
         """Rows of one kind of operation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -184,6 +184,10 @@ class Dynamics(BesideTwins):
     def compared(self) -> dict[str, pd.DataFrame]:
         """The table, and the errors of modes."""
         return {TABLE: self.table, **({} if self.modes is None else {MODES: self.modes.errors})}
+
+    def of_tables(self, tables: Tables) -> Self:
+        """Curves alone: basins, modes and tests of the speed are of the model."""
+        return replace(self, table=tables[TABLE], alignment={}, details={}, null=None)
 
     def headlines(self, tables: Tables) -> dict[str, float]:
         """Of every curve one or two values that the guide speaks of, its last one by default."""

@@ -158,6 +158,10 @@ class BesideTwins(Result):
     def headlines(self, tables: Tables) -> dict[str, float]:
         """The few numbers to tell of such tables, each by what it is."""
 
+    @abstractmethod
+    def of_tables(self, tables: Tables) -> Self:
+        """A twin as a result of its own: with its tables, and without what is not of them."""
+
     def beside(self) -> dict[str, tuple[float, np.ndarray]]:
         """Each headline: the number here, and those of the twins; nothing without twins."""
         if self.null is None:
