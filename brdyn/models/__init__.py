@@ -4,13 +4,12 @@ from brdyn.models.adapter import adapt
 from brdyn.models.base import ModelInfo, TokenLayout, VisionTransformer
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.registry import describe_model, list_models, load_model
-from brdyn.models.twins import UntrainedTwins, untrained_twins
+from brdyn.models.twins import untrained_twins
 
 __all__ = [
     "ModelInfo",
     "Preprocessing",
     "TokenLayout",
-    "UntrainedTwins",
     "VisionTransformer",
     "adapt",
     "describe_model",

@@ -12,6 +12,7 @@ import brdyn
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import dynamics
 from brdyn.measures.null import Null, _placed, with_null
+from brdyn.models.twins import UntrainedTwins
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 from tests.interventions.stub import StubViT
@@ -78,7 +79,7 @@ def test_tables_of_twins_that_are_not_theirs_are_refused(found, tmp_path):
         with pytest.raises(UsageError, match=f"{name} is of other twins than the 2 that are named"):
             brdyn.read(tmp_path / "out")
         table.drop(columns="mean").to_parquet(path)
-        with pytest.raises(UsageError, match=r"is not a table of untrained twins [(]it has no column 'mean'"):
+        with pytest.raises(UsageError, match="is not a table of untrained twins"):
             brdyn.read(tmp_path / "out")
         path.unlink()
         with pytest.raises(UsageError, match=f"half removed.*{name}"):
@@ -95,7 +96,7 @@ def test_what_a_head_reads_out_is_not_compared(noise_folder):
 
 
 def test_a_twin_is_gone_when_the_next_is_drawn(images, monkeypatch):
-    alive, left, draw = weakref.WeakSet(), [], brdyn.models.UntrainedTwins._draw
+    alive, left, draw = weakref.WeakSet(), [], UntrainedTwins._draw
 
     def drawn(self, seed):
         left.append(len(alive))
@@ -103,7 +104,7 @@ def test_a_twin_is_gone_when_the_next_is_drawn(images, monkeypatch):
         alive.add(twin)
         return twin
 
-    monkeypatch.setattr(brdyn.models.UntrainedTwins, "_draw", drawn)
+    monkeypatch.setattr(UntrainedTwins, "_draw", drawn)
     model = brdyn.load_model("vit_tiny_patch16_224", init="random", image_size=32)
     twins = brdyn.untrained_twins(model, 3)
     with_null(brdyn.token_dynamics, model, images, k=2, twins=twins, measures=["speed"], stream=STREAM)
