@@ -57,6 +57,19 @@ def test_the_table_of_a_twin_is_what_measuring_it_gives(found, images):
         assert values == pytest.approx(twin.headlines(twin.compared()), nan_ok=True)
 
 
+def test_twins_are_given_the_phases_that_were_found_in_the_model(images):
+    given = []
+
+    def measure(model, images, phases=None, **options):
+        given.append(phases)
+        return brdyn.token_dynamics(model, images, phases, measures=["norm"], **options)
+
+    twins = [tiny_vit(seed=1), tiny_vit(seed=2)]
+    found = with_null(measure, tiny_vit(), images, k=3, twins=twins, stream=STREAM)
+    assert given == [None, found.phases, found.phases]
+    assert found.phases.k == 3
+
+
 def test_it_comes_back_from_its_folder(found, tmp_path):
     name, result = found
     result.save(tmp_path / "out")

@@ -66,6 +66,15 @@ def test_a_twin_has_the_parts_that_the_file_has(tmp_path, options):
     assert isinstance(check_twins(model).norm, type(model.norm))
 
 
+def test_a_twin_sees_images_as_the_weights_do(tmp_path):
+    """Those of a masked autoencoder are prepared otherwise than timm's name says."""
+    state = timm.create_model(TINY, num_classes=0).state_dict() | {"masked_embed": torch.zeros(1, 192)}
+    torch.save(state, tmp_path / "file.pth")
+    model = load_model(TINY, weights=tmp_path / "file.pth", image_size=32)
+    assert model.preprocessing != load_model(TINY, init="random", image_size=32).preprocessing
+    check_twins(model)
+
+
 def test_a_twin_has_moco_s_heads(tmp_path):
     state = timm.create_model("vit_small_patch16_224", num_classes=0, num_heads=12).state_dict()
     torch.save({f"module.base_encoder.{key}": value for key, value in state.items()}, tmp_path / "file.pth")
@@ -78,6 +87,13 @@ def test_of_facebooks_file(tmp_path):
     small = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=28, init_values=1.0)
     torch.save(small.state_dict(), tmp_path / "file.pth")
     check_twins(load_model("dinov2_vits14", weights=tmp_path / "file.pth", image_size=42))
+    twin = check_twins(load_model("dinov2_vits14", weights=tmp_path / "file.pth", image_size=28))
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        own = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=28, init_values=1.0)
+    assert torch.equal(
+        twin.backbone.pos_embed, own.pos_embed
+    )  # of the file's grid, which was not resampled either
 
 
 def test_of_transformers_and_timm_s_folders(tmp_path):
@@ -88,6 +104,9 @@ def test_of_transformers_and_timm_s_folders(tmp_path):
     check_twins(load_model("owner/name", weights=tmp_path / "theirs"))  # its config is with the weights
     timm_folder(tmp_path / "timm")
     check_twins(load_model(str(tmp_path / "timm"), image_size=32))
+    timm_folder(tmp_path / "pooled", global_pool="avg", num_classes=5)  # which its config does not say
+    twin = check_twins(load_model(str(tmp_path / "pooled"), image_size=32))
+    assert isinstance(twin.norm, torch.nn.Identity)
 
 
 @needs_offline
@@ -154,8 +173,8 @@ def test_a_twin_of_another_architecture_is_refused():
 
 
 def test_a_description_knows_whether_there_are_twins():
-    assert brdyn.describe_model("dinov2_vitb14_reg").redraw is not None
-    assert brdyn.describe_model("dinov2_vitb14_reg", image_size=28).redraw(3).info.image_size == (28, 28)
+    twin = brdyn.describe_model("dinov2_vits14", image_size=28).redraw(3)
+    assert (twin.info.image_size, twin.device.type) == ((28, 28), "cpu")  # not on the meta device
 
 
 @pytest.mark.parametrize(("name", "still"), [("deit3_small_patch16_224", True), (TINY, False)])
