@@ -20,6 +20,7 @@ from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure, Details, measu
 from brdyn.measures.engine import measure
 from brdyn.measures.found_modes import SHAPE, Modes
 from brdyn.measures.found_phases import FoundPhases
+from brdyn.measures.headlines import headlines
 from brdyn.measures.modes import check_fit
 from brdyn.measures.null import BesideTwins, Null, Tables
 from brdyn.models import VisionTransformer
@@ -42,28 +43,6 @@ SPATIAL = (
 NUMBERS = ("mean", "low", "high", "sd")
 TABLE, MODES = "dynamics", "modes"
 ERRORS = tuple(SHAPE["errors"][0])
-
-
-def _last(said: str) -> Callable[[np.ndarray], list[tuple[str, float]]]:
-    return lambda values: [(said, values[-1])]
-
-
-# What is told of a curve beside those of other networks; of any other, its last value.
-LAST = _last("")
-HEADLINES: dict[str, Callable[[np.ndarray], list[tuple[str, float]]]] = {
-    "convergence": lambda values: [("cosine to the final state at half depth", values[len(values) // 2])],
-    "speed": _last("angular speed of the last update (radians)"),
-    "turning": _last("turning angle of the last update (radians)"),
-    "effective_rank": lambda values: [
-        ("largest effective rank of an update", np.fmax.reduce(values)),
-        ("effective rank of the last update", values[-1]),
-    ],
-    "coherence": _last("coherence of the last update"),
-    "estimation_mean": lambda values: [("largest absolute mean estimation error", np.abs(values).max())],
-    "estimation_variance": lambda values: [("largest variance of the estimation error", values.max())],
-    "basin_ratio": _last("angle within over between classes at the end"),
-    "knn_purity": _last("purity of neighbours at the end"),
-}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -191,7 +170,7 @@ class Dynamics(BesideTwins):
 
     def headlines(self, tables: Tables) -> dict[str, float]:
         """Of every curve one or two values that the guide speaks of, its last one by default."""
-        return headlines(tables[TABLE])
+        return headlines(tables[TABLE], SPATIAL)
 
     def lines(self) -> list[str]:
         """Phases, and each measure in a sentence or two."""
@@ -220,18 +199,6 @@ def curve(table: pd.DataFrame, statistic: str, group: str) -> np.ndarray:
     """Mean of a statistic over depth, from a tidy table."""
     rows = table[(table["statistic"] == statistic) & (table["group"] == group)]
     return rows.sort_values("layer")["mean"].to_numpy()
-
-
-def headlines(table: pd.DataFrame) -> dict[str, float]:
-    """Of every curve of a tidy table the values to tell beside those of other networks, by what they are."""
-    found = {}
-    for (group, statistic), rows in table.groupby(["group", "statistic"], sort=False):
-        if statistic in SPATIAL and statistic not in HEADLINES:
-            continue
-        values = rows.sort_values("layer")["mean"].to_numpy(dtype=float)
-        for said, value in HEADLINES.get(str(statistic), LAST)(values):
-            found[f"{group}: {said or f'{statistic} at last'}"] = float(value)
-    return found
 
 
 def token_dynamics(
