@@ -16,7 +16,7 @@ from analyses.findings import raptor as raptors
 from analyses.raptor_on_vits import Cells, read_cells
 from analyses.recording import RESULTS
 from analyses.render import words
-from analyses.rules import Numbers, Rule, Verdict, rule_of
+from analyses.rules import UNTRAINED, Beyond, Numbers, Rule, Verdict, evidence, rule_of
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.vitrm_grid import Grid, read_grid
 from brdyn import Phases, UsageError
@@ -71,6 +71,8 @@ class Found(NamedTuple):
     said: str = "not recorded yet"
     holds: Verdict = None
     measured: bool = False
+    rule: str = ""
+    why: str = ""
 
     @property
     def word(self) -> str:
@@ -93,6 +95,7 @@ class Claim:
     measure: str = ""
     said: str = ""
     rule: Rule | None = None
+    untrained: Beyond | None = None
     why: str = UNKNOWN
     table: str = ""
 
@@ -106,10 +109,28 @@ class Claim:
             return Found()
         assert self.rule is not None
         each = found.get("each", {})
-        yes = {model: "yes" if self.rule.judge(one) else "no" for model, one in each.items()}
-        parts = [f"{model}: {words(self.said, one)} ({yes[model]})" for model, one in each.items()]
+        yes = {model: "yes" if self.against(one).judge(one) else "no" for model, one in each.items()}
+        parts = [f"{model}: {self.say(one)} ({yes[model]})" for model, one in each.items()]
         numbers = next(iter(each.values()), found)
-        return Found("; ".join(parts) or words(self.said, numbers), self.rule.judge(numbers), True)
+        rule = self.against(numbers)
+        verdict, why = rule.judge(numbers), ""
+        if verdict is None and self.rule.judge(numbers):
+            why = "Untrained twins do the same, or nearly: it is no evidence of what was learnt"
+        return Found("; ".join(parts) or self.say(numbers), verdict, True, str(rule), why)
+
+    def against(self, numbers: Numbers) -> Rule:
+        """The rule for these numbers: with untrained twins, where they were measured."""
+        assert self.rule is not None
+        if self.untrained is None or not numbers.get(UNTRAINED):
+            return self.rule
+        return evidence(self.rule, self.untrained)
+
+    def say(self, numbers: Numbers) -> str:
+        """The numbers in words, with those of twins where there are any."""
+        said = words(self.said, numbers)
+        if self.untrained is None or not numbers.get(UNTRAINED):
+            return said
+        return f"{said} ({self.untrained.say(numbers)})"
 
 
 class Topic(NamedTuple):
@@ -123,7 +144,7 @@ def topics() -> tuple[Topic, ...]:
     """The table. Raises TypeError if a claim has an entry that is none, KeyError if there is no such rule."""
     table = yaml.safe_load(TABLE.read_text())
     for row in (row for topic in table for row in topic["claims"]):
-        row |= {"rule": rule_of(row["rule"])} if "rule" in row else {}
+        row |= {name: rule_of(row[name]) for name in ("rule", "untrained") if name in row}
     return tuple(
         Topic(one["title"], one["note"].strip(), [Claim(**row) for row in one["claims"]]) for one in table
     )
@@ -148,7 +169,8 @@ class Row(NamedTuple):
 
 def row(claim: Claim, records: Records) -> Row:
     found, said = claim.judge(records), reasons(records)
-    published, why = words(claim.published, said), "" if found.holds else words(claim.why, said) or UNKNOWN
+    published = words(claim.published, said)
+    why = "" if found.holds else found.why or words(claim.why, said) or UNKNOWN
     source = f"{claim.source}: {published}" if published else claim.source
     return Row(claim.claim, source, found.said if found.measured else "–", found.verdict, why)
 

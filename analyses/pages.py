@@ -63,7 +63,12 @@ def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> di
     """A claim with its rule, and what it comes to."""
     found = claim.judge(records, study)
     text = f"{claim.claim} ({claim.source})" if claim.table in ("offline", "vitrm") else claim.claim
-    return {"claim": text, "rule": str(claim.rule or "–"), "said": found.said, "word": found.word}
+    return {
+        "claim": text,
+        "rule": found.rule or str(claim.rule or "–"),
+        "said": found.said,
+        "word": found.word,
+    }
 
 
 def evidence(records: Records, results: Path = RESULTS) -> str:

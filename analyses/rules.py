@@ -13,7 +13,7 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import eq, ge, gt, le, lt
@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from analyses.statistics import Estimate
+from analyses.statistics import ALPHA, Estimate, beyond_twins
 
 Verdict = bool | None
 Numbers = Mapping[str, Any]
 Name = str | Mapping[str, str]
 INTERVAL = "95 % interval"
+UNTRAINED = "untrained"  # among numbers, those of each untrained twin
 
 
 def together(verdicts: Iterable[Verdict]) -> Verdict:
@@ -147,6 +148,65 @@ def significant(name: Name, alpha: float = 0.05, *, each: str = "") -> Rule:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Beyond(Rule):
+    """A network's number beyond those of its untrained twins, which stand in `untrained`, one mapping a twin."""
+
+    name: Name
+
+    def say(self, numbers: Numbers, form: str = ".3g") -> str:
+        """The twins' numbers: mean, least and largest."""
+        parts = [
+            f"{np.mean(twins):{form}} [{min(twins):{form}}, {max(twins):{form}}]"
+            for _, twins in beside_twins(numbers, self.name)
+        ]
+        return f"{len(numbers[UNTRAINED])} untrained twins: {', '.join(parts)}"
+
+
+def beside_twins(numbers: Numbers, name: Name) -> Iterator[tuple[float, list[float]]]:
+    """Each number of a name, and those of the twins in its place."""
+    twins = [several(one, name) for one in numbers[UNTRAINED]]
+    return zip(several(numbers, name), map(list, zip(*twins, strict=True)), strict=True)
+
+
+def beyond(name: Name, side: str = "above", *, each: str = "") -> Beyond:
+    """Numbers above, or below, those of untrained twins, by :func:`analyses.statistics.beyond_twins`; it fails where
+    one is on the other side of their mean.
+
+    Where there are several all have to be beyond, so that together they are no easier than one.
+    """
+    sign = {"above": 1, "below": -1}[side]
+
+    def verdict(value: float, twins: list[float]) -> Verdict:
+        clear = beyond_twins(sign * value, [sign * one for one in twins]) <= ALPHA
+        return True if clear else False if sign * (value - np.mean(twins)) < 0 else None
+
+    return Beyond(
+        holds=f"{words(name)} is {side} that of untrained twins with p < {ALPHA:g}{for_every(each)}",
+        verdicts=lambda numbers: [verdict(*one) for one in beside_twins(numbers, name)],
+        fails=f"on the other side of their mean{' for one' if each else ''}",
+        name=name,
+    )
+
+
+def evidence(rule: Rule, beyond: Beyond) -> Rule:
+    """A rule that is no evidence where untrained twins pass it: then it cannot be told.
+
+    It holds where it does of the network, the network is beyond its twins, and no more of them meet it than chance
+    allows; it fails as it does without twins.
+    """
+
+    def verdicts(numbers: Numbers) -> list[Verdict]:
+        verdict = rule.judge(numbers)
+        if verdict is not True:
+            return [verdict]
+        passed = float(np.mean([rule.judge(one) is True for one in numbers[UNTRAINED]]))
+        return [True if passed <= ALPHA and beyond.judge(numbers) is True else None]
+
+    held = f"{rule.holds}; untrained twins do not meet this, and {beyond.holds}"
+    return Rule(held, verdicts, rule.fails)
+
+
 def range_above(name: Name, than: Name) -> Rule:
     """Every number of one name above every one of another; it fails where all are below."""
 
@@ -189,6 +249,7 @@ RULES: dict[str, Callable[..., Rule]] = {
     "greater": greater, "less": less, "at least": at_least, "at most": at_most, "equal": equal,
     "above": above, "clearly above": clearly_above,
     "significant": significant, "range above": range_above, "every": every, "unanimous": unanimous, "unless": unless,
+    "beyond": beyond,
 }  # fmt: skip
 
 

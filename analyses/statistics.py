@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 RESAMPLES = 2000
+ALPHA = 0.05
 FEWEST = 5  # pairs for a bootstrap
 
 
@@ -84,3 +85,36 @@ def mean_difference(differences: ArrayLike) -> Estimate:
     half = float(stats.t.ppf(0.975, len(values) - 1) * error)
     mean = float(values.mean())
     return Estimate(mean, mean - half, mean + half)
+
+
+def beyond_twins(value: float, twins: ArrayLike) -> float:
+    """One-sided p-value of a network's number against those of its untrained twins: is it above them?
+
+    Under the null the network is one more twin. With 19 twins or more the p-value is that of its rank among them, whose
+    size is right whatever their distribution. Fewer cannot reach .05 by rank, so that there it is of the prediction
+    interval of one more draw, (value - mean) / (sd sqrt(1 + 1/n)) by t with n - 1 degrees of freedom: right for normal
+    numbers, and measured sizes at alpha .05 are .03 to .06 for uniform and heavy-tailed ones (t, 3 degrees), .06 to
+    .08 for log-normal (sd .3) and .11 at most for exponential ones. From 19 on t would keep those errors
+    where the rank has none. NaN for fewer than two twins, or where one has no number.
+    """
+    others = np.asarray(twins, dtype=float)
+    count = len(others)
+    if count < 2 or not np.isfinite([value, *others]).all():
+        return float("nan")
+    if 1 / (count + 1) <= ALPHA:
+        return float(1 + (others >= value).sum()) / (count + 1)
+    spread, lead = others.std(ddof=1) * (1 + 1 / count) ** 0.5, value - others.mean()
+    if spread == 0:
+        return 0.0 if lead > 0 else 1.0
+    return float(special.stdtr(count - 1, -lead / spread))
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Holm's p-values of several tests: each holds at a level where all of them together do.
+
+    The i-th smallest of m, times m - i + 1, but never less than that of a smaller one, and at most 1.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p)
+    adjusted = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted[np.argsort(order)]

@@ -17,7 +17,15 @@ from typing import Any
 
 from analyses.recording import OFFLINE, RESULTS, Choice
 from analyses.study import Study, chosen, run_study, study_parser
-from brdyn import Stream, load_images, load_model, perturbation_repair, token_dynamics
+from brdyn import (
+    Stream,
+    load_images,
+    load_model,
+    perturbation_repair,
+    token_dynamics,
+    untrained_twins,
+    with_null,
+)
 from brdyn.provenance import image_provenance
 from brdyn.store import records
 
@@ -41,7 +49,7 @@ class MotionStudy(Study[str]):
         return chosen(self.choice.only, self.places)
 
     def asked(self, cell: str) -> Mapping[str, Any]:
-        given = {name: getattr(self.choice, name) for name in ("images", "n", "n_repair")}
+        given = {name: getattr(self.choice, name) for name in ("images", "n", "n_repair", "null")}
         return {"place": self.places[cell], **given}
 
     def known(self, cell: str, asked: Mapping[str, Any]) -> bool:
@@ -54,18 +62,28 @@ class MotionStudy(Study[str]):
         model = load_model(self.places[cell], weights=weights, image_size=size, device=choice.device)
         images, fewer = (load_images(choice.images, model, n=count) for count in (choice.n, choice.n_repair))
         stream = Stream(workers=choice.workers)
-        found = token_dynamics(model, images, measures=MEASURES, stream=stream)
+        twins = untrained_twins(model, choice.null)
+        found = with_null(token_dynamics, model, images, twins=twins, measures=MEASURES, stream=stream)
         middle = model.depth // 2
-        repair = perturbation_repair(
-            model, fewer, eps=(EPS,), targets=("all",), starts=sorted({0, middle}), stream=stream
-        )
-        return {
+        repair = with_null(
+            perturbation_repair, model, fewer, found.phases, twins=twins, eps=(EPS,), targets=("all",),
+            starts=sorted({0, middle}), stream=stream,
+        )  # fmt: skip
+        start = {"eps": EPS, "starts": [0, middle]}
+        content: dict[str, Any] = {
             "model": model.info.to_dict(), "token_groups": model.tokens.sizes(),
             "readouts": list(model.tokens.readouts), "images": image_provenance(images),
             "n_repair": fewer.report.count, "phases": found.phases.to_dict(), "table": records(found.table),
             "alignment": {group: asdict(test) if test else None for group, test in found.alignment.items()},
-            "repair": {"eps": EPS, "starts": [0, middle], "angles": records(repair.angles)},
+            "repair": {**start, "angles": records(repair.angles)},
         }  # fmt: skip
+        if found.null is None or repair.null is None:
+            return content
+        twins_of: list[dict[str, Any]] = []
+        for moved, noisy in zip(found.null.each(), repair.null.each(), strict=True):
+            angles = {**start, "angles": records(noisy["perturb"])}
+            twins_of.append({"table": records(moved["dynamics"]), "repair": angles})
+        return {**content, "null": {"weights": list(found.null.weights), "twins": twins_of}}
 
 
 OPTIONS = study_parser(__doc__, RESULTS / "vitrm", labelled=False)
@@ -74,6 +92,7 @@ OPTIONS.add_argument("--size", default="cpu", help="of the study that trained th
 OPTIONS.add_argument("--steps", type=int, default=STEPS, help="T, recursion steps of ViTRM")
 OPTIONS.add_argument("--n", type=int, default=500, help="images")
 OPTIONS.add_argument("--n-repair", type=int, default=64, help="images that noise is added to")
+OPTIONS.add_argument("--null", type=int, default=0, help="untrained twins beside each network")
 OPTIONS.add_argument("--weights", type=Path, help=f"of {OFFLINE}, as in `brdyn phases`")
 OPTIONS.add_argument("--workers", type=int, default=0, help="loader processes")
 main = run_study(MotionStudy, OPTIONS, __name__)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from brdyn.interventions import layer_surgery, perturbation_repair
     from brdyn.measures import layer_similarity
     from brdyn.measures.dynamics import token_dynamics
-    from brdyn.models import adapt, describe_model, list_models, load_model
+    from brdyn.measures.null import with_null
+    from brdyn.models import adapt, describe_model, list_models, load_model, untrained_twins
     from brdyn.phases import LayerSimilarity, Phases, segment
     from brdyn.probes import probe_images
     from brdyn.raptor import fit_raptor
@@ -54,6 +55,8 @@ _HOMES = {
     "segment": "brdyn.phases",
     "token_dynamics": "brdyn.measures.dynamics",
     "trajectories": "brdyn.trajectory",
+    "untrained_twins": "brdyn.models",
+    "with_null": "brdyn.measures.null",
 }
 _ROOMS = (
     "classifiers",
@@ -91,6 +94,8 @@ __all__ = [
     "segment",
     "token_dynamics",
     "trajectories",
+    "untrained_twins",
+    "with_null",
 ]
 
 

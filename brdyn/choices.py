@@ -40,6 +40,7 @@ LONGEST_SHOWN = 40
 MLPS = ("swiglu", "gelu")  # of a Raptor's block
 DEPTH_SCALINGS = ("index", "constant", "none")
 MOST_RATIO = 1_000  # of hidden units over the width
+MOST_TWINS = 1_000
 KINDS = ("swap", "delete", "shuffle", "replace")
 
 
@@ -156,6 +157,19 @@ def check_patches(name: str, size: tuple[int, int], patch: tuple[int, int]) -> N
                 f"image size {size[0]}x{size[1]} is not a multiple of the {step}-pixel patch of {name!r}; "
                 f"use for instance {lower} or {lower + step}"
             )
+
+
+def check_twins(number: int) -> None:
+    """Refuse a number of untrained twins that is none.
+
+    Raises
+    ------
+    UsageError
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MOST_TWINS:
+        raise UsageError(
+            f"`null={number}` is not a number of untrained twins from 0 to {MOST_TWINS}; use for instance 5"
+        )
 
 
 def check_eps(eps: Sequence[float]) -> None:

@@ -175,6 +175,8 @@ class Stream:
         Under torchrun: this process takes its share of the images.
     progress : bool
         Show a progress bar on a terminal.
+    name : str
+        What the bar says; the model's name by default.
 
     Examples
     --------
@@ -186,6 +188,7 @@ class Stream:
     workers: int | None = None
     processes: Processes | None = None
     progress: bool = False
+    name: str = ""
 
     @property
     def is_main(self) -> bool:
@@ -241,7 +244,9 @@ def trajectories(
     )
     run = partial(_capture_or_halve, model, adapt=stream.batch_size == "auto")
     with progress_bar(
-        model.info.name, -(-len(images) // processes.world), stream.progress and processes.is_main
+        stream.name or model.info.name,
+        -(-len(images) // processes.world),
+        stream.progress and processes.is_main,
     ) as advance:
         for batch in batches:
             waiting = deque(batch.split(size))

@@ -193,6 +193,8 @@ def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, li
         4,
         "--only",
         "vit*",
+        "--null",
+        2,
     )
     content = json.loads((home / "dynamics" / "vitrm.json").read_text())
     (home / "dynamics" / f"{OFFLINE}.json").write_text(json.dumps(content))
@@ -202,6 +204,11 @@ def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, li
     steps = json.loads((home / "vitrm.json").read_text())["evaluation"]["recursion"]["steps"]
     assert ", ".join(f"{row['steps']}: {row['accuracy']:.1%}" for row in steps) in page
     assert results.motions["vitrm"].layers == 16
+    assert content["null"]["weights"] == ["random (untrained, seed 1)", "random (untrained, seed 2)"]
+    paths = [one.path["y"] for one in results.motions["vitrm"].untrained]
+    assert len(set(paths)) == 2
+    assert f"(2 untrained twins: {np.mean(paths):.3g} [{min(paths):.3g}, {max(paths):.3g}]" in page
+    assert "is above that of untrained twins with p < 0.05, for every read-out" in page
 
 
 def test_the_vitrm_study_tests_on_the_test_split(monkeypatch, tmp_path):
@@ -246,6 +253,20 @@ def test_motion_by_hand():
     assert found.path == {"y": 1.0, "z": 0.5}
     assert found.repaired == {"y": pytest.approx(0.5), "z": pytest.approx(1.5)}
     assert found.rank == (4.0, 8.0, 2.0)
+    assert found.untrained == ()
+    slower = [{**row, "mean": 1.0 if row["statistic"] == "speed" else row["mean"]} for row in table]
+    twin = {
+        "table": slower,
+        "repair": {**content["repair"], "angles": [{**row, "mean": 0.1} for row in angles]},
+    }
+    beside = vitrm.motion({**content, "null": {"twins": [twin]}})
+    assert beside._replace(untrained=()) == found
+    assert [(one.path, one.repaired) for one in beside.untrained] == [
+        ({"y": 0.5, "z": 0.5}, {"y": 1.0, "z": 1.0})
+    ]
+    numbers = vitrm.converge(vitrm.Results({}, {}, {"a": beside, "b": found}))["each"]
+    assert numbers["a"]["untrained"] == [{"path": {"y": 0.5, "z": 0.5}}]
+    assert "untrained" not in numbers["b"]
 
 
 def test_runs_of_other_recipes_are_not_compared():

@@ -5,6 +5,8 @@ import re
 import sys
 from collections import Counter
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import brdyn
@@ -12,8 +14,9 @@ from analyses import claims, pages
 from analyses.claims import NOT_TESTED, OURS, WORDS, Claim, Records, Row
 from analyses.findings import depth, offline, raptor, vitrm
 from analyses.render import outdated
-from analyses.rules import greater
+from analyses.rules import beyond, evidence, greater, several
 from brdyn.errors import BrdynError, UsageError
+from brdyn.measures.null import Null
 
 CLAIMS = [claim for claim in claims.every() if claim.source != OURS]
 
@@ -118,6 +121,83 @@ def test_verdicts(monkeypatch, records, measured, verdict, said):
     )
     found = claim.judge(records)
     assert (found.verdict, found.said) == (verdict, said)
+
+
+@pytest.mark.parametrize(
+    ("twins", "verdict", "why"),
+    [
+        ((0.0, 0.1, 0.2), "**holds**", ""),
+        (
+            (0.0, 0.1, 1.5),
+            "cannot be told",
+            "Untrained twins do the same, or nearly",
+        ),  # which meets the rule itself
+        (
+            (0.0, 0.9, -0.9),
+            "cannot be told",
+            "Untrained twins do the same, or nearly",
+        ),  # 2 is not clearly beyond them
+        ((), "**holds**", ""),
+    ],
+)
+def test_a_verdict_is_against_untrained_twins_where_they_were_measured(
+    monkeypatch, records, twins, verdict, why
+):
+    numbers = {"x": 2, **({"untrained": [{"x": one} for one in twins]} if twins else {})}
+    monkeypatch.setattr(offline, "rank", lambda _: numbers)
+    claim = Claim(
+        claim="c", source="s", study="offline", measure="offline.rank", said="x is {{ x }}", rule=greater("x", 1),
+        untrained=beyond("x"),
+    )  # fmt: skip
+    found, row = claim.judge(records), claims.row(claim, records)
+    assert (found.verdict, row.verdict) == (verdict, verdict)
+    assert row.why.startswith(why)
+    assert bool(row.why) == bool(why)
+    assert found.said == ("x is 2" if not twins else f"x is 2 ({beyond('x').say(numbers)})")
+    assert found.rule == str(evidence(claim.rule, claim.untrained) if twins else claim.rule)
+
+
+def with_twins(result, *changes):
+    """A recorded result beside twins that are its own tables, changed."""
+    twins = [change({name: table.copy() for name, table in result.compared().items()}) for change in changes]
+    tables = {
+        name: pd.concat(
+            [one[name].assign(twin=number) for number, one in enumerate(twins, 1)], ignore_index=True
+        )
+        for name in twins[0]
+    }
+    return result.with_twins(Null(("random",) * len(changes), tables))
+
+
+@pytest.mark.parametrize(
+    ("measure", "part", "number"),
+    [
+        ("convergence", "motion", "share"),
+        ("estimation", "motion", "bias"),
+        ("deep_noise_on_cls", "repair", "ratio"),
+        ("deep_noise_on_patches", "repair", "ratio"),
+        ("shuffles", "surgery", "ratio"),
+        ("replacements", "surgery", "ratio"),
+    ],
+)
+def test_twins_that_are_the_network_itself_have_its_numbers(records, measure, part, number):
+    """And of what holds today nothing is left: they pass every rule that it does."""
+    assert "untrained" not in getattr(offline, measure)(records.offline)
+
+    def squared(tables):
+        return {name: table.assign(mean=table["mean"] ** 2) for name, table in tables.items()}
+
+    beside = with_twins(getattr(records.offline, part), lambda tables: tables, squared)
+    results = records.offline._replace(**{part: beside})
+    numbers = getattr(offline, measure)(results)
+    own, other = numbers["untrained"]
+    assert np.array_equal(np.hstack(several(own, number)), np.hstack(several(numbers, number)))
+    assert not np.array_equal(np.hstack(several(other, number)), np.hstack(several(numbers, number)))
+    before = claims.of(f"offline.{measure}").judge(records)
+    after = claims.of(f"offline.{measure}").judge(records._replace(offline=results))
+    assert after.holds is (False if before.holds is False else None)
+    assert "2 untrained twins:" in after.said
+    assert "untrained" not in before.said
 
 
 @pytest.mark.parametrize(

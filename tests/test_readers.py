@@ -21,6 +21,11 @@ from brdyn.store import to_json
 from brdyn.training import Checkpoints
 
 INTERVAL = {"mean": 0.5, "low": 0.4, "high": 0.6, "sd": 0.1, "n_images": 8}
+NULL = {
+    "weights": ["random (untrained, seed 1)"],
+    "notes": ["still"],
+    "values": {"cls: speed": {"value": 0.5, "untrained": [0.25]}},
+}
 MATRIX = np.exp(-np.abs(np.subtract.outer(np.arange(4), np.arange(4))) / 2)
 
 
@@ -47,7 +52,7 @@ def dynamics():
     }
     return {
         "table": [row], "phases": phases_of_four(), "alignment": {"cls": test}, "left_out": {"norm": "why"},
-        "basins": basins, "modes": modes,
+        "basins": basins, "modes": modes, "null": NULL,
     }  # fmt: skip
 
 
@@ -66,7 +71,7 @@ def surgery():
     }  # fmt: skip
     return {
         "table": [{**row, **INTERVAL}], "phases": phases_of_four(), "swap_tests": {"cls": test},
-        "intact_accuracy": None, "notes": ["no head"],
+        "intact_accuracy": None, "notes": ["no head"], "null": NULL,
     }  # fmt: skip
 
 
@@ -77,6 +82,7 @@ def repair():
         "angles": [angles],
         "growth": [{**start, **INTERVAL, "half_repair": None}],
         "phases": phases_of_four(),
+        "null": NULL,
     }
 
 
@@ -169,7 +175,7 @@ MAY_LACK = {
     ("modes", "directions"), ("baselines",),
     ("left_out", "norm"), ("stages", "1"), ("recipe", "lr"), ("basins",), ("modes",),
     ("similarity",), ("provenance",), ("model", "digest"), ("model", "notes"), ("train", "read"), ("test", "read"),
-    ("earlier", "1"), ("swap_tests", "cls"),
+    ("earlier", "1"), ("swap_tests", "cls"), ("null",), ("values", "cls: speed"),
 }  # fmt: skip
 
 
@@ -180,6 +186,12 @@ def folder(tmp_path):
     pd.DataFrame([[1, "cls", 0, 1.0, 0.0, 1.0]], columns=columns).to_parquet(tmp_path / "spectrum.parquet")
     columns = ["position", "label", "layer", "x", "y"]
     pd.DataFrame([[0, 0, 0, 1.0, 2.0]], columns=columns).to_parquet(tmp_path / "basins.parquet")
+    tables = {
+        "dynamics": dynamics()["table"], "modes": dynamics()["modes"]["errors"], "perturb": repair()["angles"],
+        "growth": repair()["growth"], "interventions": surgery()["table"],
+    }  # fmt: skip
+    for name, rows in tables.items():
+        pd.DataFrame(rows).assign(twin=1).to_parquet(tmp_path / f"null_{name}.parquet")
     return tmp_path
 
 
@@ -298,7 +310,9 @@ def test_operations_on_layers_that_there_are_not(layers, folder):
     assert "interventions.json" in refused("interventions.json", folder)
 
 
-@pytest.mark.parametrize("name", ["spectrum.parquet", "basins.parquet"])
+@pytest.mark.parametrize(
+    "name", ["spectrum.parquet", "basins.parquet", "null_dynamics.parquet", "null_modes.parquet"]
+)
 def test_tables_beside_a_result(name, folder, tmp_path_factory):
     (folder / "dynamics.json").write_bytes(to_json(dynamics()))
     whole = (folder / name).read_bytes()

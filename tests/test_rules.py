@@ -8,9 +8,11 @@ from analyses.rules import (
     above,
     at_least,
     at_most,
+    beyond,
     clearly_above,
     equal,
     every,
+    evidence,
     greater,
     less,
     range_above,
@@ -77,6 +79,63 @@ UP, DOWN, WIDE = Estimate(2, 1, 3), Estimate(-2, -3, -1), Estimate(0.1, -1, 2)
 def test_rules_by_hand(rule, numbers, verdict, words):
     assert rule.judge(numbers) is verdict
     assert str(rule) == words
+
+
+def twins_of(*values):
+    return [{"a": value} for value in values]
+
+
+ONE_SIDE = "a is {} that of untrained twins with p < 0.05{} (fails: on the other side of their mean{})"
+
+
+@pytest.mark.parametrize(
+    ("rule", "numbers", "verdict", "words"),
+    [  # (3 - 0) / (1 sqrt(4/3)) = 2.60 and (4 - 0) / … = 3.46, where t of 2 degrees has its .95 at 2.92
+        (beyond("a"), {"a": 4, "untrained": twins_of(-1, 0, 1)}, True, ONE_SIDE.format("above", "", "")),
+        (beyond("a"), {"a": 3, "untrained": twins_of(-1, 0, 1)}, None, ONE_SIDE.format("above", "", "")),
+        (beyond("a"), {"a": -4, "untrained": twins_of(-1, 0, 1)}, False, ONE_SIDE.format("above", "", "")),
+        (beyond("a", "below"), {"a": -4, "untrained": twins_of(-1, 0, 1)}, True, ONE_SIDE.format("below", "", "")),
+        (beyond("a"), {"a": 4, "untrained": twins_of(0)}, None, ONE_SIDE.format("above", "", "")),
+        (beyond("a"), {"a": 19, "untrained": twins_of(*range(19))}, True, ONE_SIDE.format("above", "", "")),
+        (beyond("a"), {"a": 17.5, "untrained": twins_of(*range(19))}, None, ONE_SIDE.format("above", "", "")),
+        (beyond("a", each="k"), {"a": {2: 4, 3: 9}, "untrained": twins_of({2: -1, 3: 9}, {2: 0, 3: 8}, {2: 1, 3: 7})},
+         None, ONE_SIDE.format("above", ", for every k", " for one")),
+    ],
+)  # fmt: skip
+def test_beyond_untrained_twins_by_hand(rule, numbers, verdict, words):
+    assert rule.judge(numbers) is verdict
+    assert str(rule) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "twins", "verdict"),
+    [
+        (9, (-1, 0, 1), True),  # the network alone is above 2, and far beyond its twins
+        (9, (-1, 0, 3), None),  # one of three twins is above 2 too
+        (2.5, (-1, 0, 1), None),  # not far enough beyond them
+        (1, (-1, 0, 1), False),  # as without twins
+    ],
+)
+def test_a_rule_that_twins_pass_is_no_evidence(value, twins, verdict):
+    judged = evidence(greater("a", 2), beyond("a"))
+    assert judged.judge({"a": value, "untrained": twins_of(*twins)}) is verdict
+    assert str(judged) == (
+        "a is above 2; untrained twins do not meet this, and a is above that of untrained twins with p < 0.05"
+    )
+
+
+def test_one_twin_in_twenty_may_pass_by_chance():
+    judged = evidence(greater("a", 2), beyond("a"))
+    assert judged.judge({"a": 9, "untrained": twins_of(*[0, 1] * 10, 3)}) is True
+    assert judged.judge({"a": 9, "untrained": twins_of(*[0, 1] * 10, 3, 3)}) is None
+
+
+def test_twins_are_told_beside_a_number():
+    numbers = {
+        "a": {"cls": 1, "patches": 2},
+        "untrained": twins_of({"cls": 1, "patches": 5}, {"cls": 2, "patches": 6}),
+    }
+    assert beyond("a").say(numbers) == "2 untrained twins: 1.5 [1, 2], 5.5 [5, 6]"
 
 
 def test_a_number_that_is_not_measured_is_no_verdict():

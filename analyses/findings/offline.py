@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from analyses.recording import OFFLINE, RESULTS
-from analyses.rules import Numbers
+from analyses.rules import UNTRAINED, Numbers
 from analyses.statistics import Estimate
 from brdyn import Phases
 from brdyn.classifiers import packaged
 from brdyn.errors import BrdynError
 from brdyn.interventions import Repair, Surgery, within_against_across
+from brdyn.interventions.repair_result import shallow_and_deep
+from brdyn.measures.dynamics import Dynamics
 from brdyn.store import read_json
 
 CLASSES = 10  # of the packaged network
@@ -31,14 +34,40 @@ class Results(NamedTuple):
     basins: dict[str, Any]
     perturbed: dict[str, Any]
     operated: dict[str, Any]
+    motion: Dynamics
 
 
 def load() -> Results:
     places = [RESULTS / folder / OFFLINE for folder in FILES]
     files = [place / f"{name}.json" for place, name in zip(places, FILES.values(), strict=True)]
     dynamics, *others = [read_json(file, "a recorded result") for file in files]
-    repair, surgery = Repair.read(places[2]), Surgery.read(places[3])
-    return Results(Phases.from_dict(dynamics["phases"]), repair, surgery, dynamics, *others)
+    motion, repair, surgery = Dynamics.read(places[0]), Repair.read(places[2]), Surgery.read(places[3])
+    basins, perturbed, operated = others
+    return Results(motion.phases, repair, surgery, dynamics, basins, perturbed, operated, motion)
+
+
+def as_twins(results: Results, part: str) -> Iterator[Results]:
+    """The results with each untrained twin in the place of the network, in one part; none where it has no twins."""
+    recorded: Dynamics | Repair | Surgery = getattr(results, part)
+    for tables in recorded.null.each() if recorded.null is not None else []:
+        twin = recorded.of_tables(tables)
+        changed: dict[str, Any] = {part: twin}
+        if isinstance(twin, Dynamics):
+            changed["dynamics"] = {**results.dynamics, **twin.content()}
+        yield results._replace(**changed)
+
+
+def beside_twins(part: str) -> Callable[[Callable[[Results], Numbers]], Callable[[Results], Numbers]]:
+    """The numbers of a finding with those of untrained twins, where this part of the results has them."""
+
+    def decorate(finding: Callable[[Results], Numbers]) -> Callable[[Results], Numbers]:
+        def found(results: Results) -> Numbers:
+            twins = [finding(one) for one in as_twins(results, part)]
+            return {**finding(results), **({UNTRAINED: twins} if twins else {})}
+
+        return found
+
+    return decorate
 
 
 def beyond_drift(results: Results) -> Numbers:
@@ -49,6 +78,7 @@ def beyond_drift(results: Results) -> Numbers:
     return {"cut": cut, "drift": drift, "points": points, "stable": stable}
 
 
+@beside_twins("motion")
 def convergence(results: Results) -> Numbers:
     share, block = {}, {}
     for group, curve in results.dynamics["convergence"].items():
@@ -115,6 +145,7 @@ def basins(results: Results) -> Numbers:
     return {"first": ratio[0].low, "last": ratio[1].high, **found}
 
 
+@beside_twins("motion")
 def estimation(results: Results) -> Numbers:
     means, spreads = (results.dynamics[f"estimation_{name}"].values() for name in ("mean", "variance"))
     within = [curve[first - 1 : last - 1] for curve in spreads for first, last in results.phases.intervals]
@@ -152,13 +183,14 @@ def _shallow_and_deep(results: Results, group: str) -> Numbers:
     eps = float(results.repair.angles["eps"].max())
     final = results.repair.final(group, group, eps)[:-1]
     third, count = len(final) // 3, len(final)
+    shallow, deep = shallow_and_deep(final)
     return {
-        "shallow": final[:third].mean(), "deep": final[-third:].mean(), "eps": eps, "third": third, "count": count,
+        "shallow": shallow, "deep": deep, "ratio": deep / shallow, "eps": eps, "third": third, "count": count,
     }  # fmt: skip
 
 
-deep_noise_on_patches = partial(_shallow_and_deep, group="patches")
-deep_noise_on_cls = partial(_shallow_and_deep, group="cls")
+deep_noise_on_patches = beside_twins("repair")(partial(_shallow_and_deep, group="patches"))
+deep_noise_on_cls = beside_twins("repair")(partial(_shallow_and_deep, group="cls"))
 
 
 def swaps(results: Results) -> Numbers:
@@ -175,14 +207,21 @@ def swaps(results: Results) -> Numbers:
     return {"within_phase": within, "p": p, "tests": tests, "smallest": smallest}
 
 
+@beside_twins("surgery")
 def shuffles(results: Results) -> Numbers:
     surgery, kinds = results.surgery, {"within_phase": "shuffle_within", "across": "shuffle_across"}
-    return {
+    found = {
         name: {readout: surgery.rows(kind, readout)["mean"].mean() for readout in surgery.readouts}
         for name, kind in kinds.items()
     }
+    return {**found, "ratio": _ratio(found["within_phase"], found["across"])}
 
 
+def _ratio(within: dict[str, float], across: dict[str, float]) -> dict[str, float]:
+    return {readout: within[readout] / across[readout] for readout in within}
+
+
+@beside_twins("surgery")
 def replacements(results: Results) -> Numbers:
     phase, within, across, whole = results.phases.labels, {}, {}, {}
     for readout in results.surgery.readouts:
@@ -195,7 +234,7 @@ def replacements(results: Results) -> Numbers:
         )
         within[readout], across[readout] = mean[same & near].mean(), mean[~same & near].mean()
         whole[readout] = mean[same].mean(), mean[~same].mean()
-    return {"within_phase": within, "across": across, "whole": whole}
+    return {"within_phase": within, "across": across, "whole": whole, "ratio": _ratio(within, across)}
 
 
 def deletions(surgery: Surgery) -> Numbers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import yaml
 from scipy import stats
 
 from analyses.recording import OFFLINE, RESULTS, ROOT
-from analyses.rules import Numbers
+from analyses.rules import UNTRAINED, Numbers
 from analyses.statistics import Estimate, mean_difference
 from analyses.study import is_recorded
 from analyses.vitrm_grid import Grid
@@ -39,7 +40,7 @@ class Motion(NamedTuple):
 
     By read-out: `path`, the share of the angular path made in the first half of the layers, and `repaired`, the angle
     at the last layer over that at the middle, where noise was added to all tokens. `rank`: effective rank of spatial
-    updates, first, largest, last.
+    updates, first, largest, last. `untrained`: the same of each untrained twin, where there are any.
     """
 
     layers: int
@@ -47,6 +48,7 @@ class Motion(NamedTuple):
     path: dict[str, float]
     repaired: dict[str, float]
     rank: tuple[float, float, float]
+    untrained: tuple[Motion, ...] = ()
 
 
 class Results(NamedTuple):
@@ -94,7 +96,12 @@ def check_alike(runs: dict[str, dict[str, Any]]) -> None:
 
 
 def motion(content: dict[str, Any]) -> Motion:
-    """The numbers of a model that verdicts rest on."""
+    """The numbers of a model that verdicts rest on, and those of its untrained twins."""
+    twins = content.get("null", {"twins": []})["twins"]
+    return _motion(content)._replace(untrained=tuple(_motion({**content, **twin}) for twin in twins))
+
+
+def _motion(content: dict[str, Any]) -> Motion:
     table, angles = pd.DataFrame(content["table"]), pd.DataFrame(content["repair"]["angles"])
     phases, start = Phases.from_dict(content["phases"]), content["repair"]["starts"][1]
     path, repaired = {}, {}
@@ -148,17 +155,31 @@ def more_steps(results: Results) -> Numbers:
 
 
 def converge(results: Results) -> Numbers:
-    return {"each": {model: {"path": found.path} for model, found in results.motions.items()}}
+    return _each(results, lambda found: {"path": found.path})
 
 
 def repair(results: Results) -> Numbers:
-    return {"each": {model: {"repaired": found.repaired} for model, found in results.motions.items()}}
+    return _each(results, lambda found: {"repaired": found.repaired})
 
 
 def rank(results: Results) -> Numbers:
     names = ("first", "largest", "last")
+    return _each(
+        results,
+        lambda found: {**dict(zip(names, found.rank, strict=True)), "share": found.rank[2] / found.rank[1]},
+    )
+
+
+def _each(results: Results, numbers: Callable[[Motion], dict[str, Any]]) -> Numbers:
+    """Numbers of every model, with those of its untrained twins where there are any."""
     return {
-        "each": {model: dict(zip(names, one.rank, strict=True)) for model, one in results.motions.items()}
+        "each": {
+            model: {
+                **numbers(one),
+                **({UNTRAINED: list(map(numbers, one.untrained))} if one.untrained else {}),
+            }
+            for model, one in results.motions.items()
+        }
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from brdyn.checked_json import expanded
@@ -45,7 +47,18 @@ def load(request: ModelRequest) -> VisionTransformer:
     folder, steps = _folder_and_steps(request.name)
     if request.random:
         raise UsageError(f"{request.name!r} is a trained classifier; `init=random` makes no sense with it")
-    return from_folder(request, FAMILY, folder, f"folder {folder} (trained from scratch)", steps=steps)
+    source = f"folder {folder} (trained from scratch)"
+    model = from_folder(request, FAMILY, folder, source, steps=steps)
+    model.redraw = partial(_untrained, request, folder, source, steps)
+    return model
+
+
+def _untrained(
+    request: ModelRequest, folder: Path, source: str, steps: int | None, seed: int
+) -> VisionTransformer:
+    """Its like, drawn by the seed: unrolled for as many steps, whatever it was trained for."""
+    asked = replace(request, random=True, seed=seed, describe_only=False)
+    return from_folder(asked, FAMILY, folder, source, steps=steps)
 
 
 def from_folder(
@@ -112,7 +125,7 @@ def _unrolled(
         image_size=preprocessing.image_size,
         parameters=_trunk_parameters(vitrm),
         position_rule=POSITION_RULE,
-        weights=source,
+        weights=request.source(source),
         digest=classifier.digest,
         notes=(
             f"ViTRM: {counted(steps, 'recursion step')} of {config.latent_steps} updates of z and one of y; every "

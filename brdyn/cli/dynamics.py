@@ -8,6 +8,7 @@ import typer
 
 from brdyn.choices import MEASURES, RIDGE, check_ridge, separated, some_of
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
+from brdyn.cli.null import Null, check_null, measured
 from brdyn.cli.run import RunRequest, open_run, run_command
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def dynamics(
     rank: Annotated[
         int | None, typer.Option(help="Rank of the modes (default: full).", min=1, rich_help_panel=DYNAMICS)
     ] = None,
+    null: Null = 0,
 ) -> None:
     """Measure how tokens move through depth: convergence, speed, norms, updates, estimation error, basins, modes.
 
@@ -50,21 +52,11 @@ def dynamics(
         from brdyn.measures.modes import check_fit
 
         given.check(model)
+        check_null(model, null)
         check_fit(ridge, rank, model.info.width)
 
     with open_run(request, RESULT, check=check) as run:
         from brdyn.measures.dynamics import token_dynamics
 
-        run.finish(
-            token_dynamics(
-                run.model,
-                run.images,
-                given.phases,
-                measures=chosen,
-                k=k,
-                seed=run.seed,
-                ridge=ridge,
-                rank=rank,
-                stream=run.stream,
-            )
-        )
+        options = {"measures": chosen, "k": k, "ridge": ridge, "rank": rank}
+        run.finish(measured(run, null, token_dynamics, given.phases, **options))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from brdyn.choices import DRAWS, KINDS, SURGERY, separated, some_of
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
+from brdyn.cli.null import Null, check_null, measured
 from brdyn.cli.run import RunRequest, open_run, run_command
+
+if TYPE_CHECKING:
+    from brdyn.models import VisionTransformer
 
 INTERVENTIONS = "Interventions"
 RESULT = "interventions.json"
@@ -36,6 +40,7 @@ def interventions(
     ] = DRAWS,
     phases: PhasesFile = None,
     k: NumberOfPhases = None,
+    null: Null = 0,
 ) -> None:
     """Swap, delete, shuffle and replace layers: does it matter less within a phase than across phases?
 
@@ -43,18 +48,13 @@ def interventions(
     """
     chosen = some_of("intervention", separated(kinds), KINDS)
     given = GivenPhases.read(phases, k)
-    with open_run(request, RESULT, check=given.check) as run:
+
+    def check(model: VisionTransformer) -> None:
+        given.check(model)
+        check_null(model, null)
+
+    with open_run(request, RESULT, check=check) as run:
         from brdyn.interventions import layer_surgery
 
-        run.finish(
-            layer_surgery(
-                run.model,
-                run.images,
-                given.phases,
-                k=k,
-                kinds=chosen,
-                draws=draws,
-                seed=run.seed,
-                stream=run.stream,
-            )
-        )
+        options = {"k": k, "kinds": chosen, "draws": draws}
+        run.finish(measured(run, null, layer_surgery, given.phases, **options))

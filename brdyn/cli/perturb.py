@@ -8,6 +8,7 @@ import typer
 
 from brdyn.choices import EPS, check_eps, separated
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
+from brdyn.cli.null import Null, check_null, measured
 from brdyn.cli.options import parse_numbers
 from brdyn.cli.run import RunRequest, open_run, run_command
 
@@ -45,6 +46,7 @@ def perturb(
     ] = "all",
     phases: PhasesFile = None,
     k: NumberOfPhases = None,
+    null: Null = 0,
 ) -> None:
     """Add noise at every layer and follow the angle to the clean states: is it repaired?
 
@@ -62,20 +64,10 @@ def perturb(
 
         check_request(model, sizes, targets, starts)
         given.check(model)
+        check_null(model, null)
 
     with open_run(request, RESULT, check=check) as run:
         from brdyn.interventions import perturbation_repair
 
-        run.finish(
-            perturbation_repair(
-                run.model,
-                run.images,
-                given.phases,
-                k=k,
-                eps=sizes,
-                targets=targets,
-                starts=starts,
-                seed=run.seed,
-                stream=run.stream,
-            )
-        )
+        options = {"k": k, "eps": sizes, "targets": targets, "starts": starts}
+        run.finish(measured(run, null, perturbation_repair, given.phases, **options))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 
+from brdyn.measures.null import BesideTwins, Null, Tables
 from brdyn.phases import Phases
-from brdyn.result import Result
 from brdyn.store import ROW, records
 
 STATISTICS = ("mean", "low", "high", "sd", "n_images")
@@ -27,10 +27,12 @@ class Run(NamedTuple):
 
 GROWTH_COLUMNS = [*Run._fields, "group", *STATISTICS, "half_repair"]
 START = {"start": int, "eps": float, "target": str, "group": str}
+ANGLES, GROWTH = "perturb", "growth"  # tables
+ANGLE_COLUMNS = (*Run._fields, "group", "perturbed", "layer", *STATISTICS)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Repair(Result):
+class Repair(BesideTwins):
     """How angles to the clean states grow or shrink.
 
     Attributes
@@ -45,6 +47,8 @@ class Repair(Result):
         `half_repair`, the number of layers after which the mean angle has fallen to half (NaN: it never does).
     phases : Phases
         Given, or found in the same pass.
+    null : Null or None
+        The same of untrained twins, where :func:`brdyn.with_null` measured them.
 
     Examples
     --------
@@ -60,6 +64,7 @@ class Repair(Result):
         "angles": [{**START, "perturbed": bool, "layer": int, **ROW}],
         "growth": [{**START, **ROW, "half_repair": (float, None)}],
         "phases": dict,
+        **BesideTwins.NULL_SHAPE,
     }
 
     angles: pd.DataFrame
@@ -72,22 +77,35 @@ class Repair(Result):
             "angles": records(self.angles),
             "growth": records(self.growth),
             "phases": self.phases.to_dict(),
+            **self.null_content(),
         }
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Both tables."""
-        return {"perturb.parquet": self.angles, "growth.parquet": self.growth}
+        """Both tables, and those of twins."""
+        return {"perturb.parquet": self.angles, "growth.parquet": self.growth, **self.null_tables()}
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """Back from a perturb.json."""
-        del folder
         growth = pd.DataFrame(content["growth"], columns=GROWTH_COLUMNS)
         return cls(
             pd.DataFrame(content["angles"], columns=list(cls.SHAPE["angles"][0])),
             growth.astype({"half_repair": float, **dict.fromkeys(STATISTICS[:-1], float)}),
             Phases.from_dict(content["phases"]),
+            null=Null.read(content, folder, {ANGLES: ANGLE_COLUMNS, GROWTH: GROWTH_COLUMNS}),
         )
+
+    def compared(self) -> dict[str, pd.DataFrame]:
+        """Both tables."""
+        return {ANGLES: self.angles, GROWTH: self.growth}
+
+    def of_tables(self, tables: Tables) -> Self:
+        """Both tables of a twin."""
+        return replace(self, angles=tables[ANGLES], growth=tables[GROWTH], null=None)
+
+    def headlines(self, tables: Tables) -> dict[str, float]:
+        """Of the largest noise on each target, what is left on it of shallow and of deep noise, and their ratio."""
+        return headlines(tables[ANGLES])
 
     def lines(self) -> list[str]:
         """Phases, and where each noise ends."""
@@ -105,7 +123,7 @@ class Repair(Result):
                     f"{ordered['mean'].iloc[-1]:.4f} from layer {ordered['start'].iloc[-1]}, most "
                     f"({worst['mean']:.4f}) from layer {worst['start']}{rate}"
                 )
-        return [*lines, ""]
+        return [*lines, "", *self.null_lines()]
 
     def brief(self) -> str:
         """Which noise, on what."""
@@ -116,3 +134,35 @@ class Repair(Result):
         """Mean angle at layer L for every start layer, in radians."""
         rows = self.angles.query("target == @target and group == @group and eps == @eps")
         return rows[rows["layer"] == self.angles["layer"].max()].sort_values("start")["mean"].to_numpy()
+
+
+def shallow_and_deep(final: np.ndarray) -> tuple[float, float]:
+    """Mean angles at the last layer after noise on the first third of the starts, and on the last third.
+
+    Parameters
+    ----------
+    final : ndarray
+        Of each start in order, without the last state, whose noise goes through no block.
+
+    Examples
+    --------
+    >>> from brdyn.interventions.repair_result import shallow_and_deep
+    >>> shallow_and_deep(np.array([1.0, 2.0, 4.0]))
+    (1.0, 4.0)
+    """
+    third = max(1, len(final) // 3)
+    return float(final[:third].mean()), float(final[-third:].mean())
+
+
+def headlines(angles: pd.DataFrame) -> dict[str, float]:
+    """Numbers to tell beside those of other networks, by what they are."""
+    found = {}
+    last, largest = angles["layer"].max(), angles["eps"].max()
+    rows = angles[(angles["layer"] == last) & (angles["start"] < last) & (angles["eps"] == largest)]
+    for (target, group), part in rows[rows["perturbed"]].groupby(["target", "group"], sort=False):
+        shallow, deep = shallow_and_deep(part.sort_values("start")["mean"].to_numpy())
+        what = f"{group}, noise of {largest:g} on {target}: angle at the last layer (radians)"
+        found[f"{what} from shallow noise"], found[f"{what} from deep noise"] = shallow, deep
+        if shallow > 0:
+            found[f"{group}, noise of {largest:g} on {target}: deep over shallow"] = deep / shallow
+    return found

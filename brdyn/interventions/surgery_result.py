@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,17 +13,25 @@ import pandas as pd
 from brdyn.checked_json import fields_of, made
 from brdyn.interventions.repair_result import STATISTICS
 from brdyn.interventions.within_across import WithinAcross
+from brdyn.measures.null import TWIN, BesideTwins, Null, Tables
 from brdyn.phases import Phases
-from brdyn.result import Result
 from brdyn.store import ROW, listed, records
 
 AS_TEXT = ("layers", "order")
 PAIRED = ("swap", "replace")  # that make a matrix of layers
+TABLE, HEAD = "interventions", "head"
+SAID = {
+    "swap": "swaps",
+    "replace": "replacements",
+    "delete": "deletions",
+    "shuffle_within": "shuffles within a phase",
+    "shuffle_across": "shuffles across a boundary",
+}
 WORDS = {"swap": "swapping two layers", "delete": "deleting a layer", "replace": "replacing a layer"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Surgery(Result):
+class Surgery(BesideTwins):
     """What each operation did.
 
     Attributes
@@ -41,6 +49,8 @@ class Surgery(Result):
         For swaps, by readout: relative error within phases against across.
     notes : tuple of str
         What could not be measured, and why.
+    null : Null or None
+        The representation of untrained twins, where :func:`brdyn.with_null` measured them.
 
     Examples
     --------
@@ -58,6 +68,7 @@ class Surgery(Result):
         "swap_tests": {str: (fields_of(WithinAcross), None)},
         "intact_accuracy": (float, None),
         "notes": [str],
+        **BesideTwins.NULL_SHAPE,
     }
 
     table: pd.DataFrame
@@ -86,26 +97,43 @@ class Surgery(Result):
             "notes": list(self.notes),
             "phases": self.phases.to_dict(),
             "table": records(self.tidy()),
+            **self.null_content(),
         }
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The table."""
-        return {"interventions.parquet": self.tidy()}
+        """The table, and that of twins."""
+        return {"interventions.parquet": self.tidy(), **self.null_tables()}
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """Back from an interventions.json."""
-        del folder
         table = pd.DataFrame(content["table"], columns=list(cls.SHAPE["table"][0]))
         table = table.astype(dict.fromkeys(STATISTICS[:-1], float))
         phases = Phases.from_dict(content["phases"])
-        for name in AS_TEXT:
-            table[name] = [_layers(text, phases.layers) for text in table[name]]
+        table = _with_layers(table, phases.layers)
         tests = {
             readout: made(WithinAcross, test) if test else None
             for readout, test in content["swap_tests"].items()
         }
-        return cls(table, content["intact_accuracy"], phases.layers, phases, tests, tuple(content["notes"]))
+        notes, null = (
+            tuple(content["notes"]),
+            Null.read(content, folder, {TABLE: list(cls.SHAPE["table"][0])}),
+        )
+        return cls(table, content["intact_accuracy"], phases.layers, phases, tests, notes, null=null)
+
+    def compared(self) -> dict[str, pd.DataFrame]:
+        """The table without what a head reads out, layers and orders as text."""
+        tidy = self.tidy()
+        return {TABLE: tidy[tidy["readout"] != HEAD].reset_index(drop=True)}
+
+    def of_tables(self, tables: Tables) -> Self:
+        """What a twin's representation suffers; tests and accuracy are of the model."""
+        table = _with_layers(tables[TABLE], self.layers)
+        return replace(self, table=table, tests={}, intact_accuracy=None, notes=(), null=None)
+
+    def headlines(self, tables: Tables) -> dict[str, float]:
+        """Of each kind and readout the mean relative error, within and across phases where both are."""
+        return headlines(tables[TABLE], self.phases)
 
     def lines(self) -> list[str]:
         """Phases, and what each kind of operation did to each readout."""
@@ -114,7 +142,7 @@ class Surgery(Result):
             lines += self._harm(readout)
         if self.intact_accuracy is not None:
             lines.append(f"accuracy of the intact model: {self.intact_accuracy:.3f}")
-        return [*lines, *self.notes]
+        return [*lines, *self.notes, *self.null_lines()]
 
     def _harm(self, readout: str) -> list[str]:
         """What each kind of operation did to a readout, in a few lines."""
@@ -153,6 +181,14 @@ class Surgery(Result):
         rows = self.table[self.table["measure"] == "relative_error"]
         return list(dict.fromkeys(rows["readout"]))
 
+    def of_twins(self, kind: str) -> Self | None:
+        """The mean over untrained twins of one kind of operation, as a result; None without twins."""
+        if self.null is None:
+            return None
+        rows = self.null.tables[TABLE].query("kind == @kind")
+        keys = [name for name in rows.columns if name not in (*STATISTICS, TWIN)]
+        return self.of_tables({TABLE: rows.groupby(keys, sort=False)["mean"].mean().reset_index()})
+
     def rows(self, kind: str, readout: str, measure: str = "relative_error") -> pd.DataFrame:
         """Rows of one kind of operation."""
         return self.table.query("kind == @kind and readout == @readout and measure == @measure")
@@ -178,9 +214,34 @@ def _named(row: pd.Series) -> str:
     return f"{layers[0]} by {layers[1]}" if row["kind"] == "replace" else " and ".join(map(str, layers))
 
 
+def _with_layers(table: pd.DataFrame, depth: int) -> pd.DataFrame:
+    """A tidy table with layers and orders as numbers."""
+    numbers = {name: [_layers(text, depth) for text in table[name]] for name in AS_TEXT}
+    return table.assign(
+        **{name: pd.Series(values, index=table.index, dtype=object) for name, values in numbers.items()}
+    )
+
+
 def _layers(text: str, depth: int) -> tuple[int, ...]:
     """`3,5` as numbers of layers."""
     layers = tuple(map(int, text.split(",")))
     if not all(1 <= layer <= depth for layer in layers):
         raise ValueError(f"layers {text} are not from 1 to {depth}")
     return layers
+
+
+def headlines(table: pd.DataFrame, phases: Phases) -> dict[str, float]:
+    """Mean relative errors of a tidy table to tell beside those of other networks, by what they are."""
+    found = {}
+    errors = table[table["measure"] == "relative_error"]
+    for (readout, kind), rows in errors.groupby(["readout", "kind"], sort=False):
+        if kind in PAIRED:
+            pairs = np.array([_layers(text, phases.layers) for text in rows["layers"]]) - 1
+            same, means = np.equal(*phases.labels[pairs].T), rows["mean"].to_numpy()
+            parts = {" within a phase": means[same], " across phases": means[~same]}
+        else:
+            parts = {"": rows["mean"].to_numpy()}
+        for where, means in parts.items():
+            if len(means):
+                found[f"{readout}: relative error of {SAID[str(kind)]}{where}"] = float(means.mean())
+    return found

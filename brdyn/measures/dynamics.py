@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,13 +18,14 @@ from brdyn.measures.alignment import PhaseAlignment, phase_alignment
 from brdyn.measures.basins import Basins
 from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure, Details, measure_class
 from brdyn.measures.engine import measure
-from brdyn.measures.found_modes import Modes
+from brdyn.measures.found_modes import SHAPE, Modes
 from brdyn.measures.found_phases import FoundPhases
+from brdyn.measures.headlines import headlines
 from brdyn.measures.modes import check_fit
+from brdyn.measures.null import BesideTwins, Null, Tables
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.provenance import Provenance, Stopwatch
-from brdyn.result import Result
 from brdyn.seeds import check_seed
 from brdyn.store import ROW, listed, records
 from brdyn.trajectory import Stream
@@ -40,10 +41,12 @@ SPATIAL = (
     "cosine_to_mean",
 )
 NUMBERS = ("mean", "low", "high", "sd")
+TABLE, MODES = "dynamics", "modes"
+ERRORS = tuple(SHAPE["errors"][0])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Dynamics(Result):
+class Dynamics(BesideTwins):
     """How the tokens of a model move through its depth.
 
     Attributes
@@ -59,6 +62,8 @@ class Dynamics(Result):
         By measure, what does not fit the table: `basins`, `modes`.
     left_out : dict of str to str
         Measures that these images do not allow, and why.
+    null : Null or None
+        The same of untrained twins, where :func:`brdyn.with_null` measured them.
 
     Examples
     --------
@@ -73,6 +78,7 @@ class Dynamics(Result):
         "phases": dict,
         "alignment": {str: (PhaseAlignment.shape(), None)},
         "left_out": {str: str},
+        **BesideTwins.NULL_SHAPE,
     }
 
     table: pd.DataFrame
@@ -123,11 +129,12 @@ class Dynamics(Result):
             "left_out": dict(self.left_out),
             "table": records(self.table),
             **{name: found.to_dict() for name, found in self.details.items()},
+            **self.null_content(),
         }
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The table, and those of the details."""
-        own = {"dynamics.parquet": self.table}
+        own = {"dynamics.parquet": self.table, **self.null_tables()}
         return own | {
             name: table for found in self.details.values() for name, table in found.tables().items()
         }
@@ -150,7 +157,20 @@ class Dynamics(Result):
                 if kind is not None
             },
             content["left_out"],
+            null=Null.read(content, folder, {TABLE: COLUMNS, **({MODES: ERRORS} if MODES in kinds else {})}),
         )
+
+    def compared(self) -> dict[str, pd.DataFrame]:
+        """The table, and the errors of modes."""
+        return {TABLE: self.table, **({} if self.modes is None else {MODES: self.modes.errors})}
+
+    def of_tables(self, tables: Tables) -> Self:
+        """Curves alone: basins, modes and tests of the speed are of the model."""
+        return replace(self, table=tables[TABLE], alignment={}, details={}, null=None)
+
+    def headlines(self, tables: Tables) -> dict[str, float]:
+        """Of every curve one or two values that the guide speaks of, its last one by default."""
+        return headlines(tables[TABLE], SPATIAL)
 
     def lines(self) -> list[str]:
         """Phases, and each measure in a sentence or two."""
@@ -167,7 +187,8 @@ class Dynamics(Result):
         if self.modes is not None:
             lines += _linearity(self, self.modes)
         lines += [_ends(self, name) for name in self.statistics if name not in said]
-        return [*lines, *(f"left out: {name} ({why})" for name, why in self.left_out.items())]
+        left_out = [f"left out: {name} ({why})" for name, why in self.left_out.items()]
+        return [*lines, *self.null_lines(), *left_out]
 
     def brief(self) -> str:
         """What was measured."""

@@ -4,6 +4,7 @@ from brdyn.models.adapter import adapt
 from brdyn.models.base import ModelInfo, TokenLayout, VisionTransformer
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.registry import describe_model, list_models, load_model
+from brdyn.models.twins import untrained_twins
 
 __all__ = [
     "ModelInfo",
@@ -14,4 +15,5 @@ __all__ = [
     "describe_model",
     "list_models",
     "load_model",
+    "untrained_twins",
 ]

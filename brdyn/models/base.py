@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -153,6 +154,10 @@ class VisionTransformer(nn.Module, ABC):
         The final norm (identity where the trunk has none).
     class_names : tuple of str
         Of the classes of the head, where they are known.
+    built : mapping
+        What a file of weights changed in the architecture of this name, as options of timm.
+    redraw : callable or None
+        `redraw(seed)` builds the same architecture again with untrained weights; None where nothing is known that does.
 
     Examples
     --------
@@ -170,6 +175,8 @@ class VisionTransformer(nn.Module, ABC):
     blocks: nn.ModuleList
     norm: nn.Module
     class_names: tuple[str, ...] = ()
+    built: Mapping[str, Any] = MappingProxyType({})
+    redraw: Callable[[int], VisionTransformer] | None = None
 
     def __repr__(self) -> str:
         """Short: `model.blocks` prints the modules."""

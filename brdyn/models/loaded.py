@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from brdyn.models import layouts
@@ -27,6 +28,8 @@ class Loaded:
         The set of weights that was taken.
     unused : tuple of str
         The file's tensors that were left out.
+    built : mapping
+        What the file changed in the architecture of this name, as options of timm.
     """
 
     backbone: Any
@@ -34,6 +37,7 @@ class Loaded:
     notes: tuple[str, ...]
     chosen: layouts.WeightSet
     unused: tuple[str, ...] = ()
+    built: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_self_supervised(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -115,7 +117,7 @@ def load_model(
     family = family_of(request)
     if teacher is not None and not getattr(family, "TAKES_TEACHER", False):
         raise UsageError(f"{name!r} is no fitted Raptor and has no teacher; drop `teacher`")
-    model = family.load(request)
+    model = build(request)
     return model.eval().requires_grad_(False).to(device=device or "cpu", dtype=dtype or torch.float32)
 
 
@@ -149,7 +151,32 @@ def describe_model(
     request = ModelRequest(
         name=_expanded(name), image_size=as_size(image_size), describe_only=True, allow_code=allow_code
     )
-    return family_of(request).load(request)
+    return build(request)
+
+
+def build(request: ModelRequest) -> VisionTransformer:
+    """The model that its family makes of a request, which can be drawn again untrained where anything knows how."""
+    family = family_of(request)
+    model: VisionTransformer = family.load(request)
+    if model.redraw is None and family is not own_family:
+        model.redraw = partial(_untrained, request, model.info.image_size, dict(model.built))
+    return model
+
+
+def _untrained(request: ModelRequest, size: Size, built: Mapping[str, Any], seed: int) -> VisionTransformer:
+    """The architecture of what a request gave, with the parts that its file had, untrained."""
+    folder = request.weights is not None and request.weights.is_dir()
+    asked = replace(
+        request,
+        random=True,
+        seed=seed,
+        weights=request.weights if folder else None,  # whose config says the architecture
+        weights_key=None,
+        describe_only=False,
+        image_size=size,
+        arguments=tuple({**dict(request.arguments), **built}.items()),
+    )
+    return build(asked)
 
 
 def list_models() -> Iterator[tuple[str, str]]:

@@ -46,7 +46,7 @@ class ModelRequest:
     describe_only : bool
         Build the architecture on the meta device, without weights.
     arguments : tuple of (str, value)
-        What a config changes in timm's architecture.
+        What a config, or the file of a model that is drawn again, changes in timm's architecture.
     """
 
     name: str

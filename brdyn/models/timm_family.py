@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -217,12 +218,14 @@ def load(request: ModelRequest) -> VisionTransformer:
     name = request.name.removeprefix("timm/")
     digest, label = "", ""
     notes: tuple[str, ...] = ()
+    built: Mapping[str, Any] = {}
     if request.needs_weights and request.weights is not None:
         loaded = timm_trunks.from_file(
             request, name, request.weights, size=request.image_size, rule=rule, **dict(request.arguments)
         )
         backbone, digest, label = loaded.backbone, loaded.digest, loaded.chosen.label
         preprocessing, notes = preprocessing_of_file(loaded, name)
+        built = loaded.built
     else:
         backbone = _published(request, name) if request.needs_weights else _untrained(request, name)
         digest = "" if request.describe_only else weights.digest(backbone.state_dict())
@@ -232,7 +235,9 @@ def load(request: ModelRequest) -> VisionTransformer:
         request, FAMILY, backbone, request.source(_hub_source(backbone), label), digest,
         position_rule(backbone, rule), notes,
     )  # fmt: skip
-    return adapt(backbone, info, preprocessing)
+    model = adapt(backbone, info, preprocessing)
+    model.built = built
+    return model
 
 
 def adapt(backbone: nn.Module, info: ModelInfo, preprocessing: Preprocessing) -> VisionTransformer:

@@ -176,7 +176,7 @@ def _from_tensors(
     notes += tracing.said(tensors, sets, chosen, unused, state, plain, path)
     state = {key: tensor.to(torch.float32, copy=True) for key, tensor in state.items()}
     backbone.load_state_dict(state, assign=True)
-    return Loaded(backbone, weights.digest(state), tuple(notes), chosen, tuple(unused))
+    return Loaded(backbone, weights.digest(state), tuple(notes), chosen, tuple(unused), own)
 
 
 def _as_the_file_has_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -75,15 +76,19 @@ def load(request: ModelRequest, variant: Variant, family: str) -> VisionTransfor
     check_image_size(request.name, size, (variant.patch, variant.patch))
     notes: tuple[str, ...] = ()
     digest, label = "", ""
+    built: Mapping[str, Any] = {}
     if request.needs_weights:
         loaded = from_file(request, variant, size)
         backbone, notes, digest, label = loaded.backbone, loaded.notes, loaded.digest, loaded.chosen.label
+        built = loaded.built
     else:
         backbone = untrained(request, variant, size)
     source = request.source(variant.url or variant.on_request, label)
     described = timm_family.position_rule(backbone, variant.rule)
     info = timm_family.backbone_info(request, family, backbone, source, digest, described, notes)
-    return timm_family.adapt(backbone, info, variant.preprocessing.at(size))
+    model = timm_family.adapt(backbone, info, variant.preprocessing.at(size))
+    model.built = built
+    return model
 
 
 def from_file(request: ModelRequest, variant: Variant, size: Size) -> Loaded:
@@ -102,9 +107,10 @@ def from_file(request: ModelRequest, variant: Variant, size: Size) -> Loaded:
 def untrained(request: ModelRequest, variant: Variant, size: Size) -> Any:
     """An untrained trunk, or one on the meta device, at the native grid and then resampled like a trained one."""
     native = (variant.native, variant.native)
-    backbone = timm_trunks.untrained(
-        request, variant.arch, img_size=size if request.describe_only else native, **variant.options
-    )
+    options = {"img_size": native, **variant.options, **dict(request.arguments)}
+    if request.describe_only:
+        options["img_size"] = size
+    backbone = timm_trunks.untrained(request, variant.arch, **options)
     timm_trunks.set_image_size(backbone, size, variant.rule)
     return backbone
 

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from brdyn.measures.basins import Basins
+    from brdyn.measures.null import Null
     from brdyn.phases import Phases
 
 CLASSES_SHOWN = 10
 
 
-def plot_basins(basins: Basins, phases: Phases, *, title: str) -> Figure:
+def plot_basins(basins: Basins, phases: Phases, *, title: str, null: Null | None = None) -> Figure:
     """Angles within and between classes, their ratio, and the purity of neighbourhoods, over depth.
+
+    Untrained twins are hatched behind the curves.
 
     >>> from brdyn.plots import plot_basins
     >>> basins = brdyn.token_dynamics(model, images, phases, measures=["basins"]).basins
@@ -31,11 +34,11 @@ def plot_basins(basins: Basins, phases: Phases, *, title: str) -> Figure:
     with paper_style():
         figure = new_figure(13.2, 3.2)
         angles, ratio, purity = figure.subplots(1, 3)
-        draw_curves(angles, basins.table, ["within_class_angle", "between_class_angle"], phases)
+        draw_curves(angles, basins.table, ["within_class_angle", "between_class_angle"], phases, null)
         angles.set_ylabel("angle (radians)")
-        draw_curves(ratio, basins.table, ["basin_ratio"], phases)
+        draw_curves(ratio, basins.table, ["basin_ratio"], phases, null)
         ratio.axhline(1, color=QUIET, linewidth=0.8, linestyle=":")
-        draw_curves(purity, basins.table, ["knn_purity"], phases)
+        draw_curves(purity, basins.table, ["knn_purity"], phases, null)
         purity.axhline(basins.chance, color=QUIET, linewidth=0.8, linestyle=":")
         purity.annotate(
             "chance", (0.99, basins.chance), xycoords=("axes fraction", "data"), ha="right", va="bottom",

@@ -91,19 +91,21 @@ def _(result: Phases) -> dict[str, Figure]:
 
 @draw.register
 def _(result: Dynamics) -> dict[str, Figure]:
-    table, phases, title = result.table, result.phases, result.title
+    table, phases, title, null = result.table, result.phases, result.title, result.null
     drawn = {name for panels in PANELS.values() for names in panels.values() for name in names}
     others = {name: {name: [name]} for name in result.statistics if name not in drawn | set(UNITS)}
     pictures = {}
     for name, wanted in {**PANELS, **others}.items():
         there = {heading: names for heading, names in wanted.items() if result.groups(names[0])}
         if there:
-            pictures[name] = plot_panels(table, there, phases, title=title, log=name in LOGARITHMIC)
+            pictures[name] = plot_panels(
+                table, there, phases, title=title, log=name in LOGARITHMIC, null=null
+            )
     if result.basins is not None:
-        pictures["basins"] = plot_basins(result.basins, phases, title=title)
+        pictures["basins"] = plot_basins(result.basins, phases, title=title, null=null)
         pictures["basins_projection"] = plot_projection(result.basins, title=title)
     if result.modes is not None:
-        pictures["modes"] = plot_mode_errors(result.modes, phases, title=title)
+        pictures["modes"] = plot_mode_errors(result.modes, phases, title=title, null=null)
         pictures["spectrum"] = plot_spectra(result.modes, phases, title=title)
     return pictures
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from matplotlib.lines import Line2D
 
+from brdyn.plots.null import bands_of, draw_twins, twins_handles
 from brdyn.plots.style import GROUP_COLOURS, GROUP_MARKERS, INK, layer_ticks, new_figure, paper_style
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from brdyn.measures.null import Null
     from brdyn.phases import Phases
 
 BAND = "#EEEEEE"
@@ -20,7 +22,13 @@ STYLES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
 
 
 def plot_curves(
-    table: pd.DataFrame, statistic: str, phases: Phases, *, title: str, log: bool = False
+    table: pd.DataFrame,
+    statistic: str,
+    phases: Phases,
+    *,
+    title: str,
+    log: bool = False,
+    null: Null | None = None,
 ) -> Figure:
     """One statistic over depth, a curve for each token group.
 
@@ -34,6 +42,8 @@ def plot_curves(
     title : str
     log : bool
         Logarithmic vertical axis.
+    null : Null, optional
+        Untrained twins, hatched behind the curves.
 
     Examples
     --------
@@ -42,11 +52,17 @@ def plot_curves(
     >>> plot_curves(dynamics.table, "speed", phases, title="a ViT").axes[0].get_ylabel()
     'angular speed (radians per layer)'
     """
-    return plot_panels(table, {"": [statistic]}, phases, title=title, log=log)
+    return plot_panels(table, {"": [statistic]}, phases, title=title, log=log, null=null)
 
 
 def plot_panels(
-    table: pd.DataFrame, panels: dict[str, list[str]], phases: Phases, *, title: str, log: bool = False
+    table: pd.DataFrame,
+    panels: dict[str, list[str]],
+    phases: Phases,
+    *,
+    title: str,
+    log: bool = False,
+    null: Null | None = None,
 ) -> Figure:
     """Panels side by side; several statistics in a panel are told apart by their line style.
 
@@ -68,7 +84,7 @@ def plot_panels(
         for axes, (heading, statistics) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
-            draw_curves(axes, table, statistics, phases)
+            draw_curves(axes, table, statistics, phases, null)
             axes.set_title(heading or title)
             if len(statistics) > 1:
                 axes.set_ylabel(heading)
@@ -79,8 +95,11 @@ def plot_panels(
         return figure
 
 
-def draw_curves(axes: Axes, table: pd.DataFrame, statistics: list[str], phases: Phases) -> None:
+def draw_curves(
+    axes: Axes, table: pd.DataFrame, statistics: list[str], phases: Phases, null: Null | None = None
+) -> None:
     """Draw statistics into given axes. One alone names the vertical axis."""
+    bands = bands_of(null, "dynamics", ["statistic", "group", "layer"])
     rows = table[table["statistic"].isin(statistics)]
     updates = rows["layer"].max() < phases.layers
     draw_bands(axes, phases, offset=int(updates))
@@ -89,6 +108,7 @@ def draw_curves(axes: Axes, table: pd.DataFrame, statistics: list[str], phases: 
         for group, curve in rows[rows["statistic"] == statistic].groupby("group", sort=False):
             colour = GROUP_COLOURS.get(str(group), "#444444")
             ordered = curve.sort_values("layer")
+            draw_twins(axes, bands, "layer", colour, statistic=statistic, group=group)
             axes.fill_between(
                 ordered["layer"], ordered["low"], ordered["high"], color=colour, alpha=0.25, linewidth=0
             )
@@ -116,7 +136,7 @@ def draw_curves(axes: Axes, table: pd.DataFrame, statistics: list[str], phases: 
             Line2D([], [], linestyle=style, color=INK, label=units[statistic].split(" (")[0])
             for statistic, style in zip(statistics, STYLES, strict=False)
         ]
-    axes.legend(handles=handles, frameon=False, fontsize=7)
+    axes.legend(handles=[*handles, *twins_handles(null)], frameon=False, fontsize=7)
 
 
 def draw_bands(axes: Axes, phases: Phases, offset: int = 0) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from brdyn.plots.dynamics import STYLES, draw_bands
+from brdyn.plots.null import HATCH, bands_of, draw_twins, twins_handles
 from brdyn.plots.phases import draw_matrix
 from brdyn.plots.style import (
     ACCENT,
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from brdyn.phases import Phases
 
 EPS_SHOWN = 3
+CURVE_OF = ("target", "eps", "group")
 
 
 def plot_final_angles(repair: Repair, phases: Phases, *, title: str) -> Figure:
@@ -42,7 +47,10 @@ def plot_final_angles(repair: Repair, phases: Phases, *, title: str) -> Figure:
     """
     last = repair.angles["layer"].max()
     rows = repair.angles[(repair.angles["layer"] == last) & (repair.angles["mean"] > 0)]
-    return _by_start(rows, phases, "angle at the last layer (radians)", title, log=True)
+    bands = bands_of(repair.null, "perturb", [*CURVE_OF, "layer", "start"])
+    if bands is not None:
+        bands = bands[(bands["layer"] == last) & (bands["low"] > 0)]
+    return _by_start(repair, rows, bands, phases, "angle at the last layer (radians)", title, log=True)
 
 
 def plot_growth(repair: Repair, phases: Phases, *, title: str) -> Figure:
@@ -53,13 +61,23 @@ def plot_growth(repair: Repair, phases: Phases, *, title: str) -> Figure:
     >>> plot_growth(repair, phases, title="a ViT").axes[0].get_ylabel()
     'growth rate (per layer)'
     """
-    figure = _by_start(repair.growth, phases, "growth rate (per layer)", title, log=False)
+    bands = bands_of(repair.null, "growth", [*CURVE_OF, "start"])
+    figure = _by_start(repair, repair.growth, bands, phases, "growth rate (per layer)", title, log=False)
     for axes in figure.axes:
         axes.axhline(0, color=QUIET, linewidth=0.8, linestyle=":")
     return figure
 
 
-def _by_start(rows: pd.DataFrame, phases: Phases, label: str, title: str, *, log: bool) -> Figure:
+def _by_start(
+    repair: Repair,
+    rows: pd.DataFrame,
+    bands: pd.DataFrame | None,
+    phases: Phases,
+    label: str,
+    title: str,
+    *,
+    log: bool,
+) -> Figure:
     targets = list(dict.fromkeys(rows["target"]))
     sizes = sorted(rows["eps"].unique(), reverse=True)[:EPS_SHOWN]
     with paper_style():
@@ -72,6 +90,8 @@ def _by_start(rows: pd.DataFrame, phases: Phases, label: str, title: str, *, log
                 for group, curve in chosen[chosen["eps"] == eps].groupby("group", sort=False):
                     ordered = curve.sort_values("start")
                     colour = GROUP_COLOURS.get(str(group), QUIET)
+                    if eps == sizes[0]:  # one band a curve is enough to see by
+                        draw_twins(axes, bands, "start", colour, target=target, eps=eps, group=group)
                     axes.fill_between(
                         ordered["start"],
                         ordered["low"],
@@ -91,7 +111,7 @@ def _by_start(rows: pd.DataFrame, phases: Phases, label: str, title: str, *, log
             if log:
                 axes.set_yscale("log")
         panels[0].set_ylabel(label)
-        handles = [
+        handles: list[Artist] = [
             Line2D([], [], color=GROUP_COLOURS.get(group, QUIET), marker=GROUP_MARKERS.get(group, "o"), markersize=3.5,
                    label=group)
             for group in dict.fromkeys(rows["group"])
@@ -100,6 +120,7 @@ def _by_start(rows: pd.DataFrame, phases: Phases, label: str, title: str, *, log
             Line2D([], [], color=INK, linestyle=style, label=f"eps {eps:g}")
             for eps, style in zip(sizes, STYLES, strict=False)
         ]
+        handles += twins_handles(repair.null)
         panels[-1].legend(
             handles=handles, frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)
         )
@@ -116,6 +137,9 @@ def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Fi
     'angle of cls (radians)'
     """
     rows = repair.angles[(repair.angles["eps"] == eps) & (repair.angles["mean"] > 0)]
+    bands = bands_of(repair.null, "perturb", [*CURVE_OF, "start", "layer"])
+    if bands is not None:
+        bands = bands[bands["low"] > 0]
     targets, groups = list(dict.fromkeys(rows["target"])), list(dict.fromkeys(rows["group"]))
     colours = mpl.colormaps["viridis"]
     scale = mpl.colors.Normalize(0, phases.layers)
@@ -128,10 +152,15 @@ def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Fi
                 draw_bands(axes, phases)
                 chosen = rows[(rows["target"] == target) & (rows["group"] == group)]
                 for start, curve in chosen.groupby("start"):
+                    colour, keys = (
+                        colours(scale(float(start))),
+                        {"target": target, "group": group, "start": start},
+                    )
+                    draw_twins(axes, bands, "layer", colour, eps=eps, **keys)
                     axes.plot(
                         curve["layer"],
                         curve["mean"],
-                        color=colours(scale(float(start))),
+                        color=colour,
                         marker=".",
                         markersize=3,
                     )
@@ -144,6 +173,8 @@ def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Fi
             panels[line, 0].set_ylabel(f"angle of {group} (radians)")
         mappable = mpl.cm.ScalarMappable(scale, colours)
         figure.colorbar(mappable, ax=panels.ravel().tolist(), label="noise added at layer", shrink=0.8)
+        if repair.null is not None:
+            panels[0, 0].legend(handles=twins_handles(repair.null), frameon=False, fontsize=7)
         figure.suptitle(f"{title}, eps {eps:g}", fontsize=10)
         return figure
 
@@ -151,7 +182,8 @@ def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Fi
 def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
     """Harm of swaps or replacements for all pairs of layers, a panel for each readout, phases framed.
 
-    Where the model has a classification head a further panel shows accuracy, or agreement without labels.
+    Where the model has a classification head a further panel shows accuracy, or agreement without labels. Below, where
+    there are untrained twins, the mean of theirs.
 
     >>> from brdyn.plots import plot_matrices
     >>> surgery = brdyn.layer_surgery(model, images, phases, kinds=["swap"])
@@ -164,11 +196,21 @@ def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
     elif len(surgery.rows(kind, "head", "agreement")):
         shown.append(("head", "agreement"))
     with paper_style():
-        figure = new_figure(4.3 * len(shown), 3.9)
-        for axes, (readout, measure) in zip(
-            figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True
-        ):
-            matrix = surgery.matrix(kind, readout, measure)
+        twins = surgery.of_twins(kind)
+        figure = new_figure(4.3 * len(shown), 3.9 * (1 if twins is None else 2))
+        panels = figure.subplots(1 if twins is None else 2, len(shown), squeeze=False)
+        below = (
+            []
+            if twins is None
+            else [(axes, twins, *what) for axes, what in zip(panels[1], shown, strict=True)]
+        )
+        for axes, source, readout, measure in [
+            *((axes, surgery, *what) for axes, what in zip(panels[0], shown, strict=True)), *below
+        ]:  # fmt: skip
+            if source is twins and readout == "head":
+                axes.axis("off")  # a twin's head has learnt nothing
+                continue
+            matrix = source.matrix(kind, readout, measure)
             good = measure != "relative_error"
             scale = {
                 "cmap": "viridis" if good else "viridis_r",
@@ -178,7 +220,8 @@ def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
             image = draw_matrix(axes, matrix, surgery.phases, **scale)
             label = measure.replace("_", " ")
             figure.colorbar(image, ax=axes, label=label, shrink=0.85)
-            axes.set_title(readout if not good else "classification head")
+            of_twins = f", {surgery.null.label}: mean" if source is twins and surgery.null is not None else ""
+            axes.set_title((readout if not good else "classification head") + of_twins)
             if kind == "replace":
                 axes.set(xlabel="replaced by layer", ylabel="layer")
         figure.suptitle(title, fontsize=10)
@@ -204,17 +247,23 @@ def plot_layers(surgery: Surgery, *, title: str) -> Figure:
             axes.set_ylabel("relative error at the end")
             axes.set_ylim(bottom=0)
             beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if heading == "shuffle" else {}
-            axes.legend(frameon=False, fontsize=7, **beside)
+            handles = [*axes.get_legend_handles_labels()[0], *twins_handles(surgery.null)]
+            axes.legend(handles=handles, frameon=False, fontsize=7, **beside)
         figure.suptitle(title, fontsize=10)
         return figure
 
 
 def _draw_deletions(axes: Axes, surgery: Surgery) -> None:
     draw_bands(axes, surgery.phases)
+    bands = bands_of(surgery.null, "interventions", ["kind", "readout", "measure", "layers"])
+    if bands is not None:
+        bands = bands[bands["kind"] == "delete"]
+        bands = bands.assign(layer=bands["layers"].astype(int))
     for readout in surgery.readouts:
         rows = surgery.rows("delete", readout)
         layers = [layers[0] for layers in rows["layers"]]
         colour = GROUP_COLOURS[readout]
+        draw_twins(axes, bands, "layer", colour, readout=readout, measure="relative_error")
         axes.fill_between(layers, rows["low"], rows["high"], color=colour, alpha=0.25, linewidth=0)
         axes.plot(
             layers, rows["mean"], color=colour, marker=GROUP_MARKERS[readout], markersize=3.5, label=readout
@@ -238,6 +287,11 @@ def _draw_shuffles(axes: Axes, surgery: Surgery) -> None:
                 places, rows["mean"], s=16, marker=GROUP_MARKERS[readout], edgecolors=colour, label=label,
                 facecolors=colour if fill else "none", linewidths=0.9, alpha=0.8,
             )  # fmt: skip
+            for phase, low, high in _shuffled_twins(surgery, kind, readout):
+                axes.add_patch(
+                    Rectangle((phases.index(phase) + shift + offset - 0.05, low), 0.1, high - low, facecolor="none",
+                              edgecolor=colour, hatch=HATCH, alpha=0.35, zorder=-1)
+                )  # fmt: skip
             for phase, mean in rows.groupby("phase")["mean"].mean().items():
                 middle = phases.index(phase) + shift + offset
                 axes.plot(
@@ -248,3 +302,15 @@ def _draw_shuffles(axes: Axes, surgery: Surgery) -> None:
     axes.set_xlim(-0.5, max(len(phases), 1) - 0.5)
     axes.set_title("layers shuffled")
     axes.set_xlabel("phase (layers)")
+
+
+def _shuffled_twins(surgery: Surgery, kind: str, readout: str) -> Iterator[tuple[int, float, float]]:
+    """Of each phase, the least and the largest over twins of their mean error."""
+    if surgery.null is None:
+        return
+    rows = surgery.null.tables["interventions"].query(
+        "kind == @kind and readout == @readout and measure == 'relative_error'"
+    )
+    means = rows.groupby(["phase", "twin"])["mean"].mean()
+    for phase, of_phase in means.groupby(level="phase"):
+        yield phase, float(of_phase.min()), float(of_phase.max())

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brdyn.plots.dynamics import draw_bands
+from brdyn.plots.null import bands_of, draw_twins, twins_handles
 from brdyn.plots.style import ACCENT, CURVE, GROUP_COLOURS, INK, QUIET, layer_ticks, new_figure, paper_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from brdyn.measures.found_modes import Modes
+    from brdyn.measures.null import Null
     from brdyn.phases import Phases
 
 LOOKS = {
@@ -23,10 +25,11 @@ LOOKS = {
 }
 
 
-def plot_mode_errors(modes: Modes, phases: Phases, *, title: str) -> Figure:
+def plot_mode_errors(modes: Modes, phases: Phases, *, title: str, null: Null | None = None) -> Figure:
     """Relative error at every layer of the prediction from the state that enters its phase, by token group.
 
-    Beside it that of the mean state, which is 1 where states are centred. Underdetermined groups are marked.
+    Beside it that of the mean state, which is 1 where states are centred. Underdetermined groups are marked, and what
+    one operator does for untrained twins is hatched.
 
     >>> from brdyn.plots import plot_mode_errors
     >>> modes = brdyn.token_dynamics(model, images, phases, measures=["modes"]).modes
@@ -38,6 +41,9 @@ def plot_mode_errors(modes: Modes, phases: Phases, *, title: str) -> Figure:
     groups = list(dict.fromkeys(rows["group"]))
     marks = modes.underdetermined
     starts = [first - 1 for first, _ in phases.intervals]
+    bands = bands_of(null, "modes", ["measure", "group", "predictor", "phase", "steps"])
+    if bands is not None:
+        bands = bands.assign(layer=bands["steps"] + [starts[phase - 1] for phase in bands["phase"]])
     with paper_style():
         figure = new_figure(0.6 + 4.2 * len(groups), 3.2)
         for axes, group in zip(
@@ -51,6 +57,14 @@ def plot_mode_errors(modes: Modes, phases: Phases, *, title: str) -> Figure:
                         (rows["group"] == group) & (rows["predictor"] == predictor) & (rows["phase"] == phase)
                     ].sort_values("steps")
                     layers = start + part["steps"]
+                    if predictor == "operator":
+                        keys = {
+                            "measure": "relative_error",
+                            "group": group,
+                            "predictor": predictor,
+                            "phase": phase,
+                        }
+                        draw_twins(axes, bands, "layer", look["color"], **keys)
                     axes.fill_between(
                         layers, part["low"], part["high"], color=look["color"], alpha=0.25, linewidth=0
                     )
@@ -64,7 +78,8 @@ def plot_mode_errors(modes: Modes, phases: Phases, *, title: str) -> Figure:
         figure.axes[0].set_ylabel(
             f"relative error of {'centred' if modes.centred else 'uncentred'} states,\nheld-out images"
         )
-        figure.axes[0].legend(frameon=False, fontsize=7)
+        handles = figure.axes[0].get_legend_handles_labels()[0]
+        figure.axes[0].legend(handles=[*handles, *twins_handles(null)], frameon=False, fontsize=7)
         figure.suptitle(title, fontsize=10)
         return figure
 

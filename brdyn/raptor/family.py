@@ -10,7 +10,7 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.models import adapter, own_family
 from brdyn.models.base import VisionTransformer
 from brdyn.models.blank import on_meta
-from brdyn.models.registry import family_of
+from brdyn.models.registry import build
 from brdyn.models.request import ModelRequest
 from brdyn.raptor.model import Raptor, SavedConfig, SavedTeacher, check_saved, is_raptor, read_saved
 from brdyn.store.pretrained import WEIGHTS
@@ -75,7 +75,7 @@ def _teacher(request: ModelRequest, config: SavedConfig) -> VisionTransformer:
 
 def _loaded(request: ModelRequest, wanted: ModelRequest) -> VisionTransformer:
     try:
-        return family_of(wanted).load(wanted)
+        return build(wanted)
     except BrdynError as error:
         raise type(error)(f"the teacher of {request.name!r} cannot be loaded: {error}") from error
 

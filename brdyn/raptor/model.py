@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -109,6 +109,9 @@ class Raptor(VisionTransformer):
         self.shared = nn.ModuleList([RaptorBlock(config) for _ in range(max(self.assignment) + 1)])
         self.blocks = nn.ModuleList(
             [Application(self._block(number), layer) for layer, number in enumerate(self.assignment, 1)]
+        )
+        self.redraw = (
+            None if teacher.redraw is None else partial(_redrawn, teacher.redraw, self.assignment, config)
         )
         self.info = replace(
             teacher.info,
@@ -296,3 +299,15 @@ def untrained(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Raptor(teacher, assignment, config)
+
+
+def _redrawn(
+    teacher: Callable[[int], VisionTransformer], assignment: tuple[int, ...], config: BlockConfig, seed: int
+) -> Raptor:
+    """Untrained blocks between the embedding and the norm of an untrained teacher.
+
+    LayerScale starts at 1 instead of where fits start it: at 1e-5 untrained blocks do nothing.
+    """
+    raptor = untrained(teacher(seed), assignment, replace(config, layer_scale=1.0), seed)
+    raptor.info = replace(raptor.info, weights=raptor.teacher.info.weights)
+    return raptor

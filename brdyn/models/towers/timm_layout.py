@@ -112,7 +112,12 @@ def load(request: ModelRequest, source: Source, content: Mapping[str, Any]) -> V
         arguments.setdefault("img_size", prepared.input_size[1:])
     weights = _weights(source) if request.needs_weights else None
     _check_size(request, architecture, arguments, weights, where)
-    asked = replace(request, name=architecture, weights=weights, arguments=tuple(arguments.items()))
+    asked = replace(
+        request,
+        name=architecture,
+        weights=weights,
+        arguments=tuple({**arguments, **dict(request.arguments)}.items()),
+    )
     model = timm_family.load(asked)
     place = f"folder {source.place}" if source.folder else f"timm hub: {source.place}"
     if weights is not None:

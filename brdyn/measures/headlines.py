@@ -1,0 +1,49 @@
+"""The few numbers of curves over depth that are told beside those of other networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import numpy as np
+import pandas as pd
+
+
+def _last(said: str) -> Callable[[np.ndarray], list[tuple[str, float]]]:
+    return lambda values: [(said, values[-1])]
+
+
+# What is told of a curve beside those of other networks; of any other, its last value.
+LAST = _last("")
+HEADLINES: dict[str, Callable[[np.ndarray], list[tuple[str, float]]]] = {
+    "convergence": lambda values: [("cosine to the final state at half depth", values[len(values) // 2])],
+    "speed": _last("angular speed of the last update (radians)"),
+    "turning": _last("turning angle of the last update (radians)"),
+    "effective_rank": lambda values: [
+        ("largest effective rank of an update", np.fmax.reduce(values)),
+        ("effective rank of the last update", values[-1]),
+    ],
+    "coherence": _last("coherence of the last update"),
+    "estimation_mean": lambda values: [("largest absolute mean estimation error", np.abs(values).max())],
+    "estimation_variance": lambda values: [("largest variance of the estimation error", values.max())],
+    "basin_ratio": _last("angle within over between classes at the end"),
+    "knn_purity": _last("purity of neighbours at the end"),
+}
+
+
+def headlines(table: pd.DataFrame, silent: Collection[str] = ()) -> dict[str, float]:
+    """Of every curve of a tidy table the values to tell beside those of other networks, by what they are.
+
+    Parameters
+    ----------
+    table : DataFrame
+    silent : collection of str
+        Statistics of which nothing is told unless :data:`HEADLINES` has them.
+    """
+    found = {}
+    for (group, statistic), rows in table.groupby(["group", "statistic"], sort=False):
+        if statistic in silent and statistic not in HEADLINES:
+            continue
+        values = rows.sort_values("layer")["mean"].to_numpy(dtype=float)
+        for said, value in HEADLINES.get(str(statistic), LAST)(values):
+            found[f"{group}: {said or f'{statistic} at last'}"] = float(value)
+    return found

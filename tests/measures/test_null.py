@@ -1,0 +1,205 @@
+"""A result beside untrained twins: the same measurement, one twin in memory at a time, and where a number lies."""
+
+import json
+import weakref
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import brdyn
+from brdyn.errors import BrdynError, UsageError
+from brdyn.measures.headlines import headlines
+from brdyn.measures.null import Null, _placed, with_null
+from brdyn.models.twins import UntrainedTwins
+from brdyn.trajectory import Stream
+from tests.conftest import tiny_vit
+from tests.interventions.stub import StubViT
+
+STREAM = Stream(workers=0, batch_size=8)
+MEASURES = {
+    "dynamics": (brdyn.token_dynamics, {"measures": ["speed", "update", "modes"], "rank": 2}),
+    "perturb": (brdyn.perturbation_repair, {"eps": [0.1, 0.2], "starts": [0, 1, 3]}),
+    "interventions": (brdyn.layer_surgery, {"kinds": ["swap", "delete", "shuffle", "replace"], "draws": 2}),
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    from PIL import Image
+
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for index in range(8):
+        Image.fromarray(rng.integers(0, 255, (34, 40, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    return brdyn.load_images(folder, tiny_vit())
+
+
+@pytest.fixture(scope="module", params=MEASURES)
+def found(request, images):
+    measure, options = MEASURES[request.param]
+    twins = [tiny_vit(seed=1), tiny_vit(seed=2)]
+    return request.param, with_null(measure, tiny_vit(), images, k=2, twins=twins, stream=STREAM, **options)
+
+
+def test_the_table_of_a_twin_is_what_measuring_it_gives(found, images):
+    """With the phases of the model, not its own; the model's own numbers are as without twins."""
+    name, result = found
+    measure, options = MEASURES[name]
+    alone = measure(tiny_vit(), images, k=2, stream=STREAM, **options)
+    assert replace(result, null=None) == alone
+    assert set(result.null.tables) == set(result.compared())
+    for number, tables in enumerate(result.null.each(), 1):
+        twin = measure(tiny_vit(seed=number), images, result.phases, stream=STREAM, **options)
+        for table, wanted in twin.compared().items():
+            pd.testing.assert_frame_equal(tables[table].reset_index(drop=True), wanted.reset_index(drop=True))
+        values = {what: twins[number - 1] for what, (_, twins) in result.beside().items()}
+        assert values == pytest.approx(twin.headlines(twin.compared()), nan_ok=True)
+
+
+def test_twins_are_given_the_phases_that_were_found_in_the_model(images):
+    given = []
+
+    def measure(model, images, phases=None, **options):
+        given.append(phases)
+        return brdyn.token_dynamics(model, images, phases, measures=["norm"], **options)
+
+    twins = [tiny_vit(seed=1), tiny_vit(seed=2)]
+    found = with_null(measure, tiny_vit(), images, k=3, twins=twins, stream=STREAM)
+    assert given == [None, found.phases, found.phases]
+    assert found.phases.k == 3
+
+
+def test_it_comes_back_from_its_folder(found, tmp_path):
+    name, result = found
+    result.save(tmp_path / "out")
+    again = brdyn.read(tmp_path / "out")
+    assert again == result
+    assert again.null == result.null
+    assert again.summary() == result.summary()
+    content = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+    assert content["null"]["weights"] == ["test weights"] * 2
+    assert {f"null_{table}.parquet" for table in result.null.tables} <= set(content["files"])
+    assert replace(result, null=None) != result
+
+
+def test_tables_of_twins_that_are_not_theirs_are_refused(found, tmp_path):
+    _, result = found
+    result.save(tmp_path / "out")
+    for name, table in result.null_tables().items():
+        path = tmp_path / "out" / name
+        table.assign(twin=3).to_parquet(path)
+        with pytest.raises(UsageError, match=f"{name} is of other twins than the 2 that are named"):
+            brdyn.read(tmp_path / "out")
+        table.drop(columns="mean").to_parquet(path)
+        with pytest.raises(UsageError, match="is not a table of untrained twins"):
+            brdyn.read(tmp_path / "out")
+        path.unlink()
+        with pytest.raises(UsageError, match=f"half removed.*{name}"):
+            brdyn.read(tmp_path / "out")
+        table.to_parquet(path)
+    assert brdyn.read(tmp_path / "out") == result
+
+
+def test_what_a_head_reads_out_is_not_compared(noise_folder):
+    stub = StubViT([lambda state: state + 1, lambda state: 2 * state], classes=2)
+    surgery = brdyn.layer_surgery(stub, brdyn.load_images(noise_folder, stub, n=4), k=1, stream=STREAM)
+    assert "head" in set(surgery.table["readout"])
+    assert set(surgery.compared()["interventions"]["readout"]) == {"cls", "patches"}
+
+
+def test_a_twin_is_gone_when_the_next_is_drawn(images, monkeypatch):
+    alive, left, draw = weakref.WeakSet(), [], UntrainedTwins._draw
+
+    def drawn(self, seed):
+        left.append(len(alive))
+        twin = draw(self, seed)
+        alive.add(twin)
+        return twin
+
+    monkeypatch.setattr(UntrainedTwins, "_draw", drawn)
+    model = brdyn.load_model("vit_tiny_patch16_224", init="random", image_size=32)
+    twins = brdyn.untrained_twins(model, 3)
+    with_null(brdyn.token_dynamics, model, images, k=2, twins=twins, measures=["speed"], stream=STREAM)
+    assert left == [0, 0, 0]
+
+
+def test_the_bar_counts_twins(images, monkeypatch):
+    said = []
+    bar = brdyn.trajectory.progress_bar
+    monkeypatch.setattr(
+        "brdyn.trajectory.progress_bar", lambda name, *rest: said.append(name) or bar(name, *rest)
+    )
+    twins = [tiny_vit(seed=1), tiny_vit(seed=2)]
+    with_null(brdyn.token_dynamics, tiny_vit(), images, twins=twins, measures=["speed"], stream=STREAM)
+    assert said == ["tiny_vit", "tiny_vit, twin 1 of 2", "tiny_vit, twin 2 of 2"]
+
+
+def test_an_error_says_which_twin_it_is_of(images):
+    broken = tiny_vit(seed=1)
+    broken.blocks[1].mlp.fc1.weight.fill_(float("nan"))
+    with pytest.raises(
+        BrdynError, match="untrained twin 2 of 2: the output of layer 2 of 'tiny_vit' is not finite"
+    ):
+        with_null(brdyn.token_dynamics, tiny_vit(), images, twins=[tiny_vit(seed=1), broken], stream=STREAM)
+
+
+def test_no_twins_are_no_null(images):
+    found = with_null(brdyn.token_dynamics, tiny_vit(), images, twins=[], measures=["speed"], stream=STREAM)
+    assert found.null is None
+    assert "null" not in found.content()
+    assert "untrained" not in found.summary()
+    assert "images/s" in found.summary()
+
+
+def test_headlines_by_hand():
+    table = pd.concat(
+        [
+            pd.DataFrame({"statistic": name, "group": "cls", "layer": range(len(values)), "mean": values})
+            for name, values in {
+                "speed": [0.1, 0.2, 0.9], "convergence": [0.0, 0.3, 0.5, 1.0],
+                "effective_rank": [2.0, 7.0, 3.0], "stable_rank": [1.0, 2.0, 3.0], "mine": [4.0, 5.0],
+            }.items()
+        ]
+    )  # fmt: skip
+    assert headlines(table, silent=["stable_rank", "effective_rank"]) == {
+        "cls: angular speed of the last update (radians)": 0.9,
+        "cls: cosine to the final state at half depth": 0.5,
+        "cls: largest effective rank of an update": 7.0,
+        "cls: effective rank of the last update": 3.0,
+        "cls: mine at last": 5.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "twins", "said"),
+    [
+        (1.02, [0.10, 0.12, 0.11], "x: 1.02, untrained 0.11 [0.1, 0.12]: above all"),
+        (0.05, [0.10, 0.12, 0.11], "x: 0.05, untrained 0.11 [0.1, 0.12]: below all"),
+        (0.12, [0.10, 0.12, 0.11], "x: 0.12, untrained 0.11 [0.1, 0.12]: among them"),
+        (1.02, [0.1], "x: 1.02, untrained 0.1: above all"),
+        (float("nan"), [0.1], ""),
+        (0.1, [0.1, float("nan")], ""),
+    ],
+)
+def test_where_a_number_lies(value, twins, said):
+    assert _placed("x", value, np.array(twins)) == said
+
+
+def test_one_twin_says_little(images):
+    twins = [tiny_vit(seed=1)]
+    found = with_null(
+        brdyn.token_dynamics, tiny_vit(), images, twins=twins, measures=["speed"], stream=STREAM
+    )
+    assert "beside 1 untrained twin of this architecture" in found.summary()
+    assert "one twin shows no spread; take 5 or more" in found.summary()
+    assert "p = " not in "\n".join(found.null_lines())
+    assert "images/s" not in found.summary()  # most of the time was the twin's
+
+
+def test_a_band_is_from_the_least_to_the_largest_twin():
+    rows = pd.DataFrame(
+        {"group": ["a", "b", "a", "b", "a", "b"], "mean": [1.0, 5, 3, 6, 8, 7], "twin": [1, 1, 2, 2, 3, 3]}
+    )
+    band = Null(("x", "y", "z"), {"t": rows}).band("t", ["group"])
+    assert band.to_dict("list") == {"group": ["a", "b"], "low": [1, 5], "middle": [4, 6], "high": [8, 7]}
