@@ -138,8 +138,8 @@ class RaptorStudy(Study[Cell]):
         (first, second), half = self.size.steps, max(1, self.size.steps[0] // 2)
         shared = {
             "stage1_steps": first, "stage2_steps": second, "batch_size": self.size.batch_size,
-            "precision": self.size.precision, "compile": self.size.compile, "log_every": max(1, first // 12), "validate_every": half,
-            "checkpoint_every": half,
+            "precision": self.size.precision, "compile": self.size.compile, "log_every": max(1, first // 12),
+            "validate_every": half, "checkpoint_every": half,
         }  # fmt: skip
         return FitSettings(**{**shared, **cell.changes})
 

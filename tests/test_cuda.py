@@ -9,8 +9,9 @@ from brdyn.classifiers import train_classifier
 from brdyn.classifiers.augment import Augmentation
 from brdyn.classifiers.recipe import AugmentSettings
 from brdyn.data import load_images
-from brdyn.interventions import perturbation_repair
+from brdyn.interventions import perturbation_repair, repair
 from brdyn.measures import SIMILARITIES, layer_similarity
+from brdyn.measures.eigenvalues import eigenvalues
 from brdyn.phases import segment
 from brdyn.raptor import FitSettings, fit_raptor
 from brdyn.training import Checkpoints, Session
@@ -51,7 +52,14 @@ def test_dynamics_equal_the_cpu(tiny, noise_folder):
     np.testing.assert_allclose(both["mean"], both["mean_there"], rtol=2e-3, atol=2e-3)
 
 
-def test_repair_equals_the_cpu(tiny, noise_folder):
+def test_repair_equals_the_cpu(tiny, noise_folder, monkeypatch):
+    """With the noise of the CPU: a GPU draws another."""
+    drawn = repair.relative_noise
+
+    def of_the_cpu(states, *draw):
+        return drawn(states.cpu(), *draw).to(states.device)
+
+    monkeypatch.setattr(repair, "relative_noise", of_the_cpu)
     images = load_images(noise_folder, tiny, n=8)
     here = perturbation_repair(tiny, images, stream=ALONE).angles
     there = perturbation_repair(tiny.to("cuda"), images, stream=ALONE).angles
@@ -104,3 +112,29 @@ def test_a_fit_equals_the_cpu(changes, tiny, noise_folder):
     for stage in (1, 2):
         for one, other in zip(here.histories[stage].losses, there.histories[stage].losses, strict=True):
             assert list(other.values()) == pytest.approx(list(one.values()), rel=close)
+
+
+@pytest.mark.parametrize("n", [1, 17, 128, 196, 256, 400])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 5e-7), (torch.float64, 1e-13)])
+def test_eigenvalues_are_lapacks(n, dtype, error):
+    generator = torch.Generator().manual_seed(n)
+    fields = torch.randn(3, n, 384, generator=generator, dtype=dtype)
+    grams = fields @ fields.mT
+    expected = np.linalg.eigvalsh(grams.double().numpy())
+    found = eigenvalues(grams.to("cuda")).cpu().numpy()
+    assert np.abs(found - expected).max() < error * expected.max()
+
+
+def test_what_is_not_finite_has_no_eigenvalues():
+    grams = torch.eye(32).repeat(3, 1, 1)
+    grams[1, 4, 5] = grams[1, 5, 4] = torch.nan
+    grams[2, 3, 3] = torch.inf
+    found = eigenvalues(grams.to("cuda")).cpu()
+    torch.testing.assert_close(found[0], torch.ones(32, dtype=torch.float64))
+    assert found[1:].isnan().all()
+
+
+def test_a_gpu_and_then_the_cpu():
+    """In one process, each training where it is asked for."""
+    for device in ("cuda", "cpu", "cuda"):
+        assert make_accelerator(torch.device(device)).device.type == device

@@ -33,7 +33,8 @@ SERVER = multiprocessing.get_context("forkserver")  # of processes that have imp
 
 
 def do(study: str, arguments: Sequence[str], folder: Path) -> None:
-    """Run a study as its command does, in a folder."""
+    """Run a study as its command does, in a folder; its loader processes start as they would there."""
+    multiprocessing.set_start_method(None, force=True)
     os.chdir(folder)
     with patch.object(sys, "argv", [study, *arguments]):
         import_module(f"analyses.{study}").main()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from brdyn.compared import Compared
 from brdyn.training.checkpoints import Checkpoints, Saved
@@ -59,6 +61,9 @@ class Session(Compared):
 def make_accelerator(device: torch.device | None = None) -> Accelerator:
     """An accelerator; on the CPU where the device is one.
 
-    Precision is left to the settings of each training: accelerate allows a process only one.
+    Precision is left to the settings of each training: accelerate allows a process only one. So it does of devices:
+    unless processes share the work, what it holds from an earlier training is let go.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(mixed_precision="no", cpu=device is not None and device.type == "cpu")

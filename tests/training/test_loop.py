@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -15,6 +16,7 @@ from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import BrdynError, UsageError
 from brdyn.training import Checkpoints, Session, Task, TrainSettings, train
 from brdyn.training.loop import compile_parts
+from brdyn.training.session import make_accelerator
 from brdyn.training.settings import check_same
 
 
@@ -426,3 +428,11 @@ def test_a_session_has_one_accelerator():
     with pytest.raises(TypeError, match="checkpoint'"):
         Session(checkpoint=None)
     assert len(repr(Session(accelerator=own))) < 200
+
+
+def test_a_training_is_where_it_is_asked_for_whatever_came_before(monkeypatch):
+    """accelerate keeps the first device of a process: the next training would go there, or be refused."""
+    make_accelerator(torch.device("cpu"))
+    for state in (PartialState, AcceleratorState):
+        monkeypatch.setitem(state._shared_state, "device", torch.device("cuda"))
+    assert make_accelerator(torch.device("cpu")).device.type == "cpu"
