@@ -15,6 +15,11 @@ from pathlib import Path
 from tests.cli.commands import ROOT, Done
 
 SECONDS = 300
+UNDRAWN = """
+import brdyn.store.folder
+brdyn.store.folder.render = lambda figure, kind: kind.encode()
+"""
+"""To run before a command: its pictures are made but not drawn, as by the fixture of that name."""
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.preloaded"])
 
