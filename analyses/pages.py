@@ -119,7 +119,8 @@ def speed_goals(results: Path = RESULTS) -> list[dict[str, str]]:
 
 def _speed(step: dict[str, Any], speed: Estimate) -> str:
     of = f", {step['model']}" if "model" in step else ""
-    return f"{step['dtype']}{of}, batch {step['batch_size']}: {speed.say('.2f')}"
+    compiled = ", compiled" if step.get("compiled") else ""
+    return f"{step['dtype']}{compiled}{of}, batch {step['batch_size']}: {speed.say('.2f')}"
 
 
 def raptor_findings(records: Records) -> str:
