@@ -27,6 +27,8 @@ from brdyn.interventions import Surgery
 TABLE = Path(__file__).with_suffix(".yaml")
 OVERFIT = "overfit"
 OURS, NOT_TESTED, UNKNOWN = "ours", "not tested", "Not known"
+BY_LESS = "meet the rule too, though by clearly less"
+NO_EVIDENCE = "to meet it is no evidence of what was learnt"
 WORDS = {True: "**holds**", False: "**fails**", None: "cannot be told"}
 AT_SIZE = "No run of the published size and length is recorded; it needs a GPU"
 MEASURES: dict[str, Any] = {"offline": offline, "raptor": raptors, "depth": depth, "vitrm": vitrm}
@@ -115,7 +117,9 @@ class Claim:
         rule = self.against(numbers)
         verdict, why = rule.judge(numbers), ""
         if verdict is None and self.rule.judge(numbers):
-            why = "Untrained twins do the same, or nearly: it is no evidence of what was learnt"
+            assert self.untrained is not None
+            clear = self.untrained.judge(numbers)
+            why = f"Untrained twins {BY_LESS if clear else 'do the same, or nearly'}: {NO_EVIDENCE}"
         return Found("; ".join(parts) or self.say(numbers), verdict, True, str(rule), why)
 
     def against(self, numbers: Numbers) -> Rule:
