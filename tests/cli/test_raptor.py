@@ -38,7 +38,9 @@ def test_raptor_fit_writes_what_it_says(run, fit_options, tmp_path):
     }  # fmt: skip
     content = json.loads((out / "fit.json").read_text())
     assert [row["step"] for row in content["stages"]["1"]["losses"]] == [1, 2, 3]
-    assert set(content["stages"]["2"]["validation"][-1]) == {"step", "r2 layer 5", "r2 layer 12"}
+    assert set(content["stages"]["2"]["validation"][-1]) == {
+        "step", "r2 layer 5", "r2 layer 12", "skill layer 5", "skill layer 12"
+    }  # fmt: skip
     assert content["options"]["recipe"]["stage1_steps"] == 3
     assert (content["n_images"], content["images_seen"]) == (40, 48)
     again = [*fit_options, "--resume"]
