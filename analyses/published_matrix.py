@@ -42,19 +42,22 @@ def bisection(dissimilarity: np.ndarray, k: int) -> list[int] | None:
     return None if found is None else list(found)
 
 
+def share_of(found: list[Any], boundaries: list[int]) -> float:
+    return float(np.mean([one == boundaries for one in found]))
+
+
 def cuts(matrix: np.ndarray, drawn: np.ndarray, k: int, published: list[int]) -> dict[str, Any]:
-    """Boundaries of k phases by the published algorithm and by the exact optimum, and how often they are the same for
-    matrices that round to this one."""
-    exact, *others = (best_segmentations(one)[1][k - 1].tolist() for one in (matrix, *drawn))
-    by_bisection, *by_others = (bisection(one, k) for one in (matrix, *drawn))
-    behind = np.array([
-        cut_by(one, best) - cut_by(one, published)
-        for one, best in zip((matrix, *drawn), (exact, *others), strict=True)
-    ])  # fmt: skip
+    """Boundaries of k phases by the published algorithm and by the exact optimum, how often they are the published ones
+    for matrices that round to this one, and how much more of the dissimilarity the optimum cuts than those."""
+    every = np.stack([matrix, *drawn])
+    exact = best_segmentations(every)[1][k - 1].tolist()
+    bisected = [bisection(one, k) for one in every]
+    best = [cut_by(one, boundaries) for one, boundaries in zip(every, exact, strict=True)]
+    behind = np.array(best) - cut_by(every, published)
     return {
         "published": published, "eps": EPS[k],
-        "bisection": by_bisection, "same_bisection": np.mean([one == by_bisection for one in by_others]),
-        "exact": exact, "same_exact": np.mean([one == exact for one in others]),
+        "bisection": bisected[0], "bisection_as_published": share_of(bisected[1:], published),
+        "exact": exact[0], "exact_as_published": share_of(exact[1:], published),
         "behind": behind[0], "behind_interval_95": np.quantile(behind[1:], [0.025, 0.975]),
     }  # fmt: skip
 
