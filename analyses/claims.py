@@ -55,8 +55,8 @@ def load() -> Records:
     missing."""
     vits = read_study()
     return Records(
-        phases.load(), offline.load(), read_cells(), vits, where_overfitted(vits), vitrm.load(), vitrm.read_at_size(), read_grid(),
-        Surgery.read(RESULTS / "interventions" / packaged.NAME),
+        phases.load(), offline.load(), read_cells(), vits, where_overfitted(vits), vitrm.load(),
+        vitrm.read_at_size(), read_grid(), Surgery.read(RESULTS / "interventions" / packaged.NAME),
     )  # fmt: skip
 
 

@@ -89,12 +89,16 @@ def study(content: dict[str, Any], draws: int = DRAWS) -> dict[str, Any]:
 
 def read(folder: Path = RESULTS) -> dict[str, Any]:
     """What is recorded, with its phases as an object."""
-    found = read_json(folder / f"{NAME}.json", "a recorded result", ("phases", "cuts", "rounding", "provenance"))
+    found = read_json(
+        folder / f"{NAME}.json", "a recorded result", ("phases", "cuts", "rounding", "provenance")
+    )
     return {**found, "phases": Phases.from_dict(found["phases"])}
 
 
 def work(choice: Choice) -> None:
-    content = read_json(choice.matrix, "a published matrix", ("dissimilarity", "published_boundaries", "what"))
+    content = read_json(
+        choice.matrix, "a published matrix", ("dissimilarity", "published_boundaries", "what")
+    )
     print(record(NAME, choice.device, study(content), choice.out))
 
 

@@ -61,7 +61,7 @@ def supported(results: Results) -> Numbers:
         "largest": {name: one.largest for name, one in evidence.items()},
         "points": {name: points(phases) for name, phases in results.trained.items()},
         "twins": sum(evidence_of(phases).k > 1 for phases in results.untrained.values()),
-        "of": len(results.untrained),
+        "of": len(results.untrained), "rounding": results.published["rounding"],
     }  # fmt: skip
 
 
