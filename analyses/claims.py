@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from analyses.findings import depth, offline, vitrm
+from analyses.findings import depth, offline, phases, vitrm
 from analyses.findings import raptor as raptors
 from analyses.raptor_on_vits import Cells, read_cells
 from analyses.recording import RESULTS
@@ -31,13 +31,17 @@ BY_LESS = "meet the rule too, though by clearly less"
 NO_EVIDENCE = "to meet it is no evidence of what was learnt"
 WORDS = {True: "**holds**", False: "**fails**", None: "cannot be told"}
 AT_SIZE = "No run of the published size and length is recorded; it needs a GPU"
-MEASURES: dict[str, Any] = {"offline": offline, "raptor": raptors, "depth": depth, "vitrm": vitrm}
+MEASURES: dict[str, Any] = {
+    "phases": phases, "offline": offline, "raptor": raptors, "depth": depth, "vitrm": vitrm,
+}  # fmt: skip
+BEFORE, AFTER = "before", "after"  # its numbers were known, a rule was written
 NAMES = {"vitrm": "ViTRM", "vit-small": "ViT-Small", "vit-large": "ViT-Large", "resnet50": "ResNet-50"}
 
 
 class Records(NamedTuple):
     """What is recorded, by the name that claims give it."""
 
+    phases: phases.Results
     offline: offline.Results
     raptor: Cells
     vits: Recorded
@@ -53,8 +57,8 @@ def load() -> Records:
     missing."""
     vits = read_study()
     return Records(
-        offline.load(), read_cells(), vits, where_overfitted(vits), vitrm.load(), vitrm.read_at_size(), read_grid(),
-        Surgery.read(RESULTS / "interventions" / packaged.NAME),
+        phases.load(), offline.load(), read_cells(), vits, where_overfitted(vits), vitrm.load(),
+        vitrm.read_at_size(), read_grid(), Surgery.read(RESULTS / "interventions" / packaged.NAME),
     )  # fmt: skip
 
 
@@ -100,6 +104,11 @@ class Claim:
     untrained: Beyond | None = None
     why: str = UNKNOWN
     table: str = ""
+    written: str = AFTER
+
+    def __post_init__(self) -> None:
+        if self.written not in (BEFORE, AFTER):
+            raise UsageError(f"a rule is written {BEFORE} or {AFTER} its numbers, not {self.written!r}")
 
     def judge(self, records: Records, study: str | None = None) -> Found:
         """What the records say, or another study of them."""

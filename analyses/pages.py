@@ -1,5 +1,5 @@
 """Every page and table that is generated from the recorded results: README.md, docs/evidence.md, docs/measured.md, the
-findings in docs/guide/, and the list of GPU jobs.
+findings and the page on being fooled in docs/guide/, and the list of GPU jobs.
 
 python -m analyses.pages            # rewrite
 python -m analyses.pages --check    # fail if one differs from the results
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses import claims
-from analyses.claims import NOT_TESTED, OURS, WORDS, Records
+from analyses import claims, fooled
+from analyses.claims import BEFORE, NOT_TESTED, OURS, WORDS, Records
 from analyses.findings import depth, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
 from analyses.gpu.jobs import JOBS
@@ -80,9 +80,12 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
         own = [one for one in published if one.rule is not None and not one.table]
         topics.append({"title": topic.title, "note": topic.note, "rows": rows, "own": own})
     counts = Counter(row.verdict for topic in topics for row in topic["rows"])
+    rules = [one for one in claims.every() if one.source != OURS and one.rule is not None]
+    first = [one.claim for one in rules if one.written == BEFORE]
     used = devices(records)
     return page(
         "evidence.md.j2", records=records, topics=topics, counts=counts, total=counts.total(), devices=used,
+        rules=rules, first=first,
         no_gpu=all("CPU" in name for name in used), VERDICTS=VERDICTS, GOAL=GOAL,
         small=records.vits.config, recursive=records.vitrm.runs["vitrm"],
         seen=records.raptor.summary["images_seen"].mode().iloc[0], goals=speed_goals(results),
@@ -240,6 +243,16 @@ def readme(records: Records) -> str:
     return page("readme.md.j2", runs=runs, small=small, study=study, zip=zip, **measured())
 
 
+def how_to_be_fooled(records: Records) -> str:
+    """Drifts, noise, blocks and real networks through every statistic of phases."""
+    rates = fooled.rates()
+    return page(
+        "fooled.md.j2", simulated=fooled.simulated(), real=fooled.real(), verdict=fooled.verdict, K=fooled.K,
+        rates=rates, without=[row for row in rates if "family" in row], blocks=[row for row in rates if "k" in row],
+        found=records.phases,
+    )  # fmt: skip
+
+
 def gpu() -> str:
     listed = [{"job": job, "writes": job.writes("gpu", "_cuda")} for job in JOBS]
     return page("gpu.md.j2", jobs=listed, MOST=MOST, PART=PART, MINUTES=MINUTES)
@@ -252,6 +265,7 @@ def pages() -> dict[Path, str]:
         path: f"{before}{START}\n\n{readme(records)}\n{END}{rest.split(END)[1]}",
         ROOT / "docs" / "measured.md": page("measured.md.j2", **measured()),
         ROOT / "docs" / "evidence.md": evidence(records),
+        guide / "fooled.md": how_to_be_fooled(records),
         guide / "findings.md": page("findings.md.j2", found=records.offline, rows=judged(records, "offline")),
         guide / "raptor_findings.md": raptor_findings(records),
         guide / "vitrm_findings.md": vitrm_findings(records),

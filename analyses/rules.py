@@ -245,11 +245,21 @@ def unless(rule: Rule, fails: Rule) -> Rule:
     return Rule(rule.holds, verdicts, fails.holds)
 
 
+def supported(name: Name, *, each: str = "") -> Rule:
+    """Numbers of phases that a test supports: it holds where they are above 1. It never fails, since a test that finds
+    nothing is no evidence that there is nothing."""
+    return Rule(
+        f"{words(name)} is above 1{for_every(each)}",
+        lambda numbers: [k > 1 or None for k in several(numbers, name)],
+        "never: what a test does not find may be there",
+    )
+
+
 RULES: dict[str, Callable[..., Rule]] = {
     "greater": greater, "less": less, "at least": at_least, "at most": at_most, "equal": equal,
     "above": above, "clearly above": clearly_above,
     "significant": significant, "range above": range_above, "every": every, "unanimous": unanimous, "unless": unless,
-    "beyond": beyond,
+    "beyond": beyond, "supported": supported,
 }  # fmt: skip
 
 

@@ -73,14 +73,6 @@ def beside_twins(part: str) -> Callable[[Callable[[Results], Numbers]], Callable
     return decorate
 
 
-def beyond_drift(results: Results) -> Numbers:
-    found = {k: results.phases.segmentations[k] for k in range(2, 6)}
-    cut, drift = ([getattr(one, name) for one in found.values()] for name in ("cut_share", "drift_share"))
-    points = {f"k={k}": 100 * (one.cut_share - one.drift_share) for k, one in found.items()}
-    stable = min(min(one.stability or (0.0,)) for one in found.values())
-    return {"cut": cut, "drift": drift, "points": points, "stable": stable}
-
-
 @beside_twins("motion")
 def convergence(results: Results) -> Numbers:
     share, block = {}, {}

@@ -14,6 +14,7 @@ from brdyn.plots.modes import plot_mode_errors, plot_spectra
 from brdyn.plots.phases import (
     draw_matrix,
     draw_similarity,
+    draw_steps,
     plot_gain_curve,
     plot_similarity,
     plot_stability,
@@ -33,6 +34,7 @@ __all__ = [
     "draw",
     "draw_matrix",
     "draw_similarity",
+    "draw_steps",
     "plot_basins",
     "plot_curves",
     "plot_fidelity",

@@ -145,36 +145,51 @@ def plot_steps(evidence: Evidence, *, title: str) -> Figure:
         figure = new_figure(5.0, 3.2)
         axes = figure.subplots()
         axes.set_title(title)
-        if evidence.untested:
-            axes.text(0.5, 0.5, f"not tested: {evidence.untested}", ha="center", va="center", color=QUIET)
-            axes.set_axis_off()
-            return figure
-        places = np.arange(1, len(evidence.steps) + 1)
-        lower = evidence.trend**2 / evidence.limit
-        axes.fill_between(places, lower, evidence.limit, color=QUIET, alpha=0.2, linewidth=0, label="drift")
-        axes.plot(places, evidence.trend, color=QUIET, linestyle="--", label="trend")
-        axes.plot(places, evidence.steps, color=CURVE, marker="o", markersize=4, label="step")
-        if evidence.boundaries:
-            layers = np.array(evidence.layers)
-            axes.plot(layers, evidence.steps[layers - 1], "o", color=ACCENT, markersize=7, label="boundary")
-        assert evidence.largest is not None
-        place = evidence.largest.layer
-        axes.annotate(
-            f"p = {evidence.largest.p:.2g}",
-            (place, evidence.steps[place - 1]),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-        )
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set(xlabel="step after layer", ylabel="step in dissimilarity")
-        axes.set_xticks(layer_ticks(len(evidence.steps)))
-        axes.margins(y=0.15)
-        figure.legend(loc="outside lower center", ncols=4, frameon=False)
+        draw_steps(axes, evidence)
+        if not evidence.untested:
+            figure.legend(loc="outside lower center", ncols=4, frameon=False)
         return figure
+
+
+def draw_steps(axes: Axes, evidence: Evidence) -> None:
+    """Draw the steps into given axes, for panels of several models.
+
+    >>> from brdyn.phases import phase_evidence
+    >>> from brdyn.plots import draw_steps
+    >>> from matplotlib.figure import Figure
+    >>> axes = Figure().subplots()
+    >>> draw_steps(axes, phase_evidence(1 - similarity.matrix))
+    >>> axes.get_yscale()
+    'log'
+    """
+    if evidence.untested:
+        axes.text(0.5, 0.5, f"not tested: {evidence.untested}", ha="center", va="center", color=QUIET)
+        axes.set_axis_off()
+        return
+    places = np.arange(1, len(evidence.steps) + 1)
+    lower = evidence.trend**2 / evidence.limit
+    axes.fill_between(places, lower, evidence.limit, color=QUIET, alpha=0.2, linewidth=0, label="drift")
+    axes.plot(places, evidence.trend, color=QUIET, linestyle="--", label="trend")
+    axes.plot(places, evidence.steps, color=CURVE, marker="o", markersize=4, label="step")
+    if evidence.boundaries:
+        layers = np.array(evidence.layers)
+        axes.plot(layers, evidence.steps[layers - 1], "o", color=ACCENT, markersize=7, label="boundary")
+    assert evidence.largest is not None
+    place = evidence.largest.layer
+    axes.annotate(
+        f"p = {evidence.largest.p:.2g}",
+        (place, evidence.steps[place - 1]),
+        xytext=(0, 7),
+        textcoords="offset points",
+        ha="center",
+        fontsize=8,
+    )
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="step after layer", ylabel="step in dissimilarity")
+    axes.set_xticks(layer_ticks(len(evidence.steps)))
+    axes.margins(y=0.15)
 
 
 def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:

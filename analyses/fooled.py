@@ -1,0 +1,198 @@
+"""Drifts, noise and true blocks through every statistic of phases that brdyn shows, beside real networks.
+
+Records one network of each kind, drawn as in :mod:`analyses.phase_test` from one seed, so that blocks differ from the
+rough drift by their boundary steps alone; and draws the pictures of the guide's page.
+
+    python -m analyses.fooled
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from analyses import phase_test
+from analyses.findings import phases as networks
+from analyses.phase_test import JUMPS, Kernel, drawn, rough, structureless, with_blocks
+from analyses.recording import OFFLINE, RESULTS, ROOT, Choice
+from analyses.study import Study, chosen, read_all, run_study, study_parser
+from brdyn import Phases, segment
+from brdyn.phases import Evidence
+from brdyn.plots import draw_similarity, draw_steps
+from brdyn.plots.style import ACCENT, CURVE, QUIET, new_figure, paper_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FOLDER = RESULTS / "fooled"
+PICTURES = ROOT / "docs" / "images"
+LAYERS, K, SEED = 12, 3, 0
+SHOWN_K = 8
+SHOWN = 3  # of the real networks in the picture: untrained twins are alike
+WITHOUT = {name: f"{name} drift" for name in ("steady", "accelerating", "rough")} | {"noise": "pure noise"}
+BLOCKS = {f"blocks_{jump}": f"{K} blocks, steps x {jump}" for jump in JUMPS}
+TITLES = WITHOUT | BLOCKS
+
+
+def kernels() -> dict[str, Kernel]:
+    """Covariances between layers of every kind, by the name of its file."""
+    blocks = {
+        name: partial(with_blocks, LAYERS, K, jump, rough) for name, jump in zip(BLOCKS, JUMPS, strict=True)
+    }
+    families = structureless(LAYERS)
+    return {**{name: families[name] for name in WITHOUT}, **blocks}
+
+
+class FooledStudy(Study[str]):
+    """One network of each kind."""
+
+    module = "fooled"
+
+    def __init__(self, choice: Choice) -> None:
+        super().__init__(choice)
+        self.folder = choice.out
+
+    def cells(self) -> Iterable[str]:
+        return chosen(self.choice.only, TITLES)
+
+    def asked(self, cell: str) -> Mapping[str, Any]:
+        return {"kind": cell, "layers": LAYERS, "k": K, "seed": SEED}
+
+    def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        random = np.random.default_rng(SEED)
+        return {"phases": segment(drawn(kernels()[cell](random), random)).content()}
+
+    def work(self) -> None:
+        super().work()
+        for name, cases in (("simulated", simulated()), ("networks", real()[:SHOWN])):
+            picture(cases).savefig(PICTURES / f"fooled_{name}.png", dpi=110, metadata={"Software": None})
+
+
+class Case(NamedTuple):
+    """A network with the best cuts, its similarity where it may be shown, and, of simulated ones, how often the test
+    finds phases in their kind."""
+
+    title: str
+    phases: Phases
+    matrix: np.ndarray | None
+    found: float | None = None
+
+    @property
+    def evidence(self) -> Evidence:
+        return networks.evidence_of(self.phases)
+
+    def told(self) -> dict[str, Any]:
+        """What each statistic says of it, of the best cut into three."""
+        cut, largest = self.phases.with_k(K).chosen, self.evidence.largest
+        assert largest is not None
+        return {
+            "boundaries": cut.boundaries, "cut": cut.cut_share, "excess": 100 * (cut.cut_share - cut.drift_share),
+            "z": cut.z, "stability": min(cut.stability) if cut.stability else None, "gain": self.phases.k,
+            "k": self.evidence.k, "t": largest.t, "p": largest.p, "layers": self.evidence.layers, "found": self.found,
+        }  # fmt: skip
+
+
+def simulated(folder: Path = FOLDER) -> list[Case]:
+    """The recorded ones, first those without phases."""
+    files = {name: folder / f"{name}.json" for name in TITLES}
+    read = read_all(files, ("phases",)).done
+    shares = {
+        row["family"]: row["test"] for row in phase_test.read_rows(phase_test.SIZE) if row["layers"] == LAYERS
+    }
+    for row in phase_test.read_rows(phase_test.POWER):
+        if (row["layers"], row["k"]) == (LAYERS, K):
+            shares[f"blocks_{row['jump']}"] = row["test"]
+    return [
+        Case(TITLES[name], Phases.from_dict(one["phases"]), _matrix(one["phases"]), shares[name])
+        for name, one in read.items()
+    ]
+
+
+def _matrix(content: Mapping[str, Any]) -> np.ndarray:
+    return np.array(content["similarity"]["matrix"])
+
+
+def real() -> list[Case]:
+    """A trained network and its untrained twins, and DINOv2, of which a matrix is published but not packaged."""
+    recorded = networks.load()
+    untrained = {
+        f"{OFFLINE}, untrained {number}": one for number, one in enumerate(recorded.untrained.values(), 1)
+    }
+    cases = {**recorded.trained, **untrained}
+    return [
+        Case(name, one, None if one.similarity is None else one.similarity.matrix)
+        for name, one in cases.items()
+    ]
+
+
+def picture(cases: list[Case]) -> Figure:
+    """A row for each: its similarity with the best cut into three, what the best cut into k takes, and its steps."""
+    with paper_style():
+        figure = new_figure(7.4, 1.62 * len(cases) + 0.4)
+        rows = figure.subplots(len(cases), 3, squeeze=False, width_ratios=(1, 1.25, 1.6))
+        for number, (row, case) in enumerate(zip(rows, cases, strict=True), 1):
+            for axes, panel in zip(row, (_draw_cut, _draw_gain, _draw_test), strict=True):
+                panel(axes, case)
+                axes.tick_params(labelsize=7)
+                axes.xaxis.label.set(size=8, visible=number == len(cases))
+            row[0].set_ylabel(case.title.replace(", ", ",\n").replace(" with", "\nwith"), fontweight="bold", fontsize=8)
+        return figure
+
+
+def _draw_cut(axes: Axes, case: Case) -> None:
+    shown, told = case.phases.with_k(K), case.told()
+    if case.matrix is None:
+        draw_similarity(axes, np.full((shown.layers,) * 2, np.nan), shown)
+        axes.text(6.5, 6.5, "not packaged", ha="center", va="center", fontsize=7, color=QUIET)
+    else:
+        draw_similarity(axes, case.matrix, shown)
+    ticks = [1, *told["boundaries"], shown.layers]
+    axes.set(xticks=ticks, yticks=ticks, xlabel="layer")
+    stable = "" if told["stability"] is None else f", stable {told['stability']:.2f}"
+    axes.set_title(f"best cut {list(told['boundaries'])}{stable}", fontsize=8)
+
+
+def _draw_gain(axes: Axes, case: Case) -> None:
+    found, numbers = case.phases.segmentations, range(1, SHOWN_K + 1)
+    cut, drift = ([100 * getattr(found[k], name) for k in numbers] for name in ("cut_share", "drift_share"))
+    axes.plot(numbers, cut, color=CURVE, marker="o", markersize=3, label="best cut")
+    axes.plot(numbers, drift, color=QUIET, linestyle="--", label="of a drift")
+    axes.axvline(case.phases.k, color=ACCENT, linewidth=1)
+    axes.set(xlabel="number of phases k", ylabel="share cut (%)", xticks=numbers, ylim=(0, 105))
+    axes.yaxis.label.set_size(7)
+    axes.legend(frameon=False, fontsize=6.5, loc="lower right")
+    told = case.told()
+    axes.set_title(f"gain rule: {told['gain']} phases; z = {told['z']:.1f}", fontsize=8)
+
+
+def _draw_test(axes: Axes, case: Case) -> None:
+    draw_steps(axes, case.evidence)
+    axes.set_ylabel("step", fontsize=7)
+    axes.margins(x=0.08, y=0.3)
+    axes.set_title(f"test: {verdict(case)}", fontsize=8, color=ACCENT if case.evidence.k > 1 else "black")
+
+
+def rates() -> list[dict[str, Any]]:
+    """What each statistic said of many networks of 12 layers: without phases, and of three blocks."""
+    rows = [row for kind in (phase_test.SIZE, phase_test.POWER) for row in phase_test.read_rows(kind)]
+    return [
+        {"title": row["family"] if "family" in row else BLOCKS[f"blocks_{row['jump']}"], **row}
+        for row in rows
+        if row["layers"] == LAYERS and row.get("k", K) == K
+    ]
+
+
+def verdict(case: Case) -> str:
+    """`3 phases, after layers 4, 8`, or none."""
+    told = case.told()
+    if told["k"] == 1:
+        return "no phases beyond a drift"
+    return f"{told['k']} phases, after layer{'s' * (told['k'] > 2)} {', '.join(map(str, told['layers']))}"
+
+
+main = run_study(FooledStudy, study_parser(__doc__, FOLDER, labelled=False), __name__)
