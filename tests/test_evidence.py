@@ -13,9 +13,10 @@ import pytest
 import brdyn
 from analyses import claims, pages
 from analyses.claims import NOT_TESTED, OURS, WORDS, Claim, Records, Row
-from analyses.findings import depth, offline, raptor, vitrm
+from analyses.findings import offline
 from analyses.render import outdated
-from analyses.rules import beyond, evidence, greater, several
+from analyses.rules import above, beyond, every, evidence, greater, several, significant
+from analyses.statistics import Estimate
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.null import Null
 
@@ -29,7 +30,7 @@ def records() -> Records:
 
 @pytest.fixture(scope="module")
 def rows(records) -> list[Row]:
-    return [claims.row(claim, records) for claim in CLAIMS]
+    return [claims.row(claim, records, claims.judged(records)[claim.key]) for claim in CLAIMS]
 
 
 def test_every_page_is_what_the_recorded_results_say():
@@ -45,7 +46,7 @@ def test_no_recorded_cell_failed(records):
 def test_every_measure_is_of_exactly_one_claim_and_every_rule_judges_what_it_measures(records):
     used = Counter(claim.measure for claim in claims.every() if claim.measure)
     assert set(used.values()) == {1}
-    modules = {"offline": offline, "raptor": raptor, "depth": depth, "vitrm": vitrm}
+    modules = claims.MEASURES
     for claim in claims.every():
         if claim.measure:
             module, name = claim.measure.split(".")
@@ -327,3 +328,30 @@ def test_it_explains_itself(monkeypatch, capsys):
         pages.main()
     assert caught.value.code == 0
     assert "usage" in capsys.readouterr().out
+
+
+def test_claims_are_corrected_for_how_many_are_tested():
+    """By hand: of p = .01, .02, .04 Holm makes .03, .04, .04, and of a fourth of .9 beside them .04, .06, .08, .9."""
+    found = {("", "", str(p)): claims.Found("said", True, True, p_value=p) for p in (0.01, 0.02, 0.04)} | {
+        ("", "", "none"): claims.Found("said", True, True),
+        ("", "", "unmeasured"): claims.Found(p_value=0.9),
+    }
+    assert [one.holds for one in claims.corrected(found).values()] == [True, True, True, True, None]
+    more = claims.corrected({**found, ("", "", "more"): claims.Found("said", None, True, p_value=0.9)})
+    assert [one.holds for one in more.values()] == [True, None, None, True, None, None]
+    assert "but not as one of 4 tests (Holm: p = 0.06)" in more["", "", "0.02"].why
+
+
+    """Of 1.96 standard errors it is .05; the larger of two counts; what tests nothing has none."""
+    """The interval of 1.96 standard errors is that of p = .05; the larger p of two counts; what tests nothing, nothing."""
+    edge = Estimate(1.96, 0.0, 3.92)
+    numbers = {"a": edge, "b": Estimate(3.0, 1.0, 5.0), "c": Estimate(0.2, p_value=0.3), "d": 2}
+    assert above("a").p_value(numbers) == pytest.approx(0.05, abs=1e-4)
+    assert above("a", "b").p_value(numbers) == pytest.approx(0.05, abs=1e-4)
+    assert above("b").p_value(numbers) == pytest.approx(
+        2 * 0.00164, rel=0.02
+    )  # 1.5 times 1.96 standard errors
+    assert significant("c").p_value(numbers) == 0.3
+    assert every(above("b"), significant("c")).p_value(numbers) == 0.3
+    assert greater("d", 1).p_value(numbers) is None
+    assert above("a", than=5).p_value(numbers) == 1
