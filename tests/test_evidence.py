@@ -342,8 +342,8 @@ def test_claims_are_corrected_for_how_many_are_tested():
     assert "but not as one of 4 tests (Holm: p = 0.06)" in more["", "", "0.02"].why
 
 
+def test_a_claims_p_value_is_of_all_that_has_to_hold():
     """Of 1.96 standard errors it is .05; the larger of two counts; what tests nothing has none."""
-    """The interval of 1.96 standard errors is that of p = .05; the larger p of two counts; what tests nothing, nothing."""
     edge = Estimate(1.96, 0.0, 3.92)
     numbers = {"a": edge, "b": Estimate(3.0, 1.0, 5.0), "c": Estimate(0.2, p_value=0.3), "d": 2}
     assert above("a").p_value(numbers) == pytest.approx(0.05, abs=1e-4)
