@@ -68,6 +68,7 @@ def plot_fit(
                         axes.plot(
                             [row["step"] for row in rows], [row[shown] for row in rows], style, color=colour,
                             label=shown, linewidth=1, marker=marker, markersize=3,
+                            markerfacecolor="none" if shown == skill else colour,
                         )  # fmt: skip
                 if names:
                     axes.legend(frameon=False, fontsize=7)
