@@ -140,7 +140,9 @@ def picture(cases: list[Case]) -> Figure:
                 panel(axes, case)
                 axes.tick_params(labelsize=7)
                 axes.xaxis.label.set(size=8, visible=number == len(cases))
-            row[0].set_ylabel(case.title.replace(", ", ",\n").replace(" with", "\nwith"), fontweight="bold", fontsize=8)
+            row[0].set_ylabel(
+                case.title.replace(", ", ",\n").replace(" with", "\nwith"), fontweight="bold", fontsize=8
+            )
         return figure
 
 
@@ -163,8 +165,8 @@ def _draw_gain(axes: Axes, case: Case) -> None:
     axes.plot(numbers, cut, color=CURVE, marker="o", markersize=3, label="best cut")
     axes.plot(numbers, drift, color=QUIET, linestyle="--", label="of a drift")
     axes.axvline(case.phases.k, color=ACCENT, linewidth=1)
-    axes.set(xlabel="number of phases k", ylabel="share cut (%)", xticks=numbers, ylim=(0, 105))
-    axes.yaxis.label.set_size(7)
+    axes.set(xlabel="number of phases k", xticks=numbers, ylim=(0, 105))
+    axes.set_ylabel("share cut (%)", fontsize=7)
     axes.legend(frameon=False, fontsize=6.5, loc="lower right")
     told = case.told()
     axes.set_title(f"gain rule: {told['gain']} phases; z = {told['z']:.1f}", fontsize=8)
