@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fast slow notebooks lint docs figures bench phases clean
+.PHONY: demo test checks fast slow lint docs figures bench phases clean
 
 # The environment, rebuilt when the project's requirements change.
 .venv/.ready: pyproject.toml requirements.lock
@@ -13,23 +13,23 @@ BIN := .venv/bin
 demo: .venv/.ready
 	$(BIN)/brdyn phases --model imgfocus_vits14 --images samples --out runs/demo --overwrite
 
-test: lint fast slow notebooks docs
+test: checks fast slow
+
+# Each takes a minute or so on one core.
+checks: .venv/.ready
+	$(MAKE) --no-print-directory -j 2 lint docs
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# As many tests side by side as there are cores, each on one.
+# As many tests side by side as there are cores, each on one; the committed notebooks run again among them.
 fast: .venv/.ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal -m "not slow"
 
 slow: .venv/.ready
-	$(BIN)/pytest -q -m slow
-
-# Runs the committed notebooks again, side by side, and fails where one does.
-notebooks: .venv/.ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --nbmake --nbmake-timeout=600 figures
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m slow
 
 docs: .venv/.ready
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html

@@ -174,6 +174,9 @@ def run(choice: Choice) -> dict[str, Any]:
     size = choice.batch_size or (64 if choice.device == "cuda" else 8)
     teacher, generator = bench.chosen_model(choice), torch.Generator().manual_seed(0)
     images = torch.randn(size, 3, choice.image_size, choice.image_size, generator=generator)
+    images = (
+        images.pin_memory() if teacher.device.type == "cuda" else images
+    )  # as loader processes leave them
     asked = {name: getattr(choice, name) for name in ("model", "init", "image_size", "device", "k")}
     asked |= {"weights": str(choice.weights) if choice.weights else None, "batch_size": size}
     most = bench.ceilings(teacher.device)

@@ -17,6 +17,7 @@ from analyses.raptor_on_vits import Cells, read_cells
 from analyses.recording import RESULTS
 from analyses.render import words
 from analyses.rules import UNTRAINED, Beyond, Numbers, Rule, Verdict, evidence, rule_of
+from analyses.statistics import ALPHA, holm
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.vitrm_grid import Grid, read_grid
 from brdyn import Phases, UsageError
@@ -26,7 +27,10 @@ from brdyn.interventions import Surgery
 
 TABLE = Path(__file__).with_suffix(".yaml")
 OVERFIT = "overfit"
+Key = tuple[str, str, str]  # of a claim: its study, its measure, its words
 OURS, NOT_TESTED, UNKNOWN = "ours", "not tested", "Not known"
+BY_LESS = "meet the rule too, though by clearly less"
+NO_EVIDENCE = "to meet it is no evidence of what was learnt"
 WORDS = {True: "**holds**", False: "**fails**", None: "cannot be told"}
 AT_SIZE = "No run of the published size and length is recorded; it needs a GPU"
 MEASURES: dict[str, Any] = {
@@ -77,6 +81,7 @@ class Found(NamedTuple):
     measured: bool = False
     rule: str = ""
     why: str = ""
+    p_value: float | None = None
 
     @property
     def word(self) -> str:
@@ -108,6 +113,11 @@ class Claim:
         if self.written not in (BEFORE, AFTER):
             raise UsageError(f"a rule is written {BEFORE} or {AFTER} its numbers, not {self.written!r}")
 
+    @property
+    def key(self) -> Key:
+        """What tells it from every other."""
+        return self.study, self.measure, self.claim
+
     def judge(self, records: Records, study: str | None = None) -> Found:
         """What the records say, or another study of them."""
         module, _, name = self.measure.partition(".")
@@ -124,8 +134,11 @@ class Claim:
         rule = self.against(numbers)
         verdict, why = rule.judge(numbers), ""
         if verdict is None and self.rule.judge(numbers):
-            why = "Untrained twins do the same, or nearly: it is no evidence of what was learnt"
-        return Found("; ".join(parts) or self.say(numbers), verdict, True, str(rule), why)
+            assert self.untrained is not None
+            clear = self.untrained.judge(numbers)
+            why = f"Untrained twins {BY_LESS if clear else 'do the same, or nearly'}: {NO_EVIDENCE}"
+        said = "; ".join(parts) or self.say(numbers)
+        return Found(said, verdict, True, str(rule), why, rule.p_value(numbers))
 
     def against(self, numbers: Numbers) -> Rule:
         """The rule for these numbers: with untrained twins, where they were measured."""
@@ -176,8 +189,34 @@ class Row(NamedTuple):
     why: str
 
 
-def row(claim: Claim, records: Records) -> Row:
-    found, said = claim.judge(records), reasons(records)
+def judged(records: Records) -> dict[Key, Found]:
+    """Every claim by its key, tests corrected for how many there are; of the records asked about last, kept."""
+    if not (_last and _last[0] is records):
+        _last[:] = [records, corrected({claim.key: claim.judge(records) for claim in every()})]
+    found: dict[Key, Found] = _last[1]
+    return found
+
+
+_last: list[Any] = []
+
+
+def corrected(found: Mapping[Key, Found]) -> dict[Key, Found]:
+    """By Holm, over all claims that were tested: one that holds by its own test alone cannot be told."""
+    tested = {name: one.p_value for name, one in found.items() if one.measured and one.p_value is not None}
+    together = dict(zip(tested, holm(list(tested.values())), strict=True))
+
+    def one_of(name: Key, one: Found) -> Found:
+        if not one.holds or together.get(name, 0.0) <= ALPHA:
+            return one
+        alone, p = f"p = {one.p_value:.2g}", f"p = {together[name]:.2g}"
+        why = f"Alone it holds ({alone}), but not as one of {len(tested)} tests (Holm: {p})"
+        return one._replace(holds=None, why=why)
+
+    return {name: one_of(name, one) for name, one in found.items()}
+
+
+def row(claim: Claim, records: Records, found: Found | None = None) -> Row:
+    found, said = found or claim.judge(records), reasons(records)
     published = words(claim.published, said)
     why = "" if found.holds else found.why or words(claim.why, said) or UNKNOWN
     source = f"{claim.source}: {published}" if published else claim.source

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from analyses import claims, fooled
 from analyses.claims import BEFORE, NOT_TESTED, OURS, WORDS, Records
@@ -29,7 +28,6 @@ from brdyn.classifiers import ViTRMConfig, packaged
 from brdyn.classifiers.recipe import BATCH, BEST, VITRM
 from brdyn.interventions import Surgery
 from brdyn.raptor import Evaluation
-from brdyn.raptor.partitions import PARTITIONS
 from brdyn.store import read_json
 
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
@@ -61,7 +59,7 @@ def judged(
 
 def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> dict[str, str]:
     """A claim with its rule, and what it comes to."""
-    found = claim.judge(records, study)
+    found = claims.judged(records)[claim.key] if study is None else claim.judge(records, study)
     text = f"{claim.claim} ({claim.source})" if claim.table in ("offline", "vitrm") else claim.claim
     return {
         "claim": text,
@@ -76,7 +74,7 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
     topics: list[dict[str, Any]] = []
     for topic in claims.topics():
         published = [one for one in topic.claims if one.source != OURS]
-        rows = [claims.row(one, records) for one in published]
+        rows = [claims.row(one, records, claims.judged(records)[one.key]) for one in published]
         own = [one for one in published if one.rule is not None and not one.table]
         topics.append({"title": topic.title, "note": topic.note, "rows": rows, "own": own})
     counts = Counter(row.verdict for topic in topics for row in topic["rows"])
@@ -85,7 +83,7 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
     used = devices(records)
     return page(
         "evidence.md.j2", records=records, topics=topics, counts=counts, total=counts.total(), devices=used,
-        rules=rules, first=first,
+        rules=rules, first=first, tested=sum(one.p_value is not None for one in claims.judged(records).values()),
         no_gpu=all("CPU" in name for name in used), VERDICTS=VERDICTS, GOAL=GOAL,
         small=records.vits.config, recursive=records.vitrm.runs["vitrm"],
         seen=records.raptor.summary["images_seen"].mode().iloc[0], goals=speed_goals(results),
@@ -122,7 +120,8 @@ def speed_goals(results: Path = RESULTS) -> list[dict[str, str]]:
 
 def _speed(step: dict[str, Any], speed: Estimate) -> str:
     of = f", {step['model']}" if "model" in step else ""
-    return f"{step['dtype']}{of}, batch {step['batch_size']}: {speed.say('.2f')}"
+    compiled = ", compiled" if step.get("compiled") else ""
+    return f"{step['dtype']}{compiled}{of}, batch {step['batch_size']}: {speed.say('.2f')}"
 
 
 def raptor_findings(records: Records) -> str:
@@ -224,22 +223,36 @@ def measured() -> dict[str, Any]:
     return {"benchmarks": rows, "devices": used}
 
 
-def readme(records: Records) -> str:
-    """The measured block of the README."""
+def recorded_phases() -> list[dict[str, Any]]:
+    """The phases of the offline model, and of an untrained one, on photographs."""
     runs = []
     for folder in (OFFLINE, f"{OFFLINE}_random0"):
         run = read_json(RESULTS / "phases" / folder / "phases.json", "a recorded result")
         source = "/".join(Path(run["provenance"]["images"]["source"]).parts[-2:])
         runs.append({"phases": Phases.from_dict(run), "images": run["n_images"], "source": source,
                      "untrained": run["weights"].startswith("random")})  # fmt: skip
-    study = records.vits
-    fits: pd.DataFrame = study.fits[(study.fits["moment"] == BEST) & (study.fits["k"] == depth.K)]
-    small = [
-        {"p": p, "networks": group,
-         "kinds": [fits[(fits["p"] == p) & (fits["partition"] == kind)] for kind in PARTITIONS]}
-        for p, group in depth.best_networks(study).groupby("p")
-    ]  # fmt: skip
-    return page("readme.md.j2", runs=runs, small=small, study=study, zip=zip, **measured())
+    return runs
+
+
+def readme(records: Records) -> str:
+    """What the README says of results: verdicts by topic, and the price of the two things that one does most."""
+    topics = []
+    for topic in claims.topics():
+        published = [one for one in topic.claims if one.source != OURS]
+        rows = [claims.row(one, records, claims.judged(records)[one.key]) for one in published]
+        topics.append((topic.title, Counter(row.verdict for row in rows)))
+    files = {name: RESULTS / f"{name}.json" for name in ("bench_capture", "bench_raptor")}
+    files |= {f"{name}_cuda": RESULTS / f"{name}_cuda.json" for name in files}
+    found = {name: read_json(path, "a benchmark") if path.is_file() else {} for name, path in files.items()}
+    capture = [one["ratio"] for one in found["bench_capture"]["capture"]]
+    giant = [one["ratio"] for one in found["bench_capture_cuda"].get("capture", []) if "vitg" in one["model"]]
+    steps = [
+        found[name].get("steps", [{}])[0].get("speedup") for name in ("bench_raptor", "bench_raptor_cuda")
+    ]
+    return page(
+        "readme.md.j2", topics=topics, VERDICTS=VERDICTS, capture=capture, giant=giant[0] if giant else None,
+        raptor=steps,
+    )  # fmt: skip
 
 
 def how_to_be_fooled(records: Records) -> str:
@@ -262,7 +275,7 @@ def pages() -> dict[Path, str]:
     before, rest = path.read_text().split(START)
     return {
         path: f"{before}{START}\n\n{readme(records)}\n{END}{rest.split(END)[1]}",
-        ROOT / "docs" / "measured.md": page("measured.md.j2", **measured()),
+        ROOT / "docs" / "measured.md": page("measured.md.j2", runs=recorded_phases(), zip=zip, **measured()),
         ROOT / "docs" / "evidence.md": evidence(records),
         guide / "fooled.md": how_to_be_fooled(records),
         guide / "findings.md": page("findings.md.j2", found=records.offline, rows=judged(records, "offline")),

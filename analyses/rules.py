@@ -42,18 +42,33 @@ def as_many(verdicts: Iterable[Verdict]) -> Verdict:
     return True if all(one is True for one in found) else None if True in found else False
 
 
+def no_tests(numbers: Numbers) -> list[float]:
+    del numbers
+    return []
+
+
+def tests_of(*rules: Rule) -> Callable[[Numbers], list[float]]:
+    """All tests of some rules."""
+    return lambda numbers: [p for rule in rules for p in rule.p_values(numbers)]
+
+
 @dataclass(frozen=True)
 class Rule:
     """What numbers must be for a claim to hold: True; False where they clearly are not, None where none can tell.
 
     `holds` and `fails` say in words when it does (no words for `fails`: whenever it does not hold); `verdicts` judges
-    every number, and `sum_up` makes one verdict of all.
+    every number, and `sum_up` makes one verdict of all. A rule that tests has `p_values` of what has to hold together.
     """
 
     holds: str
     verdicts: Callable[[Numbers], list[Verdict]]
     fails: str = ""
     sum_up: Callable[[Iterable[Verdict]], Verdict] = together
+    p_values: Callable[[Numbers], list[float]] = no_tests
+
+    def p_value(self, numbers: Numbers) -> float | None:
+        """That all hold which have to: the largest of them; None of a rule that tests nothing."""
+        return max(self.p_values(numbers), default=None)
 
     def judge(self, numbers: Numbers) -> Verdict:
         return self.sum_up(self.verdicts(numbers))
@@ -122,6 +137,9 @@ def above(*names: Name, than: Name | float = 0, of: str = "", each: str = "") ->
         f"{of} {' and '.join(map(words, names))}: {is_above} above {words(than)}{for_every(each)}".strip(),
         lambda numbers: [one.against(other) for name in names for one, other in pairs(numbers, name, than)],
         f"{which}below {words(than)}{' for one' if each else ''}",
+        p_values=lambda numbers: [
+            one.p_above(other) for name in names for one, other in pairs(numbers, name, than)
+        ],
     )
 
 
@@ -131,6 +149,7 @@ def clearly_above(name: Name, than: Name, *, each: str = "") -> Rule:
         f"{words(name)} is above {words(than)} by more than both {INTERVAL}s together{for_every(each)}",
         lambda numbers: [one.less(other).against(0) for one, other in pairs(numbers, name, than)],
         f"as clearly below{' for one' if each else ''}",
+        p_values=lambda numbers: [one.less(other).p_above(0) for one, other in pairs(numbers, name, than)],
     )
 
 
@@ -145,6 +164,7 @@ def significant(name: Name, alpha: float = 0.05, *, each: str = "") -> Rule:
         f"{words(name)} is above 0 with p < {alpha:g}{for_every(each)}",
         lambda numbers: list(map(verdict, several(numbers, name))),
         f"not above 0{' for one' if each else ''}",
+        p_values=lambda numbers: [one.p_above(0) for one in several(numbers, name)],
     )
 
 
@@ -185,6 +205,10 @@ def beyond(name: Name, side: str = "above", *, each: str = "") -> Beyond:
         holds=f"{words(name)} is {side} that of untrained twins with p < {ALPHA:g}{for_every(each)}",
         verdicts=lambda numbers: [verdict(*one) for one in beside_twins(numbers, name)],
         fails=f"on the other side of their mean{' for one' if each else ''}",
+        p_values=lambda numbers: [
+            beyond_twins(sign * value, [sign * one for one in twins])
+            for value, twins in beside_twins(numbers, name)
+        ],
         name=name,
     )
 
@@ -204,7 +228,7 @@ def evidence(rule: Rule, beyond: Beyond) -> Rule:
         return [True if passed <= ALPHA and beyond.judge(numbers) is True else None]
 
     held = f"{rule.holds}; untrained twins do not meet this, and {beyond.holds}"
-    return Rule(held, verdicts, rule.fails)
+    return Rule(held, verdicts, rule.fails, p_values=tests_of(rule, beyond))
 
 
 def range_above(name: Name, than: Name) -> Rule:
@@ -223,6 +247,7 @@ def every(*rules: Rule) -> Rule:
         ", and ".join(one.holds for one in rules),
         lambda numbers: [one.judge(numbers) for one in rules],
         " or ".join(dict.fromkeys(one.fails for one in rules if one.fails)),
+        p_values=tests_of(*rules),
     )
 
 
@@ -233,6 +258,7 @@ def unanimous(*rules: Rule) -> Rule:
         lambda numbers: [one for rule in rules for one in rule.verdicts(numbers)],
         {1: "for none", 2: "neither"}.get(len(rules), "none"),
         as_many,
+        tests_of(*rules),
     )
 
 
@@ -242,7 +268,7 @@ def unless(rule: Rule, fails: Rule) -> Rule:
     def verdicts(numbers: Numbers) -> list[Verdict]:
         return [False if fails.judge(numbers) is True else rule.judge(numbers) is True or None]
 
-    return Rule(rule.holds, verdicts, fails.holds)
+    return Rule(rule.holds, verdicts, fails.holds, p_values=tests_of(rule))
 
 
 def supported(name: Name, *, each: str = "") -> Rule:

@@ -10,6 +10,7 @@ from scipy import special, stats
 
 RESAMPLES = 2000
 ALPHA = 0.05
+NORMAL = float(special.ndtri(0.975))  # standard errors in half of a 95 % interval
 FEWEST = 5  # pairs for a bootstrap
 
 
@@ -33,6 +34,16 @@ class Estimate:
     def against(self, other: float) -> bool | None:
         """Whether the whole interval is above (True) or below (False) a number."""
         return True if self.low > other else False if self.high < other else None
+
+    def p_above(self, other: float) -> float:
+        """Two-sided p-value of being above a number: of its test, or as a normal estimate whose interval ends as this
+        one does on that side. 1 where it is not above, or has no interval."""
+        if not self.value > other:
+            return 1.0
+        if self.p_value is not None:
+            return self.p_value
+        half = self.value - self.low
+        return float(2 * special.ndtr(-NORMAL * (self.value - other) / half)) if half else 0.0
 
     def less(self, other: Estimate) -> Estimate:
         """The difference of two that know nothing of each other: half the widths of their intervals add in square."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
+DRIVER = Path("/proc/driver/nvidia/version")
 PACKAGES = ("brdyn", "torch", "timm", "transformers", "torchmetrics", "numpy", "pillow")
 
 
@@ -19,6 +22,19 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:  # run from a source tree that was never installed
             found[package] = "unknown"
+    return found | gpu_versions()
+
+
+def gpu_versions(driver: Path = DRIVER) -> dict[str, str]:
+    """Of CUDA and of the driver of NVIDIA's GPUs, where there is one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    found = {"cuda": torch.version.cuda or "none"}
+    words = driver.read_text() if driver.is_file() else ""
+    if said := re.search(r"Kernel Module\b.*?(\d+\.\d+(\.\d+)*)", words):
+        found["driver"] = said[1]
     return found
 
 

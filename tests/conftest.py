@@ -80,6 +80,31 @@ def tiny():
     return tiny_vit()
 
 
+@pytest.fixture(scope="session")
+def narrow_folder(tmp_path_factory) -> Path:
+    """A ViT of twelve narrow layers for pictures of 48x48 pixels, as a folder that commands load."""
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(
+        hidden_size=32, num_hidden_layers=12, num_attention_heads=2, intermediate_size=64, image_size=48, patch_size=16
+    )  # fmt: skip
+    model = ViTModel(config)
+    scramble(model)
+    folder = tmp_path_factory.mktemp("models") / "narrow"
+    model.save_pretrained(folder)
+    return folder
+
+
+def leave_undrawn(monkeypatch) -> None:
+    """Pictures are made but not drawn, which would take most of a small run's time."""
+    monkeypatch.setattr("brdyn.store.folder.render", lambda figure, kind: kind.encode())
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    leave_undrawn(monkeypatch)
+
+
 @pytest.fixture
 def noise_folder(tmp_path) -> Path:
     """Forty different small pictures."""

@@ -1,4 +1,4 @@
-"""Commands in fresh processes that need not import torch: forked from a server that has done so once.
+"""Fresh processes that need not import torch: forked from a server that has done so once.
 
 What a command does with processes, signals, its group and its exit is as in a process of its own. What is tested of the
 start itself (no torch before a mistake is told, torchrun) starts processes as users do, by `tests.cli.commands`.
@@ -15,8 +15,18 @@ from pathlib import Path
 from tests.cli.commands import ROOT, Done
 
 SECONDS = 300
+UNDRAWN = """
+import brdyn.store.folder
+brdyn.store.folder.render = lambda figure, kind: kind.encode()
+"""
+"""To run before a command: its pictures are made but not drawn, as by the fixture of that name."""
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.preloaded"])
+
+
+def process(function, *arguments):
+    """A process, not yet started, that calls a function of a module."""
+    return _context.Process(target=function, args=arguments)
 
 
 def brdyn(arguments, *, processes=1, before=None, **environment):
@@ -61,7 +71,7 @@ class Started:
         self._files = [str(Path(self._folder.name) / name) for name in ("out", "err")]
         variables = {name: str(value) for name, value in environment.items()}
         task = (list(map(str, arguments)), variables, *self._files, before, os.getcwd())
-        self.process = _context.Process(target=_run, args=task)
+        self.process = process(_run, *task)
         self.process.start()
         self.pid = self.process.pid
 

@@ -11,12 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import timm
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from brdyn.random_keys import one_in
-from tests.conftest import scramble
-from tests.forked import brdyn
+from tests.forked import UNDRAWN, brdyn
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -35,21 +33,18 @@ def torchrun(options):
 
 
 @pytest.fixture
-def one_and_two(tmp_path):
+def one_and_two(tmp_path, narrow_folder):
     """Run a command with one process and with two (`{run}` in an option: `one` or `two`); the folders of results."""
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
-    scramble(model)
-    save_file(model.state_dict(), tmp_path / "tiny.safetensors")
 
-    def run(command, images, *extra, says="phases: layers", model=("--model", "vit_tiny_patch16_224")):
+    def run(command, images, *extra, says="phases: layers", model=("--model", narrow_folder)):
         options = [
-            command, *map(str, model), "--weights", str(tmp_path / "tiny.safetensors"), "--image-size", "48",
+            command, *map(str, model),
             "--images", str(images), "--workers", "0", "--batch-size", "7", "--device", "cpu",
             *extra,
         ]  # fmt: skip
         for name, processes in {"one": 1, "two": 2}.items():
             named = [option.replace("{run}", name) for option in options]
-            done = brdyn([*named, "--out", str(tmp_path / name)], processes=processes)
+            done = brdyn([*named, "--out", str(tmp_path / name)], processes=processes, before=UNDRAWN)
             assert done.returncode == 0, done.stderr
             assert done.stdout.count(says) == 1  # one process speaks
         return tmp_path / "one", tmp_path / "two"
@@ -125,7 +120,7 @@ def test_interventions_and_perturbations(one_and_two, noise_folder):
 def test_raptor_fit(one_and_two, noise_folder):
     """The same losses and weights on the same global batch, whoever computes which part of it."""
     folders = one_and_two(
-        "raptor-fit", noise_folder, "--batch-size", "8", "--image-size", "32", "--boundaries", "5", "--steps", "8",
+        "raptor-fit", noise_folder, "--batch-size", "8", "--boundaries", "5", "--steps", "8",
         "--validation-images", "8", "--log-every", "1", "--sigma", "0", "--accumulate", "2", says="2 blocks: layers",
     )  # fmt: skip
     one, two = (json.loads((folder / "fit.json").read_text())["stages"] for folder in folders)
@@ -166,7 +161,7 @@ def test_training_under_stochastic_depth(tmp_path, noise_folder):
         "vit-train", "--data", str(tmp_path / "labelled.parquet"), "--drop-path", "0.8", "--epochs", "2",
         "--batch-size", "8", "--keep", "0,best", "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "out"),
     ]  # fmt: skip
-    done = brdyn([*options, *sizes], processes=2)
+    done = brdyn([*options, *sizes], processes=2, before=UNDRAWN)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out" / "train.json").read_text())
     assert content["options"]["processes"] == 2
@@ -174,7 +169,7 @@ def test_training_under_stochastic_depth(tmp_path, noise_folder):
     assert done.stdout.count("written to") == 1
     evaluated = brdyn(
         ["vitrm-eval", str(tmp_path / "out" / "best"), "--data", str(tmp_path / "labelled.parquet"),
-         "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "eval")], processes=2
+         "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "eval")], processes=2, before=UNDRAWN
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
     assert evaluated.stdout.count("written to") == 1
@@ -201,12 +196,12 @@ def test_a_resumed_fit_of_two_processes_counts_the_whole(tmp_path, noise_folder)
     """Both processes' images, in both sessions, and an image that both met unread once."""
     (noise_folder / "03.png").write_bytes(b"broken")
     options = [*FIT, "--images", str(noise_folder), "--steps", "12", "--out"]
-    whole = brdyn([*options, str(tmp_path / "whole")], processes=2)
+    whole = brdyn([*options, str(tmp_path / "whole")], processes=2, before=UNDRAWN)
     assert whole.returncode == 0, whole.stderr
     kill = STOPPED.format("os.kill(os.getpid(), signal.SIGKILL)")
     stopped = brdyn([*options, str(tmp_path / "out")], processes=2, before=kill)
     assert stopped.returncode != 0
-    done = brdyn([*options, str(tmp_path / "out"), "--resume"], processes=2)
+    done = brdyn([*options, str(tmp_path / "out"), "--resume"], processes=2, before=UNDRAWN)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("resuming from stage2-00000001") == 1
     first, second = (json.loads((tmp_path / name / "fit.json").read_text()) for name in ("whole", "out"))

@@ -13,9 +13,10 @@ import pytest
 import brdyn
 from analyses import claims, pages
 from analyses.claims import NOT_TESTED, OURS, WORDS, Claim, Records, Row
-from analyses.findings import depth, offline, phases, raptor, vitrm
+from analyses.findings import offline
 from analyses.render import outdated
-from analyses.rules import beyond, evidence, greater, several
+from analyses.rules import above, beyond, every, evidence, greater, several, significant
+from analyses.statistics import Estimate
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.null import Null
 
@@ -29,7 +30,7 @@ def records() -> Records:
 
 @pytest.fixture(scope="module")
 def rows(records) -> list[Row]:
-    return [claims.row(claim, records) for claim in CLAIMS]
+    return [claims.row(claim, records, claims.judged(records)[claim.key]) for claim in CLAIMS]
 
 
 def test_every_page_is_what_the_recorded_results_say():
@@ -45,7 +46,7 @@ def test_no_recorded_cell_failed(records):
 def test_every_measure_is_of_exactly_one_claim_and_every_rule_judges_what_it_measures(records):
     used = Counter(claim.measure for claim in claims.every() if claim.measure)
     assert set(used.values()) == {1}
-    modules = {"phases": phases, "offline": offline, "raptor": raptor, "depth": depth, "vitrm": vitrm}
+    modules = claims.MEASURES
     for claim in claims.every():
         if claim.measure:
             module, name = claim.measure.split(".")
@@ -134,6 +135,11 @@ def test_verdicts(monkeypatch, records, measured, verdict, said):
             "Untrained twins do the same, or nearly",
         ),  # which meets the rule itself
         (
+            (1.1, 1.2, 1.3),
+            "cannot be told",
+            "Untrained twins meet the rule too, though by clearly less",
+        ),
+        (
             (0.0, 0.9, -0.9),
             "cannot be told",
             "Untrained twins do the same, or nearly",
@@ -182,7 +188,9 @@ def with_twins(result, *changes):
     ],
 )
 def test_twins_that_are_the_network_itself_have_its_numbers(records, measure, part, number):
-    """And of what holds today nothing is left: they pass every rule that it does."""
+    """And of what holds without twins nothing is left: they pass every rule that it does."""
+    alone = records.offline._replace(**{part: replace(getattr(records.offline, part), null=None)})
+    records = records._replace(offline=alone)
     assert "untrained" not in getattr(offline, measure)(records.offline)
 
     def squared(tables):
@@ -207,18 +215,20 @@ def test_twins_that_are_the_network_itself_have_its_numbers(records, measure, pa
         (
             "speed_jumps",
             "alignment",
-            lambda old: {group: {**one, "statistic": "speed"} for group, one in old.items()},
+            lambda new: {group: {**one, "statistic": "change"} for group, one in new.items()},
         ),
-        ("operator", "modes", lambda old: {**old, "centred": True}),
-        ("most_linear", "modes", lambda old: {**old, "centred": True}),
+        ("operator", "modes", lambda new: {**new, "centred": False}),
+        ("most_linear", "modes", lambda new: {**new, "centred": False}),
     ],
 )
 def test_a_rule_does_not_judge_another_statistic_than_its_words_name(records, measure, name, change):
-    old = records.offline
-    getattr(offline, measure)(old)
-    new = old._replace(dynamics={**old.dynamics, name: change(old.dynamics[name])})
-    with pytest.raises(BrdynError, match=f"recorded {name} are of the new statistic"):
-        getattr(offline, measure)(new)
+    new = records.offline
+    getattr(offline, measure)(new)
+    part = {"alignment": "dynamics", "modes": "modes"}[name]
+    content = getattr(new, part)
+    old = new._replace(**{part: {**content, name: change(content[name])}})
+    with pytest.raises(BrdynError, match=f"recorded {name} are of an old statistic"):
+        getattr(offline, measure)(old)
 
 
 def test_the_guide_says_of_centred_modes_what_is_recorded():
@@ -372,3 +382,30 @@ def test_it_explains_itself(monkeypatch, capsys):
         pages.main()
     assert caught.value.code == 0
     assert "usage" in capsys.readouterr().out
+
+
+def test_claims_are_corrected_for_how_many_are_tested():
+    """By hand: of p = .01, .02, .04 Holm makes .03, .04, .04, and of a fourth of .9 beside them .04, .06, .08, .9."""
+    found = {("", "", str(p)): claims.Found("said", True, True, p_value=p) for p in (0.01, 0.02, 0.04)} | {
+        ("", "", "none"): claims.Found("said", True, True),
+        ("", "", "unmeasured"): claims.Found(p_value=0.9),
+    }
+    assert [one.holds for one in claims.corrected(found).values()] == [True, True, True, True, None]
+    more = claims.corrected({**found, ("", "", "more"): claims.Found("said", None, True, p_value=0.9)})
+    assert [one.holds for one in more.values()] == [True, None, None, True, None, None]
+    assert "but not as one of 4 tests (Holm: p = 0.06)" in more["", "", "0.02"].why
+
+
+def test_a_claims_p_value_is_of_all_that_has_to_hold():
+    """Of 1.96 standard errors it is .05; the larger of two counts; what tests nothing has none."""
+    edge = Estimate(1.96, 0.0, 3.92)
+    numbers = {"a": edge, "b": Estimate(3.0, 1.0, 5.0), "c": Estimate(0.2, p_value=0.3), "d": 2}
+    assert above("a").p_value(numbers) == pytest.approx(0.05, abs=1e-4)
+    assert above("a", "b").p_value(numbers) == pytest.approx(0.05, abs=1e-4)
+    assert above("b").p_value(numbers) == pytest.approx(
+        2 * 0.00164, rel=0.02
+    )  # 1.5 times 1.96 standard errors
+    assert significant("c").p_value(numbers) == 0.3
+    assert every(above("b"), significant("c")).p_value(numbers) == 0.3
+    assert greater("d", 1).p_value(numbers) is None
+    assert above("a", than=5).p_value(numbers) == 1

@@ -244,6 +244,7 @@ def test_what_is_no_result(results, tmp_path):
     assert brdyn.read(dynamics / "dynamics.json") == results["dynamics.json"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_half_removed_and_newer(results, tmp_path):
     results["dynamics.json"].save(tmp_path / "out", figures=draw(results["dynamics.json"]))
     out = tmp_path / "out"

@@ -91,7 +91,16 @@ def test_batches_cover_the_images_in_order_whatever_their_size(tiny, noise_folde
         )
 
 
-def test_only_one_batch_is_alive(tiny, noise_folder, monkeypatch):
+@pytest.fixture
+def frozen():
+    """What is there by now is not searched for garbage, which takes a second each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def test_only_one_batch_is_alive(tiny, noise_folder, monkeypatch, frozen):
     alive, most = [], []
     original = trajectory_module.capture
 

@@ -25,7 +25,8 @@ FILES = {"dynamics": "dynamics", "basins": "dynamics", "perturb": "perturb", "in
 
 
 class Results(NamedTuple):
-    """The recorded runs: of dynamics, basins, perturbations and interventions, each with its file, and of phases."""
+    """The recorded runs: of dynamics, basins, perturbations and interventions, each with its file, of phases, and of
+    dynamic modes on more images than they have directions."""
 
     phases: Phases
     repair: Repair
@@ -35,6 +36,7 @@ class Results(NamedTuple):
     perturbed: dict[str, Any]
     operated: dict[str, Any]
     motion: Dynamics
+    modes: dict[str, Any]
 
 
 def load() -> Results:
@@ -43,7 +45,8 @@ def load() -> Results:
     dynamics, *others = [read_json(file, "a recorded result") for file in files]
     motion, repair, surgery = Dynamics.read(places[0]), Repair.read(places[2]), Surgery.read(places[3])
     basins, perturbed, operated = others
-    return Results(motion.phases, repair, surgery, dynamics, basins, perturbed, operated, motion)
+    modes = read_json(RESULTS / "modes" / f"{OFFLINE}_ridge0.1" / "dynamics.json", "a recorded result")
+    return Results(motion.phases, repair, surgery, dynamics, basins, perturbed, operated, motion, modes)
 
 
 def as_twins(results: Results, part: str) -> Iterator[Results]:
@@ -79,6 +82,7 @@ def convergence(results: Results) -> Numbers:
     return {"share": share, "block": block}
 
 
+@beside_twins("motion")
 def final_turn(results: Results) -> Numbers:
     cls, patches = (np.array(results.dynamics["speed"][group]) for group in ("cls", "patches"))
     medians = np.median([cls, patches], axis=1)
@@ -86,40 +90,39 @@ def final_turn(results: Results) -> Numbers:
     return {"fastest": int(cls.argmax()) + 1, "blocks": len(cls), **ends}
 
 
-def _as_worded(what: str, is_first: bool) -> None:
+def _as_worded(what: str, is_worded: bool) -> None:
     """Refuse numbers of another statistic than the words of a rule are of: those of brdyn's first versions."""
-    if not is_first:
+    if not is_worded:
         raise BrdynError(
-            f"the recorded {what} are of the new statistic, and rule and words of the old; write both anew"
+            f"the recorded {what} are of an old statistic, and rule and words of the new; record anew"
         )
 
 
 def speed_jumps(results: Results) -> Numbers:
     tests = results.dynamics["alignment"]
-    _as_worded("alignment", all("statistic" not in one for one in tests.values()))
+    _as_worded("alignment", all(one.get("statistic") == "speed" for one in tests.values()))
     excess = [
         Estimate(one["at_boundaries"] - one["inside"], p_value=one["p_value"]) for one in tests.values()
     ]
     return {"excess": excess, "tests": tests, "k": results.phases.k}
 
 
+@beside_twins("motion")
 def rank(results: Results) -> Numbers:
     rank, stable = (np.array(results.dynamics[f"{kind}_rank"]) for kind in ("effective", "stable"))
     ends = {"peak": rank.max(), "first": rank[0], "last": rank[-1], "others": rank[:-1].min()}
-    return {"rank": rank, "stable": stable, **ends}
+    return {"rank": rank, "stable": stable, "fall": rank[-1] / rank.max(), **ends}
 
 
 def late_rank(results: Results) -> Numbers:
     return {"last": results.dynamics["effective_rank"][-1]}
 
 
+@beside_twins("motion")
 def coherence(results: Results) -> Numbers:
     curve = np.array(results.dynamics["coherence"])
-    return {
-        "first": curve[0],
-        "middle": np.median(curve[len(curve) // 3 : 2 * len(curve) // 3]),
-        "last": curve[-1],
-    }
+    middle = np.median(curve[len(curve) // 3 : 2 * len(curve) // 3])
+    return {"first": curve[0], "middle": middle, "last": curve[-1], "rise": curve[-1] - middle}
 
 
 def basins(results: Results) -> Numbers:
@@ -149,20 +152,20 @@ def estimation(results: Results) -> Numbers:
     return {"steps": np.concatenate([np.diff(curve) for curve in within]), "bias": bias}
 
 
-def _cosines(results: Results) -> pd.DataFrame:
-    modes = results.dynamics["modes"]
-    _as_worded("modes", "centred" not in modes)
-    return pd.DataFrame(modes["errors"]).query("measure == 'cosine'")
+def _modes(results: Results, measure: str) -> pd.DataFrame:
+    modes = results.modes["modes"]
+    _as_worded("modes", modes.get("centred", False))
+    return pd.DataFrame(modes["errors"]).query(f"measure == '{measure}'")
 
 
 def operator(results: Results) -> Numbers:
-    rows = _cosines(results).query("2 <= steps <= 4")
+    rows = _modes(results, "cosine").query("2 <= steps <= 4")
     wide = rows.pivot_table(index=["group", "phase", "steps"], columns="predictor", values="mean")
     return {"gap": (wide["endpoint"] - wide["operator"]).groupby("group").max().to_dict()}
 
 
 def most_linear(results: Results) -> Numbers:
-    rows = _cosines(results).query("predictor == 'operator'")
+    rows = _modes(results, "r2").query("predictor == 'endpoint'")
     wide = rows.loc[rows.groupby(["group", "phase"])["steps"].idxmax()].pivot(
         index="phase", columns="group", values="mean"
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from brdyn.training import History
 
 
+SKILL = "skill "
 FEW = 30  # rows that get a mark each
 LEAST_R2 = -1.0  # axes go no further down
 SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
@@ -39,9 +40,9 @@ SKILLS = {
 
 
 def plot_fit(
-    histories: Mapping[int, History], *, title: str, watched: str = "R² on validation images"
+    histories: Mapping[int, History], *, title: str, watched: str = "R² and skill, validation images"
 ) -> Figure:
-    """Loss of every part, and what was watched in validation, over the steps of each stage.
+    """Loss of every part, and what was watched in validation (skill dashed), over the steps of each stage.
 
     >>> from brdyn.plots import plot_fit
     >>> from brdyn.training import History
@@ -58,13 +59,16 @@ def plot_fit(
                 (panels[0, column], history.losses, "loss"),
                 (panels[1, column], history.validation, watched),
             ):
-                names = [name for name in (rows[0] if rows else {}) if name not in ("step", "lr")]
+                there = [name for name in (rows[0] if rows else {}) if name not in ("step", "lr")]
+                names = [name for name in there if not name.startswith(SKILL)]
                 for name, colour in zip(names, sns.color_palette("colorblind", len(names)), strict=True):
                     marker = "o" if what != "loss" or len(rows) <= FEW else None
-                    axes.plot(
-                        [row["step"] for row in rows], [row[name] for row in rows], color=colour, label=name,
-                        linewidth=1, marker=marker, markersize=3,
-                    )  # fmt: skip
+                    skill = SKILL + name.removeprefix("r2 ")
+                    for shown, style in ((name, "-"), (skill, "--")) if skill in there else ((name, "-"),):
+                        axes.plot(
+                            [row["step"] for row in rows], [row[shown] for row in rows], style, color=colour,
+                            label=shown, linewidth=1, marker=marker, markersize=3,
+                        )  # fmt: skip
                 if names:
                     axes.legend(frameon=False, fontsize=7)
                 if column == 0:

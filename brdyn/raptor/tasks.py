@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
+from math import isfinite, nan
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +121,7 @@ class BlocksApart(Task):
         return state + self.sigma * torch.randn_like(state) if self.sigma and self.training else state
 
     def validate(self) -> dict[str, float]:
-        """R^2 of the state at the end of each block's spans, autoregressive from the teacher's state."""
+        """R^2 and skill of the state at the end of each block's spans, autoregressive from the teacher's state."""
         raptor, teacher = self._held
         sums: dict[str, _Determination] = {}
         for batch in self.validation:
@@ -130,7 +130,8 @@ class BlocksApart(Task):
                 own = states[span.start]
                 for layer in range(span.start + 1, span.end + 1):
                     own = self.parts[block_name(span.block)](own, layer)
-                sums.setdefault(f"r2 {block_name(span.block)}", _Determination()).add(own, states[span.end])
+                found = sums.setdefault(block_name(span.block), _Determination())
+                found.add(own, states[span.end], states[span.start])
         return _defined(sums)
 
 
@@ -183,17 +184,18 @@ class BlocksJoined(Task):
         return blocks[self._held[0].assignment[layer - 1]](state, layer)
 
     def validate(self) -> dict[str, float]:
-        """R^2 at the end of every span, from the embedding on."""
+        """R^2 and skill at the end of every span, from the embedding on."""
         raptor, teacher = self._held
-        ends = {span.end: f"r2 layer {span.end}" for span in raptor.spans}
+        starts = {span.end: span.start for span in raptor.spans}
         sums: dict[str, _Determination] = {}  # empty without validation images
         for batch in self.validation:
             states = capture(teacher, batch).states
             state = states[0]
             for layer in range(1, raptor.depth + 1):
                 state = self._advance(state, layer)
-                if layer in ends:
-                    sums.setdefault(ends[layer], _Determination()).add(state, states[layer])
+                if layer in starts:
+                    found = sums.setdefault(f"layer {layer}", _Determination())
+                    found.add(state, states[layer], states[starts[layer]])
         return _defined(sums)
 
 
@@ -203,22 +205,28 @@ def block_name(number: int) -> str:
 
 
 def _defined(sums: Mapping[str, _Determination]) -> dict[str, float]:
-    """The R^2 that there are: a teacher whose tokens are all the same has none."""
-    values = {name: one.value for name, one in sums.items()}
+    """R^2 and skill where there are any: a teacher whose tokens are all the same has no R^2."""
+    values = {f"{kind} {name}": value for name, one in sums.items() for kind, value in one.values.items()}
     return {name: value for name, value in values.items() if isfinite(value)}
 
 
 class _Determination:
-    """R^2 over all tokens: 1 minus the squared error over the squared distance to the mean token."""
+    """1 minus the squared error of all tokens over their squared distance to the mean token (R^2), or to the state that
+    enters the span (skill over the identity)."""
 
     def __init__(self) -> None:
         self.metric = R2Score(multioutput="variance_weighted").set_dtype(torch.float64)
+        self.error, self.of_nothing = 0.0, 0.0
 
-    def add(self, guess: Tensor, truth: Tensor) -> None:
+    def add(self, guess: Tensor, truth: Tensor, start: Tensor) -> None:
         """Add some states `(B, N, D)`."""
-        self.metric.update(*(part.detach().flatten(0, 1).cpu().double() for part in (guess, truth)))
+        guess, truth, start = (part.detach().flatten(0, 1).cpu().double() for part in (guess, truth, start))
+        self.metric.update(guess, truth)
+        self.error += float((guess - truth).square().sum())
+        self.of_nothing += float((start - truth).square().sum())
 
     @property
-    def value(self) -> float:
-        """1 for a perfect guess, 0 for the mean."""
-        return float(self.metric.compute())
+    def values(self) -> dict[str, float]:
+        """`r2` and `skill`: 1 for a perfect guess, 0 for the mean or for doing nothing."""
+        skill = 1 - self.error / self.of_nothing if self.of_nothing else nan
+        return {"r2": float(self.metric.compute()), "skill": skill}

@@ -8,18 +8,21 @@ from safetensors.torch import save_file
 
 from brdyn.cli import main
 from tests.cli.commands import Done
-from tests.conftest import scramble
+from tests.conftest import leave_undrawn, scramble
 
 
 @pytest.fixture
 def run(capfd, monkeypatch):
     """Run a command in this process (a fresh one would import torch each time)."""
 
-    def call(*arguments):
+    def call(*arguments, drawn=True):
         monkeypatch.setattr(sys, "argv", ["brdyn", *map(str, arguments)])
         capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
+        with monkeypatch.context() as patch:
+            if not drawn:
+                leave_undrawn(patch)
+            with pytest.raises(SystemExit) as caught:
+                main()
         return Done(caught.value.code, *capfd.readouterr())
 
     return call

@@ -154,6 +154,7 @@ def test_bad_requests_are_one_clear_line(run, monkeypatch, tiny_options, tmp_pat
     assert not (tmp_path / "out").exists()  # nothing is left behind
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_pickled_objects_are_refused_unless_allowed(run, tiny_options, tmp_path):
     from fractions import Fraction
 
@@ -164,7 +165,8 @@ def test_pickled_objects_are_refused_unless_allowed(run, tiny_options, tmp_path)
     assert run("phases", *options, "--allow-pickle").returncode == 0
 
 
-ALONE = """
+ALONE = f"""
+{forked.UNDRAWN}
 import contextlib, io, json, sys
 from brdyn.cli import main
 for arguments in json.load(sys.stdin):
@@ -282,7 +284,7 @@ def test_models_lists_and_describes(run):
 
 
 def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights):
-    assert run("phases", *tiny_options, "--k", "3").returncode == 0
+    assert run("phases", *tiny_options, "--k", "3", drawn=False).returncode == 0
     phases_file = tmp_path / "out" / "phases.json"
     options = [*tiny_options[:-2], "--out", tmp_path / "dynamics"]
     done = run("dynamics", *options, "--phases", phases_file, "--format", "svg")
@@ -351,6 +353,7 @@ def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights)
     assert json.loads((out / "dynamics.json").read_text()) == content  # failures left the results alone
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_dynamics_finds_phases_in_the_same_pass(run, tiny_options, tmp_path):
     assert run("phases", *tiny_options).returncode == 0
     options = [*tiny_options[:-2], "--out", tmp_path / "dynamics"]
@@ -420,7 +423,7 @@ def test_perturb_writes_what_it_says(run, tiny_options, tmp_path):
 
 
 def test_interventions_write_what_they_say(run, tiny_options, tmp_path):
-    assert run("phases", *tiny_options, "--k", "3").returncode == 0
+    assert run("phases", *tiny_options, "--k", "3", drawn=False).returncode == 0
     options = [
         *tiny_options[:-2],
         "--out",

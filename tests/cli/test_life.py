@@ -14,13 +14,15 @@ from PIL import Image
 from brdyn.training import Checkpoints
 from tests.cli.commands import assert_one_line_error
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 SMALL = ["--width", "8", "--heads", "1", "--hidden", "8", "--depth", "1", "--image-size", "8"]
 
 
 @pytest.fixture
-def fit(tiny_options):
+def fit(narrow_folder, noise_folder, tmp_path):
     return [
-        "raptor-fit", *tiny_options, "--image-size", "32", "--boundaries", "5", "--steps", "4", "--batch-size", "8",
+        "raptor-fit", "--model", narrow_folder, "--images", noise_folder, "--workers", "0", "--out", tmp_path / "out",
+        "--boundaries", "5", "--steps", "4", "--batch-size", "8",
         "--validation-images", "8", "--checkpoint-every", "1", "--log-every", "1", "--validate-every", "2",
     ]  # fmt: skip
 

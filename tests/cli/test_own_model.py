@@ -36,6 +36,7 @@ def test_phases_of_it_with_loader_processes(run, mine, noise_folder):
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_raptor_of_it_knows_its_teacher_by_its_file(run, mine, noise_folder, tmp_path, monkeypatch):
     images = ["--images", noise_folder, "-n", 12, "--workers", 0]
     fit = run(

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from brdyn.raptor import Evaluation
 from tests.cli.commands import assert_one_line_error
-from tests.forked import brdyn
+from tests.forked import UNDRAWN, brdyn
 
 
 @pytest.fixture
@@ -38,7 +38,9 @@ def test_raptor_fit_writes_what_it_says(run, fit_options, tmp_path):
     }  # fmt: skip
     content = json.loads((out / "fit.json").read_text())
     assert [row["step"] for row in content["stages"]["1"]["losses"]] == [1, 2, 3]
-    assert set(content["stages"]["2"]["validation"][-1]) == {"step", "r2 layer 5", "r2 layer 12"}
+    assert set(content["stages"]["2"]["validation"][-1]) == {
+        "step", "r2 layer 5", "r2 layer 12", "skill layer 5", "skill layer 12"
+    }  # fmt: skip
     assert content["options"]["recipe"]["stage1_steps"] == 3
     assert (content["n_images"], content["images_seen"]) == (40, 48)
     again = [*fit_options, "--resume"]
@@ -69,10 +71,11 @@ def test_raptor_fit_writes_what_it_says(run, fit_options, tmp_path):
     assert_one_line_error(run("phases", *wrong), 2, "give the same weights")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("killed_at", [1, 4])
 def test_a_killed_raptor_fit_resumes_bit_for_bit(run, fit_options, tmp_path, killed_at):
     """Kill -9 right after a checkpoint was written, in either stage; then go on."""
-    assert brdyn(["raptor-fit", *fit_options]).returncode == 0
+    assert brdyn(["raptor-fit", *fit_options], before=UNDRAWN).returncode == 0
     expected = weights_of(tmp_path / "out")
     kill = (
         "import os, signal\n"
@@ -96,7 +99,9 @@ def test_a_killed_raptor_fit_resumes_bit_for_bit(run, fit_options, tmp_path, kil
         state.write_bytes(state.read_bytes()[:1000])
         assert_one_line_error(run("raptor-fit", *killed, "--resume"), 1, "damaged", "--previous goes on")
     # On as many threads as the killed process, whose sums were split alike.
-    resumed = brdyn(["raptor-fit", *killed, "--resume", *(["--previous"] if killed_at == 4 else [])])
+    resumed = brdyn(
+        ["raptor-fit", *killed, "--resume", *(["--previous"] if killed_at == 4 else [])], before=UNDRAWN
+    )
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming from stage" in resumed.stdout
     assert weights_of(tmp_path / "killed") == expected
@@ -233,6 +238,7 @@ def test_probe_writes_what_it_says(run, tiny_options, labelled, noise_folder, tm
     assert_one_line_error(run("probe", *over, *folders), 2, "name different classes")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_refused_fit_leaves_the_interrupted_one(run, fit_options, tmp_path):
     """--overwrite takes the place of a run only when there is something to put there."""
     kept = tmp_path / "out" / "checkpoints" / "stage1-00000002"
@@ -245,6 +251,7 @@ def test_a_refused_fit_leaves_the_interrupted_one(run, fit_options, tmp_path):
     assert not kept.exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_raptor_in_half_precision(run, fitted, noise_folder, tmp_path, dtype):
     options = ["--images", noise_folder, "--workers", "0", "--dtype", dtype]
@@ -270,6 +277,7 @@ def test_a_raptor_that_runs_away_is_no_result(run, fitted, noise_folder, tmp_pat
     assert_one_line_error(run("raptor-eval", broken, *options), 1, "the Raptor runs away", "layer")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_fit_from_a_cache(run, fit_options, tmp_path):
     cache = tmp_path / "cache"
     done = run("raptor-fit", *fit_options, "--cache", cache)

@@ -17,6 +17,7 @@ def options(labelled, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_it_keeps_what_it_is_asked_for_and_other_commands_load_it(run, options, labelled, tmp_path):
     done = run("vit-train", *options, "--drop-path", "0.5", "--keep", "0,1,best")
     assert done.returncode == 0, done.stderr
@@ -49,6 +50,7 @@ def test_it_keeps_what_it_is_asked_for_and_other_commands_load_it(run, options, 
     assert_one_line_error(run("vit-train", *options), 2, "--overwrite")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_keep_nothing_is_held_out(run, options, tmp_path):
     assert run("vit-train", *options).returncode == 0
     content = json.loads((tmp_path / "out" / "train.json").read_text())

@@ -64,6 +64,7 @@ def test_training_that_cannot_be(run, train_options, tmp_path, extra, code, word
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_images_that_cannot_be_read_are_named(run, noise_folder, train_options, tmp_path):
     for number, path in enumerate(sorted(noise_folder.iterdir())):
         folder = tmp_path / "set" / f"class{number % 2}"
@@ -115,6 +116,7 @@ def test_vitrm_eval_writes_what_it_says(run, train_options, labelled, tmp_path, 
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_grid_goes_on_where_it_stopped(run, train_options, tmp_path):
     options = [*train_options, *SMALL, "--epochs", "0.5", "--grid", "n=1,2", "n_sup=1,2"]
     done = run("vitrm-train", *options)
@@ -145,6 +147,7 @@ def test_a_grid_goes_on_where_it_stopped(run, train_options, tmp_path):
     assert_one_line_error(fewer, 2, "has no labels")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_cell_that_fails_does_not_stop_the_grid(run, train_options, tmp_path, monkeypatch):
     from brdyn.classifiers.training import ClassifierRun
 
@@ -167,6 +170,7 @@ def test_a_cell_that_fails_does_not_stop_the_grid(run, train_options, tmp_path, 
     assert ([row["n"] for row in content["cells"]], content["failed"]) == ([1, 2], {})
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_begun_over_a_finished_one_is_gone_on_with(run, train_options, tmp_path, monkeypatch):
     options = [*train_options, *SMALL]
     assert run("vitrm-train", *options).returncode == 0
@@ -208,6 +212,7 @@ def test_sizes_and_grids_that_cannot_be(run, train_options, tmp_path, extra, wor
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_trained_vitrm_in_the_other_commands(run, train_options, labelled, tmp_path):
     assert run("vitrm-train", *train_options, *SMALL, "--epochs", "0.5", "--n-sup", "2").returncode == 0
     model = ["--model", tmp_path / "out", "--images", labelled, "--workers", "0"]

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from timm.models.beit import Beit
 from torch import nn
 
 from brdyn.data import Batch
 from brdyn.errors import UsageError
 from brdyn.interventions import delete, perturb, reorder, replace, shuffle, swap
 from brdyn.interventions.contexts import canonical
+from brdyn.models import Preprocessing, load_model, positions, timm_family
+from brdyn.models.request import ModelRequest
 from brdyn.trajectory import capture
 from tests.conftest import scramble, tiny_vit
 
@@ -71,21 +74,31 @@ def test_the_order_of_the_blocks(tiny, case):
     assert torch.equal(tiny(images()), by_hand(tiny, range(1, DEPTH + 1)))
 
 
-@pytest.mark.parametrize(
-    "name", ["beit_base_patch16_224", "eva02_tiny_patch14_224", "dinov2 of transformers"]
-)
+@pytest.mark.parametrize("name", ["beit of timm", "eva02_tiny_patch14_224", "dinov2 of transformers"])
 def test_other_families(name, tmp_path):
     """Adapters whose blocks take more than the state."""
-    from brdyn.models import load_model
-
     if name.startswith("dinov2"):
         from transformers import Dinov2Config, Dinov2Model
 
         config = Dinov2Config(hidden_size=32, num_hidden_layers=12, num_attention_heads=2, image_size=28)
         Dinov2Model(config).save_pretrained(tmp_path / "dinov2")
         model = load_model(str(tmp_path / "dinov2"), image_size=(28, 28))
+    elif name.startswith("beit"):
+        backbone = Beit(
+            img_size=32,
+            patch_size=8,
+            embed_dim=32,
+            depth=12,
+            num_heads=4,
+            use_rel_pos_bias=True,
+            init_values=0.1,
+        )
+        info = timm_family.backbone_info(
+            ModelRequest("beit"), "timm", backbone, "test", "", positions.RELATIVE
+        )
+        model = timm_family.adapt(backbone, info, Preprocessing((32, 32)))
     else:
-        model = load_model(name, init="random")
+        model = load_model(name, init="random", image_size=112)
     scramble(model.blocks)
     pictures = torch.randn(1, 3, *model.info.image_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from brdyn.data import load_images
@@ -156,6 +157,19 @@ def test_bootstrap_is_the_weighted_mean_of_images(states):
     per_image = np.stack([direct_cosine(states[:, i : i + 1], ["cls", "patches"]) for i in range(40)])
     expected = np.einsum("nr,nab->rab", weights, per_image) / weights.sum(0)[:, None, None]
     np.testing.assert_allclose(found.replicates, expected, atol=1e-6)
+
+
+def test_weights_are_poisson_and_independent():
+    """Their distribution by a chi-square test, and no correlation between units or between replicates."""
+    weights = poisson_weights(torch.arange(2000), 100, seed=5).numpy()
+    counts = np.bincount(weights.astype(int).ravel(), minlength=6)
+    expected = scipy.stats.poisson.pmf(np.arange(5), 1.0) * weights.size
+    seen = [*counts[:5], counts[5:].sum()]
+    assert scipy.stats.chisquare(seen, [*expected, weights.size - expected.sum()]).pvalue > 1e-3
+    for table, size in ((weights[:300], 100), (weights.T[:100], 2000)):
+        between = np.corrcoef(table)[np.triu_indices(len(table), 1)]
+        assert abs(between.mean()) < 5 / np.sqrt(size * len(between))
+        assert between.std() == pytest.approx(size**-0.5, rel=0.1)
 
 
 def test_poisson_weights():

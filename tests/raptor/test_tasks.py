@@ -148,7 +148,13 @@ def test_stage_two_by_hand(teacher, batch):
     torch.testing.assert_close(task(task.inputs(batch), 0)["raptor"], expected)
     truth, guess = states[5].flatten(0, 1).double(), own[5].flatten(0, 1).double()
     r2 = 1 - (truth - guess).square().sum() / (truth - truth.mean(0)).square().sum()
-    assert task.eval().validate()["r2 layer 5"] == pytest.approx(r2.item(), rel=1e-5)
+    found = task.eval().validate()
+    assert found["r2 layer 5"] == pytest.approx(r2.item(), rel=1e-5)
+    nothing = (
+        (states[2].flatten(0, 1).double() - truth).square().sum()
+    )  # the second block begins with state 2
+    skill = 1 - (truth - guess).square().sum() / nothing
+    assert found["skill layer 5"] == pytest.approx(skill.item(), rel=1e-5)
 
 
 def test_noise_is_of_the_training_alone(teacher, batch):
@@ -195,7 +201,10 @@ def test_validation_of_stage_one_is_autoregressive(teacher, batch):
         truth, guess = states[end].flatten(0, 1).double(), own.flatten(0, 1).double()
         r2 = 1 - (truth - guess).square().sum() / (truth - truth.mean(0)).square().sum()
         assert found[f"r2 block {number + 1}"] == pytest.approx(r2.item(), rel=1e-5)
-    assert len(found) == 2
+        nothing = (states[start].flatten(0, 1).double() - truth).square().sum()
+        skill = 1 - (truth - guess).square().sum() / nothing
+        assert found[f"skill block {number + 1}"] == pytest.approx(skill.item(), rel=1e-5)
+    assert len(found) == 4
 
 
 def test_a_perfect_student_has_no_loss(teacher, batch):

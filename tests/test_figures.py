@@ -1,0 +1,41 @@
+"""Every notebook runs from its first cell to its last, in a fresh process and in its folder."""
+
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+
+import nbformat
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from tests.cli.commands import ROOT
+from tests.forked import process
+
+SECONDS = 600
+
+
+class Shell(InteractiveShell):
+    def enable_gui(self, gui=None):
+        """There are no windows."""
+
+
+def execute(notebook, said):
+    """Run the code cells as a kernel does, which makes every form of what they show, its picture too."""
+    os.chdir(notebook.parent)
+    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != str(ROOT)]
+    with open(said, "w") as file, redirect_stdout(file), redirect_stderr(file):
+        shell = Shell.instance(config=Config(HistoryManager={"enabled": False}), colors="nocolor")
+        for cell in nbformat.read(notebook, as_version=4).cells:
+            if cell.cell_type == "code" and not shell.run_cell(cell.source).success:
+                raise SystemExit(1)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "figures").glob("*.ipynb")))
+def test_a_notebook_runs(name, tmp_path):
+    running = process(execute, ROOT / "figures" / name, tmp_path / "said")
+    running.start()
+    running.join(SECONDS)
+    running.kill()
+    running.join()
+    assert running.exitcode == 0, (tmp_path / "said").read_text()
