@@ -74,7 +74,7 @@ def tested(drawn: np.ndarray) -> dict[str, Any]:
     }
 
 
-def study(content: dict[str, Any], draws: int = DRAWS) -> dict[str, Any]:
+def study(content: dict[str, Any], draws: int) -> dict[str, Any]:
     """Everything that is recorded of the published file."""
     matrix = np.array(content["dissimilarity"], dtype=float)
     drawn = unrounded(matrix, draws)
@@ -99,9 +99,10 @@ def work(choice: Choice) -> None:
     content = read_json(
         choice.matrix, "a published matrix", ("dissimilarity", "published_boundaries", "what")
     )
-    print(record(NAME, choice.device, study(content), choice.out))
+    print(record(NAME, choice.device, study(content, choice.draws), choice.out))
 
 
 OPTIONS = parser(__doc__)
 OPTIONS.add_argument("--matrix", type=Path, required=True, help="JSON file of the published matrix")
+OPTIONS.add_argument("--draws", type=int, default=DRAWS, help="of matrices that round to it")
 main = command(work, OPTIONS, __name__)

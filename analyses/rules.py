@@ -277,7 +277,7 @@ def supported(name: Name, *, each: str = "") -> Rule:
     return Rule(
         f"{words(name)} is above 1{for_every(each)}",
         lambda numbers: [k > 1 or None for k in several(numbers, name)],
-        "never: what a test does not find may be there",
+        "never, since what a test does not find may be there",
     )
 
 

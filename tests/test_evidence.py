@@ -314,6 +314,60 @@ def test_speed_is_judged_on_a_gpu_alone(tmp_path, interval, said):
     assert (gpu["word"], cpu["word"]) == (said, "–")
 
 
+def test_the_page_tells_rules_that_came_before_their_numbers(monkeypatch, records):
+    ruled = [claim for claim in CLAIMS if claim.rule is not None]
+    assert (
+        f"All {len(ruled)} rules, those of the first round among them, were written after"
+        in pages.evidence(records)
+    )
+    topics, first = claims.topics(), ruled[0]
+    changed = [
+        topic._replace(
+            claims=[replace(one, written="before") if one is first else one for one in topic.claims]
+        )
+        for topic in topics
+    ]
+    monkeypatch.setattr(claims, "topics", lambda: tuple(changed))
+    page = pages.evidence(records)
+    assert f"Of {len(ruled)} rules, 1 was written before the numbers were known: “{first.claim}”." in page
+    assert f"The other {len(ruled) - 1}, among them all of the first round, were written after" in page
+    with pytest.raises(UsageError, match="before or after its numbers, not 'later'"):
+        replace(first, written="later")
+
+
+def with_evidence(found, **changes):
+    """Recorded phases of a network, with another verdict of the test."""
+    return replace(found, evidence=replace(found.evidence, **changes))
+
+
+def test_what_the_test_does_not_find_cannot_be_told(records):
+    claim, found = claims.of("phases.supported"), records.phases
+    assert claim.judge(records).verdict == "cannot be told"  # and never fails
+    accepted = {
+        name: with_evidence(one, boundaries=(one.evidence.largest,)) for name, one in found.trained.items()
+    }
+    one_alone = {**found.trained, "imgfocus_vits14": accepted["imgfocus_vits14"]}
+    for trained, holds in ((accepted, True), (one_alone, None)):
+        assert claim.judge(records._replace(phases=found._replace(trained=trained))).holds is holds
+
+
+def test_published_boundaries_are_judged_by_both_methods(records):
+    cuts = records.phases.published["cuts"]
+    assert {k: one["bisection"] for k, one in cuts.items()} == {"2": [7], "3": [7, 10], "4": [4, 7, 10]}
+    assert {k: one["exact"] for k, one in cuts.items()} == {"2": [7], "3": [5, 9], "4": [4, 7, 10]}
+    assert claims.of("phases.published_boundaries").judge(records).holds is True
+    assert claims.of("phases.published_are_best").judge(records).holds is False
+
+    def best(**changes):
+        published = {**records.phases.published, "cuts": {**cuts, "3": {**cuts["3"], **changes}}}
+        changed = records._replace(phases=records.phases._replace(published=published))
+        return claims.of("phases.published_are_best").judge(changed).holds
+
+    assert best(exact=[7, 10]) is False  # as long as the published one cuts less
+    assert best(exact=[7, 10], behind=0.0, behind_interval_95=[0.0, 0.0]) is True
+    assert best(behind_interval_95=[0.0, 0.01]) is None  # rounding may be all there is
+
+
 def test_a_claim_with_an_unknown_entry_is_refused(monkeypatch, tmp_path):
     table = tmp_path / "claims.yaml"
     table.write_text("- {title: t, note: n, claims: [{claim: c, source: s, becuase: it is so}]}")

@@ -18,12 +18,14 @@ from analyses.rules import (
     range_above,
     rule_of,
     significant,
+    supported,
     together,
     unanimous,
     unless,
 )
 from analyses.statistics import Estimate
 
+NEVER = " (fails: never, since what a test does not find may be there)"
 UP, DOWN, WIDE = Estimate(2, 1, 3), Estimate(-2, -3, -1), Estimate(0.1, -1, 2)
 
 
@@ -38,6 +40,9 @@ UP, DOWN, WIDE = Estimate(2, 1, 3), Estimate(-2, -3, -1), Estimate(0.1, -1, 2)
         (less("a", "b", times=0.5), {"a": 0.5, "b": 1}, False, "a is below half of b"),
         (at_least("a", 93.1, unit=" %"), {"a": 93.1}, True, "a is at least 93.1 %"),
         (at_most("a", 0.02), {"a": 0.021}, False, "a is at most 0.02"),
+        (supported("k", each="one"), {"k": {1: 2, 2: 4}}, True, f"k is above 1, for every one{NEVER}"),
+        (supported("k"), {"k": [2, 1]}, None, f"k is above 1{NEVER}"),
+        (supported("k"), {"k": 1}, None, f"k is above 1{NEVER}"),
         (equal("a", "b"), {"a": {10: 7}, "b": {10: 7}}, True, "a is exactly b"),
         (above("a"), {"a": UP}, True, "a: the 95 % interval is above 0 (fails: below 0)"),
         (above("a"), {"a": DOWN}, False, "a: the 95 % interval is above 0 (fails: below 0)"),
