@@ -79,7 +79,10 @@ def forcing(cells: Cells) -> Numbers:
 
 
 def _paired(cells: Cells, better: str, worse: str) -> Numbers | None:
-    """Differences between two partitions, fit by fit with the same k and draw (max-cut has one)."""
+    """Differences between two partitions, fit by fit with the same k and draw.
+
+    Max-cut has one fit of each k, which all draws are compared with: their differences count as one.
+    """
     rows = cells.summary[cells.summary["varies"] == "partition"]
     if not {better, worse} <= set(rows["partition"]):
         return None
@@ -90,7 +93,7 @@ def _paired(cells: Cells, better: str, worse: str) -> Numbers | None:
         differences = ((ours.groupby("k").transform("mean") if better == MAXCUT else ours) - theirs).dropna()
         if len(differences) < len(PUBLISHED) * DRAWS:
             return None
-        found[column] = mean_difference(differences)
+        found[column] = mean_difference(differences.groupby("k").mean() if better == MAXCUT else differences)
     return found
 
 
