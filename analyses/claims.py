@@ -123,7 +123,11 @@ class Claim:
         module, _, name = self.measure.partition(".")
         if not module:
             return Found(self.said) if self.said else Found()
-        found: Numbers | None = getattr(MEASURES[module], name)(getattr(records, study or self.study, None))
+        asked = study or self.study
+        recorded = getattr(records, asked, None)
+        if asked and recorded is None:
+            return Found()
+        found: Numbers | None = getattr(MEASURES[module], name)(recorded)
         if found is None:
             return Found()
         assert self.rule is not None

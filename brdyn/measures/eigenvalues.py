@@ -20,7 +20,7 @@ LARGEST_ON_GPU = 1024
 def eigenvalues(matrices: Tensor) -> Tensor:
     """Ascending eigenvalues of symmetric matrices `(B, n, n)`, `(B, n)`, found in their precision, as float64.
 
-    >>> import torch
+    >>> from brdyn.measures.eigenvalues import eigenvalues
     >>> eigenvalues(torch.tensor([[[2.0, 1.0], [1.0, 2.0]]])).numpy().round(4)
     array([[1., 3.]])
     """

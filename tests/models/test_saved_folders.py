@@ -100,8 +100,10 @@ def attempt(load, folder):
 
 
 def _says(model, path) -> bool:
-    """What may change numbers, and is seen in the model: heads, steps, whether updates see the image, factors."""
-    return path[-1] in ("heads", "trained", "steps", "n_sup", "latent_steps", "sees_image", "depth_scaling")
+    """What may change numbers, and is seen in the model: heads, steps, whether updates see the image, factors, and the
+    epsilon of norms, which older configs lack."""
+    named = ("heads", "trained", "steps", "n_sup", "latent_steps", "sees_image", "depth_scaling", "norm_eps")
+    return path[-1] in named
 
 
 @pytest.mark.parametrize(
