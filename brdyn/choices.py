@@ -132,7 +132,7 @@ def check_heads(width: int, heads: int) -> None:
 def check_norm_eps(eps: float) -> None:
     """Refuse an epsilon of a norm that is not a small number above 0."""
     if not 0 < eps <= 1:
-        raise UsageError(f"norm_eps {eps} is not a number above 0, up to 1")
+        raise UsageError(f"`norm_eps={eps}` is not a number above 0, up to 1")
 
 
 def check_block(mlp: str, mlp_ratio: float, depth_scaling: str) -> None:

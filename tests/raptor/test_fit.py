@@ -230,3 +230,10 @@ def test_loads_with_the_set_of_weights_that_its_teacher_had(tmp_path):
     assert torch.equal(back.teacher.backbone.cls_token, states[0]["cls_token"])
     with pytest.raises(UsageError, match="give the same weights"):  # the average, which is taken by default
         load_model(str(tmp_path / "raptor"), weights=tmp_path / "both.pth")
+
+
+@pytest.mark.parametrize("eps", [0.0, -1e-5, 2.0])
+def test_an_epsilon_that_is_none_is_refused(eps):
+    for build in (FitSettings, lambda **given: BlockConfig(width=16, heads=2, **given)):
+        with pytest.raises(UsageError, match=r"`norm_eps=.*` is not a number above 0, up to 1"):
+            build(norm_eps=eps)
