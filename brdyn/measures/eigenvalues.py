@@ -6,13 +6,16 @@ host, whose LAPACK takes milliseconds a matrix.
 
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
+from functools import cache
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+
+from brdyn.words import first_line
 
 LARGEST_ON_GPU = 1024
 
@@ -24,11 +27,32 @@ def eigenvalues(matrices: Tensor) -> Tensor:
     >>> eigenvalues(torch.tensor([[[2.0, 1.0], [1.0, 2.0]]])).numpy().round(4)
     array([[1., 3.]])
     """
-    if matrices.is_cuda and matrices.shape[-1] <= LARGEST_ON_GPU and find_spec("triton"):
+    if matrices.is_cuda and matrices.shape[-1] <= LARGEST_ON_GPU and kernels_work(matrices.device):
         from brdyn.measures.eigenvalue_kernels import on_gpu
 
         return on_gpu(matrices)
     return on_host(matrices)
+
+
+@cache
+def kernels_work(device: torch.device) -> bool:
+    """Whether kernels can be built here: that takes triton, a C compiler, and a GPU that they fit. Tried once, and said
+    where they cannot."""
+    try:
+        from brdyn.measures.eigenvalue_kernels import on_gpu
+
+        for dtype in (torch.float32, torch.float64):
+            on_gpu(torch.eye(2, dtype=dtype, device=device)[None])
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of triton, its compiler, or the driver
+        warnings.warn(
+            f"eigenvalues are found on the host, which takes longer: no kernel can be built for {device} "
+            f"({type(error).__name__}: {first_line(error)})",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def on_host(matrices: Tensor) -> Tensor:

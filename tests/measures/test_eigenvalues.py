@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.linalg import block_diag
 
-from brdyn.measures.eigenvalues import eigenvalues
+from brdyn.measures.eigenvalues import eigenvalues, kernels_work
 
 INTERPRETED = """
 import sys
@@ -65,3 +65,23 @@ def test_eigenvalues_on_the_host():
     turn = torch.linalg.qr(torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0)))[0]
     found = eigenvalues(turn * values[:, None] @ turn.mT)
     torch.testing.assert_close(found, values.double(), rtol=0, atol=2e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_machine_that_cannot_build_kernels_is_told_so_and_goes_on(monkeypatch):
+    """Without a compiler, say; but a GPU that is full is not such a machine."""
+    said = RuntimeError("Failed to find C compiler")
+
+    def fail(_):
+        raise said
+
+    kernels = type(sys)("brdyn.measures.eigenvalue_kernels")
+    kernels.on_gpu = fail
+    monkeypatch.setitem(sys.modules, "brdyn.measures.eigenvalue_kernels", kernels)
+    kernels_work.cache_clear()
+    with pytest.warns(UserWarning, match="on the host.*for cpu.*Failed to find C compiler"):
+        assert not kernels_work(torch.device("cpu"))
+    kernels_work.cache_clear()
+    said = torch.OutOfMemoryError("out of memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        kernels_work(torch.device("cpu"))
