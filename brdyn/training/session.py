@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 
 from brdyn.compared import Compared
 from brdyn.training.checkpoints import Checkpoints, Saved
@@ -62,8 +62,12 @@ def make_accelerator(device: torch.device | None = None) -> Accelerator:
     """An accelerator; on the CPU where the device is one.
 
     Precision is left to the settings of each training: accelerate allows a process only one. So it does of devices:
-    unless processes share the work, what it holds from an earlier training is let go.
+    unless processes share the work, what it holds from an earlier training elsewhere is let go.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    cpu = device is not None and device.type == "cpu"
+    held = PartialState._shared_state.get("device")
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    there = "cpu" if cpu or best is None else best.type
+    if held is not None and held.type != there and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(mixed_precision="no", cpu=device is not None and device.type == "cpu")
+    return Accelerator(mixed_precision="no", cpu=cpu)

@@ -431,8 +431,12 @@ def test_a_session_has_one_accelerator():
 
 
 def test_a_training_is_where_it_is_asked_for_whatever_came_before(monkeypatch):
-    """accelerate keeps the first device of a process: the next training would go there, or be refused."""
+    """accelerate keeps the first device of a process: the next training would go there, or be refused. One of the same
+    device is left to whoever holds it."""
     make_accelerator(torch.device("cpu"))
+    monkeypatch.setitem(AcceleratorState._shared_state, "mark", "of its holder")
+    make_accelerator(torch.device("cpu"))
+    assert AcceleratorState._shared_state["mark"] == "of its holder"
     for state in (PartialState, AcceleratorState):
         monkeypatch.setitem(state._shared_state, "device", torch.device("cuda"))
     assert make_accelerator(torch.device("cpu")).device.type == "cpu"
