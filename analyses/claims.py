@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ BEFORE, AFTER = "before", "after"  # its numbers were known, a rule was written
 NAMES = {"vitrm": "ViTRM", "vit-small": "ViT-Small", "vit-large": "ViT-Large", "resnet50": "ResNet-50"}
 
 
-class Records(NamedTuple):
+class Studies(NamedTuple):
     """What is recorded, by the name that claims give it."""
 
     phases: phases.Results
@@ -52,6 +52,15 @@ class Records(NamedTuple):
     at_size: dict[str, Any] | None
     grid: Grid | None
     packaged: Surgery
+
+
+class Records(Studies):
+    """The studies, and what they say of every claim."""
+
+    @cached_property
+    def judged(self) -> dict[Key, Found]:
+        """Each claim by its key, tests corrected for how many there are."""
+        return corrected({claim.key: claim.judge(self) for claim in every()})
 
 
 def load() -> Records:
@@ -191,17 +200,6 @@ class Row(NamedTuple):
     here: str
     verdict: str
     why: str
-
-
-def judged(records: Records) -> dict[Key, Found]:
-    """Every claim by its key, tests corrected for how many there are; of the records asked about last, kept."""
-    if not (_last and _last[0] is records):
-        _last[:] = [records, corrected({claim.key: claim.judge(records) for claim in every()})]
-    found: dict[Key, Found] = _last[1]
-    return found
-
-
-_last: list[Any] = []
 
 
 def corrected(found: Mapping[Key, Found]) -> dict[Key, Found]:

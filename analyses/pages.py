@@ -59,7 +59,7 @@ def judged(
 
 def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> dict[str, str]:
     """A claim with its rule, and what it comes to."""
-    found = claims.judged(records)[claim.key] if study is None else claim.judge(records, study)
+    found = records.judged[claim.key] if study is None else claim.judge(records, study)
     text = f"{claim.claim} ({claim.source})" if claim.table in ("offline", "vitrm") else claim.claim
     return {
         "claim": text,
@@ -74,7 +74,7 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
     topics: list[dict[str, Any]] = []
     for topic in claims.topics():
         published = [one for one in topic.claims if one.source != OURS]
-        rows = [claims.row(one, records, claims.judged(records)[one.key]) for one in published]
+        rows = [claims.row(one, records, records.judged[one.key]) for one in published]
         own = [one for one in published if one.rule is not None and not one.table]
         topics.append({"title": topic.title, "note": topic.note, "rows": rows, "own": own})
     counts = Counter(row.verdict for topic in topics for row in topic["rows"])
@@ -83,7 +83,7 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
     used = devices(records)
     return page(
         "evidence.md.j2", records=records, topics=topics, counts=counts, total=counts.total(), devices=used,
-        rules=rules, first=first, tested=sum(one.p_value is not None for one in claims.judged(records).values()),
+        rules=rules, first=first, tested=sum(one.p_value is not None for one in records.judged.values()),
         no_gpu=all("CPU" in name for name in used), VERDICTS=VERDICTS, GOAL=GOAL,
         small=records.vits.config, recursive=records.vitrm.runs["vitrm"],
         seen=records.raptor.summary["images_seen"].mode().iloc[0], goals=speed_goals(results),
@@ -239,7 +239,7 @@ def readme(records: Records) -> str:
     topics = []
     for topic in claims.topics():
         published = [one for one in topic.claims if one.source != OURS]
-        rows = [claims.row(one, records, claims.judged(records)[one.key]) for one in published]
+        rows = [claims.row(one, records, records.judged[one.key]) for one in published]
         topics.append((topic.title, Counter(row.verdict for row in rows)))
     files = {name: RESULTS / f"{name}.json" for name in ("bench_capture", "bench_raptor")}
     files |= {f"{name}_cuda": RESULTS / f"{name}_cuda.json" for name in files}

@@ -30,7 +30,7 @@ def records() -> Records:
 
 @pytest.fixture(scope="module")
 def rows(records) -> list[Row]:
-    return [claims.row(claim, records, claims.judged(records)[claim.key]) for claim in CLAIMS]
+    return [claims.row(claim, records, records.judged[claim.key]) for claim in CLAIMS]
 
 
 def test_every_page_is_what_the_recorded_results_say():
