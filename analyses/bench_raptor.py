@@ -113,6 +113,12 @@ def student(teacher: VisionTransformer, k: int) -> Raptor:
     return raptor
 
 
+def store(teacher: VisionTransformer, images: Tensor, file: Path) -> None:
+    """Write the teacher's states as the published pipeline does, for some batches."""
+    states = capture(teacher, Batch(images, torch.arange(len(images)), None)).states
+    np.save(file, np.stack([torch.stack(states).float().cpu().numpy()] * BATCHES))
+
+
 def compare(
     teacher: VisionTransformer,
     images: Tensor,
@@ -121,24 +127,19 @@ def compare(
     dtype: torch.dtype,
     compiled: bool,
     most: dict[str, Any],
+    file: Path,
 ) -> dict[str, Any]:
-    """Losses, speeds, the teacher's share and the bytes on disk."""
-    device, size = teacher.device, len(images)
-    states = capture(teacher, Batch(images, torch.arange(size), None)).states
-    whole = torch.stack(states).float().cpu().numpy()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "states.npy"
-        np.save(file, np.stack([whole] * BATCHES))  # as the published pipeline does
-        raptor = student(teacher, k)
-        published, ours = Published(raptor, file), Ours(raptor, images, dtype)
-        stored, flop = published.read(), bench.operations(ours.learn)
-        if compiled:
-            compile_parts(ours.task.parts)
-        both = bench.losses(ours.loss().item(), published.loss(stored).item())
-        speed = bench.ratio(ours.learn, published.step, rounds, device)
-        resident = bench.ratio(ours.learn, lambda: published.learn(stored), rounds, device)
-        share = bench.ratio(ours.learn, ours.teach, max(3, rounds // 2), device)
-        kernels = bench.profiled(ours.learn, device, rounds)
+    """Losses, speeds, the teacher's share and the bytes on disk; `file` has the teacher's states."""
+    device, size, raptor = teacher.device, len(images), student(teacher, k)
+    published, ours = Published(raptor, file), Ours(raptor, images, dtype)
+    stored, flop = published.read(), bench.operations(ours.learn)
+    if compiled:
+        compile_parts(ours.task.parts)
+    both = bench.losses(ours.loss().item(), published.loss(stored).item())
+    speed = bench.ratio(ours.learn, published.step, rounds, device)
+    resident = bench.ratio(ours.learn, lambda: published.learn(stored), rounds, device)
+    share = bench.ratio(ours.learn, ours.teach, max(3, rounds // 2), device)
+    kernels = bench.profiled(ours.learn, device, rounds)
     return {
         "model": teacher.info.name, "image_size": list(teacher.info.image_size), "tokens": teacher.tokens.count,
         "k": k, "batch_size": size, "dtype": bench.name_of(dtype), "compiled": compiled,
@@ -146,7 +147,7 @@ def compare(
         "images_per_second": size / speed["bare_seconds"],
         "published_images_per_second": size / speed["bare_seconds"] / speed["ratio"], **both,
         **bench.of_the_ceiling(flop, resident["bare_seconds"], dtype, most),
-        "share_of_the_teacher": share["ratio"], "bytes_on_disk_per_image": whole.nbytes // size,
+        "share_of_the_teacher": share["ratio"], "bytes_on_disk_per_image": stored.nbytes // size,
         "profile": kernels,
     }  # fmt: skip
 
@@ -174,19 +175,21 @@ def run(choice: Choice) -> dict[str, Any]:
     size = choice.batch_size or (64 if choice.device == "cuda" else 8)
     teacher, generator = bench.chosen_model(choice), torch.Generator().manual_seed(0)
     images = torch.randn(size, 3, choice.image_size, choice.image_size, generator=generator)
-    images = (
-        images.pin_memory() if teacher.device.type == "cuda" else images
-    )  # as loader processes leave them
+    if teacher.device.type == "cuda":
+        images = images.pin_memory()  # as loader processes leave them
     asked = {name: getattr(choice, name) for name in ("model", "init", "image_size", "device", "k")}
     asked |= {"weights": str(choice.weights) if choice.weights else None, "batch_size": size}
     most = bench.ceilings(teacher.device)
     peaks = [which for which in choice.peaks.split(",") if which]
+    with tempfile.TemporaryDirectory() as folder:
+        store(teacher, images, file := Path(folder) / "states.npy")
+        steps = [
+            compare(teacher, images, choice.k, choice.rounds, dtype, compiled, most, file)
+            for dtype, compiled in bench.ways(teacher.device)
+        ]
     return {
         "ceilings": most,
-        "steps": [
-            compare(teacher, images, choice.k, choice.rounds, dtype, compiled, most)
-            for dtype, compiled in bench.ways(teacher.device)
-        ],
+        "steps": steps,
         "peak_memory_mib": {
             which: bench.peak_of("bench_raptor", which, json.dumps(asked)) for which in peaks
         },

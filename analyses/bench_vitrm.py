@@ -37,7 +37,7 @@ from analyses.bench import (
     profiled,
     ratio,
     ways,
-)  # fmt: skip
+)
 from analyses.recording import Choice, parser
 from analyses.training_runs import IMAGE_SIZE
 from analyses.vitrm_on_cifar import SIZES

@@ -94,10 +94,11 @@ def test_every_study_explains_itself(study, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_raptor_benchmark_computes_the_same(dtype):
-    teacher = tiny_vit()
+def test_raptor_benchmark_computes_the_same(dtype, tmp_path):
+    teacher, images = tiny_vit(), torch.randn(4, 3, 32, 32)
+    bench_raptor.store(teacher, images, tmp_path / "states.npy")
     most = {"teraflops": {bench.name_of(dtype): 1e-6}}
-    found = bench_raptor.compare(teacher, torch.randn(4, 3, 32, 32), 2, 2, dtype, False, most)
+    found = bench_raptor.compare(teacher, images, 2, 2, dtype, False, most, tmp_path / "states.npy")
     assert found["share_of_the_ceiling"] == pytest.approx(found["teraflops"] / 1e-6)
     assert 0 < sum(row["share"] for row in found["profile"]["kernels"]) <= 1
     assert found["relative_difference_of_losses"] < (1e-5 if dtype == torch.float32 else 2e-2)

@@ -148,7 +148,7 @@ def test_some_jobs_can_be_asked_for(tmp_path, done):
 
 
 def test_a_quarter_of_an_hour_is_spent_on_the_most_telling(tmp_path, data, monkeypatch):
-    """By the minutes that are expected: tests and speed in at most five, then three blocks, then ViTRM in the rest."""
+    """By the minutes that are expected: tests and speed in about four, then three blocks, then ViTRM in the rest."""
     now = [0.0]
     monkeypatch.setattr("analyses.gpu.queue.time.monotonic", lambda: now[0])
     monkeypatch.setattr("analyses.gpu.queue.find_spec", lambda _: object())
@@ -177,7 +177,7 @@ def test_a_quarter_of_an_hour_is_spent_on_the_most_telling(tmp_path, data, monke
     assert by_study[:7] == [
         "cuda_tests", "bench_raptor", "bench_vitrm", "bench_dynamics", "bench_capture", "raptor_k3", "vitrm",
     ]  # fmt: skip
-    assert sum(BY_NAME[name].minutes for name in by_study[:5]) <= 5
+    assert sum(BY_NAME[name].minutes for name in by_study[:5]) < 4.5
     minutes = 15 - sum(BY_NAME[name].minutes for name in by_study[:6])
     epochs = sized["vitrm"][sized["vitrm"].index("--epochs") + 1]
     assert epochs == min(50, int(0.75 * minutes * 60 * 10_000 / 50_000))

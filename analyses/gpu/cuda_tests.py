@@ -11,17 +11,8 @@ from analyses.recording import ROOT, parser, record
 def main() -> None:
     """Exit code 1 where one fails; it is recorded in any case."""
     choice = parser(__doc__).parse_args()
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "4",
-        "-p",
-        "no:cacheprovider",
-        "tests/test_cuda.py",
-    ]
+    options = ("-q", "-n", "4", "-p", "no:cacheprovider")
+    command = [sys.executable, "-m", "pytest", *options, "tests/test_cuda.py"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     lines = done.stdout.strip().splitlines()[-40:]
     print("\n".join(lines))
