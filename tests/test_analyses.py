@@ -38,6 +38,7 @@ from brdyn.classifiers.config import ViTRMConfig
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, segment
 from tests.conftest import needs_offline, tiny_vit
+from tests.some_records import only
 
 
 def test_capture_benchmark_reports_a_ratio():
@@ -200,7 +201,7 @@ def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, li
     content = json.loads((home / "dynamics" / "vitrm.json").read_text())
     (home / "dynamics" / f"{OFFLINE}.json").write_text(json.dumps(content))
     results = vitrm.load("tiny", tmp_path / "out")
-    page = pages.vitrm_findings(Namespace(vitrm=results, grid=None, at_size=None))
+    page = pages.vitrm_findings(only(vitrm=results))
     assert f"| linear on pixels | | {results.linear['accuracy']:.1%}" in page
     steps = json.loads((home / "vitrm.json").read_text())["evaluation"]["recursion"]["steps"]
     assert ", ".join(f"{row['steps']}: {row['accuracy']:.1%}" for row in steps) in page

@@ -33,7 +33,7 @@ def judged(name, study):
 
 def written_up(study):
     """The page of a study alone."""
-    records = Namespace(vits=study, overfit=study)
+    records = only(vits=study, overfit=study)
     return pages.stochastic_depth_findings(records, with_packaged=False)
 
 
