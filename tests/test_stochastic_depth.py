@@ -24,6 +24,7 @@ from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import BrdynError, UsageError
 from brdyn.phases import segment
 from brdyn.store import read_json
+from tests.some_records import only
 
 
 def judged(name, study):
