@@ -181,10 +181,8 @@ HOLDS = (
     "import sys, os, time\n"
     "from brdyn.store import OutputFolder\n"
     "folder = OutputFolder(sys.argv[1])\n"
-    "child = os.fork()\n"
-    "if not child:\n"
-    "    time.sleep(60)\n"  # a loader process that outlives its parent
-    "print(child, flush=True)\n"
+    "if not os.fork():\n"  # a loader process that outlives its parent, and says itself that it is there
+    "    print(os.getpid(), flush=True)\n"
     "time.sleep(60)\n"
 )
 
