@@ -24,6 +24,7 @@ from brdyn import Phases, UsageError
 from brdyn.classifiers import packaged
 from brdyn.classifiers.recipe import VITRM
 from brdyn.interventions import Surgery
+from brdyn.raptor import Evaluation
 
 TABLE = Path(__file__).with_suffix(".yaml")
 OVERFIT = "overfit"
@@ -31,12 +32,19 @@ Key = tuple[str, str, str]  # of a claim: its study, its measure, its words
 OURS, NOT_TESTED, UNKNOWN = "ours", "not tested", "Not known"
 BY_LESS = "meet the rule too, though by clearly less"
 NO_EVIDENCE = "to meet it is no evidence of what was learnt"
+NO_NULL = (
+    "The rule is met, but by numbers of one network or one fit, which nothing tells from those of chance"
+)
 WORDS = {True: "**holds**", False: "**fails**", None: "cannot be told"}
 AT_SIZE = "No run of the published size and length is recorded; it needs a GPU"
 MEASURES: dict[str, Any] = {
     "phases": phases, "offline": offline, "raptor": raptors, "depth": depth, "vitrm": vitrm,
 }  # fmt: skip
-BEFORE, AFTER = "before", "after"  # its numbers were known, a rule was written
+BEFORE, AFTER, BEFORE_TWINS = (
+    "before",
+    "after",
+    "before the twins",
+)  # its numbers were known, a rule was written
 NAMES = {"vitrm": "ViTRM", "vit-small": "ViT-Small", "vit-large": "ViT-Large", "resnet50": "ResNet-50"}
 
 
@@ -52,6 +60,7 @@ class Studies(NamedTuple):
     at_size: dict[str, Any] | None
     grid: Grid | None
     packaged: Surgery
+    refitted: list[Evaluation] | None
 
 
 class Records(Studies):
@@ -70,6 +79,7 @@ def load() -> Records:
     return Records(
         phases.load(), offline.load(), read_cells(), vits, where_overfitted(vits), vitrm.load(),
         vitrm.read_at_size(), read_grid(), Surgery.read(RESULTS / "interventions" / packaged.NAME),
+        raptors.read_refitted(),
     )  # fmt: skip
 
 
@@ -119,8 +129,10 @@ class Claim:
     written: str = AFTER
 
     def __post_init__(self) -> None:
-        if self.written not in (BEFORE, AFTER):
-            raise UsageError(f"a rule is written {BEFORE} or {AFTER} its numbers, not {self.written!r}")
+        if self.written not in (BEFORE, AFTER, BEFORE_TWINS):
+            raise UsageError(
+                f"a rule is written {BEFORE}, {AFTER} or {BEFORE_TWINS!r} its numbers, not {self.written!r}"
+            )
 
     @property
     def key(self) -> Key:
@@ -150,8 +162,10 @@ class Claim:
             assert self.untrained is not None
             clear = self.untrained.judge(numbers)
             why = f"Untrained twins {BY_LESS if clear else 'do the same, or nearly'}: {NO_EVIDENCE}"
+        if verdict and not rule.rests_on:
+            verdict, why = None, NO_NULL
         said = "; ".join(parts) or self.say(numbers)
-        return Found(said, verdict, True, str(rule), why, rule.p_value(numbers))
+        return Found(said, verdict, True, in_full(rule), why, rule.p_value(numbers))
 
     def against(self, numbers: Numbers) -> Rule:
         """The rule for these numbers: with untrained twins, where they were measured."""
@@ -166,6 +180,11 @@ class Claim:
         if self.untrained is None or not numbers.get(UNTRAINED):
             return said
         return f"{said} ({self.untrained.say(numbers)})"
+
+
+def in_full(rule: Rule) -> str:
+    """A rule, and what a claim that holds by it would rest on."""
+    return f"{rule}. Rests on {rule.rests_on or 'nothing: it can fail, but no claim holds by it'}"
 
 
 class Topic(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from analyses import claims, fooled
-from analyses.claims import BEFORE, NOT_TESTED, OURS, WORDS, Records
+from analyses.claims import BEFORE, BEFORE_TWINS, NOT_TESTED, OURS, WORDS, Records, in_full
 from analyses.findings import depth, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
 from analyses.gpu.jobs import JOBS
@@ -45,7 +45,7 @@ BENCHMARKS = {
     "bench_vitrm": "bench_vitrm", "bench_segment": "bench_segment",
 }  # fmt: skip
 WHERE_OVERFITTED = (
-    "overfitting_hurts", "accuracy_rises", "evenness_grows", "similarity_grows", "fidelity_grows", "untrained_easier",
+    "overfitting_hurts", "accuracy_rises", "evenness_grows", "similarity_grows", "fidelity_grows",
 )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> di
     text = f"{claim.claim} ({claim.source})" if claim.table in ("offline", "vitrm") else claim.claim
     return {
         "claim": text,
-        "rule": found.rule or str(claim.rule or "–"),
+        "rule": found.rule or (in_full(claim.rule) if claim.rule else "–"),
         "said": found.said,
         "word": found.word,
     }
@@ -79,11 +79,12 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
         topics.append({"title": topic.title, "note": topic.note, "rows": rows, "own": own})
     counts = Counter(row.verdict for topic in topics for row in topic["rows"])
     rules = [one for one in claims.every() if one.source != OURS and one.rule is not None]
-    first = [one.claim for one in rules if one.written == BEFORE]
+    tested = sum(one.p_value is not None for one in records.judged.values())
+    first, half = ([one.claim for one in rules if one.written == when] for when in (BEFORE, BEFORE_TWINS))
     used = devices(records)
     return page(
         "evidence.md.j2", records=records, topics=topics, counts=counts, total=counts.total(), devices=used,
-        rules=rules, first=first, tested=sum(one.p_value is not None for one in records.judged.values()),
+        rules=rules, first=first, half=half, in_full=in_full, tested=tested,
         no_gpu=all("CPU" in name for name in used), VERDICTS=VERDICTS, GOAL=GOAL,
         small=records.vits.config, recursive=records.vitrm.runs["vitrm"],
         seen=records.raptor.summary["images_seen"].mode().iloc[0], goals=speed_goals(results),

@@ -7,8 +7,8 @@ one name (a mapping or a sequence), which are judged one by one.
 >>> rule = above({"r2": "R² of the last layer"}, of="rank correlation with p of")
 >>> print(rule)
 rank correlation with p of R² of the last layer: the 95 % interval is above 0 (fails: below 0)
->>> rule.judge({"r2": Estimate(0.5, 0.2, 0.8)})
-True
+>>> rule.judge({"r2": Estimate(0.5, 0.2, 0.8)}), rule.rests_on
+(True, 'an interval')
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ Numbers = Mapping[str, Any]
 Name = str | Mapping[str, str]
 INTERVAL = "95 % interval"
 UNTRAINED = "untrained"  # among numbers, those of each untrained twin
+TEST, TWINS, EXACT = (
+    "a test",
+    "untrained twins",
+    "an exact count",
+)  # what a claim may rest on, beside an interval
 
 
 def together(verdicts: Iterable[Verdict]) -> Verdict:
@@ -58,6 +63,8 @@ class Rule:
 
     `holds` and `fails` say in words when it does (no words for `fails`: whenever it does not hold); `verdicts` judges
     every number, and `sum_up` makes one verdict of all. A rule that tests has `p_values` of what has to hold together.
+    `rests_on` is what tells the numbers from those of chance: where it is empty nothing does, and no claim may hold by
+    this rule.
     """
 
     holds: str
@@ -65,6 +72,7 @@ class Rule:
     fails: str = ""
     sum_up: Callable[[Iterable[Verdict]], Verdict] = together
     p_values: Callable[[Numbers], list[float]] = no_tests
+    rests_on: str = ""
 
     def p_value(self, numbers: Numbers) -> float | None:
         """That all hold which have to: the largest of them; None of a rule that tests nothing."""
@@ -107,16 +115,18 @@ def for_every(each: str) -> str:
 
 def compared(
     how: Callable[[Any, Any], Any], word: str, name: Name, than: Name | float, *, each: str = "", times: float = 1,
-    unit: str = "",
+    unit: str = "", exact: bool = False,
 ) -> Rule:  # fmt: skip
-    """Plain numbers against others, a factor of them, or a constant (which may have a unit): it holds or fails.
+    """Plain numbers against others, a factor of them, or a constant (which may have a unit): met or not.
 
-    `each` says what there are several of: a token group.
+    `each` says what there are several of: a token group. Those that are `exact` were counted, not measured: no chance
+    is in them. Others are evidence of nothing by themselves.
     """
     factor = "" if times == 1 else "half of " if times == 0.5 else f"{times:g} times "
     return Rule(
         f"{words(name)} is {word} {factor}{words(than, unit)}{for_every(each)}",
         lambda numbers: [bool(how(one, times * other)) for one, other in pairs(numbers, name, than)],
+        rests_on=EXACT if exact else "",
     )
 
 
@@ -125,22 +135,33 @@ at_least, at_most = partial(compared, ge, "at least"), partial(compared, le, "at
 equal = partial(compared, eq, "exactly")
 
 
-def above(*names: Name, than: Name | float = 0, of: str = "", each: str = "") -> Rule:
-    """Estimates whose whole interval is above a constant or a plain number; it fails where one is below.
+def beside(
+    side: str, *names: Name, than: Name | float = 0, of: str = "", each: str = "", unit: str = ""
+) -> Rule:
+    """Estimates whose whole interval is above, or below, a constant or a plain number: a margin, where what is claimed
+    is that nothing changes. It fails where one is on the other side.
 
     `of` says what the estimates are of, before their names.
     """
-    is_above, which = {1: (f"the {INTERVAL} is", ""), 2: (f"both {INTERVAL}s are", "either ")}.get(
+    sign, other_side = (1, "below") if side == "above" else (-1, "above")
+    is_there, which = {1: (f"the {INTERVAL} is", ""), 2: (f"both {INTERVAL}s are", "either ")}.get(
         len(names), (f"every {INTERVAL} is", "one ")
     )
+
+    def turned(numbers: Numbers) -> list[tuple[Estimate, float]]:
+        found = [pair for name in names for pair in pairs(numbers, name, than)]
+        return found if sign == 1 else [(-one, -other) for one, other in found]
+
     return Rule(
-        f"{of} {' and '.join(map(words, names))}: {is_above} above {words(than)}{for_every(each)}".strip(),
-        lambda numbers: [one.against(other) for name in names for one, other in pairs(numbers, name, than)],
-        f"{which}below {words(than)}{' for one' if each else ''}",
-        p_values=lambda numbers: [
-            one.p_above(other) for name in names for one, other in pairs(numbers, name, than)
-        ],
+        f"{of} {' and '.join(map(words, names))}: {is_there} {side} {words(than, unit)}{for_every(each)}".strip(),
+        lambda numbers: [one.against(other) for one, other in turned(numbers)],
+        f"{which}{other_side} {words(than, unit)}{' for one' if each else ''}",
+        p_values=lambda numbers: [one.p_above(other) for one, other in turned(numbers)],
+        rests_on="an interval",
     )
+
+
+above, below = partial(beside, "above"), partial(beside, "below")
 
 
 def clearly_above(name: Name, than: Name, *, each: str = "") -> Rule:
@@ -150,21 +171,24 @@ def clearly_above(name: Name, than: Name, *, each: str = "") -> Rule:
         lambda numbers: [one.less(other).against(0) for one, other in pairs(numbers, name, than)],
         f"as clearly below{' for one' if each else ''}",
         p_values=lambda numbers: [one.less(other).p_above(0) for one, other in pairs(numbers, name, than)],
+        rests_on="an interval",
     )
 
 
-def significant(name: Name, alpha: float = 0.05, *, each: str = "") -> Rule:
-    """Estimates above 0 by their p-value; it fails where one is not above 0 at all."""
+def significant(*names: Name, of: str = "", each: str = "") -> Rule:
+    """Statistics above 0 by the p-value of their test; it fails where one is below 0 by as small a one."""
 
     def verdict(one: Estimate) -> Verdict:
-        clear = one.p_value is not None and one.p_value < alpha
-        return True if clear else False if one.value <= 0 else None
+        up, down = one.p_value, one.p_below
+        return True if up is not None and up < ALPHA else False if down is not None and down < ALPHA else None
 
+    are = "is" if len(names) == 1 else "are"
     return Rule(
-        f"{words(name)} is above 0 with p < {alpha:g}{for_every(each)}",
-        lambda numbers: list(map(verdict, several(numbers, name))),
-        f"not above 0{' for one' if each else ''}",
-        p_values=lambda numbers: [one.p_above(0) for one in several(numbers, name)],
+        f"{of} {' and '.join(map(words, names))} {are} above 0 with p < {ALPHA:g}{for_every(each)}".strip(),
+        lambda numbers: [verdict(one) for name in names for one in several(numbers, name)],
+        f"below 0 with p < {ALPHA:g}{' for one' if each or len(names) > 1 else ''}",
+        p_values=lambda numbers: [one.p_above(0) for name in names for one in several(numbers, name)],
+        rests_on=TEST,
     )
 
 
@@ -209,6 +233,7 @@ def beyond(name: Name, side: str = "above", *, each: str = "") -> Beyond:
             beyond_twins(sign * value, [sign * one for one in twins])
             for value, twins in beside_twins(numbers, name)
         ],
+        rests_on=TWINS,
         name=name,
     )
 
@@ -228,17 +253,24 @@ def evidence(rule: Rule, beyond: Beyond) -> Rule:
         return [True if passed <= ALPHA and beyond.judge(numbers) is True else None]
 
     held = f"{rule.holds}; untrained twins do not meet this, and {beyond.holds}"
-    return Rule(held, verdicts, rule.fails, p_values=tests_of(rule, beyond))
+    """A rule where another one leaves it room: numbers at their ceiling cannot rise, and of them nothing can be told."""
 
 
-def range_above(name: Name, than: Name) -> Rule:
-    """Every number of one name above every one of another; it fails where all are below."""
+def given(rule: Rule, room: Rule) -> Rule:
+    """A rule where another one leaves it room: of numbers at their ceiling nothing can be told, since they cannot rise."""
+    return Rule(
+        f"{rule.holds} (judged only where {room.holds})",
+        lambda numbers: [rule.judge(numbers) if room.judge(numbers) else None],
+        rule.fails,
+        p_values=rule.p_values,
+        rests_on=rule.rests_on,
+    )
 
-    def verdicts(numbers: Numbers) -> list[Verdict]:
-        first, second = several(numbers, name), several(numbers, than)
-        return [True if min(first) > max(second) else False if max(first) < min(second) else None]
 
-    return Rule(f"{words(name)} is above {words(than)}", verdicts, "every one below")
+def bases(*rules: Rule) -> str:
+    """What some rules rest on together: nothing, where one does not rest on anything."""
+    found = [rule.rests_on for rule in rules]
+    return " and ".join(dict.fromkeys(found)) if all(found) else ""
 
 
 def every(*rules: Rule) -> Rule:
@@ -248,6 +280,7 @@ def every(*rules: Rule) -> Rule:
         lambda numbers: [one.judge(numbers) for one in rules],
         " or ".join(dict.fromkeys(one.fails for one in rules if one.fails)),
         p_values=tests_of(*rules),
+        rests_on=bases(*rules),
     )
 
 
@@ -259,6 +292,7 @@ def unanimous(*rules: Rule) -> Rule:
         {1: "for none", 2: "neither"}.get(len(rules), "none"),
         as_many,
         tests_of(*rules),
+        bases(*rules),
     )
 
 
@@ -268,7 +302,7 @@ def unless(rule: Rule, fails: Rule) -> Rule:
     def verdicts(numbers: Numbers) -> list[Verdict]:
         return [False if fails.judge(numbers) is True else rule.judge(numbers) is True or None]
 
-    return Rule(rule.holds, verdicts, fails.holds, p_values=tests_of(rule))
+    return Rule(rule.holds, verdicts, fails.holds, p_values=tests_of(rule), rests_on=rule.rests_on)
 
 
 def supported(name: Name, *, each: str = "") -> Rule:
@@ -278,13 +312,14 @@ def supported(name: Name, *, each: str = "") -> Rule:
         f"{words(name)} is above 1{for_every(each)}",
         lambda numbers: [k > 1 or None for k in several(numbers, name)],
         "never, since what a test does not find may be there",
+        rests_on=TEST,
     )
 
 
 RULES: dict[str, Callable[..., Rule]] = {
     "greater": greater, "less": less, "at least": at_least, "at most": at_most, "equal": equal,
-    "above": above, "clearly above": clearly_above,
-    "significant": significant, "range above": range_above, "every": every, "unanimous": unanimous, "unless": unless,
+    "above": above, "below": below, "clearly above": clearly_above, "given": given,
+    "significant": significant, "every": every, "unanimous": unanimous, "unless": unless,
     "beyond": beyond, "supported": supported,
 }  # fmt: skip
 

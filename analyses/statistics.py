@@ -1,101 +1,159 @@
-"""Estimates with their intervals, for verdicts."""
+"""Estimates with their intervals, for verdicts. What several numbers share (the seed of networks, the draw of a fit) is
+one cluster, and clusters are what intervals and tests count."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-RESAMPLES = 2000
+from brdyn.measures.placements import placements
+
+PERMUTATIONS = 10_000
 ALPHA = 0.05
 NORMAL = float(special.ndtri(0.975))  # standard errors in half of a 95 % interval
-FEWEST = 5  # pairs for a bootstrap
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its 95 % interval; of a test, its p-value."""
+    """A value and its 95 % interval, of t with `df` degrees of freedom; of a test against 0, the one-sided p-values
+    that it is above, and below."""
 
     value: float
     low: float = -np.inf
     high: float = np.inf
     p_value: float | None = None
+    p_below: float | None = None
+    df: float = np.inf
 
     def say(self, form: str = "+.2f") -> str:
-        interval = (
-            f"[{self.low:{form}}, {self.high:{form}}]"
-            if np.isfinite(self.high - self.low)
-            else "(no interval)"
-        )
-        return f"{self.value:{form}} {interval}"
+        if np.isnan(self.value):
+            return "not recorded"
+        if np.isfinite(self.high - self.low):
+            return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
+        return f"{self.value:{form}} ({'no interval' if self.p_value is None else f'p = {self.p_value:.2g}'})"
+
+    def __neg__(self) -> Estimate:
+        return Estimate(-self.value, -self.high, -self.low, self.p_below, self.p_value, self.df)
 
     def against(self, other: float) -> bool | None:
         """Whether the whole interval is above (True) or below (False) a number."""
         return True if self.low > other else False if self.high < other else None
 
     def p_above(self, other: float) -> float:
-        """Two-sided p-value of being above a number: of its test, or as a normal estimate whose interval ends as this
-        one does on that side. 1 where it is not above, or has no interval."""
-        if not self.value > other:
-            return 1.0
+        """P-value of being above a number: of its test, or two-sided by t, with the interval as wide as it is on that
+        side. 1 where it is not above, or has no interval."""
         if self.p_value is not None:
             return self.p_value
+        if not self.value > other:
+            return 1.0
         half = self.value - self.low
-        return float(2 * special.ndtr(-NORMAL * (self.value - other) / half)) if half else 0.0
+        if not half:
+            return 0.0
+        return float(2 * stats.t.sf(stats.t.ppf(0.975, self.df) * (self.value - other) / half, self.df))
 
     def less(self, other: Estimate) -> Estimate:
-        """The difference of two that know nothing of each other: half the widths of their intervals add in square."""
+        """The difference of two that know nothing of each other: half the widths of their intervals add in square.
+
+        Of two networks on the same images it is too wide rather than too narrow, as what is hard for one is hard for
+        the other; records have no image's own result, so that nothing can be paired.
+        """
         half = float(np.hypot((self.high - self.low) / 2, (other.high - other.low) / 2))
         value = self.value - other.value
-        return Estimate(value, value - half, value + half)
+        return Estimate(value, value - half, value + half, df=min(self.df, other.df))
 
 
-def rank_correlation(
-    first: ArrayLike, second: ArrayLike, within: ArrayLike | None = None, seed: int = 0
-) -> Estimate:
-    """Spearman's rho with a percentile bootstrap over the pairs; not a number where either does not vary.
+def with_errors(value: float, errors: Iterable[tuple[float, float]]) -> Estimate:
+    """A value whose error is the sum of independent ones, each its standard error and degrees of freedom (Welch and
+    Satterthwaite). No interval where one is not known."""
+    found = [(error**2, df) for error, df in errors]
+    variance = sum(one for one, _ in found)
+    if not np.isfinite(variance):
+        return Estimate(value)
+    within = sum(one**2 / df for one, df in found)
+    df = variance**2 / within if within else np.inf
+    half = float(stats.t.ppf(0.975, df) * variance**0.5)
+    return Estimate(value, value - half, value + half, df=df)
 
-    Of fewer than five pairs, the interval is all that rho can be. `within` has a group for each pair: ranks are
-    compared less their group's mean, so that what differs between groups alone explains nothing. Pairs that are alone
-    in their group then say nothing.
+
+def rank_correlation(first: ArrayLike, second: ArrayLike, clusters: ArrayLike, seed: int = 0) -> Estimate:
+    """Spearman's rho within each cluster, averaged, with p-values by permutation within clusters.
+
+    What the members of a cluster share is in every permutation, so that it explains nothing and makes nothing
+    significant. Clusters where either does not vary say nothing; not a number where all are so, or where a number is
+    missing.
     """
-    x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    groups = np.zeros(len(x)) if within is None else np.asarray(within)
-    value = float(_rho(x, y, groups))
-    if np.isnan(value):
-        return Estimate(np.nan, np.nan, np.nan)
-    if len(x) < FEWEST:
-        return Estimate(value, -1.0, 1.0)
-    rows = np.random.default_rng(seed).integers(0, len(x), (RESAMPLES, len(x)))
-    low, high = np.nanquantile(_rho(x[rows], y[rows], groups[rows]), [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
+    x, y, groups = np.asarray(first, float), np.asarray(second, float), np.asarray(clusters)
+    if not np.isfinite([x, y]).all():
+        return Estimate(np.nan)
+    rng, found, others = np.random.default_rng(seed), [], []
+    for group in np.unique(groups):
+        ranks = [stats.rankdata(values[groups == group]) for values in (x, y)]
+        one, two = (rank - rank.mean() for rank in ranks)
+        size = float(one @ one * (two @ two)) ** 0.5
+        if size:
+            found.append(one @ two / size)
+            others.append(rng.permuted(np.tile(one, (PERMUTATIONS, 1)), axis=1) @ two / size)
+    if not found:
+        return Estimate(np.nan)
+    return against_draws(float(np.mean(found)), np.mean(others, axis=0))
 
 
-def _rho(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Correlation of ranks, each less the mean of its group, over the last axis."""
-    left = []
-    for values in (x, y):
-        ranks = stats.rankdata(values, axis=-1)
-        for group in np.unique(groups):
-            own = groups == group
-            counted = np.maximum(own.sum(-1, keepdims=True), 1)
-            ranks = ranks - own * (np.where(own, ranks, 0).sum(-1, keepdims=True) / counted)
-        left.append(ranks)
-    size = np.sqrt((left[0] ** 2).sum(-1) * (left[1] ** 2).sum(-1))
-    return (left[0] * left[1]).sum(-1) / np.where(size > 0, size, np.nan)
+def against_draws(value: float, others: ArrayLike) -> Estimate:
+    """A statistic against random draws of its null distribution: of those and itself, the share as large, or as
+    small."""
+    drawn = np.append(np.asarray(others, dtype=float), value)
+    above, below = (float(np.mean(share)) for share in (drawn >= value - 1e-12, drawn <= value + 1e-12))
+    return Estimate(value, p_value=above, p_below=below)
 
 
-def mean_difference(differences: ArrayLike) -> Estimate:
-    """The mean of paired differences with its t interval, which is all numbers for fewer than two."""
+def mean_difference(differences: ArrayLike, clusters: ArrayLike | None = None) -> Estimate:
+    """The mean of paired differences, of clusters where they are given (each by its mean, as one), with its t
+    interval, which is all numbers for fewer than two."""
     values = np.asarray(differences, dtype=float)
+    if clusters is not None:
+        groups = np.asarray(clusters)
+        values = np.array([values[groups == group].mean() for group in np.unique(groups)])
     if len(values) < 2:
-        return Estimate(float(values.mean()) if len(values) else np.nan, -np.inf, np.inf)
-    error = values.std(ddof=1) / len(values) ** 0.5
-    half = float(stats.t.ppf(0.975, len(values) - 1) * error)
-    mean = float(values.mean())
-    return Estimate(mean, mean - half, mean + half)
+        return Estimate(float(values.mean()) if len(values) else np.nan)
+    return with_errors(
+        float(values.mean()), [(float(values.std(ddof=1)) / len(values) ** 0.5, len(values) - 1)]
+    )
+
+
+def across_over_within(
+    spans: Iterable[tuple[int, int]], values: ArrayLike, boundaries: Iterable[int], layers: int
+) -> Estimate:
+    """By how much operations on layers of two phases exceed those within one, at equal distance, against all other
+    placements of as many boundaries.
+
+    `spans` has the first and last layer that each operation touches; those of one span are one, by their mean. Not a
+    number where no distance has both.
+    """
+    ends, value = np.array(list(spans)), np.asarray(values, dtype=float)
+    spans_, which = np.unique(ends, axis=0, return_inverse=True)
+    mean = np.bincount(which.ravel(), value) / np.bincount(which.ravel())
+    distance = spans_[:, 1] - spans_[:, 0]
+    own = [last - 1 for last in boundaries]
+    every, _ = placements(layers - 1, own, PERMUTATIONS, np.random.default_rng(0))
+
+    def excess(places: np.ndarray) -> float:
+        phase = np.searchsorted(places + 1, spans_, side="left")
+        same, total, weights = phase[:, 0] == phase[:, 1], 0.0, 0.0
+        for apart in np.unique(distance):
+            within, across = mean[same & (distance == apart)], mean[~same & (distance == apart)]
+            if len(within) and len(across):
+                weight = len(within) * len(across) / (len(within) + len(across))
+                total += weight * (across.mean() - within.mean())
+                weights += weight
+        return total / weights if weights else np.nan
+
+    found, others = excess(np.array(own)), np.array([excess(one) for one in every])
+    others = others[np.isfinite(others) & ~(every == own).all(1)]
+    return against_draws(found, others) if np.isfinite(found) else Estimate(np.nan)
 
 
 def beyond_twins(value: float, twins: ArrayLike) -> float:

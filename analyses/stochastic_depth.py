@@ -36,11 +36,11 @@ from brdyn.classifiers.recipe import BEST
 from brdyn.classifiers.saved import is_classifier, read_config
 from brdyn.models import VisionTransformer
 from brdyn.raptor import FitSettings
-from brdyn.raptor.fidelity import MODES, fidelity
+from brdyn.raptor.fidelity import MODES, POOLED, fidelity
 from brdyn.raptor.partitions import assign
-from brdyn.store import to_json, write_atomically
+from brdyn.store import listed, to_json, write_atomically
 
-STATISTICS = ("r2", "relative_error", "cosine")
+STATISTICS = (*POOLED, "relative_error", "cosine")
 TRAIN_ACCURACY_ON = 2000
 
 
@@ -224,7 +224,7 @@ class DepthStudy(Study[Network | Cell]):
             **{name: getattr(found, name) for name in ("accuracy", "teacher_accuracy", "agreement")},
             "curves": {
                 mode: {
-                    name: {group: found.curve(name, group, mode).tolist() for group in groups}
+                    name: {group: listed(found.curve(name, group, mode)) for group in groups}
                     for name in STATISTICS
                 }
                 for mode in MODES

@@ -22,6 +22,7 @@ from brdyn.classifiers.kept import folder_name
 from brdyn.classifiers.recipe import BEST
 from brdyn.phases import check_request
 from brdyn.raptor import FitSettings
+from brdyn.raptor.baselines import BASELINES
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
 from brdyn.store import read_json
 
@@ -32,7 +33,17 @@ STUDY = RESULTS / "stochastic_depth"
 SIZES = ("gpu", "cpu")
 MEASURED = ("epoch", "accuracy", "train_accuracy", "mean_similarity", "train_seconds", "images_per_second")
 FIT_COLUMNS = ["p", "seed", "moment", "k", "partition", "draw"]
-VALUES = ["accuracy", "teacher_accuracy", "kept", "agreement", "r2", "r2_mean", "r2_least", "seconds"]
+VALUES = [
+    "accuracy",
+    "teacher_accuracy",
+    "kept",
+    "agreement",
+    "r2",
+    "r2_mean",
+    "r2_least",
+    "skill",
+    "seconds",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +213,10 @@ class Recorded(NamedTuple):
     accuracy rose on training and fell on test images; for each k described there are `boundaries_k`, `evenness_k`,
     `cut_k` (share of the dissimilarity), `over_drift_k` (more than of a drift), `gain_k` and `z_k`. `fits` has a row
     per Raptor: `kept` is the ratio of its accuracy by its teacher's head to the teacher's, both above chance (none
-    where the teacher is at chance), `r2` that of all tokens at the last layer, autoregressive, and `curves` has it by
-    token group and layer. `similarity` and `phases` are by network and moment, `validation` (accuracy on held-out
-    images along training) by run; `provenance` is that of the newest result.
+    where the teacher is at chance), `r2` that of all tokens at the last layer, autoregressive, `skill` likewise over
+    the best of its baselines (none in records of earlier versions), and `curves` has R² by token group and layer.
+    `similarity` and `phases` are by network and moment, `validation` (accuracy on held-out images along training) by
+    run; `provenance` is that of the newest result.
     """
 
     networks: pd.DataFrame
@@ -301,4 +313,16 @@ def _fit(content: dict[str, Any], chance: float) -> tuple[dict[str, Any], list[d
     kept = (ours - chance) / (theirs - chance) if theirs > chance + 2 * deviation else np.nan
     said = {key: content[key] for key in ("accuracy", "teacher_accuracy", "agreement", "seconds")}
     r2 = {"r2": whole[-1], "r2_mean": float(np.mean(whole)), "r2_least": min(whole)}
-    return {**cell, **said, "kept": kept, **r2}, curves
+    return {
+        **cell,
+        **said,
+        "kept": kept,
+        **r2,
+        "skill": least_skill(content["curves"]["autoregressive"]),
+    }, curves
+
+
+def least_skill(curves: Mapping[str, Mapping[str, list[float | None]]]) -> float:
+    """Of all tokens at the last layer, over the best of the baselines; not a number in records that have none."""
+    found = [curves.get(f"skill_{name}", {}).get("all", [None])[-1] for name in BASELINES]
+    return min((one for one in found if one is not None), default=np.nan)

@@ -15,11 +15,25 @@ from analyses import claims, pages
 from analyses.claims import NOT_TESTED, OURS, WORDS, Claim, Records, Row
 from analyses.findings import offline
 from analyses.render import outdated
-from analyses.rules import above, beyond, every, evidence, greater, several, significant
+from analyses.rules import (
+    EXACT,
+    TEST,
+    TWINS,
+    above,
+    beyond,
+    every,
+    evidence,
+    greater,
+    no_tests,
+    several,
+    significant,
+    together,
+)
 from analyses.statistics import Estimate
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.null import Null
 
+BASES = (TEST, TWINS, EXACT, "an interval", "an interval and a test", "an interval and an exact count")
 CLAIMS = [claim for claim in claims.every() if claim.source != OURS]
 
 
@@ -96,6 +110,40 @@ def test_every_rule_is_on_the_page_that_its_claim_names(records):
     for claim in claims.every():
         if claim.rule is not None:
             assert str(claim.rule) in shown[claim.table]
+            assert claims.in_full(claim.rule) in shown[claim.table] or claim.untrained is not None
+
+
+ON_NOTHING = {"estimation", "operator", "most_linear", "convergence", "final_turn", "rank", "late_rank", "coherence",
+              "deep_noise_on_patches", "deep_noise_on_cls", "forcing", "middle", "converge", "repair"}  # fmt: skip
+
+
+@pytest.mark.parametrize("claim", [one for one in claims.every() if one.rule], ids=lambda one: one.measure)
+def test_no_claim_holds_by_a_rule_that_rests_on_nothing(monkeypatch, records, claim):
+    """Whatever is measured: a rule that says that it is met comes to a verdict only by what it rests on."""
+    met = replace(claim.rule, verdicts=lambda _: [True], sum_up=together, p_values=no_tests)
+    module, _, name = claim.measure.partition(".")
+    assert claim.rule.rests_on in {"", *BASES}
+    assert (claim.rule.rests_on == "") == (name in ON_NOTHING)
+    monkeypatch.setattr(claims.MEASURES[module], name, lambda _: {})
+    at = records._replace(at_size={}, refitted=[])
+    found = replace(claim, rule=met, said="").judge(at)
+    assert found.measured
+    assert found.holds is (True if claim.rule.rests_on else None)
+    assert bool(found.why) == (claim.rule.rests_on == "")
+    assert found.rule.endswith(
+        f"Rests on {claim.rule.rests_on or 'nothing: it can fail, but no claim holds by it'}"
+    )
+
+
+def test_what_holds_rests_on_something(records):
+    """And says so where it is shown: with untrained twins those that do not rest on anything else."""
+    for claim in claims.every():
+        found = records.judged[claim.key]
+        if found.holds:
+            assert any(found.rule.endswith(f"Rests on {base}") for base in BASES)
+            if not claim.rule.rests_on:
+                assert found.rule.endswith("Rests on untrained twins")
+                assert "untrained twins:" in found.said
 
 
 @pytest.mark.parametrize(
@@ -119,7 +167,7 @@ def test_verdicts(monkeypatch, records, measured, verdict, said):
         study="offline",
         measure="offline.rank",
         said="x is {{ x }}",
-        rule=greater("x", 1),
+        rule=greater("x", 1, exact=True),
     )
     found = claim.judge(records)
     assert (found.verdict, found.said) == (verdict, said)
@@ -144,7 +192,7 @@ def test_verdicts(monkeypatch, records, measured, verdict, said):
             "cannot be told",
             "Untrained twins do the same, or nearly",
         ),  # 2 is not clearly beyond them
-        ((), "**holds**", ""),
+        ((), "cannot be told", "The rule is met, but by numbers of one network or one fit"),
     ],
 )
 def test_a_verdict_is_against_untrained_twins_where_they_were_measured(
@@ -161,7 +209,7 @@ def test_a_verdict_is_against_untrained_twins_where_they_were_measured(
     assert row.why.startswith(why)
     assert bool(row.why) == bool(why)
     assert found.said == ("x is 2" if not twins else f"x is 2 ({beyond('x').say(numbers)})")
-    assert found.rule == str(evidence(claim.rule, claim.untrained) if twins else claim.rule)
+    assert found.rule == claims.in_full(evidence(claim.rule, claim.untrained) if twins else claim.rule)
 
 
 def with_twins(result, *changes):
@@ -183,6 +231,7 @@ def with_twins(result, *changes):
         ("estimation", "motion", "bias"),
         ("deep_noise_on_cls", "repair", "ratio"),
         ("deep_noise_on_patches", "repair", "ratio"),
+        ("swaps", "surgery", "ratio"),
         ("shuffles", "surgery", "ratio"),
         ("replacements", "surgery", "ratio"),
     ],
@@ -315,23 +364,27 @@ def test_speed_is_judged_on_a_gpu_alone(tmp_path, interval, said):
 
 
 def test_the_page_tells_rules_that_came_before_their_numbers(monkeypatch, records):
-    ruled = [claim for claim in CLAIMS if claim.rule is not None]
-    assert (
-        f"All {len(ruled)} rules, those of the first round among them, were written after"
-        in pages.evidence(records)
-    )
-    topics, first = claims.topics(), ruled[0]
-    changed = [
-        topic._replace(
-            claims=[replace(one, written="before") if one is first else one for one in topic.claims]
-        )
-        for topic in topics
-    ]
-    monkeypatch.setattr(claims, "topics", lambda: tuple(changed))
-    page = pages.evidence(records)
-    assert f"Of {len(ruled)} rules, 1 was written before the numbers were known: “{first.claim}”." in page
-    assert f"The other {len(ruled) - 1}, among them all of the first round, were written after" in page
-    with pytest.raises(UsageError, match="before or after its numbers, not 'later'"):
+    topics, ruled = claims.topics(), [claim for claim in CLAIMS if claim.rule is not None]
+
+    def said(*written):
+        when = {claim.key: one for claim, one in zip(ruled, written, strict=False)}
+        changed = [
+            topic._replace(claims=[replace(one, written=when.get(one.key, "after")) for one in topic.claims])
+            for topic in topics
+        ]
+        monkeypatch.setattr(claims, "topics", lambda: tuple(changed))
+        return pages.evidence(records)
+
+    page = said()
+    assert f"Of {len(ruled)} rules, none was written before its numbers were known." in page
+    assert f"The other {len(ruled)}, among them all of the first round, were written after" in page
+    page = said("before", "before the twins", "before the twins")
+    assert f"Of {len(ruled)} rules, 1 was written before the numbers were known: “{ruled[0].claim}”." in page
+    twice = f"“{ruled[1].claim}”; “{ruled[2].claim}”."
+    assert f"before the numbers of untrained twins were known, after those of the network: {twice}" in page
+    assert f"The other {len(ruled) - 3}, among them all of the first round, were written after" in page
+    first = ruled[0]
+    with pytest.raises(UsageError, match="before, after or 'before the twins' its numbers, not 'later'"):
         replace(first, written="later")
 
 

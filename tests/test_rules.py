@@ -1,21 +1,22 @@
 """Rules word and judge: every rule by numbers that can be worked out by hand, where it holds, fails and cannot tell."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from analyses.rules import (
     above,
     at_least,
     at_most,
+    below,
     beyond,
     clearly_above,
     equal,
     every,
     evidence,
+    given,
     greater,
     less,
-    range_above,
     rule_of,
     significant,
     supported,
@@ -26,6 +27,9 @@ from analyses.rules import (
 from analyses.statistics import Estimate
 
 NEVER = " (fails: never, since what a test does not find may be there)"
+SIGNIFICANT = "a is above 0 with p < 0.05 (fails: below 0 with p < 0.05)"
+MARGIN = "a: the 95 % interval is below 2 points (fails: above 2 points)"
+ROOM = "a: the 95 % interval is above 0 (judged only where b is below 1) (fails: below 0)"
 UP, DOWN, WIDE = Estimate(2, 1, 3), Estimate(-2, -3, -1), Estimate(0.1, -1, 2)
 
 
@@ -61,12 +65,20 @@ UP, DOWN, WIDE = Estimate(2, 1, 3), Estimate(-2, -3, -1), Estimate(0.1, -1, 2)
          "a is above b by more than both 95 % intervals together (fails: as clearly below)"),
         (clearly_above("a", "b"), {"a": Estimate(-6, -9, -3), "b": Estimate(0, -4, 4)}, False,
          "a is above b by more than both 95 % intervals together (fails: as clearly below)"),
-        (significant("a"), {"a": Estimate(1, p_value=0.04)}, True, "a is above 0 with p < 0.05 (fails: not above 0)"),
-        (significant("a"), {"a": Estimate(1, p_value=0.05)}, None, "a is above 0 with p < 0.05 (fails: not above 0)"),
-        (significant("a"), {"a": Estimate(0, p_value=0.9)}, False, "a is above 0 with p < 0.05 (fails: not above 0)"),
-        (range_above("a", "b"), {"a": [4, 3], "b": [1, 2]}, True, "a is above b (fails: every one below)"),
-        (range_above("a", "b"), {"a": [4, 2], "b": [1, 2]}, None, "a is above b (fails: every one below)"),
-        (range_above("a", "b"), {"a": [0], "b": [1, 2]}, False, "a is above b (fails: every one below)"),
+        (significant("a"), {"a": Estimate(1, p_value=0.04)}, True, SIGNIFICANT),
+        (significant("a"), {"a": Estimate(1, p_value=0.05)}, None, SIGNIFICANT),
+        (significant("a"), {"a": Estimate(0, p_value=0.99)}, None, SIGNIFICANT),  # of a test on one side alone
+        (significant("a"), {"a": Estimate(-1, p_value=0.97, p_below=0.04)}, False, SIGNIFICANT),
+        (significant("a"), {"a": Estimate(float("nan"))}, None, SIGNIFICANT),
+        (significant("a", "b", of="rho of"), {"a": Estimate(1, p_value=0.01), "b": Estimate(1, p_value=0.2)}, None,
+         "rho of a and b are above 0 with p < 0.05 (fails: below 0 with p < 0.05 for one)"),
+        (below("a", than=2, unit=" points"), {"a": Estimate(0, -1, 1.9)}, True, MARGIN),  # equal to 2 points
+        (below("a", than=2, unit=" points"), {"a": Estimate(0, -5, 5)}, None, MARGIN),  # not told from equal
+        (below("a", than=2, unit=" points"), {"a": Estimate(3, 2.1, 4)}, False, MARGIN),
+        (given(above("a"), less("b", 1)), {"a": UP, "b": 0.5}, True, ROOM),
+        (given(above("a"), less("b", 1)), {"a": DOWN, "b": 0.5}, False, ROOM),
+        (given(above("a"), less("b", 1)), {"a": UP, "b": 1}, None, ROOM),
+        (given(above("a"), less("b", 1)), {"a": DOWN, "b": 1}, None, ROOM),
         (every(greater("a", 0), above("b")), {"a": 1, "b": WIDE}, None,
          "a is above 0, and b: the 95 % interval is above 0 (fails: below 0)"),
         (every(greater("a", 0), less("b", 1)), {"a": 1, "b": 1}, False, "a is above 0, and b is below 1"),
@@ -166,26 +178,53 @@ def test_what_a_table_writes_is_the_rule():
 numbers = st.floats(-100, 100)
 
 
-@given(value=numbers, half=st.floats(0.01, 10), than=numbers)
+@drawn(value=numbers, half=st.floats(0.01, 10), than=numbers)
 def test_an_interval_and_its_mirror_image_never_agree(value, half, than):
     one = Estimate(value, value - half, value + half)
     mirrored = Estimate(2 * than - value, 2 * than - value - half, 2 * than - value + half)
     verdict = above("a", than=than).judge({"a": one})
+    under = below("a", than=than).judge({"a": one})
+    assert under is (None if verdict is None else not verdict)
+    assert below("a", than=than).p_value({"a": mirrored}) == pytest.approx(
+        above("a", than=than).p_value({"a": one}), abs=1e-6
+    )
     opposite = above("a", than=than).judge({"a": mirrored})
     if abs(abs(value - than) - half) > 1e-6:
         assert verdict is (None if opposite is None else not opposite)
 
 
-@given(first=st.lists(numbers, min_size=1, max_size=5), second=st.lists(numbers, min_size=1, max_size=5))
-def test_a_range_above_another_is_not_below_it(first, second):
-    verdict = range_above("a", "b").judge({"a": first, "b": second})
-    opposite = range_above("a", "b").judge({"a": second, "b": first})
-    assert (verdict, opposite) in {(True, False), (False, True), (None, None)}
-
-
-@given(values=st.lists(st.sampled_from([UP, DOWN, WIDE]), min_size=1, max_size=4))
+@drawn(values=st.lists(st.sampled_from([UP, DOWN, WIDE]), min_size=1, max_size=4))
 def test_all_of_some_is_what_each_says_together(values):
     names = [f"n{number}" for number in range(len(values))]
     measured = dict(zip(names, values, strict=True))
     verdict = every(*map(above, names)).judge(measured)
     assert verdict is above(*names).judge(measured) is together(one.against(0) for one in values)
+
+
+ON_NOTHING, ON_AN_INTERVAL, ON_A_TEST = greater("a", 0), above("b"), significant("c")
+
+
+@pytest.mark.parametrize(
+    ("rule", "rests_on"),
+    [
+        (ON_NOTHING, ""),
+        (equal("a", "b", exact=True), "an exact count"),
+        (ON_AN_INTERVAL, "an interval"),
+        (below("a"), "an interval"),
+        (clearly_above("a", "b"), "an interval"),
+        (ON_A_TEST, "a test"),
+        (supported("a"), "a test"),
+        (beyond("a"), "untrained twins"),
+        (evidence(ON_NOTHING, beyond("a")), "untrained twins"),
+        (every(ON_AN_INTERVAL, ON_A_TEST), "an interval and a test"),
+        (every(ON_AN_INTERVAL, above("d")), "an interval"),
+        (every(ON_AN_INTERVAL, ON_NOTHING), ""),  # a part that anything may meet makes the whole no evidence
+        (unanimous(ON_A_TEST, ON_NOTHING), ""),
+        (unless(ON_AN_INTERVAL, ON_NOTHING), "an interval"),  # what it fails by is another matter
+        (unless(ON_NOTHING, ON_AN_INTERVAL), ""),
+        (given(ON_A_TEST, ON_NOTHING), "a test"),
+        (given(ON_NOTHING, ON_A_TEST), ""),
+    ],
+)
+def test_a_rule_says_what_it_rests_on(rule, rests_on):
+    assert rule.rests_on == rests_on

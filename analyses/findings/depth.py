@@ -1,4 +1,9 @@
-"""Small ViTs under stochastic depth, and Raptors of them."""
+"""Small ViTs under stochastic depth, and Raptors of them.
+
+Networks of one seed begin with the same weights and see the same images in the same order, whatever their p: a seed is
+one cluster. R² compares Raptors of one network; those of several are compared by skill, since R² is higher where layers
+are more alike and there is less to do.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +11,21 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from scipy.special import entr
 
 from analyses.rules import Numbers
 from analyses.statistics import Estimate, mean_difference, rank_correlation
-from analyses.stochastic_depth_cells import LAST, MIDDLE, UNTRAINED, Recorded
+from analyses.stochastic_depth_cells import LAST, MIDDLE, Network, Recorded
 from brdyn.classifiers.recipe import BEST
+from brdyn.phases import phase_evidence
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
 
 K = 3
 PEAK = (0.4, 0.6)
 BY_HEART = 0.2  # gained on training images
-SHOWN = ["r2", "kept"]  # of the last layer; above chance
+WITHIN = ["r2", "kept"]  # of the last layer; above chance: of Raptors of one network
+BETWEEN = ["skill", "kept"]  # of several
+SHOWN = ["r2", *BETWEEN]
 
 
 def best_networks(study: Recorded) -> pd.DataFrame:
@@ -44,10 +53,10 @@ def _peak(rows: pd.DataFrame) -> Numbers | None:
     if inside.empty:
         return None
     peak, best, least = inside.idxmax(), right.idxmax(), right.index.min()
-    below = Estimate(np.nan) if best == peak else mean_difference(by_seed[best] - by_seed[peak])
+    behind = Estimate(np.nan) if best == peak else mean_difference(by_seed[best] - by_seed[peak])
     gain = mean_difference(by_seed[peak] - by_seed[least])
     shown = {f"{p:g}": value for p, value in right.items()}
-    return {"gain": gain, "below": below, "right": shown, "peak": peak, "best": best, "least": least}
+    return {"gain": gain, "behind": behind, "right": shown, "peak": peak, "best": best, "least": least}
 
 
 def accuracy_rises(study: Recorded) -> Numbers | None:
@@ -60,14 +69,27 @@ def raptor_accuracy_rises(study: Recorded) -> Numbers | None:
 
 def evenness_grows(study: Recorded) -> Numbers:
     rows = best_networks(study)
-    found = {k: rank_correlation(rows["p"], rows[f"evenness_{k}"]) for k in study.config.phases}
-    return {"rho": found[K], "found": found, "K": K, "ends": ends_by_p(rows, f"evenness_{K}")}
+    found = {k: _with_p(rows, f"evenness_{k}") for k in study.config.phases}
+    ends, layers = ends_by_p(rows, f"evenness_{K}"), int(study.config.network["depth"])
+    room = evenness_one_off(layers)
+    return {"rho": found[K], "found": found, "K": K, "ends": ends, "first": ends[0], "room": room}
+
+
+def evenness_one_off(layers: int) -> float:
+    """Of the most even phases with a boundary moved by one layer: as much room as there can be for a rise by one."""
+    sizes = np.diff(np.arange(K + 1) * layers // K) + ([-1, 1] + [0] * (K - 2))
+    return float(entr(sizes / layers).sum() / np.log(K))
+
+
+def _with_p(rows: pd.DataFrame, column: str) -> Estimate:
+    """How a column goes with p, among networks of one seed."""
+    return rank_correlation(rows["p"], rows[column], rows["seed"])
 
 
 def similarity_grows(study: Recorded) -> Numbers:
     rows = best_networks(study)
     return {
-        "rho": rank_correlation(rows["p"], rows["mean_similarity"]),
+        "rho": _with_p(rows, "mean_similarity"),
         "ends": ends_by_p(rows, "mean_similarity"),
     }
 
@@ -76,7 +98,7 @@ def fidelity_grows(study: Recorded) -> Numbers | None:
     rows = maxcut_fits(study).reset_index()
     if rows.empty:
         return None
-    found = {column: rank_correlation(rows["p"], rows[column]) for column in SHOWN}
+    found = {column: _with_p(rows, column) for column in SHOWN}
     return {**found, "ends": {column: ends_by_p(rows, column) for column in SHOWN}}
 
 
@@ -84,15 +106,20 @@ def partition_differences(study: Recorded, better: str, worse: str) -> pd.DataFr
     """Per network and k: difference of the means over draws, and how many standard deviations of single draws it is."""
     fits = study.fits[study.fits["moment"] == BEST]
     if not {better, worse} <= set(fits["partition"]):
-        return pd.DataFrame(columns=[*SHOWN, *(f"{name}_sd" for name in SHOWN)])
-    by = fits.groupby(["p", "seed", "k", "partition"])[list(SHOWN)]
+        return pd.DataFrame(columns=[*WITHIN, *(f"{name}_sd" for name in WITHIN)])
+    by = fits.groupby(["p", "seed", "k", "partition"])[WITHIN]
     mean, deviation = (found.unstack("partition") for found in (by.mean(), by.std()))
     rows = {}
-    for column in SHOWN:
+    for column in WITHIN:
         rows[column] = mean[column][better] - mean[column][worse]
         pooled = float((deviation[column][worse] ** 2).mean() ** 0.5)  # not a number for single draws
         rows[f"{column}_sd"] = rows[column] / pooled
-    return pd.DataFrame(rows).dropna(subset=list(SHOWN))
+    return pd.DataFrame(rows).dropna(subset=WITHIN)
+
+
+def _over_seeds(values: pd.Series) -> Estimate:
+    """The mean over networks, by (p, seed)."""
+    return mean_difference(values, values.index.get_level_values("seed"))
 
 
 def _partitions(study: Recorded, better: str, worse: str) -> Numbers | None:
@@ -101,9 +128,9 @@ def _partitions(study: Recorded, better: str, worse: str) -> Numbers | None:
         return None
     networks = rows.groupby(["p", "seed"]).mean()
     return {
-        **{column: mean_difference(networks[column]) for column in SHOWN},
-        "sd": {column: networks[f"{column}_sd"].mean() for column in SHOWN},
-        "larger": {column: (networks[column] > 0).sum() for column in SHOWN}, "count": len(networks),
+        **{column: _over_seeds(networks[column]) for column in WITHIN},
+        "sd": {column: networks[f"{column}_sd"].mean() for column in WITHIN},
+        "larger": {column: (networks[column] > 0).sum() for column in WITHIN}, "count": len(networks),
     }  # fmt: skip
 
 
@@ -118,25 +145,20 @@ def more_blocks(study: Recorded) -> Numbers | None:
         return None
     third, fourth = kept[3] - kept[2], kept[4] - kept[3]
     right = {int(k): kept[k].mean() for k in kept.columns}
-    return {"third": mean_difference(third), "more": mean_difference(third - fourth), "right": right}
+    return {"third": _over_seeds(third), "more": _over_seeds(third - fourth), "right": right}
 
 
 def structure_predicts(study: Recorded) -> Numbers | None:
-    models = best_networks(study).set_index(["p", "seed"])
-    rows = models.join(maxcut_fits(study)[SHOWN], how="inner").reset_index()
+    """Phases are as clear as the largest step of the test stands out: by t."""
+    models = best_networks(study)
+    rows = models.set_index(["p", "seed"]).join(maxcut_fits(study)[SHOWN], how="inner").reset_index()
     if len(rows) < 3:
         return None
-    rho = rank_correlation(rows[f"z_{K}"], rows["r2"])
-    within = rank_correlation(rows[f"z_{K}"], rows["r2"], within=rows["p"])
-    others = {"cut": f"cut_{K}", "cut over a drift's": f"over_drift_{K}", "evenness": f"evenness_{K}",
-              "mean similarity": "mean_similarity"}  # fmt: skip
-    beside = {name: rank_correlation(rows[column], rows["r2"]) for name, column in others.items()}
-    return {"rho": rho, "rho_within": within, "beside": beside}
-
-
-def untrained_easier(study: Recorded) -> Numbers | None:
-    before, after = (maxcut_fits(study, moment=moment)["r2"].to_numpy() for moment in (UNTRAINED, BEST))
-    return {"before": before, "after": after} if len(before) and len(after) else None
+    names = [Network(p=p, seed=seed).name for p, seed in zip(rows["p"], rows["seed"], strict=True)]
+    evidence = [phase_evidence(1 - study.similarity[name]) for name in names]
+    rows["t"] = [one.largest.t if one.largest else np.nan for one in evidence]
+    found = {column: rank_correlation(rows["t"], rows[column], rows["seed"]) for column in SHOWN}
+    return {**found, "ends": ends_by_p(rows, "t"), "most": max(one.k for one in evidence)}
 
 
 def _falls(study: Recorded, first: str, second: str, chosen: pd.Index) -> Numbers:
@@ -144,7 +166,7 @@ def _falls(study: Recorded, first: str, second: str, chosen: pd.Index) -> Number
     before, after = (maxcut_fits(study, moment=moment) for moment in (first, second))
     shared = before.index.intersection(after.index).intersection(chosen)
     before, after = before.loc[shared], after.loc[shared]
-    found = {column: mean_difference(before[column] - after[column]) for column in SHOWN}
+    found = {column: _over_seeds(before[column] - after[column]) for column in SHOWN}
     means = {column: (before[column].mean(), after[column].mean()) for column in SHOWN}
     return {**found, "at": means, "count": len(shared)}
 
@@ -168,14 +190,16 @@ def memorising_hurts(study: Recorded) -> Numbers | None:
 
 
 def not_only_less_trained(study: Recorded) -> Numbers | None:
+    """Networks of large p at their best epoch against one of p = 0 in the middle of training, by seed."""
     right = study.networks.set_index(["moment", "p", "seed"])["accuracy"]
-    early, late = maxcut_fits(study, moment=MIDDLE)["r2"], maxcut_fits(study)["r2"]
+    early, late = maxcut_fits(study, moment=MIDDLE), maxcut_fits(study)
     early = early[early.index.get_level_values("p") == min(study.config.drop_path)]
     late = late[late.index.get_level_values("p") >= PEAK[1]]
     if early.empty or late.empty:
         return None
+    skill = late["skill"].groupby("seed").mean() - early["skill"].groupby("seed").mean()
     them = [
         np.array([right[(moment, *one)] for one in fits.index])
         for moment, fits in ((BEST, late), (MIDDLE, early))
     ]
-    return {"late": late.to_numpy(), "early": early.to_numpy(), "right": them}
+    return {"skill": mean_difference(skill), "late": late["r2"], "early": early["r2"], "right": them}

@@ -11,13 +11,14 @@ import pandas as pd
 
 from analyses.recording import OFFLINE, RESULTS
 from analyses.rules import UNTRAINED, Numbers
-from analyses.statistics import Estimate
+from analyses.statistics import Estimate, across_over_within
 from brdyn import Phases
 from brdyn.classifiers import packaged
 from brdyn.errors import BrdynError
 from brdyn.interventions import Repair, Surgery, within_against_across
 from brdyn.interventions.repair_result import shallow_and_deep
 from brdyn.measures.dynamics import Dynamics
+from brdyn.measures.intervals import of_share
 from brdyn.store import read_json
 
 CLASSES = 10  # of the packaged network
@@ -137,7 +138,7 @@ def basins(results: Results) -> Numbers:
         "best": np.nanargmax(purity),
         "found": results.basins["basins"],
     }
-    return {"first": ratio[0].low, "last": ratio[1].high, **found}
+    return {"first": ratio[0], "last": ratio[1], **found}
 
 
 @beside_twins("motion")
@@ -188,18 +189,27 @@ deep_noise_on_patches = beside_twins("repair")(partial(_shallow_and_deep, group=
 deep_noise_on_cls = beside_twins("repair")(partial(_shallow_and_deep, group="cls"))
 
 
+@beside_twins("surgery")
 def swaps(results: Results) -> Numbers:
-    surgery, tests = (
-        results.surgery,
-        {name: test for name, test in results.surgery.tests.items() if test is not None},
-    )
+    surgery, phase = results.surgery, results.phases.labels
+    found = {
+        readout: within_against_across(surgery.matrix("swap", readout), results.phases.boundaries)
+        for readout in surgery.readouts
+    }
+    tests = {readout: test for readout, test in found.items() if test is not None}
     others = (
         within_against_across(surgery.matrix("swap", readout), results.phases.segmentations[k].boundaries)
         for k in range(2, 6) for readout in surgery.readouts
     )  # fmt: skip
     smallest = min(test.p_contiguous for test in others if test is not None)
-    within, p = [test.within for test in tests.values()], [test.p_contiguous for test in tests.values()]
-    return {"within_phase": within, "p": p, "tests": tests, "smallest": smallest}
+    within = {}
+    for readout in tests:
+        rows = surgery.rows("swap", readout)
+        same = np.array([phase[first - 1] == phase[second - 1] for first, second in rows["layers"]])
+        within[readout] = Estimate(*rows[same][["mean", "low", "high"]].mean())
+    excess = [Estimate(test.across - test.within, p_value=test.p_contiguous) for test in tests.values()]
+    ratio = {readout: test.within / test.across for readout, test in tests.items()}
+    return {"within_phase": within, "excess": excess, "ratio": ratio, "tests": tests, "smallest": smallest}
 
 
 @beside_twins("surgery")
@@ -209,7 +219,19 @@ def shuffles(results: Results) -> Numbers:
         name: {readout: surgery.rows(kind, readout)["mean"].mean() for readout in surgery.readouts}
         for name, kind in kinds.items()
     }
-    return {**found, "ratio": _ratio(found["within_phase"], found["across"])}
+    excess = {readout: _excess(results, readout, *kinds.values()) for readout in surgery.readouts}
+    return {**found, "excess": excess, "ratio": _ratio(found["within_phase"], found["across"])}
+
+
+def _excess(results: Results, readout: str, *kinds: str) -> Estimate:
+    """Harm across phases over that within, of what reaches as far; an order that is there twice is one."""
+    rows = pd.concat([results.surgery.rows(kind, readout) for kind in kinds]).drop_duplicates("order")
+    touched = [
+        layers if kind == "replace" else [layer for layer, now in enumerate(order, 1) if layer != now]
+        for kind, layers, order in zip(rows["kind"], rows["layers"], rows["order"], strict=True)
+    ]
+    spans = [(min(layers), max(layers)) for layers in touched]
+    return across_over_within(spans, rows["mean"], results.phases.boundaries, results.surgery.layers)
 
 
 def _ratio(within: dict[str, float], across: dict[str, float]) -> dict[str, float]:
@@ -229,12 +251,20 @@ def replacements(results: Results) -> Numbers:
         )
         within[readout], across[readout] = mean[same & near].mean(), mean[~same & near].mean()
         whole[readout] = mean[same].mean(), mean[~same].mean()
-    return {"within_phase": within, "across": across, "whole": whole, "ratio": _ratio(within, across)}
+    excess = {readout: _excess(results, readout, "replace") for readout in within}
+    return {
+        "within_phase": within, "across": across, "whole": whole, "excess": excess, "ratio": _ratio(within, across),
+    }  # fmt: skip
 
 
 def deletions(surgery: Surgery) -> Numbers:
     rows, intact = surgery.rows("delete", "head", "accuracy").sort_values("mean"), surgery.intact_accuracy
     assert intact is not None
-    left, best = list((rows["mean"] - 1 / CLASSES) / (intact - 1 / CLASSES)), rows["mean"].iloc[-1]
-    worst = rows.iloc[0].to_dict()
-    return {"left": left, "intact": 1.0, "right": intact, "worst": worst, "best": best, "name": packaged.NAME}
+    low, high = of_share(intact, rows["n_images"].iloc[0])
+    half = Estimate(*((value - 1 / CLASSES) / 2 for value in (intact, low, high)))
+    left = [
+        Estimate(*row).less(half)
+        for row in (rows[["mean", "low", "high"]] - 1 / CLASSES).itertuples(index=False)
+    ]
+    worst, best = rows.iloc[0].to_dict(), rows["mean"].iloc[-1]
+    return {"left": left, "right": intact, "worst": worst, "best": best, "name": packaged.NAME}

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial, wraps
 from itertools import pairwise
+from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from analyses.raptor_on_vits import Cells
+from analyses.raptor_on_vits import RAPTOR, Cells
 from analyses.recording import ROOT
-from analyses.rules import Numbers
+from analyses.rules import UNTRAINED, Numbers
 from analyses.statistics import Estimate, mean_difference
+from brdyn.classifiers import packaged
+from brdyn.raptor import Evaluation
+from brdyn.raptor.baselines import BASELINES
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS
 
 PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy, ImageNet, ViT-B
@@ -103,7 +107,8 @@ better_than_shuffled = partial(_paired, better=PARTITIONS[1], worse=PARTITIONS[2
 
 @of_fits(*(f"maxcut_k{k}" for k in range(1, 6)))
 def saturation(cells: Cells) -> Numbers:
-    return {f"k{k}": share_kept(cells, f"maxcut_k{k}") for k in range(1, 6)}
+    found = {f"k{k}": share_kept(cells, f"maxcut_k{k}") for k in range(1, 6)}
+    return {**found, "more": found["k5"].less(found["k4"])}
 
 
 @of_fits(*LADDER, STAGE_1_ALONE, WHOLE)
@@ -115,7 +120,7 @@ def rungs(cells: Cells) -> Numbers:
     )
     return {
         "kept": kept,
-        "below": below,
+        "rung_below": below,
         "gained": {one: kept[one].value - below[one].value for one in labels},
     }
 
@@ -143,3 +148,31 @@ def _against(cells: Cells, name: str, another: str) -> Numbers:
 
 longer = of_fits(LONGER, WHOLE)(partial(_against, name=LONGER, another=WHOLE))
 raised_rate = of_fits(WHOLE, AT_THE_RAISED_RATE)(partial(_against, name=WHOLE, another=AT_THE_RAISED_RATE))
+
+
+def read_refitted(folder: Path = RAPTOR) -> list[Evaluation] | None:
+    """Evaluations of Raptors of the packaged network and of its untrained twins, by one recipe; None without twins."""
+    twins = sorted(folder.glob(f"{packaged.NAME}_random*_eval"))
+    places = [folder / f"{packaged.NAME}_eval", *twins]
+    return [Evaluation.read(place) for place in places] if twins else None
+
+
+def untrained_easier(refitted: list[Evaluation]) -> Numbers:
+    """By skill over the best baseline, of all tokens at the last layer; R² is said beside it."""
+    network, *twins = map(_at_the_end, refitted)
+    ranges = {name: (min(one[name] for one in twins), max(one[name] for one in twins)) for name in network}
+    blocks = len(set(refitted[0].assignment))
+    return {
+        **network,
+        UNTRAINED: twins,
+        "twins": ranges,
+        "of": len(twins),
+        "k": blocks,
+        "name": packaged.NAME,
+    }
+
+
+def _at_the_end(evaluation: Evaluation) -> dict[str, float]:
+    found = evaluation.fidelity
+    skill = min(found.curve(f"skill_{name}").iloc[-1] for name in BASELINES)
+    return {"skill": float(skill), "r2": float(found.curve("r2").iloc[-1])}

@@ -14,9 +14,9 @@ from scipy import stats
 
 from analyses.recording import OFFLINE, RESULTS, ROOT
 from analyses.rules import UNTRAINED, Numbers
-from analyses.statistics import Estimate, mean_difference
+from analyses.statistics import NORMAL, Estimate, mean_difference, with_errors
 from analyses.study import is_recorded
-from analyses.vitrm_grid import Grid
+from analyses.vitrm_grid import Grid, read_grid
 from analyses.vitrm_on_cifar import LINEAR
 from brdyn import Phases, UsageError
 from brdyn.classifiers import ViTRM, ViTRMConfig
@@ -33,6 +33,7 @@ PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = yaml.safe_load(
 )
 """Top-1 accuracy (%) by batch size: 1000 epochs for vitrm, 300 for the others. NaN: out of memory."""
 AT_128 = BATCH_SIZES.index(128)
+BETTER = 1.25  # times as accurate is far better
 
 
 class Motion(NamedTuple):
@@ -52,11 +53,13 @@ class Motion(NamedTuple):
 
 
 class Results(NamedTuple):
-    """The recorded study: runs by network, the linear classifier, motions by model."""
+    """The recorded study: runs by network, the linear classifier, motions by model; and how far networks of one recipe
+    are apart over seeds, as recorded with the grid, since of each network here there is one."""
 
     runs: dict[str, dict[str, Any]]
     linear: dict[str, Any]
     motions: dict[str, Motion]
+    apart: tuple[float, int] = (np.nan, 1)
 
 
 def load(size: str | None = None, folder: Path = RECORDED) -> Results:
@@ -77,7 +80,8 @@ def load(size: str | None = None, folder: Path = RECORDED) -> Results:
     motions = {
         Path(name).stem: motion(read_json(home / name, "a recorded motion", ("table",))) for name in moving
     }
-    return Results(runs, read_json(home / f"{LINEAR}.json", "the linear classifier"), motions)
+    linear, grid = read_json(home / f"{LINEAR}.json", "the linear classifier"), read_grid()
+    return Results(runs, linear, motions, seeds_apart(grid) if grid else (np.nan, 1))
 
 
 def check_alike(runs: dict[str, dict[str, Any]]) -> None:
@@ -132,26 +136,39 @@ def sizes(_: Any) -> Numbers:
 
 
 def better_than_linear(results: Results) -> Numbers:
-    right = accuracy(results.runs["vitrm"])
-    return {"low": right.low, "right": right, "linear": results.linear["accuracy"]}
+    right, linear, (sd, seeds) = accuracy(results.runs["vitrm"]), results.linear["accuracy"], results.apart
+    by_images = BETTER * (linear * (1 - linear) / results.runs["vitrm"]["test"]["images"]) ** 0.5
+    errors = [(_error(right), np.inf), (by_images, np.inf), (sd, seeds - 1)]
+    lead = with_errors(100 * (right.value - BETTER * linear), _points(errors))
+    return {"lead": lead, "right": right, "linear": linear}
+
+
+def _error(share: Estimate) -> float:
+    """Standard error over test images."""
+    return (share.high - share.low) / 2 / NORMAL
+
+
+def _points(errors: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(100 * error, df) for error, df in errors]
 
 
 def against_vit(results: Results) -> Numbers:
     here, there = (accuracy(results.runs[name]) for name in ("vitrm", "vit-small"))
     ours, theirs = (results.runs[name]["parameters"] for name in ("vitrm", "vit-small"))
+    sd, seeds = results.apart
+    errors = [(_error(here), np.inf), (_error(there), np.inf), (2**0.5 * sd, seeds - 1)]
+    lead = with_errors(100 * (here.value - there.value), _points(errors))
     return {
-        "high": here.high, "right": here, "vit": there.value, "parameters": ours, "vit_parameters": theirs,
+        "lead": lead, "right": here, "vit": there.value, "parameters": ours, "vit_parameters": theirs,
+        "sd": sd, "seeds": seeds,
     }  # fmt: skip
 
 
 def more_steps(results: Results) -> Numbers:
     rows = results.runs["vitrm"]["evaluation"]["recursion"]["steps"]
     trained = min(results.runs["vitrm"]["options"]["n_sup"], len(rows))
-    return {
-        "low": [row["low"] for row in rows[trained:]],
-        "trained": rows[trained - 1]["accuracy"],
-        "rows": rows,
-    }
+    right = [Estimate(*(100 * row[name] for name in ("accuracy", "low", "high"))) for row in rows]
+    return {"gains": [one.less(right[trained - 1]) for one in right[trained:]], "rows": rows}
 
 
 def converge(results: Results) -> Numbers:
@@ -194,21 +211,21 @@ def published_accuracy(run: dict[str, Any] | None) -> Numbers | None:
     if run is None:
         return None
     found = accuracy(run)
-    return {"high": 100 * found.high, "right": found, "epochs": run["options"]["recipe"]["epochs"]}
+    points = Estimate(100 * found.value, 100 * found.low, 100 * found.high)
+    return {"points": points, "right": found, "epochs": run["options"]["recipe"]["epochs"]}
 
 
 def best_of_grid(grid: Grid | None) -> Numbers | None:
     if grid is None or (3, 1) not in set(zip(grid.cells["n"], grid.cells["n_sup"], strict=True)):
         return None
     cells = grid.cells.set_index(["n", "n_sup"])["accuracy"]
-    best = max(cells.index, key=lambda cell: cells[cell])
+    best = max(cells.index.drop((3, 1)), key=lambda cell: cells[cell], default=(3, 1))
     ours, most = float(cells[(3, 1)]), float(cells[best])
     sd, seeds = seeds_apart(grid)
     chance = stats.t.ppf(1 - 0.05 / max(1, len(cells) - 1), max(1, seeds - 1)) * sd * 2**0.5
-    lead = most - ours
-    by_chance = Estimate(lead, lead - chance, lead + chance) if seeds > 1 else Estimate(lead)
-    found = {"right": ours, "sd": sd, "seeds": seeds, "best": best, "most": most}
-    return {"lead": lead, "by_chance": by_chance, **found}
+    lead = 100 * (most - ours)
+    by_chance = Estimate(lead, lead - 100 * chance, lead + 100 * chance) if seeds > 1 else Estimate(lead)
+    return {"lead": by_chance, "right": ours, "sd": sd, "seeds": seeds, "best": best, "most": most}
 
 
 def sees_image(grid: Grid | None) -> Numbers | None:
@@ -223,7 +240,11 @@ def batch_sizes(grid: Grid | None) -> Numbers | None:
     if grid is None or len(grid.batches) < 2:
         return None
     right = grid.batches.sort_values("batch_size").set_index("batch_size")["accuracy"]
-    return {"right": right, "lost": 100 * (right.max() - right.iloc[-1])}
+    sd, seeds = seeds_apart(grid)
+    by_images = [(value * (1 - value) / grid.testing) ** 0.5 for value in (right.max(), right.iloc[-1])]
+    errors = [*((one, np.inf) for one in by_images), (2**0.5 * sd, seeds - 1)]
+    lost = with_errors(100 * (right.max() - right.iloc[-1]), _points(errors))
+    return {"right": right, "lost": lost if seeds > 1 else Estimate(lost.value)}
 
 
 def seeds_apart(grid: Grid) -> tuple[float, int]:
