@@ -253,11 +253,11 @@ def evidence(rule: Rule, beyond: Beyond) -> Rule:
         return [True if passed <= ALPHA and beyond.judge(numbers) is True else None]
 
     held = f"{rule.holds}; untrained twins do not meet this, and {beyond.holds}"
-    """A rule where another one leaves it room: numbers at their ceiling cannot rise, and of them nothing can be told."""
+    return Rule(held, verdicts, rule.fails, p_values=tests_of(rule, beyond), rests_on=TWINS)
 
 
 def given(rule: Rule, room: Rule) -> Rule:
-    """A rule where another one leaves it room: of numbers at their ceiling nothing can be told, since they cannot rise."""
+    """A rule where another one leaves it room: numbers at their ceiling cannot rise: nothing can be told of them."""
     return Rule(
         f"{rule.holds} (judged only where {room.holds})",
         lambda numbers: [rule.judge(numbers) if room.judge(numbers) else None],
