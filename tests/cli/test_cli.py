@@ -38,7 +38,10 @@ def test_phases_writes_what_it_says(run, tiny_options, tmp_path, noise_folder):
     (noise_folder / "zz.png").write_bytes(b"broken")
     done = run("phases", *tiny_options, "--format", "png,svg", "--seed", "3", "--bootstrap", "50")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # no progress bar and no warnings when stderr is not a terminal
+    assert done.stderr == ""  # no warnings
+    assert done.progress[0] == "loading torch"
+    assert "vit_tiny_patch16_224: reading 41 images" in done.progress
+    assert done.progress[-1] == "drawing"
     out = tmp_path / "out"
     names = {"phases.json"} | {
         f"{n}.{f}" for n in ("steps", "similarity", "gain_curve", "stability") for f in ("png", "svg")
@@ -243,7 +246,7 @@ def test_without_network_weights_are_in_a_cache_or_the_three_ways_are_named(tmp_
         },
     )  # fmt: skip
     assert alone.returncode == 0, alone.stderr
-    done = [Done(*json.loads(line)) for line in alone.stdout.splitlines()]
+    done = [Done.of(*json.loads(line)) for line in alone.stdout.splitlines()]
     assert len(done) == len(commands)
     for model, one in zip(ABSENT, done, strict=False):
         assert_one_line_error(one, 1, "Three ways", "--weights", "--init random", "network")
