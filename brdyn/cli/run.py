@@ -15,12 +15,11 @@ import typer
 from brdyn.choices import DTYPES, INITS, check_named, check_numbers, check_source, one_of
 from brdyn.cli import checks
 from brdyn.cli import options as opt
-from brdyn.cli.output import answer, say
+from brdyn.cli.output import say, tell
 from brdyn.errors import BrdynError
 from brdyn.progress import stage
 from brdyn.provenance import Stopwatch, skipped_lines
 from brdyn.store import OutputFolder
-from brdyn.words import as_typed
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet
@@ -183,8 +182,7 @@ def finish(
         return
     with stage("drawing"):
         files = write_drawn(result, folder, formats)
-    answer(as_typed(result.summary()))
-    answer(f"written to {folder.path}: {', '.join([*files, *beside])}")
+    tell(result, folder.path, [*files, *beside])
 
 
 def write_drawn(result: Result, folder: OutputFolder, formats: tuple[str, ...]) -> list[str]:
