@@ -1,51 +1,252 @@
-"""A progress bar on stderr: images, images/s, time left, and a word. Silent when stderr is not a terminal."""
+"""What a run is doing, on stderr: a bar on a terminal; elsewhere a line at once, and again every ten seconds."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.progress import Task
+
+EVERY = 10.0  # seconds between lines
+WAKES = 1.0  # seconds between looks at the clock
+STARTED = time.monotonic()  # of this process, nearly
+CLEAR = "\r\x1b[2K"
 
 
 class Advance(Protocol):
-    """Tells the bar how many images more are done, and a word to show beside it from now on."""
+    """Tells how many more are done, and a word to show beside it from now on."""
 
     def __call__(self, count: int, note: str | None = None) -> None:
         """Move on."""
 
 
-class _SpeedColumn(TextColumn):
-    def __init__(self) -> None:
-        super().__init__("")
+@dataclass
+class Stage:
+    """Something that takes a while.
 
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} images/s" if speed else "– images/s", style="cyan")
+    Attributes
+    ----------
+    description : str
+    total : int or None
+        How many of the `unit` there are to do; None where nothing is counted.
+    unit : str
+    since : float
+        By the clock of the teller.
+    done : int
+    note : str
+    """
+
+    description: str
+    total: int | None = None
+    unit: str = "images"
+    since: float = 0.0
+    done: int = 0
+    note: str = ""
+
+    def line(self, now: float) -> str:
+        """Where it stands."""
+        if self.total is None:
+            return f"still {self.description}"
+        words = [f"{self.description} {self.done}/{self.total} {self.unit}"]
+        if self.done and now > self.since:
+            speed = self.done / (now - self.since)
+            words += [f"{speed:.1f} {self.unit}/s", f"{_clock((self.total - self.done) / speed)} left"]
+        return ", ".join([*words, self.note] if self.note else words)
+
+
+class Teller:
+    """Tells what a run is doing, in lines or on one line of a terminal that is written over.
+
+    Parameters
+    ----------
+    write : callable
+        Takes text for stderr.
+    terminal : bool
+    clock : callable
+        Seconds.
+    started : float
+        When the process began, by that clock.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        *,
+        terminal: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        started: float = STARTED,
+    ) -> None:
+        self.terminal, self.clock, self.quiet = terminal, clock, False
+        self._write, self._started = write, started
+        self._stages: list[Stage] = []
+        self._last = clock()
+        self._lock = threading.Lock()
+
+    def begin(self, stage: Stage, at_once: bool = True) -> None:
+        """Something begins, inside what has begun before it."""
+        stage.since = self.clock()
+        with self._lock:
+            self._stages.append(stage)
+            if at_once:
+                count = "" if stage.total is None else f" {stage.total} {stage.unit}"
+                self._say(f"{stage.description}{count}")
+
+    def end(self, stage: Stage) -> None:
+        """It is over."""
+        with self._lock:
+            self._stages.remove(stage)
+            self._clear()
+
+    def beat(self) -> None:
+        """Look at the clock: say where the innermost stands if nothing was said for long."""
+        with self._lock:
+            if self._stages and self.clock() - self._last >= EVERY:
+                self._say(self._stages[-1].line(self.clock()))
+
+    def clear(self) -> None:
+        """Take the line off a terminal, for something else to be written there."""
+        with self._lock:
+            self._clear()
+
+    def _clear(self) -> None:
+        if self.terminal and not self.quiet:
+            self._write(CLEAR)
+
+    def _say(self, text: str) -> None:
+        self._last = self.clock()
+        drawn = self.terminal and self._stages[-1].total is not None  # a bar is there
+        if self.quiet or drawn:
+            return
+        line = f"[{_clock(self._last - self._started)}] {text}"
+        self._write(f"{CLEAR}{line} …" if self.terminal else f"{line}\n")
+
+
+_teller: Teller | None = None
 
 
 @contextmanager
-def progress_bar(description: str, total: int, show: bool) -> Iterator[Advance]:
-    """Yield a function to call with the number of images done."""
-    if not (show and sys.stderr.isatty()):
+def telling() -> Iterator[Teller]:
+    """Let this process tell on stderr what it does, until the end of this.
+
+    Without it :func:`stage` says nothing, and :func:`progress_bar` only on a terminal.
+    """
+    global _teller
+    teller = _teller = Teller(_to_stderr, terminal=_is_terminal())
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WAKES):
+            teller.beat()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield teller
+    finally:
+        over.set()
+        thread.join()
+        teller.clear()
+        _teller = None
+
+
+def hush() -> None:
+    """Say nothing more."""
+    if _teller is not None:
+        _teller.quiet = True
+
+
+def clear() -> None:
+    """Make room on a terminal for something else that is printed."""
+    if _teller is not None:
+        _teller.clear()
+
+
+@contextmanager
+def stage(description: str, *, at_once: bool = True) -> Iterator[None]:
+    """Say that something goes on, such as `drawing`, and again while it lasts.
+
+    Parameters
+    ----------
+    description : str
+    at_once : bool
+        Also at its begin; else only where it lasts.
+
+    Examples
+    --------
+    >>> from brdyn.progress import stage
+    >>> with stage("counting"):
+    ...     total = sum(range(10))
+    """
+    with _told(Stage(description), at_once):
+        yield
+
+
+@contextmanager
+def _told(told: Stage, at_once: bool = True) -> Iterator[Teller | None]:
+    teller = _teller
+    if teller is None:
+        yield None
+        return
+    teller.begin(told, at_once)
+    try:
+        yield teller
+    finally:
+        teller.end(told)
+
+
+@contextmanager
+def progress_bar(description: str, total: int, show: bool, unit: str = "images") -> Iterator[Advance]:
+    """Yield a function to call with the number of images, or another `unit`, that are done."""
+    if not show or (_teller is not None and _teller.quiet):
         yield lambda count, note=None: None
         return
-    console = Console(stderr=True, force_terminal=True)
+    told = Stage(description, total, unit)
+    with _told(told) as teller:
+        if _is_terminal():
+            with _bar(told) as advance:
+                yield advance
+            return
+
+        def tell(count: int, note: str | None = None) -> None:
+            told.done += count
+            told.note = told.note if note is None else note
+            if teller is not None:
+                teller.beat()
+
+        yield tell
+
+
+@contextmanager
+def _bar(told: Stage) -> Iterator[Advance]:
+    """A bar of rich."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class SpeedColumn(TextColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:.1f} {told.unit}/s" if speed else f"– {told.unit}/s", style="cyan")
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        _SpeedColumn(),
+        SpeedColumn(""),
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
+    console = Console(stderr=True, force_terminal=True)
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(description, total=total, note="")
+        task = progress.add_task(told.description, total=told.total, note="")
 
         def advance(count: int, note: str | None = None) -> None:
             if note is not None:
@@ -53,3 +254,26 @@ def progress_bar(description: str, total: int, show: bool) -> Iterator[Advance]:
             progress.advance(task, count)
 
         yield advance
+
+
+def _clock(seconds: float) -> str:
+    """`1:05`, `2:00:00`."""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _is_terminal() -> bool:
+    return bool(sys.stderr is not None and sys.stderr.isatty())
+
+
+def _to_stderr(text: str) -> None:
+    """To the descriptor itself: a process that is forked meanwhile must not find a lock of the stream taken."""
+    stream = sys.stderr
+    with suppress(OSError, ValueError, AttributeError):
+        try:
+            number = stream.fileno()
+        except (OSError, ValueError):  # a stream of somebody's own
+            stream.write(text)
+            return
+        os.write(number, text.encode(stream.encoding, stream.errors or "replace"))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
     from brdyn.runtime import Processes
 SKIPPED_SHOWN = 5
+SHORT = ("model", "weights", "n_images", "command", "date", "device", "seconds", "seed")
 SHAPE = {  # of a result file
     "model": str,
     "weights?": str,
@@ -124,6 +125,15 @@ class RunProvenance(Compared):
         del timed
         return []
 
+    def warnings(self) -> list[str]:
+        """What nobody may overlook."""
+        return []
+
+    def short(self) -> dict[str, Any]:
+        """The few entries that tell one run from another."""
+        found = {**self.details, **self.header()}
+        return {name: found[name] for name in SHORT if name in found}
+
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Provenance(RunProvenance):
@@ -225,6 +235,10 @@ class Provenance(RunProvenance):
         """Whether the weights are untrained."""
         return self.weights.startswith("random")
 
+    def warnings(self) -> list[str]:
+        """That the weights are untrained."""
+        return ["** RANDOM WEIGHTS: an untrained network **"] if self.is_random else []
+
     def lines(self, timed: bool = True) -> list[str]:
         """What was run, and what was skipped.
 
@@ -234,12 +248,11 @@ class Provenance(RunProvenance):
             Tell the seconds: not where more was done than to go through the images once.
         """
         info, images, seconds = self.details["model"], self.details["images"], self.details["seconds"]
-        marked = "  ** RANDOM WEIGHTS: an untrained network **" if self.is_random else ""
         speed = ""
         if timed and seconds:
             speed = f" in {seconds:.1f} s with loading ({self.n_images / seconds:.1f} images/s)"
         return [
-            f"{self.model}: {info['layers']} layers, width {info['width']}, weights from {self.weights}{marked}",
+            f"{self.model}: {info['layers']} layers, width {info['width']}, weights from {self.weights}",
             f"positions: {info['position_rule']}",
             *(f"note: {note}" for note in info.get("notes", ())),
             f"{self.n_images} images{speed}",

@@ -18,6 +18,7 @@ from brdyn.errors import UsageError
 from brdyn.provenance import Provenance, RunProvenance, Stopwatch
 from brdyn.store import OutputFolder, check_formats, read_json, reading, to_json
 from brdyn.store.result_files import KINDS
+from brdyn.words import table_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,13 +73,32 @@ class Result(ABC):
         """Back from the content of the JSON file, which is of `SHAPE`, and the files beside it."""
 
     @abstractmethod
-    def lines(self) -> list[str]:
-        """What the numbers say, line by line."""
+    def answer(self) -> str:
+        """What the numbers say, in a sentence."""
+
+    @abstractmethod
+    def overview(self) -> list[dict[str, Any]]:
+        """The few numbers to look at first: the rows of a small table."""
+
+    def remarks(self) -> list[str]:
+        """What else there is to say, line by line."""
+        return []
+
+    @property
+    def timed(self) -> bool:
+        """Whether its seconds are those of going through the images once."""
+        return self.TIMED
 
     def summary(self) -> str:
-        """What was run and what came out, to print."""
-        run = [] if self.provenance is None else self.provenance.lines(self.TIMED)
-        return "\n".join([*run, *self.lines()])
+        """The answer in words, a small table, remarks, and what was run, to print."""
+        origin = self.provenance
+        parts = [
+            [self.answer(), *([] if origin is None else origin.warnings())],
+            table_lines(self.overview()),
+            self.remarks(),
+            [] if origin is None else origin.lines(self.timed),
+        ]
+        return "\n\n".join("\n".join(part) for part in parts if part)
 
     @property
     def title(self) -> str:

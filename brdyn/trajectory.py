@@ -244,7 +244,7 @@ def trajectories(
     )
     run = partial(_capture_or_halve, model, adapt=stream.batch_size == "auto")
     with progress_bar(
-        stream.name or model.info.name,
+        f"{stream.name or model.info.name}: reading",
         -(-len(images) // processes.world),
         stream.progress and processes.is_main,
     ) as advance:

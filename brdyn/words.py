@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 MOST = 160
 PARAMETER = re.compile(r"`(?P<name>[a-z][a-z0-9_]*)(?:=(?P<value>[^`]*))?`")
@@ -47,3 +49,29 @@ def counted(number: int, noun: str) -> str:
 def printable(text: str) -> str:
     """Text that any UTF-8 file takes: a byte of a file name that is no UTF-8 becomes `\\udcff`, as Python shows it."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows of the same columns as lines of text: words to the left, numbers to the right, `–` for what is not known.
+
+    >>> from brdyn.words import table_lines
+    >>> print(*table_lines([{"group": "cls", "speed": 0.25}, {"group": "patches", "speed": None}]), sep="\\n")
+    group    speed
+    cls       0.25
+    patches      –
+    """
+    if not rows:
+        return []
+    columns = []
+    for name in rows[0]:
+        cells = [str(name), *(_cell(row[name]) for row in rows)]
+        width = max(map(len, cells))
+        of_words = all(isinstance(row[name], str) for row in rows)
+        columns.append([cell.ljust(width) if of_words else cell.rjust(width) for cell in cells])
+    return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -54,7 +54,7 @@ def brdyn(arguments, *, processes=1, before=None, **environment):
         running.append(Started(arguments, before, **{**environment, **group, **own}))
     codes = [_wait(started, running) for started in running]
     texts = ["".join(started.said(number) for started in running) for number in (1, 2)]
-    return Done(max(codes, key=abs), *texts)
+    return Done.of(max(codes, key=abs), *texts)
 
 
 class Started:
@@ -85,7 +85,7 @@ class Started:
         self.process.join(seconds)
         self.process.kill()
         self.process.join()
-        return Done(self.process.exitcode, self.said(1), self.said(2))
+        return Done.of(self.process.exitcode, self.said(1), self.said(2))
 
 
 def _wait(started, running):

@@ -216,7 +216,7 @@ def test_a_grid_that_is_not_done_comes_back(results, tmp_path):
     assert again == none
     assert list(again.cells) == list(whole.cells)
     assert draw(again) == {}
-    assert again.summary() == "0 of 2 runs\nn1 failed: the loss is not finite"
+    assert again.summary() == "0 of 2 runs\n\nn1 failed: the loss is not finite"
 
 
 def test_what_is_no_result(results, tmp_path):
@@ -326,7 +326,9 @@ def test_a_measure_is_one_class_and_one_line(pictures, monkeypatch, tmp_path, ca
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 0
-    assert "sparsity: cls " in capfd.readouterr().out
+    row = next(line for line in capfd.readouterr().out.splitlines() if line.startswith("sparsity"))
+    assert row.split()[:2] == ["sparsity", "cls"]
+    assert "state " in row
     content = json.loads((out / "dynamics.json").read_text())
     assert len(content["sparsity"]["cls"]) == 13
     assert (out / "sparsity.png").is_file()

@@ -132,20 +132,23 @@ class Recursion(Compared):
         steps, halting, adaptive = (pd.DataFrame(content[name]) for name in ("steps", "halting", "adaptive"))
         return cls(steps, halting, adaptive, content["n_images"])
 
-    def lines(self) -> list[str]:
-        """A line for each number of steps, and for each threshold."""
+    def overview(self) -> list[dict[str, Any]]:
+        """A row for each number of steps."""
+        shown = {
+            "accuracy": "accuracy", "macro_f1": "macro F1", "calibration_error": "calibration error",
+            "latency_ms": "ms an image", "images_per_second": "images/s",
+        }  # fmt: skip
         return [
-            *(
-                f"  {row['steps']} steps: accuracy {row['accuracy']:.2%}, macro F1 {row['macro_f1']:.3f}, calibration "
-                f"error {row['calibration_error']:.3f}, {row['latency_ms']:.1f} ms an image, "
-                f"{row['images_per_second']:.0f} images/s"
-                for row in records(self.steps)
-            ),
-            *(
-                f"  halting above {row['threshold']:g}: accuracy {row['accuracy']:.2%} in {row['mean_steps']:.2f} "
-                "steps on average"
-                for row in records(self.adaptive)
-            ),
+            {"steps": row["steps"], **{words: row[name] for name, words in shown.items() if name in row}}
+            for row in records(self.steps)
+        ]
+
+    def remarks(self) -> list[str]:
+        """A line for each threshold of halting."""
+        return [
+            f"halting above {row['threshold']:g}: accuracy {row['accuracy']:.2%} in {row['mean_steps']:.2f} steps on "
+            "average"
+            for row in records(self.adaptive)
         ]
 
 

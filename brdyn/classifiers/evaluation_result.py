@@ -22,6 +22,7 @@ from brdyn.classifiers.pixels import PixelSet, check_classes
 from brdyn.classifiers.saved import Classifier
 from brdyn.provenance import RunProvenance, run_provenance
 from brdyn.result import Result
+from brdyn.words import counted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,8 +51,10 @@ class ClassifierEvaluation(Result):
     >>> from brdyn.classifiers import ClassifierEvaluation
     >>> scores = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "macro_f1": 0.45}
     >>> print(ClassifierEvaluation("resnet18", 11_181_642, "", {"images": 96}, scores).summary())
-    resnet18: 11.18 M parameters, 96 images
-    accuracy 50.00%, macro F1 0.450
+    accuracy 50.00%, macro F1 0.450: resnet18 (11.18 M parameters) on 96 images
+    <BLANKLINE>
+    accuracy  low  high  macro_f1
+         0.5  0.4   0.6      0.45
     """
 
     FILE: ClassVar[str] = "vitrm_eval.json"
@@ -109,13 +112,25 @@ class ClassifierEvaluation(Result):
             content.get("unlabelled", {}),
         )
 
-    def lines(self) -> list[str]:
-        """Size, and accuracy, by the number of steps of a ViTRM."""
-        lines = [f"{self.network}: {self.parameters / 1e6:.2f} M parameters, {self.test['images']} images"]
-        if self.scores is not None:
-            accuracy, macro_f1 = self.scores["accuracy"], self.scores["macro_f1"]
-            lines.append(f"accuracy {accuracy:.2%}, macro F1 {macro_f1:.3f}")
-        return lines + (self.recursion.lines() if self.recursion is not None else [])
+    def answer(self) -> str:
+        """The accuracy; of a ViTRM the best one, and in how many steps."""
+        on = f"{self.network} ({self.parameters / 1e6:.2f} M parameters) on {self.test['images']} images"
+        if self.recursion is not None and len(self.recursion.steps):
+            best = self.recursion.steps.loc[self.recursion.steps["accuracy"].idxmax()]
+            return f"accuracy {best['accuracy']:.2%} in {counted(int(best['steps']), 'step')}: {on}"
+        if self.scores is None:
+            return on
+        return f"accuracy {self.scores['accuracy']:.2%}, macro F1 {self.scores['macro_f1']:.3f}: {on}"
+
+    def overview(self) -> list[dict[str, Any]]:
+        """The scores, by the number of steps of a ViTRM."""
+        if self.recursion is not None:
+            return self.recursion.overview()
+        return [] if self.scores is None else [dict(self.scores)]
+
+    def remarks(self) -> list[str]:
+        """Halting."""
+        return [] if self.recursion is None else self.recursion.remarks()
 
     def brief(self) -> str:
         """Network and images."""

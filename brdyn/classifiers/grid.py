@@ -61,6 +61,10 @@ class Grid(Result):
     >>> grid = Grid(cells, asked=("n1_n_sup2", "n3_n_sup2", "n6_n_sup2"))
     >>> print(grid.summary())
     2 of 3 runs; the best accuracy is 75.00%, with n=3 and N_sup=2
+    <BLANKLINE>
+    n  n sup  accuracy
+    1      2       0.5
+    3      2      0.75
     """
 
     FILE: ClassVar[str] = GRID_RESULT
@@ -92,14 +96,26 @@ class Grid(Result):
         del folder
         return cls(_table(content["cells"]), tuple(content["asked"]), content["failed"], content["test"])
 
-    def lines(self) -> list[str]:
-        """How many runs there are, the best of them, and those that failed."""
+    def answer(self) -> str:
+        """How many runs there are, and the best of them."""
         known = self.cells.dropna(subset="accuracy")
-        best = ""
-        if len(known):
-            row = known.loc[known["accuracy"].idxmax()]
-            best = f"; the best accuracy is {row['accuracy']:.2%}, with n={row['n']:g} and N_sup={row['n_sup']:g}"
-        return [f"{self.brief()}{best}", *(f"{name} failed: {why}" for name, why in self.failed.items())]
+        if not len(known):
+            return self.brief()
+        row = known.loc[known["accuracy"].idxmax()]
+        of = f"n={row['n']:g} and N_sup={row['n_sup']:g}"
+        return f"{self.brief()}; the best accuracy is {row['accuracy']:.2%}, with {of}"
+
+    def overview(self) -> list[dict[str, Any]]:
+        """Every run that is done."""
+        names = [name for name in ("n", "n_sup", "accuracy", "train_seconds") if name in self.cells]
+        return [
+            {name.replace("_", " "): value for name, value in row.items()}
+            for row in self.cells[names].to_dict(orient="records")
+        ]
+
+    def remarks(self) -> list[str]:
+        """Those that failed."""
+        return [f"{name} failed: {why}" for name, why in self.failed.items()]
 
     def brief(self) -> str:
         """Runs done, of those asked for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -139,27 +139,32 @@ class ClassifierTraining(Result):
             folder,
         )
 
-    def lines(self) -> list[str]:
-        """Size, speed, accuracy, and those kept."""
+    def answer(self) -> str:
+        """The accuracy on the test images, and after how much training."""
         options = self.options
-        lines = [
-            f"{self.network}: {self.parameters / 1e6:.2f} M parameters",
-            f"{options['recipe']['epochs']:g} epochs of {options['data']['images']} images in "
-            f"{self.history.seconds:.0f} s ({self.history.images_per_second:.0f} images/s)",
-        ]
-        if self.accuracy is not None:
-            lines.append(f"accuracy on {options['test']['images']} test images: {self.accuracy:.2%}")
-        return [*lines, *self._kept_lines()]
+        done = f"{self.network}, {options['recipe']['epochs']:g} epochs of {options['data']['images']} images"
+        if self.accuracy is None:
+            return f"{done}: trained; there are no test images to judge it by"
+        return f"{done}: accuracy {self.accuracy:.2%} on {options['test']['images']} test images"
 
-    def _kept_lines(self) -> Iterator[str]:
-        for name, one in self.kept.items():
-            shares = {self.watched: one["watched"], "test": one["accuracy"]}
-            measured = [
-                f"{share:.2%} of the {what} images" for what, share in shares.items() if share is not None
-            ]
-            yield ": ".join(
-                [f"{name} (epoch {one['epoch']:.3g})", *([", ".join(measured)] if measured else [])]
-            )
+    def overview(self) -> list[dict[str, Any]]:
+        """The classifiers kept on the way."""
+        return [
+            {
+                "kept": name,
+                "epoch": float(one["epoch"]),
+                f"{self.watched} accuracy": one["watched"],
+                "test accuracy": one["accuracy"],
+            }
+            for name, one in self.kept.items()
+        ]
+
+    def remarks(self) -> list[str]:
+        """Size and speed."""
+        return [
+            f"{self.parameters / 1e6:.2f} M parameters; {self.history.seconds:.0f} s "
+            f"({self.history.images_per_second:.0f} images/s)"
+        ]
 
     def brief(self) -> str:
         """Network, images, accuracy."""

@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from brdyn.cli.failures import INTERRUPTED, explain, interrupted
 from brdyn.cli.streams import finish, settle, write_error
 from brdyn.interruption import Interrupted, listening
+from brdyn.progress import telling
 
 DEBUG = "--debug"
 
@@ -35,7 +36,7 @@ def main() -> None:
     message = ""
     writes = os.environ.get("RANK", "0") == "0"  # other processes may end at once
     try:
-        with listening() if writes else nullcontext():
+        with listening() if writes else nullcontext(), telling() if writes else nullcontext():
             from brdyn.cli.commands import app
 
             code = app(arguments, prog_name="brdyn", standalone_mode=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from brdyn.cli.dynamics import dynamics
+from brdyn.cli.every import add
 from brdyn.cli.interventions import interventions
 from brdyn.cli.models import models
 from brdyn.cli.perturb import perturb
@@ -26,17 +27,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(models)
-app.command()(phases)
-app.command()(dynamics)
-app.command()(perturb)
-app.command()(interventions)
-app.command()(raptor_fit)
-app.command()(raptor_eval)
-app.command()(probe)
-app.command()(vit_train)
-app.command()(vitrm_train)
-app.command()(vitrm_eval)
+for command in (
+    models,
+    phases,
+    dynamics,
+    perturb,
+    interventions,
+    raptor_fit,
+    raptor_eval,
+    probe,
+    vit_train,
+    vitrm_train,
+    vitrm_eval,
+):
+    add(app, command)
 
 
 def _show_version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from brdyn.cli.options import AllowCode, ImageSize, parse_image_size
+from brdyn.progress import stage
 from brdyn.words import as_typed
 
 
@@ -29,18 +30,19 @@ def models(
 
 
 def _list(match: str) -> None:
-    from rich.columns import Columns
-    from rich.console import Console
+    with stage("loading the families of models"):
+        from rich.columns import Columns
+        from rich.console import Console
 
-    from brdyn.errors import UsageError
-    from brdyn.models import list_models
+        from brdyn.errors import UsageError
+        from brdyn.models import list_models
 
-    console = Console()
-    chosen = [(family, name) for family, name in list_models() if match.lower() in name.lower()]
+        chosen = [(family, name) for family, name in list_models() if match.lower() in name.lower()]
     if not chosen:
         raise UsageError(
             f"no listed model name contains {match!r}; transformers ids load without being listed"
         )
+    console = Console()
     for family, group in groupby(chosen, key=lambda pair: pair[0]):
         names = [name for _, name in group]
         examples = " (examples: any id of these classes loads)" if family == "transformers" else ""
@@ -52,9 +54,10 @@ def _list(match: str) -> None:
 
 
 def _describe(name: str, image_size: tuple[int, int] | None, allow_code: bool) -> None:
-    from brdyn.models import describe_model
+    with stage(f"loading {name}"):
+        from brdyn.models import describe_model
 
-    model = describe_model(name, image_size, allow_code=allow_code)
+        model = describe_model(name, image_size, allow_code=allow_code)
     info = model.info
     preprocessing = model.preprocessing
     height, width = info.image_size

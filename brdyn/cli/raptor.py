@@ -10,6 +10,7 @@ import typer
 
 from brdyn.choices import one_of
 from brdyn.cli import options as opt
+from brdyn.cli import output
 from brdyn.cli.checks import at_home
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.options import parse_batch_size, parse_numbers
@@ -251,7 +252,7 @@ def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:
     found = ActivationCache(folder, run.model, run.images)
     if run.processes.is_main:
         found.prepare()
-        typer.echo(found.describe())
+        output.say(found.describe())
     run.processes.wait()
     found.fill(workers=workers, processes=run.processes, progress=True)
     return found

@@ -15,10 +15,11 @@ import typer
 from brdyn.choices import DTYPES, INITS, check_named, check_numbers, check_source, one_of
 from brdyn.cli import checks
 from brdyn.cli import options as opt
+from brdyn.cli.output import say, tell
 from brdyn.errors import BrdynError
+from brdyn.progress import stage
 from brdyn.provenance import Stopwatch, skipped_lines
 from brdyn.store import OutputFolder
-from brdyn.words import as_typed
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet
@@ -179,9 +180,9 @@ def finish(
     """
     if folder is None or result is None:
         return
-    files = write_drawn(result, folder, formats)
-    typer.echo(as_typed(result.summary()))
-    typer.echo(f"written to {folder.path}: {', '.join([*files, *beside])}")
+    with stage("drawing"):
+        files = write_drawn(result, folder, formats)
+    tell(result, folder.path, [*files, *beside])
 
 
 def write_drawn(result: Result, folder: OutputFolder, formats: tuple[str, ...]) -> list[str]:
@@ -194,7 +195,7 @@ def write_drawn(result: Result, folder: OutputFolder, formats: tuple[str, ...]) 
 def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled) -> None:
     """Name images that could not be read, or have no label."""
     for line in skipped_lines([{"name": name, "reason": why} for name, why in skipped], unlabelled.to_dict()):
-        typer.echo(line)
+        say(line)
 
 
 def open_folder(
@@ -267,46 +268,50 @@ def open_run(
     checks.check_images(request.images)
     checks.check_file("--weights", request.weights, folder=True)
 
-    import torch  # here and below, once nothing plain is wrong
+    with stage("loading torch"):  # here and below, once nothing plain is wrong
+        import torch
 
-    from brdyn import runtime
-    from brdyn.data import load_images
-    from brdyn.models import load_model
-    from brdyn.trajectory import Stream
+        from brdyn import runtime
+        from brdyn.data import load_images
+        from brdyn.models import load_model
+        from brdyn.trajectory import Stream
 
     precision = runtime.resolve_dtype(request.dtype)
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
         folder = open_folder(stack, processes, request.out, result, request.overwrite, go_on_with)
         watch = Stopwatch()
-        described = None if check is None else _described(request, size)
-        if check is not None and described is not None:
-            check(described)
-        model = load_model(
-            request.model,
-            weights=request.weights,
-            weights_key=request.weights_key,
-            init=request.init,
-            seed=request.seed,
-            image_size=size,
-            device=processes.device,
-            dtype=torch.float32 if float32 else precision,
-            allow_pickle=request.allow_pickle,
-            allow_code=request.allow_code,
-            teacher=request.teacher,
-        )
+        with stage(f"loading {request.model}"):
+            described = None if check is None else _described(request, size)
+            if check is not None and described is not None:
+                check(described)
+            model = load_model(
+                request.model,
+                weights=request.weights,
+                weights_key=request.weights_key,
+                init=request.init,
+                seed=request.seed,
+                image_size=size,
+                device=processes.device,
+                dtype=torch.float32 if float32 else precision,
+                allow_pickle=request.allow_pickle,
+                allow_code=request.allow_code,
+                teacher=request.teacher,
+            )
         if check is not None:
             check(model)
-        images = load_images(
-            request.images,
-            model,
-            n=request.n,
-            seed=request.seed,
-            split=request.split,
-            strict=request.strict,
-            image_column=request.image_column,
-            label_column=request.label_column,
-            columns_where_there=columns_where_there,
-        )
+        with stage(f"finding images: {request.images}"):
+            images = load_images(
+                request.images,
+                model,
+                n=request.n,
+                seed=request.seed,
+                split=request.split,
+                strict=request.strict,
+                image_column=request.image_column,
+                label_column=request.label_column,
+                columns_where_there=columns_where_there,
+            )
         stream = Stream(batch_size=batch_size, workers=request.workers, processes=processes, progress=True)
-        yield Run(model, images, processes, folder, formats, stream, watch, request.seed, request)
+        with stage("computing", at_once=False):
+            yield Run(model, images, processes, folder, formats, stream, watch, request.seed, request)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brdyn.cli import output
 from brdyn.errors import BrdynError, UsageError
 from brdyn.store.unfinished import CHECKPOINTS, MARKER, TRACKER
 from brdyn.training.settings import lacks_digests
@@ -77,7 +78,7 @@ def checkpoint_to_resume(
     else:
         notes = [f"the run in {str(out)!r} was killed before its first checkpoint; it begins again"]
     if say:
-        typer.echo("\n".join(notes))
+        output.say("\n".join(notes))
     return saved
 
 
@@ -89,7 +90,7 @@ def to_go_on_with(resume: bool, *results: str) -> tuple[str, ...]:
 def say_batch(batch_size: int, usual: int, given: int | None) -> None:
     """Tell a batch size that is the default for few images."""
     if given is None and batch_size != usual:
-        typer.echo(f"batch size {batch_size}: there are no more images to learn from")
+        output.say(f"batch size {batch_size}: there are no more images to learn from")
 
 
 def check_tracker(name: str) -> None:

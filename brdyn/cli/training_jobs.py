@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import typer
 from accelerate import Accelerator
 
 from brdyn import runtime
@@ -18,10 +17,12 @@ from brdyn.classifiers.pixels import NAMED, PixelSet, check_classes, load_pixels
 from brdyn.classifiers.recipe import BATCH
 from brdyn.classifiers.training import ClassifierRun, finished
 from brdyn.classifiers.training_result import ClassifierTraining
+from brdyn.cli import output
 from brdyn.cli.run import finish, open_folder, say_skipped, write_drawn
 from brdyn.cli.train_options import TrainRequest
 from brdyn.cli.training import checkpoint_to_resume, open_tracker, say_batch, to_go_on_with
 from brdyn.errors import BrdynError
+from brdyn.progress import stage
 from brdyn.store import OutputFolder
 from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS
@@ -128,12 +129,14 @@ def open_job(
         folder = open_folder(
             stack, processes, request.out, whole[0], request.overwrite, to_go_on_with(resume, *whole)
         )
-        images, test = load_sets(request)
+        with stage(f"reading images: {request.data}"):
+            images, test = load_sets(request)
         if processes.is_main:
             for part in (images, test) if test is not None else (images,):
                 say_skipped(part.skipped, part.unlabelled)
         accelerator = make_accelerator(processes.device)
-        yield Job(images, test, accelerator, processes, formats, resume, previous, tracker), folder
+        with stage("computing", at_once=False):
+            yield Job(images, test, accelerator, processes, formats, resume, previous, tracker), folder
 
 
 def load_sets(request: TrainRequest) -> tuple[PixelSet, PixelSet | None]:
@@ -186,7 +189,7 @@ def run_grid(job: Job, run: ClassifierRun, cells: list[Cell], out: Path, folder:
         said = grid.failed.get(name) or "trained"
         if training is not None and training.accuracy is not None:
             said = f"accuracy {training.accuracy:.2%}"
-        typer.echo(f"{name}: {said}")
+        output.say(f"{name}: {said}")
         write_drawn(grid, folder, job.formats)
 
     train = partial(job.train_cell, out)

@@ -14,6 +14,7 @@ from brdyn.cli import checks
 from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
 from brdyn.cli.training import PANEL, Previous, Resume, Tracker, check_resume, check_tracker
+from brdyn.progress import stage
 from brdyn.store.result_files import TRAIN_RESULT
 
 MOST_HELD_OUT = 2000
@@ -94,8 +95,9 @@ def vit_train(
     chosen = request.recipe(BASELINE, epochs, warmup_epochs, ema, recipe)
     built: dict[str, Any] = {"drop_path": drop_path, "dropout": dropout, **request.sizes()}
     VITS[request.model].check(request.image_size, **built)
-    from brdyn.classifiers.training import ClassifierRun
-    from brdyn.cli.training_jobs import open_job
+    with stage("loading torch"):
+        from brdyn.classifiers.training import ClassifierRun
+        from brdyn.cli.training_jobs import open_job
 
     with open_job(request, formats, resume, previous, tracker) as (job, folder):
         if held_out is None:

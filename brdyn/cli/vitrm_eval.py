@@ -14,6 +14,7 @@ from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.cli.run import finish, run_command, say_skipped
 from brdyn.cli.vitrm_train import RECURSION
+from brdyn.progress import stage
 from brdyn.store import OutputFolder
 
 RESULT = "vitrm_eval.json"
@@ -60,9 +61,10 @@ def vitrm_eval(
     formats = checks.check_written(request, RESULT)
     checks.check_images(request.data)
     with ExitStack() as stack:
-        from brdyn import runtime
-        from brdyn.checked_json import expanded
-        from brdyn.classifiers import Classifier, evaluate_classifier, load_pixels, packaged
+        with stage("loading torch"):
+            from brdyn import runtime
+            from brdyn.checked_json import expanded
+            from brdyn.classifiers import Classifier, evaluate_classifier, load_pixels, packaged
 
         processes = stack.enter_context(runtime.start_processes(request.device))
         if not processes.is_main:
@@ -83,4 +85,6 @@ def vitrm_eval(
             label_column=request.label_column,
         )
         say_skipped(images.skipped, images.unlabelled)
-        finish(evaluate_classifier(classifier, images, most=most), folder, formats)
+        with stage("evaluating"):
+            found = evaluate_classifier(classifier, images, most=most)
+        finish(found, folder, formats)

@@ -16,6 +16,7 @@ from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
 from brdyn.cli.training import Previous, Resume, Tracker, check_resume, check_tracker
 from brdyn.errors import UsageError
+from brdyn.progress import stage
 from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT
 
 RECURSION = "Recursion"
@@ -114,9 +115,10 @@ def vitrm_train(
         raise UsageError(f"--n-sup and --recursion-steps are of vitrm, and this is {request.model}")
     formats = checks.check_written(request, GRID_RESULT if cells else TRAIN_RESULT, go_on=resume)
     checks.check_images(request.data, request.test)
-    from brdyn.classifiers.grid import cell_name
-    from brdyn.classifiers.training import ClassifierRun
-    from brdyn.cli.training_jobs import open_job, run_grid
+    with stage("loading torch"):
+        from brdyn.classifiers.grid import cell_name
+        from brdyn.classifiers.training import ClassifierRun
+        from brdyn.cli.training_jobs import open_job, run_grid
 
     run = ClassifierRun(
         network=request.model,
@@ -138,8 +140,6 @@ def vitrm_train(
 
 def _cells(architecture: Architecture, grid: list[str], more: list[str]) -> list[dict[str, int]]:
     """The cells of a grid; none where no grid is asked for. Its keys may follow as arguments, as in the shell."""
-    from brdyn.classifiers.grid import parse_grid
-
     if more and not grid:
         raise UsageError(
             f"vitrm-train takes no argument ({more[0]!r}); its options are in vitrm-train --help"
@@ -148,6 +148,8 @@ def _cells(architecture: Architecture, grid: list[str], more: list[str]) -> list
         return []
     if not architecture.is_recursive:
         raise UsageError(f"--grid is of vitrm, and this is {architecture.name}")
+    with stage("loading torch"):
+        from brdyn.classifiers.grid import parse_grid
     return parse_grid([word for given in (*grid, *more) for word in given.split()])
 
 

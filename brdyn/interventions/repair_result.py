@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -107,23 +107,66 @@ class Repair(BesideTwins):
         """Of the largest noise on each target, what is left on it of shallow and of deep noise, and their ratio."""
         return headlines(tables[ANGLES])
 
-    def lines(self) -> list[str]:
-        """Phases, and where each noise ends."""
-        lines = [self.phases.describe()]
-        for (eps, target), rows in self.angles.groupby(["eps", "target"], sort=False):
-            lines += ["", f"noise of {eps:g} on {target}: angle at the last layer (radians)"]
-            last = rows[rows["layer"] == rows["layer"].max()]
-            for group, curve in last.groupby("group", sort=False):
-                ordered = curve.sort_values("start")
-                worst = ordered.loc[ordered["mean"].idxmax()]
-                growth = self.growth.query("eps == @eps and target == @target and group == @group")["mean"]
-                rate = f"; grows by {growth.mean():+.2f} per layer on average" if len(growth) else ""
-                lines.append(
-                    f"  {group}: {ordered['mean'].iloc[0]:.4f} from noise at layer {ordered['start'].iloc[0]}, "
-                    f"{ordered['mean'].iloc[-1]:.4f} from layer {ordered['start'].iloc[-1]}, most "
-                    f"({worst['mean']:.4f}) from layer {worst['start']}{rate}"
-                )
-        return [*lines, "", *self.null_lines()]
+    def answer(self) -> str:
+        """Whether the largest noise shrinks on its way to the last state, from how many states."""
+        rows = self._met()
+        if not len(rows):
+            return "no noise goes through a block: there is nothing to repair"
+        largest = rows[rows["eps"] == rows["eps"].max()]
+        own = largest[largest["target"] == largest["group"]]
+        told = own if len(own) else largest
+        said = [_told(str(group), part) for group, part in told.groupby("group", sort=False)]
+        of = "" if len(own) else f" on {', '.join(dict.fromkeys(told['target']))}"
+        return f"noise of {largest['eps'].iloc[0]:g}{of} (relative to the token): {'; '.join(said)}"
+
+    def overview(self) -> list[dict[str, Any]]:
+        """What is left of noise on shallow and on deep states, and how it grows; without what is trivially 0."""
+        found = []
+        for (eps, target, group), rows in self._met().groupby(["eps", "target", "group"], sort=False):
+            starts = rows.sort_values("start")
+            left = self.final(str(target), str(group), float(eps))[: len(starts)]
+            shallow, deep = shallow_and_deep(left)
+            found.append(
+                {
+                    "noise": float(eps),
+                    "on": str(target),
+                    "seen on": str(group),
+                    "left of shallow (radians)": shallow,
+                    "of deep": deep,
+                    "growth a block": float(starts["mean"].mean()),
+                    "half gone after blocks": float(starts["half_repair"].median()),
+                }
+            )
+        return found
+
+    def remarks(self) -> list[str]:
+        """How noise crosses to other tokens, what the images are too few for, phases, twins."""
+        return [*self._crossing(), *self._too_few(), self.phases.describe(), *self.null_lines()]
+
+    def _met(self) -> pd.DataFrame:
+        """Growth of noise that is some, and has blocks to go through."""
+        return self.growth[self.growth["eps"] > 0]
+
+    def _crossing(self) -> Iterator[str]:
+        """Where noise on one kind of tokens moves another most."""
+        last, largest = self.angles["layer"].max(), self.angles["eps"].max()
+        rows = self.angles[(self.angles["layer"] == last) & (self.angles["eps"] == largest)]
+        rows = rows[~rows["perturbed"].astype(bool) & (rows["start"] < last) & (rows["mean"] > 0)]
+        for (target, group), part in rows.groupby(["target", "group"], sort=False):
+            most = part.loc[part["mean"].idxmax()]
+            yield (
+                f"noise of {largest:g} on {target} moves {group} by at most {most['mean']:.3g} radians at the end "
+                f"(from state {most['start']})"
+            )
+
+    def _too_few(self) -> Iterator[str]:
+        rows = self._met()
+        open_ = rows[~((rows["high"] < 0) | (rows["low"] > 0))]
+        if len(open_):
+            yield (
+                f"too few images to tell growth from repair in {len(open_)} of {len(rows)} cases: the 95 % interval of "
+                "the growth holds 0, or there is none"
+            )
 
     def brief(self) -> str:
         """Which noise, on what."""
@@ -134,6 +177,22 @@ class Repair(BesideTwins):
         """Mean angle at layer L for every start layer, in radians."""
         rows = self.angles.query("target == @target and group == @group and eps == @eps")
         return rows[rows["layer"] == self.angles["layer"].max()].sort_values("start")["mean"].to_numpy()
+
+
+def _told(group: str, growth: pd.DataFrame) -> str:
+    """From how many states the angle shrinks or grows, by its interval, and how fast."""
+    shrinks, grows = int((growth["high"] < 0).sum()), int((growth["low"] > 0).sum())
+    number, rate = len(growth), float(np.expm1(growth["mean"].mean()))
+    if shrinks == number:
+        verdict = "repaired from every state"
+    elif grows == number:
+        verdict = "amplified from every state"
+    elif not shrinks and not grows:
+        verdict = "neither growth nor repair can be told"
+    else:
+        counts = {"repaired from": shrinks, "amplified from": grows, "untold from": number - shrinks - grows}
+        verdict = ", ".join(f"{what} {of} of {number} states" for what, of in counts.items() if of)
+    return f"{group} {verdict} ({rate:+.0%} a block)"
 
 
 def shallow_and_deep(final: np.ndarray) -> tuple[float, float]:

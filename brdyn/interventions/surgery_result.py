@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,8 +13,10 @@ import pandas as pd
 from brdyn.checked_json import fields_of, made
 from brdyn.interventions.repair_result import STATISTICS
 from brdyn.interventions.within_across import WithinAcross
+from brdyn.measures.intervals import told_apart
 from brdyn.measures.null import TWIN, BesideTwins, Null, Tables
 from brdyn.phases import Phases
+from brdyn.phases.evidence import ALPHA
 from brdyn.store import ROW, listed, records
 
 AS_TEXT = ("layers", "order")
@@ -27,7 +29,7 @@ SAID = {
     "shuffle_within": "shuffles within a phase",
     "shuffle_across": "shuffles across a boundary",
 }
-WORDS = {"swap": "swapping two layers", "delete": "deleting a layer", "replace": "replacing a layer"}
+WORDS = {"swap": "swapping two blocks", "delete": "deleting a block", "replace": "replacing a block"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,36 +137,83 @@ class Surgery(BesideTwins):
         """Of each kind and readout the mean relative error, within and across phases where both are."""
         return headlines(tables[TABLE], self.phases)
 
-    def lines(self) -> list[str]:
-        """Phases, and what each kind of operation did to each readout."""
-        lines = [self.phases.describe(), ""]
-        for readout in self.readouts:
-            lines += self._harm(readout)
-        if self.intact_accuracy is not None:
-            lines.append(f"accuracy of the intact model: {self.intact_accuracy:.3f}")
-        return [*lines, *self.notes, *self.null_lines()]
-
-    def _harm(self, readout: str) -> list[str]:
-        """What each kind of operation did to a readout, in a few lines."""
-        lines = []
+    def answer(self) -> str:
+        """Whether swaps within a phase do less harm than across, and which block matters least and most."""
+        readout = self.readouts[0]
+        parts = []
+        test = self.tests.get(readout)
+        if test is not None:
+            more = "more than for" if test.p_contiguous < ALPHA else "no more than for"
+            parts.append(
+                f"swapping blocks changes {readout} by {test.within:.2f} within phases and {test.across:.2f} across "
+                f"(relative error; {more} other cuts into as many phases, p = {test.p_contiguous:.3f})"
+            )
         for kind, words in WORDS.items():
             rows = self.rows(kind, readout).sort_values("mean")
-            if len(rows):
+            if len(rows) and not (kind == "swap" and test is not None):
                 best, worst = rows.iloc[0], rows.iloc[-1]
-                lines.append(
-                    f"{words}, {readout}: relative error {best['mean']:.3f} ({_named(best)}) to {worst['mean']:.3f} "
-                    f"({_named(worst)})"
+                parts.append(
+                    f"{words} changes {readout} least for {_named(best)} ({best['mean']:.2f}) and most for "
+                    f"{_named(worst)} ({worst['mean']:.2f})"
                 )
-            test = self.tests.get(readout)
-            if kind == "swap" and test is not None:
-                lines += test.lines()
-        within, across = (self.rows(f"shuffle_{where}", readout)["mean"] for where in ("within", "across"))
-        if len(within) and len(across):
-            lines.append(
-                f"shuffling, {readout}: relative error {within.mean():.3f} within phases, {across.mean():.3f} for as "
-                "many layers across a boundary"
+        if not parts:
+            within, across = (
+                self.rows(f"shuffle_{where}", readout)["mean"] for where in ("within", "across")
             )
-        return lines
+            parts.append(
+                f"shuffling blocks changes {readout} by {within.mean():.2f} within phases"
+                + (f" and {across.mean():.2f} across a boundary" if len(across) else "")
+            )
+        return "; ".join(parts)
+
+    def overview(self) -> list[dict[str, Any]]:
+        """Relative errors of each kind of operation on each readout."""
+        found = []
+        for readout in self.readouts:
+            for kind, words in SAID.items():
+                rows = self.rows(kind, readout).sort_values("mean")
+                if len(rows):
+                    best, worst = rows.iloc[0], rows.iloc[-1]
+                    paired = kind in PAIRED or kind == "delete"
+                    found.append(
+                        {
+                            "operation": words,
+                            "seen on": readout,
+                            "mean error": float(rows["mean"].mean()),
+                            "least": float(best["mean"]),
+                            "of blocks": _named(best) if paired else "",
+                            "most": float(worst["mean"]),
+                            "of": _named(worst) if paired else "",
+                        }
+                    )
+        return found
+
+    def remarks(self) -> list[str]:
+        """Tests, what the images are too few for, accuracy, what could not be measured, phases, twins."""
+        lines = [
+            f"swaps, {readout}: {line.strip()}"
+            for readout, test in self.tests.items()
+            if test is not None
+            for line in test.lines()
+        ]
+        lines += self._too_few()
+        if self.intact_accuracy is not None:
+            lines.append(f"accuracy of the intact model: {self.intact_accuracy:.3f}")
+        return [*lines, *self.notes, self.phases.describe(), *self.null_lines()]
+
+    def _too_few(self) -> Iterator[str]:
+        """Operations whose least and most harm their intervals do not tell apart."""
+        found = []
+        for readout in self.readouts:
+            for kind, words in SAID.items():
+                rows = self.rows(kind, readout)
+                if len(rows) > 1 and not told_apart(rows["mean"], rows["low"], rows["high"]):
+                    found.append(f"{words} seen on {readout}")
+        if found:
+            yield (
+                "too few images to tell blocks apart (intervals of the least and the most harm meet, or there are "
+                f"none): {'; '.join(found)}"
+            )
 
     def brief(self) -> str:
         """Which operations, on how many layers."""

@@ -21,6 +21,7 @@ from brdyn.measures.engine import measure
 from brdyn.measures.found_modes import SHAPE, Modes
 from brdyn.measures.found_phases import FoundPhases
 from brdyn.measures.headlines import headlines
+from brdyn.measures.in_words import curve, ends, motion, too_few
 from brdyn.measures.modes import check_fit
 from brdyn.measures.null import BesideTwins, Null, Tables
 from brdyn.models import VisionTransformer
@@ -41,6 +42,12 @@ SPATIAL = (
     "cosine_to_mean",
 )
 NUMBERS = ("mean", "low", "high", "sd")
+SILENT = (
+    "tangent_stable_rank",
+    "tangent_effective_rank",
+    "stable_rank",
+    "cosine_to_mean",
+)  # of the small table
 TABLE, MODES = "dynamics", "modes"
 ERRORS = tuple(SHAPE["errors"][0])
 
@@ -172,33 +179,34 @@ class Dynamics(BesideTwins):
         """Of every curve one or two values that the guide speaks of, its last one by default."""
         return headlines(tables[TABLE], SPATIAL)
 
-    def lines(self) -> list[str]:
-        """Phases, and each measure in a sentence or two."""
-        said = {"convergence", "speed", "turning", *SPATIAL}
-        if self.basins is not None:
-            said |= set(self.basins.rows["statistic"])
-        lines = [self.phases.describe(), ""]
-        for group in dict.fromkeys(self.table["group"]):
-            lines += _motion(self, group)
-        if self.groups("effective_rank"):
-            lines.append(_update_field(self))
+    def answer(self) -> str:
+        """When directions are settled, and where they turn fastest."""
+        said = motion(self.table)
+        return (
+            said
+            or f"{counted(len(self.statistics), 'statistic')} over {counted(self.phases.layers, 'block')}"
+        )
+
+    def overview(self) -> list[dict[str, Any]]:
+        """The ends and extremes of every curve."""
+        return ends(self.table, self.phases.layers, SILENT)
+
+    def remarks(self) -> list[str]:
+        """Tests, basins, modes, what the images are too few for, twins, and what was left out."""
+        lines = [f"{group}: {test.describe()}" for group, test in self.alignment.items() if test is not None]
+        if self.groups("effective_rank") and not np.isfinite(self.curve("effective_rank")).any():
+            lines.append("no update moves a token: there is neither rank nor coherence")
         if self.basins is not None:
             lines.append(_basins(self, self.basins))
         if self.modes is not None:
             lines += _linearity(self, self.modes)
-        lines += [_ends(self, name) for name in self.statistics if name not in said]
         left_out = [f"left out: {name} ({why})" for name, why in self.left_out.items()]
-        return [*lines, *self.null_lines(), *left_out]
+        few = too_few(self.table, SILENT)
+        return [self.phases.describe(), *lines, *few, *self.null_lines(), *left_out]
 
     def brief(self) -> str:
         """What was measured."""
         return f"{', '.join([counted(len(self.statistics), 'statistic'), *self.details])}; {self.phases.layers} layers"
-
-
-def curve(table: pd.DataFrame, statistic: str, group: str) -> np.ndarray:
-    """Mean of a statistic over depth, from a tidy table."""
-    rows = table[(table["statistic"] == statistic) & (table["group"] == group)]
-    return rows.sort_values("layer")["mean"].to_numpy()
 
 
 def token_dynamics(
@@ -313,41 +321,6 @@ def check_measures(names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(MEASURES) if names is None else some_of("measure", names, MEASURES)
 
 
-def _motion(found: Dynamics, group: str) -> list[str]:
-    """Convergence and speed of a token group, in a sentence or two."""
-    parts = []
-    if group in found.groups("convergence"):
-        convergence = found.curve("convergence", group)
-        half = max((layer for layer, value in enumerate(convergence) if value < 0.5), default=-1) + 1
-        parts.append(f"direction within 60 degrees of its end from layer {half} on")
-    if group in found.groups("speed"):
-        speed = found.curve("speed", group)
-        parts.append(
-            f"angular speed {speed.min():.2f} to {speed.max():.2f} radians per layer, "
-            f"fastest at update {speed.argmax()}"
-        )
-    lines = [f"{group}: {'; '.join(parts)}"] if parts else []
-    test = found.alignment.get(group)
-    if test is not None:
-        lines.append(f"  {test.describe()}")
-    return lines
-
-
-def _update_field(found: Dynamics) -> str:
-    """Rank and coherence of the updates, in a sentence. Updates that move nothing have neither."""
-    effective, coherence = (found.curve(name) for name in ("effective_rank", "coherence"))
-    moving = np.flatnonzero(np.isfinite(effective))
-    if not len(moving):
-        return "no update moves a token: there is neither rank nor coherence"
-    first, most, last = moving[0], np.nanargmax(effective), moving[-1]
-    group = found.groups("effective_rank")[-1]
-    return (
-        f"updates of {group}: effective rank {effective[first]:.0f} at first, "
-        f"{effective[most]:.0f} at most (update {most}), {effective[last]:.0f} at last; coherence "
-        f"{coherence[first]:.2f} at first, {np.nanmin(coherence):.2f} at least, {coherence[last]:.2f} at last"
-    )
-
-
 def _basins(found: Dynamics, basins: Basins) -> str:
     """How near the images of a class end, in a sentence."""
     group = basins.projected_group
@@ -392,12 +365,3 @@ def _raw(values: pd.DataFrame, steps: int) -> str:
         f"cosine to the end of the phase, not centred, {raw['operator']:.2f} by one operator applied {steps} times, "
         f"{raw['endpoint']:.2f} by the best linear map, {raw['identity']:.2f} by the identity"
     )
-
-
-def _ends(found: Dynamics, statistic: str) -> str:
-    """First and last value of a curve in each group, in a sentence."""
-    ends = {group: found.curve(statistic, group)[[0, -1]] for group in found.groups(statistic)}
-    said = ", ".join(
-        f"{group} {first:.3g} at first and {last:.3g} at last" for group, (first, last) in ends.items()
-    )
-    return f"{statistic}: {said}"

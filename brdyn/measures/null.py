@@ -203,11 +203,10 @@ class BesideTwins(Result):
             lines.append(f"  (outside all {twins} on a side named before: p = {1 / (twins + 1):.2g})")
         return [*lines, *(f"  {note}" for note in self.null.notes)]
 
-    def summary(self) -> str:
-        """What was run and what came out, to print; without images a second where twins took most of the time."""
-        timed = self.TIMED and self.null is None
-        run = [] if self.provenance is None else self.provenance.lines(timed)
-        return "\n".join([*run, *self.lines()])
+    @property
+    def timed(self) -> bool:
+        """Not where twins took most of the time."""
+        return self.TIMED and self.null is None
 
     def with_twins(self, null: Null) -> Self:
         """The same beside twins."""

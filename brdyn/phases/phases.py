@@ -211,21 +211,24 @@ class Phases(Result):
         """`phases: layers 1-2, 3-6 (rule)`."""
         return f"phases: layers {self._spans()} ({self.k_rule})"
 
-    def summary(self) -> str:
-        """What the data support and the cut that is shown, before all else."""
-        return f"{self.sentence()}\n\n{super().summary()}"
+    def answer(self) -> str:
+        """What the data support, and the cut that is shown."""
+        return self.sentence()
 
-    def lines(self) -> list[str]:
-        """The best cut for every k, and what was chosen."""
+    def overview(self) -> list[dict[str, Any]]:
+        """The best cut for every k, and which is shown."""
+        return [self._row(k) for k in range(2, min(max(self.segmentations), max(6, self.k + 1)) + 1)]
+
+    def remarks(self) -> list[str]:
+        """What was chosen and by which rule, and where the images are too few to place a boundary."""
         measured = self.similarity
-        lines = [] if measured is None else [f"similarity: {measured.kind} of {measured.tokens}", ""]
-        lines += ["  k  boundaries (stability)                       cut   gain      z  gap to 2nd"]
-        lines += [self._row(k) for k in range(2, min(max(self.segmentations), max(6, self.k + 1)) + 1)]
-        lines += [
-            "",
+        lines = [
             f"{counted(self.k, 'phase')}: layers {self._spans()}",
             f"  k: {self.k_rule}; phases of at least {counted(self.min_size, 'layer')}",
+            *self._unsteady(),
         ]
+        if measured is not None:
+            lines.append(f"similarity: {measured.kind} of {measured.tokens}")
         if self.stability is None and measured is not None and self.frequency is None:
             lines.append(f"  stability is not known; resampled: {measured.unit}")
         if self.recursive is not None:
@@ -235,17 +238,32 @@ class Phases(Result):
     def _spans(self) -> str:
         return ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in self.intervals)
 
-    def _row(self, k: int) -> str:
-        segmentation = self.segmentations[k]
-        stability = segmentation.stability or ()
-        boundaries = ", ".join(str(layer) for layer in segmentation.boundaries)
-        shares = " ".join(f"{share:.2f}" for share in stability)
-        place = f"[{boundaries}]" + (f" ({shares})" if shares else "")
-        others = segmentation.alternatives[1:]
-        gap = f"{others[0].gap / self.total:.2%}" if others and self.total else "–"
-        z = f"{segmentation.z:.1f}" if segmentation.z is not None else "–"
-        mark = "*" if k == self.k else " "
-        return f"{mark}{k:>2}  {place:<42} {segmentation.cut_share:>5.1%} {segmentation.gain:>6.1%} {z:>6}  {gap:>7}"
+    def _unsteady(self) -> list[str]:
+        """Boundaries that a 95 % interval over resampled images does not hold in one place."""
+        unsteady = [
+            f"{layer} ({share:.0%})"
+            for layer, share in zip(self.boundaries, self.stability or (), strict=False)
+            if share < 1 - ALPHA
+        ]
+        if not unsteady:
+            return []
+        return [
+            f"  too few images to place the boundary after layer {', '.join(unsteady)}: that is how many of the "
+            "resampled sets of images have it there"
+        ]
+
+    def _row(self, k: int) -> dict[str, Any]:
+        found = self.segmentations[k]
+        others = found.alternatives[1:]
+        return {
+            "shown": "*" if k == self.k else "",
+            "phases": k,
+            "boundaries after layer": ", ".join(map(str, found.boundaries)),
+            "stability": " ".join(f"{share:.2f}" for share in found.stability or ()) or "–",
+            "share cut": float(found.cut_share),
+            "gain": float(found.gain),
+            "ahead of the 2nd best": float(others[0].gap / self.total) if others and self.total else None,
+        }
 
 
 def segment(

@@ -73,17 +73,32 @@ class LayerSimilarity(Result):
             found["kind"], found["tokens"], np.array(rows), None, str(unit), content.get("n_images", 0)
         )
 
-    def lines(self) -> list[str]:
-        """Measure, and how like neighbours and ends are."""
+    def answer(self) -> str:
+        """How like neighbours and ends are."""
         near = np.diagonal(self.matrix, 1)
         if not len(near):
-            return [f"similarity: {self.kind} of {self.tokens}; one layer"]
-        least = int(near.argmin())
-        return [
-            f"similarity: {self.kind} of {self.tokens}",
-            f"  neighbours {near.min():.3f} (layers {least + 1} and {least + 2}) to {near.max():.3f}; first and last "
-            f"layer {self.matrix[0, -1]:.3f}",
+            return f"similarity ({self.kind} of {self.tokens}): one layer has no neighbour"
+        return (
+            f"similarity ({self.kind} of {self.tokens}): neighbouring layers {near.min():.3f} to {near.max():.3f}, the "
+            f"first and the last {self.matrix[0, -1]:.3f}"
+        )
+
+    def overview(self) -> list[dict[str, Any]]:
+        """The least and the most alike neighbours, and the ends."""
+        near = np.diagonal(self.matrix, 1)
+        if not len(near):
+            return []
+        pairs = {"least alike neighbours": int(near.argmin()), "most alike neighbours": int(near.argmax())}
+        rows = [
+            {"layers": f"{at + 1} and {at + 2}", "similarity": float(near[at]), "they are": what}
+            for what, at in pairs.items()
         ]
+        ends = {
+            "layers": f"1 and {len(self.matrix)}",
+            "similarity": float(self.matrix[0, -1]),
+            "they are": "the ends",
+        }
+        return [*rows, ends]
 
     def brief(self) -> str:
         """Measure, size, images."""

@@ -26,6 +26,7 @@ from brdyn.store import records
 REPLICATES = 1000
 RATIOS = ["model", "probe", "ratio", "low", "high", "sd"]
 NUMBER = (float, None)
+NAMES = {"knn": "k-NN", "linear": "linear"}
 NONE: Mapping[str, Any] = {"count": 0, "first": []}
 SHAPE: dict[str, Any] = {  # of :meth:`Probing.to_dict`
     "n_train": int,
@@ -87,26 +88,55 @@ class Probing(Result):
         del folder
         return replace(cls.from_dict(content["probing"]), images=content["images"])
 
-    def lines(self) -> list[str]:
-        """Accuracies and ratios."""
+    def answer(self) -> str:
+        """The best probe of each model, and what one keeps of the first."""
+        best = (
+            self.means().sort_values("accuracy", ascending=False, kind="stable").groupby("model", sort=False)
+        )
+        said = [
+            f"{row['model']}: {row['accuracy']:.1%} ({row['low']:.1%} to {row['high']:.1%}) of the test images by a "
+            f"{NAMES.get(row['probe'], row['probe'])} probe"
+            for row in best.head(1).to_dict(orient="records")
+        ]
+        return f"{'; '.join(said)}; the most frequent of {self.classes} classes alone gets {self.most_frequent:.1%}"
+
+    def overview(self) -> list[dict[str, Any]]:
+        """Accuracies with their interval over test images and their spread over seeds."""
+        return [
+            {
+                "model": str(row["model"]),
+                "probe": NAMES.get(row["probe"], str(row["probe"])),
+                "accuracy": float(row["accuracy"]),
+                "low": float(row["low"]),
+                "high": float(row["high"]),
+                "sd over seeds": float(row["sd"]),
+            }
+            for row in self.means().to_dict(orient="records")
+        ]
+
+    def remarks(self) -> list[str]:
+        """Images, ratios, and what the test images are too few for."""
         test = (self.images or {}).get("test")
         lines = [] if test is None else skipped_lines(test.get("skipped", ()), test.get("unlabelled", NONE))
-        lines.append(
-            f"probes: {self.n_train} training and {self.n_test} test images of {self.classes} classes; the most "
-            f"frequent class alone gets {self.most_frequent:.1%}"
-        )
-        for row in self.means().to_dict(orient="records"):
-            over = f", sd {row['sd']:.1%} over {row['seeds']} seeds" if row["seeds"] > 1 else ""
-            lines.append(
-                f"  {row['model']}, {row['probe']}: {row['accuracy']:.1%} ({row['low']:.1%} to {row['high']:.1%}){over}"
-            )
+        lines.append(f"{self.n_train} training and {self.n_test} test images of {self.classes} classes")
         lines += [
-            f"  note: a linear probe of {model} chose the strongest or weakest penalty it could"
-            for model in self.at_the_end()
-        ]
-        return lines + [
-            f"  {row['model']} keeps {row['ratio']:.1%} ({row['low']:.1%} to {row['high']:.1%}) by {row['probe']}"
+            f"{row['model']} keeps {row['ratio']:.1%} ({row['low']:.1%} to {row['high']:.1%}) by the "
+            f"{NAMES.get(row['probe'], row['probe'])} probe"
             for row in self.ratios.to_dict(orient="records")
+        ]
+        open_ = [
+            f"{row['model']}, {NAMES.get(row['probe'], row['probe'])}"
+            for row in self.means().to_dict(orient="records")
+            if row["low"] <= self.most_frequent <= row["high"]
+        ]
+        if open_:
+            lines.append(
+                "too few test images to tell from the most frequent class alone, which lies in the interval: "
+                + "; ".join(open_)
+            )
+        return lines + [
+            f"note: a linear probe of {model} chose the strongest or weakest penalty it could"
+            for model in self.at_the_end()
         ]
 
     def brief(self) -> str:

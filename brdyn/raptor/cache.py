@@ -194,7 +194,7 @@ class ActivationCache:
             if not self.path(shard).is_file()
         ]
         show = progress and processes.is_main
-        with progress_bar("activation cache", len(mine) * self.shard_images, show) as advance:
+        with progress_bar("activation cache: writing", len(mine) * self.shard_images, show) as advance:
             for shard in mine:
                 self._make(shard, workers)
                 advance(self.shard_images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -26,6 +26,7 @@ from brdyn.store import ROW, records
 from brdyn.trajectory import Stream
 
 TEACHER, RAPTOR = "teacher", "raptor"
+SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine", "epsilon": "epsilon"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,45 +104,55 @@ class Evaluation(Result):
             tuple(content["assignment"]),
         )
 
-    def lines(self) -> list[str]:
-        """Fidelity at the end and on the way, cost, and probes."""
-        lines = [*self._at_the_end(), *self._on_the_way()]
+    def answer(self) -> str:
+        """R^2 at the last layer by the Raptor's own way, and where it is least."""
+        found = self.fidelity
+        said = []
+        for group in dict.fromkeys(found.table["group"]):
+            values = found.curve("r2", group)
+            said.append(
+                f"{group} {values.iloc[-1]:.3f} at the last layer, {values.min():.3f} at least "
+                f"(layer {values.idxmin()})"
+            )
+        of = f"{self.brief()}, R² on its own way" if self.assignment else "R² on the Raptor's own way"
+        return f"{of}: {'; '.join(said)}"
+
+    def overview(self) -> list[dict[str, Any]]:
+        """Fidelity at the last layer: autoregressive and one-step."""
+        rows = []
+        for mode, part in self.fidelity.table.groupby("mode", sort=False):
+            last = part[part["layer"] == part["layer"].max()]
+            values = last.pivot(index="group", columns="statistic", values="mean")
+            for group in dict.fromkeys(part["group"]):
+                row: dict[str, Any] = {"way": str(mode), "tokens": str(group)}
+                row |= {words: float(values.loc[group, name]) for name, words in SHOWN.items()}
+                if self.fidelity.baselines is not None:
+                    row |= {
+                        f"over {words}": float(values.loc[group, f"skill_{name}"])
+                        for name, words in BASELINES.items()
+                    }
+                rows.append(row)
+        return rows
+
+    def remarks(self) -> list[str]:
+        """Baselines, the head, cost, and probes."""
+        found = self.fidelity
+        lines = []
+        if found.baselines is not None:
+            lines.append(
+                f"baselines of the same spans, and the skill over each: {found.baselines.describe()}"
+            )
+        if found.agreement is not None:
+            lines.append(
+                f"the head of the teacher gives the same class for {found.agreement:.1%} of the images"
+            )
+        if found.accuracy is not None:
+            lines.append(f"accuracy by that head: {found.accuracy:.1%}, teacher {found.teacher_accuracy:.1%}")
         if self.cost is not None:
-            lines += ["", self.cost.describe()]
+            lines.append(self.cost.describe())
         if self.probing is None:
             return [*lines, "no probes: give labelled images to train them on"]
-        return [*lines, *self.probing.lines()]
-
-    def _at_the_end(self) -> Iterator[str]:
-        table = self.fidelity.table
-        for mode, rows in table.groupby("mode", sort=False):
-            last = rows[rows["layer"] == rows["layer"].max()]
-            ends = last.pivot(index="group", columns="statistic", values="mean")
-            yield f"\n{mode}, last layer:"
-            for group in dict.fromkeys(rows["group"]):
-                values = ends.loc[group]
-                yield (
-                    f"  {group}: R² {values['r2']:.3f}, relative error {values['relative_error']:.3f}, "
-                    f"cosine {values['cosine']:.3f}, epsilon {values['epsilon']:.3g}"
-                )
-                if self.fidelity.baselines is not None:
-                    yield "    skill over " + ", ".join(
-                        f"{words} {values[f'skill_{name}']:.3f}" for name, words in BASELINES.items()
-                    )
-
-    def _on_the_way(self) -> Iterator[str]:
-        found = self.fidelity
-        curves = {group: found.curve("r2", group) for group in dict.fromkeys(found.table["group"])}
-        least = ", ".join(
-            f"{group} {curve.min():.3f} (layer {curve.idxmin()})" for group, curve in curves.items()
-        )
-        yield f"least R² on the way (autoregressive): {least}"
-        if found.baselines is not None:
-            yield f"baselines of the same spans: {found.baselines.describe()}"
-        if found.agreement is not None:
-            yield f"the head of the teacher gives the same class for {found.agreement:.1%} of the images"
-        if found.accuracy is not None:
-            yield f"accuracy by that head: {found.accuracy:.1%}, teacher {found.teacher_accuracy:.1%}"
+        return [*lines, f"probes: {self.probing.answer()}", *self.probing.remarks()]
 
     def brief(self) -> str:
         """Blocks and teacher."""

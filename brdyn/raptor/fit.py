@@ -33,6 +33,7 @@ from brdyn.runtime import gather
 from brdyn.store.pretrained import CONFIG, WEIGHTS
 from brdyn.training import History, Session, Task, train
 from brdyn.training.checkpoints import HISTORY
+from brdyn.words import counted
 
 STAGES = (1, 2)
 
@@ -110,27 +111,51 @@ class Fit(Result):
         parameters = content["raptor"]["parameters"]
         return cls(None, histories, content["options"], content["images_seen"], parameters, folder)
 
-    def lines(self) -> list[str]:
-        """Blocks, size, and how each stage ended."""
-        seconds = sum(history.seconds for history in self.histories.values())
+    def answer(self) -> str:
+        """How near the blocks come to the teacher on images kept out of training."""
         assignment = self.options["assignment"]
+        done = f"{counted(len(set(assignment)), 'block')} for {counted(len(assignment), 'layer')}"
+        last = max(self.histories, default=0)
+        validation = self.histories[last].validation if self.histories else []
+        if not validation:
+            return f"{done}, fitted; no images were kept out to judge it by (`brdyn raptor-eval` does)"
+        r2 = ", ".join(f"{name} {value:.3f}" for name, value in validation[-1].items() if name != "step")
+        return f"{done}: at the end of stage {last}, on images kept out, {r2}"
+
+    def overview(self) -> list[dict[str, Any]]:
+        """The last losses and validation of each stage."""
+        rows = []
+        for stage, history in self.histories.items():
+            losses = {
+                f"loss {name}": value
+                for name, value in history.losses[-1].items()
+                if name not in ("step", "lr")
+            }
+            values = history.validation[-1] if history.validation else {}
+            rows.append(
+                {
+                    "stage": stage,
+                    **losses,
+                    **{name: value for name, value in values.items() if name != "step"},
+                }
+            )
+        columns = dict.fromkeys(name for row in rows for name in row)
+        return [{name: row.get(name) for name in columns} for row in rows]
+
+    def remarks(self) -> list[str]:
+        """Which layers a block does, size, speed."""
+        seconds = sum(history.seconds for history in self.histories.values())
         places = ", ".join(
-            f"{span.start + 1}-{span.end} by block {span.block + 1}" for span in spans(assignment)
+            f"{span.start + 1}-{span.end} by block {span.block + 1}"
+            for span in spans(self.options["assignment"])
         )
         teacher = None if self.provenance is None else self.provenance.details["model"].get("parameters")
-        lines = [
-            f"{self.images_seen} images in {seconds:.1f} s ({self.images_seen / max(seconds, 1e-9):.1f} images/s)",
-            f"{len(set(assignment))} blocks: layers {places}",
+        return [
+            f"layers {places}",
             f"{self.parameters / 1e6:.1f} M parameters"
             + (f" of the teacher's {teacher / 1e6:.1f} M" if teacher else ""),
+            f"{self.images_seen} images in {seconds:.1f} s ({self.images_seen / max(seconds, 1e-9):.1f} images/s)",
         ]
-        for stage, history in self.histories.items():
-            losses = {name: value for name, value in history.losses[-1].items() if name not in ("step", "lr")}
-            values = history.validation[-1] if history.validation else {}
-            r2 = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name != "step")
-            loss = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-            lines.append(f"stage {stage}: loss {loss}" + (f"; {r2}" if r2 else ""))
-        return lines
 
     def brief(self) -> str:
         """Blocks, layers, steps."""

@@ -132,7 +132,10 @@ class _Training:
         mine = torch.random.fork_rng(
             [device] if device.type == "cuda" else []
         )  # the caller's is left as it was
-        with mine, progress_bar(f"stage {self.stage}", left * self.batches.batch_size, show) as advance:
+        with (
+            mine,
+            progress_bar(f"stage {self.stage}: training on", left * self.batches.batch_size, show) as advance,
+        ):
             if resume is None:
                 self._show({})
             started = time.perf_counter()

@@ -69,7 +69,8 @@ def test_what_is_done_is_not_trained_again_and_what_fails_is_told():
     grid = train_grid(RUN, parse_grid(["n=1,2"]), pictures(), done={"n1": done}, train=train)
     assert grid.cells["parameters"].tolist() == [7]
     assert grid.failed == {"n2": "the loss is not finite"}
-    assert grid.summary() == "1 of 2 runs\nn2 failed: the loss is not finite"
+    assert grid.answer() == "1 of 2 runs"
+    assert grid.remarks() == ["n2 failed: the loss is not finite"]
 
     def refuse(name, run):
         raise UsageError("too few")

@@ -23,7 +23,7 @@ def run(capfd, monkeypatch):
                 leave_undrawn(patch)
             with pytest.raises(SystemExit) as caught:
                 main()
-        return Done(caught.value.code, *capfd.readouterr())
+        return Done.of(caught.value.code, *capfd.readouterr())
 
     return call
 

@@ -38,7 +38,10 @@ def test_phases_writes_what_it_says(run, tiny_options, tmp_path, noise_folder):
     (noise_folder / "zz.png").write_bytes(b"broken")
     done = run("phases", *tiny_options, "--format", "png,svg", "--seed", "3", "--bootstrap", "50")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # no progress bar and no warnings when stderr is not a terminal
+    assert done.stderr == ""  # no warnings
+    assert done.progress[0] == "loading torch"
+    assert "vit_tiny_patch16_224: reading 41 images" in done.progress
+    assert done.progress[-1] == "drawing"
     out = tmp_path / "out"
     names = {"phases.json"} | {
         f"{n}.{f}" for n in ("steps", "similarity", "gain_curve", "stability") for f in ("png", "svg")
@@ -75,7 +78,8 @@ def test_phases_writes_what_it_says(run, tiny_options, tmp_path, noise_folder):
     assert provenance["model"]["position_rule"].startswith("timm")
     assert {"python", "torch", "brdyn"} <= provenance["versions"].keys()
     assert "1 unreadable image skipped" in done.stdout
-    assert f"*{content['k']:>2}" in done.stdout
+    shown = next(line for line in done.stdout.splitlines() if line.startswith("*"))
+    assert int(shown.split()[1]) == content["k"]
 
     refused = run("phases", *tiny_options)
     assert_one_line_error(refused, 2, "not empty", "--overwrite")
@@ -243,7 +247,7 @@ def test_without_network_weights_are_in_a_cache_or_the_three_ways_are_named(tmp_
         },
     )  # fmt: skip
     assert alone.returncode == 0, alone.stderr
-    done = [Done(*json.loads(line)) for line in alone.stdout.splitlines()]
+    done = [Done.of(*json.loads(line)) for line in alone.stdout.splitlines()]
     assert len(done) == len(commands)
     for model, one in zip(ABSENT, done, strict=False):
         assert_one_line_error(one, 1, "Three ways", "--weights", "--init random", "network")
@@ -386,6 +390,33 @@ def test_basins_of_labelled_images(run, tiny_options, tmp_path, labelled):
     assert Dynamics.read(out).modes is None
     projection = pd.read_parquet(out / "basins.parquet")
     assert len(projection) == 40 * 13
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_json_is_all_there_is_on_standard_output(run, tiny_options, tmp_path, noise_folder):
+    (noise_folder / "zz.png").write_bytes(b"broken")
+    done = run("phases", *tiny_options, "--k", "3", "--bootstrap", "0", "--seed", "7", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    found = brdyn.read(tmp_path / "out")
+    assert list(said) == ["kind", "folder", "files", "answer", "table", "notes", "provenance"]
+    assert (said["kind"], said["folder"]) == ("phases", str(tmp_path / "out"))
+    assert set(said["files"]) == {path.name for path in (tmp_path / "out").iterdir()}
+    assert said["answer"] == found.answer()
+    assert [one["phases"] for one in said["table"] if one["shown"]] == [3]
+    assert said["table"][0]["share cut"] == pytest.approx(found.segmentations[2].cut_share)
+    assert "similarity: cosine of cls+patches" in said["notes"]
+    assert said["provenance"]["n_images"] == 40
+    assert said["provenance"]["seed"] == 7
+    assert said["provenance"]["model"] == "vit_tiny_patch16_224"
+    assert done.progress[-1] == "drawing"
+    failed = run("phases", *tiny_options, "--json")
+    assert_one_line_error(failed, 2, "not empty")
+    assert failed.stdout == ""
+    quiet = run("phases", *tiny_options, "--overwrite", "--quiet")
+    assert (quiet.returncode, quiet.stderr, quiet.progress) == (0, "", ())
+    first, second = quiet.stdout.splitlines()[:2]
+    assert (first, second) == (brdyn.read(tmp_path / "out").answer(), "")
 
 
 def test_perturb_writes_what_it_says(run, tiny_options, tmp_path):

@@ -31,7 +31,7 @@ def weights_of(folder):
 def test_raptor_fit_writes_what_it_says(run, fit_options, tmp_path):
     done = run("raptor-fit", *fit_options, "--tracker", "tensorboard")
     assert done.returncode == 0, done.stderr
-    assert "2 blocks: layers 1-5 by block 1, 6-12 by block 2" in done.stdout
+    assert "2 blocks for 12 layers" in done.stdout
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == {
         "config.json", "model.safetensors", "fit.json", "fit.png", "tracker"
@@ -153,12 +153,12 @@ def test_raptor_eval_writes_what_it_says(run, fitted, noise_folder, labelled, tm
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     for words in (
-        "autoregressive, last layer:",
-        "one-step, last layer:",
-        "least R² on the way (autoregressive): cls ",
+        "autoregressive  cls",
+        "one-step        cls",
+        "R² on its own way: cls ",
         "GFLOP",
         "raptor keeps",
-        "by knn",
+        "by the k-NN probe",
     ):
         assert words in done.stdout
     assert {path.name for path in out.iterdir()} == {
@@ -210,7 +210,7 @@ def test_probe_writes_what_it_says(run, tiny_options, labelled, noise_folder, tm
     options = [*tiny_options, "--images", labelled]
     done = run("probe", *options, "--seeds", "1")
     assert done.returncode == 0, done.stderr
-    assert "model, knn:" in done.stdout
+    assert "model  k-NN" in done.stdout
     content = json.loads((tmp_path / "out" / "probe.json").read_text())
     assert (content["probing"]["n_train"], content["probing"]["n_test"]) == (32, 8)
     assert content["n_images"] == 32

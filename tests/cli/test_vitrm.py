@@ -36,7 +36,7 @@ def test_vitrm_train_writes_what_it_says(run, train_options, tmp_path, model):
     assert content["parameters"] == Classifier.from_pretrained(out).parameters
     assert content["options"]["recipe"]["ema"] == (0.999 if model == "vitrm" else 0)
     assert content["provenance"]["command"].startswith("brdyn vitrm-train")
-    assert f"accuracy on 40 test images: {content['accuracy']:.2%}" in done.stdout
+    assert f"accuracy {content['accuracy']:.2%} on 40 test images" in done.stdout
     assert_one_line_error(run("vitrm-train", "--model", model, *train_options), 2, "--overwrite")
     assert_one_line_error(run("vitrm-train", "--model", model, *train_options, "--resume"), 2, "is finished")
 

@@ -1,0 +1,116 @@
+"""What curves over depth say, in words and in a small table. States are 0 to L, updates 1 to L, as blocks are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brdyn.measures.intervals import told_apart
+
+ZERO_AT_ENDS = ("estimation_mean", "estimation_variance")  # of phases
+WITHIN = 0.5  # cosine of 60 degrees
+
+
+def curve(table: pd.DataFrame, statistic: str, group: str) -> np.ndarray:
+    """Mean of a statistic over depth, from a tidy table."""
+    rows = table[(table["statistic"] == statistic) & (table["group"] == group)]
+    return rows.sort_values("layer")["mean"].to_numpy()
+
+
+def place(layer: int, first: int, last: int, depth: int) -> str:
+    """A layer of the table in the one numbering of depth, by where the curve it is of begins and ends.
+
+    >>> from brdyn.measures.in_words import place
+    >>> place(0, 0, 12, depth=12), place(0, 0, 11, depth=12), place(0, 0, 10, depth=12), place(1, 1, 12, depth=12)
+    ('state 0', 'update 1', 'updates 1 to 2', 'block 1')
+    """
+    if first > 0:
+        return f"block {layer}"
+    if last == depth:
+        return f"state {layer}"
+    return f"update {layer + 1}" if last == depth - 1 else f"updates {layer + 1} to {layer + 2}"
+
+
+def settled(convergence: np.ndarray) -> int:
+    """The state from which on the direction stays within 60 degrees of its end.
+
+    >>> from brdyn.measures.in_words import settled
+    >>> settled(np.array([0.1, 0.6, 0.4, 0.9, 1.0]))
+    3
+    """
+    return max((state for state, value in enumerate(convergence) if not value >= WITHIN), default=-1) + 1
+
+
+def motion(table: pd.DataFrame) -> str:
+    """When directions are settled, and which updates turn most, in a sentence; empty where neither was measured."""
+    groups = list(dict.fromkeys(table["group"]))
+    curves = {
+        name: {group: curve(table, name, group) for group in groups} for name in ("convergence", "speed")
+    }
+    settling, turning = [], []
+    for group in groups:
+        if len(values := curves["convergence"][group]):
+            last = len(values) - 1
+            state = settled(values)
+            of = f"only after the last of {last} blocks" if state == last else f"from state {state} of {last}"
+            settling.append(f"{group} {of}")
+        if len(values := curves["speed"][group]) and np.isfinite(values).any():
+            most = int(np.nanargmax(values))
+            turning.append(f"{group} at update {most + 1} ({values[most]:.2f} radians)")
+    parts = []
+    if settling:
+        parts.append(f"within 60 degrees of the final direction: {', '.join(settling)}")
+    if turning:
+        parts.append(f"turning fastest: {', '.join(turning)}")
+    return "; ".join(parts)
+
+
+def ends(table: pd.DataFrame, depth: int, silent: Collection[str] = ()) -> list[dict[str, Any]]:
+    """First and last value of every curve, the extremes and where they are; without what is 0 by definition."""
+    rows = []
+    for (statistic, group), part in table.groupby(["statistic", "group"], sort=False):
+        known = part.dropna(subset="mean").sort_values("layer")
+        if statistic in ZERO_AT_ENDS:
+            known = known[known["mean"] != 0]
+        if statistic in silent or not len(known):
+            continue
+        span = int(part["layer"].min()), int(part["layer"].max())
+        least, most = (known.loc[known["mean"].agg(which)] for which in ("idxmin", "idxmax"))
+        rows.append(
+            {
+                "statistic": str(statistic).replace("_", " "),
+                "tokens": str(group),
+                "first": float(known["mean"].iloc[0]),
+                "last": float(known["mean"].iloc[-1]),
+                "least": float(least["mean"]),
+                "there": place(int(least["layer"]), *span, depth),
+                "most": float(most["mean"]),
+                "at": place(int(most["layer"]), *span, depth),
+            }
+        )
+    return rows
+
+
+def too_few(table: pd.DataFrame, silent: Collection[str] = ()) -> Iterator[str]:
+    """The curves whose extremes their intervals do not tell apart, in a line."""
+    found: dict[str, list[str]] = {}
+    alone = False
+    for (statistic, group), part in table.groupby(["statistic", "group"], sort=False):
+        if statistic in silent or len(part) < 2:
+            continue
+        alone |= bool(part["low"].isna().all() and part["mean"].notna().any())
+        known = part.dropna(subset=["low", "high"])
+        if (
+            len(known)
+            and known["mean"].nunique() > 1
+            and not told_apart(known["mean"], known["low"], known["high"])
+        ):
+            found.setdefault(str(statistic).replace("_", " "), []).append(str(group))
+    if found:
+        said = "; ".join(f"{name} of {', '.join(groups)}" for name, groups in found.items())
+        yield f"too few images to tell depths apart (intervals of the largest and the least value meet): {said}"
+    if alone:
+        yield "one image: nothing is known of intervals"
