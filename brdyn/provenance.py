@@ -26,7 +26,7 @@ SHAPE = {  # of a result file
     "skipped?": [{"name": str, "reason": str}],
     "unlabelled?": {"count": int, "first": [{"name": str, "reason": str}]},
     "provenance": {
-        "model": {"layers": int, "width": int, "position_rule": str, "notes?": [str]},
+        "model": {"layers": int, "width": int, "position_rule": str, "notes?": [str], "image_size?": [int]},
         "images": dict,
         "seconds": float,
     },
@@ -118,6 +118,11 @@ class RunProvenance(Compared):
     @property
     def title(self) -> str:
         """Heading of pictures."""
+        return ""
+
+    @property
+    def caption(self) -> str:
+        """How many images of which size, below the heading of pictures."""
         return ""
 
     def lines(self, timed: bool = True) -> list[str]:
@@ -231,6 +236,15 @@ class Provenance(RunProvenance):
         return self.model + (" (random weights)" if self.is_random else "")
 
     @property
+    def caption(self) -> str:
+        """How many images of which size.
+
+        >>> brdyn.layer_similarity(model, images).provenance.caption
+        '8 images of 32 × 32 pixels'
+        """
+        return images_of(self.n_images, self.details["model"].get("image_size"))
+
+    @property
     def is_random(self) -> bool:
         """Whether the weights are untrained."""
         return self.weights.startswith("random")
@@ -259,6 +273,17 @@ class Provenance(RunProvenance):
             *chosen_line(images),
             *skipped_lines(self.skipped, self.unlabelled),
         ]
+
+
+def images_of(count: int, size: Sequence[int] | None) -> str:
+    """So many images of `(height, width)` pixels, where that is known.
+
+    >>> from brdyn.provenance import images_of
+    >>> images_of(1, (32, 48)), images_of(1000, None)
+    ('1 image of 32 × 48 pixels', '1,000 images')
+    """
+    pixels = "" if size is None else f" of {' × '.join(str(side) for side in size)} pixels"
+    return f"{count:,} image{'' if count == 1 else 's'}{pixels}"
 
 
 def chosen_line(images: Mapping[str, Any]) -> Iterator[str]:

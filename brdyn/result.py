@@ -105,6 +105,11 @@ class Result(ABC):
         """Heading of pictures."""
         return "" if self.provenance is None else self.provenance.title
 
+    @property
+    def caption(self) -> str:
+        """How many images of which size, below the heading of pictures."""
+        return "" if self.provenance is None else self.provenance.caption
+
     def lasting(self, watch: Stopwatch) -> Self:
         """The same as the result of a run that began when the watch was started."""
         return self if self.provenance is None else replace(self, provenance=self.provenance.lasting(watch))

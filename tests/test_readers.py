@@ -38,7 +38,7 @@ def dynamics():
     error = {"phase": 1, "group": "cls", "steps": 1, "predictor": "operator", "measure": "cosine", **INTERVAL}
     basins = {
         "neighbours": 10, "chance_purity": 0.1, "n_images": 8, "n_classes": 2, "projected_group": "cls",
-        "explained_variance": [0.5, 0.25],
+        "explained_variance": [0.5, 0.25], "classes": {"3": "cat"},
     }  # fmt: skip
     modes = {"errors": [error], "ridge": 0.001, "rank": None, "n_fitted": 6, "n_held_out": 2}
     modes |= {"centred": True, "rows": {"cls": 6}, "directions": 8}
@@ -172,7 +172,7 @@ MAY_LACK = {
     *(("state", key) for key in ("losses", "validation", "images", "seconds", "earlier")),
     *((0, key) for key in ("step", "lr")),  # of a loss: there may be any
     ("alignment", "cls"), ("cls", "statistic"), ("modes", "centred"), ("modes", "rows"), ("rows", "cls"),
-    ("modes", "directions"), ("baselines",),
+    ("modes", "directions"), ("baselines",), ("basins", "classes"), ("classes", "3"),
     ("left_out", "norm"), ("stages", "1"), ("recipe", "lr"), ("basins",), ("modes",),
     ("similarity",), ("provenance",), ("model", "digest"), ("model", "notes"), ("train", "read"), ("test", "read"),
     ("earlier", "1"), ("swap_tests", "cls"), ("null",), ("values", "cls: speed"),

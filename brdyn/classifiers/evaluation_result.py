@@ -20,7 +20,7 @@ from brdyn.classifiers.evaluation import (
 )
 from brdyn.classifiers.pixels import PixelSet, check_classes
 from brdyn.classifiers.saved import Classifier
-from brdyn.provenance import RunProvenance, run_provenance
+from brdyn.provenance import RunProvenance, images_of, run_provenance
 from brdyn.result import Result
 from brdyn.words import counted
 
@@ -62,7 +62,7 @@ class ClassifierEvaluation(Result):
         "network": str,
         "parameters": int,
         "digest?": str,
-        "test": {"images": int},
+        "test": {"images": int, "image_size?": [int]},
         "skipped?": [[str]],
         "unlabelled?": dict,
     }
@@ -81,6 +81,11 @@ class ClassifierEvaluation(Result):
     def title(self) -> str:
         """Heading of pictures."""
         return self.network
+
+    @property
+    def caption(self) -> str:
+        """How many test images of which size."""
+        return images_of(self.test["images"], self.test.get("image_size"))
 
     def content(self) -> dict[str, Any]:
         """The classifier, the images, and what was found."""
@@ -184,7 +189,7 @@ def evaluate_classifier(
         classifier.name,
         classifier.parameters,
         classifier.digest,
-        images.identity(),
+        {**images.identity(), "image_size": list(images.pixels.shape[-2:])},
         scores,
         recursion,
         images.skipped,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from brdyn.classifiers.config import ViTRMConfig
 from brdyn.errors import BrdynError, UsageError
-from brdyn.provenance import RunProvenance, run_provenance
+from brdyn.provenance import RunProvenance, images_of, run_provenance
 from brdyn.result import Result
 from brdyn.store import records
 from brdyn.store.result_files import GRID_RESULT
@@ -72,7 +72,7 @@ class Grid(Result):
         "cells": [COLUMNS],
         "asked": [str],
         "failed": {str: str},
-        "test": (dict, None),
+        "test": ({"images?": int}, None),
     }
     ORIGIN: ClassVar[type[RunProvenance]] = RunProvenance
 
@@ -95,6 +95,13 @@ class Grid(Result):
         """Back from a grid.json."""
         del folder
         return cls(_table(content["cells"]), tuple(content["asked"]), content["failed"], content["test"])
+
+    @property
+    def caption(self) -> str:
+        """How many test images."""
+        return (
+            f"tested on {images_of(self.test['images'], None)}" if self.test and "images" in self.test else ""
+        )
 
     def answer(self) -> str:
         """How many runs there are, and the best of them."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 from brdyn.checked_json import made
 from brdyn.classifiers.saved import Classifier
-from brdyn.provenance import RunProvenance
+from brdyn.provenance import RunProvenance, images_of
 from brdyn.result import Result
 from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.training import History
@@ -64,6 +64,7 @@ class ClassifierTraining(Result):
             "recipe": {"epochs": float},
             "data": {"images": int},
             "test": ({"images": int}, None),
+            "image_size?": int,
             "held_out?": int,
         },
         "parameters": int,
@@ -104,6 +105,12 @@ class ClassifierTraining(Result):
     def title(self) -> str:
         """Heading of pictures."""
         return self.network
+
+    @property
+    def caption(self) -> str:
+        """How many images it was trained on, and their size."""
+        size = self.options.get("image_size")
+        return "trained on " + images_of(self.options["data"]["images"], size and (size, size))
 
     def content(self) -> dict[str, Any]:
         """What was asked for, the accuracy, those kept, and losses and what was watched."""

@@ -7,7 +7,7 @@ images are kept, so that every pair can be compared at every layer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,6 +53,7 @@ SHAPE = {  # in dynamics.json
     "n_classes": int,
     "projected_group": str,
     "explained_variance": [float],
+    "classes?": {str: str},
 }
 
 
@@ -79,6 +80,8 @@ class Basins(Compared):
         Purity expected of directions that know nothing of the class.
     n_images, n_classes : int
         Of the sample.
+    names : mapping of int to str
+        Of the classes of the sample by their label; empty where the images have none.
     """
 
     table: pd.DataFrame
@@ -89,6 +92,7 @@ class Basins(Compared):
     chance: float
     n_images: int
     n_classes: int
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -104,6 +108,7 @@ class Basins(Compared):
             "n_classes": self.n_classes,
             "projected_group": self.projected_group,
             "explained_variance": list(self.explained),
+            "classes": {str(label): name for label, name in self.names.items()},
         }
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -129,6 +134,7 @@ class Basins(Compared):
             chance=content["chance_purity"],
             n_images=content["n_images"],
             n_classes=content["n_classes"],
+            names={int(label): name for label, name in content.get("classes", {}).items()},
         )
 
 
@@ -145,6 +151,8 @@ class AngularBasins(SamplingMetric, DepthMeasure):
     max_images, max_classes : int
     replicates, seed : int
         Of the bootstrap; the seed also draws the sample.
+    label_names : sequence of str or None
+        Of all classes, by label.
     """
 
     DETAILS = Basins
@@ -163,12 +171,13 @@ class AngularBasins(SamplingMetric, DepthMeasure):
         max_classes: int = 50,
         replicates: int = 200,
         seed: int = 0,
+        label_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.layout, self.depth, self.width = layout, depth, width
         self.max_images, self.max_classes = max_images, max_classes
-        self.replicates, self.seed = replicates, seed
+        self.replicates, self.seed, self.label_names = replicates, seed, label_names
         for name in ("directions", "labels", "positions"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
@@ -188,7 +197,9 @@ class AngularBasins(SamplingMetric, DepthMeasure):
     @classmethod
     def make(cls, model: VisionTransformer, asked: Asked) -> Self:
         """One for a model."""
-        return cls(model.tokens, model.depth, model.info.width, seed=asked.seed)
+        return cls(
+            model.tokens, model.depth, model.info.width, seed=asked.seed, label_names=asked.label_names
+        )
 
     def table(self, boundaries: Sequence[int] = ()) -> pd.DataFrame:
         """That of the basins."""
@@ -279,6 +290,9 @@ class AngularBasins(SamplingMetric, DepthMeasure):
             chance=float((same.sum(1) - 1).double().mean() / (len(labels) - 1)),
             n_images=len(labels),
             n_classes=int((counts > 1).sum()),
+            names={
+                label: name for label, name in enumerate(self.label_names or ()) if (labels == label).any()
+            },
         )
 
 

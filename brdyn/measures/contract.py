@@ -40,12 +40,15 @@ class Asked:
     ridge : float
     rank : int or None
         Of linear fits.
+    label_names : tuple of str or None
+        Of the classes of the images, by label; None where they have no names.
     """
 
     boundaries: tuple[int, ...] | None
     seed: int
     ridge: float
     rank: int | None
+    label_names: tuple[str, ...] | None = None
 
 
 class Details(Protocol):

@@ -260,7 +260,14 @@ def token_dynamics(
     watch, stream = Stopwatch(), stream or Stream()
     finder = FoundPhases(model, phases, k, seed)
     boundaries = finder.given.boundaries if finder.given is not None else None
-    asked = Asked(boundaries=boundaries, seed=seed, ridge=ridge, rank=rank)
+    names = images.label_names
+    asked = Asked(
+        boundaries=boundaries,
+        seed=seed,
+        ridge=ridge,
+        rank=rank,
+        label_names=None if names is None else tuple(names),
+    )
     left_out: dict[str, str] = {}
 
     def possible(name: str, make: Callable[[], Any], alike: bool) -> Any:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import seaborn as sns
 
 from brdyn.plots.dynamics import draw_curves
-from brdyn.plots.style import INK, QUIET, new_figure, paper_style
+from brdyn.plots.null import twins_handles
+from brdyn.plots.style import INK, MARKERS, QUIET, head, legend_below, new_figure, paper_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from brdyn.phases import Phases
 
 CLASSES_SHOWN = 10
+CLASS_COLOURS = (  # Tol's muted scheme: told apart by colour-blind readers, and from the colours of token groups
+    "#332288", "#88CCEE", "#117733", "#DDCC77", "#882255", "#44AA99", "#CC6677", "#999933", "#AA4499", "#8C8C8C",
+)  # fmt: skip
 
 
 def plot_basins(basins: Basins, phases: Phases, *, title: str, null: Null | None = None) -> Figure:
@@ -32,9 +35,11 @@ def plot_basins(basins: Basins, phases: Phases, *, title: str, null: Null | None
     ['spread', 'within over between', '3 nearest neighbours']
     """
     with paper_style():
-        figure = new_figure(13.2, 3.2)
+        figure = new_figure(13.2, 3.5)
         angles, ratio, purity = figure.subplots(1, 3)
-        draw_curves(angles, basins.table, ["within_class_angle", "between_class_angle"], phases, null)
+        handles = draw_curves(
+            angles, basins.table, ["within_class_angle", "between_class_angle"], phases, null
+        )
         angles.set_ylabel("angle (radians)")
         draw_curves(ratio, basins.table, ["basin_ratio"], phases, null)
         ratio.axhline(1, color=QUIET, linewidth=0.8, linestyle=":")
@@ -50,7 +55,8 @@ def plot_basins(basins: Basins, phases: Phases, *, title: str, null: Null | None
             (purity, f"{basins.neighbours} nearest neighbours"),
         ):
             axes.set_title(heading)
-        figure.suptitle(f"{title}: {basins.n_images} images of {basins.n_classes} classes", fontsize=10)
+        head(figure, f"{title}: {basins.n_images} images of {basins.n_classes} classes compared")
+        legend_below(figure, [*handles, *twins_handles(null)])
         return figure
 
 
@@ -66,7 +72,7 @@ def plot_projection(basins: Basins, *, title: str) -> Figure:
     with paper_style():
         figure = new_figure(5.2, 4.4)
         draw_projection(figure.subplots(), basins)
-        figure.suptitle(f"{title}: directions of {basins.projected_group}", fontsize=10)
+        head(figure, f"{title}: directions of {basins.projected_group}")
         return figure
 
 
@@ -75,21 +81,22 @@ def draw_projection(axes: Axes, basins: Basins) -> None:
     places = basins.projection
     labels = np.sort(places["label"].unique())[:CLASSES_SHOWN]
     last = places["layer"].max()
-    for label, colour in zip(labels, sns.color_palette("colorblind", len(labels)), strict=True):
+    for label, colour, marker in zip(labels, CLASS_COLOURS, MARKERS, strict=False):
         own = places[places["label"] == label]
         final = own[own["layer"] == last]
-        axes.scatter(final["x"], final["y"], s=6, color=colour, alpha=0.35, linewidths=0)
+        axes.scatter(final["x"], final["y"], s=9, color=colour, marker=marker, alpha=0.35, linewidths=0)
         path = own.groupby("layer")[["x", "y"]].mean()
         axes.plot(path["x"], path["y"], color=colour, linewidth=1.2, marker=".", markersize=3)
         axes.plot(
-            *path.iloc[-1], marker="o", markersize=6, color=colour, markeredgecolor=INK, label=str(label)
-        )
+            *path.iloc[-1], marker=marker, markersize=7, color=colour, markeredgecolor=INK, linestyle="none",
+            label=basins.names.get(int(label), f"class {label}"),
+        )  # fmt: skip
     start = places[places["layer"] == 0][["x", "y"]].mean()
-    axes.plot(*start, marker="X", markersize=7, color=INK, linestyle="none", label="embedding")
+    axes.plot(
+        *start, marker="+", markersize=10, markeredgewidth=2.5, color=INK, linestyle="none", label="embedding"
+    )
     first, second = basins.explained
     axes.set_xlabel(f"component 1 ({first:.0%} of the variance at layer {last})")
     axes.set_ylabel(f"component 2 ({second:.0%})")
     axes.set_aspect("equal", adjustable="datalim")
-    axes.legend(
-        title="class", frameon=False, fontsize=7, title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)
-    )
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))

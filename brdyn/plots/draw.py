@@ -38,10 +38,16 @@ PANELS = {
     "update_rank": {
         "effective rank": ["effective_rank", "tangent_effective_rank"],
         "stable rank": ["stable_rank", "tangent_stable_rank"],
-        "coherence": ["coherence", "cosine_to_mean"],
+        "coherence": ["coherence"],
     },
 }
 LOGARITHMIC = ("norm",)
+IN_NO_PICTURE = {"cosine_to_mean"}  # hardly differs from the coherence: two curves that look like one
+
+
+def heading(result: Result, what: str = "") -> str:
+    """Whose picture it is: the model, what is shown of it, and in a line of its own how many images of which size."""
+    return "\n".join(filter(None, (result.title + what, result.caption)))
 
 
 @singledispatch
@@ -72,12 +78,12 @@ def _(result: LayerSimilarity) -> dict[str, Figure]:
     from brdyn.phases import segment
 
     cut = segment(result, 1)
-    return {"similarity": plot_similarity(result.matrix, cut, kind=result.kind, title=result.title)}
+    return {"similarity": plot_similarity(result.matrix, cut, kind=result.kind, title=heading(result))}
 
 
 @draw.register
 def _(result: Phases) -> dict[str, Figure]:
-    title, pictures = result.title, {}
+    title, pictures = heading(result), {}
     if result.evidence is not None:
         pictures["steps"] = plot_steps(result.evidence, title=title)
     if result.similarity is not None:
@@ -91,9 +97,10 @@ def _(result: Phases) -> dict[str, Figure]:
 
 @draw.register
 def _(result: Dynamics) -> dict[str, Figure]:
-    table, phases, title, null = result.table, result.phases, result.title, result.null
+    table, phases, title, null = result.table, result.phases, heading(result), result.null
     drawn = {name for panels in PANELS.values() for names in panels.values() for name in names}
-    others = {name: {name: [name]} for name in result.statistics if name not in drawn | set(UNITS)}
+    drawn |= set(UNITS) | IN_NO_PICTURE
+    others = {name: {name: [name]} for name in result.statistics if name not in drawn}
     pictures = {}
     for name, wanted in {**PANELS, **others}.items():
         there = {heading: names for heading, names in wanted.items() if result.groups(names[0])}
@@ -112,7 +119,7 @@ def _(result: Dynamics) -> dict[str, Figure]:
 
 @draw.register
 def _(result: Repair) -> dict[str, Figure]:
-    title, phases, pictures = result.title, result.phases, {}
+    title, phases, pictures = heading(result), result.phases, {}
     largest = result.angles["eps"].max()
     if (result.angles.loc[result.angles["eps"] == largest, "mean"] > 0).any():
         pictures["repair"] = plot_repair(result, phases, eps=largest, title=title)
@@ -126,23 +133,26 @@ def _(result: Repair) -> dict[str, Figure]:
 def _(result: Surgery) -> dict[str, Figure]:
     done = set(result.table["kind"])
     pictures = {
-        kind: plot_matrices(result, kind, title=f"{result.title}: {kind}") for kind in PAIRED if kind in done
+        kind: plot_matrices(result, kind, title=heading(result, f": {kind}"))
+        for kind in PAIRED
+        if kind in done
     }
     if done - set(PAIRED):
-        pictures["layers"] = plot_layers(result, title=result.title)
+        pictures["layers"] = plot_layers(result, title=heading(result))
     return pictures
 
 
 @draw.register
 def _(result: Fit) -> dict[str, Figure]:
-    return {"fit": plot_fit(result.histories, title=f"Raptor of {result.title}")}
+    return {"fit": plot_fit(result.histories, title=f"Raptor of {heading(result)}")}
 
 
 @draw.register
 def _(result: Evaluation) -> dict[str, Figure]:
     blocks = spans(result.assignment)
     title = (
-        f"{len(set(result.assignment))} blocks for the {len(result.assignment)} layers of {result.teacher}"
+        f"{len(set(result.assignment))} blocks for the {len(result.assignment)} layers of {result.teacher}\n"
+        f"{result.caption}"
     )
     table = result.fidelity.table
     pictures = {"fidelity": plot_fidelity(table, blocks, title=title)}
@@ -154,12 +164,12 @@ def _(result: Evaluation) -> dict[str, Figure]:
 @draw.register
 def _(result: ClassifierTraining) -> dict[str, Figure]:
     watched = f"accuracy on {result.watched} images"
-    return {"train": plot_fit({1: result.history}, title=result.title, watched=watched)}
+    return {"train": plot_fit({1: result.history}, title=heading(result), watched=watched)}
 
 
 @draw.register
 def _(result: ClassifierEvaluation) -> dict[str, Figure]:
-    found, title = result.recursion, result.title
+    found, title = result.recursion, heading(result)
     if found is None:
         return {}
     return {
@@ -170,4 +180,8 @@ def _(result: ClassifierEvaluation) -> dict[str, Figure]:
 
 @draw.register
 def _(result: Grid) -> dict[str, Figure]:
-    return {"grid": plot_grid(result.cells)} if result.cells["accuracy"].notna().any() else {}
+    return (
+        {"grid": plot_grid(result.cells, title=heading(result, "accuracy (%)"))}
+        if result.cells["accuracy"].notna().any()
+        else {}
+    )

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from matplotlib.lines import Line2D
 
 from brdyn.plots.null import bands_of, draw_twins, twins_handles
-from brdyn.plots.style import GROUP_COLOURS, GROUP_MARKERS, INK, layer_ticks, new_figure, paper_style
+from brdyn.plots.style import (
+    GROUP_COLOURS,
+    GROUP_MARKERS,
+    INK,
+    fitted,
+    head,
+    layer_ticks,
+    legend_below,
+    new_figure,
+    paper_style,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -18,6 +29,7 @@ if TYPE_CHECKING:
     from brdyn.phases import Phases
 
 BAND = "#EEEEEE"
+BEGUN_ANEW = {"estimation_mean", "estimation_variance"}  # with each phase, to end with 0 by definition
 STYLES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
 
 
@@ -80,66 +92,77 @@ def plot_panels(
     ['size', 'motion']
     """
     with paper_style():
-        figure = new_figure(0.6 + 4.2 * len(panels), 3.2)
+        figure = new_figure(0.6 + 4.2 * len(panels), 3.4)
+        handles: list[Artist] = []
         for axes, (heading, statistics) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
-            draw_curves(axes, table, statistics, phases, null)
-            axes.set_title(heading or title)
+            handles += draw_curves(axes, table, statistics, phases, null)
+            axes.set_title(heading or fitted(title, figure.get_figwidth()))
             if len(statistics) > 1:
                 axes.set_ylabel(heading)
             if log:
                 axes.set_yscale("log")
         if any(panels):
-            figure.suptitle(title, fontsize=10)
+            head(figure, title)
+        legend_below(figure, [*handles, *twins_handles(null)])
         return figure
 
 
 def draw_curves(
     axes: Axes, table: pd.DataFrame, statistics: list[str], phases: Phases, null: Null | None = None
-) -> None:
-    """Draw statistics into given axes. One alone names the vertical axis."""
+) -> list[Line2D]:
+    """Draw statistics into given axes; returns what stands for the token groups in a legend.
+
+    One statistic alone names the vertical axis.
+    """
     bands = bands_of(null, "dynamics", ["statistic", "group", "layer"])
     rows = table[table["statistic"].isin(statistics)]
-    updates = rows["layer"].max() < phases.layers
-    draw_bands(axes, phases, offset=int(updates))
-    many = len(statistics) > 1
+    updates = rows["layer"].max() < phases.layers  # the table counts them from 0
+    if updates:
+        rows = rows.assign(layer=rows["layer"] + 1)
+        bands = None if bands is None else bands.assign(layer=bands["layer"] + 1)
+    draw_bands(axes, phases)
+    many, begun = len(statistics) > 1, BEGUN_ANEW.intersection(statistics)
+    parts = [(first, last - 1) for first, last in phases.intervals] if begun else [(0, phases.layers)]
+    handles = {}
     for statistic, style in zip(statistics, STYLES, strict=False):
         for group, curve in rows[rows["statistic"] == statistic].groupby("group", sort=False):
             colour = GROUP_COLOURS.get(str(group), "#444444")
-            ordered = curve.sort_values("layer")
-            draw_twins(axes, bands, "layer", colour, statistic=statistic, group=group)
-            axes.fill_between(
-                ordered["layer"], ordered["low"], ordered["high"], color=colour, alpha=0.25, linewidth=0
-            )
-            label = str(group) if not many or style == "-" else None
-            marker = GROUP_MARKERS.get(str(group), "o")
-            axes.plot(
-                ordered["layer"],
-                ordered["mean"],
-                style,
-                color=colour,
-                marker=marker,
-                markersize=3.5,
-                label=label,
-            )
+            look: dict[str, Any] = {
+                "color": colour,
+                "marker": GROUP_MARKERS.get(str(group), "o"),
+                "markersize": 3.5,
+            }
+            handles[group] = Line2D([], [], label=str(group), **look)
+            for first, last in parts:
+                ordered = curve[curve["layer"].between(first, last)].sort_values("layer")
+                part = None if bands is None else bands[bands["layer"].between(first, last)]
+                draw_twins(axes, part, "layer", colour, statistic=statistic, group=group)
+                axes.fill_between(
+                    ordered["layer"], ordered["low"], ordered["high"], color=colour, alpha=0.25, linewidth=0
+                )
+                axes.plot(ordered["layer"], ordered["mean"], style, **look)
     first, last = int(rows["layer"].min()), int(rows["layer"].max())
-    axes.set_xlabel("update (0 is made by block 1)" if updates else "layer (0 is the embedding)")
+    axes.set_xlabel(
+        "update (l is what block l does)" if updates
+        else "layer (the last of each phase is 0, and left out)" if begun
+        else "layer (0 is the embedding)"
+    )  # fmt: skip
     axes.set_ylabel(rows["unit"].iloc[0])
     axes.set_xlim(first - 0.5, last + 0.5)
     axes.set_xticks([tick for tick in (0, *layer_ticks(phases.layers)) if first <= tick <= last])
-    handles = axes.get_legend_handles_labels()[0]
     if many:
         units = rows.drop_duplicates("statistic").set_index("statistic")["unit"]
-        handles = handles if rows["group"].nunique() > 1 else []
-        handles = handles + [
+        styles = [
             Line2D([], [], linestyle=style, color=INK, label=units[statistic].split(" (")[0])
             for statistic, style in zip(statistics, STYLES, strict=False)
         ]
-    axes.legend(handles=[*handles, *twins_handles(null)], frameon=False, fontsize=7)
+        axes.legend(handles=styles, frameon=False, fontsize=7)
+    return list(handles.values())
 
 
-def draw_bands(axes: Axes, phases: Phases, offset: int = 0) -> None:
-    """Every other phase as a grey band. Block l makes state l, and update l - 1: there `offset` is 1."""
+def draw_bands(axes: Axes, phases: Phases) -> None:
+    """Every other phase as a grey band: block l makes state l by update l."""
     for first, last in phases.intervals[::2]:
-        axes.axvspan(first - offset - 0.5, last - offset + 0.5, color=BAND, zorder=-2, linewidth=0)
+        axes.axvspan(first - 0.5, last + 0.5, color=BAND, zorder=-2, linewidth=0)

@@ -15,12 +15,13 @@ from brdyn.plots.dynamics import STYLES, draw_bands
 from brdyn.plots.null import HATCH, bands_of, draw_twins, twins_handles
 from brdyn.plots.phases import draw_matrix
 from brdyn.plots.style import (
-    ACCENT,
     GROUP_COLOURS,
     GROUP_MARKERS,
     INK,
     QUIET,
+    head,
     layer_ticks,
+    legend_below,
     new_figure,
     paper_style,
 )
@@ -124,7 +125,7 @@ def _by_start(
         panels[-1].legend(
             handles=handles, frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)
         )
-        figure.suptitle(title, fontsize=10)
+        head(figure, title)
         return figure
 
 
@@ -141,7 +142,7 @@ def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Fi
     if bands is not None:
         bands = bands[bands["low"] > 0]
     targets, groups = list(dict.fromkeys(rows["target"])), list(dict.fromkeys(rows["group"]))
-    colours = mpl.colormaps["viridis"]
+    colours = mpl.colors.ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.9, 256)))  # no pale yellow
     scale = mpl.colors.Normalize(0, phases.layers)
     with paper_style():
         figure = new_figure(0.9 + 3.3 * len(targets), 0.6 + 2.3 * len(groups))
@@ -173,14 +174,15 @@ def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Fi
             panels[line, 0].set_ylabel(f"angle of {group} (radians)")
         mappable = mpl.cm.ScalarMappable(scale, colours)
         figure.colorbar(mappable, ax=panels.ravel().tolist(), label="noise added at layer", shrink=0.8)
-        if repair.null is not None:
-            panels[0, 0].legend(handles=twins_handles(repair.null), frameon=False, fontsize=7)
-        figure.suptitle(f"{title}, eps {eps:g}", fontsize=10)
+        legend_below(figure, twins_handles(repair.null))
+        head(figure, f"{title}, eps {eps:g}")
         return figure
 
 
 def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
     """Harm of swaps or replacements for all pairs of layers, a panel for each readout, phases framed.
+
+    A layer in its own place does no harm: the diagonal is left out, so that colours are there for the pairs.
 
     Where the model has a classification head a further panel shows accuracy, or agreement without labels. Below, where
     there are untrained twins, the mean of theirs.
@@ -210,21 +212,18 @@ def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
             if source is twins and readout == "head":
                 axes.axis("off")  # a twin's head has learnt nothing
                 continue
-            matrix = source.matrix(kind, readout, measure)
+            matrix = source.matrix(kind, readout, measure).astype(float)
+            np.fill_diagonal(matrix, np.nan)
             good = measure != "relative_error"
-            scale = {
-                "cmap": "viridis" if good else "viridis_r",
-                "vmin": 0,
-                "vmax": 1 if good else np.nanmax(matrix),
-            }
-            image = draw_matrix(axes, matrix, surgery.phases, **scale)
+            image = draw_matrix(axes, matrix, surgery.phases, cmap="viridis" if good else "viridis_r")
             label = measure.replace("_", " ")
             figure.colorbar(image, ax=axes, label=label, shrink=0.85)
             of_twins = f", {surgery.null.label}: mean" if source is twins and surgery.null is not None else ""
-            axes.set_title((readout if not good else "classification head") + of_twins)
+            intact = f" ({surgery.intact_accuracy:.2f} intact)" if measure == "accuracy" else ""
+            axes.set_title((readout if not good else f"classification head{intact}") + of_twins)
             if kind == "replace":
                 axes.set(xlabel="replaced by layer", ylabel="layer")
-        figure.suptitle(title, fontsize=10)
+        head(figure, title)
         return figure
 
 
@@ -248,8 +247,13 @@ def plot_layers(surgery: Surgery, *, title: str) -> Figure:
             axes.set_ylim(bottom=0)
             beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if heading == "shuffle" else {}
             handles = [*axes.get_legend_handles_labels()[0], *twins_handles(surgery.null)]
+            if heading == "shuffle":
+                handles += [
+                    Line2D([], [], color=INK, linewidth=2, label="mean within"),
+                    Line2D([], [], color=QUIET, linewidth=2, label="mean across"),
+                ]
             axes.legend(handles=handles, frameon=False, fontsize=7, **beside)
-        figure.suptitle(title, fontsize=10)
+        head(figure, title)
         return figure
 
 
@@ -295,7 +299,7 @@ def _draw_shuffles(axes: Axes, surgery: Surgery) -> None:
             for phase, mean in rows.groupby("phase")["mean"].mean().items():
                 middle = phases.index(phase) + shift + offset
                 axes.plot(
-                    [middle - 0.05, middle + 0.05], [mean, mean], color=INK if fill else ACCENT, linewidth=1.5
+                    [middle - 0.05, middle + 0.05], [mean, mean], color=INK if fill else QUIET, linewidth=2
                 )
     intervals = surgery.phases.intervals
     axes.set_xticks(range(len(phases)), [f"{intervals[p - 1][0]}–{intervals[p - 1][1]}" for p in phases])

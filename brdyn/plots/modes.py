@@ -6,9 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from brdyn.plots.beyond import mark_beyond, say_beyond
 from brdyn.plots.dynamics import draw_bands
 from brdyn.plots.null import bands_of, draw_twins, twins_handles
-from brdyn.plots.style import ACCENT, CURVE, GROUP_COLOURS, INK, QUIET, layer_ticks, new_figure, paper_style
+from brdyn.plots.style import (
+    CURVE,
+    GROUP_COLOURS,
+    GROUP_MARKERS,
+    INK,
+    QUIET,
+    head,
+    layer_ticks,
+    legend_below,
+    new_figure,
+    paper_style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,11 +29,13 @@ if TYPE_CHECKING:
     from brdyn.measures.null import Null
     from brdyn.phases import Phases
 
+MOST_ERROR = 2.5  # the axis goes no further up: 1 is no better than the mean state
+MOST_MODULUS = 3.0  # and here no further out: 1 neither grows nor shrinks
 LOOKS = {
-    "mean": {"color": INK, "linestyle": "-.", "marker": "d", "label": "mean state"},
+    "mean": {"color": QUIET, "linestyle": "-.", "label": "mean state"},
     "identity": {"color": QUIET, "linestyle": ":", "marker": "s", "label": "identity"},
     "endpoint": {"color": CURVE, "linestyle": "--", "marker": "^", "label": "endpoint map"},
-    "operator": {"color": ACCENT, "linestyle": "-", "marker": "o", "label": "one operator"},
+    "operator": {"color": INK, "linestyle": "-", "marker": "o", "label": "one operator"},
 }
 
 
@@ -45,11 +59,12 @@ def plot_mode_errors(modes: Modes, phases: Phases, *, title: str, null: Null | N
     if bands is not None:
         bands = bands.assign(layer=bands["steps"] + [starts[phase - 1] for phase in bands["phase"]])
     with paper_style():
-        figure = new_figure(0.6 + 4.2 * len(groups), 3.2)
+        figure = new_figure(0.6 + 4.2 * len(groups), 3.6)
         for axes, group in zip(
             figure.subplots(1, len(groups), squeeze=False, sharey=True)[0], groups, strict=True
         ):
             draw_bands(axes, phases)
+            beyond = []
             for predictor in [name for name in LOOKS if name in set(rows["predictor"])]:
                 look = LOOKS[predictor]
                 for phase, start in enumerate(starts, 1):
@@ -70,22 +85,29 @@ def plot_mode_errors(modes: Modes, phases: Phases, *, title: str, null: Null | N
                     )
                     label = look["label"] if phase == 1 else None
                     axes.plot(layers, part["mean"], markersize=3.5, **{**look, "label": label})
+                    name = f"{look['label']}, phase {phase}"
+                    beyond += mark_beyond(
+                        axes, layers, part["mean"], MOST_ERROR, look["color"], name, above=True
+                    )
+            say_beyond(axes, beyond, above=True)
             axes.set_title(group + (f"\n{marks[group]}" if group in marks else ""))
             axes.set_xlabel("layer, predicted from the start of its phase")
             axes.set_xticks(layer_ticks(phases.layers))
             axes.set_xlim(0.5, phases.layers + 0.5)
-        figure.axes[0].set_ylim(bottom=0)
+        figure.axes[0].set_ylim(0, min(figure.axes[0].get_ylim()[1], MOST_ERROR))
         figure.axes[0].set_ylabel(
             f"relative error of {'centred' if modes.centred else 'uncentred'} states,\nheld-out images"
         )
         handles = figure.axes[0].get_legend_handles_labels()[0]
-        figure.axes[0].legend(handles=[*handles, *twins_handles(null)], frameon=False, fontsize=7)
-        figure.suptitle(title, fontsize=10)
+        legend_below(figure, [*handles, *twins_handles(null)])
+        head(figure, title)
         return figure
 
 
 def plot_spectra(modes: Modes, phases: Phases, *, title: str) -> Figure:
-    """Eigenvalues of the operator of each phase in the complex plane, with the unit circle.
+    """Eigenvalues of the operator of each phase in the complex plane, with the unit circle, all on the same axes.
+
+    How many lie outside them, and how far, is written into the panel.
 
     >>> from brdyn.plots import plot_spectra
     >>> modes = brdyn.token_dynamics(model, images, phases, measures=["modes"]).modes
@@ -94,23 +116,31 @@ def plot_spectra(modes: Modes, phases: Phases, *, title: str) -> Figure:
     """
     turn = np.linspace(0, 2 * np.pi, 200)
     with paper_style():
-        figure = new_figure(0.4 + 2.6 * phases.k, 3.4)
-        panels = figure.subplots(1, phases.k, squeeze=False)[0]
+        figure = new_figure(0.4 + 2.6 * phases.k, 3.7)
+        panels = figure.subplots(1, phases.k, squeeze=False, sharex=True, sharey=True)[0]
+        size = min(MOST_MODULUS, 1.1 * max(1.0, float(modes.spectrum["modulus"].quantile(0.99))))
         for phase, (axes, (first, last)) in enumerate(zip(panels, phases.intervals, strict=True), 1):
             axes.plot(np.cos(turn), np.sin(turn), color=QUIET, linewidth=0.8)
             own = modes.spectrum[modes.spectrum["phase"] == phase]
-            size = 1.1 * max(1.0, float(own["modulus"].max()))
             for group, part in own.groupby("group", sort=False):
                 colour = GROUP_COLOURS.get(str(group), QUIET)
                 axes.scatter(
-                    part["real"], part["imaginary"], s=5, alpha=0.5, linewidths=0, color=colour, label=group
-                )
+                    part["real"], part["imaginary"], s=7, alpha=0.5, linewidths=0, color=colour, label=group,
+                    marker=GROUP_MARKERS.get(str(group), "o"),
+                )  # fmt: skip
+            outside = own[own[["real", "imaginary"]].abs().max(axis=1) > size]
+            if len(outside):
+                furthest = outside["modulus"].max()
+                axes.text(
+                    0.02, 0.02, f"{len(outside)} outside, up to {furthest:.1f} from 0", transform=axes.transAxes,
+                    fontsize=7,
+                )  # fmt: skip
             axes.set_title(f"layers {first}–{last}" if last > first else f"layer {first}")
             axes.set_xlabel("real part")
             axes.set_aspect("equal")
             axes.set_xlim(-size, size)
             axes.set_ylim(-size, size)
         panels[0].set_ylabel("imaginary part")
-        panels[0].legend(frameon=False, fontsize=7, markerscale=2)
-        figure.suptitle(title, fontsize=10)
+        legend_below(figure, panels[0].get_legend_handles_labels()[0], markerscale=2.5)
+        head(figure, title)
         return figure

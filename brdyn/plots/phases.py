@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from brdyn.plots.style import ACCENT, CURVE, INK, QUIET, layer_ticks, new_figure, paper_style
+from brdyn.plots.style import (
+    ACCENT,
+    CURVE,
+    INK,
+    MASKED,
+    QUIET,
+    fitted,
+    layer_ticks,
+    new_figure,
+    paper_style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +28,7 @@ if TYPE_CHECKING:
     from brdyn.phases import Evidence, Phases
 
 SHOWN_K = 8
+MAP = "viridis"
 
 
 def plot_similarity(matrix: np.ndarray, phases: Phases, *, kind: str, title: str) -> Figure:
@@ -41,7 +53,7 @@ def plot_similarity(matrix: np.ndarray, phases: Phases, *, kind: str, title: str
         axes = figure.subplots()
         image = draw_similarity(axes, matrix, phases)
         figure.colorbar(image, ax=axes, label=f"{kind} similarity", shrink=0.85)
-        axes.set_title(title)
+        axes.set_title(fitted(title, 4.0))
         return figure
 
 
@@ -60,7 +72,7 @@ def draw_similarity(axes: Axes, matrix: np.ndarray, phases: Phases) -> AxesImage
 
 
 def draw_matrix(axes: Axes, matrix: np.ndarray, phases: Phases, **scale: Any) -> AxesImage:
-    """Draw numbers for pairs of layers with the phases framed; `scale` is that of matplotlib's `imshow`.
+    """Draw numbers for pairs of layers with the phases framed, NaN in grey; `scale` is that of matplotlib's `imshow`.
 
     >>> from brdyn.plots import draw_matrix
     >>> from matplotlib.figure import Figure
@@ -70,16 +82,13 @@ def draw_matrix(axes: Axes, matrix: np.ndarray, phases: Phases, **scale: Any) ->
     """
     from matplotlib.patches import Rectangle
 
+    scale["cmap"] = mpl.colormaps.get_cmap(scale.get("cmap", MAP)).with_extremes(bad=MASKED)
     layers = len(matrix)
     edge = layers + 0.5
-    image = axes.imshow(
-        matrix, **{"cmap": "viridis", **scale}, extent=(0.5, edge, edge, 0.5), interpolation="nearest"
-    )
+    image = axes.imshow(matrix, **scale, extent=(0.5, edge, edge, 0.5), interpolation="nearest")
     for first, last in phases.intervals:
         side = last - first + 1
-        frame = Rectangle(
-            (first - 0.5, first - 0.5), side, side, fill=False, edgecolor="white", linewidth=2.2
-        )
+        frame = Rectangle((first - 0.5, first - 0.5), side, side, fill=False, edgecolor="white", linewidth=3)
         axes.add_patch(frame)
         axes.add_patch(
             Rectangle((first - 0.5, first - 0.5), side, side, fill=False, edgecolor=ACCENT, linewidth=1.2)
@@ -107,9 +116,9 @@ def plot_gain_curve(phases: Phases, *, title: str) -> Figure:
         excess = [
             100 * (one.cut_share - one.drift_share) for one in (phases.segmentations[k] for k in numbers)
         ]
-        axes.axhline(0, color=QUIET, linestyle="--", label="a drift with the same mean at every distance")
+        axes.axhline(0, color=QUIET, linestyle=":", label="a drift with the same mean at every distance")
         axes.plot(numbers, excess, color=CURVE, marker="o", markersize=4, label="max-cut")
-        axes.axvline(phases.k, color=ACCENT, linewidth=1)
+        axes.axvline(phases.k, color=ACCENT, linewidth=1, linestyle="--")
         axes.text(
             phases.k,
             0.02,
@@ -118,7 +127,7 @@ def plot_gain_curve(phases: Phases, *, title: str) -> Figure:
             va="bottom",
             transform=axes.get_xaxis_transform(),
         )
-        axes.set(xlabel="number of phases k", ylabel="cut beyond a drift (points)", title=title)
+        axes.set(xlabel="number of phases k", ylabel="cut beyond a drift (points)", title=fitted(title, 4.4))
         axes.set_xticks(layer_ticks(len(numbers)))
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
         return figure
@@ -144,7 +153,7 @@ def plot_steps(evidence: Evidence, *, title: str) -> Figure:
     with paper_style():
         figure = new_figure(5.0, 3.2)
         axes = figure.subplots()
-        axes.set_title(title)
+        axes.set_title(fitted(title, 4.6))
         draw_steps(axes, evidence)
         if not evidence.untested:
             figure.legend(loc="outside lower center", ncols=4, frameon=False)
@@ -173,7 +182,7 @@ def draw_steps(axes: Axes, evidence: Evidence) -> None:
     axes.plot(places, evidence.steps, color=CURVE, marker="o", markersize=4, label="step")
     if evidence.boundaries:
         layers = np.array(evidence.layers)
-        axes.plot(layers, evidence.steps[layers - 1], "o", color=ACCENT, markersize=7, label="boundary")
+        axes.plot(layers, evidence.steps[layers - 1], "D", color=ACCENT, markersize=7, label="boundary")
     assert evidence.largest is not None
     place = evidence.largest.layer
     axes.annotate(
@@ -209,7 +218,7 @@ def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
                 why = f"resampled: {unit}" if unit.startswith("none") else phases.k_rule
             axes.text(0.5, 0.5, why, ha="center", va="center", color=QUIET)
             axes.set_axis_off()
-            axes.set_title(title)
+            axes.set_title(fitted(title, 4.6))
             return figure
         shown = phases.frequency[1 : max(SHOWN_K, phases.k)]
         count, width = shown.shape
@@ -230,8 +239,9 @@ def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
                     fontweight="bold" if chosen else "normal",
                     color="white" if share > 0.5 else INK,
                 )
-        axes.axhspan(phases.k - 0.5, phases.k + 0.5, fill=False, edgecolor=ACCENT, linewidth=1.5)
-        axes.set(xlabel="phase ends after layer", ylabel="number of phases k", title=title)
+        for colour, width_of in (("white", 4), (ACCENT, 1.5)):  # seen on black, and on white
+            axes.axhspan(phases.k - 0.5, phases.k + 0.5, fill=False, edgecolor=colour, linewidth=width_of)
+        axes.set(xlabel="phase ends after layer", ylabel="number of phases k", title=fitted(title, 4.4))
         axes.set_xticks(layer_ticks(width))
         axes.set_yticks(range(2, count + 2))
         figure.colorbar(image, ax=axes, label="bootstrap frequency")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
-import seaborn as sns
-
+from brdyn.plots.beyond import mark_beyond, say_beyond
 from brdyn.plots.style import (
     ACCENT,
     CURVE,
     GROUP_COLOURS,
     GROUP_MARKERS,
     INK,
+    MARKERS,
     QUIET,
+    head,
     layer_ticks,
+    legend_below,
     new_figure,
+    ordered_colours,
     paper_style,
 )
 
@@ -44,6 +48,8 @@ def plot_fit(
 ) -> Figure:
     """Loss of every part, and what was watched in validation (skill dashed), over the steps of each stage.
 
+    What was written down once is no curve: it is a row of bars with their values.
+
     >>> from brdyn.plots import plot_fit
     >>> from brdyn.training import History
     >>> losses = [{"step": step, "lr": 1e-3, "block 1": 1 / step} for step in (20.0, 40.0)]
@@ -53,34 +59,61 @@ def plot_fit(
     """
     with paper_style():
         figure = new_figure(0.8 + 4.2 * len(histories), 5.2)
-        panels = figure.subplots(2, len(histories), squeeze=False, sharex="col")
+        panels = figure.subplots(2, len(histories), squeeze=False)
         for column, (stage, history) in enumerate(histories.items()):
             for axes, rows, what in (
                 (panels[0, column], history.losses, "loss"),
                 (panels[1, column], history.validation, watched),
             ):
-                there = [name for name in (rows[0] if rows else {}) if name not in ("step", "lr")]
-                names = [name for name in there if not name.startswith(SKILL)]
-                for name, colour in zip(names, sns.color_palette("colorblind", len(names)), strict=True):
-                    marker = "o" if what != "loss" or len(rows) <= FEW else None
-                    skill = SKILL + name.removeprefix("r2 ")
-                    for shown, style in ((name, "-"), (skill, "--")) if skill in there else ((name, "-"),):
-                        axes.plot(
-                            [row["step"] for row in rows], [row[shown] for row in rows], style, color=colour,
-                            label=shown, linewidth=1, marker=marker, markersize=3,
-                            markerfacecolor="none" if shown == skill else colour,
-                        )  # fmt: skip
-                if names:
-                    axes.legend(frameon=False, fontsize=7)
-                if column == 0:
-                    axes.set_ylabel(what)
+                (_draw_bars if len(rows) == 1 else _draw_course)(axes, rows, what)
+                if len(rows) > 1:
+                    axes.set_xlim(0, 1.03 * max(row["step"] for row in history.losses + history.validation))
+                    if column == 0:
+                        axes.set_ylabel(what)
             if len(histories) > 1:
                 panels[0, column].set_title(f"stage {stage}")
-            if all(value > 0 for row in history.losses for value in row.values()):
+            if len(history.losses) > 1 and all(value > 0 for row in history.losses for value in row.values()):
                 panels[0, column].set_yscale("log")
-            panels[1, column].set_xlabel("step")
-        figure.suptitle(title, fontsize=10)
+        head(figure, title)
         return figure
+
+
+def _names(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """What rows hold besides their step and its learning rate."""
+    return [name for name in (rows[0] if rows else {}) if name not in ("step", "lr")]
+
+
+def _draw_course(axes: Axes, rows: Sequence[Mapping[str, float]], what: str) -> None:
+    """A curve for each name, that of its skill dashed."""
+    there = _names(rows)
+    names = [name for name in there if not name.startswith(SKILL)]
+    steps = [row["step"] for row in rows]
+    for name, colour, sign in zip(names, ordered_colours(len(names)), cycle(MARKERS), strict=False):
+        marker = sign if what != "loss" or len(rows) <= FEW else None
+        skill = SKILL + name.removeprefix("r2 ")
+        for shown, style in ((name, "-"), (skill, "--")) if skill in there else ((name, "-"),):
+            axes.plot(
+                steps, [row[shown] for row in rows], style, color=colour, label=shown, linewidth=1, marker=marker,
+                markersize=3.5, markerfacecolor="none" if shown == skill else colour,
+            )  # fmt: skip
+    if names:
+        axes.legend(frameon=False, fontsize=7)
+        axes.set_xlabel("step")
+    else:
+        axes.text(0.5, 0.5, f"no {what}", ha="center", va="center", color=QUIET, transform=axes.transAxes)
+        axes.set_axis_off()
+
+
+def _draw_bars(axes: Axes, rows: Sequence[Mapping[str, float]], what: str) -> None:
+    """A bar with its value for each name."""
+    (row,), names = rows, _names(rows)
+    bars = axes.barh(range(len(names)), [row[name] for name in names], height=0.6, color=CURVE)
+    axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.axvline(0, color=INK, linewidth=0.6)
+    axes.set_xlabel(f"{what}, at step {row['step']:g}")
 
 
 def plot_fidelity(table: pd.DataFrame, spans: Sequence[Span], *, title: str) -> Figure:
@@ -142,26 +175,31 @@ def _by_layer(table: pd.DataFrame, spans: Sequence[Span], shown: Mapping[str, st
             for column, (statistic, label) in enumerate(shown.items()):
                 axes = panels[row, column]
                 rows = table[(table["mode"] == mode) & (table["statistic"] == statistic)]
-                _draw_groups(axes, rows)
+                beyond = _draw_groups(axes, rows, clipped=statistic in ("r2", *SKILLS))
                 for span in spans[:-1]:
                     axes.axvline(span.end + 0.5, color=QUIET, linewidth=0.7, linestyle=":")
                 if statistic in SKILLS:
                     axes.axhline(0, color=QUIET, linewidth=0.7)
                 if statistic in ("r2", *SKILLS):
                     axes.set_ylim(max(axes.get_ylim()[0], LEAST_R2), 1.02)
+                    say_beyond(axes, beyond)
                 if row == 0:
                     axes.set_title(label)
                 if row == len(modes) - 1:
                     axes.set_xlabel("layer")
                 axes.set_xticks(layer_ticks(layers))
             panels[row, 0].set_ylabel(mode)
-        panels[0, 0].legend(frameon=False, fontsize=7)
-        figure.suptitle(title, fontsize=10)
+        legend_below(figure, panels[0, 0].get_legend_handles_labels()[0])
+        head(figure, title)
         return figure
 
 
-def _draw_groups(axes: Axes, rows: pd.DataFrame) -> None:
-    """A curve for each token group, with its interval where it has one."""
+def _draw_groups(axes: Axes, rows: pd.DataFrame, *, clipped: bool) -> list[str]:
+    """A curve for each token group, with its interval where it has one; where clipped, what lies beyond is marked.
+
+    Returns what is to be said of that.
+    """
+    beyond = []
     for group, curve in rows.groupby("group", sort=False):
         if group == "all":
             continue
@@ -172,6 +210,9 @@ def _draw_groups(axes: Axes, rows: pd.DataFrame) -> None:
         )  # fmt: skip
         if curve["low"].notna().any():
             axes.fill_between(curve["layer"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
+        if clipped:
+            beyond += mark_beyond(axes, curve["layer"], curve["mean"], LEAST_R2, colour, str(group))
+    return beyond
 
 
 def plot_layer_fidelity(
@@ -194,7 +235,7 @@ def plot_layer_fidelity(
     >>> place = {"mode": "autoregressive", "statistic": "r2", "group": "cls", "layer": [1, 2]}
     >>> tables = {name: pd.DataFrame({**place, "mean": [0.9, least]}) for name, least in (("k=1", 0.5), ("k=2", 0.8))}
     >>> figure = plot_layer_fidelity(tables, title="two Raptors")
-    >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    >>> [text.get_text() for text in figure.legends[0].get_texts()]
     ['k=1', 'k=2']
     """
     chosen = {
@@ -202,22 +243,26 @@ def plot_layer_fidelity(
         for name, table in tables.items()
     }
     groups = [group for group in dict.fromkeys(next(iter(chosen.values()))["group"]) if group != "all"]
-    colours = sns.color_palette("viridis_r", len(chosen) + 1)[1:]
+    colours = ordered_colours(len(chosen))
     with paper_style():
-        figure = new_figure(0.9 + 3.4 * len(groups), 3.1)
+        figure = new_figure(0.9 + 3.4 * len(groups), 3.4)
         panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
         for axes, group in zip(panels, groups, strict=True):
-            for (name, table), colour in zip(chosen.items(), colours, strict=True):
+            beyond = []
+            for (name, table), colour, marker in zip(chosen.items(), colours, cycle(MARKERS), strict=False):
                 curve = table[table["group"] == group]
                 axes.plot(
                     curve["layer"],
                     curve["mean"],
                     color=colour,
-                    marker="o",
-                    markersize=3,
+                    marker=marker,
+                    markersize=3.5,
                     linewidth=1,
                     label=name,
                 )
+                if statistic in ("r2", *SKILLS):
+                    beyond += mark_beyond(axes, curve["layer"], curve["mean"], LEAST_R2, colour, name)
+            say_beyond(axes, beyond)
             axes.set_title(group)
             axes.set_xlabel("layer")
             axes.set_xticks(layer_ticks(int(curve["layer"].max())))
@@ -225,8 +270,8 @@ def plot_layer_fidelity(
                 axes.set_ylim(LEAST_R2, 1.02)
                 axes.axhline(0, color=QUIET, linewidth=0.7, linestyle=":")
         panels[0].set_ylabel(f"{(SHOWN | SKILLS)[statistic]}, {mode}")
-        panels[-1].legend(frameon=False, fontsize=7)
-        figure.suptitle(title, fontsize=10)
+        legend_below(figure, panels[-1].get_legend_handles_labels()[0])
+        head(figure, title)
         return figure
 
 
@@ -256,19 +301,30 @@ def plot_partitions(fits: pd.DataFrame, values: Mapping[str, str], *, title: str
         for axes, (column, label) in zip(
             figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True
         ):
-            for number, (partition, colour) in enumerate(
-                zip(partitions, (CURVE, ACCENT, QUIET), strict=False)
+            for number, (partition, colour, style, marker) in enumerate(
+                zip(partitions, (CURVE, ACCENT, QUIET), ("-", "--", ":"), MARKERS, strict=False)
             ):
                 rows = fits[fits["partition"] == partition]
                 shift = 0.12 * (number - (len(partitions) - 1) / 2)
-                axes.scatter(rows["k"] + shift, rows[column], color=colour, s=14, alpha=0.7, linewidths=0)
+                axes.scatter(
+                    rows["k"] + shift,
+                    rows[column],
+                    color=colour,
+                    marker=marker,
+                    s=16,
+                    alpha=0.7,
+                    linewidths=0,
+                )
                 mean = rows.groupby("k")[column].mean()
-                axes.plot(mean.index + shift, mean, color=colour, linewidth=1, label=partition)
+                axes.plot(
+                    mean.index + shift, mean, style, color=colour, marker=marker, markersize=2, linewidth=1,
+                    label=partition,
+                )  # fmt: skip
             axes.set_xticks(sorted(fits["k"].unique()))
             axes.set_xlabel("number of blocks k")
             axes.set_ylabel(label)
-        figure.axes[0].legend(frameon=False, fontsize=7)
-        figure.suptitle(title, fontsize=10)
+        legend_below(figure, figure.axes[0].get_legend_handles_labels()[0])
+        head(figure, title)
         return figure
 
 
@@ -304,8 +360,14 @@ def plot_ladder(fits: pd.DataFrame, values: Mapping[str, str], *, title: str) ->
                     axes.plot([low, high], [place, place], color=INK, linewidth=1)
             if fits[column].min() < LEAST_R2:
                 axes.set_xlim(left=LEAST_R2)
+                for place, value in zip(places, fits[column], strict=True):
+                    if value < LEAST_R2:
+                        axes.text(
+                            LEAST_R2, place, f" ◀ {value:.3g}", va="center", fontsize=7, color="white",
+                            fontweight="bold",
+                        )  # fmt: skip
             axes.axvline(0, color=INK, linewidth=0.6)
             axes.set_xlabel(label)
         panels[0].set_yticks(places, fits.index)
-        figure.suptitle(title, fontsize=10)
+        head(figure, title)
         return figure

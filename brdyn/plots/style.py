@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import seaborn as sns
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 INK = "#222222"
-CURVE = "#0072B2"  # Okabe-Ito colours: told apart by colour-blind readers
-ACCENT = "#D55E00"
+CURVE = "#6A51A3"  # what is of no token group has no group's colour
+ACCENT = INK  # what was chosen
 QUIET = "#8C8C8C"
+MASKED = "#D9D9D9"  # pairs of layers of which there is nothing to say
 
+# Okabe-Ito colours: told apart by colour-blind readers. In grey the markers tell groups apart.
 GROUP_COLOURS = {
     "cls": "#D55E00",
     "distillation": "#CC79A7",
@@ -35,6 +39,9 @@ GROUP_MARKERS = {
     "y": "o",
     "z": "^",
 }
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "*")  # of things that are no token groups
+LETTERS_PER_INCH = 13  # of a heading
+LEGEND_COLUMN = 1.4  # inches
 
 
 @contextmanager
@@ -62,6 +69,44 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def fitted(title: str, inches: float) -> str:
+    """A heading broken into lines that fit a width; a long path is broken too.
+
+    >>> from brdyn.plots.style import fitted
+    >>> fitted("vit_small_patch14_dinov2.lvd142m (random weights)", 3.0).splitlines()
+    ['vit_small_patch14_dinov2.lvd142m', '(random weights)']
+    """
+    letters = int(inches * LETTERS_PER_INCH)
+    return "\n".join(part for line in title.splitlines() for part in wrap(line, letters) or [""])
+
+
+def head(figure: Figure, title: str) -> None:
+    """Write the heading over all panels."""
+    figure.suptitle(fitted(title, figure.get_figwidth()), fontsize=10)
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], *, markerscale: float = 1) -> None:
+    """One legend for all panels, below them where it hides nothing; what comes twice is named once."""
+    once = {str(handle.get_label()): handle for handle in handles}
+    if once:
+        columns = max(1, int(figure.get_figwidth() / LEGEND_COLUMN))
+        figure.legend(
+            handles=list(once.values()), loc="outside lower center", ncols=min(columns, len(once)), frameon=False,
+            fontsize=7, markerscale=markerscale,
+        )  # fmt: skip
+
+
+def ordered_colours(count: int) -> list[tuple[float, float, float]]:
+    """Colours of things that have an order, from light to dark: those of no token group, and legible in grey.
+
+    >>> from brdyn.plots.style import ordered_colours
+    >>> light, dark = ordered_colours(2)
+    >>> sum(light) > sum(dark)
+    True
+    """
+    return list(sns.color_palette("viridis_r", count + 1)[1:])
 
 
 def layer_ticks(layers: int) -> list[int]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import seaborn as sns
 
-from brdyn.plots.style import ACCENT, CURVE, QUIET, new_figure, paper_style
+from brdyn.plots.style import (
+    ACCENT,
+    CURVE,
+    MARKERS,
+    QUIET,
+    fitted,
+    head,
+    new_figure,
+    ordered_colours,
+    paper_style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +53,7 @@ def plot_recursion(steps: pd.DataFrame, adaptive: pd.DataFrame, *, title: str) -
             adaptive["accuracy"],
             color=ACCENT,
             marker="D",
-            s=18,
+            s=20,
             zorder=3,
             label="adaptive",
         )
@@ -54,12 +65,12 @@ def plot_recursion(steps: pd.DataFrame, adaptive: pd.DataFrame, *, title: str) -
         for axes in (accuracy, speed):
             axes.set_xlabel("recursion steps")
             axes.set_xticks(steps["steps"])
-        figure.suptitle(title, fontsize=10)
+        head(figure, title)
         return figure
 
 
 def plot_halting(halting: pd.DataFrame, *, title: str) -> Figure:
-    """Share of right answers by what the halting head said, a curve for each number of steps.
+    """Share of right answers by what the halting head said, a curve for each number of steps; below, of how many.
 
     Parameters
     ----------
@@ -71,40 +82,47 @@ def plot_halting(halting: pd.DataFrame, *, title: str) -> Figure:
     --------
     >>> import pandas as pd
     >>> from brdyn.plots import plot_halting
-    >>> halting = pd.DataFrame({"steps": [1, 1], "probability": [0.2, 0.9], "right": [0.3, 0.95]})
-    >>> plot_halting(halting, title="a ViTRM").axes[0].get_ylabel()
-    'share of right answers'
+    >>> bins = {"probability": [0.2, 0.9], "right": [0.3, 0.95], "images": [40, 60]}
+    >>> figure = plot_halting(pd.DataFrame({"steps": [1, 1], **bins}), title="a ViTRM")
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['share of right answers', 'images']
     """
     numbers = sorted(halting["steps"].unique())
     with paper_style():
-        figure = new_figure(3.8, 3.2)
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=":")
-        for number, colour in zip(numbers, sns.color_palette("viridis_r", len(numbers) + 1)[1:], strict=True):
+        figure = new_figure(4.8, 4.2)
+        share, images = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        share.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=":")
+        for number, colour, marker in zip(
+            numbers, ordered_colours(len(numbers)), cycle(MARKERS), strict=False
+        ):
             table = halting[halting["steps"] == number]
-            axes.plot(
-                table["probability"],
-                table["right"],
-                color=colour,
-                marker="o",
-                markersize=3,
-                linewidth=1,
-                label=number,
-            )
-        axes.set_xlabel("halting probability")
-        axes.set_ylabel("share of right answers")
-        axes.legend(frameon=False, fontsize=7, title="steps", title_fontsize=7)
-        axes.set_title(title)
+            look = {"color": colour, "marker": marker, "markersize": 3.5, "linewidth": 1}
+            counted = f"{number} ({table['images'].sum():,} images)"
+            share.plot(table["probability"], table["right"], label=counted, **look)
+            images.plot(table["probability"], table["images"], **look)
+        images.set_yscale("log")
+        images.set(xlabel="halting probability", ylabel="images", ylim=(0.8, None))
+        share.set_ylabel("share of right answers")
+        share.legend(
+            frameon=False,
+            fontsize=7,
+            title="steps",
+            title_fontsize=7,
+            loc="upper left",
+            bbox_to_anchor=(1, 1),
+        )
+        head(figure, title)
         return figure
 
 
-def plot_grid(cells: pd.DataFrame) -> Figure:
+def plot_grid(cells: pd.DataFrame, *, title: str = "accuracy (%)") -> Figure:
     """Accuracy of every trained cell of a grid: n down, N_sup across.
 
     Parameters
     ----------
     cells : DataFrame
         Columns `n`, `n_sup` and `accuracy`. Cells that are not there yet stay empty.
+    title : str
 
     Examples
     --------
@@ -122,5 +140,5 @@ def plot_grid(cells: pd.DataFrame) -> Figure:
         sns.heatmap(100 * table, ax=axes, cmap="viridis", annot=True, fmt=".1f", cbar=False, linewidths=0.5)
         axes.set_xlabel("N_sup, supervised steps")
         axes.set_ylabel("n, updates of the latent")
-        axes.set_title("accuracy (%)")
+        axes.set_title(fitted(title, figure.get_figwidth()))
         return figure

@@ -54,8 +54,12 @@ def test_two_basins_by_hand():
 def test_images_alone_in_their_class_are_left_out():
     """The third class has one image, which is no neighbour of anyone."""
     states = torch.stack([circle([0.5] * 5), circle([0.0, 0.2, 1.0, 1.2, 0.6])])
-    found, without = feed(states, [0, 0, 1, 1, 2]).result(), feed(states[:, :4], [0, 0, 1, 1]).result()
+    names = ["cat", "dog", "owl"]
+    found = feed(states, [0, 0, 1, 1, 2], label_names=names).result()
+    without = feed(states[:, :4], [0, 0, 1, 1]).result()
     assert (found.n_images, found.n_classes) == (4, 2)
+    assert found.names == {0: "cat", 1: "dog"}
+    assert without.names == {}
     assert value(found, "between_class_angle") == value(without, "between_class_angle")
     assert value(found, "knn_purity") == 1
     assert set(found.projection["position"]) == {0, 1, 2, 3}

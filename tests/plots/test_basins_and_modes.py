@@ -1,5 +1,7 @@
 """Pictures of basins and modes, read back from the figures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,8 @@ from brdyn.measures.basins import UNITS, Basins
 from brdyn.measures.found_modes import PREDICTORS, Modes
 from brdyn.phases import segment
 from brdyn.plots import plot_basins, plot_mode_errors, plot_projection, plot_spectra
-from brdyn.plots.style import GROUP_COLOURS
+from brdyn.plots.modes import MOST_ERROR, MOST_MODULUS
+from brdyn.plots.style import GROUP_COLOURS, INK
 
 LAYERS = 4
 
@@ -33,7 +36,7 @@ def basins():
         {"position": np.repeat(range(6), LAYERS + 1), "label": np.repeat([3, 3, 3, 8, 8, 8], LAYERS + 1),
          "layer": np.tile(range(LAYERS + 1), 6), "x": np.arange(30.0), "y": np.arange(30.0) ** 2}
     )  # fmt: skip
-    return Basins(pd.DataFrame(rows), projection, (0.6, 0.2), "cls", 2, 0.4, 6, 2)
+    return Basins(pd.DataFrame(rows), projection, (0.6, 0.2), "cls", 2, 0.4, 6, 2, {3: "cat"})
 
 
 def test_basins_show_both_angles_their_ratio_and_chance(basins, phases):
@@ -49,7 +52,12 @@ def test_basins_show_both_angles_their_ratio_and_chance(basins, phases):
 def test_projection_ends_at_the_class_means(basins):
     axes = plot_projection(basins, title="a model").axes[0]
     names = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert names == ["3", "8", "embedding"]
+    assert names == ["cat", "class 8", "embedding"]  # by name where the images have one
+    ends = [line for line in axes.lines if line.get_label() in names]
+    assert len({line.get_marker() for line in ends}) == 3  # told apart in grey
+    assert not {to_hex(line.get_color()) for line in axes.lines} & {
+        to_hex(one) for one in GROUP_COLOURS.values()
+    }
     paths = [line for line in axes.lines if len(line.get_xdata()) == LAYERS + 1]
     own = basins.projection.query("label == 8").groupby("layer")["x"].mean()
     np.testing.assert_allclose(paths[1].get_xdata(), own)
@@ -81,15 +89,19 @@ def test_mode_errors_are_at_the_layers_they_predict(modes, phases):
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["cls\nunderdetermined: 12 rows for 192 directions", "patches"]
     assert "centred" in figure.axes[0].get_ylabel()
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["mean state", "identity", "endpoint map", "one operator"]
-    lines = figure.axes[1].lines
+    arrows = [line for line in figure.axes[1].lines if line.get_linestyle() == "None"]
+    lines = [line for line in figure.axes[1].lines if line not in arrows]
     places = {tuple(line.get_xdata()): tuple(line.get_ydata()) for line in lines}
     assert set(places) == {(1, 2, 3), (4,)}
     operator = [line for line in lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 3]
     np.testing.assert_array_equal(operator[0].get_ydata(), [1, 2, 3])
-    assert figure.axes[0].get_ylim()[0] == 0
-    assert figure.axes[0].get_ylim()[1] > 5  # the identity of phase 1 is not cut off
+    assert figure.axes[0].get_ylim() == (0, MOST_ERROR)
+    said = figure.axes[1].texts[0].get_text().splitlines()
+    assert "▲ one operator, phase 1: 3 at layer 3" in said  # of 1, 2, 3
+    operators = [line for line in arrows if line.get_color() == INK]
+    assert [line.get_xydata().tolist() for line in operators] == [[[3, MOST_ERROR]]]
 
 
 def test_spectra_have_a_panel_for_each_phase(modes, phases):
@@ -98,5 +110,12 @@ def test_spectra_have_a_panel_for_each_phase(modes, phases):
     points = first.collections[1]
     np.testing.assert_allclose(points.get_offsets(), [[0.6, 0.2]])
     assert to_hex(points.get_facecolor()[0]).upper() == GROUP_COLOURS["patches"]
-    assert second.get_xlim()[1] > 3
-    assert first.get_xlim()[1] < 2
+    assert first.get_xlim() == second.get_xlim() == first.get_ylim() == (-MOST_MODULUS, MOST_MODULUS)
+    assert not first.texts
+
+
+def test_spectra_say_what_lies_outside(modes, phases):
+    spectrum = modes.spectrum.assign(real=[0.5, -4.5, 3.0, 0.8], modulus=[0.51, 4.51, 3.02, 0.89])
+    first, second = plot_spectra(replace(modes, spectrum=spectrum), phases, title="a model").axes
+    assert [text.get_text() for text in first.texts] == ["1 outside, up to 4.5 from 0"]
+    assert not second.texts

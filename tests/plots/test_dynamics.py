@@ -52,9 +52,25 @@ def test_groups_have_their_colours_and_bands_their_layers(table, phases):
     assert band.min() == pytest.approx(-0.1)
 
 
-def test_updates_are_shifted_by_one(table, phases):
+def test_update_l_is_what_block_l_does(table, phases):
     figure = plot_panels(table, {"left": ["speed"], "right": ["turning"]}, phases, title="a model")
     left, right = figure.axes
-    assert bands(left) == bands(right) == [(-0.5, 1.5), (3.5, 5.5)]
-    assert "block 1" in left.get_xlabel()
+    assert bands(left) == bands(right) == [(0.5, 2.5), (4.5, 6.5)]
+    assert left.lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
+    assert right.lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert "block l" in left.get_xlabel()
     assert [axes.get_title() for axes in figure.axes] == ["left", "right"]
+
+
+def test_what_is_0_by_definition_is_left_out_and_joins_nothing(phases):
+    table = rows("estimation_variance", "cls", 1, [5, 0, 7, 0, 9, 0])
+    axes = plot_curves(table, "estimation_variance", phases, title="a model").axes[0]
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[1, 5]], [[3, 7]], [[5, 9]]]
+    assert axes.get_ylim()[0] > 1
+    assert "left out" in axes.get_xlabel()
+
+
+def test_one_legend_below_names_every_group_once(table, phases):
+    figure = plot_panels(table, {"size": ["norm"], "motion": ["speed"]}, phases, title="a model")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cls", "patches"]
+    assert not any(axes.get_legend() for axes in figure.axes)

@@ -7,7 +7,7 @@ import pytest
 from brdyn.interventions import Repair, Surgery
 from brdyn.phases import segment
 from brdyn.plots import plot_final_angles, plot_growth, plot_layers, plot_matrices, plot_repair
-from brdyn.plots.style import GROUP_COLOURS
+from brdyn.plots.style import GROUP_COLOURS, INK, QUIET
 
 LAYERS = 4
 
@@ -93,8 +93,9 @@ def test_matrices_show_every_readout_and_the_head(surgery):
     assert [axes.get_title() for axes in panels] == ["cls", "patches", "classification head"]
     shown = panels[0].images[0].get_array()
     assert shown[1, 3] == shown[3, 1] == 24
-    assert shown[2, 2] == 0
-    assert panels[2].images[0].get_array()[2, 2] == 1
+    assert shown.mask.tolist() == np.eye(LAYERS, dtype=bool).tolist()
+    assert panels[0].images[0].get_clim() == (12, 34)  # of the pairs: no zero of the diagonal
+    assert panels[2].images[0].get_array().mask.trace() == LAYERS
     assert len(panels[0].patches) == 2 * 2  # each phase framed twice, white under colour
 
 
@@ -107,3 +108,6 @@ def test_layers_show_deletions_and_shuffles(surgery):
     np.testing.assert_allclose(hollow.get_offsets()[:, 1], 0.7)
     assert len(filled.get_facecolor())
     assert not len(hollow.get_facecolor())
+    bars = [line.get_color() for line in shuffled.lines if len(line.get_xdata()) == 2]
+    assert set(bars) == {INK, QUIET}
+    assert not {INK, QUIET} & set(GROUP_COLOURS.values()) - {GROUP_COLOURS["x"]}

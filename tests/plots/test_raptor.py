@@ -12,6 +12,7 @@ from brdyn.plots import (
     plot_skill,
 )
 from brdyn.plots.raptor import SKILLS
+from brdyn.plots.style import GROUP_COLOURS
 from brdyn.raptor import Span
 from brdyn.training import History
 
@@ -27,9 +28,12 @@ def test_losses_and_validation_of_each_stage():
     np.testing.assert_allclose(losses.lines[1].get_ydata(), [0.4, 0.2])
     assert losses.get_yscale() == "log"
     assert losses.lines[0].get_marker() == "o"  # two points would be hard to see without
-    assert other.get_yscale() == "linear"  # a loss with a cosine can be negative
-    assert [line.get_ydata()[0] for line in validation.lines] == [0.5, 0.25]
-    assert not empty.lines
+    assert other.get_xscale() == other.get_yscale() == "linear"  # a loss with a cosine can be negative
+    assert [bar.get_width() for bar in validation.patches] == [0.5, 0.25]  # one point would be no curve
+    assert [label.get_text() for label in validation.get_yticklabels()] == ["r2 block 1", "r2 block 2"]
+    assert [text.get_text() for text in validation.texts] == ["0.5", "0.25"]
+    assert "step 10" in validation.get_xlabel()
+    assert "no R²" in empty.texts[0].get_text()
     assert [axes.get_title() for axes in (losses, other)] == ["stage 1", "stage 2"]
 
 
@@ -68,10 +72,19 @@ def test_skill_over_each_baseline_with_a_line_at_none():
 def test_bad_fits_do_not_flatten_the_others():
     figure = plot_fidelity(fidelity_table(-1000), [Span(0, 0, 6)], title="k=1")
     assert figure.axes[0].get_ylim()[0] == -1
+    arrows = [line for line in figure.axes[0].lines if line.get_marker() == "v"]
+    assert [line.get_color() for line in arrows] == [GROUP_COLOURS["cls"], GROUP_COLOURS["patches"]]
+    np.testing.assert_array_equal(arrows[0].get_xydata(), [[layer, -1] for layer in range(1, 7)])
+    assert figure.axes[0].texts[0].get_text().splitlines() == [
+        "▼ cls: -600 at layer 6, 6 layers in all", "▼ patches: -600 at layer 6, 6 layers in all",
+    ]  # fmt: skip
+    assert not figure.axes[1].texts  # a relative error is not cut off
     figure = plot_layer_fidelity({"k=1": fidelity_table(-1000), "k=2": fidelity_table()}, title="k")
     assert [axes.get_title() for axes in figure.axes] == ["cls", "patches"]
     assert figure.axes[0].get_ylim()[0] == -1
-    np.testing.assert_allclose(figure.axes[1].lines[1].get_ydata(), np.arange(1, 7) / 10)
+    assert figure.axes[0].texts[0].get_text() == "▼ k=1: -600 at layer 6, 6 layers in all"
+    curves = [line for line in figure.axes[1].lines if line.get_label() in ("k=1", "k=2")]
+    np.testing.assert_allclose(curves[1].get_ydata(), np.arange(1, 7) / 10)
 
 
 def test_partitions_show_every_fit_and_their_means():
@@ -101,3 +114,4 @@ def test_ladder_keeps_the_order():
     assert axes.get_yticks().tolist() == [1, 0]  # the first at the top
     assert [bar.get_width() for bar in axes.patches] == [0.1, 0.9]
     assert figure.axes[1].get_xlim()[0] == -1
+    assert [text.get_text() for text in figure.axes[1].texts] == [" ◀ -50"]

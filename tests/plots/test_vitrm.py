@@ -26,7 +26,9 @@ def test_accuracy_and_latency_against_steps():
 
 
 def test_halting_has_a_curve_for_each_number_of_steps():
-    table = pd.DataFrame({"steps": [1, 1, 2], "probability": [0.1, 0.9, 0.8], "right": [0.2, 0.7, 0.9]})
-    axes = plot_halting(table, title="a run").axes[0]
-    assert [line.get_xdata()[0] for line in axes.lines[1:]] == [0.1, 0.8]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1", "2"]
+    bins = {"probability": [0.1, 0.9, 0.8], "right": [0.2, 0.7, 0.9], "images": [1200, 30, 1230]}
+    share, images = plot_halting(pd.DataFrame({"steps": [1, 1, 2], **bins}), title="a run").axes
+    assert [line.get_xdata()[0] for line in share.lines[1:]] == [0.1, 0.8]
+    texts = [text.get_text() for text in share.get_legend().get_texts()]
+    assert texts == ["1 (1,230 images)", "2 (1,230 images)"]
+    assert [line.get_ydata().tolist() for line in images.lines] == [[1200, 30], [1230]]
