@@ -15,6 +15,7 @@ from brdyn.cli.phases import phases
 from brdyn.cli.probe import probe
 from brdyn.cli.raptor import raptor_fit
 from brdyn.cli.raptor_eval import raptor_eval
+from brdyn.cli.report import report
 from brdyn.cli.vit_train import vit_train
 from brdyn.cli.vitrm_eval import vitrm_eval
 from brdyn.cli.vitrm_train import vitrm_train
@@ -27,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(models)
+app.command()(report)
 app.command()(phases)
 app.command()(dynamics)
 app.command()(perturb)
