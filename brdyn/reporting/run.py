@@ -29,6 +29,7 @@ from brdyn.reporting.kept import (
     origin_of,
     read_kept,
 )
+from brdyn.reporting.page import render_page
 from brdyn.reporting.plan import (
     DYNAMICS,
     INTERVENTIONS,
@@ -214,7 +215,7 @@ class ReportRun:
     def _motion(self, one: Prepared, images: ImageSet) -> Any:
         """Dynamics, with the phases that are found in the same pass; those are kept first."""
         assert one.model is not None
-        options = {"leave_out": self.settings.of_size.leave_out, "seed": self.settings.seed}
+        options: dict[str, Any] = {"leave_out": self.settings.of_size.leave_out, "seed": self.settings.seed}
         twins = untrained_twins(one.model, self.settings.null, self.settings.seed)
         found = with_null(token_dynamics, one.model, images, twins=twins, stream=self.stream, **options)
         similarity = found.phases.similarity
@@ -272,6 +273,8 @@ def make_report(
         _check_some(prepared)
         found = [_found(one) for one in prepared]
         report = assemble(found, settings, _kind(prepared))
+        say("drawing the page …")
+        report = replace(report, page=render_page(report, found))
         report.write(folder)
         return report
 

@@ -46,7 +46,7 @@ def made(photos, tmp_path_factory):
     """A report on a model with twins and on a deeper one: what was said, the result, and its folder."""
     out, said = tmp_path_factory.mktemp("made") / "out", []
     with pytest.MonkeyPatch.context() as patch:
-        leave_undrawn(patch)
+        patch.setattr("brdyn.plots.draw", lambda result: {})
         found = brdyn.report(
             [named("little"), named("deeper", 8, 1)], photos, out, SETTINGS, stream=STREAM, say=said.append
         )
