@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from brdyn.phases import LayerSimilarity, Phases, segment
     from brdyn.probes import probe_images
     from brdyn.raptor import fit_raptor
+    from brdyn.reporting import report
     from brdyn.result import Result, read
     from brdyn.trajectory import Stream, Trajectory, capture, trajectories
 
@@ -52,6 +53,7 @@ _HOMES = {
     "perturbation_repair": "brdyn.interventions",
     "probe_images": "brdyn.probes",
     "read": "brdyn.result",
+    "report": "brdyn.reporting",
     "segment": "brdyn.phases",
     "token_dynamics": "brdyn.measures.dynamics",
     "trajectories": "brdyn.trajectory",
@@ -68,6 +70,7 @@ _ROOMS = (
     "plots",
     "probes",
     "raptor",
+    "reporting",
     "training",
 )
 
@@ -91,6 +94,7 @@ __all__ = [
     "perturbation_repair",
     "probe_images",
     "read",
+    "report",
     "segment",
     "token_dynamics",
     "trajectories",

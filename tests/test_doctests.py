@@ -25,6 +25,7 @@ ROOMS = (
     "plots",
     "probes",
     "raptor",
+    "reporting",
     "training",
 )
 

@@ -16,6 +16,7 @@ from brdyn.cli.phases import phases
 from brdyn.cli.probe import probe
 from brdyn.cli.raptor import raptor_fit
 from brdyn.cli.raptor_eval import raptor_eval
+from brdyn.cli.report import report
 from brdyn.cli.vit_train import vit_train
 from brdyn.cli.vitrm_eval import vitrm_eval
 from brdyn.cli.vitrm_train import vitrm_train
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for command in (
     models,
+    report,
     phases,
     dynamics,
     perturb,

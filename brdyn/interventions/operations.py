@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise, permutations
 
@@ -38,21 +38,27 @@ class Operation:
 
 
 def operations(
-    kinds: Sequence[str], depth: int, boundaries: Sequence[int], draws: int = DRAWS, seed: int = 0
+    kinds: Sequence[str],
+    depth: int,
+    boundaries: Sequence[int],
+    draws: int = DRAWS,
+    seed: int = 0,
+    apart: int | None = None,
 ) -> Iterator[Operation]:
     """All swaps, deletions and replacements, and up to `draws` shuffles of each phase and of windows of its size.
 
-    Those windows straddle a boundary, and some layer of theirs changes phase.
+    Those windows straddle a boundary, and some layer of theirs changes phase. Swaps and replacements are of layers that
+    are at most `apart` from each other, where that is given.
     """
     layers = range(1, depth + 1)
     if "swap" in kinds:
-        for pair in combinations(layers, 2):
+        for pair in _near(combinations(layers, 2), apart):
             yield Operation("swap", pair, 0, tuple(swapped(depth, *pair)))
     if "delete" in kinds and depth > 1:
         for layer in layers:
             yield Operation("delete", (layer,), 0, tuple(other for other in layers if other != layer))
     if "replace" in kinds:
-        for pair in permutations(layers, 2):
+        for pair in _near(permutations(layers, 2), apart):
             yield Operation("replace", pair, 0, tuple(replaced(depth, *pair)))
     if "shuffle" in kinds:
         rng = np.random.default_rng(seed)
@@ -66,6 +72,11 @@ def operations(
                 across = kind == "shuffle_across"
                 for window, layers_there in _shuffles(places, boundaries if across else None, draws, rng):
                     yield Operation(kind, window, phase, rearranged(depth, window, layers_there))
+
+
+def _near(pairs: Iterable[tuple[int, int]], apart: int | None) -> Iterator[tuple[int, int]]:
+    """The pairs of layers that are at most so far apart; all of them without a number."""
+    return (pair for pair in pairs if apart is None or abs(pair[0] - pair[1]) <= apart)
 
 
 def _shuffles(

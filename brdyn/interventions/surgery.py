@@ -162,6 +162,7 @@ def layer_surgery(
     k: int | None = None,
     kinds: Sequence[str] = SURGERY,
     draws: int = DRAWS,
+    apart: int | None = None,
     seed: int = 0,
     stream: Stream | None = None,
 ) -> Surgery:
@@ -181,6 +182,9 @@ def layer_surgery(
         Which of `swap`, `delete`, `shuffle`, `replace`.
     draws : int
         Shuffles of each phase, and of windows of its size that cross a boundary, at most.
+    apart : int, optional
+        Swap and replace only layers at most so far apart: with 1 neighbours alone, which cost about L forward passes
+        instead of L^2. Swaps are then not tested within against across phases.
     seed : int
         Of the shuffles and of the permutation tests.
     stream : Stream, optional
@@ -205,9 +209,11 @@ def layer_surgery(
     check_seed(seed)
     if draws < 1:
         raise UsageError(f"{draws} shuffles of each phase are none; draw at least 1")
+    if apart is not None and apart < 1:
+        raise UsageError(f"`apart={apart}`: layers are at least 1 apart")
     watch, stream = Stopwatch(), stream or Stream()
     phases = find_phases(model, images, phases, k, seed=seed, stream=stream)
-    chosen = list(operations(kinds, model.depth, phases.boundaries, draws, seed))
+    chosen = list(operations(kinds, model.depth, phases.boundaries, draws, seed, apart))
     if not chosen:
         spans = ", ".join(
             f"{first}-{last}" if last > first else str(first) for first, last in phases.intervals

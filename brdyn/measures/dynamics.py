@@ -215,6 +215,7 @@ def token_dynamics(
     phases: Phases | None = None,
     *,
     measures: Sequence[str] | None = None,
+    leave_out: Sequence[str] = (),
     k: int | None = None,
     seed: int = 0,
     ridge: float = RIDGE,
@@ -232,6 +233,8 @@ def token_dynamics(
     measures : sequence of str, optional
         Which of :data:`brdyn.choices.MEASURES` to take. By default all that the images allow: basins need labels, modes
         five images.
+    leave_out : sequence of str
+        Measures not to take of those, as modes cost the most.
     k, seed
         Of the phases; the seed also draws the samples and bootstraps.
     ridge, rank
@@ -254,7 +257,8 @@ def token_dynamics(
     >>> dynamics.curve("norm", "cls").shape, dynamics.curve("speed", "cls").shape  # states, updates
     ((13,), (12,))
     """
-    chosen = check_measures(measures)
+    unwanted = some_of("measure", leave_out, MEASURES) if len(leave_out) else ()
+    chosen = tuple(name for name in check_measures(measures) if name not in unwanted)
     check_fit(ridge, rank, model.info.width)
     check_seed(seed)
     watch, stream = Stopwatch(), stream or Stream()

@@ -1,0 +1,197 @@
+"""`brdyn report`: from a model's name to a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from brdyn.choices import DTYPES, INITS, MOST_TWINS, check_named, check_source, one_of
+from brdyn.cli import checks
+from brdyn.cli import options as opt
+from brdyn.cli.run import RunRequest, run_command
+from brdyn.errors import BrdynError, UsageError
+from brdyn.reporting.plan import ReportSettings, Subject, subjects
+from brdyn.words import as_typed
+
+if TYPE_CHECKING:
+    from brdyn.data import ImageSet
+    from brdyn.models import VisionTransformer
+
+RESULT = "report.json"
+REPORT = "Report"
+
+Models = Annotated[
+    list[str],
+    typer.Option(
+        help="As in other commands; give it several times to report on several models.",
+        rich_help_panel=opt.MODEL,
+    ),
+]
+Number = Annotated[
+    int | None,
+    typer.Option(
+        "--n",
+        "-n",
+        help="Images of phases and dynamics (default: 1000; 100 with --fast, 5000 with --thorough).",
+        min=1,
+        rich_help_panel=opt.IMAGES,
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace results in --out that are of other images, weights or settings.",
+        rich_help_panel=opt.OUTPUT,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyRequest(RunRequest):
+    """With several models."""
+
+    model: Models = ("imgfocus_vits14",)  # type: ignore[assignment]
+    n: Number = None
+    overwrite: Overwrite = False
+
+
+@run_command(request=ManyRequest)
+def report(
+    request: ManyRequest,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="Few images and operations: minutes on a CPU.", rich_help_panel=REPORT),
+    ] = False,
+    thorough: Annotated[
+        bool,
+        typer.Option("--thorough", help="Many images, every operation.", rich_help_panel=REPORT),
+    ] = False,
+    null: Annotated[
+        int,
+        typer.Option(
+            "--null",
+            help="Measure this many untrained twins beside each model; each takes as long as the model.",
+            min=0,
+            max=MOST_TWINS,
+            rich_help_panel=REPORT,
+        ),
+    ] = 0,
+    twin: Annotated[
+        bool,
+        typer.Option(
+            "--twin",
+            help="Report on an untrained network of each model's architecture besides, as on a model.",
+            rich_help_panel=REPORT,
+        ),
+    ] = False,
+    raptor: Annotated[
+        list[str],
+        typer.Option(
+            help="Folder of a Raptor of one of the models, to judge it; may be given for each.",
+            rich_help_panel=REPORT,
+        ),
+    ] = [],  # noqa: B006
+    fit_raptor: Annotated[
+        int,
+        typer.Option(
+            help="Fit a Raptor to each model that none is given of, by this many steps, and judge it.",
+            min=0,
+            rich_help_panel=REPORT,
+        ),
+    ] = 0,
+) -> None:
+    """From a model's name to a verdict: phases, dynamics, perturbation, interventions, and a page that explains them.
+
+    Writes report.html, report.json, and of each model a folder with the result of each section, to --out. The same
+    command again goes on where it was stopped, and uses what is there.
+
+    Example: brdyn report --model dinov2_vits14 --twin --images photos/ --fast --out runs/report
+    """
+    formats = checks.check_written(request, RESULT, go_on=True)
+    size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
+    one_of("dtype", request.dtype, DTYPES)
+    one_of("init", request.init, INITS)
+    if fast and thorough:
+        raise UsageError("--fast and --thorough exclude each other; drop one of them")
+    settings = ReportSettings(
+        size="fast" if fast else "thorough" if thorough else "default",
+        n=request.n,
+        null=null,
+        twin=twin,
+        raptors=tuple(raptor),
+        fit_raptor=fit_raptor,
+        seed=request.seed,
+    )
+    for name in request.model:
+        check_named(name)
+    models = subjects(request.model, request.init, twin)
+    check_source(request.init == "random", request.weights is not None, request.weights_key)
+    if request.weights is not None and len(request.model) > 1:
+        raise UsageError("--weights is of one model; give one --model, or folders as models")
+    checks.check_images(request.images)
+    checks.check_file("--weights", request.weights, folder=True)
+    if fit_raptor and request.dtype != "float32":
+        raise UsageError("--fit-raptor fits in float32; drop --dtype")
+
+    from brdyn import runtime
+    from brdyn.reporting.run import make_report
+    from brdyn.trajectory import Stream
+
+    processes = runtime.start_processes(request.device)
+    options = {
+        "image_size": size,
+        "device": processes.device,
+        "dtype": runtime.resolve_dtype(request.dtype),
+        "seed": request.seed,
+        "allow_pickle": request.allow_pickle,
+        "allow_code": request.allow_code,
+        "teacher": request.teacher,
+    }
+    found = make_report(
+        models,
+        partial(_model, request, options),
+        partial(_images, request, settings),
+        checks.at_home(request.out, "--out"),
+        settings,
+        stream=Stream(batch_size=batch_size, workers=request.workers, progress=True),
+        overwrite=request.overwrite,
+        formats=formats,
+        say=lambda line: typer.echo(as_typed(line)),
+    )
+    typer.echo(f"\n{found.summary()}\n")
+    typer.echo(f"report: {Path(request.out) / 'report.html'}")
+    if found.failed:
+        raise BrdynError(f"something failed of {', '.join(found.failed)}; the report has the rest")
+
+
+def _model(request: ManyRequest, options: dict[str, Any], subject: Subject) -> VisionTransformer:
+    from brdyn.models import load_model
+
+    trained = subject.init != "random"
+    return load_model(
+        subject.name,
+        init=subject.init,
+        weights=request.weights if trained else None,
+        weights_key=request.weights_key if trained else None,
+        **options,
+    )
+
+
+def _images(request: ManyRequest, settings: ReportSettings, model: VisionTransformer) -> ImageSet:
+    from brdyn.data import load_images
+
+    return load_images(
+        request.images,
+        model,
+        n=settings.n or settings.of_size.images,
+        seed=request.seed,
+        split=request.split,
+        strict=request.strict,
+        image_column=request.image_column,
+        label_column=request.label_column,
+    )

@@ -1,0 +1,312 @@
+"""The charts of a report's page, as Vega-Lite specifications: they carry their data, and need no network.
+
+Each has the parameters `models` and `groups`, the names of what is shown, which the page's boxes set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from brdyn.interventions import Repair, Surgery
+from brdyn.measures.dynamics import Dynamics
+from brdyn.measures.null import BesideTwins
+from brdyn.phases import Phases
+from brdyn.raptor import Evaluation
+from brdyn.reporting.result import Found
+from brdyn.reporting.verdict import beside
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe-Ito
+SIDE = 264  # pixels of a matrix
+TALLEST = 8  # numbers beside twins
+LABELS = 6  # of a matrix's axis
+Rows = list[dict[str, Any]]
+
+
+def similarity_charts(found: Sequence[Found]) -> dict[str, dict[str, Any]]:
+    """The similarity between the layers of each model with its phases framed, all on one scale; by model."""
+    phases = {one.label: one.results.get("phases") for one in found}
+    shown = {
+        label: (one, one.similarity.matrix)
+        for label, one in phases.items()
+        if isinstance(one, Phases) and one.similarity is not None
+    }
+    lowest = min((float(matrix.min()) for _, matrix in shown.values()), default=0.0)
+    return {label: _similarity(label, one, matrix, lowest) for label, (one, matrix) in shown.items()}
+
+
+def _similarity(label: str, phases: Phases, matrix: np.ndarray, lowest: float) -> dict[str, Any]:
+    layers = len(matrix)
+    cells = [
+        {"a": row + 1, "b": column + 1, "s": round(float(matrix[row, column]), 4)}
+        for row in range(layers)
+        for column in range(layers)
+    ]
+    ends = [0.5, layers + 0.5]
+    ticks = sorted({1, *range(-(-layers // LABELS), layers + 1, -(-layers // LABELS))})
+    axis = alt.Axis(values=ticks, format="d", grid=False, domain=False)
+    scale = alt.Scale(domain=ends, nice=False, zero=False)
+    picture = (
+        alt.Chart(alt.Data(values=cells))
+        .transform_calculate(left="datum.b-.5", right="datum.b+.5", top="datum.a-.5", bottom="datum.a+.5")
+        .mark_rect(aria=False)
+        .encode(
+            x=alt.X("left:Q", scale=scale, axis=axis, title="layer"),
+            x2="right:Q",
+            y=alt.Y(
+                "top:Q", scale=alt.Scale(domain=ends, nice=False, zero=False, reverse=True), axis=axis, title="layer"
+            ),
+            y2="bottom:Q",
+            color=alt.Color(
+                "s:Q",
+                scale=alt.Scale(scheme="viridis", domain=[lowest, 1]),
+                legend=alt.Legend(title="similarity", orient="bottom", gradientLength=SIDE, gradientThickness=8),
+            ),
+            tooltip=[
+                alt.Tooltip("a:Q", title="layer"),
+                alt.Tooltip("b:Q", title="and layer"),
+                alt.Tooltip("s:Q", title="similarity", format=".3f"),
+            ],
+        )
+    )  # fmt: skip
+    frames = [{"from": first - 0.5, "to": last + 0.5} for first, last in phases.intervals]
+    framed = (
+        alt.Chart(alt.Data(values=frames))
+        .mark_rect(fill=None, stroke="#D55E00", strokeWidth=2, aria=False, tooltip=None)
+        .encode(x="from:Q", x2="to:Q", y="from:Q", y2="to:Q")
+    )
+    words = f"Similarity between the {layers} layers of {label}: {phases.sentence()}"
+    return _spec((picture + framed).properties(width=SIDE, height=SIDE), words)
+
+
+def curve_chart(
+    rows: Rows, *, words: str, y: str, x: str, zero: bool = False, log: bool = False
+) -> dict[str, Any] | None:
+    """Curves over depth with their intervals, by model and token group; None where there are none.
+
+    Parameters
+    ----------
+    rows : list of dict
+        `model`, `group`, `layer` (what is hovered over says it), `depth` (where it is drawn), `mean`, `low`, `high`.
+    words : str
+        What it shows, for who does not see it.
+    y, x : str
+        Headings of the axes.
+    zero : bool
+        Draw a line at 0.
+    log : bool
+        Logarithmic axis.
+    """
+    if not rows:
+        return None
+    labels = list(dict.fromkeys(row["model"] for row in rows))
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    colours = [COLOURS[place % len(COLOURS)] for place in range(len(labels))]
+    shared = {
+        "x": alt.X("depth:Q", title=x, scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(grid=False)),
+        "color": alt.Color(
+            "model:N",
+            scale=alt.Scale(domain=labels, range=colours),
+            legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=320),
+        ),
+        "detail": "group:N",
+    }
+    scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
+    height = alt.Y("mean:Q", title=y, scale=scale, axis=alt.Axis(tickCount=5))
+    base = (
+        alt.Chart(alt.Data(values=rows))
+        .transform_filter("indexof(models, datum.model) >= 0")
+        .transform_filter("indexof(groups, datum.group) >= 0")
+    )
+    band = base.mark_area(opacity=0.18, aria=False).encode(
+        y=alt.Y("low:Q", title=y, scale=scale), y2="high:Q", **shared
+    )
+    line = base.mark_line(strokeWidth=2, aria=False).encode(
+        y=height,
+        strokeDash=alt.StrokeDash(
+            "group:N",
+            scale=alt.Scale(domain=groups, range=[[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]][: max(1, len(groups))]),
+            legend=alt.Legend(title=None, orient="top", symbolStrokeColor="gray"),
+        ),
+        **shared,
+    )  # fmt: skip
+    near = base.mark_point(size=55, filled=True, opacity=0.9, aria=False).encode(
+        y=height,
+        tooltip=[
+            alt.Tooltip("model:N"),
+            alt.Tooltip("group:N", title="tokens"),
+            alt.Tooltip("layer:N", title=x),
+            alt.Tooltip("mean:Q", title="mean", format=".3g"),
+            alt.Tooltip("low:Q", title="from", format=".3g"),
+            alt.Tooltip("high:Q", title="to", format=".3g"),
+        ],
+        **shared,
+    )
+    parts = [band, line, near]
+    if zero:
+        parts.insert(0, alt.Chart(alt.Data(values=[{"z": 0}])).mark_rule(opacity=0.5).encode(y="z:Q"))
+    chart = alt.layer(*parts).properties(width="container", height=230)
+    chart = chart.add_params(alt.param(name="models", value=labels), alt.param(name="groups", value=groups))
+    return _spec(chart, words)
+
+
+def motion_rows(found: Sequence[Found], statistic: str, first: int) -> Rows:
+    """A curve of dynamics of each model.
+
+    Parameters
+    ----------
+    found : sequence of Found
+    statistic : str
+    first : int
+        The number of the first place: 0 for states, 1 for updates.
+    """
+    rows: Rows = []
+    for one in found:
+        dynamics = one.results.get("dynamics")
+        if isinstance(dynamics, Dynamics):
+            table = dynamics.table[dynamics.table["statistic"] == statistic]
+            last = dynamics.phases.layers
+            shift = first - int(table["layer"].min()) if len(table) else 0
+            rows += _rows(one.label, table, lambda row, shift=shift: int(row["layer"]) + shift, last)  # type: ignore[misc]
+    return rows
+
+
+def growth_rows(found: Sequence[Found]) -> Rows:
+    """By how much noise grows a layer, against the state that gets it, on the tokens that get it."""
+    rows: Rows = []
+    for one in found:
+        repair = one.results.get("perturb")
+        if isinstance(repair, Repair) and len(repair.growth):
+            growth = repair.growth
+            own = growth[(growth["eps"] == growth["eps"].max()) & (growth["target"] == growth["group"])]
+            rows += _rows(one.label, own, lambda row: int(row["start"]), repair.phases.layers)
+    return rows
+
+
+def deletion_rows(found: Sequence[Found]) -> Rows:
+    """What leaving each block out does to the representation."""
+    rows: Rows = []
+    for one in found:
+        surgery = one.results.get("interventions")
+        if isinstance(surgery, Surgery):
+            table = surgery.table.query("kind == 'delete' and measure == 'relative_error'")
+            table = table.assign(group=table["readout"])
+            rows += _rows(one.label, table, lambda row: row["layers"][0], surgery.layers)
+    return rows
+
+
+def fidelity_rows(found: Sequence[Found]) -> Rows:
+    """R² of the Raptors at every layer, going their own way and step by step."""
+    rows: Rows = []
+    for one in found:
+        evaluation = one.results.get("raptor-eval")
+        if isinstance(evaluation, Evaluation):
+            table = evaluation.fidelity.table.query("statistic == 'r2' and group == 'all'")
+            table = table.assign(group=table["mode"])
+            rows += _rows(one.label, table, lambda row: int(row["layer"]), len(evaluation.assignment))
+    return rows
+
+
+def _rows(label: str, table: pd.DataFrame, place: Any, layers: int) -> Rows:
+    """Rows of :func:`curve_chart`, without those that have no mean; `depth` is relative where models differ."""
+    rows = []
+    for _, row in table.iterrows():
+        if np.isfinite(row["mean"]):
+            values = {name: _number(row[name]) for name in ("mean", "low", "high")}
+            layer = place(row)
+            rows.append(
+                {
+                    "model": label,
+                    "group": row["group"],
+                    "layer": layer,
+                    "depth": layer,
+                    "of": layers,
+                    **values,
+                }
+            )
+    return rows
+
+
+def on_one_depth(rows: Rows) -> tuple[Rows, str]:
+    """Rows of models of different depth over relative depth, in percent; and what to call the axis."""
+    if len({row["of"] for row in rows}) < 2:
+        return rows, ""
+    return [
+        {**row, "depth": round(100 * row["layer"] / row["of"], 2)} for row in rows
+    ], "depth (% of its blocks)"
+
+
+def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
+    """The numbers of each model that lie farthest from its untrained twins, over their mean."""
+    rows: Rows = []
+    for one in found:
+        results = [result for result in one.results.values() if isinstance(result, BesideTwins)]
+        told = [
+            (name, value, twins) for name, value, twins in beside(results) if value > 0 and twins.min() > 0
+        ]
+        told.sort(key=lambda row: -abs(np.log(row[1] / row[2].mean())))
+        rows += [
+            {
+                "model": one.label, "number": name, "ratio": _number(value / twins.mean()), "value": _number(value),
+                "least": _number(twins.min() / twins.mean()), "most": _number(twins.max() / twins.mean()),
+                "untrained": _number(twins.mean()),
+            }
+            for name, value, twins in told[:TALLEST]
+        ]  # fmt: skip
+    if not rows:
+        return None
+    labels = list(dict.fromkeys(row["model"] for row in rows))
+    colours = [COLOURS[place % len(COLOURS)] for place in range(len(labels))]
+    base = alt.Chart(alt.Data(values=rows)).transform_filter("indexof(models, datum.model) >= 0")
+    y = alt.Y("number:N", title=None, sort=None, axis=alt.Axis(labelLimit=150, labelFontSize=10))
+    scale = alt.Scale(type="log")
+    span = base.mark_bar(opacity=0.35, color="gray", size=7, aria=False).encode(
+        y=y, x=alt.X("least:Q", scale=scale, title="over the mean of untrained twins (log)"), x2="most:Q"
+    )
+    dots = base.mark_point(filled=True, size=80, aria=False).encode(
+        y=y,
+        x=alt.X("ratio:Q", scale=scale),
+        color=alt.Color(
+            "model:N",
+            scale=alt.Scale(domain=labels, range=colours),
+            legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=320),
+        ),
+        tooltip=[
+            alt.Tooltip("model:N"),
+            alt.Tooltip("number:N"),
+            alt.Tooltip("value:Q", format=".3g"),
+            alt.Tooltip("untrained:Q", title="untrained twins", format=".3g"),
+        ],
+    )
+    one = alt.Chart(alt.Data(values=[{"z": 1}])).mark_rule(opacity=0.5).encode(x="z:Q")
+    chart = (one + span + dots).properties(width="container", height=alt.Step(17))
+    words = (
+        "Numbers of trained models over the mean of their untrained twins; the bar is the range of the twins"
+    )
+    return _spec(
+        chart.add_params(alt.param(name="models", value=labels), alt.param(name="groups", value=[])), words
+    )
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.5g}") if np.isfinite(value) else None
+
+
+def _spec(chart: Any, words: str) -> dict[str, Any]:
+    """A specification with its description, without colours of its own for text and lines: the page has those."""
+    config: Mapping[str, Any] = {
+        "background": None,
+        "font": "inherit",
+        "view": {"stroke": None},
+        "axis": {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "labelFlush": False},
+        "legend": {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"},
+    }
+    spec = chart.to_dict()
+    spec.update(description=words, config=config, autosize={"type": "fit-x", "contains": "padding"})
+    if spec.get("width") != "container":
+        spec["autosize"] = {"type": "pad"}
+    return spec

@@ -1,0 +1,101 @@
+"""What a report finds in its folder: results that are its own, to be used again, and those of something else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from brdyn import plots
+from brdyn.data import ImageSet
+from brdyn.errors import UsageError
+from brdyn.models import VisionTransformer
+from brdyn.reporting.plan import SECTIONS, ReportSettings, Section, options_of
+from brdyn.result import Result, result_class
+from brdyn.store import OutputFolder, to_json
+from brdyn.store.result_files import read_plain
+
+REPORT, PAGE = "report.json", "report.html"
+ORIGIN = "report"  # in the provenance of a result: what it was made for
+SAID = 6
+WORDS = {"images": "other images", "model": "another model or precision", "asked": "other settings"}
+
+
+def origin_of(
+    section: Section, model: VisionTransformer, images: ImageSet, settings: ReportSettings
+) -> dict[str, Any]:
+    """What makes a result the one that is asked for: the weights, the images, and the settings; ready for JSON."""
+    info = model.info
+    of = {name: value for name, value in images.identity().items() if name != "source"}  # wherever they lie
+    found = {
+        "model": {
+            "weights": info.digest or info.weights,
+            "image_size": info.image_size,
+            "dtype": model.precision,
+        },
+        "images": of,
+        "asked": options_of(section, settings),
+    }
+    return json.loads(to_json(found))
+
+
+def is_report(folder: Path) -> bool:
+    """Whether a folder holds a report, or what a report that was stopped has left."""
+    return (folder / REPORT).is_file() or any(
+        True for section in SECTIONS for _ in folder.glob(f"*/{section.name}")
+    )
+
+
+def is_there(folder: Path, section: Section) -> bool:
+    """Whether a model's folder has a result of this section."""
+    return (folder / section.name / section.file).is_file()
+
+
+def differs(folder: Path, section: Section, origin: Mapping[str, Any]) -> str:
+    """In what the result that is there is not the one asked for; empty where it is, or there is none."""
+    if not is_there(folder, section):
+        return ""
+    provenance = read_plain(folder / section.name / section.file).get("provenance")
+    kept = provenance.get(ORIGIN) if isinstance(provenance, dict) else None
+    if not isinstance(kept, dict):
+        return "not of a report"
+    return next((said for name, said in WORDS.items() if kept.get(name) != origin[name]), "")
+
+
+def check_others(out: Path, others: Iterable[tuple[str, str]]) -> None:
+    """Refuse to go on over results of something else.
+
+    Raises
+    ------
+    UsageError
+        Naming them.
+    """
+    found = [f"{name} ({why})" for name, why in others]
+    if found:
+        more = f" and {len(found) - SAID} more" if len(found) > SAID else ""
+        raise UsageError(
+            f"{str(out)!r} holds results that are not of this report: {', '.join(found[:SAID])}{more}; choose another "
+            "`out`, or pass `overwrite=True` to replace them"
+        )
+
+
+def read_kept(folder: Path, section: Section) -> Result | None:
+    """The result of a section; None where there is none."""
+    return (
+        result_class(section.file).read(folder / section.name / section.file)
+        if is_there(folder, section)
+        else None
+    )
+
+
+def keep(
+    result: Result, folder: Path, section: Section, origin: Mapping[str, Any], formats: tuple[str, ...]
+) -> None:
+    """Write the result of a section with its pictures, all of it or nothing."""
+    assert result.provenance is not None
+    details = {**result.provenance.details, ORIGIN: dict(origin)}
+    result = replace(result, provenance=replace(result.provenance, details=details))
+    with OutputFolder(folder / section.name, True, result=section.file) as out:
+        result.write(out, plots.draw(result), formats)

@@ -1,0 +1,205 @@
+"""What a report does, of how many images, and what that costs. Needs no torch, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from brdyn.choices import EPS, KINDS, SURGERY, check_twins, one_of
+from brdyn.errors import UsageError
+from brdyn.seeds import check_seed
+
+RANDOM = "random"
+BEFORE_DELETION = ("delete", "replace")
+MEASURING = 1.6  # passes that a pass with all measures of motion takes, roughly
+
+
+class Section(NamedTuple):
+    """A result of a report: its folder in that of the model, and the file that says it is whole."""
+
+    name: str
+    file: str
+
+
+PHASES, DYNAMICS = Section("phases", "phases.json"), Section("dynamics", "dynamics.json")
+PERTURB = Section("perturb", "perturb.json")
+INTERVENTIONS = Section("interventions", "interventions.json")
+RAPTOR, RAPTOR_EVAL = Section("raptor", "fit.json"), Section("raptor-eval", "raptor_eval.json")
+DRAWING = {DYNAMICS: 5.0, PERTURB: 4.0, INTERVENTIONS: 3.0, RAPTOR_EVAL: 3.0}  # seconds for pictures, roughly
+SECTIONS = (PHASES, DYNAMICS, PERTURB, INTERVENTIONS, RAPTOR, RAPTOR_EVAL)
+
+
+class Size(NamedTuple):
+    """How much a report measures.
+
+    Attributes
+    ----------
+    images : int
+        Of phases and dynamics, where no number is given.
+    perturbed, changed : int
+        Of perturbation and of interventions, at most.
+    leave_out : tuple of str
+        Measures that dynamics does without.
+    eps : tuple of float
+        Of the noise.
+    kinds : tuple of str
+        Of interventions.
+    apart : int or None
+        How far apart layers are that are swapped or that replace each other.
+    """
+
+    images: int
+    perturbed: int
+    changed: int
+    leave_out: tuple[str, ...]
+    eps: tuple[float, ...]
+    kinds: tuple[str, ...]
+    apart: int | None
+
+
+SIZES = {
+    "fast": Size(100, 16, 16, ("estimation", "modes"), (0.2,), BEFORE_DELETION, 1),
+    "default": Size(1000, 64, 32, (), EPS, (*SURGERY[:2], "replace"), None),
+    "thorough": Size(5000, 256, 256, (), EPS, KINDS, None),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """What a report measures.
+
+    Attributes
+    ----------
+    size : {"fast", "default", "thorough"}
+        How many images and operations; see :data:`SIZES`.
+    n : int or None
+        Images of phases and dynamics, instead of the number of the size.
+    null : int
+        Untrained twins to measure beside each model, in dynamics, perturbation and interventions.
+    twin : bool
+        Report on the untrained network of each model's architecture besides, as on a model.
+    raptors : tuple of str
+        Folders of Raptors that were fitted, each to one of the models.
+    fit_raptor : int
+        Steps of a Raptor to fit to each model that no Raptor is given of; 0 for none.
+    seed : int
+
+    Examples
+    --------
+    >>> from brdyn.reporting import ReportSettings
+    >>> ReportSettings(size="fast").of_size.kinds
+    ('delete', 'replace')
+    """
+
+    size: str = "default"
+    n: int | None = None
+    null: int = 0
+    twin: bool = False
+    raptors: tuple[str, ...] = ()
+    fit_raptor: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        one_of("size", self.size, SIZES)
+        check_twins(self.null)
+        check_seed(self.seed)
+        if self.n is not None and self.n < 1:
+            raise UsageError(f"`n={self.n}`: at least one image is needed")
+        if self.fit_raptor < 0:
+            raise UsageError(f"`fit_raptor={self.fit_raptor}` steps are less than none")
+
+    @property
+    def of_size(self) -> Size:
+        """The numbers of the size."""
+        return SIZES[self.size]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model of a report: its name, how it is initialised, and its folder."""
+
+    name: str
+    init: str
+    folder: str
+
+
+def subjects(names: Sequence[str], init: str, twin: bool) -> list[Subject]:
+    """The models of a report, each with a folder of its own name; twins after their model.
+
+    Raises
+    ------
+    UsageError
+        If there is none, one is named twice, or twins of untrained models are asked for.
+    """
+    if not names:
+        raise UsageError("a report needs at least one `model`")
+    if twin and init == RANDOM:
+        raise UsageError("`twin` and `init=random` are the same networks; drop one of them")
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise UsageError(f"model {twice!r} is named twice")
+    found = [
+        Subject(name, one, folder)
+        for name, folder in zip(names, _folders(names), strict=True)
+        for one in ((init, RANDOM) if twin else (init,))
+    ]
+    return [
+        Subject(one.name, one.init, f"{one.folder}-untrained") if one.init == RANDOM else one for one in found
+    ]
+
+
+def _folders(names: Iterable[str]) -> list[str]:
+    """A folder for each name: `facebook/dino-vits16` is at `facebook--dino-vits16`."""
+    found: list[str] = []
+    for name in names:
+        # A path by its last part alone, as the others say where it lies; an id of the hub whole.
+        text = Path(name).name if Path(name).exists() or name.startswith(("/", "~", ".")) else name
+        plain = re.sub(r"[^\w.@-]+", "-", text.replace("/", "--")).strip(".-") or "model"
+        again = plain
+        number = 2
+        while again in found:
+            again, number = f"{plain}-{number}", number + 1
+        found.append(again)
+    return found
+
+
+def passes(section: Section, depth: int, targets: int, settings: ReportSettings) -> float:
+    """About how many forward passes of an image a section takes, those of twins included."""
+    size, twins = settings.of_size, 1 + settings.null
+    if section is DYNAMICS:
+        return MEASURING * twins
+    if section is PERTURB:
+        return (1 + len(size.eps) * targets * (depth + 1) / 2) * twins
+    if section is INTERVENTIONS:
+        near = depth if size.apart is None else min(2 * size.apart, depth)  # partners of a layer
+        each = {"delete": depth / 2, "replace": near * depth / 2, "swap": near * depth / 3, "shuffle": depth}
+        return (1 + sum(each[kind] for kind in size.kinds)) * twins
+    return 4.0  # of a Raptor that is evaluated: teacher, both modes, baselines
+
+
+def said_duration(seconds: float) -> str:
+    """`40 s`, `3 min`, `2.5 h`.
+
+    >>> from brdyn.reporting.plan import said_duration
+    >>> [said_duration(seconds) for seconds in (0.2, 40, 200, 9000)]
+    ['1 s', '40 s', '3 min', '2.5 h']
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def options_of(section: Section, settings: ReportSettings) -> dict[str, Any]:
+    """What a section was asked for, ready for JSON: with another of these it is another result."""
+    size, twins = settings.of_size, {"null": settings.null, "seed": settings.seed}
+    if section in (PHASES, DYNAMICS):
+        return {"leave_out": list(size.leave_out), **twins}
+    if section is PERTURB:
+        return {"eps": list(size.eps), **twins}
+    if section is INTERVENTIONS:
+        return {"kinds": list(size.kinds), "apart": size.apart, **twins}
+    return {"fit_raptor": settings.fit_raptor, "seed": settings.seed}

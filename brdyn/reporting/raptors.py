@@ -1,0 +1,103 @@
+"""The Raptor of a report's model: given, or fitted here; and how faithful it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from brdyn.data import ImageSet
+from brdyn.errors import BrdynError, UsageError
+from brdyn.models import VisionTransformer, load_model
+from brdyn.phases import Phases
+from brdyn.provenance import Stopwatch
+from brdyn.raptor import Evaluation, Fit, FitSettings, Raptor, evaluate, fit_raptor
+from brdyn.raptor.fit import fit_options
+from brdyn.raptor.partitions import assign
+from brdyn.reporting.plan import ReportSettings
+from brdyn.store.unfinished import CHECKPOINTS
+from brdyn.training import Checkpoints, Session
+from brdyn.trajectory import Stream
+
+JUDGED = 0.2  # of the images: what a Raptor is judged by, where it is fitted here
+MAXCUT = "maxcut"
+
+
+def given_raptors(folders: Sequence[str], models: Sequence[VisionTransformer]) -> dict[int, tuple[str, str]]:
+    """Which model each Raptor is of, by its number: the folder, and the digest of its weights.
+
+    Raises
+    ------
+    UsageError
+        If one is no Raptor, or of none of the models, or two are of one.
+    """
+    found: dict[int, tuple[str, str]] = {}
+    for folder in folders:
+        raptor = load_model(folder)
+        if not isinstance(raptor, Raptor):
+            raise UsageError(f"{folder!r} is not a Raptor; give the folder of brdyn raptor-fit as `raptor`")
+        teacher = raptor.teacher.info
+        of = [number for number, model in enumerate(models) if model.info.digest == teacher.digest]
+        if not of:
+            raise UsageError(
+                f"the Raptor in {folder!r} is of {teacher.name!r}, which is none of the models of the report, or has "
+                "other weights there; give its `model` too"
+            )
+        if models[of[0]].info.image_size != teacher.image_size:
+            raise UsageError(
+                f"the Raptor in {folder!r} is for images of {teacher.image_size[0]}x{teacher.image_size[1]} pixels; "
+                "give the report that `image_size`"
+            )
+        if of[0] in found:
+            raise UsageError(f"{found[of[0]][0]!r} and {folder!r} are Raptors of one model; give one")
+        found[of[0]] = (folder, raptor.info.digest)
+    return found
+
+
+def parts(images: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Images to fit a Raptor on, and others to judge it by."""
+    learning, judged = images.split(max(1, round(JUDGED * len(images))), seed)
+    assert judged is not None
+    return learning, judged
+
+
+def fit_here(
+    model: VisionTransformer,
+    images: ImageSet,
+    phases: Phases,
+    settings: ReportSettings,
+    folder: Path,
+    stream: Stream,
+) -> Fit:
+    """Fit one shared block to each phase, or go on with a fit that was stopped."""
+    if model.dtype != torch.float32:
+        raise UsageError("a Raptor is fitted in float32: pass `dtype=float32`, or drop `fit_raptor`")
+    steps, (learning, _) = settings.fit_raptor, parts(images, settings.seed)
+    recipe = FitSettings(stage1_steps=steps // 2, stage2_steps=steps - steps // 2, seed=settings.seed)
+    recipe = recipe.fitted_to(len(learning) - recipe.held_out(len(learning)))
+    assignment = assign(MAXCUT, phases.boundaries, model.depth, settings.seed)
+    options = fit_options(model, learning, assignment, recipe, 1, cached=False)
+    checkpoints = Checkpoints(folder / CHECKPOINTS, options, watch=Stopwatch())
+    try:
+        saved = checkpoints.latest()
+    except BrdynError:  # of another fit, or damaged
+        checkpoints, saved = Checkpoints(folder / CHECKPOINTS, options, anew=True, watch=Stopwatch()), None
+    session = Session(checkpoints=checkpoints, resume=saved, progress=stream.progress)
+    fit = fit_raptor(model, learning, assignment, recipe, session=session, workers=stream.workers)
+    checkpoints.remove()
+    return fit
+
+
+def evaluate_raptor(
+    folder: str,
+    model: VisionTransformer,
+    images: ImageSet,
+    settings: ReportSettings,
+    given: bool,
+    stream: Stream,
+) -> Evaluation:
+    """Judge a Raptor on the images; one that was fitted here on those that were kept out."""
+    raptor = load_model(folder, device=model.device, dtype=model.dtype)
+    assert isinstance(raptor, Raptor)
+    return evaluate(raptor, images if given else parts(images, settings.seed)[1], stream=stream)

@@ -1,0 +1,170 @@
+"""The report itself as a result: the verdicts, their evidence, and where the numbers are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from brdyn.checked_json import fields_of, made
+from brdyn.provenance import RunProvenance
+from brdyn.reporting.kept import PAGE, REPORT
+from brdyn.reporting.practice import Change, Measured
+from brdyn.reporting.speed import Speed
+from brdyn.reporting.verdict import QUESTIONS, Finding
+from brdyn.result import Result
+from brdyn.words import as_typed, counted
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured on one model of a report: its results by section, and why others failed."""
+
+    name: str
+    folder: str
+    untrained: bool
+    results: Mapping[str, Result]
+    failures: Mapping[str, str]
+    speed: Speed | None
+
+    @property
+    def label(self) -> str:
+        """For pictures and tables; untrained networks are marked."""
+        return self.folder.removesuffix("-untrained") + (" (untrained)" if self.untrained else "")
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """What a report says of one model.
+
+    Attributes
+    ----------
+    name, folder, label : str
+        As typed, the folder of its results in that of the report, and what pictures call it.
+    untrained : bool
+    verdict : str
+    findings : tuple of Finding
+        One for each of the questions.
+    changes : tuple of Change
+        Blocks that can be left out or shared.
+    advice : tuple of str
+        What can be done with it.
+    sections : tuple of str
+        The results there are.
+    failures : dict of str to str
+        Of sections that failed, why.
+    speed : Speed or None
+    """
+
+    name: str
+    folder: str
+    label: str
+    untrained: bool
+    verdict: str
+    findings: tuple[Finding, ...]
+    changes: tuple[Change, ...] = ()
+    advice: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+    speed: Speed | None = None
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Self:
+        """Back from a report.json."""
+        parts = {
+            **{name: content[name] for name in ("name", "folder", "label", "untrained", "verdict")},
+            "findings": tuple(made(Finding, one) for one in content["findings"]),
+            "changes": tuple(
+                Change(
+                    one["kind"],
+                    tuple(one["layers"]),
+                    tuple(made(Measured, cost) for cost in one["costs"]),
+                    one["saved"],
+                )
+                for one in content["changes"]
+            ),
+            "advice": tuple(content["advice"]),
+            "sections": tuple(content["sections"]),
+            "failures": content["failures"],
+            "speed": made(Speed, content["speed"]) if content["speed"] else None,
+        }
+        return cls(**parts)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(Result):
+    """What :func:`brdyn.report` found, as its page tells it.
+
+    Attributes
+    ----------
+    models : tuple of ModelReport
+    settings : dict
+        What was asked for.
+    page : bytes
+        report.html, where it was just made; empty where the result was read.
+
+    Examples
+    --------
+    >>> found = brdyn.report([model], "photos", "runs/report", brdyn.reporting.ReportSettings(size="fast", n=4))
+    >>> [finding.question for finding in found.models[0].findings]
+    ['phases', 'block', 'converge', 'repair', 'twins']
+    >>> brdyn.read("runs/report").models[0].verdict == found.models[0].verdict
+    True
+    """
+
+    FILE: ClassVar[str] = REPORT
+    ORIGIN: ClassVar[type[RunProvenance]] = RunProvenance
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        "settings": dict,
+        "models": [
+            {
+                **dict.fromkeys(("name", "folder", "label", "verdict"), str),
+                "untrained": bool,
+                "findings": [fields_of(Finding)],
+                "changes": [{"kind": str, "layers": [int], "costs": [fields_of(Measured)], "saved": float}],
+                "advice": [str],
+                "sections": [str],
+                "failures": {str: str},
+                "speed": (fields_of(Speed), None),
+            }
+        ],
+    }
+
+    models: tuple[ModelReport, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    page: bytes = b""
+
+    def content(self) -> dict[str, Any]:
+        """Verdicts with their evidence, and what was asked for."""
+        return {"settings": dict(self.settings), "models": [asdict(one) for one in self.models]}
+
+    def others(self) -> Mapping[str, bytes]:
+        """The page."""
+        return {PAGE: self.page} if self.page else {}
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from a report.json; the page lies beside it."""
+        del folder
+        return cls(tuple(ModelReport.from_content(one) for one in content["models"]), content["settings"])
+
+    def lines(self) -> list[str]:
+        """The verdict on each model, the answers below it, and what can be done."""
+        lines = []
+        for one in self.models:
+            lines += [f"{one.label}: {one.verdict}"]
+            lines += [f"  {QUESTIONS[found.question]:<40} {found.short}" for found in one.findings]
+            lines += [f"  {as_typed(line)}" for line in one.advice]
+            lines += [f"  failed: {section} ({why})" for section, why in one.failures.items()]
+            lines.append("")
+        return lines[:-1]
+
+    @property
+    def failed(self) -> list[str]:
+        """Models of which something failed."""
+        return [f"{one.label} ({'; '.join(one.failures.values())})" for one in self.models if one.failures]
+
+    def brief(self) -> str:
+        """How many models."""
+        return counted(len(self.models), "model")

@@ -1,0 +1,334 @@
+"""From models and images to a report: what its folder lacks is measured, and each result kept when it is whole."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from brdyn.data import ImageSet
+from brdyn.environment import device_name
+from brdyn.errors import BrdynError, UsageError
+from brdyn.interventions import layer_surgery, perturbation_repair
+from brdyn.measures.dynamics import token_dynamics
+from brdyn.measures.null import with_null
+from brdyn.models import VisionTransformer, untrained_twins
+from brdyn.models.twins import check_redraws
+from brdyn.reporting import plan
+from brdyn.reporting.assemble import assemble
+from brdyn.reporting.kept import (
+    REPORT,
+    check_others,
+    differs,
+    is_report,
+    is_there,
+    keep,
+    origin_of,
+    read_kept,
+)
+from brdyn.reporting.page import render_page
+from brdyn.reporting.plan import (
+    DYNAMICS,
+    INTERVENTIONS,
+    PERTURB,
+    PHASES,
+    RAPTOR,
+    RAPTOR_EVAL,
+    ReportSettings,
+    Section,
+    Subject,
+    said_duration,
+)
+from brdyn.reporting.raptors import evaluate_raptor, fit_here, given_raptors
+from brdyn.reporting.result import Found, Report
+from brdyn.reporting.speed import Speed, measure_speed
+from brdyn.result import Result
+from brdyn.store import OutputFolder, check_empty
+from brdyn.trajectory import Stream
+from brdyn.words import counted
+
+OpenModel = Callable[[Subject], VisionTransformer]
+OpenImages = Callable[[VisionTransformer], ImageSet]
+Say = Callable[[str], None]
+
+
+@dataclass
+class Prepared:
+    """A model of the report, loaded, with its images; or why it could not be."""
+
+    subject: Subject
+    folder: Path
+    model: VisionTransformer | None = None
+    images: ImageSet | None = None
+    speed: Speed | None = None
+    raptor: str = ""
+    origins: dict[Section, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def wants(self, section: Section) -> bool:
+        """Whether the section has to be measured."""
+        return section in self.origins and not (
+            is_there(self.folder, section) and not differs(self.folder, section, self.origins[section])
+        )
+
+
+@dataclass(frozen=True)
+class ReportRun:
+    """A report that is being made.
+
+    Parameters
+    ----------
+    out : Path
+    settings : ReportSettings
+    stream : Stream
+    formats : tuple of str
+        Of the pictures.
+    say : callable
+        Told what is done, line by line.
+    """
+
+    out: Path
+    settings: ReportSettings
+    stream: Stream
+    formats: tuple[str, ...]
+    say: Say
+
+    def prepare(self, subject: Subject, open_model: OpenModel, open_images: OpenImages) -> Prepared:
+        """Load a model and find its images; a failure is kept and not raised, unless it is of what was asked for."""
+        found = Prepared(subject, self.out / subject.folder)
+        try:
+            model = open_model(subject)
+            if self.settings.null:
+                check_redraws(model)
+            found.model, found.images = model, open_images(model)
+            sections = [PHASES, DYNAMICS, PERTURB, INTERVENTIONS]
+            found.origins = {
+                section: origin_of(section, model, self._part(section, found.images), self.settings)
+                for section in sections
+            }
+        except UsageError:
+            raise
+        except BrdynError as error:
+            found.failures["loading"] = str(error)
+        return found
+
+    def add_raptors(self, prepared: Sequence[Prepared]) -> None:
+        """Say of each model which Raptor is to be fitted or evaluated."""
+        loaded = [one for one in prepared if one.model is not None]
+        given = given_raptors(self.settings.raptors, [one.model for one in loaded if one.model is not None])
+        for number, one in enumerate(loaded):
+            assert one.model is not None
+            assert one.images is not None
+            one.raptor, digest = given.get(number, ("", ""))
+            fits = bool(self.settings.fit_raptor) and not one.raptor
+            for section in (*([RAPTOR] if fits else []), *([RAPTOR_EVAL] if fits or one.raptor else [])):
+                origin = origin_of(section, one.model, one.images, self.settings)
+                origin["asked"]["raptor"] = digest
+                one.origins[section] = origin
+
+    def warm_up(self, one: Prepared) -> None:
+        """Time the model."""
+        assert one.model is not None
+        assert one.images is not None
+        try:
+            one.speed = measure_speed(one.model, one.images)
+        except BrdynError as error:
+            one.failures["loading"] = str(error)
+            one.model = None
+
+    def _part(self, section: Section, images: ImageSet) -> ImageSet:
+        """The images of a section: fewer where each costs many passes."""
+        size = self.settings.of_size
+        most = {PERTURB: size.perturbed, INTERVENTIONS: size.changed}.get(section, len(images))
+        return images.some(most, self.settings.seed)
+
+    def planned(self, one: Prepared) -> tuple[list[str], float]:
+        """What is to be done with a model, in words, and about how many seconds that takes."""
+        parts, total = [], 0.0
+        for section in one.origins:
+            if section is PHASES:
+                continue  # in the pass of dynamics
+            name = "phases and dynamics" if section is DYNAMICS else section.name
+            if not (one.wants(section) or (section is DYNAMICS and one.wants(PHASES))):
+                parts.append(f"{name}: there already")
+                continue
+            if section is RAPTOR:
+                parts.append(f"raptor: {self.settings.fit_raptor} steps, time not known")
+                continue
+            assert one.model is not None
+            assert one.images is not None
+            assert one.speed is not None
+            images = len(self._part(section, one.images))
+            groups = len(one.model.tokens.groups)
+            cost = plan.passes(section, one.model.depth, groups + 1 if groups > 1 else groups, self.settings)
+            seconds = one.speed.seconds(images, cost) + plan.DRAWING[section]
+            total += seconds
+            parts.append(f"{name}: {counted(images, 'image')}, about {said_duration(seconds)}")
+        return parts, total
+
+    def measure(self, one: Prepared) -> None:
+        """Do the sections of a model that are not there; one that fails leaves the others."""
+        for section in (DYNAMICS, PERTURB, INTERVENTIONS, RAPTOR, RAPTOR_EVAL):
+            wanted = one.wants(section) or (section is DYNAMICS and one.wants(PHASES))
+            if section not in one.origins or not wanted:
+                continue
+            if DYNAMICS.name in one.failures or (section is RAPTOR_EVAL and RAPTOR.name in one.failures):
+                break
+            started = time.perf_counter()
+            self.say(f"{one.subject.folder}: {section.name} …")
+            try:
+                self._measure(one, section)
+            except BrdynError as error:
+                one.failures[section.name] = str(error)
+                self.say(f"{one.subject.folder}: {section.name} failed: {error}")
+                continue
+            self.say(
+                f"{one.subject.folder}: {section.name} in {said_duration(time.perf_counter() - started)}"
+            )
+
+    def _measure(self, one: Prepared, section: Section) -> None:
+        """Measure a section and keep it."""
+        assert one.model is not None
+        assert one.images is not None
+        model, settings, size = one.model, self.settings, self.settings.of_size
+        images = self._part(section, one.images)
+        found: Result
+        if section is RAPTOR:
+            found = fit_here(
+                model, images, self._phases(one), settings, one.folder / RAPTOR.name, self.stream
+            )
+        elif section is RAPTOR_EVAL:
+            raptor = one.raptor or str(one.folder / RAPTOR.name)
+            found = evaluate_raptor(raptor, model, images, settings, bool(one.raptor), self.stream)
+        elif section is DYNAMICS:
+            found = self._motion(one, images)
+        elif section is PERTURB:
+            found = self._beside_twins(perturbation_repair, one, images, eps=size.eps)
+        else:
+            options = {"kinds": size.kinds, "apart": size.apart}
+            found = self._beside_twins(layer_surgery, one, images, **options)
+        keep(found, one.folder, section, one.origins[section], self.formats)
+
+    def _motion(self, one: Prepared, images: ImageSet) -> Any:
+        """Dynamics, with the phases that are found in the same pass; those are kept first."""
+        assert one.model is not None
+        options: dict[str, Any] = {"leave_out": self.settings.of_size.leave_out, "seed": self.settings.seed}
+        twins = untrained_twins(one.model, self.settings.null, self.settings.seed)
+        found = with_null(token_dynamics, one.model, images, twins=twins, stream=self.stream, **options)
+        similarity = found.phases.similarity
+        assert similarity is not None
+        similarity = replace(similarity, provenance=found.provenance)
+        phases = replace(found.phases, similarity=similarity, provenance=found.provenance)
+        keep(phases, one.folder, PHASES, one.origins[PHASES], self.formats)
+        return found
+
+    def _phases(self, one: Prepared) -> Any:
+        return read_kept(one.folder, PHASES)
+
+    def _beside_twins(
+        self, measure: Callable[..., Any], one: Prepared, images: ImageSet, **options: Any
+    ) -> Any:
+        assert one.model is not None
+        twins = untrained_twins(one.model, self.settings.null, self.settings.seed)
+        return with_null(
+            measure, one.model, images, self._phases(one), twins=twins, stream=self.stream, seed=self.settings.seed,
+            **options,
+        )  # fmt: skip
+
+
+def make_report(
+    models: Sequence[Subject],
+    open_model: OpenModel,
+    open_images: OpenImages,
+    out: Path,
+    settings: ReportSettings,
+    *,
+    stream: Stream,
+    overwrite: bool = False,
+    formats: tuple[str, ...] = ("png",),
+    say: Say = lambda line: None,
+) -> Report:
+    """Make a report in a folder; see :func:`brdyn.report`."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("a report is made by one process; drop torchrun")
+    if not (overwrite or is_report(out)) and out.is_dir():
+        check_empty(out)
+    run = ReportRun(out, settings, stream, formats, say)
+    with OutputFolder(out, True, result=REPORT) as folder:
+        prepared = [run.prepare(one, open_model, open_images) for one in models]
+        run.add_raptors(prepared)
+        if not overwrite:
+            check_others(out, _others(prepared))
+        for one in prepared:
+            if one.model is not None:
+                run.warm_up(one)
+        _check_some(prepared)
+        _say_plan(run, prepared)
+        for one in prepared:
+            if one.model is not None:
+                run.measure(one)
+        _check_some(prepared)
+        found = [_found(one) for one in prepared]
+        report = assemble(found, settings, _kind(prepared))
+        say("drawing the page …")
+        report = replace(report, page=render_page(report, found))
+        report.write(folder)
+        return report
+
+
+def _others(prepared: Sequence[Prepared]) -> Iterator[tuple[str, str]]:
+    """Results in the folders of the models that are of something else, and why."""
+    for one in prepared:
+        for section, origin in one.origins.items():
+            if why := differs(one.folder, section, origin):
+                yield f"{one.subject.folder}/{section.name}", why
+
+
+def _check_some(prepared: Sequence[Prepared]) -> None:
+    """Raise the failure of the first model where no model gave anything."""
+    failed = [next(iter(one.failures.values()), "") for one in prepared]
+    if all(one.model is None or DYNAMICS.name in one.failures for one in prepared):
+        raise BrdynError(failed[0])
+
+
+def _say_plan(run: ReportRun, prepared: Sequence[Prepared]) -> None:
+    """Tell what will be done, and how long it should take."""
+    lines, total = [], 0.0
+    for one in prepared:
+        if one.model is None:
+            lines.append(f"  {one.subject.folder}: not loaded: {one.failures['loading']}")
+            continue
+        parts, seconds = run.planned(one)
+        total += seconds
+        lines.append(f"  {one.subject.folder}: {'; '.join(parts)}")
+    unlike = {(one.model.info.family, one.model.depth, one.model.info.width) for one in prepared if one.model}
+    run.say(
+        f"report on {counted(len(prepared), 'model')}: about {said_duration(total)} on {device_name(_kind(prepared))}"
+    )
+    for line in lines:
+        run.say(line)
+    if len(unlike) > 1:
+        run.say("  models of different families or sizes: compared over relative depth")
+
+
+def _kind(prepared: Sequence[Prepared]) -> str:
+    """The kind of device that the models are on."""
+    return next(one.model.device.type for one in prepared if one.model is not None)
+
+
+def _found(one: Prepared) -> Found:
+    """What is there of a model, to report on."""
+    results = {
+        section.name: read_kept(one.folder, section) for section in one.origins if not one.wants(section)
+    }
+    return Found(
+        name=one.subject.name,
+        folder=one.subject.folder,
+        untrained=one.model is not None and one.model.info.is_random,
+        results={name: result for name, result in results.items() if result is not None},
+        failures=dict(one.failures),
+        speed=one.speed,
+    )

@@ -1,0 +1,59 @@
+"""Two small models and pictures in two classes, and one report on them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import brdyn
+from brdyn.reporting import ReportSettings
+from brdyn.trajectory import Stream
+from tests.conftest import tiny_vit
+
+STREAM = Stream(workers=0)
+SETTINGS = ReportSettings(size="fast", n=8, null=1)
+
+
+def named(name, depth=6, seed=0):
+    """A small ViT under a name."""
+    model = tiny_vit(depth, seed)
+    model.info = replace(model.info, name=name, digest=f"{seed:064d}")
+    model.redraw = lambda seed: _untrained(name, depth, seed)
+    return model
+
+
+def _untrained(name, depth, seed):
+    twin = tiny_vit(depth, seed + 100)
+    twin.info = replace(twin.info, name=name, weights=f"random (untrained, seed {seed})")
+    return twin
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Two classes of eight pictures."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("report") / "photos"
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for number in range(8):
+            low = Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8))
+            low.resize((40, 36), Image.Resampling.BICUBIC).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(photos, tmp_path_factory):
+    """A report on a model with twins and on a deeper one: what was said, the result, and its folder."""
+    out, said = tmp_path_factory.mktemp("made") / "out", []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("brdyn.plots.draw", lambda result: {})
+        found = brdyn.report(
+            [named("little"), named("deeper", 8, 1)], photos, out, SETTINGS, stream=STREAM, say=said.append
+        )
+    return said, found, out
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """The pictures of sections take most of a small report's time."""
+    monkeypatch.setattr("brdyn.plots.draw", lambda result: {})

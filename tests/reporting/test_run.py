@@ -1,0 +1,188 @@
+"""What a report does: each section once, again only where something differs, and the rest where one fails."""
+
+import json
+import shutil
+
+import pytest
+
+import brdyn
+from brdyn.errors import BrdynError, UsageError
+from brdyn.models import untrained_twins
+from brdyn.reporting import ReportSettings
+from brdyn.reporting.plan import Subject, said_duration, subjects
+from tests.reporting.conftest import SETTINGS, STREAM, named
+
+SECTIONS = ("phases", "dynamics", "perturb", "interventions")
+
+
+@pytest.fixture
+def again(made, photos, tmp_path, undrawn):
+    """Make the report once more over a copy, and tell which files changed."""
+    out = tmp_path / "out"
+    shutil.copytree(made[2], out)
+
+    def call(models=None, settings=SETTINGS, images=photos, **options):
+        before = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+        said = []
+        found = brdyn.report(
+            models or [named("little"), named("deeper", 8, 1)],
+            images, out, settings, stream=STREAM, say=said.append, **options,
+        )  # fmt: skip
+        written = {
+            str(path.relative_to(out).parent)
+            for path in out.rglob("*.json")
+            if path.stat().st_mtime_ns != before.get(path)
+        }
+        return found, written - {"."}, said
+
+    call.out = out
+    return call
+
+
+def test_every_section_is_a_result_of_its_own(made):
+    _, found, out = made
+    for one in found.models:
+        assert one.sections == SECTIONS
+        kinds = [type(brdyn.read(out / one.folder / section)).__name__ for section in SECTIONS]
+        assert kinds == ["Phases", "Dynamics", "Repair", "Surgery"]
+    dynamics, phases = (brdyn.read(out / "little" / name) for name in ("dynamics", "phases"))
+    assert dynamics.phases.boundaries == phases.boundaries  # of one pass
+    assert dynamics.null.twins == 1
+    assert phases.provenance.n_images == 8
+    assert brdyn.read(out) == found
+    assert brdyn.read(out).summary() == found.summary()
+
+
+def test_the_plan_is_said_before_all_else(made):
+    said = made[0]
+    assert said[0].startswith("report on 2 models: about ")
+    assert "phases and dynamics: 8 images, about " in said[1]
+    assert said[3] == "  models of different families or sizes: compared over relative depth"
+    assert said[4] == "little: dynamics …"
+
+
+def test_what_is_there_is_used_again(again):
+    found, written, said = again()
+    assert not written
+    assert "phases and dynamics: there already" in said[1]
+    assert [one.sections for one in found.models] == [SECTIONS, SECTIONS]
+
+
+@pytest.mark.parametrize("lost", ["phases", "dynamics", "perturb"])
+def test_a_report_that_was_killed_goes_on(lost, again):
+    """What was whole stays; phases and dynamics are of one pass."""
+    shutil.rmtree(again.out / "deeper" / lost)
+    (again.out / "report.json").unlink()
+    expected = {f"deeper/{name}" for name in (("phases", "dynamics") if lost != "perturb" else ("perturb",))}
+    assert again()[1] == expected
+
+
+def test_results_of_something_else_are_listed_and_refused(again, photos, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(photos / "cat", other / "cat")
+    with pytest.raises(
+        UsageError, match=r"little/phases \(other images\).* and 2 more; choose another `out`"
+    ):
+        again(images=other)
+    with pytest.raises(UsageError, match=r"little/phases \(other settings\)"):
+        again(settings=ReportSettings(size="fast", n=8, null=2))
+    with pytest.raises(UsageError, match=r"little/phases \(another model or precision\)"):
+        again([named("little", seed=5)])
+    (again.out / "little" / "perturb" / "perturb.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"not of this report: little/perturb \(not of a report\); choose"):
+        again()
+    assert again(overwrite=True)[1] == {"little/perturb"}
+
+
+def test_a_folder_with_something_else_is_refused(photos, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(UsageError, match="is not empty"):
+        brdyn.report([named("little")], photos, tmp_path, SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_one_model_that_fails_leaves_the_others(again, monkeypatch):
+    broken = named("broken", seed=3)
+    broken.blocks[2].mlp.fc2.bias.data.fill_(float("nan"))
+    found, _, said = again([named("little"), broken])
+    little, other = found.models
+    assert not little.failures
+    assert "layer 3 of 'broken' is not finite" in other.failures["dynamics"]
+    assert {one.answer for one in other.findings} == {"not measured"}
+    assert "it failed: the output of layer 3" in other.findings[0].sentence
+    assert found.failed == [f"broken ({other.failures['dynamics']})"]
+    assert said[-1].startswith("broken: dynamics failed")
+    with pytest.raises(BrdynError, match="layer 3"):  # nothing to report on
+        again([broken])
+
+
+def test_an_untrained_network_is_marked(photos, tmp_path, undrawn):
+    model = named("little")
+    settings = ReportSettings(size="fast", n=4, twin=True)
+    found = brdyn.report([model], photos, tmp_path / "out", settings, stream=STREAM)
+    trained, untrained = found.models
+    assert (untrained.folder, untrained.label) == ("little-untrained", "little (untrained)")
+    assert untrained.verdict.startswith("untrained network (nothing of this was learnt): ")
+    assert trained.findings[4].sentence.startswith("beside one untrained twin: ")
+    own = brdyn.read(tmp_path / "out" / "little-untrained" / "phases")
+    assert own.provenance.weights == next(iter(untrained_twins(model, 1))).info.weights
+
+
+def test_a_raptor_is_fitted_and_judged_on_other_images(photos, tmp_path, undrawn):
+    settings = ReportSettings(size="fast", fit_raptor=2)
+    model = brdyn.load_model("vit_tiny_patch16_224", init="random", image_size=32)
+    found = brdyn.report([model], photos, tmp_path / "out", settings, init="random", stream=STREAM)
+    (one,) = found.models
+    assert one.sections == (*SECTIONS, "raptor", "raptor-eval"), one.failures
+    fit, judged = (brdyn.read(tmp_path / "out" / one.folder / name) for name in ("raptor", "raptor-eval"))
+    assert (fit.options["images"]["chosen"], judged.provenance.n_images) == (13, 3)
+    assert not (tmp_path / "out" / one.folder / "raptor" / "checkpoints").exists()
+    block = one.findings[1]
+    assert block.answer in ("unclear", "yes")
+    assert f"R² {judged.fidelity.curve('r2').min():.2f} at least" in block.sentence
+    again = ReportSettings(size="fast", raptors=(str(tmp_path / "out" / one.folder / "raptor"),))
+    with pytest.raises(UsageError, match="none of the models of the report"):
+        brdyn.report([named("little")], photos, tmp_path / "other", again, stream=STREAM)
+
+
+def test_folders_of_models():
+    assert subjects(["facebook/dino-vits16", "a b"], "pretrained", twin=True) == [
+        Subject("facebook/dino-vits16", "pretrained", "facebook--dino-vits16"),
+        Subject("facebook/dino-vits16", "random", "facebook--dino-vits16-untrained"),
+        Subject("a b", "pretrained", "a-b"),
+        Subject("a b", "random", "a-b-untrained"),
+    ]
+    assert [one.folder for one in subjects(["/x/run", "/y/run"], "pretrained", False)] == ["run", "run-2"]
+    for names, init, twin, words in (
+        ([], "pretrained", False, "at least one `model`"),
+        (["a", "a"], "pretrained", False, "'a' is named twice"),
+        (["a"], "random", True, "are the same networks"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            subjects(names, init, twin)
+
+
+def test_what_makes_no_sense_is_refused():
+    for options, words in (
+        ({"size": "huge"}, "unknown size 'huge'"),
+        ({"n": 0}, "at least one image"),
+        ({"null": -1}, "not a number of untrained twins"),
+        ({"fit_raptor": -1}, "less than none"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            ReportSettings(**options)
+
+
+def test_the_result_reads_whatever_else_is_in_the_file(made, tmp_path):
+    content = json.loads((made[2] / "report.json").read_text())
+    assert content["models"][0]["changes"][0]["kind"] == "delete"
+    del content["models"][0]["verdict"]
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"models\[0\] has no 'verdict'"):
+        brdyn.read(tmp_path)
+
+
+def test_durations():
+    assert [said_duration(seconds) for seconds in (0, 89, 100, 5399, 5400)] == [
+        "1 s", "89 s", "2 min", "90 min", "1.5 h",
+    ]  # fmt: skip
