@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -176,12 +176,16 @@ class DenseSet(ImageSet):
         """What loader processes run: decodes the pair at a position, from the source or a copy of it."""
         return _PairDecoder(self, source or self.source)
 
-    def augmented(self, how: Augmentation) -> DenseSet:
-        """The same images, each by a crop and flip of its own, held encoded in memory to be read in any order."""
+    def in_memory(self) -> DenseSet:
+        """The same images, encoded in memory where that is needed to read them in any order."""
         other = copy(self)
-        other.turn = PairTransform(self.turn.size, self.turn.mean, self.turn.std, how)
-        if other.source is self.source:
-            other.source = self.source.at_random(self.chosen)
+        other.source = self.source.at_random(self.chosen)
+        return other
+
+    def augmented(self, how: Augmentation) -> DenseSet:
+        """The same images, each by a crop and flip of its own."""
+        other = copy(self)
+        other.turn = replace(self.turn, augmentation=how)
         return other
 
     def pixels(self, position: int) -> np.ndarray:

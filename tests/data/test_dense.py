@@ -302,7 +302,7 @@ def test_augmented_images_are_read_in_any_order(tmp_path, model):
     path = table(tmp_path / "a.parquet", [encoded(one) for one in masks(5)])
     pairs = load_dense(path, model, "segmentation")
     order = np.array([3, 0, 4, 1, 2])
-    changed = pairs.augmented(Augmentation(seed=2))
+    changed = pairs.in_memory().augmented(Augmentation(seed=2))
     first = torch.cat([batch.targets for batch in changed.take(order).batches(2, workers=0)])
     second = torch.cat([batch.targets for batch in changed.batches(5, workers=0)])
     assert torch.equal(first, second[order])
