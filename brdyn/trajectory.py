@@ -36,6 +36,8 @@ class Trajectory:
         Position of each image in its set, `(B,)`.
     labels : Tensor
         Numbers of classes, `NO_LABEL` for an image that has none, `(B,)`. All have none when they are not given.
+    targets : Tensor or None
+        Masks or maps of depth, `(B, H, W)`, of a set that has them.
 
     Examples
     --------
@@ -47,11 +49,17 @@ class Trajectory:
     """
 
     def __init__(
-        self, states: Iterable[Tensor], tokens: TokenLayout, positions: Tensor, labels: Tensor | None = None
+        self,
+        states: Iterable[Tensor],
+        tokens: TokenLayout,
+        positions: Tensor,
+        labels: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> None:
         self.states = tuple(states)
         self.tokens = tokens
         self.positions = positions
+        self.targets = targets
         self.labels = without_labels(positions) if labels is None else labels
         self._derived: dict[str, Any] = {}
 
@@ -158,7 +166,7 @@ def capture(model: VisionTransformer, batch: Batch) -> Trajectory:
     images = batch.images.to(model.device, model.dtype, non_blocking=True)
     with torch.no_grad(), record_states(model) as states:
         model(images)
-    return Trajectory(states, model.tokens, batch.positions, batch.labels)
+    return Trajectory(states, model.tokens, batch.positions, batch.labels, batch.targets)
 
 
 @dataclass(frozen=True, kw_only=True)

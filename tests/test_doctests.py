@@ -53,7 +53,20 @@ def photos(tmp_path_factory):
         for number in range(4):
             low = Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8))
             low.resize((40, 36), Image.Resampling.BICUBIC).save(folder / "photos" / name / f"{number}.png")
+    streets(folder / "streets", rng)
     return folder
+
+
+def streets(folder, rng):
+    """Four pictures that are dark above and bright below, with masks that say so."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(4):
+        mask = np.arange(40)[:, None] // int(rng.integers(12, 20)) > 0
+        mask = np.broadcast_to(mask, (40, 48)).astype(np.uint8)
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+        shade = (mask * 150 + rng.integers(0, 60, mask.shape)).astype(np.uint8)
+        Image.fromarray(shade).convert("RGB").save(folder / "images" / f"{number}.png")
 
 
 @pytest.fixture(scope="module")

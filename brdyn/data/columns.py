@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,13 @@ LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "cls")
 FIRST_IMAGE_COLUMNS = ("image", "img")
 IMAGE_COLUMNS = ("images", "jpg", "jpeg", "png", "webp", "picture", "photo", "pixel_values")
 NO_PICTURES = ("mask", "depth", "embed", "segment", "annot", "label", "target")
+TARGET_COLUMNS = {
+    "mask": (
+        "mask", "masks", "annotation", "annotations", "segmentation", "segmentation_mask", "semantic_segmentation",
+        "label_mask", "label", "labels",
+    ),
+    "depth": ("depth", "depth_map", "depths", "depth_image"),
+}  # fmt: skip
 NUMBERS, FRACTIONS, BOOLEANS, TEXTS, NOTHING, OTHERS = (
     "numbers",
     "fractions",
@@ -44,18 +52,24 @@ class Asked:
     image, label : str or None
     where_there : bool
         A set that lacks such a column goes by the rule instead of being refused.
+    target : {"mask", "depth"} or None
+        What is to be read beside each image.
+    target_column : str or None
     """
 
     image: str | None = None
     label: str | None = None
     where_there: bool = False
+    target: str | None = None
+    target_column: str | None = None
 
     def refuse(self, what: str) -> None:
         """Refuse columns asked for of a set that has none."""
-        named = self.image or self.label
+        named = self.image or self.label or self.target_column
         if named is not None and not self.where_there:
             raise UsageError(
-                f"there is no column {named!r}: {what} has no columns; drop `image_column` and `label_column`"
+                f"there is no column {named!r}: {what} has no columns; drop `image_column`, `label_column` "
+                f"and `target_column`"
             )
 
 
@@ -115,6 +129,15 @@ def arrow_column(name: str, kind: Any, feature: Any = None) -> Column:
         declared or "",
         tuple(names or ()) if named else None,
     )
+
+
+def said_of_itself(schema: Any) -> dict[str, str]:
+    """The metadata of an Arrow schema, as text."""
+    found = {}
+    for name, value in (schema.metadata or {}).items():
+        with suppress(UnicodeDecodeError):
+            found[name.decode()] = value.decode()
+    return found
 
 
 def choose_image(columns: Sequence[Column], asked: Asked, where: str) -> Column:
@@ -177,6 +200,34 @@ def choose_label(columns: Sequence[Column], asked: Asked, where: str) -> tuple[C
     if usual:
         return None, f"{_unfit(usual[0])} in {where}"
     return None, f"{where} has no label column among {_listed(columns)}"
+
+
+def choose_target(columns: Sequence[Column], asked: Asked, where: str) -> Column | None:
+    """The column of masks or maps of depth, where those are to be read.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or the one asked for holds no pictures.
+    """
+    if asked.target is None:
+        return None
+    wanted = _asked_for(columns, asked.target_column, asked.where_there, where)
+    if wanted is not None:
+        if not wanted.pictures:
+            raise UsageError(
+                f"column {wanted.name!r} of {where} holds {wanted.type}, and not encoded pictures; choose another "
+                "`target_column`"
+            )
+        return wanted
+    pictures = {column.name.lower(): column for column in columns if column.pictures}
+    for name in TARGET_COLUMNS[asked.target]:
+        if name in pictures:
+            return pictures[name]
+    raise UsageError(
+        f"{where} has no column of a {asked.target} for each image among {_listed(columns)}; choose one by "
+        f"`target_column`"
+    )
 
 
 def _asked_for(columns: Sequence[Column], name: str | None, where_there: bool, where: str) -> Column | None:

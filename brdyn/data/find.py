@@ -10,6 +10,7 @@ from brdyn.data import parquet, webdataset
 from brdyn.data.columns import Asked
 from brdyn.data.files import check_regular, shown
 from brdyn.data.folders import EXTENSIONS, FileSource, no_such_kind, walk
+from brdyn.data.pairs import PairedSource
 from brdyn.data.row_sets import hub_source, is_saved, saved_source
 from brdyn.data.samples import SampleSource
 from brdyn.data.sources import ImageSource, Skipped
@@ -59,13 +60,16 @@ def find_source(
     image_column: str | None = None,
     label_column: str | None = None,
     columns_where_there: bool = False,
+    target: str | None = None,
+    target_column: str | None = None,
 ) -> ImageSource:
     """The source a user means by `--images`.
 
     Parameters
     ----------
     images : str or path
-        `samples`, a folder (searched recursively), an image, a parquet or tar file, or a hub data set id (`owner/name`,
+        `samples`, a folder (searched recursively), an image, a parquet or tar file, or a hub data set id
+        (`owner/name`,
         with `:configuration` where wanted). `@SPLIT` may follow a path or id.
     split : str, optional
         Of what holds several; of a hub data set `train` when not given.
@@ -73,6 +77,10 @@ def find_source(
         Of tables; see :mod:`brdyn.data.columns` for the choice without.
     columns_where_there : bool
         Go by that choice where the set has no such columns, instead of refusing it.
+    target : {"mask", "depth"}, optional
+        What is to be read beside each image.
+    target_column : str, optional
+        Of tables.
 
     Raises
     ------
@@ -88,9 +96,10 @@ def find_source(
     >>> len(source), source.name(0), source.label_names
     (8, 'cat/0.png', ['cat', 'dog'])
     """
-    asked = Asked(image_column, label_column, columns_where_there)
+    asked = Asked(image_column, label_column, columns_where_there, target, target_column)
     text = str(images)
     if text == SAMPLES:
+        _refuse_target(asked, text)
         _refuse_split(split, text)
         asked.refuse(repr(text))
         return SampleSource()
@@ -128,6 +137,16 @@ def _refuse_split(split: str | None, what: str) -> None:
         raise UsageError(f"`split={split}`: {what!r} has no splits; drop it")
 
 
+def _refuse_target(asked: Asked, what: str) -> None:
+    """Refuse masks and depth of what holds images alone."""
+    if asked.target is not None:
+        raise UsageError(
+            f"{what!r} holds no {asked.target} for each image; give a parquet file or hub data set with "
+            f"such a column, or "
+            "a folder of images and targets"
+        )
+
+
 def _file(path: Path, split: str | None, asked: Asked) -> ImageSource:
     """Of one file; it may be of any kind."""
     name, ending = shown(path), path.suffix.lower()
@@ -141,10 +160,12 @@ def _file(path: Path, split: str | None, asked: Asked) -> ImageSource:
     if ending in parquet.ENDINGS:
         return parquet.ParquetSource(path, [""], None, asked)
     if ending in webdataset.ENDINGS:
+        _refuse_target(asked, name)
         return webdataset.TarSource(path, [""], None, asked)
     if ending in OTHERS:
         raise UsageError(f"no images in {name!r}: it is {OTHERS[ending]} (brdyn reads {READABLE})")
     asked.refuse(repr(name))
+    _refuse_target(asked, name)
     return FileSource(path, [""])
 
 
@@ -180,10 +201,13 @@ def _all_of(
     source: ImageSource
     if kind == "images":
         asked.refuse(repr(shown(root)))
+        if asked.target is not None:
+            return PairedSource(root, asked.target, split)
         return FileSource(root, names, split, tuple(unlisted))
     if kind == "parquet files":
         source = parquet.ParquetSource(root, names, split, asked)
     else:
+        _refuse_target(asked, shown(root))
         source = webdataset.TarSource(root, names, split, asked)
     source.unlisted = tuple(unlisted)
     return source

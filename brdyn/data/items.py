@@ -27,6 +27,7 @@ class Item(NamedTuple):
     label: int
     digest: int
     no_label: Skipped | None = None
+    target: Tensor | None = None
 
 
 class Failure(NamedTuple):
@@ -53,11 +54,13 @@ class Loaded(NamedTuple):
     skipped: list[Skipped]
     unlabelled: Unlabelled
     failure: Failure | None
+    targets: Tensor | None = None
 
 
 def stack(items: list[Item | Skipped | Failure]) -> Loaded:
     """Put the images of a batch that could be read together."""
     read = [item for item in items if isinstance(item, Item)]
+    targets = [item.target for item in read if item.target is not None]
     without = [(item.position, *item.no_label) for item in read if item.no_label is not None]
     return Loaded(
         torch.stack([item.image for item in read]) if read else None,
@@ -67,6 +70,7 @@ def stack(items: list[Item | Skipped | Failure]) -> Loaded:
         [item for item in items if isinstance(item, Skipped)],
         Unlabelled(len(without), without),
         next((item for item in items if isinstance(item, Failure)), None),
+        torch.stack(targets) if targets else None,
     )
 
 
@@ -81,6 +85,8 @@ class Batch:
         `(B,)`.
     labels : Tensor
         Numbers of classes, `NO_LABEL` for an image that has none, `(B,)`. All have none when they are not given.
+    targets : Tensor or None
+        Masks or maps of depth, `(B, H, W)`, of a set that has them.
 
     Raises
     ------
@@ -96,8 +102,10 @@ class Batch:
     [4, 2]
     """
 
-    def __init__(self, images: Tensor, positions: Tensor, labels: Tensor | None = None) -> None:
-        self.images, self.positions = images, positions
+    def __init__(
+        self, images: Tensor, positions: Tensor, labels: Tensor | None = None, targets: Tensor | None = None
+    ) -> None:
+        self.images, self.positions, self.targets = images, positions, targets
         self.labels = without_labels(positions) if labels is None else labels
         if not len(images) == len(positions) == len(self.labels):
             raise ValueError(
@@ -108,13 +116,16 @@ class Batch:
     def of(cls, loaded: Loaded) -> Batch:
         """What a loader process has handed over."""
         assert loaded.images is not None
-        return cls(loaded.images, torch.from_numpy(loaded.positions), torch.from_numpy(loaded.labels))
+        return cls(
+            loaded.images, torch.from_numpy(loaded.positions), torch.from_numpy(loaded.labels), loaded.targets
+        )
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
-        return Batch(self.images[rows], self.positions[rows], self.labels[rows])
+        targets = None if self.targets is None else self.targets[rows]
+        return Batch(self.images[rows], self.positions[rows], self.labels[rows], targets)
 
     def labelled(self) -> Batch:
         """The images that have a label."""

@@ -12,7 +12,17 @@ import numpy as np
 
 from brdyn.checked_json import parse
 from brdyn.data.cells import picture
-from brdyn.data.columns import NOTHING, Asked, Column, arrow_column, choose_image, choose_label, make_labels
+from brdyn.data.columns import (
+    NOTHING,
+    Asked,
+    Column,
+    arrow_column,
+    choose_image,
+    choose_label,
+    choose_target,
+    make_labels,
+    said_of_itself,
+)
 from brdyn.data.files import Names, check_regular, shown
 from brdyn.data.labels import NO_LABEL
 from brdyn.data.sources import ImageSource, LoadedSource, RawImage
@@ -82,6 +92,7 @@ class ParquetSource(ImageSource):
         self._ends: list[int] = []
         self._groups: list[tuple[int, int]] = []
         tables: list[list[Column]] = []
+        self.metadata = {}
         for number, path in enumerate(self.files):
             file = open_parquet(path)
             total = self._ends[-1] if self._ends else 0
@@ -90,11 +101,15 @@ class ParquetSource(ImageSource):
                 self._ends.append(total)
                 self._groups.append((number, group))
             tables.append(_columns(file.schema_arrow))
+            if not number:
+                self.metadata = said_of_itself(file.schema_arrow)
         self._choose(_common(tables, self.files), asked, where)
         self._open: _OpenGroup | None = None
 
     def _choose(self, columns: list[Column], asked: Asked, where: str) -> None:
         self.image_column = choose_image(columns, asked, where).name
+        target = choose_target(columns, asked, where)
+        self.target_column = None if target is None else target.name
         label, self.no_labels = choose_label(columns, asked, where)
         if label is None:
             return
@@ -120,7 +135,11 @@ class ParquetSource(ImageSource):
         label, why = NO_LABEL, ""
         if self.labels is not None:
             label, why = self.labels.read(rows[self.label_column][row].as_py())
-        return RawImage(f"{self.name(index)} {path}" if path else self.name(index), data, label, why)
+        named = f"{self.name(index)} {path}" if path else self.name(index)
+        if self.target_column is None:
+            return RawImage(named, data, label, why)
+        target, _ = picture(rows[self.target_column][row], [self.files[self._groups[place][0]].parent])
+        return RawImage(named, data, label, why, target)
 
     def at_random(self, chosen: np.ndarray | range) -> ImageSource:
         """The chosen rows in memory: a row group can only be read from its start.
@@ -144,7 +163,7 @@ class ParquetSource(ImageSource):
         for index in sorted(map(int, chosen)) if needed <= room else ():
             try:
                 image = images[index] = self.read(index)
-                taken += len(image.data)
+                taken += len(image.data) + len(image.target or b"")
             except OSError as error:
                 images[index] = str(error)
             if taken > room:  # repeated values are stored once
@@ -171,7 +190,7 @@ class ParquetSource(ImageSource):
 
     def _iterate(self, place: int) -> Iterator[Any]:
         number, group = self._groups[place]
-        columns = [name for name in (self.image_column, self.label_column) if name is not None]
+        columns = [name for name in self._columns_read() if name is not None]
         # Threads of Arrow's own do not survive the fork of a loader process.
         file = open_parquet(self.files[number], pre_buffer=False)
         about = file.metadata.row_group(group)
@@ -183,6 +202,9 @@ class ParquetSource(ImageSource):
             columns=list(dict.fromkeys(columns)),
             use_threads=False,
         )
+
+    def _columns_read(self) -> tuple[str | None, ...]:
+        return self.image_column, self.label_column, self.target_column
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None}

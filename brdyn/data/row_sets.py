@@ -9,7 +9,15 @@ from typing import Any
 
 from brdyn import hub
 from brdyn.data.cells import picture
-from brdyn.data.columns import Asked, arrow_column, choose_image, choose_label, make_labels
+from brdyn.data.columns import (
+    Asked,
+    arrow_column,
+    choose_image,
+    choose_label,
+    choose_target,
+    make_labels,
+    said_of_itself,
+)
 from brdyn.data.files import Names, shown
 from brdyn.data.fingerprint import fingerprint
 from brdyn.data.labels import NO_LABEL
@@ -42,6 +50,9 @@ class RowSource(ImageSource):
         image = choose_image(columns, asked, where)
         label, self.no_labels = choose_label(columns, asked, where)
         self.image_column = image.name
+        target = choose_target(columns, asked, where)
+        self.target_column = None if target is None else target.name
+        self.metadata = said_of_itself(schema)
         if label is not None:
             chosen = label.name
             arrow = rows.with_format("arrow").select_columns([chosen])
@@ -52,7 +63,8 @@ class RowSource(ImageSource):
             if why and asked.label == chosen:
                 raise UsageError(f"{why}; choose another `label_column`")
             self.label_column = chosen if self.labels is not None else None
-        wanted = [name for name in (self.image_column, self.label_column) if name is not None]
+        read = (self.image_column, self.label_column, self.target_column)
+        wanted = [name for name in read if name is not None]
         # Other columns would be decoded with every row. Nor is this one: decode.py says what is opened.
         self._rows = rows.select_columns(list(dict.fromkeys(wanted))).with_format("arrow")
         self._cached = [Path(one["filename"]) for one in rows.cache_files]
@@ -78,7 +90,10 @@ class RowSource(ImageSource):
         label, why = NO_LABEL, ""
         if self.labels is not None:
             label, why = self.labels.read(row[self.label_column][0].as_py())
-        return RawImage(f"{self.name(index)} {path}" if path else self.name(index), data, label, why)
+        named = f"{self.name(index)} {path}" if path else self.name(index)
+        if self.target_column is None:
+            return RawImage(named, data, label, why)
+        return RawImage(named, data, label, why, picture(row[self.target_column][0], self._folders)[0])
 
 
 def hub_source(name: str, split: str, asked: Asked) -> RowSource:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,12 +45,15 @@ class RawImage:
         Number of its class, or `NO_LABEL`.
     no_label : str
         Why it has none, in a labelled set.
+    target : bytes or None
+        Its encoded mask or map of depth, where those are read.
     """
 
     name: str
     data: bytes
     label: int = NO_LABEL
     no_label: str = ""
+    target: bytes | None = None
 
 
 class ImageSource(ABC):
@@ -68,6 +73,10 @@ class ImageSource(ABC):
         That it reads, where it knows them.
     unlisted : tuple of Skipped
         Folders that could not be looked into.
+    target_column : str or None
+        Of masks or maps of depth, where those are read from a table.
+    metadata : mapping
+        What the files say of themselves beside their columns.
     """
 
     description: str
@@ -78,6 +87,8 @@ class ImageSource(ABC):
     split: str | None = None
     files: Names | None = None
     unlisted: tuple[Skipped, ...] = ()
+    target_column: str | None = None
+    metadata: Mapping[str, str] = MappingProxyType({})
 
     @property
     def label_names(self) -> list[str] | None:
@@ -104,6 +115,7 @@ class ImageSource(ABC):
             "image_column": self.image_column,
             "label_column": self.label_column,
             "split": self.split,
+            **({} if self.target_column is None else {"target_column": self.target_column}),
         }
 
     @abstractmethod
@@ -130,6 +142,7 @@ class LoadedSource(ImageSource):
             source.split,
         )
         self.files, self.unlisted = source.files, source.unlisted
+        self.target_column, self.metadata = source.target_column, source.metadata
         self.images = images
         self._count = len(source)
 
