@@ -15,6 +15,7 @@ from brdyn.cli.phases import phases
 from brdyn.cli.probe import probe
 from brdyn.cli.raptor import raptor_fit
 from brdyn.cli.raptor_eval import raptor_eval
+from brdyn.cli.raptor_import import raptor_import
 from brdyn.cli.raptor_rank import raptor_rank
 from brdyn.cli.vit_train import vit_train
 from brdyn.cli.vitrm_eval import vitrm_eval
@@ -35,6 +36,7 @@ app.command()(interventions)
 app.command()(raptor_fit)
 app.command()(raptor_eval)
 app.command()(raptor_rank)
+app.command()(raptor_import)
 app.command()(probe)
 app.command()(vit_train)
 app.command()(vitrm_train)

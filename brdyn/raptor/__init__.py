@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from brdyn.raptor.evaluation import Evaluation, evaluate
     from brdyn.raptor.fit import Fit, fit_raptor
     from brdyn.raptor.model import Raptor, Span
+    from brdyn.raptor.official import read_official
     from brdyn.raptor.ranks import RankCurve, raptor_ranks
     from brdyn.raptor.recipe import FitSettings
 
@@ -30,6 +31,7 @@ _HOMES = {
     "Span": "brdyn.raptor.model",
     "fit_raptor": "brdyn.raptor.fit",
     "raptor_ranks": "brdyn.raptor.ranks",
+    "read_official": "brdyn.raptor.official",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "evaluate",
     "fit_raptor",
     "raptor_ranks",
+    "read_official",
 ]
 
 
