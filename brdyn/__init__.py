@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from brdyn.models import adapt, describe_model, list_models, load_model, untrained_twins
     from brdyn.phases import LayerSimilarity, Phases, segment
     from brdyn.probes import probe_images
-    from brdyn.raptor import fit_raptor
+    from brdyn.raptor import fit_raptor, raptor_ranks
     from brdyn.reporting import report
     from brdyn.result import Result, read
     from brdyn.trajectory import Stream, Trajectory, capture, trajectories
@@ -52,6 +52,7 @@ _HOMES = {
     "load_model": "brdyn.models",
     "perturbation_repair": "brdyn.interventions",
     "probe_images": "brdyn.probes",
+    "raptor_ranks": "brdyn.raptor",
     "read": "brdyn.result",
     "report": "brdyn.reporting",
     "segment": "brdyn.phases",
@@ -93,6 +94,7 @@ __all__ = [
     "load_model",
     "perturbation_repair",
     "probe_images",
+    "raptor_ranks",
     "read",
     "report",
     "segment",

@@ -16,6 +16,8 @@ from brdyn.cli.phases import phases
 from brdyn.cli.probe import probe
 from brdyn.cli.raptor import raptor_fit
 from brdyn.cli.raptor_eval import raptor_eval
+from brdyn.cli.raptor_import import raptor_import
+from brdyn.cli.raptor_rank import raptor_rank
 from brdyn.cli.report import report
 from brdyn.cli.vit_train import vit_train
 from brdyn.cli.vitrm_eval import vitrm_eval
@@ -37,6 +39,8 @@ for command in (
     interventions,
     raptor_fit,
     raptor_eval,
+    raptor_rank,
+    raptor_import,
     probe,
     vit_train,
     vitrm_train,

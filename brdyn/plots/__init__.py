@@ -20,6 +20,7 @@ from brdyn.plots.phases import (
     plot_stability,
     plot_steps,
 )
+from brdyn.plots.ranks import plot_ranks
 from brdyn.plots.raptor import (
     plot_fidelity,
     plot_fit,
@@ -52,6 +53,7 @@ __all__ = [
     "plot_panels",
     "plot_partitions",
     "plot_projection",
+    "plot_ranks",
     "plot_recursion",
     "plot_repair",
     "plot_similarity",

@@ -23,9 +23,10 @@ from brdyn.plots.interventions import (
 )
 from brdyn.plots.modes import plot_mode_errors, plot_spectra
 from brdyn.plots.phases import plot_gain_curve, plot_similarity, plot_stability, plot_steps
+from brdyn.plots.ranks import plot_ranks
 from brdyn.plots.raptor import plot_fidelity, plot_fit, plot_skill
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
-from brdyn.raptor import Evaluation, Fit
+from brdyn.raptor import Evaluation, Fit, RankCurve
 from brdyn.raptor.model import spans
 from brdyn.result import Result
 
@@ -159,6 +160,11 @@ def _(result: Evaluation) -> dict[str, Figure]:
     if result.fidelity.baselines is not None:
         pictures["skill"] = plot_skill(table, blocks, title=title)
     return pictures
+
+
+@draw.register
+def _(result: RankCurve) -> dict[str, Figure]:
+    return {"ranks": plot_ranks(result.table, title=result.title)}
 
 
 @draw.register

@@ -5,7 +5,8 @@ BRH (arXiv 2512.19941), method notes section 4. Attention is timm's, which runs 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from brdyn.choices import check_block, check_heads, check_norm_eps
 from brdyn.errors import UsageError
+from brdyn.models import VisionTransformer
 
 DEPTH_HIDDEN = 16
 FACTORS = 3  # on the attention branch, on the MLP branch, on the output
@@ -66,6 +68,15 @@ class BlockConfig:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)} is not positive")
         check_heads(self.width, self.heads)
+
+    def build(self, teacher: VisionTransformer, assignment: Sequence[int]) -> nn.ModuleList:
+        """The shared blocks of an assignment, drawn at random."""
+        del teacher  # which blocks of another kind are copied from
+        return nn.ModuleList([RaptorBlock(self) for _ in range(max(assignment) + 1)])
+
+    def redrawn(self) -> BlockConfig:
+        """As untrained blocks start: LayerScale at 1 instead of where fits start it, at which blocks do nothing."""
+        return replace(self, layer_scale=1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

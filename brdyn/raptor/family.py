@@ -49,7 +49,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     teacher = _teacher(request, config)
     if request.describe_only:
         with on_meta():
-            raptor = Raptor(teacher, config.assignment, config.block)
+            raptor = Raptor(teacher, config.assignment, config.blocks)
         raptor.info = replace(raptor.info, weights=str(folder / WEIGHTS))
     else:
         raptor = Raptor.from_pretrained(folder, teacher)

@@ -25,7 +25,8 @@ from brdyn.raptor.losses import (
 )
 from brdyn.raptor.model import Raptor, spans, untrained
 from brdyn.raptor.partitions import as_assignment
-from brdyn.raptor.recipe import FitSettings
+from brdyn.raptor.recipe import RANDOM, FitSettings
+from brdyn.raptor.starts import START_IMAGES, tie
 from brdyn.raptor.tasks import BlocksApart, BlocksJoined, ReadStates, online
 from brdyn.raptor.tasks import cached as from_cache
 from brdyn.result import Result
@@ -220,6 +221,8 @@ def fit_raptor(
     raptor = untrained(teacher, assignment, settings.block(teacher), settings.seed)
     raptor.shared.requires_grad_(True)
     learning, held_out = images.split(settings.held_out(len(images)), settings.seed)
+    if settings.begins != RANDOM and resume is None:
+        tie(raptor, settings.begins, learning.some(START_IMAGES, settings.seed))
     learning.report = ReadReport()  # what was read before is not of the fit
     settings = settings.fitted_to(len(learning))
     batches = ShuffledBatches(learning, settings.training(1).batch_size, settings.seed, workers)

@@ -16,7 +16,8 @@ from brdyn.choices import MOST_LAYERS, MOST_PIXELS
 from brdyn.declared import Range
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
-from brdyn.raptor.block import BlockConfig, RaptorBlock
+from brdyn.raptor.block import BlockConfig
+from brdyn.raptor.copied import CopyConfig
 from brdyn.store import pretrained
 
 KIND = "raptor"
@@ -36,12 +37,25 @@ class SavedTeacher:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedConfig:
-    """The entries of a Raptor's config.json that it takes to build it again."""
+    """The entries of a Raptor's config.json that it takes to build it again: `block` or, of copies, `copies`."""
 
     digest: str
     teacher: SavedTeacher
     assignment: tuple[Annotated[int, Range(0, MOST_LAYERS)], ...]
-    block: BlockConfig
+    block: BlockConfig | None = None
+    copies: CopyConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what says of its blocks nothing, or two things."""
+        if (self.block is None) == (self.copies is None):
+            raise UsageError("it has to have one of 'block' and 'copies'")
+
+    @property
+    def blocks(self) -> BlockConfig | CopyConfig:
+        """What the blocks are made of."""
+        found = self.copies if self.block is None else self.block
+        assert found is not None
+        return found
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class Span:
 class Application(nn.Module):
     """A shared block at one layer. It does not own the block, so that weights are counted and saved once."""
 
-    def __init__(self, block: RaptorBlock, layer: int) -> None:
+    def __init__(self, block: nn.Module, layer: int) -> None:
         super().__init__()
         self._shared = (block,)
         self.layer = layer
@@ -80,8 +94,8 @@ class Raptor(VisionTransformer):
     assignment : sequence of int
         For each layer 1..L the number of the block that is applied there, from 0; phases in order are
         `[0, 0, 1, 1, …]`.
-    config : BlockConfig
-        Of every block.
+    config : BlockConfig or CopyConfig
+        Of every block: of a Raptor's own kind, drawn at random, or copies of the teacher's.
 
     Attributes
     ----------
@@ -98,7 +112,9 @@ class Raptor(VisionTransformer):
     (2, 12, [Span(block=0, start=0, end=6), Span(block=1, start=6, end=12)])
     """
 
-    def __init__(self, teacher: VisionTransformer, assignment: Sequence[int], config: BlockConfig) -> None:
+    def __init__(
+        self, teacher: VisionTransformer, assignment: Sequence[int], config: BlockConfig | CopyConfig
+    ) -> None:
         super().__init__()
         self.assignment = check_assignment(assignment, teacher)
         self.teacher = teacher
@@ -106,9 +122,9 @@ class Raptor(VisionTransformer):
         self.tokens, self.preprocessing = teacher.tokens, teacher.preprocessing
         self.class_names = teacher.class_names
         self.config = config
-        self.shared = nn.ModuleList([RaptorBlock(config) for _ in range(max(self.assignment) + 1)])
+        self.shared = config.build(teacher, self.assignment)
         self.blocks = nn.ModuleList(
-            [Application(self._block(number), layer) for layer, number in enumerate(self.assignment, 1)]
+            [Application(self.shared[number], layer) for layer, number in enumerate(self.assignment, 1)]
         )
         self.redraw = (
             None if teacher.redraw is None else partial(_redrawn, teacher.redraw, self.assignment, config)
@@ -123,11 +139,6 @@ class Raptor(VisionTransformer):
             digest="",
             notes=(*teacher.info.notes, f"{len(self.shared)} blocks shared by {teacher.depth} layers"),
         )
-
-    def _block(self, number: int) -> RaptorBlock:
-        block = self.shared[number]
-        assert isinstance(block, RaptorBlock)
-        return block
 
     @property
     def block_parameters(self) -> int:
@@ -179,7 +190,7 @@ class Raptor(VisionTransformer):
                 "layers": teacher.layers,
             },
             "assignment": list(self.assignment),
-            "block": self.config.to_dict(),
+            "block" if isinstance(self.config, BlockConfig) else "copies": self.config.to_dict(),
             **details,
         }
         return pretrained.to_files(KIND, self.shared.state_dict(), config)
@@ -204,17 +215,14 @@ class Raptor(VisionTransformer):
                 "(by `weights`, and `weights_key` where the file holds several sets)"
             )
         check_saved(config, teacher, folder)
-        weights = pretrained.read_weights(partial(_blocks, config), folder, config.digest)
-        raptor = cls(teacher, config.assignment, config.block)
+        make = partial(config.blocks.build, teacher, config.assignment)
+        weights = pretrained.read_weights(make, folder, config.digest)
+        raptor = cls(teacher, config.assignment, config.blocks)
         raptor.shared.load_state_dict(weights)
         raptor.info = replace(
             raptor.info, weights=str(Path(folder) / pretrained.WEIGHTS), digest=config.digest
         )
         return raptor.eval().requires_grad_(False)
-
-
-def _blocks(config: SavedConfig) -> nn.ModuleList:
-    return nn.ModuleList([RaptorBlock(config.block) for _ in range(max(config.assignment) + 1)])
 
 
 def check_saved(config: SavedConfig, teacher: VisionTransformer, folder: str | Path) -> None:
@@ -226,9 +234,9 @@ def check_saved(config: SavedConfig, teacher: VisionTransformer, folder: str | P
         If the assignment or the width of the blocks is not of the teacher.
     """
     check_assignment(config.assignment, teacher)
-    if config.block.width != teacher.info.width:
+    if config.blocks.width != teacher.info.width:
         raise UsageError(
-            f"{str(folder)!r} has blocks of width {config.block.width}, and its teacher {teacher.info.name!r} has "
+            f"{str(folder)!r} has blocks of width {config.blocks.width}, and its teacher {teacher.info.name!r} has "
             f"width {teacher.info.width}"
         )
 
@@ -277,7 +285,7 @@ def read_saved(folder: str | Path) -> tuple[SavedConfig, dict[str, Any]]:
         If there is none, or it is of something else, lacks an entry or has one of a wrong type or out of range.
     """
     config, whole = pretrained.read_config(folder, KIND, SavedConfig)
-    if "norm_eps" not in whole["block"]:
+    if config.block is not None and "norm_eps" not in whole["block"]:
         config = replace(config, block=replace(config.block, norm_eps=EARLIER_NORM_EPS))
     return config, whole
 
@@ -293,7 +301,7 @@ def is_raptor(folder: str | Path) -> bool:
 
 
 def untrained(
-    teacher: VisionTransformer, assignment: Sequence[int], config: BlockConfig, seed: int
+    teacher: VisionTransformer, assignment: Sequence[int], config: BlockConfig | CopyConfig, seed: int
 ) -> Raptor:
     """A Raptor before fitting; the blocks are drawn by `seed`."""
     with torch.random.fork_rng():
@@ -302,12 +310,12 @@ def untrained(
 
 
 def _redrawn(
-    teacher: Callable[[int], VisionTransformer], assignment: tuple[int, ...], config: BlockConfig, seed: int
+    teacher: Callable[[int], VisionTransformer],
+    assignment: tuple[int, ...],
+    config: BlockConfig | CopyConfig,
+    seed: int,
 ) -> Raptor:
-    """Untrained blocks between the embedding and the norm of an untrained teacher.
-
-    LayerScale starts at 1 instead of where fits start it: at 1e-5 untrained blocks do nothing.
-    """
-    raptor = untrained(teacher(seed), assignment, replace(config, layer_scale=1.0), seed)
+    """Untrained blocks between the embedding and the norm of an untrained teacher."""
+    raptor = untrained(teacher(seed), assignment, config.redrawn(), seed)
     raptor.info = replace(raptor.info, weights=raptor.teacher.info.weights)
     return raptor

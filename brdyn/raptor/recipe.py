@@ -13,6 +13,7 @@ from brdyn.training.settings import TrainSettings
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
     from brdyn.raptor.block import BlockConfig
+    from brdyn.raptor.copied import CopyConfig
 
 PUBLISHED_STEPS, PUBLISHED_LR = 312_500, 3e-4
 LARGEST_RAISE = 4.0
@@ -22,6 +23,9 @@ STEPS = 2000
 BATCH = 64
 VALIDATION_IMAGES = 64
 LOSSES = ("mse", "cosine+mse")
+RECIPES = PUBLISHED, FAST = "published", "fast"
+STARTS = RANDOM, LAYER, MEAN = "random", "layer", "mean"
+OF_RANDOM_BLOCKS = ("mlp", "mlp_ratio", "layer_scale", "norm_eps", "depth_scaling")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +56,15 @@ class FitSettings:
     loss : {"mse", "cosine+mse"}
     sigma : float
         Noise on the inputs of a block. The published runs have none; 0.001 is the default of their code.
+    recipe : {"published", "fast"}
+        The fast one starts from layers of the teacher.
+    start : {"random", "layer", "mean"} or None
+        Where a block starts: drawn at random, as published; as a copy of the teacher's layer that does best at all its
+        layers; or of the mean of their weights. By default as the recipe says.
+    relax : int
+        Rank of a correction to the weights at each layer, of copies alone; see :class:`brdyn.raptor.CopyConfig`.
     mlp, mlp_ratio, layer_scale, norm_eps, depth_scaling
-        As in :class:`brdyn.raptor.BlockConfig`.
+        Of blocks that start at random, as in :class:`brdyn.raptor.BlockConfig`.
     validation_images : int or None
         Kept out of the training images for the R^2 of every block; 0 for none. By default 64, but at most a tenth of
         the images.
@@ -87,6 +98,9 @@ class FitSettings:
     token_weighting: bool = True
     loss: str = "mse"
     sigma: float = 0.0
+    recipe: str = PUBLISHED
+    start: str | None = None
+    relax: int = 0
     mlp: str = "swiglu"
     mlp_ratio: float = 4.0
     layer_scale: float = 1e-5
@@ -114,8 +128,39 @@ class FitSettings:
         one_of("loss", self.loss, LOSSES)
         check_block(self.mlp, self.mlp_ratio, self.depth_scaling)
         check_norm_eps(self.norm_eps)
+        self._check_start()
         for stage in (1, 2):
             self.training(stage)
+
+    def _check_start(self) -> None:
+        one_of("recipe", self.recipe, RECIPES)
+        if self.start is not None:
+            one_of("start", self.start, STARTS)
+        if self.recipe == FAST and self.start == RANDOM:
+            raise UsageError(
+                f"the recipe {FAST!r} starts from layers of the teacher, and the start is to be {RANDOM!r}; drop one"
+            )
+        if self.relax < 0:
+            raise UsageError(f"relax {self.relax} is a negative rank")
+        if self.begins == RANDOM:
+            if self.relax:
+                raise UsageError(
+                    f"relax {self.relax} corrects copies of the teacher's blocks, and blocks start at random; "
+                    f"use `start={LAYER}`, `start={MEAN}` or `recipe={FAST}`"
+                )
+            return
+        defaults = {field.name: field.default for field in fields(self)}
+        own = [name for name in OF_RANDOM_BLOCKS if getattr(self, name) != defaults[name]]
+        if own:
+            raise UsageError(
+                f"{own[0]} {getattr(self, own[0])} is of blocks that start at random, and these are copies of the "
+                f"teacher's own (start {self.begins!r}); drop one"
+            )
+
+    @property
+    def begins(self) -> str:
+        """Where blocks start: as asked for, or as the recipe says."""
+        return self.start or (LAYER if self.recipe == FAST else RANDOM)
 
     def training(self, stage: int) -> TrainSettings:
         """The settings of stage 1 or 2."""
@@ -144,10 +189,13 @@ class FitSettings:
         check_batch(images, settings.training(1).batch_size)
         return settings
 
-    def block(self, teacher: VisionTransformer) -> BlockConfig:
+    def block(self, teacher: VisionTransformer) -> BlockConfig | CopyConfig:
         """The block for a teacher."""
         from brdyn.raptor.block import BlockConfig
+        from brdyn.raptor.copied import CopyConfig
 
+        if self.begins != RANDOM:
+            return CopyConfig(width=teacher.info.width, heads=teacher.info.heads, rank=self.relax)
         return BlockConfig(
             width=teacher.info.width,
             heads=teacher.info.heads,

@@ -36,6 +36,7 @@ KINDS = {
     "probe.json": Kind("brdyn probe", "brdyn.probes:Probing"),
     "fit.json": Kind("brdyn raptor-fit", "brdyn.raptor:Fit"),
     "raptor_eval.json": Kind("brdyn raptor-eval", "brdyn.raptor:Evaluation"),
+    "raptor_rank.json": Kind("brdyn raptor-rank", "brdyn.raptor:RankCurve"),
     TRAIN_RESULT: Kind("brdyn vit-train or vitrm-train", "brdyn.classifiers:ClassifierTraining"),
     "vitrm_eval.json": Kind("brdyn vitrm-eval", "brdyn.classifiers:ClassifierEvaluation"),
     "report.json": Kind("brdyn report", "brdyn.reporting:Report"),

@@ -128,8 +128,8 @@ CASES = [
     (["nonsense"], "nonsense"),
 ]
 COMMANDS = (
-    "models", "phases", "dynamics", "perturb", "interventions", "raptor-fit", "raptor-eval", "probe", "vit-train",
-    "vitrm-train", "vitrm-eval",
+    "models", "phases", "dynamics", "perturb", "interventions", "raptor-fit", "raptor-eval", "raptor-rank",
+    "probe", "vit-train", "vitrm-train", "vitrm-eval",
 )  # fmt: skip
 SCRIPT = """
 import contextlib, io, json, sys

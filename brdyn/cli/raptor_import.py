@@ -1,0 +1,58 @@
+"""`brdyn raptor-import`: a checkpoint of the papers' own code as a Raptor of brdyn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from brdyn.cli import options as opt
+from brdyn.cli.checks import at_home, check_file
+from brdyn.cli.options import parse_image_size, parse_numbers
+from brdyn.errors import UsageError
+
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Checkpoint of KempnerInstitute/raptor: final_raptor3_….pt.")
+]
+TeacherModel = Annotated[str, typer.Option("--teacher-model", help="The model that it was fitted to.")]
+Ends = Annotated[
+    str | None,
+    typer.Option(
+        "--boundaries", help="Last layer of each phase but the last, where the file holds tensors alone."
+    ),
+]
+
+
+def raptor_import(
+    file: File,
+    out: Annotated[Path, typer.Option(help="Folder for the Raptor.", rich_help_panel=opt.OUTPUT)],
+    teacher_model: TeacherModel = "dinov2_vitb14_reg",
+    weights: opt.Weights = None,
+    weights_key: opt.WeightsKey = None,
+    image_size: opt.ImageSize = None,
+    boundaries: Ends = None,
+) -> None:
+    """Read a checkpoint of the papers' own training code and write it as a Raptor: `--model OUT` then loads it.
+
+    Nothing that is in the file is run. --weights are the teacher's, where it needs them from a file.
+    """
+    check_file("FILE", file)
+    check_file("--weights", weights, folder=True)
+    size = parse_image_size(image_size)
+    ends = (
+        None if boundaries is None else [int(end) for end in parse_numbers("--boundaries", boundaries, int)]
+    )
+    folder = at_home(out, "--out")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{str(folder)!r} holds something already; choose another --out")
+
+    from brdyn.models import load_model
+    from brdyn.raptor import read_official
+
+    teacher = load_model(teacher_model, weights=weights, weights_key=weights_key, image_size=size)
+    raptor = read_official(file, teacher, ends)
+    raptor.save_pretrained(folder, read_from=file.name)
+    spans = ", ".join(f"{span.start + 1}-{span.end}" for span in raptor.spans)
+    typer.echo(f"{raptor.k} blocks for layers {spans} of {teacher.info.name}")
+    typer.echo(f"written to {folder}: config.json, model.safetensors")

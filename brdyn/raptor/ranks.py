@@ -1,0 +1,328 @@
+"""How far from recurrent a ViT is: what shared blocks do, against the rank of each layer's corrections to them.
+
+At rank 0 the layers of a phase do the same; at full rank each does what it does in the teacher. In between it shows at
+which rank a phase can be shared. Relaxed sharing (Bae et al., arXiv 2410.20672), method notes section 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import nan, sqrt
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from brdyn.data import ImageSet
+from brdyn.errors import UsageError
+from brdyn.measures import measure
+from brdyn.models import VisionTransformer
+from brdyn.provenance import Provenance, Stopwatch
+from brdyn.raptor.copied import CopiedBlock, CopyConfig, relaxed_parameters
+from brdyn.raptor.fit import fit_raptor
+from brdyn.raptor.model import Raptor
+from brdyn.raptor.recipe import LAYER, FitSettings
+from brdyn.raptor.starts import START_IMAGES, tie
+from brdyn.result import Result
+from brdyn.store import records
+from brdyn.training import Session
+from brdyn.trajectory import Stream, Trajectory
+
+Z = 1.96
+COLUMNS = {
+    "partition": str, "rank": int, "fitted": bool, "parameters": int, "share": (float, None),
+    "skill": (float, None), "low": (float, None), "high": (float, None), "r2": (float, None),
+    "agreement": (float, None), "n_images": int,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RankCurve(Result):
+    """Fidelity at the last layer against the rank of the corrections, for one or several partitions.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row for each `partition`, `rank`, and whether the weights were `fitted` or are the teacher's own:
+        `parameters` of the blocks and their `share` of the teacher's; `skill`, 1 minus the squared error of the last
+        state over that of the embedding (doing nothing), with its 95 % interval over images (`low`, `high`); `r2`; and
+        the `agreement` of the teacher's head, where it has one.
+    assignments : mapping of str to list of int
+        The block of each layer, by partition.
+    start : {"layer", "mean"}
+        What the shared weights are.
+    images_seen : int
+        In each fit; 0 where nothing was fitted.
+
+    Examples
+    --------
+    >>> curve = brdyn.raptor_ranks(model, images, {"halves": [0] * 6 + [1] * 6}, ranks=[0, 192])
+    >>> curve.table["rank"].tolist(), round(float(curve.table["skill"].iloc[-1]), 4)
+    ([0, 192], 1.0)
+    """
+
+    FILE: ClassVar[str] = "raptor_rank.json"
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        "table": [COLUMNS],
+        "assignments": {str: [int]},
+        "start": str,
+        "images_seen": int,
+    }
+
+    table: pd.DataFrame
+    assignments: Mapping[str, list[int]]
+    start: str
+    images_seen: int = 0
+
+    def content(self) -> dict[str, Any]:
+        """The table, and what it is of."""
+        return {
+            "table": records(self.table),
+            "assignments": dict(self.assignments),
+            "start": self.start,
+            "images_seen": self.images_seen,
+        }
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from a raptor_rank.json."""
+        del folder
+        table = pd.DataFrame(content["table"], columns=list(COLUMNS))
+        table = table.astype(dict.fromkeys(("share", "skill", "low", "high", "r2", "agreement"), float))
+        return cls(table, content["assignments"], content["start"], content["images_seen"])
+
+    def least_rank(self, partition: str, skill: float, *, fitted: bool) -> int | None:
+        """The least rank measured at which the skill is reached; None where it is not."""
+        rows = self.table[(self.table["partition"] == partition) & (self.table["fitted"] == fitted)]
+        reached = rows[rows["skill"] >= skill]
+        return None if reached.empty else int(reached["rank"].min())
+
+    def lines(self) -> list[str]:
+        """For each partition the skill without corrections, and the rank at which nine tenths are reached."""
+        lines = []
+        for (partition, fitted), rows in self.table.groupby(["partition", "fitted"], sort=False):
+            first = rows[rows["rank"] == rows["rank"].min()].iloc[0]
+            rank = self.least_rank(str(partition), GOOD, fitted=bool(fitted))
+            at = "at none of these ranks" if rank is None else f"from rank {rank} on"
+            lines.append(
+                f"{partition}{', fitted' if fitted else ''}: skill {first['skill']:.3f} "
+                f"[{first['low']:.3f}, {first['high']:.3f}] at rank {first['rank']:.0f} "
+                f"({first['share']:.0%} of the blocks' parameters); at least {GOOD} {at}"
+            )
+        shown = self.table[["partition", "fitted", "rank", "share", "skill", "r2"]]
+        return [*lines, "", shown.to_string(index=False, float_format=lambda value: f"{value:.3f}")]
+
+    def brief(self) -> str:
+        """Partitions and ranks."""
+        return f"{len(self.assignments)} partitions at ranks {sorted(set(self.table['rank']))}"
+
+
+GOOD = 0.9  # of the way from doing nothing to the teacher
+
+
+class EndMetric(Metric):
+    """What a Raptor makes of the last state, by the directions of its corrections that count.
+
+    Parameters
+    ----------
+    raptor : Raptor
+        Of copies of its teacher's blocks.
+    ranks : sequence of int
+    """
+
+    full_state_update = False
+    nothing: list[Tensor]
+    error: list[Tensor]
+    agreeing: list[Tensor]
+    squares: Tensor
+    mean_token: Tensor
+
+    def __init__(self, raptor: Raptor, ranks: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._held, self.ranks = (raptor,), tuple(ranks)
+        for name in ("nothing", "error", "agreeing"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+        self.add_state("squares", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        zeros = torch.zeros(raptor.info.width, dtype=torch.float64)
+        self.add_state("mean_token", zeros, dist_reduce_fx="sum")
+
+    @torch.no_grad()
+    def update(self, trajectory: Trajectory) -> None:
+        """Add the images of the teacher's trajectory."""
+        (raptor,), truth = self._held, trajectory.states[-1].float()
+        device = self.squares.device
+        self.nothing.append(_squares(trajectory.states[0].float() - truth).to(device))
+        self.squares += truth.double().square().sum().to(device)
+        self.mean_token += truth.double().sum((0, 1)).to(device)
+        theirs = raptor.teacher.logits(raptor.norm(trajectory.states[-1]))
+        errors, agreeing = [], []
+        for rank in self.ranks:
+            for block in raptor.shared:
+                assert isinstance(block, CopiedBlock)
+                block.most = rank
+            state = trajectory.states[0]
+            for application in raptor.blocks:
+                state = application(state)
+            errors.append(_squares(state.float() - truth))
+            if theirs is not None:
+                own = raptor.logits(raptor.norm(state))
+                assert own is not None
+                agreeing.append((own.argmax(-1) == theirs.argmax(-1)).double())
+        self.error.append(torch.stack(errors, 1).to(device))
+        self.agreeing.append(
+            torch.stack(agreeing, 1).to(device)
+            if agreeing
+            else torch.full((len(truth), len(self.ranks)), nan, dtype=torch.float64, device=device)
+        )
+
+    def compute(self) -> pd.DataFrame:
+        """A row for each rank."""
+        nothing, error = dim_zero_cat(self.nothing), dim_zero_cat(self.error)
+        agreeing, images = dim_zero_cat(self.agreeing), len(nothing)
+        (raptor,) = self._held
+        spread = float(self.squares - self.mean_token.square().sum() / (images * raptor.tokens.count))
+        rows = []
+        for number, rank in enumerate(self.ranks):
+            skill, half = skill_of(error[:, number], nothing)
+            rows.append(
+                {
+                    "rank": rank,
+                    "skill": skill,
+                    "low": skill - half,
+                    "high": skill + half,
+                    "r2": 1 - float(error[:, number].sum()) / spread if spread > 0 else nan,
+                    "agreement": float(agreeing[:, number].mean()),
+                    "n_images": images,
+                }
+            )
+        return pd.DataFrame(rows)
+
+
+def _squares(difference: Tensor) -> Tensor:
+    return difference.square().sum((1, 2)).double()
+
+
+def skill_of(error: Tensor, nothing: Tensor) -> tuple[float, float]:
+    """1 minus the ratio of two sums over images, and half its 95 % interval (the ratio linearised).
+
+    >>> from brdyn.raptor.ranks import skill_of
+    >>> skill_of(torch.tensor([1.0, 1.0]), torch.tensor([4.0, 4.0]))
+    (0.75, 0.0)
+    """
+    images, total = len(nothing), float(nothing.sum())
+    if not total:
+        return nan, nan
+    ratio = float(error.sum()) / total
+    if images < 2:
+        return 1 - ratio, nan
+    rest = error - ratio * nothing
+    variance = float(rest.square().sum()) / (images * (images - 1))
+    return 1 - ratio, Z * sqrt(variance) / (total / images)
+
+
+def raptor_ranks(
+    teacher: VisionTransformer,
+    images: ImageSet,
+    partitions: Mapping[str, Sequence[int]],
+    ranks: Sequence[int],
+    *,
+    start: str = LAYER,
+    settings: FitSettings | None = None,
+    fit_images: ImageSet | None = None,
+    stream: Stream | None = None,
+) -> RankCurve:
+    """Share the teacher's own blocks among layers, with corrections of each rank, and see what is left of it.
+
+    Parameters
+    ----------
+    teacher : VisionTransformer
+    images : ImageSet
+        To judge by.
+    partitions : mapping of str to sequence of int
+        The block of each layer, by name.
+    ranks : sequence of int
+        From 0; at the width and above nothing is shared any more.
+    start : {"layer", "mean"}
+        The shared weights: those of the layer that does best at all, or the mean.
+    settings : FitSettings, optional
+        Fit each one by this recipe, too; its start and rank are set here.
+    fit_images : ImageSet, optional
+        To choose layers by and to fit to; by default those to judge by, which then is optimistic.
+    stream : Stream, optional
+        How to go through the images.
+
+    Returns
+    -------
+    RankCurve
+
+    Raises
+    ------
+    UsageError
+        If a rank is negative or larger than the width, or the layers that are to share are built differently.
+
+    Examples
+    --------
+    >>> curve = brdyn.raptor_ranks(model, images, {"one block": [0] * 12}, ranks=[0, 8])
+    >>> curve.table[["rank", "n_images"]].values.tolist()
+    [[0, 8], [8, 8]]
+    """
+    watch, stream = Stopwatch(), stream or Stream()
+    wanted = sorted(dict.fromkeys(ranks))
+    if not wanted or not partitions:
+        raise UsageError("there is nothing to measure without ranks and partitions")
+    info, learning = teacher.info, fit_images or images
+    configs = {rank: CopyConfig(width=info.width, heads=info.heads, rank=rank) for rank in wanted}
+    parts = []
+    for name, assignment in partitions.items():
+        found = [(False, _measured(_tied(teacher, assignment, configs[wanted[-1]], start, learning),
+                                   images, wanted, stream))]  # fmt: skip
+        for rank in wanted if settings is not None else ():
+            assert settings is not None
+            asked = replace(settings, start=start, relax=rank)
+            raptor = fit_raptor(
+                teacher,
+                learning,
+                assignment,
+                asked,
+                session=Session(progress=stream.progress),
+                workers=stream.workers,
+            ).raptor
+            found.append((True, _measured(raptor, images, [rank], stream)))
+        parts += [
+            table.assign(partition=name, fitted=fitted, parameters=_sizes(teacher, assignment, table["rank"]))
+            for fitted, table in found
+        ]
+    table = pd.concat(parts, ignore_index=True)
+    table["share"] = table["parameters"] / teacher.block_parameters
+    seen = 0 if settings is None else _images_seen(settings, len(learning))
+    origin = Provenance.of(teacher, images, watch, stream.processes, seed=images.seed)
+    named = {name: list(map(int, assignment)) for name, assignment in partitions.items()}
+    return RankCurve(table[list(COLUMNS)], named, start, seen, provenance=origin)
+
+
+def _tied(
+    teacher: VisionTransformer, assignment: Sequence[int], config: CopyConfig, start: str, images: ImageSet
+) -> Raptor:
+    raptor = Raptor(teacher, assignment, config).eval().requires_grad_(False)
+    tie(raptor, start, images.some(START_IMAGES, images.seed))
+    return raptor
+
+
+def _measured(raptor: Raptor, images: ImageSet, ranks: Sequence[int], stream: Stream) -> pd.DataFrame:
+    metric = EndMetric(raptor, ranks)
+    measure(raptor.teacher, images, {"ends": metric}, stream=stream)
+    return metric.compute()
+
+
+def _sizes(teacher: VisionTransformer, assignment: Sequence[int], ranks: pd.Series) -> list[int]:
+    return [relaxed_parameters(teacher, assignment, int(rank)) for rank in ranks]
+
+
+def _images_seen(settings: FitSettings, images: int) -> int:
+    fitted = settings.fitted_to(images - settings.held_out(images))
+    return (settings.stage1_steps + settings.stage2_steps) * fitted.training(1).batch_size

@@ -1,0 +1,45 @@
+"""`brdyn raptor-rank` as a user meets it."""
+
+import json
+
+import pytest
+
+from tests.cli.commands import assert_one_line_error
+
+
+def test_it_writes_what_it_says(run, tiny_options, tmp_path):
+    options = [*tiny_options, "--image-size", "32", "--k", "2", "--draws", "1"]
+    done = run("raptor-rank", *options, "--ranks", "full,0", "--partitions", "maxcut,random-shuffle")
+    assert done.returncode == 0, done.stderr
+    assert "random-shuffle 1: skill" in done.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"raptor_rank.json", "ranks.png"}
+    content = json.loads((tmp_path / "out" / "raptor_rank.json").read_text())
+    assert [(row["partition"], row["rank"]) for row in content["table"]] == [
+        ("maxcut", 0), ("maxcut", 192), ("random-shuffle 1", 0), ("random-shuffle 1", 192)
+    ]  # fmt: skip
+    assert content["table"][1]["skill"] == pytest.approx(1, abs=1e-4)
+    assert content["table"][0]["n_images"] == content["n_images"] == 8  # a fifth of 40
+    assert_one_line_error(run("raptor-rank", *options), 2, "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--ranks", "0,big"], ["--ranks '0,big'", "'big' is neither a rank"]),
+        (["--ranks", "193"], ["--ranks 193", "192", "full"]),
+        (["--start", "random"], ["start", "layer, mean"]),
+        (["--partitions", "halves"], ["halves", "maxcut, random-contiguous, random-shuffle"]),
+        (["--lr", "0.1"], ["--lr", "--steps"]),
+        (["--k", "13"], ["13", "12"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(run, tiny_options, tmp_path, options, words):
+    assert_one_line_error(run("raptor-rank", *tiny_options, *options), 2, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_fits_that_contradict_themselves_are_refused(run, tiny_options):
+    fit = ["raptor-fit", *tiny_options, "--boundaries", "5"]
+    assert_one_line_error(run(*fit, "--relax", "4"), 2, "relax 4", "--start layer")
+    assert_one_line_error(run(*fit, "--recipe", "fast", "--mlp", "gelu"), 2, "mlp gelu", "start at random")
+    assert_one_line_error(run(*fit, "--recipe", "fast", "--relax", "193"), 2, "rank 193", "192")

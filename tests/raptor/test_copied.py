@@ -1,0 +1,201 @@
+"""Copies of the teacher's blocks: what is shared, what is corrected, and what a fit starts from."""
+
+import numpy as np
+import pytest
+import torch
+
+import brdyn
+from brdyn.data import load_images
+from brdyn.errors import UsageError
+from brdyn.models import load_model
+from brdyn.raptor import CopyConfig, FitSettings, Raptor, fit_raptor
+from brdyn.raptor.copied import layers_of_blocks, relaxed_parameters
+from brdyn.raptor.ranks import skill_of
+from brdyn.raptor.starts import nearest_layers, tie
+from tests.conftest import tiny_vit
+from tests.raptor.test_fit import recurrent_teacher, settings
+
+ASSIGNMENT = [0, 0, 1, 1]
+CONFIG = {"width": 16, "heads": 2}
+
+
+@pytest.fixture
+def images(noise_folder, tiny):
+    return load_images(noise_folder, tiny)
+
+
+def tied(teacher, images, rank, start="mean", assignment=ASSIGNMENT):
+    raptor = Raptor(teacher, assignment, CopyConfig(**CONFIG, rank=rank)).eval()
+    tie(raptor, start, images)
+    return raptor
+
+
+@pytest.mark.parametrize("start", ["mean", "layer"])
+@pytest.mark.parametrize("assignment", [ASSIGNMENT, [0, 1, 0, 1], [0, 0, 0, 0]])
+def test_at_full_rank_it_is_the_teacher(tiny, images, start, assignment):
+    batch = next(images.batches(4)).images
+    full = tied(tiny, images, 16, start, assignment)
+    torch.testing.assert_close(full(batch), tiny(batch), rtol=1e-5, atol=1e-5)
+    less = tied(tiny, images, 2, start, assignment)
+    assert (less(batch) - tiny(batch)).abs().max() > 1e-2
+
+
+def test_the_mean_is_shared_and_the_correction_is_the_nearest_of_its_rank(tiny, images):
+    """Against NumPy, and the error falls with rank as the singular values left out say."""
+    name = "mlp.fc1.weight"
+    each = [tiny.blocks[layer].get_parameter(name).double().numpy() for layer in (0, 1)]
+    mean = (each[0] + each[1]) / 2
+    block = tied(tiny, images, 3).shared[0]
+    np.testing.assert_allclose(block.module.get_parameter(name).detach().numpy(), mean, atol=1e-6)
+    for layer, own in zip((1, 2), each, strict=True):
+        found = block.corrections[str(layer)].added_to(name, block.module.get_parameter(name))
+        left, values, right = np.linalg.svd(own - mean, full_matrices=False)
+        np.testing.assert_allclose(
+            found.detach().numpy() - mean, left[:, :3] * values[:3] @ right[:3], atol=1e-6
+        )
+        bias = block.corrections[str(layer)].added_to("norm1.bias", block.module.get_parameter("norm1.bias"))
+        torch.testing.assert_close(bias, tiny.blocks[layer - 1].get_parameter("norm1.bias"))
+
+
+def test_fewer_directions_of_a_high_rank_are_a_low_rank(tiny, images):
+    batch = next(images.batches(4)).images
+    high, low = tied(tiny, images, 16), tied(tiny, images, 2)
+    for block in high.shared:
+        block.most = 2
+    torch.testing.assert_close(high(batch), low(batch), rtol=1e-4, atol=1e-4)
+    for block in high.shared:
+        block.most = 0
+    torch.testing.assert_close(high(batch), tied(tiny, images, 0)(batch))
+
+
+def test_parameters_are_counted(tiny, images):
+    for rank in (0, 1, 5, 16):
+        raptor = tied(tiny, images, rank)
+        assert raptor.block_parameters == relaxed_parameters(tiny, ASSIGNMENT, rank)
+        others = tiny.info.parameters - tiny.block_parameters
+        assert raptor.info.parameters == others + raptor.block_parameters
+    # A block of width 16: 2 blocks; at rank 1 every layer adds rows + columns of its four matrices, and its vectors.
+    matrices = (48 + 16) + (16 + 16) + (64 + 16) + (16 + 64)
+    vectors = 4 * 16 + 48 + 16 + 64 + 16
+    assert relaxed_parameters(tiny, ASSIGNMENT, 1) == tiny.block_parameters // 2 + 4 * (matrices + vectors)
+
+
+def test_the_layer_that_does_best_at_all_is_chosen(noise_folder):
+    """Layers 1 and 2 are the same, layer 3 is another: either of the two makes less error at the three."""
+    teacher = tiny_vit()
+    teacher.blocks[1].load_state_dict(teacher.blocks[0].state_dict())
+    images = load_images(noise_folder, teacher)
+    assert nearest_layers(teacher, (0, 0, 0, 1), images) in ([1, 4], [2, 4])
+    teacher.blocks[2].load_state_dict(tiny_vit(seed=5).blocks[2].state_dict())
+    teacher.blocks[1].load_state_dict(teacher.blocks[2].state_dict())
+    assert nearest_layers(teacher, (0, 0, 0, 1), images) in ([2, 4], [3, 4])
+    assert layers_of_blocks((0, 1, 0, 1)) == [[1, 3], [2, 4]]
+
+
+def test_a_recurrent_teacher_needs_no_fit(noise_folder):
+    teacher = recurrent_teacher()
+    images = load_images(noise_folder, teacher)
+    quick = settings(stage1_steps=1, stage2_steps=1, lr=1e-12, layer_scale=1e-5, start="layer")
+    fit = fit_raptor(teacher, images, [0, 0, 0, 1, 1, 1], quick, workers=0)
+    assert fit.histories[2].validation[-1]["r2 layer 6"] == pytest.approx(1, abs=1e-4)
+    curve = brdyn.raptor_ranks(teacher, images, {"right": [0, 0, 0, 1, 1, 1], "wrong": [0, 1] * 3}, [0, 16])
+    skill = curve.table.set_index(["partition", "rank"])["skill"]
+    assert skill["right", 0] == pytest.approx(1, abs=1e-4)
+    assert skill["wrong", 0] < 0.9
+    assert skill["wrong", 16] == pytest.approx(1, abs=1e-4)
+    assert curve.least_rank("wrong", 0.99, fitted=False) == 16
+    assert curve.least_rank("right", 0.99, fitted=False) == 0
+
+
+def test_corrections_are_fitted_and_come_back(tiny, images, tmp_path):
+    fit = fit_raptor(tiny, images, ASSIGNMENT, settings(layer_scale=1e-5, recipe="fast", relax=2), workers=0)
+    unfitted = tied(tiny, images, 2, "layer")
+    moved = [
+        name
+        for (name, now), was in zip(
+            fit.raptor.shared.named_parameters(), unfitted.shared.parameters(), strict=True
+        )
+        if not torch.equal(now, was)
+    ]
+    assert any("left" in name for name in moved)
+    assert any("right" in name for name in moved)
+    assert any("module" in name for name in moved)
+    fit.raptor.save_pretrained(tmp_path / "raptor")
+    again = Raptor.from_pretrained(tmp_path / "raptor", tiny)
+    batch = next(images.batches(4)).images
+    assert torch.equal(again(batch), fit.raptor(batch))
+    assert again.config == CopyConfig(**CONFIG, rank=2)
+
+
+def test_what_a_teacher_does_in_training_alone_is_left_out():
+    from timm.layers import DropPath
+
+    teacher = tiny_vit()
+    teacher.blocks[0].drop_path1 = DropPath(0.9)
+    raptor = Raptor(teacher, [0] * 4, CopyConfig(**CONFIG)).train()
+    state = torch.randn(2, 22, 16)
+    assert torch.equal(raptor.shared[0](state, 1), raptor.shared[0](state, 1))
+
+
+def test_layers_built_differently_cannot_share():
+    from timm.models.vision_transformer import Block
+
+    teacher = tiny_vit()
+    teacher.blocks[1] = Block(16, 2, mlp_ratio=2)
+    with pytest.raises(UsageError, match="layers 1 and 2 of 'tiny_vit' are built differently"):
+        Raptor(teacher, ASSIGNMENT, CopyConfig(**CONFIG))
+    Raptor(teacher, [0, 1, 2, 3], CopyConfig(**CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"relax": 4}, "blocks start at random; use `start=layer`"),
+        ({"recipe": "fast", "start": "random"}, "starts from layers of the teacher, and the start is to be"),
+        ({"recipe": "fast", "mlp": "gelu"}, "mlp gelu is of blocks that start at random"),
+        ({"start": "mean", "depth_scaling": "none"}, "depth_scaling none is of blocks that start at random"),
+        ({"start": "layer", "relax": -1}, "relax -1 is a negative rank"),
+        ({"start": "first"}, "start"),
+        ({"recipe": "slow"}, "recipe"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_contradicts_itself_is_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        FitSettings(**changes)
+
+
+def test_a_rank_above_the_width_is_refused(tiny, images):
+    with pytest.raises(UsageError, match="rank 17 is larger than the width, 16"):
+        fit_raptor(tiny, images, ASSIGNMENT, FitSettings(start="layer", relax=17))
+
+
+def test_the_interval_of_skill_is_that_of_a_ratio():
+    """Against a bootstrap over images."""
+    rng = np.random.default_rng(0)
+    nothing = rng.gamma(4, 1, 400)
+    error = nothing * rng.uniform(0, 0.5, 400)
+    skill, half = skill_of(torch.tensor(error), torch.tensor(nothing))
+    drawn = rng.integers(0, 400, (4000, 400))
+    spread = np.std(1 - error[drawn].sum(1) / nothing[drawn].sum(1))
+    assert skill == pytest.approx(1 - error.sum() / nothing.sum())
+    assert half == pytest.approx(1.96 * spread, rel=0.05)
+
+
+def test_a_curve_comes_back_from_its_folder(tiny, images, tmp_path):
+    curve = brdyn.raptor_ranks(
+        tiny, images, {"halves": ASSIGNMENT}, [2, 0], settings=settings(layer_scale=1e-5)
+    )
+    assert curve.table["rank"].tolist() == [0, 2, 0, 2]
+    assert curve.table["fitted"].tolist() == [False, False, True, True]
+    curve.save(tmp_path / "curve", figures=brdyn.plots.draw(curve))
+    again = brdyn.read(tmp_path / "curve")
+    assert again == curve
+    assert again.table.equals(curve.table)
+    assert (tmp_path / "curve" / "ranks.png").is_file()
+
+
+def test_models_of_other_families_relax_too(noise_folder):
+    model = load_model("vit_tiny_patch16_224", init="random", image_size=(32, 32))
+    images = load_images(noise_folder, model)
+    curve = brdyn.raptor_ranks(model, images, {"one": [0] * 12}, [0, 192])
+    assert curve.table["skill"].iloc[-1] == pytest.approx(1, abs=1e-4)
