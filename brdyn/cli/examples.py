@@ -29,6 +29,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "brdyn raptor-eval runs/raptor --images photos -n 500 --out runs/eval",
         "brdyn raptor-eval runs/raptor --images photos --probe-train labelled.parquet",
     ),
+    "raptor-rank": (
+        "brdyn raptor-rank --model cifar_vit12 --images cifar10@test -n 500 --k 3 --out runs/ranks",
+        "brdyn raptor-rank --model imgfocus_vits14 --images photos --ranks 0,8,full --steps 500",
+    ),
+    "raptor-import": (
+        "brdyn raptor-import final_raptor3_seed_1101.pt --teacher-model dinov2_vitb14_reg --out runs/official",
+        "brdyn raptor-import blocks.safetensors --boundaries 7,10 --out runs/official",
+    ),
     "probe": (
         "brdyn probe --model imgfocus_vits14 --images labelled.parquet",
         "brdyn probe --model runs/raptor --images train.parquet --test test.parquet --seeds 5",

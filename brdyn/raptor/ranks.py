@@ -102,20 +102,22 @@ class RankCurve(Result):
         reached = rows[rows["skill"] >= skill]
         return None if reached.empty else int(reached["rank"].min())
 
-    def lines(self) -> list[str]:
-        """For each partition the skill without corrections, and the rank at which nine tenths are reached."""
-        lines = []
-        for (partition, fitted), rows in self.table.groupby(["partition", "fitted"], sort=False):
-            first = rows[rows["rank"] == rows["rank"].min()].iloc[0]
-            rank = self.least_rank(str(partition), GOOD, fitted=bool(fitted))
-            at = "at none of these ranks" if rank is None else f"from rank {rank} on"
-            lines.append(
-                f"{partition}{', fitted' if fitted else ''}: skill {first['skill']:.3f} "
-                f"[{first['low']:.3f}, {first['high']:.3f}] at rank {first['rank']:.0f} "
-                f"({first['share']:.0%} of the blocks' parameters); at least {GOOD} {at}"
-            )
-        shown = self.table[["partition", "fitted", "rank", "share", "skill", "r2"]]
-        return [*lines, "", shown.to_string(index=False, float_format=lambda value: f"{value:.3f}")]
+    def answer(self) -> str:
+        """What is shared without corrections, and the rank at which nine tenths are reached, of the first partition."""
+        name, fitted = self.table["partition"].iloc[0], bool(self.table["fitted"].any())
+        rows = self.table[(self.table["partition"] == name) & (self.table["fitted"] == fitted)]
+        first = rows.loc[rows["rank"].idxmin()]
+        rank = self.least_rank(name, GOOD, fitted=fitted)
+        at = "none of these ranks is enough" if rank is None else f"rank {rank} is enough"
+        return (
+            f"{name}: with corrections of rank {first['rank']:.0f} the shared blocks have skill {first['skill']:.3f} "
+            f"[{first['low']:.3f}, {first['high']:.3f}] over doing nothing; {at} for {GOOD}"
+        )
+
+    def overview(self) -> list[dict[str, Any]]:
+        """Every partition and rank."""
+        names = ["partition", "fitted", "rank", "share", "skill", "low", "high", "r2"]
+        return self.table[names].to_dict(orient="records")
 
     def brief(self) -> str:
         """Partitions and ranks."""

@@ -11,7 +11,7 @@ def test_it_writes_what_it_says(run, tiny_options, tmp_path):
     options = [*tiny_options, "--image-size", "32", "--k", "2", "--draws", "1"]
     done = run("raptor-rank", *options, "--ranks", "full,0", "--partitions", "maxcut,random-shuffle")
     assert done.returncode == 0, done.stderr
-    assert "random-shuffle 1: skill" in done.stdout
+    assert "maxcut: with corrections of rank 0" in done.stdout
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"raptor_rank.json", "ranks.png"}
     content = json.loads((tmp_path / "out" / "raptor_rank.json").read_text())
     assert [(row["partition"], row["rank"]) for row in content["table"]] == [
