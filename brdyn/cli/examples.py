@@ -5,6 +5,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "brdyn models vit_tiny",
         "brdyn models dinov2_vitb14_reg",
     ),
+    "report": (
+        "brdyn report --model imgfocus_vits14 --images samples --fast --out runs/report",
+        "brdyn report --model dinov2_vitb14 --model dinov2_vits14 --images photos --null 2 --out runs/report",
+    ),
     "phases": (
         "brdyn phases --model imgfocus_vits14 --images samples --out runs/phases",
         "brdyn phases --model dinov2_vitb14 --images photos -n 500 --similarity cka --k test",
