@@ -116,7 +116,10 @@ class Evaluation(Result):
         table = self.fidelity.table
         for mode, rows in table.groupby("mode", sort=False):
             last = rows[rows["layer"] == rows["layer"].max()]
-            ends = last.pivot(index="group", columns="statistic", values="mean")
+            ends, low, high = (
+                last.pivot(index="group", columns="statistic", values=name)
+                for name in ("mean", "low", "high")
+            )
             yield f"\n{mode}, last layer:"
             for group in dict.fromkeys(rows["group"]):
                 values = ends.loc[group]
@@ -126,7 +129,9 @@ class Evaluation(Result):
                 )
                 if self.fidelity.baselines is not None:
                     yield "    skill over " + ", ".join(
-                        f"{words} {values[f'skill_{name}']:.3f}" for name, words in BASELINES.items()
+                        f"{words} {values[f'skill_{name}']:.3f}"
+                        + _interval(low.loc[group, f"skill_{name}"], high.loc[group, f"skill_{name}"])
+                        for name, words in BASELINES.items()
                     )
 
     def _on_the_way(self) -> Iterator[str]:
@@ -146,6 +151,11 @@ class Evaluation(Result):
     def brief(self) -> str:
         """Blocks and teacher."""
         return f"{len(set(self.assignment))} blocks for the {len(self.assignment)} layers of {self.teacher}"
+
+
+def _interval(low: float, high: float) -> str:
+    """` [0.100, 0.200]`, or nothing where there is none."""
+    return f" [{low:.3f}, {high:.3f}]" if low == low else ""
 
 
 def evaluate(
