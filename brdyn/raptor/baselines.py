@@ -7,16 +7,18 @@ enters the span; one-step, it is a_{l-1}, as it is for the block.
 Mean update and affine map are of a token group, and cross-fitted: the images are halved by chance, and each half is
 judged by what was fitted to the other. Both need sums only (Gaussian moments of x and a_l - x), from one pass. Of a few
 ridges the best counts, chosen where it is judged: the benefit is the baseline's, lest its bad fit look like skill.
+
+Each half is summed in five parts, so that intervals can be had by a jackknife: :func:`jackknife`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -28,6 +30,8 @@ from brdyn.words import counted
 
 BASELINES = {"identity": "the identity", "mean_update": "the mean update", "affine": "one affine map"}
 HALVES = 2
+BLOCKS = 5
+FOLDS = BLOCKS * HALVES
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # over the mean eigenvalue of the second moment
 TINY = 1e-30
 MOST_BYTES = 4 * 2**30  # of moments; the same on every machine, so that all processes measure the same
@@ -71,6 +75,37 @@ class Fitted:
         )
 
 
+def fold_of(positions: Tensor, seed: int) -> np.ndarray:
+    """The tenth of the images that each is in: even ones are the first half, odd ones the other. Of any twenty in a row
+    two are in each.
+    """
+    places = positions.cpu().numpy()
+    return HALVES * (places // HALVES % BLOCKS) + ~one_in(HALVES, places, seed)
+
+
+def jackknife(value: Tensor, without: Tensor) -> tuple[Tensor, Tensor]:
+    """The 95 % interval of what is computed from sums, by t, from its values without each fold of the images.
+
+    Parameters
+    ----------
+    value : Tensor
+        Of all images.
+    without : Tensor, shape (folds, ...)
+        NaN, of fewer than two.
+
+    Returns
+    -------
+    (Tensor, Tensor)
+        Low and high end.
+    """
+    folds = len(without)
+    if folds < 2:
+        return torch.full_like(value, torch.nan), torch.full_like(value, torch.nan)
+    error = ((folds - 1) * without.var(0, correction=0)).sqrt()
+    half = float(stdtrit(folds - 1, 0.975)) * error
+    return value - half, value + half
+
+
 class SpanBaselines(Metric):
     """Streams what it takes to know the squared error of every baseline at every layer.
 
@@ -109,36 +144,42 @@ class SpanBaselines(Metric):
             if size > MOST_BYTES
             else None
         )
+        self.in_blocks = (
+            BLOCKS * size <= MOST_BYTES
+        )  # or the moments of maps in halves alone: no interval of theirs
         shapes: dict[str, tuple[int, ...]] = {
-            "images": (HALVES,),
-            "squares": (HALVES, groups, number),
-            "updates": (HALVES, groups, number, width),
-            "inputs": (HALVES, groups, self.depth, width),
+            "images": (FOLDS,),
+            "squares": (FOLDS, groups, number),
+            "updates": (FOLDS, groups, number, width),
+            "inputs": (FOLDS, groups, self.depth, width),
         }
         if self.left_out is None:
-            shapes["second"] = (HALVES, groups, self.depth, width, width)
-            shapes["cross"] = (HALVES, groups, number, width, width)
+            folds = FOLDS if self.in_blocks else HALVES
+            shapes["second"] = (folds, groups, self.depth, width, width)
+            shapes["cross"] = (folds, groups, number, width, width)
         for name, shape in shapes.items():
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory."""
-        first = one_in(HALVES, trajectory.positions.cpu().numpy(), self.seed)
-        for half, chosen in enumerate((first, ~first)):
-            images = torch.from_numpy(np.flatnonzero(chosen)).to(trajectory.states[0].device)
-            if not len(images):
-                continue
-            self.images[half] += len(images)
+        folds = fold_of(trajectory.positions, self.seed)
+        for fold in np.unique(folds):
+            images = torch.from_numpy(np.flatnonzero(folds == fold)).to(trajectory.states[0].device)
+            self.images[fold] += len(images)
             for group, part in enumerate(self.layout.groups.values()):
                 for start in range(self.depth):
                     before = self._tokens(trajectory.states[start], images, part)
                     entered = Shifted.of(before)
-                    self.inputs[half, group, start] += entered.total
+                    self.inputs[fold, group, start] += entered.total
                     if self.left_out is None:
-                        self.second[half, group, start] += outer_sum(entered, entered)
+                        self.second[self._held(fold), group, start] += outer_sum(entered, entered)
                     for layer, slot in self._leading_from(start).items():
                         after = self._tokens(trajectory.states[layer], images, part)
-                        self._add(half, group, slot, entered, Shifted.of(after - before))
+                        self._add(fold, group, slot, entered, Shifted.of(after - before))
+
+    def _held(self, fold: int) -> int:
+        """Where the moments of maps are."""
+        return fold if self.in_blocks else fold % HALVES
 
     def _tokens(self, state: Tensor, images: Tensor, part: slice) -> Tensor:
         """Tokens of some images, `(n, D)`, float32, where float64 is to be had."""
@@ -148,91 +189,119 @@ class SpanBaselines(Metric):
         """Layers that are predicted from a state, and their places."""
         return {layer: slot for (first, layer), slot in self.pairs.items() if first == start}
 
-    def _add(self, half: int, group: int, slot: int, entered: Shifted, update: Shifted) -> None:
-        self.squares[half, group, slot] += update.squares
-        self.updates[half, group, slot] += update.total
+    def _add(self, fold: int, group: int, slot: int, entered: Shifted, update: Shifted) -> None:
+        self.squares[fold, group, slot] += update.squares
+        self.updates[fold, group, slot] += update.total
         if self.left_out is None:
-            self.cross[half, group, slot] += outer_sum(entered, update)
+            self.cross[self._held(fold), group, slot] += outer_sum(entered, update)
 
     def compute(self) -> dict[str, Tensor]:
-        """Squared errors summed over images and tokens, `(modes, baselines, groups, L)`, NaN where nothing was fitted;
-        the squared updates likewise, `(modes, groups, L)`; and images by half.
+        """By fold: squared errors summed over images and tokens, `(folds, modes, baselines, groups, L)`, NaN where
+        nothing was fitted; the squared updates likewise, `(folds, modes, groups, L)`; and images. Errors of maps whose
+        moments are not in blocks stand in the first fold of each half.
         """
-        by_pair = torch.stack([self.squares.sum(0), self._of_means(), self._of_maps()])
+        by_pair = torch.stack([self.squares, self._of_means(), self._of_maps()], 1)
         slots = torch.tensor(
             [[self.pairs[entry[layer], layer] for layer in range(1, self.depth + 1)] for entry in self.entry],
             device=by_pair.device,
         )
-        errors = by_pair[..., slots]  # baselines, groups, modes, L
+        errors = by_pair[..., slots]  # folds, baselines, groups, modes, L
         return {
-            "errors": errors.permute(2, 0, 1, 3),
-            "squares": self.squares.sum(0)[:, slots].transpose(0, 1),
+            "errors": errors.permute(0, 3, 1, 2, 4),
+            "squares": self.squares[:, :, slots].transpose(1, 2),
             "images": self.images,
         }
 
     def _counts(self) -> Tensor:
-        """Tokens by half and group."""
+        """Tokens by fold and group."""
         sizes = torch.tensor(
             list(self.layout.sizes().values()), dtype=torch.float64, device=self.images.device
         )
         return self.images[:, None] * sizes
 
     def _of_means(self) -> Tensor:
-        """Squared error of the mean update, `(groups, pairs)`."""
+        """Squared error of the mean update, `(folds, groups, pairs)`."""
         counts = self._counts()[..., None]
-        fitted = (self.updates / counts[..., None]).flip(0)  # to the other half; NaN where that is empty
-        error = self.squares - 2 * (fitted * self.updates).sum(-1) + counts * fitted.square().sum(-1)
-        return error.sum(0)
+        fitted = by_half(self.updates) / by_half(counts)[..., None]  # NaN where there is none
+        others = fitted.flip(0).repeat(BLOCKS, 1, 1, 1)
+        return self.squares - 2 * (others * self.updates).sum(-1) + counts * others.square().sum(-1)
 
     def _of_maps(self) -> Tensor:
-        """Squared error of the affine maps, `(groups, pairs)`; NaN where there are none."""
-        if self.left_out is not None or not self.images.all():
-            return torch.full_like(self.squares[0], torch.nan)
-        error = torch.zeros(
-            len(RIDGES), *self.squares[0].shape, dtype=torch.float64, device=self.images.device
-        )
+        """Squared error of the affine maps, `(folds, groups, pairs)`; NaN where there are none."""
+        if self.left_out is not None or not by_half(self.images).all():
+            return torch.full_like(self.squares, torch.nan)
+        found = torch.zeros(len(RIDGES), *self.squares.shape, dtype=torch.float64, device=self.images.device)
         for half in range(HALVES):
             for group in range(len(self.layout.groups)):
                 for start in range(self.depth):
                     slots = list(self._leading_from(start).values())
-                    for place, ridge in enumerate(RIDGES):
-                        error[place, group, slots] += self._judged(half, group, start, slots, ridge)
-        return error.amin(0).clamp_min(0)
+                    errors = self._judged(half, group, start, slots)  # ridges, blocks, slots
+                    for block, error in enumerate(errors.unbind(1)):
+                        found[:, HALVES * block + half, group, slots] = error
+        best = found.sum(1, keepdim=True).argmin(0, keepdim=True)
+        return found.gather(0, best.expand(1, *found.shape[1:]))[0].clamp_min(0)
 
-    def _judged(self, half: int, group: int, start: int, slots: list[int], ridge: float) -> Tensor:
-        """Squared error on one half of the maps from one state that are fitted to the other half."""
+    def _judged(self, half: int, group: int, start: int, slots: list[int]) -> Tensor:
+        """Squared error, `(ridges, blocks, slots)`, on one half of the maps from one state that are fitted to the
+        other half."""
         counts, other = self._counts()[:, group], 1 - half
-        count, total = counts[other], self.inputs[other, group, start]
-        second = centred(self.second[other, group, start], total, total, count)
-        penalty = ridge * second.diagonal().mean() + ROUNDING * self.second[other, group, start].trace()
-        second.diagonal().add_(penalty.clamp_min(TINY))
-        updates = self.updates[other, group, slots]
-        cross = [
-            centred(product, total, update, count)
-            for product, update in zip(self.cross[other, group, slots], updates, strict=True)
-        ]
-        maps = torch.linalg.solve(second, torch.stack(cross))
+        count, inputs = by_half(counts)[other], by_half(self.inputs[:, group, start])
+        total, moments = inputs[other], by_half(self.second[:, group, start])[other]
+        updates = by_half(self.updates[:, group, slots])[other]
+        cross = by_half(self.cross[:, group, slots])[other]
+        second = centred(moments, total, total, count)
+        fitted_to = torch.stack(
+            [centred(one, total, there, count) for one, there in zip(cross, updates, strict=True)]
+        )
         entry, update = total / count, updates / count
-        # The judged half about the means of the fitted one: what is left of each update, squared.
-        seen, moved = self.inputs[half, group, start], self.updates[half, group, slots]
-        own = counts[half]
-        squares = (
-            self.squares[half, group, slots] - 2 * (update * moved).sum(-1) + own * update.square().sum(-1)
-        )
-        spread = _about(self.second[half, group, start], seen, seen, entry, entry, own)
-        explained = torch.stack(
-            [
-                _about(product, seen, there, entry, mean, own)
-                for product, there, mean in zip(self.cross[half, group, slots], moved, update, strict=True)
-            ]
-        )
-        return squares - 2 * (maps * explained).sum((1, 2)) + (maps * (spread @ maps)).sum((1, 2))
+        blocks = [
+            self._about_fitted(place, group, start, slots, entry, update)
+            for place in range(half, FOLDS if self.in_blocks else HALVES, HALVES)
+        ]
+        errors = []
+        for ridge in RIDGES:
+            penalty = ridge * second.diagonal().mean() + ROUNDING * moments.trace()
+            ridged = second + penalty.clamp_min(TINY) * torch.eye(
+                self.width, dtype=second.dtype, device=second.device
+            )
+            maps = torch.linalg.solve(ridged, fitted_to)
+            errors.append(
+                torch.stack(
+                    [
+                        squares - 2 * (maps * explained).sum((1, 2)) + (maps * (spread @ maps)).sum((1, 2))
+                        for squares, spread, explained in blocks
+                    ]
+                )
+            )
+        return torch.stack(errors)
+
+    def _about_fitted(
+        self, place: int, group: int, start: int, slots: list[int], entry: Tensor, update: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A block, or a half, about the means of the fitted half: what is left of each update, squared; the spread of
+        what enters; and the products of both."""
+        folds = [place] if self.in_blocks else list(range(place, FOLDS, HALVES))
+        count, seen = self._counts()[folds, group].sum(), self.inputs[folds, group, start].sum(0)
+        moved = self.updates[folds, group][:, slots].sum(0)
+        squared = self.squares[folds, group][:, slots].sum(0)
+        squares = squared - 2 * (update * moved).sum(-1) + count * update.square().sum(-1)
+        spread = _about(self.second[place, group, start], seen, seen, entry, entry, count)
+        explained = [
+            _about(product, seen, there, entry, mean, count)
+            for product, there, mean in zip(self.cross[place, group, slots], moved, update, strict=True)
+        ]
+        return squares, spread, torch.stack(explained)
 
     def fitted(self, images: Tensor) -> Fitted:
-        """How the maps were fitted, from the images by half of all processes."""
-        fewest = int(images.min())
+        """How the maps were fitted, from the images by fold of all processes."""
+        fewest = int(by_half(images).min())
         rows = {group: fewest * size for group, size in self.layout.sizes().items()}
         return Fitted(RIDGES, rows, self.width, self.left_out)
+
+
+def by_half(values: Tensor) -> Tensor:
+    """Sums of folds by half, `(2, ...)`."""
+    return values.unflatten(0, (-1, HALVES)).sum(0)
 
 
 def _about(
@@ -243,23 +312,23 @@ def _about(
     return products - shifts
 
 
-def skill(residual: Tensor, found: Mapping[str, Tensor]) -> Tensor:
+def skill(residual: Tensor, errors: Tensor, squares: Tensor) -> Tensor:
     """1 minus a squared error over that of each baseline.
 
     Parameters
     ----------
-    residual : Tensor, shape (modes, groups, L)
-    found : mapping of str to Tensor
-        What :meth:`SpanBaselines.compute` gives.
+    residual : Tensor, shape (..., modes, groups, L)
+    errors, squares : Tensor, shapes (..., modes, baselines, groups, L) and (..., modes, groups, L)
+        What :meth:`SpanBaselines.compute` gives, summed over folds.
 
     Returns
     -------
-    Tensor, shape (modes, baselines, groups and all, L)
+    Tensor, shape (..., modes, baselines, groups and all, L)
         NaN where nothing moves or nothing was fitted. A baseline whose error is rounding counts with a millionth of the
         squared update.
     """
-    errors = found["errors"].maximum(EXACT * found["squares"][:, None])
+    errors = errors.maximum(EXACT * squares.unsqueeze(-3))
     errors, residual = (
         torch.cat([values, values.sum(-2, keepdim=True)], dim=-2) for values in (errors, residual)
     )
-    return 1 - residual[:, None] / errors.where(errors > 0, torch.nan)
+    return 1 - residual.unsqueeze(-3) / errors.where(errors > 0, torch.nan)

@@ -142,6 +142,7 @@ class Evaluation(Result):
             lines.append(
                 f"baselines of the same spans, and the skill over each: {found.baselines.describe()}"
             )
+            lines.append(f"skill of all tokens at the last layer, on its own way: {self._skill()}")
         if found.agreement is not None:
             lines.append(
                 f"the head of the teacher gives the same class for {found.agreement:.1%} of the images"
@@ -154,9 +155,28 @@ class Evaluation(Result):
             return [*lines, "no probes: give labelled images to train them on"]
         return [*lines, f"probes: {self.probing.answer()}", *self.probing.remarks()]
 
+    def _skill(self) -> str:
+        """Over each baseline, with its interval over images."""
+        table = self.fidelity.table
+        last = table[
+            (table["mode"] == table["mode"].iloc[0])
+            & (table["group"] == "all")
+            & (table["layer"] == table["layer"].max())
+        ].set_index("statistic")
+        return ", ".join(
+            f"over {words} {last.loc[f'skill_{name}', 'mean']:.3f}"
+            + _interval(last.loc[f"skill_{name}", "low"], last.loc[f"skill_{name}", "high"])
+            for name, words in BASELINES.items()
+        )
+
     def brief(self) -> str:
         """Blocks and teacher."""
         return f"{len(set(self.assignment))} blocks for the {len(self.assignment)} layers of {self.teacher}"
+
+
+def _interval(low: float, high: float) -> str:
+    """` [0.100, 0.200]`, or nothing where there is none."""
+    return f" [{low:.3f}, {high:.3f}]" if low == low else ""
 
 
 def evaluate(

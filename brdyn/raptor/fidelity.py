@@ -7,7 +7,7 @@ over what the same spans amount to without a block: :mod:`brdyn.raptor.baselines
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.per_image import PerImageMetric, Statistic
-from brdyn.raptor.baselines import BASELINES, Fitted, SpanBaselines, skill
+from brdyn.raptor.baselines import BASELINES, FOLDS, Fitted, SpanBaselines, fold_of, jackknife, skill
 from brdyn.raptor.model import Raptor
 from brdyn.trajectory import Stream, Trajectory, check_normed
 
@@ -35,7 +35,8 @@ UNITS = {
 }
 POOLED = {"r2": "R²", **{f"skill_{name}": f"skill over {words}" for name, words in BASELINES.items()}}
 TINY = 1e-12
-SUMS = ("residual", "squares", "mean_token")
+ENDS = ("mean", "low", "high")
+SUMS = ("images", "residual", "squares", "mean_token")
 HEAD = ("agreeing", "right", "teacher_right", "labelled", "beyond")
 
 
@@ -47,12 +48,12 @@ class Fidelity(Compared):
     ----------
     table : DataFrame
         One row per `mode` (`autoregressive`, `one-step`), `statistic`, token `group` (and `all`) and `layer` 1..L:
-        `mean`, the 95 % interval `low` to `high` of a mean over images, `sd`, `n_images`. Statistics without an
-        interval, over all images and tokens: `r2`, 1 minus the squared error over the squared distance of the teacher's
-        tokens to their mean token; `skill_identity`, `skill_mean_update` and `skill_affine`, 1 minus the squared error
-        over that of a baseline of the same span: 1 is perfect, 0 no better than it. Others: `relative_error`, the
-        Frobenius norm of an image's error over that of its state; `cosine`, the mean over tokens; `epsilon`, the
-        Frobenius norm of an image's error.
+        `mean`, the 95 % interval `low` to `high`, `sd`, `n_images`. Means over images: `relative_error`, the Frobenius
+        norm of an image's error over that of its state; `cosine`, the mean over tokens; `epsilon`, the norm of an
+        image's error. Over all images and tokens together, without `sd`, the interval by a jackknife over ten parts
+        of the images: `r2`, 1 minus the squared error over the squared distance of the teacher's tokens to their mean
+        token; `skill_identity`, `skill_mean_update` and `skill_affine`, 1 minus the squared error over that of a
+        baseline of the same span, as it was fitted: 1 is perfect, 0 no better than it.
     agreement, accuracy, teacher_accuracy : float or None
         Where the teacher has a classification head: share of images with the teacher's prediction; and share
         predicted right by either, of those with a label, where all labels are of the head's classes.
@@ -132,9 +133,13 @@ class FidelityMetric(PerImageMetric):
     Parameters
     ----------
     raptor : Raptor
+    seed : int
+        Of the parts of the images, as that of :class:`brdyn.raptor.baselines.SpanBaselines`.
     with_labels : bool
         Take labels as classes of the teacher's head.
     """
+
+    images: Tensor
 
     residual: Tensor
     squares: Tensor
@@ -145,16 +150,17 @@ class FidelityMetric(PerImageMetric):
     labelled: Tensor
     beyond: Tensor
 
-    def __init__(self, raptor: Raptor, *, with_labels: bool = True, **kwargs: Any) -> None:
+    def __init__(self, raptor: Raptor, seed: int = 0, *, with_labels: bool = True, **kwargs: Any) -> None:
         self.modes = MODES  # before the base class asks for statistics
         super().__init__(raptor.tokens, raptor.depth, **kwargs)
         self._held = (raptor,)  # not a part of this metric's state
-        self.with_labels = with_labels
+        self.with_labels, self.seed = with_labels, seed
         groups, width = len(self.layout.groups), raptor.info.width
         shapes = {
-            "residual": (len(MODES), groups, self.depth),
-            "squares": (groups, self.depth),
-            "mean_token": (groups, self.depth, width),
+            "images": (FOLDS,),
+            "residual": (FOLDS, len(MODES), groups, self.depth),
+            "squares": (FOLDS, groups, self.depth),
+            "mean_token": (FOLDS, groups, self.depth, width),
         }
         for name in SUMS:
             self.add_state(name, torch.zeros(shapes[name], dtype=torch.float64), dist_reduce_fx="sum")
@@ -172,7 +178,7 @@ class FidelityMetric(PerImageMetric):
         )
 
     def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:
-        """Errors of every image, and on the way the sums for R^2."""
+        """Errors of every image, and on the way the sums for R^2, by fold."""
         rows: dict[tuple[str, str], list[Tensor]] = {}
         (raptor,) = self._held
         own = student_states(raptor, trajectory)
@@ -180,17 +186,19 @@ class FidelityMetric(PerImageMetric):
         sizes = torch.tensor(
             list(self.layout.sizes().values()), dtype=torch.float64, device=self.count.device
         )
+        folds = torch.from_numpy(fold_of(trajectory.positions, self.seed)).to(self.count.device)
+        self.images += folds.bincount(minlength=FOLDS)
         for layer in range(self.depth):
             truth = trajectory.states[layer + 1].float()
             squares = self._by_group(truth.square().sum(-1), parts)
-            self.squares[:, layer] += squares.sum(1)
-            means = torch.stack([truth[:, part].sum((0, 1)) for part in parts])
-            self.mean_token[:, layer] += means.to(self.count.device).double()
+            self.squares[:, :, layer].index_add_(0, folds, squares.T)
+            means = torch.stack([truth[:, part].sum(1) for part in parts], 1)
+            self.mean_token[:, :, layer].index_add_(0, folds, means.to(self.count.device).double())
             for number, mode in enumerate(MODES):
                 with torch.no_grad():
                     guess = own[layer + 1] if number == 0 else raptor.blocks[layer](trajectory.states[layer])
                 error = self._by_group((guess.float() - truth).square().sum(-1), parts)
-                self.residual[number, :, layer] += error.sum(1)
+                self.residual[:, number, :, layer].index_add_(0, folds, error.T)
                 cosine = self._by_group(functional.cosine_similarity(guess.float(), truth, dim=-1), parts)
                 for name, values in {
                     "relative_error": (_with_all(error) / _with_all(squares).clamp_min(TINY)).sqrt(),
@@ -225,29 +233,35 @@ class FidelityMetric(PerImageMetric):
             self.right += (rows & (ours == labels)).sum()
             self.teacher_right += (rows & (theirs == labels)).sum()
 
-    def r_squared(self) -> Tensor:
-        """`(modes, groups and all, L)`."""
-        tokens = self.count * torch.tensor(list(self.layout.sizes().values()), device=self.count.device)
-        residual, squares, sums = self.residual, self.squares, self.mean_token
-        residual = torch.cat([residual, residual.sum(1, keepdim=True)], dim=1)
-        squares, sums = _with_all(squares), _with_all(sums)
-        tokens = torch.cat([tokens, tokens.sum(0, keepdim=True)])
-        spread = squares - sums.square().sum(-1) / tokens[:, None]
-        return 1 - residual / spread.clamp_min(TINY)
+    def r_squared(self, images: Tensor, residual: Tensor, squares: Tensor, sums: Tensor) -> Tensor:
+        """`(..., modes, groups and all, L)`, from sums over as many images."""
+        sizes = torch.tensor(list(self.layout.sizes().values()), device=self.count.device)
+        tokens = _with_all(images[..., None, None] * sizes[:, None], -2)
+        spread = _with_all(squares, -2) - _with_all(sums, -3).square().sum(-1) / tokens
+        return 1 - _with_all(residual, -2) / spread.clamp_min(TINY).unsqueeze(-3)
 
     def compute(self) -> dict[str, Tensor]:
-        """The curves of the base class, R^2, and what the head says."""
+        """The curves of the base class, sums by fold, and what the head says."""
         head = torch.stack([getattr(self, name) for name in ("count", *HEAD)])
-        return {**super().compute(), "r2": self.r_squared(), "residual": self.residual, "head": head}
+        return {**super().compute(), **{name: getattr(self, name) for name in SUMS}, "head": head}
 
     def result(self, baselines: SpanBaselines | None = None) -> Fidelity:
         """Everything in one table, with skill over baselines that saw the same images."""
         found = self.compute()  # over all processes, as the states themselves are not
-        pooled = {"r2": found["r2"]}
+        pooled = {
+            "r2": _with_interval(self.r_squared, *(found[name] for name in SUMS), images=found["images"])
+        }
         if baselines is not None:
+            assert baselines.seed == self.seed  # the same folds
             theirs = baselines.compute()
-            skills = skill(found["residual"], theirs).unbind(1)
-            pooled |= {f"skill_{name}": values for name, values in zip(BASELINES, skills, strict=True)}
+            sums = (found["residual"], theirs["errors"], theirs["squares"])
+            skills = _with_interval(skill, *sums, images=found["images"])
+            for place, name in enumerate(BASELINES):
+                value, low, high = (one[:, place] for one in skills)
+                pooled[f"skill_{name}"] = (value, low, high)
+            if not baselines.in_blocks:
+                of_maps, unknown = pooled["skill_affine"][0], torch.full_like(pooled["r2"][0], torch.nan)
+                pooled["skill_affine"] = (of_maps, unknown, unknown)
         images, agreeing, right, teacher_right, labelled, beyond = found["head"].tolist()
         if beyond:  # of other classes than the head's
             labelled = 0
@@ -257,8 +271,8 @@ class FidelityMetric(PerImageMetric):
         rows = [
             {
                 "mode": name, "statistic": statistic, "unit": POOLED[statistic], "group": group, "layer": layer + 1,
-                "mean": float(values[number, place, layer]), "low": np.nan, "high": np.nan, "sd": np.nan,
-                "n_images": int(images),
+                **{name: float(one[number, place, layer]) for name, one in zip(ENDS, values, strict=True)},
+                "sd": np.nan, "n_images": int(images),
             }
             for statistic, values in pooled.items()
             for number, name in enumerate(MODES)
@@ -275,9 +289,20 @@ class FidelityMetric(PerImageMetric):
         )
 
 
-def _with_all(values: Tensor) -> Tensor:
+def _with_all(values: Tensor, dim: int = 0) -> Tensor:
     """Rows of groups and below them their sum."""
-    return torch.cat([values, values.sum(0, keepdim=True)])
+    return torch.cat([values, values.sum(dim, keepdim=True)], dim)
+
+
+def _with_interval(
+    statistic: Callable[..., Tensor], *sums: Tensor, images: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A statistic of sums over images, given by fold, and its interval."""
+    there = images > 0
+    value, without = (
+        statistic(*made) for made in ([one.sum(0) for one in sums], [one.sum(0) - one[there] for one in sums])
+    )
+    return (value, *jackknife(value, without))
 
 
 def fidelity(raptor: Raptor, images: ImageSet, stream: Stream | None = None) -> Fidelity:
@@ -294,7 +319,7 @@ def fidelity(raptor: Raptor, images: ImageSet, stream: Stream | None = None) -> 
     -------
     Fidelity
     """
-    metric = FidelityMetric(raptor, with_labels=raptor.takes_labels(images.label_names))
+    metric = FidelityMetric(raptor, images.seed, with_labels=raptor.takes_labels(images.label_names))
     baselines = SpanBaselines(raptor, images.seed)
     measure(raptor.teacher, images, {"fidelity": metric, "baselines": baselines}, stream=stream)
     return metric.result(baselines)

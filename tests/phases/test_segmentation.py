@@ -279,3 +279,21 @@ def test_rounding_is_no_structure():
 def test_shares_are_from_0_to_1(wrong):
     with pytest.raises(UsageError, match="is not a share of the dissimilarity, from 0 to 1"):
         segment(np.eye(4), **wrong)
+
+
+def test_whether_there_are_phases_needs_no_replicates():
+    """The test counts layers, not images; stability is what replicates are for."""
+    matrix = blocks(6, 6)
+    without, beside = segment(similarity_of(matrix)), segment(similarity_of(matrix, np.stack([matrix, matrix])))
+    assert without.evidence.to_dict() == beside.evidence.to_dict()
+    assert (without.stability, without.frequency) == (None, None)
+    assert beside.stability is not None
+
+
+@pytest.mark.parametrize("kind", ["all equal", "equal but to themselves", "noise"])
+def test_matrices_without_structure_have_no_phases(kind):
+    """However many the convention names."""
+    noise = np.random.default_rng(0).random((12, 12))
+    matrix = {"all equal": np.full((12, 12), 0.3), "equal but to themselves": 0.3 + 0.7 * np.eye(12),
+              "noise": (noise + noise.T) / 2}[kind]  # fmt: skip
+    assert segment(matrix).evidence.k == 1

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
+from scipy import stats
 from torch.nn import functional
 
 from brdyn.data import Batch, load_images
 from brdyn.plots import draw
 from brdyn.random_keys import one_in
-from brdyn.raptor.baselines import BASELINES, SpanBaselines
+from brdyn.raptor.baselines import BASELINES, SpanBaselines, fold_of, jackknife
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.cost import cost, flops
 from brdyn.raptor.evaluation import Evaluation, evaluate, paired_features
@@ -209,7 +210,7 @@ def raptor_with(teacher, functions, assignment):
 def seen(teacher, raptor, count=40, sizes=7):
     """Fidelity and baselines of random pictures, in batches."""
     pictures = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(1))
-    metric, baselines = FidelityMetric(raptor), SpanBaselines(raptor, seed=3)
+    metric, baselines = FidelityMetric(raptor, seed=3), SpanBaselines(raptor, seed=3)
     for part in Batch(pictures, torch.arange(count), torch.full((count,), -1)).split(sizes):
         trajectory = capture(teacher, part)
         metric.update(trajectory)
@@ -244,14 +245,14 @@ def test_baselines_are_exact_where_the_teacher_is_what_they_are():
     teacher = StubViT([shift, shift, turn, turn])
     raptor = raptor_with(teacher, [identity] * 4, (0, 0, 1, 1))
     _, baselines, _ = seen(teacher, raptor, count=200, sizes=33)
-    found = baselines.compute()
+    found = {name: values.sum(0) for name, values in baselines.compute().items()}
     share = found["errors"] / found["squares"][:, None]
     named = dict(zip(BASELINES, share.unbind(1), strict=True))  # modes, groups, layers
     assert named["identity"].numpy() == pytest.approx(1)
     assert named["mean_update"][..., :2].max() < 1e-9
     assert named["mean_update"][..., 2:].min() > 0.05
     assert named["affine"].max() < 1e-5  # what ridge leaves of it
-    assert found["images"].tolist() == [100, 100]
+    assert baselines.compute()["images"].tolist() == [20] * 10
 
 
 def test_skill_against_a_direct_computation():
@@ -278,7 +279,7 @@ def test_skill_against_a_direct_computation():
                 maps[number] += ((guess - target) ** 2).sum()
         errors["affine"] = maps.min()
         place = list(teacher.tokens.groups).index("patches")
-        ours = baselines.compute()["errors"][int(mode == "one-step"), :, place, layer - 1]
+        ours = baselines.compute()["errors"].sum(0)[int(mode == "one-step"), :, place, layer - 1]
         np.testing.assert_allclose(ours, list(errors.values()), rtol=1e-5)
         residual = (1 - found.curve("r2", "patches", mode).loc[layer]) * (
             (tokens[layer] - tokens[layer].mean((0, 1))) ** 2
@@ -286,6 +287,72 @@ def test_skill_against_a_direct_computation():
         for name, error in errors.items():
             measured = found.curve(f"skill_{name}", "patches", mode).loc[layer]
             assert measured == pytest.approx(1 - residual / error, rel=1e-4)
+
+
+def test_an_interval_is_of_the_values_without_each_tenth_of_the_images():
+    """Of R2 and of the skill over the identity, by hand; a jackknife of a mean is the t interval of ten means."""
+    teacher = StubViT([bend, bend])
+    found, _, states = seen(teacher, raptor_with(teacher, [turn, identity], (0, 0)))
+    part = fold_of(torch.arange(40), seed=3)
+    assert np.bincount(part).tolist() == [4] * 10
+    assert sorted(part // 2) == sorted(np.arange(40) // 2 % 5)
+    start, end = (state.double().numpy() for state in (states[0], states[2]))
+    guess = turn(states[0]).double().numpy()
+    without = {"r2": [], "skill_identity": []}
+    for fold in range(10):
+        kept = part != fold
+        error = ((guess - end)[kept] ** 2).sum()
+        tokens = end[kept].reshape(-1, 12)
+        without["skill_identity"].append(1 - error / ((start - end)[kept] ** 2).sum())
+        without["r2"].append(1 - error / ((tokens - tokens.mean(0)) ** 2).sum())
+    for statistic, values in without.items():
+        rows = found.table[found.table["statistic"] == statistic]
+        row = rows.query("mode == 'autoregressive' and group == 'all' and layer == 2")
+        half = 2.262157 * (0.9 * ((np.array(values) - np.mean(values)) ** 2).sum()) ** 0.5
+        assert half > 0.01
+        assert (row["high"] - row["mean"]).item() == pytest.approx(half, rel=1e-3)
+        assert (row["mean"] - row["low"]).item() == pytest.approx(half, rel=1e-3)
+    means = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], dtype=torch.float64)
+    low, high = jackknife(means.mean(), (means.sum() - means) / 9)
+    assert [low.item(), high.item()] == pytest.approx(
+        stats.t.interval(0.95, 9, 4.5, stats.sem(means.numpy()))
+    )
+
+
+def test_an_interval_is_where_the_skill_of_others_lies():
+    """Of twenty sets of images of one kind, it holds the skill of many: in nineteen, or one or two fewer."""
+    teacher = StubViT([bend, bend])
+    raptor, within = raptor_with(teacher, [turn, identity], (0, 0)), []
+    whole = fidelity_of(teacher, raptor, 4000, seed=99).query("statistic == 'skill_identity'")["mean"].iloc[0]
+    for seed in range(20):
+        row = fidelity_of(teacher, raptor, 60, seed).query("statistic == 'skill_identity'").iloc[0]
+        within.append(row["low"] < whole < row["high"])
+    assert sum(within) >= 17
+
+
+def fidelity_of(teacher, raptor, count, seed):
+    """All tokens at the last layer, autoregressive, of some random pictures."""
+    pictures = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    metric, baselines = FidelityMetric(raptor), SpanBaselines(raptor)
+    trajectory = capture(teacher, Batch(pictures, torch.arange(count), torch.full((count,), -1)))
+    metric.update(trajectory)
+    baselines.update(trajectory)
+    return metric.result(baselines).table.query("mode == 'autoregressive' and group == 'all' and layer == 2")
+
+
+def test_maps_whose_moments_are_too_large_for_parts_have_no_interval(monkeypatch):
+    teacher = StubViT([bend, bend])
+    raptor = raptor_with(teacher, [turn, identity], (0, 0))
+    parts, _, _ = seen(teacher, raptor)
+    monkeypatch.setattr("brdyn.raptor.baselines.MOST_BYTES", 8 * 2 * 2 * (2 + 3) * 12**2)
+    halves, baselines, _ = seen(teacher, raptor)
+    assert (baselines.in_blocks, baselines.left_out) == (False, None)
+    of_maps = "statistic == 'skill_affine'"
+    assert parts.table.query(of_maps)["low"].notna().all()
+    assert halves.table.query(of_maps)["low"].isna().all()
+    np.testing.assert_allclose(halves.table["mean"], parts.table["mean"], rtol=1e-9)
+    rest = f"not ({of_maps})"
+    np.testing.assert_allclose(halves.table.query(rest)["low"], parts.table.query(rest)["low"])
 
 
 def test_skill_where_nothing_moves_or_nothing_is_fitted():
