@@ -38,6 +38,7 @@ KINDS = {
     "raptor_eval.json": Kind("brdyn raptor-eval", "brdyn.raptor:Evaluation"),
     TRAIN_RESULT: Kind("brdyn vit-train or vitrm-train", "brdyn.classifiers:ClassifierTraining"),
     "vitrm_eval.json": Kind("brdyn vitrm-eval", "brdyn.classifiers:ClassifierEvaluation"),
+    "compare.json": Kind("brdyn compare"),
     GRID_RESULT: Kind("brdyn vitrm-train --grid", "brdyn.classifiers:Grid"),
 }
 MODEL = ("config.json", "model.safetensors")
