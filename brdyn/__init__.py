@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brdyn.comparison import Comparison, compare
     from brdyn.data import load_images
     from brdyn.errors import BrdynError, UsageError
     from brdyn.interventions import layer_surgery, perturbation_repair
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 # Imported on first use: `brdyn --help` and `brdyn.phases` then need no torch.
 _HOMES = {
     "BrdynError": "brdyn.errors",
+    "Comparison": "brdyn.comparison",
     "LayerSimilarity": "brdyn.phases",
     "Phases": "brdyn.phases",
     "Result": "brdyn.result",
@@ -43,6 +45,7 @@ _HOMES = {
     "UsageError": "brdyn.errors",
     "adapt": "brdyn.models",
     "capture": "brdyn.trajectory",
+    "compare": "brdyn.comparison",
     "describe_model": "brdyn.models",
     "fit_raptor": "brdyn.raptor",
     "layer_similarity": "brdyn.measures",
@@ -77,6 +80,7 @@ _ROOMS = (
 
 __all__ = [
     "BrdynError",
+    "Comparison",
     "LayerSimilarity",
     "Phases",
     "Result",
@@ -85,6 +89,7 @@ __all__ = [
     "UsageError",
     "adapt",
     "capture",
+    "compare",
     "describe_model",
     "fit_raptor",
     "layer_similarity",

@@ -12,6 +12,7 @@ from brdyn.words import shortened
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "bfloat16", "float16")
 INITS = ("pretrained", "random")
+THEMES = ("light", "dark", "paper")  # of pictures
 SIMILARITIES = ("cosine", "token-cosine", "cka", "procrustes")
 # How tokens move: each measure with the class that takes it, `module:class`.
 MEASURES = {

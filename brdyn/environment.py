@@ -6,12 +6,45 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 DRIVER = Path("/proc/driver/nvidia/version")
 PACKAGES = ("brdyn", "torch", "timm", "transformers", "torchmetrics", "numpy", "pillow")
+
+
+_options: ContextVar[Mapping[str, Any] | None] = ContextVar("options", default=None)
+
+
+@contextmanager
+def using(options: Mapping[str, Any]) -> Iterator[None]:
+    """Let results that are made inside tell with which options their command was run."""
+    token = _options.set({name: _plain(value) for name, value in options.items()})
+    try:
+        yield
+    finally:
+        _options.reset(token)
+
+
+def options_used() -> Mapping[str, Any] | None:
+    """All options of the command that runs, by name, with their values; None where none runs.
+
+    >>> from brdyn.environment import options_used, using
+    >>> with using({"out": Path("runs/phases"), "k": None}):
+    ...     options_used()
+    {'out': 'runs/phases', 'k': None}
+    """
+    return _options.get()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 def versions() -> dict[str, str]:

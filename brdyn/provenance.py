@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from brdyn.checked_json import check
 from brdyn.compared import Compared
-from brdyn.environment import command, device_name, versions
+from brdyn.environment import command, device_name, options_used, versions
 from brdyn.words import counted
 
 if TYPE_CHECKING:
@@ -53,9 +53,11 @@ class Stopwatch:
 
 
 def run_provenance(device: str, program: Sequence[str] = ("brdyn",)) -> dict[str, Any]:
-    """The command (`program` and what follows it in this process), the date, the versions and the device."""
+    """The command (`program` and what follows it in this process), its options, the date, the versions, the device."""
+    options = options_used()
     return {
         "command": command(program),
+        **({} if options is None else {"options": dict(options)}),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "device": device_name(device),

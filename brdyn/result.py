@@ -84,6 +84,16 @@ class Result(ABC):
         """What else there is to say, line by line."""
         return []
 
+    def numbers(self) -> dict[str, Any]:
+        """The numbers to hold against those of other results of this kind, by what they are."""
+        found = {}
+        for row in self.overview():
+            of = ", ".join(value for value in row.values() if isinstance(value, str) and value)
+            for name, value in row.items():
+                if not isinstance(value, str):
+                    found[f"{of}: {name}" if of else name] = value
+        return found
+
     @property
     def timed(self) -> bool:
         """Whether its seconds are those of going through the images once."""

@@ -104,7 +104,7 @@ def repair(growth, largest=0.2):
         ([0.001] * 4, "cls neither growth nor repair can be told (+0% a block)"),
         (
             [-0.5, 0.5, 0.005, -0.005],
-            "cls repaired from 1 of 4 states, amplified from 1 of 4 states, untold from 2 of 4 states (+0% a block)",
+            "cls repaired from 1 of 4 states, amplified from 1 of 4 states, undecided from 2 of 4 states (+0% a block)",
         ),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from brdyn.cli.drawn import compare, plot
 from brdyn.cli.dynamics import dynamics
 from brdyn.cli.every import add
 from brdyn.cli.interventions import interventions
@@ -45,6 +46,8 @@ for command in (
     vit_train,
     vitrm_train,
     vitrm_eval,
+    compare,
+    plot,
 ):
     add(app, command)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from brdyn.cli import output
+from brdyn.cli.config import read_config
 from brdyn.cli.examples import EXAMPLES
+from brdyn.environment import using
 
 PANEL = "Every command"
 
@@ -24,7 +27,18 @@ Json = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
-COMMON = {"quiet": Quiet, "json": Json}
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="Options from a TOML file (at its top, or in a table named as the command), or of an earlier result, from "
+        "its JSON file. What is typed counts more.",
+        callback=read_config,
+        is_eager=True,
+        rich_help_panel=PANEL,
+    ),
+]
+COMMON = {"config": (Config, None), "quiet": (Quiet, False), "json": (Json, False)}
 
 
 def add(app: typer.Typer, command: Callable[..., None]) -> None:
@@ -35,13 +49,15 @@ def add(app: typer.Typer, command: Callable[..., None]) -> None:
         for parameter in signature(command, eval_str=True).parameters.values()
     ]
     common = [
-        Parameter(option, Parameter.KEYWORD_ONLY, default=False, annotation=hint)
-        for option, hint in COMMON.items()
+        Parameter(option, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+        for option, (hint, default) in COMMON.items()
     ]
 
     def run(**values: Any) -> None:
-        output.choose(**{option: values.pop(option) for option in COMMON})
-        command(**values)
+        common = {option: values.pop(option) for option in COMMON}
+        output.choose(json=common["json"], quiet=common["quiet"])
+        with using(values):
+            command(**values)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = Signature([*own, *common])  # type: ignore[attr-defined]

@@ -57,4 +57,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "brdyn vitrm-eval runs/vitrm --data cifar10 --most 8",
         "brdyn vitrm-eval cifar_vit12 --data cifar10 -n 1000 --json",
     ),
+    "compare": (
+        "brdyn compare runs/phases runs/phases-cifar",
+        "brdyn compare runs/dynamics runs/dynamics-untrained --out runs/compare --theme dark",
+    ),
+    "plot": (
+        "brdyn plot runs/phases --theme dark --out slides",
+        "brdyn plot runs/dynamics --format svg,pdf",
+    ),
 }

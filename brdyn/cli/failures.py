@@ -66,9 +66,17 @@ def _of_options(error: Any, arguments: Sequence[str]) -> tuple[int, str]:
         return error.exit_code, ""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "brdyn"
-    typed = _typed(getattr(getattr(error, "param", None), "opts", ()), arguments)
+    parameter = getattr(error, "param", None)
+    of_file = getattr(context, "default_map", None) or {}
+    given = of_file.get(getattr(parameter, "name", None))
+    typed = _typed(getattr(parameter, "opts", ()), arguments) or _in_file(given)
     said = error.format_message().rstrip(".")
     return error.exit_code, f"error: {said}{typed}; see `{command} --help`"
+
+
+def _in_file(given: Any) -> str:
+    """What --config gave to an option."""
+    return "" if given is None else f" (--config has {shortened(str(given), 60)!r})"
 
 
 def _typed(names: Sequence[str], arguments: Sequence[str]) -> str:

@@ -190,7 +190,11 @@ def _told(group: str, growth: pd.DataFrame) -> str:
     elif not shrinks and not grows:
         verdict = "neither growth nor repair can be told"
     else:
-        counts = {"repaired from": shrinks, "amplified from": grows, "untold from": number - shrinks - grows}
+        counts = {
+            "repaired from": shrinks,
+            "amplified from": grows,
+            "undecided from": number - shrinks - grows,
+        }
         verdict = ", ".join(f"{what} {of} of {number} states" for what, of in counts.items() if of)
     return f"{group} {verdict} ({rate:+.0%} a block)"
 

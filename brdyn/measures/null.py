@@ -203,6 +203,10 @@ class BesideTwins(Result):
             lines.append(f"  (outside all {twins} on a side named before: p = {1 / (twins + 1):.2g})")
         return [*lines, *(f"  {note}" for note in self.null.notes)]
 
+    def numbers(self) -> dict[str, Any]:
+        """The headlines."""
+        return dict(self.headlines(self.compared()))
+
     @property
     def timed(self) -> bool:
         """Not where twins took most of the time."""

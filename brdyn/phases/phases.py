@@ -219,6 +219,30 @@ class Phases(Result):
         """The best cut for every k, and which is shown."""
         return [self._row(k) for k in range(2, min(max(self.segmentations), max(6, self.k + 1)) + 1)]
 
+    def numbers(self) -> dict[str, Any]:
+        """The verdict of the test, the cut that is shown, and what the best cuts into 2 and 3 share out."""
+        found: dict[str, Any] = {}
+        if self.evidence is not None and not self.evidence.untested:
+            largest = self.evidence.largest
+            assert largest is not None
+            found |= {
+                "phases by the test": self.evidence.k,
+                "largest step after layer": largest.layer,
+                "its t": float(largest.t),
+                "its p": float(largest.p),
+            }
+        found |= {
+            "phases shown": self.k,
+            "boundaries after layer": ", ".join(map(str, self.boundaries)) or "none",
+        }
+        for k in (2, 3):
+            if k in self.segmentations:
+                found[f"best cut into {k}: after layer"] = ", ".join(
+                    map(str, self.segmentations[k].boundaries)
+                )
+                found[f"best cut into {k}: share cut"] = float(self.segmentations[k].cut_share)
+        return found
+
     def remarks(self) -> list[str]:
         """What was chosen and by which rule, and where the images are too few to place a boundary."""
         measured = self.similarity

@@ -1,6 +1,7 @@
 """Figures: each function takes numbers and returns a matplotlib Figure; none computes."""
 
 from brdyn.plots.basins import plot_basins, plot_projection
+from brdyn.plots.compare import draw_comparison
 from brdyn.plots.draw import draw
 from brdyn.plots.dynamics import plot_curves, plot_panels
 from brdyn.plots.interventions import (
@@ -29,10 +30,12 @@ from brdyn.plots.raptor import (
     plot_partitions,
     plot_skill,
 )
+from brdyn.plots.style import themed
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 
 __all__ = [
     "draw",
+    "draw_comparison",
     "draw_matrix",
     "draw_similarity",
     "draw_steps",
@@ -61,4 +64,5 @@ __all__ = [
     "plot_spectra",
     "plot_stability",
     "plot_steps",
+    "themed",
 ]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
+
+from brdyn.choices import THEMES as NAMES
+from brdyn.choices import one_of
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -44,6 +49,84 @@ LETTERS_PER_INCH = 13  # of a heading
 LEGEND_COLUMN = 1.4  # inches
 
 
+_DARK, _LIGHT = "#14171C", "#E8E8E8"
+THEMES: dict[str, dict[str, Any]] = {
+    "light": {},
+    "dark": {
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), _DARK),
+        **dict.fromkeys(
+            (
+                "text.color",
+                "axes.labelcolor",
+                "axes.edgecolor",
+                "xtick.color",
+                "ytick.color",
+                "axes.titlecolor",
+            ),
+            _LIGHT,
+        ),
+    },
+    "paper": {"font.family": "serif", "mathtext.fontset": "stix", "lines.linewidth": 1.0},
+}
+DARKENED = {
+    INK: _LIGHT,
+    "#444444": "#BBBBBB",
+    "#EEEEEE": "#262B33",
+    "#D9D9D9": "#3A404A",
+}  # where drawn by name
+COLOURED = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
+_theme: ContextVar[str] = ContextVar("theme", default="light")
+_made: ContextVar[list[Figure]] = ContextVar("made")
+
+
+@contextmanager
+def themed(name: str) -> Iterator[None]:
+    """Let pictures that are drawn inside have another look.
+
+    Parameters
+    ----------
+    name : {"light", "dark", "paper"}
+        `light` is how they are without this; `paper` has the letters of a paper's text.
+
+    Raises
+    ------
+    UsageError
+        If there is no such theme.
+
+    Examples
+    --------
+    >>> from brdyn.plots import draw, themed
+    >>> with themed("dark"):
+    ...     pictures = draw(phases)
+    >>> sum(pictures["similarity"].get_facecolor()[:3]) < 1
+    True
+    """
+    made: list[Figure] = []
+    theme, figures = _theme.set(one_of("theme", name, NAMES)), _made.set(made)
+    try:
+        yield
+    finally:
+        _theme.reset(theme)
+        _made.reset(figures)
+    if name == "dark":
+        for figure in made:
+            _darken(figure)
+
+
+def _darken(figure: Figure) -> None:
+    """Replace what was drawn in ink, or in the grey of bands, by what is seen on a dark ground."""
+    for artist in figure.findobj():
+        for what in COLOURED:
+            get, put = (getattr(artist, f"{verb}_{what}", None) for verb in ("get", "set"))
+            if get is None or put is None:
+                continue
+            colour = get()
+            if isinstance(colour, np.ndarray) and colour.shape == (1, 4):  # of a collection
+                colour = colour[0]
+            if mpl.colors.is_color_like(colour) and (dark := DARKENED.get(mpl.colors.to_hex(colour).upper())):
+                put(dark)
+
+
 @contextmanager
 def paper_style() -> Iterator[None]:
     """Fonts and lines for a figure that a paper could print; the caller's settings are left as they were."""
@@ -60,6 +143,7 @@ def paper_style() -> Iterator[None]:
                 "axes.spines.right": False,
             }
         ),
+        mpl.rc_context(cast(Any, THEMES[_theme.get()])),
     ):
         yield
 
@@ -68,7 +152,9 @@ def new_figure(width: float, height: float) -> Figure:
     """A figure in inches that no global state holds on to."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    _made.get([]).append(figure)
+    return figure
 
 
 def fitted(title: str, inches: float) -> str:

@@ -40,6 +40,7 @@ KINDS = {
     TRAIN_RESULT: Kind("brdyn vit-train or vitrm-train", "brdyn.classifiers:ClassifierTraining"),
     "vitrm_eval.json": Kind("brdyn vitrm-eval", "brdyn.classifiers:ClassifierEvaluation"),
     "report.json": Kind("brdyn report", "brdyn.reporting:Report"),
+    "compare.json": Kind("brdyn compare"),
     GRID_RESULT: Kind("brdyn vitrm-train --grid", "brdyn.classifiers:Grid"),
 }
 MODEL = ("config.json", "model.safetensors")

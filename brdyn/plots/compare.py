@@ -1,0 +1,266 @@
+"""Pictures of several results of one kind: curves over relative depth in one panel, matrices on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import singledispatch
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from brdyn.interventions import Repair, Surgery
+from brdyn.measures.dynamics import SILENT, Dynamics
+from brdyn.phases import LayerSimilarity, Phases, segment
+from brdyn.plots.phases import draw_matrix
+from brdyn.plots.style import new_figure, paper_style
+from brdyn.provenance import Provenance
+from brdyn.raptor import Evaluation
+from brdyn.result import Result
+from brdyn.words import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from brdyn.comparison import Comparison
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+FIDELITY = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
+DEPTH = "relative depth (0: embedding, 1: last block)"
+Panel = tuple[
+    str, str, dict[str, "pd.DataFrame"]
+]  # heading, vertical axis, and for each run depth, mean, low, high
+
+
+def draw_comparison(comparison: Comparison) -> dict[str, Figure]:
+    """Every picture that there is of several results of one kind; none of some kinds.
+
+    Parameters
+    ----------
+    comparison : Comparison
+
+    Returns
+    -------
+    dict of str to Figure
+        By the name that its file would have.
+
+    Examples
+    --------
+    >>> comparison = brdyn.compare(phases, brdyn.segment(similarity, 3))
+    >>> sorted(brdyn.plots.draw_comparison(comparison))
+    ['similarity', 'steps']
+    """
+    named = {_named(name, result): result for name, result in comparison.results.items()}
+    return _drawn(next(iter(named.values())), named)
+
+
+def _named(name: str, result: Result) -> str:
+    """With how many images of which size it was measured on."""
+    origin = result.provenance
+    if not isinstance(origin, Provenance):
+        return name
+    size = origin.details["model"].get("image_size")
+    of = f" of {'x'.join(map(str, size))} pixels" if size else ""
+    return f"{name}, {counted(origin.n_images, 'image')}{of}"
+
+
+@singledispatch
+def _drawn(first: Result, results: Mapping[str, Result]) -> dict[str, Figure]:
+    """By the kind of the first."""
+    del first, results
+    return {}
+
+
+@_drawn.register
+def _(first: LayerSimilarity, results: Mapping[str, LayerSimilarity]) -> dict[str, Figure]:
+    del first
+    parts = {name: (one.matrix, segment(one, 1)) for name, one in results.items()}
+    kinds = dict.fromkeys(one.kind for one in results.values())
+    return {"similarity": _matrices(parts, f"{', '.join(kinds)} similarity", vmax=1)}
+
+
+@_drawn.register
+def _(first: Phases, results: Mapping[str, Phases]) -> dict[str, Figure]:
+    del first
+    known = {name: one for name, one in results.items() if one.similarity is not None}
+    pictures = {}
+    if known:
+        matrices = {name: one.similarity.matrix for name, one in known.items() if one.similarity is not None}
+        kinds = dict.fromkeys(one.similarity.kind for one in known.values() if one.similarity is not None)
+        parts = {name: (matrix, known[name]) for name, matrix in matrices.items()}
+        pictures["similarity"] = _matrices(parts, f"{', '.join(kinds)} similarity", vmax=1)
+        curves = {
+            name: _curve(np.arange(1, len(one)), 1 - np.diagonal(one, 1), len(one))
+            for name, one in matrices.items()
+        }
+        pictures["steps"] = _panels([("", "step to the next layer (1 - similarity)", curves)], 1)
+    return pictures
+
+
+@_drawn.register
+def _(first: Dynamics, results: Mapping[str, Dynamics]) -> dict[str, Figure]:
+    pictures = {}
+    for statistic in first.statistics:
+        if statistic in SILENT:
+            continue
+        panels = []
+        for group in first.groups(statistic):
+            curves = {}
+            for name, one in results.items():
+                rows = one.table[(one.table["statistic"] == statistic) & (one.table["group"] == group)]
+                if len(rows):
+                    curves[name] = _of_table(rows, one.phases.layers)
+            unit = first.table.loc[first.table["statistic"] == statistic, "unit"].iloc[0]
+            panels.append((group, str(unit), curves))
+        pictures[statistic] = _panels(panels, len(panels))
+    return pictures
+
+
+@_drawn.register
+def _(first: Repair, results: Mapping[str, Repair]) -> dict[str, Figure]:
+    shared = set.intersection(*(set(one.growth["eps"]) for one in results.values())) - {0.0}
+    if not shared:
+        return {}
+    eps = max(shared)
+    panels = []
+    for target in dict.fromkeys(first.growth["target"]):
+        for group in dict.fromkeys(first.growth["group"]):
+            curves = {}
+            for name, one in results.items():
+                rows = one.growth.query("eps == @eps and target == @target and group == @group").sort_values(
+                    "start"
+                )
+                if len(rows):
+                    curves[name] = rows.assign(depth=rows["start"] / one.phases.layers)
+            if curves:
+                panels.append((f"noise of {eps:g} on {target}, {group}", "growth rate (per block)", curves))
+    return {"growth": _panels(panels, min(3, len(panels)))} if panels else {}
+
+
+@_drawn.register
+def _(first: Surgery, results: Mapping[str, Surgery]) -> dict[str, Figure]:
+    pictures = {}
+    readout = first.readouts[0]
+    swapped = {
+        name: (one.matrix("swap", readout), one.phases)
+        for name, one in results.items()
+        if len(one.rows("swap", readout))
+    }
+    if swapped:
+        pictures["swap"] = _matrices(
+            swapped, f"relative error of {readout}", cmap="magma", vmin=0, hollow=True
+        )
+    panels = []
+    for kind in first.readouts:
+        curves = {}
+        for name, one in results.items():
+            rows = one.rows("delete", kind)
+            if len(rows):
+                depth = np.array([layers[0] for layers in rows["layers"]]) / one.layers
+                curves[name] = rows.assign(depth=depth).sort_values("depth")
+        if curves:
+            panels.append((f"a block deleted, {kind}", "relative error", curves))
+    if panels:
+        pictures["delete"] = _panels(panels, len(panels))
+    return pictures
+
+
+@_drawn.register
+def _(first: Evaluation, results: Mapping[str, Evaluation]) -> dict[str, Figure]:
+    panels = []
+    for group in dict.fromkeys(first.fidelity.table["group"]):
+        for statistic, words in FIDELITY.items():
+            curves = {}
+            for name, one in results.items():
+                table = one.fidelity.table
+                rows = table[
+                    (table["mode"] == "autoregressive")
+                    & (table["statistic"] == statistic)
+                    & (table["group"] == group)
+                ]
+                if len(rows):
+                    rows = rows.sort_values("layer")
+                    curves[name] = rows.assign(depth=rows["layer"] / rows["layer"].max())
+            panels.append((f"{words}, {group}", words, curves))
+    return {"fidelity": _panels(panels, len(FIDELITY))}
+
+
+def _of_table(rows: pd.DataFrame, layers: int) -> pd.DataFrame:
+    """A curve with its relative depth: state l and block l lie at l / L, as the update that block l makes."""
+    ordered = rows.sort_values("layer")
+    shift = 0.0
+    if ordered["layer"].min() == 0:
+        shift = {0: 0.0, 1: 1.0}.get(layers - int(ordered["layer"].max()), 1.5)
+    return ordered.assign(depth=(ordered["layer"] + shift) / layers)
+
+
+def _curve(layers: np.ndarray, values: np.ndarray, depth: int) -> pd.DataFrame:
+    """A curve without intervals."""
+    import pandas as pd
+
+    return pd.DataFrame({"depth": layers / depth, "mean": values, "low": values, "high": values})
+
+
+def _panels(panels: Sequence[Panel], columns: int) -> Figure:
+    """Curves of all runs, a colour and a marker for each."""
+    rows = -(-len(panels) // columns)
+    names = list(dict.fromkeys(name for _, _, curves in panels for name in curves))
+    colours = dict(zip(names, sns.color_palette("colorblind", max(1, len(names))), strict=False))
+    markers = dict(zip(names, cycle(MARKERS), strict=False))
+    with paper_style():
+        figure = new_figure(0.6 + 3.8 * columns, 0.5 + 2.9 * rows)
+        handles: dict[str, Any] = {}
+        places = list(_flat(figure, rows, columns))
+        for axes in places[len(panels) :]:
+            axes.set_axis_off()
+        for axes, (heading, label, curves) in zip(places, panels, strict=False):
+            for name, curve in curves.items():
+                axes.fill_between(
+                    curve["depth"], curve["low"], curve["high"], color=colours[name], alpha=0.2, lw=0
+                )
+                (handles[name],) = axes.plot(
+                    curve["depth"],
+                    curve["mean"],
+                    color=colours[name],
+                    marker=markers[name],
+                    markersize=3.5,
+                    label=name,
+                )
+            axes.set(title=heading, ylabel=label, xlabel=DEPTH, xlim=(-0.03, 1.03))
+        figure.legend(
+            handles=list(handles.values()), loc="outside lower center", ncols=1, frameon=False, fontsize=8
+        )
+        return figure
+
+
+def _flat(figure: Figure, rows: int, columns: int) -> Iterator[Axes]:
+    yield from figure.subplots(rows, columns, squeeze=False).flat
+
+
+def _matrices(
+    parts: Mapping[str, tuple[np.ndarray, Phases]], label: str, *, hollow: bool = False, **scale: Any
+) -> Figure:
+    """Matrices side by side on one scale; a diagonal that is 0 by definition left hollow."""
+    shown = {
+        name: (_hollow(matrix) if hollow else matrix, phases) for name, (matrix, phases) in parts.items()
+    }
+    least = min(float(np.nanmin(matrix)) for matrix, _ in shown.values())
+    most = max(float(np.nanmax(matrix)) for matrix, _ in shown.values())
+    scale = {"vmin": min(0.0, least), "vmax": most, **scale}
+    with paper_style():
+        figure = new_figure(0.8 + 3.6 * len(shown), 4.0)
+        panels = figure.subplots(1, len(shown), squeeze=False)[0]
+        for axes, (name, (matrix, phases)) in zip(panels, shown.items(), strict=True):
+            image = draw_matrix(axes, matrix, phases, **scale)
+            axes.set_title(name.replace(", ", "\n", 1))
+        figure.colorbar(image, ax=list(panels), label=label, shrink=0.85)
+        return figure
+
+
+def _hollow(matrix: np.ndarray) -> np.ndarray:
+    found = matrix.astype(float).copy()
+    np.fill_diagonal(found, np.nan)
+    return found

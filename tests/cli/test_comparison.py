@@ -1,0 +1,226 @@
+"""Results of one kind held against each other, and drawn again, without computing."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import brdyn
+from brdyn import UsageError, compare, segment
+from brdyn.measures.dynamics import Dynamics
+from brdyn.phases import LayerSimilarity
+from brdyn.plots import draw, draw_comparison, themed
+from brdyn.provenance import Provenance
+from tests.test_summaries import curve, grown, repair, surgery
+
+
+def origin(model, layers=4, digest="a", size=(32, 32)):
+    return Provenance(
+        model=model, weights="a file", n_images=8, skipped=(), unlabelled={"count": 0, "first": []},
+        details={
+            "model": {"layers": layers, "width": 3, "position_rule": "none", "image_size": list(size)},
+            "images": {"digest": digest}, "seconds": 2.0, "command": "brdyn it", "date": "today",
+        },
+    )  # fmt: skip
+
+
+def similarity(blocks, model, **where):
+    matrix = np.kron(np.eye(blocks), np.ones((2, 2)))
+    return replace(segment(matrix, 2).similarity, provenance=origin(model, layers=2 * blocks, **where))
+
+
+def phases(blocks, model, **where):
+    found = similarity(blocks, model, **where)
+    return replace(segment(found, 2), provenance=found.provenance)
+
+
+def dynamics(speeds, model):
+    rows = [*curve("speed", "cls", speeds), *curve("norm", "cls", range(1, len(speeds) + 2))]
+    blocks = segment(np.eye(len(speeds)), 2)
+    return Dynamics(pd.DataFrame(rows), blocks, {}, provenance=origin(model, layers=len(speeds)))
+
+
+def test_a_table_has_a_column_for_each():
+    found = compare(phases(2, "small"), phases(3, "large"))
+    assert list(found.results) == ["small", "large"]
+    rows = {row["number"]: (row["small"], row["large"]) for row in found.table()}
+    assert rows["blocks"] == (4, 6)
+    assert rows["images"] == (8, 8)
+    assert rows["phases shown"] == (2, 2)
+    assert rows["boundaries after layer"] == ("2", "2")
+    assert rows["best cut into 2: share cut"][0] == 1
+    assert "model" not in rows
+    assert found.notes() == []
+    lines = found.summary().splitlines()
+    assert lines[0] == f"small: {found.results['small'].answer()}"
+    assert "phases shown" in found.summary()
+
+
+def test_what_differs_besides_is_said():
+    found = compare(phases(2, "small"), phases(2, "large", digest="b", size=(64, 64)))
+    assert found.notes() == [
+        "the images are not the same: differences may be due to them",
+        "the image sizes are not the same: differences may be due to them",
+    ]
+
+
+def test_runs_of_one_model_have_the_names_of_their_folders(tmp_path):
+    for name in ("one", "two"):
+        phases(2, "small").save(tmp_path / name)
+    found = compare(tmp_path / "one", tmp_path / "two")
+    assert list(found.results) == [str(tmp_path / "one"), str(tmp_path / "two")]
+    assert found.table()[0]["number"] == "model"
+    both = compare(phases(2, "small"), phases(2, "small"))
+    assert list(both.results) == ["small 1", "small 2"]
+
+
+def test_numbers_of_curves_are_the_headlines():
+    found = compare(dynamics([0.4, 0.2], "small"), dynamics([0.5, 0.3, 0.1], "large"))
+    rows = {row["number"]: (row["small"], row["large"]) for row in found.table()}
+    assert rows["cls: angular speed of the last update (radians)"] == (0.2, 0.1)
+    assert rows["cls: norm at last"] == (3, 4)
+
+
+def test_curves_lie_over_relative_depth_and_matrices_have_one_scale():
+    speed, norm = (
+        draw_comparison(compare(dynamics([0.4, 0.2], "small"), dynamics([0.5, 0.3, 0.1, 0.2], "large")))[name]
+        for name in ("speed", "norm")
+    )
+    small, large = speed.axes[0].lines
+    assert small.get_xdata().tolist() == [0.5, 1]  # the update of block l at l / L
+    assert large.get_xdata().tolist() == [0.25, 0.5, 0.75, 1]
+    assert large.get_ydata().tolist() == [0.5, 0.3, 0.1, 0.2]
+    assert norm.axes[0].lines[0].get_xdata().tolist() == [0, 0.5, 1]  # states
+    assert large.get_label() == "large, 8 images of 32x32 pixels"
+    first, second = similarity(2, "small"), similarity(3, "large")
+    second = replace(second, matrix=second.matrix - 0.5)
+    drawn = draw_comparison(compare(first, second))["similarity"]
+    assert {axes.images[0].get_clim() for axes in drawn.axes[:2]} == {(-0.5, 1)}
+
+
+def test_growth_and_deletions_are_overlaid_and_swaps_lie_side_by_side():
+    growth = draw_comparison(
+        compare(repair(grown(0.2, "cls", [-1, -2])), repair(grown(0.2, "cls", [-3, -4, -5])))
+    )
+    assert [line.get_ydata().tolist() for line in growth["growth"].axes[0].lines] == [[-1, -2], [-3, -4, -5]]
+    assert draw_comparison(compare(repair(grown(0.2, "cls", [1])), repair(grown(0.3, "cls", [1]), 0.3))) == {}
+    rows = [("delete", (1,), 0.9), ("delete", (4,), 0.2), ("swap", (1, 2), 0.4)]
+    pictures = draw_comparison(compare(surgery(*rows), surgery(*rows[:2])))
+    assert set(pictures) == {"delete", "swap"}
+    assert pictures["delete"].axes[0].lines[1].get_xdata().tolist() == [0.25, 1]
+    assert len(pictures["swap"].axes) == 2  # one matrix, and the scale
+    assert np.isnan(pictures["swap"].axes[0].images[0].get_array().filled(np.nan)[0, 0])  # with itself
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([phases(2, "small")], "two results or more"),
+        ([phases(2, "small"), dynamics([1.0, 2.0], "small")], "different kinds"),
+        (["nowhere", "here"], "'nowhere' holds no result"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(given, words):
+    with pytest.raises(UsageError, match=words):
+        compare(*given)
+
+
+def test_a_comparison_is_written(tmp_path):
+    found = compare(phases(2, "small"), phases(3, "large"))
+    assert set(found.save(tmp_path / "out")) == {"compare.json", "compare.csv"}
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert content["kind"] == "phases"
+    assert content["results"]["large"]["answer"] == found.results["large"].answer()
+    assert content["table"] == found.table()
+    rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open()))
+    assert rows[0] == {"number": "blocks", "small": "4", "large": "6"}
+    with pytest.raises(UsageError, match="not empty"):
+        found.save(tmp_path / "out")
+
+
+def test_a_theme_changes_what_is_drawn_inside_and_nothing_after():
+    def inks(figure):
+        return {text.get_color() for text in figure.axes[0].get_xticklabels()}, figure.get_facecolor()
+
+    found = phases(2, "small")
+    before = draw(found)["gain_curve"]
+    with themed("dark"):
+        dark = draw(found)["gain_curve"]
+    after = draw(found)["gain_curve"]
+    assert inks(before) == inks(after) != inks(dark)
+    assert sum(dark.get_facecolor()[:3]) < 0.5
+    with themed("paper"):
+        assert draw(found)["gain_curve"].axes[0].title.get_family() == ["serif"]
+    with (
+        pytest.raises(UsageError, match="unknown theme 'blue'; choose one of light, dark, paper"),
+        themed("blue"),
+    ):
+        pass
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders of phases and one of dynamics."""
+    phases(2, "small").save(tmp_path / "small")
+    phases(3, "large").save(tmp_path / "large")
+    dynamics([0.4, 0.2], "small").save(tmp_path / "dynamics")
+    return tmp_path
+
+
+def test_the_command_compares(run, folders, monkeypatch):
+    monkeypatch.chdir(folders)
+    done = run("compare", "small", "large")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == compare("small", "large").summary() + "\n"
+    done = run("compare", "small", "large", "--out", "out", "--theme", "dark", "--format", "svg", "--json")
+    said = json.loads(done.stdout)
+    assert said["table"] == compare("small", "large").table()
+    assert {path.name for path in (folders / "out").iterdir()} == set(said["files"])
+    assert set(said["files"]) == {"compare.json", "compare.csv", "similarity.svg", "steps.svg"}
+    for arguments, words in (
+        (["small"], "two results or more"),
+        (["small", "dynamics"], "'small' is one of brdyn phases and 'dynamics' is one of brdyn dynamics"),
+        (["small", "large", "--theme", "blue"], "unknown theme 'blue'"),
+        (["small", "large", "--format", "bmp"], "unknown picture format 'bmp'"),
+        (["small", "large", "--out", "out"], "not empty"),
+        (["small", "large", "--out", "small", "--overwrite"], "brdyn compare writes to a folder of its own"),
+        (["small", "none"], "no such folder"),
+    ):
+        done = run("compare", *arguments)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_command_draws_again(run, folders, monkeypatch):
+    monkeypatch.chdir(folders)
+    before = brdyn.read("small")
+    done = run("plot", "small", "--format", "svg")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == before.answer()
+    names = {"similarity.svg", "gain_curve.svg", "stability.svg", "steps.svg"}
+    assert {path.name for path in (folders / "small").iterdir()} == {"phases.json", *names}
+    assert names < set(json.loads((folders / "small" / "phases.json").read_text())["files"])
+    assert brdyn.read("small") == before
+    assert brdyn.read("small").provenance == before.provenance
+    assert run("plot", "small/phases.json", "--theme", "dark", "--out", "slides").returncode == 0
+    assert len(list((folders / "slides").iterdir())) == 4
+    for arguments, words in (
+        (["small", "--out", "slides"], "holds steps.png already"),
+        (["none"], "no such folder"),
+        (["slides"], "holds no result"),
+        (["small", "--theme", "blue"], "unknown theme 'blue'"),
+        ([], "Missing argument"),
+    ):
+        done = run("plot", *arguments)
+        assert done.returncode == 2
+        assert words in done.stderr
+
+
+def test_a_similarity_alone_is_compared_too():
+    assert isinstance(
+        compare(similarity(2, "small"), similarity(2, "large")).results["small"], LayerSimilarity
+    )

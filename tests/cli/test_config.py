@@ -1,0 +1,107 @@
+"""Options from a file, and those used in the result."""
+
+import json
+
+import pytest
+
+import brdyn
+from tests.cli.commands import assert_one_line_error
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+@pytest.fixture
+def config(tiny_weights, noise_folder, tmp_path):
+    """A TOML file for two commands."""
+    path = tmp_path / "brdyn.toml"
+    path.write_text(
+        f"""
+        model = "vit_tiny_patch16_224"
+        weights = "{tiny_weights}"
+        image-size = 64
+        images = "{noise_folder}"
+        workers = 0
+        n = 6
+        seed = 5
+
+        [phases]
+        k = 3
+        bootstrap = 0
+        min_size = 2
+
+        [perturb]
+        eps = [0.1, 0.2]
+        """
+    )
+    return path
+
+
+def test_options_of_a_file_are_used_and_those_typed_count_more(run, config, tmp_path):
+    out = tmp_path / "out"
+    done = run("phases", "--config", config, "--seed", 7, "--out", out)
+    assert done.returncode == 0, done.stderr
+    found = brdyn.read(out)
+    assert (found.k, found.min_size) == (3, 2)
+    origin = found.provenance
+    assert origin.n_images == 6
+    assert origin.details["seed"] == 7
+    options = origin.details["options"]
+    assert options["seed"] == 7
+    assert options["k"] == "3"
+    assert options["image_size"] == "64"
+    assert options["out"] == str(out)
+    assert options["method"] == "contiguous"  # also those that nobody gave
+    assert options["weights_key"] is None
+    assert not {"config", "json", "quiet"} & set(options)
+
+    again = run("phases", "--config", out / "phases.json", "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    repeated = brdyn.read(tmp_path / "again")
+    assert repeated == found
+    assert repeated.provenance.details["options"] == {**options, "out": str(tmp_path / "again")}
+    content = json.loads((out / "phases.json").read_text())
+    del content["provenance"]["options"]  # as earlier versions
+    (out / "phases.json").write_text(json.dumps(content))
+    assert brdyn.read(out) == found
+    done = run("phases", "--config", out / "phases.json", "--out", tmp_path / "none")
+    assert_one_line_error(done, 2, "does not tell the options", "earlier version")
+
+
+def test_a_list_is_what_commas_are(run, config, tmp_path):
+    done = run("perturb", "--config", config, "--layers", "0", "--tokens", "cls", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert sorted(set(brdyn.read(tmp_path / "out").angles["eps"])) == [0.1, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('imges = "x"', ["'imges' is no option of brdyn phases", "the nearest is 'images'"]),
+        ("[phases]\nminsize = 2", ["'minsize' is no option of brdyn phases", "the nearest is 'min_size'"]),
+        ("[phase]\nk = 2", ["'phase' is no option of brdyn phases", "the nearest is 'phases'"]),
+        ("zzz = 1", ["'zzz' is no option of brdyn phases; see `brdyn phases --help`"]),
+        ("config = 'other.toml'", ["'config' is no option"]),
+        ("k = [[1]]", ["'k' is neither a number"]),
+        ("images = 1979-05-27", ["'images' is neither a number"]),
+        ("n = 'many'", ["--n", "many"]),
+        ("n = 0", ["--n"]),
+        ("overwrite = 'perhaps'", ["--overwrite", "perhaps"]),
+        ("k = ", ["cannot read --config"]),
+    ],
+)
+def test_a_file_that_is_wrong_is_told_in_a_line(run, tmp_path, text, words):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    assert_one_line_error(run("phases", "--config", path), 2, *words)
+
+
+def test_a_file_that_is_not_there(run, tmp_path):
+    assert_one_line_error(run("phases", "--config", tmp_path / "none.toml"), 2, "none.toml", "No such file")
+    (tmp_path / "list.json").write_text("[]")
+    assert_one_line_error(run("phases", "--config", tmp_path / "list.json"), 2, "list.json")
+
+
+def test_a_positional_argument_may_be_in_the_file(run, tmp_path):
+    (tmp_path / "eval.toml").write_text('run = "nowhere"\ndevice = "tpu"')
+    done = run("raptor-eval", "--config", tmp_path / "eval.toml")
+    assert_one_line_error(done, 2, "unknown device 'tpu'")
