@@ -2,6 +2,8 @@
 
 from importlib.metadata import version as installed
 
+from latex2mathml.converter import convert
+
 project = "brdyn"
 author = "The brdyn authors"
 copyright = "2026, the brdyn authors"
@@ -12,7 +14,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
-    "sphinx.ext.mathjax",
 ]
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
@@ -32,3 +33,23 @@ autodoc_class_signature = "separated"
 
 # Attributes of different classes share names (depth, images); a list of them is looked up by name alone.
 suppress_warnings = ["ref.python"]
+
+# Formulas are MathML, which browsers show by themselves: no script, no network, also from disk.
+html_math_renderer = "mathml"
+
+
+def formula(display):
+    """What writes a formula into a page, in a line or as a block."""
+
+    def visit(writer, node):
+        from docutils.nodes import SkipNode
+
+        found = convert(node.astext(), display="block" if display else "inline")
+        writer.body.append(f'<div class="math">{found}</div>' if display else found)
+        raise SkipNode
+
+    return visit
+
+
+def setup(app):
+    app.add_html_math_renderer("mathml", (formula(False), None), (formula(True), None))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from brdyn.plots.style import (
     ACCENT,
@@ -194,7 +194,7 @@ def draw_steps(axes: Axes, evidence: Evidence) -> None:
         fontsize=8,
     )
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="step after layer", ylabel="step in dissimilarity")
     axes.set_xticks(layer_ticks(len(evidence.steps)))

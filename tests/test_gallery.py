@@ -1,0 +1,43 @@
+"""The gallery shows every picture that brdyn draws, as it draws it today."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from analyses import gallery
+from brdyn import plots
+
+MOST_BYTES = 1_500_000
+ALIKE = 2.0  # of 255, on average: other fonts and versions move an edge by a fraction of a dot
+
+ENTRIES = {entry.name: entry for entry in gallery.entries()}
+
+
+def test_every_plot_function_has_an_entry():
+    told = {entry.function for entry in ENTRIES.values()}
+    assert told == {name for name in plots.__all__ if name.startswith("plot_")}
+
+
+def test_the_page_is_what_the_entries_say():
+    assert gallery.PAGE.read_text() == gallery.page()
+
+
+def test_there_is_a_small_picture_of_each_and_no_other():
+    files = list(gallery.PICTURES.iterdir())
+    drawn = {f"{name}.png" for name, entry in ENTRIES.items() if entry.drawn}
+    assert {file.name for file in files} == {*drawn, gallery.SAMPLES}
+    assert sum(file.stat().st_size for file in files) < MOST_BYTES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.drawn])
+def test_a_picture_is_drawn_so_today(name):
+    """If not: python -m analyses.gallery."""
+    shown, today = (
+        np.asarray(Image.open(file).convert("RGB"), dtype=float)
+        for file in (gallery.PICTURES / f"{name}.png", BytesIO(gallery.thumbnail(ENTRIES[name])))
+    )
+    assert shown.shape == today.shape
+    assert np.abs(shown - today).mean() < ALIKE
