@@ -11,7 +11,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/.ready
-	$(BIN)/brdyn phases --model imgfocus_vits14 --images samples --out runs/demo --overwrite
+	$(BIN)/brdyn report --model imgfocus_vits14 --model cifar_vit12 --twin --images samples --fast --out runs/demo --overwrite
 
 test: checks fast slow
 

@@ -23,12 +23,16 @@ from brdyn.measures.dynamics import Dynamics, token_dynamics
 from brdyn.measures.norm import TokenNorm
 from brdyn.plots import draw
 from brdyn.raptor import FitSettings, evaluate, fit_raptor
+from brdyn.reporting import ReportSettings
+from brdyn.reporting.assemble import assemble
+from brdyn.reporting.result import Found
+from brdyn.reporting.speed import Speed
 from brdyn.result import READABLE, Result, result_class
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
 STREAM = Stream(workers=0)
-CLASSIFIERS = ("train.json", "vitrm_eval.json", "grid.json")
+SEVERAL = ("train.json", "vitrm_eval.json", "grid.json", "report.json")  # of no images, or of several sets
 SETTINGS = FitSettings(
     stage1_steps=2, stage2_steps=1, batch_size=4, mlp="gelu", mlp_ratio=1.0, validation_images=0
 )
@@ -65,7 +69,10 @@ def results(pictures):
     similarity = brdyn.layer_similarity(model, images, replicates=20, stream=STREAM)
     phases = brdyn.segment(similarity, 2, method="recursive")
     fit = fit_raptor(model, images, phases, SETTINGS, workers=0)
+    speed = Speed(10.0, 4, 0.01, (0.25,) * 4)
+    one = Found("tiny", "tiny", False, {"phases": phases}, {"perturb": "why"}, speed)
     found = [
+        assemble([one], ReportSettings(size="fast"), "cpu"),
         similarity,
         phases,
         brdyn.token_dynamics(model, images, phases, stream=STREAM),
@@ -101,7 +108,7 @@ def test_what_is_saved_comes_back(name, results, tmp_path):
     assert content["schema"] == 1
     assert content["files"] == sorted(path.name for path in (tmp_path / "out").iterdir())
     assert content["provenance"]["command"]
-    assert name in CLASSIFIERS or content["provenance"]["images"]["read"] > 0
+    assert name in SEVERAL or content["provenance"]["images"]["read"] > 0
     assert type(result).read(tmp_path / "out" / name) == result
 
 

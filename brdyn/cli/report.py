@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,15 +13,14 @@ from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.cli.run import RunRequest, run_command
 from brdyn.errors import BrdynError, UsageError
-from brdyn.reporting.plan import ReportSettings, Subject, subjects
+from brdyn.reporting.plan import PAGE, REPORT, ReportSettings, Subject, is_report, subjects
 from brdyn.words import as_typed
 
 if TYPE_CHECKING:
     from brdyn.data import ImageSet
     from brdyn.models import VisionTransformer
 
-RESULT = "report.json"
-REPORT = "Report"
+PANEL = "Report"
 
 Models = Annotated[
     list[str],
@@ -65,11 +63,11 @@ def report(
     request: ManyRequest,
     fast: Annotated[
         bool,
-        typer.Option("--fast", help="Few images and operations: minutes on a CPU.", rich_help_panel=REPORT),
+        typer.Option("--fast", help="Few images and operations: minutes on a CPU.", rich_help_panel=PANEL),
     ] = False,
     thorough: Annotated[
         bool,
-        typer.Option("--thorough", help="Many images, every operation.", rich_help_panel=REPORT),
+        typer.Option("--thorough", help="Many images, every operation.", rich_help_panel=PANEL),
     ] = False,
     null: Annotated[
         int,
@@ -78,7 +76,7 @@ def report(
             help="Measure this many untrained twins beside each model; each takes as long as the model.",
             min=0,
             max=MOST_TWINS,
-            rich_help_panel=REPORT,
+            rich_help_panel=PANEL,
         ),
     ] = 0,
     twin: Annotated[
@@ -86,14 +84,14 @@ def report(
         typer.Option(
             "--twin",
             help="Report on an untrained network of each model's architecture besides, as on a model.",
-            rich_help_panel=REPORT,
+            rich_help_panel=PANEL,
         ),
     ] = False,
     raptor: Annotated[
         list[str],
         typer.Option(
             help="Folder of a Raptor of one of the models, to judge it; may be given for each.",
-            rich_help_panel=REPORT,
+            rich_help_panel=PANEL,
         ),
     ] = [],  # noqa: B006
     fit_raptor: Annotated[
@@ -101,7 +99,7 @@ def report(
         typer.Option(
             help="Fit a Raptor to each model that none is given of, by this many steps, and judge it.",
             min=0,
-            rich_help_panel=REPORT,
+            rich_help_panel=PANEL,
         ),
     ] = 0,
 ) -> None:
@@ -112,7 +110,8 @@ def report(
 
     Example: brdyn report --model dinov2_vits14 --twin --images photos/ --fast --out runs/report
     """
-    formats = checks.check_written(request, RESULT, go_on=True)
+    out = checks.at_home(request.out, "--out")
+    formats = checks.check_written(request, REPORT, go_on=is_report(out))
     size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
     one_of("dtype", request.dtype, DTYPES)
     one_of("init", request.init, INITS)
@@ -156,7 +155,7 @@ def report(
         models,
         partial(_model, request, options),
         partial(_images, request, settings),
-        checks.at_home(request.out, "--out"),
+        out,
         settings,
         stream=Stream(batch_size=batch_size, workers=request.workers, progress=True),
         overwrite=request.overwrite,
@@ -164,7 +163,7 @@ def report(
         say=lambda line: typer.echo(as_typed(line)),
     )
     typer.echo(f"\n{found.summary()}\n")
-    typer.echo(f"report: {Path(request.out) / 'report.html'}")
+    typer.echo(f"report: {out / PAGE}")
     if found.failed:
         raise BrdynError(f"something failed of {', '.join(found.failed)}; the report has the rest")
 

@@ -6,6 +6,7 @@ Each has the parameters `models` and `groups`, the names of what is shown, which
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import altair as alt
@@ -22,7 +23,11 @@ from brdyn.reporting.verdict import beside
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe-Ito
 SIDE = 264  # pixels of a matrix
+FONT = (
+    'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif'
+)
 TALLEST = 8  # numbers beside twins
+WRAPPED, LINE = 34, 34  # characters of a line, and pixels of a number
 LABELS = 6  # of a matrix's axis
 Rows = list[dict[str, Any]]
 
@@ -107,11 +112,16 @@ def curve_chart(
     groups = list(dict.fromkeys(row["group"] for row in rows))
     colours = [COLOURS[place % len(COLOURS)] for place in range(len(labels))]
     shared = {
-        "x": alt.X("depth:Q", title=x, scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(grid=False)),
+        "x": alt.X(
+            "depth:Q",
+            title=x,
+            scale=alt.Scale(nice=False, zero=False),
+            axis=alt.Axis(grid=False, tickMinStep=1),
+        ),
         "color": alt.Color(
             "model:N",
             scale=alt.Scale(domain=labels, range=colours),
-            legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=320),
+            legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=320, symbolOpacity=1),
         ),
         "detail": "group:N",
     }
@@ -171,7 +181,7 @@ def motion_rows(found: Sequence[Found], statistic: str, first: int) -> Rows:
             table = dynamics.table[dynamics.table["statistic"] == statistic]
             last = dynamics.phases.layers
             shift = first - int(table["layer"].min()) if len(table) else 0
-            rows += _rows(one.label, table, lambda row, shift=shift: int(row["layer"]) + shift, last)  # type: ignore[misc]
+            rows += _rows(one.label, table, lambda row, shift=shift: int(row["layer"]) + shift, last)
     return rows
 
 
@@ -251,39 +261,49 @@ def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
         told.sort(key=lambda row: -abs(np.log(row[1] / row[2].mean())))
         rows += [
             {
-                "model": one.label, "number": name, "ratio": _number(value / twins.mean()), "value": _number(value),
-                "least": _number(twins.min() / twins.mean()), "most": _number(twins.max() / twins.mean()),
+                "model": one.label,
+                "number": "|".join(wrap(name, WRAPPED)),
+                "name": name,
+                "ratio": _number(value / twins.mean()),
+                "value": _number(value),
+                "least": _number(twins.min() / twins.mean()),
+                "most": _number(twins.max() / twins.mean()),
                 "untrained": _number(twins.mean()),
             }
             for name, value, twins in told[:TALLEST]
-        ]  # fmt: skip
+        ]
     if not rows:
         return None
     labels = list(dict.fromkeys(row["model"] for row in rows))
     colours = [COLOURS[place % len(COLOURS)] for place in range(len(labels))]
     base = alt.Chart(alt.Data(values=rows)).transform_filter("indexof(models, datum.model) >= 0")
-    y = alt.Y("number:N", title=None, sort=None, axis=alt.Axis(labelLimit=150, labelFontSize=10))
-    scale = alt.Scale(type="log")
+    lines = alt.Axis(labelExpr="split(datum.label, '|')", labelLimit=210, labelFontSize=10, grid=True)
+    y = alt.Y("number:N", title=None, sort=None, axis=lines)
+    scale, ticks = alt.Scale(type="log", nice=False, padding=8), alt.Axis(tickCount=4, grid=False)
     span = base.mark_bar(opacity=0.35, color="gray", size=7, aria=False).encode(
-        y=y, x=alt.X("least:Q", scale=scale, title="over the mean of untrained twins (log)"), x2="most:Q"
+        y=y,
+        x=alt.X("least:Q", scale=scale, axis=ticks, title="over the mean of untrained twins (log)"),
+        x2="most:Q",
     )
     dots = base.mark_point(filled=True, size=80, aria=False).encode(
         y=y,
-        x=alt.X("ratio:Q", scale=scale),
+        x=alt.X("ratio:Q", scale=scale, axis=ticks),
         color=alt.Color(
             "model:N",
             scale=alt.Scale(domain=labels, range=colours),
-            legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=320),
+            legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=320, symbolOpacity=1),
         ),
         tooltip=[
             alt.Tooltip("model:N"),
-            alt.Tooltip("number:N"),
+            alt.Tooltip("name:N", title="number"),
             alt.Tooltip("value:Q", format=".3g"),
             alt.Tooltip("untrained:Q", title="untrained twins", format=".3g"),
         ],
     )
     one = alt.Chart(alt.Data(values=[{"z": 1}])).mark_rule(opacity=0.5).encode(x="z:Q")
-    chart = (one + span + dots).properties(width="container", height=alt.Step(17))
+    chart = (one + span + dots).properties(
+        width="container", height=LINE * len({row["number"] for row in rows})
+    )
     words = (
         "Numbers of trained models over the mean of their untrained twins; the bar is the range of the twins"
     )
@@ -300,12 +320,12 @@ def _spec(chart: Any, words: str) -> dict[str, Any]:
     """A specification with its description, without colours of its own for text and lines: the page has those."""
     config: Mapping[str, Any] = {
         "background": None,
-        "font": "inherit",
+        "font": FONT,
         "view": {"stroke": None},
         "axis": {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "labelFlush": False},
         "legend": {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"},
     }
-    spec = chart.to_dict()
+    spec = chart.to_dict(validate=False)  # of every value, which takes seconds
     spec.update(description=words, config=config, autosize={"type": "fit-x", "contains": "padding"})
     if spec.get("width") != "container":
         spec["autosize"] = {"type": "pad"}

@@ -12,12 +12,11 @@ from brdyn import plots
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
-from brdyn.reporting.plan import SECTIONS, ReportSettings, Section, options_of
+from brdyn.reporting.plan import ReportSettings, Section, options_of
 from brdyn.result import Result, result_class
 from brdyn.store import OutputFolder, to_json
 from brdyn.store.result_files import read_plain
 
-REPORT, PAGE = "report.json", "report.html"
 ORIGIN = "report"  # in the provenance of a result: what it was made for
 SAID = 6
 WORDS = {"images": "other images", "model": "another model or precision", "asked": "other settings"}
@@ -39,13 +38,6 @@ def origin_of(
         "asked": options_of(section, settings),
     }
     return json.loads(to_json(found))
-
-
-def is_report(folder: Path) -> bool:
-    """Whether a folder holds a report, or what a report that was stopped has left."""
-    return (folder / REPORT).is_file() or any(
-        True for section in SECTIONS for _ in folder.glob(f"*/{section.name}")
-    )
 
 
 def is_there(folder: Path, section: Section) -> bool:

@@ -13,6 +13,7 @@ from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
 
 RANDOM = "random"
+REPORT, PAGE = "report.json", "report.html"
 BEFORE_DELETION = ("delete", "replace")
 MEASURING = 1.6  # passes that a pass with all measures of motion takes, roughly
 
@@ -165,6 +166,13 @@ def _folders(names: Iterable[str]) -> list[str]:
             again, number = f"{plain}-{number}", number + 1
         found.append(again)
     return found
+
+
+def is_report(folder: Path) -> bool:
+    """Whether a folder holds a report, or what a report that was stopped has left."""
+    return (folder / REPORT).is_file() or any(
+        True for section in SECTIONS for _ in folder.glob(f"*/{section.name}")
+    )
 
 
 def passes(section: Section, depth: int, targets: int, settings: ReportSettings) -> float:

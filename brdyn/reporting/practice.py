@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from brdyn.interventions import Surgery
+from brdyn.measures.basins import NO_LABELS
 from brdyn.measures.dynamics import Dynamics
 from brdyn.phases import Phases
 from brdyn.reporting.speed import Speed
@@ -110,7 +111,9 @@ def reading(phases: Phases, dynamics: Dynamics) -> str:
     spaced = regular(phases.layers, len(ends))
     places = f"the last layers of the phases are {_listed(ends)}, at regular spacing {_listed(spaced)}"
     if not dynamics.groups("knn_purity"):
-        return f"{places}; which are worth more needs labels: images in class folders, or with a label column"
+        why = dynamics.left_out.get("basins", NO_LABELS)
+        lacks = "needs labels: images in class folders, or with a label column"
+        return f"{places}; which are worth more {lacks if why == NO_LABELS else f'was not measured ({why})'}"
     group = dynamics.groups("knn_purity")[-1]
     table = dynamics.table
     rows = table[(table["statistic"] == "knn_purity") & (table["group"] == group)].set_index("layer")

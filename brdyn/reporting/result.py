@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from brdyn.checked_json import fields_of, made
 from brdyn.provenance import RunProvenance
-from brdyn.reporting.kept import PAGE, REPORT
+from brdyn.reporting.plan import PAGE, REPORT
 from brdyn.reporting.practice import Change, Measured
 from brdyn.reporting.speed import Speed
 from brdyn.reporting.verdict import QUESTIONS, Finding

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,7 @@ from brdyn.models import VisionTransformer, untrained_twins
 from brdyn.models.twins import check_redraws
 from brdyn.reporting import plan
 from brdyn.reporting.assemble import assemble
-from brdyn.reporting.kept import (
-    REPORT,
-    check_others,
-    differs,
-    is_report,
-    is_there,
-    keep,
-    origin_of,
-    read_kept,
-)
+from brdyn.reporting.kept import check_others, differs, is_there, keep, origin_of, read_kept
 from brdyn.reporting.page import render_page
 from brdyn.reporting.plan import (
     DYNAMICS,
@@ -37,9 +29,11 @@ from brdyn.reporting.plan import (
     PHASES,
     RAPTOR,
     RAPTOR_EVAL,
+    REPORT,
     ReportSettings,
     Section,
     Subject,
+    is_report,
     said_duration,
 )
 from brdyn.reporting.raptors import evaluate_raptor, fit_here, given_raptors
@@ -99,6 +93,7 @@ class ReportRun:
     def prepare(self, subject: Subject, open_model: OpenModel, open_images: OpenImages) -> Prepared:
         """Load a model and find its images; a failure is kept and not raised, unless it is of what was asked for."""
         found = Prepared(subject, self.out / subject.folder)
+        self.say(f"{subject.folder}: loading …")
         try:
             model = open_model(subject)
             if self.settings.null:
@@ -267,9 +262,10 @@ def make_report(
                 run.warm_up(one)
         _check_some(prepared)
         _say_plan(run, prepared)
-        for one in prepared:
-            if one.model is not None:
-                run.measure(one)
+        with _kept_when_stopped(out):
+            for one in prepared:
+                if one.model is not None:
+                    run.measure(one)
         _check_some(prepared)
         found = [_found(one) for one in prepared]
         report = assemble(found, settings, _kind(prepared))
@@ -277,6 +273,20 @@ def make_report(
         report = replace(report, page=render_page(report, found))
         report.write(folder)
         return report
+
+
+@contextmanager
+def _kept_when_stopped(out: Path) -> Iterator[None]:
+    """Where a user stops what is done here, say that what is whole is not lost."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            error.__notes__ = [
+                f"results that are whole stay in {str(out)!r}; the same command goes on",
+                *getattr(error, "__notes__", []),
+            ]
+        raise
 
 
 def _others(prepared: Sequence[Prepared]) -> Iterator[tuple[str, str]]:

@@ -102,7 +102,8 @@ def _missing(question: str, why: str | None) -> Finding:
         "block": "a Raptor: `fit_raptor=20000` fits one, `raptor=RUN` takes one that was fitted",
         "twins": "`null=19`: twins measured beside, of which 19 are the fewest for p = .05",
     }.get(question, "a run that measures it")
-    return Finding(question, MISSING, MISSING, "it was not asked for", remedy)
+    said = {"block": "only a Raptor can tell, and none was asked for"}.get(question, "it was not asked for")
+    return Finding(question, MISSING, MISSING, said, remedy)
 
 
 def _phases(phases: Phases) -> Finding:
@@ -164,7 +165,7 @@ def _converge(dynamics: Dynamics) -> Finding | None:
         "the interval of the last update's angle on the other side of the mean of the others: more images"
     )
     few = min(int(rows["n_images"].min()) for rows in [dynamics.table] if len(rows))
-    said = "; ".join(sentence for _, sentence in told) + _few(few)
+    said = f"the last update turns {' and '.join(sentence for _, sentence in told)}{_few(few)}"
     return Finding("converge", answer, short[answer], said, change)
 
 
@@ -174,16 +175,14 @@ def _readouts(dynamics: Dynamics) -> list[str]:
 
 
 def _rest(dynamics: Dynamics, group: str) -> tuple[str, str]:
-    """Of one group, the answer and a sentence."""
+    """Of one group, the answer and what to say."""
     table = dynamics.table
     rows = table[(table["statistic"] == "speed") & (table["group"] == group)].sort_values("layer")
     last, before = rows.iloc[-1], float(rows["mean"].iloc[:-1].mean())
     answer = YES if last["high"] < before else NO if last["low"] > before else UNCLEAR
-    words = {YES: "less", NO: "more", UNCLEAR: "as much, as far as these images tell"}
-    return answer, (
-        f"{group} turns by {last['mean']:.2f} rad [{last['low']:.2f}, {last['high']:.2f}] in the last update, "
-        f"{words[answer]} than in those before it ({before:.2f} on average)"
-    )
+    words = {YES: "less than", NO: "more than", UNCLEAR: "which these images cannot tell from"}
+    angle = f"{last['mean']:.2f} rad [{last['low']:.2f}, {last['high']:.2f}]"
+    return answer, f"{group} by {angle}, {words[answer]} the updates before it ({before:.2f} on average)"
 
 
 def _repair(found: Repair) -> Finding | None:
@@ -241,8 +240,9 @@ def _twins(results: Sequence[BesideTwins]) -> Finding | None:
     outside = [row for row in apart if row[0] > 0]
     p = 1 / (count + 1)
     chance = 2 * p * len(rows)  # either side
-    said = f"{len(outside)} of {len(rows)} numbers lie outside all {counted(count, 'twin')}"
+    said = f"{len(outside)} of {len(rows)} numbers differ from the one twin's"
     if count > 1:
+        said = f"{len(outside)} of {len(rows)} numbers lie outside all {count} twins"
         said += f" (about {min(chance, len(rows)):.0f} would by chance)"
     if outside:
         said += "; farthest: " + "; ".join(

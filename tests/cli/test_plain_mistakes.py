@@ -123,12 +123,20 @@ CASES = [
     (["raptor-eval", "x", "--probe-train", "NOWHERE"], "no images at 'NOWHERE'"),
     (["vit-train", "--data", "NOWHERE"], "no images at 'NOWHERE'"),
     (["vitrm-eval", "x", "--data", "NOWHERE"], "no images at 'NOWHERE'"),
+    (["report", "--fast", "--thorough"], "--fast and --thorough exclude each other"),
+    (["report", "--model", "a", "--model", "a"], "model 'a' is named twice"),
+    (["report", "--model", ""], "the name of the model is empty"),
+    (["report", "--twin", "--init", "random"], "--twin and --init random are the same networks"),
+    (["report", "--fit-raptor", "2", "--dtype", "bfloat16"], "--fit-raptor fits in float32"),
+    (["report", "--out", "USED"], "the output folder 'USED' is not empty"),
+    (["report", "--weights", "FILE", "--model", "a", "--model", "b"], "--weights is of one model"),
+    (["report", "--images", "NOWHERE"], "no images at 'NOWHERE'"),
     (["models", "x", "--image-size", "abc"], "--image-size 'abc' is neither"),
     (["phases", "--bogus"], "No such option: --bogus"),
     (["nonsense"], "nonsense"),
 ]
 COMMANDS = (
-    "models", "phases", "dynamics", "perturb", "interventions", "raptor-fit", "raptor-eval", "raptor-rank",
+    "models", "report", "phases", "dynamics", "perturb", "interventions", "raptor-fit", "raptor-eval", "raptor-rank",
     "probe", "vit-train", "vitrm-train", "vitrm-eval",
 )  # fmt: skip
 SCRIPT = """

@@ -12,7 +12,7 @@ from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
 STREAM = Stream(workers=0)
-SETTINGS = ReportSettings(size="fast", n=8, null=1)
+SETTINGS = ReportSettings(size="fast", n=12, null=1)
 
 
 def named(name, depth=6, seed=0):

@@ -48,7 +48,7 @@ def test_every_section_is_a_result_of_its_own(made):
     dynamics, phases = (brdyn.read(out / "little" / name) for name in ("dynamics", "phases"))
     assert dynamics.phases.boundaries == phases.boundaries  # of one pass
     assert dynamics.null.twins == 1
-    assert phases.provenance.n_images == 8
+    assert phases.provenance.n_images == 12
     assert brdyn.read(out) == found
     assert brdyn.read(out).summary() == found.summary()
 
@@ -56,7 +56,7 @@ def test_every_section_is_a_result_of_its_own(made):
 def test_the_plan_is_said_before_all_else(made):
     said = made[0]
     assert said[0].startswith("report on 2 models: about ")
-    assert "phases and dynamics: 8 images, about " in said[1]
+    assert "phases and dynamics: 12 images, about " in said[1]
     assert said[3] == "  models of different families or sizes: compared over relative depth"
     assert said[4] == "little: dynamics …"
 
@@ -85,7 +85,7 @@ def test_results_of_something_else_are_listed_and_refused(again, photos, tmp_pat
     ):
         again(images=other)
     with pytest.raises(UsageError, match=r"little/phases \(other settings\)"):
-        again(settings=ReportSettings(size="fast", n=8, null=2))
+        again(settings=ReportSettings(size="fast", n=12, null=2))
     with pytest.raises(UsageError, match=r"little/phases \(another model or precision\)"):
         again([named("little", seed=5)])
     (again.out / "little" / "perturb" / "perturb.json").write_text("{}")
@@ -111,7 +111,7 @@ def test_one_model_that_fails_leaves_the_others(again, monkeypatch):
     assert {one.answer for one in other.findings} == {"not measured"}
     assert "it failed: the output of layer 3" in other.findings[0].sentence
     assert found.failed == [f"broken ({other.failures['dynamics']})"]
-    assert said[-1].startswith("broken: dynamics failed")
+    assert said[-2].startswith("broken: dynamics failed")
     with pytest.raises(BrdynError, match="layer 3"):  # nothing to report on
         again([broken])
 

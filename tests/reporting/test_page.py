@@ -1,0 +1,122 @@
+"""The page of a report, in a real browser: it says what was found, answers to the mouse, and asks nobody else."""
+
+import json
+import re
+import shutil
+from importlib.util import find_spec
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if find_spec("playwright") is None:
+        pytest.skip("needs the package playwright: pip install 'brdyn[dev]'")
+    if BROWSER is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def seen(browser, made):
+    """The page, opened from disk, with what it asked for and what it complained of."""
+    page, asked, complaints = browser.new_page(viewport={"width": 1400, "height": 900}), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((made[2] / "report.html").as_uri(), timeout=120_000)
+    page.wait_for_selector("body[data-ready]", timeout=120_000)
+    page.asked, page.complaints = asked, complaints
+    return page
+
+
+def test_it_asks_for_nothing_but_itself(seen, made):
+    assert seen.asked == [(made[2] / "report.html").as_uri()]
+    assert seen.complaints == []
+    size = (made[2] / "report.html").stat().st_size
+    assert 500_000 < size < 3_000_000
+
+
+def test_a_request_would_be_refused(seen):
+    """By the policy in the page, whatever its scripts do."""
+    refused = seen.evaluate("fetch('https://example.org').then(() => 'let out', () => 'refused')")
+    assert refused == "refused"
+    assert any("Content Security Policy" in said for said in seen.complaints)
+    seen.complaints.clear()
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits(seen, width, scheme):
+    """No scrolling sideways; and text stands out from the paper, in charts too."""
+    seen.set_viewport_size({"width": width, "height": 900})
+    seen.emulate_media(color_scheme=scheme)
+    assert seen.evaluate("document.documentElement.scrollWidth") == width
+    paper, ink, label = seen.evaluate(
+        """() => [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color,
+        getComputedStyle(document.querySelector('.at svg text')).fill]"""
+    )
+    assert label == ink
+    assert (brightness(paper) > 240) == (scheme == "light")
+    assert abs(brightness(paper) - brightness(ink)) > 150
+
+
+def brightness(colour):
+    return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
+
+
+def test_a_cell_says_its_value(seen, made):
+    seen.set_viewport_size({"width": 1400, "height": 900})
+    matrix = json.loads((made[2] / "little" / "phases" / "phases.json").read_text())["similarity"]["matrix"]
+    cells = seen.locator("figure.matrix").first.locator(".mark-rect path")
+    cells.nth(6 * 1 + 4).hover()  # row by row: layer 2 and layer 5
+    told = seen.locator("#vg-tooltip-element.visible").inner_text()
+    assert re.sub(r"\s+", " ", told) == f"layer 2 and layer 5 similarity {matrix[1][4]:.3f}"
+
+
+def test_boxes_choose_models_and_tokens(seen):
+    """By the keyboard."""
+    curves = seen.locator("#converge figure.curve").first.locator(".mark-line path")
+    assert curves.count() == 6  # two models, three groups
+    seen.locator("input[data-of=models][value=deeper]").focus()
+    seen.keyboard.press("Space")
+    seen.wait_for_function("document.querySelectorAll('figure.matrix:not([hidden])').length == 1")
+    assert curves.count() == 3
+    seen.locator("input[data-of=groups][value=cls]").focus()
+    seen.keyboard.press("Space")
+    seen.wait_for_function("!document.querySelector('input[data-of=groups][value=cls]').checked")
+    assert curves.count() == 2
+    for value in ("deeper", "cls"):
+        seen.locator(f"input[value={value}]").check()
+
+
+def test_it_says_the_verdicts_and_where_the_numbers_are(seen, made):
+    _, found, out = made
+    text = seen.locator("#verdict").inner_text()
+    for model in found.models:
+        assert model.verdict[1:] in text
+    links = seen.eval_on_selector_all("a[href*='.json']", "all => all.map(one => one.getAttribute('href'))")
+    assert "little/phases/phases.json" in links
+    assert all((out / link).is_file() for link in links)
+    assert seen.locator("#use").inner_text().count("needs labels") == 0  # there are labels
+    assert "nearest neighbours" in seen.locator("#use").inner_text()
+
+
+def test_every_chart_says_what_it_shows(seen):
+    charts = seen.locator("[data-chart]")
+    assert charts.count() == seen.locator("[data-chart] svg").count() > 5
+    words = [charts.nth(number).get_attribute("aria-label") for number in range(charts.count())]
+    assert all(len(said) > 20 for said in words)
+    assert words[0].startswith("Similarity between the 6 layers of little: ")
+
+
+def test_models_of_other_depth_share_an_axis(seen):
+    assert seen.locator("#repair .role-axis-title text").first.text_content() == "depth (% of its blocks)"

@@ -1,0 +1,215 @@
+"""What results say: each answer from numbers that decide it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from brdyn.interventions import Repair, Surgery
+from brdyn.measures.dynamics import Dynamics
+from brdyn.measures.null import Null
+from brdyn.phases import segment
+from brdyn.raptor import Evaluation
+from brdyn.raptor.baselines import Fitted
+from brdyn.raptor.fidelity import Fidelity
+from brdyn.reporting.practice import advice, changes, regular
+from brdyn.reporting.speed import Speed
+from brdyn.reporting.verdict import findings, verdict
+
+DEPTH = np.array([0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20])
+JUMP, DRIFT = (
+    np.exp(-abs(DEPTH[:, None] - DEPTH) / 20),
+    np.exp(-abs(np.subtract.outer(range(12), range(12))) / 20),
+)
+
+
+def answer(question, results=(), **options):
+    found = findings(dict(results), options.pop("failures", {}), **options)
+    return next(one for one in found if one.question == question)
+
+
+def interval(mean, half=0.01, n=50):
+    return {"mean": mean, "low": mean - half, "high": mean + half, "sd": 0.1, "n_images": n}
+
+
+def dynamics(last, half=0.01, n=50, null=None):
+    """Updates that turn cls by 0.5 rad each, and by `last` at last."""
+    rows = [
+        {"statistic": "speed", "unit": "rad", "group": "cls", "layer": layer, **interval(mean, half, n)}
+        for layer, mean in enumerate([0.5, 0.5, 0.5, last])
+    ]
+    return Dynamics(pd.DataFrame(rows), segment(np.eye(4)), {}, null=null)
+
+
+def repair(rates):
+    """Noise on cls at each state, which grows by these rates."""
+    rows = [
+        {"start": start, "eps": 0.2, "target": "cls", "group": "cls", **interval(rate), "half_repair": np.nan}
+        for start, rate in enumerate(rates)
+    ]
+    return Repair(pd.DataFrame(columns=["eps"]), pd.DataFrame(rows), segment(np.eye(4)))
+
+
+def evaluation(r2, skill):
+    rows = [
+        {"mode": "autoregressive", "statistic": name, "unit": "", "group": "all", "layer": layer, **interval(value)}
+        for name, values in {"r2": r2, "skill_affine": skill}.items()
+        for layer, value in enumerate(values, 1)
+    ]  # fmt: skip
+    fitted = Fitted(**dict.fromkeys(Fitted.__dataclass_fields__))
+    return Evaluation(
+        Fidelity(pd.DataFrame(rows), baselines=fitted), None, None, "tiny", tuple([0] * (len(r2) - 1) + [1])
+    )
+
+
+@pytest.mark.parametrize(
+    ("matrix", "said", "short"),
+    [(JUMP, "yes", "2 phases"), (DRIFT, "no", "none"), (np.eye(4), "unclear", "cannot be tested")],
+)
+def test_phases(matrix, said, short):
+    found = answer("phases", {"phases": segment(matrix)})
+    assert (found.answer, found.short) == (said, short)
+
+
+@pytest.mark.parametrize(
+    ("r2", "skill", "said", "words"),
+    [
+        ([0.95, 0.92], [0.9, 0.4], "yes", "R² 0.92 at least, at layer 2"),
+        ([0.95, 0.97], [0.9, -0.1], "unclear", "no block was needed"),
+        ([0.99, 0.4], [0.9, 0.5], "unclear", "does not follow the model: 2 blocks for 2 layers: R² 0.40"),
+    ],
+)
+def test_a_block_is_as_good_as_its_worst_layer(r2, skill, said, words):
+    found = answer("block", {"raptor-eval": evaluation(r2, skill)})
+    assert found.answer == said
+    assert words in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("last", "half", "said"), [(0.2, 0.01, "yes"), (1.9, 0.01, "no"), (0.45, 0.1, "unclear")]
+)
+def test_tokens_rest_where_the_last_update_turns_them_less(last, half, said):
+    found = answer("converge", {"dynamics": dynamics(last, half)})
+    assert found.answer == said
+    assert f"cls by {last:.2f} rad [{last - half:.2f}, {last + half:.2f}]" in found.sentence
+    assert "rough" not in found.sentence
+    assert "(5 images: intervals are rough)" in answer("converge", {"dynamics": dynamics(last, n=5)}).sentence
+
+
+@pytest.mark.parametrize(
+    ("rates", "said", "words"),
+    [
+        ([-0.1, -0.1, -0.1, 0.2], "yes", "shrinks from 3 of 4 depths and grows from 1 (-0.03 a layer"),
+        ([0.1, 0.1, 0.1, -0.2], "no", "shrinks from 1 of 4 depths and grows from 3"),
+        ([0.1, 0.1, -0.1, 0.005], "unclear", "shrinks from 1 of 4 depths and grows from 2"),
+    ],
+)
+def test_noise_is_repaired_where_it_shrinks_from_most_depths(rates, said, words):
+    found = answer("repair", {"perturb": repair(rates)})
+    assert found.answer == said
+    assert words in found.sentence
+
+
+def twins(count, last):
+    table = pd.concat([dynamics(value).table.assign(twin=number) for number, value in enumerate(last, 1)])
+    return Null(tuple(f"random {number}" for number in range(count)), {"dynamics": table})
+
+
+def test_what_is_outside_all_twins():
+    low = np.linspace(0.2, 0.3, 19)
+    found = answer("twins", {"dynamics": dynamics(1.9, null=twins(19, low))})
+    assert (found.answer, found.short) == ("yes", "1 of 1 outside")
+    assert "cls: angular speed of the last update (radians) 1.9, untrained 0.25" in found.sentence
+    assert answer("twins", {"dynamics": dynamics(0.25, null=twins(19, low))}).answer == "unclear"
+    few = answer("twins", {"dynamics": dynamics(1.9, null=twins(2, [0.2, 0.3]))})
+    assert few.answer == "unclear"  # two twins decide nothing
+    assert few.change == "more twins: 19 are the fewest for p = .05"
+    one = answer("twins", {"dynamics": dynamics(1.9)}, twin=dynamics(0.2))
+    assert one.sentence.startswith(
+        "beside one untrained twin: cls: angular speed of the last update (radians) 1.9"
+    )
+
+
+def test_what_was_not_measured_or_failed_says_so():
+    found = findings({}, {"dynamics": "layer 3 is not finite"})
+    assert {one.answer for one in found} == {"not measured"}
+    assert found[0].sentence == "it failed: layer 3 is not finite"
+    assert found[1].sentence == "only a Raptor can tell, and none was asked for"
+    assert "fit_raptor" in found[1].change
+
+
+@pytest.mark.parametrize(
+    ("phases", "r2", "said"),
+    [
+        (
+            JUMP,
+            [0.95] * 2,
+            "block-recurrent, by this evidence: its depth falls into 2 phases, and one block can do",
+        ),
+        (
+            DRIFT,
+            None,
+            "no sign of block recurrence: its depth shows no phases beyond a smooth drift, and whether one",
+        ),
+        (
+            JUMP,
+            None,
+            "not shown to be block-recurrent: its depth falls into 2 phases, and whether one block can do",
+        ),
+        (DRIFT, [0.95] * 2, "a few blocks can do its work, without phases of its own"),
+    ],
+)
+def test_the_verdict(phases, r2, said):
+    results = {"phases": segment(phases)}
+    if r2 is not None:
+        results["raptor-eval"] = evaluation(r2, r2)
+    found = findings(results, {})
+    assert verdict(found, untrained=False).startswith(said)
+    assert verdict(found, untrained=True).startswith(
+        f"untrained network (nothing of this was learnt): {said}"
+    )
+
+
+def surgery():
+    """Without block 2 the change is 0.1; block 3 stands in for 4 at a change of 0.2."""
+    errors = {(1,): 0.5, (2,): 0.1, (3,): 0.4, (4,): 0.6}
+    pairs = {(4, 3): 0.2, (4, 1): 0.3, (1, 2): 0.9}
+    rows = [
+        {"kind": kind, "layers": layers, "phase": 0, "order": (), "readout": "patches", "measure": "relative_error",
+         **interval(value)}
+        for kind, found in (("delete", errors), ("replace", pairs))
+        for layers, value in found.items()
+    ]  # fmt: skip
+    return Surgery(pd.DataFrame(rows), None, 4, segment(np.eye(4)))
+
+
+def test_what_to_delete_and_share_is_what_changes_least():
+    speed = Speed(images_per_second=10.0, batch_size=4, reading=0.01, blocks=(0.1, 0.2, 0.3, 0.2))
+    found = changes(surgery(), speed)
+    assert [one.layers for one in found if one.kind == "delete"] == [(2,), (3,), (1,), (4,)]
+    assert [one.layers for one in found if one.kind == "replace"] == [(4, 3), (1, 2)]
+    assert (found[0].saved, found[4].saved) == (0.2, 0.25)  # of the time, of the parameters
+    assert (found[0].costs[0].mean, round(found[0].costs[0].low, 6)) == (0.1, 0.09)
+    said = advice({"interventions": surgery()}, found, speed)
+    assert said[0] == (
+        "To delete: without block 2 costs least: change of patches 0.10 [0.09, 0.11]; saves 20.0% of the time (50 "
+        "images, nothing is trained again)."
+    )
+    assert "block 3 also in the place of 4 costs least: change of patches 0.20" in said[1]
+    assert "without one it is 42.9% faster at most" in said[2]
+
+
+def test_layers_to_read_by_what_their_neighbours_are():
+    purity = [0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.7]
+    rows = [
+        {"statistic": "knn_purity", "unit": "", "group": "patches", "layer": layer, **interval(value)}
+        for layer, value in enumerate(purity)
+    ]
+    phases = segment(np.kron(np.eye(2), np.ones((3, 3))), 2)
+    found = Dynamics(pd.DataFrame(rows), phases, {})
+    said = advice({"phases": phases, "dynamics": found}, [], None)[0]
+    assert "phases (3, 6) 0.650, spaced (3, 6) 0.650; best alone is layer 5 (0.900 [0.890, 0.910])" in said
+    without = SimpleNamespace()
+    assert advice({"phases": without, "dynamics": without}, [], None) == []
+    assert regular(12, 5) == [2, 5, 7, 10, 12]
