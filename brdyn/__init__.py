@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from brdyn.measures.null import with_null
     from brdyn.models import adapt, describe_model, list_models, load_model, untrained_twins
     from brdyn.phases import LayerSimilarity, Phases, segment
-    from brdyn.probes import probe_images
+    from brdyn.probes import probe_images, probe_layers
     from brdyn.raptor import fit_raptor
     from brdyn.result import Result, read
     from brdyn.trajectory import Stream, Trajectory, capture, trajectories
@@ -51,6 +51,7 @@ _HOMES = {
     "load_model": "brdyn.models",
     "perturbation_repair": "brdyn.interventions",
     "probe_images": "brdyn.probes",
+    "probe_layers": "brdyn.probes",
     "read": "brdyn.result",
     "segment": "brdyn.phases",
     "token_dynamics": "brdyn.measures.dynamics",
@@ -90,6 +91,7 @@ __all__ = [
     "load_model",
     "perturbation_repair",
     "probe_images",
+    "probe_layers",
     "read",
     "segment",
     "token_dynamics",

@@ -20,6 +20,7 @@ from brdyn.plots.phases import (
     plot_stability,
     plot_steps,
 )
+from brdyn.plots.probes import draw_layer_scores, plot_examples, plot_layer_scores
 from brdyn.plots.raptor import (
     plot_fidelity,
     plot_fit,
@@ -32,11 +33,13 @@ from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 
 __all__ = [
     "draw",
+    "draw_layer_scores",
     "draw_matrix",
     "draw_similarity",
     "draw_steps",
     "plot_basins",
     "plot_curves",
+    "plot_examples",
     "plot_fidelity",
     "plot_final_angles",
     "plot_fit",
@@ -46,6 +49,7 @@ __all__ = [
     "plot_halting",
     "plot_ladder",
     "plot_layer_fidelity",
+    "plot_layer_scores",
     "plot_layers",
     "plot_matrices",
     "plot_mode_errors",
