@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from brdyn.measures.null import with_null
     from brdyn.models import adapt, describe_model, list_models, load_model, untrained_twins
     from brdyn.phases import LayerSimilarity, Phases, segment
-    from brdyn.probes import probe_images
+    from brdyn.probes import probe_images, probe_layers
     from brdyn.raptor import fit_raptor, raptor_ranks
     from brdyn.reporting import report
     from brdyn.result import Result, read
@@ -55,6 +55,7 @@ _HOMES = {
     "load_model": "brdyn.models",
     "perturbation_repair": "brdyn.interventions",
     "probe_images": "brdyn.probes",
+    "probe_layers": "brdyn.probes",
     "raptor_ranks": "brdyn.raptor",
     "read": "brdyn.result",
     "report": "brdyn.reporting",
@@ -99,6 +100,7 @@ __all__ = [
     "load_model",
     "perturbation_repair",
     "probe_images",
+    "probe_layers",
     "raptor_ranks",
     "read",
     "report",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any
@@ -42,6 +43,9 @@ MLPS = ("swiglu", "gelu")  # of a Raptor's block
 DEPTH_SCALINGS = ("index", "constant", "none")
 MOST_RATIO = 1_000  # of hidden units over the width
 MOST_TWINS = 1_000
+TASKS = ("classification", "segmentation", "depth")  # of probes
+LAYERS_CHOSEN = re.compile(r"choose:([0-9]{1,4})")
+LAYERS_LISTED = re.compile(r"[0-9]{1,4}(,[0-9]{1,4})*")
 KINDS = ("swap", "delete", "shuffle", "replace")
 
 
@@ -158,6 +162,29 @@ def check_patches(name: str, size: tuple[int, int], patch: tuple[int, int]) -> N
                 f"image size {size[0]}x{size[1]} is not a multiple of the {step}-pixel patch of {name!r}; "
                 f"use for instance {lower} or {lower + step}"
             )
+
+
+def check_layers(text: str) -> tuple[tuple[int, ...] | None, int]:
+    """The layers that `last`, `all`, `3,7,12` or `choose:4` means: numbers (None for all), and how many to choose.
+
+    Raises
+    ------
+    UsageError
+        If it is none of these.
+    """
+    if text in ("last", "all"):
+        return ((-1,) if text == "last" else None), 0
+    if found := LAYERS_CHOSEN.fullmatch(text):
+        if int(found[1]) < 2:
+            raise UsageError(
+                f"`layers={text}` chooses fewer than two; `layers=all` finds the best single one"
+            )
+        return None, int(found[1])
+    if LAYERS_LISTED.fullmatch(text):
+        return tuple(dict.fromkeys(int(part) for part in text.split(","))), 0
+    raise UsageError(
+        f"`layers={shortened(text, LONGEST_SHOWN)}` is neither last, all, a list such as 3,7,12, nor choose:4"
+    )
 
 
 def check_twins(number: int) -> None:

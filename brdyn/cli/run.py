@@ -241,6 +241,7 @@ def open_run(
     go_on_with: Sequence[str] = (),
     columns_where_there: bool = False,
     check: Callable[[VisionTransformer], None] | None = None,
+    images_of: Callable[[VisionTransformer], ImageSet] | None = None,
 ) -> Iterator[Run]:
     """Check the options, load the model and find the images; clean up when the command fails.
 
@@ -258,6 +259,8 @@ def open_run(
     check : callable, optional
         Refuses a model that the options do not fit: called with its description before its weights are read, which may
         be a download, and with the model.
+    images_of : callable, optional
+        Finds the images for a model, where they are not found as those of other commands.
     """
     formats = checks.check_written(request, result, go_on=bool(go_on_with))
     size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
@@ -301,16 +304,20 @@ def open_run(
         if check is not None:
             check(model)
         with stage(f"finding images: {request.images}"):
-            images = load_images(
-                request.images,
-                model,
-                n=request.n,
-                seed=request.seed,
-                split=request.split,
-                strict=request.strict,
-                image_column=request.image_column,
-                label_column=request.label_column,
-                columns_where_there=columns_where_there,
+            images = (
+                load_images(
+                    request.images,
+                    model,
+                    n=request.n,
+                    seed=request.seed,
+                    split=request.split,
+                    strict=request.strict,
+                    image_column=request.image_column,
+                    label_column=request.label_column,
+                    columns_where_there=columns_where_there,
+                )
+                if images_of is None
+                else images_of(model)
             )
         stream = Stream(batch_size=batch_size, workers=request.workers, processes=processes, progress=True)
         with stage("computing", at_once=False):

@@ -21,6 +21,7 @@ from brdyn.plots.phases import (
     plot_stability,
     plot_steps,
 )
+from brdyn.plots.probes import draw_layer_scores, plot_examples, plot_layer_scores
 from brdyn.plots.ranks import plot_ranks
 from brdyn.plots.raptor import (
     plot_fidelity,
@@ -36,11 +37,13 @@ from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 __all__ = [
     "draw",
     "draw_comparison",
+    "draw_layer_scores",
     "draw_matrix",
     "draw_similarity",
     "draw_steps",
     "plot_basins",
     "plot_curves",
+    "plot_examples",
     "plot_fidelity",
     "plot_final_angles",
     "plot_fit",
@@ -50,6 +53,7 @@ __all__ = [
     "plot_halting",
     "plot_ladder",
     "plot_layer_fidelity",
+    "plot_layer_scores",
     "plot_layers",
     "plot_matrices",
     "plot_mode_errors",

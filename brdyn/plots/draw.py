@@ -23,9 +23,11 @@ from brdyn.plots.interventions import (
 )
 from brdyn.plots.modes import plot_mode_errors, plot_spectra
 from brdyn.plots.phases import plot_gain_curve, plot_similarity, plot_stability, plot_steps
+from brdyn.plots.probes import plot_examples, plot_layer_scores
 from brdyn.plots.ranks import plot_ranks
 from brdyn.plots.raptor import plot_fidelity, plot_fit, plot_skill
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
+from brdyn.probes import LayerProbe
 from brdyn.raptor import Evaluation, Fit, RankCurve
 from brdyn.raptor.model import spans
 from brdyn.result import Result
@@ -140,6 +142,15 @@ def _(result: Surgery) -> dict[str, Figure]:
     }
     if done - set(PAIRED):
         pictures["layers"] = plot_layers(result, title=heading(result))
+    return pictures
+
+
+@draw.register
+def _(result: LayerProbe) -> dict[str, Figure]:
+    title = heading(result, f": {result.task}")
+    pictures = {"scores": plot_layer_scores(result, title=title)}
+    if len(result.examples):
+        pictures["examples"] = plot_examples(result, title=title)
     return pictures
 
 

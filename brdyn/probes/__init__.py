@@ -1,8 +1,11 @@
 """Probes: how much of the classes can be read from frozen features."""
 
+from brdyn.probes.by_layer import probe_layers
 from brdyn.probes.features import FeatureMetric, Features, extract_features
 from brdyn.probes.heads import Recipe
 from brdyn.probes.knn import nearest_neighbours
+from brdyn.probes.layer_choice import LayersAsked
+from brdyn.probes.layer_result import LayerProbe
 from brdyn.probes.linear import LinearProbe, fit_linear
 from brdyn.probes.maps import Depth, Segmentation
 from brdyn.probes.of_images import probe_images
@@ -15,6 +18,8 @@ __all__ = [
     "DepthScore",
     "FeatureMetric",
     "Features",
+    "LayerProbe",
+    "LayersAsked",
     "LinearProbe",
     "OverlapScore",
     "Probing",
@@ -28,5 +33,6 @@ __all__ = [
     "nearest_neighbours",
     "probe",
     "probe_images",
+    "probe_layers",
     "read_classes",
 ]

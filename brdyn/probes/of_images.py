@@ -86,16 +86,27 @@ def train_and_test(images: ImageSet, test: ImageSet | None, seed: int) -> tuple[
         assert held_out is not None
         return learning, held_out
     check_labelled(test)
-    if len(images.source) == len(test.source):
-        both = np.intersect1d(images.indices(), test.indices())
-        if len(both) and images.source.fingerprint() == test.source.fingerprint():
-            raise UsageError(f"{len(both)} images are both to fit the probe and to test it")
+    check_apart(images, test)
     first, second = images.label_names, test.label_names
     if first and second and first != second:
         raise UsageError(
             f"{images.source.description!r} and {test.source.description!r} name different classes"
         )
     return images, test
+
+
+def check_apart(images: ImageSet, test: ImageSet) -> None:
+    """Refuse images that are in both sets.
+
+    Raises
+    ------
+    UsageError
+        With how many they are.
+    """
+    if len(images.source) == len(test.source):
+        both = np.intersect1d(images.indices(), test.indices())
+        if len(both) and images.source.fingerprint() == test.source.fingerprint():
+            raise UsageError(f"{len(both)} images are both to fit the probe and to test it")
 
 
 def described(train: ImageSet, test: ImageSet) -> dict[str, Any]:

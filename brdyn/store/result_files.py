@@ -34,6 +34,7 @@ KINDS = {
     "perturb.json": Kind("brdyn perturb", "brdyn.interventions:Repair"),
     "interventions.json": Kind("brdyn interventions", "brdyn.interventions:Surgery"),
     "probe.json": Kind("brdyn probe", "brdyn.probes:Probing"),
+    "layer_probe.json": Kind("brdyn probe --task or --layers", "brdyn.probes:LayerProbe"),
     "fit.json": Kind("brdyn raptor-fit", "brdyn.raptor:Fit"),
     "raptor_eval.json": Kind("brdyn raptor-eval", "brdyn.raptor:Evaluation"),
     "raptor_rank.json": Kind("brdyn raptor-rank", "brdyn.raptor:RankCurve"),

@@ -1,0 +1,181 @@
+"""Options of probes of masks and depth, shared by the commands that fit such probes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from brdyn.choices import TASKS, one_of
+from brdyn.cli.checks import check_file
+from brdyn.cli.run import RunRequest
+from brdyn.errors import UsageError
+
+if TYPE_CHECKING:
+    from brdyn.data import DenseSet
+    from brdyn.data.targets import Targets
+    from brdyn.models import VisionTransformer
+    from brdyn.probes import Recipe
+
+DENSE = "Probe of masks and depth"
+CLASSIFICATION, SEGMENTATION, DEPTH = TASKS
+
+Task = Annotated[
+    str,
+    typer.Option(
+        "--task",
+        help="classification, segmentation (masks) or depth, to be read from each image.",
+        rich_help_panel="Probe",
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        help="Layers to read: last, all, some such as 3,7,12 (0 is the embedding), or choose:4 for the best four "
+        "together, beside the last four, four at regular distances and the ends of --phases (default: last).",
+        rich_help_panel="Probe",
+    ),
+]
+TargetColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of masks or depth in a table (default: by name).", rich_help_panel=DENSE),
+]
+IgnoreIndex = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of void pixels (default: what the file says of itself).", rich_help_panel=DENSE
+    ),
+]
+Classes = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of classes (default: what the file says, or its masks hold).",
+        min=2,
+        max=4096,
+        rich_help_panel=DENSE,
+    ),
+]
+Palette = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON file of [red, green, blue] by class, for masks in colour.", rich_help_panel=DENSE
+    ),
+]
+DepthUnit = Annotated[
+    str | None,
+    typer.Option(
+        help="m, cm, mm, or how many make a metre, such as 25.5 (default: what the file says).",
+        rich_help_panel=DENSE,
+    ),
+]
+MaxDepth = Annotated[
+    float,
+    typer.Option(help="What is deeper than so many metres counts as not measured.", rich_help_panel=DENSE),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        help="Passes over the training images (default: by task).", min=1, max=10_000, rich_help_panel=DENSE
+    ),
+]
+Protocol = Annotated[
+    str,
+    typer.Option(
+        help="held-out: penalty and epoch by a held-out part of the training images; published: the epoch by the test "
+        "images, which is optimistic.",
+        rich_help_panel=DENSE,
+    ),
+]
+Augment = Annotated[
+    bool,
+    typer.Option(
+        "--augment",
+        help="Random crops and flips, with the backbone in the loop: hours.",
+        rich_help_panel=DENSE,
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where features lie until the end of the run (default: a temporary folder).",
+        rich_help_panel=DENSE,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseOptions:
+    """What was asked for, with the defaults."""
+
+    target_column: str | None = None
+    ignore_index: int | None = None
+    classes: int | None = None
+    palette: Path | None = None
+    depth_unit: str | None = None
+    max_depth: float = 10.0
+    epochs: int | None = None
+    protocol: str = "held-out"
+    augment: bool = False
+    cache: Path | None = None
+
+    def check(self, task: str) -> None:
+        """Refuse options that another task takes, before anything is loaded."""
+        one_of("task", task, TASKS)
+        one_of("protocol", self.protocol, ("held-out", "published"))
+        check_file("--palette", self.palette)
+        masks, depths = {"ignore_index", "classes", "palette"}, {"depth_unit", "max_depth"}
+        foreign = {CLASSIFICATION: set(vars(self)), SEGMENTATION: depths, DEPTH: masks}[task]
+        given = [
+            one.name for one in fields(self) if getattr(self, one.name) != one.default and one.name in foreign
+        ]
+        if given:
+            raise UsageError(f"`{given[0]}` does not go with `task={task}`; drop one of them")
+
+    def targets(self, task: str) -> Targets:
+        """How masks or depth are read."""
+        from brdyn.data import DepthTargets, MaskTargets, read_palette
+
+        if task == DEPTH:
+            return DepthTargets.of(self.depth_unit, self.max_depth)
+        palette = () if self.palette is None else read_palette(self.palette)
+        return MaskTargets(ignore=self.ignore_index, classes=self.classes, palette=palette)
+
+    def load(
+        self,
+        images: str,
+        model: VisionTransformer,
+        task: str,
+        request: RunRequest,
+        n: int | None,
+        split: str | None,
+    ) -> DenseSet:
+        """Images with their masks or depth."""
+        from brdyn.data import load_dense
+
+        return load_dense(
+            images, model, task, targets=self.targets(task), n=n, seed=request.seed, split=split, strict=request.strict,
+            image_column=request.image_column, target_column=self.target_column,
+        )  # fmt: skip
+
+    def recipe(self, task: str) -> Recipe | None:
+        """How heads are trained; None for classification."""
+        from dataclasses import replace
+
+        from brdyn.probes import Recipe
+
+        if task == CLASSIFICATION:
+            return None
+        found = Recipe.of(task, self.protocol == "published")
+        return found if self.epochs is None else replace(found, epochs=self.epochs)
+
+    def run_options(self, task: str) -> dict[str, Any]:
+        """For :func:`brdyn.probe_layers`."""
+        return {
+            "recipe": self.recipe(task),
+            "published": self.protocol == "published",
+            "augment": self.augment,
+            "cache": self.cache,
+        }

@@ -1,0 +1,160 @@
+"""Pictures of probes: a score by layer, and what heads say of test images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brdyn.plots.style import ACCENT, CURVE, INK, QUIET, layer_ticks, new_figure, paper_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from brdyn.probes import LayerProbe
+
+COLOURS = (CURVE, ACCENT, "#009E73", "#CC79A7")
+STYLES = {"linear": "-", "ridge": "--", "knn": ":"}
+WORST_TO_BEST = ("worst", "median", "best")
+
+
+def plot_layer_scores(found: LayerProbe, *, title: str) -> Figure:
+    """The main score by layer with its interval over test images; phases are marked where they were given.
+
+    Sets of layers that were read together are drawn as lines across.
+
+    Parameters
+    ----------
+    found : LayerProbe
+    title : str
+
+    Examples
+    --------
+    >>> from brdyn.plots import plot_layer_scores
+    >>> from brdyn.probes import probe_layers
+    >>> probed = probe_layers(model, *images.split(2, seed=0), layers="3,12", seeds=1)
+    >>> plot_layer_scores(probed, title="a ViT").axes[0].get_xlabel()
+    'layer'
+    """
+    with paper_style():
+        figure = new_figure(5.0, 3.4)
+        axes = figure.subplots()
+        draw_layer_scores(axes, found)
+        axes.set_title(title)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        return figure
+
+
+def draw_layer_scores(axes: Axes, found: LayerProbe) -> None:
+    """Draw the scores into given axes, for panels of several models or tasks.
+
+    >>> from brdyn.plots import draw_layer_scores
+    >>> from brdyn.probes import probe_layers
+    >>> from matplotlib.figure import Figure
+    >>> axes = Figure().subplots()
+    >>> draw_layer_scores(axes, probe_layers(model, *images.split(2, seed=0), layers="3,12", seeds=1))
+    >>> len(axes.get_lines())  # k-NN and linear
+    2
+    """
+    rows = found.scores[found.scores["score"] == found.main]
+    single = rows[~rows["place"].str.contains("+", regex=False)]
+    layers = sorted({int(place) for place in single["place"]})
+    for (model, probe), own in single.groupby(["model", "probe"], sort=False):
+        colour = COLOURS[found.models.index(str(model)) % len(COLOURS)]
+        places = own["place"].astype(int)
+        name = f"{model}, {probe}" if len(found.models) > 1 else str(probe)
+        axes.plot(
+            places,
+            own["value"],
+            STYLES.get(str(probe), "-"),
+            color=colour,
+            marker="o",
+            markersize=3,
+            label=name,
+        )
+        if probe == "linear":
+            axes.fill_between(places, own["low"], own["high"], color=colour, alpha=0.2, linewidth=0)
+    joined = rows[rows["place"].str.contains("+", regex=False) & (rows["probe"] == "linear")]
+    named = {place: label for label, place in found.sets.items()}
+    for number, row in enumerate(joined.to_dict(orient="records")):
+        axes.axhline(
+            row["value"], color=QUIET, linewidth=1, linestyle=(0, (2 + 2 * number, 2)),
+            label=f"{named.get(row['place'], 'layers')}: {row['place']}",
+        )  # fmt: skip
+    for end in found.ends or ():
+        axes.axvline(end + 0.5, color=INK, linewidth=0.8, alpha=0.5)
+    shown = [layer for layer in layers if layer in {0, *layer_ticks(max(layers))}] or layers
+    axes.set(xlabel="layer", ylabel=found.words[found.main], xticks=shown)
+
+
+def plot_examples(found: LayerProbe, *, title: str) -> Figure:
+    """The worst, the middle and the best test image: image, truth, and what each model says.
+
+    Parameters
+    ----------
+    found : LayerProbe
+        Of segmentation or depth.
+    title : str
+
+    Examples
+    --------
+    >>> from brdyn.data import load_dense
+    >>> from brdyn.plots import plot_examples
+    >>> from brdyn.probes import Recipe, probe_layers
+    >>> pairs = load_dense("streets", model, "segmentation").split(1, seed=0)
+    >>> probed = probe_layers(model, *pairs, layers="last", seeds=1, recipe=Recipe(epochs=1))
+    >>> [axes.get_title() for axes in plot_examples(probed, title="a ViT").axes[:2]]
+    ['image', 'truth']
+    """
+    examples = found.examples
+    models = [name.removeprefix("said ") for name in examples if name.startswith("said ")]
+    truth = examples["truth"]
+    how = _colours(found, truth)
+    with paper_style():
+        figure = new_figure(2.0 * (2 + len(models)), 1.6 * len(truth) + 0.5)
+        panels = figure.subplots(len(truth), 2 + len(models), squeeze=False)
+        for row, score in enumerate(examples["score"]):
+            name = WORST_TO_BEST[row] if len(truth) == len(WORST_TO_BEST) else ""
+            panels[row, 0].imshow(examples["image"][row])
+            panels[row, 0].set_ylabel(f"{name} {float(score):.2f}".strip())
+            unknown = truth[row] < 0 if found.task == "segmentation" else truth[row] <= 0
+            panels[row, 1].imshow(np.ma.masked_array(truth[row], unknown), interpolation="nearest", **how)
+            for column, model in enumerate(models, start=2):
+                image = panels[row, column].imshow(
+                    examples[f"said {model}"][row], interpolation="nearest", **how
+                )
+        for column, heading in enumerate(["image", "truth", *models]):
+            panels[0, column].set_title(heading)
+        for axes in panels.flat:
+            axes.set(xticks=[], yticks=[])
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+        if found.task == "depth":
+            figure.colorbar(image, ax=panels[:, -1].tolist(), label="depth (m)", shrink=0.6)
+        else:
+            _name_classes(figure, found, how, [truth, *(examples[f"said {model}"] for model in models)])
+        figure.suptitle(title)
+        return figure
+
+
+def _colours(found: LayerProbe, truth: np.ndarray) -> dict[str, Any]:
+    import matplotlib as mpl
+
+    if found.task == "depth":
+        known = truth[truth > 0]
+        return {"cmap": "viridis_r", "vmin": float(known.min()), "vmax": float(known.max())}
+    classes = max(1, found.classes["class"].nunique())
+    colours = mpl.colormaps["tab20"].resampled(20)(np.arange(classes) % 20)
+    return {"cmap": mpl.colors.ListedColormap(colours), "vmin": -0.5, "vmax": classes - 0.5}
+
+
+def _name_classes(figure: Figure, found: LayerProbe, how: dict[str, Any], maps: Sequence[np.ndarray]) -> None:
+    """A legend of the classes that are to be seen."""
+    from matplotlib.patches import Patch
+
+    names = list(dict.fromkeys(found.classes["class"]))
+    seen = np.unique(np.concatenate([one.ravel() for one in maps]))
+    patches = [Patch(color=how["cmap"](int(number)), label=names[int(number)]) for number in seen[seen >= 0]]
+    figure.legend(handles=patches, loc="outside lower center", ncols=6, frameon=False, fontsize=7)

@@ -1,0 +1,298 @@
+"""From a model and pairs of images and targets to what dense heads read at each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from brdyn.data import DenseSet, MaskTargets
+from brdyn.data.dense import Augmentation
+from brdyn.data.targets import DepthTargets
+from brdyn.errors import UsageError
+from brdyn.probes.heads import (
+    FittedHeads,
+    Pairs,
+    Recipe,
+    count_images,
+    fit_heads,
+    fit_ridge,
+    map_of,
+    split_images,
+)
+from brdyn.probes.layer_choice import CHOSEN, SINGLE, LayersAsked, alternatives, called, greedy
+from brdyn.probes.layer_result import CLASSES, OPTIMISTIC, RUNS, Counts, LayerProbe
+from brdyn.probes.maps import DenseTask, Depth, Segmentation
+from brdyn.probes.of_images import described as images_described
+from brdyn.probes.scores import measured
+from brdyn.probes.stores import (
+    FeatureStore,
+    Place,
+    Readout,
+    check_patches,
+    check_room,
+    described,
+    extract_stores,
+    image_bytes,
+)
+from brdyn.trajectory import Stream, trajectories
+
+CHOOSING_EPOCHS = 5
+SHORTLISTED = 3  # of the examples
+ABSENT_SHOWN = 10
+Rows = tuple[FeatureStore, np.ndarray]
+
+
+@dataclass
+class DenseRun:
+    """One run of dense probes.
+
+    Attributes
+    ----------
+    readouts : mapping of str to Readout
+    train, test, val : DenseSet
+        `val` may be None: a part of `train` is then held out.
+    asked : LayersAsked
+    recipe : Recipe
+    seeds, seed : int
+    augment : bool
+    ends : tuple of int or None
+    stream : Stream
+    say : callable
+    """
+
+    readouts: Mapping[str, Readout]
+    train: DenseSet
+    test: DenseSet
+    val: DenseSet | None
+    asked: LayersAsked
+    recipe: Recipe
+    seeds: int
+    seed: int
+    augment: bool
+    ends: tuple[int, ...] | None
+    stream: Stream
+    say: Callable[[str], None]
+    task: DenseTask = field(init=False)
+    stores: dict[str, dict[str, FeatureStore]] = field(init=False, default_factory=dict)
+    runs: list[tuple[Any, ...]] = field(init=False, default_factory=list)
+    sets: dict[str, str] = field(init=False, default_factory=dict)
+    fitted: dict[str, FittedHeads] = field(init=False, default_factory=dict)
+
+    def probed(self, folder: Path) -> LayerProbe:
+        """Extract, fit, test; features lie in the folder."""
+        layers = self._extract(folder)
+        self.task = made_task(self.train, self.stores["train"].values(), self.stores["test"].values())
+        counts, places = Counts(self.task.score), [(layer,) for layer in layers]
+        for model in self.readouts:
+            for seed in range(self.seeds):
+                self._read(counts, model, places, seed)
+        if self.asked.choose:
+            self._read_sets(counts, layers)
+        return self._result(counts, places)
+
+    def _extract(self, folder: Path) -> Place:
+        first = next(iter(self.readouts.values())).model
+        for readout in self.readouts.values():
+            check_patches(readout.model)
+        layers = self.asked.of(first.depth, repr(first.info.name))
+        sets = {"train": self.train, "test": self.test, **({} if self.val is None else {"val": self.val})}
+        count, one = (
+            sum(map(len, sets.values())),
+            sum(image_bytes(part.model, layers) for part in self.readouts.values()),
+        )
+        check_room(folder, count, one)
+        self.say(described(folder, count, one))
+        for name, images in sets.items():
+            self.stores[name] = extract_stores(self.readouts, images, layers, folder / name, self.stream)
+        return layers
+
+    def _parts(self, model: str, seed: int) -> tuple[Rows, Rows]:
+        """Images to fit on, and images to choose penalty and epoch by."""
+        store = self.stores["train"][model]
+        every = np.arange(len(store))
+        others = "test" if self.recipe.on_test else "val" if self.val is not None else None
+        if others is not None:
+            chooser = self.stores[others][model]
+            return (store, every), (chooser, np.arange(len(chooser)))
+        fitting, choosing = split_images(len(store), self.seed + seed)
+        return (store, fitting), (store, choosing)
+
+    def _read(self, counts: Counts, model: str, places: Sequence[Place], seed: int) -> None:
+        fitting, choosing = self._parts(model, seed)
+        epochs = self._live(model, fitting, seed) if self.augment else None
+        fits = {
+            "linear": fit_heads(self.task, fitting, choosing, places, self.recipe, self.seed + seed, epochs)
+        }
+        if isinstance(self.task, Segmentation) and not self.recipe.on_test:
+            fits["ridge"] = fit_ridge(self.task, fitting, choosing, places)
+        for probe, fitted in fits.items():
+            counted = count_images(self.task, fitted, self.stores["test"][model])
+            for place, own, penalty, epoch in zip(places, counted, fitted.penalty, fitted.epoch, strict=True):
+                counts.add(model, called(place), probe, own)
+                self.runs.append((model, called(place), probe, seed, float(penalty), float(epoch)))
+        if seed == 0 and len(places[0]) == 1:
+            self.fitted[model] = fits["linear"]
+
+    def _live(self, model: str, fitting: Rows, seed: int) -> Callable[[int], Pairs]:
+        """Crops and flips made anew for each epoch, with the backbone in the loop."""
+        store, rows = fitting
+        images = self.train.in_memory()
+        depth = isinstance(self.task, Depth)
+        readout, first = self.readouts[model], next(iter(self.readouts.values())).model
+        stream = replace(self.stream, batch_size=self.recipe.batch_size, progress=False)
+
+        def epoch(number: int) -> Iterator[tuple[Tensor, Tensor]]:
+            own = 1000 * (self.seed + seed) + number
+            how = Augmentation(scale=(0.5, 2.0) if depth else (0.5, 1.0), jitter=depth, seed=own)
+            order = np.random.default_rng(own).permutation([store.positions[row] for row in rows])
+            for trajectory in trajectories(first, images.augmented(how).take(order), stream=stream):
+                assert trajectory.targets is not None
+                yield readout.features(trajectory, store.layers).float().cpu(), trajectory.targets
+
+        return epoch
+
+    def _read_sets(self, counts: Counts, layers: Place) -> None:
+        """The best layers by score on images that choose, and what people read instead."""
+        model = next(iter(self.readouts))
+        fitting, choosing = self._parts(model, 0)
+        quick = replace(self.recipe, epochs=min(CHOOSING_EPOCHS, self.recipe.epochs))
+        quick = replace(quick, penalties=quick.penalties[:1])
+
+        def scores(places: list[Place]) -> np.ndarray:
+            return fit_heads(self.task, fitting, choosing, places, quick, self.seed).chosen
+
+        best = greedy(layers, self.asked.choose, scores)
+        depth = self.readouts[model].model.depth
+        others = {SINGLE: best[0], CHOSEN: best[-1], **alternatives(depth, self.asked.choose, self.ends)}
+        self.sets = {label: called(place) for label, place in others.items()}
+        new = [place for place in dict.fromkeys(others.values()) if len(place) > 1]
+        for count in sorted({len(place) for place in new}):
+            same = [place for place in new if len(place) == count]
+            for seed in range(self.seeds):
+                self._read(counts, model, same, seed)
+
+    def _result(self, counts: Counts, places: Sequence[Place]) -> LayerProbe:
+        weights = counts.weights(self.seed)
+        fitting, choosing = self._parts(next(iter(self.readouts)), 0)
+        store = next(iter(self.stores["test"].values()))
+        classes = self._classes(counts)
+        return LayerProbe(
+            task=self.task.name,
+            scores=counts.scores(weights),
+            pairs=counts.pairs(weights, self.sets),
+            runs=pd.DataFrame(self.runs, columns=RUNS),
+            classes=classes,
+            sets=self.sets,
+            words=dict(self.task.score.words),
+            notes=tuple(self._notes(counts)),
+            sizes={
+                "fit": len(fitting[1]),
+                "choose": 0 if self.recipe.on_test else len(choosing[1]),
+                "test": len(store),
+            },
+            counted=counts.table(store.positions),
+            ends=self.ends,
+            examples=self._examples(counts, places),
+            images=images_described(self.train, self.test),
+        )
+
+    def _classes(self, counts: Counts) -> pd.DataFrame:
+        rows = []
+        if isinstance(self.task, Segmentation):
+            for key in counts.found:
+                totals = counts.of(key).sum(1)
+                each = self.task.score.by_class(totals).mean(0)
+                pixels = totals[0, 2 * self.task.outputs :]
+                rows += [
+                    (*key, name, float(one), float(count))
+                    for name, one, count in zip(self.task.score.classes, each, pixels, strict=True)
+                ]
+        return pd.DataFrame(rows, columns=CLASSES)
+
+    def _notes(self, counts: Counts) -> Iterator[str]:
+        if self.recipe.on_test:
+            yield OPTIMISTIC
+        if self.augment:
+            yield "heads were trained on random crops and flips, with the backbone in the loop"
+        totals = next(iter(counts.found.values()))[0]
+        if isinstance(self.task, Segmentation):
+            ignored = self.train.targets.ignore if isinstance(self.train.targets, MaskTargets) else None
+            yield "no pixel is void" if ignored is None else f"pixels of {ignored} are void and do not count"
+            true = totals[:, 2 * self.task.outputs :].sum(0)
+            absent = [
+                name
+                for number, (name, count) in enumerate(zip(self.task.score.classes, true, strict=True))
+                if not count and number != ignored
+            ]
+            if absent:
+                more = ", …" if len(absent) > ABSENT_SHOWN else ""
+                yield f"no test image holds {', '.join(absent[:ABSENT_SHOWN])}{more}: left out of the mean"
+        else:
+            totals = totals[:, :1]
+        empty = int((totals.sum(1) == 0).sum())
+        if empty:
+            yield f"{empty} test images hold no pixel with a truth"
+
+    def _examples(self, counts: Counts, places: Sequence[Place]) -> dict[str, np.ndarray]:
+        """The worst, middle and best test image by the deepest layer of the first model."""
+        model = next(iter(self.readouts))
+        store, place = self.stores["test"][model], len(places) - 1
+        each = counts.found[model, called(places[place]), "linear"][0]
+        known = np.flatnonzero(np.isfinite(self.task.score.better(each)))
+        order = known[self.task.score.better(each[known]).argsort(kind="stable")]
+        shown = order[[0, len(order) // 2, -1]] if len(order) >= SHORTLISTED else order
+        found: dict[str, np.ndarray] = {
+            "image": np.stack([self.test.pixels(store.positions[row]) for row in shown]),
+            "truth": np.stack([np.asarray(store.targets[row]) for row in shown]),
+            "score": measured(self.task.score, each[shown][None].swapaxes(0, 1))[self.task.score.main],
+        }
+        for name, fitted in self.fitted.items():
+            maps = [
+                map_of(self.task, fitted, self.stores["test"][name], int(row))[place].astype(
+                    found["truth"].dtype
+                )
+                for row in shown
+            ]
+            found[f"said {name}"] = np.stack(maps)
+        return found
+
+
+def made_task(
+    train: DenseSet, learnt: Sequence[FeatureStore] | Any, tested: Sequence[FeatureStore] | Any
+) -> DenseTask:
+    """What is to be read from these images.
+
+    Raises
+    ------
+    UsageError
+        If test images hold a class that training images cannot teach, or nothing at all.
+    """
+    store, other = next(iter(learnt)), next(iter(tested))
+    if isinstance(train.targets, DepthTargets):
+        if not any((part > 0).any() for part in _targets(other)):
+            raise UsageError(
+                "not one pixel of the test images has a depth; check `depth_unit` and `max_depth`"
+            )
+        return Depth(train.targets.most)
+    most, most_tested = (max(int(part.max()) for part in _targets(one)) for one in (store, other))
+    if most_tested < 0:
+        raise UsageError("all pixels of the test images are void; check `ignore_index`")
+    count = train.targets.classes or most + 1
+    if most_tested >= count:
+        raise UsageError(
+            f"the test masks hold class {most_tested}, and the training masks only 0 to {count - 1}; give more "
+            "training images, or `classes`"
+        )
+    names = train.targets.names or [str(number) for number in range(count)]
+    return Segmentation(list(names))
+
+
+def _targets(store: FeatureStore) -> Iterator[np.ndarray]:
+    for start in range(0, len(store), 64):
+        yield np.asarray(store.targets[start : min(start + 64, len(store))])

@@ -1,0 +1,329 @@
+"""What probes read at each layer: scores with intervals over test images, pairs on the same images, and examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save
+
+from brdyn.probes.layer_choice import CHOSEN
+from brdyn.probes.scores import Score, measured, resampled, resamples, spread
+from brdyn.provenance import skipped_lines
+from brdyn.result import Result
+from brdyn.store import read_table, records
+
+NUMBER = (float, None)
+SCORES = ["model", "place", "probe", "score", "value", "low", "high", "sd", "seeds"]
+PAIRS = [
+    *("kind", "first", "second", "place", "probe", "score"),
+    *("difference", "low", "high", "ratio", "ratio_low", "ratio_high"),
+]
+RUNS = ["model", "place", "probe", "seed", "penalty", "epoch"]
+CLASSES = ["model", "place", "probe", "class", "iou", "pixels"]
+COUNTED, EXAMPLES = "per_image.parquet", "examples.safetensors"
+OPTIMISTIC = (
+    "the epoch was chosen on the test images, as in the published protocol: these scores are optimistic, and for "
+    "comparison with published ones alone"
+)
+Key = tuple[str, str, str]
+"""Model, place, probe."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerProbe(Result):
+    """What probes read from the layers of one or several models.
+
+    Attributes
+    ----------
+    task : {"classification", "segmentation", "depth"}
+    scores : DataFrame
+        A row for each `model`, `place` (layers: `7`, or `4+8+12` side by side), `probe` and `score`: its `value`, mean
+        over seeds; `low` and `high`, its 95 % bootstrap interval over test images; `sd` over seeds.
+    pairs : DataFrame
+        Two models at one place, or two places of one model, on the same test images: `difference` and
+        `ratio` of the main
+        score, second to first, with intervals.
+    runs : DataFrame
+        The `penalty` and `epoch` that each seed chose.
+    classes : DataFrame
+        IoU of each class, of segmentation.
+    sets : mapping of str to str
+        Places that were compared, by what they are (`chosen`, `last 4`, `regular`, `phase ends`).
+    words : mapping of str to str
+        What scores are called; the main one is first.
+    notes : tuple of str
+        What a reader has to know, such as that the protocol is optimistic.
+    sizes : mapping of str to int
+        Images to `fit`, to `choose` by, to `test`.
+    ends : tuple of int or None
+        Boundaries of phases, to mark.
+    counted : DataFrame
+        What was counted in each test image.
+    examples : mapping of str to ndarray
+        The worst, the middle and the best test image of the first model: `image`, `truth`, and what each model says.
+    images : mapping
+        Which images were for `train` and `test`.
+
+    Examples
+    --------
+    >>> from brdyn.probes import probe_layers
+    >>> learning, testing = images.split(2, seed=0)
+    >>> found = probe_layers(model, learning, testing, layers="3,12", seeds=1)
+    >>> found.table("accuracy").index.tolist(), found.sizes
+    (['3', '12'], {'fit': 6, 'test': 2})
+    """
+
+    FILE: ClassVar[str] = "layer_probe.json"
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        "task": str,
+        "scores": [dict.fromkeys(SCORES[:4], str) | dict.fromkeys(SCORES[4:], NUMBER)],
+        "pairs": [dict.fromkeys(PAIRS[:6], str) | dict.fromkeys(PAIRS[6:], NUMBER)],
+        "runs": [dict.fromkeys(RUNS[:3], str) | {"seed": int, "penalty": NUMBER, "epoch": NUMBER}],
+        "classes": [dict.fromkeys(CLASSES[:4], str) | dict.fromkeys(CLASSES[4:], NUMBER)],
+        "sets": {str: str},
+        "words": {str: str},
+        "notes": [str],
+        "sizes": {str: int},
+        "ends": ([int], None),
+        "probe_images": dict,
+    }
+    TIMED: ClassVar[bool] = False
+
+    task: str
+    scores: pd.DataFrame
+    pairs: pd.DataFrame
+    runs: pd.DataFrame
+    classes: pd.DataFrame
+    sets: Mapping[str, str]
+    words: Mapping[str, str]
+    notes: tuple[str, ...]
+    sizes: Mapping[str, int]
+    counted: pd.DataFrame
+    ends: tuple[int, ...] | None = None
+    examples: Mapping[str, np.ndarray] = field(default_factory=dict)
+    images: Mapping[str, Any] = field(default_factory=dict)
+
+    def content(self) -> dict[str, Any]:
+        """Everything but the tables and examples in files of their own."""
+        tables = {name: records(getattr(self, name)) for name in ("scores", "pairs", "runs", "classes")}
+        return {
+            "task": self.task,
+            "sizes": dict(self.sizes),
+            "notes": list(self.notes),
+            "words": dict(self.words),
+            "sets": dict(self.sets),
+            "ends": None if self.ends is None else list(self.ends),
+            **tables,
+            "probe_images": dict(self.images),
+        }
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """What was counted in each test image."""
+        return {COUNTED: self.counted}
+
+    def others(self) -> dict[str, bytes]:
+        """The examples."""
+        if not self.examples:
+            return {}
+        return {
+            EXAMPLES: save({name: torch.from_numpy(one).contiguous() for name, one in self.examples.items()})
+        }
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Back from a layer_probe.json and the files beside it."""
+        columns = {"scores": SCORES, "pairs": PAIRS, "runs": RUNS, "classes": CLASSES}
+        tables = {name: pd.DataFrame(content[name], columns=wanted) for name, wanted in columns.items()}
+        for name, plain in (("scores", 4), ("pairs", 6), ("classes", 4)):
+            kinds = dict.fromkeys(columns[name][plain:], float)
+            tables[name] = tables[name].astype(kinds)
+        file = folder / EXAMPLES
+        return cls(
+            task=content["task"],
+            **tables,
+            sets=content["sets"],
+            words=content["words"],
+            notes=tuple(content["notes"]),
+            sizes=content["sizes"],
+            counted=read_table(folder / COUNTED, "a table of counts by image", ["model", "place", "probe"]),
+            ends=None if content["ends"] is None else tuple(content["ends"]),
+            examples={name: one.numpy() for name, one in load_file(file).items()} if file.is_file() else {},
+            images=content["probe_images"],
+        )
+
+    @property
+    def main(self) -> str:
+        """The score by which things are compared."""
+        return next(iter(self.words))
+
+    @property
+    def models(self) -> list[str]:
+        """In the order they were given."""
+        return list(dict.fromkeys(self.scores["model"]))
+
+    @property
+    def probes(self) -> list[str]:
+        """Kinds of heads."""
+        return list(dict.fromkeys(self.scores["probe"]))
+
+    def table(self, score: str, probe: str = "linear", model: str | None = None) -> pd.Series:
+        """A score by place, of a model (the first by default)."""
+        rows = self._rows(score, probe, model)
+        return rows.set_index("place")["value"]
+
+    def value(self, score: str, place: str, probe: str = "linear", model: str | None = None) -> float:
+        """A score of a model (the first by default)."""
+        return float(self.table(score, probe, model)[place])
+
+    def _rows(self, score: str, probe: str, model: str | None) -> pd.DataFrame:
+        chosen = self.scores["model"] == (self.models[0] if model is None else model)
+        return self.scores[chosen & (self.scores["score"] == score) & (self.scores["probe"] == probe)]
+
+    def lines(self) -> list[str]:
+        """Scores by layer, what was compared, and what to know of them."""
+        train, test = (self.images.get(name, {}) for name in ("train", "test"))
+        lines = [line for part in (train, test) if part for line in _skipped(part)]
+        sizes = self.sizes
+        by = f", {sizes['choose']} to choose penalty and epoch by" if sizes.get("choose") else ""
+        lines.append(f"{self.task}: {sizes['fit']} images to fit heads on{by}, {sizes['test']} test images")
+        lines += [f"  note: {note}" for note in self.notes]
+        for (model, probe), rows in self.scores.groupby(["model", "probe"], sort=False):
+            lines.append(f"  {model}, {probe}:")
+            for place, own in rows.groupby("place", sort=False):
+                lines.append(f"    {self._named(str(place))}: {', '.join(self._said(own))}")
+        return lines + [self._compared(row) for row in self.pairs.to_dict(orient="records")]
+
+    def _named(self, place: str) -> str:
+        labels = [label for label, own in self.sets.items() if own == place]
+        what = "layers" if "+" in place else "layer"
+        return f"{what} {place}" + (f" ({', '.join(labels)})" if labels else "")
+
+    def _said(self, rows: pd.DataFrame) -> list[str]:
+        found = []
+        for row in rows.to_dict(orient="records"):
+            spread_ = f", sd {self._number(row['score'], row['sd'])} over seeds" if row["seeds"] > 1 else ""
+            main = row["score"] == self.main
+            low, high = (self._number(row["score"], row[name]) for name in ("low", "high"))
+            within = f" ({low} to {high}{spread_})"
+            found.append(
+                f"{self.words[row['score']]} {self._number(row['score'], row['value'])}{within if main else ''}"
+            )
+        return found
+
+    def _number(self, score: str, value: float) -> str:
+        return f"{value:.3f}" if score in ("rmse", "absrel") else f"{value:.1%}"
+
+    def _compared(self, row: Mapping[Any, Any]) -> str:
+        words = self.words[row["score"]]
+        if row["kind"] == "model":
+            who = f"{row['second']} at layer {row['place']} ({row['probe']})"
+            return (
+                f"  {who}: {words} {row['ratio']:.1%} of that of {row['first']} ({row['ratio_low']:.1%} to "
+                f"{row['ratio_high']:.1%})"
+            )
+        low, high = (self._points(row["score"], row[name]) for name in ("low", "high"))
+        return (
+            f"  {row['second']} ({row['place']}, {row['probe']}) against {row['first']}: {words} "
+            f"{self._points(row['score'], row['difference'])} ({low} to {high})"
+        )
+
+    def _points(self, score: str, value: float) -> str:
+        return f"{value:+.3f}" if score in ("rmse", "absrel") else f"{100 * value:+.1f} points"
+
+    def brief(self) -> str:
+        """Task, models, layers."""
+        places = list(dict.fromkeys(self.scores["place"]))
+        return f"{self.task} of {', '.join(self.models)} at {', '.join(places)}"
+
+
+def _skipped(part: Mapping[str, Any]) -> list[str]:
+    return skipped_lines(part.get("skipped", ()), part.get("unlabelled", {"count": 0, "first": []}))
+
+
+@dataclass
+class Counts:
+    """What was counted in each test image, as it comes.
+
+    Attributes
+    ----------
+    score : Score
+    found : dict of Key to ndarray
+        `(seeds, images, statistics)`.
+    """
+
+    score: Score
+    found: dict[Key, list[np.ndarray]] = field(default_factory=dict)
+
+    def add(self, model: str, place: str, probe: str, counted: np.ndarray) -> None:
+        """What one seed counted, `(images, statistics)`."""
+        self.found.setdefault((model, place, probe), []).append(counted)
+
+    def of(self, key: Key) -> np.ndarray:
+        """Of all seeds."""
+        return np.stack(self.found[key])
+
+    def weights(self, seed: int) -> np.ndarray:
+        """Bootstrap samples of the test images, the same for all."""
+        images = next(iter(self.found.values()))[0].shape[0]
+        return resamples(images, seed=seed)
+
+    def scores(self, weights: np.ndarray) -> pd.DataFrame:
+        """The rows of :attr:`LayerProbe.scores`."""
+        rows = []
+        for model, place, probe in self.found:
+            counted = self.of((model, place, probe))
+            values, again = measured(self.score, counted), resampled(self.score, counted, weights)
+            for name in self.score.words:
+                low, high = spread(again[name])
+                own = values[name]
+                sd = float(own.std(ddof=1)) if len(own) > 1 else np.nan
+                rows.append((model, place, probe, name, float(own.mean()), low, high, sd, float(len(own))))
+        return pd.DataFrame(rows, columns=SCORES)
+
+    def pairs(self, weights: np.ndarray, sets: Mapping[str, str]) -> pd.DataFrame:
+        """The rows of :attr:`LayerProbe.pairs`: models against the first, and the chosen layers against others."""
+        models, rows = list(dict.fromkeys(key[0] for key in self.found)), []
+        for model, place, probe in self.found:
+            if model != models[0] and (models[0], place, probe) in self.found:
+                pair = self._pair((models[0], place, probe), (model, place, probe), weights)
+                rows.append(["model", models[0], model, place, probe, *pair])
+        chosen = sets.get(CHOSEN)
+        for label, place in sets.items():
+            for probe in dict.fromkeys(key[2] for key in self.found):
+                first, second = (models[0], place, probe), (models[0], str(chosen), probe)
+                if label != CHOSEN and first in self.found and second in self.found:
+                    rows.append(
+                        ["set", label, CHOSEN, str(chosen), probe, *self._pair(first, second, weights)]
+                    )
+        return pd.DataFrame(rows, columns=PAIRS)
+
+    def _pair(self, first: Key, second: Key, weights: np.ndarray) -> list[Any]:
+        name = self.score.main
+        one, other = (self.of(key) for key in (first, second))
+        values = [measured(self.score, part)[name].mean() for part in (one, other)]
+        again = [resampled(self.score, part, weights)[name] for part in (one, other)]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio, ratios = values[1] / values[0], again[1] / again[0]
+        return [name, values[1] - values[0], *spread(again[1] - again[0]), float(ratio), *spread(ratios)]
+
+    def table(self, positions: Sequence[int]) -> pd.DataFrame:
+        """Everything, a row for each image, place and seed."""
+        parts = []
+        for (model, place, probe), seeds in self.found.items():
+            for seed, counted in enumerate(seeds):
+                part = pd.DataFrame(counted, columns=list(self.score.statistics))
+                head = {
+                    "model": model,
+                    "place": place,
+                    "probe": probe,
+                    "seed": seed,
+                    "image": list(positions),
+                }
+                parts.append(pd.concat([pd.DataFrame(head), part], axis=1))
+        return pd.concat(parts, ignore_index=True)
