@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 from brdyn.choices import check_heads, check_patches, check_share
 from brdyn.classifiers.config import ViTRMConfig, check_sizes
 from brdyn.classifiers.recipe import BASELINE, VITRM, VITRM_NAME, ClassifierRecipe
+from brdyn.classifiers.sharing import SEQUENCE, assignment_of
 from brdyn.declared import shown
 from brdyn.errors import UsageError
 
@@ -98,27 +99,47 @@ class SmallViT(Architecture):
         check_heads(self.width, self.heads)
 
     def options(self) -> dict[str, Any]:
-        """Stochastic depth, dropout and sizes."""
-        return {"drop_path": float, "dropout": float, **dict.fromkeys(SIZES, int)}
+        """Stochastic depth, dropout, sizes, and which layers share a block."""
+        shared = {"shared_blocks": int, "partition": str}
+        return {"drop_path": float, "dropout": float, **shared, **dict.fromkeys(SIZES, int)}
 
-    def check(self, image_size: int, *, drop_path: float = 0.0, dropout: float = 0.0, **sizes: int) -> None:
+    def check(
+        self,
+        image_size: int,
+        *,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+        shared_blocks: int = 0,
+        partition: str = SEQUENCE,
+        **sizes: int,
+    ) -> None:
         """Refuse sizes and options that it cannot be built with."""
         size = replace(self, **sizes)  # type: ignore[arg-type]
         super().check(image_size)
         check_patches(self.name, (image_size,) * 2, (size.patch,) * 2)
         check_share("drop-path", drop_path)
         check_share("dropout", dropout)
+        assignment_of(shared_blocks, partition, size.depth)
 
     def build(
-        self, classes: int, image_size: int, *, drop_path: float = 0.0, dropout: float = 0.0, **sizes: int
+        self,
+        classes: int,
+        image_size: int,
+        *,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+        shared_blocks: int = 0,
+        partition: str = SEQUENCE,
+        **sizes: int,
     ) -> nn.Module:
-        """The network."""
+        """The network. Layers that share a block are one module, of which the weights count and are saved once."""
         from timm.models.vision_transformer import VisionTransformer
 
         from brdyn.classifiers.stochastic_depth import StochasticDepthBlock
         from brdyn.models.base import check_memory
 
-        self.check(image_size, drop_path=drop_path, dropout=dropout, **sizes)
+        shared = {"shared_blocks": shared_blocks, "partition": partition}
+        self.check(image_size, drop_path=drop_path, dropout=dropout, **shared, **sizes)  # type: ignore[arg-type]
         size = replace(self, **sizes)  # type: ignore[arg-type]
         check_memory((image_size,) * 2, (image_size // size.patch,) * 2)
         network = VisionTransformer(
@@ -134,6 +155,9 @@ class SmallViT(Architecture):
         )
         for block in network.blocks:
             block.drop_path = drop_path
+        assignment = assignment_of(shared_blocks, partition, size.depth)
+        first = [assignment.index(number) for number in range(max(assignment) + 1)]
+        network.blocks = type(network.blocks)(*[network.blocks[first[number]] for number in assignment])
         return network
 
 
@@ -231,7 +255,9 @@ def build(name: str, classes: int, image_size: int, **options: Any) -> nn.Module
     classes, image_size : int
     **options
         Of a ViT, to change: `width`, `depth`, `heads`, `hidden`, `patch`; `drop_path`, the chance that a branch of a
-        layer is left out in training, the same at every layer; `dropout`, after attention and MLP. Of a ViTRM, those of
+        layer is left out in training, the same at every layer; `dropout`, after attention and MLP; `shared_blocks`, how
+        many blocks its layers share, and `partition`, which do, as of
+        :func:`brdyn.classifiers.sharing.assignment_of`. Of a ViTRM, those of
         :class:`brdyn.classifiers.ViTRMConfig`. A ResNet has none.
 
     Raises

@@ -10,6 +10,7 @@ import typer
 from brdyn.choices import one_of
 from brdyn.classifiers.architectures import VITS
 from brdyn.classifiers.recipe import BASELINE, BEST, ClassifierRecipe, parse_keep
+from brdyn.classifiers.sharing import SEQUENCE
 from brdyn.cli import checks
 from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
@@ -45,6 +46,21 @@ def vit_train(
         ),
     ] = 0.0,
     dropout: Annotated[float, typer.Option(help="After attention and MLP.", rich_help_panel=NETWORK)] = 0.0,
+    shared_blocks: Annotated[
+        int,
+        typer.Option(
+            help="Blocks that the layers share, 1 for the same at each; 0: every layer has its own.",
+            min=0,
+            rich_help_panel=NETWORK,
+        ),
+    ] = 0,
+    partition: Annotated[
+        str,
+        typer.Option(
+            help="Which layers share one: sequence (000111), cycle (010101), or the block of each layer, as 0,0,1.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = SEQUENCE,
     epochs: Annotated[
         float, typer.Option(help="Passes over the images.", rich_help_panel=RECIPE)
     ] = BASELINE.epochs,
@@ -94,6 +110,8 @@ def vit_train(
     kept = parse_keep(keep)
     chosen = request.recipe(BASELINE, epochs, warmup_epochs, ema, recipe)
     built: dict[str, Any] = {"drop_path": drop_path, "dropout": dropout, **request.sizes()}
+    if shared_blocks or partition != SEQUENCE:
+        built |= {"shared_blocks": shared_blocks, "partition": partition}
     VITS[request.model].check(request.image_size, **built)
     with stage("loading torch"):
         from brdyn.classifiers.training import ClassifierRun

@@ -52,7 +52,7 @@ def to_files(kind: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
     config : mapping
         What it takes to build it again, and how it came to be.
     """
-    data = save({name: value.detach().contiguous().cpu() for name, value in tensors.items()})
+    data = save(apart({name: value.detach().contiguous().cpu() for name, value in tensors.items()}))
     whole = {"format": _format(kind), "digest": hashlib.sha256(data).hexdigest(), **config}
     return {WEIGHTS: data, CONFIG: to_json(whole)}
 
@@ -143,6 +143,24 @@ def holds(folder: str | Path, kind: str) -> bool:
         return path.is_file() and read_json(path, f"the config of a {kind}").get("format") == _format(kind)
     except (BrdynError, OSError, ValueError):
         return False
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share no memory, as safetensors wants them: of layers that are one, each has a copy.
+
+    >>> from brdyn.store.pretrained import apart
+    >>> weight = torch.ones(2)
+    >>> found = apart({"first": weight, "second": weight})
+    >>> found["first"] is weight, found["second"] is weight, torch.equal(found["second"], weight)
+    (True, False, True)
+    """
+    met: set[int] = set()
+    found = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if tensor.numel() and place in met else tensor
+        met.add(place)
+    return found
 
 
 def _format(kind: str) -> str:

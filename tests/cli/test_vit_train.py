@@ -86,3 +86,17 @@ def test_the_packaged_network_is_evaluated_by_name(run, labelled, cifar10_test, 
         "vitrm-eval", "cifar_vit12", "--data", labelled, "--workers", "0", "--out", tmp_path / "other"
     )
     assert_one_line_error(other, 2, "and the classifier 10 (airplane")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_blocks_are_shared_and_a_run_goes_on_with_the_same_ones_alone(run, options, tmp_path):
+    shared = [*options, "--depth", "4", "--shared-blocks", "2", "--partition", "cycle"]
+    done = run("vit-train", *shared)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["options"]["shared_blocks"] == 2
+    assert config["options"]["partition"] == "cycle"
+    wrong = [*options, "--depth", "4", "--shared-blocks", "3", "--out", tmp_path / "other"]
+    assert_one_line_error(
+        run("vit-train", *wrong), 2, "3 shared blocks do not divide 4 layers", "--partition"
+    )

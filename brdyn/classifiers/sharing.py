@@ -1,0 +1,72 @@
+"""Which layers of a network that is trained from scratch are one block. Needs no torch.
+
+Weights shared from the start, as of Liao and Poggio (arXiv 1604.03640) and, of ViTs with a single block, bViT (arXiv
+2605.10661); what a Raptor shares is distilled instead.
+"""
+
+from __future__ import annotations
+
+from brdyn.errors import UsageError
+
+SEQUENCE, CYCLE = "sequence", "cycle"
+
+
+def assignment_of(blocks: int, partition: str, layers: int) -> tuple[int, ...]:
+    """The block of each layer, from 0.
+
+    Parameters
+    ----------
+    blocks : int
+        k; 0 for one to each layer, or as many as a list in `partition` has.
+    partition : str
+        `sequence`: runs of equal length, 0 0 0 1 1 1; `cycle`: in turn, 0 1 0 1 0 1; or the block of each layer, as
+        `0,0,1,2,2,0`.
+    layers : int
+        L.
+
+    Raises
+    ------
+    UsageError
+        If there are more blocks than layers, k does not divide L where a partition needs that, or a list has not L
+        numbers that use each block from 0 on.
+
+    Examples
+    --------
+    >>> from brdyn.classifiers.sharing import assignment_of
+    >>> assignment_of(2, "sequence", 6), assignment_of(2, "cycle", 6), assignment_of(0, "0,1,0", 3)
+    ((0, 0, 0, 1, 1, 1), (0, 1, 0, 1, 0, 1), (0, 1, 0))
+    """
+    if partition not in (SEQUENCE, CYCLE):
+        return _listed(blocks, partition, layers)
+    if not 0 <= blocks <= layers:
+        raise UsageError(
+            f"{blocks} shared blocks for {layers} layers: there are 1 to {layers}, or 0 for no sharing"
+        )
+    number = blocks or layers
+    if layers % number:
+        raise UsageError(
+            f"{number} shared blocks do not divide {layers} layers, as the partition {partition!r} needs; choose "
+            "another number, or give the block of each layer: `partition=0,0,1,…`"
+        )
+    if partition == SEQUENCE:
+        return tuple(layer * number // layers for layer in range(layers))
+    return tuple(layer % number for layer in range(layers))
+
+
+def _listed(blocks: int, text: str, layers: int) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"partition {text!r} is neither {SEQUENCE!r} nor {CYCLE!r} nor the block of each layer, as 0,0,1"
+        ) from None
+    if len(numbers) != layers:
+        raise UsageError(f"the partition {text!r} is of {len(numbers)} layers, and the network has {layers}")
+    used = sorted(set(numbers))
+    if used != list(range(len(used))):
+        raise UsageError(f"the partition {text!r} does not number its blocks 0, 1, …")
+    if blocks not in (0, len(used)):
+        raise UsageError(
+            f"the partition {text!r} has {len(used)} blocks, and {blocks} are asked for; drop one"
+        )
+    return numbers

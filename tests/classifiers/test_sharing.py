@@ -1,0 +1,114 @@
+"""Blocks that layers share from the start of training: one module, one set of weights, at every layer."""
+
+import json
+
+import pytest
+import torch
+
+import brdyn
+from brdyn.classifiers import Classifier, train_classifier
+from brdyn.classifiers.architectures import build
+from brdyn.errors import UsageError
+from brdyn.training import Checkpoints, Session
+from tests.classifiers.small import Killed, new, pictures, recipe
+
+SIZES = {"patch": 4, "width": 12, "heads": 2, "hidden": 16}
+NAME = "vit-tiny12"
+
+
+def vit(**options):
+    return build(NAME, 3, 8, **SIZES, **options)
+
+
+def block_parameters(network):
+    return sum(parameter.numel() for parameter in network.blocks.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "assignment"),
+    [
+        ({"shared_blocks": 1}, [0, 0, 0, 0]),
+        ({"shared_blocks": 2}, [0, 0, 1, 1]),
+        ({"shared_blocks": 2, "partition": "cycle"}, [0, 1, 0, 1]),
+        ({"partition": "0,1,1,0"}, [0, 1, 1, 0]),
+        ({"shared_blocks": 4}, [0, 1, 2, 3]),
+        ({}, [0, 1, 2, 3]),
+    ],
+)
+def test_layers_share_what_they_are_asked_to(options, assignment):
+    network = vit(depth=4, **options)
+    one = block_parameters(vit(depth=1))
+    assert block_parameters(network) == (max(assignment) + 1) * one
+    for layer, number in enumerate(assignment):
+        for other, another in enumerate(assignment):
+            assert (network.blocks[layer] is network.blocks[other]) == (number == another)
+
+
+def test_with_as_many_blocks_as_layers_it_is_the_plain_one():
+    torch.manual_seed(0)
+    plain = vit(depth=4)
+    torch.manual_seed(0)
+    shared = vit(depth=4, shared_blocks=4)
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(plain.eval()(images), shared.eval()(images))
+
+
+def test_one_block_four_times_is_that_block_applied_four_times():
+    network = vit(depth=4, shared_blocks=1).eval()
+    state = torch.randn(2, 5, 12)
+    expected = state
+    for _ in range(4):
+        expected = network.blocks[0](expected)
+    assert torch.equal(network.blocks(state), expected)
+
+
+def test_it_trains_resumes_and_comes_back(tmp_path):
+    """The gradient is that of all its layers; checkpoints and the file on disk hold what is shared for each of them."""
+    options = {"depth": 4, "shared_blocks": 2, "drop_path": 0.2}
+    expected = new(NAME, **options)
+    train_classifier(expected, pictures(), recipe(ema=0.9))
+    checkpoints, killed = Checkpoints(tmp_path, {}), new(NAME, **options)
+
+    def kill(_, step, __):
+        if step == 9:
+            raise Killed
+
+    session = Session(checkpoints=checkpoints, report=kill)
+    with pytest.raises(Killed):
+        train_classifier(killed, pictures(), recipe(ema=0.9), session=session)
+    resumed = new(NAME, **options)
+    train_classifier(resumed, pictures(), recipe(ema=0.9), session=Session(resume=checkpoints.latest()))
+    for first, second in zip(expected.network.parameters(), resumed.network.parameters(), strict=True):
+        assert torch.equal(first, second)
+    assert resumed.network.blocks[0] is resumed.network.blocks[1]
+    resumed.save_pretrained(tmp_path / "run")
+    again = Classifier.from_pretrained(tmp_path / "run")
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(again.network.eval()(images), resumed.network.eval()(images))
+    assert again.network.blocks[2] is again.network.blocks[3]
+    model = brdyn.load_model(str(tmp_path / "run"))
+    assert model.depth == 4
+    assert model.block_parameters == block_parameters(again.network)
+    others = sum(p.numel() for p in again.network.parameters()) - sum(
+        p.numel() for p in again.network.head.parameters()
+    )
+    assert model.info.parameters == others
+    content = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert content["options"]["shared_blocks"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shared_blocks": 3}, "3 shared blocks do not divide 4 layers, as the partition 'sequence' needs"),
+        ({"shared_blocks": 3, "partition": "cycle"}, "3 shared blocks do not divide 4 layers"),
+        ({"shared_blocks": 5}, "5 shared blocks for 4 layers: there are 1 to 4"),
+        ({"partition": "0,0,1"}, "is of 3 layers, and the network has 4"),
+        ({"partition": "0,2,2,0"}, "does not number its blocks 0, 1"),
+        ({"partition": "0,0,1,1", "shared_blocks": 3}, "has 2 blocks, and 3 are asked for"),
+        ({"partition": "halves"}, "neither 'sequence' nor 'cycle' nor the block of each layer"),
+    ],
+)
+def test_what_cannot_be_shared_so_is_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        vit(depth=4, **options)
