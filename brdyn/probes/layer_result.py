@@ -17,6 +17,7 @@ from brdyn.probes.scores import Score, measured, resampled, resamples, spread
 from brdyn.provenance import skipped_lines
 from brdyn.result import Result
 from brdyn.store import read_table, records
+from brdyn.words import counted
 
 NUMBER = (float, None)
 SCORES = ["model", "place", "probe", "score", "value", "low", "high", "sd", "seeds"]
@@ -33,6 +34,7 @@ OPTIMISTIC = (
 )
 Key = tuple[str, str, str]
 """Model, place, probe."""
+ERRORS = ("rmse", "absrel")  # of which less is better
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -185,60 +187,72 @@ class LayerProbe(Result):
         chosen = self.scores["model"] == (self.models[0] if model is None else model)
         return self.scores[chosen & (self.scores["score"] == score) & (self.scores["probe"] == probe)]
 
-    def lines(self) -> list[str]:
-        """Scores by layer, what was compared, and what to know of them."""
+    def answer(self) -> str:
+        """Where each model is read best, by the main score."""
+        said = []
+        for model in self.models:
+            rows = self._rows(self.main, self.probes[0], model)
+            better = rows["value"].idxmin() if self.main in ERRORS else rows["value"].idxmax()
+            best = rows.loc[better]
+            low, high = (self._number(self.main, best[name]) for name in ("low", "high"))
+            said.append(
+                f"{model} at {self._named(best['place'])}: {self.words[self.main]} "
+                f"{self._number(self.main, best['value'])} ({low} to {high})"
+            )
+        return f"{self.task}, the best of {counted(len(self._places()), 'place')}: {'; '.join(said)}"
+
+    def overview(self) -> list[dict[str, Any]]:
+        """Every place of every model, with every score."""
+        rows = []
+        for (model, probe, place), own in self.scores.groupby(["model", "probe", "place"], sort=False):
+            row: dict[str, Any] = {"model": model, "probe": probe, "place": self._named(str(place))}
+            values = own.set_index("score")
+            row |= {words: float(values.loc[score, "value"]) for score, words in self.words.items()}
+            main = values.loc[self.main]
+            rows.append(row | {"from": float(main["low"]), "to": float(main["high"])})
+        return rows
+
+    def remarks(self) -> list[str]:
+        """How many images, what was compared, and what to know of the scores."""
         train, test = (self.images.get(name, {}) for name in ("train", "test"))
         lines = [line for part in (train, test) if part for line in _skipped(part)]
         sizes = self.sizes
         by = f", {sizes['choose']} to choose penalty and epoch by" if sizes.get("choose") else ""
-        lines.append(f"{self.task}: {sizes['fit']} images to fit heads on{by}, {sizes['test']} test images")
-        lines += [f"  note: {note}" for note in self.notes]
-        for (model, probe), rows in self.scores.groupby(["model", "probe"], sort=False):
-            lines.append(f"  {model}, {probe}:")
-            for place, own in rows.groupby("place", sort=False):
-                lines.append(f"    {self._named(str(place))}: {', '.join(self._said(own))}")
+        lines.append(f"{sizes['fit']} images to fit heads on{by}, {sizes['test']} test images")
+        lines += [f"note: {note}" for note in self.notes]
         return lines + [self._compared(row) for row in self.pairs.to_dict(orient="records")]
+
+    def _places(self) -> list[str]:
+        return list(dict.fromkeys(self.scores["place"]))
 
     def _named(self, place: str) -> str:
         labels = [label for label, own in self.sets.items() if own == place]
         what = "layers" if "+" in place else "layer"
         return f"{what} {place}" + (f" ({', '.join(labels)})" if labels else "")
 
-    def _said(self, rows: pd.DataFrame) -> list[str]:
-        found = []
-        for row in rows.to_dict(orient="records"):
-            spread_ = f", sd {self._number(row['score'], row['sd'])} over seeds" if row["seeds"] > 1 else ""
-            main = row["score"] == self.main
-            low, high = (self._number(row["score"], row[name]) for name in ("low", "high"))
-            within = f" ({low} to {high}{spread_})"
-            found.append(
-                f"{self.words[row['score']]} {self._number(row['score'], row['value'])}{within if main else ''}"
-            )
-        return found
-
     def _number(self, score: str, value: float) -> str:
-        return f"{value:.3f}" if score in ("rmse", "absrel") else f"{value:.1%}"
+        return f"{value:.3f}" if score in ERRORS else f"{value:.1%}"
 
     def _compared(self, row: Mapping[Any, Any]) -> str:
         words = self.words[row["score"]]
         if row["kind"] == "model":
             who = f"{row['second']} at layer {row['place']} ({row['probe']})"
             return (
-                f"  {who}: {words} {row['ratio']:.1%} of that of {row['first']} ({row['ratio_low']:.1%} to "
+                f"{who}: {words} {row['ratio']:.1%} of that of {row['first']} ({row['ratio_low']:.1%} to "
                 f"{row['ratio_high']:.1%})"
             )
         low, high = (self._points(row["score"], row[name]) for name in ("low", "high"))
         return (
-            f"  {row['second']} ({row['place']}, {row['probe']}) against {row['first']}: {words} "
+            f"{row['second']} ({row['place']}, {row['probe']}) against {row['first']}: {words} "
             f"{self._points(row['score'], row['difference'])} ({low} to {high})"
         )
 
     def _points(self, score: str, value: float) -> str:
-        return f"{value:+.3f}" if score in ("rmse", "absrel") else f"{100 * value:+.1f} points"
+        return f"{value:+.3f}" if score in ERRORS else f"{100 * value:+.1f} points"
 
     def brief(self) -> str:
         """Task, models, layers."""
-        places = list(dict.fromkeys(self.scores["place"]))
+        places = self._places()
         return f"{self.task} of {', '.join(self.models)} at {', '.join(places)}"
 
 

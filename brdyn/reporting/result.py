@@ -149,16 +149,28 @@ class Report(Result):
         del folder
         return cls(tuple(ModelReport.from_content(one) for one in content["models"]), content["settings"])
 
-    def lines(self) -> list[str]:
-        """The verdict on each model, the answers below it, and what can be done."""
-        lines = []
-        for one in self.models:
-            lines += [f"{one.label}: {one.verdict}"]
-            lines += [f"  {QUESTIONS[found.question]:<40} {found.short}" for found in one.findings]
-            lines += [f"  {as_typed(line)}" for line in one.advice]
-            lines += [f"  failed: {section} ({why})" for section, why in one.failures.items()]
-            lines.append("")
-        return lines[:-1]
+    def answer(self) -> str:
+        """The verdict on each model, a line for each."""
+        return "\n".join(f"{one.label}: {one.verdict}" for one in self.models)
+
+    def overview(self) -> list[dict[str, Any]]:
+        """The answer to each question, of each model."""
+        return [
+            {"model": one.label, "question": QUESTIONS[found.question], "answer": found.short}
+            for one in self.models
+            for found in one.findings
+        ]
+
+    def remarks(self) -> list[str]:
+        """What can be done with each, and what failed."""
+        return [
+            f"{one.label}: {line}"
+            for one in self.models
+            for line in (
+                *map(as_typed, one.advice),
+                *(f"failed: {section} ({why})" for section, why in one.failures.items()),
+            )
+        ]
 
     @property
     def failed(self) -> list[str]:
