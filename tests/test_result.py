@@ -22,7 +22,8 @@ from brdyn.errors import UsageError
 from brdyn.measures.dynamics import Dynamics, token_dynamics
 from brdyn.measures.norm import TokenNorm
 from brdyn.plots import draw
-from brdyn.raptor import FitSettings, evaluate, fit_raptor
+from brdyn.probes import probe_layers
+from brdyn.raptor import FitSettings, evaluate, fit_raptor, raptor_ranks
 from brdyn.reporting import ReportSettings
 from brdyn.reporting.assemble import assemble
 from brdyn.reporting.result import Found
@@ -32,7 +33,8 @@ from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
 STREAM = Stream(workers=0)
-SEVERAL = ("train.json", "vitrm_eval.json", "grid.json", "report.json")  # of no images, or of several sets
+CLASSIFIERS = ("train.json", "vitrm_eval.json", "grid.json")
+SEVERAL = (*CLASSIFIERS, "report.json")  # of no images, or of several sets
 SETTINGS = FitSettings(
     stage1_steps=2, stage2_steps=1, batch_size=4, mlp="gelu", mlp_ratio=1.0, validation_images=0
 )
@@ -81,6 +83,8 @@ def results(pictures):
         brdyn.probe_images(model, images, seeds=2, stream=STREAM),
         fit,
         evaluate(fit.raptor, images, *images.split(5, 0), seeds=1, stream=STREAM),
+        raptor_ranks(model, images, {"halves": [0, 0, 1, 1]}, [0, 16], stream=STREAM),
+        probe_layers(model, *images.split(5, 0), layers="2,4", seeds=1, stream=STREAM),
         training,
         evaluate_classifier(training.classifier, pixels, most=2),
         train_grid(run_of("vitrm"), parse_grid(["n=1,2"]), pixels, pixels),

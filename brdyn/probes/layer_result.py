@@ -17,7 +17,7 @@ from brdyn.probes.scores import Score, measured, resampled, resamples, spread
 from brdyn.provenance import skipped_lines
 from brdyn.result import Result
 from brdyn.store import read_table, records
-from brdyn.words import counted
+from brdyn.words import counted as number_of
 
 NUMBER = (float, None)
 SCORES = ["model", "place", "probe", "score", "value", "low", "high", "sd", "seeds"]
@@ -199,7 +199,7 @@ class LayerProbe(Result):
                 f"{model} at {self._named(best['place'])}: {self.words[self.main]} "
                 f"{self._number(self.main, best['value'])} ({low} to {high})"
             )
-        return f"{self.task}, the best of {counted(len(self._places()), 'place')}: {'; '.join(said)}"
+        return f"{self.task}, the best of {number_of(len(self._places()), 'place')}: {'; '.join(said)}"
 
     def overview(self) -> list[dict[str, Any]]:
         """Every place of every model, with every score."""
