@@ -284,7 +284,10 @@ def test_shares_are_from_0_to_1(wrong):
 def test_whether_there_are_phases_needs_no_replicates():
     """The test counts layers, not images; stability is what replicates are for."""
     matrix = blocks(6, 6)
-    without, beside = segment(similarity_of(matrix)), segment(similarity_of(matrix, np.stack([matrix, matrix])))
+    without, beside = (
+        segment(similarity_of(matrix)),
+        segment(similarity_of(matrix, np.stack([matrix, matrix]))),
+    )
     assert without.evidence.to_dict() == beside.evidence.to_dict()
     assert (without.stability, without.frequency) == (None, None)
     assert beside.stability is not None
