@@ -18,6 +18,7 @@ from brdyn.errors import UsageError
 
 ALPHA = 0.05
 FEWEST_LAYERS = 6
+BEYOND_NOISE = 2  # times the most negative step
 NEIGHBOURS = (1, 2)
 FLOOR_OF_MEAN, FLOOR_OF_MEDIAN = 1e-3, 0.05
 LEAST_SPREAD = 0.1
@@ -250,7 +251,8 @@ def layer_steps(dissimilarity: np.ndarray) -> np.ndarray:
     """The step from each layer to the next as its neighbours see it, `(L, L)` to `(L - 1,)`.
 
     How much farther layer l + 1 is than l from the one and two layers before, and l than l + 1 from those after: what
-    is private to one layer cancels. Floored, since their logarithms are taken.
+    is private to one layer cancels. Floored, since their logarithms are taken. Along a path no step is negative: where
+    one is, steps are that large by noise alone, and none below twice that counts for more.
 
     >>> from brdyn.phases import layer_steps
     >>> depth = np.array([0, 1, 2, 5, 6, 7])
@@ -267,7 +269,7 @@ def layer_steps(dissimilarity: np.ndarray) -> np.ndarray:
             if 0 <= other < layers
         ]
         steps[gap] = np.mean(seen)
-    return np.maximum(steps, _floor(dissimilarity))
+    return np.maximum(steps, max(_floor(dissimilarity), -BEYOND_NOISE * steps.min()))
 
 
 def _floor(dissimilarity: np.ndarray) -> float:

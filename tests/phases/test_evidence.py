@@ -127,9 +127,21 @@ class TestWhatCannotBeTested:
     def test_equal_layers(self):
         assert "the layers do not differ" in phase_evidence(np.zeros((12, 12))).sentence()
 
-    def test_noise_has_no_phases(self):
-        noise = np.random.default_rng(0).normal(size=(24, 400))
-        assert phase_evidence(1 - np.corrcoef(noise)).k == 1
+    @pytest.mark.parametrize("width", [None, 50, 400, 2000])
+    @pytest.mark.parametrize("layers", [12, 24])
+    def test_noise_has_no_phases(self, layers, width):
+        """States that have nothing in common, or numbers that are of none: half of the steps are negative then."""
+        found = []
+        for seed in range(60):
+            noise = np.random.default_rng(seed).normal(size=(layers, width or layers))
+            matrix = 1 - np.corrcoef(noise) if width else np.abs(noise + noise.T)
+            found.append(phase_evidence(matrix).k > 1)
+        assert np.mean(found) <= 0.07
+
+    def test_a_step_within_noise_is_none(self):
+        """Places on a line: steps of .8, 28/15, -.5 and 1. What goes back by .5 makes all below 1 as good as none."""
+        places = np.array([0, 0.8, 3, 2.5, 4])
+        assert layer_steps(np.abs(np.subtract.outer(places, places))) == pytest.approx([1, 28 / 15, 1, 1])
 
     @pytest.mark.parametrize("alpha", [0, 1, -1, 2, np.nan])
     def test_a_level_that_is_none(self, alpha):
