@@ -1,5 +1,5 @@
 """`python -m brdyn` is the `brdyn` command."""
 
-from brdyn.cli import main
+from brdyn.cli import program
 
-main()
+program()

@@ -5,12 +5,13 @@ Nothing is imported here that an installation can lack, so that this holds for a
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
 import traceback
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from brdyn.cli.failures import INTERRUPTED, explain, interrupted
 from brdyn.cli.streams import finish, settle, write_error
@@ -18,6 +19,28 @@ from brdyn.interruption import Interrupted, listening
 from brdyn.progress import telling
 
 DEBUG = "--debug"
+
+
+def program() -> None:
+    """Run a command as a process of its own, which ends as soon as everything is written.
+
+    To take torch and its like apart at the end of Python would take seconds, for nothing.
+    """
+    code: list[object] = [1]
+    atexit.register(_leave, code)  # first: it runs when all others have run, and threads have ended
+    try:
+        main()
+    except SystemExit as end:
+        code[0] = end.code
+        raise
+
+
+def _leave(code: list[object]) -> None:
+    """End at once, with the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code[0] if isinstance(code[0], int) else 0)
 
 
 def main() -> None:

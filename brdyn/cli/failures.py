@@ -63,7 +63,7 @@ def _of_options(error: Any, arguments: Sequence[str]) -> tuple[int, str]:
     """Options that cannot be read, or none at all: then the help is shown instead of a line."""
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message())
-        return error.exit_code, ""
+        return 0, ""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "brdyn"
     parameter = getattr(error, "param", None)

@@ -7,14 +7,21 @@ from typing import Annotated
 
 import typer
 
+from brdyn import progress
+from brdyn.cli import output
+from brdyn.cli.completion import complete_model
 from brdyn.cli.options import AllowCode, ImageSize, parse_image_size
 from brdyn.progress import stage
-from brdyn.words import as_typed
+from brdyn.words import as_typed, counted
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Describe this model.")] = None,
-    match: Annotated[str | None, typer.Option("--filter", help="List only names that contain this.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Describe this model, or list the names that contain this.", autocompletion=complete_model
+        ),
+    ] = None,
     image_size: ImageSize = None,
     allow_code: AllowCode = False,
 ) -> None:
@@ -23,30 +30,31 @@ def models(
     A timm name may carry a tag of pretrained weights, as in vit_base_patch16_224.mae. Any transformers id
     or folder of a supported class loads as well.
     """
-    if name is None:
-        _list(match or "")
+    with stage("loading the families of models"):
+        from brdyn.models import list_models
+
+        listed = list(list_models())
+    part = (name or "").lower()
+    chosen = [(family, one) for family, one in listed if part in one.lower()]
+    if name is None or (chosen and all(one != name for _, one in chosen)):
+        _list(chosen)
     else:
         _describe(name, parse_image_size(image_size), allow_code)
 
 
-def _list(match: str) -> None:
-    with stage("loading the families of models"):
-        from rich.columns import Columns
-        from rich.console import Console
+def _list(chosen: list[tuple[str, str]]) -> None:
+    if output.wants_json():
+        output.print_json({"models": [{"name": name, "family": family} for family, name in chosen]})
+        return
+    from rich.columns import Columns
+    from rich.console import Console
 
-        from brdyn.errors import UsageError
-        from brdyn.models import list_models
-
-        chosen = [(family, name) for family, name in list_models() if match.lower() in name.lower()]
-    if not chosen:
-        raise UsageError(
-            f"no listed model name contains {match!r}; transformers ids load without being listed"
-        )
+    progress.clear()
     console = Console()
     for family, group in groupby(chosen, key=lambda pair: pair[0]):
         names = [name for _, name in group]
         examples = " (examples: any id of these classes loads)" if family == "transformers" else ""
-        console.print(f"[bold]{family}[/bold], {len(names)} names{examples}")
+        console.print(f"[bold]{family}[/bold], {counted(len(names), 'name')}{examples}")
         if console.is_terminal:
             console.print(Columns(names, padding=(0, 2), equal=True))
         else:  # one name a line, for grep
@@ -76,11 +84,11 @@ def _describe(name: str, image_size: tuple[int, int] | None, allow_code: bool) -
         "positions": info.position_rule,
         "weights": info.weights,
     }
-    typer.echo(name)
-    for key, value in rows.items():
-        typer.echo(f"  {key:<14} {value}")
-    for note in info.notes:
-        typer.echo(f"  {'note':<14} {as_typed(note)}")
+    if output.wants_json():
+        output.print_json({"name": name, **rows, "notes": [as_typed(note) for note in info.notes]})
+        return
+    lines = [*rows.items(), *(("note", as_typed(note)) for note in info.notes)]
+    output.say("\n".join([name, *(f"  {key:<14} {value}" for key, value in lines)]))
 
 
 def _numbers(values: tuple[float, ...]) -> str:

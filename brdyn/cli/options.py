@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from brdyn.choices import LONGEST_SHOWN
+from brdyn.cli.completion import complete_model
 from brdyn.errors import UsageError
 from brdyn.seeds import RANGE, check_seed
 from brdyn.words import shortened
@@ -23,6 +24,7 @@ Model = Annotated[
     str,
     typer.Option(
         help="Model name, transformers id or folder (see `brdyn models`); or file.py:function, which returns a module.",
+        autocompletion=complete_model,
         rich_help_panel=MODEL,
     ),
 ]

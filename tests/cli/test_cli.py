@@ -15,8 +15,12 @@ from PIL import Image
 from safetensors.torch import save, save_file
 
 import brdyn
+from brdyn.cli.commands import app
+from brdyn.cli.completion import complete_model
+from brdyn.cli.examples import EXAMPLES
 from brdyn.interventions import Repair, Surgery
 from brdyn.measures.dynamics import Dynamics
+from brdyn.models import list_models
 from brdyn.models.weights import digest
 from brdyn.phases import Phases, segment
 from tests import forked, reference
@@ -268,7 +272,7 @@ def test_without_network_weights_are_in_a_cache_or_the_three_ways_are_named(tmp_
 
 
 def test_models_lists_and_describes(run):
-    done = run("models", "--filter", "dinov2")
+    done = run("models", "dinov2")
     assert done.returncode == 0
     assert {"dinov2_vitg14_reg", "vit_base_patch14_reg4_dinov2"} <= set(done.stdout.split())
     done = run("models", "dinov2_vitg14_reg")
@@ -284,7 +288,53 @@ def test_models_lists_and_describes(run):
         assert words in done.stdout
     assert "1 distillation" in run("models", "deit_tiny_distilled_patch16_224").stdout
     assert_one_line_error(run("models", "dinov2_vitx"), 2, "did you mean")
-    assert_one_line_error(run("models", "--filter", "zzz"), 2, "zzz")
+    assert_one_line_error(run("models", "zzz"), 2, "unknown model 'zzz'")
+    listed = json.loads(run("models", "vits14_reg", "--json").stdout)
+    assert listed == {"models": [{"name": "dinov2_vits14_reg", "family": "dinov2 (torch hub)"}]}
+    assert json.loads(run("models", "dinov2_vits14", "--json").stdout)["layers"] == 12
+
+
+def test_alone_it_helps(run):
+    alone, helped = run(), run("--help")
+    assert alone.returncode == 0
+    assert alone.stdout.strip() == helped.stdout.strip()
+    assert alone.stderr == ""
+
+
+def test_every_command_shows_examples_that_it_takes(run):
+    """All options of each example are options of its command."""
+    assert set(EXAMPLES) == {one.name for one in app.registered_commands}
+    for command, examples in EXAMPLES.items():
+        shown = " ".join(run(command, "--help").stdout.split())
+        for example in examples:
+            assert example in shown
+            words = example.split()
+            assert words[:2] == ["brdyn", command]
+            flags = [word for word in words if word.startswith("-")]
+            assert all(f"{flag} " in shown for flag in flags), example
+
+
+def test_names_are_completed_without_torch():
+    assert sorted(complete_model("")) == sorted(
+        name for family, name in list_models() if family != "transformers"
+    )
+    code = (
+        "import sys; from brdyn.cli.completion import complete_model; complete_model('');"
+        "sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+
+
+def test_a_shell_completes_names(tmp_path):
+    shell = {
+        **os.environ, "_BRDYN_COMPLETE": "complete_bash", "COMP_WORDS": "brdyn phases --model dinov2_vits",
+        "COMP_CWORD": "3",
+    }  # fmt: skip
+    code = "from brdyn.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, env=shell
+    )
+    assert done.stdout.split() == ["dinov2_vits14", "dinov2_vits14_reg"]
 
 
 def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights):
