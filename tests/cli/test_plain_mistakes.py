@@ -136,8 +136,8 @@ CASES = [
     (["nonsense"], "nonsense"),
 ]
 COMMANDS = (
-    "models", "report", "phases", "dynamics", "perturb", "interventions", "raptor-fit", "raptor-eval", "probe", "vit-train",
-    "vitrm-train", "vitrm-eval",
+    "models", "report", "phases", "dynamics", "perturb", "interventions", "raptor-fit", "raptor-eval", "probe",
+    "vit-train", "vitrm-train", "vitrm-eval",
 )  # fmt: skip
 SCRIPT = """
 import contextlib, io, json, sys
