@@ -34,7 +34,7 @@ from tests.conftest import tiny_vit
 
 STREAM = Stream(workers=0)
 CLASSIFIERS = ("train.json", "vitrm_eval.json", "grid.json")
-SEVERAL = (*CLASSIFIERS, "report.json")  # of no images, or of several sets
+OF_NONE = (*CLASSIFIERS, "report.json")  # whose provenance names no images
 SETTINGS = FitSettings(
     stage1_steps=2, stage2_steps=1, batch_size=4, mlp="gelu", mlp_ratio=1.0, validation_images=0
 )
@@ -112,7 +112,7 @@ def test_what_is_saved_comes_back(name, results, tmp_path):
     assert content["schema"] == 1
     assert content["files"] == sorted(path.name for path in (tmp_path / "out").iterdir())
     assert content["provenance"]["command"]
-    assert name in SEVERAL or content["provenance"]["images"]["read"] > 0
+    assert name in OF_NONE or content["provenance"]["images"]["read"] > 0
     assert type(result).read(tmp_path / "out" / name) == result
 
 

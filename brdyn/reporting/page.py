@@ -179,4 +179,6 @@ def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed, which the package vl-convert-python carries."""
     import vl_convert
 
-    return vl_convert.javascript_bundle(snippet=None).replace("</script", "<\\/script")
+    return vl_convert.javascript_bundle(snippet="window.vegaEmbed = vegaEmbed;").replace(
+        "</script", "<\\/script"
+    )

@@ -46,6 +46,8 @@ class Size(NamedTuple):
         Measures that dynamics does without.
     eps : tuple of float
         Of the noise.
+    together : bool
+        Add noise to every token group, and to all tokens together, instead of to cls and patches alone.
     kinds : tuple of str
         Of interventions.
     apart : int or None
@@ -57,14 +59,15 @@ class Size(NamedTuple):
     changed: int
     leave_out: tuple[str, ...]
     eps: tuple[float, ...]
+    together: bool
     kinds: tuple[str, ...]
     apart: int | None
 
 
 SIZES = {
-    "fast": Size(100, 16, 16, ("estimation", "modes"), (0.2,), BEFORE_DELETION, 1),
-    "default": Size(1000, 64, 32, (), EPS, (*SURGERY[:2], "replace"), None),
-    "thorough": Size(5000, 256, 256, (), EPS, KINDS, None),
+    "fast": Size(100, 12, 8, ("estimation", "modes"), (0.2,), False, BEFORE_DELETION, 1),
+    "default": Size(1000, 64, 32, (), EPS, True, (*SURGERY[:2], "replace"), None),
+    "thorough": Size(5000, 256, 256, (), EPS, True, KINDS, None),
 }
 
 
@@ -207,7 +210,7 @@ def options_of(section: Section, settings: ReportSettings) -> dict[str, Any]:
     if section in (PHASES, DYNAMICS):
         return {"leave_out": list(size.leave_out), **twins}
     if section is PERTURB:
-        return {"eps": list(size.eps), **twins}
+        return {"eps": list(size.eps), "together": size.together, **twins}
     if section is INTERVENTIONS:
         return {"kinds": list(size.kinds), "apart": size.apart, **twins}
     return {"fit_raptor": settings.fit_raptor, "seed": settings.seed}
