@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from brdyn.choices import TASKS, one_of
+from brdyn.choices import TASKS, check_layers, one_of
 from brdyn.cli.checks import check_file
 from brdyn.cli.run import RunRequest
 from brdyn.errors import UsageError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DENSE = "Probe of masks and depth"
 CLASSIFICATION, SEGMENTATION, DEPTH = TASKS
+LAST = "last"
 
 Task = Annotated[
     str,
@@ -107,75 +108,84 @@ Cache = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseOptions:
-    """What was asked for, with the defaults."""
+class DenseRequest(RunRequest):
+    """The options of a command that can read masks and depth, as typed, with their defaults."""
 
-    target_column: str | None = None
-    ignore_index: int | None = None
-    classes: int | None = None
-    palette: Path | None = None
-    depth_unit: str | None = None
-    max_depth: float = 10.0
-    epochs: int | None = None
-    protocol: str = "held-out"
-    augment: bool = False
-    cache: Path | None = None
+    task: Task = CLASSIFICATION
+    layers: Layers = None
+    target_column: TargetColumn = None
+    ignore_index: IgnoreIndex = None
+    classes: Classes = None
+    palette: Palette = None
+    depth_unit: DepthUnit = None
+    max_depth: MaxDepth = 10.0
+    epochs: Epochs = None
+    protocol: Protocol = "held-out"
+    augment: Augment = False
+    cache: Cache = None
 
-    def check(self, task: str) -> None:
-        """Refuse options that another task takes, before anything is loaded."""
-        one_of("task", task, TASKS)
+    @property
+    def dense(self) -> bool:
+        """Whether masks or depth are to be read."""
+        return self.task != CLASSIFICATION
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether more is asked for than the classes of the last layer."""
+        return self.dense or self.layers is not None
+
+    def check(self) -> None:
+        """Refuse what no task takes, or another one, before anything is loaded."""
+        one_of("task", self.task, TASKS)
         one_of("protocol", self.protocol, ("held-out", "published"))
+        check_layers(self.layers or LAST)
         check_file("--palette", self.palette)
         masks, depths = {"ignore_index", "classes", "palette"}, {"depth_unit", "max_depth"}
-        foreign = {CLASSIFICATION: set(vars(self)), SEGMENTATION: depths, DEPTH: masks}[task]
+        both = {"target_column", "epochs", "protocol", "augment", "cache"}
+        foreign = {CLASSIFICATION: masks | depths | both, SEGMENTATION: depths, DEPTH: masks}[self.task]
         given = [
-            one.name for one in fields(self) if getattr(self, one.name) != one.default and one.name in foreign
+            one.name for one in fields(self) if one.name in foreign and getattr(self, one.name) != one.default
         ]
         if given:
-            raise UsageError(f"`{given[0]}` does not go with `task={task}`; drop one of them")
+            raise UsageError(f"`{given[0]}` does not go with `task={self.task}`; drop one of them")
 
-    def targets(self, task: str) -> Targets:
+    def targets(self) -> Targets:
         """How masks or depth are read."""
         from brdyn.data import DepthTargets, MaskTargets, read_palette
 
-        if task == DEPTH:
+        if self.task == DEPTH:
             return DepthTargets.of(self.depth_unit, self.max_depth)
         palette = () if self.palette is None else read_palette(self.palette)
         return MaskTargets(ignore=self.ignore_index, classes=self.classes, palette=palette)
 
     def load(
-        self,
-        images: str,
-        model: VisionTransformer,
-        task: str,
-        request: RunRequest,
-        n: int | None,
-        split: str | None,
+        self, images: str, model: VisionTransformer, n: int | None, split: str | None = None
     ) -> DenseSet:
         """Images with their masks or depth."""
         from brdyn.data import load_dense
 
         return load_dense(
-            images, model, task, targets=self.targets(task), n=n, seed=request.seed, split=split, strict=request.strict,
-            image_column=request.image_column, target_column=self.target_column,
+            images, model, self.task, targets=self.targets(), n=n, seed=self.seed, split=split, strict=self.strict,
+            image_column=self.image_column, target_column=self.target_column,
         )  # fmt: skip
 
-    def recipe(self, task: str) -> Recipe | None:
+    def recipe(self) -> Recipe | None:
         """How heads are trained; None for classification."""
-        from dataclasses import replace
-
         from brdyn.probes import Recipe
 
-        if task == CLASSIFICATION:
+        if not self.dense:
             return None
-        found = Recipe.of(task, self.protocol == "published")
+        found = Recipe.of(self.task, self.protocol == "published")
         return found if self.epochs is None else replace(found, epochs=self.epochs)
 
-    def run_options(self, task: str) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """For :func:`brdyn.probe_layers`."""
         return {
-            "recipe": self.recipe(task),
+            "layers": self.layers or LAST,
+            "recipe": self.recipe(),
             "published": self.protocol == "published",
             "augment": self.augment,
             "cache": self.cache,
+            "seed": self.seed,
+            "say": typer.echo,
         }

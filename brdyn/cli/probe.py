@@ -6,26 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.choices import SEEDS, check_layers
+from brdyn.choices import SEEDS
 from brdyn.cli.checks import check_images
-from brdyn.cli.dense_options import (
-    CLASSIFICATION,
-    Augment,
-    Cache,
-    Classes,
-    DenseOptions,
-    DepthUnit,
-    Epochs,
-    IgnoreIndex,
-    Layers,
-    MaxDepth,
-    Palette,
-    Protocol,
-    TargetColumn,
-    Task,
-)
+from brdyn.cli.dense_options import DenseRequest
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
-from brdyn.cli.run import Run, RunRequest, open_run, run_command
+from brdyn.cli.run import Run, open_run, run_command
 from brdyn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,27 +51,15 @@ Seeds = Annotated[
 ]
 
 
-@run_command
+@run_command(request=DenseRequest)
 def probe(
-    request: RunRequest,
+    request: DenseRequest,
     test: Test = None,
     test_n: TestNumber = None,
-    seeds: Seeds = SEEDS,
-    task: Task = CLASSIFICATION,
-    layers: Layers = None,
     val: Val = None,
+    seeds: Seeds = SEEDS,
     phases: PhasesFile = None,
     k: NumberOfPhases = None,
-    target_column: TargetColumn = None,
-    ignore_index: IgnoreIndex = None,
-    classes: Classes = None,
-    palette: Palette = None,
-    depth_unit: DepthUnit = None,
-    max_depth: MaxDepth = DenseOptions.max_depth,
-    epochs: Epochs = None,
-    protocol: Protocol = DenseOptions.protocol,
-    augment: Augment = False,
-    cache: Cache = None,
 ) -> None:
     """Read classes, masks or depth from frozen features, of the last layer or of every layer.
 
@@ -96,26 +69,21 @@ def probe(
     """
     check_images(test, val)
     check_test_number(test, test_n)
-    dense = DenseOptions(
-        target_column=target_column, ignore_index=ignore_index, classes=classes, palette=palette,
-        depth_unit=depth_unit, max_depth=max_depth, epochs=epochs, protocol=protocol, augment=augment, cache=cache,
-    )  # fmt: skip
-    dense.check(task)
+    request.check()
     given = GivenPhases.read(phases, k)
-    if task == CLASSIFICATION and layers is None:
-        if val is not None or phases is not None or k is not None:
-            raise UsageError("--val, --phases and --k go with --layers")
+    if phases is None and k is not None:
+        raise UsageError("--k goes with --phases")
+    if val is not None and not request.dense:
+        raise UsageError("--val goes with --task segmentation or depth")
+    if phases is not None and not request.by_layer:
+        raise UsageError("--phases goes with --layers or --task")
+    if request.by_layer:
+        _probe_layers(request, test, test_n, val, seeds, given)
+    else:
         _probe_last(request, test, test_n, seeds)
-        return
-    if given.phases is None and k is not None:
-        raise UsageError("--k goes with --phases here")
-    if val is not None and task == CLASSIFICATION:
-        raise UsageError("--val does not go with --task classification, whose seeds draw what is held out")
-    check_layers(layers or "last")
-    _probe_layers(request, test, test_n, seeds, task, layers or "last", val, given, dense)
 
 
-def _probe_last(request: RunRequest, test: str | None, test_n: int | None, seeds: int) -> None:
+def _probe_last(request: DenseRequest, test: str | None, test_n: int | None, seeds: int) -> None:
     """Classes, from the last layer."""
     with open_run(request, RESULT) as run:
         from brdyn.probes import probe_images
@@ -125,34 +93,31 @@ def _probe_last(request: RunRequest, test: str | None, test_n: int | None, seeds
 
 
 def _probe_layers(
-    request: RunRequest,
+    request: DenseRequest,
     test: str | None,
     test_n: int | None,
-    seeds: int,
-    task: str,
-    layers: str,
     val: str | None,
+    seeds: int,
     given: GivenPhases,
-    dense: DenseOptions,
 ) -> None:
     """Any task, from any layers."""
 
-    def images_of(model: VisionTransformer) -> ImageSet:
-        return dense.load(request.images, model, task, request, request.n, request.split)
+    def pairs(model: VisionTransformer) -> ImageSet:
+        return request.load(request.images, model, request.n, request.split)
 
-    of_task = images_of if task != CLASSIFICATION else None
-    with open_run(request, LAYER_RESULT, images_of=of_task, check=given.check) as run:
+    def others(run: Run, source: str | None, n: int | None) -> ImageSet | None:
+        if source is None:
+            return None
+        return request.load(source, run.model, n) if request.dense else second_set(run, source, n, "--test-n")
+
+    with open_run(
+        request, LAYER_RESULT, images_of=pairs if request.dense else None, check=given.check
+    ) as run:
         from brdyn.probes import probe_layers
 
-        others: dict[str, ImageSet | None] = {"test": None, "val": None}
-        for name, source, n in (("test", test, test_n), ("val", val, None)):
-            if source is not None and task == CLASSIFICATION:
-                others[name] = second_set(run, source, n, f"--{name}-n")
-            elif source is not None:
-                others[name] = dense.load(source, run.model, task, request, n, None)
         found = probe_layers(
-            run.model, run.images, others["test"], val=others["val"], layers=layers, phases=given.phases,
-            seeds=seeds, seed=run.seed, stream=run.stream, say=typer.echo, **dense.run_options(task),
+            run.model, run.images, others(run, test, test_n), val=others(run, val, None), phases=given.phases,
+            seeds=seeds, stream=run.stream, **request.options(),
         )  # fmt: skip
         run.finish(found)
 

@@ -8,6 +8,7 @@ import typer
 
 from brdyn.choices import SEEDS
 from brdyn.cli.checks import check_images
+from brdyn.cli.dense_options import DenseRequest
 from brdyn.cli.probe import PROBE, Seeds, check_test_number, second_set
 from brdyn.cli.run import RunRequest, open_run, run_command
 from brdyn.errors import UsageError
@@ -39,9 +40,9 @@ ProbeTestNumber = Annotated[
 ]
 
 
-@run_command(subject=Fitted)
+@run_command(subject=Fitted, request=DenseRequest)
 def raptor_eval(
-    request: RunRequest,
+    request: DenseRequest,
     probe_train: ProbeTrain = None,
     probe_test: ProbeTest = None,
     probe_n: ProbeNumber = None,
@@ -51,8 +52,12 @@ def raptor_eval(
     """Compare a Raptor with its teacher: R^2, relative error, cosine and epsilon per layer; cost; probes.
 
     Errors are measured on --images, autoregressive (the Raptor's own way from the embedding) and one-step (every layer
-    from the teacher's state). Writes raptor_eval.json, fidelity.parquet and pictures to --out.
+    from the teacher's state). With --task or --layers masks, depth or classes are read from the layers of both. Writes
+    raptor_eval.json, fidelity.parquet and pictures to --out.
     """
+    request.check()
+    if probe_train is None and request.by_layer:
+        raise UsageError("--task and --layers go with --probe-train")
     if probe_train is None and (probe_test, probe_n, probe_test_n) != (None, None, None):
         raise UsageError("--probe-test, --probe-n and --probe-test-n go with --probe-train")
     check_images(probe_train, probe_test)
@@ -65,15 +70,22 @@ def raptor_eval(
         raptor = run.model
         if not isinstance(raptor, Raptor):
             raise UsageError(f"{request.model!r} is not a Raptor; give the --out folder of brdyn raptor-fit")
-        train = test = None
-        if probe_train is not None:
+        train: ImageSet | None = None
+        test: ImageSet | None = None
+        if probe_train is not None and request.dense:
+            train = request.load(probe_train, raptor, probe_n)
+            test = None if probe_test is None else request.load(probe_test, raptor, probe_test_n)
+        elif probe_train is not None:
             labelled = second_set(run, probe_train, probe_n, "--probe-n")
             check_columns(request, run.images, labelled)
             others = (
                 None if probe_test is None else second_set(run, probe_test, probe_test_n, "--probe-test-n")
             )
             train, test = train_and_test(labelled, others, run.seed)
-        run.finish(evaluate(raptor, run.images, train, test, seeds=seeds, stream=run.stream))
+        layered = request.options() if request.by_layer else None
+        run.finish(
+            evaluate(raptor, run.images, train, test, seeds=seeds, stream=run.stream, layer_options=layered)
+        )
 
 
 def check_columns(request: RunRequest, *sets: ImageSet) -> None:

@@ -147,7 +147,7 @@ def _(result: Surgery) -> dict[str, Figure]:
 
 @draw.register
 def _(result: LayerProbe) -> dict[str, Figure]:
-    title = heading(result, f": {result.task}")
+    title = heading(result, f": {result.task}").removeprefix(": ")
     pictures = {"scores": plot_layer_scores(result, title=title)}
     if len(result.examples):
         pictures["examples"] = plot_examples(result, title=title)
@@ -170,7 +170,7 @@ def _(result: Evaluation) -> dict[str, Figure]:
     pictures = {"fidelity": plot_fidelity(table, blocks, title=title)}
     if result.fidelity.baselines is not None:
         pictures["skill"] = plot_skill(table, blocks, title=title)
-    return pictures
+    return pictures if result.layers is None else {**pictures, **draw(result.layers)}
 
 
 @draw.register

@@ -23,7 +23,7 @@ from brdyn.probes.maps import DenseTask, Heads, Tokens, drawn_points
 from brdyn.probes.stores import FeatureStore, Place, Standard
 
 HELD_OUT = 0.2
-CHOOSING_POINTS = 1024  # of each held-out image
+CHOOSING_POINTS = 4  # of each held-out image, for each of a step
 MOST_WARM = 100  # steps
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # over the mean square of a feature
 BATCH = 16  # images whose maps are counted at once
@@ -119,6 +119,8 @@ class Chooser:
     rows : ndarray
     standard : Standard
     places : sequence of tuple of int
+    points : int
+        Of each image.
     """
 
     task: DenseTask
@@ -126,6 +128,7 @@ class Chooser:
     rows: np.ndarray
     standard: Standard
     places: Sequence[Place]
+    points: int
 
     def scores(self, heads: Heads) -> np.ndarray:
         """`(S, K)`, more is better."""
@@ -133,7 +136,7 @@ class Chooser:
         cells = self.task.cells(self.store.size, self.store.grid)
         with torch.no_grad():
             for values, targets in self.store.batches(self.rows, BATCH):
-                points, pixels = drawn_points(len(values), CHOOSING_POINTS, cells, self.store.size, generator)
+                points, pixels = drawn_points(len(values), self.points, cells, self.store.size, generator)
                 truth = targets.flatten(1).gather(1, pixels)
                 outputs = self.task.at(_tokens(self.store, self.standard, values, self.places), heads, points)
                 total = total + self.task.count(self.task.answers(outputs), truth[:, None, None]).sum(0)
@@ -197,7 +200,7 @@ def fit_heads(
     """
     store, rows = fitting
     standard = Standard.of(store, rows) if recipe.standard else Standard.none(store)
-    chooser = Chooser(task, choosing[0], choosing[1], standard, places)
+    chooser = Chooser(task, choosing[0], choosing[1], standard, places, CHOOSING_POINTS * recipe.points)
     generator = torch.Generator().manual_seed(seed)
     training = _Training(task, store, standard, places, recipe, generator, len(rows))
     best = _Best(len(places), recipe)
@@ -325,8 +328,10 @@ def fit_ridge(
     found = [torch.linalg.solve(gram + tiny + one * size[:, None, None] * free, cross) for one in RIDGES]
     solved = torch.stack(found, 2).float()  # (S, F + 1, K, C)
     heads = Heads(solved[:, :-1].contiguous(), solved[:, -1].contiguous())
-    best = _Best(len(places), replace(Recipe(), penalties=RIDGES))
-    best.keep(heads, Chooser(task, choosing[0], choosing[1], standard, places).scores(heads), 0)
+    recipe = replace(Recipe(), penalties=RIDGES)
+    best = _Best(len(places), recipe)
+    chooser = Chooser(task, choosing[0], choosing[1], standard, places, CHOOSING_POINTS * recipe.points)
+    best.keep(heads, chooser.scores(heads), 0)
     return best.fitted(places, standard)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,10 +13,11 @@ import pandas as pd
 from brdyn.checked_json import fields_of, made
 from brdyn.choices import SEEDS
 from brdyn.data import ImageSet
-from brdyn.probes import FeatureMetric, Features, Probing, extract_features, probe
+from brdyn.probes import FeatureMetric, Features, LayerProbe, Probing, extract_features, probe, probe_layers
 from brdyn.probes.features import feature_width, read_out
 from brdyn.probes.of_images import described
 from brdyn.probes.probing import SHAPE as PROBING
+from brdyn.probes.stores import Readout
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.raptor.baselines import BASELINES, Fitted
 from brdyn.raptor.cost import Cost, cost
@@ -24,6 +26,7 @@ from brdyn.raptor.model import Raptor
 from brdyn.result import Result
 from brdyn.store import ROW, records
 from brdyn.trajectory import Stream
+from brdyn.words import table_lines
 
 TEACHER, RAPTOR = "teacher", "raptor"
 SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine", "epsilon": "epsilon"}
@@ -44,6 +47,8 @@ class Evaluation(Result):
         Its name.
     assignment : tuple of int
         The block of each layer.
+    layers : LayerProbe or None
+        What is read from the layers of both, where that was asked for.
 
     Examples
     --------
@@ -63,6 +68,7 @@ class Evaluation(Result):
         "cost": (fields_of(Cost), None),
         "probing": (PROBING, None),
         "probe_images?": (dict, None),
+        "layer_probe?": (LayerProbe.SHAPE, None),
         "teacher": str,
         "assignment": [int],
     }
@@ -73,6 +79,7 @@ class Evaluation(Result):
     probing: Probing | None = None
     teacher: str = ""
     assignment: tuple[int, ...] = ()
+    layers: LayerProbe | None = None
 
     def content(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -85,16 +92,22 @@ class Evaluation(Result):
             "head": self.fidelity.head(),
             "cost": self.cost.to_dict() if self.cost else None,
             "probing": self.probing.to_dict() if self.probing else None,
+            "layer_probe": self.layers.content() if self.layers else None,
         }
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Fidelity."""
-        return {"fidelity.parquet": self.fidelity.table}
+        """Fidelity, and what probes of layers counted."""
+        counted = {} if self.layers is None else self.layers.tables()
+        return {"fidelity.parquet": self.fidelity.table, **counted}
+
+    def others(self) -> Mapping[str, bytes]:
+        """Examples of probes of layers."""
+        return {} if self.layers is None else self.layers.others()
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """Back from a raptor_eval.json."""
-        del folder
+        layers = content.get("layer_probe")
         probing = Probing.from_dict(content["probing"]) if content["probing"] else None
         return cls(
             Fidelity.from_records(content["fidelity"], content["head"], content.get("baselines")),
@@ -102,6 +115,7 @@ class Evaluation(Result):
             replace(probing, images=content.get("probe_images")) if probing else None,
             content["teacher"],
             tuple(content["assignment"]),
+            None if layers is None else LayerProbe.from_content(layers, folder),
         )
 
     def answer(self) -> str:
@@ -151,6 +165,13 @@ class Evaluation(Result):
             lines.append(f"accuracy by that head: {found.accuracy:.1%}, teacher {found.teacher_accuracy:.1%}")
         if self.cost is not None:
             lines.append(self.cost.describe())
+        if self.layers is not None:
+            return [
+                *lines,
+                f"probes: {self.layers.answer()}",
+                *table_lines(self.layers.overview()),
+                *self.layers.remarks(),
+            ]
         if self.probing is None:
             return [*lines, "no probes: give labelled images to train them on"]
         return [*lines, f"probes: {self.probing.answer()}", *self.probing.remarks()]
@@ -187,6 +208,7 @@ def evaluate(
     *,
     seeds: int = SEEDS,
     stream: Stream | None = None,
+    layer_options: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Compare a Raptor with its teacher.
 
@@ -201,6 +223,8 @@ def evaluate(
         Linear probes for each model.
     stream : Stream, optional
         How to go through the images.
+    layer_options : mapping, optional
+        Of :func:`brdyn.probe_layers`, which then reads the layers of both instead: `{"layers": "all"}`.
 
     Returns
     -------
@@ -216,6 +240,18 @@ def evaluate(
     """
     watch, stream = Stopwatch(), stream or Stream()
     found = fidelity(raptor, images, stream=stream)
+    layers = None
+    if train is not None and layer_options is not None:
+        layers = probe_layers(
+            raptor.teacher,
+            train,
+            test,
+            seeds=seeds,
+            stream=stream,
+            readouts=paired_readouts(raptor),
+            **layer_options,
+        )
+        train = None
     read = (train, test) if train is not None and test is not None else ()
     features = [paired_features(raptor, part, stream=stream) for part in read]
     assignment = tuple(raptor.assignment)
@@ -225,7 +261,14 @@ def evaluate(
     if probing is not None:
         probing = replace(probing, images=described(*read))
     origin = Provenance.of(raptor, images, watch, stream.processes, seed=images.seed)
-    return Evaluation(found, cost(raptor), probing, raptor.teacher.info.name, assignment, provenance=origin)
+    return Evaluation(
+        found, cost(raptor), probing, raptor.teacher.info.name, assignment, layers, provenance=origin
+    )
+
+
+def paired_readouts(raptor: Raptor) -> dict[str, Readout]:
+    """The layers of the teacher and of the Raptor, in one pass over the images."""
+    return {TEACHER: Readout(raptor.teacher), RAPTOR: Readout(raptor, partial(student_states, raptor))}
 
 
 def paired_features(raptor: Raptor, images: ImageSet, stream: Stream | None = None) -> dict[str, Features]:

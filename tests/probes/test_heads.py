@@ -83,7 +83,7 @@ def test_all_places_at_once_are_as_each_alone():
     made = stripes(noise=0.7, layers=3)
     task, recipe = Segmentation(["a", "b", "c"]), replace(FAST, epochs=2, penalties=(0.0, 1.0), points=10**6)
     halves = (made, rows(made)[:8]), (made, rows(made)[8:])
-    together = Chooser(task, *halves[1], Standard.of(made, halves[0][1]), [(2,), (3,)])
+    together = Chooser(task, *halves[1], Standard.of(made, halves[0][1]), [(2,), (3,)], 99)
     heads = Heads(torch.randn(2, 3, 2, 3), torch.randn(2, 2, 3))
     alone = [
         replace(together, places=[place]).scores(heads[slice(at, at + 1)])
@@ -115,7 +115,7 @@ def test_the_penalty_and_epoch_kept_are_the_best_on_held_out_images():
         first = every[:, place].max(1).argmax()
         assert fitted.epoch[place] == first + 1
         assert fitted.penalty[place] == recipe.penalties[int(every[first, place].argmax())]
-    again = Chooser(task, *halves[1], fitted.standard, [(1,), (2,)]).scores(fitted.heads)
+    again = Chooser(task, *halves[1], fitted.standard, [(1,), (2,)], 4 * recipe.points).scores(fitted.heads)
     np.testing.assert_allclose(again[:, 0], fitted.chosen)  # and these are the weights kept
 
 

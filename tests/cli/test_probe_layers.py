@@ -1,0 +1,126 @@
+"""`brdyn probe --task … --layers …` and `raptor-eval --task …` as a user meets them."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+from safetensors.torch import save_file
+
+import brdyn
+from tests.cli.commands import assert_one_line_error
+from tests.conftest import scramble
+from tests.probes.test_layers import painted, table
+
+
+@pytest.fixture
+def streets(tmp_path):
+    said = {"classes": json.dumps(["red", "green", "blue"]), "ignore_index": "9"}
+    return [table(tmp_path / f"{name}.parquet", *painted(*which), **said) for name, which in
+            {"train": (8, 0), "test": (4, 1)}.items()]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def low_weights(tmp_path_factory):
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    scramble(model)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def options(low_weights, streets, tmp_path):
+    return [
+        "--model", "vit_tiny_patch16_224", "--weights", low_weights, "--image-size", "32", "--images", streets[0],
+        "--test", streets[1], "--workers", "0", "--seeds", "1", "--out", tmp_path / "out",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_masks_by_layer(run, options, tmp_path):
+    dense = ["--task", "segmentation", "--layers", "6,12", "--epochs", "2"]
+    done = run("probe", *options, *dense)
+    assert done.returncode == 0, done.stderr
+    assert "12 images x 0.00 MB = 0.00 GB" in done.stdout  # said before they are made
+    assert "layer 12: mean IoU" in done.stdout
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "layer_probe.json",
+        "per_image.parquet",
+        "examples.safetensors",
+        "scores.png",
+        "examples.png",
+    }
+    found = brdyn.read(tmp_path / "out")
+    assert found.task == "segmentation"
+    assert found.sizes == {"fit": 6, "choose": 2, "test": 4}
+    assert found.provenance.model == "vit_tiny_patch16_224"
+    assert [found.images[part]["read"] for part in ("train", "test")] == [8, 4]
+    assert not list(tmp_path.glob("brdyn-features-*"))
+    published = [*options, *dense[:2], "--epochs", "1", "--protocol", "published", "--overwrite"]
+    done = run("probe", *published)
+    assert done.returncode == 0, done.stderr
+    assert "optimistic" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--task", "boxes"], "unknown task 'boxes'; choose one of classification, segmentation, depth"),
+        (["--layers", "some"], "--layers some is neither last, all, a list such as 3,7,12, nor choose:4"),
+        (["--task", "segmentation", "--layers", "13"], "has the layers 0 to 12, and not layer 13"),
+        (
+            ["--task", "segmentation", "--depth-unit", "mm"],
+            "--depth-unit does not go with --task segmentation",
+        ),
+        (["--task", "depth", "--ignore-index", "3"], "--ignore-index does not go with --task depth"),
+        (["--epochs", "3"], "--epochs does not go with --task classification"),
+        (["--task", "depth", "--target-column", "mask"], "have no unit in their metadata"),
+        (
+            ["--task", "depth", "--depth-unit", "mm"],
+            "has no column of a depth for each image among image, mask",
+        ),
+        (["--task", "segmentation", "--image-size", "33"], "is not a multiple of the 16-pixel patch"),
+        (["--task", "segmentation", "--ignore-index", "8"], "its mask holds 9, and the classes are 0 to 2"),
+        (["--task", "segmentation", "--palette", "NOWHERE.json"], "--palette 'NOWHERE.json': no such file"),
+        (["--task", "segmentation", "--protocol", "loose"], "unknown protocol 'loose'"),
+        (["--val", "x.parquet"], "no images at 'x.parquet'"),
+        (["--k", "3"], "--k goes with --phases"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(run, options, arguments, said, tmp_path):
+    assert_one_line_error(run("probe", *options, *arguments), 2, said)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_raptor_and_teacher_are_paired(run, options, streets, tmp_path):
+    fitted = [
+        *options[:6], "--images", streets[0], "--workers", "0", "--out", tmp_path / "raptor", "--boundaries", "6",
+        "--steps", "2", "--batch-size", "4", "--validation-images", "2",
+    ]  # fmt: skip
+    done = run("raptor-fit", *fitted)
+    assert done.returncode == 0, done.stderr
+    over = [
+        "raptor-eval",
+        tmp_path / "raptor",
+        "--images",
+        streets[0],
+        "--workers",
+        "0",
+        "--out",
+        tmp_path / "eval",
+    ]
+    assert_one_line_error(run(*over, "--layers", "all"), 2, "--task and --layers go with --probe-train")
+    probes = ["--probe-train", streets[0], "--probe-test", streets[1], "--seeds", "1", "--epochs", "1"]
+    done = run(*over, "--task", "segmentation", "--layers", "6,12", *probes)
+    assert done.returncode == 0, done.stderr
+    assert "raptor at layer 12 (linear): mean IoU" in done.stdout
+    assert "% of that of teacher" in done.stdout
+    found = brdyn.read(tmp_path / "eval")
+    assert found.layers.models == ["teacher", "raptor"]
+    pair = found.layers.pairs[found.layers.pairs["place"] == "6"].iloc[0]
+    ratio = found.layers.value("miou", "6", model="raptor") / found.layers.value("miou", "6")
+    assert pair["ratio"] == pytest.approx(ratio)
+    assert np.isfinite(pair["ratio_low"])
