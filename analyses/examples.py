@@ -16,6 +16,7 @@ from textwrap import shorten
 import brdyn
 from analyses.recording import RESULTS, ROOT, plain_parser
 from analyses.render import write_or_check
+from brdyn.words import table_lines
 
 GUIDE = ROOT / "docs" / "guide"
 PLACE = re.compile(r"(<!-- recorded: (\S+), (\d+) lines -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -28,9 +29,8 @@ def said(folder: str, count: int) -> str:
     assert result.provenance is not None
     run = result.provenance.details
     command = re.sub(r" --(out|workers|device) \S+| --overwrite", "", run["command"])
-    lines = [
-        shorten(line, WIDEST, placeholder=" …") if len(line) > WIDEST else line for line in result.lines()
-    ]
+    printed = [*result.answer().splitlines(), "", *table_lines(result.overview()), "", *result.remarks()]
+    lines = [shorten(line, WIDEST, placeholder=" …") if len(line) > WIDEST else line for line in printed]
     shown = [*lines[:count], *(["…"] if len(lines) > count else [])]
     cost = f"{run['seconds']:.0f} seconds on {run['device']}"
     return "\n".join(
