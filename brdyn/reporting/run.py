@@ -157,8 +157,8 @@ class ReportRun:
             assert one.images is not None
             assert one.speed is not None
             images = len(self._part(section, one.images))
-            groups = len(one.model.tokens.groups)
-            cost = plan.passes(section, one.model.depth, groups + 1 if groups > 1 else groups, self.settings)
+            targets = len(self._targets(one.model) or (*one.model.tokens.groups, "all"))
+            cost = plan.passes(section, one.model.depth, targets, self.settings)
             seconds = one.speed.seconds(images, cost) + plan.DRAWING[section]
             total += seconds
             parts.append(f"{name}: {counted(images, 'image')}, about {said_duration(seconds)}")
@@ -201,11 +201,17 @@ class ReportRun:
         elif section is DYNAMICS:
             found = self._motion(one, images)
         elif section is PERTURB:
-            found = self._beside_twins(perturbation_repair, one, images, eps=size.eps)
+            found = self._beside_twins(
+                perturbation_repair, one, images, eps=size.eps, targets=self._targets(model)
+            )
         else:
             options = {"kinds": size.kinds, "apart": size.apart}
             found = self._beside_twins(layer_surgery, one, images, **options)
         keep(found, one.folder, section, one.origins[section], self.formats)
+
+    def _targets(self, model: VisionTransformer) -> Sequence[str] | None:
+        """Which tokens get noise; each group and all where None."""
+        return None if self.settings.of_size.together else model.tokens.readouts
 
     def _motion(self, one: Prepared, images: ImageSet) -> Any:
         """Dynamics, with the phases that are found in the same pass; those are kept first."""
