@@ -206,6 +206,7 @@ def packaged_network(surgery: Surgery, results: Path = RESULTS) -> dict[str, Any
         "blocks": len(set(blocks)),
         "ends": [layer for layer in range(1, len(blocks)) if blocks[layer] != blocks[layer - 1]],
         "r2": evaluation.fidelity.curve("r2"),
+        "skill": raptor.least_skill(evaluation),
         "probes": evaluation.probing.to_dict()["ratios"] if evaluation.probing else [],
     }  # fmt: skip
 
