@@ -87,6 +87,7 @@ class Teller:
         self._write, self._started = write, started
         self._stages: list[Stage] = []
         self._last = clock()
+        self._shown = False  # a line on a terminal
         self._lock = threading.Lock()
 
     def begin(self, stage: Stage, at_once: bool = True) -> None:
@@ -94,6 +95,7 @@ class Teller:
         stage.since = self.clock()
         with self._lock:
             self._stages.append(stage)
+            self._clear()
             if at_once:
                 count = "" if stage.total is None else f" {stage.total} {stage.unit}"
                 self._say(f"{stage.description}{count}")
@@ -116,8 +118,9 @@ class Teller:
             self._clear()
 
     def _clear(self) -> None:
-        if self.terminal and not self.quiet:
+        if self._shown:
             self._write(CLEAR)
+            self._shown = False
 
     def _say(self, text: str) -> None:
         self._last = self.clock()
@@ -125,7 +128,9 @@ class Teller:
         if self.quiet or drawn:
             return
         line = f"[{_clock(self._last - self._started)}] {text}"
-        self._write(f"{CLEAR}{line} …" if self.terminal else f"{line}\n")
+        self._clear()
+        self._write(f"{line} …" if self.terminal else f"{line}\n")
+        self._shown = self.terminal
 
 
 _teller: Teller | None = None

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from brdyn import progress
-from brdyn.progress import EVERY, Stage, Teller, hush, progress_bar, stage, telling
+from brdyn.progress import CLEAR, EVERY, Stage, Teller, hush, progress_bar, stage, telling
 
 
 class Clock:
@@ -100,13 +100,16 @@ def test_a_terminal_has_one_line_that_is_written_over(clock):
     teller = Teller(written.append, terminal=True, clock=clock, started=100.0)
     drawing, bar = Stage("drawing"), Stage("reading", 5)
     teller.begin(drawing)
-    assert written == ["\r\x1b[2K[0:00] drawing …"]
+    assert written == ["[0:00] drawing …"]
+    passes(teller, clock, 10)
+    assert written[1:] == [CLEAR, "[0:10] still drawing …"]
     teller.begin(bar)
     passes(teller, clock, 30)
-    assert len(written) == 1  # the bar's place
+    assert written[3:] == [CLEAR]  # the place is the bar's
     teller.end(bar)
     teller.end(drawing)
-    assert written[1:] == ["\r\x1b[2K"] * 2
+    teller.clear()
+    assert len(written) == 4  # nothing of anybody else's is taken away
 
 
 def test_a_command_tells_and_a_quiet_one_does_not(capfd):
