@@ -46,5 +46,5 @@ def test_nothing_is_left_of_a_report_on_nothing(run, narrow_folder, options, tmp
     assert_one_line_error(run("report", "--model", "dinov2_vitz99", *options), 2, "dinov2_vitz99")
     (tmp_path / "none").mkdir()
     done = run("report", "--model", narrow_folder, "--images", tmp_path / "none", *options[2:])
-    assert_one_line_error(done, 1, "no images in")
+    assert_one_line_error(done, 2, "no images in")
     assert not (tmp_path / "out").exists()
