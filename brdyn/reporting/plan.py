@@ -65,7 +65,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "fast": Size(100, 12, 8, ("estimation", "modes"), (0.2,), False, BEFORE_DELETION, 1),
+    "fast": Size(100, 8, 8, ("estimation", "modes"), (0.2,), False, BEFORE_DELETION, 1),
     "default": Size(1000, 64, 32, (), EPS, True, (*SURGERY[:2], "replace"), None),
     "thorough": Size(5000, 256, 256, (), EPS, True, KINDS, None),
 }
