@@ -57,14 +57,14 @@ def random_store(folder: Path, images: int, shape: dict[str, int]) -> FeatureSto
         folder / "features", np.float16, "w+", shape=(images, shape["layers"], tokens, shape["width"])
     )
     targets = np.memmap(folder / "targets", np.int16, "w+", shape=(images, side, side))
+    grid, layers = (shape["grid"], shape["grid"]), tuple(range(1, shape["layers"] + 1))
+    store = FeatureStore(values, targets, layers, grid, True, list(range(images)))
     rng = np.random.default_rng(0)
     for row in range(images):
         values[row] = rng.standard_normal(values.shape[1:], dtype=np.float32)
         targets[row] = rng.integers(0, shape["classes"], targets.shape[1:])
-    grid = (shape["grid"], shape["grid"])
-    return FeatureStore(
-        values, targets, tuple(range(1, shape["layers"] + 1)), grid, True, list(range(images))
-    )
+        store.release()
+    return store
 
 
 def train(store: FeatureStore, classes: int, recipe: Recipe) -> None:

@@ -72,6 +72,12 @@ def test_segment_benchmark_searches_agree():
     assert best == pytest.approx(bench_segment.exhaustive_cut(weights)[0])
 
 
+@pytest.mark.slow
+def test_peak_memory_of_dense_probes_is_flat():
+    few, many = (bench.peak_of("bench_probe", str(count), "2") for count in (20, 320))
+    assert many < few + 40  # MiB: their features are 120
+
+
 def test_probe_benchmark_reads_out_all_layers():
     cost = bench_probe.extraction_cost(tiny_vit(), batch_size=2, rounds=4)
     low, high = cost["ratio_interval_95"]
