@@ -17,6 +17,7 @@ from analyses import (
     bench,
     bench_capture,
     bench_dynamics,
+    bench_probe,
     bench_raptor,
     bench_segment,
     bench_vitrm,
@@ -71,6 +72,20 @@ def test_segment_benchmark_searches_agree():
     assert best == pytest.approx(bench_segment.exhaustive_cut(weights)[0])
 
 
+@pytest.mark.slow
+def test_peak_memory_of_dense_probes_is_flat():
+    few, many = (bench.peak_of("bench_probe", str(count), "2") for count in (20, 320))
+    assert many < few + 40  # MiB: their features are 120
+
+
+def test_probe_benchmark_reads_out_all_layers():
+    cost = bench_probe.extraction_cost(tiny_vit(), batch_size=2, rounds=4)
+    low, high = cost["ratio_interval_95"]
+    assert low <= cost["ratio"] <= high
+    shape = {**bench_probe.CAMVID, "layers": 2, "width": 8, "grid": 2}
+    assert bench_probe.head_seconds(5, bench_probe.Recipe(epochs=1), shape) > 0
+
+
 @needs_offline
 def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, images):
     monkeypatch.setattr(sys, "argv", ["export", "--file", str(tmp_path / "trunk.safetensors")])
@@ -81,7 +96,7 @@ def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, im
 
 
 STUDIES = (
-    bench_capture, bench_dynamics, bench_raptor, bench_segment, export_trunk, pages, raptor_on_vits,
+    bench_capture, bench_dynamics, bench_probe, bench_raptor, bench_segment, export_trunk, pages, raptor_on_vits,
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ needs. Features are kept in float16, in which the tokens of a final norm are exa
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -118,10 +119,20 @@ class FeatureStore:
         self.values[start : start + len(values)] = values.cpu().numpy()
         self.targets[start : start + len(values)] = targets.cpu().numpy()
         self.positions += positions.tolist()
+        self.release()
 
     def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Features `(B, layers, T, D)`, float32, and targets `(B, H, W)`."""
-        return torch.from_numpy(self.values[rows]).float(), torch.from_numpy(self.targets[rows])
+        found = torch.from_numpy(self.values[rows]).float(), torch.from_numpy(self.targets[rows])
+        self.release()
+        return found
+
+    def release(self) -> None:
+        """Let go of the pages of the files that were looked at: they would count as this process's memory."""
+        for one in (self.values, self.targets):
+            mapped = getattr(one, "_mmap", None)
+            if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)  # what was written stays in the file
 
     def batches(self, rows: np.ndarray, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Those rows, some at a time."""

@@ -315,3 +315,30 @@ def test_camvid_is_read(model):
     found = next(pairs.batches(3, workers=0)).targets.unique()
     assert found.min() >= VOID
     assert found.max() <= 10
+
+
+def test_a_data_set_of_the_hub_library(tmp_path, model):
+    """As `scene_parse_150` and `nyu_depth_v2` have them: `annotation`, and `depth_map` as a float picture."""
+    import datasets
+
+    mask, metres = masks(2, classes=3), [(one / 1000).astype(np.float32) for one in depths(2)]
+    rows = datasets.Dataset.from_dict(
+        {
+            "image": [Image.fromarray(noise(seed)) for seed in range(2)],
+            "annotation": [Image.fromarray(one) for one in mask],
+            "depth_map": [{"bytes": encoded(one, kind="TIFF"), "path": None} for one in metres],
+            "scene_category": [1, 2],
+        },
+        features=datasets.Features(
+            {name: datasets.Image() for name in ("image", "annotation", "depth_map")}
+            | {"scene_category": datasets.Value("int64")}
+        ),
+    )
+    rows.save_to_disk(tmp_path / "saved")
+    pairs = load_dense(tmp_path / "saved", model, "segmentation", targets=MaskTargets(ignore=0))
+    assert pairs.source.target_column == "annotation"
+    found = pairs.targets.read(pairs.source.read(1).target, (48, 40), "x")
+    np.testing.assert_array_equal(found, np.where(mask[1] == 0, VOID, mask[1].astype(int)))
+    pairs = load_dense(tmp_path / "saved", model, "depth", targets=DepthTargets.of("m"))
+    read = pairs.targets.read(pairs.source.read(0).target, (48, 40), "x")
+    np.testing.assert_allclose(read, metres[0])

@@ -155,6 +155,19 @@ def test_shares_of_patches_by_hand():
     assert known.tolist() == [[1.0, 0.25]]
 
 
+def test_what_was_written_is_read_after_its_pages_are_let_go(tmp_path):
+    values = np.memmap(tmp_path / "values", np.float16, "w+", shape=(6, 1, 4, 3))
+    targets = np.memmap(tmp_path / "targets", np.int16, "w+", shape=(6, 8, 8))
+    made = FeatureStore(values, targets, (1,), (2, 2), False)
+    first, second = torch.rand(4, 1, 4, 3).half(), torch.randint(0, 3, (4, 8, 8), dtype=torch.int16)
+    made.add(first, second, torch.tensor([3, 5, 7, 8]))
+    made.add(first[:2] + 1, second[:2] + 1, torch.tensor([9, 10]))
+    found = made.read(np.array([3, 4]))
+    torch.testing.assert_close(found[0], torch.stack([first[3], first[0] + 1]).float())
+    assert torch.equal(found[1], torch.stack([second[3], second[0] + 1]))
+    assert made.positions == [3, 5, 7, 8, 9, 10]
+
+
 def test_nothing_to_learn_is_said():
     made, task = stripes(images=4), Segmentation(["a", "b", "c"])
     made.targets[:] = -1
