@@ -16,6 +16,7 @@ from brdyn.raptor import Evaluation
 from brdyn.words import counted
 
 YES, NO, UNCLEAR, MISSING = "yes", "no", "unclear", "not measured"
+NONE = "none found"  # by a test, which may have missed some
 FAITHFUL = 0.9  # R² at every layer, from which a Raptor counts as a copy
 HALF = 0.5
 MANY = 19  # twins, the fewest that a value outside all of them differs from at p = .05
@@ -44,7 +45,7 @@ class Finding:
     ----------
     question : str
         A key of :data:`QUESTIONS`.
-    answer : {"yes", "no", "unclear", "not measured"}
+    answer : {"yes", "no", "none found", "unclear", "not measured"}
     short : str
         The answer in a few words, for a table.
     sentence : str
@@ -124,7 +125,7 @@ def _phases(phases: Phases) -> Finding:
         f"a step at least 1.5 times its trend at p < {evidence.alpha:g}; layers are the units of the test, so that "
         "more images change little, and another similarity may (`brdyn phases --similarity cka`)"
     )
-    return Finding("phases", NO, "none", phases.sentence(), change)
+    return Finding("phases", NONE, NONE, phases.sentence(), change)
 
 
 def _block(found: Evaluation) -> Finding:
@@ -284,7 +285,7 @@ def verdict(found: Sequence[Finding], untrained: bool) -> str:
     phases, block = by["phases"], by["block"]
     parts = {
         YES: f"its depth falls into {phases.short}",
-        NO: "its depth shows no phases beyond a smooth drift",
+        NONE: "its depth shows no phases beyond a smooth drift",
         UNCLEAR: "whether there are phases cannot be tested",
         MISSING: "phases were not measured",
     }
@@ -297,8 +298,8 @@ def verdict(found: Sequence[Finding], untrained: bool) -> str:
         work = {answer: words.replace("each", "a phase") for answer, words in work.items()}
     recurrent = {
         (YES, YES): "block-recurrent, by this evidence",
-        (NO, YES): "a few blocks can do its work, without phases of its own",
-        (NO, MISSING): "no sign of block recurrence",
+        (NONE, YES): "a few blocks can do its work, without phases of its own",
+        (NONE, MISSING): "no sign of block recurrence",
     }.get((phases.answer, block.answer), "not shown to be block-recurrent")
     said = f"{recurrent}: {parts[phases.answer]}, and {work[block.answer]}"
     return f"untrained network (nothing of this was learnt): {said}" if untrained else said
