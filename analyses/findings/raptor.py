@@ -181,6 +181,8 @@ def least_skill(evaluation: Evaluation) -> Estimate:
     """Over the best of the baselines, of all tokens at the last layer, autoregressive; not a number where there is
     none."""
     table, names = evaluation.fidelity.table, [f"skill_{name}" for name in BASELINES]
-    rows = table.query("mode == 'autoregressive' and group == 'all' and statistic in @names")
+    rows = table[table["statistic"].isin(names)].query("mode == 'autoregressive' and group == 'all'")
     last = rows[rows["layer"] == rows["layer"].max()].dropna(subset="mean")
-    return Estimate(*last.loc[last["mean"].idxmin(), ["mean", "low", "high"]]) if len(last) else Estimate(np.nan)
+    return (
+        Estimate(*last.loc[last["mean"].idxmin(), ["mean", "low", "high"]]) if len(last) else Estimate(np.nan)
+    )
