@@ -180,7 +180,9 @@ def _at_the_end(evaluation: Evaluation) -> dict[str, float]:
 def least_skill(evaluation: Evaluation) -> Estimate:
     """Over the best of the baselines, of all tokens at the last layer, autoregressive; not a number where there is
     none."""
-    rows = evaluation.fidelity.table.query("mode == 'autoregressive' and group == 'all'")
-    rows = rows[rows["statistic"].isin([f"skill_{name}" for name in BASELINES])]
+    table, names = evaluation.fidelity.table, [f"skill_{name}" for name in BASELINES]
+    rows = table[table["statistic"].isin(names)].query("mode == 'autoregressive' and group == 'all'")
     last = rows[rows["layer"] == rows["layer"].max()].dropna(subset="mean")
-    return Estimate(*last.loc[last["mean"].idxmin(), ["mean", "low", "high"]]) if len(last) else Estimate(np.nan)
+    return (
+        Estimate(*last.loc[last["mean"].idxmin(), ["mean", "low", "high"]]) if len(last) else Estimate(np.nan)
+    )
