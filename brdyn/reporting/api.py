@@ -57,7 +57,7 @@ def report(
     overwrite : bool
         Replace results in `out` that are of other images, weights or settings.
     formats : tuple of str
-        Of the pictures of each section: some of `png`, `svg`, `pdf`.
+        Of the pictures of each section: some of `png`, `svg`, `pdf`; none of them for no pictures.
     say : callable, optional
         Told at the start what will be done and about how long that takes, and then line by line what is done.
 
@@ -76,12 +76,12 @@ def report(
     Examples
     --------
     >>> settings = brdyn.reporting.ReportSettings(size="fast", n=4)
-    >>> found = brdyn.report([model], "photos", "runs/page", settings, stream=brdyn.Stream(workers=0))
+    >>> found = brdyn.report([model], "photos", "runs/report", settings, formats=())
     >>> found.models[0].sections
     ('phases', 'dynamics', 'perturb', 'interventions')
     """
     settings, stream = settings or ReportSettings(), stream or Stream()
-    formats = check_formats(",".join(formats))
+    formats = check_formats(",".join(formats)) if formats else ()
     one_of("init", init, INITS)
     given = {one.info.name: one for one in models if isinstance(one, VisionTransformer)}
     named = subjects([one if isinstance(one, str) else one.info.name for one in models], init, settings.twin)

@@ -47,7 +47,7 @@ def similarity_charts(found: Sequence[Found]) -> dict[str, dict[str, Any]]:
 def _similarity(label: str, phases: Phases, matrix: np.ndarray, lowest: float) -> dict[str, Any]:
     layers = len(matrix)
     cells = [
-        {"a": row + 1, "b": column + 1, "s": round(float(matrix[row, column]), 4)}
+        {"a": row + 1, "b": column + 1, "s": round(float(matrix[row, column]), 6)}
         for row in range(layers)
         for column in range(layers)
     ]

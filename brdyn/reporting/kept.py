@@ -90,4 +90,4 @@ def keep(
     details = {**result.provenance.details, ORIGIN: dict(origin)}
     result = replace(result, provenance=replace(result.provenance, details=details))
     with OutputFolder(folder / section.name, True, result=section.file) as out:
-        result.write(out, plots.draw(result), formats)
+        result.write(out, plots.draw(result) if formats else {}, formats)

@@ -55,6 +55,13 @@ class ModelReport:
     failures : dict of str to str
         Of sections that failed, why.
     speed : Speed or None
+
+    Examples
+    --------
+    >>> from brdyn.reporting import ModelReport
+    >>> one = ModelReport("vit", "vit", "vit", False, "no sign of block recurrence", ())
+    >>> one.sections, one.failures
+    ((), {})
     """
 
     name: str
@@ -106,11 +113,12 @@ class Report(Result):
 
     Examples
     --------
-    >>> found = brdyn.report([model], "photos", "runs/report", brdyn.reporting.ReportSettings(size="fast", n=4))
-    >>> [finding.question for finding in found.models[0].findings]
-    ['phases', 'block', 'converge', 'repair', 'twins']
-    >>> brdyn.read("runs/report").models[0].verdict == found.models[0].verdict
-    True
+    >>> from brdyn.reporting import Finding, ModelReport, Report
+    >>> finding = Finding("phases", "no", "none", "a smooth drift explains all steps", "another similarity")
+    >>> found = Report((ModelReport("vit", "vit", "vit", False, "no sign of block recurrence", (finding,)),))
+    >>> print(found.summary())
+    vit: no sign of block recurrence
+      Does its depth fall into phases?         none
     """
 
     FILE: ClassVar[str] = REPORT

@@ -52,6 +52,12 @@ class Finding:
         The evidence.
     change : str
         What would change the answer.
+
+    Examples
+    --------
+    >>> from brdyn.reporting import Finding
+    >>> Finding("phases", "no", "none", "a smooth drift explains all steps", "another similarity").answer
+    'no'
     """
 
     question: str

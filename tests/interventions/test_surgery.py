@@ -265,3 +265,21 @@ def test_over_a_set_of_images(tiny, noise_folder):
         layer_surgery(tiny, images, phases_of(2, 2), kinds=("twist",))
     with pytest.raises(UsageError, match="at least 1"):
         layer_surgery(tiny, images, phases_of(2, 2), draws=0)
+
+
+def test_neighbours_alone(tiny, noise_folder):
+    """Swaps and replacements of layers that are at most so far apart."""
+    near = [one.layers for one in operations(["swap", "replace"], 4, [], apart=1)]
+    assert near == [(1, 2), (2, 3), (3, 4), (1, 2), (2, 1), (2, 3), (3, 2), (3, 4), (4, 3)]
+    assert len(list(operations(["swap"], 4, [], apart=2))) == 5
+    images = load_images(noise_folder, tiny, n=4)
+    options = {"kinds": ["swap"], "stream": Stream(workers=0)}
+    found, every = (
+        layer_surgery(tiny, images, phases_of(2, 2), apart=apart, **options) for apart in (1, None)
+    )
+    matrix, whole = found.matrix("swap", "cls"), every.matrix("swap", "cls")
+    assert np.isnan(matrix[0, 2:]).all()
+    np.testing.assert_allclose(matrix[[0, 1, 2], [1, 2, 3]], whole[[0, 1, 2], [1, 2, 3]], rtol=1e-5)
+    assert set(found.tests.values()) == {None}  # not all pairs are there to compare
+    with pytest.raises(UsageError, match="`apart=0`: layers are at least 1 apart"):
+        layer_surgery(tiny, images, phases_of(2, 2), apart=0)

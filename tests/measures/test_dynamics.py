@@ -381,3 +381,14 @@ def test_no_alignment_where_a_layer_has_no_speed():
     assert (
         phase_alignment(np.array([np.nan, 0.1, 0.3, 0.9]), [2]).at_boundaries == 0.3
     )  # none in the embedding
+
+
+def test_measures_that_are_left_out(tiny, noise_folder):
+    images = load_images(noise_folder, tiny, n=8)
+    found = token_dynamics(tiny, images, leave_out=["modes", "speed"], stream=Stream(workers=0))
+    assert found.modes is None
+    assert "speed" not in found.statistics
+    assert {"norm", "convergence"} <= set(found.statistics)
+    assert "modes" not in found.left_out  # that is for what the images do not allow
+    with pytest.raises(UsageError, match="unknown measure 'wobble'"):
+        token_dynamics(tiny, images, leave_out=["wobble"])

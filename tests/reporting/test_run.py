@@ -55,16 +55,17 @@ def test_every_section_is_a_result_of_its_own(made):
 
 def test_the_plan_is_said_before_all_else(made):
     said = made[0]
-    assert said[0].startswith("report on 2 models: about ")
-    assert "phases and dynamics: 12 images, about " in said[1]
-    assert said[3] == "  models of different families or sizes: compared over relative depth"
-    assert said[4] == "little: dynamics …"
+    assert said[:2] == ["little: loading …", "deeper: loading …"]
+    assert said[2].startswith("report on 2 models: about ")
+    assert "phases and dynamics: 12 images, about " in said[3]
+    assert said[5] == "  models of different families or sizes: compared over relative depth"
+    assert said[6] == "little: dynamics …"
 
 
 def test_what_is_there_is_used_again(again):
     found, written, said = again()
     assert not written
-    assert "phases and dynamics: there already" in said[1]
+    assert "phases and dynamics: there already" in said[3]
     assert [one.sections for one in found.models] == [SECTIONS, SECTIONS]
 
 
