@@ -23,7 +23,7 @@ from analyses.study import Study, chosen, read_all, run_study, study_parser
 from brdyn import Phases, segment
 from brdyn.phases import Evidence
 from brdyn.plots import draw_similarity, draw_steps
-from brdyn.plots.style import ACCENT, CURVE, QUIET, new_figure, paper_style
+from brdyn.plots.style import ACCENT, CURVE, INK, QUIET, new_figure, paper_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,7 +150,7 @@ def _draw_cut(axes: Axes, case: Case) -> None:
     shown, told = case.phases.with_k(K), case.told()
     if case.matrix is None:
         draw_similarity(axes, np.full((shown.layers,) * 2, np.nan), shown)
-        axes.text(6.5, 6.5, "not packaged", ha="center", va="center", fontsize=7, color=QUIET)
+        axes.text(6.5, 6.5, "not packaged", ha="center", va="center", fontsize=7, color=INK)
     else:
         draw_similarity(axes, case.matrix, shown)
     ticks = [1, *told["boundaries"], shown.layers]

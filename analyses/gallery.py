@@ -38,6 +38,7 @@ DOTS = 75  # per inch
 COLOURS = 96
 SMALL_VIT = "cifar_vit12"
 SAMPLES = "samples.jpg"
+FIRST = ROOT / "docs" / "images" / "similarity.png"  # of the README and the site's first page
 
 
 @dataclass(frozen=True)
@@ -345,7 +346,8 @@ def page() -> str:
 def _told(entry: Entry) -> list[str]:
     by = f"`{entry.name}.png` of `{entry.command}`" if entry.command else "From several results"
     shown = f"\n![{entry.title}](images/gallery/{entry.name}.png)\n" if entry.drawn else ""
-    more = f"[Guide]({entry.guide}), {{func}}`brdyn.plots.{entry.function}`"
+    home = getattr(plots, entry.function).__module__
+    more = f"[Guide]({entry.guide}), {{func}}`{entry.function} <{home}.{entry.function}>`"
     return [f"### {entry.title}\n{shown}", f"{entry.reading} {by}. {more}.\n"]
 
 
@@ -376,4 +378,5 @@ if __name__ == "__main__":
         if one.drawn is not None:
             (PICTURES / f"{one.name}.png").write_bytes(thumbnail(one))
     (PICTURES / SAMPLES).write_bytes(samples())
+    of(OF_PHASES, "similarity")().savefig(FIRST, dpi=140, metadata={"Software": None})
     PAGE.write_text(page())

@@ -114,6 +114,14 @@ def test_spectra_have_a_panel_for_each_phase(modes, phases):
     assert not first.texts
 
 
+def test_spectra_are_shown_as_large_as_they_are(modes, phases):
+    spectrum = modes.spectrum.assign(real=0.5, imaginary=0.0, modulus=[2.0, 0.5, 0.5, 0.5])
+    first, second = plot_spectra(replace(modes, spectrum=spectrum), phases, title="a model").axes
+    assert (
+        first.get_xlim() == second.get_xlim() == pytest.approx((-2.15, 2.15), abs=0.01)
+    )  # 1.1 times the 99th of 100
+
+
 def test_spectra_say_what_lies_outside(modes, phases):
     spectrum = modes.spectrum.assign(real=[0.5, -4.5, 3.0, 0.8], modulus=[0.51, 4.51, 3.02, 0.89])
     first, second = plot_spectra(replace(modes, spectrum=spectrum), phases, title="a model").axes
