@@ -33,6 +33,7 @@ def using(options: Mapping[str, Any]) -> Iterator[None]:
 def options_used() -> Mapping[str, Any] | None:
     """All options of the command that runs, by name, with their values; None where none runs.
 
+    >>> from pathlib import Path
     >>> from brdyn.environment import options_used, using
     >>> with using({"out": Path("runs/phases"), "k": None}):
     ...     options_used()

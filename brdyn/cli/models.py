@@ -30,16 +30,18 @@ def models(
     A timm name may carry a tag of pretrained weights, as in vit_base_patch16_224.mae. Any transformers id
     or folder of a supported class loads as well.
     """
+    size = parse_image_size(image_size)
     with stage("loading the families of models"):
         from brdyn.models import list_models
 
         listed = list(list_models())
     part = (name or "").lower()
     chosen = [(family, one) for family, one in listed if part in one.lower()]
-    if name is None or (chosen and all(one != name for _, one in chosen)):
+    is_part = size is None and bool(chosen) and all(one != name for _, one in chosen)
+    if name is None or is_part:
         _list(chosen)
     else:
-        _describe(name, parse_image_size(image_size), allow_code)
+        _describe(name, size, allow_code)
 
 
 def _list(chosen: list[tuple[str, str]]) -> None:

@@ -140,6 +140,8 @@ def vitrm_train(
 
 def _cells(architecture: Architecture, grid: list[str], more: list[str]) -> list[dict[str, int]]:
     """The cells of a grid; none where no grid is asked for. Its keys may follow as arguments, as in the shell."""
+    from brdyn.classifiers.grid import parse_grid
+
     if more and not grid:
         raise UsageError(
             f"vitrm-train takes no argument ({more[0]!r}); its options are in vitrm-train --help"
@@ -148,8 +150,6 @@ def _cells(architecture: Architecture, grid: list[str], more: list[str]) -> list
         return []
     if not architecture.is_recursive:
         raise UsageError(f"--grid is of vitrm, and this is {architecture.name}")
-    with stage("loading torch"):
-        from brdyn.classifiers.grid import parse_grid
     return parse_grid([word for given in (*grid, *more) for word in given.split()])
 
 
