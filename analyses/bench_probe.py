@@ -103,7 +103,7 @@ def run(choice: Choice) -> None:
                 "epochs": Recipe().epochs,
                 "seconds": head_seconds(choice.images, Recipe(), shape),
             },
-            "peak_memory_mib": {str(count): peak_of("bench_probe", str(count), "2") for count in (40, 400)},
+            "peak_memory_mib": {str(count): peak_of("bench_probe", str(count), "2") for count in (100, 1000)},
             "threads": torch.get_num_threads(),
         },
         choice.out,

@@ -77,7 +77,10 @@ def draw_layer_scores(axes: Axes, found: LayerProbe) -> None:
         if probe == "linear":
             axes.fill_between(places, own["low"], own["high"], color=colour, alpha=0.2, linewidth=0)
     joined = rows[rows["place"].str.contains("+", regex=False) & (rows["probe"] == "linear")]
-    named = {place: label for label, place in found.sets.items()}
+    named = {
+        place: ", ".join(label for label, own in found.sets.items() if own == place)
+        for place in found.sets.values()
+    }
     for number, row in enumerate(joined.to_dict(orient="records")):
         axes.axhline(
             row["value"], color=QUIET, linewidth=1, linestyle=(0, (2 + 2 * number, 2)),

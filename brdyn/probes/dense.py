@@ -296,3 +296,4 @@ def made_task(
 def _targets(store: FeatureStore) -> Iterator[np.ndarray]:
     for start in range(0, len(store), 64):
         yield np.asarray(store.targets[start : min(start + 64, len(store))])
+        store.release()

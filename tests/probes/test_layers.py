@@ -177,7 +177,9 @@ def test_the_best_layers_are_chosen_and_set_beside_others(streets):
     assert (rows["low"] <= rows["difference"]).all()
     assert found.ends == (2,)
     assert "chosen" in found.summary()
-    assert "scores" in brdyn.plots.draw(found)
+    axes = brdyn.plots.draw(found)["scores"].axes[0]
+    lines = {line.get_label() for line in axes.get_lines()}
+    assert "regular, phase ends: 2+4" in {name.removeprefix("chosen, ") for name in lines}
 
 
 def test_two_models_are_paired_on_the_same_images(streets):
