@@ -143,8 +143,9 @@ def grid() -> Figure:
     return plots.plot_grid(found.cells, title=f"ViTRM: accuracy (%)\ntrained on {images}")
 
 
-PHASES, MOVES, NOISE, SURGERY, RAPTOR, VITRM = (
-    f"guide/{page}.md" for page in ("phases", "dynamics", "perturbation", "interventions", "raptor", "vitrm")
+PHASES, MOVES, NOISE, SURGERY, RAPTOR, VITRM, PROBES = (
+    f"guide/{page}.md"
+    for page in ("phases", "dynamics", "perturbation", "interventions", "raptor", "vitrm", "probes")
 )
 OF_PHASES, OF_DYNAMICS = f"phases/{OFFLINE}", f"dynamics/{SMALL_VIT}"
 SECTIONS: dict[str, tuple[Entry, ...]] = {
@@ -280,6 +281,12 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             RAPTOR, "plot_skill", None, "brdyn raptor-eval",
         ),
         Entry(
+            "ranks", "How far from recurrent",
+            "What shared blocks do with corrections of a rank for each layer: if phases can be shared, the curve of "
+            "max-cut rises before those of random partitions.",
+            RAPTOR, "plot_ranks", of(f"ranks/{SMALL_VIT}", "ranks"), "brdyn raptor-rank",
+        ),
+        Entry(
             "layer_fidelity", "Fidelity of several Raptors",
             "One statistic by layer, a curve for each Raptor; an arrow marks what lies below the axis, and the "
             "text how far.",
@@ -295,6 +302,18 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "ladder", "Ablations of the recipe",
             "A bar for each variant with its interval; ◀ says the value of a bar that leaves the axis.",
             RAPTOR, "plot_ladder", ladder,
+        ),
+    ),
+    "Probes": (
+        Entry(
+            "scores", "What each layer tells",
+            "The score of a probe on each layer with its interval over test images; dotted lines end phases.",
+            PROBES, "plot_layer_scores", None, "brdyn probe",
+        ),
+        Entry(
+            "examples", "What a probe says of images",
+            "The worst, the middle and the best test image: the image, the truth, what is read from the last layer.",
+            PROBES, "plot_examples", None, "brdyn probe",
         ),
     ),
     "Recursive classifiers": (

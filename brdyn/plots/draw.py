@@ -175,7 +175,7 @@ def _(result: Evaluation) -> dict[str, Figure]:
 
 @draw.register
 def _(result: RankCurve) -> dict[str, Figure]:
-    return {"ranks": plot_ranks(result.table, title=result.title)}
+    return {"ranks": plot_ranks(result.table, title=heading(result))}
 
 
 @draw.register

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import seaborn as sns
 
-from brdyn.plots.style import QUIET, new_figure, paper_style
+from brdyn.plots.style import QUIET, head, new_figure, paper_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ def plot_ranks(table: pd.DataFrame, *, title: str) -> Figure:
             axes.axhline(1, color=QUIET, linewidth=0.7, linestyle=":")
             axes.set_ylim(LEAST - 0.05, 1.05)
         by_share.legend(frameon=False, fontsize=7)
-        figure.suptitle(title, fontsize=10)
+        head(figure, title)
         return figure
 
 

@@ -43,7 +43,8 @@ def test_masks_by_layer(run, options, tmp_path):
     done = run("probe", *options, *dense)
     assert done.returncode == 0, done.stderr
     assert "12 images x 0.00 MB = 0.00 GB" in done.stdout  # said before they are made
-    assert "layer 12: mean IoU" in done.stdout
+    assert "segmentation, the best of 2 places: vit_tiny_patch16_224 at layer " in done.stdout
+    assert "layer 12" in done.stdout
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         "layer_probe.json",

@@ -65,7 +65,11 @@ def evaluation(r2, skill):
 
 @pytest.mark.parametrize(
     ("matrix", "said", "short"),
-    [(JUMP, "yes", "2 phases"), (DRIFT, "none found", "none found"), (np.eye(4), "unclear", "cannot be tested")],
+    [
+        (JUMP, "yes", "2 phases"),
+        (DRIFT, "none found", "none found"),
+        (np.eye(4), "unclear", "cannot be tested"),
+    ],
 )
 def test_phases(matrix, said, short):
     found = answer("phases", {"phases": segment(matrix)})
