@@ -308,7 +308,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry(
             "scores", "What each layer tells",
             "The score of a probe on each layer with its interval over test images; dotted lines end phases.",
-            PROBES, "plot_layer_scores", None, "brdyn probe",
+            PROBES, "plot_layer_scores", of(f"probes/{OFFLINE}_camvid", "scores"), "brdyn probe",
         ),
         Entry(
             "examples", "What a probe says of images",
