@@ -121,7 +121,7 @@ def test_raptor_fit(one_and_two, noise_folder):
     """The same losses and weights on the same global batch, whoever computes which part of it."""
     folders = one_and_two(
         "raptor-fit", noise_folder, "--batch-size", "8", "--boundaries", "5", "--steps", "8",
-        "--validation-images", "8", "--log-every", "1", "--sigma", "0", "--accumulate", "2", says="2 blocks: layers",
+        "--validation-images", "8", "--log-every", "1", "--sigma", "0", "--accumulate", "2", says="2 blocks for 12 layers",
     )  # fmt: skip
     one, two = (json.loads((folder / "fit.json").read_text())["stages"] for folder in folders)
     for stage in ("1", "2"):
@@ -145,7 +145,7 @@ def test_raptor_eval(one_and_two, noise_folder, tmp_path):
         pa.table({"image": cells, "label": [n % 2 for n in range(40)]}), tmp_path / "labelled.parquet"
     )
     probes = ["--probe-train", str(tmp_path / "labelled.parquet"), "--seeds", "1"]
-    folders = one_and_two("raptor-eval", noise_folder, *probes, says="least R", model=[raptor])
+    folders = one_and_two("raptor-eval", noise_folder, *probes, says="R² on its own way", model=[raptor])
     same(folders, "fidelity.parquet", ["mode", "statistic", "group", "layer"], rtol=1e-4, atol=1e-5)
     one, two = (json.loads((folder / "raptor_eval.json").read_text())["probing"] for folder in folders)
     assert one["summary"] == two["summary"]

@@ -118,7 +118,9 @@ class Report(Result):
     >>> found = Report((ModelReport("vit", "vit", "vit", False, "no sign of block recurrence", (finding,)),))
     >>> print(found.summary())
     vit: no sign of block recurrence
-      Does its depth fall into phases?         none
+    <BLANKLINE>
+    model  question                          answer
+    vit    Does its depth fall into phases?  none
     """
 
     FILE: ClassVar[str] = REPORT
