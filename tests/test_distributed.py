@@ -121,7 +121,8 @@ def test_raptor_fit(one_and_two, noise_folder):
     """The same losses and weights on the same global batch, whoever computes which part of it."""
     folders = one_and_two(
         "raptor-fit", noise_folder, "--batch-size", "8", "--boundaries", "5", "--steps", "8",
-        "--validation-images", "8", "--log-every", "1", "--sigma", "0", "--accumulate", "2", says="2 blocks for 12 layers",
+        "--validation-images", "8", "--log-every", "1", "--sigma", "0", "--accumulate", "2",
+        says="2 blocks for 12 layers",
     )  # fmt: skip
     one, two = (json.loads((folder / "fit.json").read_text())["stages"] for folder in folders)
     for stage in ("1", "2"):
