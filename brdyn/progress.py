@@ -100,6 +100,14 @@ class Teller:
                 count = "" if stage.total is None else f" {stage.total} {stage.unit}"
                 self._say(f"{stage.description}{count}")
 
+    def tell(self, text: str) -> None:
+        """Something that is done, or comes: a line of its own."""
+        with self._lock:
+            self._clear()
+            self._last = self.clock()
+            if not self.quiet:
+                self._write(f"[{_clock(self._last - self._started)}] {text}\n")
+
     def end(self, stage: Stage) -> None:
         """It is over."""
         with self._lock:
@@ -165,6 +173,12 @@ def hush() -> None:
     """Say nothing more."""
     if _teller is not None:
         _teller.quiet = True
+
+
+def tell(text: str) -> None:
+    """Say once what is done, or comes."""
+    if _teller is not None:
+        _teller.tell(text)
 
 
 def clear() -> None:

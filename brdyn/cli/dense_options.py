@@ -10,6 +10,7 @@ import typer
 
 from brdyn.choices import TASKS, check_layers, one_of
 from brdyn.cli.checks import check_file
+from brdyn.cli.output import say
 from brdyn.cli.run import RunRequest
 from brdyn.errors import UsageError
 
@@ -187,5 +188,5 @@ class DenseRequest(RunRequest):
             "augment": self.augment,
             "cache": self.cache,
             "seed": self.seed,
-            "say": typer.echo,
+            "say": say,
         }

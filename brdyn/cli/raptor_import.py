@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from brdyn.cli import options as opt
+from brdyn.cli import output
 from brdyn.cli.checks import at_home, check_file
 from brdyn.cli.options import parse_image_size, parse_numbers
 from brdyn.errors import UsageError
@@ -49,10 +50,15 @@ def raptor_import(
 
     from brdyn.models import load_model
     from brdyn.raptor import read_official
+    from brdyn.raptor.model import KIND
+    from brdyn.store.pretrained import CONFIG, WEIGHTS
 
     teacher = load_model(teacher_model, weights=weights, weights_key=weights_key, image_size=size)
     raptor = read_official(file, teacher, ends)
     raptor.save_pretrained(folder, read_from=file.name)
     spans = ", ".join(f"{span.start + 1}-{span.end}" for span in raptor.spans)
-    typer.echo(f"{raptor.k} blocks for layers {spans} of {teacher.info.name}")
-    typer.echo(f"written to {folder}: config.json, model.safetensors")
+    answer, files = f"{raptor.k} blocks for layers {spans} of {teacher.info.name}", [CONFIG, WEIGHTS]
+    if output.wants_json():
+        output.print_json({"kind": KIND, "folder": str(folder), "files": files, "answer": answer})
+    else:
+        output.say(f"{answer}\n\nwritten to {folder}: {', '.join(files)}")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brdyn.choices import DTYPES, INITS, MOST_TWINS, check_named, check_source, one_of
-from brdyn.cli import checks
+from brdyn.cli import checks, output
 from brdyn.cli import options as opt
 from brdyn.cli.run import RunRequest, run_command
 from brdyn.errors import BrdynError, UsageError
+from brdyn.progress import tell
 from brdyn.reporting.plan import PAGE, REPORT, ReportSettings, Subject, is_report, subjects
 from brdyn.words import as_typed
 
@@ -160,10 +161,12 @@ def report(
         stream=Stream(batch_size=batch_size, workers=request.workers, progress=True),
         overwrite=request.overwrite,
         formats=formats,
-        say=lambda line: typer.echo(as_typed(line)),
+        say=lambda line: tell(as_typed(line)),
     )
-    typer.echo(f"\n{found.summary()}\n")
-    typer.echo(f"report: {out / PAGE}")
+    if output.wants_json():
+        output.print_json(output.as_mapping(found, out, [PAGE, REPORT]))
+    else:
+        output.say(f"{as_typed(found.summary())}\n\nreport: {out / PAGE}")
     if found.failed:
         raise BrdynError(f"something failed of {', '.join(found.failed)}; the report has the rest")
 

@@ -1,5 +1,7 @@
 """`brdyn report` as it is typed: what it prints, and what it makes of models and images that do not do."""
 
+import json
+
 import pytest
 
 import brdyn
@@ -21,13 +23,16 @@ def test_it_ends_with_the_verdict_and_the_path(run, narrow_folder, options, nois
     assert done.returncode == 0, done.stderr
     found = brdyn.read(tmp_path / "out").models[0]
     lines = done.stdout.strip().splitlines()
-    assert lines[0] == "narrow: loading …"
-    assert lines[1].startswith("report on 1 model: about ")
-    assert f"narrow: {found.verdict}" in lines
+    assert done.progress[0] == "narrow: loading …"
+    assert any(line.startswith("report on 1 model: about ") for line in done.progress)
+    assert lines[0] == f"narrow: {found.verdict}"
     assert lines[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
     page = (tmp_path / "out" / "report.html").read_text()
     assert "40 of 41 images" in page
     assert "1 images skipped" in page
+    again = run("report", "--model", narrow_folder, *options, "--json", "--quiet")
+    assert json.loads(again.stdout)["answer"] == lines[0]
+    assert not again.progress
 
 
 def test_one_of_two_models_fails(run, narrow_folder, options, tmp_path):
