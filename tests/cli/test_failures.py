@@ -104,8 +104,8 @@ def test_streams_that_are_closed_full_or_broken(line, code, words):
     assert words in done.stderr
 
 
-def test_ascii_streams_get_stand_ins():
-    done = shell("{} phases --images 'é…²'", PYTHONIOENCODING="ascii")
+def test_ascii_streams_get_stand_ins(tmp_path):
+    done = shell(f"{{}} phases --images 'é…²' --out {tmp_path / 'out'}", PYTHONIOENCODING="ascii")
     assert_one_line_error(done, 2, r"no images at '\xe9...^2'")
 
 
