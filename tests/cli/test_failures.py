@@ -8,6 +8,7 @@ import sys
 import pytest
 import typer
 
+import brdyn.runtime  # noqa: F401  (as any run has it by then)
 from brdyn.cli import commands, failures, streams
 from brdyn.cli.failures import explain
 from brdyn.errors import BrdynError, UsageError
