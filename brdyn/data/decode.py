@@ -63,6 +63,18 @@ def formats() -> tuple[str, ...]:
     return (*FORMATS, "HEIF")
 
 
+def check_least(image: Image.Image, patch: int) -> None:
+    """Refuse an image that has a side smaller than a patch.
+
+    Raises
+    ------
+    ValueError
+        With its size.
+    """
+    if min(image.size) < patch:
+        raise ValueError(f"{image.width}x{image.height} pixels are smaller than one {patch}-pixel patch")
+
+
 def check_shape(width: int, height: int) -> None:
     """Raise an `OSError` for a picture too large or too thin to be decoded."""
     if width * height > LARGEST_PIXELS:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from brdyn.data.decode import decode
+from brdyn.data.decode import check_least, decode
 from brdyn.data.find import find_source
 from brdyn.data.image_set import ImageSet
 from brdyn.data.items import Item
@@ -133,9 +133,7 @@ class _PairDecoder(Dataset[Item | Skipped]):
             raw = self.source.read(index)
             name = raw.name
             image = decode(raw.data)
-            if min(image.size) < self.smallest:
-                size = f"{image.width}x{image.height}"
-                raise ValueError(f"{size} pixels are smaller than one {self.smallest}-pixel patch")
+            check_least(image, self.smallest)
             target = self.targets.read(raw.target or b"", image.size, name)
             pixels, turned = self.turn(image, target, index)
             digest = int.from_bytes(hashlib.sha256(raw.data + (raw.target or b"")).digest(), "big")

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from brdyn.data.decode import decode
+from brdyn.data.decode import check_least, decode
 from brdyn.data.find import find_source
 from brdyn.data.items import PATIENCE, Batch, Item, Loaded, ReadReport
 from brdyn.data.labels import NO_LABEL
@@ -54,9 +54,7 @@ class _Decoder(Dataset[Item | Skipped]):
             raw = self.source.read(index)
             name = raw.name
             image = decode(raw.data)
-            if min(image.size) < self.smallest:
-                size = f"{image.width}x{image.height}"
-                raise ValueError(f"{size} pixels are smaller than one {self.smallest}-pixel patch")
+            check_least(image, self.smallest)
             digest = int.from_bytes(hashlib.sha256(raw.data).digest(), "big")
             without = raw.label == NO_LABEL and self.source.labelled
             reason = Skipped(name, raw.no_label or "no label") if without else None

@@ -1,11 +1,9 @@
 """Training the heads of all layers at once, and which penalty and which epoch each keeps.
 
 BRH's recipe (method notes, section 12) with what a laptop needs: features are extracted once, each step looks at some
-random points of each image instead of all pixels (the same loss, in expectation), and the penalty and the
-epoch are those
-that are best on a held-out part of the training images. The published protocol chooses the epoch on the
-test images, which
-is optimistic, and is there for comparison alone.
+random points of each image instead of all pixels (the same loss, in expectation), and the penalty and the epoch are
+those that are best on a held-out part of the training images. The published protocol chooses the epoch on the test
+images, which is optimistic, and is there for comparison alone.
 """
 
 from __future__ import annotations
@@ -304,8 +302,7 @@ def fit_ridge(
     ----------
     task : Segmentation
     fitting, choosing, places
-        As of :func:`fit_heads`; the score on the images that choose takes the penalty, relative to the
-        mean square of a
+        As of :func:`fit_heads`; the score on the images that choose takes the penalty, relative to the mean square of a
         feature.
     """
     store, rows = fitting

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 
 from brdyn.probes.layer_choice import CHOSEN
 from brdyn.probes.scores import Score, measured, resampled, resamples, spread
-from brdyn.provenance import skipped_lines
+from brdyn.provenance import images_of, skipped_lines
 from brdyn.result import Result
 from brdyn.store import read_table, records
 from brdyn.words import counted as number_of
@@ -48,9 +48,8 @@ class LayerProbe(Result):
         A row for each `model`, `place` (layers: `7`, or `4+8+12` side by side), `probe` and `score`: its `value`, mean
         over seeds; `low` and `high`, its 95 % bootstrap interval over test images; `sd` over seeds.
     pairs : DataFrame
-        Two models at one place, or two places of one model, on the same test images: `difference` and
-        `ratio` of the main
-        score, second to first, with intervals.
+        Two models at one place, or two places of one model, on the same test images: `difference` and `ratio` of the
+        main score, second to first, with intervals.
     runs : DataFrame
         The `penalty` and `epoch` that each seed chose.
     classes : DataFrame
@@ -158,6 +157,14 @@ class LayerProbe(Result):
             examples={name: one.numpy() for name, one in load_file(file).items()} if file.is_file() else {},
             images=content["probe_images"],
         )
+
+    @property
+    def caption(self) -> str:
+        """On how many images heads were fitted and tested."""
+        origin = self.provenance
+        size = None if origin is None else origin.details["model"]["image_size"]
+        learnt = self.sizes["fit"] + self.sizes.get("choose", 0)
+        return f"fitted on {learnt} and tested on {images_of(self.sizes['test'], size)}"
 
     @property
     def main(self) -> str:

@@ -68,9 +68,8 @@ def check_patches(model: VisionTransformer) -> TokenLayout:
     tokens = model.tokens
     if tokens.spatial not in tokens or tokens.sizes()[tokens.spatial] != prod(tokens.grid):
         raise UsageError(
-            f"{model.info.name!r} has no patches that tile the image, so masks and depth cannot be read "
-            f"from it; choose "
-            "another `model`"
+            f"{model.info.name!r} has no patches that tile the image, so masks and depth cannot be read from it; "
+            "choose another `model`"
         )
     return tokens
 

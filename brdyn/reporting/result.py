@@ -59,7 +59,7 @@ class ModelReport:
     Examples
     --------
     >>> from brdyn.reporting import ModelReport
-    >>> one = ModelReport("vit", "vit", "vit", False, "no sign of block recurrence", ())
+    >>> one = ModelReport("vit", "vit", "vit", False, "not shown to be block-recurrent", ())
     >>> one.sections, one.failures
     ((), {})
     """
@@ -115,9 +115,9 @@ class Report(Result):
     --------
     >>> from brdyn.reporting import Finding, ModelReport, Report
     >>> finding = Finding("phases", "no", "none", "a smooth drift explains all steps", "another similarity")
-    >>> found = Report((ModelReport("vit", "vit", "vit", False, "no sign of block recurrence", (finding,)),))
+    >>> found = Report((ModelReport("vit", "vit", "vit", False, "not shown to be block-recurrent", (finding,)),))
     >>> print(found.summary())
-    vit: no sign of block recurrence
+    vit: not shown to be block-recurrent
     <BLANKLINE>
     model  question                          answer
     vit    Does its depth fall into phases?  none

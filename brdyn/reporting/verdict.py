@@ -305,7 +305,6 @@ def verdict(found: Sequence[Finding], untrained: bool) -> str:
     recurrent = {
         (YES, YES): "block-recurrent, by this evidence",
         (NONE, YES): "a few blocks can do its work, without phases of its own",
-        (NONE, MISSING): "no sign of block recurrence",
     }.get((phases.answer, block.answer), "not shown to be block-recurrent")
     said = f"{recurrent}: {parts[phases.answer]}, and {work[block.answer]}"
     return f"untrained network (nothing of this was learnt): {said}" if untrained else said

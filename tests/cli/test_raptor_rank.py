@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import brdyn
 from tests.cli.commands import assert_one_line_error
 
 
@@ -43,3 +44,19 @@ def test_fits_that_contradict_themselves_are_refused(run, tiny_options):
     assert_one_line_error(run(*fit, "--relax", "4"), 2, "relax 4", "--start layer")
     assert_one_line_error(run(*fit, "--recipe", "fast", "--mlp", "gelu"), 2, "mlp gelu", "start at random")
     assert_one_line_error(run(*fit, "--recipe", "fast", "--relax", "193"), 2, "rank 193", "192")
+
+
+def test_what_it_judges_by_chose_nothing(run, tiny_options, monkeypatch):
+    """Layers are chosen, and fits made, by four fifths of the images; the others judge."""
+    asked = {}
+    ranks = brdyn.raptor_ranks
+
+    def spy(model, images, *arguments, **options):
+        asked.update(judged=set(images.indices()), learnt=set(options["fit_images"].indices()))
+        return ranks(model, images, *arguments, **options)
+
+    monkeypatch.setattr("brdyn.raptor_ranks", spy, raising=False)
+    options = [*tiny_options, "--image-size", "32", "--k", "2", "--ranks", "0", "--partitions", "maxcut"]
+    assert run("raptor-rank", *options).returncode == 0
+    assert (len(asked["judged"]), len(asked["learnt"])) == (8, 32)
+    assert not asked["judged"] & asked["learnt"]

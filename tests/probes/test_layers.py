@@ -108,6 +108,7 @@ def test_a_backbone_whose_features_are_the_labels(streets, tmp_path):
     assert found.value("miou", "3") == found.value("miou", "3", "ridge") == 1
     assert found.value("miou", "1") < 0.8  # behind the noise
     assert found.sizes == {"fit": 10, "choose": 2, "test": 6}
+    assert found.caption == "fitted on 12 and tested on 6 images of 32 × 32 pixels"
     assert found.notes == (
         "pixels of 9 are void and do not count",
         "no test image holds cow: left out of the mean",

@@ -92,6 +92,18 @@ def test_the_layer_that_does_best_at_all_is_chosen(noise_folder):
     assert layers_of_blocks((0, 1, 0, 1)) == [[1, 3], [2, 4]]
 
 
+def test_errors_count_against_what_a_layer_does(noise_folder):
+    """Layer 1 hardly moves; 2 and 3 are alike, and would do harm there beyond all measure, if little in sum."""
+    teacher = tiny_vit()
+    teacher.blocks[2].load_state_dict(teacher.blocks[1].state_dict())
+    with torch.no_grad():
+        for part in (teacher.blocks[0].attn.proj, teacher.blocks[0].mlp.fc2):
+            for parameter in part.parameters():
+                parameter.mul_(1e-3)
+    images = load_images(noise_folder, teacher)
+    assert nearest_layers(teacher, (0, 0, 0, 1), images) == [1, 4]
+
+
 def test_a_recurrent_teacher_needs_no_fit(noise_folder):
     teacher = recurrent_teacher()
     images = load_images(noise_folder, teacher)
@@ -199,3 +211,48 @@ def test_models_of_other_families_relax_too(noise_folder):
     images = load_images(noise_folder, model)
     curve = brdyn.raptor_ranks(model, images, {"one": [0] * 12}, [0, 192])
     assert curve.table["skill"].iloc[-1] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_fit_that_does_not_move_is_what_was_not_fitted(noise_folder):
+    """Each rank from its own start: the teacher's layers with corrections of that rank."""
+    teacher = tiny_vit()
+    images = load_images(noise_folder, teacher)
+    still = settings(stage1_steps=1, stage2_steps=1, lr=1e-12, stage2_lr=1e-12, min_lr=1e-13, layer_scale=1e-5,
+                     validation_images=0)  # fmt: skip
+    table = brdyn.raptor_ranks(
+        teacher, images, {"halves": ASSIGNMENT}, [0, 3], start="mean", settings=still
+    ).table
+    first, then = (table[table["fitted"] == fitted]["skill"].to_numpy() for fitted in (False, True))
+    np.testing.assert_allclose(first, then, atol=1e-5)
+    assert first[1] - first[0] > 0.01
+
+
+def test_what_is_left_at_the_end_is_counted_right():
+    """R² against scikit-learn, agreement by hand, skill by hand, on a network with a head."""
+    from sklearn.metrics import r2_score
+
+    from brdyn.trajectory import capture
+
+    model = load_model("cifar_vit12")
+    images = load_images("samples", model, n=12)
+    table = brdyn.raptor_ranks(
+        model, images, {"three": [0] * 4 + [1] * 4 + [2] * 4}, [0, 8, 96], start="mean"
+    ).table
+    raptor = Raptor(
+        model, [0] * 4 + [1] * 4 + [2] * 4, CopyConfig(width=96, heads=model.info.heads, rank=8)
+    ).eval()
+    tie(raptor, "mean", images)
+    batch = next(images.batches(12, workers=0))
+    with torch.no_grad():
+        states, own = capture(model, batch).states, capture(raptor, batch).states[-1]
+        answers = [model.logits(model.norm(state)).argmax(-1) for state in (states[-1], own)]
+    truth, guess = (state.flatten(0, 1).double().numpy() for state in (states[-1], own))
+    row = table.set_index("rank").loc[8]
+    assert row["r2"] == pytest.approx(r2_score(truth, guess, multioutput="variance_weighted"), abs=1e-5)
+    assert row["agreement"] == pytest.approx(float((answers[0] == answers[1]).double().mean()))
+    nothing = (states[0] - states[-1]).double().square().sum()
+    assert row["skill"] == pytest.approx(
+        1 - float(((own - states[-1]).double().square().sum()) / nothing), abs=1e-5
+    )
+    assert table["agreement"].tolist()[-1] == 1
+    assert 0 < table["agreement"].tolist()[0] < 1 or 0 < row["agreement"] < 1

@@ -154,7 +154,7 @@ def test_what_was_not_measured_or_failed_says_so():
         (
             DRIFT,
             None,
-            "no sign of block recurrence: its depth shows no phases beyond a smooth drift, and whether one",
+            "not shown to be block-recurrent: its depth shows no phases beyond a smooth drift, and whether one",
         ),
         (
             JUMP,
