@@ -12,33 +12,43 @@ from __future__ import annotations
 
 import shutil
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from analyses.recording import OFFLINE, RESULTS, Choice
 from analyses.study import Study, chosen, digest_of, read_all, run_study, sizes_of, study_parser
 from brdyn import BrdynError, Phases, Stream, fit_raptor, layer_similarity, load_images, load_model, segment
+from brdyn.classifiers import packaged
+from brdyn.data import ImageSet
+from brdyn.data.image_set import choose
 from brdyn.models import VisionTransformer
 from brdyn.probes import Reading, compare, extract_features, read_classes
 from brdyn.probes.linear import PENALTIES
 from brdyn.raptor import FitSettings, Raptor
+from brdyn.raptor.baselines import BASELINES
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import is_raptor, read_config
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
-from brdyn.raptor.recipe import learning_rate
+from brdyn.raptor.recipe import PUBLISHED, learning_rate
 from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training import Checkpoints, Session
 
 RAPTOR = RESULTS / "raptor"
 LARGEST_FIRST = ("gpu", "cpu")
-DRAWS = SEEDS = 3
+ALONE = "mode == 'autoregressive'"
+ENDS = {"": "mean", "_low": "low", "_high": "high"}
+READ = ("asked", "right", "truth", "penalties", "n_train", "classes", "test_images")
+TEACHER, HEAD, HEAD_BATCH = "teacher.json", "head", 500
 LADDER_K = 3
 LONGER = 4
 SIZES = sizes_of("raptor_on_vits")
@@ -59,24 +69,29 @@ class Cell:
         return assign(self.partition, phases.with_k(self.k).boundaries, phases.layers, self.draw)
 
 
-def cells(steps: tuple[int, int]) -> Iterator[Cell]:
-    """Every cell of a study with so many steps in each stage, the most telling first."""
-    for k in (3, 2, 4, 1, 5):
-        yield Cell(name=f"maxcut_k{k}", k=k)
-    whole = f"maxcut_k{LADDER_K}"
-    rungs = [Cell(name=f"ladder_{name}", k=LADDER_K, changes=found) for name, found in ladder(*steps).items()]
-    seeds = [Cell(name=f"{whole}_seed{seed}", k=LADDER_K, changes={"seed": seed}) for seed in range(1, SEEDS)]
-    for draw in range(DRAWS):
-        for k in (3, 2, 4):
+def cells(size: SimpleNamespace) -> Iterator[Cell]:
+    """Every cell of a study, the most telling first."""
+    whole, (first, second) = f"{MAXCUT}_k{LADDER_K}", size.steps
+    for recipe in size.recipes:
+        name, changes = (MAXCUT, {}) if recipe == PUBLISHED else (recipe, {"recipe": recipe})
+        for k in (3, 2, 4, 1, 5):
+            yield Cell(name=f"{name}_k{k}", k=k, changes=changes)
+        for k, seeds in size.seeds.items():
+            for seed in range(1, seeds):
+                yield Cell(name=f"{name}_k{k}_seed{seed}", k=k, changes={**changes, "seed": seed})
+    for k, draws in size.draws.items():
+        for draw in range(draws):
             for partition in RANDOM:
                 yield Cell(name=f"{partition}_k{k}_draw{draw}", k=k, partition=partition, draw=draw)
-        yield from rungs if draw == 0 else seeds if draw == 1 else ()
-    longer = {"stage1_steps": LONGER * steps[0], "stage2_steps": LONGER * steps[1]}
+        if k == LADDER_K:
+            for name, found in ladder(first, second).items():
+                yield Cell(name=f"ladder_{name}", k=LADDER_K, changes=found)
+    longer = {"stage1_steps": LONGER * first, "stage2_steps": LONGER * second}
     yield Cell(name=f"{whole}_longer", k=LADDER_K, changes=longer)
 
 
 def names(size: str) -> list[str]:
-    return [cell.name for cell in cells(SIZES[size].steps)]
+    return [cell.name for cell in cells(SIZES[size])]
 
 
 def ladder(first: int, second: int) -> dict[str, dict[str, Any]]:
@@ -101,19 +116,33 @@ class RaptorStudy(Study[Cell]):
         self.size = size = SIZES[choice.size]
         self.folder = choice.out / choice.model.replace("/", "--") / choice.size
         self.chosen = set(chosen(choice.only, names(choice.size)))
+        self.held: dict[str, ImageSet] = {}
         self.teacher = self.load(size.image_size)
-        self.train = load_images(choice.train, self.teacher, n=size.fit_images)
-        self.test = load_images(choice.test, self.teacher, n=size.fidelity_images)
+        self.train = self.images(choice.train, size.fit_images)
+        self.test = self.images(choice.test, size.fidelity_images)
         self.stream = Stream(workers=size.workers)
         self.found = self.phases()
 
     def load(self, image_size: int) -> VisionTransformer:
         """The teacher for images of some size."""
         choice = self.choice
-        return load_model(choice.model, weights=choice.weights, image_size=image_size, device=choice.device)
+        fixed = choice.model == packaged.NAME
+        return load_model(
+            choice.model, weights=choice.weights, image_size=None if fixed else image_size, device=choice.device
+        )
+
+    def images(self, source: str, count: int | None, seed: int = 0) -> ImageSet:
+        """Some images as the teacher sees them; decoded once for all cells where the size says so."""
+        whole = self.decoded(source) if self.size.in_memory else load_images(source, self.teacher)
+        return whole if count is None or count >= len(whole) else whole.take(choose(len(whole), count, seed))
+
+    def decoded(self, source: str) -> ImageSet:
+        if source not in self.held:
+            self.held[source] = load_images(source, self.teacher).decoded()
+        return self.held[source]
 
     def cells(self) -> Iterator[Cell]:
-        return (cell for cell in cells(self.size.steps) if cell.name in self.chosen)
+        return (cell for cell in cells(self.size) if cell.name in self.chosen)
 
     def name(self, cell: Cell) -> str:
         return cell.name
@@ -139,15 +168,15 @@ class RaptorStudy(Study[Cell]):
         shared = {
             "stage1_steps": first, "stage2_steps": second, "batch_size": self.size.batch_size,
             "precision": self.size.precision, "compile": self.size.compile, "log_every": max(1, first // 12),
-            "validate_every": half, "checkpoint_every": half,
+            "validate_every": max(1, first // 8), "checkpoint_every": half,
         }  # fmt: skip
         return FitSettings(**{**shared, **cell.changes})
 
     def asked(self, cell: Cell) -> dict[str, Any]:
         size, choice = self.size, self.choice
         fit = {
-            "teacher": self.teacher.info.digest, "train": str(choice.train), "image_size": size.image_size,
-            "fit_images": size.fit_images, "assignment": cell.assignment(self.found),
+            "teacher": self.teacher.info.digest, "train": str(choice.train),
+            "image_size": list(self.teacher.info.image_size), "fit_images": size.fit_images, "assignment": cell.assignment(self.found),
             "settings": self.settings(cell).to_dict(),
         }  # fmt: skip
         evaluation = {
@@ -166,17 +195,32 @@ class RaptorStudy(Study[Cell]):
         size, choice = self.size, self.choice
         with torch.autocast(model.device.type, torch.bfloat16, enabled=size.precision == "bfloat16"):
             train, test = (
-                extract_features(model, load_images(source, model, n=count, seed=1), stream=self.stream)[
-                    "model"
-                ]
+                extract_features(model, self.images(source, count, seed=1), stream=self.stream)["model"]
                 for source, count in ((choice.train, size.probe_train), (choice.test, size.probe_test))
             )
-        return read_classes(train, test, device=model.device)
+            right = head_is_right(model, self.images(choice.test, size.probe_test, seed=1)) if model.classes else None
+        reading = read_classes(train, test, device=model.device)
+        if right is None:
+            return reading
+        return replace(reading, hits={**reading.hits, HEAD: right[None]})
 
     @cached_property
     def teacher_reading(self) -> Reading:
-        """What probes read from the teacher."""
-        return self.read(self.teacher)
+        """What probes read from the teacher; kept in a file, which other processes and runs read."""
+        path, size = self.folder / TEACHER, self.size
+        asked = {
+            "teacher": self.teacher.info.digest, "train": str(self.choice.train), "test": str(self.choice.test),
+            "probes": [size.probe_train, size.probe_test], "image_size": list(self.teacher.info.image_size),
+        }  # fmt: skip
+        if path.is_file() and (content := read_json(path, "what a teacher is worth", READ))["asked"] == asked:
+            hits = {kind: torch.from_numpy(right_of(content, kind)) for kind in content["right"]}
+            truth = torch.tensor(content["truth"])
+            return Reading(hits, tuple(content["penalties"]), truth, content["n_train"], content["classes"])
+        reading = self.read(self.teacher)
+        more = {name: getattr(reading, name) for name in ("penalties", "n_train", "classes")}
+        content = {"asked": asked, **answers(reading), **more, "truth": reading.truth.tolist()}
+        write_atomically(path, to_json({**content, "provenance": self.provenance()}))
+        return reading
 
     def fitted(self, cell: Cell, asked: dict[str, Any]) -> tuple[Raptor, dict[str, Any]]:
         """The Raptor of a cell and how it was fitted: kept from before, or fitted now and kept."""
@@ -211,7 +255,8 @@ class RaptorStudy(Study[Cell]):
         curves = {"test": fidelity(raptor, self.test, self.stream).table}
         if self.sees_photos(cell):
             curves["photos"] = self.on_photos(raptor)
-        probing = compare({"teacher": self.teacher_reading, "raptor": self.read(raptor)})
+        reading = self.read(raptor)
+        probing = compare({"teacher": self.teacher_reading, "raptor": reading})
         whole = pd.concat([table.assign(images=name) for name, table in curves.items()], ignore_index=True)
         write_atomically(curves_of(self.path(cell)), whole.drop(columns="unit").to_parquet(index=False))
         parameters = {
@@ -219,7 +264,8 @@ class RaptorStudy(Study[Cell]):
             "teacher_parameters": self.teacher.info.parameters,
         }
         seconds = time.perf_counter() - started
-        return {**content, **parameters, "probing": probing.to_dict(), "evaluation_seconds": seconds}
+        found = {"probing": probing.to_dict(), **answers(reading), "evaluation_seconds": seconds}
+        return {**content, **parameters, **found}
 
     def head(self, cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any]:
         return {**super().head(cell, asked), "cell": asdict(cell), "size": vars(self.size)}
@@ -233,6 +279,32 @@ class RaptorStudy(Study[Cell]):
         return fidelity(large, images, self.stream).table
 
 
+def head_is_right(model: VisionTransformer, images: ImageSet) -> Tensor:
+    """Which labelled images a model's own classification head names right, in their order."""
+    right = []
+    for batch in images.batches(HEAD_BATCH):
+        labelled = batch.labelled()
+        with torch.no_grad():
+            scores = model.logits(model(labelled.images.to(model.device)))
+        assert scores is not None
+        right.append(scores.argmax(1).cpu() == labelled.labels)
+    return torch.cat(right)
+
+
+def answers(reading: Reading) -> dict[str, Any]:
+    """Which test images each probe names right, so that fits can be compared image by image."""
+    packed = {
+        kind: [b64encode(np.packbits(row.numpy())).decode() for row in hits] for kind, hits in reading.hits.items()
+    }
+    return {"test_images": len(reading.truth), "right": packed}
+
+
+def right_of(content: Mapping[str, Any], kind: str) -> np.ndarray:
+    """Back from :func:`answers`: `(seeds, images)`."""
+    rows = [np.frombuffer(b64decode(row), np.uint8) for row in content["right"][kind]]
+    return np.array([np.unpackbits(row, count=content["test_images"]).astype(bool) for row in rows])
+
+
 def curves_of(path: Path) -> Path:
     """The file of a cell's curves, beside its own."""
     return path.with_suffix(".parquet")
@@ -241,9 +313,10 @@ def curves_of(path: Path) -> Path:
 class Cells(NamedTuple):
     """A recorded study.
 
-    `summary` has a row per cell, by name: `varies` is `partition`, `seed` or `recipe`; `r2` of all tokens at the last
+    `summary` has a row per cell, by name: `varies` is `partition`, `seed` or `recipe`, with `fast` for that recipe; `r2` of all tokens at the last
     layer (autoregressive), `r2_least` over the layers, `r2_one_step` (mean over layers); `kept` of a linear probe's
-    accuracy with its interval, `kept_knn`; `parameters` over the teacher's. `fidelity`: all curves, as
+    accuracy with its interval, `kept_knn`, and `kept_head` of the teacher's own head where it has one; `skill` over the
+    best baseline, with its interval; `parameters` over the teacher's. `fidelity`: all curves, as
     :class:`brdyn.raptor.fidelity.Fidelity` has them, with `cell` and `images` (`test`, `photos`). `phases` by max-cut,
     `teacher`: its accuracy by probe; `size`, `provenance`: of the newest cell.
     """
@@ -266,7 +339,7 @@ def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAP
     ]
     home = place / (size or (there or LARGEST_FIRST)[0])
     phases = Phases.from_dict(read_json(home / "phases.json", "the phases of a Raptor study"))
-    files = {path.stem: path for path in sorted(home.glob("*.json")) if path.name != "phases.json"}
+    files = {path.stem: path for path in sorted(home.glob("*.json")) if path.name not in ("phases.json", TEACHER)}
     done, failed, newest = read_all(files, ("cell", "asked"))
     curves = {name: pd.read_parquet(curves_of(files[name])) for name in done}
     last: dict[str, Any] = max(done.values(), key=lambda one: one["provenance"]["date"], default={})
@@ -287,12 +360,22 @@ def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[st
     r2 = table.set_index(["mode", "layer"])["mean"]
     kept = {row["probe"]: row for row in content["probing"]["ratios"]}
     steps = settings["stage1_steps"] + settings["stage2_steps"]
-    varies = "seed" if set(cell["changes"]) == {"seed"} else "recipe" if cell["changes"] else "partition"
+    changed = set(cell["changes"])
+    varies = "fast" if "recipe" in changed else "seed" if changed == {"seed"} else "recipe" if changed else "partition"
+    skills = [
+        table.set_index("layer").loc[table["layer"].max(), ["mean", "low", "high"]]
+        for name in BASELINES
+        for table in [curves.query(f"images == 'test' and statistic == 'skill_{name}' and group == 'all' and {ALONE}")]
+        if len(table)
+    ]
+    skill = min(skills, key=lambda one: one["mean"], default=None)
     return {
         "name": name, "k": cell["k"], "partition": cell["partition"], "draw": cell["draw"], "varies": varies,
         "r2": float(r2["autoregressive"].iloc[-1]), "r2_least": float(r2["autoregressive"].min()),
         "r2_one_step": float(np.mean(r2["one-step"])), "kept": kept["linear"]["ratio"],
         "kept_low": kept["linear"]["low"], "kept_high": kept["linear"]["high"], "kept_knn": kept["knn"]["ratio"],
+        "kept_head": kept[HEAD]["ratio"] if HEAD in kept else np.nan,
+        **{f"skill{end}": np.nan if skill is None else float(skill[of]) for end, of in ENDS.items()},
         "parameters": content["parameters"] / content["teacher_parameters"], "steps": steps,
         "images_seen": steps * settings["batch_size"],
         "seconds": content["fit_seconds"] + content["evaluation_seconds"],

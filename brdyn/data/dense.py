@@ -183,7 +183,7 @@ class DenseSet(ImageSet):
     def augmented(self, how: Augmentation) -> DenseSet:
         """The same images, each by a crop and flip of its own."""
         other = copy(self)
-        other.turn = replace(self.turn, augmentation=how)
+        other.turn, other.memory = replace(self.turn, augmentation=how), None
         return other
 
     def pixels(self, position: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from copy import copy
 from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 
 from brdyn.data.decode import check_least, decode
 from brdyn.data.find import find_source
-from brdyn.data.items import PATIENCE, Batch, Item, Loaded, ReadReport
+from brdyn.data.in_memory import Decoded, FromMemory, decode_all
+from brdyn.data.items import PATIENCE, Batch, Item, Loaded, ReadReport, stack
 from brdyn.data.labels import NO_LABEL
 from brdyn.data.loading import in_words, is_of_the_file, load
 from brdyn.data.sources import ImageSource, Skipped
@@ -79,6 +80,8 @@ class ImageSet:
         Indices into the source.
     report : ReadReport
         What the last (or current) pass has read.
+    memory : mapping or None
+        Decoded images by index, where they are kept; see :meth:`decoded`.
 
     Examples
     --------
@@ -120,6 +123,7 @@ class ImageSet:
         self.smallest = smallest
         self.image_bytes = image_bytes
         self.chosen = choose(total, n, seed)
+        self.memory: Decoded | None = None
         self.report = self.nothing_read()
 
     def __len__(self) -> int:
@@ -178,6 +182,48 @@ class ImageSet:
         """What loader processes run: decodes the image at a position, from the source or a copy of it."""
         return _Decoder(source or self.source, self.chosen, self.transform, self.smallest)
 
+    def items(self, *, at_random: bool = False) -> Dataset[Item | Skipped]:
+        """What is read at each position: from memory where the images are there, and else by :meth:`reader`.
+
+        Sources that can only be read in order are held in memory, encoded, where positions are asked for at random.
+        """
+        if self.memory is not None:
+            return FromMemory(self.memory, self.indices())
+        return self.reader(self.source.at_random(self.chosen) if at_random else None)
+
+    def decoded(self, workers: int | None = None) -> Self:
+        """The same images, decoded now and kept in memory: for a training that sees each many times.
+
+        What they give is the same; they are read in this process from then on, and so are parts of them.
+
+        Raises
+        ------
+        UsageError
+            If they do not fit in memory.
+        BrdynError
+            If `strict` and an image cannot be read, or if by far too many cannot.
+
+        Examples
+        --------
+        >>> kept = images.decoded(workers=0)
+        >>> kept.workers(4), images.workers(4)
+        (0, 4)
+        >>> all(torch.equal(a.images, b.images) for a, b in zip(kept.batches(4), images.batches(4)))
+        True
+        """
+        part = copy(self)
+        part.report = part.nothing_read()
+        found = decode_all(self.reader(), len(self), self.image_bytes, workers)
+        for item in found:
+            part.count(stack([item]))
+        part.memory = dict(zip(map(int, self.indices()), found, strict=True))
+        part.report = part.nothing_read()
+        return part
+
+    def workers(self, asked: int | None) -> int | None:
+        """Loader processes, where so many are asked for: none for images that are in memory."""
+        return asked if self.memory is None else 0
+
     def batches(
         self, batch_size: int, *, workers: int | None = None, rank: int = 0, world: int = 1, pin: bool = False
     ) -> Iterator[Batch]:
@@ -203,10 +249,10 @@ class ImageSet:
         """
         self.report = self.nothing_read() if rank == 0 else ReadReport()
         loader = load(
-            self.reader(),
+            self.items(),
             batched(share(len(self), rank, world), batch_size),
             -(-len(self) // batch_size),
-            workers=workers,
+            workers=self.workers(workers),
             batch_bytes=batch_size * self.image_bytes,
             pin=pin,
         )

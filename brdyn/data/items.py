@@ -50,11 +50,16 @@ class Loaded(NamedTuple):
     images: Tensor | None
     positions: np.ndarray
     labels: np.ndarray
-    digest: int
+    digests: list[int]
     skipped: list[Skipped]
     unlabelled: Unlabelled
     failure: Failure | None
     targets: Tensor | None = None
+
+    @property
+    def digest(self) -> int:
+        """Of all images, as in :class:`ReadReport`."""
+        return sum(self.digests) % DIGEST_MODULUS
 
 
 def stack(items: list[Item | Skipped | Failure]) -> Loaded:
@@ -66,7 +71,7 @@ def stack(items: list[Item | Skipped | Failure]) -> Loaded:
         torch.stack([item.image for item in read]) if read else None,
         np.array([item.position for item in read], dtype=np.int64),
         np.array([item.label for item in read], dtype=np.int64),
-        sum(item.digest for item in read) % DIGEST_MODULUS,
+        [item.digest for item in read],
         [item for item in items if isinstance(item, Skipped)],
         Unlabelled(len(without), without),
         next((item for item in items if isinstance(item, Failure)), None),

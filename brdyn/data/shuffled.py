@@ -48,7 +48,7 @@ class ShuffledBatches:
         """Refuse a set that does not fill a batch."""
         check_batch(len(self.images), self.batch_size)
         if self.reader is None:
-            self.reader = self.images.reader(self.images.source.at_random(self.images.chosen))
+            self.reader = self.images.items(at_random=True)
 
     @property
     def report(self) -> ReadReport:
@@ -72,7 +72,7 @@ class ShuffledBatches:
             self.reader,
             iter(_Parts(self, range(start, stop), rank, world, pieces)),
             (stop - start) * pieces,
-            workers=self.workers,
+            workers=self.images.workers(self.workers),
             batch_bytes=self.batch_size * (self.item_bytes or self.images.image_bytes) // (world * pieces)
             + 1,
             pin=pin,
