@@ -54,6 +54,7 @@ class Studies(NamedTuple):
     phases: phases.Results
     offline: offline.Results
     raptor: Cells
+    short: Cells
     vits: Recorded
     overfit: Recorded
     vitrm: vitrm.Results
@@ -77,7 +78,7 @@ def load() -> Records:
     missing."""
     vits = read_study()
     return Records(
-        phases.load(), offline.load(), read_cells(), vits, where_overfitted(vits), vitrm.load(),
+        phases.load(), offline.load(), read_cells(), read_cells("cpu"), vits, where_overfitted(vits), vitrm.load(),
         vitrm.read_at_size(), read_grid(), Surgery.read(RESULTS / "interventions" / packaged.NAME),
         raptors.read_refitted(),
     )  # fmt: skip
@@ -259,6 +260,7 @@ def reasons(records: Records) -> Mapping[str, Any]:
         **records._asdict(), "fits": records.raptor.summary.to_dict("index"),
         "small": records.vits.config.name == "cpu", "judge": judge, "where_overfitted": elsewhere,
         **{name: getattr(raptors, name) for name in ("WHOLE", "LONGER", "PUBLISHED_IMAGES", "share_kept")},
+        "saturation": raptors.saturation(records.raptor) or {}, "spread_of": raptors.spread_of,
         "reduced": lambda study: "CPU" in study.provenance.get("device", ""),  # whose reasons are of it alone
         "best_networks": depth.best_networks, "fitted": fitted, "shift": shift, "top1": top1,
         "learnt_from": lambda study: (study.config.train_images or 0) - study.config.held_out,

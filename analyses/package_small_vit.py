@@ -58,11 +58,13 @@ def ship(run: Path, home: Path, test: PixelSet, origin: dict[str, Any]) -> dict[
     return found
 
 
-def card(config: dict[str, Any], found: dict[str, Any], origin: dict[str, Any]) -> str:
+def card(
+    config: dict[str, Any], found: dict[str, Any], origin: dict[str, Any], name: str = packaged.NAME
+) -> str:
     """The model card, its bullets in lines of bounded length."""
     trained = config["trained"]
     said = page(
-        "model_card.md.j2", name=packaged.NAME, config=config, trained=trained, recipe=trained["recipe"],
+        "model_card.md.j2", name=name, config=config, trained=trained, recipe=trained["recipe"],
         built=trained["built"], found=found, origin=origin,
     )  # fmt: skip
     fold = TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False).fill

@@ -14,9 +14,12 @@ import shutil
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
+from queue import Empty
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -26,9 +29,10 @@ import torch
 from torch import Tensor
 
 from analyses.recording import OFFLINE, RESULTS, Choice
-from analyses.study import Study, chosen, digest_of, read_all, run_study, sizes_of, study_parser
+from analyses.study import OutOfTime, Study, chosen, digest_of, read_all, run_study, sizes_of, study_parser
 from brdyn import BrdynError, Phases, Stream, fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.classifiers import packaged
+from brdyn.classifiers.saved import is_classifier
 from brdyn.data import ImageSet
 from brdyn.data.image_set import choose
 from brdyn.models import VisionTransformer
@@ -51,6 +55,7 @@ READ = ("asked", "right", "truth", "penalties", "n_train", "classes", "test_imag
 TEACHER, HEAD, HEAD_BATCH = "teacher.json", "head", 500
 LADDER_K = 3
 LONGER = 4
+PATIENCE = 5  # seconds that a process waits for a cell that is handed out
 SIZES = sizes_of("raptor_on_vits")
 
 
@@ -101,7 +106,7 @@ def ladder(first: int, second: int) -> dict[str, dict[str, Any]]:
         "teacher-forcing": {**bare, "teacher_forcing_only": True}, "annealed": bare,
         "depth-scaling": {**bare, "depth_scaling": "index"}, "token-weighting": {"stage2_steps": 0},
         "stage1-twice-as-long": {"stage1_steps": 2 * first, "stage2_steps": 0},
-        "autonomous": {"depth_scaling": "constant"}, "cosine-loss": {"loss": "cosine+mse"}, "no-noise": {"sigma": 0.0},
+        "autonomous": {"depth_scaling": "constant"}, "cosine-loss": {"loss": "cosine+mse"}, "noise": {"sigma": 0.001},
         "stage2-raised-rate": {"stage2_lr": learning_rate(second)},
     }  # fmt: skip
 
@@ -111,30 +116,31 @@ class RaptorStudy(Study[Cell]):
 
     module = "raptor_on_vits"
 
-    def __init__(self, choice: Choice) -> None:
+    def __init__(
+        self,
+        choice: Choice,
+        held: Mapping[str, ImageSet] | None = None,
+        alone: AbstractContextManager[Any] | None = None,
+    ) -> None:
         super().__init__(choice)
+        self.held, self.alone = dict(held or {}), alone or nullcontext()
         self.size = size = SIZES[choice.size]
         self.folder = choice.out / choice.model.replace("/", "--") / choice.size
         self.chosen = set(chosen(choice.only, names(choice.size)))
-        self.held: dict[str, ImageSet] = {}
-        self.teacher = self.load(size.image_size)
+        self.teacher = load_teacher(choice, size.image_size, choice.device)
         self.train = self.images(choice.train, size.fit_images)
         self.test = self.images(choice.test, size.fidelity_images)
         self.stream = Stream(workers=size.workers)
         self.found = self.phases()
 
-    def load(self, image_size: int) -> VisionTransformer:
-        """The teacher for images of some size."""
-        choice = self.choice
-        fixed = choice.model == packaged.NAME
-        return load_model(
-            choice.model, weights=choice.weights, image_size=None if fixed else image_size, device=choice.device
-        )
-
     def images(self, source: str, count: int | None, seed: int = 0) -> ImageSet:
         """Some images as the teacher sees them; decoded once for all cells where the size says so."""
         whole = self.decoded(source) if self.size.in_memory else load_images(source, self.teacher)
-        return whole if count is None or count >= len(whole) else whole.take(choose(len(whole), count, seed))
+        return (
+            whole
+            if count is None or count >= len(whole)
+            else whole.take(np.asarray(choose(len(whole), count, seed)))
+        )
 
     def decoded(self, source: str) -> ImageSet:
         if source not in self.held:
@@ -150,6 +156,11 @@ class RaptorStudy(Study[Cell]):
     def phases(self) -> Phases:
         """By max-cut, from the images that Raptors are fitted on; kept in a file."""
         path = self.folder / "phases.json"
+        with self.alone:
+            return Phases.from_dict(self.phases_in(path))
+
+    def phases_in(self, path: Path) -> Mapping[str, Any]:
+        """The content of a file of phases, which is written where it is not there."""
         if not path.is_file():
             images = self.train.split(min(1000, len(self.train) // 2), 0)[1]
             assert images is not None
@@ -157,7 +168,7 @@ class RaptorStudy(Study[Cell]):
             content = {**segment(similarity).to_dict(), "provenance": self.provenance()}
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, to_json(content))
-        return Phases.from_dict(read_json(path, "phases"))
+        return read_json(path, "phases")
 
     def provenance(self) -> dict[str, Any]:
         return {**super().provenance(), "teacher": self.teacher.info.to_dict()}
@@ -176,8 +187,8 @@ class RaptorStudy(Study[Cell]):
         size, choice = self.size, self.choice
         fit = {
             "teacher": self.teacher.info.digest, "train": str(choice.train),
-            "image_size": list(self.teacher.info.image_size), "fit_images": size.fit_images, "assignment": cell.assignment(self.found),
-            "settings": self.settings(cell).to_dict(),
+            "image_size": list(self.teacher.info.image_size), "fit_images": size.fit_images,
+            "assignment": cell.assignment(self.found), "settings": self.settings(cell).to_dict(),
         }  # fmt: skip
         evaluation = {
             "test": str(choice.test), "photos": str(choice.photos) if self.sees_photos(cell) else None,
@@ -198,7 +209,11 @@ class RaptorStudy(Study[Cell]):
                 extract_features(model, self.images(source, count, seed=1), stream=self.stream)["model"]
                 for source, count in ((choice.train, size.probe_train), (choice.test, size.probe_test))
             )
-            right = head_is_right(model, self.images(choice.test, size.probe_test, seed=1)) if model.classes else None
+            right = (
+                head_is_right(model, self.images(choice.test, size.probe_test, seed=1))
+                if model.classes
+                else None
+            )
         reading = read_classes(train, test, device=model.device)
         if right is None:
             return reading
@@ -212,14 +227,20 @@ class RaptorStudy(Study[Cell]):
             "teacher": self.teacher.info.digest, "train": str(self.choice.train), "test": str(self.choice.test),
             "probes": [size.probe_train, size.probe_test], "image_size": list(self.teacher.info.image_size),
         }  # fmt: skip
-        if path.is_file() and (content := read_json(path, "what a teacher is worth", READ))["asked"] == asked:
-            hits = {kind: torch.from_numpy(right_of(content, kind)) for kind in content["right"]}
-            truth = torch.tensor(content["truth"])
-            return Reading(hits, tuple(content["penalties"]), truth, content["n_train"], content["classes"])
-        reading = self.read(self.teacher)
-        more = {name: getattr(reading, name) for name in ("penalties", "n_train", "classes")}
-        content = {"asked": asked, **answers(reading), **more, "truth": reading.truth.tolist()}
-        write_atomically(path, to_json({**content, "provenance": self.provenance()}))
+        with self.alone:
+            if (
+                path.is_file()
+                and (content := read_json(path, "what a teacher is worth", READ))["asked"] == asked
+            ):
+                hits = {kind: torch.from_numpy(right_of(content, kind)) for kind in content["right"]}
+                truth = torch.tensor(content["truth"])
+                return Reading(
+                    hits, tuple(content["penalties"]), truth, content["n_train"], content["classes"]
+                )
+            reading = self.read(self.teacher)
+            more = {name: getattr(reading, name) for name in ("penalties", "n_train", "classes")}
+            content = {"asked": asked, **answers(reading), **more, "truth": reading.truth.tolist()}
+            write_atomically(path, to_json({**content, "provenance": self.provenance()}))
         return reading
 
     def fitted(self, cell: Cell, asked: dict[str, Any]) -> tuple[Raptor, dict[str, Any]]:
@@ -272,11 +293,54 @@ class RaptorStudy(Study[Cell]):
 
     def on_photos(self, raptor: Raptor) -> pd.DataFrame:
         """Fidelity at full size: the same blocks between the teacher's embedding and norm for that size."""
-        teacher = self.load(self.size.photo_size)
+        teacher = load_teacher(self.choice, self.size.photo_size, self.choice.device)
         large = Raptor(teacher, raptor.assignment, raptor.config).to(teacher.device).eval()
         large.shared.load_state_dict(raptor.shared.state_dict())
         images = load_images(self.choice.photos, large, n=self.size.photos)
         return fidelity(large, images, self.stream).table
+
+
+def load_teacher(choice: Choice, image_size: int, device: str) -> VisionTransformer:
+    """The teacher, for images of some size where it takes others than its own."""
+    path = Path(choice.model)
+    fixed = choice.model == packaged.NAME or is_classifier(path)
+    return load_model(
+        choice.model, weights=choice.weights, image_size=None if fixed else image_size, device=device
+    )
+
+
+def side_by_side(choice: Choice) -> None:
+    """Cells in several processes on one device, handed out one by one. Images are decoded before there are any."""
+    torch.set_num_threads(1)  # threads do not survive a fork
+    size = SIZES[choice.size]
+    teacher = load_teacher(choice, size.image_size, "cpu")
+    held = {source: load_images(source, teacher).decoded() for source in {choice.train, choice.test}}
+    fork = get_context("fork")
+    left, alone = fork.Queue(), fork.Lock()
+    for name in chosen(choice.only, names(choice.size)):
+        left.put(name)
+
+    def work() -> None:
+        study = RaptorStudy(choice, held, alone)
+        every = {study.name(cell): cell for cell in study.cells()}
+        with suppress(Empty, OutOfTime):
+            while name := left.get(timeout=PATIENCE):
+                print(f"{name}: {study.record(every[name])}", flush=True)
+
+    processes = [fork.Process(target=work) for _ in range(choice.at_once)]
+    for one in processes:
+        one.start()
+    for one in processes:
+        one.join()
+    if failed := sum(one.exitcode != 0 for one in processes):
+        raise BrdynError(f"{failed} of {len(processes)} processes failed; run it again for what they left")
+
+
+def run(choice: Choice) -> None:
+    if choice.at_once > 1:
+        side_by_side(choice)
+    else:
+        RaptorStudy(choice).work()
 
 
 def head_is_right(model: VisionTransformer, images: ImageSet) -> Tensor:
@@ -294,7 +358,8 @@ def head_is_right(model: VisionTransformer, images: ImageSet) -> Tensor:
 def answers(reading: Reading) -> dict[str, Any]:
     """Which test images each probe names right, so that fits can be compared image by image."""
     packed = {
-        kind: [b64encode(np.packbits(row.numpy())).decode() for row in hits] for kind, hits in reading.hits.items()
+        kind: [b64encode(np.packbits(row.numpy()).tobytes()).decode() for row in hits]
+        for kind, hits in reading.hits.items()
     }
     return {"test_images": len(reading.truth), "right": packed}
 
@@ -313,12 +378,13 @@ def curves_of(path: Path) -> Path:
 class Cells(NamedTuple):
     """A recorded study.
 
-    `summary` has a row per cell, by name: `varies` is `partition`, `seed` or `recipe`, with `fast` for that recipe; `r2` of all tokens at the last
-    layer (autoregressive), `r2_least` over the layers, `r2_one_step` (mean over layers); `kept` of a linear probe's
-    accuracy with its interval, `kept_knn`, and `kept_head` of the teacher's own head where it has one; `skill` over the
-    best baseline, with its interval; `parameters` over the teacher's. `fidelity`: all curves, as
+    `summary` has a row per cell, by name: `varies` is `partition`, `seed`, `recipe`, or `fast` for that recipe; `r2` of
+    all tokens at the last layer (autoregressive), `r2_least` over the layers, `r2_one_step` (mean over layers); `kept`
+    of a linear probe's accuracy with its interval, `kept_knn`, and `kept_head` of the teacher's own head where it has
+    one; `skill` over the best baseline, with its interval; `parameters` over the teacher's. `fidelity`: all curves, as
     :class:`brdyn.raptor.fidelity.Fidelity` has them, with `cell` and `images` (`test`, `photos`). `phases` by max-cut,
-    `teacher`: its accuracy by probe; `size`, `provenance`: of the newest cell.
+    `teacher`: its accuracy by probe; `size`, `provenance`: of the newest cell. `right`: of each cell, the share of
+    linear probes that name a test image right, `(images,)`; cells of earlier versions have none.
     """
 
     summary: pd.DataFrame
@@ -328,6 +394,7 @@ class Cells(NamedTuple):
     teacher: dict[str, float]
     failed: dict[str, str]
     provenance: dict[str, Any]
+    right: dict[str, np.ndarray]
 
 
 def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAPTOR) -> Cells:
@@ -339,7 +406,9 @@ def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAP
     ]
     home = place / (size or (there or LARGEST_FIRST)[0])
     phases = Phases.from_dict(read_json(home / "phases.json", "the phases of a Raptor study"))
-    files = {path.stem: path for path in sorted(home.glob("*.json")) if path.name not in ("phases.json", TEACHER)}
+    files = {
+        path.stem: path for path in sorted(home.glob("*.json")) if path.name not in ("phases.json", TEACHER)
+    }
     done, failed, newest = read_all(files, ("cell", "asked"))
     curves = {name: pd.read_parquet(curves_of(files[name])) for name in done}
     last: dict[str, Any] = max(done.values(), key=lambda one: one["provenance"]["date"], default={})
@@ -351,6 +420,7 @@ def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAP
         pd.concat(fidelity, ignore_index=True) if done else pd.DataFrame(),
         phases, last.get("size", {}), {row["probe"]: row["accuracy"] for row in probed if row["model"] == "teacher"},
         failed, newest,
+        {name: right_of(content, "linear").mean(0) for name, content in done.items() if "right" in content},
     )  # fmt: skip
 
 
@@ -361,11 +431,21 @@ def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[st
     kept = {row["probe"]: row for row in content["probing"]["ratios"]}
     steps = settings["stage1_steps"] + settings["stage2_steps"]
     changed = set(cell["changes"])
-    varies = "fast" if "recipe" in changed else "seed" if changed == {"seed"} else "recipe" if changed else "partition"
+    varies = (
+        "fast"
+        if "recipe" in changed
+        else "seed"
+        if changed == {"seed"}
+        else "recipe"
+        if changed
+        else "partition"
+    )
     skills = [
         table.set_index("layer").loc[table["layer"].max(), ["mean", "low", "high"]]
         for name in BASELINES
-        for table in [curves.query(f"images == 'test' and statistic == 'skill_{name}' and group == 'all' and {ALONE}")]
+        for table in [
+            curves.query(f"images == 'test' and statistic == 'skill_{name}' and group == 'all' and {ALONE}")
+        ]
         if len(table)
     ]
     skill = min(skills, key=lambda one: one["mean"], default=None)
@@ -386,4 +466,5 @@ OPTIONS = study_parser(__doc__, RAPTOR, sizes=SIZES)
 OPTIONS.add_argument("--photos", help="full-size photographs, for fidelity alone")
 OPTIONS.add_argument("--model", default=OFFLINE)
 OPTIONS.add_argument("--weights", type=Path, help="as in `brdyn phases`")
-main = run_study(RaptorStudy, OPTIONS, __name__)
+OPTIONS.add_argument("--at-once", type=int, default=1, help="processes side by side on one device")
+main = run_study(run, OPTIONS, __name__)

@@ -231,13 +231,14 @@ def study_parser(
 
 
 def run_study(
-    study: Callable[[Choice], Study[Any]], options: argparse.ArgumentParser, module: str
+    work_on: Callable[[Choice], Study[Any] | None], options: argparse.ArgumentParser, module: str
 ) -> Callable[[], None]:
-    """A `main` that does what is left of a study."""
+    """A `main` that does what is left of a study, which is made, or worked on by a function."""
 
     def work(choice: Choice) -> None:
         try:
-            study(choice).work()
+            if (study := work_on(choice)) is not None:
+                study.work()
         except OutOfTime as over:
             print(f"{over}; run it again to go on")
 

@@ -1,6 +1,7 @@
 """Studies and benchmarks run at small size, and the README says what the recorded results say."""
 
 import json
+import subprocess
 import sys
 import time
 from argparse import Namespace
@@ -35,6 +36,7 @@ from analyses.recording import OFFLINE, RESULTS
 from analyses.study import OutOfTime
 from analyses.training_runs import TimedCheckpoints
 from brdyn import Stream, load_model
+from brdyn.classifiers import packaged
 from brdyn.classifiers.config import ViTRMConfig
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, segment
@@ -168,13 +170,43 @@ def test_raptor_study_records_resumes_and_survives(tmp_path, noise_folder, monke
     row = cells.summary.loc["maxcut_k2"]
     assert (row["k"], row["steps"], row["images_seen"], row["varies"]) == (2, 4, 16, "partition")
     assert set(cells.fidelity["images"]) == {"test"}
+    right = cells.right["maxcut_k2"]
+    assert right.mean() / cells.teacher["linear"] == pytest.approx(row["kept"])
+    assert row["skill_low"] <= row["skill"] <= row["skill_high"]
     assert not (tmp_path / "out" / "vit_tiny_patch16_224" / "tiny" / "checkpoints" / "maxcut_k2").exists()
 
 
+def test_raptor_cells_side_by_side(tmp_path, little_cifar):
+    """Two processes share the cells, the decoded images and what probes read from the teacher."""
+    command = [
+        sys.executable, "-m", "analyses.raptor_on_vits", "--model", packaged.NAME,
+        "--train", little_cifar["train"], "--test", little_cifar["test"], "--size", "tiny",
+        "--out", str(tmp_path), "--only", "maxcut_k2,maxcut_k1",
+        "--at-once", "2",
+    ]  # fmt: skip
+    ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=400, check=False)
+    assert ran.returncode == 0, ran.stderr
+    cells = read_cells("tiny", packaged.NAME, tmp_path)
+    assert set(cells.summary.index) == {"maxcut_k1", "maxcut_k2"}
+    assert cells.failed == {}
+    home = tmp_path / packaged.NAME / "tiny"
+    content = json.loads((home / "teacher.json").read_text())
+    head = raptor_on_vits.right_of(content, "head").mean()
+    assert cells.teacher["head"] == pytest.approx(head)
+    assert cells.summary["kept_head"].between(0, 3).all()
+
+
 def test_the_raptor_study_has_every_cell():
-    cells = list(raptor_on_vits.cells((100, 100)))
+    sizes = raptor_on_vits.SIZES
+    assert {name: len(list(raptor_on_vits.cells(size))) for name, size in sizes.items()} == {
+        "tiny": 2 * (5 + 2) + 2 * 3 * 3 + 9 + 1,
+        "cpu": 5 + 2 * 3 * 3 + 2 + 9 + 1,
+        "gpu": 2 * (5 + 3 * 2) + 2 * (5 + 3 + 3) + 9 + 1,
+    }
+    cells = list(raptor_on_vits.cells(sizes["gpu"]))
     names = [cell.name for cell in cells]
-    assert len(set(names)) == len(names) == 5 + 2 * 3 * 3 + 2 + 9 + 1
+    assert len(set(names)) == len(names)
+    assert {cell.changes["recipe"] for cell in cells if cell.name.startswith("fast_")} == {"fast"}
     phases = Phases.from_dict(json.loads((RESULTS / "raptor/imgfocus_vits14/cpu/phases.json").read_text()))
     for cell in cells:
         assert len(set(cell.assignment(phases))) == cell.k

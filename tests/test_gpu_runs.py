@@ -197,29 +197,24 @@ def test_epochs_are_as_many_as_fit_and_stay_the_same(tmp_path, minutes, speed, e
     assert jobs.epochs_of(queue, folder) == 12
 
 
-def test_fits_are_shared_by_two_and_begun_only_where_they_can_end(tmp_path):
+def test_fits_are_shared_by_processes_and_begun_only_where_they_can_end(tmp_path):
     queue = a_queue(tmp_path, minutes=10)
     home = tmp_path / "raptor" / "imgfocus_vits14" / "gpu"
     home.mkdir(parents=True)
 
     def chosen(name):
-        calls = BY_NAME[name].calls(queue)
-        return [
-            (options[options.index("--only") + 1].split(","), options[options.index("--minutes") + 1])
-            for _, options in calls
-        ]
+        ((_, options),) = BY_NAME[name].calls(queue)
+        return options[options.index("--only") + 1].split(","), options
 
-    ((alone, _),) = chosen("raptor_k")  # phases are found once
-    (home / "phases.json").write_text("{}")
-    (first, minutes), (second, _) = chosen("raptor_k")
-    assert minutes == pytest.approx(10 - jobs.FIT_MINUTES, abs=0.1)
-    expected = {"maxcut_k2", "maxcut_k4", "maxcut_k1", "maxcut_k5", "maxcut_k3_seed1", "maxcut_k3_seed2"}
-    assert {*first, *second} == set(alone) == expected
+    names, options = chosen("raptor_k")
+    assert options[options.index("--at-once") + 1] == 12
+    assert options[options.index("--minutes") + 1] == pytest.approx(10 - jobs.FIT_MINUTES, abs=0.1)
+    seeds = {f"maxcut_k{k}_seed{seed}" for k in (2, 3, 4) for seed in (1, 2)}
+    assert set(names) == {"maxcut_k2", "maxcut_k4", "maxcut_k1", "maxcut_k5", *seeds}
     (home / "maxcut_k2.json").write_text("{}")
-    assert "maxcut_k2" not in {*chosen("raptor_k")[0][0], *chosen("raptor_k")[1][0]}
-    rest = {name for names, _ in chosen("raptor_rest") for name in names}
-    assert "maxcut_k3_longer" not in rest
-    assert chosen("raptor_longer")[0][0] == ["maxcut_k3_longer"]
+    assert "maxcut_k2" not in chosen("raptor_k")[0]
+    assert "maxcut_k3_longer" not in chosen("raptor_rest")[0]
+    assert chosen("raptor_longer")[0] == ["maxcut_k3_longer"]
 
 
 def test_every_job_asks_studies_for_what_they_know(tmp_path, data, monkeypatch):

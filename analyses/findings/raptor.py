@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from analyses.raptor_on_vits import RAPTOR, Cells
+from analyses.raptor_on_vits import LADDER_K, RAPTOR, Cells
 from analyses.recording import ROOT
 from analyses.rules import UNTRAINED, Numbers
-from analyses.statistics import Estimate, mean_difference
+from analyses.statistics import Estimate, with_errors
 from brdyn.classifiers import packaged
 from brdyn.raptor import Evaluation
 from brdyn.raptor.baselines import BASELINES
@@ -22,6 +22,7 @@ from brdyn.raptor.partitions import MAXCUT, PARTITIONS
 
 PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy, ImageNet, ViT-B
 PUBLISHED_IMAGES = 2 * 312_500 * 64
+OTHER_TEACHER = "cifar_vit12_patch4"
 WHOLE = "maxcut_k3"
 LONGER = f"{WHOLE}_longer"
 FORCING, ANNEALED, AT_THE_RAISED_RATE = (
@@ -31,17 +32,48 @@ FORCING, ANNEALED, AT_THE_RAISED_RATE = (
 )
 LADDER = (FORCING, ANNEALED, "ladder_depth-scaling", "ladder_token-weighting")
 STAGE_1_ALONE = "ladder_stage1-twice-as-long"
-DRAWS = 3
+FEWEST_DRAWS = 3
 LADDER_NAMES: dict[str, str] = yaml.safe_load((ROOT / "analyses" / "ladder.yaml").read_text())
+
+
+def of_the_recipe(cells: Cells) -> pd.DataFrame:
+    """Fits by the published recipe, whatever partition, seed or draw."""
+    return cells.summary[cells.summary["varies"].isin(["partition", "seed"])]
 
 
 def table(cells: Cells) -> pd.DataFrame:
     """Table 1: mean and standard deviation over seeds or draws, by k and partition."""
-    rows = cells.summary[cells.summary["varies"] != "recipe"]
+    rows = of_the_recipe(cells)
     grouped = rows.groupby(["k", "partition"])[["kept", "kept_knn", "r2", "r2_least", "r2_one_step"]]
     found = grouped.agg(["mean", "std"])
     found.columns = ["_".join(column) for column in found.columns]
     return found.assign(fits=rows.groupby(["k", "partition"]).size()).reset_index()
+
+
+def images_seen(cells: Cells) -> int:
+    """Of a fit by the whole recipe."""
+    return int(of_the_recipe(cells)["images_seen"].max())
+
+
+def lengths(*studies: Cells) -> list[dict[str, float]]:
+    """What fits of max-cut phases, k = 3, keep by how many images they saw, over all studies of a teacher."""
+    rows = pd.concat([cells.summary.assign(probed=cells.size["probe_test"]) for cells in studies])
+    rows = rows[(rows["partition"] == MAXCUT) & (rows["k"] == LADDER_K) & rows.index.str.startswith(WHOLE)]
+    return [
+        {"images_seen": seen, "fits": len(fits), **fits[["kept", "r2", "r2_one_step"]].mean()}
+        for seen, fits in rows.groupby("images_seen")
+    ]
+
+
+def believed(cells: Cells, other: Cells) -> dict[str, dict[str, tuple[float, float]]]:
+    """The least and the most that fits with three blocks keep, by partition: of a teacher, and of another."""
+    return {
+        name: {
+            str(partition): (fits["kept"].min(), fits["kept"].max())
+            for partition, fits in of_the_recipe(one).query("k == @LADDER_K").groupby("partition")
+        }
+        for name, one in (("first", cells), ("second", other))
+    }
 
 
 def share_kept(cells: Cells, name: str) -> Estimate:
@@ -83,47 +115,83 @@ def forcing(cells: Cells) -> Numbers:
     return {**numbers, "alone": alone, "other": other}
 
 
-def _paired(cells: Cells, better: str, worse: str) -> Numbers | None:
-    """Differences between two partitions, fit by fit with the same k and draw.
+def between_seeds(cells: Cells, column: str = "kept") -> tuple[float, float]:
+    """Variance of fits that differ in their seed alone, pooled over k, and its degrees of freedom; no number where none
+    were repeated."""
+    rows = of_the_recipe(cells).query("partition == @MAXCUT")
+    groups = [values.to_numpy() for _, values in rows.groupby("k")[column] if len(values) > 1]
+    df = sum(len(values) - 1 for values in groups)
+    return (sum(values.var(ddof=1) * (len(values) - 1) for values in groups) / df, df) if df else (np.nan, 0)
 
-    Max-cut has one fit of each k, which all draws are compared with: their differences count as one.
+
+def gained(cells: Cells, name: str, below: str) -> Estimate:
+    """What one fit keeps beyond another: image by image where it is recorded which each names right, with the error
+    between seeds, since each is one fit."""
+    one, other = share_kept(cells, name), share_kept(cells, below)
+    if not {name, below} <= cells.right.keys():
+        return one.less(other)
+    differences = cells.right[name] - cells.right[below]
+    error = float(differences.std(ddof=1)) / len(differences) ** 0.5 / cells.teacher["linear"]
+    variance, df = between_seeds(cells)
+    return with_errors(one.value - other.value, [(error, np.inf), ((2 * variance) ** 0.5, df)])
+
+
+def _better(cells: Cells, better: str, worse: str) -> Numbers | None:
+    """Differences between two partitions, of means over fits with the same k, averaged over the k that have both.
+
+    Max-cut has one partition of each k and its fits differ by seed; the fits of a random one differ by draw.
     """
-    rows = cells.summary[cells.summary["varies"] == "partition"]
-    if not {better, worse} <= set(rows["partition"]):
+    rows = of_the_recipe(cells)
+    counts = rows.groupby(["k", "partition"]).size().unstack(fill_value=0)
+    if not {better, worse} <= set(counts):
         return None
-    wide = rows.pivot_table(index=["k", "draw"], columns="partition", values=["kept", "r2"])
-    found = {}
+    shared = [k for k in counts.index if counts.loc[k, better] and counts.loc[k, worse] >= FEWEST_DRAWS]
+    if not shared:
+        return None
+    found: dict[str, Estimate] = {}
     for column in ("kept", "r2"):
-        ours, theirs = (wide[column][partition] for partition in (better, worse))
-        differences = ((ours.groupby("k").transform("mean") if better == MAXCUT else ours) - theirs).dropna()
-        if len(differences) < len(PUBLISHED) * DRAWS:
-            return None
-        found[column] = mean_difference(differences.groupby("k").mean() if better == MAXCUT else differences)
-    return found
+        means, errors = [], []
+        for k in shared:
+            means.append(0.0)
+            for partition, sign in ((better, 1), (worse, -1)):
+                values = rows[(rows["k"] == k) & (rows["partition"] == partition)][column].to_numpy()
+                means[-1] += sign * values.mean()
+                variance, df = (
+                    between_seeds(cells, column)
+                    if partition == MAXCUT
+                    else (values.var(ddof=1), len(values) - 1)
+                )
+                errors.append(((variance / len(values)) ** 0.5 / len(shared), df))
+        found[column] = with_errors(float(np.mean(means)), errors)
+    return {**found, "ks": shared}
 
 
-better_than_contiguous = partial(_paired, better=PARTITIONS[0], worse=PARTITIONS[1])
-better_than_shuffled = partial(_paired, better=PARTITIONS[1], worse=PARTITIONS[2])
+def spread_of(cells: Cells, partition: str, k: int = LADDER_K) -> str:
+    """The least and the most that fits of a partition keep, and how many there are."""
+    kept = of_the_recipe(cells).query("k == @k and partition == @partition")["kept"]
+    return (
+        f"{kept.min():.1%} to {kept.max():.1%} with k = {k} ({len(kept)} draws)"
+        if len(kept)
+        else "not recorded"
+    )
+
+
+better_than_contiguous = partial(_better, better=PARTITIONS[0], worse=PARTITIONS[1])
+better_than_shuffled = partial(_better, better=PARTITIONS[1], worse=PARTITIONS[2])
 
 
 @of_fits(*(f"maxcut_k{k}" for k in range(1, 6)))
 def saturation(cells: Cells) -> Numbers:
     found = {f"k{k}": share_kept(cells, f"maxcut_k{k}") for k in range(1, 6)}
-    return {**found, "more": found["k5"].less(found["k4"])}
+    more, rise = gained(cells, "maxcut_k5", "maxcut_k4"), gained(cells, "maxcut_k4", "maxcut_k2")
+    return {**found, "more": more, "rise": rise}
 
 
 @of_fits(*LADDER, STAGE_1_ALONE, WHOLE)
 def rungs(cells: Cells) -> Numbers:
     labels = ("annealing", "depth scaling", "token weighting", "stage 2")
     steps = dict(zip(labels, [*pairwise(LADDER), (STAGE_1_ALONE, WHOLE)], strict=True))
-    below, kept = (
-        {label: share_kept(cells, step[which]) for label, step in steps.items()} for which in (0, 1)
-    )
-    return {
-        "kept": kept,
-        "rung_below": below,
-        "gained": {one: kept[one].value - below[one].value for one in labels},
-    }
+    return {"gained": {label: gained(cells, *pair[::-1]) for label, pair in steps.items()}}
 
 
 @of_fits(WHOLE)
@@ -145,6 +213,27 @@ def _against(cells: Cells, name: str, another: str) -> Numbers:
     one, two = (cells.summary.loc[cell] for cell in (name, another))
     kept, other = (share_kept(cells, cell) for cell in (name, another))
     return {"kept": kept, "other": other, "r2": one["r2"], "other_r2": two["r2"], "one": one, "two": two}
+
+
+def fast_start(cells: Cells) -> Numbers | None:
+    """Fits that start from layers of the teacher, against those that start at random, k = 3."""
+    fast = cells.summary[(cells.summary["varies"] == "fast") & (cells.summary["k"] == LADDER_K)]
+    usual = of_the_recipe(cells).query("k == @LADDER_K and partition == @MAXCUT")
+    if min(len(fast), len(usual)) < FEWEST_DRAWS:
+        return None
+    found = {
+        column: with_errors(
+            float(fast[column].mean() - usual[column].mean()),
+            [(float(one[column].std()) / len(one) ** 0.5, len(one) - 1) for one in (fast, usual)],
+        )
+        for column in ("kept", "kept_knn", "r2")
+    }
+    return {
+        **found,
+        "one": fast.mean(numeric_only=True),
+        "two": usual.mean(numeric_only=True),
+        "of": len(fast),
+    }
 
 
 longer = of_fits(LONGER, WHOLE)(partial(_against, name=LONGER, another=WHOLE))

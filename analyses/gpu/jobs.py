@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +24,7 @@ from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints
 
 PHOTOS = "photos.parquet"
-FIT_MINUTES = 3.5  # of a fit and its evaluation
+FIT_MINUTES = 2.7  # of a fit and its evaluation, beside eleven others
 EPOCHS, IMAGES = SIZES["gpu"].recipe.epochs, 50_000
 CHOSEN = "epochs"  # a file that is no result
 USED = 0.75  # of the time that is left, for training; the rest for loading, testing and what goes wrong
@@ -93,8 +93,11 @@ class Fits(StudyJob):
 
     place, patterns = f"raptor/{OFFLINE}", ("*.json", "*.parquet")
 
-    def shares(self, queue: Queue) -> int:
-        return super().shares(queue) if (self.folder(queue) / "phases.json").is_file() else 1  # found once
+    def calls(self, queue: Queue) -> list[Call]:
+        """One, which has its processes itself."""
+        count = self.shares(queue)
+        alone = replace(self, at_once=1)
+        return [(study, [*given, "--at-once", count]) for study, given in super(Fits, alone).calls(queue)]
 
     def own(self, queue: Queue) -> list[object]:
         minutes = queue.minutes if queue.tiny else max(0.0, queue.minutes - FIT_MINUTES)

@@ -128,6 +128,13 @@ def raptor_fit(
             rich_help_panel=RAPTOR,
         ),
     ] = None,
+    in_memory: Annotated[
+        bool,
+        typer.Option(
+            help="Decode the images once and keep them in memory, for fits that see each many times.",
+            rich_help_panel=RAPTOR,
+        ),
+    ] = False,
     tracker: Tracker = "none",
     **recipe: Any,
 ) -> None:
@@ -144,6 +151,8 @@ def raptor_fit(
     _check_one_way(boundaries, phases, k, partition)
     given = GivenPhases.read(phases, k)
     states = None if cache is None else at_home(cache, "--cache")
+    if states is not None and in_memory:
+        raise UsageError("--in-memory keeps images, and --cache reads states in their place; drop one")
     check_resume(resume, previous)
     check_tracker(tracker)
 
@@ -175,9 +184,10 @@ def raptor_fit(
             session = Session(
                 checkpoints=checkpoints, resume=saved, accelerator=accelerator, report=report, progress=True
             )
+            images = run.images.decoded(request.workers, progress=is_main) if in_memory else run.images
             fit = fit_raptor(
                 run.model,
-                run.images,
+                images,
                 assignment,
                 settings,
                 session=session,

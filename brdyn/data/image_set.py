@@ -191,7 +191,7 @@ class ImageSet:
             return FromMemory(self.memory, self.indices())
         return self.reader(self.source.at_random(self.chosen) if at_random else None)
 
-    def decoded(self, workers: int | None = None) -> Self:
+    def decoded(self, workers: int | None = None, *, progress: bool = False) -> Self:
         """The same images, decoded now and kept in memory: for a training that sees each many times.
 
         What they give is the same; they are read in this process from then on, and so are parts of them.
@@ -213,7 +213,7 @@ class ImageSet:
         """
         part = copy(self)
         part.report = part.nothing_read()
-        found = decode_all(self.reader(), len(self), self.image_bytes, workers)
+        found = decode_all(self.reader(), len(self), self.image_bytes, workers=workers, progress=progress)
         for item in found:
             part.count(stack([item]))
         part.memory = dict(zip(map(int, self.indices()), found, strict=True))

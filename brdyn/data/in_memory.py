@@ -1,4 +1,4 @@
-"""Images decoded once and kept in memory, where a training would decode them in every epoch and a study for every fit."""
+"""Images decoded once and kept in memory: a training would decode them in every epoch, and a study for every fit."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ from brdyn.data.items import Item
 from brdyn.data.loading import load
 from brdyn.data.sources import Skipped
 from brdyn.errors import UsageError
+from brdyn.progress import progress_bar
 
 DECODED_AT_ONCE = 256
 
 Decoded = Mapping[int, Item | Skipped]
 
 
-def decode_all(reader: Dataset[Item | Skipped], count: int, image_bytes: int, workers: int | None) -> list[Item | Skipped]:
+def decode_all(
+    reader: Dataset[Item | Skipped],
+    count: int,
+    image_bytes: int,
+    *,
+    workers: int | None,
+    progress: bool = False,
+) -> list[Item | Skipped]:
     """Every image of a set by its position, read in the background.
 
     Parameters
@@ -29,6 +37,8 @@ def decode_all(reader: Dataset[Item | Skipped], count: int, image_bytes: int, wo
         How many there are, and how large one is.
     workers : int or None
         Loader processes.
+    progress : bool
+        Show a progress bar on a terminal.
 
     Raises
     ------
@@ -43,24 +53,32 @@ def decode_all(reader: Dataset[Item | Skipped], count: int, image_bytes: int, wo
             f"{count} decoded images of {image_bytes / 1e6:.2f} MB do not fit in memory, where {free / 1e9:.1f} GB are "
             "free; use fewer images (`n`), smaller ones, or do not keep them (`in_memory`)"
         )
-    groups = [list(range(start, min(start + DECODED_AT_ONCE, count))) for start in range(0, count, DECODED_AT_ONCE)]
+    groups = [
+        list(range(start, min(start + DECODED_AT_ONCE, count))) for start in range(0, count, DECODED_AT_ONCE)
+    ]
     found: list[Item | Skipped] = []
     loader = load(
         reader, groups, len(groups), workers=workers, batch_bytes=DECODED_AT_ONCE * image_bytes, pin=False
     )
-    for group, loaded in zip(groups, loader, strict=True):
-        rows = {int(position): row for row, position in enumerate(loaded.positions)}
-        without = {position: Skipped(name, reason) for position, name, reason in loaded.unlabelled.first}
-        skipped = iter(loaded.skipped)
-        images = None if loaded.images is None else loaded.images.clone()  # out of the memory that processes share
-        for position in group:
-            if position not in rows:
-                found.append(next(skipped))
-                continue
-            assert images is not None
-            row = rows[position]
-            item = Item(position, images[row], int(loaded.labels[row]), loaded.digests[row], without.get(position))
-            found.append(item if loaded.targets is None else item._replace(target=loaded.targets[row].clone()))
+    with progress_bar("decoding images", count, progress) as advance:
+        for group, loaded in zip(groups, loader, strict=True):
+            advance(len(group))
+            rows = {int(position): row for row, position in enumerate(loaded.positions)}
+            without = {position: Skipped(name, reason) for position, name, reason in loaded.unlabelled.first}
+            skipped = iter(loaded.skipped)
+            images = None if loaded.images is None else loaded.images.clone()  # shared memory is let go
+            for position in group:
+                if position not in rows:
+                    found.append(next(skipped))
+                    continue
+                assert images is not None
+                row = rows[position]
+                item = Item(
+                    position, images[row], int(loaded.labels[row]), loaded.digests[row], without.get(position)
+                )
+                found.append(
+                    item if loaded.targets is None else item._replace(target=loaded.targets[row].clone())
+                )
     return found
 
 

@@ -296,3 +296,16 @@ def test_a_fit_from_a_cache(run, fit_options, tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     assert_one_line_error(run("raptor-fit", *fit_options, "--overwrite", "--cache", file), 2, "cache folder")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_fit_from_memory_is_the_same(run, fit_options, tmp_path):
+    first, second = tmp_path / "out", tmp_path / "again"
+    assert run("raptor-fit", *fit_options).returncode == 0
+    done = run("raptor-fit", *fit_options, "--in-memory", "--out", second)
+    assert done.returncode == 0, done.stderr
+    assert weights_of(second) == weights_of(first)
+    one, other = (json.loads((folder / "fit.json").read_text()) for folder in (first, second))
+    assert other["provenance"]["images"]["digest"] == one["provenance"]["images"]["digest"]
+    both = [*fit_options, "--in-memory", "--cache", tmp_path / "cache", "--overwrite"]
+    assert_one_line_error(run("raptor-fit", *both), 2, "drop one")

@@ -1,0 +1,114 @@
+"""What fits of the Raptor study come to, by hand: seeds, draws, and differences image by image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from analyses.findings import raptor
+from analyses.raptor_on_vits import Cells, answers, right_of
+from brdyn.probes import Features, read_classes
+from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
+
+
+def study(*rows, right=None):
+    columns = ["name", "k", "partition", "varies", "kept", "r2"]
+    summary = pd.DataFrame(rows, columns=columns).set_index("name")
+    ends = {
+        "kept_low": summary["kept"] - 0.01,
+        "kept_high": summary["kept"] + 0.01,
+        "kept_knn": summary["kept"],
+    }
+    summary = summary.assign(**ends, images_seen=100, parameters=0.3, r2_one_step=0.9)
+    return Cells(summary, pd.DataFrame(), None, {"probe_test": 4}, {"linear": 0.5}, {}, {}, right or {})
+
+
+SEEDS = [
+    ("maxcut_k3", 3, MAXCUT, "partition", 0.98, 0.6),
+    ("maxcut_k3_seed1", 3, MAXCUT, "seed", 0.96, 0.6),
+    ("maxcut_k3_seed2", 3, MAXCUT, "seed", 1.00, 0.6),
+]
+DRAWS = [(f"c{draw}", 3, CONTIGUOUS, "partition", kept, 0.5) for draw, kept in enumerate((0.8, 0.9, 1.0))]
+
+
+def test_seeds_are_pooled_over_k():
+    fits = study(*SEEDS, ("maxcut_k2", 2, MAXCUT, "partition", 0.9, 0), ("s", 2, MAXCUT, "seed", 0.94, 0))
+    variance, df = raptor.between_seeds(fits)
+    assert df == 3
+    assert variance == pytest.approx((2 * 0.02**2 + (0.04**2) / 2) / 3)
+    assert np.isnan(raptor.between_seeds(study(SEEDS[0]))[0])
+
+
+def test_a_partition_against_another_by_welch():
+    found = raptor.better_than_contiguous(study(*SEEDS, *DRAWS))
+    theirs = stats.ttest_ind([0.98, 0.96, 1.0], [0.8, 0.9, 1.0], equal_var=False).confidence_interval(0.95)
+    assert found["kept"].value == pytest.approx(0.08)
+    assert (found["kept"].low, found["kept"].high) == pytest.approx((theirs.low, theirs.high))
+    assert found["ks"] == [3]
+
+
+def test_one_fit_of_a_k_has_the_spread_of_others():
+    alone = study(*SEEDS, *DRAWS[:0], *[(n, 2, p, v, kept, r2) for n, _, p, v, kept, r2 in DRAWS], (
+        "maxcut_k2", 2, MAXCUT, "partition", 0.9, 0.6,
+    ))  # fmt: skip
+    found = raptor.better_than_contiguous(alone)["kept"]
+    assert found.value == pytest.approx(0.0)
+    error = (0.02**2 + 0.1**2 / 3) ** 0.5
+    df = error**4 / (0.02**4 / 2 + (0.1**2 / 3) ** 2 / 2)
+    assert found.high == pytest.approx(stats.t.ppf(0.975, df) * error)
+
+
+@pytest.mark.parametrize(
+    "rows", [SEEDS, [*SEEDS, *DRAWS[:2]], [*SEEDS, ("c", 2, CONTIGUOUS, "partition", 1, 1)]]
+)
+def test_too_few_draws_tell_nothing(rows):
+    assert raptor.better_than_contiguous(study(*rows)) is None
+    assert raptor.better_than_shuffled(study(*rows)) is None
+
+
+def test_shuffled_layers_are_compared_with_contiguous_ones():
+    shuffled = [(f"s{draw}", 3, SHUFFLE, "partition", kept, 0.4) for draw, kept in enumerate((0.7, 0.8, 0.6))]
+    assert raptor.better_than_shuffled(study(*DRAWS, *shuffled))["kept"].value == pytest.approx(0.2)
+
+
+def test_gains_are_image_by_image_where_they_can_be():
+    rng = np.random.default_rng(0)
+    below = (rng.random(1000) < 0.5).astype(float)
+    above = np.where(rng.random(1000) < 0.05, 1.0, below)  # right wherever the other is
+    rows = [("a", 3, MAXCUT, "recipe", 0.99, 0), ("b", 3, MAXCUT, "recipe", 0.95, 0), *SEEDS]
+    paired = raptor.gained(study(*rows, right={"a": above, "b": below}), "a", "b")
+    error = (above - below).std(ddof=1) / 1000**0.5 / 0.5
+    seeds = (2 * 0.02**2) ** 0.5
+    df = (error**2 + seeds**2) ** 2 / (seeds**4 / 2)
+    assert paired.value == pytest.approx(0.04)
+    assert paired.high - paired.value == pytest.approx(stats.t.ppf(0.975, df) * np.hypot(error, seeds))
+    unpaired = raptor.gained(study(*rows), "a", "b")
+    assert unpaired.high - unpaired.value == pytest.approx(0.01 * 2**0.5)
+
+
+def test_fast_fits_are_apart_from_the_recipe():
+    fast = [(f"fast_k3_{seed}", 3, MAXCUT, "fast", 0.9 + seed / 10, 0.7) for seed in range(3)]
+    fits = study(*SEEDS, *fast)
+    assert set(raptor.of_the_recipe(fits).index) == {row[0] for row in SEEDS}
+    found = raptor.fast_start(fits)
+    assert found["kept"].value == pytest.approx(1.0 - 0.98)
+    assert found["of"] == 3
+    assert raptor.fast_start(study(*SEEDS, *fast[:2])) is None
+
+
+def test_lengths_are_of_max_cut_fits_alone():
+    found = raptor.lengths(study(*SEEDS, *DRAWS, ("ladder_x", 3, MAXCUT, "recipe", 0.1, 0)))
+    assert found == [
+        {"images_seen": 100, "fits": 3, "kept": pytest.approx(0.98), "r2": 0.6, "r2_one_step": 0.9}
+    ]
+
+
+def test_answers_come_back_as_they_were():
+    values = Features(torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3)
+    reading = read_classes(values, values[:11], seeds=2)
+    kept = answers(reading)
+    for kind, hits in reading.hits.items():
+        assert np.array_equal(right_of(kept, kind), hits.numpy())
