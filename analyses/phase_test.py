@@ -84,6 +84,10 @@ class Family(NamedTuple):
     kernel: Kernel
     width: int = WIDTH
 
+    def network(self, random: np.random.Generator) -> LayerSimilarity:
+        """One of them."""
+        return drawn(self.kernel(random), random, self.width)
+
 
 def structureless(layers: int, narrow: Sequence[int] = NARROW) -> dict[str, Family]:
     """Families without phases, by name; with noise as wide as all others, and of these widths."""
@@ -146,9 +150,9 @@ def shares(said: list[Judged]) -> dict[str, float]:
 
 def size_of_test(layers: int, draws: int, narrow: Sequence[int] = NARROW) -> Iterator[dict[str, Any]]:
     """How often a network without phases is said to have some: a row for each family."""
-    for name, (kernel, width) in structureless(layers, narrow).items():
+    for name, family in structureless(layers, narrow).items():
         random = np.random.default_rng([layers, *name.encode()])
-        said = [judged(drawn(kernel(random), random, width)) for _ in range(draws)]
+        said = [judged(family.network(random)) for _ in range(draws)]
         yield {"layers": layers, "family": name, "draws": draws, **shares(said)}
 
 

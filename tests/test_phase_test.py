@@ -39,18 +39,15 @@ def test_noise_is_the_narrower_the_farther_from_none():
     families = structureless(40)
     noise = {name: family for name, family in families.items() if name.startswith("noise")}
     assert [family.width for family in noise.values()] == [phase_test.WIDTH, *phase_test.NARROW]
-    for kernel, width in noise.values():
-        random = np.random.default_rng(0)
-        matrix = drawn(kernel(random), random, width).matrix
-        found = matrix[np.triu_indices(40, 1)].var()
-        assert found == pytest.approx(1 / (phase_test.IMAGES * width), rel=0.2)
+    for family in noise.values():
+        found = family.network(np.random.default_rng(0)).matrix[np.triu_indices(40, 1)].var()
+        assert found == pytest.approx(1 / (phase_test.IMAGES * family.width), rel=0.2)
 
 
 def test_narrow_noise_bites_a_test_that_takes_every_step_for_one(monkeypatch):
     """Of which the study knew nothing as long as its noise was wide."""
-    kernel, width = structureless(24)["noise of width 8"]
-    random = np.random.default_rng(0)
-    matrices = [drawn(kernel(random), random, width).matrix for _ in range(30)]
+    family, random = structureless(24)["noise of width 8"], np.random.default_rng(0)
+    matrices = [family.network(random).matrix for _ in range(30)]
     assert sum(phase_evidence(1 - matrix).k > 1 for matrix in matrices) <= 2
     monkeypatch.setattr(evidence, "BEYOND_NOISE", 0)
     assert sum(phase_evidence(1 - matrix).k > 1 for matrix in matrices) >= 20
@@ -87,7 +84,8 @@ def test_a_network_of_blocks_is_told_from_a_drift():
 
 
 def test_the_recorded_size_and_power_are_as_promised():
-    """False positives at most .07, of rough drifts of 12 layers .11, of any noise .04; power at sixfold steps .85, .85, .7 and .95."""
+    """False positives at most .07, of rough drifts of 12 layers .11, of any noise .04; power at sixfold steps .85, .85,
+    .7 and .95."""
     sizes, powers, networks = (phase_test.read_rows(kind) for kind in ("size", "power", "untrained"))
     assert (len(sizes), len(powers), len(networks)) == (3 * 9, 3 * 3 * 3, 3 * 3 * 8)
     for row in sizes:
