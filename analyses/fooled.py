@@ -45,7 +45,7 @@ def kernels() -> dict[str, Kernel]:
         name: partial(with_blocks, LAYERS, K, jump, rough) for name, jump in zip(BLOCKS, JUMPS, strict=True)
     }
     families = structureless(LAYERS)
-    return {**{name: families[name] for name in WITHOUT}, **blocks}
+    return {**{name: families[name].kernel for name in WITHOUT}, **blocks}
 
 
 class FooledStudy(Study[str]):
@@ -177,6 +177,14 @@ def _draw_test(axes: Axes, case: Case) -> None:
     axes.set_ylabel("step", fontsize=7)
     axes.margins(x=0.08, y=0.3)
     axes.set_title(f"test: {verdict(case)}", fontsize=8, color=ACCENT if case.evidence.k > 1 else "black")
+
+
+def sizes() -> dict[str, list[dict[str, Any]]]:
+    """What each statistic said of many networks without phases: a row for each depth, by family."""
+    families: dict[str, list[dict[str, Any]]] = {}
+    for row in phase_test.read_rows(phase_test.SIZE):
+        families.setdefault(row["family"], []).append(row)
+    return families
 
 
 def rates() -> list[dict[str, Any]]:

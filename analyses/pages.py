@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses import claims, fooled
+from analyses import claims, fooled, phase_test
 from analyses.claims import BEFORE, BEFORE_TWINS, NOT_TESTED, OURS, WORDS, Records, in_full
 from analyses.findings import depth, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
@@ -28,6 +28,7 @@ from brdyn import Phases
 from brdyn.classifiers import ViTRMConfig, packaged
 from brdyn.classifiers.recipe import BATCH, BEST, VITRM
 from brdyn.interventions import Surgery
+from brdyn.phases.evidence import ALPHA
 from brdyn.raptor import Evaluation
 from brdyn.store import read_json
 
@@ -279,7 +280,7 @@ def how_to_be_fooled(records: Records) -> str:
     return page(
         "fooled.md.j2", simulated=fooled.simulated(), real=fooled.real(), verdict=fooled.verdict, K=fooled.K,
         rates=rates, without=[row for row in rates if "family" in row], blocks=[row for row in rates if "k" in row],
-        found=records.phases,
+        sizes=fooled.sizes(), study=phase_test, ALPHA=ALPHA, found=records.phases,
     )  # fmt: skip
 
 

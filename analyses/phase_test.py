@@ -1,8 +1,8 @@
 """Size and power of the test for phases, beside the rules it takes the place of.
 
-Drifts of several kinds, pure noise and untrained networks, where there are no phases to find; and blocks whose boundary
-steps are 3, 6 or 12 times their neighbours. Everything is drawn by seeds; untrained networks are judged where there are
-images.
+Drifts of several kinds, pure noise of wide and of narrow states and untrained networks, where there are no phases to
+find; and blocks whose boundary steps are 3, 6 or 12 times their neighbours. Everything is drawn by seeds; untrained
+networks are judged where there are images.
 
     python -m analyses.phase_test
     python -m analyses.phase_test --images imagenet_samples.parquet
@@ -10,13 +10,14 @@ images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from analyses.recording import RESULTS, Choice
+from analyses.statistics import Estimate
 from analyses.study import Study, chosen, read_all, run_study, study_parser
 from brdyn import LayerSimilarity, segment
 from brdyn.phases import phase_evidence
@@ -24,11 +25,12 @@ from brdyn.phases import phase_evidence
 FOLDER = RESULTS / "phase_test"
 LAYERS = (12, 24, 40)
 JUMPS, NUMBERS = (3, 6, 12), (2, 3, 4)
-DRAWS = 200
+NARROW = (8, 32, 192)  # widths of states that are noise: the fewer, the farther from 0 are their cosines
 WIDTH, IMAGES, REPLICATES = 384, 8, 20
 LENGTH, ROUGH, FASTER = 1.5, 0.3, 1.5  # of the path; sd of log steps; log of the last step over the first
 WIDTHS, SEEDS = (96, 192, 384), 8
 SIZE, POWER, UNTRAINED = "size", "power", "untrained"
+DRAWS = {SIZE: 1000, POWER: 200}  # a size near the level takes more to be told from it
 
 Steps = Callable[[int, np.random.Generator], np.ndarray]
 Kernel = Callable[[np.random.Generator], np.ndarray]
@@ -58,11 +60,11 @@ def places(steps: np.ndarray) -> np.ndarray:
     return LENGTH * path / path[-1]
 
 
-def drawn(kernel: np.ndarray, random: np.random.Generator) -> LayerSimilarity:
+def drawn(kernel: np.ndarray, random: np.random.Generator, width: int = WIDTH) -> LayerSimilarity:
     """Mean cosine, with a bootstrap over images, of states that are Gaussian with this covariance between layers."""
     values, vectors = np.linalg.eigh(kernel)
     root = vectors * np.sqrt(np.maximum(values, 0))
-    states = root @ random.normal(size=(IMAGES, len(kernel), WIDTH))
+    states = root @ random.normal(size=(IMAGES, len(kernel), width))
     states /= np.linalg.norm(states, axis=-1, keepdims=True)
     each = states @ states.swapaxes(1, 2)
     weights = random.poisson(1.0, size=(REPLICATES, IMAGES))
@@ -76,15 +78,28 @@ def forgetting(depth: np.ndarray) -> np.ndarray:
     return np.exp(-np.abs(depth[:, None] - depth))
 
 
-def structureless(layers: int) -> dict[str, Kernel]:
-    """Covariances between layers without phases, by family."""
-    families: dict[str, Kernel] = {
-        name: partial(lambda steps, random: forgetting(places(steps(layers - 1, random))), steps)
+class Family(NamedTuple):
+    """Networks of a kind: their covariance between layers, and the width of their states."""
+
+    kernel: Kernel
+    width: int = WIDTH
+
+    def network(self, random: np.random.Generator) -> LayerSimilarity:
+        """One of them."""
+        return drawn(self.kernel(random), random, self.width)
+
+
+def structureless(layers: int, narrow: Sequence[int] = NARROW) -> dict[str, Family]:
+    """Families without phases, by name; with noise as wide as all others, and of these widths."""
+    drifts = {
+        name: Family(partial(lambda steps, random: forgetting(places(steps(layers - 1, random))), steps))
         for name, steps in DRIFTS.items()
     }
     quarter = np.linspace(0, np.pi / 2, layers)
-    geodesic, noise = np.cos(quarter[:, None] - quarter), np.eye(layers)
-    return {**families, "geodesic": lambda random: geodesic, "noise": lambda random: noise}
+    geodesic, alone = np.cos(quarter[:, None] - quarter), np.eye(layers)
+    noise = Family(lambda random: alone)
+    widths = {f"noise of width {width}": noise._replace(width=width) for width in narrow}
+    return {**drifts, "geodesic": Family(lambda random: geodesic), "noise": noise, **widths}
 
 
 def even_boundaries(layers: int, k: int) -> list[int]:
@@ -133,11 +148,11 @@ def shares(said: list[Judged]) -> dict[str, float]:
     return {name: float(np.mean([value(one) for one in said])) for name, value in found.items()}
 
 
-def size_of_test(layers: int, draws: int) -> Iterator[dict[str, Any]]:
+def size_of_test(layers: int, draws: int, narrow: Sequence[int] = NARROW) -> Iterator[dict[str, Any]]:
     """How often a network without phases is said to have some: a row for each family."""
-    for name, kernel in structureless(layers).items():
+    for name, family in structureless(layers, narrow).items():
         random = np.random.default_rng([layers, *name.encode()])
-        said = [judged(drawn(kernel(random), random)) for _ in range(draws)]
+        said = [judged(family.network(random)) for _ in range(draws)]
         yield {"layers": layers, "family": name, "draws": draws, **shares(said)}
 
 
@@ -195,12 +210,10 @@ class PhaseTestStudy(Study[str]):
 
     def asked(self, cell: str) -> Mapping[str, Any]:
         kind, _, layers = cell.partition("_")
-        own = (
-            {"images": self.choice.images, "n": self.choice.n}
-            if kind == UNTRAINED
-            else {"draws": self.choice.draws}
-        )
-        return {"layers": int(layers), **own}
+        if kind == UNTRAINED:
+            return {"layers": int(layers), "images": self.choice.images, "n": self.choice.n}
+        narrow = {"narrow": list(NARROW)} if kind == SIZE else {}
+        return {"layers": int(layers), "draws": self.choice.draws or DRAWS[kind], **narrow}
 
     def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         kinds: dict[str, Any] = {SIZE: size_of_test, POWER: power_of_test, UNTRAINED: untrained}
@@ -213,8 +226,17 @@ def read_rows(kind: str) -> list[dict[str, Any]]:
     return [row for content in read_all(files, ("rows",)).done.values() for row in content["rows"]]
 
 
+def percentage(row: Mapping[str, Any], rule: str = "test") -> Estimate:
+    """Of the networks of a row the percentage that a rule says have phases, with its exact (Clopper-Pearson) interval:
+    of none in many it is no point."""
+    from scipy import stats
+
+    ends = stats.binomtest(round(row[rule] * row["draws"]), row["draws"]).proportion_ci()
+    return Estimate(*(100 * value for value in (row[rule], ends.low, ends.high)))
+
+
 OPTIONS = study_parser(__doc__, FOLDER, labelled=False)
-OPTIONS.add_argument("--draws", type=int, default=DRAWS)
+OPTIONS.add_argument("--draws", type=int, help="of every kind of network; 1000 for size, 200 for power")
 OPTIONS.add_argument("--images", help="for untrained networks, as in `brdyn phases`")
 OPTIONS.add_argument("--n", type=int, default=16, help="of the images")
 main = run_study(PhaseTestStudy, OPTIONS, __name__)

@@ -58,9 +58,17 @@ def test_rates_are_the_recorded_ones_of_twelve_layers_and_three_blocks():
         *phase_test.DRIFTS,
         "geodesic",
         "noise",
+        *(f"noise of width {width}" for width in phase_test.NARROW),
         *fooled.BLOCKS.values(),
     ]
     assert {row["layers"] for row in rates} == {12}
+
+
+def test_sizes_are_of_every_family_at_every_depth():
+    sizes = fooled.sizes()
+    assert list(sizes) == list(phase_test.structureless(12))
+    for family, rows in sizes.items():
+        assert [(row["family"], row["layers"]) for row in rows] == [(family, 12), (family, 24), (family, 40)]
 
 
 def test_real_networks_have_no_matrix_where_it_is_not_packaged():
