@@ -156,7 +156,9 @@ def _(result: LayerProbe) -> dict[str, Figure]:
 
 @draw.register
 def _(result: Fit) -> dict[str, Figure]:
-    return {"fit": plot_fit(result.histories, title=f"Raptor of {heading(result)}")}
+    return {
+        "fit": plot_fit(result.histories, title=f"Raptor of {heading(result)}", batch_size=result.batch_size)
+    }
 
 
 @draw.register

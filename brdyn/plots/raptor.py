@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 SKILL = "skill "
+PUBLISHED_IMAGES = 20_000_000  # in each stage of a Raptor's fit
 FEW = 30  # rows that get a mark each
 LEAST_R2 = -1.0  # axes go no further down
 SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
@@ -44,9 +45,14 @@ SKILLS = {
 
 
 def plot_fit(
-    histories: Mapping[int, History], *, title: str, watched: str = "R² and skill, validation images"
+    histories: Mapping[int, History],
+    *,
+    title: str,
+    watched: str = "R² and skill, validation images",
+    batch_size: int | None = None,
 ) -> Figure:
-    """Loss of every part, and what was watched in validation (skill dashed), over the steps of each stage.
+    """Loss of every part, and what was watched in validation (skill dashed), over the steps of each stage, or with a
+    `batch_size` over the images that a stage saw.
 
     What was written down once is no curve: it is a row of bars with their values.
 
@@ -65,9 +71,13 @@ def plot_fit(
                 (panels[0, column], history.losses, "loss"),
                 (panels[1, column], history.validation, watched),
             ):
-                (_draw_bars if len(rows) == 1 else _draw_course)(axes, rows, what)
+                if len(rows) == 1:
+                    _draw_bars(axes, rows, what)
+                else:
+                    _draw_course(axes, rows, what, batch_size)
                 if len(rows) > 1:
-                    axes.set_xlim(0, 1.03 * max(row["step"] for row in history.losses + history.validation))
+                    last = max(row["step"] for row in history.losses + history.validation)
+                    axes.set_xlim(0, 1.03 * last * (batch_size or 1))
                     if column == 0:
                         axes.set_ylabel(what)
             if len(histories) > 1:
@@ -83,11 +93,13 @@ def _names(rows: Sequence[Mapping[str, float]]) -> list[str]:
     return [name for name in (rows[0] if rows else {}) if name not in ("step", "lr")]
 
 
-def _draw_course(axes: Axes, rows: Sequence[Mapping[str, float]], what: str) -> None:
+def _draw_course(
+    axes: Axes, rows: Sequence[Mapping[str, float]], what: str, batch_size: int | None = None
+) -> None:
     """A curve for each name, that of its skill dashed."""
     there = _names(rows)
     names = [name for name in there if not name.startswith(SKILL)]
-    steps = [row["step"] for row in rows]
+    steps = [row["step"] * (batch_size or 1) for row in rows]
     for name, colour, sign in zip(names, ordered_colours(len(names)), cycle(MARKERS), strict=False):
         marker = sign if what != "loss" or len(rows) <= FEW else None
         skill = SKILL + name.removeprefix("r2 ")
@@ -98,7 +110,7 @@ def _draw_course(axes: Axes, rows: Sequence[Mapping[str, float]], what: str) -> 
             )  # fmt: skip
     if names:
         axes.legend(frameon=False, fontsize=7)
-        axes.set_xlabel("step")
+        axes.set_xlabel("step" if batch_size is None else f"images seen (published: {PUBLISHED_IMAGES:,})")
     else:
         axes.text(0.5, 0.5, f"no {what}", ha="center", va="center", color=QUIET, transform=axes.transAxes)
         axes.set_axis_off()

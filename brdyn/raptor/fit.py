@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar, Self
 
 from brdyn.checked_json import made
@@ -37,6 +38,7 @@ from brdyn.training.checkpoints import HISTORY
 from brdyn.words import counted
 
 STAGES = (1, 2)
+LATE, RISE = 0.75, 0.01  # from which share of a stage on, how much R² may rise of a fit that is over
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,6 +114,30 @@ class Fit(Result):
         parameters = content["raptor"]["parameters"]
         return cls(None, histories, content["options"], content["images_seen"], parameters, folder)
 
+    @property
+    def batch_size(self) -> int | None:
+        """Images of a step; None where the recipe does not say."""
+        found: int | None = self.options["recipe"].get("batch_size")
+        return found
+
+    def too_short(self) -> str:
+        """That R² on images kept out still rose at the end, in words; empty where it did not, or none were watched."""
+        stage = max(self.histories, default=0)
+        rows = self.histories[stage].validation if stage else []
+        last = [row for row in rows if row["step"] >= LATE * rows[-1]["step"]]
+        if len(last) < 2:
+            return ""
+        before, after = (
+            fmean(value for name, value in row.items() if name.startswith("r2"))
+            for row in (last[0], last[-1])
+        )
+        if after - before < RISE:
+            return ""
+        return (
+            f"too short: R² on images kept out still rose from {before:.3f} to {after:.3f} in the last quarter of "
+            f"stage {stage}; fit for more `steps`"
+        )
+
     def answer(self) -> str:
         """How near the blocks come to the teacher on images kept out of training."""
         assignment = self.options["assignment"]
@@ -144,7 +170,7 @@ class Fit(Result):
         return [{name: row.get(name) for name in columns} for row in rows]
 
     def remarks(self) -> list[str]:
-        """Which layers a block does, size, speed."""
+        """Which layers a block does, size, speed, and whether it was too short."""
         seconds = sum(history.seconds for history in self.histories.values())
         places = ", ".join(
             f"{span.start + 1}-{span.end} by block {span.block + 1}"
@@ -156,6 +182,7 @@ class Fit(Result):
             f"{self.parameters / 1e6:.1f} M parameters"
             + (f" of the teacher's {teacher / 1e6:.1f} M" if teacher else ""),
             f"{self.images_seen} images in {seconds:.1f} s ({self.images_seen / max(seconds, 1e-9):.1f} images/s)",
+            *([short] if (short := self.too_short()) else []),
         ]
 
     def brief(self) -> str:

@@ -37,6 +37,16 @@ def test_losses_and_validation_of_each_stage():
     assert [axes.get_title() for axes in (losses, other)] == ["stage 1", "stage 2"]
 
 
+def test_a_fit_over_the_images_that_it_saw():
+    rows = [{"step": step, "r2 block 1": 0.1 * step, "skill block 1": 0.2} for step in (2, 4)]
+    history = History([{"step": step, "lr": 0.1, "block 1": 1 / step} for step in (2, 4)], rows)
+    losses, validation = plot_fit({1: history}, title="a model", batch_size=50).axes
+    assert losses.lines[0].get_xdata().tolist() == [100, 200]
+    assert [line.get_xdata().tolist() for line in validation.lines] == [[100, 200]] * 2
+    assert validation.get_xlabel() == "images seen (published: 20,000,000)"
+    assert validation.get_xlim()[1] == 206
+
+
 def fidelity_table(scale=1.0):
     rows = [
         {"mode": mode, "statistic": statistic, "group": group, "layer": layer, "mean": scale * 0.1 * layer,

@@ -11,8 +11,9 @@ from brdyn.measures import layer_similarity
 from brdyn.models import load_model
 from brdyn.raptor import FitSettings, Raptor, fit_raptor
 from brdyn.raptor.block import BlockConfig
+from brdyn.raptor.fit import Fit
 from brdyn.raptor.model import untrained
-from brdyn.training import Checkpoints, Session
+from brdyn.training import Checkpoints, History, Session
 from brdyn.trajectory import Stream, capture
 from tests.conftest import scramble, tiny_vit
 
@@ -237,3 +238,28 @@ def test_an_epsilon_that_is_none_is_refused(eps):
     for build in (FitSettings, lambda **given: BlockConfig(width=16, heads=2, **given)):
         with pytest.raises(UsageError, match=r"`norm_eps=.*` is not a number above 0, up to 1"):
             build(norm_eps=eps)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0.1, 0.2, 0.5, 0.505], ""),
+        ([0.1, 0.2, 0.5, 0.52], "from 0.500 to 0.520 in the last quarter of stage 2"),
+        ([0.1, 0.2, 0.5, 0.4], ""),
+        ([0.9], ""),
+        ([], ""),
+    ],
+)
+def test_a_fit_that_was_too_short_says_so(tiny, values, said):
+    rows = [
+        {"step": float(step), "r2 layer 4": value, "skill layer 4": 1.0}
+        for step, value in enumerate(values, 1)
+    ]
+    histories = {1: History(validation=[{"step": 4.0, "r2 block 1": 0.0}] * 2), 2: History(validation=rows)}
+    settings = FitSettings(stage1_steps=2, stage2_steps=2, batch_size=4)
+    options = {"assignment": [0] * 4, "recipe": settings.to_dict()}
+    fit = Fit(None, histories, options, 16, 5)
+    assert said in fit.too_short()
+    assert bool(said) == bool(fit.too_short())
+    assert fit.batch_size == 4
+    assert [line for line in fit.remarks() if "too short" in line] == ([fit.too_short()] if said else [])
