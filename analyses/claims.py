@@ -259,7 +259,7 @@ def reasons(records: Records) -> Mapping[str, Any]:
     return {
         **records._asdict(), "fits": records.raptor.summary.to_dict("index"),
         "small": records.vits.config.name == "cpu", "judge": judge, "where_overfitted": elsewhere,
-        **{name: getattr(raptors, name) for name in ("WHOLE", "LONGER", "PUBLISHED_IMAGES", "share_kept")},
+        **{name: getattr(raptors, name) for name in ("WHOLE", "PUBLISHED_IMAGES")},
         "saturation": raptors.saturation(records.raptor) or {}, "spread_of": raptors.spread_of,
         "reduced": lambda study: "CPU" in study.provenance.get("device", ""),  # whose reasons are of it alone
         "best_networks": depth.best_networks, "fitted": fitted, "shift": shift, "top1": top1,

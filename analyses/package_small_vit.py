@@ -1,8 +1,10 @@
 """Ship the best network of the stochastic-depth study with the package: float16 weights, config and model card.
 
-The best by its held-out images, at its best epoch. Its accuracy is measured as shipped.
+The best by its held-out images, at its best epoch. Its accuracy is measured as shipped. Or that of another run, into
+another folder: its card says the run's own command.
 
     python -m analyses.package_small_vit --test cifar10/test.parquet
+    python -m analyses.package_small_vit --test cifar10/test.parquet --run runs/vit --out analyses/networks/vit
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from brdyn.classifiers import Classifier, PixelSet, class_scores, load_pixels, p
 from brdyn.classifiers.evaluation import accuracy_and_f1
 from brdyn.classifiers.recipe import BEST
 from brdyn.classifiers.saved import read_config
-from brdyn.store import to_json, write_atomically
+from brdyn.store import read_json, to_json, write_atomically
 from brdyn.store.pretrained import CONFIG, WEIGHTS
+from brdyn.store.result_files import TRAIN_RESULT
 
 LARGEST = 12e6  # bytes
 
@@ -54,13 +57,11 @@ def ship(run: Path, home: Path, test: PixelSet, origin: dict[str, Any]) -> dict[
     }
     config = read_config(home)
     write_atomically(home / CONFIG, to_json({**config, "measured": found, "provenance": origin}))
-    write_atomically(home / "README.md", card(config, found, origin).encode())
+    write_atomically(home / "README.md", card(config, found, origin, home.name).encode())
     return found
 
 
-def card(
-    config: dict[str, Any], found: dict[str, Any], origin: dict[str, Any], name: str = packaged.NAME
-) -> str:
+def card(config: dict[str, Any], found: dict[str, Any], origin: dict[str, Any], name: str) -> str:
     """The model card, its bullets in lines of bounded length."""
     trained = config["trained"]
     said = page(
@@ -72,13 +73,20 @@ def card(
 
 
 def run(choice: Choice) -> None:
-    study = read_study(choice.size, choice.study)
-    run = choice.study / study.config.name / "runs" / best_run(study)
+    if choice.run is None:
+        study = read_study(choice.size, choice.study)
+        run = choice.study / study.config.name / "runs" / best_run(study)
+        origin = provenance("package_small_vit", "cpu")
+    else:
+        run, origin = (
+            choice.run,
+            read_json(choice.run / TRAIN_RESULT, "a training", ("provenance",))["provenance"],
+        )
     if not run.is_dir():
         raise UsageError(f"{str(run)!r} is not here: trained networks stay where they were trained")
-    test = load_pixels(choice.test, study.config.image_size, train=False, workers=0)
+    test = load_pixels(choice.test, read_config(run / BEST)["image_size"], train=False, workers=0)
     with torch.no_grad():
-        found = ship(run, choice.out, test, provenance("package_small_vit", "cpu"))
+        found = ship(run, choice.out, test, origin)
     said = f"{found['accuracy']:.2%} of {found['test_images']} test images, {found['bytes'] / 1e6:.1f} MB"
     print(f"{choice.out}: {run.name}, {said}")
 
@@ -87,5 +95,8 @@ OPTIONS = plain_parser(__doc__)
 OPTIONS.add_argument("--test", required=True, help="test images of CIFAR-10")
 OPTIONS.add_argument("--size", choices=SIZES, help="of the study (default: the largest recorded)")
 OPTIONS.add_argument("--study", type=Path, default=STUDY, help="folder of the results")
+OPTIONS.add_argument(
+    "--run", type=Path, help="of `brdyn vit-train --keep best`, in place of the study's best"
+)
 OPTIONS.add_argument("--out", type=Path, default=packaged.HOME, help="where the model goes")
 main = command(run, OPTIONS, __name__)

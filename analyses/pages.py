@@ -19,7 +19,7 @@ from analyses.findings import depth, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
 from analyses.gpu.jobs import JOBS
 from analyses.gpu.packing import MOST, PART
-from analyses.raptor_on_vits import Cells, read_cells
+from analyses.raptor_on_vits import Cells, least_skill, read_cells
 from analyses.recording import OFFLINE, RESULTS, ROOT, plain_parser
 from analyses.render import measured_rows, page, write_or_check
 from analyses.statistics import Estimate
@@ -148,7 +148,8 @@ def raptor_findings(records: Records) -> str:
         ONLY_SHORT={name: said for name, said in raptor.LADDER_NAMES.items() if name not in names},
         cells=cells, short=short, fits=cells.summary.to_dict("index"), seen=raptor.images_seen(cells),
         partitions=by_partition(cells), other=other, others=by_partition(other), OTHER=raptor.OTHER_TEACHER,
-        lengths=raptor.lengths(short, cells), believed=raptor.believed(cells, other),
+        lengths=raptor.lengths(short, cells), spread_of=raptor.spread_of,
+        shuffled=raptor.phases_over_shuffled(cells),
         rows=judged(records, "raptor"), ours=judged(records, "raptor", ours=True),
     )  # fmt: skip
 
@@ -223,7 +224,7 @@ def packaged_network(surgery: Surgery, results: Path = RESULTS) -> dict[str, Any
         "blocks": len(set(blocks)),
         "ends": [layer for layer in range(1, len(blocks)) if blocks[layer] != blocks[layer - 1]],
         "r2": evaluation.fidelity.curve("r2"),
-        "skill": raptor.least_skill(evaluation),
+        "skill": least_skill(evaluation.fidelity.table),
         "probes": evaluation.probing.to_dict()["ratios"] if evaluation.probing else [],
     }  # fmt: skip
 

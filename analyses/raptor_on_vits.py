@@ -29,7 +29,18 @@ import torch
 from torch import Tensor
 
 from analyses.recording import OFFLINE, RESULTS, Choice
-from analyses.study import OutOfTime, Study, chosen, digest_of, read_all, run_study, sizes_of, study_parser
+from analyses.statistics import Estimate
+from analyses.study import (
+    OutOfTime,
+    Study,
+    chosen,
+    digest_of,
+    read_all,
+    run_study,
+    share_of,
+    sizes_of,
+    study_parser,
+)
 from brdyn import BrdynError, Phases, Stream, fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.classifiers import packaged
 from brdyn.classifiers.saved import is_classifier
@@ -49,8 +60,6 @@ from brdyn.training import Checkpoints, Session
 
 RAPTOR = RESULTS / "raptor"
 LARGEST_FIRST = ("gpu", "cpu")
-ALONE = "mode == 'autoregressive'"
-ENDS = {"": "mean", "_low": "low", "_high": "high"}
 READ = ("asked", "right", "truth", "penalties", "n_train", "classes", "test_images")
 TEACHER, HEAD, HEAD_BATCH = "teacher.json", "head", 500
 LADDER_K = 3
@@ -135,7 +144,9 @@ class RaptorStudy(Study[Cell]):
 
     def images(self, source: str, count: int | None, seed: int = 0) -> ImageSet:
         """Some images as the teacher sees them; decoded once for all cells where the size says so."""
-        whole = self.decoded(source) if self.size.in_memory else load_images(source, self.teacher)
+        whole = (
+            self.decoded(source) if self.size.in_memory or self.held else load_images(source, self.teacher)
+        )
         return (
             whole
             if count is None or count >= len(whole)
@@ -317,15 +328,16 @@ def side_by_side(choice: Choice) -> None:
     held = {source: load_images(source, teacher).decoded() for source in {choice.train, choice.test}}
     fork = get_context("fork")
     left, alone = fork.Queue(), fork.Lock()
-    for name in chosen(choice.only, names(choice.size)):
+    first, every = share_of(choice.share)
+    for name in chosen(choice.only, names(choice.size))[first::every]:
         left.put(name)
 
     def work() -> None:
         study = RaptorStudy(choice, held, alone)
-        every = {study.name(cell): cell for cell in study.cells()}
+        by_name = {study.name(cell): cell for cell in study.cells()}
         with suppress(Empty, OutOfTime):
             while name := left.get(timeout=PATIENCE):
-                print(f"{name}: {study.record(every[name])}", flush=True)
+                print(f"{name}: {study.record(by_name[name])}", flush=True)
 
     processes = [fork.Process(target=work) for _ in range(choice.at_once)]
     for one in processes:
@@ -424,6 +436,17 @@ def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAP
     )  # fmt: skip
 
 
+def least_skill(table: pd.DataFrame) -> Estimate:
+    """Over the best of the baselines, of all tokens at the last layer, autoregressive, from the table of a
+    :class:`brdyn.raptor.fidelity.Fidelity`; not a number where there is none."""
+    rows = table[table["statistic"].isin([f"skill_{name}" for name in BASELINES])]
+    rows = rows.query("mode == 'autoregressive' and group == 'all'")
+    last = rows[rows["layer"] == rows["layer"].max()].dropna(subset="mean")
+    if last.empty:
+        return Estimate(np.nan)
+    return Estimate(*map(float, last.loc[last["mean"].idxmin(), ["mean", "low", "high"]]))
+
+
 def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[str, Any]:
     cell, settings = content["cell"], content["asked"]["fit"]["settings"]
     table = curves.query("images == 'test' and statistic == 'r2' and group == 'all'")
@@ -440,22 +463,14 @@ def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[st
         if changed
         else "partition"
     )
-    skills = [
-        table.set_index("layer").loc[table["layer"].max(), ["mean", "low", "high"]]
-        for name in BASELINES
-        for table in [
-            curves.query(f"images == 'test' and statistic == 'skill_{name}' and group == 'all' and {ALONE}")
-        ]
-        if len(table)
-    ]
-    skill = min(skills, key=lambda one: one["mean"], default=None)
+    skill = least_skill(curves[curves["images"] == "test"])
     return {
         "name": name, "k": cell["k"], "partition": cell["partition"], "draw": cell["draw"], "varies": varies,
         "r2": float(r2["autoregressive"].iloc[-1]), "r2_least": float(r2["autoregressive"].min()),
         "r2_one_step": float(np.mean(r2["one-step"])), "kept": kept["linear"]["ratio"],
         "kept_low": kept["linear"]["low"], "kept_high": kept["linear"]["high"], "kept_knn": kept["knn"]["ratio"],
         "kept_head": kept[HEAD]["ratio"] if HEAD in kept else np.nan,
-        **{f"skill{end}": np.nan if skill is None else float(skill[of]) for end, of in ENDS.items()},
+        "skill": skill.value, "skill_low": skill.low, "skill_high": skill.high,
         "parameters": content["parameters"] / content["teacher_parameters"], "steps": steps,
         "images_seen": steps * settings["batch_size"],
         "seconds": content["fit_seconds"] + content["evaluation_seconds"],

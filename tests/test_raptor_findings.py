@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,8 @@ from scipy import stats
 
 from analyses.findings import raptor
 from analyses.raptor_on_vits import Cells, answers, right_of
+from analyses.recording import ROOT
+from brdyn import load_model
 from brdyn.probes import Features, read_classes
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
 
@@ -95,7 +99,6 @@ def test_fast_fits_are_apart_from_the_recipe():
     assert set(raptor.of_the_recipe(fits).index) == {row[0] for row in SEEDS}
     found = raptor.fast_start(fits)
     assert found["kept"].value == pytest.approx(1.0 - 0.98)
-    assert found["of"] == 3
     assert raptor.fast_start(study(*SEEDS, *fast[:2])) is None
 
 
@@ -112,3 +115,11 @@ def test_answers_come_back_as_they_were():
     kept = answers(reading)
     for kind, hits in reading.hits.items():
         assert np.array_equal(right_of(kept, kind), hits.numpy())
+
+
+def test_the_second_teacher_is_the_network_that_is_kept():
+    home = ROOT / "analyses" / "networks" / raptor.OTHER_TEACHER
+    kept = load_model(str(home)).info.digest
+    cells = sorted((raptor.RAPTOR / raptor.OTHER_TEACHER / "gpu").glob("*_k*.json"))
+    assert cells
+    assert {json.loads(cell.read_text())["asked"]["fit"]["teacher"] for cell in cells} == {kept}

@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from analyses.raptor_on_vits import LADDER_K, RAPTOR, Cells
+from analyses.raptor_on_vits import LADDER_K, RAPTOR, Cells, least_skill
 from analyses.recording import ROOT
 from analyses.rules import UNTRAINED, Numbers
 from analyses.statistics import Estimate, with_errors
 from brdyn.classifiers import packaged
 from brdyn.raptor import Evaluation
-from brdyn.raptor.baselines import BASELINES
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS
 
 PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy, ImageNet, ViT-B
@@ -57,23 +56,12 @@ def images_seen(cells: Cells) -> int:
 
 def lengths(*studies: Cells) -> list[dict[str, float]]:
     """What fits of max-cut phases, k = 3, keep by how many images they saw, over all studies of a teacher."""
-    rows = pd.concat([cells.summary.assign(probed=cells.size["probe_test"]) for cells in studies])
+    rows = pd.concat([cells.summary for cells in studies])
     rows = rows[(rows["partition"] == MAXCUT) & (rows["k"] == LADDER_K) & rows.index.str.startswith(WHOLE)]
     return [
         {"images_seen": seen, "fits": len(fits), **fits[["kept", "r2", "r2_one_step"]].mean()}
         for seen, fits in rows.groupby("images_seen")
     ]
-
-
-def believed(cells: Cells, other: Cells) -> dict[str, dict[str, tuple[float, float]]]:
-    """The least and the most that fits with three blocks keep, by partition: of a teacher, and of another."""
-    return {
-        name: {
-            str(partition): (fits["kept"].min(), fits["kept"].max())
-            for partition, fits in of_the_recipe(one).query("k == @LADDER_K").groupby("partition")
-        }
-        for name, one in (("first", cells), ("second", other))
-    }
 
 
 def share_kept(cells: Cells, name: str) -> Estimate:
@@ -150,33 +138,34 @@ def _better(cells: Cells, better: str, worse: str) -> Numbers | None:
         return None
     found: dict[str, Estimate] = {}
     for column in ("kept", "r2"):
-        means, errors = [], []
+        means, of_draws, seeds = [], [], 0.0
         for k in shared:
             means.append(0.0)
             for partition, sign in ((better, 1), (worse, -1)):
                 values = rows[(rows["k"] == k) & (rows["partition"] == partition)][column].to_numpy()
                 means[-1] += sign * values.mean()
-                variance, df = (
-                    between_seeds(cells, column)
-                    if partition == MAXCUT
-                    else (values.var(ddof=1), len(values) - 1)
-                )
-                errors.append(((variance / len(values)) ** 0.5 / len(shared), df))
-        found[column] = with_errors(float(np.mean(means)), errors)
+                if partition == MAXCUT:
+                    seeds += 1 / len(values)
+                else:
+                    of_draws.append((values.std(ddof=1) / len(values) ** 0.5 / len(shared), len(values) - 1))
+        variance, df = between_seeds(cells, column)
+        of_seeds = [((seeds * variance) ** 0.5 / len(shared), df)] if seeds else []
+        found[column] = with_errors(float(np.mean(means)), [*of_draws, *of_seeds])
     return {**found, "ks": shared}
 
 
 def spread_of(cells: Cells, partition: str, k: int = LADDER_K) -> str:
     """The least and the most that fits of a partition keep, and how many there are."""
     kept = of_the_recipe(cells).query("k == @k and partition == @partition")["kept"]
-    return (
-        f"{kept.min():.1%} to {kept.max():.1%} with k = {k} ({len(kept)} draws)"
-        if len(kept)
-        else "not recorded"
-    )
+    if kept.empty:
+        return "not recorded"
+    if len(kept) == 1:
+        return f"{kept.iloc[0]:.1%} (one fit)"
+    return f"{kept.min():.1%} to {kept.max():.1%} ({len(kept)} fits)"
 
 
 better_than_contiguous = partial(_better, better=PARTITIONS[0], worse=PARTITIONS[1])
+phases_over_shuffled = partial(_better, better=PARTITIONS[0], worse=PARTITIONS[2])
 better_than_shuffled = partial(_better, better=PARTITIONS[1], worse=PARTITIONS[2])
 
 
@@ -228,12 +217,7 @@ def fast_start(cells: Cells) -> Numbers | None:
         )
         for column in ("kept", "kept_knn", "r2")
     }
-    return {
-        **found,
-        "one": fast.mean(numeric_only=True),
-        "two": usual.mean(numeric_only=True),
-        "of": len(fast),
-    }
+    return {**found, "one": fast.mean(numeric_only=True), "two": usual.mean(numeric_only=True)}
 
 
 longer = of_fits(LONGER, WHOLE)(partial(_against, name=LONGER, another=WHOLE))
@@ -263,15 +247,5 @@ def untrained_easier(refitted: list[Evaluation]) -> Numbers:
 
 
 def _at_the_end(evaluation: Evaluation) -> dict[str, float]:
-    return {"skill": least_skill(evaluation).value, "r2": float(evaluation.fidelity.curve("r2").iloc[-1])}
-
-
-def least_skill(evaluation: Evaluation) -> Estimate:
-    """Over the best of the baselines, of all tokens at the last layer, autoregressive; not a number where there is
-    none."""
-    table, names = evaluation.fidelity.table, [f"skill_{name}" for name in BASELINES]
-    rows = table[table["statistic"].isin(names)].query("mode == 'autoregressive' and group == 'all'")
-    last = rows[rows["layer"] == rows["layer"].max()].dropna(subset="mean")
-    return (
-        Estimate(*last.loc[last["mean"].idxmin(), ["mean", "low", "high"]]) if len(last) else Estimate(np.nan)
-    )
+    fidelity = evaluation.fidelity
+    return {"skill": least_skill(fidelity.table).value, "r2": float(fidelity.curve("r2").iloc[-1])}

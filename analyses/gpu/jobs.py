@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -93,15 +93,14 @@ class Fits(StudyJob):
 
     place, patterns = f"raptor/{OFFLINE}", ("*.json", "*.parquet")
 
-    def calls(self, queue: Queue) -> list[Call]:
+    def shares(self, queue: Queue) -> int:
         """One, which has its processes itself."""
-        count = self.shares(queue)
-        alone = replace(self, at_once=1)
-        return [(study, [*given, "--at-once", count]) for study, given in super(Fits, alone).calls(queue)]
+        return 1
 
     def own(self, queue: Queue) -> list[object]:
         minutes = queue.minutes if queue.tiny else max(0.0, queue.minutes - FIT_MINUTES)
-        return ["--size", queue.size(), "--minutes", minutes, *queue.option("--photos", PHOTOS)]
+        sized = ["--size", queue.size(), "--minutes", minutes, "--at-once", super().shares(queue)]
+        return [*sized, *queue.option("--photos", PHOTOS)]
 
 
 class Networks(StudyJob):

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from brdyn.data.decode import check_least, decode
 from brdyn.data.find import find_source
 from brdyn.data.in_memory import Decoded, FromMemory, decode_all
-from brdyn.data.items import PATIENCE, Batch, Item, Loaded, ReadReport, stack
+from brdyn.data.items import PATIENCE, Batch, Item, Loaded, ReadReport
 from brdyn.data.labels import NO_LABEL
 from brdyn.data.loading import in_words, is_of_the_file, load
 from brdyn.data.sources import ImageSource, Skipped
@@ -213,9 +213,14 @@ class ImageSet:
         """
         part = copy(self)
         part.report = part.nothing_read()
-        found = decode_all(self.reader(), len(self), self.image_bytes, workers=workers, progress=progress)
-        for item in found:
-            part.count(stack([item]))
+        found = decode_all(
+            self.reader(),
+            len(self),
+            self.image_bytes,
+            count_in=part.count,
+            workers=workers,
+            progress=progress,
+        )
         part.memory = dict(zip(map(int, self.indices()), found, strict=True))
         part.report = part.nothing_read()
         return part

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import psutil
 from torch.utils.data import Dataset
 
-from brdyn.data.items import Item
+from brdyn.data.items import Item, Loaded
 from brdyn.data.loading import load
 from brdyn.data.sources import Skipped
 from brdyn.errors import UsageError
@@ -24,6 +24,7 @@ def decode_all(
     count: int,
     image_bytes: int,
     *,
+    count_in: Callable[[Loaded], None],
     workers: int | None,
     progress: bool = False,
 ) -> list[Item | Skipped]:
@@ -35,6 +36,8 @@ def decode_all(
         Gives an `Item` or `Skipped` for a position.
     count, image_bytes : int
         How many there are, and how large one is.
+    count_in : callable
+        Is shown every batch; what it raises ends the reading.
     workers : int or None
         Loader processes.
     progress : bool
@@ -62,6 +65,7 @@ def decode_all(
     )
     with progress_bar("decoding images", count, progress) as advance:
         for group, loaded in zip(groups, loader, strict=True):
+            count_in(loaded)
             advance(len(group))
             rows = {int(position): row for row, position in enumerate(loaded.positions)}
             without = {position: Skipped(name, reason) for position, name, reason in loaded.unlabelled.first}

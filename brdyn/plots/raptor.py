@@ -22,6 +22,7 @@ from brdyn.plots.style import (
     ordered_colours,
     paper_style,
 )
+from brdyn.raptor.recipe import BATCH, PUBLISHED_STEPS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 
 SKILL = "skill "
-PUBLISHED_IMAGES = 20_000_000  # in each stage of a Raptor's fit
 FEW = 30  # rows that get a mark each
 LEAST_R2 = -1.0  # axes go no further down
 SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
@@ -110,7 +110,9 @@ def _draw_course(
             )  # fmt: skip
     if names:
         axes.legend(frameon=False, fontsize=7)
-        axes.set_xlabel("step" if batch_size is None else f"images seen (published: {PUBLISHED_IMAGES:,})")
+        axes.set_xlabel(
+            "step" if batch_size is None else f"images seen (published: {PUBLISHED_STEPS * BATCH:,})"
+        )
     else:
         axes.text(0.5, 0.5, f"no {what}", ha="center", va="center", color=QUIET, transform=axes.transAxes)
         axes.set_axis_off()

@@ -125,12 +125,12 @@ class Fit(Result):
         stage = max(self.histories, default=0)
         rows = self.histories[stage].validation if stage else []
         last = [row for row in rows if row["step"] >= LATE * rows[-1]["step"]]
-        if len(last) < 2:
+        names = {
+            name for name in (set.intersection(*map(set, last)) if last else ()) if name.startswith("r2")
+        }
+        if len(last) < 2 or not names:
             return ""
-        before, after = (
-            fmean(value for name, value in row.items() if name.startswith("r2"))
-            for row in (last[0], last[-1])
-        )
+        before, after = (fmean(row[name] for name in names) for row in (last[0], last[-1]))
         if after - before < RISE:
             return ""
         return (

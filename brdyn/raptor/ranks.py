@@ -280,10 +280,8 @@ def raptor_ranks(
     info, learning = teacher.info, fit_images or images
     configs = {rank: CopyConfig(width=info.width, heads=info.heads, rank=rank) for rank in wanted}
     parts = []
-    for (
-        name,
-        assignment,
-    ) in partitions.items():  # one pass each: a partition holds the teacher's blocks over again
+    # One pass each: a partition holds the teacher's blocks over again.
+    for name, assignment in partitions.items():
         found = [(False, _measured(_tied(teacher, assignment, configs[wanted[-1]], start, learning),
                                    images, wanted, stream))]  # fmt: skip
         for rank in wanted if settings is not None else ():

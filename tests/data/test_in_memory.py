@@ -28,6 +28,7 @@ def same(one, two):
 def test_they_are_the_same_batches_and_the_same_report(damaged):
     images = brdyn.load_images(damaged, tiny_vit(), n=15, seed=2)
     kept = images.decoded(workers=1)
+    assert (kept.workers(3), images.workers(3)) == (0, 3)
     for mine, theirs in zip(kept.batches(4, workers=3), images.batches(4, workers=0), strict=True):
         same(mine, theirs)
     assert kept.report == images.report

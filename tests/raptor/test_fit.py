@@ -260,6 +260,11 @@ def test_a_fit_that_was_too_short_says_so(tiny, values, said):
     options = {"assignment": [0] * 4, "recipe": settings.to_dict()}
     fit = Fit(None, histories, options, 16, 5)
     assert said in fit.too_short()
+    for row in rows[-1:]:  # a teacher whose tokens became all the same has no R²
+        del row["r2 layer 4"]
+    assert fit.too_short() == ""
+    for row, value in zip(rows[-1:], values[-1:], strict=True):
+        row["r2 layer 4"] = value
     assert bool(said) == bool(fit.too_short())
     assert fit.batch_size == 4
     assert [line for line in fit.remarks() if "too short" in line] == ([fit.too_short()] if said else [])
