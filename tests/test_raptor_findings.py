@@ -65,6 +65,17 @@ def test_one_fit_of_a_k_has_the_spread_of_others():
     assert found.high == pytest.approx(stats.t.ppf(0.975, df) * error)
 
 
+def test_seeds_count_once_over_several_k():
+    """One variance between seeds serves them all, with its own degrees of freedom."""
+    two = [(f"two {name}", 2, p, v, kept, r2) for name, _, p, v, kept, r2 in [SEEDS[0], *DRAWS]]
+    found = raptor.better_than_contiguous(study(*SEEDS, *DRAWS, *two))["kept"]
+    of_seeds, of_draws = 0.02**2 * (1 + 1 / 3) / 4, 0.1**2 / 3 / 4
+    variance = of_seeds + 2 * of_draws
+    df = variance**2 / (of_seeds**2 / 2 + 2 * of_draws**2 / 2)
+    assert found.value == pytest.approx(0.08)
+    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, df) * variance**0.5)
+
+
 @pytest.mark.parametrize(
     "rows", [SEEDS, [*SEEDS, *DRAWS[:2]], [*SEEDS, ("c", 2, CONTIGUOUS, "partition", 1, 1)]]
 )
