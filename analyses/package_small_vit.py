@@ -1,10 +1,9 @@
-"""Ship the best network of the stochastic-depth study with the package: float16 weights, config and model card.
+"""Ship a network that `brdyn vit-train --keep best` trained: float16 weights, config and model card.
 
-The best by its held-out images, at its best epoch. Its accuracy is measured as shipped. Or that of another run, into
-another folder: its card says the run's own command.
+At the epoch that was best on its held-out images. Its accuracy is measured as shipped; its card says the run's own
+command. Without `--out` it becomes `cifar_vit12`.
 
-    python -m analyses.package_small_vit --test cifar10/test.parquet
-    python -m analyses.package_small_vit --test cifar10/test.parquet --run runs/vit --out analyses/networks/vit
+    python -m analyses.package_small_vit --test cifar10/test.parquet --run runs/vit
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ from typing import Any
 
 import torch
 
-from analyses.recording import Choice, command, plain_parser, provenance
+from analyses.recording import Choice, command, plain_parser
 from analyses.render import page
-from analyses.stochastic_depth_cells import SIZES, STUDY, Recorded, read_study
 from brdyn import BrdynError, UsageError
 from brdyn.classifiers import Classifier, PixelSet, class_scores, load_pixels, packaged
 from brdyn.classifiers.evaluation import accuracy_and_f1
@@ -28,12 +26,6 @@ from brdyn.store.pretrained import CONFIG, WEIGHTS
 from brdyn.store.result_files import TRAIN_RESULT
 
 LARGEST = 12e6  # bytes
-
-
-def best_run(study: Recorded) -> str:
-    """The run with the highest accuracy on held-out images, as `p0.4_seed0`."""
-    watched = {run: max(row["accuracy"] for row in rows) for run, rows in study.validation.items()}
-    return max(watched, key=lambda run: watched[run])
 
 
 def ship(run: Path, home: Path, test: PixelSet, origin: dict[str, Any]) -> dict[str, Any]:
@@ -73,17 +65,10 @@ def card(config: dict[str, Any], found: dict[str, Any], origin: dict[str, Any], 
 
 
 def run(choice: Choice) -> None:
-    if choice.run is None:
-        study = read_study(choice.size, choice.study)
-        run = choice.study / study.config.name / "runs" / best_run(study)
-        origin = provenance("package_small_vit", "cpu")
-    else:
-        run, origin = (
-            choice.run,
-            read_json(choice.run / TRAIN_RESULT, "a training", ("provenance",))["provenance"],
-        )
+    run = choice.run
     if not run.is_dir():
         raise UsageError(f"{str(run)!r} is not here: trained networks stay where they were trained")
+    origin = read_json(run / TRAIN_RESULT, "a training", ("provenance",))["provenance"]
     test = load_pixels(choice.test, read_config(run / BEST)["image_size"], train=False, workers=0)
     with torch.no_grad():
         found = ship(run, choice.out, test, origin)
@@ -93,10 +78,6 @@ def run(choice: Choice) -> None:
 
 OPTIONS = plain_parser(__doc__)
 OPTIONS.add_argument("--test", required=True, help="test images of CIFAR-10")
-OPTIONS.add_argument("--size", choices=SIZES, help="of the study (default: the largest recorded)")
-OPTIONS.add_argument("--study", type=Path, default=STUDY, help="folder of the results")
-OPTIONS.add_argument(
-    "--run", type=Path, help="of `brdyn vit-train --keep best`, in place of the study's best"
-)
+OPTIONS.add_argument("--run", type=Path, required=True, help="folder of `brdyn vit-train --keep best`")
 OPTIONS.add_argument("--out", type=Path, default=packaged.HOME, help="where the model goes")
 main = command(run, OPTIONS, __name__)
