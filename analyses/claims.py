@@ -27,7 +27,7 @@ from brdyn.interventions import Surgery
 from brdyn.raptor import Evaluation
 
 TABLE = Path(__file__).with_suffix(".yaml")
-OVERFIT = "overfit"
+OVERFIT, HUNDRED = "overfit", "cifar100"
 Key = tuple[str, str, str]  # of a claim: its study, its measure, its words
 OURS, NOT_TESTED, UNKNOWN = "ours", "not tested", "Not known"
 BY_LESS = "meet the rule too, though by clearly less"
@@ -57,6 +57,7 @@ class Studies(NamedTuple):
     short: Cells
     vits: Recorded
     overfit: Recorded
+    cifar100: Recorded | None
     vitrm: vitrm.Results
     at_size: dict[str, Any] | None
     grid: Grid | None
@@ -74,23 +75,23 @@ class Records(Studies):
 
 
 def load() -> Records:
-    """Read all recorded results. Raises UsageError if a study has none; only that of networks which overfit may be
-    missing."""
+    """Read all recorded results. Raises UsageError if a study has none; only those of networks which overfit, and on
+    CIFAR-100, may be missing."""
     vits = read_study()
     return Records(
-        phases.load(), offline.load(), read_cells(), read_cells("cpu"), vits, where_overfitted(vits), vitrm.load(),
-        vitrm.read_at_size(), read_grid(), Surgery.read(RESULTS / "interventions" / packaged.NAME),
-        raptors.read_refitted(),
+        phases.load(), offline.load(), read_cells(), read_cells("cpu"), vits, with_raptors(OVERFIT) or vits,
+        with_raptors(HUNDRED), vitrm.load(), vitrm.read_at_size(), read_grid(),
+        Surgery.read(RESULTS / "interventions" / packaged.NAME), raptors.read_refitted(),
     )  # fmt: skip
 
 
-def where_overfitted(otherwise: Recorded) -> Recorded:
-    """The study of networks that overfit, where it has Raptors."""
+def with_raptors(size: str) -> Recorded | None:
+    """A study of stochastic depth, where it has Raptors."""
     try:
-        study = read_study(OVERFIT)
+        study = read_study(size)
     except UsageError:
-        return otherwise
-    return otherwise if study.fits.empty else study
+        return None
+    return None if study.fits.empty else study
 
 
 class Found(NamedTuple):

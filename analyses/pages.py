@@ -49,6 +49,10 @@ BENCHMARKS = {
     "end_to_end_dinov2_vitg14": "end_to_end", "bench_dynamics": "bench_dynamics", "bench_raptor": "bench_raptor",
     "bench_vitrm": "bench_vitrm", "bench_segment": "bench_segment",
 }  # fmt: skip
+ON_CIFAR100 = (
+    "accuracy_rises", "evenness_grows", "similarity_grows", "fidelity_grows", "raptor_accuracy_rises",
+    "better_than_contiguous", "better_than_shuffled", "more_blocks", "structure_predicts",
+)  # fmt: skip
 WHERE_OVERFITTED = (
     "overfitting_hurts", "accuracy_rises", "evenness_grows", "similarity_grows", "fidelity_grows",
 )  # fmt: skip
@@ -102,7 +106,9 @@ def devices(records: Records) -> list[str]:
         *records.vitrm.runs.values(),
         *([records.at_size] if records.at_size else []),
     ]
-    studies = [one for one in (records.raptor, records.vits, records.overfit, records.grid) if one]
+    studies = [
+        one for one in (records.raptor, records.vits, records.overfit, records.cifar100, records.grid) if one
+    ]
     used = [run["provenance"] for run in runs] + [study.provenance for study in studies]
     return sorted({one["device"] for one in used})
 
@@ -184,6 +190,11 @@ def along(study: Recorded) -> list[dict[str, Any]]:
     return [row for row in rows if len(row["networks"])]
 
 
+def at_best(study: Recorded) -> list[dict[str, Any]]:
+    """Networks at their best epoch, by p."""
+    return [at_moment(study, p) for p in sorted(depth.best_networks(study)["p"].unique())]
+
+
 def stochastic_depth_findings(records: Records, *, with_packaged: bool = True) -> str:
     """Small ViTs under stochastic depth, those that overfit, and the packaged one."""
     study, config = records.vits, records.vits.config
@@ -196,11 +207,14 @@ def stochastic_depth_findings(records: Records, *, with_packaged: bool = True) -
         planned=sum(1 for _ in config.cells(config.followed(right))),
         seen=(settings["stage1_steps"] + settings["stage2_steps"]) * settings["batch_size"],
         hours=(networks["train_seconds"].sum() + study.fits["seconds"].sum()) / 3600,
-        at_best=[at_moment(study, p) for p in sorted(networks["p"].unique())],
+        at_best=at_best,
         rows=judged(records, "depth", study="vits"), ours=judged(records, "depth", ours=True),
         overfit=None if records.overfit is study else records.overfit, best_networks=depth.best_networks,
         overfit_rows=[ruled(of_depth[f"depth.{name}"], records, claims.OVERFIT) for name in WHERE_OVERFITTED],
-        overfit_ours=judged(records, "overfit", ours=True),
+        overfit_ours=judged(records, "overfit", ours=True), cifar100=records.cifar100,
+        cifar100_rows=[ruled(of_depth[f"depth.{name}"], records, claims.HUNDRED) for name in ON_CIFAR100]
+        if records.cifar100
+        else [],
         packaged=packaged_network(records.packaged) if with_packaged else None,
     )  # fmt: skip
 

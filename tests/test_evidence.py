@@ -317,12 +317,12 @@ def test_networks_that_overfit_are_looked_at_where_they_are_recorded(monkeypatch
         return read_study
 
     monkeypatch.setattr(claims, "read_study", read(None))
-    assert claims.where_overfitted(records.vits) is records.vits
+    assert claims.with_raptors(claims.OVERFIT) is None
     recorded = records.vits._replace(failed={"another": "study"})
     monkeypatch.setattr(claims, "read_study", read(recorded))
-    assert claims.where_overfitted(records.vits) is recorded
+    assert claims.with_raptors(claims.OVERFIT) is recorded
     monkeypatch.setattr(claims, "read_study", read(recorded._replace(fits=recorded.fits.iloc[:0])))
-    assert claims.where_overfitted(records.vits) is records.vits
+    assert claims.with_raptors(claims.OVERFIT) is None
     claim = claims.of("depth.accuracy_rises")
     alone, beside = (
         claims.row(claim, records._replace(overfit=study)).why for study in (records.vits, recorded)

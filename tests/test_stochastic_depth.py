@@ -111,6 +111,16 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
     for claim in claims.every():
         assert (claim.claim in page) == (claim.table == "depth") or claim.table == "raptor"
     assert "Failed: p0" in page
+    assert "## On CIFAR-100" not in page
+    page = pages.stochastic_depth_findings(
+        only(vits=study, overfit=study, cifar100=study), with_packaged=False
+    )
+    _, also = page.split("## On CIFAR-100")
+    assert (
+        "4 networks of the reduced study's size, trained for 2 epochs on 40 images of a hundred classes"
+        in also
+    )
+    assert also.count("| Accuracy of the network rises with p up to about 0.6 |") == 1
 
     assert {line.split(": ")[1] for line in run()[:14]} == {"already recorded"}
     assert read_study("tiny", out).failed == {}
@@ -228,7 +238,11 @@ def test_configs_that_make_no_sense(tmp_path, text, words):
 
 def test_every_size_of_the_study_can_be_read():
     whole = {"best", "untrained", "middle", "last"}
-    moments = {"stochastic_depth": whole, "stochastic_depth_cpu": whole, "stochastic_depth_cifar100": {"best"}}
+    moments = {
+        "stochastic_depth": whole,
+        "stochastic_depth_cpu": whole,
+        "stochastic_depth_cifar100": {"best"},
+    }
     for name, expected in moments.items():
         config = Config.read(Path(stochastic_depth.__file__).with_name(f"{name}.yaml"))
         networks = config.networks()
