@@ -12,7 +12,10 @@ REGISTERED = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
 OTHERS = (
     "imgfocus_vits14", "cifar_vit12",
     "dino_vits16", "dino_vits8", "dino_vitb16", "dino_vitb8",
-    *(f"dinov2_vit{size}14{registers}" for size in "sblg" for registers in ("", "_reg")),
+    *(
+        f"dinov2_vit{size}14{registers}{head}"
+        for head in ("", "_lc") for size in "sblg" for registers in ("", "_reg")
+    ),
     "dinov3_vits16", "dinov3_vits16plus", "dinov3_vitb16", "dinov3_vitl16", "dinov3_vith16plus", "dinov3_vit7b16",
 )  # fmt: skip
 
@@ -22,7 +25,7 @@ def complete_model(incomplete: str) -> list[str]:
 
     >>> from brdyn.cli.completion import complete_model
     >>> complete_model("dinov2_vits")
-    ['dinov2_vits14', 'dinov2_vits14_reg']
+    ['dinov2_vits14', 'dinov2_vits14_reg', 'dinov2_vits14_lc', 'dinov2_vits14_reg_lc']
     """
     return [name for name in (*OTHERS, *_of_timm()) if name.startswith(incomplete)]
 

@@ -93,7 +93,7 @@ def load(request: ModelRequest, variant: Variant, family: str) -> VisionTransfor
 
 def from_file(request: ModelRequest, variant: Variant, size: Size) -> Loaded:
     """Build the trunk from the file asked for or from the torch hub's copy of Facebook's."""
-    path = request.weights or _cached(request, variant)
+    path = request.weights or _own_weights(request, variant)
     try:
         return timm_trunks.from_file(
             request, variant.arch, path, size=size, rule=variant.rule, headless=True, **variant.options
@@ -115,19 +115,30 @@ def untrained(request: ModelRequest, variant: Variant, size: Size) -> Any:
     return backbone
 
 
-def _cached(request: ModelRequest, variant: Variant) -> Path:
+def _own_weights(request: ModelRequest, variant: Variant) -> Path:
     if not variant.url:
         raise weights.no_weights(request.name, variant.on_request, "no address is public")
+    return cached(request.name, variant.url)
+
+
+def cached(name: str, url: str) -> Path:
+    """The torch hub's copy of a file, downloaded if there is none.
+
+    Raises
+    ------
+    BrdynError
+        If it cannot be had, with the `name` of the model and where the file would be kept.
+    """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    cached = folder / variant.url.rsplit("/", 1)[1]
-    if cached.is_file():
-        return cached
+    copy = folder / url.rsplit("/", 1)[1]
+    if copy.is_file():
+        return copy
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(variant.url, str(cached), progress=sys.stderr.isatty())
+        torch.hub.download_url_to_file(url, str(copy), progress=sys.stderr.isatty())
     except HTTPError as error:
-        raise weights.no_weights(request.name, f"{variant.url}: {error}", f"kept as {cached}") from error
+        raise weights.no_weights(name, f"{url}: {error}", f"kept as {copy}") from error
     except (OSError, HTTPException) as error:
         reason = f"no network: {error.reason}" if isinstance(error, URLError) else f"no download: {error}"
-        raise weights.no_weights(request.name, reason, f"the file is then kept as {cached}") from error
-    return cached
+        raise weights.no_weights(name, reason, f"the file is then kept as {copy}") from error
+    return copy

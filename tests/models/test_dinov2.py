@@ -1,10 +1,12 @@
 """DINOv2 in Facebook's key layout against a forward pass written from its definition."""
 
+from urllib.error import URLError
+
 import pytest
 import torch
 
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import layouts, load_model, timm_trunks
+from brdyn.models import describe_model, layouts, load_model, timm_trunks
 from brdyn.models.dinov2 import VARIANTS
 from tests import reference
 
@@ -95,3 +97,69 @@ def test_timm_layout_is_left_alone():
     renamed = layouts.to_timm(state, layouts.TIMM, trunk)
     assert renamed.keys() == state.keys()
     assert torch.equal(renamed["cls_token"], state["cls_token"])
+
+
+def a_head(width, classes=1000, inputs=2):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "weight": torch.randn(classes, inputs * width, generator=generator) / width,
+        "bias": torch.randn(classes, generator=generator),
+    }
+
+
+def test_the_linear_head_reads_cls_and_the_mean_patch(checkpoint, images, tmp_path, monkeypatch):
+    """Facebook's `layers=1` head, on normed tokens without the registers, against the definition."""
+    name, path, _ = checkpoint
+    head, file = a_head(384), f"{name}_linear_head.pth".replace("_reg_", "_reg4_")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints" if "reg" in name else path.parent  # beside the backbone
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(head, folder / file)
+    model = load_model(f"{name}_lc", weights=path)
+    (folder / file).unlink()
+    normed = model(images)
+    registers = 4 if "reg" in name else 0
+    read = torch.cat([normed[:, 0], normed[:, 1 + registers :].mean(1)], dim=1)
+    torch.testing.assert_close(model.logits(normed), read @ head["weight"].T + head["bias"])
+    torch.testing.assert_close(normed, load_model(name, weights=path)(images))
+    assert model.classes == 1000
+    assert (
+        model.info.digest == load_model(name, weights=path).info.digest
+    )  # Raptors of the one are of the other
+    assert any(f"linear head {file}" in note for note in model.info.notes)
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (None, r"no weights for 'dinov2_vits14_lc'.*dinov2_vits14_linear_head\.pth"),
+        (
+            a_head(384, inputs=5),
+            r"do not fit 'dinov2_vits14_lc'.*weight is \(1000, 1920\) instead of \(1000, 768\)",
+        ),
+        ({"bias": torch.zeros(1000)}, r"do not fit 'dinov2_vits14_lc': 1 missing \(weight\)"),
+        ({**a_head(384), "bias": torch.full((1000,), torch.nan)}, "values that are not finite numbers"),
+    ],
+)
+def test_heads_that_are_none(tmp_path, monkeypatch, head, words):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    torch.save(reference.facebook_dinov2_state("vits14"), tmp_path / "pretrain.pth")
+    if head is not None:
+        torch.save(head, tmp_path / "dinov2_vits14_linear_head.pth")
+    with pytest.raises(BrdynError, match=words):
+        load_model("dinov2_vits14_lc", weights=tmp_path / "pretrain.pth")
+
+
+def no_network(url, *_, **__):
+    raise URLError(f"no route to {url}")
+
+
+def test_an_untrained_head_is_drawn_by_its_seed():
+    one, again, other = (
+        load_model("dinov2_vits14_lc", init="random", seed=seed, image_size=28) for seed in (1, 1, 2)
+    )
+    assert torch.equal(one.head.weight, again.head.weight)
+    assert not torch.equal(one.head.weight, other.head.weight)
+    assert one.head.weight.std() == pytest.approx(0.01, rel=0.02)
+    assert describe_model("dinov2_vitg14_reg_lc").classes == 1000
