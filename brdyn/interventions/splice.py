@@ -198,10 +198,11 @@ def splice_skill(
         The number of phases.
     surrogates : sequence of str, optional
         Some of `identity` (always there), `mean`, `affine`, `power` (maps that are fitted), `repeat` (the first block
-        of the span, applied for each of its layers), `exchange` (every other layer's block, for spans of one), `raptor`.
-        All by default, the last where there is a Raptor.
+        of the span, applied for each of its layers), `exchange` (every other layer's block, for spans of one), and
+        `raptor`. All by default, the last where there is a Raptor.
     spans : sequence of (int, int), optional
-        The states s < e from 0 to L: blocks s + 1 to e are replaced. All by default.
+        The states s < e from 0 to L: blocks s + 1 to e are replaced. All by default; maps stand in for whole phases in
+        any case.
     fit_images : ImageSet, optional
         Other images to fit to.
     raptor : Raptor, optional

@@ -13,7 +13,7 @@ import pandas as pd
 from brdyn.checked_json import fields_of, made
 from brdyn.interventions.repair_result import STATISTICS
 from brdyn.interventions.splice_cells import EXCHANGE, IDENTITY, Cell
-from brdyn.interventions.splice_sums import ACROSS, AGREEMENT, ALL, DIFFERENCE, R2, SKILL, WITHIN
+from brdyn.interventions.splice_sums import ACROSS, AGREEMENT, ALL, DIFFERENCE, HEAD, R2, SKILL, WITHIN
 from brdyn.interventions.within_across import WithinAcross
 from brdyn.measures.null import TWIN, BesideTwins, Null, Tables
 from brdyn.phases import Phases
@@ -164,7 +164,7 @@ class Splice(BesideTwins):
         return replace(self, table=tables[TABLE], work=self.work.head(0), test=None, notes=(), null=None)
 
     def headlines(self, tables: Tables) -> dict[str, float]:
-        """Of each surrogate the mean skill over spans within phases, and over those that cross a boundary."""
+        """Of each surrogate the median skill over spans within phases, and over those that cross a boundary."""
         return headlines(tables[TABLE], self.phases)
 
     def of_twins(self) -> Self | None:
@@ -243,33 +243,35 @@ class Splice(BesideTwins):
     def _of_phases(self) -> Iterator[str]:
         rows = self.whole_phases(SKILL)
         rows = rows[rows["calibration"].isin(self.full["calibration"]) & (rows["surrogate"] != IDENTITY)]
-        means = rows.groupby("surrogate", sort=False)["mean"].agg(["mean", "count"])
-        means = means[means["count"] == means["count"].max()].dropna()
-        if len(means):
-            best = means["mean"].idxmax()
+        found = rows.groupby("surrogate", sort=False)["mean"].agg(["median", "count"])
+        found = found[found["count"] == found["count"].max()].dropna()
+        if len(found):
+            best = found["median"].idxmax()
             yield (
-                f"for whole phases {WORDS[str(best)]} stands in best (skill {means.loc[best, 'mean']:.2f} over doing "
-                "nothing, mean over phases)"
+                f"for whole phases {WORDS[str(best)]} stands in best (skill {found.loc[best, 'median']:.2f} over doing "
+                "nothing, median over phases)"
             )
 
     def overview(self) -> list[dict[str, Any]]:
-        """Of each surrogate skill within phases and across, and its best; R² and agreement of whole phases."""
+        """Of each surrogate skill within phases and across, and its best; R² and agreement of whole phases.
+
+        Medians, as nothing bounds skill from below.
+        """
         found = []
-        whole = {measure: self.whole_phases(measure) for measure in (R2,)}
-        agreement = self.whole_phases(AGREEMENT, "head")
+        whole, agreement = self.whole_phases(R2), self.whole_phases(AGREEMENT, HEAD)
         for name in self.surrogates:
             rows = self.rows(name)
             inside = same_phase(rows, self.phases)
-            of_phases = whole[R2].query("surrogate == @name and calibration in @rows.calibration")
-            agreeing = agreement.query("surrogate == @name and calibration in @rows.calibration")
+            chosen = "surrogate == @name and calibration in @rows.calibration"
+            of_phases, agreeing = whole.query(chosen)["mean"], agreement.query(chosen)["mean"]
             found.append(
                 {
                     "in place of a span": WORDS[name],
-                    "skill within phases": float(rows["mean"][inside].mean()),
-                    "across": float(rows["mean"][~inside].mean()),
+                    "median skill within phases": float(rows["mean"][inside].median()),
+                    "across": float(rows["mean"][~inside].median()),
                     "best": float(rows["mean"].max()),
-                    "R² for whole phases": float(of_phases["mean"].mean()),
-                    "agreement": float(agreeing["mean"].mean()),
+                    "R² for whole phases": float(of_phases.median()),
+                    "agreement": float(agreeing.median()),
                 }
             )
         return found
@@ -341,7 +343,9 @@ def same_phase(rows: pd.DataFrame, phases: Phases) -> np.ndarray:
 
 
 def check_within(table: pd.DataFrame, layers: int) -> None:
-    """Refuse a table of spans that no network of so many layers has."""
+    """Refuse a table of surrogates that there are not, or of spans that no network of so many layers has."""
+    if unknown := set(table["surrogate"]) - set(WORDS):
+        raise ValueError(f"there is no surrogate {min(unknown)!r}")
     for cell in table[list(Cell._fields)].itertuples(index=False):
         if not 0 <= cell.start < cell.end <= layers or not 0 <= cell.block <= layers:
             raise ValueError(
@@ -350,11 +354,11 @@ def check_within(table: pd.DataFrame, layers: int) -> None:
 
 
 def headlines(table: pd.DataFrame, phases: Phases) -> dict[str, float]:
-    """Mean skills of a table to tell beside those of other networks, by what they are."""
+    """Median skills of a table to tell beside those of other networks, by what they are."""
     rows = table[(table["measure"] == SKILL) & (table["group"] == ALL) & (table["surrogate"] != IDENTITY)]
     inside, found = pd.Series(same_phase(rows, phases), rows.index), {}
     for name, part in rows.groupby("surrogate", sort=False):
-        for where, means in (("within", part["mean"][inside]), ("across", part["mean"][~inside])):
-            if means.notna().any():
-                found[f"skill of {WORDS[str(name)]} {where} phases"] = float(means.mean())
+        for where, skills in (("within", part["mean"][inside]), ("across", part["mean"][~inside])):
+            if skills.notna().any():
+                found[f"median skill of {WORDS[str(name)]} {where} phases"] = float(skills.median())
     return found

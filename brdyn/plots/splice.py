@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.lines import Line2D
 
+from brdyn.interventions.span_maps import FITTED
 from brdyn.interventions.splice_cells import IDENTITY
 from brdyn.interventions.splice_result import WORDS
 from brdyn.interventions.splice_sums import R2, SKILL
@@ -128,11 +129,11 @@ def plot_calibration(splice: Splice, *, title: str) -> Figure:
                     x, mean, color=colour, marker="none" if flat else marker, markersize=4,
                     linestyle="--" if flat else "-",
                 )  # fmt: skip
-                out = mean < LOWEST
-                axes.plot(
-                    np.asarray(x)[out], np.full(out.sum(), LOWEST), "v", color=colour, markerfacecolor="none",
-                    clip_on=False,
-                )  # fmt: skip
+                if (out := mean < LOWEST).any():
+                    axes.plot(
+                        np.asarray(x)[out], np.full(out.sum(), LOWEST), "v", color=colour, markerfacecolor="none",
+                        clip_on=False,
+                    )  # fmt: skip
             axes.axhline(0, color=QUIET, linewidth=0.8, linestyle=":")
             axes.set_ylim(LOWEST, 1.05)
             axes.set_xscale("log")
@@ -143,7 +144,10 @@ def plot_calibration(splice: Splice, *, title: str) -> Figure:
         for axes in panels[::columns]:
             axes.set_ylabel(LABELS[R2])
         legend_below(figure, [
-            Line2D([], [], color=colour, marker=marker, markersize=4, label=WORDS[name])
+            Line2D(
+                [], [], color=colour, markersize=4, label=WORDS[name],
+                **({"marker": marker} if name in FITTED else {"linestyle": "--"}),
+            )
             for name, (colour, marker) in looks.items()
         ])  # fmt: skip
         head(figure, title)

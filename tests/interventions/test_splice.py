@@ -359,16 +359,28 @@ def test_three_images_are_enough_for_a_mean_update(folder):
     assert np.isnan(found.rows("mean")["low"]).all()  # judged by one image: no interval
 
 
-def test_headlines_are_means_within_and_across_phases(folder):
+def test_headlines_are_medians_within_and_across_phases(folder):
     model = tiny_vit(depth=3)
     found = spliced(model, folder, 2, 1)
     skill, ratio = found.matrix("affine"), found.exchanged()
     told = headlines(found.compared()["splice"], found.phases)
     within, across = [skill[0, 0], skill[0, 1], skill[1, 1], skill[2, 2]], [skill[0, 2], skill[1, 2]]
-    assert told["skill of one affine map within phases"] == pytest.approx(np.mean(within))
-    assert told["skill of one affine map across phases"] == pytest.approx(np.mean(across))
+    assert told["median skill of one affine map within phases"] == pytest.approx(np.median(within))
+    assert told["median skill of one affine map across phases"] == pytest.approx(np.median(across))
     within = 1 - np.array([ratio[0, 1], ratio[1, 0]])
-    assert told["skill of another layer's block within phases"] == pytest.approx(np.mean(within))
+    assert told["median skill of another layer's block within phases"] == pytest.approx(np.median(within))
+
+
+def test_beside_twins(folder):
+    """The mean of their matrices; a picture of it beside the model's."""
+    model, twins = tiny_vit(depth=3), [tiny_vit(depth=3, seed=seed) for seed in (5, 6)]
+    images, options = load_images(folder, model, n=6), {"surrogates": ["exchange"], "stream": STREAM}
+    alone = [splice_skill(twin, images, phases_of(2, 1), **options).exchanged() for twin in twins]
+    found = brdyn.with_null(splice_skill, model, images, phases_of(2, 1), twins=twins, **options)
+    np.testing.assert_allclose(found.of_twins().exchanged(), np.mean(alone, 0), rtol=1e-6)
+    panel = plot_exchange(found, title="a ViT").axes[1]
+    assert panel.get_title() == "untrained twins (2): mean"
+    np.testing.assert_allclose(panel.images[0].get_array().filled(np.nan), np.mean(alone, 0), rtol=1e-6)
 
 
 def test_pictures_show_the_matrices(folder):
