@@ -145,8 +145,8 @@ def plot_calibration(splice: Splice, *, title: str) -> Figure:
             axes.set_ylabel(LABELS[R2])
         legend_below(figure, [
             Line2D(
-                [], [], color=colour, markersize=4, label=WORDS[name],
-                **({"marker": marker} if name in FITTED else {"linestyle": "--"}),
+                [], [], color=colour, markersize=4, label=WORDS[name], marker=marker if name in FITTED else "none",
+                linestyle="-" if name in FITTED else "--",
             )
             for name, (colour, marker) in looks.items()
         ])  # fmt: skip
