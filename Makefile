@@ -43,6 +43,7 @@ bench: .venv/.ready
 	$(BIN)/python -m analyses.bench_segment
 	$(BIN)/python -m analyses.bench_capture
 	$(BIN)/python -m analyses.bench_dynamics
+	$(BIN)/python -m analyses.bench_splice
 	$(BIN)/python -m analyses.bench_raptor
 	$(BIN)/python -m analyses.bench_vitrm
 	$(BIN)/python -m analyses.pages

@@ -7,6 +7,8 @@ read the ratio, not the milliseconds. On CUDA models run in bfloat16, dinov2_vit
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -88,16 +90,23 @@ def overlap(device: str, source: str, n: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@contextmanager
+def pictures(number: int) -> Iterator[str]:
+    """A folder with so many of noise, for a while."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(number):
+            pixels = rng.integers(0, 255, (72, 96, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(Path(folder) / f"{index:05}.jpg")
+        yield folder
+
+
 def memory(counts: tuple[int, ...] = (100, 1000), how: str = "stream") -> dict[str, float]:
     """Peak memory in MiB of a fresh process for each number of images (Linux).
 
     `how` is `stream`, or `keep` for a control that holds every state.
     """
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        for index in range(max(counts)):
-            pixels = rng.integers(0, 255, (72, 96, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(Path(folder) / f"{index:05}.jpg")
+    with pictures(max(counts)) as folder:
         return {str(number): peak_of("bench_capture", folder, str(number), how) for number in counts}
 
 

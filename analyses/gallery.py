@@ -143,9 +143,9 @@ def grid() -> Figure:
     return plots.plot_grid(found.cells, title=f"ViTRM: accuracy (%)\ntrained on {images}")
 
 
-PHASES, MOVES, NOISE, SURGERY, RAPTOR, VITRM, PROBES = (
+PHASES, MOVES, NOISE, SURGERY, SPLICE, RAPTOR, VITRM, PROBES = (
     f"guide/{page}.md"
-    for page in ("phases", "dynamics", "perturbation", "interventions", "raptor", "vitrm", "probes")
+    for page in ("phases", "dynamics", "perturbation", "interventions", "splice", "raptor", "vitrm", "probes")
 )
 OF_PHASES, OF_DYNAMICS = f"phases/{OFFLINE}", f"dynamics/{SMALL_VIT}"
 SECTIONS: dict[str, tuple[Entry, ...]] = {
@@ -260,6 +260,25 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "Harm of leaving out each layer; and of shuffling a phase (filled) against as many layers across a "
             "boundary (hollow).",
             SURGERY, "plot_layers", of(f"interventions/{SMALL_VIT}", "layers"), "brdyn interventions",
+        ),
+    ),
+    "Splice skill": (
+        Entry(
+            "spans", "What stands in for spans of layers",
+            "Blue spans have a stand-in that is better than doing nothing; of red ones it is better to leave out "
+            "the layers; the frames are phases.",
+            SPLICE, "plot_spans", None, "brdyn splice",
+        ),
+        Entry(
+            "exchange", "Whose work a block does",
+            "Blue where the block of layer m does some of the work of layer l, white where it is as bad as nothing "
+            "there, red where it is worse.",
+            SPLICE, "plot_exchange", None, "brdyn splice",
+        ),
+        Entry(
+            "calibration", "What calibration buys",
+            "R² of whole phases: a curve that still rises wants more images, and dashed lines need none.",
+            SPLICE, "plot_calibration", None, "brdyn splice",
         ),
     ),
     "Raptor": (

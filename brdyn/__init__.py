@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from brdyn.comparison import Comparison, compare
     from brdyn.data import load_images
     from brdyn.errors import BrdynError, UsageError
-    from brdyn.interventions import layer_surgery, perturbation_repair
+    from brdyn.interventions import layer_surgery, perturbation_repair, splice_skill
     from brdyn.measures import layer_similarity
     from brdyn.measures.dynamics import token_dynamics
     from brdyn.measures.null import with_null
@@ -60,6 +60,7 @@ _HOMES = {
     "read": "brdyn.result",
     "report": "brdyn.reporting",
     "segment": "brdyn.phases",
+    "splice_skill": "brdyn.interventions",
     "token_dynamics": "brdyn.measures.dynamics",
     "trajectories": "brdyn.trajectory",
     "untrained_twins": "brdyn.models",
@@ -105,6 +106,7 @@ __all__ = [
     "read",
     "report",
     "segment",
+    "splice_skill",
     "token_dynamics",
     "trajectories",
     "untrained_twins",

@@ -47,6 +47,8 @@ TASKS = ("classification", "segmentation", "depth")  # of probes
 LAYERS_CHOSEN = re.compile(r"choose:([0-9]{1,4})")
 LAYERS_LISTED = re.compile(r"[0-9]{1,4}(,[0-9]{1,4})*")
 KINDS = ("swap", "delete", "shuffle", "replace")
+SURROGATES = ("identity", "mean", "affine", "power", "repeat", "exchange", "raptor")  # of a span of layers
+SPLICED = SURROGATES[:-1]  # the last needs a Raptor
 
 
 def one_of(what: str, name: str, choices: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from analyses import (
     bench_probe,
     bench_raptor,
     bench_segment,
+    bench_splice,
     bench_vitrm,
     export_trunk,
     pages,
@@ -61,6 +62,16 @@ def test_dynamics_benchmark_reports_shares_and_errors():
     assert bench_dynamics.rank_error(model, images)["effective_rank"] < 1e-3
 
 
+def test_splice_benchmark_counts_block_applications():
+    """(L^3 - L) / 6 of an image, and (L^3 - L) / 2 for exchanges, which are L surrogates."""
+    model, images = tiny_vit(), torch.randn(2, 3, 32, 32)
+    for name, expected in {"identity": 10, "affine": 10, "repeat": 10, "exchange": 30}.items():
+        found = bench_splice.sweep_cost(model, images, name, rounds=2)
+        assert found["applications_of_an_image"] == expected
+        assert found["over_the_budget"] == pytest.approx(expected / (4**3 / 6))
+        assert found["forwards"] == 3
+
+
 @pytest.mark.slow
 def test_peak_memory_is_flat():
     streamed, kept = bench_capture.memory((20, 220)), bench_capture.memory((220,), how="keep")
@@ -98,7 +109,8 @@ def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, im
 
 
 STUDIES = (
-    bench_capture, bench_dynamics, bench_probe, bench_raptor, bench_segment, export_trunk, pages, raptor_on_vits,
+    bench_capture, bench_dynamics, bench_probe, bench_raptor, bench_segment, bench_splice, export_trunk, pages,
+    raptor_on_vits,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from analyses.recording import RESULTS
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions import Repair, Surgery
+from brdyn.interventions import Repair, Splice, Surgery
 from brdyn.measures.dynamics import Dynamics
 from brdyn.phases import Phases, segment
 from brdyn.plots import draw
@@ -72,6 +72,16 @@ def surgery():
     return {
         "table": [{**row, **INTERVAL}], "phases": phases_of_four(), "swap_tests": {"cls": test},
         "intact_accuracy": None, "notes": ["no head"], "null": NULL,
+    }  # fmt: skip
+
+
+def splice():
+    cell = {"surrogate": "identity", "start": 0, "end": 2, "block": 0, "calibration": 0}
+    where = {"group": "all", "where": "within phases", "cells": 4, **INTERVAL}
+    return {
+        "table": [{**cell, "group": "all", "measure": "skill", **INTERVAL}], "work": [where],
+        "test": surgery()["swap_tests"]["cls"], "phases": phases_of_four(),
+        "calibration": {"images": 4, "rows": 20, "directions": 8, "ridge": 0.001}, "notes": ["no head"], "null": NULL,
     }  # fmt: skip
 
 
@@ -151,6 +161,7 @@ def read_state(folder: Path) -> None:
 READERS = {
     "dynamics.json": (dynamics, Dynamics.read),
     "interventions.json": (surgery, Surgery.read),
+    "splice.json": (splice, Splice.read),
     "perturb.json": (repair, Repair.read),
     "raptor_eval.json": (evaluation, Evaluation.read),
     "phases.json": (phases, Phases.read),
@@ -188,7 +199,7 @@ def folder(tmp_path):
     pd.DataFrame([[0, 0, 0, 1.0, 2.0]], columns=columns).to_parquet(tmp_path / "basins.parquet")
     tables = {
         "dynamics": dynamics()["table"], "modes": dynamics()["modes"]["errors"], "perturb": repair()["angles"],
-        "growth": repair()["growth"], "interventions": surgery()["table"],
+        "growth": repair()["growth"], "interventions": surgery()["table"], "splice": splice()["table"],
     }  # fmt: skip
     for name, rows in tables.items():
         pd.DataFrame(rows).assign(twin=1).to_parquet(tmp_path / f"null_{name}.parquet")
@@ -308,6 +319,14 @@ def test_phases_that_no_network_has(path, value, words, folder):
 def test_operations_on_layers_that_there_are_not(layers, folder):
     (folder / "interventions.json").write_text(json.dumps(altered(surgery(), ("table", 0, "layers"), layers)))
     assert "interventions.json" in refused("interventions.json", folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("start", 2), ("start", -1), ("end", 5), ("block", 5), ("surrogate", "best")]
+)
+def test_spans_that_no_network_has(name, value, folder):
+    (folder / "splice.json").write_text(json.dumps(altered(splice(), ("table", 0, name), value)))
+    assert "splice.json" in refused("splice.json", folder)
 
 
 @pytest.mark.parametrize(

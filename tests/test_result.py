@@ -80,6 +80,7 @@ def results(pictures):
         brdyn.token_dynamics(model, images, phases, stream=STREAM),
         brdyn.perturbation_repair(model, images, phases, eps=[0.1], stream=STREAM),
         brdyn.layer_surgery(model, images, phases, stream=STREAM),
+        brdyn.splice_skill(model, images, phases, stream=STREAM),
         brdyn.probe_images(model, images, seeds=2, stream=STREAM),
         fit,
         evaluate(fit.raptor, images, *images.split(5, 0), seeds=1, stream=STREAM),

@@ -20,6 +20,7 @@ from brdyn.cli.raptor_eval import raptor_eval
 from brdyn.cli.raptor_import import raptor_import
 from brdyn.cli.raptor_rank import raptor_rank
 from brdyn.cli.report import report
+from brdyn.cli.splice import splice
 from brdyn.cli.vit_train import vit_train
 from brdyn.cli.vitrm_eval import vitrm_eval
 from brdyn.cli.vitrm_train import vitrm_train
@@ -38,6 +39,7 @@ for command in (
     dynamics,
     perturb,
     interventions,
+    splice,
     raptor_fit,
     raptor_eval,
     raptor_rank,

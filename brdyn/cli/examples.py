@@ -25,6 +25,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "brdyn interventions --model imgfocus_vits14 --images samples -n 8 --kinds delete",
         "brdyn interventions --model cifar_vit12 --images cifar10@test -n 200 --kinds swap,shuffle",
     ),
+    "splice": (
+        "brdyn splice --model imgfocus_vits14 --images samples -n 20 --image-size 112",
+        "brdyn splice --model cifar_vit12 --images cifar10@test -n 200 --surrogates exchange,affine --null 5",
+    ),
     "raptor-fit": (
         "brdyn raptor-fit --model imgfocus_vits14 --images photos --k 2 --steps 2000 --out runs/raptor",
         "brdyn raptor-fit --model dinov2_vitb14 --images photos --phases runs/phases/phases.json --resume",

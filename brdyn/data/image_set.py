@@ -161,6 +161,13 @@ class ImageSet:
         """This set, or `most` of its images drawn at random where it has more."""
         return self if len(self) <= most else self.split(most, seed)[1] or self
 
+    def shared_with(self, other: ImageSet) -> int:
+        """How many images are in both sets, where both are of one source."""
+        both = (
+            np.intersect1d(self.indices(), other.indices()) if len(self.source) == len(other.source) else ()
+        )
+        return len(both) if len(both) and self.source.fingerprint() == other.source.fingerprint() else 0
+
     def identity(self) -> dict[str, Any]:
         """Where the images come from, how many, and the digests of what they are and which are chosen; for JSON."""
         indices = np.ascontiguousarray(self.indices(), dtype="<i8").tobytes()

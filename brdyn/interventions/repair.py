@@ -7,7 +7,6 @@ L + 1 forward passes.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -23,6 +22,7 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions.contexts import canonical, token_slices
 from brdyn.interventions.noise import relative_noise
 from brdyn.interventions.repair_result import GROWTH_COLUMNS, STATISTICS, Repair, Run
+from brdyn.interventions.together import follow_together
 from brdyn.measures.engine import metric_device
 from brdyn.measures.found_phases import FoundPhases
 from brdyn.measures.kinematics import TINY
@@ -30,7 +30,6 @@ from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.provenance import Provenance, Stopwatch
-from brdyn.runtime import fitting_images, is_out_of_memory
 from brdyn.seeds import check_seed
 from brdyn.trajectory import Stream, Trajectory, visit_trajectories
 
@@ -100,29 +99,21 @@ class PerturbationSweep:
     @torch.no_grad()
     def follow(self, trajectory: Trajectory) -> Tensor:
         """Mean angle of each token group in every run, `(B, runs, L + 1, groups)`; NaN before a run begins."""
-        images = len(trajectory)
-        together = self.together or max(1, fitting_images(self.model) // images)
-        shape = (images, len(self.runs), self.model.depth + 1, len(self.model.tokens.groups))
+        shape = (
+            len(trajectory),
+            len(self.runs),
+            self.model.depth + 1,
+            len(self.model.tokens.groups),
+        )
         angles = torch.full(shape, torch.nan, device=trajectory.states[0].device)
-        waiting = list(range(len(self.runs)))
-        while waiting:
-            chunk = waiting[:together]
-            try:
-                self._follow(trajectory, chunk, angles)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if together == 1:
-                    raise BrdynError(
-                        f"out of memory on {self.model.device} while following perturbations; "
-                        "use a smaller `batch_size`"
-                    ) from None
-                self.together = together = together // 2
-                gc.collect()
-                if self.model.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            waiting = waiting[together:]
+        self.together = follow_together(
+            self.model,
+            range(len(self.runs)),
+            len(trajectory),
+            lambda chunk: self._follow(trajectory, chunk, angles),
+            self.together,
+            what="perturbations",
+        )
         return angles
 
     def _follow(self, trajectory: Trajectory, chunk: Sequence[int], angles: Tensor) -> None:

@@ -89,3 +89,21 @@ def least_squares(
     penalty = ridge * second.diagonal().mean()
     inverse = (vectors / (values + penalty)) @ vectors.T
     return [(inverse @ target).T for target in cross]
+
+
+def ridge_maps(second: Tensor, cross: Tensor, ridge: float, floor: Tensor | float = 0.0) -> Tensor:
+    """The maps M that minimise `|y - x M|^2 + ridge * mean eigenvalue * |M|^2` over rows, from moments, by one solve.
+
+    Parameters
+    ----------
+    second : Tensor, shape (D, D)
+        Sum of `x x^T`.
+    cross : Tensor, shape (..., D, E)
+        Sum of `x y^T`, for each y.
+    ridge : float
+    floor : float
+        Added to the penalty: what rounding leaves of the moments.
+    """
+    penalty = ridge * second.diagonal().mean() + floor
+    eye = torch.eye(len(second), dtype=second.dtype, device=second.device)
+    return torch.linalg.solve(second + penalty.clamp_min(TINY) * eye, cross)

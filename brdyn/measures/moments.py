@@ -13,6 +13,8 @@ from torchmetrics import Metric
 
 from brdyn.measures import intervals
 
+TINY = 1e-12
+
 
 def add_moments(count: Tensor, total: Tensor, squares: Tensor, values: Tensor) -> None:
     """Add the values of some images, `(B, ...)`, to their number, sum and sum of squares in place; NaN are left out."""
@@ -29,6 +31,26 @@ def mean_and_sd(count: Tensor, total: Tensor, squares: Tensor) -> tuple[Tensor, 
     mean = total / count
     variance = (squares / count - mean.square()).clamp_min(0)
     return mean, (variance * count / (count - 1).clamp_min(1)).sqrt()
+
+
+def with_sum(values: Tensor, dim: int = 0) -> Tensor:
+    """Values of token groups along a dimension, and behind them their sum."""
+    return torch.cat([values, values.sum(dim, keepdim=True)], dim)
+
+
+def r_squared(residual: Tensor, squares: Tensor, sums: Tensor, tokens: Tensor) -> Tensor:
+    """1 minus the squared error over the squared distance of tokens to their mean.
+
+    Parameters
+    ----------
+    residual : Tensor
+        Sum of the squared errors.
+    squares, sums : Tensor, shapes (...) and (..., D)
+        Of the true tokens.
+    tokens : Tensor
+        How many they are.
+    """
+    return 1 - residual / (squares - sums.square().sum(-1) / tokens).clamp_min(TINY)
 
 
 class RunningMoments(Metric):

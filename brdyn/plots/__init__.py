@@ -31,6 +31,7 @@ from brdyn.plots.raptor import (
     plot_partitions,
     plot_skill,
 )
+from brdyn.plots.splice import plot_calibration, plot_exchange, plot_spans
 from brdyn.plots.style import themed
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 
@@ -42,8 +43,10 @@ __all__ = [
     "draw_similarity",
     "draw_steps",
     "plot_basins",
+    "plot_calibration",
     "plot_curves",
     "plot_examples",
+    "plot_exchange",
     "plot_fidelity",
     "plot_final_angles",
     "plot_fit",
@@ -65,6 +68,7 @@ __all__ = [
     "plot_repair",
     "plot_similarity",
     "plot_skill",
+    "plot_spans",
     "plot_spectra",
     "plot_stability",
     "plot_steps",

@@ -7,7 +7,8 @@ from functools import singledispatch
 from matplotlib.figure import Figure
 
 from brdyn.classifiers import ClassifierEvaluation, ClassifierTraining, Grid
-from brdyn.interventions import Repair, Surgery
+from brdyn.interventions import Repair, Splice, Surgery
+from brdyn.interventions.splice_sums import R2, SKILL
 from brdyn.interventions.surgery_result import PAIRED
 from brdyn.measures.basins import UNITS
 from brdyn.measures.dynamics import Dynamics
@@ -26,6 +27,7 @@ from brdyn.plots.phases import plot_gain_curve, plot_similarity, plot_stability,
 from brdyn.plots.probes import plot_examples, plot_layer_scores
 from brdyn.plots.ranks import plot_ranks
 from brdyn.plots.raptor import plot_fidelity, plot_fit, plot_skill
+from brdyn.plots.splice import plot_calibration, plot_exchange, plot_spans
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 from brdyn.probes import LayerProbe
 from brdyn.raptor import Evaluation, Fit, RankCurve
@@ -142,6 +144,19 @@ def _(result: Surgery) -> dict[str, Figure]:
     }
     if done - set(PAIRED):
         pictures["layers"] = plot_layers(result, title=heading(result))
+    return pictures
+
+
+@draw.register
+def _(result: Splice) -> dict[str, Figure]:
+    title, pictures = heading(result), {}
+    if len(result.spanning) > 1:
+        pictures["skill"] = plot_spans(result, SKILL, title=title)
+    pictures["fidelity"] = plot_spans(result, R2, title=title)
+    if len(result.work):
+        pictures["exchange"] = plot_exchange(result, title=title)
+    if result.calibration is not None:
+        pictures["calibration"] = plot_calibration(result, title=title)
     return pictures
 
 

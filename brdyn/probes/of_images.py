@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from brdyn.choices import SEEDS
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
@@ -103,10 +101,8 @@ def check_apart(images: ImageSet, test: ImageSet) -> None:
     UsageError
         With how many they are.
     """
-    if len(images.source) == len(test.source):
-        both = np.intersect1d(images.indices(), test.indices())
-        if len(both) and images.source.fingerprint() == test.source.fingerprint():
-            raise UsageError(f"{len(both)} images are both to fit the probe and to test it")
+    if both := images.shared_with(test):
+        raise UsageError(f"{both} images are both to fit the probe and to test it")
 
 
 def described(train: ImageSet, test: ImageSet) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 from torchmetrics import Metric
 
-from brdyn.measures.linear_maps import ROUNDING, Shifted, centred, outer_sum
+from brdyn.measures.linear_maps import ROUNDING, Shifted, centred, outer_sum, ridge_maps
 from brdyn.random_keys import one_in
 from brdyn.raptor.model import Raptor
 from brdyn.trajectory import Trajectory
@@ -33,7 +33,6 @@ HALVES = 2
 BLOCKS = 5
 FOLDS = BLOCKS * HALVES
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # over the mean eigenvalue of the second moment
-TINY = 1e-30
 MOST_BYTES = 4 * 2**30  # of moments; the same on every machine, so that all processes measure the same
 EXACT = 1e-6  # of the squared update: errors below are rounding
 
@@ -260,11 +259,7 @@ class SpanBaselines(Metric):
         ]
         errors = []
         for ridge in RIDGES:
-            penalty = ridge * second.diagonal().mean() + ROUNDING * moments.trace()
-            ridged = second + penalty.clamp_min(TINY) * torch.eye(
-                self.width, dtype=second.dtype, device=second.device
-            )
-            maps = torch.linalg.solve(ridged, fitted_to)
+            maps = ridge_maps(second, fitted_to, ridge, ROUNDING * moments.trace())
             errors.append(
                 torch.stack(
                     [

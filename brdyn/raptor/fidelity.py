@@ -22,6 +22,7 @@ from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.engine import measure
+from brdyn.measures.moments import r_squared, with_sum
 from brdyn.measures.per_image import PerImageMetric, Statistic
 from brdyn.raptor.baselines import BASELINES, FOLDS, Fitted, SpanBaselines, fold_of, jackknife, skill
 from brdyn.raptor.model import Raptor
@@ -201,9 +202,9 @@ class FidelityMetric(PerImageMetric):
                 self.residual[:, number, :, layer].index_add_(0, folds, error.T)
                 cosine = self._by_group(functional.cosine_similarity(guess.float(), truth, dim=-1), parts)
                 for name, values in {
-                    "relative_error": (_with_all(error) / _with_all(squares).clamp_min(TINY)).sqrt(),
-                    "cosine": _with_all(cosine) / torch.cat([sizes, sizes.sum(0, keepdim=True)])[:, None],
-                    "epsilon": _with_all(error).sqrt(),
+                    "relative_error": (with_sum(error) / with_sum(squares).clamp_min(TINY)).sqrt(),
+                    "cosine": with_sum(cosine) / torch.cat([sizes, sizes.sum(0, keepdim=True)])[:, None],
+                    "epsilon": with_sum(error).sqrt(),
                 }.items():
                     for group, value in zip(self.groups(), values, strict=True):
                         rows.setdefault((f"{mode}/{name}", group), []).append(value)
@@ -236,9 +237,9 @@ class FidelityMetric(PerImageMetric):
     def r_squared(self, images: Tensor, residual: Tensor, squares: Tensor, sums: Tensor) -> Tensor:
         """`(..., modes, groups and all, L)`, from sums over as many images."""
         sizes = torch.tensor(list(self.layout.sizes().values()), device=self.count.device)
-        tokens = _with_all(images[..., None, None] * sizes[:, None], -2)
-        spread = _with_all(squares, -2) - _with_all(sums, -3).square().sum(-1) / tokens
-        return 1 - _with_all(residual, -2) / spread.clamp_min(TINY).unsqueeze(-3)
+        tokens = with_sum(images[..., None, None, None] * sizes[:, None], -2)
+        truth = (with_sum(squares, -2).unsqueeze(-3), with_sum(sums, -3).unsqueeze(-4))
+        return r_squared(with_sum(residual, -2), *truth, tokens)
 
     def compute(self) -> dict[str, Tensor]:
         """The curves of the base class, sums by fold, and what the head says."""
@@ -287,11 +288,6 @@ class FidelityMetric(PerImageMetric):
             teacher_accuracy=teacher_right / labelled if labelled else None,
             baselines=None if baselines is None else baselines.fitted(theirs["images"]),
         )
-
-
-def _with_all(values: Tensor, dim: int = 0) -> Tensor:
-    """Rows of groups and below them their sum."""
-    return torch.cat([values, values.sum(dim, keepdim=True)], dim)
 
 
 def _with_interval(

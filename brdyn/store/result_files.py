@@ -33,6 +33,7 @@ KINDS = {
     "dynamics.json": Kind("brdyn dynamics", "brdyn.measures.dynamics:Dynamics"),
     "perturb.json": Kind("brdyn perturb", "brdyn.interventions:Repair"),
     "interventions.json": Kind("brdyn interventions", "brdyn.interventions:Surgery"),
+    "splice.json": Kind("brdyn splice", "brdyn.interventions:Splice"),
     "probe.json": Kind("brdyn probe", "brdyn.probes:Probing"),
     "layer_probe.json": Kind("brdyn probe --task or --layers", "brdyn.probes:LayerProbe"),
     "fit.json": Kind("brdyn raptor-fit", "brdyn.raptor:Fit"),

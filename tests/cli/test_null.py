@@ -11,6 +11,7 @@ OPTIONS = {
     "dynamics": ["--measures", "speed"],
     "perturb": ["--eps", "0.2", "--layers", "0,6", "--tokens", "cls"],
     "interventions": ["--kinds", "delete"],
+    "splice": ["--surrogates", "mean", "--spans", "9-12"],
 }
 
 

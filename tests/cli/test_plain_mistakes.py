@@ -55,6 +55,16 @@ CASES = [
     (["perturb", "--eps", "nan"], "eps nan:"),
     (["perturb", "--layers", "x"], "--layers 'x' is not a list of layers"),
     (["interventions", "--kinds", "swap,twist"], "unknown intervention 'twist'; choose from swap, delete"),
+    (["splice", "--surrogates", "mean,best"], "unknown surrogate 'best'; choose from identity, mean, affine"),
+    (["splice", "--surrogates", "raptor"], "unknown surrogate 'raptor'"),
+    (["splice", "--spans", "4"], "--spans '4' is neither `all` nor states such as 0-4,4-8"),
+    (["splice", "--spans", "0-4,x-8"], "--spans '0-4,x-8' is neither"),
+    (["splice", "--ridge", "-1"], "ridge -1.0 is not a number from 0 up"),
+    (["splice", "--fit-n", "4"], "--fit-n goes with --fit-images"),
+    (
+        ["splice", "--raptor", "FILE", "--null", "2"],
+        "an untrained twin has no Raptor; drop --raptor or --null",
+    ),
     (["dynamics", "--measures", "speed,wobble"], "unknown measure 'wobble'; choose from norm, convergence"),
     (["vit-train", "--keep", "x"], "--keep 'x': 'x' is neither an epoch"),
     (["vitrm-train", "--grid", "n=x"], "--grid 'n=x': values are positive whole numbers"),
@@ -136,8 +146,8 @@ CASES = [
     (["nonsense"], "nonsense"),
 ]
 COMMANDS = (
-    "models", "report", "phases", "dynamics", "perturb", "interventions", "raptor-fit", "raptor-eval", "raptor-rank",
-    "probe", "vit-train", "vitrm-train", "vitrm-eval",
+    "models", "report", "phases", "dynamics", "perturb", "interventions", "splice", "raptor-fit", "raptor-eval",
+    "raptor-rank", "probe", "vit-train", "vitrm-train", "vitrm-eval",
 )  # fmt: skip
 SCRIPT = """
 import contextlib, io, json, sys
