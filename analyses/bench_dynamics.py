@@ -35,11 +35,8 @@ def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -
     batch_size = len(images)
     labels, starts = torch.arange(batch_size) % CLASSES, count(0, batch_size)
     asked = Asked(boundaries=None, seed=0, ridge=RIDGE, rank=None)
-    every: dict[str, Metric] = {
-        name: metric
-        for name in chosen_measures(None)
-        if (metric := measure_class(name).make(model, asked)).withheld() is None
-    }
+    own = {name: measure_class(name).make(model, asked) for name in chosen_measures(None)}
+    every: dict[str, Metric] = {name: metric for name, metric in own.items() if metric.withheld() is None}
     every["similarity"] = similarity_metric("cosine", model)
     for metric in every.values():
         metric.to(model.device)
