@@ -90,7 +90,7 @@ def chosen_measures(names: Sequence[str] | None) -> tuple[str, ...]:
     UsageError
         If there is no such measure, or none is named.
     """
-    named = some_of("measure", names, ("all", *MEASURES)) if names is not None else ("all",)
+    named = some_of("measure", names, (*MEASURES, "all")) if names is not None else ("all",)
     cheap = [name for name in MEASURES if name not in ONLY_NAMED] if "all" in named else []
     return tuple(name for name in MEASURES if name in {*named, *cheap})
 
