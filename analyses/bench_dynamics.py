@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from analyses.bench import benchmark, chosen_model, elapsed, model_parser, ratio
 from analyses.recording import Choice
 from brdyn import Trajectory, capture, load_images
-from brdyn.choices import MEASURES, RIDGE
+from brdyn.choices import RIDGE, chosen_measures
 from brdyn.data import Batch
 from brdyn.interventions.repair import PerturbationSweep
 from brdyn.measures import similarity_metric
@@ -35,7 +35,8 @@ def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -
     batch_size = len(images)
     labels, starts = torch.arange(batch_size) % CLASSES, count(0, batch_size)
     asked = Asked(boundaries=None, seed=0, ridge=RIDGE, rank=None)
-    every: dict[str, Metric] = {name: measure_class(name).make(model, asked) for name in MEASURES}
+    own = {name: measure_class(name).make(model, asked) for name in chosen_measures(None)}
+    every: dict[str, Metric] = {name: metric for name, metric in own.items() if metric.withheld() is None}
     every["similarity"] = similarity_metric("cosine", model)
     for metric in every.values():
         metric.to(model.device)

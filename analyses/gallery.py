@@ -218,6 +218,18 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             MOVES, "plot_projection", of(OF_DYNAMICS, "basins_projection"), "brdyn dynamics",
         ),
         Entry(
+            "readout", "What the head reads from every state",
+            "Share of images of which a state already gives the final class; the dotted line is the mean state from "
+            "which on it stands.",
+            MOVES, "plot_readout", None, "brdyn dynamics",
+        ),
+        Entry(
+            "branches", "Attention and MLP apart",
+            "How much of the norm of both updates is of attention, by token group; hatched is where untrained twins "
+            "have the border.",
+            MOVES, "plot_branches", None, "brdyn dynamics",
+        ),
+        Entry(
             "modes", "One linear operator per phase",
             "Below 1 a predictor knows more than the mean state; if one operator follows the endpoint map, the "
             "phase is nearly linear and repeats itself.",

@@ -25,7 +25,11 @@ MEASURES = {
     "estimation": "brdyn.measures.estimation:PhaseEstimation",
     "basins": "brdyn.measures.basins:AngularBasins",
     "modes": "brdyn.measures.modes:DynamicModes",
+    "readout": "brdyn.measures.readout:HeadReadout",
+    "branches": "brdyn.measures.branches:BranchUpdates",
 }
+# Those that take more than a few per cent of a pass, and are taken only where they are named.
+ONLY_NAMED = ("branches",)
 # Defaults that commands and functions share.
 SIMILARITY, TOKENS = "cosine", "cls+patches"
 METHOD = "contiguous"
@@ -78,6 +82,19 @@ def some_of(what: str, names: Sequence[str], choices: Iterable[str]) -> tuple[st
         named = ", ".join(map(repr, unknown)) or "none"
         raise UsageError(f"unknown {what} {named}; choose from {', '.join(choices)}")
     return tuple(name for name in choices if name in names)
+
+
+def chosen_measures(names: Sequence[str] | None) -> tuple[str, ...]:
+    """The measures that names mean, each once and in order; `all`, or None, is every one that is cheap.
+
+    Raises
+    ------
+    UsageError
+        If there is no such measure, or none is named.
+    """
+    named = some_of("measure", names, (*MEASURES, "all")) if names is not None else ("all",)
+    cheap = [name for name in MEASURES if name not in ONLY_NAMED] if "all" in named else []
+    return tuple(name for name in MEASURES if name in {*named, *cheap})
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from brdyn.branches import Branches, run_with_branches
 from brdyn.data import NO_LABEL, Batch, ImageSet, ReadReport
 from brdyn.data.items import without_labels
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import TokenLayout, VisionTransformer
 from brdyn.progress import progress_bar
-from brdyn.runtime import Processes, auto_batch_size, is_out_of_memory
+from brdyn.runtime import Processes, auto_batch_size, fitting_images, is_out_of_memory
 
 Derived = TypeVar("Derived")
 
@@ -38,6 +39,8 @@ class Trajectory:
         Numbers of classes, `NO_LABEL` for an image that has none, `(B,)`. All have none when they are not given.
     targets : Tensor or None
         Masks or maps of depth, `(B, H, W)`, of a set that has them.
+    branches : tuple of Branches or str
+        Where they were asked for: what attention and the MLP of blocks 1..L add, or why a block does not show it.
 
     Examples
     --------
@@ -55,8 +58,10 @@ class Trajectory:
         positions: Tensor,
         labels: Tensor | None = None,
         targets: Tensor | None = None,
+        branches: Iterable[Branches | str] = (),
     ) -> None:
         self.states = tuple(states)
+        self.branches = tuple(branches)
         self.tokens = tokens
         self.positions = positions
         self.targets = targets
@@ -156,17 +161,34 @@ def record_states(model: VisionTransformer) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def capture(model: VisionTransformer, batch: Batch) -> Trajectory:
+def capture(model: VisionTransformer, batch: Batch, *, branches: bool = False) -> Trajectory:
     """Run one batch and keep every state, on the model's device and in its precision.
+
+    With `branches` also what attention and the MLP of each block add, which takes the memory of 2 L states more.
 
     >>> trajectory = brdyn.capture(model, next(images.batches(4)))
     >>> torch.equal(model.norm(trajectory.states[-1]), model(next(images.batches(4)).images))
     True
     """
     images = batch.images.to(model.device, model.dtype, non_blocking=True)
+    if branches:
+        states, found = _with_branches(model, images)
+        return Trajectory(states, model.tokens, batch.positions, batch.labels, batch.targets, found)
     with torch.no_grad(), record_states(model) as states:
         model(images)
     return Trajectory(states, model.tokens, batch.positions, batch.labels, batch.targets)
+
+
+@torch.no_grad()
+def _with_branches(model: VisionTransformer, images: Tensor) -> tuple[list[Tensor], list[Branches | str]]:
+    """The states, and the branches of every block."""
+    model.check_size(images)
+    states, found = [model.embed(images)], []
+    for block in model.blocks:
+        state, own = run_with_branches(block, states[-1])
+        states.append(state)
+        found.append(own)
+    return states, found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +232,7 @@ class Stream:
 
 
 def trajectories(
-    model: VisionTransformer, images: ImageSet, *, stream: Stream | None = None
+    model: VisionTransformer, images: ImageSet, *, stream: Stream | None = None, branches: bool = False
 ) -> Iterator[Trajectory]:
     """Stream the trajectories of a set of images, one batch in memory at a time.
 
@@ -220,6 +242,8 @@ def trajectories(
     images : ImageSet
     stream : Stream, optional
         Batch size, loader processes, share of the images.
+    branches : bool
+        Keep what attention and the MLP of each block add.
 
     Yields
     ------
@@ -242,7 +266,8 @@ def trajectories(
     """
     stream = stream or Stream()
     processes = stream.processes or Processes(model.device)
-    size = auto_batch_size(model) if stream.batch_size == "auto" else _positive(stream.batch_size)
+    adapts = stream.batch_size == "auto"
+    size = _fitting(model, branches) if adapts else _positive(stream.batch_size)
     batches = images.batches(
         size,
         workers=stream.workers,
@@ -250,7 +275,8 @@ def trajectories(
         world=processes.world,
         pin=model.device.type == "cuda",
     )
-    run = partial(_capture_or_halve, model, adapt=stream.batch_size == "auto")
+    take = partial(capture, branches=True) if branches else capture
+    run = partial(_capture_or_halve, model, adapt=adapts, take=take)
     with progress_bar(
         f"{stream.name or model.info.name}: reading",
         -(-len(images) // processes.world),
@@ -278,6 +304,7 @@ def visit_trajectories(
     visit: Callable[[Trajectory], None],
     *,
     stream: Stream | None = None,
+    branches: bool = False,
 ) -> ReadReport:
     """Show every trajectory to a function, in one pass over the images.
 
@@ -287,6 +314,8 @@ def visit_trajectories(
     images : ImageSet
     visit : callable
     stream : Stream, optional
+    branches : bool
+        Keep what attention and the MLP of each block add.
 
     Returns
     -------
@@ -301,7 +330,7 @@ def visit_trajectories(
     stream = stream or Stream()
     processes = stream.processes or Processes(model.device)
     try:
-        for trajectory in trajectories(model, images, stream=stream):
+        for trajectory in trajectories(model, images, stream=stream, branches=branches):
             _show(trajectory, visit, model.info.name)
             del trajectory  # before the next batch is captured
     except (RuntimeError, MemoryError) as error:
@@ -325,16 +354,23 @@ def _show(trajectory: Trajectory, visit: Callable[[Trajectory], None], model: st
         raise
 
 
+def _fitting(model: VisionTransformer, branches: bool) -> int:
+    """A batch size whose trajectories fit in memory."""
+    return fitting_images(model, 3 * model.depth + 1) if branches else auto_batch_size(model)
+
+
 def _positive(batch_size: int | str) -> int:
     if not isinstance(batch_size, int) or batch_size < 1:
         raise UsageError(f"batch size {batch_size!r} is neither a positive number nor 'auto'")
     return batch_size
 
 
-def _capture_or_halve(model: VisionTransformer, batch: Batch, adapt: bool) -> Trajectory | None:
+def _capture_or_halve(
+    model: VisionTransformer, batch: Batch, adapt: bool, take: Callable[..., Trajectory]
+) -> Trajectory | None:
     """The trajectory, or None when memory was too small and a smaller batch may do."""
     try:
-        return capture(model, batch)
+        return take(model, batch)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.choices import MEASURES, RIDGE, check_ridge, separated, some_of
+from brdyn.choices import MEASURES, ONLY_NAMED, RIDGE, check_ridge, chosen_measures, separated
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.null import Null, check_null, measured
 from brdyn.cli.run import RunRequest, open_run, run_command
@@ -26,8 +26,8 @@ def dynamics(
     measures: Annotated[
         str,
         typer.Option(
-            help=f"`all` that the images allow, or some of {', '.join(MEASURES)} (basins need labels); joined by "
-            "commas.",
+            help=f"`all` that the images allow, or some of {', '.join(MEASURES)} (basins need labels, readout a head); "
+            f"joined by commas. What costs more is taken where it is named: all,{ONLY_NAMED[0]}.",
             rich_help_panel=DYNAMICS,
         ),
     ] = "all",
@@ -40,11 +40,13 @@ def dynamics(
     ] = None,
     null: Null = 0,
 ) -> None:
-    """Measure how tokens move through depth: convergence, speed, norms, updates, estimation error, basins, modes.
+    """Measure how tokens move through depth: convergence, speed, norms, updates, estimation error, basins, modes, the
+    read-out of the head at every layer, attention and MLP apart.
 
     Writes dynamics.json, dynamics.parquet (one row per statistic, token group and layer) and pictures to --out.
     """
-    chosen = None if measures == "all" else some_of("measure", separated(measures), MEASURES)
+    chosen = separated(measures)
+    chosen_measures(chosen)
     check_ridge(ridge)
     given = GivenPhases.read(phases, k)
 

@@ -80,6 +80,7 @@ class DepthMeasure(Metric):
     """
 
     DETAILS: ClassVar[type[Details] | None] = None
+    needs_branches: ClassVar[bool] = False  # whether trajectories have to say what attention and the MLP add
 
     @classmethod
     def missing(cls, images: ImageSet) -> str | None:
@@ -101,6 +102,13 @@ class DepthMeasure(Metric):
     @abstractmethod
     def table(self, boundaries: Sequence[int]) -> pd.DataFrame:
         """Rows with the columns `COLUMNS`, of all images that were seen, for these phases."""
+
+    def withheld(self) -> str | None:
+        """Why the model gives none of it, before or after images were seen; None where it does.
+
+        Such a measure is left out and the others go on, also where it was asked for by name.
+        """
+        return None
 
     def details(self, boundaries: Sequence[int]) -> Details | None:
         """What does not fit the table.

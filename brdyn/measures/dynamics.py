@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
-from brdyn.choices import MEASURES, RIDGE, some_of
+from brdyn.choices import MEASURES, RIDGE, chosen_measures, some_of
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import PhaseAlignment, phase_alignment
@@ -24,6 +24,7 @@ from brdyn.measures.headlines import headlines
 from brdyn.measures.in_words import curve, ends, motion, too_few
 from brdyn.measures.modes import check_fit
 from brdyn.measures.null import BesideTwins, Null, Tables
+from brdyn.measures.readout import ACCURACY, AGREEMENT, DIVERGENCE, deciding_state
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.provenance import Provenance, Stopwatch
@@ -47,7 +48,11 @@ SILENT = (
     "tangent_effective_rank",
     "stable_rank",
     "cosine_to_mean",
+    "attention_stable_rank",
+    "mlp_stable_rank",
 )  # of the small table
+# Of which no headline is told; the divergence of an untrained head is small because it is sure of nothing.
+UNTOLD = {*SPATIAL, *SILENT, DIVERGENCE}
 TABLE, MODES = "dynamics", "modes"
 ERRORS = tuple(SHAPE["errors"][0])
 
@@ -168,8 +173,9 @@ class Dynamics(BesideTwins):
         )
 
     def compared(self) -> dict[str, pd.DataFrame]:
-        """The table, and the errors of modes."""
-        return {TABLE: self.table, **({} if self.modes is None else {MODES: self.modes.errors})}
+        """The table without what a head says of labels, and the errors of modes."""
+        table = self.table[self.table["statistic"] != ACCURACY]
+        return {TABLE: table, **({} if self.modes is None else {MODES: self.modes.errors})}
 
     def of_tables(self, tables: Tables) -> Self:
         """Curves alone: basins, modes and tests of the speed are of the model."""
@@ -177,7 +183,7 @@ class Dynamics(BesideTwins):
 
     def headlines(self, tables: Tables) -> dict[str, float]:
         """Of every curve one or two values that the guide speaks of, its last one by default."""
-        return headlines(tables[TABLE], SPATIAL)
+        return headlines(tables[TABLE], UNTOLD)
 
     def answer(self) -> str:
         """When directions are settled, and where they turn fastest."""
@@ -196,6 +202,8 @@ class Dynamics(BesideTwins):
         lines = [f"{group}: {test.describe()}" for group, test in self.alignment.items() if test is not None]
         if self.groups("effective_rank") and not np.isfinite(self.curve("effective_rank")).any():
             lines.append("no update moves a token: there is neither rank nor coherence")
+        if (decided := deciding_state(self.table)) is not None:
+            lines.append(_decision(self, *decided))
         if self.basins is not None:
             lines.append(_basins(self, self.basins))
         if self.modes is not None:
@@ -231,8 +239,9 @@ def token_dynamics(
     phases : Phases, optional
         Without them they are found in the same pass (cosine of cls and mean patch, `k` phases).
     measures : sequence of str, optional
-        Which of :data:`brdyn.choices.MEASURES` to take. By default all that the images allow: basins need labels, modes
-        five images.
+        Which of :data:`brdyn.choices.MEASURES` to take; `all` among them is the default, those that the images and the
+        model allow (basins need labels, modes five images, the read-out a head) without
+        :data:`brdyn.choices.ONLY_NAMED`.
     leave_out : sequence of str
         Measures not to take of those, as modes cost the most.
     k, seed
@@ -249,7 +258,8 @@ def token_dynamics(
     Raises
     ------
     UsageError
-        If a measure is unknown, or one that was named needs what the images do not have.
+        If a measure is unknown, one that was named needs what the images do not have, or the model gives none of
+        those that were named.
 
     Examples
     --------
@@ -258,7 +268,7 @@ def token_dynamics(
     ((13,), (12,))
     """
     unwanted = some_of("measure", leave_out, MEASURES) if len(leave_out) else ()
-    chosen = tuple(name for name in check_measures(measures) if name not in unwanted)
+    chosen = tuple(name for name in chosen_measures(measures) if name not in unwanted)
     check_fit(ridge, rank, model.info.width)
     check_seed(seed)
     watch, stream = Stopwatch(), stream or Stream()
@@ -272,47 +282,74 @@ def token_dynamics(
         rank=rank,
         label_names=None if names is None else tuple(names),
     )
-    left_out: dict[str, str] = {}
-
-    def possible(name: str, make: Callable[[], Any], alike: bool) -> Any:
-        """What `make` gives, or None where the measure was not asked for by name and cannot be had."""
-        try:
-            return make()
-        except UsageError as error:
-            # Several processes must agree on what is measured, and memory may differ between them.
-            if measures is not None or not alike:
-                raise
-            left_out[name] = str(error)
-            return None
-
+    taken = _Taken(frozenset(measures or ()))
     metrics: dict[str, DepthMeasure] = {}
     for name in chosen:
         kind = measure_class(name)
         if (why := kind.missing(images)) is not None:
-            if measures is not None:
-                raise UsageError(why)
-            left_out[name] = why
-        elif (metric := possible(name, partial(kind.make, model, asked), stream.is_alone)) is not None:
+            taken.leave_out(name, why)
+            continue
+        metric = taken.possible(name, partial(kind.make, model, asked), stream.is_alone)
+        if metric is not None and taken.gives(name, metric):
             metrics[name] = metric
+    taken.check(metrics)
     measure(model, images, {**metrics, **finder.metrics}, stream=stream)
     phases = finder.result()
     places = phases.boundaries
     tables, details = [], {}
     for name, metric in metrics.items():
         if (why := metric.missing(images)) is not None:  # now that they were read
-            if measures is not None:
-                raise UsageError(why)
-            left_out[name] = why
+            taken.leave_out(name, why)
+        elif not taken.gives(name, metric):
+            continue
         elif metric.DETAILS is None:
             tables.append(metric.table(places))
-        elif (found := possible(name, partial(metric.details, places), True)) is not None:
+        elif (found := taken.possible(name, partial(metric.details, places), True)) is not None:
             details[name] = found
             tables.append(found.rows)
+    taken.check(tables)
     table = _joined(tables)
     groups = dict.fromkeys(table.loc[table["statistic"] == "speed", "group"])
     alignment = {group: phase_alignment(curve(table, "speed", group), places, seed) for group in groups}
     origin = Provenance.of(model, images, watch, stream.processes, seed=seed)
-    return Dynamics(table, phases, alignment, details, left_out, provenance=origin)
+    return Dynamics(table, phases, alignment, details, taken.left_out, provenance=origin)
+
+
+@dataclass
+class _Taken:
+    """Which measures were asked for by name, and which are left out, each with why."""
+
+    named: frozenset[str]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Go on without a measure; one that was named is refused."""
+        if name in self.named:
+            raise UsageError(why)
+        self.left_out[name] = why
+
+    def possible(self, name: str, make: Callable[[], Any], alike: bool) -> Any:
+        """What `make` gives, or None where the measure was not asked for by name and cannot be had."""
+        try:
+            return make()
+        except UsageError as error:
+            # Several processes must agree on what is measured, and memory may differ between them.
+            if not alike:
+                raise
+            self.leave_out(name, str(error))
+            return None
+
+    def gives(self, name: str, metric: DepthMeasure) -> bool:
+        """Whether the model gives a measure; one that it does not is left out, named or not."""
+        why = metric.withheld()
+        if why is not None:
+            self.left_out[name] = why
+        return why is None
+
+    def check(self, found: Sized) -> None:
+        """Refuse to measure nothing of what was named."""
+        if self.left_out and not found:
+            raise UsageError(next(iter(self.left_out.values())))
 
 
 def _joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -321,15 +358,15 @@ def _joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(COLUMNS))
 
 
-def check_measures(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The measures of these names, in order; all without names.
-
-    Raises
-    ------
-    UsageError
-        If there is no such measure, or none is named.
-    """
-    return tuple(MEASURES) if names is None else some_of("measure", names, MEASURES)
+def _decision(found: Dynamics, mean: float, low: float, high: float) -> str:
+    """From which state on the head reads the final class, in a sentence."""
+    half = found.phases.layers // 2
+    agreement, divergence = (found.curve(name)[half] for name in (AGREEMENT, DIVERGENCE))
+    between = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+    return (
+        f"the head reads the final class from state {mean:.1f}{between} of {found.phases.layers} on, in the mean; at "
+        f"state {half} in {agreement:.0%} of images, KL {divergence:.2f} nats from the final answer"
+    )
 
 
 def _basins(found: Dynamics, basins: Basins) -> str:

@@ -94,7 +94,7 @@ def measure(
 ) -> ReadReport:
     """Feed every measure with every trajectory, in one pass.
 
-    Metrics are moved to :func:`metric_device`.
+    Metrics are moved to :func:`metric_device`. Where one has `needs_branches`, trajectories come with branches.
 
     Returns
     -------
@@ -117,7 +117,8 @@ def measure(
         for metric in metrics.values():
             metric.update(trajectory)
 
-    return visit_trajectories(model, images, update, stream=stream)
+    branches = any(getattr(metric, "needs_branches", False) for metric in metrics.values())
+    return visit_trajectories(model, images, update, stream=stream, branches=branches)
 
 
 def layer_similarity(

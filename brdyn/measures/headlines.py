@@ -12,10 +12,20 @@ def _last(said: str) -> Callable[[np.ndarray], list[tuple[str, float]]]:
     return lambda values: [(said, values[-1])]
 
 
+def _half(said: str) -> Callable[[np.ndarray], list[tuple[str, float]]]:
+    return lambda values: [(said, values[len(values) // 2])]
+
+
+def _mean(said: str) -> Callable[[np.ndarray], list[tuple[str, float]]]:
+    return lambda values: [
+        (said, values[np.isfinite(values)].mean() if np.isfinite(values).any() else np.nan)
+    ]
+
+
 # What is told of a curve beside those of other networks; of any other, its last value.
 LAST = _last("")
 HEADLINES: dict[str, Callable[[np.ndarray], list[tuple[str, float]]]] = {
-    "convergence": lambda values: [("cosine to the final state at half depth", values[len(values) // 2])],
+    "convergence": _half("cosine to the final state at half depth"),
     "speed": _last("angular speed of the last update (radians)"),
     "turning": _last("turning angle of the last update (radians)"),
     "effective_rank": lambda values: [
@@ -27,6 +37,20 @@ HEADLINES: dict[str, Callable[[np.ndarray], list[tuple[str, float]]]] = {
     "estimation_variance": lambda values: [("largest variance of the estimation error", values.max())],
     "basin_ratio": _last("angle within over between classes at the end"),
     "knn_purity": _last("purity of neighbours at the end"),
+    "readout_agreement": _half("share of images with the final class at half depth"),
+    # The chance of being undecided, summed over states, is the mean of the first that is decided.
+    "readout_decided": lambda values: [
+        ("mean state from which the class is the final one", (1 - values).sum())
+    ],
+    "attention_share": _mean("mean share of attention in the norms of both branches"),
+    "rescaling_share": _mean("mean share of rescaling in the norms of all parts"),
+    "attention_cosine": _mean("mean cosine of the attention update with the state"),
+    "mlp_cosine": _mean("mean cosine of the MLP update with the state"),
+    "branches_cosine": _mean("mean cosine of attention with the MLP update"),
+    "attention_effective_rank": _mean("mean effective rank of the attention update"),
+    "mlp_effective_rank": _mean("mean effective rank of the MLP update"),
+    "attention_coherence": _last("coherence of the last attention update"),
+    "mlp_coherence": _last("coherence of the last MLP update"),
 }
 
 

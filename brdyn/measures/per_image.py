@@ -34,12 +34,15 @@ class Statistic:
         Index of the first entry: states run from 0 to L, updates from 0 to L - 1.
     count : int
         Number of entries.
+    groups : tuple of str or None
+        Token groups that it is taken on; None for those of its measure.
     """
 
     name: str
     unit: str
     first: int
     count: int
+    groups: tuple[str, ...] | None = None
 
 
 class PerImageMetric(DepthMeasure):
@@ -65,7 +68,7 @@ class PerImageMetric(DepthMeasure):
         self.depth = depth
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         for statistic in self.statistics():
-            for group in self.groups():
+            for group in self.groups_of(statistic):
                 for sums in SUMS:
                     zeros = torch.zeros(statistic.count, dtype=torch.float64)
                     self.add_state(f"{sums}_{statistic.name}_{group}", zeros, dist_reduce_fx="sum")
@@ -88,6 +91,10 @@ class PerImageMetric(DepthMeasure):
         """The token groups it is taken on."""
         return tuple(self.layout.groups)
 
+    def groups_of(self, statistic: Statistic) -> tuple[str, ...]:
+        """Those of one curve."""
+        return self.groups() if statistic.groups is None else statistic.groups
+
     def by_group(self, name: str, values: Tensor) -> dict[tuple[str, str], Tensor]:
         """Average values of every token `(count, B, N)` over the tokens of each group that have one."""
         return {(name, group): values[..., self.layout[group]].nanmean(-1) for group in self.groups()}
@@ -106,7 +113,7 @@ class PerImageMetric(DepthMeasure):
         """Rows mean, standard deviation and number of images, `(3, count)`, by `statistic/group`."""
         curves = {}
         for statistic in self.statistics():
-            for group in self.groups():
+            for group in self.groups_of(statistic):
                 sums = self._sums(statistic.name, group)
                 curves[f"{statistic.name}/{group}"] = torch.stack([*mean_and_sd(*sums), sums[0]])
         return curves
@@ -117,7 +124,7 @@ class PerImageMetric(DepthMeasure):
         curves = self.compute()
         rows = []
         for statistic in self.statistics():
-            for group in self.groups():
+            for group in self.groups_of(statistic):
                 mean, spread, count = curves[f"{statistic.name}/{group}"].double().cpu().numpy()
                 low, high = intervals.of_mean(mean, spread, np.maximum(count, 1))
                 rows.append(

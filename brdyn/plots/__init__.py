@@ -1,6 +1,7 @@
 """Figures: each function takes numbers and returns a matplotlib Figure; none computes."""
 
 from brdyn.plots.basins import plot_basins, plot_projection
+from brdyn.plots.branches import plot_branches
 from brdyn.plots.compare import draw_comparison
 from brdyn.plots.draw import draw
 from brdyn.plots.dynamics import plot_curves, plot_panels
@@ -31,6 +32,7 @@ from brdyn.plots.raptor import (
     plot_partitions,
     plot_skill,
 )
+from brdyn.plots.readout import plot_readout
 from brdyn.plots.splice import plot_calibration, plot_exchange, plot_spans
 from brdyn.plots.style import themed
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
@@ -43,6 +45,7 @@ __all__ = [
     "draw_similarity",
     "draw_steps",
     "plot_basins",
+    "plot_branches",
     "plot_calibration",
     "plot_curves",
     "plot_examples",
@@ -64,6 +67,7 @@ __all__ = [
     "plot_partitions",
     "plot_projection",
     "plot_ranks",
+    "plot_readout",
     "plot_recursion",
     "plot_repair",
     "plot_similarity",

@@ -12,8 +12,11 @@ from brdyn.interventions.splice_sums import R2, SKILL
 from brdyn.interventions.surgery_result import PAIRED
 from brdyn.measures.basins import UNITS
 from brdyn.measures.dynamics import Dynamics
+from brdyn.measures.readout import UNITS as READOUT
+from brdyn.measures.readout import deciding_state
 from brdyn.phases import LayerSimilarity, Phases
 from brdyn.plots.basins import plot_basins, plot_projection
+from brdyn.plots.branches import RESCALING, SHARE, plot_branches
 from brdyn.plots.dynamics import plot_panels
 from brdyn.plots.interventions import (
     plot_final_angles,
@@ -27,6 +30,7 @@ from brdyn.plots.phases import plot_gain_curve, plot_similarity, plot_stability,
 from brdyn.plots.probes import plot_examples, plot_layer_scores
 from brdyn.plots.ranks import plot_ranks
 from brdyn.plots.raptor import plot_fidelity, plot_fit, plot_skill
+from brdyn.plots.readout import plot_readout
 from brdyn.plots.splice import plot_calibration, plot_exchange, plot_spans
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 from brdyn.probes import LayerProbe
@@ -44,6 +48,15 @@ PANELS = {
         "effective rank": ["effective_rank", "tangent_effective_rank"],
         "stable rank": ["stable_rank", "tangent_stable_rank"],
         "coherence": ["coherence"],
+    },
+    "branches_cosine": {
+        "attention with the state": ["attention_cosine"],
+        "MLP with the state": ["mlp_cosine"],
+        "attention with MLP": ["branches_cosine"],
+    },
+    "branches_rank": {
+        name.replace("_", " "): [f"attention_{name}", f"mlp_{name}"]
+        for name in ("effective_rank", "stable_rank", "coherence")
     },
 }
 LOGARITHMIC = ("norm",)
@@ -104,7 +117,7 @@ def _(result: Phases) -> dict[str, Figure]:
 def _(result: Dynamics) -> dict[str, Figure]:
     table, phases, title, null = result.table, result.phases, heading(result), result.null
     drawn = {name for panels in PANELS.values() for names in panels.values() for name in names}
-    drawn |= set(UNITS) | IN_NO_PICTURE
+    drawn |= {*UNITS, *READOUT, SHARE, RESCALING, *IN_NO_PICTURE}
     others = {name: {name: [name]} for name in result.statistics if name not in drawn}
     pictures = {}
     for name, wanted in {**PANELS, **others}.items():
@@ -113,6 +126,10 @@ def _(result: Dynamics) -> dict[str, Figure]:
             pictures[name] = plot_panels(
                 table, there, phases, title=title, log=name in LOGARITHMIC, null=null
             )
+    if result.groups(SHARE):
+        pictures["branches"] = plot_branches(table, phases, title=title, null=null)
+    if (decided := deciding_state(table)) is not None:
+        pictures["readout"] = plot_readout(table, phases, title=title, decided=decided, null=null)
     if result.basins is not None:
         pictures["basins"] = plot_basins(result.basins, phases, title=title, null=null)
         pictures["basins_projection"] = plot_projection(result.basins, title=title)

@@ -110,6 +110,11 @@ def _pictures(specs: Specs, found: Sequence[Found]) -> dict[str, list[Chart]]:
                 charts.motion_rows(found, "convergence", 0), "Cosine of a state to the final one",
                 y="cosine", x="state",
             ),
+            *specs.curves(
+                charts.motion_rows(found, "readout_agreement", 0),
+                "Images whose final class the head reads from a state",
+                y="share of images", x="state",
+            ),
         ],
         "repair": specs.curves(
             charts.growth_rows(found), "Growth of noise from the state that gets it to the end",
