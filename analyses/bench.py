@@ -21,12 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from analyses.recording import OFFLINE, ROOT, Choice, command, parser, record
 from analyses.render import measured_rows
 from brdyn import load_model
-from brdyn.choices import MEASURES
+from brdyn.choices import MEASURES, WHERE_NAMED
 from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
 
 SHOWN = 15
-CURVES = tuple(name for name in MEASURES if name not in ("basins", "modes"))
+CURVES = tuple(name for name in MEASURES if name not in ("basins", "modes", *WHERE_NAMED))
 BOTH = (torch.bfloat16, torch.float32)
 
 

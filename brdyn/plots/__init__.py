@@ -31,6 +31,7 @@ from brdyn.plots.raptor import (
     plot_partitions,
     plot_skill,
 )
+from brdyn.plots.spectra import plot_coupling, plot_exponents
 from brdyn.plots.style import themed
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 
@@ -42,8 +43,10 @@ __all__ = [
     "draw_similarity",
     "draw_steps",
     "plot_basins",
+    "plot_coupling",
     "plot_curves",
     "plot_examples",
+    "plot_exponents",
     "plot_fidelity",
     "plot_final_angles",
     "plot_fit",
