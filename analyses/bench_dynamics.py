@@ -1,4 +1,4 @@
-"""What all measures of motion cost together, and what perturbing every layer costs, over the bare forward.
+"""What all measures of motion cost together, what perturbing every layer costs, and spectra, over the bare forward.
 
 Two things are measured by turns within one run; read the ratios. Ranks are taken on every image, and phases are
 found in the same pass (so that the modes keep the moments of all pairs of layers). The error that the fast ranks make
@@ -18,11 +18,12 @@ from torchmetrics import Metric
 from analyses.bench import benchmark, chosen_model, elapsed, model_parser, ratio
 from analyses.recording import Choice
 from brdyn import Trajectory, capture, load_images
-from brdyn.choices import RIDGE, chosen_measures
+from brdyn.choices import RIDGE, TANGENTS, chosen_measures
 from brdyn.data import Batch
 from brdyn.interventions.repair import PerturbationSweep
 from brdyn.measures import similarity_metric
 from brdyn.measures.contract import Asked, measure_class
+from brdyn.measures.spectra import JacobianSpectra
 from brdyn.measures.update_field import ranks, singular_values
 from brdyn.models import VisionTransformer
 
@@ -80,6 +81,20 @@ def sweep_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -> d
     return {**cost, "ratio_with_its_own_clean_pass": found["ratio"] + 1 / passes}
 
 
+def spectra_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -> dict[str, Any]:
+    """Ratio of carrying tangents through every block to as many bare forwards, on the same batch."""
+    trajectory = capture(model, Batch(images, torch.arange(len(images)), None))
+    metric = JacobianSpectra(model).to(model.device)
+    bare = partial(forwards, model, images, TANGENTS)
+    found = ratio(bare, lambda: metric.update(trajectory), rounds, model.device)
+    return {
+        "tangents": TANGENTS,
+        "batch_size": len(images),
+        "forward_seconds": found.pop("bare_seconds") / TANGENTS,
+        **found,
+    }
+
+
 def rank_error(model: VisionTransformer, images: torch.Tensor) -> dict[str, float]:
     """Largest relative error of the ranks of single images against a float64 SVD."""
     states = capture(model, Batch(images, torch.arange(len(images)), None)).states
@@ -99,8 +114,10 @@ def run(choice: Choice) -> dict[str, Any]:
     batch = next(load_images(choice.images, model, n=size).batches(size, workers=0))
     images = batch.images.to(model.device)
     sweep = sweep_cost(model, images, max(3, choice.rounds // 2))
+    spectra = spectra_cost(model, images, max(3, choice.rounds // 4))
     errors = rank_error(model, images[:RANKED])
-    return {**measures_cost(model, images, choice.rounds), "perturbation_sweep": sweep, "rank_error": errors}
+    costs = measures_cost(model, images, choice.rounds)
+    return {**costs, "perturbation_sweep": sweep, "spectra": spectra, "rank_error": errors}
 
 
 OPTIONS = model_parser(__doc__, images=True)

@@ -240,6 +240,18 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "Inside the circle a direction shrinks with each layer, outside it grows, at 1 it is carried along.",
             MOVES, "plot_spectra", of(OF_DYNAMICS, "spectrum"), "brdyn dynamics",
         ),
+        Entry(
+            "exponents", "Lyapunov exponents",
+            "How much each block stretches a change of its input; a direction whose growth is below the dashed line, "
+            "that of the tokens' norm, turns towards the others.",
+            MOVES, "plot_exponents", None, "brdyn dynamics --measures spectra",
+        ),
+        Entry(
+            "coupling", "Singular values and coupling of blocks",
+            "Bright pairs of blocks stretch the same directions; if phases share them, those lie within the frames. "
+            "Grey is a block with itself.",
+            MOVES, "plot_coupling", None, "brdyn dynamics --measures spectra --krylov-steps 4",
+        ),
     ),
     "Perturbation": (
         Entry(

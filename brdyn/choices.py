@@ -27,9 +27,10 @@ MEASURES = {
     "modes": "brdyn.measures.modes:DynamicModes",
     "readout": "brdyn.measures.readout:HeadReadout",
     "branches": "brdyn.measures.branches:BranchUpdates",
+    "spectra": "brdyn.measures.spectra:JacobianSpectra",
 }
 # Those that take more than a few per cent of a pass, and are taken only where they are named.
-ONLY_NAMED = ("branches",)
+ONLY_NAMED = ("branches", "spectra")
 # Defaults that commands and functions share.
 SIMILARITY, TOKENS = "cosine", "cls+patches"
 METHOD = "contiguous"
@@ -39,6 +40,8 @@ DRAWS = 5  # shuffles of a phase
 SEEDS = 3  # linear probes
 RECURSION_STEPS = 8  # of a ViTRM that is evaluated
 RIDGE = 1e-3
+TANGENTS, KRYLOV_STEPS = 8, 0  # of spectra
+MOST_TANGENTS = 1_000
 REPLICATES = 200  # of the bootstrap
 MOST = 2**31 - 1
 MOST_LAYERS, MOST_PIXELS = 1_000, 8_192  # of a network, and of a side of its images, in any config
@@ -131,6 +134,18 @@ def check_ridge(ridge: float) -> None:
     """Refuse a ridge that is negative or not finite."""
     if not 0 <= ridge < float("inf"):
         raise UsageError(f"ridge {ridge} is not a number from 0 up; use for instance {RIDGE:g}")
+
+
+def check_spectra(tangents: int, krylov_steps: int) -> None:
+    """Refuse to follow no vector, or a number of them or of steps that nothing holds."""
+    if not 1 <= tangents <= MOST_TANGENTS:
+        raise UsageError(
+            f"`tangents={tangents}` is not a number of vectors from 1 to {MOST_TANGENTS}; use for instance {TANGENTS}"
+        )
+    if not 0 <= krylov_steps <= MOST_TANGENTS:
+        raise UsageError(
+            f"`krylov_steps={krylov_steps}` is not a number of steps from 0 to {MOST_TANGENTS}; use for instance 4"
+        )
 
 
 def check_source(random: bool, has_weights: bool, weights_key: str | None) -> None:

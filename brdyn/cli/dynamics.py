@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.choices import MEASURES, ONLY_NAMED, RIDGE, check_ridge, chosen_measures, separated
+from brdyn.choices import (
+    KRYLOV_STEPS,
+    MEASURES,
+    MOST_TANGENTS,
+    ONLY_NAMED,
+    RIDGE,
+    TANGENTS,
+    check_ridge,
+    chosen_measures,
+    separated,
+)
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.null import Null, check_null, measured
 from brdyn.cli.run import RunRequest, open_run, run_command
@@ -27,7 +37,7 @@ def dynamics(
         str,
         typer.Option(
             help=f"`all` that the images allow, or some of {', '.join(MEASURES)} (basins need labels, readout a head); "
-            f"joined by commas. What costs more is taken where it is named: all,{ONLY_NAMED[0]}.",
+            f"joined by commas. What costs more is taken where it is named: all,{','.join(ONLY_NAMED)}.",
             rich_help_panel=DYNAMICS,
         ),
     ] = "all",
@@ -38,10 +48,29 @@ def dynamics(
     rank: Annotated[
         int | None, typer.Option(help="Rank of the modes (default: full).", min=1, rich_help_panel=DYNAMICS)
     ] = None,
+    tangents: Annotated[
+        int,
+        typer.Option(
+            help="Vectors that spectra carry through the blocks, about a forward pass each.",
+            min=1,
+            max=MOST_TANGENTS,
+            rich_help_panel=DYNAMICS,
+        ),
+    ] = TANGENTS,
+    krylov_steps: Annotated[
+        int,
+        typer.Option(
+            help="Steps for singular values and coupling of blocks in spectra, about two forward passes a vector each; "
+            "0: none. 4 are enough for most.",
+            min=0,
+            max=MOST_TANGENTS,
+            rich_help_panel=DYNAMICS,
+        ),
+    ] = KRYLOV_STEPS,
     null: Null = 0,
 ) -> None:
     """Measure how tokens move through depth: convergence, speed, norms, updates, estimation error, basins, modes, the
-    read-out of the head at every layer, attention and MLP apart.
+    read-out of the head at every layer, attention and MLP apart, spectra of the blocks.
 
     Writes dynamics.json, dynamics.parquet (one row per statistic, token group and layer) and pictures to --out.
     """
@@ -61,4 +90,5 @@ def dynamics(
         from brdyn.measures.dynamics import token_dynamics
 
         options = {"measures": chosen, "k": k, "ridge": ridge, "rank": rank}
+        options |= {"tangents": tangents, "krylov_steps": krylov_steps}
         run.finish(measured(run, null, token_dynamics, given.phases, **options))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from torchmetrics import Metric
 
-from brdyn.choices import MEASURES
+from brdyn.choices import KRYLOV_STEPS, MEASURES, TANGENTS
 from brdyn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Asked:
     ridge : float
     rank : int or None
         Of linear fits.
+    tangents, krylov_steps : int
+        Of spectra.
     label_names : tuple of str or None
         Of the classes of the images, by label; None where they have no names.
     """
@@ -48,6 +50,8 @@ class Asked:
     seed: int
     ridge: float
     rank: int | None
+    tangents: int = TANGENTS
+    krylov_steps: int = KRYLOV_STEPS
     label_names: tuple[str, ...] | None = None
 
 

@@ -11,7 +11,15 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
-from brdyn.choices import MEASURES, RIDGE, chosen_measures, some_of
+from brdyn.choices import (
+    KRYLOV_STEPS,
+    MEASURES,
+    RIDGE,
+    TANGENTS,
+    check_spectra,
+    chosen_measures,
+    some_of,
+)
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import PhaseAlignment, phase_alignment
@@ -20,6 +28,7 @@ from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure, Details, measu
 from brdyn.measures.engine import measure
 from brdyn.measures.found_modes import SHAPE, Modes
 from brdyn.measures.found_phases import FoundPhases
+from brdyn.measures.found_spectra import SIDES, TOTALS, Spectra, within
 from brdyn.measures.headlines import headlines
 from brdyn.measures.in_words import curve, ends, motion, too_few
 from brdyn.measures.modes import check_fit
@@ -53,8 +62,8 @@ SILENT = (
 )  # of the small table
 # Of which no headline is told; the divergence of an untrained head is small because it is sure of nothing.
 UNTOLD = {*SPATIAL, *SILENT, DIVERGENCE}
-TABLE, MODES = "dynamics", "modes"
-ERRORS = tuple(SHAPE["errors"][0])
+TABLE, MODES, SPECTRA = "dynamics", "modes", "spectra"
+BESIDE = {MODES: tuple(SHAPE["errors"][0]), SPECTRA: TOTALS}  # tables of twins besides that of curves
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,7 +80,7 @@ class Dynamics(BesideTwins):
     alignment : dict of str to PhaseAlignment or None
         By token group: are the updates that cross a phase boundary faster than the others?
     details : dict of str to Details
-        By measure, what does not fit the table: `basins`, `modes`.
+        By measure, what does not fit the table: `basins`, `modes`, `spectra`.
     left_out : dict of str to str
         Measures that these images do not allow, and why.
     null : Null or None
@@ -110,6 +119,12 @@ class Dynamics(BesideTwins):
         """Dynamic modes, where they were measured."""
         found = self.details.get("modes")
         return found if isinstance(found, Modes) else None
+
+    @property
+    def spectra(self) -> Spectra | None:
+        """Lyapunov exponents and what belongs to them, where they were measured."""
+        found = self.details.get("spectra")
+        return found if isinstance(found, Spectra) else None
 
     def curve(self, statistic: str, group: str | None = None) -> np.ndarray:
         """Mean of a statistic over depth; by default of its last token group, the spatial tokens."""
@@ -169,21 +184,28 @@ class Dynamics(BesideTwins):
                 if kind is not None
             },
             content["left_out"],
-            null=Null.read(content, folder, {TABLE: COLUMNS, **({MODES: ERRORS} if MODES in kinds else {})}),
+            null=Null.read(
+                content, folder, {TABLE: COLUMNS} | {name: BESIDE[name] for name in kinds if name in BESIDE}
+            ),
         )
 
     def compared(self) -> dict[str, pd.DataFrame]:
-        """The table without what a head says of labels, and the errors of modes."""
+        """The table without what a head says of labels, the errors of modes, and what spectra say over depth."""
         table = self.table[self.table["statistic"] != ACCURACY]
-        return {TABLE: table, **({} if self.modes is None else {MODES: self.modes.errors})}
+        modes = {} if self.modes is None else {MODES: self.modes.errors}
+        return {TABLE: table, **modes, **({} if self.spectra is None else {SPECTRA: self.spectra.totals})}
 
     def of_tables(self, tables: Tables) -> Self:
-        """Curves alone: basins, modes and tests of the speed are of the model."""
+        """Curves alone: basins, modes, spectra and tests of the speed are of the model."""
         return replace(self, table=tables[TABLE], alignment={}, details={}, null=None)
 
     def headlines(self, tables: Tables) -> dict[str, float]:
         """Of every curve one or two values that the guide speaks of, its last one by default."""
-        return headlines(tables[TABLE], UNTOLD)
+        found = headlines(tables[TABLE], UNTOLD)
+        if SPECTRA in tables:
+            means = tables[SPECTRA].drop_duplicates("quantity").set_index("quantity")["mean"]
+            found |= {name: float(means[name]) for name in map(within, SIDES) if name in means}
+        return found
 
     def answer(self) -> str:
         """When directions are settled, and where they turn fastest."""
@@ -208,6 +230,8 @@ class Dynamics(BesideTwins):
             lines.append(_basins(self, self.basins))
         if self.modes is not None:
             lines += _linearity(self, self.modes)
+        if self.spectra is not None:
+            lines += self.spectra.describe()
         left_out = [f"left out: {name} ({why})" for name, why in self.left_out.items()]
         few = too_few(self.table, SILENT)
         return [self.phases.describe(), *lines, *few, *self.null_lines(), *left_out]
@@ -228,6 +252,8 @@ def token_dynamics(
     seed: int = 0,
     ridge: float = RIDGE,
     rank: int | None = None,
+    tangents: int = TANGENTS,
+    krylov_steps: int = KRYLOV_STEPS,
     stream: Stream | None = None,
 ) -> Dynamics:
     """Measure how tokens move, in one pass over the images.
@@ -248,6 +274,8 @@ def token_dynamics(
         Of the phases; the seed also draws the samples and bootstraps.
     ridge, rank
         Of the modes; see :meth:`brdyn.measures.modes.DynamicModes.within`.
+    tangents, krylov_steps
+        Of the spectra; see :class:`brdyn.measures.spectra.JacobianSpectra`.
     stream : Stream, optional
         How to go through the images.
 
@@ -270,6 +298,7 @@ def token_dynamics(
     unwanted = some_of("measure", leave_out, MEASURES) if len(leave_out) else ()
     chosen = tuple(name for name in chosen_measures(measures) if name not in unwanted)
     check_fit(ridge, rank, model.info.width)
+    check_spectra(tangents, krylov_steps)
     check_seed(seed)
     watch, stream = Stopwatch(), stream or Stream()
     finder = FoundPhases(model, phases, k, seed)
@@ -280,6 +309,8 @@ def token_dynamics(
         seed=seed,
         ridge=ridge,
         rank=rank,
+        tangents=tangents,
+        krylov_steps=krylov_steps,
         label_names=None if names is None else tuple(names),
     )
     taken = _Taken(frozenset(measures or ()))

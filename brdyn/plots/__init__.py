@@ -33,6 +33,7 @@ from brdyn.plots.raptor import (
     plot_skill,
 )
 from brdyn.plots.readout import plot_readout
+from brdyn.plots.spectra import plot_coupling, plot_exponents
 from brdyn.plots.splice import plot_calibration, plot_exchange, plot_spans
 from brdyn.plots.style import themed
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
@@ -47,9 +48,11 @@ __all__ = [
     "plot_basins",
     "plot_branches",
     "plot_calibration",
+    "plot_coupling",
     "plot_curves",
     "plot_examples",
     "plot_exchange",
+    "plot_exponents",
     "plot_fidelity",
     "plot_final_angles",
     "plot_fit",

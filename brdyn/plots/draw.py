@@ -31,6 +31,7 @@ from brdyn.plots.probes import plot_examples, plot_layer_scores
 from brdyn.plots.ranks import plot_ranks
 from brdyn.plots.raptor import plot_fidelity, plot_fit, plot_skill
 from brdyn.plots.readout import plot_readout
+from brdyn.plots.spectra import plot_coupling, plot_exponents
 from brdyn.plots.splice import plot_calibration, plot_exchange, plot_spans
 from brdyn.plots.vitrm import plot_grid, plot_halting, plot_recursion
 from brdyn.probes import LayerProbe
@@ -60,7 +61,8 @@ PANELS = {
     },
 }
 LOGARITHMIC = ("norm",)
-IN_NO_PICTURE = {"cosine_to_mean"}  # hardly differs from the coherence: two curves that look like one
+# Hardly differs from the coherence, two curves that look like one; and those of spectra, which have their own.
+IN_NO_PICTURE = {"cosine_to_mean", "leading_growth", "norm_growth", "leading_singular_value"}
 
 
 def heading(result: Result, what: str = "") -> str:
@@ -136,6 +138,10 @@ def _(result: Dynamics) -> dict[str, Figure]:
     if result.modes is not None:
         pictures["modes"] = plot_mode_errors(result.modes, phases, title=title, null=null)
         pictures["spectrum"] = plot_spectra(result.modes, phases, title=title)
+    if result.spectra is not None:
+        pictures["exponents"] = plot_exponents(result.spectra, phases, title=title, null=null)
+        if len(result.spectra.pairs):
+            pictures["coupling"] = plot_coupling(result.spectra, phases, title=title)
     return pictures
 
 
