@@ -16,7 +16,7 @@ DRAWS = 10_000
 def same_phase(depth: int, boundaries: np.ndarray) -> np.ndarray:
     """Weights of pairs of layers l < m by which couplings add to "within phases less across", for each placement.
 
-    Of pairs at one distance |l - m| those within a phase are compared with those across; distances at which there is
+    Of pairs at one distance `m - l` those within a phase are compared with those across; distances at which there is
     only one kind say nothing. It is the regression of the coupling on being in one phase, with a level of its own for
     every distance: layers that are near couple more in any network, and more of them are in one phase.
 

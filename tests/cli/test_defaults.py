@@ -35,6 +35,8 @@ def default(function, name):
         (phases, "alpha", segment, "alpha"),
         (phases, "calibration", segment, "calibration"),
         (dynamics, "ridge", token_dynamics, "ridge"),
+        (dynamics, "tangents", token_dynamics, "tangents"),
+        (dynamics, "krylov_steps", token_dynamics, "krylov_steps"),
         (probe, "seeds", probe_images, "seeds"),
         (interventions, "draws", layer_surgery, "draws"),
     ],
