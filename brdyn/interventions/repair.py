@@ -29,6 +29,7 @@ from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
+from brdyn.progress import within
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.runtime import fitting_images, is_out_of_memory
 from brdyn.seeds import check_seed
@@ -123,6 +124,7 @@ class PerturbationSweep:
                     torch.cuda.empty_cache()
                 continue
             waiting = waiting[together:]
+            within(len(self.runs) - len(waiting), len(self.runs), images)
         return angles
 
     def _follow(self, trajectory: Trajectory, chunk: Sequence[int], angles: Tensor) -> None:

@@ -112,11 +112,12 @@ class Specs:
 
     def pictures(self) -> dict[str, bytes]:
         """The files of all charts."""
-        return {
-            file: still(self.all[one.number], one.heading, one.of, file.rpartition(".")[2])
-            for one in self.charts
-            for file in one.files
-        }
+        found = {}
+        for one in self.charts:
+            title = "Similarity between layers" if one.model else one.heading
+            for file in one.files:
+                found[file] = still(self.all[one.number], title, one.of, file.rpartition(".")[2])
+        return found
 
 
 def render_page(

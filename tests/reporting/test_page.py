@@ -186,7 +186,10 @@ def test_every_chart_has_its_pictures(made, monkeypatch):
         "Growth of noise from the state that gets it to the end ('little: 8 images of 32 × 32 pixels', 'deeper: 8 "
         "images of 32 × 32 pixels') pdf"
     )
-    assert files["similarity_little.svg"].decode() == "little ('little: 12 images of 32 × 32 pixels',) svg"
+    assert (
+        files["similarity_little.svg"].decode()
+        == "Similarity between layers ('little: 12 images of 32 × 32 pixels',) svg"
+    )
     assert all(f'href="{file}"' in page for file in files)
     assert '<noscript><img src="growth.svg" alt="' in page
 
