@@ -277,7 +277,7 @@ def make_report(
 ) -> Report:
     """Make a report in a folder; see :func:`brdyn.report`."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("a report is made by one process; drop torchrun")
+        raise UsageError("a report is made by one process; drop torchrun, or run its commands one by one under it")
     if not (overwrite or is_report(out)) and out.is_dir():
         check_empty(out)
     run = ReportRun(out, settings, stream, formats, say)
