@@ -41,6 +41,10 @@ class Stage:
         By the clock of the teller.
     done : int
     note : str
+    part : float
+        How many more are done in parts.
+    moved : callable or None
+        To call when that changes.
     """
 
     description: str
@@ -49,15 +53,23 @@ class Stage:
     since: float = 0.0
     done: int = 0
     note: str = ""
+    part: float = 0.0
+    moved: Callable[[], None] | None = None
+
+    @property
+    def reached(self) -> float:
+        """What is done, in whole and in part."""
+        return self.done + self.part
 
     def line(self, now: float) -> str:
         """Where it stands."""
         if self.total is None:
             return f"still {self.description}"
         words = [f"{self.description} {self.done}/{self.total} {self.unit}"]
-        if self.done and now > self.since:
-            speed = self.done / (now - self.since)
-            words += [f"{speed:.1f} {self.unit}/s", f"{_clock((self.total - self.done) / speed)} left"]
+        if self.reached and now > self.since:
+            speed = self.reached / (now - self.since)
+            said = f"{speed:.1f}" if speed >= 1 else f"{speed:.2g}"
+            words += [f"{said} {self.unit}/s", f"{_clock((self.total - self.reached) / speed)} left"]
         return ", ".join([*words, self.note] if self.note else words)
 
 
@@ -107,6 +119,14 @@ class Teller:
             self._last = self.clock()
             if not self.quiet:
                 self._write(f"[{_clock(self._last - self._started)}] {text}\n")
+
+    def within(self, part: float) -> None:
+        """The innermost has done so much of what it does next."""
+        with self._lock:
+            told = self._stages[-1] if self._stages else Stage("")
+            told.part = part
+        if told.moved is not None:
+            told.moved()
 
     def end(self, stage: Stage) -> None:
         """It is over."""
@@ -187,6 +207,24 @@ def clear() -> None:
         _teller.clear()
 
 
+def within(done: int, total: int, count: int) -> None:
+    """Say how far the innermost is with the next `count` of its units, where those take long.
+
+    Parameters
+    ----------
+    done, total : int
+        Of the work on these.
+    count : int
+
+    Examples
+    --------
+    >>> from brdyn.progress import within
+    >>> within(3, 12, count=8)  # a quarter of the work on eight images
+    """
+    if _teller is not None:
+        _teller.within(count * done / total)
+
+
 @contextmanager
 def stage(description: str, *, at_once: bool = True) -> Iterator[None]:
     """Say that something goes on, such as `drawing`, and again while it lasts.
@@ -234,7 +272,7 @@ def progress_bar(description: str, total: int, show: bool, unit: str = "images")
             return
 
         def tell(count: int, note: str | None = None) -> None:
-            told.done += count
+            told.done, told.part = told.done + count, 0.0
             told.note = told.note if note is None else note
             if teller is not None:
                 teller.beat()
@@ -266,11 +304,13 @@ def _bar(told: Stage) -> Iterator[Advance]:
     console = Console(stderr=True, force_terminal=True)
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(told.description, total=told.total, note="")
+        told.moved = lambda: progress.update(task, completed=told.reached)
 
         def advance(count: int, note: str | None = None) -> None:
             if note is not None:
                 progress.update(task, note=note)
-            progress.advance(task, count)
+            told.done, told.part = told.done + count, 0.0
+            progress.update(task, completed=told.done)
 
         yield advance
 

@@ -70,6 +70,24 @@ def test_a_count_tells_speed_and_time_left(told, clock):
     assert written[-1].startswith("[2:00:05] ")
 
 
+def test_a_batch_that_takes_long_is_told_in_parts(clock, monkeypatch):
+    """A quarter of the first eight images in ten seconds: 14 more take 70."""
+    written = []
+    monkeypatch.setattr(progress, "_is_terminal", lambda: False)
+    monkeypatch.setattr(progress, "_to_stderr", written.append)
+    with telling() as teller, progress_bar("a ViT: reading", 16, show=True) as advance:
+        monkeypatch.setattr(teller, "clock", clock)
+        monkeypatch.setattr(teller, "_started", clock())
+        reading = teller._stages[-1]
+        reading.since = teller._last = clock()
+        progress.within(1, 4, count=8)
+        passes(teller, clock, 10)
+        assert written[-1] == "[0:10] a ViT: reading 0/16 images, 0.2 images/s, 1:10 left\n"
+        advance(8)
+        passes(teller, clock, 10)
+        assert written[-1] == "[0:20] a ViT: reading 8/16 images, 0.4 images/s, 0:20 left\n"
+
+
 def test_the_innermost_is_told(told, clock):
     teller, written = told
     outer, inner = Stage("computing"), Stage("steps of a fit:", 10, "steps")

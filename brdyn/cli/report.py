@@ -13,7 +13,7 @@ from brdyn.cli import checks, output
 from brdyn.cli import options as opt
 from brdyn.cli.run import RunRequest, run_command
 from brdyn.errors import BrdynError, UsageError
-from brdyn.progress import tell
+from brdyn.progress import stage, tell
 from brdyn.reporting.plan import PAGE, REPORT, ReportSettings, Subject, is_report, subjects
 from brdyn.words import as_typed
 
@@ -138,9 +138,10 @@ def report(
     if fit_raptor and request.dtype != "float32":
         raise UsageError("--fit-raptor fits in float32; drop --dtype")
 
-    from brdyn import runtime
-    from brdyn.reporting.run import make_report
-    from brdyn.trajectory import Stream
+    with stage("loading torch"):
+        from brdyn import runtime
+        from brdyn.reporting.run import make_report
+        from brdyn.trajectory import Stream
 
     processes = runtime.start_processes(request.device)
     options = {

@@ -29,6 +29,7 @@ from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
+from brdyn.progress import within
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.seeds import check_seed
 from brdyn.trajectory import Stream, Trajectory, visit_trajectories
@@ -106,11 +107,16 @@ class PerturbationSweep:
             len(self.model.tokens.groups),
         )
         angles = torch.full(shape, torch.nan, device=trajectory.states[0].device)
+
+        def follow(chunk: Sequence[int]) -> None:
+            self._follow(trajectory, chunk, angles)
+            within(chunk[-1] + 1, len(self.runs), len(trajectory))
+
         self.together = follow_together(
             self.model,
             range(len(self.runs)),
             len(trajectory),
-            lambda chunk: self._follow(trajectory, chunk, angles),
+            follow,
             self.together,
             what="perturbations",
         )

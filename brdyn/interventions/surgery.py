@@ -30,6 +30,7 @@ from brdyn.measures.kinematics import TINY
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
+from brdyn.progress import within
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.seeds import check_seed
 from brdyn.trajectory import Stream, Trajectory, check_normed, not_finite_remedy, visit_trajectories
@@ -74,7 +75,8 @@ class SurgeryRun:
         if predicted is not None:
             self.intact.update(self._right(predicted, labels)[:, None])
         changes, right = [], []
-        for operation in self.chosen:
+        for number, operation in enumerate(self.chosen):
+            within(number, len(self.chosen), len(trajectory))
             final = self.model.norm(run_order(self.model, trajectory, operation.order))
             changed = self._read(final)
             error = (changed - readout).norm(dim=-1) / readout.norm(dim=-1).clamp_min(TINY)

@@ -12,6 +12,7 @@ from brdyn.errors import UsageError
 
 Place = tuple[int, ...]
 CHOSEN, SINGLE = "chosen", "best single"
+REGULAR, PHASE_ENDS = "regular", "phase ends"
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def alternatives(depth: int, most: int, ends: Sequence[int] | None) -> dict[str,
     """
     found = {
         f"last {most}": tuple(range(depth - most + 1, depth + 1)),
-        "regular": tuple(round(depth * (step + 1) / most) for step in range(most)),
+        REGULAR: tuple(round(depth * (step + 1) / most) for step in range(most)),
     }
     if ends is not None:
-        found["phase ends"] = (*ends, depth)
+        found[PHASE_ENDS] = (*ends, depth)
     return found

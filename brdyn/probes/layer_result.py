@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save
 
-from brdyn.probes.layer_choice import CHOSEN
+from brdyn.probes.layer_choice import CHOSEN, PHASE_ENDS, REGULAR
 from brdyn.probes.scores import Score, measured, resampled, resamples, spread
 from brdyn.provenance import images_of, skipped_lines
 from brdyn.result import Result
@@ -308,20 +308,23 @@ class Counts:
         return pd.DataFrame(rows, columns=SCORES)
 
     def pairs(self, weights: np.ndarray, sets: Mapping[str, str]) -> pd.DataFrame:
-        """The rows of :attr:`LayerProbe.pairs`: models against the first, and the chosen layers against others."""
+        """The rows of :attr:`LayerProbe.pairs`.
+
+        Models against the first; the chosen layers against others, and one a phase against regular spacing.
+        """
         models, rows = list(dict.fromkeys(key[0] for key in self.found)), []
         for model, place, probe in self.found:
             if model != models[0] and (models[0], place, probe) in self.found:
                 pair = self._pair((models[0], place, probe), (model, place, probe), weights)
                 rows.append(["model", models[0], model, place, probe, *pair])
-        chosen = sets.get(CHOSEN)
-        for label, place in sets.items():
+        held = [(label, CHOSEN) for label in sets if label != CHOSEN and CHOSEN in sets]
+        held += [(REGULAR, PHASE_ENDS)] if {REGULAR, PHASE_ENDS} <= {*sets} else []
+        for first, second in held:
             for probe in dict.fromkeys(key[2] for key in self.found):
-                first, second = (models[0], place, probe), (models[0], str(chosen), probe)
-                if label != CHOSEN and first in self.found and second in self.found:
-                    rows.append(
-                        ["set", label, CHOSEN, str(chosen), probe, *self._pair(first, second, weights)]
-                    )
+                keys = [(models[0], sets[label], probe) for label in (first, second)]
+                if keys[0] in self.found and keys[1] in self.found:
+                    pair = self._pair(keys[0], keys[1], weights)
+                    rows.append(["set", first, second, sets[second], probe, *pair])
         return pd.DataFrame(rows, columns=PAIRS)
 
     def _pair(self, first: Key, second: Key, weights: np.ndarray) -> list[Any]:

@@ -17,7 +17,9 @@ from brdyn.interventions import Repair, Surgery
 from brdyn.measures.dynamics import Dynamics
 from brdyn.measures.null import BesideTwins
 from brdyn.phases import Phases
+from brdyn.probes import LayerProbe
 from brdyn.raptor import Evaluation
+from brdyn.reporting.reading import linear_rows
 from brdyn.reporting.result import Found
 from brdyn.reporting.verdict import beside
 
@@ -56,7 +58,7 @@ def _similarity(label: str, phases: Phases, matrix: np.ndarray, lowest: float) -
     axis = alt.Axis(values=ticks, format="d", grid=False, domain=False)
     scale = alt.Scale(domain=ends, nice=False, zero=False)
     picture = (
-        alt.Chart(alt.Data(values=cells))
+        alt.Chart(alt.NamedData(name="cells"))
         .transform_calculate(left="datum.b-.5", right="datum.b+.5", top="datum.a-.5", bottom="datum.a+.5")
         .mark_rect(aria=False)
         .encode(
@@ -80,12 +82,12 @@ def _similarity(label: str, phases: Phases, matrix: np.ndarray, lowest: float) -
     )  # fmt: skip
     frames = [{"from": first - 0.5, "to": last + 0.5} for first, last in phases.intervals]
     framed = (
-        alt.Chart(alt.Data(values=frames))
+        alt.Chart(alt.NamedData(name="frames"))
         .mark_rect(fill=None, stroke="#D55E00", strokeWidth=2, aria=False, tooltip=None)
         .encode(x="from:Q", x2="to:Q", y="from:Q", y2="to:Q")
     )
     words = f"Similarity between the {layers} layers of {label}: {phases.sentence()}"
-    return _spec((picture + framed).properties(width=SIDE, height=SIDE), words)
+    return _spec((picture + framed).properties(width=SIDE, height=SIDE), words, cells=cells, frames=frames)
 
 
 def curve_chart(
@@ -128,7 +130,7 @@ def curve_chart(
     scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
     height = alt.Y("mean:Q", title=y, scale=scale, axis=alt.Axis(tickCount=5))
     base = (
-        alt.Chart(alt.Data(values=rows))
+        alt.Chart(alt.NamedData(name="rows"))
         .transform_filter("indexof(models, datum.model) >= 0")
         .transform_filter("indexof(groups, datum.group) >= 0")
     )
@@ -161,7 +163,7 @@ def curve_chart(
         parts.insert(0, alt.Chart(alt.Data(values=[{"z": 0}])).mark_rule(opacity=0.5).encode(y="z:Q"))
     chart = alt.layer(*parts).properties(width="container", height=230)
     chart = chart.add_params(alt.param(name="models", value=labels), alt.param(name="groups", value=groups))
-    return _spec(chart, words)
+    return _spec(chart, words, rows=rows)
 
 
 def motion_rows(found: Sequence[Found], statistic: str, first: int) -> Rows:
@@ -206,6 +208,19 @@ def deletion_rows(found: Sequence[Found]) -> Rows:
             table = surgery.table.query("kind == 'delete' and measure == 'relative_error'")
             table = table.assign(group=table["readout"])
             rows += _rows(one.label, table, lambda row: row["layers"][0], surgery.layers)
+    return rows
+
+
+def reading_rows(found: Sequence[Found]) -> Rows:
+    """How many classes a linear probe reads right from each layer."""
+    rows: Rows = []
+    for one in found:
+        probe = one.results.get("probe")
+        if isinstance(probe, LayerProbe):
+            table = linear_rows(probe)
+            alone = table[table["place"].str.isdecimal()].assign(group="linear probe")
+            alone = alone.rename(columns={"value": "mean"})
+            rows += _rows(one.label, alone, lambda row: int(row["place"]), max(map(int, alone["place"])))
     return rows
 
 
@@ -276,7 +291,7 @@ def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
         return None
     labels = list(dict.fromkeys(row["model"] for row in rows))
     colours = [COLOURS[place % len(COLOURS)] for place in range(len(labels))]
-    base = alt.Chart(alt.Data(values=rows)).transform_filter("indexof(models, datum.model) >= 0")
+    base = alt.Chart(alt.NamedData(name="rows")).transform_filter("indexof(models, datum.model) >= 0")
     lines = alt.Axis(labelExpr="split(datum.label, '|')", labelLimit=210, labelFontSize=10, grid=True)
     y = alt.Y("number:N", title=None, sort=None, axis=lines)
     scale, ticks = alt.Scale(type="log", nice=False, padding=8), alt.Axis(tickCount=4, grid=False)
@@ -308,16 +323,20 @@ def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
         "Numbers of trained models over the mean of their untrained twins; the bar is the range of the twins"
     )
     return _spec(
-        chart.add_params(alt.param(name="models", value=labels), alt.param(name="groups", value=[])), words
-    )
+        chart.add_params(alt.param(name="models", value=labels), alt.param(name="groups", value=[])), words,
+        rows=rows,
+    )  # fmt: skip
 
 
 def _number(value: float) -> float | None:
     return float(f"{value:.5g}") if np.isfinite(value) else None
 
 
-def _spec(chart: Any, words: str) -> dict[str, Any]:
-    """A specification with its description, without colours of its own for text and lines: the page has those."""
+def _spec(chart: Any, words: str, **data: Rows) -> dict[str, Any]:
+    """A specification with its description and data, without colours of its own for text and lines: the page has those.
+
+    Data are named in a chart and put into its specification at last, as every step of making a chart copies it.
+    """
     config: Mapping[str, Any] = {
         "background": None,
         "font": FONT,
@@ -326,7 +345,9 @@ def _spec(chart: Any, words: str) -> dict[str, Any]:
         "legend": {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"},
     }
     spec = chart.to_dict(validate=False)  # of every value, which takes seconds
-    spec.update(description=words, config=config, autosize={"type": "fit-x", "contains": "padding"})
+    spec.update(
+        description=words, config=config, datasets=data, autosize={"type": "fit-x", "contains": "padding"}
+    )
     if spec.get("width") != "container":
         spec["autosize"] = {"type": "pad"}
     return spec

@@ -3,73 +3,140 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+import brdyn
+from brdyn.phases import Phases
+from brdyn.probes import LayerProbe
 from brdyn.provenance import Provenance
 from brdyn.reporting import charts
-from brdyn.reporting.plan import SECTIONS
-from brdyn.reporting.result import Found, ModelReport, Report
+from brdyn.reporting.plan import PAGE, SECTIONS
+from brdyn.reporting.reading import readings
+from brdyn.reporting.result import Found, Report
+from brdyn.reporting.stills import still
 from brdyn.reporting.verdict import GUIDES, QUESTIONS
 from brdyn.words import as_typed
 
-# The result that a question is answered from, and the picture of it that lies beside.
-BESIDE = {
-    "phases": ("phases", "similarity"),
-    "block": ("raptor-eval", "fidelity"),
-    "converge": ("dynamics", "speed"),
-    "repair": ("perturb", "growth"),
-    "twins": ("dynamics", "convergence"),
-}
 USE = "use"
+# The results that a question is answered from.
+SOURCES = {
+    "phases": ("phases",),
+    "block": ("raptor-eval",),
+    "converge": ("dynamics",),
+    "repair": ("perturb",),
+    "twins": ("dynamics", "perturb", "interventions"),
+    USE: ("probe", "interventions"),
+}
+SHOWN = ("png", "svg")  # what a page can show where its charts are not drawn
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of the page: its number, heading, what it shows, and the model that it is of, where it is of one."""
+    """A chart of the page.
+
+    Attributes
+    ----------
+    number : int
+    heading : str
+    words : str
+        What it shows.
+    files : tuple of str
+        The pictures of it beside the page.
+    of : tuple of str
+        On how many images of which size, of each model.
+    model : str
+        The one that it is of, where it is of one.
+    """
 
     number: int
     heading: str
     words: str
+    files: tuple[str, ...]
+    of: tuple[str, ...]
     model: str = ""
+
+    @property
+    def picture(self) -> str:
+        """The file to show where charts are not drawn; empty where there is none."""
+        return next((name for name in self.files if name.endswith(SHOWN)), "")
 
 
 class Specs:
-    """The specifications of the charts, in order."""
+    """The specifications of the charts, in order.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    found : sequence of Found
+    formats : tuple of str
+        Of the pictures beside the page.
+    """
+
+    def __init__(self, found: Sequence[Found], formats: tuple[str, ...]) -> None:
+        self.found, self.formats = found, formats
         self.all: list[dict[str, Any]] = []
+        self.charts: list[Chart] = []
 
-    def add(self, spec: dict[str, Any] | None, heading: str, model: str = "") -> list[Chart]:
+    def add(
+        self, spec: dict[str, Any] | None, heading: str, name: str, section: str, model: str = ""
+    ) -> list[Chart]:
         """The chart in a list; nothing where there is no specification."""
         if spec is None:
             return []
+        of = tuple(
+            f"{one.label}: {one.results[section].caption}"
+            for one in self.found
+            if section in one.results and model in ("", one.label)
+        )
+        files = tuple(f"{name}.{kind}" for kind in self.formats)
         self.all.append(spec)
-        return [Chart(len(self.all) - 1, heading, spec["description"], model)]
+        self.charts.append(Chart(len(self.charts), heading, spec["description"], files, of, model))
+        return self.charts[-1:]
 
-    def curves(self, rows: charts.Rows, heading: str, *, y: str, x: str, zero: bool = False) -> list[Chart]:
+    def curves(
+        self, rows: charts.Rows, heading: str, name: str, section: str, *, y: str, x: str, zero: bool = False
+    ) -> list[Chart]:
         """Curves over depth."""
         placed, axis = charts.on_one_depth(rows)
         words = f"{heading}, by model and token group"
-        return self.add(charts.curve_chart(placed, words=words, y=y, x=axis or x, zero=zero), heading)
+        spec = charts.curve_chart(placed, words=words, y=y, x=axis or x, zero=zero)
+        return self.add(spec, heading, name, section)
+
+    def pictures(self) -> dict[str, bytes]:
+        """The files of all charts."""
+        found = {}
+        for one in self.charts:
+            title = "Similarity between layers" if one.model else one.heading
+            for file in one.files:
+                found[file] = still(self.all[one.number], title, one.of, file.rpartition(".")[2])
+        return found
 
 
-def render_page(report: Report, found: Sequence[Found]) -> bytes:
-    """The page of a report.
+def render_page(
+    report: Report, found: Sequence[Found], out: Path, formats: tuple[str, ...] = ()
+) -> dict[str, bytes]:
+    """The page of a report, and its charts as pictures, by the names of their files.
 
     Parameters
     ----------
     report : Report
     found : sequence of Found
         What was measured, of the models in the report's order.
+    out : Path
+        The folder that it will lie in.
+    formats : tuple of str
+        Of the pictures.
     """
-    specs = Specs()
-    pictures = _pictures(specs, found)
+    specs = Specs(found, formats)
+    shown = _charts(specs, found)
     environment = Environment(
         loader=PackageLoader("brdyn.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -77,38 +144,62 @@ def render_page(report: Report, found: Sequence[Found]) -> bytes:
     page = environment.get_template("report.html").render(
         models=report.models,
         questions=QUESTIONS,
-        guides=GUIDES,
+        guides={question: (name, guide_page(name, out)) for question, name in GUIDES.items()},
         answers={
             question: [next(one for one in model.findings if one.question == question) for model in report.models]
             for question in QUESTIONS
         },
-        pictures=pictures,
-        numbers={question: _numbers(report.models, found, question) for question in (*QUESTIONS, USE)},
+        charts=shown,
+        readings={
+            one.label: readings(probe, phases)
+            for one in found
+            if isinstance(probe := one.results.get("probe"), LayerProbe)
+            and isinstance(phases := one.results.get("phases"), Phases)
+        },
+        numbers={question: _numbers(found, question) for question in (*QUESTIONS, USE)},
         groups=list(dict.fromkeys(charts_groups(specs.all))),
         provenance=list(_provenance(report, found)),
         date=report.provenance.details["date"] if report.provenance else "",
         specs=_embedded(specs.all),
         scripts=Markup(_bundle()),
     )  # fmt: skip
-    return page.encode()
+    return {PAGE: page.encode(), **specs.pictures()}
 
 
-def _pictures(specs: Specs, found: Sequence[Found]) -> dict[str, list[Chart]]:
+def guide_page(name: str, out: Path) -> str:
+    """A page of the guide as a path from a folder: the site where it was built, else its text.
+
+    Empty where the package lies somewhere without its documents.
+    """
+    docs = Path(brdyn.__file__).resolve().parents[1] / "docs"
+    pages = (docs / "_build" / "html" / "guide" / f"{name}.html", docs / "guide" / f"{name}.md")
+    found = next((page for page in pages if page.is_file()), None)
+    return "" if found is None else quote(Path(os.path.relpath(found, out.resolve())).as_posix())
+
+
+def _charts(specs: Specs, found: Sequence[Found]) -> dict[str, list[Chart]]:
     """The charts of each question, and of what can be done."""
     matrices = charts.similarity_charts(found)
     return {
         "phases": [
-            chart for label, spec in matrices.items() for chart in specs.add(spec, label, label)
+            chart
+            for one in found
+            if one.label in matrices
+            for chart in specs.add(
+                matrices[one.label], one.label, f"similarity_{one.folder}", "phases", one.label
+            )
         ],
-        "block": specs.curves(charts.fidelity_rows(found), "R² of the Raptor", y="R²", x="layer"),
+        "block": specs.curves(
+            charts.fidelity_rows(found), "R² of the Raptor", "fidelity", "raptor-eval", y="R²", x="layer"
+        ),
         "converge": [
             *specs.curves(
-                charts.motion_rows(found, "speed", 1), "Angle by which an update turns a token",
-                y="angle (rad)", x="update",
+                charts.motion_rows(found, "speed", 1), "Angle by which an update turns a token", "speed",
+                "dynamics", y="angle (rad)", x="update",
             ),
             *specs.curves(
-                charts.motion_rows(found, "convergence", 0), "Cosine of a state to the final one",
-                y="cosine", x="state",
+                charts.motion_rows(found, "convergence", 0), "Cosine of a state to the final one", "convergence",
+                "dynamics", y="cosine", x="state",
             ),
             *specs.curves(
                 charts.motion_rows(found, "readout_agreement", 0),
@@ -117,14 +208,22 @@ def _pictures(specs: Specs, found: Sequence[Found]) -> dict[str, list[Chart]]:
             ),
         ],
         "repair": specs.curves(
-            charts.growth_rows(found), "Growth of noise from the state that gets it to the end",
+            charts.growth_rows(found), "Growth of noise from the state that gets it to the end", "growth", "perturb",
             y="growth a layer (log)", x="state that gets noise", zero=True,
         ),
-        "twins": specs.add(charts.twins_chart(found), "Numbers farthest from untrained twins"),
-        USE: specs.curves(
-            charts.deletion_rows(found), "Change of the representation without a block",
-            y="relative error", x="block left out",
+        "twins": specs.add(
+            charts.twins_chart(found), "Numbers farthest from untrained twins", "twins", "dynamics"
         ),
+        USE: [
+            *specs.curves(
+                charts.reading_rows(found), "Classes that a linear probe reads right from a layer", "reading",
+                "probe", y="accuracy", x="layer",
+            ),
+            *specs.curves(
+                charts.deletion_rows(found), "Change of the representation without a block", "deletion",
+                "interventions", y="relative error", x="block left out",
+            ),
+        ],
     }  # fmt: skip
 
 
@@ -136,17 +235,16 @@ def charts_groups(specs: Iterable[Mapping[str, Any]]) -> Iterable[str]:
                 yield from param["value"]
 
 
-def _numbers(models: Sequence[ModelReport], found: Sequence[Found], question: str) -> list[dict[str, str]]:
-    """Where the numbers of a question lie, and the picture beside them, by model; paths from the page."""
-    section, picture = BESIDE.get(question, ("interventions", "layers"))
-    file = next(one.file for one in SECTIONS if one.name == section)
+def _numbers(found: Sequence[Found], question: str) -> list[tuple[str, str]]:
+    """Where the numbers of a question lie, as words and paths from the page."""
+    sections, files = SOURCES[question], {one.name: one.file for one in SECTIONS}
     return [
-        {
-            "label": model.label,
-            "json": f"{model.folder}/{section}/{file}",
-            "picture": f"{model.folder}/{section}/{picture}",
-        }
-        for model, one in zip(models, found, strict=True)
+        (
+            f"{one.label} ({section})" if len(sections) > 1 else one.label,
+            quote(f"{one.folder}/{section}/{files[section]}"),
+        )
+        for one in found
+        for section in sections
         if section in one.results
     ]
 

@@ -15,6 +15,7 @@ from brdyn.seeds import check_seed
 RANDOM = "random"
 REPORT, PAGE = "report.json", "report.html"
 BEFORE_DELETION = ("delete", "replace")
+FIT, PER_NUMBER = 0.035, 3e-8  # seconds of a linear head, roughly: and for each image, feature and class
 MEASURING = 1.6  # passes that a pass with all measures of motion takes, roughly
 
 
@@ -28,9 +29,12 @@ class Section(NamedTuple):
 PHASES, DYNAMICS = Section("phases", "phases.json"), Section("dynamics", "dynamics.json")
 PERTURB = Section("perturb", "perturb.json")
 INTERVENTIONS = Section("interventions", "interventions.json")
+PROBE = Section("probe", "layer_probe.json")
 RAPTOR, RAPTOR_EVAL = Section("raptor", "fit.json"), Section("raptor-eval", "raptor_eval.json")
-DRAWING = {DYNAMICS: 5.0, PERTURB: 4.0, INTERVENTIONS: 3.0, RAPTOR_EVAL: 3.0}  # seconds for pictures, roughly
-SECTIONS = (PHASES, DYNAMICS, PERTURB, INTERVENTIONS, RAPTOR, RAPTOR_EVAL)
+# Seconds of pictures, roughly.
+DRAWING = {DYNAMICS: 5.0, PERTURB: 4.0, INTERVENTIONS: 3.0, PROBE: 1.0, RAPTOR_EVAL: 3.0}
+SECTIONS = (PHASES, DYNAMICS, PERTURB, INTERVENTIONS, PROBE, RAPTOR, RAPTOR_EVAL)
+READ = 4  # layers to choose, where there are no phases to give their number
 
 
 class Size(NamedTuple):
@@ -40,8 +44,10 @@ class Size(NamedTuple):
     ----------
     images : int
         Of phases and dynamics, where no number is given.
-    perturbed, changed : int
-        Of perturbation and of interventions, at most.
+    perturbed, changed, probed : int
+        Of perturbation, of interventions, and of probes, at most.
+    probes : int
+        Linear probes at each place, each on its own split.
     leave_out : tuple of str
         Measures that dynamics does without.
     eps : tuple of float
@@ -57,6 +63,8 @@ class Size(NamedTuple):
     images: int
     perturbed: int
     changed: int
+    probed: int
+    probes: int
     leave_out: tuple[str, ...]
     eps: tuple[float, ...]
     together: bool
@@ -65,9 +73,9 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "fast": Size(100, 8, 8, ("estimation", "modes"), (0.2,), False, BEFORE_DELETION, 1),
-    "default": Size(1000, 64, 32, (), EPS, True, (*SURGERY[:2], "replace"), None),
-    "thorough": Size(5000, 256, 256, (), EPS, True, KINDS, None),
+    "fast": Size(100, 8, 8, 500, 1, ("estimation", "modes"), (0.2,), False, BEFORE_DELETION, 1),
+    "default": Size(1000, 64, 32, 1000, 1, (), EPS, True, (*SURGERY[:2], "replace"), None),
+    "thorough": Size(5000, 256, 256, 5000, 3, (), EPS, True, KINDS, None),
 }
 
 
@@ -189,7 +197,27 @@ def passes(section: Section, depth: int, targets: int, settings: ReportSettings)
         near = depth if size.apart is None else min(2 * size.apart, depth)  # partners of a layer
         each = {"delete": depth / 2, "replace": near * depth / 2, "swap": near * depth / 3, "shuffle": depth}
         return (1 + sum(each[kind] for kind in size.kinds)) * twins
+    if section is PROBE:
+        return 1.0
     return 4.0  # of a Raptor that is evaluated: teacher, both modes, baselines
+
+
+def heads_seconds(images: int, features: int, classes: int, depth: int, probes: int) -> float:
+    """About how long linear heads take: of every layer, and of the layers that are tried to choose the best few.
+
+    Parameters
+    ----------
+    images, features, classes, depth : int
+        Of the model's layers; `features` of one of them.
+    probes : int
+        Heads at each place, of all penalties.
+    """
+    tried = [(depth - number, number + 1) for number in range(min(READ, depth))]  # places, and layers of each
+    fits = [(3 * places, width) for places, width in tried] + [
+        (7 * probes * depth, 1),
+        (7 * probes * 4, READ),
+    ]
+    return sum(count * (FIT + PER_NUMBER * images * width * features * classes) for count, width in fits)
 
 
 def said_duration(seconds: float) -> str:
@@ -213,4 +241,6 @@ def options_of(section: Section, settings: ReportSettings) -> dict[str, Any]:
         return {"eps": list(size.eps), "together": size.together, **twins}
     if section is INTERVENTIONS:
         return {"kinds": list(size.kinds), "apart": size.apart, **twins}
+    if section is PROBE:
+        return {"probed": size.probed, "probes": size.probes, "seed": settings.seed}
     return {"fit_raptor": settings.fit_raptor, "seed": settings.seed}

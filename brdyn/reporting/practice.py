@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from brdyn.interventions import Surgery
-from brdyn.measures.basins import NO_LABELS
-from brdyn.measures.dynamics import Dynamics
 from brdyn.phases import Phases
+from brdyn.probes import LayerProbe
+from brdyn.probes.layer_choice import PHASE_ENDS, REGULAR, alternatives
+from brdyn.reporting.reading import said, words_of
 from brdyn.reporting.speed import Speed
 from brdyn.words import counted
 
@@ -95,46 +96,37 @@ def _plain(row: pd.Series) -> list[float | None]:
     return [value if np.isfinite(value) else None for value in values]
 
 
-def regular(layers: int, count: int) -> list[int]:
-    """So many layers at regular spacing, the last one among them.
-
-    >>> from brdyn.reporting.practice import regular
-    >>> regular(12, 4), regular(12, 5)
-    ([3, 6, 9, 12], [2, 5, 7, 10, 12])
-    """
-    return [round(number * layers / count) for number in range(1, count + 1)]
-
-
-def reading(phases: Phases, dynamics: Dynamics) -> str:
-    """Which layers to read, one a phase against regular spacing, where labels tell what they are worth."""
+def reading(phases: Phases, probe: LayerProbe | None, why: str) -> str:
+    """Which layers to read: by a probe, or, where there is none, which they would be and why there is none."""
+    if probe is not None:
+        return said(probe, phases)
     ends = [last for _, last in phases.intervals]
-    spaced = regular(phases.layers, len(ends))
-    places = f"the last layers of the phases are {_listed(ends)}, at regular spacing {_listed(spaced)}"
-    if not dynamics.groups("knn_purity"):
-        why = dynamics.left_out.get("basins", NO_LABELS)
-        lacks = "needs labels: images in class folders, or with a label column"
-        return f"{places}; which are worth more {lacks if why == NO_LABELS else f'was not measured ({why})'}"
-    group = dynamics.groups("knn_purity")[-1]
-    table = dynamics.table
-    rows = table[(table["statistic"] == "knn_purity") & (table["group"] == group)].set_index("layer")
-    best = int(rows["mean"].idxmax())
-    parts = [
-        f"{words} {np.mean([rows.loc[layer, 'mean'] for layer in layers]):.3f}"
-        for words, layers in ((f"phases ({_listed(ends)})", ends), (f"spaced ({_listed(spaced)})", spaced))
-    ]
-    low, high = rows.loc[best, "low"], rows.loc[best, "high"]
+    spaced = alternatives(phases.layers, len(ends), None)[REGULAR]
     return (
-        f"share of the nearest neighbours that are of the same class, by {group}, on average over these layers: "
-        f"{', '.join(parts)}; best alone is layer {best} ({rows.loc[best, 'mean']:.3f} [{low:.3f}, {high:.3f}])"
+        f"{words_of(PHASE_ENDS, phases)} are {_listed(ends)}, at regular spacing {_listed(spaced)}; which are worth "
+        f"more was not measured: {why}"
     )
 
 
-def advice(results: Mapping[str, object], found: list[Change], speed: Speed | None) -> list[str]:
-    """What one can do, in sentences."""
-    phases, dynamics, surgery = (results.get(name) for name in ("phases", "dynamics", "interventions"))
+def advice(
+    results: Mapping[str, object], found: list[Change], speed: Speed | None, unread: str = ""
+) -> list[str]:
+    """What one can do, in sentences.
+
+    Parameters
+    ----------
+    results : mapping of str to Result
+        Of one model, by section.
+    found : list of Change
+    speed : Speed or None
+    unread : str
+        Why no probe was fitted, where none was.
+    """
+    phases, probe, surgery = (results.get(name) for name in ("phases", "probe", "interventions"))
     lines = []
-    if isinstance(phases, Phases) and isinstance(dynamics, Dynamics):
-        lines.append(f"To read features: {reading(phases, dynamics)}.")
+    if isinstance(phases, Phases):
+        probed = probe if isinstance(probe, LayerProbe) else None
+        lines.append(f"To read features: {reading(phases, probed, unread)}.")
     if isinstance(surgery, Surgery):
         n_images = int(surgery.table["n_images"].max())
         for kind, opening in (("delete", "To delete"), ("replace", "To share")):
@@ -164,5 +156,5 @@ def _said(change: Change) -> str:
     return f"{change.words} costs least: {costs}; saves {change.saved:.1%} {of}"
 
 
-def _listed(layers: list[int]) -> str:
+def _listed(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from brdyn.checked_json import fields_of, made
 from brdyn.provenance import RunProvenance
-from brdyn.reporting.plan import PAGE, REPORT
+from brdyn.reporting.plan import REPORT
 from brdyn.reporting.practice import Change, Measured
 from brdyn.reporting.speed import Speed
 from brdyn.reporting.verdict import QUESTIONS, Finding
@@ -19,7 +19,10 @@ from brdyn.words import as_typed, counted
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured on one model of a report: its results by section, and why others failed."""
+    """What was measured on one model of a report: its results by section, and why others failed.
+
+    `unread` says why no layers were probed, where none were.
+    """
 
     name: str
     folder: str
@@ -27,6 +30,7 @@ class Found:
     results: Mapping[str, Result]
     failures: Mapping[str, str]
     speed: Speed | None
+    unread: str = ""
 
     @property
     def label(self) -> str:
@@ -108,8 +112,8 @@ class Report(Result):
     models : tuple of ModelReport
     settings : dict
         What was asked for.
-    page : bytes
-        report.html, where it was just made; empty where the result was read.
+    beside : mapping of str to bytes
+        report.html and the pictures of its charts, where it was just made; empty where the result was read.
 
     Examples
     --------
@@ -143,15 +147,15 @@ class Report(Result):
 
     models: tuple[ModelReport, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    page: bytes = b""
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
         """Verdicts with their evidence, and what was asked for."""
         return {"settings": dict(self.settings), "models": [asdict(one) for one in self.models]}
 
     def others(self) -> Mapping[str, bytes]:
-        """The page."""
-        return {PAGE: self.page} if self.page else {}
+        """The page and the pictures of its charts."""
+        return self.beside
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:

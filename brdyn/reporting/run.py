@@ -18,6 +18,7 @@ from brdyn.measures.dynamics import token_dynamics
 from brdyn.measures.null import with_null
 from brdyn.models import VisionTransformer, untrained_twins
 from brdyn.models.twins import check_redraws
+from brdyn.progress import stage
 from brdyn.reporting import plan
 from brdyn.reporting.assemble import assemble
 from brdyn.reporting.kept import check_others, differs, is_there, keep, origin_of, read_kept
@@ -27,6 +28,7 @@ from brdyn.reporting.plan import (
     INTERVENTIONS,
     PERTURB,
     PHASES,
+    PROBE,
     RAPTOR,
     RAPTOR_EVAL,
     REPORT,
@@ -37,6 +39,7 @@ from brdyn.reporting.plan import (
     said_duration,
 )
 from brdyn.reporting.raptors import evaluate_raptor, fit_here, given_raptors
+from brdyn.reporting.reading import cannot_be_probed, probe_for, seconds_to_probe
 from brdyn.reporting.result import Found, Report
 from brdyn.reporting.speed import Speed, measure_speed
 from brdyn.result import Result
@@ -61,6 +64,7 @@ class Prepared:
     raptor: str = ""
     origins: dict[Section, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    unread: str = ""  # why nothing is known of which layers to read
 
     def wants(self, section: Section) -> bool:
         """Whether the section has to be measured."""
@@ -95,20 +99,26 @@ class ReportRun:
         found = Prepared(subject, self.out / subject.folder)
         self.say(f"{subject.folder}: loading …")
         try:
-            model = open_model(subject)
-            if self.settings.null:
-                check_redraws(model)
-            found.model, found.images = model, open_images(model)
-            sections = [PHASES, DYNAMICS, PERTURB, INTERVENTIONS]
-            found.origins = {
-                section: origin_of(section, model, self._part(section, found.images), self.settings)
-                for section in sections
-            }
+            with stage(f"{subject.folder}: loading", at_once=False):
+                self._load(found, open_model, open_images)
         except UsageError:
             raise
         except BrdynError as error:
             found.failures["loading"] = str(error)
         return found
+
+    def _load(self, one: Prepared, open_model: OpenModel, open_images: OpenImages) -> None:
+        """The model, its images, and what makes each result the one that is asked for."""
+        model = open_model(one.subject)
+        if self.settings.null:
+            check_redraws(model)
+        images = open_images(model)
+        one.model, one.images, one.unread = model, images, cannot_be_probed(images)
+        sections = [PHASES, DYNAMICS, PERTURB, INTERVENTIONS, *([] if one.unread else [PROBE])]
+        one.origins = {
+            section: origin_of(section, model, self._part(section, images), self.settings)
+            for section in sections
+        }
 
     def add_raptors(self, prepared: Sequence[Prepared]) -> None:
         """Say of each model which Raptor is to be fitted or evaluated."""
@@ -129,7 +139,8 @@ class ReportRun:
         assert one.model is not None
         assert one.images is not None
         try:
-            one.speed = measure_speed(one.model, one.images)
+            with stage(f"{one.subject.folder}: timing a few passes", at_once=False):
+                one.speed = measure_speed(one.model, one.images)
         except BrdynError as error:
             one.failures["loading"] = str(error)
             one.model = None
@@ -137,8 +148,8 @@ class ReportRun:
     def _part(self, section: Section, images: ImageSet) -> ImageSet:
         """The images of a section: fewer where each costs many passes."""
         size = self.settings.of_size
-        most = {PERTURB: size.perturbed, INTERVENTIONS: size.changed}.get(section, len(images))
-        return images.some(most, self.settings.seed)
+        most = {PERTURB: size.perturbed, INTERVENTIONS: size.changed, PROBE: size.probed}
+        return images.some(most.get(section, len(images)), self.settings.seed)
 
     def planned(self, one: Prepared) -> tuple[list[str], float]:
         """What is to be done with a model, in words, and about how many seconds that takes."""
@@ -156,17 +167,19 @@ class ReportRun:
             assert one.model is not None
             assert one.images is not None
             assert one.speed is not None
-            images = len(self._part(section, one.images))
+            part = self._part(section, one.images)
             targets = len(self._targets(one.model) or (*one.model.tokens.groups, "all"))
             cost = plan.passes(section, one.model.depth, targets, self.settings)
-            seconds = one.speed.seconds(images, cost) + plan.DRAWING[section]
+            seconds = one.speed.seconds(len(part), cost) + plan.DRAWING[section]
+            if section is PROBE:
+                seconds += seconds_to_probe(one.model, part, self.settings)
             total += seconds
-            parts.append(f"{name}: {counted(images, 'image')}, about {said_duration(seconds)}")
+            parts.append(f"{name}: {counted(len(part), 'image')}, about {said_duration(seconds)}")
         return parts, total
 
     def measure(self, one: Prepared) -> None:
         """Do the sections of a model that are not there; one that fails leaves the others."""
-        for section in (DYNAMICS, PERTURB, INTERVENTIONS, RAPTOR, RAPTOR_EVAL):
+        for section in (DYNAMICS, PERTURB, INTERVENTIONS, PROBE, RAPTOR, RAPTOR_EVAL):
             wanted = one.wants(section) or (section is DYNAMICS and one.wants(PHASES))
             if section not in one.origins or not wanted:
                 continue
@@ -175,8 +188,16 @@ class ReportRun:
             started = time.perf_counter()
             self.say(f"{one.subject.folder}: {section.name} …")
             try:
-                self._measure(one, section)
+                with stage(f"{one.subject.folder}: {section.name}", at_once=False):
+                    self._measure(one, section)
             except BrdynError as error:
+                if section is PROBE and isinstance(error, UsageError):
+                    one.unread = str(
+                        error
+                    )  # these images do not do for it, and nothing is wrong with the model
+                    del one.origins[PROBE]
+                    self.say(f"{one.subject.folder}: no probe: {error}")
+                    continue
                 one.failures[section.name] = str(error)
                 self.say(f"{one.subject.folder}: {section.name} failed: {error}")
                 continue
@@ -198,6 +219,8 @@ class ReportRun:
         elif section is RAPTOR_EVAL:
             raptor = one.raptor or str(one.folder / RAPTOR.name)
             found = evaluate_raptor(raptor, model, images, settings, bool(one.raptor), self.stream)
+        elif section is PROBE:
+            found = probe_for(model, images, self._phases(one), settings, self.stream)
         elif section is DYNAMICS:
             found = self._motion(one, images)
         elif section is PERTURB:
@@ -254,7 +277,9 @@ def make_report(
 ) -> Report:
     """Make a report in a folder; see :func:`brdyn.report`."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("a report is made by one process; drop torchrun")
+        raise UsageError(
+            "a report is made by one process; drop torchrun, or run its commands one by one under it"
+        )
     if not (overwrite or is_report(out)) and out.is_dir():
         check_empty(out)
     run = ReportRun(out, settings, stream, formats, say)
@@ -276,7 +301,8 @@ def make_report(
         found = [_found(one) for one in prepared]
         report = assemble(found, settings, _kind(prepared))
         say("drawing the page …")
-        report = replace(report, page=render_page(report, found))
+        with stage("drawing the page", at_once=False):
+            report = replace(report, beside=render_page(report, found, out, formats))
         report.write(folder)
         return report
 
@@ -347,4 +373,5 @@ def _found(one: Prepared) -> Found:
         results={name: result for name, result in results.items() if result is not None},
         failures=dict(one.failures),
         speed=one.speed,
+        unread=one.unread or one.failures.get(PROBE.name, ""),
     )

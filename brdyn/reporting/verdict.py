@@ -34,6 +34,7 @@ GUIDES = {
     "converge": "dynamics",
     "repair": "perturbation",
     "twins": "dynamics",
+    "use": "interventions",
 }
 
 

@@ -12,6 +12,7 @@ from tests.cli.commands import assert_one_line_error
 def options(noise_folder, tmp_path, monkeypatch):
     """Few images, and no pictures of sections, which take most of a small report's time."""
     monkeypatch.setattr("brdyn.plots.draw", lambda result: {})
+    monkeypatch.setattr("brdyn.reporting.page.still", lambda *args: b"drawn")
     return ["--images", noise_folder, "--fast", "-n", 6, "--workers", 0, "--out", tmp_path / "out"]
 
 
@@ -23,12 +24,13 @@ def test_it_ends_with_the_verdict_and_the_path(run, narrow_folder, options, nois
     assert done.returncode == 0, done.stderr
     found = brdyn.read(tmp_path / "out").models[0]
     lines = done.stdout.strip().splitlines()
-    assert done.progress[0] == "narrow: loading …"
+    assert list(done.progress[:2]) == ["loading torch", "narrow: loading …"]
     assert any(line.startswith("report on 1 model: about ") for line in done.progress)
     assert lines[0] == f"narrow: {found.verdict}"
     assert lines[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
     page = (tmp_path / "out" / "report.html").read_text()
     assert "40 of 41 images" in page
+    assert (tmp_path / "out" / "growth.png").read_bytes() == b"drawn"
     assert "1 images skipped" in page
     again = run("report", "--model", narrow_folder, *options, "--json", "--quiet")
     assert json.loads(again.stdout)["answer"] == lines[0]

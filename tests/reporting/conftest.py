@@ -1,5 +1,6 @@
 """Two small models and pictures in two classes, and one report on them."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -42,18 +43,32 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def made(photos, tmp_path_factory):
-    """A report on a model with twins and on a deeper one: what was said, the result, and its folder."""
-    out, said = tmp_path_factory.mktemp("made") / "out", []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("brdyn.plots.draw", lambda result: {})
-        found = brdyn.report(
-            [named("little"), named("deeper", 8, 1)], photos, out, SETTINGS, stream=STREAM, say=said.append
-        )
-    return said, found, out
+def plain(photos, tmp_path_factory):
+    """The same sixteen without classes: nothing is probed."""
+    folder = tmp_path_factory.mktemp("report") / "plain"
+    folder.mkdir()
+    for path in sorted(photos.rglob("*.png")):
+        shutil.copy(path, folder / f"{path.parent.name}-{path.name}")
+    return folder
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """The pictures of sections take most of a small report's time."""
-    monkeypatch.setattr("brdyn.plots.draw", lambda result: {})
+def pageless(monkeypatch):
+    """The page takes most of the time of a report whose results are there; what it shows is tested on one."""
+    monkeypatch.setattr("brdyn.reporting.run.render_page", lambda *args: {})
+
+
+@pytest.fixture(scope="session")
+def made(photos, tmp_path_factory):
+    """A report on a model with twins and on a deeper one: what was said, the result, and its folder."""
+    out, said = tmp_path_factory.mktemp("made") / "out", []
+    found = brdyn.report(
+        [named("little"), named("deeper", 8, 1)],
+        photos,
+        out,
+        SETTINGS,
+        stream=STREAM,
+        formats=(),
+        say=said.append,
+    )
+    return said, found, out

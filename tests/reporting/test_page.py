@@ -7,6 +7,12 @@ from importlib.util import find_spec
 
 import pytest
 
+import brdyn
+from brdyn.reporting.charts import curve_chart
+from brdyn.reporting.page import guide_page, render_page
+from brdyn.reporting.result import Found
+from brdyn.reporting.stills import still
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
@@ -106,8 +112,86 @@ def test_it_says_the_verdicts_and_where_the_numbers_are(seen, made):
     links = seen.eval_on_selector_all("a[href*='.json']", "all => all.map(one => one.getAttribute('href'))")
     assert "little/phases/phases.json" in links
     assert all((out / link).is_file() for link in links)
-    assert seen.locator("#use").inner_text().count("needs labels") == 0  # there are labels
-    assert "nearest neighbours" in seen.locator("#use").inner_text()
+
+
+def test_it_says_which_layers_to_read(seen, made):
+    """A row for each choice of layers, and by how much it is better than regular spacing."""
+    probe = brdyn.read(made[2] / "little" / "probe")
+    table = seen.get_by_label("Layers to read, little")
+    rows = [row.split("\t") for row in table.locator("tbody").inner_text().splitlines()]
+    assert {row[1]: row[2].split(" ")[0] for row in rows} == {
+        place: f"{100 * probe.value('accuracy', place):.1f}" for place in probe.sets.values()
+    }
+    assert "was not measured" not in seen.locator("#use").inner_text()  # there are labels
+
+
+def test_guide_pages_are_a_click_away(seen, made):
+    """Of a checkout; the site where it was built, else its text."""
+    links = seen.eval_on_selector_all("a[href*='guide/']", "all => all.map(one => one.getAttribute('href'))")
+    assert len(links) == 6
+    pages = [(made[2] / link).resolve() for link in links]
+    assert [page.stem for page in pages] == [
+        "phases", "raptor", "dynamics", "perturbation", "dynamics", "interventions",
+    ]  # fmt: skip
+    assert all(page.is_file() for page in pages)
+
+
+def test_a_package_without_documents_names_its_guide(monkeypatch, tmp_path):
+    monkeypatch.setattr(brdyn, "__file__", str(tmp_path / "site-packages" / "brdyn" / "__init__.py"))
+    assert guide_page("phases", tmp_path) == ""
+
+
+@pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("svg", b"<svg"), ("pdf", b"%PDF")])
+def test_a_chart_is_a_picture_too(kind, start):
+    """That says on what it is, and of which models."""
+    rows = [
+        {"model": "vit", "group": "cls", "layer": layer, "depth": layer, "mean": layer, "low": 0, "high": 4}
+        for layer in (1, 2, 3)
+    ]
+    spec = curve_chart(rows, words="speed", y="angle (rad)", x="update")
+    drawn = still(spec, "How fast", ["vit: 12 images of 32 × 32 pixels"], kind)
+    assert drawn.startswith(start)
+    if kind == "svg":
+        texts = re.findall(r">([^<>]+)</text>", drawn.decode())
+        assert {"How fast", "vit: 12 images of 32 × 32 pixels", "angle (rad)", "update", "vit", "cls"} <= {
+            *texts
+        }
+    assert spec["width"] == "container"  # that of the page is as it was
+
+
+def test_every_chart_has_its_pictures(made, monkeypatch):
+    monkeypatch.setattr(
+        "brdyn.reporting.page.still", lambda spec, title, of, kind: f"{title} {of} {kind}".encode()
+    )
+    _, report, out = made
+    folders = {
+        one.folder: [brdyn.read(out / one.folder / name) for name in one.sections] for one in report.models
+    }
+    found = [
+        Found(
+            one.name, one.folder, False, dict(zip(one.sections, folders[one.folder], strict=True)), {}, None
+        )
+        for one in report.models
+    ]
+    files = render_page(report, found, out, ("svg", "pdf"))
+    page = files.pop("report.html").decode()
+    assert {*files} == {
+        f"{name}.{kind}"
+        for kind in ("svg", "pdf")
+        for name in (
+            "similarity_little", "similarity_deeper", "speed", "convergence", "growth", "twins", "reading", "deletion",
+        )
+    }  # fmt: skip
+    assert files["growth.pdf"].decode() == (
+        "Growth of noise from the state that gets it to the end ('little: 8 images of 32 × 32 pixels', 'deeper: 8 "
+        "images of 32 × 32 pixels') pdf"
+    )
+    assert (
+        files["similarity_little.svg"].decode()
+        == "Similarity between layers ('little: 12 images of 32 × 32 pixels',) svg"
+    )
+    assert all(f'href="{file}"' in page for file in files)
+    assert '<noscript><img src="growth.svg" alt="' in page
 
 
 def test_every_chart_says_what_it_shows(seen):

@@ -12,11 +12,11 @@ from brdyn.reporting import ReportSettings
 from brdyn.reporting.plan import Subject, said_duration, subjects
 from tests.reporting.conftest import SETTINGS, STREAM, named
 
-SECTIONS = ("phases", "dynamics", "perturb", "interventions")
+SECTIONS = ("phases", "dynamics", "perturb", "interventions", "probe")
 
 
 @pytest.fixture
-def again(made, photos, tmp_path, undrawn):
+def again(made, photos, tmp_path, pageless):
     """Make the report once more over a copy, and tell which files changed."""
     out = tmp_path / "out"
     shutil.copytree(made[2], out)
@@ -26,7 +26,7 @@ def again(made, photos, tmp_path, undrawn):
         said = []
         found = brdyn.report(
             models or [named("little"), named("deeper", 8, 1)],
-            images, out, settings, stream=STREAM, say=said.append, **options,
+            images, out, settings, stream=STREAM, formats=(), say=said.append, **options,
         )  # fmt: skip
         written = {
             str(path.relative_to(out).parent)
@@ -44,7 +44,7 @@ def test_every_section_is_a_result_of_its_own(made):
     for one in found.models:
         assert one.sections == SECTIONS
         kinds = [type(brdyn.read(out / one.folder / section)).__name__ for section in SECTIONS]
-        assert kinds == ["Phases", "Dynamics", "Repair", "Surgery"]
+        assert kinds == ["Phases", "Dynamics", "Repair", "Surgery", "LayerProbe"]
     dynamics, phases = (brdyn.read(out / "little" / name) for name in ("dynamics", "phases"))
     assert dynamics.phases.boundaries == phases.boundaries  # of one pass
     assert dynamics.null.twins == 1
@@ -82,7 +82,7 @@ def test_results_of_something_else_are_listed_and_refused(again, photos, tmp_pat
     other = tmp_path / "other"
     shutil.copytree(photos / "cat", other / "cat")
     with pytest.raises(
-        UsageError, match=r"little/phases \(other images\).* and 2 more; choose another `out`"
+        UsageError, match=r"little/phases \(other images\).* and 4 more; choose another `out`"
     ):
         again(images=other)
     with pytest.raises(UsageError, match=r"little/phases \(other settings\)"):
@@ -117,24 +117,25 @@ def test_one_model_that_fails_leaves_the_others(again, monkeypatch):
         again([broken])
 
 
-def test_an_untrained_network_is_marked(photos, tmp_path, undrawn):
+def test_an_untrained_network_is_marked(plain, tmp_path, pageless):
     model = named("little")
     settings = ReportSettings(size="fast", n=4, twin=True)
-    found = brdyn.report([model], photos, tmp_path / "out", settings, stream=STREAM)
+    found = brdyn.report([model], plain, tmp_path / "out", settings, stream=STREAM, formats=())
     trained, untrained = found.models
     assert (untrained.folder, untrained.label) == ("little-untrained", "little (untrained)")
+    assert "was not measured: it needs labels" in trained.advice[0]
     assert untrained.verdict.startswith("untrained network (nothing of this was learnt): ")
     assert trained.findings[4].sentence.startswith("beside one untrained twin: ")
     own = brdyn.read(tmp_path / "out" / "little-untrained" / "phases")
     assert own.provenance.weights == next(iter(untrained_twins(model, 1))).info.weights
 
 
-def test_a_raptor_is_fitted_and_judged_on_other_images(photos, tmp_path, undrawn):
+def test_a_raptor_is_fitted_and_judged_on_other_images(plain, tmp_path, pageless):
     settings = ReportSettings(size="fast", fit_raptor=2)
     model = brdyn.load_model("vit_tiny_patch16_224", init="random", image_size=32)
-    found = brdyn.report([model], photos, tmp_path / "out", settings, init="random", stream=STREAM)
+    found = brdyn.report([model], plain, tmp_path / "out", settings, init="random", stream=STREAM, formats=())
     (one,) = found.models
-    assert one.sections == (*SECTIONS, "raptor", "raptor-eval"), one.failures
+    assert one.sections == (*SECTIONS[:-1], "raptor", "raptor-eval"), one.failures
     fit, judged = (brdyn.read(tmp_path / "out" / one.folder / name) for name in ("raptor", "raptor-eval"))
     assert (fit.options["images"]["chosen"], judged.provenance.n_images) == (13, 3)
     assert not (tmp_path / "out" / one.folder / "raptor" / "checkpoints").exists()
@@ -143,7 +144,7 @@ def test_a_raptor_is_fitted_and_judged_on_other_images(photos, tmp_path, undrawn
     assert f"R² {judged.fidelity.curve('r2').min():.2f} at least" in block.sentence
     again = ReportSettings(size="fast", raptors=(str(tmp_path / "out" / one.folder / "raptor"),))
     with pytest.raises(UsageError, match="none of the models of the report"):
-        brdyn.report([named("little")], photos, tmp_path / "other", again, stream=STREAM)
+        brdyn.report([named("little")], plain, tmp_path / "other", again, stream=STREAM)
 
 
 def test_folders_of_models():

@@ -1,6 +1,6 @@
 """What results say: each answer from numbers that decide it."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,10 +10,13 @@ from brdyn.interventions import Repair, Surgery
 from brdyn.measures.dynamics import Dynamics
 from brdyn.measures.null import Null
 from brdyn.phases import segment
+from brdyn.probes import LayerProbe
+from brdyn.probes.layer_result import PAIRS, SCORES
 from brdyn.raptor import Evaluation
 from brdyn.raptor.baselines import Fitted
 from brdyn.raptor.fidelity import Fidelity
-from brdyn.reporting.practice import advice, changes, regular
+from brdyn.reporting.plan import heads_seconds
+from brdyn.reporting.practice import advice, changes
 from brdyn.reporting.speed import Speed
 from brdyn.reporting.verdict import findings, verdict
 
@@ -204,16 +207,51 @@ def test_what_to_delete_and_share_is_what_changes_least():
     assert "without one it is 42.9% faster at most" in said[2]
 
 
-def test_layers_to_read_by_what_their_neighbours_are():
-    purity = [0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.7]
-    rows = [
-        {"statistic": "knn_purity", "unit": "", "group": "patches", "layer": layer, **interval(value)}
-        for layer, value in enumerate(purity)
-    ]
+def probed(phase_ends=0.8, difference=0.1, half=0.02, test=100):
+    """Heads on layers 3 and 6, and on both: one a phase against two at regular spacing, 2 and 6."""
+    values = {"2": 0.4, "3": 0.5, "6": 0.7, "3+6": phase_ends, "2+6": phase_ends - difference}
+    scores = pd.DataFrame(
+        [("vit", place, "linear", "accuracy", value, value - half, value + half, np.nan, 1.0)
+         for place, value in values.items()], columns=SCORES,
+    )  # fmt: skip
+    row = ("set", "regular", "phase ends", "3+6", "linear", "accuracy")
+    ratios = (1.1, 1.0, 1.2)
+    pairs = pd.DataFrame([(*row, difference, difference - half, difference + half, *ratios)], columns=PAIRS)
+    return LayerProbe(
+        task="classification", scores=scores, pairs=pairs, runs=pd.DataFrame(), classes=pd.DataFrame(),
+        sets={"best single": "6", "regular": "2+6", "phase ends": "3+6"}, words={"accuracy": "accuracy"}, notes=(),
+        sizes={"fit": 400, "test": test}, counted=pd.DataFrame(),
+    )  # fmt: skip
+
+
+def test_layers_to_read_are_those_that_a_probe_reads_best():
+    """One a phase against regular spacing, on the same test images."""
     phases = segment(np.kron(np.eye(2), np.ones((3, 3))), 2)
-    found = Dynamics(pd.DataFrame(rows), phases, {})
-    said = advice({"phases": phases, "dynamics": found}, [], None)[0]
-    assert "phases (3, 6) 0.650, spaced (3, 6) 0.650; best alone is layer 5 (0.900 [0.890, 0.910])" in said
-    without = SimpleNamespace()
-    assert advice({"phases": without, "dynamics": without}, [], None) == []
-    assert regular(12, 5) == [2, 5, 7, 10, 12]
+    two = replace(phases, evidence=None)
+    said = advice({"phases": two, "probe": probed()}, [], None)[0]
+    assert said == (
+        "To read features: classes read right by a linear probe of layers side by side, 400 images to fit and 100 to "
+        "test: the last layers of the phases 3+6: 80.0% [78.0%, 82.0%] (+10.0 points [+8.0, +12.0] against regular "
+        "spacing); as many at regular spacing 2+6: 70.0% [68.0%, 72.0%]; the best alone 6: 70.0% [68.0%, 72.0%]."
+    )
+    open_ = advice({"phases": two, "probe": probed(half=0.2, test=20)}, [], None)[0]
+    assert "20 to test (intervals are rough): " in open_
+    assert "(+10.0 points [-10.0, +30.0] against regular spacing, not told apart)" in open_
+    one = replace(phases, evidence=replace(segment(DRIFT).evidence))
+    assert "the ends of the best cut into 2 (no phases were shown) 3+6: " in said_of(one)
+    without = advice({"phases": two}, [], None, "it needs labels")[0]
+    assert without == (
+        "To read features: the last layers of the phases are 3, 6, at regular spacing 3, 6; which are worth more was "
+        "not measured: it needs labels."
+    )
+
+
+def said_of(phases):
+    return advice({"phases": phases, "probe": probed()}, [], None)[0]
+
+
+def test_heads_of_many_classes_take_longer():
+    """Three penalties for each place that is tried, seven for each that is reported."""
+    assert heads_seconds(0, 1, 1, depth=2, probes=1) == pytest.approx(0.035 * (3 * (2 + 1) + 7 * 2 + 7 * 4))
+    few, many = (heads_seconds(100, 10, classes, depth=2, probes=1) for classes in (0, 10))
+    assert many - few == pytest.approx(3e-8 * 100 * 10 * 10 * (6 * 1 + 3 * 2 + 14 * 1 + 28 * 4))
