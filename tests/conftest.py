@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from brdyn.models import load_model
+from tests import undrawn as undrawn_
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -41,6 +42,14 @@ def imagenet_samples() -> Path:
 @pytest.fixture(scope="session")
 def cifar10_test() -> Path:
     return shared("cifar10/test.parquet")
+
+
+@pytest.fixture(scope="session")
+def records():
+    """All recorded studies, read once, and what they say of every claim, judged once."""
+    from analyses import claims
+
+    return claims.load()
 
 
 @pytest.fixture
@@ -95,9 +104,20 @@ def narrow_folder(tmp_path_factory) -> Path:
     return folder
 
 
+def leave_unrendered(monkeypatch) -> None:
+    """Pictures are built, and their files are empty."""
+    monkeypatch.setattr("brdyn.store.folder.render", undrawn_.empty)
+
+
 def leave_undrawn(monkeypatch) -> None:
-    """Pictures are made but not drawn, which would take most of a small run's time."""
-    monkeypatch.setattr("brdyn.store.folder.render", lambda figure, kind: kind.encode())
+    """A result has one picture, whose file is empty."""
+    leave_unrendered(monkeypatch)
+    monkeypatch.setattr("brdyn.plots.draw", undrawn_.one_picture)
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    leave_unrendered(monkeypatch)
 
 
 @pytest.fixture

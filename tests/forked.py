@@ -16,10 +16,13 @@ from tests.cli.commands import ROOT, Done
 
 SECONDS = 300
 UNDRAWN = """
+import brdyn.plots
 import brdyn.store.folder
-brdyn.store.folder.render = lambda figure, kind: kind.encode()
+from tests import undrawn
+brdyn.plots.draw = undrawn.one_picture
+brdyn.store.folder.render = undrawn.empty
 """
-"""To run before a command: its pictures are made but not drawn, as by the fixture of that name."""
+"""To run before a command: its pictures are not drawn, as by the fixture of that name."""
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.preloaded"])
 

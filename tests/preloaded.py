@@ -4,10 +4,10 @@ import accelerate  # noqa: F401
 import datasets  # noqa: F401
 import timm  # noqa: F401
 import torch
-import transformers  # noqa: F401
+import transformers.models.vit.modeling_vit  # noqa: F401
 
 import brdyn.classifiers
-import brdyn.cli
+import brdyn.cli.commands
 import brdyn.measures.dynamics
 import brdyn.plots
 import brdyn.raptor.evaluation

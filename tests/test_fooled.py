@@ -42,6 +42,7 @@ def test_the_test_alone_tells_drifts_from_blocks(cases):
 
 def test_drawn_again_they_are_judged_alike(tmp_path, monkeypatch, cases):
     monkeypatch.setattr(fooled, "PICTURES", tmp_path)
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **how: path.touch())
     monkeypatch.setattr(sys, "argv", ["it", "--out", str(tmp_path), "--only", "rough,blocks_3"])
     fooled.main()
     again = simulated(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 
 from analyses import claims, pages, vitrm_grid
 from analyses.vitrm_grid import BATCH_COLUMNS, CELL_COLUMNS, FIRST, REPEAT_COLUMNS, SIZES, Grid, read_grid
+from tests.some_records import only
 
 
 def grid(cells=None, repeats=(), batches=(), **changes):
@@ -74,15 +75,13 @@ def test_batch_sizes_by_hand():
     assert said(0.4).said == "64 40.0%, 256 40.0%: +0.0 [-1.9, +1.9] points"
 
 
-def test_a_grid_that_is_hardly_begun_can_be_written_up():
-    records = claims.load()
+def test_a_grid_that_is_hardly_begun_can_be_written_up(records):
     for found in (grid(), grid({(1, 1): 0.3}), None):
-        said = pages.vitrm_findings(records._replace(grid=found))
+        said = pages.vitrm_findings(only(vitrm=records.vitrm, grid=found))
         assert said.count("not recorded yet") == (3 if found else 0)
 
 
-def test_the_page_of_claims_stands_partial_studies():
-    records = claims.load()
+def test_the_page_of_claims_stands_partial_studies(records):
     cells = records.raptor
     begun = cells._replace(
         summary=cells.summary.loc[[f"maxcut_k{k}" for k in (2, 3, 4)]],

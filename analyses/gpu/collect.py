@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from analyses.claims import load
 from analyses.gpu.packing import unpack, unpack_results
 from analyses.pages import pages
 from analyses.recording import RESULTS as HOME
@@ -30,7 +31,7 @@ def run(choice: Choice) -> None:
         last = folder == choice.runs[-1]  # of the others something may be over by now
         print(f"{folder}: {len(take(folder, choice.home, state=choice.state and last))} files")
     if not choice.no_pages:
-        write_or_check(pages(), check=False)
+        write_or_check(pages(load()), check=False)
 
 
 OPTIONS = plain_parser(__doc__)

@@ -60,9 +60,9 @@ def main() -> None:
     writes = os.environ.get("RANK", "0") == "0"  # other processes may end at once
     try:
         with listening() if writes else nullcontext(), telling() if writes else nullcontext():
-            from brdyn.cli.commands import app
+            from brdyn.cli.commands import command_line
 
-            code = app(arguments, prog_name="brdyn", standalone_mode=False)
+            code = command_line(arguments, prog_name="brdyn", standalone_mode=False)
         finish()
         if code == INTERRUPTED:  # some versions of click give a Ctrl-C back so
             message = interrupted(KeyboardInterrupt(), arguments)

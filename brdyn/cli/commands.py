@@ -74,3 +74,6 @@ def _root(
     ] = False,
 ) -> None:
     """Block-recurrent dynamics of pretrained Vision Transformers."""
+
+
+command_line = typer.main.get_command(app)  # once: it takes longer than to tell a mistake

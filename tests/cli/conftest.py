@@ -8,17 +8,22 @@ from safetensors.torch import save_file
 
 from brdyn.cli import main
 from tests.cli.commands import Done
-from tests.conftest import leave_undrawn, scramble
+from tests.conftest import leave_undrawn, leave_unrendered, scramble
 
 
 @pytest.fixture
 def run(capfd, monkeypatch):
-    """Run a command in this process (a fresh one would import torch each time)."""
+    """Run a command in this process (a fresh one would import torch each time).
 
-    def call(*arguments, drawn=True):
+    Its pictures are rendered unless they are not `drawn` (none is built), or not `rendered` (their files are empty).
+    """
+
+    def call(*arguments, drawn=True, rendered=True):
         monkeypatch.setattr(sys, "argv", ["brdyn", *map(str, arguments)])
         capfd.readouterr()
         with monkeypatch.context() as patch:
+            if not rendered:
+                leave_unrendered(patch)
             if not drawn:
                 leave_undrawn(patch)
             with pytest.raises(SystemExit) as caught:

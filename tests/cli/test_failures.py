@@ -55,7 +55,7 @@ def failing(monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(commands, "app", fail)
+    monkeypatch.setattr(commands, "command_line", fail)
 
 
 def test_debug_shows_the_traceback(run, failing, monkeypatch):

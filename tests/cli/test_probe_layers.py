@@ -37,7 +37,7 @@ def options(low_weights, streets, tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("unrendered")
 def test_masks_by_layer(run, options, tmp_path):
     dense = ["--task", "segmentation", "--layers", "6,12", "--epochs", "2"]
     done = run("probe", *options, *dense)

@@ -106,7 +106,7 @@ LAST_WRITE = (
     "    with OutputFolder(sys.argv[1], overwrite=True) as folder:\n"
     "        folder.save('x.json', {'number': 2}, others={'a.png': b'2', 'b.png': b'2'})\n"
     "        print('heard too late')\n"
-    "commands.app = command\n"
+    "commands.command_line = command\n"
 )
 
 
