@@ -125,6 +125,8 @@ def check_source(random: bool, has_weights: bool, weights_key: str | None) -> No
 
 def check_share(name: str, value: float) -> None:
     """Refuse a chance of leaving something out that leaves everything out, or is none."""
+    if not isinstance(value, int | float):
+        raise UsageError(f"{name} {value!r} is not one number, the same at every layer")
     if not 0 <= value < 1:
         raise UsageError(f"{name} {value} is not from 0 to below 1")
 
