@@ -324,6 +324,13 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             RAPTOR, "plot_skill", None, "brdyn raptor-eval",
         ),
         Entry(
+            "fixed_points", "Blocks past their phases",
+            "Each block applied eight times as often as its phase is long (dotted: its end): a curve that falls to "
+            "nothing contracts; where turning stays, it goes on.",
+            "guide/recurrent.md", "plot_fixed_points", of(f"beyond/{SMALL_VIT}", "fixed_points"),
+            "brdyn raptor-eval --beyond",
+        ),
+        Entry(
             "ranks", "How far from recurrent",
             "What shared blocks do with corrections of a rank for each layer: if phases can be shared, the curve of "
             "max-cut rises before those of random partitions.",

@@ -50,6 +50,7 @@ MLPS = ("swiglu", "gelu")  # of a Raptor's block
 DEPTH_SCALINGS = ("index", "constant", "none")
 MOST_RATIO = 1_000  # of hidden units over the width
 MOST_TWINS = 1_000
+MOST_BEYOND = 1_000  # times its phase that a map is applied
 TASKS = ("classification", "segmentation", "depth")  # of probes
 LAYERS_CHOSEN = re.compile(r"choose:([0-9]{1,4})")
 LAYERS_LISTED = re.compile(r"[0-9]{1,4}(,[0-9]{1,4})*")
@@ -158,6 +159,8 @@ def check_source(random: bool, has_weights: bool, weights_key: str | None) -> No
 
 def check_share(name: str, value: float) -> None:
     """Refuse a chance of leaving something out that leaves everything out, or is none."""
+    if not isinstance(value, int | float):
+        raise UsageError(f"{name} {value!r} is not one number, the same at every layer")
     if not 0 <= value < 1:
         raise UsageError(f"{name} {value} is not from 0 to below 1")
 
@@ -231,6 +234,19 @@ def check_twins(number: int) -> None:
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MOST_TWINS:
         raise UsageError(
             f"`null={number}` is not a number of untrained twins from 0 to {MOST_TWINS}; use for instance 5"
+        )
+
+
+def check_beyond(factor: int | None) -> None:
+    """Refuse a number of times that a map is applied past its phase by which it is not past it, or never ends.
+
+    Raises
+    ------
+    UsageError
+    """
+    if factor is not None and not 2 <= factor <= MOST_BEYOND:
+        raise UsageError(
+            f"`beyond={factor}` times its length is not past a phase; use 2 to {MOST_BEYOND}, for instance 8"
         )
 
 

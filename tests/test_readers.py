@@ -102,6 +102,15 @@ def evaluation():
         "parameters", "teacher_parameters", "block_parameters", "teacher_block_parameters", "flops",
         "teacher_flops", "images_per_second", "teacher_images_per_second", "speed_ratio", "batch_size",
     ]  # fmt: skip
+    moved = {
+        "phase": "block 1",
+        "statistic": "step",
+        "unit": "norms",
+        "group": "all",
+        "application": 1,
+        **INTERVAL,
+    }
+    past = {"factor": 2, "phases": [{"name": "block 1", "length": 1}], "table": [moved]}
     run = {"model": "teacher", "probe": "knn", "seed": 0, "accuracy": 0.5, "penalty": None}
     ratio = {"model": "raptor", "probe": "knn", "ratio": 0.9, "low": 0.8, "high": 1.0, "sd": None}
     probing = {
@@ -116,7 +125,7 @@ def evaluation():
         "baselines": {"ridges": [0.001], "rows": {"cls": 4}, "directions": 8, "left_out": None},
         "fidelity": [row], "head": {"agreement": 0.5, "accuracy": None, "teacher_accuracy": None},
         "cost": {**dict.fromkeys(names, 2), "speed_ratio_range": [0.9, 1.1]}, "probing": probing,
-        "teacher": "a ViT", "assignment": [0, 0, 1, 1],
+        "teacher": "a ViT", "assignment": [0, 0, 1, 1], "beyond": past,
     }  # fmt: skip
 
 
@@ -183,7 +192,7 @@ MAY_LACK = {
     *(("state", key) for key in ("losses", "validation", "images", "seconds", "earlier")),
     *((0, key) for key in ("step", "lr")),  # of a loss: there may be any
     ("alignment", "cls"), ("cls", "statistic"), ("modes", "centred"), ("modes", "rows"), ("rows", "cls"),
-    ("modes", "directions"), ("baselines",), ("basins", "classes"), ("classes", "3"),
+    ("modes", "directions"), ("baselines",), ("beyond",), ("basins", "classes"), ("classes", "3"),
     ("left_out", "norm"), ("stages", "1"), ("recipe", "lr"), ("basins",), ("modes",),
     ("similarity",), ("provenance",), ("model", "digest"), ("model", "notes"), ("train", "read"), ("test", "read"),
     ("earlier", "1"), ("swap_tests", "cls"), ("null",), ("values", "cls: speed"),

@@ -83,11 +83,11 @@ def results(pictures):
         brdyn.splice_skill(model, images, phases, stream=STREAM),
         brdyn.probe_images(model, images, seeds=2, stream=STREAM),
         fit,
-        evaluate(fit.raptor, images, *images.split(5, 0), seeds=1, stream=STREAM),
+        evaluate(fit.raptor, images, *images.split(5, 0), seeds=1, stream=STREAM, beyond=2),
         raptor_ranks(model, images, {"halves": [0, 0, 1, 1]}, [0, 16], stream=STREAM),
         probe_layers(model, *images.split(5, 0), layers="2,4", seeds=1, stream=STREAM),
         training,
-        evaluate_classifier(training.classifier, pixels, most=2),
+        evaluate_classifier(training.classifier, pixels, most=2, beyond=2),
         train_grid(run_of("vitrm"), parse_grid(["n=1,2"]), pixels, pixels),
     ]
     return {one.FILE: one for one in found}
@@ -200,7 +200,7 @@ def test_what_is_written_of_classifiers(name, results, tmp_path):
         assert content["asked"] == ["n1", "n2"]
     else:
         assert list(content) == ["network", "parameters", "digest", "test", "skipped", "unlabelled", "n_images",
-                                 "steps", "halting", "adaptive"]  # fmt: skip
+                                 "steps", "halting", "adaptive", "beyond"]  # fmt: skip
         assert [row["steps"] for row in content["steps"]] == [1, 2]
 
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
-from brdyn.choices import check_heads, check_patches, check_share
+from brdyn.choices import DEPTH_SCALINGS, check_heads, check_patches, check_share, one_of
 from brdyn.classifiers.config import ViTRMConfig, check_sizes
 from brdyn.classifiers.recipe import BASELINE, VITRM, VITRM_NAME, ClassifierRecipe
 from brdyn.classifiers.sharing import SEQUENCE, assignment_of
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from brdyn.classifiers.tasks import Classification
 
+UNSCALED = "none"  # of `DEPTH_SCALINGS`
 SIZES = ("width", "depth", "heads", "hidden", "patch")
 
 
@@ -100,7 +101,7 @@ class SmallViT(Architecture):
 
     def options(self) -> dict[str, Any]:
         """Stochastic depth, dropout, sizes, and which layers share a block."""
-        shared = {"shared_blocks": int, "partition": str}
+        shared = {"shared_blocks": int, "partition": str, "depth_scaling": str}
         return {"drop_path": float, "dropout": float, **shared, **dict.fromkeys(SIZES, int)}
 
     def check(
@@ -111,6 +112,7 @@ class SmallViT(Architecture):
         dropout: float = 0.0,
         shared_blocks: int = 0,
         partition: str = SEQUENCE,
+        depth_scaling: str = UNSCALED,
         **sizes: int,
     ) -> None:
         """Refuse sizes and options that it cannot be built with."""
@@ -120,6 +122,7 @@ class SmallViT(Architecture):
         check_share("drop-path", drop_path)
         check_share("dropout", dropout)
         assignment_of(shared_blocks, partition, size.depth)
+        one_of("depth scaling", depth_scaling, DEPTH_SCALINGS)
 
     def build(
         self,
@@ -130,15 +133,17 @@ class SmallViT(Architecture):
         dropout: float = 0.0,
         shared_blocks: int = 0,
         partition: str = SEQUENCE,
+        depth_scaling: str = UNSCALED,
         **sizes: int,
     ) -> nn.Module:
         """The network. Layers that share a block are one module, of which the weights count and are saved once."""
         from timm.models.vision_transformer import VisionTransformer
 
-        from brdyn.classifiers.stochastic_depth import StochasticDepthBlock
+        from brdyn.classifiers.stochastic_depth import ScaledBlock, StochasticDepthBlock
         from brdyn.models.base import check_memory
+        from brdyn.models.depth_scaling import DepthScaling
 
-        shared = {"shared_blocks": shared_blocks, "partition": partition}
+        shared = {"shared_blocks": shared_blocks, "partition": partition, "depth_scaling": depth_scaling}
         self.check(image_size, drop_path=drop_path, dropout=dropout, **shared, **sizes)  # type: ignore[arg-type]
         size = replace(self, **sizes)  # type: ignore[arg-type]
         check_memory((image_size,) * 2, (image_size // size.patch,) * 2)
@@ -151,13 +156,21 @@ class SmallViT(Architecture):
             mlp_ratio=(size.hidden + 0.5) / size.width,  # timm cuts the product off
             num_classes=classes,
             proj_drop_rate=dropout,
-            block_fn=StochasticDepthBlock,
+            block_fn=StochasticDepthBlock if depth_scaling == UNSCALED else ScaledBlock,
         )
         for block in network.blocks:
             block.drop_path = drop_path
         assignment = assignment_of(shared_blocks, partition, size.depth)
-        first = [assignment.index(number) for number in range(max(assignment) + 1)]
-        network.blocks = type(network.blocks)(*[network.blocks[first[number]] for number in assignment])
+        firsts = [network.blocks[assignment.index(number)] for number in assignment]
+        if depth_scaling == UNSCALED:
+            network.blocks = type(network.blocks)(*firsts)
+            return network
+        for layer, (block, first) in enumerate(zip(network.blocks, firsts, strict=True), 1):
+            block.layer = layer if depth_scaling == "index" else 1
+            if block is first:
+                block.depth = DepthScaling(size.width)
+            else:
+                block.share(first)
         return network
 
 
@@ -257,7 +270,8 @@ def build(name: str, classes: int, image_size: int, **options: Any) -> nn.Module
         Of a ViT, to change: `width`, `depth`, `heads`, `hidden`, `patch`; `drop_path`, the chance that a branch of a
         layer is left out in training, the same at every layer; `dropout`, after attention and MLP; `shared_blocks`, how
         many blocks its layers share, and `partition`, which do, as of
-        :func:`brdyn.classifiers.sharing.assignment_of`. Of a ViTRM, those of
+        :func:`brdyn.classifiers.sharing.assignment_of`; `depth_scaling`, factors by which a block knows its layer
+        (`index`), or the same ones at each (`constant`), or `none`. Of a ViTRM, those of
         :class:`brdyn.classifiers.ViTRMConfig`. A ResNet has none.
 
     Raises

@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
+from torch.nn import functional
 
 from brdyn.choices import RECURSION_STEPS
+from brdyn.classifiers.adaptive import GAIN, ROUNDS, adaptive_speed, share_right, stopped_at
 from brdyn.classifiers.pixels import PixelSet, check_classes
 from brdyn.classifiers.saved import Classifier
 from brdyn.classifiers.tasks import AT_ONCE
-from brdyn.classifiers.vitrm import ViTRM
+from brdyn.classifiers.vitrm import Streams, ViTRM
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
@@ -29,7 +31,6 @@ from brdyn.store import records
 
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BINS = 10
-ROUNDS = 5
 
 
 def class_scores(classifier: Classifier, images: PixelSet, steps: int = 1) -> Tensor:
@@ -51,13 +52,6 @@ def class_scores(classifier: Classifier, images: PixelSet, steps: int = 1) -> Te
     return torch.cat(found)
 
 
-def share_right(right: np.ndarray) -> dict[str, float]:
-    """Accuracy with its 95 % interval (normal approximation)."""
-    value = float(right.mean())
-    low, high = intervals.of_share(value, len(right))
-    return {"accuracy": value, "low": low, "high": high}
-
-
 def accuracy_and_f1(guesses: Tensor, truth: Tensor) -> dict[str, float]:
     """Accuracy with its 95 % interval, and the mean F1 of the classes."""
     ours, theirs = guesses.cpu().numpy(), truth.cpu().numpy()
@@ -72,6 +66,9 @@ def accuracy(classifier: Classifier, images: PixelSet, steps: int = 1) -> float:
 
 SHARE = {"accuracy": float, "low": float, "high": float}
 SCORES = {**SHARE, "macro_f1": float}
+LATER = (  # unknown to the first versions
+    "nll", "nll_low", "nll_high", "class_calibration_error", "step_norm", "step_norm_low", "step_norm_high",
+)  # fmt: skip
 RECURSION: dict[str, Any] = {  # of :meth:`Recursion.to_dict`
     "n_images": int,
     "steps": [
@@ -79,10 +76,13 @@ RECURSION: dict[str, Any] = {  # of :meth:`Recursion.to_dict`
             "steps": int,
             **SCORES,
             **dict.fromkeys(("halting", "calibration_error", "latency_ms", "images_per_second"), float),
+            **dict.fromkeys((f"{name}?" for name in LATER), float),
         }
     ],
     "halting": [{"steps": int, "images": int, "probability": float, "right": float}],
-    "adaptive": [{"threshold": float, **SHARE, "mean_steps": float}],
+    "adaptive": [
+        {"threshold": float, **SHARE, "mean_steps": float, **dict.fromkeys(map("{}?".format, GAIN), float)}
+    ],
 }
 
 
@@ -95,12 +95,16 @@ class Recursion(Compared):
     steps : DataFrame
         One row per number of `steps` 1 to `most`: `accuracy` with a 95 % interval `low` to `high`, `macro_f1`, mean
         `halting` probability, `calibration_error` (expected, of the halting probability against being right, over ten
-        bins), `latency_ms` (one image) and `images_per_second` (a batch).
+        bins), `class_calibration_error` (of the likeliest class's probability, likewise), `nll` of the label (nats) and
+        `step_norm`, how far the step moved y and z over their norm, each with an interval (`nll_low`, …),
+        `latency_ms` (one image) and `images_per_second` (a batch).
     halting : DataFrame
         One row per number of `steps` and bin of the halting probability: `images`, mean `probability`, share `right`.
     adaptive : DataFrame
         One row per `threshold`: `accuracy`, its interval, `mean_steps`, and the share of images that took 1, 2, …
-        steps (`took_1`, …), of at most `most`.
+        steps (`took_1`, …), of at most `most`; beside it `fixed`, the accuracy of as many steps for every image (of
+        two numbers of steps, where the mean lies between), the `gain` over that, image by image, with its interval
+        (`gain_low`, `gain_high`), and `images_per_second` of a batch whose images stop.
     n_images : int
 
     Examples
@@ -135,8 +139,9 @@ class Recursion(Compared):
     def overview(self) -> list[dict[str, Any]]:
         """A row for each number of steps."""
         shown = {
-            "accuracy": "accuracy", "macro_f1": "macro F1", "calibration_error": "calibration error",
-            "latency_ms": "ms an image", "images_per_second": "images/s",
+            "accuracy": "accuracy", "macro_f1": "macro F1", "nll": "NLL", "class_calibration_error": "ECE",
+            "calibration_error": "ECE of halting", "step_norm": "step norm", "latency_ms": "ms an image",
+            "images_per_second": "images/s",
         }  # fmt: skip
         return [
             {"steps": row["steps"], **{words: row[name] for name, words in shown.items() if name in row}}
@@ -145,11 +150,21 @@ class Recursion(Compared):
 
     def remarks(self) -> list[str]:
         """A line for each threshold of halting."""
-        return [
-            f"halting above {row['threshold']:g}: accuracy {row['accuracy']:.2%} in {row['mean_steps']:.2f} steps on "
-            "average"
-            for row in records(self.adaptive)
-        ]
+        return [_stopping(row) for row in records(self.adaptive)]
+
+
+def _stopping(row: Mapping[Any, Any]) -> str:
+    said = (
+        f"halting above {row['threshold']:g}: accuracy {row['accuracy']:.2%} in {row['mean_steps']:.2f} steps on "
+        "average"
+    )
+    if "gain" not in row:
+        return said
+    points = " to ".join(f"{100 * row[name]:+.2f}" for name in ("gain_low", "gain_high"))
+    return (
+        f"{said}, {100 * row['gain']:+.2f} points [{points}] over as many fixed steps; "
+        f"{row['images_per_second']:.0f} images/s"
+    )
 
 
 def evaluate_recursion(
@@ -189,24 +204,29 @@ def evaluate_recursion(
     if not isinstance(network, ViTRM):
         raise UsageError(f"{classifier.name} has no recursion steps to evaluate")
     check_classes(images, classifier.names, "the classifier")
-    scores, halting = _every_step(classifier, network, images, most)
+    after = _every_step(classifier, network, images, most)
     truth = images.labels.cpu().numpy()
-    right, sure = scores.argmax(-1).numpy() == truth, halting.numpy()
+    right, sure = after.scores.argmax(-1).numpy() == truth, after.halting.numpy()
     rows, bins = [], []
     for step in range(most):
-        table = _reliability(sure[step], right[step])
-        weights = table["images"] / len(truth)
+        table = reliability(sure[step], right[step])
         rows.append(
             {
                 "steps": step + 1,
-                **accuracy_and_f1(scores[step].argmax(-1), images.labels),
+                **accuracy_and_f1(after.scores[step].argmax(-1), images.labels),
                 "halting": float(sure[step].mean()),
-                "calibration_error": float((weights * (table["probability"] - table["right"]).abs()).sum()),
+                "calibration_error": calibration_error(table),
+                **_of_classes(after.scores[step], images.labels.cpu(), right[step]),
+                **_mean_of("step_norm", after.moved[step].numpy()),
             }
         )
         bins.append(table.assign(steps=step + 1))
     speeds = pd.DataFrame(_speed(network, classifier.image_size, most))
-    adaptive = [_adaptive(right, sure, threshold, most) for threshold in thresholds]
+    rates = adaptive_speed(classifier, network, images, thresholds, most)
+    adaptive = [
+        {**stopped_at(right, sure, threshold), "images_per_second": rate}
+        for threshold, rate in zip(thresholds, rates, strict=True)
+    ]
     return Recursion(
         pd.DataFrame(rows).merge(speeds, on="steps"),
         pd.concat(bins, ignore_index=True),
@@ -215,43 +235,68 @@ def evaluate_recursion(
     )
 
 
-def _every_step(classifier: Classifier, network: ViTRM, images: PixelSet, most: int) -> tuple[Tensor, Tensor]:
-    """Class scores `(most, n, classes)` and halting probabilities `(most, n)` after every step, on the CPU."""
+class After(NamedTuple):
+    """What each step led to, on the CPU: class scores `(most, n, classes)`; halting probabilities and `|(y, z)_t -
+    (y, z)_{t-1}| / |(y, z)_{t-1}|`, `(most, n)`."""
+
+    scores: Tensor
+    halting: Tensor
+    moved: Tensor
+
+
+def _every_step(classifier: Classifier, network: ViTRM, images: PixelSet, most: int) -> After:
     device = next(network.parameters()).device
-    scores, halting = [], []
+    batches = []
     with torch.no_grad():
         for pixels in images.pixels.split(AT_ONCE):
-            ready, carried = classifier.normalised(pixels.to(device)), None
-            after: list[tuple[Tensor, Tensor]] = []
+            streams = network.begin(classifier.normalised(pixels.to(device)))
+            after = []
             for _ in range(most):
-                found = network(ready, 1, carried)
-                carried = (found.y, found.z)
-                after.append((found.scores.float().cpu(), found.halting.float().sigmoid().cpu()))
-            scores.append(torch.stack([one for one, _ in after]))
-            halting.append(torch.stack([one for _, one in after]))
-    return torch.cat(scores, dim=1), torch.cat(halting, dim=1)
+                before, streams = streams, network.step(streams)
+                found = network.read(streams)
+                after.append((found.scores.float(), found.halting.float().sigmoid(), _moved(before, streams)))
+            batches.append([torch.stack(parts).cpu() for parts in zip(*after, strict=True)])
+    return After(*(torch.cat(parts, dim=1) for parts in zip(*batches, strict=True)))
 
 
-def _reliability(probability: np.ndarray, right: np.ndarray) -> pd.DataFrame:
-    """Images by how sure the halting head is: mean probability, and share that is right."""
+def _moved(before: Streams, after: Streams) -> Tensor:
+    """How far a step moves y and z together, over their norm, `(B,)`."""
+    pairs = [
+        (old.float().flatten(1), new.float().flatten(1))
+        for old, new in zip(before[1:], after[1:], strict=True)
+    ]
+    old = torch.cat([old for old, _ in pairs], dim=1)
+    return torch.linalg.vector_norm(torch.cat([new for _, new in pairs], dim=1) - old, dim=1) / (
+        torch.linalg.vector_norm(old, dim=1)
+    )
+
+
+def _of_classes(scores: Tensor, labels: Tensor, right: np.ndarray) -> dict[str, float]:
+    """Negative log-likelihood of the labels (nats), with its interval, and calibration of the likeliest class."""
+    sure = scores.softmax(-1).amax(-1).numpy()
+    losses = functional.cross_entropy(scores, labels, reduction="none").double().numpy()
+    return {**_mean_of("nll", losses), "class_calibration_error": calibration_error(reliability(sure, right))}
+
+
+def _mean_of(name: str, values: np.ndarray) -> dict[str, float]:
+    """A mean over images with its 95 % interval."""
+    mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    low, high = intervals.of_mean(mean, sd, len(values))
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def reliability(probability: np.ndarray, right: np.ndarray) -> pd.DataFrame:
+    """Images by how sure they are said to be right: mean probability, and share that is, by bin."""
     places = np.minimum((probability * BINS).astype(int), BINS - 1)
     table = pd.DataFrame({"bin": places, "probability": probability, "right": right})
     grouped = table.groupby("bin")
     return grouped.mean().assign(images=grouped.size()).reset_index()
 
 
-def _adaptive(right: np.ndarray, sure: np.ndarray, threshold: float, most: int) -> dict[str, float]:
-    """What happens if every image stops at its first step that is sure enough."""
-    stops = sure > threshold
-    stops[-1] = True
-    taken = stops.argmax(0)
-    shares = {f"took_{step + 1}": float((taken == step).mean()) for step in range(most)}
-    return {
-        "threshold": threshold,
-        **share_right(right[taken, np.arange(len(taken))]),
-        "mean_steps": float(taken.mean() + 1),
-        **shares,
-    }
+def calibration_error(table: pd.DataFrame) -> float:
+    """Expected calibration error, of what :func:`reliability` gives."""
+    weights = table["images"] / table["images"].sum()
+    return float((weights * (table["probability"] - table["right"]).abs()).sum())
 
 
 def _speed(network: ViTRM, image_size: int, most: int) -> list[dict[str, float]]:

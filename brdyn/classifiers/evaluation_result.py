@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import pandas as pd
+
 from brdyn.checked_json import check
-from brdyn.choices import RECURSION_STEPS
+from brdyn.choices import RECURSION_STEPS, check_beyond
 from brdyn.classifiers.evaluation import (
     RECURSION,
     SCORES,
@@ -18,8 +20,12 @@ from brdyn.classifiers.evaluation import (
     class_scores,
     evaluate_recursion,
 )
+from brdyn.classifiers.fixed_points import recursion_past_training
 from brdyn.classifiers.pixels import PixelSet, check_classes
 from brdyn.classifiers.saved import Classifier
+from brdyn.errors import UsageError
+from brdyn.measures.found_fixed_points import SHAPE as FIXED_POINTS
+from brdyn.measures.found_fixed_points import FixedPoints
 from brdyn.provenance import RunProvenance, images_of, run_provenance
 from brdyn.result import Result
 from brdyn.words import counted
@@ -45,6 +51,8 @@ class ClassifierEvaluation(Result):
         Images that could not be read, and why.
     unlabelled : mapping
         Those that have no label: their `count`, and the `first`.
+    beyond : FixedPoints or None
+        What a ViTRM's recursion step does past its training, where that was asked for.
 
     Examples
     --------
@@ -65,6 +73,7 @@ class ClassifierEvaluation(Result):
         "test": {"images": int, "image_size?": [int]},
         "skipped?": [[str]],
         "unlabelled?": dict,
+        "beyond?": (FIXED_POINTS, None),
     }
     ORIGIN: ClassVar[type[RunProvenance]] = RunProvenance
 
@@ -76,6 +85,7 @@ class ClassifierEvaluation(Result):
     recursion: Recursion | None = None
     skipped: Sequence[Sequence[str]] = ()
     unlabelled: Mapping[str, Any] = field(default_factory=dict)
+    beyond: FixedPoints | None = None
 
     @property
     def title(self) -> str:
@@ -98,7 +108,12 @@ class ClassifierEvaluation(Result):
             "unlabelled": self.unlabelled,
             **(self.scores or {}),
             **(self.recursion.to_dict() if self.recursion is not None else {}),
+            **({} if self.beyond is None else {"beyond": self.beyond.to_dict()}),
         }
+
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """The recursion step past its training."""
+        return {} if self.beyond is None else {"beyond.parquet": self.beyond.table}
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
@@ -115,6 +130,7 @@ class ClassifierEvaluation(Result):
             Recursion.from_dict(content) if recursive else None,
             content.get("skipped", ()),
             content.get("unlabelled", {}),
+            FixedPoints.from_dict(content["beyond"]) if content.get("beyond") else None,
         )
 
     def answer(self) -> str:
@@ -134,8 +150,9 @@ class ClassifierEvaluation(Result):
         return [] if self.scores is None else [dict(self.scores)]
 
     def remarks(self) -> list[str]:
-        """Halting."""
-        return [] if self.recursion is None else self.recursion.remarks()
+        """Halting, and the recursion step past its training."""
+        parts = [part for part in (self.recursion, self.beyond) if part is not None]
+        return [line for part in parts for line in part.remarks()]
 
     def brief(self) -> str:
         """Network and images."""
@@ -148,6 +165,8 @@ def evaluate_classifier(
     *,
     most: int = RECURSION_STEPS,
     thresholds: Sequence[float] = THRESHOLDS,
+    beyond: int | None = None,
+    trained: int = 1,
 ) -> ClassifierEvaluation:
     """How well a classifier does: a ViTRM against its recursion steps, another as it is.
 
@@ -160,6 +179,10 @@ def evaluate_classifier(
         Largest number of recursion steps.
     thresholds : sequence of float
         Halting probabilities of a ViTRM beyond which an image stops.
+    beyond : int, optional
+        Also take so many times as many recursion steps as a ViTRM was trained for, and see what it comes to.
+    trained : int
+        Steps that it was trained for.
 
     Returns
     -------
@@ -168,7 +191,7 @@ def evaluate_classifier(
     Raises
     ------
     UsageError
-        If the images are of other classes.
+        If the images are of other classes, `beyond` is below 2, or there are no recursion steps to go beyond.
 
     Examples
     --------
@@ -179,9 +202,13 @@ def evaluate_classifier(
     [1, 2]
     """
     check_classes(images, classifier.names, "the classifier")
-    scores = recursion = None
+    check_beyond(beyond)
+    if beyond is not None and not classifier.architecture.is_recursive:
+        raise UsageError(f"`beyond={beyond}` is of recursion steps, and {classifier.name} has none; drop it")
+    scores = recursion = past = None
     if classifier.architecture.is_recursive:
         recursion = evaluate_recursion(classifier, images, most=most, thresholds=thresholds)
+        past = None if beyond is None else recursion_past_training(classifier, images, beyond, trained)
     else:
         scores = accuracy_and_f1(class_scores(classifier, images).argmax(1), images.labels)
     device = next(classifier.network.parameters()).device
@@ -194,5 +221,6 @@ def evaluate_classifier(
         recursion,
         images.skipped,
         images.unlabelled.to_dict(),
+        past,
         provenance=RunProvenance(details=run_provenance(device.type)),
     )

@@ -36,6 +36,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "raptor-eval": (
         "brdyn raptor-eval runs/raptor --images photos -n 500 --out runs/eval",
         "brdyn raptor-eval runs/raptor --images photos --probe-train labelled.parquet",
+        "brdyn raptor-eval runs/raptor --images photos -n 100 --beyond 8",
     ),
     "raptor-rank": (
         "brdyn raptor-rank --model cifar_vit12 --images cifar10@test -n 500 --k 3 --out runs/ranks",
@@ -58,7 +59,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "brdyn vitrm-train --grid n=1,3,6 n_sup=1,2 --epochs 20 --out runs/grid",
     ),
     "vitrm-eval": (
-        "brdyn vitrm-eval runs/vitrm --data cifar10 --most 8",
+        "brdyn vitrm-eval runs/vitrm --data cifar10 --most 8 --beyond 8",
         "brdyn vitrm-eval cifar_vit12 --data cifar10 -n 1000 --json",
     ),
     "compare": (

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from brdyn.choices import LONGEST_SHOWN
+from brdyn.choices import LONGEST_SHOWN, MOST_BEYOND
 from brdyn.cli.completion import complete_model
 from brdyn.errors import UsageError
 from brdyn.seeds import RANGE, check_seed
@@ -138,6 +138,15 @@ Formats = Annotated[
     str,
     typer.Option(
         "--format", help="Picture formats: png, svg, pdf, joined by commas.", rich_help_panel=OUTPUT
+    ),
+]
+Beyond = Annotated[
+    int | None,
+    typer.Option(
+        help="Also apply every block (of a ViTRM: the recursion step) so many times its phase's length, as 8, and see "
+        "whether it comes to a limit, a cycle or neither.",
+        min=2,
+        max=MOST_BEYOND,
     ),
 ]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brdyn.choices import SEEDS
+from brdyn.cli import options as opt
 from brdyn.cli.checks import check_images
 from brdyn.cli.dense_options import DenseRequest
 from brdyn.cli.probe import PROBE, Seeds, check_test_number, second_set
@@ -48,6 +49,7 @@ def raptor_eval(
     probe_n: ProbeNumber = None,
     probe_test_n: ProbeTestNumber = None,
     seeds: Seeds = SEEDS,
+    beyond: opt.Beyond = None,
 ) -> None:
     """Compare a Raptor with its teacher: R^2, relative error, cosine and epsilon per layer; cost; probes.
 
@@ -84,7 +86,16 @@ def raptor_eval(
             train, test = train_and_test(labelled, others, run.seed)
         layered = request.options() if request.by_layer else None
         run.finish(
-            evaluate(raptor, run.images, train, test, seeds=seeds, stream=run.stream, layer_options=layered)
+            evaluate(
+                raptor,
+                run.images,
+                train,
+                test,
+                seeds=seeds,
+                stream=run.stream,
+                layer_options=layered,
+                beyond=beyond,
+            )
         )
 
 

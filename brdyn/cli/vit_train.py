@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from brdyn.choices import one_of
-from brdyn.classifiers.architectures import VITS
+from brdyn.classifiers.architectures import UNSCALED, VITS
 from brdyn.classifiers.recipe import BASELINE, BEST, ClassifierRecipe, parse_keep
 from brdyn.classifiers.sharing import SEQUENCE
 from brdyn.cli import checks
@@ -61,6 +61,13 @@ def vit_train(
             rich_help_panel=NETWORK,
         ),
     ] = SEQUENCE,
+    depth_scaling: Annotated[
+        str,
+        typer.Option(
+            help="Factors by which a block knows its layer: index, constant (the same at each), or none.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = UNSCALED,
     epochs: Annotated[
         float, typer.Option(help="Passes over the images.", rich_help_panel=RECIPE)
     ] = BASELINE.epochs,
@@ -112,6 +119,8 @@ def vit_train(
     built: dict[str, Any] = {"drop_path": drop_path, "dropout": dropout, **request.sizes()}
     if shared_blocks or partition != SEQUENCE:
         built |= {"shared_blocks": shared_blocks, "partition": partition}
+    if depth_scaling != UNSCALED:
+        built |= {"depth_scaling": depth_scaling}
     VITS[request.model].check(request.image_size, **built)
     with stage("loading torch"):
         from brdyn.classifiers.training import ClassifierRun

@@ -53,8 +53,10 @@ def vitrm_eval(
             help="Largest number of recursion steps.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION
         ),
     ] = RECURSION_STEPS,
+    beyond: opt.Beyond = None,
 ) -> None:
-    """Evaluate a ViTRM against its recursion steps: accuracy, macro F1, halting, latency; another classifier as it is.
+    """Evaluate a ViTRM against its recursion steps: accuracy, calibration, step norm, images that stop by themselves,
+    latency; another classifier as it is.
 
     Writes vitrm_eval.json and pictures to --out.
     """
@@ -65,13 +67,14 @@ def vitrm_eval(
             from brdyn import runtime
             from brdyn.checked_json import expanded
             from brdyn.classifiers import Classifier, evaluate_classifier, load_pixels, packaged
+            from brdyn.classifiers.saved import read_trained
 
         processes = stack.enter_context(runtime.start_processes(request.device))
         if not processes.is_main:
             return  # one is enough
         folder = stack.enter_context(OutputFolder(request.out, request.overwrite, result=RESULT))
         place = packaged.HOME if request.run == packaged.NAME else expanded(request.run)
-        classifier = Classifier.from_pretrained(place)
+        classifier, trained = Classifier.from_pretrained(place), read_trained(place)
         classifier.network.to(processes.device)
         images = load_pixels(
             request.data,
@@ -86,5 +89,7 @@ def vitrm_eval(
         )
         say_skipped(images.skipped, images.unlabelled)
         with stage("evaluating"):
-            found = evaluate_classifier(classifier, images, most=most)
+            found = evaluate_classifier(
+                classifier, images, most=most, beyond=beyond, trained=max(trained.steps, trained.n_sup)
+            )
         finish(found, folder, formats)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from brdyn.measures.kinematics import TINY
-from brdyn.random_keys import random_keys
+from brdyn.measures.sampling import normal_like
 
 LAYERS_APART = 1_000_003
 
@@ -16,12 +16,7 @@ def relative_noise(states: Tensor, positions: Tensor, layer: int, seed: int) -> 
 
     The same numbers come back for an image on the same kind of device; CPU and GPU draw different ones.
     """
-    device = states.device if states.device.type == "cuda" else torch.device("cpu")
-    generator = torch.Generator(device)
-    noise = torch.empty(states.shape, dtype=torch.float32, device=device)
-    for image, key in zip(noise, random_keys(positions.cpu(), seed + LAYERS_APART * layer), strict=True):
-        image.normal_(generator=generator.manual_seed(int(key) >> 1))
-    noise = noise.to(states.device)
+    noise = normal_like(states, positions, seed + LAYERS_APART * layer)
     size = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
     return (noise * (size / torch.linalg.vector_norm(noise, dim=-1, keepdim=True).clamp_min(TINY))).to(
         states.dtype

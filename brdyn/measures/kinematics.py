@@ -50,12 +50,16 @@ def step_angles(trajectory: Trajectory) -> Tensor:
     """
 
     def compute() -> Tensor:
-        size, step = norms(trajectory), update_norms(trajectory)
-        before, after = size[:-1], size[1:]
-        half = (step.square() - (after - before).square()).clamp_min(0) / (4 * before * after).clamp_min(TINY)
-        return (2 * half.clamp(max=1).sqrt().asin()).where((before > 0) & (after > 0), torch.nan)
+        size = norms(trajectory)
+        return angles_of_steps(size[:-1], size[1:], update_norms(trajectory))
 
     return trajectory.derive("step_angles", compute)
+
+
+def angles_of_steps(before: Tensor, after: Tensor, step: Tensor) -> Tensor:
+    """As :func:`step_angles`, from the norms of tokens before a step and after it, and that of the step."""
+    half = (step.square() - (after - before).square()).clamp_min(0) / (4 * before * after).clamp_min(TINY)
+    return (2 * half.clamp(max=1).sqrt().asin()).where((before > 0) & (after > 0), torch.nan)
 
 
 def dot(first: Tensor, second: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Measures that keep a bounded sample of the tokens they see."""
+"""Measures that keep a bounded sample of the tokens they see, and what is drawn for each image."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from brdyn.random_keys import random_keys
 
 
 class SamplingMetric(Metric):
@@ -33,3 +36,16 @@ class SamplingMetric(Metric):
 def rows_in(state: list[Tensor] | Tensor) -> int:
     """Rows of a list state, which synchronising joins to one tensor."""
     return sum(map(len, state)) if isinstance(state, list) else len(state)
+
+
+def normal_like(states: Tensor, positions: Tensor, seed: int) -> Tensor:
+    """Gaussian numbers for states `(B, N, D)`, in float32, that depend on an image's position and the seed alone.
+
+    The same come back for an image on the same kind of device; CPU and GPU draw different ones.
+    """
+    device = states.device if states.device.type == "cuda" else torch.device("cpu")
+    generator = torch.Generator(device)
+    noise = torch.empty(states.shape, dtype=torch.float32, device=device)
+    for image, key in zip(noise, random_keys(positions.cpu(), seed), strict=True):
+        image.normal_(generator=generator.manual_seed(int(key) >> 1))
+    return noise.to(states.device)

@@ -5,6 +5,7 @@ from brdyn.plots.branches import plot_branches
 from brdyn.plots.compare import draw_comparison
 from brdyn.plots.draw import draw
 from brdyn.plots.dynamics import plot_curves, plot_panels
+from brdyn.plots.fixed_points import plot_fixed_points
 from brdyn.plots.interventions import (
     plot_final_angles,
     plot_growth,
@@ -56,6 +57,7 @@ __all__ = [
     "plot_fidelity",
     "plot_final_angles",
     "plot_fit",
+    "plot_fixed_points",
     "plot_gain_curve",
     "plot_grid",
     "plot_growth",

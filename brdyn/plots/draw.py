@@ -18,6 +18,7 @@ from brdyn.phases import LayerSimilarity, Phases
 from brdyn.plots.basins import plot_basins, plot_projection
 from brdyn.plots.branches import RESCALING, SHARE, plot_branches
 from brdyn.plots.dynamics import plot_panels
+from brdyn.plots.fixed_points import plot_fixed_points
 from brdyn.plots.interventions import (
     plot_final_angles,
     plot_growth,
@@ -210,6 +211,8 @@ def _(result: Evaluation) -> dict[str, Figure]:
     pictures = {"fidelity": plot_fidelity(table, blocks, title=title)}
     if result.fidelity.baselines is not None:
         pictures["skill"] = plot_skill(table, blocks, title=title)
+    if result.beyond is not None:
+        pictures["fixed_points"] = plot_fixed_points(result.beyond, title=title)
     return pictures if result.layers is None else {**pictures, **draw(result.layers)}
 
 
@@ -229,9 +232,11 @@ def _(result: ClassifierEvaluation) -> dict[str, Figure]:
     found, title = result.recursion, heading(result)
     if found is None:
         return {}
+    past = {} if result.beyond is None else {"fixed_points": plot_fixed_points(result.beyond, title=title)}
     return {
         "recursion": plot_recursion(found.steps, found.adaptive, title=title),
         "halting": plot_halting(found.halting, title=title),
+        **past,
     }
 
 

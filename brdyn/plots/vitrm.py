@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import seaborn as sns
@@ -21,11 +22,13 @@ from brdyn.plots.style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 def plot_recursion(steps: pd.DataFrame, adaptive: pd.DataFrame, *, title: str) -> Figure:
-    """Accuracy against the number of recursion steps, fixed and (as marks) adaptive; and the latency of one image.
+    """Accuracy against the number of recursion steps, fixed and (as marks) adaptive; calibration, how far a step moves
+    the streams, what stopping gains over as many fixed steps, and the latency of one image.
 
     Parameters
     ----------
@@ -43,30 +46,88 @@ def plot_recursion(steps: pd.DataFrame, adaptive: pd.DataFrame, *, title: str) -
     >>> [axes.get_ylabel() for axes in plot_recursion(steps, adaptive, title="a ViTRM").axes]
     ['accuracy', 'latency of one image (ms)']
     """
+    drawers = {"accuracy": partial(_accuracies, steps, adaptive)}
+    if "nll" in steps:  # unknown to the first versions
+        drawers |= {
+            "negative log-likelihood (nats)": partial(_curve, steps, "nll"),
+            "calibration error": partial(_calibrations, steps),
+            "step over the norm of y and z": partial(_curve, steps, "step_norm"),
+            "adaptive over fixed (points)": partial(_gains, adaptive),
+        }
+    drawers["latency of one image (ms)"] = partial(_latency, steps)
+    columns = min(3, len(drawers))
     with paper_style():
-        figure = new_figure(7.4, 3.0)
-        accuracy, speed = figure.subplots(1, 2)
-        accuracy.plot(steps["steps"], steps["accuracy"], color=CURVE, marker="o", markersize=3, label="fixed")
-        accuracy.fill_between(steps["steps"], steps["low"], steps["high"], color=CURVE, alpha=0.2, lw=0)
-        accuracy.scatter(
-            adaptive["mean_steps"],
-            adaptive["accuracy"],
-            color=ACCENT,
-            marker="D",
-            s=20,
-            zorder=3,
-            label="adaptive",
-        )
-        accuracy.set_ylabel("accuracy")
-        accuracy.legend(frameon=False, fontsize=7)
-        speed.plot(steps["steps"], steps["latency_ms"], color=CURVE, marker="o", markersize=3)
-        speed.set_ylabel("latency of one image (ms)")
-        speed.set_ylim(bottom=0)
-        for axes in (accuracy, speed):
+        figure = new_figure(7.4 if columns == 2 else 9.0, 3.0 * (len(drawers) // columns))
+        for axes, (label, draw) in zip(
+            figure.subplots(len(drawers) // columns, columns).ravel(), drawers.items(), strict=True
+        ):
+            draw(axes)
+            axes.set_ylabel(label)
             axes.set_xlabel("recursion steps")
             axes.set_xticks(steps["steps"])
         head(figure, title)
         return figure
+
+
+def _accuracies(steps: pd.DataFrame, adaptive: pd.DataFrame, axes: Axes) -> None:
+    _curve(steps, "accuracy", axes, label="fixed")
+    axes.scatter(
+        adaptive["mean_steps"],
+        adaptive["accuracy"],
+        color=ACCENT,
+        marker="D",
+        s=20,
+        zorder=3,
+        label="adaptive",
+    )
+    axes.legend(frameon=False, fontsize=7)
+
+
+def _curve(steps: pd.DataFrame, name: str, axes: Axes, label: str | None = None) -> None:
+    """A curve with its interval."""
+    low, high = ("low", "high") if name == "accuracy" else (f"{name}_low", f"{name}_high")
+    axes.plot(steps["steps"], steps[name], color=CURVE, marker="o", markersize=3, label=label)
+    axes.fill_between(steps["steps"], steps[low], steps[high], color=CURVE, alpha=0.2, lw=0)
+
+
+def _calibrations(steps: pd.DataFrame, axes: Axes) -> None:
+    look: dict[str, Any] = {"markersize": 3, "linewidth": 1}
+    axes.plot(
+        steps["steps"],
+        steps["class_calibration_error"],
+        color=CURVE,
+        marker="o",
+        label="of the class",
+        **look,
+    )
+    axes.plot(
+        steps["steps"], steps["calibration_error"], "--", color=ACCENT, marker="s", label="of halting", **look
+    )
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=7)
+
+
+def _gains(adaptive: pd.DataFrame, axes: Axes) -> None:
+    """What stopping gains over as many fixed steps, by the mean number of steps; each mark says its threshold."""
+    below, above = (adaptive["gain"] - adaptive["gain_low"], adaptive["gain_high"] - adaptive["gain"])
+    axes.axhline(0, color=QUIET, linewidth=0.7)
+    axes.errorbar(
+        adaptive["mean_steps"], 100 * adaptive["gain"], yerr=(100 * below, 100 * above), fmt="D", color=ACCENT,
+        markersize=4, linewidth=0.8, capsize=2,
+    )  # fmt: skip
+    for row in adaptive.itertuples():
+        axes.annotate(
+            f"{row.threshold:g}",
+            (row.mean_steps, 100 * row.gain),
+            xytext=(4, 3),
+            textcoords="offset points",
+            fontsize=6,
+        )
+
+
+def _latency(steps: pd.DataFrame, axes: Axes) -> None:
+    axes.plot(steps["steps"], steps["latency_ms"], color=CURVE, marker="o", markersize=3)
+    axes.set_ylim(bottom=0)
 
 
 def plot_halting(halting: pd.DataFrame, *, title: str) -> Figure:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
 from timm.layers import Mlp, SwiGLU
 from timm.models.vision_transformer import Attention, LayerScale
 from torch import Tensor, nn
@@ -17,9 +16,7 @@ from torch import Tensor, nn
 from brdyn.choices import check_block, check_heads, check_norm_eps
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
-
-DEPTH_HIDDEN = 16
-FACTORS = 3  # on the attention branch, on the MLP branch, on the output
+from brdyn.models.depth_scaling import DepthScaling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,24 +80,6 @@ class BlockConfig:
         return asdict(self)
 
 
-class DepthScaling(nn.Module):
-    """Three per-channel factors from the 1-based index of the layer: an MLP 1 -> 16 -> 3 D with SiLU, plus 1.
-
-    Starts at 1 everywhere.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(1, DEPTH_HIDDEN)
-        self.factors = nn.Linear(DEPTH_HIDDEN, FACTORS * width)
-        nn.init.zeros_(self.factors.weight)
-        nn.init.zeros_(self.factors.bias)
-
-    def forward(self, layer: Tensor) -> Tensor:
-        """Factors `(3, D)` of a layer, given as a tensor `(1,)`."""
-        return 1 + self.factors(nn.functional.silu(self.hidden(layer))).view(FACTORS, -1)
-
-
 class RaptorBlock(nn.Module):
     """One block, applied at several layers.
 
@@ -129,19 +108,12 @@ class RaptorBlock(nn.Module):
         self.scale2 = LayerScale(width, init_values=config.layer_scale)
         self.depth = DepthScaling(width) if config.depth_scaling != "none" else None
 
-    def _factors(self, index: int, state: Tensor) -> tuple[Tensor, ...]:
-        """The three factors for a layer, in the precision of the weights."""
-        assert self.depth is not None
-        weight = self.depth.hidden.weight
-        return self.depth(torch.full((1,), float(index), device=state.device, dtype=weight.dtype)).unbind()
-
     def forward(self, state: Tensor, layer: int) -> Tensor:
         """Apply the block as layer `layer` (from 1): states `(B, N, D)` to `(B, N, D)`."""
         attention: Tensor | float = 1.0
         mlp: Tensor | float = 1.0
         output: Tensor | float = 1.0
         if self.depth is not None:
-            index = layer if self.config.depth_scaling == "index" else 1
-            attention, mlp, output = self._factors(index, state)
+            attention, mlp, output = self.depth.of_layer(layer if self.config.depth_scaling == "index" else 1)
         state = state + attention * self.scale1(self.attn(self.norm1(state)))
         return output * (state + mlp * self.scale2(self.mlp(self.norm2(state))))

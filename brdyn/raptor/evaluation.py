@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Self
 import pandas as pd
 
 from brdyn.checked_json import fields_of, made
-from brdyn.choices import SEEDS
+from brdyn.choices import SEEDS, check_beyond
 from brdyn.data import ImageSet
+from brdyn.measures.found_fixed_points import SHAPE as FIXED_POINTS
+from brdyn.measures.found_fixed_points import FixedPoints
 from brdyn.probes import FeatureMetric, Features, LayerProbe, Probing, extract_features, probe, probe_layers
 from brdyn.probes.features import feature_width, read_out
 from brdyn.probes.of_images import described
@@ -22,6 +24,7 @@ from brdyn.provenance import Provenance, Stopwatch
 from brdyn.raptor.baselines import BASELINES, Fitted
 from brdyn.raptor.cost import Cost, cost
 from brdyn.raptor.fidelity import Fidelity, fidelity, student_states
+from brdyn.raptor.fixed_points import past_phases
 from brdyn.raptor.model import Raptor
 from brdyn.result import Result
 from brdyn.store import ROW, records
@@ -49,6 +52,8 @@ class Evaluation(Result):
         The block of each layer.
     layers : LayerProbe or None
         What is read from the layers of both, where that was asked for.
+    beyond : FixedPoints or None
+        What its blocks do past their phases, where that was asked for.
 
     Examples
     --------
@@ -69,6 +74,7 @@ class Evaluation(Result):
         "probing": (PROBING, None),
         "probe_images?": (dict, None),
         "layer_probe?": (LayerProbe.SHAPE, None),
+        "beyond?": (FIXED_POINTS, None),
         "teacher": str,
         "assignment": [int],
     }
@@ -80,6 +86,7 @@ class Evaluation(Result):
     teacher: str = ""
     assignment: tuple[int, ...] = ()
     layers: LayerProbe | None = None
+    beyond: FixedPoints | None = None
 
     def content(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -93,12 +100,14 @@ class Evaluation(Result):
             "cost": self.cost.to_dict() if self.cost else None,
             "probing": self.probing.to_dict() if self.probing else None,
             "layer_probe": self.layers.content() if self.layers else None,
+            "beyond": self.beyond.to_dict() if self.beyond else None,
         }
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Fidelity, and what probes of layers counted."""
+        """Fidelity, what probes of layers counted, and the blocks past their phases."""
         counted = {} if self.layers is None else self.layers.tables()
-        return {"fidelity.parquet": self.fidelity.table, **counted}
+        past = {} if self.beyond is None else {"beyond.parquet": self.beyond.table}
+        return {"fidelity.parquet": self.fidelity.table, **counted, **past}
 
     def others(self) -> Mapping[str, bytes]:
         """Examples of probes of layers."""
@@ -116,6 +125,7 @@ class Evaluation(Result):
             content["teacher"],
             tuple(content["assignment"]),
             None if layers is None else LayerProbe.from_content(layers, folder),
+            FixedPoints.from_dict(content["beyond"]) if content.get("beyond") else None,
         )
 
     def answer(self) -> str:
@@ -149,7 +159,7 @@ class Evaluation(Result):
         return rows
 
     def remarks(self) -> list[str]:
-        """Baselines, the head, cost, and probes."""
+        """Baselines, the head, cost, blocks past their phases, and probes."""
         found = self.fidelity
         lines = []
         if found.baselines is not None:
@@ -165,6 +175,8 @@ class Evaluation(Result):
             lines.append(f"accuracy by that head: {found.accuracy:.1%}, teacher {found.teacher_accuracy:.1%}")
         if self.cost is not None:
             lines.append(self.cost.describe())
+        if self.beyond is not None:
+            lines += self.beyond.remarks()
         if self.layers is not None:
             return [
                 *lines,
@@ -209,6 +221,7 @@ def evaluate(
     seeds: int = SEEDS,
     stream: Stream | None = None,
     layer_options: Mapping[str, Any] | None = None,
+    beyond: int | None = None,
 ) -> Evaluation:
     """Compare a Raptor with its teacher.
 
@@ -225,10 +238,17 @@ def evaluate(
         How to go through the images.
     layer_options : mapping, optional
         Of :func:`brdyn.probe_layers`, which then reads the layers of both instead: `{"layers": "all"}`.
+    beyond : int, optional
+        Also apply each block so many times its phase's length, and see what it comes to.
 
     Returns
     -------
     Evaluation
+
+    Raises
+    ------
+    UsageError
+        If `beyond` is below 2.
 
     Examples
     --------
@@ -239,7 +259,9 @@ def evaluate(
     True
     """
     watch, stream = Stopwatch(), stream or Stream()
-    found = fidelity(raptor, images, stream=stream)
+    check_beyond(beyond)
+    past = {} if beyond is None else past_phases(raptor, beyond, images.seed, images.label_names)
+    found = fidelity(raptor, images, stream=stream, others=past)
     layers = None
     if train is not None and layer_options is not None:
         layers = probe_layers(
@@ -255,6 +277,9 @@ def evaluate(
     read = (train, test) if train is not None and test is not None else ()
     features = [paired_features(raptor, part, stream=stream) for part in read]
     assignment = tuple(raptor.assignment)
+    ends = FixedPoints.of(beyond, past) if beyond is not None else None
+    if ends is not None and found.accuracy is None:  # labels are of other classes
+        ends = ends.without("accuracy")
     if not stream.is_main:
         return Evaluation(found, None, None, raptor.teacher.info.name, assignment)
     probing = probe(*features, seeds=seeds, device=raptor.device) if features else None
@@ -262,7 +287,7 @@ def evaluate(
         probing = replace(probing, images=described(*read))
     origin = Provenance.of(raptor, images, watch, stream.processes, seed=images.seed)
     return Evaluation(
-        found, cost(raptor), probing, raptor.teacher.info.name, assignment, layers, provenance=origin
+        found, cost(raptor), probing, raptor.teacher.info.name, assignment, layers, ends, provenance=origin
     )
 
 

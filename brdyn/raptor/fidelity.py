@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchmetrics import Metric
 
 from brdyn.checked_json import made
 from brdyn.compared import Compared
@@ -301,7 +302,12 @@ def _with_interval(
     return (value, *jackknife(value, without))
 
 
-def fidelity(raptor: Raptor, images: ImageSet, stream: Stream | None = None) -> Fidelity:
+def fidelity(
+    raptor: Raptor,
+    images: ImageSet,
+    stream: Stream | None = None,
+    others: Mapping[str, Metric] | None = None,
+) -> Fidelity:
     """Compare a Raptor with its teacher at every layer, in one pass over the images.
 
     Parameters
@@ -310,6 +316,8 @@ def fidelity(raptor: Raptor, images: ImageSet, stream: Stream | None = None) -> 
     images : ImageSet
     stream : Stream, optional
         How to go through the images.
+    others : mapping of str to Metric, optional
+        To be fed with the same trajectories.
 
     Returns
     -------
@@ -317,5 +325,7 @@ def fidelity(raptor: Raptor, images: ImageSet, stream: Stream | None = None) -> 
     """
     metric = FidelityMetric(raptor, images.seed, with_labels=raptor.takes_labels(images.label_names))
     baselines = SpanBaselines(raptor, images.seed)
-    measure(raptor.teacher, images, {"fidelity": metric, "baselines": baselines}, stream=stream)
+    measure(
+        raptor.teacher, images, {"fidelity": metric, "baselines": baselines, **(others or {})}, stream=stream
+    )
     return metric.result(baselines)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from brdyn.classifiers import evaluate_classifier
-from brdyn.classifiers.evaluation import _reliability, _speed, accuracy, class_scores, evaluate_recursion
+from brdyn.classifiers.evaluation import _speed, accuracy, class_scores, evaluate_recursion, reliability
 from brdyn.classifiers.pixels import PixelSet
 from brdyn.classifiers.saved import Classifier
 from brdyn.errors import UsageError
@@ -88,7 +88,7 @@ def test_speed_by_hand(classifier, monkeypatch):
 
 
 def test_calibration_by_hand():
-    table = _reliability(np.array([0.05, 0.95, 0.92, 1.0]), np.array([False, True, False, True]))
+    table = reliability(np.array([0.05, 0.95, 0.92, 1.0]), np.array([False, True, False, True]))
     assert table["bin"].tolist() == [0, 9]
     assert table["images"].tolist() == [1, 3]
     assert table["right"].tolist() == pytest.approx([0, 2 / 3])
@@ -127,4 +127,6 @@ def test_a_vitrm_is_evaluated_by_its_steps(classifier, images):
     expected = evaluate_recursion(classifier, images, most=2, thresholds=(0.5,))
     timeless = ["steps", "accuracy", "macro_f1", "halting", "calibration_error"]
     assert found.recursion.steps[timeless].equals(expected.steps[timeless])
-    assert found.recursion.adaptive.equals(expected.adaptive)
+    assert found.recursion.adaptive.drop(columns="images_per_second").equals(
+        expected.adaptive.drop(columns="images_per_second")
+    )

@@ -11,6 +11,7 @@ from brdyn.classifiers.architectures import build
 from brdyn.errors import UsageError
 from brdyn.training import Checkpoints, Session
 from tests.classifiers.small import Killed, new, pictures, recipe
+from tests.conftest import scramble
 
 SIZES = {"patch": 4, "width": 12, "heads": 2, "hidden": 16}
 NAME = "vit-tiny12"
@@ -107,8 +108,70 @@ def test_it_trains_resumes_and_comes_back(tmp_path):
         ({"partition": "0,2,2,0"}, "does not number its blocks 0, 1"),
         ({"partition": "0,0,1,1", "shared_blocks": 3}, "has 2 blocks, and 3 are asked for"),
         ({"partition": "halves"}, "neither 'sequence' nor 'cycle' nor the block of each layer"),
+        ({"depth_scaling": "layer"}, "unknown depth scaling 'layer'; choose one of index, constant, none"),
+        (
+            {"shared_blocks": 2, "drop_path": [0, 0.1]},
+            r"drop-path \[0, 0.1\] is not one number, the same at every",
+        ),
     ],
 )
 def test_what_cannot_be_shared_so_is_refused(options, message):
     with pytest.raises(UsageError, match=message):
         vit(depth=4, **options)
+
+
+def scaled(depth_scaling, **options):
+    """With factors that are not 1, as they start."""
+    network = vit(depth=4, depth_scaling=depth_scaling, **options)
+    for block in {id(block.depth): block for block in network.blocks}.values():
+        scramble(block.depth, 5)
+    return network
+
+
+@pytest.mark.parametrize("depth_scaling", ["index", "constant"])
+def test_a_shared_block_is_scaled_by_its_layer_as_a_raptors_is(depth_scaling):
+    """Written out: factors of the layer on what either branch adds, and on what comes out."""
+    network = scaled(depth_scaling, shared_blocks=2).eval()
+    state = torch.randn(2, 5, 12)
+    expected = state
+    for layer, block in enumerate(network.blocks, 1):
+        index = torch.tensor([float(layer if depth_scaling == "index" else 1)])
+        attention, mlp, output = block.depth(index)
+        expected = expected + attention * block.attn(block.norm1(expected))
+        expected = output * (expected + mlp * block.mlp(block.norm2(expected)))
+    assert torch.allclose(network.blocks(state), expected, atol=1e-6)
+    whole = block_parameters(network)
+    one = block_parameters(vit(depth=1)) + sum(one.numel() for one in network.blocks[0].depth.parameters())
+    assert whole == 2 * one
+    first, second, third, _ = network.blocks
+    assert first.attn is second.attn
+    assert first.depth is second.depth
+    assert first.attn is not third.attn
+
+
+def test_depth_scaling_starts_as_none():
+    """Weights are drawn as without it, and all factors are 1."""
+    torch.manual_seed(0)
+    plain = vit(depth=4, shared_blocks=1).eval()
+    torch.manual_seed(0)
+    network = vit(depth=4, shared_blocks=1, depth_scaling="index").eval()
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.allclose(plain(images), network(images), atol=1e-6)
+
+
+def test_a_scaled_network_trains_with_stochastic_depth_and_comes_back(tmp_path):
+    options = {"depth": 4, "shared_blocks": 2, "drop_path": 0.2, "depth_scaling": "index"}
+    classifier = new(NAME, **options)
+    train_classifier(classifier, pictures(), recipe(epochs=1))
+    assert classifier.network.blocks[0].depth.factors.weight.abs().max() > 0
+    classifier.save_pretrained(tmp_path / "run")
+    again = Classifier.from_pretrained(tmp_path / "run").network.eval()
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(again(images), classifier.network.eval()(images))
+    assert [block.layer for block in again.blocks] == [1, 2, 3, 4]
+    model = brdyn.load_model(str(tmp_path / "run"))
+    assert model.block_parameters == block_parameters(again)
+    state = model.embed(images)
+    for block in model.blocks:
+        state = block(state)
+    assert torch.equal(model.logits(model.norm(state)), again(images))

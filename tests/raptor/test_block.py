@@ -5,7 +5,8 @@ import torch
 from torch.nn.functional import gelu, layer_norm, silu
 
 from brdyn.errors import UsageError
-from brdyn.raptor.block import BlockConfig, DepthScaling, RaptorBlock
+from brdyn.models.depth_scaling import DepthScaling
+from brdyn.raptor.block import BlockConfig, RaptorBlock
 from tests.conftest import scramble
 
 
