@@ -203,7 +203,7 @@ def _charts(specs: Specs, found: Sequence[Found]) -> dict[str, list[Chart]]:
             ),
             *specs.curves(
                 charts.motion_rows(found, "readout_agreement", 0),
-                "Images whose final class the head reads from a state",
+                "Images whose final class the head reads from a state", "readout", "dynamics",
                 y="share of images", x="state",
             ),
         ],
