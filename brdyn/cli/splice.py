@@ -122,7 +122,7 @@ def parse_spans(text: str) -> list[tuple[int, int]]:
         states = part.split("-")
         if len(states) != 2 or not all(WHOLE.fullmatch(state) for state in states):
             raise UsageError(
-                f"--spans {shortened(text, LONGEST_SHOWN)!r} is neither `all` nor states such as 0-4,4-8"
+                f"--spans {shortened(text, LONGEST_SHOWN)!r} is neither 'all' nor states such as 0-4,4-8"
             )
         found.append((int(states[0]), int(states[1])))
     return found

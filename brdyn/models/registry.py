@@ -183,7 +183,7 @@ def list_models() -> Iterator[tuple[str, str]]:
     """All names as (family, name) pairs; any transformers id of a supported class loads besides.
 
     >>> [name for family, name in brdyn.list_models() if name.startswith("dinov2_vits14")]
-    ['dinov2_vits14', 'dinov2_vits14_reg']
+    ['dinov2_vits14', 'dinov2_vits14_reg', 'dinov2_vits14_lc', 'dinov2_vits14_reg_lc']
     """
     for family in map(import_module, FAMILIES):
         for name in family.names():

@@ -290,7 +290,12 @@ def test_models_lists_and_describes(run):
     assert_one_line_error(run("models", "dinov2_vitx"), 2, "did you mean")
     assert_one_line_error(run("models", "zzz"), 2, "unknown model 'zzz'")
     listed = json.loads(run("models", "vits14_reg", "--json").stdout)
-    assert listed == {"models": [{"name": "dinov2_vits14_reg", "family": "dinov2 (torch hub)"}]}
+    assert listed == {
+        "models": [
+            {"name": name, "family": "dinov2 (torch hub)"}
+            for name in ("dinov2_vits14_reg", "dinov2_vits14_reg_lc")
+        ]
+    }
     assert json.loads(run("models", "dinov2_vits14", "--json").stdout)["layers"] == 12
 
 
@@ -334,7 +339,7 @@ def test_a_shell_completes_names(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, env=shell
     )
-    assert done.stdout.split() == ["dinov2_vits14", "dinov2_vits14_reg"]
+    assert done.stdout.split() == [f"dinov2_vits14{end}" for end in ("", "_reg", "_lc", "_reg_lc")]
 
 
 def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights):

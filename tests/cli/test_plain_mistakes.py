@@ -57,7 +57,7 @@ CASES = [
     (["interventions", "--kinds", "swap,twist"], "unknown intervention 'twist'; choose from swap, delete"),
     (["splice", "--surrogates", "mean,best"], "unknown surrogate 'best'; choose from identity, mean, affine"),
     (["splice", "--surrogates", "raptor"], "unknown surrogate 'raptor'"),
-    (["splice", "--spans", "4"], "--spans '4' is neither `all` nor states such as 0-4,4-8"),
+    (["splice", "--spans", "4"], "--spans '4' is neither 'all' nor states such as 0-4,4-8"),
     (["splice", "--spans", "0-4,x-8"], "--spans '0-4,x-8' is neither"),
     (["splice", "--ridge", "-1"], "ridge -1.0 is not a number from 0 up"),
     (["splice", "--fit-n", "4"], "--fit-n goes with --fit-images"),

@@ -14,7 +14,7 @@ from tests.conftest import tiny_vit
 def test_it_writes_what_it_says(run, tiny_options, tmp_path):
     options = [*tiny_options, "--image-size", "32", "-n", "10", "--k", "2"]
     asked = ["--surrogates", "mean,exchange,repeat", "--spans", "0-3,9-12", "--json", "--quiet"]
-    done = run("splice", *options, *asked, drawn=False)
+    done = run("splice", *options, *asked, rendered=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert sorted(said["files"]) == [

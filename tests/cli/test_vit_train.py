@@ -81,7 +81,7 @@ def test_the_packaged_network_is_evaluated_by_name(run, labelled, cifar10_test, 
     done = run("vitrm-eval", "cifar_vit12", "--data", cifar10_test, *options)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "eval" / "vitrm_eval.json").read_text())
-    assert 0.3 < content["accuracy"] < 0.65
+    assert 0.65 < content["accuracy"] < 0.79
     other = run(
         "vitrm-eval", "cifar_vit12", "--data", labelled, "--workers", "0", "--out", tmp_path / "other"
     )

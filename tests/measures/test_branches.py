@@ -132,7 +132,7 @@ def test_raptors_scale_their_input_too():
     scramble(raptor.shared)
     entering, block = state(19), raptor.shared[0]
     with torch.no_grad():
-        first, second, last = block._factors(2, entering)
+        first, second, last = block.depth.of_layer(2)
         attention = last * first * block.scale1(block.attn(block.norm1(entering)))
         middle = entering + attention / last
         mlp = last * second * block.scale2(block.mlp(block.norm2(middle)))

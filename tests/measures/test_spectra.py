@@ -7,6 +7,7 @@ from PIL import Image
 from torch import nn
 
 import brdyn
+from brdyn.choices import chosen_measures
 from brdyn.data import Batch
 from brdyn.errors import UsageError
 from brdyn.measures.contract import Asked
@@ -249,10 +250,9 @@ def test_it_stands_beside_twins_and_comes_back_from_its_folder(result, tmp_path)
 
 
 def test_it_is_taken_only_where_it_is_named(result):
-    from brdyn.measures.dynamics import check_measures
-
-    assert "spectra" not in check_measures(None)
-    assert check_measures(["spectra"]) == ("spectra",)
+    assert "spectra" not in chosen_measures(None)
+    assert chosen_measures(["spectra"]) == ("spectra",)
+    assert "spectra" in chosen_measures(["all", "spectra"])
     assert list(result.details) == ["spectra"]
 
 
