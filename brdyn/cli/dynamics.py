@@ -61,7 +61,7 @@ def dynamics(
         int,
         typer.Option(
             help="Steps for singular values and coupling of blocks in spectra, about two forward passes a vector each; "
-            "0: none. 4 are enough for most.",
+            "0: none. Enough where `settled` is near 1.",
             min=0,
             max=MOST_TANGENTS,
             rich_help_panel=DYNAMICS,
