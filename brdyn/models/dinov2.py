@@ -100,22 +100,25 @@ def _head(
     request: ModelRequest, variant: torch_hub.Variant, model: VisionTransformer
 ) -> tuple[nn.Linear, str]:
     """The head of a classifier, and where it is from."""
-    width = 2 * model.info.width
-    if not request.needs_weights:
-        head = nn.Linear(width, CLASSES, device=next(model.parameters()).device)
-        if request.random:
-            generator = torch.Generator().manual_seed(request.seed)
-            nn.init.normal_(head.weight, std=SPREAD, generator=generator)
-        nn.init.zeros_(head.bias)
-        return head, "an untrained linear head"
-    path = _head_file(request, variant)
-    state = checkpoints.read(path, request.allow_pickle)
     with torch.device("meta"):
-        head = nn.Linear(width, CLASSES)
-    weights.check_fit(request.name, head.state_dict(), state, str(path))
-    weights.check_numbers(state, str(path))
+        head = nn.Linear(2 * model.info.width, CLASSES)
+    if request.describe_only:
+        return head, "a linear head"
+    if request.random:
+        generator = torch.Generator().manual_seed(request.seed)
+        state = {
+            "weight": SPREAD * torch.randn(head.weight.shape, generator=generator),
+            "bias": torch.zeros(CLASSES),
+        }
+        note = "an untrained linear head"
+    else:
+        path = _head_file(request, variant)
+        state = checkpoints.read(path, request.allow_pickle)
+        weights.check_fit(request.name, head.state_dict(), state, str(path))
+        weights.check_numbers(state, str(path))
+        note = f"linear head {path.name}, sha256 {weights.digest(state)[:12]}"
     head.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
-    return head, f"linear head {path.name}, sha256 {weights.digest(state)[:12]}"
+    return head, note
 
 
 def _head_file(request: ModelRequest, variant: torch_hub.Variant) -> Path:

@@ -163,3 +163,9 @@ def test_an_untrained_head_is_drawn_by_its_seed():
     assert not torch.equal(one.head.weight, other.head.weight)
     assert one.head.weight.std() == pytest.approx(0.01, rel=0.02)
     assert describe_model("dinov2_vitg14_reg_lc").classes == 1000
+
+
+def test_an_untrained_head_leaves_the_numbers_of_others_alone():
+    before = torch.get_rng_state()
+    load_model("dinov2_vits14_lc", init="random", image_size=28)
+    assert torch.equal(torch.get_rng_state(), before)
