@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,15 +86,21 @@ class Specs:
         self.charts: list[Chart] = []
 
     def add(
-        self, spec: dict[str, Any] | None, heading: str, name: str, section: str, model: str = ""
+        self,
+        spec: dict[str, Any] | None,
+        heading: str,
+        name: str,
+        section: str,
+        model: str = "",
+        shown: Collection[str] | None = None,
     ) -> list[Chart]:
-        """The chart in a list; nothing where there is no specification."""
+        """The chart in a list, of the models that it shows (default: all); nothing where there is no specification."""
         if spec is None:
             return []
         of = tuple(
             f"{one.label}: {one.results[section].caption}"
             for one in self.found
-            if section in one.results and model in ("", one.label)
+            if section in one.results and (shown is None or one.label in shown)
         )
         files = tuple(f"{name}.{kind}" for kind in self.formats)
         self.all.append(spec)
@@ -108,7 +114,7 @@ class Specs:
         placed, axis = charts.on_one_depth(rows)
         words = f"{heading}, by model and token group"
         spec = charts.curve_chart(placed, words=words, y=y, x=axis or x, zero=zero)
-        return self.add(spec, heading, name, section)
+        return self.add(spec, heading, name, section, shown={row["model"] for row in rows})
 
     def pictures(self) -> dict[str, bytes]:
         """The files of all charts."""
@@ -186,7 +192,7 @@ def _charts(specs: Specs, found: Sequence[Found]) -> dict[str, list[Chart]]:
             for one in found
             if one.label in matrices
             for chart in specs.add(
-                matrices[one.label], one.label, f"similarity_{one.folder}", "phases", one.label
+                matrices[one.label], one.label, f"similarity_{one.folder}", "phases", one.label, {one.label}
             )
         ],
         "block": specs.curves(

@@ -4,12 +4,13 @@ import json
 import re
 import shutil
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 
 import brdyn
 from brdyn.reporting.charts import curve_chart
-from brdyn.reporting.page import guide_page, render_page
+from brdyn.reporting.page import Specs, guide_page, render_page
 from brdyn.reporting.result import Found
 from brdyn.reporting.stills import still
 
@@ -204,3 +205,27 @@ def test_every_chart_says_what_it_shows(seen):
 
 def test_models_of_other_depth_share_an_axis(seen):
     assert seen.locator("#repair .role-axis-title text").first.text_content() == "depth (% of its blocks)"
+
+
+def test_a_chart_names_the_models_that_it_shows():
+    """A model that has the results and no curve, such as one without a head in the read-out's, is not among them."""
+    caption = SimpleNamespace(caption="8 images")
+    found = [SimpleNamespace(label=label, results={"dynamics": caption}) for label in ("headed", "headless")]
+    rows = [
+        {
+            "model": "headed",
+            "group": "head",
+            "layer": layer,
+            "depth": layer,
+            "of": 1,
+            "mean": 0.5,
+            "low": 0.4,
+            "high": 0.6,
+        }
+        for layer in (0, 1)
+    ]
+    specs = Specs(found, ())
+    (chart,) = specs.curves(rows, "Read-out", "readout", "dynamics", y="share", x="state")
+    assert chart.of == ("headed: 8 images",)
+    (both,) = specs.add({"description": ""}, "Both", "both", "dynamics")
+    assert both.of == ("headed: 8 images", "headless: 8 images")
