@@ -39,7 +39,7 @@ def rows_in(state: list[Tensor] | Tensor) -> int:
 
 
 def normal_like(states: Tensor, positions: Tensor, seed: int) -> Tensor:
-    """Gaussian numbers for states `(B, N, D)`, in float32, that depend on an image's position and the seed alone.
+    """Gaussian numbers in float32, of the shape `(B, …)` of states, by an image's position and the seed alone.
 
     The same come back for an image on the same kind of device; CPU and GPU draw different ones.
     """

@@ -57,8 +57,8 @@ from brdyn.measures.jacobian import (
 )
 from brdyn.measures.jacobian import directions as directions_of
 from brdyn.measures.kinematics import TINY
+from brdyn.measures.sampling import normal_like
 from brdyn.models import VisionTransformer
-from brdyn.random_keys import random_keys
 from brdyn.runtime import available_memory, is_out_of_memory
 from brdyn.trajectory import Trajectory, capture, not_finite_remedy
 from brdyn.words import first_line
@@ -170,12 +170,8 @@ class JacobianSpectra(DepthMeasure):
 
     def _start(self, state: Tensor, positions: Tensor) -> Tensor:
         """Random vectors `(m, B, N, D)`, each image's own by its position, without radial parts."""
-        drawn = []
-        for key in random_keys(positions.cpu().numpy(), self.seed):
-            generator = torch.Generator(state.device).manual_seed(int(key))
-            shape = (self.tangents, *state.shape[1:])
-            drawn.append(torch.randn(shape, generator=generator, device=state.device))
-        vectors = torch.stack(drawn, dim=1)
+        several = state[:, None].expand(-1, self.tangents, -1, -1)
+        vectors = normal_like(several, positions, self.seed).transpose(0, 1)
         exact = vectors.double() if state.dtype == torch.float64 else vectors
         return tangential(exact, directions_of(state))
 
