@@ -30,10 +30,10 @@ from brdyn.measures.found_modes import SHAPE, Modes
 from brdyn.measures.found_phases import FoundPhases
 from brdyn.measures.found_spectra import SIDES, TOTALS, Spectra, within
 from brdyn.measures.headlines import headlines
-from brdyn.measures.in_words import curve, ends, motion, too_few
+from brdyn.measures.in_words import basins_end, curve, decision, ends, linearity, motion, too_few
 from brdyn.measures.modes import check_fit
 from brdyn.measures.null import BesideTwins, Null, Tables
-from brdyn.measures.readout import ACCURACY, AGREEMENT, DIVERGENCE, deciding_state
+from brdyn.measures.readout import ACCURACY, DIVERGENCE, deciding_state
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.provenance import Provenance, Stopwatch
@@ -225,11 +225,11 @@ class Dynamics(BesideTwins):
         if self.groups("effective_rank") and not np.isfinite(self.curve("effective_rank")).any():
             lines.append("no update moves a token: there is neither rank nor coherence")
         if (decided := deciding_state(self.table)) is not None:
-            lines.append(_decision(self, *decided))
+            lines.append(decision(self.table, self.phases, *decided))
         if self.basins is not None:
-            lines.append(_basins(self, self.basins))
+            lines.append(basins_end(self.table, self.basins))
         if self.modes is not None:
-            lines += _linearity(self, self.modes)
+            lines += linearity(self.phases, self.modes)
         if self.spectra is not None:
             lines += self.spectra.describe()
         left_out = [f"left out: {name} ({why})" for name, why in self.left_out.items()]
@@ -387,60 +387,3 @@ def _joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """All rows; none where nothing has any."""
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(COLUMNS))
-
-
-def _decision(found: Dynamics, mean: float, low: float, high: float) -> str:
-    """From which state on the head reads the final class, in a sentence."""
-    half = found.phases.layers // 2
-    agreement, divergence = (found.curve(name)[half] for name in (AGREEMENT, DIVERGENCE))
-    between = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
-    return (
-        f"the head reads the final class from state {mean:.1f}{between} of {found.phases.layers} on, in the mean; at "
-        f"state {half} in {agreement:.0%} of images, KL {divergence:.2f} nats from the final answer"
-    )
-
-
-def _basins(found: Dynamics, basins: Basins) -> str:
-    """How near the images of a class end, in a sentence."""
-    group = basins.projected_group
-    ratio, purity = found.curve("basin_ratio", group)[-1], found.curve("knn_purity", group)[-1]
-    if not np.isfinite(ratio):
-        return f"basins of {group} at the end: all images have one direction, so there are neither ratio nor purity"
-    return (
-        f"basins of {group} at the end: angle within over between classes {ratio:.2f}, purity of "
-        f"{basins.neighbours} neighbours {purity:.2f} (chance {basins.chance:.2f})"
-    )
-
-
-def _linearity(found: Dynamics, modes: Modes) -> list[str]:
-    """How well one linear operator does over the longest phase of each group, and what needs no operator."""
-    longest = modes.errors.sort_values("steps", ascending=False).iloc[0]
-    rows = modes.errors.query(f"phase == {longest['phase']} and steps == {longest['steps']}")
-    first, last = found.phases.intervals[int(longest["phase"]) - 1]
-    lines = []
-    for group, part in rows.groupby("group", sort=False):
-        values = part.pivot(index="measure", columns="predictor", values="mean")
-        lines.append(
-            f"modes, layers {first}-{last}, {group}: "
-            + (_centred(values, longest["steps"]) if modes.centred else _raw(values, longest["steps"]))
-            + (f" ({modes.underdetermined[str(group)]})" if group in modes.underdetermined else "")
-        )
-    return lines
-
-
-def _centred(values: pd.DataFrame, steps: int) -> str:
-    share, raw = values.loc["r2"], values.loc["raw_cosine"]
-    return (
-        f"R² of the centred end of the phase {share['operator']:.2f} by one operator applied {steps} times, "
-        f"{share['endpoint']:.2f} by the best linear map, {share['identity']:.2f} by the identity, 0 by the mean state "
-        f"(cosines not centred: {raw['operator']:.3f}, {raw['endpoint']:.3f}, {raw['identity']:.3f}, {raw['mean']:.3f})"
-    )
-
-
-def _raw(values: pd.DataFrame, steps: int) -> str:
-    """Of an earlier version."""
-    raw = values.loc["cosine"]
-    return (
-        f"cosine to the end of the phase, not centred, {raw['operator']:.2f} by one operator applied {steps} times, "
-        f"{raw['endpoint']:.2f} by the best linear map, {raw['identity']:.2f} by the identity"
-    )

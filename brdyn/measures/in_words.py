@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from brdyn.measures.intervals import told_apart
+from brdyn.measures.readout import AGREEMENT, DIVERGENCE
+from brdyn.measures.readout import GROUP as HEAD
+
+if TYPE_CHECKING:
+    from brdyn.measures.basins import Basins
+    from brdyn.measures.found_modes import Modes
+    from brdyn.phases import Phases
 
 ZERO_AT_ENDS = ("estimation_mean", "estimation_variance")  # of phases
 WITHIN = 0.5  # cosine of 60 degrees
@@ -114,3 +121,60 @@ def too_few(table: pd.DataFrame, silent: Collection[str] = ()) -> Iterator[str]:
         yield f"too few images to tell depths apart (intervals of the largest and the least value meet): {said}"
     if alone:
         yield "one image: nothing is known of intervals"
+
+
+def decision(table: pd.DataFrame, phases: Phases, mean: float, low: float, high: float) -> str:
+    """From which state on the head reads the final class, in a sentence."""
+    half = phases.layers // 2
+    agreement, divergence = (curve(table, name, HEAD)[half] for name in (AGREEMENT, DIVERGENCE))
+    between = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+    return (
+        f"the head reads the final class from state {mean:.1f}{between} of {phases.layers} on, in the mean; at "
+        f"state {half} in {agreement:.0%} of images, KL {divergence:.2f} nats from the final answer"
+    )
+
+
+def basins_end(table: pd.DataFrame, basins: Basins) -> str:
+    """How near the images of a class end, in a sentence."""
+    group = basins.projected_group
+    ratio, purity = (curve(table, name, group)[-1] for name in ("basin_ratio", "knn_purity"))
+    if not np.isfinite(ratio):
+        return f"basins of {group} at the end: all images have one direction, so there are neither ratio nor purity"
+    return (
+        f"basins of {group} at the end: angle within over between classes {ratio:.2f}, purity of "
+        f"{basins.neighbours} neighbours {purity:.2f} (chance {basins.chance:.2f})"
+    )
+
+
+def linearity(phases: Phases, modes: Modes) -> list[str]:
+    """How well one linear operator does over the longest phase of each group, and what needs no operator."""
+    longest = modes.errors.sort_values("steps", ascending=False).iloc[0]
+    rows = modes.errors.query(f"phase == {longest['phase']} and steps == {longest['steps']}")
+    first, last = phases.intervals[int(longest["phase"]) - 1]
+    lines = []
+    for group, part in rows.groupby("group", sort=False):
+        values = part.pivot(index="measure", columns="predictor", values="mean")
+        lines.append(
+            f"modes, layers {first}-{last}, {group}: "
+            + (_centred(values, longest["steps"]) if modes.centred else _raw(values, longest["steps"]))
+            + (f" ({modes.underdetermined[str(group)]})" if group in modes.underdetermined else "")
+        )
+    return lines
+
+
+def _centred(values: pd.DataFrame, steps: int) -> str:
+    share, raw = values.loc["r2"], values.loc["raw_cosine"]
+    return (
+        f"R² of the centred end of the phase {share['operator']:.2f} by one operator applied {steps} times, "
+        f"{share['endpoint']:.2f} by the best linear map, {share['identity']:.2f} by the identity, 0 by the mean state "
+        f"(cosines not centred: {raw['operator']:.3f}, {raw['endpoint']:.3f}, {raw['identity']:.3f}, {raw['mean']:.3f})"
+    )
+
+
+def _raw(values: pd.DataFrame, steps: int) -> str:
+    """Of an earlier version."""
+    raw = values.loc["cosine"]
+    return (
+        f"cosine to the end of the phase, not centred, {raw['operator']:.2f} by one operator applied {steps} times, "
+        f"{raw['endpoint']:.2f} by the best linear map, {raw['identity']:.2f} by the identity"
+    )
