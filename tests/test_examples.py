@@ -1,8 +1,10 @@
 """What the guide says that commands print and cost is what was recorded."""
 
+import json
 import re
 
 from analyses import examples
+from analyses.recording import RESULTS
 from analyses.render import outdated
 
 GUIDE = (
@@ -29,7 +31,8 @@ def test_a_place_is_filled_again_and_the_rest_left_alone(tmp_path, monkeypatch):
     before, shown, after = re.split(r"```console\n|```\n", written)
     assert before.startswith("**Example.** Before.\n\n<!-- recorded: perturb/cifar_vit12, 3 lines -->\n")
     assert after.endswith("<!-- end -->\n\nAfter.\n")
-    assert re.search(r"256 images of 32 × 32 pixels: \d+ seconds on x86_64 CPU", after)
+    run = json.loads((RESULTS / "perturb" / "cifar_vit12" / "perturb.json").read_text())["provenance"]
+    assert f"256 images of 32 × 32 pixels: {round(run['seconds'])} seconds on x86_64 CPU" in after
     command, *lines = shown.splitlines()
     assert command == "$ brdyn perturb --model cifar_vit12 --images data/cifar10/test.parquet -n 256 --null 5"
     assert (len(lines), lines[-1]) == (4, "…")
