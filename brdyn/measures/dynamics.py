@@ -28,7 +28,7 @@ from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure, Details, measu
 from brdyn.measures.engine import measure
 from brdyn.measures.found_modes import SHAPE, Modes
 from brdyn.measures.found_phases import FoundPhases
-from brdyn.measures.found_spectra import SIDES, TOTALS, Spectra, within
+from brdyn.measures.found_spectra import SIDES, TOTALS, Spectra, overall, within
 from brdyn.measures.headlines import headlines
 from brdyn.measures.in_words import basins_end, curve, decision, ends, linearity, motion, too_few
 from brdyn.measures.modes import check_fit
@@ -204,7 +204,8 @@ class Dynamics(BesideTwins):
         found = headlines(tables[TABLE], UNTOLD)
         if SPECTRA in tables:
             means = tables[SPECTRA].drop_duplicates("quantity").set_index("quantity")["mean"]
-            found |= {name: float(means[name]) for name in map(within, SIDES) if name in means}
+            told = (what(side) for what in (overall, within) for side in SIDES)
+            found |= {name: float(means[name]) for name in told if name in means}
         return found
 
     def answer(self) -> str:

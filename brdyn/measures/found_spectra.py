@@ -43,6 +43,11 @@ SHAPE: dict[str, Any] = {  # in dynamics.json
 }
 
 
+def overall(side: str) -> str:
+    """The quantity of a side that says how much layers are coupled, whatever their phases."""
+    return f"coupling of {side} directions, all pairs of layers"
+
+
 def within(side: str) -> str:
     """The quantity of a side that says whether layers of a phase are coupled more."""
     return f"coupling of {side} directions, within phases less across"
@@ -57,7 +62,8 @@ class Spectra(Compared):
     totals : DataFrame
         Over depth, one row per quantity with its 95 % interval over images: `exponent`, the finite-time Lyapunov
         exponents by `index` from 1 (nats per block); `growth over the phase`, the sum of the growth over the blocks of
-        `phase` (nats); and of each side the coupling within phases less that across, at the same distance.
+        `phase` (nats); and of each side the mean coupling of all pairs of layers, and that within phases less that
+        across, at the same distance.
     blocks : DataFrame
         By `block` from 1: `growth`, log R_ii of each `index`; `restricted singular value`, of J_l on the transported
         vectors alone, at most the true ones; `growth of the norm` of the tokens (nats); and with Krylov steps the
@@ -170,14 +176,19 @@ class Spectra(Compared):
             f"{self.directions} directions); the tokens' norm grows by {norm:.3g}, and what grows less turns towards it"
         ]
         for side, test in self.tests.items():
-            rows = self.totals[self.totals["quantity"] == within(side)]
-            if not len(rows) or test is None:
-                continue
-            one = rows.iloc[0]
-            lines.append(
-                f"coupling of {side} directions: {one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}] more within "
-                f"phases than across at the same distance (boundaries elsewhere: p = {test.p_value:.3f})"
-            )
+            found = [
+                self.totals[self.totals["quantity"] == quantity] for quantity in (overall(side), within(side))
+            ]
+            every, inside = (_said(rows.iloc[0]) if len(rows) else "" for rows in found)
+            if every:
+                lines.append(
+                    f"coupling of {side} directions: {every} over all pairs of layers (chance {self.chance:.2g})"
+                )
+            if inside and test is not None:
+                lines[-1] += (
+                    f"; {inside} more within phases than across at the same distance (boundaries elsewhere: p = "
+                    f"{test.p_value:.3f})"
+                )
         if self.krylov_steps:
             settled = self.by_block(SETTLED)[0]
             worst = int(np.argmin(settled))
@@ -186,3 +197,7 @@ class Spectra(Compared):
                 f"{settled[worst]:.2f} or more (least at block {worst + 1}; 1 is settled)"
             )
         return lines
+
+
+def _said(row: pd.Series) -> str:
+    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

@@ -46,6 +46,7 @@ from brdyn.measures.found_spectra import (
     SINGULAR,
     TOTALS,
     Spectra,
+    overall,
     within,
 )
 from brdyn.measures.jacobian import (
@@ -200,10 +201,14 @@ class JacobianSpectra(DepthMeasure):
         pairs: list[dict[str, Any]] = []
         tests: dict[str, PlacementTest | None] = {}
         for side in (side for side in SIDES if self.steps):
-            weights = same_phase(self.depth, places)
-            if weights.any():
-                totals += self._weighted(side, weights, quantity=within(side), phase=0)
             first, second = (index + 1 for index in np.triu_indices(self.depth, 1))
+            alike = np.full((1, len(first)), 1 / max(1, len(first)))
+            for quantity, weights in (
+                (overall(side), alike),
+                (within(side), same_phase(self.depth, places)),
+            ):
+                if weights.any():
+                    totals += self._weighted(side, weights, quantity=quantity, phase=0)
             for row, one, other in zip(self._by_entry(side, "pair"), first, second, strict=True):
                 pairs.append({**row, "side": side, "block": int(one), "other": int(other)})
             mean = self._totals(side)[0].cpu().numpy() / max(1.0, float(self.count))

@@ -59,6 +59,9 @@ def starts(images=3, seed=0):
     return torch.randn(images, 19, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+PAIRS = [(0, 1), (0, 2), (1, 2)]  # of three layers
+
+
 def rotation(seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.linalg.qr(torch.randn(16, 16, dtype=torch.float64, generator=generator))[0]
@@ -150,6 +153,13 @@ def test_a_tiny_vit_against_direct_jacobians_in_float64(tiny_run):
     for place, side in enumerate(("entering", "leaving")):
         pair = [(own[0][place].T @ own[2][place]) ** 2 for own in bases]
         assert found.coupling(side)[0, 2] == pytest.approx(np.sum(pair) / 3 / 4, abs=1e-5)
+        every = found.totals.query(f"quantity == 'coupling of {side} directions, all pairs of layers'")
+        pairs = [
+            np.mean([np.sum((own[one][place].T @ own[two][place]) ** 2) / 4 for one, two in PAIRS])
+            for own in bases
+        ]
+        assert every["mean"].item() == pytest.approx(np.mean(pairs), abs=1e-5)
+        assert every["sd"].item() == pytest.approx(np.std(pairs, ddof=1), rel=1e-3)
     sd = growth.mean(1)[:, 0].std(ddof=1)
     row = found.totals.iloc[0]
     assert row["sd"] == pytest.approx(sd, rel=1e-4)
