@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from analyses.findings import depth, offline, phases, vitrm
+from analyses.findings import depth, layers, offline, phases, vitrm
 from analyses.findings import raptor as raptors
 from analyses.raptor_on_vits import Cells, read_cells
 from analyses.recording import RESULTS
@@ -38,7 +38,7 @@ NO_NULL = (
 WORDS = {True: "**holds**", False: "**fails**", None: "cannot be told"}
 AT_SIZE = "No run of the published size and length is recorded; it needs a GPU"
 MEASURES: dict[str, Any] = {
-    "phases": phases, "offline": offline, "raptor": raptors, "depth": depth, "vitrm": vitrm,
+    "phases": phases, "offline": offline, "raptor": raptors, "depth": depth, "vitrm": vitrm, "layers": layers,
 }  # fmt: skip
 BEFORE, AFTER, BEFORE_TWINS = (
     "before",
@@ -63,6 +63,7 @@ class Studies(NamedTuple):
     grid: Grid | None
     packaged: Surgery
     refitted: list[Evaluation] | None
+    layers: layers.Results | None
 
 
 class Records(Studies):
@@ -82,6 +83,7 @@ def load() -> Records:
         phases.load(), offline.load(), read_cells(), read_cells("cpu"), vits, with_raptors(OVERFIT) or vits,
         with_raptors(HUNDRED), vitrm.load(), vitrm.read_at_size(), read_grid(),
         Surgery.read(RESULTS / "interventions" / packaged.NAME), raptors.read_refitted(),
+        layers.load() if (RESULTS / "layers").is_dir() else None,
     )  # fmt: skip
 
 
