@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import Metric
 
 from analyses.bench import benchmark, chosen_model, elapsed, model_parser, ratio
@@ -26,6 +27,7 @@ from brdyn.measures.contract import Asked, measure_class
 from brdyn.measures.spectra import JacobianSpectra
 from brdyn.measures.update_field import ranks, singular_values
 from brdyn.models import VisionTransformer
+from brdyn.raptor.cost import flops
 
 CLASSES = 10
 RANKED = 16  # images whose ranks are held against a float64 SVD, which takes long
@@ -87,8 +89,11 @@ def spectra_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) ->
     metric = JacobianSpectra(model).to(model.device)
     bare = partial(forwards, model, images, TANGENTS)
     found = ratio(bare, lambda: metric.update(trajectory), rounds, model.device)
+    with FlopCounterMode(display=False) as counter:
+        metric.update(trajectory)
     return {
         "tangents": TANGENTS,
+        "ratio_of_operations": counter.get_total_flops() / (TANGENTS * len(images) * flops(model)),
         "batch_size": len(images),
         "forward_seconds": found.pop("bare_seconds") / TANGENTS,
         **found,

@@ -63,7 +63,7 @@ class Studies(NamedTuple):
     grid: Grid | None
     packaged: Surgery
     refitted: list[Evaluation] | None
-    layers: layers.Results | None
+    layers: layers.Results
 
 
 class Records(Studies):
@@ -83,7 +83,7 @@ def load() -> Records:
         phases.load(), offline.load(), read_cells(), read_cells("cpu"), vits, with_raptors(OVERFIT) or vits,
         with_raptors(HUNDRED), vitrm.load(), vitrm.read_at_size(), read_grid(),
         Surgery.read(RESULTS / "interventions" / packaged.NAME), raptors.read_refitted(),
-        layers.load() if (RESULTS / "layers").is_dir() else None,
+        layers.load(),
     )  # fmt: skip
 
 

@@ -148,6 +148,7 @@ PHASES, MOVES, NOISE, SURGERY, SPLICE, RAPTOR, VITRM, PROBES = (
     for page in ("phases", "dynamics", "perturbation", "interventions", "splice", "raptor", "vitrm", "probes")
 )
 OF_PHASES, OF_DYNAMICS = f"phases/{OFFLINE}", f"dynamics/{SMALL_VIT}"
+OF_LAYERS, OF_SPLICE = f"layers/{SMALL_VIT}", f"splice/{SMALL_VIT}"
 SECTIONS: dict[str, tuple[Entry, ...]] = {
     "Phases": (
         Entry(
@@ -221,13 +222,13 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "readout", "What the head reads from every state",
             "Share of images of which a state already gives the final class; the dotted line is the mean state from "
             "which on it stands.",
-            MOVES, "plot_readout", None, "brdyn dynamics",
+            MOVES, "plot_readout", of(OF_LAYERS, "readout"), "brdyn dynamics",
         ),
         Entry(
             "branches", "Attention and MLP apart",
             "How much of the norm of both updates is of attention, by token group; hatched is where untrained twins "
             "have the border.",
-            MOVES, "plot_branches", None, "brdyn dynamics",
+            MOVES, "plot_branches", of(OF_LAYERS, "branches"), "brdyn dynamics",
         ),
         Entry(
             "modes", "One linear operator per phase",
@@ -244,13 +245,13 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "exponents", "Lyapunov exponents",
             "How much each block stretches a change of its input; a direction whose growth is below the dashed line, "
             "that of the tokens' norm, turns towards the others.",
-            MOVES, "plot_exponents", None, "brdyn dynamics --measures spectra",
+            MOVES, "plot_exponents", of(OF_LAYERS, "exponents"), "brdyn dynamics --measures spectra",
         ),
         Entry(
             "coupling", "Singular values and coupling of blocks",
             "Bright pairs of blocks stretch the same directions; if phases share them, those lie within the frames. "
             "Grey is a block with itself.",
-            MOVES, "plot_coupling", None, "brdyn dynamics --measures spectra --krylov-steps 4",
+            MOVES, "plot_coupling", of(OF_LAYERS, "coupling"), "brdyn dynamics --measures spectra --krylov-steps 4",
         ),
     ),
     "Perturbation": (
@@ -291,18 +292,18 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
             "spans", "What stands in for spans of layers",
             "Blue spans have a stand-in that is better than doing nothing; of red ones it is better to leave out "
             "the layers; the frames are phases.",
-            SPLICE, "plot_spans", None, "brdyn splice",
+            SPLICE, "plot_spans", of(OF_SPLICE, "skill"), "brdyn splice",
         ),
         Entry(
             "exchange", "Whose work a block does",
             "Blue where the block of layer m does some of the work of layer l, white where it is as bad as nothing "
             "there, red where it is worse.",
-            SPLICE, "plot_exchange", None, "brdyn splice",
+            SPLICE, "plot_exchange", of(OF_SPLICE, "exchange"), "brdyn splice",
         ),
         Entry(
             "calibration", "What calibration buys",
             "R² of whole phases: a curve that still rises wants more images, and dashed lines need none.",
-            SPLICE, "plot_calibration", None, "brdyn splice",
+            SPLICE, "plot_calibration", of(OF_SPLICE, "calibration"), "brdyn splice",
         ),
     ),
     "Raptor": (

@@ -15,7 +15,7 @@ import numpy as np
 
 from analyses import claims, fooled, phase_test
 from analyses.claims import BEFORE, BEFORE_TWINS, NOT_TESTED, OURS, WORDS, Records, in_full
-from analyses.findings import depth, raptor, vitrm
+from analyses.findings import depth, layers, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
 from analyses.gpu.jobs import JOBS
 from analyses.gpu.packing import MOST, PART
@@ -69,7 +69,7 @@ def judged(
 def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> dict[str, str]:
     """A claim with its rule, and what it comes to."""
     found = records.judged[claim.key] if study is None else claim.judge(records, study)
-    text = f"{claim.claim} ({claim.source})" if claim.table in ("offline", "vitrm") else claim.claim
+    text = f"{claim.claim} ({claim.source})" if claim.table in ("offline", "vitrm", "layers") else claim.claim
     return {
         "claim": text,
         "rule": found.rule or (in_full(claim.rule) if claim.rule else "–"),
@@ -173,6 +173,15 @@ def vitrm_findings(records: Records) -> str:
         network_width=ViTRMConfig.width, grid_rows=judged(records, "grid"), at_size=records.at_size,
         table=grid.cells.pivot(index="n", columns="n_sup", values="accuracy") if grid else None,
         at_size_said=claims.of("vitrm.published_accuracy").judge(records).said,
+    )  # fmt: skip
+
+
+def layers_findings(records: Records) -> str:
+    """What layers of two networks do, beside their untrained twins."""
+    return page(
+        "layers_findings.md.j2", found=records.layers, NETWORKS=layers.NETWORKS, TWINS=layers.TWINS,
+        whole=layers.whole_phases(records.layers), along=layers.along(records.layers),
+        rows=judged(records, "layers"), ours=judged(records, "layers", ours=True),
     )  # fmt: skip
 
 
@@ -313,6 +322,7 @@ def pages(records: Records) -> dict[Path, str]:
         ROOT / "docs" / "evidence.md": evidence(records),
         guide / "fooled.md": how_to_be_fooled(records),
         guide / "findings.md": page("findings.md.j2", found=records.offline, rows=judged(records, "offline")),
+        guide / "layers_findings.md": layers_findings(records),
         guide / "raptor_findings.md": raptor_findings(records),
         guide / "vitrm_findings.md": vitrm_findings(records),
         guide / "stochastic_depth_findings.md": stochastic_depth_findings(records),

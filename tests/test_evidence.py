@@ -107,6 +107,7 @@ def test_every_rule_is_on_the_page_that_its_claim_names(records, written):
         "offline": written["docs/guide/findings.md"], "raptor": written["docs/guide/raptor_findings.md"],
         "": written["docs/evidence.md"], "vitrm": written["docs/guide/vitrm_findings.md"],
         "depth": written["docs/guide/stochastic_depth_findings.md"],
+        "layers": written["docs/guide/layers_findings.md"],
     }  # fmt: skip
     shown |= {"grid": shown["vitrm"], "overfit": shown["depth"]}
     for claim in claims.every():
@@ -116,7 +117,7 @@ def test_every_rule_is_on_the_page_that_its_claim_names(records, written):
 
 
 ON_NOTHING = {"estimation", "operator", "most_linear", "convergence", "final_turn", "rank", "late_rank", "coherence",
-              "deep_noise_on_patches", "deep_noise_on_cls", "forcing", "middle", "converge", "repair"}  # fmt: skip
+              "deep_noise_on_patches", "deep_noise_on_cls", "forcing", "middle", "converge", "repair", "opposed"}  # fmt: skip
 
 
 @pytest.mark.parametrize("claim", [one for one in claims.every() if one.rule], ids=lambda one: one.measure)

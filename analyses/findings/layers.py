@@ -135,17 +135,31 @@ def shared(results: Results) -> Numbers:
     return {"excess": excess, "level": _levels(excess)}
 
 
-def linear(results: Results) -> Numbers:
-    """Skill of an affine map, and of the first block repeated, in the place of whole phases of two layers and more."""
-    found: dict[str, dict[str, Estimate]] = {"affine": {}, "repeat": {}}
+def whole_phases(results: Results) -> list[dict[str, Any]]:
+    """For each phase of two layers and more what stands in for it: skill at the last layer, over doing nothing."""
+    found: dict[tuple[str, int, int], dict[str, Any]] = {}
     for name, splice in results.splices.items():
         rows = splice.whole_phases("skill")
-        rows = rows[rows["calibration"].isin(splice.full["calibration"]) & (rows["end"] - rows["start"] > 1)]
-        for surrogate, of in found.items():
-            for _, row in rows[rows["surrogate"] == surrogate].iterrows():
-                place = f"{name} layers {row['start'] + 1}-{row['end']}"
-                of[place] = Estimate(row["mean"], row["low"], row["high"])
-    return found
+        fitted = rows["calibration"].isin(splice.full["calibration"])
+        for _, row in rows[fitted & (rows["end"] - rows["start"] > 1)].iterrows():
+            of = found.setdefault((name, row["start"] + 1, row["end"]), {})
+            of[row["surrogate"]] = Estimate(row["mean"], row["low"], row["high"])
+    return [{"name": name, "first": first, "last": last, **of} for (name, first, last), of in found.items()]
+
+
+def _standing_in(results: Results, surrogate: str) -> dict[str, Estimate]:
+    rows = whole_phases(results)
+    return {f"{one['name']} layers {one['first']}-{one['last']}": one[surrogate] for one in rows}
+
+
+def linear(results: Results) -> Numbers:
+    """Skill of an affine map in the place of whole phases of two layers and more."""
+    return {"affine": _standing_in(results, "affine")}
+
+
+def repeated(results: Results) -> Numbers:
+    """Skill of a phase's first block, repeated, in the place of it, and that of an affine map."""
+    return {**linear(results), "repeat": _standing_in(results, "repeat")}
 
 
 @beside_twins
@@ -239,3 +253,26 @@ def contracting(results: Results) -> Numbers:
 
     twins = [radii(one) for one in results.of_twins]
     return {**radii(results.fixed_points), **({UNTRAINED: twins} if twins else {})}
+
+
+ALONG = {
+    "attention_share": ("attention's share of both updates", ".2f"),
+    "branches_cosine": ("cosine of both updates", "+.2f"),
+    "attention_cosine": ("cosine of attention's with the state", "+.2f"),
+    "mlp_cosine": ("cosine of the MLP's with the state", "+.2f"),
+    "leading_growth": ("growth of the leading direction, nats", ".2f"),
+    "norm_growth": ("growth of the norm, nats", ".2f"),
+    "readout_decided": ("decided after this block", ".0%"),
+}
+
+
+def along(results: Results) -> list[dict[str, Any]]:
+    """Curves over blocks, in words: of every network, statistic and token group."""
+    return [
+        {"name": name, "what": what, "group": group, "values": [f"{one:{form}}" for one in curve[-layers:]]}
+        for name, motion in results.motions.items()
+        for layers in (motion.of.phases.layers,)
+        for statistic, (what, form) in ALONG.items()
+        for group in motion.of.groups(statistic)
+        for curve in (motion.curve(statistic, group),)
+    ]
