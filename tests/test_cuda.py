@@ -10,7 +10,7 @@ from brdyn.classifiers.augment import Augmentation
 from brdyn.classifiers.recipe import AugmentSettings
 from brdyn.data import load_images
 from brdyn.interventions import perturbation_repair, repair
-from brdyn.measures import SIMILARITIES, layer_similarity
+from brdyn.measures import SIMILARITIES, layer_similarity, spectra
 from brdyn.measures.eigenvalues import eigenvalues
 from brdyn.phases import segment
 from brdyn.raptor import FitSettings, fit_raptor
@@ -44,12 +44,41 @@ def test_dynamics_equal_the_cpu(tiny, noise_folder):
     for number, path in enumerate(sorted(noise_folder.glob("*.png"))):
         path.rename(noise_folder / "ab"[number % 2] / path.name)
     images = load_images(noise_folder, tiny)
-    here = brdyn.token_dynamics(tiny, images, k=2, stream=ALONE).table
-    there = brdyn.token_dynamics(tiny.to("cuda"), images, k=2, stream=ALONE).table
+    named = ["all", "branches"]
+    here = brdyn.token_dynamics(tiny, images, k=2, measures=named, stream=ALONE).table
+    there = brdyn.token_dynamics(tiny.to("cuda"), images, k=2, measures=named, stream=ALONE).table
     keys = ["statistic", "group", "layer"]
     both = here.merge(there, on=keys, suffixes=("", "_there"))
     assert len(both) == len(here) == len(there)
     np.testing.assert_allclose(both["mean"], both["mean_there"], rtol=2e-3, atol=2e-3)
+
+
+def test_spectra_equal_the_cpu(tiny, noise_folder, monkeypatch):
+    """From the vectors of the CPU, in float32: exponents, singular values and coupling."""
+    drawn = spectra.normal_like
+
+    def of_the_cpu(states, *draw):
+        return drawn(states.cpu(), *draw).to(states.device)
+
+    monkeypatch.setattr(spectra, "normal_like", of_the_cpu)
+    images = load_images(noise_folder, tiny, n=8)
+    asked = {"k": 2, "measures": ["spectra"], "tangents": 4, "krylov_steps": 3, "stream": ALONE}
+    here = brdyn.token_dynamics(tiny, images, **asked).spectra
+    there = brdyn.token_dynamics(tiny.to("cuda"), images, **asked).spectra
+    for name in ("totals", "blocks", "pairs"):
+        first, second = getattr(here, name)["mean"], getattr(there, name)["mean"]
+        np.testing.assert_allclose(first, second, rtol=1e-2, atol=1e-2)
+
+
+def test_splices_equal_the_cpu(tiny, noise_folder):
+    """Errors of the last state, their maps fitted on the device; skill may be far below 0."""
+    images = load_images(noise_folder, tiny)
+    phases = segment(np.eye(tiny.depth), 2)
+    asked = {"surrogates": ["mean", "affine", "power", "repeat", "exchange"], "stream": ALONE}
+    here = brdyn.splice_skill(tiny, images, phases, **asked).table
+    there = brdyn.splice_skill(tiny.to("cuda"), images, phases, **asked).table
+    rows = here["measure"].isin(["r2", "cosine"]).to_numpy()
+    np.testing.assert_allclose(here["mean"][rows], there["mean"][rows], rtol=2e-2, atol=2e-2)
 
 
 def test_repair_equals_the_cpu(tiny, noise_folder, monkeypatch):

@@ -117,7 +117,8 @@ def test_every_rule_is_on_the_page_that_its_claim_names(records, written):
 
 
 ON_NOTHING = {"estimation", "operator", "most_linear", "convergence", "final_turn", "rank", "late_rank", "coherence",
-              "deep_noise_on_patches", "deep_noise_on_cls", "forcing", "middle", "converge", "repair", "opposed"}  # fmt: skip
+              "deep_noise_on_patches", "deep_noise_on_cls", "forcing", "middle", "converge", "repair",
+              "opposed"}  # fmt: skip
 
 
 @pytest.mark.parametrize("claim", [one for one in claims.every() if one.rule], ids=lambda one: one.measure)
