@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from brdyn.phases import Phases
 
 OF_SIDES = {
-    "entering": "directions that enter\n(right singular vectors)",
-    "leaving": "directions that leave\n(left singular vectors)",
+    "entering": "right singular vectors (entering)",
+    "leaving": "left singular vectors (leaving)",
 }
 
 
@@ -108,7 +108,7 @@ def plot_coupling(spectra: Spectra, phases: Phases, *, title: str) -> Figure:
     >>> spectra = brdyn.token_dynamics(model, images, phases, **options).spectra
     >>> figure = plot_coupling(spectra, phases, title="a ViT")
     >>> figure.axes[1].get_title()
-    'directions that enter\\n(right singular vectors)'
+    'right singular vectors (entering)'
     """
     with paper_style():
         figure = new_figure(11.0, 3.7)

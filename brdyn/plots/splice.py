@@ -105,6 +105,7 @@ def plot_calibration(splice: Splice, *, title: str) -> Figure:
         for name, colour, marker in zip(names, ordered_colours(len(names)), MARKERS, strict=False)
     }
     fitted = sorted(set(rows["calibration"]) - {0})
+    bottom = LOWEST if (rows["low"] < 0).any() else 0
     columns = min(4, len(intervals))
     lines = -(-len(intervals) // columns)
     with paper_style():
@@ -135,7 +136,7 @@ def plot_calibration(splice: Splice, *, title: str) -> Figure:
                         clip_on=False,
                     )  # fmt: skip
             axes.axhline(0, color=QUIET, linewidth=0.8, linestyle=":")
-            axes.set_ylim(LOWEST, 1.05)
+            axes.set_ylim(bottom, 1.05)
             axes.set_xscale("log")
             axes.set_xticks(fitted, [str(count) for count in fitted])
             axes.minorticks_off()
