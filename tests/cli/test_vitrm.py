@@ -33,7 +33,10 @@ def test_vitrm_train_writes_what_it_says(run, train_options, tmp_path, model):
     content = json.loads((out / "train.json").read_text())
     assert [row["step"] for row in content["history"]["losses"]] == [1, 2, 3, 4, 5, 6]
     assert 0 <= content["accuracy"] <= 1
-    assert content["parameters"] == Classifier.from_pretrained(out).parameters
+    trained, config = Classifier.from_pretrained(out), json.loads((out / "config.json").read_text())
+    for found in (content, config):
+        assert (found["parameters"], found["flops"]) == (trained.parameters, trained.flops())
+    assert f"{trained.flops() / 1e9:.3g} GFLOP an image" in done.stdout
     assert content["options"]["recipe"]["ema"] == (0.999 if model == "vitrm" else 0)
     assert content["provenance"]["command"].startswith("brdyn vitrm-train")
     assert f"accuracy {content['accuracy']:.2%} on 40 test images" in done.stdout
