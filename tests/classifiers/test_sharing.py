@@ -175,3 +175,72 @@ def test_a_scaled_network_trains_with_stochastic_depth_and_comes_back(tmp_path):
     for block in model.blocks:
         state = block(state)
     assert torch.equal(model.logits(model.norm(state)), again(images))
+
+
+def resnet(seed=0, **options):
+    return Classifier.new("resnet18", ("r", "g", "b"), 32, [0.3] * 3, [0.3] * 3, seed, **options)
+
+
+def test_the_blocks_of_a_resnets_stage_share_their_convolutions():
+    """By hand: two convolutions of the first stage, whose blocks are alike, and one of each other are not there twice;
+    what halves the image is apart, and so are all normalisations."""
+    plain, shared = resnet(), resnet(shared_stages=True)
+    saved = sum(9 * width**2 for width in (64, 64, 128, 256, 512))
+    assert plain.parameters - shared.parameters == saved
+    assert plain.flops() == shared.flops()
+    for number in (1, 2, 3, 4):
+        first, second = getattr(shared.network, f"layer{number}")
+        assert (first.conv1 is second.conv1) == (number == 1)
+        assert first.conv2 is second.conv2
+        assert first.bn1 is not second.bn1
+        assert first.bn2 is not second.bn2
+
+
+def test_longer_stages_and_bottlenecks_share_all_that_is_alike():
+    with torch.device("meta"):
+        network = build("resnet50", 3, 32, shared_stages=True)
+    first, second, third, *_ = network.layer2
+    for name in ("conv1", "conv2", "conv3"):
+        assert getattr(second, name) is getattr(third, name)
+    assert [getattr(first, name) is getattr(second, name) for name in ("conv1", "conv2", "conv3")] == [
+        False, False, True
+    ]  # fmt: skip
+
+
+def test_a_shared_convolution_has_the_gradient_of_all_its_places():
+    """As the sum over two copies that begin alike: their normalisations differ from the start."""
+    shared, apart = resnet(shared_stages=True).network, resnet().network
+    apart.load_state_dict(shared.state_dict())
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for network in (shared, apart):
+        network(images).square().sum().backward()
+    expected = sum(block.conv2.weight.grad for block in apart.layer3)
+    torch.testing.assert_close(shared.layer3[0].conv2.weight.grad, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_resnet_with_shared_stages_resumes_and_comes_back(tmp_path):
+    """From a checkpoint on as without a stop; what is shared is one again when it is read."""
+    brief = {"epochs": 1, "batch_size": 30, "checkpoint_every": 1, "ema": 0.5}
+    expected = resnet(shared_stages=True)
+    train_classifier(expected, pictures(60), recipe(**brief))
+    checkpoints, killed = Checkpoints(tmp_path / "c", {}), resnet(shared_stages=True)
+
+    def kill(_, step, __):
+        if step == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_classifier(
+            killed,
+            pictures(60),
+            recipe(**brief, log_every=1),
+            session=Session(checkpoints=checkpoints, report=kill),
+        )
+    resumed = resnet(shared_stages=True)
+    train_classifier(resumed, pictures(60), recipe(**brief), session=Session(resume=checkpoints.latest()))
+    resumed.save_pretrained(tmp_path / "run")
+    again = Classifier.from_pretrained(tmp_path / "run")
+    for name, value in again.network.state_dict().items():
+        assert torch.equal(value, expected.network.state_dict()[name])
+    assert again.network.layer1[0].conv1 is again.network.layer1[1].conv1
+    assert again.options == {"shared_stages": True}
