@@ -98,12 +98,14 @@ def _listed(blocks: int, text: str, layers: int) -> tuple[int, ...]:
             f"partition {text!r} is neither {SEQUENCE!r} nor {CYCLE!r} nor the block of each layer, as 0,0,1"
         ) from None
     if len(numbers) != layers:
-        raise UsageError(f"the partition {text!r} is of {len(numbers)} layers, and the network has {layers}")
+        raise UsageError(
+            f"the partition {text!r} is of {len(numbers)} layers, and the network has {layers}; give the block of each"
+        )
     used = sorted(set(numbers))
     if used != list(range(len(used))):
-        raise UsageError(f"the partition {text!r} does not number its blocks 0, 1, …")
+        raise UsageError(f"the partition {text!r} does not number its blocks 0, 1, …; leave no number out")
     if blocks not in (0, len(used)):
         raise UsageError(
-            f"the partition {text!r} has {len(used)} blocks, and {blocks} are asked for; drop one"
+            f"the partition {text!r} has {len(used)} blocks, and {blocks} are asked for; drop either"
         )
     return numbers

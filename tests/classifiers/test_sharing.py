@@ -104,9 +104,9 @@ def test_it_trains_resumes_and_comes_back(tmp_path):
         ({"shared_blocks": 3}, "3 shared blocks do not divide 4 layers, as the partition 'sequence' needs"),
         ({"shared_blocks": 3, "partition": "cycle"}, "3 shared blocks do not divide 4 layers"),
         ({"shared_blocks": 5}, "5 shared blocks for 4 layers: there are 1 to 4"),
-        ({"partition": "0,0,1"}, "is of 3 layers, and the network has 4"),
-        ({"partition": "0,2,2,0"}, "does not number its blocks 0, 1"),
-        ({"partition": "0,0,1,1", "shared_blocks": 3}, "has 2 blocks, and 3 are asked for"),
+        ({"partition": "0,0,1"}, "is of 3 layers, and the network has 4; give the block of each"),
+        ({"partition": "0,2,2,0"}, "does not number its blocks 0, 1, …; leave no number out"),
+        ({"partition": "0,0,1,1", "shared_blocks": 3}, "has 2 blocks, and 3 are asked for; drop either"),
         ({"partition": "halves"}, "neither 'sequence' nor 'cycle' nor the block of each layer"),
         ({"depth_scaling": "layer"}, "unknown depth scaling 'layer'; choose one of index, constant, none"),
         (
@@ -218,29 +218,15 @@ def test_a_shared_convolution_has_the_gradient_of_all_its_places():
     torch.testing.assert_close(shared.layer3[0].conv2.weight.grad, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_a_resnet_with_shared_stages_resumes_and_comes_back(tmp_path):
-    """From a checkpoint on as without a stop; what is shared is one again when it is read."""
-    brief = {"epochs": 1, "batch_size": 30, "checkpoint_every": 1, "ema": 0.5}
-    expected = resnet(shared_stages=True)
-    train_classifier(expected, pictures(60), recipe(**brief))
-    checkpoints, killed = Checkpoints(tmp_path / "c", {}), resnet(shared_stages=True)
-
-    def kill(_, step, __):
-        if step == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train_classifier(
-            killed,
-            pictures(60),
-            recipe(**brief, log_every=1),
-            session=Session(checkpoints=checkpoints, report=kill),
-        )
-    resumed = resnet(shared_stages=True)
-    train_classifier(resumed, pictures(60), recipe(**brief), session=Session(resume=checkpoints.latest()))
+def test_a_resnet_with_shared_stages_is_averaged_goes_on_and_comes_back(tmp_path):
+    """From the checkpoint of its one step as it was; what is shared is one again when it is read."""
+    once, checkpoints = recipe(epochs=1, checkpoint_every=1, ema=0.5), Checkpoints(tmp_path / "c", {})
+    trained, resumed = resnet(shared_stages=True), resnet(shared_stages=True)
+    train_classifier(trained, pictures(30), once, session=Session(checkpoints=checkpoints))
+    train_classifier(resumed, pictures(30), once, session=Session(resume=checkpoints.latest()))
     resumed.save_pretrained(tmp_path / "run")
     again = Classifier.from_pretrained(tmp_path / "run")
     for name, value in again.network.state_dict().items():
-        assert torch.equal(value, expected.network.state_dict()[name])
+        assert torch.equal(value, trained.network.state_dict()[name])
     assert again.network.layer1[0].conv1 is again.network.layer1[1].conv1
     assert again.options == {"shared_stages": True}
