@@ -8,6 +8,7 @@ import torch
 import brdyn
 from brdyn.classifiers import Classifier, train_classifier
 from brdyn.classifiers.architectures import build
+from brdyn.data import Batch
 from brdyn.errors import UsageError
 from brdyn.training import Checkpoints, Session
 from tests.classifiers.small import Killed, new, pictures, recipe
@@ -90,6 +91,14 @@ def test_it_trains_resumes_and_comes_back(tmp_path):
     model = brdyn.load_model(str(tmp_path / "run"))
     assert model.depth == 4
     assert model.block_parameters == block_parameters(again.network)
+    state, states = model.embed(images), []
+    for block in model.blocks:
+        state = block(state)
+        states.append(state)
+    found = brdyn.capture(model, Batch(torch.cat([images, images]), torch.arange(4))).states
+    assert len(found) == 5
+    for one, other in zip(found[1:], states, strict=True):
+        torch.testing.assert_close(one[:2], other)
     others = sum(p.numel() for p in again.network.parameters()) - sum(
         p.numel() for p in again.network.head.parameters()
     )

@@ -123,6 +123,10 @@ def test_blocks_are_shared_and_the_network_takes_images_of_its_size_alone(run, o
         "--out",
         tmp_path / "phases",
     ]
+    assert run("phases", *model).returncode == 0
+    found = json.loads((tmp_path / "phases" / "phases.json").read_text())
+    assert len(found["similarity"]["matrix"]) == 4
+    model[-1] = tmp_path / "other"
     assert_one_line_error(
         run("phases", *model, "--image-size", "16"), 2, "trained on images of 8x8 pixels", "drop --image-size"
     )
