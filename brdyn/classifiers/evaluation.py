@@ -209,6 +209,8 @@ def evaluate_recursion(
     after = _every_step(classifier, network, images, most)
     truth = images.labels.cpu().numpy()
     right, sure = after.scores.argmax(-1).numpy() == truth, after.halting.numpy()
+    flops = classifier.flops()
+    each = classifier.flops(2) - flops  # every step does the same
     rows, bins = [], []
     for step in range(most):
         table = reliability(sure[step], right[step])
@@ -220,7 +222,7 @@ def evaluate_recursion(
                 "calibration_error": calibration_error(table),
                 **_of_classes(after.scores[step], images.labels.cpu(), right[step]),
                 **_mean_of("step_norm", after.moved[step].numpy()),
-                "gflop": classifier.flops(step + 1) / 1e9,
+                "gflop": (flops + step * each) / 1e9,
             }
         )
         bins.append(table.assign(steps=step + 1))

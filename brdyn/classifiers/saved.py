@@ -156,12 +156,19 @@ class Classifier(Compared):
         """Floating-point operations of an image's answer, in so many recursion steps of a ViTRM.
 
         Of matrix products and convolutions, a multiplication and an addition counting two; a layer that shares its
-        weights counts as often as it is applied. Counted on its like that has no numbers, so at no cost.
+        weights counts as often as it is applied.
         """
-        with torch.device("meta"):
-            like = build(self.name, len(self.names), self.image_size, **self.options).eval()
-            image = torch.zeros(1, CHANNELS, self.image_size, self.image_size)
-        return runtime.flops(partial(self.architecture.scores, like, image, steps))
+        network, weight = self.network, next(self.network.parameters())
+        image = torch.zeros(
+            1, CHANNELS, self.image_size, self.image_size, device=weight.device, dtype=weight.dtype
+        )
+        was_training = network.training
+        network.eval()
+        try:
+            with torch.compiler.set_stance("force_eager"):  # compiled code hides what it does
+                return runtime.flops(partial(self.architecture.scores, network, image, steps))
+        finally:
+            network.train(was_training)
 
     def in_float16(self) -> dict[str, Tensor]:
         """Its weights, at half the size; for :meth:`save_pretrained`."""
