@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from analyses.findings import depth, layers, offline, phases, vitrm
+from analyses.findings import depth, layers, offline, phases, shared, vitrm
 from analyses.findings import raptor as raptors
 from analyses.raptor_on_vits import Cells, read_cells
 from analyses.recording import RESULTS
 from analyses.render import words
 from analyses.rules import UNTRAINED, Beyond, Numbers, Rule, Verdict, evidence, rule_of
+from analyses.shared_blocks import Shared, read_shared
 from analyses.statistics import ALPHA, holm
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.vitrm_grid import Grid, read_grid
@@ -39,6 +40,7 @@ WORDS = {True: "**holds**", False: "**fails**", None: "cannot be told"}
 AT_SIZE = "No run of the published size and length is recorded; it needs a GPU"
 MEASURES: dict[str, Any] = {
     "phases": phases, "offline": offline, "raptor": raptors, "depth": depth, "vitrm": vitrm, "layers": layers,
+    "shared": shared,
 }  # fmt: skip
 BEFORE, AFTER, BEFORE_TWINS = (
     "before",
@@ -64,6 +66,7 @@ class Studies(NamedTuple):
     packaged: Surgery
     refitted: list[Evaluation] | None
     layers: layers.Results
+    shared: Shared | None
 
 
 class Records(Studies):
@@ -76,14 +79,15 @@ class Records(Studies):
 
 
 def load() -> Records:
-    """Read all recorded results. Raises UsageError if a study has none; only those of networks which overfit, and on
-    CIFAR-100, may be missing."""
+    """Read all recorded results. Raises UsageError if a study has none; only those of networks which overfit, share
+    blocks, or are of CIFAR-100 may be missing."""
     vits = read_study()
     return Records(
         phases.load(), offline.load(), read_cells(), read_cells("cpu"), vits, with_raptors(OVERFIT) or vits,
         with_raptors(HUNDRED), vitrm.load(), vitrm.read_at_size(), read_grid(),
         Surgery.read(RESULTS / "interventions" / packaged.NAME), raptors.read_refitted(),
         layers.load(),
+        read_shared(),
     )  # fmt: skip
 
 

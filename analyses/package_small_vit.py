@@ -45,6 +45,7 @@ def ship(run: Path, home: Path, test: PixelSet, origin: dict[str, Any]) -> dict[
         "same_answers": float((before.argmax(1) == after.argmax(1)).double().mean()),
         "bytes": (home / WEIGHTS).stat().st_size,
         "parameters": shipped.parameters,
+        "flops": shipped.flops(),
         "test_images": len(test),
     }
     config = read_config(home)

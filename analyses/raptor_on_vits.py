@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -35,11 +34,13 @@ from analyses.study import (
     Study,
     chosen,
     digest_of,
+    packed,
     read_all,
     run_study,
     share_of,
     sizes_of,
     study_parser,
+    unpacked,
 )
 from brdyn import BrdynError, Phases, Stream, fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.classifiers import packaged
@@ -369,17 +370,13 @@ def head_is_right(model: VisionTransformer, images: ImageSet) -> Tensor:
 
 def answers(reading: Reading) -> dict[str, Any]:
     """Which test images each probe names right, so that fits can be compared image by image."""
-    packed = {
-        kind: [b64encode(np.packbits(row.numpy()).tobytes()).decode() for row in hits]
-        for kind, hits in reading.hits.items()
-    }
-    return {"test_images": len(reading.truth), "right": packed}
+    right = {kind: [packed(row.numpy()) for row in hits] for kind, hits in reading.hits.items()}
+    return {"test_images": len(reading.truth), "right": right}
 
 
 def right_of(content: Mapping[str, Any], kind: str) -> np.ndarray:
     """Back from :func:`answers`: `(seeds, images)`."""
-    rows = [np.frombuffer(b64decode(row), np.uint8) for row in content["right"][kind]]
-    return np.array([np.unpackbits(row, count=content["test_images"]).astype(bool) for row in rows])
+    return np.array([unpacked(row, content["test_images"]) for row in content["right"][kind]])
 
 
 def curves_of(path: Path) -> Path:

@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import time
 from abc import ABC, abstractmethod
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import filter as matching
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 import yaml
 
@@ -100,6 +102,16 @@ def share_of(text: str) -> tuple[int, int]:
     if not (first.isdigit() and every.isdigit() and int(first) < int(every)):
         raise UsageError(f"--share {text!r} is not i/n with i from 0 to n - 1")
     return int(first), int(every)
+
+
+def packed(hits: np.ndarray) -> str:
+    """Which images were named right, a bit each, as text."""
+    return b64encode(np.packbits(hits).tobytes()).decode()
+
+
+def unpacked(text: str, images: int) -> np.ndarray:
+    """Back from :func:`packed`, of so many images."""
+    return np.unpackbits(np.frombuffer(b64decode(text), np.uint8), count=images).astype(bool)
 
 
 def chosen(only: str | None, names: Iterable[str]) -> list[str]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from brdyn import choices
 from brdyn.choices import one_of
@@ -172,6 +174,16 @@ def timed(call: Callable[[], Any], device: torch.device) -> float:
     call()
     synchronise(device)
     return time.perf_counter() - started
+
+
+def flops(forward: Callable[[], Any]) -> int:
+    """Floating-point operations of the matrix products and convolutions of a forward pass, counted as they happen; a
+    multiplication and an addition are two."""
+    counter = FlopCounterMode(display=False)
+    # Attention written out: not every fused kernel has a formula.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        forward()
+    return int(counter.get_total_flops())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -143,17 +143,22 @@ def _mean(tokens: Tensor) -> Tensor:
 
 @contextmanager
 def record_states(model: VisionTransformer) -> Iterator[list[Tensor]]:
-    """Collect `a_0 … a_L` of every forward pass made inside, by hooks that are always removed."""
+    """Collect `a_0 … a_L` of every forward pass made inside, by hooks that are always removed.
+
+    Layers can be one module: it has one hook, which is called as often as it is applied.
+    """
     states: list[Tensor] = []
+    whole = model.depth + 1
 
     def before_first(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        states.append(inputs[0])
+        if len(states) % whole == 0:
+            states.append(inputs[0])
 
     def after(_: nn.Module, __: Any, output: Tensor) -> None:
         states.append(output)
 
     handles = [model.blocks[0].register_forward_pre_hook(before_first)]
-    handles += [block.register_forward_hook(after) for block in model.blocks]
+    handles += [block.register_forward_hook(after) for block in dict.fromkeys(model.blocks)]
     try:
         yield states
     finally:

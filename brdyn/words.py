@@ -46,6 +46,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
+def size_in_words(parameters: int, flops: int | None = None) -> str:
+    """`2.69 M parameters, 0.372 GFLOP an image`; the latter where it was counted."""
+    said = f"{parameters / 1e6:.2f} M parameters"
+    return said if flops is None else f"{said}, {flops / 1e9:.3g} GFLOP an image"
+
+
 def printable(text: str) -> str:
     """Text that any UTF-8 file takes: a byte of a file name that is no UTF-8 becomes `\\udcff`, as Python shows it."""
     return text.encode("utf-8", "backslashreplace").decode()

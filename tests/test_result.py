@@ -188,9 +188,10 @@ def test_what_is_written_of_classifiers(name, results, tmp_path):
     for entry in ("schema", "files", "provenance"):
         del content[entry]
     if name == "train.json":
-        assert list(content) == ["network", "parameters", "test", "accuracy", "kept", "skipped", "unlabelled",
-                                 "options", "history", "seconds"]  # fmt: skip
+        assert list(content) == ["network", "parameters", "flops", "test", "accuracy", "kept", "skipped",
+                                 "unlabelled", "options", "history", "seconds"]  # fmt: skip
         assert content["accuracy"] == result.accuracy
+        assert content["flops"] == result.classifier.flops()
         assert content["seconds"] == round(result.history.seconds, 1)
         assert content["test"] == content["options"]["test"]
         assert [row["step"] for row in content["history"]["validation"]] == [1, 2]
@@ -199,9 +200,10 @@ def test_what_is_written_of_classifiers(name, results, tmp_path):
         assert [row["n"] for row in content["cells"]] == [1, 2]
         assert content["asked"] == ["n1", "n2"]
     else:
-        assert list(content) == ["network", "parameters", "digest", "test", "skipped", "unlabelled", "n_images",
-                                 "steps", "halting", "adaptive", "beyond"]  # fmt: skip
+        assert list(content) == ["network", "parameters", "digest", "flops", "test", "skipped", "unlabelled",
+                                 "n_images", "steps", "halting", "adaptive", "beyond"]  # fmt: skip
         assert [row["steps"] for row in content["steps"]] == [1, 2]
+        assert [row["gflop"] > 0 for row in content["steps"]] == [True, True]
 
 
 def test_a_classifier_without_recursion_comes_back(pictures, tmp_path):

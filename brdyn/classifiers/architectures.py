@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 from brdyn.choices import DEPTH_SCALINGS, check_heads, check_patches, check_share, one_of
 from brdyn.classifiers.config import ViTRMConfig, check_sizes
 from brdyn.classifiers.recipe import BASELINE, VITRM, VITRM_NAME, ClassifierRecipe
-from brdyn.classifiers.sharing import SEQUENCE, assignment_of
+from brdyn.classifiers.sharing import SEQUENCE, assignment_of, share_stages
 from brdyn.declared import shown
 from brdyn.errors import UsageError
 
@@ -181,21 +181,26 @@ class ResNet(Architecture):
     is_transformer = False
 
     def options(self) -> dict[str, Any]:
-        """None."""
-        return {}
+        """Whether the blocks of a stage share their convolutions."""
+        return {"shared_stages": bool}
 
-    def check(self, image_size: int, **options: Any) -> None:
-        """Refuse an image size that no network has, and any option."""
+    def check(self, image_size: int, *, shared_stages: bool = False, **options: Any) -> None:
+        """Refuse an image size that no network has, and any other option."""
         super().check(image_size)
         if any(options.values()):
             raise UsageError(f"{self.name} has neither drop-path, dropout nor other sizes")
 
-    def build(self, classes: int, image_size: int, **options: Any) -> nn.Module:
-        """The network."""
+    def build(
+        self, classes: int, image_size: int, *, shared_stages: bool = False, **options: Any
+    ) -> nn.Module:
+        """The network; where stages are shared, as :func:`brdyn.classifiers.sharing.share_stages` says."""
         import torchvision
 
         self.check(image_size, **options)
-        return getattr(torchvision.models, self.name)(num_classes=classes)
+        network = getattr(torchvision.models, self.name)(num_classes=classes)
+        if shared_stages:
+            share_stages((network.layer1, network.layer2, network.layer3, network.layer4))
+        return network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +277,8 @@ def build(name: str, classes: int, image_size: int, **options: Any) -> nn.Module
         many blocks its layers share, and `partition`, which do, as of
         :func:`brdyn.classifiers.sharing.assignment_of`; `depth_scaling`, factors by which a block knows its layer
         (`index`), or the same ones at each (`constant`), or `none`. Of a ViTRM, those of
-        :class:`brdyn.classifiers.ViTRMConfig`. A ResNet has none.
+        :class:`brdyn.classifiers.ViTRMConfig`. Of a ResNet, `shared_stages`, whether the blocks of a stage share their
+        convolutions.
 
     Raises
     ------

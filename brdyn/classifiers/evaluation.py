@@ -68,6 +68,7 @@ SHARE = {"accuracy": float, "low": float, "high": float}
 SCORES = {**SHARE, "macro_f1": float}
 LATER = (  # unknown to the first versions
     "nll", "nll_low", "nll_high", "class_calibration_error", "step_norm", "step_norm_low", "step_norm_high",
+    "gflop",
 )  # fmt: skip
 RECURSION: dict[str, Any] = {  # of :meth:`Recursion.to_dict`
     "n_images": int,
@@ -97,6 +98,7 @@ class Recursion(Compared):
         `halting` probability, `calibration_error` (expected, of the halting probability against being right, over ten
         bins), `class_calibration_error` (of the likeliest class's probability, likewise), `nll` of the label (nats) and
         `step_norm`, how far the step moved y and z over their norm, each with an interval (`nll_low`, …),
+        `gflop` (10⁹ floating-point operations of one image, counted: :meth:`brdyn.classifiers.Classifier.flops`),
         `latency_ms` (one image) and `images_per_second` (a batch).
     halting : DataFrame
         One row per number of `steps` and bin of the halting probability: `images`, mean `probability`, share `right`.
@@ -140,8 +142,8 @@ class Recursion(Compared):
         """A row for each number of steps."""
         shown = {
             "accuracy": "accuracy", "macro_f1": "macro F1", "nll": "NLL", "class_calibration_error": "ECE",
-            "calibration_error": "ECE of halting", "step_norm": "step norm", "latency_ms": "ms an image",
-            "images_per_second": "images/s",
+            "calibration_error": "ECE of halting", "step_norm": "step norm", "gflop": "GFLOP an image",
+            "latency_ms": "ms an image", "images_per_second": "images/s",
         }  # fmt: skip
         return [
             {"steps": row["steps"], **{words: row[name] for name, words in shown.items() if name in row}}
@@ -207,6 +209,8 @@ def evaluate_recursion(
     after = _every_step(classifier, network, images, most)
     truth = images.labels.cpu().numpy()
     right, sure = after.scores.argmax(-1).numpy() == truth, after.halting.numpy()
+    flops = classifier.flops()
+    each = classifier.flops(2) - flops  # every step does the same
     rows, bins = [], []
     for step in range(most):
         table = reliability(sure[step], right[step])
@@ -218,6 +222,7 @@ def evaluate_recursion(
                 "calibration_error": calibration_error(table),
                 **_of_classes(after.scores[step], images.labels.cpu(), right[step]),
                 **_mean_of("step_norm", after.moved[step].numpy()),
+                "gflop": (flops + step * each) / 1e9,
             }
         )
         bins.append(table.assign(steps=step + 1))

@@ -28,7 +28,7 @@ from brdyn.measures.found_fixed_points import SHAPE as FIXED_POINTS
 from brdyn.measures.found_fixed_points import FixedPoints
 from brdyn.provenance import RunProvenance, images_of, run_provenance
 from brdyn.result import Result
-from brdyn.words import counted
+from brdyn.words import counted, size_in_words
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +39,7 @@ class ClassifierEvaluation(Result):
     ----------
     network : str
     parameters : int
+        Those that layers share count once.
     digest : str
         SHA-256 of its weights file; empty where it was not read from one.
     test : mapping
@@ -53,6 +54,9 @@ class ClassifierEvaluation(Result):
         Those that have no label: their `count`, and the `first`.
     beyond : FixedPoints or None
         What a ViTRM's recursion step does past its training, where that was asked for.
+    flops : int or None
+        Floating-point operations of an image's answer, counted (:meth:`brdyn.classifiers.Classifier.flops`), of a ViTRM
+        in one step; None in results of versions that did not count.
 
     Examples
     --------
@@ -74,6 +78,7 @@ class ClassifierEvaluation(Result):
         "skipped?": [[str]],
         "unlabelled?": dict,
         "beyond?": (FIXED_POINTS, None),
+        "flops?": (int, None),
     }
     ORIGIN: ClassVar[type[RunProvenance]] = RunProvenance
 
@@ -86,6 +91,7 @@ class ClassifierEvaluation(Result):
     skipped: Sequence[Sequence[str]] = ()
     unlabelled: Mapping[str, Any] = field(default_factory=dict)
     beyond: FixedPoints | None = None
+    flops: int | None = None
 
     @property
     def title(self) -> str:
@@ -103,6 +109,7 @@ class ClassifierEvaluation(Result):
             "network": self.network,
             "parameters": self.parameters,
             "digest": self.digest,
+            "flops": self.flops,
             "test": self.test,
             "skipped": [list(one) for one in self.skipped],
             "unlabelled": self.unlabelled,
@@ -131,11 +138,13 @@ class ClassifierEvaluation(Result):
             content.get("skipped", ()),
             content.get("unlabelled", {}),
             FixedPoints.from_dict(content["beyond"]) if content.get("beyond") else None,
+            content.get("flops"),
         )
 
     def answer(self) -> str:
         """The accuracy; of a ViTRM the best one, and in how many steps."""
-        on = f"{self.network} ({self.parameters / 1e6:.2f} M parameters) on {self.test['images']} images"
+        flops = None if self.recursion is not None else self.flops  # which stand in its table, by steps
+        on = f"{self.network} ({size_in_words(self.parameters, flops)}) on {self.test['images']} images"
         if self.recursion is not None and len(self.recursion.steps):
             best = self.recursion.steps.loc[self.recursion.steps["accuracy"].idxmax()]
             return f"accuracy {best['accuracy']:.2%} in {counted(int(best['steps']), 'step')}: {on}"
@@ -222,5 +231,6 @@ def evaluate_classifier(
         images.skipped,
         images.unlabelled.to_dict(),
         past,
+        classifier.flops(),
         provenance=RunProvenance(details=run_provenance(device.type)),
     )

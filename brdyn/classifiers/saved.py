@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from brdyn import runtime
 from brdyn.classifiers.architectures import Architecture, architecture_of, build
 from brdyn.classifiers.augment import normalised
 from brdyn.classifiers.config import MOST, MOST_STEPS
@@ -147,8 +149,26 @@ class Classifier(Compared):
 
     @property
     def parameters(self) -> int:
-        """Of the network."""
+        """Of the network; those that layers share count once."""
         return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def flops(self, steps: int = 1) -> int:
+        """Floating-point operations of an image's answer, in so many recursion steps of a ViTRM.
+
+        Of matrix products and convolutions, a multiplication and an addition counting two; a layer that shares its
+        weights counts as often as it is applied.
+        """
+        network, weight = self.network, next(self.network.parameters())
+        image = torch.zeros(
+            1, CHANNELS, self.image_size, self.image_size, device=weight.device, dtype=weight.dtype
+        )
+        was_training = network.training
+        network.eval()
+        try:
+            with torch.compiler.set_stance("force_eager"):  # compiled code hides what it does
+                return runtime.flops(partial(self.architecture.scores, network, image, steps))
+        finally:
+            network.train(was_training)
 
     def in_float16(self) -> dict[str, Tensor]:
         """Its weights, at half the size; for :meth:`save_pretrained`."""

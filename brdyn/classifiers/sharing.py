@@ -1,4 +1,4 @@
-"""Which layers of a network that is trained from scratch are one block. Needs no torch.
+"""Which layers of a network that is trained from scratch are one block. Importing it needs no torch.
 
 Weights shared from the start, as of Liao and Poggio (arXiv 1604.03640) and, of ViTs with a single block, bViT (arXiv
 2605.10661); what a Raptor shares is distilled instead.
@@ -6,7 +6,13 @@ Weights shared from the start, as of Liao and Poggio (arXiv 1604.03640) and, of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
 from brdyn.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SEQUENCE, CYCLE = "sequence", "cycle"
 
@@ -53,6 +59,37 @@ def assignment_of(blocks: int, partition: str, layers: int) -> tuple[int, ...]:
     return tuple(layer % number for layer in range(layers))
 
 
+def share_stages(stages: Iterable[nn.Sequential]) -> None:
+    """Let the residual blocks of each stage of a ResNet share their convolutions.
+
+    Of those at the same place of a block, all of equal shape and stride become the first: of a stage's blocks after its
+    first all, and of the first what does not halve the image. Every block keeps normalisations of its own, since what a
+    convolution gives has other statistics each time that it is applied (Liao and Poggio normalise each time apart).
+
+    Parameters
+    ----------
+    stages : iterable of nn.Sequential
+        Of torchvision's blocks.
+
+    Examples
+    --------
+    >>> from torchvision.models import resnet18
+    >>> from brdyn.classifiers.sharing import share_stages
+    >>> network = resnet18()
+    >>> share_stages([network.layer2])
+    >>> first, second = network.layer2
+    >>> first.conv1 is second.conv1, first.conv2 is second.conv2, first.bn2 is second.bn2
+    (False, True, False)
+    """
+    for stage in stages:
+        shared: dict[Any, nn.Module] = {}
+        for block in stage:
+            for name in ("conv1", "conv2", "conv3"):
+                if (own := getattr(block, name, None)) is not None:
+                    like = name, own.weight.shape, own.stride
+                    setattr(block, name, shared.setdefault(like, own))
+
+
 def _listed(blocks: int, text: str, layers: int) -> tuple[int, ...]:
     try:
         numbers = tuple(int(part) for part in text.split(","))
@@ -61,12 +98,14 @@ def _listed(blocks: int, text: str, layers: int) -> tuple[int, ...]:
             f"partition {text!r} is neither {SEQUENCE!r} nor {CYCLE!r} nor the block of each layer, as 0,0,1"
         ) from None
     if len(numbers) != layers:
-        raise UsageError(f"the partition {text!r} is of {len(numbers)} layers, and the network has {layers}")
+        raise UsageError(
+            f"the partition {text!r} is of {len(numbers)} layers, and the network has {layers}; give the block of each"
+        )
     used = sorted(set(numbers))
     if used != list(range(len(used))):
-        raise UsageError(f"the partition {text!r} does not number its blocks 0, 1, …")
+        raise UsageError(f"the partition {text!r} does not number its blocks 0, 1, …; leave no number out")
     if blocks not in (0, len(used)):
         raise UsageError(
-            f"the partition {text!r} has {len(used)} blocks, and {blocks} are asked for; drop one"
+            f"the partition {text!r} has {len(used)} blocks, and {blocks} are asked for; drop either"
         )
     return numbers

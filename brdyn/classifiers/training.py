@@ -238,6 +238,7 @@ class ClassifierRun:
             describe_kept(folder.path, test, accelerator.device) if folder is not None and self.keep else {},
             [one for part in sets.values() for one in part.skipped],
             {name: part.unlabelled.to_dict() for name, part in sets.items()},
+            classifier.flops(self.steps),
             provenance=RunProvenance(details=run_provenance(accelerator.device.type)),
         )
 

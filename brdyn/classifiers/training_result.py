@@ -15,6 +15,7 @@ from brdyn.result import Result
 from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.training import History
 from brdyn.training.checkpoints import HISTORY
+from brdyn.words import size_in_words
 
 SHARE = (float, None)
 
@@ -32,7 +33,7 @@ class ClassifierTraining(Result):
     options : mapping
         What was asked for: see :meth:`brdyn.classifiers.ClassifierRun.options`.
     parameters : int
-        Of the network.
+        Of the network; those that layers share count once.
     accuracy : float or None
         Share of the test images that are classified right; None without test images.
     kept : mapping
@@ -42,6 +43,9 @@ class ClassifierTraining(Result):
         Images that could not be read, and why.
     unlabelled : mapping
         Those of `train` and `test` that have no label: their `count`, and the `first`.
+    flops : int or None
+        Floating-point operations of an image's answer, counted (:meth:`brdyn.classifiers.Classifier.flops`), of a ViTRM
+        in T steps; None in results of versions that did not count.
     folder : Path or None
         That it was read from.
 
@@ -68,6 +72,7 @@ class ClassifierTraining(Result):
             "held_out?": int,
         },
         "parameters": int,
+        "flops?": (int, None),
         "accuracy": SHARE,
         "kept?": {str: {"epoch": float, "watched": SHARE, "accuracy": SHARE}},
         "skipped?": [[str]],
@@ -84,6 +89,7 @@ class ClassifierTraining(Result):
     kept: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     skipped: Sequence[Sequence[str]] = ()
     unlabelled: Mapping[str, Any] = field(default_factory=dict)
+    flops: int | None = None
     folder: Path | None = None
 
     @cached_property
@@ -117,6 +123,7 @@ class ClassifierTraining(Result):
         return {
             "network": self.network,
             "parameters": self.parameters,
+            "flops": self.flops,
             "test": self.options["test"],
             "accuracy": self.accuracy,
             "kept": self.kept,
@@ -129,7 +136,7 @@ class ClassifierTraining(Result):
 
     def others(self) -> Mapping[str, bytes]:
         """The classifier: its config and weights."""
-        return self.classifier.to_files(trained=self.options)
+        return self.classifier.to_files(trained=self.options, parameters=self.parameters, flops=self.flops)
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
@@ -143,6 +150,7 @@ class ClassifierTraining(Result):
             content.get("kept", {}),
             content.get("skipped", ()),
             content.get("unlabelled", {}),
+            content.get("flops"),
             folder,
         )
 
@@ -169,7 +177,7 @@ class ClassifierTraining(Result):
     def remarks(self) -> list[str]:
         """Size and speed."""
         return [
-            f"{self.parameters / 1e6:.2f} M parameters; {self.history.seconds:.0f} s "
+            f"{size_in_words(self.parameters, self.flops)}; {self.history.seconds:.0f} s "
             f"({self.history.images_per_second:.0f} images/s)"
         ]
 

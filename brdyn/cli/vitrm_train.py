@@ -85,6 +85,13 @@ def vitrm_train(
             rich_help_panel=RECURSION,
         ),
     ] = True,
+    shared_stages: Annotated[
+        bool,
+        typer.Option(
+            help="Whether the blocks of a ResNet's stage share their convolutions; each keeps its normalisations.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = False,
     grid: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,7 +116,7 @@ def vitrm_train(
     architecture = ARCHITECTURES[one_of("network", request.model, ARCHITECTURES)]
     cells = _cells(architecture, grid or [], more_of_grid or [])
     chosen = request.recipe(architecture.published, epochs, warmup_epochs, ema, recipe)
-    built = _built(architecture, request.sizes(), dropout, latent_steps, sees_image)
+    built = _built(architecture, request.sizes(), dropout, latent_steps, sees_image, shared_stages)
     architecture.check(request.image_size, **built)
     if not architecture.is_recursive and (n_sup > 1 or recursion_steps > 1):
         raise UsageError(f"--n-sup and --recursion-steps are of vitrm, and this is {request.model}")
@@ -159,17 +166,23 @@ def _built(
     dropout: float | None,
     latent_steps: int,
     sees_image: bool,
+    shared_stages: bool,
 ) -> dict[str, Any]:
     """What the network is built with, beside classes and image size."""
     name = architecture.name
     if not architecture.is_recursive and (latent_steps != ViTRMConfig.latent_steps or not sees_image):
         raise UsageError(f"--latent-steps and --no-sees-image are of vitrm, and this is {name}")
+    if shared_stages and "shared_stages" not in architecture.options():
+        raise UsageError(
+            f"--shared-stages is of ResNets, and this is {name}; layers of a ViT share blocks by "
+            "`brdyn vit-train --shared-blocks`"
+        )
     if not architecture.is_transformer:
         if sizes:
             raise UsageError(f"{', '.join(f'--{size}' for size in sizes)}: a {name} comes in one size")
         if dropout:
             raise UsageError(f"--dropout: a {name} has none")
-        return {}
+        return {"shared_stages": True} if shared_stages else {}
     built: dict[str, Any] = {"dropout": DROPOUT if dropout is None else dropout, **sizes}
     if architecture.is_recursive:
         built |= {"latent_steps": latent_steps, "sees_image": sees_image}

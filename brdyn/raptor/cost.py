@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from brdyn import runtime
 from brdyn.models import VisionTransformer
 from brdyn.raptor.model import Raptor
-from brdyn.runtime import fitting_images, timed
 
 ROUNDS = 7
 
@@ -81,7 +79,7 @@ def cost(raptor: Raptor, *, batch_size: int | None = None, rounds: int = ROUNDS)
     rounds : int
     """
     teacher = raptor.teacher
-    size = batch_size or fitting_images(teacher)
+    size = batch_size or runtime.fitting_images(teacher)
     images = torch.zeros(size, 3, *raptor.info.image_size, device=raptor.device, dtype=raptor.dtype)
     models: tuple[VisionTransformer, ...] = (raptor, teacher)
     times: list[list[float]] = [[], []]
@@ -90,7 +88,7 @@ def cost(raptor: Raptor, *, batch_size: int | None = None, rounds: int = ROUNDS)
             model(images)
         for _ in range(rounds):
             for model, found in zip(models, times, strict=True):
-                found.append(timed(partial(model, images), raptor.device))
+                found.append(runtime.timed(partial(model, images), raptor.device))
     ours, theirs = np.array(times)
     ratios = theirs / ours
     return Cost(
@@ -111,8 +109,4 @@ def cost(raptor: Raptor, *, batch_size: int | None = None, rounds: int = ROUNDS)
 def flops(model: VisionTransformer) -> int:
     """Floating-point operations of the matrix products and convolutions of one image's forward pass."""
     image = torch.zeros(1, 3, *model.info.image_size, device=model.device, dtype=model.dtype)
-    counter = FlopCounterMode(display=False)
-    # Attention written out: not every fused kernel has a formula.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(image)
-    return int(counter.get_total_flops())
+    return runtime.flops(partial(model, image))

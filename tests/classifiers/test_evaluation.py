@@ -37,6 +37,7 @@ def test_every_number_of_steps(classifier, images, monkeypatch):
         row = found.steps.set_index("steps").loc[steps]
         assert row["accuracy"] == pytest.approx(accuracy(classifier, images, steps))
         assert row["low"] < row["accuracy"] < row["high"]
+        assert row["gflop"] == classifier.flops(steps) / 1e9
         table = found.halting[found.halting["steps"] == steps]
         assert table["images"].sum() == 70
         assert (table["images"] * table["right"]).sum() / 70 == pytest.approx(row["accuracy"])
@@ -117,6 +118,8 @@ def test_a_classifier_without_recursion_is_evaluated_as_it_is(images):
         [share - half, share + half], abs=1e-4
     )
     assert found.test["images"] == 70
+    assert found.flops == resnet.flops()
+    assert f"{found.flops / 1e9:.3g} GFLOP an image" in found.answer()
     with pytest.raises(UsageError, match="and the classifier 3"):
         evaluate_classifier(resnet, PixelSet(images.pixels, images.labels, ("x", "y", "z"), "others"))
 

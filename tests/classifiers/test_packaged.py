@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from brdyn import load_images
-from brdyn.classifiers import packaged
+from brdyn.classifiers import Classifier, packaged
 from brdyn.errors import UsageError
 from brdyn.models import describe_model, list_models, load_model
 from brdyn.raptor import FitSettings, fit_raptor
@@ -34,6 +34,8 @@ def test_it_is_small_and_says_what_it_is(model):
     card = (packaged.HOME / "README.md").read_text()
     assert f"{config['measured']['accuracy']:.1%}" in card
     assert f"drop-path {config['options']['drop_path']:g}," in " ".join(card.split())
+    assert f"{config['measured']['flops'] / 1e9:.3g} GFLOP an image" in " ".join(card.split())
+    assert config["measured"]["flops"] == Classifier.from_pretrained(packaged.HOME).flops()
     assert (model.info.layers, model.classes, len(model.class_names)) == (12, 10, 10)
     assert model.info.weights == "package brdyn"
     assert describe_model("cifar_vit12").info == model.info

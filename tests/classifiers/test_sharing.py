@@ -8,6 +8,7 @@ import torch
 import brdyn
 from brdyn.classifiers import Classifier, train_classifier
 from brdyn.classifiers.architectures import build
+from brdyn.data import Batch
 from brdyn.errors import UsageError
 from brdyn.training import Checkpoints, Session
 from tests.classifiers.small import Killed, new, pictures, recipe
@@ -90,6 +91,14 @@ def test_it_trains_resumes_and_comes_back(tmp_path):
     model = brdyn.load_model(str(tmp_path / "run"))
     assert model.depth == 4
     assert model.block_parameters == block_parameters(again.network)
+    state, states = model.embed(images), []
+    for block in model.blocks:
+        state = block(state)
+        states.append(state)
+    found = brdyn.capture(model, Batch(torch.cat([images, images]), torch.arange(4))).states
+    assert len(found) == 5
+    for one, other in zip(found[1:], states, strict=True):
+        torch.testing.assert_close(one[:2], other)
     others = sum(p.numel() for p in again.network.parameters()) - sum(
         p.numel() for p in again.network.head.parameters()
     )
@@ -104,9 +113,9 @@ def test_it_trains_resumes_and_comes_back(tmp_path):
         ({"shared_blocks": 3}, "3 shared blocks do not divide 4 layers, as the partition 'sequence' needs"),
         ({"shared_blocks": 3, "partition": "cycle"}, "3 shared blocks do not divide 4 layers"),
         ({"shared_blocks": 5}, "5 shared blocks for 4 layers: there are 1 to 4"),
-        ({"partition": "0,0,1"}, "is of 3 layers, and the network has 4"),
-        ({"partition": "0,2,2,0"}, "does not number its blocks 0, 1"),
-        ({"partition": "0,0,1,1", "shared_blocks": 3}, "has 2 blocks, and 3 are asked for"),
+        ({"partition": "0,0,1"}, "is of 3 layers, and the network has 4; give the block of each"),
+        ({"partition": "0,2,2,0"}, "does not number its blocks 0, 1, …; leave no number out"),
+        ({"partition": "0,0,1,1", "shared_blocks": 3}, "has 2 blocks, and 3 are asked for; drop either"),
         ({"partition": "halves"}, "neither 'sequence' nor 'cycle' nor the block of each layer"),
         ({"depth_scaling": "layer"}, "unknown depth scaling 'layer'; choose one of index, constant, none"),
         (
@@ -175,3 +184,58 @@ def test_a_scaled_network_trains_with_stochastic_depth_and_comes_back(tmp_path):
     for block in model.blocks:
         state = block(state)
     assert torch.equal(model.logits(model.norm(state)), again(images))
+
+
+def resnet(seed=0, **options):
+    return Classifier.new("resnet18", ("r", "g", "b"), 32, [0.3] * 3, [0.3] * 3, seed, **options)
+
+
+def test_the_blocks_of_a_resnets_stage_share_their_convolutions():
+    """By hand: two convolutions of the first stage, whose blocks are alike, and one of each other are not there twice;
+    what halves the image is apart, and so are all normalisations."""
+    plain, shared = resnet(), resnet(shared_stages=True)
+    saved = sum(9 * width**2 for width in (64, 64, 128, 256, 512))
+    assert plain.parameters - shared.parameters == saved
+    assert plain.flops() == shared.flops()
+    for number in (1, 2, 3, 4):
+        first, second = getattr(shared.network, f"layer{number}")
+        assert (first.conv1 is second.conv1) == (number == 1)
+        assert first.conv2 is second.conv2
+        assert first.bn1 is not second.bn1
+        assert first.bn2 is not second.bn2
+
+
+def test_longer_stages_and_bottlenecks_share_all_that_is_alike():
+    with torch.device("meta"):
+        network = build("resnet50", 3, 32, shared_stages=True)
+    first, second, third, *_ = network.layer2
+    for name in ("conv1", "conv2", "conv3"):
+        assert getattr(second, name) is getattr(third, name)
+    assert [getattr(first, name) is getattr(second, name) for name in ("conv1", "conv2", "conv3")] == [
+        False, False, True
+    ]  # fmt: skip
+
+
+def test_a_shared_convolution_has_the_gradient_of_all_its_places():
+    """As the sum over two copies that begin alike: their normalisations differ from the start."""
+    shared, apart = resnet(shared_stages=True).network, resnet().network
+    apart.load_state_dict(shared.state_dict())
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for network in (shared, apart):
+        network(images).square().sum().backward()
+    expected = sum(block.conv2.weight.grad for block in apart.layer3)
+    torch.testing.assert_close(shared.layer3[0].conv2.weight.grad, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_resnet_with_shared_stages_is_averaged_goes_on_and_comes_back(tmp_path):
+    """From the checkpoint of its one step as it was; what is shared is one again when it is read."""
+    once, checkpoints = recipe(epochs=1, checkpoint_every=1, ema=0.5), Checkpoints(tmp_path / "c", {})
+    trained, resumed = resnet(shared_stages=True), resnet(shared_stages=True)
+    train_classifier(trained, pictures(30), once, session=Session(checkpoints=checkpoints))
+    train_classifier(resumed, pictures(30), once, session=Session(resume=checkpoints.latest()))
+    resumed.save_pretrained(tmp_path / "run")
+    again = Classifier.from_pretrained(tmp_path / "run")
+    for name, value in again.network.state_dict().items():
+        assert torch.equal(value, trained.network.state_dict()[name])
+    assert again.network.layer1[0].conv1 is again.network.layer1[1].conv1
+    assert again.options == {"shared_stages": True}

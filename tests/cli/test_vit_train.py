@@ -2,8 +2,11 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from brdyn.training import Checkpoints
 from tests.cli.commands import assert_one_line_error
 
 SMALL = ["--width", "8", "--heads", "1", "--hidden", "8", "--depth", "3"]
@@ -69,6 +72,20 @@ def test_without_keep_nothing_is_held_out(run, options, tmp_path):
         (["--keep", "best", "--ema", "0.9"], "drop --ema or --keep"),
         (["--held-out", "40"], "40 of 40 images cannot be held out"),
         (["--depth", "0"], "--depth"),
+        (
+            ["--shared-blocks", "2"],
+            "2 shared blocks do not divide 3 layers, as the partition 'sequence' needs",
+        ),
+        (["--shared-blocks", "4"], "4 shared blocks for 3 layers: there are 1 to 3, or 0"),
+        (["--shared-blocks", "-1"], "'--shared-blocks'"),
+        (["--partition", "0,1"], "is of 2 layers, and the network has 3; give the block of each"),
+        (["--shared-blocks", "1", "--partition", "0,1,1"], "has 2 blocks, and 1 are asked for; drop either"),
+        (
+            ["--shared-blocks", "3", "--drop-path", "0,0.1,0.2"],
+            "'--drop-path': Input should be a valid number",
+        ),
+        (["--shared-blocks", "1", "--image-size", "10"], "10x10 is not a multiple of the 4-pixel patch"),
+        (["--shared-blocks", "1", "--depth-scaling", "layer"], "choose one of index, constant, none"),
     ],
 )
 def test_training_that_cannot_be(run, options, tmp_path, extra, words):
@@ -89,14 +106,62 @@ def test_the_packaged_network_is_evaluated_by_name(run, labelled, cifar10_test, 
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_blocks_are_shared_and_a_run_goes_on_with_the_same_ones_alone(run, options, tmp_path):
+def test_blocks_are_shared_and_the_network_takes_images_of_its_size_alone(run, options, labelled, tmp_path):
     shared = [*options, "--depth", "4", "--shared-blocks", "2", "--partition", "cycle"]
     done = run("vit-train", *shared)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["options"]["shared_blocks"] == 2
     assert config["options"]["partition"] == "cycle"
-    wrong = [*options, "--depth", "4", "--shared-blocks", "3", "--out", tmp_path / "other"]
+    model = [
+        "--model",
+        tmp_path / "out",
+        "--images",
+        labelled,
+        "--workers",
+        "0",
+        "--out",
+        tmp_path / "phases",
+    ]
+    assert run("phases", *model).returncode == 0
+    found = json.loads((tmp_path / "phases" / "phases.json").read_text())
+    assert len(found["similarity"]["matrix"]) == 4
+    model[-1] = tmp_path / "other"
     assert_one_line_error(
-        run("vit-train", *wrong), 2, "3 shared blocks do not divide 4 layers", "--partition"
+        run("phases", *model, "--image-size", "16"), 2, "trained on images of 8x8 pixels", "drop --image-size"
     )
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_of_shared_blocks_is_resumed_with_the_same_ones_alone(
+    run, options, labelled, tmp_path, monkeypatch
+):
+    """What else is asked for is told by name, and the checkpoint stays for the run that it is of."""
+    five = pq.read_table(labelled)
+    five = five.set_column(1, "label", pa.array([number % 5 for number in range(len(five))]))
+    pq.write_table(five, tmp_path / "five.parquet")
+    options = [*options, "--depth", "4"]
+    save = Checkpoints.save
+
+    def killed(self, stage, step, *state):
+        save(self, stage, step, *state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", killed)
+        assert run("vit-train", *options, "--shared-blocks", "2").returncode == 130
+    for other, words in (
+        (["--shared-blocks", "4"], "built.shared_blocks: 2 before, 4 now"),
+        ([], "built.shared_blocks: 2 before, None now"),
+        (["--shared-blocks", "2", "--partition", "cycle"], "built.partition: sequence before, cycle now"),
+        (["--shared-blocks", "2", "--depth-scaling", "index"], "built.depth_scaling: None before, index now"),
+        (["--shared-blocks", "2", "--image-size", "16"], "image_size: 8 before, 16 now"),
+        (
+            ["--shared-blocks", "2", "--test", tmp_path / "five.parquet"],
+            "has 5 classes (0, …), and the training",
+        ),
+    ):
+        assert_one_line_error(run("vit-train", *options, *other, "--resume"), 2, words)
+    done = run("vit-train", *options, "--shared-blocks", "2", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "resuming from stage1-00000001" in done.stdout

@@ -22,7 +22,7 @@ def train_options(labelled, tmp_path):
 
 @pytest.mark.parametrize("model", ["vitrm", "resnet18"])
 def test_vitrm_train_writes_what_it_says(run, train_options, tmp_path, model):
-    train_options += SMALL if model == "vitrm" else []
+    train_options += SMALL if model == "vitrm" else ["--shared-stages"]
     done = run("vitrm-train", "--model", model, *train_options)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -33,7 +33,11 @@ def test_vitrm_train_writes_what_it_says(run, train_options, tmp_path, model):
     content = json.loads((out / "train.json").read_text())
     assert [row["step"] for row in content["history"]["losses"]] == [1, 2, 3, 4, 5, 6]
     assert 0 <= content["accuracy"] <= 1
-    assert content["parameters"] == Classifier.from_pretrained(out).parameters
+    trained, config = Classifier.from_pretrained(out), json.loads((out / "config.json").read_text())
+    for found in (content, config):
+        assert (found["parameters"], found["flops"]) == (trained.parameters, trained.flops())
+    assert config["options"].get("shared_stages", False) == (model == "resnet18")
+    assert f"{trained.flops() / 1e9:.3g} GFLOP an image" in done.stdout
     assert content["options"]["recipe"]["ema"] == (0.999 if model == "vitrm" else 0)
     assert content["provenance"]["command"].startswith("brdyn vitrm-train")
     assert f"accuracy {content['accuracy']:.2%} on 40 test images" in done.stdout
@@ -209,6 +213,7 @@ def test_a_run_begun_over_a_finished_one_is_gone_on_with(run, train_options, tmp
         (["--model", "vit-small", "--latent-steps", "2"], "--latent-steps and --no-sees-image are of vitrm"),
         (["--model", "resnet18", "--no-sees-image"], "--latent-steps and --no-sees-image are of vitrm"),
         (["--model", "resnet18", "--dropout", "0.2"], "--dropout: a resnet18 has none"),
+        (["--shared-stages"], "--shared-stages is of ResNets, and this is vitrm"),
     ],
 )
 def test_sizes_and_grids_that_cannot_be(run, train_options, tmp_path, extra, words):
