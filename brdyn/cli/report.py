@@ -104,7 +104,7 @@ def report(
         ),
     ] = 0,
 ) -> None:
-    """From a model's name to a verdict: phases, dynamics, perturbation, interventions, and a page that explains them.
+    """From a model's name to a verdict: phases, dynamics, perturbation, interventions, splicing, and a page on them.
 
     Writes report.html, report.json, and of each model a folder with the result of each section, to --out. The same
     command again goes on where it was stopped, and uses what is there.

@@ -34,7 +34,7 @@ def report(
 ) -> Report:
     """Measure models and say of each whether it is block-recurrent, with the evidence, in a folder with a page.
 
-    Phases and dynamics come from one pass over the images; perturbation, interventions and a Raptor follow. Each is
+    Phases and dynamics come from one pass over the images; perturbation, interventions, splicing and a Raptor follow. Each is
     kept when it is whole: a report that was stopped goes on, and what is there of the same images, weights and
     settings is used again.
 
@@ -78,7 +78,7 @@ def report(
     >>> settings = brdyn.reporting.ReportSettings(size="fast", n=4)
     >>> found = brdyn.report([model], "photos", "runs/report", settings, formats=())
     >>> found.models[0].sections
-    ('phases', 'dynamics', 'perturb', 'interventions')
+    ('phases', 'dynamics', 'perturb', 'interventions', 'splice')
     """
     settings, stream = settings or ReportSettings(), stream or Stream()
     formats = check_formats(",".join(formats)) if formats else ()

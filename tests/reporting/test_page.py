@@ -95,7 +95,7 @@ def test_boxes_choose_models_and_tokens(seen):
     assert curves.count() == 6  # two models, three groups
     seen.locator("input[data-of=models][value=deeper]").focus()
     seen.keyboard.press("Space")
-    seen.wait_for_function("document.querySelectorAll('figure.matrix:not([hidden])').length == 1")
+    seen.wait_for_function("document.querySelectorAll('figure.matrix:not([hidden])').length == 2")
     assert curves.count() == 3
     seen.locator("input[data-of=groups][value=cls]").focus()
     seen.keyboard.press("Space")
@@ -129,10 +129,10 @@ def test_it_says_which_layers_to_read(seen, made):
 def test_guide_pages_are_a_click_away(seen, made):
     """Of a checkout; the site where it was built, else its text."""
     links = seen.eval_on_selector_all("a[href*='guide/']", "all => all.map(one => one.getAttribute('href'))")
-    assert len(links) == 6
+    assert len(links) == 7
     pages = [(made[2] / link).resolve() for link in links]
     assert [page.stem for page in pages] == [
-        "phases", "raptor", "dynamics", "perturbation", "dynamics", "interventions",
+        "phases", "raptor", "splice", "dynamics", "perturbation", "dynamics", "interventions",
     ]  # fmt: skip
     assert all(page.is_file() for page in pages)
 
@@ -180,7 +180,8 @@ def test_every_chart_has_its_pictures(made, monkeypatch):
         f"{name}.{kind}"
         for kind in ("svg", "pdf")
         for name in (
-            "similarity_little", "similarity_deeper", "speed", "convergence", "growth", "twins", "reading", "deletion",
+            "similarity_little", "similarity_deeper", "exchange_little", "exchange_deeper", "speed", "convergence",
+            "growth", "twins", "reading", "deletion",
         )
     }  # fmt: skip
     assert files["growth.pdf"].decode() == (

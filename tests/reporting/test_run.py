@@ -12,7 +12,7 @@ from brdyn.reporting import ReportSettings
 from brdyn.reporting.plan import Subject, said_duration, subjects
 from tests.reporting.conftest import SETTINGS, STREAM, named
 
-SECTIONS = ("phases", "dynamics", "perturb", "interventions", "probe")
+SECTIONS = ("phases", "dynamics", "perturb", "interventions", "splice", "probe")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_every_section_is_a_result_of_its_own(made):
     for one in found.models:
         assert one.sections == SECTIONS
         kinds = [type(brdyn.read(out / one.folder / section)).__name__ for section in SECTIONS]
-        assert kinds == ["Phases", "Dynamics", "Repair", "Surgery", "LayerProbe"]
+        assert kinds == ["Phases", "Dynamics", "Repair", "Surgery", "Splice", "LayerProbe"]
     dynamics, phases = (brdyn.read(out / "little" / name) for name in ("dynamics", "phases"))
     assert dynamics.phases.boundaries == phases.boundaries  # of one pass
     assert dynamics.null.twins == 1
@@ -69,12 +69,12 @@ def test_what_is_there_is_used_again(again):
     assert [one.sections for one in found.models] == [SECTIONS, SECTIONS]
 
 
-@pytest.mark.parametrize("lost", ["phases", "dynamics", "perturb"])
+@pytest.mark.parametrize("lost", ["phases", "dynamics", "splice"])
 def test_a_report_that_was_killed_goes_on(lost, again):
     """What was whole stays; phases and dynamics are of one pass."""
     shutil.rmtree(again.out / "deeper" / lost)
     (again.out / "report.json").unlink()
-    expected = {f"deeper/{name}" for name in (("phases", "dynamics") if lost != "perturb" else ("perturb",))}
+    expected = {f"deeper/{name}" for name in (("phases", "dynamics") if lost != "splice" else ("splice",))}
     assert again()[1] == expected
 
 
@@ -82,7 +82,7 @@ def test_results_of_something_else_are_listed_and_refused(again, photos, tmp_pat
     other = tmp_path / "other"
     shutil.copytree(photos / "cat", other / "cat")
     with pytest.raises(
-        UsageError, match=r"little/phases \(other images\).* and 4 more; choose another `out`"
+        UsageError, match=r"little/phases \(other images\).* and 6 more; choose another `out`"
     ):
         again(images=other)
     with pytest.raises(UsageError, match=r"little/phases \(other settings\)"):
@@ -125,7 +125,7 @@ def test_an_untrained_network_is_marked(plain, tmp_path, pageless):
     assert (untrained.folder, untrained.label) == ("little-untrained", "little (untrained)")
     assert "was not measured: it needs labels" in trained.advice[0]
     assert untrained.verdict.startswith("untrained network (nothing of this was learnt): ")
-    assert trained.findings[4].sentence.startswith("beside one untrained twin: ")
+    assert trained.findings[5].sentence.startswith("beside one untrained twin: ")
     own = brdyn.read(tmp_path / "out" / "little-untrained" / "phases")
     assert own.provenance.weights == next(iter(untrained_twins(model, 1))).info.weights
 
