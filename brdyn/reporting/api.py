@@ -34,9 +34,9 @@ def report(
 ) -> Report:
     """Measure models and say of each whether it is block-recurrent, with the evidence, in a folder with a page.
 
-    Phases and dynamics come from one pass over the images; perturbation, interventions, splicing and a Raptor follow. Each is
-    kept when it is whole: a report that was stopped goes on, and what is there of the same images, weights and
-    settings is used again.
+    Phases and dynamics come from one pass over the images; perturbation, interventions, splicing and a Raptor follow.
+    Each is kept when it is whole: a report that was stopped goes on, and what is there of the same images, weights
+    and settings is used again.
 
     Parameters
     ----------

@@ -117,7 +117,16 @@ def _matrix(
         .mark_rect(fill=None, stroke="#D55E00", strokeWidth=2, aria=False, tooltip=None)
         .encode(x="from:Q", x2="to:Q", y="from:Q", y2="to:Q")
     )
-    return _spec((picture + framed).properties(width=SIDE, height=SIDE), words, cells=cells, frames=frames)
+    tried = alt.layer(*([] if len(cells) == layers**2 else [_untried(ends)]), picture, framed)
+    return _spec(tried.properties(width=SIDE, height=SIDE), words, cells=cells, frames=frames)
+
+
+def _untried(ends: list[float]) -> alt.Chart:
+    """What lies behind cells, to be seen where there is none."""
+    behind = alt.Chart(alt.Data(values=[{"low": ends[0], "high": ends[1]}]))
+    return behind.mark_rect(color="gray", opacity=0.25, aria=False, tooltip=None).encode(
+        x="low:Q", x2="high:Q", y="low:Q", y2="high:Q"
+    )
 
 
 def _heading(words: str) -> str:

@@ -40,6 +40,7 @@ SOURCES = {
     "twins": ("dynamics", "perturb", "interventions", "splice"),
     USE: ("probe", "interventions", "splice"),
 }
+DRAWN = ("readout", "branches")  # measures that not every model gives
 SHOWN = ("png", "svg")  # what a page can show where its charts are not drawn
 
 
@@ -184,7 +185,7 @@ def render_page(
             and isinstance(phases := one.results.get("phases"), Phases)
         },
         whole={one.label: rows for one in found if (rows := whole_phases(one))},
-        notes={question: list(_notes(found, question)) for question in QUESTIONS},
+        notes={question: _notes(found, question) for question in QUESTIONS},
         numbers={question: _numbers(found, question) for question in (*QUESTIONS, USE)},
         groups=list(dict.fromkeys(charts_groups(specs.all))),
         provenance=list(_provenance(report, found)),
@@ -279,14 +280,19 @@ def _numbers(found: Sequence[Found], question: str) -> list[tuple[str, str]]:
     ]
 
 
-def _notes(found: Sequence[Found], question: str) -> Iterable[tuple[str, str]]:
-    """What could not be measured of a question, by model."""
+def _notes(found: Sequence[Found], question: str) -> list[tuple[str, str]]:
+    """What could not be measured of what a question's section shows: of which models, and why."""
+    of: dict[str, list[str]] = {}
     for one in found:
         splice, dynamics = one.results.get("splice"), one.results.get("dynamics")
+        notes: list[str] = []
         if question == "work" and isinstance(splice, Splice):
-            yield from ((one.label, note) for note in splice.notes)
+            notes = list(splice.notes)
         if question == "converge" and isinstance(dynamics, Dynamics):
-            yield from ((one.label, f"no {name}: {why}") for name, why in dynamics.left_out.items())
+            notes = [f"no {name}: {why}" for name, why in dynamics.left_out.items() if name in DRAWN]
+        for note in notes:
+            of.setdefault(note, []).append(one.label)
+    return [(", ".join(labels), note) for note, labels in of.items()]
 
 
 def _provenance(report: Report, found: Sequence[Found]) -> Iterable[tuple[str, str]]:
@@ -297,7 +303,8 @@ def _provenance(report: Report, found: Sequence[Found]) -> Iterable[tuple[str, s
         yield "date", details["date"]
         yield "device", details["device"]
         yield "versions", ", ".join(f"{name} {version}" for name, version in details["versions"].items())
-    yield "settings", ", ".join(f"{name} {value}" for name, value in report.settings.items())
+    given = {name: value for name, value in report.settings.items() if value not in (None, ())}
+    yield "settings", ", ".join(f"{name} {value}" for name, value in given.items())
     for one in found:
         for section, result in one.results.items():
             origin = result.provenance

@@ -91,7 +91,7 @@ class Size(NamedTuple):
 
 SIZES = {
     "fast": Size(
-        images=100, perturbed=8, changed=8, spliced=6, fitted=0, probed=500, probes=1,
+        images=100, perturbed=8, changed=8, spliced=5, fitted=0, probed=500, probes=1,
         leave_out=("estimation", "modes"), measures=("all",), eps=(0.2,), together=False, kinds=("delete",),
         surrogates=(EXCHANGE,), within=True, every_span=False,
     ),
@@ -234,10 +234,9 @@ def passes(section: Section, depth: int, targets: int, settings: ReportSettings)
 
 def _passes_of_splicing(depth: int, size: Size) -> float:
     """Of an image that is judged by: every block of a layer's partners, and spans without anything in their place."""
-    partners = depth / PHASES_EXPECTED if size.within else depth
-    exchanged = (1 + partners) * depth / 2
-    spans = depth**2 / 6 if size.every_span else 1.0
-    return 1 + exchanged + len(size.surrogates) * spans
+    blocks = depth / PHASES_EXPECTED if size.within else depth  # in the place of a layer, or none
+    spans = depth**2 / 6 if size.every_span else PHASES_EXPECTED / 2
+    return 1 + blocks * (depth + 1) / 2 + len(size.surrogates) * spans
 
 
 def heads_seconds(images: int, features: int, classes: int, depth: int, probes: int) -> float:

@@ -239,8 +239,8 @@ class ReportRun:
             )
         elif section is SPLICE:
             given, left_out = splicing(model, one.images, self._phases(one), settings)
-            found = self._beside_twins(splice_skill, one, images, **given)
-            found = replace(found, notes=(*found.notes, *left_out))
+            spliced = self._beside_twins(splice_skill, one, images, **given)
+            found = replace(spliced, notes=(*spliced.notes, *left_out))
         else:
             found = self._beside_twins(layer_surgery, one, images, kinds=size.kinds)
         keep(found, one.folder, section, one.origins[section], self.formats)
@@ -253,7 +253,11 @@ class ReportRun:
         """Dynamics, with the phases that are found in the same pass; those are kept first."""
         assert one.model is not None
         size = self.settings.of_size
-        options = {"leave_out": size.leave_out, "measures": size.measures, "seed": self.settings.seed}
+        options: dict[str, Any] = {
+            "leave_out": size.leave_out,
+            "measures": size.measures,
+            "seed": self.settings.seed,
+        }
         twins = untrained_twins(one.model, self.settings.null, self.settings.seed)
         found = with_null(token_dynamics, one.model, images, twins=twins, stream=self.stream, **options)
         similarity = found.phases.similarity

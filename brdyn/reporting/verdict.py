@@ -168,9 +168,7 @@ def _block(found: Evaluation) -> Finding:
 
 def _work(found: Splice) -> Finding:
     """Whether another layer's block makes less of an error than none within a phase, and by how much."""
-    said = found.answer()
-    if found.phases.evidence is not None and found.phases.evidence.k == 1:
-        said += " (phases of the best cut, as no phases were shown)"
+    said = f"{found.answer().removeprefix('no: ')}{_of_which(found.phases)}"
     within = found.shared_work()
     if within is None:
         change = "phases of more than one layer (`brdyn splice --k`)"
@@ -190,6 +188,15 @@ def _work(found: Splice) -> Finding:
     )
     share = f"{short}: {within['mean']:.0%} of the error without"
     return Finding("work", answer, share, said + _few(int(within["n_images"])), change)
+
+
+def _of_which(phases: Phases) -> str:
+    """Of which phases a result is, where those are not what the test accepts."""
+    evidence = phases.evidence
+    if evidence is None or [one.layer for one in evidence.boundaries] == list(phases.boundaries):
+        return ""
+    shown = ", as none were shown" if evidence.k == 1 else f"; {evidence.k} were shown"
+    return f" (phases of the best cut into {phases.k}{shown})"
 
 
 def _converge(dynamics: Dynamics) -> Finding | None:

@@ -3,13 +3,18 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 import brdyn
+from brdyn.data import load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import untrained_twins
+from brdyn.phases import segment
 from brdyn.reporting import ReportSettings
 from brdyn.reporting.plan import Subject, said_duration, subjects
+from brdyn.reporting.run import make_report
+from brdyn.reporting.splicing import images_to_fit, splicing
 from tests.reporting.conftest import SETTINGS, STREAM, named
 
 SECTIONS = ("phases", "dynamics", "perturb", "interventions", "splice", "probe")
@@ -145,6 +150,55 @@ def test_a_raptor_is_fitted_and_judged_on_other_images(plain, tmp_path, pageless
     again = ReportSettings(size="fast", raptors=(str(tmp_path / "out" / one.folder / "raptor"),))
     with pytest.raises(UsageError, match="none of the models of the report"):
         brdyn.report([named("little")], plain, tmp_path / "other", again, stream=STREAM)
+
+
+@pytest.mark.parametrize(
+    ("size", "n", "able", "fitted", "note"),
+    [
+        ("fast", 40, ["exchange"], None, ""),
+        ("default", 34, ["mean", "exchange"], 2, "left out: affine (2 images of "),
+        ("default", 32, ["exchange"], None, "left out: mean and affine (there are no images besides"),
+        ("default", 80, ["mean", "affine", "exchange"], 48, ""),
+    ],
+)
+def test_what_stands_in_is_what_the_images_allow(size, n, able, fitted, note, many):
+    """Maps are fitted to images that nothing is judged by."""
+    model, phases = named("little"), segment(np.eye(6), k=3)
+    images, settings = load_images(many, model, n=n), ReportSettings(size=size)
+    options, notes = splicing(model, images, phases, settings)
+    assert options["surrogates"] == able
+    assert (options["within"], options["spans"]) == (
+        size == "fast",
+        [(a - 1, b) for a, b in phases.intervals],
+    )
+    assert [said for said in notes if not said.startswith(note)] == ([] if note else notes)
+    assert bool(notes) == bool(note)
+    fit = options.get("fit_images")
+    assert (None if fit is None else len(fit)) == fitted == (images_to_fit(images, settings) or None)
+    if fit is not None:
+        assert not fit.shared_with(images.some(settings.of_size.spliced, settings.seed))
+
+
+def test_every_span_where_memory_allows(many, monkeypatch):
+    model, phases = named("little"), segment(np.eye(6), k=3)
+    images, settings = load_images(many, model, n=300), ReportSettings(size="thorough")
+    options, notes = splicing(model, images, phases, settings)
+    assert (len(options["spans"]), notes) == (21, [])
+    monkeypatch.setattr("brdyn.interventions.span_maps.available_memory", lambda device: 0)
+    options, notes = splicing(model, images, phases, settings)
+    assert (len(options["spans"]), notes[0][:53]) == (
+        3,
+        "of whole phases alone: maps of 21 spans of width 16 w",
+    )
+
+
+def test_it_is_made_by_one_process(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        UsageError, match=r"made by one process; drop torchrun, or run its commands one by one"
+    ):
+        make_report([], None, None, tmp_path / "out", SETTINGS, stream=STREAM)
+    assert not (tmp_path / "out").exists()
 
 
 def test_folders_of_models():

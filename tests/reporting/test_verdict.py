@@ -180,9 +180,9 @@ def test_the_verdict(phases, r2, said):
     )
 
 
-def splice(within=0.5, half=0.01, n=50, phases=JUMP):
+def splice(within=0.5, half=0.01, n=50, phases=JUMP, k=2):
     """Blocks exchanged within phases of two layers make this much of the error without, in all pairs alike."""
-    found = segment(phases)
+    found = segment(phases, k)
     cells = [Cell("exchange", layer - 1, layer, block) for layer, block in ((1, 2), (2, 1), (3, 4), (4, 3))]
     r2 = {Cell("exchange", 3, 4, 3): 0.97, Cell("exchange", 0, 1, 2): 0.91}
     rows = [
@@ -190,11 +190,7 @@ def splice(within=0.5, half=0.01, n=50, phases=JUMP):
         for cell in cells
         for measure, value in (("skill", 1 - within), ("r2", r2.get(cell, 0.4)))
     ]
-    work = (
-        []
-        if within is None
-        else [{"group": "all", "where": "within phases", "cells": 4, **interval(within, half, n)}]
-    )
+    work = [{"group": "all", "where": "within phases", "cells": 4, **interval(within, half, n)}]
     return Splice(pd.DataFrame(rows), pd.DataFrame(work, columns=WORK), None, found)
 
 
@@ -214,7 +210,9 @@ def test_whose_work_a_block_does(within, half, said, short):
     assert "best cut" not in found.sentence
     assert "rough" not in found.sentence
     few = answer("work", {"splice": splice(within, half, n=6, phases=DRIFT)}).sentence
-    assert few.endswith("(phases of the best cut, as no phases were shown) (6 images: intervals are rough)")
+    assert few.endswith("(phases of the best cut into 2, as none were shown) (6 images: intervals are rough)")
+    more = answer("work", {"splice": splice(within, half, k=4)}).sentence
+    assert more.endswith("(phases of the best cut into 4; 2 were shown)")
 
 
 def test_phases_of_one_layer_leave_the_question_open():
