@@ -10,7 +10,7 @@ from brdyn import runtime
 from brdyn.choices import INITS, one_of
 from brdyn.data import ImageSet, load_images
 from brdyn.models import VisionTransformer, load_model, untrained_twins
-from brdyn.reporting.plan import RANDOM, ReportSettings, Subject, subjects
+from brdyn.reporting.plan import RANDOM, ReportSettings, Subject, check_alone, subjects
 from brdyn.reporting.result import Report
 from brdyn.reporting.run import make_report
 from brdyn.store import check_formats
@@ -80,6 +80,7 @@ def report(
     >>> found.models[0].sections
     ('phases', 'dynamics', 'perturb', 'interventions', 'splice')
     """
+    check_alone()
     settings, stream = settings or ReportSettings(), stream or Stream()
     formats = check_formats(",".join(formats)) if formats else ()
     one_of("init", init, INITS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -206,6 +207,19 @@ def _folders(names: Iterable[str]) -> list[str]:
             again, number = f"{plain}-{number}", number + 1
         found.append(again)
     return found
+
+
+def check_alone() -> None:
+    """Refuse to make a report in several processes.
+
+    Raises
+    ------
+    UsageError
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "a report is made by one process; drop torchrun, or run its commands one by one under it"
+        )
 
 
 def is_report(folder: Path) -> bool:

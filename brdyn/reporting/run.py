@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -294,10 +293,6 @@ def make_report(
     say: Say = lambda line: None,
 ) -> Report:
     """Make a report in a folder; see :func:`brdyn.report`."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            "a report is made by one process; drop torchrun, or run its commands one by one under it"
-        )
     if not (overwrite or is_report(out)) and out.is_dir():
         check_empty(out)
     run = ReportRun(out, settings, stream, formats, say)

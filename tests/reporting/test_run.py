@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from brdyn.models import untrained_twins
 from brdyn.phases import segment
 from brdyn.reporting import ReportSettings
 from brdyn.reporting.plan import Subject, said_duration, subjects
-from brdyn.reporting.run import make_report
 from brdyn.reporting.splicing import images_to_fit, splicing
 from tests.reporting.conftest import SETTINGS, STREAM, named
 
@@ -156,7 +156,7 @@ def test_a_raptor_is_fitted_and_judged_on_other_images(plain, tmp_path, pageless
     ("size", "n", "able", "fitted", "note"),
     [
         ("fast", 40, ["exchange"], None, ""),
-        ("default", 34, ["mean", "exchange"], 2, "left out: affine (2 images of "),
+        ("default", 40, ["mean", "exchange"], 8, "left out: affine (8 images of "),
         ("default", 32, ["exchange"], None, "left out: mean and affine (there are no images besides"),
         ("default", 80, ["mean", "affine", "exchange"], 48, ""),
     ],
@@ -164,6 +164,7 @@ def test_a_raptor_is_fitted_and_judged_on_other_images(plain, tmp_path, pageless
 def test_what_stands_in_is_what_the_images_allow(size, n, able, fitted, note, many):
     """Maps are fitted to images that nothing is judged by."""
     model, phases = named("little"), segment(np.eye(6), k=3)
+    model.info = replace(model.info, width=200)
     images, settings = load_images(many, model, n=n), ReportSettings(size=size)
     options, notes = splicing(model, images, phases, settings)
     assert options["surrogates"] == able
@@ -197,7 +198,7 @@ def test_it_is_made_by_one_process(photos, tmp_path, monkeypatch):
     with pytest.raises(
         UsageError, match=r"made by one process; drop torchrun, or run its commands one by one"
     ):
-        make_report([], None, None, tmp_path / "out", SETTINGS, stream=STREAM)
+        brdyn.report([named("little")], photos, tmp_path / "out", SETTINGS)
     assert not (tmp_path / "out").exists()
 
 
