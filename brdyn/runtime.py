@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in choices.DTYPES}
 BATCH_CAPS = {"cpu": 16, "cuda": 256, "mps": 32}
 MEMORY_SHARE = 0.4
+MEETING = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # where processes meet, which torchrun says
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,16 @@ def start_processes(device: str = "auto") -> Processes:
     Raises
     ------
     UsageError
-        If the device is unknown or not on this machine.
+        If the device is unknown or not on this machine, or a process of several does not know where the others are.
     """
     kind = _device_kind(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes(torch.device(kind))
+    if missing := [name for name in MEETING if name not in os.environ]:
+        raise UsageError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} is set, and {' and '.join(missing)} not: start the processes with "
+            "torchrun, or unset WORLD_SIZE for one alone"
+        )
     from accelerate import PartialState
 
     state = PartialState(cpu=kind != "cuda")

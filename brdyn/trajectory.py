@@ -17,7 +17,7 @@ from brdyn.branches import Branches, run_with_branches
 from brdyn.data import NO_LABEL, Batch, ImageSet, ReadReport
 from brdyn.data.items import without_labels
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import TokenLayout, VisionTransformer
+from brdyn.models import ModelInfo, TokenLayout, VisionTransformer
 from brdyn.progress import progress_bar
 from brdyn.runtime import Processes, auto_batch_size, fitting_images, is_out_of_memory
 
@@ -211,7 +211,7 @@ class Stream:
     progress : bool
         Show a progress bar on a terminal.
     name : str
-        What the bar says; the model's name by default.
+        What the bar says; the model's name by default, with a word where it is untrained.
 
     Examples
     --------
@@ -234,6 +234,10 @@ class Stream:
     def is_alone(self) -> bool:
         """Whether this process reads all of the images."""
         return self.processes is None or self.processes.world == 1
+
+
+def _named(info: ModelInfo) -> str:
+    return f"{info.name}, untrained" if info.is_random else info.name
 
 
 def trajectories(
@@ -283,7 +287,7 @@ def trajectories(
     take = partial(capture, branches=True) if branches else capture
     run = partial(_capture_or_halve, model, adapt=adapts, take=take)
     with progress_bar(
-        f"{stream.name or model.info.name}: reading",
+        f"{stream.name or _named(model.info)}: reading",
         -(-len(images) // processes.world),
         stream.progress and processes.is_main,
     ) as advance:

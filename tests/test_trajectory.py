@@ -10,7 +10,7 @@ from brdyn import trajectory as trajectory_module
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import measure, similarity_metric
-from brdyn.runtime import auto_batch_size
+from brdyn.runtime import auto_batch_size, start_processes
 from brdyn.trajectory import Stream, Trajectory, capture, record_states, trajectories, visit_trajectories
 
 
@@ -192,3 +192,14 @@ def test_auto_batch_size_is_a_power_of_two_within_the_cap(tiny):
 def test_wrong_batch_sizes(tiny, noise_folder, size):
     with pytest.raises(UsageError, match="batch size"):
         next(trajectories(tiny, load_images(noise_folder, tiny), stream=Stream(batch_size=size, workers=0)))
+
+
+def test_a_process_that_does_not_know_the_others_is_told_so(monkeypatch):
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(
+        UsageError, match=r"WORLD_SIZE=2 is set, and MASTER_ADDR and MASTER_PORT not: start .*torchrun"
+    ):
+        start_processes("cpu")

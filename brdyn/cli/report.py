@@ -14,7 +14,7 @@ from brdyn.cli import options as opt
 from brdyn.cli.run import RunRequest, run_command
 from brdyn.errors import BrdynError, UsageError
 from brdyn.progress import stage, tell
-from brdyn.reporting.plan import PAGE, REPORT, ReportSettings, Subject, is_report, subjects
+from brdyn.reporting.plan import PAGE, REPORT, ReportSettings, Subject, check_alone, is_report, subjects
 from brdyn.words import as_typed
 
 if TYPE_CHECKING:
@@ -104,13 +104,14 @@ def report(
         ),
     ] = 0,
 ) -> None:
-    """From a model's name to a verdict: phases, dynamics, perturbation, interventions, and a page that explains them.
+    """From a model's name to a verdict: phases, dynamics, perturbation, interventions, splicing, and a page on them.
 
     Writes report.html, report.json, and of each model a folder with the result of each section, to --out. The same
     command again goes on where it was stopped, and uses what is there.
 
     Example: brdyn report --model dinov2_vits14 --twin --images photos/ --fast --out runs/report
     """
+    check_alone()
     out = checks.at_home(request.out, "--out")
     formats = checks.check_written(request, REPORT, go_on=is_report(out))
     size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)

@@ -62,6 +62,14 @@ def splice(
     ridge: Annotated[
         float, typer.Option(help="Ridge of the maps, over the mean eigenvalue.", rich_help_panel=SPLICE)
     ] = RIDGE,
+    within: Annotated[
+        bool,
+        typer.Option(
+            "--within",
+            help="Exchange blocks within phases alone: a third of the passes where there are three.",
+            rich_help_panel=SPLICE,
+        ),
+    ] = False,
     phases: PhasesFile = None,
     k: NumberOfPhases = None,
     null: Null = 0,
@@ -105,6 +113,7 @@ def splice(
             "fit_images": fit,
             "raptor": fitted,
             "ridge": ridge,
+            "within": within,
         }
         run.finish(measured(run, null, splice_skill, given.phases, **options))
 

@@ -181,6 +181,7 @@ def splice_skill(
     fit_images: ImageSet | None = None,
     raptor: SharedBlocks | None = None,
     ridge: float = RIDGE,
+    within: bool = False,
     seed: int = 0,
     stream: Stream | None = None,
 ) -> Splice:
@@ -209,6 +210,8 @@ def splice_skill(
         Of this model; its block replaces spans within a run of layers that it is applied to.
     ridge : float
         Of the maps, over the mean eigenvalue.
+    within : bool
+        Exchange blocks within phases alone, which is cheaper and has no test against those across.
     seed : int
         Of the halves and of the bootstrap.
     stream : Stream, optional
@@ -244,7 +247,8 @@ def splice_skill(
     maps = {} if fit_to is None else fit_maps(model, fit_to, fitted, wanted, phases, ridge, stream)
     fitted_to = max((cell.calibration for cell in maps), default=0)
     stretches = () if raptor is None else raptor.spans
-    cells = [*cells_of(chosen, wanted, model.depth, fitted_to, stretches), *maps]
+    phase = phases.labels.tolist() if within else None
+    cells = [*cells_of(chosen, wanted, model.depth, fitted_to, stretches, phase), *maps]
     cells += [Cell(IDENTITY, *cell.span) for cell in maps]
     sweep = SpliceSweep(model, list(dict.fromkeys(cells)), maps, raptor, seed=seed)
     visit_trajectories(model, judged, sweep.update, stream=stream)

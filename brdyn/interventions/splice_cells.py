@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import NamedTuple, Protocol
 
 from torch import nn
@@ -108,6 +108,7 @@ def cells_of(
     depth: int,
     calibration: int = 0,
     stretches: Sequence[Stretch] = (),
+    phase: Sequence[int] | None = None,
 ) -> Iterator[Cell]:
     """Everything that is run, by surrogate and start.
 
@@ -123,8 +124,11 @@ def cells_of(
         Images that maps are fitted to.
     stretches : sequence of Stretch
         Of a Raptor.
+    phase : sequence of int, optional
+        Of each layer: blocks are exchanged within it alone.
     """
-    single = [(layer - 1, layer) for layer in range(1, depth + 1)] if EXCHANGE in surrogates else []
+    pairs = _exchanges(depth, phase) if EXCHANGE in surrogates else []
+    single = sorted({(layer - 1, layer) for layer, _ in pairs})
     for span in sorted({*spans, *single}):
         yield Cell(IDENTITY, *span)
     for name in FITTED:
@@ -132,11 +136,19 @@ def cells_of(
             yield from (Cell(name, *span, calibration=calibration) for span in spans)
     if REPEAT in surrogates:
         yield from (Cell(REPEAT, start, end, block=start + 1) for start, end in spans if end > start + 1)
-    for start, end in single:
-        yield from (Cell(EXCHANGE, start, end, block=other) for other in range(1, depth + 1) if other != end)
+    yield from (Cell(EXCHANGE, layer - 1, layer, block=other) for layer, other in pairs)
     if RAPTOR in surrogates:
         yield from (
             Cell(RAPTOR, *span)
             for span in spans
             if any(one.start <= span[0] and span[1] <= one.end for one in stretches)
         )
+
+
+def _exchanges(depth: int, phase: Sequence[int] | None) -> list[tuple[int, int]]:
+    """Every layer with each other one whose block may stand in, by layer."""
+    return [
+        pair
+        for pair in permutations(range(1, depth + 1), 2)
+        if phase is None or phase[pair[0] - 1] == phase[pair[1] - 1]
+    ]

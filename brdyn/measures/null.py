@@ -283,7 +283,7 @@ def with_null(
     tables: dict[str, list[pd.DataFrame]] = {}
     for twin in twins:
         number = len(weights) + 1
-        named = replace(stream, name=f"{model.info.name}, twin {number} of {len(twins)}")
+        named = replace(stream, name=f"{model.info.name}, untrained twin {number} of {len(twins)}")
         try:
             beside = measure(twin, images, found.phases, stream=named, **options)
         except BrdynError as error:

@@ -10,7 +10,7 @@ from brdyn import runtime
 from brdyn.choices import INITS, one_of
 from brdyn.data import ImageSet, load_images
 from brdyn.models import VisionTransformer, load_model, untrained_twins
-from brdyn.reporting.plan import RANDOM, ReportSettings, Subject, subjects
+from brdyn.reporting.plan import RANDOM, ReportSettings, Subject, check_alone, subjects
 from brdyn.reporting.result import Report
 from brdyn.reporting.run import make_report
 from brdyn.store import check_formats
@@ -34,9 +34,9 @@ def report(
 ) -> Report:
     """Measure models and say of each whether it is block-recurrent, with the evidence, in a folder with a page.
 
-    Phases and dynamics come from one pass over the images; perturbation, interventions and a Raptor follow. Each is
-    kept when it is whole: a report that was stopped goes on, and what is there of the same images, weights and
-    settings is used again.
+    Phases and dynamics come from one pass over the images; perturbation, interventions, splicing and a Raptor follow.
+    Each is kept when it is whole: a report that was stopped goes on, and what is there of the same images, weights
+    and settings is used again.
 
     Parameters
     ----------
@@ -78,8 +78,9 @@ def report(
     >>> settings = brdyn.reporting.ReportSettings(size="fast", n=4)
     >>> found = brdyn.report([model], "photos", "runs/report", settings, formats=())
     >>> found.models[0].sections
-    ('phases', 'dynamics', 'perturb', 'interventions')
+    ('phases', 'dynamics', 'perturb', 'interventions', 'splice')
     """
+    check_alone()
     settings, stream = settings or ReportSettings(), stream or Stream()
     formats = check_formats(",".join(formats)) if formats else ()
     one_of("init", init, INITS)

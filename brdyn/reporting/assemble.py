@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from brdyn.interventions import Surgery
+from brdyn.interventions import Splice, Surgery
 from brdyn.measures.dynamics import Dynamics
 from brdyn.provenance import RunProvenance, run_provenance
 from brdyn.reporting.plan import ReportSettings
@@ -29,8 +29,12 @@ def assemble(found: Sequence[Found], settings: ReportSettings, device: str) -> R
 
 
 def _report(one: Found, twin: Dynamics | None) -> ModelReport:
-    surgery = one.results.get("interventions")
-    costs = changes(surgery, one.speed) if isinstance(surgery, Surgery) else []
+    surgery, splice = one.results.get("interventions"), one.results.get("splice")
+    costs = changes(
+        surgery if isinstance(surgery, Surgery) else None,
+        splice if isinstance(splice, Splice) else None,
+        one.speed,
+    )
     answers = findings(one.results, one.failures, twin)
     said = f"not measured: {one.failures['loading']}" if "loading" in one.failures else ""
     return ModelReport(

@@ -13,7 +13,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from brdyn.interventions import Repair, Surgery
+from brdyn.interventions import Repair, Splice, Surgery
+from brdyn.interventions.splice_cells import EXCHANGE
 from brdyn.measures.dynamics import Dynamics
 from brdyn.measures.null import BesideTwins
 from brdyn.phases import Phases
@@ -31,6 +32,7 @@ FONT = (
 TALLEST = 8  # numbers beside twins
 WRAPPED, LINE = 34, 34  # characters of a line, and pixels of a number
 LABELS = 6  # of a matrix's axis
+MOST_ERROR = 2  # over that of doing nothing, that has a colour of its own
 Rows = list[dict[str, Any]]
 
 
@@ -46,13 +48,41 @@ def similarity_charts(found: Sequence[Found]) -> dict[str, dict[str, Any]]:
     return {label: _similarity(label, one, matrix, lowest) for label, (one, matrix) in shown.items()}
 
 
+def exchange_charts(found: Sequence[Found]) -> dict[str, dict[str, Any]]:
+    """What every layer's block does in the place of every other that was tried, all on one scale; by model."""
+    spliced = {one.label: one.results.get("splice") for one in found}
+    return {
+        label: _exchange(label, one)
+        for label, one in spliced.items()
+        if isinstance(one, Splice) and len(one.rows(EXCHANGE))
+    }
+
+
 def _similarity(label: str, phases: Phases, matrix: np.ndarray, lowest: float) -> dict[str, Any]:
+    words = f"Similarity between the {len(matrix)} layers of {label}: {phases.sentence()}"
+    scale = alt.Scale(scheme="viridis", domain=[lowest, 1])
+    return _matrix(matrix, phases, words, ("layer", "and layer", "similarity"), scale)
+
+
+def _exchange(label: str, splice: Splice) -> dict[str, Any]:
+    words = f"Error of each layer's block in the place of another of {label}, over doing nothing: {splice.answer()}"
+    scale = alt.Scale(scheme="redblue", reverse=True, domain=[0, MOST_ERROR], clamp=True)
+    headings = ("replaced layer", "by the block of layer", "error over doing nothing")
+    return _matrix(splice.exchanged(), splice.phases, words, headings, scale)
+
+
+def _matrix(
+    matrix: np.ndarray, phases: Phases, words: str, headings: tuple[str, str, str], colours: alt.Scale
+) -> dict[str, Any]:
+    """Cells of rows and columns that are layers, with phases framed; none where there is no number."""
     layers = len(matrix)
     cells = [
         {"a": row + 1, "b": column + 1, "s": round(float(matrix[row, column]), 6)}
         for row in range(layers)
         for column in range(layers)
+        if np.isfinite(matrix[row, column])
     ]
+    of_row, of_column, of_colour = headings
     ends = [0.5, layers + 0.5]
     ticks = sorted({1, *range(-(-layers // LABELS), layers + 1, -(-layers // LABELS))})
     axis = alt.Axis(values=ticks, format="d", grid=False, domain=False)
@@ -62,21 +92,22 @@ def _similarity(label: str, phases: Phases, matrix: np.ndarray, lowest: float) -
         .transform_calculate(left="datum.b-.5", right="datum.b+.5", top="datum.a-.5", bottom="datum.a+.5")
         .mark_rect(aria=False)
         .encode(
-            x=alt.X("left:Q", scale=scale, axis=axis, title="layer"),
+            x=alt.X("left:Q", scale=scale, axis=axis, title=_heading(of_column)),
             x2="right:Q",
             y=alt.Y(
-                "top:Q", scale=alt.Scale(domain=ends, nice=False, zero=False, reverse=True), axis=axis, title="layer"
+                "top:Q", scale=alt.Scale(domain=ends, nice=False, zero=False, reverse=True), axis=axis,
+                title=of_row,
             ),
             y2="bottom:Q",
             color=alt.Color(
                 "s:Q",
-                scale=alt.Scale(scheme="viridis", domain=[lowest, 1]),
-                legend=alt.Legend(title="similarity", orient="bottom", gradientLength=SIDE, gradientThickness=8),
+                scale=colours,
+                legend=alt.Legend(title=of_colour, orient="bottom", gradientLength=SIDE, gradientThickness=8),
             ),
             tooltip=[
-                alt.Tooltip("a:Q", title="layer"),
-                alt.Tooltip("b:Q", title="and layer"),
-                alt.Tooltip("s:Q", title="similarity", format=".3f"),
+                alt.Tooltip("a:Q", title=of_row),
+                alt.Tooltip("b:Q", title=of_column),
+                alt.Tooltip("s:Q", title=of_colour, format=".3f"),
             ],
         )
     )  # fmt: skip
@@ -86,8 +117,21 @@ def _similarity(label: str, phases: Phases, matrix: np.ndarray, lowest: float) -
         .mark_rect(fill=None, stroke="#D55E00", strokeWidth=2, aria=False, tooltip=None)
         .encode(x="from:Q", x2="to:Q", y="from:Q", y2="to:Q")
     )
-    words = f"Similarity between the {layers} layers of {label}: {phases.sentence()}"
-    return _spec((picture + framed).properties(width=SIDE, height=SIDE), words, cells=cells, frames=frames)
+    tried = alt.layer(*([] if len(cells) == layers**2 else [_untried(ends)]), picture, framed)
+    return _spec(tried.properties(width=SIDE, height=SIDE), words, cells=cells, frames=frames)
+
+
+def _untried(ends: list[float]) -> alt.Chart:
+    """What lies behind cells, to be seen where there is none."""
+    behind = alt.Chart(alt.Data(values=[{"low": ends[0], "high": ends[1]}]))
+    return behind.mark_rect(color="gray", opacity=0.25, aria=False, tooltip=None).encode(
+        x="low:Q", x2="high:Q", y="low:Q", y2="high:Q"
+    )
+
+
+def _heading(words: str) -> str:
+    """Of an axis across, whose heading needs no second `and`."""
+    return words.removeprefix("and ")
 
 
 def curve_chart(

@@ -15,6 +15,8 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 import brdyn
+from brdyn.interventions import Splice
+from brdyn.measures.dynamics import Dynamics
 from brdyn.phases import Phases
 from brdyn.probes import LayerProbe
 from brdyn.provenance import Provenance
@@ -22,6 +24,7 @@ from brdyn.reporting import charts
 from brdyn.reporting.plan import PAGE, SECTIONS
 from brdyn.reporting.reading import readings
 from brdyn.reporting.result import Found, Report
+from brdyn.reporting.splicing import whole_phases
 from brdyn.reporting.stills import still
 from brdyn.reporting.verdict import GUIDES, QUESTIONS
 from brdyn.words import as_typed
@@ -31,11 +34,13 @@ USE = "use"
 SOURCES = {
     "phases": ("phases",),
     "block": ("raptor-eval",),
+    "work": ("splice",),
     "converge": ("dynamics",),
     "repair": ("perturb",),
-    "twins": ("dynamics", "perturb", "interventions"),
-    USE: ("probe", "interventions"),
+    "twins": ("dynamics", "perturb", "interventions", "splice"),
+    USE: ("probe", "interventions", "splice"),
 }
+DRAWN = ("readout", "branches")  # measures that not every model gives
 SHOWN = ("png", "svg")  # what a page can show where its charts are not drawn
 
 
@@ -54,7 +59,9 @@ class Chart:
     of : tuple of str
         On how many images of which size, of each model.
     model : str
-        The one that it is of, where it is of one.
+        The one that it is of, where it is of one; the page has its name as heading.
+    title : str
+        What the picture beside the page is called, where not as the heading.
     """
 
     number: int
@@ -63,6 +70,7 @@ class Chart:
     files: tuple[str, ...]
     of: tuple[str, ...]
     model: str = ""
+    title: str = ""
 
     @property
     def picture(self) -> str:
@@ -93,6 +101,7 @@ class Specs:
         section: str,
         model: str = "",
         shown: Collection[str] | None = None,
+        title: str = "",
     ) -> list[Chart]:
         """The chart in a list, of the models that it shows (default: all); nothing where there is no specification."""
         if spec is None:
@@ -104,7 +113,7 @@ class Specs:
         )
         files = tuple(f"{name}.{kind}" for kind in self.formats)
         self.all.append(spec)
-        self.charts.append(Chart(len(self.charts), heading, spec["description"], files, of, model))
+        self.charts.append(Chart(len(self.charts), heading, spec["description"], files, of, model, title))
         return self.charts[-1:]
 
     def curves(
@@ -116,11 +125,24 @@ class Specs:
         spec = charts.curve_chart(placed, words=words, y=y, x=axis or x, zero=zero)
         return self.add(spec, heading, name, section, shown={row["model"] for row in rows})
 
+    def matrices(
+        self, drawn: Mapping[str, dict[str, Any]], title: str, name: str, section: str
+    ) -> list[Chart]:
+        """A matrix of each model that has one, by label."""
+        return [
+            chart
+            for one in self.found
+            if one.label in drawn
+            for chart in self.add(
+                drawn[one.label], one.label, f"{name}_{one.folder}", section, one.label, {one.label}, title
+            )
+        ]
+
     def pictures(self) -> dict[str, bytes]:
         """The files of all charts."""
         found = {}
         for one in self.charts:
-            title = "Similarity between layers" if one.model else one.heading
+            title = one.title or one.heading
             for file in one.files:
                 found[file] = still(self.all[one.number], title, one.of, file.rpartition(".")[2])
         return found
@@ -162,6 +184,8 @@ def render_page(
             if isinstance(probe := one.results.get("probe"), LayerProbe)
             and isinstance(phases := one.results.get("phases"), Phases)
         },
+        whole={one.label: rows for one in found if (rows := whole_phases(one))},
+        notes={question: _notes(found, question) for question in QUESTIONS},
         numbers={question: _numbers(found, question) for question in (*QUESTIONS, USE)},
         groups=list(dict.fromkeys(charts_groups(specs.all))),
         provenance=list(_provenance(report, found)),
@@ -185,18 +209,15 @@ def guide_page(name: str, out: Path) -> str:
 
 def _charts(specs: Specs, found: Sequence[Found]) -> dict[str, list[Chart]]:
     """The charts of each question, and of what can be done."""
-    matrices = charts.similarity_charts(found)
     return {
-        "phases": [
-            chart
-            for one in found
-            if one.label in matrices
-            for chart in specs.add(
-                matrices[one.label], one.label, f"similarity_{one.folder}", "phases", one.label, {one.label}
-            )
-        ],
+        "phases": specs.matrices(
+            charts.similarity_charts(found), "Similarity between layers", "similarity", "phases"
+        ),
         "block": specs.curves(
             charts.fidelity_rows(found), "R² of the Raptor", "fidelity", "raptor-eval", y="R²", x="layer"
+        ),
+        "work": specs.matrices(
+            charts.exchange_charts(found), "Another layer's block in the place of a layer's", "exchange", "splice"
         ),
         "converge": [
             *specs.curves(
@@ -211,6 +232,10 @@ def _charts(specs: Specs, found: Sequence[Found]) -> dict[str, list[Chart]]:
                 charts.motion_rows(found, "readout_agreement", 0),
                 "Images whose final class the head reads from a state", "readout", "dynamics",
                 y="share of images", x="state",
+            ),
+            *specs.curves(
+                charts.motion_rows(found, "attention_share", 1), "Share of attention in what a block adds",
+                "branches", "dynamics", y="attention / (attention + MLP)", x="block",
             ),
         ],
         "repair": specs.curves(
@@ -255,6 +280,21 @@ def _numbers(found: Sequence[Found], question: str) -> list[tuple[str, str]]:
     ]
 
 
+def _notes(found: Sequence[Found], question: str) -> list[tuple[str, str]]:
+    """What could not be measured of what a question's section shows: of which models, and why."""
+    of: dict[str, list[str]] = {}
+    for one in found:
+        splice, dynamics = one.results.get("splice"), one.results.get("dynamics")
+        notes: list[str] = []
+        if question == "work" and isinstance(splice, Splice):
+            notes = list(splice.notes)
+        if question == "converge" and isinstance(dynamics, Dynamics):
+            notes = [f"no {name}: {why}" for name, why in dynamics.left_out.items() if name in DRAWN]
+        for note in notes:
+            of.setdefault(note, []).append(one.label)
+    return [(", ".join(labels), note) for note, labels in of.items()]
+
+
 def _provenance(report: Report, found: Sequence[Found]) -> Iterable[tuple[str, str]]:
     """Everything needed to make the report again, in words."""
     if report.provenance is not None:
@@ -263,7 +303,8 @@ def _provenance(report: Report, found: Sequence[Found]) -> Iterable[tuple[str, s
         yield "date", details["date"]
         yield "device", details["device"]
         yield "versions", ", ".join(f"{name} {version}" for name, version in details["versions"].items())
-    yield "settings", ", ".join(f"{name} {value}" for name, value in report.settings.items())
+    given = {name: value for name, value in report.settings.items() if value not in (None, ())}
+    yield "settings", ", ".join(f"{name} {value}" for name, value in given.items())
     for one in found:
         for section, result in one.results.items():
             origin = result.provenance

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from brdyn.choices import EPS, KINDS, SURGERY, check_twins, one_of
+from brdyn.choices import EPS, SPLICED, SURGERY, check_twins, one_of
 from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
 
 RANDOM = "random"
 REPORT, PAGE = "report.json", "report.html"
-BEFORE_DELETION = ("delete", "replace")
 FIT, PER_NUMBER = 0.035, 3e-8  # seconds of a linear head, roughly: and for each image, feature and class
 MEASURING = 1.6  # passes that a pass with all measures of motion takes, roughly
+BRANCHES = 1.3  # times as many with attention and MLP apart
+EXCHANGE = "exchange"
+MAPS = ("mean", "affine")  # that stand in for whole phases
 
 
 class Section(NamedTuple):
@@ -29,12 +32,14 @@ class Section(NamedTuple):
 PHASES, DYNAMICS = Section("phases", "phases.json"), Section("dynamics", "dynamics.json")
 PERTURB = Section("perturb", "perturb.json")
 INTERVENTIONS = Section("interventions", "interventions.json")
+SPLICE = Section("splice", "splice.json")
 PROBE = Section("probe", "layer_probe.json")
 RAPTOR, RAPTOR_EVAL = Section("raptor", "fit.json"), Section("raptor-eval", "raptor_eval.json")
 # Seconds of pictures, roughly.
-DRAWING = {DYNAMICS: 5.0, PERTURB: 4.0, INTERVENTIONS: 3.0, PROBE: 1.0, RAPTOR_EVAL: 3.0}
-SECTIONS = (PHASES, DYNAMICS, PERTURB, INTERVENTIONS, PROBE, RAPTOR, RAPTOR_EVAL)
+DRAWING = {DYNAMICS: 5.0, PERTURB: 4.0, INTERVENTIONS: 1.0, SPLICE: 2.0, PROBE: 1.0, RAPTOR_EVAL: 3.0}
+SECTIONS = (PHASES, DYNAMICS, PERTURB, INTERVENTIONS, SPLICE, PROBE, RAPTOR, RAPTOR_EVAL)
 READ = 4  # layers to choose, where there are no phases to give their number
+PHASES_EXPECTED = 4  # of which nobody knows the number yet
 
 
 class Size(NamedTuple):
@@ -44,39 +49,64 @@ class Size(NamedTuple):
     ----------
     images : int
         Of phases and dynamics, where no number is given.
-    perturbed, changed, probed : int
-        Of perturbation, of interventions, and of probes, at most.
+    perturbed, changed, spliced, probed : int
+        Of perturbation, of interventions, of splicing, and of probes, at most.
+    fitted : int
+        Other images that what stands in for layers is fitted to, at most.
     probes : int
         Linear probes at each place, each on its own split.
     leave_out : tuple of str
         Measures that dynamics does without.
+    measures : tuple of str
+        Of dynamics.
     eps : tuple of float
         Of the noise.
     together : bool
         Add noise to every token group, and to all tokens together, instead of to cls and patches alone.
     kinds : tuple of str
         Of interventions.
-    apart : int or None
-        How far apart layers are that are swapped or that replace each other.
+    surrogates : tuple of str
+        That stand in for layers.
+    within : bool
+        Exchange blocks within phases alone.
+    every_span : bool
+        Put surrogates in the place of every span of layers, instead of whole phases alone.
     """
 
     images: int
     perturbed: int
     changed: int
+    spliced: int
+    fitted: int
     probed: int
     probes: int
     leave_out: tuple[str, ...]
+    measures: tuple[str, ...]
     eps: tuple[float, ...]
     together: bool
     kinds: tuple[str, ...]
-    apart: int | None
+    surrogates: tuple[str, ...]
+    within: bool
+    every_span: bool
 
 
 SIZES = {
-    "fast": Size(100, 8, 8, 500, 1, ("estimation", "modes"), (0.2,), False, BEFORE_DELETION, 1),
-    "default": Size(1000, 64, 32, 1000, 1, (), EPS, True, (*SURGERY[:2], "replace"), None),
-    "thorough": Size(5000, 256, 256, 5000, 3, (), EPS, True, KINDS, None),
-}
+    "fast": Size(
+        images=100, perturbed=8, changed=8, spliced=5, fitted=0, probed=500, probes=1,
+        leave_out=("estimation", "modes"), measures=("all",), eps=(0.2,), together=False, kinds=("delete",),
+        surrogates=(EXCHANGE,), within=True, every_span=False,
+    ),
+    "default": Size(
+        images=1000, perturbed=64, changed=32, spliced=32, fitted=256, probed=1000, probes=1,
+        leave_out=(), measures=("all", "branches"), eps=EPS, together=True, kinds=SURGERY[:2],
+        surrogates=(*MAPS, EXCHANGE), within=False, every_span=False,
+    ),
+    "thorough": Size(
+        images=5000, perturbed=256, changed=256, spliced=256, fitted=1000, probed=5000, probes=3,
+        leave_out=(), measures=("all", "branches"), eps=EPS, together=True, kinds=SURGERY,
+        surrogates=SPLICED, within=False, every_span=True,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +120,7 @@ class ReportSettings:
     n : int or None
         Images of phases and dynamics, instead of the number of the size.
     null : int
-        Untrained twins to measure beside each model, in dynamics, perturbation and interventions.
+        Untrained twins to measure beside each model, in dynamics, perturbation, interventions and splicing.
     twin : bool
         Report on the untrained network of each model's architecture besides, as on a model.
     raptors : tuple of str
@@ -103,7 +133,7 @@ class ReportSettings:
     --------
     >>> from brdyn.reporting import ReportSettings
     >>> ReportSettings(size="fast").of_size.kinds
-    ('delete', 'replace')
+    ('delete',)
     """
 
     size: str = "default"
@@ -179,6 +209,19 @@ def _folders(names: Iterable[str]) -> list[str]:
     return found
 
 
+def check_alone() -> None:
+    """Refuse to make a report in several processes.
+
+    Raises
+    ------
+    UsageError
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "a report is made by one process; drop torchrun, or run its commands one by one under it"
+        )
+
+
 def is_report(folder: Path) -> bool:
     """Whether a folder holds a report, or what a report that was stopped has left."""
     return (folder / REPORT).is_file() or any(
@@ -190,16 +233,24 @@ def passes(section: Section, depth: int, targets: int, settings: ReportSettings)
     """About how many forward passes of an image a section takes, those of twins included."""
     size, twins = settings.of_size, 1 + settings.null
     if section is DYNAMICS:
-        return MEASURING * twins
+        return MEASURING * (BRANCHES if "branches" in size.measures else 1.0) * twins
     if section is PERTURB:
         return (1 + len(size.eps) * targets * (depth + 1) / 2) * twins
     if section is INTERVENTIONS:
-        near = depth if size.apart is None else min(2 * size.apart, depth)  # partners of a layer
-        each = {"delete": depth / 2, "replace": near * depth / 2, "swap": near * depth / 3, "shuffle": depth}
+        each = {"delete": depth / 2, "swap": depth**2 / 3, "shuffle": depth}
         return (1 + sum(each[kind] for kind in size.kinds)) * twins
+    if section is SPLICE:
+        return _passes_of_splicing(depth, size) * twins
     if section is PROBE:
         return 1.0
     return 4.0  # of a Raptor that is evaluated: teacher, both modes, baselines
+
+
+def _passes_of_splicing(depth: int, size: Size) -> float:
+    """Of an image that is judged by: every block of a layer's partners, and spans without anything in their place."""
+    blocks = depth / PHASES_EXPECTED if size.within else depth  # in the place of a layer, or none
+    spans = depth**2 / 6 if size.every_span else PHASES_EXPECTED / 2
+    return 1 + blocks * (depth + 1) / 2 + len(size.surrogates) * spans
 
 
 def heads_seconds(images: int, features: int, classes: int, depth: int, probes: int) -> float:
@@ -236,11 +287,14 @@ def options_of(section: Section, settings: ReportSettings) -> dict[str, Any]:
     """What a section was asked for, ready for JSON: with another of these it is another result."""
     size, twins = settings.of_size, {"null": settings.null, "seed": settings.seed}
     if section in (PHASES, DYNAMICS):
-        return {"leave_out": list(size.leave_out), **twins}
+        return {"leave_out": list(size.leave_out), "measures": list(size.measures), **twins}
     if section is PERTURB:
         return {"eps": list(size.eps), "together": size.together, **twins}
     if section is INTERVENTIONS:
-        return {"kinds": list(size.kinds), "apart": size.apart, **twins}
+        return {"kinds": list(size.kinds), **twins}
+    if section is SPLICE:
+        asked = {name: getattr(size, name) for name in ("surrogates", "within", "every_span", "fitted")}
+        return {**asked, **twins}
     if section is PROBE:
         return {"probed": size.probed, "probes": size.probes, "seed": settings.seed}
     return {"fit_raptor": settings.fit_raptor, "seed": settings.seed}

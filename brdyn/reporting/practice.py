@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from brdyn.interventions import Surgery
+from brdyn.interventions import Splice, Surgery
+from brdyn.interventions.splice_cells import EXCHANGE
+from brdyn.interventions.splice_sums import AGREEMENT, ALL, HEAD, R2, SKILL
 from brdyn.phases import Phases
 from brdyn.probes import LayerProbe
 from brdyn.probes.layer_choice import PHASE_ENDS, REGULAR, alternatives
@@ -18,6 +20,8 @@ from brdyn.words import counted
 
 SHOWN = 4
 MEASURES = {"relative_error": "change of {}", "agreement": "same class", "accuracy": "accuracy"}
+LIMITS = {"relative_error": (0.0, np.inf), SKILL: (0.0, np.inf), R2: (-np.inf, 1.0)}
+SHARED = {R2: "R²", AGREEMENT: "same class", SKILL: "error over that without the block"}
 
 
 @dataclass(frozen=True)
@@ -63,25 +67,43 @@ class Change:
         return f"block {self.layers[1]} also in the place of {self.layers[0]}"
 
 
-def changes(surgery: Surgery, speed: Speed | None) -> list[Change]:
-    """The deletions and replacements that change the representation least, of each kind a few."""
-    found = []
-    for kind in ("delete", "replace"):
-        rows = surgery.rows(kind, surgery.readouts[-1]).sort_values("mean")
-        if kind == "replace":  # of each block the best stand-in
-            rows = rows[~rows["layers"].map(lambda layers: layers[0]).duplicated()]
-        for layers in list(rows["layers"])[:SHOWN]:
-            share = 1 / surgery.layers
-            if kind == "delete":
-                share = speed.blocks[layers[0] - 1] if speed is not None else share
-            found.append(Change(kind, tuple(layers), tuple(_costs(surgery, kind, layers)), share))
-    return found
+def changes(surgery: Surgery | None, splice: Splice | None, speed: Speed | None) -> list[Change]:
+    """The deletions, and the blocks in another's place, that change the representation least; a few of each."""
+    return [
+        *([] if surgery is None else _deletions(surgery, speed)),
+        *([] if splice is None else _shared(splice)),
+    ]
 
 
-def _costs(surgery: Surgery, kind: str, layers: tuple[int, ...]) -> list[Measured]:
-    """What an operation does to each readout, and to predictions where there is a head."""
+def _deletions(surgery: Surgery, speed: Speed | None) -> Iterator[Change]:
+    rows = surgery.rows("delete", surgery.readouts[-1]).sort_values("mean")
+    for layers in list(rows["layers"])[:SHOWN]:
+        share = 1 / surgery.layers if speed is None else speed.blocks[layers[0] - 1]
+        yield Change("delete", tuple(layers), tuple(_costs(surgery, layers)), share)
+
+
+def _shared(splice: Splice) -> Iterator[Change]:
+    """Of each block the best stand-in, by all tokens of the last state."""
+    rows = splice.rows(EXCHANGE, R2).sort_values("mean", ascending=False)
+    for layer, block in rows.drop_duplicates("end")[["end", "block"]].head(SHOWN).itertuples(index=False):
+        cell = splice.full.query("surrogate == @EXCHANGE and end == @layer and block == @block")
+        costs = [
+            Measured(words, *_plain(_over_nothing(row) if measure == SKILL else row))
+            for measure, words in SHARED.items()
+            for _, row in cell[(cell["measure"] == measure) & cell["group"].isin([ALL, HEAD])].iterrows()
+        ]
+        yield Change("replace", (int(layer), int(block)), tuple(costs), 1 / splice.phases.layers)
+
+
+def _over_nothing(row: pd.Series) -> pd.Series:
+    """Error over that of doing nothing, of a row of skill."""
+    return pd.Series({**row, "mean": 1 - row["mean"], "low": 1 - row["high"], "high": 1 - row["low"]})
+
+
+def _costs(surgery: Surgery, layers: tuple[int, ...]) -> list[Measured]:
+    """What a deletion does to each readout, and to predictions where there is a head."""
     table = surgery.table
-    rows = table[(table["kind"] == kind) & (table["layers"].map(tuple) == tuple(layers))]
+    rows = table[(table["kind"] == "delete") & (table["layers"].map(tuple) == tuple(layers))]
     return [
         Measured(MEASURES[row["measure"]].format(row["readout"]), *_plain(row))
         for _, row in rows.iterrows()
@@ -91,8 +113,8 @@ def _costs(surgery: Surgery, kind: str, layers: tuple[int, ...]) -> list[Measure
 
 def _plain(row: pd.Series) -> list[float | None]:
     """Mean and interval; that of a share within 0 and 1."""
-    most = np.inf if row["measure"] == "relative_error" else 1.0
-    values = [float(np.clip(row[name], 0.0, most)) for name in ("mean", "low", "high")]
+    least, most = LIMITS.get(row["measure"], (0.0, 1.0))
+    values = [float(np.clip(row[name], least, most)) for name in ("mean", "low", "high")]
     return [value if np.isfinite(value) else None for value in values]
 
 
@@ -122,19 +144,20 @@ def advice(
     unread : str
         Why no probe was fitted, where none was.
     """
-    phases, probe, surgery = (results.get(name) for name in ("phases", "probe", "interventions"))
+    phases, probe = (results.get(name) for name in ("phases", "probe"))
+    surgery, splice = (results.get(name) for name in ("interventions", "splice"))
     lines = []
     if isinstance(phases, Phases):
         probed = probe if isinstance(probe, LayerProbe) else None
         lines.append(f"To read features: {reading(phases, probed, unread)}.")
+    for kind, opening, of in (("delete", "To delete", surgery), ("replace", "To share", splice)):
+        best = next((one for one in found if one.kind == kind), None)
+        if best is not None and isinstance(of, (Surgery, Splice)):
+            n_images = int(of.table["n_images"].max())
+            lines.append(
+                f"{opening}: {_said(best)} ({counted(n_images, 'image')}, nothing is trained again)."
+            )
     if isinstance(surgery, Surgery):
-        n_images = int(surgery.table["n_images"].max())
-        for kind, opening in (("delete", "To delete"), ("replace", "To share")):
-            best = next((one for one in found if one.kind == kind), None)
-            if best is not None:
-                lines.append(
-                    f"{opening}: {_said(best)} ({counted(n_images, 'image')}, nothing is trained again)."
-                )
         lines += [f"{note}." for note in surgery.notes]
     if speed is not None:
         fastest, slowest = min(speed.blocks), max(speed.blocks)

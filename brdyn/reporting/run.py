@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 from brdyn.data import ImageSet
 from brdyn.environment import device_name
 from brdyn.errors import BrdynError, UsageError
-from brdyn.interventions import layer_surgery, perturbation_repair
+from brdyn.interventions import layer_surgery, perturbation_repair, splice_skill
 from brdyn.measures.dynamics import token_dynamics
 from brdyn.measures.null import with_null
 from brdyn.models import VisionTransformer, untrained_twins
@@ -26,12 +25,14 @@ from brdyn.reporting.page import render_page
 from brdyn.reporting.plan import (
     DYNAMICS,
     INTERVENTIONS,
+    MEASURING,
     PERTURB,
     PHASES,
     PROBE,
     RAPTOR,
     RAPTOR_EVAL,
     REPORT,
+    SPLICE,
     ReportSettings,
     Section,
     Subject,
@@ -42,6 +43,7 @@ from brdyn.reporting.raptors import evaluate_raptor, fit_here, given_raptors
 from brdyn.reporting.reading import cannot_be_probed, probe_for, seconds_to_probe
 from brdyn.reporting.result import Found, Report
 from brdyn.reporting.speed import Speed, measure_speed
+from brdyn.reporting.splicing import images_to_fit, splicing
 from brdyn.result import Result
 from brdyn.store import OutputFolder, check_empty
 from brdyn.trajectory import Stream
@@ -114,7 +116,7 @@ class ReportRun:
             check_redraws(model)
         images = open_images(model)
         one.model, one.images, one.unread = model, images, cannot_be_probed(images)
-        sections = [PHASES, DYNAMICS, PERTURB, INTERVENTIONS, *([] if one.unread else [PROBE])]
+        sections = [PHASES, DYNAMICS, PERTURB, INTERVENTIONS, SPLICE, *([] if one.unread else [PROBE])]
         one.origins = {
             section: origin_of(section, model, self._part(section, images), self.settings)
             for section in sections
@@ -148,7 +150,12 @@ class ReportRun:
     def _part(self, section: Section, images: ImageSet) -> ImageSet:
         """The images of a section: fewer where each costs many passes."""
         size = self.settings.of_size
-        most = {PERTURB: size.perturbed, INTERVENTIONS: size.changed, PROBE: size.probed}
+        most = {
+            PERTURB: size.perturbed,
+            INTERVENTIONS: size.changed,
+            SPLICE: size.spliced,
+            PROBE: size.probed,
+        }
         return images.some(most.get(section, len(images)), self.settings.seed)
 
     def planned(self, one: Prepared) -> tuple[list[str], float]:
@@ -173,13 +180,15 @@ class ReportRun:
             seconds = one.speed.seconds(len(part), cost) + plan.DRAWING[section]
             if section is PROBE:
                 seconds += seconds_to_probe(one.model, part, self.settings)
+            if section is SPLICE:
+                seconds += one.speed.seconds(images_to_fit(one.images, self.settings), MEASURING)
             total += seconds
             parts.append(f"{name}: {counted(len(part), 'image')}, about {said_duration(seconds)}")
         return parts, total
 
     def measure(self, one: Prepared) -> None:
         """Do the sections of a model that are not there; one that fails leaves the others."""
-        for section in (DYNAMICS, PERTURB, INTERVENTIONS, PROBE, RAPTOR, RAPTOR_EVAL):
+        for section in (DYNAMICS, PERTURB, INTERVENTIONS, SPLICE, PROBE, RAPTOR, RAPTOR_EVAL):
             wanted = one.wants(section) or (section is DYNAMICS and one.wants(PHASES))
             if section not in one.origins or not wanted:
                 continue
@@ -227,9 +236,12 @@ class ReportRun:
             found = self._beside_twins(
                 perturbation_repair, one, images, eps=size.eps, targets=self._targets(model)
             )
+        elif section is SPLICE:
+            given, left_out = splicing(model, one.images, self._phases(one), settings)
+            spliced = self._beside_twins(splice_skill, one, images, **given)
+            found = replace(spliced, notes=(*spliced.notes, *left_out))
         else:
-            options = {"kinds": size.kinds, "apart": size.apart}
-            found = self._beside_twins(layer_surgery, one, images, **options)
+            found = self._beside_twins(layer_surgery, one, images, kinds=size.kinds)
         keep(found, one.folder, section, one.origins[section], self.formats)
 
     def _targets(self, model: VisionTransformer) -> Sequence[str] | None:
@@ -239,7 +251,12 @@ class ReportRun:
     def _motion(self, one: Prepared, images: ImageSet) -> Any:
         """Dynamics, with the phases that are found in the same pass; those are kept first."""
         assert one.model is not None
-        options: dict[str, Any] = {"leave_out": self.settings.of_size.leave_out, "seed": self.settings.seed}
+        size = self.settings.of_size
+        options: dict[str, Any] = {
+            "leave_out": size.leave_out,
+            "measures": size.measures,
+            "seed": self.settings.seed,
+        }
         twins = untrained_twins(one.model, self.settings.null, self.settings.seed)
         found = with_null(token_dynamics, one.model, images, twins=twins, stream=self.stream, **options)
         similarity = found.phases.similarity
@@ -276,10 +293,6 @@ def make_report(
     say: Say = lambda line: None,
 ) -> Report:
     """Make a report in a folder; see :func:`brdyn.report`."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            "a report is made by one process; drop torchrun, or run its commands one by one under it"
-        )
     if not (overwrite or is_report(out)) and out.is_dir():
         check_empty(out)
     run = ReportRun(out, settings, stream, formats, say)

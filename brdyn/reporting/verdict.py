@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from brdyn.interventions import Repair
+from brdyn.interventions import Repair, Splice
+from brdyn.interventions.splice_result import HARDLY
 from brdyn.measures.dynamics import Dynamics
 from brdyn.measures.null import BesideTwins
 from brdyn.phases import Phases
@@ -24,6 +25,7 @@ FEW = 30  # images, below which a normal interval of a mean is rough
 QUESTIONS = {
     "phases": "Does its depth fall into phases?",
     "block": "Can one block do the work of a phase?",
+    "work": "Does one layer do another's work?",
     "converge": "Do tokens come to rest?",
     "repair": "Are perturbations repaired?",
     "twins": "What is different from untrained twins?",
@@ -31,6 +33,7 @@ QUESTIONS = {
 GUIDES = {
     "phases": "phases",
     "block": "raptor",
+    "work": "splice",
     "converge": "dynamics",
     "repair": "perturbation",
     "twins": "dynamics",
@@ -83,11 +86,12 @@ def findings(
         Of an untrained network of this architecture, to go by where no twins were measured beside.
     """
     phases, dynamics, repair = results.get("phases"), results.get("dynamics"), results.get("perturb")
-    evaluation = results.get("raptor-eval")
+    evaluation, splice = results.get("raptor-eval"), results.get("splice")
     lost = {
         "phases": failures.get("dynamics"),
         "converge": failures.get("dynamics"),
         "repair": failures.get("perturb"),
+        "work": failures.get("splice"),
         "block": failures.get("raptor") or failures.get("raptor-eval"),
         "twins": failures.get("dynamics"),
     }
@@ -95,6 +99,7 @@ def findings(
     found = {
         "phases": _phases(phases) if isinstance(phases, Phases) else None,
         "block": _block(evaluation) if isinstance(evaluation, Evaluation) else None,
+        "work": _work(splice) if isinstance(splice, Splice) else None,
         "converge": _converge(dynamics) if isinstance(dynamics, Dynamics) else None,
         "repair": _repair(repair) if isinstance(repair, Repair) else None,
         "twins": _twins(beside) or (_one_twin(dynamics, twin) if isinstance(dynamics, Dynamics) else None),
@@ -159,6 +164,39 @@ def _block(found: Evaluation) -> Finding:
         return Finding("block", UNCLEAR, "so can a linear map", said, change)
     said = f"this Raptor does not follow the model: {seen}; a fit bounds from below, so a longer one may"
     return Finding("block", UNCLEAR, f"R² down to {least:.2f}", said, change)
+
+
+def _work(found: Splice) -> Finding:
+    """Whether another layer's block makes less of an error than none within a phase, and by how much."""
+    said = f"{found.answer().removeprefix('no: ')}{_of_which(found.phases)}"
+    within = found.shared_work()
+    if within is None:
+        change = "phases of more than one layer (`brdyn splice --k`)"
+        return Finding("work", UNCLEAR, "no two layers in a phase", said, change)
+    answer = UNCLEAR
+    if within["low"] > 1:
+        answer, short = NO, "worse than nothing"
+    elif not within["high"] < 1:
+        short = "not told from nothing"
+    elif within["mean"] > 1 - HARDLY:
+        answer, short = NO, "hardly any of it"
+    else:
+        answer, short = YES, "some of it"
+    change = (
+        f"this error on the other side of 100 %, or of {1 - HARDLY:.0%}, from which on it is hardly any of the work: "
+        "more images, other phases"
+    )
+    share = f"{short}: {within['mean']:.0%} of the error without"
+    return Finding("work", answer, share, said + _few(int(within["n_images"])), change)
+
+
+def _of_which(phases: Phases) -> str:
+    """Of which phases a result is, where those are not what the test accepts."""
+    evidence = phases.evidence
+    if evidence is None or [one.layer for one in evidence.boundaries] == list(phases.boundaries):
+        return ""
+    shown = ", as none were shown" if evidence.k == 1 else f"; {evidence.k} were shown"
+    return f" (phases of the best cut into {phases.k}{shown})"
 
 
 def _converge(dynamics: Dynamics) -> Finding | None:

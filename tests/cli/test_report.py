@@ -45,8 +45,13 @@ def test_one_of_two_models_fails(run, narrow_folder, options, tmp_path):
     assert_one_line_error(done, 1, "something failed of empty (", "the report has the rest")
     broken, whole = brdyn.read(tmp_path / "out").models
     assert broken.verdict.startswith("not measured: ")
-    assert whole.sections == ("phases", "dynamics", "perturb", "interventions")
+    assert whole.sections == ("phases", "dynamics", "perturb", "interventions", "splice")
     assert broken.verdict.split("'")[0] in (tmp_path / "out" / "report.html").read_text().lower()
+
+
+def test_several_processes_are_refused_at_once(run, narrow_folder, options, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert_one_line_error(run("report", "--model", narrow_folder, *options), 2, "one process", "torchrun")
 
 
 def test_nothing_is_left_of_a_report_on_nothing(run, narrow_folder, options, tmp_path):

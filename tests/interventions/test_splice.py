@@ -240,6 +240,22 @@ def test_the_whole_measurement_runs_each_image_once_besides(folder, counted):
     assert sum(rows) == 16 * 6 + 8 * (3 * 35 + 2 * 3 * 3)
 
 
+def test_blocks_are_exchanged_within_phases_alone(folder, counted):
+    """Each number as where all are exchanged, for fewer passes; and there is nothing to test against."""
+    model, rows = counted
+    options = {"surrogates": ["exchange"], "spans": [(0, 2)]}
+    every = spliced(model, folder, 2, 3, 1, **options)
+    rows.clear()
+    found = spliced(model, folder, 2, 3, 1, within=True, **options)
+    of_single = sum(range(1, 6))  # blocks behind each of layers 1 to 5, which have another in their phase
+    assert sum(rows) == 24 * (6 + of_single + 4 + 1 * (6 + 5) + 2 * (4 + 3 + 2))
+    same = every.phases.labels[:, None] == every.phases.labels
+    np.testing.assert_allclose(found.exchanged(), np.where(same, every.exchanged(), np.nan), rtol=1e-4)
+    assert found.shared_work()["mean"] == pytest.approx(every.shared_work()["mean"], rel=1e-4)
+    assert (every.test is None, found.test, found.shared_work("across phases")) == (False, None, None)
+    assert "across" not in found.answer()
+
+
 def test_the_size_of_batches_changes_nothing(folder):
     model = tiny_vit(depth=3)
     images = load_images(folder, model, n=14)

@@ -132,7 +132,9 @@ def test_the_bar_counts_twins(images, monkeypatch):
     )
     twins = [tiny_vit(seed=1), tiny_vit(seed=2)]
     with_null(brdyn.token_dynamics, tiny_vit(), images, twins=twins, measures=["speed"], stream=STREAM)
-    assert said == [f"tiny_vit{twin}: reading" for twin in ("", ", twin 1 of 2", ", twin 2 of 2")]
+    assert said == [
+        f"tiny_vit{twin}: reading" for twin in ("", ", untrained twin 1 of 2", ", untrained twin 2 of 2")
+    ]
 
 
 def test_an_error_says_which_twin_it_is_of(images):

@@ -52,6 +52,16 @@ def plain(photos, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def many(photos, tmp_path_factory):
+    """Three hundred names of one picture, for what reads none of them."""
+    folder, picture = tmp_path_factory.mktemp("report") / "many", next(photos.rglob("*.png"))
+    folder.mkdir()
+    for number in range(300):
+        (folder / f"{number:03}.png").symlink_to(picture)
+    return folder
+
+
 @pytest.fixture
 def pageless(monkeypatch):
     """The page takes most of the time of a report whose results are there; what it shows is tested on one."""

@@ -3,16 +3,22 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import brdyn
+from brdyn.data import load_images
+from brdyn.phases import segment
+from brdyn.reporting.assemble import assemble
 from brdyn.reporting.charts import curve_chart
 from brdyn.reporting.page import Specs, guide_page, render_page
 from brdyn.reporting.result import Found
 from brdyn.reporting.stills import still
+from tests.reporting.conftest import SETTINGS, STREAM, named
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
@@ -95,7 +101,7 @@ def test_boxes_choose_models_and_tokens(seen):
     assert curves.count() == 6  # two models, three groups
     seen.locator("input[data-of=models][value=deeper]").focus()
     seen.keyboard.press("Space")
-    seen.wait_for_function("document.querySelectorAll('figure.matrix:not([hidden])').length == 1")
+    seen.wait_for_function("document.querySelectorAll('figure.matrix:not([hidden])').length == 2")
     assert curves.count() == 3
     seen.locator("input[data-of=groups][value=cls]").focus()
     seen.keyboard.press("Space")
@@ -129,10 +135,10 @@ def test_it_says_which_layers_to_read(seen, made):
 def test_guide_pages_are_a_click_away(seen, made):
     """Of a checkout; the site where it was built, else its text."""
     links = seen.eval_on_selector_all("a[href*='guide/']", "all => all.map(one => one.getAttribute('href'))")
-    assert len(links) == 6
+    assert len(links) == 7
     pages = [(made[2] / link).resolve() for link in links]
     assert [page.stem for page in pages] == [
-        "phases", "raptor", "dynamics", "perturbation", "dynamics", "interventions",
+        "phases", "raptor", "splice", "dynamics", "perturbation", "dynamics", "interventions",
     ]  # fmt: skip
     assert all(page.is_file() for page in pages)
 
@@ -180,7 +186,8 @@ def test_every_chart_has_its_pictures(made, monkeypatch):
         f"{name}.{kind}"
         for kind in ("svg", "pdf")
         for name in (
-            "similarity_little", "similarity_deeper", "speed", "convergence", "growth", "twins", "reading", "deletion",
+            "similarity_little", "similarity_deeper", "exchange_little", "exchange_deeper", "speed", "convergence",
+            "growth", "twins", "reading", "deletion",
         )
     }  # fmt: skip
     assert files["growth.pdf"].decode() == (
@@ -201,6 +208,71 @@ def test_every_chart_says_what_it_shows(seen):
     words = [charts.nth(number).get_attribute("aria-label") for number in range(charts.count())]
     assert all(len(said) > 20 for said in words)
     assert words[0].startswith("Similarity between the 6 layers of little: ")
+
+
+@pytest.fixture(scope="module")
+def shown(browser, photos, tmp_path_factory):
+    """The page of a network whose blocks hide their branches, with maps in the place of whole phases."""
+    model, out = named("little"), tmp_path_factory.mktemp("shown")
+    images, two = load_images(photos, model), segment(np.kron(np.eye(2), np.ones((3, 3))), 2)
+    spliced = brdyn.splice_skill(
+        model,
+        images,
+        two,
+        surrogates=["mean", "exchange"],
+        spans=[(0, 3), (3, 6)],
+        within=True,
+        stream=STREAM,
+    )
+    motion = brdyn.token_dynamics(model, images, two, measures=["speed"], stream=STREAM)
+    motion = replace(
+        motion, left_out={"branches": "block 1 of 'little' hides its branches", "basins": "no labels"}
+    )
+    found = Found("little", "little", False, {"splice": spliced, "dynamics": motion}, {}, None)
+    for name, content in render_page(assemble([found], SETTINGS, "cpu"), [found], out).items():
+        (out / name).write_bytes(content)
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto((out / "report.html").as_uri(), timeout=120_000)
+    page.wait_for_selector("body[data-ready]", timeout=120_000)
+    return page, spliced
+
+
+def test_whose_work_a_block_does(shown):
+    """A cell for each exchange that was tried, with its value; and what stands in for whole phases."""
+    page, spliced = shown
+    cells = page.locator("#work figure.matrix .mark-rect.role-mark path")
+    assert cells.count() == 1 + 12 + 2  # what lies behind, pairs within two phases of three layers, frames
+    cells.nth(1 + 2).hover()  # row by row: layer 2, by the block of layer 1
+    told = re.sub(r"\s+", " ", page.locator("#vg-tooltip-element.visible").inner_text())
+    error = f"{spliced.exchanged()[1, 0]:.3f}"
+    assert told == f"replaced layer 2 by the block of layer 1 error over doing nothing {error}"
+    table = page.get_by_label("In the place of whole phases, little").locator("tbody").inner_text()
+    rows = [re.split(r"\t", row) for row in table.splitlines()]
+    assert [row[0] for row in rows] == ["blocks 1–3", "blocks 4–6"]
+    whole = spliced.whole_phases()
+    whole = whole[whole["calibration"].isin(spliced.full["calibration"])]
+    for number, row in enumerate(rows, 1):
+        of = whole[whole["phase"] == number].set_index("surrogate")["mean"]
+        assert [value.split(" ")[0] for value in row[1:]] == [f"{of['identity']:.2f}", f"{of['mean']:.2f}"]
+
+
+def test_what_a_section_lacks_is_said(shown):
+    notes = shown[0].locator("#converge ul.soft").inner_text()
+    assert notes == "no branches: block 1 of 'little' hides its branches"
+    assert (
+        "no agreement: the model has no classification head" in shown[0].locator("#work ul.soft").inner_text()
+    )
+
+
+def test_paper_has_no_boxes_and_nothing_beyond_its_edge(seen):
+    seen.emulate_media(media="print")
+    seen.set_viewport_size({"width": 700, "height": 900})
+    assert not seen.locator("#boxes").is_visible()
+    wide = seen.eval_on_selector_all(
+        "table", "all => Math.max(...all.map(one => one.getBoundingClientRect().right))"
+    )
+    assert wide <= 700
+    seen.emulate_media(media="screen")
 
 
 def test_models_of_other_depth_share_an_axis(seen):

@@ -2,17 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import brdyn
+from brdyn.data import load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import untrained_twins
+from brdyn.phases import segment
 from brdyn.reporting import ReportSettings
 from brdyn.reporting.plan import Subject, said_duration, subjects
+from brdyn.reporting.splicing import images_to_fit, splicing
 from tests.reporting.conftest import SETTINGS, STREAM, named
 
-SECTIONS = ("phases", "dynamics", "perturb", "interventions", "probe")
+SECTIONS = ("phases", "dynamics", "perturb", "interventions", "splice", "probe")
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def test_every_section_is_a_result_of_its_own(made):
     for one in found.models:
         assert one.sections == SECTIONS
         kinds = [type(brdyn.read(out / one.folder / section)).__name__ for section in SECTIONS]
-        assert kinds == ["Phases", "Dynamics", "Repair", "Surgery", "LayerProbe"]
+        assert kinds == ["Phases", "Dynamics", "Repair", "Surgery", "Splice", "LayerProbe"]
     dynamics, phases = (brdyn.read(out / "little" / name) for name in ("dynamics", "phases"))
     assert dynamics.phases.boundaries == phases.boundaries  # of one pass
     assert dynamics.null.twins == 1
@@ -69,12 +74,12 @@ def test_what_is_there_is_used_again(again):
     assert [one.sections for one in found.models] == [SECTIONS, SECTIONS]
 
 
-@pytest.mark.parametrize("lost", ["phases", "dynamics", "perturb"])
+@pytest.mark.parametrize("lost", ["phases", "dynamics", "splice"])
 def test_a_report_that_was_killed_goes_on(lost, again):
     """What was whole stays; phases and dynamics are of one pass."""
     shutil.rmtree(again.out / "deeper" / lost)
     (again.out / "report.json").unlink()
-    expected = {f"deeper/{name}" for name in (("phases", "dynamics") if lost != "perturb" else ("perturb",))}
+    expected = {f"deeper/{name}" for name in (("phases", "dynamics") if lost != "splice" else ("splice",))}
     assert again()[1] == expected
 
 
@@ -82,7 +87,7 @@ def test_results_of_something_else_are_listed_and_refused(again, photos, tmp_pat
     other = tmp_path / "other"
     shutil.copytree(photos / "cat", other / "cat")
     with pytest.raises(
-        UsageError, match=r"little/phases \(other images\).* and 4 more; choose another `out`"
+        UsageError, match=r"little/phases \(other images\).* and 6 more; choose another `out`"
     ):
         again(images=other)
     with pytest.raises(UsageError, match=r"little/phases \(other settings\)"):
@@ -125,7 +130,7 @@ def test_an_untrained_network_is_marked(plain, tmp_path, pageless):
     assert (untrained.folder, untrained.label) == ("little-untrained", "little (untrained)")
     assert "was not measured: it needs labels" in trained.advice[0]
     assert untrained.verdict.startswith("untrained network (nothing of this was learnt): ")
-    assert trained.findings[4].sentence.startswith("beside one untrained twin: ")
+    assert trained.findings[5].sentence.startswith("beside one untrained twin: ")
     own = brdyn.read(tmp_path / "out" / "little-untrained" / "phases")
     assert own.provenance.weights == next(iter(untrained_twins(model, 1))).info.weights
 
@@ -145,6 +150,56 @@ def test_a_raptor_is_fitted_and_judged_on_other_images(plain, tmp_path, pageless
     again = ReportSettings(size="fast", raptors=(str(tmp_path / "out" / one.folder / "raptor"),))
     with pytest.raises(UsageError, match="none of the models of the report"):
         brdyn.report([named("little")], plain, tmp_path / "other", again, stream=STREAM)
+
+
+@pytest.mark.parametrize(
+    ("size", "n", "able", "fitted", "note"),
+    [
+        ("fast", 40, ["exchange"], None, ""),
+        ("default", 40, ["mean", "exchange"], 8, "left out: affine (8 images of "),
+        ("default", 32, ["exchange"], None, "left out: mean and affine (there are no images besides"),
+        ("default", 80, ["mean", "affine", "exchange"], 48, ""),
+    ],
+)
+def test_what_stands_in_is_what_the_images_allow(size, n, able, fitted, note, many):
+    """Maps are fitted to images that nothing is judged by."""
+    model, phases = named("little"), segment(np.eye(6), k=3)
+    model.info = replace(model.info, width=200)
+    images, settings = load_images(many, model, n=n), ReportSettings(size=size)
+    options, notes = splicing(model, images, phases, settings)
+    assert options["surrogates"] == able
+    assert (options["within"], options["spans"]) == (
+        size == "fast",
+        [(a - 1, b) for a, b in phases.intervals],
+    )
+    assert [said for said in notes if not said.startswith(note)] == ([] if note else notes)
+    assert bool(notes) == bool(note)
+    fit = options.get("fit_images")
+    assert (None if fit is None else len(fit)) == fitted == (images_to_fit(images, settings) or None)
+    if fit is not None:
+        assert not fit.shared_with(images.some(settings.of_size.spliced, settings.seed))
+
+
+def test_every_span_where_memory_allows(many, monkeypatch):
+    model, phases = named("little"), segment(np.eye(6), k=3)
+    images, settings = load_images(many, model, n=300), ReportSettings(size="thorough")
+    options, notes = splicing(model, images, phases, settings)
+    assert (len(options["spans"]), notes) == (21, [])
+    monkeypatch.setattr("brdyn.interventions.span_maps.available_memory", lambda device: 0)
+    options, notes = splicing(model, images, phases, settings)
+    assert (len(options["spans"]), notes[0][:53]) == (
+        3,
+        "of whole phases alone: maps of 21 spans of width 16 w",
+    )
+
+
+def test_it_is_made_by_one_process(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        UsageError, match=r"made by one process; drop torchrun, or run its commands one by one"
+    ):
+        brdyn.report([named("little")], photos, tmp_path / "out", SETTINGS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_folders_of_models():

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brdyn.interventions import Repair, Surgery
+from brdyn.interventions import Repair, Splice, Surgery
+from brdyn.interventions.splice_result import Cell
+from brdyn.interventions.splice_sums import WORK
 from brdyn.measures.dynamics import Dynamics
 from brdyn.measures.null import Null
 from brdyn.phases import segment
@@ -178,32 +180,76 @@ def test_the_verdict(phases, r2, said):
     )
 
 
-def surgery():
-    """Without block 2 the change is 0.1; block 3 stands in for 4 at a change of 0.2."""
-    errors = {(1,): 0.5, (2,): 0.1, (3,): 0.4, (4,): 0.6}
-    pairs = {(4, 3): 0.2, (4, 1): 0.3, (1, 2): 0.9}
+def splice(within=0.5, half=0.01, n=50, phases=JUMP, k=2):
+    """Blocks exchanged within phases of two layers make this much of the error without, in all pairs alike."""
+    found = segment(phases, k)
+    cells = [Cell("exchange", layer - 1, layer, block) for layer, block in ((1, 2), (2, 1), (3, 4), (4, 3))]
+    r2 = {Cell("exchange", 3, 4, 3): 0.97, Cell("exchange", 0, 1, 2): 0.91}
     rows = [
-        {"kind": kind, "layers": layers, "phase": 0, "order": (), "readout": "patches", "measure": "relative_error",
-         **interval(value)}
-        for kind, found in (("delete", errors), ("replace", pairs))
-        for layers, value in found.items()
+        {**cell._asdict(), "group": "all", "measure": measure, **interval(value, half, n)}
+        for cell in cells
+        for measure, value in (("skill", 1 - within), ("r2", r2.get(cell, 0.4)))
+    ]
+    work = [{"group": "all", "where": "within phases", "cells": 4, **interval(within, half, n)}]
+    return Splice(pd.DataFrame(rows), pd.DataFrame(work, columns=WORK), None, found)
+
+
+@pytest.mark.parametrize(
+    ("within", "half", "said", "short"),
+    [
+        (0.5, 0.1, "yes", "some of it: 50% of the error without"),
+        (0.95, 0.02, "no", "hardly any of it: 95% of the error without"),
+        (0.95, 0.1, "unclear", "not told from nothing: 95% of the error without"),
+        (1.5, 0.1, "no", "worse than nothing: 150% of the error without"),
+    ],
+)
+def test_whose_work_a_block_does(within, half, said, short):
+    found = answer("work", {"splice": splice(within, half)})
+    assert (found.answer, found.short) == (said, short)
+    assert f"makes {within:.0%} [{within - half:.0%}, {within + half:.0%}] of the error" in found.sentence
+    assert "best cut" not in found.sentence
+    assert "rough" not in found.sentence
+    few = answer("work", {"splice": splice(within, half, n=6, phases=DRIFT)}).sentence
+    assert few.endswith("(phases of the best cut into 2, as none were shown) (6 images: intervals are rough)")
+    more = answer("work", {"splice": splice(within, half, k=4)}).sentence
+    assert more.endswith("(phases of the best cut into 4; 2 were shown)")
+
+
+def test_phases_of_one_layer_leave_the_question_open():
+    alone = splice()
+    alone = replace(alone, work=alone.work.head(0))
+    found = answer("work", {"splice": alone})
+    assert (found.answer, found.short) == ("unclear", "no two layers in a phase")
+    failed = answer("work", failures={"splice": "layer 3 is not finite"})
+    assert (failed.answer, failed.sentence) == ("not measured", "it failed: layer 3 is not finite")
+
+
+def surgery():
+    """Without block 2 the change is 0.1."""
+    rows = [
+        {"kind": "delete", "layers": (layer,), "phase": 0, "order": (), "readout": "patches",
+         "measure": "relative_error", **interval(value)}
+        for layer, value in enumerate((0.5, 0.1, 0.4, 0.6), 1)
     ]  # fmt: skip
     return Surgery(pd.DataFrame(rows), None, 4, segment(np.eye(4)))
 
 
 def test_what_to_delete_and_share_is_what_changes_least():
     speed = Speed(images_per_second=10.0, batch_size=4, reading=0.01, blocks=(0.1, 0.2, 0.3, 0.2))
-    found = changes(surgery(), speed)
+    found = changes(surgery(), splice(), speed)
     assert [one.layers for one in found if one.kind == "delete"] == [(2,), (3,), (1,), (4,)]
-    assert [one.layers for one in found if one.kind == "replace"] == [(4, 3), (1, 2)]
-    assert (found[0].saved, found[4].saved) == (0.2, 0.25)  # of the time, of the parameters
+    assert [one.layers for one in found if one.kind == "replace"][:2] == [(4, 3), (1, 2)]
+    assert (found[0].saved, found[4].saved) == (0.2, 1 / 12)  # of the time, of the parameters
     assert (found[0].costs[0].mean, round(found[0].costs[0].low, 6)) == (0.1, 0.09)
-    said = advice({"interventions": surgery()}, found, speed)
+    said = advice({"interventions": surgery(), "splice": splice()}, found, speed)
     assert said[0] == (
         "To delete: without block 2 costs least: change of patches 0.10 [0.09, 0.11]; saves 20.0% of the time (50 "
         "images, nothing is trained again)."
     )
-    assert "block 3 also in the place of 4 costs least: change of patches 0.20" in said[1]
+    assert said[1] == (
+        "To share: block 3 also in the place of 4 costs least: R² 0.97 [0.96, 0.98], error over that without the block "
+        "0.50 [0.49, 0.51]; saves 8.3% of the blocks' parameters (50 images, nothing is trained again)."
+    )
     assert "without one it is 42.9% faster at most" in said[2]
 
 
