@@ -12,7 +12,7 @@ from brdyn.data import Batch
 from brdyn.errors import UsageError
 from brdyn.measures.contract import Asked
 from brdyn.measures.coupling import placement_test, same_phase
-from brdyn.measures.jacobian import directions, orthonormal
+from brdyn.measures.jacobian import directions, leading_singular, orthonormal
 from brdyn.measures.spectra import JacobianSpectra
 from brdyn.plots import draw, plot_coupling
 from brdyn.trajectory import Stream, Trajectory, capture
@@ -164,6 +164,42 @@ def test_a_tiny_vit_against_direct_jacobians_in_float64(tiny_run):
     row = found.totals.iloc[0]
     assert row["sd"] == pytest.approx(sd, rel=1e-4)
     assert row["high"] - row["mean"] == pytest.approx(1.959964 * sd / np.sqrt(3), rel=1e-4)
+
+
+class OfMatrix:
+    """Products with one matrix, for every image, in the place of a block's Jacobian."""
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def ahead(self, vectors):
+        return (vectors.flatten(2) @ self.matrix.T).reshape(vectors.shape)
+
+    def back(self, vectors):
+        return (vectors.flatten(2) @ self.matrix).reshape(vectors.shape)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_krylov_steps_against_the_best_in_the_span_by_numpy(steps):
+    """So many steps and no fewer; `settled` is the mean squared cosine to what one step fewer gives."""
+    rng = np.random.default_rng(0)
+    matrix, start = rng.normal(size=(24, 24)), np.linalg.qr(rng.normal(size=(24, 2)))[0]
+
+    def best(number):
+        parts = [start]
+        for _ in range(number):
+            parts.append(matrix.T @ (matrix @ parts[-1]))
+        basis = np.linalg.qr(np.hstack(parts))[0]
+        _, values, right = np.linalg.svd(matrix @ basis)
+        return values[:2], basis @ right[:2].T
+
+    vectors = torch.from_numpy(start.T.copy()).reshape(2, 1, 3, 8)
+    jacobian = OfMatrix(torch.from_numpy(matrix))
+    found = leading_singular(jacobian, vectors, jacobian.ahead(vectors), steps)
+    (values, right), (_, before) = best(steps), best(steps - 1)
+    np.testing.assert_allclose(found.values[0], values, rtol=1e-10)
+    np.testing.assert_allclose(np.abs(found.entering[0] @ right), np.eye(2), atol=1e-8)
+    assert found.settled.item() == pytest.approx(((before.T @ right) ** 2).sum() / 2, abs=1e-8)
 
 
 def test_batches_change_nothing(tiny_run):
