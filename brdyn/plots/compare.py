@@ -11,11 +11,13 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from brdyn.interventions import Repair, Surgery
+from brdyn.interventions import Repair, Splice, Surgery
+from brdyn.interventions.splice_cells import EXCHANGE
 from brdyn.measures.dynamics import SILENT, Dynamics
 from brdyn.phases import LayerSimilarity, Phases, segment
 from brdyn.plots.phases import draw_matrix
 from brdyn.plots.style import new_figure, paper_style
+from brdyn.probes import LayerProbe
 from brdyn.provenance import Provenance
 from brdyn.raptor import Evaluation
 from brdyn.result import Result
@@ -166,6 +168,32 @@ def _(first: Surgery, results: Mapping[str, Surgery]) -> dict[str, Figure]:
     if panels:
         pictures["delete"] = _panels(panels, len(panels))
     return pictures
+
+
+@_drawn.register
+def _(first: Splice, results: Mapping[str, Splice]) -> dict[str, Figure]:
+    """What blocks do in the place of others, on one scale."""
+    del first
+    parts = {name: (one.exchanged(), one.phases) for name, one in results.items() if len(one.rows(EXCHANGE))}
+    if not parts:
+        return {}
+    label = "error of another layer's block over that of doing nothing"
+    return {"exchange": _matrices(parts, label, cmap="RdBu_r", vmin=0, vmax=2)}
+
+
+@_drawn.register
+def _(first: LayerProbe, results: Mapping[str, LayerProbe]) -> dict[str, Figure]:
+    """Linear probes of each layer alone, of the first model of each run that has the main score of the first."""
+    curves = {}
+    for name, one in results.items():
+        rows = one.scores[(one.scores["score"] == one.main) & (one.scores["probe"] == "linear")]
+        rows = rows[rows["place"].str.isdecimal() & (rows["model"] == one.scores["model"].iloc[0])]
+        layers = rows["place"].astype(int)
+        if one.main == first.main and len(rows):
+            curve = rows.assign(depth=layers / layers.max(), mean=rows["value"])
+            curves[name] = curve.sort_values("depth")
+    heading = "linear probe of each layer"
+    return {"probe": _panels([(heading, first.words[first.main], curves)], 1)} if curves else {}
 
 
 @_drawn.register

@@ -14,6 +14,7 @@ from brdyn.measures.dynamics import Dynamics
 from brdyn.phases import LayerSimilarity
 from brdyn.plots import draw, draw_comparison, themed
 from brdyn.provenance import Provenance
+from tests.reporting.test_verdict import probed, splice
 from tests.test_summaries import curve, grown, repair, surgery
 
 
@@ -113,6 +114,23 @@ def test_growth_and_deletions_are_overlaid_and_swaps_lie_side_by_side():
     assert pictures["delete"].axes[0].lines[1].get_xdata().tolist() == [0.25, 1]
     assert len(pictures["swap"].axes) == 2  # one matrix, and the scale
     assert np.isnan(pictures["swap"].axes[0].images[0].get_array().filled(np.nan)[0, 0])  # with itself
+
+
+def test_exchanges_lie_side_by_side_on_one_scale():
+    drawn = draw_comparison(compare(splice(0.5), splice(1.5)))["exchange"]
+    first, second = (axes.images[0] for axes in drawn.axes[:2])
+    assert first.get_clim() == second.get_clim() == (0, 2)
+    assert second.get_array().filled(np.nan)[0, 1] == pytest.approx(1.5)
+    assert draw_comparison(compare(*[replace(splice(), table=splice().table.head(0))] * 2)) == {}
+
+
+def test_probes_of_layers_are_overlaid():
+    """Each layer alone, over relative depth; runs with another score are left out."""
+    other = replace(probed(), words={"rmse": "RMSE"}, scores=probed().scores.assign(score="rmse"))
+    axes = draw_comparison(compare(probed(), probed(), other))["probe"].axes[0]
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[0.4, 0.5, 0.7]] * 2
+    assert axes.lines[0].get_xdata().tolist() == [2 / 6, 3 / 6, 1]
+    assert axes.get_ylabel() == "accuracy"
 
 
 @pytest.mark.parametrize(
