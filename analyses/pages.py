@@ -178,10 +178,11 @@ def vitrm_findings(records: Records) -> str:
 
 def layers_findings(records: Records) -> str:
     """What layers of two networks do, beside their untrained twins."""
+    rows, ours = judged(records, "layers"), judged(records, "layers", ours=True)
+    counts = Counter(row["word"] for row in (*rows, *ours))
     return page(
-        "layers_findings.md.j2", found=records.layers, NETWORKS=layers.NETWORKS, TWINS=layers.TWINS,
+        "layers_findings.md.j2", found=records.layers, counts=counts, total=counts.total(), rows=rows, ours=ours, NETWORKS=layers.NETWORKS, TWINS=layers.TWINS,
         whole=layers.whole_phases(records.layers), along=layers.along(records.layers),
-        rows=judged(records, "layers"), ours=judged(records, "layers", ours=True),
     )  # fmt: skip
 
 
