@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test checks fast slow lint docs figures bench phases clean
+.PHONY: demo test checks tests fast lint docs figures bench phases clean
+
+# Python keeps what it has compiled, whatever the shell says: each of dozens of processes would compile torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The environment, rebuilt when the project's requirements change. What is imported is compiled then: all 20 000 files
 # of it would take a minute and a half.
@@ -14,7 +17,7 @@ BIN := .venv/bin
 demo: .venv/.ready
 	$(BIN)/brdyn report --model imgfocus_vits14 --model cifar_vit12 --twin --images samples --fast --out runs/demo --overwrite
 
-test: checks fast slow
+test: checks tests
 
 # Each takes a minute or so on one core.
 checks: .venv/.ready
@@ -26,11 +29,12 @@ lint: .venv/.ready
 	$(BIN)/mypy
 
 # As many tests side by side as there are cores, each on one; the committed notebooks run again among them.
-fast: .venv/.ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal -m "not slow"
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal
+tests: .venv/.ready
+	$(PYTEST)
 
-slow: .venv/.ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m slow
+fast: .venv/.ready
+	$(PYTEST) -m "not slow"
 
 docs: .venv/.ready
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html

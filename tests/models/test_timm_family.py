@@ -32,6 +32,13 @@ LAYOUTS = {
 SIZE = 112
 
 
+def shallow(name, size, layers=3, **options):
+    """One of timm's architectures, untrained, of few layers."""
+    return timm_family.load(
+        ModelRequest(name, random=True, image_size=size, arguments=(("depth", layers),), **options)
+    )
+
+
 def check_against_timm(model, images):
     backbone = model.backbone
     state = model.embed(images)
@@ -60,7 +67,7 @@ def check_against_timm(model, images):
 def test_stepping_equals_timms_forward(name):
     if name.startswith("beit") and not hasattr(Beit, "set_input_size"):
         pytest.skip("this timm version cannot resize BEiT")
-    model = load_model(name, init="random", image_size=SIZE)
+    model = shallow(name, (SIZE, SIZE))
     scramble(model)
     model = timm_family.adapt(
         model.backbone, model.info, model.preprocessing
@@ -92,8 +99,7 @@ def test_beit_with_a_bias_shared_by_all_blocks():
 @pytest.mark.parametrize("size", [(224, 224), (518, 518), (196, 280)], ids=["224", "518", "non-square"])
 def test_dinov2_in_timm_follows_facebooks_positions(size):
     arch = "vit_small_patch14_dinov2"
-    model = load_model(arch, init="random", seed=3, image_size=size)
-    native = load_model(arch, init="random", seed=3)
+    model, native = (shallow(arch, shown, seed=3) for shown in (size, None))
     table = native.backbone.pos_embed
     expected = positions.resample_with_prefix(table, model.tokens.grid, positions.FACEBOOK_DINOV2, prefix=1)
     torch.testing.assert_close(model.backbone.pos_embed, expected)

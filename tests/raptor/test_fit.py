@@ -47,7 +47,15 @@ def test_a_recurrent_teacher_is_recovered(noise_folder):
     """The right cut is learned better than a wrong one, and well above the mean."""
     teacher = recurrent_teacher()
     images = load_images(noise_folder, teacher)
-    quick = settings(stage1_steps=100, stage2_steps=100, lr=1e-2, mlp="gelu", layer_scale=1.0, log_every=50)
+    quick = settings(
+        stage1_steps=100,
+        stage2_steps=100,
+        lr=1e-2,
+        mlp="gelu",
+        layer_scale=1.0,
+        log_every=50,
+        validate_every=100,
+    )
     ends = {}
     for name, assignment in {"right": [0, 0, 0, 1, 1, 1], "wrong": [0, 1, 0, 1, 0, 1]}.items():
         fit = fit_raptor(teacher, images, assignment, quick, workers=0)
