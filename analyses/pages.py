@@ -74,7 +74,7 @@ def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> di
         "claim": text,
         "rule": found.rule or (in_full(claim.rule) if claim.rule else "–"),
         "said": found.said,
-        "word": found.word,
+        "word": found.verdict,
     }
 
 
@@ -219,6 +219,16 @@ def stochastic_depth_findings(records: Records, *, with_packaged: bool = True) -
     )  # fmt: skip
 
 
+def train_or_distil(records: Records, results: Path = RESULTS) -> str:
+    """Blocks that are shared from the start, and Raptors, with what is recorded of both."""
+    evaluation = Evaluation.read(results / "raptor" / f"{packaged.NAME}_eval")
+    return page(
+        "train_or_distil.md.j2", found=records.shared, rows=judged(records, "shared"),
+        ours=judged(records, "shared", ours=True), recursive=records.vitrm.runs["vitrm"],
+        vit=records.vitrm.runs["vit-small"], head=evaluation.fidelity.head(), cost=evaluation.cost,
+    )  # fmt: skip
+
+
 def packaged_network(surgery: Surgery, results: Path = RESULTS) -> dict[str, Any]:
     """What `brdyn interventions` and `brdyn raptor-eval` say of the network that comes with the package."""
     name = packaged.NAME
@@ -314,6 +324,7 @@ def pages(records: Records) -> dict[Path, str]:
         guide / "fooled.md": how_to_be_fooled(records),
         guide / "findings.md": page("findings.md.j2", found=records.offline, rows=judged(records, "offline")),
         guide / "raptor_findings.md": raptor_findings(records),
+        guide / "train_or_distil.md": train_or_distil(records),
         guide / "vitrm_findings.md": vitrm_findings(records),
         guide / "stochastic_depth_findings.md": stochastic_depth_findings(records),
         ROOT / "analyses" / "gpu" / "README.md": gpu(),
