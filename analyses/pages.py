@@ -74,7 +74,7 @@ def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> di
         "claim": text,
         "rule": found.rule or (in_full(claim.rule) if claim.rule else "–"),
         "said": found.said,
-        "word": found.word,
+        "word": found.verdict,
     }
 
 
@@ -181,8 +181,9 @@ def layers_findings(records: Records) -> str:
     rows, ours = judged(records, "layers"), judged(records, "layers", ours=True)
     counts = Counter(row["word"] for row in (*rows, *ours))
     return page(
-        "layers_findings.md.j2", found=records.layers, counts=counts, total=counts.total(), rows=rows, ours=ours, NETWORKS=layers.NETWORKS, TWINS=layers.TWINS,
-        whole=layers.whole_phases(records.layers), along=layers.along(records.layers),
+        "layers_findings.md.j2", found=records.layers, counts=counts, total=counts.total(), rows=rows, ours=ours,
+        NETWORKS=layers.NETWORKS, TWINS=layers.TWINS, whole=layers.whole_phases(records.layers),
+        along=layers.along(records.layers),
     )  # fmt: skip
 
 
@@ -226,6 +227,16 @@ def stochastic_depth_findings(records: Records, *, with_packaged: bool = True) -
         if records.cifar100
         else [],
         packaged=packaged_network(records.packaged) if with_packaged else None,
+    )  # fmt: skip
+
+
+def train_or_distil(records: Records, results: Path = RESULTS) -> str:
+    """Blocks that are shared from the start, and Raptors, with what is recorded of both."""
+    evaluation = Evaluation.read(results / "raptor" / f"{packaged.NAME}_eval")
+    return page(
+        "train_or_distil.md.j2", found=records.shared, rows=judged(records, "shared"),
+        ours=judged(records, "shared", ours=True), recursive=records.vitrm.runs["vitrm"],
+        vit=records.vitrm.runs["vit-small"], head=evaluation.fidelity.head(), cost=evaluation.cost,
     )  # fmt: skip
 
 
@@ -325,6 +336,7 @@ def pages(records: Records) -> dict[Path, str]:
         guide / "findings.md": page("findings.md.j2", found=records.offline, rows=judged(records, "offline")),
         guide / "layers_findings.md": layers_findings(records),
         guide / "raptor_findings.md": raptor_findings(records),
+        guide / "train_or_distil.md": train_or_distil(records),
         guide / "vitrm_findings.md": vitrm_findings(records),
         guide / "stochastic_depth_findings.md": stochastic_depth_findings(records),
         ROOT / "analyses" / "gpu" / "README.md": gpu(),

@@ -87,6 +87,11 @@ def names(size: str) -> list[str]:
     return list(cells(SIZES[size]))
 
 
+def twin_of(size: SimpleNamespace, cell: str) -> str:
+    """The network that a Raptor is of."""
+    return f"{plain(size)}_seed{cells(size)[cell][1]}"
+
+
 def run_of(size: SimpleNamespace, kind: str, seed: int) -> ClassifierRun:
     """How a network of a kind is trained."""
     recipe = replace(size.recipe, seed=seed)
@@ -107,8 +112,7 @@ class SharedStudy(TrainingStudy):
         return cells(self.size)[cell]
 
     def twin(self, cell: str) -> str:
-        """The network that a Raptor is of."""
-        return f"{plain(self.size)}_seed{self.kind(cell)[1]}"
+        return twin_of(self.size, cell)
 
     def run_of(self, name: str) -> ClassifierRun:
         return run_of(self.size, *self.kind(name))

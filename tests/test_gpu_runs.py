@@ -316,6 +316,19 @@ def test_a_recorded_network_is_not_trained_again_where_its_weights_are_not(
     assert "recipe.epochs" in capsys.readouterr().err
 
 
+def test_the_state_of_shared_blocks_is_what_has_no_raptor_yet(tmp_path):
+    queue, job = a_queue(tmp_path), BY_NAME["shared_blocks"]
+    home = tmp_path / "shared_blocks" / "gpu"
+    size = {"width": 4, "heads": 1, "hidden": 4, "depth": 1}
+    classifier = Classifier.new("vit-tiny12", ("a", "b"), 8, (0.5,) * 3, (0.5,) * 3, **size)
+    for name in ("k12_seed0", "k12_seed1", "k3_seed0"):
+        classifier.save_pretrained(home / "runs" / name)
+    (home / "raptor3_seed0.json").write_text("{}")
+    assert [str(path.relative_to(home / "runs")) for path in job.state(queue)] == [
+        f"k12_seed1/{file}" for file in ("config.json", "model.safetensors", "train.json")
+    ]
+
+
 def test_the_state_of_stochastic_depth_is_what_is_still_to_be_fitted(tmp_path):
     queue, config, job = a_queue(tmp_path), Config.read(jobs.CONFIG), BY_NAME["stochastic_depth"]
     home = tmp_path / "stochastic_depth" / "gpu"

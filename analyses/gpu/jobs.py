@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import yaml
 
+from analyses import shared_blocks
 from analyses.gpu.queue import TEST, TRAIN, Call, Job, Queue
 from analyses.recording import OFFLINE, ROOT, suffix_of
 from analyses.stochastic_depth_cells import Cell, Config, Network
@@ -176,6 +177,20 @@ class GridCells(StudyJob):
     place = "vitrm_grid"
 
 
+class SharedBlocks(StudyJob):
+    """Networks whose layers share blocks, and Raptors of those whose layers do not."""
+
+    place = "shared_blocks"
+
+    def state(self, queue: Queue) -> list[Path]:
+        """The networks, too, whose Raptors are still to be fitted."""
+        size, home = shared_blocks.SIZES[queue.size(self.full)], self.folder(queue) / "runs"
+        missing = [name for name in self.missing(queue) if name.startswith(shared_blocks.RAPTOR)]
+        twins = [home / shared_blocks.twin_of(size, name) for name in missing]
+        files = ("config.json", "model.safetensors", TRAIN_RESULT)
+        return [*super().state(queue), *(run / file for run in twins if is_classifier(run) for file in files)]
+
+
 class Depth(StudyJob):
     """Networks trained under stochastic depth, each with its Raptors before the next."""
 
@@ -227,7 +242,7 @@ class Depth(StudyJob):
 read_config = cache(Config.read)
 KINDS: dict[str, type[Job]] = {
     "raptor_on_vits": Fits, "vitrm_on_cifar": Networks, "vitrm_grid": GridCells, "vitrm_dynamics": Motion,
-    "stochastic_depth": Depth,
+    "stochastic_depth": Depth, "shared_blocks": SharedBlocks,
 }  # fmt: skip
 ROWS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 JOBS: tuple[Job, ...] = tuple(KINDS.get(row["study"], Job)(**row) for row in ROWS)
