@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 
@@ -63,6 +64,36 @@ def test_a_contraction_comes_to_rest_at_its_rate():
     before = torch.linalg.vector_norm((centre + 0.5 * (start - centre)).flatten(1), dim=1)
     way = torch.linalg.vector_norm((start - centre).flatten(1), dim=1)
     assert means(result, "step")[1] == pytest.approx(float((way / 4 / before).mean()), rel=1e-4)
+
+
+def test_what_comes_back_to_where_it_began_is_at_rest_there():
+    """A state that went far is measured by how far it was, not by how far it is."""
+    start = states()
+
+    def there_and_back(state, number):
+        return start + (5.0 if number < TIMES // 2 else 1e-3 * (-1) ** number)
+
+    class Moving(Of):
+        def begin(self, trajectory):
+            return Repeated(trajectory.states[0], there_and_back, self.read)
+
+    metric = Moving(None)
+    metric.update(Trajectory((start,), LAYOUT, torch.arange(len(start))))
+    rows = metric.table().set_index("statistic")["mean"]
+    assert rows["limit"] == 1
+    assert rows["cycle_2"] == 0
+
+
+def test_only_a_whole_interval_says_that_a_block_contracts():
+    rows = {"phase": ["it"], "statistic": ["radius"], "unit": [""], "group": ["all"], "application": [1]}
+
+    def verdict(low, high):
+        row = {"mean": (low + high) / 2, "low": low, "high": high, "sd": 0.1, "n_images": 8}
+        return FixedPoints(FACTOR, {"it": LENGTH}, pd.DataFrame({**rows, **row})).verdict("it")
+
+    assert [verdict(0.9, 0.99), verdict(0.9, 1.05), verdict(0.95, 1.1), verdict(1.01, 1.1)] == [
+        CONTRACTS, UNCERTAIN, UNCERTAIN, EXPANDS,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("period", [2, 3, 4])

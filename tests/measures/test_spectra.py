@@ -230,6 +230,19 @@ def test_dependent_vectors_still_get_a_basis():
     assert abs(float(factor[0, 1, 1])) < 1e-6
 
 
+def test_images_that_are_alike_are_followed_along_vectors_of_their_own():
+    metric = measured(linear_network([rotation()]), starts())
+    same = starts()[:1].expand(2, -1, -1)
+    drawn = metric._start(same, torch.tensor([0, 1]))
+    assert torch.equal(metric._start(same, torch.tensor([1, 1]))[:, 0], drawn[:, 1])
+    assert abs(drawn[:, 0] - drawn[:, 1]).max() > 0.1
+
+
+def test_what_is_lost_to_nothing_has_the_least_growth_and_no_infinity():
+    found = measured(linear_network([torch.zeros(16, 16).double()]), starts()).details([])
+    np.testing.assert_allclose(found.exponents, np.log(1e-30))
+
+
 def test_coupling_within_phases_is_compared_at_the_same_distance():
     """A coupling that falls with distance alone says nothing; squares along the diagonal do."""
     first, second = np.triu_indices(8, 1)
