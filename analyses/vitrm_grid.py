@@ -4,8 +4,9 @@ from the next.
 
 Every cell is one training run from scratch, on the same images for as many epochs, the cheapest first. A cell goes on
 from its last checkpoint when the script is run again; one that is recorded is left alone, one that fails does not stop
-the rest. Sizes: `gpu` is the published network and grid, `cpu` a small network and a part of the grid (an hour on one
-core), `tiny` a dry run.
+the rest. Sizes: `gpu` is the published network and grid, `quarter` one of a quarter of its width on all images, for
+days of one core, `cpu` a small network and a part of the grid (an hour on one core), `tiny` a dry run. Batch sizes are
+compared at equal epochs, or, of `quarter` and `tiny`, at equal steps.
 
     python -m analyses.vitrm_grid --train cifar10/train.parquet --test cifar10/test.parquet
     python -m analyses.vitrm_grid --size gpu --device cuda --minutes 9 …        # in pieces; run it again
@@ -24,7 +25,7 @@ import pandas as pd
 from analyses.recording import RESULTS
 from analyses.study import read_all, run_study, sizes_of, study_parser
 from analyses.training_runs import IMAGE_SIZE, TrainingStudy
-from brdyn.classifiers import ClassifierRun
+from brdyn.classifiers import ClassifierRecipe, ClassifierRun
 from brdyn.classifiers.grid import cell_name, parse_grid, rows_of, runs_of
 from brdyn.classifiers.recipe import VITRM_NAME
 from brdyn.classifiers.training_result import ClassifierTraining
@@ -33,7 +34,7 @@ GRID = RESULTS / "vitrm_grid"
 CELL_COLUMNS = ["n", "n_sup", "accuracy", "parameters", "train_seconds", "images_per_second"]
 BATCH_COLUMNS = ["batch_size", "accuracy", "images_per_second"]
 REPEAT_COLUMNS = ["sees_image", "seed", "accuracy"]
-RUNS = ("gpu", "cpu")
+RUNS = ("gpu", "quarter", "cpu")
 LATENT_STEPS = 3
 FIRST = cell_name({"n": LATENT_STEPS, "n_sup": 1})  # the published one
 SIZES = sizes_of("vitrm_grid")
@@ -59,8 +60,16 @@ def cells(size: SimpleNamespace) -> dict[str, ClassifierRun]:
     base = ClassifierRun(network=VITRM_NAME, recipe=size.recipe, image_size=IMAGE_SIZE, built=built)
     grid = runs_of(base, parse_grid(size.grid))
     ordered = dict(sorted(grid.items(), key=lambda item: item[1].built["latent_steps"] * item[1].n_sup))
+    usual = size.recipe.batch_size
     sweep = {
-        f"batch{batch}": replace(base, recipe=replace(size.recipe, batch_size=batch))
+        f"batch{batch}": replace(
+            base,
+            recipe=replace(
+                size.recipe,
+                batch_size=batch,
+                **(longer(size.recipe, batch / usual) if size.equal_steps else {}),
+            ),
+        )
         for batch in size.batch_sizes
     }
     repeats = {}
@@ -70,6 +79,11 @@ def cells(size: SimpleNamespace) -> dict[str, ClassifierRun]:
             repeats[f"seed{seed}"] = own
         repeats[f"once{seed}"] = replace(own, built={**built, "sees_image": False})
     return {**ordered, **sweep, **repeats}
+
+
+def longer(recipe: ClassifierRecipe, times: float) -> dict[str, float]:
+    """Epochs that take so many times as many images."""
+    return {name: times * getattr(recipe, name) for name in ("epochs", "warmup_epochs")}
 
 
 class Grid(NamedTuple):

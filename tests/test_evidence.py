@@ -108,12 +108,15 @@ def test_every_rule_is_on_the_page_that_its_claim_names(records, written):
         "": written["docs/evidence.md"], "vitrm": written["docs/guide/vitrm_findings.md"],
         "depth": written["docs/guide/stochastic_depth_findings.md"],
         "layers": written["docs/guide/layers_findings.md"],
+        "shared": written["docs/guide/train_or_distil.md"],
     }  # fmt: skip
     shown |= {"grid": shown["vitrm"], "overfit": shown["depth"]}
     for claim in claims.every():
         if claim.rule is not None:
-            judged = records.judged[claim.key].rule  # with untrained twins, where there are any
-            assert (judged if claim.table else claims.in_full(claim.rule)) in shown[claim.table]
+            judged = records.judged[
+                claim.key
+            ].rule  # with untrained twins, where there are any; none if not tested
+            assert ((claim.table and judged) or claims.in_full(claim.rule)) in shown[claim.table]
 
 
 ON_NOTHING = {"estimation", "operator", "most_linear", "convergence", "final_turn", "rank", "late_rank", "coherence",
@@ -129,7 +132,7 @@ def test_no_claim_holds_by_a_rule_that_rests_on_nothing(monkeypatch, records, cl
     assert claim.rule.rests_on in {"", *BASES}
     assert (claim.rule.rests_on == "") == (name in ON_NOTHING)
     monkeypatch.setattr(claims.MEASURES[module], name, lambda _: {})
-    at = records._replace(at_size={}, refitted=[])
+    at = records._replace(at_size={}, refitted=[], shared={})
     found = replace(claim, rule=met, said="").judge(at)
     assert found.measured
     assert found.holds is (True if claim.rule.rests_on else None)

@@ -112,6 +112,16 @@ def test_cells_differ_in_what_they_are_named_for():
     assert [full[f"once{seed}"].built["sees_image"] for seed in range(3)] == [False] * 3
 
 
+def test_batch_sizes_are_compared_at_equal_steps_where_the_size_says_so():
+    """8 epochs of 50 000 images are 6250 steps of 64; at equal epochs, half the batch takes twice the steps."""
+    for name, steps in (("quarter", [6250] * 3), ("cpu", [18750, 9375])):
+        runs = vitrm_grid.cells(SIZES[name])
+        recipes = [runs[f"batch{size}"].recipe for size in (32, 64, 128)[: len(steps)]]
+        assert [recipe.steps(50_000) for recipe in recipes] == steps
+    recipes = [vitrm_grid.cells(SIZES["quarter"])[f"batch{size}"].recipe for size in (32, 128)]
+    assert len({recipe.training(50_000).warmup for recipe in recipes}) == 1
+
+
 def test_the_study_goes_on_and_is_read_back(tmp_path, monkeypatch, capsys, little_cifar):
     def run(*options):
         files = ["--train", little_cifar["train"], "--test", little_cifar["test"], "--out", tmp_path]
