@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import measure, similarity_metric
 from brdyn.runtime import auto_batch_size, start_processes
 from brdyn.trajectory import Stream, Trajectory, capture, record_states, trajectories, visit_trajectories
+from tests.conftest import tiny_vit
 
 
 def batch(count=3):
@@ -203,3 +205,10 @@ def test_a_process_that_does_not_know_the_others_is_told_so(monkeypatch):
         UsageError, match=r"WORLD_SIZE=2 is set, and MASTER_ADDR and MASTER_PORT not: start .*torchrun"
     ):
         start_processes("cpu")
+
+
+def test_the_bar_says_that_a_network_is_untrained():
+    trained, drawn = tiny_vit(), tiny_vit()
+    drawn.info = replace(drawn.info, weights="random (untrained, seed 0)")
+    named = [trajectory_module._named(model.info) for model in (trained, drawn)]
+    assert named == ["tiny_vit", "tiny_vit, untrained"]

@@ -44,7 +44,7 @@ def test_phases_writes_what_it_says(run, tiny_options, tmp_path, noise_folder):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no warnings
     assert done.progress[0] == "loading torch"
-    assert "vit_tiny_patch16_224, untrained: reading 41 images" in done.progress
+    assert "vit_tiny_patch16_224: reading 41 images" in done.progress
     assert done.progress[-1] == "drawing"
     out = tmp_path / "out"
     names = {"phases.json"} | {
