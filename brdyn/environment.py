@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,19 @@ def _plain(value: Any) -> Any:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages a result depends on."""
-    found = {"python": platform.python_version()}
+    return {"python": platform.python_version(), **installed(), **gpu_versions()}
+
+
+@cache
+def installed() -> dict[str, str]:
+    """Versions of the packages, looked up once: a twelfth of a second."""
+    found = {}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:  # run from a source tree that was never installed
             found[package] = "unknown"
-    return found | gpu_versions()
+    return found
 
 
 def gpu_versions(driver: Path = DRIVER) -> dict[str, str]:
