@@ -177,8 +177,12 @@ def _(first: Splice, results: Mapping[str, Splice]) -> dict[str, Figure]:
     parts = {name: (one.exchanged(), one.phases) for name, one in results.items() if len(one.rows(EXCHANGE))}
     if not parts:
         return {}
-    label = "error of another layer's block over that of doing nothing"
-    return {"exchange": _matrices(parts, label, cmap="RdBu_r", vmin=0, vmax=2)}
+    places = {"row": "replaced layer", "column": "by the block of layer"}
+    return {
+        "exchange": _matrices(
+            parts, "error over that of doing nothing", cmap="RdBu_r", vmin=0, vmax=2, **places
+        )
+    }
 
 
 @_drawn.register
@@ -269,8 +273,9 @@ def _flat(figure: Figure, rows: int, columns: int) -> Iterator[Axes]:
 
 
 def _matrices(
-    parts: Mapping[str, tuple[np.ndarray, Phases]], label: str, *, hollow: bool = False, **scale: Any
-) -> Figure:
+    parts: Mapping[str, tuple[np.ndarray, Phases]], label: str, *, hollow: bool = False,
+    row: str = "layer", column: str = "layer", **scale: Any,
+) -> Figure:  # fmt: skip
     """Matrices side by side on one scale; a diagonal that is 0 by definition left hollow."""
     shown = {
         name: (_hollow(matrix) if hollow else matrix, phases) for name, (matrix, phases) in parts.items()
@@ -284,7 +289,9 @@ def _matrices(
         for axes, (name, (matrix, phases)) in zip(panels, shown.items(), strict=True):
             image = draw_matrix(axes, matrix, phases, **scale)
             axes.set_title(name.replace(", ", "\n", 1))
-        figure.colorbar(image, ax=list(panels), label=label, shrink=0.85)
+            axes.set(xlabel=column, ylabel=row)
+        beyond = "max" if most > scale["vmax"] else "neither"
+        figure.colorbar(image, ax=list(panels), label=label, shrink=0.85, extend=beyond)
         return figure
 
 

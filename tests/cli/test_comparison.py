@@ -120,6 +120,11 @@ def test_exchanges_lie_side_by_side_on_one_scale():
     drawn = draw_comparison(compare(splice(0.5), splice(1.5)))["exchange"]
     first, second = (axes.images[0] for axes in drawn.axes[:2])
     assert first.get_clim() == second.get_clim() == (0, 2)
+    assert drawn.axes[0].get_xlabel() == "by the block of layer"
+    assert drawn.axes[0].get_ylabel() == "replaced layer"
+    assert drawn.axes[1].images[0].colorbar.extend == "neither"
+    beyond = draw_comparison(compare(splice(0.5), splice(2.5)))["exchange"].axes[1].images[0]
+    assert (beyond.get_clim(), beyond.colorbar.extend) == ((0, 2), "max")  # what is cut off is marked
     assert second.get_array().filled(np.nan)[0, 1] == pytest.approx(1.5)
     assert draw_comparison(compare(*[replace(splice(), table=splice().table.head(0))] * 2)) == {}
 
