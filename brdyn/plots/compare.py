@@ -177,12 +177,11 @@ def _(first: Splice, results: Mapping[str, Splice]) -> dict[str, Figure]:
     parts = {name: (one.exchanged(), one.phases) for name, one in results.items() if len(one.rows(EXCHANGE))}
     if not parts:
         return {}
-    places = {"row": "replaced layer", "column": "by the block of layer"}
-    return {
-        "exchange": _matrices(
-            parts, "error over that of doing nothing", cmap="RdBu_r", vmin=0, vmax=2, **places
-        )
-    }
+    exchange = _matrices(
+        parts, "error over that of doing nothing", row="replaced layer", column="by the block of layer",
+        cmap="RdBu_r", vmin=0, vmax=2,
+    )  # fmt: skip
+    return {"exchange": exchange}
 
 
 @_drawn.register
