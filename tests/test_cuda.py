@@ -23,6 +23,16 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 ALONE = Stream(workers=0)
 
 
+def draws_of_the_cpu(monkeypatch, module, name):
+    """Let a module's random numbers for states be those of the CPU: a GPU draws others."""
+    drawn = getattr(module, name)
+
+    def of_the_cpu(states, *draw):
+        return drawn(states.cpu(), *draw).to(states.device)
+
+    monkeypatch.setattr(module, name, of_the_cpu)
+
+
 @pytest.mark.parametrize("kind", SIMILARITIES)
 def test_similarity_equals_the_cpu(kind, tiny, noise_folder):
     images = load_images(noise_folder, tiny)
@@ -55,12 +65,7 @@ def test_dynamics_equal_the_cpu(tiny, noise_folder):
 
 def test_spectra_equal_the_cpu(tiny, noise_folder, monkeypatch):
     """From the vectors of the CPU, in float32: exponents, singular values and coupling."""
-    drawn = spectra.normal_like
-
-    def of_the_cpu(states, *draw):
-        return drawn(states.cpu(), *draw).to(states.device)
-
-    monkeypatch.setattr(spectra, "normal_like", of_the_cpu)
+    draws_of_the_cpu(monkeypatch, spectra, "normal_like")
     images = load_images(noise_folder, tiny, n=8)
     asked = {"k": 2, "measures": ["spectra"], "tangents": 4, "krylov_steps": 3, "stream": ALONE}
     here = brdyn.token_dynamics(tiny, images, **asked).spectra
@@ -83,12 +88,7 @@ def test_splices_equal_the_cpu(tiny, noise_folder):
 
 def test_repair_equals_the_cpu(tiny, noise_folder, monkeypatch):
     """With the noise of the CPU: a GPU draws another."""
-    drawn = repair.relative_noise
-
-    def of_the_cpu(states, *draw):
-        return drawn(states.cpu(), *draw).to(states.device)
-
-    monkeypatch.setattr(repair, "relative_noise", of_the_cpu)
+    draws_of_the_cpu(monkeypatch, repair, "relative_noise")
     images = load_images(noise_folder, tiny, n=8)
     here = perturbation_repair(tiny, images, stream=ALONE).angles
     there = perturbation_repair(tiny.to("cuda"), images, stream=ALONE).angles

@@ -3,13 +3,14 @@ stretch, and whether a Raptor's come to rest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from analyses.findings.twins import beside
 from analyses.recording import OFFLINE, RESULTS
 from analyses.rules import UNTRAINED, Numbers
 from analyses.statistics import Estimate, across_over_within
@@ -88,14 +89,7 @@ def as_twins(results: Results) -> Iterator[Results]:
         )
 
 
-def beside_twins(finding: Callable[[Results], Numbers]) -> Callable[[Results], Numbers]:
-    """The numbers of a finding with those of untrained twins, where there are any."""
-
-    def found(results: Results) -> Numbers:
-        twins = [finding(one) for one in as_twins(results)]
-        return {**finding(results), **({UNTRAINED: twins} if twins else {})}
-
-    return found
+beside_twins = beside(as_twins)
 
 
 def _counted(value: float) -> Estimate:
@@ -131,7 +125,8 @@ def shared(results: Results) -> Numbers:
         matrix = splice.exchanged()
         test = within_against_across((matrix + matrix.T) / 2, splice.phases.boundaries)
         assert test is not None
-        excess[name] = Estimate(test.matched_excess or 0.0, p_value=test.p_matched)
+        assert test.matched_excess is not None
+        excess[name] = Estimate(test.matched_excess, p_value=test.p_matched)
     return {"excess": excess, "level": _levels(excess)}
 
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from analyses.findings.twins import beside
 from analyses.recording import OFFLINE, RESULTS
-from analyses.rules import UNTRAINED, Numbers
+from analyses.rules import Numbers
 from analyses.statistics import Estimate, across_over_within
 from brdyn import Phases
 from brdyn.classifiers import packaged
@@ -63,15 +64,7 @@ def as_twins(results: Results, part: str) -> Iterator[Results]:
 
 def beside_twins(part: str) -> Callable[[Callable[[Results], Numbers]], Callable[[Results], Numbers]]:
     """The numbers of a finding with those of untrained twins, where this part of the results has them."""
-
-    def decorate(finding: Callable[[Results], Numbers]) -> Callable[[Results], Numbers]:
-        def found(results: Results) -> Numbers:
-            twins = [finding(one) for one in as_twins(results, part)]
-            return {**finding(results), **({UNTRAINED: twins} if twins else {})}
-
-        return found
-
-    return decorate
+    return beside(partial(as_twins, part=part))
 
 
 @beside_twins("motion")

@@ -180,15 +180,14 @@ class Spectra(Compared):
                 self.totals[self.totals["quantity"] == quantity] for quantity in (overall(side), within(side))
             ]
             every, inside = (_said(rows.iloc[0]) if len(rows) else "" for rows in found)
-            if every:
-                lines.append(
-                    f"coupling of {side} directions: {every} over all pairs of layers (chance {self.chance:.2g})"
-                )
+            parts = [f"{every} over all pairs of layers (chance {self.chance:.2g})"] if every else []
             if inside and test is not None:
-                lines[-1] += (
-                    f"; {inside} more within phases than across at the same distance (boundaries elsewhere: p = "
+                parts.append(
+                    f"{inside} more within phases than across at the same distance (boundaries elsewhere: p = "
                     f"{test.p_value:.3f})"
                 )
+            if parts:
+                lines.append(f"coupling of {side} directions: {'; '.join(parts)}")
         if self.krylov_steps:
             settled = self.by_block(SETTLED)[0]
             worst = int(np.argmin(settled))

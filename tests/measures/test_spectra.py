@@ -1,5 +1,7 @@
 """Lyapunov exponents, singular values and coupling of blocks whose answer is known, and against direct Jacobians."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -228,6 +230,22 @@ def test_dependent_vectors_still_get_a_basis():
         (basis.flatten(2)[:, 0] @ basis.flatten(2)[:, 0].T).numpy(), np.eye(2), atol=1e-6
     )
     assert abs(float(factor[0, 1, 1])) < 1e-6
+
+
+def test_every_line_names_its_side(tiny_run):
+    """Also of results of versions that did not tell the coupling of all pairs."""
+    model, trajectory, _ = tiny_run
+    metric = JacobianSpectra(model, 2, 1)
+    metric.update(trajectory)
+    found = metric.details([1])
+    before = replace(
+        found, totals=found.totals[~found.totals["quantity"].str.endswith("all pairs of layers")]
+    )
+    for one, told in ((found, 2), (before, 1)):
+        lines = [line for line in one.describe() if line.startswith("coupling of ")]
+        assert [line.split()[2] for line in lines] == ["entering", "leaving"]
+        assert {line.count("[") for line in lines} == {told}
+        assert one.describe()[0].count(";") == 1
 
 
 def test_images_that_are_alike_are_followed_along_vectors_of_their_own():
