@@ -1,30 +1,19 @@
-"""Products with the Jacobian of a block at the states of some images, and what can be had from products alone.
-
-Attention is run by plain products here: the fused kernels have no derivative in forward mode.
-"""
+"""Products with the Jacobian of a block at the states of some images, and what can be had from products alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from brdyn.measures.kinematics import TINY
+from brdyn.measures.forward_rules import differentiable
+from brdyn.measures.kinematics import TINY, at_least_float32
 
 SINGULAR = 1e-4  # a ratio of lengths below which a Cholesky factor of squares is not to be trusted
-
-
-@contextmanager
-def differentiable() -> Iterator[None]:
-    """Let attention inside be of a kind that can be differentiated forward and backward."""
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
 
 
 class BlockJacobian:
@@ -57,7 +46,7 @@ class BlockJacobian:
     def ahead(self, tangents: Tensor) -> Tensor:
         """J v of vectors `(m, B, N, D)`, in one pass: the block itself is computed once, and its derivative m times."""
         moving = tangential(tangents, self.entering).to(self.before.dtype)
-        with differentiable():
+        with differentiable(ahead=True):
             moved = vmap(lambda tangent: jvp(self.block, (self.before,), (tangent,))[1])(moving)
         return tangential(moved, self.leaving)
 
@@ -83,11 +72,6 @@ def tangential(vectors: Tensor, along: Tensor) -> Tensor:
     """Vectors `(m, B, N, D)` without the part of every token along a direction, `(B, N, D)`."""
     exact = at_least_float32(vectors)
     return exact - (exact * along).sum(-1, keepdim=True) * along
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """As they are, or in float32 where they are in half precision."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def in_float64(values: Tensor) -> Tensor:

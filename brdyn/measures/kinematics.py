@@ -15,6 +15,11 @@ from brdyn.trajectory import Trajectory
 TINY = 1e-30
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """As they are, or in float32 where they are in half precision."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
 def norms(trajectory: Trajectory) -> Tensor:
     """`|a_l|` of every token, `(L + 1, B, N)`."""
     return trajectory.derive(

@@ -51,13 +51,12 @@ from brdyn.measures.found_spectra import (
 )
 from brdyn.measures.jacobian import (
     BlockJacobian,
-    at_least_float32,
     leading_singular,
     orthonormal,
     tangential,
 )
 from brdyn.measures.jacobian import directions as directions_of
-from brdyn.measures.kinematics import TINY
+from brdyn.measures.kinematics import TINY, at_least_float32
 from brdyn.measures.sampling import normal_like
 from brdyn.models import VisionTransformer
 from brdyn.runtime import available_memory, is_out_of_memory
@@ -65,6 +64,7 @@ from brdyn.trajectory import Trajectory, capture, not_finite_remedy
 from brdyn.words import first_line
 
 MEMORY_SHARE = 0.25
+CACHED = 2**20  # numbers of states and tangents, a few of which a CPU has at hand
 LEAST = 1e-30  # growth below this is told as this: a direction that is lost has no logarithm
 
 
@@ -134,8 +134,10 @@ class JacobianSpectra(DepthMeasure):
         return found
 
     def update(self, trajectory: Trajectory) -> None:
-        """Add the images of a trajectory, so many at a time that their tangents are a batch of states."""
+        """Add the images of a trajectory, a batch of states and tangents at a time, or what a cache holds."""
         size = max(1, len(trajectory) // self.tangents)
+        if trajectory.states[0].device.type == "cpu":
+            size = max(1, CACHED // (self.tangents * trajectory.states[0][0].numel()))
         for start in range(0, len(trajectory), size):
             part = slice(start, start + size)
             states = [state[part] for state in trajectory.states]
