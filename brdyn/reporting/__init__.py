@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from brdyn.reporting.api import report
+    from brdyn.reporting.finding import Finding
     from brdyn.reporting.plan import ReportSettings
     from brdyn.reporting.result import ModelReport, Report
-    from brdyn.reporting.verdict import Finding
 
 # Imported on first use: `brdyn report --help` then needs no torch.
 _HOMES = {
-    "Finding": "brdyn.reporting.verdict",
+    "Finding": "brdyn.reporting.finding",
     "ModelReport": "brdyn.reporting.result",
     "Report": "brdyn.reporting.result",
     "ReportSettings": "brdyn.reporting.plan",

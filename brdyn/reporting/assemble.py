@@ -35,7 +35,8 @@ def _report(one: Found, twin: Dynamics | None) -> ModelReport:
         splice if isinstance(splice, Splice) else None,
         one.speed,
     )
-    answers = findings(one.results, one.failures, twin)
+    answers = findings(one.results, one.failures, twin, one.left_out)
+    unread = one.failures.get("probe") or one.left_out.get("probe", "")
     said = f"not measured: {one.failures['loading']}" if "loading" in one.failures else ""
     return ModelReport(
         name=one.name,
@@ -45,7 +46,7 @@ def _report(one: Found, twin: Dynamics | None) -> ModelReport:
         verdict=said or verdict(answers, one.untrained),
         findings=tuple(answers),
         changes=tuple(costs),
-        advice=tuple(advice(one.results, costs, one.speed, one.unread)),
+        advice=tuple(advice(one.results, costs, one.speed, unread)),
         sections=tuple(one.results),
         failures=dict(one.failures),
         speed=one.speed,

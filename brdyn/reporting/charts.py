@@ -11,21 +11,21 @@ from typing import Any
 
 import altair as alt
 import numpy as np
-import pandas as pd
 
-from brdyn.interventions import Repair, Splice, Surgery
+from brdyn.interventions import Splice
 from brdyn.interventions.splice_cells import EXCHANGE
 from brdyn.measures.dynamics import Dynamics
+from brdyn.measures.found_spectra import SIDES
 from brdyn.measures.null import BesideTwins
 from brdyn.phases import Phases
-from brdyn.probes import LayerProbe
-from brdyn.raptor import Evaluation
-from brdyn.reporting.reading import linear_rows
+from brdyn.reporting.apart import beside
 from brdyn.reporting.result import Found
-from brdyn.reporting.verdict import beside
+from brdyn.reporting.rows import Rows, number
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe-Ito
 SIDE = 264  # pixels of a matrix
+DASHES = [1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 3], [1, 5]
+SIDE_BY_SIDE = 4  # names of curves
 FONT = (
     'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif'
 )
@@ -33,7 +33,6 @@ TALLEST = 8  # numbers beside twins
 WRAPPED, LINE = 34, 34  # characters of a line, and pixels of a number
 LABELS = 6  # of a matrix's axis
 MOST_ERROR = 2  # over that of doing nothing, that has a colour of its own
-Rows = list[dict[str, Any]]
 
 
 def similarity_charts(found: Sequence[Found]) -> dict[str, dict[str, Any]]:
@@ -58,6 +57,26 @@ def exchange_charts(found: Sequence[Found]) -> dict[str, dict[str, Any]]:
     }
 
 
+def coupling_charts(found: Sequence[Found]) -> dict[str, dict[str, dict[str, Any]]]:
+    """How far layers stretch the same directions, all on one scale; by side and model."""
+    measured = {one.label: one.results.get("spectra") for one in found}
+    shown = {label: one for label, one in measured.items() if isinstance(one, Dynamics)}
+    matrices = {side: {label: _without_diagonal(one, side) for label, one in shown.items()} for side in SIDES}
+    most = max((np.nanmax(one) for drawn in matrices.values() for one in drawn.values()), default=1.0)
+    return {
+        side: {label: _coupling(label, side, shown[label].phases, one, most) for label, one in drawn.items()}
+        for side, drawn in matrices.items()
+    }
+
+
+def _without_diagonal(dynamics: Dynamics, side: str) -> np.ndarray:
+    """The coupling of layers, without that of a layer with itself, which is 1."""
+    assert dynamics.spectra is not None
+    matrix = dynamics.spectra.coupling(side)
+    np.fill_diagonal(matrix, np.nan)
+    return matrix
+
+
 def _similarity(label: str, phases: Phases, matrix: np.ndarray, lowest: float) -> dict[str, Any]:
     words = f"Similarity between the {len(matrix)} layers of {label}: {phases.sentence()}"
     scale = alt.Scale(scheme="viridis", domain=[lowest, 1])
@@ -69,6 +88,12 @@ def _exchange(label: str, splice: Splice) -> dict[str, Any]:
     scale = alt.Scale(scheme="redblue", reverse=True, domain=[0, MOST_ERROR], clamp=True)
     headings = ("replaced layer", "by the block of layer", "error over doing nothing")
     return _matrix(splice.exchanged(), splice.phases, words, headings, scale)
+
+
+def _coupling(label: str, side: str, phases: Phases, matrix: np.ndarray, most: float) -> dict[str, Any]:
+    words = f"Squared cosine between the leading directions {side} two layers, of the {len(matrix)} layers of {label}"
+    scale = alt.Scale(scheme="viridis", domain=[0, round(most, 3)])
+    return _matrix(matrix, phases, words, ("layer", "and layer", "squared cosine"), scale)
 
 
 def _matrix(
@@ -171,7 +196,7 @@ def curve_chart(
         ),
         "detail": "group:N",
     }
-    scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
+    scale = alt.Scale(type="log", nice=False, padding=8) if log else alt.Scale(zero=False)
     height = alt.Y("mean:Q", title=y, scale=scale, axis=alt.Axis(tickCount=5))
     base = (
         alt.Chart(alt.NamedData(name="rows"))
@@ -185,8 +210,8 @@ def curve_chart(
         y=height,
         strokeDash=alt.StrokeDash(
             "group:N",
-            scale=alt.Scale(domain=groups, range=[[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]][: max(1, len(groups))]),
-            legend=alt.Legend(title=None, orient="top", symbolStrokeColor="gray"),
+            scale=alt.Scale(domain=groups, range=[*DASHES[: max(1, len(groups))]]),
+            legend=alt.Legend(title=None, orient="top", columns=SIDE_BY_SIDE, symbolStrokeColor="gray"),
         ),
         **shared,
     )  # fmt: skip
@@ -210,105 +235,6 @@ def curve_chart(
     return _spec(chart, words, rows=rows)
 
 
-def motion_rows(found: Sequence[Found], statistic: str, first: int) -> Rows:
-    """A curve of dynamics of each model.
-
-    Parameters
-    ----------
-    found : sequence of Found
-    statistic : str
-    first : int
-        The number of the first place: 0 for states, 1 for updates.
-    """
-    rows: Rows = []
-    for one in found:
-        dynamics = one.results.get("dynamics")
-        if isinstance(dynamics, Dynamics):
-            table = dynamics.table[dynamics.table["statistic"] == statistic]
-            last = dynamics.phases.layers
-            shift = first - int(table["layer"].min()) if len(table) else 0
-            rows += _rows(one.label, table, lambda row, shift=shift: int(row["layer"]) + shift, last)
-    return rows
-
-
-def growth_rows(found: Sequence[Found]) -> Rows:
-    """By how much noise grows a layer, against the state that gets it, on the tokens that get it."""
-    rows: Rows = []
-    for one in found:
-        repair = one.results.get("perturb")
-        if isinstance(repair, Repair) and len(repair.growth):
-            growth = repair.growth
-            own = growth[(growth["eps"] == growth["eps"].max()) & (growth["target"] == growth["group"])]
-            rows += _rows(one.label, own, lambda row: int(row["start"]), repair.phases.layers)
-    return rows
-
-
-def deletion_rows(found: Sequence[Found]) -> Rows:
-    """What leaving each block out does to the representation."""
-    rows: Rows = []
-    for one in found:
-        surgery = one.results.get("interventions")
-        if isinstance(surgery, Surgery):
-            table = surgery.table.query("kind == 'delete' and measure == 'relative_error'")
-            table = table.assign(group=table["readout"])
-            rows += _rows(one.label, table, lambda row: row["layers"][0], surgery.layers)
-    return rows
-
-
-def reading_rows(found: Sequence[Found]) -> Rows:
-    """How many classes a linear probe reads right from each layer."""
-    rows: Rows = []
-    for one in found:
-        probe = one.results.get("probe")
-        if isinstance(probe, LayerProbe):
-            table = linear_rows(probe)
-            alone = table[table["place"].str.isdecimal()].assign(group="linear probe")
-            alone = alone.rename(columns={"value": "mean"})
-            rows += _rows(one.label, alone, lambda row: int(row["place"]), max(map(int, alone["place"])))
-    return rows
-
-
-def fidelity_rows(found: Sequence[Found]) -> Rows:
-    """R² of the Raptors at every layer, going their own way and step by step."""
-    rows: Rows = []
-    for one in found:
-        evaluation = one.results.get("raptor-eval")
-        if isinstance(evaluation, Evaluation):
-            table = evaluation.fidelity.table.query("statistic == 'r2' and group == 'all'")
-            table = table.assign(group=table["mode"])
-            rows += _rows(one.label, table, lambda row: int(row["layer"]), len(evaluation.assignment))
-    return rows
-
-
-def _rows(label: str, table: pd.DataFrame, place: Any, layers: int) -> Rows:
-    """Rows of :func:`curve_chart`, without those that have no mean; `depth` is relative where models differ."""
-    rows = []
-    for _, row in table.iterrows():
-        if np.isfinite(row["mean"]):
-            values = {name: _number(row[name]) for name in ("mean", "low", "high")}
-            layer = place(row)
-            rows.append(
-                {
-                    "model": label,
-                    "group": row["group"],
-                    "layer": layer,
-                    "depth": layer,
-                    "of": layers,
-                    **values,
-                }
-            )
-    return rows
-
-
-def on_one_depth(rows: Rows) -> tuple[Rows, str]:
-    """Rows of models of different depth over relative depth, in percent; and what to call the axis."""
-    if len({row["of"] for row in rows}) < 2:
-        return rows, ""
-    return [
-        {**row, "depth": round(100 * row["layer"] / row["of"], 2)} for row in rows
-    ], "depth (% of its blocks)"
-
-
 def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
     """The numbers of each model that lie farthest from its untrained twins, over their mean."""
     rows: Rows = []
@@ -323,11 +249,11 @@ def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
                 "model": one.label,
                 "number": "|".join(wrap(name, WRAPPED)),
                 "name": name,
-                "ratio": _number(value / twins.mean()),
-                "value": _number(value),
-                "least": _number(twins.min() / twins.mean()),
-                "most": _number(twins.max() / twins.mean()),
-                "untrained": _number(twins.mean()),
+                "ratio": number(value / twins.mean()),
+                "value": number(value),
+                "least": number(twins.min() / twins.mean()),
+                "most": number(twins.max() / twins.mean()),
+                "untrained": number(twins.mean()),
             }
             for name, value, twins in told[:TALLEST]
         ]
@@ -370,10 +296,6 @@ def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
         chart.add_params(alt.param(name="models", value=labels), alt.param(name="groups", value=[])), words,
         rows=rows,
     )  # fmt: skip
-
-
-def _number(value: float) -> float | None:
-    return float(f"{value:.5g}") if np.isfinite(value) else None
 
 
 def _spec(chart: Any, words: str, **data: Rows) -> dict[str, Any]:

@@ -20,13 +20,14 @@ from brdyn.measures.dynamics import Dynamics
 from brdyn.phases import Phases
 from brdyn.probes import LayerProbe
 from brdyn.provenance import Provenance
-from brdyn.reporting import charts
+from brdyn.raptor import Evaluation
+from brdyn.reporting import charts, rows
+from brdyn.reporting.finding import GUIDES, QUESTIONS
 from brdyn.reporting.plan import PAGE, SECTIONS
 from brdyn.reporting.reading import readings
 from brdyn.reporting.result import Found, Report
 from brdyn.reporting.splicing import whole_phases
 from brdyn.reporting.stills import still
-from brdyn.reporting.verdict import GUIDES, QUESTIONS
 from brdyn.words import as_typed
 
 USE = "use"
@@ -35,9 +36,10 @@ SOURCES = {
     "phases": ("phases",),
     "block": ("raptor-eval",),
     "work": ("splice",),
+    "stretch": ("spectra",),
     "converge": ("dynamics",),
     "repair": ("perturb",),
-    "twins": ("dynamics", "perturb", "interventions", "splice"),
+    "twins": ("dynamics", "perturb", "interventions", "splice", "spectra"),
     USE: ("probe", "interventions", "splice"),
 }
 DRAWN = ("readout", "branches")  # measures that not every model gives
@@ -117,24 +119,40 @@ class Specs:
         return self.charts[-1:]
 
     def curves(
-        self, rows: charts.Rows, heading: str, name: str, section: str, *, y: str, x: str, zero: bool = False
+        self,
+        drawn: rows.Rows,
+        heading: str,
+        name: str,
+        section: str,
+        *,
+        y: str,
+        x: str,
+        by: str = "token group",
+        zero: bool = False,
+        log: bool = False,
     ) -> list[Chart]:
         """Curves over depth."""
-        placed, axis = charts.on_one_depth(rows)
-        words = f"{heading}, by model and token group"
-        spec = charts.curve_chart(placed, words=words, y=y, x=axis or x, zero=zero)
-        return self.add(spec, heading, name, section, shown={row["model"] for row in rows})
+        placed, axis = rows.on_one_depth(drawn)
+        words = f"{heading}, by model and {by}"
+        spec = charts.curve_chart(placed, words=words, y=y, x=axis or x, zero=zero, log=log)
+        return self.add(spec, heading, name, section, shown={row["model"] for row in drawn})
 
     def matrices(
-        self, drawn: Mapping[str, dict[str, Any]], title: str, name: str, section: str
+        self, drawn: Mapping[str, dict[str, Any]], title: str, name: str, section: str, side: str = ""
     ) -> list[Chart]:
-        """A matrix of each model that has one, by label."""
+        """A matrix of each model that has one, by label; of one side of the layers, where it says so."""
         return [
             chart
             for one in self.found
             if one.label in drawn
             for chart in self.add(
-                drawn[one.label], one.label, f"{name}_{one.folder}", section, one.label, {one.label}, title
+                drawn[one.label],
+                f"{one.label}{side}",
+                f"{name}_{one.folder}",
+                section,
+                one.label,
+                {one.label},
+                title,
             )
         ]
 
@@ -184,7 +202,7 @@ def render_page(
             if isinstance(probe := one.results.get("probe"), LayerProbe)
             and isinstance(phases := one.results.get("phases"), Phases)
         },
-        whole={one.label: rows for one in found if (rows := whole_phases(one))},
+        whole={one.label: replaced for one in found if (replaced := whole_phases(one))},
         notes={question: _notes(found, question) for question in QUESTIONS},
         numbers={question: _numbers(found, question) for question in (*QUESTIONS, USE)},
         groups=list(dict.fromkeys(charts_groups(specs.all))),
@@ -213,33 +231,53 @@ def _charts(specs: Specs, found: Sequence[Found]) -> dict[str, list[Chart]]:
         "phases": specs.matrices(
             charts.similarity_charts(found), "Similarity between layers", "similarity", "phases"
         ),
-        "block": specs.curves(
-            charts.fidelity_rows(found), "R² of the Raptor", "fidelity", "raptor-eval", y="R²", x="layer"
-        ),
+        "block": [
+            *specs.curves(
+                rows.fidelity_rows(found), "R² of the Raptor", "fidelity", "raptor-eval", y="R²", x="layer"
+            ),
+            *specs.curves(
+                rows.beyond_rows(found), "How far a Raptor's block moves the state, past its phase too", "beyond",
+                "raptor-eval", y="step over the state's norm (log)", x="applications, in lengths of the phase",
+                by="block", log=True,
+            ),
+        ],
         "work": specs.matrices(
             charts.exchange_charts(found), "Another layer's block in the place of a layer's", "exchange", "splice"
         ),
+        "stretch": [
+            *(
+                chart
+                for side, drawn in charts.coupling_charts(found).items()
+                for chart in specs.matrices(
+                    drawn, f"Directions {side} two layers", f"coupling_{side}", "spectra", f", {side}"
+                )
+            ),
+            *specs.curves(
+                rows.stretch_rows(found), "Growth of a small change and of the tokens", "stretch", "spectra",
+                y="log growth (nats)", x="block", by="what grows", zero=True,
+            ),
+        ],
         "converge": [
             *specs.curves(
-                charts.motion_rows(found, "speed", 1), "Angle by which an update turns a token", "speed",
+                rows.motion_rows(found, "speed", 1), "Angle by which an update turns a token", "speed",
                 "dynamics", y="angle (rad)", x="update",
             ),
             *specs.curves(
-                charts.motion_rows(found, "convergence", 0), "Cosine of a state to the final one", "convergence",
+                rows.motion_rows(found, "convergence", 0), "Cosine of a state to the final one", "convergence",
                 "dynamics", y="cosine", x="state",
             ),
             *specs.curves(
-                charts.motion_rows(found, "readout_agreement", 0),
+                rows.motion_rows(found, "readout_agreement", 0),
                 "Images whose final class the head reads from a state", "readout", "dynamics",
                 y="share of images", x="state",
             ),
             *specs.curves(
-                charts.motion_rows(found, "attention_share", 1), "Share of attention in what a block adds",
+                rows.motion_rows(found, "attention_share", 1), "Share of attention in what a block adds",
                 "branches", "dynamics", y="attention / (attention + MLP)", x="block",
             ),
         ],
         "repair": specs.curves(
-            charts.growth_rows(found), "Growth of noise from the state that gets it to the end", "growth", "perturb",
+            rows.growth_rows(found), "Growth of noise from the state that gets it to the end", "growth", "perturb",
             y="growth a layer (log)", x="state that gets noise", zero=True,
         ),
         "twins": specs.add(
@@ -247,11 +285,11 @@ def _charts(specs: Specs, found: Sequence[Found]) -> dict[str, list[Chart]]:
         ),
         USE: [
             *specs.curves(
-                charts.reading_rows(found), "Classes that a linear probe reads right from a layer", "reading",
+                rows.reading_rows(found), "Classes that a linear probe reads right from a layer", "reading",
                 "probe", y="accuracy", x="layer",
             ),
             *specs.curves(
-                charts.deletion_rows(found), "Change of the representation without a block", "deletion",
+                rows.deletion_rows(found), "Change of the representation without a block", "deletion",
                 "interventions", y="relative error", x="block left out",
             ),
         ],
@@ -281,13 +319,17 @@ def _numbers(found: Sequence[Found], question: str) -> list[tuple[str, str]]:
 
 
 def _notes(found: Sequence[Found], question: str) -> list[tuple[str, str]]:
-    """What could not be measured of what a question's section shows: of which models, and why."""
+    """What else there is to say in a question's section, such as what could not be measured: of which models."""
     of: dict[str, list[str]] = {}
     for one in found:
-        splice, dynamics = one.results.get("splice"), one.results.get("dynamics")
+        splice, dynamics, evaluation = (
+            one.results.get(name) for name in ("splice", "dynamics", "raptor-eval")
+        )
         notes: list[str] = []
         if question == "work" and isinstance(splice, Splice):
             notes = list(splice.notes)
+        if question == "block" and isinstance(evaluation, Evaluation) and evaluation.beyond is not None:
+            notes = evaluation.beyond.remarks()
         if question == "converge" and isinstance(dynamics, Dynamics):
             notes = [f"no {name}: {why}" for name, why in dynamics.left_out.items() if name in DRAWN]
         for note in notes:

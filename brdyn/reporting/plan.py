@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from brdyn.choices import EPS, SPLICED, SURGERY, check_twins, one_of
+from brdyn.choices import EPS, SPLICED, SURGERY, TANGENTS, check_twins, one_of
 from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
 
@@ -18,6 +18,7 @@ REPORT, PAGE = "report.json", "report.html"
 FIT, PER_NUMBER = 0.035, 3e-8  # seconds of a linear head, roughly: and for each image, feature and class
 MEASURING = 1.6  # passes that a pass with all measures of motion takes, roughly
 BRANCHES = 1.3  # times as many with attention and MLP apart
+TANGENT = 1.6  # passes that a product with the Jacobians of all blocks takes, roughly
 EXCHANGE = "exchange"
 MAPS = ("mean", "affine")  # that stand in for whole phases
 
@@ -33,11 +34,20 @@ PHASES, DYNAMICS = Section("phases", "phases.json"), Section("dynamics", "dynami
 PERTURB = Section("perturb", "perturb.json")
 INTERVENTIONS = Section("interventions", "interventions.json")
 SPLICE = Section("splice", "splice.json")
+SPECTRA = Section("spectra", "dynamics.json")
 PROBE = Section("probe", "layer_probe.json")
 RAPTOR, RAPTOR_EVAL = Section("raptor", "fit.json"), Section("raptor-eval", "raptor_eval.json")
 # Seconds of pictures, roughly.
-DRAWING = {DYNAMICS: 5.0, PERTURB: 4.0, INTERVENTIONS: 1.0, SPLICE: 2.0, PROBE: 1.0, RAPTOR_EVAL: 3.0}
-SECTIONS = (PHASES, DYNAMICS, PERTURB, INTERVENTIONS, SPLICE, PROBE, RAPTOR, RAPTOR_EVAL)
+DRAWING = {
+    DYNAMICS: 5.0,
+    PERTURB: 4.0,
+    INTERVENTIONS: 1.0,
+    SPLICE: 2.0,
+    SPECTRA: 2.0,
+    PROBE: 1.0,
+    RAPTOR_EVAL: 3.0,
+}
+SECTIONS = (PHASES, DYNAMICS, PERTURB, INTERVENTIONS, SPLICE, SPECTRA, PROBE, RAPTOR, RAPTOR_EVAL)
 READ = 4  # layers to choose, where there are no phases to give their number
 PHASES_EXPECTED = 4  # of which nobody knows the number yet
 
@@ -71,6 +81,12 @@ class Size(NamedTuple):
         Exchange blocks within phases alone.
     every_span : bool
         Put surrogates in the place of every span of layers, instead of whole phases alone.
+    stretched : int
+        Images of Jacobian spectra, at most; none where 0.
+    krylov_steps : int
+        Of the singular values and vectors.
+    beyond : int or None
+        How many times its phase's length a Raptor's block is applied; None for not past its phase.
     """
 
     images: int
@@ -88,23 +104,26 @@ class Size(NamedTuple):
     surrogates: tuple[str, ...]
     within: bool
     every_span: bool
+    stretched: int
+    krylov_steps: int
+    beyond: int | None
 
 
 SIZES = {
     "fast": Size(
         images=100, perturbed=8, changed=8, spliced=5, fitted=0, probed=500, probes=1,
         leave_out=("estimation", "modes"), measures=("all",), eps=(0.2,), together=False, kinds=("delete",),
-        surrogates=(EXCHANGE,), within=True, every_span=False,
+        surrogates=(EXCHANGE,), within=True, every_span=False, stretched=0, krylov_steps=0, beyond=None,
     ),
     "default": Size(
         images=1000, perturbed=64, changed=32, spliced=32, fitted=256, probed=1000, probes=1,
         leave_out=(), measures=("all", "branches"), eps=EPS, together=True, kinds=SURGERY[:2],
-        surrogates=(*MAPS, EXCHANGE), within=False, every_span=False,
+        surrogates=(*MAPS, EXCHANGE), within=False, every_span=False, stretched=32, krylov_steps=2, beyond=8,
     ),
     "thorough": Size(
         images=5000, perturbed=256, changed=256, spliced=256, fitted=1000, probed=5000, probes=3,
         leave_out=(), measures=("all", "branches"), eps=EPS, together=True, kinds=SURGERY,
-        surrogates=SPLICED, within=False, every_span=True,
+        surrogates=SPLICED, within=False, every_span=True, stretched=128, krylov_steps=4, beyond=8,
     ),
 }  # fmt: skip
 
@@ -241,9 +260,12 @@ def passes(section: Section, depth: int, targets: int, settings: ReportSettings)
         return (1 + sum(each[kind] for kind in size.kinds)) * twins
     if section is SPLICE:
         return _passes_of_splicing(depth, size) * twins
+    if section is SPECTRA:
+        return (1 + TANGENT * TANGENTS * (1 + 2 * size.krylov_steps)) * twins
     if section is PROBE:
         return 1.0
-    return 4.0  # of a Raptor that is evaluated: teacher, both modes, baselines
+    # Of a Raptor that is evaluated: teacher, both modes, baselines; and past its phases, with what is read there.
+    return 4.0 + 2.0 * (size.beyond or 0)
 
 
 def _passes_of_splicing(depth: int, size: Size) -> float:
@@ -295,6 +317,9 @@ def options_of(section: Section, settings: ReportSettings) -> dict[str, Any]:
     if section is SPLICE:
         asked = {name: getattr(size, name) for name in ("surrogates", "within", "every_span", "fitted")}
         return {**asked, **twins}
+    if section is SPECTRA:
+        return {"tangents": TANGENTS, "krylov_steps": size.krylov_steps, **twins}
     if section is PROBE:
         return {"probed": size.probed, "probes": size.probes, "seed": settings.seed}
-    return {"fit_raptor": settings.fit_raptor, "seed": settings.seed}
+    fit = {"fit_raptor": settings.fit_raptor, "seed": settings.seed}
+    return fit if section is RAPTOR else {**fit, "beyond": size.beyond}

@@ -100,4 +100,5 @@ def evaluate_raptor(
     """Judge a Raptor on the images; one that was fitted here on those that were kept out."""
     raptor = load_model(folder, device=model.device, dtype=model.dtype)
     assert isinstance(raptor, Raptor)
-    return evaluate(raptor, images if given else parts(images, settings.seed)[1], stream=stream)
+    judged = images if given else parts(images, settings.seed)[1]
+    return evaluate(raptor, judged, stream=stream, beyond=settings.of_size.beyond)

@@ -13,8 +13,8 @@ from brdyn.phases import Phases
 from brdyn.probes import LayerProbe, probe_layers
 from brdyn.probes.features import feature_width
 from brdyn.probes.layer_choice import CHOSEN, PHASE_ENDS, REGULAR, SINGLE
+from brdyn.reporting.finding import FEW
 from brdyn.reporting.plan import READ, ReportSettings, heads_seconds
-from brdyn.reporting.verdict import FEW
 from brdyn.trajectory import Stream
 
 CLASSES = 10  # where nobody says how many
@@ -94,12 +94,14 @@ def probe_for(
 
 
 def words_of(what: str, phases: Phases) -> str:
-    """How layers were picked; the ends of a cut are not called phases where the test found none."""
+    """How layers were picked; the ends of a cut are not called phases where the test found none, or others."""
     if what != PHASE_ENDS:
         return WORDS.get(what, f"the {what}")
-    if phases.evidence is None or phases.evidence.k > 1:
+    evidence = phases.evidence
+    if evidence is None or [one.layer for one in evidence.boundaries] == list(phases.boundaries):
         return "the last layers of the phases"
-    return f"the ends of the best cut into {phases.k} (no phases were shown)"
+    shown = "no phases" if evidence.k == 1 else f"{evidence.k} phases"
+    return f"the ends of the best cut into {phases.k} ({shown} were shown)"
 
 
 def readings(probe: LayerProbe, phases: Phases) -> list[Reading]:

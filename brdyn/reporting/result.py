@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Self
 
 from brdyn.checked_json import fields_of, made
 from brdyn.provenance import RunProvenance
+from brdyn.reporting.finding import QUESTIONS, Finding
 from brdyn.reporting.plan import REPORT
 from brdyn.reporting.practice import Change, Measured
 from brdyn.reporting.speed import Speed
-from brdyn.reporting.verdict import QUESTIONS, Finding
 from brdyn.result import Result
 from brdyn.words import as_typed, counted
 
@@ -21,7 +21,7 @@ from brdyn.words import as_typed, counted
 class Found:
     """What was measured on one model of a report: its results by section, and why others failed.
 
-    `unread` says why no layers were probed, where none were.
+    `left_out` says why a section was not measured that its images, its blocks or the size of the report do not allow.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Found:
     results: Mapping[str, Result]
     failures: Mapping[str, str]
     speed: Speed | None
-    unread: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:

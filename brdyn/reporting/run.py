@@ -32,6 +32,7 @@ from brdyn.reporting.plan import (
     RAPTOR,
     RAPTOR_EVAL,
     REPORT,
+    SPECTRA,
     SPLICE,
     ReportSettings,
     Section,
@@ -49,6 +50,8 @@ from brdyn.store import OutputFolder, check_empty
 from brdyn.trajectory import Stream
 from brdyn.words import counted
 
+# In this order, phases with dynamics.
+MEASURED = (DYNAMICS, PERTURB, INTERVENTIONS, SPLICE, SPECTRA, PROBE)
 OpenModel = Callable[[Subject], VisionTransformer]
 OpenImages = Callable[[VisionTransformer], ImageSet]
 Say = Callable[[str], None]
@@ -66,7 +69,7 @@ class Prepared:
     raptor: str = ""
     origins: dict[Section, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    unread: str = ""  # why nothing is known of which layers to read
+    left_out: dict[Section, str] = field(default_factory=dict)  # what this model or these images do not allow
 
     def wants(self, section: Section) -> bool:
         """Whether the section has to be measured."""
@@ -115,11 +118,15 @@ class ReportRun:
         if self.settings.null:
             check_redraws(model)
         images = open_images(model)
-        one.model, one.images, one.unread = model, images, cannot_be_probed(images)
-        sections = [PHASES, DYNAMICS, PERTURB, INTERVENTIONS, SPLICE, *([] if one.unread else [PROBE])]
+        one.model, one.images = model, images
+        if why := cannot_be_probed(images):
+            one.left_out[PROBE] = why
+        if not self.settings.of_size.stretched:
+            one.left_out[SPECTRA] = f"it is not part of the size {self.settings.size!r}"
         one.origins = {
             section: origin_of(section, model, self._part(section, images), self.settings)
-            for section in sections
+            for section in (PHASES, *MEASURED)
+            if section not in one.left_out
         }
 
     def add_raptors(self, prepared: Sequence[Prepared]) -> None:
@@ -154,6 +161,7 @@ class ReportRun:
             PERTURB: size.perturbed,
             INTERVENTIONS: size.changed,
             SPLICE: size.spliced,
+            SPECTRA: size.stretched,
             PROBE: size.probed,
         }
         return images.some(most.get(section, len(images)), self.settings.seed)
@@ -188,7 +196,7 @@ class ReportRun:
 
     def measure(self, one: Prepared) -> None:
         """Do the sections of a model that are not there; one that fails leaves the others."""
-        for section in (DYNAMICS, PERTURB, INTERVENTIONS, SPLICE, PROBE, RAPTOR, RAPTOR_EVAL):
+        for section in (*MEASURED, RAPTOR, RAPTOR_EVAL):
             wanted = one.wants(section) or (section is DYNAMICS and one.wants(PHASES))
             if section not in one.origins or not wanted:
                 continue
@@ -200,12 +208,11 @@ class ReportRun:
                 with stage(f"{one.subject.folder}: {section.name}", at_once=False):
                     self._measure(one, section)
             except BrdynError as error:
-                if section is PROBE and isinstance(error, UsageError):
-                    one.unread = str(
-                        error
-                    )  # these images do not do for it, and nothing is wrong with the model
-                    del one.origins[PROBE]
-                    self.say(f"{one.subject.folder}: no probe: {error}")
+                if section in (PROBE, SPECTRA) and isinstance(error, UsageError):
+                    # These images or blocks do not do for it, and nothing is wrong with the model.
+                    one.left_out[section] = str(error)
+                    del one.origins[section]
+                    self.say(f"{one.subject.folder}: no {section.name}: {error}")
                     continue
                 one.failures[section.name] = str(error)
                 self.say(f"{one.subject.folder}: {section.name} failed: {error}")
@@ -232,6 +239,10 @@ class ReportRun:
             found = probe_for(model, images, self._phases(one), settings, self.stream)
         elif section is DYNAMICS:
             found = self._motion(one, images)
+        elif section is SPECTRA:
+            found = self._beside_twins(
+                token_dynamics, one, images, measures=("spectra",), krylov_steps=size.krylov_steps
+            )
         elif section is PERTURB:
             found = self._beside_twins(
                 perturbation_repair, one, images, eps=size.eps, targets=self._targets(model)
@@ -252,13 +263,11 @@ class ReportRun:
         """Dynamics, with the phases that are found in the same pass; those are kept first."""
         assert one.model is not None
         size = self.settings.of_size
-        options: dict[str, Any] = {
-            "leave_out": size.leave_out,
-            "measures": size.measures,
-            "seed": self.settings.seed,
-        }
         twins = untrained_twins(one.model, self.settings.null, self.settings.seed)
-        found = with_null(token_dynamics, one.model, images, twins=twins, stream=self.stream, **options)
+        found = with_null(
+            token_dynamics, one.model, images, twins=twins, stream=self.stream, seed=self.settings.seed,
+            leave_out=size.leave_out, measures=size.measures,
+        )  # fmt: skip
         similarity = found.phases.similarity
         assert similarity is not None
         similarity = replace(similarity, provenance=found.provenance)
@@ -386,5 +395,5 @@ def _found(one: Prepared) -> Found:
         results={name: result for name, result in results.items() if result is not None},
         failures=dict(one.failures),
         speed=one.speed,
-        unread=one.unread or one.failures.get(PROBE.name, ""),
+        left_out={section.name: why for section, why in one.left_out.items()},
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,68 +10,33 @@ import pandas as pd
 from brdyn.interventions import Repair, Splice
 from brdyn.interventions.splice_result import HARDLY
 from brdyn.measures.dynamics import Dynamics
+from brdyn.measures.found_spectra import EXPONENT, NORM, Spectra, overall, within
 from brdyn.measures.null import BesideTwins
 from brdyn.phases import Phases
 from brdyn.raptor import Evaluation
+from brdyn.reporting.apart import of_one_twin, of_twins
+from brdyn.reporting.finding import (
+    FAITHFUL,
+    HALF,
+    MISSING,
+    NO,
+    NONE,
+    QUESTIONS,
+    UNCLEAR,
+    YES,
+    Finding,
+    few,
+)
 from brdyn.words import counted
 
-YES, NO, UNCLEAR, MISSING = "yes", "no", "unclear", "not measured"
-NONE = "none found"  # by a test, which may have missed some
-FAITHFUL = 0.9  # R² at every layer, from which a Raptor counts as a copy
-HALF = 0.5
-MANY = 19  # twins, the fewest that a value outside all of them differs from at p = .05
-FEW = 30  # images, below which a normal interval of a mean is rough
-QUESTIONS = {
-    "phases": "Does its depth fall into phases?",
-    "block": "Can one block do the work of a phase?",
-    "work": "Does one layer do another's work?",
-    "converge": "Do tokens come to rest?",
-    "repair": "Are perturbations repaired?",
-    "twins": "What is different from untrained twins?",
-}
-GUIDES = {
-    "phases": "phases",
-    "block": "raptor",
-    "work": "splice",
-    "converge": "dynamics",
-    "repair": "perturbation",
-    "twins": "dynamics",
-    "use": "interventions",
-}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The answer to one question.
-
-    Attributes
-    ----------
-    question : str
-        A key of :data:`QUESTIONS`.
-    answer : {"yes", "no", "none found", "unclear", "not measured"}
-    short : str
-        The answer in a few words, for a table.
-    sentence : str
-        The evidence.
-    change : str
-        What would change the answer.
-
-    Examples
-    --------
-    >>> from brdyn.reporting import Finding
-    >>> Finding("phases", "no", "none", "a smooth drift explains all steps", "another similarity").answer
-    'no'
-    """
-
-    question: str
-    answer: str
-    short: str
-    sentence: str
-    change: str
+DOUBT = 0.05  # of other boundaries
 
 
 def findings(
-    results: Mapping[str, object], failures: Mapping[str, str], twin: Dynamics | None = None
+    results: Mapping[str, object],
+    failures: Mapping[str, str],
+    twin: Dynamics | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """The answers to all questions, in order.
 
@@ -84,14 +48,17 @@ def findings(
         Of its sections that failed, why.
     twin : Dynamics, optional
         Of an untrained network of this architecture, to go by where no twins were measured beside.
+    left_out : mapping of str to str, optional
+        Of sections that were not measured, why.
     """
     phases, dynamics, repair = results.get("phases"), results.get("dynamics"), results.get("perturb")
-    evaluation, splice = results.get("raptor-eval"), results.get("splice")
+    evaluation, splice, stretched = (results.get(name) for name in ("raptor-eval", "splice", "spectra"))
     lost = {
         "phases": failures.get("dynamics"),
         "converge": failures.get("dynamics"),
         "repair": failures.get("perturb"),
         "work": failures.get("splice"),
+        "stretch": failures.get("spectra"),
         "block": failures.get("raptor") or failures.get("raptor-eval"),
         "twins": failures.get("dynamics"),
     }
@@ -100,22 +67,28 @@ def findings(
         "phases": _phases(phases) if isinstance(phases, Phases) else None,
         "block": _block(evaluation) if isinstance(evaluation, Evaluation) else None,
         "work": _work(splice) if isinstance(splice, Splice) else None,
+        "stretch": _stretch(stretched) if isinstance(stretched, Dynamics) else None,
         "converge": _converge(dynamics) if isinstance(dynamics, Dynamics) else None,
         "repair": _repair(repair) if isinstance(repair, Repair) else None,
-        "twins": _twins(beside) or (_one_twin(dynamics, twin) if isinstance(dynamics, Dynamics) else None),
+        "twins": of_twins(beside)
+        or (of_one_twin(dynamics, twin) if isinstance(dynamics, Dynamics) else None),
     }
-    return [found[name] or _missing(name, lost[name]) for name in QUESTIONS]
+    reasons = {"stretch": (left_out or {}).get("spectra")}
+    return [found[name] or _missing(name, lost[name], reasons.get(name)) for name in QUESTIONS]
 
 
-def _missing(question: str, why: str | None) -> Finding:
-    """What was not asked for, or failed."""
-    if why:
-        return Finding(question, MISSING, "failed", f"it failed: {why}", "a run that does not fail")
+def _missing(question: str, failed: str | None, reason: str | None) -> Finding:
+    """What was not asked for, could not be had, or failed."""
+    if failed:
+        return Finding(question, MISSING, "failed", f"it failed: {failed}", "a run that does not fail")
     remedy = {
         "block": "a Raptor: `fit_raptor=20000` fits one, `raptor=RUN` takes one that was fitted",
+        "stretch": "the size `default` or `thorough`, or `brdyn dynamics --measures spectra --krylov-steps 2`",
         "twins": "`null=19`: twins measured beside, of which 19 are the fewest for p = .05",
     }.get(question, "a run that measures it")
-    said = {"block": "only a Raptor can tell, and none was asked for"}.get(question, "it was not asked for")
+    said = {"block": "only a Raptor can tell, and none was asked for"}.get(
+        question, reason or "it was not asked for"
+    )
     return Finding(question, MISSING, MISSING, said, remedy)
 
 
@@ -187,7 +160,47 @@ def _work(found: Splice) -> Finding:
         "more images, other phases"
     )
     share = f"{short}: {within['mean']:.0%} of the error without"
-    return Finding("work", answer, share, said + _few(int(within["n_images"])), change)
+    return Finding("work", answer, share, said + few(int(within["n_images"])), change)
+
+
+def _stretch(found: Dynamics) -> Finding:
+    """Whether the leading singular vectors of a phase's layers are nearer than those of other layers, on both sides."""
+    spectra = found.spectra
+    assert spectra is not None  # of a result that has nothing else
+    exponent, growth = _total(spectra, EXPONENT), float(spectra.by_block(NORM).mean())
+    told, doubts = [], []
+    for side, test in spectra.tests.items():
+        every = _total(spectra, overall(side))
+        said = f"{side} {every['mean']:.3f} (all pairs of layers"
+        if test is not None:
+            doubts.append(test.p_value)
+            more = _total(spectra, within(side))["mean"]
+            said += f"; {more:+.3f} within phases, boundaries elsewhere p = {test.p_value:.2g}"
+        told.append(f"{said})")
+    sentence = (
+        f"squared cosine of the leading {spectra.tangents} directions of two layers: {', '.join(told)}; "
+        f"{spectra.chance:.2g} by chance{_of_which(found.phases)}. A small change grows by {exponent['mean']:.2f} "
+        f"[{exponent['low']:.2f}, {exponent['high']:.2f}] nats a block, the norm of tokens by {growth:.2f}"
+        f"{few(int(exponent['n_images']))}"
+    )
+    if not doubts:
+        return Finding(
+            "stretch", UNCLEAR, "no two layers in a phase", sentence, "phases of more than one layer"
+        )
+    change = (
+        "boundaries that divide the layers better than most others; layers are the units of the test, so that more "
+        "images change little"
+    )
+    if max(doubts) < DOUBT:
+        return Finding("stretch", YES, "more than layers of two", sentence, change)
+    if min(doubts) > 1 - DOUBT:
+        return Finding("stretch", NO, "less than layers of two", sentence, change)
+    return Finding("stretch", UNCLEAR, "not told from other boundaries", sentence, change)
+
+
+def _total(spectra: Spectra, quantity: str) -> pd.Series:
+    """The leading row of what spectra say over depth."""
+    return spectra.totals[spectra.totals["quantity"] == quantity].iloc[0]
 
 
 def _of_which(phases: Phases) -> str:
@@ -210,8 +223,8 @@ def _converge(dynamics: Dynamics) -> Finding | None:
     change = (
         "the interval of the last update's angle on the other side of the mean of the others: more images"
     )
-    few = min(int(rows["n_images"].min()) for rows in [dynamics.table] if len(rows))
-    said = f"the last update turns {' and '.join(sentence for _, sentence in told)}{_few(few)}"
+    images = min(int(rows["n_images"].min()) for rows in [dynamics.table] if len(rows))
+    said = f"the last update turns {' and '.join(sentence for _, sentence in told)}{few(images)}"
     return Finding("converge", answer, short[answer], said, change)
 
 
@@ -247,7 +260,7 @@ def _repair(found: Repair) -> Finding | None:
         f"on {group} {words}" for group, _, words in told
     )
     change = "smaller noise, other tokens; and untrained twins, which may repair or lose as much"
-    return Finding("repair", answer, short[answer], said + _few(int(own["n_images"].min())), change)
+    return Finding("repair", answer, short[answer], said + few(int(own["n_images"].min())), change)
 
 
 def _shrinking(rows: pd.DataFrame) -> tuple[str, str]:
@@ -257,70 +270,6 @@ def _shrinking(rows: pd.DataFrame) -> tuple[str, str]:
     rate = float(rows["mean"].mean())
     return answer, (
         f"it shrinks from {shrinks} of {len(rows)} depths and grows from {grows} ({rate:+.2f} a layer on average)"
-    )
-
-
-def _few(images: int) -> str:
-    """A warning where there are too few images for an interval of a mean."""
-    return f" ({counted(images, 'image')}: intervals are rough)" if images < FEW else ""
-
-
-def beside(results: Sequence[BesideTwins]) -> Iterator[tuple[str, float, np.ndarray]]:
-    """Each headline of the results: its words, its value, and those of the twins."""
-    for result in results:
-        for name, (value, twins) in result.beside().items():
-            if np.isfinite(value) and np.isfinite(twins).all():
-                yield name, value, twins
-
-
-def _twins(results: Sequence[BesideTwins]) -> Finding | None:
-    """What lies outside all the twins."""
-    rows = list(beside(results))
-    if not rows:
-        return None
-    count = len(rows[0][2])
-    apart = sorted(
-        ((_apart(value, twins), name, value, twins) for name, value, twins in rows),
-        key=lambda row: -row[0],
-    )
-    outside = [row for row in apart if row[0] > 0]
-    p = 1 / (count + 1)
-    chance = 2 * p * len(rows)  # either side
-    said = f"{len(outside)} of {len(rows)} numbers differ from the one twin's"
-    if count > 1:
-        said = f"{len(outside)} of {len(rows)} numbers lie outside all {count} twins"
-        said += f" (about {min(chance, len(rows)):.0f} would by chance)"
-    if outside:
-        said += "; farthest: " + "; ".join(
-            f"{name} {value:.3g}, untrained {twins.mean():.3g}" for _, name, value, twins in outside[:2]
-        )
-    if count == 1:
-        said += " (one twin shows no spread)"
-    many = count >= MANY
-    answer = YES if many and len(outside) > chance else UNCLEAR
-    change = "more twins: " + ("each narrows the chance" if many else f"{MANY} are the fewest for p = .05")
-    short = "beside one twin" if count == 1 else f"{len(outside)} of {len(rows)} outside"
-    return Finding("twins", answer, short, said, change)
-
-
-def _apart(value: float, twins: np.ndarray) -> float:
-    """How far a number lies outside the twins, over their range or size; 0 among them."""
-    gap = max(value - twins.max(), twins.min() - value, 0.0)
-    return gap / max(float(np.ptp(twins)), float(np.abs(twins).mean()), 1e-12)
-
-
-def _one_twin(dynamics: Dynamics, twin: Dynamics | None) -> Finding | None:
-    """Beside one untrained network of the report."""
-    if twin is None:
-        return None
-    own, other = (one.headlines(one.compared()) for one in (dynamics, twin))
-    rows = [(name, value, other[name]) for name, value in own.items() if np.isfinite(other.get(name, np.nan))]
-    rows = sorted(rows, key=lambda row: -abs(row[1] - row[2]) / max(abs(row[2]), 1e-12))[:3]
-    said = "beside one untrained twin: " + "; ".join(
-        f"{name} {value:.3g}, untrained {of:.3g}" for name, value, of in rows
-    )
-    return Finding(
-        "twins", UNCLEAR, "beside one twin", said + " (one twin shows no spread)", "`null=19`: more twins"
     )
 
 

@@ -21,7 +21,9 @@ class Reading(nn.Module):
 
     def forward(self, state):
         tokens = state.unflatten(-1, (2, 4)).transpose(1, 2)
-        queries = tokens.flip(-1) if self.learnt is None else self.learnt.to(state).expand(len(state), -1, -1, -1)
+        queries = (
+            tokens.flip(-1) if self.learnt is None else self.learnt.to(state).expand(len(state), -1, -1, -1)
+        )
         return functional.scaled_dot_product_attention(queries, tokens, tokens.square(), **self.options)
 
 

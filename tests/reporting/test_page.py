@@ -13,6 +13,7 @@ import pytest
 import brdyn
 from brdyn.data import load_images
 from brdyn.phases import segment
+from brdyn.raptor import BlockConfig, Raptor, evaluate
 from brdyn.reporting.assemble import assemble
 from brdyn.reporting.charts import curve_chart
 from brdyn.reporting.page import Specs, guide_page, render_page
@@ -135,10 +136,10 @@ def test_it_says_which_layers_to_read(seen, made):
 def test_guide_pages_are_a_click_away(seen, made):
     """Of a checkout; the site where it was built, else its text."""
     links = seen.eval_on_selector_all("a[href*='guide/']", "all => all.map(one => one.getAttribute('href'))")
-    assert len(links) == 7
+    assert len(links) == 8
     pages = [(made[2] / link).resolve() for link in links]
     assert [page.stem for page in pages] == [
-        "phases", "raptor", "splice", "dynamics", "perturbation", "dynamics", "interventions",
+        "phases", "raptor", "splice", "spectra", "dynamics", "perturbation", "dynamics", "interventions",
     ]  # fmt: skip
     assert all(page.is_file() for page in pages)
 
@@ -228,12 +229,23 @@ def shown(browser, photos, tmp_path_factory):
     motion = replace(
         motion, left_out={"branches": "block 1 of 'little' hides its branches", "basins": "no labels"}
     )
-    found = Found("little", "little", False, {"splice": spliced, "dynamics": motion}, {}, None)
+    stretched = brdyn.token_dynamics(
+        model, images, two, measures=["spectra"], tangents=2, krylov_steps=1, stream=STREAM
+    )
+    raptor = Raptor(model, [0] * 3 + [1] * 3, BlockConfig(width=16, heads=2))
+    results = {
+        "splice": spliced,
+        "dynamics": motion,
+        "spectra": stretched,
+        "raptor-eval": evaluate(raptor, images, stream=STREAM, beyond=2),
+    }
+    found = Found("little", "little", False, results, {}, None)
     for name, content in render_page(assemble([found], SETTINGS, "cpu"), [found], out).items():
         (out / name).write_bytes(content)
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.goto((out / "report.html").as_uri(), timeout=120_000)
     page.wait_for_selector("body[data-ready]", timeout=120_000)
+    page.results = results
     return page, spliced
 
 
@@ -262,6 +274,45 @@ def test_what_a_section_lacks_is_said(shown):
     assert (
         "no agreement: the model has no classification head" in shown[0].locator("#work ul.soft").inner_text()
     )
+
+
+def test_which_directions_layers_stretch(shown):
+    """Both sides on one scale, without what a layer has with itself; and growth block by block."""
+    page = shown[0]
+    spectra = page.results["spectra"].spectra
+    matrices = page.locator("#stretch figure.matrix")
+    assert matrices.locator("figcaption").all_inner_texts() == ["little, entering", "little, leaving"]
+    for number, side in enumerate(("entering", "leaving")):
+        cells = matrices.nth(number).locator(".mark-rect.role-mark path")
+        assert cells.count() == 1 + 30 + 2  # what lies behind, pairs of six layers, frames
+        cells.nth(1 + 1).hover()  # layer 1 and layer 3, as there is no cell for 1 and 1
+        told = re.sub(r"\s+", " ", page.locator("#vg-tooltip-element.visible").inner_text())
+        assert told == f"layer 1 and layer 3 squared cosine {spectra.coupling(side)[0, 2]:.3f}"
+    specs = json.loads(page.locator("#specs").text_content())
+    scales = [
+        spec["layer"][1]["encoding"]["color"]["scale"]
+        for spec in specs
+        if "leading directions" in spec["description"]
+    ]
+    most = max(np.max(spectra.coupling(side) - np.eye(6)) for side in ("entering", "leaving"))
+    assert [scale["domain"] for scale in scales] == [[0, pytest.approx(most, abs=1e-3)]] * 2
+    growth = next(spec for spec in specs if spec["description"].startswith("Growth of a small change"))
+    rows = [row["mean"] for row in growth["datasets"]["rows"] if row["group"] == "a small change"]
+    np.testing.assert_allclose(rows, spectra.by_block("growth")[0], rtol=1e-4)
+
+
+def test_what_a_raptors_blocks_come_to(shown):
+    """Steps by how often the phase's length a block was applied, and which contract."""
+    page = shown[0]
+    past = page.results["raptor-eval"].beyond
+    assert page.locator("#block ul.soft li").all_inner_texts() == past.remarks()
+    specs = json.loads(page.locator("#specs").text_content())
+    rows = next(spec for spec in specs if "past its phase" in spec["description"])["datasets"]["rows"]
+    assert {(row["group"], row["depth"]) for row in rows} == {
+        (f"block {block}", round(times / 3, 4)) for block in (1, 2) for times in range(1, 7)
+    }
+    first = past.curve("block 2, layers 4 to 6", "step")["mean"]
+    np.testing.assert_allclose([row["mean"] for row in rows if row["group"] == "block 2"], first, rtol=1e-4)
 
 
 def test_paper_has_no_boxes_and_nothing_beyond_its_edge(seen):

@@ -13,8 +13,9 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.models import untrained_twins
 from brdyn.phases import segment
 from brdyn.reporting import ReportSettings
-from brdyn.reporting.plan import Subject, said_duration, subjects
+from brdyn.reporting.plan import SIZES, Subject, said_duration, subjects
 from brdyn.reporting.splicing import images_to_fit, splicing
+from tests.measures.test_spectra import Opaque
 from tests.reporting.conftest import SETTINGS, STREAM, named
 
 SECTIONS = ("phases", "dynamics", "perturb", "interventions", "splice", "probe")
@@ -130,12 +131,41 @@ def test_an_untrained_network_is_marked(plain, tmp_path, pageless):
     assert (untrained.folder, untrained.label) == ("little-untrained", "little (untrained)")
     assert "was not measured: it needs labels" in trained.advice[0]
     assert untrained.verdict.startswith("untrained network (nothing of this was learnt): ")
-    assert trained.findings[5].sentence.startswith("beside one untrained twin: ")
+    assert trained.findings[6].sentence.startswith("beside one untrained twin: ")
     own = brdyn.read(tmp_path / "out" / "little-untrained" / "phases")
     assert own.provenance.weights == next(iter(untrained_twins(model, 1))).info.weights
 
 
-def test_a_raptor_is_fitted_and_judged_on_other_images(plain, tmp_path, pageless):
+@pytest.fixture
+def stretching(monkeypatch):
+    """The quick size, with spectra of five images, and Raptors past their phases."""
+    monkeypatch.setitem(SIZES, "fast", SIZES["fast"]._replace(stretched=5, krylov_steps=1, beyond=2))
+
+
+def test_spectra_are_measured_beside_twins(plain, tmp_path, pageless, stretching):
+    found = brdyn.report([named("little")], plain, tmp_path / "out", SETTINGS, stream=STREAM, formats=())
+    (one,) = found.models
+    assert one.sections == (*SECTIONS[:-1], "spectra"), one.failures
+    stretched, phases = (brdyn.read(tmp_path / "out" / "little" / name) for name in ("spectra", "phases"))
+    assert (stretched.provenance.n_images, stretched.spectra.krylov_steps, stretched.null.twins) == (5, 1, 1)
+    assert stretched.phases.boundaries == phases.boundaries
+    assert one.findings[3].answer != "not measured"
+
+
+def test_blocks_without_derivatives_leave_the_rest(plain, tmp_path, pageless, stretching):
+    """They are said, and nothing has failed."""
+    model = named("little")
+    model.blocks[1] = Opaque()
+    settings = ReportSettings(size="fast", n=12)
+    found = brdyn.report([model], plain, tmp_path / "out", settings, stream=STREAM, formats=())
+    (one,) = found.models
+    assert one.sections == SECTIONS[:-1]
+    assert not one.failures
+    assert "block 2 of 'little' cannot" in one.findings[3].sentence
+
+
+def test_a_raptor_is_fitted_and_judged_on_other_images(plain, tmp_path, pageless, monkeypatch):
+    monkeypatch.setitem(SIZES, "fast", SIZES["fast"]._replace(beyond=2))
     settings = ReportSettings(size="fast", fit_raptor=2)
     model = brdyn.load_model("vit_tiny_patch16_224", init="random", image_size=32)
     found = brdyn.report([model], plain, tmp_path / "out", settings, init="random", stream=STREAM, formats=())
@@ -143,6 +173,7 @@ def test_a_raptor_is_fitted_and_judged_on_other_images(plain, tmp_path, pageless
     assert one.sections == (*SECTIONS[:-1], "raptor", "raptor-eval"), one.failures
     fit, judged = (brdyn.read(tmp_path / "out" / one.folder / name) for name in ("raptor", "raptor-eval"))
     assert (fit.options["images"]["chosen"], judged.provenance.n_images) == (13, 3)
+    assert judged.beyond.factor == 2
     assert not (tmp_path / "out" / one.folder / "raptor" / "checkpoints").exists()
     block = one.findings[1]
     assert block.answer in ("unclear", "yes")

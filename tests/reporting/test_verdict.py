@@ -9,11 +9,14 @@ import pytest
 from brdyn.interventions import Repair, Splice, Surgery
 from brdyn.interventions.splice_result import Cell
 from brdyn.interventions.splice_sums import WORK
+from brdyn.measures.coupling import PlacementTest
 from brdyn.measures.dynamics import Dynamics
+from brdyn.measures.found_spectra import BLOCKS, PAIRS, TOTALS, Spectra
 from brdyn.measures.null import Null
 from brdyn.phases import segment
 from brdyn.probes import LayerProbe
-from brdyn.probes.layer_result import PAIRS, SCORES
+from brdyn.probes.layer_result import PAIRS as PROBED
+from brdyn.probes.layer_result import SCORES
 from brdyn.raptor import Evaluation
 from brdyn.raptor.baselines import Fitted
 from brdyn.raptor.fidelity import Fidelity
@@ -104,6 +107,60 @@ def test_tokens_rest_where_the_last_update_turns_them_less(last, half, said):
     assert f"cls by {last:.2f} rad [{last - half:.2f}, {last + half:.2f}]" in found.sentence
     assert "rough" not in found.sentence
     assert "(5 images: intervals are rough)" in answer("converge", {"dynamics": dynamics(last, n=5)}).sentence
+
+
+def stretched(doubts):
+    """Spectra whose layers are coupled more within phases, by what share of other boundaries give as much."""
+    quantities = {"exponent": 0.3} | {
+        f"coupling of {side} directions, {pairs}": value
+        for side in ("entering", "leaving")
+        for pairs, value in (("all pairs of layers", 0.2), ("within phases less across", 0.05))
+    }
+    totals = [
+        {"quantity": name, "index": 1, "phase": 0, **interval(value)} for name, value in quantities.items()
+    ]
+    growth = [
+        {"quantity": "growth of the norm", "index": 1, "block": block, **interval(0.4)} for block in (1, 2)
+    ]
+    tests = {
+        side: None if doubt is None else PlacementTest(doubt, 20, True)
+        for side, doubt in zip(("entering", "leaving"), doubts, strict=True)
+    }
+    spectra = Spectra(
+        pd.DataFrame(totals, columns=list(TOTALS)), pd.DataFrame(growth, columns=list(BLOCKS)),
+        pd.DataFrame(columns=list(PAIRS)), tests, 2, 1, 200, 2,
+    )  # fmt: skip
+    return Dynamics(dynamics(0.5).table, segment(JUMP, 3), {}, details={"spectra": spectra})
+
+
+@pytest.mark.parametrize(
+    ("doubts", "said", "short"),
+    [
+        ((0.01, 0.04), "yes", "more than layers of two"),
+        ((0.01, 0.06), "unclear", "not told from other boundaries"),
+        ((0.99, 0.96), "no", "less than layers of two"),
+        ((0.99, 0.94), "unclear", "not told from other boundaries"),
+        ((None, None), "unclear", "no two layers in a phase"),
+    ],
+)
+def test_layers_stretch_alike_where_few_other_boundaries_give_as_much(doubts, said, short):
+    """On both sides."""
+    found = answer("stretch", {"spectra": stretched(doubts)})
+    assert (found.answer, found.short) == (said, short)
+    assert "entering 0.200 (all pairs of layers" in found.sentence
+    assert ("; +0.050 within phases, boundaries elsewhere p = 0.9" in found.sentence) == (doubts[0] == 0.99)
+    assert (
+        "0.01 by chance (phases of the best cut into 3; 2 were shown). A small change grows by 0.30 [0.29, 0.31]"
+        in (found.sentence)
+    )
+    assert found.sentence.endswith("nats a block, the norm of tokens by 0.40")
+
+
+def test_what_was_left_out_says_why():
+    found = answer("stretch", left_out={"spectra": "block 1 cannot be differentiated"})
+    assert (found.answer, found.sentence) == ("not measured", "block 1 cannot be differentiated")
+    failed = answer("stretch", failures={"spectra": "no memory"}, left_out={"spectra": "a size"})
+    assert failed.sentence == "it failed: no memory"
 
 
 @pytest.mark.parametrize(
@@ -262,7 +319,7 @@ def probed(phase_ends=0.8, difference=0.1, half=0.02, test=100):
     )  # fmt: skip
     row = ("set", "regular", "phase ends", "3+6", "linear", "accuracy")
     ratios = (1.1, 1.0, 1.2)
-    pairs = pd.DataFrame([(*row, difference, difference - half, difference + half, *ratios)], columns=PAIRS)
+    pairs = pd.DataFrame([(*row, difference, difference - half, difference + half, *ratios)], columns=PROBED)
     return LayerProbe(
         task="classification", scores=scores, pairs=pairs, runs=pd.DataFrame(), classes=pd.DataFrame(),
         sets={"best single": "6", "regular": "2+6", "phase ends": "3+6"}, words={"accuracy": "accuracy"}, notes=(),
@@ -285,6 +342,8 @@ def test_layers_to_read_are_those_that_a_probe_reads_best():
     assert "(+10.0 points [-10.0, +30.0] against regular spacing, not told apart)" in open_
     one = replace(phases, evidence=replace(segment(DRIFT).evidence))
     assert "the ends of the best cut into 2 (no phases were shown) 3+6: " in said_of(one)
+    other = segment(JUMP, 3)
+    assert "the ends of the best cut into 3 (2 phases were shown) 3+6: " in said_of(other)
     without = advice({"phases": two}, [], None, "it needs labels")[0]
     assert without == (
         "To read features: the last layers of the phases are 3, 6, at regular spacing 3, 6; which are worth more was "

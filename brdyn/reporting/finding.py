@@ -1,0 +1,68 @@
+"""The questions of a report, and what an answer to one is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from brdyn.words import counted
+
+YES, NO, UNCLEAR, MISSING = "yes", "no", "unclear", "not measured"
+NONE = "none found"  # by a test, which may have missed some
+FAITHFUL = 0.9  # R² at every layer, from which a Raptor counts as a copy
+HALF = 0.5
+MANY = 19  # twins, the fewest that a value outside all of them differs from at p = .05
+FEW = 30  # images, below which a normal interval of a mean is rough
+QUESTIONS = {
+    "phases": "Does its depth fall into phases?",
+    "block": "Can one block do the work of a phase?",
+    "work": "Does one layer do another's work?",
+    "stretch": "Do the layers of a phase stretch the same directions?",
+    "converge": "Do tokens come to rest?",
+    "repair": "Are perturbations repaired?",
+    "twins": "What is different from untrained twins?",
+}
+GUIDES = {
+    "phases": "phases",
+    "block": "raptor",
+    "work": "splice",
+    "stretch": "dynamics/spectra",
+    "converge": "dynamics",
+    "repair": "perturbation",
+    "twins": "dynamics",
+    "use": "interventions",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question.
+
+    Attributes
+    ----------
+    question : str
+        A key of :data:`QUESTIONS`.
+    answer : {"yes", "no", "none found", "unclear", "not measured"}
+    short : str
+        The answer in a few words, for a table.
+    sentence : str
+        The evidence.
+    change : str
+        What would change the answer.
+
+    Examples
+    --------
+    >>> from brdyn.reporting import Finding
+    >>> Finding("phases", "no", "none", "a smooth drift explains all steps", "another similarity").answer
+    'no'
+    """
+
+    question: str
+    answer: str
+    short: str
+    sentence: str
+    change: str
+
+
+def few(images: int) -> str:
+    """A warning where there are too few images for an interval of a mean."""
+    return f" ({counted(images, 'image')}: intervals are rough)" if images < FEW else ""
