@@ -8,7 +8,7 @@ import pytest
 
 from analyses import claims
 from analyses.findings import layers
-from analyses.rules import several
+from analyses.rules import several, significant
 from brdyn.measures.null import Null
 from brdyn.phases import Phases
 
@@ -90,6 +90,13 @@ def test_shares_that_jump_at_a_boundary_are_told_from_a_drift(records):
         assert one.p_value == pytest.approx(1 / (phases.layers - 1))
     for one in share(line).values():
         assert one.value == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("p_value", "verdict"), [(0.01, True), (0.5, None), (0.95, None), (1.0, False)])
+def test_a_test_against_other_boundaries_can_fail(p_value, verdict):
+    """Where nearly all of them give more."""
+    numbers = {"excess": {"a network": layers._placed(-0.3, p_value, 100)}}
+    assert significant("excess", each="network").verdicts(numbers) == [verdict]
 
 
 def test_whole_phases_are_those_of_two_layers_and_more(records):

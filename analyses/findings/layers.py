@@ -97,6 +97,11 @@ def _counted(value: float) -> Estimate:
     return Estimate(value, value, value)
 
 
+def _placed(value: float, p_value: float, placements: int) -> Estimate:
+    """Of a test against other boundaries: as large a share of them gives less as does not give as much or more."""
+    return Estimate(value, p_value=p_value, p_below=1 - p_value + 1 / placements)
+
+
 def _levels(found: Mapping[str, Estimate]) -> dict[str, float]:
     """What twins are compared by."""
     return {name: one.value for name, one in found.items()}
@@ -126,7 +131,8 @@ def shared(results: Results) -> Numbers:
         test = within_against_across((matrix + matrix.T) / 2, splice.phases.boundaries)
         assert test is not None
         assert test.matched_excess is not None
-        excess[name] = Estimate(test.matched_excess, p_value=test.p_matched)
+        assert test.p_matched is not None
+        excess[name] = _placed(test.matched_excess, test.p_matched, test.placements)
     return {"excess": excess, "level": _levels(excess)}
 
 
@@ -223,7 +229,9 @@ def coupled_phases(results: Results) -> Numbers:
         tests = {} if motion.of.spectra is None else motion.of.spectra.tests
         for side in SIDES:
             value, test = motion.total(within(side)).value, tests.get(side)
-            excess[f"{name} {side}"] = Estimate(value, p_value=None if test is None else test.p_value)
+            excess[f"{name} {side}"] = (
+                Estimate(value) if test is None else _placed(value, test.p_value, test.placements)
+            )
     return {"excess": excess, "level": _levels(excess)}
 
 
