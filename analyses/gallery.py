@@ -18,7 +18,7 @@ import brdyn
 from analyses.findings import vitrm
 from analyses.findings.raptor import LADDER_NAMES
 from analyses.raptor_on_vits import Cells, read_cells
-from analyses.recording import OFFLINE, RESULTS, ROOT, plain_parser
+from analyses.recording import OFFLINE, RESULTS, ROOT, SMALL_VIT, plain_parser
 from analyses.vitrm_grid import read_grid
 from brdyn import plots
 from brdyn.classifiers import ClassifierEvaluation
@@ -36,7 +36,6 @@ PAGE = ROOT / "docs" / "gallery.md"
 PICTURES = ROOT / "docs" / "images" / "gallery"
 DOTS = 75  # per inch
 COLOURS = 96
-SMALL_VIT = "cifar_vit12"
 SAMPLES = "samples.jpg"
 FIRST = ROOT / "docs" / "images" / "similarity.png"  # of the README and the site's first page
 

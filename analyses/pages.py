@@ -47,7 +47,8 @@ GOALS = {
 BENCHMARKS = {
     "bench_capture": "bench_capture", "precision": "precision", f"end_to_end_{OFFLINE}": "end_to_end",
     "end_to_end_dinov2_vitg14": "end_to_end", "bench_dynamics": "bench_dynamics", "bench_splice": "bench_splice",
-    "bench_raptor": "bench_raptor", "bench_vitrm": "bench_vitrm", "bench_segment": "bench_segment",
+    "bench_raptor": "bench_raptor", "bench_fidelity": "bench_fidelity", "bench_vitrm": "bench_vitrm",
+    "bench_segment": "bench_segment",
 }  # fmt: skip
 ON_CIFAR100 = (
     "accuracy_rises", "evenness_grows", "similarity_grows", "fidelity_grows", "raptor_accuracy_rises",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from brdyn import BrdynError
+from brdyn.classifiers.packaged import NAME as SMALL_VIT
 from brdyn.models.imgfocus import NAME as OFFLINE
 from brdyn.provenance import run_provenance
 from brdyn.store import to_json, write_atomically
@@ -16,6 +17,7 @@ __all__ = [
     "OFFLINE",
     "RESULTS",
     "ROOT",
+    "SMALL_VIT",
     "Choice",
     "command",
     "parser",

@@ -49,7 +49,14 @@ ENVIRONMENT = jinja2.Environment(
     undefined=jinja2.StrictUndefined, autoescape=False,
 )  # fmt: skip
 ENVIRONMENT.globals["OFFLINE"] = OFFLINE
-ENVIRONMENT.filters |= {"as": format, "spread": spread, "interval": interval, "listed": listed, "sds": sds}
+ENVIRONMENT.filters |= {
+    "as": format,
+    "spread": spread,
+    "interval": interval,
+    "listed": listed,
+    "sds": sds,
+    "median": np.median,
+}
 
 
 def page(template: str, **context: Any) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -17,6 +18,7 @@ from analyses import (
     bench,
     bench_capture,
     bench_dynamics,
+    bench_fidelity,
     bench_probe,
     bench_raptor,
     bench_segment,
@@ -33,6 +35,7 @@ from analyses import (
 from analyses.findings import vitrm
 from analyses.raptor_on_vits import read_cells
 from analyses.recording import OFFLINE, RESULTS
+from analyses.render import measured_rows
 from analyses.study import OutOfTime
 from analyses.training_runs import TimedCheckpoints
 from brdyn import Stream, load_model
@@ -117,8 +120,8 @@ def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, im
 
 
 STUDIES = (
-    bench_capture, bench_dynamics, bench_probe, bench_raptor, bench_segment, bench_splice, export_trunk, pages,
-    raptor_on_vits,
+    bench_capture, bench_dynamics, bench_fidelity, bench_probe, bench_raptor, bench_segment, bench_splice, export_trunk,
+    pages, raptor_on_vits,
 )  # fmt: skip
 
 
@@ -146,6 +149,32 @@ def test_raptor_benchmark_computes_the_same(dtype, tmp_path):
     assert found["published_images_per_second"] == pytest.approx(
         found["images_per_second"] / found["speedup"]
     )
+
+
+def test_time_to_fidelity_is_where_the_curve_first_meets_a_level(tmp_path):
+    """Over the logarithm of images; a level counts where all seeds reach it."""
+    images = np.array([1000, 2000, 4000])
+    assert bench_fidelity.reached(images, np.array([0.2, 0.6, 0.4]), 0.4) == pytest.approx(1000 * 2**0.5)
+    assert bench_fidelity.reached(images, np.array([0.2, 0.6, 0.4]), 0.1) == 1000
+    assert bench_fidelity.reached(images, np.array([0.2, 0.6, 0.4]), 0.7) is None
+    curves = {"fast": [(0.45, 0.55), (0.35, 0.75)], "published": [(0.3, 0.6), (0.1, 0.5)]}
+    rows = [
+        {"recipe": recipe, "seed": seed, "images": count, "seconds": count * pace, "r2": value, "skill": -1, "kept": 0}
+        for recipe, pace in (("fast", 0.01), ("published", 0.02))
+        for seed, values in enumerate(curves[recipe])
+        for count, value in zip((1000, 2000), values, strict=True)
+    ]  # fmt: skip
+    half, *rest = bench_fidelity.levels(pd.DataFrame(rows))
+    assert (half["of"], half["level"], rest) == ("r2", 0.5, [])
+    fast, published = ([1000 * 2**share for share in shares] for shares in ((0.5, 0.375), (2 / 3, 1)))
+    np.testing.assert_allclose(half["fast"]["images"], fast)
+    np.testing.assert_allclose(half["published"]["seconds"], 0.02 * np.array(published))
+    np.testing.assert_allclose(half["ratios"]["seconds"], 0.5 * np.divide(fast, published))
+    record = {"levels": [half], "k": 3, "model": "a ViT"}
+    (tmp_path / "bench_fidelity.json").write_text(json.dumps(record))
+    said = measured_rows("bench_fidelity", tmp_path / "bench_fidelity.json")
+    assert said.startswith("| R² at the last layer of 0.5, Raptor of 3 blocks of a ViT, ")
+    assert "| 1356 images, 14 s; 1794 images, 36 s: 0.38 of the time (by seed 0.32 to 0.45) | " in said
 
 
 def labelled_noise(folder, count=60):

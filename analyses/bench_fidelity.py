@@ -1,0 +1,116 @@
+"""Time to fidelity: images and seconds until a Raptor reaches fixed levels, by the fast recipe and the published one.
+
+Fits of several lengths, each by its whole schedule, of both recipes by turns, on the same images and from the same
+seeds. Between two lengths a level is placed by straight lines over the logarithm of images; seconds are those images by
+the seconds an image took in the fits of that recipe. R² and skill are those of the last layer on the Raptor's own way,
+on test images; the share kept is of the accuracy of the teacher's own head.
+
+    python -m analyses.bench_fidelity --train cifar10/train.parquet --images cifar10/test.parquet
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analyses import bench
+from analyses.recording import SMALL_VIT, Choice
+from brdyn import Stream, UsageError, fit_raptor, layer_similarity, load_images, segment
+from brdyn.raptor import FitSettings
+from brdyn.raptor.fidelity import fidelity
+from brdyn.raptor.partitions import MAXCUT, assign
+from brdyn.raptor.recipe import FAST, PUBLISHED
+
+LEVELS = {"r2": (0.5, 0.6, 0.7, 0.8, 0.9), "skill": (0.2, 0.4, 0.6), "kept": (0.8, 0.9, 0.95)}
+BATCH = 32
+
+
+def fits(choice: Choice) -> pd.DataFrame:
+    """A row a fit: recipe, seed, images, seconds, and what the Raptor came to."""
+    teacher = bench.chosen_model(choice)
+    lengths = sorted(int(length) for length in choice.lengths.split(","))
+    train = load_images(choice.train, teacher, n=lengths[-1]).decoded()
+    tested = load_images(choice.images, teacher, n=choice.n).decoded()
+    phases = segment(layer_similarity(teacher, tested, stream=Stream(workers=0)), choice.k)
+    assignment = assign(MAXCUT, phases.boundaries, teacher.depth)
+    rows = []
+    for seed, images, recipe in product(range(choice.seeds), lengths, (FAST, PUBLISHED)):
+        steps = max(1, images // (2 * BATCH))
+        settings = FitSettings(
+            stage1_steps=steps, stage2_steps=steps, batch_size=BATCH, recipe=recipe, seed=seed,
+            validation_images=0,
+        )  # fmt: skip
+        fit = fit_raptor(teacher, train, assignment, settings, workers=0)
+        found = fidelity(fit.raptor, tested, Stream(workers=0))
+        skill = found.table.query(
+            "mode == 'autoregressive' and group == 'all' and statistic == 'skill_affine'"
+        )
+        if found.accuracy is None or found.teacher_accuracy is None:
+            raise UsageError(f"--images: {choice.images!r} has no labels of the classes of {choice.model!r}")
+        row = {
+            "recipe": recipe, "seed": seed, "images": fit.images_seen,
+            "seconds": sum(history.seconds for history in fit.histories.values()),
+            "r2": float(found.curve("r2").iloc[-1]), "skill": float(skill.sort_values("layer")["mean"].iloc[-1]),
+            "kept": found.accuracy / found.teacher_accuracy,
+        }  # fmt: skip
+        print(
+            {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()},
+            flush=True,
+        )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def reached(images: np.ndarray, values: np.ndarray, level: float) -> float | None:
+    """How many images it takes to a level, for the first time; None where it is not reached.
+
+    Where the shortest fit is above it already, that many.
+    """
+    above = np.flatnonzero(values >= level)
+    if not len(above):
+        return None
+    first = int(above[0])
+    if first == 0:
+        return float(images[0])
+    share = (level - values[first - 1]) / (values[first] - values[first - 1])
+    return float(np.exp(np.log(images[first - 1]) + share * np.log(images[first] / images[first - 1])))
+
+
+def levels(found: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each level that a recipe reaches with every seed: images and seconds by recipe, and fast over published."""
+    rows = []
+    for what, level in ((what, level) for what, several in LEVELS.items() for level in several):
+        row: dict[str, Any] = {"of": what, "level": level, FAST: None, PUBLISHED: None, "ratios": None}
+        for recipe, of in found.groupby("recipe", sort=False):
+            each = [one.sort_values("images") for _, one in of.groupby("seed")]
+            images = [reached(one["images"].to_numpy(), one[what].to_numpy(), level) for one in each]
+            if None not in images:
+                rate = float((of["seconds"] / of["images"]).median())
+                row[str(recipe)] = {"images": images, "seconds": [rate * float(one or 0) for one in images]}
+        if row[FAST] and row[PUBLISHED]:
+            row["ratios"] = {
+                unit: np.divide(row[FAST][unit], row[PUBLISHED][unit]).tolist() for unit in row[FAST]
+            }
+        if row[FAST] or row[PUBLISHED]:
+            rows.append(row)
+    return rows
+
+
+def run(choice: Choice) -> dict[str, Any]:
+    found = fits(choice)
+    return {
+        "model": choice.model, "k": choice.k, "batch_size": BATCH, "tested": choice.n,
+        "fits": found.to_dict("records"), "levels": levels(found),
+    }  # fmt: skip
+
+
+OPTIONS = bench.model_parser(__doc__, images=True)
+OPTIONS.set_defaults(model=SMALL_VIT, image_size=32, n=2000)
+OPTIONS.add_argument("--train", required=True, help="images to fit Raptors on")
+OPTIONS.add_argument("--k", type=int, default=3)
+OPTIONS.add_argument("--seeds", type=int, default=3)
+OPTIONS.add_argument("--lengths", default="2560,5120,10240,20480", help="images that fits see")
+main = bench.benchmark("bench_fidelity", run, OPTIONS, __name__)
