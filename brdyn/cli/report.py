@@ -103,6 +103,14 @@ def report(
             rich_help_panel=PANEL,
         ),
     ] = 0,
+    probe: Annotated[
+        list[str],
+        typer.Option(
+            help="Folder of brdyn probe --layers on one of the models, to tell which layers to read for masks, depth, "
+            "classes; may be given several times.",
+            rich_help_panel=PANEL,
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
     """From a model's name to a verdict: phases, dynamics, perturbation, interventions, splicing, and a page on them.
 
@@ -126,6 +134,7 @@ def report(
         twin=twin,
         raptors=tuple(raptor),
         fit_raptor=fit_raptor,
+        probes=tuple(probe),
         seed=request.seed,
     )
     for name in request.model:

@@ -46,7 +46,7 @@ def _report(one: Found, twin: Dynamics | None) -> ModelReport:
         verdict=said or verdict(answers, one.untrained),
         findings=tuple(answers),
         changes=tuple(costs),
-        advice=tuple(advice(one.results, costs, one.speed, unread)),
+        advice=tuple(advice(one.results, costs, one.speed, unread, one.probes.values())),
         sections=tuple(one.results),
         failures=dict(one.failures),
         speed=one.speed,

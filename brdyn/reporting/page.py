@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,10 @@ from brdyn.raptor import Evaluation
 from brdyn.reporting import charts, rows
 from brdyn.reporting.finding import GUIDES, QUESTIONS
 from brdyn.reporting.plan import PAGE, SECTIONS
-from brdyn.reporting.reading import readings
+from brdyn.reporting.reading import TOLD, Reading, readings
 from brdyn.reporting.result import Found, Report
+from brdyn.reporting.specs import Chart, Specs
 from brdyn.reporting.splicing import whole_phases
-from brdyn.reporting.stills import still
 from brdyn.words import as_typed
 
 USE = "use"
@@ -43,127 +42,6 @@ SOURCES = {
     USE: ("probe", "interventions", "splice"),
 }
 DRAWN = ("readout", "branches")  # measures that not every model gives
-SHOWN = ("png", "svg")  # what a page can show where its charts are not drawn
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart of the page.
-
-    Attributes
-    ----------
-    number : int
-    heading : str
-    words : str
-        What it shows.
-    files : tuple of str
-        The pictures of it beside the page.
-    of : tuple of str
-        On how many images of which size, of each model.
-    model : str
-        The one that it is of, where it is of one; the page has its name as heading.
-    title : str
-        What the picture beside the page is called, where not as the heading.
-    """
-
-    number: int
-    heading: str
-    words: str
-    files: tuple[str, ...]
-    of: tuple[str, ...]
-    model: str = ""
-    title: str = ""
-
-    @property
-    def picture(self) -> str:
-        """The file to show where charts are not drawn; empty where there is none."""
-        return next((name for name in self.files if name.endswith(SHOWN)), "")
-
-
-class Specs:
-    """The specifications of the charts, in order.
-
-    Parameters
-    ----------
-    found : sequence of Found
-    formats : tuple of str
-        Of the pictures beside the page.
-    """
-
-    def __init__(self, found: Sequence[Found], formats: tuple[str, ...]) -> None:
-        self.found, self.formats = found, formats
-        self.all: list[dict[str, Any]] = []
-        self.charts: list[Chart] = []
-
-    def add(
-        self,
-        spec: dict[str, Any] | None,
-        heading: str,
-        name: str,
-        section: str,
-        model: str = "",
-        shown: Collection[str] | None = None,
-        title: str = "",
-    ) -> list[Chart]:
-        """The chart in a list, of the models that it shows (default: all); nothing where there is no specification."""
-        if spec is None:
-            return []
-        of = tuple(
-            f"{one.label}: {one.results[section].caption}"
-            for one in self.found
-            if section in one.results and (shown is None or one.label in shown)
-        )
-        files = tuple(f"{name}.{kind}" for kind in self.formats)
-        self.all.append(spec)
-        self.charts.append(Chart(len(self.charts), heading, spec["description"], files, of, model, title))
-        return self.charts[-1:]
-
-    def curves(
-        self,
-        drawn: rows.Rows,
-        heading: str,
-        name: str,
-        section: str,
-        *,
-        y: str,
-        x: str,
-        by: str = "token group",
-        zero: bool = False,
-        log: bool = False,
-    ) -> list[Chart]:
-        """Curves over depth."""
-        placed, axis = rows.on_one_depth(drawn)
-        words = f"{heading}, by model and {by}"
-        spec = charts.curve_chart(placed, words=words, y=y, x=axis or x, zero=zero, log=log)
-        return self.add(spec, heading, name, section, shown={row["model"] for row in drawn})
-
-    def matrices(
-        self, drawn: Mapping[str, dict[str, Any]], title: str, name: str, section: str, side: str = ""
-    ) -> list[Chart]:
-        """A matrix of each model that has one, by label; of one side of the layers, where it says so."""
-        return [
-            chart
-            for one in self.found
-            if one.label in drawn
-            for chart in self.add(
-                drawn[one.label],
-                f"{one.label}{side}",
-                f"{name}_{one.folder}",
-                section,
-                one.label,
-                {one.label},
-                title,
-            )
-        ]
-
-    def pictures(self) -> dict[str, bytes]:
-        """The files of all charts."""
-        found = {}
-        for one in self.charts:
-            title = one.title or one.heading
-            for file in one.files:
-                found[file] = still(self.all[one.number], title, one.of, file.rpartition(".")[2])
-        return found
 
 
 def render_page(
@@ -196,15 +74,10 @@ def render_page(
             for question in QUESTIONS
         },
         charts=shown,
-        readings={
-            one.label: readings(probe, phases)
-            for one in found
-            if isinstance(probe := one.results.get("probe"), LayerProbe)
-            and isinstance(phases := one.results.get("phases"), Phases)
-        },
+        readings={one.label: _readings(one) for one in found},
         whole={one.label: replaced for one in found if (replaced := whole_phases(one))},
         notes={question: _notes(found, question) for question in QUESTIONS},
-        numbers={question: _numbers(found, question) for question in (*QUESTIONS, USE)},
+        numbers={question: _numbers(found, question, out) for question in (*QUESTIONS, USE)},
         groups=list(dict.fromkeys(charts_groups(specs.all))),
         provenance=list(_provenance(report, found)),
         date=report.provenance.details["date"] if report.provenance else "",
@@ -288,6 +161,7 @@ def _charts(specs: Specs, found: Sequence[Found]) -> dict[str, list[Chart]]:
                 rows.reading_rows(found), "Classes that a linear probe reads right from a layer", "reading",
                 "probe", y="accuracy", x="layer",
             ),
+            *_probed(specs, found),
             *specs.curves(
                 rows.deletion_rows(found), "Change of the representation without a block", "deletion",
                 "interventions", y="relative error", x="block left out",
@@ -304,10 +178,40 @@ def charts_groups(specs: Iterable[Mapping[str, Any]]) -> Iterable[str]:
                 yield from param["value"]
 
 
-def _numbers(found: Sequence[Found], question: str) -> list[tuple[str, str]]:
+def _probes(found: Found) -> Iterable[LayerProbe]:
+    """What was probed for the report, and what was given to it."""
+    own = found.results.get("probe")
+    yield from [own] if isinstance(own, LayerProbe) else []
+    yield from found.probes.values()
+
+
+def _readings(found: Found) -> list[tuple[str, list[Reading]]]:
+    """Of each probe of a model what it is of, and the layers that were compared."""
+    phases = found.results.get("phases")
+    if not isinstance(phases, Phases):
+        return []
+    return [(f"{TOLD[one.task]}, {one.caption}", readings(one, phases)) for one in _probes(found)]
+
+
+def _probed(specs: Specs, found: Sequence[Found]) -> Iterable[Chart]:
+    """A chart for each probe that was given."""
+    for one in found:
+        for number, probe in enumerate(one.probes.values(), 1):
+            drawn = rows.probe_rows(one.label, probe)
+            words = f"{probe.words[probe.main]}, {probe.task} by a linear head on a layer"
+            spec = (
+                charts.curve_chart(drawn, words=words, y=probe.words[probe.main], x="layer")
+                if drawn
+                else None
+            )
+            name = f"probe_{one.folder}_{number}_{probe.task}"
+            yield from specs.add(spec, words, name, "", of=(f"{one.label}: {probe.caption}",))
+
+
+def _numbers(found: Sequence[Found], question: str, out: Path) -> list[tuple[str, str]]:
     """Where the numbers of a question lie, as words and paths from the page."""
     sections, files = SOURCES[question], {one.name: one.file for one in SECTIONS}
-    return [
+    own = [
         (
             f"{one.label} ({section})" if len(sections) > 1 else one.label,
             quote(f"{one.folder}/{section}/{files[section]}"),
@@ -316,6 +220,12 @@ def _numbers(found: Sequence[Found], question: str) -> list[tuple[str, str]]:
         for section in sections
         if section in one.results
     ]
+    given = [
+        (f"{one.label} ({probe.task})", quote(Path(os.path.relpath(folder, out.resolve())).as_posix()))
+        for one in found
+        for folder, probe in one.probes.items()
+    ]
+    return own + (given if question == USE else [])
 
 
 def _notes(found: Sequence[Found], question: str) -> list[tuple[str, str]]:

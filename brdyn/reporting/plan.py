@@ -146,6 +146,8 @@ class ReportSettings:
         Folders of Raptors that were fitted, each to one of the models.
     fit_raptor : int
         Steps of a Raptor to fit to each model that no Raptor is given of; 0 for none.
+    probes : tuple of str
+        Folders of results of :func:`brdyn.probe_layers`, each of one of the models: what is read there is told, too.
     seed : int
 
     Examples
@@ -161,6 +163,7 @@ class ReportSettings:
     twin: bool = False
     raptors: tuple[str, ...] = ()
     fit_raptor: int = 0
+    probes: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:

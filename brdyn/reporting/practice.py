@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,7 +131,11 @@ def reading(phases: Phases, probe: LayerProbe | None, why: str) -> str:
 
 
 def advice(
-    results: Mapping[str, object], found: list[Change], speed: Speed | None, unread: str = ""
+    results: Mapping[str, object],
+    found: list[Change],
+    speed: Speed | None,
+    unread: str = "",
+    given: Iterable[LayerProbe] = (),
 ) -> list[str]:
     """What one can do, in sentences.
 
@@ -143,6 +147,8 @@ def advice(
     speed : Speed or None
     unread : str
         Why no probe was fitted, where none was.
+    given : iterable of LayerProbe
+        Other probes of the model.
     """
     phases, probe = (results.get(name) for name in ("phases", "probe"))
     surgery, splice = (results.get(name) for name in ("interventions", "splice"))
@@ -150,6 +156,7 @@ def advice(
     if isinstance(phases, Phases):
         probed = probe if isinstance(probe, LayerProbe) else None
         lines.append(f"To read features: {reading(phases, probed, unread)}.")
+        lines += [f"To read features: {said(one, phases)}." for one in given]
     for kind, opening, of in (("delete", "To delete", surgery), ("replace", "To share", splice)):
         best = next((one for one in found if one.kind == kind), None)
         if best is not None and isinstance(of, (Surgery, Splice)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,8 +14,10 @@ from brdyn.phases import Phases
 from brdyn.probes import LayerProbe, probe_layers
 from brdyn.probes.features import feature_width
 from brdyn.probes.layer_choice import CHOSEN, PHASE_ENDS, REGULAR, SINGLE
+from brdyn.probes.layer_result import ERRORS
 from brdyn.reporting.finding import FEW
 from brdyn.reporting.plan import READ, ReportSettings, heads_seconds
+from brdyn.result import read
 from brdyn.trajectory import Stream
 
 CLASSES = 10  # where nobody says how many
@@ -25,9 +28,17 @@ WORDS = {
 }
 
 
+# What is told of each task, before the layers: of layers side by side.
+TOLD = {
+    "classification": "classes read right by a linear probe of layers side by side",
+    "segmentation": "mean IoU of masks by a linear head on layers side by side",
+    "depth": "error of depth (RMSE, m; less is better) by a linear head on layers side by side",
+}
+
+
 @dataclass(frozen=True)
 class Reading:
-    """Some layers, and how many classes a linear probe reads right from them side by side.
+    """Some layers, and what a linear head reads from them side by side.
 
     Attributes
     ----------
@@ -37,19 +48,37 @@ class Reading:
         The same for readers.
     layers : str
         `3+6+12`
-    accuracy, low, high : float
-        A share, with its interval over test images.
+    value, low, high : float
+        The main score of the task, with its interval over test images.
     against : tuple of float or None
         By how much more than at regular spacing, on the same images, with the interval of the difference.
+    score : str
+        `accuracy`, `miou`, or an error of which less is better.
     """
 
     what: str
     words: str
     layers: str
-    accuracy: float
+    value: float
     low: float
     high: float
     against: tuple[float, float, float] | None = None
+    score: str = "accuracy"
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """The value and its interval: `80.0%`, `[78.0%, 82.0%]`."""
+        form = ".3f" if self.score in ERRORS else ".1%"
+        return f"{self.value:{form}}", f"[{self.low:{form}}, {self.high:{form}}]"
+
+    @property
+    def difference(self) -> tuple[str, str] | None:
+        """To regular spacing, with its interval, in percentage points where the score is a share."""
+        if self.against is None:
+            return None
+        times, form = (1, "+.3f") if self.score in ERRORS else (100, "+.1f")
+        mean, low, high = (times * one for one in self.against)
+        return f"{mean:{form}}", f"[{low:{form}}, {high:{form}}]"
 
 
 def cannot_be_probed(images: ImageSet) -> str:
@@ -93,6 +122,33 @@ def probe_for(
     return found
 
 
+def given_probes(folders: Sequence[str], models: Sequence[VisionTransformer]) -> list[dict[str, LayerProbe]]:
+    """The probes of each model, by the folder that they were read from.
+
+    Raises
+    ------
+    UsageError
+        If one is no result of probes of layers, or of none of the models.
+    """
+    found: list[dict[str, LayerProbe]] = [{} for _ in models]
+    for folder in folders:
+        probe = read(folder)
+        if not isinstance(probe, LayerProbe):
+            raise UsageError(
+                f"{folder!r} is no result of probes of layers; give the folder of brdyn probe --layers as `probe`"
+            )
+        origin = probe.provenance
+        digest = None if origin is None else origin.details["model"]["digest"]
+        of = [number for number, model in enumerate(models) if model.info.digest == digest]
+        if not of:
+            raise UsageError(
+                f"the probes in {folder!r} are of {probe.models[0]!r}, which is none of the models of the report, or "
+                "has other weights there; give its `model` too"
+            )
+        found[of[0]][folder] = probe
+    return found
+
+
 def words_of(what: str, phases: Phases) -> str:
     """How layers were picked; the ends of a cut are not called phases where the test found none, or others."""
     if what != PHASE_ENDS:
@@ -105,22 +161,26 @@ def words_of(what: str, phases: Phases) -> str:
 
 
 def readings(probe: LayerProbe, phases: Phases) -> list[Reading]:
-    """What was compared, one a phase first."""
+    """What was compared, one a phase first; the best single layer alone where no layers were chosen."""
     scores = linear_rows(probe).set_index("place")
+    alone = scores[scores.index.str.isdecimal()]
+    best = alone["value"].idxmin() if probe.main in ERRORS else alone["value"].idxmax()
+    sets = dict(probe.sets) or {SINGLE: str(best)}
     first = (PHASE_ENDS, REGULAR, CHOSEN, SINGLE)
     found = []
-    for what in sorted(probe.sets, key=lambda what: first.index(what) if what in first else len(first)):
-        layers = probe.sets[what]
+    for what in sorted(sets, key=lambda what: first.index(what) if what in first else len(first)):
+        layers = sets[what]
         value, low, high = (float(scores.loc[layers, name]) for name in ("value", "low", "high"))
-        against = None if layers == probe.sets[REGULAR] else _against(probe.pairs, what)
-        found.append(Reading(what, words_of(what, phases), layers, value, low, high, against))
+        against = None if layers == sets.get(REGULAR) else _against(probe.pairs, what)
+        found.append(Reading(what, words_of(what, phases), layers, value, low, high, against, probe.main))
     return found
 
 
 def linear_rows(probe: LayerProbe) -> pd.DataFrame:
-    """The accuracy of linear probes, by place."""
+    """The main score of linear heads on the model, by place."""
     scores = probe.scores
-    return scores[(scores["score"] == probe.main) & (scores["probe"] == "linear")]
+    own = scores["model"] == probe.models[0]
+    return scores[own & (scores["score"] == probe.main) & (scores["probe"] == "linear")]
 
 
 def _against(pairs: pd.DataFrame, what: str) -> tuple[float, float, float] | None:
@@ -136,21 +196,19 @@ def _against(pairs: pd.DataFrame, what: str) -> tuple[float, float, float] | Non
 def said(probe: LayerProbe, phases: Phases) -> str:
     """Which layers to read, in a sentence."""
     parts = [
-        f"{one.words} {one.layers}: {one.accuracy:.1%} [{one.low:.1%}, {one.high:.1%}]{_said(one.against)}"
+        f"{one.words} {one.layers}: {' '.join(one.said)}{_said(one)}"
         for one in readings(probe, phases)
         if one.what in (PHASE_ENDS, *WORDS)
     ]
-    fit, test = (probe.sizes[name] for name in ("fit", "test"))
+    fit, test = probe.sizes["fit"] + probe.sizes.get("choose", 0), probe.sizes["test"]
     rough = " (intervals are rough)" if test < FEW else ""
-    return (
-        f"classes read right by a linear probe of layers side by side, {fit} images to fit and {test} to test{rough}: "
-        f"{'; '.join(parts)}"
-    )
+    return f"{TOLD[probe.task]}, {fit} images to fit and {test} to test{rough}: {'; '.join(parts)}"
 
 
-def _said(against: tuple[float, float, float] | None) -> str:
-    if against is None:
+def _said(one: Reading) -> str:
+    if one.against is None or one.difference is None:
         return ""
-    mean, low, high = (100 * value for value in against)
-    verdict = "" if low > 0 or high < 0 else ", not told apart"
-    return f" ({mean:+.1f} points [{low:+.1f}, {high:+.1f}] against regular spacing{verdict})"
+    mean, between = one.difference
+    unit = "" if one.score in ERRORS else " points"
+    verdict = "" if one.against[1] > 0 or one.against[2] < 0 else ", not told apart"
+    return f" ({mean}{unit} {between} against regular spacing{verdict})"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from brdyn.checked_json import fields_of, made
+from brdyn.probes import LayerProbe
 from brdyn.provenance import RunProvenance
 from brdyn.reporting.finding import QUESTIONS, Finding
 from brdyn.reporting.plan import REPORT
@@ -21,6 +22,7 @@ from brdyn.words import as_typed, counted
 class Found:
     """What was measured on one model of a report: its results by section, and why others failed.
 
+    `probes` are those that were given, by their folders.
     `left_out` says why a section was not measured that its images, its blocks or the size of the report do not allow.
     """
 
@@ -31,6 +33,7 @@ class Found:
     failures: Mapping[str, str]
     speed: Speed | None
     left_out: Mapping[str, str] = field(default_factory=dict)
+    probes: Mapping[str, LayerProbe] = field(default_factory=dict)
 
     @property
     def label(self) -> str:

@@ -65,15 +65,21 @@ def deletion_rows(found: Sequence[Found]) -> Rows:
 
 def reading_rows(found: Sequence[Found]) -> Rows:
     """How many classes a linear probe reads right from each layer."""
-    rows: Rows = []
-    for one in found:
-        probe = one.results.get("probe")
-        if isinstance(probe, LayerProbe):
-            table = linear_rows(probe)
-            alone = table[table["place"].str.isdecimal()].assign(group="linear probe")
-            alone = alone.rename(columns={"value": "mean"})
-            rows += _rows(one.label, alone, lambda row: int(row["place"]), max(map(int, alone["place"])))
-    return rows
+    probes = {one.label: one.results.get("probe") for one in found}
+    return [
+        row
+        for label, probe in probes.items()
+        if isinstance(probe, LayerProbe)
+        for row in probe_rows(label, probe)
+    ]
+
+
+def probe_rows(label: str, probe: LayerProbe) -> Rows:
+    """The main score of a linear head on each layer."""
+    table = linear_rows(probe)
+    alone = table[table["place"].str.isdecimal()].assign(group="linear probe")
+    alone = alone.rename(columns={"value": "mean"})
+    return _rows(label, alone, lambda row: int(row["place"]), max(map(int, alone["place"]), default=0))
 
 
 def fidelity_rows(found: Sequence[Found]) -> Rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from brdyn.models.twins import check_redraws
 from brdyn.progress import stage
 from brdyn.reporting import plan
 from brdyn.reporting.assemble import assemble
-from brdyn.reporting.kept import check_others, differs, is_there, keep, origin_of, read_kept
+from brdyn.reporting.kept import check_others, differs, keep, origin_of, read_kept
 from brdyn.reporting.page import render_page
 from brdyn.reporting.plan import (
     DYNAMICS,
@@ -40,10 +40,11 @@ from brdyn.reporting.plan import (
     is_report,
     said_duration,
 )
+from brdyn.reporting.prepared import Prepared
 from brdyn.reporting.raptors import evaluate_raptor, fit_here, given_raptors
-from brdyn.reporting.reading import cannot_be_probed, probe_for, seconds_to_probe
+from brdyn.reporting.reading import cannot_be_probed, given_probes, probe_for, seconds_to_probe
 from brdyn.reporting.result import Found, Report
-from brdyn.reporting.speed import Speed, measure_speed
+from brdyn.reporting.speed import measure_speed
 from brdyn.reporting.splicing import images_to_fit, splicing
 from brdyn.result import Result
 from brdyn.store import OutputFolder, check_empty
@@ -55,27 +56,6 @@ MEASURED = (DYNAMICS, PERTURB, INTERVENTIONS, SPLICE, SPECTRA, PROBE)
 OpenModel = Callable[[Subject], VisionTransformer]
 OpenImages = Callable[[VisionTransformer], ImageSet]
 Say = Callable[[str], None]
-
-
-@dataclass
-class Prepared:
-    """A model of the report, loaded, with its images; or why it could not be."""
-
-    subject: Subject
-    folder: Path
-    model: VisionTransformer | None = None
-    images: ImageSet | None = None
-    speed: Speed | None = None
-    raptor: str = ""
-    origins: dict[Section, dict[str, Any]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    left_out: dict[Section, str] = field(default_factory=dict)  # what this model or these images do not allow
-
-    def wants(self, section: Section) -> bool:
-        """Whether the section has to be measured."""
-        return section in self.origins and not (
-            is_there(self.folder, section) and not differs(self.folder, section, self.origins[section])
-        )
 
 
 @dataclass(frozen=True)
@@ -129,11 +109,14 @@ class ReportRun:
             if section not in one.left_out
         }
 
-    def add_raptors(self, prepared: Sequence[Prepared]) -> None:
-        """Say of each model which Raptor is to be fitted or evaluated."""
+    def add_given(self, prepared: Sequence[Prepared]) -> None:
+        """Say of each model which Raptor is to be fitted or evaluated, and what was probed elsewhere."""
         loaded = [one for one in prepared if one.model is not None]
-        given = given_raptors(self.settings.raptors, [one.model for one in loaded if one.model is not None])
+        models = [one.model for one in loaded if one.model is not None]
+        given = given_raptors(self.settings.raptors, models)
+        probes = given_probes(self.settings.probes, models)
         for number, one in enumerate(loaded):
+            one.probes = probes[number]
             assert one.model is not None
             assert one.images is not None
             one.raptor, digest = given.get(number, ("", ""))
@@ -307,7 +290,7 @@ def make_report(
     run = ReportRun(out, settings, stream, formats, say)
     with OutputFolder(out, True, result=REPORT) as folder:
         prepared = [run.prepare(one, open_model, open_images) for one in models]
-        run.add_raptors(prepared)
+        run.add_given(prepared)
         if not overwrite:
             check_others(out, _others(prepared))
         for one in prepared:
@@ -396,4 +379,5 @@ def _found(one: Prepared) -> Found:
         failures=dict(one.failures),
         speed=one.speed,
         left_out={section.name: why for section, why in one.left_out.items()},
+        probes=one.probes,
     )

@@ -12,7 +12,7 @@ from tests.cli.commands import assert_one_line_error
 def options(noise_folder, tmp_path, monkeypatch):
     """Few images, and no pictures of sections, which take most of a small report's time."""
     monkeypatch.setattr("brdyn.plots.draw", lambda result: {})
-    monkeypatch.setattr("brdyn.reporting.page.still", lambda *args: b"drawn")
+    monkeypatch.setattr("brdyn.reporting.specs.still", lambda *args: b"drawn")
     return ["--images", noise_folder, "--fast", "-n", 6, "--workers", 0, "--out", tmp_path / "out"]
 
 

@@ -16,8 +16,9 @@ from brdyn.phases import segment
 from brdyn.raptor import BlockConfig, Raptor, evaluate
 from brdyn.reporting.assemble import assemble
 from brdyn.reporting.charts import curve_chart
-from brdyn.reporting.page import Specs, guide_page, render_page
+from brdyn.reporting.page import guide_page, render_page
 from brdyn.reporting.result import Found
+from brdyn.reporting.specs import Specs
 from brdyn.reporting.stills import still
 from tests.reporting.conftest import SETTINGS, STREAM, named
 
@@ -128,7 +129,7 @@ def test_it_says_which_layers_to_read(seen, made):
     table = seen.get_by_label("Layers to read, little")
     rows = [row.split("\t") for row in table.locator("tbody").inner_text().splitlines()]
     assert {row[1]: row[2].split(" ")[0] for row in rows} == {
-        place: f"{100 * probe.value('accuracy', place):.1f}" for place in probe.sets.values()
+        place: f"{probe.value('accuracy', place):.1%}" for place in probe.sets.values()
     }
     assert "was not measured" not in seen.locator("#use").inner_text()  # there are labels
 
@@ -169,7 +170,7 @@ def test_a_chart_is_a_picture_too(kind, start):
 
 def test_every_chart_has_its_pictures(made, monkeypatch):
     monkeypatch.setattr(
-        "brdyn.reporting.page.still", lambda spec, title, of, kind: f"{title} {of} {kind}".encode()
+        "brdyn.reporting.specs.still", lambda spec, title, of, kind: f"{title} {of} {kind}".encode()
     )
     _, report, out = made
     folders = {

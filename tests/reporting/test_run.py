@@ -136,6 +136,35 @@ def test_an_untrained_network_is_marked(plain, tmp_path, pageless):
     assert own.provenance.weights == next(iter(untrained_twins(model, 1))).info.weights
 
 
+def test_probes_of_elsewhere_are_told_of_their_model(photos, plain, tmp_path):
+    """With a chart, a table and a sentence, whatever their task."""
+    model, other = named("little"), named("deeper", 8, 1)
+    probe = brdyn.probe_layers(other, load_images(photos, other), layers="2,5,7", seeds=1, stream=STREAM)
+    probe.save(tmp_path / "probe")
+    settings = ReportSettings(size="fast", n=4, probes=(str(tmp_path / "probe"),))
+    out = tmp_path / "out"
+    found = brdyn.report([model, other], plain, out, settings, stream=STREAM, formats=())
+    without, told = (one.advice for one in found.models)
+    best = probe.table("accuracy").idxmax()
+    of = "13 images to fit and 3 to test (intervals are rough)"
+    assert f"a linear probe of layers side by side, {of}: the best alone {best}: " in told[1]
+    assert len([line for line in without if line.startswith("To read features")]) == 1
+    page = (out / "report.html").read_text()
+    specs = json.loads(page.partition('id="specs">')[2].partition("</script>")[0])
+    chart = next(
+        spec
+        for spec in specs
+        if spec["description"] == "accuracy, classification by a linear head on a layer"
+    )
+    assert [row["layer"] for row in chart["datasets"]["rows"]] == [2, 5, 7]
+    assert "../probe" in page
+    with pytest.raises(UsageError, match=r"are of 'deeper', which is none of the models of the report"):
+        brdyn.report([model], plain, tmp_path / "other", settings, stream=STREAM)
+    wrong = replace(settings, probes=(str(out / "little" / "phases"),))
+    with pytest.raises(UsageError, match=r"is no result of probes of layers; give the folder of brdyn probe"):
+        brdyn.report([model], plain, tmp_path / "other", wrong, stream=STREAM)
+
+
 @pytest.fixture
 def stretching(monkeypatch):
     """The quick size, with spectra of five images, and Raptors past their phases."""

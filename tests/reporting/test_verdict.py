@@ -22,6 +22,7 @@ from brdyn.raptor.baselines import Fitted
 from brdyn.raptor.fidelity import Fidelity
 from brdyn.reporting.plan import heads_seconds
 from brdyn.reporting.practice import advice, changes
+from brdyn.reporting.reading import readings
 from brdyn.reporting.speed import Speed
 from brdyn.reporting.verdict import findings, verdict
 
@@ -348,6 +349,25 @@ def test_layers_to_read_are_those_that_a_probe_reads_best():
     assert without == (
         "To read features: the last layers of the phases are 3, 6, at regular spacing 3, 6; which are worth more was "
         "not measured: it needs labels."
+    )
+
+
+def test_errors_are_read_where_they_are_least():
+    """Of depth, in meters; without layers that were chosen, the best one."""
+    scores = probed().scores.replace({"score": {"accuracy": "rmse"}})
+    depth = replace(probed(), task="depth", scores=scores, sets={}, words={"rmse": "RMSE (m)"})
+    (one,) = readings(depth, segment(JUMP))
+    assert (one.layers, one.said, one.difference) == ("2", ("0.400", "[0.380, 0.420]"), None)
+    lines = advice({"phases": segment(JUMP)}, [], None, "no labels", [depth])
+    assert lines[1] == (
+        "To read features: error of depth (RMSE, m; less is better) by a linear head on layers side by side, 400 "
+        "images to fit and 100 to test: the best alone 2: 0.400 [0.380, 0.420]."
+    )
+    pairs = probed().pairs.replace({"score": {"accuracy": "rmse"}})
+    chosen = replace(depth, pairs=pairs, sets=probed().sets)
+    assert (
+        "(+0.100 [+0.080, +0.120] against regular spacing)"
+        in advice({"phases": segment(JUMP)}, [], None, "", [chosen])[1]
     )
 
 

@@ -1,0 +1,36 @@
+"""A model of a report that is being made: what is loaded, what each section is to be of, and what failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from brdyn.data import ImageSet
+from brdyn.models import VisionTransformer
+from brdyn.probes import LayerProbe
+from brdyn.reporting.kept import differs, is_there
+from brdyn.reporting.plan import Section, Subject
+from brdyn.reporting.speed import Speed
+
+
+@dataclass
+class Prepared:
+    """A model of the report, loaded, with its images; or why it could not be."""
+
+    subject: Subject
+    folder: Path
+    model: VisionTransformer | None = None
+    images: ImageSet | None = None
+    speed: Speed | None = None
+    raptor: str = ""
+    origins: dict[Section, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    probes: dict[str, LayerProbe] = field(default_factory=dict)  # that were given
+    left_out: dict[Section, str] = field(default_factory=dict)  # what this model or these images do not allow
+
+    def wants(self, section: Section) -> bool:
+        """Whether the section has to be measured."""
+        return section in self.origins and not (
+            is_there(self.folder, section) and not differs(self.folder, section, self.origins[section])
+        )
