@@ -167,7 +167,10 @@ def test_the_best_place_is_said_with_the_probe_that_found_it():
 
 
 def test_too_few_test_images_are_said_from_the_intervals():
-    said = "too few test images to tell layers apart (intervals of the largest and the least accuracy meet): vit, linear"
+    said = (
+        "too few test images to tell layers apart (intervals of the largest and the least accuracy meet): "
+        "vit, linear"
+    )
     assert said in probed(half=0.2).remarks()
     assert said not in probed(half=0.1).remarks()
 
