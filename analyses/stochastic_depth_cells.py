@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 
 from analyses.recording import RESULTS
 from analyses.study import read_all
 from brdyn import Phases, UsageError
+from brdyn.blank import on_meta
 from brdyn.classifiers import ClassifierRecipe
 from brdyn.classifiers.architectures import build
 from brdyn.classifiers.kept import folder_name
@@ -88,7 +88,7 @@ class Config:
         recipe, network = ClassifierRecipe(**self.training), dict(self.network)
         if not 0 < self.middle < recipe.epochs:
             raise UsageError(f"middle: {self.middle} is not between epoch 0 and {recipe.epochs:g}")
-        with torch.device("meta"):
+        with on_meta():
             for p in self.drop_path:
                 build(network["model"], 10, self.image_size, drop_path=p, **without(network, "model"))
         raptor, layers = self.raptor, int(network["depth"])

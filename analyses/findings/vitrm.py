@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 from scipy import stats
 
@@ -19,6 +18,7 @@ from analyses.study import is_recorded
 from analyses.vitrm_grid import Grid, read_grid
 from analyses.vitrm_on_cifar import LINEAR
 from brdyn import Phases, UsageError
+from brdyn.blank import on_meta
 from brdyn.classifiers import ViTRM, ViTRMConfig
 from brdyn.provenance import images_of
 from brdyn.store import read_json
@@ -145,7 +145,7 @@ def accuracy(run: dict[str, Any]) -> Estimate:
 
 
 def sizes(_: Any) -> Numbers:
-    with torch.device("meta"):
+    with on_meta():
         networks = [ViTRM(ViTRMConfig(classes=classes)) for classes in PARAMETERS]
     counts = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
     return {"counts": counts, "published": PARAMETERS}

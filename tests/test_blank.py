@@ -4,8 +4,8 @@ import timm
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from brdyn.blank import NoValues, on_meta
 from brdyn.models import timm_trunks
-from brdyn.models.blank import NoValues, on_meta
 
 NAME = "test_vit"
 
