@@ -33,9 +33,13 @@ BOTH = (torch.bfloat16, torch.float32)
 def ratio(
     bare: Callable[[], object], measured: Callable[[], object], rounds: int, device: torch.device
 ) -> dict[str, Any]:
-    """Median of the ratios of neighbouring timings with a bootstrap interval, and the median times."""
-    bare()
-    measured()
+    """Median of the ratios of neighbouring timings with a bootstrap interval, and the median times.
+
+    Both are warmed up first, but for one round, a dry run.
+    """
+    if rounds > 1:
+        bare()
+        measured()
     pairs = np.empty((rounds, 2))
     for index in range(rounds):
         for which in (0, 1) if index % 2 == 0 else (1, 0):
@@ -107,15 +111,16 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def ceilings(device: torch.device) -> dict[str, Any]:
-    """What the device reaches on a large matrix product of each precision, and copying its memory to itself."""
-    cuda = device.type == "cuda"
-    side, found = (8192, {}) if cuda else (1024, {})
+def ceilings(device: torch.device, rounds: int) -> dict[str, Any]:
+    """What the device reaches on a large matrix product of each precision, and copying its memory to itself; small ones
+    in a dry run, which is of one round."""
+    cuda, found = device.type == "cuda", {}
+    side, copied_numbers = (128, 2**16) if rounds == 1 else (8192, 2**28) if cuda else (1024, 2**24)
     for dtype in BOTH:
         first, second = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         seconds = fastest(lambda a=first, b=second: a @ b, device)  # type: ignore[misc]
         found[name_of(dtype)] = 2 * side**3 / seconds / 1e12
-    source = torch.randn(2**28 if cuda else 2**24, device=device)
+    source = torch.randn(copied_numbers, device=device)
     target = torch.empty_like(source)
     copied = 2 * source.nbytes / fastest(lambda: target.copy_(source), device)
     return {"teraflops": found, "gigabytes_per_second": copied / 1e9}
@@ -157,7 +162,7 @@ def profiled(step: Callable[[], object], device: torch.device, steps: int) -> di
     """The kernels of some steps that take longest, with their share of all.
 
     `busy` is the time of all kernels over that of the steps: what is missing to 1 are gaps, in which a device waits for
-    its next kernel.
+    its next kernel. One step, of a dry run, is not warmed up.
     """
     cuda = device.type == "cuda"
 
@@ -165,7 +170,8 @@ def profiled(step: Callable[[], object], device: torch.device, steps: int) -> di
         for _ in range(steps):
             step()
 
-    repeated()
+    if steps > 1:
+        repeated()
     seconds = elapsed(repeated, device)
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
         timed(repeated, device)

@@ -179,7 +179,7 @@ def run(choice: Choice) -> dict[str, Any]:
         images = images.pin_memory()  # as loader processes leave them
     asked = {name: getattr(choice, name) for name in ("model", "init", "image_size", "device", "k")}
     asked |= {"weights": str(choice.weights) if choice.weights else None, "batch_size": size}
-    most = bench.ceilings(teacher.device)
+    most = bench.ceilings(teacher.device, choice.rounds)
     peaks = [which for which in choice.peaks.split(",") if which]
     with tempfile.TemporaryDirectory() as folder:
         store(teacher, images, file := Path(folder) / "states.npy")

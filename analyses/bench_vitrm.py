@@ -259,7 +259,7 @@ def run(choice: Choice) -> dict[str, Any]:
     size = choice.batch_size or (128 if cuda else 8)
     workers = (min(16, os.cpu_count() or 1) if cuda else 0) if choice.workers is None else choice.workers
     images = load_pixels(choice.data, IMAGE_SIZE) if choice.data else noise(NOISE_IMAGES)
-    config, most = ViTRMConfig(classes=images.classes, width=choice.width), ceilings(device)
+    config, most = ViTRMConfig(classes=images.classes, width=choice.width), ceilings(device, rounds)
     narrow = SIZES["cpu"].networks  # whose accuracies are recorded, and equal
     small = ViTRMConfig(classes=images.classes, **narrow[VITRM_NAME])
     return {

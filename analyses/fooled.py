@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from analyses import phase_test
+from analyses import phase_test, published_matrix
 from analyses.findings import phases as networks
 from analyses.phase_test import JUMPS, Kernel, drawn, rough, structureless, with_blocks
 from analyses.recording import OFFLINE, RESULTS, ROOT, Choice
@@ -23,7 +23,8 @@ from analyses.study import Study, chosen, read_all, run_study, study_parser
 from brdyn import Phases, segment
 from brdyn.phases import Evidence
 from brdyn.plots import draw_similarity, draw_steps
-from brdyn.plots.style import ACCENT, CURVE, INK, QUIET, new_figure, paper_style
+from brdyn.plots.style import ACCENT, CURVE, INK, QUIET, head, new_figure, paper_style
+from brdyn.provenance import images_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +38,7 @@ SHOWN = 3  # of the real networks in the picture: untrained twins are alike
 WITHOUT = {name: f"{name} drift" for name in ("steady", "accelerating", "rough")} | {"noise": "pure noise"}
 BLOCKS = {f"blocks_{jump}": f"{K} blocks, steps x {jump}" for jump in JUMPS}
 TITLES = WITHOUT | BLOCKS
+DRAWN = f"simulated networks of {LAYERS} layers, drawn without images"
 
 
 def kernels() -> dict[str, Kernel]:
@@ -74,12 +76,13 @@ class FooledStudy(Study[str]):
 
 
 class Case(NamedTuple):
-    """A network with the best cuts, its similarity where it may be shown, and, of simulated ones, how often the test
-    finds phases in their kind."""
+    """A network with the best cuts, its similarity where it may be shown, on which images it was measured, and, of
+    simulated ones, how often the test finds phases in their kind."""
 
     title: str
     phases: Phases
     matrix: np.ndarray | None
+    images: str
     found: float | None = None
 
     @property
@@ -108,7 +111,7 @@ def simulated(folder: Path = FOLDER) -> list[Case]:
         if (row["layers"], row["k"]) == (LAYERS, K):
             shares[f"blocks_{row['jump']}"] = row["test"]
     return [
-        Case(TITLES[name], Phases.from_dict(one["phases"]), _matrix(one["phases"]), shares[name])
+        Case(TITLES[name], Phases.from_dict(one["phases"]), _matrix(one["phases"]), DRAWN, shares[name])
         for name, one in read.items()
     ]
 
@@ -125,15 +128,22 @@ def real() -> list[Case]:
     }
     cases = {**recorded.trained, **untrained}
     return [
-        Case(name, one, None if one.similarity is None else one.similarity.matrix)
+        Case(name, one, None if one.similarity is None else one.similarity.matrix, _seen(one))
         for name, one in cases.items()
     ]
+
+
+def _seen(phases: Phases) -> str:
+    """The network and the images of recorded phases; those of DINOv2 are published."""
+    if phases.provenance is None:
+        return f"{networks.DINOV2}, {images_of(published_matrix.IMAGES, None)}"
+    return f"{OFFLINE}, {phases.provenance.caption}"
 
 
 def picture(cases: list[Case]) -> Figure:
     """A row for each: its similarity with the best cut into three, what the best cut into k takes, and its steps."""
     with paper_style():
-        figure = new_figure(7.4, 1.62 * len(cases) + 0.4)
+        figure = new_figure(7.4, 1.62 * len(cases) + 0.7)
         rows = figure.subplots(len(cases), 3, squeeze=False, width_ratios=(1, 1.25, 1.6))
         for number, (row, case) in enumerate(zip(rows, cases, strict=True), 1):
             for axes, panel in zip(row, (_draw_cut, _draw_gain, _draw_test), strict=True):
@@ -143,6 +153,7 @@ def picture(cases: list[Case]) -> Figure:
             row[0].set_ylabel(
                 case.title.replace(", ", ",\n").replace(" with", "\nwith"), fontweight="bold", fontsize=8
             )
+        head(figure, "\n".join(dict.fromkeys(case.images for case in cases)))
         return figure
 
 

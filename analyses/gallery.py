@@ -11,7 +11,6 @@ from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from PIL import Image, ImageOps
 
 import brdyn
@@ -26,7 +25,6 @@ from brdyn.classifiers.evaluation import Recursion
 from brdyn.data.samples import SampleSource
 from brdyn.phases import phase_evidence
 from brdyn.plots.draw import heading
-from brdyn.provenance import images_of
 from brdyn.raptor.partitions import PARTITIONS
 
 if TYPE_CHECKING:
@@ -92,16 +90,10 @@ def cells() -> Cells:
     return read_cells()
 
 
-def raptors(what: str) -> str:
-    """Heading of a picture of several fits."""
-    return f"Raptors of {cells().provenance['teacher']['name']}, {what}\nmeasured on 224 × 224 pixels"
-
-
 def layer_fidelity() -> Figure:
     rows = cells().fidelity[cells().fidelity["images"] == "photos"]
     tables = {f"k={k}": rows[rows["cell"] == f"maxcut_k{k}"] for k in (1, 2, 3, 5)}
-    images = images_of(int(rows["n_images"].max()), None)
-    return plots.plot_layer_fidelity(tables, title=raptors(images))
+    return plots.plot_layer_fidelity(tables, title=cells().heading(images="photos"))
 
 
 def partitions() -> Figure:
@@ -110,18 +102,14 @@ def partitions() -> Figure:
         "partition", key=lambda one: one.map(PARTITIONS.index)
     )
     values = {"kept": "share of linear probe accuracy", "r2_one_step": "one-step R² (mean)"}
-    return plots.plot_partitions(fits, values, title=raptors(fitted_on(fits)))
+    return plots.plot_partitions(fits, values, title=cells().probed_heading(fits=fits))
 
 
 def ladder() -> Figure:
     names = {name: label for name, label in LADDER_NAMES.items() if name in cells().summary.index}
     fits = cells().summary.loc[list(names)].rename(index=names)
     values = {"kept": "share of linear probe accuracy", "r2": "R² of the last layer"}
-    return plots.plot_ladder(fits, values, title=raptors(f"k = 3, {fitted_on(fits)}"))
-
-
-def fitted_on(fits: pd.DataFrame) -> str:
-    return f"fits of {fits['images_seen'].median():,.0f} images"
+    return plots.plot_ladder(fits, values, title=cells().probed_heading("k = 3", fits))
 
 
 def recursion(name: str) -> Callable[[], Figure]:
@@ -138,8 +126,7 @@ def recursion(name: str) -> Callable[[], Figure]:
 def grid() -> Figure:
     found = read_grid()
     assert found is not None
-    images = images_of(found.size.train_images or 50_000, (32, 32))
-    return plots.plot_grid(found.cells, title=f"ViTRM: accuracy (%)\ntrained on {images}")
+    return plots.plot_grid(found.cells, title=found.heading())
 
 
 PHASES, MOVES, NOISE, SURGERY, SPLICE, RAPTOR, VITRM, PROBES = (

@@ -21,6 +21,7 @@ from brdyn.store import read_json
 NAME = "published_matrix"
 EPS = {2: 0.2, 3: 0.10, 4: 0.09}  # of the published bisection, by the number of phases that it gave
 ROUNDED, DRAWS = 0.005, 1000
+IMAGES = 10_000  # of ImageNet
 
 
 def unrounded(matrix: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:

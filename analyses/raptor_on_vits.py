@@ -50,6 +50,7 @@ from brdyn.data.image_set import choose
 from brdyn.models import VisionTransformer
 from brdyn.probes import Reading, compare, extract_features, read_classes
 from brdyn.probes.linear import PENALTIES
+from brdyn.provenance import images_of
 from brdyn.raptor import FitSettings, Raptor
 from brdyn.raptor.baselines import BASELINES
 from brdyn.raptor.fidelity import fidelity
@@ -404,6 +405,19 @@ class Cells(NamedTuple):
     failed: dict[str, str]
     provenance: dict[str, Any]
     right: dict[str, np.ndarray]
+
+    def heading(self, what: str = "", images: str = "test", fits: pd.DataFrame | None = None) -> str:
+        """Of a picture of several fits (all by default): how long they are, and which images they are measured on."""
+        teacher = self.provenance["teacher"]
+        size = [self.size["photo_size"]] * 2 if images == "photos" else teacher["image_size"]
+        measured = self.fidelity.loc[self.fidelity["images"] == images, "n_images"].max()
+        seen = (self.summary if fits is None else fits)["images_seen"].median()
+        of = ", ".join(filter(None, (f"Raptors of {teacher['name']}", what, f"fits of {seen:,.0f} images")))
+        return f"{of}\nmeasured on {images_of(int(measured), size)}"
+
+    def probed_heading(self, what: str = "", fits: pd.DataFrame | None = None) -> str:
+        """That of a picture which shows what probes keep, too."""
+        return f"{self.heading(what, fits=fits)}, probes on {max(map(len, self.right.values())):,}"
 
 
 def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAPTOR) -> Cells:

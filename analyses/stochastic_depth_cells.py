@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 
 from analyses.recording import RESULTS
 from analyses.study import read_all
 from brdyn import Phases, UsageError
+from brdyn.blank import on_meta
 from brdyn.classifiers import ClassifierRecipe
 from brdyn.classifiers.architectures import build
 from brdyn.classifiers.kept import folder_name
@@ -88,7 +88,7 @@ class Config:
         recipe, network = ClassifierRecipe(**self.training), dict(self.network)
         if not 0 < self.middle < recipe.epochs:
             raise UsageError(f"middle: {self.middle} is not between epoch 0 and {recipe.epochs:g}")
-        with torch.device("meta"):
+        with on_meta():
             for p in self.drop_path:
                 build(network["model"], 10, self.image_size, drop_path=p, **without(network, "model"))
         raptor, layers = self.raptor, int(network["depth"])
@@ -216,7 +216,7 @@ class Recorded(NamedTuple):
     where the teacher is at chance), `r2` that of all tokens at the last layer, autoregressive, `skill` likewise over
     the best of its baselines (none in records of earlier versions), and `curves` has R² by token group and layer.
     `similarity` and `phases` are by network and moment, `validation` (accuracy on held-out images along training) by
-    run; `provenance` is that of the newest result.
+    run; `provenance` is that of the newest result, `tested` how many test images accuracies are of.
     """
 
     networks: pd.DataFrame
@@ -228,6 +228,19 @@ class Recorded(NamedTuple):
     config: Config
     failed: dict[str, str]
     provenance: dict[str, Any]
+    tested: int
+
+    def heading(self, what: str, *measured: str) -> str:
+        """Of a picture: the networks, what it shows of them, and on how many images each of `accuracy`, `similarity`,
+        `Raptors` and `validation` that it has is measured."""
+        config = self.config
+        counts = {
+            "accuracy": self.tested, "similarity": config.similarity["images"],
+            "Raptors": config.raptor["test_images"], "validation": config.held_out,
+        }  # fmt: skip
+        on = ", ".join(f"{name} on {counts[name]:,}" for name in measured)
+        of = f"{config.network['model']} under stochastic depth: {what}"
+        return f"{of}\n{on} images of {config.image_size} × {config.image_size} pixels"
 
 
 def read_study(size: str | None = None, folder: Path = STUDY) -> Recorded:
@@ -268,6 +281,7 @@ def read_study(size: str | None = None, folder: Path = STUDY) -> Recorded:
         config,
         {**failed, **unfitted},
         max(newest, latest, key=lambda one: one.get("date", "")),
+        max(content["asked"]["run"]["test"]["images"] for content in found.values()),
     )
 
 

@@ -29,6 +29,7 @@ from brdyn.classifiers import ClassifierRecipe, ClassifierRun
 from brdyn.classifiers.grid import cell_name, parse_grid, rows_of, runs_of
 from brdyn.classifiers.recipe import VITRM_NAME
 from brdyn.classifiers.training_result import ClassifierTraining
+from brdyn.provenance import images_of
 
 GRID = RESULTS / "vitrm_grid"
 CELL_COLUMNS = ["n", "n_sup", "accuracy", "parameters", "train_seconds", "images_per_second"]
@@ -98,6 +99,12 @@ class Grid(NamedTuple):
     name: str
     failed: dict[str, str]
     provenance: dict[str, Any]
+
+    def heading(self) -> str:
+        """Of its picture."""
+        trained, epochs = self.size.train_images, self.size.recipe.epochs
+        on = f"trained on {'all' if trained is None else f'{trained:,}'} images for {epochs:g} epochs"
+        return f"ViTRM: accuracy (%)\n{on},\ntested on {images_of(self.testing, (IMAGE_SIZE, IMAGE_SIZE))}"
 
 
 def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:

@@ -66,6 +66,11 @@ class Comparison:
             }
             if len(seen) > 1:
                 found.append(f"{words} are not the same: differences may be due to them")
+        measured = dict.fromkeys(one.measured for one in self.results.values() if one.measured)
+        if len(measured) > 1:
+            found.append(
+                f"what is measured is not the same ({', '.join(measured)}): differences may be due to that"
+            )
         return found
 
     def summary(self) -> str:

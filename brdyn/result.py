@@ -95,6 +95,11 @@ class Result(ABC):
         return found
 
     @property
+    def measured(self) -> str:
+        """What is measured, where results of this kind may be of different things."""
+        return ""
+
+    @property
     def timed(self) -> bool:
         """Whether its seconds are those of going through the images once."""
         return self.TIMED

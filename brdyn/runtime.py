@@ -27,6 +27,17 @@ MEMORY_SHARE = 0.4
 MEETING = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # where processes meet, which torchrun says
 
 
+def seed_default(seed: int, device: torch.device) -> None:
+    """Start what is drawn without a generator of its own, on the CPU and on this device, at a seed.
+
+    Without a GPU, `torch.manual_seed` formats the whole stack of calls each time, for a GPU that may come.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 @dataclass(frozen=True)
 class Processes:
     """This process among those started by torchrun (alone by default).

@@ -28,7 +28,8 @@ def facebook_dinov2_state(size: str, registers: bool = False, seed: int = 0) -> 
     def normal(*shape: int, std: float = 0.05, mean: float = 0.0) -> Tensor:
         count, numbers = math.prod(shape), normal_numbers()
         first = int(torch.randint(len(numbers) - count, (), generator=generator))
-        return numbers[first : first + count].reshape(shape).mul(std).add_(mean)
+        found = numbers[first : first + count].reshape(shape).mul(std)
+        return found.add_(mean) if mean else found
 
     state = {
         "cls_token": normal(1, 1, width, std=1.0),

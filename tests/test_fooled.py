@@ -82,8 +82,8 @@ def test_real_networks_have_no_matrix_where_it_is_not_packaged():
 def test_a_picture_shows_what_each_statistic_says():
     depth = np.array([0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23.0])
     matrix = np.exp(-np.abs(depth[:, None] - depth) / 20)
-    case = Case("blocks", segment(matrix), matrix)
-    hidden = Case("not ours", case.phases, None)
+    case = Case("blocks", segment(matrix), matrix, "10 images")
+    hidden = Case("not ours", case.phases, None, "no images")
     figure = picture([case, hidden])
     assert isinstance(figure, Figure)
     cut, gain, test, empty, *_ = figure.axes

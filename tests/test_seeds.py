@@ -1,10 +1,12 @@
 """One rule for seeds, everywhere."""
 
 import pytest
+import torch
 
 import brdyn
 from brdyn.interventions.contexts import perturb, shuffle
 from brdyn.raptor import FitSettings
+from brdyn.runtime import seed_default
 from brdyn.seeds import LARGEST_SEED, check_seed
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
@@ -15,6 +17,18 @@ def test_the_range():
     for wrong in (-1, 2**63, 1.0, "1", None, True):
         with pytest.raises(brdyn.UsageError, match=r"is not a whole number from 0 to 2\^63 - 1"):
             check_seed(wrong)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_has_no_generator_of_its_own_starts_at_a_seed(device, monkeypatch):
+    """As by torch, which is asked to where there may be a GPU alone."""
+    asked, manual_seed = [], torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: asked.append(seed) or manual_seed(seed))
+    manual_seed(5)
+    expected = torch.rand(3)
+    seed_default(5, torch.device(device))
+    assert torch.equal(torch.rand(3), expected)
+    assert asked == ([5] if device == "cuda" else [])
 
 
 @pytest.mark.parametrize("seed", [-1, LARGEST_SEED + 1])

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 from scipy import stats
 
@@ -19,7 +18,9 @@ from analyses.study import is_recorded
 from analyses.vitrm_grid import Grid, read_grid
 from analyses.vitrm_on_cifar import LINEAR
 from brdyn import Phases, UsageError
+from brdyn.blank import on_meta
 from brdyn.classifiers import ViTRM, ViTRMConfig
+from brdyn.provenance import images_of
 from brdyn.store import read_json
 from brdyn.training.settings import differences
 
@@ -34,6 +35,21 @@ PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = yaml.safe_load(
 """Top-1 accuracy (%) by batch size: 1000 epochs for vitrm, 300 for the others. NaN: out of memory."""
 AT_128 = BATCH_SIZES.index(128)
 BETTER = 1.25  # times as accurate is far better
+
+
+def heading(*runs: dict[str, Any]) -> str:
+    """Of a picture of networks that were trained alike: how, and on which images they are tested."""
+    run = runs[0]
+    options, side = run["options"], run["options"]["image_size"]
+    trained = f"{options['data']['images']:,} images for {options['recipe']['epochs']:g} epochs"
+    names = ", ".join(one["network"] for one in runs)
+    return f"{names}, trained on {trained}\ntested on {images_of(run['test']['images'], (side, side))}"
+
+
+def motion_heading(name: str, content: dict[str, Any], noised: bool = False) -> str:
+    """Of a picture of a recorded motion, or of what it says of noise: of which model and on which images."""
+    count = content["n_repair"] if noised else content["images"]["read"]
+    return f"{name}\n{images_of(count, content['model']['image_size'])}"
 
 
 class Motion(NamedTuple):
@@ -129,7 +145,7 @@ def accuracy(run: dict[str, Any]) -> Estimate:
 
 
 def sizes(_: Any) -> Numbers:
-    with torch.device("meta"):
+    with on_meta():
         networks = [ViTRM(ViTRMConfig(classes=classes)) for classes in PARAMETERS]
     counts = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
     return {"counts": counts, "published": PARAMETERS}

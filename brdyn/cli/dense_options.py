@@ -63,7 +63,7 @@ Classes = Annotated[
 Palette = Annotated[
     Path | None,
     typer.Option(
-        help="JSON file of [red, green, blue] by class, for masks in colour.", rich_help_panel=DENSE
+        help="JSON file of red, green and blue by class, for masks in colour.", rich_help_panel=DENSE
     ),
 ]
 DepthUnit = Annotated[

@@ -87,7 +87,7 @@ class PairTransform:
         pair: Any = (tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(target)))
         if self.augmentation is not None:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(_mixed(self.augmentation.seed, position))
+                torch.default_generator.manual_seed(_mixed(self.augmentation.seed, position))
                 pair = self._augmented(pair, self.augmentation)
         size = list(self.size)
         pixels = functional.resize(

@@ -34,6 +34,7 @@ from brdyn.progress import within
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.seeds import check_seed
 from brdyn.trajectory import Stream, Trajectory, check_normed, not_finite_remedy, visit_trajectories
+from brdyn.words import counted
 
 REPRESENTATION = ("relative_error", "angle")
 PREDICTION = ("agreement", "accuracy")
@@ -266,7 +267,7 @@ def _accuracy(run: SurgeryRun, names: Sequence[str] | None) -> tuple[float | Non
     if not run.with_accuracy:
         number = len(names or ())
         other = "named otherwise than the head's" if number == classes else f"and the head of {classes}"
-        return None, f"no accuracy: the images are of {number} classes {other}"
+        return None, f"no accuracy: the images are of {counted(number, 'class')} {other}"
     intact = run.intact.arrays()
     with warnings.catch_warnings():  # of torchmetrics, when there was no label
         warnings.filterwarnings("ignore", message="The ``compute`` method of metric")

@@ -11,6 +11,7 @@ import pandas as pd
 from brdyn.measures.intervals import told_apart
 from brdyn.measures.readout import AGREEMENT, DIVERGENCE
 from brdyn.measures.readout import GROUP as HEAD
+from brdyn.words import counted
 
 if TYPE_CHECKING:
     from brdyn.measures.basins import Basins
@@ -142,7 +143,7 @@ def basins_end(table: pd.DataFrame, basins: Basins) -> str:
         return f"basins of {group} at the end: all images have one direction, so there are neither ratio nor purity"
     return (
         f"basins of {group} at the end: angle within over between classes {ratio:.2f}, purity of "
-        f"{basins.neighbours} neighbours {purity:.2f} (chance {basins.chance:.2f})"
+        f"{counted(basins.neighbours, 'neighbour')} {purity:.2f} (chance {basins.chance:.2f})"
     )
 
 

@@ -15,6 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from brdyn.blank import on_meta
 from brdyn.models import checkpoints, positions, torch_hub, weights
 from brdyn.models.base import VisionTransformer
 from brdyn.models.preprocessing import Preprocessing
@@ -100,7 +101,7 @@ def _head(
     request: ModelRequest, variant: torch_hub.Variant, model: VisionTransformer
 ) -> tuple[nn.Linear, str]:
     """The head of a classifier, and where it is from."""
-    with torch.device("meta"):
+    with on_meta():
         head = nn.Linear(2 * model.info.width, CLASSES)
     if request.describe_only:
         return head, "a linear head"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from brdyn.models.blank import on_meta
+from brdyn.blank import on_meta
 
 if TYPE_CHECKING:
     from brdyn.models.base import VisionTransformer

@@ -21,10 +21,10 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import nn
 
+from brdyn.blank import NoValues
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import checkpoints, google, layouts, positions, tracing, weights
 from brdyn.models.base import Size, check_image_size, check_memory
-from brdyn.models.blank import NoValues
 from brdyn.models.checkpoints import StateDict
 from brdyn.models.loaded import Loaded
 from brdyn.models.request import ModelRequest

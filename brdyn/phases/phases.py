@@ -211,6 +211,11 @@ class Phases(Result):
         """`phases: layers 1-2, 3-6 (rule)`."""
         return f"phases: layers {self._spans()} ({self.k_rule})"
 
+    @property
+    def measured(self) -> str:
+        """Which similarity of which tokens they are of, where that is kept."""
+        return "" if self.similarity is None else self.similarity.measured
+
     def answer(self) -> str:
         """What the data support, and the cut that is shown."""
         return self.sentence()

@@ -73,6 +73,11 @@ class LayerSimilarity(Result):
             found["kind"], found["tokens"], np.array(rows), None, str(unit), content.get("n_images", 0)
         )
 
+    @property
+    def measured(self) -> str:
+        """Which similarity of which tokens."""
+        return f"{self.kind} of {self.tokens}"
+
     def answer(self) -> str:
         """How like neighbours and ends are."""
         near = np.diagonal(self.matrix, 1)

@@ -16,12 +16,10 @@ from brdyn.interventions.splice_cells import EXCHANGE
 from brdyn.measures.dynamics import SILENT, Dynamics
 from brdyn.phases import LayerSimilarity, Phases, segment
 from brdyn.plots.phases import draw_matrix
-from brdyn.plots.style import new_figure, paper_style
+from brdyn.plots.style import fitted, new_figure, paper_style
 from brdyn.probes import LayerProbe
-from brdyn.provenance import Provenance
 from brdyn.raptor import Evaluation
 from brdyn.result import Result
-from brdyn.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FIDELITY = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
+MATRIX = 3.6  # inches
 DEPTH = "relative depth (0: embedding, 1: last block)"
 Panel = tuple[
     str, str, dict[str, "pd.DataFrame"]
@@ -60,13 +59,9 @@ def draw_comparison(comparison: Comparison) -> dict[str, Figure]:
 
 
 def _named(name: str, result: Result) -> str:
-    """With how many images of which size it was measured on."""
-    origin = result.provenance
-    if not isinstance(origin, Provenance):
-        return name
-    size = origin.details["model"].get("image_size")
-    of = f" of {'x'.join(map(str, size))} pixels" if size else ""
-    return f"{name}, {counted(origin.n_images, 'image')}{of}"
+    """With its model, where the name is a folder's, and how many images of which size it was measured on."""
+    model = "" if result.title in name else f": {result.title}"
+    return "\n".join(filter(None, (name + model, result.caption)))
 
 
 @singledispatch
@@ -186,17 +181,19 @@ def _(first: Splice, results: Mapping[str, Splice]) -> dict[str, Figure]:
 
 @_drawn.register
 def _(first: LayerProbe, results: Mapping[str, LayerProbe]) -> dict[str, Figure]:
-    """Linear probes of each layer alone, of the first model of each run that has the main score of the first."""
-    curves = {}
+    """Linear probes of each layer alone, of the first model of each run; a panel for each task."""
+    del first
+    panels: dict[str, Panel] = {}
     for name, one in results.items():
         rows = one.scores[(one.scores["score"] == one.main) & (one.scores["probe"] == "linear")]
-        rows = rows[rows["place"].str.isdecimal() & (rows["model"] == one.scores["model"].iloc[0])]
+        rows = rows[rows["place"].str.isdecimal() & (rows["model"] == one.models[0])]
         layers = rows["place"].astype(int)
-        if one.main == first.main and len(rows):
+        if len(rows):
+            heading = f"{one.task}, linear probe of each layer"
+            _, _, curves = panels.setdefault(one.task, (heading, one.words[one.main], {}))
             curve = rows.assign(depth=layers / layers.max(), mean=rows["value"])
             curves[name] = curve.sort_values("depth")
-    heading = "linear probe of each layer"
-    return {"probe": _panels([(heading, first.words[first.main], curves)], 1)} if curves else {}
+    return {"probe": _panels(list(panels.values()), len(panels))} if panels else {}
 
 
 @_drawn.register
@@ -258,7 +255,7 @@ def _panels(panels: Sequence[Panel], columns: int) -> Figure:
                     color=colours[name],
                     marker=markers[name],
                     markersize=3.5,
-                    label=name,
+                    label=name.replace("\n", ", "),
                 )
             axes.set(title=heading, ylabel=label, xlabel=DEPTH, xlim=(-0.03, 1.03))
         figure.legend(
@@ -283,11 +280,11 @@ def _matrices(
     most = max(float(np.nanmax(matrix)) for matrix, _ in shown.values())
     scale = {"vmin": min(0.0, least), "vmax": most, **scale}
     with paper_style():
-        figure = new_figure(0.8 + 3.6 * len(shown), 4.0)
+        figure = new_figure(0.8 + MATRIX * len(shown), 4.0)
         panels = figure.subplots(1, len(shown), squeeze=False)[0]
         for axes, (name, (matrix, phases)) in zip(panels, shown.items(), strict=True):
             image = draw_matrix(axes, matrix, phases, **scale)
-            axes.set_title(name.replace(", ", "\n", 1))
+            axes.set_title(fitted(name, MATRIX))
             axes.set(xlabel=column, ylabel=row)
         beyond = "max" if most > scale["vmax"] else "neither"
         figure.colorbar(image, ax=list(panels), label=label, shrink=0.85, extend=beyond)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save
 
+from brdyn.measures.intervals import told_apart
 from brdyn.probes.layer_choice import CHOSEN, PHASE_ENDS, REGULAR
 from brdyn.probes.scores import Score, measured, resampled, resamples, spread
 from brdyn.provenance import images_of, skipped_lines
@@ -196,14 +197,14 @@ class LayerProbe(Result):
 
     def answer(self) -> str:
         """Where each model is read best, by the main score."""
-        said = []
+        said, by = [], f" by {self.probes[0]}" if len(self.probes) > 1 else ""
         for model in self.models:
             rows = self._rows(self.main, self.probes[0], model)
             better = rows["value"].idxmin() if self.main in ERRORS else rows["value"].idxmax()
             best = rows.loc[better]
             low, high = (self._number(self.main, best[name]) for name in ("low", "high"))
             said.append(
-                f"{model} at {self._named(best['place'])}: {self.words[self.main]} "
+                f"{model} at {self._named(best['place'])}{by}: {self.words[self.main]} "
                 f"{self._number(self.main, best['value'])} ({low} to {high})"
             )
         return f"{self.task}, the best of {number_of(len(self._places()), 'place')}: {'; '.join(said)}"
@@ -219,6 +220,22 @@ class LayerProbe(Result):
             rows.append(row | {"from": float(main["low"]), "to": float(main["high"])})
         return rows
 
+    def numbers(self) -> dict[str, Any]:
+        """The main score of each layer and of each set of layers, so that those of other models stand beside it."""
+        found = {}
+        for row in self.scores[self.scores["score"] == self.main].to_dict(orient="records"):
+            place = str(row["place"])
+            labels = [label for label, own in self.sets.items() if own == place]
+            model = [row["model"]] if len(self.models) > 1 else []
+            for where in [f"layer {place}", *labels] if place.isdecimal() else labels or [f"layers {place}"]:
+                found[f"{', '.join([*model, row['probe'], where])}: {self.words[self.main]}"] = row["value"]
+        return found
+
+    @property
+    def measured(self) -> str:
+        """The task."""
+        return self.task
+
     def remarks(self) -> list[str]:
         """How many images, what was compared, and what to know of the scores."""
         train, test = (self.images.get(name, {}) for name in ("train", "test"))
@@ -226,8 +243,23 @@ class LayerProbe(Result):
         sizes = self.sizes
         by = f", {sizes['choose']} to choose penalty and epoch by" if sizes.get("choose") else ""
         lines.append(f"{sizes['fit']} images to fit heads on{by}, {sizes['test']} test images")
+        if open_ := [one for one in self._layers_alone() if not told_apart(*one[1])]:
+            said = "; ".join(name for name, _ in open_)
+            lines.append(
+                "too few test images to tell layers apart (intervals of the largest and the least "
+                f"{self.words[self.main]} meet): {said}"
+            )
         lines += [f"note: {note}" for note in self.notes]
         return lines + [self._compared(row) for row in self.pairs.to_dict(orient="records")]
+
+    def _layers_alone(self) -> Iterator[tuple[str, list[pd.Series]]]:
+        """Each model and probe of several layers: the main score of each alone, with its interval."""
+        for model in self.models:
+            for probe in self.probes:
+                rows = self._rows(self.main, probe, model)
+                rows = rows[rows["place"].str.isdecimal()]
+                if len(rows) > 1:
+                    yield f"{model}, {probe}", [rows[name] for name in ("value", "low", "high")]
 
     def _places(self) -> list[str]:
         return list(dict.fromkeys(self.scores["place"]))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from brdyn.blank import on_meta
 from brdyn.checked_json import expanded
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import adapter, own_family
 from brdyn.models.base import VisionTransformer
-from brdyn.models.blank import on_meta
 from brdyn.models.registry import build
 from brdyn.models.request import ModelRequest
 from brdyn.raptor.model import Raptor, SavedConfig, SavedTeacher, check_saved, is_raptor, read_saved

@@ -302,13 +302,13 @@ def make_report(
             for one in prepared:
                 if one.model is not None:
                     run.measure(one)
-        _check_some(prepared)
-        found = [_found(one) for one in prepared]
-        report = assemble(found, settings, _kind(prepared))
-        say("drawing the page …")
-        with stage("drawing the page", at_once=False):
-            report = replace(report, beside=render_page(report, found, out, formats))
-        report.write(folder)
+            _check_some(prepared)
+            found = [_found(one) for one in prepared]
+            report = assemble(found, settings, _kind(prepared))
+            say("drawing the page …")
+            with stage("drawing the page", at_once=False):
+                report = replace(report, beside=render_page(report, found, out, formats))
+            report.write(folder)
         return report
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from brdyn.blank import on_meta
 from brdyn.checked_json import expanded
 from brdyn.declared import build
 from brdyn.errors import BrdynError, UsageError
@@ -96,7 +96,7 @@ def read_weights(make: Callable[[], nn.Module], folder: str | Path, digest: str)
     path = expanded(folder) / WEIGHTS
     state = _read_whole(path, digest)
     try:
-        with torch.device("meta"):
+        with on_meta():
             expected = make().state_dict()
     except (RuntimeError, ValueError, OverflowError) as error:
         if isinstance(error, BrdynError):

@@ -18,7 +18,7 @@ from brdyn.data import Batch, ReadReport, Skipped
 from brdyn.errors import BrdynError, UsageError
 from brdyn.progress import progress_bar
 from brdyn.random_keys import random_keys
-from brdyn.runtime import agree, gather, synchronise
+from brdyn.runtime import agree, gather, seed_default, synchronise
 from brdyn.training.checkpoints import Checkpoints, Saved
 from brdyn.training.optimization import Optimization
 from brdyn.training.session import Session
@@ -175,9 +175,8 @@ class _Training:
             everywhere = int(self.accelerator.reduce(count, "sum"))
         if not pieces:
             raise BrdynError(f"none of the images of step {self.step + 1} could be read")
-        torch.manual_seed(
-            random_keys_of(self.settings.seed, self.stage, self.step, self.accelerator.process_index)
-        )
+        key = random_keys_of(self.settings.seed, self.stage, self.step, self.accelerator.process_index)
+        seed_default(key, self.accelerator.device)
         rate = self.optimization.begin(self.step)
         totals: dict[str, Tensor] = {}
         inputs: list[Any] = [None] * len(pieces)

@@ -173,8 +173,13 @@ def test_pickled_objects_are_refused_unless_allowed(run, tiny_options, tmp_path)
     assert run("phases", *options, "--allow-pickle").returncode == 0
 
 
-ALONE = f"""
-{forked.UNDRAWN}
+ALONE = """
+import sys
+from types import SimpleNamespace
+import brdyn.store.folder
+from tests import undrawn
+sys.modules["brdyn.plots"] = SimpleNamespace(draw=undrawn.one_picture)  # to import them takes longer than all commands
+brdyn.store.folder.render = undrawn.empty
 import contextlib, io, json, sys
 from brdyn.cli import main
 for arguments in json.load(sys.stdin):
@@ -346,7 +351,7 @@ def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights)
     assert run("phases", *tiny_options, "--k", "3", drawn=False).returncode == 0
     phases_file = tmp_path / "out" / "phases.json"
     options = [*tiny_options[:-2], "--out", tmp_path / "dynamics"]
-    done = run("dynamics", *options, "--phases", phases_file, "--format", "svg")
+    done = run("dynamics", *options, "--phases", phases_file, "--format", "svg", rendered=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     out = tmp_path / "dynamics"
@@ -476,7 +481,7 @@ def test_json_is_all_there_is_on_standard_output(run, tiny_options, tmp_path, no
 
 def test_perturb_writes_what_it_says(run, tiny_options, tmp_path):
     options = [*tiny_options, "-n", "6", "--eps", "0.1,0.3", "--tokens", "cls,all", "--layers", "0,6,12"]
-    done = run("perturb", *options)
+    done = run("perturb", *options, rendered=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     out = tmp_path / "out"
@@ -519,7 +524,9 @@ def test_interventions_write_what_they_say(run, tiny_options, tmp_path):
         "--phases",
         tmp_path / "out" / "phases.json",
     ]
-    done = run("interventions", *options, "--kinds", "swap,delete,shuffle,replace", "--draws", "2")
+    done = run(
+        "interventions", *options, "--kinds", "swap,delete,shuffle,replace", "--draws", "2", rendered=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "no classification head" in done.stdout

@@ -78,6 +78,21 @@ def test_runs_of_one_model_have_the_names_of_their_folders(tmp_path):
     assert list(both.results) == ["small 1", "small 2"]
 
 
+def test_a_picture_of_several_names_the_model_the_images_and_their_size(tmp_path):
+    """Of results that are told apart by their folders, too."""
+    for name in ("one", "two"):
+        phases(2, "small").save(tmp_path / name)
+    pictures = draw_comparison(compare(tmp_path / "one", tmp_path / "two"))
+    images = "small 8 images of 32 × 32 pixels"
+    for axes, name in zip(pictures["similarity"].axes, ("one", "two"), strict=False):
+        assert " ".join(axes.get_title().split()).endswith(f"{name}: {images}")
+    said = [text.get_text() for text in pictures["steps"].legends[0].get_texts()]
+    assert [one.partition(": ")[2] for one in said] == [images.replace(" ", ", ", 1)] * 2
+    assert draw_comparison(compare(phases(2, "small"), phases(2, "large")))["similarity"].axes[
+        0
+    ].get_title() == ("small\n8 images of 32 × 32 pixels")
+
+
 def test_numbers_of_curves_are_the_headlines():
     found = compare(dynamics([0.4, 0.2], "small"), dynamics([0.5, 0.3, 0.1], "large"))
     rows = {row["number"]: (row["small"], row["large"]) for row in found.table()}
@@ -95,7 +110,7 @@ def test_curves_lie_over_relative_depth_and_matrices_have_one_scale():
     assert large.get_xdata().tolist() == [0.25, 0.5, 0.75, 1]
     assert large.get_ydata().tolist() == [0.5, 0.3, 0.1, 0.2]
     assert norm.axes[0].lines[0].get_xdata().tolist() == [0, 0.5, 1]  # states
-    assert large.get_label() == "large, 8 images of 32x32 pixels"
+    assert large.get_label() == "large, 8 images of 32 × 32 pixels"
     first, second = similarity(2, "small"), similarity(3, "large")
     second = replace(second, matrix=second.matrix - 0.5)
     drawn = draw_comparison(compare(first, second))["similarity"]
@@ -130,12 +145,50 @@ def test_exchanges_lie_side_by_side_on_one_scale():
 
 
 def test_probes_of_layers_are_overlaid():
-    """Each layer alone, over relative depth; runs with another score are left out."""
-    other = replace(probed(), words={"rmse": "RMSE"}, scores=probed().scores.assign(score="rmse"))
-    axes = draw_comparison(compare(probed(), probed(), other))["probe"].axes[0]
-    assert [line.get_ydata().tolist() for line in axes.lines] == [[0.4, 0.5, 0.7]] * 2
-    assert axes.lines[0].get_xdata().tolist() == [2 / 6, 3 / 6, 1]
-    assert axes.get_ylabel() == "accuracy"
+    """Each layer alone, over relative depth; a panel for each task."""
+    compared = compare(probed(), probed(), of_depth())
+    classes, depth = draw_comparison(compared)["probe"].axes
+    assert [line.get_ydata().tolist() for line in classes.lines] == [[0.4, 0.5, 0.7]] * 2
+    assert classes.lines[0].get_xdata().tolist() == [2 / 6, 3 / 6, 1]
+    assert [line.get_ydata().tolist() for line in depth.lines] == [[0.4, 0.5, 0.7]]
+    assert [(one.get_ylabel(), one.get_title()) for one in (classes, depth)] == [
+        ("accuracy", "classification, linear probe of each layer"), ("RMSE", "depth, linear probe of each layer")
+    ]  # fmt: skip
+    assert "what is measured is not the same (classification, depth)" in compared.notes()[-1]
+    assert compare(probed(), probed()).notes() == []
+
+
+def test_the_best_place_is_said_with_the_probe_that_found_it():
+    both = pd.concat([probed().scores, probed().scores.assign(probe="knn")], ignore_index=True)
+    assert (
+        "vit at layers 3+6 (phase ends) by linear: accuracy 80.0%" in replace(probed(), scores=both).answer()
+    )
+    assert "vit at layers 3+6 (phase ends): accuracy 80.0%" in probed().answer()
+
+
+def test_too_few_test_images_are_said_from_the_intervals():
+    said = (
+        "too few test images to tell layers apart (intervals of the largest and the least accuracy meet): "
+        "vit, linear"
+    )
+    assert said in probed(half=0.2).remarks()
+    assert said not in probed(half=0.1).remarks()
+
+
+def of_depth():
+    scores = probed().scores.assign(score="rmse")
+    return replace(probed(), task="depth", words={"rmse": "RMSE"}, scores=scores)
+
+
+def test_scores_of_a_layer_are_held_against_those_of_another_model():
+    other = replace(probed(phase_ends=0.9), scores=probed(phase_ends=0.9).scores.assign(model="resnet"))
+    rows = {row["number"]: list(row.values())[1:] for row in compare(probed(), other).table()}
+    assert rows == {
+        "linear, layer 2: accuracy": [0.4, 0.4], "linear, layer 3: accuracy": [0.5, 0.5],
+        "linear, layer 6: accuracy": [0.7, 0.7], "linear, best single: accuracy": [0.7, 0.7],
+        "linear, phase ends: accuracy": [0.8, 0.9],
+        "linear, regular: accuracy": [pytest.approx(0.7), pytest.approx(0.8)],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,22 @@ def test_a_report_that_was_killed_goes_on(lost, again):
     assert again()[1] == expected
 
 
+@pytest.mark.parametrize("moment", ["render_page", "layer_surgery"])
+def test_one_that_is_stopped_says_how_to_go_on(moment, again, monkeypatch):
+    """While it draws, too."""
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"brdyn.reporting.run.{moment}", stopped)
+    shutil.rmtree(again.out / "little" / "interventions")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        again()
+    assert caught.value.__notes__ == [
+        f"results that are whole stay in {str(again.out)!r}; the same command goes on"
+    ]
+
+
 def test_results_of_something_else_are_listed_and_refused(again, photos, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(photos / "cat", other / "cat")

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import timm
 from safetensors.torch import load_file
 
+from brdyn.blank import on_meta
 from brdyn.choices import MOST_LAYERS, MOST_PIXELS
 from brdyn.declared import Range, build, entries, shown
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import timm_family
 from brdyn.models.base import VisionTransformer
-from brdyn.models.blank import on_meta
 from brdyn.models.request import ModelRequest
 from brdyn.models.towers.config import MOST_CLASSES
 from brdyn.models.towers.files import CONFIG, PICKLED, WEIGHTS, Source

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from brdyn import hub
+from brdyn.blank import on_meta
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models.blank import on_meta
 from brdyn.models.request import ModelRequest
 from brdyn.models.towers.config import ATTENTION, Described
 from brdyn.models.weights import SHOWN_KEYS

@@ -4,8 +4,10 @@ import timm
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from brdyn.blank import NoValues, on_meta
+from brdyn.classifiers.saved import KIND, Classifier, SavedConfig
 from brdyn.models import timm_trunks
-from brdyn.models.blank import NoValues, on_meta
+from brdyn.store import pretrained
 
 NAME = "test_vit"
 
@@ -31,6 +33,17 @@ def test_no_value_is_drawn_for_a_blank_module():
     assert {name: value.shape for name, value in blank.state_dict().items()} == {
         name: value.shape for name, value in usual.items()
     }
+
+
+def test_no_value_is_drawn_for_what_weights_are_compared_with(tmp_path):
+    size = {"width": 4, "heads": 1, "hidden": 4, "depth": 1}
+    classifier = Classifier.new("vit-tiny12", ("a", "b"), 8, (0.5,) * 3, (0.5,) * 3, **size)
+    classifier.save_pretrained(tmp_path)
+    config, _ = pretrained.read_config(tmp_path, KIND, SavedConfig)
+    with Heard() as heard:
+        found = pretrained.read_weights(config.make, tmp_path, config.digest)
+    assert found.keys() == classifier.network.state_dict().keys()
+    assert not heard.names & {"normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_"}
 
 
 def test_an_architecture_to_be_filled_has_no_memory_for_parameters():
