@@ -195,7 +195,8 @@ def dense_findings(records: Records) -> str:
     """What Raptors keep of masks and depth, and where these are read."""
     return page(
         "dense_findings.md.j2", found=records.dense, rows=judged(records, "dense"),
-        ours=judged(records, "dense", ours=True), kept=dense.kept, KS=dense.KS, DATA=dense.DATA,
+        ours=judged(records, "dense", ours=True), table=dense.table(records.dense),
+        layers=dense.by_layer(records.dense),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from brdyn.raptor.evaluation import RAPTOR, TEACHER
 KS = (2, 3, 4)
 CLASSES, DENSE = "classes", ("masks", "depth")
 DATA = {CLASSES: "caltech101", "masks": "camvid", "depth": "kitchen"}
-LINEAR = "linear"
+LINEAR, LAYERS = "linear", 12
 
 
 class Results(NamedTuple):
@@ -33,8 +33,8 @@ def load() -> Results:
     raptors = {(task, k): home / f"{OFFLINE}_k{k}_{data}" for task, data in DATA.items() for k in KS}
     layers = {task: home / f"{OFFLINE}_layers_{data}" for task, data in DATA.items()}
     return Results(
-        {key: Evaluation.read(folder) for key, folder in raptors.items() if folder.is_dir()},
-        {task: LayerProbe.read(folder) for task, folder in layers.items() if folder.is_dir()},
+        {key: Evaluation.read(path) for key, path in raptors.items() if (path / Evaluation.FILE).is_file()},
+        {task: LayerProbe.read(path) for task, path in layers.items() if (path / LayerProbe.FILE).is_file()},
     )
 
 
@@ -141,3 +141,33 @@ def phase_ends(results: Results) -> Numbers | None:
         gain[task] = Share(one.seeds - 1, one.again - 1).estimate
     places = results.layers[CLASSES].sets
     return {"gain": gain, "ends": places[PHASE_ENDS], "regular": places[REGULAR]}
+
+
+def table(results: Results) -> list[dict[str, Any]]:
+    """Of each task and k that is recorded: how faithful the Raptor is on images of the task, what it and its teacher
+    get, and what is kept."""
+    rows = []
+    for (task, k), found in results.raptors.items():
+        if found.layers is None:
+            continue
+        place, words = found.layers.scores["place"].iloc[-1], found.layers.words[found.layers.main]
+        r2 = float(found.fidelity.curve("r2", "all").iloc[-1])
+        for probe in found.layers.probes:
+            one = kept(results, task, k, probe)
+            scores = {
+                name: found.layers.value(found.layers.main, place, probe, name) for name in (TEACHER, RAPTOR)
+            }
+            rows.append(
+                {"task": task, "k": k, "r2": r2, "probe": probe, "score": words, **scores,
+                 "kept": one.estimate if one else None}
+            )  # fmt: skip
+    return rows
+
+
+def by_layer(results: Results) -> list[dict[str, Any]]:
+    """Scores of linear heads on each layer of the teacher, by task."""
+    return [
+        {"task": task, "score": found.words[found.main],
+         "values": [f"{found.value(found.main, place):.3f}" for place in map(str, range(1, LAYERS + 1))]}
+        for task, found in results.layers.items()
+    ]  # fmt: skip
