@@ -122,7 +122,7 @@ def test_a_fourth_block_gains_what_it_keeps_beyond_three(records):
 @pytest.mark.parametrize("task", dense.DATA)
 def test_nothing_is_judged_before_all_of_it_is_recorded(records, task):
     whole = results(dict.fromkeys(dense.DATA, ALIKE))
-    del whole.raptors[task, 2]
+    del whole.raptors[task, 3]
     judged = claims.of("dense.dense_loses_more").judge(records._replace(dense=whole))
     assert (judged.verdict, judged.said) == (claims.NOT_TESTED, "not recorded yet")
     assert (dense.four_over_three(whole) is None) == (task in dense.DENSE)

@@ -119,14 +119,14 @@ def dense_loses_more(results: Results) -> Numbers | None:
 
 def four_over_three(results: Results) -> Numbers | None:
     """What k = 4 keeps beyond k = 3 on the dense tasks, image by image; and of classes, where that is recorded."""
-    if _kept(results, *DENSE) is None:
-        return None
     pairs = {task: (kept(results, task, 4), kept(results, task, 3)) for task in DATA}
     gain = {
         task: four.beyond(three)
         for task, (four, three) in pairs.items()
         if four is not None and three is not None
     }
+    if not {*DENSE} <= {*gain}:
+        return None
     return {"gain": {task: gain[task] for task in DENSE}, "of_classes": gain.get(CLASSES, Estimate(np.nan))}
 
 
