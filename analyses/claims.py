@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from analyses.findings import depth, layers, offline, phases, shared, vitrm
+from analyses.findings import dense, depth, layers, offline, phases, shared, vitrm
 from analyses.findings import raptor as raptors
 from analyses.raptor_on_vits import Cells, read_cells
 from analyses.recording import RESULTS
@@ -40,7 +40,7 @@ WORDS = {True: "**holds**", False: "**fails**", None: "cannot be told"}
 AT_SIZE = "No run of the published size and length is recorded; it needs a GPU"
 MEASURES: dict[str, Any] = {
     "phases": phases, "offline": offline, "raptor": raptors, "depth": depth, "vitrm": vitrm, "layers": layers,
-    "shared": shared,
+    "shared": shared, "dense": dense,
 }  # fmt: skip
 BEFORE, AFTER, BEFORE_TWINS = (
     "before",
@@ -67,6 +67,7 @@ class Studies(NamedTuple):
     refitted: list[Evaluation] | None
     layers: layers.Results
     shared: Shared | None
+    dense: dense.Results
 
 
 class Records(Studies):
@@ -87,7 +88,7 @@ def load() -> Records:
         with_raptors(HUNDRED), vitrm.load(), vitrm.read_at_size(), read_grid(),
         Surgery.read(RESULTS / "interventions" / packaged.NAME), raptors.read_refitted(),
         layers.load(),
-        read_shared(),
+        read_shared(), dense.load(),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from analyses import claims, fooled, phase_test
 from analyses.claims import BEFORE, BEFORE_TWINS, NOT_TESTED, OURS, WORDS, Records, in_full
-from analyses.findings import depth, layers, raptor, vitrm
+from analyses.findings import dense, depth, layers, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
 from analyses.gpu.jobs import JOBS
 from analyses.gpu.packing import MOST, PART
@@ -70,7 +70,11 @@ def judged(
 def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> dict[str, str]:
     """A claim with its rule, and what it comes to."""
     found = records.judged[claim.key] if study is None else claim.judge(records, study)
-    text = f"{claim.claim} ({claim.source})" if claim.table in ("offline", "vitrm", "layers") else claim.claim
+    text = (
+        f"{claim.claim} ({claim.source})"
+        if claim.table in ("offline", "vitrm", "layers", "dense")
+        else claim.claim
+    )
     return {
         "claim": text,
         "rule": found.rule or (in_full(claim.rule) if claim.rule else "–"),
@@ -185,6 +189,15 @@ def layers_findings(records: Records) -> str:
         "layers_findings.md.j2", found=records.layers, counts=counts, total=counts.total(), rows=rows, ours=ours,
         NETWORKS=layers.NETWORKS, TWINS=layers.TWINS, whole=layers.whole_phases(records.layers),
         along=layers.along(records.layers),
+    )  # fmt: skip
+
+
+def dense_findings(records: Records) -> str:
+    """What Raptors keep of masks and depth, and where these are read."""
+    return page(
+        "dense_findings.md.j2", found=records.dense, rows=judged(records, "dense"),
+        ours=judged(records, "dense", ours=True), table=dense.table(records.dense),
+        layers=dense.by_layer(records.dense),
     )  # fmt: skip
 
 
@@ -335,6 +348,7 @@ def pages(records: Records) -> dict[Path, str]:
         ROOT / "docs" / "evidence.md": evidence(records),
         guide / "fooled.md": how_to_be_fooled(records),
         guide / "findings.md": page("findings.md.j2", found=records.offline, rows=judged(records, "offline")),
+        guide / "dense_findings.md": dense_findings(records),
         guide / "layers_findings.md": layers_findings(records),
         guide / "raptor_findings.md": raptor_findings(records),
         guide / "train_or_distil.md": train_or_distil(records),

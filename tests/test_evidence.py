@@ -108,6 +108,7 @@ def test_every_rule_is_on_the_page_that_its_claim_names(records, written):
         "": written["docs/evidence.md"], "vitrm": written["docs/guide/vitrm_findings.md"],
         "depth": written["docs/guide/stochastic_depth_findings.md"],
         "layers": written["docs/guide/layers_findings.md"],
+        "dense": written["docs/guide/dense_findings.md"],
         "shared": written["docs/guide/train_or_distil.md"],
     }  # fmt: skip
     shown |= {"grid": shown["vitrm"], "overfit": shown["depth"]}

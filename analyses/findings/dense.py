@@ -1,0 +1,173 @@
+"""What Raptors keep of the masks, the depth and the classes that are read from a ViT; and which layers to read."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analyses.recording import OFFLINE, RESULTS
+from analyses.rules import Numbers
+from analyses.statistics import Estimate, with_errors
+from brdyn.probes import ClassScore, DepthScore, LayerProbe, OverlapScore, Score
+from brdyn.probes.layer_choice import PHASE_ENDS, REGULAR
+from brdyn.probes.scores import measured, resampled, resamples
+from brdyn.raptor import Evaluation
+from brdyn.raptor.evaluation import RAPTOR, TEACHER
+
+KS = (2, 3, 4)
+CLASSES, DENSE = "classes", ("masks", "depth")
+DATA = {CLASSES: "caltech101", "masks": "camvid", "depth": "kitchen"}
+LINEAR, LAYERS = "linear", 12
+
+
+class Results(NamedTuple):
+    """What is recorded so far: of each task and k a Raptor beside its teacher, of each task the teacher's layers."""
+
+    raptors: dict[tuple[str, int], Evaluation]
+    layers: dict[str, LayerProbe]
+
+
+def load() -> Results:
+    home = RESULTS / "probes"
+    raptors = {(task, k): home / f"{OFFLINE}_k{k}_{data}" for task, data in DATA.items() for k in KS}
+    layers = {task: home / f"{OFFLINE}_layers_{data}" for task, data in DATA.items()}
+    return Results(
+        {key: Evaluation.read(path) for key, path in raptors.items() if (path / Evaluation.FILE).is_file()},
+        {task: LayerProbe.read(path) for task, path in layers.items() if (path / LayerProbe.FILE).is_file()},
+    )
+
+
+class Share(NamedTuple):
+    """A score over another one of the same test images, below 1 where it is worse, also of errors: of each seed of the
+    heads, and of bootstrap samples of the images."""
+
+    seeds: np.ndarray
+    again: np.ndarray
+
+    @property
+    def value(self) -> float:
+        return float(self.seeds.mean())
+
+    @property
+    def errors(self) -> list[tuple[float, float]]:
+        """Over test images, and over seeds: standard errors and degrees of freedom."""
+        count = len(self.seeds)
+        over_seeds = float(self.seeds.std(ddof=1)) / count**0.5 if count > 1 else np.nan
+        return [(float(self.again.std(ddof=1)), np.inf), (over_seeds, count - 1)]
+
+    @property
+    def estimate(self) -> Estimate:
+        return with_errors(self.value, self.errors)
+
+    def beyond(self, other: Share) -> Estimate:
+        """The difference to another one of the same test images and seeds."""
+        return Share(self.seeds - other.seeds, self.again - other.again).estimate
+
+    def less(self, other: Share) -> Estimate:
+        """The difference to one of other test images."""
+        return with_errors(self.value - other.value, [*self.errors, *other.errors])
+
+
+def score_of(found: LayerProbe) -> Score:
+    """By which its counts are judged."""
+    if found.task == "segmentation":
+        return OverlapScore([name[5:] for name in found.counted.columns if name.startswith("hits ")])
+    return DepthScore() if found.task == "depth" else ClassScore()
+
+
+def share(found: LayerProbe, one: tuple[str, str], other: tuple[str, str], probe: str = LINEAR) -> Share:
+    """The main score of a model and place over that of another, from what was counted in each test image."""
+    score, images, parts = score_of(found), found.sizes["test"], []
+    keys, weights = found.counted.set_index(["model", "place", "probe"]).sort_index(), resamples(images)
+    for key in (one, other):
+        rows = keys.loc[[(*key, probe)]].sort_values(["seed", "image"])
+        counted = rows[list(score.statistics)].to_numpy(float).reshape(-1, images, len(score.statistics))
+        parts.append((measured(score, counted)[score.main], resampled(score, counted, weights)[score.main]))
+    return Share(*((above / below) ** score.sign for above, below in zip(*parts, strict=True)))
+
+
+def kept(results: Results, task: str, k: int, probe: str = LINEAR) -> Share | None:
+    """What a Raptor keeps of the teacher's score at the last layer."""
+    found = results.raptors.get((task, k))
+    if found is None or found.layers is None:
+        return None
+    place = found.layers.scores["place"].iloc[-1]
+    return share(found.layers, (RAPTOR, place), (TEACHER, place), probe)
+
+
+def _kept(results: Results, *tasks: str) -> dict[tuple[str, int], Share] | None:
+    """Of tasks and every k; none where one is not recorded."""
+    found = {(task, k): kept(results, task, k) for task in tasks for k in KS}
+    return {key: one for key, one in found.items() if one is not None} if all(found.values()) else None
+
+
+def dense_loses_more(results: Results) -> Numbers | None:
+    """The share of the teacher's score that is lost on a dense task less that lost of accuracy, mean over k."""
+    found = _kept(results, CLASSES, *DENSE)
+    if found is None:
+        return None
+    mean = {
+        task: Share(*(np.mean(parts, 0) for parts in zip(*(found[task, k] for k in KS), strict=True)))
+        for task in DATA
+    }
+    return {
+        "excess": {task: mean[CLASSES].less(mean[task]) for task in DENSE},
+        "lost": {task: 1 - one.value for task, one in mean.items()},
+    }
+
+
+def four_over_three(results: Results) -> Numbers | None:
+    """What k = 4 keeps beyond k = 3 on the dense tasks, image by image; and of classes, where that is recorded."""
+    pairs = {task: (kept(results, task, 4), kept(results, task, 3)) for task in DATA}
+    gain = {
+        task: four.beyond(three)
+        for task, (four, three) in pairs.items()
+        if four is not None and three is not None
+    }
+    if not {*DENSE} <= {*gain}:
+        return None
+    return {"gain": {task: gain[task] for task in DENSE}, "of_classes": gain.get(CLASSES, Estimate(np.nan))}
+
+
+def phase_ends(results: Results) -> Numbers | None:
+    """The score read from the ends of phases over that of as many layers at regular distances, less 1."""
+    if set(results.layers) != set(DATA):
+        return None
+    gain = {}
+    for task, found in results.layers.items():
+        ends, regular = ((found.models[0], found.sets[name]) for name in (PHASE_ENDS, REGULAR))
+        one = share(found, ends, regular)
+        gain[task] = Share(one.seeds - 1, one.again - 1).estimate
+    places = results.layers[CLASSES].sets
+    return {"gain": gain, "ends": places[PHASE_ENDS], "regular": places[REGULAR]}
+
+
+def table(results: Results) -> list[dict[str, Any]]:
+    """Of each task and k that is recorded: how faithful the Raptor is on images of the task, what it and its teacher
+    get, and what is kept."""
+    rows = []
+    for (task, k), found in results.raptors.items():
+        if found.layers is None:
+            continue
+        place, words = found.layers.scores["place"].iloc[-1], found.layers.words[found.layers.main]
+        r2 = float(found.fidelity.curve("r2", "all").iloc[-1])
+        for probe in found.layers.probes:
+            one = kept(results, task, k, probe)
+            scores = {
+                name: found.layers.value(found.layers.main, place, probe, name) for name in (TEACHER, RAPTOR)
+            }
+            rows.append(
+                {"task": task, "k": k, "r2": r2, "probe": probe, "score": words, **scores,
+                 "kept": one.estimate if one else None}
+            )  # fmt: skip
+    return rows
+
+
+def by_layer(results: Results) -> list[dict[str, Any]]:
+    """Scores of linear heads on each layer of the teacher, by task."""
+    return [
+        {"task": task, "score": found.words[found.main],
+         "values": [f"{found.value(found.main, place):.3f}" for place in map(str, range(1, LAYERS + 1))]}
+        for task, found in results.layers.items()
+    ]  # fmt: skip

@@ -1,0 +1,162 @@
+"""What the study of dense tasks makes of its records."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analyses import claims
+from analyses.findings import dense
+from analyses.statistics import Estimate
+from brdyn.probes import ClassScore, DepthScore, LayerProbe, OverlapScore
+from brdyn.probes.layer_choice import PHASE_ENDS, REGULAR
+from brdyn.probes.layer_result import Counts
+from brdyn.raptor import Evaluation
+from brdyn.raptor.evaluation import RAPTOR, TEACHER
+
+TASKS = {"classes": "classification", "masks": "segmentation", "depth": "depth"}
+IMAGES = 4
+
+
+def counted(task: str, score: float, images: int = IMAGES) -> np.ndarray:
+    """The same in each image: an accuracy, a mean IoU of two classes, or an RMSE."""
+    of_one = {
+        "classes": [score, 1],
+        "masks": [50 * score, 50 * score, 50, 50, 50, 50],  # IoU is s / (2 - s)
+        "depth": [10, 10 * score**2, 1, 5],
+    }
+    return np.tile(np.array(of_one[task], float), (images, 1))
+
+
+def probed(task: str, scores: dict[tuple[str, str], list[np.ndarray]], sets=None) -> LayerProbe:
+    """A result with what was counted for each seed of a model and place."""
+    score = {"classes": ClassScore(), "masks": OverlapScore(["sky", "road"]), "depth": DepthScore()}[task]
+    counts = Counts(score)
+    for (model, place), seeds in scores.items():
+        for one in seeds:
+            counts.add(model, place, "linear", one)
+    weights = counts.weights(0)
+    return LayerProbe(
+        TASKS[task], counts.scores(weights), counts.pairs(weights, {}), pd.DataFrame(), pd.DataFrame(), sets or {},
+        dict(score.words), (), {"test": IMAGES}, counts.table(range(IMAGES)),
+    )  # fmt: skip
+
+
+def results(kept: dict[str, dict[int, float]]) -> dense.Results:
+    """Raptors beside a teacher that gets 0.8 of the classes and masks, and an RMSE of 0.8."""
+    raptors = {}
+    for task, by_k in kept.items():
+        for k, share in by_k.items():
+            own = 0.8 / share if task == "depth" else 0.8 * share
+            seeds = {
+                (TEACHER, "12"): [counted(task, 0.8)] * 2,
+                (RAPTOR, "12"): [counted(task, one) for one in (own, own * 1.001)],
+            }
+            raptors[task, k] = Evaluation(None, None, layers=probed(task, seeds))  # type: ignore[arg-type]
+    return dense.Results(raptors, {})
+
+
+ALIKE = dict.fromkeys(dense.KS, 0.9)
+
+
+@pytest.mark.parametrize(("task", "expected"), [("classes", 0.5), ("depth", 0.5), ("masks", 0.25 / (2 / 3))])
+def test_a_share_is_of_the_main_score_and_below_one_where_it_is_worse(task, expected):
+    bad = 0.4 if task != "depth" else 1.6
+    found = probed(task, {(TEACHER, "12"): [counted(task, 0.8)], (RAPTOR, "12"): [counted(task, bad)]})
+    one = dense.share(found, (RAPTOR, "12"), (TEACHER, "12"))
+    assert one.seeds == pytest.approx([expected])
+    assert one.again == pytest.approx(expected)  # all images are alike
+    assert not np.isfinite(one.estimate.low)  # one seed tells no spread
+
+
+def test_a_share_is_of_the_same_seed_and_image_in_whatever_order_they_lie():
+    rng = np.random.default_rng(0)
+    own, other = (rng.integers(0, 2, (2, IMAGES)).astype(float) * 0.5 + 0.5 for _ in range(2))
+
+    def of(rows):
+        return [np.stack([one, np.ones(IMAGES)], 1) for one in rows]
+
+    found = probed("classes", {(TEACHER, "12"): of(other), (RAPTOR, "12"): of(own)})
+    one = dense.share(found, (RAPTOR, "12"), (TEACHER, "12"))
+    assert one.seeds == pytest.approx(own.mean(1) / other.mean(1))
+    object.__setattr__(found, "counted", found.counted.sample(frac=1, random_state=1))
+    again = dense.share(found, (RAPTOR, "12"), (TEACHER, "12"))
+    assert np.allclose(one.again, again.again)
+    assert one.again.std() > 0
+
+
+def test_an_interval_is_over_images_and_seeds_together():
+    one = dense.Share(np.array([1.0, 3.0]), np.array([0.0, 2.0]))
+    assert one.errors == [(pytest.approx(2**0.5), np.inf), (pytest.approx(1.0), 1)]
+    assert one.beyond(one).say() == "+0.00 [+0.00, +0.00]"
+    apart = one.less(one)
+    assert apart.value == 0
+    assert apart.high > one.estimate.high - one.value  # two that know nothing of each other
+
+
+@pytest.mark.parametrize(
+    ("masks", "depth", "verdict"),
+    [(0.7, 0.7, "**holds**"), (0.7, 0.9, "cannot be told"), (0.7, 0.95, "**fails**")],
+)
+def test_dense_tasks_lose_more_where_both_do(records, masks, depth, verdict):
+    found = results({"classes": ALIKE, "masks": dict.fromkeys(dense.KS, masks),
+                     "depth": dict.fromkeys(dense.KS, depth)})  # fmt: skip
+    judged = claims.of("dense.dense_loses_more").judge(records._replace(dense=found))
+    assert judged.verdict == verdict
+    numbers = dense.dense_loses_more(found)
+    assert numbers is not None
+    assert numbers["excess"]["depth"].value == pytest.approx(0.9 - depth, abs=0.01)
+    assert numbers["lost"]["classes"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_fourth_block_gains_what_it_keeps_beyond_three(records):
+    found = results({"masks": {2: 0.5, 3: 0.7, 4: 0.8}, "depth": {2: 0.9, 3: 0.7, 4: 0.75}})
+    numbers = dense.four_over_three(found)
+    assert numbers is not None
+    assert numbers["gain"]["depth"].value == pytest.approx(0.05, abs=0.01)
+    assert (
+        "classes not recorded" in claims.of("dense.four_over_three").judge(records._replace(dense=found)).said
+    )
+    assert claims.of("dense.four_over_three").judge(records._replace(dense=found)).holds
+
+
+@pytest.mark.parametrize("task", dense.DATA)
+def test_nothing_is_judged_before_all_of_it_is_recorded(records, task):
+    whole = results(dict.fromkeys(dense.DATA, ALIKE))
+    del whole.raptors[task, 3]
+    judged = claims.of("dense.dense_loses_more").judge(records._replace(dense=whole))
+    assert (judged.verdict, judged.said) == (claims.NOT_TESTED, "not recorded yet")
+    assert (dense.four_over_three(whole) is None) == (task in dense.DENSE)
+    assert dense.phase_ends(whole) is None
+
+
+def test_phase_ends_are_read_against_regular_layers():
+    sets = {REGULAR: "3+6", PHASE_ENDS: "2+6"}
+    layers = {
+        task: probed(task, {("vit", "3+6"): [counted(task, 0.5)] * 2,
+                            ("vit", "2+6"): [counted(task, one) for one in (0.6, 0.6001)]}, sets)
+        for task in dense.DATA
+    }  # fmt: skip
+    numbers = dense.phase_ends(dense.Results({}, layers))
+    assert numbers is not None
+    assert numbers["gain"]["classes"].value == pytest.approx(0.2, abs=1e-3)
+    assert numbers["gain"]["depth"].value == pytest.approx(0.5 / 0.6 - 1, abs=1e-3)  # an error that grows
+    assert (numbers["ends"], numbers["regular"]) == ("2+6", "3+6")
+
+
+def test_the_tables_have_a_row_for_what_is_recorded():
+    class Faithful:
+        def curve(self, statistic: str, group: str) -> pd.Series:
+            assert (statistic, group) == ("r2", "all")
+            return pd.Series([0.9, 0.4], index=[11, 12])
+
+    found = results({"depth": {3: 0.8}})
+    object.__setattr__(found.raptors["depth", 3], "fidelity", Faithful())
+    (row,) = dense.table(found)
+    assert (row["task"], row["k"], row["r2"], row["score"]) == ("depth", 3, 0.4, "RMSE (m)")
+    assert row["kept"].value == pytest.approx(0.8, abs=0.01)
+    assert isinstance(row["kept"], Estimate)
+    assert row["raptor"] == pytest.approx(1.0, abs=0.01)
+    each = {("vit", str(layer)): [counted("classes", layer / 20)] for layer in range(1, 13)}
+    (line,) = dense.by_layer(dense.Results({}, {"classes": probed("classes", each)}))
+    assert line["values"][0] == "0.050"
+    assert line["values"][-1] == "0.600"
