@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -130,18 +132,28 @@ def undrawn(monkeypatch):
     leave_undrawn(monkeypatch)
 
 
-@pytest.fixture
-def noise_folder(tmp_path) -> Path:
-    """Forty different small pictures."""
+@cache
+def noise_pictures() -> tuple[bytes, ...]:
+    """Forty different small pictures, as PNG files."""
     import numpy as np
     from PIL import Image
 
-    rng = np.random.default_rng(0)
+    rng, files = np.random.default_rng(0), []
+    for _ in range(40):
+        low = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        file = BytesIO()
+        Image.fromarray(low).resize((40, 36), Image.Resampling.BICUBIC).save(file, "png")
+        files.append(file.getvalue())
+    return tuple(files)
+
+
+@pytest.fixture
+def noise_folder(tmp_path) -> Path:
+    """Forty different small pictures, in a folder that is the test's own."""
     folder = tmp_path / "noise"
     folder.mkdir()
-    for index in range(40):
-        low = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
-        Image.fromarray(low).resize((40, 36), Image.Resampling.BICUBIC).save(folder / f"{index:02}.png")
+    for index, picture in enumerate(noise_pictures()):
+        (folder / f"{index:02}.png").write_bytes(picture)
     return folder
 
 
