@@ -135,7 +135,7 @@ def given_probes(folders: Sequence[str], models: Sequence[VisionTransformer]) ->
         probe = read(folder)
         if not isinstance(probe, LayerProbe):
             raise UsageError(
-                f"{folder!r} is no result of probes of layers; give the folder of brdyn probe --layers as `probe`"
+                f"{folder!r} is no result of probes of layers; give the folder of `brdyn probe --layers all` as `probe`"
             )
         origin = probe.provenance
         digest = None if origin is None else origin.details["model"]["digest"]

@@ -136,7 +136,7 @@ def test_a_backbone_whose_features_are_the_labels(streets, tmp_path):
     assert again.examples["score"].tolist() == sorted(again.examples["score"].tolist())
     said = again.summary()
     assert "10 images to fit heads on, 2 to choose penalty and epoch by, 6 test images" in said
-    assert "layer 3: mean IoU 100.0% (100.0% to 100.0%" in said
+    assert "layer 3 by linear: mean IoU 100.0% (100.0% to 100.0%" in said
     assert "no test image holds cow" in said
 
 

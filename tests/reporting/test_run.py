@@ -177,7 +177,9 @@ def test_probes_of_elsewhere_are_told_of_their_model(photos, plain, tmp_path):
     with pytest.raises(UsageError, match=r"are of 'deeper', which is none of the models of the report"):
         brdyn.report([model], plain, tmp_path / "other", settings, stream=STREAM)
     wrong = replace(settings, probes=(str(out / "little" / "phases"),))
-    with pytest.raises(UsageError, match=r"is no result of probes of layers; give the folder of brdyn probe"):
+    with pytest.raises(
+        UsageError, match=r"is no result of probes of layers; give the folder of `brdyn probe"
+    ):
         brdyn.report([model], plain, tmp_path / "other", wrong, stream=STREAM)
 
 
