@@ -18,7 +18,7 @@ REPORT, PAGE = "report.json", "report.html"
 FIT, PER_NUMBER = 0.035, 3e-8  # seconds of a linear head, roughly: and for each image, feature and class
 MEASURING = 1.6  # passes that a pass with all measures of motion takes, roughly
 BRANCHES = 1.3  # times as many with attention and MLP apart
-TANGENT = 1.6  # passes that a product with the Jacobians of all blocks takes, roughly
+TANGENT = 1.7  # passes that a product with the Jacobians of all blocks takes, roughly
 EXCHANGE = "exchange"
 MAPS = ("mean", "affine")  # that stand in for whole phases
 
