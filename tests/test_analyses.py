@@ -182,7 +182,7 @@ def test_time_to_fidelity_is_where_the_curve_first_meets_a_level(tmp_path):
     np.testing.assert_allclose(half["fast"]["images"], fast)
     np.testing.assert_allclose(half["published"]["seconds"], 0.02 * np.array(published))
     np.testing.assert_allclose(half["ratios"]["seconds"], 0.5 * np.divide(fast, published))
-    record = {"levels": [half], "k": 3, "model": "a ViT"}
+    record = {"levels": [half], "k": 3, "model": "a ViT", "fits": rows}
     (tmp_path / "bench_fidelity.json").write_text(json.dumps(record))
     said = measured_rows("bench_fidelity", tmp_path / "bench_fidelity.json")
     assert said.startswith("| R² at the last layer of 0.5, Raptor of 3 blocks of a ViT, ")
