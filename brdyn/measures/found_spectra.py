@@ -15,6 +15,7 @@ from brdyn.compared import Compared
 from brdyn.measures.contract import COLUMNS
 from brdyn.measures.coupling import PlacementTest
 from brdyn.store import ROW, read_table, records
+from brdyn.words import counted
 
 MEANS = tuple(ROW)
 EXPONENT, OF_PHASE = "exponent", "growth over the phase"
@@ -188,14 +189,17 @@ class Spectra(Compared):
                 )
             if parts:
                 lines.append(f"coupling of {side} directions: {'; '.join(parts)}")
-        if self.krylov_steps:
-            settled = self.by_block(SETTLED)[0]
-            worst = int(np.argmin(settled))
-            lines.append(
-                f"singular vectors after {self.krylov_steps} Krylov steps: squared cosine to those of one step fewer "
-                f"{settled[worst]:.2f} or more (least at block {worst + 1}; 1 is settled)"
-            )
-        return lines
+        return [*lines, self.settling] if self.krylov_steps else lines
+
+    @property
+    def settling(self) -> str:
+        """How near singular vectors are to those of one Krylov step fewer, in words."""
+        settled = self.by_block(SETTLED)[0]
+        worst = int(np.argmin(settled))
+        return (
+            f"singular vectors after {counted(self.krylov_steps, 'Krylov step')}: squared cosine to those of one step "
+            f"fewer {settled[worst]:.2f} or more (least at block {worst + 1}; 1 is settled)"
+        )
 
 
 def _said(row: pd.Series) -> str:

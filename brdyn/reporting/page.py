@@ -232,14 +232,16 @@ def _notes(found: Sequence[Found], question: str) -> list[tuple[str, str]]:
     """What else there is to say in a question's section, such as what could not be measured: of which models."""
     of: dict[str, list[str]] = {}
     for one in found:
-        splice, dynamics, evaluation = (
-            one.results.get(name) for name in ("splice", "dynamics", "raptor-eval")
+        splice, dynamics, evaluation, stretched = (
+            one.results.get(name) for name in ("splice", "dynamics", "raptor-eval", "spectra")
         )
         notes: list[str] = []
         if question == "work" and isinstance(splice, Splice):
             notes = list(splice.notes)
         if question == "block" and isinstance(evaluation, Evaluation) and evaluation.beyond is not None:
             notes = evaluation.beyond.remarks()
+        if question == "stretch" and isinstance(stretched, Dynamics) and stretched.spectra is not None:
+            notes = [stretched.spectra.settling]
         if question == "converge" and isinstance(dynamics, Dynamics):
             notes = [f"no {name}: {why}" for name, why in dynamics.left_out.items() if name in DRAWN]
         for note in notes:

@@ -289,6 +289,7 @@ def test_which_directions_layers_stretch(shown):
         cells.nth(1 + 1).hover()  # layer 1 and layer 3, as there is no cell for 1 and 1
         told = re.sub(r"\s+", " ", page.locator("#vg-tooltip-element.visible").inner_text())
         assert told == f"layer 1 and layer 3 squared cosine {spectra.coupling(side)[0, 2]:.3f}"
+    assert page.locator("#stretch ul.soft li").all_inner_texts() == [spectra.describe()[-1]]
     specs = json.loads(page.locator("#specs").text_content())
     scales = [
         spec["layer"][1]["encoding"]["color"]["scale"]
