@@ -111,7 +111,7 @@ def test_segment_benchmark_searches_agree():
 @pytest.mark.slow
 def test_peak_memory_of_dense_probes_is_flat():
     few, many = (forked.peak_of("bench_probe", str(count), "2") for count in (100, 600))
-    assert many < few + 65  # MiB: the features of 500 images are 197, and 50 of masks
+    assert many < few + 120  # MiB: the features of 500 images are 197, and 50 of masks
 
 
 def test_probe_benchmark_reads_out_all_layers():
