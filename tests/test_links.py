@@ -72,3 +72,7 @@ def test_there_are_pages_to_look_at():
         ROOT / "docs" / "index.md",
         ROOT / "docs" / "guide" / "phases.md",
     } <= set(PAGES)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 700
