@@ -86,10 +86,11 @@ def levels(found: pd.DataFrame) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"of": what, "level": level, FAST: None, PUBLISHED: None, "ratios": None}
         for recipe, of in found.groupby("recipe", sort=False):
             each = [one.sort_values("images") for _, one in of.groupby("seed")]
-            images = [reached(one["images"].to_numpy(), one[what].to_numpy(), level) for one in each]
-            if None not in images:
+            placed = (reached(one["images"].to_numpy(), one[what].to_numpy(), level) for one in each)
+            images = [one for one in placed if one is not None]
+            if len(images) == len(each):
                 rate = float((of["seconds"] / of["images"]).median())
-                row[str(recipe)] = {"images": images, "seconds": [rate * float(one or 0) for one in images]}
+                row[str(recipe)] = {"images": images, "seconds": [rate * one for one in images]}
         if row[FAST] and row[PUBLISHED]:
             row["ratios"] = {
                 unit: np.divide(row[FAST][unit], row[PUBLISHED][unit]).tolist() for unit in row[FAST]

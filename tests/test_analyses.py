@@ -79,8 +79,8 @@ def test_splice_benchmark_counts_block_applications():
 def test_peak_memory_is_flat(monkeypatch):
     monkeypatch.setattr(bench_capture, "peak_of", forked.peak_of)
     streamed, kept = bench_capture.memory((20, 140)), bench_capture.memory((140,), how="keep")
-    assert streamed["140"] < streamed["20"] + 60
-    assert kept["140"] > streamed["140"] + 60  # MiB: a megabyte an image
+    assert streamed["140"] < streamed["20"] + 30
+    assert kept["140"] > streamed["140"] + 90  # MiB: a megabyte an image
 
 
 @pytest.mark.slow
@@ -110,8 +110,9 @@ def test_segment_benchmark_searches_agree():
 
 @pytest.mark.slow
 def test_peak_memory_of_dense_probes_is_flat():
-    few, many = (forked.peak_of("bench_probe", str(count), "2") for count in (100, 600))
-    assert many < few + 120  # MiB: the features of 500 images are 197, and 50 of masks
+    """Past what the first hundreds take, as the batches that heads are trained on are of a size."""
+    few, many = (forked.peak_of("bench_probe", str(count), "2") for count in (300, 800))
+    assert many < few + 65  # MiB: the features of 500 images are 197, and 50 of masks
 
 
 def test_probe_benchmark_reads_out_all_layers():

@@ -58,19 +58,21 @@ class ForwardRules(TorchFunctionMode):
         """Call a function, or its rule."""
         del types
         kwargs = kwargs or {}
+        if not args:  # all by name
+            return func(**kwargs)
         if func is functional.linear:
             return _linear(*args, **kwargs)
         if func is functional.layer_norm:
             return _layer_norm(*args, **kwargs)
         if func is functional.scaled_dot_product_attention and _is_plain(*args, **kwargs):
             return _attention(*args, **kwargs)
-        if func in POINTWISE:
-            return _Pointwise.apply(args[0], lambda values: func(values, *args[1:], **kwargs))
+        if func in POINTWISE and len(args) == 1 and not kwargs.get("inplace"):
+            return _Pointwise.apply(args[0], lambda values: func(values, **kwargs))
         return func(*args, **kwargs)
 
 
 class _Rule(Function):
-    """A function whose parameters do not move."""
+    """A function whose parameters, as a rule, do not move, and then cost nothing."""
 
     generate_vmap_rule = True
 
@@ -88,11 +90,14 @@ class _Linear(_Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.set_materialize_grads(False)
-        ctx.save_for_forward(inputs[1])
+        ctx.save_for_forward(*inputs[:2])
 
     @staticmethod
-    def jvp(ctx: Any, moved: Tensor, *_: None) -> Tensor:
-        return functional.linear(moved, *ctx.saved_tensors)
+    def jvp(ctx: Any, moved: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        values, own = ctx.saved_tensors
+        found = functional.linear(torch.zeros_like(values) if moved is None else moved, own)
+        found = found if weight is None else found + functional.linear(values, weight)
+        return found if bias is None else found + bias
 
 
 class _Pointwise(_Rule):
@@ -120,17 +125,20 @@ class _LayerNorm(_Rule):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.set_materialize_grads(False)
         values, shape, weight, _, eps = inputs
-        ctx.dims = tuple(range(-len(shape), 0))
+        ctx.dims, ctx.dtype = tuple(range(-len(shape), 0)), output.dtype
         normed, _, scale = torch.native_layer_norm(at_least_float32(values), shape, None, None, eps)
         ctx.save_for_forward(normed, scale if weight is None else scale * weight)
 
     @staticmethod
-    def jvp(ctx: Any, moved: Tensor, *_: None) -> Tensor:
+    def jvp(
+        ctx: Any, moved: Tensor | None, _: None, weight: Tensor | None, bias: Tensor | None, __: None
+    ) -> Tensor:
         normed, scale = ctx.saved_tensors
-        exact, dims = at_least_float32(moved), ctx.dims
+        exact, dims = torch.zeros_like(normed) if moved is None else at_least_float32(moved), ctx.dims
         along = (exact * normed).mean(dims, keepdim=True)
-        turned = (exact - exact.mean(dims, keepdim=True)).sub_(normed * along).mul_(scale)
-        return turned.to(moved.dtype)
+        found = (exact - exact.mean(dims, keepdim=True)).sub_(normed * along).mul_(scale)
+        found = found if weight is None else found + normed * weight
+        return (found if bias is None else found + bias).to(ctx.dtype)
 
 
 class _Attention(_Rule):

@@ -12,7 +12,6 @@ import numpy as np
 
 from brdyn.checked_json import JsonError, check
 from brdyn.choices import METHOD
-from brdyn.errors import UsageError
 from brdyn.phases.evidence import ALPHA, CALIBRATION, ROUNDING, Evidence, check_test, differ, phase_evidence
 from brdyn.phases.recursive import RecursiveClusters, recursive_bisection
 from brdyn.phases.segmentation import (
@@ -24,14 +23,12 @@ from brdyn.phases.segmentation import (
     check_request,
     choose_k,
 )
-from brdyn.phases.similarity import LayerSimilarity
+from brdyn.phases.similarity import LayerSimilarity, checked
 from brdyn.phases.written import check_written
 from brdyn.provenance import Provenance
 from brdyn.result import Result
 from brdyn.seeds import check_seed
 from brdyn.words import counted
-
-GIVEN = "a matrix that was given"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -351,7 +348,7 @@ def segment(
     Phases(layers=12, k=2, boundaries=[6], evidence for k=2)
     """
     check_test(alpha, calibration)
-    measured = _checked(similarity)
+    measured = checked(similarity)
     matrix, replicates = measured.matrix, measured.replicates
     layers = len(matrix)
     check_request(k, layers, min_size, method, min_gain=min_gain, eps=eps)
@@ -394,22 +391,4 @@ def segment(
         evidence,
         measured,
         provenance=measured.provenance,
-    )
-
-
-def _checked(similarity: LayerSimilarity | np.ndarray) -> LayerSimilarity:
-    """A similarity of layers in float64, if it is one."""
-    if isinstance(similarity, np.ndarray):
-        similarity = LayerSimilarity(GIVEN, "no tokens of a model", similarity, None, f"none ({GIVEN})", 0)
-    matrix, replicates = np.asarray(similarity.matrix, dtype=np.float64), similarity.replicates
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
-        raise UsageError(f"a similarity of shape {matrix.shape} is not a square matrix of layers")
-    if not np.isfinite(matrix).all():
-        raise UsageError("the similarity matrix has values that are not finite")
-    if not np.allclose(matrix, matrix.T, atol=1e-6):
-        raise UsageError("the similarity matrix is not symmetric")
-    return replace(
-        similarity,
-        matrix=matrix,
-        replicates=replicates if replicates is not None and len(replicates) else None,
     )

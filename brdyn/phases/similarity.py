@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from brdyn.checked_json import JsonError
+from brdyn.errors import UsageError
 from brdyn.result import Result
 
+GIVEN = "a matrix that was given"
 NOT_KEPT = "none (samples are not kept in files)"
 
 
@@ -108,3 +110,27 @@ class LayerSimilarity(Result):
     def brief(self) -> str:
         """Measure, size, images."""
         return f"{self.kind} of {self.tokens}, {len(self.matrix)} layers, {self.n_images} images"
+
+
+def checked(similarity: LayerSimilarity | np.ndarray) -> LayerSimilarity:
+    """A similarity of layers, or a matrix of them, in float64.
+
+    Raises
+    ------
+    UsageError
+        If it is no square, finite and symmetric matrix.
+    """
+    if isinstance(similarity, np.ndarray):
+        similarity = LayerSimilarity(GIVEN, "no tokens of a model", similarity, None, f"none ({GIVEN})", 0)
+    matrix, replicates = np.asarray(similarity.matrix, dtype=np.float64), similarity.replicates
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
+        raise UsageError(f"a similarity of shape {matrix.shape} is not a square matrix of layers")
+    if not np.isfinite(matrix).all():
+        raise UsageError("the similarity matrix has values that are not finite")
+    if not np.allclose(matrix, matrix.T, atol=1e-6):
+        raise UsageError("the similarity matrix is not symmetric")
+    return replace(
+        similarity,
+        matrix=matrix,
+        replicates=replicates if replicates is not None and len(replicates) else None,
+    )

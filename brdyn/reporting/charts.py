@@ -92,7 +92,7 @@ def _exchange(label: str, splice: Splice) -> dict[str, Any]:
 
 def _coupling(label: str, side: str, phases: Phases, matrix: np.ndarray, most: float) -> dict[str, Any]:
     words = f"Squared cosine between the leading directions {side} two layers, of the {len(matrix)} layers of {label}"
-    scale = alt.Scale(scheme="viridis", domain=[0, round(most, 3)])
+    scale = alt.Scale(scheme="viridis", domain=[0, float(most)])
     return _matrix(matrix, phases, words, ("layer", "and layer", "squared cosine"), scale)
 
 

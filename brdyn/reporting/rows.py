@@ -18,7 +18,7 @@ from brdyn.reporting.result import Found
 Rows = list[dict[str, Any]]
 
 
-def motion_rows(found: Sequence[Found], statistic: str, first: int) -> Rows:
+def motion_rows(found: Sequence[Found], statistic: str, first: int, section: str = "dynamics") -> Rows:
     """A curve of dynamics of each model.
 
     Parameters
@@ -27,10 +27,11 @@ def motion_rows(found: Sequence[Found], statistic: str, first: int) -> Rows:
     statistic : str
     first : int
         The number of the first place: 0 for states, 1 for updates.
+    section : {"dynamics", "spectra"}
     """
     rows: Rows = []
     for one in found:
-        dynamics = one.results.get("dynamics")
+        dynamics = one.results.get(section)
         if isinstance(dynamics, Dynamics):
             table = dynamics.table[dynamics.table["statistic"] == statistic]
             last = dynamics.phases.layers
@@ -96,14 +97,12 @@ def fidelity_rows(found: Sequence[Found]) -> Rows:
 
 def stretch_rows(found: Sequence[Found]) -> Rows:
     """By how much each block stretches a small change, and the tokens themselves."""
-    rows: Rows = []
-    for one in found:
-        spectra = one.results.get("spectra")
-        if isinstance(spectra, Dynamics):
-            for statistic, words in (("leading_growth", "a small change"), ("norm_growth", "norm of tokens")):
-                table = spectra.table[spectra.table["statistic"] == statistic].assign(group=words)
-                rows += _rows(one.label, table, lambda row: int(row["layer"]) + 1, spectra.phases.layers)
-    return rows
+    curves = {"leading_growth": "a small change", "norm_growth": "norm of tokens"}
+    return [
+        {**row, "group": words}
+        for statistic, words in curves.items()
+        for row in motion_rows(found, statistic, 1, "spectra")
+    ]
 
 
 def beyond_rows(found: Sequence[Found]) -> Rows:

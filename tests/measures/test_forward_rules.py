@@ -35,12 +35,38 @@ class Feeding(nn.Module):
         return functional.gelu(normed, approximate="tanh") + torch.sigmoid(state) * functional.silu(normed)
 
 
+class Moving(nn.Module):
+    """Weights that are made of the tokens, arguments by name, and an activation in place."""
+
+    def __init__(self, own=False):
+        super().__init__()
+        self.own = torch.randn(2, 5, 8) if own else None
+
+    def forward(self, state):
+        mean = state.mean((0, 1))
+        values = state if self.own is None else self.own.to(state)
+        made = functional.linear(values, torch.outer(mean, mean.flip(0)), mean)
+        normed = functional.layer_norm(
+            functional.linear(input=values, weight=torch.eye(8).to(state)),
+            (8,),
+            weight=mean,
+            bias=mean.square(),
+        )
+        return (
+            functional.silu(made + 0, inplace=True)
+            + torch.sigmoid(input=normed)
+            + functional.relu(made + 0, True)
+        )
+
+
 PLAIN = {"dim": 8, "num_heads": 2}
 BLOCKS = {
     "plain": lambda: Block(**PLAIN),
     "scaled": lambda: Block(**PLAIN, qkv_bias=True, qk_norm=True, init_values=0.3, act_layer=nn.SiLU),
     "gated": lambda: Block(**PLAIN, mlp_layer=SwiGLUPacked),
     "activations": Feeding,
+    "weights that move": Moving,
+    "weights alone that move": lambda: Moving(own=True),
     "attention": Reading,
     "scale given": lambda: Reading(scale=0.7),
     "learnt queries": lambda: Reading(learnt=True),
