@@ -13,7 +13,7 @@ import yaml
 
 from analyses.findings import dense, depth, layers, offline, phases, shared, vitrm
 from analyses.findings import raptor as raptors
-from analyses.raptor_on_vits import Cells, read_cells
+from analyses.raptor_cells import RAPTOR, Cells, read_cells
 from analyses.recording import RESULTS
 from analyses.render import words
 from analyses.rules import UNTRAINED, Beyond, Numbers, Rule, Verdict, evidence, rule_of
@@ -68,6 +68,7 @@ class Studies(NamedTuple):
     layers: layers.Results
     shared: Shared | None
     dense: dense.Results
+    headed: Cells | None
 
 
 class Records(Studies):
@@ -88,7 +89,7 @@ def load() -> Records:
         with_raptors(HUNDRED), vitrm.load(), vitrm.read_at_size(), read_grid(),
         Surgery.read(RESULTS / "interventions" / packaged.NAME), raptors.read_refitted(),
         layers.load(),
-        read_shared(), dense.load(),
+        read_shared(), dense.load(), with_head(),
     )  # fmt: skip
 
 
@@ -99,6 +100,12 @@ def with_raptors(size: str) -> Recorded | None:
     except UsageError:
         return None
     return None if study.fits.empty else study
+
+
+def with_head() -> Cells | None:
+    """Raptors of the packaged network, whose own head reads them; None where they are not recorded."""
+    there = (RAPTOR / packaged.NAME / "long" / "phases.json").is_file()
+    return read_cells("long", packaged.NAME) if there else None
 
 
 class Found(NamedTuple):

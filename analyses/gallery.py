@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 import brdyn
 from analyses.findings import vitrm
 from analyses.findings.raptor import LADDER_NAMES
-from analyses.raptor_on_vits import Cells, read_cells
+from analyses.raptor_cells import Cells, read_cells
 from analyses.recording import OFFLINE, RESULTS, ROOT, SMALL_VIT, plain_parser
 from analyses.vitrm_grid import read_grid
 from brdyn import plots

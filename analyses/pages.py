@@ -19,7 +19,7 @@ from analyses.findings import dense, depth, layers, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
 from analyses.gpu.jobs import JOBS
 from analyses.gpu.packing import MOST, PART
-from analyses.raptor_on_vits import Cells, least_skill, read_cells
+from analyses.raptor_cells import Cells, least_skill, read_cells
 from analyses.recording import OFFLINE, RESULTS, ROOT, plain_parser
 from analyses.render import measured_rows, page, write_or_check
 from analyses.statistics import Estimate
@@ -53,6 +53,9 @@ BENCHMARKS = {
 ON_CIFAR100 = (
     "accuracy_rises", "evenness_grows", "similarity_grows", "fidelity_grows", "raptor_accuracy_rises",
     "better_than_contiguous", "better_than_shuffled", "more_blocks", "structure_predicts",
+)  # fmt: skip
+ON_ANOTHER = (
+    "kept", "saturation", "better_than_contiguous", "better_than_shuffled", "forcing", "rungs", "middle",
 )  # fmt: skip
 WHERE_OVERFITTED = (
     "overfitting_hurts", "accuracy_rises", "evenness_grows", "similarity_grows", "fidelity_grows",
@@ -151,16 +154,20 @@ def by_partition(cells: Cells) -> Any:
 
 
 def raptor_findings(records: Records) -> str:
-    cells, short = records.raptor, records.short
+    cells, short, headed = records.raptor, records.short, records.headed
     other = read_cells("gpu", raptor.OTHER_TEACHER)
     names = {name: said for name, said in raptor.LADDER_NAMES.items() if name in cells.summary.index}
+    of_raptors = {claim.measure: claim for claim in claims.every()}
     return page(
-        "raptor_findings.md.j2", FORMATS=FORMATS, PUBLISHED_IMAGES=raptor.PUBLISHED_IMAGES, LADDER_NAMES=names,
+        "raptor_findings.md.j2", FORMATS=FORMATS, PUBLISHED_IMAGES=raptor.PUBLISHED_IMAGES, NAMED=names,
         ONLY_SHORT={name: said for name, said in raptor.LADDER_NAMES.items() if name not in names},
         cells=cells, short=short, fits=cells.summary.to_dict("index"), seen=raptor.images_seen(cells),
         partitions=by_partition(cells), other=other, others=by_partition(other), OTHER=raptor.OTHER_TEACHER,
-        lengths=raptor.lengths(short, cells), spread_of=raptor.spread_of,
-        shuffled=raptor.phases_over_shuffled(cells),
+        lengths=raptor.lengths(short, cells), spread_of=raptor.spread_of, fits_of=raptor.fits_of,
+        shuffled=raptor.phases_over_shuffled(cells), headed=headed, by_partition=by_partition,
+        LADDER=raptor.LADDER_NAMES, headed_seen=raptor.images_seen(headed) if headed else 0,
+        headed_rows=judged(records, "headed"), headed_ours=judged(records, "headed", ours=True),
+        again=[ruled(of_raptors[f"raptor.{name}"], records, "headed") for name in ON_ANOTHER] if headed else [],
         rows=judged(records, "raptor"), ours=judged(records, "raptor", ours=True),
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 Every cell is one fit and its evaluation. Phases come from the images that Raptors are fitted on. A cell is left alone
 if its result exists and was asked for alike; a cell that fails is recorded and does not stop the rest. Sizes: `cpu` is
-the reduced study (hours on two cores), `gpu` the full one, `tiny` a dry run.
+the reduced study (hours on two cores), `long` that of a small teacher, `gpu` the full one, `tiny` a dry run.
 
     python -m analyses.raptor_on_vits --train cifar10/train.parquet --test cifar10/test.parquet --photos photos.parquet
     python -m analyses.raptor_on_vits --size gpu --device cuda --minutes 9 …        # in pieces; run it again
@@ -16,31 +16,29 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from analyses.recording import OFFLINE, RESULTS, Choice
-from analyses.statistics import Estimate
+from analyses.raptor_cells import HEAD, RAPTOR, TEACHER, answers, curves_of, right_of
+from analyses.recording import OFFLINE, Choice
 from analyses.study import (
     OutOfTime,
     Study,
     chosen,
     digest_of,
-    packed,
-    read_all,
     run_study,
     share_of,
     sizes_of,
     study_parser,
-    unpacked,
 )
 from brdyn import BrdynError, Phases, Stream, fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.classifiers import packaged
@@ -50,9 +48,7 @@ from brdyn.data.image_set import choose
 from brdyn.models import VisionTransformer
 from brdyn.probes import Reading, compare, extract_features, read_classes
 from brdyn.probes.linear import PENALTIES
-from brdyn.provenance import images_of
 from brdyn.raptor import FitSettings, Raptor
-from brdyn.raptor.baselines import BASELINES
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import is_raptor, read_config
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
@@ -60,12 +56,9 @@ from brdyn.raptor.recipe import PUBLISHED, learning_rate
 from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training import Checkpoints, Session
 
-RAPTOR = RESULTS / "raptor"
-LARGEST_FIRST = ("gpu", "cpu")
 READ = ("asked", "right", "truth", "penalties", "n_train", "classes", "test_images")
-TEACHER, HEAD, HEAD_BATCH = "teacher.json", "head", 500
+HEAD_BATCH = 500
 LADDER_K = 3
-LONGER = 4
 PATIENCE = 5  # seconds that a process waits for a cell that is handed out
 SIZES = sizes_of("raptor_on_vits")
 
@@ -100,9 +93,11 @@ def cells(size: SimpleNamespace) -> Iterator[Cell]:
             for partition in RANDOM:
                 yield Cell(name=f"{partition}_k{k}_draw{draw}", k=k, partition=partition, draw=draw)
         if k == LADDER_K:
-            for name, found in ladder(first, second).items():
-                yield Cell(name=f"ladder_{name}", k=LADDER_K, changes=found)
-    longer = {"stage1_steps": LONGER * first, "stage2_steps": LONGER * second}
+            rungs = ladder(first, second)
+            for seed, (name, found) in product(range(size.ladder_seeds), rungs.items()):
+                again, seeded = (f"_seed{seed}", {"seed": seed}) if seed else ("", {})
+                yield Cell(name=f"ladder_{name}{again}", k=LADDER_K, changes={**found, **seeded})
+    longer = {"stage1_steps": size.longer * first, "stage2_steps": size.longer * second}
     yield Cell(name=f"{whole}_longer", k=LADDER_K, changes=longer)
 
 
@@ -367,125 +362,6 @@ def head_is_right(model: VisionTransformer, images: ImageSet) -> Tensor:
         assert scores is not None
         right.append(scores.argmax(1).cpu() == labelled.labels)
     return torch.cat(right)
-
-
-def answers(reading: Reading) -> dict[str, Any]:
-    """Which test images each probe names right, so that fits can be compared image by image."""
-    right = {kind: [packed(row.numpy()) for row in hits] for kind, hits in reading.hits.items()}
-    return {"test_images": len(reading.truth), "right": right}
-
-
-def right_of(content: Mapping[str, Any], kind: str) -> np.ndarray:
-    """Back from :func:`answers`: `(seeds, images)`."""
-    return np.array([unpacked(row, content["test_images"]) for row in content["right"][kind]])
-
-
-def curves_of(path: Path) -> Path:
-    """The file of a cell's curves, beside its own."""
-    return path.with_suffix(".parquet")
-
-
-class Cells(NamedTuple):
-    """A recorded study.
-
-    `summary` has a row per cell, by name: `varies` is `partition`, `seed`, `recipe`, or `fast` for that recipe; `r2` of
-    all tokens at the last layer (autoregressive), `r2_least` over the layers, `r2_one_step` (mean over layers); `kept`
-    of a linear probe's accuracy with its interval, `kept_knn`, and `kept_head` of the teacher's own head where it has
-    one; `skill` over the best baseline, with its interval; `parameters` over the teacher's. `fidelity`: all curves, as
-    :class:`brdyn.raptor.fidelity.Fidelity` has them, with `cell` and `images` (`test`, `photos`). `phases` by max-cut,
-    `teacher`: its accuracy by probe; `size`, `provenance`: of the newest cell. `right`: of each cell, the share of
-    linear probes that name a test image right, `(images,)`; cells of earlier versions have none.
-    """
-
-    summary: pd.DataFrame
-    fidelity: pd.DataFrame
-    phases: Phases
-    size: dict[str, Any]
-    teacher: dict[str, float]
-    failed: dict[str, str]
-    provenance: dict[str, Any]
-    right: dict[str, np.ndarray]
-
-    def heading(self, what: str = "", images: str = "test", fits: pd.DataFrame | None = None) -> str:
-        """Of a picture of several fits (all by default): how long they are, and which images they are measured on."""
-        teacher = self.provenance["teacher"]
-        size = [self.size["photo_size"]] * 2 if images == "photos" else teacher["image_size"]
-        measured = self.fidelity.loc[self.fidelity["images"] == images, "n_images"].max()
-        seen = (self.summary if fits is None else fits)["images_seen"].median()
-        of = ", ".join(filter(None, (f"Raptors of {teacher['name']}", what, f"fits of {seen:,.0f} images")))
-        return f"{of}\nmeasured on {images_of(int(measured), size)}"
-
-    def probed_heading(self, what: str = "", fits: pd.DataFrame | None = None) -> str:
-        """That of a picture which shows what probes keep, too."""
-        return f"{self.heading(what, fits=fits)}, probes on {max(map(len, self.right.values())):,}"
-
-
-def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAPTOR) -> Cells:
-    """Every cell of a study: the one named, or the largest that has its main fits (max-cut, k = 2 to 4). Raises
-    UsageError if there is none."""
-    place = folder / model.replace("/", "--")
-    there = [
-        one for one in LARGEST_FIRST if all((place / one / f"maxcut_k{k}.json").is_file() for k in (2, 3, 4))
-    ]
-    home = place / (size or (there or LARGEST_FIRST)[0])
-    phases = Phases.from_dict(read_json(home / "phases.json", "the phases of a Raptor study"))
-    files = {
-        path.stem: path for path in sorted(home.glob("*.json")) if path.name not in ("phases.json", TEACHER)
-    }
-    done, failed, newest = read_all(files, ("cell", "asked"))
-    curves = {name: pd.read_parquet(curves_of(files[name])) for name in done}
-    last: dict[str, Any] = max(done.values(), key=lambda one: one["provenance"]["date"], default={})
-    probed = last["probing"]["summary"] if last else []
-    summary = pd.DataFrame([_row(name, content, curves[name]) for name, content in done.items()])
-    fidelity = [table.assign(cell=name) for name, table in curves.items()]
-    return Cells(
-        summary.set_index("name") if done else summary,
-        pd.concat(fidelity, ignore_index=True) if done else pd.DataFrame(),
-        phases, last.get("size", {}), {row["probe"]: row["accuracy"] for row in probed if row["model"] == "teacher"},
-        failed, newest,
-        {name: right_of(content, "linear").mean(0) for name, content in done.items() if "right" in content},
-    )  # fmt: skip
-
-
-def least_skill(table: pd.DataFrame) -> Estimate:
-    """Over the best of the baselines, of all tokens at the last layer, autoregressive, from the table of a
-    :class:`brdyn.raptor.fidelity.Fidelity`; not a number where there is none."""
-    rows = table[table["statistic"].isin([f"skill_{name}" for name in BASELINES])]
-    rows = rows.query("mode == 'autoregressive' and group == 'all'")
-    last = rows[rows["layer"] == rows["layer"].max()].dropna(subset="mean")
-    if last.empty:
-        return Estimate(np.nan)
-    return Estimate(*map(float, last.loc[last["mean"].idxmin(), ["mean", "low", "high"]]))
-
-
-def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[str, Any]:
-    cell, settings = content["cell"], content["asked"]["fit"]["settings"]
-    table = curves.query("images == 'test' and statistic == 'r2' and group == 'all'")
-    r2 = table.set_index(["mode", "layer"])["mean"]
-    kept = {row["probe"]: row for row in content["probing"]["ratios"]}
-    steps = settings["stage1_steps"] + settings["stage2_steps"]
-    changed = set(cell["changes"])
-    varies = (
-        "fast"
-        if "recipe" in changed
-        else "seed"
-        if changed == {"seed"}
-        else "recipe"
-        if changed
-        else "partition"
-    )
-    skill = least_skill(curves[curves["images"] == "test"])
-    return {
-        "name": name, "k": cell["k"], "partition": cell["partition"], "draw": cell["draw"], "varies": varies,
-        "r2": float(r2["autoregressive"].iloc[-1]), "r2_least": float(r2["autoregressive"].min()),
-        "r2_one_step": float(np.mean(r2["one-step"])), "kept": kept["linear"]["ratio"],
-        "kept_low": kept["linear"]["low"], "kept_high": kept["linear"]["high"], "kept_knn": kept["knn"]["ratio"],
-        "kept_head": kept[HEAD]["ratio"] if HEAD in kept else np.nan,
-        "skill": skill.value, "skill_low": skill.low, "skill_high": skill.high,
-        "parameters": content["parameters"] / content["teacher_parameters"], "steps": steps,
-        "images_seen": steps * settings["batch_size"],
-        "seconds": content["fit_seconds"] + content["evaluation_seconds"],
-    }  # fmt: skip
 
 
 OPTIONS = study_parser(__doc__, RAPTOR, sizes=SIZES)

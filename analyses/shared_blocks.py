@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analyses.raptor_on_vits import least_skill
+from analyses.raptor_cells import least_skill
 from analyses.recording import RESULTS
 from analyses.study import KNOWN, packed, read_all, run_study, sizes_of, study_parser, unpacked
 from analyses.training_runs import IMAGE_SIZE, TrainingStudy

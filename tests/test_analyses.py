@@ -33,7 +33,7 @@ from analyses import (
     vitrm_on_cifar,
 )
 from analyses.findings import vitrm
-from analyses.raptor_on_vits import read_cells
+from analyses.raptor_cells import read_cells, right_of
 from analyses.recording import OFFLINE, RESULTS
 from analyses.render import measured_rows
 from analyses.study import OutOfTime
@@ -232,7 +232,7 @@ def test_raptor_study_records_resumes_and_survives(tmp_path, noise_folder, monke
     row = cells.summary.loc["maxcut_k2"]
     assert (row["k"], row["steps"], row["images_seen"], row["varies"]) == (2, 4, 16, "partition")
     assert set(cells.fidelity["images"]) == {"test"}
-    right = cells.right["maxcut_k2"]
+    right = cells.right["linear"]["maxcut_k2"]
     assert right.mean() / cells.teacher["linear"] == pytest.approx(row["kept"])
     assert row["skill_low"] <= row["skill"] <= row["skill_high"]
     assert not (tmp_path / "out" / "vit_tiny_patch16_224" / "tiny" / "checkpoints" / "maxcut_k2").exists()
@@ -258,7 +258,7 @@ def test_raptor_cells_side_by_side(tmp_path, little_cifar):
     assert cells.failed == {}
     home = tmp_path / packaged.NAME / "tiny"
     content = json.loads((home / "teacher.json").read_text())
-    head = raptor_on_vits.right_of(content, "head").mean()
+    head = right_of(content, "head").mean()
     assert cells.teacher["head"] == pytest.approx(head)
     assert cells.summary["kept_head"].between(0, 3).all()
 
@@ -268,8 +268,12 @@ def test_the_raptor_study_has_every_cell():
     assert {name: len(list(raptor_on_vits.cells(size))) for name, size in sizes.items()} == {
         "tiny": 2 * (5 + 2) + 2 * 3 * 3 + 9 + 1,
         "cpu": 5 + 2 * 3 * 3 + 2 + 9 + 1,
+        "long": 5 + 3 * 2 + 2 * 10 + 3 * 9 + 1,
         "gpu": 2 * (5 + 3 * 2) + 2 * (5 + 3 + 3) + 9 + 1,
     }
+    long = {cell.name: cell.changes for cell in raptor_on_vits.cells(sizes["long"])}
+    assert [long[f"ladder_annealed{seed}"].get("seed", 0) for seed in ("", "_seed1", "_seed2")] == [0, 1, 2]
+    assert long["maxcut_k3_longer"] == {"stage1_steps": 8100, "stage2_steps": 8100}  # a million images
     cells = list(raptor_on_vits.cells(sizes["gpu"]))
     names = [cell.name for cell in cells]
     assert len(set(names)) == len(names)

@@ -111,7 +111,7 @@ def test_every_rule_is_on_the_page_that_its_claim_names(records, written):
         "dense": written["docs/guide/dense_findings.md"],
         "shared": written["docs/guide/train_or_distil.md"],
     }  # fmt: skip
-    shown |= {"grid": shown["vitrm"], "overfit": shown["depth"]}
+    shown |= {"grid": shown["vitrm"], "overfit": shown["depth"], "headed": shown["raptor"]}
     for claim in claims.every():
         if claim.rule is not None:
             judged = records.judged[
@@ -133,7 +133,7 @@ def test_no_claim_holds_by_a_rule_that_rests_on_nothing(monkeypatch, records, cl
     assert claim.rule.rests_on in {"", *BASES}
     assert (claim.rule.rests_on == "") == (name in ON_NOTHING)
     monkeypatch.setattr(claims.MEASURES[module], name, lambda _: {})
-    at = records._replace(at_size={}, refitted=[], shared={})
+    at = records._replace(at_size={}, refitted=[], shared={}, headed=records.raptor)
     found = replace(claim, rule=met, said="").judge(at)
     assert found.measured
     assert found.holds is (True if claim.rule.rests_on else None)

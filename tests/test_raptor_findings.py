@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from analyses.findings import raptor
-from analyses.raptor_on_vits import Cells, answers, right_of
+from analyses.raptor_cells import Cells, answers, right_of
 from analyses.recording import ROOT
 from brdyn import load_model
 from brdyn.probes import Features, read_classes
@@ -94,13 +94,13 @@ def test_gains_are_image_by_image_where_they_can_be():
     below = (rng.random(1000) < 0.5).astype(float)
     above = np.where(rng.random(1000) < 0.05, 1.0, below)  # right wherever the other is
     rows = [("a", 3, MAXCUT, "recipe", 0.99, 0), ("b", 3, MAXCUT, "recipe", 0.95, 0), *SEEDS]
-    paired = raptor.gained(study(*rows, right={"a": above, "b": below}), "a", "b")
+    paired = raptor.gained(study(*rows, right={"linear": {"a": above, "b": below}}), ["a"], ["b"])
     error = (above - below).std(ddof=1) / 1000**0.5 / 0.5
     seeds = (2 * 0.02**2) ** 0.5
     df = (error**2 + seeds**2) ** 2 / (seeds**4 / 2)
     assert paired.value == pytest.approx(0.04)
     assert paired.high - paired.value == pytest.approx(stats.t.ppf(0.975, df) * np.hypot(error, seeds))
-    unpaired = raptor.gained(study(*rows), "a", "b")
+    unpaired = raptor.gained(study(*rows), ["a"], ["b"])
     assert unpaired.high - unpaired.value == pytest.approx(0.01 * 2**0.5)
 
 
@@ -134,3 +134,66 @@ def test_the_second_teacher_is_the_network_that_is_kept():
     cells = sorted((raptor.RAPTOR / raptor.OTHER_TEACHER / "gpu").glob("*_k*.json"))
     assert cells
     assert {json.loads(cell.read_text())["asked"]["fit"]["teacher"] for cell in cells} == {kept}
+
+
+def headed(**kept):
+    """Fits of k = 3 by what the teacher's own head keeps of each; all fits of one name differ by seed."""
+    varies = {
+        name: "recipe" if "ladder" in name else "seed" if "_seed" in name else "partition" for name in kept
+    }
+    rows = [(name, 3, MAXCUT, varies[name], value, 0.6) for name, value in kept.items()]
+    rng, images = np.random.default_rng(0), 1000
+    right = {name: (rng.random(images) < value / 2).astype(float) for name, value in kept.items()}
+    cells = study(*rows, right={"head": right})
+    head = cells.summary["kept"]
+    return cells._replace(
+        summary=cells.summary.assign(kept_head=head, kept_head_low=head - 0.02, kept_head_high=head + 0.02),
+        teacher={"linear": 0.5, "head": 0.5},
+    )
+
+
+def test_fits_of_a_name_are_those_of_all_its_seeds():
+    fits = headed(maxcut_k3=0.9, maxcut_k3_seed1=0.8, maxcut_k3_longer=0.9, maxcut_k30=0.9)
+    assert raptor.fits_of(fits, "maxcut_k3") == ["maxcut_k3", "maxcut_k3_seed1"]
+
+
+def test_three_blocks_by_the_own_head_have_the_errors_of_images_and_of_seeds():
+    found = raptor.head_kept(headed(maxcut_k3=0.90, maxcut_k3_seed1=0.92, maxcut_k3_seed2=0.94))
+    image, seed = 0.02 / stats.norm.ppf(0.975), 0.02 / 3**0.5
+    df = (image**2 + seed**2) ** 2 / (seed**4 / 2)
+    assert found["fits"] == 3
+    assert found["kept"].value == pytest.approx(0.92)
+    assert found["kept"].high - 0.92 == pytest.approx(stats.t.ppf(0.975, df) * np.hypot(image, seed))
+
+
+def test_forcing_by_the_own_head_is_against_half_of_what_annealing_keeps():
+    whole = {f"maxcut_k3{seed}": 0.9 + 0.01 * i for i, seed in enumerate(("", "_seed1", "_seed2"))}
+    rungs = {"ladder_teacher-forcing": 0.3, "ladder_annealed": 0.7, "ladder_annealed_seed1": 0.9}
+    cells = headed(**whole, **rungs)
+    found = raptor.head_forcing(cells)
+    right = cells.right["head"]
+    one = (
+        0.25 * right["ladder_annealed"]
+        + 0.25 * right["ladder_annealed_seed1"]
+        - right["ladder_teacher-forcing"]
+    )
+    image, seed = one.std(ddof=1) / 1000**0.5 / 0.5, 0.01 * (0.25**2 + 0.25**2 + 1) ** 0.5
+    df = (image**2 + seed**2) ** 2 / (seed**4 / 2)
+    assert (found["alone"], found["other"]) == (0.3, pytest.approx(0.8))
+    assert found["excess"].value == pytest.approx(0.4 - 0.3)
+    assert found["excess"].high - 0.1 == pytest.approx(stats.t.ppf(0.975, df) * np.hypot(image, seed))
+
+
+def test_rungs_by_the_own_head_are_means_over_seeds():
+    whole = {f"maxcut_k3{seed}": 0.9 + 0.01 * i for i, seed in enumerate(("", "_seed1", "_seed2"))}
+    rungs = {name: 0.5 + 0.1 * i for i, name in enumerate((*raptor.LADDER, raptor.STAGE_1_ALONE))}
+    found = raptor.head_rungs(headed(**whole, **rungs, **{f"{raptor.LADDER[1]}_seed1": 0.8}))["gained"]
+    assert [one.value for one in found.values()] == pytest.approx([0.7 - 0.5, 0.7 - 0.7, 0.1, 0.91 - 0.9])
+
+
+def test_partitions_by_the_own_head():
+    cells = headed(**{name: kept for name, _, _, _, kept, _ in SEEDS}, c0=0.8, c1=0.9, c2=1.0)
+    cells.summary.loc[["c0", "c1", "c2"], "partition"] = CONTIGUOUS
+    found = raptor.head_over_contiguous(cells)
+    assert found["kept_head"].value == pytest.approx(0.08)
+    assert "kept" not in found

@@ -1,8 +1,9 @@
-"""Raptors of the offline model: what blocks keep, partitions, and the recipe taken apart."""
+"""Raptors of one teacher: what blocks keep, partitions, and the recipe taken apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, wraps
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from analyses.raptor_on_vits import LADDER_K, RAPTOR, Cells, least_skill
+from analyses.raptor_cells import HEAD, LINEAR, RAPTOR, Cells, least_skill
+from analyses.raptor_on_vits import LADDER_K
 from analyses.recording import ROOT
 from analyses.rules import UNTRAINED, Numbers
-from analyses.statistics import Estimate, with_errors
+from analyses.statistics import NORMAL, Estimate, with_errors
 from brdyn.classifiers import packaged
 from brdyn.raptor import Evaluation
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS
@@ -32,6 +34,7 @@ FORCING, ANNEALED, AT_THE_RAISED_RATE = (
 LADDER = (FORCING, ANNEALED, "ladder_depth-scaling", "ladder_token-weighting")
 STAGE_1_ALONE = "ladder_stage1-twice-as-long"
 FEWEST_DRAWS = 3
+KEPT = {LINEAR: "kept", HEAD: "kept_head"}  # the column of a probe
 LADDER_NAMES: dict[str, str] = yaml.safe_load((ROOT / "analyses" / "ladder.yaml").read_text())
 
 
@@ -64,9 +67,10 @@ def lengths(*studies: Cells) -> list[dict[str, float]]:
     ]
 
 
-def share_kept(cells: Cells, name: str) -> Estimate:
-    """Share of the probe's accuracy that one fit keeps, with its interval over test images."""
-    return Estimate(*cells.summary.loc[name, ["kept", "kept_low", "kept_high"]])
+def share_kept(cells: Cells, name: str, probe: str = LINEAR) -> Estimate:
+    """Share of a probe's accuracy that one fit keeps, with its interval over test images."""
+    column = KEPT[probe]
+    return Estimate(*cells.summary.loc[name, [column, f"{column}_low", f"{column}_high"]])
 
 
 def r2_curve(cells: Cells, cell: str, group: str = "all", images: str = "test") -> pd.Series:
@@ -112,19 +116,32 @@ def between_seeds(cells: Cells, column: str = "kept") -> tuple[float, float]:
     return (sum(values.var(ddof=1) * (len(values) - 1) for values in groups) / df, df) if df else (np.nan, 0)
 
 
-def gained(cells: Cells, name: str, below: str) -> Estimate:
-    """What one fit keeps beyond another: image by image where it is recorded which each names right, with the error
-    between seeds, since each is one fit."""
-    one, other = share_kept(cells, name), share_kept(cells, below)
-    if not {name, below} <= cells.right.keys():
-        return one.less(other)
-    differences = cells.right[name] - cells.right[below]
-    error = float(differences.std(ddof=1)) / len(differences) ** 0.5 / cells.teacher["linear"]
-    variance, df = between_seeds(cells)
-    return with_errors(one.value - other.value, [(error, np.inf), ((2 * variance) ** 0.5, df)])
+def fits_of(cells: Cells, name: str) -> list[str]:
+    """A fit and those that differ from it in their seed alone."""
+    index = cells.summary.index
+    return list(index[index.str.fullmatch(rf"{re.escape(name)}(_seed\d+)?")])
 
 
-def _better(cells: Cells, better: str, worse: str) -> Numbers | None:
+def gained(
+    cells: Cells, fits: Sequence[str], below: Sequence[str], probe: str = LINEAR, share: float = 1
+) -> Estimate:
+    """What fits keep beyond others, or a share of it, on average: image by image where it is recorded which each names
+    right, with the error between seeds."""
+    weights = {**dict.fromkeys(fits, share / len(fits)), **dict.fromkeys(below, -1 / len(below))}
+    right = cells.right.get(probe, {})
+    if not weights.keys() <= right.keys():
+        return share_kept(cells, fits[0]).less(share_kept(cells, below[0]))
+    value = sum(weight * cells.summary.loc[one, KEPT[probe]] for one, weight in weights.items())
+    differences = np.sum([weight * right[one] for one, weight in weights.items()], axis=0)
+    error = float(differences.std(ddof=1)) / len(differences) ** 0.5 / cells.teacher[probe]
+    variance, df = between_seeds(cells, KEPT[probe])
+    seeds = (variance * sum(weight**2 for weight in weights.values())) ** 0.5
+    return with_errors(value, [(error, np.inf), (seeds, df)])
+
+
+def _better(
+    cells: Cells, better: str, worse: str, columns: tuple[str, ...] = ("kept", "r2")
+) -> Numbers | None:
     """Differences between two partitions, of means over fits with the same k, averaged over the k that have both.
 
     Max-cut has one partition of each k and its fits differ by seed; the fits of a random one differ by draw.
@@ -137,7 +154,7 @@ def _better(cells: Cells, better: str, worse: str) -> Numbers | None:
     if not shared:
         return None
     found: dict[str, Estimate] = {}
-    for column in ("kept", "r2"):
+    for column in columns:
         means, of_draws, seeds = [], [], 0.0
         for k in shared:
             means.append(0.0)
@@ -167,20 +184,55 @@ def spread_of(cells: Cells, partition: str, k: int = LADDER_K) -> str:
 better_than_contiguous = partial(_better, better=PARTITIONS[0], worse=PARTITIONS[1])
 phases_over_shuffled = partial(_better, better=PARTITIONS[0], worse=PARTITIONS[2])
 better_than_shuffled = partial(_better, better=PARTITIONS[1], worse=PARTITIONS[2])
+by_head = partial(_better, columns=("kept_head",))
+head_over_contiguous = partial(by_head, better=PARTITIONS[0], worse=PARTITIONS[1])
+head_over_shuffled = partial(by_head, better=PARTITIONS[0], worse=PARTITIONS[2])
 
 
 @of_fits(*(f"maxcut_k{k}" for k in range(1, 6)))
 def saturation(cells: Cells) -> Numbers:
     found = {f"k{k}": share_kept(cells, f"maxcut_k{k}") for k in range(1, 6)}
-    more, rise = gained(cells, "maxcut_k5", "maxcut_k4"), gained(cells, "maxcut_k4", "maxcut_k2")
+    more, rise = gained(cells, ["maxcut_k5"], ["maxcut_k4"]), gained(cells, ["maxcut_k4"], ["maxcut_k2"])
     return {**found, "more": more, "rise": rise}
 
 
 @of_fits(*LADDER, STAGE_1_ALONE, WHOLE)
 def rungs(cells: Cells) -> Numbers:
+    return {"gained": {label: gained(cells, [one], [below]) for label, one, below in rungs_of_the_recipe()}}
+
+
+@of_fits(*LADDER, STAGE_1_ALONE, WHOLE)
+def head_rungs(cells: Cells) -> Numbers:
+    return {
+        "gained": {
+            label: gained(cells, fits_of(cells, one), fits_of(cells, below), HEAD)
+            for label, one, below in rungs_of_the_recipe()
+        }
+    }
+
+
+def rungs_of_the_recipe() -> Iterator[tuple[str, str, str]]:
+    """What a rung adds, its fit and that of the rung below."""
     labels = ("annealing", "depth scaling", "token weighting", "stage 2")
-    steps = dict(zip(labels, [*pairwise(LADDER), (STAGE_1_ALONE, WHOLE)], strict=True))
-    return {"gained": {label: gained(cells, *pair[::-1]) for label, pair in steps.items()}}
+    for label, (below, one) in zip(labels, [*pairwise(LADDER), (STAGE_1_ALONE, WHOLE)], strict=True):
+        yield label, one, below
+
+
+@of_fits(FORCING, ANNEALED)
+def head_forcing(cells: Cells) -> Numbers:
+    alone, other = (fits_of(cells, name) for name in (FORCING, ANNEALED))
+    excess = gained(cells, other, alone, HEAD, share=0.5)
+    kept = cells.summary[KEPT[HEAD]]
+    return {"excess": excess, "alone": kept[alone].mean(), "other": kept[other].mean()}
+
+
+@of_fits(WHOLE)
+def head_kept(cells: Cells) -> Numbers:
+    """Of the accuracy of the teacher's own head, mean over seeds: errors are of test images and of seeds."""
+    fits, one = fits_of(cells, WHOLE), share_kept(cells, WHOLE, HEAD)
+    variance, df = between_seeds(cells, KEPT[HEAD])
+    errors = [((one.high - one.low) / 2 / NORMAL, np.inf), ((variance / len(fits)) ** 0.5, df)]
+    return {"kept": with_errors(float(cells.summary.loc[fits, KEPT[HEAD]].mean()), errors), "fits": len(fits)}
 
 
 @of_fits(WHOLE)
