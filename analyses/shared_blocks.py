@@ -6,9 +6,9 @@ nearest to those of k = L: for as many operations in training (`wide-short`, few
 (`wide`). Of each: which test images it names right, phases with their test, a few numbers of its motion.
 
 Every cell goes on from its last checkpoint when the script is run again (a Raptor's fit is finished or begun anew); one
-that is recorded is left alone, one that fails does not stop the rest. Sizes: `gpu`; `cpu`, on one core ten minutes a
-cell of equal width, twenty a Raptor and more than an hour a `wide` one, which come last: ten hours in all; `tiny` a dry
-run.
+that is recorded is left alone, one that fails does not stop the rest, and a network whose weights are gone before its
+Raptor is fitted is trained again. Sizes: `gpu`; `cpu`, on one core ten minutes a cell of equal width, twenty a Raptor
+and more than an hour a `wide` one, which come last: ten hours in all; `tiny` a dry run.
 
     python -m analyses.shared_blocks --train cifar10/train.parquet --test cifar10/test.parquet
     python -m analyses.shared_blocks --size gpu --device cuda --minutes 9 …        # in pieces; run it again
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from analyses.raptor_cells import least_skill
 from analyses.recording import RESULTS
-from analyses.study import KNOWN, packed, read_all, run_study, sizes_of, study_parser, unpacked
+from analyses.study import packed, read_all, run_study, sizes_of, study_parser, unpacked
 from analyses.training_runs import IMAGE_SIZE, TrainingStudy
 from brdyn import (
     Phases,
@@ -42,7 +42,7 @@ from brdyn import (
     token_dynamics,
 )
 from brdyn.classifiers import Classifier, ClassifierRun, PixelSet, class_scores
-from brdyn.classifiers.saved import is_classifier
+from brdyn.classifiers.saved import is_classifier, read_config
 from brdyn.classifiers.tasks import AT_ONCE
 from brdyn.measures.headlines import headlines
 from brdyn.raptor import FitSettings, Raptor
@@ -130,6 +130,24 @@ class SharedStudy(TrainingStudy):
             "settings": FitSettings(**{**self.size.settings, "seed": self.kind(cell)[1]}).to_dict(), **measured,
         }  # fmt: skip
 
+    def known(self, cell: str, asked: Mapping[str, Any]) -> bool:
+        """Whether it is recorded, and its weights, where a Raptor of it is not recorded, are here: a network whose
+        weights are gone is trained again for it. Raises UsageError if it is recorded with other options."""
+        if not super().known(cell, asked):
+            return False
+        kind, seed = self.kind(cell)
+        raptor = f"{RAPTOR}_seed{seed}"
+        if kind != plain(self.size) or self.has_weights(cell):
+            return True
+        return super().known(raptor, self.asked(raptor))
+
+    def has_weights(self, twin: str) -> bool:
+        """Whether a recorded network's own weights are here."""
+        place, record = self.place(twin), self.recorded(twin, self.asked(twin))
+        return (
+            record is not None and is_classifier(place) and read_config(place)["digest"] == record["digest"]
+        )
+
     def unfit(self, cell: str) -> str:
         """Why a Raptor cannot be fitted: its network is not recorded, or its weights are elsewhere."""
         if self.kind(cell)[0] != RAPTOR:
@@ -137,12 +155,9 @@ class SharedStudy(TrainingStudy):
         twin = self.twin(cell)
         if self.recorded(twin, self.asked(twin)) is None:
             return f"its network, {twin}, is not recorded; run that first"
-        if is_classifier(self.place(twin)):
+        if self.has_weights(twin) or self.known(cell, self.asked(cell)):
             return ""
-        there = self.known(cell, self.asked(cell))
-        return (
-            KNOWN if there else f"its network is recorded, and not here any more ({str(self.place(twin))!r})"
-        )
+        return f"the weights of its network, {twin}, are not here; run that too, and it is trained again"
 
     def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         if self.kind(cell)[0] == RAPTOR:

@@ -6,7 +6,8 @@ with max-cut, random contiguous and randomly shuffled partitions, which the ViT'
 most accurate other p also to the other moments.
 
 Everything is recorded as it comes. A part is left alone if its result exists and was asked for alike; one that fails
-is recorded and does not stop the rest. Several processes can share the work by `--share`: first all with
+is recorded and does not stop the rest, and a network whose weights are gone before all of its Raptors are fitted is
+trained again. Several processes can share the work by `--share`: first all with
 `--part networks`, then all with `--part fits`.
 
     python -m analyses.stochastic_depth --config analyses/stochastic_depth.yaml --device cuda --minutes 9 \\
@@ -26,7 +27,7 @@ import numpy as np
 
 from analyses.recording import RESULTS, Choice
 from analyses.stochastic_depth_cells import LAST, Cell, Config, Network, place_of, without
-from analyses.study import KNOWN, Study, chosen, run_study, share_of, study_parser
+from analyses.study import Study, chosen, run_study, share_of, study_parser
 from analyses.training_runs import load_split, train_or_go_on
 from brdyn import Phases, Stream, UsageError, fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.classifiers import Classifier, ClassifierRecipe, ClassifierRun, PixelSet
@@ -81,14 +82,18 @@ class DepthStudy(Study[Network | Cell]):
 
     def raptors(self, networks: Iterable[Network]) -> Iterator[Cell]:
         """Raptors of some networks; those of other moments not before it is known which networks are most accurate."""
-        found = {one: self.of_network(one) for one in self.config.networks()}
-        followed: list[Network] = []
-        if self.config.followed_rates is not None or all(found.values()):
-            followed = self.config.followed({one: was["accuracy"] for one, was in found.items() if was})
-        else:
+        followed = self.followed()
+        if followed is None:
             print("no Raptors of other moments yet: not all networks are recorded", flush=True)
         runs = {one.run for one in networks}
-        return (cell for cell in self.config.cells(followed) if cell.teacher.run in runs)
+        return (cell for cell in self.config.cells(followed or []) if cell.teacher.run in runs)
+
+    def followed(self) -> list[Network] | None:
+        """The networks at other moments than their best that Raptors are fitted to; None where it is not known yet."""
+        found = {one: self.of_network(one) for one in self.config.networks()}
+        if self.config.followed_rates is None and not all(found.values()):
+            return None
+        return self.config.followed({one: was["accuracy"] for one, was in found.items() if was})
 
     def shared(self, cells: Iterable[Network | Cell]) -> Iterable[Network | Cell]:
         return cells
@@ -119,10 +124,18 @@ class DepthStudy(Study[Network | Cell]):
         }
 
     def known(self, cell: Network | Cell, asked: Mapping[str, Any]) -> bool:
+        """Whether it is recorded and its weights, where Raptors of it are not recorded, are here: a network whose
+        weights are gone is trained again for them."""
         before = self.recorded(cell, asked)
         if before is None or isinstance(cell, Cell):
             return before is not None
-        return self.weights(cell) in (None, before["digest_of_weights"])
+        weights = self.weights(cell)
+        return weights == before["digest_of_weights"] or (weights is None and not self.unfitted(cell))
+
+    def unfitted(self, one: Network) -> bool:
+        """Whether a Raptor of a recorded network is not recorded."""
+        of_it = (cell for cell in self.config.cells(self.followed() or []) if cell.teacher == one)
+        return any(self.recorded(cell, self.asked(cell)) is None for cell in of_it)
 
     def unfit(self, cell: Network | Cell) -> str:
         if isinstance(cell, Network):
@@ -131,8 +144,12 @@ class DepthStudy(Study[Network | Cell]):
         if teacher is None:
             return "its network is not recorded; run `--part networks`, and this again"
         if weights is None:
-            there, place = self.known(cell, self.asked(cell)), str(self.place(cell.teacher))
-            return KNOWN if there else f"its network is recorded, and not here any more ({place!r})"
+            there = self.known(cell, self.asked(cell))
+            return (
+                ""
+                if there
+                else "the weights of its network are not here; without `--part` it is trained again"
+            )
         if weights != teacher["digest_of_weights"]:
             return (
                 "its network was trained again since it was recorded; run `--part networks`, and this again"

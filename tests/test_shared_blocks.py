@@ -1,6 +1,7 @@
 """The study of shared blocks: sizes that match, a dry run that goes on and is read back, verdicts by hand."""
 
 import json
+import shutil
 import sys
 from argparse import Namespace
 
@@ -96,8 +97,13 @@ def test_the_study_goes_on_and_is_read_back(tmp_path, monkeypatch, capsys, littl
     assert set(found.motion.index) == set(chosen) - {"raptor3_seed0"}
     record = json.loads((tmp_path / "tiny" / "raptor3_seed0.json").read_text())
     assert len(set(record["asked"]["assignment"])) == 3
-    (tmp_path / "tiny" / "runs" / "k6_seed0" / "config.json").unlink()
+    shutil.rmtree(tmp_path / "tiny" / "runs" / "k6_seed0")
     assert all("already recorded" in line for line in run(*chosen_alone))
+    (tmp_path / "tiny" / "raptor3_seed0.json").unlink()  # a Raptor whose network is gone
+    assert "k6_seed0, are not here; run that too" in run("--only", "raptor3_seed0")[0]
+    again = dict(line.split(": ") for line in run(*chosen_alone))
+    assert [name for name, how in again.items() if how != "already recorded"] == ["k6_seed0", "raptor3_seed0"]
+    assert json.loads((tmp_path / "tiny" / "raptor3_seed0.json").read_text())["asked"] == record["asked"]
     assert read_shared(folder=tmp_path / "nothing") is None
 
 

@@ -389,8 +389,18 @@ def test_networks_are_kept_in_float16_and_some_can_be_chosen(monkeypatch, tmp_pa
     assert {line.split(": ")[1] for line in run("--only", "p0.5_seed0", "--part", "networks")} == {
         "already recorded"
     }
-    shutil.rmtree(out / "tiny" / "fits")
-    assert "is recorded, and not here any more" in run("--only", "p0.5_seed0", "--part", "fits")[0]
+    assert {line.split(": ")[1] for line in run("--only", "p0.5_seed0")} == {"already recorded"}
+    assert not runs.exists()
+    (out / "tiny" / "fits" / "p0.5_seed0_middle" / "maxcut_k2.json").unlink()
+    record = out / "tiny" / "networks" / "p0.5_seed0_middle.json"
+    digest = read_json(record, "it")["digest_of_weights"]
+    assert "are not here; without `--part` it is trained" in run("--only", "p0.5_seed0", "--part", "fits")[1]
+    said = [line.split(": ") for line in run("--only", "p0.5_seed0")]
+    assert [name for name, how in said if how == "already recorded"] == [
+        "networks/p0.5_seed0_best", "networks/p0.5_seed0_last",  # what the middle's training left is the same
+        "fits/p0.5_seed0_best/maxcut_k2", "fits/p0.5_seed0_last/maxcut_k2",
+    ]  # fmt: skip
+    assert read_json(record, "it")["digest_of_weights"] == digest
     write_config(config, seeds=1, followed_rates=[0.5], raptor=raptor)
     asked = read_json(out / "tiny" / "networks" / "p0.5_seed0_best.json", "it")["asked"]
     assert not Config.read(config).asks_for(asked)
