@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses import claims, fooled, phase_test
+from analyses import claims, fooled, phase_test, raptor_search
 from analyses.claims import BEFORE, BEFORE_TWINS, NOT_TESTED, OURS, WORDS, Records, in_full
 from analyses.findings import dense, depth, layers, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
@@ -169,6 +169,7 @@ def raptor_findings(records: Records) -> str:
         headed_rows=judged(records, "headed"), headed_ours=judged(records, "headed", ours=True),
         again=[ruled(of_raptors[f"raptor.{name}"], records, "headed") for name in ON_ANOTHER] if headed else [],
         rows=judged(records, "raptor"), ours=judged(records, "raptor", ours=True),
+        search=raptor_search.read_search(), SAID=raptor_search.SAID, search_verdict=raptor_search.verdict,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from analyses.recording import OFFLINE
+from analyses.recording import OFFLINE, SMALL_VIT
 from analyses.statistics import Estimate
 from brdyn.store import read_json
 
@@ -48,7 +48,7 @@ ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HOME), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     undefined=jinja2.StrictUndefined, autoescape=False,
 )  # fmt: skip
-ENVIRONMENT.globals["OFFLINE"] = OFFLINE
+ENVIRONMENT.globals |= {"OFFLINE": OFFLINE, "SMALL_VIT": SMALL_VIT}
 ENVIRONMENT.filters |= {
     "as": format,
     "spread": spread,

@@ -28,6 +28,7 @@ from analyses import (
     pages,
     precision,
     raptor_on_vits,
+    raptor_search,
     training_runs,
     vitrm_dynamics,
     vitrm_on_cifar,
@@ -134,7 +135,7 @@ def test_an_exported_trunk_is_the_same_model(tmp_path, monkeypatch, imgfocus, im
 
 STUDIES = (
     bench_capture, bench_dynamics, bench_fidelity, bench_probe, bench_raptor, bench_segment, bench_splice, export_trunk,
-    pages, raptor_on_vits,
+    pages, raptor_on_vits, raptor_search,
 )  # fmt: skip
 
 

@@ -1,0 +1,183 @@
+"""What takes a short fit of a Raptor further? Changes of the fast recipe one at a time, as many images for each.
+
+A cell is one change and one seed: a fit of k = 3 by max-cut on training images, measured on others of these, which no
+fit sees, so that what is chosen here can be told again on test images. Seconds are those that the processor worked,
+with choosing the layers to start from. Sizes: `cpu`, under a minute a fit of the packaged network; `tiny`, a dry run.
+
+    python -m analyses.raptor_search --train cifar10/train.parquet
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from analyses.raptor_cells import least_skill
+from analyses.raptor_on_vits import load_teacher
+from analyses.recording import RESULTS, SMALL_VIT, Choice
+from analyses.statistics import ALPHA, holm, with_errors
+from analyses.study import Study, chosen, read_all, run_study, sizes_of, study_parser
+from brdyn import Stream, fit_raptor, layer_similarity, load_images, segment
+from brdyn.raptor import FitSettings
+from brdyn.raptor.fidelity import fidelity
+from brdyn.raptor.partitions import MAXCUT, assign
+from brdyn.raptor.recipe import FAST, MEAN, PUBLISHED, PUBLISHED_LR, learning_rate
+
+RECORDED = RESULTS / "raptor_search"
+K = 3
+SIZES = sizes_of("raptor_search")
+MEASURES = ("r2", "r2_one_step", "kept")
+
+
+def candidates(size: SimpleNamespace) -> dict[str, dict[str, Any]]:
+    """What each changes of the fast recipe, in its settings; `batch_size` changes the steps with it, and `stage1`, the
+    share of the images that stage 1 sees, is half by default."""
+    rate = learning_rate(steps_of(size, size.batch_size, 0.5)[0])
+
+    def rates(times: float) -> dict[str, float]:
+        return {"lr": times * rate, "stage2_lr": times * PUBLISHED_LR}
+
+    return {
+        FAST: {}, PUBLISHED: {"recipe": PUBLISHED}, "random-gelu": {"recipe": PUBLISHED, "mlp": "gelu"},
+        "mean": {"start": MEAN}, "rates-half": rates(0.5), "rates-double": rates(2),
+        "stage2-rate-of-stage1": {"stage2_lr": rate}, "batch-half": {"batch_size": size.batch_size // 2},
+        "batch-double": {"batch_size": 2 * size.batch_size}, "stage1-quarter": {"stage1": 0.25},
+        "stage1-three-quarters": {"stage1": 0.75}, "stage1-alone": {"stage1": 1.0}, "stage2-alone": {"stage1": 0.0},
+        "never-forced": {"annealed": 0.0}, "forced-for-half": {"annealed": 0.5},
+        "tokens-alike": {"token_weighting": False}, "cosine": {"loss": "cosine+mse"}, "average": {"ema": 0.99},
+        "relax-4": {"relax": 4}, "bfloat16": {"precision": "bfloat16"},
+    }  # fmt: skip
+
+
+SAID: dict[str, str] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+
+
+def steps_of(size: SimpleNamespace, batch: int, stage1: float) -> tuple[int, int]:
+    """Steps of both stages, for so many images in all."""
+    steps = size.images // batch
+    return round(stage1 * steps), steps - round(stage1 * steps)
+
+
+def names(size: str) -> list[str]:
+    """Every cell, seed by seed."""
+    return [f"{name}_seed{seed}" for seed in range(SIZES[size].seeds) for name in candidates(SIZES[size])]
+
+
+class SearchStudy(Study[str]):
+    """A teacher, the images, and the cells."""
+
+    module = "raptor_search"
+
+    def __init__(self, choice: Choice) -> None:
+        super().__init__(choice)
+        self.size = size = SIZES[choice.size]
+        self.folder = choice.out / choice.model.replace("/", "--") / choice.size
+        self.chosen = chosen(choice.only, names(choice.size))
+        self.teacher = load_teacher(choice, size.image_size, choice.device)
+        images = load_images(choice.train, self.teacher, n=size.images + size.kept_out)
+        learn, kept = images.split(size.kept_out, 0)
+        assert kept is not None
+        self.learn, self.kept = learn.decoded(), kept.decoded()
+        self.phases = segment(layer_similarity(self.teacher, self.kept, stream=Stream(workers=0)), K)
+
+    def cells(self) -> list[str]:
+        return self.chosen
+
+    def settings(self, cell: str) -> FitSettings:
+        name, _, seed = cell.rpartition("_seed")
+        changes = dict(candidates(self.size)[name])
+        batch = changes.setdefault("batch_size", self.size.batch_size)
+        first, second = steps_of(self.size, batch, changes.pop("stage1", 0.5))
+        shared = {"recipe": FAST, "validation_images": 0, "seed": int(seed)}
+        return FitSettings(**{**shared, **changes, "stage1_steps": first, "stage2_steps": second})
+
+    def asked(self, cell: str) -> Mapping[str, Any]:
+        return {
+            "teacher": self.teacher.info.digest, "learn": self.learn.identity(), "kept_out": self.kept.identity(),
+            "assignment": assign(MAXCUT, self.phases.boundaries, self.teacher.depth),
+            "settings": self.settings(cell).to_dict(),
+        }  # fmt: skip
+
+    def said(self, content: Mapping[str, Any]) -> str:
+        return f"{content['images']} images, {content['cpu_seconds']:.0f} s"
+
+    def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        started = time.process_time()
+        fit = fit_raptor(self.teacher, self.learn, asked["assignment"], self.settings(cell), workers=0)
+        seconds = time.process_time() - started
+        found = fidelity(fit.raptor, self.kept, Stream(workers=0))
+        skill, right, accuracy = least_skill(found.table), found.accuracy, found.teacher_accuracy
+        return {
+            "candidate": cell.rpartition("_seed")[0], "images": fit.images_seen, "cpu_seconds": seconds,
+            "parameters": fit.raptor.info.parameters / self.teacher.info.parameters,
+            "r2": float(found.curve("r2").iloc[-1]), "r2_one_step": float(found.curve("r2", mode="one-step").mean()),
+            "skill": skill.value, "kept": right / accuracy if right is not None and accuracy else None,
+        }  # fmt: skip
+
+
+class Found(NamedTuple):
+    """A recorded search.
+
+    `fits` has a row a fit: `candidate`, `seed`, and what it came to; `table` a row a candidate, in their order: means
+    over seeds, `cpu_seconds` over those of the fast recipe, and for each measure what it gains (`r2_gain`: Estimate)
+    with its p-value, by Holm over the candidates.
+    """
+
+    fits: pd.DataFrame
+    table: pd.DataFrame
+    size: SimpleNamespace
+    provenance: dict[str, Any]
+
+
+def read_search(name: str = "cpu", model: str = SMALL_VIT, folder: Any = RECORDED) -> Found | None:
+    """A recorded search, of the seeds that every candidate has; None where there is no such seed."""
+    home = folder / model / name
+    done, _, newest = read_all({cell: home / f"{cell}.json" for cell in names(name)}, ("candidate", "asked"))
+    rows = [{**one, "seed": one["asked"]["settings"]["seed"]} for one in done.values()]
+    size, every = SIZES[name], list(candidates(SIZES[name]))
+    if not rows:
+        return None
+    fits = pd.DataFrame(rows)[
+        ["candidate", "seed", "images", "cpu_seconds", "parameters", *MEASURES, "skill"]
+    ]
+    whole = fits.groupby("seed").filter(lambda one: len(one) == len(every))
+    return None if whole.empty else Found(whole, _table(whole, every), size, newest)
+
+
+def _table(fits: pd.DataFrame, every: list[str]) -> pd.DataFrame:
+    """Gains are paired by seed: fits of one see the same images in the same order. One variance serves all changes, as
+    three seeds of each are too few for one of its own."""
+    by = fits.pivot(index="seed", columns="candidate")
+    others = [name for name in every if name != FAST]
+    table = fits.groupby("candidate")[["parameters", *MEASURES, "skill"]].mean().loc[every]
+    table["cost"] = by["cpu_seconds"].div(by["cpu_seconds"][FAST], axis=0).median()
+    for measure in MEASURES:
+        gains = by[measure][others].sub(by[measure][FAST], axis=0)
+        error = float((gains.var(ddof=1).mean() / len(gains)) ** 0.5)
+        df = (len(gains) - 1) * len(others)
+        found = {name: with_errors(float(gains[name].mean()), [(error, df)]) for name in others}
+        p = holm([max(min(one.p_above(0), (-one).p_above(0)), 1e-300) for one in found.values()])
+        table[f"{measure}_gain"] = pd.Series(found)
+        table[f"{measure}_p"] = pd.Series(p, others)
+    return table
+
+
+def verdict(row: pd.Series) -> str:
+    """Of a change: better or worse where R² of the last layer and the share kept both are, clearly; else open."""
+    clear = max(row["r2_p"], row["kept_p"]) <= ALPHA
+    signs = {np.sign(row[f"{measure}_gain"].value) for measure in ("r2", "kept")}
+    return {(True, 1.0): "better", (True, -1.0): "worse"}.get((clear and len(signs) == 1, max(signs)), "open")
+
+
+OPTIONS = study_parser(__doc__, RECORDED, labelled=False, sizes=SIZES)
+OPTIONS.add_argument("--train", required=True, help="labelled images; some are kept out")
+OPTIONS.add_argument("--model", default=SMALL_VIT)
+OPTIONS.add_argument("--weights", help="as in `brdyn phases`")
+main = run_study(SearchStudy, OPTIONS, __name__)
