@@ -21,18 +21,18 @@ def test_every_plot_function_has_an_entry():
 
 
 def test_the_page_is_what_the_entries_say():
-    assert gallery.PAGE.read_text() == gallery.page()
+    assert gallery.PAGE.read_text() == gallery.text()
 
 
 def test_there_is_a_small_picture_of_each_and_no_other():
     files = list(gallery.PICTURES.iterdir())
-    drawn = {f"{name}.png" for name, entry in ENTRIES.items() if entry.drawn}
+    drawn = {f"{name}.png" for name, entry in ENTRIES.items() if entry.shown}
     assert {file.name for file in files} == {*drawn, gallery.SAMPLES}
     assert sum(file.stat().st_size for file in files) < MOST_BYTES
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.drawn])
+@pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.shown])
 def test_a_picture_is_drawn_so_today(name):
     """If not: python -m analyses.gallery."""
     shown, today = (
