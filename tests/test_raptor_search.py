@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from analyses import raptor_search
-from analyses.raptor_search import SAID, SIZES, candidates, read_search, verdict
+from analyses.raptor_search import BASE, SAID, SIZES, candidates, read_search, verdict
 from brdyn.classifiers import packaged
 from brdyn.raptor.recipe import FAST, PUBLISHED
 
@@ -41,14 +41,14 @@ def test_every_change_is_one_and_has_words():
     size = SIZES["cpu"]
     changes = candidates(size)
     assert changes.keys() == SAID.keys()
-    assert changes[FAST] == {}
+    assert changes[BASE] == {}
     assert len({json.dumps(one, sort_keys=True) for one in changes.values()}) == len(changes)
 
 
 def test_fits_see_as_many_images_and_images_kept_out_are_others(study):
-    cells = [f"{name}_seed0" for name in ("fast", "published", "batch-double", "stage1-alone", "relax-4")]
+    cells = [f"{name}_seed0" for name in ("base", "published-1", "batch-double", "stage1-alone", "relax-4")]
     assert [line.split(":")[0] for line in study(*cells).splitlines()] == cells
-    assert study("fast_seed0") == "fast_seed0: already recorded\n"
+    assert study("base_seed0") == "base_seed0: already recorded\n"
     found = {
         name: json.loads((study.home / packaged.NAME / "tiny" / f"{name}.json").read_text()) for name in cells
     }
@@ -56,21 +56,24 @@ def test_fits_see_as_many_images_and_images_kept_out_are_others(study):
     settings = {name.split("_")[0]: one["asked"]["settings"] for name, one in found.items()}
     assert (settings["stage1-alone"]["stage1_steps"], settings["stage1-alone"]["stage2_steps"]) == (4, 0)
     assert (settings["batch-double"]["stage1_steps"], settings["batch-double"]["batch_size"]) == (1, 20)
-    assert (settings["published"]["recipe"], settings["fast"]["recipe"]) == (PUBLISHED, FAST)
-    assert found["relax-4_seed0"]["parameters"] > found["fast_seed0"]["parameters"]
-    learn, kept = (found["fast_seed0"]["asked"][name] for name in ("learn", "kept_out"))
+    assert (settings["published-1"]["recipe"], settings["base"]["recipe"]) == (PUBLISHED, FAST)
+    assert settings["base"]["lr"] == pytest.approx(8 * 4 * 3e-4)
+    assert settings["base"]["stage2_lr"] == pytest.approx(8 * 3e-4)
+    assert settings["published-1"]["lr"] == pytest.approx(4 * 3e-4)
+    assert found["relax-4_seed0"]["parameters"] > found["base_seed0"]["parameters"]
+    learn, kept = (found["base_seed0"]["asked"][name] for name in ("learn", "kept_out"))
     assert (learn["chosen"], kept["chosen"]) == (40, 20)
     assert learn["indices"] != kept["indices"]
     assert read_search("tiny", folder=study.home) is None  # no seed has every change
 
 
 def recorded(home, r2, kept):
-    """A record of every change at two seeds, where only `rates-double` differs."""
+    """A record of every change at two seeds, where only `rates-2` differs."""
     place = home / packaged.NAME / "tiny"
     place.mkdir(parents=True)
     for name in candidates(SIZES["tiny"]):
         for seed in (0, 1):
-            other = name == "rates-double"
+            other = name == "rates-2"
             content = {
                 "provenance": {"date": "2026-01-01"}, "asked": {"settings": {"seed": seed}}, "candidate": name,
                 "images": 40, "cpu_seconds": 2.0 if other else 1.0, "parameters": 0.3, "skill": 0.1, "r2_one_step": 0.9,
@@ -83,7 +86,7 @@ def recorded(home, r2, kept):
 def test_gains_are_paired_and_share_one_variance(tmp_path):
     table = recorded(tmp_path, r2=(0.10, 0.14), kept=(0.05, 0.05))
     others = len(table) - 1
-    row = table.loc["rates-double"]
+    row = table.loc["rates-2"]
     gain = row["r2_gain"]
     variance = np.var([0.10, 0.14], ddof=1) / others  # the others' differences are none
     assert gain.value == pytest.approx(0.12)
@@ -91,7 +94,7 @@ def test_gains_are_paired_and_share_one_variance(tmp_path):
     assert row["cost"] == 2
     p = 2 * stats.t.sf(0.12 / (variance / 2) ** 0.5, others)
     assert row["r2_p"] == pytest.approx(others * p)  # the smallest, by Holm
-    assert {verdict(one) for name, one in table.iterrows() if name not in (FAST, "rates-double")} == {"open"}
+    assert {verdict(one) for name, one in table.iterrows() if name not in (BASE, "rates-2")} == {"open"}
     assert verdict(row) == "better"
 
 
@@ -107,4 +110,4 @@ def test_gains_are_paired_and_share_one_variance(tmp_path):
 )
 def test_a_change_has_to_be_clear_by_both(tmp_path, r2, kept, word):
     table = recorded(tmp_path, r2=(r2 - 0.001, r2 + 0.001), kept=(kept - 0.001, kept + 0.001))
-    assert verdict(table.loc["rates-double"]) == word
+    assert verdict(table.loc["rates-2"]) == word
