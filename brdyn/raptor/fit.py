@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 from brdyn.checked_json import made
 from brdyn.data import Batch, ImageSet, ReadReport
 from brdyn.data.shuffled import ShuffledBatches
+from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer, load_model
 from brdyn.phases import Phases
 from brdyn.provenance import Provenance, Stopwatch
@@ -26,6 +27,7 @@ from brdyn.raptor.losses import (
 )
 from brdyn.raptor.model import Raptor, spans, untrained
 from brdyn.raptor.partitions import as_assignment
+from brdyn.raptor.rates import TRIED, in_words, tried_rates, with_rates
 from brdyn.raptor.recipe import RANDOM, FitSettings
 from brdyn.raptor.starts import START_IMAGES, tie
 from brdyn.raptor.tasks import BlocksApart, BlocksJoined, ReadStates, online
@@ -59,6 +61,9 @@ class Fit(Result):
         Of the Raptor.
     folder : Path or None
         That it was read from.
+    tried : sequence of mapping
+        Learning rates that were tried first, as :func:`brdyn.raptor.rates.tried_rates` gives them; empty where none
+        were.
 
     Examples
     --------
@@ -75,6 +80,7 @@ class Fit(Result):
         "options": {"assignment": [int], "recipe": dict},
         "raptor": {"parameters": int},
         "stages": {str: HISTORY},
+        "tried_rates?": TRIED,
     }
     TIMED: ClassVar[bool] = False
 
@@ -84,6 +90,7 @@ class Fit(Result):
     images_seen: int
     parameters: int
     folder: Path | None = None
+    tried: Sequence[Mapping[str, Any]] = ()
 
     @cached_property
     def raptor(self) -> Raptor:
@@ -101,6 +108,7 @@ class Fit(Result):
             "options": self.options,
             "raptor": {"config": CONFIG, "weights": WEIGHTS, "parameters": self.parameters},
             "stages": {str(stage): asdict(history) for stage, history in self.histories.items()},
+            **({"tried_rates": list(self.tried)} if self.tried else {}),
         }
 
     def others(self) -> Mapping[str, bytes]:
@@ -112,7 +120,8 @@ class Fit(Result):
         """Back from a fit.json; the Raptor beside it is loaded when it is asked for."""
         histories = {int(stage): made(History, found) for stage, found in content["stages"].items()}
         parameters = content["raptor"]["parameters"]
-        return cls(None, histories, content["options"], content["images_seen"], parameters, folder)
+        tried = content.get("tried_rates", ())
+        return cls(None, histories, content["options"], content["images_seen"], parameters, folder, tried)
 
     @property
     def batch_size(self) -> int | None:
@@ -182,6 +191,7 @@ class Fit(Result):
             f"{self.parameters / 1e6:.1f} M parameters"
             + (f" of the teacher's {teacher / 1e6:.1f} M" if teacher else ""),
             f"{self.images_seen} images in {seconds:.1f} s ({self.images_seen / max(seconds, 1e-9):.1f} images/s)",
+            *([in_words(self.tried)] if self.tried else []),
             *([short] if (short := self.too_short()) else []),
         ]
 
@@ -229,7 +239,8 @@ def fit_raptor(
     Raises
     ------
     UsageError
-        If the images do not fill a batch, or the assignment does not fit the teacher.
+        If the images do not fill a batch, or the assignment does not fit the teacher; if rates are to be tried, and no
+        images are kept out to judge them by, or several processes share the work.
     BrdynError
         If a loss is not finite.
 
@@ -241,17 +252,34 @@ def fit_raptor(
     >>> fit.raptor.k, fit.raptor(next(images.batches(2)).images).shape
     (2, torch.Size([2, 5, 192]))
     """
-    settings, session = settings or FitSettings(), session or Session()
+    asked = settings = settings or FitSettings()
+    session = session or Session()
     accelerator, checkpoints, resume = session.on(teacher.device), session.checkpoints, session.resume
     watch = Stopwatch() if checkpoints is None else checkpoints.watch
     assignment = as_assignment(phases, teacher.depth)
     raptor = untrained(teacher, assignment, settings.block(teacher), settings.seed)
     raptor.shared.requires_grad_(True)
     learning, held_out = images.split(settings.held_out(len(images)), settings.seed)
+    tried: Sequence[Mapping[str, Any]] = ()
+    if settings.try_rates:
+        if accelerator.num_processes > 1:
+            raise UsageError(
+                "`try_rates` is of one process; try them in one, and give `lr` and `stage2_lr` here"
+            )
+        alone = Session(accelerator=accelerator, progress=session.progress)
+
+        def short(trial: FitSettings) -> Raptor:
+            return fit_raptor(
+                teacher, images, assignment, trial, session=alone, workers=workers, cache=cache
+            ).raptor
+
+        earlier = resume.state.get("tried_rates") if resume is not None else None
+        tried = earlier or tried_rates(settings, held_out, short)
+        settings = with_rates(settings, tried)
     if settings.begins != RANDOM and resume is None:
         tie(raptor, settings.begins, learning.some(START_IMAGES, settings.seed))
     learning.report = ReadReport()  # what was read before is not of the fit
-    settings = settings.fitted_to(len(learning))
+    asked, settings = (one.fitted_to(len(learning)) for one in (asked, settings))
     batches = ShuffledBatches(learning, settings.training(1).batch_size, settings.seed, workers)
     if cache is not None:
         batches = replace(batches, reader=cache.reader(learning), item_bytes=cache.image_bytes)
@@ -274,6 +302,7 @@ def fit_raptor(
             session=replace(session, accelerator=accelerator, resume=here),
             stage=stage,
             earlier={str(number): asdict(history) for number, history in histories.items()},
+            also={"tried_rates": tried} if tried else None,
         )
         last = stage == 2 or not settings.stage2_steps
         if settings.ema and last:
@@ -287,14 +316,14 @@ def fit_raptor(
     raptor.info = replace(raptor.info, weights="fitted in this process (not saved)")
     world = accelerator.num_processes
     options = (
-        fit_options(teacher, images, assignment, settings, world, cached=cache is not None)
+        fit_options(teacher, images, assignment, asked, world, cached=cache is not None)
         if checkpoints is None
         else checkpoints.options
     )
     seen = (settings.stage1_steps + settings.stage2_steps) * batches.batch_size
     origin = replace(Provenance.of(teacher, images, watch, seed=settings.seed), n_images=len(images))
     origin = replace(origin, details={**origin.details, "processes": world})
-    return Fit(raptor, histories, options, seen, raptor.info.parameters, provenance=origin)
+    return Fit(raptor, histories, options, seen, raptor.info.parameters, tried=tried, provenance=origin)
 
 
 def fit_options(
@@ -312,7 +341,7 @@ def fit_options(
         "images": images.identity(),
         "assignment": list(assignment),
         "recipe": settings.to_dict(),
-        "learning_rates": [settings.training(stage).lr for stage in STAGES],
+        "learning_rates": None if settings.try_rates else [settings.training(stage).lr for stage in STAGES],
         "processes": processes,
     }
     return {**options, "cached": True} if cached else options

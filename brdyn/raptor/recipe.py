@@ -45,6 +45,9 @@ class FitSettings:
         one by the fourth root of how much shorter it is, at most fourfold; see :func:`learning_rate`.
     stage2_lr : float or None
         Of stage 2, where it is another. Stage 2 tunes blocks that work: its rate is not raised.
+    try_rates : bool
+        Try rates on short fits first, a tenth as long, and take the pair that serves best: how large it may be is a
+        matter of the teacher (:mod:`brdyn.raptor.rates`). Takes about half as long as the fit besides.
     warmup : float
         Share of each stage's steps in which the learning rate rises (published: 10 000 of 312 500).
     annealed : float
@@ -84,6 +87,7 @@ class FitSettings:
     batch_size: int | None = None
     lr: float | None = None
     stage2_lr: float | None = None
+    try_rates: bool = False
     min_lr: float = 1e-6
     weight_decay: float = 1e-4
     warmup: float = WARMUP_SHARE
@@ -213,8 +217,11 @@ class FitSettings:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
+        """Plain values, ready for JSON; those of a fit that tries no rates are as before that was an option."""
+        found = asdict(self)
+        return (
+            found if self.try_rates else {name: value for name, value in found.items() if name != "try_rates"}
+        )
 
 
 def learning_rate(steps: int) -> float:

@@ -36,6 +36,7 @@ def train(
     session: Session | None = None,
     stage: int = 1,
     earlier: Mapping[str, Any] | None = None,
+    also: Mapping[str, Any] | None = None,
     visit: Visit | None = None,
 ) -> History:
     """Train a task to the last step of its settings.
@@ -52,6 +53,8 @@ def train(
         Number of this stage, from 1.
     earlier : mapping, optional
         What earlier stages have left, kept in every checkpoint as `state["earlier"]`.
+    also : mapping, optional
+        What else is kept in the state of every checkpoint.
     visit : callable, optional
         Called in the main process before the first step (as step 0; not when a run is resumed) and after every step,
         with the step and what validation found at it (nothing where there was none), before the step's checkpoint is
@@ -84,7 +87,9 @@ def train(
     >>> [row["step"] for row in history.losses]
     [2.0, 4.0]
     """
-    training = _Training(task, batches, settings, session or Session(), stage, earlier or {}, visit)
+    training = _Training(
+        task, batches, settings, session or Session(), stage, earlier or {}, also or {}, visit
+    )
     return training.run()
 
 
@@ -99,10 +104,11 @@ class _Training:
         session: Session,
         stage: int,
         earlier: Mapping[str, Any],
+        also: Mapping[str, Any],
         visit: Visit | None,
     ) -> None:
         self.task, self.batches, self.settings, self.session = task, batches, settings, session
-        self.stage, self.earlier, self.visit = stage, dict(earlier), visit
+        self.stage, self.earlier, self.also, self.visit = stage, dict(earlier), dict(also), visit
         self.accelerator = session.on()
         if batches.batch_size < self.accelerator.num_processes:
             raise UsageError(
@@ -298,6 +304,7 @@ class _Training:
             "seconds": self.history.seconds,
             "read": self._read(),
             "earlier": self.earlier,
+            **self.also,
         }
         refusal = None
         try:
