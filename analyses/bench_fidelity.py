@@ -1,15 +1,18 @@
-"""Time to fidelity: images and seconds until a Raptor reaches fixed levels, by the fast recipe and the published one.
+"""Time to fidelity: images and seconds until a Raptor reaches fixed levels, by three recipes: the fast one, this with
+its learning rates tried first, and the published one.
 
-Fits of several lengths, each by its whole schedule, of both recipes by turns, on the same images and from the same
-seeds. Between two lengths a level is placed by straight lines over the logarithm of images; seconds are those images by
-the seconds an image took in the fits of that recipe. R² and skill are those of the last layer on the Raptor's own way,
-on test images; the share kept is of the accuracy of the teacher's own head.
+Fits of several lengths, each by its whole schedule, of all three by turns, on the same images and from the same seeds.
+Between two lengths a level is placed by straight lines over the logarithm of images; seconds are those images by the
+seconds an image took in the fits of that recipe. Images of trials are counted, and the seconds are those of all that a
+fit does, with trials and the choice of layers to start from. R² and skill are those of the last layer on the Raptor's
+own way, on test images; the share kept is of the accuracy of the teacher's own head.
 
     python -m analyses.bench_fidelity --train cifar10/train.parquet --images cifar10/test.parquet
 """
 
 from __future__ import annotations
 
+import time
 from itertools import product
 from typing import Any
 
@@ -22,28 +25,38 @@ from brdyn import Stream, UsageError, fit_raptor, layer_similarity, load_images,
 from brdyn.raptor import FitSettings
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.partitions import MAXCUT, assign
-from brdyn.raptor.recipe import FAST, PUBLISHED
+from brdyn.raptor.rates import trial
+from brdyn.raptor.recipe import FAST, PUBLISHED, VALIDATION_IMAGES
 
 LEVELS = {"r2": (0.5, 0.6, 0.7, 0.8, 0.9), "skill": (0.2, 0.4, 0.6), "kept": (0.8, 0.9, 0.95)}
 BATCH = 32
+TRIED = "tried"
+RECIPES: dict[str, dict[str, Any]] = {
+    FAST: {"recipe": FAST}, TRIED: {"recipe": FAST, "try_rates": True}, PUBLISHED: {"recipe": PUBLISHED},
+}  # fmt: skip
+RATIOS = {"ratios": FAST, "tried_ratios": TRIED}  # over the published recipe
 
 
 def fits(choice: Choice) -> pd.DataFrame:
     """A row a fit: recipe, seed, images, seconds, and what the Raptor came to."""
     teacher = bench.chosen_model(choice)
     lengths = sorted(int(length) for length in choice.lengths.split(","))
-    train = load_images(choice.train, teacher, n=lengths[-1]).decoded()
+    train = load_images(choice.train, teacher, n=lengths[-1] + VALIDATION_IMAGES).decoded()
     tested = load_images(choice.images, teacher, n=choice.n).decoded()
     phases = segment(layer_similarity(teacher, tested, stream=Stream(workers=0)), choice.k)
     assignment = assign(MAXCUT, phases.boundaries, teacher.depth)
     rows = []
-    for seed, images, recipe in product(range(choice.seeds), lengths, (FAST, PUBLISHED)):
+    for seed, images, recipe in product(range(choice.seeds), lengths, RECIPES):
         steps = max(1, images // (2 * BATCH))
         settings = FitSettings(
-            stage1_steps=steps, stage2_steps=steps, batch_size=BATCH, recipe=recipe, seed=seed,
-            validation_images=0,
+            **RECIPES[recipe], stage1_steps=steps, stage2_steps=steps, batch_size=BATCH, seed=seed,
+            validation_images=VALIDATION_IMAGES, validate_every=2 * steps,
         )  # fmt: skip
+        started = time.perf_counter()
         fit = fit_raptor(teacher, train, assignment, settings, workers=0)
+        seconds = time.perf_counter() - started
+        short = trial(settings, 1)
+        of_trials = len(fit.tried) * (short.stage1_steps + short.stage2_steps) * BATCH
         found = fidelity(fit.raptor, tested, Stream(workers=0))
         skill = found.table.query(
             "mode == 'autoregressive' and group == 'all' and statistic == 'skill_affine'"
@@ -51,8 +64,7 @@ def fits(choice: Choice) -> pd.DataFrame:
         if found.accuracy is None or found.teacher_accuracy is None:
             raise UsageError(f"--images: {choice.images!r} has no labels of the classes of {choice.model!r}")
         row = {
-            "recipe": recipe, "seed": seed, "images": fit.images_seen,
-            "seconds": sum(history.seconds for history in fit.histories.values()),
+            "recipe": recipe, "seed": seed, "images": fit.images_seen + of_trials, "seconds": seconds,
             "r2": float(found.curve("r2").iloc[-1]), "skill": float(skill.sort_values("layer")["mean"].iloc[-1]),
             "kept": found.accuracy / found.teacher_accuracy,
         }  # fmt: skip
@@ -80,10 +92,11 @@ def reached(images: np.ndarray, values: np.ndarray, level: float) -> float | Non
 
 
 def levels(found: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each level that a recipe reaches with every seed: images and seconds by recipe, and fast over published."""
+    """For each level that a recipe reaches with every seed: images and seconds by recipe, and those of both fast ones
+    over those of the published one."""
     rows = []
     for what, level in ((what, level) for what, several in LEVELS.items() for level in several):
-        row: dict[str, Any] = {"of": what, "level": level, FAST: None, PUBLISHED: None, "ratios": None}
+        row: dict[str, Any] = {"of": what, "level": level, **dict.fromkeys((*RECIPES, *RATIOS))}
         for recipe, of in found.groupby("recipe", sort=False):
             each = [one.sort_values("images") for _, one in of.groupby("seed")]
             placed = (reached(one["images"].to_numpy(), one[what].to_numpy(), level) for one in each)
@@ -91,11 +104,12 @@ def levels(found: pd.DataFrame) -> list[dict[str, Any]]:
             if len(images) == len(each):
                 rate = float((of["seconds"] / of["images"]).median())
                 row[str(recipe)] = {"images": images, "seconds": [rate * one for one in images]}
-        if row[FAST] and row[PUBLISHED]:
-            row["ratios"] = {
-                unit: np.divide(row[FAST][unit], row[PUBLISHED][unit]).tolist() for unit in row[FAST]
-            }
-        if row[FAST] or row[PUBLISHED]:
+        for name, recipe in RATIOS.items():
+            if row[recipe] and row[PUBLISHED]:
+                row[name] = {
+                    unit: np.divide(row[recipe][unit], row[PUBLISHED][unit]).tolist() for unit in row[recipe]
+                }
+        if any(row[recipe] for recipe in RECIPES):
             rows.append(row)
     return rows
 
