@@ -1,10 +1,18 @@
-"""The two ways a brdyn call can go wrong; the command line turns them into exit codes."""
+"""The ways a brdyn call can go wrong; the command line turns them into exit codes."""
 
 
 class BrdynError(Exception):
     """A run that could not be completed (exit code 1): unreadable data, missing weights, a non-finite layer.
 
     >>> issubclass(brdyn.UsageError, brdyn.BrdynError)  # `except brdyn.BrdynError` catches both
+    True
+    """
+
+
+class DivergedError(BrdynError):
+    """A training whose loss is no number any more.
+
+    >>> issubclass(brdyn.errors.DivergedError, brdyn.BrdynError)
     True
     """
 

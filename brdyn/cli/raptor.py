@@ -42,7 +42,7 @@ RESULT = "fit.json"
 HELPS = {
     "lr": "Learning rate of AdamW (default: 0.0003; in a stage 1 of fewer steps than published up to 0.0012).",
     "stage2_lr": "Of stage 2, where it is another.",
-    "try_rates": "Try learning rates on short fits first, and take those that serve best; half as long again.",
+    "try_rates": "Try learning rates on short fits first, and take those that serve best.",
     "min_lr": "Learning rate at the last step.",
     "weight_decay": "Of AdamW.",
     "warmup": "Share of each stage's steps in which the learning rate rises (published: 10 000 of 312 500).",

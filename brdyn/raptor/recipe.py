@@ -47,7 +47,7 @@ class FitSettings:
         Of stage 2, where it is another. Stage 2 tunes blocks that work: its rate is not raised.
     try_rates : bool
         Try rates on short fits first, a tenth as long, and take the pair that serves best: how large it may be is a
-        matter of the teacher (:mod:`brdyn.raptor.rates`). Takes about half as long as the fit besides.
+        matter of the teacher (:mod:`brdyn.raptor.rates`). Takes three or four tenths as long as the fit besides.
     warmup : float
         Share of each stage's steps in which the learning rate rises (published: 10 000 of 312 500).
     annealed : float

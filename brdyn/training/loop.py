@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from brdyn.data import Batch, ReadReport, Skipped
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import BrdynError, DivergedError, UsageError
 from brdyn.progress import progress_bar
 from brdyn.random_keys import random_keys
 from brdyn.runtime import agree, gather, seed_default, synchronise
@@ -68,7 +68,7 @@ def train(
     ------
     UsageError
         If there are more processes than images in a batch.
-    BrdynError
+    DivergedError
         If a loss is not finite: the step, the part and the last good checkpoint are named.
 
     Examples
@@ -261,7 +261,7 @@ class _Training:
             checkpoints = self.session.checkpoints
             good = checkpoints.paths() if checkpoints else []
             where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
-            raise BrdynError(
+            raise DivergedError(
                 f"the loss of {part} is not finite at step {step} of stage {self.stage}; {where}; "
                 f"try a smaller `lr`{', or `dtype=float32`' if self.settings.precision != 'float32' else ''}"
             )

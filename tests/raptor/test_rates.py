@@ -12,7 +12,7 @@ import torch
 
 import brdyn
 from brdyn.data import load_images
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import BrdynError, DivergedError, UsageError
 from brdyn.raptor import FitSettings, fit_raptor, rates
 from brdyn.raptor.rates import best, in_words, tried_rates, with_rates
 from brdyn.training import Checkpoints, Session
@@ -30,7 +30,7 @@ def climbed(monkeypatch):
             assert short.stage2_lr / settings.training(2).lr == pytest.approx(times)
             assert not short.try_rates
             if heights.get(times) is None:
-                raise BrdynError("the loss is not finite")
+                raise DivergedError("the loss is not finite")
             return heights[times]
 
         def made_up(height, *_):
@@ -45,19 +45,21 @@ def climbed(monkeypatch):
 @pytest.mark.parametrize(
     ("heights", "tried", "taken"),
     [
-        ({1: 0.1, 2: 0.2, 4: 0.3, 8: 0.25}, [1, 2, 4, 8], 4),
-        ({1: 0.3, 2: 0.2, 0.5: 0.25}, [1, 2, 0.5], 1),
-        ({1: 0.3, 2: 0.2, 0.5: 0.4, 0.25: 0.35}, [1, 2, 0.5, 0.25], 0.5),
-        ({1: 0.3, 2: None, 0.5: 0.1}, [1, 2, 0.5], 1),
-        ({0.25: 0.1}, [1, 2], None),
-        ({1: 0.3, 2: 0.3, 0.5: float("nan")}, [1, 2, 0.5], 1),
-        ({2.0**i: i for i in range(-5, 9)}, [1, 2, 4, 8, 16, 32], 32),
-        ({2.0**i: -i for i in range(-5, 9)}, [1, 2, 0.5, 0.25, 0.125], 0.125),
+        ({1: 0.1, 4: 0.3, 16: 0.25}, [1, 4, 16], 4),
+        ({1: 0.3, 4: 0.2, 0.25: 0.25}, [1, 4, 0.25], 1),
+        ({1: 0.3, 4: 0.2, 0.25: 0.4, 0.0625: 0.35}, [1, 4, 0.25, 0.0625], 0.25),
+        ({1: 0.3, 4: None, 0.25: 0.1}, [1, 4, 0.25], 1),
+        ({0.25: 0.1}, [1, 4, 0.25, 0.0625], 0.25),
+        ({0.0625: 0.1}, [1, 4, 0.25, 0.0625], 0.0625),
+        ({}, [1, 4, 0.25, 0.0625], None),
+        ({1: 0.3, 4: 0.3, 0.25: float("nan")}, [1, 4, 0.25, 0.0625], 1),
+        ({4.0**i: i for i in range(-5, 9)}, [1, 4, 16, 64], 64),
+        ({4.0**i: -i for i in range(-5, 9)}, [1, 4, 0.25, 0.0625], 0.0625),
     ],
 )
 def test_the_climb(climbed, heights, tried, taken):
     if taken is None:
-        with pytest.raises(BrdynError, match="diverged; give a smaller learning rate"):
+        with pytest.raises(DivergedError, match="diverged; give a smaller learning rate"):
             climbed(heights)
         return
     rows = climbed(heights)
@@ -69,10 +71,10 @@ def test_the_climb(climbed, heights, tried, taken):
 
 
 def test_what_diverged_is_said(climbed):
-    said = in_words(climbed({1: 0.3, 2: None, 0.5: 0.1}))
+    said = in_words(climbed({1: 0.3, 4: None, 0.25: 0.1}))
     assert said == (
         "learning rates 0.001 and 0.0003, 1 times the usual ones; R² of the short fits: "
-        "1 times 0.300, 2 times diverged, 0.5 times 0.100"
+        "1 times 0.300, 4 times diverged, 0.25 times 0.100"
     )
 
 
@@ -160,3 +162,14 @@ def test_several_processes_are_refused(tiny, images):
     session = Session(accelerator=SimpleNamespace(num_processes=2, device=torch.device("cpu")))
     with pytest.raises(UsageError, match="try them in one"):
         fit_raptor(tiny, images, [0, 0, 1, 1], QUICK, session=session)
+
+
+def test_only_what_diverges_is_passed_over(tiny, images, monkeypatch):
+    """Images that cannot be read are no matter of rates."""
+
+    def broken(*_, **__):
+        raise BrdynError("the disk is gone")
+
+    monkeypatch.setattr(rates, "fidelity", broken)
+    with pytest.raises(BrdynError, match="the disk is gone"):
+        fit_raptor(tiny, images, [0, 0, 1, 1], QUICK)
