@@ -8,8 +8,8 @@ from analyses import claims
 from analyses.findings import dense
 from analyses.statistics import Estimate
 from brdyn.probes import ClassScore, DepthScore, LayerProbe, OverlapScore
+from brdyn.probes.counts import Counts
 from brdyn.probes.layer_choice import PHASE_ENDS, REGULAR
-from brdyn.probes.layer_result import Counts
 from brdyn.raptor import Evaluation
 from brdyn.raptor.evaluation import RAPTOR, TEACHER
 

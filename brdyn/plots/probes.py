@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 
 COLOURS = (CURVE, ACCENT, "#009E73", "#CC79A7")
 STYLES = {"linear": "-", "ridge": "--", "knn": ":"}
+BLIND = {  # in few words, of brdyn.probes.baselines.NAMES
+    "classification": "most frequent class",
+    "segmentation": "most frequent class",
+    "depth": "mean training depth",
+}
 WORST_TO_BEST = ("worst", "median", "best")
 
 
 def plot_layer_scores(found: LayerProbe, *, title: str) -> Figure:
     """The main score by layer with its interval over test images; phases are marked where they were given.
 
-    Sets of layers that were read together are drawn as lines across.
+    Sets of layers that were read together are drawn as lines across, and so is, dashed, what knowing nothing of an
+    image gets.
 
     Parameters
     ----------
@@ -55,8 +61,8 @@ def draw_layer_scores(axes: Axes, found: LayerProbe) -> None:
     >>> from matplotlib.figure import Figure
     >>> axes = Figure().subplots()
     >>> draw_layer_scores(axes, probe_layers(model, *images.split(2, seed=0), layers="3,12", seeds=1))
-    >>> len(axes.get_lines())  # k-NN and linear
-    2
+    >>> len(axes.get_lines())  # k-NN, linear, and the most frequent class
+    3
     """
     rows = found.scores[found.scores["score"] == found.main]
     single = rows[~rows["place"].str.contains("+", regex=False)]
@@ -86,6 +92,8 @@ def draw_layer_scores(axes: Axes, found: LayerProbe) -> None:
             row["value"], color=QUIET, linewidth=1, linestyle=(0, (2 + 2 * number, 2)),
             label=f"{named.get(row['place'], 'layers')}: {row['place']}",
         )  # fmt: skip
+    for row in found.baseline[found.baseline["score"] == found.main].to_dict(orient="records"):
+        axes.axhline(row["value"], color=INK, linewidth=1, linestyle="--", label=BLIND[found.task])
     for end in found.ends or ():
         axes.axvline(end + 0.5, color=INK, linewidth=0.8, alpha=0.5)
     shown = [layer for layer in layers if layer in {0, *layer_ticks(max(layers))}] or layers

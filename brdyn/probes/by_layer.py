@@ -16,11 +16,13 @@ from brdyn.data import DenseSet, ImageSet
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
+from brdyn.probes.baselines import baseline_scores
+from brdyn.probes.counts import Counts
 from brdyn.probes.dense import DenseRun
 from brdyn.probes.features import FeatureMetric, Features, extract_features, feature_width, read_out
 from brdyn.probes.heads import Recipe
 from brdyn.probes.layer_choice import CHOSEN, SINGLE, LayersAsked, Place, alternatives, called, greedy
-from brdyn.probes.layer_result import CLASSES, RUNS, Counts, LayerProbe
+from brdyn.probes.layer_result import CLASSES, RUNS, LayerProbe
 from brdyn.probes.linear import fit_linear
 from brdyn.probes.of_images import TEST_SHARE, check_apart, described, train_and_test
 from brdyn.probes.probing import numbered, read_classes, split_rows
@@ -198,6 +200,7 @@ def _classified(
             parts = [beside([some[f"{name}/{layer}"] for layer in place]) for some in (learnt, tested)]
             reading = read_classes(*parts, seeds=seeds, device=first.device)
             sizes = {"fit": reading.n_train, "test": len(reading.truth)}
+            frequent = (reading.truth == reading.truth.mode().values).numpy().astype(float)
             for probe, hits in reading.hits.items():
                 for number, right in enumerate(hits.numpy().astype(float)):
                     counts.add(name, called(place), probe, np.stack([right, np.ones(len(right))], -1))
@@ -215,6 +218,7 @@ def _classified(
         notes=(),
         sizes=sizes,
         counted=counts.table(range(sizes["test"])),
+        baseline=baseline_scores(ClassScore(), np.stack([frequent, np.ones(len(frequent))], -1), weights),
         ends=ends,
         images=described(train, test),
     )

@@ -15,6 +15,8 @@ from brdyn.data import DenseSet, MaskTargets
 from brdyn.data.dense import Augmentation
 from brdyn.data.targets import DepthTargets
 from brdyn.errors import UsageError
+from brdyn.probes.baselines import baseline_scores, blind_map, count_blind
+from brdyn.probes.counts import Counts
 from brdyn.probes.heads import (
     FittedHeads,
     Pairs,
@@ -26,7 +28,7 @@ from brdyn.probes.heads import (
     split_images,
 )
 from brdyn.probes.layer_choice import CHOSEN, SINGLE, LayersAsked, alternatives, called, greedy
-from brdyn.probes.layer_result import CLASSES, OPTIMISTIC, RUNS, Counts, LayerProbe
+from brdyn.probes.layer_result import CLASSES, OPTIMISTIC, RUNS, LayerProbe
 from brdyn.probes.maps import DenseTask, Depth, Segmentation
 from brdyn.probes.of_images import described as images_described
 from brdyn.probes.scores import measured
@@ -181,6 +183,7 @@ class DenseRun:
         weights = counts.weights(self.seed)
         fitting, choosing = self._parts(next(iter(self.readouts)), 0)
         store = next(iter(self.stores["test"].values()))
+        blind = blind_map(self.task, next(iter(self.stores["train"].values())))
         classes = self._classes(counts)
         return LayerProbe(
             task=self.task.name,
@@ -197,6 +200,7 @@ class DenseRun:
                 "test": len(store),
             },
             counted=counts.table(store.positions),
+            baseline=baseline_scores(self.task.score, count_blind(self.task, blind, store), weights),
             ends=self.ends,
             examples=self._examples(counts, places),
             images=images_described(self.train, self.test),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,19 +13,14 @@ import torch
 from safetensors.torch import load_file, save
 
 from brdyn.measures.intervals import told_apart
-from brdyn.probes.layer_choice import CHOSEN, PHASE_ENDS, REGULAR
-from brdyn.probes.scores import Score, measured, resampled, resamples, spread
+from brdyn.probes.baselines import BASELINE, NAMES
+from brdyn.probes.counts import PAIRS, SCORES
 from brdyn.provenance import images_of, skipped_lines
 from brdyn.result import Result
 from brdyn.store import read_table, records
 from brdyn.words import counted as number_of
 
 NUMBER = (float, None)
-SCORES = ["model", "place", "probe", "score", "value", "low", "high", "sd", "seeds"]
-PAIRS = [
-    *("kind", "first", "second", "place", "probe", "score"),
-    *("difference", "low", "high", "ratio", "ratio_low", "ratio_high"),
-]
 RUNS = ["model", "place", "probe", "seed", "penalty", "epoch"]
 CLASSES = ["model", "place", "probe", "class", "iou", "pixels"]
 COUNTED, EXAMPLES = "per_image.parquet", "examples.safetensors"
@@ -33,8 +28,6 @@ OPTIMISTIC = (
     "the epoch was chosen on the test images, as in the published protocol: these scores are optimistic, and for "
     "comparison with published ones alone"
 )
-Key = tuple[str, str, str]
-"""Model, place, probe."""
 ERRORS = ("rmse", "absrel")  # of which less is better
 
 
@@ -71,6 +64,9 @@ class LayerProbe(Result):
         The worst, the middle and the best test image of the first model: `image`, `truth`, and what each model says.
     images : mapping
         Which images were for `train` and `test`.
+    baseline : DataFrame
+        What knowing nothing of an image gets on the test images, :data:`brdyn.probes.baselines.NAMES`: a row for each
+        `score`, its `value`, and its interval, `low` and `high`. Empty in results of earlier versions.
 
     Examples
     --------
@@ -91,6 +87,7 @@ class LayerProbe(Result):
         "sets": {str: str},
         "words": {str: str},
         "notes": [str],
+        "baseline?": [{"score": str} | dict.fromkeys(BASELINE[1:], NUMBER)],
         "sizes": {str: int},
         "ends": ([int], None),
         "probe_images": dict,
@@ -110,6 +107,7 @@ class LayerProbe(Result):
     ends: tuple[int, ...] | None = None
     examples: Mapping[str, np.ndarray] = field(default_factory=dict)
     images: Mapping[str, Any] = field(default_factory=dict)
+    baseline: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BASELINE))
 
     def content(self) -> dict[str, Any]:
         """Everything but the tables and examples in files of their own."""
@@ -122,6 +120,7 @@ class LayerProbe(Result):
             "sets": dict(self.sets),
             "ends": None if self.ends is None else list(self.ends),
             **tables,
+            "baseline": records(self.baseline),
             "probe_images": dict(self.images),
         }
 
@@ -145,6 +144,7 @@ class LayerProbe(Result):
         for name, plain in (("scores", 4), ("pairs", 6), ("classes", 4)):
             kinds = dict.fromkeys(columns[name][plain:], float)
             tables[name] = tables[name].astype(kinds)
+        baseline = pd.DataFrame(content.get("baseline", []), columns=BASELINE)
         file = folder / EXAMPLES
         return cls(
             task=content["task"],
@@ -154,6 +154,7 @@ class LayerProbe(Result):
             notes=tuple(content["notes"]),
             sizes=content["sizes"],
             counted=read_table(folder / COUNTED, "a table of counts by image", ["model", "place", "probe"]),
+            baseline=baseline.astype(dict.fromkeys(BASELINE[1:], float)),
             ends=None if content["ends"] is None else tuple(content["ends"]),
             examples={name: one.numpy() for name, one in load_file(file).items()} if file.is_file() else {},
             images=content["probe_images"],
@@ -196,17 +197,16 @@ class LayerProbe(Result):
         return self.scores[chosen & (self.scores["score"] == score) & (self.scores["probe"] == probe)]
 
     def answer(self) -> str:
-        """Where each model is read best, by the main score."""
-        said, by = [], f" by {self.probes[0]}" if len(self.probes) > 1 else ""
+        """Where each model is read best, by the main score, and what knowing nothing of an image gets."""
+        said, rows = [], self.scores[self.scores["score"] == self.main]
         for model in self.models:
-            rows = self._rows(self.main, self.probes[0], model)
-            better = rows["value"].idxmin() if self.main in ERRORS else rows["value"].idxmax()
-            best = rows.loc[better]
-            low, high = (self._number(self.main, best[name]) for name in ("low", "high"))
-            said.append(
-                f"{model} at {self._named(best['place'])}{by}: {self.words[self.main]} "
-                f"{self._number(self.main, best['value'])} ({low} to {high})"
-            )
+            own = rows[rows["model"] == model]
+            best = own.loc[own["value"].idxmin() if self.main in ERRORS else own["value"].idxmax()]
+            by = f" by {best['probe']}" if len(self.probes) > 1 else ""
+            said.append(f"{model} at {self._named(best['place'])}{by}: {self._scored(best)}")
+        if not self.baseline.empty:
+            alone = self._number(self.main, self._blind)
+            said.append(f"{NAMES[self.task]} alone gets {alone}")
         return f"{self.task}, the best of {number_of(len(self._places()), 'place')}: {'; '.join(said)}"
 
     def overview(self) -> list[dict[str, Any]]:
@@ -229,6 +229,8 @@ class LayerProbe(Result):
             model = [row["model"]] if len(self.models) > 1 else []
             for where in [f"layer {place}", *labels] if place.isdecimal() else labels or [f"layers {place}"]:
                 found[f"{', '.join([*model, row['probe'], where])}: {self.words[self.main]}"] = row["value"]
+        if not self.baseline.empty:
+            found[f"{NAMES[self.task]} alone: {self.words[self.main]}"] = self._blind
         return found
 
     @property
@@ -238,11 +240,14 @@ class LayerProbe(Result):
 
     def remarks(self) -> list[str]:
         """How many images, what was compared, and what to know of the scores."""
-        train, test = (self.images.get(name, {}) for name in ("train", "test"))
-        lines = [line for part in (train, test) if part for line in _skipped(part)]
+        told = ("train",) if self.provenance is not None else ()  # which names what was skipped of these
+        sets = [self.images.get(name, {}) for name in ("train", "test") if name not in told]
+        lines = [line for part in sets if part for line in _skipped(part)]
         sizes = self.sizes
         by = f", {sizes['choose']} to choose penalty and epoch by" if sizes.get("choose") else ""
         lines.append(f"{sizes['fit']} images to fit heads on{by}, {sizes['test']} test images")
+        if not self.baseline.empty:
+            lines += self._against_baseline()
         if open_ := [one for one in self._layers_alone() if not told_apart(*one[1])]:
             said = "; ".join(name for name, _ in open_)
             lines.append(
@@ -251,6 +256,26 @@ class LayerProbe(Result):
             )
         lines += [f"note: {note}" for note in self.notes]
         return lines + [self._compared(row) for row in self.pairs.to_dict(orient="records")]
+
+    @property
+    def _blind(self) -> float:
+        """The main score of the baseline."""
+        return float(self.baseline.set_index("score").loc[self.main, "value"])
+
+    def _against_baseline(self) -> Iterator[str]:
+        """All scores of the baseline, and which heads are not shown to be above it."""
+        scores = ", ".join(self._scored(row) for row in self.baseline.to_dict(orient="records"))
+        yield f"{NAMES[self.task]}, whatever the image: {scores}"
+        rows = self.scores[self.scores["score"] == self.main]
+        better = rows["high"] < self._blind if self.main in ERRORS else rows["low"] > self._blind
+        said = []
+        for (model, probe), own in rows.groupby(["model", "probe"], sort=False):
+            places = own["place"][~better[own.index]].tolist()
+            if places:
+                where = "every place" if len(places) == len(own) else ", ".join(map(self._named, places))
+                said.append(f"{model}, {probe} at {where}")
+        if said:
+            yield f"not shown to be better than that: {'; '.join(said)}"
 
     def _layers_alone(self) -> Iterator[tuple[str, list[pd.Series]]]:
         """Each model and probe of several layers: the main score of each alone, with its interval."""
@@ -269,6 +294,12 @@ class LayerProbe(Result):
         what = "layers" if "+" in place else "layer"
         return f"{what} {place}" + (f" ({', '.join(labels)})" if labels else "")
 
+    def _scored(self, row: Mapping[Any, Any]) -> str:
+        """A score in words, with its interval where there is one."""
+        value, *ends = (self._number(row["score"], row[name]) for name in ("value", "low", "high"))
+        interval = f" ({' to '.join(ends)})" if np.isfinite(row["low"]) else ""
+        return f"{self.words[row['score']]} {value}{interval}"
+
     def _number(self, score: str, value: float) -> str:
         return f"{value:.3f}" if score in ERRORS else f"{value:.1%}"
 
@@ -276,14 +307,13 @@ class LayerProbe(Result):
         words = self.words[row["score"]]
         if row["kind"] == "model":
             who = f"{row['second']} at layer {row['place']} ({row['probe']})"
-            return (
-                f"{who}: {words} {row['ratio']:.1%} of that of {row['first']} ({row['ratio_low']:.1%} to "
-                f"{row['ratio_high']:.1%})"
-            )
+            ends = f" ({row['ratio_low']:.1%} to {row['ratio_high']:.1%})" if np.isfinite(row["low"]) else ""
+            return f"{who}: {words} {row['ratio']:.1%} of that of {row['first']}{ends}"
         low, high = (self._points(row["score"], row[name]) for name in ("low", "high"))
+        ends = f" ({low} to {high})" if np.isfinite(row["low"]) else ""
         return (
             f"{row['second']} ({row['place']}, {row['probe']}) against {row['first']}: {words} "
-            f"{self._points(row['score'], row['difference'])} ({low} to {high})"
+            f"{self._points(row['score'], row['difference'])}{ends}"
         )
 
     def _points(self, score: str, value: float) -> str:
@@ -297,89 +327,3 @@ class LayerProbe(Result):
 
 def _skipped(part: Mapping[str, Any]) -> list[str]:
     return skipped_lines(part.get("skipped", ()), part.get("unlabelled", {"count": 0, "first": []}))
-
-
-@dataclass
-class Counts:
-    """What was counted in each test image, as it comes.
-
-    Attributes
-    ----------
-    score : Score
-    found : dict of Key to ndarray
-        `(seeds, images, statistics)`.
-    """
-
-    score: Score
-    found: dict[Key, list[np.ndarray]] = field(default_factory=dict)
-
-    def add(self, model: str, place: str, probe: str, counted: np.ndarray) -> None:
-        """What one seed counted, `(images, statistics)`."""
-        self.found.setdefault((model, place, probe), []).append(counted)
-
-    def of(self, key: Key) -> np.ndarray:
-        """Of all seeds."""
-        return np.stack(self.found[key])
-
-    def weights(self, seed: int) -> np.ndarray:
-        """Bootstrap samples of the test images, the same for all."""
-        images = next(iter(self.found.values()))[0].shape[0]
-        return resamples(images, seed=seed)
-
-    def scores(self, weights: np.ndarray) -> pd.DataFrame:
-        """The rows of :attr:`LayerProbe.scores`."""
-        rows = []
-        for model, place, probe in self.found:
-            counted = self.of((model, place, probe))
-            values, again = measured(self.score, counted), resampled(self.score, counted, weights)
-            for name in self.score.words:
-                low, high = spread(again[name])
-                own = values[name]
-                sd = float(own.std(ddof=1)) if len(own) > 1 else np.nan
-                rows.append((model, place, probe, name, float(own.mean()), low, high, sd, float(len(own))))
-        return pd.DataFrame(rows, columns=SCORES)
-
-    def pairs(self, weights: np.ndarray, sets: Mapping[str, str]) -> pd.DataFrame:
-        """The rows of :attr:`LayerProbe.pairs`.
-
-        Models against the first; the chosen layers against others, and one a phase against regular spacing.
-        """
-        models, rows = list(dict.fromkeys(key[0] for key in self.found)), []
-        for model, place, probe in self.found:
-            if model != models[0] and (models[0], place, probe) in self.found:
-                pair = self._pair((models[0], place, probe), (model, place, probe), weights)
-                rows.append(["model", models[0], model, place, probe, *pair])
-        held = [(label, CHOSEN) for label in sets if label != CHOSEN and CHOSEN in sets]
-        held += [(REGULAR, PHASE_ENDS)] if {REGULAR, PHASE_ENDS} <= {*sets} else []
-        for first, second in held:
-            for probe in dict.fromkeys(key[2] for key in self.found):
-                keys = [(models[0], sets[label], probe) for label in (first, second)]
-                if keys[0] in self.found and keys[1] in self.found:
-                    pair = self._pair(keys[0], keys[1], weights)
-                    rows.append(["set", first, second, sets[second], probe, *pair])
-        return pd.DataFrame(rows, columns=PAIRS)
-
-    def _pair(self, first: Key, second: Key, weights: np.ndarray) -> list[Any]:
-        name = self.score.main
-        one, other = (self.of(key) for key in (first, second))
-        values = [measured(self.score, part)[name].mean() for part in (one, other)]
-        again = [resampled(self.score, part, weights)[name] for part in (one, other)]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio, ratios = values[1] / values[0], again[1] / again[0]
-        return [name, values[1] - values[0], *spread(again[1] - again[0]), float(ratio), *spread(ratios)]
-
-    def table(self, positions: Sequence[int]) -> pd.DataFrame:
-        """Everything, a row for each image, place and seed."""
-        parts = []
-        for (model, place, probe), seeds in self.found.items():
-            for seed, counted in enumerate(seeds):
-                part = pd.DataFrame(counted, columns=list(self.score.statistics))
-                head = {
-                    "model": model,
-                    "place": place,
-                    "probe": probe,
-                    "seed": seed,
-                    "image": list(positions),
-                }
-                parts.append(pd.concat([pd.DataFrame(head), part], axis=1))
-        return pd.concat(parts, ignore_index=True)

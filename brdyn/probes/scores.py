@@ -161,7 +161,7 @@ def spread(values: np.ndarray) -> tuple[float, float]:
 
 
 def resampled(score: Score, counted: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores `(count,)` of bootstrap samples, mean over seeds.
+    """Scores `(count,)` of bootstrap samples, mean over seeds; NaN of a single image, which cannot vary.
 
     Parameters
     ----------
@@ -171,6 +171,8 @@ def resampled(score: Score, counted: np.ndarray, weights: np.ndarray) -> dict[st
     weights : ndarray
         `(count, images)`.
     """
+    if weights.shape[1] < 2:
+        return {name: np.full(len(weights), np.nan) for name in score.words}
     found = [score.values(weights @ one) for one in counted]
     return {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
 

@@ -17,8 +17,8 @@ from brdyn.data import DepthTargets, MaskTargets, load_dense, load_images
 from brdyn.errors import UsageError
 from brdyn.models import ModelInfo, Preprocessing, TokenLayout, VisionTransformer
 from brdyn.probes import LayersAsked, Recipe, probe_layers
+from brdyn.probes.counts import Counts
 from brdyn.probes.layer_choice import alternatives, greedy
-from brdyn.probes.layer_result import Counts
 from brdyn.probes.scores import ClassScore
 from brdyn.probes.stores import Readout, check_room
 from brdyn.trajectory import Stream

@@ -15,8 +15,8 @@ from brdyn.measures.found_spectra import BLOCKS, PAIRS, TOTALS, Spectra
 from brdyn.measures.null import Null
 from brdyn.phases import segment
 from brdyn.probes import LayerProbe
-from brdyn.probes.layer_result import PAIRS as PROBED
-from brdyn.probes.layer_result import SCORES
+from brdyn.probes.counts import PAIRS as PROBED
+from brdyn.probes.counts import SCORES
 from brdyn.raptor import Evaluation
 from brdyn.raptor.baselines import Fitted
 from brdyn.raptor.fidelity import Fidelity
