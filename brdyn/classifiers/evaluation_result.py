@@ -214,6 +214,8 @@ def evaluate_classifier(
     check_beyond(beyond)
     if beyond is not None and not classifier.architecture.is_recursive:
         raise UsageError(f"`beyond={beyond}` is of recursion steps, and {classifier.name} has none; drop it")
+    if most != RECURSION_STEPS and not classifier.architecture.is_recursive:
+        raise UsageError(f"`most={most}` is of recursion steps, and {classifier.name} has none; drop it")
     scores = recursion = past = None
     if classifier.architecture.is_recursive:
         recursion = evaluate_recursion(classifier, images, most=most, thresholds=thresholds)

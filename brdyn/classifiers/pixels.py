@@ -96,6 +96,19 @@ class PixelSet(Compared):
         """The same on another device."""
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
+    def check_held_out(self, held_out: int) -> None:
+        """Refuse to hold out all images, or none.
+
+        Raises
+        ------
+        UsageError
+            With how many can be.
+        """
+        if not 0 < held_out < len(self):
+            raise UsageError(
+                f"{held_out} of {len(self)} images cannot be held out; take 1 to {len(self) - 1}"
+            )
+
     def split(self, held_out: int, seed: int = 0) -> tuple[PixelSet, PixelSet]:
         """Two parts, the second of `held_out` images drawn with the seed; the order stays.
 
@@ -104,10 +117,7 @@ class PixelSet(Compared):
         UsageError
             If either would be empty.
         """
-        if not 0 < held_out < len(self):
-            raise UsageError(
-                f"{held_out} of {len(self)} images cannot be held out; take 1 to {len(self) - 1}"
-            )
+        self.check_held_out(held_out)
         order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self)))
         parts = (order[held_out:].sort().values, order[:held_out].sort().values)
         learning, held = (replace(self, pixels=self.pixels[rows], labels=self.labels[rows]) for rows in parts)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from brdyn.checked_json import made
+from brdyn.classifiers.kept import WATCHED
 from brdyn.classifiers.saved import Classifier
 from brdyn.provenance import RunProvenance, images_of
 from brdyn.result import Result
@@ -159,8 +160,15 @@ class ClassifierTraining(Result):
         options = self.options
         done = f"{self.network}, {options['recipe']['epochs']:g} epochs of {options['data']['images']} images"
         if self.accuracy is None:
-            return f"{done}: trained; there are no test images to judge it by"
+            return f"{done}: {self._on_held_out()}; there are no test images to judge it by"
         return f"{done}: accuracy {self.accuracy:.2%} on {options['test']['images']} test images"
+
+    def _on_held_out(self) -> str:
+        """The last accuracy that was watched on held-out images, where there are any."""
+        held_out, rows = self.options.get("held_out"), self.history.validation
+        if not held_out or not rows or WATCHED not in rows[-1]:
+            return "trained"
+        return f"accuracy {rows[-1][WATCHED]:.2%} on {held_out} held-out images"
 
     def overview(self) -> list[dict[str, Any]]:
         """The classifiers kept on the way."""

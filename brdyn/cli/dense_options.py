@@ -37,7 +37,7 @@ Layers = Annotated[
     typer.Option(
         "--layers",
         help="Layers to read: last, all, some such as 3,7,12 (0 is the embedding), or choose:4 for the best four "
-        "together, beside the last four, four at regular distances and the ends of --phases (default: last).",
+        "together, beside the last four, four at regular distances and the ends of the phases (default: last).",
         rich_help_panel="Probe",
     ),
 ]

@@ -29,6 +29,20 @@ PhasesFile = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+MarkedPhases = Annotated[
+    Path | None,
+    typer.Option(
+        "--phases",
+        help="phases.json of this model: their ends are marked, and read by --layers choose:4.",
+        rich_help_panel=PANEL,
+    ),
+]
+NumberOfMarked = Annotated[
+    int | None,
+    typer.Option(
+        "--k", help="Number of those phases (default: as in --phases).", min=1, rich_help_panel=PANEL
+    ),
+]
 NumberOfPhases = Annotated[
     int | None,
     typer.Option("--k", help="Number of phases, with or without --phases.", min=1, rich_help_panel=PANEL),

@@ -9,7 +9,7 @@ import typer
 from brdyn.choices import SEEDS
 from brdyn.cli.checks import check_images
 from brdyn.cli.dense_options import DenseRequest
-from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
+from brdyn.cli.given_phases import GivenPhases, MarkedPhases, NumberOfMarked
 from brdyn.cli.run import Run, open_run, run_command
 from brdyn.errors import UsageError
 
@@ -58,8 +58,8 @@ def probe(
     test_n: TestNumber = None,
     val: Val = None,
     seeds: Seeds = SEEDS,
-    phases: PhasesFile = None,
-    k: NumberOfPhases = None,
+    phases: MarkedPhases = None,
+    k: NumberOfMarked = None,
 ) -> None:
     """Read classes, masks or depth from frozen features, of the last layer or of every layer.
 

@@ -27,7 +27,7 @@ from brdyn.cli.training import (
     to_go_on_with,
 )
 from brdyn.errors import UsageError
-from brdyn.raptor.partitions import CONTIGUOUS, PARTITIONS, assign, random_contiguous
+from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, PARTITIONS, assign, random_contiguous
 from brdyn.raptor.recipe import BATCH, STEPS, FitSettings
 from brdyn.store.unfinished import CHECKPOINTS, TRACKER
 
@@ -102,7 +102,7 @@ def raptor_fit(
             help="Which layers share a block: maxcut (the phases), random-contiguous, random-shuffle.",
             rich_help_panel=RAPTOR,
         ),
-    ] = "maxcut",
+    ] = MAXCUT,
     partition_seed: Annotated[
         int,
         typer.Option(
@@ -149,7 +149,7 @@ def raptor_fit(
     ends = (
         None if boundaries is None else [int(end) for end in parse_numbers("--boundaries", boundaries, int)]
     )
-    _check_one_way(boundaries, phases, k, partition)
+    _check_one_way(boundaries, phases, k, partition, partition_seed)
     given = GivenPhases.read(phases, k)
     states = None if cache is None else at_home(cache, "--cache")
     if states is not None and in_memory:
@@ -206,6 +206,7 @@ def _settings(
 ) -> FitSettings:
     """The recipe from the options."""
     batch_size = parse_batch_size(request.batch_size)
+    _check_steps(steps, first, second)
     if first is None:
         first = steps // 2 if second is None else max(0, steps - second)
     return FitSettings(
@@ -218,12 +219,31 @@ def _settings(
     )
 
 
-def _check_one_way(boundaries: str | None, phases: Path | None, k: int | None, partition: str) -> None:
-    """Refuse --boundaries beside what else says which layers share a block."""
+def _check_steps(steps: int, first: int | None, second: int | None) -> None:
+    """Refuse steps of stages that are not those of both together."""
+    given = [count for count in (first, second) if count is not None]
+    if len(given) == 2 and steps not in (STEPS, sum(given)):
+        raise UsageError(
+            f"--stage1-steps and --stage2-steps are {sum(given)}, not --steps {steps}; drop one of them"
+        )
+    if len(given) == 1 and given[0] > steps:
+        name, other = ("1", "2") if second is None else ("2", "1")
+        raise UsageError(
+            f"--stage{name}-steps {given[0]} are more than --steps {steps} of both stages; give --stage{other}-steps, "
+            "too (0 for none), or more --steps"
+        )
+
+
+def _check_one_way(
+    boundaries: str | None, phases: Path | None, k: int | None, partition: str, seed: int
+) -> None:
+    """Refuse --boundaries beside what else says which layers share a block, and a seed where nothing is drawn."""
     others = {"--phases": phases, "--k": k, f"--partition {CONTIGUOUS}": partition == CONTIGUOUS or None}
     given = [name for name, value in others.items() if value is not None]
     if boundaries is not None and given:
         raise UsageError(f"--boundaries says it all; drop {' and '.join(given)}")
+    if seed and partition == MAXCUT:
+        raise UsageError(f"--partition-seed {seed} is of random partitions; give --partition, too")
     if partition == CONTIGUOUS and k is None:
         raise UsageError(f"--partition {CONTIGUOUS} needs --k")
 

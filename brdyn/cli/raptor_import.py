@@ -48,11 +48,16 @@ def raptor_import(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{str(folder)!r} holds something already; choose another --out")
 
+    from brdyn.checked_json import expanded
     from brdyn.models import load_model
     from brdyn.raptor import read_official
     from brdyn.raptor.model import KIND
+    from brdyn.raptor.official import read_blocks
     from brdyn.store.pretrained import CONFIG, WEIGHTS
 
+    read_blocks(
+        expanded(file), ends
+    )  # a teacher may have to be fetched: a file that is none is refused first
     teacher = load_model(teacher_model, weights=weights, weights_key=weights_key, image_size=size)
     raptor = read_official(file, teacher, ends)
     raptor.save_pretrained(folder, read_from=file.name)

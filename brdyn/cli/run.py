@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -89,7 +89,10 @@ def run_command(
         return partial(run_command, request=request, subject=subject, recipe=recipe, helps=helps)
     wrapped = command
     hints = get_type_hints(request, include_extras=True)
-    defaults = {field.name: field.default for field in fields(request)}
+    defaults = {
+        field.name: Parameter.empty if field.default is MISSING else field.default
+        for field in fields(request)
+    }
     defaults["out"] = Path("runs") / command.__name__.replace("_", "-")
     if subject is not None:
         hints["model"], defaults["model"] = subject, Parameter.empty

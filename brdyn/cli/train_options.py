@@ -10,6 +10,7 @@ import typer
 from brdyn.classifiers.architectures import SIZES
 from brdyn.classifiers.recipe import ClassifierRecipe
 from brdyn.cli import options as opt
+from brdyn.errors import UsageError
 
 NETWORK, RECIPE = "Network", "Recipe"
 HELPS = {
@@ -93,7 +94,7 @@ class TrainRequest:
     ) -> ClassifierRecipe:
         """The published recipe, changed as asked for."""
         total = published.epochs if epochs is None else epochs
-        return replace(
+        found = replace(
             published,
             epochs=total,
             warmup_epochs=min(published.warmup_epochs, total / 10) if warmup is None else warmup,
@@ -102,3 +103,6 @@ class TrainRequest:
             seed=self.seed,
             **given,
         )
+        if found.ema_warmup and not found.ema:
+            raise UsageError("--ema-warmup is of an average of the weights, and there is none without --ema")
+        return found

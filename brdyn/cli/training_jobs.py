@@ -101,6 +101,8 @@ class Job:
 
     def say_batch(self, run: ClassifierRun) -> None:
         """Tell the batch size of a run, where it is not the usual one."""
+        if run.held_out:
+            self.images.check_held_out(run.held_out)
         if self.processes.is_main:
             say_batch(run.recipe.batch_of(len(self.images) - run.held_out), BATCH, run.recipe.batch_size)
 

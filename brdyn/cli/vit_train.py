@@ -10,11 +10,12 @@ import typer
 from brdyn.choices import one_of
 from brdyn.classifiers.architectures import UNSCALED, VITS
 from brdyn.classifiers.recipe import BASELINE, BEST, ClassifierRecipe, parse_keep
-from brdyn.classifiers.sharing import SEQUENCE
+from brdyn.classifiers.sharing import CYCLE, SEQUENCE
 from brdyn.cli import checks
 from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
 from brdyn.cli.training import PANEL, Previous, Resume, Tracker, check_resume, check_tracker
+from brdyn.errors import UsageError
 from brdyn.progress import stage
 from brdyn.store.result_files import TRAIN_RESULT
 
@@ -116,6 +117,8 @@ def vit_train(
     one_of("ViT", request.model, VITS)
     kept = parse_keep(keep)
     chosen = request.recipe(BASELINE, epochs, warmup_epochs, ema, recipe)
+    if partition == CYCLE and not shared_blocks:
+        raise UsageError(f"--partition {CYCLE} goes with --shared-blocks")
     built: dict[str, Any] = {"drop_path": drop_path, "dropout": dropout, **request.sizes()}
     if shared_blocks or partition != SEQUENCE:
         built |= {"shared_blocks": shared_blocks, "partition": partition}

@@ -12,7 +12,11 @@ from brdyn.compared import Compared
 from brdyn.measures.fixed_points import ALL, ENDS, MOVES, RADIUS, FixedPointMetric
 from brdyn.store import ROW, records
 
-TOLD = {"limit": "come to a limit", "neither": "come to neither", "ran_away": "run beyond all numbers"}
+TOLD = {
+    "limit": "come to a limit",
+    "neither": "come to neither a limit nor a cycle",
+    "ran_away": "run beyond all numbers",
+}
 CONTRACTS, EXPANDS, UNCERTAIN = "contracts", "expands", "neither contracts nor expands"
 SHAPE: dict[str, Any] = {
     "factor": int,

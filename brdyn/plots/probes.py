@@ -22,6 +22,7 @@ BLIND = {  # in few words, of brdyn.probes.baselines.NAMES
     "segmentation": "most frequent class",
     "depth": "mean training depth",
 }
+EXTEND = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
 WORST_TO_BEST = ("worst", "median", "best")
 
 
@@ -143,7 +144,11 @@ def plot_examples(found: LayerProbe, *, title: str) -> Figure:
             for spine in axes.spines.values():
                 spine.set_visible(False)
         if found.task == "depth":
-            figure.colorbar(image, ax=panels[:, -1].tolist(), label="depth (m)", shrink=0.6)
+            said = np.stack([examples[f"said {model}"] for model in models])
+            beyond = (bool((said < how["vmin"]).any()), bool((said > how["vmax"]).any()))
+            figure.colorbar(
+                image, ax=panels[:, -1].tolist(), label="depth (m)", shrink=0.6, extend=EXTEND[beyond]
+            )
         else:
             _name_classes(figure, found, how, [truth, *(examples[f"said {model}"] for model in models)])
         figure.suptitle(title)

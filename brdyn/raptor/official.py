@@ -72,9 +72,7 @@ def read_official(
     brdyn.errors.UsageError: no weights at 'no.pt', which is not there; give `weights` a file or a transformers folder
     """
     file = expanded(path)
-    tensors, inside = _tensors_and_ends(file)
-    blocks = _by_block(tensors, file)
-    ends = _agreed(inside, boundaries, len(blocks), file)
+    blocks, ends = read_blocks(file, boundaries)
     width = len(blocks[0]["norm1.weight"]) if "norm1.weight" in blocks[0] else 0
     if width != teacher.info.width:
         raise UsageError(
@@ -92,6 +90,23 @@ def read_official(
         ) from error
     raptor.info = replace(raptor.info, weights=str(file), digest=digest(raptor.shared.state_dict()))
     return raptor.eval().requires_grad_(False)
+
+
+def read_blocks(
+    file: Path, boundaries: Sequence[int] | None = None
+) -> tuple[list[dict[str, Tensor]], Sequence[int]]:
+    """The tensors of each block, and the last layer of each phase but the last.
+
+    Raises
+    ------
+    UsageError
+        If boundaries are needed, or not those of the file.
+    BrdynError
+        If the file is no such checkpoint.
+    """
+    tensors, inside = _tensors_and_ends(file)
+    blocks = _by_block(tensors, file)
+    return blocks, _agreed(inside, boundaries, len(blocks), file)
 
 
 def _tensors_and_ends(file: Path) -> tuple[Mapping[str, Tensor], list[int] | None]:

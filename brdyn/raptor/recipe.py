@@ -125,6 +125,11 @@ class FitSettings:
         for name in ("warmup", "annealed"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} {getattr(self, name)} is not a share of the steps, from 0 to 1")
+        if self.teacher_forcing_only and self.annealed != ANNEALED_SHARE:
+            raise UsageError(
+                f"`annealed={self.annealed}` is of teacher forcing that gives way, and `teacher_forcing_only` never "
+                "does; drop one"
+            )
         if not self.sigma >= 0:
             raise UsageError(f"sigma {self.sigma} is negative")
         if self.validation_images is not None and self.validation_images < 0:
@@ -145,11 +150,11 @@ class FitSettings:
                 f"the recipe {FAST!r} starts from layers of the teacher, and the start is to be {RANDOM!r}; drop one"
             )
         if self.relax < 0:
-            raise UsageError(f"relax {self.relax} is a negative rank")
+            raise UsageError(f"`relax={self.relax}` is a negative rank")
         if self.begins == RANDOM:
             if self.relax:
                 raise UsageError(
-                    f"relax {self.relax} corrects copies of the teacher's blocks, and blocks start at random; "
+                    f"`relax={self.relax}` corrects copies of the teacher's blocks, and blocks start at random; "
                     f"use `start={LAYER}`, `start={MEAN}` or `recipe={FAST}`"
                 )
             return
@@ -157,7 +162,7 @@ class FitSettings:
         own = [name for name in OF_RANDOM_BLOCKS if getattr(self, name) != defaults[name]]
         if own:
             raise UsageError(
-                f"{own[0]} {getattr(self, own[0])} is of blocks that start at random, and these are copies of the "
+                f"`{own[0]}={getattr(self, own[0])}` is of blocks that start at random, and these are copies of the "
                 f"teacher's own (start {self.begins!r}); drop one"
             )
 

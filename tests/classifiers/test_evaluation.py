@@ -120,6 +120,8 @@ def test_a_classifier_without_recursion_is_evaluated_as_it_is(images):
     assert found.test["images"] == 70
     assert found.flops == resnet.flops()
     assert f"{found.flops / 1e9:.3g} GFLOP an image" in found.answer()
+    with pytest.raises(UsageError, match="`most=3` is of recursion steps, and resnet18 has none"):
+        evaluate_classifier(resnet, images, most=3)
     with pytest.raises(UsageError, match="and the classifier 3"):
         evaluate_classifier(resnet, PixelSet(images.pixels, images.labels, ("x", "y", "z"), "others"))
 

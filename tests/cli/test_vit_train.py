@@ -62,6 +62,19 @@ def test_without_keep_nothing_is_held_out(run, options, tmp_path):
     assert content["provenance"]["command"].startswith("brdyn vit-train")
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_held_out_images_are_what_it_is_judged_by_without_a_test(run, labelled, tmp_path):
+    sizes = ["--image-size", "8", "--epochs", "2", "--workers", "0", *SMALL]
+    options = ["--data", labelled, "--out", tmp_path / "out", *sizes]
+    done = run("vit-train", *options, "--held-out", "50")  # of 40
+    assert_one_line_error(done, 2, "50 of 40 images cannot be held out")
+    assert "batch size" not in done.stdout
+    done = run("vit-train", *options, "--held-out", "10")
+    content = json.loads((tmp_path / "out" / "train.json").read_text())
+    last = content["history"]["validation"][-1]["accuracy"]
+    assert f"accuracy {last:.2%} on 10 held-out images; there are no test images" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("extra", "words"),
     [

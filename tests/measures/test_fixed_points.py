@@ -107,7 +107,7 @@ def test_a_rotation_comes_to_a_cycle(period):
 
 def test_a_slow_rotation_comes_to_neither():
     result = found(turned(0.1))
-    assert result.shares("it") == {"come to neither": 1.0}
+    assert result.shares("it") == {"come to neither a limit nor a cycle": 1.0}
     assert means(result, "distance")[-1] == 0
     assert means(result, "distance")[0] == pytest.approx(2 * math.sin(0.1 * (TIMES - 1) / 2), rel=1e-4)
 
@@ -122,7 +122,7 @@ def test_the_identity_is_at_rest_everywhere():
 
 def test_an_expansion_comes_to_neither_and_says_so():
     result = found(lambda state: 1.2 * state)
-    assert result.shares("it") == {"come to neither": 1.0}
+    assert result.shares("it") == {"come to neither a limit nor a cycle": 1.0}
     assert result.verdict("it") == EXPANDS
     assert means(result, "step") == pytest.approx([0.2] * TIMES, rel=1e-3)
     assert means(result, "distance")[0] == pytest.approx(1 - 1.2 ** (1 - TIMES), rel=1e-4)
@@ -130,8 +130,10 @@ def test_an_expansion_comes_to_neither_and_says_so():
 
 def test_what_drifts_on_is_at_no_limit_however_long():
     """A steady step is a smaller and smaller part of the way gone."""
-    assert found(lambda state: state + 1, factor=100).shares("it") == {"come to neither": 1.0}
-    assert found(lambda state: state + 1e-4).shares("it") == {"come to neither": 1.0}
+    assert found(lambda state: state + 1, factor=100).shares("it") == {
+        "come to neither a limit nor a cycle": 1.0
+    }
+    assert found(lambda state: state + 1e-4).shares("it") == {"come to neither a limit nor a cycle": 1.0}
 
 
 def test_what_runs_away_is_counted_and_does_not_spoil_the_rest():
@@ -164,7 +166,9 @@ def test_ends_are_told_image_by_image():
 
 def test_a_map_that_is_applied_twice_has_no_longer_cycle_looked_for():
     result = found(turned(math.pi), factor=2, length=1)
-    assert result.shares("it") == {"come to neither": 1.0}  # two states say nothing of a cycle of two
+    assert result.shares("it") == {
+        "come to neither a limit nor a cycle": 1.0
+    }  # two states say nothing of a cycle of two
     assert found(turned(math.pi), factor=4, length=1).shares("it") == {"come to a cycle of 2": 1.0}
     assert PERIODS == 4
 

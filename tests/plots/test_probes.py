@@ -1,0 +1,36 @@
+"""Pictures of probes, by what they draw."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from brdyn.plots import plot_examples
+from brdyn.probes import LayerProbe
+from brdyn.probes.counts import PAIRS, SCORES
+from brdyn.probes.layer_result import CLASSES, RUNS
+
+
+@pytest.mark.parametrize(
+    ("said", "extend"),
+    [((1.5, 2.5), "neither"), ((0.5, 2.0), "min"), ((2.0, 5.0), "max"), ((0.5, 5.0), "both")],
+)
+def test_depths_beyond_those_that_are_true_are_marked(said, extend):
+    empty = {"scores": SCORES, "pairs": PAIRS, "runs": RUNS, "classes": CLASSES}
+    found = LayerProbe(
+        task="depth",
+        **{name: pd.DataFrame(columns=columns) for name, columns in empty.items()},
+        sets={},
+        words={"rmse": "RMSE (m)"},
+        notes=(),
+        sizes={"fit": 1, "test": 1},
+        counted=pd.DataFrame(),
+        examples={
+            "image": np.zeros((1, 1, 2, 3), np.uint8),
+            "truth": np.array([[[1.0, 3.0]]]),
+            "score": np.array([0.1]),
+            "said a ViT": np.array([[said]]),
+        },
+    )
+    *panels, bar = plot_examples(found, title="a ViT").axes
+    assert (bar.get_ylabel(), len(panels)) == ("depth (m)", 3)
+    assert panels[-1].images[0].colorbar.extend == extend
