@@ -7,7 +7,7 @@ which rank a phase can be shared. Relaxed sharing (Bae et al., arXiv 2410.20672)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import nan, sqrt
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -22,7 +22,7 @@ from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures import measure
 from brdyn.models import VisionTransformer
-from brdyn.provenance import Provenance, Stopwatch
+from brdyn.provenance import Provenance, Stopwatch, skipped_lines
 from brdyn.raptor.copied import CopiedBlock, CopyConfig, relaxed_parameters
 from brdyn.raptor.fit import fit_raptor
 from brdyn.raptor.model import Raptor
@@ -32,6 +32,7 @@ from brdyn.result import Result
 from brdyn.store import records
 from brdyn.training import Session
 from brdyn.trajectory import Stream, Trajectory
+from brdyn.words import counted as number_of
 
 Z = 1.96
 COLUMNS = {
@@ -58,6 +59,9 @@ class RankCurve(Result):
         What the shared weights are.
     images_seen : int
         In each fit; 0 where nothing was fitted.
+    fit_images : mapping
+        Those that do not judge: how many chose the shared weights (`choose`) and were fitted to (`fit`), and which were
+        `skipped`. Empty where the same images judge, and in results of earlier versions.
 
     Examples
     --------
@@ -72,12 +76,14 @@ class RankCurve(Result):
         "assignments": {str: [int]},
         "start": str,
         "images_seen": int,
+        "fit_images?": {"choose?": int, "fit?": int, "skipped?": [{"name": str, "reason": str}]},
     }
 
     table: pd.DataFrame
     assignments: Mapping[str, list[int]]
     start: str
     images_seen: int = 0
+    fit_images: Mapping[str, Any] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
         """The table, and what it is of."""
@@ -86,6 +92,7 @@ class RankCurve(Result):
             "assignments": dict(self.assignments),
             "start": self.start,
             "images_seen": self.images_seen,
+            "fit_images": dict(self.fit_images),
         }
 
     @classmethod
@@ -94,7 +101,13 @@ class RankCurve(Result):
         del folder
         table = pd.DataFrame(content["table"], columns=list(COLUMNS))
         table = table.astype(dict.fromkeys(("share", "skill", "low", "high", "r2", "agreement"), float))
-        return cls(table, content["assignments"], content["start"], content["images_seen"])
+        return cls(
+            table,
+            content["assignments"],
+            content["start"],
+            content["images_seen"],
+            content.get("fit_images", {}),
+        )
 
     def least_rank(self, partition: str, skill: float, *, fitted: bool) -> int | None:
         """The least rank measured at which the skill is reached; None where it is not."""
@@ -108,7 +121,10 @@ class RankCurve(Result):
         rows = self.table[(self.table["partition"] == name) & (self.table["fitted"] == fitted)]
         first = rows.loc[rows["rank"].idxmin()]
         rank = self.least_rank(name, GOOD, fitted=fitted)
-        at = "none of these ranks is enough" if rank is None else f"rank {rank} is enough"
+        at = "none of these ranks is enough"
+        if rank is not None:
+            share = rows.loc[rows["rank"] == rank, "share"].iloc[0]
+            at = f"rank {rank}, with {share:.0%} of the parameters of the teacher's blocks, is enough"
         return (
             f"{name}: with corrections of rank {first['rank']:.0f} the shared blocks have skill {first['skill']:.3f} "
             f"[{first['low']:.3f}, {first['high']:.3f}] over doing nothing; {at} for {GOOD}"
@@ -118,6 +134,21 @@ class RankCurve(Result):
         """Every partition and rank."""
         names = ["partition", "fitted", "rank", "share", "skill", "low", "high", "r2"]
         return self.table[names].to_dict(orient="records")
+
+    def remarks(self) -> list[str]:
+        """What a share is of, and which images chose and which judge."""
+        lines = ["share: parameters of the blocks and their corrections over those of the teacher's blocks"]
+        if not self.fit_images:
+            return lines
+        parts = {"to choose the shared weights by": "choose", "to fit to": "fit"}
+        said = [
+            f"{number_of(self.fit_images[name], 'image')} {words}"
+            for words, name in parts.items()
+            if self.fit_images[name]
+        ]
+        judging = number_of(int(self.table["n_images"].iloc[0]), "other image")
+        lines.append(", ".join([*said, f"{judging} to judge by"]))
+        return lines + skipped_lines(self.fit_images["skipped"], {"count": 0})
 
     def brief(self) -> str:
         """Partitions and ranks."""
@@ -278,11 +309,12 @@ def raptor_ranks(
     if not wanted or not partitions:
         raise UsageError("there is nothing to measure without ranks and partitions")
     info, learning = teacher.info, fit_images or images
+    choosing = learning.some(START_IMAGES, images.seed)
     configs = {rank: CopyConfig(width=info.width, heads=info.heads, rank=rank) for rank in wanted}
     parts = []
     # One pass each: a partition holds the teacher's blocks over again.
     for name, assignment in partitions.items():
-        found = [(False, _measured(_tied(teacher, assignment, configs[wanted[-1]], start, learning),
+        found = [(False, _measured(_tied(teacher, assignment, configs[wanted[-1]], start, choosing),
                                    images, wanted, stream))]  # fmt: skip
         for rank in wanted if settings is not None else ():
             assert settings is not None
@@ -305,14 +337,23 @@ def raptor_ranks(
     seen = 0 if settings is None else _images_seen(settings, len(learning))
     origin = Provenance.of(teacher, images, watch, stream.processes, seed=images.seed)
     named = {name: list(map(int, assignment)) for name, assignment in partitions.items()}
-    return RankCurve(table[list(COLUMNS)], named, start, seen, provenance=origin)
+    others: dict[str, Any] = {}
+    if fit_images is not None:
+        others = {
+            "choose": len(choosing) if start == LAYER else 0,
+            "fit": 0 if settings is None else len(learning),
+            "skipped": [
+                one._asdict() for one in sorted({*choosing.report.skipped, *learning.report.skipped})
+            ],
+        }
+    return RankCurve(table[list(COLUMNS)], named, start, seen, others, provenance=origin)
 
 
 def _tied(
     teacher: VisionTransformer, assignment: Sequence[int], config: CopyConfig, start: str, images: ImageSet
 ) -> Raptor:
     raptor = Raptor(teacher, assignment, config).eval().requires_grad_(False)
-    tie(raptor, start, images.some(START_IMAGES, images.seed))
+    tie(raptor, start, images)
     return raptor
 
 

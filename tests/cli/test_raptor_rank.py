@@ -1,6 +1,7 @@
 """`brdyn raptor-rank` as a user meets it."""
 
 import json
+import shutil
 
 import pytest
 
@@ -60,3 +61,25 @@ def test_what_it_judges_by_chose_nothing(run, tiny_options, monkeypatch):
     assert run("raptor-rank", *options).returncode == 0
     assert (len(asked["judged"]), len(asked["learnt"])) == (8, 32)
     assert not asked["judged"] & asked["learnt"]
+
+
+def test_images_that_chose_and_were_skipped_are_told(run, tiny_options, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(tiny_options[tiny_options.index("--images") + 1], images)
+    for broken in sorted(images.rglob("*.png"))[:10]:
+        broken.write_bytes(broken.read_bytes()[:40])
+    options = [*tiny_options, "--images", images, "--image-size", "32", "--k", "2", "--partitions", "maxcut"]
+    done = run("raptor-rank", *options, "--ranks", "0,192")
+    assert done.returncode == 0, done.stderr
+    curve = brdyn.read(tmp_path / "out")
+    judging = int(curve.table["n_images"].iloc[0])
+    skipped = [one["name"] for one in curve.fit_images["skipped"]]
+    assert len(skipped) == 10 - (8 - judging)  # a fifth of 40 judge
+    assert f"32 images to choose the shared weights by, {judging} other images to judge by" in done.stdout
+    assert f"skipped {skipped[0]}" in done.stdout
+    assert "rank 192, with " in curve.answer()
+
+    content = json.loads((tmp_path / "out" / "raptor_rank.json").read_text())
+    del content["fit_images"]  # as earlier versions wrote it
+    (tmp_path / "out" / "raptor_rank.json").write_text(json.dumps(content))
+    assert "to judge by" not in brdyn.read(tmp_path / "out").summary()
