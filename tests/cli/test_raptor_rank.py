@@ -7,6 +7,7 @@ import pytest
 
 import brdyn
 from tests.cli.commands import assert_one_line_error
+from tests.conftest import tiny_vit
 
 
 def test_it_writes_what_it_says(run, tiny_options, tmp_path):
@@ -83,3 +84,18 @@ def test_images_that_chose_and_were_skipped_are_told(run, tiny_options, tmp_path
     del content["fit_images"]  # as earlier versions wrote it
     (tmp_path / "out" / "raptor_rank.json").write_text(json.dumps(content))
     assert "to judge by" not in brdyn.read(tmp_path / "out").summary()
+
+
+def test_images_that_chose_alone_are_told_too(noise_folder, monkeypatch):
+    monkeypatch.setattr("brdyn.raptor.ranks.START_IMAGES", 20)
+    for broken in sorted(noise_folder.iterdir())[:10]:
+        broken.write_bytes(broken.read_bytes()[:40])
+    model = tiny_vit()
+    learning, judging = brdyn.load_images(str(noise_folder), model).split(8, seed=0)
+    alone = brdyn.Stream(workers=0)
+    curve = brdyn.raptor_ranks(
+        model, judging, {"one": [0] * model.depth}, [0], fit_images=learning, stream=alone
+    )
+    assert (curve.fit_images["choose"], curve.fit_images["fit"]) == (20, 0)
+    chosen = learning.some(20, judging.seed).indices()
+    assert len(curve.fit_images["skipped"]) == sum(index < 10 for index in chosen) > 0
