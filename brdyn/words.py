@@ -46,6 +46,19 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
+def bytes_in_words(count: int) -> str:
+    """To three digits, in the largest unit that they fill.
+
+    >>> from brdyn.words import bytes_in_words
+    >>> bytes_in_words(4_600), bytes_in_words(2_340_000_000), bytes_in_words(12)
+    ('4.6 kB', '2.34 GB', '12 bytes')
+    """
+    for unit, size in {"GB": 10**9, "MB": 10**6, "kB": 10**3}.items():
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"
+
+
 def size_in_words(parameters: int, flops: int | None = None) -> str:
     """`2.69 M parameters, 0.372 GFLOP an image`; the latter where it was counted."""
     said = f"{parameters / 1e6:.2f} M parameters"

@@ -99,9 +99,12 @@ class ClassifierRecipe(AugmentSettings):
         super().__post_init__()
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch-size {self.batch_size} is not positive")
-        for name in ("epochs", "warmup_epochs"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is negative")
+        if not self.epochs > 0:
+            raise UsageError(
+                f"epochs {self.epochs} train nothing; `keep=0` keeps a network as it is before training"
+            )
+        if not self.warmup_epochs >= 0:
+            raise UsageError(f"warmup-epochs {self.warmup_epochs} is negative")
         self.training(self.batch_size or BATCH)
 
     def batch_of(self, images: int) -> int:

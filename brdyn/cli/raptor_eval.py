@@ -62,6 +62,8 @@ def raptor_eval(
         raise UsageError("--task and --layers go with --probe-train")
     if probe_train is None and (probe_test, probe_n, probe_test_n) != (None, None, None):
         raise UsageError("--probe-test, --probe-n and --probe-test-n go with --probe-train")
+    if probe_train is None and seeds != SEEDS:
+        raise UsageError(f"--seeds {seeds} is of probes, and there are none without --probe-train")
     check_images(probe_train, probe_test)
     check_test_number(probe_test, probe_test_n, "--probe-test")
     with open_run(request, RESULT, columns_where_there=probe_train is not None) as run:

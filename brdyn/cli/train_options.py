@@ -60,6 +60,9 @@ class TrainRequest:
             rich_help_panel=opt.IMAGES,
         ),
     ] = None
+    test_n: Annotated[
+        int | None, typer.Option(help="Use this many test images.", min=1, rich_help_panel=opt.IMAGES)
+    ] = None
     out: opt.Out
     image_size: Annotated[
         int, typer.Option(help="Side in pixels that images are resized to.", min=1, rich_help_panel=NETWORK)

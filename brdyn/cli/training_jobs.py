@@ -21,7 +21,7 @@ from brdyn.cli import output
 from brdyn.cli.run import finish, open_folder, say_skipped, write_drawn
 from brdyn.cli.train_options import TrainRequest
 from brdyn.cli.training import checkpoint_to_resume, open_tracker, say_batch, to_go_on_with
-from brdyn.errors import BrdynError
+from brdyn.errors import BrdynError, UsageError
 from brdyn.progress import stage
 from brdyn.store import OutputFolder
 from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT
@@ -143,6 +143,9 @@ def open_job(
 
 def load_sets(request: TrainRequest) -> tuple[PixelSet, PixelSet | None]:
     """Training and test images."""
+    source = request.test or (request.data if request.data in NAMED else None)
+    if source is None and request.test_n is not None:
+        raise UsageError("--test-n goes with --test")
     columns: dict[str, Any] = {"image_column": request.image_column, "label_column": request.label_column}
     images = load_pixels(
         request.data,
@@ -153,13 +156,14 @@ def load_sets(request: TrainRequest) -> tuple[PixelSet, PixelSet | None]:
         split=request.split,
         **columns,
     )
-    source = request.test or (request.data if request.data in NAMED else None)
     if source is None:
         return images, None
     test = load_pixels(
         source,
         request.image_size,
         train=False,
+        n=request.test_n,
+        seed=request.seed,
         workers=request.workers,
         columns_where_there=True,
         **columns,

@@ -23,6 +23,7 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.models import TokenLayout, VisionTransformer
 from brdyn.probes.maps import Tokens
 from brdyn.trajectory import Stream, Trajectory, trajectories
+from brdyn.words import bytes_in_words
 
 BYTES = 2  # of a float16
 SPARED = 2**30  # bytes of the disk that are left free
@@ -149,8 +150,8 @@ def image_bytes(model: VisionTransformer, layers: Sequence[int]) -> int:
 def described(folder: Path, images: int, one: int) -> str:
     """The size of stores, before they are made."""
     return (
-        f"features in {str(folder)!r} until the end of the run: {images} images x {one / 1e6:.2f} MB = "
-        f"{images * one / 1e9:.2f} GB"
+        f"features in {str(folder)!r} until the end of the run: {images} images x {bytes_in_words(one)} = "
+        f"{bytes_in_words(images * one)}"
     )
 
 

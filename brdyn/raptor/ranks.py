@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import nan, sqrt
+from math import isfinite, nan, sqrt
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -125,9 +125,10 @@ class RankCurve(Result):
         if rank is not None:
             share = rows.loc[rows["rank"] == rank, "share"].iloc[0]
             at = f"rank {rank}, with {share:.0%} of the parameters of the teacher's blocks, is enough"
+        interval = f" [{first['low']:.3f}, {first['high']:.3f}]" if isfinite(first["low"]) else ""
         return (
-            f"{name}: with corrections of rank {first['rank']:.0f} the shared blocks have skill {first['skill']:.3f} "
-            f"[{first['low']:.3f}, {first['high']:.3f}] over doing nothing; {at} for {GOOD}"
+            f"{name}: with corrections of rank {first['rank']:.0f} the shared blocks have skill {first['skill']:.3f}"
+            f"{interval} over doing nothing; {at} for {GOOD}"
         )
 
     def overview(self) -> list[dict[str, Any]]:

@@ -62,6 +62,11 @@ CASES = [
         ["raptor-fit", "--recipe", "fast", "--mlp-ratio", "2"],
         "error: --mlp-ratio 2.0 is of blocks that start at",
     ),
+    (
+        ["raptor-eval", "x", "--seeds", "5"],
+        "--seeds 5 is of probes, and there are none without --probe-train",
+    ),
+    (["vit-train", "--epochs", "0"], "epochs 0.0 train nothing; --keep 0 keeps a network as it is before"),
     (["vit-train", "--partition", "cycle"], "--partition cycle goes with --shared-blocks"),
     (["vit-train", "--ema-warmup"], "--ema-warmup is of an average of the weights"),
     (["perturb", "--eps", "-1"], "eps -1.0: the relative size of the noise is a number from 0 up"),

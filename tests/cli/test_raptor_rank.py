@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from math import nan
 
 import pytest
 
@@ -97,5 +99,6 @@ def test_images_that_chose_alone_are_told_too(noise_folder, monkeypatch):
         model, judging, {"one": [0] * model.depth}, [0], fit_images=learning, stream=alone
     )
     assert (curve.fit_images["choose"], curve.fit_images["fit"]) == (20, 0)
+    assert "[nan" not in replace(curve, table=curve.table.assign(low=nan, high=nan)).answer()  # of one image
     chosen = learning.some(20, judging.seed).indices()
     assert len(curve.fit_images["skipped"]) == sum(index < 10 for index in chosen) > 0

@@ -56,8 +56,9 @@ def test_it_keeps_what_it_is_asked_for_and_other_commands_load_it(run, options, 
 
 @pytest.mark.usefixtures("undrawn")
 def test_without_keep_nothing_is_held_out(run, options, tmp_path):
-    assert run("vit-train", *options).returncode == 0
+    assert run("vit-train", *options, "--test-n", "7").returncode == 0
     content = json.loads((tmp_path / "out" / "train.json").read_text())
+    assert content["test"]["images"] == 7
     assert (content["options"]["held_out"], content["kept"], content["history"]["images"]) == (0, {}, 80)
     assert content["provenance"]["command"].startswith("brdyn vit-train")
 
@@ -69,6 +70,7 @@ def test_held_out_images_are_what_it_is_judged_by_without_a_test(run, labelled, 
     done = run("vit-train", *options, "--held-out", "50")  # of 40
     assert_one_line_error(done, 2, "50 of 40 images cannot be held out")
     assert "batch size" not in done.stdout
+    assert_one_line_error(run("vit-train", *options, "--test-n", "5"), 2, "--test-n goes with --test")
     done = run("vit-train", *options, "--held-out", "10")
     content = json.loads((tmp_path / "out" / "train.json").read_text())
     last = content["history"]["validation"][-1]["accuracy"]
