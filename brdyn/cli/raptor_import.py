@@ -12,6 +12,7 @@ from brdyn.cli import output
 from brdyn.cli.checks import at_home, check_file
 from brdyn.cli.options import parse_image_size, parse_numbers
 from brdyn.errors import UsageError
+from brdyn.words import counted
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="Checkpoint of KempnerInstitute/raptor: final_raptor3_….pt.")
@@ -62,7 +63,10 @@ def raptor_import(
     raptor = read_official(file, teacher, ends)
     raptor.save_pretrained(folder, read_from=file.name)
     spans = ", ".join(f"{span.start + 1}-{span.end}" for span in raptor.spans)
-    answer, files = f"{raptor.k} blocks for layers {spans} of {teacher.info.name}", [CONFIG, WEIGHTS]
+    answer, files = (
+        f"{counted(raptor.k, 'block')} for layers {spans} of {teacher.info.name}",
+        [CONFIG, WEIGHTS],
+    )
     if output.wants_json():
         output.print_json({"kind": KIND, "folder": str(folder), "files": files, "answer": answer})
     else:

@@ -203,10 +203,7 @@ def _(result: Fit) -> dict[str, Figure]:
 @draw.register
 def _(result: Evaluation) -> dict[str, Figure]:
     blocks = spans(result.assignment)
-    title = (
-        f"{len(set(result.assignment))} blocks for the {len(result.assignment)} layers of {result.teacher}\n"
-        f"{result.caption}"
-    )
+    title = f"{result.brief()}\n{result.caption}"
     table = result.fidelity.table
     pictures = {"fidelity": plot_fidelity(table, blocks, title=title)}
     if result.fidelity.baselines is not None:

@@ -29,6 +29,7 @@ from brdyn.raptor.model import Raptor
 from brdyn.result import Result
 from brdyn.store import ROW, records
 from brdyn.trajectory import Stream
+from brdyn.words import counted as number_of
 from brdyn.words import table_lines
 
 TEACHER, RAPTOR = "teacher", "raptor"
@@ -204,7 +205,8 @@ class Evaluation(Result):
 
     def brief(self) -> str:
         """Blocks and teacher."""
-        return f"{len(set(self.assignment))} blocks for the {len(self.assignment)} layers of {self.teacher}"
+        blocks = number_of(len(set(self.assignment)), "block")
+        return f"{blocks} for the {len(self.assignment)} layers of {self.teacher}"
 
 
 def _interval(low: float, high: float) -> str:

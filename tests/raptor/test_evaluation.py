@@ -398,3 +398,12 @@ def test_evaluations_of_earlier_versions_have_no_skill(tiny, images, tmp_path):
     assert "skill" not in again.summary()
     assert set(draw(again)) == {"fidelity"}
     assert set(draw(found)) == {"fidelity", "skill"}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"), [((0, 0, 0, 0), "1 block for"), ((0, 0, 1, 1), "2 blocks for")]
+)
+def test_blocks_are_counted_in_words(tiny, images, assignment, said):
+    measured = fidelity(raptor_of(tiny, assignment), images, stream=Stream(workers=0))
+    found = Evaluation(measured, None, teacher="a ViT", assignment=assignment)
+    assert found.answer().startswith(f"{said} the 4 layers of a ViT, R²")
