@@ -222,7 +222,9 @@ def _settings(
 def _check_steps(steps: int, first: int | None, second: int | None) -> None:
     """Refuse steps of stages that are not those of both together."""
     given = [count for count in (first, second) if count is not None]
-    if len(given) == 2 and steps not in (STEPS, sum(given)):
+    if (
+        len(given) == 2 and any(given) and steps not in (STEPS, sum(given))
+    ):  # none at all is refused as no fit
         raise UsageError(
             f"--stage1-steps and --stage2-steps are {sum(given)}, not --steps {steps}; drop one of them"
         )
