@@ -52,7 +52,7 @@ from brdyn.raptor import FitSettings, Raptor
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import is_raptor, read_config
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
-from brdyn.raptor.recipe import PUBLISHED, learning_rate
+from brdyn.raptor.recipe import PUBLISHED, PUBLISHED_LR, learning_rate
 from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training import Checkpoints, Session
 
@@ -97,6 +97,9 @@ def cells(size: SimpleNamespace) -> Iterator[Cell]:
             for seed, (name, found) in product(range(size.ladder_seeds), rungs.items()):
                 again, seeded = (f"_seed{seed}", {"seed": seed}) if seed else ("", {})
                 yield Cell(name=f"ladder_{name}{again}", k=LADDER_K, changes={**found, **seeded})
+    for times in size.rates:
+        raised = {"lr": times * learning_rate(first), "stage2_lr": times * PUBLISHED_LR}
+        yield Cell(name=f"{whole}_rates{times}", k=LADDER_K, changes=raised)
     longer = {"stage1_steps": size.longer * first, "stage2_steps": size.longer * second}
     yield Cell(name=f"{whole}_longer", k=LADDER_K, changes=longer)
 
