@@ -65,7 +65,7 @@ def tried_rates(settings: FitSettings, held_out: ImageSet | None, fit: Fitted) -
     """
     if held_out is None:
         raise UsageError(
-            "`try_rates` judges rates by images kept out of training; keep some (`validation_images`)"
+            "`try_rates` judges by images kept out, and of so few none are; give more, or `validation_images`"
         )
 
     def at(times: float) -> dict[str, Any]:

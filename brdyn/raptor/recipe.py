@@ -134,6 +134,10 @@ class FitSettings:
             raise UsageError(f"sigma {self.sigma} is negative")
         if self.validation_images is not None and self.validation_images < 0:
             raise UsageError(f"{self.validation_images} validation images are less than none")
+        if self.try_rates and self.validation_images == 0:
+            raise UsageError(
+                "`try_rates` judges by images kept out of training; keep some (`validation_images`)"
+            )
         one_of("loss", self.loss, LOSSES)
         check_block(self.mlp, self.mlp_ratio, self.depth_scaling)
         check_norm_eps(self.norm_eps)

@@ -155,7 +155,10 @@ def test_resuming_tries_nothing_again(tiny, images, tmp_path, monkeypatch):
 
 def test_rates_need_images_kept_out(tiny, images):
     with pytest.raises(UsageError, match="keep some"):
-        fit_raptor(tiny, images, [0, 0, 1, 1], replace(QUICK, validation_images=0))
+        replace(QUICK, validation_images=0)
+    few = replace(QUICK, validation_images=None, batch_size=4)
+    with pytest.raises(UsageError, match="of so few none are"):
+        fit_raptor(tiny, images.take([0, 1, 2, 3, 4]), [0, 0, 1, 1], few)
 
 
 def test_several_processes_are_refused(tiny, images):
