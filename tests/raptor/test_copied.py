@@ -162,11 +162,11 @@ def test_layers_built_differently_cannot_share():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"relax": 4}, "blocks start at random; use `start=layer`"),
+        ({"relax": 4}, "`relax=4` corrects copies of the teacher's blocks, and blocks start at random; use `start=layer`"),
         ({"recipe": "fast", "start": "random"}, "starts from layers of the teacher, and the start is to be"),
-        ({"recipe": "fast", "mlp": "gelu"}, "mlp gelu is of blocks that start at random"),
-        ({"start": "mean", "depth_scaling": "none"}, "depth_scaling none is of blocks that start at random"),
-        ({"start": "layer", "relax": -1}, "relax -1 is a negative rank"),
+        ({"recipe": "fast", "mlp": "gelu"}, "`mlp=gelu` is of blocks that start at random"),
+        ({"start": "mean", "depth_scaling": "none"}, "`depth_scaling=none` is of blocks that start at random"),
+        ({"start": "layer", "relax": -1}, "`relax=-1` is a negative rank"),
         ({"start": "first"}, "start"),
         ({"recipe": "slow"}, "recipe"),
     ],
