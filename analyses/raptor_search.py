@@ -168,7 +168,7 @@ def _table(fits: pd.DataFrame, every: list[str]) -> pd.DataFrame:
         error = float((gains.var(ddof=1).mean() / len(gains)) ** 0.5)
         df = (len(gains) - 1) * len(others)
         found = {name: with_errors(float(gains[name].mean()), [(error, df)]) for name in others}
-        p = holm([max(min(one.p_above(0), (-one).p_above(0)), 1e-300) for one in found.values()])
+        p = holm([min(one.p_above(0), (-one).p_above(0)) for one in found.values()])
         table[f"{measure}_gain"] = pd.Series(found)
         table[f"{measure}_p"] = pd.Series(p, others)
     return table

@@ -49,6 +49,9 @@ def test_fits_see_as_many_images_and_images_kept_out_are_others(study):
     cells = [f"{name}_seed0" for name in ("base", "published-1", "batch-double", "stage1-alone", "relax-4")]
     assert [line.split(":")[0] for line in study(*cells).splitlines()] == cells
     assert study("base_seed0") == "base_seed0: already recorded\n"
+    study("base_seed1")
+    again = json.loads((study.home / packaged.NAME / "tiny" / "base_seed1.json").read_text())
+    assert again["asked"]["settings"]["seed"] == 1
     found = {
         name: json.loads((study.home / packaged.NAME / "tiny" / f"{name}.json").read_text()) for name in cells
     }

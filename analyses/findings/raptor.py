@@ -14,11 +14,11 @@ import yaml
 
 from analyses.raptor_cells import HEAD, LINEAR, RAPTOR, Cells, least_skill
 from analyses.raptor_on_vits import LADDER_K
-from analyses.recording import ROOT
+from analyses.recording import OFFLINE, ROOT
 from analyses.rules import UNTRAINED, Numbers
 from analyses.statistics import NORMAL, Estimate, with_errors
 from brdyn.classifiers import packaged
-from brdyn.raptor import Evaluation
+from brdyn.raptor import Evaluation, Fit
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS
 
 PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy, ImageNet, ViT-B
@@ -281,6 +281,12 @@ def read_refitted(folder: Path = RAPTOR) -> list[Evaluation] | None:
     twins = sorted(folder.glob(f"{packaged.NAME}_random*_eval"))
     places = [folder / f"{packaged.NAME}_eval", *twins]
     return [Evaluation.read(place) for place in places] if twins else None
+
+
+def tried(folder: Path = RAPTOR) -> Fit | None:
+    """A fit of the offline model that tried its learning rates first; None where there is none."""
+    place = folder / f"{OFFLINE}_rates"
+    return Fit.read(place) if (place / Fit.FILE).is_file() else None
 
 
 def untrained_easier(refitted: list[Evaluation]) -> Numbers:

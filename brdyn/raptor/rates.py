@@ -1,8 +1,5 @@
-"""Which learning rates a fit should have: short fits tell, before the long one.
-
-How large a rate serves is a matter of the teacher: eight times the usual ones bring a Raptor of one network further
-with half the images, and make that of another diverge.
-"""
+"""Which learning rates a fit should have: short fits tell, before the long one. How large they may be is a matter of
+the teacher, and the usual ones can be far from it (the guide's page of recorded Raptors)."""
 
 from __future__ import annotations
 
