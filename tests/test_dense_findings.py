@@ -8,6 +8,7 @@ from analyses import claims
 from analyses.findings import dense
 from analyses.statistics import Estimate
 from brdyn.probes import ClassScore, DepthScore, LayerProbe, OverlapScore
+from brdyn.probes.baselines import baseline_scores
 from brdyn.probes.counts import Counts
 from brdyn.probes.layer_choice import PHASE_ENDS, REGULAR
 from brdyn.raptor import Evaluation
@@ -27,7 +28,12 @@ def counted(task: str, score: float, images: int = IMAGES) -> np.ndarray:
     return np.tile(np.array(of_one[task], float), (images, 1))
 
 
-def probed(task: str, scores: dict[tuple[str, str], list[np.ndarray]], sets=None) -> LayerProbe:
+NOTHING = {"classes": 0.1, "masks": 0.1, "depth": 5.0}  # what knowing nothing of an image gets
+
+
+def probed(
+    task: str, scores: dict[tuple[str, str], list[np.ndarray]], sets=None, nothing: float | None = None
+) -> LayerProbe:
     """A result with what was counted for each seed of a model and place."""
     score = {"classes": ClassScore(), "masks": OverlapScore(["sky", "road"]), "depth": DepthScore()}[task]
     counts = Counts(score)
@@ -38,10 +44,11 @@ def probed(task: str, scores: dict[tuple[str, str], list[np.ndarray]], sets=None
     return LayerProbe(
         TASKS[task], counts.scores(weights), counts.pairs(weights, {}), pd.DataFrame(), pd.DataFrame(), sets or {},
         dict(score.words), (), {"test": IMAGES}, counts.table(range(IMAGES)),
+        baseline=baseline_scores(score, counted(task, nothing or NOTHING[task]), weights),
     )  # fmt: skip
 
 
-def results(kept: dict[str, dict[int, float]]) -> dense.Results:
+def results(kept: dict[str, dict[int, float]], nothing: dict[str, float] | None = None) -> dense.Results:
     """Raptors beside a teacher that gets 0.8 of the classes and masks, and an RMSE of 0.8."""
     raptors = {}
     for task, by_k in kept.items():
@@ -51,7 +58,9 @@ def results(kept: dict[str, dict[int, float]]) -> dense.Results:
                 (TEACHER, "12"): [counted(task, 0.8)] * 2,
                 (RAPTOR, "12"): [counted(task, one) for one in (own, own * 1.001)],
             }
-            raptors[task, k] = Evaluation(None, None, layers=probed(task, seeds))  # type: ignore[arg-type]
+            raptors[task, k] = Evaluation(
+                None, None, layers=probed(task, seeds, nothing=(nothing or {}).get(task))
+            )  # type: ignore[arg-type]
     return dense.Results(raptors, {})
 
 
@@ -120,6 +129,26 @@ def test_a_fourth_block_gains_what_it_keeps_beyond_three(records):
 
 
 @pytest.mark.parametrize("task", dense.DATA)
+@pytest.mark.parametrize(("beside", "blind"), [(1.0, False), (0.0, True)])
+def test_a_task_whose_heads_do_not_beat_knowing_nothing_is_told_and_not_judged(records, task, beside, blind):
+    near = {"classes": 0.8 - 0.1 * beside, "masks": 0.8 - 0.1 * beside, "depth": 0.8 + 0.1 * beside}
+    found = results(
+        {"classes": ALIKE, **{one: {2: 0.6, 3: 0.7, 4: 0.8} for one in dense.DENSE}}, {task: near[task]}
+    )
+    loses = claims.of("dense.dense_loses_more").judge(records._replace(dense=found))
+    assert loses.verdict == ("cannot be told" if blind else "**holds**")
+    assert (f"heads of {task} are not shown" in loses.said) == blind
+    gains = claims.of("dense.four_over_three").judge(records._replace(dense=found))
+    assert gains.verdict == ("cannot be told" if blind and task in dense.DENSE else "**holds**")
+    assert "+10.0%" in gains.said  # the number is told, also of what is not judged
+    lost = results(
+        {"classes": ALIKE, "masks": dict.fromkeys(dense.KS, 0.95), "depth": ALIKE}, {task: near[task]}
+    )
+    judged = claims.of("dense.dense_loses_more").judge(records._replace(dense=lost))
+    assert judged.verdict == ("cannot be told" if blind and task != "depth" else "**fails**")
+
+
+@pytest.mark.parametrize("task", dense.DATA)
 def test_nothing_is_judged_before_all_of_it_is_recorded(records, task):
     whole = results(dict.fromkeys(dense.DATA, ALIKE))
     del whole.raptors[task, 3]
@@ -141,6 +170,14 @@ def test_phase_ends_are_read_against_regular_layers():
     assert numbers["gain"]["classes"].value == pytest.approx(0.2, abs=1e-3)
     assert numbers["gain"]["depth"].value == pytest.approx(0.5 / 0.6 - 1, abs=1e-3)  # an error that grows
     assert (numbers["ends"], numbers["regular"]) == ("2+6", "3+6")
+    assert numbers["blind"] == ""
+    found = layers["depth"]
+    least = baseline_scores(DepthScore(), counted("depth", 0.5), np.ones((5, IMAGES)))
+    object.__setattr__(found, "baseline", least)
+    numbers = dense.phase_ends(dense.Results({}, layers))
+    assert numbers is not None
+    assert np.isnan(numbers["gain"]["depth"].value)
+    assert "heads of depth are not" in numbers["blind"]
 
 
 def test_the_tables_have_a_row_for_what_is_recorded():

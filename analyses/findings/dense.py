@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,6 +103,29 @@ def _kept(results: Results, *tasks: str) -> dict[tuple[str, int], Share] | None:
     return {key: one for key, one in found.items() if one is not None} if all(found.values()) else None
 
 
+def blind(results: Results) -> list[str]:
+    """Tasks whose heads on the teacher's last layer are not shown to get more than knowing nothing of an image does:
+    what is kept of that tells nothing of what is kept of the teacher."""
+    found = {task: results.raptors[task, k].layers for task, k in results.raptors}
+    return [
+        task
+        for task, one in found.items()
+        if one is not None and not one.beats_baseline(one.scores["place"].iloc[-1], LINEAR, TEACHER)
+    ]
+
+
+def of_seeing(estimates: Mapping[str, Estimate], unseen: Container[str]) -> dict[str, Estimate]:
+    """What a rule may judge: no number of a task whose heads may know nothing of an image."""
+    return {task: Estimate(np.nan) if task in unseen else one for task, one in estimates.items()}
+
+
+def said_of(unseen: Sequence[str]) -> str:
+    """Such tasks, after the numbers."""
+    return (
+        f"; heads of {', '.join(unseen)} are not shown to beat knowing nothing of an image" if unseen else ""
+    )
+
+
 def dense_loses_more(results: Results) -> Numbers | None:
     """The share of the teacher's score that is lost on a dense task less that lost of accuracy, mean over k."""
     found = _kept(results, CLASSES, *DENSE)
@@ -111,9 +135,13 @@ def dense_loses_more(results: Results) -> Numbers | None:
         task: Share(*(np.mean(parts, 0) for parts in zip(*(found[task, k] for k in KS), strict=True)))
         for task in DATA
     }
+    unseen = blind(results)
+    shown = {task: mean[CLASSES].less(mean[task]) for task in DENSE}
     return {
-        "excess": {task: mean[CLASSES].less(mean[task]) for task in DENSE},
+        "excess": of_seeing(shown, {*DENSE} if CLASSES in unseen else unseen),
+        "shown": shown,
         "lost": {task: 1 - one.value for task, one in mean.items()},
+        "blind": said_of(unseen),
     }
 
 
@@ -127,20 +155,35 @@ def four_over_three(results: Results) -> Numbers | None:
     }
     if not {*DENSE} <= {*gain}:
         return None
-    return {"gain": {task: gain[task] for task in DENSE}, "of_classes": gain.get(CLASSES, Estimate(np.nan))}
+    unseen = blind(results)
+    shown = {task: gain[task] for task in DENSE}
+    return {
+        "gain": of_seeing(shown, unseen),
+        "shown": shown,
+        "of_classes": gain.get(CLASSES, Estimate(np.nan)),
+        "blind": said_of(unseen),
+    }
 
 
 def phase_ends(results: Results) -> Numbers | None:
     """The score read from the ends of phases over that of as many layers at regular distances, less 1."""
     if set(results.layers) != set(DATA):
         return None
-    gain = {}
+    shown, unseen = {}, []
     for task, found in results.layers.items():
         ends, regular = ((found.models[0], found.sets[name]) for name in (PHASE_ENDS, REGULAR))
         one = share(found, ends, regular)
-        gain[task] = Share(one.seeds - 1, one.again - 1).estimate
+        shown[task] = Share(one.seeds - 1, one.again - 1).estimate
+        if not any(found.beats_baseline(place, LINEAR, model) for model, place in (ends, regular)):
+            unseen.append(task)
     places = results.layers[CLASSES].sets
-    return {"gain": gain, "ends": places[PHASE_ENDS], "regular": places[REGULAR]}
+    return {
+        "gain": of_seeing(shown, unseen),
+        "shown": shown,
+        "ends": places[PHASE_ENDS],
+        "regular": places[REGULAR],
+        "blind": said_of(unseen),
+    }
 
 
 def table(results: Results) -> list[dict[str, Any]]:

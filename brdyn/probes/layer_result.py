@@ -262,18 +262,28 @@ class LayerProbe(Result):
         """The main score of the baseline."""
         return float(self.baseline.set_index("score").loc[self.main, "value"])
 
+    def beats_baseline(self, place: str, probe: str = "linear", model: str | None = None) -> bool:
+        """Whether the whole interval of a place's main score is better than what knowing nothing of an image gets.
+
+        False also of results of earlier versions, which have no baseline.
+        """
+        if self.baseline.empty:
+            return False
+        row = self._rows(self.main, probe, model).set_index("place").loc[place]
+        return bool(row["high"] < self._blind if self.main in ERRORS else row["low"] > self._blind)
+
     def _against_baseline(self) -> Iterator[str]:
         """All scores of the baseline, and which heads are not shown to be above it."""
         scores = ", ".join(self._scored(row) for row in self.baseline.to_dict(orient="records"))
         yield f"{NAMES[self.task]}, whatever the image: {scores}"
-        rows = self.scores[self.scores["score"] == self.main]
-        better = rows["high"] < self._blind if self.main in ERRORS else rows["low"] > self._blind
         said = []
-        for (model, probe), own in rows.groupby(["model", "probe"], sort=False):
-            places = own["place"][~better[own.index]].tolist()
-            if places:
-                where = "every place" if len(places) == len(own) else ", ".join(map(self._named, places))
-                said.append(f"{model}, {probe} at {where}")
+        for model in self.models:
+            for probe in self.probes:
+                own = self._rows(self.main, probe, model)["place"].tolist()
+                places = [place for place in own if not self.beats_baseline(place, probe, model)]
+                if places:
+                    where = "every place" if len(places) == len(own) else ", ".join(map(self._named, places))
+                    said.append(f"{model}, {probe} at {where}")
         if said:
             yield f"not shown to be better than that: {'; '.join(said)}"
 
