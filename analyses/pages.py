@@ -48,7 +48,7 @@ BENCHMARKS = {
     "bench_capture": "bench_capture", "precision": "precision", f"end_to_end_{OFFLINE}": "end_to_end",
     "end_to_end_dinov2_vitg14": "end_to_end", "bench_dynamics": "bench_dynamics", "bench_splice": "bench_splice",
     "bench_raptor": "bench_raptor", "bench_fidelity": "bench_fidelity", "bench_vitrm": "bench_vitrm",
-    "bench_segment": "bench_segment",
+    "bench_segment": "bench_segment", "bench_probe": "bench_probe",
 }  # fmt: skip
 ON_CIFAR100 = (
     "accuracy_rises", "evenness_grows", "similarity_grows", "fidelity_grows", "raptor_accuracy_rises",
