@@ -72,7 +72,7 @@ def scramble(module: torch.nn.Module, seed: int = 0) -> None:
             parameter.normal_(float(parameter.mean() == 1), 0.05, generator=generator)
 
 
-def tiny_vit(depth: int = 4, seed: int = 0, registers: int = 2):
+def tiny_vit(depth: int = 4, seed: int = 0, registers: int = 2, classes: int = 0, **built):
     """A small ViT with cls and registers, 32x32 pixels, every parameter random."""
     from timm.models.vision_transformer import VisionTransformer
 
@@ -80,8 +80,9 @@ def tiny_vit(depth: int = 4, seed: int = 0, registers: int = 2):
     from brdyn.models.request import ModelRequest
 
     backbone = VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=16, depth=depth, num_heads=2, reg_tokens=registers, num_classes=0
-    )
+        img_size=32, patch_size=8, embed_dim=16, depth=depth, num_heads=2, reg_tokens=registers, num_classes=classes,
+        **built,
+    )  # fmt: skip
     scramble(backbone, seed)
     with torch.no_grad():  # blocks that move the state, so that layers differ
         for parameter in backbone.blocks.parameters():

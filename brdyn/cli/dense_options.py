@@ -1,4 +1,4 @@
-"""Options of probes of masks and depth, shared by the commands that fit such probes."""
+"""Options of probes of a task, shared by the commands that fit such probes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from brdyn.probes import Recipe
 
 DENSE = "Probe of masks and depth"
+HEADS = "Heads of masks and depth, or of the published protocol"
+HELD_OUT, PUBLISHED = "held-out", "published"
 CLASSIFICATION, SEGMENTATION, DEPTH = TASKS
 LAST = "last"
 
@@ -80,15 +82,18 @@ MaxDepth = Annotated[
 Epochs = Annotated[
     int | None,
     typer.Option(
-        help="Passes over the training images (default: by task).", min=1, max=10_000, rich_help_panel=DENSE
+        help="Passes over the training images, of heads that need several (default: by task).",
+        min=1,
+        max=10_000,
+        rich_help_panel=HEADS,
     ),
 ]
 Protocol = Annotated[
     str,
     typer.Option(
         help="held-out: penalty and epoch by a held-out part of the training images; published: the epoch by the test "
-        "images, which is optimistic.",
-        rich_help_panel=DENSE,
+        "images, which is optimistic, and of classes a head that begins as the model's own classifier.",
+        rich_help_panel=HEADS,
     ),
 ]
 Augment = Annotated[
@@ -96,7 +101,7 @@ Augment = Annotated[
     typer.Option(
         "--augment",
         help="Random crops and flips, with the backbone in the loop: hours.",
-        rich_help_panel=DENSE,
+        rich_help_panel=HEADS,
     ),
 ]
 Cache = Annotated[
@@ -110,7 +115,7 @@ Cache = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class DenseRequest(RunRequest):
-    """The options of a command that can read masks and depth, as typed, with their defaults."""
+    """The options of a command that can read masks and depth beside classes, as typed, with their defaults."""
 
     task: Task = CLASSIFICATION
     layers: Layers = None
@@ -121,7 +126,7 @@ class DenseRequest(RunRequest):
     depth_unit: DepthUnit = None
     max_depth: MaxDepth = 10.0
     epochs: Epochs = None
-    protocol: Protocol = "held-out"
+    protocol: Protocol = HELD_OUT
     augment: Augment = False
     cache: Cache = None
 
@@ -132,23 +137,37 @@ class DenseRequest(RunRequest):
 
     @property
     def by_layer(self) -> bool:
-        """Whether more is asked for than the classes of the last layer."""
-        return self.dense or self.layers is not None
+        """Whether more is asked for than k-NN and linear probes of the last layer."""
+        return self.dense or self.published or self.layers is not None
+
+    @property
+    def published(self) -> bool:
+        """Whether heads are trained and chosen as published."""
+        return self.protocol == PUBLISHED
 
     def check(self) -> None:
         """Refuse what no task takes, or another one, before anything is loaded."""
         one_of("task", self.task, TASKS)
-        one_of("protocol", self.protocol, ("held-out", "published"))
+        one_of("protocol", self.protocol, (HELD_OUT, PUBLISHED))
         check_layers(self.layers or LAST)
         check_file("--palette", self.palette)
         masks, depths = {"ignore_index", "classes", "palette"}, {"depth_unit", "max_depth"}
-        both = {"target_column", "epochs", "protocol", "augment", "cache"}
-        foreign = {CLASSIFICATION: masks | depths | both, SEGMENTATION: depths, DEPTH: masks}[self.task]
-        given = [
-            one.name for one in fields(self) if one.name in foreign and getattr(self, one.name) != one.default
-        ]
-        if given:
-            raise UsageError(f"`{given[0]}` does not go with `task={self.task}`; drop one of them")
+        foreign = {
+            CLASSIFICATION: masks | depths | {"target_column", "cache"},
+            SEGMENTATION: depths,
+            DEPTH: masks,
+        }
+        if given := self._given(foreign[self.task]):
+            raise UsageError(f"`{given}` does not go with `task={self.task}`; drop one of them")
+        if not self.dense and not self.published and (given := self._given({"epochs", "augment"})):
+            raise UsageError(
+                f"`{given}` goes with `task={self.task}` only under `protocol={PUBLISHED}`; drop it, or give both"
+            )
+
+    def _given(self, names: set[str]) -> str | None:
+        """The first of these options that was given."""
+        named = (one for one in fields(self) if one.name in names)
+        return next((one.name for one in named if getattr(self, one.name) != one.default), None)
 
     def targets(self) -> Targets:
         """How masks or depth are read."""
@@ -171,12 +190,12 @@ class DenseRequest(RunRequest):
         )  # fmt: skip
 
     def recipe(self) -> Recipe | None:
-        """How heads are trained; None for classification."""
+        """How heads are trained in epochs; None for probes of classes that are not."""
         from brdyn.probes import Recipe
 
-        if not self.dense:
+        if not self.dense and not self.published:
             return None
-        found = Recipe.of(self.task, self.protocol == "published")
+        found = Recipe.of(self.task, self.published)
         return found if self.epochs is None else replace(found, epochs=self.epochs)
 
     def options(self) -> dict[str, Any]:
@@ -184,7 +203,7 @@ class DenseRequest(RunRequest):
         return {
             "layers": self.layers or LAST,
             "recipe": self.recipe(),
-            "published": self.protocol == "published",
+            "published": self.published,
             "augment": self.augment,
             "cache": self.cache,
             "seed": self.seed,

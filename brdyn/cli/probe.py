@@ -64,8 +64,8 @@ def probe(
     """Read classes, masks or depth from frozen features, of the last layer or of every layer.
 
     Classes by a k-NN and a linear probe on cls and mean patch; masks and depth by linear heads on patches. Writes
-    probe.json to --out, or layer_probe.json with --task or --layers: scores with their spread over seeds and over test
-    images.
+    probe.json to --out, or layer_probe.json with --task, --layers or --protocol published: scores with their spread
+    over seeds and over test images.
     """
     check_images(test, val)
     check_test_number(test, test_n)

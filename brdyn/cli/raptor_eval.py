@@ -59,7 +59,7 @@ def raptor_eval(
     """
     request.check()
     if probe_train is None and request.by_layer:
-        raise UsageError("--task and --layers go with --probe-train")
+        raise UsageError("--task, --layers and --protocol go with --probe-train")
     if probe_train is None and (probe_test, probe_n, probe_test_n) != (None, None, None):
         raise UsageError("--probe-test, --probe-n and --probe-test-n go with --probe-train")
     if probe_train is None and seeds != SEEDS:

@@ -2,150 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-from copy import copy
-from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from brdyn.data.decode import check_least, decode
+from brdyn.data.augment import PairTransform
+from brdyn.data.decode import decode
 from brdyn.data.find import find_source
 from brdyn.data.image_set import ImageSet
-from brdyn.data.items import Item
-from brdyn.data.loading import in_words, is_of_the_file
-from brdyn.data.sources import ImageSource, Skipped
+from brdyn.data.loading import is_of_the_file
+from brdyn.data.reader import Paired, Reading
 from brdyn.data.targets import DEPTH, DepthTargets, MaskTargets, Targets, numbers_of_depth
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import UsageError
 
 LOOKED_AT = 8
 """Targets that are read before anything is run, to find what is wrong with all of them."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What the published recipes do to training images: a crop of random size, a flip, and for depth the colours.
-
-    Attributes
-    ----------
-    scale : (float, float)
-        Of the area of the crop.
-    jitter : bool
-    seed : int
-        The same seed and position give the same crop.
-
-    Examples
-    --------
-    >>> from brdyn.data.dense import Augmentation
-    >>> Augmentation().scale
-    (0.5, 1.0)
-    """
-
-    scale: tuple[float, float] = (0.5, 1.0)
-    jitter: bool = False
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class PairTransform:
-    """Turns an image and its target alike: to the model's size, or to a random crop of it.
-
-    Attributes
-    ----------
-    size : (int, int)
-        Height and width of the result.
-    mean, std : tuple of float
-    augmentation : Augmentation or None
-
-    Examples
-    --------
-    >>> from PIL import Image
-    >>> from brdyn.data.dense import PairTransform
-    >>> turn = PairTransform((2, 4), (0.5,) * 3, (0.5,) * 3)
-    >>> image, mask = turn(Image.new("RGB", (8, 4)), np.arange(32, dtype=np.int16).reshape(4, 8), 0)
-    >>> image.shape, mask.tolist()
-    (torch.Size([3, 2, 4]), [[9, 11, 13, 15], [25, 27, 29, 31]])
-    """
-
-    size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    augmentation: Augmentation | None = None
-
-    def __call__(self, image: Image.Image, target: np.ndarray, position: int) -> tuple[Tensor, Tensor]:
-        """The normalised image `(3, H, W)` and the target `(H, W)`."""
-        from torchvision import tv_tensors
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms.v2 import functional
-
-        pair: Any = (tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(target)))
-        if self.augmentation is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(_mixed(self.augmentation.seed, position))
-                pair = self._augmented(pair, self.augmentation)
-        size = list(self.size)
-        pixels = functional.resize(
-            pair[0].as_subclass(Tensor), size, InterpolationMode.BICUBIC, antialias=True
-        )
-        pixels = functional.to_dtype(pixels, torch.float32, scale=True)
-        # As a mask it would be taken at the corner of each new pixel, half a pixel beside the image.
-        turned = functional.resize(pair[1].as_subclass(Tensor)[None], size, InterpolationMode.NEAREST_EXACT)[
-            0
-        ]
-        return functional.normalize(pixels, list(self.mean), list(self.std)), turned
-
-    def _augmented(self, pair: Any, how: Augmentation) -> Any:
-        """A part of both, perhaps flipped; it is brought to size with all others."""
-        from torchvision.transforms import v2
-
-        ratio = self.size[1] / self.size[0]
-        crop = v2.RandomResizedCrop(self.size, scale=how.scale, ratio=(0.75 * ratio, ratio / 0.75))
-        at = crop.make_params([pair[0]])
-        pair = tuple(v2.functional.crop(part, **at) for part in pair)
-        pair = v2.RandomHorizontalFlip()(*pair)
-        return v2.ColorJitter(0.4, 0.4, 0.4, 0.1)(*pair) if how.jitter else pair
-
-
-def _mixed(seed: int, position: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{position}".encode()).digest()[:7], "big")
-
-
-class _PairDecoder(Dataset[Item | Skipped]):
-    """What runs in the loader processes."""
-
-    def __init__(self, images: DenseSet, source: ImageSource) -> None:
-        self.source, self.chosen, self.smallest = source, images.chosen, images.smallest
-        self.targets, self.turn = images.targets, images.turn
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, position: int) -> Item | Skipped:
-        index = int(self.chosen[position])
-        name = self.source.name(index)
-        try:
-            raw = self.source.read(index)
-            name = raw.name
-            image = decode(raw.data)
-            check_least(image, self.smallest)
-            target = self.targets.read(raw.target or b"", image.size, name)
-            pixels, turned = self.turn(image, target, index)
-            digest = int.from_bytes(hashlib.sha256(raw.data + (raw.target or b"")).digest(), "big")
-            return Item(position, pixels, raw.label, digest, None, turned)
-        except BrdynError:
-            raise
-        except Exception as error:
-            if not is_of_the_file(error):
-                raise BrdynError(
-                    f"cannot read {name!r}: {in_words(error)}; use fewer `workers` or a smaller `batch_size`"
-                ) from error
-            return Skipped(name, in_words(error))
 
 
 class DenseSet(ImageSet):
@@ -170,21 +44,9 @@ class DenseSet(ImageSet):
     targets: Targets
     turn: PairTransform
 
-    def reader(self, source: ImageSource | None = None) -> Dataset[Item | Skipped]:
-        """What loader processes run: decodes the pair at a position, from the source or a copy of it."""
-        return _PairDecoder(self, source or self.source)
-
-    def in_memory(self) -> DenseSet:
-        """The same images, encoded in memory where that is needed to read them in any order."""
-        other = copy(self)
-        other.source = self.source.at_random(self.chosen)
-        return other
-
-    def augmented(self, how: Augmentation) -> DenseSet:
-        """The same images, each by a crop and flip of its own."""
-        other = copy(self)
-        other.turn, other.memory = replace(self.turn, augmentation=how), None
-        return other
+    def reading(self) -> Reading:
+        """The image and its target, turned alike."""
+        return Paired(self.targets, self.turn)
 
     def pixels(self, position: int) -> np.ndarray:
         """An image as it is seen by the model, `(H, W, 3)`, uint8."""

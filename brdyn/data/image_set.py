@@ -14,12 +14,12 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from brdyn.data.decode import check_least, decode
+from brdyn.data.augment import PairTransform
 from brdyn.data.find import find_source
 from brdyn.data.in_memory import Decoded, FromMemory, decode_all
 from brdyn.data.items import PATIENCE, Batch, Item, Loaded, ReadReport
-from brdyn.data.labels import NO_LABEL
-from brdyn.data.loading import in_words, is_of_the_file, load
+from brdyn.data.loading import load
+from brdyn.data.reader import Cropped, Reader, Reading, Whole
 from brdyn.data.sources import ImageSource, Skipped
 from brdyn.errors import BrdynError, UsageError
 from brdyn.seeds import check_seed
@@ -28,46 +28,6 @@ SHARD = 16
 """Images are dealt to processes in runs of this many, whatever the batch size."""
 
 MOST_IMAGES = 200_000_000
-
-
-class _Decoder(Dataset[Item | Skipped]):
-    """What runs in the loader processes."""
-
-    def __init__(
-        self,
-        source: ImageSource,
-        chosen: np.ndarray | range,
-        transform: Callable[[Any], Tensor],
-        smallest: int,
-    ) -> None:
-        self.source = source
-        self.chosen = chosen
-        self.transform = transform
-        self.smallest = smallest
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, position: int) -> Item | Skipped:
-        index = int(self.chosen[position])
-        name = self.source.name(index)
-        try:
-            raw = self.source.read(index)
-            name = raw.name
-            image = decode(raw.data)
-            check_least(image, self.smallest)
-            digest = int.from_bytes(hashlib.sha256(raw.data).digest(), "big")
-            without = raw.label == NO_LABEL and self.source.labelled
-            reason = Skipped(name, raw.no_label or "no label") if without else None
-            return Item(position, self.transform(image), raw.label, digest, reason)
-        except BrdynError:
-            raise
-        except Exception as error:  # one bad file must not end a run of a million
-            if not is_of_the_file(error):
-                raise BrdynError(
-                    f"cannot read {name!r}: {in_words(error)}; use fewer `workers` or a smaller `batch_size`"
-                ) from error
-            return Skipped(name, in_words(error))
 
 
 class ImageSet:
@@ -82,6 +42,8 @@ class ImageSet:
         What the last (or current) pass has read.
     memory : mapping or None
         Decoded images by index, where they are kept; see :meth:`decoded`.
+    turn : PairTransform or None
+        What is done to each in place of the model's own transform.
 
     Examples
     --------
@@ -92,6 +54,8 @@ class ImageSet:
     >>> len(learning), len(held_out)
     (6, 2)
     """
+
+    turn: PairTransform | None = None
 
     def __init__(
         self,
@@ -187,7 +151,23 @@ class ImageSet:
 
     def reader(self, source: ImageSource | None = None) -> Dataset[Item | Skipped]:
         """What loader processes run: decodes the image at a position, from the source or a copy of it."""
-        return _Decoder(source or self.source, self.chosen, self.transform, self.smallest)
+        return Reader(source or self.source, self.chosen, self.reading(), self.smallest)
+
+    def reading(self) -> Reading:
+        """What is made of each image."""
+        return Whole(self.transform) if self.turn is None else Cropped(self.turn)
+
+    def augmented(self, turn: PairTransform) -> Self:
+        """The same images, each turned by this: by a crop and flip of its own."""
+        other = copy(self)
+        other.turn, other.memory = turn, None
+        return other
+
+    def in_memory(self) -> Self:
+        """The same images, encoded in memory where that is needed to read them in any order."""
+        other = copy(self)
+        other.source = self.source.at_random(self.chosen)
+        return other
 
     def items(self, *, at_random: bool = False) -> Dataset[Item | Skipped]:
         """What is read at each position: from memory where the images are there, and else by :meth:`reader`.

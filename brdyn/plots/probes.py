@@ -81,7 +81,9 @@ def draw_layer_scores(axes: Axes, found: LayerProbe) -> None:
             markersize=3,
             label=name,
         )
-        if probe == "linear":
+        if probe == "linear" and len(own) == 1:  # a band of one place would not be seen
+            axes.vlines(places, own["low"], own["high"], color=colour, linewidth=1.2)
+        elif probe == "linear":
             axes.fill_between(places, own["low"], own["high"], color=colour, alpha=0.2, linewidth=0)
     joined = rows[rows["place"].str.contains("+", regex=False) & (rows["probe"] == "linear")]
     named = {

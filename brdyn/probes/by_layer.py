@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
-import torch
 
 from brdyn.choices import SEEDS
 from brdyn.data import DenseSet, ImageSet
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
-from brdyn.probes.baselines import baseline_scores
-from brdyn.probes.counts import Counts
+from brdyn.probes.classes import ClassRun
 from brdyn.probes.dense import DenseRun
-from brdyn.probes.features import FeatureMetric, Features, extract_features, feature_width, read_out
 from brdyn.probes.heads import Recipe
-from brdyn.probes.layer_choice import CHOSEN, SINGLE, LayersAsked, Place, alternatives, called, greedy
-from brdyn.probes.layer_result import CLASSES, RUNS, LayerProbe
-from brdyn.probes.linear import fit_linear
-from brdyn.probes.of_images import TEST_SHARE, check_apart, described, train_and_test
-from brdyn.probes.probing import numbered, read_classes, split_rows
-from brdyn.probes.scores import ClassScore
+from brdyn.probes.layer_choice import LayersAsked
+from brdyn.probes.layer_result import LayerProbe
+from brdyn.probes.of_images import TEST_SHARE, check_apart, train_and_test
 from brdyn.probes.stores import Readout
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.trajectory import Stream
 
-CHOOSING_PENALTIES = (1e-3, 1e-2, 1e-1)
 MODEL = "model"
 
 
@@ -72,11 +62,12 @@ def probe_layers(
     seeds, seed : int
         How many splits and first weights, and where they start.
     recipe : Recipe, optional
-        How dense heads are trained; by default that of the task.
+        How heads are trained; by default that of the task. Of classes with `published` alone.
     published : bool
-        The published protocol, which chooses the epoch on the test images: optimistic, for comparison alone.
+        The published protocol, which chooses the epoch on the test images: optimistic, for comparison alone. Of classes
+        its heads begin as the model's own classifier, where that is linear in what they read and labels are of it.
     augment : bool
-        Random crops and flips, with the backbone in the loop.
+        Random crops and flips, with the backbone in the loop; of classes with `published` alone.
     cache : path, optional
         Where features lie until the end of the run; by default a temporary folder.
     readouts : mapping of str to Readout, optional
@@ -109,16 +100,23 @@ def probe_layers(
     asked = LayersAsked.parse(layers)
     given = dict(readouts or {model.info.name if readouts is None else MODEL: Readout(model)})
     ends = None if phases is None else phases.boundaries
+    if seeds < 1:
+        raise UsageError(f"{seeds} seeds are none; at least one is needed")
     if not isinstance(images, DenseSet):
-        if val is not None or published or augment:
-            raise UsageError("`val`, `published` and `augment` go with `task=segmentation` or `task=depth`")
+        if val is not None:
+            raise UsageError("`val` goes with `task=segmentation` or `task=depth`")
+        if not published and (augment or recipe is not None):
+            raise UsageError(
+                "of classes `augment` and `recipe` go with `published`, whose heads are trained in epochs"
+            )
+        if augment and not stream.is_alone:
+            raise UsageError("probes with `augment` run in one process; start brdyn without torchrun")
         learning, testing = train_and_test(images, test, seed)
-        found = _classified(given, learning, testing, asked, ends, seeds, seed, stream)
+        how = (recipe or Recipe.of("classification", published=True)) if published else None
+        found = ClassRun(given, learning, testing, asked, how, seeds, seed, augment, ends, stream).probed()
     else:
         if not stream.is_alone:
             raise UsageError("dense probes run in one process; start brdyn without torchrun")
-        if seeds < 1:
-            raise UsageError(f"{seeds} seeds are none; at least one is needed")
         if published and val is not None:
             raise UsageError("the published protocol chooses by the test images, so `val` goes without it")
         learning, testing = _dense_sets(images, test, val, seed)
@@ -161,94 +159,3 @@ def _dense_sets(
     if val is not None:
         check_apart(val, test)
     return images, test
-
-
-def _classified(
-    readouts: Mapping[str, Readout],
-    train: ImageSet,
-    test: ImageSet,
-    asked: LayersAsked,
-    ends: tuple[int, ...] | None,
-    seeds: int,
-    seed: int,
-    stream: Stream,
-) -> LayerProbe | None:
-    """Classes, by the probes of :mod:`brdyn.probes.probing` at each layer."""
-    first = next(iter(readouts.values())).model
-    layers = asked.of(first.depth, repr(first.info.name))
-    keys = [(name, layer) for name in readouts for layer in layers]
-    learnt, tested = (
-        extract_features(
-            first, part, {f"{name}/{layer}": _metric(readouts[name], layer) for name, layer in keys}, stream
-        )
-        for part in (train, test)
-    )
-    if not stream.is_main:
-        return None
-    counts, runs, sizes = Counts(ClassScore()), [], {}
-    places: dict[str, list[Place]] = {name: [(layer,) for layer in layers] for name in readouts}
-    sets: dict[str, str] = {}
-    if asked.choose:
-        name = next(iter(readouts))
-        own = {layer: learnt[f"{name}/{layer}"] for layer in layers}
-        best = greedy(layers, asked.choose, _scores(own, seed, first.device))
-        others = {SINGLE: best[0], CHOSEN: best[-1], **alternatives(first.depth, asked.choose, ends)}
-        sets = {label: called(place) for label, place in others.items()}
-        places[name] += [place for place in dict.fromkeys(others.values()) if len(place) > 1]
-    for name, own_places in places.items():
-        for place in own_places:
-            parts = [beside([some[f"{name}/{layer}"] for layer in place]) for some in (learnt, tested)]
-            reading = read_classes(*parts, seeds=seeds, device=first.device)
-            sizes = {"fit": reading.n_train, "test": len(reading.truth)}
-            frequent = (reading.truth == reading.truth.mode().values).numpy().astype(float)
-            for probe, hits in reading.hits.items():
-                for number, right in enumerate(hits.numpy().astype(float)):
-                    counts.add(name, called(place), probe, np.stack([right, np.ones(len(right))], -1))
-                    penalty = reading.penalties[number] if probe == "linear" else np.nan
-                    runs.append((name, called(place), probe, number, penalty, np.nan))
-    weights = counts.weights(seed)
-    return LayerProbe(
-        task="classification",
-        scores=counts.scores(weights),
-        pairs=counts.pairs(weights, sets),
-        runs=pd.DataFrame(runs, columns=RUNS),
-        classes=pd.DataFrame(columns=CLASSES),
-        sets=sets,
-        words=dict(ClassScore.words),
-        notes=(),
-        sizes=sizes,
-        counted=counts.table(range(sizes["test"])),
-        baseline=baseline_scores(ClassScore(), np.stack([frequent, np.ones(len(frequent))], -1), weights),
-        ends=ends,
-        images=described(train, test),
-    )
-
-
-def _metric(readout: Readout, layer: int) -> FeatureMetric:
-    return FeatureMetric(
-        lambda trajectory: read_out(readout.model, readout.states(trajectory)[layer]),
-        feature_width(readout.model),
-    )
-
-
-def beside(parts: Sequence[Features]) -> Features:
-    """Features of several layers, side by side."""
-    return Features(torch.cat([part.values for part in parts], 1), parts[0].labels)
-
-
-def _scores(
-    features: Mapping[int, Features], seed: int, device: torch.device
-) -> Callable[[list[Place]], np.ndarray]:
-    """Accuracy on held-out training images, of heads on these layers side by side."""
-
-    def scores(places: list[Place]) -> np.ndarray:
-        found = []
-        for place in places:
-            whole = beside([features[layer] for layer in place])
-            whole, _ = numbered(whole, whole)
-            fitting, choosing = split_rows(whole.labels, seed)
-            best = fit_linear(whole[fitting], whole[choosing], penalties=CHOOSING_PENALTIES, device=device)
-            found.append(best.held_out_accuracy)
-        return np.array(found)
-
-    return scores

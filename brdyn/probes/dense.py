@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from brdyn.data import DenseSet, MaskTargets
-from brdyn.data.dense import Augmentation
+from brdyn.data.augment import Augmentation
 from brdyn.data.targets import DepthTargets
 from brdyn.errors import UsageError
 from brdyn.probes.baselines import baseline_scores, blind_map, count_blind
@@ -28,7 +28,7 @@ from brdyn.probes.heads import (
     split_images,
 )
 from brdyn.probes.layer_choice import CHOSEN, SINGLE, LayersAsked, alternatives, called, greedy
-from brdyn.probes.layer_result import CLASSES, OPTIMISTIC, RUNS, LayerProbe
+from brdyn.probes.layer_result import AUGMENTED, CLASSES, OPTIMISTIC, RUNS, LayerProbe
 from brdyn.probes.maps import DenseTask, Depth, Segmentation
 from brdyn.probes.of_images import described as images_described
 from brdyn.probes.scores import measured
@@ -153,7 +153,9 @@ class DenseRun:
             own = 1000 * (self.seed + seed) + number
             how = Augmentation(scale=(0.5, 2.0) if depth else (0.5, 1.0), jitter=depth, seed=own)
             order = np.random.default_rng(own).permutation([store.positions[row] for row in rows])
-            for trajectory in trajectories(first, images.augmented(how).take(order), stream=stream):
+            for trajectory in trajectories(
+                first, images.augmented(replace(images.turn, augmentation=how)).take(order), stream=stream
+            ):
                 assert trajectory.targets is not None
                 yield readout.features(trajectory, store.layers).float().cpu(), trajectory.targets
 
@@ -223,7 +225,7 @@ class DenseRun:
         if self.recipe.on_test:
             yield OPTIMISTIC
         if self.augment:
-            yield "heads were trained on random crops and flips, with the backbone in the loop"
+            yield AUGMENTED
         totals = next(iter(counts.found.values()))[0]
         if isinstance(self.task, Segmentation):
             ignored = self.train.targets.ignore if isinstance(self.train.targets, MaskTargets) else None

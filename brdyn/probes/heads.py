@@ -31,7 +31,7 @@ Pairs = Iterable[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How heads are trained.
+    """How heads are trained that take more than one pass.
 
     Attributes
     ----------
@@ -70,6 +70,8 @@ class Recipe:
         if published and task == "depth":
             every = 10**9
             return cls(25, 128, 1e-3, (1e-3,), every, fading=False, standard=False, on_test=True)
+        if published and task == "classification":
+            return cls(15, 512, 1e-4, (1e-2,), 10**9, fading=True, standard=False, on_test=True)
         if published:
             return cls(10, 32, 1e-3, (1e-2,), 10**9, fading=True, standard=False, on_test=True)
         return cls(epochs=15, penalties=(1e-3, 1e-1), points=64, fading=False) if task == "depth" else cls()

@@ -77,7 +77,10 @@ def test_masks_by_layer(run, options, tmp_path):
             "--depth-unit does not go with --task segmentation",
         ),
         (["--task", "depth", "--ignore-index", "3"], "--ignore-index does not go with --task depth"),
-        (["--epochs", "3"], "--epochs does not go with --task classification"),
+        (["--epochs", "3"], "--epochs goes with --task classification only under --protocol published"),
+        (["--augment"], "--augment goes with --task classification only under --protocol published"),
+        (["--cache", "here"], "--cache does not go with --task classification"),
+        (["--protocol", "published"], "a probe needs images with labels"),
         (["--task", "depth", "--target-column", "mask"], "have no unit in their metadata"),
         (
             ["--task", "depth", "--depth-unit", "mm"],
@@ -114,7 +117,9 @@ def test_raptor_and_teacher_are_paired(run, options, streets, tmp_path):
         "--out",
         tmp_path / "eval",
     ]
-    assert_one_line_error(run(*over, "--layers", "all"), 2, "--task and --layers go with --probe-train")
+    assert_one_line_error(
+        run(*over, "--layers", "all"), 2, "--task, --layers and --protocol go with --probe-train"
+    )
     probes = ["--probe-train", streets[0], "--probe-test", streets[1], "--seeds", "1", "--epochs", "1"]
     done = run(*over, "--task", "segmentation", "--layers", "6,12", *probes)
     assert done.returncode == 0, done.stderr

@@ -12,12 +12,12 @@ from tests.forked import Started
 
 SLOW = (
     "import time\n"
-    "from brdyn.data import image_set\n"
-    "decode = image_set.decode\n"
+    "from brdyn.data import reader\n"
+    "decode = reader.decode\n"
     "def slowly(data):\n"
     "    time.sleep(0.2)\n"
     "    return decode(data)\n"
-    "image_set.decode = slowly\n"
+    "reader.decode = slowly\n"
 )
 
 

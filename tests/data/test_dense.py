@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from brdyn.data import DepthTargets, MaskTargets, load_dense, read_palette
-from brdyn.data.dense import Augmentation, PairTransform
+from brdyn.data.augment import Augmentation, PairTransform
 from brdyn.data.targets import VOID
 from brdyn.errors import UsageError
 from tests.conftest import shared, tiny_vit
@@ -302,7 +303,7 @@ def test_augmented_images_are_read_in_any_order(tmp_path, model):
     path = table(tmp_path / "a.parquet", [encoded(one) for one in masks(5)])
     pairs = load_dense(path, model, "segmentation")
     order = np.array([3, 0, 4, 1, 2])
-    changed = pairs.in_memory().augmented(Augmentation(seed=2))
+    changed = pairs.in_memory().augmented(replace(pairs.turn, augmentation=Augmentation(seed=2)))
     first = torch.cat([batch.targets for batch in changed.take(order).batches(2, workers=0)])
     second = torch.cat([batch.targets for batch in changed.batches(5, workers=0)])
     assert torch.equal(first, second[order])

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from brdyn.data import Batch, image_set, load_images, loading
+from brdyn.data import Batch, load_images, loading, reader
 from brdyn.data import parquet as parquet_module
 from brdyn.data.image_set import SHARD, choose, share
 from brdyn.data.samples import SampleSource
@@ -222,7 +222,7 @@ def test_a_dead_loader_process_is_one_line(folder, monkeypatch):
     def die(*_):
         os._exit(9)
 
-    monkeypatch.setattr(image_set, "decode", die)
+    monkeypatch.setattr(reader, "decode", die)
     with pytest.raises(BrdynError, match="`workers=0`"):
         list(load_images(folder, MODEL).batches(4, workers=1))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brdyn.plots import plot_examples
+from brdyn.plots import plot_examples, plot_layer_scores
 from brdyn.probes import LayerProbe
 from brdyn.probes.counts import PAIRS, SCORES
 from brdyn.probes.layer_result import CLASSES, RUNS
@@ -34,3 +34,22 @@ def test_depths_beyond_those_that_are_true_are_marked(said, extend):
     *panels, bar = plot_examples(found, title="a ViT").axes
     assert (bar.get_ylabel(), len(panels)) == ("depth (m)", 3)
     assert panels[-1].images[0].colorbar.extend == extend
+
+
+@pytest.mark.parametrize("layers", [("12",), ("6", "12")])
+def test_the_interval_of_one_layer_is_drawn_too(layers):
+    rows = [("a ViT", layer, "linear", "accuracy", 0.5, 0.4, 0.7, 0.0, 1.0) for layer in layers]
+    empty = {"pairs": PAIRS, "runs": RUNS, "classes": CLASSES}
+    found = LayerProbe(
+        task="classification",
+        scores=pd.DataFrame(rows, columns=SCORES),
+        **{name: pd.DataFrame(columns=columns) for name, columns in empty.items()},
+        sets={},
+        words={"accuracy": "accuracy"},
+        notes=(),
+        sizes={"fit": 1, "test": 1},
+        counted=pd.DataFrame(),
+    )
+    (drawn,) = plot_layer_scores(found, title="a ViT").axes[0].collections
+    extents = drawn.get_paths()[0].get_extents()
+    assert (extents.ymin, extents.ymax) == pytest.approx((0.4, 0.7))

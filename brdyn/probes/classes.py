@@ -1,0 +1,257 @@
+"""From a model and labelled images to what probes of classes read at each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from brdyn.data import ImageSet
+from brdyn.data.augment import Augmentation, PairTransform
+from brdyn.probes.baselines import baseline_scores
+from brdyn.probes.class_heads import ClassHead, Epoch, fit_class_head
+from brdyn.probes.counts import Counts
+from brdyn.probes.features import FeatureMetric, Features, extract_features, feature_width, read_out
+from brdyn.probes.heads import Recipe
+from brdyn.probes.layer_choice import CHOSEN, SINGLE, LayersAsked, Place, alternatives, called, greedy
+from brdyn.probes.layer_result import AUGMENTED, CLASSES, OPTIMISTIC, RUNS, LayerProbe
+from brdyn.probes.linear import fit_linear
+from brdyn.probes.of_images import described
+from brdyn.probes.probing import numbered, read_classes, split_rows
+from brdyn.probes.scores import ClassScore
+from brdyn.probes.stores import Readout
+from brdyn.trajectory import Stream, trajectories
+
+CHOOSING_PENALTIES = (1e-3, 1e-2, 1e-1)
+CROPS = (0.08, 1.0)  # of the area, as published
+
+
+@dataclass
+class ClassRun:
+    """One run of probes of classes.
+
+    Attributes
+    ----------
+    readouts : mapping of str to Readout
+    train, test : ImageSet
+        With labels.
+    asked : LayersAsked
+    recipe : Recipe or None
+        Of the published protocol; None for k-NN and linear probes whose penalty held-out images choose.
+    seeds, seed : int
+    augment : bool
+        With the published protocol: crops and flips, with the backbone in the loop.
+    ends : tuple of int or None
+    stream : Stream
+    """
+
+    readouts: Mapping[str, Readout]
+    train: ImageSet
+    test: ImageSet
+    asked: LayersAsked
+    recipe: Recipe | None
+    seeds: int
+    seed: int
+    augment: bool
+    ends: tuple[int, ...] | None
+    stream: Stream
+    learnt: dict[str, Features] = field(init=False, default_factory=dict)
+    tested: dict[str, Features] = field(init=False, default_factory=dict)
+    runs: list[tuple[Any, ...]] = field(init=False, default_factory=list)
+    sets: dict[str, str] = field(init=False, default_factory=dict)
+    notes: list[str] = field(init=False, default_factory=list)
+
+    def probed(self) -> LayerProbe | None:
+        """Extract, fit, test; None in processes other than the main one."""
+        first = next(iter(self.readouts.values())).model
+        layers = self.asked.of(first.depth, repr(first.info.name))
+        self._extract(layers)
+        if not self.stream.is_main:
+            return None
+        places: dict[str, list[Place]] = {name: [(layer,) for layer in layers] for name in self.readouts}
+        if self.asked.choose:
+            name = next(iter(self.readouts))
+            places[name] += self._choose(name, layers)
+        counts = Counts(ClassScore())
+        starts = self._starts() if self.recipe is not None else {}
+        for name, own_places in places.items():
+            for place in own_places:
+                train, test = (self._features(some, name, place) for some in (self.learnt, self.tested))
+                if self.recipe is None:
+                    self._read(counts, name, place, train, test)
+                else:
+                    self._read_published(counts, name, place, train, test, starts.get(name))
+        return self._result(counts)
+
+    def _extract(self, layers: Place) -> None:
+        first = next(iter(self.readouts.values())).model
+        for images, found in ((self.train, self.learnt), (self.test, self.tested)):
+            metrics = {
+                f"{name}/{layer}": _metric(readout, layer)
+                for name, readout in self.readouts.items()
+                for layer in layers
+            }
+            found |= extract_features(first, images, metrics, self.stream)
+
+    def _features(self, some: Mapping[str, Features], name: str, place: Place) -> Features:
+        return beside([some[f"{name}/{layer}"] for layer in place])
+
+    def _choose(self, name: str, layers: Place) -> list[Place]:
+        """The best layers by score on held-out training images, and what people read instead."""
+        model = self.readouts[name].model
+        own = {layer: self.learnt[f"{name}/{layer}"] for layer in layers}
+        best = greedy(layers, self.asked.choose, _scores(own, self.seed, model.device))
+        others = {
+            SINGLE: best[0],
+            CHOSEN: best[-1],
+            **alternatives(model.depth, self.asked.choose, self.ends),
+        }
+        self.sets = {label: called(place) for label, place in others.items()}
+        return [place for place in dict.fromkeys(others.values()) if len(place) > 1]
+
+    def _read(self, counts: Counts, name: str, place: Place, train: Features, test: Features) -> None:
+        """By k-NN, and by linear probes whose penalty held-out images choose."""
+        reading = read_classes(train, test, seeds=self.seeds, device=self.readouts[name].model.device)
+        for probe, hits in reading.hits.items():
+            for number, right in enumerate(hits):
+                _count(counts, (name, called(place), probe), right)
+                penalty = reading.penalties[number] if probe == "linear" else np.nan
+                self.runs.append((name, called(place), probe, number, penalty, np.nan))
+
+    def _starts(self) -> dict[str, ClassHead]:
+        """The classifiers that heads begin as, and what is to be said of it."""
+        first = next(iter(self.readouts.values())).model
+        every = torch.cat([next(iter(some.values())).labels for some in (self.learnt, self.tested)])
+        theirs = first.takes_labels(self.train.label_names) and int(every.max()) < first.classes
+        found = {name: ClassHead.of(one.model) for name, one in self.readouts.items()} if theirs else {}
+        starts = {name: one for name, one in found.items() if one is not None}
+        self.notes.append(OPTIMISTIC)
+        if len(starts) == len(self.readouts):
+            self.notes.append(f"heads of single layers began as the classifier of {first.info.name}")
+        else:
+            why = (
+                "has no classifier"
+                if not first.classes
+                else "has one that is not linear in cls and the mean patch"
+                if theirs
+                else "has one of other classes"
+            )
+            self.notes.append(f"heads began at zero, as {first.info.name} {why}")
+        return starts if len(starts) == len(self.readouts) else {}
+
+    def _read_published(
+        self,
+        counts: Counts,
+        name: str,
+        place: Place,
+        train: Features,
+        test: Features,
+        start: ClassHead | None,
+    ) -> None:
+        """By a head that begins as the model's own classifier."""
+        assert self.recipe is not None
+        among = train.labels.unique()  # the classes, where they are not those of a classifier
+        own = numbered(train, test)  # refuses classes that training images lack
+        begins = start is not None and len(place) == 1
+        begun = start if start is not None and begins else ClassHead.zero(len(among), train.values.shape[1])
+        train, test = (train, test) if begins else own
+        for seed in range(self.seeds):
+            live = self._live(name, place, None if begins else among, seed) if self.augment else None
+            device = self.readouts[name].model.device
+            found = fit_class_head(
+                train, test, begun, self.recipe, seed=self.seed + seed, epochs=live, device=device
+            )
+            _count(counts, (name, called(place), "linear"), found.head.predict(test.values) == test.labels)
+            row = (name, called(place), "linear", seed, self.recipe.penalties[0], float(found.epoch))
+            self.runs.append(row)
+
+    def _live(self, name: str, place: Place, among: Tensor | None, seed: int) -> Callable[[int], Epoch]:
+        """Crops and flips made anew for each epoch, with the backbone in the loop."""
+        assert self.recipe is not None
+        readout, first = self.readouts[name], next(iter(self.readouts.values())).model
+        images, seen = self.train.in_memory(), first.preprocessing
+        stream = replace(self.stream, batch_size=self.recipe.batch_size, progress=False)
+
+        def epoch(number: int) -> Iterator[tuple[Tensor, Tensor]]:
+            own = 1000 * (self.seed + seed) + number
+            turn = PairTransform(seen.image_size, seen.mean, seen.std, Augmentation(CROPS, seed=own))
+            order = np.random.default_rng(own).permutation(len(images))
+            for trajectory in trajectories(first, images.augmented(turn).take(order), stream=stream):
+                rows, states = trajectory.labelled, readout.states(trajectory)
+                values = torch.cat([read_out(readout.model, states[layer]) for layer in place], 1)
+                labels = trajectory.labels[rows]
+                if len(labels):
+                    yield (
+                        values[rows.to(values.device)],
+                        labels if among is None else torch.searchsorted(among, labels),
+                    )
+
+        return epoch
+
+    def _result(self, counts: Counts) -> LayerProbe:
+        weights = counts.weights(self.seed)
+        train, test = (next(iter(some.values())) for some in (self.learnt, self.tested))
+        truth = numbered(train, test)[1].labels
+        frequent = (truth == truth.mode().values).double()
+        if self.augment:
+            self.notes.append(AUGMENTED)
+        return LayerProbe(
+            task="classification",
+            scores=counts.scores(weights),
+            pairs=counts.pairs(weights, self.sets),
+            runs=pd.DataFrame(self.runs, columns=RUNS),
+            classes=pd.DataFrame(columns=CLASSES),
+            sets=self.sets,
+            words=dict(ClassScore.words),
+            notes=tuple(self.notes),
+            sizes={"fit": len(train), "test": len(test)},
+            counted=counts.table(range(len(test))),
+            baseline=baseline_scores(ClassScore(), _counted(frequent), weights),
+            ends=self.ends,
+            images=described(self.train, self.test),
+        )
+
+
+def _count(counts: Counts, key: tuple[str, str, str], right: Tensor) -> None:
+    counts.add(*key, _counted(right))
+
+
+def _counted(right: Tensor) -> np.ndarray:
+    """Of each image: right or not, and one."""
+    hits = right.numpy().astype(float)
+    return np.stack([hits, np.ones(len(hits))], -1)
+
+
+def _metric(readout: Readout, layer: int) -> FeatureMetric:
+    return FeatureMetric(
+        lambda trajectory: read_out(readout.model, readout.states(trajectory)[layer]),
+        feature_width(readout.model),
+    )
+
+
+def beside(parts: Sequence[Features]) -> Features:
+    """Features of several layers, side by side."""
+    return Features(torch.cat([part.values for part in parts], 1), parts[0].labels)
+
+
+def _scores(
+    features: Mapping[int, Features], seed: int, device: torch.device
+) -> Callable[[list[Place]], np.ndarray]:
+    """Accuracy on held-out training images, of heads on these layers side by side."""
+
+    def scores(places: list[Place]) -> np.ndarray:
+        found = []
+        for place in places:
+            whole = beside([features[layer] for layer in place])
+            whole, _ = numbered(whole, whole)
+            fitting, choosing = split_rows(whole.labels, seed)
+            best = fit_linear(whole[fitting], whole[choosing], penalties=CHOOSING_PENALTIES, device=device)
+            found.append(best.held_out_accuracy)
+        return np.array(found)
+
+    return scores
