@@ -206,7 +206,7 @@ def dense_findings(records: Records) -> str:
     return page(
         "dense_findings.md.j2", found=records.dense, rows=judged(records, "dense"),
         ours=judged(records, "dense", ours=True), table=dense.table(records.dense),
-        layers=dense.by_layer(records.dense),
+        layers=dense.read(records.dense), classes=dense.by_class(records.dense),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from brdyn.probes import ClassScore, DepthScore, LayerProbe, OverlapScore
 from brdyn.probes.baselines import baseline_scores
 from brdyn.probes.counts import Counts
 from brdyn.probes.layer_choice import PHASE_ENDS, REGULAR
+from brdyn.probes.layer_result import CLASSES
 from brdyn.raptor import Evaluation
 from brdyn.raptor.evaluation import RAPTOR, TEACHER
 
@@ -193,7 +194,36 @@ def test_the_tables_have_a_row_for_what_is_recorded():
     assert row["kept"].value == pytest.approx(0.8, abs=0.01)
     assert isinstance(row["kept"], Estimate)
     assert row["raptor"] == pytest.approx(1.0, abs=0.01)
-    each = {("vit", str(layer)): [counted("classes", layer / 20)] for layer in range(1, 13)}
-    (line,) = dense.by_layer(dense.Results({}, {"classes": probed("classes", each)}))
-    assert line["values"][0] == "0.050"
-    assert line["values"][-1] == "0.600"
+
+
+def test_what_is_read_by_layer_and_from_several_side_by_side():
+    each = {("vit", str(layer)): [counted("depth", abs(layer - 4.5))] * 2 for layer in range(1, 13)}
+    joined = {("vit", "3+6"): [counted("depth", 0.5)] * 2, ("vit", "2+6"): [counted("depth", 0.4)] * 2}
+    sets = {"best single": "4", "chosen": "2+6", REGULAR: "3+6"}
+    (line,) = dense.read(dense.Results({}, {"depth": probed("depth", each | joined, sets, 7.0)}))
+    assert (line.network, line.task, line.score) == ("imgfocus_vits14", "depth", "RMSE (m)")
+    assert line.values == pytest.approx([3.5, 2.5, 1.5, 0.5, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5])
+    assert (line.best, line.nothing) == (4, pytest.approx(7.0))
+    chosen, regular = line.sets
+    assert (chosen["label"], chosen["place"], chosen["value"]) == ("chosen", "2+6", pytest.approx(0.4))
+    assert chosen["over"].value == pytest.approx(0.25)  # an error of 0.4 for one of 0.5
+    assert (regular["label"], regular["over"]) == (REGULAR, None)
+
+
+def test_the_packaged_network_stands_beside_and_is_judged_by_no_rule():
+    own = probed("classes", {("vit", str(layer)): [counted("classes", 0.5)] for layer in range(1, 13)})
+    found = dense.Results({}, {}, own)
+    assert [(row.network, row.task) for row in dense.read(found)] == [("cifar_vit12", "CIFAR-10")]
+    assert dense.phase_ends(found) is None
+
+
+def test_classes_of_pixels_are_told_one_by_one():
+    found = results({"masks": {3: 0.5}})
+    layers = found.raptors["masks", 3].layers
+    rows = [(model, "12", probe, name, iou, pixels)
+            for model, iou in ((TEACHER, 0.8), (RAPTOR, 0.4))
+            for probe in ("linear", "ridge")
+            for name, pixels in (("sky", 10.0), ("sign", 0.0))]  # fmt: skip
+    object.__setattr__(layers, "classes", pd.DataFrame(rows, columns=CLASSES))
+    assert dense.by_class(found).to_dict("index") == {"sky": {TEACHER: 0.8, "k = 3": 0.4}}
+    assert dense.by_class(dense.Results({}, {})).empty

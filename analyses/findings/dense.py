@@ -6,8 +6,9 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from analyses.recording import OFFLINE, RESULTS
+from analyses.recording import OFFLINE, RESULTS, SMALL_VIT
 from analyses.rules import Numbers
 from analyses.statistics import Estimate, with_errors
 from brdyn.probes import ClassScore, DepthScore, LayerProbe, OverlapScore, Score
@@ -23,19 +24,23 @@ LINEAR, LAYERS = "linear", 12
 
 
 class Results(NamedTuple):
-    """What is recorded so far: of each task and k a Raptor beside its teacher, of each task the teacher's layers."""
+    """What is recorded so far: of each task and k a Raptor beside its teacher, of each task the teacher's layers; and
+    those of the packaged network, which no rule judges."""
 
     raptors: dict[tuple[str, int], Evaluation]
     layers: dict[str, LayerProbe]
+    packaged: LayerProbe | None = None
 
 
 def load() -> Results:
     home = RESULTS / "probes"
     raptors = {(task, k): home / f"{OFFLINE}_k{k}_{data}" for task, data in DATA.items() for k in KS}
     layers = {task: home / f"{OFFLINE}_layers_{data}" for task, data in DATA.items()}
+    own = home / f"{SMALL_VIT}_layers_cifar10"
     return Results(
         {key: Evaluation.read(path) for key, path in raptors.items() if (path / Evaluation.FILE).is_file()},
         {task: LayerProbe.read(path) for task, path in layers.items() if (path / LayerProbe.FILE).is_file()},
+        LayerProbe.read(own) if (own / LayerProbe.FILE).is_file() else None,
     )
 
 
@@ -172,8 +177,7 @@ def phase_ends(results: Results) -> Numbers | None:
     shown, unseen = {}, []
     for task, found in results.layers.items():
         ends, regular = ((found.models[0], found.sets[name]) for name in (PHASE_ENDS, REGULAR))
-        one = share(found, ends, regular)
-        shown[task] = Share(one.seeds - 1, one.again - 1).estimate
+        shown[task] = _over(share(found, ends, regular))
         if not any(found.beats_baseline(place, LINEAR, model) for model, place in (ends, regular)):
             unseen.append(task)
     places = results.layers[CLASSES].sets
@@ -207,10 +211,62 @@ def table(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def by_layer(results: Results) -> list[dict[str, Any]]:
-    """Scores of linear heads on each layer of the teacher, by task."""
-    return [
-        {"task": task, "score": found.words[found.main],
-         "values": [f"{found.value(found.main, place):.3f}" for place in map(str, range(1, LAYERS + 1))]}
-        for task, found in results.layers.items()
-    ]  # fmt: skip
+class Read(NamedTuple):
+    """What was read from the layers of a network: by whom, of what."""
+
+    network: str
+    task: str
+    found: LayerProbe
+
+    @property
+    def score(self) -> str:
+        return self.found.words[self.found.main]
+
+    @property
+    def nothing(self) -> float:
+        """What knowing nothing of an image gets."""
+        rows = self.found.baseline.set_index("score")["value"]
+        return float(rows.get(self.found.main, np.nan))
+
+    @property
+    def values(self) -> list[float]:
+        """Scores of linear heads on each layer alone."""
+        return [self.found.value(self.found.main, place) for place in map(str, range(1, LAYERS + 1))]
+
+    @property
+    def best(self) -> int:
+        """The layer of the best, from 1."""
+        return 1 + int(np.argmax(score_of(self.found).sign * np.array(self.values)))
+
+    @property
+    def sets(self) -> list[dict[str, Any]]:
+        """Layers that were read together, the chosen ones and what people read instead, each over regular ones."""
+        found, model = self.found, self.found.models[0]
+        scores = found.table(found.main)
+        return [
+            {"label": label, "place": place, "value": float(scores[place]),
+             "over": None if label == REGULAR else _over(share(found, (model, place), (model, found.sets[REGULAR])))}
+            for label, place in found.sets.items() if "+" in place
+        ]  # fmt: skip
+
+
+def _over(one: Share) -> Estimate:
+    return Share(one.seeds - 1, one.again - 1).estimate
+
+
+def read(results: Results) -> list[Read]:
+    """Everything that was read layer by layer."""
+    rows = [Read(OFFLINE, task, found) for task, found in results.layers.items()]
+    return rows + ([Read(SMALL_VIT, "CIFAR-10", results.packaged)] if results.packaged else [])
+
+
+def by_class(results: Results) -> pd.DataFrame:
+    """IoU of each class on the masks: a row for each, columns for the teacher and each Raptor; none recorded: empty."""
+    columns = {}
+    for k in KS:
+        one = results.raptors.get(("masks", k))
+        if one is not None and one.layers is not None:
+            rows = one.layers.classes.query("probe == @LINEAR and pixels > 0")
+            for model, name in ((TEACHER, TEACHER), (RAPTOR, f"k = {k}")):
+                columns[name] = rows[rows["model"] == model].set_index("class")["iou"]
+    return pd.DataFrame(columns)
