@@ -25,6 +25,7 @@ from brdyn.errors import UsageError
 from brdyn.measures import intervals
 from brdyn.measures.bootstrap import poisson_weights
 from brdyn.measures.contract import Asked, DepthMeasure
+from brdyn.measures.projection import on_principal_plane
 from brdyn.measures.sampling import SamplingMetric, rows_in
 from brdyn.models import TokenLayout, VisionTransformer
 from brdyn.random_keys import random_keys
@@ -278,7 +279,7 @@ class AngularBasins(SamplingMetric, DepthMeasure):
         ]
         group = self.layout.readouts[0]
         place = list(self.layout.groups).index(group)
-        projection, explained = _project(directions[:, :, place], labels, positions)
+        projection, explained = on_principal_plane(directions[:, :, place], labels, positions)
         return Basins(
             table=pd.DataFrame(rows).sort_values(
                 ["statistic", "group", "layer"], ignore_index=True, key=_order
@@ -375,27 +376,3 @@ def _row(
 def _order(column: pd.Series) -> pd.Series:
     """Statistics and groups in the order of their first appearance."""
     return column if column.name == "layer" else pd.Series(pd.factorize(column)[0], index=column.index)
-
-
-def _project(
-    directions: Tensor, labels: Tensor, positions: Tensor
-) -> tuple[pd.DataFrame, tuple[float, float]]:
-    """Directions `(n, L + 1, D)` on the first two principal components of those at layer L."""
-    last = directions[:, -1].cpu().double().numpy()
-    centre = last.mean(0)
-    _, sizes, axes = np.linalg.svd(last - centre, full_matrices=False)
-    axes = np.resize(axes, (2, axes.shape[1])) if len(axes) < 2 else axes[:2]
-    places = (directions.cpu().double().numpy() - centre) @ axes.T
-    images, layers = places.shape[:2]
-    share = np.zeros(2)
-    share[: len(sizes[:2])] = sizes[:2] ** 2 / max((sizes**2).sum(), np.finfo(float).tiny)
-    frame = pd.DataFrame(
-        {
-            "position": np.repeat(positions.cpu().numpy(), layers),
-            "label": np.repeat(labels.cpu().numpy(), layers),
-            "layer": np.tile(np.arange(layers), images),
-            "x": places[..., 0].ravel(),
-            "y": places[..., 1].ravel(),
-        }
-    )
-    return frame, (float(share[0]), float(share[1]))

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from brdyn.errors import UsageError
 from brdyn.models import weights
 from brdyn.models.base import ModelInfo, Size, TokenLayout, VisionTransformer, check_image_size
+from brdyn.models.own_vit import Apply, Embed, Head, OwnBlock, OwnViT
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.words import first_line
 
@@ -28,66 +29,6 @@ CONTRACT = ("embed", "blocks", "norm", "tokens", "image_size", "patch", "mean", 
 HEAD_ATTRIBUTES = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
 HEAD_WIDTH = 64
 RESERVED = ("all", "patches")
-
-Embed = Callable[[Any, Tensor], Tensor]
-Apply = Callable[[Any, nn.Module, Tensor], Any]
-Head = Callable[[Any, Tensor], Tensor]
-
-
-class OwnBlock(nn.Module):
-    """A block of somebody's module at one layer, callable on the state alone.
-
-    Of what the block returns the first element is the state. A block that changes its input in place gets a copy, as
-    states are kept.
-    """
-
-    def __init__(self, module: nn.Module, block: nn.Module, apply: Apply | None) -> None:
-        super().__init__()
-        self.block = block
-        self.in_place = False
-        self._held = (module, apply)  # the module is not a part of its block
-
-    def forward(self, state: Tensor) -> Tensor:
-        """Apply the block."""
-        module, apply = self._held
-        state = state.clone() if self.in_place else state
-        output = self.block(state) if apply is None else apply(module, self.block, state)
-        return output if isinstance(output, Tensor) else output[0]
-
-
-class OwnViT(VisionTransformer):
-    """A copy of somebody's module behind the contract of a plain ViT; made by :func:`adapt`."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        blocks: Iterable[nn.Module],
-        norm: nn.Module | None,
-        tokens: TokenLayout,
-        preprocessing: Preprocessing,
-        functions: tuple[Embed, Apply | None, Head | None],
-    ) -> None:
-        super().__init__()
-        embed, apply, self._head = functions
-        self._embed = embed
-        self.module = module
-        self.blocks = nn.ModuleList([OwnBlock(module, block, apply) for block in blocks])
-        self.norm = nn.Identity() if norm is None else norm
-        self.tokens, self.preprocessing = tokens, preprocessing
-        self._classes = 0
-
-    def embed(self, images: Tensor) -> Tensor:
-        """What the function given for it makes of images."""
-        return self._embed(self.module, images)
-
-    @property
-    def classes(self) -> int:
-        """Of the head, where one was given."""
-        return self._classes
-
-    def logits(self, normed: Tensor) -> Tensor | None:
-        """What the head makes of normed tokens."""
-        return None if self._head is None else self._head(self.module, normed)
 
 
 def adapt(

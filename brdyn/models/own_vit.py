@@ -1,0 +1,71 @@
+"""What :func:`brdyn.adapt` makes: a copy of somebody's module behind the contract of a plain ViT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from brdyn.models.base import TokenLayout, VisionTransformer
+from brdyn.models.preprocessing import Preprocessing
+
+Embed = Callable[[Any, Tensor], Tensor]
+Apply = Callable[[Any, nn.Module, Tensor], Any]
+Head = Callable[[Any, Tensor], Tensor]
+
+
+class OwnBlock(nn.Module):
+    """A block of somebody's module at one layer, callable on the state alone.
+
+    Of what the block returns the first element is the state. A block that changes its input in place gets a copy, as
+    states are kept.
+    """
+
+    def __init__(self, module: nn.Module, block: nn.Module, apply: Apply | None) -> None:
+        super().__init__()
+        self.block = block
+        self.in_place = False
+        self._held = (module, apply)  # the module is not a part of its block
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Apply the block."""
+        module, apply = self._held
+        state = state.clone() if self.in_place else state
+        output = self.block(state) if apply is None else apply(module, self.block, state)
+        return output if isinstance(output, Tensor) else output[0]
+
+
+class OwnViT(VisionTransformer):
+    """A copy of somebody's module behind the contract of a plain ViT; made by :func:`adapt`."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        blocks: Iterable[nn.Module],
+        norm: nn.Module | None,
+        tokens: TokenLayout,
+        preprocessing: Preprocessing,
+        functions: tuple[Embed, Apply | None, Head | None],
+    ) -> None:
+        super().__init__()
+        embed, apply, self._head = functions
+        self._embed = embed
+        self.module = module
+        self.blocks = nn.ModuleList([OwnBlock(module, block, apply) for block in blocks])
+        self.norm = nn.Identity() if norm is None else norm
+        self.tokens, self.preprocessing = tokens, preprocessing
+        self._classes = 0
+
+    def embed(self, images: Tensor) -> Tensor:
+        """What the function given for it makes of images."""
+        return self._embed(self.module, images)
+
+    @property
+    def classes(self) -> int:
+        """Of the head, where one was given."""
+        return self._classes
+
+    def logits(self, normed: Tensor) -> Tensor | None:
+        """What the head makes of normed tokens."""
+        return None if self._head is None else self._head(self.module, normed)
