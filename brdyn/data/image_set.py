@@ -23,6 +23,7 @@ from brdyn.data.reader import Cropped, Reader, Reading, Whole
 from brdyn.data.sources import ImageSource, Skipped
 from brdyn.errors import BrdynError, UsageError
 from brdyn.seeds import check_seed
+from brdyn.words import counted
 
 SHARD = 16
 """Images are dealt to processes in runs of this many, whatever the batch size."""
@@ -114,7 +115,7 @@ class ImageSet:
         """
         if count >= len(self):
             raise UsageError(
-                f"{count} images cannot be kept out of {len(self)}; give more images, or keep fewer out"
+                f"{counted(count, 'image')} cannot be kept out of {len(self)}; give more images, or keep fewer out"
             )
         if not count:
             return self, None

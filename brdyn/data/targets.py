@@ -194,10 +194,12 @@ class DepthTargets:
                 + (" if it is that" if likely else ", as m, mm or how many make a metre")
             )
         if not 0.01 * self.most <= middle / self.per_metre <= self.most:
+            said = f"{advice}, or another `max_depth`"
+            if likely and UNITS[likely] == self.per_metre:
+                said = "give another `max_depth`"
             raise UsageError(
                 f"the depth maps of {where} would have a median of {middle / self.per_metre:g} m ({middle:g} at "
-                f"{self.per_metre:g} a metre), outside {0.01 * self.most:g} to {self.most:g} m; {advice}, or another "
-                "`max_depth`"
+                f"{self.per_metre:g} a metre), outside {0.01 * self.most:g} to {self.most:g} m; {said}"
             )
 
 

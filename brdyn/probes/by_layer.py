@@ -141,7 +141,9 @@ def _folder(cache: str | Path | None) -> Path | None:
     try:
         Path(cache).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make the folder of features {str(cache)!r} ({error.strerror})") from error
+        raise UsageError(
+            f"cannot make the folder of features {str(cache)!r} ({error.strerror}); choose another `cache`"
+        ) from error
     return Path(cache)
 
 

@@ -162,6 +162,12 @@ def test_the_unit_of_depth_is_asked_for(unit, said, tmp_path, model):
         load_dense(path, model, "depth", targets=DepthTargets.of(unit))
 
 
+def test_a_unit_that_is_right_is_not_asked_for_again(tmp_path, model):
+    path = table(tmp_path / "a.parquet", [encoded(one) for one in depths()], "depth")
+    with pytest.raises(UsageError, match=r"outside 0.001 to 0.1 m; give another `max_depth`$"):
+        load_dense(path, model, "depth", targets=DepthTargets.of("mm", 0.1))
+
+
 def test_metres_without_a_unit_are_asked_for_too(tmp_path, model):
     metres = (depths(1)[0] / 1000).astype(np.float32)
     path = table(tmp_path / "a.parquet", [encoded(metres, kind="TIFF")], "depth")
