@@ -43,6 +43,7 @@ HELPS = {
     "lr": "Learning rate of AdamW (default: 0.0003; in a stage 1 of fewer steps than published up to 0.0012).",
     "stage2_lr": "Of stage 2, where it is another.",
     "try_rates": "Try learning rates on short fits first, and take those that serve best.",
+    "augment": "A random crop and flip of each image, another one in every epoch: for few images.",
     "min_lr": "Learning rate at the last step.",
     "weight_decay": "Of AdamW.",
     "warmup": "Share of each stage's steps in which the learning rate rises (published: 10 000 of 312 500).",
@@ -154,6 +155,11 @@ def raptor_fit(
     states = None if cache is None else at_home(cache, "--cache")
     if states is not None and in_memory:
         raise UsageError("--in-memory keeps images, and --cache reads states in their place; drop one")
+    if settings.augment and (in_memory or states is not None):
+        raise UsageError(
+            f"--augment sees each image anew, and {'--in-memory' if in_memory else '--cache'} keeps how it was seen; "
+            "drop one"
+        )
     check_resume(resume, previous)
     check_tracker(tracker)
 

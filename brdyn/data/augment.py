@@ -21,8 +21,8 @@ class Augmentation:
     scale : (float, float)
         Of the area of the crop.
     jitter : bool
-    seed : int
-        The same seed and position give the same crop.
+    seed, visit : int
+        The same seed, visit and image give the same crop.
 
     Examples
     --------
@@ -34,6 +34,12 @@ class Augmentation:
     scale: tuple[float, float] = (0.5, 1.0)
     jitter: bool = False
     seed: int = 0
+    visit: int = 0
+
+    def number(self, image: int) -> int:
+        """That chance begins from at an image, by its index."""
+        text = f"{self.seed}/{self.visit}/{image}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class PairTransform:
             pair = (*pair, tv_tensors.Mask(torch.from_numpy(target)))
         if self.augmentation is not None:
             with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(_mixed(self.augmentation.seed, position))
+                torch.default_generator.manual_seed(self.augmentation.number(position))
                 pair = self._augmented(pair, self.augmentation)
         size = list(self.size)
         pixels = functional.resize(
@@ -103,7 +109,3 @@ class PairTransform:
             turned = change(*pair)  # of one alone torchvision makes no tuple
             pair = turned if len(pair) > 1 else (turned,)
         return pair
-
-
-def _mixed(seed: int, position: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{position}".encode()).digest()[:7], "big")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from brdyn.choices import check_batch
+from brdyn.data.augment import PairTransform
 from brdyn.data.image_set import ImageSet
 from brdyn.data.items import Batch, Item, ReadReport
 from brdyn.data.labels import Unlabelled
@@ -35,6 +36,8 @@ class ShuffledBatches:
         What to read in place of the images, by the same positions.
     item_bytes : int, optional
         Of one item of the reader in memory.
+    turn : PairTransform, optional
+        A crop and flip of each image, another one in each epoch.
     """
 
     images: ImageSet
@@ -43,10 +46,13 @@ class ShuffledBatches:
     workers: int | None = None
     reader: Dataset[Item | Skipped] | None = None
     item_bytes: int | None = None
+    turn: PairTransform | None = None
 
     def __post_init__(self) -> None:
         """Refuse a set that does not fill a batch."""
         check_batch(len(self.images), self.batch_size)
+        if self.reader is None and self.turn is not None:
+            self.reader = Visits(self.images.in_memory(), self.turn)
         if self.reader is None:
             self.reader = self.images.items(at_random=True)
 
@@ -58,6 +64,14 @@ class ShuffledBatches:
     def positions(self, step: int) -> np.ndarray:
         """Positions in the set that step `step` (from 0) sees, `(batch_size,)`."""
         return shuffled_positions(len(self.images), self.batch_size, self.seed, step)
+
+    def asked(self, step: int) -> np.ndarray:
+        """What the reader is asked for: those positions, or with `turn` the numbers of :class:`Visits`."""
+        found = self.positions(step)
+        if self.turn is None:
+            return found
+        count = len(self.images)
+        return found + count * (np.arange(step * self.batch_size, (step + 1) * self.batch_size) // count)
 
     def batches(
         self, start: int, stop: int, *, rank: int = 0, world: int = 1, pieces: int = 1, pin: bool = False
@@ -99,8 +113,33 @@ class _Parts:
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in self.steps:
-            for piece in np.array_split(self.stream.positions(step)[self.rank :: self.world], self.pieces):
-                yield [int(position) for position in piece]
+            for piece in np.array_split(self.stream.asked(step)[self.rank :: self.world], self.pieces):
+                yield [int(number) for number in piece]
+
+
+@dataclass(frozen=True)
+class Visits(Dataset[Item | Skipped]):
+    """Images cropped anew at each visit: number `visit * n + position` is of the image at a position.
+
+    Attributes
+    ----------
+    images : ImageSet
+        That can be read in any order.
+    turn : PairTransform
+        With the augmentation of the first visit.
+    """
+
+    images: ImageSet
+    turn: PairTransform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> Item | Skipped:
+        visit, position = divmod(number, len(self.images))
+        assert self.turn.augmentation is not None
+        turn = replace(self.turn, augmentation=replace(self.turn.augmentation, visit=visit))
+        return self.images.augmented(turn).reader()[position]
 
 
 @lru_cache(maxsize=4)

@@ -178,9 +178,10 @@ class ClassRun:
         stream = replace(self.stream, batch_size=self.recipe.batch_size, progress=False)
 
         def epoch(number: int) -> Iterator[tuple[Tensor, Tensor]]:
-            own = 1000 * (self.seed + seed) + number
-            turn = PairTransform(seen.image_size, seen.mean, seen.std, Augmentation(CROPS, seed=own))
-            order = np.random.default_rng(own).permutation(len(images))
+            turn = PairTransform(
+                seen.image_size, seen.mean, seen.std, Augmentation(CROPS, seed=self.seed + seed, visit=number)
+            )
+            order = np.random.default_rng([self.seed + seed, number]).permutation(len(images))
             for trajectory in trajectories(first, images.augmented(turn).take(order), stream=stream):
                 rows, states = trajectory.labelled, readout.states(trajectory)
                 values = torch.cat([read_out(readout.model, states[layer]) for layer in place], 1)

@@ -150,9 +150,12 @@ class DenseRun:
         stream = replace(self.stream, batch_size=self.recipe.batch_size, progress=False)
 
         def epoch(number: int) -> Iterator[tuple[Tensor, Tensor]]:
-            own = 1000 * (self.seed + seed) + number
-            how = Augmentation(scale=(0.5, 2.0) if depth else (0.5, 1.0), jitter=depth, seed=own)
-            order = np.random.default_rng(own).permutation([store.positions[row] for row in rows])
+            how = Augmentation(
+                scale=(0.5, 2.0) if depth else (0.5, 1.0), jitter=depth, seed=self.seed + seed, visit=number
+            )
+            order = np.random.default_rng([self.seed + seed, number]).permutation(
+                [store.positions[row] for row in rows]
+            )
             for trajectory in trajectories(
                 first, images.augmented(replace(images.turn, augmentation=how)).take(order), stream=stream
             ):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 from brdyn.checked_json import made
 from brdyn.data import Batch, ImageSet, ReadReport
+from brdyn.data.augment import Augmentation, PairTransform
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer, load_model
@@ -40,6 +41,7 @@ from brdyn.training.checkpoints import HISTORY
 from brdyn.words import counted
 
 STAGES = (1, 2)
+CROPS = (0.08, 1.0)  # of the area
 LATE, RISE = 0.75, 0.01  # from which share of a stage on, how much R² may rise of a fit that is over
 
 
@@ -280,8 +282,11 @@ def fit_raptor(
         tie(raptor, settings.begins, learning.some(START_IMAGES, settings.seed))
     learning.report = ReadReport()  # what was read before is not of the fit
     asked, settings = (one.fitted_to(len(learning)) for one in (asked, settings))
-    batches = ShuffledBatches(learning, settings.training(1).batch_size, settings.seed, workers)
+    turn = crops(teacher, settings.seed) if settings.augment else None
+    batches = ShuffledBatches(learning, settings.training(1).batch_size, settings.seed, workers, turn=turn)
     if cache is not None:
+        if turn is not None:
+            raise UsageError("`augment` sees each image anew, and a `cache` keeps how it was seen; drop one")
         batches = replace(batches, reader=cache.reader(learning), item_bytes=cache.image_bytes)
     read = online(teacher) if cache is None else from_cache(teacher)
     validation = list(held_out.batches(batches.batch_size, workers=0)) if held_out is not None else []
@@ -324,6 +329,12 @@ def fit_raptor(
     origin = replace(Provenance.of(teacher, images, watch, seed=settings.seed), n_images=len(images))
     origin = replace(origin, details={**origin.details, "processes": world})
     return Fit(raptor, histories, options, seen, raptor.info.parameters, tried=tried, provenance=origin)
+
+
+def crops(teacher: VisionTransformer, seed: int) -> PairTransform:
+    """What `augment` does to an image."""
+    seen = teacher.preprocessing
+    return PairTransform(seen.image_size, seen.mean, seen.std, Augmentation(CROPS, seed=seed))
 
 
 def fit_options(

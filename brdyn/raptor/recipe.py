@@ -25,6 +25,7 @@ VALIDATION_IMAGES = 64
 LOSSES = ("mse", "cosine+mse")
 RECIPES = PUBLISHED, FAST = "published", "fast"
 STARTS = RANDOM, LAYER, MEAN = "random", "layer", "mean"
+LATER = ("try_rates", "augment")  # than the first records
 OF_RANDOM_BLOCKS = ("mlp", "mlp_ratio", "layer_scale", "norm_eps", "depth_scaling")
 
 
@@ -48,6 +49,9 @@ class FitSettings:
     try_rates : bool
         Try rates on short fits first, a tenth as long, and take the pair that serves best: how large it may be is a
         matter of the teacher (:mod:`brdyn.raptor.rates`). Takes three or four tenths as long as the fit besides.
+    augment : bool
+        A random crop (8 to 100 % of the area) and flip of each image, another one in every epoch of a stage: for few
+        images, which a fit would see alike again and again.
     warmup : float
         Share of each stage's steps in which the learning rate rises (published: 10 000 of 312 500).
     annealed : float
@@ -88,6 +92,7 @@ class FitSettings:
     lr: float | None = None
     stage2_lr: float | None = None
     try_rates: bool = False
+    augment: bool = False
     min_lr: float = 1e-6
     weight_decay: float = 1e-4
     warmup: float = WARMUP_SHARE
@@ -226,11 +231,8 @@ class FitSettings:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; those of a fit that tries no rates are as before that was an option."""
-        found = asdict(self)
-        return (
-            found if self.try_rates else {name: value for name, value in found.items() if name != "try_rates"}
-        )
+        """Plain values, ready for JSON; without what was no option once and is not asked for."""
+        return {name: value for name, value in asdict(self).items() if value or name not in LATER}
 
 
 def learning_rate(steps: int) -> float:

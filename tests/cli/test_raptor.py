@@ -324,3 +324,8 @@ def test_a_fit_from_memory_is_the_same(run, narrow_options, tmp_path):
     assert other["provenance"]["images"]["digest"] == one["provenance"]["images"]["digest"]
     both = [*narrow_options, "--in-memory", "--cache", tmp_path / "cache", "--overwrite"]
     assert_one_line_error(run("raptor-fit", *both), 2, "drop one")
+    for option in (["--in-memory"], ["--cache", tmp_path / "cache"]):
+        both = [*narrow_options, "--augment", *option, "--overwrite"]
+        assert_one_line_error(
+            run("raptor-fit", *both), 2, f"--augment sees each image anew, and {option[0]} keeps"
+        )

@@ -1,5 +1,7 @@
 """Shuffled batches: every image once an epoch, any step without the ones before, shares that join to the whole."""
 
+from itertools import combinations
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from brdyn.data import load_images
+from brdyn.data.augment import Augmentation, PairTransform
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import UsageError
 
@@ -57,6 +60,28 @@ def test_shares_and_pieces_join_to_the_step(images, world, pieces):
 def test_workers_give_the_same(images):
     alone = positions(ShuffledBatches(images, 12, seed=2, workers=0), 0, 4)
     np.testing.assert_array_equal(positions(ShuffledBatches(images, 12, seed=2, workers=2), 0, 4), alone)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_crops_are_others_in_each_epoch_and_the_same_at_each_step(images, tiny, workers):
+    seen = tiny.preprocessing
+    turn = PairTransform(seen.image_size, seen.mean, seen.std, Augmentation((0.08, 1.0), seed=3))
+    stream = ShuffledBatches(images, 12, seed=2, workers=workers, turn=turn)
+    found = {}
+    for step, pieces in enumerate(stream.batches(0, 10)):
+        np.testing.assert_array_equal(pieces[0].positions.numpy(), stream.positions(step))
+        for position, image in zip(pieces[0].positions.tolist(), pieces[0].images, strict=True):
+            found.setdefault(position, []).append(image)
+    assert {len(crops) for crops in found.values()} == {3}
+    for crops in found.values():
+        assert not any(torch.equal(*pair) for pair in combinations(crops, 2))
+    late = next(iter(stream.batches(7, 8)))[0]
+    for place, (position, image) in enumerate(zip(late.positions.tolist(), late.images, strict=True)):
+        assert torch.equal(image, found[position][(7 * 12 + place) // 40])
+    halves = [next(iter(stream.batches(3, 4, rank=rank, world=2)))[0] for rank in range(2)]
+    whole = next(iter(stream.batches(3, 4)))[0]  # which runs on over the end of the first epoch
+    assert torch.equal(whole.images[0::2], halves[0].images)
+    assert torch.equal(whole.images[1::2], halves[1].images)
 
 
 def test_parquet_in_any_order(noise_folder, tmp_path, tiny):

@@ -11,6 +11,7 @@ from brdyn.measures import layer_similarity
 from brdyn.models import load_model
 from brdyn.raptor import FitSettings, Raptor, fit_raptor
 from brdyn.raptor.block import BlockConfig
+from brdyn.raptor.cache import ActivationCache
 from brdyn.raptor.fit import Fit
 from brdyn.raptor.model import untrained
 from brdyn.training import Checkpoints, History, Session
@@ -71,8 +72,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(("stage", "step"), [(1, 1), (1, 5), (1, 6), (2, 3), (2, 6)])
-def test_a_killed_fit_resumes_bit_for_bit(tiny, images, tmp_path, stage, step):
-    expected = fit_raptor(tiny, images, ASSIGNMENT, settings(ema=0.5), workers=0)
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_killed_fit_resumes_bit_for_bit(tiny, images, tmp_path, stage, step, augment):
+    expected = fit_raptor(tiny, images, ASSIGNMENT, settings(ema=0.5, augment=augment), workers=0)
     checkpoints = Checkpoints(tmp_path, {})
 
     def kill(now, row_step, _):
@@ -84,18 +86,39 @@ def test_a_killed_fit_resumes_bit_for_bit(tiny, images, tmp_path, stage, step):
             tiny,
             images,
             ASSIGNMENT,
-            settings(ema=0.5, log_every=1),
+            settings(ema=0.5, log_every=1, augment=augment),
             session=Session(checkpoints=checkpoints, report=kill),
             workers=0,
         )
     again = fit_raptor(
-        tiny, images, ASSIGNMENT, settings(ema=0.5, log_every=1),
+        tiny, images, ASSIGNMENT, settings(ema=0.5, log_every=1, augment=augment),
         session=Session(checkpoints=checkpoints, resume=checkpoints.latest()), workers=0,
     )  # fmt: skip
     for name, value in expected.raptor.shared.state_dict().items():
         assert torch.equal(again.raptor.shared.state_dict()[name], value), name
     for number in (1, 2):
         assert again.histories[number].validation == expected.histories[number].validation
+
+
+def test_crops_are_learned_from_and_whole_images_judged_by(tiny, images):
+    plain, crops = (
+        fit_raptor(tiny, images, ASSIGNMENT, settings(augment=augment, lr=1e-9, validate_every=6), workers=0)
+        for augment in (False, True)
+    )
+    for stage in (1, 2):  # rates near zero: blocks are the same, and so are the images that judge them
+        last, other = (fit.histories[stage].validation[-1] for fit in (plain, crops))
+        assert last == pytest.approx(other, rel=1e-3, abs=1e-4)
+        assert plain.histories[stage].losses[0] != crops.histories[stage].losses[0]
+    assert "augment" not in plain.options["recipe"]
+    assert crops.options["recipe"]["augment"] is True
+
+
+def test_crops_and_a_cache_exclude_each_other(tiny, images, tmp_path):
+    cache = ActivationCache(tmp_path, tiny, images)
+    with pytest.raises(
+        UsageError, match="`augment` sees each image anew, and a `cache` keeps how it was seen"
+    ):
+        fit_raptor(tiny, images, ASSIGNMENT, settings(augment=True), cache=cache)
 
 
 def test_each_stage_has_its_own_learning_rate(tiny, images):
