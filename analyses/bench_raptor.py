@@ -4,7 +4,8 @@ Ours runs the teacher beside the student, with fused attention, in bfloat16 by a
 of the teacher from disk (float32, all L + 1 of them, memory-mapped and in the page cache), trains in float32 and writes
 the attention matrix out. Both clip, step AdamW, and start from decoded images or stored states in main memory. They are
 timed by turns in one run; read the ratio. A second ratio has the write-up's states on the device already, for a loader
-that hides all reading.
+that hides all reading; in a third ours reads its own cache of states (bfloat16, with their checksums) in place of the
+teacher.
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ from torch.nn import functional
 
 from analyses import bench
 from analyses.recording import Choice
-from brdyn import capture, load_model
+from brdyn import capture, load_images, load_model
 from brdyn.data import Batch
+from brdyn.data.items import Item
 from brdyn.models import VisionTransformer
-from brdyn.raptor import BlockConfig, Raptor, RaptorBlock
+from brdyn.raptor import ActivationCache, BlockConfig, Raptor, RaptorBlock
 from brdyn.raptor.losses import JOINT_WEIGHTS, group_weights, weighted_loss
 from brdyn.raptor.model import untrained
 from brdyn.raptor.partitions import contiguous
-from brdyn.raptor.tasks import BlocksJoined
+from brdyn.raptor.tasks import BlocksJoined, cached
 from brdyn.training.loop import compile_parts
 
 LAYER_SCALE = 0.1  # blocks that do something, so that losses say whether both compute the same
 BATCHES = 4  # of stored states
+SAMPLES = 64  # of the packaged photographs, at most, whose states are cached
 
 
 def plain_block(block: RaptorBlock, state: Tensor, layer: int) -> Tensor:
@@ -104,6 +107,22 @@ class Ours(bench.Learner):
             self.task.inputs(self.batch)
 
 
+class FromCache(Ours):
+    """The same step on states that are read from a cache, as `--cache` reads them."""
+
+    def __init__(self, raptor: Raptor, cache: ActivationCache, size: int, dtype: torch.dtype) -> None:
+        super().__init__(raptor, torch.empty(0), dtype)
+        self.task.read = cached(raptor.teacher)
+        self.reader, self.size = cache.reader(cache.images), size
+
+    def step(self) -> None:
+        """Read and learn."""
+        items = [self.reader[place % len(self.reader)] for place in range(self.size)]
+        states = torch.stack([item.image for item in items if isinstance(item, Item)])
+        self.batch = Batch(states, torch.arange(self.size), None)
+        self.learn()
+
+
 def student(teacher: VisionTransformer, k: int) -> Raptor:
     """k blocks of equal lengths, untrained."""
     places = [round(teacher.depth * number / k) for number in range(1, k)]
@@ -119,6 +138,14 @@ def store(teacher: VisionTransformer, images: Tensor, file: Path) -> None:
     np.save(file, np.stack([torch.stack(states).float().cpu().numpy()] * BATCHES))
 
 
+def filled(teacher: VisionTransformer, count: int, folder: Path) -> ActivationCache:
+    """A cache of the states of some packaged photographs."""
+    cache = ActivationCache(folder, teacher, load_images("samples", teacher, n=min(count, SAMPLES)))
+    cache.prepare()
+    cache.fill(workers=0)
+    return cache
+
+
 def compare(
     teacher: VisionTransformer,
     images: Tensor,
@@ -128,8 +155,9 @@ def compare(
     compiled: bool,
     most: dict[str, Any],
     file: Path,
+    cache: ActivationCache,
 ) -> dict[str, Any]:
-    """Losses, speeds, the teacher's share and the bytes on disk; `file` has the teacher's states."""
+    """Losses, speeds, the teacher's share and the bytes on disk; `file` and `cache` have the teacher's states."""
     device, size, raptor = teacher.device, len(images), student(teacher, k)
     published, ours = Published(raptor, file), Ours(raptor, images, dtype)
     stored, flop = published.read(), bench.operations(ours.learn)
@@ -139,11 +167,15 @@ def compare(
     speed = bench.ratio(ours.learn, published.step, rounds, device)
     resident = bench.ratio(ours.learn, lambda: published.learn(stored), rounds, device)
     share = bench.ratio(ours.learn, ours.teach, max(3, rounds // 2), device)
+    reading = FromCache(raptor, cache, size, dtype)
+    without_teacher = bench.ratio(reading.step, published.step, rounds, device)
     kernels = bench.profiled(ours.learn, device, rounds)
     return {
         "model": teacher.info.name, "image_size": list(teacher.info.image_size), "tokens": teacher.tokens.count,
         "k": k, "batch_size": size, "dtype": bench.name_of(dtype), "compiled": compiled,
-        **bench.named(speedup=speed, speedup_if_reading_cost_nothing=resident),
+        **bench.named(
+            speedup=speed, speedup_if_reading_cost_nothing=resident, speedup_from_a_cache=without_teacher
+        ),
         "images_per_second": size / speed["bare_seconds"],
         "published_images_per_second": size / speed["bare_seconds"] / speed["ratio"], **both,
         **bench.of_the_ceiling(flop, resident["bare_seconds"], dtype, most),
@@ -183,8 +215,9 @@ def run(choice: Choice) -> dict[str, Any]:
     peaks = [which for which in choice.peaks.split(",") if which]
     with tempfile.TemporaryDirectory() as folder:
         store(teacher, images, file := Path(folder) / "states.npy")
+        cache = filled(teacher, size, Path(folder) / "cache")
         steps = [
-            compare(teacher, images, choice.k, choice.rounds, dtype, compiled, most, file)
+            compare(teacher, images, choice.k, choice.rounds, dtype, compiled, most, file, cache)
             for dtype, compiled in bench.ways(teacher.device)
         ]
     return {

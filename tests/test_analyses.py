@@ -153,7 +153,10 @@ def test_raptor_benchmark_computes_the_same(dtype, tmp_path):
     teacher, images = tiny_vit(), torch.randn(4, 3, 32, 32)
     bench_raptor.store(teacher, images, tmp_path / "states.npy")
     most = {"teraflops": {bench.name_of(dtype): 1e-6}}
-    found = bench_raptor.compare(teacher, images, 2, 2, dtype, False, most, tmp_path / "states.npy")
+    cache = bench_raptor.filled(teacher, 4, tmp_path / "cache")
+    found = bench_raptor.compare(teacher, images, 2, 2, dtype, False, most, tmp_path / "states.npy", cache)
+    low, high = found["speedup_from_a_cache_interval_95"]
+    assert 0 < low <= found["speedup_from_a_cache"] <= high
     assert found["share_of_the_ceiling"] == pytest.approx(found["teraflops"] / 1e-6)
     assert 0 < sum(row["share"] for row in found["profile"]["kernels"]) <= 1
     assert found["relative_difference_of_losses"] < (1e-5 if dtype == torch.float32 else 2e-2)
@@ -163,6 +166,18 @@ def test_raptor_benchmark_computes_the_same(dtype, tmp_path):
     assert found["published_images_per_second"] == pytest.approx(
         found["images_per_second"] / found["speedup"]
     )
+
+
+def test_a_step_from_a_cache_is_that_of_its_images(tmp_path):
+    teacher = tiny_vit()
+    cache = bench_raptor.filled(teacher, 4, tmp_path / "cache")
+    raptor = bench_raptor.student(teacher, 2)
+    reading = bench_raptor.FromCache(raptor, cache, 4, torch.float32)
+    reading.step()
+    photographs = next(cache.images.batches(4, workers=0)).images
+    running = bench_raptor.Ours(raptor, photographs, torch.float32)
+    assert reading.loss().item() == pytest.approx(running.loss().item(), rel=1e-2)  # states are bfloat16
+    assert reading.loss().item() != running.loss().item()
 
 
 def test_time_to_fidelity_is_where_the_curve_first_meets_a_level(tmp_path):
