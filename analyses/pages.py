@@ -169,7 +169,7 @@ def raptor_findings(records: Records) -> str:
         headed_rows=judged(records, "headed"), headed_ours=judged(records, "headed", ours=True),
         again=[ruled(of_raptors[f"raptor.{name}"], records, "headed") for name in ON_ANOTHER] if headed else [],
         rows=judged(records, "raptor"), ours=judged(records, "raptor", ours=True),
-        rates=raptor.tried(),
+        rates=raptor.tried(), photographs=raptor.photographs(),
         search=raptor_search.read_search(), SAID=raptor_search.SAID, search_verdict=raptor_search.verdict,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial, wraps
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from analyses.rules import UNTRAINED, Numbers
 from analyses.statistics import NORMAL, Estimate, with_errors
 from brdyn.classifiers import packaged
 from brdyn.raptor import Evaluation, Fit
+from brdyn.raptor.baselines import BASELINES
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS
 
 PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy, ImageNet, ViT-B
@@ -287,6 +289,38 @@ def tried(folder: Path = RAPTOR) -> Fit | None:
     """A fit of the offline model that tried its learning rates first; None where there is none."""
     place = folder / f"{OFFLINE}_rates"
     return Fit.read(place) if (place / Fit.FILE).is_file() else None
+
+
+class Photographs(NamedTuple):
+    """A Raptor of the offline model fitted to crops of photographs, judged on others."""
+
+    fit: Fit
+    evaluation: Evaluation
+
+    @property
+    def by_layer(self) -> list[dict[str, float]]:
+        """R² and skill over the best baseline of all tokens after each layer, on its own way and from the teacher's
+        state."""
+        fidelity = self.evaluation.fidelity
+        free, one_step = (fidelity.curve("r2", mode=mode) for mode in ("autoregressive", "one-step"))
+        skills = pd.concat([fidelity.curve(f"skill_{name}") for name in BASELINES], axis=1).min(axis=1)
+        return [
+            {
+                "layer": layer,
+                "r2": free[layer],
+                "one_step": one_step[layer],
+                "skill": skills.get(layer, np.nan),
+            }
+            for layer in range(1, len(self.evaluation.assignment) + 1)
+        ]
+
+
+def photographs(folder: Path = RAPTOR) -> Photographs | None:
+    """None where that is not recorded."""
+    places = folder / f"{OFFLINE}_photos", folder / f"{OFFLINE}_photos_eval"
+    if not all(place.is_dir() for place in places):
+        return None
+    return Photographs(Fit.read(places[0]), Evaluation.read(places[1]))
 
 
 def untrained_easier(refitted: list[Evaluation]) -> Numbers:
