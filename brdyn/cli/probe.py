@@ -64,8 +64,8 @@ def probe(
     """Read classes, masks or depth from frozen features, of the last layer or of every layer.
 
     Classes by a k-NN and a linear probe on cls and mean patch; masks and depth by linear heads on patches. Writes
-    probe.json to --out, or layer_probe.json with --task, --layers or --protocol published: scores with their spread
-    over seeds and over test images.
+    probe.json to --out, or layer_probe.json with --task, --layers, --val or --protocol published: scores with their
+    spread over seeds and over test images.
     """
     check_images(test, val)
     check_test_number(test, test_n)
@@ -73,11 +73,9 @@ def probe(
     given = GivenPhases.read(phases, k)
     if phases is None and k is not None:
         raise UsageError("--k goes with --phases")
-    if val is not None and not request.dense:
-        raise UsageError("--val goes with --task segmentation or depth")
     if phases is not None and not request.by_layer:
         raise UsageError("--phases goes with --layers or --task")
-    if request.by_layer:
+    if request.by_layer or val is not None:
         _probe_layers(request, test, test_n, val, seeds, given)
     else:
         _probe_last(request, test, test_n, seeds)

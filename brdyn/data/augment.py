@@ -1,4 +1,4 @@
-"""Crops, flips and colours of training images of probes, done to an image and to its mask or depth alike."""
+"""Crops, flips and colours of training images, done to an image and to its mask or depth alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What the published recipes do to training images of probes: a crop of random size, a flip, for depth the colours.
+    """What published recipes do to training images: a crop of random size, a flip, and for depth the colours.
 
     Attributes
     ----------

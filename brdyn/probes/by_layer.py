@@ -14,15 +14,17 @@ from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.probes.classes import ClassRun
 from brdyn.probes.dense import DenseRun
+from brdyn.probes.features import check_labelled
 from brdyn.probes.heads import Recipe
 from brdyn.probes.layer_choice import LayersAsked
 from brdyn.probes.layer_result import LayerProbe
-from brdyn.probes.of_images import TEST_SHARE, check_apart, train_and_test
+from brdyn.probes.of_images import TEST_SHARE, check_alike, check_apart, check_choosing, train_and_test
 from brdyn.probes.stores import Readout
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.trajectory import Stream
 
 MODEL = "model"
+BY_THE_TEST = "the published protocol chooses by the test images, so `val` goes without it"
 
 
 def probe_layers(
@@ -55,7 +57,7 @@ def probe_layers(
     layers : str
         `last`, `all`, some as `3,7,12`, or `choose:4`: the best four together by score on held-out images, beside the
         last four, four at regular distances, and the ends of the phases, on the same test images.
-    val : DenseSet, optional
+    val : ImageSet or DenseSet, optional
         To choose penalty and epoch by; by default a fifth of the training images for each seed.
     phases : Phases, optional
         Whose ends are marked, and read by `choose`.
@@ -103,8 +105,8 @@ def probe_layers(
     if seeds < 1:
         raise UsageError(f"{seeds} seeds are none; at least one is needed")
     if not isinstance(images, DenseSet):
-        if val is not None:
-            raise UsageError("`val` goes with `task=segmentation` or `task=depth`")
+        if published and val is not None:
+            raise UsageError(BY_THE_TEST)
         if not published and (augment or recipe is not None):
             raise UsageError(
                 "of classes `augment` and `recipe` go with `published`, whose heads are trained in epochs"
@@ -112,13 +114,19 @@ def probe_layers(
         if augment and not stream.is_alone:
             raise UsageError("probes with `augment` run in one process; start brdyn without torchrun")
         learning, testing = train_and_test(images, test, seed)
+        if val is not None:
+            check_labelled(val)
+            check_alike(images, val)
+            check_choosing(learning, val, testing)
         how = (recipe or Recipe.of("classification", published=True)) if published else None
-        found = ClassRun(given, learning, testing, asked, how, seeds, seed, augment, ends, stream).probed()
+        found = ClassRun(
+            given, learning, testing, val, asked, how, seeds, seed, augment, ends, stream
+        ).probed()
     else:
         if not stream.is_alone:
             raise UsageError("dense probes run in one process; start brdyn without torchrun")
         if published and val is not None:
-            raise UsageError("the published protocol chooses by the test images, so `val` goes without it")
+            raise UsageError(BY_THE_TEST)
         learning, testing = _dense_sets(images, test, val, seed)
         assert isinstance(learning, DenseSet)
         assert isinstance(testing, DenseSet)
@@ -153,11 +161,12 @@ def _dense_sets(
     for name, other in (("test", test), ("val", val)):
         if other is not None and not isinstance(other, DenseSet):
             raise UsageError(f"`{name}` holds no targets; load it by brdyn.data.load_dense")
+    learning: ImageSet = images
     if test is None:
         learning, held_out = images.split(max(1, round(TEST_SHARE * len(images))), seed)
         assert held_out is not None
-        return learning, held_out
-    check_apart(images, test)
+        test = held_out
+    check_apart(learning, test)
     if val is not None:
-        check_apart(val, test)
-    return images, test
+        check_choosing(learning, val, test)
+    return learning, test

@@ -20,9 +20,9 @@ from brdyn.probes.features import FeatureMetric, Features, extract_features, fea
 from brdyn.probes.heads import Recipe
 from brdyn.probes.layer_choice import CHOSEN, SINGLE, LayersAsked, Place, alternatives, called, greedy
 from brdyn.probes.layer_result import AUGMENTED, CLASSES, OPTIMISTIC, RUNS, LayerProbe
-from brdyn.probes.linear import fit_linear
+from brdyn.probes.linear import fit_linear, split
 from brdyn.probes.of_images import described
-from brdyn.probes.probing import numbered, read_classes, split_rows
+from brdyn.probes.probing import numbered, read_classes
 from brdyn.probes.scores import ClassScore
 from brdyn.probes.stores import Readout
 from brdyn.trajectory import Stream, trajectories
@@ -38,8 +38,8 @@ class ClassRun:
     Attributes
     ----------
     readouts : mapping of str to Readout
-    train, test : ImageSet
-        With labels.
+    train, test, val : ImageSet
+        With labels; `val` may be None: a part of `train` is then held out to choose penalties by.
     asked : LayersAsked
     recipe : Recipe or None
         Of the published protocol; None for k-NN and linear probes whose penalty held-out images choose.
@@ -53,6 +53,7 @@ class ClassRun:
     readouts: Mapping[str, Readout]
     train: ImageSet
     test: ImageSet
+    val: ImageSet | None
     asked: LayersAsked
     recipe: Recipe | None
     seeds: int
@@ -62,6 +63,7 @@ class ClassRun:
     stream: Stream
     learnt: dict[str, Features] = field(init=False, default_factory=dict)
     tested: dict[str, Features] = field(init=False, default_factory=dict)
+    choosing: dict[str, Features] = field(init=False, default_factory=dict)
     runs: list[tuple[Any, ...]] = field(init=False, default_factory=list)
     sets: dict[str, str] = field(init=False, default_factory=dict)
     notes: list[str] = field(init=False, default_factory=list)
@@ -90,7 +92,10 @@ class ClassRun:
 
     def _extract(self, layers: Place) -> None:
         first = next(iter(self.readouts.values())).model
-        for images, found in ((self.train, self.learnt), (self.test, self.tested)):
+        sets = ((self.train, self.learnt), (self.test, self.tested), (self.val, self.choosing))
+        for images, found in sets:
+            if images is None:
+                continue
             metrics = {
                 f"{name}/{layer}": _metric(readout, layer)
                 for name, readout in self.readouts.items()
@@ -105,7 +110,8 @@ class ClassRun:
         """The best layers by score on held-out training images, and what people read instead."""
         model = self.readouts[name].model
         own = {layer: self.learnt[f"{name}/{layer}"] for layer in layers}
-        best = greedy(layers, self.asked.choose, _scores(own, self.seed, model.device))
+        by = {layer: self.choosing[f"{name}/{layer}"] for layer in layers} if self.choosing else None
+        best = greedy(layers, self.asked.choose, _scores(own, by, self.seed, model.device))
         others = {
             SINGLE: best[0],
             CHOSEN: best[-1],
@@ -116,7 +122,9 @@ class ClassRun:
 
     def _read(self, counts: Counts, name: str, place: Place, train: Features, test: Features) -> None:
         """By k-NN, and by linear probes whose penalty held-out images choose."""
-        reading = read_classes(train, test, seeds=self.seeds, device=self.readouts[name].model.device)
+        val = self._features(self.choosing, name, place) if self.choosing else None
+        device = self.readouts[name].model.device
+        reading = read_classes(train, test, val=val, seeds=self.seeds, device=device)
         for probe, hits in reading.hits.items():
             for number, right in enumerate(hits):
                 _count(counts, (name, called(place), probe), right)
@@ -210,7 +218,8 @@ class ClassRun:
             sets=self.sets,
             words=dict(ClassScore.words),
             notes=tuple(self.notes),
-            sizes={"fit": len(train), "test": len(test)},
+            sizes={"fit": len(train), "test": len(test)}
+            | ({"choose": len(next(iter(self.choosing.values())))} if self.choosing else {}),
             counted=counts.table(range(len(test))),
             baseline=baseline_scores(ClassScore(), _counted(frequent), weights),
             ends=self.ends,
@@ -241,7 +250,7 @@ def beside(parts: Sequence[Features]) -> Features:
 
 
 def _scores(
-    features: Mapping[int, Features], seed: int, device: torch.device
+    features: Mapping[int, Features], by: Mapping[int, Features] | None, seed: int, device: torch.device
 ) -> Callable[[list[Place]], np.ndarray]:
     """Accuracy on held-out training images, of heads on these layers side by side."""
 
@@ -249,9 +258,11 @@ def _scores(
         found = []
         for place in places:
             whole = beside([features[layer] for layer in place])
-            whole, _ = numbered(whole, whole)
-            fitting, choosing = split_rows(whole.labels, seed)
-            best = fit_linear(whole[fitting], whole[choosing], penalties=CHOOSING_PENALTIES, device=device)
+            if by is None:
+                fitting, choosing = split(numbered(whole, whole)[0], seed)
+            else:
+                fitting, choosing = numbered(whole, beside([by[layer] for layer in place]), "validation")
+            best = fit_linear(fitting, choosing, penalties=CHOOSING_PENALTIES, device=device)
             found.append(best.held_out_accuracy)
         return np.array(found)
 

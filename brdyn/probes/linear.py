@@ -125,6 +125,29 @@ def fit_linear(
     return best
 
 
+def split(features: Features, seed: int) -> tuple[Features, Features]:
+    """To fit on, and to choose by: see :func:`split_rows`."""
+    fitting, choosing = split_rows(features.labels, seed)
+    return features[fitting], features[choosing]
+
+
+def split_rows(labels: Tensor, seed: int, share: float = HELD_OUT) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to fit on and rows to keep out: `share` of each class (at least one row of it stays to fit on)."""
+    rng = np.random.default_rng(seed)
+    fitting, kept = [], []
+    for label in labels.unique():
+        own = rng.permutation(np.flatnonzero(labels.numpy() == int(label)))
+        count = min(round(share * len(own)), len(own) - 1)
+        kept.append(own[:count])
+        fitting.append(own[count:])
+    held_out = np.sort(np.concatenate(kept))
+    if not len(held_out):
+        raise UsageError(
+            "a probe needs at least three images of some class, to choose its penalty; give more images"
+        )
+    return np.sort(np.concatenate(fitting)), held_out
+
+
 class _Sklearn:
     """scikit-learn's solver, each penalty starting from the one before."""
 

@@ -13,6 +13,7 @@ from brdyn.probes.features import check_labelled, extract_features
 from brdyn.probes.probing import Probing, probe
 from brdyn.provenance import Provenance, Stopwatch, image_provenance
 from brdyn.trajectory import Stream
+from brdyn.words import counted
 
 TEST_SHARE = 0.2
 
@@ -85,16 +86,39 @@ def train_and_test(images: ImageSet, test: ImageSet | None, seed: int) -> tuple[
         return learning, held_out
     check_labelled(test)
     check_apart(images, test)
-    first, second = images.label_names, test.label_names
-    if first and second and first != second:
-        raise UsageError(
-            f"{images.source.description!r} and {test.source.description!r} name different classes"
-        )
+    check_alike(images, test)
     return images, test
 
 
-def check_apart(images: ImageSet, test: ImageSet) -> None:
-    """Refuse images that are in both sets.
+def check_alike(images: ImageSet, other: ImageSet) -> None:
+    """Refuse two sets that name different classes.
+
+    Raises
+    ------
+    UsageError
+        With where they are from.
+    """
+    first, second = images.label_names, other.label_names
+    if first and second and first != second:
+        raise UsageError(
+            f"{images.source.description!r} and {other.source.description!r} name different classes"
+        )
+
+
+def check_choosing(images: ImageSet, val: ImageSet, test: ImageSet) -> None:
+    """Refuse images to choose by that are to fit or to test, too.
+
+    Raises
+    ------
+    UsageError
+        With how many they are.
+    """
+    check_apart(images, val, "fit the probe and to choose by")
+    check_apart(val, test, "choose by and to test it")
+
+
+def check_apart(images: ImageSet, test: ImageSet, uses: str = "fit the probe and to test it") -> None:
+    """Refuse images that are in both sets, which are for two uses.
 
     Raises
     ------
@@ -102,7 +126,7 @@ def check_apart(images: ImageSet, test: ImageSet) -> None:
         With how many they are.
     """
     if both := images.shared_with(test):
-        raise UsageError(f"{both} images are both to fit the probe and to test it")
+        raise UsageError(f"{counted(both, 'image')} {'is' if both == 1 else 'are'} both to {uses}")
 
 
 def described(train: ImageSet, test: ImageSet) -> dict[str, Any]:

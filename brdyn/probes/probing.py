@@ -18,7 +18,7 @@ from brdyn.errors import UsageError
 from brdyn.measures import intervals
 from brdyn.probes.features import Features
 from brdyn.probes.knn import NEIGHBOURS, TEMPERATURE, nearest_neighbours
-from brdyn.probes.linear import HELD_OUT, PENALTIES, fit_linear
+from brdyn.probes.linear import HELD_OUT, PENALTIES, fit_linear, split
 from brdyn.provenance import skipped_lines
 from brdyn.result import Result
 from brdyn.store import records
@@ -217,13 +217,21 @@ class Reading(Compared):
 
 
 def read_classes(
-    train: Features, test: Features, *, seeds: int = SEEDS, device: torch.device | str = "cpu"
+    train: Features,
+    test: Features,
+    *,
+    val: Features | None = None,
+    seeds: int = SEEDS,
+    device: torch.device | str = "cpu",
 ) -> Reading:
     """Fit a k-NN and linear probes on features, and test them.
 
     Parameters
     ----------
     train, test : Features
+    val : Features, optional
+        To choose the penalty of the linear probe by, which is then fitted to all training images, and once: no chance
+        is in it.
     seeds : int
         Splits of the training images for the linear probe: four fifths fit it, the rest choose its penalty.
     device : torch.device
@@ -242,12 +250,13 @@ def read_classes(
     """
     if seeds < 1:
         raise UsageError(f"{seeds} seeds are none; at least one is needed")
+    chooser = None if val is None else numbered(train, val, "validation")[1]
     train, test = numbered(train, test)
     near = nearest_neighbours(train, test.values, device=device) == test.labels
     linear, penalties = [], []
-    for seed in range(seeds):
-        fitting, choosing = split_rows(train.labels, seed)
-        found = fit_linear(train[fitting], train[choosing], device=device)
+    for seed in range(seeds if chooser is None else 1):
+        fitting, choosing = (train, chooser) if chooser is not None else split(train, seed)
+        found = fit_linear(fitting, choosing, device=device)
         linear.append(found.predict(test.values) == test.labels)
         penalties.append(found.penalty)
     hits = {"knn": near[None], "linear": torch.stack(linear)}
@@ -318,24 +327,7 @@ def probe(
     )
 
 
-def split_rows(labels: Tensor, seed: int, share: float = HELD_OUT) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to fit on and rows to keep out: `share` of each class (at least one row of it stays to fit on)."""
-    rng = np.random.default_rng(seed)
-    fitting, kept = [], []
-    for label in labels.unique():
-        own = rng.permutation(np.flatnonzero(labels.numpy() == int(label)))
-        count = min(round(share * len(own)), len(own) - 1)
-        kept.append(own[:count])
-        fitting.append(own[count:])
-    held_out = np.sort(np.concatenate(kept))
-    if not len(held_out):
-        raise UsageError(
-            "a probe needs at least three images of some class, to choose its penalty; give more images"
-        )
-    return np.sort(np.concatenate(fitting)), held_out
-
-
-def numbered(train: Features, test: Features) -> tuple[Features, Features]:
+def numbered(train: Features, test: Features, called: str = "test") -> tuple[Features, Features]:
     """The same with classes numbered from 0 as they are met in training, so that large numbers cost nothing.
 
     Raises
@@ -353,8 +345,8 @@ def numbered(train: Features, test: Features) -> tuple[Features, Features]:
     if strange:
         names = ", ".join(map(str, strange[:5])) + (", …" if len(strange) > 5 else "")
         raise UsageError(
-            f"the test images are of classes that no training image has (number {names}); give more training images, "
-            "or test images of the same classes"
+            f"the {called} images are of classes that no training image has (number {names}); give more training "
+            f"images, or {called} images of the same classes"
         )
     return tuple(Features(part.values, torch.searchsorted(classes, part.labels)) for part in (train, test))  # type: ignore[return-value]
 

@@ -201,7 +201,7 @@ def test_crops_are_of_every_image_once_an_epoch_and_other_ones_in_the_next(heade
     train, _ = sets(headed)
     recipe = replace(PUBLISHED, batch_size=16)
     asked, readouts = LayersAsked.parse("last"), {"model": Readout(headed)}
-    run = ClassRun(readouts, train, train, asked, recipe, 1, 0, True, None, ALONE)
+    run = ClassRun(readouts, train, train, None, asked, recipe, 1, 0, True, None, ALONE)
     first, second = (list(run._live("model", (4,), None, 0)(number)) for number in (0, 1))
     assert [len(labels) for _, labels in first] == [16, 16, 16, 12]
     totals = [torch.cat([values for values, _ in epoch]).sum(0) for epoch in (first, second)]
@@ -230,6 +230,8 @@ def test_what_goes_together_is_said(headed, sets):
         probe_layers(headed, train, test, augment=True, stream=ALONE)
     with pytest.raises(UsageError, match="`augment` and `recipe` go with `published`"):
         probe_layers(headed, train, test, recipe=PUBLISHED, stream=ALONE)
+    with pytest.raises(UsageError, match="the published protocol chooses by the test images"):
+        probe_layers(headed, train, test, published=True, val=test, stream=ALONE)
     with pytest.raises(UsageError, match="0 seeds are none"):
         probe_layers(headed, train, test, published=True, seeds=0, stream=ALONE)
     two = Stream(processes=Processes(headed.device, 0, 2), workers=0)

@@ -16,8 +16,10 @@ import brdyn
 from brdyn.data import DepthTargets, MaskTargets, load_dense, load_images
 from brdyn.errors import UsageError
 from brdyn.models import ModelInfo, Preprocessing, TokenLayout, VisionTransformer
-from brdyn.probes import LayersAsked, Recipe, probe_layers
+from brdyn.probes import FeatureMetric, LayersAsked, Recipe, extract_features, fit_linear, probe_layers
+from brdyn.probes.classes import CHOOSING_PENALTIES
 from brdyn.probes.counts import Counts
+from brdyn.probes.features import read_out
 from brdyn.probes.layer_choice import alternatives, greedy
 from brdyn.probes.scores import ClassScore
 from brdyn.probes.stores import Readout, check_room
@@ -274,6 +276,54 @@ def test_classes_by_layer(little_cifar):
     both = probe_layers(model, train.take(np.arange(60)), test, layers="choose:2", seeds=1, stream=ALONE)
     assert both.sets["regular"] == "2+4"
     assert len(both.sets["chosen"].split("+")) == 2
+
+
+def test_penalties_of_classes_are_chosen_by_the_images_given_for_it(little_cifar, monkeypatch):
+    model = tiny_vit()
+    train, test = (load_images(little_cifar[name], model) for name in ("train", "test"))
+    parts = train.take(np.arange(50)), test.take(np.arange(20))
+    val = train.take(np.arange(50, 70))
+    found = probe_layers(model, *parts, val=val, layers="2,4", seeds=3, stream=ALONE)
+    assert found.sizes == {"fit": 50, "test": 20, "choose": 20}
+    assert found.runs[found.runs["probe"] == "linear"]["seed"].tolist() == [0, 0]  # there is no chance in it
+    features = [extract_features(model, part)["model"] for part in (*parts, val)]
+    best = fit_linear(features[0], features[2])
+    right = (best.predict(features[1].values) == features[1].labels).double().mean()
+    assert found.value("accuracy", "4") == pytest.approx(float(right))
+    assert found.runs.set_index(["place", "probe"]).loc[("4", "linear"), "penalty"] == best.penalty
+    chosen = probe_layers(model, *parts, val=val, layers="choose:2", seeds=1, stream=ALONE)
+    scores = {}
+    for layer in range(1, 5):
+        metrics = [
+            FeatureMetric(lambda one, layer=layer: read_out(model, one.states[layer]), 32) for _ in "ab"
+        ]
+        fitting, choosing = (
+            extract_features(model, part, {"x": metric})["x"]
+            for part, metric in zip((parts[0], val), metrics, strict=True)
+        )
+        scores[layer] = fit_linear(fitting, choosing, penalties=CHOOSING_PENALTIES).held_out_accuracy
+    assert scores[int(chosen.sets["best single"])] == max(scores.values())
+
+
+def test_images_to_choose_by_are_no_others(little_cifar):
+    model = tiny_vit()
+    train, test = (load_images(little_cifar[name], model) for name in ("train", "test"))
+    first, rest = train.take(np.arange(40)), train.take(np.arange(40, 80))
+    with pytest.raises(UsageError, match="5 images are both to fit the probe and to choose by"):
+        probe_layers(model, first, test, val=train.take(np.arange(35, 45)), stream=ALONE)
+    with pytest.raises(UsageError, match="1 image is both to choose by and to test it"):
+        probe_layers(model, first, rest, val=train.take(np.arange(79, 80)), stream=ALONE)
+    with pytest.raises(UsageError, match="the validation images are of classes that no training image has"):
+        probe_layers(model, first.take(np.arange(5)), test.take(np.arange(4)), val=rest, stream=ALONE)
+
+
+def test_pairs_to_choose_by_are_no_others(streets):
+    painter = Painter()
+    learning, testing = loaded(streets, painter)
+    with pytest.raises(UsageError, match="12 images are both to fit the probe and to choose by"):
+        probe_layers(painter, learning, testing, val=learning, layers="last", stream=ALONE)
+    with pytest.raises(UsageError, match="6 images are both to choose by and to test it"):
+        probe_layers(painter, learning, testing, val=testing, layers="last", stream=ALONE)
 
 
 def test_the_last_layer_is_the_normed_output(streets):

@@ -20,8 +20,7 @@ from brdyn.probes import (
     nearest_neighbours,
     probe,
 )
-from brdyn.probes.linear import PENALTIES
-from brdyn.probes.probing import split_rows
+from brdyn.probes.linear import PENALTIES, split_rows
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
