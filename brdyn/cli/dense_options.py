@@ -79,6 +79,14 @@ MaxDepth = Annotated[
     float,
     typer.Option(help="What is deeper than so many metres counts as not measured.", rich_help_panel=DENSE),
 ]
+EigenCrop = Annotated[
+    bool,
+    typer.Option(
+        "--eigen-crop",
+        help="Score depth inside the crop of Eigen et al. alone, as is usual for NYUv2 (test maps of 640 x 480).",
+        rich_help_panel=DENSE,
+    ),
+]
 Epochs = Annotated[
     int | None,
     typer.Option(
@@ -125,6 +133,7 @@ class DenseRequest(RunRequest):
     palette: Palette = None
     depth_unit: DepthUnit = None
     max_depth: MaxDepth = 10.0
+    eigen_crop: EigenCrop = False
     epochs: Epochs = None
     protocol: Protocol = HELD_OUT
     augment: Augment = False
@@ -145,13 +154,13 @@ class DenseRequest(RunRequest):
         """Whether heads are trained and chosen as published."""
         return self.protocol == PUBLISHED
 
-    def check(self) -> None:
-        """Refuse what no task takes, or another one, before anything is loaded."""
+    def check(self, test: str | None) -> None:
+        """Refuse what no task takes, or another one, before anything is loaded; `test` names the test images."""
         one_of("task", self.task, TASKS)
         one_of("protocol", self.protocol, (HELD_OUT, PUBLISHED))
         check_layers(self.layers or LAST)
         check_file("--palette", self.palette)
-        masks, depths = {"ignore_index", "classes", "palette"}, {"depth_unit", "max_depth"}
+        masks, depths = {"ignore_index", "classes", "palette"}, {"depth_unit", "max_depth", "eigen_crop"}
         foreign = {
             CLASSIFICATION: masks | depths | {"target_column", "cache"},
             SEGMENTATION: depths,
@@ -159,6 +168,8 @@ class DenseRequest(RunRequest):
         }
         if given := self._given(foreign[self.task]):
             raise UsageError(f"`{given}` does not go with `task={self.task}`; drop one of them")
+        if self.eigen_crop and test is None:
+            raise UsageError("`eigen_crop` is of test images, and none were given")
         if not self.dense and not self.published and (given := self._given({"epochs", "augment"})):
             raise UsageError(
                 f"`{given}` goes with `task={self.task}` only under `protocol={PUBLISHED}`; drop it, or give both"
@@ -169,24 +180,30 @@ class DenseRequest(RunRequest):
         named = (one for one in fields(self) if one.name in names)
         return next((one.name for one in named if getattr(self, one.name) != one.default), None)
 
-    def targets(self) -> Targets:
-        """How masks or depth are read."""
+    def targets(self, *, cropped: bool) -> Targets:
+        """How masks or depth are read, of depth perhaps inside its crop alone."""
         from brdyn.data import DepthTargets, MaskTargets, read_palette
 
         if self.task == DEPTH:
-            return DepthTargets.of(self.depth_unit, self.max_depth)
+            return replace(DepthTargets.of(self.depth_unit, self.max_depth), eigen_crop=cropped)
         palette = () if self.palette is None else read_palette(self.palette)
         return MaskTargets(ignore=self.ignore_index, classes=self.classes, palette=palette)
 
     def load(
-        self, images: str, model: VisionTransformer, n: int | None, split: str | None = None
+        self,
+        images: str,
+        model: VisionTransformer,
+        n: int | None,
+        split: str | None = None,
+        *,
+        test: bool = False,
     ) -> DenseSet:
-        """Images with their masks or depth."""
+        """Images with their masks or depth, of `test` images only what is scored."""
         from brdyn.data import load_dense
 
         return load_dense(
-            images, model, self.task, targets=self.targets(), n=n, seed=self.seed, split=split, strict=self.strict,
-            image_column=self.image_column, target_column=self.target_column,
+            images, model, self.task, targets=self.targets(cropped=self.eigen_crop and test), n=n, seed=self.seed,
+            split=split, strict=self.strict, image_column=self.image_column, target_column=self.target_column,
         )  # fmt: skip
 
     def recipe(self) -> Recipe | None:

@@ -69,7 +69,7 @@ def probe(
     """
     check_images(test, val)
     check_test_number(test, test_n)
-    request.check()
+    request.check(test)
     given = GivenPhases.read(phases, k)
     if phases is None and k is not None:
         raise UsageError("--k goes with --phases")
@@ -106,7 +106,9 @@ def _probe_layers(
     def others(run: Run, source: str | None, n: int | None) -> ImageSet | None:
         if source is None:
             return None
-        return request.load(source, run.model, n) if request.dense else second_set(run, source, n, "--test-n")
+        if request.dense:
+            return request.load(source, run.model, n, test=source == test)
+        return second_set(run, source, n, "--test-n")
 
     with open_run(
         request, LAYER_RESULT, images_of=pairs if request.dense else None, check=given.check

@@ -57,7 +57,7 @@ def raptor_eval(
     from the teacher's state). With --task or --layers masks, depth or classes are read from the layers of both. Writes
     raptor_eval.json, fidelity.parquet and pictures to --out.
     """
-    request.check()
+    request.check(probe_test)
     if probe_train is None and request.by_layer:
         raise UsageError("--task, --layers and --protocol go with --probe-train")
     if probe_train is None and (probe_test, probe_n, probe_test_n) != (None, None, None):
@@ -78,7 +78,7 @@ def raptor_eval(
         test: ImageSet | None = None
         if probe_train is not None and request.dense:
             train = request.load(probe_train, raptor, probe_n)
-            test = None if probe_test is None else request.load(probe_test, raptor, probe_test_n)
+            test = None if probe_test is None else request.load(probe_test, raptor, probe_test_n, test=True)
         elif probe_train is not None:
             labelled = second_set(run, probe_train, probe_n, "--probe-n")
             check_columns(request, run.images, labelled)

@@ -130,6 +130,7 @@ def _look_at(images: DenseSet) -> None:
             raw = images.source.read(int(index))
             size = decode(raw.data).size
             if isinstance(images.targets, DepthTargets):
+                images.targets.check_crop(size, raw.name)
                 seen.append(numbers_of_depth(raw.target or b"", size, raw.name))
             else:
                 images.targets.read(raw.target or b"", size, raw.name)

@@ -25,6 +25,8 @@ from brdyn.errors import UsageError
 MASK, DEPTH = "mask", "depth"
 VOID = -1
 USUAL_VOID = 255
+EIGEN = (slice(45, 471), slice(41, 601))  # rows and columns of the crop of Eigen et al. (2014)
+EIGEN_SIZE = (640, 480)
 UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
 LEAST_DEPTH, MOST_DEPTH = 1e-3, 10.0  # metres, of the published bins
 MOST_CLASSES = 4096
@@ -135,6 +137,8 @@ class DepthTargets:
         Of the numbers in the file: 1000 for millimetres; None to take what its metadata says.
     most : float
         Metres; what is deeper counts as not measured.
+    eigen_crop : bool
+        Only what is inside the crop of Eigen et al. (2014) counts as measured, of maps of 640 x 480 (NYUv2).
 
     Examples
     --------
@@ -145,6 +149,7 @@ class DepthTargets:
 
     per_metre: float | None = None
     most: float = MOST_DEPTH
+    eigen_crop: bool = False
     kind: str = field(default=DEPTH, init=False)
 
     @classmethod
@@ -167,11 +172,24 @@ class DepthTargets:
         Raises
         ------
         UsageError
-            If it is in colour, or of another size than its image.
+            If it is in colour, or of another size than its image or its crop.
         """
         assert self.per_metre is not None
         metres = numbers_of_depth(data, size, name) / np.float32(self.per_metre)
-        return np.where((metres >= LEAST_DEPTH) & (metres <= self.most), metres, np.float32(0))
+        found = np.where((metres >= LEAST_DEPTH) & (metres <= self.most), metres, np.float32(0))
+        if not self.eigen_crop:
+            return found
+        self.check_crop(size, name)
+        inside = np.zeros_like(found)
+        inside[EIGEN] = found[EIGEN]
+        return inside
+
+    def check_crop(self, size: tuple[int, int], name: str) -> None:
+        """Refuse a map of another size, `(width, height)`, than that which the crop is of."""
+        if self.eigen_crop and size != EIGEN_SIZE:
+            raise UsageError(
+                f"{name!r} is {size[0]} x {size[1]}, and the Eigen crop is of maps of 640 x 480; drop `eigen_crop`"
+            )
 
     def check(self, seen: Sequence[np.ndarray], where: str) -> None:
         """Refuse a unit that is missing, or that the first maps contradict.

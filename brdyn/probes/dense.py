@@ -243,6 +243,8 @@ class DenseRun:
                 more = ", …" if len(absent) > ABSENT_SHOWN else ""
                 yield f"no test image holds {', '.join(absent[:ABSENT_SHOWN])}{more}: left out of the mean"
         else:
+            if isinstance(self.test.targets, DepthTargets) and self.test.targets.eigen_crop:
+                yield "depth is scored inside the crop of Eigen et al. alone"
             totals = totals[:, :1]
         empty = int((totals.sum(1) == 0).sum())
         if empty:

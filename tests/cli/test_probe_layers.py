@@ -86,6 +86,7 @@ def test_masks_by_layer(run, options, tmp_path):
             ["--task", "depth", "--depth-unit", "mm"],
             "has no column of a depth for each image among image, mask",
         ),
+        (["--task", "segmentation", "--eigen-crop"], "--eigen-crop does not go with --task segmentation"),
         (["--task", "segmentation", "--image-size", "33"], "is not a multiple of the 16-pixel patch"),
         (["--task", "segmentation", "--ignore-index", "8"], "its mask holds 9, and the classes are 0 to 2"),
         (["--task", "segmentation", "--palette", "NOWHERE.json"], "--palette 'NOWHERE.json': no such file"),
@@ -131,3 +132,34 @@ def test_raptor_and_teacher_are_paired(run, options, streets, tmp_path):
     ratio = found.layers.value("miou", "6", model="raptor") / found.layers.value("miou", "6")
     assert pair["ratio"] == pytest.approx(ratio)
     assert np.isfinite(pair["ratio_low"])
+
+
+def test_depth_is_scored_inside_the_crop(run, low_weights, tmp_path):
+    """The last columns of the test maps, outside the crop, are far off: they count only without it."""
+    rng, sets = np.random.default_rng(0), {}
+    for name, count in (("train", 4), ("test", 2)):
+        images = [rng.integers(0, 255, (480, 640, 3), dtype=np.uint8) for _ in range(count)]
+        maps = [np.full((480, 640), 2000, np.uint16) for _ in range(count)]
+        for one in maps if name == "test" else []:
+            one[:, 601:] = 9000
+        sets[name] = table(tmp_path / f"{name}.parquet", images, maps, "depth", depth_unit="mm")
+    options = [
+        "--model", "vit_tiny_patch16_224", "--weights", low_weights, "--image-size", "32", "--images", sets["train"],
+        "--task", "depth", "--epochs", "1", "--seeds", "1", "--workers", "0",
+    ]  # fmt: skip
+    assert_one_line_error(
+        run("probe", *options, "--eigen-crop"), 2, "--eigen-crop is of test images, and none were"
+    )
+    tested = [*options, "--test", sets["test"]]
+    found = {}
+    for name, extra in (("whole", []), ("crop", ["--eigen-crop"])):
+        done = run("probe", *tested, *extra, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        assert ("inside the crop of Eigen" in done.stdout) == bool(extra)
+        found[name] = brdyn.read(tmp_path / name)
+    pixels = {name: one.counted["pixels"].iloc[0] for name, one in found.items()}
+    assert pixels["whole"] == 32 * 32
+    assert 0.7 * 32 * 32 < pixels["crop"] < 0.85 * 32 * 32  # 426 x 560 of 480 x 640
+    blind = {name: one.baseline.set_index("score").loc["rmse", "value"] for name, one in found.items()}
+    assert blind["crop"] == pytest.approx(0, abs=1e-6)
+    assert blind["whole"] > 1

@@ -162,6 +162,20 @@ def test_the_unit_of_depth_is_asked_for(unit, said, tmp_path, model):
         load_dense(path, model, "depth", targets=DepthTargets.of(unit))
 
 
+def test_the_crop_of_depth_is_that_of_maps_of_its_size(tmp_path, model):
+    (made,) = depths(1, (480, 640))
+    targets = replace(DepthTargets.of("mm"), eigen_crop=True)
+    found = targets.read(encoded(made), (640, 480), "x")
+    rows, columns = np.nonzero(found)  # every pixel of the file has a depth
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (45, 470, 41, 600)
+    np.testing.assert_allclose(found[45:471, 41:601], made[45:471, 41:601] / 1000, rtol=1e-6)
+    path = table(tmp_path / "a.parquet", [encoded(one) for one in depths()], "depth")
+    with pytest.raises(
+        UsageError, match=r"is 48 x 40, and the Eigen crop is of maps of 640 x 480; drop `eigen_crop`"
+    ):
+        load_dense(path, model, "depth", targets=targets)
+
+
 def test_a_unit_that_is_right_is_not_asked_for_again(tmp_path, model):
     path = table(tmp_path / "a.parquet", [encoded(one) for one in depths()], "depth")
     with pytest.raises(UsageError, match=r"outside 0.001 to 0.1 m; give another `max_depth`$"):
