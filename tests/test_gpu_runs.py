@@ -215,6 +215,16 @@ def test_fits_are_shared_by_processes_and_begun_only_where_they_can_end(tmp_path
     assert "maxcut_k2" not in chosen("raptor_k")[0]
     assert "maxcut_k3_longer" not in chosen("raptor_rest")[0]
     assert chosen("raptor_longer")[0] == ["maxcut_k3_longer"]
+    small, options = chosen("raptor_small")
+    assert (options[options.index("--model") + 1], options[options.index("--size") + 1]) == (
+        "cifar_vit12",
+        "long",
+    )
+    assert sum(name.startswith("random-") for name in small) == 20
+    assert "maxcut_k3_longer" not in small
+    (other := tmp_path / "raptor" / "cifar_vit12" / "long").mkdir(parents=True)
+    (other / f"{small[0]}.json").write_text("{}")
+    assert chosen("raptor_small")[0] == small[1:]
 
 
 def test_every_job_asks_studies_for_what_they_know(tmp_path, data, monkeypatch):

@@ -17,6 +17,7 @@ from analyses.recording import OFFLINE, ROOT, suffix_of
 from analyses.stochastic_depth_cells import Cell, Config, Network
 from analyses.study import chosen, is_recorded
 from analyses.vitrm_on_cifar import SIZES
+from brdyn.classifiers import packaged
 from brdyn.classifiers.recipe import BEST, VITRM_NAME
 from brdyn.classifiers.saved import is_classifier
 from brdyn.store import read_json, to_json, write_atomically
@@ -100,8 +101,17 @@ class Fits(StudyJob):
 
     def own(self, queue: Queue) -> list[object]:
         minutes = queue.minutes if queue.tiny else max(0.0, queue.minutes - FIT_MINUTES)
-        sized = ["--size", queue.size(), "--minutes", minutes, "--at-once", super().shares(queue)]
+        sized = ["--size", queue.size(self.full), "--minutes", minutes, "--at-once", super().shares(queue)]
         return [*sized, *queue.option("--photos", PHOTOS)]
+
+
+class SmallFits(Fits):
+    """Those of the packaged network, at the size whose fits its own head reads, too."""
+
+    place = f"raptor/{packaged.NAME}"
+
+    def own(self, queue: Queue) -> list[object]:
+        return [*super().own(queue), "--model", packaged.NAME]
 
 
 class Networks(StudyJob):
@@ -242,7 +252,7 @@ class Depth(StudyJob):
 read_config = cache(Config.read)
 KINDS: dict[str, type[Job]] = {
     "raptor_on_vits": Fits, "vitrm_on_cifar": Networks, "vitrm_grid": GridCells, "vitrm_dynamics": Motion,
-    "stochastic_depth": Depth, "shared_blocks": SharedBlocks,
+    "stochastic_depth": Depth, "shared_blocks": SharedBlocks, "raptor_small": SmallFits,
 }  # fmt: skip
 ROWS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
-JOBS: tuple[Job, ...] = tuple(KINDS.get(row["study"], Job)(**row) for row in ROWS)
+JOBS: tuple[Job, ...] = tuple(KINDS.get(row.pop("kind", row["study"]), Job)(**row) for row in ROWS)
