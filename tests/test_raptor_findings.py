@@ -197,3 +197,18 @@ def test_partitions_by_the_own_head():
     found = raptor.head_over_contiguous(cells)
     assert found["kept_head"].value == pytest.approx(0.08)
     assert "kept" not in found
+
+
+def test_a_raptor_of_photographs_is_told_layer_by_layer(tmp_path):
+    assert raptor.photographs(tmp_path) is None
+    found = raptor.photographs()
+    if found is None:
+        pytest.skip("it is not recorded")
+    rows = found.by_layer
+    assert [row["layer"] for row in rows] == list(range(1, 13))
+    fidelity = found.evaluation.fidelity
+    assert rows[-1]["r2"] == fidelity.curve("r2").iloc[-1]
+    assert rows[5]["one_step"] == fidelity.curve("r2", mode="one-step").loc[6]
+    assert rows[-1]["skill"] == pytest.approx(
+        min(fidelity.curve(f"skill_{name}").iloc[-1] for name in ("identity", "mean_update", "affine"))
+    )
