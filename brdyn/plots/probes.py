@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from brdyn.probes import LayerProbe
 
 COLOURS = (CURVE, ACCENT, "#009E73", "#CC79A7")
+PANEL, AROUND, BAR = (
+    1.9,
+    1.1,
+    0.8,
+)  # inches: an example's width, the height of heading and legend, a bar of colours
 STYLES = {"linear": "-", "ridge": "--", "knn": ":"}
 BLIND = {  # in few words, of brdyn.probes.baselines.NAMES
     "classification": "most frequent class",
@@ -123,11 +128,13 @@ def plot_examples(found: LayerProbe, *, title: str) -> Figure:
     ['image', 'truth']
     """
     examples = found.examples
-    models = [name.removeprefix("said ") for name in examples if name.startswith("said ")]
+    models = [model for model in found.models if f"said {model}" in examples]
     truth = examples["truth"]
     how = _colours(found, truth)
     with paper_style():
-        figure = new_figure(2.0 * (2 + len(models)), 1.6 * len(truth) + 0.5)
+        tall = PANEL * truth.shape[1] / truth.shape[2]
+        beside = BAR if found.task == "depth" else 0.0
+        figure = new_figure(PANEL * (2 + len(models)) + beside, tall * len(truth) + AROUND)
         panels = figure.subplots(len(truth), 2 + len(models), squeeze=False)
         for row, score in enumerate(examples["score"]):
             name = WORST_TO_BEST[row] if len(truth) == len(WORST_TO_BEST) else ""

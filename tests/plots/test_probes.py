@@ -10,15 +10,38 @@ from brdyn.probes.counts import PAIRS, SCORES
 from brdyn.probes.layer_result import CLASSES, RUNS
 
 
+def test_models_stand_in_their_order_also_where_they_were_read_from_a_file():
+    """A file of tensors has them by name."""
+    rows = [(model, "12", "linear", "miou", 0.5, 0.4, 0.7, 0.0, 1.0) for model in ("teacher", "raptor")]
+    empty = {"pairs": PAIRS, "runs": RUNS}
+    said = {f"said {model}": np.zeros((1, 2, 2), np.int16) for model in ("raptor", "teacher")}
+    found = LayerProbe(
+        task="segmentation",
+        scores=pd.DataFrame(rows, columns=SCORES),
+        classes=pd.DataFrame([("teacher", "12", "linear", "sky", 1.0, 4.0)], columns=CLASSES),
+        **{name: pd.DataFrame(columns=columns) for name, columns in empty.items()},
+        sets={},
+        words={"miou": "mean IoU"},
+        notes=(),
+        sizes={"fit": 1, "test": 1},
+        counted=pd.DataFrame(),
+        examples={"image": np.zeros((1, 2, 2, 3), np.uint8), "score": np.array([1.0]),
+                  "truth": np.zeros((1, 2, 2), np.int16), **said},
+    )  # fmt: skip
+    panels = plot_examples(found, title="a ViT").axes
+    assert [axes.get_title() for axes in panels] == ["image", "truth", "teacher", "raptor"]
+
+
 @pytest.mark.parametrize(
     ("said", "extend"),
     [((1.5, 2.5), "neither"), ((0.5, 2.0), "min"), ((2.0, 5.0), "max"), ((0.5, 5.0), "both")],
 )
 def test_depths_beyond_those_that_are_true_are_marked(said, extend):
-    empty = {"scores": SCORES, "pairs": PAIRS, "runs": RUNS, "classes": CLASSES}
+    empty = {"pairs": PAIRS, "runs": RUNS, "classes": CLASSES}
     found = LayerProbe(
         task="depth",
         **{name: pd.DataFrame(columns=columns) for name, columns in empty.items()},
+        scores=pd.DataFrame([("a ViT", "12", "linear", "rmse", *[0.1] * 4, 1.0)], columns=SCORES),
         sets={},
         words={"rmse": "RMSE (m)"},
         notes=(),
