@@ -55,7 +55,7 @@ def plot_layer_scores(found: LayerProbe, *, title: str) -> Figure:
         axes = figure.subplots()
         draw_layer_scores(axes, found)
         axes.set_title(title)
-        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(loc="outside lower center", ncols=2 if found.sets else 3, frameon=False)
         return figure
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from brdyn.plots import plot_examples, plot_layer_scores
 from brdyn.probes import LayerProbe
+from brdyn.probes.baselines import BASELINE
 from brdyn.probes.counts import PAIRS, SCORES
 from brdyn.probes.layer_result import CLASSES, RUNS
 
@@ -57,6 +58,29 @@ def test_depths_beyond_those_that_are_true_are_marked(said, extend):
     *panels, bar = plot_examples(found, title="a ViT").axes
     assert (bar.get_ylabel(), len(panels)) == ("depth (m)", 3)
     assert panels[-1].images[0].colorbar.extend == extend
+
+
+def test_the_legend_of_sets_of_layers_is_inside_the_picture():
+    places = ["6", "12", "1+2+3+4", "9+10+11+12", "3+6+9+12", "2+6+10+12"]
+    rows = [("a ViT", place, "linear", "accuracy", 0.5, 0.4, 0.7, 0.0, 1.0) for place in places]
+    empty = {"pairs": PAIRS, "runs": RUNS, "classes": CLASSES}
+    found = LayerProbe(
+        task="classification",
+        scores=pd.DataFrame(rows, columns=SCORES),
+        **{name: pd.DataFrame(columns=columns) for name, columns in empty.items()},
+        sets=dict(zip(("chosen", "last 4", "regular", "phase ends"), places[2:], strict=True)),
+        words={"accuracy": "accuracy"},
+        notes=(),
+        sizes={"fit": 1, "test": 1},
+        counted=pd.DataFrame(),
+        baseline=pd.DataFrame([("accuracy", 0.1, 0.0, 0.2)], columns=BASELINE),
+    )
+    figure = plot_layer_scores(found, title="a ViT")
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
 
 
 @pytest.mark.parametrize("layers", [("12",), ("6", "12")])
