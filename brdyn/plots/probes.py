@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brdyn.plots.style import ACCENT, CURVE, INK, QUIET, layer_ticks, new_figure, paper_style
+from brdyn.plots.style import ACCENT, CURVE, INK, QUIET, layer_ticks, legend_below, new_figure, paper_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def plot_layer_scores(found: LayerProbe, *, title: str) -> Figure:
         axes = figure.subplots()
         draw_layer_scores(axes, found)
         axes.set_title(title)
-        figure.legend(loc="outside lower center", ncols=2 if found.sets else 3, frameon=False)
+        legend_below(figure, axes.get_legend_handles_labels()[0])
         return figure
 
 

@@ -46,7 +46,8 @@ GROUP_MARKERS = {
 }
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "*")  # of things that are no token groups
 LETTERS_PER_INCH = 13  # of a heading
-LEGEND_COLUMN = 1.4  # inches
+LEGEND_COLUMN, LEGEND_MARK = 1.4, 0.5  # inches: a column at least, and of it the line and the space around it
+LETTERS_OF_A_LEGEND = 19  # in an inch
 
 
 _DARK, _LIGHT = "#14171C", "#E8E8E8"
@@ -177,7 +178,8 @@ def legend_below(figure: Figure, handles: Sequence[Artist], *, markerscale: floa
     """One legend for all panels, below them where it hides nothing; what comes twice is named once."""
     once = {str(handle.get_label()): handle for handle in handles}
     if once:
-        columns = max(1, int(figure.get_figwidth() / LEGEND_COLUMN))
+        longest = LEGEND_MARK + max(map(len, once)) / LETTERS_OF_A_LEGEND
+        columns = max(1, int(figure.get_figwidth() / max(LEGEND_COLUMN, longest)))
         figure.legend(
             handles=list(once.values()), loc="outside lower center", ncols=min(columns, len(once)), frameon=False,
             fontsize=7, markerscale=markerscale,
