@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from brdyn import load_model
 from brdyn.data import load_images
 from brdyn.data.augment import Augmentation, PairTransform
 from brdyn.errors import UsageError
@@ -237,3 +238,11 @@ def test_what_goes_together_is_said(headed, sets):
     two = Stream(processes=Processes(headed.device, 0, 2), workers=0)
     with pytest.raises(UsageError, match="run in one process"):
         probe_layers(headed, train, test, published=True, augment=True, stream=two)
+
+
+def test_the_head_of_a_dinov2_classifier_is_found():
+    model = load_model("dinov2_vits14_reg_lc", init="random", image_size=28)
+    head = ClassHead.of(model)
+    assert head is not None
+    torch.testing.assert_close(head.weight, model.head.weight, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(head.bias, model.head.bias)
