@@ -16,11 +16,8 @@ if TYPE_CHECKING:
     from brdyn.probes import LayerProbe
 
 COLOURS = (CURVE, ACCENT, "#009E73", "#CC79A7")
-PANEL, AROUND, BAR = (
-    1.9,
-    1.1,
-    0.8,
-)  # inches: an example's width, the height of heading and legend, a bar of colours
+PANEL, AROUND, BAR = 1.9, 1.1, 0.8
+"""Inches: the width of an example, the height of heading and legend, the width of a bar of colours."""
 STYLES = {"linear": "-", "ridge": "--", "knn": ":"}
 BLIND = {  # in few words, of brdyn.probes.baselines.NAMES
     "classification": "most frequent class",

@@ -24,7 +24,6 @@ from brdyn.provenance import Provenance, Stopwatch
 from brdyn.trajectory import Stream
 
 MODEL = "model"
-BY_THE_TEST = "the published protocol chooses by the test images, so `val` goes without it"
 
 
 def probe_layers(
@@ -104,9 +103,9 @@ def probe_layers(
     ends = None if phases is None else phases.boundaries
     if seeds < 1:
         raise UsageError(f"{seeds} seeds are none; at least one is needed")
+    if published and val is not None:
+        raise UsageError("the published protocol chooses by the test images, so `val` goes without it")
     if not isinstance(images, DenseSet):
-        if published and val is not None:
-            raise UsageError(BY_THE_TEST)
         if not published and (augment or recipe is not None):
             raise UsageError(
                 "of classes `augment` and `recipe` go with `published`, whose heads are trained in epochs"
@@ -125,8 +124,6 @@ def probe_layers(
     else:
         if not stream.is_alone:
             raise UsageError("dense probes run in one process; start brdyn without torchrun")
-        if published and val is not None:
-            raise UsageError(BY_THE_TEST)
         learning, testing = _dense_sets(images, test, val, seed)
         assert isinstance(learning, DenseSet)
         assert isinstance(testing, DenseSet)

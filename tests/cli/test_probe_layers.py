@@ -163,3 +163,18 @@ def test_depth_is_scored_inside_the_crop(run, low_weights, tmp_path):
     blind = {name: one.baseline.set_index("score").loc["rmse", "value"] for name, one in found.items()}
     assert blind["crop"] == pytest.approx(0, abs=1e-6)
     assert blind["whole"] > 1
+
+
+def test_classes_by_the_published_protocol(run, low_weights, little_cifar, tmp_path):
+    options = [
+        "--model", "vit_tiny_patch16_224", "--weights", low_weights, "--image-size", "32", "--workers", "0",
+        "--images", little_cifar["train"], "--test", little_cifar["test"], "--seeds", "1", "--out", tmp_path / "out",
+    ]  # fmt: skip
+    done = run("probe", *options, "--protocol", "published", "--epochs", "2", "--augment")
+    assert done.returncode == 0, done.stderr
+    assert "classification (optimistic), the best of 1 place" in done.stdout
+    assert "heads began at zero, as vit_tiny_patch16_224 has no classifier" in done.stdout
+    found = brdyn.read(tmp_path / "out")
+    assert found.optimistic
+    assert found.runs["epoch"].between(1, 2).all()
+    assert found.probes == ["linear"]

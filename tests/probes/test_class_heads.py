@@ -18,6 +18,9 @@ from brdyn.probes.features import read_out
 from brdyn.probes.layer_choice import LayersAsked
 from brdyn.probes.layer_result import AUGMENTED, OPTIMISTIC
 from brdyn.probes.stores import Readout
+from brdyn.raptor import BlockConfig
+from brdyn.raptor.evaluation import paired_readouts
+from brdyn.raptor.model import untrained
 from brdyn.runtime import Processes
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
@@ -147,6 +150,22 @@ def test_a_head_that_does_not_move_is_the_models_own(headed, sets):
     assert found.runs["epoch"].tolist() == [1.0, 1.0]
     assert found.runs["penalty"].tolist() == [1e-2, 1e-2]
     assert found.sizes == {"fit": 60, "test": 20}
+
+
+def test_the_head_of_a_raptor_begins_as_its_teachers(headed, sets):
+    train, test = sets(headed)
+    raptor = untrained(headed, [0, 0, 1, 1], BlockConfig(width=16, heads=2, layer_scale=0.5), 0)
+    still = replace(PUBLISHED, lr=0.0, epochs=1)
+    found = probe_layers(
+        headed, train, test, layers="last", seeds=1, published=True, recipe=still, stream=ALONE,
+        readouts=paired_readouts(raptor),
+    )  # fmt: skip
+    batch = next(test.batches(20, workers=0))
+    for name, model in (("teacher", headed), ("raptor", raptor)):
+        right = (headed.logits(model(batch.images)).argmax(1) == batch.labels).double()
+        own = found.counted[found.counted["model"] == name]
+        assert own["right"].tolist() == right.tolist(), name
+    assert found.notes[1] == "heads of single layers began as the classifier of tiny_vit"
 
 
 @pytest.mark.parametrize(
