@@ -11,15 +11,39 @@ from typing import NamedTuple
 
 import torch
 from timm.layers import SwiGLU
-from timm.models.vision_transformer import Attention
+from timm.models import vision_transformer
 from torch import Tensor, nn
+from torch.nn import functional
 
 from brdyn.classifiers.config import ViTRMConfig
 from brdyn.models.base import check_memory
 
 
+ALL = slice(None)
+
+
+class Attention(vision_transformer.Attention):
+    """timm's, which runs fused, and which can leave out the queries of tokens that nobody asks for."""
+
+    def forward(self, tokens: Tensor, kept: slice = ALL) -> Tensor:  # type: ignore[override]
+        """Tokens `(B, N, D)` to those that are kept, `(B, K, D)`, each from all N."""
+        if kept == ALL:
+            return super().forward(tokens)
+        width = tokens.shape[-1]
+        of_queries, of_pairs = zip(
+            *(part.split((width, 2 * width)) for part in (self.qkv.weight, self.qkv.bias)), strict=True
+        )
+        heads = (self.num_heads, self.head_dim)
+        queries = functional.linear(tokens[:, kept], *of_queries).unflatten(-1, heads).transpose(1, 2)
+        pairs = functional.linear(tokens, *of_pairs).unflatten(-1, (2, *heads))
+        keys, values = pairs.permute(2, 0, 3, 1, 4)
+        dropped = self.attn_drop.p if self.training else 0.0
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, dropout_p=dropped)
+        return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+
+
 class Layer(nn.Module):
-    """Pre-norm attention and SwiGLU. Attention is timm's, which runs fused.
+    """Pre-norm attention and SwiGLU.
 
     Dropout is of attention weights and of what either branch adds, as published.
     """
@@ -38,9 +62,9 @@ class Layer(nn.Module):
         self.mlp = SwiGLU(config.width, config.hidden, drop=(0.0, config.dropout))
         begin_attention(self.attn)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens `(B, N, D)` to tokens."""
-        tokens = tokens + self.attn(self.norm1(tokens))
+    def forward(self, tokens: Tensor, kept: slice = ALL) -> Tensor:
+        """Tokens `(B, N, D)` to tokens, or to those that are kept, which all are attended to for."""
+        tokens = tokens[:, kept] + self.attn(self.norm1(tokens), kept)
         return tokens + self.mlp(self.norm2(tokens))
 
 
@@ -88,7 +112,8 @@ class ViTRM(nn.Module):
     Attributes
     ----------
     network : nn.Sequential
-        f, the layers that every update shares.
+        f, the layers that every update shares. The last one computes only the stream that is updated: the rest of what
+        it would give is thrown away.
 
     Examples
     --------
@@ -137,12 +162,19 @@ class ViTRM(nn.Module):
         """z from all three streams (or from y and z alone)."""
         x, y, z = streams
         seen = (x, y, z) if self.config.sees_image else (y, z)
-        return Streams(x, y, self.network(torch.cat(seen, dim=1))[:, -z.shape[1] :])
+        return Streams(x, y, self._updated(torch.cat(seen, dim=1), slice(-z.shape[1], None)))
 
     def update_answer(self, streams: Streams) -> Streams:
         """y from y and z."""
         x, y, z = streams
-        return Streams(x, self.network(torch.cat((y, z), dim=1))[:, :1], z)
+        return Streams(x, self._updated(torch.cat((y, z), dim=1), slice(0, 1)), z)
+
+    def _updated(self, tokens: Tensor, kept: slice) -> Tensor:
+        """What the network makes of the tokens that are kept, `(B, K, D)`."""
+        *before, last = self.network
+        for layer in before:
+            tokens = layer(tokens)
+        return last(tokens, kept)
 
     def read(self, streams: Streams) -> Outcome:
         """Class scores and the halting logit from y."""

@@ -8,11 +8,12 @@ from tests.classifiers.small import new
 WIDTH, HIDDEN, PATCHES, CLASSES, PATCH_PIXELS = 12, 16, 4, 3, 3 * 4 * 4
 
 
-def layer(tokens, hidden=2 * HIDDEN):
-    """Queries, keys, values and their projection, two products of tokens with tokens, and an MLP into `hidden` units
-    and out of half of them, where it is a SwiGLU, or all."""
+def layer(tokens, hidden=2 * HIDDEN, kept=None):
+    """Keys and values of all tokens; of those that are kept queries and their projection, two products with all tokens,
+    and an MLP into `hidden` units and out of half of them, where it is a SwiGLU, or all."""
     into, out = (hidden, hidden // 2) if hidden == 2 * HIDDEN else (hidden, hidden)
-    return tokens * (4 * WIDTH**2 + 2 * tokens * WIDTH + WIDTH * (into + out))
+    kept = tokens if kept is None else kept
+    return tokens * 2 * WIDTH**2 + kept * (2 * WIDTH**2 + 2 * tokens * WIDTH + WIDTH * (into + out))
 
 
 @pytest.mark.parametrize(
@@ -35,13 +36,17 @@ def test_dropped_branches_change_nothing():
     assert other.flops() == plain.flops()
 
 
+@pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_of_a_vitrm_every_recursion_step_counts(steps):
-    """Two updates of z see patches, answer and latents, one of y sees answer and latents, and the heads are read."""
-    step = 2 * layer(2 * PATCHES + 1) + layer(PATCHES + 1)
+def test_of_a_vitrm_every_recursion_step_counts(steps, depth):
+    """Two updates of z see patches, answer and latents, one of y sees answer and latents, and the heads are read. The
+    last layer of an update computes only what is updated."""
+    latent, answer = 2 * PATCHES + 1, PATCHES + 1
+    of_latents = (depth - 1) * layer(latent) + layer(latent, kept=PATCHES)
+    of_answer = (depth - 1) * layer(answer) + layer(answer, kept=1)
     heads = WIDTH * (CLASSES + 1)
-    by_hand = PATCHES * PATCH_PIXELS * WIDTH + steps * step + heads
-    assert new("vitrm", latent_steps=2).flops(steps) == 2 * by_hand
+    by_hand = PATCHES * PATCH_PIXELS * WIDTH + steps * (2 * of_latents + of_answer) + heads
+    assert new("vitrm", latent_steps=2, depth=depth).flops(steps) == 2 * by_hand
 
 
 def test_counting_leaves_the_network_as_it_was():

@@ -65,6 +65,30 @@ def test_attention_is_the_fused_one_written_out():
     torch.testing.assert_close(layer(tokens), expected)
 
 
+@pytest.mark.parametrize("kept", [slice(0, 1), slice(-4, None)])
+def test_tokens_that_are_kept_are_those_of_a_whole_layer(kept):
+    layer = small().network[0].eval()
+    tokens = torch.randn(3, 7, 12, requires_grad=True)
+    seed = torch.randn_like(layer(tokens)[:, kept])
+    found, expected = layer(tokens, kept), layer(tokens)[:, kept]
+    torch.testing.assert_close(found, expected)
+    over = [tokens, *layer.parameters()]
+    ours, theirs = (torch.autograd.grad(one, over, seed) for one in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_kept_tokens_have_their_dropout_too():
+    """On attention weights and on what the branch adds, each by itself; in an answer there is none."""
+    torch.manual_seed(0)
+    tokens, kept = torch.randn(3, 7, 12), slice(0, 1)
+    attention = small().network[0].attn.train()
+    for dropped, other in [("attn_drop", "proj_drop"), ("proj_drop", "attn_drop")]:
+        getattr(attention, dropped).p, getattr(attention, other).p = 0.5, 0.0
+        plain = attention.eval()(tokens, kept)
+        assert not torch.allclose(attention.train()(tokens, kept), plain)
+        torch.testing.assert_close(attention.eval()(tokens, kept), plain)
+
+
 def test_steps_can_be_taken_one_after_the_other():
     model, images = small().eval(), torch.randn(4, 3, 8, 8)
     whole = model(images, steps=3)
