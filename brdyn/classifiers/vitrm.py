@@ -18,7 +18,6 @@ from torch.nn import functional
 from brdyn.classifiers.config import ViTRMConfig
 from brdyn.models.base import check_memory
 
-
 ALL = slice(None)
 
 
