@@ -24,7 +24,7 @@ ALL = slice(None)
 class Attention(vision_transformer.Attention):
     """timm's, which runs fused, and which can leave out the queries of tokens that nobody asks for."""
 
-    def forward(self, tokens: Tensor, kept: slice = ALL) -> Tensor:  # type: ignore[override]
+    def forward(self, tokens: Tensor, kept: slice = ALL) -> Tensor:
         """Tokens `(B, N, D)` to those that are kept, `(B, K, D)`, each from all N."""
         if kept == ALL:
             return super().forward(tokens)
