@@ -82,7 +82,7 @@ def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> di
         "claim": text,
         "rule": found.rule or (in_full(claim.rule) if claim.rule else "–"),
         "said": found.said,
-        "word": found.verdict,
+        "word": f"{found.verdict}: {found.why[0].lower()}{found.why[1:]}" if found.why else found.verdict,
     }
 
 
@@ -169,8 +169,9 @@ def raptor_findings(records: Records) -> str:
         headed_rows=judged(records, "headed"), headed_ours=judged(records, "headed", ours=True),
         again=[ruled(of_raptors[f"raptor.{name}"], records, "headed") for name in ON_ANOTHER] if headed else [],
         rows=judged(records, "raptor"), ours=judged(records, "raptor", ours=True),
-        rates=raptor.tried(), photographs=raptor.photographs(),
-        search=raptor_search.read_search(), SAID=raptor_search.SAID, search_verdict=raptor_search.verdict,
+        by_muon=raptor.muon_kept(headed) if headed else None, rates=raptor.tried(), photographs=raptor.photographs(),
+        search=raptor_search.read_search(), searches=raptor_search.recorded(), words=raptor_search.words,
+        search_verdict=raptor_search.verdict,
     )  # fmt: skip
 
 

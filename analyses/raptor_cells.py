@@ -122,22 +122,21 @@ def least_skill(table: pd.DataFrame) -> Estimate:
     return Estimate(*map(float, last.loc[last["mean"].idxmin(), ["mean", "low", "high"]]))
 
 
+def varies(changed: set[str]) -> str:
+    """What a fit differs in from the published recipe on max-cut phases, by the options that it changes."""
+    if not changed:
+        return "partition"
+    if changed == {"seed"}:
+        return "seed"
+    return "fast" if "recipe" in changed <= {"recipe", "seed"} else "recipe"
+
+
 def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[str, Any]:
     cell, settings = content["cell"], content["asked"]["fit"]["settings"]
     table = curves.query("images == 'test' and statistic == 'r2' and group == 'all'")
     r2 = table.set_index(["mode", "layer"])["mean"]
     kept = {row["probe"]: row for row in content["probing"]["ratios"]}
     steps = settings["stage1_steps"] + settings["stage2_steps"]
-    changed = set(cell["changes"])
-    varies = (
-        "fast"
-        if "recipe" in changed
-        else "seed"
-        if changed == {"seed"}
-        else "recipe"
-        if changed
-        else "partition"
-    )
     skill = least_skill(curves[curves["images"] == "test"])
     head = kept.get(HEAD, {})
     of_head = {
@@ -145,7 +144,8 @@ def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[st
         for end, key in (("", "ratio"), ("_low", "low"), ("_high", "high"))
     }
     return {
-        "name": name, "k": cell["k"], "partition": cell["partition"], "draw": cell["draw"], "varies": varies,
+        "name": name, "k": cell["k"], "partition": cell["partition"], "draw": cell["draw"],
+        "varies": varies(set(cell["changes"])),
         "r2": float(r2["autoregressive"].iloc[-1]), "r2_least": float(r2["autoregressive"].min()),
         "r2_one_step": float(np.mean(r2["one-step"])), "kept": kept["linear"]["ratio"],
         "kept_low": kept["linear"]["low"], "kept_high": kept["linear"]["high"], "kept_knn": kept["knn"]["ratio"],

@@ -52,9 +52,10 @@ from brdyn.raptor import FitSettings, Raptor
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import is_raptor, read_config
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
-from brdyn.raptor.recipe import PUBLISHED, PUBLISHED_LR, learning_rate
+from brdyn.raptor.recipe import FAST, PUBLISHED, PUBLISHED_LR, learning_rate
 from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training import Checkpoints, Session
+from brdyn.training.settings import MUON
 
 READ = ("asked", "right", "truth", "penalties", "n_train", "classes", "test_images")
 HEAD_BATCH = 500
@@ -98,10 +99,18 @@ def cells(size: SimpleNamespace) -> Iterator[Cell]:
                 again, seeded = (f"_seed{seed}", {"seed": seed}) if seed else ("", {})
                 yield Cell(name=f"ladder_{name}{again}", k=LADDER_K, changes={**found, **seeded})
     for times in size.rates:
-        raised = {"lr": times * learning_rate(first), "stage2_lr": times * PUBLISHED_LR}
-        yield Cell(name=f"{whole}_rates{times}", k=LADDER_K, changes=raised)
+        yield Cell(name=f"{whole}_rates{times}", k=LADDER_K, changes=raised(times, first))
+    for times, seed in product(size.muon, range(size.seeds.get(LADDER_K, 1))):
+        again, seeded = (f"_seed{seed}", {"seed": seed}) if seed else ("", {})
+        found = {"recipe": FAST, "optimizer": MUON, **raised(times, first), **seeded}
+        yield Cell(name=f"{whole}_muon{times}{again}", k=LADDER_K, changes=found)
     longer = {"stage1_steps": size.longer * first, "stage2_steps": size.longer * second}
     yield Cell(name=f"{whole}_longer", k=LADDER_K, changes=longer)
+
+
+def raised(times: float, first: int) -> dict[str, float]:
+    """So many times the usual learning rates, of a stage 1 of so many steps."""
+    return {"lr": times * learning_rate(first), "stage2_lr": times * PUBLISHED_LR}
 
 
 def names(size: str) -> list[str]:

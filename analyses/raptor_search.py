@@ -1,12 +1,15 @@
 """What takes a short fit of a Raptor further? Changes of one recipe, one at a time, as many images for each.
 
-The base is the fast recipe at eight times its learning rates, which a first trial of one seed had shown to go further.
+The base is the fast recipe, at eight times the usual rates for the packaged network and at a quarter of them for short
+fits of the offline model, which first trials of one seed had shown to go further.
 
 A cell is one change and one seed: a fit of k = 3 by max-cut on training images, measured on others of these, which no
 fit sees, so that what is chosen here can be told again on test images. Seconds are those that the processor worked,
-with choosing the layers to start from. Sizes: `cpu`, under a minute a fit of the packaged network; `tiny`, a dry run.
+with choosing the layers to start from. Sizes: `cpu`, under a minute a fit of the packaged network; `offline`, three of
+the offline model, and fewer changes; `gpu`, of that too; `tiny`, a dry run.
 
     python -m analyses.raptor_search --train cifar10/train.parquet
+    python -m analyses.raptor_search --size offline --model imgfocus_vits14 --train cifar10/train.parquet
 """
 
 from __future__ import annotations
@@ -21,9 +24,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from analyses.aligned import aligned
 from analyses.raptor_cells import least_skill
 from analyses.raptor_on_vits import load_teacher
-from analyses.recording import RESULTS, SMALL_VIT, Choice
+from analyses.recording import OFFLINE, RESULTS, SMALL_VIT, Choice
 from analyses.statistics import ALPHA, holm, with_errors
 from analyses.study import Study, chosen, read_all, run_study, sizes_of, study_parser
 from brdyn import Stream, fit_raptor, layer_similarity, load_images, segment
@@ -31,33 +35,48 @@ from brdyn.raptor import FitSettings
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.partitions import MAXCUT, assign
 from brdyn.raptor.recipe import FAST, LARGEST_RAISE, MEAN, PUBLISHED, PUBLISHED_LR, learning_rate
+from brdyn.raptor.starts import START_IMAGES, nearest_layers
+from brdyn.training.settings import MUON
 
 RECORDED = RESULTS / "raptor_search"
 K = 3
-BASE, RATES = "base", 8  # the fast recipe, at so many times its rates
+ALIGNED = "aligned"
+BASE = "base"
 SIZES = sizes_of("raptor_search")
 MEASURES = ("r2", "r2_one_step", "kept")
 
 
 def candidates(size: SimpleNamespace) -> dict[str, dict[str, Any]]:
     """What each changes of the base, in settings; `batch_size` changes the steps with it, `stage1`, half by default, is
-    the share of the images that stage 1 sees, and `rates` times the default learning rates are those of both stages."""
-    return {
-        BASE: {}, **{f"rates-{times}": {"rates": times} for times in (1, 2, 4, 16)},
-        **{f"published-{times}": {"recipe": PUBLISHED, "rates": times} for times in (1, 4, 8)},
+    the share of the images that stage 1 sees, `rates` times the default learning rates are those of both stages, and
+    `aligned` orders the teacher's layers alike before."""
+    every = {
+        BASE: {}, **{f"rates-{times}": {"rates": times} for times in size.other_rates},
+        **{f"published-{times}": {"recipe": PUBLISHED, "rates": times} for times in size.published_rates},
         "random-gelu": {"recipe": PUBLISHED, "mlp": "gelu"}, "mean": {"start": MEAN},
-        "stage2-rate-of-stage1": {"stage2_rates": RATES * LARGEST_RAISE},
-        "stage2-rate-quarter": {"stage2_rates": RATES / 4},
+        "stage2-rate-of-stage1": {"stage2_rates": size.rates * LARGEST_RAISE},
+        "stage2-rate-quarter": {"stage2_rates": size.rates / 4},
         "batch-half": {"batch_size": size.batch_size // 2}, "batch-double": {"batch_size": 2 * size.batch_size},
         "stage1-quarter": {"stage1": 0.25}, "stage1-three-quarters": {"stage1": 0.75},
         "stage1-alone": {"stage1": 1.0}, "stage2-alone": {"stage1": 0.0},
         "never-forced": {"annealed": 0.0}, "forced-for-half": {"annealed": 0.5},
         "tokens-alike": {"token_weighting": False}, "cosine": {"loss": "cosine+mse"}, "average": {"ema": 0.99},
         "relax-4": {"relax": 4}, "bfloat16": {"precision": "bfloat16"},
+        "mean-aligned": {"start": MEAN, ALIGNED: True}, "nmse": {"loss": "nmse"},
+        **{f"muon-{times}": {"optimizer": MUON, "rates": times} for times in size.muon_rates},
+        "published-muon": {"recipe": PUBLISHED, "optimizer": MUON},
     }  # fmt: skip
+    return {name: changes for name, changes in every.items() if name not in size.leave_out}
 
 
 SAID: dict[str, str] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+
+
+def words(name: str, size: SimpleNamespace) -> str:
+    """A change in words; of rates, how many times the usual ones."""
+    kind, _, own = name.rpartition("-")
+    said, times = (SAID[name], size.rates) if name in SAID else (SAID[kind], float(own))
+    return said.format(rates="the usual rates" if times == 1 else f"{times:g} times the usual rates")
 
 
 def steps_of(size: SimpleNamespace, batch: int, stage1: float) -> tuple[int, int]:
@@ -96,7 +115,8 @@ class SearchStudy(Study[str]):
         changes = dict(candidates(self.size)[name])
         batch = changes.setdefault("batch_size", self.size.batch_size)
         first, second = steps_of(self.size, batch, changes.pop("stage1", 0.5))
-        rates = changes.pop("rates", RATES)
+        rates = changes.pop("rates", self.size.rates)
+        changes.pop(ALIGNED, None)
         shared = {
             "recipe": FAST, "validation_images": 0, "seed": int(seed), "lr": rates * learning_rate(max(first, 1)),
             "stage2_lr": changes.pop("stage2_rates", rates) * PUBLISHED_LR,
@@ -107,15 +127,22 @@ class SearchStudy(Study[str]):
         return {
             "teacher": self.teacher.info.digest, "learn": self.learn.identity(), "kept_out": self.kept.identity(),
             "assignment": assign(MAXCUT, self.phases.boundaries, self.teacher.depth),
-            "settings": self.settings(cell).to_dict(),
+            "settings": self.settings(cell).to_dict(), **({ALIGNED: True} if self.aligned(cell) else {}),
         }  # fmt: skip
+
+    def aligned(self, cell: str) -> bool:
+        """Whether the teacher's layers are ordered alike."""
+        return ALIGNED in candidates(self.size)[cell.rpartition("_seed")[0]]
 
     def said(self, content: Mapping[str, Any]) -> str:
         return f"{content['images']} images, {content['cpu_seconds']:.0f} s"
 
     def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        started = time.process_time()
-        fit = fit_raptor(self.teacher, self.learn, asked["assignment"], self.settings(cell), workers=0)
+        started, teacher, assignment = time.process_time(), self.teacher, asked["assignment"]
+        if self.aligned(cell):
+            few = self.learn.some(START_IMAGES, asked["settings"]["seed"])
+            teacher = aligned(teacher, assignment, nearest_layers(teacher, tuple(assignment), few))
+        fit = fit_raptor(teacher, self.learn, assignment, self.settings(cell), workers=0)
         seconds = time.process_time() - started
         found = fidelity(fit.raptor, self.kept, Stream(workers=0))
         skill, right, accuracy = least_skill(found.table), found.accuracy, found.teacher_accuracy
@@ -132,28 +159,44 @@ class Found(NamedTuple):
 
     `fits` has a row a fit: `candidate`, `seed`, and what it came to; `table` a row a candidate, in their order: means
     over seeds, `cost`, the seconds over those of the base, and for each measure what it gains (`r2_gain`: Estimate)
-    with its p-value, by Holm over the candidates.
+    with its p-value, by Holm over the candidates. `judged` are the two measures that have to agree: where the teacher
+    has no head, R² of the last layer and the mean one-step R². `failed`: why a fit of a candidate failed at some seed,
+    which is then in no table.
     """
 
     fits: pd.DataFrame
     table: pd.DataFrame
     size: SimpleNamespace
     provenance: dict[str, Any]
+    judged: tuple[str, str]
+    model: str
+    failed: dict[str, str]
 
 
 def read_search(name: str = "cpu", model: str = SMALL_VIT, folder: Any = RECORDED) -> Found | None:
     """A recorded search, of the seeds that every candidate has; None where there is no such seed."""
     home = folder / model / name
-    done, _, newest = read_all({cell: home / f"{cell}.json" for cell in names(name)}, ("candidate", "asked"))
-    rows = [{**one, "seed": one["asked"]["settings"]["seed"]} for one in done.values()]
-    size, every = SIZES[name], list(candidates(SIZES[name]))
-    if not rows:
+    found = read_all({cell: home / f"{cell}.json" for cell in names(name)}, ("asked",))
+    failed = {cell.rpartition("_seed")[0]: why for cell, why in found.failed.items()}
+    rows = [{**one, "seed": one["asked"]["settings"]["seed"]} for one in found.done.values()]
+    rows = [row for row in rows if row["candidate"] not in failed]
+    size, every = SIZES[name], [one for one in candidates(SIZES[name]) if one not in failed]
+    if not rows or BASE in failed:
         return None
     fits = pd.DataFrame(rows)[
         ["candidate", "seed", "images", "cpu_seconds", "parameters", *MEASURES, "skill"]
     ]
     whole = fits.groupby("seed").filter(lambda one: len(one) == len(every))
-    return None if whole.empty else Found(whole, _table(whole, every), size, newest)
+    if whole.empty:
+        return None
+    judged = ("r2", "r2_one_step" if whole["kept"].isna().any() else "kept")
+    return Found(whole, _table(whole, every), size, found.provenance, judged, model, failed)
+
+
+def recorded() -> list[Found]:
+    """The searches that there are, of either teacher."""
+    found = (read_search(*one) for one in (("cpu", SMALL_VIT), ("offline", OFFLINE), ("gpu", OFFLINE)))
+    return [search for search in found if search is not None]
 
 
 def _table(fits: pd.DataFrame, every: list[str]) -> pd.DataFrame:
@@ -161,9 +204,10 @@ def _table(fits: pd.DataFrame, every: list[str]) -> pd.DataFrame:
     three seeds of each are too few for one of its own."""
     by = fits.pivot(index="seed", columns="candidate")
     others = [name for name in every if name != BASE]
+    fits = fits.astype({"kept": float})
     table = fits.groupby("candidate")[["parameters", *MEASURES, "skill"]].mean().loc[every]
     table["cost"] = by["cpu_seconds"].div(by["cpu_seconds"][BASE], axis=0).median()
-    for measure in MEASURES:
+    for measure in (one for one in MEASURES if fits[one].notna().all()):
         gains = by[measure][others].sub(by[measure][BASE], axis=0)
         error = float((gains.var(ddof=1).mean() / len(gains)) ** 0.5)
         df = (len(gains) - 1) * len(others)
@@ -174,10 +218,10 @@ def _table(fits: pd.DataFrame, every: list[str]) -> pd.DataFrame:
     return table
 
 
-def verdict(row: pd.Series) -> str:
-    """Of a change: better or worse where R² of the last layer and the share kept both are, clearly; else open."""
-    clear = max(row["r2_p"], row["kept_p"]) <= ALPHA
-    signs = {np.sign(row[f"{measure}_gain"].value) for measure in ("r2", "kept")}
+def verdict(row: pd.Series, judged: tuple[str, str] = ("r2", "kept")) -> str:
+    """Of a change: better or worse where both measures that it is judged by are, clearly; else open."""
+    clear = max(row[f"{measure}_p"] for measure in judged) <= ALPHA
+    signs = {np.sign(row[f"{measure}_gain"].value) for measure in judged}
     return {(True, 1.0): "better", (True, -1.0): "worse"}.get((clear and len(signs) == 1, max(signs)), "open")
 
 

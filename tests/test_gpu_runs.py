@@ -14,6 +14,7 @@ from analyses.gpu import __main__ as command
 from analyses.gpu import collect, cuda_tests, jobs, packing
 from analyses.gpu import queue as queue_of_jobs
 from analyses.gpu.queue import TRIED, Job, Queue
+from analyses.raptor_search import SIZES, candidates
 from analyses.recording import RESULTS
 from analyses.stochastic_depth_cells import Config, place_of
 from brdyn.classifiers.saved import Classifier
@@ -203,7 +204,7 @@ def test_fits_are_shared_by_processes_and_begun_only_where_they_can_end(tmp_path
     home.mkdir(parents=True)
 
     def chosen(name):
-        ((_, options),) = BY_NAME[name].calls(queue)
+        (_, options), *_ = BY_NAME[name].calls(queue)
         return options[options.index("--only") + 1].split(","), options
 
     names, options = chosen("raptor_k")
@@ -215,6 +216,9 @@ def test_fits_are_shared_by_processes_and_begun_only_where_they_can_end(tmp_path
     assert "maxcut_k2" not in chosen("raptor_k")[0]
     assert "maxcut_k3_longer" not in chosen("raptor_rest")[0]
     assert chosen("raptor_longer")[0] == ["maxcut_k3_longer"]
+    _, options = chosen("raptor_search")
+    assert (options[options.index("--model") + 1], "--test" in options) == ("imgfocus_vits14", False)
+    assert len(BY_NAME["raptor_search"].results(queue)) == 3 * len(candidates(SIZES["gpu"]))
     small, options = chosen("raptor_small")
     assert (options[options.index("--model") + 1], options[options.index("--size") + 1]) == (
         "cifar_vit12",

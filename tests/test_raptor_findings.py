@@ -10,11 +10,13 @@ import pytest
 import torch
 from scipy import stats
 
+from analyses import raptor_on_vits
 from analyses.findings import raptor
-from analyses.raptor_cells import Cells, answers, right_of
+from analyses.raptor_cells import Cells, answers, right_of, varies
 from analyses.recording import ROOT
 from brdyn import load_model
 from brdyn.probes import Features, read_classes
+from brdyn.raptor import FitSettings
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
 
 
@@ -164,6 +166,40 @@ def test_three_blocks_by_the_own_head_have_the_errors_of_images_and_of_seeds():
     assert found["fits"] == 3
     assert found["kept"].value == pytest.approx(0.92)
     assert found["kept"].high - 0.92 == pytest.approx(stats.t.ppf(0.975, df) * np.hypot(image, seed))
+
+
+def test_fits_by_muon_have_the_spread_of_their_own_seeds():
+    """And are no fits of the recipe, nor of the fast one, whose spread is another."""
+    cells = headed(maxcut_k3=0.90, maxcut_k3_seed1=0.99, maxcut_k3_muon16=0.95, maxcut_k3_muon16_seed1=0.97)
+    found = raptor.muon_kept(cells)
+    image, seed = 0.02 / stats.norm.ppf(0.975), 0.01
+    df = (image**2 + seed**2) ** 2 / seed**4
+    assert found["fits"] == 2
+    assert found["kept"].value == pytest.approx(0.96)
+    assert found["kept"].high - 0.96 == pytest.approx(stats.t.ppf(0.975, df) * np.hypot(image, seed))
+    assert raptor.head_kept(cells)["fits"] == 2
+    alone = raptor.muon_kept(headed(maxcut_k3_muon16=0.95))["kept"]
+    assert not alone.low > 0
+    assert raptor.muon_kept(headed(maxcut_k3=0.9)) is None
+    by_muon = [cell for cell in raptor_on_vits.cells(raptor_on_vits.SIZES["long"]) if "muon" in cell.name]
+    assert [cell.name for cell in by_muon] == raptor.fits_of(
+        study(*((cell.name, 3, MAXCUT, "", 1, 1) for cell in by_muon)), raptor.MUON
+    )
+    assert {varies(set(cell.changes)) for cell in by_muon} == {"recipe"}
+    assert [cell.changes.get("seed", 0) for cell in by_muon] == [0, 1, 2]
+    first, *_ = by_muon
+    settings = FitSettings(stage1_steps=900, stage2_steps=900, **first.changes)
+    assert (settings.recipe, settings.optimizer) == ("fast", "muon")
+    assert settings.training(1).lr == pytest.approx(16 * 4 * 3e-4)
+    assert settings.training(2).lr == pytest.approx(16 * 3e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [(set(), "partition"), ({"seed"}, "seed"), ({"recipe", "seed"}, "fast"), ({"recipe", "lr"}, "recipe")],
+)
+def test_what_a_fit_differs_in(changed, word):
+    assert varies(changed) == word
 
 
 def test_forcing_by_the_own_head_is_against_half_of_what_annealing_keeps():

@@ -27,7 +27,7 @@ PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy
 PUBLISHED_IMAGES = 2 * 312_500 * 64
 OTHER_TEACHER = "cifar_vit12_patch4"
 WHOLE = "maxcut_k3"
-LONGER = f"{WHOLE}_longer"
+LONGER, MUON = f"{WHOLE}_longer", f"{WHOLE}_muon16"
 FORCING, ANNEALED, AT_THE_RAISED_RATE = (
     "ladder_teacher-forcing",
     "ladder_annealed",
@@ -235,6 +235,16 @@ def head_kept(cells: Cells) -> Numbers:
     variance, df = between_seeds(cells, KEPT[HEAD])
     errors = [((one.high - one.low) / 2 / NORMAL, np.inf), ((variance / len(fits)) ** 0.5, df)]
     return {"kept": with_errors(float(cells.summary.loc[fits, KEPT[HEAD]].mean()), errors), "fits": len(fits)}
+
+
+@of_fits(MUON)
+def muon_kept(cells: Cells) -> Numbers:
+    """The same of fits by the recipe that goes farthest in the search; between seeds, their own spread."""
+    fits, one = fits_of(cells, MUON), share_kept(cells, MUON, HEAD)
+    kept = cells.summary.loc[fits, KEPT[HEAD]]
+    spread = float(kept.std(ddof=1)) if len(fits) > 1 else np.nan
+    errors = [((one.high - one.low) / 2 / NORMAL, np.inf), (spread / len(fits) ** 0.5, len(fits) - 1)]
+    return {"kept": with_errors(float(kept.mean()), errors), "fits": len(fits)}
 
 
 @of_fits(WHOLE)

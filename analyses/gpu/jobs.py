@@ -26,6 +26,7 @@ from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints
 
 PHOTOS = "photos.parquet"
+SETS = {TRAIN: "--train", TEST: "--test"}
 FIT_MINUTES = 2.7  # of a fit and its evaluation, beside eleven others
 EPOCHS, IMAGES = SIZES["gpu"].recipe.epochs, 50_000
 CHOSEN = "epochs"  # a file that is no result
@@ -71,9 +72,8 @@ class StudyJob(Job):
         return ["--size", queue.size(self.full), "--minutes", queue.minutes]
 
     def calls(self, queue: Queue) -> list[Call]:
-        shared = [
-            "--train", queue.data(TRAIN), "--test", queue.data(TEST), *queue.given(self), *self.own(queue),
-        ]  # fmt: skip
+        sets = [part for name in self.needs for part in (SETS[name], queue.data(name))]
+        shared = [*sets, *queue.given(self), *self.own(queue)]
         shared += ["--out", queue.home / Path(self.place).parts[0]]
         missing, count = self.missing(queue), self.shares(queue)
         parts = [part for first in range(count) if (part := missing[first::count])]
@@ -112,6 +112,19 @@ class SmallFits(Fits):
 
     def own(self, queue: Queue) -> list[object]:
         return [*super().own(queue), "--model", packaged.NAME]
+
+
+class Search(StudyJob):
+    """What takes a short fit of the offline model further, on training images alone."""
+
+    place = f"raptor_search/{OFFLINE}"
+
+    @property
+    def needs(self) -> list[str]:
+        return [TRAIN]
+
+    def own(self, queue: Queue) -> list[object]:
+        return [*super().own(queue), "--model", OFFLINE]
 
 
 class Networks(StudyJob):
@@ -252,7 +265,7 @@ class Depth(StudyJob):
 read_config = cache(Config.read)
 KINDS: dict[str, type[Job]] = {
     "raptor_on_vits": Fits, "vitrm_on_cifar": Networks, "vitrm_grid": GridCells, "vitrm_dynamics": Motion,
-    "stochastic_depth": Depth, "shared_blocks": SharedBlocks, "raptor_small": SmallFits,
+    "stochastic_depth": Depth, "shared_blocks": SharedBlocks, "raptor_small": SmallFits, "raptor_search": Search,
 }  # fmt: skip
 ROWS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 JOBS: tuple[Job, ...] = tuple(KINDS.get(row.pop("kind", row["study"]), Job)(**row) for row in ROWS)

@@ -40,12 +40,13 @@ RAPTOR = "Raptor"
 PHASE_IMAGES = 1000  # drawn for finding phases, where none are given
 RESULT = "fit.json"
 HELPS = {
-    "lr": "Learning rate of AdamW (default: 0.0003; in a stage 1 of fewer steps than published up to 0.0012).",
+    "lr": "Learning rate (default: 0.0003; in a stage 1 of fewer steps than published up to 0.0012).",
     "stage2_lr": "Of stage 2, where it is another.",
     "try_rates": "Try learning rates on short fits first, and take those that serve best.",
     "augment": "A random crop and flip of each image, another one in every epoch: for few images.",
     "min_lr": "Learning rate at the last step.",
-    "weight_decay": "Of AdamW.",
+    "weight_decay": "Of the optimizer.",
+    "optimizer": "adamw, or muon for the weights of linear maps (wants a processor with bfloat16).",
     "warmup": "Share of each stage's steps in which the learning rate rises (published: 10 000 of 312 500).",
     "clip": "Largest gradient norm of each block; 0 for none.",
     "accumulate": "Pieces that a batch goes through in.",
@@ -54,7 +55,7 @@ HELPS = {
     "annealed": "Share of stage 1 in which teacher forcing gives way to autoregression.",
     "teacher_forcing_only": "Never let teacher forcing give way.",
     "token_weighting": "Weigh cls, registers and patches apart.",
-    "loss": "mse or cosine+mse.",
+    "loss": "mse, cosine+mse, or nmse (over the variance of each layer).",
     "norm_eps": "Of the LayerNorms of blocks.",
     "sigma": "Noise on the inputs of blocks.",
     "recipe": "published, or fast, which starts from layers of the teacher.",

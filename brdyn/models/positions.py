@@ -21,7 +21,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class PositionRule:
-    """One way to resample a position table, always bicubic.
+    """One way to resample a position table.
 
     Attributes
     ----------
@@ -31,11 +31,14 @@ class PositionRule:
         Low-pass filter when the grid shrinks.
     offset : float
         If not zero, resample by the scale factor `(new + offset) / old` instead of by size.
+    mode : str
+        Of :func:`torch.nn.functional.interpolate`.
     """
 
     description: str
     antialias: bool
     offset: float = 0.0
+    mode: str = "bicubic"
 
     def resample(self, table: Tensor, grid: Size) -> Tensor:
         """Resample a square table of patch positions `(1, M * M, D)` to `(1, H * W, D)`.
@@ -54,10 +57,10 @@ class PositionRule:
         if self.offset:
             scale = [(new + self.offset) / side for new in grid]
             resampled = functional.interpolate(
-                square, scale_factor=scale, mode="bicubic", antialias=self.antialias
+                square, scale_factor=scale, mode=self.mode, antialias=self.antialias
             )
         else:
-            resampled = functional.interpolate(square, size=grid, mode="bicubic", antialias=self.antialias)
+            resampled = functional.interpolate(square, size=grid, mode=self.mode, antialias=self.antialias)
         if tuple(resampled.shape[-2:]) != tuple(grid):
             raise BrdynError(
                 f"positions of a {side}x{side} grid could not be resampled to {grid[0]}x{grid[1]}"
@@ -74,6 +77,7 @@ FACEBOOK_DINOV2_REGISTERS = PositionRule(
 FACEBOOK_DINO = PositionRule(
     "Facebook DINO: bicubic by scale factor, offset 0.1, no antialias", antialias=False, offset=0.1
 )
+TIPSV2 = PositionRule("transformers, TIPSv2: bilinear by size, antialias", antialias=True, mode="bilinear")
 BY_SIZE = PositionRule("bicubic by size, no antialias", antialias=False)
 
 TIMM = "timm: bicubic by size, antialias"

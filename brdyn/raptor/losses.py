@@ -13,6 +13,7 @@ from brdyn.models import TokenLayout
 from brdyn.raptor.recipe import LOSSES
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+TINY = 1e-30
 LAST_PHASE_WEIGHTS = {"cls": 0.34, "registers": 0.33, "patches": 0.33}
 JOINT_WEIGHTS = {"cls": 0.45, "registers": 0.10, "patches": 0.45}
 
@@ -31,7 +32,8 @@ def group_weights(layout: TokenLayout, published: Mapping[str, float]) -> dict[s
 
 
 def plain_loss(kind: str) -> LossFunction:
-    """An error `(B,)` for each image over all its tokens: mean square, or half of it minus half the mean cosine.
+    """An error `(B,)` for each image over all its tokens: mean square, half of it minus half the mean cosine, or mean
+    square over the :func:`spread` of the teacher's state, which is 1 - R^2 of what is at hand.
 
     Raises
     ------
@@ -40,16 +42,19 @@ def plain_loss(kind: str) -> LossFunction:
     """
     if kind not in LOSSES:
         raise UsageError(f"unknown loss {kind!r}; choose one of {', '.join(LOSSES)}")
-    return mean_square if kind == "mse" else cosine_and_mean_square
+    return {"mse": mean_square, "cosine+mse": cosine_and_mean_square, "nmse": normalised_mean_square}[kind]
 
 
 def weighted_loss(layout: TokenLayout, weights: Mapping[str, float], kind: str = "mse") -> LossFunction:
-    """The same with each group's own mean, weighed."""
-    error = plain_loss(kind)
+    """The same with each group's own mean, weighed. What they are divided by is of all tokens: single ones may not
+    differ from image to image."""
+    normalised = kind == "nmse"
+    error = plain_loss("mse" if normalised else kind)
     parts = [(layout[group], weight) for group, weight in weights.items() if weight]
 
     def loss(guess: Tensor, truth: Tensor) -> Tensor:
-        return torch.stack([weight * error(guess[:, part], truth[:, part]) for part, weight in parts]).sum(0)
+        total = torch.stack([weight * error(guess[:, part], truth[:, part]) for part, weight in parts]).sum(0)
+        return total / spread(truth) if normalised else total
 
     return loss
 
@@ -63,3 +68,14 @@ def cosine_and_mean_square(guess: Tensor, truth: Tensor) -> Tensor:
     """Half the mean square error minus half the mean cosine of the tokens, `(B,)`."""
     cosine = functional.cosine_similarity(guess.float(), truth.float(), dim=-1).mean(1)
     return 0.5 * mean_square(guess, truth) - 0.5 * cosine
+
+
+def normalised_mean_square(guess: Tensor, truth: Tensor) -> Tensor:
+    """Mean square error over the spread of the truth, `(B,)`."""
+    return mean_square(guess, truth) / spread(truth)
+
+
+def spread(truth: Tensor) -> Tensor:
+    """Mean over units of the variance over tokens and images: of a piece, where a batch goes through in pieces."""
+    values = truth.float().flatten(0, 1)
+    return (values - values.mean(0)).square().mean().clamp(min=TINY)

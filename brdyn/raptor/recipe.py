@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from brdyn.choices import check_batch, check_block, check_norm_eps, one_of
 from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
-from brdyn.training.settings import TrainSettings
+from brdyn.training.settings import ADAMW, TrainSettings
 
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
@@ -22,10 +22,10 @@ ANNEALED_SHARE = 0.25
 STEPS = 2000
 BATCH = 64
 VALIDATION_IMAGES = 64
-LOSSES = ("mse", "cosine+mse")
+LOSSES = ("mse", "cosine+mse", "nmse")
 RECIPES = PUBLISHED, FAST = "published", "fast"
 STARTS = RANDOM, LAYER, MEAN = "random", "layer", "mean"
-LATER = ("try_rates", "augment")  # than the first records
+LATER = ("try_rates", "augment", "optimizer")  # than the first records
 OF_RANDOM_BLOCKS = ("mlp", "mlp_ratio", "layer_scale", "norm_eps", "depth_scaling")
 
 
@@ -39,10 +39,10 @@ class FitSettings:
         Published: 312 500 each. 0 leaves a stage out.
     batch_size : int or None
         Images of a step over all processes. By default 64, but at most all that are learned from.
-    min_lr, weight_decay, clip, accumulate, precision, ema, compile, seed
+    min_lr, weight_decay, clip, accumulate, precision, ema, compile, seed, optimizer
         As in :class:`brdyn.training.TrainSettings`.
     lr : float or None
-        Learning rate of AdamW. By default the published 3e-4, in stage 1 raised where it is shorter than the published
+        Learning rate. By default the published 3e-4, in stage 1 raised where it is shorter than the published
         one by the fourth root of how much shorter it is, at most fourfold; see :func:`learning_rate`.
     stage2_lr : float or None
         Of stage 2, where it is another. Stage 2 tunes blocks that work: its rate is not raised.
@@ -60,7 +60,9 @@ class FitSettings:
         Never let it give way.
     token_weighting : bool
         Weigh token groups apart in the last phase and in stage 2; otherwise every token counts the same.
-    loss : {"mse", "cosine+mse"}
+    loss : {"mse", "cosine+mse", "nmse"}
+        The last is the mean square error over the variance of the teacher's state: every layer counts alike, however
+        large its states.
     sigma : float
         Noise on the inputs of a block. The published runs have none; 0.001 is the default of their code.
     recipe : {"published", "fast"}
@@ -102,6 +104,7 @@ class FitSettings:
     ema: float = 0.0
     compile: bool = False
     seed: int = 0
+    optimizer: str = ADAMW
     annealed: float = ANNEALED_SHARE
     teacher_forcing_only: bool = False
     token_weighting: bool = True
@@ -232,7 +235,8 @@ class FitSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; without what was no option once and is not asked for."""
-        return {name: value for name, value in asdict(self).items() if value or name not in LATER}
+        later = {field.name: field.default for field in fields(self) if field.name in LATER}
+        return {name: value for name, value in asdict(self).items() if later.get(name, MISSING) != value}
 
 
 def learning_rate(steps: int) -> float:

@@ -11,11 +11,13 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from brdyn.training.settings import TrainSettings
+from brdyn.training.settings import MUON, TrainSettings
+
+AS_ADAMW = "match_rms_adamw"  # a step as large as AdamW's at the same rate (Liu et al., arXiv 2502.16982)
 
 
 class Optimization:
-    """AdamW on the parts of a task, a cosine schedule, and an average of the weights where there is to be one.
+    """Optimizers of the parts of a task, a cosine schedule, and an average of the weights where there is to be one.
 
     Parameters
     ----------
@@ -27,19 +29,8 @@ class Optimization:
     def __init__(self, parts: nn.ModuleDict, settings: TrainSettings) -> None:
         self.parts, self.clip = parts, settings.clip
         self.parameters = [p for p in parts.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.lr, weight_decay=settings.weight_decay
-        )
-        self.schedule = CosineLRScheduler(
-            self.optimizer,
-            t_initial=max(1, settings.steps - settings.warmup),
-            cycle_decay=0.5,  # of further cycles, and there are none; with 1, timm warns of a single step
-            lr_min=settings.min_lr,
-            warmup_t=min(settings.warmup, settings.steps),
-            warmup_lr_init=0.0,
-            warmup_prefix=True,  # the cosine begins where the rise ends, at the full rate
-            t_in_epochs=False,
-        )
+        self.optimizers = optimizers_of(parts, settings)
+        self.schedules = [_schedule(optimizer, settings) for optimizer in self.optimizers]
         self.ema_warmup = settings.ema_warmup
         self.ema = (
             ModelEmaV3(parts, decay=settings.ema, use_warmup=settings.ema_warmup) if settings.ema else None
@@ -47,16 +38,18 @@ class Optimization:
 
     def begin(self, step: int) -> float:
         """Set the learning rate of a step, which is counted from 0, and return it."""
-        self.schedule.step_update(step + 1)
-        return self.optimizer.param_groups[0]["lr"]
+        for schedule in self.schedules:
+            schedule.step_update(step + 1)
+        return self.optimizers[0].param_groups[0]["lr"]
 
     def step(self, step: int) -> None:
         """Follow the gradients, and let them go."""
         if self.clip:
             for part in self.parts.values():
                 clip_grad_norm_(part.parameters(), self.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
             self.ema.update(self.parts, step=step + 1 if self.ema_warmup else None)
 
@@ -78,10 +71,10 @@ class Optimization:
                 self.parts.load_state_dict(own)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, moments of the optimizer, and the average."""
+        """Weights, moments of the optimizers, and the average."""
         found = {f"model/{name}": value for name, value in self.parts.state_dict().items()}
         for number, parameter in enumerate(self.parameters):
-            for name, value in self.optimizer.state[parameter].items():
+            for name, value in self._of(parameter).state[parameter].items():
                 found[f"optimizer/{number}/{name}"] = value
         return found | {f"ema/{name}": value for name, value in self.average.items()}
 
@@ -99,10 +92,53 @@ class Optimization:
         for number, parameter in enumerate(self.parameters):
             moments = _under(tensors, f"optimizer/{number}/")
             if moments:
-                self.optimizer.state[parameter] = {
+                self._of(parameter).state[parameter] = {
                     name: value if name == "step" else value.to(parameter.device)
                     for name, value in moments.items()
                 }
+
+    def _of(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
+        """The optimizer that a parameter has."""
+        return next(
+            optimizer
+            for optimizer in self.optimizers
+            if any(parameter is one for group in optimizer.param_groups for one in group["params"])
+        )
+
+
+def optimizers_of(parts: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the weights of linear maps and AdamW for the rest.
+
+    >>> from brdyn.training import TrainSettings
+    >>> from brdyn.training.optimization import optimizers_of
+    >>> network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
+    >>> [type(one).__name__ for one in optimizers_of(network, TrainSettings(steps=1, optimizer="muon"))]
+    ['Muon', 'AdamW']
+    """
+    lr, decay = settings.lr, settings.weight_decay
+    rest = {id(parameter): parameter for parameter in parts.parameters() if parameter.requires_grad}
+    found: list[torch.optim.Optimizer] = []
+    if settings.optimizer == MUON:
+        linear = [module.weight for module in parts.modules() if isinstance(module, nn.Linear)]
+        taken = [weight for weight in linear if rest.pop(id(weight), None) is not None]
+        if taken:
+            found.append(torch.optim.Muon(taken, lr=lr, weight_decay=decay, adjust_lr_fn=AS_ADAMW))
+    if rest:
+        found.append(torch.optim.AdamW(rest.values(), lr=lr, weight_decay=decay))
+    return found
+
+
+def _schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> CosineLRScheduler:
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=max(1, settings.steps - settings.warmup),
+        cycle_decay=0.5,  # of further cycles, and there are none; with 1, timm warns of a single step
+        lr_min=settings.min_lr,
+        warmup_t=min(settings.warmup, settings.steps),
+        warmup_lr_init=0.0,
+        warmup_prefix=True,  # the cosine begins where the rise ends, at the full rate
+        t_in_epochs=False,
+    )
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from brdyn.choices import one_of
 from brdyn.errors import UsageError
 from brdyn.words import printable, shortened
 
 PRECISIONS = ("float32", "bfloat16")
+OPTIMIZERS = ADAMW, MUON = "adamw", "muon"
 SHOWN = 60
 MOST_STEPS = 2**31 - 1
 DIGESTS = (
@@ -34,7 +36,9 @@ class TrainSettings:
     batch_size : int
         Images of a step over all processes.
     lr, min_lr, weight_decay : float
-        Of AdamW.
+        Of the optimizer.
+    optimizer : {"adamw", "muon"}
+        Muon is for the weights of linear maps, at a rate that moves them as far as AdamW would; all else has AdamW.
     warmup : int
     clip : float
         Largest gradient norm of each part; 0 for no clipping.
@@ -76,6 +80,7 @@ class TrainSettings:
     ema_warmup: bool = False
     compile: bool = False
     seed: int = 0
+    optimizer: str = ADAMW
     log_every: int = 20
     validate_every: int = 500
     checkpoint_every: int = 500
@@ -95,6 +100,7 @@ class TrainSettings:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is negative")
         if self.precision not in PRECISIONS:
             raise UsageError(f"unknown precision {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
+        one_of("optimizer", self.optimizer, OPTIMIZERS)
         if not 0 <= self.ema < 1:
             raise UsageError(f"ema {self.ema} is not from 0 (none) to below 1")
         if self.batch_size < self.accumulate:

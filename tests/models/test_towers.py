@@ -36,6 +36,9 @@ BUILDERS = {
     "MSN": lambda: vit("ViTMSN"),
     "I-JEPA": lambda: vit("IJepa"),
     "MetaCLIP 2": lambda: hf.MetaClip2VisionModel(hf.MetaClip2VisionConfig(**VISION)),
+    "Chinese CLIP": lambda: hf.ChineseCLIPVisionModel(hf.ChineseCLIPVisionConfig(**VISION)),
+    "CLIPSeg": lambda: hf.CLIPSegVisionModel(hf.CLIPSegVisionConfig(**VISION)),
+    "TIPSv2": lambda: hf.Tipsv2VisionModel(hf.Tipsv2VisionConfig(**VISION)),
     "AIMv2": lambda: hf.Aimv2VisionModel(hf.Aimv2VisionConfig(**VISION)),
     "AIMv2, native": lambda: hf.Aimv2VisionModel(hf.Aimv2VisionConfig(**VISION, is_native=True)),
     "InternVL": lambda: hf.InternVLVisionModel(
@@ -44,7 +47,8 @@ BUILDERS = {
     "ViT, native 32x128": lambda: hf.ViTModel(hf.ViTConfig(**WIDE), add_pooling_layer=False),
     "InternVL, mean pooling": lambda: hf.InternVLVisionModel(hf.InternVLVisionConfig(**VISION)),
 }
-UNNORMED = ("MetaCLIP 2",)  # its last_hidden_state is before the final norm
+UNNORMED = ("MetaCLIP 2", "Chinese CLIP", "CLIPSeg")  # its last_hidden_state is before the final norm
+OTHERS = {"DeiT": {"distillation": 1}, "TIPSv2": {"registers": 1}}
 NO_CLS = ("I-JEPA", "AIMv2", "AIMv2, native")
 ONE_SIZE = ("AIMv2", "ViT, native 32x128")
 
@@ -56,7 +60,7 @@ def forward(name, source, images, native):
         source.config.mask_ratio = 0.0
         patches = images.shape[-2] // 16 * (images.shape[-1] // 16)
         extra["noise"] = torch.arange(patches).expand(len(images), -1)
-    if not native and not name.startswith(("BEiT", "Data2Vec", "InternVL", "AIMv2")):
+    if not native and not name.startswith(("BEiT", "Data2Vec", "InternVL", "AIMv2", "TIPSv2")):
         extra["interpolate_pos_encoding"] = True
     output = source(images, output_hidden_states=True, **extra)
     return output.hidden_states, output.last_hidden_state
@@ -88,7 +92,7 @@ def saved(request, tmp_path):
 def test_stepping_equals_the_models_own_forward(saved):
     name, source, folder = saved
     model = load_model(str(folder))
-    prefix = {"cls": 1, "distillation": 1} if name == "DeiT" else {} if name in NO_CLS else {"cls": 1}
+    prefix = {} if name in NO_CLS else {"cls": 1, **OTHERS.get(name, {})}
     assert model.tokens.sizes() == {**prefix, "patches": 16}
     assert model.info.heads == 4
     compare(name, source, model)
@@ -139,18 +143,21 @@ def composite(kind):
     return model, model.vision_model
 
 
-@pytest.mark.parametrize("kind", ["CLIP", "Siglip", "MetaClip2", "Aimv2", "InternVL"])
+@pytest.mark.parametrize(
+    "kind", ["CLIP", "ChineseCLIP", "CLIPSeg", "Siglip", "MetaClip2", "Aimv2", "Tipsv2", "InternVL"]
+)
 def test_a_model_of_images_and_text_gives_its_vision_part(kind, tmp_path):
     whole, tower = composite(kind)
     whole.eval()
     scramble(whole)
     whole.save_pretrained(tmp_path)
     model = load_model(str(tmp_path))
-    name = "MetaCLIP 2" if kind in ("CLIP", "MetaClip2") else kind
+    name = "MetaCLIP 2" if "CLIP" in kind.upper() else kind
     compare(name, tower, model)
     notes = " ".join(model.info.notes)
     assert "the vision part of a" in notes
-    assert ("multi_modal_projector" if kind == "InternVL" else "text_model") in notes
+    text = {"InternVL": "multi_modal_projector", "Tipsv2": "text_encoder"}.get(kind, "text_model")
+    assert text in notes
 
 
 HEADS = {

@@ -72,9 +72,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(("stage", "step"), [(1, 1), (1, 5), (1, 6), (2, 3), (2, 6)])
-@pytest.mark.parametrize("augment", [False, True])
-def test_a_killed_fit_resumes_bit_for_bit(tiny, images, tmp_path, stage, step, augment):
-    expected = fit_raptor(tiny, images, ASSIGNMENT, settings(ema=0.5, augment=augment), workers=0)
+@pytest.mark.parametrize("changes", [{}, {"augment": True}, {"optimizer": "muon", "loss": "nmse"}])
+def test_a_killed_fit_resumes_bit_for_bit(tiny, images, tmp_path, stage, step, changes):
+    expected = fit_raptor(tiny, images, ASSIGNMENT, settings(ema=0.5, **changes), workers=0)
     checkpoints = Checkpoints(tmp_path, {})
 
     def kill(now, row_step, _):
@@ -86,12 +86,12 @@ def test_a_killed_fit_resumes_bit_for_bit(tiny, images, tmp_path, stage, step, a
             tiny,
             images,
             ASSIGNMENT,
-            settings(ema=0.5, log_every=1, augment=augment),
+            settings(ema=0.5, log_every=1, **changes),
             session=Session(checkpoints=checkpoints, report=kill),
             workers=0,
         )
     again = fit_raptor(
-        tiny, images, ASSIGNMENT, settings(ema=0.5, log_every=1, augment=augment),
+        tiny, images, ASSIGNMENT, settings(ema=0.5, log_every=1, **changes),
         session=Session(checkpoints=checkpoints, resume=checkpoints.latest()), workers=0,
     )  # fmt: skip
     for name, value in expected.raptor.shared.state_dict().items():

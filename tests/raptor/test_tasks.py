@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torchmetrics import R2Score
 
 from brdyn.data import Batch
 from brdyn.errors import UsageError
@@ -63,6 +64,26 @@ def test_weights_of_the_groups_there_are(teacher):
     )
     with pytest.raises(UsageError, match="unknown loss 'l1'"):
         plain_loss("l1")
+
+
+def test_an_error_over_the_spread_counts_every_layer_alike(teacher):
+    """It is 1 - R^2, whatever the size and the mean of the states; groups are weighed before."""
+    torch.manual_seed(0)
+    guess, truth = torch.randn(3, 19, 16), torch.randn(3, 19, 16)
+    loss = plain_loss("nmse")
+    r2 = R2Score(multioutput="variance_weighted")
+    r2.update(guess.flatten(0, 1), truth.flatten(0, 1))
+    assert loss(guess, truth).mean().item() == pytest.approx(1 - r2.compute().item(), rel=1e-5)
+    torch.testing.assert_close(
+        loss(100 * guess + 7, 100 * truth + 7), loss(guess, truth), rtol=1e-3, atol=1e-4
+    )
+    weights = group_weights(teacher.tokens, JOINT_WEIGHTS)
+    plain = weighted_loss(teacher.tokens, weights)(guess, truth)
+    found = weighted_loss(teacher.tokens, weights, "nmse")(guess, truth)
+    torch.testing.assert_close(found, plain / truth.flatten(0, 1).var(0, correction=0).mean())
+    assert weighted_loss(teacher.tokens, weights, "nmse")(guess[:1], truth[:1]).isfinite().all()
+    same = torch.ones(1, 19, 16)
+    assert loss(same, same).item() == 0
 
 
 def test_either_loss_is_weighed_by_group(teacher):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+from argparse import Namespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import BrdynError, UsageError
 from brdyn.training import Checkpoints, Session, Task, TrainSettings, train
 from brdyn.training.loop import compile_parts
+from brdyn.training.optimization import Optimization
 from brdyn.training.session import make_accelerator
 from brdyn.training.settings import check_same
 
@@ -166,6 +168,79 @@ def test_files_with_a_digest_may_lie_elsewhere():
             check_same(before, {**before, **changes}, "run")
 
 
+class Mixed(nn.Module):
+    """A linear map, a table, a norm and a bias; another linear map that stays as it is."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.norm, self.still = nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 4)
+        self.table = nn.Parameter(torch.randn(3, 4))
+        self.still.requires_grad_(False)
+
+    def forward(self, values):
+        hidden = self.linear(values)
+        return (hidden + self.norm(hidden) * self.table[0] + self.table.sum(0)).square().sum()
+
+
+def test_muon_moves_linear_maps_as_far_as_adamw_would_and_adamw_the_rest():
+    """AdamW's first step is the rate, in the sign of the gradient; Muon's has a root mean square of a fifth of it, and
+    all its singular values are about as large."""
+    parts = nn.ModuleDict({"one": Mixed()})
+    before = weights(Namespace(parts=parts))
+    optimization = Optimization(parts, settings(optimizer="muon", weight_decay=0.0, warmup=0, lr=1e-3))
+    assert optimization.begin(0) == pytest.approx(1e-3, rel=0.05)
+    parts["one"](torch.randn(5, 6)).backward()
+    gradients = {name: one.grad.clone() for name, one in parts.named_parameters() if one.requires_grad}
+    optimization.step(0)
+    moved = {name: value - before[name] for name, value in parts.state_dict().items()}
+    lr = optimization.optimizers[1].param_groups[0]["lr"]
+    assert lr == optimization.optimizers[0].param_groups[0]["lr"]
+    for name in ("one.norm.weight", "one.norm.bias", "one.linear.bias", "one.table"):
+        torch.testing.assert_close(moved[name], -lr * gradients[name].sign(), rtol=1e-3, atol=1e-8)
+    step = moved["one.linear.weight"]
+    assert step.square().mean().sqrt() == pytest.approx(0.2 * lr, rel=0.35)
+    values = torch.linalg.svdvals(step)
+    assert values.min() > 0.4 * values.max()
+    assert (step * gradients["one.linear.weight"]).sum() < 0
+    assert not any(moved[name].any() for name in moved if "still" in name)
+
+
+def test_all_optimizers_let_weights_decay():
+    def after(decay):
+        parts = nn.ModuleDict({"one": Mixed()})
+        optimization = Optimization(parts, settings(optimizer="muon", weight_decay=decay, steps=1))
+        before = weights(Namespace(parts=parts))
+        rate = optimization.begin(0)
+        parts["one"](torch.ones(5, 6)).backward()
+        optimization.step(0)
+        return before, rate, weights(Namespace(parts=parts))
+
+    (before, rate, plain), (_, _, decayed) = after(0.0), after(0.5)
+    for name in before:
+        expected = plain[name] - (0 if "still" in name else rate * 0.5 * before[name])
+        torch.testing.assert_close(decayed[name], expected)
+
+
+def test_all_optimizers_go_on_from_a_checkpoint():
+    def after(steps, begun=None):
+        parts = nn.ModuleDict({"one": Mixed()})
+        optimization = Optimization(parts, settings(optimizer="muon", ema=0.5))
+        if begun is not None:
+            optimization.restore(begun)
+        for step in steps:
+            optimization.begin(step)
+            parts["one"](torch.randn(5, 6, generator=torch.Generator().manual_seed(step))).backward()
+            optimization.step(step)
+        return {name: value.clone() for name, value in optimization.tensors().items()}
+
+    half = after(range(3))
+    assert {name.split("/")[-1] for name in half} >= {"momentum_buffer", "exp_avg", "exp_avg_sq"}
+    whole, resumed = after(range(6)), after(range(3, 6), half)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 def test_pieces_do_not_matter(batches):
     whole, pieces = Means(), Means()
     for task, accumulate in ((whole, 1), (pieces, 4)):
@@ -224,6 +299,7 @@ def test_clipping_is_by_part(batches):
         ({"lr": -1.0}, "lr -1.0 is negative"),
         ({"precision": "int8"}, "unknown precision"),
         ({"ema": 1.0}, "ema 1.0"),
+        ({"optimizer": "sgd"}, "unknown optimizer 'sgd'; choose one of adamw, muon"),
         ({"accumulate": 9}, "cannot be split into 9"),
         ({"lr": math.nan}, "lr nan"),
     ],

@@ -107,6 +107,18 @@ KINDS: dict[str, Kind] = {
     "dinov3_vit": Kind("DINOv3ViTModel", ("norm",), "DINOv3ViTImageProcessor", rotary=True, pool=""),
     "clip_vision_model": _clip("CLIPVisionModel"),
     "metaclip_2_vision_model": _clip("MetaClip2VisionModel"),
+    "chinese_clip_vision_model": _clip("ChineseCLIPVisionModel"),
+    "clipseg_vision_model": _clip("CLIPSegVisionModel"),
+    "tipsv2_vision_model": Kind(
+        "Tipsv2VisionModel",
+        ("layernorm",),
+        "Tipsv2ImageProcessor",
+        rule=positions.TIPSV2,
+        pool="",
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        note="what stands as registers is trained as a second class token, on synthetic captions",
+    ),
     "siglip_vision_model": Kind(
         "SiglipVisionModel",
         ("post_layernorm",),
@@ -131,6 +143,9 @@ KINDS: dict[str, Kind] = {
 VISION_PARTS = {
     "clip": "clip_vision_model",
     "metaclip_2": "metaclip_2_vision_model",
+    "chinese_clip": "chinese_clip_vision_model",
+    "clipseg": "clipseg_vision_model",
+    "tipsv2": "tipsv2_vision_model",
     "siglip": "siglip_vision_model",
     "aimv2": "aimv2_vision_model",
     "internvl": "internvl_vision",

@@ -19,7 +19,7 @@ from brdyn.models.towers.config import ATTENTION, Described
 from brdyn.models.weights import SHOWN_KEYS
 from brdyn.words import first_line
 
-TOWERS = re.compile(r"^(?:.*\.)?(?:vision_tower|vision_model)\.")
+TOWERS = re.compile(r"^(?:.*\.)?(?:vision_tower|vision_model|vision_encoder)\.")
 POOLERS = ("pooler", "head")
 # Of training, or computed anew.
 UNUSED = re.compile(r"mask_token$|position_ids$|relative_position_index$|(^|\.)(pooler|head)\.")
