@@ -230,9 +230,10 @@ def test_rungs_by_the_own_head_are_means_over_seeds():
 def test_partitions_by_the_own_head():
     cells = headed(**{name: kept for name, _, _, _, kept, _ in SEEDS}, c0=0.8, c1=0.9, c2=1.0)
     cells.summary.loc[["c0", "c1", "c2"], "partition"] = CONTIGUOUS
-    found = raptor.head_over_contiguous(cells)
+    found = raptor.head_over_contiguous(cells._replace(size={"draws": {"3": 3}}))
     assert found["kept_head"].value == pytest.approx(0.08)
     assert "kept" not in found
+    assert raptor.head_over_contiguous(cells._replace(size={"draws": {"3": 4}})) is None  # one is to come
 
 
 def test_a_raptor_of_photographs_is_told_layer_by_layer(tmp_path):

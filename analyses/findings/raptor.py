@@ -142,7 +142,11 @@ def gained(
 
 
 def _better(
-    cells: Cells, better: str, worse: str, columns: tuple[str, ...] = ("kept", "r2")
+    cells: Cells,
+    better: str,
+    worse: str,
+    columns: tuple[str, ...] = ("kept", "r2"),
+    fewest: int = FEWEST_DRAWS,
 ) -> Numbers | None:
     """Differences between two partitions, of means over fits with the same k, averaged over the k that have both.
 
@@ -152,7 +156,7 @@ def _better(
     counts = rows.groupby(["k", "partition"]).size().unstack(fill_value=0)
     if not {better, worse} <= set(counts):
         return None
-    shared = [k for k in counts.index if counts.loc[k, better] and counts.loc[k, worse] >= FEWEST_DRAWS]
+    shared = [k for k in counts.index if counts.loc[k, better] and counts.loc[k, worse] >= fewest]
     if not shared:
         return None
     found: dict[str, Estimate] = {}
@@ -186,7 +190,14 @@ def spread_of(cells: Cells, partition: str, k: int = LADDER_K) -> str:
 better_than_contiguous = partial(_better, better=PARTITIONS[0], worse=PARTITIONS[1])
 phases_over_shuffled = partial(_better, better=PARTITIONS[0], worse=PARTITIONS[2])
 better_than_shuffled = partial(_better, better=PARTITIONS[1], worse=PARTITIONS[2])
-by_head = partial(_better, columns=("kept_head",))
+
+
+def by_head(cells: Cells, better: str, worse: str) -> Numbers | None:
+    """By the teacher's own head, once there are all draws that were planned: a look before is one chance more."""
+    planned = cells.size["draws"].values()
+    return _better(cells, better, worse, ("kept_head",), fewest=max(planned))
+
+
 head_over_contiguous = partial(by_head, better=PARTITIONS[0], worse=PARTITIONS[1])
 head_over_shuffled = partial(by_head, better=PARTITIONS[0], worse=PARTITIONS[2])
 
