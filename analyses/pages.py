@@ -82,7 +82,8 @@ def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> di
         "claim": text,
         "rule": found.rule or (in_full(claim.rule) if claim.rule else "–"),
         "said": found.said,
-        "word": f"{found.verdict}: {found.why[0].lower()}{found.why[1:]}" if found.why else found.verdict,
+        "word": found.verdict,
+        "why": f": {found.why[0].lower()}{found.why[1:]}" if found.why else "",
     }
 
 

@@ -462,3 +462,13 @@ def test_a_claims_p_value_is_of_all_that_has_to_hold():
     assert every(above("b"), significant("c")).p_value(numbers) == 0.3
     assert greater("d", 1).p_value(numbers) is None
     assert above("a", than=5).p_value(numbers) == 1
+
+
+def test_a_page_says_why_a_rule_that_is_met_does_not_hold(records):
+    """As one of many tests, or as nothing tells it from chance: where the table of rules stands, too."""
+    rows = [pages.ruled(claim, records) for claim in claims.every()]
+    alone = [row for row in rows if "but not as one of" in row["why"]]
+    assert alone
+    assert {row["word"] for row in alone} == {"cannot be told"}
+    assert pages.raptor_findings(records).count("cannot be told: alone it holds") >= 1
+    assert all(not row["why"] for row in rows if "holds" in row["word"])
