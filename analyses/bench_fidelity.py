@@ -21,7 +21,7 @@ import pandas as pd
 
 from analyses import bench
 from analyses.recording import SMALL_VIT, Choice
-from brdyn import Stream, fit_raptor, layer_similarity, load_images, segment
+from brdyn import Stream, UsageError, fit_raptor, layer_similarity, load_images, segment
 from brdyn.raptor import FitSettings
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.partitions import MAXCUT, assign
@@ -62,6 +62,8 @@ def fits(choice: Choice) -> pd.DataFrame:
             "mode == 'autoregressive' and group == 'all' and statistic == 'skill_affine'"
         )
         right, whole = found.accuracy, found.teacher_accuracy
+        if teacher.classes and whole is None:
+            raise UsageError(f"--images: {choice.images!r} has no labels of the classes of {choice.model!r}")
         row = {
             "recipe": recipe, "seed": seed, "images": fit.images_seen + of_trials, "seconds": seconds,
             "r2": float(found.curve("r2").iloc[-1]), "skill": float(skill.sort_values("layer")["mean"].iloc[-1]),

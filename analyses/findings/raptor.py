@@ -250,7 +250,8 @@ def head_kept(cells: Cells) -> Numbers:
 
 @of_fits(MUON)
 def muon_kept(cells: Cells) -> Numbers:
-    """The same of fits by the recipe that goes farthest in the search; between seeds, their own spread."""
+    """The same by the recipe that goes farthest in the search, of those without corrections; between seeds, their own
+    spread."""
     fits, one = fits_of(cells, MUON), share_kept(cells, MUON, HEAD)
     kept = cells.summary.loc[fits, KEPT[HEAD]]
     spread = float(kept.std(ddof=1)) if len(fits) > 1 else np.nan

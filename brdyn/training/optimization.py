@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from brdyn.training.settings import MUON, TrainSettings
 
+MOMENTS = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}, torch.optim.Muon: {"momentum_buffer"}}
 AS_ADAMW = "match_rms_adamw"  # a step as large as AdamW's at the same rate (Liu et al., arXiv 2502.16982)
 
 
@@ -83,8 +84,8 @@ class Optimization:
 
         Raises
         ------
-        RuntimeError
-            If they are of other parts.
+        RuntimeError, KeyError
+            If they are of other parts, or of another optimizer.
         """
         self.parts.load_state_dict(_under(tensors, "model/"))
         if self.ema is not None:
@@ -92,7 +93,10 @@ class Optimization:
         for number, parameter in enumerate(self.parameters):
             moments = _under(tensors, f"optimizer/{number}/")
             if moments:
-                self._of(parameter).state[parameter] = {
+                optimizer = self._of(parameter)
+                if moments.keys() != MOMENTS[type(optimizer)]:
+                    raise KeyError(f"moments of another optimizer: {', '.join(moments)}")
+                optimizer.state[parameter] = {
                     name: value if name == "step" else value.to(parameter.device)
                     for name, value in moments.items()
                 }

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from brdyn.classifiers import ViTRM, ViTRMConfig
 from brdyn.errors import UsageError
+from brdyn.training.loop import compile_parts
 from tests.conftest import scramble
 
 SMALL = {
@@ -67,7 +68,7 @@ def test_attention_is_the_fused_one_written_out():
 
 @pytest.mark.parametrize("kept", [slice(0, 1), slice(-4, None)])
 def test_tokens_that_are_kept_are_those_of_a_whole_layer(kept):
-    layer = small().network[0].eval()
+    layer = small().network[-1].eval()
     tokens = torch.randn(3, 7, 12, requires_grad=True)
     seed = torch.randn_like(layer(tokens)[:, kept])
     found, expected = layer(tokens, kept), layer(tokens)[:, kept]
@@ -150,6 +151,25 @@ def test_the_recursion_compiles_whole():
     whole = torch.compile(model, fullgraph=True, backend="eager")  # an error where the graph breaks
     with torch.no_grad():
         torch.testing.assert_close(whole(images, 3).scores, model(images, 3).scores)
+
+
+def test_networks_stay_compiled_in_all_their_shapes(monkeypatch):
+    """With gradients and without, patches and answers, batches of several sizes: the compiler has room for all."""
+    compiled = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled(self, backend="eager"))
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=8):
+        for images in (4, 2, 7):
+            model = small(latent_steps=2)
+            compile_parts(nn.ModuleDict({"network": model}))
+            assert model.network[0]._compiled_call_impl is not None
+            pixels = torch.randn(images, 3, 8, 8)
+            for autocast in (False, True):
+                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                    model.train()(pixels).scores.sum().backward()
+                    with torch.no_grad():
+                        model.eval()(pixels, 2)
+    torch.compiler.reset()
 
 
 def test_it_begins_as_published():

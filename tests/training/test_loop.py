@@ -241,6 +241,15 @@ def test_all_optimizers_go_on_from_a_checkpoint():
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.parametrize(("first", "second"), [("muon", "adamw"), ("adamw", "muon")])
+def test_a_checkpoint_of_another_optimizer_is_refused(batches, tmp_path, first, second):
+    checkpoints = Checkpoints(tmp_path, {})
+    train(Means(), batches, settings(optimizer=first), session=Session(checkpoints=checkpoints))
+    session = Session(checkpoints=checkpoints, resume=checkpoints.latest())
+    with pytest.raises(BrdynError, match="does not fit this run"):
+        train(Means(), batches, settings(optimizer=second, steps=20), session=session)
+
+
 def test_pieces_do_not_matter(batches):
     whole, pieces = Means(), Means()
     for task, accumulate in ((whole, 1), (pieces, 4)):
