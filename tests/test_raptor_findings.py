@@ -151,6 +151,7 @@ def headed(**kept):
     return cells._replace(
         summary=cells.summary.assign(kept_head=head, kept_head_low=head - 0.02, kept_head_high=head + 0.02),
         teacher={"linear": 0.5, "head": 0.5},
+        size={"ladder_seeds": 1, "draws": {"3": 3}},
     )
 
 
@@ -227,10 +228,23 @@ def test_rungs_by_the_own_head_are_means_over_seeds():
     assert [one.value for one in found.values()] == pytest.approx([0.7 - 0.5, 0.7 - 0.7, 0.1, 0.91 - 0.9])
 
 
+def test_rungs_wait_for_all_seeds_that_were_planned():
+    whole = {f"maxcut_k3{seed}": 0.9 for seed in ("", "_seed1")}
+    rungs = {
+        f"{name}{seed}": 0.5 for name in (*raptor.LADDER, raptor.STAGE_1_ALONE) for seed in ("", "_seed1")
+    }
+    cells = headed(**whole, **rungs)._replace(size={"ladder_seeds": 2})
+    assert raptor.head_rungs(cells) is not None
+    assert raptor.head_forcing(cells) is not None
+    less = cells._replace(summary=cells.summary.drop(f"{raptor.ANNEALED}_seed1"))
+    assert raptor.head_rungs(less) is None
+    assert raptor.head_forcing(less) is None
+
+
 def test_partitions_by_the_own_head():
     cells = headed(**{name: kept for name, _, _, _, kept, _ in SEEDS}, c0=0.8, c1=0.9, c2=1.0)
     cells.summary.loc[["c0", "c1", "c2"], "partition"] = CONTIGUOUS
-    found = raptor.head_over_contiguous(cells._replace(size={"draws": {"3": 3}}))
+    found = raptor.head_over_contiguous(cells)
     assert found["kept_head"].value == pytest.approx(0.08)
     assert "kept" not in found
     assert raptor.head_over_contiguous(cells._replace(size={"draws": {"3": 4}})) is None  # one is to come

@@ -214,8 +214,14 @@ def rungs(cells: Cells) -> Numbers:
     return {"gained": {label: gained(cells, [one], [below]) for label, one, below in rungs_of_the_recipe()}}
 
 
-@of_fits(*LADDER, STAGE_1_ALONE, WHOLE)
-def head_rungs(cells: Cells) -> Numbers:
+def with_all_seeds(cells: Cells, *names: str) -> bool:
+    """Whether every rung has all seeds that were planned: a look before is one chance more."""
+    return all(len(fits_of(cells, name)) >= cells.size["ladder_seeds"] for name in names)
+
+
+def head_rungs(cells: Cells) -> Numbers | None:
+    if not with_all_seeds(cells, *LADDER, STAGE_1_ALONE, WHOLE):
+        return None
     return {
         "gained": {
             label: gained(cells, fits_of(cells, one), fits_of(cells, below), HEAD)
@@ -231,8 +237,9 @@ def rungs_of_the_recipe() -> Iterator[tuple[str, str, str]]:
         yield label, one, below
 
 
-@of_fits(FORCING, ANNEALED)
-def head_forcing(cells: Cells) -> Numbers:
+def head_forcing(cells: Cells) -> Numbers | None:
+    if not with_all_seeds(cells, FORCING, ANNEALED):
+        return None
     alone, other = (fits_of(cells, name) for name in (FORCING, ANNEALED))
     excess = gained(cells, other, alone, HEAD, share=0.5)
     kept = cells.summary[KEPT[HEAD]]
