@@ -113,8 +113,8 @@ def test_cells_differ_in_what_they_are_named_for():
 
 
 def test_batch_sizes_are_compared_at_equal_steps_where_the_size_says_so():
-    """8 epochs of 50 000 images are 6250 steps of 64; at equal epochs, half the batch takes twice the steps."""
-    for name, steps in (("quarter", [6250] * 3), ("cpu", [18750, 9375])):
+    """4 epochs of 50 000 images are 3125 steps of 64; at equal epochs, half the batch takes twice the steps."""
+    for name, steps in (("quarter", [3125] * 3), ("cpu", [18750, 9375])):
         runs = vitrm_grid.cells(SIZES[name])
         recipes = [runs[f"batch{size}"].recipe for size in (32, 64, 128)[: len(steps)]]
         assert [recipe.steps(50_000) for recipe in recipes] == steps
