@@ -257,7 +257,7 @@ def head_kept(cells: Cells) -> Numbers:
 
 @of_fits(MUON)
 def muon_kept(cells: Cells) -> Numbers:
-    """The same by the recipe that goes farthest in the search, of those without corrections; between seeds, their own
+    """The same by the recipe that keeps most in the search, of those without corrections; between seeds, their own
     spread."""
     fits, one = fits_of(cells, MUON), share_kept(cells, MUON, HEAD)
     kept = cells.summary.loc[fits, KEPT[HEAD]]
