@@ -83,7 +83,7 @@ def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> di
         "rule": found.rule or (in_full(claim.rule) if claim.rule else "–"),
         "said": found.said,
         "word": found.verdict,
-        "why": f": {found.why[0].lower()}{found.why[1:]}" if found.why else "",
+        "why": found.why,
     }
 
 

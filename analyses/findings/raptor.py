@@ -246,24 +246,23 @@ def head_forcing(cells: Cells) -> Numbers | None:
     return {"excess": excess, "alone": kept[alone].mean(), "other": kept[other].mean()}
 
 
-@of_fits(WHOLE)
-def head_kept(cells: Cells) -> Numbers:
+def _kept_by_head(cells: Cells, name: str, variance: float, df: float) -> Numbers:
     """Of the accuracy of the teacher's own head, mean over seeds: errors are of test images and of seeds."""
-    fits, one = fits_of(cells, WHOLE), share_kept(cells, WHOLE, HEAD)
-    variance, df = between_seeds(cells, KEPT[HEAD])
+    fits, one = fits_of(cells, name), share_kept(cells, name, HEAD)
     errors = [((one.high - one.low) / 2 / NORMAL, np.inf), ((variance / len(fits)) ** 0.5, df)]
     return {"kept": with_errors(float(cells.summary.loc[fits, KEPT[HEAD]].mean()), errors), "fits": len(fits)}
 
 
+@of_fits(WHOLE)
+def head_kept(cells: Cells) -> Numbers:
+    return _kept_by_head(cells, WHOLE, *between_seeds(cells, KEPT[HEAD]))
+
+
 @of_fits(MUON)
 def muon_kept(cells: Cells) -> Numbers:
-    """The same by the recipe that keeps most in the search, of those without corrections; between seeds, their own
-    spread."""
-    fits, one = fits_of(cells, MUON), share_kept(cells, MUON, HEAD)
-    kept = cells.summary.loc[fits, KEPT[HEAD]]
-    spread = float(kept.std(ddof=1)) if len(fits) > 1 else np.nan
-    errors = [((one.high - one.low) / 2 / NORMAL, np.inf), (spread / len(fits) ** 0.5, len(fits) - 1)]
-    return {"kept": with_errors(float(kept.mean()), errors), "fits": len(fits)}
+    """By the recipe that keeps most in the search, of those without corrections; seeds have a spread of their own."""
+    kept = cells.summary.loc[fits_of(cells, MUON), KEPT[HEAD]]
+    return _kept_by_head(cells, MUON, float(kept.var(ddof=1)), len(kept) - 1)
 
 
 @of_fits(WHOLE)

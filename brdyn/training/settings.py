@@ -98,8 +98,7 @@ class TrainSettings:
         for name in ("lr", "min_lr", "weight_decay", "warmup", "clip"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is negative")
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"unknown precision {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
+        one_of("precision", self.precision, PRECISIONS)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         if not 0 <= self.ema < 1:
             raise UsageError(f"ema {self.ema} is not from 0 (none) to below 1")
