@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from math import isfinite
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -98,7 +98,7 @@ def entries(
 
 
 def value(found: Any, hint: Any, where: str) -> Any:
-    """A JSON value as the type it is declared with: numbers finite and in range, lists as tuples.
+    """A JSON value as the type it is declared with: numbers finite and in range, lists as lists or tuples.
 
     Raises
     ------
@@ -146,12 +146,13 @@ def _inside(found: Any, choice: Any, bounds: Range, where: str) -> Any:
     return found
 
 
-def _sequence(found: Any, choice: Any, bounds: Range, where: str) -> tuple[Any, ...]:
+def _sequence(found: Any, choice: Any, bounds: Range, where: str) -> Sequence[Any]:
     inner = get_args(choice) or (Any,)
     if len(inner) > 1 and inner[-1] is not Ellipsis and len(found) != len(inner):
         raise UsageError(f"{where} has {len(found)} entries instead of {len(inner)}")
     entry = inner[0] if get_origin(inner[0]) is Annotated else Annotated[inner[0], bounds]
-    return tuple(value(each, entry, f"{where}[{number}]") for number, each in enumerate(found))
+    kind: type[Sequence[Any]] = get_origin(choice) or choice
+    return kind(value(each, entry, f"{where}[{number}]") for number, each in enumerate(found))  # type: ignore[call-arg]
 
 
 def _named(choices: Iterable[Any]) -> str:

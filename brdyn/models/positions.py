@@ -33,12 +33,15 @@ class PositionRule:
         If not zero, resample by the scale factor `(new + offset) / old` instead of by size.
     mode : str
         Of :func:`torch.nn.functional.interpolate`.
+    crop : bool
+        Whether to resample to a square of the longer side and keep its upper left part.
     """
 
     description: str
     antialias: bool
     offset: float = 0.0
     mode: str = "bicubic"
+    crop: bool = False
 
     def resample(self, table: Tensor, grid: Size) -> Tensor:
         """Resample a square table of patch positions `(1, M * M, D)` to `(1, H * W, D)`.
@@ -60,7 +63,9 @@ class PositionRule:
                 square, scale_factor=scale, mode=self.mode, antialias=self.antialias
             )
         else:
-            resampled = functional.interpolate(square, size=grid, mode=self.mode, antialias=self.antialias)
+            size = (max(grid), max(grid)) if self.crop else grid
+            resampled = functional.interpolate(square, size=size, mode=self.mode, antialias=self.antialias)
+            resampled = resampled[..., : grid[0], : grid[1]]
         if tuple(resampled.shape[-2:]) != tuple(grid):
             raise BrdynError(
                 f"positions of a {side}x{side} grid could not be resampled to {grid[0]}x{grid[1]}"
@@ -78,6 +83,12 @@ FACEBOOK_DINO = PositionRule(
     "Facebook DINO: bicubic by scale factor, offset 0.1, no antialias", antialias=False, offset=0.1
 )
 TIPSV2 = PositionRule("transformers, TIPSv2: bilinear by size, antialias", antialias=True, mode="bilinear")
+RADIO = PositionRule(
+    "transformers, RADIO: bilinear by size to the longer side, cropped, no antialias",
+    antialias=False,
+    mode="bilinear",
+    crop=True,
+)
 BY_SIZE = PositionRule("bicubic by size, no antialias", antialias=False)
 
 TIMM = "timm: bicubic by size, antialias"

@@ -42,6 +42,8 @@ def names() -> tuple[str, ...]:
         "google/siglip-base-patch16-224",
         "apple/aimv2-large-patch14-224",
         "OpenGVLab/InternVL3-1B-hf",
+        "nvidia/C-RADIOv4-H",
+        "facebook/pixio-huge",
     )
 
 
@@ -114,7 +116,7 @@ def _build(
     backbone, besides = trunk.load(request.name, described, tower)
     pooler = getattr(getattr(backbone, "pooler", None), "layernorm", None)
     pool = "patches" if pooler is not None else described.kind.pool
-    before = len(described.kind.prefix) + (getattr(described.config, "num_register_tokens", 0) or 0)
+    before = sum(described.kind.before(described.config).values())
     head = find_head(state, pool, before, described.config.hidden_size, pooler)
     served = (HEAD, *TWO_HEADS) if head is not None else ()
     left = [name for name in (*besides, *outside) if name not in served]
@@ -123,6 +125,8 @@ def _build(
 
 def _notes(described: config.Described, left: tuple[str, ...]) -> tuple[str, ...]:
     notes = [described.kind.note] if described.kind.note else []
+    if (classes := described.kind.before(described.config).get("cls", 0)) > 1:
+        notes.append(f"has {classes} class tokens; what is read out of an image takes their mean")
     if described.part:
         notes.append(f"the vision part of a {described.part!r} model")
     if left:

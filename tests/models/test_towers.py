@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import load_file, save_file
 
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import describe_model, load_model
@@ -13,6 +14,8 @@ from tests.conftest import scramble
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
 VISION = {**SMALL, "image_size": 64, "patch_size": 16}
 TEXT = {**SMALL, "vocab_size": 50, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+NO_MLP = {name: value for name, value in VISION.items() if name != "intermediate_size"}
+RADIO = {**NO_MLP, "mlp_ratio": 2.0, "max_img_size": 128}
 WIDE = {**VISION, "image_size": [32, 128]}  # as many patches as 64x64
 
 
@@ -39,6 +42,9 @@ BUILDERS = {
     "Chinese CLIP": lambda: hf.ChineseCLIPVisionModel(hf.ChineseCLIPVisionConfig(**VISION)),
     "CLIPSeg": lambda: hf.CLIPSegVisionModel(hf.CLIPSegVisionConfig(**VISION)),
     "TIPSv2": lambda: hf.Tipsv2VisionModel(hf.Tipsv2VisionConfig(**VISION)),
+    "Pixio": lambda: hf.PixioModel(hf.PixioConfig(**NO_MLP, mlp_ratio=2)),
+    "RADIO": lambda: hf.RadioModel(hf.RadioConfig(**RADIO)),
+    "RADIO, SwiGLU": lambda: hf.RadioModel(hf.RadioConfig(**RADIO, use_swiglu_ffn=True, num_registers=0)),
     "AIMv2": lambda: hf.Aimv2VisionModel(hf.Aimv2VisionConfig(**VISION)),
     "AIMv2, native": lambda: hf.Aimv2VisionModel(hf.Aimv2VisionConfig(**VISION, is_native=True)),
     "InternVL": lambda: hf.InternVLVisionModel(
@@ -48,8 +54,15 @@ BUILDERS = {
     "InternVL, mean pooling": lambda: hf.InternVLVisionModel(hf.InternVLVisionConfig(**VISION)),
 }
 UNNORMED = ("MetaCLIP 2", "Chinese CLIP", "CLIPSeg")  # its last_hidden_state is before the final norm
-OTHERS = {"DeiT": {"distillation": 1}, "TIPSv2": {"registers": 1}}
+OTHERS = {
+    "DeiT": {"distillation": 1},
+    "TIPSv2": {"registers": 1},
+    "Pixio": {"cls": 8},
+    "RADIO": {"cls": 3, "registers": 7},
+    "RADIO, SwiGLU": {"cls": 3},
+}
 NO_CLS = ("I-JEPA", "AIMv2", "AIMv2, native")
+ITS_OWN_RULE = ("BEiT", "Data2Vec", "InternVL", "AIMv2", "TIPSv2", "Pixio", "RADIO")
 ONE_SIZE = ("AIMv2", "ViT, native 32x128")
 
 
@@ -60,7 +73,7 @@ def forward(name, source, images, native):
         source.config.mask_ratio = 0.0
         patches = images.shape[-2] // 16 * (images.shape[-1] // 16)
         extra["noise"] = torch.arange(patches).expand(len(images), -1)
-    if not native and not name.startswith(("BEiT", "Data2Vec", "InternVL", "AIMv2", "TIPSv2")):
+    if not native and not name.startswith(ITS_OWN_RULE):
         extra["interpolate_pos_encoding"] = True
     output = source(images, output_hidden_states=True, **extra)
     return output.hidden_states, output.last_hidden_state
@@ -264,3 +277,30 @@ def test_fewer_layers_in_the_config_than_in_the_weights(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
     with pytest.raises(BrdynError, match=r"16 more than its config\.json describes"):
         load_model(str(tmp_path))
+
+
+def test_published_radio_has_no_layer_scale(tmp_path):
+    """NVIDIA's files have none; transformers' layers then multiply by one."""
+    source = BUILDERS["RADIO"]().eval()
+    scramble(source)
+    source.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    assert "radio_model.model.blocks.0.attn.qkv.weight" in state  # the layout of NVIDIA's own
+    scales = [name for name in state if "lambda1" in name]
+    assert len(scales) == 2 * VISION["num_hidden_layers"]
+    save_file(
+        {name: tensor for name, tensor in state.items() if name not in scales}, tmp_path / "model.safetensors"
+    )
+    for layer in source.encoder.layer:
+        layer.layer_scale1.lambda1.data.fill_(1.0)
+        layer.layer_scale2.lambda1.data.fill_(1.0)
+    compare("RADIO", source, load_model(str(tmp_path)))
+
+
+@pytest.mark.parametrize(("name", "classes"), [("Pixio", 8), ("RADIO", 3)])
+def test_several_class_tokens_are_one_group(name, classes, tmp_path):
+    BUILDERS[name]().save_pretrained(tmp_path)
+    model = load_model(str(tmp_path))
+    assert model.tokens.readouts == ("cls", "patches")
+    assert model.tokens["cls"] == slice(0, classes)
+    assert any(note.startswith(f"has {classes} class tokens") for note in model.info.notes)

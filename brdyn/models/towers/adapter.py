@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from math import prod
 from types import MethodType
 from typing import Any
 
@@ -19,6 +20,7 @@ from brdyn.models.towers.kinds import RELATIVE, SINUSOIDAL, Kind
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL makes images grey
 SHARED_BIAS = ("relative_position_bias", "attention_mask")
+RESAMPLERS = ("interpolate_pos_encoding", "_interpolate_position_embedding")
 
 
 class TransformersBlock(nn.Module):
@@ -79,10 +81,10 @@ class TransformersViT(VisionTransformer):
         self.preprocessing = preprocessing
         self.head = head
         grid = info.image_size[0] // info.patch, info.image_size[1] // info.patch
-        prefix = {**dict.fromkeys(kind.prefix, 1), "registers": _registers(backbone)}
-        self.tokens = TokenLayout.with_prefix(grid, prefix)
+        self.tokens = TokenLayout.with_prefix(grid, kind.before(backbone.config))
         self.pre_norm = _child(backbone, kind.pre_norm) if kind.pre_norm else nn.Identity()
-        self.norm = _child(backbone, kind.norm)
+        self.norm = _child(backbone, kind.norm) if kind.norm else nn.Identity()
+        self.conditioner = getattr(backbone, "input_conditioner", nn.Identity())
         described_only = self.device.type == "meta"
         rotary = self._rotary() if kind.rotary else None
         bias = None if described_only else self._shared_bias(grid)
@@ -103,7 +105,7 @@ class TransformersViT(VisionTransformer):
         if "noise" in self._takes:  # patches are kept in the order of their noise
             order = torch.arange(self.tokens.grid[0] * self.tokens.grid[1], device=images.device)
             extra["noise"] = order.expand(len(images), -1)
-        state = self.backbone.embeddings(images, **extra)
+        state = self.backbone.embeddings(self.conditioner(images), **extra)
         return self.pre_norm(state[0] if isinstance(state, tuple) else state)
 
     @property
@@ -133,10 +135,12 @@ class TransformersViT(VisionTransformer):
         embeddings = self.backbone.embeddings
         table = position_table(embeddings)
         config = self.backbone.config
-        native = tuple(side // self.info.patch for side in square(config.image_size))
+        sides = square(getattr(config, "max_img_size", config.image_size))
+        native = tuple(side // self.info.patch for side in sides)
+        resampler = next((name for name in RESAMPLERS if hasattr(embeddings, name)), "")
         if table is None or grid == native:
             fitted = table
-        elif not hasattr(embeddings, "interpolate_pos_encoding"):
+        elif not resampler:
             raise UsageError(
                 f"{self.info.name!r} takes images of {config.image_size} pixels alone: transformers does not resample "
                 "its positions; drop `image_size`"
@@ -147,10 +151,11 @@ class TransformersViT(VisionTransformer):
                 "resampled; drop `image_size`"
             )
         else:
-            fitted = positions.resample_with_prefix(table, grid, self.kind.rule, prefix=len(self.kind.prefix))
-        if fitted is not None and hasattr(embeddings, "interpolate_pos_encoding"):
+            before = table.shape[1] - prod(native)
+            fitted = positions.resample_with_prefix(table, grid, self.kind.rule, prefix=before)
+        if fitted is not None and resampler:
             embeddings.register_buffer("resampled_positions", fitted, persistent=False)
-            embeddings.interpolate_pos_encoding = MethodType(_resampled_positions, embeddings)
+            setattr(embeddings, resampler, MethodType(_resampled_positions, embeddings))
 
 
 def _resampled_positions(embeddings: Any, *_: Any) -> Tensor:
@@ -162,12 +167,8 @@ def position_table(embeddings: nn.Module) -> Tensor | None:
     table = getattr(embeddings, "position_embeddings", None)
     if table is None:
         inner = getattr(embeddings, "position_embedding", None)
-        table = inner.weight[None] if isinstance(inner, nn.Embedding) else None
-    return None if table is None else table.detach()
-
-
-def _registers(backbone: Any) -> int:
-    return getattr(backbone.config, "num_register_tokens", 0) or 0
+        table = inner.weight[None] if isinstance(inner, nn.Embedding) else inner
+    return table.detach() if isinstance(table, Tensor) else None
 
 
 def _relative_bias(backbone: Any) -> nn.Module | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from brdyn.models import positions
 from brdyn.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
@@ -24,11 +25,13 @@ class Kind:
     model_class : str
         The class in `transformers` that holds the vision trunk.
     norm : tuple of str
-        Names its final norm has had.
+        Names its final norm has had; empty where it has none.
     processor : str
         The class in `transformers` that prepares its images, where the checkpoint names none.
     prefix : tuple of str
-        Tokens before the patches that have a position of their own, in order.
+        Groups of tokens before the patches, registers aside, in order.
+    cls, registers : str
+        Entries of the config that count class tokens, where there may be several, and registers.
     pre_norm : tuple of str
         Names of the norm between embedding and blocks, if there is one.
     rule : PositionRule
@@ -48,6 +51,8 @@ class Kind:
     norm: tuple[str, ...]
     processor: str = "ViTImageProcessor"
     prefix: tuple[str, ...] = ("cls",)
+    cls: str = ""
+    registers: str = "num_register_tokens"
     pre_norm: tuple[str, ...] = ()
     rule: positions.PositionRule = BY_SIZE
     rotary: bool = False
@@ -56,6 +61,13 @@ class Kind:
     std: tuple[float, ...] = IMAGENET_STD
     crop_pct: float = 1.0
     note: str = ""
+
+    def before(self, config: Any) -> dict[str, int]:
+        """How many tokens of each group stand before the patches, by a config of transformers."""
+        counts = dict.fromkeys(self.prefix, 1)
+        if self.cls:
+            counts["cls"] = getattr(config, self.cls)
+        return {**counts, "registers": getattr(config, self.registers, 0) or 0}
 
 
 def _clip(model_class: str) -> Kind:
@@ -138,6 +150,19 @@ KINDS: dict[str, Kind] = {
         std=CLIP_STD,
     ),
     "internvl_vision": Kind("InternVLVisionModel", ("layernorm",), "GotOcr2ImageProcessor", pool=""),
+    "pixio": Kind("PixioModel", ("layernorm",), "BitImageProcessor", cls="n_cls_tokens", pool=""),
+    "radio": Kind(
+        "RadioModel",
+        (),
+        "CLIPImageProcessor",
+        cls="num_cls_tokens",
+        registers="num_registers",
+        rule=positions.RADIO,
+        pool="",
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        note="normalises colours itself and has no norm after its last block",
+    ),
 }
 
 VISION_PARTS = {
