@@ -38,6 +38,16 @@ def seed_default(seed: int, device: torch.device) -> None:
         torch.manual_seed(seed)
 
 
+def in_float64(values: torch.Tensor) -> torch.Tensor:
+    """In double precision, on the CPU where the device has none.
+
+    >>> from brdyn.runtime import in_float64
+    >>> in_float64(torch.ones(2)).dtype
+    torch.float64
+    """
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
 @dataclass(frozen=True)
 class Processes:
     """This process among those started by torchrun (alone by default).

@@ -76,11 +76,15 @@ class Keeper:
         if step == 0:
             self._clear()
         for part in self.keep:
-            if part != BEST and step == self.recipe.step_of(float(part), self.images):
+            if part != BEST and step == self.recipe.step_of(float(part), self.images) and self._is_finite():
                 self._save(part, step, found)
-        if BEST in self.keep and found.get(WATCHED, -1.0) > self.most:
+        if BEST in self.keep and found.get(WATCHED, -1.0) > self.most and self._is_finite():
             self.most = found[WATCHED]
             self._save(BEST, step, found)
+
+    def _is_finite(self) -> bool:
+        """Whether the weights are numbers; where they are not, training stops as soon as it looks at its losses."""
+        return all(bool(weight.isfinite().all()) for weight in self.classifier.network.parameters())
 
     def _clear(self) -> None:
         """Take away what another run has left, where something of this one would lie beside it."""
@@ -107,13 +111,13 @@ class Keeper:
 
 
 def describe_kept(
-    folder: str | Path, test: PixelSet | None, device: torch.device | str = "cpu"
+    folder: str | Path, test: PixelSet | None, device: torch.device | str = "cpu", steps: int = 1
 ) -> dict[str, dict[str, Any]]:
-    """Where each kept classifier stood, and its accuracy on the test images."""
+    """Where each kept classifier stood, and its accuracy on the test images, of a ViTRM in so many recursion steps."""
     rows = {}
     for name, path in kept_folders(folder).items():
         at = read_config(path)["at"]
         classifier = Classifier.from_pretrained(path)
         classifier.network.to(device)
-        rows[name] = {**at, "accuracy": accuracy(classifier, test) if test is not None else None}
+        rows[name] = {**at, "accuracy": accuracy(classifier, test, steps) if test is not None else None}
     return rows

@@ -126,10 +126,7 @@ class PixelSet(Compared):
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel, of values from 0 to 1."""
         counts = torch.stack(
-            [
-                torch.bincount(self.pixels[:, channel].flatten().long().cpu(), minlength=256)
-                for channel in range(3)
-            ]
+            [torch.bincount(self.pixels[:, channel].flatten().cpu(), minlength=256) for channel in range(3)]
         ).double()
         values = torch.arange(256, dtype=torch.float64) / 255
         mean = (counts * values).sum(1) / counts.sum(1)
@@ -216,7 +213,8 @@ def load_pixels(
             f"not one of the {left_out.count} images in {str(data)!r} has a label ({left_out.example()})"
         )
     pixels, labels = pixels[:count], labels[:count]
-    names = source.label_names or [str(number) for number in range(int(labels.max()) + 1)]
+    highest = int(labels.max()) if source.labels.highest is None else source.labels.highest
+    names = source.label_names or _numbered(highest + 1)
     return PixelSet(
         pixels,
         labels,
@@ -227,6 +225,11 @@ def load_pixels(
         images.report.unlabelled,
         source.chosen() if source.image_column or source.split else {},
     )
+
+
+def _numbered(count: int) -> list[str]:
+    """Names of classes that have only numbers."""
+    return [str(number) for number in range(count)]
 
 
 def _refuse_choice(name: str, split: str | None, columns: tuple[str | None, ...], where_there: bool) -> None:
@@ -240,14 +243,15 @@ def pixel_digest(pixels: Tensor) -> str:
 
 
 def check_classes(images: PixelSet, names: Sequence[str], whose: str) -> None:
-    """Refuse images of other classes than those of `whose`.
+    """Refuse images of other classes than those of `whose`; of numbered ones the last may be missing.
 
     Raises
     ------
     UsageError
         With both numbers of classes.
     """
-    if images.names != tuple(names):
+    numbered = tuple(_numbered(len(names))) == tuple(names)
+    if images.names != (tuple(names[: images.classes]) if numbered else tuple(names)):
         raise UsageError(
             f"{images.description!r} has {images.classes} classes ({images.names[0]}, …), and {whose} {len(names)} "
             f"({names[0]}, …); give images of the same classes"

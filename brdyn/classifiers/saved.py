@@ -21,6 +21,7 @@ from brdyn.declared import Range, entries, shown
 from brdyn.declared import build as build_declared
 from brdyn.errors import UsageError
 from brdyn.store import pretrained
+from brdyn.store.shared_tensors import each_once
 
 CHANNELS = 3
 MOST_PIXELS = MOST["image_size"]
@@ -174,7 +175,7 @@ class Classifier(Compared):
         """Its weights, at half the size; for :meth:`save_pretrained`."""
         return {
             name: value.half() if value.is_floating_point() else value
-            for name, value in self.network.state_dict().items()
+            for name, value in each_once(self.network).items()
         }
 
     def save_pretrained(
@@ -202,7 +203,7 @@ class Classifier(Compared):
             "std": list(self.std),
             **details,
         }
-        return pretrained.to_files(KIND, self.network.state_dict() if weights is None else weights, config)
+        return pretrained.to_files(KIND, each_once(self.network) if weights is None else weights, config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Classifier:

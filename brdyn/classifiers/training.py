@@ -71,7 +71,7 @@ def train_classifier(
     session = session or Session()
     accelerator = session.on()
     device = accelerator.device
-    augmentation = Augmentation(recipe, images.classes, classifier.mean, classifier.std)
+    augmentation = Augmentation(recipe, len(classifier.names), classifier.mean, classifier.std)
     watched = validation.to(device) if validation is not None else None
     network = classifier.network.requires_grad_(True)
     task = classifier.architecture.task(network, augmentation, watched, n_sup=n_sup, steps=steps)
@@ -229,13 +229,16 @@ class ClassifierRun:
         if not accelerator.is_main_process:
             return None
         sets = {"train": images} if test is None else {"train": images, "test": test}
+        kept = {}
+        if folder is not None and self.keep:
+            kept = describe_kept(folder.path, test, accelerator.device, self.steps)
         return ClassifierTraining(
             classifier,
             history,
             options,
             classifier.parameters,
             None if test is None else accuracy(classifier, test, self.steps),
-            describe_kept(folder.path, test, accelerator.device) if folder is not None and self.keep else {},
+            kept,
             [one for part in sets.values() for one in part.skipped],
             {name: part.unlabelled.to_dict() for name, part in sets.items()},
             classifier.flops(self.steps),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.options import WHOLE
 from brdyn.cli.run import RunRequest, open_run, run_command
 from brdyn.errors import UsageError
-from brdyn.raptor.partitions import MAXCUT, PARTITIONS, assign
+from brdyn.raptor.partitions import MAXCUT, PARTITIONS, SHUFFLE, assign, draws_of
 from brdyn.raptor.recipe import LAYER, RANDOM, STARTS, FitSettings
 
 if TYPE_CHECKING:
@@ -70,6 +71,13 @@ def raptor_rank(
     def check(model: VisionTransformer) -> None:
         given.check(model)
         resolved(wanted, model)
+        if given.phases is not None:
+            check_draws(chosen, draws, given.phases.boundaries, model.depth)
+        elif (
+            given.k is not None
+        ):  # where phases end is not known yet, on which the number of shuffles depends
+            sure = [name for name in chosen if name != SHUFFLE or given.k in (1, model.depth)]
+            check_draws(sure, draws, range(1, given.k), model.depth)
 
     with open_run(request, RESULT, check=check, float32=True) as run:
         import brdyn
@@ -82,6 +90,7 @@ def raptor_rank(
         if found is None:
             some = learning.some(PHASE_IMAGES, run.seed)
             found = find_phases(run.model, some, k=given.k, seed=run.seed, stream=run.stream)
+        check_draws(chosen, draws, found.boundaries, run.model.depth)
         assignments = {}
         for name in chosen:
             for draw in range(1 if name == MAXCUT else draws):
@@ -99,6 +108,25 @@ def raptor_rank(
                 stream=run.stream,
             )
         )
+
+
+def check_draws(partitions: Sequence[str], draws: int, boundaries: Sequence[int], layers: int) -> None:
+    """Refuse more draws of a random partition than there are.
+
+    Raises
+    ------
+    UsageError
+        With how many there are, and what to give instead.
+    """
+    for name in partitions:
+        possible = draws_of(name, boundaries, layers)
+        if name != MAXCUT and possible < draws:
+            there = f"{'is' if possible == 1 else 'are'} {possible} of {name}"
+            less = f"--draws {possible}, or " if possible else ""
+            raise UsageError(
+                f"--draws {draws}: with {len(boundaries) + 1} phases of {layers} layers there {there}; "
+                f"give {less}--partitions without it"
+            )
 
 
 def _settings(request: RunRequest, steps: int, lr: float | None) -> FitSettings | None:

@@ -264,11 +264,10 @@ def make_labels(column: Column, chunks: Callable[[], Iterable[Any]]) -> tuple[La
         return Labels.named(("False", "True")), ""
     if column.holds == TEXTS:
         return _names(column, chunks())
-    if column.holds == FRACTIONS:
-        broken = _fraction(chunks())
-        if broken is not None:
-            return None, f"column {column.name!r} holds fractions, such as {broken:g}, and not classes"
-    return Labels(), ""
+    highest, broken = _numbers(chunks())
+    if broken is not None:
+        return None, f"column {column.name!r} holds fractions, such as {broken:g}, and not classes"
+    return Labels(highest=highest), ""
 
 
 def _names(column: Column, chunks: Iterable[Any]) -> tuple[Labels | None, str]:
@@ -282,13 +281,16 @@ def _names(column: Column, chunks: Iterable[Any]) -> tuple[Labels | None, str]:
     return Labels.named(sorted(distinct)), ""
 
 
-def _fraction(chunks: Iterable[Any]) -> float | None:
-    """The first finite value that is not whole."""
+def _numbers(chunks: Iterable[Any]) -> tuple[int | None, float | None]:
+    """The largest that can be a class, and the first finite value that is not whole."""
     import numpy as np
 
+    highest = -1
     for chunk in chunks:
         values = np.asarray(chunk.cast("float64").drop_null().to_numpy(zero_copy_only=False))
-        broken = values[np.isfinite(values) & (values % 1 != 0)]
+        values = values[np.isfinite(values)]
+        broken = values[values % 1 != 0]
         if len(broken):
-            return float(broken[0])
-    return None
+            return None, float(broken[0])
+        highest = max(highest, int(values[values < MOST_CLASSES].max(initial=-1)))
+    return (None if highest < 0 else highest), None

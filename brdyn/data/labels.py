@@ -39,16 +39,19 @@ class Labels:
     ----------
     names : list of str or None
         Of the classes; None where they have only numbers.
+    highest : int or None
+        The largest number that the whole source holds, where classes have no names.
     """
 
     names: list[str] | None = None
+    highest: int | None = None
     _numbers: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     @classmethod
     def named(cls, names: Iterable[str]) -> Labels:
         """Classes with names, in this order."""
         listed = list(names)
-        return cls(listed, {name: number for number, name in enumerate(listed)})
+        return cls(listed, _numbers={name: number for number, name in enumerate(listed)})
 
     @property
     def count(self) -> int:

@@ -6,7 +6,7 @@ by the layers of a block. Rank 0 is a Raptor with blocks of the teacher's kind, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -17,9 +17,9 @@ from torch.func import functional_call
 
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
+from brdyn.runtime import in_float64
 
 SEPARATOR = "/"  # instead of the dot, which names of parameters may not have
-Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class Correction(nn.Module):
             self.offset[key].copy_(difference)
             return
         most = self.left[key].shape[1]
-        left, values, right = torch.linalg.svd(difference.flatten(1).double(), full_matrices=False)
+        left, values, right = torch.linalg.svd(in_float64(difference.flatten(1)), full_matrices=False)
         self.left[key].copy_(left[:, :most] * values[:most])
         self.right[key].copy_(right[:most])
 
@@ -146,7 +146,7 @@ class CopiedBlock(nn.Module):
         self.layers = tuple(layers)
         self.most: int | None = None
         self.module = deepcopy(teacher.blocks[layers[0] - 1]).eval()
-        check_alike(teacher, layers)
+        check_alike(teacher, layers, self.module)
         own = dict(self.module.named_parameters())
         self.corrections = nn.ModuleDict(
             {str(layer): Correction(own, rank) for layer in layers} if rank else {}
@@ -183,14 +183,14 @@ class CopiedBlock(nn.Module):
         each = {layer: dict(teacher.blocks[layer - 1].named_parameters()) for layer in self.layers}
         for name, weight in self.module.named_parameters():
             if reference is None:
-                weight.copy_(torch.stack([weights[name].double() for weights in each.values()]).mean(0))
+                weight.copy_(torch.stack([in_float64(weights[name]) for weights in each.values()]).mean(0))
             else:
                 weight.copy_(teacher.blocks[reference - 1].get_parameter(name))
             for layer, weights in each.items():
                 if self.corrections:
                     correction = self.corrections[str(layer)]
                     assert isinstance(correction, Correction)
-                    correction.fit(name, weights[name].double() - weight.double())
+                    correction.fit(name, in_float64(weights[name]) - in_float64(weight))
 
 
 def relaxed_parameters(teacher: VisionTransformer, assignment: Sequence[int], rank: int) -> int:
@@ -225,28 +225,47 @@ def layers_of_blocks(assignment: Sequence[int]) -> list[list[int]]:
     ]
 
 
-def check_alike(teacher: VisionTransformer, layers: Sequence[int]) -> None:
+def check_alike(teacher: VisionTransformer, layers: Sequence[int], first: nn.Module) -> None:
     """Refuse layers of which one cannot take another's weights.
+
+    Parameters
+    ----------
+    teacher : VisionTransformer
+    layers : sequence of int
+        From 1.
+    first : nn.Module
+        A copy of the block of the first of them, as it evaluates: with the weights of any other it has to compute what
+        that one does.
 
     Raises
     ------
     UsageError
-        If their blocks have other weights, other shapes, or fixed tensors of other values.
+        If it does not, or blocks hold no weights of their own.
     """
-    first = teacher.blocks[layers[0] - 1]
+    if next(first.parameters(), None) is None:
+        raise UsageError(
+            f"the blocks of {teacher.info.name!r} hold no weights of their own that could be copied: they apply shared "
+            "ones; let blocks start anew (start='random')"
+        )
     for layer in layers[1:]:
-        block = teacher.blocks[layer - 1]
-        alike = _shapes(block.named_parameters) == _shapes(first.named_parameters)
-        fixed = dict(block.named_buffers())
-        if not alike or not all(
-            name in fixed and (buffer.is_meta or torch.equal(fixed[name], buffer))
-            for name, buffer in first.named_buffers()
-        ):
+        if not _takes_the_weights_of(teacher.blocks[layer - 1], first, teacher):
             raise UsageError(
                 f"layers {layers[0]} and {layer} of {teacher.info.name!r} are built differently, so that neither can "
                 "take the other's weights; give them different blocks, or let blocks start anew (start='random')"
             )
 
 
-def _shapes(named: Callable[[], Any]) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in named()}
+@torch.no_grad()
+def _takes_the_weights_of(block: nn.Module, first: nn.Module, teacher: VisionTransformer) -> bool:
+    weights: dict[str, Tensor] = dict(block.named_parameters())
+    if {name: weight.shape for name, weight in weights.items()} != {
+        name: weight.shape for name, weight in first.named_parameters()
+    }:
+        return False
+    if "meta" in (teacher.device.type, torch.get_default_device().type):
+        return True  # only laid out: nothing can be computed
+    drawn = torch.randn(
+        1, teacher.tokens.count, teacher.info.width, generator=torch.Generator().manual_seed(0)
+    )
+    state = drawn.to(teacher.device, teacher.dtype)
+    return torch.allclose(functional_call(first, weights, (state,)), block(state), equal_nan=True)

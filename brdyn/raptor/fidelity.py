@@ -21,7 +21,7 @@ from torchmetrics import Metric
 from brdyn.checked_json import made
 from brdyn.compared import Compared
 from brdyn.data import ImageSet
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import DivergedError, UsageError
 from brdyn.measures.engine import measure
 from brdyn.measures.moments import r_squared, with_sum
 from brdyn.measures.per_image import PerImageMetric, Statistic
@@ -109,7 +109,7 @@ def student_states(raptor: Raptor, trajectory: Trajectory) -> tuple[Tensor, ...]
 
     Raises
     ------
-    BrdynError
+    DivergedError
         If one is not finite: the layer is named.
     """
 
@@ -120,7 +120,7 @@ def student_states(raptor: Raptor, trajectory: Trajectory) -> tuple[Tensor, ...]
                 states.append(block(states[-1]))
         finite = torch.stack([state.float().sum() for state in states]).isfinite().tolist()
         if not all(finite):
-            raise BrdynError(
+            raise DivergedError(
                 f"the Raptor runs away: its own state at layer {finite.index(False)} is not finite; fit it for longer, "
                 "or with a smaller `lr`"
             )

@@ -254,6 +254,11 @@ def fit_raptor(
     >>> fit.raptor.k, fit.raptor(next(images.batches(2)).images).shape
     (2, torch.Size([2, 5, 192]))
     """
+    if teacher.precision != "float32":
+        raise UsageError(
+            f"{teacher.info.name!r} is in {teacher.precision}, and a Raptor is fitted to a teacher in float32; load it "
+            "so, and let the fit compute in bfloat16 (`precision`)"
+        )
     asked = settings = settings or FitSettings()
     session = session or Session()
     accelerator, checkpoints, resume = session.on(teacher.device), session.checkpoints, session.resume

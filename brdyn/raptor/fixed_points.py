@@ -12,6 +12,7 @@ from torch.nn import functional
 from brdyn.measures.fixed_points import FixedPointMetric, Repeated
 from brdyn.raptor.fidelity import student_states
 from brdyn.raptor.model import Raptor, Span
+from brdyn.runtime import in_float64
 from brdyn.trajectory import Trajectory
 
 READ = {
@@ -72,9 +73,9 @@ class BlockPastPhase(FixedPointMetric):
         theirs, ours = (raptor.logits(raptor.norm(one)) for one in (truth, state))
         assert theirs is not None
         assert ours is not None
-        found["agreement"] = (theirs.argmax(1) == ours.argmax(1)).double()
+        found["agreement"] = in_float64(theirs.argmax(1) == ours.argmax(1))
         if self.with_labels:
-            right = (ours.argmax(1) == trajectory.labels.to(ours.device)).double()
+            right = in_float64(ours.argmax(1) == trajectory.labels.to(ours.device))
             found["accuracy"] = right.where(trajectory.labelled.to(ours.device), torch.nan)
         return found
 

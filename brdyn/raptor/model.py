@@ -19,6 +19,7 @@ from brdyn.models import VisionTransformer
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.copied import CopyConfig
 from brdyn.store import pretrained
+from brdyn.store.shared_tensors import each_once
 
 KIND = "raptor"
 EARLIER_NORM_EPS = 1e-6  # of all blocks, before configs said it
@@ -193,7 +194,7 @@ class Raptor(VisionTransformer):
             "block" if isinstance(self.config, BlockConfig) else "copies": self.config.to_dict(),
             **details,
         }
-        return pretrained.to_files(KIND, self.shared.state_dict(), config)
+        return pretrained.to_files(KIND, each_once(self.shared), config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, teacher: VisionTransformer) -> Raptor:

@@ -79,7 +79,7 @@ def read_official(
             f"{str(file)!r} has blocks of width {width}, and {teacher.info.name!r} has width {teacher.info.width}; "
             "give the teacher that it was fitted to"
         )
-    config = _config(blocks[0], teacher)
+    config = _config(blocks[0], teacher, file)
     raptor = Raptor(teacher, contiguous(ends, teacher.depth), config)
     try:
         for block, found in zip(raptor.shared, blocks, strict=True):
@@ -155,10 +155,10 @@ def _agreed(inside: list[int] | None, given: Sequence[int] | None, blocks: int, 
     return ends
 
 
-def _config(block: Mapping[str, Tensor], teacher: VisionTransformer) -> BlockConfig:
+def _config(block: Mapping[str, Tensor], teacher: VisionTransformer, file: Path) -> BlockConfig:
     width = teacher.info.width
     if not {"mlp.0.weight", "mlp.2.weight"} <= set(block):
-        raise BrdynError("its blocks have no MLP as those of the papers' code")
+        raise BrdynError(f"the blocks in {str(file)!r} have no MLP as those of the papers' code")
     hidden, rows = block["mlp.2.weight"].shape[1], len(block["mlp.0.weight"])
     return BlockConfig(
         width=width,

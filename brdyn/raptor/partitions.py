@@ -45,6 +45,25 @@ def assign(
     return contiguous(boundaries, layers)
 
 
+def draws_of(partition: str, boundaries: Sequence[int], layers: int) -> int:
+    """How many different draws a partition has, beside the phases themselves: one of max-cut.
+
+    >>> from brdyn.raptor.partitions import draws_of
+    >>> draws_of("random-contiguous", [4, 8], 12), draws_of("random-shuffle", [1], 3), draws_of("random-shuffle", [], 3)
+    (54, 2, 0)
+    """
+    k = len(boundaries) + 1
+    if partition == MAXCUT:
+        return 1
+    if partition == CONTIGUOUS:
+        return comb(layers - 1, k - 1) - 1
+    if k in (1, layers):
+        return 0
+    sizes = Counter(contiguous(boundaries, layers)).values()
+    same = Counter(sizes).values()  # blocks of one size can trade names
+    return factorial(layers) // prod(map(factorial, sizes)) // prod(map(factorial, same)) - 1
+
+
 def as_assignment(phases: Phases | Sequence[int], layers: int) -> list[int]:
     """The block of each layer from phases, their boundaries, or an assignment of L blocks.
 
@@ -116,9 +135,8 @@ def random_contiguous(
     def draw(rng: np.random.Generator) -> tuple[int, ...]:
         return tuple(sorted(int(place) + 1 for place in rng.choice(layers - 1, size=k - 1, replace=False)))
 
-    return contiguous(
-        _distinct(draw, seed, sequence, left_out, comb(layers - 1, k - 1), "placements"), layers
-    )
+    possible = comb(layers - 1, k - 1) - len(left_out)
+    return contiguous(_distinct(draw, seed, sequence, left_out, possible, "placements"), layers)
 
 
 def random_shuffle(boundaries: Sequence[int], layers: int, seed: int, sequence: int = 0) -> list[int]:
@@ -134,13 +152,11 @@ def random_shuffle(boundaries: Sequence[int], layers: int, seed: int, sequence: 
     own = contiguous(boundaries, layers)
     if len(set(own)) in (1, layers):
         raise UsageError(f"k={len(set(own))} phases of {layers} layers cannot be shuffled; use another k")
-    sizes = Counter(own).values()
-    same = Counter(sizes).values()  # blocks of one size can trade names
-    possible = factorial(layers) // prod(map(factorial, sizes)) // prod(map(factorial, same))
 
     def draw(rng: np.random.Generator) -> tuple[int, ...]:
         return tuple(_numbered([int(block) for block in rng.permutation(own)]))
 
+    possible = draws_of(SHUFFLE, boundaries, layers)
     return list(_distinct(draw, seed, sequence, {tuple(own)}, possible, "assignments"))
 
 
@@ -152,8 +168,7 @@ def _distinct(
     possible: int,
     what: str,
 ) -> tuple[int, ...]:
-    """The `number`-th of a sequence of draws, repetitions and `left_out` skipped."""
-    possible -= len(left_out)
+    """The `number`-th of a sequence of draws, repetitions and `left_out` skipped; of so many `possible` ones."""
     if not 0 <= number < possible:
         raise UsageError(
             f"`partition_seed={number}`: there are {possible} such {what}, numbered from 0; use a smaller one"

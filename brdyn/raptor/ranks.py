@@ -29,6 +29,7 @@ from brdyn.raptor.model import Raptor
 from brdyn.raptor.recipe import LAYER, FitSettings
 from brdyn.raptor.starts import START_IMAGES, tie
 from brdyn.result import Result
+from brdyn.runtime import in_float64
 from brdyn.store import records
 from brdyn.training import Session
 from brdyn.trajectory import Stream, Trajectory
@@ -191,8 +192,9 @@ class EndMetric(Metric):
         (raptor,), truth = self._held, trajectory.states[-1].float()
         device = self.squares.device
         self.nothing.append(_squares(trajectory.states[0].float() - truth).to(device))
-        self.squares += truth.double().square().sum().to(device)
-        self.mean_token += truth.double().sum((0, 1)).to(device)
+        exact = in_float64(truth)
+        self.squares += exact.square().sum().to(device)
+        self.mean_token += exact.sum((0, 1)).to(device)
         theirs = raptor.teacher.logits(raptor.norm(trajectory.states[-1]))
         errors, agreeing = [], []
         for rank in self.ranks:
@@ -206,7 +208,7 @@ class EndMetric(Metric):
             if theirs is not None:
                 own = raptor.logits(raptor.norm(state))
                 assert own is not None
-                agreeing.append((own.argmax(-1) == theirs.argmax(-1)).double())
+                agreeing.append(in_float64(own.argmax(-1) == theirs.argmax(-1)))
         self.error.append(torch.stack(errors, 1).to(device))
         self.agreeing.append(
             torch.stack(agreeing, 1).to(device)
@@ -238,7 +240,7 @@ class EndMetric(Metric):
 
 
 def _squares(difference: Tensor) -> Tensor:
-    return difference.square().sum((1, 2)).double()
+    return in_float64(difference.square().sum((1, 2)))
 
 
 def skill_of(error: Tensor, nothing: Tensor) -> tuple[float, float]:

@@ -138,6 +138,10 @@ class FitSettings:
                 f"`annealed={self.annealed}` is of teacher forcing that gives way, and `teacher_forcing_only` never "
                 "does; drop one"
             )
+        if not self.stage1_steps and (self.teacher_forcing_only or self.annealed != ANNEALED_SHARE):
+            raise UsageError(
+                "`teacher_forcing_only` and `annealed` are of stage 1, which has no steps (`stage1_steps`); drop them"
+            )
         if not self.sigma >= 0:
             raise UsageError(f"sigma {self.sigma} is negative")
         if self.validation_images is not None and self.validation_images < 0:

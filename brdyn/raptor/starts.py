@@ -9,6 +9,7 @@ from brdyn.models import VisionTransformer
 from brdyn.raptor.copied import CopiedBlock, layers_of_blocks
 from brdyn.raptor.model import Raptor
 from brdyn.raptor.recipe import LAYER
+from brdyn.runtime import in_float64
 from brdyn.trajectory import capture
 
 START_IMAGES, BATCH = 64, 16
@@ -64,9 +65,9 @@ def nearest_layers(teacher: VisionTransformer, assignment: tuple[int, ...], imag
         for layers in shared:
             for layer in layers:
                 before, after = states[layer - 1], states[layer]
-                nothing[layer] += (after - before).double().square().sum().cpu()
+                nothing[layer] += in_float64(after - before).square().sum().cpu()
                 for candidate in layers:
                     guess = teacher.blocks[candidate - 1](before)
-                    errors[candidate, layer] += (guess - after).double().square().sum().cpu()
+                    errors[candidate, layer] += in_float64(guess - after).square().sum().cpu()
     relative = errors / nothing.clamp(min=TINY)
     return [min(layers, key=lambda one: float(relative[one, layers].sum())) for layers in shared]

@@ -20,6 +20,7 @@ from brdyn.declared import build
 from brdyn.errors import BrdynError, UsageError
 from brdyn.safetensors_file import fault
 from brdyn.store import read_json, replace_together, to_json
+from brdyn.store.shared_tensors import every_name
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 T = TypeVar("T")
@@ -49,10 +50,11 @@ def to_files(kind: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
     kind : str
         What it is: `raptor` or `classifier`.
     tensors : mapping of str to Tensor
+        That share no memory (:func:`brdyn.store.shared_tensors.each_once`).
     config : mapping
         What it takes to build it again, and how it came to be.
     """
-    data = save(apart({name: value.detach().contiguous().cpu() for name, value in tensors.items()}))
+    data = save({name: value.detach().contiguous().cpu() for name, value in tensors.items()})
     whole = {"format": _format(kind), "digest": hashlib.sha256(data).hexdigest(), **config}
     return {WEIGHTS: data, CONFIG: to_json(whole)}
 
@@ -73,7 +75,7 @@ def read_config(folder: str | Path, kind: str, declared: type[T]) -> tuple[T, di
 
 
 def read_weights(make: Callable[[], nn.Module], folder: str | Path, digest: str) -> dict[str, Tensor]:
-    """The weights in a folder, which are those of the module that its config describes.
+    """The weights in a folder, which are those of the module that its config describes, under all their names there.
 
     That module is laid out without memory and compared with the weights, so that what is built of it afterwards
     takes no more than they do.
@@ -97,14 +99,15 @@ def read_weights(make: Callable[[], nn.Module], folder: str | Path, digest: str)
     state = _read_whole(path, digest)
     try:
         with on_meta():
-            expected = make().state_dict()
+            expected = make()
     except (RuntimeError, ValueError, OverflowError) as error:
         if isinstance(error, BrdynError):
             raise
         raise UsageError(
             f"{str(path.with_name(CONFIG))!r} describes what cannot be built ({error})"
         ) from error
-    _check_fit(expected, state, folder)
+    state = every_name(expected, state)
+    _check_fit(expected.state_dict(), state, folder)
     return state
 
 
@@ -143,24 +146,6 @@ def holds(folder: str | Path, kind: str) -> bool:
         return path.is_file() and read_json(path, f"the config of a {kind}").get("format") == _format(kind)
     except (BrdynError, OSError, ValueError):
         return False
-
-
-def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors that share no memory, as safetensors wants them: of layers that are one, each has a copy.
-
-    >>> from brdyn.store.pretrained import apart
-    >>> weight = torch.ones(2)
-    >>> found = apart({"first": weight, "second": weight})
-    >>> found["first"] is weight, found["second"] is weight, torch.equal(found["second"], weight)
-    (True, False, True)
-    """
-    met: set[int] = set()
-    found = {}
-    for name, tensor in tensors.items():
-        place = tensor.untyped_storage().data_ptr()
-        found[name] = tensor.clone() if tensor.numel() and place in met else tensor
-        met.add(place)
-    return found
 
 
 def _format(kind: str) -> str:

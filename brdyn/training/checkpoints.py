@@ -20,7 +20,6 @@ from brdyn.compared import Compared
 from brdyn.errors import BrdynError, UsageError
 from brdyn.provenance import Stopwatch
 from brdyn.store import read_json, sync, to_json, unfinished
-from brdyn.store.pretrained import apart
 from brdyn.store.unfinished import HALF, STATE
 from brdyn.training.settings import check_same
 
@@ -138,7 +137,7 @@ class Checkpoints:
         """
         path = self.folder / f"stage{stage}-{step:08d}"
         half = self._beside()
-        data = save(apart({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+        data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
         content = {
             "stage": stage,
             "step": step,

@@ -120,7 +120,8 @@ class _Training:
         task.train()
         self.optimization = Optimization(task.parts, settings)
         self.history = History()
-        self.pending: list[tuple[int, float, dict[str, Tensor]]] = []
+        self.loss_names: list[str] = []
+        self.pending: list[tuple[int, float, Tensor]] = []  # step, rate, losses `(parts,)`
         self.step = 0
 
     def run(self) -> History:
@@ -192,7 +193,8 @@ class _Training:
             asked = self._optimize(module, pieces, inputs, everywhere, totals)
             rounds += 1
             more = bool(asked) and self._share(asked, everywhere) > 0.5
-        self.pending.append((self.step + 1, rate, {part: total / rounds for part, total in totals.items()}))
+        self.loss_names = list(totals)
+        self.pending.append((self.step + 1, rate, torch.stack(list(totals.values())) / rounds))
         return here
 
     def _optimize(
@@ -248,17 +250,33 @@ class _Training:
         return nullcontext() if last or module is self.task else self.accelerator.no_sync(module)
 
     def _log(self) -> None:
-        """Check that losses are finite and write their mean since the last time down."""
+        """Write the mean of the losses since the last time down."""
         if not self.pending:
             return
-        names = list(self.pending[0][2])
-        values = torch.stack([torch.stack([row[name] for name in names]) for _, _, row in self.pending])
+        mean = self._finite().double().mean(0).tolist()
+        row = {"step": float(self.step), "lr": self.pending[-1][1]}
+        row |= dict(zip(self.loss_names, mean, strict=True))
+        self.history.losses.append(row)
+        self.pending.clear()
+        self._report(row)
+
+    def _finite(self) -> Tensor:
+        """The losses since the last time, `(steps, parts)`, of all processes; they are the main process's from here on.
+
+        Raises
+        ------
+        DivergedError
+            If one is not finite.
+        """
+        values = torch.stack([row for _, _, row in self.pending])
         if self.accelerator.num_processes > 1:
             values = self.accelerator.reduce(values, "sum")
+        own = values if self.accelerator.is_main_process else torch.zeros_like(values)
+        self.pending = [(step, rate, row) for (step, rate, _), row in zip(self.pending, own, strict=True)]
         found = values.cpu()
         bad = (~found.isfinite()).nonzero()
         if len(bad):
-            step, part = self.pending[int(bad[0, 0])][0], names[int(bad[0, 1])]
+            step, part = self.pending[int(bad[0, 0])][0], self.loss_names[int(bad[0, 1])]
             checkpoints = self.session.checkpoints
             good = checkpoints.paths() if checkpoints else []
             where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
@@ -266,11 +284,7 @@ class _Training:
                 f"the loss of {part} is not finite at step {step} of stage {self.stage}; {where}; "
                 f"try a smaller `lr`{', or `dtype=float32`' if self.settings.precision != 'float32' else ''}"
             )
-        row = {"step": float(self.step), "lr": self.pending[-1][1]}
-        row |= dict(zip(names, found.double().mean(0).tolist(), strict=True))
-        self.history.losses.append(row)
-        self.pending.clear()
-        self._report(row)
+        return found
 
     def _report(self, row: dict[str, float]) -> None:
         if self.session.report is not None:
@@ -293,7 +307,8 @@ class _Training:
                 self._report(found)
         self._show(found)
         if self.session.checkpoints is not None and self._due(self.settings.checkpoint_every):
-            self._log()  # never a checkpoint of weights that are not finite
+            if self.pending:
+                self._finite()  # never a checkpoint of weights that are not finite
             self._save(self.session.checkpoints)
 
     def _save(self, checkpoints: Checkpoints) -> None:
@@ -301,6 +316,10 @@ class _Training:
         state = {
             "losses": self.history.losses,
             "validation": self.history.validation,
+            "pending": [
+                (step, rate, dict(zip(self.loss_names, row.tolist(), strict=True)))
+                for step, rate, row in self.pending
+            ],
             "images": self.history.images,
             "seconds": self.history.seconds,
             "read": self._read(),
@@ -345,6 +364,10 @@ class _Training:
             seconds=saved.state.get("seconds", 0.0),
         )
         self.step = saved.step
+        share = float(self.accelerator.is_main_process)
+        for step, rate, row in saved.state.get("pending", []):
+            self.loss_names, losses = list(row), share * torch.tensor(list(row.values()))
+            self.pending.append((step, rate, losses.to(self.accelerator.device)))
         read = saved.state.get("read")
         if read and self.batches.report is not None and self.accelerator.is_main_process:
             skipped = [Skipped(*one) for one in read["skipped"]]

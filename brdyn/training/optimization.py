@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from brdyn.store.shared_tensors import each_once, every_name
 from brdyn.training.settings import MUON, TrainSettings
 
 MOMENTS = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}, torch.optim.Muon: {"momentum_buffer"}}
+WARMUP_POWER = 2 / 3  # as in timm
 AS_ADAMW = "match_rms_adamw"  # a step as large as AdamW's at the same rate (Liu et al., arXiv 2502.16982)
 
 
@@ -32,10 +35,7 @@ class Optimization:
         self.parameters = [p for p in parts.parameters() if p.requires_grad]
         self.optimizers = optimizers_of(parts, settings)
         self.schedules = [_schedule(optimizer, settings) for optimizer in self.optimizers]
-        self.ema_warmup = settings.ema_warmup
-        self.ema = (
-            ModelEmaV3(parts, decay=settings.ema, use_warmup=settings.ema_warmup) if settings.ema else None
-        )
+        self.ema = MovingAverage(parts, settings.ema, settings.ema_warmup) if settings.ema else None
 
     def begin(self, step: int) -> float:
         """Set the learning rate of a step, which is counted from 0, and return it."""
@@ -52,32 +52,33 @@ class Optimization:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
-            self.ema.update(self.parts, step=step + 1 if self.ema_warmup else None)
+            self.ema.update(step + 1)
 
     @property
     def average(self) -> Mapping[str, Tensor]:
         """A state of the parts; empty without an average."""
-        return {} if self.ema is None else self.ema.module.state_dict()
+        return {} if self.ema is None else self.ema.state()
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Within it, the parts have the average of the weights, where there is one."""
-        own = {name: value.clone() for name, value in self.parts.state_dict().items()} if self.average else {}
+        own = {name: value.clone() for name, value in each_once(self.parts).items()} if self.average else {}
         try:
             if own:
-                self.parts.load_state_dict(self.average)
+                self._load(self.average)
             yield
         finally:
             if own:
-                self.parts.load_state_dict(own)
+                self._load(own)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, moments of the optimizers, and the average."""
-        found = {f"model/{name}": value for name, value in self.parts.state_dict().items()}
+        """Weights, moments of the optimizers, and the average; what layers share is there once."""
+        found = {f"model/{name}": value for name, value in each_once(self.parts).items()}
         for number, parameter in enumerate(self.parameters):
             for name, value in self._of(parameter).state[parameter].items():
                 found[f"optimizer/{number}/{name}"] = value
-        return found | {f"ema/{name}": value for name, value in self.average.items()}
+        average = {} if self.ema is None else each_once(self.ema.module)
+        return found | {f"ema/{name}": value for name, value in average.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put everything back as :meth:`tensors` gave it.
@@ -87,9 +88,10 @@ class Optimization:
         RuntimeError, KeyError
             If they are of other parts, or of another optimizer.
         """
-        self.parts.load_state_dict(_under(tensors, "model/"))
+        self._load(_under(tensors, "model/"))
         if self.ema is not None:
-            self.ema.module.load_state_dict(_under(tensors, "ema/"))
+            module = self.ema.module
+            module.load_state_dict(every_name(module, _under(tensors, "ema/")))
         for number, parameter in enumerate(self.parameters):
             moments = _under(tensors, f"optimizer/{number}/")
             if moments:
@@ -101,6 +103,9 @@ class Optimization:
                     for name, value in moments.items()
                 }
 
+    def _load(self, tensors: Mapping[str, Tensor]) -> None:
+        self.parts.load_state_dict(every_name(self.parts, tensors))
+
     def _of(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
         """The optimizer that a parameter has."""
         return next(
@@ -108,6 +113,52 @@ class Optimization:
             for optimizer in self.optimizers
             if any(parameter is one for group in optimizer.param_groups for one in group["params"])
         )
+
+
+class MovingAverage:
+    """An exponential moving average of the weights, buffers with them; what is no floating-point number is the newest.
+
+    Parameters
+    ----------
+    parts : nn.Module
+        On their device; the average begins with their weights. A tensor that layers share is averaged once a step.
+    decay : float
+        Share of the average that stays at each step.
+    warmup : bool
+        Begin with less: after step s (from 1) the decay is at most `1 - s^(-2/3)`.
+
+    Examples
+    --------
+    >>> from brdyn.training.optimization import MovingAverage
+    >>> layer = torch.nn.Linear(1, 1, bias=False)
+    >>> average = MovingAverage(torch.nn.Sequential(layer, layer), decay=0.9)
+    >>> before = layer.weight.item()
+    >>> with torch.no_grad():
+    ...     _ = layer.weight.add_(1.0)
+    >>> average.update(1)
+    >>> round(average.module[1].weight.item() - before, 4)
+    0.1
+    """
+
+    def __init__(self, parts: nn.Module, decay: float, warmup: bool = False) -> None:
+        self.decay, self.warmup = decay, warmup
+        self.module = deepcopy(parts).eval()
+        pairs = list(zip(each_once(self.module).values(), each_once(parts).values(), strict=True))
+        self._smooth = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counted = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after a step, which is counted from 1."""
+        decay = min(self.decay, 1 - step**-WARMUP_POWER) if self.warmup else self.decay
+        if self._smooth:
+            get_ema_multi_avg_fn(decay)(*map(list, zip(*self._smooth, strict=True)), 0)
+        for ours, theirs in self._counted:
+            ours.copy_(theirs)
+
+    def state(self) -> dict[str, Tensor]:
+        """As the state of the parts."""
+        return self.module.state_dict()
 
 
 def optimizers_of(parts: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:

@@ -5,12 +5,12 @@ import hashlib
 import pytest
 import torch
 
-from brdyn.classifiers.kept import kept_folders
+from brdyn.classifiers.kept import describe_kept, kept_folders
 from brdyn.classifiers.recipe import parse_keep
 from brdyn.classifiers.saved import Classifier
 from brdyn.classifiers.tasks import Classification
 from brdyn.classifiers.training import ClassifierRun
-from brdyn.errors import UsageError
+from brdyn.errors import DivergedError, UsageError
 from brdyn.models import load_model
 from brdyn.store import OutputFolder, read_json
 from brdyn.training import Checkpoints, Session
@@ -179,3 +179,24 @@ def test_keep_is_read(text, parts):
 def test_keep_that_makes_no_sense(text):
     with pytest.raises(UsageError, match="is neither an epoch"):
         parse_keep(text)
+
+
+def test_a_kept_vitrm_answers_in_as_many_steps_as_the_run_asks_for(tmp_path):
+    built = {**NETWORKS["vitrm"], "dropout": 0.0}
+    training = train(tmp_path, run(network="vitrm", built=built, steps=8, keep=("4",)))
+    assert training.kept["epoch4"]["accuracy"] == training.kept["epoch4"]["watched"] == training.accuracy
+    others = describe_kept(tmp_path, pictures(30), steps=1)
+    assert others["epoch4"]["accuracy"] != training.accuracy
+
+
+def test_weights_that_are_no_numbers_are_not_kept(tmp_path):
+    """Though an accuracy by chance is better than none; training stops when it looks at its losses."""
+    quick = recipe(
+        lr=1e30, log_every=1000, checkpoint_every=1000, validate_every=1, operations=0, mixup=0.0, cutmix=0.0
+    )
+    with pytest.raises(DivergedError):
+        train(tmp_path, run(recipe=quick))
+    kept = kept_folders(tmp_path)
+    assert "epoch0" in kept
+    for folder in kept.values():
+        assert all(value.isfinite().all() for value in weights(folder).values())

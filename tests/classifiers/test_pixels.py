@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from brdyn.classifiers.pixels import PixelBatches, PixelSet, load_pixels
+from brdyn.classifiers.pixels import PixelBatches, PixelSet, check_classes, load_pixels
 from brdyn.data import load_images
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import BrdynError, UsageError
@@ -106,3 +106,36 @@ def test_named_sets(monkeypatch, tmp_path):
     assert found.pixels[1, 2].tolist() == Fake.data[1, :, :, 2].tolist()
     assert load_pixels("cifar100", 8, n=3, root=tmp_path).pixels.shape == (3, 3, 8, 8)
     assert isinstance(found, PixelSet)
+
+
+def numbered(path, labels):
+    import io
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    cells = []
+    for number in range(len(labels)):
+        data = io.BytesIO()
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(data, "png")
+        cells.append({"bytes": data.getvalue(), "path": None})
+    parquet.write_table(pa.table({"image": cells, "label": list(labels)}), path)
+
+
+def test_numbered_classes_are_those_of_the_whole_source(tmp_path):
+    """Not those that were drawn: a few images do not have all of them."""
+    numbered(tmp_path / "train.parquet", range(10))
+    for seed in range(3):
+        few = load_pixels(tmp_path / "train.parquet", 8, n=4, seed=seed, workers=0)
+        assert few.names == tuple(map(str, range(10)))
+
+
+def test_images_may_lack_the_last_of_numbered_classes(tmp_path):
+    numbered(tmp_path / "train.parquet", range(10))
+    numbered(tmp_path / "test.parquet", [3, 1, 8])
+    train, test = (load_pixels(tmp_path / f"{name}.parquet", 8, workers=0) for name in ("train", "test"))
+    check_classes(test, train.names, "the training images")
+    with pytest.raises(UsageError, match=r"has 10 classes .*, and the test images 9"):
+        check_classes(train, test.names, "the test images")
+    with pytest.raises(UsageError, match="give images of the same classes"):
+        check_classes(test, tuple("abcdefghij"), "the training images")

@@ -1,16 +1,20 @@
 """Blocks that layers share from the start of training: one module, one set of weights, at every layer."""
 
+import hashlib
 import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 import brdyn
 from brdyn.classifiers import Classifier, train_classifier
 from brdyn.classifiers.architectures import build
 from brdyn.data import Batch
 from brdyn.errors import UsageError
-from brdyn.training import Checkpoints, Session
+from brdyn.store import pretrained
+from brdyn.training import Checkpoints, Session, TrainSettings
+from brdyn.training.optimization import Optimization
 from tests.classifiers.small import Killed, new, pictures, recipe
 from tests.conftest import scramble
 
@@ -65,7 +69,7 @@ def test_one_block_four_times_is_that_block_applied_four_times():
 
 
 def test_it_trains_resumes_and_comes_back(tmp_path):
-    """The gradient is that of all its layers; checkpoints and the file on disk hold what is shared for each of them."""
+    """The gradient is that of all its layers; checkpoints and the file on disk hold what is shared once."""
     options = {"depth": 4, "shared_blocks": 2, "drop_path": 0.2}
     expected = new(NAME, **options)
     train_classifier(expected, pictures(), recipe(ema=0.9))
@@ -84,6 +88,11 @@ def test_it_trains_resumes_and_comes_back(tmp_path):
         assert torch.equal(first, second)
     assert resumed.network.blocks[0] is resumed.network.blocks[1]
     resumed.save_pretrained(tmp_path / "run")
+    once = load_file(tmp_path / "run" / "model.safetensors")
+    assert sum(tensor.numel() for tensor in once.values()) == resumed.parameters
+    kept = {name for name in checkpoints.latest().tensors if ".blocks." in name}
+    assert kept
+    assert not any(f".blocks.{layer}." in name for name in kept for layer in (1, 3))
     again = Classifier.from_pretrained(tmp_path / "run")
     images = torch.randn(2, 3, 8, 8)
     assert torch.equal(again.network.eval()(images), resumed.network.eval()(images))
@@ -239,3 +248,30 @@ def test_a_resnet_with_shared_stages_is_averaged_goes_on_and_comes_back(tmp_path
         assert torch.equal(value, trained.network.state_dict()[name])
     assert again.network.layer1[0].conv1 is again.network.layer1[1].conv1
     assert again.options == {"shared_stages": True}
+
+
+@pytest.mark.parametrize("options", [{"depth": 4, "shared_blocks": 1}, {"depth": 4, "shared_blocks": 2}])
+def test_what_layers_share_is_averaged_once_a_step(options):
+    """Whatever number of layers it serves."""
+    parts = torch.nn.ModuleDict({"network": new(NAME, **options).network})
+    optimization = Optimization(parts, TrainSettings(steps=2, batch_size=1, ema=0.9))
+    before = {name: value.clone() for name, value in parts.state_dict().items()}
+    with torch.no_grad():
+        for parameter in parts.parameters():
+            parameter.add_(1.0)
+    optimization.ema.update(1)
+    for name, value in optimization.average.items():
+        torch.testing.assert_close(value, before[name] + 0.1)
+
+
+def test_files_that_hold_what_is_shared_for_every_layer_are_read(tmp_path):
+    """As earlier versions wrote them."""
+    classifier = new(NAME, depth=4, shared_blocks=2)
+    scramble(classifier.network)
+    files = classifier.to_files()
+    data = save({name: value.clone() for name, value in classifier.network.state_dict().items()})
+    config = json.loads(files["config.json"]) | {"digest": hashlib.sha256(data).hexdigest()}
+    pretrained.write(tmp_path, {"model.safetensors": data, "config.json": json.dumps(config).encode()})
+    assert len(data) > len(files["model.safetensors"])
+    again = Classifier.from_pretrained(tmp_path).network.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in classifier.network.state_dict().items())

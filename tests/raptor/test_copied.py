@@ -159,6 +159,46 @@ def test_layers_built_differently_cannot_share():
     Raptor(teacher, [0, 1, 2, 3], CopyConfig(**CONFIG))
 
 
+class Scaled(torch.nn.Module):
+    """A block that knows its layer, but not as a tensor."""
+
+    def __init__(self, inner, layer):
+        super().__init__()
+        self.inner, self.layer = inner, layer
+
+    def forward(self, state):
+        return self.inner(state) * self.layer
+
+
+def test_layers_that_compute_otherwise_cannot_share():
+    """Shapes alone do not tell: with the other's weights a block has to do what the other does."""
+    teacher = tiny_vit()
+    for number in range(4):
+        teacher.blocks[number] = Scaled(teacher.blocks[number], 1 + number // 2)
+    with pytest.raises(UsageError, match="layers 1 and 3 of 'tiny_vit' are built differently"):
+        Raptor(teacher, [0, 1, 0, 1], CopyConfig(**CONFIG))
+    Raptor(teacher, [0, 0, 1, 1], CopyConfig(**CONFIG))
+
+
+def test_blocks_that_apply_shared_weights_cannot_be_copied(images):
+    """Those of a Raptor, or of a ViTRM, hold none of their own."""
+    teacher = Raptor(tiny_vit(), ASSIGNMENT, CopyConfig(**CONFIG))
+    with pytest.raises(UsageError, match=r"hold no weights of their own .*\(start='random'\)"):
+        brdyn.raptor_ranks(teacher, images, {"one": [0] * 4}, [0, 16])
+    with pytest.raises(UsageError, match="hold no weights of their own"):
+        fit_raptor(
+            teacher,
+            images,
+            ASSIGNMENT,
+            FitSettings(recipe="fast", stage1_steps=1, stage2_steps=0, batch_size=4),
+        )
+
+
+def test_a_teacher_in_half_precision_is_refused(images):
+    with pytest.raises(UsageError, match=r"'tiny_vit' is in bfloat16, .* teacher in float32"):
+        fit_raptor(tiny_vit().to(torch.bfloat16), images, ASSIGNMENT)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -169,6 +209,8 @@ def test_layers_built_differently_cannot_share():
         ({"start": "layer", "relax": -1}, "`relax=-1` is a negative rank"),
         ({"start": "first"}, "start"),
         ({"recipe": "slow"}, "recipe"),
+        ({"stage1_steps": 0, "teacher_forcing_only": True}, "are of stage 1, which has no steps"),
+        ({"stage1_steps": 0, "annealed": 0.9}, "are of stage 1, which has no steps"),
     ],
 )  # fmt: skip
 def test_a_recipe_that_contradicts_itself_is_refused(changes, message):

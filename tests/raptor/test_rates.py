@@ -167,6 +167,22 @@ def test_several_processes_are_refused(tiny, images):
         fit_raptor(tiny, images, [0, 0, 1, 1], QUICK, session=session)
 
 
+def test_a_fit_that_runs_away_is_passed_over(tiny, images):
+    """Its losses are numbers, and its own states are not."""
+
+    def short(trial):
+        raptor = fit_raptor(tiny, images, [0, 0, 1, 1], trial).raptor
+        if trial.lr > fine.lr:
+            for weight in raptor.shared.parameters():
+                weight.data.fill_(1e30)
+        return raptor
+
+    settings = replace(QUICK, try_rates=False)
+    fine = rates.trial(settings, 1)
+    rows = rates.tried_rates(settings, images, short)
+    assert [row["r2"] is None for row in rows if row["times"] >= 1] == [False, True]
+
+
 def test_only_what_diverges_is_passed_over(tiny, images, monkeypatch):
     """Images that cannot be read are no matter of rates."""
 

@@ -93,6 +93,18 @@ def test_schedule_and_first_step_by_hand(batches, caplog):
     assert rates[-1]["lr"] == pytest.approx(1e-6)
 
 
+@pytest.mark.parametrize("checkpoint_every", [4, 5, 12])
+def test_checkpoints_decide_nothing_of_what_is_logged(batches, tmp_path, checkpoint_every):
+    """Means are of the same steps, whether checkpoints lie between or not, and a run that goes on closes them alike."""
+    alone = train(Means(), batches, settings())
+    checkpoints = Checkpoints(tmp_path, {}, keep=9)
+    kept = settings(checkpoint_every=checkpoint_every)
+    assert train(Means(), batches, kept, session=Session(checkpoints=checkpoints)).losses == alone.losses
+    for path in checkpoints.paths():
+        resumed = train(Means(), batches, kept, session=Session(resume=checkpoints.read(path)))
+        assert resumed.losses == alone.losses
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 @pytest.mark.parametrize("killed_after", [1, 4, 7, 11])
 def test_resuming_is_exact(batches, tmp_path, monkeypatch, killed_after, ema):
