@@ -24,6 +24,7 @@ from brdyn.training.optimization import Optimization
 from brdyn.training.session import Session
 from brdyn.training.settings import TrainSettings
 from brdyn.training.task import Batches, History, Task
+from brdyn.words import counted
 
 VARIANTS = 64  # of a compiled block
 Visit = Callable[[int, Mapping[str, float]], None]
@@ -136,14 +137,10 @@ class _Training:
             module = self.accelerator.prepare_model(self.task)
         left = self.settings.steps - self.step
         show = self.session.progress and self.accelerator.is_main_process
+        said = f"stage {self.stage}: {counted(left, 'step')} of training,"
         device = self.accelerator.device
-        mine = torch.random.fork_rng(
-            [device] if device.type == "cuda" else []
-        )  # the caller's is left as it was
-        with (
-            mine,
-            progress_bar(f"stage {self.stage}: training on", left * self.batches.batch_size, show) as advance,
-        ):
+        callers = torch.random.fork_rng([device] if device.type == "cuda" else [])  # is left as it was
+        with callers, progress_bar(said, left * self.batches.batch_size, show) as advance:
             if resume is None:
                 self._show({})
             started = time.perf_counter()
