@@ -99,15 +99,12 @@ class DenseRun:
         return self._result(counts, places)
 
     def _extract(self, folder: Path) -> Place:
-        first = next(iter(self.readouts.values())).model
-        for readout in self.readouts.values():
-            check_patches(readout.model)
-        layers = self.asked.of(first.depth, repr(first.info.name))
+        models = [readout.model for readout in self.readouts.values()]
+        for model in models:
+            check_patches(model)
+        layers = self.asked.of(models[0].depth, repr(models[0].info.name))
         sets = {"train": self.train, "test": self.test, **({} if self.val is None else {"val": self.val})}
-        count, one = (
-            sum(map(len, sets.values())),
-            sum(image_bytes(part.model, layers) for part in self.readouts.values()),
-        )
+        count, one = sum(map(len, sets.values())), image_bytes(models, layers, self.train.targets.kind)
         check_room(folder, count, one)
         self.say(described(folder, count, one))
         for name, images in sets.items():

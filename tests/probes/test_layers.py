@@ -22,7 +22,7 @@ from brdyn.probes.counts import Counts
 from brdyn.probes.features import read_out
 from brdyn.probes.layer_choice import alternatives, greedy
 from brdyn.probes.scores import ClassScore
-from brdyn.probes.stores import Readout, check_room
+from brdyn.probes.stores import Readout, check_room, extract_stores, image_bytes
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
@@ -337,6 +337,50 @@ def test_the_last_layer_is_the_normed_output(streets):
     torch.testing.assert_close(features[:, 0].float(), expected, atol=2e-3, rtol=2e-3)
 
 
+def test_files_lie_in_the_given_folder_whatever_a_model_is_called(streets, tmp_path):
+    model, folder = Painter(), tmp_path / "cache"
+    plain = probe_layers(model, *loaded(streets, model), layers="last", seeds=1, recipe=QUICK, stream=ALONE)
+    model.info = replace(model.info, name=str(tmp_path / "painter"))
+    found = probe_layers(
+        model, *loaded(streets, model), layers="last", seeds=1, recipe=QUICK, stream=ALONE, cache=folder
+    )
+    assert set(tmp_path.rglob("*")) == {*streets, folder}  # those of the run are gone with it
+    assert found.table("miou").tolist() == plain.table("miou").tolist()
+
+
+@pytest.mark.parametrize(("task", "column"), [("segmentation", "mask"), ("depth", "depth")])
+def test_the_size_that_is_said_is_that_of_the_files(task, column, tmp_path):
+    targets = [np.ones((32, 32), np.uint8)] * 5
+    path = table(tmp_path / "a.parquet", painted(5)[0], targets, column, depth_unit="m")
+    models, layers = [Painter(), tiny_vit()], (1, 3)
+    pairs = load_dense(path, models[0], task)
+    readouts = {str(number): Readout(model) for number, model in enumerate(models)}
+    readouts["1"] = Readout(models[1], lambda _: brdyn.capture(models[1], next(pairs.batches(5, workers=0))).states)
+    extract_stores(readouts, pairs, layers, tmp_path / "features", ALONE)
+    written = sum(file.stat().st_size for file in (tmp_path / "features").iterdir())
+    assert written == 5 * image_bytes(models, layers, pairs.targets.kind)
+
+
+def test_several_class_tokens_are_read_as_their_mean(streets, tmp_path):
+    one, several = Painter(noise=1.0), Painter(noise=1.0)
+    several.tokens = TokenLayout.with_prefix((4, 4), {"cls": 3})
+
+    def three(trajectory):
+        cls, patches = trajectory.states[0].split([1, 16], 1)
+        spread = torch.tensor([-1.0, 0.0, 1.0])[None, :, None]
+        return [torch.cat([cls + spread, patches], 1)] * 4
+
+    pairs = loaded(streets, one)[0]
+    trajectory = brdyn.capture(one, next(pairs.batches(4, workers=0)))
+    expected = Readout(one).features(trajectory, [0])
+    torch.testing.assert_close(Readout(several, three).features(trajectory, [0]), expected)
+    found = probe_layers(
+        one, *loaded(streets, one), layers="last", seeds=1, recipe=replace(QUICK, epochs=1), stream=ALONE,
+        readouts={"one": Readout(one), "three": Readout(several, three)},
+    )  # fmt: skip
+    assert found.models == ["one", "three"]
+
+
 def test_images_that_cannot_be_read_are_left_out(streets):
     model = Painter()
     rows = pq.read_table(streets[0])
@@ -385,7 +429,7 @@ def test_what_is_refused(streets):
     bare.tokens = TokenLayout({"cls": slice(0, 17)}, (1, 1), "cls")
     with pytest.raises(UsageError, match=r"'painter' has no patches that tile the image"):
         probe_layers(bare, learning, testing, stream=ALONE)
-    with pytest.raises(UsageError, match=r"the features of 10 images take \d+\.\d GB, and"):
+    with pytest.raises(UsageError, match=r"features and targets of 10 images take \d+\.\d GB, and"):
         check_room(streets[0].parent, 10, 10**15)
 
 
