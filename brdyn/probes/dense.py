@@ -33,6 +33,7 @@ from brdyn.probes.maps import DenseTask, Depth, Segmentation
 from brdyn.probes.of_images import described as images_described
 from brdyn.probes.scores import measured
 from brdyn.probes.stores import (
+    Features,
     FeatureStore,
     Place,
     Readout,
@@ -146,7 +147,7 @@ class DenseRun:
         readout, first = self.readouts[model], next(iter(self.readouts.values())).model
         stream = replace(self.stream, batch_size=self.recipe.batch_size, progress=False)
 
-        def epoch(number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        def epoch(number: int) -> Iterator[tuple[Features, Tensor]]:
             how = Augmentation(
                 scale=(0.5, 2.0) if depth else (0.5, 1.0), jitter=depth, seed=self.seed + seed, visit=number
             )
@@ -157,7 +158,8 @@ class DenseRun:
                 first, images.augmented(replace(images.turn, augmentation=how)).take(order), stream=stream
             ):
                 assert trajectory.targets is not None
-                yield readout.features(trajectory, store.layers).float().cpu(), trajectory.targets
+                values = readout.features(trajectory, store.layers).cpu()
+                yield lambda some, values=values: values[some].float(), trajectory.targets
 
         return epoch
 

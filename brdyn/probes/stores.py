@@ -34,6 +34,8 @@ NARROWEST = 1e-4
 
 Place = tuple[int, ...]
 """Layers whose features a head reads, side by side."""
+Features = Callable[[slice], Tensor]
+"""Gives those of some images of a batch, `(b, layers, T, D)`, float32."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,17 @@ class FeatureStore:
 
     def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Features `(B, layers, T, D)`, float32, and targets `(B, H, W)`."""
-        found = torch.from_numpy(self.values[rows]).float(), torch.from_numpy(self.targets[rows])
+        return self.features(rows), self.truth(rows)
+
+    def features(self, rows: np.ndarray) -> Tensor:
+        """Those of some rows, `(B, layers, T, D)`, float32."""
+        found = torch.from_numpy(self.values[rows]).float()
+        self.release()
+        return found
+
+    def truth(self, rows: np.ndarray) -> Tensor:
+        """Targets of some rows, `(B, H, W)`."""
+        found = torch.from_numpy(self.targets[rows])
         self.release()
         return found
 
@@ -144,6 +156,12 @@ class FeatureStore:
         """Those rows, some at a time."""
         for start in range(0, len(rows), size):
             yield self.read(rows[start : start + size])
+
+    def pairs(self, rows: np.ndarray, size: int) -> Iterator[tuple[Features, Tensor]]:
+        """Those rows, some at a time: what reads the features of some of these, and the targets of all."""
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            yield lambda some, batch=batch: self.features(batch[some]), self.truth(batch)
 
 
 def stored_tokens(tokens: TokenLayout) -> int:
