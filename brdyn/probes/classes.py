@@ -124,7 +124,7 @@ class ClassRun:
         """By k-NN, and by linear probes whose penalty held-out images choose."""
         val = self._features(self.choosing, name, place) if self.choosing else None
         device = self.readouts[name].model.device
-        reading = read_classes(train, test, val=val, seeds=self.seeds, device=device)
+        reading = read_classes(train, test, val=val, seeds=self.seeds, seed=self.seed, device=device)
         for probe, hits in reading.hits.items():
             for number, right in enumerate(hits):
                 _count(counts, (name, called(place), probe), right)

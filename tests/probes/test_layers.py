@@ -20,6 +20,7 @@ from brdyn.probes import FeatureMetric, LayersAsked, Recipe, extract_features, f
 from brdyn.probes.classes import CHOOSING_PENALTIES
 from brdyn.probes.counts import Counts
 from brdyn.probes.features import read_out
+from brdyn.probes.linear import split
 from brdyn.probes.layer_choice import alternatives, greedy
 from brdyn.probes.scores import ClassScore
 from brdyn.probes.stores import Readout, check_room, extract_stores, image_bytes
@@ -222,6 +223,24 @@ def test_a_paired_interval_is_narrower_than_the_two_apart():
     assert pair["high"] <= 0
 
 
+def test_no_ratio_is_to_a_score_of_zero(streets, tmp_path):
+    counts = Counts(ClassScore())
+    for name, hits in (("teacher", [0.0] * 4), ("raptor", [1.0, 0, 0, 0])):
+        counts.add(name, "1", "linear", np.stack([hits, np.ones(4)], -1))
+    weights, model = counts.weights(0), Painter()
+    one = probe_layers(model, *loaded(streets, model), layers="1", seeds=1, recipe=QUICK, stream=ALONE)
+    found = replace(
+        one, words=dict(ClassScore.words), scores=counts.scores(weights), pairs=counts.pairs(weights, {}),
+        counted=counts.table(range(4)), baseline=one.baseline[:0],
+    )  # fmt: skip
+    assert found.pairs[["ratio", "ratio_low", "ratio_high"]].isna().all(axis=None)
+    assert found.pairs["difference"].tolist() == [0.25]
+    found.save(tmp_path / "run", figures={})
+    again = brdyn.read(tmp_path / "run")
+    assert again == found
+    assert "raptor at layer 1 (linear): no share of the accuracy of teacher, which is 0" in again.remarks()
+
+
 def test_the_published_protocol_is_marked(streets):
     model = Painter()
     learning, testing = loaded(streets, model)
@@ -273,6 +292,12 @@ def test_classes_by_layer(little_cifar):
     last = brdyn.probe_images(model, train.take(np.arange(60)), test, seeds=2, stream=ALONE)
     for probe in ("knn", "linear"):
         assert found.value("accuracy", "4", probe) == pytest.approx(last.accuracy("model", probe))
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("brdyn.probes.probing.split", lambda features, seed: drawn.append(seed) or split(features, seed))
+        probe_layers(model, train.take(np.arange(60)), test, layers="4", seeds=2, seed=5, stream=ALONE)
+        brdyn.probe_images(model, train.take(np.arange(60)), test, seeds=2, seed=7, stream=ALONE)
+    assert drawn == [5, 6, 7, 8]
     both = probe_layers(model, train.take(np.arange(60)), test, layers="choose:2", seeds=1, stream=ALONE)
     assert both.sets["regular"] == "2+4"
     assert len(both.sets["chosen"].split("+")) == 2
