@@ -15,7 +15,7 @@ from brdyn.data.find import find_source
 from brdyn.data.image_set import ImageSet
 from brdyn.data.loading import is_of_the_file
 from brdyn.data.reader import Paired, Reading
-from brdyn.data.targets import DEPTH, DepthTargets, MaskTargets, Targets, numbers_of_depth
+from brdyn.data.targets import DEPTH, DepthTargets, MaskTargets, Targets, check_turned, numbers_of_depth
 from brdyn.errors import UsageError
 
 LOOKED_AT = 8
@@ -128,12 +128,13 @@ def _look_at(images: DenseSet) -> None:
     for index in images.indices()[:LOOKED_AT]:
         try:
             raw = images.source.read(int(index))
-            size = decode(raw.data).size
+            image, data = decode(raw.data), raw.target or b""
+            check_turned(image, data, raw.name)
             if isinstance(images.targets, DepthTargets):
-                images.targets.check_crop(size, raw.name)
-                seen.append(numbers_of_depth(raw.target or b"", size, raw.name))
+                images.targets.check_crop(image.size, raw.name)
+                seen.append(numbers_of_depth(data, image.size, raw.name))
             else:
-                images.targets.read(raw.target or b"", size, raw.name)
+                images.targets.read(data, image.size, raw.name)
         except UsageError:
             raise
         except Exception as error:  # one bad pair is skipped when its turn comes
