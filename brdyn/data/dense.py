@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from brdyn.choices import TASKS, one_of
 from brdyn.data.augment import PairTransform
 from brdyn.data.decode import decode
 from brdyn.data.find import find_source
@@ -43,6 +45,16 @@ class DenseSet(ImageSet):
 
     targets: Targets
     turn: PairTransform
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """Names of the classes of masks, where they are known."""
+        names = self.targets.names if isinstance(self.targets, MaskTargets) else None
+        return None if names is None else list(names)
+
+    def settings(self) -> dict[str, Any]:
+        """How targets were read, with what the file's metadata said."""
+        return {"targets": asdict(self.targets)}
 
     def reading(self) -> Reading:
         """The image and its target, turned alike."""
@@ -91,7 +103,7 @@ def load_dense(
     Raises
     ------
     UsageError
-        If there are no such pairs, or the first of them cannot be read as asked: masks in colour without a palette,
+        If there is no such task, or `targets` are of another, there are no such pairs, or the first of them cannot be read as asked: masks in colour without a palette,
         depth without a unit, or in another one than was said.
 
     Examples
@@ -101,7 +113,10 @@ def load_dense(
     >>> len(pairs), pairs.targets.ignore
     (2, None)
     """
-    how: Targets = targets or (DepthTargets() if task == DEPTH else MaskTargets())
+    how: Targets = DepthTargets() if one_of("task", task, TASKS[1:]) == DEPTH else MaskTargets()
+    if targets is not None and targets.kind != how.kind:
+        raise UsageError(f"`targets` say how a {targets.kind} is read, and {task} has a {how.kind} for each image")
+    how = targets or how
     source = find_source(
         images, split, image_column=image_column, target=how.kind, target_column=target_column
     )

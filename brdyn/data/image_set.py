@@ -145,6 +145,10 @@ class ImageSet:
             "indices": hashlib.sha256(indices).hexdigest(),
         }
 
+    def settings(self) -> dict[str, Any]:
+        """How what lies beside images is read, ready for JSON."""
+        return {}
+
     @property
     def label_names(self) -> list[str] | None:
         """Class names, where the source has them."""

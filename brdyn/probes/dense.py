@@ -48,6 +48,7 @@ from brdyn.trajectory import Stream, trajectories
 CHOOSING_EPOCHS = 5
 SHORTLISTED = 3  # of the examples
 ABSENT_SHOWN = 10
+WORDS = {"test": "test", "val": "validation"}
 Rows = tuple[FeatureStore, np.ndarray]
 
 
@@ -90,7 +91,8 @@ class DenseRun:
     def probed(self, folder: Path) -> LayerProbe:
         """Extract, fit, test; features lie in the folder."""
         layers = self._extract(folder)
-        self.task = made_task(self.train, self.stores["train"].values(), self.stores["test"].values())
+        stores = {name: next(iter(found.values())) for name, found in self.stores.items()}
+        self.task = made_task(self.train, stores)
         counts, places = Counts(self.task.score), [(layer,) for layer in layers]
         for model in self.readouts:
             for seed in range(self.seeds):
@@ -273,34 +275,45 @@ class DenseRun:
         return found
 
 
-def made_task(
-    train: DenseSet, learnt: Sequence[FeatureStore] | Any, tested: Sequence[FeatureStore] | Any
-) -> DenseTask:
+def made_task(train: DenseSet, stores: Mapping[str, FeatureStore]) -> DenseTask:
     """What is to be read from these images.
+
+    Parameters
+    ----------
+    train : DenseSet
+    stores : mapping of str to FeatureStore
+        Of `train`, `test` and, where it is given, `val`.
 
     Raises
     ------
     UsageError
-        If test images hold a class that training images cannot teach, or nothing at all.
+        If images to choose by or to test hold a class that training images cannot teach, or nothing at all.
     """
-    store, other = next(iter(learnt)), next(iter(tested))
+    others = {WORDS[name]: store for name, store in stores.items() if name != "train"}
     if isinstance(train.targets, DepthTargets):
-        if not any((part > 0).any() for part in _targets(other)):
-            raise UsageError(
-                "not one pixel of the test images has a depth; check `depth_unit` and `max_depth`"
-            )
+        for name, store in others.items():
+            if not any((part > 0).any() for part in _targets(store)):
+                raise UsageError(
+                    f"not one pixel of the {name} images has a depth; check `depth_unit` and `max_depth`"
+                )
         return Depth(train.targets.most)
-    most, most_tested = (max(int(part.max()) for part in _targets(one)) for one in (store, other))
-    if most_tested < 0:
-        raise UsageError("all pixels of the test images are void; check `ignore_index`")
-    count = train.targets.classes or most + 1
-    if most_tested >= count:
-        raise UsageError(
-            f"the test masks hold class {most_tested}, and the training masks only 0 to {count - 1}; give more "
-            "training images, or `classes`"
-        )
+    count = train.targets.classes or _most(stores["train"]) + 1
+    for name, store in others.items():
+        most = _most(store)
+        if most < 0:
+            raise UsageError(f"all pixels of the {name} images are void; check `ignore_index`")
+        if most >= count:
+            raise UsageError(
+                f"the {name} masks hold class {most}, and the training masks only 0 to {count - 1}; give more "
+                "training images, or `classes`"
+            )
     names = train.targets.names or [str(number) for number in range(count)]
     return Segmentation(list(names))
+
+
+def _most(store: FeatureStore) -> int:
+    """The largest class."""
+    return max(int(part.max()) for part in _targets(store))
 
 
 def _targets(store: FeatureStore) -> Iterator[np.ndarray]:

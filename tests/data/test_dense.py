@@ -122,6 +122,14 @@ def test_classes_above_the_count_are_refused(targets, highest, said, tmp_path, m
         load_dense(table(tmp_path / "a.parquet", [encoded(mask)]), model, "segmentation", targets=targets)
 
 
+def test_tasks_that_are_none(tmp_path, model):
+    path = table(tmp_path / "a.parquet", [encoded(one) for one in masks()])
+    with pytest.raises(UsageError, match=r"unknown task 'segmentaton'; choose one of segmentation, depth"):
+        load_dense(path, model, "segmentaton")
+    with pytest.raises(UsageError, match=r"`targets` say how a depth is read, and segmentation has a mask"):
+        load_dense(path, model, "segmentation", targets=DepthTargets.of("mm"))
+
+
 def test_counts_that_disagree():
     with pytest.raises(UsageError, match=r"2 and 3 classes are said"):
         MaskTargets(names=("a", "b"), classes=3)

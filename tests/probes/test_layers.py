@@ -2,7 +2,7 @@
 
 import io
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -456,6 +456,54 @@ def test_what_is_refused(streets):
         probe_layers(bare, learning, testing, stream=ALONE)
     with pytest.raises(UsageError, match=r"features and targets of 10 images take \d+\.\d GB, and"):
         check_room(streets[0].parent, 10, 10**15)
+
+
+def test_sets_of_other_targets_are_refused(streets, tmp_path):
+    model = Painter()
+    learning, testing = loaded(streets, model)
+    metres = [np.full((32, 32), 1000, np.uint16)] * 4
+    depth = load_dense(
+        table(tmp_path / "d.parquet", painted(4, 3)[0], metres, "depth", depth_unit="mm"), model, "depth"
+    )
+    names = json.dumps(["green", "red", "blue", "cow"])
+    named, more, void = (
+        load_dense(table(tmp_path / f"{seed}.parquet", images, masks, ignore_index="9", **said), model, "segmentation")
+        for seed, images, masks, said in [
+            (5, *painted(4, 5), {"classes": names}),
+            (6, painted(4, 6)[0], [np.full((32, 32), 7, np.uint8)] * 4, {}),
+            (8, painted(4, 8)[0], [np.full((32, 32), 9, np.uint8)] * 4, {}),
+        ]
+    )  # fmt: skip
+    for sets, said in (
+        ((learning, depth, None), r"`test` has a depth for each image, and the images to fit heads on have a mask"),
+        ((depth, testing, None), r"`test` has a mask for each image, and the images to fit heads on have a depth"),
+        ((learning, testing, depth), r"`val` has a depth for each image"),
+        ((learning, named, None), r"train.parquet' and '.*5.parquet' name different classes"),
+        ((learning, testing, named), r"train.parquet' and '.*5.parquet' name different classes"),
+        ((learning, testing, more), r"the validation masks hold class 7, and the training masks only 0 to 3"),
+        ((learning, testing, void), r"all pixels of the validation images are void"),
+    ):
+        images, test, val = sets
+        with pytest.raises(UsageError, match=said):
+            probe_layers(model, images, test, val=val, layers="last", seeds=1, recipe=QUICK, stream=ALONE)
+
+
+def test_what_was_done_to_pairs_is_written_down(streets, tmp_path):
+    model = Painter()
+    quick = replace(QUICK, epochs=1)
+    found = probe_layers(model, *loaded(streets, model), layers="last", seeds=1, recipe=quick, stream=ALONE)
+    details = found.provenance.details
+    assert details["model"]["preprocessing"] == {
+        **model.preprocessing.to_dict(), "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bicubic"
+    }  # fmt: skip
+    names = ("red", "green", "blue", "cow")
+    assert details["images"]["targets"] == asdict(MaskTargets(names, ignore=9))
+    found.save(tmp_path / "run", figures={})
+    assert brdyn.read(tmp_path / "run") == found
+    images = load_images("samples", model).take(np.arange(2))
+    plain = brdyn.layer_similarity(model, images).provenance.details
+    assert plain["model"]["preprocessing"] == model.preprocessing.to_dict()
+    assert "targets" not in plain["images"]
 
 
 def test_layers_as_they_are_asked_for():
