@@ -271,6 +271,18 @@ def test_a_single_file_is_the_same_under_another_name(tmp_path):
     assert one == other
 
 
+def test_images_in_two_sets_are_found_whatever_their_files_are_called(tmp_path):
+    path = write(tmp_path / "set" / "test.parquet", {"image": pictures(6)})
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "other.parquet").write_bytes(path.read_bytes())
+    write(tmp_path / "another.parquet", {"image": pictures(6, start=9)})
+    first = load_images(path, MODEL).take(np.arange(4))
+    for same in (path, path.parent, tmp_path / "copy", tmp_path / "copy" / "other.parquet"):
+        assert first.shared_with(load_images(same, MODEL).take(np.arange(3, 6))) == 1
+        assert first.shared_with(load_images(same, MODEL).take(np.arange(4, 6))) == 0
+    assert first.shared_with(load_images(tmp_path / "another.parquet", MODEL)) == 0
+
+
 def test_a_cell_that_every_row_repeats_is_not_held_once_for_each(tmp_path):
     """Parquet stores it once in a dictionary, so the file says nothing of what its rows take."""
     size = 40 * 2**20
