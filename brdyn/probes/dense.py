@@ -131,7 +131,9 @@ class DenseRun:
         fits = {
             "linear": fit_heads(self.task, fitting, choosing, places, self.recipe, self.seed + seed, epochs)
         }
-        if isinstance(self.task, Segmentation) and not self.recipe.on_test:
+        # Images to choose by that are given leave no chance in it.
+        drawn = seed == 0 or self.val is None
+        if isinstance(self.task, Segmentation) and not self.recipe.on_test and drawn:
             fits["ridge"] = fit_ridge(self.task, fitting, choosing, places)
         for probe, fitted in fits.items():
             counted = count_images(self.task, fitted, self.stores["test"][model])

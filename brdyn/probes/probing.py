@@ -357,7 +357,10 @@ def numbered(train: Features, test: Features, called: str = "test") -> tuple[Fea
             f"the {called} images are of classes that no training image has (number {names}); give more training "
             f"images, or {called} images of the same classes"
         )
-    return tuple(Features(part.values, torch.searchsorted(classes, part.labels)) for part in (train, test))  # type: ignore[return-value]
+    first, second = (
+        replace(part, labels=torch.searchsorted(classes, part.labels)) for part in (train, test)
+    )
+    return first, second
 
 
 def _ratios(readings: Mapping[str, Reading]) -> pd.DataFrame:

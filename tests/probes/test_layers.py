@@ -275,11 +275,15 @@ def test_images_to_choose_by_can_be_given(streets, tmp_path):
         testing,
         val=val,
         layers="last",
-        seeds=1,
+        seeds=2,
         recipe=replace(QUICK, epochs=2),
         stream=ALONE,
     )
     assert found.sizes == {"fit": 12, "choose": 5, "test": 6}
+    assert found.runs.groupby("probe")["seed"].apply(list).to_dict() == {"linear": [0, 1], "ridge": [0]}
+    spread = found.scores[found.scores["score"] == "miou"].set_index("probe")
+    assert spread["seeds"].to_dict() == {"linear": 2, "ridge": 1}
+    assert np.isnan(spread.loc["ridge", "sd"])  # there is no chance in it
 
 
 def test_classes_by_layer(little_cifar):
@@ -301,6 +305,19 @@ def test_classes_by_layer(little_cifar):
     both = probe_layers(model, train.take(np.arange(60)), test, layers="choose:2", seeds=1, stream=ALONE)
     assert both.sets["regular"] == "2+4"
     assert len(both.sets["chosen"].split("+")) == 2
+
+
+def test_images_without_a_label_keep_the_others_numbers(little_cifar, tmp_path):
+    model = tiny_vit()
+    rows = pq.read_table(little_cifar["test"])
+    labels = rows["label"].to_pylist()[:20]
+    labels[3] = labels[7] = None
+    column = next(place for place, name in enumerate(rows.column_names) if name == "label")
+    pq.write_table(rows[:20].set_column(column, "label", pa.array(labels)), tmp_path / "test.parquet")
+    train, test = (load_images(path, model) for path in (little_cifar["train"], tmp_path / "test.parquet"))
+    found = probe_layers(model, train.take(np.arange(60)), test, layers="4", seeds=1, stream=ALONE)
+    own = found.counted[found.counted["probe"] == "knn"]
+    assert own["image"].tolist() == [place for place in range(20) if place not in (3, 7)]
 
 
 def test_penalties_of_classes_are_chosen_by_the_images_given_for_it(little_cifar, monkeypatch):
