@@ -30,9 +30,9 @@ def decode(data: bytes) -> Image.Image:
     """Decode an image file to RGB.
 
     Only raster formats are opened (`FORMATS`, and HEIC where pillow-heif is installed), whatever a file is called. The
-    EXIF rotation is applied and noted (`info["orientation"]`), transparency is laid on white, grey, palette, CMYK and 16-bit images are converted, and of
-    an animation or a multi-page file the first frame is taken. Integer pixels beyond 8 bits are scaled from 0..65535;
-    float pixels from 0..1, or from their own range where they exceed it.
+    EXIF rotation is applied and noted (`info["orientation"]`), transparency is laid on white, grey, palette, CMYK and
+    16-bit images are converted, and of an animation or a multi-page file the first frame is taken. Integer pixels
+    beyond 8 bits are scaled from 0..65535; float pixels from 0..1, or from their own range where they exceed it.
 
     Raises
     ------

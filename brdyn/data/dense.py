@@ -103,8 +103,8 @@ def load_dense(
     Raises
     ------
     UsageError
-        If there is no such task, or `targets` are of another, there are no such pairs, or the first of them cannot be read as asked: masks in colour without a palette,
-        depth without a unit, or in another one than was said.
+        If there is no such task, or `targets` are of another, there are no such pairs, or the first of them cannot be
+        read as asked: masks in colour without a palette, depth without a unit, or in another one than was said.
 
     Examples
     --------
@@ -115,7 +115,9 @@ def load_dense(
     """
     how: Targets = DepthTargets() if one_of("task", task, TASKS[1:]) == DEPTH else MaskTargets()
     if targets is not None and targets.kind != how.kind:
-        raise UsageError(f"`targets` say how a {targets.kind} is read, and {task} has a {how.kind} for each image")
+        raise UsageError(
+            f"`targets` say how a {targets.kind} is read, and {task} has a {how.kind} for each image"
+        )
     how = targets or how
     source = find_source(
         images, split, image_column=image_column, target=how.kind, target_column=target_column

@@ -76,8 +76,8 @@ def load_model(
         Run the file of a `file.py:function`.
     teacher : str or nn.Module, optional
         Of a Raptor, where it is to be another than its config names: a module of your own has to be given again. Of a
-        Raptor of a Raptor it is the innermost teacher, unless it is a Raptor itself. A module is taken as it is, without
-        `weights` and `image_size`.
+        Raptor of a Raptor it is the innermost teacher, unless it is a Raptor itself. A module is taken as it is,
+        without `weights` and `image_size`.
 
     Returns
     -------

@@ -163,7 +163,7 @@ class DenseRun:
             ):
                 assert trajectory.targets is not None
                 values = readout.features(trajectory, store.layers).cpu()
-                yield lambda some, values=values: values[some].float(), trajectory.targets
+                yield values.__getitem__, trajectory.targets
 
         return epoch
 

@@ -136,7 +136,7 @@ class Reader:
         images = max(1, MOST_VALUES // (places * one))
         for first in range(0, len(points), images):
             some = slice(first, first + images)
-            values = features(some)
+            values = features(some).float()
             for place in range(0, len(self.places), places):
                 own = slice(place, place + places)
                 tokens = _tokens(self.store, self.standard, values, self.places[own])

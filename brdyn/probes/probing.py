@@ -357,9 +357,7 @@ def numbered(train: Features, test: Features, called: str = "test") -> tuple[Fea
             f"the {called} images are of classes that no training image has (number {names}); give more training "
             f"images, or {called} images of the same classes"
         )
-    first, second = (
-        replace(part, labels=torch.searchsorted(classes, part.labels)) for part in (train, test)
-    )
+    first, second = (replace(part, labels=torch.searchsorted(classes, part.labels)) for part in (train, test))
     return first, second
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -35,7 +36,7 @@ NARROWEST = 1e-4
 Place = tuple[int, ...]
 """Layers whose features a head reads, side by side."""
 Features = Callable[[slice], Tensor]
-"""Gives those of some images of a batch, `(b, layers, T, D)`, float32."""
+"""Gives those of some images of a batch, `(b, layers, T, D)`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Readout:
     states: Callable[[Trajectory], Sequence[Tensor]] = lambda trajectory: trajectory.states
 
     def features(self, trajectory: Trajectory, layers: Sequence[int]) -> Tensor:
-        """cls, where there is one (of several their mean), and patches of layers, normed: `(B, layers, T, D)`, float16."""
+        """cls, where there is one (the mean of several), and patches, normed: `(B, layers, T, D)`, float16."""
         states, tokens, found = self.states(trajectory), self.model.tokens, []
         for layer in layers:
             with torch.no_grad():
@@ -161,7 +162,10 @@ class FeatureStore:
         """Those rows, some at a time: what reads the features of some of these, and the targets of all."""
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
-            yield lambda some, batch=batch: self.features(batch[some]), self.truth(batch)
+            yield partial(self._some, batch), self.truth(batch)
+
+    def _some(self, rows: np.ndarray, some: slice) -> Tensor:
+        return self.features(rows[some])
 
 
 def stored_tokens(tokens: TokenLayout) -> int:
@@ -172,7 +176,7 @@ def stored_tokens(tokens: TokenLayout) -> int:
 def image_bytes(models: Sequence[VisionTransformer], layers: Sequence[int], kind: str) -> int:
     """On disk, for one image: its features of each model, and its target of this kind."""
     features = sum(stored_tokens(model.tokens) * model.info.width for model in models)
-    return BYTES * len(layers) * features + KINDS[kind]().itemsize * prod(models[0].info.image_size)
+    return BYTES * len(layers) * features + np.dtype(KINDS[kind]).itemsize * prod(models[0].info.image_size)
 
 
 def described(folder: Path, images: int, one: int) -> str:
@@ -194,8 +198,9 @@ def check_room(folder: Path, images: int, one: int) -> None:
     free = psutil.disk_usage(str(folder)).free - SPARED
     if images * one > free:
         raise UsageError(
-            f"features and targets of {images} images take {images * one / 1e9:.1f} GB, and {max(free, 0) / 1e9:.1f} GB are "
-            f"free in {str(folder)!r}; use fewer `layers` or images (`n`), or another `cache`"
+            f"features and targets of {images} images take {images * one / 1e9:.1f} GB, and "
+            f"{max(free, 0) / 1e9:.1f} GB are free in {str(folder)!r}; use fewer `layers` or images (`n`), or another "
+            "`cache`"
         )
 
 

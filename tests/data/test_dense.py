@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from brdyn.data import DepthTargets, MaskTargets, load_dense, read_palette
-from brdyn.data.decode import decode
 from brdyn.data.augment import Augmentation, PairTransform
+from brdyn.data.decode import decode
 from brdyn.data.targets import VOID
 from brdyn.errors import UsageError
 from tests.conftest import shared, tiny_vit

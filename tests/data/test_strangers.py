@@ -302,7 +302,8 @@ def with_a_damaged_page(folder):
         compression="zstd", use_dictionary=False, data_page_size=1, write_batch_size=16,
     )  # fmt: skip
     column = pq.ParquetFile(path).metadata.row_group(0).column(0)
-    data, at = bytearray(path.read_bytes()), column.data_page_offset + int(0.55 * column.total_compressed_size)
+    data = bytearray(path.read_bytes())
+    at = column.data_page_offset + int(0.55 * column.total_compressed_size)
     data[at : at + 60] = b"\xff" * 60
     path.write_bytes(data)
     return path

@@ -34,7 +34,8 @@ def test_a_teacher_that_is_given_is_taken_as_it_is(tmp_path, raptor_folder):
     teacher = load_model(TINY, init="random", image_size=32)
     assert load_model(raptor_folder, teacher=teacher).teacher is teacher
     for options in ({"weights": tmp_path / "missing.pth"}, {"image_size": 64}):
-        with pytest.raises(UsageError, match=f"{next(iter(options))}: a module that is given is taken as it is"):
+        said = f"{next(iter(options))}: a module that is given is taken as it is"
+        with pytest.raises(UsageError, match=said):
             load_model(raptor_folder, teacher=teacher, **options)
 
 

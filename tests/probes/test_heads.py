@@ -123,7 +123,10 @@ def test_memory_is_bounded_and_numbers_are_the_same(kind, monkeypatch):
                 getattr(parts.heads, name), getattr(whole.heads, name), atol=1e-6, rtol=0
             )
         np.testing.assert_allclose(parts.chosen, whole.chosen, atol=1e-6)
-        assert (parts.epoch.tolist(), parts.penalty.tolist()) == (whole.epoch.tolist(), whole.penalty.tolist())
+        assert (parts.epoch.tolist(), parts.penalty.tolist()) == (
+            whole.epoch.tolist(),
+            whole.penalty.tolist(),
+        )
 
 
 def test_the_penalty_and_epoch_kept_are_the_best_on_held_out_images():
@@ -146,7 +149,9 @@ def test_the_penalty_and_epoch_kept_are_the_best_on_held_out_images():
         first = every[:, place].max(1).argmax()
         assert fitted.epoch[place] == first + 1
         assert fitted.penalty[place] == recipe.penalties[int(every[first, place].argmax())]
-    again = Chooser(task, made, fitted.standard, [(1,), (2,)], halves[1][1], 4 * recipe.points).scores(fitted.heads)
+    again = Chooser(task, made, fitted.standard, [(1,), (2,)], halves[1][1], 4 * recipe.points).scores(
+        fitted.heads
+    )
     np.testing.assert_allclose(again[:, 0], fitted.chosen)  # and these are the weights kept
 
 

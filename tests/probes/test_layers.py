@@ -20,8 +20,8 @@ from brdyn.probes import FeatureMetric, LayersAsked, Recipe, extract_features, f
 from brdyn.probes.classes import CHOOSING_PENALTIES
 from brdyn.probes.counts import Counts
 from brdyn.probes.features import read_out
-from brdyn.probes.linear import split
 from brdyn.probes.layer_choice import alternatives, greedy
+from brdyn.probes.linear import split
 from brdyn.probes.scores import ClassScore
 from brdyn.probes.stores import Readout, check_room, extract_stores, image_bytes
 from brdyn.trajectory import Stream
@@ -111,6 +111,7 @@ def test_a_backbone_whose_features_are_the_labels(streets, tmp_path):
     assert found.value("miou", "3") == found.value("miou", "3", "ridge") == 1
     assert found.value("miou", "1") < 0.8  # behind the noise
     assert found.sizes == {"fit": 10, "choose": 2, "test": 6}
+    assert set(found.scores["seeds"]) == {2}
     assert found.caption == "fitted on 12 and tested on 6 images of 32 × 32 pixels"
     assert found.notes == (
         "pixels of 9 are void and do not count",
@@ -298,7 +299,9 @@ def test_classes_by_layer(little_cifar):
         assert found.value("accuracy", "4", probe) == pytest.approx(last.accuracy("model", probe))
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("brdyn.probes.probing.split", lambda features, seed: drawn.append(seed) or split(features, seed))
+        patch.setattr(
+            "brdyn.probes.probing.split", lambda features, seed: drawn.append(seed) or split(features, seed)
+        )
         probe_layers(model, train.take(np.arange(60)), test, layers="4", seeds=2, seed=5, stream=ALONE)
         brdyn.probe_images(model, train.take(np.arange(60)), test, seeds=2, seed=7, stream=ALONE)
     assert drawn == [5, 6, 7, 8]
@@ -397,7 +400,8 @@ def test_the_size_that_is_said_is_that_of_the_files(task, column, tmp_path):
     models, layers = [Painter(), tiny_vit()], (1, 3)
     pairs = load_dense(path, models[0], task)
     readouts = {str(number): Readout(model) for number, model in enumerate(models)}
-    readouts["1"] = Readout(models[1], lambda _: brdyn.capture(models[1], next(pairs.batches(5, workers=0))).states)
+    batch = next(pairs.batches(5, workers=0))
+    readouts["1"] = Readout(models[1], lambda _: brdyn.capture(models[1], batch).states)
     extract_stores(readouts, pairs, layers, tmp_path / "features", ALONE)
     written = sum(file.stat().st_size for file in (tmp_path / "features").iterdir())
     assert written == 5 * image_bytes(models, layers, pairs.targets.kind)
@@ -492,8 +496,8 @@ def test_sets_of_other_targets_are_refused(streets, tmp_path):
         ]
     )  # fmt: skip
     for sets, said in (
-        ((learning, depth, None), r"`test` has a depth for each image, and the images to fit heads on have a mask"),
-        ((depth, testing, None), r"`test` has a mask for each image, and the images to fit heads on have a depth"),
+        ((learning, depth, None), r"`test` has a depth for each image, and the images .* have a mask"),
+        ((depth, testing, None), r"`test` has a mask for each image, and the images .* have a depth"),
         ((learning, testing, depth), r"`val` has a depth for each image"),
         ((learning, named, None), r"train.parquet' and '.*5.parquet' name different classes"),
         ((learning, testing, named), r"train.parquet' and '.*5.parquet' name different classes"),

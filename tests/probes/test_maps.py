@@ -41,9 +41,10 @@ def test_void_never_counts():
     outputs = random(1, 1, 1, 2, 4)
     other = outputs.clone()
     other[..., 2:] += 5 * random(1, 1, 1, 2, 2, seed=1)
-    assert torch.equal(task.loss(outputs, truth[None], truth[None]), task.loss(other, truth[None], truth[None]))
+    one = truth[None]
+    assert torch.equal(task.loss(outputs, one, one), task.loss(other, one, one))
     by_hand = functional.cross_entropy(outputs[0, 0, 0, :, :2].T, truth[:2])
-    torch.testing.assert_close(task.loss(outputs, truth[None], truth[None])[0, 0], by_hand)
+    torch.testing.assert_close(task.loss(outputs, one, one)[0, 0], by_hand)
     void = torch.full((1, 4), -1)
     assert task.loss(outputs, void, void).item() == 0  # nothing to learn
 
@@ -80,7 +81,8 @@ def test_the_loss_of_depth_by_hand():
 
 @pytest.mark.parametrize("task", [Segmentation(["a", "b", "c", "d"]), Depth(most=10.0, bins=4)])
 def test_shares_of_a_batch_sum_to_its_loss(task):
-    outputs, truth = random(4, 2, 3, 4, 5), torch.randint(-1, 4, (4, 5), generator=torch.Generator().manual_seed(1))
+    outputs, generator = random(4, 2, 3, 4, 5), torch.Generator().manual_seed(1)
+    truth = torch.randint(-1, 4, (4, 5), generator=generator)
     truth[2] = -1  # an image without truth
     truth = truth if task.name == "segmentation" else truth.float()
     parts = [task.loss(outputs[some], truth[some], truth) for some in (slice(0, 1), slice(1, 4))]
