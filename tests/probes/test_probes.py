@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn.neighbors import KNeighborsClassifier
 
 from brdyn.checked_json import parse
@@ -165,6 +166,16 @@ def test_no_share_is_kept_of_an_accuracy_of_zero():
     assert again.ratios.equals(found.ratios)
     assert "other keeps no share of an accuracy of 0 by the k-NN probe" in again.remarks()
     assert "nan" not in " ".join(again.remarks())
+
+
+@pytest.mark.parametrize("right", [0, 1, 7, 20])
+def test_intervals_of_accuracies_are_wilsons(right):
+    hits = (torch.arange(20) < right)[None]
+    truth = torch.tensor([0, 1] * 10)
+    found = compare({"a": Reading({"knn": hits, "linear": hits}, (1.0,), truth, 20, 2)}).means()
+    expected = binomtest(right, 20).proportion_ci(method="wilson")
+    assert found[["low", "high"]].to_numpy().ravel() == pytest.approx([*expected] * 2, abs=1e-6)
+    assert (found["low"] >= 0).all()  # -0.0% would be said
 
 
 def test_a_penalty_at_the_end_of_the_grid_is_named():
