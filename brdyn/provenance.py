@@ -74,6 +74,7 @@ def image_provenance(images: ImageSet) -> dict[str, Any]:
         "digest": f"{images.report.digest:064x}",
         "seed": images.seed,
         **images.source.chosen(),
+        **images.settings(),
     }
 
 
@@ -188,7 +189,7 @@ class Provenance(RunProvenance):
             "model": {
                 **model.info.to_dict(),
                 "token_groups": model.tokens.sizes(),
-                "preprocessing": model.preprocessing.to_dict(),
+                "preprocessing": (images.turn or model.preprocessing).to_dict(),
             },
             "images": image_provenance(images),
             "dtype": model.precision,

@@ -47,7 +47,7 @@ def test_what_is_long_is_shown_by_its_shape():
     assert brief(list(range(9))) == "[0, 1, 2, 3, 4, 5, … 3 more]"
     assert len(brief("x" * 1000)) <= 60
     features = Features(torch.zeros(20, 32), torch.arange(20))
-    assert repr(features) == "Features(values=Tensor(20, 32), labels=Tensor(20))"
+    assert repr(features) == "Features(values=Tensor(20, 32), labels=Tensor(20), positions=None)"
     assert features == Features(torch.zeros(20, 32), torch.arange(20))
     assert features != Features(torch.ones(20, 32), torch.arange(20))
     assert repr(tiny_vit()) == "TimmPlain(tiny_vit: 4 layers, width 16, test weights)"

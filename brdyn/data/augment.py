@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+INTERPOLATION = "bicubic"
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class PairTransform:
                 pair = self._augmented(pair, self.augmentation)
         size = list(self.size)
         pixels = functional.resize(
-            pair[0].as_subclass(Tensor), size, InterpolationMode.BICUBIC, antialias=True
+            pair[0].as_subclass(Tensor), size, InterpolationMode(INTERPOLATION), antialias=True
         )
         pixels = functional.to_dtype(pixels, torch.float32, scale=True)
         normalised = functional.normalize(pixels, list(self.mean), list(self.std))
@@ -94,6 +96,13 @@ class PairTransform:
         # As a mask it would be taken at the corner of each new pixel, half a pixel beside the image.
         other = pair[1].as_subclass(Tensor)[None]
         return normalised, functional.resize(other, size, InterpolationMode.NEAREST_EXACT)[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is done, in the words of :meth:`brdyn.models.Preprocessing.to_dict`."""
+        whole = {"crop_pct": 1.0, "crop_mode": "squash"}
+        crops = whole if self.augmentation is None else {"augmentation": asdict(self.augmentation)}
+        values = {"image_size": self.size, "interpolation": INTERPOLATION, "mean": self.mean, "std": self.std}
+        return values | crops
 
     def _augmented(self, pair: Any, how: Augmentation) -> Any:
         """A part of all, perhaps flipped; it is brought to size with all others."""

@@ -9,8 +9,11 @@ from functools import cache
 from importlib.util import find_spec
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+UPRIGHT = 1
+ORIENTATION = "orientation"
+"""In the `info` of a decoded picture: that of its file."""
 WHITE = (255, 255, 255)
 SIXTEEN_BIT_MAX = 65535
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA")
@@ -27,9 +30,9 @@ def decode(data: bytes) -> Image.Image:
     """Decode an image file to RGB.
 
     Only raster formats are opened (`FORMATS`, and HEIC where pillow-heif is installed), whatever a file is called. The
-    EXIF rotation is applied, transparency is laid on white, grey, palette, CMYK and 16-bit images are converted, and of
-    an animation or a multi-page file the first frame is taken. Integer pixels beyond 8 bits are scaled from 0..65535;
-    float pixels from 0..1, or from their own range where they exceed it.
+    EXIF rotation is applied and noted (`info["orientation"]`), transparency is laid on white, grey, palette, CMYK and
+    16-bit images are converted, and of an animation or a multi-page file the first frame is taken. Integer pixels
+    beyond 8 bits are scaled from 0..65535; float pixels from 0..1, or from their own range where they exceed it.
 
     Raises
     ------
@@ -49,7 +52,14 @@ def decode(data: bytes) -> Image.Image:
             raise OSError(f"it is said to have {_too_many()}") from None
         check_shape(*image.size)
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+        upright = to_rgb(ImageOps.exif_transpose(image))
+        upright.info[ORIENTATION] = orientation(image)
+        return upright
+
+
+def orientation(image: Image.Image) -> int:
+    """How a loaded picture says by EXIF that it is to be turned, from 1 (not at all) to 8."""
+    return int(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from brdyn.choices import TASKS, one_of
 from brdyn.data.augment import PairTransform
 from brdyn.data.decode import decode
 from brdyn.data.find import find_source
 from brdyn.data.image_set import ImageSet
 from brdyn.data.loading import is_of_the_file
 from brdyn.data.reader import Paired, Reading
-from brdyn.data.targets import DEPTH, DepthTargets, MaskTargets, Targets, numbers_of_depth
+from brdyn.data.targets import DEPTH, DepthTargets, MaskTargets, Targets, check_turned, numbers_of_depth
 from brdyn.errors import UsageError
 
 LOOKED_AT = 8
@@ -43,6 +45,16 @@ class DenseSet(ImageSet):
 
     targets: Targets
     turn: PairTransform
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """Names of the classes of masks, where they are known."""
+        names = self.targets.names if isinstance(self.targets, MaskTargets) else None
+        return None if names is None else list(names)
+
+    def settings(self) -> dict[str, Any]:
+        """How targets were read, with what the file's metadata said."""
+        return {"targets": asdict(self.targets)}
 
     def reading(self) -> Reading:
         """The image and its target, turned alike."""
@@ -91,8 +103,8 @@ def load_dense(
     Raises
     ------
     UsageError
-        If there are no such pairs, or the first of them cannot be read as asked: masks in colour without a palette,
-        depth without a unit, or in another one than was said.
+        If there is no such task, or `targets` are of another, there are no such pairs, or the first of them cannot be
+        read as asked: masks in colour without a palette, depth without a unit, or in another one than was said.
 
     Examples
     --------
@@ -101,7 +113,12 @@ def load_dense(
     >>> len(pairs), pairs.targets.ignore
     (2, None)
     """
-    how: Targets = targets or (DepthTargets() if task == DEPTH else MaskTargets())
+    how: Targets = DepthTargets() if one_of("task", task, TASKS[1:]) == DEPTH else MaskTargets()
+    if targets is not None and targets.kind != how.kind:
+        raise UsageError(
+            f"`targets` say how a {targets.kind} is read, and {task} has a {how.kind} for each image"
+        )
+    how = targets or how
     source = find_source(
         images, split, image_column=image_column, target=how.kind, target_column=target_column
     )
@@ -128,12 +145,13 @@ def _look_at(images: DenseSet) -> None:
     for index in images.indices()[:LOOKED_AT]:
         try:
             raw = images.source.read(int(index))
-            size = decode(raw.data).size
+            image, data = decode(raw.data), raw.target or b""
+            check_turned(image, data, raw.name)
             if isinstance(images.targets, DepthTargets):
-                images.targets.check_crop(size, raw.name)
-                seen.append(numbers_of_depth(raw.target or b"", size, raw.name))
+                images.targets.check_crop(image.size, raw.name)
+                seen.append(numbers_of_depth(data, image.size, raw.name))
             else:
-                images.targets.read(raw.target or b"", size, raw.name)
+                images.targets.read(data, image.size, raw.name)
         except UsageError:
             raise
         except Exception as error:  # one bad pair is skipped when its turn comes

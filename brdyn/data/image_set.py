@@ -127,11 +127,11 @@ class ImageSet:
         return self if len(self) <= most else self.split(most, seed)[1] or self
 
     def shared_with(self, other: ImageSet) -> int:
-        """How many images are in both sets, where both are of one source."""
+        """How many images are in both sets, where both are of the same files, whatever these are called."""
         both = (
             np.intersect1d(self.indices(), other.indices()) if len(self.source) == len(other.source) else ()
         )
-        return len(both) if len(both) and self.source.fingerprint() == other.source.fingerprint() else 0
+        return len(both) if len(both) and self.source.contents() == other.source.contents() else 0
 
     def identity(self) -> dict[str, Any]:
         """Where the images come from, how many, and the digests of what they are and which are chosen; for JSON."""
@@ -144,6 +144,10 @@ class ImageSet:
             "digest": self.source.fingerprint(),
             "indices": hashlib.sha256(indices).hexdigest(),
         }
+
+    def settings(self) -> dict[str, Any]:
+        """How what lies beside images is read, ready for JSON."""
+        return {}
 
     @property
     def label_names(self) -> list[str] | None:

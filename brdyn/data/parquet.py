@@ -46,12 +46,25 @@ class _OpenGroup:
         self.start = 0
 
     def seek(self, row: int) -> tuple[Any, int]:
-        """The rows that hold `row`, and where among them it is."""
+        """The rows that hold `row`, and where among them it is.
+
+        Raises
+        ------
+        OSError
+            If they cannot be read. Those after them cannot be read then, either.
+        """
+        import pyarrow as pa
+
         while row >= self.start + len(self.rows):
-            self.start += len(self.rows)
-            self.rows = next(self.batches, None)
-            if self.rows is None:
+            try:
+                rows = next(self.batches, None)
+            except MemoryError:
+                raise
+            except pa.ArrowException as error:
+                raise OSError(f"damaged in its row group ({first_line(error)})") from error
+            if rows is None:
                 raise OSError("the row group ends before this row; is the copy complete?")
+            self.start, self.rows = self.start + len(self.rows), rows
         return self.rows, row - self.start
 
 
@@ -128,7 +141,13 @@ class ParquetSource(ImageSource):
         return self._ends[-1] if self._ends else 0
 
     def read(self, index: int) -> RawImage:
-        """Read one row; rows are read in order, a few at a time."""
+        """Read one row; rows are read in order, a few at a time.
+
+        Raises
+        ------
+        OSError
+            If the row, or one before it in its row group, is damaged.
+        """
         place = bisect_right(self._ends, index)
         rows, row = self._rows(place, index - (self._ends[place - 1] if place else 0))
         data, path = picture(rows[self.image_column][row], [self.files[self._groups[place][0]].parent])

@@ -18,7 +18,7 @@ from brdyn.data.items import Item
 from brdyn.data.labels import NO_LABEL
 from brdyn.data.loading import in_words, is_of_the_file
 from brdyn.data.sources import ImageSource, RawImage, Skipped
-from brdyn.data.targets import Targets
+from brdyn.data.targets import Targets, check_turned
 from brdyn.errors import BrdynError
 
 Reading = Callable[[Image.Image, RawImage, int], tuple[Tensor, Tensor | None]]
@@ -72,7 +72,9 @@ class Paired:
     turn: PairTransform
 
     def __call__(self, image: Image.Image, raw: RawImage, index: int) -> tuple[Tensor, Tensor | None]:
-        return self.turn(image, self.targets.read(raw.target or b"", image.size, raw.name), index)
+        data = raw.target or b""
+        check_turned(image, data, raw.name)
+        return self.turn(image, self.targets.read(data, image.size, raw.name), index)
 
 
 @dataclass(frozen=True, eq=False)

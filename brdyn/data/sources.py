@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brdyn.data.files import Names
-from brdyn.data.fingerprint import fingerprint
+from brdyn.data.fingerprint import contents, fingerprint
 from brdyn.data.labels import NO_LABEL, Labels
 
 
@@ -108,6 +108,10 @@ class ImageSource(ABC):
         if self.files is None:
             return hashlib.sha256(f"{self.description}\0{len(self)}".encode()).hexdigest()
         return fingerprint(self.files)
+
+    def contents(self) -> str:
+        """What its files hold, the same under other names; where it knows no files, its fingerprint."""
+        return self.fingerprint() if self.files is None else contents(self.files)
 
     def chosen(self) -> dict[str, Any]:
         """Which columns and split, ready for JSON."""

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from brdyn import checked_json
-from brdyn.data.decode import check_shape, formats
+from brdyn.data.decode import ORIENTATION, UPRIGHT, check_shape, formats, orientation
 from brdyn.errors import UsageError
 
 MASK, DEPTH = "mask", "depth"
@@ -30,6 +30,7 @@ EIGEN_SIZE = (640, 480)
 UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
 LEAST_DEPTH, MOST_DEPTH = 1e-3, 10.0  # metres, of the published bins
 MOST_CLASSES = 4096
+SIDEWAYS = range(5, 9)  # orientations of EXIF that exchange width and height
 PLAIN = ("1", "L", "P", "I", "F")
 COLOURS_SHOWN = 3
 
@@ -240,11 +241,31 @@ def in_metres(unit: str) -> float:
 
 
 def open_target(data: bytes) -> Image.Image:
-    """A picture whose numbers are kept as they are."""
+    """An upright picture whose numbers are kept as they are."""
     image = Image.open(io.BytesIO(data), formats=formats())
     check_shape(*image.size)
     image.load()
-    return image
+    return ImageOps.exif_transpose(image)
+
+
+def check_turned(image: Image.Image, target: bytes, name: str) -> None:
+    """Refuse a decoded image that EXIF turns beside a target of which cannot be told whether it is upright already.
+
+    Raises
+    ------
+    UsageError
+        If the target's EXIF says nothing, and its size neither.
+    """
+    turned = image.info[ORIENTATION]
+    sizes_tell = turned in SIDEWAYS and image.width != image.height
+    if turned == UPRIGHT or sizes_tell:
+        return
+    with Image.open(io.BytesIO(target), formats=formats()) as picture:
+        if orientation(picture) == UPRIGHT:
+            raise UsageError(
+                f"{name!r} is turned by its EXIF orientation ({turned}) and its target has none, so that they may not "
+                "lie on each other; save the image as it lies on its target, without EXIF"
+            )
 
 
 def check_size(image: Image.Image, size: tuple[int, int], name: str) -> None:

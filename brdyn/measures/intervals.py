@@ -1,4 +1,4 @@
-"""95 % intervals by the normal approximation."""
+"""95 % intervals: of a mean by the normal approximation, of a share by Wilson's score."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ def of_mean(mean: Any, sd: Any, n: Any) -> tuple[Any, Any]:
 
 
 def of_share(share: Any, n: Any) -> tuple[Any, Any]:
-    """Low and high end for a share of `n` (binomial)."""
-    return of_mean(share, (share * (1 - share)) ** 0.5, n)
+    """Low and high end for a share of `n` (binomial), by Wilson (1927): of 0 and 1 as well it has a width.
+
+    >>> from brdyn.measures.intervals import of_share
+    >>> [round(end, 3) for end in of_share(0.5, 100)], [round(end, 3) for end in of_share(1.0, 10)]
+    ([0.404, 0.596], [0.722, 1.0])
+    """
+    weight = CONFIDENCE_Z**2 / n
+    middle = (share + weight / 2) / (1 + weight)
+    half = weight * (share * (1 - share) / weight + 1 / 4) ** 0.5 / (1 + weight)
+    return middle - half, middle + half
 
 
 def told_apart(mean: Sequence[float], low: Sequence[float], high: Sequence[float]) -> bool:

@@ -9,12 +9,13 @@ import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -171,9 +172,27 @@ def _kind_of_json(path: Path) -> str:
     )
 
 
+def count_numbers(path: Path) -> int:
+    """How many numbers the tensors of a safetensors file hold, by its header alone.
+
+    Raises
+    ------
+    BrdynError
+        If it cannot be read.
+    """
+    with _read_as_safetensors(path), safe_open(path, "pt") as file:
+        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
 def _read_safetensors(path: Path) -> StateDict:
-    try:
+    with _read_as_safetensors(path):
         return load_file(path)
+
+
+@contextmanager
+def _read_as_safetensors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (SafetensorError, OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         raise BrdynError(
             f"cannot read {str(path)!r} as safetensors ({first_line(error)}); download it again"
@@ -183,10 +202,7 @@ def _read_safetensors(path: Path) -> StateDict:
 def _read_torch(path: Path, allow_pickle: bool) -> Any:
     try:
         with torch.serialization.safe_globals(list(HARMLESS)):
-            if path.suffix == ".safetensors":  # torch would believe the name
-                with path.open("rb") as file:
-                    return torch.load(file, map_location="cpu", weights_only=True)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return _torch_load(path, weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if not _holds_objects(error):
             raise _unreadable(path, error) from error
@@ -198,9 +214,16 @@ def _read_torch(path: Path, allow_pickle: bool) -> Any:
             "convert it to safetensors, or pass `allow_pickle=True` if you trust its author"
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=False)
+        return _torch_load(path, weights_only=False)
     except Exception as error:  # a pickle can fail in any way, for instance on a class that is not here
         raise _unreadable(path, error) from error
+
+
+def _torch_load(path: Path, *, weights_only: bool, mmap: bool = False) -> Any:
+    if path.suffix != ".safetensors":
+        return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mmap)
+    with path.open("rb") as file:  # torch would believe the name
+        return torch.load(file, map_location="cpu", weights_only=weights_only)
 
 
 def _read_torchscript(path: Path, allow_pickle: bool) -> Any:

@@ -44,11 +44,6 @@ class Shell:
         if isinstance(state, Mapping):
             self.__dict__.update({str(name): value for name, value in state.items()})
 
-    def child(self, name: str) -> Shell | None:
-        """A module inside this one."""
-        found = _mapping(self, "_modules").get(name)
-        return found if isinstance(found, Shell) else None
-
     def named_tensors(self, prefix: str = "") -> dict[str, Tensor]:
         """Parameters and buffers, named as in a state dict."""
         own = {**_mapping(self, "_parameters"), **_mapping(self, "_buffers")}

@@ -76,7 +76,8 @@ def load_model(
         Run the file of a `file.py:function`.
     teacher : str or nn.Module, optional
         Of a Raptor, where it is to be another than its config names: a module of your own has to be given again. Of a
-        Raptor of a Raptor it is the innermost teacher, unless it is a Raptor itself.
+        Raptor of a Raptor it is the innermost teacher, unless it is a Raptor itself. A module is taken as it is,
+        without `weights` and `image_size`.
 
     Returns
     -------
@@ -103,6 +104,8 @@ def load_model(
         )
     one_of("init", init, INITS)
     check_source(init == "random", weights is not None, weights_key)
+    if isinstance(teacher, nn.Module):
+        _check_as_it_is({"weights": weights, "image_size": image_size})
     request = ModelRequest(
         name=_expanded(name),
         weights=expanded(weights) if weights is not None else None,
@@ -130,11 +133,15 @@ def _module(
 ) -> VisionTransformer:
     """A module that was given instead of a name."""
     model = own_family.of_module(module, "what was given as a model")
-    options = {**options, "init": None if init == "pretrained" else init}
+    _check_as_it_is({**options, "init": None if init == "pretrained" else init})
+    return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+
+
+def _check_as_it_is(options: Mapping[str, Any]) -> None:
+    """Refuse options that would change a module which is given."""
     given = [name for name, value in options.items() if value is not None]
     if given:
         raise UsageError(f"{', '.join(given)}: a module that is given is taken as it is; drop this")
-    return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
 
 
 def describe_model(

@@ -69,7 +69,7 @@ class ModelRequest:
         name, size
             Its name and image size.
         weights : str
-            Where its weights came from, as :meth:`source` says.
+            Where its weights came from, as :meth:`source` says; those of this request go before.
         """
         seed = re.fullmatch(r"random \(untrained, seed (\d+)\)", weights)
         file, key = _file_and_key(weights)
@@ -79,7 +79,7 @@ class ModelRequest:
             image_size=size,
             weights=self.weights or file,
             weights_key=self.weights_key if self.weights is not None else key,
-            random=seed is not None,
+            random=seed is not None and self.weights is None,
             seed=int(seed[1]) if seed else 0,
         )
 
@@ -101,14 +101,14 @@ class ModelRequest:
 
     @contextmanager
     def construction(self) -> Iterator[None]:
-        """Build modules inside: on the meta device when only described, else with the seed, leaving the
-        global random state as it was."""
+        """Build modules inside: on the meta device when only described, else on the CPU with the seed, leaving the
+        global random states as they were."""
         if self.describe_only:
             with on_meta():
                 yield
         else:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
+                torch.default_generator.manual_seed(self.seed)  # torch's own would seed GPUs as well
                 yield
 
 

@@ -26,7 +26,7 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.models import checkpoints, google, layouts, positions, tracing, weights
 from brdyn.models.base import Size, check_image_size, check_memory
 from brdyn.models.checkpoints import StateDict
-from brdyn.models.loaded import Loaded
+from brdyn.models.loaded import MOCO_PARTS, Loaded
 from brdyn.models.request import ModelRequest
 from brdyn.words import first_line
 
@@ -34,7 +34,6 @@ TOKENS = ("cls_token", "dist_token", "reg_token")
 TABLE = "relative_position_bias_table"
 MOCO_HEADS = 12  # of MoCo v3's ViT-S, whose width of 384 has six heads everywhere else
 MOCO_WIDTH = 384
-MOCO_PARTS = {"base_encoder", "momentum_encoder"}
 
 
 def create(name: str, **options: Any) -> Any:

@@ -156,8 +156,16 @@ def _dense_sets(
     images: DenseSet, test: ImageSet | None, val: ImageSet | None, seed: int
 ) -> tuple[ImageSet, ImageSet]:
     for name, other in (("test", test), ("val", val)):
-        if other is not None and not isinstance(other, DenseSet):
+        if other is None:
+            continue
+        if not isinstance(other, DenseSet):
             raise UsageError(f"`{name}` holds no targets; load it by brdyn.data.load_dense")
+        if other.targets.kind != images.targets.kind:
+            raise UsageError(
+                f"`{name}` has a {other.targets.kind} for each image, and the images to fit heads on have a "
+                f"{images.targets.kind}; load all for one task"
+            )
+        check_alike(images, other)
     learning: ImageSet = images
     if test is None:
         learning, held_out = images.split(max(1, round(TEST_SHARE * len(images))), seed)

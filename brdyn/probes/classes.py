@@ -124,7 +124,7 @@ class ClassRun:
         """By k-NN, and by linear probes whose penalty held-out images choose."""
         val = self._features(self.choosing, name, place) if self.choosing else None
         device = self.readouts[name].model.device
-        reading = read_classes(train, test, val=val, seeds=self.seeds, device=device)
+        reading = read_classes(train, test, val=val, seeds=self.seeds, seed=self.seed, device=device)
         for probe, hits in reading.hits.items():
             for number, right in enumerate(hits):
                 _count(counts, (name, called(place), probe), right)
@@ -205,6 +205,7 @@ class ClassRun:
     def _result(self, counts: Counts) -> LayerProbe:
         weights = counts.weights(self.seed)
         train, test = (next(iter(some.values())) for some in (self.learnt, self.tested))
+        assert test.positions is not None
         truth = numbered(train, test)[1].labels
         frequent = (truth == truth.mode().values).double()
         if self.augment:
@@ -220,7 +221,7 @@ class ClassRun:
             notes=tuple(self.notes),
             sizes={"fit": len(train), "test": len(test)}
             | ({"choose": len(next(iter(self.choosing.values())))} if self.choosing else {}),
-            counted=counts.table(range(len(test))),
+            counted=counts.table(test.positions.tolist()),
             baseline=baseline_scores(ClassScore(), _counted(frequent), weights),
             ends=self.ends,
             images=described(self.train, self.test),
@@ -246,7 +247,7 @@ def _metric(readout: Readout, layer: int) -> FeatureMetric:
 
 def beside(parts: Sequence[Features]) -> Features:
     """Features of several layers, side by side."""
-    return Features(torch.cat([part.values for part in parts], 1), parts[0].labels)
+    return replace(parts[0], values=torch.cat([part.values for part in parts], 1))
 
 
 def _scores(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from brdyn.probes.layer_choice import CHOSEN, PHASE_ENDS, REGULAR
-from brdyn.probes.scores import Score, measured, resampled, resamples, spread
+from brdyn.probes.scores import Score, measured, ratio, resampled, resamples, spread
 
 SCORES = ["model", "place", "probe", "score", "value", "low", "high", "sd", "seeds"]
 PAIRS = [
@@ -86,9 +86,8 @@ class Counts:
         one, other = (self.of(key) for key in (first, second))
         values = [measured(self.score, part)[name].mean() for part in (one, other)]
         again = [resampled(self.score, part, weights)[name] for part in (one, other)]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio, ratios = values[1] / values[0], again[1] / again[0]
-        return [name, values[1] - values[0], *spread(again[1] - again[0]), float(ratio), *spread(ratios)]
+        kept = float(ratio(values[1], values[0])), *spread(ratio(again[1], again[0]))
+        return [name, values[1] - values[0], *spread(again[1] - again[0]), *kept]
 
     def table(self, positions: Sequence[int]) -> pd.DataFrame:
         """Everything, a row for each image, place and seed."""

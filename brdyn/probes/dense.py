@@ -33,6 +33,7 @@ from brdyn.probes.maps import DenseTask, Depth, Segmentation
 from brdyn.probes.of_images import described as images_described
 from brdyn.probes.scores import measured
 from brdyn.probes.stores import (
+    Features,
     FeatureStore,
     Place,
     Readout,
@@ -47,6 +48,7 @@ from brdyn.trajectory import Stream, trajectories
 CHOOSING_EPOCHS = 5
 SHORTLISTED = 3  # of the examples
 ABSENT_SHOWN = 10
+WORDS = {"test": "test", "val": "validation"}
 Rows = tuple[FeatureStore, np.ndarray]
 
 
@@ -89,7 +91,8 @@ class DenseRun:
     def probed(self, folder: Path) -> LayerProbe:
         """Extract, fit, test; features lie in the folder."""
         layers = self._extract(folder)
-        self.task = made_task(self.train, self.stores["train"].values(), self.stores["test"].values())
+        stores = {name: next(iter(found.values())) for name, found in self.stores.items()}
+        self.task = made_task(self.train, stores)
         counts, places = Counts(self.task.score), [(layer,) for layer in layers]
         for model in self.readouts:
             for seed in range(self.seeds):
@@ -99,15 +102,12 @@ class DenseRun:
         return self._result(counts, places)
 
     def _extract(self, folder: Path) -> Place:
-        first = next(iter(self.readouts.values())).model
-        for readout in self.readouts.values():
-            check_patches(readout.model)
-        layers = self.asked.of(first.depth, repr(first.info.name))
+        models = [readout.model for readout in self.readouts.values()]
+        for model in models:
+            check_patches(model)
+        layers = self.asked.of(models[0].depth, repr(models[0].info.name))
         sets = {"train": self.train, "test": self.test, **({} if self.val is None else {"val": self.val})}
-        count, one = (
-            sum(map(len, sets.values())),
-            sum(image_bytes(part.model, layers) for part in self.readouts.values()),
-        )
+        count, one = sum(map(len, sets.values())), image_bytes(models, layers, self.train.targets.kind)
         check_room(folder, count, one)
         self.say(described(folder, count, one))
         for name, images in sets.items():
@@ -131,7 +131,9 @@ class DenseRun:
         fits = {
             "linear": fit_heads(self.task, fitting, choosing, places, self.recipe, self.seed + seed, epochs)
         }
-        if isinstance(self.task, Segmentation) and not self.recipe.on_test:
+        # Images to choose by that are given leave no chance in it.
+        drawn = seed == 0 or self.val is None
+        if isinstance(self.task, Segmentation) and not self.recipe.on_test and drawn:
             fits["ridge"] = fit_ridge(self.task, fitting, choosing, places)
         for probe, fitted in fits.items():
             counted = count_images(self.task, fitted, self.stores["test"][model])
@@ -149,7 +151,7 @@ class DenseRun:
         readout, first = self.readouts[model], next(iter(self.readouts.values())).model
         stream = replace(self.stream, batch_size=self.recipe.batch_size, progress=False)
 
-        def epoch(number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        def epoch(number: int) -> Iterator[tuple[Features, Tensor]]:
             how = Augmentation(
                 scale=(0.5, 2.0) if depth else (0.5, 1.0), jitter=depth, seed=self.seed + seed, visit=number
             )
@@ -160,7 +162,8 @@ class DenseRun:
                 first, images.augmented(replace(images.turn, augmentation=how)).take(order), stream=stream
             ):
                 assert trajectory.targets is not None
-                yield readout.features(trajectory, store.layers).float().cpu(), trajectory.targets
+                values = readout.features(trajectory, store.layers).cpu()
+                yield values.__getitem__, trajectory.targets
 
         return epoch
 
@@ -274,34 +277,45 @@ class DenseRun:
         return found
 
 
-def made_task(
-    train: DenseSet, learnt: Sequence[FeatureStore] | Any, tested: Sequence[FeatureStore] | Any
-) -> DenseTask:
+def made_task(train: DenseSet, stores: Mapping[str, FeatureStore]) -> DenseTask:
     """What is to be read from these images.
+
+    Parameters
+    ----------
+    train : DenseSet
+    stores : mapping of str to FeatureStore
+        Of `train`, `test` and, where it is given, `val`.
 
     Raises
     ------
     UsageError
-        If test images hold a class that training images cannot teach, or nothing at all.
+        If images to choose by or to test hold a class that training images cannot teach, or nothing at all.
     """
-    store, other = next(iter(learnt)), next(iter(tested))
+    others = {WORDS[name]: store for name, store in stores.items() if name != "train"}
     if isinstance(train.targets, DepthTargets):
-        if not any((part > 0).any() for part in _targets(other)):
-            raise UsageError(
-                "not one pixel of the test images has a depth; check `depth_unit` and `max_depth`"
-            )
+        for name, store in others.items():
+            if not any((part > 0).any() for part in _targets(store)):
+                raise UsageError(
+                    f"not one pixel of the {name} images has a depth; check `depth_unit` and `max_depth`"
+                )
         return Depth(train.targets.most)
-    most, most_tested = (max(int(part.max()) for part in _targets(one)) for one in (store, other))
-    if most_tested < 0:
-        raise UsageError("all pixels of the test images are void; check `ignore_index`")
-    count = train.targets.classes or most + 1
-    if most_tested >= count:
-        raise UsageError(
-            f"the test masks hold class {most_tested}, and the training masks only 0 to {count - 1}; give more "
-            "training images, or `classes`"
-        )
+    count = train.targets.classes or _most(stores["train"]) + 1
+    for name, store in others.items():
+        most = _most(store)
+        if most < 0:
+            raise UsageError(f"all pixels of the {name} images are void; check `ignore_index`")
+        if most >= count:
+            raise UsageError(
+                f"the {name} masks hold class {most}, and the training masks only 0 to {count - 1}; give more "
+                "training images, or `classes`"
+            )
     names = train.targets.names or [str(number) for number in range(count)]
     return Segmentation(list(names))
+
+
+def _most(store: FeatureStore) -> int:
+    """The largest class."""
+    return max(int(part.max()) for part in _targets(store))
 
 
 def _targets(store: FeatureStore) -> Iterator[np.ndarray]:

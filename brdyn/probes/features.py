@@ -20,6 +20,7 @@ from brdyn.models import VisionTransformer
 from brdyn.trajectory import Stream, Trajectory, check_normed
 
 Readout = Callable[[Trajectory], Tensor]
+PARTS = ("values", "labels", "positions")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,6 +33,8 @@ class Features(Compared):
         `(n, F)`, float32; F is 2 D, or D for a model without cls.
     labels : Tensor
         Class indices, `(n,)`.
+    positions : Tensor or None
+        Of the images in their set, `(n,)`, where they are of one.
 
     Examples
     --------
@@ -43,6 +46,7 @@ class Features(Compared):
 
     values: Tensor
     labels: Tensor
+    positions: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,7 +57,8 @@ class Features(Compared):
         return int(self.labels.max()) + 1
 
     def __getitem__(self, rows: np.ndarray | Tensor) -> Features:
-        return Features(self.values[rows], self.labels[rows])
+        positions = None if self.positions is None else self.positions[rows]
+        return Features(self.values[rows], self.labels[rows], positions)
 
 
 def read_out(model: VisionTransformer, state: Tensor) -> Tensor:
@@ -89,7 +94,7 @@ class FeatureMetric(SamplingMetric):
     def __init__(self, readout: Readout, width: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.readout, self.width = readout, width
-        for name in ("values", "labels", "positions"):
+        for name in PARTS:
             self.add_state(name, [], dist_reduce_fx="cat")
 
     @classmethod
@@ -114,14 +119,15 @@ class FeatureMetric(SamplingMetric):
             state.append(found[rows.to(found.device)].to(device))
 
     def compute(self) -> dict[str, Tensor]:
-        """Features and labels of all processes, in the order of the images, on the CPU."""
+        """Features, labels and positions of all processes, in the order of the images, on the CPU."""
         order = dim_zero_cat(self.positions).argsort()
-        return {name: dim_zero_cat(getattr(self, name))[order].cpu() for name in ("values", "labels")}
+        return {name: dim_zero_cat(getattr(self, name))[order].cpu() for name in PARTS}
 
     def result(self) -> Features:
         """All of them."""
         found = self.compute()  # of one number torchmetrics makes a scalar
-        return Features(found["values"].reshape(-1, self.width), found["labels"].reshape(-1))
+        labels, positions = (found[name].reshape(-1) for name in PARTS[1:])
+        return Features(found["values"].reshape(-1, self.width), labels, positions)
 
 
 NO_LABELS = (

@@ -8,9 +8,9 @@ images, which is optimistic, and is there for comparison alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import cos, pi
+from math import cos, pi, prod
 
 import numpy as np
 import torch
@@ -18,15 +18,16 @@ from torch import Tensor
 
 from brdyn.errors import UsageError
 from brdyn.probes.maps import DenseTask, Heads, Tokens, drawn_points
-from brdyn.probes.stores import FeatureStore, Place, Standard
+from brdyn.probes.stores import Features, FeatureStore, Place, Standard
 
 HELD_OUT = 0.2
 CHOOSING_POINTS = 4  # of each held-out image, for each of a step
 MOST_WARM = 100  # steps
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # over the mean square of a feature
 BATCH = 16  # images whose maps are counted at once
+MOST_VALUES = 2**26  # of features and maps that are computed at once, unless one image at one place has more
 
-Pairs = Iterable[tuple[Tensor, Tensor]]
+Pairs = Iterable[tuple[Features, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -109,37 +110,64 @@ class FittedHeads:
 
 
 @dataclass
-class Chooser:
-    """Scores heads on held-out images, at points of each that stay the same.
+class Reader:
+    """What heads give at points of images.
 
     Attributes
     ----------
     task : DenseTask
     store : FeatureStore
-    rows : ndarray
     standard : Standard
     places : sequence of tuple of int
-    points : int
-        Of each image.
     """
 
     task: DenseTask
     store: FeatureStore
-    rows: np.ndarray
     standard: Standard
     places: Sequence[Place]
+
+    def outputs(
+        self, features: Features, heads: Heads, points: Tensor
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Some images, some places, and their outputs `(b, s, K, C, P)`, `MOST_VALUES` at a time."""
+        width, (_, penalties, outputs) = heads.weight.shape[1], heads.bias.shape
+        one = (points.shape[1] + prod(self.store.grid)) * (penalties * outputs + width)
+        places = max(1, min(len(self.places), MOST_VALUES // one))
+        images = max(1, MOST_VALUES // (places * one))
+        for first in range(0, len(points), images):
+            some = slice(first, first + images)
+            values = features(some).float()
+            for place in range(0, len(self.places), places):
+                own = slice(place, place + places)
+                tokens = _tokens(self.store, self.standard, values, self.places[own])
+                yield some, own, self.task.at(tokens, heads[own], points[some])
+
+
+@dataclass
+class Chooser(Reader):
+    """Scores heads on held-out images, at points of each that stay the same.
+
+    Attributes
+    ----------
+    rows : ndarray
+    points : int
+        Of each image.
+    """
+
+    rows: np.ndarray
     points: int
 
     def scores(self, heads: Heads) -> np.ndarray:
         """`(S, K)`, more is better."""
-        generator, total = torch.Generator().manual_seed(0), np.zeros(())
+        generator = torch.Generator().manual_seed(0)
+        total = np.zeros((*heads.bias.shape[:2], len(self.task.score.statistics)))
         cells = self.task.cells(self.store.size, self.store.grid)
         with torch.no_grad():
-            for values, targets in self.store.batches(self.rows, BATCH):
-                points, pixels = drawn_points(len(values), self.points, cells, self.store.size, generator)
-                truth = targets.flatten(1).gather(1, pixels)
-                outputs = self.task.at(_tokens(self.store, self.standard, values, self.places), heads, points)
-                total = total + self.task.count(self.task.answers(outputs), truth[:, None, None]).sum(0)
+            for features, targets in self.store.pairs(self.rows, BATCH):
+                points, pixels = drawn_points(len(targets), self.points, cells, self.store.size, generator)
+                truth = targets.flatten(1).gather(1, pixels)[:, None, None]
+                for some, own, outputs in self.outputs(features, heads, points):
+                    total[own] += self.task.count(self.task.answers(outputs), truth[some]).sum(0)
         return self.task.score.better(total)
 
 
@@ -200,13 +228,13 @@ def fit_heads(
     """
     store, rows = fitting
     standard = Standard.of(store, rows) if recipe.standard else Standard.none(store)
-    chooser = Chooser(task, choosing[0], choosing[1], standard, places, CHOOSING_POINTS * recipe.points)
+    chooser = Chooser(task, choosing[0], standard, places, choosing[1], CHOOSING_POINTS * recipe.points)
     generator = torch.Generator().manual_seed(seed)
-    training = _Training(task, store, standard, places, recipe, generator, len(rows))
+    training = _Training(Reader(task, store, standard, places), recipe, generator, len(rows))
     best = _Best(len(places), recipe)
     for epoch in range(recipe.epochs):
         order = rows[torch.randperm(len(rows), generator=generator).numpy()]
-        training.run(store.batches(order, recipe.batch_size) if epochs is None else epochs(epoch))
+        training.run(store.pairs(order, recipe.batch_size) if epochs is None else epochs(epoch))
         best.keep(training.heads(), chooser.scores(training.heads()), epoch + 1)
     if not training.learnt:
         raise UsageError(
@@ -219,18 +247,9 @@ def fit_heads(
 class _Training:
     """Weights of all heads, and their steps: Adam with decoupled decay, a decay of its own for each penalty."""
 
-    def __init__(
-        self,
-        task: DenseTask,
-        store: FeatureStore,
-        standard: Standard,
-        places: Sequence[Place],
-        recipe: Recipe,
-        generator: torch.Generator,
-        images: int,
-    ) -> None:
-        self.task, self.store, self.standard, self.places = task, store, standard, places
-        self.recipe, self.generator = recipe, generator
+    def __init__(self, reader: Reader, recipe: Recipe, generator: torch.Generator, images: int) -> None:
+        self.reader, self.recipe, self.generator = reader, recipe, generator
+        task, store, places = reader.task, reader.store, reader.places
         width = task.features(store.width * len(places[0]), store.answer)
         penalties, outputs = len(recipe.penalties), task.outputs
         first = torch.randn(len(places), width, 1, outputs, generator=generator) * 0.01
@@ -246,19 +265,17 @@ class _Training:
 
     def run(self, pairs: Pairs) -> None:
         """One epoch."""
-        cells = self.task.cells(self.store.size, self.store.grid)
-        for values, targets in pairs:
-            points, pixels = drawn_points(
-                len(values), self.recipe.points, cells, self.store.size, self.generator
-            )
+        task, size = self.reader.task, self.reader.store.size
+        cells = task.cells(size, self.reader.store.grid)
+        for features, targets in pairs:
+            points, pixels = drawn_points(len(targets), self.recipe.points, cells, size, self.generator)
             truth = targets.flatten(1).gather(1, pixels)
-            self.learnt |= bool(self.task.known(truth).any())
-            tokens = _tokens(self.store, self.standard, values, self.places)
-            outputs = self.task.at(tokens, Heads(self.weight, self.bias), points)
+            self.learnt |= bool(task.known(truth).any())
             rate = self.recipe.rate(self.step, self.steps)
             self.optimizer.param_groups[0]["lr"] = rate
             self.optimizer.zero_grad()
-            self.task.loss(outputs, truth).sum().backward()
+            for some, _, outputs in self.reader.outputs(features, Heads(self.weight, self.bias), points):
+                task.loss(outputs, truth[some], truth).sum().backward()
             with torch.no_grad():
                 self.weight *= 1 - rate * self.decay
                 self.bias *= 1 - rate * self.decay
@@ -329,7 +346,7 @@ def fit_ridge(
     heads = Heads(solved[:, :-1].contiguous(), solved[:, -1].contiguous())
     recipe = replace(Recipe(), penalties=RIDGES)
     best = _Best(len(places), recipe)
-    chooser = Chooser(task, choosing[0], choosing[1], standard, places, CHOOSING_POINTS * recipe.points)
+    chooser = Chooser(task, choosing[0], standard, places, choosing[1], CHOOSING_POINTS * recipe.points)
     best.keep(heads, chooser.scores(heads), 0)
     return best.fitted(places, standard)
 

@@ -44,7 +44,7 @@ class LayerProbe(Result):
         over seeds; `low` and `high`, its 95 % bootstrap interval over test images; `sd` over seeds.
     pairs : DataFrame
         Two models at one place, or two places of one model, on the same test images: `difference` and `ratio` of the
-        main score, second to first, with intervals.
+        main score, second to first, with intervals; no ratio to a score of 0.
     runs : DataFrame
         The `penalty` and `epoch` that each seed chose.
     classes : DataFrame
@@ -325,6 +325,8 @@ class LayerProbe(Result):
         words = self.words[row["score"]]
         if row["kind"] == "model":
             who = f"{row['second']} at layer {row['place']} ({row['probe']})"
+            if not np.isfinite(row["ratio"]):
+                return f"{who}: no share of the {words} of {row['first']}, which is 0"
             ends = f" ({row['ratio_low']:.1%} to {row['ratio_high']:.1%})" if np.isfinite(row["low"]) else ""
             return f"{who}: {words} {row['ratio']:.1%} of that of {row['first']}{ends}"
         low, high = (self._points(row["score"], row[name]) for name in ("low", "high"))

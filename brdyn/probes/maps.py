@@ -99,8 +99,11 @@ class DenseTask(ABC):
         """Outputs `(B, S, K, C, P)` at points `(B, P, 2)`, x and y from -1 to 1."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """`(S, K)`, of outputs `(B, S, K, C, P)` and truth `(B, P)`."""
+    def loss(self, outputs: Tensor, truth: Tensor, batch: Tensor) -> Tensor:
+        """`(S, K)`, of outputs `(B, S, K, C, P)` and truth `(B, P)`: the share of these images in the loss of a batch.
+
+        `batch` is the truth of all images of the batch; the shares of its parts sum to its loss.
+        """
 
     @abstractmethod
     def answers(self, outputs: Tensor) -> Tensor:
@@ -150,13 +153,13 @@ class Segmentation(DenseTask):
         found = bilinear(heads(tokens.patches), tokens.grid, points)
         return found.unflatten(2, (-1, self.outputs))
 
-    def loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, truth: Tensor, batch: Tensor) -> Tensor:
         """Cross-entropy, void left out."""
         shape = outputs.shape[1:3]
         flat = outputs.movedim(0, 3).flatten(0, 1).flatten(2)  # (S K, C, B P)
         labels = truth.long().flatten().expand(len(flat), -1)
         every = functional.cross_entropy(flat, labels, ignore_index=VOID, reduction="none")
-        return (every.sum(1) / (labels != VOID).sum(1).clamp_min(1)).unflatten(0, shape)
+        return (every.sum(1) / self.known(batch).sum().clamp_min(1)).unflatten(0, shape)
 
     def answers(self, outputs: Tensor) -> Tensor:
         """The likeliest class."""
@@ -242,18 +245,18 @@ class Depth(DenseTask):
         none = torch.zeros_like(heads.bias)
         return own + Heads(heads.weight[:, width:], none)(answer)[:, :, None]
 
-    def loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, truth: Tensor, batch: Tensor) -> Tensor:
         """Cross-entropy over bins and the scale-invariant term of each image, at points that have a depth."""
-        known, shape = self.known(truth), outputs.shape[1:3]
+        known, among, shape = self.known(truth), self.known(batch), outputs.shape[1:3]
         flat = outputs.movedim(0, 3).flatten(0, 1)  # (S K, C, B, P)
         bins = self._bins(truth).expand(len(flat), -1, -1)
         every = functional.cross_entropy(flat, bins, reduction="none") * known
-        entropy = every.sum((1, 2)) / known.sum().clamp_min(1)
+        entropy = every.sum((1, 2)) / among.sum().clamp_min(1)
         metres = self._metres(flat, 1).clamp_min(LEAST_DEPTH)
         apart = (metres.log() - truth.clamp_min(LEAST_DEPTH).log()) * known
         count = known.sum(1).clamp_min(1)
         invariant = apart.square().sum(2) / count - INVARIANCE * (apart.sum(2) / count).square()
-        images = (known.sum(1) > 0).sum().clamp_min(1)
+        images = among.any(1).sum().clamp_min(1)
         return (entropy + SCALE_WEIGHT * invariant.sum(1) / images).unflatten(0, shape)
 
     def _bins(self, truth: Tensor) -> Tensor:

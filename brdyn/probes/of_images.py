@@ -36,9 +36,8 @@ def probe_images(
         With labels, to fit the probes on.
     test : ImageSet, optional
         To test them; by default a fifth of the images, drawn by `seed`.
-    seeds : int
-        Linear probes, each on its own split of the images.
-    seed : int
+    seeds, seed : int
+        How many linear probes, each on its own split of the training images, and the seed of the first.
     stream : Stream, optional
         How to go through the images.
 
@@ -66,7 +65,7 @@ def probe_images(
     tested = extract_features(model, testing, stream=stream)
     if not stream.is_main:
         return None
-    found = probe(train, tested, seeds=seeds, device=model.device)
+    found = probe(train, tested, seeds=seeds, seed=seed, device=model.device)
     origin = Provenance.of(model, learning, watch, stream.processes, seed=seed)
     return replace(found, images=described(learning, testing), provenance=origin)
 

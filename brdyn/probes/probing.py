@@ -19,6 +19,7 @@ from brdyn.measures import intervals
 from brdyn.probes.features import Features
 from brdyn.probes.knn import NEIGHBOURS, TEMPERATURE, nearest_neighbours
 from brdyn.probes.linear import HELD_OUT, PENALTIES, fit_linear, split
+from brdyn.probes.scores import ratio, spread
 from brdyn.provenance import skipped_lines
 from brdyn.result import Result
 from brdyn.store import records
@@ -50,7 +51,7 @@ class Probing(Result):
         k-NN draws nothing and has one row, seed 0.
     ratios : DataFrame
         For each model but the first and each probe: `ratio` of its mean accuracy to the first's, `low` and `high` its
-        95 % bootstrap interval over test images, `sd` over seeds (NaN for one).
+        95 % bootstrap interval over test images, `sd` over seeds (NaN for one). All are NaN where the first has 0.
     n_train, n_test, classes : int
     most_frequent : float
         Share of the most frequent class of the test images: what knowing nothing gets.
@@ -120,8 +121,13 @@ class Probing(Result):
         lines = [] if test is None else skipped_lines(test.get("skipped", ()), test.get("unlabelled", NONE))
         lines.append(f"{self.n_train} training and {self.n_test} test images of {self.classes} classes")
         lines += [
-            f"{row['model']} keeps {row['ratio']:.1%} ({row['low']:.1%} to {row['high']:.1%}) by the "
-            f"{NAMES.get(row['probe'], row['probe'])} probe"
+            f"{row['model']} keeps "
+            + (
+                f"{row['ratio']:.1%} ({row['low']:.1%} to {row['high']:.1%})"
+                if np.isfinite(row["ratio"])
+                else "no share of an accuracy of 0"
+            )
+            + f" by the {NAMES.get(row['probe'], row['probe'])} probe"
             for row in self.ratios.to_dict(orient="records")
         ]
         open_ = [
@@ -148,7 +154,7 @@ class Probing(Result):
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Back from :meth:`to_dict`."""
         table = pd.DataFrame(content["runs"], columns=list(SHAPE["runs"][0])).astype({"penalty": float})
-        ratios = pd.DataFrame(content["ratios"], columns=RATIOS).astype({"sd": float})
+        ratios = pd.DataFrame(content["ratios"], columns=RATIOS).astype(dict.fromkeys(RATIOS[2:], float))
         return cls(
             table, ratios, *(content[name] for name in ("n_train", "n_test", "classes", "most_frequent"))
         )
@@ -222,6 +228,7 @@ def read_classes(
     *,
     val: Features | None = None,
     seeds: int = SEEDS,
+    seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Reading:
     """Fit a k-NN and linear probes on features, and test them.
@@ -232,8 +239,9 @@ def read_classes(
     val : Features, optional
         To choose the penalty of the linear probe by, which is then fitted to all training images, and once: no chance
         is in it.
-    seeds : int
-        Splits of the training images for the linear probe: four fifths fit it, the rest choose its penalty.
+    seeds, seed : int
+        How many splits of the training images for the linear probe, and the seed of the first: four fifths fit it, the
+        rest choose its penalty.
     device : torch.device
 
     Raises
@@ -254,8 +262,8 @@ def read_classes(
     train, test = numbered(train, test)
     near = nearest_neighbours(train, test.values, device=device) == test.labels
     linear, penalties = [], []
-    for seed in range(seeds if chooser is None else 1):
-        fitting, choosing = (train, chooser) if chooser is not None else split(train, seed)
+    for number in range(seeds if chooser is None else 1):
+        fitting, choosing = (train, chooser) if chooser is not None else split(train, seed + number)
         found = fit_linear(fitting, choosing, device=device)
         linear.append(found.predict(test.values) == test.labels)
         penalties.append(found.penalty)
@@ -303,6 +311,7 @@ def probe(
     test: Mapping[str, Features],
     *,
     seeds: int = SEEDS,
+    seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Probing:
     """:func:`read_classes` for each model, alike, and :func:`compare`.
@@ -311,7 +320,7 @@ def probe(
     ----------
     train, test : mapping of str to Features
         By model; the same images for each.
-    seeds, device
+    seeds, seed, device
         As in :func:`read_classes`.
 
     Examples
@@ -323,7 +332,7 @@ def probe(
     (8, 2)
     """
     return compare(
-        {name: read_classes(train[name], test[name], seeds=seeds, device=device) for name in train}
+        {name: read_classes(train[name], test[name], seeds=seeds, seed=seed, device=device) for name in train}
     )
 
 
@@ -348,7 +357,8 @@ def numbered(train: Features, test: Features, called: str = "test") -> tuple[Fea
             f"the {called} images are of classes that no training image has (number {names}); give more training "
             f"images, or {called} images of the same classes"
         )
-    return tuple(Features(part.values, torch.searchsorted(classes, part.labels)) for part in (train, test))  # type: ignore[return-value]
+    first, second = (replace(part, labels=torch.searchsorted(classes, part.labels)) for part in (train, test))
+    return first, second
 
 
 def _ratios(readings: Mapping[str, Reading]) -> pd.DataFrame:
@@ -362,14 +372,14 @@ def _ratios(readings: Mapping[str, Reading]) -> pd.DataFrame:
             again = []
             for _ in range(REPLICATES):
                 weights = np.bincount(rng.integers(0, ours.shape[1], ours.shape[1]), minlength=ours.shape[1])
-                again.append((weights @ ours.mean(0)) / max(weights @ theirs.mean(0), 1e-12))
-            low, high = np.quantile(again, (0.025, 0.975))
-            by_seed = ours.mean(1) / np.maximum(theirs.mean(1), 1e-12)
+                again.append((weights @ ours.mean(0), weights @ theirs.mean(0)))
+            low, high = spread(ratio(*np.array(again).T))
+            by_seed = ratio(ours.mean(1), theirs.mean(1))
             rows.append(
                 {
                     "model": name,
                     "probe": kind,
-                    "ratio": float(ours.mean() / max(theirs.mean(), 1e-12)),
+                    "ratio": float(ratio(ours.mean(), theirs.mean())),
                     "low": low,
                     "high": high,
                     "sd": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else np.nan,

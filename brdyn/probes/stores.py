@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from brdyn.data import DenseSet
+from brdyn.data.targets import DEPTH, MASK
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import TokenLayout, VisionTransformer
 from brdyn.probes.maps import Tokens
@@ -26,12 +28,15 @@ from brdyn.trajectory import Stream, Trajectory, trajectories
 from brdyn.words import bytes_in_words
 
 BYTES = 2  # of a float16
+KINDS = {MASK: np.int16, DEPTH: np.float32}
 SPARED = 2**30  # bytes of the disk that are left free
 STANDARD_IMAGES = 64
 NARROWEST = 1e-4
 
 Place = tuple[int, ...]
 """Layers whose features a head reads, side by side."""
+Features = Callable[[slice], Tensor]
+"""Gives those of some images of a batch, `(b, layers, T, D)`."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,16 @@ class Readout:
     states: Callable[[Trajectory], Sequence[Tensor]] = lambda trajectory: trajectory.states
 
     def features(self, trajectory: Trajectory, layers: Sequence[int]) -> Tensor:
-        """cls (where there is one) and patches of some layers, normed: `(B, layers, T, D)`, float16."""
-        states, tokens = self.states(trajectory), self.model.tokens
-        parts = [tokens[group] for group in tokens.readouts]
-        with torch.no_grad():
-            normed = [self.model.norm(states[layer]) for layer in layers]
-        return torch.stack([torch.cat([one[:, part] for part in parts], 1) for one in normed], 1).half()
+        """cls, where there is one (the mean of several), and patches, normed: `(B, layers, T, D)`, float16."""
+        states, tokens, found = self.states(trajectory), self.model.tokens, []
+        for layer in layers:
+            with torch.no_grad():
+                normed = self.model.norm(states[layer])
+            parts = [normed[:, tokens[tokens.spatial]]]
+            if tokens.answer is not None:
+                parts.insert(0, normed[:, tokens[tokens.answer]].mean(1, keepdim=True))
+            found.append(torch.cat(parts, 1))
+        return torch.stack(found, 1).half()
 
 
 def check_patches(model: VisionTransformer) -> TokenLayout:
@@ -123,7 +132,17 @@ class FeatureStore:
 
     def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Features `(B, layers, T, D)`, float32, and targets `(B, H, W)`."""
-        found = torch.from_numpy(self.values[rows]).float(), torch.from_numpy(self.targets[rows])
+        return self.features(rows), self.truth(rows)
+
+    def features(self, rows: np.ndarray) -> Tensor:
+        """Those of some rows, `(B, layers, T, D)`, float32."""
+        found = torch.from_numpy(self.values[rows]).float()
+        self.release()
+        return found
+
+    def truth(self, rows: np.ndarray) -> Tensor:
+        """Targets of some rows, `(B, H, W)`."""
+        found = torch.from_numpy(self.targets[rows])
         self.release()
         return found
 
@@ -139,18 +158,31 @@ class FeatureStore:
         for start in range(0, len(rows), size):
             yield self.read(rows[start : start + size])
 
+    def pairs(self, rows: np.ndarray, size: int) -> Iterator[tuple[Features, Tensor]]:
+        """Those rows, some at a time: what reads the features of some of these, and the targets of all."""
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            yield partial(self._some, batch), self.truth(batch)
 
-def image_bytes(model: VisionTransformer, layers: Sequence[int]) -> int:
-    """On disk, for the features of one image."""
-    tokens = model.tokens
-    count = sum(tokens.sizes()[group] for group in tokens.readouts)
-    return BYTES * len(layers) * count * model.info.width
+    def _some(self, rows: np.ndarray, some: slice) -> Tensor:
+        return self.features(rows[some])
+
+
+def stored_tokens(tokens: TokenLayout) -> int:
+    """T: cls, where there is one, and the patches."""
+    return (tokens.answer is not None) + prod(tokens.grid)
+
+
+def image_bytes(models: Sequence[VisionTransformer], layers: Sequence[int], kind: str) -> int:
+    """On disk, for one image: its features of each model, and its target of this kind."""
+    features = sum(stored_tokens(model.tokens) * model.info.width for model in models)
+    return BYTES * len(layers) * features + np.dtype(KINDS[kind]).itemsize * prod(models[0].info.image_size)
 
 
 def described(folder: Path, images: int, one: int) -> str:
     """The size of stores, before they are made."""
     return (
-        f"features in {str(folder)!r} until the end of the run: {images} images x {bytes_in_words(one)} = "
+        f"features and targets in {str(folder)!r} until the end of the run: {images} images x {bytes_in_words(one)} = "
         f"{bytes_in_words(images * one)}"
     )
 
@@ -166,8 +198,9 @@ def check_room(folder: Path, images: int, one: int) -> None:
     free = psutil.disk_usage(str(folder)).free - SPARED
     if images * one > free:
         raise UsageError(
-            f"the features of {images} images take {images * one / 1e9:.1f} GB, and {max(free, 0) / 1e9:.1f} GB are "
-            f"free in {str(folder)!r}; use fewer `layers` or images (`n`), or another `cache`"
+            f"features and targets of {images} images take {images * one / 1e9:.1f} GB, and "
+            f"{max(free, 0) / 1e9:.1f} GB are free in {str(folder)!r}; use fewer `layers` or images (`n`), or another "
+            "`cache`"
         )
 
 
@@ -178,7 +211,7 @@ def extract_stores(
     folder: Path,
     stream: Stream | None = None,
 ) -> dict[str, FeatureStore]:
-    """Features of all images, of several models in one pass.
+    """Features of all images, of several models in one pass; their targets lie in one file.
 
     Parameters
     ----------
@@ -196,7 +229,13 @@ def extract_stores(
         If a feature is not finite in float16, or no image can be read.
     """
     first = next(iter(readouts.values())).model
-    stores = {name: _empty(one.model, images, layers, folder / name) for name, one in readouts.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (len(images), *first.info.image_size)
+    targets = np.memmap(folder / "targets", KINDS[images.targets.kind], "w+", shape=shape)
+    stores = {  # a model may be called by a path, so that files have numbers
+        name: _empty(one.model, targets, layers, folder / f"{number}.features")
+        for number, (name, one) in enumerate(readouts.items())
+    }
     for trajectory in trajectories(first, images, stream=stream):
         assert trajectory.targets is not None
         for name, readout in readouts.items():
@@ -211,14 +250,10 @@ def extract_stores(
     return stores
 
 
-def _empty(model: VisionTransformer, images: DenseSet, layers: Place, path: Path) -> FeatureStore:
+def _empty(model: VisionTransformer, targets: np.ndarray, layers: Place, path: Path) -> FeatureStore:
     tokens = check_patches(model)
-    count = sum(tokens.sizes()[group] for group in tokens.readouts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = np.int16 if images.targets.kind == "mask" else np.float32
-    shape = (len(images), len(layers), count, model.info.width)
-    values = np.memmap(f"{path}.features", np.float16, "w+", shape=shape)
-    targets = np.memmap(f"{path}.targets", kind, "w+", shape=(len(images), *model.info.image_size))
+    shape = (len(targets), len(layers), stored_tokens(tokens), model.info.width)
+    values = np.memmap(path, np.float16, "w+", shape=shape)
     return FeatureStore(values, targets, layers, tokens.grid, tokens.answer is not None)
 
 

@@ -106,16 +106,17 @@ def test_what_cannot_be_evaluated(classifier, images):
 
 
 def test_a_classifier_without_recursion_is_evaluated_as_it_is(images):
-    """Accuracy with its interval by the normal approximation, written out."""
+    """Accuracy with its interval by Wilson's score, written out."""
     resnet = Classifier.new("resnet18", NAMES, 8, [0.5] * 3, [0.1] * 3)
     resnet.network.eval()
     found = evaluate_classifier(resnet, images)
     share = accuracy(resnet, images)
-    half = 1.96 * (share * (1 - share) / 70) ** 0.5
+    middle = (70 * share + 1.96**2 / 2) / (70 + 1.96**2)
+    half = 1.96 * (70 * share * (1 - share) + 1.96**2 / 4) ** 0.5 / (70 + 1.96**2)
     assert found.recursion is None
     assert found.scores["accuracy"] == share
     assert [found.scores["low"], found.scores["high"]] == pytest.approx(
-        [share - half, share + half], abs=1e-4
+        [middle - half, middle + half], abs=1e-4
     )
     assert found.test["images"] == 70
     assert found.flops == resnet.flops()

@@ -42,8 +42,8 @@ def test_masks_by_layer(run, options, tmp_path):
     dense = ["--task", "segmentation", "--layers", "6,12", "--epochs", "2"]
     done = run("probe", *options, *dense)
     assert done.returncode == 0, done.stderr
-    # said before they are made: two layers of cls and four patches of 192 numbers of two bytes
-    assert "12 images x 3.84 kB = 46.1 kB" in done.stdout
+    # said before they are made: two layers of cls and four patches of 192 numbers, and a mask, of two bytes each
+    assert "12 images x 5.89 kB = 70.7 kB" in done.stdout
     assert "segmentation, the best of 2 places: vit_tiny_patch16_224 at layer " in done.stdout
     assert "layer 12" in done.stdout
     names = {path.name for path in (tmp_path / "out").iterdir()}

@@ -13,6 +13,7 @@ from PIL import Image
 
 from brdyn.data import DepthTargets, MaskTargets, load_dense, read_palette
 from brdyn.data.augment import Augmentation, PairTransform
+from brdyn.data.decode import decode
 from brdyn.data.targets import VOID
 from brdyn.errors import UsageError
 from tests.conftest import shared, tiny_vit
@@ -121,6 +122,14 @@ def test_classes_above_the_count_are_refused(targets, highest, said, tmp_path, m
         load_dense(table(tmp_path / "a.parquet", [encoded(mask)]), model, "segmentation", targets=targets)
 
 
+def test_tasks_that_are_none(tmp_path, model):
+    path = table(tmp_path / "a.parquet", [encoded(one) for one in masks()])
+    with pytest.raises(UsageError, match=r"unknown task 'segmentaton'; choose one of segmentation, depth"):
+        load_dense(path, model, "segmentaton")
+    with pytest.raises(UsageError, match=r"`targets` say how a depth is read, and segmentation has a mask"):
+        load_dense(path, model, "segmentation", targets=DepthTargets.of("mm"))
+
+
 def test_counts_that_disagree():
     with pytest.raises(UsageError, match=r"2 and 3 classes are said"):
         MaskTargets(names=("a", "b"), classes=3)
@@ -130,6 +139,45 @@ def test_another_size_is_refused(tmp_path, model):
     path = table(tmp_path / "a.parquet", [encoded(masks(1, size=(30, 48))[0])])
     with pytest.raises(UsageError, match=r"48x40 pixels and its target 48x30"):
         load_dense(path, model, "segmentation")
+
+
+def turned(array, orientation, kind="PNG"):
+    """A file that EXIF says to turn."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(array)).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("size", [(40, 48), (48, 48)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_and_its_mask_are_turned_alike(orientation, size, tmp_path, model):
+    mask = masks(1, size=size)[0]
+    image = np.repeat(mask[..., None] * 60, 3, 2)
+    upright = decode(turned(image, orientation))
+    both = MaskTargets().read(turned(mask, orientation), upright.size, "x")
+    np.testing.assert_array_equal(both, np.asarray(upright)[..., 0] // 60)
+    lying = np.asarray(upright)[..., 0] // 60  # a mask that was drawn on the upright image
+    path = table(tmp_path / "a.parquet", [encoded(lying)], images=[turned(image, orientation)])
+    if orientation == 1 or (orientation > 4 and size == (40, 48)):
+        batch = next(load_dense(path, model, "segmentation").batches(1, workers=0))
+        assert batch.targets.shape == (1, 32, 32)
+        return
+    said = rf"'a.parquet row 0' is turned by its EXIF orientation \({orientation}\) and its target has none"
+    with pytest.raises(UsageError, match=said):
+        load_dense(path, model, "segmentation")
+
+
+@pytest.mark.parametrize("task", ["segmentation", "depth"])
+def test_a_turned_image_among_many_is_refused_beside_a_target_that_is_not(task, tmp_path, model):
+    made = [encoded(one) for one in (masks(9) if task == "segmentation" else depths(9))]
+    images = [*(encoded(noise(seed)) for seed in range(8)), turned(noise(8), 3)]
+    how = DepthTargets.of("mm") if task == "depth" else MaskTargets()
+    column = "depth" if task == "depth" else "mask"
+    pairs = load_dense(table(tmp_path / "a.parquet", made, column, images), model, task, targets=how)
+    with pytest.raises(UsageError, match=r"row 8' is turned by its EXIF orientation \(3\)"):
+        list(pairs.batches(9, workers=0))
 
 
 def test_depth_is_in_metres(tmp_path, model):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from brdyn.data import cells, decode, files, find_source, load_images
+from brdyn.data import cells, decode, files, find_source, load_images, parquet
 from brdyn.data.fingerprint import fingerprint
 from brdyn.data.folders import walk
 from brdyn.errors import BrdynError, UsageError
@@ -271,6 +271,18 @@ def test_a_single_file_is_the_same_under_another_name(tmp_path):
     assert one == other
 
 
+def test_images_in_two_sets_are_found_whatever_their_files_are_called(tmp_path):
+    path = write(tmp_path / "set" / "test.parquet", {"image": pictures(6)})
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "other.parquet").write_bytes(path.read_bytes())
+    write(tmp_path / "another.parquet", {"image": pictures(6, start=9)})
+    first = load_images(path, MODEL).take(np.arange(4))
+    for same in (path, path.parent, tmp_path / "copy", tmp_path / "copy" / "other.parquet"):
+        assert first.shared_with(load_images(same, MODEL).take(np.arange(3, 6))) == 1
+        assert first.shared_with(load_images(same, MODEL).take(np.arange(4, 6))) == 0
+    assert first.shared_with(load_images(tmp_path / "another.parquet", MODEL)) == 0
+
+
 def test_a_cell_that_every_row_repeats_is_not_held_once_for_each(tmp_path):
     """Parquet stores it once in a dictionary, so the file says nothing of what its rows take."""
     size = 40 * 2**20
@@ -281,3 +293,53 @@ def test_a_cell_that_every_row_repeats_is_not_held_once_for_each(tmp_path):
     before = pa.total_allocated_bytes()
     assert len(source.read(3).data) == size
     assert pa.total_allocated_bytes() - before < 4 * size
+
+
+def with_a_damaged_page(folder):
+    """96 rows of which the page with row 48 is overwritten."""
+    path = write(
+        folder / "x.parquet", {"image": [picture(value) for value in range(96)], "label": list(range(96))},
+        compression="zstd", use_dictionary=False, data_page_size=1, write_batch_size=16,
+    )  # fmt: skip
+    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    data = bytearray(path.read_bytes())
+    at = column.data_page_offset + int(0.55 * column.total_compressed_size)
+    data[at : at + 60] = b"\xff" * 60
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(None, "[Dd]eserializ"), (pa.ArrowInvalid, r"damaged in its row group \(a page\)")]
+)
+def test_a_damaged_page_gives_no_rows_in_place_of_others(tmp_path, monkeypatch, error, said):
+    path = with_a_damaged_page(tmp_path)
+    if error is not None:  # what Arrow raises is not always an OSError
+        iterated = parquet.ParquetSource._iterate
+
+        def damaged(self, place):
+            batches = iterated(self, place)
+            yield from (next(batches) for _ in range(3))
+            raise error("a page\nis damaged")
+
+        monkeypatch.setattr(parquet.ParquetSource, "_iterate", damaged)
+    source = find_source(path)
+    for one in (source, source.at_random(range(96))):
+        for row in range(48):
+            assert (one.read(row).data, one.read(row).label) == (picture(row), row)
+        with pytest.raises(OSError, match=said):
+            one.read(48)
+        for row in range(49, 96):
+            with pytest.raises(OSError, match="the row group ends before this row"):
+                one.read(row)
+        assert one.read(3).label == 3  # earlier ones are still to be had
+
+
+def test_lack_of_memory_is_no_damage_of_a_file(tmp_path, monkeypatch):
+    def lacking(self, place):
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+        yield
+
+    monkeypatch.setattr(parquet.ParquetSource, "_iterate", lacking)
+    with pytest.raises(MemoryError):
+        find_source(write(tmp_path / "x.parquet", {"image": pictures(3)})).read(0)

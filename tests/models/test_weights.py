@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import resample_abs_pos_embed
 
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import load_model, timm_family, timm_trunks
+from brdyn.models import checkpoints, load_model, timm_family, timm_trunks
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
 from tests import reference
@@ -699,3 +699,19 @@ def test_a_key_chooses_nothing_in_googles_files(tmp_path):
     google_file(tmp_path / "google.npz", network(), head=False)
     with pytest.raises(UsageError, match=r"`weights_key='ema'` is not in .*google.npz.*; it holds one set"):
         load_model(TINY, weights=tmp_path / "google.npz", weights_key="ema")
+
+
+def test_a_pickled_network_under_a_wrong_name_is_read_like_any_other(tmp_path, tiny, images):
+    path = saved(tmp_path, {"model": tiny}).rename(tmp_path / "model.safetensors")
+    with pytest.raises(BrdynError, match="holds pickled Python objects"):
+        load_model(TINY, weights=path)
+    assert same(load_model(TINY, weights=path, allow_pickle=True), tiny, images)
+
+
+def test_numbers_of_a_file_are_counted_by_its_header(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(3, 4), "b": torch.zeros(()), "c": torch.zeros(0, 5)}, path)
+    assert checkpoints.count_numbers(path) == 13
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(BrdynError, match=r"x.safetensors' as safetensors \(.*download it again"):
+        checkpoints.count_numbers(path)

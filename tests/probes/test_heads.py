@@ -83,7 +83,7 @@ def test_all_places_at_once_are_as_each_alone():
     made = stripes(noise=0.7, layers=3)
     task, recipe = Segmentation(["a", "b", "c"]), replace(FAST, epochs=2, penalties=(0.0, 1.0), points=10**6)
     halves = (made, rows(made)[:8]), (made, rows(made)[8:])
-    together = Chooser(task, *halves[1], Standard.of(made, halves[0][1]), [(2,), (3,)], 99)
+    together = Chooser(task, made, Standard.of(made, halves[0][1]), [(2,), (3,)], halves[1][1], 99)
     heads = Heads(torch.randn(2, 3, 2, 3), torch.randn(2, 2, 3))
     alone = [
         replace(together, places=[place]).scores(heads[slice(at, at + 1)])
@@ -93,6 +93,40 @@ def test_all_places_at_once_are_as_each_alone():
     fitted = fit_heads(task, *halves, [(1,), (2,), (3,)], recipe, seed=1)
     assert fitted.heads.weight.shape == (3, 3, 1, 3)
     assert fitted.chosen[2] > fitted.chosen[0]  # the last layer has no noise
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "depth"])
+def test_memory_is_bounded_and_numbers_are_the_same(kind, monkeypatch):
+    made = stripes(images=13, noise=0.7, layers=3)
+    made.targets[0] = -1  # an image without truth
+    task = Segmentation(["a", "b", "c"])
+    if kind == "depth":
+        made.targets, task = made.targets.astype(np.float32), Depth(most=3.0, bins=6)
+    recipe = replace(FAST, epochs=2, penalties=(0.0, 1.0), points=10**6, lr=0.01)
+    halves, places = ((made, rows(made)[:9]), (made, rows(made)[9:])), [(1,), (2,), (3,)]
+    whole = fit_heads(task, *halves, places, recipe)
+    at, largest = task.at, []
+
+    def noted(tokens, heads, points):
+        outputs = at(tokens, heads, points)
+        largest.append(max(outputs.numel(), tokens.patches.numel()))
+        return outputs
+
+    monkeypatch.setattr(task, "at", noted)
+    for most in (40_000, 4_000):  # some images at all places; some places of one image
+        monkeypatch.setattr("brdyn.probes.heads.MOST_VALUES", most)
+        largest.clear()
+        parts = fit_heads(task, *halves, places, recipe)
+        assert max(largest) <= most
+        for name in ("weight", "bias"):
+            torch.testing.assert_close(
+                getattr(parts.heads, name), getattr(whole.heads, name), atol=1e-6, rtol=0
+            )
+        np.testing.assert_allclose(parts.chosen, whole.chosen, atol=1e-6)
+        assert (parts.epoch.tolist(), parts.penalty.tolist()) == (
+            whole.epoch.tolist(),
+            whole.penalty.tolist(),
+        )
 
 
 def test_the_penalty_and_epoch_kept_are_the_best_on_held_out_images():
@@ -115,7 +149,9 @@ def test_the_penalty_and_epoch_kept_are_the_best_on_held_out_images():
         first = every[:, place].max(1).argmax()
         assert fitted.epoch[place] == first + 1
         assert fitted.penalty[place] == recipe.penalties[int(every[first, place].argmax())]
-    again = Chooser(task, *halves[1], fitted.standard, [(1,), (2,)], 4 * recipe.points).scores(fitted.heads)
+    again = Chooser(task, made, fitted.standard, [(1,), (2,)], halves[1][1], 4 * recipe.points).scores(
+        fitted.heads
+    )
     np.testing.assert_allclose(again[:, 0], fitted.chosen)  # and these are the weights kept
 
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +21,9 @@ from brdyn.probes.classes import CHOOSING_PENALTIES
 from brdyn.probes.counts import Counts
 from brdyn.probes.features import read_out
 from brdyn.probes.layer_choice import alternatives, greedy
+from brdyn.probes.linear import split
 from brdyn.probes.scores import ClassScore
-from brdyn.probes.stores import Readout, check_room
+from brdyn.probes.stores import Readout, check_room, extract_stores, image_bytes
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
@@ -110,6 +111,7 @@ def test_a_backbone_whose_features_are_the_labels(streets, tmp_path):
     assert found.value("miou", "3") == found.value("miou", "3", "ridge") == 1
     assert found.value("miou", "1") < 0.8  # behind the noise
     assert found.sizes == {"fit": 10, "choose": 2, "test": 6}
+    assert set(found.scores["seeds"]) == {2}
     assert found.caption == "fitted on 12 and tested on 6 images of 32 × 32 pixels"
     assert found.notes == (
         "pixels of 9 are void and do not count",
@@ -222,6 +224,24 @@ def test_a_paired_interval_is_narrower_than_the_two_apart():
     assert pair["high"] <= 0
 
 
+def test_no_ratio_is_to_a_score_of_zero(streets, tmp_path):
+    counts = Counts(ClassScore())
+    for name, hits in (("teacher", [0.0] * 4), ("raptor", [1.0, 0, 0, 0])):
+        counts.add(name, "1", "linear", np.stack([hits, np.ones(4)], -1))
+    weights, model = counts.weights(0), Painter()
+    one = probe_layers(model, *loaded(streets, model), layers="1", seeds=1, recipe=QUICK, stream=ALONE)
+    found = replace(
+        one, words=dict(ClassScore.words), scores=counts.scores(weights), pairs=counts.pairs(weights, {}),
+        counted=counts.table(range(4)), baseline=one.baseline[:0],
+    )  # fmt: skip
+    assert found.pairs[["ratio", "ratio_low", "ratio_high"]].isna().all(axis=None)
+    assert found.pairs["difference"].tolist() == [0.25]
+    found.save(tmp_path / "run", figures={})
+    again = brdyn.read(tmp_path / "run")
+    assert again == found
+    assert "raptor at layer 1 (linear): no share of the accuracy of teacher, which is 0" in again.remarks()
+
+
 def test_the_published_protocol_is_marked(streets):
     model = Painter()
     learning, testing = loaded(streets, model)
@@ -256,11 +276,15 @@ def test_images_to_choose_by_can_be_given(streets, tmp_path):
         testing,
         val=val,
         layers="last",
-        seeds=1,
+        seeds=2,
         recipe=replace(QUICK, epochs=2),
         stream=ALONE,
     )
     assert found.sizes == {"fit": 12, "choose": 5, "test": 6}
+    assert found.runs.groupby("probe")["seed"].apply(list).to_dict() == {"linear": [0, 1], "ridge": [0]}
+    spread = found.scores[found.scores["score"] == "miou"].set_index("probe")
+    assert spread["seeds"].to_dict() == {"linear": 2, "ridge": 1}
+    assert np.isnan(spread.loc["ridge", "sd"])  # there is no chance in it
 
 
 def test_classes_by_layer(little_cifar):
@@ -273,9 +297,30 @@ def test_classes_by_layer(little_cifar):
     last = brdyn.probe_images(model, train.take(np.arange(60)), test, seeds=2, stream=ALONE)
     for probe in ("knn", "linear"):
         assert found.value("accuracy", "4", probe) == pytest.approx(last.accuracy("model", probe))
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "brdyn.probes.probing.split", lambda features, seed: drawn.append(seed) or split(features, seed)
+        )
+        probe_layers(model, train.take(np.arange(60)), test, layers="4", seeds=2, seed=5, stream=ALONE)
+        brdyn.probe_images(model, train.take(np.arange(60)), test, seeds=2, seed=7, stream=ALONE)
+    assert drawn == [5, 6, 7, 8]
     both = probe_layers(model, train.take(np.arange(60)), test, layers="choose:2", seeds=1, stream=ALONE)
     assert both.sets["regular"] == "2+4"
     assert len(both.sets["chosen"].split("+")) == 2
+
+
+def test_images_without_a_label_keep_the_others_numbers(little_cifar, tmp_path):
+    model = tiny_vit()
+    rows = pq.read_table(little_cifar["test"])
+    labels = rows["label"].to_pylist()[:20]
+    labels[3] = labels[7] = None
+    column = next(place for place, name in enumerate(rows.column_names) if name == "label")
+    pq.write_table(rows[:20].set_column(column, "label", pa.array(labels)), tmp_path / "test.parquet")
+    train, test = (load_images(path, model) for path in (little_cifar["train"], tmp_path / "test.parquet"))
+    found = probe_layers(model, train.take(np.arange(60)), test, layers="4", seeds=1, stream=ALONE)
+    own = found.counted[found.counted["probe"] == "knn"]
+    assert own["image"].tolist() == [place for place in range(20) if place not in (3, 7)]
 
 
 def test_penalties_of_classes_are_chosen_by_the_images_given_for_it(little_cifar, monkeypatch):
@@ -337,6 +382,51 @@ def test_the_last_layer_is_the_normed_output(streets):
     torch.testing.assert_close(features[:, 0].float(), expected, atol=2e-3, rtol=2e-3)
 
 
+def test_files_lie_in_the_given_folder_whatever_a_model_is_called(streets, tmp_path):
+    model, folder = Painter(), tmp_path / "cache"
+    plain = probe_layers(model, *loaded(streets, model), layers="last", seeds=1, recipe=QUICK, stream=ALONE)
+    model.info = replace(model.info, name=str(tmp_path / "painter"))
+    found = probe_layers(
+        model, *loaded(streets, model), layers="last", seeds=1, recipe=QUICK, stream=ALONE, cache=folder
+    )
+    assert set(tmp_path.rglob("*")) == {*streets, folder}  # those of the run are gone with it
+    assert found.table("miou").tolist() == plain.table("miou").tolist()
+
+
+@pytest.mark.parametrize(("task", "column"), [("segmentation", "mask"), ("depth", "depth")])
+def test_the_size_that_is_said_is_that_of_the_files(task, column, tmp_path):
+    targets = [np.ones((32, 32), np.uint8)] * 5
+    path = table(tmp_path / "a.parquet", painted(5)[0], targets, column, depth_unit="m")
+    models, layers = [Painter(), tiny_vit()], (1, 3)
+    pairs = load_dense(path, models[0], task)
+    readouts = {str(number): Readout(model) for number, model in enumerate(models)}
+    batch = next(pairs.batches(5, workers=0))
+    readouts["1"] = Readout(models[1], lambda _: brdyn.capture(models[1], batch).states)
+    extract_stores(readouts, pairs, layers, tmp_path / "features", ALONE)
+    written = sum(file.stat().st_size for file in (tmp_path / "features").iterdir())
+    assert written == 5 * image_bytes(models, layers, pairs.targets.kind)
+
+
+def test_several_class_tokens_are_read_as_their_mean(streets, tmp_path):
+    one, several = Painter(noise=1.0), Painter(noise=1.0)
+    several.tokens = TokenLayout.with_prefix((4, 4), {"cls": 3})
+
+    def three(trajectory):
+        cls, patches = trajectory.states[0].split([1, 16], 1)
+        spread = torch.tensor([-1.0, 0.0, 1.0])[None, :, None]
+        return [torch.cat([cls + spread, patches], 1)] * 4
+
+    pairs = loaded(streets, one)[0]
+    trajectory = brdyn.capture(one, next(pairs.batches(4, workers=0)))
+    expected = Readout(one).features(trajectory, [0])
+    torch.testing.assert_close(Readout(several, three).features(trajectory, [0]), expected)
+    found = probe_layers(
+        one, *loaded(streets, one), layers="last", seeds=1, recipe=replace(QUICK, epochs=1), stream=ALONE,
+        readouts={"one": Readout(one), "three": Readout(several, three)},
+    )  # fmt: skip
+    assert found.models == ["one", "three"]
+
+
 def test_images_that_cannot_be_read_are_left_out(streets):
     model = Painter()
     rows = pq.read_table(streets[0])
@@ -385,8 +475,56 @@ def test_what_is_refused(streets):
     bare.tokens = TokenLayout({"cls": slice(0, 17)}, (1, 1), "cls")
     with pytest.raises(UsageError, match=r"'painter' has no patches that tile the image"):
         probe_layers(bare, learning, testing, stream=ALONE)
-    with pytest.raises(UsageError, match=r"the features of 10 images take \d+\.\d GB, and"):
+    with pytest.raises(UsageError, match=r"features and targets of 10 images take \d+\.\d GB, and"):
         check_room(streets[0].parent, 10, 10**15)
+
+
+def test_sets_of_other_targets_are_refused(streets, tmp_path):
+    model = Painter()
+    learning, testing = loaded(streets, model)
+    metres = [np.full((32, 32), 1000, np.uint16)] * 4
+    depth = load_dense(
+        table(tmp_path / "d.parquet", painted(4, 3)[0], metres, "depth", depth_unit="mm"), model, "depth"
+    )
+    names = json.dumps(["green", "red", "blue", "cow"])
+    named, more, void = (
+        load_dense(table(tmp_path / f"{seed}.parquet", images, masks, ignore_index="9", **said), model, "segmentation")
+        for seed, images, masks, said in [
+            (5, *painted(4, 5), {"classes": names}),
+            (6, painted(4, 6)[0], [np.full((32, 32), 7, np.uint8)] * 4, {}),
+            (8, painted(4, 8)[0], [np.full((32, 32), 9, np.uint8)] * 4, {}),
+        ]
+    )  # fmt: skip
+    for sets, said in (
+        ((learning, depth, None), r"`test` has a depth for each image, and the images .* have a mask"),
+        ((depth, testing, None), r"`test` has a mask for each image, and the images .* have a depth"),
+        ((learning, testing, depth), r"`val` has a depth for each image"),
+        ((learning, named, None), r"train.parquet' and '.*5.parquet' name different classes"),
+        ((learning, testing, named), r"train.parquet' and '.*5.parquet' name different classes"),
+        ((learning, testing, more), r"the validation masks hold class 7, and the training masks only 0 to 3"),
+        ((learning, testing, void), r"all pixels of the validation images are void"),
+    ):
+        images, test, val = sets
+        with pytest.raises(UsageError, match=said):
+            probe_layers(model, images, test, val=val, layers="last", seeds=1, recipe=QUICK, stream=ALONE)
+
+
+def test_what_was_done_to_pairs_is_written_down(streets, tmp_path):
+    model = Painter()
+    quick = replace(QUICK, epochs=1)
+    found = probe_layers(model, *loaded(streets, model), layers="last", seeds=1, recipe=quick, stream=ALONE)
+    details = found.provenance.details
+    assert details["model"]["preprocessing"] == {
+        **model.preprocessing.to_dict(), "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bicubic"
+    }  # fmt: skip
+    names = ("red", "green", "blue", "cow")
+    assert details["images"]["targets"] == asdict(MaskTargets(names, ignore=9))
+    found.save(tmp_path / "run", figures={})
+    assert brdyn.read(tmp_path / "run") == found
+    images = load_images("samples", model).take(np.arange(2))
+    plain = brdyn.layer_similarity(model, images).provenance.details
+    assert plain["model"]["preprocessing"] == model.preprocessing.to_dict()
+    assert "targets" not in plain["images"]
 
 
 def test_layers_as_they_are_asked_for():

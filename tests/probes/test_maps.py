@@ -41,10 +41,12 @@ def test_void_never_counts():
     outputs = random(1, 1, 1, 2, 4)
     other = outputs.clone()
     other[..., 2:] += 5 * random(1, 1, 1, 2, 2, seed=1)
-    assert torch.equal(task.loss(outputs, truth[None]), task.loss(other, truth[None]))
+    one = truth[None]
+    assert torch.equal(task.loss(outputs, one, one), task.loss(other, one, one))
     by_hand = functional.cross_entropy(outputs[0, 0, 0, :, :2].T, truth[:2])
-    torch.testing.assert_close(task.loss(outputs, truth[None])[0, 0], by_hand)
-    assert task.loss(outputs, torch.full((1, 4), -1)).item() == 0  # all void: nothing to learn
+    torch.testing.assert_close(task.loss(outputs, one, one)[0, 0], by_hand)
+    void = torch.full((1, 4), -1)
+    assert task.loss(outputs, void, void).item() == 0  # nothing to learn
 
 
 def test_scores_of_depth_by_hand():
@@ -71,10 +73,20 @@ def test_the_loss_of_depth_by_hand():
         apart = one[there].log() - true[there].log()
         terms.append((apart**2).mean() - 0.85 * apart.mean() ** 2)
     expected = entropy + 10 * torch.stack(terms).mean()
-    torch.testing.assert_close(task.loss(outputs, truth)[0, 0], expected)
+    torch.testing.assert_close(task.loss(outputs, truth, truth)[0, 0], expected)
     other = outputs.clone()
     other[0, :, :, :, 1] += 3  # where there is no depth
-    assert torch.equal(task.loss(other, truth), task.loss(outputs, truth))
+    assert torch.equal(task.loss(other, truth, truth), task.loss(outputs, truth, truth))
+
+
+@pytest.mark.parametrize("task", [Segmentation(["a", "b", "c", "d"]), Depth(most=10.0, bins=4)])
+def test_shares_of_a_batch_sum_to_its_loss(task):
+    outputs, generator = random(4, 2, 3, 4, 5), torch.Generator().manual_seed(1)
+    truth = torch.randint(-1, 4, (4, 5), generator=generator)
+    truth[2] = -1  # an image without truth
+    truth = truth if task.name == "segmentation" else truth.float()
+    parts = [task.loss(outputs[some], truth[some], truth) for some in (slice(0, 1), slice(1, 4))]
+    torch.testing.assert_close(sum(parts), task.loss(outputs, truth, truth))
 
 
 def test_points_are_those_of_upsampled_maps():

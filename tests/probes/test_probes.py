@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn.neighbors import KNeighborsClassifier
 
+from brdyn.checked_json import parse
 from brdyn.data import load_images
 from brdyn.errors import UsageError
 from brdyn.probes import (
@@ -19,8 +21,10 @@ from brdyn.probes import (
     fit_linear,
     nearest_neighbours,
     probe,
+    read_classes,
 )
 from brdyn.probes.linear import PENALTIES, split_rows
+from brdyn.store import to_json
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
@@ -148,6 +152,32 @@ def test_a_ratio_is_of_the_first_models_accuracy():
     assert ratios["ratio"].tolist() == [0.25, 0.25]
 
 
+def test_no_share_is_kept_of_an_accuracy_of_zero():
+    truth, none = torch.tensor([0, 1, 0, 1]), torch.zeros(1, 4, dtype=torch.bool)
+    one = torch.tensor([[True, False, False, False]])
+    found = compare(
+        {
+            name: Reading({"knn": hits, "linear": hits}, (1.0,), truth, 8, 2)
+            for name, hits in (("teacher", none), ("other", one))
+        }
+    )
+    assert found.ratios[["ratio", "low", "high", "sd"]].isna().all(axis=None)
+    again = Probing.from_dict(parse(to_json(found.to_dict())))
+    assert again.ratios.equals(found.ratios)
+    assert "other keeps no share of an accuracy of 0 by the k-NN probe" in again.remarks()
+    assert "nan" not in " ".join(again.remarks())
+
+
+@pytest.mark.parametrize("right", [0, 1, 7, 20])
+def test_intervals_of_accuracies_are_wilsons(right):
+    hits = (torch.arange(20) < right)[None]
+    truth = torch.tensor([0, 1] * 10)
+    found = compare({"a": Reading({"knn": hits, "linear": hits}, (1.0,), truth, 20, 2)}).means()
+    expected = binomtest(right, 20).proportion_ci(method="wilson")
+    assert found[["low", "high"]].to_numpy().ravel() == pytest.approx([*expected] * 2, abs=1e-6)
+    assert (found["low"] >= 0).all()  # -0.0% would be said
+
+
 def test_a_penalty_at_the_end_of_the_grid_is_named():
     table = pd.DataFrame(
         [("a", "knn", math.nan), ("a", "linear", 1.0), ("b", "linear", 1.0), ("b", "linear", PENALTIES[0])],
@@ -166,6 +196,15 @@ def test_chance_on_noise():
     assert found.accuracy("noise", "knn") == pytest.approx(0.2, abs=0.06)
     assert found.accuracy("noise", "linear") == pytest.approx(0.2, abs=0.06)
     assert found.ratios.empty
+
+
+def test_splits_begin_at_the_seed():
+    train, test = clusters(noise=3.0), clusters(noise=3.0, seed=1)
+    readings = {
+        (seed, seeds): read_classes(train, test, seed=seed, seeds=seeds) for seed, seeds in ((0, 3), (1, 2))
+    }
+    assert torch.equal(readings[0, 3].hits["linear"][1:], readings[1, 2].hits["linear"])
+    assert not torch.equal(*(one.hits["linear"][0] for one in readings.values()))
 
 
 def test_splits_are_disjoint_and_stratified():

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import timm
-from safetensors.torch import load_file
 
 from brdyn.blank import on_meta
 from brdyn.choices import MOST_LAYERS, MOST_PIXELS
@@ -15,6 +14,7 @@ from brdyn.declared import Range, build, entries, shown
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import timm_family
 from brdyn.models.base import VisionTransformer
+from brdyn.models.checkpoints import count_numbers
 from brdyn.models.request import ModelRequest
 from brdyn.models.towers.config import MOST_CLASSES
 from brdyn.models.towers.files import CONFIG, PICKLED, WEIGHTS, Source
@@ -157,7 +157,7 @@ def _check_size(
     except Exception as error:  # arguments of one architecture can break another anywhere
         raise UsageError(f"{where} describes no {architecture} ({error})") from error
     described = sum(value.numel() for name, value in model.named_parameters() if name.startswith("blocks."))
-    held = sum(tensor.numel() for tensor in load_file(weights).values())
+    held = count_numbers(weights)
     if described > held:
         raise BrdynError(
             f"the weights of {request.name!r} hold {held:,} numbers, and {where} describes {described:,} in the blocks "
