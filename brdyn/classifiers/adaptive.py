@@ -20,7 +20,7 @@ BATCH = {"cuda": 512}  # images that stop at once; elsewhere 32
 
 
 def share_right(right: np.ndarray) -> dict[str, float]:
-    """Accuracy with its 95 % interval (normal approximation)."""
+    """Accuracy with its 95 % interval (Wilson's score)."""
     value = float(right.mean())
     low, high = intervals.of_share(value, len(right))
     return {"accuracy": value, "low": low, "high": high}

@@ -273,7 +273,7 @@ def evaluate(
             seeds=seeds,
             stream=stream,
             readouts=paired_readouts(raptor),
-            **layer_options,
+            **{"seed": images.seed, **layer_options},
         )
         train = None
     read = (train, test) if train is not None and test is not None else ()
@@ -284,7 +284,7 @@ def evaluate(
         ends = ends.without("accuracy")
     if not stream.is_main:
         return Evaluation(found, None, None, raptor.teacher.info.name, assignment)
-    probing = probe(*features, seeds=seeds, device=raptor.device) if features else None
+    probing = probe(*features, seeds=seeds, seed=images.seed, device=raptor.device) if features else None
     if probing is not None:
         probing = replace(probing, images=described(*read))
     origin = Provenance.of(raptor, images, watch, stream.processes, seed=images.seed)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from brdyn.data import Batch, load_images
 from brdyn.plots import draw
 from brdyn.random_keys import one_in
+from brdyn.raptor import evaluation
 from brdyn.raptor.baselines import BASELINES, SpanBaselines, fold_of, jackknife
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.cost import cost, flops
@@ -164,6 +165,18 @@ def test_evaluation_comes_back(labelled, tmp_path):
     content = json.loads((tmp_path / "out" / "raptor_eval.json").read_text())
     assert content["probing"]["n_test"] == 10
     assert content["probe_images"]["test"]["read"] == 10
+
+
+def test_splits_of_the_probes_begin_at_the_seed_of_the_images(labelled, monkeypatch):
+    asked = []
+    read = evaluation.probe
+    monkeypatch.setattr(
+        evaluation, "probe", lambda *sets, **options: asked.append(options) or read(*sets, **options)
+    )
+    teacher = tiny_vit()
+    images = load_images(labelled, teacher, seed=5)
+    evaluate(raptor_of(teacher), images, *images.split(10, 0), seeds=2, stream=Stream(workers=0))
+    assert [options["seed"] for options in asked] == [5]
 
 
 def test_features_of_both(labelled):
