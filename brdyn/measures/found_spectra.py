@@ -14,7 +14,7 @@ from brdyn.checked_json import check, fields_of, made
 from brdyn.compared import Compared
 from brdyn.measures.contract import COLUMNS
 from brdyn.measures.coupling import PlacementTest
-from brdyn.store import ROW, read_table, records
+from brdyn.store import ROW, from_records, read_table, records
 from brdyn.words import counted
 
 MEANS = tuple(ROW)
@@ -156,7 +156,7 @@ class Spectra(Compared):
         check(content, SHAPE, "spectra")
         coupled = bool(content["krylov_steps"]) and content["depth"] > 1
         return cls(
-            totals=pd.DataFrame(content["totals"], columns=list(TOTALS)),
+            totals=from_records(content["totals"], TOTALS),
             blocks=read_table(folder / "spectra.parquet", "the spectra of blocks", BLOCKS),
             pairs=read_table(folder / "coupling.parquet", "the coupling of blocks", PAIRS)
             if coupled
@@ -203,4 +203,5 @@ class Spectra(Compared):
 
 
 def _said(row: pd.Series) -> str:
-    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    between = "" if np.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['mean']:.3f}{between}"

@@ -324,7 +324,7 @@ def _compare(guess: Tensor, truth: Tensor, mean: Tensor) -> Iterator[dict[str, A
         measures[name] = cosine((guess + offset).float(), (truth + offset).float()).mean(1).double()
     for name, values in measures.items():
         count = len(values)
-        average, spread = float(values.mean()), float(values.std()) if count > 1 else 0.0
+        average, spread = float(values.mean()), float(values.std()) if count > 1 else np.nan
         low, high = intervals.of_mean(average, spread, count)
         yield {
             "measure": name, "mean": average, "low": low, "high": high, "sd": spread, "n_images": count,
