@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from brdyn.choices import EPS, check_eps
+from brdyn.choices import EPS, check_eps, check_listed, check_whole
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions.contexts import canonical, token_slices
@@ -268,11 +268,16 @@ def check_request(
     """
     groups = list(model.tokens.groups)
     every = [*groups, "all"] if len(groups) > 1 else groups
-    named = [canonical(model.tokens, target) for target in targets] if targets is not None else every
+    targets = every if targets is None else targets
+    starts = range(model.depth + 1) if starts is None else starts
+    check_listed(targets=targets, starts=starts)
+    named = [canonical(model.tokens, target) for target in targets]
     if not named:
         raise UsageError(f"no tokens to perturb; name some of {', '.join(every)}")
     check_eps(eps)
-    wanted = sorted(set(range(model.depth + 1) if starts is None else starts))
+    for start in starts:
+        check_whole(start=start)
+    wanted = sorted(set(starts))
     outside = [start for start in wanted if not 0 <= start <= model.depth]
     if outside or not wanted:
         raise UsageError(
