@@ -25,7 +25,7 @@ from brdyn.interventions.repair_result import GROWTH_COLUMNS, STATISTICS, Repair
 from brdyn.interventions.together import follow_together
 from brdyn.measures.engine import metric_device
 from brdyn.measures.found_phases import FoundPhases
-from brdyn.measures.kinematics import TINY
+from brdyn.measures.kinematics import TINY, lengths
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
@@ -293,10 +293,10 @@ def angles_to(states: Tensor, clean: Tensor) -> Tensor:
     From the chord between p, scaled to the length of c, and c: its error is that of a unit in the last place of the
     states, where the arc cosine of float32 knows nothing below 5e-4.
     """
-    size = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
-    clean_size = torch.linalg.vector_norm(clean, dim=-1, dtype=torch.float32)
+    size = lengths(states, keepdim=True)
+    clean_size = lengths(clean)
     chord = states.float() * (clean_size[..., None] / size.clamp_min(TINY)) - clean.float()
-    half = torch.linalg.vector_norm(chord, dim=-1) / (2 * clean_size).clamp_min(TINY)
+    half = lengths(chord) / (2 * clean_size).clamp_min(TINY)
     return 2 * half.clamp(max=1).asin()
 
 
