@@ -170,11 +170,12 @@ class Spectra(Compared):
 
     def describe(self) -> list[str]:
         """The exponents, and whether layers of a phase act alike, in words."""
-        first, last = self.exponents[0], self.exponents[-1]
+        exponents = self.exponents
         norm = float(self.by_block(NORM).mean())
         lines = [
-            f"spectra: finite-time Lyapunov exponents {first:.3g} to {last:.3g} nats per block ({self.tangents} of "
-            f"{self.directions} directions); the tokens' norm grows by {norm:.3g}, and what grows less turns towards it"
+            f"spectra: finite-time Lyapunov exponents {exponents.min():.3g} to {exponents.max():.3g} nats per block, "
+            f"that of index 1 {exponents[0]:.3g} ({self.tangents} of {self.directions} directions); the tokens' norm "
+            f"grows by {norm:.3g}, and what grows less turns towards it"
         ]
         for side, test in self.tests.items():
             found = [
