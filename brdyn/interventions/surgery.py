@@ -237,7 +237,8 @@ def layer_surgery(
     table = run.table()
     if accuracy is None:
         table = table[table["measure"] != "accuracy"].reset_index(drop=True)
-    origin = Provenance.of(model, images, watch, stream.processes, seed=seed)
+    asked = {"kinds": list(kinds), "draws": draws, "apart": apart}
+    origin = Provenance.of(model, images, watch, stream.processes, seed=seed, **asked)
     found = Surgery(table, accuracy, model.depth, phases, notes=(note,) if note else (), provenance=origin)
     if "swap" not in kinds:
         return found

@@ -342,7 +342,7 @@ def token_dynamics(
     table = _joined(tables)
     groups = dict.fromkeys(table.loc[table["statistic"] == "speed", "group"])
     alignment = {group: phase_alignment(curve(table, "speed", group), places, seed) for group in groups}
-    origin = Provenance.of(model, images, watch, stream.processes, seed=seed)
+    origin = Provenance.of(model, images, watch, stream.processes, seed=seed, measures=list(chosen))
     return Dynamics(table, phases, alignment, details, taken.left_out, provenance=origin)
 
 
