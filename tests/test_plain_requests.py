@@ -17,7 +17,9 @@ LAYERS = np.exp(-np.abs(np.subtract.outer([0, 1, 2, 12, 13, 14, 15], [0, 1, 2, 1
 @pytest.mark.parametrize("k", [2.0, True, np.float64(2), "two"])
 def test_a_number_of_phases_is_whole(k):
     for ask in (lambda: brdyn.segment(LAYERS, k), lambda: brdyn.segment(LAYERS).with_k(k)):
-        with pytest.raises(UsageError, match="is not a whole number; give one|is neither a number of phases"):
+        with pytest.raises(
+            UsageError, match=r"is not a whole number; give one|is neither a number of phases"
+        ):
             ask()
     assert brdyn.segment(LAYERS, np.int64(2)).boundaries == (3,)
     with pytest.raises(UsageError, match=r"`min_size=1\.0` is not a whole number"):

@@ -374,7 +374,7 @@ def _rough_drifts(gaps: int) -> tuple[np.ndarray, np.ndarray]:
     return ordered, np.sort(alone.min(0))
 
 
-def _share_above(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _share_above(ordered: np.ndarray, values: np.ndarray | float) -> np.ndarray:
     """Share of the sorted draws that are at least as large."""
     return 1 - np.searchsorted(ordered, values, side="left") / len(ordered)
 

@@ -18,9 +18,9 @@ from brdyn.interventions.splice_cells import cells_of, every_span
 from brdyn.interventions.splice_result import headlines
 from brdyn.phases import segment
 from brdyn.plots import plot_calibration, plot_exchange, plot_spans
+from brdyn.random_keys import random_keys
 from brdyn.raptor import Raptor
 from brdyn.raptor.copied import CopyConfig
-from brdyn.random_keys import random_keys
 from brdyn.trajectory import Stream, capture, trajectories
 from tests.conftest import tiny_vit
 from tests.interventions.stub import StubViT

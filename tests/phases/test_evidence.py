@@ -133,7 +133,10 @@ class TestOneNetwork:
         rough = blocks(12, [], rough=0.3, seed=4)
         evidence = phase_evidence(rough, calibration="simulated")
         assert evidence.k == 1
-        p = [_simulated([_Round(0, t, 2.0)], 12)[0] for t in (0.999, 1.001) * np.array(_simulated_quantile(0.05, 11, 12))]
+        p = [
+            _simulated([_Round(0, t, 2.0)], 12)[0]
+            for t in (0.999, 1.001) * np.array(_simulated_quantile(0.05, 11, 12))
+        ]
         assert p[1] <= 0.05 < p[0]
         assert (evidence.limit > phase_evidence(rough).limit).all()
 
@@ -142,9 +145,7 @@ class TestOneNetwork:
         rounds = [_Round(3, 3.0, 2.0), _Round(7, 2.0, 2.0), _Round(9, 9.0, 1.4), _Round(1, 2.0, 2.0)]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("brdyn.phases.evidence._set_aside", lambda _: rounds)
-            patch.setattr(
-                "brdyn.phases.evidence._bonferroni", lambda *_: np.array([0.04, 0.03, 1e-9, 0.2])
-            )
+            patch.setattr("brdyn.phases.evidence._bonferroni", lambda *_: np.array([0.04, 0.03, 1e-9, 0.2]))
             found = phase_evidence(blocks(24, []))
         assert [(one.layer, one.p) for one in found.boundaries] == [(4, 0.03), (8, 0.03)]
         assert found.largest.p == 0.03
