@@ -226,7 +226,8 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 def _is_sum(output: Tensor, parts: Iterable[Tensor]) -> bool:
     """Whether parts sum to an output, up to the rounding of its precision."""
-    parts = [one.float() for one in parts]
-    error = torch.linalg.vector_norm(sum(parts, start=torch.zeros(())) - output.float())
+    precision = torch.promote_types(output.dtype, torch.float32)
+    parts = [one.to(precision) for one in parts]
+    error = torch.linalg.vector_norm(sum(parts, start=torch.zeros(())) - output.to(precision))
     size = torch.stack([torch.linalg.vector_norm(one) for one in parts]).sum()
     return bool(error <= ROUNDINGS * torch.finfo(output.dtype).eps * size)

@@ -81,20 +81,27 @@ def same(folders, name, keys, rtol=1e-4, atol=1e-6):
             assert one[column].equals(two[column]), (name, column)
 
 
-def test_dynamics(one_and_two, noise_folder, tmp_path):
+@pytest.mark.parametrize("number", [14, 20])
+def test_dynamics(one_and_two, noise_folder, tmp_path, number):
     """All measures, those that keep samples too; of 14 images the second process has none."""
-    number = 14
     cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())]
     labels = [index % 2 for index in range(len(cells))]
     pq.write_table(pa.table({"image": cells, "label": labels}), tmp_path / "labelled.parquet")
-    folders = one_and_two("dynamics", tmp_path / "labelled.parquet", "-n", str(number), "--k", "3")
+    every = ["--measures", "all,branches,spectra", "--krylov-steps", "1", "--tangents", "2"]
+    folders = one_and_two("dynamics", tmp_path / "labelled.parquet", "-n", str(number), "--k", "3", *every)
     same(folders, "dynamics.parquet", ["statistic", "group", "layer"], rtol=1e-3, atol=1e-5)
     same(folders, "modes.parquet", ["phase", "group", "steps", "predictor", "measure"], rtol=1e-3, atol=1e-5)
     same(folders, "basins.parquet", ["position", "layer"])
+    same(folders, "spectra.parquet", ["quantity", "index", "block"], rtol=1e-3, atol=1e-5)
+    same(folders, "coupling.parquet", ["side", "block", "other"], rtol=1e-3, atol=1e-5)
     contents = [json.loads((folder / "dynamics.json").read_text()) for folder in folders]
     held = int(one_in(5, range(number), seed=0).sum())
     assert contents[0]["modes"]["n_fitted"] == contents[1]["modes"]["n_fitted"] == number - held
     assert contents[0]["basins"]["n_images"] == contents[1]["basins"]["n_images"] == number
+    totals = [content["spectra"]["totals"] for content in contents]
+    assert {row["n_images"] for row in totals[1]} == {number}
+    for one, two in zip(*totals, strict=True):
+        assert [one["mean"], one["sd"]] == pytest.approx([two["mean"], two["sd"]], rel=1e-3, abs=1e-5)
     assert contents[1]["provenance"]["processes"] == 2
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from brdyn.measures.kinematics import TINY
+from brdyn.measures.kinematics import TINY, lengths
 from brdyn.measures.sampling import normal_like
 
 LAYERS_APART = 1_000_003
@@ -17,7 +16,5 @@ def relative_noise(states: Tensor, positions: Tensor, layer: int, seed: int) -> 
     The same numbers come back for an image on the same kind of device; CPU and GPU draw different ones.
     """
     noise = normal_like(states, positions, seed + LAYERS_APART * layer)
-    size = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
-    return (noise * (size / torch.linalg.vector_norm(noise, dim=-1, keepdim=True).clamp_min(TINY))).to(
-        states.dtype
-    )
+    size = lengths(states, keepdim=True)
+    return (noise * (size / lengths(noise, keepdim=True).clamp_min(TINY))).to(states.dtype)

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from brdyn.choices import EPS, check_eps
+from brdyn.choices import EPS, check_eps, check_listed, check_whole
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions.contexts import canonical, token_slices
@@ -25,7 +25,7 @@ from brdyn.interventions.repair_result import GROWTH_COLUMNS, STATISTICS, Repair
 from brdyn.interventions.together import follow_together
 from brdyn.measures.engine import metric_device
 from brdyn.measures.found_phases import FoundPhases
-from brdyn.measures.kinematics import TINY
+from brdyn.measures.kinematics import TINY, lengths
 from brdyn.measures.moments import RunningMoments
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
@@ -268,11 +268,16 @@ def check_request(
     """
     groups = list(model.tokens.groups)
     every = [*groups, "all"] if len(groups) > 1 else groups
-    named = [canonical(model.tokens, target) for target in targets] if targets is not None else every
+    targets = every if targets is None else targets
+    starts = range(model.depth + 1) if starts is None else starts
+    check_listed(targets=targets, starts=starts)
+    named = [canonical(model.tokens, target) for target in targets]
     if not named:
         raise UsageError(f"no tokens to perturb; name some of {', '.join(every)}")
     check_eps(eps)
-    wanted = sorted(set(range(model.depth + 1) if starts is None else starts))
+    for start in starts:
+        check_whole(start=start)
+    wanted = sorted(set(starts))
     outside = [start for start in wanted if not 0 <= start <= model.depth]
     if outside or not wanted:
         raise UsageError(
@@ -288,10 +293,10 @@ def angles_to(states: Tensor, clean: Tensor) -> Tensor:
     From the chord between p, scaled to the length of c, and c: its error is that of a unit in the last place of the
     states, where the arc cosine of float32 knows nothing below 5e-4.
     """
-    size = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
-    clean_size = torch.linalg.vector_norm(clean, dim=-1, dtype=torch.float32)
+    size = lengths(states, keepdim=True)
+    clean_size = lengths(clean)
     chord = states.float() * (clean_size[..., None] / size.clamp_min(TINY)) - clean.float()
-    half = torch.linalg.vector_norm(chord, dim=-1) / (2 * clean_size).clamp_min(TINY)
+    half = lengths(chord) / (2 * clean_size).clamp_min(TINY)
     return 2 * half.clamp(max=1).asin()
 
 

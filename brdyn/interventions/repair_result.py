@@ -12,7 +12,7 @@ import pandas as pd
 
 from brdyn.measures.null import BesideTwins, Null, Tables
 from brdyn.phases import Phases
-from brdyn.store import ROW, records
+from brdyn.store import ROW, from_records, records
 
 STATISTICS = ("mean", "low", "high", "sd", "n_images")
 
@@ -87,10 +87,10 @@ class Repair(BesideTwins):
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """Back from a perturb.json."""
-        growth = pd.DataFrame(content["growth"], columns=GROWTH_COLUMNS)
+        growth = from_records(content["growth"], GROWTH_COLUMNS)
         return cls(
-            pd.DataFrame(content["angles"], columns=list(cls.SHAPE["angles"][0])),
-            growth.astype({"half_repair": float, **dict.fromkeys(STATISTICS[:-1], float)}),
+            from_records(content["angles"], cls.SHAPE["angles"][0]),
+            growth.astype({"half_repair": float}),
             Phases.from_dict(content["phases"]),
             null=Null.read(content, folder, {ANGLES: ANGLE_COLUMNS, GROWTH: GROWTH_COLUMNS}),
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +48,7 @@ from brdyn.measures.found_phases import find_phases
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.provenance import Provenance, Stopwatch, image_provenance
+from brdyn.random_keys import random_keys
 from brdyn.seeds import check_seed
 from brdyn.trajectory import Stream, Trajectory, check_normed, visit_trajectories
 
@@ -244,7 +246,7 @@ def splice_skill(
     if fit_to is not None:
         check_enough(len(fit_to), model, fitted)
     phases = find_phases(model, judged if fit_to is None else fit_to, phases, k, seed=seed, stream=stream)
-    maps = {} if fit_to is None else fit_maps(model, fit_to, fitted, wanted, phases, ridge, stream)
+    maps = {} if fit_to is None else fit_maps(model, fit_to, fitted, wanted, phases, ridge, seed, stream)
     fitted_to = max((cell.calibration for cell in maps), default=0)
     stretches = () if raptor is None else raptor.spans
     phase = phases.labels.tolist() if within else None
@@ -344,9 +346,13 @@ def fit_maps(
     spans: Sequence[Span],
     phases: Phases,
     ridge: float,
+    seed: int,
     stream: Stream,
 ) -> dict[Cell, SpanMap]:
-    """Maps of all spans, and of whole phases also to the first eighth, quarter and half of the images; in one pass."""
+    """Maps of all spans, and of whole phases also to an eighth, a quarter and a half of the images; in one pass.
+
+    Each part is drawn by the seed and within the next: a set that is ordered by class begins with few classes.
+    """
     whole = [(first - 1, last) for first, last in phases.intervals]
     most = len(images)
     of = {count: whole for part in NESTED if (count := most // part)} | {most: sorted({*spans, *whole})}
@@ -358,9 +364,11 @@ def fit_maps(
         for count, there in of.items()
     }
 
+    place = torch.from_numpy(random_keys(np.arange(most), seed).argsort().argsort())
+
     def visit(trajectory: Trajectory) -> None:
         for count, metric in moments.items():
-            if len(part := _up_to(trajectory, count)):
+            if len(part := _only(trajectory, place[trajectory.positions] < count)):
                 metric.update(part)
 
     visit_trajectories(model, images, visit, stream=stream)
@@ -375,9 +383,8 @@ def fit_maps(
     return found
 
 
-def _up_to(trajectory: Trajectory, count: int) -> Trajectory:
-    """The images of a trajectory among the first so many of their set."""
-    there = trajectory.positions < count
+def _only(trajectory: Trajectory, there: Tensor) -> Trajectory:
+    """Some images of a trajectory, bool `(B,)`."""
     if there.all():
         return trajectory
     states = [state[there.to(state.device)] for state in trajectory.states]

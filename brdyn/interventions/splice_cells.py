@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from torch import nn
 
+from brdyn.choices import check_listed, check_whole
 from brdyn.errors import UsageError
 from brdyn.interventions.span_maps import FITTED, Span
 from brdyn.models import VisionTransformer
@@ -90,6 +91,11 @@ def check_spans(spans: Iterable[Sequence[int]] | None, model: VisionTransformer)
     depth = model.info.layers
     if spans is None:
         return every_span(depth)
+    check_listed(spans=spans)
+    for span in spans:
+        check_listed(span=span)
+        for state in span:
+            check_whole(state=state)
     wanted = sorted({tuple(span) for span in spans})
     for span in wanted:
         if len(span) != 2 or not 0 <= span[0] < span[1] <= depth:

@@ -17,7 +17,7 @@ from brdyn.interventions.splice_sums import ACROSS, AGREEMENT, ALL, DIFFERENCE, 
 from brdyn.interventions.within_across import WithinAcross
 from brdyn.measures.null import TWIN, BesideTwins, Null, Tables
 from brdyn.phases import Phases
-from brdyn.store import ROW, listed, records
+from brdyn.store import ROW, from_records, listed, records
 
 TABLE = "splice"
 HARDLY = 0.1  # of the error of doing nothing: who saves less does hardly better
@@ -137,12 +137,7 @@ class Splice(BesideTwins):
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """Back from a splice.json."""
-        table, work = (
-            pd.DataFrame(content[name], columns=list(cls.SHAPE[name][0])).astype(
-                dict.fromkeys(STATISTICS[:-1], float)
-            )
-            for name in ("table", "work")
-        )
+        table, work = (from_records(content[name], cls.SHAPE[name][0]) for name in ("table", "work"))
         test, calibration = content["test"], content["calibration"]
         phases = Phases.from_dict(content["phases"])
         check_within(table, phases.layers)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MaxMetric
 
-from brdyn.choices import DRAWS, KINDS, SURGERY, some_of
+from brdyn.choices import DRAWS, KINDS, SURGERY, check_whole, some_of
 from brdyn.data import NO_LABEL, ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions.operations import Operation, operations
@@ -210,6 +210,7 @@ def layer_surgery(
     """
     some_of("intervention", kinds, KINDS)
     check_seed(seed)
+    check_whole(draws=draws, apart=1 if apart is None else apart)
     if draws < 1:
         raise UsageError(f"{draws} shuffles of each phase are none; draw at least 1")
     if apart is not None and apart < 1:
@@ -236,7 +237,8 @@ def layer_surgery(
     table = run.table()
     if accuracy is None:
         table = table[table["measure"] != "accuracy"].reset_index(drop=True)
-    origin = Provenance.of(model, images, watch, stream.processes, seed=seed)
+    asked = {"kinds": list(kinds), "draws": draws, "apart": apart}
+    origin = Provenance.of(model, images, watch, stream.processes, seed=seed, **asked)
     found = Surgery(table, accuracy, model.depth, phases, notes=(note,) if note else (), provenance=origin)
     if "swap" not in kinds:
         return found

@@ -17,7 +17,7 @@ from brdyn.measures.intervals import told_apart
 from brdyn.measures.null import TWIN, BesideTwins, Null, Tables
 from brdyn.phases import Phases
 from brdyn.phases.evidence import ALPHA
-from brdyn.store import ROW, listed, records
+from brdyn.store import ROW, from_records, listed, records
 
 AS_TEXT = ("layers", "order")
 PAIRED = ("swap", "replace")  # that make a matrix of layers
@@ -109,8 +109,7 @@ class Surgery(BesideTwins):
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """Back from an interventions.json."""
-        table = pd.DataFrame(content["table"], columns=list(cls.SHAPE["table"][0]))
-        table = table.astype(dict.fromkeys(STATISTICS[:-1], float))
+        table = from_records(content["table"], cls.SHAPE["table"][0])
         phases = Phases.from_dict(content["phases"])
         table = _with_layers(table, phases.layers)
         tests = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brdyn.measures.coupling import phases_at, placement_test, same_phase
 from brdyn.measures.placements import placements
 
 
@@ -100,35 +101,29 @@ def within_against_across(
     first, second = np.triu_indices(layers, 1)
     values = np.asarray(matrix, dtype=np.float64)[first, second]
     rng = np.random.default_rng(seed)
-    own = _phase_of(np.array([boundaries], dtype=int), layers)
+    chosen = np.array([boundaries], dtype=int)
+    own = phases_at(layers, chosen)
     same = own[:, first] == own[:, second]
     if not len(boundaries) or not same.any() or not np.isfinite(values).all():
         return None
     places, exact = placements(layers - 1, [last - 1 for last in boundaries], permutations, rng)
-    contiguous = _phase_of(places + 1, layers)
+    contiguous = phases_at(layers, places + 1)
     contiguous = contiguous[:, first] == contiguous[:, second]
     contiguous = contiguous[contiguous.any(1)]
     shuffled = np.concatenate([own, rng.permuted(np.repeat(own, permutations, axis=0), axis=1)])
     shuffled = shuffled[:, first] == shuffled[:, second]
-    distance = second - first
-    excess, matched = _excess(values, same)[0], _matched_excess(values, same, distance)[0]
-    others = _matched_excess(values, contiguous, distance)
-    defined = np.isfinite(matched)
+    excess = _excess(values, same)[0]
+    matched = placement_test(-values, layers, boundaries, seed, permutations)
     return WithinAcross(
         within=float(values[same[0]].mean()),
         across=float(values[~same[0]].mean()),
         p_contiguous=_share(_excess(values, contiguous), excess),
         p_shuffled=_share(_excess(values, shuffled), excess),
-        matched_excess=float(matched) if defined else None,
-        p_matched=_share(others[np.isfinite(others)], matched) if defined else None,
+        matched_excess=None if matched is None else float(same_phase(layers, chosen)[0] @ -values),
+        p_matched=None if matched is None else matched.p_value,
         placements=len(contiguous),
         exact=exact,
     )
-
-
-def _phase_of(boundaries: np.ndarray, layers: int) -> np.ndarray:
-    """Phase of every layer for placements `(n, k - 1)`, `(n, L)`."""
-    return (np.arange(1, layers + 1)[None, :, None] > boundaries[:, None, :]).sum(-1)
 
 
 def _excess(values: np.ndarray, same: np.ndarray) -> np.ndarray:
@@ -136,22 +131,6 @@ def _excess(values: np.ndarray, same: np.ndarray) -> np.ndarray:
     count = same.sum(1)
     within = (same @ values) / count
     return (values.sum() - same @ values) / np.maximum(len(values) - count, 1) - within
-
-
-def _matched_excess(values: np.ndarray, same: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """As :func:`_excess` within each distance, weighted by the effective number of comparisons; NaN without any."""
-    total, weights = np.zeros(len(same)), np.zeros(len(same))
-    for apart in np.unique(distance):
-        here = distance == apart
-        inside = same[:, here].sum(1)
-        outside = here.sum() - inside
-        sums = same[:, here] @ values[here]
-        weight = inside * outside / here.sum()
-        difference = (values[here].sum() - sums) / np.maximum(outside, 1) - sums / np.maximum(inside, 1)
-        total += weight * difference
-        weights += weight
-    with np.errstate(invalid="ignore"):
-        return total / weights
 
 
 def _share(others: np.ndarray, found: float) -> float:

@@ -110,7 +110,7 @@ class BranchUpdates(PerImageMetric):
         """Blocks that do not show what their branches add."""
         if not self.update_called:
             return None
-        hidden = self.compute()["hidden"].tolist()
+        hidden = self.compute()["hidden"].reshape(-1).tolist()  # torchmetrics makes a scalar of one
         if not any(hidden):
             return None
         layer, why = next((layer, why) for layer, why in enumerate(hidden, 1) if why)

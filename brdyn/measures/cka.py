@@ -6,17 +6,22 @@ Song et al. 2012. Examples are images; their features are the cls token and the 
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
 
-from brdyn.data.image_set import SHARD
 from brdyn.measures.bootstrap import poisson_weights
+from brdyn.measures.sampling import SamplingMetric, rows_in
 from brdyn.measures.similarity import SimilarityMetric
+from brdyn.random_keys import random_keys
 from brdyn.trajectory import Trajectory
 
+MINIBATCH = 16
+MOST_IMAGES = 4096  # whose features are kept: 0.3 GB of a ViT-B
+SPARE = 512  # images beyond those before the sample is drawn anew
 SMALLEST_MINIBATCH = 4
 
 
@@ -37,17 +42,20 @@ def unbiased_hsic(features: Tensor) -> Tensor:
     return flat @ flat.T / (count * (count - 3))
 
 
-class LinearCKA(SimilarityMetric):
-    """Unbiased linear CKA from minibatches of 16 images.
+class LinearCKA(SamplingMetric, SimilarityMetric):
+    """Unbiased linear CKA from minibatches of 16 images, dealt at random by `seed`.
 
-    Minibatches are runs of 16 positions in the image set: they are the same for any batch size and
-    number of processes. A run of which fewer than 4 images could be read is left out. The bootstrap
-    resamples minibatches.
+    Sets are often ordered by class, and centring a minibatch of one class would take away what tells classes apart.
+    A minibatch has to be of images from all over the set, which are not at hand together: their features are kept, of
+    4096 images drawn by `seed` where there are more. Minibatches are the same for any batch size and number of
+    processes. A last one of fewer than 4 images is left out. The bootstrap resamples minibatches.
 
     Parameters
     ----------
     width : int
         D; the other parameters are those of :class:`brdyn.measures.similarity.SimilarityMetric`.
+    most : int
+        Images to keep.
 
     Examples
     --------
@@ -63,73 +71,51 @@ class LinearCKA(SimilarityMetric):
     """
 
     kind = "cka"
-    unit = f"minibatch of {SHARD} images"
-    needs = f"needs at least {SMALLEST_MINIBATCH} readable images among {SHARD} that follow each other, and had none"
-    hsic: Tensor
-    boot_hsic: Tensor
-    pending: Tensor
-    pending_count: Tensor
-    pending_run: Tensor
+    unit = f"minibatch of {MINIBATCH} images drawn at random"
+    needs = f"needs at least {SMALLEST_MINIBATCH} readable images, and had fewer"
+    kept: list[Tensor] | Tensor
+    positions: list[Tensor] | Tensor
 
-    def __init__(self, *args: Any, width: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, width: int, most: int = MOST_IMAGES, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        shape = (len(self.groups), self.depth, self.depth)
-        self.add_state("hsic", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
-        boot = torch.zeros(self.replicates, *shape, dtype=torch.float64)
-        self.add_state("boot_hsic", boot, dist_reduce_fx="sum")
-        # The minibatch being filled: of every process when synchronised, as runs are never shared.
-        pending = torch.zeros(len(self.groups), self.depth, SHARD, width)
-        self.add_state("pending", pending, dist_reduce_fx=None)
-        self.add_state("pending_count", torch.zeros((), dtype=torch.long), dist_reduce_fx=None)
-        self.add_state("pending_run", torch.zeros((), dtype=torch.long), dist_reduce_fx=None)
+        self.width, self.most = width, most
+        for name in ("kept", "positions"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def no_rows(self) -> Mapping[str, Tensor]:
+        """Of each list."""
+        features = torch.zeros(0, len(self.groups), self.depth, self.width)
+        return {"kept": features, "positions": torch.zeros(0, dtype=torch.long)}
 
     def update(self, trajectory: Trajectory) -> None:
-        """Add the images of a trajectory; minibatches may span trajectories."""
-        features = self.features(trajectory).to(self.pending.device)
-        runs = (trajectory.positions // SHARD).tolist()
-        start = 0
-        for run, members in groupby(runs):
-            stop = start + len(list(members))
-            full = (
-                int(self.pending_count) + stop - start > SHARD
-            )  # positions seen again: another set of images
-            if run != int(self.pending_run) or full:
-                for state, value in zip(self._sums(), self._pending_sums(), strict=True):
-                    state += value
-                self.pending_count.zero_()
-                self.pending_run.fill_(run)
-            held = int(self.pending_count)
-            self.pending[:, :, held : held + stop - start] = features[:, :, start:stop]
-            self.pending_count += stop - start
-            start = stop
+        """Add the images of a trajectory."""
+        assert isinstance(self.kept, list)
+        assert isinstance(self.positions, list)
+        self.kept.append(self.features(trajectory).movedim(2, 0).to(self.device))
+        self.positions.append(trajectory.positions.to(self.device))
+        if rows_in(self.positions) > self.most + SPARE:
+            features, positions = self._sample()
+            self.kept, self.positions = [features], [positions]
 
-    def _sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.hsic, self.boot_hsic, self.count, self.units
-
-    def _pending_sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the minibatches still being filled would add to the sums."""
-        hsic, boot_hsic, count, units = (torch.zeros_like(state) for state in self._sums())
-        features = self.pending.view(-1, *self.pending.shape[-4:])
-        waiting = zip(features, self.pending_count.view(-1), self.pending_run.view(-1), strict=True)
-        for held, number, run in waiting:
-            if number < SMALLEST_MINIBATCH:
-                continue
-            value = torch.stack([unbiased_hsic(group[:, : int(number)]) for group in held])
-            hsic += value
-            count += number
-            units += 1
-            if self.replicates:
-                weights = poisson_weights([int(run)], self.replicates, self.seed).to(value.device)[0]
-                boot_hsic += weights[:, None, None, None] * value
-        return hsic, boot_hsic, count, units
+    def _sample(self) -> tuple[Tensor, Tensor]:
+        """Features `(n, G, L, D)` and positions of the images kept, in the order they are dealt in."""
+        features, positions = dim_zero_cat(self.kept), dim_zero_cat(self.positions)
+        order = random_keys(positions.cpu(), self.seed).argsort(kind="stable")[: self.most]
+        chosen = torch.from_numpy(order).to(positions.device)
+        return features[chosen], positions[chosen]
 
     def compute(self) -> dict[str, Tensor]:
         """CKA averaged over token groups; NaN where a layer's features do not vary."""
-        sums = zip(self._sums(), self._pending_sums(), strict=True)
-        hsic, boot_hsic, self.seen, self.resampled = (state + value for state, value in sums)
-        values = {"matrix": _normalise(hsic)}
+        features = self._sample()[0] if rows_in(self.positions) else self.no_rows()["kept"]
+        dealt = [part for part in features.split(MINIBATCH) if len(part) >= SMALLEST_MINIBATCH]
+        self.seen, self.resampled = sum(map(len, dealt)), len(dealt)
+        each = torch.zeros(len(dealt), len(self.groups), self.depth, self.depth, dtype=torch.float64)
+        for number, part in enumerate(dealt):
+            each[number] = torch.stack([unbiased_hsic(group) for group in part.permute(1, 2, 0, 3)])
+        values = {"matrix": _normalise(each.sum(0))}
         if self.replicates:
-            replicates = _normalise(boot_hsic)
+            weights = poisson_weights(list(range(len(dealt))), self.replicates, self.seed)
+            replicates = _normalise(torch.einsum("nr,ngab->rgab", weights, each))
             values["replicates"] = replicates[replicates.isfinite().flatten(1).all(1)]
         return values
 

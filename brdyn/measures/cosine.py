@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from brdyn.measures.kinematics import lengths
 from brdyn.measures.similarity import MeanSimilarity
 from brdyn.trajectory import Trajectory
 
@@ -81,7 +82,7 @@ class TokenCosineSimilarity(MeanSimilarity):
             unit = torch.empty(len(held[0]), len(held), count, width, device=held[0].device)
             zero = torch.stack([~tokens.flatten(1).any(1) for tokens in held])
             for layer, tokens in enumerate(held):
-                size = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=torch.float32)
+                size = lengths(tokens, keepdim=True)
                 torch.div(tokens, size.clamp_min(SMALLEST_NORM), out=unit[:, layer])
             flat = unit.flatten(2)
             cosines = (flat @ flat.transpose(1, 2) / count).clamp(-1, 1)

@@ -1,5 +1,5 @@
-"""Do the layers of a phase act alike? Coupling of pairs of layers within phases against pairs across, at the same
-distance."""
+"""Do the layers of a phase act alike? What pairs of layers have within phases against pairs across, at the same
+distance: coupling, or harm done by exchanging them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import numpy as np
 from brdyn.measures.placements import placements
 
 DRAWS = 10_000
+
+
+def phases_at(depth: int, boundaries: np.ndarray) -> np.ndarray:
+    """Phase (from 0) of every layer for placements of boundaries `(n, k - 1)`, `(n, L)`."""
+    return (np.arange(1, depth + 1)[None, :, None] > boundaries[:, None, :]).sum(-1)
 
 
 def same_phase(depth: int, boundaries: np.ndarray) -> np.ndarray:
@@ -38,7 +43,7 @@ def same_phase(depth: int, boundaries: np.ndarray) -> np.ndarray:
     >>> same_phase(4, np.array([[2]]))  # neighbours 1-2 and 3-4 within, 2-3 across; further apart all are across
     array([[ 0.5,  0. ,  0. , -1. ,  0. ,  0.5]])
     """
-    phase = (np.arange(1, depth + 1)[None, :, None] > boundaries[:, None, :]).sum(-1)
+    phase = phases_at(depth, boundaries)
     first, second = np.triu_indices(depth, 1)
     same = (phase[:, first] == phase[:, second]).astype(float)
     distance = np.equal.outer(second - first, np.arange(1, depth)).astype(float)  # (pairs, distances)
@@ -66,7 +71,7 @@ class PlacementTest:
 
 
 def placement_test(
-    coupling: np.ndarray, depth: int, boundaries: Sequence[int], seed: int
+    coupling: np.ndarray, depth: int, boundaries: Sequence[int], seed: int, draws: int = DRAWS
 ) -> PlacementTest | None:
     """Compare a coupling of pairs, as :func:`same_phase` has them, at the boundaries and at other places.
 
@@ -81,7 +86,7 @@ def placement_test(
     chosen = np.array([boundaries], dtype=int)
     if not len(boundaries) or not same_phase(depth, chosen).any():
         return None
-    places, exact = placements(depth - 1, (chosen[0] - 1).tolist(), DRAWS, np.random.default_rng(seed))
+    places, exact = placements(depth - 1, (chosen[0] - 1).tolist(), draws, np.random.default_rng(seed))
     parts = np.array_split(places + 1, max(1, len(places) * len(coupling) // 10**7))
     found = np.concatenate([same_phase(depth, part) @ coupling for part in parts])
     here = float(same_phase(depth, chosen)[0] @ coupling)

@@ -38,7 +38,7 @@ from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.seeds import check_seed
-from brdyn.store import ROW, listed, records
+from brdyn.store import ROW, from_records, listed, records
 from brdyn.trajectory import Stream
 from brdyn.words import counted
 
@@ -51,7 +51,6 @@ SPATIAL = (
     "tangent_effective_rank",
     "cosine_to_mean",
 )
-NUMBERS = ("mean", "low", "high", "sd")
 SILENT = (
     "tangent_stable_rank",
     "tangent_effective_rank",
@@ -169,7 +168,7 @@ class Dynamics(BesideTwins):
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """Back from a dynamics.json and the tables beside it; operators of modes are not kept."""
-        table = pd.DataFrame(content["table"], columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float))
+        table = from_records(content["table"], COLUMNS)
         kinds = {name: measure_class(name).DETAILS for name in MEASURES if name in content}
         return cls(
             table,
@@ -343,7 +342,7 @@ def token_dynamics(
     table = _joined(tables)
     groups = dict.fromkeys(table.loc[table["statistic"] == "speed", "group"])
     alignment = {group: phase_alignment(curve(table, "speed", group), places, seed) for group in groups}
-    origin = Provenance.of(model, images, watch, stream.processes, seed=seed)
+    origin = Provenance.of(model, images, watch, stream.processes, seed=seed, measures=list(chosen))
     return Dynamics(table, phases, alignment, details, taken.left_out, provenance=origin)
 
 

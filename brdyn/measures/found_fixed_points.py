@@ -10,7 +10,7 @@ import pandas as pd
 
 from brdyn.compared import Compared
 from brdyn.measures.fixed_points import ALL, ENDS, MOVES, RADIUS, FixedPointMetric
-from brdyn.store import ROW, records
+from brdyn.store import ROW, from_records, records
 
 TOLD = {
     "limit": "come to a limit",
@@ -73,10 +73,8 @@ class FixedPoints(Compared):
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> FixedPoints:
         """Back from :meth:`to_dict`."""
-        table = pd.DataFrame(content["table"], columns=list(SHAPE["table"][0]))
-        floats = dict.fromkeys(("mean", "low", "high", "sd"), float)
         lengths = {phase["name"]: phase["length"] for phase in content["phases"]}
-        return cls(content["factor"], lengths, table.astype(floats))
+        return cls(content["factor"], lengths, from_records(content["table"], SHAPE["table"][0]))
 
     def without(self, statistic: str) -> FixedPoints:
         """The same, but for one statistic."""

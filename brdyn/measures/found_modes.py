@@ -13,7 +13,7 @@ import pandas as pd
 from brdyn.checked_json import check
 from brdyn.compared import Compared
 from brdyn.measures.contract import COLUMNS
-from brdyn.store import ROW, read_table, records
+from brdyn.store import ROW, from_records, read_table, records
 from brdyn.words import counted
 
 PREDICTORS = ("operator", "endpoint", "identity", "mean")
@@ -116,7 +116,7 @@ class Modes(Compared):
         del table
         check(content, SHAPE, "modes")
         return cls(
-            errors=pd.DataFrame(content["errors"], columns=list(SHAPE["errors"][0])),
+            errors=from_records(content["errors"], SHAPE["errors"][0]),
             spectrum=read_table(folder / "spectrum.parquet", "the spectrum of modes", SPECTRUM),
             operators={},
             **{name: content[name] for name in ("ridge", "rank", "n_fitted", "n_held_out")},

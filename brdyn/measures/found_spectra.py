@@ -14,7 +14,7 @@ from brdyn.checked_json import check, fields_of, made
 from brdyn.compared import Compared
 from brdyn.measures.contract import COLUMNS
 from brdyn.measures.coupling import PlacementTest
-from brdyn.store import ROW, read_table, records
+from brdyn.store import ROW, from_records, read_table, records
 from brdyn.words import counted
 
 MEANS = tuple(ROW)
@@ -156,7 +156,7 @@ class Spectra(Compared):
         check(content, SHAPE, "spectra")
         coupled = bool(content["krylov_steps"]) and content["depth"] > 1
         return cls(
-            totals=pd.DataFrame(content["totals"], columns=list(TOTALS)),
+            totals=from_records(content["totals"], TOTALS),
             blocks=read_table(folder / "spectra.parquet", "the spectra of blocks", BLOCKS),
             pairs=read_table(folder / "coupling.parquet", "the coupling of blocks", PAIRS)
             if coupled
@@ -170,11 +170,12 @@ class Spectra(Compared):
 
     def describe(self) -> list[str]:
         """The exponents, and whether layers of a phase act alike, in words."""
-        first, last = self.exponents[0], self.exponents[-1]
+        exponents = self.exponents
         norm = float(self.by_block(NORM).mean())
         lines = [
-            f"spectra: finite-time Lyapunov exponents {first:.3g} to {last:.3g} nats per block ({self.tangents} of "
-            f"{self.directions} directions); the tokens' norm grows by {norm:.3g}, and what grows less turns towards it"
+            f"spectra: finite-time Lyapunov exponents {exponents.min():.3g} to {exponents.max():.3g} nats per block, "
+            f"that of index 1 {exponents[0]:.3g} ({self.tangents} of {self.directions} directions); the tokens' norm "
+            f"grows by {norm:.3g}, and what grows less turns towards it"
         ]
         for side, test in self.tests.items():
             found = [
@@ -203,4 +204,5 @@ class Spectra(Compared):
 
 
 def _said(row: pd.Series) -> str:
-    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    between = "" if np.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['mean']:.3f}{between}"

@@ -35,7 +35,9 @@ HEADLINES: dict[str, Callable[[np.ndarray], list[tuple[str, float]]]] = {
     "coherence": _last("coherence of the last update"),
     "estimation_mean": lambda values: [("largest absolute mean estimation error", np.abs(values).max())],
     "estimation_variance": lambda values: [("largest variance of the estimation error", values.max())],
-    "leading_growth": lambda values: [("largest Lyapunov exponent (nats per block)", values.mean())],
+    "leading_growth": lambda values: [
+        ("leading Lyapunov exponent (of index 1, nats per block)", values.mean())
+    ],
     "norm_growth": lambda values: [("log growth of the tokens' norm per block", values.mean())],
     "leading_singular_value": lambda values: [("largest singular value of a block", values.max())],
     "basin_ratio": _last("angle within over between classes at the end"),

@@ -20,13 +20,17 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
+def lengths(vectors: Tensor, *, keepdim: bool = False) -> Tensor:
+    """Norms over the last axis, float32; added up in at least that, without a copy of vectors in half precision."""
+    precision = torch.promote_types(vectors.dtype, torch.float32)
+    return torch.linalg.vector_norm(vectors, dim=-1, keepdim=keepdim, dtype=precision).float()
+
+
 def norms(trajectory: Trajectory) -> Tensor:
     """`|a_l|` of every token, `(L + 1, B, N)`."""
     return trajectory.derive(
         "norms",
-        lambda: torch.stack(
-            [torch.linalg.vector_norm(a, dim=-1, dtype=torch.float32) for a in trajectory.states]
-        ),
+        lambda: torch.stack([lengths(state) for state in trajectory.states]),
     )
 
 
@@ -43,7 +47,7 @@ def update_norms(trajectory: Trajectory) -> Tensor:
     """`|d_l|` of every token, `(L, B, N)`."""
     return trajectory.derive(
         "update_norms",
-        lambda: torch.stack([torch.linalg.vector_norm(d, dim=-1) for d in updates(trajectory)]),
+        lambda: torch.stack([lengths(update) for update in updates(trajectory)]),
     )
 
 
@@ -74,6 +78,4 @@ def dot(first: Tensor, second: Tensor) -> Tensor:
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:
     """Cosine over the last axis; 0 where a vector is zero."""
-    size = torch.linalg.vector_norm(first, dim=-1, dtype=torch.float32)
-    size = size * torch.linalg.vector_norm(second, dim=-1, dtype=torch.float32)
-    return (dot(first, second) / size.clamp_min(TINY)).clamp(-1, 1)
+    return (dot(first, second) / (lengths(first) * lengths(second)).clamp_min(TINY)).clamp(-1, 1)

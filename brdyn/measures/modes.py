@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from brdyn.choices import RIDGE, check_ridge
+from brdyn.choices import RIDGE, check_ridge, check_whole
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
@@ -296,6 +296,7 @@ def needed_pairs(depth: int, boundaries: Sequence[int] | None) -> Iterator[tuple
 def check_fit(ridge: float, rank: int | None, width: int) -> None:
     """Refuse a negative ridge, or a rank that is not from 1 to the width."""
     check_ridge(ridge)
+    check_whole(rank=1 if rank is None else rank)
     if rank is not None and not 1 <= rank <= width:
         raise UsageError(f"rank {rank} is not from 1 to the model's width, {width}")
 
@@ -324,7 +325,7 @@ def _compare(guess: Tensor, truth: Tensor, mean: Tensor) -> Iterator[dict[str, A
         measures[name] = cosine((guess + offset).float(), (truth + offset).float()).mean(1).double()
     for name, values in measures.items():
         count = len(values)
-        average, spread = float(values.mean()), float(values.std()) if count > 1 else 0.0
+        average, spread = float(values.mean()), float(values.std()) if count > 1 else np.nan
         low, high = intervals.of_mean(average, spread, count)
         yield {
             "measure": name, "mean": average, "low": low, "high": high, "sd": spread, "n_images": count,

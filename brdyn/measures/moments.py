@@ -27,10 +27,10 @@ def add_moments(count: Tensor, total: Tensor, squares: Tensor, values: Tensor) -
 
 
 def mean_and_sd(count: Tensor, total: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
-    """From those sums; NaN where there was nothing."""
+    """From those sums; NaN where there was nothing, and the spread of one value too: it is not known."""
     mean = total / count
     variance = (squares / count - mean.square()).clamp_min(0)
-    return mean, (variance * count / (count - 1).clamp_min(1)).sqrt()
+    return mean, (variance * count / (count - 1)).sqrt().where(count > 1, torch.nan)
 
 
 def with_sum(values: Tensor, dim: int = 0) -> Tensor:

@@ -29,6 +29,7 @@ TWIN = "twin"
 NULL = {  # in a JSON
     "weights": [str],
     "notes": [str],
+    "tables?": [str],  # all of a result in the first versions
     "values": {str: {"value": (float, None), "untrained": [(float, None)]}},
 }
 STILL = (
@@ -111,7 +112,10 @@ class Null(Compared):
             return None
         weights = tuple(content["null"]["weights"])
         tables = {}
-        for name, there in columns.items():
+        for name in content["null"].get("tables", columns):
+            if name not in columns:
+                raise ValueError(f"there is no table {name!r} of untrained twins in such a result")
+            there = columns[name]
             table = read_table(folder / file_of(name), "a table of untrained twins", [*there, TWIN])
             if not set(table[TWIN]) <= set(range(1, len(weights) + 1)):
                 raise ValueError(f"{file_of(name)} is of other twins than the {len(weights)} that are named")
@@ -181,7 +185,12 @@ class BesideTwins(Result):
             for name, (value, twins) in self.beside().items()
         }
         return {
-            "null": {"weights": list(self.null.weights), "notes": list(self.null.notes), "values": values}
+            "null": {
+                "weights": list(self.null.weights),
+                "notes": list(self.null.notes),
+                "tables": list(self.null.tables),
+                "values": values,
+            }
         }
 
     def null_tables(self) -> dict[str, pd.DataFrame]:
@@ -295,5 +304,10 @@ def with_null(
         del twin, beside  # before the next is drawn
     if not weights:
         return found
-    joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    joined: dict[str, pd.DataFrame] = {}
+    for name in found.compared():
+        if len(tables.get(name, ())) == len(weights):
+            joined[name] = pd.concat(tables[name], ignore_index=True)
+        else:
+            notes.append(f"no {name} of the twins: one of them was left without")
     return found.with_twins(Null(tuple(weights), joined, tuple(notes)))

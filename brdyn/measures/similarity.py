@@ -24,7 +24,6 @@ from brdyn.models import TokenLayout
 from brdyn.phases.similarity import LayerSimilarity
 from brdyn.trajectory import Trajectory
 
-NOT_ASKED_FOR = "none (not asked for)"
 FEWEST_UNITS = 2
 """Of one unit every bootstrap sample is the same, which would look like certainty."""
 
@@ -124,10 +123,10 @@ class SimilarityMetric(Metric):
         replicates, unit = values.get("replicates"), self.unit
         if not self.replicates:
             unit = "none (not asked for)"
-        if replicates is not None and self.resampled < FEWEST_UNITS:
+        elif replicates is not None and self.resampled < FEWEST_UNITS:
             replicates, unit = None, f"none (only {int(self.resampled)} {self.unit})"
-        elif replicates is None and not self.replicates:
-            unit = NOT_ASKED_FOR
+        elif replicates is not None:
+            replicates = replicates.reshape(-1, self.depth, self.depth)
         return LayerSimilarity(self.kind, "+".join(self.groups), matrix, replicates, unit, images)
 
     def undefined(self, images: int) -> str:

@@ -17,7 +17,7 @@ those that leave (left); 1 where two layers stretch the same directions, m / N(D
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -57,6 +57,7 @@ from brdyn.measures.jacobian import (
 )
 from brdyn.measures.jacobian import directions as directions_of
 from brdyn.measures.kinematics import TINY, at_least_float32
+from brdyn.measures.moments import mean_and_sd
 from brdyn.measures.sampling import normal_like
 from brdyn.models import VisionTransformer
 from brdyn.runtime import available_memory, is_out_of_memory
@@ -65,6 +66,7 @@ from brdyn.words import first_line
 
 MEMORY_SHARE = 0.25
 CACHED = 2**20  # numbers of states and tangents, a few of which a CPU has at hand
+SUMS = ("total", "products")
 LEAST = 1e-30  # growth below this is told as this: a direction that is lost has no logarithm
 
 
@@ -122,7 +124,7 @@ class JacobianSpectra(DepthMeasure):
             self.sizes |= dict.fromkeys(SIDES, (1, pairs))
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         for name, (rows, entries) in self.sizes.items():
-            for what, shape in (("total", (rows, entries)), ("products", (rows, entries, entries))):
+            for what, shape in zip(SUMS, ((rows, entries), (rows, entries, entries)), strict=True):
                 zeros = torch.zeros(shape, dtype=torch.float64)
                 self.add_state(_state(what, name), zeros, dist_reduce_fx="sum")
 
@@ -186,8 +188,9 @@ class JacobianSpectra(DepthMeasure):
             )
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over images `(rows, entries)` by quantity."""
-        return {name: getattr(self, _state("total", name)) / self.count for name in self.sizes}
+        """Images, `count`, and sums over them by quantity: `total` `(rows, entries)` and `products` of its entries."""
+        names = [_state(what, name) for name in self.sizes for what in SUMS]
+        return {"count": self.count, **{name: getattr(self, name) for name in names}}
 
     def table(self, boundaries: Sequence[int] = ()) -> pd.DataFrame:
         """The leading growth by update."""
@@ -195,11 +198,12 @@ class JacobianSpectra(DepthMeasure):
 
     def details(self, boundaries: Sequence[int] = ()) -> Spectra:
         """Everything, for these phases."""
+        sums = _Sums(self.compute(), self.sizes)
         places = np.array([boundaries], dtype=int)
         blocks = [
-            row for name in self.sizes if name not in SIDES for row in self._by_entry(name, "block", first=1)
+            row for name in self.sizes if name not in SIDES for row in sums.by_entry(name, "block", first=1)
         ]
-        totals = list(self._exponents(boundaries))
+        totals = list(self._exponents(sums, boundaries))
         pairs: list[dict[str, Any]] = []
         tests: dict[str, PlacementTest | None] = {}
         for side in (side for side in SIDES if self.steps):
@@ -210,40 +214,52 @@ class JacobianSpectra(DepthMeasure):
                 (within(side), same_phase(self.depth, places)),
             ):
                 if weights.any():
-                    totals += self._weighted(side, weights, quantity=quantity, phase=0)
-            for row, one, other in zip(self._by_entry(side, "pair"), first, second, strict=True):
+                    totals += sums.weighted(side, weights, quantity=quantity, phase=0)
+            for row, one, other in zip(sums.by_entry(side, "pair"), first, second, strict=True):
                 pairs.append({**row, "side": side, "block": int(one), "other": int(other)})
-            mean = self._totals(side)[0].cpu().numpy() / max(1.0, float(self.count))
-            tests[side] = placement_test(mean, self.depth, boundaries, self.seed)
+            tests[side] = placement_test(sums.mean(side)[0], self.depth, boundaries, self.seed)
         return Spectra(
             pd.DataFrame(totals, columns=list(TOTALS)), pd.DataFrame(blocks, columns=list(BLOCKS)),
             pd.DataFrame(pairs, columns=list(PAIRS)), tests, self.tangents, self.steps, self.directions, self.depth,
         )  # fmt: skip
 
-    def _exponents(self, boundaries: Sequence[int]) -> list[dict[str, Any]]:
+    def _exponents(self, sums: _Sums, boundaries: Sequence[int]) -> list[dict[str, Any]]:
         """The mean growth over all blocks, and the sum over those of each phase."""
         edges = [0, *boundaries, self.depth]
-        rows = self._weighted(GROWTH, np.full((1, self.depth), 1 / self.depth), quantity=EXPONENT, phase=0)
+        rows = sums.weighted(GROWTH, np.full((1, self.depth), 1 / self.depth), quantity=EXPONENT, phase=0)
         for phase, (start, end) in enumerate(pairwise(edges), 1):
             weights = np.zeros((1, self.depth))
             weights[0, start:end] = 1
-            rows += self._weighted(GROWTH, weights, quantity=OF_PHASE, phase=phase)
+            rows += sums.weighted(GROWTH, weights, quantity=OF_PHASE, phase=phase)
         return rows
 
-    def _totals(self, name: str) -> Tensor:
-        return getattr(self, _state("total", name))
 
-    def _weighted(self, name: str, weights: np.ndarray, **place: Any) -> list[dict[str, Any]]:
+class _Sums:
+    """Means over images with their intervals, from what :meth:`JacobianSpectra.compute` sums over all processes."""
+
+    def __init__(self, found: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]]) -> None:
+        self.count = found["count"]
+        # torchmetrics makes a scalar of one number.
+        self.totals = {name: found[_state("total", name)].reshape(size) for name, size in sizes.items()}
+        self.products = {
+            name: found[_state("products", name)].reshape(rows, entries, entries)
+            for name, (rows, entries) in sizes.items()
+        }
+
+    def mean(self, name: str) -> np.ndarray:
+        """Of every entry, `(rows, entries)`."""
+        return (self.totals[name] / self.count).cpu().numpy()
+
+    def weighted(self, name: str, weights: np.ndarray, **place: Any) -> list[dict[str, Any]]:
         """Rows of a weighted sum of the entries of each image, by index, with its interval over images."""
         factors = torch.from_numpy(weights[0]).to(self.count)
-        total = self._totals(name) @ factors
-        squares = torch.einsum("p,kpq,q->k", factors, getattr(self, _state("products", name)), factors)
+        total = self.totals[name] @ factors
+        squares = torch.einsum("p,kpq,q->k", factors, self.products[name], factors)
         return [{**place, "index": index, **row} for index, row in enumerate(self._rows(total, squares), 1)]
 
-    def _by_entry(self, name: str, column: str, first: int = 0) -> list[dict[str, Any]]:
+    def by_entry(self, name: str, column: str, first: int = 0) -> list[dict[str, Any]]:
         """Rows of every entry of every index."""
-        total = self._totals(name)
-        squares = getattr(self, _state("products", name)).diagonal(dim1=-2, dim2=-1)
+        total, squares = self.totals[name], self.products[name].diagonal(dim1=-2, dim2=-1)
         entries = total.shape[1]
         return [
             {"quantity": name, "index": place // entries + 1, column: place % entries + first, **row}
@@ -251,13 +267,9 @@ class JacobianSpectra(DepthMeasure):
         ]
 
     def _rows(self, total: Tensor, squares: Tensor) -> list[dict[str, Any]]:
-        """Mean, interval and spread from sums."""
-        count = float(self.count)
-        mean = (total / count).cpu().numpy()
-        variance = np.clip(squares.cpu().numpy() / count - mean**2, 0, None)
-        spread = np.sqrt(variance * count / max(1.0, count - 1))
-        low, high = intervals.of_mean(mean, spread, count)
-        values = zip(mean, low, high, spread, [int(count)] * len(mean), strict=True)
+        mean, spread = (value.cpu().numpy() for value in mean_and_sd(self.count, total, squares))
+        count = int(self.count)
+        values = zip(mean, *intervals.of_mean(mean, spread, count), spread, [count] * len(mean), strict=True)
         return [dict(zip(MEANS, one, strict=True)) for one in values]
 
 

@@ -71,8 +71,8 @@ class Evidence(Compared):
     largest : Boundary or None
         The step that stands out most, accepted or not; None where there was no test.
     steps, trend, limit : ndarray, shape (L - 1,)
-        Step after each layer, what the others make one expect, and from where on it would be a boundary; empty where
-        there was no test.
+        Step after each layer, what the others make one expect, and from where on it would be a boundary (no boundary
+        lies below it and no other step above); empty where there was no test.
     untested : str
         Why there was no test; empty where there was one.
 
@@ -198,16 +198,15 @@ def phase_evidence(
     steps = layer_steps(dissimilarity)
     rounds = _set_aside(np.log(steps))
     p = _bonferroni(rounds, layers) if calibration == CALIBRATION else _simulated(rounds, layers)
-    passing = [number for number, one in enumerate(rounds) if p[number] <= alpha and one.ratio >= LEAST_RATIO]
-    accepted = max(passing, default=-1) + 1
+    passes = (p <= alpha) & (np.array([one.ratio for one in rounds]) >= LEAST_RATIO)
+    accepted = int(np.flatnonzero(passes).max(initial=-1)) + 1
     # Whatever is set aside before a step that passes is a boundary too: its p is at most that step's.
-    lowest = np.minimum.accumulate(p[::-1])[::-1]
-    candidates = [
-        Boundary(one.gap + 1, one.t, float(value), one.ratio)
-        for one, value in zip(rounds, lowest if accepted else p, strict=True)
-    ]
+    lowest = np.minimum(p, np.minimum.accumulate(np.where(passes, p, 1)[::-1])[::-1])
+    found = zip(rounds, lowest, strict=True)
+    candidates = [Boundary(one.gap + 1, one.t, float(value), one.ratio) for one, value in found]
     kept = np.setdiff1d(np.arange(layers - 1), [one.gap for one in rounds[:accepted]])
-    trend, limit = _trend_and_limit(np.log(steps), kept, alpha)
+    quantile = _bonferroni_quantile if calibration == CALIBRATION else _simulated_quantile
+    trend, limit = _trend_and_limit(steps, kept, quantile(alpha, len(kept), layers))
     return Evidence(
         alpha, calibration, tuple(sorted(candidates[:accepted])), candidates[0], steps, trend, limit
     )
@@ -340,9 +339,23 @@ def _bonferroni(rounds: list[_Round], layers: int) -> np.ndarray:
 def _simulated(rounds: list[_Round], layers: int) -> np.ndarray:
     """p of each round under rough drifts, corrected for there being several rounds."""
     by_round, smallest = _rough_drifts(layers - 1)
-    t = np.array([one.t for one in rounds])
-    alone = np.array([_share_above(by_round[:, number], value) for number, value in enumerate(t)])
-    return np.searchsorted(smallest, alone, side="right") / len(smallest)
+    alone = np.array([_share_above(by_round[:, number], one.t) for number, one in enumerate(rounds)])
+    return (np.searchsorted(smallest, alone, side="right") + 1) / (len(smallest) + 1)  # of draws and itself
+
+
+def _bonferroni_quantile(alpha: float, left: int, _: int) -> float:
+    """The residual beyond which the largest of the steps that are left passes."""
+    from scipy import stats
+
+    return float(stats.t.isf(alpha / left, left - COEFFICIENTS))
+
+
+def _simulated_quantile(alpha: float, left: int, layers: int) -> float:
+    """The same by :func:`_simulated`."""
+    by_round, smallest = _rough_drifts(layers - 1)
+    alone = smallest[max(0, int(alpha * (len(smallest) + 1)) - 1)]
+    ordered = by_round[:, min(layers - 1 - left, by_round.shape[1] - 1)]
+    return float(ordered[min(int((1 - alone) * len(ordered)), len(ordered) - 1)])
 
 
 @lru_cache(maxsize=16)
@@ -357,30 +370,30 @@ def _rough_drifts(gaps: int) -> tuple[np.ndarray, np.ndarray]:
         largest[:, number] = t[np.arange(DRAWS), places]
         left[np.arange(DRAWS), places] = False
     ordered = np.sort(largest, axis=0)
-    alone = np.stack(
-        [_share_above(ordered[:, number], largest[:, number]) for number in range(largest.shape[1])]
-    )
+    alone = np.stack([_share_above(*both) for both in zip(ordered.T, largest.T, strict=True)])
     return ordered, np.sort(alone.min(0))
 
 
-def _share_above(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _share_above(ordered: np.ndarray, values: np.ndarray | float) -> np.ndarray:
     """Share of the sorted draws that are at least as large."""
     return 1 - np.searchsorted(ordered, values, side="left") / len(ordered)
 
 
-def _trend_and_limit(log_steps: np.ndarray, kept: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """The trend through the steps that are no boundaries, and the step that would pass the test at each gap."""
-    from scipy import stats
+def _trend_and_limit(steps: np.ndarray, kept: np.ndarray, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    """The trend through the steps that are no boundaries, and the step that would pass the test at each gap.
 
-    design = _design(len(log_steps))
+    A boundary may be one by a later step alone, and a step none by its ratio alone: the limit is moved to such steps.
+    """
+    design, log_steps = _design(len(steps)), np.log(steps)
     fitted = design[kept]
     inverse = np.linalg.inv(fitted.T @ fitted)
     trend = design @ (inverse @ fitted.T @ log_steps[kept])
     freedom = len(kept) - COEFFICIENTS
     spread = max(float(np.sqrt(((log_steps - trend)[kept] ** 2).sum() / freedom)), LEAST_SPREAD)
-    quantile = stats.t.isf(alpha / len(kept), freedom)
     reach = quantile * spread * np.sqrt(1 + np.einsum("np,pq,nq->n", design, inverse, design))
-    return np.exp(trend), np.exp(trend) * np.maximum(LEAST_RATIO, np.exp(reach))
+    limit = np.exp(trend) * np.maximum(LEAST_RATIO, np.exp(reach))
+    none = np.isin(np.arange(len(steps)), kept)
+    return np.exp(trend), np.where(none, np.maximum(limit, steps), np.minimum(limit, steps))
 
 
 def _p(value: float) -> str:

@@ -19,6 +19,7 @@ from brdyn.phases.segmentation import (
     MIN_GAIN,
     Segmentation,
     all_segmentations,
+    asked_k,
     boundary_frequency,
     check_request,
     choose_k,
@@ -115,10 +116,11 @@ class Phases(Result):
         edges = (0, *self.boundaries, self.layers)
         return [(start + 1, stop) for start, stop in pairwise(edges)]
 
-    def with_k(self, k: int) -> Phases:
-        """The same with another number of phases chosen."""
+    def with_k(self, k: int | str) -> Phases:
+        """The same with another number of phases chosen, or with `test` what the evidence supports."""
         check_request(k, self.layers, self.min_size)
-        return replace(self, k=k, k_rule="given by the user")
+        chosen, rule = asked_k(k, self.evidence, self.layers // self.min_size)
+        return replace(self, k=chosen, k_rule=rule)
 
     @property
     def labels(self) -> np.ndarray:
@@ -361,11 +363,8 @@ def segment(
     segmentations, total = all_segmentations(dissimilarity, min_size, frequency)
     recursive = recursive_bisection(dissimilarity, eps, seed=seed) if method == "recursive" else None
     evidence = phase_evidence(dissimilarity, alpha, calibration)
-    if isinstance(k, str):
-        k = min(evidence.k, layers // min_size)
-        rule = f"what the test supports at alpha {alpha:g}"
-    elif k is not None:
-        rule = "given by the user"
+    if k is not None:
+        k, rule = asked_k(k, evidence, layers // min_size)
     elif layers == 1:
         k, rule = 1, "there is one layer"
     elif not differing:

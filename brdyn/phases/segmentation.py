@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from brdyn.choices import check_whole
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
-from brdyn.phases.evidence import check_total, differ
+from brdyn.phases.evidence import Evidence, check_total, differ
 from brdyn.phases.maxcut import best_segmentations, k_best_segmentations, random_moments
 
 MIN_GAIN = 0.05
@@ -141,6 +142,7 @@ def check_request(
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     check_shares(min_gain, eps)
+    check_whole(min_size=min_size)
     if min_size < 1:
         raise UsageError(f"min_size={min_size}: a phase has at least one layer")
     if min_size > layers:
@@ -149,6 +151,7 @@ def check_request(
         return
     if isinstance(k, str):
         raise UsageError(f"k={k!r} is neither a number of phases nor {TEST!r}")
+    check_whole(k=k)
     if k < 1:
         raise UsageError(f"k={k} phases make no sense; use 1 to {layers // min_size}")
     if k * min_size > layers:
@@ -224,6 +227,22 @@ def all_segmentations(
         )
         previous = cut
     return segmentations, total
+
+
+def asked_k(k: int | str, evidence: Evidence | None, most: int) -> tuple[int, str]:
+    """How many phases were asked for, by number or as `test`, and the rule in words.
+
+    Raises
+    ------
+    UsageError
+        If the evidence was asked for, and there is none.
+    """
+    if not isinstance(k, str):
+        check_whole(k=k)
+        return k, "given by the user"
+    if evidence is None:
+        raise UsageError(f"k={k!r} needs a test of these phases, which have none; give a number of phases")
+    return min(evidence.k, most), f"what the test supports at alpha {evidence.alpha:g}"
 
 
 def choose_k(segmentations: Mapping[int, Segmentation], min_gain: float = MIN_GAIN) -> int:

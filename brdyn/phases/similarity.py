@@ -120,6 +120,11 @@ def checked(similarity: LayerSimilarity | np.ndarray) -> LayerSimilarity:
     UsageError
         If it is no square, finite and symmetric matrix.
     """
+    if not isinstance(similarity, LayerSimilarity | np.ndarray):
+        kind = type(similarity).__name__
+        raise UsageError(
+            f"a {kind} is no similarity of layers; give a LayerSimilarity, or a NumPy array (L, L)"
+        )
     if isinstance(similarity, np.ndarray):
         similarity = LayerSimilarity(GIVEN, "no tokens of a model", similarity, None, f"none ({GIVEN})", 0)
     matrix, replicates = np.asarray(similarity.matrix, dtype=np.float64), similarity.replicates

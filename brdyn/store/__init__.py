@@ -3,7 +3,7 @@
 from brdyn.store.files import lock, replace_together, sync, write_atomically
 from brdyn.store.folder import FORMATS, OutputFolder, check_empty, check_formats
 from brdyn.store.json_files import read_json, reading, to_json
-from brdyn.store.tables import ROW, listed, read_table, records
+from brdyn.store.tables import ROW, from_records, listed, read_table, records
 
 __all__ = [
     "FORMATS",
@@ -11,6 +11,7 @@ __all__ = [
     "OutputFolder",
     "check_empty",
     "check_formats",
+    "from_records",
     "listed",
     "lock",
     "read_json",

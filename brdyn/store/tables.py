@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,14 @@ ROW = dict.fromkeys(("mean", "low", "high", "sd", "n_images"), (float, None))
 def records(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
     """The rows of a table for JSON, which has no word for a missing number but null."""
     return table.astype(object).where(table.notna(), None).to_dict(orient="records")
+
+
+def from_records(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> pd.DataFrame:
+    """Back from :func:`records`, with NaN where a mean or what belongs to it is null, also where all are."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows, columns=list(columns))
+    return table.astype({name: float for name in ("mean", "low", "high", "sd") if name in table})
 
 
 def listed(values: Iterable[float]) -> list[float | None]:

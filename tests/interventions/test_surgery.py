@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 
+from brdyn import read, token_dynamics
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions import Surgery, delete, reorder, replace, swap
@@ -283,3 +284,13 @@ def test_neighbours_alone(tiny, noise_folder):
     assert set(found.tests.values()) == {None}  # not all pairs are there to compare
     with pytest.raises(UsageError, match="`apart=0`: layers are at least 1 apart"):
         layer_surgery(tiny, images, phases_of(2, 2), apart=0)
+
+
+def test_what_repeats_a_run_is_kept(tiny, noise_folder, tmp_path):
+    images, stream = load_images(noise_folder, tiny, n=4), Stream(workers=0)
+    found = layer_surgery(tiny, images, kinds=["swap", "shuffle"], k=2, draws=3, apart=1, stream=stream)
+    found.save(tmp_path / "out")
+    kept = read(tmp_path / "out").provenance.details
+    assert (kept["kinds"], kept["draws"], kept["apart"]) == (["swap", "shuffle"], 3, 1)
+    dynamics = token_dynamics(tiny, images, measures=["speed", "norm"], leave_out=["norm"], stream=stream)
+    assert dynamics.provenance.details["measures"] == ["speed"]

@@ -261,7 +261,7 @@ def test_moments_of_one_two_and_no_images():
     found = moments.arrays()
     assert found["n_images"].tolist() == [3, 2, 1, 0]
     np.testing.assert_allclose(found["mean"], [3, 2, 7, np.nan])
-    np.testing.assert_allclose(found["sd"][:3], [2, 2**0.5, 0], atol=1e-7)
+    np.testing.assert_allclose(found["sd"], [2, 2**0.5, np.nan, np.nan], atol=1e-7)
     np.testing.assert_allclose(found["high"][:2] - [3, 2], 1.959964 * np.array([2 / 3**0.5, 1]))
 
 

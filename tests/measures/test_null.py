@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import brdyn
+from brdyn.choices import chosen_measures
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.headlines import headlines
 from brdyn.measures.null import Null, _placed, with_null
@@ -205,3 +206,28 @@ def test_a_band_is_from_the_least_to_the_largest_twin():
     )
     band = Null(("x", "y", "z"), {"t": rows}).band("t", ["group"])
     assert band.to_dict("list") == {"group": ["a", "b"], "low": [1, 5], "middle": [4, 6], "high": [8, 7]}
+
+
+def test_what_one_twin_lacks_is_told_of_none(images, monkeypatch, tmp_path):
+    """Memory may do for the modes of the model and of a twin, and not for those of the next."""
+    free = iter([2**40, 2**40, 0])
+    monkeypatch.setattr("brdyn.measures.modes.available_memory", lambda device: next(free))
+    others = [name for name in chosen_measures(None) if name not in ("speed", "modes")]
+    options = {"measures": ["all"], "leave_out": others, "k": 2, "rank": 2}
+    twins = [tiny_vit(seed=1), tiny_vit(seed=2)]
+    found = with_null(brdyn.token_dynamics, tiny_vit(), images, twins=twins, stream=STREAM, **options)
+    assert list(found.null.tables) == ["dynamics"]
+    assert found.null.notes == ("no modes of the twins: one of them was left without",)
+    assert found.modes is not None
+    found.save(tmp_path / "out")
+    assert brdyn.read(tmp_path / "out") == found
+    free = iter([0, 2**40, 2**40])  # the model itself
+    without = with_null(brdyn.token_dynamics, tiny_vit(), images, twins=twins, stream=STREAM, **options)
+    assert (without.modes, list(without.null.tables), without.null.notes) == (None, ["dynamics"], ())
+    without.save(tmp_path / "without")
+    assert brdyn.read(tmp_path / "without") == without
+    content = json.loads((tmp_path / "out" / "dynamics.json").read_text())
+    content["null"]["tables"] = ["nothing"]
+    (tmp_path / "out" / "dynamics.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="there is no table 'nothing' of untrained twins"):
+        brdyn.read(tmp_path / "out")

@@ -6,12 +6,13 @@ import scipy.stats
 import torch
 
 from brdyn.data import load_images
-from brdyn.data.image_set import SHARD
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import SIMILARITIES, layer_similarity, similarity_metric
 from brdyn.measures.bootstrap import poisson_weights
+from brdyn.measures.cka import MINIBATCH
 from brdyn.measures.cosine import gram_by_image
 from brdyn.models import TokenLayout
+from brdyn.random_keys import random_keys
 from brdyn.trajectory import Stream, Trajectory, trajectories
 
 LAYOUT = TokenLayout.with_prefix((4, 4), {"cls": 1, "registers": 2})
@@ -85,14 +86,27 @@ def direct_hsic(x, y):
     return (trace + product - cross) / (count * (count - 3))
 
 
-def direct_cka(states, groups):
+def dealt(count, seed=0):
+    """Positions of the minibatches of so many images."""
+    order = random_keys(np.arange(count), seed).argsort()
+    return [order[start : start + MINIBATCH] for start in range(0, count, MINIBATCH)]
+
+
+def hsic_of_minibatches(states, group, minibatches):
+    """`(minibatches, 4, 4)`, by the formula."""
+    means = group_means(states, group)
+    return np.array(
+        [
+            [[direct_hsic(means[a, chosen], means[b, chosen]) for b in range(4)] for a in range(4)]
+            for chosen in minibatches
+        ]
+    )
+
+
+def direct_cka(states, groups, minibatches=None):
     total = np.zeros((4, 4))
     for group in groups:
-        means = group_means(states, group)
-        runs = [slice(s, s + SHARD) for s in range(0, 40, SHARD)]
-        hsic = np.array(
-            [[sum(direct_hsic(means[a, r], means[b, r]) for r in runs) for b in range(4)] for a in range(4)]
-        )
+        hsic = hsic_of_minibatches(states, group, minibatches or dealt(states.shape[1])).sum(0)
         total += hsic / np.sqrt(np.outer(np.diag(hsic), np.diag(hsic)))
     return total / len(groups)
 
@@ -194,16 +208,18 @@ def test_metrics_merge_like_one(states):
         first, second = build(kind), build(kind)
         for metric, part in ((first, slice(0, 32)), (second, slice(32, 40))):
             metric.update(Trajectory(states[:, part], LAYOUT, torch.arange(40)[part]))
-        for name, reduction in first._reductions.items():
-            both = torch.stack([getattr(first, name), getattr(second, name)])
-            setattr(first, name, reduction(both) if reduction else both)
+        for name in first._reductions:
+            ours, theirs = getattr(first, name), getattr(second, name)
+            setattr(first, name, ours + theirs)  # sums, or lists
         np.testing.assert_allclose(first.result().matrix, whole.matrix, atol=1e-9)
 
 
 def test_cka_leaves_out_minibatches_of_fewer_than_four(states):
     found = run(build("cka"), states[:, :34], sizes=(34,))
     assert found.n_images == 32
-    with pytest.raises(BrdynError, match="cka needs at least 4 readable images among 16"):
+    expected = direct_cka(states[:, :34], ["cls", "patches"], dealt(34)[:2])
+    np.testing.assert_allclose(found.matrix, expected, atol=1e-6)
+    with pytest.raises(BrdynError, match="cka needs at least 4 readable images, and had fewer; use more"):
         run(build("cka"), states[:, :3], sizes=(3,))
 
 
@@ -211,18 +227,7 @@ def test_cka_takes_a_minibatch_of_exactly_four(states):
     part = states[:, :20]
     found = run(build("cka"), part, sizes=(20,))
     assert found.n_images == 20
-    means = [group_means(part, group) for group in ("cls", "patches")]
-    hsic = np.array(
-        [
-            [
-                [sum(direct_hsic(m[a, r], m[b, r]) for r in (slice(0, 16), slice(16, 20))) for b in range(4)]
-                for a in range(4)
-            ]
-            for m in means
-        ]
-    )
-    own = np.sqrt(np.einsum("gaa->ga", hsic))
-    np.testing.assert_allclose(found.matrix, (hsic / own[:, :, None] / own[:, None]).mean(0), atol=1e-6)
+    np.testing.assert_allclose(found.matrix, direct_cka(part, ["cls", "patches"]), atol=1e-6)
 
 
 def test_the_bootstrap_of_cka_weighs_minibatches_by_its_seed(states):
@@ -230,21 +235,46 @@ def test_the_bootstrap_of_cka_weighs_minibatches_by_its_seed(states):
     weights = poisson_weights([0, 1, 2], 6, seed=4).numpy()
     expected = np.zeros((6, 4, 4))
     for group in ("cls", "patches"):
-        means = group_means(states, group)
-        hsic = np.array(
-            [
-                [
-                    [direct_hsic(means[a, s : s + 16], means[b, s : s + 16]) for b in range(4)]
-                    for a in range(4)
-                ]
-                for s in (0, 16, 32)
-            ]
-        )
-        drawn = np.einsum("nr,nab->rab", weights, hsic)
+        drawn = np.einsum("nr,nab->rab", weights, hsic_of_minibatches(states, group, dealt(40, seed=4)))
         own = np.sqrt(np.einsum("raa->ra", drawn))
         expected += drawn / own[:, :, None] / own[:, None] / 2
     assert (weights.sum(0) > 0).all()
     np.testing.assert_allclose(found.replicates, expected, atol=1e-6)
+
+
+def classes_in_order(seed=0):
+    """States of 320 images in ten classes one after another, `(L + 1, B, N, D)`: what differs most is the class."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = 3 * torch.randn(10, 1, 6, generator=generator).repeat_interleave(32, 0)
+    own = torch.randn(5, 320, 1, 6, generator=generator)
+    return (own + torch.tensor([0, 0, 1, 1, 1])[:, None, None, None] * centres).expand(-1, -1, 19, -1)
+
+
+def test_cka_of_classes_in_order_is_that_of_shuffled_ones():
+    """And of the whole set at once, of which minibatches are to tell without bias."""
+    ordered = classes_in_order()
+    shuffled = ordered[:, torch.randperm(320, generator=torch.Generator().manual_seed(1))]
+    found = [run(build("cka", "cls"), states, sizes=(320,)) for states in (ordered, shuffled)]
+    whole = direct_cka(ordered, ["cls"], [np.arange(320)])
+    assert whole[1, 3] > 0.8  # of one class alone, by centring in runs of 16, 0
+    for one in found:
+        np.testing.assert_allclose(one.matrix, whole, atol=0.08)
+    spread = found[0].replicates[:, 1, 3].std()
+    assert abs(found[0].matrix[1, 3] - whole[1, 3]) < 3 * spread
+
+
+def test_cka_keeps_a_bounded_number_of_images_drawn_from_all(states, monkeypatch):
+    """The same ones whatever the batches, all dealt as they would be without the others."""
+    monkeypatch.setattr("brdyn.measures.cka.SPARE", 5)
+    found = [
+        run(SIMILARITIES["cka"](LAYOUT, 4, "cls", 0, 0, width=6, most=24), states, sizes)
+        for sizes in ((40,), (1, 30, 9))
+    ]
+    chosen = random_keys(np.arange(40), 0).argsort()[:24]
+    expected = direct_cka(states, ["cls"], [chosen[:16], chosen[16:]])
+    for one in found:
+        assert one.n_images == 24
+        np.testing.assert_allclose(one.matrix, expected, atol=1e-6)
 
 
 def test_cka_takes_a_second_set_of_images_with_the_same_positions(states):

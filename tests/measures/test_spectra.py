@@ -248,6 +248,16 @@ def test_every_line_names_its_side(tiny_run):
         assert one.describe()[0].count(";") == 1
 
 
+def test_the_exponent_of_index_1_need_not_be_the_largest(tiny_run):
+    model, trajectory, _ = tiny_run
+    metric = JacobianSpectra(model, 3)
+    metric.update(trajectory)
+    found = metric.details([1])
+    rows = found.totals["quantity"] == "exponent"
+    found.totals.loc[rows, "mean"] = [0.5, 0.75, -0.25]
+    assert "exponents -0.25 to 0.75 nats per block, that of index 1 0.5 (" in found.describe()[0]
+
+
 def test_images_that_are_alike_are_followed_along_vectors_of_their_own():
     metric = measured(linear_network([rotation()]), starts())
     same = starts()[:1].expand(2, -1, -1)
@@ -314,7 +324,7 @@ def result(tmp_path_factory):
 
 
 def test_it_stands_beside_twins_and_comes_back_from_its_folder(result, tmp_path):
-    value, untrained = result.beside()["all: largest Lyapunov exponent (nats per block)"]
+    value, untrained = result.beside()["all: leading Lyapunov exponent (of index 1, nats per block)"]
     assert value == pytest.approx(result.spectra.exponents[0])
     assert len(set(untrained)) == 2
     assert value not in untrained

@@ -8,7 +8,14 @@ import pytest
 from scipy import stats
 
 from brdyn.errors import UsageError
-from brdyn.phases.evidence import Evidence, layer_steps, phase_evidence
+from brdyn.phases.evidence import (
+    Evidence,
+    _Round,
+    _simulated,
+    _simulated_quantile,
+    layer_steps,
+    phase_evidence,
+)
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared/data/published/dinov2_vitb14_reg_dissimilarity.json"
 STEADY = np.arange(12.0)
@@ -100,6 +107,48 @@ class TestOneNetwork:
         np.testing.assert_allclose(
             np.log(evidence.steps / evidence.trend)[rest].mean(), 0, atol=1e-9
         )  # the trend is fitted to them
+
+    @pytest.mark.parametrize("calibration", ["bonferroni", "simulated"])
+    @pytest.mark.parametrize("layers", [12, 24])
+    def test_the_limit_parts_what_the_test_does(self, layers, calibration):
+        """Of rough drifts with up to three larger steps: no boundary within the band that is drawn, no other beyond.
+
+        And a boundary has its own p, or that of a passing step that was set aside later.
+        """
+        rng, boundaries = np.random.default_rng(1), 0
+        for _ in range(150):
+            steps = np.exp(rng.normal(0, 0.3, layers - 1))
+            for gap in rng.choice(layers - 1, rng.integers(0, 4), replace=False):
+                steps[gap] *= rng.choice([1.5, 2, 3, 6])
+            evidence = phase_evidence(along(np.cumsum([0, *steps])), calibration=calibration)
+            at = np.array(evidence.layers, dtype=int) - 1
+            assert (evidence.steps[at] >= evidence.limit[at]).all()
+            assert (np.delete(evidence.steps, at) <= np.delete(evidence.limit, at)).all()
+            assert all(0 < one.p <= 0.05 for one in evidence.boundaries)
+            boundaries += len(at)
+        assert boundaries > 50
+
+    def test_the_limit_of_simulated_calibration_is_its_own(self):
+        """A step just beyond it passes, one just within does not; Bonferroni's lies elsewhere."""
+        rough = blocks(12, [], rough=0.3, seed=4)
+        evidence = phase_evidence(rough, calibration="simulated")
+        assert evidence.k == 1
+        p = [
+            _simulated([_Round(0, t, 2.0)], 12)[0]
+            for t in (0.999, 1.001) * np.array(_simulated_quantile(0.05, 11, 12))
+        ]
+        assert p[1] <= 0.05 < p[0]
+        assert (evidence.limit > phase_evidence(rough).limit).all()
+
+    def test_no_boundary_has_the_p_of_a_step_that_fails(self):
+        """Set aside after the last that passes, or by its ratio no boundary: rounds by hand."""
+        rounds = [_Round(3, 3.0, 2.0), _Round(7, 2.0, 2.0), _Round(9, 9.0, 1.4), _Round(1, 2.0, 2.0)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("brdyn.phases.evidence._set_aside", lambda _: rounds)
+            patch.setattr("brdyn.phases.evidence._bonferroni", lambda *_: np.array([0.04, 0.03, 1e-9, 0.2]))
+            found = phase_evidence(blocks(24, []))
+        assert [(one.layer, one.p) for one in found.boundaries] == [(4, 0.03), (8, 0.03)]
+        assert found.largest.p == 0.03
 
     def test_level(self):
         dissimilarity = blocks(12, [6], jump=2.5, rough=0.3, seed=0)

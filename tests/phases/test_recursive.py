@@ -61,27 +61,27 @@ def test_equals_the_rules(seed, eps):
     assert found.exact
 
 
-def test_eighteen_layers_are_still_cut_exactly():
-    weights = drifting(18, 0, noise=0.0)
+def test_twenty_layers_are_still_cut_exactly():
+    weights = drifting(20, 0, noise=0.0)
     value, side = exhaustive_cut(weights)
     graph = nx.from_numpy_array(weights)
     assert value == pytest.approx(nx.cut_size(graph, set(np.flatnonzero(side).tolist()), weight="weight"))
     assert recursive_bisection(weights, 0.1).exact
-    for vertex in range(18):  # no single change is better
+    for vertex in range(20):  # no single change is better
         flipped = side.copy()
         flipped[vertex] ^= True
         assert nx.cut_size(graph, set(np.flatnonzero(flipped).tolist()), weight="weight") <= value + 1e-9
 
 
-def test_above_eighteen_the_local_search_is_used_and_good():
-    weights = drifting(20, 1, noise=0.3)
+def test_above_twenty_the_local_search_is_used_and_good():
+    weights = drifting(21, 1, noise=0.3)
     exact, _ = exhaustive_cut(weights)
     value, side = local_search_cut(weights, seed=0)
     assert not side[0]
     assert exact * 0.98 <= value <= exact + 1e-9
     found = recursive_bisection(weights, 0.1)
     assert not found.exact
-    assert sorted(layer for cluster in found.clusters for layer in cluster) == list(range(1, 21))
+    assert sorted(layer for cluster in found.clusters for layer in cluster) == list(range(1, 22))
 
 
 def test_scattered_clusters_are_reported():
