@@ -12,6 +12,7 @@ from torch.func import jvp, vjp, vmap
 
 from brdyn.measures.forward_rules import differentiable
 from brdyn.measures.kinematics import TINY, at_least_float32
+from brdyn.runtime import in_float64
 
 SINGULAR = 1e-4  # a ratio of lengths below which a Cholesky factor of squares is not to be trusted
 
@@ -72,11 +73,6 @@ def tangential(vectors: Tensor, along: Tensor) -> Tensor:
     """Vectors `(m, B, N, D)` without the part of every token along a direction, `(B, N, D)`."""
     exact = at_least_float32(vectors)
     return exact - (exact * along).sum(-1, keepdim=True) * along
-
-
-def in_float64(values: Tensor) -> Tensor:
-    """On a device that has it."""
-    return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 def columns(vectors: Tensor) -> Tensor:
