@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from analyses import claims, fooled, phase_test, raptor_search
-from analyses.claims import BEFORE, BEFORE_TWINS, NOT_TESTED, OURS, WORDS, Records, in_full
+from analyses.claims import AGAIN, BEFORE, BEFORE_TWINS, NOT_TESTED, OURS, WORDS, Records, in_full
 from analyses.findings import dense, depth, layers, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
 from analyses.gpu.jobs import JOBS
@@ -50,29 +50,23 @@ BENCHMARKS = {
     "bench_raptor": "bench_raptor", "bench_fidelity": "bench_fidelity", "bench_vitrm": "bench_vitrm",
     "bench_segment": "bench_segment", "bench_probe": "bench_probe",
 }  # fmt: skip
-ON_CIFAR100 = (
-    "accuracy_rises", "evenness_grows", "similarity_grows", "fidelity_grows", "raptor_accuracy_rises",
-    "better_than_contiguous", "better_than_shuffled", "more_blocks", "structure_predicts",
-)  # fmt: skip
-ON_ANOTHER = (
-    "kept", "saturation", "better_than_contiguous", "better_than_shuffled", "forcing", "rungs", "middle",
-)  # fmt: skip
-WHERE_OVERFITTED = (
-    "overfitting_hurts", "accuracy_rises", "evenness_grows", "similarity_grows", "fidelity_grows",
-)  # fmt: skip
 
 
 def judged(
     records: Records, table: str, *, ours: bool = False, study: str | None = None
 ) -> list[dict[str, str]]:
-    """The rows of a table of claims with their rules."""
+    """The rows of a table of claims with their rules; in another study those that are judged there too."""
     chosen = [one for one in claims.every() if one.table == table and (one.source == OURS) == ours]
-    return [ruled(claim, records, study) for claim in chosen]
+    return [
+        ruled(claim, records, study)
+        for claim in chosen
+        if study in (None, claim.study) or claim.measure in AGAIN.get(study, ())
+    ]
 
 
 def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> dict[str, str]:
     """A claim with its rule, and what it comes to."""
-    found = records.judged[claim.key] if study is None else claim.judge(records, study)
+    found = records.told(claim, study)
     text = (
         f"{claim.claim} ({claim.source})"
         if claim.table in ("offline", "vitrm", "layers", "dense")
@@ -92,17 +86,20 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
     topics: list[dict[str, Any]] = []
     for topic in claims.topics():
         published = [one for one in topic.claims if one.source != OURS]
-        rows = [claims.row(one, records, records.judged[one.key]) for one in published]
+        rows = [claims.row(one, records) for one in published]
         own = [one for one in published if one.rule is not None and not one.table]
         topics.append({"title": topic.title, "note": topic.note, "rows": rows, "own": own})
     counts = Counter(row.verdict for topic in topics for row in topic["rows"])
     rules = [one for one in claims.every() if one.source != OURS and one.rule is not None]
-    tested = sum(one.p_value is not None for one in records.judged.values())
+    found = [records.told(one) for one in claims.every() if one.source != OURS]
+    untested = Counter(one.verdict for one in found if one.untested)
+    every = records.judged.values()
+    tested = [sum(getattr(one, p) is not None for one in every) for p in ("p_holds", "p_fails")]
     first, half = ([one.claim for one in rules if one.written == when] for when in (BEFORE, BEFORE_TWINS))
     used = devices(records)
     return page(
         "evidence.md.j2", records=records, topics=topics, counts=counts, total=counts.total(), devices=used,
-        rules=rules, first=first, half=half, in_full=in_full, tested=tested,
+        rules=rules, first=first, half=half, in_full=in_full, tested=tested, untested=untested,
         no_gpu=all("CPU" in name for name in used), VERDICTS=VERDICTS, GOAL=GOAL,
         small=records.vits.config, recursive=records.vitrm.runs["vitrm"],
         seen=raptor.images_seen(records.raptor), goals=speed_goals(results),
@@ -158,7 +155,6 @@ def raptor_findings(records: Records) -> str:
     cells, short, headed = records.raptor, records.short, records.headed
     other = read_cells("gpu", raptor.OTHER_TEACHER)
     names = {name: said for name, said in raptor.LADDER_NAMES.items() if name in cells.summary.index}
-    of_raptors = {claim.measure: claim for claim in claims.every()}
     return page(
         "raptor_findings.md.j2", FORMATS=FORMATS, PUBLISHED_IMAGES=raptor.PUBLISHED_IMAGES, NAMED=names,
         ONLY_SHORT={name: said for name, said in raptor.LADDER_NAMES.items() if name not in names},
@@ -168,7 +164,7 @@ def raptor_findings(records: Records) -> str:
         shuffled=raptor.phases_over_shuffled(cells), headed=headed, by_partition=by_partition,
         LADDER=raptor.LADDER_NAMES, headed_seen=raptor.images_seen(headed) if headed else 0,
         headed_rows=judged(records, "headed"), headed_ours=judged(records, "headed", ours=True),
-        again=[ruled(of_raptors[f"raptor.{name}"], records, "headed") for name in ON_ANOTHER] if headed else [],
+        again=judged(records, "raptor", study="headed") if headed else [],
         rows=judged(records, "raptor"), ours=judged(records, "raptor", ours=True),
         by_muon=raptor.muon_kept(headed) if headed else None, rates=raptor.tried(), photographs=raptor.photographs(),
         search=raptor_search.read_search(), searches=raptor_search.recorded(), words=raptor_search.words,
@@ -236,7 +232,6 @@ def stochastic_depth_findings(records: Records, *, with_packaged: bool = True) -
     study, config = records.vits, records.vits.config
     networks, settings = depth.best_networks(study), config.raptor["settings"]
     right = {Network(p=row["p"], seed=row["seed"]): row["accuracy"] for _, row in networks.iterrows()}
-    of_depth = {claim.measure: claim for claim in claims.every()}
     return page(
         "stochastic_depth_findings.md.j2", study=study, networks=networks, network=config.network, along=along,
         augmented=any(config.training.get(name, 1) for name in ("operations", "mixup", "cutmix")),
@@ -246,11 +241,9 @@ def stochastic_depth_findings(records: Records, *, with_packaged: bool = True) -
         at_best=at_best,
         rows=judged(records, "depth", study="vits"), ours=judged(records, "depth", ours=True),
         overfit=None if records.overfit is study else records.overfit, best_networks=depth.best_networks,
-        overfit_rows=[ruled(of_depth[f"depth.{name}"], records, claims.OVERFIT) for name in WHERE_OVERFITTED],
+        overfit_rows=judged(records, "depth", study=claims.OVERFIT),
         overfit_ours=judged(records, "overfit", ours=True), cifar100=records.cifar100,
-        cifar100_rows=[ruled(of_depth[f"depth.{name}"], records, claims.HUNDRED) for name in ON_CIFAR100]
-        if records.cifar100
-        else [],
+        cifar100_rows=judged(records, "depth", study=claims.HUNDRED) if records.cifar100 else [],
         packaged=packaged_network(records.packaged) if with_packaged else None,
     )  # fmt: skip
 
@@ -316,11 +309,12 @@ def recorded_phases() -> list[dict[str, Any]]:
 
 def readme(records: Records) -> str:
     """What the README says of results: verdicts by topic, and the price of the two things that one does most."""
-    topics = []
+    topics, untested = [], list[str]()
     for topic in claims.topics():
         published = [one for one in topic.claims if one.source != OURS]
-        rows = [claims.row(one, records, records.judged[one.key]) for one in published]
+        rows = [claims.row(one, records) for one in published]
         topics.append((topic.title, Counter(row.verdict for row in rows)))
+        untested += [records.told(one).verdict for one in published if records.told(one).untested]
     files = {name: RESULTS / f"{name}.json" for name in ("bench_capture", "bench_raptor")}
     files |= {f"{name}_cuda": RESULTS / f"{name}_cuda.json" for name in files}
     found = {name: read_json(path, "a benchmark") if path.is_file() else {} for name, path in files.items()}
@@ -330,8 +324,8 @@ def readme(records: Records) -> str:
         found[name].get("steps", [{}])[0].get("speedup") for name in ("bench_raptor", "bench_raptor_cuda")
     ]
     return page(
-        "readme.md.j2", topics=topics, VERDICTS=VERDICTS, capture=capture, giant=giant[0] if giant else None,
-        raptor=steps,
+        "readme.md.j2", topics=topics, untested=Counter(untested), VERDICTS=VERDICTS, capture=capture,
+        giant=giant[0] if giant else None, raptor=steps,
     )  # fmt: skip
 
 
