@@ -158,7 +158,8 @@ def raptor_findings(records: Records) -> str:
     return page(
         "raptor_findings.md.j2", FORMATS=FORMATS, PUBLISHED_IMAGES=raptor.PUBLISHED_IMAGES, NAMED=names,
         ONLY_SHORT={name: said for name, said in raptor.LADDER_NAMES.items() if name not in names},
-        cells=cells, short=short, fits=cells.summary.to_dict("index"), seen=raptor.images_seen(cells),
+        cells=cells, short=short, seen=raptor.images_seen(cells), kept_of=raptor.share_kept,
+        contiguous=records.told(claims.of("raptor.better_than_contiguous")),
         partitions=by_partition(cells), other=other, others=by_partition(other), OTHER=raptor.OTHER_TEACHER,
         lengths=raptor.lengths(short, cells), spread_of=raptor.spread_of, fits_of=raptor.fits_of,
         shuffled=raptor.phases_over_shuffled(cells), headed=headed, by_partition=by_partition,
