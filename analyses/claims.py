@@ -316,8 +316,19 @@ def reasons(records: Records) -> Mapping[str, Any]:
         "reduced": lambda study: "CPU" in study.provenance.get("device", ""),  # whose reasons are of it alone
         "best_networks": depth.best_networks, "fitted": fitted, "shift": shift, "top1": top1,
         "learnt_from": lambda study: (study.config.train_images or 0) - study.config.held_out,
-        "AT_SIZE": AT_SIZE, "EPOCHS": VITRM.epochs,
+        "beyond_nothing": beyond_nothing(records.dense), "AT_SIZE": AT_SIZE, "EPOCHS": VITRM.epochs,
     }  # fmt: skip
+
+
+NOTHING_COUNTED = """The rule compares raw scores, of which some is had for nothing (by knowing nothing of an image:
+{{ had | listed(".3f") }}). Above that, of the teacher's {{ kept | listed(".1%") }} are kept, and masks lose
+{{ more.say("+.1%") }} more than classes: {{ "the" if more.against(0) else "no" }} verdict turns with it"""
+
+
+def beyond_nothing(results: dense.Results) -> str:
+    """What becomes of masks where what is had for nothing does not count; empty where it is not recorded."""
+    found = dense.beyond_nothing(results)
+    return words(NOTHING_COUNTED, found) if found else ""
 
 
 def fitted(study: Recorded) -> float:

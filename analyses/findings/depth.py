@@ -167,7 +167,10 @@ def _falls(study: Recorded, first: str, second: str, chosen: pd.Index) -> Number
     shared = before.index.intersection(after.index).intersection(chosen)
     before, after = before.loc[shared], after.loc[shared]
     found = {column: _over_seeds(before[column] - after[column]) for column in SHOWN}
-    means = {column: (before[column].mean(), after[column].mean()) for column in SHOWN}
+    means = {
+        column: tuple(one.groupby("seed")[column].mean().mean() for one in (before, after))
+        for column in SHOWN
+    }
     return {**found, "at": means, "count": len(shared)}
 
 
