@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from analyses.raptor_cells import HEAD, LINEAR, RAPTOR, Cells, least_skill
+from analyses.raptor_cells import HEAD, LINEAR, RAPTOR, Cells, least_skill, read_cells
 from analyses.raptor_on_vits import LADDER_K
 from analyses.recording import OFFLINE, ROOT
 from analyses.rules import UNTRAINED, Numbers
@@ -52,6 +52,20 @@ def table(cells: Cells) -> pd.DataFrame:
     found = grouped.agg(["mean", "std"])
     found.columns = ["_".join(column) for column in found.columns]
     return found.assign(fits=rows.groupby(["k", "partition"]).size()).reset_index()
+
+
+def by_partition(cells: Cells) -> Any:
+    """Fits by k and partition, those of the fast recipe apart; those that take the published recipe apart left out."""
+    rows = cells.summary[cells.summary["varies"] != "recipe"]
+    fast = rows["partition"] + ", fast recipe"
+    return rows.assign(partition=rows["partition"].where(rows["varies"] != "fast", fast)).groupby(
+        ["k", "partition"]
+    )
+
+
+def other() -> Cells:
+    """Of the second teacher."""
+    return read_cells("gpu", OTHER_TEACHER)
 
 
 def images_seen(cells: Cells) -> int:
