@@ -397,7 +397,7 @@ def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, li
     assert content["null"]["weights"] == ["random (untrained, seed 1)", "random (untrained, seed 2)"]
     paths = [one.path["y"] for one in results.motions["vitrm"].untrained]
     assert len(set(paths)) == 2
-    assert f"(2 untrained twins: {np.mean(paths):.3g} [{min(paths):.3g}, {max(paths):.3g}]" in page
+    assert f"(2 untrained twins: {min(paths):.3g} to {max(paths):.3g}, mean {np.mean(paths):.3g}" in page
     assert "is above that of untrained twins with p < 0.05, for every read-out" in page
 
 
