@@ -118,8 +118,8 @@ def run(choice: Choice) -> dict[str, Any]:
     size = choice.batch_size or (128 if choice.device == "cuda" else 16)
     batch = next(load_images(choice.images, model, n=size).batches(size, workers=0))
     images = batch.images.to(model.device)
-    sweep = sweep_cost(model, images, max(3, choice.rounds // 2))
-    spectra = spectra_cost(model, images, max(3, choice.rounds // 4))
+    sweep = sweep_cost(model, images, max(6, choice.rounds // 2))
+    spectra = spectra_cost(model, images, max(6, choice.rounds // 4))
     errors = rank_error(model, images[:RANKED])
     costs = measures_cost(model, images, choice.rounds)
     return {**costs, "perturbation_sweep": sweep, "spectra": spectra, "rank_error": errors}

@@ -105,7 +105,7 @@ def run(choice: Choice) -> dict[str, Any]:
 
 
 OPTIONS = model_parser(__doc__, images=True)
-OPTIONS.add_argument("--rounds", type=int, default=4)
+OPTIONS.add_argument("--rounds", type=int, default=6)
 OPTIONS.add_argument("--batch-size", type=int, help="default: 4 on a CPU, 64 on a GPU")
 OPTIONS.add_argument("--surrogates", default=",".join(SWEPT), help="joined by commas")
 OPTIONS.add_argument("--memory-images", default="16,64", help="joined by commas; empty for none")

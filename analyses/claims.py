@@ -29,6 +29,22 @@ from brdyn.raptor import Evaluation
 
 TABLE = Path(__file__).with_suffix(".yaml")
 OVERFIT, HUNDRED = "overfit", "cifar100"
+AGAIN = {  # claims that are judged by another study besides their own
+    "vits": ("depth.overfitting_hurts",),
+    OVERFIT: (
+        "depth.overfitting_hurts", "depth.accuracy_rises", "depth.evenness_grows", "depth.similarity_grows",
+        "depth.fidelity_grows",
+    ),
+    HUNDRED: (
+        "depth.accuracy_rises", "depth.evenness_grows", "depth.similarity_grows", "depth.fidelity_grows",
+        "depth.raptor_accuracy_rises", "depth.better_than_contiguous", "depth.better_than_shuffled",
+        "depth.more_blocks", "depth.structure_predicts",
+    ),
+    "headed": (
+        "raptor.kept", "raptor.saturation", "raptor.better_than_contiguous", "raptor.better_than_shuffled",
+        "raptor.forcing", "raptor.rungs", "raptor.middle",
+    ),
+}  # fmt: skip
 Key = tuple[str, str, str]  # of a claim: its study, its measure, its words
 OURS, NOT_TESTED, UNKNOWN = "ours", "not tested", "Not known"
 BY_LESS = "meet the rule too, though by clearly less"
@@ -76,8 +92,19 @@ class Records(Studies):
 
     @cached_property
     def judged(self) -> dict[Key, Found]:
-        """Each claim by its key, tests corrected for how many there are."""
-        return corrected({claim.key: claim.judge(self) for claim in every()})
+        """What they say of each claim by its key, and of some with another study in the place of its own; tests
+        corrected for how many there are of all."""
+        own = {claim.key: claim.judge(self) for claim in every()}
+        again = {
+            (study, *of(name).key[1:]): of(name).judge(self, study)
+            for study, names in AGAIN.items()
+            for name in names
+        }
+        return corrected({**again, **own})
+
+    def told(self, claim: Claim, study: str | None = None) -> Found:
+        """Of a claim, or of it in another study."""
+        return self.judged[(study or claim.study, *claim.key[1:])]
 
 
 def load() -> Records:
@@ -116,7 +143,17 @@ class Found(NamedTuple):
     measured: bool = False
     rule: str = ""
     why: str = ""
-    p_value: float | None = None
+    p_holds: float | None = None
+    p_fails: float | None = None
+
+    @property
+    def untested(self) -> bool:
+        """Whether it holds, or fails, by a number that no test judges."""
+        return (
+            self.measured
+            and self.holds is not None
+            and (self.p_holds if self.holds else self.p_fails) is None
+        )
 
     @property
     def word(self) -> str:
@@ -181,7 +218,7 @@ class Claim:
         if verdict and not rule.rests_on:
             verdict, why = None, NO_NULL
         said = "; ".join(parts) or self.say(numbers)
-        return Found(said, verdict, True, in_full(rule), why, rule.p_value(numbers))
+        return Found(said, verdict, True, in_full(rule), why, rule.p_holds(numbers), rule.p_fails(numbers))
 
     def against(self, numbers: Numbers) -> Rule:
         """The rule for these numbers: with untrained twins, where they were measured."""
@@ -238,24 +275,24 @@ class Row(NamedTuple):
 
 
 def corrected(found: Mapping[Key, Found]) -> dict[Key, Found]:
-    """By Holm, over all claims that were tested: one that holds by its own test alone cannot be told."""
-    tested = {name: one.p_value for name, one in found.items() if one.measured and one.p_value is not None}
-    together = dict(zip(tested, holm(list(tested.values())), strict=True))
-
-    def one_of(name: Key, one: Found) -> Found:
-        if not one.holds or together.get(name, 0.0) <= ALPHA:
-            return one
-        alone, p = f"p = {one.p_value:.2g}", f"p = {together[name]:.2g}"
-        why = f"Alone it holds ({alone}), but not as one of {len(tested)} tests (Holm: {p})"
-        return one._replace(holds=None, why=why)
-
-    return {name: one_of(name, one) for name, one in found.items()}
+    """By Holm: what holds by its own test, but not among all that were tested, cannot be told; nor what fails so, among
+    all that could."""
+    told = dict(found)
+    for verdict, word, p_name in ((True, "holds", "p_holds"), (False, "fails", "p_fails")):
+        tested = {key: getattr(one, p_name) for key, one in found.items() if one.measured}
+        tested = {key: p for key, p in tested.items() if p is not None}
+        for (key, alone), p in zip(tested.items(), holm(list(tested.values())), strict=True):
+            if found[key].holds is verdict and p > ALPHA:
+                why = f"Alone it {word} (p = {alone:.2g}), but not as one of {len(tested)} tests (Holm: p = {p:.2g})"
+                told[key] = found[key]._replace(holds=None, why=why)
+    return told
 
 
 def row(claim: Claim, records: Records, found: Found | None = None) -> Row:
-    found, said = found or claim.judge(records), reasons(records)
-    published = words(claim.published, said)
-    why = "" if found.holds else found.why or words(claim.why, said) or UNKNOWN
+    found, seen = found or records.told(claim), reasons(records)
+    published = words(claim.published, seen)
+    known = [one for one in (found.why, words(claim.why, seen)) if one not in ("", UNKNOWN)]
+    why = "" if found.holds else ". ".join(known) or UNKNOWN
     source = f"{claim.source}: {published}" if published else claim.source
     return Row(claim.claim, source, found.said if found.measured else "–", found.verdict, why)
 
@@ -264,7 +301,7 @@ def reasons(records: Records) -> Mapping[str, Any]:
     """What the templates of reasons and published numbers see."""
 
     def judge(measure: str, study: str) -> Found:
-        return of(measure).judge(records, study)
+        return records.told(of(measure), study)
 
     def elsewhere(measure: str) -> str:
         if records.overfit is records.vits:
@@ -279,8 +316,19 @@ def reasons(records: Records) -> Mapping[str, Any]:
         "reduced": lambda study: "CPU" in study.provenance.get("device", ""),  # whose reasons are of it alone
         "best_networks": depth.best_networks, "fitted": fitted, "shift": shift, "top1": top1,
         "learnt_from": lambda study: (study.config.train_images or 0) - study.config.held_out,
-        "AT_SIZE": AT_SIZE, "EPOCHS": VITRM.epochs,
+        "beyond_nothing": beyond_nothing(records.dense), "AT_SIZE": AT_SIZE, "EPOCHS": VITRM.epochs,
     }  # fmt: skip
+
+
+NOTHING_COUNTED = """The rule compares raw scores, of which some is had for nothing (by knowing nothing of an image:
+{{ had | listed(".3f") }}). Above that, of the teacher's {{ kept | listed(".1%") }} are kept, and masks lose
+{{ more.say("+.1%") }} more than classes: {{ "the" if more.against(0) else "no" }} verdict turns with it"""
+
+
+def beyond_nothing(results: dense.Results) -> str:
+    """What becomes of masks where what is had for nothing does not count; empty where it is not recorded."""
+    found = dense.beyond_nothing(results)
+    return words(NOTHING_COUNTED, found) if found else ""
 
 
 def fitted(study: Recorded) -> float:

@@ -180,12 +180,23 @@ class RaptorStudy(Study[Cell]):
             return Phases.from_dict(self.phases_in(path))
 
     def phases_in(self, path: Path) -> Mapping[str, Any]:
-        """The content of a file of phases, which is written where it is not there."""
-        if not path.is_file():
+        """The content of a file of phases, which is written where it is not there, or of another teacher or images; one
+        of an earlier version says its teacher alone."""
+        asked = {
+            "teacher": self.teacher.info.digest, "train": str(self.choice.train),
+            "image_size": list(self.teacher.info.image_size), "fit_images": self.size.fit_images,
+        }  # fmt: skip
+        content = read_json(path, "phases") if path.is_file() else {}
+        there = (
+            content.get("asked") or {**asked, "teacher": content["provenance"]["teacher"]["digest"]}
+            if content
+            else {}
+        )
+        if there != asked:
             images = self.train.split(min(1000, len(self.train) // 2), 0)[1]
             assert images is not None
             similarity = layer_similarity(self.teacher, images, replicates=50, stream=self.stream)
-            content = {**segment(similarity).to_dict(), "provenance": self.provenance()}
+            content = {**segment(similarity).to_dict(), "asked": asked, "provenance": self.provenance()}
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, to_json(content))
         return read_json(path, "phases")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import eq, ge, gt, le, lt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,45 +41,43 @@ def together(verdicts: Iterable[Verdict]) -> Verdict:
     return False if False in found else True if all(one is True for one in found) else None
 
 
-def as_many(verdicts: Iterable[Verdict]) -> Verdict:
-    """True if all are, None if any is, False otherwise."""
-    found = list(verdicts)
-    return True if all(one is True for one in found) else None if True in found else False
+class Told(NamedTuple):
+    """What a rule says of one number, and the p-values that it is as claimed, and that it is on the other side: none
+    where nothing tests that."""
 
-
-def no_tests(numbers: Numbers) -> list[float]:
-    del numbers
-    return []
-
-
-def tests_of(*rules: Rule) -> Callable[[Numbers], list[float]]:
-    """All tests of some rules."""
-    return lambda numbers: [p for rule in rules for p in rule.p_values(numbers)]
+    verdict: Verdict
+    p_holds: float | None = None
+    p_fails: float | None = None
 
 
 @dataclass(frozen=True)
 class Rule:
     """What numbers must be for a claim to hold: True; False where they clearly are not, None where none can tell.
 
-    `holds` and `fails` say in words when it does (no words for `fails`: whenever it does not hold); `verdicts` judges
-    every number, and `sum_up` makes one verdict of all. A rule that tests has `p_values` of what has to hold together.
-    `rests_on` is what tells the numbers from those of chance: where it is empty nothing does, and no claim may hold by
-    this rule.
+    `holds` and `fails` say in words when it does (no words for `fails`: whenever it does not hold); `each` judges every
+    number: all have to be as claimed, and one on the other side is a fail. `rests_on` is what tells the numbers from
+    those of chance: where it is empty nothing does, and no claim may hold by this rule.
     """
 
     holds: str
-    verdicts: Callable[[Numbers], list[Verdict]]
+    each: Callable[[Numbers], list[Told]]
     fails: str = ""
-    sum_up: Callable[[Iterable[Verdict]], Verdict] = together
-    p_values: Callable[[Numbers], list[float]] = no_tests
     rests_on: str = ""
 
-    def p_value(self, numbers: Numbers) -> float | None:
-        """That all hold which have to: the largest of them; None of a rule that tests nothing."""
-        return max(self.p_values(numbers), default=None)
-
     def judge(self, numbers: Numbers) -> Verdict:
-        return self.sum_up(self.verdicts(numbers))
+        return together(one.verdict for one in self.each(numbers))
+
+    def p_holds(self, numbers: Numbers) -> float | None:
+        """That all are as claimed: the largest p-value; None of a rule that tests nothing."""
+        return max((one.p_holds for one in self.each(numbers) if one.p_holds is not None), default=None)
+
+    def p_fails(self, numbers: Numbers) -> float | None:
+        """That one is on the other side: the smallest p-value, times their number; None where nothing tests that, or a
+        number is that no test judges."""
+        told = self.each(numbers)
+        found = [one.p_fails for one in told if one.p_fails is not None]
+        untested = any(one.verdict is False and one.p_fails is None for one in told)
+        return None if untested or not found else min(1.0, len(found) * min(found))
 
     def __str__(self) -> str:
         return f"{self.holds} (fails: {self.fails})" if self.fails else self.holds
@@ -125,7 +123,7 @@ def compared(
     factor = "" if times == 1 else "half of " if times == 0.5 else f"{times:g} times "
     return Rule(
         f"{words(name)} is {word} {factor}{words(than, unit)}{for_every(each)}",
-        lambda numbers: [bool(how(one, times * other)) for one, other in pairs(numbers, name, than)],
+        lambda numbers: [Told(bool(how(one, times * other))) for one, other in pairs(numbers, name, than)],
         rests_on=EXACT if exact else "",
     )
 
@@ -148,47 +146,42 @@ def beside(
         len(names), (f"every {INTERVAL} is", "one ")
     )
 
-    def turned(numbers: Numbers) -> list[tuple[Estimate, float]]:
-        found = [pair for name in names for pair in pairs(numbers, name, than)]
-        return found if sign == 1 else [(-one, -other) for one, other in found]
+    def told(one: Estimate, other: float) -> Told:
+        return Told(one.against(other), one.p_above(other), (-one).p_above(-other))
+
+    def each_of(numbers: Numbers) -> list[Told]:
+        found = (pair for name in names for pair in pairs(numbers, name, than))
+        return [told(one, other) if sign == 1 else told(-one, -other) for one, other in found]
 
     return Rule(
         f"{of} {' and '.join(map(words, names))}: {is_there} {side} {words(than, unit)}{for_every(each)}".strip(),
-        lambda numbers: [one.against(other) for one, other in turned(numbers)],
+        each_of,
         f"{which}{other_side} {words(than, unit)}{' for one' if each else ''}",
-        p_values=lambda numbers: [one.p_above(other) for one, other in turned(numbers)],
-        rests_on="an interval",
+        "an interval",
     )
 
 
 above, below = partial(beside, "above"), partial(beside, "below")
 
 
-def clearly_above(name: Name, than: Name, *, each: str = "") -> Rule:
-    """An estimate above another by more than both intervals together; it fails where it is as clearly below."""
-    return Rule(
-        f"{words(name)} is above {words(than)} by more than both {INTERVAL}s together{for_every(each)}",
-        lambda numbers: [one.less(other).against(0) for one, other in pairs(numbers, name, than)],
-        f"as clearly below{' for one' if each else ''}",
-        p_values=lambda numbers: [one.less(other).p_above(0) for one, other in pairs(numbers, name, than)],
-        rests_on="an interval",
-    )
+def significant(*names: Name, of: str = "", each: str = "", never: str = "") -> Rule:
+    """Statistics above 0 by the p-value of their test; it fails where one is below 0 by as small a one, or `never`, for
+    a reason, where the test is of one side alone."""
 
-
-def significant(*names: Name, of: str = "", each: str = "") -> Rule:
-    """Statistics above 0 by the p-value of their test; it fails where one is below 0 by as small a one."""
-
-    def verdict(one: Estimate) -> Verdict:
-        up, down = one.p_value, one.p_below
-        return True if up is not None and up < ALPHA else False if down is not None and down < ALPHA else None
+    def told(one: Estimate) -> Told:
+        up, down = (
+            one.p_value is not None and one.p_value < ALPHA,
+            one.p_below is not None and one.p_below < ALPHA,
+        )
+        return Told(True if up else False if down else None, one.p_above(0), one.p_below)
 
     are = "is" if len(names) == 1 else "are"
+    below = f"below 0 with p < {ALPHA:g}{' for one' if each or len(names) > 1 else ''}"
     return Rule(
         f"{of} {' and '.join(map(words, names))} {are} above 0 with p < {ALPHA:g}{for_every(each)}".strip(),
-        lambda numbers: [verdict(one) for name in names for one in several(numbers, name)],
-        f"below 0 with p < {ALPHA:g}{' for one' if each or len(names) > 1 else ''}",
-        p_values=lambda numbers: [one.p_above(0) for name in names for one in several(numbers, name)],
-        rests_on=TEST,
+        lambda numbers: [told(one) for name in names for one in several(numbers, name)],
+        f"never, {never}" if never else below,
+        TEST,
     )
 
 
@@ -199,12 +192,12 @@ class Beyond(Rule):
     name: Name
 
     def say(self, numbers: Numbers, form: str = ".3g") -> str:
-        """The twins' numbers: mean, least and largest."""
+        """The twins' numbers: least, largest and mean."""
         parts = [
-            f"{np.mean(twins):{form}} [{min(twins):{form}}, {max(twins):{form}}]"
+            f"{min(twins):{form}} to {max(twins):{form}}, mean {np.mean(twins):{form}}"
             for _, twins in beside_twins(numbers, self.name)
         ]
-        return f"{len(numbers[UNTRAINED])} untrained twins: {', '.join(parts)}"
+        return f"{len(numbers[UNTRAINED])} untrained twins: {'; '.join(parts)}"
 
 
 def beside_twins(numbers: Numbers, name: Name) -> Iterator[tuple[float, list[float]]]:
@@ -215,27 +208,28 @@ def beside_twins(numbers: Numbers, name: Name) -> Iterator[tuple[float, list[flo
 
 def beyond(name: Name, side: str = "above", *, each: str = "") -> Beyond:
     """Numbers above, or below, those of untrained twins, by :func:`analyses.statistics.beyond_twins`; it fails where
-    one is on the other side of their mean.
+    one is as clearly on the other side.
 
     Where there are several all have to be beyond, so that together they are no easier than one.
     """
-    sign = {"above": 1, "below": -1}[side]
+    sign, other = {"above": (1, "below"), "below": (-1, "above")}[side]
 
-    def verdict(value: float, twins: list[float]) -> Verdict:
-        clear = beyond_twins(sign * value, [sign * one for one in twins]) <= ALPHA
-        return True if clear else False if sign * (value - np.mean(twins)) < 0 else None
+    def told(value: float, twins: list[float]) -> Told:
+        up, down = (beyond_twins(way * value, [way * one for one in twins]) for way in (sign, -sign))
+        return Told(True if up <= ALPHA else False if down <= ALPHA else None, up, down)
 
     return Beyond(
         holds=f"{words(name)} is {side} that of untrained twins with p < {ALPHA:g}{for_every(each)}",
-        verdicts=lambda numbers: [verdict(*one) for one in beside_twins(numbers, name)],
-        fails=f"on the other side of their mean{' for one' if each else ''}",
-        p_values=lambda numbers: [
-            beyond_twins(sign * value, [sign * one for one in twins])
-            for value, twins in beside_twins(numbers, name)
-        ],
+        each=lambda numbers: [told(*one) for one in beside_twins(numbers, name)],
+        fails=f"{other} that with p < {ALPHA:g}{' for one' if each else ''}",
         rests_on=TWINS,
         name=name,
     )
+
+
+def not_failing(told: Iterable[Told]) -> list[Told]:
+    """What is no reason to fail where it is not as claimed."""
+    return [Told(one.verdict or None, one.p_holds) for one in told]
 
 
 def evidence(rule: Rule, beyond: Beyond) -> Rule:
@@ -245,82 +239,52 @@ def evidence(rule: Rule, beyond: Beyond) -> Rule:
     allows; it fails as it does without twins.
     """
 
-    def verdicts(numbers: Numbers) -> list[Verdict]:
-        verdict = rule.judge(numbers)
-        if verdict is not True:
-            return [verdict]
+    def each(numbers: Numbers) -> list[Told]:
         passed = float(np.mean([rule.judge(one) is True for one in numbers[UNTRAINED]]))
-        return [True if passed <= ALPHA and beyond.judge(numbers) is True else None]
+        return [*rule.each(numbers), *not_failing(beyond.each(numbers)), Told(passed <= ALPHA or None)]
 
-    held = f"{rule.holds}; untrained twins do not meet this, and {beyond.holds}"
-    return Rule(held, verdicts, rule.fails, p_values=tests_of(rule, beyond), rests_on=TWINS)
+    return Rule(
+        f"{rule.holds}; untrained twins do not meet this, and {beyond.holds}", each, rule.fails, TWINS
+    )
 
 
 def given(rule: Rule, room: Rule) -> Rule:
     """A rule where another one leaves it room: numbers at their ceiling cannot rise: nothing can be told of them."""
     return Rule(
         f"{rule.holds} (judged only where {room.holds})",
-        lambda numbers: [rule.judge(numbers) if room.judge(numbers) else None],
+        lambda numbers: [
+            one if room.judge(numbers) else one._replace(verdict=None) for one in rule.each(numbers)
+        ],
         rule.fails,
-        p_values=rule.p_values,
-        rests_on=rule.rests_on,
+        rule.rests_on,
     )
-
-
-def bases(*rules: Rule) -> str:
-    """What some rules rest on together: nothing, where one does not rest on anything."""
-    found = [rule.rests_on for rule in rules]
-    return " and ".join(dict.fromkeys(found)) if all(found) else ""
 
 
 def every(*rules: Rule) -> Rule:
-    """Every one of some rules; it fails where one fails."""
+    """Every one of some rules; it fails where one fails. It rests on nothing where one of them does."""
+    bases = [rule.rests_on for rule in rules]
     return Rule(
         ", and ".join(one.holds for one in rules),
-        lambda numbers: [one.judge(numbers) for one in rules],
+        lambda numbers: [one for rule in rules for one in rule.each(numbers)],
         " or ".join(dict.fromkeys(one.fails for one in rules if one.fails)),
-        p_values=tests_of(*rules),
-        rests_on=bases(*rules),
-    )
-
-
-def unanimous(*rules: Rule) -> Rule:
-    """Every one of some rules, or of one for each of several numbers; it fails only where none holds."""
-    return Rule(
-        every(*rules).holds,
-        lambda numbers: [one for rule in rules for one in rule.verdicts(numbers)],
-        {1: "for none", 2: "neither"}.get(len(rules), "none"),
-        as_many,
-        tests_of(*rules),
-        bases(*rules),
+        " and ".join(dict.fromkeys(bases)) if all(bases) else "",
     )
 
 
 def unless(rule: Rule, fails: Rule) -> Rule:
     """One rule for a claim to hold, and another by which it fails, which comes first."""
 
-    def verdicts(numbers: Numbers) -> list[Verdict]:
-        return [False if fails.judge(numbers) is True else rule.judge(numbers) is True or None]
+    def each(numbers: Numbers) -> list[Told]:
+        failed = Told(fails.judge(numbers) is not True, None, fails.p_holds(numbers))
+        return [*not_failing(rule.each(numbers)), failed]
 
-    return Rule(rule.holds, verdicts, fails.holds, p_values=tests_of(rule), rests_on=rule.rests_on)
-
-
-def supported(name: Name, *, each: str = "") -> Rule:
-    """Numbers of phases that a test supports: it holds where they are above 1. It never fails, since a test that finds
-    nothing is no evidence that there is nothing."""
-    return Rule(
-        f"{words(name)} is above 1{for_every(each)}",
-        lambda numbers: [k > 1 or None for k in several(numbers, name)],
-        "never, since what a test does not find may be there",
-        rests_on=TEST,
-    )
+    return Rule(rule.holds, each, fails.holds, rule.rests_on)
 
 
 RULES: dict[str, Callable[..., Rule]] = {
     "greater": greater, "less": less, "at least": at_least, "at most": at_most, "equal": equal,
-    "above": above, "below": below, "clearly above": clearly_above, "given": given,
-    "significant": significant, "every": every, "unanimous": unanimous, "unless": unless,
-    "beyond": beyond, "supported": supported,
+    "above": above, "below": below, "significant": significant, "beyond": beyond, "every": every, "unless": unless,
+    "given": given,
 }  # fmt: skip
 
 

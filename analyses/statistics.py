@@ -4,7 +4,8 @@ one cluster, and clusters are what intervals and tests count."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,6 +36,15 @@ class Estimate:
         if np.isfinite(self.high - self.low):
             return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
         return f"{self.value:{form}} ({'no interval' if self.p_value is None else f'p = {self.p_value:.2g}'})"
+
+    @property
+    def standard_error(self) -> float:
+        """That of its interval, which is symmetric but for those of bootstraps."""
+        return float((self.high - self.low) / 2 / stats.t.ppf(0.975, self.df))
+
+    def times(self, factor: float) -> Estimate:
+        """In another unit."""
+        return replace(self, value=factor * self.value, low=factor * self.low, high=factor * self.high)
 
     def __neg__(self) -> Estimate:
         return Estimate(-self.value, -self.high, -self.low, self.p_below, self.p_value, self.df)
@@ -79,6 +89,57 @@ def with_errors(value: float, errors: Iterable[tuple[float, float]]) -> Estimate
     return Estimate(value, value - half, value + half, df=df)
 
 
+class Side(NamedTuple):
+    """Fits of a contrast that differ by luck alone, a seed or a draw; together they weigh `weight`.
+
+    `right`: what each comes to, test image by test image, `(fits, images)`; or as a whole, `(fits,)`, with
+    `image_error`, the standard error over test images of their mean. `luck`: the variance between such fits and its
+    degrees of freedom, where these are too few for one of their own.
+    """
+
+    weight: float
+    right: ArrayLike
+    image_error: float = 0.0
+    luck: tuple[float, float] | None = None
+
+
+def contrast(*sides: Side) -> Estimate:
+    """The weighted sum of what sides come to on average, all judged on the same test images.
+
+    It has two kinds of error: that of the images, paired where sides have them one by one, and that of the luck of each
+    side's fits (Welch). A variance that sides share counts once, with its own degrees of freedom. No interval where a
+    side of one fit has no variance.
+    """
+    value, paired, unpaired, lucks = 0.0, np.zeros(1), 0.0, dict[object, tuple[float, float]]()
+    for place, (weight, found, image_error, luck) in enumerate(sides):
+        right = np.asarray(found, dtype=float)
+        each = right.reshape(len(right), -1).mean(1)
+        value += weight * float(each.mean())
+        if right.ndim == 2:
+            paired = paired + weight * right.mean(0)
+        else:
+            unpaired += (weight * image_error) ** 2
+        own = float(each.var(ddof=1)) if len(each) > 1 else np.nan
+        variance, df = luck or (own, len(each) - 1)
+        before, _ = lucks.get(luck or place, (0.0, df))
+        lucks[luck or place] = before + weight**2 * variance / len(each), df
+    if len(paired) > 1:
+        unpaired += float(paired.var(ddof=1)) / len(paired)
+    return with_errors(value, [(unpaired**0.5, np.inf), *((one**0.5, df) for one, df in lucks.values())])
+
+
+def largest(estimates: Iterable[Estimate]) -> Estimate:
+    """The largest of several, with an interval and a p-value of being above 0 by which it is chosen among so many
+    (Bonferroni). Not a number of none."""
+    found = list(estimates)
+    if not found:
+        return Estimate(np.nan)
+    most, count = max(found, key=lambda one: one.value), len(found)
+    half = most.standard_error * float(stats.t.ppf(1 - ALPHA / 2 / count, most.df))
+    p_value = min(1.0, count * most.p_above(0))
+    return Estimate(most.value, most.value - half, most.value + half, p_value, df=most.df)
+
+
 def rank_correlation(first: ArrayLike, second: ArrayLike, clusters: ArrayLike, seed: int = 0) -> Estimate:
     """Spearman's rho within each cluster, averaged, with p-values by permutation within clusters.
 
@@ -110,6 +171,12 @@ def against_draws(value: float, others: ArrayLike) -> Estimate:
     return Estimate(value, p_value=above, p_below=below)
 
 
+def placed(value: float, p_value: float, placements: int) -> Estimate:
+    """A statistic by its share of other placements of the boundaries that give as much: as large a share of them gives
+    less as does not give as much or more."""
+    return Estimate(value, p_value=p_value, p_below=min(1.0, 1 - p_value + 1 / placements))
+
+
 def mean_difference(differences: ArrayLike, clusters: ArrayLike | None = None) -> Estimate:
     """The mean of paired differences, of clusters where they are given (each by its mean, as one), with its t
     interval, which is all numbers for fewer than two."""
@@ -117,11 +184,7 @@ def mean_difference(differences: ArrayLike, clusters: ArrayLike | None = None) -
     if clusters is not None:
         groups = np.asarray(clusters)
         values = np.array([values[groups == group].mean() for group in np.unique(groups)])
-    if len(values) < 2:
-        return Estimate(float(values.mean()) if len(values) else np.nan)
-    return with_errors(
-        float(values.mean()), [(float(values.std(ddof=1)) / len(values) ** 0.5, len(values) - 1)]
-    )
+    return contrast(Side(1, values)) if len(values) else Estimate(np.nan)
 
 
 def across_over_within(

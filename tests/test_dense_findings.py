@@ -118,6 +118,26 @@ def test_dense_tasks_lose_more_where_both_do(records, masks, depth, verdict):
     assert numbers["lost"]["classes"] == pytest.approx(0.1, abs=0.01)
 
 
+def test_what_is_had_for_nothing_is_kept_whatever_is_lost(records):
+    """Of a teacher's .8 of classes, .1 of which is had for nothing, .4 is kept: 3 of 7; of an IoU of .667, .053 of
+    which is, .429: .61."""
+    found = results({"classes": dict.fromkeys(dense.KS, 0.5), "masks": dict.fromkeys(dense.KS, 0.75)})
+    numbers = dense.beyond_nothing(found)
+    own, teacher, nothing = (share / (2 - share) for share in (0.6, 0.8, 0.1))
+    assert numbers["kept"]["classes"].value == pytest.approx(3 / 7, abs=1e-3)
+    assert numbers["kept"]["masks"].value == pytest.approx((own - nothing) / (teacher - nothing), abs=1e-3)
+    assert numbers["had"] == {"classes": pytest.approx(0.1), "masks": pytest.approx(nothing)}
+    assert numbers["more"].value == pytest.approx(
+        numbers["kept"]["classes"].value - numbers["kept"]["masks"].value
+    )
+    assert "no verdict turns with it" in claims.beyond_nothing(found)
+    assert claims.beyond_nothing(dense.Results({}, {})) == ""
+    told = claims.beyond_nothing(records.dense)
+    assert "masks lose +14.4%" in told
+    assert told.endswith("the verdict turns with it")
+    assert told in claims.row(claims.of("dense.dense_loses_more"), records).why
+
+
 def test_a_fourth_block_gains_what_it_keeps_beyond_three(records):
     found = results({"masks": {2: 0.5, 3: 0.7, 4: 0.8}, "depth": {2: 0.9, 3: 0.7, 4: 0.75}})
     numbers = dense.four_over_three(found)

@@ -18,15 +18,14 @@ from analyses.rules import (
     EXACT,
     TEST,
     TWINS,
+    Told,
     above,
     beyond,
     every,
     evidence,
     greater,
-    no_tests,
     several,
     significant,
-    together,
 )
 from analyses.statistics import Estimate
 from brdyn.errors import BrdynError, UsageError
@@ -44,7 +43,7 @@ def written(records) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def rows(records) -> list[Row]:
-    return [claims.row(claim, records, records.judged[claim.key]) for claim in CLAIMS]
+    return [claims.row(claim, records) for claim in CLAIMS]
 
 
 def test_every_page_is_what_the_recorded_results_say(written):
@@ -87,7 +86,7 @@ def test_claims_are_told_apart_and_name_their_source_once(rows):
         assert row.published.startswith(claim.source)
 
 
-def test_tables_have_five_columns_and_verdicts_are_counted(written, rows):
+def test_tables_have_five_columns_and_verdicts_are_counted(records, written, rows):
     page = written["docs/evidence.md"]
     tables, speed = page.split("## Speed goals")
     lines = [line for line in tables.splitlines() if line.startswith("|")]
@@ -95,7 +94,14 @@ def test_tables_have_five_columns_and_verdicts_are_counted(written, rows):
     for line in lines:
         assert len(re.findall(r"(?<!\\)\|", line)) == 6
     counts = Counter(row.verdict for row in rows)
-    assert f"**{len(CLAIMS)} claims: {counts[WORDS[True]]} hold, {counts[WORDS[False]]} fail, " in page
+    untested = Counter(records.told(claim).verdict for claim in CLAIMS if records.told(claim).untested)
+    held, failed = (f"{counts[word]} {said} ({untested[word]} of these without a test)"
+                    for word, said in ((WORDS[True], "hold"), (WORDS[False], "fail")))  # fmt: skip
+    assert f"**{len(CLAIMS)} claims: {held}, {failed}, " in page
+    assert (
+        f"Without a test: {untested[WORDS[True]]} hold, {untested[WORDS[False]]} fail."
+        in written["README.md"]
+    )
     assert f"{counts[NOT_TESTED]} {NOT_TESTED}.**" in page
     assert len({line.count("|") for line in speed.splitlines() if line.startswith("|")}) == 1
     ruled = [claim for claim in claims.every() if claim.rule is not None and not claim.table]
@@ -128,7 +134,7 @@ ON_NOTHING = {"estimation", "operator", "most_linear", "convergence", "final_tur
 @pytest.mark.parametrize("claim", [one for one in claims.every() if one.rule], ids=lambda one: one.measure)
 def test_no_claim_holds_by_a_rule_that_rests_on_nothing(monkeypatch, records, claim):
     """Whatever is measured: a rule that says that it is met comes to a verdict only by what it rests on."""
-    met = replace(claim.rule, verdicts=lambda _: [True], sum_up=together, p_values=no_tests)
+    met = replace(claim.rule, each=lambda _: [Told(True)])
     module, _, name = claim.measure.partition(".")
     assert claim.rule.rests_on in {"", *BASES}
     assert (claim.rule.rests_on == "") == (name in ON_NOTHING)
@@ -212,7 +218,8 @@ def test_a_verdict_is_against_untrained_twins_where_they_were_measured(
         claim="c", source="s", study="offline", measure="offline.rank", said="x is {{ x }}", rule=greater("x", 1),
         untrained=beyond("x"),
     )  # fmt: skip
-    found, row = claim.judge(records), claims.row(claim, records)
+    found = claim.judge(records)
+    row = claims.row(claim, records, found)
     assert (found.verdict, row.verdict) == (verdict, verdict)
     assert row.why.startswith(why)
     assert bool(row.why) == bool(why)
@@ -312,7 +319,13 @@ def test_a_row_by_hand(monkeypatch, records):
         claim="x | y", source="A et al.", published="{{ 1 + 1 }} %", study="offline", measure="offline.rank",
         said="k = {{ k }}", rule=greater("x", 1), why="only {{ offline.phases.layers }} layers",
     )  # fmt: skip
-    assert claims.row(claim, records) == ("x | y", "A et al.: 2 %", "k = 12", "**fails**", "only 12 layers")
+    assert claims.row(claim, records, claim.judge(records)) == (
+        "x | y",
+        "A et al.: 2 %",
+        "k = 12",
+        "**fails**",
+        "only 12 layers",
+    )
 
 
 def test_networks_that_overfit_are_looked_at_where_they_are_recorded(monkeypatch, records):
@@ -403,12 +416,18 @@ def with_evidence(found, **changes):
 
 def test_what_the_test_does_not_find_cannot_be_told(records):
     claim, found = claims.of("phases.supported"), records.phases
-    assert claim.judge(records).verdict == "cannot be told"  # and never fails
+    assert claim.judge(records).verdict == "cannot be told"
+    assert claim.judge(records).p_fails is None  # and never fails
     accepted = {
-        name: with_evidence(one, boundaries=(one.evidence.largest,)) for name, one in found.trained.items()
+        name: with_evidence(one, largest=one.evidence.largest._replace(p=0.04))
+        for name, one in found.trained.items()
     }
     one_alone = {**found.trained, "imgfocus_vits14": accepted["imgfocus_vits14"]}
-    for trained, holds in ((accepted, True), (one_alone, None)):
+    small = {
+        name: with_evidence(one, largest=one.evidence.largest._replace(ratio=1.0))
+        for name, one in accepted.items()
+    }
+    for trained, holds in ((accepted, True), (one_alone, None), (small, None)):
         assert claim.judge(records._replace(phases=found._replace(trained=trained))).holds is holds
 
 
@@ -439,29 +458,54 @@ def test_a_claim_with_an_unknown_entry_is_refused(monkeypatch, tmp_path):
 
 def test_claims_are_corrected_for_how_many_are_tested():
     """By hand: of p = .01, .02, .04 Holm makes .03, .04, .04, and of a fourth of .9 beside them .04, .06, .08, .9."""
-    found = {("", "", str(p)): claims.Found("said", True, True, p_value=p) for p in (0.01, 0.02, 0.04)} | {
+    found = {("", "", str(p)): claims.Found("said", True, True, p_holds=p) for p in (0.01, 0.02, 0.04)} | {
         ("", "", "none"): claims.Found("said", True, True),
-        ("", "", "unmeasured"): claims.Found(p_value=0.9),
+        ("", "", "unmeasured"): claims.Found(p_holds=0.9),
     }
     assert [one.holds for one in claims.corrected(found).values()] == [True, True, True, True, None]
-    more = claims.corrected({**found, ("", "", "more"): claims.Found("said", None, True, p_value=0.9)})
+    more = claims.corrected({**found, ("", "", "more"): claims.Found("said", None, True, p_holds=0.9)})
     assert [one.holds for one in more.values()] == [True, None, None, True, None, None]
-    assert "but not as one of 4 tests (Holm: p = 0.06)" in more["", "", "0.02"].why
+    assert "Alone it holds (p = 0.02), but not as one of 4 tests (Holm: p = 0.06)" in more["", "", "0.02"].why
+
+
+def test_fails_are_corrected_by_themselves():
+    """The same by hand, of fails; what holds beside them counts only where it could have failed."""
+    found = {("", "", str(p)): claims.Found("said", False, True, p_fails=p) for p in (0.01, 0.02, 0.04)} | {
+        ("", "", "none"): claims.Found("said", False, True),
+        ("", "", "holds"): claims.Found("said", True, True, p_holds=0.001),
+    }
+    assert [one.holds for one in claims.corrected(found).values()] == [False, False, False, False, True]
+    found["", "", "holds"] = found["", "", "holds"]._replace(p_fails=0.9)
+    told = claims.corrected(found)
+    assert [one.holds for one in told.values()] == [False, None, None, False, True]
+    assert "Alone it fails (p = 0.02), but not as one of 4 tests (Holm: p = 0.06)" in told["", "", "0.02"].why
+    assert [one.untested for one in told.values()] == [False, False, False, True, False]
+
+
+def test_what_is_judged_by_another_study_is_corrected_with_all(records):
+    """A claim has one verdict for each study, whatever page says it."""
+    for study, names in claims.AGAIN.items():
+        for claim in map(claims.of, names):
+            told, alone = records.told(claim, study), claim.judge(records, study)
+            assert told in (alone, alone._replace(holds=None, why=told.why))
+            assert pages.ruled(claim, records, study)["word"] == told.verdict
+    tested = [one.p_holds for one in records.judged.values() if one.p_holds is not None]
+    assert len(tested) > sum(records.told(claim).p_holds is not None for claim in claims.every())
 
 
 def test_a_claims_p_value_is_of_all_that_has_to_hold():
     """Of 1.96 standard errors it is .05; the larger of two counts; what tests nothing has none."""
     edge = Estimate(1.96, 0.0, 3.92)
     numbers = {"a": edge, "b": Estimate(3.0, 1.0, 5.0), "c": Estimate(0.2, p_value=0.3), "d": 2}
-    assert above("a").p_value(numbers) == pytest.approx(0.05, abs=1e-4)
-    assert above("a", "b").p_value(numbers) == pytest.approx(0.05, abs=1e-4)
-    assert above("b").p_value(numbers) == pytest.approx(
+    assert above("a").p_holds(numbers) == pytest.approx(0.05, abs=1e-4)
+    assert above("a", "b").p_holds(numbers) == pytest.approx(0.05, abs=1e-4)
+    assert above("b").p_holds(numbers) == pytest.approx(
         2 * 0.00164, rel=0.02
     )  # 1.5 times 1.96 standard errors
-    assert significant("c").p_value(numbers) == 0.3
-    assert every(above("b"), significant("c")).p_value(numbers) == 0.3
-    assert greater("d", 1).p_value(numbers) is None
-    assert above("a", than=5).p_value(numbers) == 1
+    assert significant("c").p_holds(numbers) == 0.3
+    assert every(above("b"), significant("c")).p_holds(numbers) == 0.3
+    assert greater("d", 1).p_holds(numbers) is None
+    assert above("a", than=5).p_holds(numbers) == 1
 
 
 def test_a_page_says_why_a_rule_that_is_met_does_not_hold(records):

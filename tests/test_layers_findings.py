@@ -9,6 +9,7 @@ import pytest
 from analyses import claims
 from analyses.findings import layers
 from analyses.rules import several, significant
+from analyses.statistics import placed
 from brdyn.measures.null import Null
 from brdyn.phases import Phases
 
@@ -95,8 +96,8 @@ def test_shares_that_jump_at_a_boundary_are_told_from_a_drift(records):
 @pytest.mark.parametrize(("p_value", "verdict"), [(0.01, True), (0.5, None), (0.95, None), (1.0, False)])
 def test_a_test_against_other_boundaries_can_fail(p_value, verdict):
     """Where nearly all of them give more."""
-    numbers = {"excess": {"a network": layers._placed(-0.3, p_value, 100)}}
-    assert significant("excess", each="network").verdicts(numbers) == [verdict]
+    numbers = {"excess": {"a network": placed(-0.3, p_value, 100)}}
+    assert significant("excess", each="network").judge(numbers) is verdict
 
 
 def test_whole_phases_are_those_of_two_layers_and_more(records):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -32,12 +33,22 @@ def study(*rows, right=None):
     return Cells(summary, pd.DataFrame(), None, {"probe_test": 4}, {"linear": 0.5}, {}, {}, right or {})
 
 
+IMAGE = 0.01 / stats.norm.ppf(0.975)  # the standard error over images that a fit's interval says
 SEEDS = [
     ("maxcut_k3", 3, MAXCUT, "partition", 0.98, 0.6),
-    ("maxcut_k3_seed1", 3, MAXCUT, "seed", 0.96, 0.6),
-    ("maxcut_k3_seed2", 3, MAXCUT, "seed", 1.00, 0.6),
+    ("maxcut_k3_seed1", 3, MAXCUT, "seed", 0.96, 0.58),
+    ("maxcut_k3_seed2", 3, MAXCUT, "seed", 1.00, 0.62),
 ]
-DRAWS = [(f"c{draw}", 3, CONTIGUOUS, "partition", kept, 0.5) for draw, kept in enumerate((0.8, 0.9, 1.0))]
+DRAWS = [
+    (f"c{draw}", 3, CONTIGUOUS, "partition", kept, kept - 0.4) for draw, kept in enumerate((0.8, 0.9, 1.0))
+]
+
+
+def half_width(*errors):
+    """Of a 95 % interval by Welch: of variances and their degrees of freedom."""
+    variance = sum(one for one, _ in errors)
+    df = variance**2 / sum(one**2 / df for one, df in errors)
+    return stats.t.ppf(0.975, df) * variance**0.5
 
 
 def test_seeds_are_pooled_over_k():
@@ -49,33 +60,52 @@ def test_seeds_are_pooled_over_k():
 
 
 def test_a_partition_against_another_by_welch():
+    """R², of which no error over images is known, is scipy's; what is kept has theirs besides, of both partitions."""
     found = raptor.better_than_contiguous(study(*SEEDS, *DRAWS))
-    theirs = stats.ttest_ind([0.98, 0.96, 1.0], [0.8, 0.9, 1.0], equal_var=False).confidence_interval(0.95)
-    assert found["kept"].value == pytest.approx(0.08)
-    assert (found["kept"].low, found["kept"].high) == pytest.approx((theirs.low, theirs.high))
+    theirs = stats.ttest_ind([0.6, 0.58, 0.62], [0.4, 0.5, 0.6], equal_var=False).confidence_interval(0.95)
+    assert (found["r2"].low, found["r2"].high) == pytest.approx((theirs.low, theirs.high))
+    kept = found["kept"]
+    assert kept.value == pytest.approx(0.08)
+    assert kept.high - 0.08 == pytest.approx(
+        half_width((2 * IMAGE**2, np.inf), (0.02**2 / 3, 2), (0.1**2 / 3, 2))
+    )
     assert found["ks"] == [3]
+
+
+def test_partitions_are_judged_on_the_same_images():
+    """All fits of one name the same half of 100 images right, those of the other half of these: 50 less 25 of 100, of a
+    teacher that gets 50."""
+    image = np.arange(100)
+    right = {name: (image < 50).astype(float) for name, *_ in SEEDS}
+    right |= {name: (image < 25).astype(float) for name, *_ in DRAWS}
+    found = raptor.better_than_contiguous(study(*SEEDS, *DRAWS, right={"linear": right}))["kept"]
+    by_image = ((image >= 25) & (image < 50)) / 0.5
+    assert found.value == pytest.approx(0.5)
+    seeds = (0.0, 2)  # all fits of a partition name as many right
+    assert raptor.between_seeds(study(*SEEDS))[1] == 2
+    assert found.high - 0.5 == pytest.approx(
+        half_width((by_image.var(ddof=1) / 100, np.inf), (0.02**2 / 3, 2), seeds)
+    )
 
 
 def test_one_fit_of_a_k_has_the_spread_of_others():
     alone = study(*SEEDS, *DRAWS[:0], *[(n, 2, p, v, kept, r2) for n, _, p, v, kept, r2 in DRAWS], (
         "maxcut_k2", 2, MAXCUT, "partition", 0.9, 0.6,
     ))  # fmt: skip
-    found = raptor.better_than_contiguous(alone)["kept"]
-    assert found.value == pytest.approx(0.0)
-    error = (0.02**2 + 0.1**2 / 3) ** 0.5
-    df = error**4 / (0.02**4 / 2 + (0.1**2 / 3) ** 2 / 2)
-    assert found.high == pytest.approx(stats.t.ppf(0.975, df) * error)
+    found = raptor.better_than_contiguous(alone)["r2"]
+    assert found.value == pytest.approx(0.1)
+    assert found.high - 0.1 == pytest.approx(half_width((0.02**2, 2), (0.1**2 / 3, 2)))
 
 
 def test_seeds_count_once_over_several_k():
     """One variance between seeds serves them all, with its own degrees of freedom."""
     two = [(f"two {name}", 2, p, v, kept, r2) for name, _, p, v, kept, r2 in [SEEDS[0], *DRAWS]]
-    found = raptor.better_than_contiguous(study(*SEEDS, *DRAWS, *two))["kept"]
-    of_seeds, of_draws = 0.02**2 * (1 + 1 / 3) / 4, 0.1**2 / 3 / 4
-    variance = of_seeds + 2 * of_draws
-    df = variance**2 / (of_seeds**2 / 2 + 2 * of_draws**2 / 2)
-    assert found.value == pytest.approx(0.08)
-    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, df) * variance**0.5)
+    found = raptor.better_than_contiguous(study(*SEEDS, *DRAWS, *two))["r2"]
+    of_draws = (0.1**2 / 3 / 4, 2)
+    assert found.value == pytest.approx(0.1)
+    assert found.high - found.value == pytest.approx(
+        half_width((0.02**2 * (1 + 1 / 3) / 4, 2), of_draws, of_draws)
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,29 +126,51 @@ def test_gains_are_image_by_image_where_they_can_be():
     below = (rng.random(1000) < 0.5).astype(float)
     above = np.where(rng.random(1000) < 0.05, 1.0, below)  # right wherever the other is
     rows = [("a", 3, MAXCUT, "recipe", 0.99, 0), ("b", 3, MAXCUT, "recipe", 0.95, 0), *SEEDS]
-    paired = raptor.gained(study(*rows, right={"linear": {"a": above, "b": below}}), ["a"], ["b"])
-    error = (above - below).std(ddof=1) / 1000**0.5 / 0.5
-    seeds = (2 * 0.02**2) ** 0.5
-    df = (error**2 + seeds**2) ** 2 / (seeds**4 / 2)
-    assert paired.value == pytest.approx(0.04)
-    assert paired.high - paired.value == pytest.approx(stats.t.ppf(0.975, df) * np.hypot(error, seeds))
-    unpaired = raptor.gained(study(*rows), ["a"], ["b"])
-    assert unpaired.high - unpaired.value == pytest.approx(0.01 * 2**0.5)
+    paired = raptor.gained(study(*rows, right={"linear": {"a": above, "b": below}}), "a", "b")
+    image, seeds = (above - below).var(ddof=1) / 1000 / 0.5**2, (2 * 0.02**2, 2)
+    assert paired.value == pytest.approx((above - below).mean() / 0.5)
+    assert paired.high - paired.value == pytest.approx(half_width((image, np.inf), seeds))
+    unpaired = raptor.gained(study(*rows), "a", "b")
+    assert unpaired.value == pytest.approx(0.04)
+    assert unpaired.high - 0.04 == pytest.approx(half_width((2 * IMAGE**2, np.inf), seeds))
+
+
+def test_a_fit_against_another_has_the_luck_of_a_fit():
+    """Means of all fits of a name: the longer one, of which there is one, has the spread of the seeds of the other."""
+    found = raptor.longer(study(*SEEDS, ("maxcut_k3_longer", 3, MAXCUT, "recipe", 1.08, 0.7)))
+    assert found["kept"].value == pytest.approx(0.1)
+    assert found["kept"].high - 0.1 == pytest.approx(
+        half_width((2 * IMAGE**2, np.inf), (0.02**2 * (1 + 1 / 3), 2))
+    )
+    alone = raptor.longer(study(SEEDS[0], ("maxcut_k3_longer", 3, MAXCUT, "recipe", 1.08, 0.7)))["kept"]
+    assert alone.against(0) is None
 
 
 def test_fast_fits_are_apart_from_the_recipe():
-    fast = [(f"fast_k3_{seed}", 3, MAXCUT, "fast", 0.9 + seed / 10, 0.7) for seed in range(3)]
+    fast = [
+        (f"fast_k3{again}", 3, MAXCUT, "fast", 0.9 + seed / 10, 0.7)
+        for seed, again in enumerate(("", "_seed1", "_seed2"))
+    ]
     fits = study(*SEEDS, *fast)
     assert set(raptor.of_the_recipe(fits).index) == {row[0] for row in SEEDS}
     found = raptor.fast_start(fits)
     assert found["kept"].value == pytest.approx(1.0 - 0.98)
+    assert found["kept"].high - 0.02 == pytest.approx(
+        half_width((2 * IMAGE**2, np.inf), (0.02**2 / 3, 2), (0.1**2 / 3, 2))
+    )
     assert raptor.fast_start(study(*SEEDS, *fast[:2])) is None
 
 
 def test_lengths_are_of_max_cut_fits_alone():
     found = raptor.lengths(study(*SEEDS, *DRAWS, ("ladder_x", 3, MAXCUT, "recipe", 0.1, 0)))
     assert found == [
-        {"images_seen": 100, "fits": 3, "kept": pytest.approx(0.98), "r2": 0.6, "r2_one_step": 0.9}
+        {
+            "images_seen": 100,
+            "fits": 3,
+            "kept": pytest.approx(0.98),
+            "r2": pytest.approx(0.6),
+            "r2_one_step": 0.9,
+        }
     ]
 
 
@@ -141,7 +193,8 @@ def test_the_second_teacher_is_the_network_that_is_kept():
 def headed(**kept):
     """Fits of k = 3 by what the teacher's own head keeps of each; all fits of one name differ by seed."""
     varies = {
-        name: "recipe" if "ladder" in name else "seed" if "_seed" in name else "partition" for name in kept
+        name: "recipe" if re.search("ladder|muon", name) else "seed" if "_seed" in name else "partition"
+        for name in kept
     }
     rows = [(name, 3, MAXCUT, varies[name], value, 0.6) for name, value in kept.items()]
     rng, images = np.random.default_rng(0), 1000
@@ -209,22 +262,26 @@ def test_forcing_by_the_own_head_is_against_half_of_what_annealing_keeps():
     cells = headed(**whole, **rungs)
     found = raptor.head_forcing(cells)
     right = cells.right["head"]
-    one = (
-        0.25 * right["ladder_annealed"]
-        + 0.25 * right["ladder_annealed_seed1"]
-        - right["ladder_teacher-forcing"]
-    )
-    image, seed = one.std(ddof=1) / 1000**0.5 / 0.5, 0.01 * (0.25**2 + 0.25**2 + 1) ** 0.5
-    df = (image**2 + seed**2) ** 2 / (seed**4 / 2)
+    annealed = (right["ladder_annealed"] + right["ladder_annealed_seed1"]) / 2
+    other = [right[name].mean() / 0.5 for name in ("ladder_annealed", "ladder_annealed_seed1")]
+    one = (0.5 * annealed - right["ladder_teacher-forcing"]) / 0.5
+    seeds = [right[f"maxcut_k3{seed}"].mean() / 0.5 for seed in ("", "_seed1", "_seed2")]
     assert (found["alone"], found["other"]) == (0.3, pytest.approx(0.8))
-    assert found["excess"].value == pytest.approx(0.4 - 0.3)
-    assert found["excess"].high - 0.1 == pytest.approx(stats.t.ppf(0.975, df) * np.hypot(image, seed))
+    assert found["excess"].value == pytest.approx(one.mean())
+    pooled = raptor.between_seeds(cells, "kept_head")
+    assert pooled == (pytest.approx(0.01**2), 2)
+    assert seeds != other
+    own = 0.5**2 * np.var(other, ddof=1) / 2, 1
+    assert found["excess"].high - one.mean() == pytest.approx(
+        half_width((one.var(ddof=1) / 1000, np.inf), own, pooled)
+    )
 
 
 def test_rungs_by_the_own_head_are_means_over_seeds():
     whole = {f"maxcut_k3{seed}": 0.9 + 0.01 * i for i, seed in enumerate(("", "_seed1", "_seed2"))}
     rungs = {name: 0.5 + 0.1 * i for i, name in enumerate((*raptor.LADDER, raptor.STAGE_1_ALONE))}
-    found = raptor.head_rungs(headed(**whole, **rungs, **{f"{raptor.LADDER[1]}_seed1": 0.8}))["gained"]
+    cells = headed(**whole, **rungs, **{f"{raptor.LADDER[1]}_seed1": 0.8})
+    found = raptor.head_rungs(cells._replace(right={}))["gained"]
     assert [one.value for one in found.values()] == pytest.approx([0.7 - 0.5, 0.7 - 0.7, 0.1, 0.91 - 0.9])
 
 
@@ -245,7 +302,9 @@ def test_partitions_by_the_own_head():
     cells = headed(**{name: kept for name, _, _, _, kept, _ in SEEDS}, c0=0.8, c1=0.9, c2=1.0)
     cells.summary.loc[["c0", "c1", "c2"], "partition"] = CONTIGUOUS
     found = raptor.head_over_contiguous(cells)
-    assert found["kept_head"].value == pytest.approx(0.08)
+    right = {name: hits.mean() / 0.5 for name, hits in cells.right["head"].items()}
+    means = [np.mean([right[name] for name, *_ in rows]) for rows in (SEEDS, DRAWS)]
+    assert found["kept_head"].value == pytest.approx(means[0] - means[1])
     assert "kept" not in found
     assert raptor.head_over_contiguous(cells._replace(size={"draws": {"3": 4}})) is None  # one is to come
 

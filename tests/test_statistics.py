@@ -6,11 +6,15 @@ from scipy import stats
 
 from analyses.statistics import (
     Estimate,
+    Side,
     across_over_within,
     against_draws,
     beyond_twins,
+    contrast,
     holm,
+    largest,
     mean_difference,
+    placed,
     rank_correlation,
     with_errors,
 )
@@ -158,3 +162,50 @@ def test_what_reaches_as_far_is_compared_by_hand():
         pytest.approx(1 - 7 / 3),
         1,
     )  # the least of all four, with two others
+
+
+def drawn_fits(rng, fits, images, of_image, luck):
+    """Which images fits name right, of one difficulty each, where fits differ by their luck."""
+    return (rng.random((fits, images)) < of_image + luck * rng.standard_normal((fits, 1))).astype(float)
+
+
+def test_a_contrast_covers_its_difference():
+    """Two sides of three fits of one difficulty by image: their difference is 0, and the interval has it in 95 % of
+    cases. Without the images, which both sides share, it would too; without the luck of fits in few."""
+    rng, covered, by_images = np.random.default_rng(0), [], []
+    for _ in range(2000):
+        of_image = rng.uniform(0.2, 0.8, 500)
+        one, other = (drawn_fits(rng, 3, 500, of_image, 0.03) for _ in range(2))
+        covered.append(contrast(Side(1, one), Side(-1, other)).against(0) is None)
+        paired = one.mean(0) - other.mean(0)
+        by_images.append(abs(paired.mean()) < 1.96 * paired.std(ddof=1) / 500**0.5)
+    assert np.mean(covered) == pytest.approx(0.965, abs=0.02)
+    assert np.mean(by_images) < 0.75
+
+
+def test_a_contrast_by_hand():
+    """2 (mean of .5, .7) - .4 = .8; images 2 times .1 and once .2: .08; luck 4 (.02 / 2), and .01 of 8 degrees."""
+    found = contrast(Side(2, [0.5, 0.7], 0.1), Side(-1, [0.4], 0.2, (0.01, 8)))
+    variance = 4 * 0.01 + 0.04 + 4 * 0.02 / 2 + 0.01
+    df = variance**2 / (0.04**2 / 1 + 0.01**2 / 8)
+    assert found.value == pytest.approx(0.8)
+    assert found.high - 0.8 == pytest.approx(stats.t.ppf(0.975, df) * variance**0.5)
+    assert contrast(Side(1, [0.4])).against(0) is None  # one fit, whose luck is not known
+    assert contrast(Side(1, [[0.0, 1.0]], luck=(0.0, np.inf))).value == 0.5
+
+
+def test_the_largest_of_several_is_one_of_so_many():
+    """Of three whose best is 3 standard errors above 0: three times its p, and the interval of .95 for all."""
+    found = largest(
+        [Estimate(0, -1.959964, 1.959964), Estimate(3, 3 - 1.959964, 3 + 1.959964), Estimate(-9, -10, -8)]
+    )
+    assert (found.value, found.p_value) == (3, pytest.approx(6 * stats.norm.sf(3), rel=1e-4))
+    assert found.high - 3 == pytest.approx(stats.norm.ppf(1 - 0.025 / 3), rel=1e-4)
+    assert largest([Estimate(0.1)]).p_above(0) == 1
+    assert np.isnan(largest([]).value)
+
+
+def test_a_share_of_placements_tells_both_sides():
+    """Of 5 placements the second largest: .4 give as much, .8 as little."""
+    assert placed(1.0, 0.4, 5) == Estimate(1.0, p_value=0.4, p_below=pytest.approx(0.8))
+    assert placed(1.0, 0.2, 5).p_below == 1

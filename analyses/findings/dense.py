@@ -82,30 +82,66 @@ def score_of(found: LayerProbe) -> Score:
     return DepthScore() if found.task == "depth" else ClassScore()
 
 
-def share(found: LayerProbe, one: tuple[str, str], other: tuple[str, str], probe: str = LINEAR) -> Share:
-    """The main score of a model and place over that of another, from what was counted in each test image."""
+def share(
+    found: LayerProbe, one: tuple[str, str], other: tuple[str, str], probe: str = LINEAR, nothing: float = 0
+) -> Share:
+    """The main score of a model and place over that of another, from what was counted in each test image; of scores
+    that grow both less what knowing `nothing` of an image gets."""
     score, images, parts = score_of(found), found.sizes["test"], []
     keys, weights = found.counted.set_index(["model", "place", "probe"]).sort_index(), resamples(images)
     for key in (one, other):
         rows = keys.loc[[(*key, probe)]].sort_values(["seed", "image"])
         counted = rows[list(score.statistics)].to_numpy(float).reshape(-1, images, len(score.statistics))
         parts.append((measured(score, counted)[score.main], resampled(score, counted, weights)[score.main]))
-    return Share(*((above / below) ** score.sign for above, below in zip(*parts, strict=True)))
+    return Share(
+        *(((above - nothing) / (below - nothing)) ** score.sign for above, below in zip(*parts, strict=True))
+    )
 
 
-def kept(results: Results, task: str, k: int, probe: str = LINEAR) -> Share | None:
-    """What a Raptor keeps of the teacher's score at the last layer."""
+def kept(
+    results: Results, task: str, k: int, probe: str = LINEAR, *, above_nothing: bool = False
+) -> Share | None:
+    """What a Raptor keeps of the teacher's score at the last layer, or of what it has beyond knowing nothing of an
+    image."""
     found = results.raptors.get((task, k))
     if found is None or found.layers is None:
         return None
     place = found.layers.scores["place"].iloc[-1]
-    return share(found.layers, (RAPTOR, place), (TEACHER, place), probe)
+    nothing = nothing_of(found.layers) if above_nothing else 0.0
+    return share(found.layers, (RAPTOR, place), (TEACHER, place), probe, nothing)
 
 
-def _kept(results: Results, *tasks: str) -> dict[tuple[str, int], Share] | None:
-    """Of tasks and every k; none where one is not recorded."""
-    found = {(task, k): kept(results, task, k) for task in tasks for k in KS}
-    return {key: one for key, one in found.items() if one is not None} if all(found.values()) else None
+def nothing_of(found: LayerProbe) -> float:
+    """What knowing nothing of an image gets."""
+    return float(found.baseline.set_index("score")["value"].get(found.main, np.nan))
+
+
+def mean_kept(results: Results, *tasks: str, above_nothing: bool = False) -> dict[str, Share] | None:
+    """Of tasks, mean over k; none where one is not recorded."""
+    found = {task: [kept(results, task, k, above_nothing=above_nothing) for k in KS] for task in tasks}
+    if not all(one is not None for parts in found.values() for one in parts):
+        return None
+    return {
+        task: Share(*(np.mean(parts, 0) for parts in zip(*filter(None, shares), strict=True)))
+        for task, shares in found.items()
+    }
+
+
+def beyond_nothing(results: Results) -> dict[str, Any] | None:
+    """What is kept, mean over k, of what masks and classes have beyond knowing nothing of an image, and by how much
+    masks lose more: a score that is had for nothing is kept whatever is lost."""
+    found = mean_kept(results, CLASSES, "masks", above_nothing=True)
+    if found is None:
+        return None
+    return {
+        "kept": {task: one.estimate for task, one in found.items()},
+        "more": found[CLASSES].less(found["masks"]),
+        "had": {
+            task: nothing_of(layers)
+            for task in found
+            if (layers := results.raptors[task, KS[0]].layers) is not None
+        },
+    }
 
 
 def blind(results: Results) -> list[str]:
@@ -133,13 +169,9 @@ def said_of(unseen: Sequence[str]) -> str:
 
 def dense_loses_more(results: Results) -> Numbers | None:
     """The share of the teacher's score that is lost on a dense task less that lost of accuracy, mean over k."""
-    found = _kept(results, CLASSES, *DENSE)
-    if found is None:
+    mean = mean_kept(results, CLASSES, *DENSE)
+    if mean is None:
         return None
-    mean = {
-        task: Share(*(np.mean(parts, 0) for parts in zip(*(found[task, k] for k in KS), strict=True)))
-        for task in DATA
-    }
     unseen = blind(results)
     shown = {task: mean[CLASSES].less(mean[task]) for task in DENSE}
     return {
@@ -224,9 +256,7 @@ class Read(NamedTuple):
 
     @property
     def nothing(self) -> float:
-        """What knowing nothing of an image gets."""
-        rows = self.found.baseline.set_index("score")["value"]
-        return float(rows.get(self.found.main, np.nan))
+        return nothing_of(self.found)
 
     @property
     def values(self) -> list[float]:

@@ -8,6 +8,7 @@ are more alike and there is less to do.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from scipy.special import entr
 
 from analyses.rules import Numbers
 from analyses.statistics import Estimate, mean_difference, rank_correlation
-from analyses.stochastic_depth_cells import LAST, MIDDLE, Network, Recorded
+from analyses.stochastic_depth_cells import LAST, MIDDLE, MOMENTS, Network, Recorded
 from brdyn.classifiers.recipe import BEST
 from brdyn.phases import phase_evidence
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
@@ -36,6 +37,25 @@ def maxcut_fits(study: Recorded, k: int = K, moment: str = BEST) -> pd.DataFrame
     """Raptors with max-cut phases, by p and seed."""
     rows = study.fits.query("partition == @MAXCUT and k == @k and moment == @moment")
     return rows.set_index(["p", "seed"]).sort_index()
+
+
+def at_moment(study: Recorded, p: float, moment: str = BEST) -> dict[str, Any]:
+    """Networks of one p at a moment, and Raptors of them."""
+    networks = study.networks[(study.networks["p"] == p) & (study.networks["moment"] == moment)]
+    fits = maxcut_fits(study, moment=moment).reset_index()
+    return {"p": p, "moment": moment, "networks": networks, "fits": fits[fits["p"] == p]}
+
+
+def along(study: Recorded) -> list[dict[str, Any]]:
+    """Networks along their training, of the rates that Raptors follow; untrained ones are the same for every p."""
+    shown = sorted(study.fits[study.fits["moment"] != BEST]["p"].unique())
+    rows = (at_moment(study, p, moment) for p in shown for moment in MOMENTS)
+    return [row for row in rows if len(row["networks"])]
+
+
+def at_best(study: Recorded) -> list[dict[str, Any]]:
+    """Networks at their best epoch, by p."""
+    return [at_moment(study, p) for p in sorted(best_networks(study)["p"].unique())]
 
 
 def ends_by_p(rows: pd.DataFrame, column: str) -> tuple[float, float]:
@@ -167,7 +187,10 @@ def _falls(study: Recorded, first: str, second: str, chosen: pd.Index) -> Number
     shared = before.index.intersection(after.index).intersection(chosen)
     before, after = before.loc[shared], after.loc[shared]
     found = {column: _over_seeds(before[column] - after[column]) for column in SHOWN}
-    means = {column: (before[column].mean(), after[column].mean()) for column in SHOWN}
+    means = {
+        column: tuple(one.groupby("seed")[column].mean().mean() for one in (before, after))
+        for column in SHOWN
+    }
     return {**found, "at": means, "count": len(shared)}
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from analyses.findings.twins import beside
 from analyses.recording import OFFLINE, RESULTS
 from analyses.rules import UNTRAINED, Numbers
-from analyses.statistics import Estimate, across_over_within
+from analyses.statistics import Estimate, across_over_within, placed
 from brdyn.classifiers import packaged
 from brdyn.interventions import Splice, within_against_across
 from brdyn.interventions.splice_result import same_phase
@@ -97,11 +97,6 @@ def _counted(value: float) -> Estimate:
     return Estimate(value, value, value)
 
 
-def _placed(value: float, p_value: float, placements: int) -> Estimate:
-    """Of a test against other boundaries: as large a share of them gives less as does not give as much or more."""
-    return Estimate(value, p_value=p_value, p_below=1 - p_value + 1 / placements)
-
-
 def _levels(found: Mapping[str, Estimate]) -> dict[str, float]:
     """What twins are compared by."""
     return {name: one.value for name, one in found.items()}
@@ -132,7 +127,7 @@ def shared(results: Results) -> Numbers:
         assert test is not None
         assert test.matched_excess is not None
         assert test.p_matched is not None
-        excess[name] = _placed(test.matched_excess, test.p_matched, test.placements)
+        excess[name] = placed(test.matched_excess, test.p_matched, test.placements)
     return {"excess": excess, "level": _levels(excess)}
 
 
@@ -159,8 +154,9 @@ def linear(results: Results) -> Numbers:
 
 
 def repeated(results: Results) -> Numbers:
-    """Skill of a phase's first block, repeated, in the place of it, and that of an affine map."""
-    return {**linear(results), "repeat": _standing_in(results, "repeat")}
+    """Skill of a phase's first block, repeated, in the place of it, less that of an affine map."""
+    repeat, affine = (_standing_in(results, name) for name in ("repeat", "affine"))
+    return {"repeat": repeat, "lead": {name: one.less(affine[name]) for name, one in repeat.items()}}
 
 
 @beside_twins
@@ -230,19 +226,26 @@ def coupled_phases(results: Results) -> Numbers:
         for side in SIDES:
             value, test = motion.total(within(side)).value, tests.get(side)
             excess[f"{name} {side}"] = (
-                Estimate(value) if test is None else _placed(value, test.p_value, test.placements)
+                Estimate(value) if test is None else placed(value, test.p_value, test.placements)
             )
     return {"excess": excess, "level": _levels(excess)}
 
 
 @beside_twins
 def turned_together(results: Results) -> Numbers:
-    """The leading Lyapunov exponent less the growth of the tokens' norm: below 0 angles shrink."""
+    """The leading Lyapunov exponent less the growth of the tokens' norm: below 0 angles shrink.
+
+    Both have an interval over images. Curves of blocks are of the same images, so that the error of their mean is at
+    most the mean of their errors; twins count by their spread."""
     gap = {}
     for name, motion in results.motions.items():
-        exponent = motion.total(EXPONENT)
-        norm = float(motion.curve("norm_growth", "all").mean())
-        gap[name] = Estimate(*(one - norm for one in (exponent.value, exponent.low, exponent.high)))
+        rows = motion.of.table.query("statistic == 'norm_growth' and group == 'all'")
+        norm = (
+            Estimate(*rows[["mean", "low", "high"]].mean())
+            if "low" in rows
+            else _counted(rows["mean"].mean())
+        )
+        gap[name] = motion.total(EXPONENT).less(norm)
     return {"gap": gap, "level": _levels(gap)}
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from analyses.findings.twins import beside
 from analyses.recording import OFFLINE, RESULTS
 from analyses.rules import Numbers
-from analyses.statistics import Estimate, across_over_within
+from analyses.statistics import Estimate, across_over_within, placed
 from brdyn import Phases
 from brdyn.classifiers import packaged
 from brdyn.errors import BrdynError
@@ -96,7 +96,8 @@ def speed_jumps(results: Results) -> Numbers:
     tests = results.dynamics["alignment"]
     _as_worded("alignment", all(one.get("statistic") == "speed" for one in tests.values()))
     excess = [
-        Estimate(one["at_boundaries"] - one["inside"], p_value=one["p_value"]) for one in tests.values()
+        placed(one["at_boundaries"] - one["inside"], one["p_value"], one["placements"])
+        for one in tests.values()
     ]
     return {"excess": excess, "tests": tests, "k": results.phases.k}
 
@@ -131,7 +132,7 @@ def basins(results: Results) -> Numbers:
         "best": np.nanargmax(purity),
         "found": results.basins["basins"],
     }
-    return {"first": ratio[0], "last": ratio[1], **found}
+    return {"fall": ratio[0].less(ratio[1]), **found}
 
 
 @beside_twins("motion")
@@ -200,7 +201,9 @@ def swaps(results: Results) -> Numbers:
         rows = surgery.rows("swap", readout)
         same = np.array([phase[first - 1] == phase[second - 1] for first, second in rows["layers"]])
         within[readout] = Estimate(*rows[same][["mean", "low", "high"]].mean())
-    excess = [Estimate(test.across - test.within, p_value=test.p_contiguous) for test in tests.values()]
+    excess = [
+        placed(test.across - test.within, test.p_contiguous, test.placements) for test in tests.values()
+    ]
     ratio = {readout: test.within / test.across for readout, test in tests.items()}
     return {"within_phase": within, "excess": excess, "ratio": ratio, "tests": tests, "smallest": smallest}
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from analyses import phase_test, published_matrix
 from analyses.recording import OFFLINE, RESULTS
 from analyses.rules import Numbers
 from analyses.statistics import Estimate
 from brdyn import Phases, read
 from brdyn.phases import Evidence, phase_evidence
+from brdyn.phases.evidence import LEAST_RATIO
 
 DINOV2 = "DINOv2 ViT-B/14 with registers"
 TWINS = tuple(f"{OFFLINE}_random{seed}" for seed in range(3))
@@ -57,12 +60,21 @@ def supported(results: Results) -> Numbers:
     """How many phases the test supports, and what describes the cuts: more than a drift's, into 2 to 4."""
     evidence = {name: evidence_of(phases) for name, phases in results.trained.items()}
     return {
+        "step": {name: tested(one) for name, one in evidence.items()},
         "k": {name: one.k for name, one in evidence.items()},
         "largest": {name: one.largest for name, one in evidence.items()},
         "points": {name: points(phases) for name, phases in results.trained.items()},
         "twins": sum(evidence_of(phases).k > 1 for phases in results.untrained.values()),
         "of": len(results.untrained), "rounding": results.published["rounding"],
     }  # fmt: skip
+
+
+def tested(evidence: Evidence) -> Estimate:
+    """The largest step, with the p-value of the test: 1 of one too small to end a phase, however little others vary."""
+    largest = evidence.largest
+    if largest is None:
+        return Estimate(np.nan)
+    return Estimate(largest.t, p_value=largest.p if largest.ratio >= LEAST_RATIO else 1.0)
 
 
 def points(phases: Phases) -> dict[str, float]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from analyses.raptor_cells import HEAD, LINEAR, RAPTOR, Cells, least_skill
+from analyses.raptor_cells import HEAD, LINEAR, RAPTOR, Cells, least_skill, read_cells
 from analyses.raptor_on_vits import LADDER_K
 from analyses.recording import OFFLINE, ROOT
 from analyses.rules import UNTRAINED, Numbers
-from analyses.statistics import NORMAL, Estimate, with_errors
+from analyses.statistics import NORMAL, Estimate, Side, contrast
 from brdyn.classifiers import packaged
 from brdyn.raptor import Evaluation, Fit
 from brdyn.raptor.baselines import BASELINES
@@ -26,7 +26,7 @@ from brdyn.raptor.partitions import MAXCUT, PARTITIONS
 PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy, ImageNet, ViT-B
 PUBLISHED_IMAGES = 2 * 312_500 * 64
 OTHER_TEACHER = "cifar_vit12_patch4"
-WHOLE = "maxcut_k3"
+WHOLE, FAST = "maxcut_k3", "fast_k3"
 LONGER, MUON = f"{WHOLE}_longer", f"{WHOLE}_muon16"
 FORCING, ANNEALED, AT_THE_RAISED_RATE = (
     "ladder_teacher-forcing",
@@ -36,7 +36,7 @@ FORCING, ANNEALED, AT_THE_RAISED_RATE = (
 LADDER = (FORCING, ANNEALED, "ladder_depth-scaling", "ladder_token-weighting")
 STAGE_1_ALONE = "ladder_stage1-twice-as-long"
 FEWEST_DRAWS = 3
-KEPT = {LINEAR: "kept", HEAD: "kept_head"}  # the column of a probe
+PROBES = {"kept": LINEAR, "kept_knn": "knn", "kept_head": HEAD}  # of a column
 LADDER_NAMES: dict[str, str] = yaml.safe_load((ROOT / "analyses" / "ladder.yaml").read_text())
 
 
@@ -54,6 +54,20 @@ def table(cells: Cells) -> pd.DataFrame:
     return found.assign(fits=rows.groupby(["k", "partition"]).size()).reset_index()
 
 
+def by_partition(cells: Cells) -> Any:
+    """Fits by k and partition, those of the fast recipe apart; those that take the published recipe apart left out."""
+    rows = cells.summary[cells.summary["varies"] != "recipe"]
+    fast = rows["partition"] + ", fast recipe"
+    return rows.assign(partition=rows["partition"].where(rows["varies"] != "fast", fast)).groupby(
+        ["k", "partition"]
+    )
+
+
+def other() -> Cells:
+    """Of the second teacher."""
+    return read_cells("gpu", OTHER_TEACHER)
+
+
 def images_seen(cells: Cells) -> int:
     """Of a fit by the whole recipe."""
     return int(of_the_recipe(cells)["images_seen"].max())
@@ -67,12 +81,6 @@ def lengths(*studies: Cells) -> list[dict[str, float]]:
         {"images_seen": seen, "fits": len(fits), **fits[["kept", "r2", "r2_one_step"]].mean()}
         for seen, fits in rows.groupby("images_seen")
     ]
-
-
-def share_kept(cells: Cells, name: str, probe: str = LINEAR) -> Estimate:
-    """Share of a probe's accuracy that one fit keeps, with its interval over test images."""
-    column = KEPT[probe]
-    return Estimate(*cells.summary.loc[name, [column, f"{column}_low", f"{column}_high"]])
 
 
 def r2_curve(cells: Cells, cell: str, group: str = "all", images: str = "test") -> pd.Series:
@@ -124,21 +132,32 @@ def fits_of(cells: Cells, name: str) -> list[str]:
     return list(index[index.str.fullmatch(rf"{re.escape(name)}(_seed\d+)?")])
 
 
-def gained(
-    cells: Cells, fits: Sequence[str], below: Sequence[str], probe: str = LINEAR, share: float = 1
-) -> Estimate:
-    """What fits keep beyond others, or a share of it, on average: image by image where it is recorded which each names
-    right, with the error between seeds."""
-    weights = {**dict.fromkeys(fits, share / len(fits)), **dict.fromkeys(below, -1 / len(below))}
+def side(cells: Cells, fits: Sequence[str], column: str = "kept", weight: float = 1) -> Side:
+    """Fits by a column of the summary, for a contrast: what a probe keeps is known image by image, where that is
+    recorded, or has its interval; of R² no error over images is known. The luck of seeds is one for all fits by the
+    recipe on max-cut phases, and for those of which there is one; others have their own."""
+    rows, of_recipe = cells.summary.loc[list(fits)], of_the_recipe(cells).query("partition == @MAXCUT").index
+    luck = between_seeds(cells, column) if len(fits) == 1 or {*fits} <= {*of_recipe} else None
+    probe = PROBES.get(column, "")
     right = cells.right.get(probe, {})
-    if not weights.keys() <= right.keys():
-        return share_kept(cells, fits[0]).less(share_kept(cells, below[0]))
-    value = sum(weight * cells.summary.loc[one, KEPT[probe]] for one, weight in weights.items())
-    differences = np.sum([weight * right[one] for one, weight in weights.items()], axis=0)
-    error = float(differences.std(ddof=1)) / len(differences) ** 0.5 / cells.teacher[probe]
-    variance, df = between_seeds(cells, KEPT[probe])
-    seeds = (variance * sum(weight**2 for weight in weights.values())) ** 0.5
-    return with_errors(value, [(error, np.inf), (seeds, df)])
+    if {*fits} <= right.keys():
+        return Side(weight, np.array([right[one] for one in fits]) / cells.teacher[probe], luck=luck)
+    known = f"{column}_low" in rows
+    half = (rows[f"{column}_high"] - rows[f"{column}_low"]).mean() / 2 if known else 0.0
+    return Side(weight, rows[column], half / NORMAL, luck)
+
+
+def share_kept(cells: Cells, name: str, column: str = "kept") -> Estimate:
+    """Share of a probe's accuracy that fits of a name keep on average: of the teacher's on the same test images, whose
+    errors are in the interval of each fit."""
+    return contrast(side(cells._replace(right={}), fits_of(cells, name), column))
+
+
+def gained(cells: Cells, name: str, below: str, column: str = "kept", share: float = 1) -> Estimate:
+    """What fits of a name keep beyond those of another, or a share of it, on average."""
+    return contrast(
+        side(cells, fits_of(cells, name), column, share), side(cells, fits_of(cells, below), column, -1)
+    )
 
 
 def _better(
@@ -152,29 +171,20 @@ def _better(
 
     Max-cut has one partition of each k and its fits differ by seed; the fits of a random one differ by draw.
     """
-    rows = of_the_recipe(cells)
-    counts = rows.groupby(["k", "partition"]).size().unstack(fill_value=0)
-    if not {better, worse} <= set(counts):
+    fits = {key: list(rows.index) for key, rows in of_the_recipe(cells).groupby(["k", "partition"])}
+    ks = [k for k, one in fits if one == better and len(fits.get((k, worse), ())) >= fewest]
+    if not ks:
         return None
-    shared = [k for k in counts.index if counts.loc[k, better] and counts.loc[k, worse] >= fewest]
-    if not shared:
-        return None
-    found: dict[str, Estimate] = {}
-    for column in columns:
-        means, of_draws, seeds = [], [], 0.0
-        for k in shared:
-            means.append(0.0)
-            for partition, sign in ((better, 1), (worse, -1)):
-                values = rows[(rows["k"] == k) & (rows["partition"] == partition)][column].to_numpy()
-                means[-1] += sign * values.mean()
-                if partition == MAXCUT:
-                    seeds += 1 / len(values)
-                else:
-                    of_draws.append((values.std(ddof=1) / len(values) ** 0.5 / len(shared), len(values) - 1))
-        variance, df = between_seeds(cells, column)
-        of_seeds = [((seeds * variance) ** 0.5 / len(shared), df)] if seeds else []
-        found[column] = with_errors(float(np.mean(means)), [*of_draws, *of_seeds])
-    return {**found, "ks": shared}
+    signs = {better: 1 / len(ks), worse: -1 / len(ks)}
+    return {
+        "ks": ks,
+        **{
+            column: contrast(
+                *(side(cells, fits[k, one], column, sign) for k in ks for one, sign in signs.items())
+            )
+            for column in columns
+        },
+    }
 
 
 def spread_of(cells: Cells, partition: str, k: int = LADDER_K) -> str:
@@ -195,7 +205,7 @@ better_than_shuffled = partial(_better, better=PARTITIONS[1], worse=PARTITIONS[2
 def by_head(cells: Cells, better: str, worse: str) -> Numbers | None:
     """By the teacher's own head, once there are all draws that were planned: a look before is one chance more."""
     planned = cells.size["draws"].values()
-    return _better(cells, better, worse, ("kept_head",), fewest=max(planned))
+    return _better(cells, better, worse, ("kept_head",), max(planned))
 
 
 head_over_contiguous = partial(by_head, better=PARTITIONS[0], worse=PARTITIONS[1])
@@ -205,13 +215,17 @@ head_over_shuffled = partial(by_head, better=PARTITIONS[0], worse=PARTITIONS[2])
 @of_fits(*(f"maxcut_k{k}" for k in range(1, 6)))
 def saturation(cells: Cells) -> Numbers:
     found = {f"k{k}": share_kept(cells, f"maxcut_k{k}") for k in range(1, 6)}
-    more, rise = gained(cells, ["maxcut_k5"], ["maxcut_k4"]), gained(cells, ["maxcut_k4"], ["maxcut_k2"])
+    more, rise = gained(cells, "maxcut_k5", "maxcut_k4"), gained(cells, "maxcut_k4", "maxcut_k2")
     return {**found, "more": more, "rise": rise}
 
 
-@of_fits(*LADDER, STAGE_1_ALONE, WHOLE)
-def rungs(cells: Cells) -> Numbers:
-    return {"gained": {label: gained(cells, [one], [below]) for label, one, below in rungs_of_the_recipe()}}
+def _rungs(cells: Cells, column: str) -> Numbers:
+    labels = ("annealing", "depth scaling", "token weighting", "stage 2")
+    steps = zip(labels, [*pairwise(LADDER), (STAGE_1_ALONE, WHOLE)], strict=True)
+    return {"gained": {label: gained(cells, one, below, column) for label, (below, one) in steps}}
+
+
+rungs = of_fits(*LADDER, STAGE_1_ALONE, WHOLE)(partial(_rungs, column="kept"))
 
 
 def with_all_seeds(cells: Cells, *names: str) -> bool:
@@ -220,49 +234,25 @@ def with_all_seeds(cells: Cells, *names: str) -> bool:
 
 
 def head_rungs(cells: Cells) -> Numbers | None:
-    if not with_all_seeds(cells, *LADDER, STAGE_1_ALONE, WHOLE):
-        return None
-    return {
-        "gained": {
-            label: gained(cells, fits_of(cells, one), fits_of(cells, below), HEAD)
-            for label, one, below in rungs_of_the_recipe()
-        }
-    }
-
-
-def rungs_of_the_recipe() -> Iterator[tuple[str, str, str]]:
-    """What a rung adds, its fit and that of the rung below."""
-    labels = ("annealing", "depth scaling", "token weighting", "stage 2")
-    for label, (below, one) in zip(labels, [*pairwise(LADDER), (STAGE_1_ALONE, WHOLE)], strict=True):
-        yield label, one, below
+    return _rungs(cells, "kept_head") if with_all_seeds(cells, *LADDER, STAGE_1_ALONE, WHOLE) else None
 
 
 def head_forcing(cells: Cells) -> Numbers | None:
     if not with_all_seeds(cells, FORCING, ANNEALED):
         return None
-    alone, other = (fits_of(cells, name) for name in (FORCING, ANNEALED))
-    excess = gained(cells, other, alone, HEAD, share=0.5)
-    kept = cells.summary[KEPT[HEAD]]
-    return {"excess": excess, "alone": kept[alone].mean(), "other": kept[other].mean()}
+    alone, other = (
+        cells.summary.loc[fits_of(cells, name), "kept_head"].mean() for name in (FORCING, ANNEALED)
+    )
+    return {
+        "excess": gained(cells, ANNEALED, FORCING, "kept_head", share=0.5), "alone": alone, "other": other,
+    }  # fmt: skip
 
 
-def _kept_by_head(cells: Cells, name: str, variance: float, df: float) -> Numbers:
-    """Of the accuracy of the teacher's own head, mean over seeds: errors are of test images and of seeds."""
-    fits, one = fits_of(cells, name), share_kept(cells, name, HEAD)
-    errors = [((one.high - one.low) / 2 / NORMAL, np.inf), ((variance / len(fits)) ** 0.5, df)]
-    return {"kept": with_errors(float(cells.summary.loc[fits, KEPT[HEAD]].mean()), errors), "fits": len(fits)}
+def _kept_by_head(cells: Cells, name: str) -> Numbers:
+    return {"kept": share_kept(cells, name, "kept_head"), "fits": len(fits_of(cells, name))}
 
 
-@of_fits(WHOLE)
-def head_kept(cells: Cells) -> Numbers:
-    return _kept_by_head(cells, WHOLE, *between_seeds(cells, KEPT[HEAD]))
-
-
-@of_fits(MUON)
-def muon_kept(cells: Cells) -> Numbers:
-    """By the recipe that keeps most in the search, of those without corrections; seeds have a spread of their own."""
-    kept = cells.summary.loc[fits_of(cells, MUON), KEPT[HEAD]]
-    return _kept_by_head(cells, MUON, float(kept.var(ddof=1)), len(kept) - 1)
+head_kept, muon_kept = (of_fits(name)(partial(_kept_by_head, name=name)) for name in (WHOLE, MUON))
 
 
 @of_fits(WHOLE)
@@ -280,26 +270,16 @@ def middle(cells: Cells) -> Numbers:
 
 
 def _against(cells: Cells, name: str, another: str) -> Numbers:
-    """One fit against another of k = 3."""
-    one, two = (cells.summary.loc[cell] for cell in (name, another))
-    kept, other = (share_kept(cells, cell) for cell in (name, another))
-    return {"kept": kept, "other": other, "r2": one["r2"], "other_r2": two["r2"], "one": one, "two": two}
+    """Fits of a name against those of another, k = 3."""
+    one, two = (cells.summary.loc[fits_of(cells, cell)].mean(numeric_only=True) for cell in (name, another))
+    columns = ("kept", "kept_knn", "r2")
+    return {**{column: gained(cells, name, another, column) for column in columns}, "one": one, "two": two}
 
 
 def fast_start(cells: Cells) -> Numbers | None:
-    """Fits that start from layers of the teacher, against those that start at random, k = 3."""
-    fast = cells.summary[(cells.summary["varies"] == "fast") & (cells.summary["k"] == LADDER_K)]
-    usual = of_the_recipe(cells).query("k == @LADDER_K and partition == @MAXCUT")
-    if min(len(fast), len(usual)) < FEWEST_DRAWS:
-        return None
-    found = {
-        column: with_errors(
-            float(fast[column].mean() - usual[column].mean()),
-            [(float(one[column].std()) / len(one) ** 0.5, len(one) - 1) for one in (fast, usual)],
-        )
-        for column in ("kept", "kept_knn", "r2")
-    }
-    return {**found, "one": fast.mean(numeric_only=True), "two": usual.mean(numeric_only=True)}
+    """Fits that start from layers of the teacher, against those that start at random; none of fewer than three each."""
+    fits = min(len(fits_of(cells, name)) for name in (FAST, WHOLE))
+    return _against(cells, FAST, WHOLE) if fits >= FEWEST_DRAWS else None
 
 
 longer = of_fits(LONGER, WHOLE)(partial(_against, name=LONGER, another=WHOLE))

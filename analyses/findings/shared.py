@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from analyses.rules import Numbers
 from analyses.shared_blocks import RAPTOR, RAPTOR_K, SHORT, WIDE, Shared, plain
-from analyses.statistics import Estimate, with_errors
-
-Right = Mapping[int, np.ndarray]  # which test images are named right, by seed
-
-
-def lead(one: Right, other: Right) -> Estimate:
-    """By how many points the accuracy of some networks is above that of others, means over the seeds of each.
-
-    Its error is that over test images, paired, and those over seeds (Welch): no interval where there is one seed.
-    """
-    means = [np.mean(list(rights.values()), axis=0) for rights in (one, other)]
-    errors = [(_error(means[0] - means[1]), np.inf)]
-    for rights in (one, other):
-        errors.append((_error([right.mean() for right in rights.values()]), len(rights) - 1))
-    return with_errors(100 * float((means[0] - means[1]).mean()), [(100 * error, df) for error, df in errors])
-
-
-def _error(values: Any) -> float:
-    """Standard error of a mean; not a number of one value."""
-    return float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else np.nan
+from analyses.statistics import Side, contrast
 
 
 def accuracies(study: Shared) -> dict[str, float]:
@@ -43,8 +22,9 @@ def _behind(study: Shared | None, kind: str) -> Numbers | None:
     if study is None or not (rights := study.of(plain(study.size))) or not (others := study.of(kind)):
         return None
     right = accuracies(study)
+    lead = contrast(Side(100, [*rights.values()]), Side(-100, [*others.values()]))
     return {
-        "lead": lead(rights, others), "seeds": min(len(rights), len(others)), "plain": right[plain(study.size)],
+        "lead": lead, "seeds": min(len(rights), len(others)), "plain": right[plain(study.size)],
         "shared": right[kind], "short": right.get(SHORT, np.nan), "size": study.size,
     }  # fmt: skip
 
@@ -64,11 +44,7 @@ def from_the_start(study: Shared | None) -> Numbers | None:
     teachers, trained, distilled = (np.array([kind[seed] for seed in seeds]) for kind in kinds)
     accuracy = teachers.mean(1)
     kept, kept_distilled = trained.mean(1) / accuracy, distilled.mean(1) / accuracy
-    by_image = ((trained.astype(float) - distilled) / accuracy[:, None]).mean(0)
-    errors = [(_error(by_image), np.inf), (_error(kept - kept_distilled), len(seeds) - 1)]
-    gain = with_errors(
-        100 * float((kept - kept_distilled).mean()), [(100 * error, df) for error, df in errors]
-    )
+    gain = contrast(Side(100, (trained.astype(float) - distilled) / accuracy[:, None]))
     rows = study.cells[study.cells["kind"] == RAPTOR]
     return {
         "gain": gain, "kept": float(kept.mean()), "distilled": float(kept_distilled.mean()), "seeds": len(seeds),

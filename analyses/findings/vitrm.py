@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import yaml
-from scipy import stats
 
 from analyses.recording import OFFLINE, RESULTS, ROOT
 from analyses.rules import UNTRAINED, Numbers
-from analyses.statistics import NORMAL, Estimate, mean_difference, with_errors
+from analyses.statistics import NORMAL, Estimate, Side, contrast, largest, mean_difference
 from analyses.study import is_recorded
 from analyses.vitrm_grid import Grid, read_grid
 from analyses.vitrm_on_cifar import LINEAR
@@ -34,6 +33,7 @@ PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = yaml.safe_load(
 )
 """Top-1 accuracy (%) by batch size: 1000 epochs for vitrm, 300 for the others. NaN: out of memory."""
 AT_128 = BATCH_SIZES.index(128)
+NO_LUCK = (0.0, np.inf)  # of what comes out alike each time
 BETTER = 1.25  # times as accurate is far better
 
 
@@ -152,28 +152,24 @@ def sizes(_: Any) -> Numbers:
 
 
 def better_than_linear(results: Results) -> Numbers:
-    right, linear, (sd, seeds) = accuracy(results.runs["vitrm"]), results.linear["accuracy"], results.apart
-    by_images = BETTER * (linear * (1 - linear) / results.runs["vitrm"]["test"]["images"]) ** 0.5
-    errors = [(_error(right), np.inf), (by_images, np.inf), (sd, seeds - 1)]
-    lead = with_errors(100 * (right.value - BETTER * linear), _points(errors))
+    right, linear = accuracy(results.runs["vitrm"]), results.linear["accuracy"]
+    images = of_images(linear, results.runs["vitrm"]["test"]["images"])
+    pixels = Side(-BETTER, [linear], images.standard_error, NO_LUCK)
+    lead = contrast(_network(right, results.apart), pixels).times(100)
     return {"lead": lead, "right": right, "linear": linear}
 
 
-def _error(share: Estimate) -> float:
-    """Standard error over test images."""
-    return (share.high - share.low) / 2 / NORMAL
-
-
-def _points(errors: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [(100 * error, df) for error, df in errors]
+def _network(accuracy: Estimate, apart: tuple[float, int], weight: float = 1) -> Side:
+    """A network among others, by what its test images leave open and how far networks of one recipe are apart."""
+    sd, seeds = apart
+    return Side(weight, [accuracy.value], accuracy.standard_error, (sd**2, seeds - 1))
 
 
 def against_vit(results: Results) -> Numbers:
     here, there = (accuracy(results.runs[name]) for name in ("vitrm", "vit-small"))
     ours, theirs = (results.runs[name]["parameters"] for name in ("vitrm", "vit-small"))
+    lead = contrast(_network(here, results.apart), _network(there, results.apart, -1)).times(100)
     sd, seeds = results.apart
-    errors = [(_error(here), np.inf), (_error(there), np.inf), (2**0.5 * sd, seeds - 1)]
-    lead = with_errors(100 * (here.value - there.value), _points(errors))
     return {
         "lead": lead, "right": here, "vit": there.value, "parameters": ours, "vit_parameters": theirs,
         "sd": sd, "seeds": seeds,
@@ -234,14 +230,25 @@ def published_accuracy(run: dict[str, Any] | None) -> Numbers | None:
 def best_of_grid(grid: Grid | None) -> Numbers | None:
     if grid is None or (3, 1) not in set(zip(grid.cells["n"], grid.cells["n_sup"], strict=True)):
         return None
-    cells = grid.cells.set_index(["n", "n_sup"])["accuracy"]
-    best = max(cells.index.drop((3, 1)), key=lambda cell: cells[cell], default=(3, 1))
-    ours, most = float(cells[(3, 1)]), float(cells[best])
-    sd, seeds = seeds_apart(grid)
-    chance = stats.t.ppf(1 - 0.05 / max(1, len(cells) - 1), max(1, seeds - 1)) * sd * 2**0.5
-    lead = 100 * (most - ours)
-    by_chance = Estimate(lead, lead - 100 * chance, lead + 100 * chance) if seeds > 1 else Estimate(lead)
-    return {"lead": by_chance, "right": ours, "sd": sd, "seeds": seeds, "best": best, "most": most}
+    cells, apart = grid.cells.set_index(["n", "n_sup"])["accuracy"], seeds_apart(grid)
+    others, ours = cells.drop((3, 1)), _network(of_images(cells[(3, 1)], grid.testing), apart, -1)
+    lead = {
+        f"n = {n}, N_sup = {steps}": contrast(_network(of_images(value, grid.testing), apart), ours).times(
+            100
+        )
+        for (n, steps), value in others.items()
+    }
+    best = others.idxmax() if len(others) and others.max() > cells[(3, 1)] else (3, 1)
+    return {
+        "lead": lead, "most": largest(lead.values()), "right": float(cells[(3, 1)]), "sd": apart[0],
+        "seeds": apart[1], "best": best, "of_best": float(cells[best]),
+    }  # fmt: skip
+
+
+def of_images(share: float, count: int) -> Estimate:
+    """A share of so many test images, by the normal interval."""
+    half = NORMAL * (share * (1 - share) / count) ** 0.5
+    return Estimate(share, share - half, share + half)
 
 
 def sees_image(grid: Grid | None) -> Numbers | None:
@@ -256,11 +263,9 @@ def batch_sizes(grid: Grid | None) -> Numbers | None:
     if grid is None or len(grid.batches) < 2:
         return None
     right = grid.batches.sort_values("batch_size").set_index("batch_size")["accuracy"]
-    sd, seeds = seeds_apart(grid)
-    by_images = [(value * (1 - value) / grid.testing) ** 0.5 for value in (right.max(), right.iloc[-1])]
-    errors = [*((one, np.inf) for one in by_images), (2**0.5 * sd, seeds - 1)]
-    lost = with_errors(100 * (right.max() - right.iloc[-1]), _points(errors))
-    return {"right": right, "lost": lost if seeds > 1 else Estimate(lost.value)}
+    best, last = (of_images(value, grid.testing) for value in (right.max(), right.iloc[-1]))
+    apart = seeds_apart(grid)
+    return {"right": right, "lost": contrast(_network(best, apart), _network(last, apart, -1)).times(100)}
 
 
 def seeds_apart(grid: Grid) -> tuple[float, int]:
