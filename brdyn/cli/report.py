@@ -120,7 +120,7 @@ def report(
     Example: brdyn report --model dinov2_vits14 --twin --images photos/ --fast --out runs/report
     """
     check_alone()
-    out = checks.at_home(request.out, "--out")
+    out = request.out
     formats = checks.check_written(request, REPORT, go_on=is_report(out))
     size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
     one_of("dtype", request.dtype, DTYPES)

@@ -227,7 +227,7 @@ def _described(request: RunRequest, size: tuple[int, int] | None) -> VisionTrans
 
     if matches(request.model) or request.teacher is not None:
         return None  # code is run once
-    if request.weights is not None and checks.at_home(request.weights, "--weights").is_dir():
+    if request.weights is not None and request.weights.is_dir():
         return None  # its config is there
     try:
         return describe_model(request.model, size)
