@@ -14,14 +14,14 @@ from brdyn.phases import Phases
 from brdyn.provenance import Stopwatch
 from brdyn.raptor import Evaluation, Fit, FitSettings, Raptor, evaluate, fit_raptor
 from brdyn.raptor.fit import fit_options
-from brdyn.raptor.partitions import assign
+from brdyn.raptor.partitions import contiguous
+from brdyn.reporting.blocks import accepted
 from brdyn.reporting.plan import ReportSettings
 from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints, Session
 from brdyn.trajectory import Stream
 
 JUDGED = 0.2  # of the images: what a Raptor is judged by, where it is fitted here
-MAXCUT = "maxcut"
 
 
 def given_raptors(folders: Sequence[str], models: Sequence[VisionTransformer]) -> dict[int, tuple[str, str]]:
@@ -70,13 +70,16 @@ def fit_here(
     folder: Path,
     stream: Stream,
 ) -> Fit:
-    """Fit one shared block to each phase, or go on with a fit that was stopped."""
+    """Fit one shared block to each phase, or go on with a fit that was stopped.
+
+    Phases are those that the test accepts, or those of the cut that is shown where it accepts none.
+    """
     if model.dtype != torch.float32:
         raise UsageError("a Raptor is fitted in float32: pass `dtype=float32`, or drop `fit_raptor`")
     steps, (learning, _) = settings.fit_raptor, parts(images, settings.seed)
     recipe = FitSettings(stage1_steps=steps // 2, stage2_steps=steps - steps // 2, seed=settings.seed)
     recipe = recipe.fitted_to(len(learning) - recipe.held_out(len(learning)))
-    assignment = assign(MAXCUT, phases.boundaries, model.depth, settings.seed)
+    assignment = contiguous(accepted(phases) or phases.boundaries, model.depth)
     options = fit_options(model, learning, assignment, recipe, 1, cached=False)
     checkpoints = Checkpoints(folder / CHECKPOINTS, options, watch=Stopwatch())
     try:
