@@ -75,7 +75,7 @@ def untrained_twins(model: VisionTransformer, n: int, seed: int = 0) -> Untraine
     model : VisionTransformer
         Of :func:`brdyn.load_model`, trained or not.
     n : int
-        How many; 19 are the fewest that a value outside all of them differs from at p = .05.
+        How many; 19 are the fewest for p = .05 of a value outside all of them on a side that was named before.
     seed : int
         They have the seeds from `seed + 1` on, without that of the model where it is untrained itself.
 

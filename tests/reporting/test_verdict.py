@@ -141,11 +141,17 @@ def twins(count, last):
 
 
 def test_what_is_outside_all_twins():
-    low = np.linspace(0.2, 0.3, 19)
-    found = answer("twins", {"dynamics": dynamics(1.9, null=twins(19, low))})
+    low = np.linspace(0.2, 0.3, 39)
+    found = answer("twins", {"dynamics": dynamics(1.9, null=twins(39, low))})
     assert (found.answer, found.short) == ("yes", "1 of 1 outside")
     assert "cls: angular speed of the last update (radians) 1.9, untrained 0.25" in found.sentence
-    assert answer("twins", {"dynamics": dynamics(0.25, null=twins(19, low))}).answer == "unclear"
+    assert (
+        "all 39 twins, and 1 at most of a twin outside all other networks: p = 0.05; farthest"
+        in found.sentence
+    )
+    assert answer("twins", {"dynamics": dynamics(0.25, null=twins(39, low))}).answer == "unclear"
+    half = answer("twins", {"dynamics": dynamics(1.9, null=twins(19, low[:19]))})
+    assert (half.answer, half.change) == ("unclear", "more twins")  # of one number, one of 19 is the least
     few = answer("twins", {"dynamics": dynamics(1.9, null=twins(2, [0.2, 0.3]))})
     assert few.answer == "unclear"  # two twins decide nothing
     assert few.change == "more twins: 19 are the fewest for p = .05"
