@@ -41,7 +41,7 @@ from brdyn.reporting.plan import (
     said_duration,
 )
 from brdyn.reporting.prepared import Prepared
-from brdyn.reporting.raptors import evaluate_raptor, fit_here, given_raptors
+from brdyn.reporting.raptors import evaluate_raptor, fitted_here, given_raptors
 from brdyn.reporting.reading import cannot_be_probed, given_probes, probe_for, seconds_to_probe
 from brdyn.reporting.result import Found, Report
 from brdyn.reporting.speed import measure_speed
@@ -210,12 +210,13 @@ class ReportRun:
         assert one.images is not None
         model, settings, size = one.model, self.settings, self.settings.of_size
         images = self._part(section, one.images)
-        found: Result
         if section is RAPTOR:
-            found = fit_here(
-                model, images, self._phases(one), settings, one.folder / RAPTOR.name, self.stream
-            )
-        elif section is RAPTOR_EVAL:
+            place = one.folder / RAPTOR.name
+            with fitted_here(model, images, self._phases(one), settings, place, self.stream) as fit:
+                keep(fit, one.folder, section, one.origins[section], self.formats)
+            return
+        found: Result
+        if section is RAPTOR_EVAL:
             raptor = one.raptor or str(one.folder / RAPTOR.name)
             found = evaluate_raptor(raptor, model, images, settings, bool(one.raptor), self.stream)
         elif section is PROBE:
