@@ -98,7 +98,7 @@ class ReportRun:
         if self.settings.null:
             check_redraws(model)
         images = open_images(model)
-        one.model, one.images = model, images
+        one.model, one.images, one.untrained = model, images, model.info.is_random
         if why := cannot_be_probed(images):
             one.left_out[PROBE] = why
         if not self.settings.of_size.stretched:
@@ -375,7 +375,7 @@ def _found(one: Prepared) -> Found:
     return Found(
         name=one.subject.name,
         folder=one.subject.folder,
-        untrained=one.model is not None and one.model.info.is_random,
+        untrained=one.untrained,
         results={name: result for name, result in results.items() if result is not None},
         failures=dict(one.failures),
         speed=one.speed,
