@@ -45,7 +45,7 @@ COMMON = {"config": (Config, None), "quiet": (Quiet, False), "json": (Json, Fals
 def add(app: typer.Typer, command: Callable[..., None]) -> None:
     """Register a command, with the options of every one and its examples at the end of its help.
 
-    It gets its paths with `~` as the home folder, which a shell leaves in `--out=~/x`, and a file of options everywhere.
+    It gets its paths with `~` as the home folder: a shell leaves it in `--out=~/x`, and a file of options everywhere.
     """
     name = command.__name__.replace("_", "-")
     own = [
