@@ -66,6 +66,8 @@ def raptor_rank(
     wanted = parse_ranks(ranks)
     given = GivenPhases.read(phases, k)
     settings = _settings(request, steps, lr)
+    if request.dtype != "float32":
+        raise UsageError("raptor-rank measures and fits in float32; drop --dtype")
 
     def check(model: VisionTransformer) -> None:
         given.check(model)
@@ -147,6 +149,6 @@ def resolved(ranks: list[int | None], model: VisionTransformer) -> list[int]:
     for rank in ranks:
         if rank is not None and rank > width:
             raise UsageError(
-                f"--ranks {rank} is more than the width of {model.info.name!r}, {width}; `{FULL}` is the most there is"
+                f"--ranks {rank} is more than the width of {model.info.name!r}, {width}; {FULL!r} is the most there is"
             )
     return [width if rank is None else rank for rank in ranks]

@@ -99,8 +99,8 @@ def untrained_twins(model: VisionTransformer, n: int, seed: int = 0) -> Untraine
     return UntrainedTwins(model, n, seed)
 
 
-def check_redraws(model: VisionTransformer) -> None:
-    """Refuse a model that cannot be initialised anew.
+def check_redraws(model: VisionTransformer, option: str = "null") -> None:
+    """Refuse a model that cannot be initialised anew, for what an option asks.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def check_redraws(model: VisionTransformer) -> None:
     if model.redraw is None:
         raise UsageError(
             f"nothing is known that initialises {model.info.name!r}, so that there are no untrained twins of it; drop "
-            "`null`, or give brdyn.with_null models that you initialised yourself as `twins`"
+            f"`{option}`, or give models that you initialised yourself to brdyn.with_null"
         )
 
 
@@ -125,7 +125,7 @@ def _check_alike(model: VisionTransformer, twin: VisionTransformer) -> None:
     if other is not None:
         raise BrdynError(
             f"an untrained {model.info.name!r} is built otherwise than its weights ({other}: {found.get(other)} "
-            f"instead of {wanted.get(other)}), so that there are no twins of it; drop `null`"
+            f"instead of {wanted.get(other)}), so that there are no twins of it; ask for none"
         )
 
 

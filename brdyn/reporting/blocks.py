@@ -64,7 +64,7 @@ def _doubt(found: Evaluation, least: float, ends: Sequence[int]) -> tuple[str, s
             "more images",
         )
     if ends and not _are_phases(found.assignment, ends):
-        change = f"a Raptor of the phases: `brdyn raptor-fit --boundaries {','.join(map(str, ends))}`"
+        change = f"a Raptor of the phases: `brdyn raptor-fit` with `boundaries={','.join(map(str, ends))}`"
         return (
             "blocks of other layers",
             f"it is faithful, but with other blocks than the {len(ends) + 1} phases",

@@ -95,8 +95,9 @@ class ReportRun:
     def _load(self, one: Prepared, open_model: OpenModel, open_images: OpenImages) -> None:
         """The model, its images, and what makes each result the one that is asked for."""
         model = open_model(one.subject)
-        if self.settings.null:
-            check_redraws(model)
+        for option in ("null", "twin"):
+            if getattr(self.settings, option):
+                check_redraws(model, option)
         images = open_images(model)
         one.model, one.images, one.untrained = model, images, model.info.is_random
         if why := cannot_be_probed(images):

@@ -84,7 +84,7 @@ def _missing(question: str, failed: str | None, reason: str | None) -> Finding:
         return Finding(question, MISSING, "failed", f"it failed: {failed}", "a run that does not fail")
     remedy = {
         "block": "a Raptor: `fit_raptor=20000` fits one, `raptor=RUN` takes one that was fitted",
-        "stretch": "the size `default` or `thorough`, or `brdyn dynamics --measures spectra --krylov-steps 2`",
+        "stretch": "any size but `fast`, or `brdyn dynamics --measures spectra --krylov-steps 2`",
         "twins": "`null=19`: twins measured beside, of which 19 are the fewest for p = .05",
     }.get(question, "a run that measures it")
     said = {"block": "only a Raptor can tell, and none was asked for"}.get(

@@ -86,6 +86,15 @@ CASES = [
     (["dynamics", "--measures", "speed,wobble"], "unknown measure 'wobble'; choose from norm, convergence"),
     (["vit-train", "--keep", "x"], "--keep 'x': 'x' is neither an epoch"),
     (["vitrm-train", "--grid", "n=x"], "--grid 'n=x': values are positive whole numbers"),
+    (
+        ["vitrm-train", "--grid", "n=1", "--latent-steps", "2"],
+        "--grid says n of every run; drop --latent-steps",
+    ),
+    (
+        ["vitrm-train", "--grid", "n=1 n_sup=2", "--n-sup", "3"],
+        "--grid says n_sup of every run; drop --n-sup",
+    ),
+    (["raptor-rank", "--dtype", "bfloat16"], "raptor-rank measures and fits in float32; drop --dtype"),
     (["vitrm-train", "--grid", "n=²"], "--grid 'n=²': values are positive whole numbers"),
     (["vit-train", "--tracker", "x"], "unknown tracker 'x'; choose one of none, tensorboard, wandb"),
     (["vit-train", "--model", "x"], "unknown ViT 'x'; choose one of vit-small"),

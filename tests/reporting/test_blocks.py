@@ -80,7 +80,7 @@ def test_blocks_of_other_layers_say_nothing_of_the_phases(assignment, short, wor
     assert (told.answer, told.short) == ("unclear", short)
     assert words in told.sentence
     if "other" in short:
-        assert told.change == "a Raptor of the phases: `brdyn raptor-fit --boundaries 6`"
+        assert told.change == "a Raptor of the phases: `brdyn raptor-fit` with `boundaries=6`"
     said = verdict(findings({"phases": segment(JUMP), "raptor-eval": found}, {}), untrained=False)
     assert said == (
         "not shown to be block-recurrent: its depth falls into 2 phases, and that one block does the work of each is "
@@ -95,7 +95,7 @@ def test_a_block_that_comes_again_is_not_of_one_phase():
     assert block(evaluation(0.95, 0.9, [0] * 4 + [1] * 4 + [2] * 4), matrix).answer == "yes"
     again = block(evaluation(0.95, 0.9, [0] * 4 + [1] * 4 + [0] * 4), matrix)
     assert (again.answer, again.short) == ("unclear", "blocks of other layers")
-    assert again.change.endswith("--boundaries 4,8`")
+    assert again.change.endswith("`boundaries=4,8`")
 
 
 def test_blocks_are_named_where_there_are_no_phases():

@@ -17,6 +17,7 @@ from brdyn.reporting.plan import SIZES, Subject, said_duration, subjects
 from brdyn.reporting.result import Found
 from brdyn.reporting.splicing import images_to_fit, splicing
 from tests.measures.test_spectra import Opaque
+from tests.models.own_vit import adapted
 from tests.reporting.conftest import SETTINGS, STREAM, named
 
 SECTIONS = ("phases", "dynamics", "perturb", "interventions", "splice", "probe")
@@ -174,6 +175,13 @@ def test_a_twin_that_fails_keeps_its_mark(plain, tmp_path, pageless, monkeypatch
         assert [(one.label, one.untrained) for one in found.models] == [
             ("little", False), ("little (untrained)", True),
         ]  # fmt: skip
+
+
+def test_twins_of_a_module_that_nobody_can_draw_are_refused(plain, tmp_path):
+    """By the option that asks for them."""
+    for options in ({"twin": True}, {"null": 2}):
+        with pytest.raises(UsageError, match=f"no untrained twins of it; drop `{next(iter(options))}`, or"):
+            brdyn.report([adapted()], plain, tmp_path / "out", ReportSettings(size="fast", **options))
 
 
 def test_a_trained_model_may_have_any_name():
