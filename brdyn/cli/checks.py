@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -83,6 +84,14 @@ def check_file(option: str, path: Path | None, *, folder: bool = False) -> None:
             "no such file" if not os.path.lexists(path) else "not a file" + (" or folder" if folder else "")
         )
         raise UsageError(f"{option} {str(path)!r}: {what}")
+
+
+def check_serves(option: str, given: bool, of: Collection[str], chosen: Collection[str], where: str) -> None:
+    """Refuse an option that was given, of something that was not chosen."""
+    if given and not {*of} & {*chosen}:
+        raise UsageError(
+            f"{option} is of {' and '.join(of)}, and {where} has none; name one there, or drop {option}"
+        )
 
 
 def at_home(path: str | Path) -> Path:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brdyn.choices import one_of
+from brdyn.cli.checks import check_serves
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.options import WHOLE
 from brdyn.cli.run import RunRequest, open_run, run_command
 from brdyn.errors import UsageError
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS, assign
+from brdyn.raptor.partitions import RANDOM as RANDOM_PARTITIONS
 from brdyn.raptor.recipe import LAYER, RANDOM, STARTS, FitSettings
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ RESULT = "raptor_rank.json"
 FULL = "full"
 TESTED = 5  # one in so many images is judged by, where others are fitted to
 FITTED_BATCH = 16
+DRAWS = 3
 
 
 @run_command
@@ -41,7 +44,7 @@ def raptor_rank(
     ] = ",".join(PARTITIONS),
     draws: Annotated[
         int, typer.Option(help="Of each random partition.", min=1, max=100, rich_help_panel=RANKS)
-    ] = 3,
+    ] = DRAWS,
     start: Annotated[
         str,
         typer.Option(
@@ -63,6 +66,7 @@ def raptor_rank(
     """
     one_of("start", start, [one for one in STARTS if one != RANDOM])
     chosen = _partitions(partitions)
+    check_serves("--draws", draws != DRAWS, RANDOM_PARTITIONS, chosen, "--partitions")
     wanted = parse_ranks(ranks)
     given = GivenPhases.read(phases, k)
     settings = _settings(request, steps, lr)

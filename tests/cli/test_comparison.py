@@ -298,6 +298,7 @@ def test_the_command_draws_again(run, folders, monkeypatch):
     assert len(list((folders / "slides").iterdir())) == 4
     for arguments, words in (
         (["small", "--out", "slides"], "holds steps.png already"),
+        (["small", "--format", "pdf", "--out", "large"], "holds phases.json already; choose another --out"),
         (["none"], "no such folder"),
         (["slides"], "holds no result"),
         (["small", "--theme", "blue"], "unknown theme 'blue'"),

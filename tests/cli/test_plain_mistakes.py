@@ -79,6 +79,30 @@ CASES = [
     (["splice", "--spans", "0-4,x-8"], "--spans '0-4,x-8' is neither"),
     (["splice", "--ridge", "-1"], "ridge -1.0 is not a number from 0 up"),
     (["splice", "--fit-n", "4"], "--fit-n goes with --fit-images"),
+    (["splice", "--surrogates", "mean", "--within"], "--within is of exchange, and --surrogates has none"),
+    (
+        ["splice", "--surrogates", "mean", "--ridge", "0.1"],
+        "--ridge is of affine and power, and --surrogates",
+    ),
+    (
+        ["splice", "--surrogates", "exchange", "--fit-images", "samples"],
+        "--fit-images is of mean and affine and",
+    ),
+    (
+        ["dynamics", "--tangents", "4"],
+        "--tangents is of spectra, and --measures has none; name one there, or drop",
+    ),
+    (
+        ["dynamics", "--measures", "all", "--krylov-steps", "4"],
+        "--krylov-steps is of spectra, and --measures",
+    ),
+    (["dynamics", "--measures", "speed", "--rank", "4"], "--rank is of modes, and --measures has none"),
+    (["dynamics", "--measures", "speed", "--ridge", "0.1"], "--ridge is of modes, and --measures has none"),
+    (["interventions", "--kinds", "swap", "--draws", "7"], "--draws is of shuffle, and --kinds has none"),
+    (
+        ["raptor-rank", "--partitions", "maxcut", "--draws", "5"],
+        "--draws is of random-contiguous and random-shuffle",
+    ),
     (
         ["splice", "--raptor", "FILE", "--null", "2"],
         "an untrained twin has no Raptor; drop --raptor or --null",
