@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import brdyn
+from brdyn.cli.commands import command_line
 from brdyn.store import to_json
 from brdyn.words import as_typed, counted, first_line, printable, shortened
 
@@ -55,6 +56,9 @@ def test_names_that_are_no_utf8_are_escaped_in_json():
     json.dumps(written, ensure_ascii=False).encode()  # which a lone surrogate would not stand
 
 
+OF_THE_LIBRARY = ("--apart", "--folder", "--help", "--published")  # which no command takes or passes on
+
+
 def messages(path):
     """The texts in a file, docstrings left out; of one with values in it, what is around them."""
     tree = ast.parse(path.read_text())
@@ -80,3 +84,24 @@ def test_the_library_speaks_of_parameters_and_the_command_line_of_options():
     assert as_typed("pass `allow_pickle=True`; `brdyn models` and `ulimit -n` stay") == (
         "pass --allow-pickle; `brdyn models` and `ulimit -n` stay"
     )
+
+
+def test_every_option_that_a_message_names_is_one():
+    """Of a command: those of the library as they are shown, those of the command line as they stand."""
+    of_commands = [one for command in command_line.commands.values() for one in command.params]
+    options = {
+        name for one in (*command_line.params, *of_commands) for name in (*one.opts, *one.secondary_opts)
+    }
+    home = Path(brdyn.__file__).parent
+    found = [
+        f"{path.relative_to(home)}:{line}: {option}"
+        for path in home.rglob("*.py")
+        for line, text in messages(path)
+        for option in (
+            re.findall("--[a-z][a-z0-9-]*[a-z0-9](?=[^a-z0-9-])", text)
+            if home / "cli" in path.parents
+            else [f"--{name.replace('_', '-')}" for name in re.findall("(?<!`)`([a-z][a-z0-9_]*)[`=]", text)]
+        )
+        if option not in options and option not in OF_THE_LIBRARY
+    ]
+    assert found == []

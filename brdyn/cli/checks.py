@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -51,16 +52,15 @@ def check_written(request: Written, result: str, *, go_on: bool = False) -> tupl
 
 def check_out(out: Path, result: str, used: bool) -> None:
     """Refuse an output folder that cannot be made or is another's, or holds files and is not to be `used` again."""
-    folder = at_home(out, "--out")
-    there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    there = next(one for one in (out, *out.absolute().parents) if os.path.lexists(one))
     if not there.is_dir():
         what = "a link to nothing" if there.is_symlink() and not there.exists() else "not a folder"
-        raise UsageError(f"cannot make the output folder {str(folder)!r}: {str(there)!r} is {what}")
+        raise UsageError(f"cannot make the output folder {str(out)!r}: {str(there)!r} is {what}")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f"cannot write to {str(there)!r}; choose another --out")
-    if there == folder and not used:
-        check_empty(folder)
-    check_own(folder, result)
+    if there == out and not used:
+        check_empty(out)
+    check_own(out, result)
 
 
 def check_images(*sources: str | None) -> None:
@@ -69,7 +69,7 @@ def check_images(*sources: str | None) -> None:
         if text is None or text in NAMED:
             continue
         base, at, split = text.rpartition("@")
-        paths = [at_home(text, "images at"), *([at_home(base, "images at")] if at and split else [])]
+        paths = [at_home(text), *([at_home(base)] if at and split else [])]
         hub_id = text.count("/") == 1 and text[0] not in "./~" and not text.lower().endswith(LIKE_A_FILE)
         if not text or not (hub_id or any(os.path.lexists(path) for path in paths)):
             raise UsageError(NO_IMAGES.format(text))
@@ -79,17 +79,30 @@ def check_file(option: str, path: Path | None, *, folder: bool = False) -> None:
     """Refuse a file that is not there."""
     if path is None:
         return
-    place = at_home(path, option)
-    if not (place.is_file() or (folder and place.is_dir())):
+    if not (path.is_file() or (folder and path.is_dir())):
         what = (
-            "no such file" if not os.path.lexists(place) else "not a file" + (" or folder" if folder else "")
+            "no such file" if not os.path.lexists(path) else "not a file" + (" or folder" if folder else "")
         )
         raise UsageError(f"{option} {str(path)!r}: {what}")
 
 
-def at_home(path: str | Path, what: str) -> Path:
-    """A path with `~` as the home folder."""
+def check_serves(option: str, given: bool, of: Collection[str], chosen: Collection[str], where: str) -> None:
+    """Refuse an option that was given, of something that was not chosen."""
+    if given and not {*of} & {*chosen}:
+        raise UsageError(
+            f"{option} is of {' and '.join(of)}, and {where} has none; name one there, or drop {option}"
+        )
+
+
+def at_home(path: str | Path) -> Path:
+    """A path with `~` as the home folder.
+
+    Raises
+    ------
+    UsageError
+        If there is no such home folder.
+    """
     place = expanded(path)
     if str(place).startswith("~"):
-        raise UsageError(f"{what} {str(path)!r}: there is no such home folder; write the path out")
+        raise UsageError(f"{str(path)!r}: there is no such home folder; write the path out")
     return place

@@ -17,6 +17,8 @@ from brdyn.words import first_line
 
 OPTIONS = "options"  # where a result keeps them
 ITSELF = ("config", "help", "quiet", "json")
+TRUST = ("allow_code", "allow_pickle")  # whoever runs a command gives it, and no file
+ONCE = (*TRUST, "overwrite", "resume", "previous")  # of one run alone: a result does not hand it on
 PLAIN = str | int | float | bool
 
 
@@ -24,12 +26,13 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Take the options of a file for the defaults of a command: those that are typed count more.
 
     The file is TOML, with options by their names at the top level or in a table named as the command; or the JSON file
-    of a result, which has those that it was made with.
+    of a result, which has those that it was made with, except for what it was allowed to replace, go on with or trust.
 
     Raises
     ------
     UsageError
-        If it cannot be read, or has a key that is no option of the command, or a value that no option takes.
+        If it cannot be read, or has a key that is no option of the command, or a value that no option takes; or where
+        it says that code is to be trusted.
     """
     if path is None or context.resilient_parsing:
         return path
@@ -43,6 +46,10 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             close = get_close_matches(name, [*known, *(commands if isinstance(value, dict) else ())], n=1)
             nearest = f"; the nearest is {close[0]!r}" if close else f"; see `brdyn {command} --help`"
             raise UsageError(f"{str(path)!r}: {key!r} is no option of brdyn {command}{nearest}")
+        if known[name].name in TRUST:
+            raise UsageError(
+                f"{str(path)!r}: {key!r} is not taken from a file; type --{known[name].name.replace('_', '-')}"
+            )
         found[str(known[name].name)] = _value(
             path, key, value, many=known[name].multiple or known[name].nargs != 1
         )
@@ -66,7 +73,8 @@ def _entries(path: Path, command: str, commands: Iterable[str]) -> Mapping[str, 
             raise UsageError(
                 f"{str(path)!r} does not tell the options it was made with; an earlier version wrote it"
             )
-        return {name: value for name, value in provenance[OPTIONS].items() if value is not None}
+        options = provenance[OPTIONS].items()
+        return {name: value for name, value in options if value is not None and name not in ONCE}
     try:
         content = tomllib.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

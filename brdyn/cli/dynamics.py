@@ -17,6 +17,7 @@ from brdyn.choices import (
     chosen_measures,
     separated,
 )
+from brdyn.cli.checks import check_serves
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.null import Null, check_null, measured
 from brdyn.cli.run import RunRequest, open_run, run_command
@@ -75,8 +76,14 @@ def dynamics(
     Writes dynamics.json, dynamics.parquet (one row per statistic, token group and layer) and pictures to --out.
     """
     chosen = separated(measures)
-    chosen_measures(chosen)
     check_ridge(ridge)
+    for option, asked, of in (
+        ("--ridge", ridge != RIDGE, "modes"),
+        ("--rank", rank is not None, "modes"),
+        ("--tangents", tangents != TANGENTS, "spectra"),
+        ("--krylov-steps", krylov_steps != KRYLOV_STEPS, "spectra"),
+    ):
+        check_serves(option, asked, [of], chosen_measures(chosen), "--measures")
     given = GivenPhases.read(phases, k)
 
     def check(model: VisionTransformer) -> None:

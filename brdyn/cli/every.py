@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from brdyn.cli import output
+from brdyn.cli.checks import at_home
 from brdyn.cli.config import read_config
 from brdyn.cli.examples import EXAMPLES
 from brdyn.environment import using
@@ -42,7 +43,10 @@ COMMON = {"config": (Config, None), "quiet": (Quiet, False), "json": (Json, Fals
 
 
 def add(app: typer.Typer, command: Callable[..., None]) -> None:
-    """Register a command, with the options of every one and its examples at the end of its help."""
+    """Register a command, with the options of every one and its examples at the end of its help.
+
+    It gets its paths with `~` as the home folder: a shell leaves it in `--out=~/x`, and a file of options everywhere.
+    """
     name = command.__name__.replace("_", "-")
     own = [
         parameter.replace(kind=Parameter.KEYWORD_ONLY)
@@ -57,9 +61,16 @@ def add(app: typer.Typer, command: Callable[..., None]) -> None:
         common = {option: values.pop(option) for option in COMMON}
         output.choose(json=common["json"], quiet=common["quiet"])
         with using(values):
-            command(**values)
+            command(**{name: _at_home(value) for name, value in values.items()})
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = Signature([*own, *common])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *common]}
     app.command(name, epilog="\n\n".join(["Examples:", *EXAMPLES[name]]))(run)
+
+
+def _at_home(value: Any) -> Any:
+    """A path, or several, with `~` as the home folder; anything else as it is."""
+    if isinstance(value, list):
+        return [_at_home(one) for one in value]
+    return at_home(value) if isinstance(value, Path) else value

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brdyn.choices import DRAWS, KINDS, SURGERY, separated, some_of
+from brdyn.cli.checks import check_serves
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.null import Null, check_null, measured
 from brdyn.cli.run import RunRequest, open_run, run_command
@@ -47,6 +48,7 @@ def interventions(
     Writes interventions.json, interventions.parquet (one row per operation, readout and measure) and pictures to --out.
     """
     chosen = some_of("intervention", separated(kinds), KINDS)
+    check_serves("--draws", draws != DRAWS, ["shuffle"], chosen, "--kinds")
     given = GivenPhases.read(phases, k)
 
     def check(model: VisionTransformer) -> None:

@@ -11,7 +11,6 @@ import typer
 from brdyn.choices import one_of
 from brdyn.cli import options as opt
 from brdyn.cli import output
-from brdyn.cli.checks import at_home
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.options import parse_batch_size, parse_numbers
 from brdyn.cli.run import Run, RunRequest, open_run, run_command
@@ -153,10 +152,9 @@ def raptor_fit(
     )
     _check_one_way(boundaries, phases, k, partition, partition_seed)
     given = GivenPhases.read(phases, k)
-    states = None if cache is None else at_home(cache, "--cache")
-    if states is not None and in_memory:
+    if cache is not None and in_memory:
         raise UsageError("--in-memory keeps images, and --cache reads states in their place; drop one")
-    if settings.augment and (in_memory or states is not None):
+    if settings.augment and (in_memory or cache is not None):
         raise UsageError(
             f"--augment sees each image anew, and {'--in-memory' if in_memory else '--cache'} keeps how it was seen; "
             "drop one"
@@ -180,7 +178,7 @@ def raptor_fit(
         is_main = run.processes.is_main
         settings = _fitted_to(run, settings)
         assignment = _assignment(run, given, ends, partition, partition_seed)
-        world, cached = run.processes.world, states is not None
+        world, cached = run.processes.world, cache is not None
         options = fit_options(run.model, run.images, assignment, settings, world, cached=cached)
         checkpoints = Checkpoints(request.out / CHECKPOINTS, options, anew=not resume, watch=run.watch)
         saved = checkpoint_to_resume(request.out, RESULT, checkpoints, resume, previous, say=is_main)
@@ -188,7 +186,7 @@ def raptor_fit(
             run.folder.begin(options, [TRACKER])
         before = {1: 0, 2: settings.stage1_steps}
         with open_tracker(tracker, request.out, before, is_main=is_main) as report:
-            activations = _cache(run, states, request.workers) if states is not None else None
+            activations = _cache(run, cache, request.workers) if cache is not None else None
             session = Session(
                 checkpoints=checkpoints, resume=saved, accelerator=accelerator, report=report, progress=True
             )

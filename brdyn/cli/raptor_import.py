@@ -9,7 +9,7 @@ import typer
 
 from brdyn.cli import options as opt
 from brdyn.cli import output
-from brdyn.cli.checks import at_home, check_file
+from brdyn.cli.checks import check_file
 from brdyn.cli.options import parse_image_size, parse_numbers
 from brdyn.errors import UsageError
 from brdyn.words import counted
@@ -45,29 +45,25 @@ def raptor_import(
     ends = (
         None if boundaries is None else [int(end) for end in parse_numbers("--boundaries", boundaries, int)]
     )
-    folder = at_home(out, "--out")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{str(folder)!r} holds something already; choose another --out")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{str(out)!r} holds something already; choose another --out")
 
-    from brdyn.checked_json import expanded
     from brdyn.models import load_model
     from brdyn.raptor import read_official
     from brdyn.raptor.model import KIND
     from brdyn.raptor.official import read_blocks
     from brdyn.store.pretrained import CONFIG, WEIGHTS
 
-    read_blocks(
-        expanded(file), ends
-    )  # a teacher may have to be fetched: a file that is none is refused first
+    read_blocks(file, ends)  # a teacher may have to be fetched: a file that is none is refused first
     teacher = load_model(teacher_model, weights=weights, weights_key=weights_key, image_size=size)
     raptor = read_official(file, teacher, ends)
-    raptor.save_pretrained(folder, read_from=file.name)
+    raptor.save_pretrained(out, read_from=file.name)
     spans = ", ".join(f"{span.start + 1}-{span.end}" for span in raptor.spans)
     answer, files = (
         f"{counted(raptor.k, 'block')} for layers {spans} of {teacher.info.name}",
         [CONFIG, WEIGHTS],
     )
     if output.wants_json():
-        output.print_json({"kind": KIND, "folder": str(folder), "files": files, "answer": answer})
+        output.print_json({"kind": KIND, "folder": str(out), "files": files, "answer": answer})
     else:
-        output.say(f"{answer}\n\nwritten to {folder}: {', '.join(files)}")
+        output.say(f"{answer}\n\nwritten to {out}: {', '.join(files)}")

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brdyn.choices import one_of
+from brdyn.cli.checks import check_serves
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.options import WHOLE
 from brdyn.cli.run import RunRequest, open_run, run_command
 from brdyn.errors import UsageError
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS, SHUFFLE, assign, draws_of
+from brdyn.raptor.partitions import RANDOM as RANDOM_PARTITIONS
 from brdyn.raptor.recipe import LAYER, RANDOM, STARTS, FitSettings
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ RESULT = "raptor_rank.json"
 FULL = "full"
 TESTED = 5  # one in so many images is judged by, where others are fitted to
 FITTED_BATCH = 16
+DRAWS = 3
 
 
 @run_command
@@ -42,7 +45,7 @@ def raptor_rank(
     ] = ",".join(PARTITIONS),
     draws: Annotated[
         int, typer.Option(help="Of each random partition.", min=1, max=100, rich_help_panel=RANKS)
-    ] = 3,
+    ] = DRAWS,
     start: Annotated[
         str,
         typer.Option(
@@ -64,18 +67,19 @@ def raptor_rank(
     """
     one_of("start", start, [one for one in STARTS if one != RANDOM])
     chosen = _partitions(partitions)
+    check_serves("--draws", draws != DRAWS, RANDOM_PARTITIONS, chosen, "--partitions")
     wanted = parse_ranks(ranks)
     given = GivenPhases.read(phases, k)
     settings = _settings(request, steps, lr)
+    if request.dtype != "float32":
+        raise UsageError("raptor-rank measures and fits in float32; drop --dtype")
 
     def check(model: VisionTransformer) -> None:
         given.check(model)
         resolved(wanted, model)
         if given.phases is not None:
             check_draws(chosen, draws, given.phases.boundaries, model.depth)
-        elif (
-            given.k is not None
-        ):  # where phases end is not known yet, on which the number of shuffles depends
+        elif given.k is not None:  # how many shuffles there are depends on where phases end, too
             sure = [name for name in chosen if name != SHUFFLE or given.k in (1, model.depth)]
             check_draws(sure, draws, range(1, given.k), model.depth)
 
@@ -175,6 +179,6 @@ def resolved(ranks: list[int | None], model: VisionTransformer) -> list[int]:
     for rank in ranks:
         if rank is not None and rank > width:
             raise UsageError(
-                f"--ranks {rank} is more than the width of {model.info.name!r}, {width}; `{FULL}` is the most there is"
+                f"--ranks {rank} is more than the width of {model.info.name!r}, {width}; {FULL!r} is the most there is"
             )
     return [width if rank is None else rank for rank in ranks]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from brdyn.choices import DTYPES, INITS, MOST_TWINS, check_named, check_source, one_of
-from brdyn.cli import checks, output
+from brdyn.choices import MOST_TWINS
 from brdyn.cli import options as opt
-from brdyn.cli.run import RunRequest, run_command
+from brdyn.cli import output
+from brdyn.cli.run import RunRequest, check_run, run_command
 from brdyn.errors import BrdynError, UsageError
 from brdyn.progress import stage, tell
 from brdyn.reporting.plan import PAGE, REPORT, ReportSettings, Subject, check_alone, is_report, subjects
@@ -120,11 +120,8 @@ def report(
     Example: brdyn report --model dinov2_vits14 --twin --images photos/ --fast --out runs/report
     """
     check_alone()
-    out = checks.at_home(request.out, "--out")
-    formats = checks.check_written(request, REPORT, go_on=is_report(out))
-    size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
-    one_of("dtype", request.dtype, DTYPES)
-    one_of("init", request.init, INITS)
+    out = request.out
+    formats, size, batch_size = check_run(request, request.model, REPORT, go_on=is_report(out))
     if fast and thorough:
         raise UsageError("--fast and --thorough exclude each other; drop one of them")
     settings = ReportSettings(
@@ -137,14 +134,9 @@ def report(
         probes=tuple(probe),
         seed=request.seed,
     )
-    for name in request.model:
-        check_named(name)
     models = subjects(request.model, request.init, twin)
-    check_source(request.init == "random", request.weights is not None, request.weights_key)
     if request.weights is not None and len(request.model) > 1:
         raise UsageError("--weights is of one model; give one --model, or folders as models")
-    checks.check_images(request.images)
-    checks.check_file("--weights", request.weights, folder=True)
     if fit_raptor and request.dtype != "float32":
         raise UsageError("--fit-raptor fits in float32; drop --dtype")
 

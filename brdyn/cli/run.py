@@ -227,12 +227,34 @@ def _described(request: RunRequest, size: tuple[int, int] | None) -> VisionTrans
 
     if matches(request.model) or request.teacher is not None:
         return None  # code is run once
-    if request.weights is not None and checks.at_home(request.weights, "--weights").is_dir():
+    if request.weights is not None and request.weights.is_dir():
         return None  # its config is there
     try:
         return describe_model(request.model, size)
     except BrdynError:
         return None
+
+
+def check_run(
+    request: RunRequest, models: Sequence[str], result: str, *, go_on: bool
+) -> tuple[tuple[str, ...], tuple[int, int] | None, int | str]:
+    """Refuse what the shared options alone show to be wrong: before torch is loaded, or a model.
+
+    Returns
+    -------
+    tuple
+        The formats of pictures, the image size, the batch size.
+    """
+    formats = checks.check_written(request, result, go_on=go_on)
+    size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
+    one_of("dtype", request.dtype, DTYPES)
+    one_of("init", request.init, INITS)
+    for name in models:
+        check_named(name)
+    check_source(request.init == "random", request.weights is not None, request.weights_key)
+    checks.check_images(request.images)
+    checks.check_file("--weights", request.weights, folder=True)
+    return formats, size, batch_size
 
 
 @contextmanager
@@ -265,15 +287,7 @@ def open_run(
     images_of : callable, optional
         Finds the images for a model, where they are not found as those of other commands.
     """
-    formats = checks.check_written(request, result, go_on=bool(go_on_with))
-    size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
-    one_of("dtype", request.dtype, DTYPES)
-    one_of("init", request.init, INITS)
-    check_named(request.model)
-    check_source(request.init == "random", request.weights is not None, request.weights_key)
-    checks.check_images(request.images)
-    checks.check_file("--weights", request.weights, folder=True)
-
+    formats, size, batch_size = check_run(request, [request.model], result, go_on=bool(go_on_with))
     with stage("loading torch"):  # here and below, once nothing plain is wrong
         import torch
 

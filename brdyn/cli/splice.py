@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brdyn.choices import LONGEST_SHOWN, RIDGE, SPLICED, SURROGATES, check_ridge, separated, some_of
-from brdyn.cli.checks import check_images
+from brdyn.cli.checks import check_images, check_serves
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
 from brdyn.cli.null import Null, check_null, measured
 from brdyn.cli.options import WHOLE
@@ -82,6 +82,12 @@ def splice(
     chosen = some_of("surrogate", separated(surrogates), SPLICED)
     wanted = None if spans == "all" else parse_spans(spans)
     check_ridge(ridge)
+    for option, asked, of in (
+        ("--within", within, ["exchange"]),
+        ("--ridge", ridge != RIDGE, ["affine", "power"]),
+        ("--fit-images", fit_images is not None, ["mean", "affine", "power"]),
+    ):
+        check_serves(option, asked, of, chosen, "--surrogates")
     if fit_images is None and fit_n is not None:
         raise UsageError("--fit-n goes with --fit-images")
     if raptor is not None and null:

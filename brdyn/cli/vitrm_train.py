@@ -115,6 +115,11 @@ def vitrm_train(
     check_tracker(tracker)
     architecture = ARCHITECTURES[one_of("network", request.model, ARCHITECTURES)]
     cells = _cells(architecture, grid or [], more_of_grid or [])
+    for key, option, beside in (
+        ("n", "--latent-steps", latent_steps != ViTRMConfig.latent_steps), ("n_sup", "--n-sup", n_sup != 1),
+    ):  # fmt: skip
+        if cells and key in cells[0] and beside:
+            raise UsageError(f"--grid says {key} of every run; drop {option}")
     chosen = request.recipe(architecture.published, epochs, warmup_epochs, ema, recipe)
     built = _built(architecture, request.sizes(), dropout, latent_steps, sees_image, shared_stages)
     architecture.check(request.image_size, **built)

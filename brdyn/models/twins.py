@@ -75,7 +75,7 @@ def untrained_twins(model: VisionTransformer, n: int, seed: int = 0) -> Untraine
     model : VisionTransformer
         Of :func:`brdyn.load_model`, trained or not.
     n : int
-        How many; 19 are the fewest that a value outside all of them differs from at p = .05.
+        How many; 19 are the fewest for p = .05 of a value outside all of them on a side that was named before.
     seed : int
         They have the seeds from `seed + 1` on, without that of the model where it is untrained itself.
 
@@ -99,8 +99,8 @@ def untrained_twins(model: VisionTransformer, n: int, seed: int = 0) -> Untraine
     return UntrainedTwins(model, n, seed)
 
 
-def check_redraws(model: VisionTransformer) -> None:
-    """Refuse a model that cannot be initialised anew.
+def check_redraws(model: VisionTransformer, option: str = "null") -> None:
+    """Refuse a model that cannot be initialised anew, for what an option asks.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def check_redraws(model: VisionTransformer) -> None:
     if model.redraw is None:
         raise UsageError(
             f"nothing is known that initialises {model.info.name!r}, so that there are no untrained twins of it; drop "
-            "`null`, or give brdyn.with_null models that you initialised yourself as `twins`"
+            f"`{option}`, or give models that you initialised yourself to brdyn.with_null"
         )
 
 
@@ -125,7 +125,7 @@ def _check_alike(model: VisionTransformer, twin: VisionTransformer) -> None:
     if other is not None:
         raise BrdynError(
             f"an untrained {model.info.name!r} is built otherwise than its weights ({other}: {found.get(other)} "
-            f"instead of {wanted.get(other)}), so that there are no twins of it; drop `null`"
+            f"instead of {wanted.get(other)}), so that there are no twins of it; ask for none"
         )
 
 

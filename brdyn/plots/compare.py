@@ -187,11 +187,10 @@ def _(first: LayerProbe, results: Mapping[str, LayerProbe]) -> dict[str, Figure]
     for name, one in results.items():
         rows = one.scores[(one.scores["score"] == one.main) & (one.scores["probe"] == "linear")]
         rows = rows[rows["place"].str.isdecimal() & (rows["model"] == one.models[0])]
-        layers = rows["place"].astype(int)
         if len(rows):
             heading = f"{one.task}, linear probe of each layer"
             _, _, curves = panels.setdefault(one.task, (heading, one.words[one.main], {}))
-            curve = rows.assign(depth=layers / layers.max(), mean=rows["value"])
+            curve = rows.assign(depth=rows["place"].astype(int) / one.depth, mean=rows["value"])
             curves[name] = curve.sort_values("depth")
     return {"probe": _panels(list(panels.values()), len(panels))} if panels else {}
 

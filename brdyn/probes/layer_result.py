@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from brdyn.measures.intervals import told_apart
 from brdyn.probes.baselines import BASELINE, NAMES
 from brdyn.probes.counts import PAIRS, SCORES
-from brdyn.provenance import images_of, skipped_lines
+from brdyn.provenance import Provenance, images_of, skipped_lines
 from brdyn.result import Result
 from brdyn.store import read_table, records
 from brdyn.words import counted as number_of
@@ -109,6 +109,13 @@ class LayerProbe(Result):
     examples: Mapping[str, np.ndarray] = field(default_factory=dict)
     images: Mapping[str, Any] = field(default_factory=dict)
     baseline: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BASELINE))
+
+    @property
+    def depth(self) -> int:
+        """The number of layers of the model; the last layer that was read alone where that is not known."""
+        if isinstance(self.provenance, Provenance):
+            return int(self.provenance.details["model"]["layers"])
+        return max(map(int, filter(str.isdecimal, self.scores["place"])), default=0)
 
     def content(self) -> dict[str, Any]:
         """Everything but the tables and examples in files of their own."""

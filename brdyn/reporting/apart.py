@@ -8,7 +8,7 @@ import numpy as np
 
 from brdyn.measures.dynamics import Dynamics
 from brdyn.measures.null import BesideTwins
-from brdyn.reporting.finding import MANY, UNCLEAR, YES, Finding
+from brdyn.reporting.finding import ALPHA, MANY, UNCLEAR, YES, Finding
 
 
 def beside(results: Sequence[BesideTwins]) -> Iterator[tuple[str, float, np.ndarray]]:
@@ -20,33 +20,56 @@ def beside(results: Sequence[BesideTwins]) -> Iterator[tuple[str, float, np.ndar
 
 
 def of_twins(results: Sequence[BesideTwins]) -> Finding | None:
-    """What lies outside all the twins."""
+    """Whether a model lies outside all its twins in more numbers than any of them does outside all others."""
     rows = list(beside(results))
     if not rows:
         return None
-    count = len(rows[0][2])
+    twins = len(rows[0][2])
     apart = sorted(
-        ((_apart(value, twins), name, value, twins) for name, value, twins in rows),
+        ((_apart(value, of), name, value, of) for name, value, of in rows),
         key=lambda row: -row[0],
     )
     outside = [row for row in apart if row[0] > 0]
-    p = 1 / (count + 1)
-    chance = 2 * p * len(rows)  # either side
-    said = f"{len(outside)} of {len(rows)} numbers differ from the one twin's"
-    if count > 1:
-        said = f"{len(outside)} of {len(rows)} numbers lie outside all {count} twins"
-        said += f" (about {min(chance, len(rows)):.0f} would by chance)"
+    own, *others = _extremes(np.array([[value, *of] for _, value, of in rows]))
+    p = (1 + sum(other >= own for other in others)) / (twins + 1)
+    if twins == 1:
+        said = f"{len(outside)} of {len(rows)} numbers differ from the one twin's"
+    else:
+        said = (
+            f"{len(outside)} of {len(rows)} numbers lie outside all {twins} twins, and {max(others)} at most of a twin "
+            f"outside all other networks: p = {p:.2g}"
+        )
     if outside:
         said += "; farthest: " + "; ".join(
-            f"{name} {value:.3g}, untrained {twins.mean():.3g}" for _, name, value, twins in outside[:2]
+            f"{name} {value:.3g}, untrained {of.mean():.3g}" for _, name, value, of in outside[:2]
         )
-    if count == 1:
+    if twins == 1:
         said += " (one twin shows no spread)"
-    many = count >= MANY
-    answer = YES if many and len(outside) > chance else UNCLEAR
-    change = "more twins: " + ("each narrows the chance" if many else f"{MANY} are the fewest for p = .05")
-    short = "beside one twin" if count == 1 else f"{len(outside)} of {len(rows)} outside"
+    answer = YES if p <= ALPHA else UNCLEAR
+    change = "more twins" + (f": {MANY} are the fewest for p = .05" if twins < MANY else "")
+    short = "beside one twin" if twins == 1 else f"{len(outside)} of {len(rows)} outside"
     return Finding("twins", answer, short, said, change)
+
+
+def _extremes(values: np.ndarray) -> np.ndarray:
+    """In how many rows each column is alone the largest or the smallest, which is outside all others.
+
+    Networks that are drawn alike can trade places, however their numbers depend on each other: the count of one of them
+    is above those of all others by a chance of one in as many as there are.
+
+    Parameters
+    ----------
+    values : ndarray, shape (numbers, networks)
+
+    Returns
+    -------
+    ndarray, shape (networks,)
+    """
+    alone = np.zeros(values.shape, bool)
+    for ends in (values.max(1, keepdims=True), values.min(1, keepdims=True)):
+        there = values == ends
+        alone |= there & (there.sum(1, keepdims=True) == 1)
+    return alone.sum(0)
 
 
 def _apart(value: float, twins: np.ndarray) -> float:

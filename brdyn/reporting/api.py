@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from brdyn import runtime
+from brdyn.checked_json import expanded
 from brdyn.choices import INITS, one_of
 from brdyn.data import ImageSet, load_images
 from brdyn.models import VisionTransformer, load_model, untrained_twins
@@ -103,7 +104,7 @@ def report(
 
     open_images = partial(_images, images, settings)
     return make_report(
-        named, open_model, open_images, Path(out), settings, stream=stream, overwrite=overwrite, formats=formats,
+        named, open_model, open_images, expanded(out), settings, stream=stream, overwrite=overwrite, formats=formats,
         say=say,
     )  # fmt: skip
 

@@ -10,7 +10,8 @@ YES, NO, UNCLEAR, MISSING = "yes", "no", "unclear", "not measured"
 NONE = "none found"  # by a test, which may have missed some
 FAITHFUL = 0.9  # R² at every layer, from which a Raptor counts as a copy
 HALF = 0.5
-MANY = 19  # twins, the fewest that a value outside all of them differs from at p = .05
+ALPHA = 0.05
+MANY = 19  # twins, the fewest among which a model can be apart at that level
 FEW = 30  # images, below which a normal interval of a mean is rough
 QUESTIONS = {
     "phases": "Does its depth fall into phases?",

@@ -10,7 +10,7 @@ from brdyn.data import ImageSet
 from brdyn.models import VisionTransformer
 from brdyn.probes import LayerProbe
 from brdyn.reporting.kept import differs, is_there
-from brdyn.reporting.plan import Section, Subject
+from brdyn.reporting.plan import RANDOM, Section, Subject
 from brdyn.reporting.speed import Speed
 
 
@@ -28,6 +28,11 @@ class Prepared:
     failures: dict[str, str] = field(default_factory=dict)
     probes: dict[str, LayerProbe] = field(default_factory=dict)  # that were given
     left_out: dict[Section, str] = field(default_factory=dict)  # what this model or these images do not allow
+    untrained: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Untrained as asked for; a model that was given may be so besides."""
+        self.untrained = self.subject.init == RANDOM
 
     def wants(self, section: Section) -> bool:
         """Whether the section has to be measured."""

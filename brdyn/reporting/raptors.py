@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import VisionTransformer, load_model
+from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.provenance import Stopwatch
 from brdyn.raptor import Evaluation, Fit, FitSettings, Raptor, evaluate, fit_raptor
 from brdyn.raptor.fit import fit_options
-from brdyn.raptor.partitions import assign
+from brdyn.raptor.model import is_raptor, read_saved
+from brdyn.raptor.partitions import contiguous
+from brdyn.reporting.blocks import accepted
 from brdyn.reporting.plan import ReportSettings
 from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints, Session
 from brdyn.trajectory import Stream
 
 JUDGED = 0.2  # of the images: what a Raptor is judged by, where it is fitted here
-MAXCUT = "maxcut"
 
 
 def given_raptors(folders: Sequence[str], models: Sequence[VisionTransformer]) -> dict[int, tuple[str, str]]:
@@ -34,10 +36,10 @@ def given_raptors(folders: Sequence[str], models: Sequence[VisionTransformer]) -
     """
     found: dict[int, tuple[str, str]] = {}
     for folder in folders:
-        raptor = load_model(folder)
-        if not isinstance(raptor, Raptor):
+        if not is_raptor(folder):
             raise UsageError(f"{folder!r} is not a Raptor; give the folder of brdyn raptor-fit as `raptor`")
-        teacher = raptor.teacher.info
+        config, _ = read_saved(folder)
+        teacher = config.teacher
         of = [number for number, model in enumerate(models) if model.info.digest == teacher.digest]
         if not of:
             raise UsageError(
@@ -51,7 +53,7 @@ def given_raptors(folders: Sequence[str], models: Sequence[VisionTransformer]) -
             )
         if of[0] in found:
             raise UsageError(f"{found[of[0]][0]!r} and {folder!r} are Raptors of one model; give one")
-        found[of[0]] = (folder, raptor.info.digest)
+        found[of[0]] = (folder, config.digest)
     return found
 
 
@@ -62,21 +64,26 @@ def parts(images: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
     return learning, judged
 
 
-def fit_here(
+@contextmanager
+def fitted_here(
     model: VisionTransformer,
     images: ImageSet,
     phases: Phases,
     settings: ReportSettings,
     folder: Path,
     stream: Stream,
-) -> Fit:
-    """Fit one shared block to each phase, or go on with a fit that was stopped."""
+) -> Iterator[Fit]:
+    """Fit one shared block to each phase, or go on with a fit that was stopped, and keep it inside.
+
+    Phases are those that the test accepts, or those of the cut that is shown where it accepts none. The checkpoints go
+    at the end, unless what is done inside fails.
+    """
     if model.dtype != torch.float32:
         raise UsageError("a Raptor is fitted in float32: pass `dtype=float32`, or drop `fit_raptor`")
     steps, (learning, _) = settings.fit_raptor, parts(images, settings.seed)
     recipe = FitSettings(stage1_steps=steps // 2, stage2_steps=steps - steps // 2, seed=settings.seed)
     recipe = recipe.fitted_to(len(learning) - recipe.held_out(len(learning)))
-    assignment = assign(MAXCUT, phases.boundaries, model.depth, settings.seed)
+    assignment = contiguous(accepted(phases) or phases.boundaries, model.depth)
     options = fit_options(model, learning, assignment, recipe, 1, cached=False)
     checkpoints = Checkpoints(folder / CHECKPOINTS, options, watch=Stopwatch())
     try:
@@ -84,9 +91,8 @@ def fit_here(
     except BrdynError:  # of another fit, or damaged
         checkpoints, saved = Checkpoints(folder / CHECKPOINTS, options, anew=True, watch=Stopwatch()), None
     session = Session(checkpoints=checkpoints, resume=saved, progress=stream.progress)
-    fit = fit_raptor(model, learning, assignment, recipe, session=session, workers=stream.workers)
+    yield fit_raptor(model, learning, assignment, recipe, session=session, workers=stream.workers)
     checkpoints.remove()
-    return fit
 
 
 def evaluate_raptor(
@@ -98,7 +104,6 @@ def evaluate_raptor(
     stream: Stream,
 ) -> Evaluation:
     """Judge a Raptor on the images; one that was fitted here on those that were kept out."""
-    raptor = load_model(folder, device=model.device, dtype=model.dtype)
-    assert isinstance(raptor, Raptor)
+    raptor = Raptor.from_pretrained(folder, model).to(device=model.device, dtype=model.dtype)
     judged = images if given else parts(images, settings.seed)[1]
     return evaluate(raptor, judged, stream=stream, beyond=settings.of_size.beyond)

@@ -38,7 +38,7 @@ class Found:
     @property
     def label(self) -> str:
         """For pictures and tables; untrained networks are marked."""
-        return self.folder.removesuffix("-untrained") + (" (untrained)" if self.untrained else "")
+        return f"{self.folder.removesuffix('-untrained')} (untrained)" if self.untrained else self.folder
 
 
 @dataclass(frozen=True)

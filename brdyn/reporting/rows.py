@@ -80,7 +80,7 @@ def probe_rows(label: str, probe: LayerProbe) -> Rows:
     table = linear_rows(probe)
     alone = table[table["place"].str.isdecimal()].assign(group="linear probe")
     alone = alone.rename(columns={"value": "mean"})
-    return _rows(label, alone, lambda row: int(row["place"]), max(map(int, alone["place"]), default=0))
+    return _rows(label, alone, lambda row: int(row["place"]), probe.depth)
 
 
 def fidelity_rows(found: Sequence[Found]) -> Rows:

@@ -41,7 +41,7 @@ from brdyn.reporting.plan import (
     said_duration,
 )
 from brdyn.reporting.prepared import Prepared
-from brdyn.reporting.raptors import evaluate_raptor, fit_here, given_raptors
+from brdyn.reporting.raptors import evaluate_raptor, fitted_here, given_raptors
 from brdyn.reporting.reading import cannot_be_probed, given_probes, probe_for, seconds_to_probe
 from brdyn.reporting.result import Found, Report
 from brdyn.reporting.speed import measure_speed
@@ -95,10 +95,11 @@ class ReportRun:
     def _load(self, one: Prepared, open_model: OpenModel, open_images: OpenImages) -> None:
         """The model, its images, and what makes each result the one that is asked for."""
         model = open_model(one.subject)
-        if self.settings.null:
-            check_redraws(model)
+        for option in ("null", "twin"):
+            if getattr(self.settings, option):
+                check_redraws(model, option)
         images = open_images(model)
-        one.model, one.images = model, images
+        one.model, one.images, one.untrained = model, images, model.info.is_random
         if why := cannot_be_probed(images):
             one.left_out[PROBE] = why
         if not self.settings.of_size.stretched:
@@ -210,12 +211,13 @@ class ReportRun:
         assert one.images is not None
         model, settings, size = one.model, self.settings, self.settings.of_size
         images = self._part(section, one.images)
-        found: Result
         if section is RAPTOR:
-            found = fit_here(
-                model, images, self._phases(one), settings, one.folder / RAPTOR.name, self.stream
-            )
-        elif section is RAPTOR_EVAL:
+            place = one.folder / RAPTOR.name
+            with fitted_here(model, images, self._phases(one), settings, place, self.stream) as fit:
+                keep(fit, one.folder, section, one.origins[section], self.formats)
+            return
+        found: Result
+        if section is RAPTOR_EVAL:
             raptor = one.raptor or str(one.folder / RAPTOR.name)
             found = evaluate_raptor(raptor, model, images, settings, bool(one.raptor), self.stream)
         elif section is PROBE:
@@ -374,7 +376,7 @@ def _found(one: Prepared) -> Found:
     return Found(
         name=one.subject.name,
         folder=one.subject.folder,
-        untrained=one.model is not None and one.model.info.is_random,
+        untrained=one.untrained,
         results={name: result for name, result in results.items() if result is not None},
         failures=dict(one.failures),
         speed=one.speed,

@@ -15,8 +15,8 @@ from brdyn.measures.null import BesideTwins
 from brdyn.phases import Phases
 from brdyn.raptor import Evaluation
 from brdyn.reporting.apart import of_one_twin, of_twins
+from brdyn.reporting.blocks import of_blocks
 from brdyn.reporting.finding import (
-    FAITHFUL,
     HALF,
     MISSING,
     NO,
@@ -62,10 +62,11 @@ def findings(
         "block": failures.get("raptor") or failures.get("raptor-eval"),
         "twins": failures.get("dynamics"),
     }
+    cut = phases if isinstance(phases, Phases) else None
     beside = [one for one in results.values() if isinstance(one, BesideTwins)]
     found = {
-        "phases": _phases(phases) if isinstance(phases, Phases) else None,
-        "block": _block(evaluation) if isinstance(evaluation, Evaluation) else None,
+        "phases": None if cut is None else _phases(cut),
+        "block": of_blocks(evaluation, cut) if isinstance(evaluation, Evaluation) else None,
         "work": _work(splice) if isinstance(splice, Splice) else None,
         "stretch": _stretch(stretched) if isinstance(stretched, Dynamics) else None,
         "converge": _converge(dynamics) if isinstance(dynamics, Dynamics) else None,
@@ -83,7 +84,7 @@ def _missing(question: str, failed: str | None, reason: str | None) -> Finding:
         return Finding(question, MISSING, "failed", f"it failed: {failed}", "a run that does not fail")
     remedy = {
         "block": "a Raptor: `fit_raptor=20000` fits one, `raptor=RUN` takes one that was fitted",
-        "stretch": "the size `default` or `thorough`, or `brdyn dynamics --measures spectra --krylov-steps 2`",
+        "stretch": "any size but `fast`, or `brdyn dynamics --measures spectra --krylov-steps 2`",
         "twins": "`null=19`: twins measured beside, of which 19 are the fewest for p = .05",
     }.get(question, "a run that measures it")
     said = {"block": "only a Raptor can tell, and none was asked for"}.get(
@@ -111,32 +112,6 @@ def _phases(phases: Phases) -> Finding:
         "more images change little, and another similarity may (`brdyn phases --similarity cka`)"
     )
     return Finding("phases", NONE, NONE, phases.sentence(), change)
-
-
-def _block(found: Evaluation) -> Finding:
-    curve = found.fidelity.curve("r2")
-    least, layer = float(curve.min()), int(curve.idxmin())
-    blocks = counted(len(set(found.assignment)), "block")
-    seen = f"{blocks} for {len(found.assignment)} layers: R² {least:.2f} at least, at layer {layer}"
-    change = (
-        "a longer fit, which can only raise R²; random partitions that do as well speak against these phases"
-    )
-    if found.fidelity.baselines is None:
-        skill = None
-    else:
-        curves = found.fidelity.curve("skill_affine").dropna()
-        skill = float(curves.iloc[-1]) if len(curves) else None
-    if skill is not None:
-        seen += f"; skill over one affine map for each layer {skill:.2f} at the last"
-    if least >= FAITHFUL and (skill is None or skill > 0):
-        return Finding(
-            "block", YES, f"R² ≥ {least:.2f}", f"the Raptor goes its own way faithfully: {seen}", change
-        )
-    if least >= FAITHFUL:
-        said = f"it is faithful, but one affine map is too, so that no block was needed: {seen}"
-        return Finding("block", UNCLEAR, "so can a linear map", said, change)
-    said = f"this Raptor does not follow the model: {seen}; a fit bounds from below, so a longer one may"
-    return Finding("block", UNCLEAR, f"R² down to {least:.2f}", said, change)
 
 
 def _work(found: Splice) -> Finding:
@@ -290,9 +265,10 @@ def verdict(found: Sequence[Finding], untrained: bool) -> str:
     }
     if phases.answer != YES:
         work = {answer: words.replace("each", "a phase") for answer, words in work.items()}
+        work[YES] = f"a Raptor does its work with {block.short}"
     recurrent = {
         (YES, YES): "block-recurrent, by this evidence",
-        (NONE, YES): "a few blocks can do its work, without phases of its own",
+        (NONE, YES): "fewer blocks than layers can do its work, without phases of its own",
     }.get((phases.answer, block.answer), "not shown to be block-recurrent")
     said = f"{recurrent}: {parts[phases.answer]}, and {work[block.answer]}"
     return f"untrained network (nothing of this was learnt): {said}" if untrained else said

@@ -12,6 +12,7 @@ from brdyn.errors import UsageError
 from brdyn.store import files
 from brdyn.store.folder import OutputFolder, render
 from brdyn.store.json_files import to_json
+from brdyn.store.result_files import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,15 +39,16 @@ def write_pictures(
     Raises
     ------
     UsageError
-        If the folder cannot be written to, or, without `result`, holds a picture of such a name already.
+        If the folder cannot be written to, or, without `result`, holds a picture of such a name already, or a result.
     BrdynError
         If the disk is full.
     """
     place = expanded(folder)
     names = [f"{title}.{kind}" for title in figures for kind in formats]
     there = [name for name in names if (place / name).exists()]
-    if result is None and there:
-        raise UsageError(f"{str(folder)!r} holds {there[0]} already; choose another `out`")
+    others = [name for name in KINDS if (place / name).exists()]
+    if result is None and (there or others):
+        raise UsageError(f"{str(folder)!r} holds {[*there, *others][0]} already; choose another `out`")
     with OutputFolder(place, overwrite=True):
         drawn = {
             f"{title}.{kind}": render(figure, kind) for title, figure in figures.items() for kind in formats

@@ -14,6 +14,7 @@ from brdyn.measures.dynamics import Dynamics
 from brdyn.phases import LayerSimilarity
 from brdyn.plots import draw, draw_comparison, themed
 from brdyn.provenance import Provenance
+from brdyn.reporting.rows import probe_rows
 from tests.reporting.test_verdict import probed, splice
 from tests.test_summaries import curve, grown, repair, surgery
 
@@ -115,6 +116,17 @@ def test_curves_lie_over_relative_depth_and_matrices_have_one_scale():
     second = replace(second, matrix=second.matrix - 0.5)
     drawn = draw_comparison(compare(first, second))["similarity"]
     assert {axes.images[0].get_clim() for axes in drawn.axes[:2]} == {(-0.5, 1)}
+
+
+def test_probes_of_a_few_layers_lie_where_these_are_in_the_model():
+    """Not where the last that was read lies."""
+    first = replace(probed(), provenance=origin("small", layers=8))
+    drawn = draw_comparison(compare(first, replace(first, provenance=origin("large", layers=12))))["probe"]
+    small, large = drawn.axes[0].lines
+    assert small.get_xdata().tolist() == [0.25, 0.375, 0.75]  # of layers 2, 3, 6
+    assert large.get_xdata().tolist() == pytest.approx([1 / 6, 0.25, 0.5])
+    assert {row["of"] for row in probe_rows("small", first)} == {8}
+    assert probed().depth == 6  # not measured on a model
 
 
 def test_growth_and_deletions_are_overlaid_and_swaps_lie_side_by_side():
@@ -286,6 +298,7 @@ def test_the_command_draws_again(run, folders, monkeypatch):
     assert len(list((folders / "slides").iterdir())) == 4
     for arguments, words in (
         (["small", "--out", "slides"], "holds steps.png already"),
+        (["small", "--format", "pdf", "--out", "large"], "holds phases.json already; choose another --out"),
         (["none"], "no such folder"),
         (["slides"], "holds no result"),
         (["small", "--theme", "blue"], "unknown theme 'blue'"),

@@ -67,6 +67,26 @@ def test_options_of_a_file_are_used_and_those_typed_count_more(run, config, tmp_
     assert_one_line_error(done, 2, "does not tell the options", "earlier version")
 
 
+def test_a_result_does_not_hand_on_what_one_run_was_allowed(run, config, tmp_path):
+    """To replace a result, and to run code; a file that somebody wrote may say the former."""
+    (tmp_path / "mine.py").write_text("raise RuntimeError('run')")
+    config.write_text(config.read_text().replace("seed = 5", "seed = 5\noverwrite = true"))
+    out = tmp_path / "out"
+    allowed = ["--allow-code", "--allow-pickle"]
+    for _ in range(2):
+        done = run("phases", "--config", config, *allowed, "--out", out)
+        assert done.returncode == 0, done.stderr
+    options = brdyn.read(out).provenance.details["options"]
+    assert (options["overwrite"], options["allow_code"], options["allow_pickle"]) == (True, True, True)
+    assert_one_line_error(run("phases", "--config", out / "phases.json"), 2, "is not empty")
+    content = json.loads((out / "phases.json").read_text())
+    content["provenance"]["options"] |= {"model": f"{tmp_path / 'mine.py'}:build", "weights": None}
+    (tmp_path / "sent.json").write_text(json.dumps(content))
+    sent = ["--config", tmp_path / "sent.json", "--out", tmp_path / "again"]
+    assert_one_line_error(run("phases", *sent), 2, "--allow-code")
+    assert "RuntimeError: run" in run("phases", *sent, "--allow-code").stderr
+
+
 def test_a_list_is_what_commas_are(run, config, tmp_path):
     done = run("perturb", "--config", config, "--layers", "0", "--tokens", "cls", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -86,6 +106,8 @@ def test_a_list_is_what_commas_are(run, config, tmp_path):
         ("n = 'many'", ["--n", "many"]),
         ("n = 0", ["--n"]),
         ("overwrite = 'perhaps'", ["--overwrite", "perhaps"]),
+        ("allow-code = true", ["'allow-code' is not taken from a file; type --allow-code"]),
+        ("allow_pickle = true", ["'allow_pickle' is not taken from a file; type --allow-pickle"]),
         ("k = ", ["cannot read --config"]),
     ],
 )

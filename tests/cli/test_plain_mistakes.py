@@ -79,6 +79,30 @@ CASES = [
     (["splice", "--spans", "0-4,x-8"], "--spans '0-4,x-8' is neither"),
     (["splice", "--ridge", "-1"], "ridge -1.0 is not a number from 0 up"),
     (["splice", "--fit-n", "4"], "--fit-n goes with --fit-images"),
+    (["splice", "--surrogates", "mean", "--within"], "--within is of exchange, and --surrogates has none"),
+    (
+        ["splice", "--surrogates", "mean", "--ridge", "0.1"],
+        "--ridge is of affine and power, and --surrogates",
+    ),
+    (
+        ["splice", "--surrogates", "exchange", "--fit-images", "samples"],
+        "--fit-images is of mean and affine and",
+    ),
+    (
+        ["dynamics", "--tangents", "4"],
+        "--tangents is of spectra, and --measures has none; name one there, or drop",
+    ),
+    (
+        ["dynamics", "--measures", "all", "--krylov-steps", "4"],
+        "--krylov-steps is of spectra, and --measures",
+    ),
+    (["dynamics", "--measures", "speed", "--rank", "4"], "--rank is of modes, and --measures has none"),
+    (["dynamics", "--measures", "speed", "--ridge", "0.1"], "--ridge is of modes, and --measures has none"),
+    (["interventions", "--kinds", "swap", "--draws", "7"], "--draws is of shuffle, and --kinds has none"),
+    (
+        ["raptor-rank", "--partitions", "maxcut", "--draws", "5"],
+        "--draws is of random-contiguous and random-shuffle",
+    ),
     (
         ["splice", "--raptor", "FILE", "--null", "2"],
         "an untrained twin has no Raptor; drop --raptor or --null",
@@ -86,6 +110,15 @@ CASES = [
     (["dynamics", "--measures", "speed,wobble"], "unknown measure 'wobble'; choose from norm, convergence"),
     (["vit-train", "--keep", "x"], "--keep 'x': 'x' is neither an epoch"),
     (["vitrm-train", "--grid", "n=x"], "--grid 'n=x': values are positive whole numbers"),
+    (
+        ["vitrm-train", "--grid", "n=1", "--latent-steps", "2"],
+        "--grid says n of every run; drop --latent-steps",
+    ),
+    (
+        ["vitrm-train", "--grid", "n=1 n_sup=2", "--n-sup", "3"],
+        "--grid says n_sup of every run; drop --n-sup",
+    ),
+    (["raptor-rank", "--dtype", "bfloat16"], "raptor-rank measures and fits in float32; drop --dtype"),
     (["vitrm-train", "--grid", "n=²"], "--grid 'n=²': values are positive whole numbers"),
     (["vit-train", "--tracker", "x"], "unknown tracker 'x'; choose one of none, tensorboard, wandb"),
     (["vit-train", "--model", "x"], "unknown ViT 'x'; choose one of vit-small"),

@@ -80,6 +80,22 @@ def test_raptor_fit_writes_what_it_says(run, fit_options, tmp_path):
     assert_one_line_error(run("phases", *wrong), 2, "give the same weights")
 
 
+def test_home_is_found_after_an_equals_sign(run, narrow_options, tmp_path, monkeypatch):
+    """Where a shell leaves `~`: a finished fit is not begun again, and nothing lies in a folder of that name."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    options = [*narrow_options, "--out=~/fit", "--cache=~/states"]
+    assert run("raptor-fit", *options, drawn=False).returncode == 0
+    fit = (tmp_path / "home" / "fit" / "fit.json").read_bytes()
+    assert_one_line_error(run("raptor-fit", *options, "--resume"), 2, "is finished")
+    assert_one_line_error(run("raptor-fit", *options), 2, "is not empty")
+    assert (tmp_path / "home" / "fit" / "fit.json").read_bytes() == fit
+    drawn = run("plot", "~/fit", "--format", "svg", rendered=False)
+    assert (drawn.returncode, (tmp_path / "home" / "fit" / "fit.svg").exists()) == (0, True), drawn.stderr
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["fit", "states"]
+    assert not (tmp_path / "~").exists()
+
+
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("killed_at", [1, 4])
 def test_a_killed_raptor_fit_resumes_bit_for_bit(run, narrow_options, tmp_path, killed_at):

@@ -12,10 +12,12 @@ from brdyn.data import load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import untrained_twins
 from brdyn.phases import segment
-from brdyn.reporting import ReportSettings
+from brdyn.reporting import ReportSettings, run
 from brdyn.reporting.plan import SIZES, Subject, said_duration, subjects
+from brdyn.reporting.result import Found
 from brdyn.reporting.splicing import images_to_fit, splicing
 from tests.measures.test_spectra import Opaque
+from tests.models.own_vit import adapted
 from tests.reporting.conftest import SETTINGS, STREAM, named
 
 SECTIONS = ("phases", "dynamics", "perturb", "interventions", "splice", "probe")
@@ -150,6 +152,41 @@ def test_an_untrained_network_is_marked(plain, tmp_path, pageless):
     assert trained.findings[6].sentence.startswith("beside one untrained twin: ")
     own = brdyn.read(tmp_path / "out" / "little-untrained" / "phases")
     assert own.provenance.weights == next(iter(untrained_twins(model, 1))).info.weights
+
+
+def test_a_twin_that_fails_keeps_its_mark(plain, tmp_path, pageless, monkeypatch):
+    """Whether it cannot be drawn, or not be timed."""
+    measure_speed = run.measure_speed
+
+    def failing(model, images):
+        if model.info.is_random:
+            raise BrdynError("out of memory; use fewer images")
+        return measure_speed(model, images)
+
+    def undrawn(model, n, seed):
+        raise BrdynError("it is not built as the model is")
+
+    settings = ReportSettings(size="fast", n=4, twin=True)
+    for place, replaced in (("run.measure_speed", failing), ("api.untrained_twins", undrawn)):
+        out = tmp_path / place
+        with monkeypatch.context() as patch:
+            patch.setattr(f"brdyn.reporting.{place}", replaced)
+            found = brdyn.report([named("little")], plain, out, settings, stream=STREAM, formats=())
+        assert [(one.label, one.untrained) for one in found.models] == [
+            ("little", False), ("little (untrained)", True),
+        ]  # fmt: skip
+
+
+def test_twins_of_a_module_that_nobody_can_draw_are_refused(plain, tmp_path):
+    """By the option that asks for them."""
+    for options in ({"twin": True}, {"null": 2}):
+        with pytest.raises(UsageError, match=f"no untrained twins of it; drop `{next(iter(options))}`, or"):
+            brdyn.report([adapted()], plain, tmp_path / "out", ReportSettings(size="fast", **options))
+
+
+def test_a_trained_model_may_have_any_name():
+    found = Found("vit-untrained", "vit-untrained", False, {}, {}, None)
+    assert found.label == "vit-untrained"
 
 
 def test_probes_of_elsewhere_are_told_of_their_model(photos, plain, tmp_path):

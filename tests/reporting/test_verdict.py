@@ -17,29 +17,12 @@ from brdyn.phases import segment
 from brdyn.probes import LayerProbe
 from brdyn.probes.counts import PAIRS as PROBED
 from brdyn.probes.counts import SCORES
-from brdyn.raptor import Evaluation
-from brdyn.raptor.baselines import Fitted
-from brdyn.raptor.fidelity import Fidelity
 from brdyn.reporting.plan import heads_seconds
 from brdyn.reporting.practice import advice, changes
 from brdyn.reporting.reading import readings
 from brdyn.reporting.speed import Speed
 from brdyn.reporting.verdict import findings, verdict
-
-DEPTH = np.array([0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20])
-JUMP, DRIFT = (
-    np.exp(-abs(DEPTH[:, None] - DEPTH) / 20),
-    np.exp(-abs(np.subtract.outer(range(12), range(12))) / 20),
-)
-
-
-def answer(question, results=(), **options):
-    found = findings(dict(results), options.pop("failures", {}), **options)
-    return next(one for one in found if one.question == question)
-
-
-def interval(mean, half=0.01, n=50):
-    return {"mean": mean, "low": mean - half, "high": mean + half, "sd": 0.1, "n_images": n}
+from tests.reporting.built import DRIFT, JUMP, answer, evaluation, interval
 
 
 def dynamics(last, half=0.01, n=50, null=None):
@@ -60,18 +43,6 @@ def repair(rates):
     return Repair(pd.DataFrame(columns=["eps"]), pd.DataFrame(rows), segment(np.eye(4)))
 
 
-def evaluation(r2, skill):
-    rows = [
-        {"mode": "autoregressive", "statistic": name, "unit": "", "group": "all", "layer": layer, **interval(value)}
-        for name, values in {"r2": r2, "skill_affine": skill}.items()
-        for layer, value in enumerate(values, 1)
-    ]  # fmt: skip
-    fitted = Fitted(**dict.fromkeys(Fitted.__dataclass_fields__))
-    return Evaluation(
-        Fidelity(pd.DataFrame(rows), baselines=fitted), None, None, "tiny", tuple([0] * (len(r2) - 1) + [1])
-    )
-
-
 @pytest.mark.parametrize(
     ("matrix", "said", "short"),
     [
@@ -83,20 +54,6 @@ def evaluation(r2, skill):
 def test_phases(matrix, said, short):
     found = answer("phases", {"phases": segment(matrix)})
     assert (found.answer, found.short) == (said, short)
-
-
-@pytest.mark.parametrize(
-    ("r2", "skill", "said", "words"),
-    [
-        ([0.95, 0.92], [0.9, 0.4], "yes", "R² 0.92 at least, at layer 2"),
-        ([0.95, 0.97], [0.9, -0.1], "unclear", "no block was needed"),
-        ([0.99, 0.4], [0.9, 0.5], "unclear", "does not follow the model: 2 blocks for 2 layers: R² 0.40"),
-    ],
-)
-def test_a_block_is_as_good_as_its_worst_layer(r2, skill, said, words):
-    found = answer("block", {"raptor-eval": evaluation(r2, skill)})
-    assert found.answer == said
-    assert words in found.sentence
 
 
 @pytest.mark.parametrize(
@@ -184,11 +141,17 @@ def twins(count, last):
 
 
 def test_what_is_outside_all_twins():
-    low = np.linspace(0.2, 0.3, 19)
-    found = answer("twins", {"dynamics": dynamics(1.9, null=twins(19, low))})
+    low = np.linspace(0.2, 0.3, 39)
+    found = answer("twins", {"dynamics": dynamics(1.9, null=twins(39, low))})
     assert (found.answer, found.short) == ("yes", "1 of 1 outside")
     assert "cls: angular speed of the last update (radians) 1.9, untrained 0.25" in found.sentence
-    assert answer("twins", {"dynamics": dynamics(0.25, null=twins(19, low))}).answer == "unclear"
+    assert (
+        "all 39 twins, and 1 at most of a twin outside all other networks: p = 0.05; farthest"
+        in found.sentence
+    )
+    assert answer("twins", {"dynamics": dynamics(0.25, null=twins(39, low))}).answer == "unclear"
+    half = answer("twins", {"dynamics": dynamics(1.9, null=twins(19, low[:19]))})
+    assert (half.answer, half.change) == ("unclear", "more twins")  # of one number, one of 19 is the least
     few = answer("twins", {"dynamics": dynamics(1.9, null=twins(2, [0.2, 0.3]))})
     assert few.answer == "unclear"  # two twins decide nothing
     assert few.change == "more twins: 19 are the fewest for p = .05"
@@ -211,7 +174,7 @@ def test_what_was_not_measured_or_failed_says_so():
     [
         (
             JUMP,
-            [0.95] * 2,
+            0.95,
             "block-recurrent, by this evidence: its depth falls into 2 phases, and one block can do",
         ),
         (
@@ -224,7 +187,7 @@ def test_what_was_not_measured_or_failed_says_so():
             None,
             "not shown to be block-recurrent: its depth falls into 2 phases, and whether one block can do",
         ),
-        (DRIFT, [0.95] * 2, "a few blocks can do its work, without phases of its own"),
+        (DRIFT, 0.95, "fewer blocks than layers can do its work, without phases of its own"),
     ],
 )
 def test_the_verdict(phases, r2, said):
