@@ -29,6 +29,7 @@ from brdyn.reporting.plan import (
     PERTURB,
     PHASES,
     PROBE,
+    RANDOM,
     RAPTOR,
     RAPTOR_EVAL,
     REPORT,
@@ -95,9 +96,10 @@ class ReportRun:
     def _load(self, one: Prepared, open_model: OpenModel, open_images: OpenImages) -> None:
         """The model, its images, and what makes each result the one that is asked for."""
         model = open_model(one.subject)
-        for option in ("null", "twin"):
-            if getattr(self.settings, option):
-                check_redraws(model, option)
+        if self.settings.null:
+            check_redraws(model)
+        if self.settings.twin and one.subject.init != RANDOM:
+            check_redraws(model, "twin")
         images = open_images(model)
         one.model, one.images, one.untrained = model, images, model.info.is_random
         if why := cannot_be_probed(images):
