@@ -479,6 +479,8 @@ def test_fails_are_corrected_by_themselves():
     told = claims.corrected(found)
     assert [one.holds for one in told.values()] == [False, None, None, False, True]
     assert "Alone it fails (p = 0.02), but not as one of 4 tests (Holm: p = 0.06)" in told["", "", "0.02"].why
+    one = claims.corrected({("", "", "a"): claims.Found("said", False, True, p_fails=0.08)})
+    assert "It fails by one number of several (p = 0.08 as one of them), but not" in one["", "", "a"].why
     assert [one.untested for one in told.values()] == [False, False, False, True, False]
 
 

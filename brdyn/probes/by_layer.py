@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from brdyn.checked_json import expanded
 from brdyn.choices import SEEDS
 from brdyn.data import DenseSet, ImageSet
 from brdyn.errors import UsageError
@@ -143,13 +144,14 @@ def probe_layers(
 def _folder(cache: str | Path | None) -> Path | None:
     if cache is None:
         return None
+    folder = expanded(cache)
     try:
-        Path(cache).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
             f"cannot make the folder of features {str(cache)!r} ({error.strerror}); choose another `cache`"
         ) from error
-    return Path(cache)
+    return folder
 
 
 def _dense_sets(
