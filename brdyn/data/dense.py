@@ -116,7 +116,7 @@ def load_dense(
     how: Targets = DepthTargets() if one_of("task", task, TASKS[1:]) == DEPTH else MaskTargets()
     if targets is not None and targets.kind != how.kind:
         raise UsageError(
-            f"`targets` say how a {targets.kind} is read, and {task} has a {how.kind} for each image"
+            f"the targets given say how a {targets.kind} is read, and {task} has a {how.kind} for each image"
         )
     how = targets or how
     source = find_source(

@@ -84,8 +84,8 @@ def train_and_test(images: ImageSet, test: ImageSet | None, seed: int) -> tuple[
         assert held_out is not None
         return learning, held_out
     check_labelled(test)
-    check_apart(images, test)
     check_alike(images, test)
+    check_apart(images, test)
     return images, test
 
 

@@ -257,7 +257,7 @@ def fit_raptor(
     if teacher.precision != "float32":
         raise UsageError(
             f"{teacher.info.name!r} is in {teacher.precision}, and a Raptor is fitted to a teacher in float32; load it "
-            "so, and let the fit compute in bfloat16 (`precision`)"
+            "so, and let the fit compute in bfloat16 (its settings' precision)"
         )
     asked = settings = settings or FitSettings()
     session = session or Session()

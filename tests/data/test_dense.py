@@ -126,7 +126,9 @@ def test_tasks_that_are_none(tmp_path, model):
     path = table(tmp_path / "a.parquet", [encoded(one) for one in masks()])
     with pytest.raises(UsageError, match=r"unknown task 'segmentaton'; choose one of segmentation, depth"):
         load_dense(path, model, "segmentaton")
-    with pytest.raises(UsageError, match=r"`targets` say how a depth is read, and segmentation has a mask"):
+    with pytest.raises(
+        UsageError, match=r"the targets given say how a depth is read, and segmentation has a mask"
+    ):
         load_dense(path, model, "segmentation", targets=DepthTargets.of("mm"))
 
 
