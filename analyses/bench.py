@@ -56,7 +56,7 @@ def ratio(
 
 def geometric_mean(ratios: np.ndarray) -> tuple[float, float, float]:
     """Of ratios by round, with its 95 % interval: by t of their logarithms, which a few rounds do not make too narrow,
-    as they would a bootstrap. One round has none."""
+    as they would a bootstrap. Of one round, a dry run, both ends are the ratio."""
     logs, rounds = np.log(ratios), len(ratios)
     half = stats.t.ppf(0.975, rounds - 1) * logs.std(ddof=1) / rounds**0.5 if rounds > 1 else 0.0
     low, middle, high = np.exp(logs.mean() + half * np.array([-1, 0, 1])).tolist()

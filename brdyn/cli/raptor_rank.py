@@ -16,6 +16,7 @@ from brdyn.errors import UsageError
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS, SHUFFLE, assign, draws_of
 from brdyn.raptor.partitions import RANDOM as RANDOM_PARTITIONS
 from brdyn.raptor.recipe import LAYER, RANDOM, STARTS, FitSettings
+from brdyn.words import counted
 
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
@@ -128,7 +129,7 @@ def check_draws(partitions: Sequence[str], draws: int, boundaries: Sequence[int]
             there = f"{'is' if possible == 1 else 'are'} {possible} of {name}"
             less = f"--draws {possible}, or " if possible else ""
             raise UsageError(
-                f"--draws {draws}: with {len(boundaries) + 1} phases of {layers} layers there {there}; "
+                f"--draws {draws}: with {counted(len(boundaries) + 1, 'phase')} of {layers} layers there {there}; "
                 f"give {less}--partitions without it"
             )
 

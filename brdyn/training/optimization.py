@@ -57,7 +57,7 @@ class Optimization:
     @property
     def average(self) -> Mapping[str, Tensor]:
         """A state of the parts; empty without an average."""
-        return {} if self.ema is None else self.ema.state()
+        return {} if self.ema is None else self.ema.module.state_dict()
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -155,10 +155,6 @@ class MovingAverage:
             get_ema_multi_avg_fn(decay)(*map(list, zip(*self._smooth, strict=True)), 0)
         for ours, theirs in self._counted:
             ours.copy_(theirs)
-
-    def state(self) -> dict[str, Tensor]:
-        """As the state of the parts."""
-        return self.module.state_dict()
 
 
 def optimizers_of(parts: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:

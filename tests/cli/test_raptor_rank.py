@@ -36,7 +36,7 @@ def test_it_writes_what_it_says(run, tiny_options, tmp_path):
         (["--partitions", "halves"], ["halves", "maxcut, random-contiguous, random-shuffle"]),
         (["--lr", "0.1"], ["--lr", "--steps"]),
         (["--k", "13"], ["13", "12"]),
-        (["--k", "1"], ["--draws 3", "1 phases of 12 layers there are 0 of random-contiguous", "--partitions"]),
+        (["--k", "1"], ["--draws 3", "1 phase of 12 layers there are 0 of random-contiguous", "--partitions"]),
         (["--k", "2", "--draws", "11"], ["there are 10 of random-contiguous", "give --draws 10"]),
         (["--k", "12", "--partitions", "maxcut,random-shuffle"], ["there are 0 of random-shuffle"]),
     ],

@@ -1,5 +1,7 @@
 """Copies of the teacher's blocks: what is shared, what is corrected, and what a fit starts from."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -178,6 +180,16 @@ def test_layers_that_compute_otherwise_cannot_share():
     with pytest.raises(UsageError, match="layers 1 and 3 of 'tiny_vit' are built differently"):
         Raptor(teacher, [0, 1, 0, 1], CopyConfig(**CONFIG))
     Raptor(teacher, [0, 0, 1, 1], CopyConfig(**CONFIG))
+
+
+@pytest.mark.parametrize(("factor", "alike"), [(1 + 1e-6, True), (1 + 1e-4, False)])
+def test_rounding_makes_no_layers_different(factor, alike):
+    """As another kernel rounds, which a device may choose for the same weights elsewhere."""
+    teacher = tiny_vit()
+    for number in range(4):
+        teacher.blocks[number] = Scaled(teacher.blocks[number], factor if number else 1.0)
+    with nullcontext() if alike else pytest.raises(UsageError, match="are built differently"):
+        Raptor(teacher, [0] * 4, CopyConfig(**CONFIG))
 
 
 def test_blocks_that_apply_shared_weights_cannot_be_copied(images):
