@@ -472,7 +472,10 @@ def test_vitrm_benchmark_computes_what_the_write_up_computes(monkeypatch):
     here = torch.device("cpu")
     most = bench.ceilings(here, rounds=1)
     found = bench_vitrm.training(bench_vitrm.noise(32), config, 4, 0, 2, here, torch.float32, False, most)
-    assert 0 < found["share_of_the_ceiling"] < 1
+    seconds = 4 / found["images_per_second"]
+    assert found["teraflops"] == pytest.approx(found["gflop_per_step"] / seconds / 1e3)
+    assert found["share_of_the_ceiling"] == pytest.approx(found["teraflops"] / most["teraflops"]["float32"])
+    assert most["teraflops"]["float32"] > 0
     assert found["relative_difference_of_losses"] < 1e-5
     assert found["speedup"] > 0
     assert 0 < found["share_of_augmentation"] < 1
