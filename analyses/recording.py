@@ -22,7 +22,6 @@ __all__ = [
     "command",
     "parser",
     "plain_parser",
-    "provenance",
     "record",
 ]
 __all__ += ["suffix_of"]
@@ -65,17 +64,13 @@ def command(
 
 
 def record(name: str, device: str, content: dict[str, Any], out: Path = RESULTS, file: str = "") -> Path:
-    """Write one result file, called as its command by default, with command, device, date and versions."""
+    """Write one result file, called by its name by default, with command, device, date and versions."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{file or name}{suffix_of(device)}.json"
-    write_atomically(path, to_json({**content, "provenance": provenance(name, device)}))
+    write_atomically(path, to_json({**content, "provenance": run_provenance(device)}))
     return path
 
 
 def suffix_of(device: str) -> str:
     """What tells the results of a device from those of a CPU, in names of files."""
     return "" if device == "cpu" else f"_{device}"
-
-
-def provenance(name: str, device: str) -> dict[str, Any]:
-    return run_provenance(device, ("python", "-m", f"analyses.{name}"))

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 import yaml
 
-from analyses.recording import Choice, command, parser, provenance
+from analyses.recording import Choice, command, parser
 from brdyn import BrdynError, UsageError
 from brdyn.classifiers.recipe import VITRM
+from brdyn.provenance import run_provenance
 from brdyn.store import read_json, to_json, write_atomically
 
 C = TypeVar("C")
@@ -194,7 +195,7 @@ class Study(ABC, Generic[C]):
             raise OutOfTime("out of time")
 
     def provenance(self) -> dict[str, Any]:
-        return provenance(self.module, self.choice.device)
+        return run_provenance(self.choice.device)
 
     def record(self, cell: C) -> str:
         """Run a cell unless it is there; a word on how it went."""

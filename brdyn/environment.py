@@ -6,7 +6,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -90,6 +90,17 @@ def device_name(kind: str) -> str:
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def command(program: Sequence[str] = ("brdyn",)) -> str:
-    """`program` and what follows it in this process, as typed in a shell."""
-    return " ".join(shlex.quote(part) for part in [*program, *sys.argv[1:]])
+def command() -> str:
+    """What this process runs, as typed in a shell: a command of brdyn's, a module or script of somebody's own. Where
+    Python runs neither, as in a notebook, "an interactive session"."""
+    main, (first, *arguments) = sys.modules["__main__"], sys.argv or [""]
+    module = getattr(main, "__spec__", None)
+    if Path(first).stem == "brdyn" or (module and module.name == "brdyn.__main__"):
+        program = ["brdyn"]
+    elif module:
+        program = ["python", "-m", module.name.removesuffix(".__main__")]
+    elif first in ("", "-") or not (first == "-c" or hasattr(main, "__file__")):
+        return "an interactive session"
+    else:
+        program = ["python", first]
+    return " ".join(shlex.quote(part) for part in [*program, *arguments])

@@ -52,11 +52,11 @@ class Stopwatch:
         return self.earlier + time.perf_counter() - self._start
 
 
-def run_provenance(device: str, program: Sequence[str] = ("brdyn",)) -> dict[str, Any]:
-    """The command (`program` and what follows it in this process), its options, the date, the versions, the device."""
+def run_provenance(device: str) -> dict[str, Any]:
+    """The command, its options, the date, the versions, the device."""
     options = options_used()
     return {
-        "command": command(program),
+        "command": command(),
         **({} if options is None else {"options": dict(options)}),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),

@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,3 +106,28 @@ def test_reading_what_is_not_a_result(tmp_path):
 
 def test_versions_name_this_package():
     assert environment.versions()["brdyn"] != "unknown"
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "told"),
+    [
+        (
+            {"__file__": "/env/bin/brdyn"},
+            ["/env/bin/brdyn", "phases", "--out", "a b"],
+            "brdyn phases --out 'a b'",
+        ),
+        ({"__spec__": "brdyn.__main__", "__file__": "x"}, ["/x/brdyn/__main__.py", "doctor"], "brdyn doctor"),
+        ({"__spec__": "analyses.gpu.__main__"}, ["/x/__main__.py", "-m", "9"], "python -m analyses.gpu -m 9"),
+        ({"__spec__": "my.study"}, ["/x/study.py"], "python -m my.study"),
+        ({"__file__": "study.py"}, ["study.py", "--k", "3"], "python study.py --k 3"),
+        ({}, ["-c", "3"], "python -c 3"),
+        ({"__file__": "<stdin>"}, [""], "an interactive session"),
+        ({}, ["/x/ipykernel_launcher.py", "-f", "kernel.json"], "an interactive session"),
+    ],
+)
+def test_the_command_is_the_program_that_runs(monkeypatch, main, argv, told):
+    module = SimpleNamespace(**main)
+    module.__spec__ = SimpleNamespace(name=main["__spec__"]) if "__spec__" in main else None
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    monkeypatch.setattr(sys, "argv", argv)
+    assert environment.command() == told
