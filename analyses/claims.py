@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,15 +13,15 @@ import yaml
 
 from analyses.findings import dense, depth, layers, offline, phases, shared, vitrm
 from analyses.findings import raptor as raptors
-from analyses.raptor_cells import RAPTOR, Cells, read_cells
+from analyses.raptor_cells import Cells, read_cells
 from analyses.recording import RESULTS
-from analyses.render import words
+from analyses.render import rows_of, words
 from analyses.rules import UNTRAINED, Beyond, Numbers, Rule, Verdict, evidence, rule_of
 from analyses.shared_blocks import Shared, read_shared
 from analyses.statistics import ALPHA, holm
 from analyses.stochastic_depth_cells import Recorded, read_study
 from analyses.vitrm_grid import Grid, read_grid
-from brdyn import Phases, UsageError
+from brdyn import UsageError
 from brdyn.classifiers import packaged
 from brdyn.classifiers.recipe import VITRM
 from brdyn.interventions import Surgery
@@ -29,22 +29,6 @@ from brdyn.raptor import Evaluation
 
 TABLE = Path(__file__).with_suffix(".yaml")
 OVERFIT, HUNDRED = "overfit", "cifar100"
-AGAIN = {  # claims that are judged by another study besides their own
-    "vits": ("depth.overfitting_hurts",),
-    OVERFIT: (
-        "depth.overfitting_hurts", "depth.accuracy_rises", "depth.evenness_grows", "depth.similarity_grows",
-        "depth.fidelity_grows",
-    ),
-    HUNDRED: (
-        "depth.accuracy_rises", "depth.evenness_grows", "depth.similarity_grows", "depth.fidelity_grows",
-        "depth.raptor_accuracy_rises", "depth.better_than_contiguous", "depth.better_than_shuffled",
-        "depth.more_blocks", "depth.structure_predicts",
-    ),
-    "headed": (
-        "raptor.kept", "raptor.saturation", "raptor.better_than_contiguous", "raptor.better_than_shuffled",
-        "raptor.forcing", "raptor.rungs", "raptor.middle",
-    ),
-}  # fmt: skip
 Key = tuple[str, str, str]  # of a claim: its study, its measure, its words
 OURS, NOT_TESTED, UNKNOWN = "ours", "not tested", "Not known"
 BY_LESS = "meet the rule too, though by clearly less"
@@ -80,11 +64,11 @@ class Studies(NamedTuple):
     at_size: dict[str, Any] | None
     grid: Grid | None
     packaged: Surgery
-    refitted: list[Evaluation] | None
+    refitted: list[Evaluation]
     layers: layers.Results
     shared: Shared | None
     dense: dense.Results
-    headed: Cells | None
+    headed: Cells
 
 
 class Records(Studies):
@@ -96,9 +80,7 @@ class Records(Studies):
         corrected for how many there are of all."""
         own = {claim.key: claim.judge(self) for claim in every()}
         again = {
-            (study, *of(name).key[1:]): of(name).judge(self, study)
-            for study, names in AGAIN.items()
-            for name in names
+            (study, *claim.key[1:]): claim.judge(self, study) for claim in every() for study in claim.again
         }
         return corrected({**again, **own})
 
@@ -106,17 +88,31 @@ class Records(Studies):
         """Of a claim, or of it in another study."""
         return self.judged[(study or claim.study, *claim.key[1:])]
 
+    @cached_property
+    def seen(self) -> Mapping[str, Any]:
+        """What the templates of reasons and published numbers see."""
+
+        def elsewhere(measure: str) -> str:
+            return f". Where networks overfit: {self.told(of(measure), OVERFIT).verdict.strip('*')}"
+
+        return {
+            **self._asdict(), "fits": self.raptor.summary.to_dict("index"), "WHOLE": raptors.WHOLE,
+            "PUBLISHED_IMAGES": raptors.PUBLISHED_IMAGES, "saturation": raptors.saturation(self.raptor) or {},
+            "spread_of": raptors.spread_of, "small": self.vits.config.name == "cpu",
+            "judge": lambda measure, study: self.told(of(measure), study), "where_overfitted": elsewhere,
+            "fitted": fitted, "learnt_from": lambda study: (study.config.train_images or 0) - study.config.held_out,
+            "beyond_nothing": beyond_nothing(self.dense), "top1": top1, "AT_SIZE": AT_SIZE, "EPOCHS": VITRM.epochs,
+        }  # fmt: skip
+
 
 def load() -> Records:
-    """Read all recorded results. Raises UsageError if a study has none; only those of networks which overfit, share
-    blocks, or are of CIFAR-100 may be missing."""
-    vits = read_study()
+    """Read all recorded results. Raises UsageError if a study has none; only those of networks which share blocks, are
+    of CIFAR-100 or of the published size may be missing."""
     return Records(
-        phases.load(), offline.load(), read_cells(), read_cells("cpu"), vits, with_raptors(OVERFIT) or vits,
+        phases.load(), offline.load(), read_cells(), read_cells("cpu"), read_study(), read_study(OVERFIT),
         with_raptors(HUNDRED), vitrm.load(), vitrm.read_at_size(), read_grid(),
-        Surgery.read(RESULTS / "interventions" / packaged.NAME), raptors.read_refitted(),
-        layers.load(),
-        read_shared(), dense.load(), with_head(),
+        Surgery.read(RESULTS / "interventions" / packaged.NAME), raptors.read_refitted(), layers.load(), read_shared(),
+        dense.load(), read_cells("long", packaged.NAME),
     )  # fmt: skip
 
 
@@ -127,12 +123,6 @@ def with_raptors(size: str) -> Recorded | None:
     except UsageError:
         return None
     return None if study.fits.empty else study
-
-
-def with_head() -> Cells | None:
-    """Raptors of the packaged network, whose own head reads them; None where they are not recorded."""
-    there = (RAPTOR / packaged.NAME / "long" / "phases.json").is_file()
-    return read_cells("long", packaged.NAME) if there else None
 
 
 class Found(NamedTuple):
@@ -149,11 +139,8 @@ class Found(NamedTuple):
     @property
     def untested(self) -> bool:
         """Whether it holds, or fails, by a number that no test judges."""
-        return (
-            self.measured
-            and self.holds is not None
-            and (self.p_holds if self.holds else self.p_fails) is None
-        )
+        p_value = self.p_holds if self.holds else self.p_fails
+        return self.measured and self.holds is not None and p_value is None
 
     @property
     def word(self) -> str:
@@ -180,6 +167,7 @@ class Claim:
     why: str = UNKNOWN
     table: str = ""
     written: str = AFTER
+    again: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.written not in (BEFORE, AFTER, BEFORE_TWINS):
@@ -250,11 +238,17 @@ class Topic(NamedTuple):
 def topics() -> tuple[Topic, ...]:
     """The table. Raises TypeError if a claim has an entry that is none, KeyError if there is no such rule."""
     table = yaml.safe_load(TABLE.read_text())
-    for row in (row for topic in table for row in topic["claims"]):
-        row |= {name: rule_of(row[name]) for name in ("rule", "untrained") if name in row}
     return tuple(
-        Topic(one["title"], one["note"].strip(), [Claim(**row) for row in one["claims"]]) for one in table
+        Topic(one["title"], one["note"].strip(), [_claim(row) for row in rows_of(one, "claims")])
+        for one in table
     )
+
+
+def _claim(row: dict[str, Any]) -> Claim:
+    """As the table writes it. One that nothing tests or words is in no table of rules."""
+    entries: dict[str, Any] = {"study": row.get("measure", "").partition(".")[0], **row}
+    entries |= {name: rule_of(row[name]) for name in ("rule", "untrained") if name in row}
+    return Claim(**entries | ({} if "said" in row else {"table": ""}))
 
 
 def every() -> Iterator[Claim]:
@@ -278,15 +272,13 @@ def corrected(found: Mapping[Key, Found]) -> dict[Key, Found]:
     """By Holm: what holds by its own test, but not among all that were tested, cannot be told; nor what fails so, among
     all that could."""
     told = dict(found)
-    for verdict, word, p_name in ((True, "holds", "p_holds"), (False, "fails", "p_fails")):
-        tested = {key: getattr(one, p_name) for key, one in found.items() if one.measured}
-        tested = {key: p for key, p in tested.items() if p is not None}
+    for verdict, word in ((True, "holds"), (False, "fails")):
+        p_values = {key: getattr(one, f"p_{word}") for key, one in found.items() if one.measured}
+        tested = {key: p for key, p in p_values.items() if p is not None}
         for (key, alone), p in zip(tested.items(), holm(list(tested.values())), strict=True):
             if found[key].holds is verdict and p > ALPHA:
                 said = f"Alone it {word} (p = {alone:.2g})"
-                if (
-                    alone > ALPHA
-                ):  # of several numbers it takes one to fail, and the smallest p-value counts as one of them
+                if alone > ALPHA:  # where one number fails of several the smallest counts as one of them
                     said = f"It {word} by one number of several (p = {alone:.2g} as one of them)"
                 why = f"{said}, but not as one of {len(tested)} tests (Holm: p = {p:.2g})"
                 told[key] = found[key]._replace(holds=None, why=why)
@@ -294,35 +286,11 @@ def corrected(found: Mapping[Key, Found]) -> dict[Key, Found]:
 
 
 def row(claim: Claim, records: Records, found: Found | None = None) -> Row:
-    found, seen = found or records.told(claim), reasons(records)
-    published = words(claim.published, seen)
-    known = [one for one in (found.why, words(claim.why, seen)) if one not in ("", UNKNOWN)]
+    found, published = found or records.told(claim), words(claim.published, records.seen)
+    known = [one for one in (found.why, words(claim.why, records.seen)) if one not in ("", UNKNOWN)]
     why = "" if found.holds else ". ".join(known) or UNKNOWN
     source = f"{claim.source}: {published}" if published else claim.source
     return Row(claim.claim, source, found.said if found.measured else "–", found.verdict, why)
-
-
-def reasons(records: Records) -> Mapping[str, Any]:
-    """What the templates of reasons and published numbers see."""
-
-    def judge(measure: str, study: str) -> Found:
-        return records.told(of(measure), study)
-
-    def elsewhere(measure: str) -> str:
-        if records.overfit is records.vits:
-            return ""
-        return f". Where networks overfit: {judge(measure, OVERFIT).verdict.strip('*')}"
-
-    return {
-        **records._asdict(), "fits": records.raptor.summary.to_dict("index"),
-        "small": records.vits.config.name == "cpu", "judge": judge, "where_overfitted": elsewhere,
-        **{name: getattr(raptors, name) for name in ("WHOLE", "PUBLISHED_IMAGES")},
-        "saturation": raptors.saturation(records.raptor) or {}, "spread_of": raptors.spread_of,
-        "reduced": lambda study: "CPU" in study.provenance.get("device", ""),  # whose reasons are of it alone
-        "best_networks": depth.best_networks, "fitted": fitted, "shift": shift, "top1": top1,
-        "learnt_from": lambda study: (study.config.train_images or 0) - study.config.held_out,
-        "beyond_nothing": beyond_nothing(records.dense), "AT_SIZE": AT_SIZE, "EPOCHS": VITRM.epochs,
-    }  # fmt: skip
 
 
 NOTHING_COUNTED = """The rule compares raw scores, of which some is had for nothing (by knowing nothing of an image:
@@ -331,25 +299,14 @@ NOTHING_COUNTED = """The rule compares raw scores, of which some is had for noth
 
 
 def beyond_nothing(results: dense.Results) -> str:
-    """What becomes of masks where what is had for nothing does not count; empty where it is not recorded."""
-    found = dense.beyond_nothing(results)
-    return words(NOTHING_COUNTED, found) if found else ""
+    """What becomes of masks where what is had for nothing does not count."""
+    return words(NOTHING_COUNTED, dense.beyond_nothing(results))
 
 
 def fitted(study: Recorded) -> float:
     """Accuracy on training images of the networks without stochastic depth."""
     networks: pd.DataFrame = depth.best_networks(study)
     return float(networks.loc[networks["p"] == min(study.config.drop_path), "train_accuracy"].mean())
-
-
-def shift(one: Phases, other: Phases) -> str:
-    """How far boundaries are apart at most: `1 layer`."""
-    most = max(
-        abs(here - there)
-        for k in range(2, 6)
-        for here, there in zip(one.with_k(k).boundaries, other.with_k(k).boundaries, strict=True)
-    )
-    return f"{most} layer{'s' * (most != 1)}"
 
 
 def top1(data: str, *names: str) -> str:

@@ -43,11 +43,12 @@ DRAWN = f"simulated networks of {LAYERS} layers, drawn without images"
 
 def kernels() -> dict[str, Kernel]:
     """Covariances between layers of every kind, by the name of its file."""
-    blocks = {
-        name: partial(with_blocks, LAYERS, K, jump, rough) for name, jump in zip(BLOCKS, JUMPS, strict=True)
-    }
+    blocks = zip(BLOCKS, JUMPS, strict=True)
     families = structureless(LAYERS)
-    return {**{name: families[name].kernel for name in WITHOUT}, **blocks}
+    return {
+        **{name: families[name].kernel for name in WITHOUT},
+        **{name: partial(with_blocks, LAYERS, K, jump, rough) for name, jump in blocks},
+    }
 
 
 class FooledStudy(Study[str]):
@@ -102,31 +103,20 @@ class Case(NamedTuple):
 
 def simulated(folder: Path = FOLDER) -> list[Case]:
     """The recorded ones, first those without phases."""
-    files = {name: folder / f"{name}.json" for name in TITLES}
-    read = read_all(files, ("phases",)).done
-    shares = {
-        row["family"]: row["test"] for row in phase_test.read_rows(phase_test.SIZE) if row["layers"] == LAYERS
-    }
-    for row in phase_test.read_rows(phase_test.POWER):
-        if (row["layers"], row["k"]) == (LAYERS, K):
-            shares[f"blocks_{row['jump']}"] = row["test"]
+    read = read_all({name: folder / f"{name}.json" for name in TITLES}, ("phases",)).done
+    found = {row["title"]: row["test"] for row in rates()}
     return [
-        Case(TITLES[name], Phases.from_dict(one["phases"]), _matrix(one["phases"]), DRAWN, shares[name])
+        Case(TITLES[name], Phases.from_dict(one["phases"]), np.array(one["phases"]["similarity"]["matrix"]), DRAWN,
+             found[BLOCKS.get(name, name)])
         for name, one in read.items()
-    ]
-
-
-def _matrix(content: Mapping[str, Any]) -> np.ndarray:
-    return np.array(content["similarity"]["matrix"])
+    ]  # fmt: skip
 
 
 def real() -> list[Case]:
     """A trained network and its untrained twins, and DINOv2, of which a matrix is published but not packaged."""
     recorded = networks.load()
-    untrained = {
-        f"{OFFLINE}, untrained {number}": one for number, one in enumerate(recorded.untrained.values(), 1)
-    }
-    cases = {**recorded.trained, **untrained}
+    untrained = enumerate(recorded.untrained.values(), 1)
+    cases = {**recorded.trained, **{f"{OFFLINE}, untrained {number}": one for number, one in untrained}}
     return [
         Case(name, one, None if one.similarity is None else one.similarity.matrix, _seen(one))
         for name, one in cases.items()
@@ -150,20 +140,18 @@ def picture(cases: list[Case]) -> Figure:
                 panel(axes, case)
                 axes.tick_params(labelsize=7)
                 axes.xaxis.label.set(size=8, visible=number == len(cases))
-            row[0].set_ylabel(
-                case.title.replace(", ", ",\n").replace(" with", "\nwith"), fontweight="bold", fontsize=8
-            )
+            title = case.title.replace(", ", ",\n").replace(" with", "\nwith")
+            row[0].set_ylabel(title, fontweight="bold", fontsize=8)
         head(figure, "\n".join(dict.fromkeys(case.images for case in cases)))
         return figure
 
 
 def _draw_cut(axes: Axes, case: Case) -> None:
     shown, told = case.phases.with_k(K), case.told()
+    empty = np.full((shown.layers,) * 2, np.nan)
+    draw_similarity(axes, empty if case.matrix is None else case.matrix, shown)
     if case.matrix is None:
-        draw_similarity(axes, np.full((shown.layers,) * 2, np.nan), shown)
         axes.text(6.5, 6.5, "not packaged", ha="center", va="center", fontsize=7, color=INK)
-    else:
-        draw_similarity(axes, case.matrix, shown)
     ticks = [1, *told["boundaries"], shown.layers]
     axes.set(xticks=ticks, yticks=ticks, xlabel="layer")
     stable = "" if told["stability"] is None else f", stable {told['stability']:.2f}"
@@ -200,7 +188,7 @@ def sizes() -> dict[str, list[dict[str, Any]]]:
 
 def rates() -> list[dict[str, Any]]:
     """What each statistic said of many networks of 12 layers: without phases, and of three blocks."""
-    rows = [row for kind in (phase_test.SIZE, phase_test.POWER) for row in phase_test.read_rows(kind)]
+    rows = phase_test.read_rows(phase_test.SIZE, phase_test.POWER)
     return [
         {"title": row["family"] if "family" in row else BLOCKS[f"blocks_{row['jump']}"], **row}
         for row in rows

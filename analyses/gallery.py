@@ -15,17 +15,16 @@ import yaml
 from PIL import Image, ImageOps
 
 import brdyn
-from analyses.findings import vitrm
+from analyses.findings import phases, vitrm
 from analyses.findings.raptor import LADDER_NAMES
 from analyses.raptor_cells import Cells, read_cells
 from analyses.recording import OFFLINE, RESULTS, ROOT, plain_parser
-from analyses.render import page
+from analyses.render import page, rows_of
 from analyses.vitrm_grid import read_grid
 from brdyn import plots
 from brdyn.classifiers import ClassifierEvaluation
 from brdyn.classifiers.evaluation import Recursion
 from brdyn.data.samples import SampleSource
-from brdyn.phases import phase_evidence
 from brdyn.plots.draw import heading
 from brdyn.raptor.partitions import PARTITIONS
 
@@ -66,10 +65,7 @@ class Entry:
 
     def draw(self) -> Figure:
         """Draw it."""
-        if self.of:
-            return drawn(self.of)[self.picture or self.name]
-        found: Figure = DRAWN[self.drawn](self.name)
-        return found
+        return DRAWN[self.drawn](self.name) if self.drawn else drawn(self.of)[self.picture or self.name]
 
 
 class Section(NamedTuple):
@@ -84,11 +80,8 @@ def drawn(folder: str) -> dict[str, Figure]:
 
 
 def steps(_: str) -> Figure:
-    run = brdyn.read(RESULTS / "phases" / OFFLINE)
-    assert isinstance(run, brdyn.Phases)
-    assert run.similarity is not None
-    title = heading(run)
-    return plots.plot_steps(phase_evidence(1 - run.similarity.matrix), title=title)
+    run = phases.recorded(OFFLINE)
+    return plots.plot_steps(phases.evidence_of(run), title=heading(run))
 
 
 @cache
@@ -139,7 +132,7 @@ DRAWN = {one.__name__: one for one in (steps, layer_fidelity, partitions, ladder
 def sections() -> list[Section]:
     """The table. Raises TypeError if a picture has an entry that is none."""
     table = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
-    return [Section(one["title"], [Entry(**row) for row in one["pictures"]]) for one in table]
+    return [Section(one["title"], [Entry(**row) for row in rows_of(one, "pictures")]) for one in table]
 
 
 def entries() -> list[Entry]:

@@ -13,10 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from analyses import claims, fooled, phase_test, raptor_search
-from analyses.claims import AGAIN, BEFORE, BEFORE_TWINS, NOT_TESTED, OURS, WORDS, Records, in_full
+from analyses.claims import BEFORE, BEFORE_TWINS, NOT_TESTED, OURS, WORDS, Records, in_full
 from analyses.findings import dense, depth, layers, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
 from analyses.gpu.jobs import JOBS
@@ -29,8 +27,8 @@ from analyses.stochastic_depth_cells import Network
 from brdyn import Phases
 from brdyn.classifiers import ViTRMConfig, packaged
 from brdyn.classifiers.recipe import BATCH, VITRM
-from brdyn.interventions import Surgery
-from brdyn.raptor import Evaluation
+from brdyn.interventions import Surgery, within_against_across
+from brdyn.raptor import Evaluation, Fit
 from brdyn.store import read_json
 
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
@@ -45,12 +43,10 @@ GOALS = {
     "bench_raptor": ("steps", "a stage-2 step of Raptor with its teacher"),
     "bench_vitrm": ("training", "a training step of ViTRM"),
 }
-BENCHMARKS = {
-    "bench_capture": "bench_capture", "precision": "precision", f"end_to_end_{OFFLINE}": "end_to_end",
-    "end_to_end_dinov2_vitg14": "end_to_end", "bench_dynamics": "bench_dynamics", "bench_splice": "bench_splice",
-    "bench_raptor": "bench_raptor", "bench_fidelity": "bench_fidelity", "bench_vitrm": "bench_vitrm",
-    "bench_segment": "bench_segment", "bench_probe": "bench_probe",
-}  # fmt: skip
+BENCHMARKS = (  # those of one kind are of several models
+    "bench_capture", "precision", f"end_to_end_{OFFLINE}", "end_to_end_dinov2_vitg14", "bench_dynamics", "bench_splice",
+    "bench_raptor", "bench_fidelity", "bench_vitrm", "bench_segment", "bench_probe",
+)  # fmt: skip
 
 
 def judged(
@@ -58,49 +54,49 @@ def judged(
 ) -> list[dict[str, str]]:
     """The rows of a table of claims with their rules; in another study those that are judged there too."""
     chosen = [one for one in claims.every() if one.table == table and (one.source == OURS) == ours]
-    return [
-        ruled(claim, records, study)
-        for claim in chosen
-        if study in (None, claim.study) or claim.measure in AGAIN.get(study, ())
-    ]
+    return [ruled(one, records, study) for one in chosen if study in (None, one.study, *one.again)]
 
 
 def ruled(claim: claims.Claim, records: Records, study: str | None = None) -> dict[str, str]:
     """A claim with its rule, and what it comes to."""
     found = records.told(claim, study)
-    text = (
-        f"{claim.claim} ({claim.source})"
-        if claim.table in ("offline", "vitrm", "layers", "dense")
-        else claim.claim
-    )
+    named = claim.table in ("offline", "vitrm", "layers", "dense")
     return {
-        "claim": text,
+        "claim": f"{claim.claim} ({claim.source})" if named else claim.claim,
         "rule": found.rule or (in_full(claim.rule) if claim.rule else "–"),
-        "said": found.said,
-        "word": found.verdict,
-        "why": found.why,
-    }
+        "said": found.said, "word": found.verdict, "why": found.why,
+    }  # fmt: skip
+
+
+def published(records: Records) -> list[dict[str, Any]]:
+    """The papers' claims by topic, each with its row, and which of their rules stand on the page of evidence."""
+    topics = []
+    for topic in claims.topics():
+        told = [one for one in topic.claims if one.source != OURS]
+        rows = [claims.row(one, records) for one in told]
+        own = [one for one in told if one.rule is not None and not one.table]
+        counts = Counter(row.verdict for row in rows)
+        topics.append({"title": topic.title, "note": topic.note, "rows": rows, "own": own, "counts": counts})
+    return topics
+
+
+def untested(records: Records) -> Counter[str]:
+    """Verdicts on the papers' claims that no test judges."""
+    found = [records.told(one) for one in claims.every() if one.source != OURS]
+    return Counter(one.verdict for one in found if one.untested)
 
 
 def evidence(records: Records, results: Path = RESULTS) -> str:
     """Every published claim beside what was measured here, with verdict and reason."""
-    topics: list[dict[str, Any]] = []
-    for topic in claims.topics():
-        published = [one for one in topic.claims if one.source != OURS]
-        rows = [claims.row(one, records) for one in published]
-        own = [one for one in published if one.rule is not None and not one.table]
-        topics.append({"title": topic.title, "note": topic.note, "rows": rows, "own": own})
-    counts = Counter(row.verdict for topic in topics for row in topic["rows"])
+    topics, used = published(records), devices(records)
     rules = [one for one in claims.every() if one.source != OURS and one.rule is not None]
-    found = [records.told(one) for one in claims.every() if one.source != OURS]
-    untested = Counter(one.verdict for one in found if one.untested)
     every = records.judged.values()
     tested = [sum(getattr(one, p) is not None for one in every) for p in ("p_holds", "p_fails")]
     first, half = ([one.claim for one in rules if one.written == when] for when in (BEFORE, BEFORE_TWINS))
-    used = devices(records)
+    counts = sum((topic["counts"] for topic in topics), Counter[str]())
     return page(
         "evidence.md.j2", records=records, topics=topics, counts=counts, total=counts.total(), devices=used,
-        rules=rules, first=first, half=half, in_full=in_full, tested=tested, untested=untested,
+        rules=rules, first=first, half=half, in_full=in_full, tested=tested, untested=untested(records),
         no_gpu=all("CPU" in name for name in used), VERDICTS=VERDICTS, GOAL=GOAL,
         small=records.vits.config, recursive=records.vitrm.runs["vitrm"],
         seen=raptor.images_seen(records.raptor), goals=speed_goals(results),
@@ -108,16 +104,12 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
 
 
 def devices(records: Records) -> list[str]:
-    runs = [
-        records.offline.dynamics,
-        *records.vitrm.runs.values(),
-        *([records.at_size] if records.at_size else []),
-    ]
-    studies = [
-        one for one in (records.raptor, records.vits, records.overfit, records.cifar100, records.grid) if one
-    ]
-    used = [run["provenance"] for run in runs] + [study.provenance for study in studies]
-    return sorted({one["device"] for one in used})
+    origin = records.offline.motion.provenance
+    assert origin is not None
+    runs = [*records.vitrm.runs.values(), *([records.at_size] if records.at_size else [])]
+    studies = [records.raptor, records.vits, records.overfit, records.cifar100, records.grid]
+    used = [run["provenance"] for run in runs] + [one.provenance for one in studies if one]
+    return sorted({one["device"] for one in (origin.details, *used)})
 
 
 def speed_goals(results: Path = RESULTS) -> list[dict[str, str]]:
@@ -192,25 +184,13 @@ def train_or_distil(records: Records, results: Path = RESULTS) -> str:
 
 def packaged_network(surgery: Surgery, results: Path = RESULTS) -> dict[str, Any]:
     """What `brdyn interventions` and `brdyn raptor-eval` say of the network that comes with the package."""
-    name = packaged.NAME
-    evaluation = Evaluation.read(results / "raptor" / f"{name}_eval")
-    fit, operated = (
-        read_json(results / folder / name / f"{file}.json", "a recorded result")
-        for folder, file in (("raptor", "fit"), ("interventions", "interventions"))
-    )
-    swapped, pairs = surgery.matrix("swap", "head", "accuracy"), np.triu_indices(surgery.layers, 1)
-    same = surgery.phases.labels[pairs[0]] == surgery.phases.labels[pairs[1]]
-    blocks = fit["options"]["assignment"]
+    evaluation = Evaluation.read(results / "raptor" / f"{packaged.NAME}_eval")
+    swapped = surgery.matrix("swap", "head", "accuracy")
     return {
-        "name": name, "surgery": surgery, "operated": operated, "fit": fit, "head": evaluation.fidelity.head(),
+        "name": packaged.NAME, "surgery": surgery, "evaluation": evaluation, "fidelity": evaluation.fidelity,
+        "fit": Fit.read(results / "raptor" / packaged.NAME), "skill": least_skill(evaluation.fidelity.table),
         "deleted": surgery.rows("delete", "head", "accuracy").sort_values("mean"),
-        "within": swapped[pairs][same].mean(), "across": swapped[pairs][~same].mean(),
-        "tests": {readout: test for readout, test in surgery.tests.items() if test is not None},
-        "blocks": len(set(blocks)),
-        "ends": [layer for layer in range(1, len(blocks)) if blocks[layer] != blocks[layer - 1]],
-        "r2": evaluation.fidelity.curve("r2"),
-        "skill": least_skill(evaluation.fidelity.table),
-        "probes": evaluation.probing.to_dict()["ratios"] if evaluation.probing else [],
+        "swapped": within_against_across(swapped, surgery.phases.boundaries),
     }  # fmt: skip
 
 
@@ -219,7 +199,7 @@ def measured() -> dict[str, Any]:
     used: dict[str, str] = {}
     rows, bootstraps = [], dict[str, str]()
     for suffix in ("", "_cuda"):
-        for name, kind in BENCHMARKS.items():
+        for name in BENCHMARKS:
             path = RESULTS / f"{name}{suffix}.json"
             if path.is_file():
                 content = path.read_text()
@@ -228,7 +208,7 @@ def measured() -> dict[str, Any]:
                     asked = re.search(r"--rounds (\d+)", origin["command"])
                     bootstraps[path.name] = asked[1] if asked else ""
                 used.setdefault(origin["device"], origin["date"][:10])
-                rows.append(measured_rows(kind, path))
+                rows.append(measured_rows("end_to_end" if name.startswith("end_to_end") else name, path))
     return {"benchmarks": rows, "devices": used, "bootstraps": bootstraps}
 
 
@@ -245,21 +225,15 @@ def recorded_phases() -> list[dict[str, Any]]:
 
 def readme(records: Records) -> str:
     """What the README says of results: verdicts by topic, and the price of the two things that one does most."""
-    topics, untested = [], list[str]()
-    for topic in claims.topics():
-        published = [one for one in topic.claims if one.source != OURS]
-        rows = [claims.row(one, records) for one in published]
-        topics.append((topic.title, Counter(row.verdict for row in rows)))
-        untested += [records.told(one).verdict for one in published if records.told(one).untested]
-    files = {name: RESULTS / f"{name}.json" for name in ("bench_capture", "bench_raptor")}
-    files |= {f"{name}_cuda": RESULTS / f"{name}_cuda.json" for name in files}
-    found = {name: read_json(path, "a benchmark") if path.is_file() else {} for name, path in files.items()}
-    capture = [one["ratio"] for one in found["bench_capture"]["capture"]]
-    giant = [one["ratio"] for one in found["bench_capture_cuda"].get("capture", []) if "vitg" in one["model"]]
-    steps = [found[name].get("steps", [{}])[0] for name in ("bench_raptor", "bench_raptor_cuda")]
+    files = [f"bench_{name}{suffix}" for suffix in ("", "_cuda") for name in ("capture", "raptor")]
+    paths = [RESULTS / f"{name}.json" for name in files]
+    found = [read_json(path, "a benchmark") if path.is_file() else {} for path in paths]
+    capture, step, capture_cuda, step_cuda = found
+    giant = [one["ratio"] for one in capture_cuda.get("capture", []) if "vitg" in one["model"]]
     return page(
-        "readme.md.j2", topics=topics, untested=Counter(untested), VERDICTS=VERDICTS, capture=capture,
-        giant=giant[0] if giant else None, raptor=steps,
+        "readme.md.j2", topics=published(records), untested=untested(records), VERDICTS=VERDICTS,
+        capture=[one["ratio"] for one in capture["capture"]], giant=giant[0] if giant else None,
+        raptor=[one.get("steps", [{}])[0] for one in (step, step_cuda)],
     )  # fmt: skip
 
 

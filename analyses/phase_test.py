@@ -137,15 +137,15 @@ def judged(similarity: LayerSimilarity) -> Judged:
 
 def shares(said: list[Judged]) -> dict[str, float]:
     """Of networks that each rule says have phases, and the means of what describes a cut."""
-    found: dict[str, Callable[[Judged], float]] = {
-        "test": lambda one: bool(one.boundaries),
-        "test_simulated": lambda one: bool(one.boundaries_simulated),
-        "gain_rule": lambda one: one.k_by_gain > 1,
-        "excess_over_drift": lambda one: one.excess_over_drift > 0,
-        "mean_z": lambda one: one.z,
-        "mean_stability": lambda one: one.stability,
-    }
-    return {name: float(np.mean([value(one) for one in said])) for name, value in found.items()}
+    rows = [
+        {
+            "test": bool(one.boundaries), "test_simulated": bool(one.boundaries_simulated),
+            "gain_rule": one.k_by_gain > 1, "excess_over_drift": one.excess_over_drift > 0,
+            "mean_z": one.z, "mean_stability": one.stability,
+        }
+        for one in said
+    ]  # fmt: skip
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def size_of_test(layers: int, draws: int, narrow: Sequence[int] = NARROW) -> Iterator[dict[str, Any]]:
@@ -220,9 +220,10 @@ class PhaseTestStudy(Study[str]):
         return {"rows": list(kinds[cell.partition("_")[0]](**asked))}
 
 
-def read_rows(kind: str) -> list[dict[str, Any]]:
-    """What is recorded of a kind, at all depths."""
-    files = {f"{kind}_{layers}": FOLDER / f"{kind}_{layers}.json" for layers in LAYERS}
+def read_rows(*kinds: str) -> list[dict[str, Any]]:
+    """What is recorded of kinds, at all depths."""
+    cells = [f"{kind}_{layers}" for kind in kinds for layers in LAYERS]
+    files = {cell: FOLDER / f"{cell}.json" for cell in cells}
     return [row for content in read_all(files, ("rows",)).done.values() for row in content["rows"]]
 
 

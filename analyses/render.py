@@ -75,6 +75,12 @@ def words(text: str, context: Mapping[str, Any]) -> str:
     return " ".join(ENVIRONMENT.from_string(text).render(**context).split())
 
 
+def rows_of(section: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The rows of a section of a table, each with what the section says for all that do not say otherwise."""
+    shared = {name: value for name, value in section.items() if name not in ("title", "note", key)}
+    return [{**shared, **row} for row in section[key]]
+
+
 def outdated(pages: Mapping[Path, str]) -> dict[Path, str]:
     """The pages that are not there as they should be."""
     return {

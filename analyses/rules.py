@@ -14,7 +14,7 @@ rank correlation with p of R² of the last layer: the 95 % interval is above 0 (
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import eq, ge, gt, le, lt
 from typing import Any, NamedTuple
@@ -169,10 +169,7 @@ def significant(*names: Name, of: str = "", each: str = "", never: str = "") -> 
     a reason, where the test is of one side alone."""
 
     def told(one: Estimate) -> Told:
-        up, down = (
-            one.p_value is not None and one.p_value < ALPHA,
-            one.p_below is not None and one.p_below < ALPHA,
-        )
+        up, down = (p is not None and p < ALPHA for p in (one.p_value, one.p_below))
         return Told(True if up else False if down else None, one.p_above(0), one.p_below)
 
     are = "is" if len(names) == 1 else "are"
@@ -201,9 +198,12 @@ class Beyond(Rule):
 
 
 def beside_twins(numbers: Numbers, name: Name) -> Iterator[tuple[float, list[float]]]:
-    """Each number of a name, and those of the twins in its place."""
-    twins = [several(one, name) for one in numbers[UNTRAINED]]
-    return zip(several(numbers, name), map(list, zip(*twins, strict=True)), strict=True)
+    """Each number of a name, or the value of an estimate, and those of the twins in its place."""
+    own, *twins = (
+        [one.value if isinstance(one, Estimate) else one for one in several(of, name)]
+        for of in (numbers, *numbers[UNTRAINED])
+    )
+    return zip(own, map(list, zip(*twins, strict=True)), strict=True)
 
 
 def beyond(name: Name, side: str = "above", *, each: str = "") -> Beyond:
@@ -250,14 +250,12 @@ def evidence(rule: Rule, beyond: Beyond) -> Rule:
 
 def given(rule: Rule, room: Rule) -> Rule:
     """A rule where another one leaves it room: numbers at their ceiling cannot rise: nothing can be told of them."""
-    return Rule(
-        f"{rule.holds} (judged only where {room.holds})",
-        lambda numbers: [
-            one if room.judge(numbers) else one._replace(verdict=None) for one in rule.each(numbers)
-        ],
-        rule.fails,
-        rule.rests_on,
-    )
+
+    def each(numbers: Numbers) -> list[Told]:
+        told = rule.each(numbers)
+        return told if room.judge(numbers) else [one._replace(verdict=None) for one in told]
+
+    return replace(rule, holds=f"{rule.holds} (judged only where {room.holds})", each=each)
 
 
 def every(*rules: Rule) -> Rule:

@@ -3,14 +3,16 @@ one cluster, and clusters are what intervals and tests count."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
+from brdyn.measures.coupling import phases_at
 from brdyn.measures.placements import placements
 
 PERMUTATIONS = 10_000
@@ -29,6 +31,11 @@ class Estimate:
     p_value: float | None = None
     p_below: float | None = None
     df: float = np.inf
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any] | pd.Series, name: str = "mean") -> Estimate:
+        """A number of a row of a result's table, the mean by default, with its interval."""
+        return cls(*(float(row[one]) for one in (name, "low", "high")))
 
     def say(self, form: str = "+.2f") -> str:
         if np.isnan(self.value):
@@ -196,27 +203,23 @@ def across_over_within(
     `spans` has the first and last layer that each operation touches; those of one span are one, by their mean. Not a
     number where no distance has both.
     """
-    ends, value = np.array(list(spans)), np.asarray(values, dtype=float)
-    spans_, which = np.unique(ends, axis=0, return_inverse=True)
-    mean = np.bincount(which.ravel(), value) / np.bincount(which.ravel())
-    distance = spans_[:, 1] - spans_[:, 0]
-    own = [last - 1 for last in boundaries]
+    ends, which = np.unique(np.array(list(spans)), axis=0, return_inverse=True)
+    mean = np.bincount(which.ravel(), np.asarray(values, dtype=float)) / np.bincount(which.ravel())
+    first, last = ends.T
+    at_distance = np.equal.outer(last - first, np.unique(last - first)).astype(float)
+    own = [boundary - 1 for boundary in boundaries]
     every, _ = placements(layers - 1, own, PERMUTATIONS, np.random.default_rng(0))
 
-    def excess(places: np.ndarray) -> float:
-        phase = np.searchsorted(places + 1, spans_, side="left")
-        same, total, weights = phase[:, 0] == phase[:, 1], 0.0, 0.0
-        for apart in np.unique(distance):
-            within, across = mean[same & (distance == apart)], mean[~same & (distance == apart)]
-            if len(within) and len(across):
-                weight = len(within) * len(across) / (len(within) + len(across))
-                total += weight * (across.mean() - within.mean())
-                weights += weight
-        return total / weights if weights else np.nan
+    def excess(places: np.ndarray) -> np.ndarray:
+        """The regression on crossing a boundary, with a level of its own for every distance."""
+        phase = phases_at(layers, places + 1)
+        apart = (phase[:, first - 1] != phase[:, last - 1]).astype(float)
+        rest = apart - (apart @ at_distance / at_distance.sum(0)) @ at_distance.T
+        size = (rest**2).sum(1)
+        return np.divide(rest @ mean, size, out=np.full(len(places), np.nan), where=size > 1e-9)
 
-    found, others = excess(np.array(own)), np.array([excess(one) for one in every])
-    others = others[np.isfinite(others) & ~(every == own).all(1)]
-    return against_draws(found, others) if np.isfinite(found) else Estimate(np.nan)
+    found, others = float(excess(np.array([own]))[0]), excess(every[~(every == own).all(1)])
+    return against_draws(found, others[np.isfinite(others)]) if np.isfinite(found) else Estimate(np.nan)
 
 
 def beyond_twins(value: float, twins: ArrayLike) -> float:

@@ -274,25 +274,21 @@ def test_twins_that_are_the_network_itself_have_its_numbers(records, measure, pa
 
 
 @pytest.mark.parametrize(
-    ("measure", "name", "change"),
-    [
-        (
-            "speed_jumps",
-            "alignment",
-            lambda new: {group: {**one, "statistic": "change"} for group, one in new.items()},
-        ),
-        ("operator", "modes", lambda new: {**new, "centred": False}),
-        ("most_linear", "modes", lambda new: {**new, "centred": False}),
-    ],
+    ("measure", "name"), [("speed_jumps", "alignment"), ("operator", "modes"), ("most_linear", "modes")]
 )
-def test_a_rule_does_not_judge_another_statistic_than_its_words_name(records, measure, name, change):
+def test_a_rule_does_not_judge_another_statistic_than_its_words_name(records, measure, name):
     new = records.offline
     getattr(offline, measure)(new)
-    part = {"alignment": "dynamics", "modes": "modes"}[name]
-    content = getattr(new, part)
-    old = new._replace(**{part: {**content, name: change(content[name])}})
+    alignment = {
+        group: replace(one, statistic="change of speed") for group, one in new.motion.alignment.items()
+    }
+    details = {**new.modes.details, "modes": replace(new.modes.modes, centred=False)}
+    old = {
+        "alignment": new._replace(motion=replace(new.motion, alignment=alignment)),
+        "modes": new._replace(modes=replace(new.modes, details=details)),
+    }
     with pytest.raises(BrdynError, match=f"recorded {name} are of an old statistic"):
-        getattr(offline, measure)(old)
+        getattr(offline, measure)(old[name])
 
 
 def test_the_guide_says_of_centred_modes_what_is_recorded():
@@ -328,27 +324,26 @@ def test_a_row_by_hand(monkeypatch, records):
     )
 
 
-def test_networks_that_overfit_are_looked_at_where_they_are_recorded(monkeypatch, records):
+def test_networks_of_a_hundred_classes_are_looked_at_where_they_are_recorded(monkeypatch, records):
     def read(there):
-        def read_study(size=None):
-            if size == claims.OVERFIT and there is None:
+        def read_study(size):
+            if there is None:
                 raise UsageError("nothing is recorded")
-            return records.vits if size is None else there
+            return there
 
         return read_study
 
     monkeypatch.setattr(claims, "read_study", read(None))
-    assert claims.with_raptors(claims.OVERFIT) is None
-    recorded = records.vits._replace(failed={"another": "study"})
-    monkeypatch.setattr(claims, "read_study", read(recorded))
-    assert claims.with_raptors(claims.OVERFIT) is recorded
-    monkeypatch.setattr(claims, "read_study", read(recorded._replace(fits=recorded.fits.iloc[:0])))
-    assert claims.with_raptors(claims.OVERFIT) is None
-    claim = claims.of("depth.accuracy_rises")
-    alone, beside = (
-        claims.row(claim, records._replace(overfit=study)).why for study in (records.vits, recorded)
-    )
-    assert beside == f"{alone}. Where networks overfit: cannot be told"
+    assert claims.with_raptors(claims.HUNDRED) is None
+    monkeypatch.setattr(claims, "read_study", read(records.vits))
+    assert claims.with_raptors(claims.HUNDRED) is records.vits
+    monkeypatch.setattr(claims, "read_study", read(records.vits._replace(fits=records.vits.fits.iloc[:0])))
+    assert claims.with_raptors(claims.HUNDRED) is None
+
+
+def test_a_reason_says_what_becomes_of_it_where_networks_overfit(records):
+    why = claims.row(claims.of("depth.accuracy_rises"), records).why
+    assert why.endswith(". Where networks overfit: cannot be told")
 
 
 def test_published_accuracies_by_batch_size():
@@ -486,8 +481,8 @@ def test_fails_are_corrected_by_themselves():
 
 def test_what_is_judged_by_another_study_is_corrected_with_all(records):
     """A claim has one verdict for each study, whatever page says it."""
-    for study, names in claims.AGAIN.items():
-        for claim in map(claims.of, names):
+    for claim in claims.every():
+        for study in claim.again:
             told, alone = records.told(claim, study), claim.judge(records, study)
             assert told in (alone, alone._replace(holds=None, why=told.why))
             assert pages.ruled(claim, records, study)["word"] == told.verdict

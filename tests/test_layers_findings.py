@@ -8,7 +8,7 @@ import pytest
 
 from analyses import claims
 from analyses.findings import layers
-from analyses.rules import several, significant
+from analyses.rules import beside_twins, significant
 from analyses.statistics import placed
 from brdyn.measures.null import Null
 from brdyn.phases import Phases
@@ -30,16 +30,17 @@ def of_itself(records) -> layers.Results:
     )
 
 
-BESIDE = {"work": "level", "shared": "level", "opposed": "cosine", "decided": "level", "coupling": "level",
-          "coupled_phases": "level", "turned_together": "level", "contracting": "level"}  # fmt: skip
+BESIDE = {"work": "work", "shared": "excess", "opposed": "cosine", "decided": "state", "coupling": "coupling",
+          "coupled_phases": "excess", "turned_together": "gap", "contracting": "radius"}  # fmt: skip
 
 
 @pytest.mark.parametrize(("measure", "name"), BESIDE.items())
 def test_a_twin_that_is_the_network_itself_has_its_numbers(of_itself, measure, name):
     """From tables that a twin is kept as, what a network's own summary says."""
     numbers = getattr(layers, measure)(of_itself)
-    (twin,) = numbers["untrained"]
-    np.testing.assert_allclose(np.hstack(several(twin, name)), np.hstack(several(numbers, name)), rtol=1e-9)
+    own, twins = zip(*beside_twins(numbers, name), strict=True)
+    other = [value for (value,) in twins]
+    np.testing.assert_allclose(other, own, rtol=1e-9)
 
 
 @pytest.mark.parametrize("measure", BESIDE)

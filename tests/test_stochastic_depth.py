@@ -34,7 +34,7 @@ def judged(name, study):
 
 def written_up(study):
     """The page of a study alone."""
-    records = only(vits=study, overfit=study)
+    records = only(vits=study)
     return pages.stochastic_depth_findings(records, with_packaged=False)
 
 
@@ -112,9 +112,7 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
         assert (claim.claim in page) == (claim.table == "depth") or claim.table == "raptor"
     assert "Failed: p0" in page
     assert "## On CIFAR-100" not in page
-    page = pages.stochastic_depth_findings(
-        only(vits=study, overfit=study, cifar100=study), with_packaged=False
-    )
+    page = pages.stochastic_depth_findings(only(vits=study, cifar100=study), with_packaged=False)
     _, also = page.split("## On CIFAR-100")
     assert (
         "4 networks of the reduced study's size, trained for 2 epochs on 40 images of a hundred classes"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,23 +24,25 @@ LINEAR, LAYERS = "linear", 12
 
 
 class Results(NamedTuple):
-    """What is recorded so far: of each task and k a Raptor beside its teacher, of each task the teacher's layers; and
-    those of the packaged network, which no rule judges."""
+    """What is recorded: of each task and k a Raptor beside its teacher, of each task the teacher's layers; and those of
+    the packaged network, which no rule judges."""
 
     raptors: dict[tuple[str, int], Evaluation]
     layers: dict[str, LayerProbe]
     packaged: LayerProbe | None = None
 
+    @property
+    def probed(self) -> dict[tuple[str, int], LayerProbe]:
+        """What is read from the layers of each Raptor and its teacher."""
+        return {key: one.layers for key, one in self.raptors.items() if one.layers is not None}
+
 
 def load() -> Results:
-    home = RESULTS / "probes"
-    raptors = {(task, k): home / f"{OFFLINE}_k{k}_{data}" for task, data in DATA.items() for k in KS}
-    layers = {task: home / f"{OFFLINE}_layers_{data}" for task, data in DATA.items()}
-    own = home / f"{SMALL_VIT}_layers_cifar10"
+    home, tasks = RESULTS / "probes", DATA.items()
     return Results(
-        {key: Evaluation.read(path) for key, path in raptors.items() if (path / Evaluation.FILE).is_file()},
-        {task: LayerProbe.read(path) for task, path in layers.items() if (path / LayerProbe.FILE).is_file()},
-        LayerProbe.read(own) if (own / LayerProbe.FILE).is_file() else None,
+        {(task, k): Evaluation.read(home / f"{OFFLINE}_k{k}_{data}") for task, data in tasks for k in KS},
+        {task: LayerProbe.read(home / f"{OFFLINE}_layers_{data}") for task, data in tasks},
+        LayerProbe.read(home / f"{SMALL_VIT}_layers_cifar10"),
     )
 
 
@@ -98,17 +100,17 @@ def share(
     )
 
 
-def kept(
-    results: Results, task: str, k: int, probe: str = LINEAR, *, above_nothing: bool = False
-) -> Share | None:
+def kept(results: Results, task: str, k: int, probe: str = LINEAR, *, above_nothing: bool = False) -> Share:
     """What a Raptor keeps of the teacher's score at the last layer, or of what it has beyond knowing nothing of an
     image."""
-    found = results.raptors.get((task, k))
-    if found is None or found.layers is None:
-        return None
-    place = found.layers.scores["place"].iloc[-1]
-    nothing = nothing_of(found.layers) if above_nothing else 0.0
-    return share(found.layers, (RAPTOR, place), (TEACHER, place), probe, nothing)
+    found = results.probed[task, k]
+    place, nothing = last_of(found), nothing_of(found) if above_nothing else 0.0
+    return share(found, (RAPTOR, place), (TEACHER, place), probe, nothing)
+
+
+def last_of(found: LayerProbe) -> str:
+    """The last place that was read."""
+    return str(found.scores["place"].iloc[-1])
 
 
 def nothing_of(found: LayerProbe) -> float:
@@ -116,96 +118,60 @@ def nothing_of(found: LayerProbe) -> float:
     return float(found.baseline.set_index("score")["value"].get(found.main, np.nan))
 
 
-def mean_kept(results: Results, *tasks: str, above_nothing: bool = False) -> dict[str, Share] | None:
-    """Of tasks, mean over k; none where one is not recorded."""
+def mean_kept(results: Results, *tasks: str, above_nothing: bool = False) -> dict[str, Share]:
+    """Of tasks, mean over k."""
     found = {task: [kept(results, task, k, above_nothing=above_nothing) for k in KS] for task in tasks}
-    if not all(one is not None for parts in found.values() for one in parts):
-        return None
     return {
-        task: Share(*(np.mean(parts, 0) for parts in zip(*filter(None, shares), strict=True)))
-        for task, shares in found.items()
+        task: Share(*(np.mean(each, 0) for each in zip(*parts, strict=True))) for task, parts in found.items()
     }
 
 
-def beyond_nothing(results: Results) -> dict[str, Any] | None:
+def beyond_nothing(results: Results) -> Numbers:
     """What is kept, mean over k, of what masks and classes have beyond knowing nothing of an image, and by how much
     masks lose more: a score that is had for nothing is kept whatever is lost."""
     found = mean_kept(results, CLASSES, "masks", above_nothing=True)
-    if found is None:
-        return None
     return {
         "kept": {task: one.estimate for task, one in found.items()},
         "more": found[CLASSES].less(found["masks"]),
-        "had": {
-            task: nothing_of(layers)
-            for task in found
-            if (layers := results.raptors[task, KS[0]].layers) is not None
-        },
+        "had": {task: nothing_of(results.probed[task, KS[0]]) for task in found},
     }
 
 
 def blind(results: Results) -> list[str]:
     """Tasks whose heads on the teacher's last layer are not shown to get more than knowing nothing of an image does:
     what is kept of that tells nothing of what is kept of the teacher."""
-    found = {task: results.raptors[task, k].layers for task, k in results.raptors}
-    return [
-        task
-        for task, one in found.items()
-        if one is not None and not one.beats_baseline(one.scores["place"].iloc[-1], LINEAR, TEACHER)
-    ]
+    found = {task: one for (task, _), one in results.probed.items()}
+    return [task for task, one in found.items() if not one.beats_baseline(last_of(one), LINEAR, TEACHER)]
 
 
-def of_seeing(estimates: Mapping[str, Estimate], unseen: Container[str]) -> dict[str, Estimate]:
-    """What a rule may judge: no number of a task whose heads may know nothing of an image."""
-    return {task: Estimate(np.nan) if task in unseen else one for task, one in estimates.items()}
+def judged(
+    name: str, shown: Mapping[str, Estimate], unseen: Sequence[str], hidden: Sequence[str] = (), **more: Any
+) -> Numbers:
+    """Numbers by task as they are `shown`, and by a name for the rule, without those of tasks whose heads may know
+    nothing of an image, which are said after them, and of `hidden` ones."""
+    told = f"; heads of {', '.join(unseen)} are not shown to beat knowing nothing of an image"
+    seeing = {task: Estimate(np.nan) if task in (*unseen, *hidden) else one for task, one in shown.items()}
+    return {name: seeing, "shown": shown, "blind": told if unseen else "", **more}
 
 
-def said_of(unseen: Sequence[str]) -> str:
-    """Such tasks, after the numbers."""
-    return (
-        f"; heads of {', '.join(unseen)} are not shown to beat knowing nothing of an image" if unseen else ""
-    )
-
-
-def dense_loses_more(results: Results) -> Numbers | None:
-    """The share of the teacher's score that is lost on a dense task less that lost of accuracy, mean over k."""
-    mean = mean_kept(results, CLASSES, *DENSE)
-    if mean is None:
-        return None
-    unseen = blind(results)
+def dense_loses_more(results: Results) -> Numbers:
+    """The share of the teacher's score that is lost on a dense task less that lost of accuracy, mean over k: of none
+    where heads of classes see nothing."""
+    mean, unseen = mean_kept(results, CLASSES, *DENSE), blind(results)
     shown = {task: mean[CLASSES].less(mean[task]) for task in DENSE}
-    return {
-        "excess": of_seeing(shown, {*DENSE} if CLASSES in unseen else unseen),
-        "shown": shown,
-        "lost": {task: 1 - one.value for task, one in mean.items()},
-        "blind": said_of(unseen),
-    }
+    lost = {task: 1 - one.value for task, one in mean.items()}
+    return judged("excess", shown, unseen, DENSE if CLASSES in unseen else (), lost=lost)
 
 
-def four_over_three(results: Results) -> Numbers | None:
-    """What k = 4 keeps beyond k = 3 on the dense tasks, image by image; and of classes, where that is recorded."""
-    pairs = {task: (kept(results, task, 4), kept(results, task, 3)) for task in DATA}
-    gain = {
-        task: four.beyond(three)
-        for task, (four, three) in pairs.items()
-        if four is not None and three is not None
-    }
-    if not {*DENSE} <= {*gain}:
-        return None
-    unseen = blind(results)
-    shown = {task: gain[task] for task in DENSE}
-    return {
-        "gain": of_seeing(shown, unseen),
-        "shown": shown,
-        "of_classes": gain.get(CLASSES, Estimate(np.nan)),
-        "blind": said_of(unseen),
-    }
+def four_over_three(results: Results) -> Numbers:
+    """What k = 4 keeps beyond k = 3 on the dense tasks, image by image; and of classes."""
+    gain = {task: kept(results, task, 4).beyond(kept(results, task, 3)) for task in DATA}
+    of_classes = gain.pop(CLASSES)
+    return judged("gain", gain, blind(results), of_classes=of_classes)
 
 
-def phase_ends(results: Results) -> Numbers | None:
+def phase_ends(results: Results) -> Numbers:
     """The score read from the ends of phases over that of as many layers at regular distances, less 1."""
-    if set(results.layers) != set(DATA):
-        return None
     shown, unseen = {}, []
     for task, found in results.layers.items():
         ends, regular = ((found.models[0], found.sets[name]) for name in (PHASE_ENDS, REGULAR))
@@ -213,33 +179,20 @@ def phase_ends(results: Results) -> Numbers | None:
         if not any(found.beats_baseline(place, LINEAR, model) for model, place in (ends, regular)):
             unseen.append(task)
     places = results.layers[CLASSES].sets
-    return {
-        "gain": of_seeing(shown, unseen),
-        "shown": shown,
-        "ends": places[PHASE_ENDS],
-        "regular": places[REGULAR],
-        "blind": said_of(unseen),
-    }
+    return judged("gain", shown, unseen, ends=places[PHASE_ENDS], regular=places[REGULAR])
 
 
 def table(results: Results) -> list[dict[str, Any]]:
     """Of each task and k that is recorded: how faithful the Raptor is on images of the task, what it and its teacher
     get, and what is kept."""
     rows = []
-    for (task, k), found in results.raptors.items():
-        if found.layers is None:
-            continue
-        place, words = found.layers.scores["place"].iloc[-1], found.layers.words[found.layers.main]
-        r2 = float(found.fidelity.curve("r2", "all").iloc[-1])
-        for probe in found.layers.probes:
-            one = kept(results, task, k, probe)
-            scores = {
-                name: found.layers.value(found.layers.main, place, probe, name) for name in (TEACHER, RAPTOR)
-            }
-            rows.append(
-                {"task": task, "k": k, "r2": r2, "probe": probe, "score": words, **scores,
-                 "kept": one.estimate if one else None}
-            )  # fmt: skip
+    for (task, k), found in results.probed.items():
+        place, fidelity = last_of(found), results.raptors[task, k].fidelity
+        r2 = float(fidelity.curve("r2", "all").iloc[-1])
+        of_fit = {"task": task, "k": k, "r2": r2, "score": found.words[found.main]}
+        for probe in found.probes:
+            scores = {name: found.value(found.main, place, probe, name) for name in (TEACHER, RAPTOR)}
+            rows.append({**of_fit, "probe": probe, **scores, "kept": kept(results, task, k, probe).estimate})
     return rows
 
 
@@ -272,12 +225,15 @@ class Read(NamedTuple):
     def sets(self) -> list[dict[str, Any]]:
         """Layers that were read together, the chosen ones and what people read instead, each over regular ones."""
         found, model = self.found, self.found.models[0]
-        scores = found.table(found.main)
+        sets = {label: place for label, place in found.sets.items() if "+" in place}
+        over = {
+            label: _over(share(found, (model, place), (model, found.sets[REGULAR])))
+            for label, place in sets.items() if label != REGULAR
+        }  # fmt: skip
         return [
-            {"label": label, "place": place, "value": float(scores[place]),
-             "over": None if label == REGULAR else _over(share(found, (model, place), (model, found.sets[REGULAR])))}
-            for label, place in found.sets.items() if "+" in place
-        ]  # fmt: skip
+            {"label": label, "place": place, "value": found.value(found.main, place), "over": over.get(label)}
+            for label, place in sets.items()
+        ]
 
 
 def _over(one: Share) -> Estimate:
@@ -291,12 +247,11 @@ def read(results: Results) -> list[Read]:
 
 
 def by_class(results: Results) -> pd.DataFrame:
-    """IoU of each class on the masks: a row for each, columns for the teacher and each Raptor; none recorded: empty."""
+    """IoU of each class on the masks: a row for each, columns for the teacher and each Raptor."""
     columns = {}
-    for k in KS:
-        one = results.raptors.get(("masks", k))
-        if one is not None and one.layers is not None:
-            rows = one.layers.classes.query("probe == @LINEAR and pixels > 0")
+    for (task, k), found in results.probed.items():
+        if task == "masks":
+            rows = found.classes.query("probe == @LINEAR and pixels > 0").set_index("class")
             for model, name in ((TEACHER, TEACHER), (RAPTOR, f"k = {k}")):
-                columns[name] = rows[rows["model"] == model].set_index("class")["iou"]
+                columns[name] = rows.loc[rows["model"] == model, "iou"]
     return pd.DataFrame(columns)

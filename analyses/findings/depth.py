@@ -7,6 +7,7 @@ are more alike and there is less to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,23 +40,24 @@ def maxcut_fits(study: Recorded, k: int = K, moment: str = BEST) -> pd.DataFrame
     return rows.set_index(["p", "seed"]).sort_index()
 
 
-def at_moment(study: Recorded, p: float, moment: str = BEST) -> dict[str, Any]:
-    """Networks of one p at a moment, and Raptors of them."""
-    networks = study.networks[(study.networks["p"] == p) & (study.networks["moment"] == moment)]
-    fits = maxcut_fits(study, moment=moment).reset_index()
-    return {"p": p, "moment": moment, "networks": networks, "fits": fits[fits["p"] == p]}
+def at_moments(study: Recorded, rates: Iterable[float], moments: Sequence[str]) -> list[dict[str, Any]]:
+    """Networks of each p at each moment, and Raptors of them; nothing of what is not recorded."""
+    networks = dict(list(study.networks.groupby(["p", "moment"])))
+    fits = {moment: maxcut_fits(study, moment=moment).reset_index() for moment in moments}
+    return [
+        {"p": p, "moment": moment, "networks": networks[p, moment], "fits": fits[moment].query("p == @p")}
+        for p in sorted(rates) for moment in moments if (p, moment) in networks
+    ]  # fmt: skip
 
 
 def along(study: Recorded) -> list[dict[str, Any]]:
     """Networks along their training, of the rates that Raptors follow; untrained ones are the same for every p."""
-    shown = sorted(study.fits[study.fits["moment"] != BEST]["p"].unique())
-    rows = (at_moment(study, p, moment) for p in shown for moment in MOMENTS)
-    return [row for row in rows if len(row["networks"])]
+    return at_moments(study, study.fits[study.fits["moment"] != BEST]["p"].unique(), MOMENTS)
 
 
 def at_best(study: Recorded) -> list[dict[str, Any]]:
     """Networks at their best epoch, by p."""
-    return [at_moment(study, p) for p in sorted(best_networks(study)["p"].unique())]
+    return at_moments(study, best_networks(study)["p"].unique(), [BEST])
 
 
 def ends_by_p(rows: pd.DataFrame, column: str) -> tuple[float, float]:
@@ -73,10 +75,11 @@ def _peak(rows: pd.DataFrame) -> Numbers | None:
     if inside.empty:
         return None
     peak, best, least = inside.idxmax(), right.idxmax(), right.index.min()
-    behind = Estimate(np.nan) if best == peak else mean_difference(by_seed[best] - by_seed[peak])
-    gain = mean_difference(by_seed[peak] - by_seed[least])
-    shown = {f"{p:g}": value for p, value in right.items()}
-    return {"gain": gain, "behind": behind, "right": shown, "peak": peak, "best": best, "least": least}
+    return {
+        "gain": mean_difference(by_seed[peak] - by_seed[least]),
+        "behind": Estimate(np.nan) if best == peak else mean_difference(by_seed[best] - by_seed[peak]),
+        "right": {f"{p:g}": value for p, value in right.items()}, "peak": peak, "best": best, "least": least,
+    }  # fmt: skip
 
 
 def accuracy_rises(study: Recorded) -> Numbers | None:
@@ -107,11 +110,8 @@ def _with_p(rows: pd.DataFrame, column: str) -> Estimate:
 
 
 def similarity_grows(study: Recorded) -> Numbers:
-    rows = best_networks(study)
-    return {
-        "rho": _with_p(rows, "mean_similarity"),
-        "ends": ends_by_p(rows, "mean_similarity"),
-    }
+    rows, column = best_networks(study), "mean_similarity"
+    return {"rho": _with_p(rows, column), "ends": ends_by_p(rows, column)}
 
 
 def fidelity_grows(study: Recorded) -> Numbers | None:
@@ -128,13 +128,10 @@ def partition_differences(study: Recorded, better: str, worse: str) -> pd.DataFr
     if not {better, worse} <= set(fits["partition"]):
         return pd.DataFrame(columns=[*WITHIN, *(f"{name}_sd" for name in WITHIN)])
     by = fits.groupby(["p", "seed", "k", "partition"])[WITHIN]
-    mean, deviation = (found.unstack("partition") for found in (by.mean(), by.std()))
-    rows = {}
-    for column in WITHIN:
-        rows[column] = mean[column][better] - mean[column][worse]
-        pooled = float((deviation[column][worse] ** 2).mean() ** 0.5)  # not a number for single draws
-        rows[f"{column}_sd"] = rows[column] / pooled
-    return pd.DataFrame(rows).dropna(subset=WITHIN)
+    mean, variance = (found.unstack("partition").swaplevel(axis=1) for found in (by.mean(), by.std() ** 2))
+    rows = mean[better] - mean[worse]
+    pooled = variance[worse].mean() ** 0.5  # not a number for single draws
+    return rows.join(rows / pooled, rsuffix="_sd").dropna(subset=WITHIN)
 
 
 def _over_seeds(values: pd.Series) -> Estimate:
@@ -164,8 +161,7 @@ def more_blocks(study: Recorded) -> Numbers | None:
     if kept.empty or not {2, 3, 4} <= set(kept.columns):
         return None
     third, fourth = kept[3] - kept[2], kept[4] - kept[3]
-    right = {int(k): kept[k].mean() for k in kept.columns}
-    return {"third": _over_seeds(third), "more": _over_seeds(third - fourth), "right": right}
+    return {"third": _over_seeds(third), "more": _over_seeds(third - fourth), "right": kept.mean().to_dict()}
 
 
 def structure_predicts(study: Recorded) -> Numbers | None:
@@ -187,11 +183,8 @@ def _falls(study: Recorded, first: str, second: str, chosen: pd.Index) -> Number
     shared = before.index.intersection(after.index).intersection(chosen)
     before, after = before.loc[shared], after.loc[shared]
     found = {column: _over_seeds(before[column] - after[column]) for column in SHOWN}
-    means = {
-        column: tuple(one.groupby("seed")[column].mean().mean() for one in (before, after))
-        for column in SHOWN
-    }
-    return {**found, "at": means, "count": len(shared)}
+    ends = [one.groupby("seed")[SHOWN].mean().mean() for one in (before, after)]
+    return {**found, "at": {column: [one[column] for one in ends] for column in SHOWN}, "count": len(shared)}
 
 
 def overfitting_hurts(study: Recorded) -> Numbers | None:
@@ -207,22 +200,17 @@ def memorising_hurts(study: Recorded) -> Numbers | None:
     at = study.networks.reset_index().pivot_table(index=["p", "seed"], columns="moment", values=columns)
     tested, trained = (at[name][LAST] - at[name][MIDDLE] for name in columns)
     chosen = at.index[(trained > BY_HEART) & (tested < trained / 2)]
-    found = _falls(study, MIDDLE, LAST, chosen)
-    gained = {"tested": tested.loc[chosen].mean(), "trained": trained.loc[chosen].mean()}
-    return {**found, **gained} if found["count"] else None
+    found = {"tested": tested[chosen].mean(), "trained": trained[chosen].mean()}
+    return {**found, **falls} if (falls := _falls(study, MIDDLE, LAST, chosen))["count"] else None
 
 
 def not_only_less_trained(study: Recorded) -> Numbers | None:
     """Networks of large p at their best epoch against one of p = 0 in the middle of training, by seed."""
-    right = study.networks.set_index(["moment", "p", "seed"])["accuracy"]
-    early, late = maxcut_fits(study, moment=MIDDLE), maxcut_fits(study)
-    early = early[early.index.get_level_values("p") == min(study.config.drop_path)]
-    late = late[late.index.get_level_values("p") >= PEAK[1]]
+    least = min(study.config.drop_path)
+    late, early = maxcut_fits(study).loc[PEAK[1] :], maxcut_fits(study, moment=MIDDLE).loc[least:least]
     if early.empty or late.empty:
         return None
     skill = late["skill"].groupby("seed").mean() - early["skill"].groupby("seed").mean()
-    them = [
-        np.array([right[(moment, *one)] for one in fits.index])
-        for moment, fits in ((BEST, late), (MIDDLE, early))
-    ]
-    return {"skill": mean_difference(skill), "late": late["r2"], "early": early["r2"], "right": them}
+    right = study.networks.set_index(["moment", "p", "seed"])["accuracy"]
+    of_them = [right[moment].loc[fits.index] for moment, fits in ((BEST, late), (MIDDLE, early))]
+    return {"skill": mean_difference(skill), "late": late["r2"], "early": early["r2"], "right": of_them}

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from analyses.findings.twins import beside
+from analyses.findings.twins import beside, tables_of, twins_of, with_twins
 from analyses.recording import OFFLINE, RESULTS
 from analyses.rules import UNTRAINED, Numbers
 from analyses.statistics import Estimate, across_over_within, placed
@@ -25,6 +25,7 @@ from brdyn.raptor import Evaluation
 
 NETWORKS = (OFFLINE, packaged.NAME)
 TWINS = tuple(f"{packaged.NAME}_random{seed}" for seed in range(1, 5))
+T = TypeVar("T")
 
 
 class Motion(NamedTuple):
@@ -33,13 +34,9 @@ class Motion(NamedTuple):
     of: Dynamics
     totals: pd.DataFrame
 
-    def curve(self, statistic: str, group: str) -> np.ndarray:
-        return self.of.curve(statistic, group)
-
     def total(self, quantity: str) -> Estimate:
         """Of the leading index."""
-        row = self.totals[self.totals["quantity"] == quantity].iloc[0]
-        return Estimate(row["mean"], row["low"], row["high"])
+        return Estimate.of(self.totals[self.totals["quantity"] == quantity].iloc[0])
 
 
 class Results(NamedTuple):
@@ -50,12 +47,6 @@ class Results(NamedTuple):
     motions: dict[str, Motion]
     fixed_points: FixedPoints
     of_twins: tuple[FixedPoints, ...] = ()
-
-    @property
-    def heads(self) -> dict[str, tuple[float, float, float]]:
-        """Of networks with a head the mean state from which on its answer is the last one, with its interval."""
-        found = {name: deciding_state(motion.of.table) for name, motion in self.motions.items()}
-        return {name: one for name, one in found.items() if one is not None}
 
 
 def load() -> Results:
@@ -70,36 +61,26 @@ def load() -> Results:
     )
 
 
-def as_twins(results: Results) -> Iterator[Results]:
+def _one_by_one(of: Mapping[str, list[T]]) -> Iterator[dict[str, T]]:
+    """The first of every network, the second, and so on."""
+    return (dict(zip(of, each, strict=True)) for each in zip(*of.values(), strict=True))
+
+
+@beside
+def beside_twins(results: Results) -> Iterator[Results]:
     """The results with the first untrained twin of every network in the place of it, the second, and so on."""
-    tables = [
-        [one.null.each() if one.null is not None else [] for one in of.values()]
-        for of in (results.splices, {name: motion.of for name, motion in results.motions.items()})
-    ]
-    for splices, motions in zip(*(zip(*one, strict=True) for one in tables), strict=True):
-        yield results._replace(
-            splices={
-                name: one.of_tables(of)
-                for (name, one), of in zip(results.splices.items(), splices, strict=True)
-            },
-            motions={
-                name: Motion(one.of.of_tables(of), of["spectra"])
-                for (name, one), of in zip(results.motions.items(), motions, strict=True)
-            },
-        )
-
-
-beside_twins = beside(as_twins)
+    splices = {name: twins_of(one) for name, one in results.splices.items()}
+    motions = {
+        name: [Motion(motion.of_tables(of), of["spectra"]) for of in tables_of(motion)]
+        for name, (motion, _) in results.motions.items()
+    }
+    for of_splices, of_motions in zip(_one_by_one(splices), _one_by_one(motions), strict=True):
+        yield results._replace(splices=of_splices, motions=of_motions)
 
 
 def _counted(value: float) -> Estimate:
     """Of a twin, whose spread is that of all twins."""
     return Estimate(value, value, value)
-
-
-def _levels(found: Mapping[str, Estimate]) -> dict[str, float]:
-    """What twins are compared by."""
-    return {name: one.value for name, one in found.items()}
 
 
 @beside_twins
@@ -111,10 +92,9 @@ def work(results: Results) -> Numbers:
         same = same_phase(rows, splice.phases)
         for (where, of), chosen in zip(found.items(), (same, ~same), strict=True):
             row = splice.shared_work(where)
-            mean = float(1 - rows["mean"][chosen].mean())
-            of[name] = _counted(mean) if row is None else Estimate(row["mean"], row["low"], row["high"])
+            of[name] = _counted(float(1 - rows["mean"][chosen].mean())) if row is None else Estimate.of(row)
     inside, across = found.values()
-    return {"work": inside, "across": across, "level": _levels(inside)}
+    return {"work": inside, "across": across}
 
 
 @beside_twins
@@ -128,7 +108,7 @@ def shared(results: Results) -> Numbers:
         assert test.matched_excess is not None
         assert test.p_matched is not None
         excess[name] = placed(test.matched_excess, test.p_matched, test.placements)
-    return {"excess": excess, "level": _levels(excess)}
+    return {"excess": excess}
 
 
 def whole_phases(results: Results) -> list[dict[str, Any]]:
@@ -139,7 +119,7 @@ def whole_phases(results: Results) -> list[dict[str, Any]]:
         fitted = rows["calibration"].isin(splice.full["calibration"])
         for _, row in rows[fitted & (rows["end"] - rows["start"] > 1)].iterrows():
             of = found.setdefault((name, row["start"] + 1, row["end"]), {})
-            of[row["surrogate"]] = Estimate(row["mean"], row["low"], row["high"])
+            of[row["surrogate"]] = Estimate.of(row)
     return [{"name": name, "first": first, "last": last, **of} for (name, first, last), of in found.items()]
 
 
@@ -162,58 +142,45 @@ def repeated(results: Results) -> Numbers:
 @beside_twins
 def opposed(results: Results) -> Numbers:
     """Cosine between what attention and what the MLP adds to the patches, mean over blocks."""
-    return {
-        "cosine": {
-            name: float(np.nanmean(motion.curve("branches_cosine", "patches")))
-            for name, motion in results.motions.items()
-        }
-    }
+    curves = {name: motion.of.curve("branches_cosine", "patches") for name, motion in results.motions.items()}
+    return {"cosine": {name: float(np.nanmean(curve)) for name, curve in curves.items()}}
 
 
 def share_jumps(results: Results) -> Numbers:
     """Change of attention's share from block to block, across phase boundaries over within phases."""
     excess = {}
-    for name, motion in results.motions.items():
-        blocks = list(pairwise(range(1, motion.of.phases.layers + 1)))
-        for group in motion.of.groups("attention_share"):
+    for name, (motion, _) in results.motions.items():
+        boundaries, layers = motion.phases.boundaries, motion.phases.layers
+        blocks = list(pairwise(range(1, layers + 1)))
+        for group in motion.groups("attention_share"):
             change = np.abs(np.diff(motion.curve("attention_share", group)))
-            excess[f"{name} {group}"] = across_over_within(
-                blocks, change, motion.of.phases.boundaries, motion.of.phases.layers
-            )
+            excess[f"{name} {group}"] = across_over_within(blocks, change, boundaries, layers)
     return {"excess": excess}
 
 
 @beside_twins
 def decided(results: Results) -> Numbers:
-    """The mean state from which on the head's answer is the last one, and the last boundary of the phases."""
-    (name, (mean, low, high)), *_ = results.heads.items()
-    twin = results.motions[name].of.null is None
-    state = _counted(mean) if twin else Estimate(mean, low, high)
-    return {
-        "state": state,
-        "level": mean,
-        "last": max(results.motions[name].of.phases.boundaries),
-        "name": name,
-    }
+    """The mean state from which on the answer of a head is the last one, and the last boundary of the phases."""
+    states = {name: deciding_state(motion.of.table) for name, motion in results.motions.items()}
+    name, (mean, low, high) = next((name, one) for name, one in states.items() if one is not None)
+    network = results.motions[name].of
+    state = _counted(mean) if network.null is None else Estimate(mean, low, high)
+    return {"state": state, "last": max(network.phases.boundaries), "name": name}
 
 
 @beside_twins
 def _all_pairs(results: Results) -> Numbers:
-    found = {
-        f"{name} {side}": motion.total(overall(side))
-        for name, motion in results.motions.items()
-        for side in SIDES
+    networks = results.motions.items()
+    return {
+        "coupling": {f"{name} {side}": one.total(overall(side)) for name, one in networks for side in SIDES}
     }
-    return {"coupling": found, "level": _levels(found)}
 
 
 def coupling(results: Results) -> Numbers:
     """Coupling of the leading singular vectors of blocks, all pairs; and the mean of twins."""
     found = _all_pairs(results)
-    twins = {
-        name: float(np.mean([one["level"][name] for one in found.get(UNTRAINED, [])]))
-        for name in found["level"]
-    }
+    of_twins = [one["coupling"] for one in found.get(UNTRAINED, [])]
+    twins = {name: float(np.mean([one[name].value for one in of_twins])) for name in found["coupling"]}
     return {**found, "twins": twins}
 
 
@@ -225,10 +192,9 @@ def coupled_phases(results: Results) -> Numbers:
         tests = {} if motion.of.spectra is None else motion.of.spectra.tests
         for side in SIDES:
             value, test = motion.total(within(side)).value, tests.get(side)
-            excess[f"{name} {side}"] = (
-                Estimate(value) if test is None else placed(value, test.p_value, test.placements)
-            )
-    return {"excess": excess, "level": _levels(excess)}
+            one = Estimate(value) if test is None else placed(value, test.p_value, test.placements)
+            excess[f"{name} {side}"] = one
+    return {"excess": excess}
 
 
 @beside_twins
@@ -240,25 +206,20 @@ def turned_together(results: Results) -> Numbers:
     gap = {}
     for name, motion in results.motions.items():
         rows = motion.of.table.query("statistic == 'norm_growth' and group == 'all'")
-        norm = (
-            Estimate(*rows[["mean", "low", "high"]].mean())
-            if "low" in rows
-            else _counted(rows["mean"].mean())
-        )
+        mean = rows.mean(numeric_only=True)
+        norm = Estimate.of(mean) if "low" in rows else _counted(mean["mean"])
         gap[name] = motion.total(EXPONENT).less(norm)
-    return {"gap": gap, "level": _levels(gap)}
+    return {"gap": gap}
 
 
 def contracting(results: Results) -> Numbers:
     """Spectral radius of every block of a Raptor where it ends, and of those fitted to untrained twins."""
 
-    def radii(found: FixedPoints) -> dict[str, Any]:
+    def radii(found: FixedPoints) -> Numbers:
         rows = {phase: found.curve(phase, "radius").iloc[0] for phase in found.lengths}
-        radius = {phase: Estimate(row["mean"], row["low"], row["high"]) for phase, row in rows.items()}
-        return {"radius": radius, "level": _levels(radius)}
+        return {"radius": {phase: Estimate.of(row) for phase, row in rows.items()}}
 
-    twins = [radii(one) for one in results.of_twins]
-    return {**radii(results.fixed_points), **({UNTRAINED: twins} if twins else {})}
+    return with_twins(radii(results.fixed_points), map(radii, results.of_twins))
 
 
 ALONG = {
@@ -274,11 +235,11 @@ ALONG = {
 
 def along(results: Results) -> list[dict[str, Any]]:
     """Curves over blocks, in words: of every network, statistic and token group."""
-    return [
-        {"name": name, "what": what, "group": group, "values": [f"{one:{form}}" for one in curve[-layers:]]}
-        for name, motion in results.motions.items()
-        for layers in (motion.of.phases.layers,)
-        for statistic, (what, form) in ALONG.items()
-        for group in motion.of.groups(statistic)
-        for curve in (motion.curve(statistic, group),)
-    ]
+    rows = []
+    for name, (motion, _) in results.motions.items():
+        for statistic, (what, form) in ALONG.items():
+            for group in motion.groups(statistic):
+                values = motion.curve(statistic, group)[-motion.phases.layers :]
+                said = [f"{one:{form}}" for one in values]
+                rows.append({"name": name, "what": what, "group": group, "values": said})
+    return rows

@@ -6,35 +6,35 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import yaml
 
+from analyses.findings.twins import with_twins
 from analyses.raptor_cells import HEAD, LINEAR, RAPTOR, Cells, least_skill, read_cells
 from analyses.raptor_on_vits import LADDER_K
 from analyses.recording import OFFLINE, ROOT
-from analyses.rules import UNTRAINED, Numbers
+from analyses.rules import Numbers
 from analyses.statistics import NORMAL, Estimate, Side, contrast
 from brdyn.classifiers import packaged
 from brdyn.raptor import Evaluation, Fit
 from brdyn.raptor.baselines import BASELINES
-from brdyn.raptor.partitions import MAXCUT, PARTITIONS
+from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
 
 PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy, ImageNet, ViT-B
 PUBLISHED_IMAGES = 2 * 312_500 * 64
 OTHER_TEACHER = "cifar_vit12_patch4"
 WHOLE, FAST = "maxcut_k3", "fast_k3"
 LONGER, MUON = f"{WHOLE}_longer", f"{WHOLE}_muon16"
-FORCING, ANNEALED, AT_THE_RAISED_RATE = (
-    "ladder_teacher-forcing",
-    "ladder_annealed",
-    "ladder_stage2-raised-rate",
-)
+FORCING, ANNEALED, STAGE_1_ALONE = "ladder_teacher-forcing", "ladder_annealed", "ladder_stage1-twice-as-long"
+AT_THE_RAISED_RATE = "ladder_stage2-raised-rate"
 LADDER = (FORCING, ANNEALED, "ladder_depth-scaling", "ladder_token-weighting")
-STAGE_1_ALONE = "ladder_stage1-twice-as-long"
+RUNGS = {  # each with the fit below
+    **dict(zip(("annealing", "depth scaling", "token weighting"), pairwise(LADDER), strict=True)),
+    "stage 2": (STAGE_1_ALONE, WHOLE),
+}
 FEWEST_DRAWS = 3
 PROBES = {"kept": LINEAR, "kept_knn": "knn", "kept_head": HEAD}  # of a column
 LADDER_NAMES: dict[str, str] = yaml.safe_load((ROOT / "analyses" / "ladder.yaml").read_text())
@@ -51,16 +51,14 @@ def table(cells: Cells) -> pd.DataFrame:
     grouped = rows.groupby(["k", "partition"])[["kept", "kept_knn", "r2", "r2_least", "r2_one_step"]]
     found = grouped.agg(["mean", "std"])
     found.columns = ["_".join(column) for column in found.columns]
-    return found.assign(fits=rows.groupby(["k", "partition"]).size()).reset_index()
+    return found.assign(fits=grouped.size()).reset_index()
 
 
 def by_partition(cells: Cells) -> Any:
     """Fits by k and partition, those of the fast recipe apart; those that take the published recipe apart left out."""
     rows = cells.summary[cells.summary["varies"] != "recipe"]
-    fast = rows["partition"] + ", fast recipe"
-    return rows.assign(partition=rows["partition"].where(rows["varies"] != "fast", fast)).groupby(
-        ["k", "partition"]
-    )
+    shown = rows["partition"].where(rows["varies"] != "fast", rows["partition"] + ", fast recipe")
+    return rows.assign(partition=shown).groupby(["k", "partition"])
 
 
 def other() -> Cells:
@@ -108,13 +106,8 @@ def kept(cells: Cells) -> Numbers:
 @of_fits(FORCING, ANNEALED)
 def forcing(cells: Cells) -> Numbers:
     alone, other = (cells.summary.loc[name] for name in (FORCING, ANNEALED))
-    numbers = {
-        "r2": alone["r2"],
-        "least": min(0, other["r2"]),
-        "kept": alone["kept"],
-        "annealed": other["kept"],
-    }
-    return {**numbers, "alone": alone, "other": other}
+    kept = {"kept": alone["kept"], "annealed": other["kept"]}
+    return {**kept, "r2": alone["r2"], "least": min(0, other["r2"]), "alone": alone, "other": other}
 
 
 def between_seeds(cells: Cells, column: str = "kept") -> tuple[float, float]:
@@ -155,17 +148,12 @@ def share_kept(cells: Cells, name: str, column: str = "kept") -> Estimate:
 
 def gained(cells: Cells, name: str, below: str, column: str = "kept", share: float = 1) -> Estimate:
     """What fits of a name keep beyond those of another, or a share of it, on average."""
-    return contrast(
-        side(cells, fits_of(cells, name), column, share), side(cells, fits_of(cells, below), column, -1)
-    )
+    weights = {name: share, below: -1.0}
+    return contrast(*(side(cells, fits_of(cells, one), column, weight) for one, weight in weights.items()))
 
 
 def _better(
-    cells: Cells,
-    better: str,
-    worse: str,
-    columns: tuple[str, ...] = ("kept", "r2"),
-    fewest: int = FEWEST_DRAWS,
+    cells: Cells, better: str, worse: str, columns: Sequence[str] = ("kept", "r2"), fewest: int = FEWEST_DRAWS
 ) -> Numbers | None:
     """Differences between two partitions, of means over fits with the same k, averaged over the k that have both.
 
@@ -175,16 +163,11 @@ def _better(
     ks = [k for k, one in fits if one == better and len(fits.get((k, worse), ())) >= fewest]
     if not ks:
         return None
-    signs = {better: 1 / len(ks), worse: -1 / len(ks)}
-    return {
-        "ks": ks,
-        **{
-            column: contrast(
-                *(side(cells, fits[k, one], column, sign) for k in ks for one, sign in signs.items())
-            )
-            for column in columns
-        },
+    sides = [(fits[k, one], sign / len(ks)) for k in ks for one, sign in ((better, 1), (worse, -1))]
+    found = {
+        column: contrast(*(side(cells, of, column, weight) for of, weight in sides)) for column in columns
     }
+    return {"ks": ks, **found}
 
 
 def spread_of(cells: Cells, partition: str, k: int = LADDER_K) -> str:
@@ -197,19 +180,19 @@ def spread_of(cells: Cells, partition: str, k: int = LADDER_K) -> str:
     return f"{kept.min():.1%} to {kept.max():.1%} ({len(kept)} fits)"
 
 
-better_than_contiguous = partial(_better, better=PARTITIONS[0], worse=PARTITIONS[1])
-phases_over_shuffled = partial(_better, better=PARTITIONS[0], worse=PARTITIONS[2])
-better_than_shuffled = partial(_better, better=PARTITIONS[1], worse=PARTITIONS[2])
-
-
-def by_head(cells: Cells, better: str, worse: str) -> Numbers | None:
+def _by_head(cells: Cells, better: str, worse: str) -> Numbers | None:
     """By the teacher's own head, once there are all draws that were planned: a look before is one chance more."""
     planned = cells.size["draws"].values()
     return _better(cells, better, worse, ("kept_head",), max(planned))
 
 
-head_over_contiguous = partial(by_head, better=PARTITIONS[0], worse=PARTITIONS[1])
-head_over_shuffled = partial(by_head, better=PARTITIONS[0], worse=PARTITIONS[2])
+better_than_contiguous, head_over_contiguous = (
+    partial(how, better=MAXCUT, worse=CONTIGUOUS) for how in (_better, _by_head)
+)
+phases_over_shuffled, head_over_shuffled = (
+    partial(how, better=MAXCUT, worse=SHUFFLE) for how in (_better, _by_head)
+)
+better_than_shuffled = partial(_better, better=CONTIGUOUS, worse=SHUFFLE)
 
 
 @of_fits(*(f"maxcut_k{k}" for k in range(1, 6)))
@@ -220,9 +203,7 @@ def saturation(cells: Cells) -> Numbers:
 
 
 def _rungs(cells: Cells, column: str) -> Numbers:
-    labels = ("annealing", "depth scaling", "token weighting", "stage 2")
-    steps = zip(labels, [*pairwise(LADDER), (STAGE_1_ALONE, WHOLE)], strict=True)
-    return {"gained": {label: gained(cells, one, below, column) for label, (below, one) in steps}}
+    return {"gained": {label: gained(cells, one, below, column) for label, (below, one) in RUNGS.items()}}
 
 
 rungs = of_fits(*LADDER, STAGE_1_ALONE, WHOLE)(partial(_rungs, column="kept"))
@@ -240,12 +221,10 @@ def head_rungs(cells: Cells) -> Numbers | None:
 def head_forcing(cells: Cells) -> Numbers | None:
     if not with_all_seeds(cells, FORCING, ANNEALED):
         return None
-    alone, other = (
-        cells.summary.loc[fits_of(cells, name), "kept_head"].mean() for name in (FORCING, ANNEALED)
-    )
-    return {
-        "excess": gained(cells, ANNEALED, FORCING, "kept_head", share=0.5), "alone": alone, "other": other,
-    }  # fmt: skip
+    kept = cells.summary["kept_head"]
+    alone, other = (kept[fits_of(cells, name)].mean() for name in (FORCING, ANNEALED))
+    excess = gained(cells, ANNEALED, FORCING, "kept_head", share=0.5)
+    return {"excess": excess, "alone": alone, "other": other}
 
 
 def _kept_by_head(cells: Cells, name: str) -> Numbers:
@@ -259,14 +238,11 @@ head_kept, muon_kept = (of_fits(name)(partial(_kept_by_head, name=name)) for nam
 def middle(cells: Cells) -> Numbers:
     curve, cls = (r2_curve(cells, WHOLE, group).to_numpy() for group in ("all", "cls"))
     third = len(curve) // 3
-    found = {
-        "low": int((curve < 0.5).sum()),
-        "weakest": int(curve.argmin()) + 1,
-        "third": third + 1,
-        "end": 2 * third,
-    }
-    highest = {"ends": min(curve[0], curve[-1]), "middle": curve[third : 2 * third].max()}
-    return {"curve": curve, "cls": cls, **found, **highest}
+    return {
+        "curve": curve, "cls": cls, "low": int((curve < 0.5).sum()), "weakest": int(curve.argmin()) + 1,
+        "third": third + 1, "end": 2 * third, "ends": min(curve[0], curve[-1]),
+        "middle": curve[third : 2 * third].max(),
+    }  # fmt: skip
 
 
 def _against(cells: Cells, name: str, another: str) -> Numbers:
@@ -286,17 +262,15 @@ longer = of_fits(LONGER, WHOLE)(partial(_against, name=LONGER, another=WHOLE))
 raised_rate = of_fits(WHOLE, AT_THE_RAISED_RATE)(partial(_against, name=WHOLE, another=AT_THE_RAISED_RATE))
 
 
-def read_refitted(folder: Path = RAPTOR) -> list[Evaluation] | None:
-    """Evaluations of Raptors of the packaged network and of its untrained twins, by one recipe; None without twins."""
-    twins = sorted(folder.glob(f"{packaged.NAME}_random*_eval"))
-    places = [folder / f"{packaged.NAME}_eval", *twins]
-    return [Evaluation.read(place) for place in places] if twins else None
+def read_refitted() -> list[Evaluation]:
+    """Evaluations of Raptors of the packaged network and of its untrained twins, by one recipe."""
+    twins = sorted(RAPTOR.glob(f"{packaged.NAME}_random*_eval"))
+    return [Evaluation.read(place) for place in (RAPTOR / f"{packaged.NAME}_eval", *twins)]
 
 
-def tried(folder: Path = RAPTOR) -> Fit | None:
-    """A fit of the offline model that tried its learning rates first; None where there is none."""
-    place = folder / f"{OFFLINE}_rates"
-    return Fit.read(place) if (place / Fit.FILE).is_file() else None
+def tried() -> Fit:
+    """A fit of the offline model that tried its learning rates first."""
+    return Fit.read(RAPTOR / f"{OFFLINE}_rates")
 
 
 class Photographs(NamedTuple):
@@ -306,46 +280,30 @@ class Photographs(NamedTuple):
     evaluation: Evaluation
 
     @property
-    def by_layer(self) -> list[dict[str, float]]:
+    def by_layer(self) -> list[dict[Any, Any]]:
         """R² and skill over the best baseline of all tokens after each layer, on its own way and from the teacher's
         state."""
-        fidelity = self.evaluation.fidelity
-        free, one_step = (fidelity.curve("r2", mode=mode) for mode in ("autoregressive", "one-step"))
-        skills = pd.concat([fidelity.curve(f"skill_{name}") for name in BASELINES], axis=1).min(axis=1)
-        return [
-            {
-                "layer": layer,
-                "r2": free[layer],
-                "one_step": one_step[layer],
-                "skill": skills.get(layer, np.nan),
-            }
-            for layer in range(1, len(self.evaluation.assignment) + 1)
-        ]
+        curve = self.evaluation.fidelity.curve
+        rows = pd.DataFrame({"r2": curve("r2"), "one_step": curve("r2", mode="one-step")})
+        skill = pd.concat([curve(f"skill_{name}") for name in BASELINES], axis=1).min(axis=1)
+        return rows.assign(skill=skill).loc[1:].rename_axis("layer").reset_index().to_dict("records")
 
 
-def photographs(folder: Path = RAPTOR) -> Photographs | None:
-    """None where that is not recorded."""
-    places = folder / f"{OFFLINE}_photos", folder / f"{OFFLINE}_photos_eval"
-    if not all(place.is_dir() for place in places):
-        return None
-    return Photographs(Fit.read(places[0]), Evaluation.read(places[1]))
+def photographs() -> Photographs:
+    """Both as they are recorded."""
+    return Photographs(
+        Fit.read(RAPTOR / f"{OFFLINE}_photos"), Evaluation.read(RAPTOR / f"{OFFLINE}_photos_eval")
+    )
 
 
 def untrained_easier(refitted: list[Evaluation]) -> Numbers:
     """By skill over the best baseline, of all tokens at the last layer; R² is said beside it."""
-    network, *twins = map(_at_the_end, refitted)
-    ranges = {name: (min(one[name] for one in twins), max(one[name] for one in twins)) for name in network}
-    blocks = len(set(refitted[0].assignment))
+    network, *twins = (
+        {"skill": least_skill(one.fidelity.table).value, "r2": float(one.fidelity.curve("r2").iloc[-1])}
+        for one in refitted
+    )
+    ends = pd.DataFrame(twins).agg(["min", "max"])
     return {
-        **network,
-        UNTRAINED: twins,
-        "twins": ranges,
-        "of": len(twins),
-        "k": blocks,
-        "name": packaged.NAME,
-    }
-
-
-def _at_the_end(evaluation: Evaluation) -> dict[str, float]:
-    fidelity = evaluation.fidelity
-    return {"skill": least_skill(fidelity.table).value, "r2": float(fidelity.curve("r2").iloc[-1])}
+        **with_twins(network, twins), "twins": {name: tuple(ends[name]) for name in network}, "of": len(twins),
+        "k": len(set(refitted[0].assignment)), "name": packaged.NAME,
+    }  # fmt: skip

@@ -11,17 +11,11 @@ from analyses.shared_blocks import RAPTOR, RAPTOR_K, SHORT, WIDE, Shared, plain
 from analyses.statistics import Side, contrast
 
 
-def accuracies(study: Shared) -> dict[str, float]:
-    """Mean accuracy over seeds, by kind."""
-    mean = study.cells.groupby("kind", sort=False)["accuracy"].mean()
-    return {str(kind): float(value) for kind, value in mean.items()}
-
-
-def _behind(study: Shared | None, kind: str) -> Numbers | None:
+def _behind(study: Shared, kind: str) -> Numbers | None:
     """How far a kind of networks is behind those with a block for each layer."""
-    if study is None or not (rights := study.of(plain(study.size))) or not (others := study.of(kind)):
+    if not (rights := study.of(plain(study.size))) or not (others := study.of(kind)):
         return None
-    right = accuracies(study)
+    right = study.cells.groupby("kind")["accuracy"].mean()
     lead = contrast(Side(100, [*rights.values()]), Side(-100, [*others.values()]))
     return {
         "lead": lead, "seeds": min(len(rights), len(others)), "plain": right[plain(study.size)],
@@ -32,11 +26,9 @@ def _behind(study: Shared | None, kind: str) -> Numbers | None:
 one_block, one_wide_block = partial(_behind, kind="k1"), partial(_behind, kind=WIDE)
 
 
-def from_the_start(study: Shared | None) -> Numbers | None:
+def from_the_start(study: Shared) -> Numbers | None:
     """What three blocks keep of the accuracy of a block for each layer, trained from the start less distilled, in
     points. Of one seed both are of the same network."""
-    if study is None:
-        return None
     kinds = [study.of(kind) for kind in (plain(study.size), f"k{RAPTOR_K}", RAPTOR)]
     seeds = sorted(set.intersection(*map(set, kinds)))
     if not seeds:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +9,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from analyses.findings.twins import Finding, with_twins
 from analyses.recording import OFFLINE, RESULTS, ROOT
-from analyses.rules import UNTRAINED, Numbers
+from analyses.rules import Numbers
 from analyses.statistics import NORMAL, Estimate, Side, contrast, largest, mean_difference
 from analyses.study import is_recorded
 from analyses.vitrm_grid import Grid, read_grid
@@ -123,17 +123,16 @@ def motion(content: dict[str, Any]) -> Motion:
 
 def _motion(content: dict[str, Any]) -> Motion:
     table, angles = pd.DataFrame(content["table"]), pd.DataFrame(content["repair"]["angles"])
-    phases, start = Phases.from_dict(content["phases"]), content["repair"]["starts"][1]
-    path, repaired = {}, {}
+    repaired = angles[angles["start"] == content["repair"]["starts"][1]]
+    phases, path, left = Phases.from_dict(content["phases"]), {}, {}
     for group in content["readouts"]:
-        speed = _curve(table[table["statistic"] == "speed"], group)
+        speed, angle = _curve(table[table["statistic"] == "speed"], group), _curve(repaired, group)
         path[group] = float(speed[: len(speed) // 2].sum() / speed.sum())
-        rows = _curve(angles[angles["start"] == start], group)
-        repaired[group] = float(rows[-1] / rows[0])
+        left[group] = float(angle[-1] / angle[0])
     rank = _curve(table[table["statistic"] == "effective_rank"], content["readouts"][-1])
     rank = rank[np.isfinite(rank)]
     ends = float(rank[0]), float(rank.max()), float(rank[-1])
-    return Motion(phases.layers, tuple(phases.boundaries), path, repaired, ends)
+    return Motion(phases.layers, tuple(phases.boundaries), path, left, ends)
 
 
 def _curve(rows: pd.DataFrame, group: str) -> np.ndarray:
@@ -141,7 +140,7 @@ def _curve(rows: pd.DataFrame, group: str) -> np.ndarray:
 
 
 def accuracy(run: dict[str, Any]) -> Estimate:
-    return Estimate(*(run["evaluation"][name] for name in ("accuracy", "low", "high")))
+    return Estimate.of(run["evaluation"], "accuracy")
 
 
 def sizes(_: Any) -> Numbers:
@@ -149,6 +148,17 @@ def sizes(_: Any) -> Numbers:
         networks = [ViTRM(ViTRMConfig(classes=classes)) for classes in PARAMETERS]
     counts = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
     return {"counts": counts, "published": PARAMETERS}
+
+
+def _network(accuracy: Estimate, apart: tuple[float, int], weight: float = 1) -> Side:
+    """A network among others, by what its test images leave open and how far networks of one recipe are apart."""
+    sd, seeds = apart
+    return Side(weight, [accuracy.value], accuracy.standard_error, (sd**2, seeds - 1))
+
+
+def _lead(one: Estimate, other: Estimate, apart: tuple[float, int]) -> Estimate:
+    """Of a network's accuracy on another's, in points."""
+    return contrast(_network(one, apart), _network(other, apart, -1)).times(100)
 
 
 def better_than_linear(results: Results) -> Numbers:
@@ -159,57 +169,42 @@ def better_than_linear(results: Results) -> Numbers:
     return {"lead": lead, "right": right, "linear": linear}
 
 
-def _network(accuracy: Estimate, apart: tuple[float, int], weight: float = 1) -> Side:
-    """A network among others, by what its test images leave open and how far networks of one recipe are apart."""
-    sd, seeds = apart
-    return Side(weight, [accuracy.value], accuracy.standard_error, (sd**2, seeds - 1))
-
-
 def against_vit(results: Results) -> Numbers:
-    here, there = (accuracy(results.runs[name]) for name in ("vitrm", "vit-small"))
-    ours, theirs = (results.runs[name]["parameters"] for name in ("vitrm", "vit-small"))
-    lead = contrast(_network(here, results.apart), _network(there, results.apart, -1)).times(100)
-    sd, seeds = results.apart
+    ours, theirs = (results.runs[name] for name in ("vitrm", "vit-small"))
+    here, there = accuracy(ours), accuracy(theirs)
     return {
-        "lead": lead, "right": here, "vit": there.value, "parameters": ours, "vit_parameters": theirs,
-        "sd": sd, "seeds": seeds,
+        "lead": _lead(here, there, results.apart), "right": here, "vit": there.value,
+        "parameters": ours["parameters"], "vit_parameters": theirs["parameters"],
     }  # fmt: skip
 
 
 def more_steps(results: Results) -> Numbers:
     rows = results.runs["vitrm"]["evaluation"]["recursion"]["steps"]
     trained = min(results.runs["vitrm"]["options"]["n_sup"], len(rows))
-    right = [Estimate(*(100 * row[name] for name in ("accuracy", "low", "high"))) for row in rows]
+    right = [Estimate.of(row, "accuracy").times(100) for row in rows]
     return {"gains": [one.less(right[trained - 1]) for one in right[trained:]], "rows": rows}
 
 
-def converge(results: Results) -> Numbers:
-    return _each(results, lambda found: {"path": found.path})
-
-
-def repair(results: Results) -> Numbers:
-    return _each(results, lambda found: {"repaired": found.repaired})
-
-
-def rank(results: Results) -> Numbers:
-    names = ("first", "largest", "last")
-    return _each(
-        results,
-        lambda found: {**dict(zip(names, found.rank, strict=True)), "share": found.rank[2] / found.rank[1]},
-    )
-
-
-def _each(results: Results, numbers: Callable[[Motion], dict[str, Any]]) -> Numbers:
+def _each(numbers: Finding[Motion]) -> Finding[Results]:
     """Numbers of every model, with those of its untrained twins where there are any."""
-    return {
+    return lambda results: {
         "each": {
-            model: {
-                **numbers(one),
-                **({UNTRAINED: list(map(numbers, one.untrained))} if one.untrained else {}),
-            }
+            model: with_twins(numbers(one), map(numbers, one.untrained))
             for model, one in results.motions.items()
         }
     }
+
+
+def _ranks(found: Motion) -> dict[str, float]:
+    first, most, last = found.rank
+    return {"first": first, "largest": most, "last": last, "share": last / most}
+
+
+converge, repair = (
+    _each(lambda found: {"path": found.path}),
+    _each(lambda found: {"repaired": found.repaired}),
+)
+rank = _each(_ranks)
 
 
 def read_at_size(folder: Path = RECORDED) -> dict[str, Any] | None:
@@ -219,29 +214,22 @@ def read_at_size(folder: Path = RECORDED) -> dict[str, Any] | None:
     return max(runs, key=lambda run: run["options"]["recipe"]["epochs"], default=None)
 
 
-def published_accuracy(run: dict[str, Any] | None) -> Numbers | None:
-    if run is None:
-        return None
-    found = accuracy(run)
-    points = Estimate(100 * found.value, 100 * found.low, 100 * found.high)
-    return {"points": points, "right": found, "epochs": run["options"]["recipe"]["epochs"]}
+def published_accuracy(run: dict[str, Any]) -> Numbers:
+    right = accuracy(run)
+    return {"points": right.times(100), "right": right, "epochs": run["options"]["recipe"]["epochs"]}
 
 
-def best_of_grid(grid: Grid | None) -> Numbers | None:
-    if grid is None or (3, 1) not in set(zip(grid.cells["n"], grid.cells["n_sup"], strict=True)):
+def best_of_grid(grid: Grid) -> Numbers | None:
+    if (3, 1) not in set(zip(grid.cells["n"], grid.cells["n_sup"], strict=True)):
         return None
     cells, apart = grid.cells.set_index(["n", "n_sup"])["accuracy"], seeds_apart(grid)
-    others, ours = cells.drop((3, 1)), _network(of_images(cells[(3, 1)], grid.testing), apart, -1)
-    lead = {
-        f"n = {n}, N_sup = {steps}": contrast(_network(of_images(value, grid.testing), apart), ours).times(
-            100
-        )
-        for (n, steps), value in others.items()
-    }
-    best = others.idxmax() if len(others) and others.max() > cells[(3, 1)] else (3, 1)
+    right = {cell: of_images(value, grid.testing) for cell, value in cells.items()}
+    ours = right.pop((3, 1))
+    lead = {f"n = {n}, N_sup = {steps}": _lead(one, ours, apart) for (n, steps), one in right.items()}
+    best = max([(3, 1), *right], key=cells.get)
     return {
-        "lead": lead, "most": largest(lead.values()), "right": float(cells[(3, 1)]), "sd": apart[0],
-        "seeds": apart[1], "best": best, "of_best": float(cells[best]),
+        "lead": lead, "most": largest(lead.values()), "right": ours.value, "sd": apart[0], "seeds": apart[1],
+        "best": best, "of_best": float(cells[best]),
     }  # fmt: skip
 
 
@@ -251,21 +239,20 @@ def of_images(share: float, count: int) -> Estimate:
     return Estimate(share, share - half, share + half)
 
 
-def sees_image(grid: Grid | None) -> Numbers | None:
-    if grid is None or len(set(grid.repeats["sees_image"])) < 2:
+def sees_image(grid: Grid) -> Numbers | None:
+    if len(set(grid.repeats["sees_image"])) < 2:
         return None
     right = grid.repeats.pivot_table(index="seed", columns="sees_image", values="accuracy").dropna()
     gain, mean = mean_difference(right[True] - right[False]), right.mean()
     return {"gain": gain, "seen": mean[True], "once": mean[False], "seeds": len(right)}
 
 
-def batch_sizes(grid: Grid | None) -> Numbers | None:
-    if grid is None or len(grid.batches) < 2:
+def batch_sizes(grid: Grid) -> Numbers | None:
+    if len(grid.batches) < 2:
         return None
     right = grid.batches.sort_values("batch_size").set_index("batch_size")["accuracy"]
     best, last = (of_images(value, grid.testing) for value in (right.max(), right.iloc[-1]))
-    apart = seeds_apart(grid)
-    return {"right": right, "lost": contrast(_network(best, apart), _network(last, apart, -1)).times(100)}
+    return {"right": right, "lost": _lead(best, last, seeds_apart(grid))}
 
 
 def seeds_apart(grid: Grid) -> tuple[float, int]:
