@@ -12,21 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from analyses.bench import (
-    Call,
-    batches_of,
-    bench_parser,
-    benchmark,
-    chosen_model,
-    memory,
-    name_of,
-    noise,
-    over_forwards,
-)
+from analyses import bench
 from analyses.precision import both_precisions, similarity_agreement
 from analyses.recording import Choice
 from brdyn import Stream, Trajectory, capture, layer_similarity, load_images, load_model, trajectories
-from brdyn.data import Batch
 from brdyn.measures import similarity_metric
 from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
@@ -36,25 +25,25 @@ def capture_cost(
     model: VisionTransformer, batch_size: int, rounds: int, kind: str = "cosine"
 ) -> dict[str, Any]:
     """Seconds of the bare forward and of capture with similarity, by turns on the same batch."""
-    images = noise(model, batch_size)
-    batches, metric = batches_of(images), similarity_metric(kind, model).to(model.device)
+    images = bench.noise(model, batch_size)
+    batches, metric = bench.batches_of(images), similarity_metric(kind, model).to(model.device)
 
     def reduced(trajectory: Trajectory) -> None:
         metric.update(trajectory)
         trajectory.check_finite(model.info.name)
 
-    cost = over_forwards(model, images, lambda: reduced(capture(model, next(batches))), rounds)
+    cost = bench.over_forwards(model, images, lambda: reduced(capture(model, next(batches))), rounds)
     states = capture(model, next(batches)).states
     again = (Trajectory(states, model.tokens, next(batches).positions) for _ in range(rounds))
     spent = [timed(partial(reduced, trajectory), model.device) for trajectory in again]
     return {
-        "model": model.info.name, "similarity": kind, "dtype": name_of(model.dtype), **cost,
+        "model": model.info.name, "similarity": kind, "dtype": bench.name_of(model.dtype), **cost,
         "reduction_over_bare": float(np.median(spent)) / cost["forward_seconds"],
     }  # fmt: skip
 
 
 def overlap(device: str, source: str, n: int) -> dict[str, Any]:
-    """Seconds to decode alone, to run on decoded images alone, and for both: in turn, and with decoding behind.
+    """Seconds to decode and to run, in turn, and with decoding behind.
 
     A small model, so that decoding matters. On a CPU the model gets one thread: with all cores busy
     computing there is nothing left to overlap with.
@@ -63,23 +52,16 @@ def overlap(device: str, source: str, n: int) -> dict[str, Any]:
     if device == "cpu":
         torch.set_num_threads(1)
     model = load_model("vit_tiny_patch16_224", init="random", image_size=96, device=device)
-    images, batches = load_images(source, model, n=n), list[Batch]()
-    metric = similarity_metric("cosine", model).to(model.device)
-
-    def whole(workers: int | None = None) -> None:
-        layer_similarity(model, images, stream=Stream(batch_size=16, workers=workers))
-
-    calls: dict[str, Call] = {
-        "decode": lambda: batches.extend(images.batches(16, workers=0)),
-        "compute": lambda: [metric.update(capture(model, batch)) for batch in batches],
-        "background": whole,
-        "sequential": partial(whole, 0),
-    }
-    spent = {f"{name}_seconds": timed(call, model.device) for name, call in calls.items()}
+    images = load_images(source, model, n=n)
+    behind, in_turn = (
+        timed(partial(layer_similarity, model, images, stream=Stream(batch_size=16, workers=workers)), model.device)
+        for workers in (None, 0)
+    )  # fmt: skip
     torch.set_num_threads(threads)
-    over = spent["background_seconds"] / spent["sequential_seconds"]
-    named = {"model": "vit_tiny_patch16_224 at 96 pixels", "images": len(images)}
-    return {**named, **spent, "background_over_sequential": over}
+    return {
+        "model": "vit_tiny_patch16_224 at 96 pixels", "images": len(images), "background_seconds": behind,
+        "sequential_seconds": in_turn, "background_over_sequential": behind / in_turn,
+    }  # fmt: skip
 
 
 def alone(folder: str, number: str, how: str = "stream") -> torch.device:
@@ -96,7 +78,7 @@ def alone(folder: str, number: str, how: str = "stream") -> torch.device:
 def run(choice: Choice) -> dict[str, Any]:
     cuda, size = choice.device == "cuda", choice.batch_size
     dtype = torch.bfloat16 if cuda else torch.float32
-    model = chosen_model(choice, dtype=dtype)
+    model = bench.chosen_model(choice, dtype=dtype)
     costs = [capture_cost(model, size, choice.rounds, kind) for kind in ("cosine", "token-cosine", "cka")]
     if cuda:
         giant = load_model("dinov2_vitg14", init="random", device="cuda", dtype=dtype)
@@ -108,11 +90,11 @@ def run(choice: Choice) -> dict[str, Any]:
         "capture": costs,
         "overlap": overlap(choice.device, choice.images, choice.overlap_images),
         "precision": similarity_agreement(both, choice.images, choice.n, stream=stream),
-        "peak_memory_mib": memory("bench_capture", choice.memory_images),
-        "peak_memory_keeping_states_mib": memory("bench_capture", choice.memory_images, "keep"),
+        "peak_memory_mib": bench.memory("bench_capture", choice.memory_images),
+        "peak_memory_keeping_states_mib": bench.memory("bench_capture", choice.memory_images, "keep"),
     }
 
 
-OPTIONS = bench_parser(__doc__, images=True, rounds=24, batch=(16, 64), counts="100,1000")
+OPTIONS = bench.bench_parser(__doc__, images=True, rounds=24, batch=(16, 64), counts="100,1000")
 OPTIONS.add_argument("--overlap-images", type=int, default=800, help="decoded to see whether that overlaps")
-main = benchmark("bench_capture", run, OPTIONS, __name__)
+main = bench.benchmark("bench_capture", run, OPTIONS, __name__)

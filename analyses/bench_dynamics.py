@@ -15,15 +15,7 @@ import numpy as np
 import torch
 from torchmetrics import Metric
 
-from analyses.bench import (
-    batches_of,
-    bench_parser,
-    benchmark,
-    chosen_model,
-    operations,
-    over_forwards,
-    photographs,
-)
+from analyses import bench
 from analyses.recording import Choice
 from brdyn import capture
 from brdyn.choices import RIDGE, TANGENTS, chosen_measures
@@ -42,7 +34,7 @@ RANKED = 16  # images whose ranks are held against a float64 SVD, which takes lo
 
 def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -> dict[str, Any]:
     """Ratio of capture with all measures to the bare forward, and each measure's own share of a forward."""
-    batches = batches_of(images, torch.arange(len(images)) % CLASSES)
+    batches = bench.batches_of(images, torch.arange(len(images)) % CLASSES)
     asked = Asked(boundaries=None, seed=0, ridge=RIDGE, rank=None)
     own = {name: measure_class(name).make(model, asked) for name in chosen_measures(None)}
     every: dict[str, Metric] = {name: metric for name, metric in own.items() if metric.withheld() is None}
@@ -56,7 +48,7 @@ def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -
             metric.update(trajectory)
         trajectory.check_finite(model.info.name)
 
-    found = over_forwards(model, images, measured, rounds)
+    found = bench.over_forwards(model, images, measured, rounds)
     spent = [
         {name: timed(partial(metric.update, trajectory), model.device) for name, metric in every.items()}
         for trajectory in (capture(model, next(batches)) for _ in range(max(2, rounds)))
@@ -67,24 +59,25 @@ def measures_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -
 
 def sweep_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -> dict[str, Any]:
     """Ratio of perturbing every state of a batch, one eps, to L + 1 bare forwards; and with the clean pass."""
-    clean, passes = capture(model, next(batches_of(images))), model.depth + 1
+    clean, passes = capture(model, next(bench.batches_of(images))), model.depth + 1
     sweep = PerturbationSweep(model, [0.1], ["all"], range(passes))
-    found = over_forwards(model, images, lambda: sweep.update(clean), rounds, passes)
+    found = bench.over_forwards(model, images, lambda: sweep.update(clean), rounds, passes)
     return {**found, "ratio_with_its_own_clean_pass": found["ratio"] + 1 / passes}
 
 
 def spectra_cost(model: VisionTransformer, images: torch.Tensor, rounds: int) -> dict[str, Any]:
     """Ratio of carrying tangents through every block to as many bare forwards, on the same batch."""
-    trajectory, metric = capture(model, next(batches_of(images))), JacobianSpectra(model).to(model.device)
+    trajectory = capture(model, next(bench.batches_of(images)))
+    metric = JacobianSpectra(model).to(model.device)
     update = partial(metric.update, trajectory)
-    found = over_forwards(model, images, update, rounds, TANGENTS)
-    over = operations(update) / (TANGENTS * len(images) * flops(model))
+    found = bench.over_forwards(model, images, update, rounds, TANGENTS)
+    over = bench.operations(update) / (TANGENTS * len(images) * flops(model))
     return {"tangents": TANGENTS, "ratio_of_operations": over, **found}
 
 
 def rank_error(model: VisionTransformer, images: torch.Tensor) -> dict[str, float]:
     """Largest relative error of the ranks of single images against a float64 SVD."""
-    states, part = capture(model, next(batches_of(images))).states, model.tokens["patches"]
+    states, part = capture(model, next(bench.batches_of(images))).states, model.tokens["patches"]
     worst = {"stable_rank": 0.0, "effective_rank": 0.0}
     for before, after in pairwise(states):
         step = (after.float() - before.float())[:, part]
@@ -95,8 +88,8 @@ def rank_error(model: VisionTransformer, images: torch.Tensor) -> dict[str, floa
 
 
 def run(choice: Choice) -> dict[str, Any]:
-    model = chosen_model(choice)
-    images = photographs(choice, model)
+    model = bench.chosen_model(choice)
+    images = bench.photographs(choice, model)
     sweep = sweep_cost(model, images, max(6, choice.rounds // 2))
     spectra = spectra_cost(model, images, max(6, choice.rounds // 4))
     errors = rank_error(model, images[:RANKED])
@@ -104,5 +97,5 @@ def run(choice: Choice) -> dict[str, Any]:
     return {**costs, "perturbation_sweep": sweep, "spectra": spectra, "rank_error": errors}
 
 
-OPTIONS = bench_parser(__doc__, images=True, rounds=12, batch=(16, 128))
-main = benchmark("bench_dynamics", run, OPTIONS, __name__)
+OPTIONS = bench.bench_parser(__doc__, images=True, rounds=12, batch=(16, 128))
+main = bench.benchmark("bench_dynamics", run, OPTIONS, __name__)

@@ -13,15 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from analyses.bench import (
-    batches_of,
-    bench_parser,
-    benchmark,
-    chosen_model,
-    memory,
-    over_forwards,
-    photographs,
-)
+from analyses import bench
 from analyses.recording import Choice
 from brdyn import Stream, Trajectory, capture, load_images, load_model, splice_skill
 from brdyn.interventions.span_maps import FITTED, SpanMoments
@@ -61,14 +53,14 @@ def sweep_of(model: VisionTransformer, clean: Trajectory, surrogate: str) -> Spl
 
 def sweep_cost(model: VisionTransformer, images: torch.Tensor, surrogate: str, rounds: int) -> dict[str, Any]:
     """Block applications of an image over those of L^2 / 6 forwards, and time over that of as many bare forwards."""
-    clean = capture(model, next(batches_of(images)))
+    clean = capture(model, next(bench.batches_of(images)))
     sweep, passes = sweep_of(model, clean, surrogate), max(1, round(model.depth**2 / 6))
     with applications(model) as seen:
         sweep.update(clean)
     applied = sum(seen) / len(images)
     return {
         "surrogate": surrogate, "applications_of_an_image": applied, "over_the_budget": applied / (model.depth**3 / 6),
-        "forwards": passes, **over_forwards(model, images, lambda: sweep.update(clean), rounds, passes),
+        "forwards": passes, **bench.over_forwards(model, images, lambda: sweep.update(clean), rounds, passes),
     }  # fmt: skip
 
 
@@ -82,14 +74,14 @@ def alone(folder: str, number: str) -> torch.device:
 
 
 def run(choice: Choice) -> dict[str, Any]:
-    model = chosen_model(choice)
-    images = photographs(choice, model)
+    model = bench.chosen_model(choice)
+    images = bench.photographs(choice, model)
     costs = [sweep_cost(model, images, name, choice.rounds) for name in choice.surrogates.split(",")]
-    peaks = memory("bench_splice", choice.memory_images)
+    peaks = bench.memory("bench_splice", choice.memory_images)
     about = {"model": model.info.name, "batch_size": len(images), "layers": model.depth}
     return {**about, "sweeps": costs, "peak_memory_mib": peaks}
 
 
-OPTIONS = bench_parser(__doc__, images=True, rounds=6, batch=(4, 64), counts="16,64")
+OPTIONS = bench.bench_parser(__doc__, images=True, rounds=6, batch=(4, 64), counts="16,64")
 OPTIONS.add_argument("--surrogates", default=",".join(SWEPT), help="joined by commas")
-main = benchmark("bench_splice", run, OPTIONS, __name__)
+main = bench.benchmark("bench_splice", run, OPTIONS, __name__)

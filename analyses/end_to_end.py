@@ -56,11 +56,9 @@ def timed_run(
 
 
 def run(choice: Choice) -> dict[str, Any]:
-    started = time.perf_counter()
     model = chosen_model(choice, dtype=resolve_dtype(choice.dtype))
-    loading = time.perf_counter() - started
     runs = [timed_run(name, model, choice.images, choice.n, choice.workers) for name in RUNS]
-    return {"model": model.info.to_dict(), "dtype": choice.dtype, "loading_seconds": loading, "runs": runs}
+    return {"model": model.info.to_dict(), "dtype": choice.dtype, "runs": runs}
 
 
 OPTIONS = bench_parser(__doc__, images=True)

@@ -43,8 +43,6 @@ ALIGNED = "aligned"
 BASE, SEED = "base", "_seed"
 SIZES = sizes_of("raptor_search")
 MEASURES = ("r2", "r2_one_step", "kept")
-
-
 CHANGES: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 
 

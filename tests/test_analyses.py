@@ -44,6 +44,7 @@ from brdyn.classifiers import packaged
 from brdyn.classifiers.config import ViTRMConfig
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, segment
+from brdyn.phases.recursive import exhaustive_cut
 from tests import forked
 from tests.conftest import needs_offline, tiny_vit
 from tests.some_records import only
@@ -149,7 +150,7 @@ def test_a_dry_run_is_not_warmed_up():
 def test_segment_benchmark_searches_agree():
     weights = bench_segment.matrix(8)
     best = bench_segment.plain_exhaustive(weights)
-    assert best == pytest.approx(bench_segment.exhaustive_cut(weights)[0])
+    assert best == pytest.approx(exhaustive_cut(weights)[0])
 
 
 @pytest.mark.slow
