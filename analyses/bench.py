@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from scipy import stats
 from torch import Tensor
-from torch.profiler import profile
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from analyses.recording import OFFLINE, ROOT, Choice, command, parser, record
@@ -226,7 +226,8 @@ def profiled(step: Call, device: torch.device, steps: int) -> dict[str, Any]:
     if steps > 1:
         repeated()
     seconds = timed(repeated, device)
-    with profile() as found:
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=kinds) as found:
         timed(repeated, device)
     rows = [row for row in found.key_averages() if not cuda or is_kernel(row)]
     rows.sort(key=spent, reverse=True)
