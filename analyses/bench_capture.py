@@ -6,23 +6,16 @@ read the ratio, not the milliseconds. On CUDA models run in bfloat16, dinov2_vit
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from analyses.bench import benchmark, elapsed, name_of, peak_of, ratio
+from analyses import bench
 from analyses.precision import both_precisions, similarity_agreement
-from analyses.recording import OFFLINE, Choice, parser
+from analyses.recording import Choice
 from brdyn import Stream, Trajectory, capture, layer_similarity, load_images, load_model, trajectories
-from brdyn.data import Batch
 from brdyn.measures import similarity_metric
 from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
@@ -32,39 +25,25 @@ def capture_cost(
     model: VisionTransformer, batch_size: int, rounds: int, kind: str = "cosine"
 ) -> dict[str, Any]:
     """Seconds of the bare forward and of capture with similarity, by turns on the same batch."""
-    generator, starts = torch.Generator().manual_seed(0), count(0, batch_size)
-    images = torch.randn(batch_size, 3, *model.info.image_size, generator=generator)
-    images = images.to(model.device, model.dtype)
-    metric = similarity_metric(kind, model).to(model.device)
-
-    def batch() -> Batch:
-        start = next(starts)
-        return Batch(images, torch.arange(start, start + batch_size), None)
-
-    def bare() -> None:
-        with torch.no_grad():
-            model(images)
+    images = bench.noise(model, batch_size)
+    batches, metric = bench.batches_of(images), similarity_metric(kind, model).to(model.device)
 
     def reduced(trajectory: Trajectory) -> None:
         metric.update(trajectory)
         trajectory.check_finite(model.info.name)
 
-    cost = ratio(bare, lambda: reduced(capture(model, batch())), rounds, model.device)
-    states = capture(model, batch()).states
-    spent = []
-    for _ in range(rounds):
-        trajectory = Trajectory(states, model.tokens, batch().positions)
-        spent.append(elapsed(partial(reduced, trajectory), model.device))
+    cost = bench.over_forwards(model, images, lambda: reduced(capture(model, next(batches))), rounds)
+    states = capture(model, next(batches)).states
+    again = (Trajectory(states, model.tokens, next(batches).positions) for _ in range(rounds))
+    spent = [timed(partial(reduced, trajectory), model.device) for trajectory in again]
     return {
-        "model": model.info.name, "similarity": kind, "dtype": name_of(model.dtype), "batch_size": batch_size,
-        "captured_seconds": cost.pop("measured_seconds"), **cost,
-        "reduction_over_bare": float(np.median(spent)) / cost["bare_seconds"],
-        "bare_images_per_second": batch_size / cost["bare_seconds"],
+        "model": model.info.name, "similarity": kind, "dtype": bench.name_of(model.dtype), **cost,
+        "reduction_over_bare": float(np.median(spent)) / cost["forward_seconds"],
     }  # fmt: skip
 
 
 def overlap(device: str, source: str, n: int) -> dict[str, Any]:
-    """Seconds to decode alone, to run on decoded images alone, and for both: in turn, and with decoding behind.
+    """Seconds to decode and to run, in turn, and with decoding behind.
 
     A small model, so that decoding matters. On a CPU the model gets one thread: with all cores busy
     computing there is nothing left to overlap with.
@@ -74,84 +53,48 @@ def overlap(device: str, source: str, n: int) -> dict[str, Any]:
         torch.set_num_threads(1)
     model = load_model("vit_tiny_patch16_224", init="random", image_size=96, device=device)
     images = load_images(source, model, n=n)
-    decode = timed(lambda: [None for _ in images.batches(16, workers=0)], model.device)
-    batches = list(images.batches(16, workers=0))
-    metric = similarity_metric("cosine", model).to(model.device)
-    compute = timed(lambda: [metric.update(capture(model, batch)) for batch in batches], model.device)
-    whole = timed(lambda: layer_similarity(model, images, stream=Stream(batch_size=16)), model.device)
-    sequential = timed(
-        lambda: layer_similarity(model, images, stream=Stream(batch_size=16, workers=0)), model.device
-    )
+    behind, in_turn = (
+        timed(partial(layer_similarity, model, images, stream=Stream(batch_size=16, workers=workers)), model.device)
+        for workers in (None, 0)
+    )  # fmt: skip
     torch.set_num_threads(threads)
     return {
-        "model": "vit_tiny_patch16_224 at 96 pixels", "images": len(images), "decode_seconds": decode,
-        "compute_seconds": compute, "background_seconds": whole, "sequential_seconds": sequential,
-        "background_over_sequential": whole / sequential,
+        "model": "vit_tiny_patch16_224 at 96 pixels", "images": len(images), "background_seconds": behind,
+        "sequential_seconds": in_turn, "background_over_sequential": behind / in_turn,
     }  # fmt: skip
 
 
-@contextmanager
-def pictures(number: int) -> Iterator[str]:
-    """A folder with so many of noise, for a while."""
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        for index in range(number):
-            pixels = rng.integers(0, 255, (72, 96, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(Path(folder) / f"{index:05}.jpg")
-        yield folder
-
-
-def memory(counts: tuple[int, ...] = (100, 1000), how: str = "stream") -> dict[str, float]:
-    """Peak memory in MiB of a fresh process for each number of images (Linux).
-
-    `how` is `stream`, or `keep` for a control that holds every state.
-    """
-    with pictures(max(counts)) as folder:
-        return {str(number): peak_of("bench_capture", folder, str(number), how) for number in counts}
-
-
-def alone(folder: str, number: str, how: str) -> torch.device:
+def alone(folder: str, number: str, how: str = "stream") -> torch.device:
+    """What a fresh process does to have its memory measured; `keep` is a control that holds every state."""
     model = load_model("vit_tiny_patch16_224", init="random", image_size=160)
-    images = load_images(folder, model, n=int(number))
-    work = (
-        layer_similarity
-        if how == "stream"
-        else lambda *given, **options: list(trajectories(*given, **options))
-    )
-    work(model, images, stream=Stream(batch_size=16, workers=0))
+    images, stream = load_images(folder, model, n=int(number)), Stream(batch_size=16, workers=0)
+    if how == "keep":
+        list(trajectories(model, images, stream=stream))
+    else:
+        layer_similarity(model, images, stream=stream)
     return model.device
 
 
 def run(choice: Choice) -> dict[str, Any]:
-    cuda = choice.device == "cuda"
-    dtype, size = (torch.bfloat16, 64) if cuda else (torch.float32, 16)
-    offline = {"weights": choice.weights, "image_size": choice.image_size}
-    small = load_model(OFFLINE, device=choice.device, dtype=dtype, **offline)
-    costs = [capture_cost(small, size, choice.rounds, kind) for kind in ("cosine", "token-cosine", "cka")]
+    cuda, size = choice.device == "cuda", choice.batch_size
+    dtype = torch.bfloat16 if cuda else torch.float32
+    model = bench.chosen_model(choice, dtype=dtype)
+    costs = [capture_cost(model, size, choice.rounds, kind) for kind in ("cosine", "token-cosine", "cka")]
     if cuda:
         giant = load_model("dinov2_vitg14", init="random", device="cuda", dtype=dtype)
         cost = capture_cost(giant, size, choice.rounds)
         costs.append({**cost, "peak_gib": torch.cuda.max_memory_allocated() / 2**30})
         del giant
-    counts = tuple(int(count) for count in choice.memory_images.split(",") if count)
-    peaks, control = (memory(counts, how) if counts else {} for how in ("stream", "keep"))
-    both = both_precisions(OFFLINE, choice.device, **offline)
+    both, stream = both_precisions(choice), Stream(batch_size=16)
     return {
         "capture": costs,
         "overlap": overlap(choice.device, choice.images, choice.overlap_images),
-        "precision": similarity_agreement(both, choice.images, 64, stream=Stream(batch_size=16)),
-        "peak_memory_mib": peaks,
-        "peak_memory_keeping_states_mib": control,
+        "precision": similarity_agreement(both, choice.images, choice.n, stream=stream),
+        "peak_memory_mib": bench.memory("bench_capture", choice.memory_images),
+        "peak_memory_keeping_states_mib": bench.memory("bench_capture", choice.memory_images, "keep"),
     }
 
 
-OPTIONS = parser(__doc__)
-OPTIONS.add_argument("--images", default="samples", help="photographs for the overlap measurement")
-OPTIONS.add_argument("--rounds", type=int, default=24)
-OPTIONS.add_argument("--image-size", type=int, help=f"of {OFFLINE}")
-OPTIONS.add_argument("--overlap-images", type=int, default=800, help="decoded for that")
-OPTIONS.add_argument(
-    "--memory-images", default="100,1000", help="numbers of images to measure memory for, or none"
-)
-OPTIONS.add_argument("--weights", type=Path, help=f"trunk of {OFFLINE} from analyses.export_trunk")
-main = benchmark("bench_capture", run, OPTIONS, __name__)
+OPTIONS = bench.bench_parser(__doc__, images=True, rounds=24, batch=(16, 64), counts="100,1000")
+OPTIONS.add_argument("--overlap-images", type=int, default=800, help="decoded to see whether that overlaps")
+main = bench.benchmark("bench_capture", run, OPTIONS, __name__)

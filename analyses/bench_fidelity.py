@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from analyses import bench
+from analyses.raptor_cells import came_to
 from analyses.recording import SMALL_VIT, Choice
 from brdyn import Stream, UsageError, fit_raptor, layer_similarity, load_images, segment
 from brdyn.raptor import FitSettings
@@ -40,7 +41,7 @@ RATIOS = {"ratios": FAST, "tried_ratios": TRIED}  # over the published recipe
 def fits(choice: Choice) -> pd.DataFrame:
     """A row a fit: recipe, seed, images, seconds, and what the Raptor came to."""
     teacher = bench.chosen_model(choice)
-    lengths = sorted(int(length) for length in choice.lengths.split(","))
+    lengths = sorted(choice.lengths)
     train = load_images(choice.train, teacher, n=lengths[-1] + VALIDATION_IMAGES).decoded()
     tested = load_images(choice.images, teacher, n=choice.n).decoded()
     phases = segment(layer_similarity(teacher, tested, stream=Stream(workers=0)), choice.k)
@@ -58,21 +59,12 @@ def fits(choice: Choice) -> pd.DataFrame:
         short = trial(settings, 1)
         of_trials = len(fit.tried) * (short.stage1_steps + short.stage2_steps) * BATCH
         found = fidelity(fit.raptor, tested, Stream(workers=0))
-        skill = found.table.query(
-            "mode == 'autoregressive' and group == 'all' and statistic == 'skill_affine'"
-        )
-        right, whole = found.accuracy, found.teacher_accuracy
-        if teacher.classes and whole is None:
+        if teacher.classes and found.teacher_accuracy is None:
             raise UsageError(f"--images: {choice.images!r} has no labels of the classes of {choice.model!r}")
-        row = {
-            "recipe": recipe, "seed": seed, "images": fit.images_seen + of_trials, "seconds": seconds,
-            "r2": float(found.curve("r2").iloc[-1]), "skill": float(skill.sort_values("layer")["mean"].iloc[-1]),
-            "kept": right / whole if right is not None and whole else None,  # a teacher without a head
-        }  # fmt: skip
-        print(
-            {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()},
-            flush=True,
-        )
+        skill = float(found.curve("skill_affine").iloc[-1])
+        row = {"recipe": recipe, "seed": seed, "images": fit.images_seen + of_trials, "seconds": seconds,
+               **came_to(found), "skill": skill}  # fmt: skip
+        print(row, flush=True)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -82,14 +74,23 @@ def reached(images: np.ndarray, values: np.ndarray, level: float) -> float | Non
 
     Where the shortest fit is above it already, that many.
     """
-    above = np.flatnonzero(values >= level)
-    if not len(above):
+    first = int(np.argmax(values >= level))
+    if not values[first] >= level:
         return None
-    first = int(above[0])
     if first == 0:
         return float(images[0])
-    share = (level - values[first - 1]) / (values[first] - values[first - 1])
-    return float(np.exp(np.log(images[first - 1]) + share * np.log(images[first] / images[first - 1])))
+    about = slice(first - 1, first + 1)
+    return float(np.exp(np.interp(level, values[about], np.log(images[about]))))
+
+
+def needed(fits: pd.DataFrame, what: str, level: float) -> dict[str, list[float]] | None:
+    """Images and seconds to a level by one recipe, by seed; None where a seed does not reach it."""
+    curves = [one.sort_values("images") for _, one in fits.groupby("seed")]
+    images = [reached(one["images"].to_numpy(), one[what].to_numpy(float), level) for one in curves]
+    rate = float((fits["seconds"] / fits["images"]).median())
+    placed = [one for one in images if one is not None]
+    whole = len(placed) == len(images)
+    return {"images": placed, "seconds": [rate * one for one in placed]} if whole else None
 
 
 def levels(found: pd.DataFrame) -> list[dict[str, Any]]:
@@ -97,20 +98,14 @@ def levels(found: pd.DataFrame) -> list[dict[str, Any]]:
     over those of the published one."""
     rows = []
     for what, level in ((what, level) for what, several in LEVELS.items() for level in several):
-        row: dict[str, Any] = {"of": what, "level": level, **dict.fromkeys((*RECIPES, *RATIOS))}
-        for recipe, of in found.groupby("recipe", sort=False):
-            each = [one.sort_values("images") for _, one in of.groupby("seed")]
-            placed = (reached(one["images"].to_numpy(), one[what].to_numpy(float), level) for one in each)
-            images = [one for one in placed if one is not None]
-            if len(images) == len(each):
-                rate = float((of["seconds"] / of["images"]).median())
-                row[str(recipe)] = {"images": images, "seconds": [rate * one for one in images]}
+        by = {str(recipe): needed(of, what, level) for recipe, of in found.groupby("recipe")}
+        row: dict[str, Any] = {"of": what, "level": level, **dict.fromkeys(RECIPES), **by}
         for name, recipe in RATIOS.items():
-            if row[recipe] and row[PUBLISHED]:
-                row[name] = {
-                    unit: np.divide(row[recipe][unit], row[PUBLISHED][unit]).tolist() for unit in row[recipe]
-                }
-        if any(row[recipe] for recipe in RECIPES):
+            fast, published = row[recipe], row[PUBLISHED]
+            row[name] = fast and published and {
+                unit: np.divide(fast[unit], published[unit]).tolist() for unit in fast
+            }  # fmt: skip
+        if any(by.values()):
             rows.append(row)
     return rows
 
@@ -123,10 +118,12 @@ def run(choice: Choice) -> dict[str, Any]:
     }  # fmt: skip
 
 
-OPTIONS = bench.model_parser(__doc__, images=True)
+OPTIONS = bench.bench_parser(__doc__, images=True)
 OPTIONS.set_defaults(model=SMALL_VIT, image_size=32, n=2000)
 OPTIONS.add_argument("--train", required=True, help="images to fit Raptors on")
 OPTIONS.add_argument("--k", type=int, default=3)
 OPTIONS.add_argument("--seeds", type=int, default=3)
-OPTIONS.add_argument("--lengths", default="2560,5120,10240,20480", help="images that fits see")
+OPTIONS.add_argument(
+    "--lengths", type=bench.numbers, default="2560,5120,10240,20480", help="images that fits see"
+)
 main = bench.benchmark("bench_fidelity", run, OPTIONS, __name__)

@@ -22,8 +22,7 @@ from torch.nn import functional
 
 from analyses import bench
 from analyses.recording import Choice
-from brdyn import capture, load_images, load_model
-from brdyn.data import Batch
+from brdyn import capture, load_images
 from brdyn.data.items import Item
 from brdyn.models import VisionTransformer
 from brdyn.raptor import ActivationCache, BlockConfig, Raptor, RaptorBlock
@@ -31,7 +30,6 @@ from brdyn.raptor.losses import JOINT_WEIGHTS, group_weights, weighted_loss
 from brdyn.raptor.model import untrained
 from brdyn.raptor.partitions import contiguous
 from brdyn.raptor.tasks import BlocksJoined, cached
-from brdyn.training.loop import compile_parts
 
 LAYER_SCALE = 0.1  # blocks that do something, so that losses say whether both compute the same
 BATCHES = 4  # of stored states
@@ -86,40 +84,40 @@ class Published(bench.Learner):
 
 
 class Ours(bench.Learner):
-    """The step of the training loop, at a given precision."""
+    """The step of the training loop."""
 
     clip = 1.0
 
-    def __init__(self, raptor: Raptor, images: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, raptor: Raptor, images: Tensor, way: bench.Way) -> None:
         super().__init__(raptor.shared)
         loss = weighted_loss(raptor.tokens, group_weights(raptor.tokens, JOINT_WEIGHTS))
-        self.task, self.raptor, self.dtype = BlocksJoined(raptor, raptor.teacher, loss).train(), raptor, dtype
-        self.batch = Batch(images, torch.arange(len(images)), None)
+        self.task, self.way = BlocksJoined(raptor, raptor.teacher, loss).train(), way
+        self.batch = next(bench.batches_of(images))
 
     def loss(self, *batch: Tensor) -> Tensor:
         """The teacher, then the student."""
-        with bench.autocast(self.raptor.device, self.dtype):
+        with self.way.autocast():
             return self.task(self.task.inputs(self.batch), 0)["raptor"].float().mean()
 
     def teach(self) -> None:
         """The teacher alone."""
-        with bench.autocast(self.raptor.device, self.dtype):
+        with self.way.autocast():
             self.task.inputs(self.batch)
 
 
 class FromCache(Ours):
     """The same step on states that are read from a cache, as `--cache` reads them."""
 
-    def __init__(self, raptor: Raptor, cache: ActivationCache, size: int, dtype: torch.dtype) -> None:
-        super().__init__(raptor, torch.empty(0), dtype)
+    def __init__(self, raptor: Raptor, cache: ActivationCache, size: int, way: bench.Way) -> None:
+        super().__init__(raptor, torch.empty(size), way)
         self.task.read = cached(raptor.teacher)
-        self.reader, self.size = cache.reader(cache.images), size
+        self.reader = cache.reader(cache.images)
 
     def step(self) -> None:
         """Read and learn."""
-        items = [self.reader[place % len(self.reader)] for place in range(self.size)]
+        items = [self.reader[place % len(self.reader)] for place in range(len(self.batch))]
         states = torch.stack([item.image for item in items if isinstance(item, Item)])
-        self.batch = Batch(states, torch.arange(self.size), None)
+        self.batch = next(bench.batches_of(states))
         self.learn()
 
 
@@ -134,7 +132,7 @@ def student(teacher: VisionTransformer, k: int) -> Raptor:
 
 def store(teacher: VisionTransformer, images: Tensor, file: Path) -> None:
     """Write the teacher's states as the published pipeline does, for some batches."""
-    states = capture(teacher, Batch(images, torch.arange(len(images)), None)).states
+    states = capture(teacher, next(bench.batches_of(images))).states
     np.save(file, np.stack([torch.stack(states).float().cpu().numpy()] * BATCHES))
 
 
@@ -147,92 +145,62 @@ def filled(teacher: VisionTransformer, count: int, folder: Path) -> ActivationCa
 
 
 def compare(
-    teacher: VisionTransformer,
-    images: Tensor,
-    k: int,
-    rounds: int,
-    dtype: torch.dtype,
-    compiled: bool,
-    most: dict[str, Any],
-    file: Path,
-    cache: ActivationCache,
+    teacher: VisionTransformer, images: Tensor, k: int, way: bench.Way, file: Path, cache: ActivationCache
 ) -> dict[str, Any]:
     """Losses, speeds, the teacher's share and the bytes on disk; `file` and `cache` have the teacher's states."""
-    device, size, raptor = teacher.device, len(images), student(teacher, k)
-    published, ours = Published(raptor, file), Ours(raptor, images, dtype)
-    stored, flop = published.read(), bench.operations(ours.learn)
-    if compiled:
-        compile_parts(ours.task.parts)
-    both = bench.losses(ours.loss().item(), published.loss(stored).item())
-    speed = bench.ratio(ours.learn, published.step, rounds, device)
-    resident = bench.ratio(ours.learn, lambda: published.learn(stored), rounds, device)
-    share = bench.ratio(ours.learn, ours.teach, max(3, rounds // 2), device)
-    ratios = {"speedup": speed, "speedup_if_reading_cost_nothing": resident}
-    if device.type == "cpu":  # a card would wait for what loader processes read ahead for it
-        reading = FromCache(raptor, cache, size, dtype)
-        ratios["speedup_from_a_cache"] = bench.ratio(reading.step, published.step, rounds, device)
-    kernels = bench.profiled(ours.learn, device, rounds)
+    size, raptor = len(images), student(teacher, k)
+    published, ours = Published(raptor, file), Ours(raptor, images, way)
+    stored, flop = published.read(), way.prepared(ours.learn, ours.task.parts)
+    pairs: dict[str, tuple[bench.Call, bench.Call]] = {
+        "speedup": (ours.learn, published.step),
+        "speedup_if_reading_cost_nothing": (ours.learn, lambda: published.learn(stored)),
+    }
+    if way.device.type == "cpu":  # a card would wait for what loader processes read ahead for it
+        pairs["speedup_from_a_cache"] = FromCache(raptor, cache, size, way).step, published.step
     return {
         "model": teacher.info.name, "image_size": list(teacher.info.image_size), "tokens": teacher.tokens.count,
-        "k": k, "batch_size": size, "dtype": bench.name_of(dtype), "compiled": compiled,
-        **bench.named(**ratios),
-        "images_per_second": size / speed["bare_seconds"],
-        "published_images_per_second": size / speed["bare_seconds"] / speed["ratio"], **both,
-        **bench.of_the_ceiling(flop, resident["bare_seconds"], dtype, most),
-        "share_of_the_teacher": share["ratio"], "bytes_on_disk_per_image": stored.nbytes // size,
-        "profile": kernels,
+        "k": k, "batch_size": size, "bytes_on_disk_per_image": stored.nbytes // size,
+        **bench.losses(ours.loss().item(), published.loss(stored).item()),
+        **way.compared(flop, pairs, ours.learn, ("share_of_the_teacher", ours.teach), images=size),
     }  # fmt: skip
 
 
 def alone(which: str, options: str) -> torch.device:
     """Two steps of ours, of the published, or of neither, in a process whose memory is measured."""
-    chosen = json.loads(options)
-    size, k = chosen.pop("batch_size"), chosen.pop("k")
-    teacher = load_model(chosen.pop("model"), **chosen)
-    images = torch.zeros(size, 3, *teacher.info.image_size)
+    choice = Choice(**json.loads(options))
+    teacher, size = bench.chosen_model(choice), choice.batch_size
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "states.npy"
         shape = (BATCHES, teacher.depth + 1, size, teacher.tokens.count, teacher.info.width)
         np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape).flush()
-        raptor = student(teacher, k)
-        for _ in range(2):
+        raptor, way = student(teacher, choice.k), bench.Way(teacher.device, 2, {}, torch.bfloat16)
+        for _ in range(way.rounds):
             if which == "ours":
-                Ours(raptor, images, torch.bfloat16).learn()
+                Ours(raptor, torch.zeros(size, 3, *teacher.info.image_size), way).learn()
             elif which == "published":
                 Published(raptor, file).step()
     return teacher.device
 
 
 def run(choice: Choice) -> dict[str, Any]:
-    size = choice.batch_size or (64 if choice.device == "cuda" else 8)
-    teacher, generator = bench.chosen_model(choice), torch.Generator().manual_seed(0)
-    images = torch.randn(size, 3, choice.image_size, choice.image_size, generator=generator)
+    teacher = bench.chosen_model(choice)
+    images = bench.noise(teacher, choice.batch_size).cpu()
     if teacher.device.type == "cuda":
         images = images.pin_memory()  # as loader processes leave them
-    asked = {name: getattr(choice, name) for name in ("model", "init", "image_size", "device", "k")}
-    asked |= {"weights": str(choice.weights) if choice.weights else None, "batch_size": size}
-    most = bench.ceilings(teacher.device, choice.rounds)
-    peaks = [which for which in choice.peaks.split(",") if which]
+    ways, asked = bench.ways(teacher.device, choice.rounds), json.dumps(vars(choice), default=str)
     with tempfile.TemporaryDirectory() as folder:
         store(teacher, images, file := Path(folder) / "states.npy")
-        cache = filled(teacher, size, Path(folder) / "cache")
-        steps = [
-            compare(teacher, images, choice.k, choice.rounds, dtype, compiled, most, file, cache)
-            for dtype, compiled in bench.ways(teacher.device)
-        ]
+        cache = filled(teacher, choice.batch_size, Path(folder) / "cache")
+        steps = [compare(teacher, images, choice.k, way, file, cache) for way in ways]
+    peaks = [which for which in choice.peaks.split(",") if which]
     return {
-        "ceilings": most,
-        "steps": steps,
-        "peak_memory_mib": {
-            which: bench.peak_of("bench_raptor", which, json.dumps(asked)) for which in peaks
-        },
-    }
+        "ceilings": ways[0].most, "steps": steps,
+        "peak_memory_mib": {which: bench.peak_of("bench_raptor", which, asked) for which in peaks},
+    }  # fmt: skip
 
 
-OPTIONS = bench.model_parser(__doc__)
+OPTIONS = bench.bench_parser(__doc__, rounds=12, batch=(8, 64))
 OPTIONS.set_defaults(image_size=224)
-OPTIONS.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 64 on a GPU")
 OPTIONS.add_argument("--k", type=int, default=3)
-OPTIONS.add_argument("--rounds", type=int, default=12)
 OPTIONS.add_argument("--peaks", default="ours,published,neither", help="of which to measure memory")
 main = bench.benchmark("bench_raptor", run, OPTIONS, __name__)

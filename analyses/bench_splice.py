@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from analyses.bench import benchmark, chosen_model, model_parser, peak_of, ratio
-from analyses.bench_capture import pictures
-from analyses.bench_dynamics import forwards
+from analyses import bench
 from analyses.recording import Choice
 from brdyn import Stream, Trajectory, capture, load_images, load_model, splice_skill
-from brdyn.data import Batch
 from brdyn.interventions.span_maps import FITTED, SpanMoments
 from brdyn.interventions.splice import SpliceSweep
 from brdyn.interventions.splice_cells import Cell, cells_of, every_span
@@ -57,56 +53,35 @@ def sweep_of(model: VisionTransformer, clean: Trajectory, surrogate: str) -> Spl
 
 def sweep_cost(model: VisionTransformer, images: torch.Tensor, surrogate: str, rounds: int) -> dict[str, Any]:
     """Block applications of an image over those of L^2 / 6 forwards, and time over that of as many bare forwards."""
-    clean = capture(model, Batch(images, torch.arange(len(images)), None))
+    clean = capture(model, next(bench.batches_of(images)))
     sweep, passes = sweep_of(model, clean, surrogate), max(1, round(model.depth**2 / 6))
     with applications(model) as seen:
         sweep.update(clean)
-    budget = model.depth**3 / 6
-    cost = ratio(partial(forwards, model, images, passes), lambda: sweep.update(clean), rounds, model.device)
+    applied = sum(seen) / len(images)
     return {
-        "surrogate": surrogate, "applications_of_an_image": sum(seen) / len(images),
-        "over_the_budget": sum(seen) / len(images) / budget, "forwards": passes, **cost,
+        "surrogate": surrogate, "applications_of_an_image": applied, "over_the_budget": applied / (model.depth**3 / 6),
+        "forwards": passes, **bench.over_forwards(model, images, lambda: sweep.update(clean), rounds, passes),
     }  # fmt: skip
 
 
-def memory(counts: tuple[int, ...] = (16, 64)) -> dict[str, float]:
-    """Peak memory in MiB of a fresh process for each number of images (Linux)."""
-    with pictures(max(counts)) as folder:
-        return {str(number): peak_of("bench_splice", folder, str(number)) for number in counts}
-
-
 def alone(folder: str, number: str) -> torch.device:
+    """What a fresh process does to have its memory measured."""
     model = load_model("vit_tiny_patch16_224", init="random", image_size=64)
-    phases = segment(np.eye(model.depth), 2)
-    spans = [(0, 4), (4, 8), (8, 12)]
-    images = load_images(folder, model, n=int(number))
-    splice_skill(
-        model,
-        images,
-        phases,
-        surrogates=["mean", "repeat"],
-        spans=spans,
-        stream=Stream(batch_size=8, workers=0),
-    )
+    phases, spans = segment(np.eye(model.depth), 2), [(0, 4), (4, 8), (8, 12)]
+    images, stream = load_images(folder, model, n=int(number)), Stream(batch_size=8, workers=0)
+    splice_skill(model, images, phases, surrogates=["mean", "repeat"], spans=spans, stream=stream)
     return model.device
 
 
 def run(choice: Choice) -> dict[str, Any]:
-    model = chosen_model(choice)
-    size = choice.batch_size or (64 if choice.device == "cuda" else 4)
-    batch = next(load_images(choice.images, model, n=size).batches(size, workers=0))
-    images, timed_too = batch.images.to(model.device), choice.surrogates.split(",")
-    costs = [sweep_cost(model, images, name, choice.rounds) for name in timed_too]
-    counts = tuple(int(count) for count in choice.memory_images.split(",") if count)
-    return {
-        "model": model.info.name, "batch_size": size, "layers": model.depth, "sweeps": costs,
-        "peak_memory_mib": memory(counts) if counts else {},
-    }  # fmt: skip
+    model = bench.chosen_model(choice)
+    images = bench.photographs(choice, model)
+    costs = [sweep_cost(model, images, name, choice.rounds) for name in choice.surrogates.split(",")]
+    peaks = bench.memory("bench_splice", choice.memory_images)
+    about = {"model": model.info.name, "batch_size": len(images), "layers": model.depth}
+    return {**about, "sweeps": costs, "peak_memory_mib": peaks}
 
 
-OPTIONS = model_parser(__doc__, images=True)
-OPTIONS.add_argument("--rounds", type=int, default=6)
-OPTIONS.add_argument("--batch-size", type=int, help="default: 4 on a CPU, 64 on a GPU")
+OPTIONS = bench.bench_parser(__doc__, images=True, rounds=6, batch=(4, 64), counts="16,64")
 OPTIONS.add_argument("--surrogates", default=",".join(SWEPT), help="joined by commas")
-OPTIONS.add_argument("--memory-images", default="16,64", help="joined by commas; empty for none")
-main = benchmark("bench_splice", run, OPTIONS, __name__)
+main = bench.benchmark("bench_splice", run, OPTIONS, __name__)

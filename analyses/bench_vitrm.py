@@ -23,22 +23,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from analyses.bench import (
-    BOTH,
-    Learner,
-    autocast,
-    benchmark,
-    ceilings,
-    losses,
-    name_of,
-    named,
-    of_the_ceiling,
-    operations,
-    profiled,
-    ratio,
-    ways,
-)
-from analyses.recording import Choice, parser
+from analyses import bench
+from analyses.recording import Choice
 from analyses.training_runs import IMAGE_SIZE
 from analyses.vitrm_on_cifar import SIZES
 from brdyn import UsageError
@@ -49,7 +35,6 @@ from brdyn.classifiers.recipe import VITRM_NAME
 from brdyn.classifiers.tasks import DeepSupervision, Labelled, Supervised, augmented
 from brdyn.classifiers.vitrm import Layer
 from brdyn.data import Batch
-from brdyn.training.loop import compile_parts
 
 NOISE_IMAGES = 16_384
 PREFETCHED = 2  # batches of each worker, by default
@@ -120,7 +105,7 @@ class PILImages(Dataset[tuple[Tensor, int]]):
         return self.transform(Image.fromarray(self.arrays[index])), self.labels[index]
 
 
-class Published(Learner):
+class Published(bench.Learner):
     """The write-up of a training step."""
 
     def __init__(
@@ -153,86 +138,77 @@ class Published(Learner):
             self.learn(*self.mixing(images, labels), labels)
 
 
-class Ours(Learner):
+class Ours(bench.Learner):
     """The step of the training loop."""
 
-    def __init__(
-        self, vitrm: ViTRM, images: PixelSet, recipe: ClassifierRecipe, device: torch.device, dtype: torch.dtype
-    ) -> None:  # fmt: skip
+    def __init__(self, vitrm: ViTRM, images: PixelSet, recipe: ClassifierRecipe, way: bench.Way) -> None:
         super().__init__(vitrm)
-        self.images, self.device, self.dtype = images.to(device), device, dtype
+        self.images, self.way, self.size = images.to(way.device), way, recipe.batch_of(len(images))
         self.augmentation = Augmentation(recipe, images.classes, *images.statistics())
         self.task = DeepSupervision(vitrm, self.augmentation)
-        self.size = recipe.batch_of(len(images))
 
     def loss(self, *batch: Tensor) -> Tensor:
         """Of one supervised recursion step."""
-        with autocast(self.device, self.dtype):
+        with self.way.autocast():
             images, targets, labels = batch
             return self.task(Supervised(images, targets, labels), 0)["network"].mean()
 
     def augment(self) -> Labelled:
         """Random images from the device's memory, augmented there."""
-        rows = torch.randint(len(self.images), (self.size,), device=self.device)
+        rows = torch.randint(len(self.images), (self.size,), device=self.way.device)
         return augmented(self.augmentation, Batch(self.images.pixels[rows], rows, self.images.labels[rows]))
 
-    def steps(self, count: int) -> None:
+    def steps(self, count: int = 1) -> None:
         """Batches, augmented where they are, and an optimizer step on each."""
         for _ in range(count):
             self.learn(*self.augment())
 
 
 def training(
-    images: PixelSet, config: ViTRMConfig, size: int, workers: int, rounds: int, device: torch.device,
-    dtype: torch.dtype, compiled: bool, most: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+    images: PixelSet, config: ViTRMConfig, size: int, workers: int, way: bench.Way
+) -> dict[str, Any]:
     """Losses on one batch without dropout, and speeds."""
     recipe = ClassifierRecipe(batch_size=size)
     torch.manual_seed(0)
-    vitrm = ViTRM(config).to(device)
-    ours = Ours(vitrm, images, recipe, device, dtype)
-    published = Published(vitrm, images, recipe, workers, device)
+    vitrm = ViTRM(config).to(way.device)
+    ours = Ours(vitrm, images, recipe, way)
+    published = Published(vitrm, images, recipe, workers, way.device)
     if len(images) < published.turn * size:
         raise UsageError(f"{len(images)} images are too few for {published.turn} batches of {size}")
-    ready = ours.augment()
-    for network in (vitrm, published.network):
-        network.eval()
+    ready, networks, turn = ours.augment(), nn.ModuleList([vitrm, published.network]).eval(), published.turn
     with torch.no_grad():
-        both = losses(float(ours.loss(*ready)), float(published.loss(*ready)))
-    for network in (vitrm, published.network):
-        network.train()
-    flop = operations(partial(ours.learn, *ready))
-    if compiled:
-        compile_parts(ours.task.parts)
-    speed = ratio(partial(ours.steps, published.turn), published.steps, rounds, device)
-    resident = ratio(partial(ours.learn, *ready), partial(published.learn, *ready), rounds, device)
-    return {
-        "dtype": name_of(dtype), "compiled": compiled, "batch_size": size, "workers": workers,
-        **named(speedup=speed, speedup_of_ready_batches=resident),
-        "images_per_second": size * published.turn / speed["bare_seconds"], "batches_in_a_turn": published.turn,
-        **of_the_ceiling(flop, speed["bare_seconds"] / published.turn, dtype, most),
-        "share_of_augmentation": ratio(partial(ours.steps, 1), ours.augment, rounds, device)["ratio"], **both,
-        "profile": profiled(partial(ours.steps, 1), device, rounds),
-    }  # fmt: skip
+        both = bench.losses(float(ours.loss(*ready)), float(published.loss(*ready)))
+    networks.train()
+    learn = partial(ours.learn, *ready)
+    pairs: dict[str, tuple[bench.Call, bench.Call]] = {
+        "speedup": (partial(ours.steps, turn), published.steps),
+        "speedup_of_ready_batches": (learn, partial(published.learn, *ready)),
+    }
+    flop, part = way.prepared(learn, ours.task.parts), ("share_of_augmentation", ours.augment)
+    compared = way.compared(flop, pairs, ours.steps, part, images=size * turn, steps=turn)
+    return {"batch_size": size, "workers": workers, "batches_in_a_turn": turn, **both, **compared}
 
 
 def latency(
-    config: ViTRMConfig, size: int, rounds: int, device: torch.device, dtype: torch.dtype,
-    vit_sizes: Mapping[str, int] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    config: ViTRMConfig, size: int, way: bench.Way, vit_sizes: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """Seconds of a batch through ViTRM (one step) over those through ViT-Small, which may have other sizes."""
     torch.manual_seed(0)
-    vitrm = ViTRM(config).to(device).eval()
-    vit = build("vit-small", config.classes, config.image_size, **(vit_sizes or {})).to(device).eval()
-    images = torch.randn(size, 3, config.image_size, config.image_size, device=device)
+    vitrm = ViTRM(config).to(way.device).eval()
+    vit = build("vit-small", config.classes, config.image_size, **(vit_sizes or {})).to(way.device).eval()
+    images = torch.randn(size, 3, config.image_size, config.image_size, device=way.device)
 
     def forward(network: nn.Module) -> None:
-        with torch.no_grad(), autocast(device, dtype):
+        with torch.no_grad(), way.autocast():
             network(images)
 
-    found = ratio(partial(forward, vit), partial(forward, vitrm), rounds, device)
-    asked = {"batch_size": size, "dtype": name_of(dtype), "vit_small_seconds": found["bare_seconds"]}
-    return {**asked, **named(vitrm_over_vit_small=found)}
+    found = bench.ratio(partial(forward, vit), partial(forward, vitrm), way.rounds, way.device)
+    asked = {
+        "batch_size": size,
+        "dtype": bench.name_of(way.dtype),
+        "vit_small_seconds": found["bare_seconds"],
+    }
+    return {**asked, **bench.named(vitrm_over_vit_small=found)}
 
 
 def training_gflop(config: ViTRMConfig) -> float:
@@ -243,7 +219,7 @@ def training_gflop(config: ViTRMConfig) -> float:
         found = vitrm(images)
         (found.scores.sum() + found.halting.sum()).backward()
 
-    return operations(step) / 1e9
+    return bench.operations(step) / 1e9
 
 
 def noise(count: int) -> PixelSet:
@@ -254,35 +230,28 @@ def noise(count: int) -> PixelSet:
 
 
 def run(choice: Choice) -> dict[str, Any]:
-    device, rounds = torch.device(choice.device), choice.rounds
-    cuda = device.type == "cuda"
-    size = choice.batch_size or (128 if cuda else 8)
-    workers = (min(16, os.cpu_count() or 1) if cuda else 0) if choice.workers is None else choice.workers
+    size, ways = choice.batch_size, bench.ways(torch.device(choice.device), choice.rounds)
+    cores = min(16, os.cpu_count() or 1) if choice.device == "cuda" else 0
+    workers = cores if choice.workers is None else choice.workers
     images = load_pixels(choice.data, IMAGE_SIZE) if choice.data else noise(NOISE_IMAGES)
-    config, most = ViTRMConfig(classes=images.classes, width=choice.width), ceilings(device, rounds)
+    config = ViTRMConfig(classes=images.classes, width=choice.width)
     narrow = SIZES["cpu"].networks  # whose accuracies are recorded, and equal
     small = ViTRMConfig(classes=images.classes, **narrow[VITRM_NAME])
+    by_dtype = {way.dtype: way for way in ways if not way.compiled}
     return {
         "images": images.description,
-        "ceilings": most,
-        "training": [
-            training(images, config, size, workers, rounds, device, dtype, compiled, most)
-            for dtype, compiled in ways(device)
-        ],
-        "latency": [
-            latency(config, count, rounds, device, dtype) for count in (1, 2 * size) for dtype in BOTH
-        ],
+        "ceilings": ways[0].most,
+        "training": [training(images, config, size, workers, way) for way in ways],
+        "latency": [latency(config, count, way) for count in (1, 2 * size) for way in by_dtype.values()],
         "training_gflop_per_image": training_gflop(config),
-        "latency_of_the_small_study": latency(small, 1, rounds, device, torch.float32, narrow["vit-small"]),
+        "latency_of_the_small_study": latency(small, 1, by_dtype[torch.float32], narrow["vit-small"]),
     }
 
 
-OPTIONS = parser(__doc__)
+OPTIONS = bench.bench_parser(__doc__, model=False, rounds=12, batch=(8, 128))
 OPTIONS.add_argument("--data", help="labelled images (default: noise)")
-OPTIONS.add_argument("--batch-size", type=int, help="default: 8 on a CPU, 128 on a GPU")
 OPTIONS.add_argument(
     "--workers", type=int, help="of the write-up (default: 0 on a CPU, else cores, at most 16)"
 )
-OPTIONS.add_argument("--rounds", type=int, default=12)
 OPTIONS.add_argument("--width", type=int, default=384)
-main = benchmark("bench_vitrm", run, OPTIONS, __name__)
+main = bench.benchmark("bench_vitrm", run, OPTIONS, __name__)

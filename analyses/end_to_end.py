@@ -11,29 +11,25 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 from typing import Any
 
 import torch
 
-from analyses.bench import CURVES, benchmark, chosen_model, elapsed, model_parser, peak
+from analyses.bench import CURVES, bench_parser, benchmark, chosen_model, forwards, noise, peak
 from analyses.recording import Choice
 from brdyn import Stream, layer_similarity, load_images, segment, token_dynamics
 from brdyn.models import VisionTransformer
-from brdyn.runtime import DTYPES, auto_batch_size, resolve_dtype
+from brdyn.runtime import DTYPES, auto_batch_size, resolve_dtype, timed
 
 RUNS = ("phases", "dynamics")
 
 
 def forward_seconds(model: VisionTransformer, count: int, batch_size: int) -> float:
     """Of so many images, already on the device, in batches of this size."""
-    images = torch.randn(batch_size, 3, *model.info.image_size, device=model.device, dtype=model.dtype)
-
-    def forward() -> None:
-        with torch.no_grad():
-            model(images)
-
+    forward = partial(forwards, model, noise(model, batch_size))
     forward()
-    return statistics.median(elapsed(forward, model.device) for _ in range(5)) * count / batch_size
+    return statistics.median(timed(forward, model.device) for _ in range(5)) * count / batch_size
 
 
 def timed_run(
@@ -60,14 +56,12 @@ def timed_run(
 
 
 def run(choice: Choice) -> dict[str, Any]:
-    started = time.perf_counter()
     model = chosen_model(choice, dtype=resolve_dtype(choice.dtype))
-    loading = time.perf_counter() - started
     runs = [timed_run(name, model, choice.images, choice.n, choice.workers) for name in RUNS]
-    return {"model": model.info.to_dict(), "dtype": choice.dtype, "loading_seconds": loading, "runs": runs}
+    return {"model": model.info.to_dict(), "dtype": choice.dtype, "runs": runs}
 
 
-OPTIONS = model_parser(__doc__, images=True)
+OPTIONS = bench_parser(__doc__, images=True)
 OPTIONS.add_argument("--dtype", default="float32", choices=DTYPES)
 OPTIONS.add_argument("--workers", type=int, help="loader processes (default: as `brdyn phases`)")
 main = benchmark("end_to_end", run, OPTIONS, __name__, "end_to_end_{model}")

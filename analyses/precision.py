@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from analyses.bench import BOTH, CURVES, benchmark, model_parser
+from analyses.bench import BOTH, CURVES, bench_parser, benchmark, chosen_model
 from analyses.recording import Choice
-from brdyn import layer_similarity, load_images, load_model, segment, token_dynamics
+from brdyn import layer_similarity, load_images, segment, token_dynamics
 from brdyn.measures import SIMILARITIES
 from brdyn.models import VisionTransformer
 
@@ -58,22 +58,19 @@ def dynamics_agreement(
     return [{key: None if value != value else value for key, value in row.items()} for row in rows]
 
 
-def both_precisions(name: str, device: str, **options: Any) -> tuple[VisionTransformer, VisionTransformer]:
+def both_precisions(choice: Choice) -> tuple[VisionTransformer, VisionTransformer]:
     """The model in float32 and in bfloat16."""
-    half, full = (load_model(name, device=device, dtype=dtype, **options) for dtype in BOTH)
+    half, full = (chosen_model(choice, dtype=dtype) for dtype in BOTH)
     return full, half
 
 
 def run(choice: Choice) -> dict[str, Any]:
-    asked = {name: getattr(choice, name) for name in ("weights", "init", "image_size")}
-    models = both_precisions(choice.model, choice.device, **asked)
+    asked = both_precisions(choice), choice.images, choice.n
     return {
-        "model": models[0].info.to_dict(),
-        "similarity": {
-            kind: similarity_agreement(models, choice.images, choice.n, kind) for kind in SIMILARITIES
-        },
-        "dynamics": dynamics_agreement(models, choice.images, choice.n),
+        "model": asked[0][0].info.to_dict(),
+        "similarity": {kind: similarity_agreement(*asked, kind) for kind in SIMILARITIES},
+        "dynamics": dynamics_agreement(*asked),
     }
 
 
-main = benchmark("precision", run, model_parser(__doc__, images=True), __name__)
+main = benchmark("precision", run, bench_parser(__doc__, images=True), __name__)

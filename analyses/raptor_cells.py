@@ -16,11 +16,13 @@ from brdyn import Phases
 from brdyn.probes import Reading
 from brdyn.provenance import images_of
 from brdyn.raptor.baselines import BASELINES
+from brdyn.raptor.fidelity import Fidelity
 from brdyn.store import read_json
 
 RAPTOR = RESULTS / "raptor"
 LARGEST_FIRST = ("gpu", "long", "cpu")
-TEACHER, LINEAR, HEAD = "teacher.json", "linear", "head"
+PHASES, TEACHER = "phases.json", "teacher.json"
+LINEAR, HEAD = "linear", "head"
 
 
 def answers(reading: Reading) -> dict[str, Any]:
@@ -78,37 +80,27 @@ class Cells(NamedTuple):
 def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAPTOR) -> Cells:
     """Every cell of a study: the one named, or the largest that has its main fits (max-cut, k = 2 to 4). Raises
     UsageError if there is none."""
-    place = folder / model.replace("/", "--")
-    there = [
-        one for one in LARGEST_FIRST if all((place / one / f"maxcut_k{k}.json").is_file() for k in (2, 3, 4))
-    ]
+    place, main = folder / model.replace("/", "--"), [f"maxcut_k{k}.json" for k in (2, 3, 4)]
+    there = [one for one in LARGEST_FIRST if all((place / one / name).is_file() for name in main)]
     home = place / (size or (there or LARGEST_FIRST)[0])
-    phases = Phases.from_dict(read_json(home / "phases.json", "the phases of a Raptor study"))
-    files = {
-        path.stem: path for path in sorted(home.glob("*.json")) if path.name not in ("phases.json", TEACHER)
-    }
+    phases = Phases.from_dict(read_json(home / PHASES, "the phases of a Raptor study"))
+    files = {path.stem: path for path in sorted(home.glob("*.json")) if path.name not in (PHASES, TEACHER)}
     done, failed, newest = read_all(files, ("cell", "asked"))
     curves = {name: pd.read_parquet(curves_of(files[name])) for name in done}
     last: dict[str, Any] = max(done.values(), key=lambda one: one["provenance"]["date"], default={})
     probed = last["probing"]["summary"] if last else []
     summary = pd.DataFrame([_row(name, content, curves[name]) for name, content in done.items()])
     fidelity = [table.assign(cell=name) for name, table in curves.items()]
+    right: dict[str, dict[str, np.ndarray]] = {}
+    for name, content in done.items():
+        for kind in content.get("right", {}):
+            right.setdefault(kind, {})[name] = right_of(content, kind).mean(0)
     return Cells(
         summary.set_index("name") if done else summary,
         pd.concat(fidelity, ignore_index=True) if done else pd.DataFrame(),
         phases, last.get("size", {}), {row["probe"]: row["accuracy"] for row in probed if row["model"] == "teacher"},
-        failed, newest,
-        hits_of(done),
+        failed, newest, right,
     )  # fmt: skip
-
-
-def hits_of(done: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
-    """By probe and cell, the share of probes that name a test image right."""
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for name, content in done.items():
-        for kind in content.get("right", {}):
-            found.setdefault(kind, {})[name] = right_of(content, kind).mean(0)
-    return found
 
 
 def least_skill(table: pd.DataFrame) -> Estimate:
@@ -122,12 +114,20 @@ def least_skill(table: pd.DataFrame) -> Estimate:
     return Estimate(*map(float, last.loc[last["mean"].idxmin(), ["mean", "low", "high"]]))
 
 
+def came_to(found: Fidelity) -> dict[str, float | None]:
+    """What one fit is judged by: R² of the last layer, the mean one-step R², skill over the best baseline, and which
+    share of the accuracy of its teacher's own head is kept, where that has one that names these images."""
+    right, whole = found.accuracy, found.teacher_accuracy
+    return {
+        "r2": float(found.curve("r2").iloc[-1]), "r2_one_step": float(found.curve("r2", mode="one-step").mean()),
+        "skill": least_skill(found.table).value, "kept": right / whole if right is not None and whole else None,
+    }  # fmt: skip
+
+
 def varies(changed: set[str]) -> str:
     """What a fit differs in from the published recipe on max-cut phases, by the options that it changes."""
-    if not changed:
-        return "partition"
-    if changed == {"seed"}:
-        return "seed"
+    if changed <= {"seed"}:
+        return "seed" if changed else "partition"
     return "fast" if "recipe" in changed <= {"recipe", "seed"} else "recipe"
 
 
@@ -135,21 +135,19 @@ def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[st
     cell, settings = content["cell"], content["asked"]["fit"]["settings"]
     table = curves.query("images == 'test' and statistic == 'r2' and group == 'all'")
     r2 = table.set_index(["mode", "layer"])["mean"]
-    kept = {row["probe"]: row for row in content["probing"]["ratios"]}
+    probed = {row["probe"]: row for row in content["probing"]["ratios"]}
     steps = settings["stage1_steps"] + settings["stage2_steps"]
     skill = least_skill(curves[curves["images"] == "test"])
-    head = kept.get(HEAD, {})
-    of_head = {
-        f"kept_head{end}": head.get(key, np.nan)
+    kept = {
+        f"{column}{end}": probed.get(probe, {}).get(key, np.nan)
+        for column, probe in (("kept", LINEAR), ("kept_head", HEAD))
         for end, key in (("", "ratio"), ("_low", "low"), ("_high", "high"))
     }
     return {
         "name": name, "k": cell["k"], "partition": cell["partition"], "draw": cell["draw"],
         "varies": varies(set(cell["changes"])),
         "r2": float(r2["autoregressive"].iloc[-1]), "r2_least": float(r2["autoregressive"].min()),
-        "r2_one_step": float(np.mean(r2["one-step"])), "kept": kept["linear"]["ratio"],
-        "kept_low": kept["linear"]["low"], "kept_high": kept["linear"]["high"], "kept_knn": kept["knn"]["ratio"],
-        **of_head,
+        "r2_one_step": float(np.mean(r2["one-step"])), **kept, "kept_knn": probed["knn"]["ratio"],
         "skill": skill.value, "skill_low": skill.low, "skill_high": skill.high,
         "parameters": content["parameters"] / content["teacher_parameters"], "steps": steps,
         "images_seen": steps * settings["batch_size"],

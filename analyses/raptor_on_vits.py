@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -28,18 +28,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analyses.raptor_cells import HEAD, RAPTOR, TEACHER, answers, curves_of, right_of
+from analyses.raptor_cells import HEAD, PHASES, RAPTOR, TEACHER, answers, curves_of, right_of
 from analyses.recording import OFFLINE, Choice
-from analyses.study import (
-    OutOfTime,
-    Study,
-    chosen,
-    digest_of,
-    run_study,
-    share_of,
-    sizes_of,
-    study_parser,
-)
+from analyses.study import OutOfTime, Study, chosen, digest_of, run_study, share_of, sizes_of, study_parser
 from brdyn import BrdynError, Phases, Stream, fit_raptor, layer_similarity, load_images, load_model, segment
 from brdyn.classifiers import packaged
 from brdyn.classifiers.saved import is_classifier
@@ -57,7 +48,6 @@ from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training import Checkpoints, Session
 from brdyn.training.settings import MUON
 
-READ = ("asked", "right", "truth", "penalties", "n_train", "classes", "test_images")
 HEAD_BATCH = 500
 LADDER_K = 3
 PATIENCE = 5  # seconds that a process waits for a cell that is handed out
@@ -69,7 +59,7 @@ class Cell:
     """One fit: how layers share blocks, and what differs from the recipe."""
 
     name: str
-    k: int
+    k: int = LADDER_K
     partition: str = MAXCUT
     draw: int = 0
     changes: dict[str, Any] = field(default_factory=dict)
@@ -78,34 +68,34 @@ class Cell:
         """The block of each layer."""
         return assign(self.partition, phases.with_k(self.k).boundaries, phases.layers, self.draw)
 
+    def seeded(self, seed: int) -> Cell:
+        """This fit from another seed, which its name says; from 0, the usual one, it is this one."""
+        changes = {**self.changes, "seed": seed}
+        return replace(self, name=f"{self.name}_seed{seed}", changes=changes) if seed else self
+
 
 def cells(size: SimpleNamespace) -> Iterator[Cell]:
     """Every cell of a study, the most telling first."""
     whole, (first, second) = f"{MAXCUT}_k{LADDER_K}", size.steps
     for recipe in size.recipes:
         name, changes = (MAXCUT, {}) if recipe == PUBLISHED else (recipe, {"recipe": recipe})
-        for k in (3, 2, 4, 1, 5):
-            yield Cell(name=f"{name}_k{k}", k=k, changes=changes)
-        for k, seeds in size.seeds.items():
-            for seed in range(1, seeds):
-                yield Cell(name=f"{name}_k{k}_seed{seed}", k=k, changes={**changes, "seed": seed})
+        by_k = {k: Cell(name=f"{name}_k{k}", k=k, changes=changes) for k in (3, 2, 4, 1, 5)}
+        yield from by_k.values()
+        yield from (by_k[k].seeded(seed) for k, seeds in size.seeds.items() for seed in range(1, seeds))
     for k, draws in size.draws.items():
-        for draw in range(draws):
-            for partition in RANDOM:
-                yield Cell(name=f"{partition}_k{k}_draw{draw}", k=k, partition=partition, draw=draw)
+        for draw, name in product(range(draws), RANDOM):
+            yield Cell(name=f"{name}_k{k}_draw{draw}", k=k, partition=name, draw=draw)
         if k == LADDER_K:
-            rungs = ladder(first, second)
-            for seed, (name, found) in product(range(size.ladder_seeds), rungs.items()):
-                again, seeded = (f"_seed{seed}", {"seed": seed}) if seed else ("", {})
-                yield Cell(name=f"ladder_{name}{again}", k=LADDER_K, changes={**found, **seeded})
+            rungs = [Cell(name=f"ladder_{name}", changes=one) for name, one in ladder(first, second).items()]
+            yield from (rung.seeded(seed) for seed in range(size.ladder_seeds) for rung in rungs)
     for times in size.rates:
-        yield Cell(name=f"{whole}_rates{times}", k=LADDER_K, changes=raised(times, first))
-    for times, seed in product(size.muon, range(size.seeds.get(LADDER_K, 1))):
-        again, seeded = (f"_seed{seed}", {"seed": seed}) if seed else ("", {})
-        found = {"recipe": FAST, "optimizer": MUON, **raised(times, first), **seeded}
-        yield Cell(name=f"{whole}_muon{times}{again}", k=LADDER_K, changes=found)
+        yield Cell(name=f"{whole}_rates{times}", changes=raised(times, first))
+    for times in size.muon:
+        fit = {"recipe": FAST, "optimizer": MUON, **raised(times, first)}
+        by_muon = Cell(name=f"{whole}_muon{times}", changes=fit)
+        yield from map(by_muon.seeded, range(size.seeds.get(LADDER_K, 1)))
     longer = {"stage1_steps": size.longer * first, "stage2_steps": size.longer * second}
-    yield Cell(name=f"{whole}_longer", k=LADDER_K, changes=longer)
+    yield Cell(name=f"{whole}_longer", changes=longer)
 
 
 def raised(times: float, first: int) -> dict[str, float]:
@@ -130,7 +120,8 @@ def ladder(first: int, second: int) -> dict[str, dict[str, Any]]:
 
 
 class RaptorStudy(Study[Cell]):
-    """A teacher, its images, and the cells."""
+    """A teacher, its images, and the cells. Where several processes do them, `held` are images that are decoded, and
+    `alone` is what one holds while it makes what all read."""
 
     module = "raptor_on_vits"
 
@@ -149,23 +140,16 @@ class RaptorStudy(Study[Cell]):
         self.train = self.images(choice.train, size.fit_images)
         self.test = self.images(choice.test, size.fidelity_images)
         self.stream = Stream(workers=size.workers)
-        self.found = self.phases()
+        self.phases = Phases.from_dict(self.kept(PHASES, self.fitted_on(), self.found_phases))
 
     def images(self, source: str, count: int | None, seed: int = 0) -> ImageSet:
         """Some images as the teacher sees them; decoded once for all cells where the size says so."""
-        whole = (
-            self.decoded(source) if self.size.in_memory or self.held else load_images(source, self.teacher)
-        )
-        return (
-            whole
-            if count is None or count >= len(whole)
-            else whole.take(np.asarray(choose(len(whole), count, seed)))
-        )
-
-    def decoded(self, source: str) -> ImageSet:
+        if not (self.size.in_memory or self.held):
+            return load_images(source, self.teacher, n=count, seed=seed)
         if source not in self.held:
             self.held[source] = load_images(source, self.teacher).decoded()
-        return self.held[source]
+        whole = self.held[source]
+        return whole.take(np.asarray(choose(len(whole), count, seed)))
 
     def cells(self) -> Iterator[Cell]:
         return (cell for cell in cells(self.size) if cell.name in self.chosen)
@@ -173,36 +157,35 @@ class RaptorStudy(Study[Cell]):
     def name(self, cell: Cell) -> str:
         return cell.name
 
-    def phases(self) -> Phases:
-        """By max-cut, from the images that Raptors are fitted on; kept in a file."""
-        path = self.folder / "phases.json"
-        with self.alone:
-            return Phases.from_dict(self.phases_in(path))
+    def provenance(self) -> dict[str, Any]:
+        return {**super().provenance(), "teacher": self.teacher.info.to_dict()}
 
-    def phases_in(self, path: Path) -> Mapping[str, Any]:
-        """The content of a file of phases, which is written where it is not there, or of another teacher or images; one
-        of an earlier version says its teacher alone."""
-        asked = {
+    def fitted_on(self) -> dict[str, Any]:
+        """What all fits share."""
+        return {
             "teacher": self.teacher.info.digest, "train": str(self.choice.train),
             "image_size": list(self.teacher.info.image_size), "fit_images": self.size.fit_images,
         }  # fmt: skip
-        content = read_json(path, "phases") if path.is_file() else {}
-        there = (
-            content.get("asked") or {**asked, "teacher": content["provenance"]["teacher"]["digest"]}
-            if content
-            else {}
-        )
-        if there != asked:
-            images = self.train.split(min(1000, len(self.train) // 2), 0)[1]
-            assert images is not None
-            similarity = layer_similarity(self.teacher, images, replicates=50, stream=self.stream)
-            content = {**segment(similarity).to_dict(), "asked": asked, "provenance": self.provenance()}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, to_json(content))
-        return read_json(path, "phases")
 
-    def provenance(self) -> dict[str, Any]:
-        return {**super().provenance(), "teacher": self.teacher.info.to_dict()}
+    def kept(
+        self, file: str, asked: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """What a file has, which other processes and runs read: made where it is not there, or of another teacher or
+        images; one of an earlier version says its teacher alone."""
+        path = self.folder / file
+        with self.alone:
+            before = read_json(path, "what a study keeps", ("provenance",)) if path.is_file() else {}
+            earlier = {**asked, "teacher": before["provenance"]["teacher"]["digest"]} if before else None
+            if before.get("asked", earlier) != asked:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                about = {"asked": asked, "provenance": self.provenance()}
+                write_atomically(path, to_json({**make(), **about}))
+            return read_json(path, "what a study keeps")
+
+    def found_phases(self) -> dict[str, Any]:
+        """By max-cut, from images that Raptors are fitted on."""
+        images = self.train.some(min(1000, len(self.train) // 2), 0)
+        return segment(layer_similarity(self.teacher, images, replicates=50, stream=self.stream)).to_dict()
 
     def settings(self, cell: Cell) -> FitSettings:
         """The recipe of a cell."""
@@ -216,11 +199,8 @@ class RaptorStudy(Study[Cell]):
 
     def asked(self, cell: Cell) -> dict[str, Any]:
         size, choice = self.size, self.choice
-        fit = {
-            "teacher": self.teacher.info.digest, "train": str(choice.train),
-            "image_size": list(self.teacher.info.image_size), "fit_images": size.fit_images,
-            "assignment": cell.assignment(self.found), "settings": self.settings(cell).to_dict(),
-        }  # fmt: skip
+        settings = self.settings(cell).to_dict()
+        fit = {**self.fitted_on(), "assignment": cell.assignment(self.phases), "settings": settings}
         evaluation = {
             "test": str(choice.test), "photos": str(choice.photos) if self.sees_photos(cell) else None,
             "fidelity_images": size.fidelity_images, "photos_used": [size.photos, size.photo_size],
@@ -233,46 +213,32 @@ class RaptorStudy(Study[Cell]):
         return bool(self.choice.photos) and cell.partition == MAXCUT and not cell.changes
 
     def read(self, model: VisionTransformer) -> Reading:
-        """What probes read from a model, its features taken in the precision of the fits."""
-        size, choice = self.size, self.choice
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=size.precision == "bfloat16"):
-            train, test = (
-                extract_features(model, self.images(source, count, seed=1), stream=self.stream)["model"]
-                for source, count in ((choice.train, size.probe_train), (choice.test, size.probe_test))
-            )
-            right = (
-                head_is_right(model, self.images(choice.test, size.probe_test, seed=1))
-                if model.classes
-                else None
-            )
-        reading = read_classes(train, test, device=model.device)
-        if right is None:
-            return reading
-        return replace(reading, hits={**reading.hits, HEAD: right[None]})
+        """What probes read from a model, its features taken in the precision of the fits; and its own head, if any."""
+        sources = ((self.choice.train, self.size.probe_train), (self.choice.test, self.size.probe_test))
+        train, test = (self.images(source, count, seed=1) for source, count in sources)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=self.size.precision == "bfloat16"):
+            features = [extract_features(model, one, stream=self.stream)["model"] for one in (train, test)]
+            own = {HEAD: head_is_right(model, test)[None]} if model.classes else {}
+        reading = read_classes(*features, device=model.device)
+        return replace(reading, hits={**reading.hits, **own})
 
     @cached_property
     def teacher_reading(self) -> Reading:
-        """What probes read from the teacher; kept in a file, which other processes and runs read."""
-        path, size = self.folder / TEACHER, self.size
+        """What probes read from the teacher."""
         asked = {
             "teacher": self.teacher.info.digest, "train": str(self.choice.train), "test": str(self.choice.test),
-            "probes": [size.probe_train, size.probe_test], "image_size": list(self.teacher.info.image_size),
+            "probes": [self.size.probe_train, self.size.probe_test], "image_size": list(self.teacher.info.image_size),
         }  # fmt: skip
-        with self.alone:
-            if (
-                path.is_file()
-                and (content := read_json(path, "what a teacher is worth", READ))["asked"] == asked
-            ):
-                hits = {kind: torch.from_numpy(right_of(content, kind)) for kind in content["right"]}
-                truth = torch.tensor(content["truth"])
-                return Reading(
-                    hits, tuple(content["penalties"]), truth, content["n_train"], content["classes"]
-                )
+
+        def make() -> dict[str, Any]:
             reading = self.read(self.teacher)
             more = {name: getattr(reading, name) for name in ("penalties", "n_train", "classes")}
-            content = {"asked": asked, **answers(reading), **more, "truth": reading.truth.tolist()}
-            write_atomically(path, to_json({**content, "provenance": self.provenance()}))
-        return reading
+            return {**answers(reading), **more, "truth": reading.truth.tolist()}
+
+        found = self.kept(TEACHER, asked, make)
+        hits = {kind: torch.from_numpy(right_of(found, kind)) for kind in found["right"]}
+        penalties, truth = tuple(found["penalties"]), torch.tensor(found["truth"])
+        return Reading(hits, penalties, truth, found["n_train"], found["classes"])
 
     def fitted(self, cell: Cell, asked: dict[str, Any]) -> tuple[Raptor, dict[str, Any]]:
         """The Raptor of a cell and how it was fitted: kept from before, or fitted now and kept."""
@@ -311,13 +277,10 @@ class RaptorStudy(Study[Cell]):
         probing = compare({"teacher": self.teacher_reading, "raptor": reading})
         whole = pd.concat([table.assign(images=name) for name, table in curves.items()], ignore_index=True)
         write_atomically(curves_of(self.path(cell)), whole.drop(columns="unit").to_parquet(index=False))
-        parameters = {
-            "parameters": raptor.info.parameters,
-            "teacher_parameters": self.teacher.info.parameters,
-        }
-        seconds = time.perf_counter() - started
-        found = {"probing": probing.to_dict(), **answers(reading), "evaluation_seconds": seconds}
-        return {**content, **parameters, **found}
+        return {
+            **content, "parameters": raptor.info.parameters, "teacher_parameters": self.teacher.info.parameters,
+            "probing": probing.to_dict(), **answers(reading), "evaluation_seconds": time.perf_counter() - started,
+        }  # fmt: skip
 
     def head(self, cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any]:
         return {**super().head(cell, asked), "cell": asdict(cell), "size": vars(self.size)}
@@ -343,8 +306,7 @@ def load_teacher(choice: Choice, image_size: int, device: str) -> VisionTransfor
 def side_by_side(choice: Choice) -> None:
     """Cells in several processes on one device, handed out one by one. Images are decoded before there are any."""
     torch.set_num_threads(1)  # threads do not survive a fork
-    size = SIZES[choice.size]
-    teacher = load_teacher(choice, size.image_size, "cpu")
+    teacher = load_teacher(choice, SIZES[choice.size].image_size, "cpu")
     held = {source: load_images(source, teacher).decoded() for source in {choice.train, choice.test}}
     fork = get_context("fork")
     left, alone = fork.Queue(), fork.Lock()
@@ -354,7 +316,7 @@ def side_by_side(choice: Choice) -> None:
 
     def work() -> None:
         study = RaptorStudy(choice, held, alone)
-        by_name = {study.name(cell): cell for cell in study.cells()}
+        by_name = {cell.name: cell for cell in study.cells()}
         with suppress(Empty, OutOfTime):
             while name := left.get(timeout=PATIENCE):
                 print(f"{name}: {study.record(by_name[name])}", flush=True)

@@ -25,7 +25,7 @@ import pandas as pd
 import yaml
 
 from analyses.aligned import aligned
-from analyses.raptor_cells import least_skill
+from analyses.raptor_cells import came_to
 from analyses.raptor_on_vits import load_teacher
 from analyses.recording import OFFLINE, RESULTS, SMALL_VIT, Choice
 from analyses.statistics import ALPHA, Side, contrast, holm
@@ -34,60 +34,45 @@ from brdyn import Stream, fit_raptor, layer_similarity, load_images, segment
 from brdyn.raptor import FitSettings
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.partitions import MAXCUT, assign
-from brdyn.raptor.recipe import FAST, LARGEST_RAISE, MEAN, PUBLISHED, PUBLISHED_LR, learning_rate
+from brdyn.raptor.recipe import FAST, PUBLISHED_LR, learning_rate
 from brdyn.raptor.starts import START_IMAGES, nearest_layers
-from brdyn.training.settings import MUON
 
 RECORDED = RESULTS / "raptor_search"
 K = 3
 ALIGNED = "aligned"
-BASE = "base"
+BASE, SEED = "base", "_seed"
 SIZES = sizes_of("raptor_search")
 MEASURES = ("r2", "r2_one_step", "kept")
+CHANGES: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 
 
 def candidates(size: SimpleNamespace) -> dict[str, dict[str, Any]]:
-    """What each changes of the base, in settings; `batch_size` changes the steps with it, `stage1`, half by default, is
-    the share of the images that stage 1 sees, `rates` times the default learning rates are those of both stages, and
-    `aligned` orders the teacher's layers alike before."""
-    every = {
-        BASE: {}, **{f"rates-{times}": {"rates": times} for times in size.other_rates},
-        **{f"published-{times}": {"recipe": PUBLISHED, "rates": times} for times in size.published_rates},
-        "random-gelu": {"recipe": PUBLISHED, "mlp": "gelu"}, "mean": {"start": MEAN},
-        "stage2-rate-of-stage1": {"stage2_rates": size.rates * LARGEST_RAISE},
-        "stage2-rate-quarter": {"stage2_rates": size.rates / 4},
-        "batch-half": {"batch_size": size.batch_size // 2}, "batch-double": {"batch_size": 2 * size.batch_size},
-        "stage1-quarter": {"stage1": 0.25}, "stage1-three-quarters": {"stage1": 0.75},
-        "stage1-alone": {"stage1": 1.0}, "stage2-alone": {"stage1": 0.0},
-        "never-forced": {"annealed": 0.0}, "forced-for-half": {"annealed": 0.5},
-        "tokens-alike": {"token_weighting": False}, "cosine": {"loss": "cosine+mse"}, "average": {"ema": 0.99},
-        "relax-4": {"relax": 4}, "bfloat16": {"precision": "bfloat16"},
-        "mean-aligned": {"start": MEAN, ALIGNED: True}, "nmse": {"loss": "nmse"},
-        **{f"muon-{times}": {"optimizer": MUON, "rates": times} for times in size.muon_rates},
-        "published-muon": {"recipe": PUBLISHED, "optimizer": MUON},
-    }  # fmt: skip
-    return {name: changes for name, changes in every.items() if name not in size.leave_out}
-
-
-SAID: dict[str, str] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+    """What each changes of the base, as in `raptor_search.yaml`; of rates, one of each."""
+    every: dict[str, dict[str, Any]] = {}
+    for name, row in CHANGES.items():
+        changes = {key: value for key, value in row.items() if key not in ("said", "each")}
+        if "each" in row:
+            rates = getattr(size, row["each"])
+            every |= {f"{name}-{times}": {**changes, "rates": times} for times in rates}
+        elif name not in size.leave_out:
+            every[name] = changes
+    return every
 
 
 def words(name: str, size: SimpleNamespace) -> str:
     """A change in words; of rates, how many times the usual ones."""
     kind, _, own = name.rpartition("-")
-    said, times = (SAID[name], size.rates) if name in SAID else (SAID[kind], float(own))
-    return said.format(rates="the usual rates" if times == 1 else f"{times:g} times the usual rates")
-
-
-def steps_of(size: SimpleNamespace, batch: int, stage1: float) -> tuple[int, int]:
-    """Steps of both stages, for so many images in all."""
-    steps = size.images // batch
-    return round(stage1 * steps), steps - round(stage1 * steps)
+    row, times = (CHANGES[name], size.rates) if name in CHANGES else (CHANGES[kind], float(own))
+    return row["said"].format(rates="the usual rates" if times == 1 else f"{times:g} times the usual rates")
 
 
 def names(size: str) -> list[str]:
     """Every cell, seed by seed."""
-    return [f"{name}_seed{seed}" for seed in range(SIZES[size].seeds) for name in candidates(SIZES[size])]
+    return [f"{name}{SEED}{seed}" for seed in range(SIZES[size].seeds) for name in candidates(SIZES[size])]
+
+
+def candidate_of(cell: str) -> str:
+    return cell.rpartition(SEED)[0]
 
 
 class SearchStudy(Study[str]):
@@ -110,47 +95,44 @@ class SearchStudy(Study[str]):
     def cells(self) -> list[str]:
         return self.chosen
 
+    def changes(self, cell: str) -> dict[str, Any]:
+        return dict(candidates(self.size)[candidate_of(cell)])
+
     def settings(self, cell: str) -> FitSettings:
-        name, _, seed = cell.rpartition("_seed")
-        changes = dict(candidates(self.size)[name])
-        batch = changes.setdefault("batch_size", self.size.batch_size)
-        first, second = steps_of(self.size, batch, changes.pop("stage1", 0.5))
-        rates = changes.pop("rates", self.size.rates)
+        changes = self.changes(cell)
         changes.pop(ALIGNED, None)
+        batch = int(self.size.batch_size * changes.pop("batch", 1))
+        steps = self.size.images // batch  # of both stages, for so many images in all
+        first = round(changes.pop("stage1", 0.5) * steps)
+        rates = changes.pop("rates", self.size.rates)
         shared = {
-            "recipe": FAST, "validation_images": 0, "seed": int(seed), "lr": rates * learning_rate(max(first, 1)),
-            "stage2_lr": changes.pop("stage2_rates", rates) * PUBLISHED_LR,
+            "recipe": FAST, "validation_images": 0, "seed": int(cell.rpartition(SEED)[2]), "batch_size": batch,
+            "stage1_steps": first, "stage2_steps": steps - first, "lr": rates * learning_rate(max(first, 1)),
+            "stage2_lr": rates * changes.pop("stage2", 1) * PUBLISHED_LR,
         }  # fmt: skip
-        return FitSettings(**{**shared, **changes, "stage1_steps": first, "stage2_steps": second})
+        return FitSettings(**{**shared, **changes})
 
     def asked(self, cell: str) -> Mapping[str, Any]:
         return {
             "teacher": self.teacher.info.digest, "learn": self.learn.identity(), "kept_out": self.kept.identity(),
             "assignment": assign(MAXCUT, self.phases.boundaries, self.teacher.depth),
-            "settings": self.settings(cell).to_dict(), **({ALIGNED: True} if self.aligned(cell) else {}),
+            "settings": self.settings(cell).to_dict(), **({ALIGNED: True} if ALIGNED in self.changes(cell) else {}),
         }  # fmt: skip
-
-    def aligned(self, cell: str) -> bool:
-        """Whether the teacher's layers are ordered alike."""
-        return ALIGNED in candidates(self.size)[cell.rpartition("_seed")[0]]
 
     def said(self, content: Mapping[str, Any]) -> str:
         return f"{content['images']} images, {content['cpu_seconds']:.0f} s"
 
     def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         started, teacher, assignment = time.process_time(), self.teacher, asked["assignment"]
-        if self.aligned(cell):
+        if asked.get(ALIGNED):
             few = self.learn.some(START_IMAGES, asked["settings"]["seed"])
             teacher = aligned(teacher, assignment, nearest_layers(teacher, tuple(assignment), few))
         fit = fit_raptor(teacher, self.learn, assignment, self.settings(cell), workers=0)
         seconds = time.process_time() - started
         found = fidelity(fit.raptor, self.kept, Stream(workers=0))
-        skill, right, accuracy = least_skill(found.table), found.accuracy, found.teacher_accuracy
         return {
-            "candidate": cell.rpartition("_seed")[0], "images": fit.images_seen, "cpu_seconds": seconds,
-            "parameters": fit.raptor.info.parameters / self.teacher.info.parameters,
-            "r2": float(found.curve("r2").iloc[-1]), "r2_one_step": float(found.curve("r2", mode="one-step").mean()),
-            "skill": skill.value, "kept": right / accuracy if right is not None and accuracy else None,
+            "candidate": candidate_of(cell), "images": fit.images_seen, "cpu_seconds": seconds,
+            "parameters": fit.raptor.info.parameters / self.teacher.info.parameters, **came_to(found),
         }  # fmt: skip
 
 
@@ -177,15 +159,14 @@ def read_search(name: str = "cpu", model: str = SMALL_VIT, folder: Any = RECORDE
     """A recorded search, of the seeds that every candidate has; None where there is no such seed."""
     home = folder / model / name
     found = read_all({cell: home / f"{cell}.json" for cell in names(name)}, ("asked",))
-    failed = {cell.rpartition("_seed")[0]: why for cell, why in found.failed.items()}
+    failed = {candidate_of(cell): why for cell, why in found.failed.items()}
     rows = [{**one, "seed": one["asked"]["settings"]["seed"]} for one in found.done.values()]
     rows = [row for row in rows if row["candidate"] not in failed]
     size, every = SIZES[name], [one for one in candidates(SIZES[name]) if one not in failed]
     if not rows or BASE in failed:
         return None
-    fits = pd.DataFrame(rows)[
-        ["candidate", "seed", "images", "cpu_seconds", "parameters", *MEASURES, "skill"]
-    ]
+    columns = ["candidate", "seed", "images", "cpu_seconds", "parameters", *MEASURES, "skill"]
+    fits = pd.DataFrame(rows)[columns]
     whole = fits.groupby("seed").filter(lambda one: len(one) == len(every))
     if whole.empty:
         return None

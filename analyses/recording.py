@@ -8,24 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from brdyn import BrdynError
-from brdyn.classifiers.packaged import NAME as SMALL_VIT
-from brdyn.models.imgfocus import NAME as OFFLINE
+from brdyn.classifiers import packaged
+from brdyn.models import imgfocus
 from brdyn.provenance import run_provenance
 from brdyn.store import to_json, write_atomically
 
-__all__ = [
-    "OFFLINE",
-    "RESULTS",
-    "ROOT",
-    "SMALL_VIT",
-    "Choice",
-    "command",
-    "parser",
-    "plain_parser",
-    "record",
-]
-__all__ += ["suffix_of"]
-
+OFFLINE, SMALL_VIT = imgfocus.NAME, packaged.NAME
 Choice = argparse.Namespace
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "analyses" / "results"
@@ -33,9 +21,8 @@ RESULTS = ROOT / "analyses" / "results"
 
 def plain_parser(description: str | None) -> argparse.ArgumentParser:
     """An argument parser that shows a description as it is."""
-    return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    shown = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=shown)
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

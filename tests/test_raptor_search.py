@@ -13,9 +13,9 @@ from scipy import stats
 
 from analyses import raptor_search
 from analyses.aligned import aligned
-from analyses.raptor_search import BASE, SAID, SIZES, candidates, read_search, verdict, words
+from analyses.raptor_search import BASE, CHANGES, SIZES, candidates, read_search, verdict, words
 from brdyn.classifiers import packaged
-from brdyn.raptor.recipe import FAST, PUBLISHED
+from brdyn.raptor.recipe import FAST, LARGEST_RAISE, PUBLISHED
 from tests.conftest import scramble
 
 
@@ -46,10 +46,11 @@ def test_every_change_is_one_and_has_words(name):
     size = SIZES[name]
     changes = candidates(size)
     assert changes[BASE] == {}
+    assert CHANGES["stage2-rate-of-stage1"]["stage2"] == LARGEST_RAISE
     assert len({json.dumps(one, sort_keys=True) for one in changes.values()}) == len(changes)
     assert len({words(name, size) for name in changes}) == len(changes)
     assert not set(size.leave_out) & changes.keys()
-    assert set(size.leave_out) <= SAID.keys()
+    assert set(size.leave_out) <= CHANGES.keys()
     for name, change in changes.items():
         assert change.get("rates") != size.rates or len(change) > 1, name  # else it is the base
     assert words("rates-1", size) == "at the usual rates"
