@@ -44,18 +44,8 @@ RAPTOR, WIDE, SHORT = f"raptor{RAPTOR_K}", "wide", "wide-short"
 MEASURES = ("convergence", "speed", "turning")
 RUNS = ("gpu", "cpu")
 SIZES = sizes_of("shared_blocks")
-COLUMNS = [
-    "kind",
-    "seed",
-    "parameters",
-    "accuracy",
-    "train_seconds",
-    "flops",
-    "phases",
-    "teacher",
-    "r2",
-    "skill",
-]
+COLUMNS = ["kind", "seed", "parameters", "accuracy", "train_seconds"]
+COLUMNS += ["flops", "phases", "teacher", "r2", "skill"]  # of networks, and of Raptors
 
 
 def plain(size: SimpleNamespace) -> str:

@@ -35,10 +35,9 @@ SIZES = ("gpu", "cpu")
 MEASURED = ("epoch", "accuracy", "train_accuracy", "mean_similarity", "train_seconds", "images_per_second")
 FIT_COLUMNS = ["p", "seed", "moment", "k", "partition", "draw"]
 FIT_COLUMNS += ["accuracy", "teacher_accuracy", "kept", "r2", "skill", "seconds"]
-HOME = Path(__file__).parent
 CONFIGS = {
-    "gpu": HOME / "stochastic_depth.yaml",
-    **{one: HOME / f"stochastic_depth_{one}.yaml" for one in ("cpu", "overfit", "cifar100", "tiny")},
+    path.stem.removeprefix("stochastic_depth").strip("_") or "gpu": path
+    for path in Path(__file__).parent.glob("stochastic_depth*.yaml")
 }
 
 
@@ -262,11 +261,11 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _overfitted(table: pd.DataFrame) -> list[bool]:
     """Of every row, whether its network did by the last epoch."""
-    columns = ["accuracy", "train_accuracy"]
-    at = {moment: rows.set_index(["p", "seed"])[columns] for moment, rows in table.groupby("moment")}
-    if not {BEST, LAST} <= set(at):
-        return [False] * len(table)
-    change = at[LAST] - at[BEST]
+    best, last = (
+        table[table["moment"] == moment].set_index(["p", "seed"])[["accuracy", "train_accuracy"]]
+        for moment in (BEST, LAST)
+    )
+    change = last - best
     overfitted = set(change.index[(change["accuracy"] < 0) & (change["train_accuracy"] > 0)])
     return [key in overfitted for key in zip(table["p"], table["seed"], strict=True)]
 
@@ -275,12 +274,8 @@ def _network(name: str, content: dict[str, Any], phases: Phases, ks: list[int]) 
     row = {"name": name, **content["cell"], **{key: content[key] for key in MEASURED}}
     for k in ks:
         found, cut = phases.with_k(k), phases.with_k(k).chosen
-        values = {
-            "boundaries": found.boundaries,
-            "evenness": found.evenness,
-            "cut": cut.cut_share,
-            "z": cut.z,
-        }
+        cuts = {"cut": cut.cut_share, "z": cut.z}
+        values = {"boundaries": found.boundaries, "evenness": found.evenness, **cuts}
         row |= {f"{key}_{k}": value for key, value in values.items()}
     return row
 
