@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from analyses.recording import OFFLINE, plain_parser
+from analyses.recording import OFFLINE, Choice, command, plain_parser
 from brdyn import load_model
 from brdyn.models import dinov2
 from brdyn.runtime import DTYPES, resolve_dtype
@@ -19,13 +19,8 @@ from brdyn.store import write_atomically
 NATIVE = dinov2.NATIVE_GRID * dinov2.PATCH
 
 
-def main() -> None:
+def run(choice: Choice) -> None:
     """Export at the native size, so that positions are resampled where the file is read."""
-    options = plain_parser(__doc__)
-    options.add_argument("--model", default=OFFLINE, help=f"{OFFLINE} or a torch-hub DINOv2 name")
-    options.add_argument("--dtype", default="float32", choices=DTYPES)
-    options.add_argument("--file", type=Path, required=True)
-    choice = options.parse_args()
     model = load_model(choice.model, image_size=NATIVE)
     dtype, trunk = resolve_dtype(choice.dtype), model.get_submodule("backbone").state_dict()
     state = {name: value.to(dtype).contiguous() for name, value in trunk.items()}
@@ -33,5 +28,8 @@ def main() -> None:
     print(f"{choice.file}: {choice.file.stat().st_size / 2**20:.1f} MiB")
 
 
-if __name__ == "__main__":
-    main()
+OPTIONS = plain_parser(__doc__)
+OPTIONS.add_argument("--model", default=OFFLINE, help=f"{OFFLINE} or a torch-hub DINOv2 name")
+OPTIONS.add_argument("--dtype", default="float32", choices=DTYPES)
+OPTIONS.add_argument("--file", type=Path, required=True)
+main = command(run, OPTIONS, __name__)

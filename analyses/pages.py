@@ -23,7 +23,6 @@ from analyses.raptor_cells import least_skill
 from analyses.recording import OFFLINE, RESULTS, ROOT, plain_parser
 from analyses.render import measured_rows, page, write_or_check
 from analyses.statistics import Estimate
-from analyses.stochastic_depth_cells import Network
 from brdyn import Phases
 from brdyn.classifiers import ViTRMConfig, packaged
 from brdyn.classifiers.recipe import BATCH, VITRM
@@ -165,11 +164,10 @@ def stochastic_depth_findings(records: Records, *, with_packaged: bool = True) -
     """Small ViTs under stochastic depth, those that overfit, and the packaged one."""
     study, config = records.vits, records.vits.config
     networks, settings = depth.best_networks(study), config.raptor["settings"]
-    right = {Network(p=row["p"], seed=row["seed"]): row["accuracy"] for _, row in networks.iterrows()}
     return of_records(
         "stochastic_depth_findings.md.j2", records, study=study, networks=networks, network=config.network,
         augmented=any(config.training.get(name, 1) for name in ("operations", "mixup", "cutmix")),
-        planned=sum(1 for _ in config.cells(config.followed(right))),
+        planned=sum(1 for one in config.networks() for _ in config.raptors(one)),
         seen=(settings["stage1_steps"] + settings["stage2_steps"]) * settings["batch_size"],
         hours=(networks["train_seconds"].sum() + study.fits["seconds"].sum()) / 3600,
         packaged=packaged_network(records.packaged) if with_packaged else None,

@@ -4,7 +4,8 @@ what `analyses.stochastic_depth` recorded of them, as tables."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import pandas as pd
 import yaml
 
 from analyses.recording import RESULTS
-from analyses.study import read_all
+from analyses.study import read_all, recorded_size
 from brdyn import Phases, UsageError
 from brdyn.blank import on_meta
 from brdyn.classifiers import ClassifierRecipe
@@ -33,17 +34,11 @@ STUDY = RESULTS / "stochastic_depth"
 SIZES = ("gpu", "cpu")
 MEASURED = ("epoch", "accuracy", "train_accuracy", "mean_similarity", "train_seconds", "images_per_second")
 FIT_COLUMNS = ["p", "seed", "moment", "k", "partition", "draw"]
-VALUES = [
-    "accuracy",
-    "teacher_accuracy",
-    "kept",
-    "agreement",
-    "r2",
-    "r2_mean",
-    "r2_least",
-    "skill",
-    "seconds",
-]
+FIT_COLUMNS += ["accuracy", "teacher_accuracy", "kept", "r2", "skill", "seconds"]
+CONFIGS = {
+    path.stem.removeprefix("stochastic_depth").strip("_") or "gpu": path
+    for path in Path(__file__).parent.glob("stochastic_depth*.yaml")
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +61,7 @@ class Config:
     similarity: Mapping[str, int]
     phases: list[int]
     raptor: Mapping[str, Any]
-    followed_rates: list[float] | None = None
+    followed_rates: Sequence[float] = ()
     float16: bool = False
 
     @classmethod
@@ -118,48 +113,27 @@ class Config:
         return [Network(p=p, seed=seed) for seed in range(self.seeds) for p in self.drop_path]
 
     def moments(self, one: Network) -> list[Network]:
-        """A network at every moment; before training, those with other p are the same."""
-        return [
-            Network(p=one.p, seed=one.seed, moment=moment)
-            for moment in (BEST, *(moment for moment in MOMENTS if moment != BEST))
-            if moment != UNTRAINED or one.p == min(self.drop_path)
-        ]
+        """A network at every moment, its best first; before training, those with other p are the same."""
+        others = (UNTRAINED, MIDDLE, LAST) if one.p == min(self.drop_path) else (MIDDLE, LAST)
+        return [replace(one, moment=moment) for moment in (BEST, *others)]
 
-    def followed(self, accuracies: Mapping[Network, float]) -> list[Network]:
-        """The other moments of the networks that are followed."""
-        rates = self.followed_rates
-        if rates is None:
-            mean = {
-                p: float(np.mean([value for one, value in accuracies.items() if one.p == p]))
-                for p in self.drop_path
-            }
-            least = min(mean)
-            rates = [least, *sorted(set(mean) - {least}, key=lambda p: mean[p])[-1:]]
-        return [
-            moment
-            for one in self.networks()
-            if one.p in rates
-            for moment in self.moments(one)
-            if moment.moment != BEST
-        ]
+    def cells(self, one: Network) -> Iterator[Network | Cell]:
+        """A network and all Raptors of it."""
+        yield from self.moments(one)
+        yield from self.raptors(one)
 
-    def cells(self, followed: Sequence[Network]) -> Iterator[Cell]:
-        """Every Raptor, the most telling first."""
-        raptor, networks = self.raptor, self.networks()
+    def raptors(self, one: Network) -> Iterator[Cell]:
+        """The Raptors of a network at every moment, the most telling first; of other moments than its best, where its
+        rate is followed."""
+        raptor = self.raptor
         first, *others = sorted(raptor["k"], key=lambda k: (k not in raptor["partitioned"], k))
-        for one in networks:
-            yield Cell(teacher=one, k=first)
-        for one in followed:
-            for k in raptor["moments_k"]:
-                yield Cell(teacher=one, k=k)
-        for k in others:
-            for one in networks:
-                yield Cell(teacher=one, k=k)
-        for draw in range(raptor["draws"]):
-            for k in raptor["partitioned"]:
-                for one in networks:
-                    for partition in RANDOM:
-                        yield Cell(teacher=one, k=k, partition=partition, draw=draw)
+        yield Cell(teacher=one, k=first)
+        if one.p in self.followed_rates:
+            for moment in self.moments(one)[1:]:
+                yield from (Cell(teacher=moment, k=k) for k in raptor["moments_k"])
+        yield from (Cell(teacher=one, k=k) for k in others)
+        for draw, k, partition in product(range(raptor["draws"]), raptor["partitioned"], RANDOM):
+            yield Cell(teacher=one, k=k, partition=partition, draw=draw)
 
 
 def without(options: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -211,17 +185,15 @@ class Recorded(NamedTuple):
 
     `networks` has a row per network and moment, by name: `overfitted` says that from its best epoch to the last
     accuracy rose on training and fell on test images; for each k described there are `boundaries_k`, `evenness_k`,
-    `cut_k` (share of the dissimilarity), `over_drift_k` (more than of a drift), `gain_k` and `z_k`. `fits` has a row
-    per Raptor: `kept` is the ratio of its accuracy by its teacher's head to the teacher's, both above chance (none
-    where the teacher is at chance), `r2` that of all tokens at the last layer, autoregressive, `skill` likewise over
-    the best of its baselines (none in records of earlier versions), and `curves` has R² by token group and layer.
-    `similarity` and `phases` are by network and moment, `validation` (accuracy on held-out images along training) by
-    run; `provenance` is that of the newest result, `tested` how many test images accuracies are of.
+    `cut_k` (share of the dissimilarity) and `z_k`. `fits` has a row per Raptor: `kept` is the ratio of its accuracy by
+    its teacher's head to the teacher's, both above chance (none where the teacher is at chance), `r2` that of all
+    tokens at the last layer, autoregressive, `skill` likewise over the best of its baselines (none in records of
+    earlier versions). `similarity` and `phases` are by network and moment, `validation` (accuracy on held-out images
+    along training) by run; `provenance` is that of the newest result, `tested` how many test images accuracies are of.
     """
 
     networks: pd.DataFrame
     fits: pd.DataFrame
-    curves: pd.DataFrame
     similarity: dict[str, np.ndarray]
     phases: dict[str, Phases]
     validation: dict[str, list[dict[str, float]]]
@@ -249,8 +221,7 @@ def read_study(size: str | None = None, folder: Path = STUDY) -> Recorded:
     Results of other configurations, and Raptors of networks that were trained again since, are left out. Raises
     UsageError if there is none.
     """
-    there = [one for one in SIZES if any((folder / one / NETWORKS).glob("*.json"))]
-    home = folder / (size or (there or SIZES)[0])
+    home = folder / (size or recorded_size(folder, SIZES, f"{NETWORKS}/*.json") or SIZES[0])
     config = Config(**read_json(home / "config.json", "the configuration of a study"))
     planned = {moment.name for one in config.networks() for moment in config.moments(one)}
     found, failed, newest = read_all(
@@ -271,10 +242,7 @@ def read_study(size: str | None = None, folder: Path = STUDY) -> Recorded:
     fits = [_fit(content, 1 / found[name.split("/")[0]]["classes"]) for name, content in done.items()]
     return Recorded(
         table,
-        pd.DataFrame([fit for fit, _ in fits], columns=[*FIT_COLUMNS, *VALUES]),
-        pd.DataFrame(
-            [row for _, curves in fits for row in curves], columns=[*FIT_COLUMNS, "group", "layer", "r2"]
-        ),
+        pd.DataFrame(fits, columns=FIT_COLUMNS),
         {name: np.array(content["similarity"]) for name, content in found.items()},
         phases,
         {name.rpartition("_")[0]: found[name]["validation"] for name in found if found[name]["validation"]},
@@ -293,11 +261,11 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _overfitted(table: pd.DataFrame) -> list[bool]:
     """Of every row, whether its network did by the last epoch."""
-    columns = ["accuracy", "train_accuracy"]
-    at = {moment: rows.set_index(["p", "seed"])[columns] for moment, rows in table.groupby("moment")}
-    if not {BEST, LAST} <= set(at):
-        return [False] * len(table)
-    change = at[LAST] - at[BEST]
+    best, last = (
+        table[table["moment"] == moment].set_index(["p", "seed"])[["accuracy", "train_accuracy"]]
+        for moment in (BEST, LAST)
+    )
+    change = last - best
     overfitted = set(change.index[(change["accuracy"] < 0) & (change["train_accuracy"] > 0)])
     return [key in overfitted for key in zip(table["p"], table["seed"], strict=True)]
 
@@ -306,37 +274,24 @@ def _network(name: str, content: dict[str, Any], phases: Phases, ks: list[int]) 
     row = {"name": name, **content["cell"], **{key: content[key] for key in MEASURED}}
     for k in ks:
         found, cut = phases.with_k(k), phases.with_k(k).chosen
-        values = {"boundaries": found.boundaries, "evenness": found.evenness, "cut": cut.cut_share, "gain": cut.gain,
-                  "z": cut.z, "over_drift": cut.cut_share - cut.drift_share}  # fmt: skip
+        cuts = {"cut": cut.cut_share, "z": cut.z}
+        values = {"boundaries": found.boundaries, "evenness": found.evenness, **cuts}
         row |= {f"{key}_{k}": value for key, value in values.items()}
     return row
 
 
-def _fit(content: dict[str, Any], chance: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A Raptor, and its curves."""
-    cell = {**content["cell"], **content["cell"]["teacher"]}
-    del cell["teacher"]
-    found = content["curves"]["autoregressive"]["r2"]
-    curves = [
-        {**cell, "group": group, "layer": layer, "r2": value}
-        for group, values in found.items()
-        for layer, value in enumerate(values, 1)
-    ]
-    theirs, ours, whole = content["teacher_accuracy"], content["accuracy"], found["all"]
+def _fit(content: dict[str, Any], chance: float) -> dict[str, Any]:
+    curves, theirs, ours = (
+        content["curves"]["autoregressive"],
+        content["teacher_accuracy"],
+        content["accuracy"],
+    )
     deviation = (chance * (1 - chance) / content["n_images"]) ** 0.5
-    kept = (ours - chance) / (theirs - chance) if theirs > chance + 2 * deviation else np.nan
-    said = {key: content[key] for key in ("accuracy", "teacher_accuracy", "agreement", "seconds")}
-    r2 = {"r2": whole[-1], "r2_mean": float(np.mean(whole)), "r2_least": min(whole)}
+    last = {name: curve["all"][-1] for name, curve in curves.items()}
+    skills = [last[f"skill_{name}"] for name in BASELINES if last.get(f"skill_{name}") is not None]
     return {
-        **cell,
-        **said,
-        "kept": kept,
-        **r2,
-        "skill": least_skill(content["curves"]["autoregressive"]),
-    }, curves
-
-
-def least_skill(curves: Mapping[str, Mapping[str, list[float | None]]]) -> float:
-    """Of all tokens at the last layer, over the best of the baselines; not a number in records that have none."""
-    found = [curves.get(f"skill_{name}", {}).get("all", [None])[-1] for name in BASELINES]
-    return min((one for one in found if one is not None), default=np.nan)
+        **without(content["cell"], "teacher"), **content["cell"]["teacher"],
+        **{key: content[key] for key in ("accuracy", "teacher_accuracy", "seconds")},
+        "kept": (ours - chance) / (theirs - chance) if theirs > chance + 2 * deviation else np.nan,
+        "r2": last["r2"], "skill": min(skills, default=np.nan),
+    }  # fmt: skip

@@ -82,6 +82,12 @@ def read_all(
     return cells
 
 
+def recorded_size(folder: Path, sizes: Iterable[str], *patterns: str) -> str | None:
+    """The first of several sizes whose folder has files of every pattern; None where none has."""
+    there = (size for size in sizes if all(any((folder / size).glob(one)) for one in patterns))
+    return next(there, None)
+
+
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `work` returns, or the error as `failed`: also where it cannot be written.
 

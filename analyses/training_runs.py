@@ -1,4 +1,5 @@
-"""Training classifiers in pieces: a run stops at a checkpoint when its time is over, and goes on when asked again."""
+"""Networks trained from scratch, and Raptors of them: a training stops at a checkpoint when its time is over, and goes
+on when asked again; what is recorded is left alone."""
 
 from __future__ import annotations
 
@@ -6,19 +7,22 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from analyses.recording import Choice
-from analyses.study import OutOfTime, Study, chosen, is_recorded
+from analyses.study import C, OutOfTime, Study, chosen, is_recorded
+from brdyn import Stream, fit_raptor, load_images, load_model
 from brdyn.classifiers import ClassifierRun, PixelSet, load_pixels
 from brdyn.classifiers.kept import kept_folders
 from brdyn.classifiers.pixels import check_classes
-from brdyn.classifiers.saved import halve
+from brdyn.classifiers.saved import halve, is_classifier, read_config
 from brdyn.classifiers.training import finished
+from brdyn.models import VisionTransformer
+from brdyn.raptor import FitSettings, Raptor
+from brdyn.raptor.fidelity import Fidelity, fidelity
 from brdyn.store import OutputFolder, read_json
 from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS
@@ -45,17 +49,6 @@ class TimedCheckpoints(Checkpoints):
         return path
 
 
-def load_split(
-    train: str, test: str, image_size: int, counts: tuple[int | None, int | None], workers: int | None = None
-) -> tuple[PixelSet, PixelSet]:
-    """Training and test images of the same classes, so many of each; None for all. Raises UsageError if their classes
-    differ."""
-    images = load_pixels(train, image_size, n=counts[0], workers=workers)
-    tested = load_pixels(test, image_size, train=False, n=counts[1], workers=workers)
-    check_classes(tested, images.names, "the training images")
-    return images, tested
-
-
 def train_or_go_on(
     run: ClassifierRun, place: Path, train: PixelSet, test: PixelSet, *, until: float, device: torch.device,
     float16: bool = False,
@@ -71,17 +64,11 @@ def train_or_go_on(
     training = finished(place, checkpoints)
     if training is None:
         with OutputFolder(place, overwrite=True, result=TRAIN_RESULT) as folder:
-            training = run.train(
-                train,
-                test,
-                folder=folder,
-                session=Session(
-                    checkpoints=checkpoints,
-                    resume=checkpoints.latest(previous=True),
-                    accelerator=make_accelerator(device),
-                    progress=True,
-                ),
-            )
+            session = Session(
+                checkpoints=checkpoints, resume=checkpoints.latest(previous=True), accelerator=make_accelerator(device),
+                progress=True,
+            )  # fmt: skip
+            training = run.train(train, test, folder=folder, session=session)
             assert training is not None  # this process writes
             training.write(folder)
             checkpoints.remove()
@@ -92,44 +79,110 @@ def train_or_go_on(
     return {**training.content(), "provenance": training.provenance.details}
 
 
-class TrainingStudy(Study[str]):
-    """Networks trained from scratch on the same images, each a cell by its name."""
+class TrainedNetworks(Study[C]):
+    """Networks trained from scratch on the same images, and Raptors of them, each a cell.
 
-    sizes: ClassVar[Mapping[str, SimpleNamespace]]
-    every: ClassVar[staticmethod[[str], list[str]]]  # names of all cells of a size
-    asked_as = "options"
+    A network that is recorded as trained otherwise is refused; one whose weights are gone before a Raptor of it is
+    recorded is trained again for it. `weights_as` is the entry of a network's record with the digest of its weights,
+    where something is measured on them later. `size` says how large the study is; it is recorded in a folder of its
+    name, where `runs` has the networks. Raises UsageError if training and test images are not of the same classes.
+    """
 
-    def __init__(self, choice: Choice) -> None:
+    weights_as: ClassVar[str] = ""
+    train: PixelSet
+    test: PixelSet
+
+    def __init__(
+        self, choice: Choice, name: str, size: Any, every: Iterable[str],
+        image_size: int = IMAGE_SIZE, workers: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(choice)
-        self.size = self.sizes[choice.size]
-        self.folder = choice.out / choice.size
-        self.names = chosen(choice.only, self.every(choice.size))
-        counts = self.size.train_images, self.size.test_images
-        self.train, self.test = load_split(choice.train, choice.test, IMAGE_SIZE, counts)
+        self.size, self.folder = size, choice.out / name
+        self.chosen: list[Any] = chosen(choice.only, every)
+        self.train = load_pixels(choice.train, image_size, n=size.train_images, workers=workers)
+        self.test = load_pixels(choice.test, image_size, train=False, n=size.test_images, workers=workers)
+        check_classes(self.test, self.train.names, "the training images")
 
-    def cells(self) -> Iterable[str]:
-        return self.names
+    def cells(self) -> Iterable[C]:
+        return self.chosen
 
     @abstractmethod
-    def run_of(self, name: str) -> ClassifierRun:
-        """How the network of this name is trained."""
+    def run_of(self, cell: C) -> ClassifierRun:
+        """How a network is trained."""
 
-    def place(self, name: str) -> Path:
-        return self.folder / "runs" / name
+    def run_folder(self, cell: C) -> Path:
+        return self.folder / "runs" / self.name(cell)
 
-    def asked(self, cell: str) -> Mapping[str, Any]:
+    def place(self, cell: C) -> Path:
+        """Where a network is."""
+        return self.run_folder(cell)
+
+    def network_of(self, cell: C) -> C | None:
+        """The network that a Raptor is of; None of a network."""
+        return None
+
+    def raptors_of(self, network: C) -> Iterable[C]:
+        return ()
+
+    def asked(self, cell: C) -> Mapping[str, Any]:
         return self.run_of(cell).options(self.train, self.test)
 
-    def known(self, cell: str, asked: Mapping[str, Any]) -> bool:
-        """Whether it is recorded. Raises UsageError if it is recorded with other options."""
-        there, path = is_recorded(self.path(cell)), self.path(cell)
-        if there and self.recorded(cell, asked) is None:
-            check_same(read_json(path, "a record")[self.asked_as], asked, path)
-        return there
+    def record_of(self, cell: C) -> dict[str, Any] | None:
+        """Its record, where it was asked for alike."""
+        return self.recorded(cell, self.asked(cell))
 
-    def trained(self, cell: str, float16: bool = False) -> dict[str, Any]:
+    def weights(self, network: C) -> str | None:
+        """Digest of the weights that a network has here; None where it is not."""
+        place = self.place(network)
+        return read_config(place)["digest"] if is_classifier(place) else None
+
+    def known(self, cell: C, asked: Mapping[str, Any]) -> bool:
+        """Whether it is recorded and its weights are those recorded, or gone and needed no more. Raises UsageError if
+        it is recorded with another training."""
+        before, path = self.recorded(cell, asked), self.path(cell)
+        if before is None and is_recorded(path) and self.network_of(cell) is None:
+            there = read_json(path, "a record", (self.asked_as,))[self.asked_as]
+            check_same(there.get("run", there), asked.get("run", asked), path)
+        if before is None or self.network_of(cell) is not None or not before.get(self.weights_as):
+            return before is not None
+        weights = self.weights(cell)
+        of_it = (self.record_of(raptor) for raptor in self.raptors_of(cell))
+        return weights == before[self.weights_as] or (weights is None and None not in of_it)
+
+    def unfit(self, cell: C) -> str:
+        """Why a Raptor cannot be fitted: its network is not recorded, or its weights are elsewhere."""
+        if (network := self.network_of(cell)) is None:
+            return ""
+        name, record = self.name(network), self.record_of(network)
+        if record is None:
+            return f"its network, {name}, is not recorded; run that first"
+        if self.weights(network) == record[self.weights_as] or self.record_of(cell) is not None:
+            return ""
+        return f"the weights of its network, {name}, are not here; run that too, and it is trained again"
+
+    def trained(self, cell: C, float16: bool = False) -> dict[str, Any]:
         """What its training says: it is trained now, or goes on."""
         return train_or_go_on(
-            self.run_of(cell), self.place(cell), self.train, self.test, until=self.until, device=self.device,
+            self.run_of(cell), self.run_folder(cell), self.train, self.test, until=self.until, device=self.device,
             float16=float16,
         )  # fmt: skip
+
+    def load(self, network: C) -> VisionTransformer:
+        return load_model(str(self.place(network)), device=self.choice.device)
+
+    def fitted(
+        self, network: C, asked: Mapping[str, Any], test_images: int | None, workers: int = 0
+    ) -> tuple[Raptor, Fidelity, dict[str, Any]]:
+        """A Raptor as it was asked for, its fidelity on so many test images, and what is recorded of any."""
+        started, teacher = time.perf_counter(), self.load(network)
+        train = load_images(self.choice.train, teacher, n=self.size.train_images).decoded()
+        test = load_images(self.choice.test, teacher, n=test_images)
+        settings = FitSettings(**asked["settings"])
+        fit = fit_raptor(teacher, train, asked["assignment"], settings, workers=workers)
+        found = fidelity(fit.raptor, test, Stream(workers=workers))
+        return fit.raptor, found, {
+            "teacher_accuracy": found.teacher_accuracy, "parameters": fit.raptor.info.parameters,
+            "n_images": test.report.count,
+            "fit_seconds": sum(history.seconds for history in fit.histories.values()),
+            "seconds": time.perf_counter() - started,
+        }  # fmt: skip

@@ -15,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analyses.recording import OFFLINE, RESULTS, Choice
 from analyses.study import Study, chosen, run_study, study_parser
 from brdyn import (
@@ -26,13 +28,24 @@ from brdyn import (
     untrained_twins,
     with_null,
 )
+from brdyn.classifiers.recipe import VITRM_NAME
 from brdyn.provenance import image_provenance
 from brdyn.store import records
 
+VIT = "vit-small"
 OFFLINE_SIZE = 56
 MEASURES = ("convergence", "speed", "update")
 STEPS = 4
 EPS = 0.1
+
+
+def names(size: str) -> list[str]:
+    return [VITRM_NAME, VIT, OFFLINE]
+
+
+def network_of(size: str, cell: str) -> str | None:
+    """The trained network that a cell is of."""
+    return cell if cell != OFFLINE else None
 
 
 class MotionStudy(Study[str]):
@@ -42,11 +55,11 @@ class MotionStudy(Study[str]):
         super().__init__(choice)
         home = choice.out / choice.size
         self.folder, runs = home / "dynamics", Path(os.path.relpath(home / "runs"))
-        trained = {"vitrm": f"{runs / 'vitrm'}@{choice.steps}", "vit-small": str(runs / "vit-small")}
+        trained = {VITRM_NAME: f"{runs / VITRM_NAME}@{choice.steps}", VIT: str(runs / VIT)}
         self.places = {**trained, OFFLINE: OFFLINE}
 
     def cells(self) -> Iterable[str]:
-        return chosen(self.choice.only, self.places)
+        return chosen(self.choice.only, names(self.choice.size))
 
     def asked(self, cell: str) -> Mapping[str, Any]:
         given = {name: getattr(self.choice, name) for name in ("images", "n", "n_repair", "null")}
@@ -61,28 +74,31 @@ class MotionStudy(Study[str]):
         size, weights = (OFFLINE_SIZE, choice.weights) if offline else (None, None)
         model = load_model(self.places[cell], weights=weights, image_size=size, device=choice.device)
         images, fewer = (load_images(choice.images, model, n=count) for count in (choice.n, choice.n_repair))
-        stream = Stream(workers=choice.workers)
-        twins = untrained_twins(model, choice.null)
+        stream, twins = Stream(workers=choice.workers), untrained_twins(model, choice.null)
         found = with_null(token_dynamics, model, images, twins=twins, measures=MEASURES, stream=stream)
-        middle = model.depth // 2
+        starts = [0, model.depth // 2]
         repair = with_null(
             perturbation_repair, model, fewer, found.phases, twins=twins, eps=(EPS,), targets=("all",),
-            starts=sorted({0, middle}), stream=stream,
+            starts=sorted({*starts}), stream=stream,
         )  # fmt: skip
-        start = {"eps": EPS, "starts": [0, middle]}
+
+        def angles(table: pd.DataFrame) -> dict[str, Any]:
+            return {"eps": EPS, "starts": starts, "angles": records(table)}
+
         content: dict[str, Any] = {
             "model": model.info.to_dict(), "token_groups": model.tokens.sizes(),
             "readouts": list(model.tokens.readouts), "images": image_provenance(images),
             "n_repair": fewer.report.count, "phases": found.phases.to_dict(), "table": records(found.table),
             "alignment": {group: asdict(test) if test else None for group, test in found.alignment.items()},
-            "repair": {**start, "angles": records(repair.angles)},
+            "repair": angles(repair.angles),
         }  # fmt: skip
         if found.null is None or repair.null is None:
             return content
-        twins_of: list[dict[str, Any]] = []
-        for moved, noisy in zip(found.null.each(), repair.null.each(), strict=True):
-            angles = {**start, "angles": records(noisy["perturb"])}
-            twins_of.append({"table": records(moved["dynamics"]), "repair": angles})
+        pairs = zip(found.null.each(), repair.null.each(), strict=True)
+        twins_of = [
+            {"table": records(moved["dynamics"]), "repair": angles(noisy["perturb"])}
+            for moved, noisy in pairs
+        ]
         return {**content, "null": {"weights": list(found.null.weights), "twins": twins_of}}
 
 

@@ -22,13 +22,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analyses.recording import RESULTS
-from analyses.study import read_all, run_study, sizes_of, study_parser
-from analyses.training_runs import IMAGE_SIZE, TrainingStudy
+from analyses.recording import RESULTS, Choice
+from analyses.study import read_all, recorded_size, run_study, sizes_of, study_parser
+from analyses.training_runs import IMAGE_SIZE, TrainedNetworks
 from brdyn.classifiers import ClassifierRecipe, ClassifierRun
-from brdyn.classifiers.grid import cell_name, parse_grid, rows_of, runs_of
+from brdyn.classifiers.grid import cell_name, parse_grid, runs_of
 from brdyn.classifiers.recipe import VITRM_NAME
-from brdyn.classifiers.training_result import ClassifierTraining
 from brdyn.provenance import images_of
 
 GRID = RESULTS / "vitrm_grid"
@@ -45,11 +44,14 @@ def names(size: str) -> list[str]:
     return list(cells(SIZES[size]))
 
 
-class GridStudy(TrainingStudy):
-    module, sizes, every = "vitrm_grid", SIZES, staticmethod(names)
+class GridStudy(TrainedNetworks[str]):
+    module, asked_as = "vitrm_grid", "options"
 
-    def run_of(self, name: str) -> ClassifierRun:
-        return cells(self.size)[name]
+    def __init__(self, choice: Choice) -> None:
+        super().__init__(choice, choice.size, SIZES[choice.size], names(choice.size))
+
+    def run_of(self, cell: str) -> ClassifierRun:
+        return cells(self.size)[cell]
 
     def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         return self.trained(cell)
@@ -59,27 +61,21 @@ def cells(size: SimpleNamespace) -> dict[str, ClassifierRun]:
     """How each cell is trained, by name: the grid, the cheapest first; batch sizes; seeds; those that see once."""
     built = {**size.built, "latent_steps": LATENT_STEPS}
     base = ClassifierRun(network=VITRM_NAME, recipe=size.recipe, image_size=IMAGE_SIZE, built=built)
-    grid = runs_of(base, parse_grid(size.grid))
-    ordered = dict(sorted(grid.items(), key=lambda item: item[1].built["latent_steps"] * item[1].n_sup))
-    usual = size.recipe.batch_size
-    sweep = {
-        f"batch{batch}": replace(
-            base,
-            recipe=replace(
-                size.recipe,
-                batch_size=batch,
-                **(longer(size.recipe, batch / usual) if size.equal_steps else {}),
-            ),
-        )
-        for batch in size.batch_sizes
-    }
-    repeats = {}
+
+    def otherwise(**changes: Any) -> ClassifierRun:
+        return replace(base, recipe=replace(size.recipe, **changes))
+
+    grid = runs_of(base, parse_grid(size.grid)).items()
+    found = dict(sorted(grid, key=lambda item: item[1].built["latent_steps"] * item[1].n_sup))
+    for batch in size.batch_sizes:
+        times = batch / size.recipe.batch_size if size.equal_steps else 1
+        found[f"batch{batch}"] = otherwise(batch_size=batch, **longer(size.recipe, times))
     for seed in range(size.seeds):
-        own = replace(base, recipe=replace(size.recipe, seed=seed))
+        own = otherwise(seed=seed)
         if seed:  # the first is in the grid
-            repeats[f"seed{seed}"] = own
-        repeats[f"once{seed}"] = replace(own, built={**built, "sees_image": False})
-    return {**ordered, **sweep, **repeats}
+            found[f"seed{seed}"] = own
+        found[f"once{seed}"] = replace(own, built={**built, "sees_image": False})
+    return found
 
 
 def longer(recipe: ClassifierRecipe, times: float) -> dict[str, float]:
@@ -109,33 +105,31 @@ class Grid(NamedTuple):
 
 def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
     """A recorded study: the one named, or the largest that has the published cell; None where there is none."""
-    there = [one for one in RUNS if (folder / one / f"{FIRST}.json").is_file()]
-    if name is None and not there:
+    name = name or recorded_size(folder, RUNS, f"{FIRST}.json")
+    if name is None:
         return None
-    name = name or there[0]
     runs = cells(SIZES[name])
     done, failed, newest = read_all({cell: folder / name / f"{cell}.json" for cell in runs}, ("options",))
-    grid = {cell: run for cell, run in runs.items() if cell.startswith("n")}
-    rows = pd.DataFrame(
-        [
-            {
-                "cell": cell, "batch_size": run.recipe.batch_size, "seed": run.recipe.seed,
-                "sees_image": run.built.get("sees_image", True), "accuracy": done[cell]["accuracy"],
-                "images_per_second": done[cell]["history"]["images_per_second"],
-            }
-            for cell, run in runs.items() if cell in done
-        ],
-        columns=["cell", *dict.fromkeys([*BATCH_COLUMNS, *REPEAT_COLUMNS])],
-    ).set_index("cell")  # fmt: skip
-    batches, repeats = (
-        rows.filter(regex="^batch", axis=0),
-        rows.filter(regex=f"^({FIRST}$|seed|once)", axis=0),
+    rows = {cell: _row(run, done[cell]) for cell, run in runs.items() if cell in done}
+    columns = [*dict.fromkeys([*CELL_COLUMNS, *BATCH_COLUMNS, *REPEAT_COLUMNS])]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    grid, batches, repeats = (
+        table.filter(regex=pattern, axis=0) for pattern in ("^n", "^batch", f"^({FIRST}$|seed|once)")
     )
-    trainings = {cell: ClassifierTraining.from_content(content, folder) for cell, content in done.items()}
     return Grid(
-        pd.DataFrame(rows_of(grid, trainings), columns=CELL_COLUMNS), batches[BATCH_COLUMNS], repeats[REPEAT_COLUMNS],
+        grid[CELL_COLUMNS].reset_index(drop=True), batches[BATCH_COLUMNS], repeats[REPEAT_COLUMNS],
         max((one["test"]["images"] for one in done.values()), default=0), SIZES[name], name, failed, newest,
     )  # fmt: skip
+
+
+def _row(run: ClassifierRun, content: Mapping[str, Any]) -> dict[str, Any]:
+    history, recipe = content["history"], run.recipe
+    return {
+        "n": run.built["latent_steps"], "n_sup": run.n_sup, "batch_size": recipe.batch_size, "seed": recipe.seed,
+        "sees_image": run.built.get("sees_image", True), "accuracy": content["accuracy"],
+        "parameters": content["parameters"], "train_seconds": history["seconds"],
+        "images_per_second": history["images_per_second"],
+    }  # fmt: skip
 
 
 main = run_study(GridStudy, study_parser(__doc__, GRID, sizes=SIZES), __name__)

@@ -17,14 +17,12 @@ from typing import Any
 
 from analyses.recording import RESULTS, Choice
 from analyses.study import run_study, sizes_of, study_parser
-from analyses.training_runs import IMAGE_SIZE, TrainingStudy
+from analyses.training_runs import IMAGE_SIZE, TrainedNetworks
 from brdyn.classifiers import Classifier, ClassifierRun, class_scores
 from brdyn.classifiers.architectures import RESNETS
 from brdyn.classifiers.evaluation import accuracy_and_f1, evaluate_recursion
 from brdyn.classifiers.recipe import VITRM_NAME
-from brdyn.classifiers.saved import is_classifier, read_config
 from brdyn.probes import Features, read_classes
-from brdyn.store import read_json
 
 LINEAR = "linear"
 SIZES = sizes_of("vitrm_on_cifar")
@@ -34,19 +32,19 @@ def names(size: str) -> list[str]:
     return [*SIZES[size].networks, LINEAR]
 
 
-class CifarStudy(TrainingStudy):
+class CifarStudy(TrainedNetworks[str]):
     """Networks beside ViTRM; only ViTRM ends with the average of its weights."""
 
-    module, sizes, every = "vitrm_on_cifar", SIZES, staticmethod(names)
+    module, asked_as, weights_as = "vitrm_on_cifar", "options", "digest"
 
     def __init__(self, choice: Choice) -> None:
-        super().__init__(choice)
+        super().__init__(choice, choice.size, SIZES[choice.size], names(choice.size))
         self.recipe = replace(self.size.recipe, epochs=choice.epochs or self.size.recipe.epochs)
 
-    def run_of(self, name: str) -> ClassifierRun:
-        recipe = self.recipe if name == VITRM_NAME else replace(self.recipe, ema=0.0)
-        built = dict(self.size.networks[name])
-        return ClassifierRun(network=name, recipe=recipe, image_size=IMAGE_SIZE, built=built)
+    def run_of(self, cell: str) -> ClassifierRun:
+        recipe = self.recipe if cell == VITRM_NAME else replace(self.recipe, ema=0.0)
+        built = dict(self.size.networks[cell])
+        return ClassifierRun(network=cell, recipe=recipe, image_size=IMAGE_SIZE, built=built)
 
     def asked(self, cell: str) -> Mapping[str, Any]:
         if cell == LINEAR:
@@ -55,14 +53,6 @@ class CifarStudy(TrainingStudy):
 
     def head(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         return {"options": asked, "size": {**vars(self.size), "recipe": asdict(self.size.recipe)}}
-
-    def known(self, cell: str, asked: Mapping[str, Any]) -> bool:
-        """Whether it is recorded; its weights may have stayed where it was trained."""
-        place = self.place(cell)
-        return super().known(cell, asked) and (
-            not is_classifier(place)
-            or read_config(place)["digest"] == read_json(self.path(cell), "a record")["digest"]
-        )
 
     def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         if cell == LINEAR:

@@ -16,7 +16,7 @@ from analyses.gpu import queue as queue_of_jobs
 from analyses.gpu.queue import TRIED, Job, Queue
 from analyses.raptor_search import SIZES, candidates
 from analyses.recording import RESULTS
-from analyses.stochastic_depth_cells import Config, place_of
+from analyses.stochastic_depth_cells import CONFIGS, Config, place_of
 from brdyn.classifiers.saved import Classifier
 from brdyn.errors import UsageError
 from tests import exec_study
@@ -203,32 +203,33 @@ def test_fits_are_shared_by_processes_and_begun_only_where_they_can_end(tmp_path
     home = tmp_path / "raptor" / "imgfocus_vits14" / "gpu"
     home.mkdir(parents=True)
 
-    def chosen(name):
-        (_, options), *_ = BY_NAME[name].calls(queue)
-        return options[options.index("--only") + 1].split(","), options
+    def given(name, *options):
+        (_, found), *_ = BY_NAME[name].calls(queue)
+        return [found[found.index(option) + 1] for option in options]
 
-    names, options = chosen("raptor_k")
-    assert options[options.index("--at-once") + 1] == 12
-    assert options[options.index("--minutes") + 1] == pytest.approx(10 - jobs.FIT_MINUTES, abs=0.1)
+    at_once, minutes, size = given("raptor_k", "--at-once", "--minutes", "--size")
+    assert (at_once, size) == ("12", "gpu")
+    assert minutes == pytest.approx(10 - 2.7, abs=0.1)
+    assert given("vitrm_grid", "--minutes") == [pytest.approx(10, abs=0.1)]
     seeds = {f"maxcut_k{k}_seed{seed}" for k in (2, 3, 4) for seed in (1, 2)}
-    assert set(names) == {"maxcut_k2", "maxcut_k4", "maxcut_k1", "maxcut_k5", *seeds}
+    every = {"maxcut_k2", "maxcut_k4", "maxcut_k1", "maxcut_k5", *seeds}
+    assert set(BY_NAME["raptor_k"].missing(queue)) == set(BY_NAME["raptor_k"].names(queue)) == every
     (home / "maxcut_k2.json").write_text("{}")
-    assert "maxcut_k2" not in chosen("raptor_k")[0]
-    assert "maxcut_k3_longer" not in chosen("raptor_rest")[0]
-    assert chosen("raptor_longer")[0] == ["maxcut_k3_longer"]
-    _, options = chosen("raptor_search")
-    assert (options[options.index("--model") + 1], "--test" in options) == ("imgfocus_vits14", False)
+    assert set(BY_NAME["raptor_k"].missing(queue)) == every - {"maxcut_k2"}
+    assert "maxcut_k3_longer" not in BY_NAME["raptor_rest"].names(queue)
+    assert BY_NAME["raptor_longer"].names(queue) == ["maxcut_k3_longer"]
+    calls = [options for _, options in BY_NAME["raptor_search"].calls(queue)]
+    assert [options[-2:] for options in calls] == [["--share", f"{part}/12"] for part in range(12)]
+    assert given("raptor_search", "--model") == ["imgfocus_vits14"]
+    assert BY_NAME["raptor_search"].needs == ["cifar10/train.parquet"]
     assert len(BY_NAME["raptor_search"].results(queue)) == 3 * len(candidates(SIZES["gpu"]))
-    small, options = chosen("raptor_small")
-    assert (options[options.index("--model") + 1], options[options.index("--size") + 1]) == (
-        "cifar_vit12",
-        "long",
-    )
+    assert given("raptor_small", "--model", "--size") == ["cifar_vit12", "long"]
+    small = BY_NAME["raptor_small"].names(queue)
     assert sum(name.startswith("random-") for name in small) == 20
     assert "maxcut_k3_longer" not in small
     (other := tmp_path / "raptor" / "cifar_vit12" / "long").mkdir(parents=True)
     (other / f"{small[0]}.json").write_text("{}")
-    assert chosen("raptor_small")[0] == small[1:]
+    assert BY_NAME["raptor_small"].missing(queue) == small[1:]
 
 
 def test_every_job_asks_studies_for_what_they_know(tmp_path, data, monkeypatch):
@@ -249,7 +250,7 @@ def test_every_job_asks_studies_for_what_they_know(tmp_path, data, monkeypatch):
     for job in jobs.JOBS:
         for study, options in job.calls(queue):
             before = len(asked)
-            queue.inline(study, options)
+            queue.inline(study, ["--device", "cpu", *map(str, options)])
             assert len(asked) == before + 1, (job.name, queue.failed)
             assert queue.failed == []
     assert {choice.device for choice in asked} == {"cpu"}
@@ -267,9 +268,10 @@ def test_a_dry_run_does_every_job_and_can_be_collected(data, tmp_path, monkeypat
         "--device",
         "cpu",
         "--tiny",
+        "--minutes",
+        60,  # on a machine that does other work
     ]
     monkeypatch.setattr(sys, "argv", ["gpu", *map(str, arguments)])
-    monkeypatch.setattr(command, "MINUTES", 60)  # on a machine that does other work
     with pytest.raises(SystemExit) as stop:
         command.main()
     table = (tmp_path / "run" / "table.txt").read_text()
@@ -337,6 +339,7 @@ def test_the_state_of_shared_blocks_is_what_has_no_raptor_yet(tmp_path):
     classifier = Classifier.new("vit-tiny12", ("a", "b"), 8, (0.5,) * 3, (0.5,) * 3, **size)
     for name in ("k12_seed0", "k12_seed1", "k3_seed0"):
         classifier.save_pretrained(home / "runs" / name)
+        (home / "runs" / name / "train.json").write_text("{}")
     (home / "raptor3_seed0.json").write_text("{}")
     assert [str(path.relative_to(home / "runs")) for path in job.state(queue)] == [
         f"k12_seed1/{file}" for file in ("config.json", "model.safetensors", "train.json")
@@ -344,7 +347,7 @@ def test_the_state_of_shared_blocks_is_what_has_no_raptor_yet(tmp_path):
 
 
 def test_the_state_of_stochastic_depth_is_what_is_still_to_be_fitted(tmp_path):
-    queue, config, job = a_queue(tmp_path), Config.read(jobs.CONFIG), BY_NAME["stochastic_depth"]
+    queue, config, job = a_queue(tmp_path), Config.read(CONFIGS["gpu"]), BY_NAME["stochastic_depth"]
     home = tmp_path / "stochastic_depth" / "gpu"
     first, second = config.networks()[:2]
     size = {"width": 4, "heads": 1, "hidden": 4, "depth": 1}
@@ -353,28 +356,26 @@ def test_the_state_of_stochastic_depth_is_what_is_still_to_be_fitted(tmp_path):
         for moment in config.moments(one):
             path = home / f"{moment.path}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            watched = [{"step": 1, "accuracy": 0.5 + one.p}] if moment.moment == "best" else None
-            path.write_text(json.dumps({"validation": watched, "accuracy": 0.4}))
+            path.write_text("{}")
             classifier.save_pretrained(place_of(home / "runs", config, moment))
-    planned = job.fits(config, first)
+    planned = list(config.raptors(first))
     assert len(planned) == 4 + 3 + 2 * 3 * 2  # k, other moments, random partitions
-    assert len(job.fits(config, second)) == 4 + 2 * 3 * 2  # p = 0.1 is not followed
+    assert len(list(config.raptors(second))) == 4 + 2 * 3 * 2  # p = 0.1 is not followed
 
     def names():
         return [str(path.relative_to(home / "runs")) for path in job.state(queue)]
 
-    assert names() == ["p0.1_seed0/best"]  # the most accurate; none has ended its training
+    assert names() == []  # none has ended its training
     (home / "runs" / first.run / "train.json").write_text("{}")
-    assert names() == ["p0.1_seed0/best", *(f"p0_seed0/{name}" for name in (
-        "best", "epoch0", "epoch12", "config.json", "model.safetensors", "train.json",
-    ))]  # fmt: skip
+    whole = ["best", "config.json", "epoch0", "epoch12", "model.safetensors", "train.json"]
+    assert names() == [f"p0_seed0/{name}" for name in whole]
     for cell in planned:
         path = home / f"{cell.path}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-    assert names() == ["p0.1_seed0/best"]
+    assert names() == []
     path.write_text('{"failed": "out of memory"}')
-    assert names()[1] == "p0_seed0/best"
+    assert names()[0] == "p0_seed0/best"
 
 
 @pytest.mark.parametrize(

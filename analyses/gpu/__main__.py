@@ -18,35 +18,18 @@ from pathlib import Path
 
 from analyses.gpu.jobs import JOBS
 from analyses.gpu.queue import OFFLINE_ALONE, SERVER, TABLE, Queue
-from analyses.recording import RESULTS, plain_parser
-from brdyn import BrdynError
+from analyses.recording import RESULTS, Choice, command, plain_parser
 
 MINUTES = 7.5
 
 
-def main() -> None:
+def run(choice: Choice) -> None:
     """Exit code 0 whether or not there is more to do, 1 if something failed."""
-    options = plain_parser(__doc__)
-    options.add_argument("--data", type=Path, required=True, help="folder with the data files")
-    options.add_argument("--state", type=Path, help="folder with what an earlier run left")
-    options.add_argument("--out", type=Path, required=True, help="folder for results, state and table")
-    options.add_argument("--home", type=Path, default=RESULTS, help="where studies keep their results")
-    options.add_argument("--minutes", type=float, default=MINUTES, help="begin nothing new after so long")
-    options.add_argument("--device", default="cuda", help="cuda or cpu")
-    options.add_argument("--jobs", help="these alone, in this order: bench_raptor,vitrm")
-    options.add_argument(
-        "--epochs", type=float, help="of ViTRM and what is beside it (default: 50, or what fits)"
-    )
-    options.add_argument("--tiny", action="store_true", help="a dry run: everything, as small as it goes")
-    choice = options.parse_args()
     for name in ("data", "state", "out", "home"):
         if getattr(choice, name) is not None:
             setattr(choice, name, getattr(choice, name).absolute())
     queue = Queue(JOBS, choice, choice.home, time.monotonic() + 60 * choice.minutes)
-    try:
-        queue.take_up()
-    except BrdynError as error:
-        options.error(str(error))
+    queue.take_up()
     os.environ |= {**OFFLINE_ALONE, **os.environ}
     SERVER.set_forkserver_preload(sorted({f"analyses.{job.study}" for job in queue.asked()}))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -60,5 +43,16 @@ def main() -> None:
     sys.exit(1 if queue.failed else 0)
 
 
-if __name__ == "__main__":
-    main()
+OPTIONS = plain_parser(__doc__)
+OPTIONS.add_argument("--data", type=Path, required=True, help="folder with the data files")
+OPTIONS.add_argument("--state", type=Path, help="folder with what an earlier run left")
+OPTIONS.add_argument("--out", type=Path, required=True, help="folder for results, state and table")
+OPTIONS.add_argument("--home", type=Path, default=RESULTS, help="where studies keep their results")
+OPTIONS.add_argument("--minutes", type=float, default=MINUTES, help="begin nothing new after so long")
+OPTIONS.add_argument("--device", default="cuda", help="cuda or cpu")
+OPTIONS.add_argument("--jobs", help="these alone, in this order: bench_raptor,vitrm")
+OPTIONS.add_argument(
+    "--epochs", type=float, help="of ViTRM and what is beside it (default: 50, or what fits)"
+)
+OPTIONS.add_argument("--tiny", action="store_true", help="a dry run: everything, as small as it goes")
+main = command(run, OPTIONS, __name__)

