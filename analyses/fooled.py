@@ -54,12 +54,6 @@ def kernels() -> dict[str, Kernel]:
 class FooledStudy(Study[str]):
     """One network of each kind."""
 
-    module = "fooled"
-
-    def __init__(self, choice: Choice) -> None:
-        super().__init__(choice)
-        self.folder = choice.out
-
     def cells(self) -> Iterable[str]:
         return chosen(self.choice.only, TITLES)
 

@@ -198,12 +198,6 @@ def untrained(layers: int, images: str, n: int) -> Iterator[dict[str, Any]]:
 class PhaseTestStudy(Study[str]):
     """What is asked of the test at each depth."""
 
-    module = "phase_test"
-
-    def __init__(self, choice: Choice) -> None:
-        super().__init__(choice)
-        self.folder = choice.out
-
     def cells(self) -> Iterable[str]:
         kinds = (SIZE, POWER, *([UNTRAINED] if self.choice.images else []))
         return chosen(self.choice.only, (f"{kind}_{layers}" for kind in kinds for layers in LAYERS))

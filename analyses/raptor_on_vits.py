@@ -123,8 +123,6 @@ class RaptorStudy(Study[Cell]):
     """A teacher, its images, and the cells. Where several processes do them, `held` are images that are decoded, and
     `alone` is what one holds while it makes what all read."""
 
-    module = "raptor_on_vits"
-
     def __init__(
         self,
         choice: Choice,

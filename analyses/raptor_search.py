@@ -78,8 +78,6 @@ def candidate_of(cell: str) -> str:
 class SearchStudy(Study[str]):
     """A teacher, the images, and the cells."""
 
-    module = "raptor_search"
-
     def __init__(self, choice: Choice) -> None:
         super().__init__(choice)
         self.size = size = SIZES[choice.size]

@@ -84,7 +84,7 @@ def run_of(size: SimpleNamespace, kind: str, seed: int) -> ClassifierRun:
 
 
 class SharedStudy(TrainedNetworks[str]):
-    module, weights_as = "shared_blocks", "digest"
+    weights_as = "digest"
 
     def __init__(self, choice: Choice) -> None:
         super().__init__(choice, choice.size, SIZES[choice.size], names(choice.size))

@@ -68,7 +68,7 @@ def network_of(size: str, cell: str) -> str | None:
 
 
 class DepthStudy(TrainedNetworks[Network | Cell]):
-    module, weights_as = "stochastic_depth", "digest_of_weights"
+    weights_as = "digest_of_weights"
 
     def __init__(self, choice: Choice) -> None:
         self.config = config = Config.read(choice.config or CONFIGS[choice.size])

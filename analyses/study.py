@@ -142,16 +142,15 @@ def sizes_of(module: str) -> dict[str, SimpleNamespace]:
 class Study(ABC, Generic[C]):
     """Cells, and how one is run.
 
-    `module` is its name in `analyses`, `asked_as` the entry of a record that says what was asked for, `folder` where
-    cells are recorded; of the options, `out`, `device`, `minutes`, `share` and `only` are those of every study.
+    `asked_as` is the entry of a record that says what was asked for, `folder` where cells are recorded; of the options,
+    `out`, `device`, `minutes`, `share` and `only` are those of every study.
     """
 
-    module: ClassVar[str]
     asked_as: ClassVar[str] = "asked"
-    folder: Path
 
     def __init__(self, choice: Choice) -> None:
         self.choice = choice
+        self.folder: Path = choice.out
         self.device = torch.device(choice.device)
         self.until = time.monotonic() + 60 * choice.minutes
 

@@ -49,8 +49,6 @@ def network_of(size: str, cell: str) -> str | None:
 
 
 class MotionStudy(Study[str]):
-    module = "vitrm_dynamics"
-
     def __init__(self, choice: Choice) -> None:
         super().__init__(choice)
         home = choice.out / choice.size

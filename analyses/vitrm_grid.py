@@ -45,7 +45,7 @@ def names(size: str) -> list[str]:
 
 
 class GridStudy(TrainedNetworks[str]):
-    module, asked_as = "vitrm_grid", "options"
+    asked_as = "options"
 
     def __init__(self, choice: Choice) -> None:
         super().__init__(choice, choice.size, SIZES[choice.size], names(choice.size))

@@ -35,7 +35,7 @@ def names(size: str) -> list[str]:
 class CifarStudy(TrainedNetworks[str]):
     """Networks beside ViTRM; only ViTRM ends with the average of its weights."""
 
-    module, asked_as, weights_as = "vitrm_on_cifar", "options", "digest"
+    asked_as, weights_as = "options", "digest"
 
     def __init__(self, choice: Choice) -> None:
         super().__init__(choice, choice.size, SIZES[choice.size], names(choice.size))

@@ -14,8 +14,6 @@ from brdyn.errors import BrdynError, UsageError
 class Squares(Study[int]):
     """Numbers, which are squared."""
 
-    module = "squares"
-
     def __init__(self, choice, power=2):
         super().__init__(choice)
         self.folder, self.power, self.ran = choice.out, power, []
