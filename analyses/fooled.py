@@ -18,7 +18,7 @@ import numpy as np
 from analyses import phase_test, published_matrix
 from analyses.findings import phases as networks
 from analyses.phase_test import JUMPS, Kernel, drawn, rough, structureless, with_blocks
-from analyses.recording import OFFLINE, RESULTS, ROOT, Choice
+from analyses.recording import OFFLINE, RESULTS, ROOT
 from analyses.study import Study, chosen, read_all, run_study, study_parser
 from brdyn import Phases, segment
 from brdyn.phases import Evidence

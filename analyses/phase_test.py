@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyses.recording import RESULTS, Choice
+from analyses.recording import RESULTS
 from analyses.statistics import Estimate
 from analyses.study import Study, chosen, read_all, run_study, study_parser
 from brdyn import LayerSimilarity, segment
