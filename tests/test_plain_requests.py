@@ -31,11 +31,20 @@ def test_a_number_of_phases_is_whole(k):
 def test_phases_take_the_number_that_the_test_supports():
     found, asked = brdyn.segment(LAYERS, 4).with_k("test"), brdyn.segment(LAYERS, "test")
     assert found.k == asked.k == found.evidence.k == 2
-    assert found.k_rule == asked.k_rule == "what the test supports at alpha 0.05"
+    assert found.k_rule == asked.k_rule == "as many as the test supports at alpha 0.05"
     assert found.boundaries == (3,)
     without = brdyn.Phases.from_dict({**found.to_dict(), "evidence": None})
     with pytest.raises(UsageError, match="k='test' needs a test of these phases, which have none; give a"):
         without.with_k("test")
+
+
+def test_boundaries_of_the_test_stand_beside_a_best_cut_that_has_others():
+    depth = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17])  # one step stands out, and max-cut likes the middle
+    found = brdyn.segment(1 - abs(depth[:, None] - depth) / 40, "test")
+    assert (found.evidence.layers, found.boundaries) == ((11,), (7,))
+    assert found.k_rule == (
+        "as many as the test supports at alpha 0.05, where the best cut has them; boundaries of the test: after layer 11"
+    )
 
 
 def test_a_list_is_no_similarity():

@@ -119,7 +119,7 @@ class Phases(Result):
     def with_k(self, k: int | str) -> Phases:
         """The same with another number of phases chosen, or with `test` what the evidence supports."""
         check_request(k, self.layers, self.min_size)
-        chosen, rule = asked_k(k, self.evidence, self.layers // self.min_size)
+        chosen, rule = asked_k(k, self.evidence, self.segmentations)
         return replace(self, k=chosen, k_rule=rule)
 
     @property
@@ -364,7 +364,7 @@ def segment(
     recursive = recursive_bisection(dissimilarity, eps, seed=seed) if method == "recursive" else None
     evidence = phase_evidence(dissimilarity, alpha, calibration)
     if k is not None:
-        k, rule = asked_k(k, evidence, layers // min_size)
+        k, rule = asked_k(k, evidence, segmentations)
     elif layers == 1:
         k, rule = 1, "there is one layer"
     elif not differing:

@@ -229,8 +229,11 @@ def all_segmentations(
     return segmentations, total
 
 
-def asked_k(k: int | str, evidence: Evidence | None, most: int) -> tuple[int, str]:
-    """How many phases were asked for, by number or as `test`, and the rule in words.
+def asked_k(
+    k: int | str, evidence: Evidence | None, segmentations: Mapping[int, Segmentation]
+) -> tuple[int, str]:
+    """How many phases were asked for, by number or as `test`, and the rule in words, with the boundaries of the test
+    where the best cut into as many phases has others.
 
     Raises
     ------
@@ -242,7 +245,11 @@ def asked_k(k: int | str, evidence: Evidence | None, most: int) -> tuple[int, st
         return k, "given by the user"
     if evidence is None:
         raise UsageError(f"k={k!r} needs a test of these phases, which have none; give a number of phases")
-    return min(evidence.k, most), f"what the test supports at alpha {evidence.alpha:g}"
+    k, rule = min(evidence.k, max(segmentations)), f"as many as the test supports at alpha {evidence.alpha:g}"
+    if evidence.layers == segmentations[k].boundaries:
+        return k, rule
+    places = ", ".join(map(str, evidence.layers))
+    return k, f"{rule}, where the best cut has them; boundaries of the test: after layer {places}"
 
 
 def choose_k(segmentations: Mapping[int, Segmentation], min_gain: float = MIN_GAIN) -> int:
