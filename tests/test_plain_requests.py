@@ -39,11 +39,14 @@ def test_phases_take_the_number_that_the_test_supports():
 
 
 def test_boundaries_of_the_test_stand_beside_a_best_cut_that_has_others():
-    depth = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17])  # one step stands out, and max-cut likes the middle
+    depth = np.array(
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17]
+    )  # one step stands out, and max-cut likes the middle
     found = brdyn.segment(1 - abs(depth[:, None] - depth) / 40, "test")
     assert (found.evidence.layers, found.boundaries) == ((11,), (7,))
     assert found.k_rule == (
-        "as many as the test supports at alpha 0.05, where the best cut has them; boundaries of the test: after layer 11"
+        "as many as the test supports at alpha 0.05, where the best cut has them; "
+        "boundaries of the test: after layer 11"
     )
 
 

@@ -90,7 +90,7 @@ def check_serves(option: str, given: bool, of: Collection[str], chosen: Collecti
     """Refuse an option that was given, of something that was not chosen."""
     if given and not {*of} & {*chosen}:
         raise UsageError(
-            f"{option} is of {' and '.join(of)}, and {where} has none; name one there, or drop {option}"
+            f"{option} applies to {' and '.join(of)}, which {where} does not include; add it there, or drop {option}"
         )
 
 

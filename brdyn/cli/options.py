@@ -67,7 +67,7 @@ AllowCode = Annotated[
 Teacher = Annotated[
     str | None,
     typer.Option(
-        help="Of a Raptor, where it is to be another than its config names: file.py:function.",
+        help="For a Raptor, this teacher instead of the one that its config names: file.py:function.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -82,6 +82,10 @@ def phases(
     number = parse_k(k)
     check_test(alpha, calibration)
     check_shares(min_gain, eps)
+    if eps != DEFAULT_EPS and method != "recursive":
+        raise UsageError("--eps applies to --method recursive; add that, or drop --eps")
+    if min_gain != MIN_GAIN and number is not None:
+        raise UsageError("--min-gain chooses the number of phases, which --k gives; drop either")
     check_spread(bootstrap)
 
     def check(model: VisionTransformer) -> None:

@@ -40,7 +40,7 @@ PHASE_IMAGES = 1000  # drawn for finding phases, where none are given
 RESULT = "fit.json"
 HELPS = {
     "lr": "Learning rate (default: 0.0003; in a stage 1 of fewer steps than published up to 0.0012).",
-    "stage2_lr": "Of stage 2, where it is another.",
+    "stage2_lr": "Learning rate of stage 2 (default: --lr where that is given, else 3e-4).",
     "try_rates": "Try learning rates on short fits first, and take those that serve best.",
     "augment": "A random crop and flip of each image, another one in every epoch: for few images.",
     "min_lr": "Learning rate at the last step.",
@@ -248,7 +248,7 @@ def _check_one_way(
     others = {"--phases": phases, "--k": k, f"--partition {CONTIGUOUS}": partition == CONTIGUOUS or None}
     given = [name for name, value in others.items() if value is not None]
     if boundaries is not None and given:
-        raise UsageError(f"--boundaries says it all; drop {' and '.join(given)}")
+        raise UsageError(f"--boundaries already fixes the phases; drop {' and '.join(given)}")
     if seed and partition == MAXCUT:
         raise UsageError(f"--partition-seed {seed} is of random partitions; give --partition, too")
     if partition == CONTIGUOUS and k is None:

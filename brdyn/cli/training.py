@@ -73,7 +73,10 @@ def checkpoint_to_resume(
             notes += [EARLIER_VERSION]
     elif not (out / MARKER).is_file():
         if (out / result).is_file():
-            raise UsageError(f"the run in {str(out)!r} is finished; there is nothing to resume")
+            raise UsageError(
+                f"the run in {str(out)!r} is finished; there is nothing to resume. To train longer, give another "
+                "--out, or --overwrite"
+            )
         notes = [f"there is no checkpoint in {str(out)!r} to resume from; the run begins"]
     else:
         notes = [f"the run in {str(out)!r} was killed before its first checkpoint; it begins again"]
@@ -90,7 +93,7 @@ def to_go_on_with(resume: bool, *results: str) -> tuple[str, ...]:
 def say_batch(batch_size: int, usual: int, given: int | None) -> None:
     """Tell a batch size that is the default for few images."""
     if given is None and batch_size != usual:
-        output.say(f"batch size {batch_size}: there are no more images to learn from")
+        output.say(f"batch size reduced to {batch_size}, the number of training images")
 
 
 def check_tracker(name: str) -> None:

@@ -66,11 +66,11 @@ class PhaseEstimation(PerImageMetric):
         Raises
         ------
         UsageError
-            If the boundaries do not rise from 1 to L - 1.
+            If the boundaries do not increase from 1 to L - 1.
         """
         edges = [0, *boundaries, self.depth]
         if any(later <= earlier for earlier, later in pairwise(edges)):
-            raise UsageError(f"boundaries {list(boundaries)} do not rise from 1 to {self.depth - 1}")
+            raise UsageError(f"boundaries {list(boundaries)} do not increase from 1 to {self.depth - 1}")
         table = super().table()
         pair = table["layer"] - 1
         layer, other = pair // self.depth + 1, pair % self.depth + 1

@@ -75,8 +75,8 @@ def load_model(
     allow_code : bool
         Run the file of a `file.py:function`.
     teacher : str or nn.Module, optional
-        Of a Raptor, where it is to be another than its config names: a module of your own has to be given again. Of a
-        Raptor of a Raptor it is the innermost teacher, unless it is a Raptor itself. A module is taken as it is,
+        For a Raptor, this teacher instead of the one that its config names: a module of your own has to be given again.
+        Of a Raptor of a Raptor it is the innermost teacher, unless it is a Raptor itself. A module is taken as it is,
         without `weights` and `image_size`.
 
     Returns

@@ -42,7 +42,7 @@ class ModelRequest:
     allow_code : bool
         Run the file of a `file.py:function`.
     teacher : VisionTransformer or str, optional
-        Of a Raptor, where it is to be another than its config names.
+        For a Raptor, this teacher instead of the one that its config names.
     describe_only : bool
         Build the architecture on the meta device, without weights.
     arguments : tuple of (str, value)

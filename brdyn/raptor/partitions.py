@@ -77,7 +77,7 @@ def as_assignment(phases: Phases | Sequence[int], layers: int) -> list[int]:
     Raises
     ------
     UsageError
-        If the phases are of another number of layers, or boundaries do not rise from 1 to L - 1.
+        If the phases are of another number of layers, or boundaries do not increase from 1 to L - 1.
 
     Examples
     --------
@@ -98,12 +98,12 @@ def contiguous(boundaries: Sequence[int], layers: int) -> list[int]:
     Raises
     ------
     UsageError
-        If the boundaries do not rise from 1 to L - 1.
+        If the boundaries do not increase from 1 to L - 1.
     """
     edges = [0, *boundaries, layers]
     if any(later <= earlier for earlier, later in pairwise(edges)):
         raise UsageError(
-            f"boundaries {', '.join(map(str, boundaries))} do not rise from 1 to {layers - 1}; "
+            f"boundaries {', '.join(map(str, boundaries))} do not increase from 1 to {layers - 1}; "
             "each is the last layer of a phase"
         )
     return [phase for phase, (start, end) in enumerate(pairwise(edges)) for _ in range(start, end)]

@@ -124,8 +124,9 @@ class RankCurve(Result):
         rank = self.least_rank(name, GOOD, fitted=fitted)
         at = "none of these ranks is enough"
         if rank is not None:
-            share = rows.loc[rows["rank"] == rank, "share"].iloc[0]
-            at = f"rank {rank}, with {share:.0%} of the parameters of the teacher's blocks, is enough"
+            share = float(rows.loc[rows["rank"] == rank, "share"].iloc[0])
+            saved = "" if share < 1 else " (none saved)"
+            at = f"rank {rank}, with {share:.0%} of the parameters of the teacher's blocks{saved}, is enough"
         interval = f" [{first['low']:.3f}, {first['high']:.3f}]" if isfinite(first["low"]) else ""
         return (
             f"{name}: with corrections of rank {first['rank']:.0f} the shared blocks have skill {first['skill']:.3f}"

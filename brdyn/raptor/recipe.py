@@ -45,7 +45,8 @@ class FitSettings:
         Learning rate. By default the published 3e-4, in stage 1 raised where it is shorter than the published
         one by the fourth root of how much shorter it is, at most fourfold; see :func:`learning_rate`.
     stage2_lr : float or None
-        Of stage 2, where it is another. Stage 2 tunes blocks that work: its rate is not raised.
+        Of stage 2. By default `lr` where that is given, else the published 3e-4: stage 2 tunes blocks that work, and
+        its rate is not raised.
     try_rates : bool
         Try rates on short fits first, a tenth as long, and take the pair that serves best: how large it may be is a
         matter of the teacher (:mod:`brdyn.raptor.rates`). Takes three or four tenths as long as the fit besides.

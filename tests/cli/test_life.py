@@ -328,10 +328,10 @@ def test_a_full_disk_is_one_line_and_nothing_half_there(run, fit, tmp_path, monk
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["--k", "2"], "--boundaries says it all; drop --k"),
+        (["--k", "2"], "--boundaries already fixes the phases; drop --k"),
         (
             ["--partition", "random-contiguous"],
-            "--boundaries says it all; drop --partition random-contiguous",
+            "--boundaries already fixes the phases; drop --partition random-contiguous",
         ),
         (["--k", "2", "--phases", "x.json"], "drop --phases and --k"),
     ],
@@ -347,7 +347,7 @@ def test_few_images(run, fit, vit, tmp_path):
     bare = [word for word in fit if word not in ("--batch-size", "8", "--validation-images")]
     done = run(*bare, "-n", "9")
     assert done.returncode == 0, done.stderr
-    assert "batch size 9: there are no more images to learn from" in done.stdout
+    assert "batch size reduced to 9, the number of training images" in done.stdout
     content = read(tmp_path / "out", "fit.json")
     assert content["options"]["recipe"]["batch_size"] == 9
     assert content["images_seen"] == content["provenance"]["images"]["read"] == 36

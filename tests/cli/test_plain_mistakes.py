@@ -79,7 +79,10 @@ CASES = [
     (["splice", "--spans", "0-4,x-8"], "--spans '0-4,x-8' is neither"),
     (["splice", "--ridge", "-1"], "ridge -1.0 is not a number from 0 up"),
     (["splice", "--fit-n", "4"], "--fit-n goes with --fit-images"),
-    (["splice", "--surrogates", "mean", "--within"], "--within is of exchange, and --surrogates has none"),
+    (
+        ["splice", "--surrogates", "mean", "--within"],
+        "--within applies to exchange, which --surrogates does not include",
+    ),
     (
         ["splice", "--surrogates", "mean", "--ridge", "0.1"],
         "--ridge is of affine and power, and --surrogates",
@@ -90,15 +93,24 @@ CASES = [
     ),
     (
         ["dynamics", "--tangents", "4"],
-        "--tangents is of spectra, and --measures has none; name one there, or drop",
+        "--tangents applies to spectra, which --measures does not include; add it there, or drop",
     ),
     (
         ["dynamics", "--measures", "all", "--krylov-steps", "4"],
-        "--krylov-steps is of spectra, and --measures",
+        "--krylov-steps applies to spectra, which --measures",
     ),
-    (["dynamics", "--measures", "speed", "--rank", "4"], "--rank is of modes, and --measures has none"),
-    (["dynamics", "--measures", "speed", "--ridge", "0.1"], "--ridge is of modes, and --measures has none"),
-    (["interventions", "--kinds", "swap", "--draws", "7"], "--draws is of shuffle, and --kinds has none"),
+    (
+        ["dynamics", "--measures", "speed", "--rank", "4"],
+        "--rank applies to modes, which --measures does not include",
+    ),
+    (
+        ["dynamics", "--measures", "speed", "--ridge", "0.1"],
+        "--ridge applies to modes, which --measures does not include",
+    ),
+    (
+        ["interventions", "--kinds", "swap", "--draws", "7"],
+        "--draws applies to shuffle, which --kinds does not include",
+    ),
     (
         ["raptor-rank", "--partitions", "maxcut", "--draws", "5"],
         "--draws is of random-contiguous and random-shuffle",
@@ -125,7 +137,7 @@ CASES = [
     (["vitrm-train", "--model", "x"], "unknown network 'x'; choose one of vitrm"),
     (["raptor-fit", "--partition", "x"], "unknown partition 'x'; choose one of maxcut"),
     (["raptor-fit", "--boundaries", "x"], "--boundaries 'x' is not a list of layers such as 7,10"),
-    (["raptor-fit", "--boundaries", "2", "--k", "2"], "--boundaries says it all; drop --k"),
+    (["raptor-fit", "--boundaries", "2", "--k", "2"], "--boundaries already fixes the phases; drop --k"),
     (["dynamics", "--phases", "NOWHERE.json"], "--phases 'NOWHERE.json': no such file"),
     (["interventions", "--phases", "USED"], "--phases 'USED': not a file"),
     (["raptor-fit", "--phases", LONG], "file name too long"),
@@ -330,7 +342,7 @@ LATE = [  # what takes the model's layers, width or tokens to tell, of which its
     (["perturb", "--tokens", "registers"], "this model has no 'registers' tokens"),
     (["interventions", "--k", "13"], "k=13 phases need"),
     (["raptor-fit", "--k", "13"], "k=13 phases need"),
-    (["raptor-fit", "--boundaries", "7,3"], "boundaries 7, 3 do not rise from 1 to 11"),
+    (["raptor-fit", "--boundaries", "7,3"], "boundaries 7, 3 do not increase from 1 to 11"),
     (["raptor-fit", "--boundaries", "1", "--partition-seed", "12", "--partition", "random-shuffle"],
      "--partition-seed 12: there are"),
 ]  # fmt: skip

@@ -135,7 +135,7 @@ def test_a_killed_raptor_fit_resumes_bit_for_bit(run, narrow_options, tmp_path, 
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["--boundaries", "7,5"], ["boundaries 7, 5 do not rise"]),
+        (["--boundaries", "7,5"], ["boundaries 7, 5 do not increase"]),
         (["--boundaries", "a"], ["--boundaries 'a'"]),
         (["--boundaries", "3", "--k", "2"], ["drop --k"]),
         (["--partition", "best"], ["unknown partition 'best'"]),

@@ -105,7 +105,7 @@ def test_estimation_error_is_zero_at_the_end_of_each_phase(states):
     rows = found[(found["group"] == "cls") & (found["layer"] == 1)].set_index("statistic")["mean"]
     assert rows["estimation_mean"] == pytest.approx(error.mean().item(), abs=1e-6)
     assert rows["estimation_variance"] == pytest.approx(error.var(-1, correction=0).mean().item(), rel=1e-5)
-    with pytest.raises(UsageError, match="do not rise"):
+    with pytest.raises(UsageError, match="do not increase"):
         metric.table((3, 3))
 
 

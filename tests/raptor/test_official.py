@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_said(tmp_path, monkeypatch):
     path, _ = written(tmp_path, monkeypatch)
     with pytest.raises(UsageError, match=r"its phases end at \[3\]; drop `boundaries`"):
         read_official(path, tiny_vit(), [2])
-    with pytest.raises(UsageError, match="do not rise from 1 to 2"):
+    with pytest.raises(UsageError, match="do not increase from 1 to 2"):
         read_official(path, tiny_vit(depth=3))
     torch.save({"head.weight": torch.zeros(2)}, path)
     with pytest.raises(BrdynError, match=r"holds 'head.weight', which no Raptor"):

@@ -248,9 +248,9 @@ def test_spans():
 
 def test_partitions():
     assert contiguous((2, 3), 5) == [0, 0, 1, 2, 2]
-    with pytest.raises(UsageError, match="do not rise"):
+    with pytest.raises(UsageError, match="do not increase"):
         contiguous((3, 2), 5)
-    with pytest.raises(UsageError, match="do not rise"):
+    with pytest.raises(UsageError, match="do not increase"):
         contiguous((5,), 5)
     drawn = [tuple(random_contiguous(3, 6, seed)) for seed in range(10)]
     assert len(set(drawn)) == 10  # all placements of two boundaries among five, each once
