@@ -86,6 +86,14 @@ def test_a_report_that_was_killed_goes_on(lost, again):
     assert again()[1] == expected
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_section_that_lacks_a_file_is_measured_anew(overwrite, again):
+    (again.out / "deeper" / "dynamics" / "dynamics.parquet").unlink()
+    found, written, _ = again(overwrite=overwrite)
+    assert written == {"deeper/phases", "deeper/dynamics"}
+    assert [one.sections for one in found.models] == [SECTIONS, SECTIONS]
+
+
 @pytest.mark.parametrize("moment", ["render_page", "layer_surgery"])
 def test_one_that_is_stopped_says_how_to_go_on(moment, again, monkeypatch):
     """While it draws, too."""
