@@ -100,6 +100,8 @@ class ReportRun:
             check_redraws(model)
         if self.settings.twin and one.subject.init != RANDOM:
             check_redraws(model, "twin")
+            if model.info.is_random:
+                raise UsageError(f"{model.info.name!r} is untrained, as its `twin` would be; drop `twin`")
         images = open_images(model)
         one.model, one.images, one.untrained = model, images, model.info.is_random
         if why := cannot_be_probed(images):

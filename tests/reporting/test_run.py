@@ -192,6 +192,23 @@ def test_twins_of_a_module_that_nobody_can_draw_are_refused(plain, tmp_path):
             brdyn.report([adapted()], plain, tmp_path / "out", ReportSettings(size="fast", **options))
 
 
+def test_an_untrained_model_has_no_twin(plain, tmp_path):
+    model = next(iter(untrained_twins(named("little"), 1)))
+    model.redraw = named("little").redraw
+    with pytest.raises(UsageError, match="'little' is untrained, as its `twin` would be; drop `twin`"):
+        brdyn.report([model], plain, tmp_path / "out", ReportSettings(size="fast", twin=True))
+
+
+def test_no_two_models_share_a_folder_or_a_label():
+    """Nor one and the twin of another, whichever of those that are given is untrained."""
+    names = ["vit-untrained", "vit"]
+    with_twins = [one.folder for one in subjects(names, "pretrained", twin=True)]
+    assert with_twins == ["vit-untrained", "vit-untrained-untrained", "vit-2", "vit-2-untrained"]
+    alone = subjects(names, "pretrained", twin=False)
+    labels = [Found(one.name, one.folder, True, {}, {}, None).label for one in alone]
+    assert labels == ["vit (untrained)", "vit-2 (untrained)"]
+
+
 def test_a_trained_model_may_have_any_name():
     found = Found("vit-untrained", "vit-untrained", False, {}, {}, None)
     assert found.label == "vit-untrained"
