@@ -149,10 +149,15 @@ def given_probes(folders: Sequence[str], models: Sequence[VisionTransformer]) ->
     return found
 
 
-def words_of(what: str, phases: Phases) -> str:
-    """How layers were picked; the ends of a cut are not called phases where the test found none, or others."""
+def words_of(what: str, phases: Phases, ends: Sequence[int] | None = None) -> str:
+    """How layers were picked; the ends of a cut are not called phases where the test found none, or others.
+
+    `ends` are those that a probe was given, where they may be of other phases.
+    """
     if what != PHASE_ENDS:
         return WORDS.get(what, f"the {what}")
+    if ends is not None and tuple(ends) != tuple(phases.boundaries):
+        return f"the ends of the phases it was given ({', '.join(map(str, ends))})"
     evidence = phases.evidence
     if evidence is None or [one.layer for one in evidence.boundaries] == list(phases.boundaries):
         return "the last layers of the phases"
@@ -172,7 +177,9 @@ def readings(probe: LayerProbe, phases: Phases) -> list[Reading]:
         layers = sets[what]
         value, low, high = (float(scores.loc[layers, name]) for name in ("value", "low", "high"))
         against = None if layers == sets.get(REGULAR) else _against(probe.pairs, what)
-        found.append(Reading(what, words_of(what, phases), layers, value, low, high, against, probe.main))
+        found.append(
+            Reading(what, words_of(what, phases, probe.ends), layers, value, low, high, against, probe.main)
+        )
     return found
 
 

@@ -308,6 +308,13 @@ def test_layers_to_read_are_those_that_a_probe_reads_best():
     assert "the ends of the best cut into 2 (no phases were shown) 3+6: " in said_of(one)
     other = segment(JUMP, 3)
     assert "the ends of the best cut into 3 (2 phases were shown) 3+6: " in said_of(other)
+    given = replace(probed(), ends=(4, 8))
+    assert (
+        "the ends of the phases it was given (4, 8) 3+6: "
+        in advice({"phases": two, "probe": given}, [], None)[0]
+    )
+    alike = advice({"phases": two, "probe": replace(probed(), ends=two.boundaries)}, [], None)[0]
+    assert "the last layers of the phases 3+6: " in alike
     without = advice({"phases": two}, [], None, "it needs labels")[0]
     assert without == (
         "To read features: the last layers of the phases are 3, 6, at regular spacing 3, 6; which are worth more was "
