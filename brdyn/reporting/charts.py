@@ -60,7 +60,11 @@ def exchange_charts(found: Sequence[Found]) -> dict[str, dict[str, Any]]:
 def coupling_charts(found: Sequence[Found]) -> dict[str, dict[str, dict[str, Any]]]:
     """How far layers stretch the same directions, all on one scale; by side and model."""
     measured = {one.label: one.results.get("spectra") for one in found}
-    shown = {label: one for label, one in measured.items() if isinstance(one, Dynamics)}
+    shown = {
+        label: one
+        for label, one in measured.items()
+        if isinstance(one, Dynamics) and one.spectra is not None and len(one.spectra.pairs)
+    }
     matrices = {side: {label: _without_diagonal(one, side) for label, one in shown.items()} for side in SIDES}
     most = max((np.nanmax(one) for drawn in matrices.values() for one in drawn.values()), default=1.0)
     return {

@@ -273,6 +273,21 @@ def test_blocks_without_derivatives_leave_the_rest(plain, tmp_path, pageless, st
     assert "block 2 of 'little' cannot" in one.findings[3].sentence
 
 
+def test_a_model_of_one_block_is_reported_on(photos, tmp_path, stretching):
+    """What it cannot have is left out, and nothing has failed; the numbers of the page are JSON."""
+    settings = ReportSettings(size="fast", n=12)
+    found = brdyn.report([named("single", 1)], photos, tmp_path / "out", settings, stream=STREAM, formats=())
+    (one,) = found.models
+    assert not one.failures
+    assert one.sections == ("phases", "dynamics", "perturb", "splice", "spectra")
+    assert "a single layer leaves nothing to change" in one.advice[1]
+    assert "of a single layer there is nothing to choose" in one.advice[0]
+    page = (tmp_path / "out" / "report.html").read_text()
+    text = page.partition('id="specs">')[2].partition("</script>")[0]
+    specs = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert not [spec for spec in specs if "leading directions" in spec["description"]]
+
+
 def test_a_raptor_is_fitted_and_judged_on_other_images(plain, tmp_path, pageless, monkeypatch):
     monkeypatch.setitem(SIZES, "fast", SIZES["fast"]._replace(beyond=2))
     settings = ReportSettings(size="fast", fit_raptor=2)
