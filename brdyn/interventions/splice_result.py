@@ -282,7 +282,7 @@ class Splice(BesideTwins):
         if (difference := self.shared_work(DIFFERENCE)) is not None:
             lines.append(
                 "blocks exchanged, across phases minus within: "
-                f"{with_interval(*difference[['mean', 'low', 'high']], '+.3f')} of the error of doing nothing"
+                f"{_share(difference, '+.3f')} of the error of doing nothing"
             )
         if self.test is not None:
             lines += [f"blocks exchanged: {line.strip()}" for line in self.test.lines()]
@@ -328,8 +328,8 @@ def verdict(ratio: float, low: float, high: float) -> str:
     return f"one layer's block does {'hardly any' if ratio > 1 - HARDLY else 'some'} of another's work"
 
 
-def _share(row: pd.Series) -> str:
-    return with_interval(row["mean"], row["low"], row["high"], ".0%")
+def _share(row: pd.Series, form: str = ".0%") -> str:
+    return with_interval(row["mean"], row["low"], row["high"], form)
 
 
 def same_phase(rows: pd.DataFrame, phases: Phases) -> np.ndarray:
