@@ -23,6 +23,7 @@ INK = "#222222"
 CURVE = "#6A51A3"  # what is of no token group has no group's colour
 ACCENT = INK  # what was chosen
 QUIET = "#8C8C8C"
+ON_IMAGE = "black"  # on the colours of an image, which no theme changes
 MASKED = "#D9D9D9"  # pairs of layers of which there is nothing to say
 
 # Okabe-Ito colours: told apart by colour-blind readers. In grey the markers tell groups apart.
