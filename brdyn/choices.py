@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from brdyn.errors import UsageError
-from brdyn.words import shortened
+from brdyn.words import are, shortened
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -306,6 +306,6 @@ def check_batch(images: int, batch_size: int) -> None:
         raise UsageError(f"batch size {batch_size} is not positive")
     if images < batch_size:
         raise UsageError(
-            f"{images} images are too few for a batch of {batch_size}; give more images, or `batch_size={images}` or "
-            "less"
+            f"{are(images, 'image')} too few for a batch of {batch_size}; give more images, or `batch_size={images}` "
+            "or less"
         )

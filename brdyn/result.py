@@ -17,7 +17,7 @@ from brdyn.checked_json import check, expanded
 from brdyn.errors import UsageError
 from brdyn.provenance import Provenance, RunProvenance, Stopwatch
 from brdyn.store import OutputFolder, check_formats, read_json, reading, to_json
-from brdyn.store.result_files import KINDS
+from brdyn.store.result_files import KINDS, missing
 from brdyn.words import table_lines
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 READABLE = {name: kind.reader for name, kind in KINDS.items() if kind.reader is not None}
-NEEDED = (".parquet", ".safetensors")  # without these a result is not whole; pictures are drawn again
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -291,15 +290,9 @@ def _check_whole(path: Path, content: Mapping[str, Any], known: int) -> None:
             f"{str(path)!r} was written by a newer brdyn (schema {schema}, and this one reads up to {known}); upgrade "
             "brdyn to read it"
         )
-    files = content.get("files", [])
-    missing = [
-        str(name)
-        for name in (files if isinstance(files, list) else [])
-        if str(name).endswith(NEEDED) and not (path.parent / str(name)).is_file()
-    ]
-    if missing:
+    if lost := missing(path, content):
         writer = KINDS[path.name].writer if path.name in KINDS else "brdyn"
         raise UsageError(
             f"the result of {writer} in {str(path.parent)!r} is half "
-            f"removed: {path.name} names {missing[0]}, which is not there; copy it again, or run the command again"
+            f"removed: {path.name} names {lost[0]}, which is not there; copy it again, or run the command again"
         )

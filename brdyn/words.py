@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 MOST = 160
@@ -44,6 +45,26 @@ def counted(number: int, noun: str) -> str:
     """`1 image`, `2 images`, `2 classes`."""
     plural = noun + ("es" if noun.endswith(("s", "sh", "ch", "x")) else "s")
     return f"{number} {noun if number == 1 else plural}"
+
+
+def are(number: int, noun: str) -> str:
+    """`1 image is`, `2 images are`."""
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
+
+
+def interval(low: float, high: float, form: str = ".2f") -> str:
+    """`[0.10, 0.20]`, or nothing where there is no interval, as of one image.
+
+    >>> from brdyn.words import interval
+    >>> interval(0.1, 0.2), interval(float("nan"), float("nan"))
+    ('[0.10, 0.20]', '')
+    """
+    return "" if isnan(low) else f"[{low:{form}}, {high:{form}}]"
+
+
+def with_interval(mean: float, low: float, high: float, form: str = ".2f") -> str:
+    """A value, and its interval where there is one."""
+    return f"{mean:{form}} {interval(low, high, form)}".rstrip()
 
 
 def bytes_in_words(count: int) -> str:

@@ -18,6 +18,7 @@ from brdyn.interventions.within_across import WithinAcross
 from brdyn.measures.null import TWIN, BesideTwins, Null, Tables
 from brdyn.phases import Phases
 from brdyn.store import ROW, from_records, listed, records
+from brdyn.words import with_interval
 
 TABLE = "splice"
 HARDLY = 0.1  # of the error of doing nothing: who saves less does hardly better
@@ -280,8 +281,8 @@ class Splice(BesideTwins):
         ]
         if (difference := self.shared_work(DIFFERENCE)) is not None:
             lines.append(
-                f"blocks exchanged, across phases minus within: {difference['mean']:+.3f} "
-                f"[{difference['low']:+.3f}, {difference['high']:+.3f}] of the error of doing nothing"
+                "blocks exchanged, across phases minus within: "
+                f"{_share(difference, '+.3f')} of the error of doing nothing"
             )
         if self.test is not None:
             lines += [f"blocks exchanged: {line.strip()}" for line in self.test.lines()]
@@ -327,8 +328,8 @@ def verdict(ratio: float, low: float, high: float) -> str:
     return f"one layer's block does {'hardly any' if ratio > 1 - HARDLY else 'some'} of another's work"
 
 
-def _share(row: pd.Series) -> str:
-    return f"{row['mean']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
+def _share(row: pd.Series, form: str = ".0%") -> str:
+    return with_interval(row["mean"], row["low"], row["high"], form)
 
 
 def same_phase(rows: pd.DataFrame, phases: Phases) -> np.ndarray:

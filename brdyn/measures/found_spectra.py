@@ -15,7 +15,7 @@ from brdyn.compared import Compared
 from brdyn.measures.contract import COLUMNS
 from brdyn.measures.coupling import PlacementTest
 from brdyn.store import ROW, from_records, read_table, records
-from brdyn.words import counted
+from brdyn.words import counted, with_interval
 
 MEANS = tuple(ROW)
 EXPONENT, OF_PHASE = "exponent", "growth over the phase"
@@ -204,5 +204,4 @@ class Spectra(Compared):
 
 
 def _said(row: pd.Series) -> str:
-    between = "" if np.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
-    return f"{row['mean']:.3f}{between}"
+    return with_interval(row["mean"], row["low"], row["high"], ".3f")

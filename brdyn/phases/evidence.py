@@ -15,6 +15,7 @@ import numpy as np
 
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
+from brdyn.words import are
 
 ALPHA = 0.05
 FEWEST_LAYERS = 6
@@ -189,7 +190,7 @@ def phase_evidence(
     layers = len(dissimilarity)
     untested = ""
     if layers < FEWEST_LAYERS:
-        untested = f"{layers} layers are too few (at least {FEWEST_LAYERS} are needed)"
+        untested = f"{are(layers, 'layer')} too few (at least {FEWEST_LAYERS} are needed)"
     elif not differ(dissimilarity):
         untested = "the layers do not differ"
     if untested:

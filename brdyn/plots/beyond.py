@@ -66,5 +66,6 @@ def say_beyond(axes: Axes, lines: Sequence[str], *, above: bool = False) -> None
     if lines:
         axes.text(
             0.02, 0.9 if above else 0.1, "\n".join(lines), transform=axes.transAxes, fontsize=7, color=INK, zorder=6,
-            va="top" if above else "bottom", bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1},
+            va="top" if above else "bottom",
+            bbox={"facecolor": axes.get_facecolor(), "alpha": 0.8, "linewidth": 0, "pad": 1},
         )  # fmt: skip

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FIDELITY = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
-MATRIX = 3.6  # inches
+MATRIX, LEGEND_ROW = 3.6, 0.17  # inches
 DEPTH = "relative depth (0: embedding, 1: last block)"
 Panel = tuple[
     str, str, dict[str, "pd.DataFrame"]
@@ -238,7 +238,7 @@ def _panels(panels: Sequence[Panel], columns: int) -> Figure:
     colours = dict(zip(names, sns.color_palette("colorblind", max(1, len(names))), strict=False))
     markers = dict(zip(names, cycle(MARKERS), strict=False))
     with paper_style():
-        figure = new_figure(0.6 + 3.8 * columns, 0.5 + 2.9 * rows)
+        figure = new_figure(0.6 + 3.8 * columns, 0.3 + 2.9 * rows + LEGEND_ROW * len(names))
         handles: dict[str, Any] = {}
         places = list(_flat(figure, rows, columns))
         for axes in places[len(panels) :]:

@@ -11,8 +11,8 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from brdyn.plots.style import (
     ACCENT,
     CURVE,
-    INK,
     MASKED,
+    ON_IMAGE,
     QUIET,
     fitted,
     layer_ticks,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from brdyn.phases import Evidence, Phases
 
 SHOWN_K = 8
+NUMBERED = 20  # layers, beyond which a cell of the picture of stability is narrower than its number
 MAP = "viridis"
 
 
@@ -91,7 +92,7 @@ def draw_matrix(axes: Axes, matrix: np.ndarray, phases: Phases, **scale: Any) ->
         frame = Rectangle((first - 0.5, first - 0.5), side, side, fill=False, edgecolor="white", linewidth=3)
         axes.add_patch(frame)
         axes.add_patch(
-            Rectangle((first - 0.5, first - 0.5), side, side, fill=False, edgecolor=ACCENT, linewidth=1.2)
+            Rectangle((first - 0.5, first - 0.5), side, side, fill=False, edgecolor=ON_IMAGE, linewidth=1.2)
         )
     axes.set(xlabel="layer", ylabel="layer", xticks=layer_ticks(layers), yticks=layer_ticks(layers))
     for spine in axes.spines.values():
@@ -225,7 +226,7 @@ def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
         image = axes.imshow(
             shown, cmap="Greys", vmin=0, vmax=1, aspect="auto", extent=(0.5, width + 0.5, count + 1.5, 1.5)
         )
-        for k in range(2, count + 2):
+        for k in range(2, count + 2 if width <= NUMBERED else 2):
             for layer in phases.segmentations[k].boundaries:
                 share = phases.frequency[k - 1, layer - 1]
                 chosen = k == phases.k
@@ -237,9 +238,9 @@ def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
                     va="center",
                     fontsize=7,
                     fontweight="bold" if chosen else "normal",
-                    color="white" if share > 0.5 else INK,
+                    color="white" if share > 0.5 else ON_IMAGE,
                 )
-        for colour, width_of in (("white", 4), (ACCENT, 1.5)):  # seen on black, and on white
+        for colour, width_of in (("white", 4), (ON_IMAGE, 1.5)):  # seen on black, and on white
             axes.axhspan(phases.k - 0.5, phases.k + 0.5, fill=False, edgecolor=colour, linewidth=width_of)
         axes.set(xlabel="phase ends after layer", ylabel="number of phases k", title=fitted(title, 4.4))
         axes.set_xticks(layer_ticks(width))

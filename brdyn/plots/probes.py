@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brdyn.plots.style import ACCENT, CURVE, INK, QUIET, layer_ticks, legend_below, new_figure, paper_style
+from brdyn.plots.style import (
+    ACCENT,
+    CURVE,
+    INK,
+    QUIET,
+    fitted,
+    head,
+    layer_ticks,
+    legend_below,
+    new_figure,
+    paper_style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,8 +27,9 @@ if TYPE_CHECKING:
     from brdyn.probes import LayerProbe
 
 COLOURS = (CURVE, ACCENT, "#009E73", "#CC79A7")
-PANEL, AROUND, BAR = 1.9, 1.1, 0.8
-"""Inches: the width of an example, the height of heading and legend, the width of a bar of colours."""
+PANEL, AROUND, BAR, LEGEND_ROW = 1.9, 1.1, 0.8, 0.15
+"""Inches: the width of an example, the height of heading and legend, the width of a bar of colours, a line more."""
+TAB = 20  # colours of matplotlib's list of most; of more classes they are spread over the circle of hues
 STYLES = {"linear": "-", "ridge": "--", "knn": ":"}
 BLIND = {  # in few words, of brdyn.probes.baselines.NAMES
     "classification": "most frequent class",
@@ -127,7 +139,8 @@ def plot_examples(found: LayerProbe, *, title: str) -> Figure:
     examples = found.examples
     models = [model for model in found.models if f"said {model}" in examples]
     truth = examples["truth"]
-    how = _colours(found, truth)
+    maps = [truth, *(examples[f"said {model}"] for model in models)]
+    how = _colours(found, maps)
     with paper_style():
         tall = PANEL * truth.shape[1] / truth.shape[2]
         beside = BAR if found.task == "depth" else 0.0
@@ -144,31 +157,35 @@ def plot_examples(found: LayerProbe, *, title: str) -> Figure:
                     examples[f"said {model}"][row], interpolation="nearest", **how
                 )
         for column, heading in enumerate(["image", "truth", *models]):
-            panels[0, column].set_title(heading)
+            panels[0, column].set_title(fitted(heading, PANEL))
         for axes in panels.flat:
             axes.set(xticks=[], yticks=[])
             for spine in axes.spines.values():
                 spine.set_visible(False)
         if found.task == "depth":
-            said = np.stack([examples[f"said {model}"] for model in models])
+            said = np.stack(maps[1:])
             beyond = (bool((said < how["vmin"]).any()), bool((said > how["vmax"]).any()))
             figure.colorbar(
                 image, ax=panels[:, -1].tolist(), label="depth (m)", shrink=0.6, extend=EXTEND[beyond]
             )
         else:
-            _name_classes(figure, found, how, [truth, *(examples[f"said {model}"] for model in models)])
-        figure.suptitle(title)
+            _name_classes(figure, found, how, maps)
+        head(figure, title)
         return figure
 
 
-def _colours(found: LayerProbe, truth: np.ndarray) -> dict[str, Any]:
+def _colours(found: LayerProbe, maps: Sequence[np.ndarray]) -> dict[str, Any]:
+    """For the truth, which is the first, and what models say; every class that is to be seen has its own."""
     import matplotlib as mpl
+    import seaborn as sns
 
     if found.task == "depth":
-        known = truth[truth > 0]
+        known = maps[0][maps[0] > 0]
         return {"cmap": "viridis_r", "vmin": float(known.min()), "vmax": float(known.max())}
     classes = max(1, found.classes["class"].nunique())
-    colours = mpl.colormaps["tab20"].resampled(20)(np.arange(classes) % 20)
+    seen = _seen(maps)
+    colours = np.ones((classes, 3))
+    colours[seen] = sns.color_palette("tab20" if len(seen) <= TAB else "husl", len(seen))
     return {"cmap": mpl.colors.ListedColormap(colours), "vmin": -0.5, "vmax": classes - 0.5}
 
 
@@ -177,6 +194,12 @@ def _name_classes(figure: Figure, found: LayerProbe, how: dict[str, Any], maps: 
     from matplotlib.patches import Patch
 
     names = list(dict.fromkeys(found.classes["class"]))
+    patches = [Patch(color=how["cmap"](int(number)), label=names[int(number)]) for number in _seen(maps)]
+    more = legend_below(figure, patches) - 1
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * more)
+
+
+def _seen(maps: Sequence[np.ndarray]) -> np.ndarray:
+    """The classes in maps."""
     seen = np.unique(np.concatenate([one.ravel() for one in maps]))
-    patches = [Patch(color=how["cmap"](int(number)), label=names[int(number)]) for number in seen[seen >= 0]]
-    figure.legend(handles=patches, loc="outside lower center", ncols=6, frameon=False, fontsize=7)
+    return seen[seen >= 0]

@@ -23,6 +23,7 @@ INK = "#222222"
 CURVE = "#6A51A3"  # what is of no token group has no group's colour
 ACCENT = INK  # what was chosen
 QUIET = "#8C8C8C"
+ON_IMAGE = "black"  # on the colours of an image, which no theme changes
 MASKED = "#D9D9D9"  # pairs of layers of which there is nothing to say
 
 # Okabe-Ito colours: told apart by colour-blind readers. In grey the markers tell groups apart.
@@ -174,9 +175,13 @@ def head(figure: Figure, title: str) -> None:
     figure.suptitle(fitted(title, figure.get_figwidth()), fontsize=10)
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist], *, markerscale: float = 1) -> None:
-    """One legend for all panels, below them where it hides nothing; what comes twice is named once."""
+def legend_below(figure: Figure, handles: Sequence[Artist], *, markerscale: float = 1) -> int:
+    """One legend for all panels, below them where it hides nothing; what comes twice is named once.
+
+    Returns how many lines it has.
+    """
     once = {str(handle.get_label()): handle for handle in handles}
+    columns = 1
     if once:
         longest = LEGEND_MARK + max(map(len, once)) / LETTERS_OF_A_LEGEND
         columns = max(1, int(figure.get_figwidth() / max(LEGEND_COLUMN, longest)))
@@ -184,6 +189,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist], *, markerscale: floa
             handles=list(once.values()), loc="outside lower center", ncols=min(columns, len(once)), frameon=False,
             fontsize=7, markerscale=markerscale,
         )  # fmt: skip
+    return -(-len(once) // columns)
 
 
 def ordered_colours(count: int) -> list[tuple[float, float, float]]:

@@ -36,7 +36,9 @@ def _report(one: Found, twin: Dynamics | None) -> ModelReport:
         one.speed,
     )
     answers = findings(one.results, one.failures, twin, one.left_out)
-    unread = one.failures.get("probe") or one.left_out.get("probe", "")
+    unread, unchanged = (
+        one.failures.get(name) or one.left_out.get(name, "") for name in ("probe", "interventions")
+    )
     said = f"not measured: {one.failures['loading']}" if "loading" in one.failures else ""
     return ModelReport(
         name=one.name,
@@ -46,7 +48,7 @@ def _report(one: Found, twin: Dynamics | None) -> ModelReport:
         verdict=said or verdict(answers, one.untrained),
         findings=tuple(answers),
         changes=tuple(costs),
-        advice=tuple(advice(one.results, costs, one.speed, unread, one.probes.values())),
+        advice=tuple(advice(one.results, costs, one.speed, unread, one.probes.values(), unchanged)),
         sections=tuple(one.results),
         failures=dict(one.failures),
         speed=one.speed,

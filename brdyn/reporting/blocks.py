@@ -12,7 +12,7 @@ from brdyn.raptor.baselines import BASELINES
 from brdyn.raptor.fidelity import MODES
 from brdyn.raptor.model import spans
 from brdyn.reporting.finding import FAITHFUL, UNCLEAR, YES, Finding
-from brdyn.words import counted
+from brdyn.words import counted, with_interval
 
 AFFINE, MEAN_UPDATE = "affine", "mean_update"
 LONGER = "a longer fit, which can only raise R²; random partitions that do as well speak against these phases"
@@ -104,14 +104,12 @@ def _over_a_map(found: Evaluation) -> str:
     """The skill over one affine map for each layer; or why there is none, and the skill over the mean update."""
     skill, mean_update = (_skill(found, over) for over in (AFFINE, MEAN_UPDATE))
     if skill is not None:
-        return f"skill over one affine map for each layer {_with_interval(skill)} at the last"
+        return f"skill over one affine map for each layer {_said(skill)} at the last"
     baselines = found.fidelity.baselines
     why = "no baseline was measured" if baselines is None else baselines.left_out or "too few images"
-    over = "" if mean_update is None else f"; over the mean update {_with_interval(mean_update)} at the last"
+    over = "" if mean_update is None else f"; over the mean update {_said(mean_update)} at the last"
     return f"skill over an affine map is not known ({why}){over}"
 
 
-def _with_interval(row: pd.Series) -> str:
-    """A value, and its 95 % interval where there is one."""
-    interval = "" if pd.isna(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
-    return f"{row['mean']:.2f}{interval}"
+def _said(row: pd.Series) -> str:
+    return with_interval(row["mean"], row["low"], row["high"])

@@ -23,6 +23,7 @@ from brdyn.reporting.result import Found
 from brdyn.reporting.rows import Rows, number
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe-Ito
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 SIDE = 264  # pixels of a matrix
 DASHES = [1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 3], [1, 5]
 SIDE_BY_SIDE = 4  # names of curves
@@ -60,7 +61,11 @@ def exchange_charts(found: Sequence[Found]) -> dict[str, dict[str, Any]]:
 def coupling_charts(found: Sequence[Found]) -> dict[str, dict[str, dict[str, Any]]]:
     """How far layers stretch the same directions, all on one scale; by side and model."""
     measured = {one.label: one.results.get("spectra") for one in found}
-    shown = {label: one for label, one in measured.items() if isinstance(one, Dynamics)}
+    shown = {
+        label: one
+        for label, one in measured.items()
+        if isinstance(one, Dynamics) and one.spectra is not None and len(one.spectra.pairs)
+    }
     matrices = {side: {label: _without_diagonal(one, side) for label, one in shown.items()} for side in SIDES}
     most = max((np.nanmax(one) for drawn in matrices.values() for one in drawn.values()), default=1.0)
     return {
@@ -181,7 +186,7 @@ def curve_chart(
         return None
     labels = list(dict.fromkeys(row["model"] for row in rows))
     groups = list(dict.fromkeys(row["group"] for row in rows))
-    colours = [COLOURS[place % len(COLOURS)] for place in range(len(labels))]
+    by_model = _by_model(labels)
     shared = {
         "x": alt.X(
             "depth:Q",
@@ -189,11 +194,7 @@ def curve_chart(
             scale=alt.Scale(nice=False, zero=False),
             axis=alt.Axis(grid=False, tickMinStep=1),
         ),
-        "color": alt.Color(
-            "model:N",
-            scale=alt.Scale(domain=labels, range=colours),
-            legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=320, symbolOpacity=1),
-        ),
+        "color": by_model["color"],
         "detail": "group:N",
     }
     scale = alt.Scale(type="log", nice=False, padding=8) if log else alt.Scale(zero=False)
@@ -217,6 +218,7 @@ def curve_chart(
     )  # fmt: skip
     near = base.mark_point(size=55, filled=True, opacity=0.9, aria=False).encode(
         y=height,
+        shape=by_model["shape"],
         tooltip=[
             alt.Tooltip("model:N"),
             alt.Tooltip("group:N", title="tokens"),
@@ -260,7 +262,6 @@ def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
     if not rows:
         return None
     labels = list(dict.fromkeys(row["model"] for row in rows))
-    colours = [COLOURS[place % len(COLOURS)] for place in range(len(labels))]
     base = alt.Chart(alt.NamedData(name="rows")).transform_filter("indexof(models, datum.model) >= 0")
     lines = alt.Axis(labelExpr="split(datum.label, '|')", labelLimit=210, labelFontSize=10, grid=True)
     y = alt.Y("number:N", title=None, sort=None, axis=lines)
@@ -273,11 +274,7 @@ def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
     dots = base.mark_point(filled=True, size=80, aria=False).encode(
         y=y,
         x=alt.X("ratio:Q", scale=scale, axis=ticks),
-        color=alt.Color(
-            "model:N",
-            scale=alt.Scale(domain=labels, range=colours),
-            legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=320, symbolOpacity=1),
-        ),
+        **_by_model(labels),
         tooltip=[
             alt.Tooltip("model:N"),
             alt.Tooltip("name:N", title="number"),
@@ -296,6 +293,18 @@ def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
         chart.add_params(alt.param(name="models", value=labels), alt.param(name="groups", value=[])), words,
         rows=rows,
     )  # fmt: skip
+
+
+def _by_model(labels: Sequence[str]) -> dict[str, Any]:
+    """Colours of models, and other marks where colours come again."""
+    legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=320, symbolOpacity=1)
+    places = range(len(labels))
+    colours = [COLOURS[place % len(COLOURS)] for place in places]
+    shapes = [SHAPES[place // len(COLOURS) % len(SHAPES)] for place in places]
+    return {
+        "color": alt.Color("model:N", scale=alt.Scale(domain=labels, range=colours), legend=legend),
+        "shape": alt.Shape("model:N", scale=alt.Scale(domain=labels, range=shapes), legend=legend),
+    }
 
 
 def _spec(chart: Any, words: str, **data: Rows) -> dict[str, Any]:

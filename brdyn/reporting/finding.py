@@ -66,4 +66,11 @@ class Finding:
 
 def few(images: int) -> str:
     """A warning where there are too few images for an interval of a mean."""
-    return f" ({counted(images, 'image')}: intervals are rough)" if images < FEW else ""
+    return f" ({counted(images, 'image')}: {warning})" if (warning := roughness(images)) else ""
+
+
+def roughness(images: int) -> str:
+    """What is wrong with an interval of a mean over so many images; empty where nothing is."""
+    if images == 1:
+        return "there is no interval"
+    return "intervals are rough" if images < FEW else ""

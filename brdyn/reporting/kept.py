@@ -15,7 +15,7 @@ from brdyn.models import VisionTransformer
 from brdyn.reporting.plan import ReportSettings, Section, options_of
 from brdyn.result import Result, result_class
 from brdyn.store import OutputFolder, to_json
-from brdyn.store.result_files import read_plain
+from brdyn.store.result_files import missing, read_plain
 
 ORIGIN = "report"  # in the provenance of a result: what it was made for
 SAID = 6
@@ -41,8 +41,9 @@ def origin_of(
 
 
 def is_there(folder: Path, section: Section) -> bool:
-    """Whether a model's folder has a result of this section."""
-    return (folder / section.name / section.file).is_file()
+    """Whether a model's folder has a result of this section, with all of its files."""
+    path = folder / section.name / section.file
+    return path.is_file() and not missing(path, read_plain(path))
 
 
 def differs(folder: Path, section: Section, origin: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,7 +28,7 @@ from brdyn.reporting.reading import TOLD, Reading, readings
 from brdyn.reporting.result import Found, Report
 from brdyn.reporting.specs import Chart, Specs
 from brdyn.reporting.splicing import whole_phases
-from brdyn.words import as_typed
+from brdyn.words import as_typed, interval
 
 USE = "use"
 # The results that a question is answered from.
@@ -65,6 +66,7 @@ def render_page(
         loader=PackageLoader("brdyn.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["typed"] = as_typed
+    environment.globals["interval"] = interval
     page = environment.get_template("report.html").render(
         models=report.models,
         questions=QUESTIONS,
@@ -275,7 +277,17 @@ def _provenance(report: Report, found: Sequence[Found]) -> Iterable[tuple[str, s
 
 def _embedded(specs: Sequence[Mapping[str, Any]]) -> Markup:
     """JSON that can stand in a script element."""
-    return Markup(json.dumps(specs, separators=(",", ":")).replace("<", "\\u003c"))
+    text = json.dumps(_finite(specs), separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for numbers that JSON has not."""
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 @cache

@@ -13,7 +13,7 @@ from brdyn.choices import EPS, SPLICED, SURGERY, TANGENTS, check_twins, one_of
 from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
 
-RANDOM = "random"
+RANDOM, UNTRAINED = "random", "-untrained"
 REPORT, PAGE = "report.json", "report.html"
 FIT, PER_NUMBER = 0.035, 3e-8  # seconds of a linear head, roughly: and for each image, feature and class
 MEASURING = 1.6  # passes that a pass with all measures of motion takes, roughly
@@ -212,12 +212,12 @@ def subjects(names: Sequence[str], init: str, twin: bool) -> list[Subject]:
         for one in ((init, RANDOM) if twin else (init,))
     ]
     return [
-        Subject(one.name, one.init, f"{one.folder}-untrained") if one.init == RANDOM else one for one in found
+        Subject(one.name, one.init, one.folder + UNTRAINED) if one.init == RANDOM else one for one in found
     ]
 
 
 def _folders(names: Iterable[str]) -> list[str]:
-    """A folder for each name: `facebook/dino-vits16` is at `facebook--dino-vits16`."""
+    """A folder for each name: `facebook/dino-vits16` is at `facebook--dino-vits16`; no two differ by a twin's mark."""
     found: list[str] = []
     for name in names:
         # A path by its last part alone, as the others say where it lies; an id of the hub whole.
@@ -225,7 +225,7 @@ def _folders(names: Iterable[str]) -> list[str]:
         plain = re.sub(r"[^\w.@-]+", "-", text.replace("/", "--")).strip(".-") or "model"
         again = plain
         number = 2
-        while again in found:
+        while again.removesuffix(UNTRAINED) in [one.removesuffix(UNTRAINED) for one in found]:
             again, number = f"{plain}-{number}", number + 1
         found.append(again)
     return found

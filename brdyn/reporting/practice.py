@@ -136,6 +136,7 @@ def advice(
     speed: Speed | None,
     unread: str = "",
     given: Iterable[LayerProbe] = (),
+    unchanged: str = "",
 ) -> list[str]:
     """What one can do, in sentences.
 
@@ -149,6 +150,8 @@ def advice(
         Why no probe was fitted, where none was.
     given : iterable of LayerProbe
         Other probes of the model.
+    unchanged : str
+        Why no block was left out, where none was.
     """
     phases, probe = (results.get(name) for name in ("phases", "probe"))
     surgery, splice = (results.get(name) for name in ("interventions", "splice"))
@@ -157,6 +160,8 @@ def advice(
         probed = probe if isinstance(probe, LayerProbe) else None
         lines.append(f"To read features: {reading(phases, probed, unread)}.")
         lines += [f"To read features: {said(one, phases)}." for one in given]
+    if unchanged:
+        lines.append(f"To delete: not measured: {unchanged}.")
     for kind, opening, of in (("delete", "To delete", surgery), ("replace", "To share", splice)):
         best = next((one for one in found if one.kind == kind), None)
         if best is not None and isinstance(of, (Surgery, Splice)):

@@ -15,10 +15,11 @@ from brdyn.probes import LayerProbe, probe_layers
 from brdyn.probes.features import feature_width
 from brdyn.probes.layer_choice import CHOSEN, PHASE_ENDS, REGULAR, SINGLE
 from brdyn.probes.layer_result import ERRORS
-from brdyn.reporting.finding import FEW
+from brdyn.reporting.finding import roughness
 from brdyn.reporting.plan import READ, ReportSettings, heads_seconds
 from brdyn.result import read
 from brdyn.trajectory import Stream
+from brdyn.words import interval
 
 CLASSES = 10  # where nobody says how many
 WORDS = {
@@ -69,7 +70,7 @@ class Reading:
     def said(self) -> tuple[str, str]:
         """The value and its interval: `80.0%`, `[78.0%, 82.0%]`."""
         form = ".3f" if self.score in ERRORS else ".1%"
-        return f"{self.value:{form}}", f"[{self.low:{form}}, {self.high:{form}}]"
+        return f"{self.value:{form}}", interval(self.low, self.high, form)
 
     @property
     def difference(self) -> tuple[str, str] | None:
@@ -78,11 +79,13 @@ class Reading:
             return None
         times, form = (1, "+.3f") if self.score in ERRORS else (100, "+.1f")
         mean, low, high = (times * one for one in self.against)
-        return f"{mean:{form}}", f"[{low:{form}}, {high:{form}}]"
+        return f"{mean:{form}}", interval(low, high, form)
 
 
-def cannot_be_probed(images: ImageSet) -> str:
-    """Why images say nothing of which layers to read; empty where they may."""
+def cannot_be_probed(images: ImageSet, depth: int) -> str:
+    """Why images say nothing of which of so many layers to read; empty where they may."""
+    if depth == 1:
+        return "of a single layer there is nothing to choose"
     if images.source.labels is None:
         return "it needs labels: images in class folders, or with a label column"
     return ""
@@ -149,10 +152,15 @@ def given_probes(folders: Sequence[str], models: Sequence[VisionTransformer]) ->
     return found
 
 
-def words_of(what: str, phases: Phases) -> str:
-    """How layers were picked; the ends of a cut are not called phases where the test found none, or others."""
+def words_of(what: str, phases: Phases, ends: Sequence[int] | None = None) -> str:
+    """How layers were picked; the ends of a cut are not called phases where the test found none, or others.
+
+    `ends` are those that a probe was given, where they may be of other phases.
+    """
     if what != PHASE_ENDS:
         return WORDS.get(what, f"the {what}")
+    if ends is not None and tuple(ends) != tuple(phases.boundaries):
+        return f"the ends of the phases it was given ({', '.join(map(str, ends))})"
     evidence = phases.evidence
     if evidence is None or [one.layer for one in evidence.boundaries] == list(phases.boundaries):
         return "the last layers of the phases"
@@ -172,7 +180,9 @@ def readings(probe: LayerProbe, phases: Phases) -> list[Reading]:
         layers = sets[what]
         value, low, high = (float(scores.loc[layers, name]) for name in ("value", "low", "high"))
         against = None if layers == sets.get(REGULAR) else _against(probe.pairs, what)
-        found.append(Reading(what, words_of(what, phases), layers, value, low, high, against, probe.main))
+        found.append(
+            Reading(what, words_of(what, phases, probe.ends), layers, value, low, high, against, probe.main)
+        )
     return found
 
 
@@ -196,12 +206,12 @@ def _against(pairs: pd.DataFrame, what: str) -> tuple[float, float, float] | Non
 def said(probe: LayerProbe, phases: Phases) -> str:
     """Which layers to read, in a sentence."""
     parts = [
-        f"{one.words} {one.layers}: {' '.join(one.said)}{_said(one)}"
+        f"{one.words} {one.layers}: {' '.join(filter(None, one.said))}{_said(one)}"
         for one in readings(probe, phases)
         if one.what in (PHASE_ENDS, *WORDS)
     ]
     fit, test = probe.sizes["fit"] + probe.sizes.get("choose", 0), probe.sizes["test"]
-    rough = " (intervals are rough)" if test < FEW else ""
+    rough = f" ({warning})" if (warning := roughness(test)) else ""
     return f"{TOLD[probe.task]}, {fit} images to fit and {test} to test{rough}: {'; '.join(parts)}"
 
 
@@ -211,4 +221,4 @@ def _said(one: Reading) -> str:
     mean, between = one.difference
     unit = "" if one.score in ERRORS else " points"
     verdict = "" if one.against[1] > 0 or one.against[2] < 0 else ", not told apart"
-    return f" ({mean}{unit} {between} against regular spacing{verdict})"
+    return f" ({' '.join(filter(None, (mean + unit, between)))} against regular spacing{verdict})"

@@ -11,7 +11,7 @@ from brdyn.checked_json import fields_of, made
 from brdyn.probes import LayerProbe
 from brdyn.provenance import RunProvenance
 from brdyn.reporting.finding import QUESTIONS, Finding
-from brdyn.reporting.plan import REPORT
+from brdyn.reporting.plan import REPORT, UNTRAINED
 from brdyn.reporting.practice import Change, Measured
 from brdyn.reporting.speed import Speed
 from brdyn.result import Result
@@ -38,7 +38,7 @@ class Found:
     @property
     def label(self) -> str:
         """For pictures and tables; untrained networks are marked."""
-        return f"{self.folder.removesuffix('-untrained')} (untrained)" if self.untrained else self.folder
+        return f"{self.folder.removesuffix(UNTRAINED)} (untrained)" if self.untrained else self.folder
 
 
 @dataclass(frozen=True)

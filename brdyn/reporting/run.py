@@ -54,6 +54,7 @@ from brdyn.words import counted
 
 # In this order, phases with dynamics.
 MEASURED = (DYNAMICS, PERTURB, INTERVENTIONS, SPLICE, SPECTRA, PROBE)
+OPTIONAL = (INTERVENTIONS, SPECTRA, PROBE)  # that not every model allows
 OpenModel = Callable[[Subject], VisionTransformer]
 OpenImages = Callable[[VisionTransformer], ImageSet]
 Say = Callable[[str], None]
@@ -100,9 +101,11 @@ class ReportRun:
             check_redraws(model)
         if self.settings.twin and one.subject.init != RANDOM:
             check_redraws(model, "twin")
+            if model.info.is_random:
+                raise UsageError(f"{model.info.name!r} is untrained, as its `twin` would be; drop `twin`")
         images = open_images(model)
         one.model, one.images, one.untrained = model, images, model.info.is_random
-        if why := cannot_be_probed(images):
+        if why := cannot_be_probed(images, model.depth):
             one.left_out[PROBE] = why
         if not self.settings.of_size.stretched:
             one.left_out[SPECTRA] = f"it is not part of the size {self.settings.size!r}"
@@ -194,7 +197,7 @@ class ReportRun:
                 with stage(f"{one.subject.folder}: {section.name}", at_once=False):
                     self._measure(one, section)
             except BrdynError as error:
-                if section in (PROBE, SPECTRA) and isinstance(error, UsageError):
+                if section in OPTIONAL and isinstance(error, UsageError):
                     # These images or blocks do not do for it, and nothing is wrong with the model.
                     one.left_out[section] = str(error)
                     del one.origins[section]

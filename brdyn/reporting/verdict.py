@@ -27,9 +27,10 @@ from brdyn.reporting.finding import (
     Finding,
     few,
 )
-from brdyn.words import counted
+from brdyn.words import counted, interval, with_interval
 
 DOUBT = 0.05  # of other boundaries
+ALONE = "one image has no interval"
 
 
 def findings(
@@ -116,14 +117,18 @@ def _phases(phases: Phases) -> Finding:
 
 def _work(found: Splice) -> Finding:
     """Whether another layer's block makes less of an error than none within a phase, and by how much."""
-    said = f"{found.answer().removeprefix('no: ')}{_of_which(found.phases)}"
+    said = (
+        f"{found.answer().removeprefix('no: ') or 'nothing stands in for a layer'}{_of_which(found.phases)}"
+    )
     within = found.shared_work()
     if within is None:
         change = "phases of more than one layer (`brdyn splice --k`)"
         return Finding("work", UNCLEAR, "no two layers in a phase", said, change)
-    answer = UNCLEAR
+    answer, images = UNCLEAR, int(within["n_images"])
     if within["low"] > 1:
         answer, short = NO, "worse than nothing"
+    elif images == 1:
+        short = ALONE
     elif not within["high"] < 1:
         short = "not told from nothing"
     elif within["mean"] > 1 - HARDLY:
@@ -135,7 +140,7 @@ def _work(found: Splice) -> Finding:
         "more images, other phases"
     )
     share = f"{short}: {within['mean']:.0%} of the error without"
-    return Finding("work", answer, share, said + few(int(within["n_images"])), change)
+    return Finding("work", answer, share, said + few(images), change)
 
 
 def _stretch(found: Dynamics) -> Finding:
@@ -143,6 +148,13 @@ def _stretch(found: Dynamics) -> Finding:
     spectra = found.spectra
     assert spectra is not None  # of a result that has nothing else
     exponent, growth = _total(spectra, EXPONENT), float(spectra.by_block(NORM).mean())
+    grows = (
+        f"A small change grows by {_said(exponent)} nats a block, the norm of tokens by {growth:.2f}"
+        f"{few(int(exponent['n_images']))}"
+    )
+    if not len(spectra.pairs):
+        sentence = f"whether layers stretch alike cannot be told: there are no two. {grows}"
+        return Finding("stretch", UNCLEAR, "cannot be told", sentence, "a model with more layers")
     told, doubts = [], []
     for side, test in spectra.tests.items():
         every = _total(spectra, overall(side))
@@ -154,9 +166,7 @@ def _stretch(found: Dynamics) -> Finding:
         told.append(f"{said})")
     sentence = (
         f"squared cosine of the leading {spectra.tangents} directions of two layers: {', '.join(told)}; "
-        f"{spectra.chance:.2g} by chance{_of_which(found.phases)}. A small change grows by {exponent['mean']:.2f} "
-        f"[{exponent['low']:.2f}, {exponent['high']:.2f}] nats a block, the norm of tokens by {growth:.2f}"
-        f"{few(int(exponent['n_images']))}"
+        f"{spectra.chance:.2g} by chance{_of_which(found.phases)}. {grows}"
     )
     if not doubts:
         return Finding(
@@ -178,6 +188,10 @@ def _total(spectra: Spectra, quantity: str) -> pd.Series:
     return spectra.totals[spectra.totals["quantity"] == quantity].iloc[0]
 
 
+def _said(row: pd.Series) -> str:
+    return with_interval(row["mean"], row["low"], row["high"])
+
+
 def _of_which(phases: Phases) -> str:
     """Of which phases a result is, where those are not what the test accepts."""
     evidence = phases.evidence
@@ -189,16 +203,21 @@ def _of_which(phases: Phases) -> str:
 
 def _converge(dynamics: Dynamics) -> Finding | None:
     """Whether the last update turns tokens less than those before it."""
-    told = [_rest(dynamics, group) for group in _readouts(dynamics)]
-    if not told:
+    groups = _readouts(dynamics)
+    if not groups:
         return None
+    if dynamics.phases.layers == 1:
+        said, change = "there is one update, and none before it", "a model with more layers"
+        return Finding("converge", UNCLEAR, "cannot be told", said, change)
+    told = [_rest(dynamics, group) for group in groups]
     answers = {answer for answer, _ in told}
     answer = answers.pop() if len(answers) == 1 else UNCLEAR
-    short = {YES: "slower at the end", NO: "still turning at the end", UNCLEAR: "differs or too few images"}
+    images = int(dynamics.table["n_images"].min())
+    open_ = ALONE if images == 1 else "differs or too few images"
+    short = {YES: "slower at the end", NO: "still turning at the end", UNCLEAR: open_}
     change = (
         "the interval of the last update's angle on the other side of the mean of the others: more images"
     )
-    images = min(int(rows["n_images"].min()) for rows in [dynamics.table] if len(rows))
     said = f"the last update turns {' and '.join(sentence for _, sentence in told)}{few(images)}"
     return Finding("converge", answer, short[answer], said, change)
 
@@ -215,7 +234,7 @@ def _rest(dynamics: Dynamics, group: str) -> tuple[str, str]:
     last, before = rows.iloc[-1], float(rows["mean"].iloc[:-1].mean())
     answer = YES if last["high"] < before else NO if last["low"] > before else UNCLEAR
     words = {YES: "less than", NO: "more than", UNCLEAR: "which these images cannot tell from"}
-    angle = f"{last['mean']:.2f} rad [{last['low']:.2f}, {last['high']:.2f}]"
+    angle = f"{last['mean']:.2f} rad {interval(last['low'], last['high'])}".rstrip()
     return answer, f"{group} by {angle}, {words[answer]} the updates before it ({before:.2f} on average)"
 
 
@@ -230,12 +249,14 @@ def _repair(found: Repair) -> Finding | None:
     told = [(str(group), *_shrinking(rows)) for group, rows in own.groupby("group", sort=False)]
     answers = {answer for _, answer, _ in told}
     answer = answers.pop() if len(answers) == 1 else UNCLEAR
-    short = {YES: "noise shrinks", NO: "noise grows", UNCLEAR: "it depends on tokens or depth"}
+    images = int(own["n_images"].min())
+    open_ = ALONE if images == 1 else "it depends on tokens or depth"
+    short = {YES: "noise shrinks", NO: "noise grows", UNCLEAR: open_}
     said = f"noise of {largest:g} of a token's norm: " + "; ".join(
         f"on {group} {words}" for group, _, words in told
     )
     change = "smaller noise, other tokens; and untrained twins, which may repair or lose as much"
-    return Finding("repair", answer, short[answer], said + few(int(own["n_images"].min())), change)
+    return Finding("repair", answer, short[answer], said + few(images), change)
 
 
 def _shrinking(rows: pd.DataFrame) -> tuple[str, str]:
@@ -243,9 +264,10 @@ def _shrinking(rows: pd.DataFrame) -> tuple[str, str]:
     shrinks, grows = int((rows["high"] < 0).sum()), int((rows["low"] > 0).sum())
     answer = YES if shrinks > HALF * len(rows) else NO if grows > HALF * len(rows) else UNCLEAR
     rate = float(rows["mean"].mean())
-    return answer, (
-        f"it shrinks from {shrinks} of {len(rows)} depths and grows from {grows} ({rate:+.2f} a layer on average)"
-    )
+    counts = f"it shrinks from {shrinks} of {len(rows)} depths and grows from {grows}"
+    if rows["low"].isna().all():
+        counts = "from which depths it shrinks or grows cannot be told"
+    return answer, f"{counts} ({rate:+.2f} a layer on average)"
 
 
 def verdict(found: Sequence[Finding], untrained: bool) -> str:

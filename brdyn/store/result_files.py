@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +46,7 @@ KINDS = {
     "compare.json": Kind("brdyn compare"),
     GRID_RESULT: Kind("brdyn vitrm-train --grid", "brdyn.classifiers:Grid"),
 }
+NEEDED = (".parquet", ".safetensors")
 MODEL = ("config.json", "model.safetensors")
 
 
@@ -83,6 +85,19 @@ def check_own(folder: Path, result: str) -> None:
 def _is_there(path: Path) -> bool:
     """Also as what a killed run has set aside."""
     return path.is_file() or files.aside(path).is_file()
+
+
+def missing(path: Path, content: Mapping[str, Any]) -> list[str]:
+    """The files that the content of a result's JSON file names and that are not there, but for pictures.
+
+    Without these it is not whole; pictures are drawn again.
+    """
+    named = content.get("files", [])
+    return [
+        str(name)
+        for name in (named if isinstance(named, list) else [])
+        if str(name).endswith(NEEDED) and not (path.parent / str(name)).is_file()
+    ]
 
 
 def read_plain(path: Path) -> dict[str, Any]:

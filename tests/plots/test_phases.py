@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
 from brdyn.phases import phase_evidence, segment
-from brdyn.plots import plot_gain_curve, plot_similarity, plot_stability, plot_steps
-from brdyn.plots.style import layer_ticks
+from brdyn.plots import plot_gain_curve, plot_similarity, plot_stability, plot_steps, themed
+from brdyn.plots.beyond import say_beyond
+from brdyn.plots.style import layer_ticks, new_figure, paper_style
 from tests.phases.similarities import similarity_of
 
 
@@ -64,6 +66,32 @@ def test_stability_prints_the_frequency_of_each_boundary(phases):
     np.testing.assert_allclose(axes.images[0].get_array(), found.frequency[1:])
     written = {text.get_position(): text.get_text() for text in axes.texts}
     assert written[3, 3] == f"{found.stability[0]:.2f}".lstrip("0")
+
+
+def test_stability_is_legible_in_the_dark(phases):
+    """Numbers and frames stand on the colours of the image, which no theme changes; none is wider than its cell."""
+    with themed("dark"):
+        figure = plot_stability(phases[0], unit="image", title="t")
+    axes = figure.axes[0]
+    for text in axes.texts:
+        layer, k = (int(place) for place in text.get_position())
+        share = phases[0].frequency[k - 1, layer - 1]
+        assert abs(share - (text.get_color() != "white")) >= 0.5
+    assert {to_hex(one.get_edgecolor()) for one in axes.patches} == {"#ffffff", "#000000"}
+    for layers, numbers in ((20, True), (24, False)):
+        labels = np.repeat([0, 1], layers // 2)
+        matrix = np.where(labels[:, None] == labels[None], 1.0, 0.2)
+        found = segment(similarity_of(matrix, np.stack([matrix] * 3)), k=2)
+        assert bool(plot_stability(found, unit="image", title="t").axes[0].texts) == numbers
+
+
+def test_what_lies_beyond_is_written_on_the_ground_of_the_theme():
+    with themed("dark"), paper_style():
+        axes = new_figure(4, 3).subplots()
+        say_beyond(axes, ["▼ cls: -7 at layer 3"])
+    (text,) = axes.texts
+    ink, ground = (sum(to_rgb(one)) for one in (text.get_color(), text.get_bbox_patch().get_facecolor()))
+    assert ink - ground > 2
 
 
 def test_without_bootstrap_the_picture_says_so(phases):

@@ -1,5 +1,7 @@
 """Pictures of probes, by what they draw."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,6 +33,32 @@ def test_models_stand_in_their_order_also_where_they_were_read_from_a_file():
     )  # fmt: skip
     panels = plot_examples(found, title="a ViT").axes
     assert [axes.get_title() for axes in panels] == ["image", "truth", "teacher", "raptor"]
+
+
+def test_many_classes_and_long_names_are_told_apart():
+    """No colour twice in a legend, and no heading over another."""
+    models = ["vit_small_patch14_dinov2.lvd142m", "raptor of vit_small_patch14_dinov2.lvd142m"]
+    classes = [(models[0], "12", "linear", f"class {number}", 1.0, 4.0) for number in range(40)]
+    truth = np.arange(25, dtype=np.int16).reshape(1, 5, 5)
+    found = LayerProbe(
+        task="segmentation",
+        scores=pd.DataFrame([(model, "12", "linear", "miou", *[0.5] * 5) for model in models], columns=SCORES),
+        classes=pd.DataFrame(classes, columns=CLASSES),
+        **{name: pd.DataFrame(columns=columns) for name, columns in {"pairs": PAIRS, "runs": RUNS}.items()},
+        sets={},
+        words={"miou": "mean IoU"},
+        notes=(),
+        sizes={"fit": 1, "test": 1},
+        counted=pd.DataFrame(),
+        examples={"image": np.zeros((1, 5, 5, 3), np.uint8), "score": np.array([1.0]), "truth": truth,
+                  **{f"said {model}": truth for model in models}},
+    )  # fmt: skip
+    figure = plot_examples(found, title="a ViT")
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert len({patch.get_facecolor() for patch in legend.get_patches()}) == len(legend.get_patches()) == 25
+    headings = [axes.title.get_window_extent() for axes in figure.axes]
+    assert all(left.x1 <= right.x0 for left, right in pairwise(headings))
 
 
 @pytest.mark.parametrize(

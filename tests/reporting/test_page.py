@@ -16,7 +16,7 @@ from brdyn.phases import segment
 from brdyn.raptor import BlockConfig, Raptor, evaluate
 from brdyn.reporting.assemble import assemble
 from brdyn.reporting.charts import curve_chart
-from brdyn.reporting.page import guide_page, render_page
+from brdyn.reporting.page import _embedded, guide_page, render_page
 from brdyn.reporting.result import Found
 from brdyn.reporting.specs import Specs
 from brdyn.reporting.stills import still
@@ -330,6 +330,22 @@ def test_paper_has_no_boxes_and_nothing_beyond_its_edge(seen):
 
 def test_models_of_other_depth_share_an_axis(seen):
     assert seen.locator("#repair .role-axis-title text").first.text_content() == "depth (% of its blocks)"
+
+
+def test_models_whose_colour_comes_again_have_another_mark():
+    rows = [
+        {"model": f"vit {number}", "group": "cls", "layer": 1, "depth": 1, "mean": 1, "low": 0, "high": 2}
+        for number in range(8)
+    ]
+    near = curve_chart(rows, words="speed", y="angle (rad)", x="update")["layer"][-1]["encoding"]
+    colours, shapes = (near[name]["scale"]["range"] for name in ("color", "shape"))
+    assert colours[0] == colours[6]
+    assert len({*zip(colours, shapes, strict=True)}) == 8
+
+
+def test_a_number_that_json_has_not_is_null():
+    specs = [{"domain": (0.0, float("nan"))}, {"rows": [{"mean": float("inf")}], "words": "<b>"}]
+    assert json.loads(_embedded(specs)) == [{"domain": [0, None]}, {"rows": [{"mean": None}], "words": "<b>"}]
 
 
 def test_a_chart_names_the_models_that_it_shows():

@@ -86,6 +86,14 @@ def test_a_report_that_was_killed_goes_on(lost, again):
     assert again()[1] == expected
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_section_that_lacks_a_file_is_measured_anew(overwrite, again):
+    (again.out / "deeper" / "dynamics" / "dynamics.parquet").unlink()
+    found, written, _ = again(overwrite=overwrite)
+    assert written == {"deeper/phases", "deeper/dynamics"}
+    assert [one.sections for one in found.models] == [SECTIONS, SECTIONS]
+
+
 @pytest.mark.parametrize("moment", ["render_page", "layer_surgery"])
 def test_one_that_is_stopped_says_how_to_go_on(moment, again, monkeypatch):
     """While it draws, too."""
@@ -184,6 +192,23 @@ def test_twins_of_a_module_that_nobody_can_draw_are_refused(plain, tmp_path):
             brdyn.report([adapted()], plain, tmp_path / "out", ReportSettings(size="fast", **options))
 
 
+def test_an_untrained_model_has_no_twin(plain, tmp_path):
+    model = next(iter(untrained_twins(named("little"), 1)))
+    model.redraw = named("little").redraw
+    with pytest.raises(UsageError, match="'little' is untrained, as its `twin` would be; drop `twin`"):
+        brdyn.report([model], plain, tmp_path / "out", ReportSettings(size="fast", twin=True))
+
+
+def test_no_two_models_share_a_folder_or_a_label():
+    """Nor one and the twin of another, whichever of those that are given is untrained."""
+    names = ["vit-untrained", "vit"]
+    with_twins = [one.folder for one in subjects(names, "pretrained", twin=True)]
+    assert with_twins == ["vit-untrained", "vit-untrained-untrained", "vit-2", "vit-2-untrained"]
+    alone = subjects(names, "pretrained", twin=False)
+    labels = [Found(one.name, one.folder, True, {}, {}, None).label for one in alone]
+    assert labels == ["vit (untrained)", "vit-2 (untrained)"]
+
+
 def test_a_trained_model_may_have_any_name():
     found = Found("vit-untrained", "vit-untrained", False, {}, {}, None)
     assert found.label == "vit-untrained"
@@ -246,6 +271,21 @@ def test_blocks_without_derivatives_leave_the_rest(plain, tmp_path, pageless, st
     assert one.sections == SECTIONS[:-1]
     assert not one.failures
     assert "block 2 of 'little' cannot" in one.findings[3].sentence
+
+
+def test_a_model_of_one_block_is_reported_on(photos, tmp_path, stretching):
+    """What it cannot have is left out, and nothing has failed; the numbers of the page are JSON."""
+    settings = ReportSettings(size="fast", n=12)
+    found = brdyn.report([named("single", 1)], photos, tmp_path / "out", settings, stream=STREAM, formats=())
+    (one,) = found.models
+    assert not one.failures
+    assert one.sections == ("phases", "dynamics", "perturb", "splice", "spectra")
+    assert "a single layer leaves nothing to change" in one.advice[1]
+    assert "of a single layer there is nothing to choose" in one.advice[0]
+    page = (tmp_path / "out" / "report.html").read_text()
+    text = page.partition('id="specs">')[2].partition("</script>")[0]
+    specs = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert not [spec for spec in specs if "leading directions" in spec["description"]]
 
 
 def test_a_raptor_is_fitted_and_judged_on_other_images(plain, tmp_path, pageless, monkeypatch):

@@ -34,12 +34,10 @@ def dynamics(last, half=0.01, n=50, null=None):
     return Dynamics(pd.DataFrame(rows), segment(np.eye(4)), {}, null=null)
 
 
-def repair(rates):
+def repair(rates, half=0.01, n=50):
     """Noise on cls at each state, which grows by these rates."""
-    rows = [
-        {"start": start, "eps": 0.2, "target": "cls", "group": "cls", **interval(rate), "half_repair": np.nan}
-        for start, rate in enumerate(rates)
-    ]
+    of = {"eps": 0.2, "target": "cls", "group": "cls", "half_repair": np.nan}
+    rows = [{"start": start, **of, **interval(rate, half, n)} for start, rate in enumerate(rates)]
     return Repair(pd.DataFrame(columns=["eps"]), pd.DataFrame(rows), segment(np.eye(4)))
 
 
@@ -67,7 +65,7 @@ def test_tokens_rest_where_the_last_update_turns_them_less(last, half, said):
     assert "(5 images: intervals are rough)" in answer("converge", {"dynamics": dynamics(last, n=5)}).sentence
 
 
-def stretched(doubts):
+def stretched(doubts, half=0.01, n=50, pairs=((1, 2),)):
     """Spectra whose layers are coupled more within phases, by what share of other boundaries give as much."""
     quantities = {"exponent": 0.3} | {
         f"coupling of {side} directions, {pairs}": value
@@ -75,7 +73,9 @@ def stretched(doubts):
         for pairs, value in (("all pairs of layers", 0.2), ("within phases less across", 0.05))
     }
     totals = [
-        {"quantity": name, "index": 1, "phase": 0, **interval(value)} for name, value in quantities.items()
+        {"quantity": name, "index": 1, "phase": 0, **interval(value, half, n)}
+        for name, value in quantities.items()
+        if pairs or name == "exponent"
     ]
     growth = [
         {"quantity": "growth of the norm", "index": 1, "block": block, **interval(0.4)} for block in (1, 2)
@@ -86,7 +86,8 @@ def stretched(doubts):
     }
     spectra = Spectra(
         pd.DataFrame(totals, columns=list(TOTALS)), pd.DataFrame(growth, columns=list(BLOCKS)),
-        pd.DataFrame(columns=list(PAIRS)), tests, 2, 1, 200, 2,
+        pd.DataFrame([("entering", *pair, *interval(0.2).values()) for pair in pairs], columns=list(PAIRS)),
+        tests, 2, 1, 200, 2,
     )  # fmt: skip
     return Dynamics(dynamics(0.5).table, segment(JUMP, 3), {}, details={"spectra": spectra})
 
@@ -112,6 +113,42 @@ def test_layers_stretch_alike_where_few_other_boundaries_give_as_much(doubts, sa
         in (found.sentence)
     )
     assert found.sentence.endswith("nats a block, the norm of tokens by 0.40")
+
+
+def test_whether_layers_stretch_alike_cannot_be_told_of_one():
+    found = answer("stretch", {"spectra": stretched((None, None), pairs=())})
+    assert (found.answer, found.short) == ("unclear", "cannot be told")
+    assert found.sentence.startswith("whether layers stretch alike cannot be told: there are no two. A small")
+
+
+def test_one_update_has_none_to_hold_it_against():
+    one = dynamics(0.5)
+    one = replace(one, table=one.table.head(1), phases=segment(np.eye(1)))
+    found = answer("converge", {"dynamics": one})
+    assert (found.answer, found.short) == ("unclear", "cannot be told")
+
+
+def test_one_image_has_no_interval():
+    """Which is said, in the place of an interval of no numbers."""
+    of = {"half": np.nan, "n": 1}
+    results = {
+        "dynamics": dynamics(0.2, **of), "perturb": repair([0.1, 0.1], **of), "splice": splice(**of),
+        "spectra": stretched((0.01, 0.01), **of),
+    }  # fmt: skip
+    for question in ("converge", "repair", "work", "stretch"):
+        found = answer(question, results)
+        assert "nan" not in found.sentence
+        assert found.sentence.endswith("(1 image: there is no interval)")
+        assert question == "stretch" or (found.answer, found.short.partition(":")[0]) == (
+            "unclear", "one image has no interval",
+        )  # fmt: skip
+    assert "from which depths it shrinks or grows cannot be told" in answer("repair", results).sentence
+    two = replace(segment(np.kron(np.eye(2), np.ones((3, 3))), 2), evidence=None)
+    read = advice({"phases": two, "probe": probed(half=np.nan, test=1)}, [], None)[0]
+    assert (
+        "1 to test (there is no interval): the last layers of the phases 3+6: 80.0% (+10.0 points against"
+        in read
+    )
 
 
 def test_what_was_left_out_says_why():
@@ -308,6 +345,13 @@ def test_layers_to_read_are_those_that_a_probe_reads_best():
     assert "the ends of the best cut into 2 (no phases were shown) 3+6: " in said_of(one)
     other = segment(JUMP, 3)
     assert "the ends of the best cut into 3 (2 phases were shown) 3+6: " in said_of(other)
+    given = replace(probed(), ends=(4, 8))
+    assert (
+        "the ends of the phases it was given (4, 8) 3+6: "
+        in advice({"phases": two, "probe": given}, [], None)[0]
+    )
+    alike = advice({"phases": two, "probe": replace(probed(), ends=two.boundaries)}, [], None)[0]
+    assert "the last layers of the phases 3+6: " in alike
     without = advice({"phases": two}, [], None, "it needs labels")[0]
     assert without == (
         "To read features: the last layers of the phases are 3, 6, at regular spacing 3, 6; which are worth more was "
