@@ -24,6 +24,7 @@ NUMBER = (float, None)
 RUNS = ["model", "place", "probe", "seed", "penalty", "epoch"]
 CLASSES = ["model", "place", "probe", "class", "iou", "pixels"]
 COUNTED, EXAMPLES = "per_image.parquet", "examples.safetensors"
+FEWEST = 6  # images: of fewer, even if all are for it, a two-sided sign test never gets below 5 %
 OPTIMISTIC = (
     "the epoch was chosen on the test images, as in the published protocol: these scores are optimistic, and for "
     "comparison with published ones alone"
@@ -41,7 +42,8 @@ class LayerProbe(Result):
     task : {"classification", "segmentation", "depth"}
     scores : DataFrame
         A row for each `model`, `place` (layers: `7`, or `4+8+12` side by side), `probe` and `score`: its `value`, mean
-        over seeds; `low` and `high`, its 95 % bootstrap interval over test images; `sd` over seeds.
+        over seeds; `low` and `high`, its 95 % interval over test images (Wilson's of accuracies, else of a Bayesian
+        bootstrap); `sd` over seeds.
     pairs : DataFrame
         Two models at one place, or two places of one model, on the same test images: `difference` and `ratio` of the
         main score, second to first, with intervals; no ratio to a score of 0.
@@ -280,12 +282,14 @@ class LayerProbe(Result):
     def beats_baseline(self, place: str, probe: str = "linear", model: str | None = None) -> bool:
         """Whether the whole interval of a place's main score is better than what knowing nothing of an image gets.
 
-        False also of results of earlier versions, which have no baseline.
+        False also of fewer than `FEWEST` test images, and of results of earlier versions, which have no baseline.
         """
-        if self.baseline.empty:
+        if self.baseline.empty or self.sizes["test"] < FEWEST:
             return False
         row = self._rows(self.main, probe, model).set_index("place").loc[place]
-        return bool(row["high"] < self._blind if self.main in ERRORS else row["low"] > self._blind)
+        sign, end = (-1, "high") if self.main in ERRORS else (1, "low")
+        worst = row[end] if np.isfinite(row[end]) else row["value"]  # of images that are all alike
+        return bool(sign * worst > sign * self._blind)
 
     def _against_baseline(self) -> Iterator[str]:
         """All scores of the baseline, and which heads are not shown to be above it."""
@@ -334,7 +338,8 @@ class LayerProbe(Result):
             who = f"{row['second']} at layer {row['place']} ({row['probe']})"
             if not np.isfinite(row["ratio"]):
                 return f"{who}: no share of the {words} of {row['first']}, which is 0"
-            ends = f" ({row['ratio_low']:.1%} to {row['ratio_high']:.1%})" if np.isfinite(row["low"]) else ""
+            low, high = row["ratio_low"], row["ratio_high"]
+            ends = f" ({low:.1%} to {high:.1%})" if np.isfinite(low) else ""
             return f"{who}: {words} {row['ratio']:.1%} of that of {row['first']}{ends}"
         low, high = (self._points(row["score"], row[name]) for name in ("low", "high"))
         ends = f" ({low} to {high})" if np.isfinite(row["low"]) else ""
