@@ -10,13 +10,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from brdyn.errors import BrdynError
 from brdyn.measures.intervals import told_apart
 from brdyn.probes.baselines import BASELINE, NAMES
 from brdyn.probes.counts import PAIRS, SCORES
 from brdyn.provenance import Provenance, images_of, skipped_lines
 from brdyn.result import Result
+from brdyn.safetensors_file import fault
 from brdyn.store import read_table, records
 from brdyn.words import counted as number_of
 
@@ -155,7 +158,6 @@ class LayerProbe(Result):
             kinds = dict.fromkeys(columns[name][plain:], float)
             tables[name] = tables[name].astype(kinds)
         baseline = pd.DataFrame(content.get("baseline", []), columns=BASELINE)
-        file = folder / EXAMPLES
         return cls(
             task=content["task"],
             **tables,
@@ -166,7 +168,7 @@ class LayerProbe(Result):
             counted=read_table(folder / COUNTED, "a table of counts by image", ["model", "place", "probe"]),
             baseline=baseline.astype(dict.fromkeys(BASELINE[1:], float)),
             ends=None if content["ends"] is None else tuple(content["ends"]),
-            examples={name: one.numpy() for name, one in load_file(file).items()} if file.is_file() else {},
+            examples=_examples(folder / EXAMPLES),
             images=content["probe_images"],
         )
 
@@ -355,6 +357,16 @@ class LayerProbe(Result):
         """Task, models, layers."""
         places = self._places()
         return f"{self.task} of {', '.join(self.models)} at {', '.join(places)}"
+
+
+def _examples(path: Path) -> dict[str, np.ndarray]:
+    """What :meth:`LayerProbe.others` wrote, where it did."""
+    if not path.is_file():
+        return {}
+    try:
+        return {name: one.numpy() for name, one in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise BrdynError(f"cannot read {str(path)!r} as safetensors ({fault(path, error)})") from error
 
 
 def _skipped(part: Mapping[str, Any]) -> list[str]:

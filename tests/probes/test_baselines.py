@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import brdyn
+from brdyn.errors import BrdynError
 from brdyn.plots import plot_layer_scores
 from brdyn.probes import Depth, LayerProbe, Segmentation, baselines
 from brdyn.probes.baselines import baseline_scores, blind_map, count_blind
@@ -118,6 +119,15 @@ def test_few_images_beat_nothing(images, beats):
     assert found.scores.loc[0, "low"] > found.baseline.loc[0, "value"] or images == 2
     assert found.beats_baseline("1") == beats
     assert not found.beats_baseline("2")
+
+
+def test_examples_that_are_damaged_are_said(tmp_path):
+    found = replace(probed([[1], [1]], [1]), examples={"image": np.zeros((4, 4))})
+    found.save(tmp_path)
+    path = tmp_path / "examples.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(BrdynError, match=r"examples.safetensors' as safetensors \(truncated: "):
+        brdyn.read(tmp_path)
 
 
 def test_a_result_without_a_baseline_is_read(tmp_path):
