@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from brdyn.checked_json import check, expanded
-from brdyn.errors import UsageError
+from brdyn.errors import UsageError, permitted
 from brdyn.provenance import Provenance, RunProvenance, Stopwatch
 from brdyn.store import OutputFolder, check_formats, read_json, reading, to_json
 from brdyn.store.result_files import KINDS, missing
@@ -172,6 +172,7 @@ class Result(ABC):
         return out.save(self.FILE, content, figures, formats, {**tables, **self.others()})
 
     @classmethod
+    @permitted()
     def read(cls, folder: str | Path) -> Self:
         """Read what :meth:`save`, or the command, wrote to a folder.
 
@@ -183,7 +184,8 @@ class Result(ABC):
         Raises
         ------
         UsageError
-            If there is no such result there, or it is damaged, half removed, or of a newer version.
+            If there is no such result there, it may not be looked at, or it is damaged, half removed, or of a newer
+            version.
         """
         path = _file(expanded(folder), cls.FILE)
         what = f"a result of {KINDS[cls.FILE].writer}"
@@ -211,6 +213,7 @@ class Result(ABC):
         """What it is of, in a few words."""
 
 
+@permitted()
 def read(folder: str | Path) -> Result:
     """Read any result back, whatever command or function wrote it.
 
@@ -227,7 +230,8 @@ def read(folder: str | Path) -> Result:
     Raises
     ------
     UsageError
-        If there is no result, several, or one that is damaged, half removed, or of a newer version.
+        If there is no result, several, one that may not be looked at, or one that is damaged, half removed, or of a
+        newer version.
 
     Examples
     --------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
@@ -62,6 +63,26 @@ def records():
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def forbid(monkeypatch):
+    """Make a folder one that may not be entered, of which root may be told as well."""
+
+    def forbidden(folder: Path) -> None:
+        def refusing(call, within):
+            def called(path=".", *args, **kwargs):
+                text = os.fspath(path) if not isinstance(path, int) else ""
+                if text.startswith(f"{folder}/") or (within and text == str(folder)):
+                    raise PermissionError(13, "Permission denied", text)
+                return call(path, *args, **kwargs)
+
+            return called
+
+        for name, within in (("stat", False), ("lstat", False), ("listdir", True), ("scandir", True)):
+            monkeypatch.setattr(os, name, refusing(getattr(os, name), within))
+
+    return forbidden
 
 
 def scramble(module: torch.nn.Module, seed: int = 0) -> None:

@@ -258,6 +258,19 @@ def test_what_is_no_result(results, tmp_path):
     assert brdyn.read(dynamics / "dynamics.json") == results["dynamics.json"]
 
 
+def test_a_result_that_may_not_be_looked_at(results, tmp_path, forbid):
+    results["phases.json"].save(tmp_path / "runs" / "phases")
+    forbid(tmp_path / "runs")
+    for place in (
+        tmp_path / "runs",
+        tmp_path / "runs" / "phases",
+        tmp_path / "runs" / "phases" / "phases.json",
+    ):
+        for read in (brdyn.read, type(results["phases.json"]).read):
+            with pytest.raises(UsageError, match=r"runs.*permission denied"):
+                read(place)
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_half_removed_and_newer(results, tmp_path):
     results["dynamics.json"].save(tmp_path / "out", figures=draw(results["dynamics.json"]))

@@ -5,12 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from brdyn import store
 from brdyn.errors import BrdynError, UsageError
-from brdyn.store import OutputFolder, files, unfinished
+from brdyn.store import OutputFolder, files, pretrained, unfinished
 from tests.cli.commands import ROOT
 
 OLD = {"model.safetensors": b"old weights", "config.json": b'{"weights": "old weights"}'}
@@ -314,3 +315,24 @@ def test_a_folder_that_is_anothers_is_refused(tmp_path):
         OutputFolder(begun, overwrite=True, result="train.json")
     with pytest.raises(UsageError, match="brdyn raptor-fit"):
         OutputFolder(begun, go_on_with=["unfinished.json"], result="train.json")
+
+
+def test_a_folder_that_may_not_be_entered_is_said(tmp_path, forbid):
+    (tmp_path / "runs").mkdir()
+    forbid(tmp_path / "runs")
+    for place in (tmp_path / "runs", tmp_path / "runs" / "a"):
+        for overwrite in (True, False):
+            with pytest.raises(UsageError, match=r"may not look at '.*runs.*' \(permission denied\)"):
+                OutputFolder(place, overwrite, result="phases.json")
+
+
+def test_a_folder_at_home_is_written_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    pretrained.write("~/kept", {"config.json": b"{}"})
+    assert (tmp_path / "kept" / "config.json").read_bytes() == b"{}"
+
+
+def test_the_home_of_nobody_is_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert OutputFolder("~nosuchuser/x").path == Path("~nosuchuser/x")

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from brdyn.checked_json import expanded
 from brdyn.choices import DEVICES, one_of
-from brdyn.errors import UsageError
+from brdyn.errors import UsageError, permitted
 from brdyn.store import check_empty, check_formats
 from brdyn.store.result_files import check_own
 
@@ -50,6 +50,7 @@ def check_written(request: Written, result: str, *, go_on: bool = False) -> tupl
     return formats
 
 
+@permitted()
 def check_out(out: Path, result: str, used: bool) -> None:
     """Refuse an output folder that cannot be made or is another's, or holds files and is not to be `used` again."""
     there = next(one for one in (out, *out.absolute().parents) if os.path.lexists(one))

@@ -287,10 +287,12 @@ def _numbers(chunks: Iterable[Any]) -> tuple[int | None, float | None]:
 
     highest = -1
     for chunk in chunks:
-        values = np.asarray(chunk.cast("float64").drop_null().to_numpy(zero_copy_only=False))
-        values = values[np.isfinite(values)]
-        broken = values[values % 1 != 0]
-        if len(broken):
-            return None, float(broken[0])
-        highest = max(highest, int(values[values < MOST_CLASSES].max(initial=-1)))
+        values = np.asarray(chunk.drop_null().to_numpy(zero_copy_only=False))
+        if values.dtype.kind == "f":  # whole numbers stay what they are: float64 cannot hold all of them
+            values = values[np.isfinite(values)]
+            broken = values[values % 1 != 0]
+            if len(broken):
+                return None, float(broken[0])
+        classes = values[values < MOST_CLASSES]
+        highest = max(highest, int(classes.max()) if len(classes) else -1)
     return (None if highest < 0 else highest), None

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 UPRIGHT = 1
+TURNED = range(2, 9)  # the other orientations that EXIF has
 ORIENTATION = "orientation"
 """In the `info` of a decoded picture: that of its file."""
 WHITE = (255, 255, 255)
@@ -58,8 +59,9 @@ def decode(data: bytes) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """How a loaded picture says by EXIF that it is to be turned, from 1 (not at all) to 8."""
-    return int(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT))
+    """How a loaded picture says by EXIF that it is to be turned, from 1 (not at all, or nothing known) to 8."""
+    said = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    return int(said) if said in TURNED else UPRIGHT
 
 
 @cache

@@ -14,7 +14,7 @@ from brdyn.data.pairs import PairedSource
 from brdyn.data.row_sets import hub_source, is_saved, saved_source
 from brdyn.data.samples import SampleSource
 from brdyn.data.sources import ImageSource, Skipped
-from brdyn.errors import UsageError
+from brdyn.errors import UsageError, permitted
 
 SAMPLES = "samples"
 OTHERS = {
@@ -53,6 +53,7 @@ OTHERS = {
 READABLE = "a folder, an image, a parquet or webdataset tar file"
 
 
+@permitted()
 def find_source(
     images: str | Path,
     split: str | None = None,
@@ -85,7 +86,8 @@ def find_source(
     Raises
     ------
     UsageError
-        If nothing of the kind exists, a folder holds no images, or columns or split are not to be had or left open.
+        If nothing of the kind exists or may be looked at, a folder holds no images, or columns or split are not to be
+        had or left open.
     BrdynError
         If a table or data set cannot be read.
 

@@ -56,7 +56,7 @@ class PairedSource(ImageSource):
     Raises
     ------
     UsageError
-        If there are no pairs, or an image without its target.
+        If there are no pairs, an image without its target, or two images or targets of one stem.
     """
 
     files: Names
@@ -145,7 +145,21 @@ def _split(key: str) -> str | None:
 
 
 def _keyed(names: list[str], key: Key) -> dict[str, str]:
-    return {found: name for name in names if (found := key(name)) is not None}
+    """Names by what they have in common with their mates.
+
+    Raises
+    ------
+    UsageError
+        If two have it, so that it is open which one is meant.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        own = key(name)
+        if own is not None and found.setdefault(own, name) != name:
+            raise UsageError(
+                f"{shown(found[own])!r} and {shown(name)!r} are of one stem; give each its own, or move one elsewhere"
+            )
+    return found
 
 
 def _stem(name: str) -> str:

@@ -1,4 +1,5 @@
-"""95 % intervals: of a mean by the normal approximation, of a share by Wilson's score."""
+"""95 % intervals: of a mean by the normal approximation, of a share by Wilson's score, of two paired shares by
+Newcombe's method."""
 
 from __future__ import annotations
 
@@ -27,6 +28,46 @@ def of_share(share: Any, n: Any) -> tuple[Any, Any]:
     middle = (share + weight / 2) / (1 + weight)
     half = weight * (share * (1 - share) / weight + 1 / 4) ** 0.5 / (1 + weight)
     return middle - half, middle + half
+
+
+def of_paired_shares(
+    first: np.ndarray, second: np.ndarray
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Low and high end of how much the share of `second` is more, and of how many times that of `first` it is.
+
+    The difference by method 10 of Newcombe (1998), the ratio by that of Donner and Zou (2012): made of the two
+    intervals by Wilson, so that they hold the value, have a width where all are right or wrong too, and agree on
+    whether one is above the other.
+
+    Parameters
+    ----------
+    first, second : ndarray
+        `(n,)`, from 0 to 1, of the same things; no ratio to a share of 0 (NaN).
+
+    >>> import numpy as np
+    >>> from brdyn.measures.intervals import of_paired_shares
+    >>> first, second = (np.arange(50) < right for right in (43, 41))  # 41 right by both, 2 by the first alone
+    >>> [[round(end, 3) for end in ends] for ends in of_paired_shares(first, second)]
+    [[-0.125, 0.037], [0.85, 1.048]]
+    """
+    one, other = (np.asarray(values, dtype=float) for values in (first, second))
+    p, q, n = float(one.mean()), float(other.mean()), len(one)
+    (p_low, p_high), (q_low, q_high) = (of_share(share, n) for share in (p, q))
+    together, apart = float((one * other).mean()) - p * q, float(one.std() * other.std())
+    if together > 0:
+        together = max(together - 1 / (2 * n), 0)  # Newcombe's correction for continuity
+    r = together / apart if apart else 0.0
+
+    def ends(p_end: float, q_end: float) -> tuple[float, float, float, float]:
+        a, b = abs(p_end - p), abs(q_end - q)
+        reach = (a**2 - 2 * r * a * b + b**2) ** 0.5
+        middle, above, below = p * q - r * a * b, q**2 - b**2, p**2 - a**2
+        return reach, middle + max(middle**2 - above * below, 0) ** 0.5, above, below
+
+    down, root, above, _ = ends(p_high, q_low)
+    up, high_root, _, below = ends(p_low, q_high)
+    ratio = (above / root if q else 0.0, high_root / below) if p else (np.nan, np.nan)
+    return (q - p - down, q - p + up), ratio
 
 
 def told_apart(mean: Sequence[float], low: Sequence[float], high: Sequence[float]) -> bool:

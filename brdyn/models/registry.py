@@ -16,7 +16,7 @@ from torch import nn
 
 from brdyn.checked_json import expanded
 from brdyn.choices import INITS, check_source, one_of
-from brdyn.errors import UsageError
+from brdyn.errors import UsageError, permitted
 from brdyn.models import local_paths, own_family, transformers_family
 from brdyn.models.base import Size, VisionTransformer
 from brdyn.models.request import ModelRequest
@@ -37,6 +37,7 @@ FAMILIES = (
 )
 
 
+@permitted()
 def load_model(
     name: str | Path | nn.Module,
     *,
@@ -86,7 +87,8 @@ def load_model(
     Raises
     ------
     UsageError
-        For an unknown name (with close matches), a model that is not a plain ViT, a wrong size.
+        For an unknown name (with close matches), files that may not be looked at, a model that is not a plain ViT, a
+        wrong size.
     BrdynError
         For weights that are missing, unreadable or do not fit.
 

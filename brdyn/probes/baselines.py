@@ -15,7 +15,7 @@ from torch import Tensor
 
 from brdyn.data.targets import VOID
 from brdyn.probes.maps import DenseTask, Depth, Segmentation
-from brdyn.probes.scores import Score, resampled, spread
+from brdyn.probes.scores import Score
 from brdyn.probes.stores import FeatureStore
 
 BASELINE = ["score", "value", "low", "high"]
@@ -106,6 +106,6 @@ def baseline_scores(score: Score, counted: np.ndarray, weights: np.ndarray) -> p
     weights : ndarray
         Bootstrap samples, `(count, n)`.
     """
-    values, again = score.values(counted.sum(0)), resampled(score, counted[None], weights)
-    rows = [(name, float(values[name]), *spread(again[name])) for name in score.words]
+    values, ends = score.values(counted.sum(0)), score.ends(counted[None], weights)
+    rows = [(name, float(values[name]), *ends[name]) for name in score.words]
     return pd.DataFrame(rows, columns=BASELINE)

@@ -182,6 +182,8 @@ class ClassRun:
         """Crops and flips made anew for each epoch, with the backbone in the loop."""
         assert self.recipe is not None
         readout, first = self.readouts[name], next(iter(self.readouts.values())).model
+        positions = self.learnt[f"{name}/{place[0]}"].positions
+        assert positions is not None
         images, seen = self.train.in_memory(), first.preprocessing
         stream = replace(self.stream, batch_size=self.recipe.batch_size, progress=False)
 
@@ -189,7 +191,7 @@ class ClassRun:
             turn = PairTransform(
                 seen.image_size, seen.mean, seen.std, Augmentation(CROPS, seed=self.seed + seed, visit=number)
             )
-            order = np.random.default_rng([self.seed + seed, number]).permutation(len(images))
+            order = np.random.default_rng([self.seed + seed, number]).permutation(positions.numpy())
             for trajectory in trajectories(first, images.augmented(turn).take(order), stream=stream):
                 rows, states = trajectory.labelled, readout.states(trajectory)
                 values = torch.cat([read_out(readout.model, states[layer]) for layer in place], 1)

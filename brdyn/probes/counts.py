@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from brdyn.probes.layer_choice import CHOSEN, PHASE_ENDS, REGULAR
-from brdyn.probes.scores import Score, measured, ratio, resampled, resamples, spread
+from brdyn.probes.scores import Score, measured, ratio, resamples
 
 SCORES = ["model", "place", "probe", "score", "value", "low", "high", "sd", "seeds"]
 PAIRS = [
@@ -53,9 +53,9 @@ class Counts:
         rows = []
         for model, place, probe in self.found:
             counted = self.of((model, place, probe))
-            values, again = measured(self.score, counted), resampled(self.score, counted, weights)
+            values, ends = measured(self.score, counted), self.score.ends(counted, weights)
             for name in self.score.words:
-                low, high = spread(again[name])
+                low, high = ends[name]
                 own = values[name]
                 sd = float(own.std(ddof=1)) if len(own) > 1 else np.nan
                 rows.append((model, place, probe, name, float(own.mean()), low, high, sd, float(len(own))))
@@ -85,9 +85,8 @@ class Counts:
         name = self.score.main
         one, other = (self.of(key) for key in (first, second))
         values = [measured(self.score, part)[name].mean() for part in (one, other)]
-        again = [resampled(self.score, part, weights)[name] for part in (one, other)]
-        kept = float(ratio(values[1], values[0])), *spread(ratio(again[1], again[0]))
-        return [name, values[1] - values[0], *spread(again[1] - again[0]), *kept]
+        difference, kept = self.score.paired_ends(one, other, weights)
+        return [name, values[1] - values[0], *difference, float(ratio(values[1], values[0])), *kept]
 
     def table(self, positions: Sequence[int]) -> pd.DataFrame:
         """Everything, a row for each image, place and seed."""

@@ -78,13 +78,13 @@ class Recipe:
         return cls(epochs=15, penalties=(1e-3, 1e-1), points=64, fading=False) if task == "depth" else cls()
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of a step, from 0."""
+        """The learning rate of a step, from 0; past the last of all `steps` it stays where it ended."""
         if not self.fading:
             return self.lr
         warm = min(MOST_WARM, max(1, steps // 10))
         if step < warm:
             return self.lr * (step + 1) / warm
-        return self.lr * (0.01 + 0.99 * (1 + cos(pi * (step - warm) / max(1, steps - warm))) / 2)
+        return self.lr * (0.01 + 0.99 * (1 + cos(pi * min(1.0, (step - warm) / max(1, steps - warm)))) / 2)
 
 
 @dataclass(frozen=True)
@@ -238,8 +238,8 @@ def fit_heads(
         best.keep(training.heads(), chooser.scores(training.heads()), epoch + 1)
     if not training.learnt:
         raise UsageError(
-            f"none of the {len(rows)} training images holds a pixel with a truth, so there is nothing to learn; check "
-            "what is void or has no depth"
+            f"no point that was drawn in the {len(rows)} training images has a truth, so there is nothing to learn; "
+            "check what is void or has no depth, or draw more `points`"
         )
     return best.fitted(places, standard)
 

@@ -10,13 +10,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from brdyn.errors import BrdynError
 from brdyn.measures.intervals import told_apart
 from brdyn.probes.baselines import BASELINE, NAMES
 from brdyn.probes.counts import PAIRS, SCORES
 from brdyn.provenance import Provenance, images_of, skipped_lines
 from brdyn.result import Result
+from brdyn.safetensors_file import fault
 from brdyn.store import read_table, records
 from brdyn.words import counted as number_of
 
@@ -24,6 +27,7 @@ NUMBER = (float, None)
 RUNS = ["model", "place", "probe", "seed", "penalty", "epoch"]
 CLASSES = ["model", "place", "probe", "class", "iou", "pixels"]
 COUNTED, EXAMPLES = "per_image.parquet", "examples.safetensors"
+FEWEST = 6  # images: of fewer, even if all are for it, a two-sided sign test never gets below 5 %
 OPTIMISTIC = (
     "the epoch was chosen on the test images, as in the published protocol: these scores are optimistic, and for "
     "comparison with published ones alone"
@@ -41,7 +45,8 @@ class LayerProbe(Result):
     task : {"classification", "segmentation", "depth"}
     scores : DataFrame
         A row for each `model`, `place` (layers: `7`, or `4+8+12` side by side), `probe` and `score`: its `value`, mean
-        over seeds; `low` and `high`, its 95 % bootstrap interval over test images; `sd` over seeds.
+        over seeds; `low` and `high`, its 95 % interval over test images (Wilson's of accuracies, else of a Bayesian
+        bootstrap); `sd` over seeds.
     pairs : DataFrame
         Two models at one place, or two places of one model, on the same test images: `difference` and `ratio` of the
         main score, second to first, with intervals; no ratio to a score of 0.
@@ -153,7 +158,6 @@ class LayerProbe(Result):
             kinds = dict.fromkeys(columns[name][plain:], float)
             tables[name] = tables[name].astype(kinds)
         baseline = pd.DataFrame(content.get("baseline", []), columns=BASELINE)
-        file = folder / EXAMPLES
         return cls(
             task=content["task"],
             **tables,
@@ -164,7 +168,7 @@ class LayerProbe(Result):
             counted=read_table(folder / COUNTED, "a table of counts by image", ["model", "place", "probe"]),
             baseline=baseline.astype(dict.fromkeys(BASELINE[1:], float)),
             ends=None if content["ends"] is None else tuple(content["ends"]),
-            examples={name: one.numpy() for name, one in load_file(file).items()} if file.is_file() else {},
+            examples=_examples(folder / EXAMPLES),
             images=content["probe_images"],
         )
 
@@ -280,12 +284,14 @@ class LayerProbe(Result):
     def beats_baseline(self, place: str, probe: str = "linear", model: str | None = None) -> bool:
         """Whether the whole interval of a place's main score is better than what knowing nothing of an image gets.
 
-        False also of results of earlier versions, which have no baseline.
+        False also of fewer than `FEWEST` test images, and of results of earlier versions, which have no baseline.
         """
-        if self.baseline.empty:
+        if self.baseline.empty or self.sizes["test"] < FEWEST:
             return False
         row = self._rows(self.main, probe, model).set_index("place").loc[place]
-        return bool(row["high"] < self._blind if self.main in ERRORS else row["low"] > self._blind)
+        sign, end = (-1, "high") if self.main in ERRORS else (1, "low")
+        worst = row[end] if np.isfinite(row[end]) else row["value"]  # of images that are all alike
+        return bool(sign * worst > sign * self._blind)
 
     def _against_baseline(self) -> Iterator[str]:
         """All scores of the baseline, and which heads are not shown to be above it."""
@@ -334,7 +340,8 @@ class LayerProbe(Result):
             who = f"{row['second']} at layer {row['place']} ({row['probe']})"
             if not np.isfinite(row["ratio"]):
                 return f"{who}: no share of the {words} of {row['first']}, which is 0"
-            ends = f" ({row['ratio_low']:.1%} to {row['ratio_high']:.1%})" if np.isfinite(row["low"]) else ""
+            low, high = row["ratio_low"], row["ratio_high"]
+            ends = f" ({low:.1%} to {high:.1%})" if np.isfinite(low) else ""
             return f"{who}: {words} {row['ratio']:.1%} of that of {row['first']}{ends}"
         low, high = (self._points(row["score"], row[name]) for name in ("low", "high"))
         ends = f" ({low} to {high})" if np.isfinite(row["low"]) else ""
@@ -350,6 +357,16 @@ class LayerProbe(Result):
         """Task, models, layers."""
         places = self._places()
         return f"{self.task} of {', '.join(self.models)} at {', '.join(places)}"
+
+
+def _examples(path: Path) -> dict[str, np.ndarray]:
+    """What :meth:`LayerProbe.others` wrote, where it did."""
+    if not path.is_file():
+        return {}
+    try:
+        return {name: one.numpy() for name, one in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise BrdynError(f"cannot read {str(path)!r} as safetensors ({fault(path, error)})") from error
 
 
 def _skipped(part: Mapping[str, Any]) -> list[str]:

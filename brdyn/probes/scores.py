@@ -1,8 +1,9 @@
-"""Scores of probes, made of what is counted in each image: so that intervals can be bootstraps over test images.
+"""Scores of probes, made of what is counted in each image: so that intervals can be over test images.
 
-Each task counts some numbers in an image, and each of its scores is a function of their sums over images:
-mean IoU is of
-one confusion matrix over all pixels, as published, and RMSE is over all pixels with truth.
+Each task counts some numbers in an image, and each of its scores is a function of their sums over images: mean IoU is
+of one confusion matrix over all pixels, as published, and RMSE is over all pixels with truth. Intervals are Bayesian
+bootstraps (Rubin 1981), in which every image has some weight, so that no class is ever missing; those of accuracies,
+of which a bootstrap of few images knows nothing at 0 and 1, are Wilson's and Newcombe's.
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from brdyn.measures import intervals
+
 RESAMPLES = 1000
 INTERVAL = (0.025, 0.975)
+ALIKE = 1e-12  # of rounding
+
+Ends = tuple[float, float]
 
 
 class Score(ABC):
@@ -53,6 +59,24 @@ class Score(ABC):
         """The main score, turned so that more is better; what cannot be told is worst."""
         return np.nan_to_num(self.sign * self.values(totals)[self.main], nan=-np.inf)
 
+    def ends(self, counted: np.ndarray, weights: np.ndarray) -> dict[str, Ends]:
+        """The 95 % interval of each score, mean over seeds; NaN of a single image.
+
+        Parameters
+        ----------
+        counted : ndarray
+            `(seeds, images, S)`.
+        weights : ndarray
+            Of :func:`resamples`, `(count, images)`.
+        """
+        return {name: spread(again) for name, again in resampled(self, counted, weights).items()}
+
+    def paired_ends(self, first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> tuple[Ends, Ends]:
+        """The 95 % intervals of the difference and of the ratio of the main score, second to first, on one set of
+        images."""
+        one, other = (resampled(self, counted, weights)[self.main] for counted in (first, second))
+        return spread(other - one), spread(ratio(other, one))
+
 
 class ClassScore(Score):
     """Accuracy of classes.
@@ -71,6 +95,24 @@ class ClassScore(Score):
     def values(self, totals: np.ndarray) -> dict[str, np.ndarray]:
         """Of right answers and images."""
         return {"accuracy": ratio(totals[..., 0], totals[..., 1])}
+
+    def ends(self, counted: np.ndarray, weights: np.ndarray) -> dict[str, Ends]:
+        """Wilson's."""
+        right = self._right(counted)
+        if len(right) < 2:
+            return {"accuracy": (np.nan, np.nan)}
+        return {"accuracy": intervals.of_share(float(right.mean()), len(right))}
+
+    def paired_ends(self, first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> tuple[Ends, Ends]:
+        """Newcombe's."""
+        one, other = self._right(first), self._right(second)
+        if len(one) < 2:
+            return (np.nan, np.nan), (np.nan, np.nan)
+        return intervals.of_paired_shares(one, other)
+
+    def _right(self, counted: np.ndarray) -> np.ndarray:
+        """Of each image, the share of seeds that are right."""
+        return self.values(counted)["accuracy"].mean(0)
 
 
 class OverlapScore(Score):
@@ -146,15 +188,14 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def resamples(images: int, count: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """How often each image is drawn in each bootstrap sample, `(count, images)`."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(images, np.full(images, 1 / images), size=count).astype(float)
+    """How much each image weighs in each sample of a Bayesian bootstrap, 1 on average: `(count, images)`."""
+    return np.random.default_rng(seed).dirichlet(np.ones(images), size=count) * images
 
 
-def spread(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of bootstrap samples; NaN where none can be told."""
+def spread(values: np.ndarray) -> Ends:
+    """The 95 % interval of bootstrap samples; NaN where none can be told, as of images that are all alike."""
     known = values[np.isfinite(values)]
-    if not len(known):
+    if not len(known) or np.ptp(known) <= ALIKE * max(1, abs(known[0])):
         return np.nan, np.nan
     low, high = np.quantile(known, INTERVAL)
     return float(low), float(high)

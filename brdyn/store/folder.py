@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brdyn.checked_json import expanded
 from brdyn.environment import command
-from brdyn.errors import UsageError
+from brdyn.errors import UsageError, permitted
 from brdyn.interruption import uninterrupted
 from brdyn.store import files, unfinished
 from brdyn.store.json_files import to_json
@@ -51,9 +52,10 @@ class OutputFolder:
     ------
     UsageError
         If the folder holds files and none of this allows it, it is another command's, another run writes to it, or it
-        cannot be made.
+        cannot be made or looked into.
     """
 
+    @permitted()
     def __init__(
         self,
         path: str | Path,
@@ -62,7 +64,7 @@ class OutputFolder:
         result: str | None = None,
     ) -> None:
         self.result = result
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self._began = self._saved = False
         try:

@@ -34,7 +34,7 @@ def write(folder: str | Path, files: Mapping[str, bytes]) -> None:
     BrdynError
         If it cannot be written.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

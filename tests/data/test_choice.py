@@ -248,8 +248,9 @@ def test_webdataset_labels_in_json_and_as_names(tmp_path):
     assert [load_images(path, MODEL, label_column="n").source.read(index).label for index in (0, 2)] == [4, 5]
 
 
-def test_an_absurd_number_in_a_tar_takes_only_its_own_label(tmp_path):
-    labels = (1, 10**30, 0)
+@pytest.mark.parametrize("absurd", [10**30, 2**53 + 1])
+def test_an_absurd_number_in_a_tar_takes_only_its_own_label(absurd, tmp_path):
+    labels = (1, absurd, 0)
     members = [(f"{place}.png", picture(place)) for place in range(3)]
     members += [
         (f"{place}.json", json.dumps({"label": label}).encode()) for place, label in enumerate(labels)

@@ -171,6 +171,13 @@ def test_an_image_and_its_mask_are_turned_alike(orientation, size, tmp_path, mod
         load_dense(path, model, "segmentation")
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_an_orientation_that_exif_has_not_turns_nothing(orientation, tmp_path, model):
+    path = table(tmp_path / "a.parquet", [encoded(masks(1)[0])], images=[turned(noise(), orientation)])
+    batch = next(load_dense(path, model, "segmentation").batches(1, workers=0))
+    assert batch.targets.shape == (1, 32, 32)
+
+
 @pytest.mark.parametrize("task", ["segmentation", "depth"])
 def test_a_turned_image_among_many_is_refused_beside_a_target_that_is_not(task, tmp_path, model):
     made = [encoded(one) for one in (masks(9) if task == "segmentation" else depths(9))]
@@ -334,6 +341,14 @@ def test_pairs_that_are_none(tmp_path, model):
     (root / "images" / "3.jpg").unlink()
     (root / "images" / "2.jpg").unlink()
     with pytest.raises(UsageError, match=r"2 images and 3 of their targets; 'masks/2.png' has no image"):
+        load_dense(root, model, "segmentation")
+    (root / "masks" / "1.tif").write_bytes((root / "masks" / "1.png").read_bytes())
+    with pytest.raises(
+        UsageError, match=r"'masks/1.png' and 'masks/1.tif' are of one stem; give each its own"
+    ):
+        load_dense(root, model, "segmentation")
+    (root / "masks" / "1.tif").rename(root / "images" / "1.jpeg")
+    with pytest.raises(UsageError, match=r"'images/1.jpeg' and 'images/1.jpg' are of one stem"):
         load_dense(root, model, "segmentation")
     with pytest.raises(UsageError, match=r"holds no images with a mask each"):
         load_dense(laid_out(tmp_path / "b", {"x/1.png": noise()}), model, "segmentation")

@@ -53,6 +53,10 @@ def test_numbers_without_names():
         ([True, None, False, True, True], ["False", "True"], [1, -1, 0, 1, 1]),
         (pa.array(["b", "a", None, "b", "a"]).dictionary_encode(), ["a", "b"], [1, 0, -1, 1, 0]),
         (pa.nulls(5), None, [-1] * 5),
+        ([3, 2**53 + 1, 0, -1, 7], None, [3, -1, 0, -1, 7]),
+        (pa.array([3, 2**64 - 1, 0, None, 7], pa.uint64()), None, [3, -1, 0, -1, 7]),
+        (pa.array([3, 2**60, 0, None, 7]).dictionary_encode(), None, [3, -1, 0, -1, 7]),
+        (pa.array([2**64 - 1] * 5, pa.uint64()), None, [-1] * 5),
     ],
 )
 def test_columns_of_every_kind(tmp_path, cells, names, expected):

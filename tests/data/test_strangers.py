@@ -215,6 +215,14 @@ def test_folders_that_cannot_be_looked_into_are_named(tmp_path, monkeypatch):
         load_images(tmp_path, MODEL, strict=True)
 
 
+def test_folders_that_may_not_be_entered_are_said(tmp_path, forbid):
+    save(tmp_path / "set" / "a" / "x.png", 1)
+    forbid(tmp_path / "set")
+    for place in ("set", "set/a", "set/a/x.png", "set/a@train"):
+        with pytest.raises(UsageError, match=r"may not look at '.*set.*' \(permission denied\)"):
+            load_images(tmp_path / place, MODEL)
+
+
 def test_files_come_part_by_part_and_links_in_a_circle_end(tmp_path):
     for name in ("a/z.png", "a-b/x.png", "a.png", ".hidden/x.png"):
         save(tmp_path / name, 1)

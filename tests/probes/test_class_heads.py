@@ -24,6 +24,7 @@ from brdyn.raptor.model import untrained
 from brdyn.runtime import Processes
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
+from tests.data.tables import pictures, write
 
 ALONE = Stream(workers=0, batch_size=8)
 PUBLISHED = Recipe.of("classification", published=True)
@@ -222,12 +223,27 @@ def test_crops_are_of_every_image_once_an_epoch_and_other_ones_in_the_next(heade
     recipe = replace(PUBLISHED, batch_size=16)
     asked, readouts = LayersAsked.parse("last"), {"model": Readout(headed)}
     run = ClassRun(readouts, train, train, None, asked, recipe, 1, 0, True, None, ALONE)
+    run._extract((4,))
     first, second = (list(run._live("model", (4,), None, 0)(number)) for number in (0, 1))
     assert [len(labels) for _, labels in first] == [16, 16, 16, 12]
     totals = [torch.cat([values for values, _ in epoch]).sum(0) for epoch in (first, second)]
     assert not torch.allclose(*totals, atol=1e-3)  # no other order of the same crops
     counts = torch.cat([labels for _, labels in first]).bincount().tolist()
     assert counts == [6] * CLASSES  # every image once
+
+
+def test_crops_are_of_the_images_with_a_label_alone(headed, tmp_path):
+    """So that an epoch has as many steps as the learning rate counts."""
+    labels = [None if place % 3 else place // 3 % CLASSES for place in range(60)]
+    path = write(tmp_path / "x.parquet", {"image": pictures(60), "label": labels})
+    train = load_images(path, headed).take(np.arange(30, 60))
+    recipe = replace(PUBLISHED, batch_size=4)
+    asked, readouts = LayersAsked.parse("last"), {"model": Readout(headed)}
+    run = ClassRun(readouts, train, train, None, asked, recipe, 1, 0, True, None, ALONE)
+    run._extract((4,))
+    found = [labels for _, labels in run._live("model", (4,), None, 0)(0)]
+    assert list(map(len, found)) == [4, 4, 2]
+    assert sorted(torch.cat(found).tolist()) == list(range(CLASSES))
 
 
 def test_an_image_alone_is_cropped_alike_for_its_index(little_cifar):

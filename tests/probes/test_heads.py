@@ -207,7 +207,7 @@ def test_what_was_written_is_read_after_its_pages_are_let_go(tmp_path):
 def test_nothing_to_learn_is_said():
     made, task = stripes(images=4), Segmentation(["a", "b", "c"])
     made.targets[:] = -1
-    with pytest.raises(UsageError, match="none of the 4 training images holds a pixel with a truth"):
+    with pytest.raises(UsageError, match="no point that was drawn in the 4 training images has a truth"):
         fit_heads(task, (made, rows(made)), (made, rows(made)), [(1,)], replace(FAST, epochs=1))
 
 
@@ -227,6 +227,7 @@ def test_rates_by_hand():
     assert rates[10] == 1
     assert rates[55] == pytest.approx(0.505)
     assert rates[100] == pytest.approx(0.01)
+    assert recipe.rate(150, 100) == recipe.rate(10**6, 100) == rates[100]
     assert replace(recipe, fading=False).rate(7, 100) == 1
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch.nn import functional
 from torchmetrics.classification import MulticlassJaccardIndex
 
+from brdyn.measures.intervals import of_paired_shares
 from brdyn.probes import ClassScore, Depth, DepthScore, OverlapScore, Segmentation
 from brdyn.probes.maps import Heads, Tokens, bilinear, drawn_points
 from brdyn.probes.scores import measured, resampled, resamples, spread
@@ -141,13 +143,67 @@ def test_a_bootstrap_over_images_by_hand():
     weights = np.array([[3.0, 0, 0], [0, 3, 0], [1, 1, 1]])
     assert resampled(ClassScore(), counted, weights)["accuracy"].tolist() == pytest.approx([1, 0.5, 5 / 6])
     drawn = resamples(7, 500)
-    assert drawn.sum(1).tolist() == [7] * 500
-    assert abs(drawn.mean() - 1) < 1e-12
+    assert drawn.sum(1) == pytest.approx(np.full(500, 7))
+    assert drawn.min() > 0
     right = (np.arange(400) < 100).astype(float)
     counted = np.stack([right, np.ones(400)], -1)[None]
     low, high = spread(resampled(ClassScore(), counted, resamples(400, 4000))["accuracy"])
     half = 1.96 * np.sqrt(0.25 * 0.75 / 400)
     assert (low, high) == pytest.approx((0.25 - half, 0.25 + half), abs=0.006)
+
+
+def test_a_class_of_one_image_stays_in_every_sample():
+    found = OverlapScore(["common", "rare"])
+    counted = np.tile([8.0, 0, 8, 0, 8, 0], (1, 20, 1))
+    counted[0, 0] = [0, 0, 0, 0, 0, 8]  # the one image of the rare class, which is not seen
+    counted[0, 1] = [4, 0, 4, 0, 8, 0]
+    low, high = found.ends(counted, resamples(20))["miou"]
+    value = float(measured(found, counted)["miou"][0])
+    assert value == pytest.approx((4 + 18 * 8) / (19 * 8) / 2)
+    assert 0.4 < low < value < high <= 0.5
+
+
+@pytest.mark.parametrize("right", [0, 2, 19, 20])
+def test_intervals_of_accuracies_are_wilsons(right):
+    counted = np.stack([np.arange(20) < right, np.ones(20)], -1)[None].astype(float)
+    expected = binomtest(right, 20).proportion_ci(method="wilson")
+    assert ClassScore().ends(counted, resamples(20))["accuracy"] == pytest.approx([*expected], abs=1e-6)
+
+
+def test_images_that_are_all_alike_have_no_interval():
+    counted = np.tile([4.0, 1.0, 0.4, 3.0], (1, 5, 1))
+    weights = resamples(5)
+    assert np.isnan([*DepthScore().ends(counted, weights).values()]).all()
+    assert np.isnan(DepthScore().paired_ends(counted, counted, weights)).all()
+
+
+def pair(both, first, second, neither):
+    """Of images: right by both, by one alone, by none."""
+    table = [(1, 1)] * both + [(1, 0)] * first + [(0, 1)] * second + [(0, 0)] * neither
+    return np.array(table, float).T
+
+
+def test_differences_of_accuracies_are_newcombes():
+    """The first table of Newcombe (1998), by his method 10."""
+    (low, high), ratio = of_paired_shares(*pair(36, 2, 12, 0))
+    assert (low, high) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+    assert ratio[0] < 48 / 38 < ratio[1]
+
+
+@pytest.mark.parametrize(
+    "cells", [(3, 0, 0, 0), (0, 0, 0, 3), (10, 0, 0, 10), (19, 0, 1, 0), (0, 4, 0, 0), (1, 0, 9, 1)]
+)
+def test_paired_intervals_hold_the_value_have_a_width_and_agree(cells):
+    one, other = pair(*cells)
+    (low, high), (least, most) = of_paired_shares(one, other)
+    value = other.mean() - one.mean()
+    assert low <= value <= high
+    assert high - low > 0.05
+    if not one.any():
+        assert np.isnan([least, most]).all()
+        return
+    assert least <= other.mean() / one.mean() <= most
+    assert np.sign([low, high]).tolist() == np.sign([least - 1, most - 1]).tolist()
 
 
 def test_what_cannot_be_told_is_worst():
