@@ -106,6 +106,44 @@ def test_blocks_that_change_their_input_in_place_do_not_change_kept_states():
     assert torch.equal(found[-1], state)
 
 
+class Shifting(nn.Module):
+    """A final norm that changes its input in place."""
+
+    def forward(self, state):
+        return state.sub_(state.mean(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("norm", [Shifting, None], ids=["norm", "head alone"])
+def test_no_part_changes_its_input_in_place(norm):
+    """Neither images, nor the last state, nor what a head is given."""
+    vit, shift = my_vit(), Shifting()
+    vit.ln = None if norm is None else norm()
+
+    def embed(module, images):
+        return module.tokenise(images.mul_(2))
+
+    def head(module, normed):
+        return module.head(normed.add_(1)[:, 0])
+
+    model, images = adapted(vit, embed=embed, norm=vit.ln, head=head), images_of()
+    given = images.clone()
+    found = captured(model, given).states
+    assert torch.equal(given, images)
+    assert not [note for note in model.info.notes if "differ" in note]
+    with torch.no_grad():
+        state = vit.eval().tokenise(2 * images)
+        for layer, block in enumerate(vit.layers):
+            assert torch.equal(found[layer], state)
+            state = block(state)[0]
+    assert torch.equal(found[-1], state)
+    normed = model.norm(state)
+    assert torch.equal(normed, state if norm is None else shift(state.clone()))
+    kept = normed.clone()
+    assert torch.equal(model.logits(normed), vit.head(kept[:, 0] + 1))
+    assert torch.equal(normed, kept)
+    assert torch.equal(found[-1], state)
+
+
 def test_blocks_get_what_else_they_need_by_apply():
     vit = my_vit(block=Rotated)
     model = adapted(vit, apply=lambda module, block, state: block(state, rope=module.positions.mean()))
