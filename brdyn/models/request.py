@@ -46,7 +46,8 @@ class ModelRequest:
     describe_only : bool
         Build the architecture on the meta device, without weights.
     arguments : tuple of (str, value)
-        What a config, or the file of a model that is drawn again, changes in timm's architecture.
+        What a config, or the file of a model that is drawn again, changes in the architecture (see `built` of
+        :class:`brdyn.models.VisionTransformer`).
     """
 
     name: str
