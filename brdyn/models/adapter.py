@@ -18,6 +18,8 @@ from brdyn.models import weights
 from brdyn.models.base import ModelInfo, Size, TokenLayout, VisionTransformer, check_image_size
 from brdyn.models.own_vit import Apply, Embed, Head, OwnViT, copy_input
 from brdyn.models.preprocessing import Preprocessing
+from brdyn.models.request import as_size
+from brdyn.whole import whole
 from brdyn.words import first_line
 
 FAMILY = "own"
@@ -117,9 +119,11 @@ def adapt(
     if not isinstance(module, nn.Module):
         raise UsageError(f"what was given to adapt is {kind(module)}, not a module")
     name = name or type(module).__name__
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    layout = _layout(name, tokens, (size[0], size[1]), patch)
-    prepared = _preprocessing(name, (size[0], size[1]), mean, std, preprocessing)
+    size, side = as_size(image_size), whole(patch)
+    if size is None or side is None or side < 1:
+        raise UsageError(f"{image_size=} and {patch=} of {name!r} are not whole numbers of pixels")
+    layout = _layout(name, tokens, size, side)
+    prepared = _preprocessing(name, size, mean, std, preprocessing)
     own = [block for block in blocks if isinstance(block, nn.Module)] if isinstance(blocks, Iterable) else []
     if not own or len(own) < len(list(blocks)):
         raise UsageError(
@@ -137,7 +141,7 @@ def adapt(
         heads, guessed = _heads(model.blocks[0], trunk.width)
         notes += ["heads not known: a Raptor of it gets heads of 64 units"] if guessed else []
     model.info = ModelInfo(
-        name, FAMILY, len(own), trunk.width, heads, patch, (size[0], size[1]), trunk.parameters,
+        name, FAMILY, len(own), trunk.width, heads, side, size, trunk.parameters,
         "the module's own", GIVEN, weights.digest(copied.state_dict()), tuple(notes),
     )  # fmt: skip
     model._classes, model.class_names = trunk.classes, tuple(class_names)
@@ -293,11 +297,10 @@ def _layout(name: str, tokens: Mapping[str, int] | TokenLayout, size: Size, patc
             raise UsageError(
                 f"{group!r} cannot be a token group before the patches of {name!r}; use a word such as cls or registers"
             )
-        if not isinstance(count, int) or count < 0:
+        if whole(count) is None or count < 0:
             raise UsageError(f"tokens={{{group!r}: {count!r}}} of {name!r} is not a number of tokens")
-    if not isinstance(patch, int) or patch < 1 or any(not isinstance(side, int) for side in size):
-        raise UsageError(f"image_size={size} and patch={patch!r} of {name!r} are not whole numbers of pixels")
-    return TokenLayout.with_prefix(check_image_size(name, size, (patch, patch)), tokens)
+    counts = {group: int(count) for group, count in tokens.items()}
+    return TokenLayout.with_prefix(check_image_size(name, size, (patch, patch)), counts)
 
 
 def _preprocessing(
