@@ -36,6 +36,7 @@ LINEAR = {
     "select",
     "slice",
 }
+VIEWS = {torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default}
 PRODUCTS = {"mm", "bmm", "baddbmm", "addmm", "matmul"}
 ROUNDINGS = 8  # of a block's own arithmetic, by which its parts may differ from its output
 
@@ -188,6 +189,8 @@ class _Ledger(TorchDispatchMode):
         if name.endswith("_"):  # the parts stay what they are
             func = getattr(getattr(torch.ops.aten, name.removesuffix("_")), func._overloadname)
         whole = args[0]
+        # Strides of a part can forbid a view that those of the sum allow.
+        func = torch.ops.aten.reshape.default if func in VIEWS else func
         outputs = {
             kind: func(term.expand_as(whole), *args[1:], **kwargs) for kind, term in self.kept[whole].items()
         }

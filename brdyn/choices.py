@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from brdyn.errors import UsageError
+from brdyn.whole import whole
 from brdyn.words import are, shortened
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -133,7 +134,7 @@ def check_whole(**values: Any) -> None:
         ``k=2.0` is not a whole number`.
     """
     for name, value in values.items():
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
+        if whole(value) is None:
             raise UsageError(f"`{name}={value!r}` is not a whole number; give one such as 2")
 
 
@@ -253,17 +254,19 @@ def check_layers(text: str) -> tuple[tuple[int, ...] | None, int]:
     )
 
 
-def check_twins(number: int) -> None:
-    """Refuse a number of untrained twins that is none.
+def check_twins(number: int) -> int:
+    """A number of untrained twins as an int, if it is one.
 
     Raises
     ------
     UsageError
     """
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MOST_TWINS:
+    twins = whole(number)
+    if twins is None or not 0 <= twins <= MOST_TWINS:
         raise UsageError(
             f"`null={number}` is not a number of untrained twins from 0 to {MOST_TWINS}; use for instance 5"
         )
+    return twins
 
 
 def check_beyond(factor: int | None) -> None:

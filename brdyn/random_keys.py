@@ -15,7 +15,7 @@ def random_keys(units: ArrayLike, seed: int) -> np.ndarray:
     """A pseudo-random number for each unit (SplitMix64, Steele et al. 2014), uint64 of the same shape."""
     values = np.asarray(units, dtype=np.uint64)
     with np.errstate(over="ignore"):
-        return _mix(_mix(values + GOLDEN) + np.uint64(seed % 2**64) * GOLDEN)
+        return _mix(_mix(values + GOLDEN) + np.uint64(int(seed) % 2**64) * GOLDEN)
 
 
 def random_tokens(positions: ArrayLike, size: int, count: int, seed: int) -> np.ndarray:

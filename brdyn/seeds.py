@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from brdyn.errors import UsageError
+from brdyn.whole import whole
 
 LARGEST_SEED = 2**63 - 1
 RANGE = "from 0 to 2^63 - 1"
 
 
 def check_seed(seed: int) -> int:
-    """A seed, if it is one: a whole number from 0 to 2^63 - 1, as all generators here take.
+    """A seed as an int, if it is one: a whole number from 0 to 2^63 - 1, as all generators here take.
 
     Raises
     ------
     UsageError
         If it is not.
     """
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= seed <= LARGEST_SEED:
+    number = whole(seed)
+    if number is None or not 0 <= number <= LARGEST_SEED:
         raise UsageError(f"seed {seed!r} is not a whole number {RANGE}")
-    return seed
+    return number

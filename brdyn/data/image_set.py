@@ -71,7 +71,7 @@ class ImageSet:
     ) -> None:
         if n is not None and n < 1:
             raise UsageError(f"`n={n}`: at least one image is needed")
-        check_seed(seed)
+        seed = check_seed(seed)
         total = len(source)
         if total == 0:
             raise BrdynError(f"no images in {source.description!r}")

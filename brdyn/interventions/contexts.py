@@ -180,7 +180,7 @@ def perturb(
         check_layer(model, layer)
     parts = token_slices(model.tokens, tokens)
     check_eps([eps])
-    check_seed(seed)
+    seed = check_seed(seed)
     seen = 0
 
     def disturbed(state: Tensor) -> Tensor:

@@ -235,7 +235,7 @@ def perturbation_repair(
     >>> sorted(set(repair.angles["eps"])), sorted(set(repair.angles["layer"]))
     ([0.02, 0.2], [6, 7, 8, 9, 10, 11, 12])
     """
-    check_seed(seed)
+    seed = check_seed(seed)
     targets, starts = check_request(model, eps, targets, starts)
     watch, stream = Stopwatch(), stream or Stream()
     finder = FoundPhases(model, phases, k, seed)

@@ -237,7 +237,7 @@ def splice_skill(
     np.float64(0.0)
     """
     chosen = check_surrogates(model, surrogates, raptor)
-    check_seed(seed)
+    seed = check_seed(seed)
     check_ridge(ridge)
     wanted = check_spans(spans, model)
     fitted = [name for name in chosen if name in FITTED]

@@ -165,7 +165,7 @@ class Splice(BesideTwins):
 
     def of_twins(self) -> Self | None:
         """The mean over untrained twins, as a result; None without twins."""
-        if self.null is None:
+        if not self.null:
             return None
         rows = self.null.tables[TABLE]
         keys = [name for name in rows.columns if name not in (*STATISTICS, TWIN)]

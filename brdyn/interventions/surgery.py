@@ -209,7 +209,7 @@ def layer_surgery(
     12
     """
     some_of("intervention", kinds, KINDS)
-    check_seed(seed)
+    seed = check_seed(seed)
     check_whole(draws=draws, apart=1 if apart is None else apart)
     if draws < 1:
         raise UsageError(f"{draws} shuffles of each phase are none; draw at least 1")

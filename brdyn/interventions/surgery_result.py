@@ -231,7 +231,7 @@ class Surgery(BesideTwins):
 
     def of_twins(self, kind: str) -> Self | None:
         """The mean over untrained twins of one kind of operation, as a result; None without twins."""
-        if self.null is None:
+        if not self.null:
             return None
         rows = self.null.tables[TABLE].query("kind == @kind")
         keys = [name for name in rows.columns if name not in (*STATISTICS, TWIN)]

@@ -48,7 +48,7 @@ class Null(Compared):
     Attributes
     ----------
     weights : tuple of str
-        Of each twin: how it was drawn.
+        Of each twin: how it was drawn; none where one of them could not be measured.
     tables : dict of str to DataFrame
         The tables of the result, with a column `twin` from 1, without what a head or probe would read out.
     notes : tuple of str
@@ -65,6 +65,10 @@ class Null(Compared):
     weights: tuple[str, ...]
     tables: Tables
     notes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self.weights)
 
     @property
     def twins(self) -> int:
@@ -168,7 +172,7 @@ class BesideTwins(Result):
 
     def beside(self) -> dict[str, tuple[float, np.ndarray]]:
         """Each headline: the number here, and those of the twins; nothing without twins."""
-        if self.null is None:
+        if not self.null:
             return {}
         twins = [self.headlines(tables) for tables in self.null.each()]
         own = self.headlines(self.compared())
@@ -201,6 +205,8 @@ class BesideTwins(Result):
         """Where each headline lies among those of the twins."""
         if self.null is None:
             return []
+        if not self.null:
+            return list(self.null.notes)
         twins = self.null.twins
         lines = [f"beside {counted(twins, 'untrained twin')} of this architecture, mean [least, largest]:"]
         lines += [
@@ -270,12 +276,14 @@ def with_null(
     Returns
     -------
     Dynamics, Repair or Surgery
-        What the measure gives of the model, with `null`.
+        What the measure gives of the model, with `null`. Where a twin cannot be drawn or measured, `null` has none, and
+        a note says why.
 
     Raises
     ------
     UsageError, BrdynError
-        As of the measure; an error of a twin says which it is of.
+        As of the measure of the model. That of a twin, which the message names, is raised where this is one of several
+        processes, as the others may be waiting for its numbers.
 
     Examples
     --------
@@ -290,13 +298,17 @@ def with_null(
     weights: list[str] = []
     notes: list[str] = []
     tables: dict[str, list[pd.DataFrame]] = {}
-    for twin in twins:
-        number = len(weights) + 1
-        named = replace(stream, name=f"{model.info.name}, untrained twin {number} of {len(twins)}")
+    drawn = iter(twins)
+    for number in range(1, len(twins) + 1):
+        what = f"untrained twin {number} of {len(twins)}"
         try:
+            twin = next(drawn)
+            named = replace(stream, name=f"{model.info.name}, {what}")
             beside = measure(twin, images, found.phases, stream=named, **options)
         except BrdynError as error:
-            raise type(error)(f"untrained twin {number} of {len(twins)}: {error}") from error
+            if not stream.is_alone:
+                raise type(error)(f"{what}: {error}") from error
+            return found.with_twins(Null((), {}, (f"no null, as of {what}: {error}",)))
         for name, table in beside.compared().items():
             tables.setdefault(name, []).append(table.assign(**{TWIN: number}))
         weights.append(twin.info.weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from math import isfinite, prod
 from typing import Any, NamedTuple
 
@@ -15,8 +16,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from brdyn.errors import UsageError
 from brdyn.models import weights
 from brdyn.models.base import ModelInfo, Size, TokenLayout, VisionTransformer, check_image_size
-from brdyn.models.own_vit import Apply, Embed, Head, OwnBlock, OwnViT
+from brdyn.models.own_vit import Apply, Embed, Head, OwnViT, copy_input
 from brdyn.models.preprocessing import Preprocessing
+from brdyn.models.request import as_size
+from brdyn.whole import whole
 from brdyn.words import first_line
 
 FAMILY = "own"
@@ -116,9 +119,11 @@ def adapt(
     if not isinstance(module, nn.Module):
         raise UsageError(f"what was given to adapt is {kind(module)}, not a module")
     name = name or type(module).__name__
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    layout = _layout(name, tokens, (size[0], size[1]), patch)
-    prepared = _preprocessing(name, (size[0], size[1]), mean, std, preprocessing)
+    size, side = as_size(image_size), whole(patch)
+    if size is None or side is None or side < 1:
+        raise UsageError(f"{image_size=} and {patch=} of {name!r} are not whole numbers of pixels")
+    layout = _layout(name, tokens, size, side)
+    prepared = _preprocessing(name, size, mean, std, preprocessing)
     own = [block for block in blocks if isinstance(block, nn.Module)] if isinstance(blocks, Iterable) else []
     if not own or len(own) < len(list(blocks)):
         raise UsageError(
@@ -136,7 +141,7 @@ def adapt(
         heads, guessed = _heads(model.blocks[0], trunk.width)
         notes += ["heads not known: a Raptor of it gets heads of 64 units"] if guessed else []
     model.info = ModelInfo(
-        name, FAMILY, len(own), trunk.width, heads, patch, (size[0], size[1]), trunk.parameters,
+        name, FAMILY, len(own), trunk.width, heads, side, size, trunk.parameters,
         "the module's own", GIVEN, weights.digest(copied.state_dict()), tuple(notes),
     )  # fmt: skip
     model._classes, model.class_names = trunk.classes, tuple(class_names)
@@ -198,28 +203,39 @@ class _Trial:
 
     def _trunk(self, images: Tensor) -> Tensor:
         """The normed tokens, every step of the way checked."""
-        layout = self.model.tokens
-        state = self._call("embed", self.model.embed, images)
+        model, layout = self.model, self.model.tokens
+        state = self._kept("embed", model.embed, images.clone(), partial(model.in_place.add, "embed"))
         if state.ndim != 3 or state.shape[:2] != (len(images), layout.count):
             said = ", ".join(f"{size} {group}" for group, size in layout.sizes().items())
             raise UsageError(
                 f"embed of {self.name!r} makes {tuple(state.shape)} of {len(images)} images; tokens, image_size and "
                 f"patch say ({len(images)}, {layout.count}, D): {said}"
             )
-        for number, block in enumerate(self.model.blocks, 1):
-            assert isinstance(block, OwnBlock)
-            before, version = state.clone(), state._version
-            output = self._call(f"block {number}", block, state)
-            if state._version != version or not torch.equal(before.nan_to_num(), state.nan_to_num()):
-                block.in_place = True
-                output = self._call(f"block {number}", block, before)
-            state = self._same_shape(f"block {number}", output, before)
-        return self._same_shape("norm", self._call("norm", self.model.norm, state.clone()), state)
+        for number, block in enumerate(model.blocks, 1):
+            part, shape = f"block {number}", state.shape
+            output = self._kept(part, block, state, partial(setattr, block, "in_place", True))
+            state = self._same_shape(part, output, shape)
+        shape = state.shape
+        normed = self._kept(
+            "norm", model.norm, state, partial(model.norm.register_forward_pre_hook, copy_input)
+        )
+        return self._same_shape("norm", normed, shape)
 
-    def _same_shape(self, part: str, output: Tensor, state: Tensor) -> Tensor:
-        if output.shape != state.shape:
+    def _kept(
+        self, part: str, call: Callable[[Tensor], Any], value: Tensor, copy: Callable[[], object]
+    ) -> Tensor:
+        """The tensor that a part makes; `copy` has one that changes its input in place get a copy from now on."""
+        before, version = value.clone(), value._version
+        output = self._call(part, call, value)
+        if value._version == version and torch.equal(before.nan_to_num(), value.nan_to_num()):
+            return output
+        copy()
+        return self._call(part, call, before)
+
+    def _same_shape(self, part: str, output: Tensor, shape: torch.Size) -> Tensor:
+        if output.shape != shape:
             raise UsageError(
-                f"{part} of {self.name!r} makes {tuple(output.shape)} of a state of {tuple(state.shape)}; the shape "
+                f"{part} of {self.name!r} makes {tuple(output.shape)} of a state of {tuple(shape)}; the shape "
                 "has to stay the same"
             )
         return output
@@ -228,7 +244,9 @@ class _Trial:
         """How many classes the head has."""
         if self.model._head is None:
             return 0
-        scores = self._call("head", self.model.logits, normed)
+        scores = self._kept(
+            "head", self.model.logits, normed.clone(), partial(self.model.in_place.add, "head")
+        )
         if scores.ndim != 2 or len(scores) != len(normed):
             raise UsageError(
                 f"head of {self.name!r} makes {tuple(scores.shape)} of {len(normed)} images, not (B, classes)"
@@ -279,11 +297,10 @@ def _layout(name: str, tokens: Mapping[str, int] | TokenLayout, size: Size, patc
             raise UsageError(
                 f"{group!r} cannot be a token group before the patches of {name!r}; use a word such as cls or registers"
             )
-        if not isinstance(count, int) or count < 0:
+        if whole(count) is None or count < 0:
             raise UsageError(f"tokens={{{group!r}: {count!r}}} of {name!r} is not a number of tokens")
-    if not isinstance(patch, int) or patch < 1 or any(not isinstance(side, int) for side in size):
-        raise UsageError(f"image_size={size} and patch={patch!r} of {name!r} are not whole numbers of pixels")
-    return TokenLayout.with_prefix(check_image_size(name, size, (patch, patch)), tokens)
+    counts = {group: int(count) for group, count in tokens.items()}
+    return TokenLayout.with_prefix(check_image_size(name, size, (patch, patch)), counts)
 
 
 def _preprocessing(

@@ -155,7 +155,7 @@ class VisionTransformer(nn.Module, ABC):
     class_names : tuple of str
         Of the classes of the head, where they are known.
     built : mapping
-        What a file of weights changed in the architecture of this name, as options of timm.
+        What a file of weights changed in the architecture of this name: options of timm, or shapes of a head's tensors.
     redraw : callable or None
         `redraw(seed)` builds the same architecture again with untrained weights; None where nothing is known that does.
 

@@ -36,8 +36,19 @@ class OwnBlock(nn.Module):
         return output if isinstance(output, Tensor) else output[0]
 
 
+def copy_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Give a module a copy of what it would change in place: a forward pre-hook."""
+    return inputs[0].clone(), *inputs[1:]
+
+
 class OwnViT(VisionTransformer):
-    """A copy of somebody's module behind the contract of a plain ViT; made by :func:`adapt`."""
+    """A copy of somebody's module behind the contract of a plain ViT; made by :func:`adapt`.
+
+    Attributes
+    ----------
+    in_place : set of str
+        Which of the functions `embed` and `head` change their input in place, and get a copy.
+    """
 
     def __init__(
         self,
@@ -55,11 +66,12 @@ class OwnViT(VisionTransformer):
         self.blocks = nn.ModuleList([OwnBlock(module, block, apply) for block in blocks])
         self.norm = nn.Identity() if norm is None else norm
         self.tokens, self.preprocessing = tokens, preprocessing
+        self.in_place: set[str] = set()
         self._classes = 0
 
     def embed(self, images: Tensor) -> Tensor:
         """What the function given for it makes of images."""
-        return self._embed(self.module, images)
+        return self._embed(self.module, self._input("embed", images))
 
     @property
     def classes(self) -> int:
@@ -68,4 +80,7 @@ class OwnViT(VisionTransformer):
 
     def logits(self, normed: Tensor) -> Tensor | None:
         """What the head makes of normed tokens."""
-        return None if self._head is None else self._head(self.module, normed)
+        return None if self._head is None else self._head(self.module, self._input("head", normed))
+
+    def _input(self, part: str, value: Tensor) -> Tensor:
+        return value.clone() if part in self.in_place else value

@@ -95,6 +95,7 @@ TIMM = "timm: bicubic by size, antialias"
 TRANSFORMERS = "transformers: bicubic by size, no antialias"
 ROTARY = "rotary, computed for the patch grid"
 RELATIVE = "relative position bias, resampled by timm to the patch grid"
+NONE = "none"
 
 
 def resample_with_prefix(table: Tensor, grid: Size, rule: PositionRule, prefix: int) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +21,7 @@ from brdyn.choices import INITS, check_source, one_of
 from brdyn.errors import UsageError, permitted
 from brdyn.models import local_paths, own_family, transformers_family
 from brdyn.models.base import Size, VisionTransformer
-from brdyn.models.request import ModelRequest
+from brdyn.models.request import ModelRequest, as_device, as_dtype, as_size
 from brdyn.seeds import check_seed
 
 # By name, and imported when asked for: some live in rooms that this one is a floor of.
@@ -47,7 +49,7 @@ def load_model(
     seed: int = 0,
     image_size: int | Size | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     allow_pickle: bool = False,
     allow_code: bool = False,
     teacher: str | nn.Module | None = None,
@@ -70,7 +72,8 @@ def load_model(
     image_size : int or (int, int), optional
         Height and width in pixels; positions are resampled by the family's rule.
     device, dtype
-        Where to put the model, and its precision: the CPU and float32, or as a module given here has them.
+        Where to put the model, and its precision, as of torch or by name (`float64`): the CPU and float32, or as a
+        module given here has them. A module given here stays as it is, and a copy is changed where it has to be.
     allow_pickle : bool
         Read checkpoints that hold pickled Python objects. They can run code: trust their author.
     allow_code : bool
@@ -88,7 +91,7 @@ def load_model(
     ------
     UsageError
         For an unknown name (with close matches), files that may not be looked at, a model that is not a plain ViT, a
-        wrong size.
+        wrong size, device or precision.
     BrdynError
         For weights that are missing, unreadable or do not fit.
 
@@ -98,12 +101,14 @@ def load_model(
     >>> model.depth, model.tokens.sizes()
     (12, {'cls': 1, 'patches': 4})
     """
+    place, precision = as_device(device), as_dtype(dtype)
     if isinstance(name, Path):
         name = str(name)
     if not isinstance(name, str):
-        return _module(
-            name, {"weights": weights, "image_size": image_size, "teacher": teacher}, init, device, dtype
-        )
+        options = {"weights": weights, "image_size": image_size, "teacher": teacher}
+        _check_as_it_is({**options, "init": None if init == "pretrained" else init})
+        return _of_module(name, "what was given as a model", place, precision)
+    place, precision = place or torch.device("cpu"), precision or torch.float32
     one_of("init", init, INITS)
     check_source(init == "random", weights is not None, weights_key)
     if isinstance(teacher, nn.Module):
@@ -117,25 +122,27 @@ def load_model(
         image_size=as_size(image_size),
         allow_pickle=allow_pickle,
         allow_code=allow_code,
-        teacher=own_family.of_module(teacher, "the teacher") if isinstance(teacher, nn.Module) else teacher,
+        teacher=_of_module(teacher, "the teacher", place, precision)
+        if isinstance(teacher, nn.Module)
+        else teacher,
     )
     family = family_of(request)
     if teacher is not None and not getattr(family, "TAKES_TEACHER", False):
         raise UsageError(f"{name!r} is no fitted Raptor and has no teacher; drop `teacher`")
-    model = build(request)
-    return model.eval().requires_grad_(False).to(device=device or "cpu", dtype=dtype or torch.float32)
+    return build(request).eval().requires_grad_(False).to(device=place, dtype=precision)
 
 
-def _module(
-    module: object,
-    options: Mapping[str, Any],
-    init: str,
-    device: str | torch.device | None,
-    dtype: torch.dtype | None,
+def _of_module(
+    module: object, what: str, device: torch.device | None, dtype: torch.dtype | None
 ) -> VisionTransformer:
-    """A module that was given instead of a name."""
-    model = own_family.of_module(module, "what was given as a model")
-    _check_as_it_is({**options, "init": None if init == "pretrained" else init})
+    """A module as a frozen model on a device in a precision: itself where it is one, else a copy of it."""
+    model = own_family.of_module(module, what)
+    ready = not any(part.training for part in model.modules()) and all(
+        not one.requires_grad
+        and one.to(device=device, dtype=dtype if one.is_floating_point() else None) is one
+        for one in chain(model.parameters(), model.buffers())
+    )
+    model = model if ready or model is not module else deepcopy(model)
     return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
 
 
@@ -240,23 +247,3 @@ def _is_here(name: str) -> bool:
 
 def _expanded(name: str) -> str:
     return str(expanded(name)) if name.startswith("~") else name
-
-
-def as_size(value: int | Size | None) -> Size | None:
-    """A square for one number; None stays None.
-
-    Raises
-    ------
-    UsageError
-        If it is neither a positive whole number nor two of them.
-    """
-    if value is None:
-        return None
-    sides = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(sides) != 2 or any(
-        isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides
-    ):
-        raise UsageError(
-            f"image_size={value!r} is neither a number of pixels nor (height, width), each at least 1"
-        )
-    return sides[0], sides[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from brdyn.blank import on_meta
+from brdyn.choices import one_of
+from brdyn.errors import UsageError
+from brdyn.whole import whole
 
 if TYPE_CHECKING:
     from brdyn.models.base import VisionTransformer
 
 Size = tuple[int, int]
+
+PRECISIONS = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
+DEVICES = "cpu, cuda, cuda:1, mps"
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ class ModelRequest:
     describe_only : bool
         Build the architecture on the meta device, without weights.
     arguments : tuple of (str, value)
-        What a config, or the file of a model that is drawn again, changes in timm's architecture.
+        What a config, or the file of a model that is drawn again, changes in the architecture (see `built` of
+        :class:`brdyn.models.VisionTransformer`).
     """
 
     name: str
@@ -121,3 +128,57 @@ def _file_and_key(weights: str) -> tuple[Path | None, str | None]:
     if several is None or Path(path).exists():
         return Path(path), None
     return Path(several[1]), several[2]
+
+
+def as_size(value: Any) -> Size | None:
+    """A square for one number; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If it is neither a positive whole number nor two of them.
+    """
+    if value is None:
+        return None
+    sides = [value] * 2 if whole(value) is not None or not isinstance(value, Iterable) else list(value)
+    numbers = [number for side in sides if (number := whole(side)) is not None and number > 0]
+    if not len(sides) == len(numbers) == 2:
+        raise UsageError(
+            f"image_size={value!r} is neither a number of pixels nor (height, width), each at least 1"
+        )
+    return numbers[0], numbers[1]
+
+
+def as_dtype(value: torch.dtype | str | None) -> torch.dtype | None:
+    """A precision of weights, as of torch or by name; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If it is none.
+    """
+    if value is None:
+        return None
+    found: torch.dtype = PRECISIONS[one_of("dtype", str(value).removeprefix("torch."), PRECISIONS)]
+    return found
+
+
+def as_device(value: torch.device | str | None) -> torch.device | None:
+    """A device of this machine; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If there is none of that name, or it is not here.
+    """
+    if value is None:
+        return None
+    try:
+        device = torch.device(value)
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:  # the last where torch is built without CUDA
+        raise UsageError(
+            f"device {str(value)!r} is unknown or not on this machine; give one that is there, of {DEVICES}, or none "
+            "for the CPU"
+        ) from error
+    return device

@@ -9,6 +9,7 @@ from typing import Any
 import timm
 import torch
 from timm.data import resolve_model_data_config
+from timm.layers import RelPosBias, RelPosMlp
 from timm.models import beit, eva, vision_transformer_relpos
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import Tensor, nn
@@ -313,13 +314,18 @@ def position_rule(backbone: Any, rule: positions.PositionRule | None) -> str:
     """Name how positions were fitted to the image size."""
     if rule is not None:
         return rule.description
-    if getattr(backbone, "pos_embed", None) is not None:
-        return f"{positions.TIMM}; and {positions.ROTARY}" if _rope(backbone) else positions.TIMM
-    return positions.ROTARY if _rope(backbone) else positions.RELATIVE
+    there = {
+        positions.TIMM: getattr(backbone, "pos_embed", None) is not None,
+        positions.RELATIVE: any(map(_is_relative, backbone.modules())),
+        positions.ROTARY: getattr(backbone, "rope", None) is not None,
+    }
+    return "; and ".join(name for name, has in there.items() if has) or positions.NONE
 
 
-def _rope(backbone: Any) -> bool:
-    return getattr(backbone, "rope", None) is not None
+def _is_relative(module: nn.Module) -> bool:
+    return getattr(module, "relative_position_bias_table", None) is not None or isinstance(
+        module, RelPosBias | RelPosMlp
+    )
 
 
 def token_layout(backbone: Any) -> TokenLayout:

@@ -18,7 +18,7 @@ from brdyn.models.request import ModelRequest
 from brdyn.models.towers import config, processor, timm_layout, trunk
 from brdyn.models.towers.adapter import TransformersViT, position_rule
 from brdyn.models.towers.files import CONFIG, Source
-from brdyn.models.towers.heads import HEAD, TWO_HEADS, Head, find_head
+from brdyn.models.towers.heads import HEAD, TWO_HEADS, Head, find_head, shapes
 
 FAMILY = "transformers"
 
@@ -100,6 +100,7 @@ def load(request: ModelRequest) -> VisionTransformer:
         notes=(*_notes(described, left), *notes),
     )
     model = TransformersViT(backbone.eval(), described.kind, info, preprocessing, head)
+    model.built = shapes(head)
     if len(described.classes) == model.classes:
         model.class_names = described.classes
     return model
@@ -108,12 +109,15 @@ def load(request: ModelRequest) -> VisionTransformer:
 def _build(
     request: ModelRequest, source: Source, described: config.Described
 ) -> tuple[Any, Head | None, tuple[str, ...]]:
-    """The trunk, its head, and the names of what is left out of the file."""
-    if not request.needs_weights:
-        return trunk.untrained(request, described), None, ()
-    state = source.state(request)
-    tower, outside = trunk.tower_of(state)
-    backbone, besides = trunk.load(request.name, described, tower)
+    """The trunk, its head (none of an untrained model, but for a twin), and what is left out of the file."""
+    besides: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+    if request.needs_weights:
+        state = source.state(request)
+        tower, outside = trunk.tower_of(state)
+        backbone, besides = trunk.load(request.name, described, tower)
+    else:
+        backbone, state = trunk.untrained(request, described)
     pooler = getattr(getattr(backbone, "pooler", None), "layernorm", None)
     pool = "patches" if pooler is not None else described.kind.pool
     before = sum(described.kind.before(described.config).values())

@@ -37,8 +37,7 @@ class UntrainedTwins:
     """
 
     def __init__(self, model: VisionTransformer, n: int, seed: int) -> None:
-        check_twins(n)
-        check_seed(seed)
+        n, seed = check_twins(n), check_seed(seed)
         if n:
             check_redraws(model)
         self.model = model

@@ -310,7 +310,7 @@ def _draw_shuffles(axes: Axes, surgery: Surgery) -> None:
 
 def _shuffled_twins(surgery: Surgery, kind: str, readout: str) -> Iterator[tuple[int, float, float]]:
     """Of each phase, the least and the largest over twins of their mean error."""
-    if surgery.null is None:
+    if not surgery.null:
         return
     rows = surgery.null.tables["interventions"].query(
         "kind == @kind and readout == @readout and measure == 'relative_error'"

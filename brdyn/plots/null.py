@@ -50,4 +50,4 @@ def draw_twins(axes: Axes, bands: pd.DataFrame | None, over: str, colour: Any, *
 
 def twins_handles(null: Null | None) -> list[Patch]:
     """What stands for the bands in a legend; nothing without twins."""
-    return [] if null is None else [Patch(facecolor="none", edgecolor=QUIET, hatch=HATCH, label=null.label)]
+    return [] if not null else [Patch(facecolor="none", edgecolor=QUIET, hatch=HATCH, label=null.label)]

@@ -126,7 +126,7 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        check_seed(self.seed)
+        object.__setattr__(self, "seed", check_seed(self.seed))
         if self.stage1_steps < 0 or self.stage2_steps < 0 or not self.stage1_steps + self.stage2_steps:
             raise UsageError(
                 f"{self.stage1_steps} and {self.stage2_steps} steps are no fit; at least one stage needs steps"

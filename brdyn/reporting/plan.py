@@ -169,8 +169,8 @@ class ReportSettings:
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
         one_of("size", self.size, SIZES)
-        check_twins(self.null)
-        check_seed(self.seed)
+        object.__setattr__(self, "null", check_twins(self.null))
+        object.__setattr__(self, "seed", check_seed(self.seed))
         if self.n is not None and self.n < 1:
             raise UsageError(f"`n={self.n}`: at least one image is needed")
         if self.fit_raptor < 0:

@@ -85,7 +85,7 @@ CASES = [
     ),
     (
         ["splice", "--surrogates", "mean", "--ridge", "0.1"],
-        "--ridge is of affine and power, and --surrogates",
+        "--ridge applies to affine and power, which --surrogates",
     ),
     (
         ["splice", "--surrogates", "exchange", "--fit-images", "samples"],

@@ -188,6 +188,31 @@ def test_torchs_own_encoder_layer_is_taken_apart_too():
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+class Viewed(nn.Module):
+    """Attention whose output is not contiguous, and an MLP over all tokens as rows, by views of the stream."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+        self.mlp = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, entering):
+        added = self.attention(entering, entering, entering, need_weights=False)[0]
+        rows = (entering + added).view(-1, WIDTH)
+        return (rows + self.mlp(rows).tanh()).view_as(entering)
+
+
+def test_a_view_that_only_the_sum_allows():
+    torch.manual_seed(1)
+    block, entering = Viewed(), state()  # in eval mode torch has one operation for attention
+    with torch.no_grad():
+        added = block.attention(entering, entering, entering, need_weights=False)[0]
+    assert not added.is_contiguous()
+    found, update = split(block, entering)
+    torch.testing.assert_close(found.attention, added)
+    torch.testing.assert_close(found.attention + found.mlp, update)
+
+
 class Turned(nn.Module):
     def forward(self, tokens):
         return tokens @ torch.eye(WIDTH).roll(1, 0)

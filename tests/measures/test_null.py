@@ -138,13 +138,51 @@ def test_the_bar_counts_twins(images, monkeypatch):
     ]
 
 
-def test_an_error_says_which_twin_it_is_of(images):
-    broken = tiny_vit(seed=1)
-    broken.blocks[1].mlp.fc1.weight.fill_(float("nan"))
+def broken():
+    twin = tiny_vit(seed=1)
+    twin.blocks[1].mlp.fc1.weight.fill_(float("nan"))
+    return twin
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_twin_that_cannot_be_measured_does_not_lose_the_model(name, images, tmp_path):
+    measure, options = MEASURES[name]
+    twins = [tiny_vit(seed=1), broken()]
+    found = with_null(measure, tiny_vit(), images, k=2, twins=twins, stream=STREAM, **options)
+    alone = measure(tiny_vit(), images, k=2, stream=STREAM, **options)
+    for table, rows in found.compared().items():
+        pd.testing.assert_frame_equal(rows, alone.compared()[table])
+    (note,) = found.null.notes
+    assert note.startswith("no null, as of untrained twin 2 of 2: the output of layer 2 of 'tiny_vit' is not")
+    assert found.beside() == {}
+    assert note in found.summary()
+    assert "beside" not in found.summary()
+    found.save(tmp_path / "kept")
+    assert brdyn.read(tmp_path / "kept").null.notes == (note,)
+    brdyn.plots.draw(found)
+
+
+def test_nor_one_that_cannot_be_drawn(images):
+    model = tiny_vit()
+    model.redraw = lambda seed: tiny_vit(depth=model.depth + 1)
+    found = with_null(
+        brdyn.token_dynamics,
+        model,
+        images,
+        twins=UntrainedTwins(model, 2, 0),
+        measures=["speed"],
+        stream=STREAM,
+    )
+    assert "is built otherwise than its weights" in found.null.notes[0]
+
+
+def test_among_several_processes_an_error_says_which_twin_it_is_of(images, monkeypatch):
+    """The others may be waiting for its numbers."""
+    monkeypatch.setattr(Stream, "is_alone", False)
     with pytest.raises(
         BrdynError, match="untrained twin 2 of 2: the output of layer 2 of 'tiny_vit' is not finite"
     ):
-        with_null(brdyn.token_dynamics, tiny_vit(), images, twins=[tiny_vit(seed=1), broken], stream=STREAM)
+        with_null(brdyn.token_dynamics, tiny_vit(), images, twins=[tiny_vit(seed=1), broken()], stream=STREAM)
 
 
 def test_no_twins_are_no_null(images):

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import brdyn
+from brdyn.errors import UsageError
 from brdyn.interventions.contexts import swap
 from brdyn.models import TokenLayout
 from brdyn.models.adapter import GIVEN
@@ -103,6 +104,44 @@ def test_blocks_that_change_their_input_in_place_do_not_change_kept_states():
         for layer, block in enumerate(vit.layers):
             assert torch.equal(found[layer], state)
             state = state + block.mlp(block.before(state))
+    assert torch.equal(found[-1], state)
+
+
+class Shifting(nn.Module):
+    """A final norm that changes its input in place."""
+
+    def forward(self, state):
+        return state.sub_(state.mean(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("norm", [Shifting, None], ids=["norm", "head alone"])
+def test_no_part_changes_its_input_in_place(norm):
+    """Neither images, nor the last state, nor what a head is given."""
+    vit, shift = my_vit(), Shifting()
+    vit.ln = None if norm is None else norm()
+
+    def embed(module, images):
+        return module.tokenise(images.mul_(2))
+
+    def head(module, normed):
+        return module.head(normed.add_(1)[:, 0])
+
+    model, images = adapted(vit, embed=embed, norm=vit.ln, head=head), images_of()
+    given = images.clone()
+    found = captured(model, given).states
+    assert torch.equal(given, images)
+    assert not [note for note in model.info.notes if "differ" in note]
+    with torch.no_grad():
+        state = vit.eval().tokenise(2 * images)
+        for layer, block in enumerate(vit.layers):
+            assert torch.equal(found[layer], state)
+            state = block(state)[0]
+    assert torch.equal(found[-1], state)
+    normed = model.norm(state)
+    assert torch.equal(normed, state if norm is None else shift(state.clone()))
+    kept = normed.clone()
+    assert torch.equal(model.logits(normed), vit.head(kept[:, 0] + 1))
+    assert torch.equal(normed, kept)
     assert torch.equal(found[-1], state)
 
 
@@ -214,6 +253,29 @@ def test_load_model_takes_a_module_that_has_the_parts_and_shows_how_where_it_has
             brdyn.load_model(wrong)
     with pytest.raises(brdyn.UsageError, match="image_size, init: a module that is given"):
         brdyn.load_model(adapted(), image_size=32, init="random")
+
+
+def test_a_model_that_is_given_stays_as_it_is():
+    own = adapted()
+    assert brdyn.load_model(own) is own
+    assert brdyn.load_model(own, device="cpu", dtype="float32") is own
+    double = brdyn.load_model(own, dtype="float64")
+    assert (own.dtype, double.dtype) == (torch.float32, torch.float64)
+    assert double(images_of().double()).dtype == torch.float64
+    own.requires_grad_(True)
+    assert not any(one.requires_grad for one in brdyn.load_model(own).parameters())
+    assert all(one.requires_grad for one in own.parameters())
+
+
+def test_sizes_of_numpy_are_sizes():
+    own = adapted(
+        image_size=np.array([16, 24]), patch=np.int64(8), tokens={"cls": np.int64(1), "registers": 2}
+    )
+    assert own.info == adapted().info
+    assert own.tokens == adapted().tokens
+    for wrong in ({"image_size": 16.0}, {"image_size": (16, 0)}, {"patch": 8.0}, {"patch": True}):
+        with pytest.raises(UsageError):
+            adapted(**wrong)
 
 
 @pytest.fixture

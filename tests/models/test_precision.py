@@ -5,6 +5,7 @@ import timm
 import torch
 from packaging.version import Version
 
+from brdyn.errors import UsageError
 from brdyn.models import load_model, timm_family
 from tests.conftest import scramble
 
@@ -31,3 +32,19 @@ def test_half_precision_is_close(name, dtype):
         half = model.to(dtype)(images.to(dtype))
     assert half.dtype == dtype
     assert torch.cosine_similarity(full.flatten(1), half.float().flatten(1)).min() > 0.99
+
+
+def test_precisions_and_devices_by_name():
+    def load(**where):
+        return load_model(NAMES[0], init="random", image_size=32, **where)
+
+    for name in ("float64", "torch.float64", torch.float64):
+        assert load(dtype=name, device="cpu").dtype == torch.float64
+    for wrong in (torch.int8, "int8", "double precision", torch.complex64, 5):
+        with pytest.raises(
+            UsageError, match=r"unknown dtype .*choose one of float32, float64, bfloat16, float16"
+        ):
+            load(dtype=wrong)
+    for wrong in ("gpu", "cuda:99", "cpu:x", 3.5):
+        with pytest.raises(UsageError, match=r"device .* is unknown or not on this machine; give one"):
+            load(device=wrong)

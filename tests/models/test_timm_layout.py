@@ -9,8 +9,10 @@ from safetensors.torch import save_file
 from timm.data import resolve_model_data_config
 from timm.models import save_for_hf
 
+from brdyn.blank import on_meta
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import describe_model, load_model
+from brdyn.models import describe_model, load_model, positions
+from brdyn.models.timm_family import position_rule
 from tests.conftest import scramble
 
 NAME = "vit_tiny_patch16_224"
@@ -178,3 +180,22 @@ def test_untrained_and_described(tmp_path):
     assert twin.info.is_random
     with pytest.raises(UsageError, match="not a multiple"):
         load_model(str(tmp_path), image_size=100)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "rule"),
+    [
+        (NAME, {"pos_embed": "none"}, positions.NONE),
+        (NAME, {}, positions.TIMM),
+        ("beit_base_patch16_224", {}, positions.RELATIVE),
+        ("beit_base_patch16_224", {"use_abs_pos_emb": True}, f"{positions.TIMM}; and {positions.RELATIVE}"),
+        ("vit_relpos_small_patch16_224", {}, positions.RELATIVE),
+        ("vit_relpos_base_patch32_plus_rpn_256", {}, positions.RELATIVE),
+        ("vit_small_patch16_dinov3", {}, positions.ROTARY),
+        ("eva02_tiny_patch14_224", {}, f"{positions.TIMM}; and {positions.ROTARY}"),
+    ],
+)
+def test_positions_are_named_by_the_modules_there_are(name, options, rule):
+    with on_meta():
+        backbone = timm.create_model(name, depth=1, **options)
+    assert position_rule(backbone, None) == rule

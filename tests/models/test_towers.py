@@ -8,7 +8,7 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 from brdyn.errors import BrdynError, UsageError
-from brdyn.models import describe_model, load_model
+from brdyn.models import describe_model, load_model, untrained_twins
 from tests.conftest import scramble
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
@@ -210,6 +210,15 @@ def test_a_classification_head_is_served(kind, tmp_path):
     assert model.classes == 3
     assert model.class_names == ("cat", "dog", "eel")
     assert "classifier" not in " ".join(model.info.notes)
+    one, other = untrained_twins(model, 2)
+    assert one.class_names == model.class_names
+    mine, theirs = (twin.logits(twin(images)) for twin in (one, other))
+    assert mine.shape == (2, 3)
+    assert not torch.equal(mine, theirs)
+    again = next(iter(untrained_twins(one, 1)))
+    assert torch.equal(again.logits(again(images)), theirs)
+    bare = load_model(str(tmp_path), init="random", seed=1)
+    assert torch.equal(bare(images), one(images))
 
 
 def test_a_head_that_is_not_served_is_told(tmp_path):

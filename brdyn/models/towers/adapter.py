@@ -190,7 +190,7 @@ def position_rule(backbone: Any, kind: Kind) -> str:
         rules.append(RELATIVE)
     if kind.rotary:
         rules.append(positions.ROTARY)
-    return "; and ".join(rules) or (SINUSOIDAL if getattr(config, "is_native", False) else "none")
+    return "; and ".join(rules) or (SINUSOIDAL if getattr(config, "is_native", False) else positions.NONE)
 
 
 def _child(backbone: nn.Module, candidates: tuple[str, ...]) -> nn.Module:

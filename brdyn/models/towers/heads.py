@@ -57,6 +57,26 @@ def _both(before: int) -> Callable[[Tensor], Tensor]:
     return lambda normed: torch.cat([normed[:, 0], normed[:, before:].mean(1)], dim=1)
 
 
+def shapes(head: Head | None) -> dict[str, tuple[int, ...]]:
+    """The tensors of a head in a file, by name, and their shapes: what :func:`drawn` makes again."""
+    if head is None:
+        return {}
+    names = (HEAD,) if len(head.readers) == 1 else TWO_HEADS
+    return {
+        f"{name}.{part}": tuple(value.shape)
+        for name, reader in zip(names, head.readers, strict=True)
+        for part, value in reader.named_parameters()
+    }
+
+
+def drawn(wanted: Mapping[str, tuple[int, ...]], deviation: float) -> dict[str, Tensor]:
+    """Untrained tensors of such shapes, as transformers draws them: normal weights, and biases of 0."""
+    return {
+        name: torch.zeros(shape) if len(shape) == 1 else torch.randn(shape) * deviation
+        for name, shape in wanted.items()
+    }
+
+
 def find_head(
     state: Mapping[str, Tensor], pool: str, before: int, width: int, norm: nn.Module | None
 ) -> Head | None:

@@ -16,6 +16,7 @@ from brdyn.blank import on_meta
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models.request import ModelRequest
 from brdyn.models.towers.config import ATTENTION, Described
+from brdyn.models.towers.heads import drawn
 from brdyn.models.weights import SHOWN_KEYS
 from brdyn.words import first_line
 
@@ -25,6 +26,7 @@ POOLERS = ("pooler", "head")
 UNUSED = re.compile(r"mask_token$|position_ids$|relative_position_index$|(^|\.)(pooler|head)\.")
 MOST_UNTRAINED = 20_000_000_000  # parameters; the largest public ViTs have 22 billion
 MOST_TIMES = 2
+DEVIATION = 0.02  # of untrained weights, where a config of transformers does not say it
 SHOWN_GROUPS = 6
 
 
@@ -41,8 +43,10 @@ def groups(keys: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key.removeprefix("model.").split(".")[0] for key in keys))
 
 
-def untrained(request: ModelRequest, described: Described) -> nn.Module:
-    """The trunk without weights: drawn by the seed, or on the meta device.
+def untrained(request: ModelRequest, described: Described) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The trunk without weights, drawn by the seed or on the meta device, and the tensors of a head.
+
+    Those are of the shapes in `request.arguments`; there are none for a model that is not the twin of another.
 
     Raises
     ------
@@ -57,7 +61,10 @@ def untrained(request: ModelRequest, described: Described) -> nn.Module:
                 f"the config.json of {request.name!r} describes {size:.1e} parameters; check its sizes"
             )
     with request.construction():
-        return model_class(described.config)
+        trunk = model_class(described.config)
+        return trunk, drawn(
+            dict(request.arguments), getattr(described.config, "initializer_range", DEVIATION)
+        )
 
 
 def load(name: str, described: Described, state: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:
