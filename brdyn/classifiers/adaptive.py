@@ -61,7 +61,7 @@ def stopped_at(right: np.ndarray, sure: np.ndarray, threshold: float) -> dict[st
     before, after = right[int(whole)], right[min(int(whole) + 1, len(right) - 1)]
     fixed = (1 - part) * before + part * after
     gain = own - fixed
-    low, high = intervals.of_mean(gain.mean(), gain.std(ddof=1) if len(gain) > 1 else 0.0, len(gain))
+    low, high = intervals.of_mean(gain.mean(), gain.std(ddof=1) if len(gain) > 1 else 0.0, max(2, len(gain)))
     return {
         "threshold": threshold,
         **share_right(own),

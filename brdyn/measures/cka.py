@@ -22,7 +22,7 @@ from brdyn.trajectory import Trajectory
 MINIBATCH = 16
 MOST_IMAGES = 4096  # whose features are kept: 0.3 GB of a ViT-B
 SPARE = 512  # images beyond those before the sample is drawn anew
-SMALLEST_MINIBATCH = 4
+FEWEST_IMAGES = 4
 
 
 def unbiased_hsic(features: Tensor) -> Tensor:
@@ -43,12 +43,13 @@ def unbiased_hsic(features: Tensor) -> Tensor:
 
 
 class LinearCKA(SamplingMetric, SimilarityMetric):
-    """Unbiased linear CKA from minibatches of 16 images, dealt at random by `seed`.
+    """Unbiased linear CKA from minibatches of 16 images or a few more, dealt at random by `seed`.
 
     Sets are often ordered by class, and centring a minibatch of one class would take away what tells classes apart.
     A minibatch has to be of images from all over the set, which are not at hand together: their features are kept, of
     4096 images drawn by `seed` where there are more. Minibatches are the same for any batch size and number of
-    processes. A last one of fewer than 4 images is left out. The bootstrap resamples minibatches.
+    processes. All count alike, and a small one is noisier: n images go to n // 16 of sizes that differ by one at most,
+    so fewer than 32 are one. The bootstrap resamples minibatches.
 
     Parameters
     ----------
@@ -71,8 +72,8 @@ class LinearCKA(SamplingMetric, SimilarityMetric):
     """
 
     kind = "cka"
-    unit = f"minibatch of {MINIBATCH} images drawn at random"
-    needs = f"needs at least {SMALLEST_MINIBATCH} readable images, and had fewer"
+    unit = f"minibatch of at least {MINIBATCH} images drawn at random"
+    needs = f"needs at least {FEWEST_IMAGES} readable images, and had fewer"
     kept: list[Tensor] | Tensor
     positions: list[Tensor] | Tensor
 
@@ -107,7 +108,8 @@ class LinearCKA(SamplingMetric, SimilarityMetric):
     def compute(self) -> dict[str, Tensor]:
         """CKA averaged over token groups; NaN where a layer's features do not vary."""
         features = self._sample()[0] if rows_in(self.positions) else self.no_rows()["kept"]
-        dealt = [part for part in features.split(MINIBATCH) if len(part) >= SMALLEST_MINIBATCH]
+        count = len(features)
+        dealt = features.tensor_split(max(1, count // MINIBATCH)) if count >= FEWEST_IMAGES else ()
         self.seen, self.resampled = sum(map(len, dealt)), len(dealt)
         each = torch.zeros(len(dealt), len(self.groups), self.depth, self.depth, dtype=torch.float64)
         for number, part in enumerate(dealt):

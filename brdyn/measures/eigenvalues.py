@@ -23,6 +23,8 @@ LARGEST_ON_GPU = 1024
 def eigenvalues(matrices: Tensor) -> Tensor:
     """Ascending eigenvalues of symmetric matrices `(B, n, n)`, `(B, n)`, found in their precision, as float64.
 
+    A matrix with an entry that is not finite has none: NaN.
+
     >>> from brdyn.measures.eigenvalues import eigenvalues
     >>> eigenvalues(torch.tensor([[[2.0, 1.0], [1.0, 2.0]]])).numpy().round(4)
     array([[1., 3.]])
@@ -58,7 +60,10 @@ def kernels_work(device: torch.device) -> bool:
 def on_host(matrices: Tensor) -> Tensor:
     """The same by LAPACK. Each thread takes some of the matrices, on one core: LAPACK makes little of threads here."""
     threads = torch.get_num_threads()
-    parts = np.array_split(matrices.cpu().numpy(), threads)
+    finite = matrices.isfinite().flatten(1).all(1).cpu()
+    values = torch.full(matrices.shape[:2], torch.nan, dtype=torch.float64)
+    parts = np.array_split(matrices.cpu()[finite].numpy(), threads)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        found = torch.from_numpy(np.concatenate(list(pool.map(np.linalg.eigvalsh, parts))))
-    return found.double().to(matrices.device)
+        found = np.concatenate(list(pool.map(np.linalg.eigvalsh, parts)))
+    values[finite] = torch.from_numpy(found).double()
+    return values.to(matrices.device)

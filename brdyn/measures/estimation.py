@@ -15,6 +15,7 @@ from torch import Tensor
 
 from brdyn.errors import UsageError
 from brdyn.measures.per_image import PerImageMetric, Statistic
+from brdyn.runtime import in_float64
 from brdyn.trajectory import Trajectory
 
 MEAN, VARIANCE = "estimation_mean", "estimation_variance"
@@ -36,7 +37,7 @@ class PhaseEstimation(PerImageMetric):
 
     def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:
         """Both tables of each group."""
-        per_image = self.depth * trajectory.states[0][0].numel() * 4
+        per_image = self.depth * trajectory.states[0][0].numel() * 8
         step = max(1, CHUNK_BYTES // per_image)
         parts = [
             self._moments([state[start : start + step] for state in trajectory.states[1:]])
@@ -51,8 +52,12 @@ class PhaseEstimation(PerImageMetric):
         return found
 
     def _moments(self, states: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean and variance over units of the difference of all pairs, each `(B, N, L, L)`."""
-        stacked = torch.stack([state.float() for state in states], dim=2)
+        """Mean and variance over units of the difference of all pairs, each `(B, N, L, L)`.
+
+        In float64, and of what differs from the first state: small differences of large states are lost in the rounding
+        of the states' own variances.
+        """
+        stacked = torch.stack([in_float64(state) - in_float64(states[0]) for state in states], dim=2)
         means = stacked.mean(-1)
         centred = stacked - means[..., None]
         covariance = centred @ centred.transpose(-1, -2) / stacked.shape[-1]

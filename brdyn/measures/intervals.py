@@ -1,5 +1,4 @@
-"""95 % intervals: of a mean by the normal approximation, of a share by Wilson's score, of two paired shares by
-Newcombe's method."""
+"""95 % intervals: of a mean by Student's t, of a share by Wilson's score, of two paired shares by Newcombe's method."""
 
 from __future__ import annotations
 
@@ -7,14 +6,37 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from scipy.special import stdtrit
+from torch import Tensor
 
 CONFIDENCE_Z = 1.959964
 
 
 def of_mean(mean: Any, sd: Any, n: Any) -> tuple[Any, Any]:
-    """Low and high end for a mean of `n` values with standard deviation `sd`; numbers, arrays or tensors alike."""
-    half = CONFIDENCE_Z * sd / n**0.5
+    """Low and high end for a mean of `n` values with standard deviation `sd`; numbers, arrays or tensors alike.
+
+    NaN for fewer than two values, whose spread is not known.
+
+    >>> from brdyn.measures.intervals import of_mean
+    >>> [round(end, 3) for end in of_mean(0.0, 1.0, 4)], [round(end, 3) for end in of_mean(0.0, 1.0, 10_000)]
+    ([-1.591, 1.591], [-0.02, 0.02])
+    """
+    half = t_quantile(n) * sd / n**0.5
     return mean - half, mean + half
+
+
+def t_quantile(n: Any) -> Any:
+    """How many standard errors a 95 % interval of a mean of `n` values is wide on each side, by Student's t with n - 1.
+
+    >>> from brdyn.measures.intervals import t_quantile
+    >>> round(t_quantile(2), 3), round(t_quantile(10**6), 3)
+    (12.706, 1.96)
+    """
+    if isinstance(n, Tensor):
+        return torch.as_tensor(t_quantile(n.cpu().numpy()), dtype=n.dtype, device=n.device)
+    found = stdtrit(n - 1, 0.975)
+    return found if isinstance(found, np.ndarray) else float(found)
 
 
 def of_share(share: Any, n: Any) -> tuple[Any, Any]:

@@ -26,7 +26,8 @@ TOLERANCE = 1.5e-3
 class UpdateField(PerImageMetric):
     """Stable and effective rank, raw and tangent, and coherence of the spatial tokens' updates of each image.
 
-    Updates that move none of them (of a ViTRM, those of y) have none of these.
+    Updates that move none of them (of a ViTRM, those of y) have none of these. Of an image with a token of norm 0,
+    whose direction is not known, there are no tangent ranks.
 
     `coherence` is `|mean_p d_p / |d_p||`; `cosine_to_mean` the mean cosine between a patch's update and the mean
     update.
@@ -60,9 +61,10 @@ class UpdateField(PerImageMetric):
             raw = step[:, part]
             state = trajectory.states[layer][:, part].float()
             square = size[layer].square().clamp_min(TINY)
-            tangent = (raw - (dot(raw, state) / square)[..., None] * state) / size[
-                layer, ..., None
-            ].clamp_min(TINY)
+            length = size[layer, ..., None]
+            tangent = (raw - (dot(raw, state) / square)[..., None] * state) / length.where(
+                length > 0, torch.nan
+            )
             # Both at once: a GPU finds the eigenvalues of a few more matrices in the same time.
             both = ranks(singular_values(torch.cat([raw, tangent])))
             for name, (of_raw, of_tangent) in zip(
@@ -83,7 +85,8 @@ def singular_values(fields: Tensor) -> Tensor:
 
     A float32 Gram matrix leaves eigenvalues wrong by about `GRAM_ERROR` times the largest. That moves a singular
     value either way where it stands out of the noise, and lifts it to the noise where it does not. Matrices
-    whose sum of singular values is expected to be wrong by more than `TOLERANCE` get a float64 Gram matrix.
+    whose sum of singular values is expected to be wrong by more than `TOLERANCE` get a float64 Gram matrix. NaN for a
+    matrix with an entry that is not finite.
     """
     fields = fields.cpu() if fields.device.type == "mps" else fields  # which has no float64
     fields = fields if fields.shape[-2] <= fields.shape[-1] else fields.transpose(-2, -1)

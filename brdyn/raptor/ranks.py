@@ -20,7 +20,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
-from brdyn.measures import measure
+from brdyn.measures import intervals, measure
 from brdyn.models import VisionTransformer
 from brdyn.provenance import Provenance, Stopwatch, skipped_lines
 from brdyn.raptor.copied import CopiedBlock, CopyConfig, relaxed_parameters
@@ -35,7 +35,6 @@ from brdyn.training import Session
 from brdyn.trajectory import Stream, Trajectory
 from brdyn.words import counted as number_of
 
-Z = 1.96
 COLUMNS = {
     "partition": str, "rank": int, "fitted": bool, "parameters": int, "share": (float, None),
     "skill": (float, None), "low": (float, None), "high": (float, None), "r2": (float, None),
@@ -259,7 +258,7 @@ def skill_of(error: Tensor, nothing: Tensor) -> tuple[float, float]:
         return 1 - ratio, nan
     rest = error - ratio * nothing
     variance = float(rest.square().sum()) / (images * (images - 1))
-    return 1 - ratio, Z * sqrt(variance) / (total / images)
+    return 1 - ratio, intervals.t_quantile(images) * sqrt(variance) / (total / images)
 
 
 def raptor_ranks(

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from brdyn.errors import UsageError
-from brdyn.measures.basins import AngularBasins, angles_between, choose
+from brdyn.measures.basins import AngularBasins, angles_between, choose, resampled
+from brdyn.measures.bootstrap import poisson_weights
 from brdyn.models import TokenLayout
 from brdyn.trajectory import Trajectory
 
@@ -158,3 +159,32 @@ def test_without_labels_or_with_one_image_a_class():
         feed(states, [0, 1, 2, 3]).result()
     with pytest.raises(UsageError, match="two classes with two images"):
         feed(states, [0, 0, 0, 0]).result()
+
+
+def test_classes_keep_their_sizes_in_the_bootstrap_where_they_are_balanced():
+    positions = torch.arange(12)
+    balanced = resampled(torch.arange(12) % 3, positions, 50, 1)
+    drawn = poisson_weights(list(range(12)), 50, 1).T
+    for label in range(3):
+        sizes = balanced[:, label::3].sum(1)
+        np.testing.assert_allclose(sizes[drawn[:, label::3].sum(1) > 0], 4)
+        assert not sizes[drawn[:, label::3].sum(1) == 0].any()
+    assert torch.equal(resampled(torch.arange(12) // 5, positions, 50, 1), drawn)
+
+
+def test_the_interval_of_the_purity_is_a_bootstrap_of_neighbours():
+    """Each sample weighs every image, and each of its neighbours, as often as they were drawn."""
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.arange(24) % 2
+    states = torch.randn(3, 24, 5, 4, generator=generator)
+    states[..., 0] += labels[None, :, None]
+    found = feed(states, labels, replicates=40).result()
+    weights = resampled(labels, torch.arange(24), 40, 0)
+    angles = angles_between(states[1, :, 0]).fill_diagonal_(torch.inf)
+    near = angles.argsort(1)[:, :10]
+    share = []
+    for drawn in weights:
+        own = drawn[:, None] * drawn[near]
+        share.append(float((own * (labels[near] == labels[:, None])).sum() / own.sum()))
+    row = found.table.query("statistic == 'knn_purity' and group == 'cls' and layer == 1").iloc[0]
+    np.testing.assert_allclose(row[["low", "high"]].astype(float), np.percentile(share, [2.5, 97.5]))

@@ -86,3 +86,9 @@ def test_a_machine_that_cannot_build_kernels_is_told_so_and_goes_on(monkeypatch)
     said = torch.OutOfMemoryError("out of memory")
     with pytest.raises(torch.OutOfMemoryError):
         kernels_work(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_matrices_that_are_not_finite_have_no_eigenvalues_and_the_others_theirs(value):
+    found = eigenvalues(torch.stack([torch.eye(3), torch.full((3, 3), value), 2 * torch.eye(3)]))
+    np.testing.assert_array_equal(found, [[1, 1, 1], [np.nan] * 3, [2, 2, 2]])

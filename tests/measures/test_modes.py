@@ -161,7 +161,7 @@ def test_errors_come_with_their_interval():
     row = rows.loc["relative_error"]
     assert (row["mean"], row["n_images"]) == (pytest.approx(2), 2)
     assert row["sd"] == pytest.approx(2**0.5)  # of 1 and 3, with one degree of freedom
-    assert (row["low"], row["high"]) == pytest.approx((2 - 1.959964, 2 + 1.959964))
+    assert (row["low"], row["high"]) == pytest.approx((2 - 12.706205, 2 + 12.706205))
     assert rows.loc["r2", "mean"] == pytest.approx(1 - (0.25 + 0.5625) / (0.25 + 0.0625))
     assert np.isnan(rows.loc["r2", "low"])
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -12,7 +13,6 @@ from torch import nn
 import brdyn
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
-from brdyn.measures.intervals import CONFIDENCE_Z
 from brdyn.measures.readout import HeadReadout, deciding_state
 from brdyn.models import Preprocessing, TokenLayout, timm_family
 from brdyn.models.request import ModelRequest
@@ -111,7 +111,7 @@ def test_the_state_that_decides_is_the_last_at_which_the_class_becomes_the_final
     np.testing.assert_allclose(found["readout_agreement"], [1, 2 / 3, 1 / 3, 2 / 3, 1])
     mean, low, high = deciding_state(metric.table())
     at = np.array([3, 0, 4])
-    half = CONFIDENCE_Z * at.std(ddof=1) / 3**0.5
+    half = stats.t.ppf(0.975, 2) * at.std(ddof=1) / 3**0.5
     np.testing.assert_allclose([mean, low, high], [at.mean(), at.mean() - half, at.mean() + half])
 
 
