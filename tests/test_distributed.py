@@ -125,10 +125,13 @@ def test_interventions_and_perturbations(one_and_two, noise_folder):
 
 
 def test_raptor_fit(one_and_two, noise_folder):
-    """The same losses and weights on the same global batch, whoever computes which part of it."""
+    """The same losses, weights and their average on the same global batch, whoever computes which part of it; at times
+    a process can read none of its images."""
+    for path in sorted(noise_folder.iterdir())[::2]:
+        path.write_bytes(b"broken")
     folders = one_and_two(
         "raptor-fit", noise_folder, "--batch-size", "8", "--boundaries", "5", "--steps", "8",
-        "--validation-images", "8", "--log-every", "1", "--sigma", "0", "--accumulate", "2",
+        "--validation-images", "8", "--log-every", "1", "--sigma", "0", "--accumulate", "2", "--ema", "0.5",
         says="2 blocks for 12 layers",
     )  # fmt: skip
     one, two = (json.loads((folder / "fit.json").read_text())["stages"] for folder in folders)
@@ -157,6 +160,43 @@ def test_raptor_eval(one_and_two, noise_folder, tmp_path):
     same(folders, "fidelity.parquet", ["mode", "statistic", "group", "layer"], rtol=1e-4, atol=1e-5)
     one, two = (json.loads((folder / "raptor_eval.json").read_text())["probing"] for folder in folders)
     assert one["summary"] == two["summary"]
+
+
+def test_raptor_rank(one_and_two, noise_folder):
+    """Two images judge, and the second process has none."""
+    folders = one_and_two(
+        "raptor-rank", noise_folder, "-n", "10", "--k", "2", "--ranks", "0,4", "--partitions", "maxcut",
+        says="maxcut: with corrections",
+    )  # fmt: skip
+    one, two = (
+        pd.DataFrame(json.loads((folder / "raptor_rank.json").read_text())["table"]) for folder in folders
+    )
+    assert two["n_images"].tolist() == [2, 2]
+    pd.testing.assert_frame_equal(one, two, rtol=1e-5)
+
+
+def test_deep_supervision(tmp_path, noise_folder):
+    """From the second step on, what the streams begin with has no gradient: it is left out, as in one process."""
+    cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())]
+    table = pa.table({"image": cells, "label": [number % 2 for number in range(len(cells))]})
+    pq.write_table(table, tmp_path / "labelled.parquet")
+    options = [
+        "vitrm-train", "--data", str(tmp_path / "labelled.parquet"), "--n-sup", "3", "--epochs", "1", "--batch-size",
+        "8", "--accumulate", "2", "--image-size", "8", "--width", "8", "--heads", "1", "--hidden", "8", "--depth", "1",
+        "--dropout", "0", "--no-flip", "--padding", "0", "--operations", "0", "--mixup", "0", "--cutmix", "0",
+        "--log-every", "1", "--workers", "0", "--device", "cpu", "--out",
+    ]  # fmt: skip
+    runs = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        done = brdyn([*options, str(out)], processes=processes, before=UNDRAWN)
+        assert done.returncode == 0, done.stderr
+        losses = json.loads((out / "train.json").read_text())["history"]["losses"]
+        runs.append((losses, load_file(out / "model.safetensors")))
+    for first, second in zip(runs[0][0], runs[1][0], strict=True):
+        assert first == pytest.approx(second, rel=1e-5)
+    for name, value in runs[0][1].items():
+        np.testing.assert_allclose(value, runs[1][1][name], atol=1e-5, err_msg=name)
 
 
 def test_training_under_stochastic_depth(tmp_path, noise_folder):

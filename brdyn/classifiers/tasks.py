@@ -151,6 +151,11 @@ class DeepSupervision(Classification):
         )
         return {NETWORK: answer + halting}
 
+    @property
+    def goes_onward(self) -> bool:
+        """Whether a batch may take more than one step: from the second on, what y and z begin with is left out."""
+        return self.n_sup > 1
+
     def onward(self, inputs: Supervised) -> Tensor | None:
         """Nothing after the last step; before it, the probability of not being right yet."""
         assert inputs.halting is not None

@@ -15,12 +15,12 @@ from typing import Any, ClassVar, Self
 import pandas as pd
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures import intervals, measure
+from brdyn.measures.sampling import SamplingMetric
 from brdyn.models import VisionTransformer
 from brdyn.provenance import Provenance, Stopwatch, skipped_lines
 from brdyn.raptor.copied import CopiedBlock, CopyConfig, relaxed_parameters
@@ -160,7 +160,7 @@ class RankCurve(Result):
 GOOD = 0.9  # of the way from doing nothing to the teacher
 
 
-class EndMetric(Metric):
+class EndMetric(SamplingMetric):
     """What a Raptor makes of the last state, by the directions of its corrections that count.
 
     Parameters
@@ -170,7 +170,6 @@ class EndMetric(Metric):
     ranks : sequence of int
     """
 
-    full_state_update = False
     nothing: list[Tensor]
     error: list[Tensor]
     agreeing: list[Tensor]
@@ -185,6 +184,11 @@ class EndMetric(Metric):
         self.add_state("squares", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         zeros = torch.zeros(raptor.info.width, dtype=torch.float64)
         self.add_state("mean_token", zeros, dist_reduce_fx="sum")
+
+    def no_rows(self) -> Mapping[str, Tensor]:
+        """No image's errors, and none's agreement."""
+        by_rank = torch.empty(0, len(self.ranks), dtype=torch.float64)
+        return {"nothing": by_rank.new_empty(0), "error": by_rank, "agreeing": by_rank}
 
     @torch.no_grad()
     def update(self, trajectory: Trajectory) -> None:

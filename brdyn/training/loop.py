@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from brdyn.data import Batch, ReadReport, Skipped
-from brdyn.errors import BrdynError, DivergedError, UsageError
+from brdyn.errors import BrdynError, DivergedError
 from brdyn.progress import progress_bar
 from brdyn.random_keys import random_keys
 from brdyn.runtime import agree, gather, seed_default, synchronise
@@ -23,6 +23,7 @@ from brdyn.training.checkpoints import Checkpoints, Saved
 from brdyn.training.optimization import Optimization
 from brdyn.training.session import Session
 from brdyn.training.settings import TrainSettings
+from brdyn.training.shares import among_processes, check_shares
 from brdyn.training.task import Batches, History, Task
 from brdyn.words import counted
 
@@ -69,7 +70,9 @@ def train(
     Raises
     ------
     UsageError
-        If there are more processes than images in a batch.
+        If a batch has fewer images than there are processes, or its pieces are too small for batch normalisation.
+    BrdynError
+        If no image of a step could be read, in any process.
     DivergedError
         If a loss is not finite: the step, the part and the last good checkpoint are named.
 
@@ -112,11 +115,7 @@ class _Training:
         self.task, self.batches, self.settings, self.session = task, batches, settings, session
         self.stage, self.earlier, self.also, self.visit = stage, dict(earlier), dict(also), visit
         self.accelerator = session.on()
-        if batches.batch_size < self.accelerator.num_processes:
-            raise UsageError(
-                f"a batch of {batches.batch_size} cannot be shared among {self.accelerator.num_processes} processes; "
-                "give a larger `batch_size`"
-            )
+        check_shares(task, batches.batch_size, self.accelerator.num_processes, settings.accumulate)
         task.to(self.accelerator.device)
         task.train()
         self.optimization = Optimization(task.parts, settings)
@@ -134,7 +133,7 @@ class _Training:
             compile_parts(self.task.parts)
         module: nn.Module = self.task
         if self.accelerator.num_processes > 1:
-            module = self.accelerator.prepare_model(self.task)
+            module = among_processes(self.task)
         left = self.settings.steps - self.step
         show = self.session.progress and self.accelerator.is_main_process
         said = f"stage {self.stage}: {counted(left, 'step')} of training,"
@@ -178,18 +177,20 @@ class _Training:
         if self.accelerator.num_processes > 1:
             count = torch.tensor(here, device=self.accelerator.device)
             everywhere = int(self.accelerator.reduce(count, "sum"))
-        if not pieces:
-            raise BrdynError(f"none of the images of step {self.step + 1} could be read")
+        if not everywhere:
+            none = BrdynError(f"none of the images of step {self.step + 1} could be read")
+            agree(none if self.accelerator.is_main_process else None, self.accelerator.num_processes)
         key = random_keys_of(self.settings.seed, self.stage, self.step, self.accelerator.process_index)
         seed_default(key, self.accelerator.device)
         rate = self.optimization.begin(self.step)
         totals: dict[str, Tensor] = {}
-        inputs: list[Any] = [None] * len(pieces)
+        parts: list[Batch | None] = [*pieces] or [None]  # without images, too, a process takes part
+        inputs: list[Any] = [None] * len(parts)
         rounds, more = 0, True
         while more:
-            asked = self._optimize(module, pieces, inputs, everywhere, totals)
+            asked = self._optimize(module, parts, inputs, everywhere, totals)
             rounds += 1
-            more = bool(asked) and self._share(asked, everywhere) > 0.5
+            more = self.task.goes_onward and self._share(asked, everywhere) > 0.5
         self.loss_names = list(totals)
         self.pending.append((self.step + 1, rate, torch.stack(list(totals.values())) / rounds))
         return here
@@ -197,7 +198,7 @@ class _Training:
     def _optimize(
         self,
         module: nn.Module,
-        pieces: list[Batch],
+        pieces: list[Batch | None],
         inputs: list[Any],
         everywhere: int,
         totals: dict[str, Tensor],
@@ -209,9 +210,11 @@ class _Training:
         asked = []
         for number, piece in enumerate(pieces):
             with self._together(module, number == len(pieces) - 1), self._autocast():
-                own = inputs[number] if inputs[number] is not None else self.task.inputs(piece)
+                own = inputs[number]
+                if own is None and piece is not None:
+                    own = self.task.inputs(piece)
                 losses = module(own, self.step)
-            votes = self.task.onward(own)
+            votes = None if piece is None else self.task.onward(own)
             inputs[number] = None if votes is None else own
             asked += [] if votes is None else [votes.detach().float()]
             shares = {part: loss.float().sum() / everywhere for part, loss in losses.items()}
@@ -224,7 +227,7 @@ class _Training:
 
     def _share(self, votes: list[Tensor], everywhere: int) -> float:
         """The mean vote of the images of all processes."""
-        total = torch.cat(votes).sum()
+        total = torch.cat([torch.zeros(0, device=self.accelerator.device), *votes]).sum()
         if self.accelerator.num_processes > 1:
             total = self.accelerator.reduce(total, "sum")
         return float(total) / everywhere

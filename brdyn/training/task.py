@@ -65,6 +65,11 @@ class Task(nn.Module, ABC):
     def forward(self, inputs: Any, step: int) -> dict[str, Tensor]:
         """The loss of each image `(B,)`, by part."""
 
+    @property
+    def goes_onward(self) -> bool:
+        """Whether :meth:`onward` may ask for another step. That one may leave out parameters of the first."""
+        return type(self).onward is not Task.onward
+
     def onward(self, inputs: Any) -> Tensor | None:
         """After :meth:`forward`: how much each image asks for another step on the same inputs, `(B,)` from 0 to 1.
 

@@ -55,6 +55,11 @@ def test_vitrm_train_writes_what_it_says(run, train_options, tmp_path, model):
             ["30x30 is not a multiple of the 4-pixel patch", "28 or 32"],
         ),
         (["--batch-size", "64"], 2, ["too few for a batch of 64"]),
+        (
+            ["--model", "resnet18", "--accumulate", "8"],
+            2,
+            ["two images at once", "a batch of 10 in 8 pieces", "--batch-size", "--accumulate"],
+        ),
         (["--model", "resnet18", "--n-sup", "2"], 2, ["--n-sup and --recursion-steps are of vitrm"]),
         (["--previous"], 2, ["--previous goes with --resume"]),
         (["--data", "nowhere.parquet"], 2, ["no images at 'nowhere.parquet'"]),

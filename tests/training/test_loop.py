@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 from argparse import Namespace
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from brdyn.training.loop import compile_parts
 from brdyn.training.optimization import Optimization
 from brdyn.training.session import make_accelerator
 from brdyn.training.settings import check_same
+from brdyn.training.shares import check_shares
 
 
 class Means(Task):
@@ -496,6 +498,21 @@ def test_a_batch_is_for_all_processes(batches):
 
     with pytest.raises(UsageError, match="a batch of 8 cannot be shared among 9 processes"):
         train(Means(), batches, settings(), session=Session(accelerator=Two()))
+
+
+@pytest.mark.parametrize(
+    ("size", "processes", "pieces", "fits"), [(8, 2, 2, True), (7, 2, 2, False), (1, 1, 1, False)]
+)
+def test_batch_normalisation_sees_two_images_at_once(size, processes, pieces, fits):
+    check_shares(Means(), size, processes, 1)
+    task = Means()
+    task.parts["norm"] = nn.BatchNorm2d(1)
+    with (
+        nullcontext()
+        if fits
+        else pytest.raises(UsageError, match=f"two images at once, and of a batch of {size} in")
+    ):
+        check_shares(task, size, processes, pieces)
 
 
 def test_a_tracker_is_told_the_stage_and_every_logged_step(batches):
