@@ -219,7 +219,11 @@ class Splice(BesideTwins):
 
     def answer(self) -> str:
         """Whether one layer's block does another's work within a phase; and what stands in for whole phases best."""
-        return "; ".join([*self._of_work(), *self._of_phases()])
+        said = "; ".join([*self._of_work(), *self._of_phases()])
+        return (
+            said
+            or "no block was exchanged, and nothing stands in for a whole phase; the table has every span"
+        )
 
     def _of_work(self) -> Iterator[str]:
         """By the interval, and by how much."""
@@ -280,8 +284,8 @@ class Splice(BesideTwins):
         ]
         if (difference := self.shared_work(DIFFERENCE)) is not None:
             lines.append(
-                f"blocks exchanged, across phases minus within: {difference['mean']:+.3f} "
-                f"[{difference['low']:+.3f}, {difference['high']:+.3f}] of the error of doing nothing"
+                f"blocks exchanged, across phases minus within: {_with_interval(difference, '+.3f')} of the error of "
+                "doing nothing"
             )
         if self.test is not None:
             lines += [f"blocks exchanged: {line.strip()}" for line in self.test.lines()]
@@ -328,7 +332,13 @@ def verdict(ratio: float, low: float, high: float) -> str:
 
 
 def _share(row: pd.Series) -> str:
-    return f"{row['mean']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
+    return _with_interval(row, ".0%")
+
+
+def _with_interval(row: pd.Series, form: str) -> str:
+    """A mean and its interval, where it has one: of one image there is none."""
+    interval = f" [{row['low']:{form}}, {row['high']:{form}}]" if np.isfinite(row["low"]) else ""
+    return f"{row['mean']:{form}}{interval}"
 
 
 def same_phase(rows: pd.DataFrame, phases: Phases) -> np.ndarray:
