@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from brdyn.choices import one_of
 from brdyn.cli.checks import check_serves
 from brdyn.cli.given_phases import GivenPhases, NumberOfPhases, PhasesFile
-from brdyn.cli.options import WHOLE
+from brdyn.cli.options import WHOLE, parse_batch_size
 from brdyn.cli.run import RunRequest, open_run, run_command
 from brdyn.errors import UsageError
 from brdyn.raptor.partitions import MAXCUT, PARTITIONS, SHUFFLE, assign, draws_of
@@ -71,7 +72,7 @@ def raptor_rank(
     check_serves("--draws", draws != DRAWS, RANDOM_PARTITIONS, chosen, "--partitions")
     wanted = parse_ranks(ranks)
     given = GivenPhases.read(phases, k)
-    settings = _settings(request, steps, lr)
+    recipe = _settings(request, steps, lr)
     if request.dtype != "float32":
         raise UsageError("raptor-rank measures and fits in float32; drop --dtype")
 
@@ -91,6 +92,7 @@ def raptor_rank(
 
         learning, test = run.images.split(max(1, len(run.images) // TESTED), run.seed)
         assert test is not None
+        settings = recipe and _fitted_to(recipe, len(learning))
         found = given.phases
         if found is None:
             some = learning.some(PHASE_IMAGES, run.seed)
@@ -140,10 +142,18 @@ def _settings(request: RunRequest, steps: int, lr: float | None) -> FitSettings 
         if lr is not None:
             raise UsageError("--lr is of fits, and there are none without --steps")
         return None
+    batch_size = parse_batch_size(request.batch_size)
     return FitSettings(
-        stage1_steps=steps // 2, stage2_steps=steps - steps // 2, batch_size=FITTED_BATCH, lr=lr, seed=request.seed,
-        validation_images=0, start=LAYER,
+        stage1_steps=steps // 2, stage2_steps=steps - steps // 2, lr=lr, seed=request.seed, validation_images=0,
+        batch_size=None if isinstance(batch_size, str) else batch_size, start=LAYER,
     )  # fmt: skip
+
+
+def _fitted_to(settings: FitSettings, images: int) -> FitSettings:
+    """With a batch that so many images fill."""
+    if settings.batch_size is None:
+        return replace(settings, batch_size=min(FITTED_BATCH, images))
+    return settings.fitted_to(images)
 
 
 def _partitions(text: str) -> list[str]:

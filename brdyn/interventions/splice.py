@@ -246,6 +246,10 @@ def splice_skill(
     if fit_to is not None:
         check_enough(len(fit_to), model, fitted)
     phases = find_phases(model, judged if fit_to is None else fit_to, phases, k, seed=seed, stream=stream)
+    if within and EXCHANGE in chosen and all(first == last for first, last in phases.intervals):
+        raise UsageError(
+            "no phase has two layers to exchange blocks within; give fewer phases, or drop `within`"
+        )
     maps = {} if fit_to is None else fit_maps(model, fit_to, fitted, wanted, phases, ridge, seed, stream)
     fitted_to = max((cell.calibration for cell in maps), default=0)
     stretches = () if raptor is None else raptor.spans

@@ -220,7 +220,11 @@ class Splice(BesideTwins):
 
     def answer(self) -> str:
         """Whether one layer's block does another's work within a phase; and what stands in for whole phases best."""
-        return "; ".join([*self._of_work(), *self._of_phases()])
+        said = "; ".join([*self._of_work(), *self._of_phases()])
+        return (
+            said
+            or "no block was exchanged, and nothing stands in for a whole phase; the table has every span"
+        )
 
     def _of_work(self) -> Iterator[str]:
         """By the interval, and by how much."""

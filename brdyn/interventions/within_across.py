@@ -29,8 +29,8 @@ class WithinAcross:
         The same over random assignments of layers to phases of the same sizes, which need not be contiguous: easy to
         pass, as distance alone does it.
     matched_excess : float or None
-        Across minus within among pairs at equal distance, averaged over the distances that have both; None where
-        there is no such distance.
+        Across minus within among pairs at equal distance, averaged over the distances that have both, each weighted
+        by its pairs as a regression does (:func:`brdyn.measures.coupling.same_phase`); None where there is none.
     p_matched : float or None
         Share of the contiguous placements with at least as large a matched excess.
     placements : int

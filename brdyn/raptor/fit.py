@@ -13,36 +13,30 @@ from brdyn.checked_json import made
 from brdyn.data import Batch, ImageSet, ReadReport
 from brdyn.data.augment import Augmentation, PairTransform
 from brdyn.data.shuffled import ShuffledBatches
-from brdyn.errors import UsageError
+from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer, load_model
 from brdyn.phases import Phases
+from brdyn.progress import tell
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.raptor.cache import ActivationCache
-from brdyn.raptor.losses import (
-    JOINT_WEIGHTS,
-    LAST_PHASE_WEIGHTS,
-    LossFunction,
-    group_weights,
-    plain_loss,
-    weighted_loss,
-)
 from brdyn.raptor.model import Raptor, spans, untrained
 from brdyn.raptor.partitions import as_assignment
 from brdyn.raptor.rates import TRIED, in_words, tried_rates, with_rates
 from brdyn.raptor.recipe import RANDOM, FitSettings
 from brdyn.raptor.starts import START_IMAGES, tie
-from brdyn.raptor.tasks import BlocksApart, BlocksJoined, ReadStates, online
 from brdyn.raptor.tasks import cached as from_cache
+from brdyn.raptor.tasks import online, stage_task
 from brdyn.result import Result
 from brdyn.runtime import gather
 from brdyn.store.pretrained import CONFIG, WEIGHTS
-from brdyn.training import History, Session, Task, train
+from brdyn.training import History, Session, train
 from brdyn.training.checkpoints import HISTORY
 from brdyn.words import counted
 
 STAGES = (1, 2)
 CROPS = (0.08, 1.0)  # of the area
-LATE, RISE = 0.75, 0.01  # from which share of a stage on, how much R² may rise of a fit that is over
+LATE = {"quarter": 0.75, "half": 0.5}  # a stage's end, from which share on: the first that was watched twice
+RISE = 0.01  # how much R² may rise there of a fit that is over
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,17 +129,21 @@ class Fit(Result):
         """That R² on images kept out still rose at the end, in words; empty where it did not, or none were watched."""
         stage = max(self.histories, default=0)
         rows = self.histories[stage].validation if stage else []
-        last = [row for row in rows if row["step"] >= LATE * rows[-1]["step"]]
+        ends = {
+            name: [row for row in rows if row["step"] >= late * rows[-1]["step"]]
+            for name, late in LATE.items()
+        }
+        part, last = next(((name, end) for name, end in ends.items() if len(end) > 1), ("", []))
         names = {
             name for name in (set.intersection(*map(set, last)) if last else ()) if name.startswith("r2")
         }
-        if len(last) < 2 or not names:
+        if not names:
             return ""
         before, after = (fmean(row[name] for name in names) for row in (last[0], last[-1]))
         if after - before < RISE:
             return ""
         return (
-            f"too short: R² on images kept out still rose from {before:.3f} to {after:.3f} in the last quarter of "
+            f"too short: R² on images kept out still rose from {before:.3f} to {after:.3f} in the last {part} of "
             f"stage {stage}; fit for more `steps`"
         )
 
@@ -156,7 +154,7 @@ class Fit(Result):
         last = max(self.histories, default=0)
         validation = self.histories[last].validation if self.histories else []
         if not validation:
-            return f"{done}, fitted; no images were kept out to judge it by (`brdyn raptor-eval` does)"
+            return f"{done}, fitted; no image that was kept out judged it (`brdyn raptor-eval` judges)"
         r2 = ", ".join(f"{name} {value:.3f}" for name, value in validation[-1].items() if name != "step")
         return f"{done}: at the end of stage {last}, on images kept out, {r2}"
 
@@ -294,7 +292,7 @@ def fit_raptor(
             raise UsageError("`augment` sees each image anew, and a `cache` keeps how it was seen; drop one")
         batches = replace(batches, reader=cache.reader(learning), item_bytes=cache.image_bytes)
     read = online(teacher) if cache is None else from_cache(teacher)
-    validation = list(held_out.batches(batches.batch_size, workers=0)) if held_out is not None else []
+    validation = [] if held_out is None else _watched(held_out, batches.batch_size)
     raptor.to(accelerator.device)
     histories: dict[int, History] = {}
     if resume is not None:
@@ -304,7 +302,7 @@ def fit_raptor(
         if not steps or (resume is not None and resume.stage > stage):
             continue
         here = resume if resume is not None and resume.stage == stage else None
-        task = _task(stage, raptor, teacher, settings, validation, read)
+        task = stage_task(stage, raptor, teacher, settings, validation, read)
         histories[stage] = train(
             task,
             batches,
@@ -331,9 +329,23 @@ def fit_raptor(
         else checkpoints.options
     )
     seen = (settings.stage1_steps + settings.stage2_steps) * batches.batch_size
-    origin = replace(Provenance.of(teacher, images, watch, seed=settings.seed), n_images=len(images))
-    origin = replace(origin, details={**origin.details, "processes": world})
+    unread = {one.name for one in images.report.skipped} - {one.name for one in images.source.unlisted}
+    origin = Provenance.of(teacher, images, watch, seed=settings.seed)
+    origin = replace(
+        origin, n_images=len(images) - len(unread), details={**origin.details, "processes": world}
+    )
     return Fit(raptor, histories, options, seen, raptor.info.parameters, tried=tried, provenance=origin)
+
+
+def _watched(held_out: ImageSet, batch_size: int) -> list[Batch]:
+    """The images that the fit is judged by; none, which is told, where none can be read."""
+    try:
+        return list(held_out.batches(batch_size, workers=0))
+    except BrdynError:
+        if held_out.strict or held_out.report.count or not held_out.report.skipped:
+            raise
+    tell(f"none of the {len(held_out)} images kept out could be read: the fit goes on, and nothing judges it")
+    return []
 
 
 def crops(teacher: VisionTransformer, seed: int) -> PairTransform:
@@ -353,7 +365,11 @@ def fit_options(
 ) -> dict[str, Any]:
     """What a fit is asked for, as its checkpoints and its fit.json keep it: another fit has others."""
     options: dict[str, Any] = {
-        "teacher": {"name": teacher.info.name, "digest": teacher.info.digest},
+        "teacher": {
+            "name": teacher.info.name,
+            "digest": teacher.info.digest,
+            "preprocessing": teacher.preprocessing.to_dict(),
+        },
         "images": images.identity(),
         "assignment": list(assignment),
         "recipe": settings.to_dict(),
@@ -361,34 +377,3 @@ def fit_options(
         "processes": processes,
     }
     return {**options, "cached": True} if cached else options
-
-
-def _task(
-    stage: int,
-    raptor: Raptor,
-    teacher: VisionTransformer,
-    settings: FitSettings,
-    validation: Sequence[Batch],
-    read: ReadStates,
-) -> Task:
-    """What a stage trains, with the losses of the recipe."""
-    layout = teacher.tokens
-    if stage == 1:
-        losses: list[LossFunction] = [plain_loss(settings.loss)] * raptor.k
-        if settings.token_weighting:
-            weights = group_weights(layout, LAST_PHASE_WEIGHTS)
-            losses[raptor.assignment[-1]] = weighted_loss(layout, weights, settings.loss)
-        return BlocksApart(
-            raptor,
-            teacher,
-            losses,
-            annealed_over=round(settings.annealed * settings.stage1_steps),
-            teacher_forcing_only=settings.teacher_forcing_only,
-            sigma=settings.sigma,
-            validation=validation,
-            read=read,
-        )
-    joint = plain_loss(settings.loss)
-    if settings.token_weighting:
-        joint = weighted_loss(layout, group_weights(layout, JOINT_WEIGHTS), settings.loss)
-    return BlocksJoined(raptor, teacher, joint, sigma=settings.sigma, validation=validation, read=read)

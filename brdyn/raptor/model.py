@@ -198,7 +198,7 @@ class Raptor(VisionTransformer):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, teacher: VisionTransformer) -> Raptor:
-        """Read what :meth:`save_pretrained` wrote, around its teacher.
+        """Read what :meth:`save_pretrained` wrote, around its teacher, whose device and precision it takes.
 
         Raises
         ------
@@ -220,6 +220,7 @@ class Raptor(VisionTransformer):
         weights = pretrained.read_weights(make, folder, config.digest)
         raptor = cls(teacher, config.assignment, config.blocks)
         raptor.shared.load_state_dict(weights)
+        raptor.shared.to(device=teacher.device, dtype=teacher.dtype)
         raptor.info = replace(
             raptor.info, weights=str(Path(folder) / pretrained.WEIGHTS), digest=config.digest
         )

@@ -11,6 +11,7 @@ import numpy as np
 
 from brdyn.errors import UsageError
 from brdyn.phases import Phases, check_request
+from brdyn.words import counted
 
 MAXCUT, CONTIGUOUS, SHUFFLE = "maxcut", "random-contiguous", "random-shuffle"
 RANDOM = (CONTIGUOUS, SHUFFLE)
@@ -136,6 +137,10 @@ def random_contiguous(
         return tuple(sorted(int(place) + 1 for place in rng.choice(layers - 1, size=k - 1, replace=False)))
 
     possible = comb(layers - 1, k - 1) - len(left_out)
+    if not possible:
+        raise UsageError(
+            f"{counted(k, 'phase')} of {layers} layers can be placed in one way alone; use another k"
+        )
     return contiguous(_distinct(draw, seed, sequence, left_out, possible, "placements"), layers)
 
 

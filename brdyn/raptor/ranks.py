@@ -316,6 +316,7 @@ def raptor_ranks(
     if not wanted or not partitions:
         raise UsageError("there is nothing to measure without ranks and partitions")
     info, learning = teacher.info, fit_images or images
+    seen = 0 if settings is None else _images_seen(settings, len(learning))
     choosing = learning.some(START_IMAGES, images.seed)
     configs = {rank: CopyConfig(width=info.width, heads=info.heads, rank=rank) for rank in wanted}
     parts = []
@@ -341,7 +342,6 @@ def raptor_ranks(
         ]
     table = pd.concat(parts, ignore_index=True)
     table["share"] = table["parameters"] / teacher.block_parameters
-    seen = 0 if settings is None else _images_seen(settings, len(learning))
     origin = Provenance.of(teacher, images, watch, stream.processes, seed=images.seed)
     named = {name: list(map(int, assignment)) for name, assignment in partitions.items()}
     others: dict[str, Any] = {}

@@ -11,8 +11,16 @@ from torchmetrics import R2Score
 
 from brdyn.data import Batch
 from brdyn.models import VisionTransformer
-from brdyn.raptor.losses import LossFunction
+from brdyn.raptor.losses import (
+    JOINT_WEIGHTS,
+    LAST_PHASE_WEIGHTS,
+    LossFunction,
+    group_weights,
+    plain_loss,
+    weighted_loss,
+)
 from brdyn.raptor.model import Raptor, Span
+from brdyn.raptor.recipe import FitSettings
 from brdyn.training import Task
 from brdyn.trajectory import capture
 
@@ -197,6 +205,37 @@ class BlocksJoined(Task):
                     found = sums.setdefault(f"layer {layer}", _Determination())
                     found.add(state, states[layer], states[starts[layer]])
         return _defined(sums)
+
+
+def stage_task(
+    stage: int,
+    raptor: Raptor,
+    teacher: VisionTransformer,
+    settings: FitSettings,
+    validation: Sequence[Batch],
+    read: ReadStates,
+) -> Task:
+    """What a stage trains, with the losses of the recipe."""
+    layout = teacher.tokens
+    if stage == 1:
+        losses: list[LossFunction] = [plain_loss(settings.loss)] * raptor.k
+        if settings.token_weighting:
+            weights = group_weights(layout, LAST_PHASE_WEIGHTS)
+            losses[raptor.assignment[-1]] = weighted_loss(layout, weights, settings.loss)
+        return BlocksApart(
+            raptor,
+            teacher,
+            losses,
+            annealed_over=round(settings.annealed * settings.stage1_steps),
+            teacher_forcing_only=settings.teacher_forcing_only,
+            sigma=settings.sigma,
+            validation=validation,
+            read=read,
+        )
+    joint = plain_loss(settings.loss)
+    if settings.token_weighting:
+        joint = weighted_loss(layout, group_weights(layout, JOINT_WEIGHTS), settings.loss)
+    return BlocksJoined(raptor, teacher, joint, sigma=settings.sigma, validation=validation, read=read)
 
 
 def block_name(number: int) -> str:

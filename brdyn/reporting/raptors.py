@@ -104,6 +104,6 @@ def evaluate_raptor(
     stream: Stream,
 ) -> Evaluation:
     """Judge a Raptor on the images; one that was fitted here on those that were kept out."""
-    raptor = Raptor.from_pretrained(folder, model).to(device=model.device, dtype=model.dtype)
+    raptor = Raptor.from_pretrained(folder, model)
     judged = images if given else parts(images, settings.seed)[1]
     return evaluate(raptor, judged, stream=stream, beyond=settings.of_size.beyond)

@@ -113,14 +113,15 @@ class TrainSettings:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What changed between two nested sets of options, as `lr: 0.001 before, 0.002 now`.
 
-    Files that have a digest are the same where it is, wherever they lie. Earlier versions noted less of a `source`:
-    what they did not note is not compared.
+    Files that have a digest are the same where it is, wherever they lie. Earlier versions noted less of what has a
+    `source` or a `digest`: what they did not note is not compared.
     """
     found = []
     unknown = {
         name
         for name in now
-        if "source" in before and (name not in before or (name in DIGESTS and not before[name]))
+        if (name not in before and {"source", "digest"} & set(before))
+        or ("source" in before and name in DIGESTS and not before[name])
     }
     moved = {"source"} if before.get("digest") and now.get("digest") else set()
     for name in sorted({*before, *now} - unknown - moved):

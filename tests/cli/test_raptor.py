@@ -156,6 +156,11 @@ def test_fits_that_cannot_be(run, fit_options, tmp_path, extra, words):
     assert not (tmp_path / "out").exists()
 
 
+def test_one_phase_cannot_lie_elsewhere(run, tiny_options):
+    done = run("raptor-fit", *tiny_options, "--partition", "random-contiguous", "--k", "1")
+    assert_one_line_error(done, 2, "1 phase of 12 layers can be placed in one way alone; use another k")
+
+
 @pytest.fixture(scope="session")
 def fitted(narrow_folder, tmp_path_factory):
     """A folder with a Raptor of the narrow model."""

@@ -8,6 +8,7 @@ from math import nan
 import pytest
 
 import brdyn
+from brdyn.raptor.ranks import fit_raptor
 from tests.cli.commands import assert_one_line_error
 from tests.conftest import tiny_vit
 
@@ -44,6 +45,26 @@ def test_it_writes_what_it_says(run, tiny_options, tmp_path):
 def test_what_cannot_be_is_refused(run, tiny_options, tmp_path, options, words):
     assert_one_line_error(run("raptor-rank", *tiny_options, *options), 2, *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_batch_of_its_fits(run, tiny_options, tmp_path, monkeypatch):
+    """As asked for; at most all images where it is not; one that they do not fill is refused before all else."""
+    asked, fit = [], fit_raptor
+
+    def spy(teacher, learning, assignment, settings, **options):
+        asked.append(settings.batch_size)
+        return fit(teacher, learning, assignment, settings, **options)
+
+    monkeypatch.setattr("brdyn.raptor.ranks.fit_raptor", spy)
+    options = ["raptor-rank", *tiny_options, "--image-size", "32", "--k", "2", "--partitions", "maxcut"]
+    options += ["--ranks", "0", "--steps", "2", "--overwrite"]
+    for n, batch in ((10, "3"), (10, "auto")):
+        done = run(*options, "-n", n, "--batch-size", batch, drawn=False)
+        assert done.returncode == 0, done.stderr
+    assert asked == [3, 8]
+    monkeypatch.setattr("brdyn.measures.found_phases.find_phases", None)  # nothing is measured before
+    refused = run(*options, "-n", "10", "--batch-size", "9", drawn=False)
+    assert_one_line_error(refused, 2, "8 images are too few for a batch of 9", "--batch-size 8")
 
 
 def test_fits_that_contradict_themselves_are_refused(run, tiny_options):

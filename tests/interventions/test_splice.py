@@ -372,6 +372,21 @@ def test_what_cannot_be_asked(options, words, folder):
         splice_skill(model, images, None, stream=STREAM, **options)
 
 
+def test_nothing_to_exchange_within_phases_of_one_layer(folder):
+    model = StubViT([linear(rotation(seed)) for seed in range(2)])
+    with pytest.raises(UsageError, match="no phase has two layers to exchange blocks within"):
+        spliced(model, folder, 1, 1, surrogates=["exchange"], within=True)
+    assert spliced(model, folder, 1, 1, surrogates=["identity"]).answer().startswith("no block was exchanged")
+
+
+def test_one_image_has_no_interval(folder):
+    model = StubViT([linear(rotation(seed)) for seed in range(4)])
+    images = load_images(folder, model, n=1)
+    found = splice_skill(model, images, phases_of(2, 2), surrogates=["exchange"], stream=STREAM)
+    assert "%" in found.answer()
+    assert "nan" not in found.summary()
+
+
 def test_three_images_are_enough_for_a_mean_update(folder):
     model = StubViT([linear(rotation(seed)) for seed in range(2)])
     found = splice_skill(model, load_images(folder, model, n=3), None, surrogates=["mean"], stream=STREAM)

@@ -1,6 +1,7 @@
 """Fitting: a recurrent teacher is recovered, runs resume bit for bit, and what is saved comes back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from brdyn.models import load_model
 from brdyn.raptor import FitSettings, Raptor, fit_raptor
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.cache import ActivationCache
-from brdyn.raptor.fit import Fit
+from brdyn.raptor.fit import Fit, fit_options
 from brdyn.raptor.model import untrained
 from brdyn.training import Checkpoints, History, Session
 from brdyn.trajectory import Stream, capture
@@ -185,6 +186,40 @@ def test_too_few_images(tiny, images):
         fit_raptor(tiny, images, [0, 0, 0, 1, 1], settings(), workers=0)
 
 
+def test_a_fit_at_another_image_size_is_another(tiny, images, tmp_path):
+    """Its teacher's weights are the same ones; checkpoints of before did not note how images were prepared."""
+    here = fit_options(tiny, images, ASSIGNMENT, settings())
+    path = Checkpoints(tmp_path, here).save(1, 2, {}, {})
+    tiny.preprocessing = replace(tiny.preprocessing, image_size=(48, 48))
+    there = Checkpoints(tmp_path, fit_options(tiny, images, ASSIGNMENT, settings()))
+    with pytest.raises(
+        UsageError, match=r"teacher\.preprocessing\.image_size: \[32, 32\] before, \(48, 48\) now"
+    ):
+        there.read(path)
+    del here["teacher"]["preprocessing"]
+    assert there.read(Checkpoints(tmp_path, here).save(1, 2, {}, {})).step == 2
+
+
+def test_held_out_images_that_cannot_be_read_are_done_without(noise_folder, tiny):
+    images = load_images(noise_folder, tiny)
+    held_out = images.split(8, 0)[1]
+    names = [images.source.name(int(place)) for place in held_out.indices()]
+    for name in names:
+        (noise_folder / name).write_bytes(b"no picture")
+    told = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("brdyn.raptor.fit.tell", told.append)
+        fit = fit_raptor(tiny, images, ASSIGNMENT, settings(), workers=0)
+    assert told == ["none of the 8 images kept out could be read: the fit goes on, and nothing judges it"]
+    assert [history.validation for history in fit.histories.values()] == [[], []]
+    assert "no image that was kept out judged it" in fit.answer()
+    assert sorted(one["name"] for one in fit.provenance.skipped) == sorted(names)
+    assert fit.provenance.n_images == len(images) - 8
+    strict = load_images(noise_folder, tiny, strict=True)
+    with pytest.raises(BrdynError, match="`strict`"):
+        fit_raptor(tiny, strict, ASSIGNMENT, settings(), workers=0)
+
+
 def scrambled(teacher):
     raptor = untrained(teacher, ASSIGNMENT, BlockConfig(width=16, heads=2, mlp="gelu"), seed=0)
     scramble(raptor.shared, seed=1)
@@ -197,6 +232,8 @@ def test_saved_and_read_back(tiny, tmp_path):
     back = Raptor.from_pretrained(tmp_path, tiny)
     pictures = torch.randn(2, 3, 32, 32)
     assert torch.equal(back(pictures), raptor(pictures))
+    half = Raptor.from_pretrained(tmp_path, tiny_vit().to(torch.bfloat16))
+    assert half(pictures.bfloat16()).dtype == torch.bfloat16
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 5
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
     assert back.shared[0].norm1.eps == 1e-5
@@ -277,6 +314,8 @@ def test_an_epsilon_that_is_none_is_refused(eps):
         ([0.1, 0.2, 0.5, 0.505], ""),
         ([0.1, 0.2, 0.5, 0.52], "from 0.500 to 0.520 in the last quarter of stage 2"),
         ([0.1, 0.2, 0.5, 0.4], ""),
+        ([0.1, 0.5], "from 0.100 to 0.500 in the last half of stage 2"),  # as often as by default
+        ([0.5, 0.1], ""),
         ([0.9], ""),
         ([], ""),
     ],

@@ -171,12 +171,15 @@ def test_files_with_a_digest_may_lie_elsewhere():
     before = {
         "data": {"source": "a.parquet", "digest": "1", "images": 5},
         "cifar": {"source": "a", "digest": ""},
+        "teacher": {"name": "a", "digest": "1"},
     }
+    check_same(before, {**before, "teacher": {**before["teacher"], "size": 32}}, "run")  # not noted earlier
     check_same(before, {**before, "data": {**before["data"], "source": "b.parquet"}}, "run")
     for changes, words in (
         ({"data": {**before["data"], "digest": "2"}}, "data.digest: 1 before, 2 now"),
         ({"data": {**before["data"], "images": 6}}, "data.images: 5 before, 6 now"),
         ({"cifar": {"source": "b", "digest": ""}}, "cifar.source: a before, b now"),
+        ({"teacher": {"name": "a", "digest": "2"}}, "teacher.digest: 1 before, 2 now"),
     ):
         with pytest.raises(UsageError, match=words):
             check_same(before, {**before, **changes}, "run")
