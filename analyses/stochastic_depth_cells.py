@@ -34,7 +34,7 @@ STUDY = RESULTS / "stochastic_depth"
 SIZES = ("gpu", "cpu")
 MEASURED = ("epoch", "accuracy", "train_accuracy", "mean_similarity", "train_seconds", "images_per_second")
 FIT_COLUMNS = ["p", "seed", "moment", "k", "partition", "draw"]
-FIT_COLUMNS += ["accuracy", "teacher_accuracy", "kept", "r2", "skill", "seconds"]
+FIT_COLUMNS += ["accuracy", "teacher_accuracy", "kept", "r2", "r2_least", "skill", "seconds"]
 CONFIGS = {
     path.stem.removeprefix("stochastic_depth").strip("_") or "gpu": path
     for path in Path(__file__).parent.glob("stochastic_depth*.yaml")
@@ -188,12 +188,14 @@ class Recorded(NamedTuple):
     `cut_k` (share of the dissimilarity) and `z_k`. `fits` has a row per Raptor: `kept` is the ratio of its accuracy by
     its teacher's head to the teacher's, both above chance (none where the teacher is at chance), `r2` that of all
     tokens at the last layer, autoregressive, `skill` likewise over the best of its baselines (none in records of
-    earlier versions). `similarity` and `phases` are by network and moment, `validation` (accuracy on held-out images
-    along training) by run; `provenance` is that of the newest result, `tested` how many test images accuracies are of.
+    earlier versions), `r2_least` the least along depth, and `curves` has R² by token group and layer. `similarity` and
+    `phases` are by network and moment, `validation` (accuracy on held-out images along training) by run; `provenance`
+    is that of the newest result, `tested` how many test images accuracies are of.
     """
 
     networks: pd.DataFrame
     fits: pd.DataFrame
+    curves: pd.DataFrame
     similarity: dict[str, np.ndarray]
     phases: dict[str, Phases]
     validation: dict[str, list[dict[str, float]]]
@@ -240,9 +242,11 @@ def read_study(size: str | None = None, folder: Path = STUDY) -> Recorded:
     table = pd.DataFrame(rows).set_index("name").sort_values(["moment", "p", "seed"])
     table["overfitted"] = _overfitted(table)
     fits = [_fit(content, 1 / found[name.split("/")[0]]["classes"]) for name, content in done.items()]
+    curves = pd.DataFrame([row for content in done.values() for row in _curves(content)])
     return Recorded(
         table,
         pd.DataFrame(fits, columns=FIT_COLUMNS),
+        curves,
         {name: np.array(content["similarity"]) for name, content in found.items()},
         phases,
         {name.rpartition("_")[0]: found[name]["validation"] for name in found if found[name]["validation"]},
@@ -290,8 +294,21 @@ def _fit(content: dict[str, Any], chance: float) -> dict[str, Any]:
     last = {name: curve["all"][-1] for name, curve in curves.items()}
     skills = [last[f"skill_{name}"] for name in BASELINES if last.get(f"skill_{name}") is not None]
     return {
-        **without(content["cell"], "teacher"), **content["cell"]["teacher"],
+        **_flat(content["cell"]),
         **{key: content[key] for key in ("accuracy", "teacher_accuracy", "seconds")},
         "kept": (ours - chance) / (theirs - chance) if theirs > chance + 2 * deviation else np.nan,
-        "r2": last["r2"], "skill": min(skills, default=np.nan),
+        "r2": last["r2"], "r2_least": min(curves["r2"]["all"]), "skill": min(skills, default=np.nan),
     }  # fmt: skip
+
+
+def _flat(cell: dict[str, Any]) -> dict[str, Any]:
+    return {**without(cell, "teacher"), **cell["teacher"]}
+
+
+def _curves(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """R² of a Raptor by token group and layer, autoregressive."""
+    return [
+        {**_flat(content["cell"]), "group": group, "layer": layer, "r2": value}
+        for group, values in content["curves"]["autoregressive"]["r2"].items()
+        for layer, value in enumerate(values, 1)
+    ]

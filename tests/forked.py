@@ -78,7 +78,11 @@ def peak_of(module, *arguments):
 
 def _alone(sender, module, arguments):
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what the server has freed is no room for this one
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)  # what the server has freed is no room for this one
+    libc.mallopt(
+        -3, 1 << 17
+    )  # nor are holes between what it still holds: large blocks are mapped, as at first
     bench, study = (import_module(f"analyses.{name}") for name in ("bench", module))
     study.alone(*arguments)
     sender.send(bench.own_peak())

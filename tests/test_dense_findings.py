@@ -16,7 +16,7 @@ from brdyn.raptor import Evaluation
 from brdyn.raptor.evaluation import RAPTOR, TEACHER
 
 TASKS = {"classes": "classification", "masks": "segmentation", "depth": "depth"}
-IMAGES = 4
+IMAGES = 400
 
 
 def counted(task: str, score: float, images: int = IMAGES) -> np.ndarray:

@@ -281,7 +281,7 @@ def made_up(peak=0.7):
         }
     )
     table = pd.DataFrame(networks).set_index("name")
-    return Recorded(table, pd.DataFrame(fits), similarity, {}, {}, config, {}, {}, 10)
+    return Recorded(table, pd.DataFrame(fits), pd.DataFrame(), similarity, {}, {}, config, {}, {}, 10)
 
 
 def test_verdicts_follow_their_rules():

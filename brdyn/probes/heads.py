@@ -239,7 +239,7 @@ def fit_heads(
     if not training.learnt:
         raise UsageError(
             f"no point that was drawn in the {len(rows)} training images has a truth, so there is nothing to learn; "
-            "check what is void or has no depth, or draw more `points`"
+            "check what is void or has no depth, or take more training images"
         )
     return best.fitted(places, standard)
 

@@ -52,7 +52,8 @@ def splicing(
             spans = every_span(model.depth)
         except UsageError as error:
             notes.append(f"of whole phases alone: {error}")
-    options: dict[str, Any] = {"surrogates": able, "spans": spans, "within": size.within}
+    within = size.within and any(first < last for first, last in phases.intervals)
+    options: dict[str, Any] = {"surrogates": able, "spans": spans, "within": within}
     if any(name in FITTED for name in able):
         others = images.split(size.spliced, settings.seed)[0]
         options["fit_images"] = others.some(count, settings.seed)

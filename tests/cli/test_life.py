@@ -355,7 +355,7 @@ def test_few_images(run, fit, vit, tmp_path):
     alone = [word for word in vit if word not in ("--batch-size", "10")]
     done = run(*alone, "--out", tmp_path / "vit")
     assert done.returncode == 0, done.stderr
-    assert "batch size 36" in done.stdout
+    assert "batch size reduced to 36" in done.stdout
     assert read(tmp_path / "vit", "train.json")["options"]["recipe"]["batch_size"] == 36
 
 

@@ -89,7 +89,7 @@ CASES = [
     ),
     (
         ["splice", "--surrogates", "exchange", "--fit-images", "samples"],
-        "--fit-images is of mean and affine and",
+        "--fit-images applies to mean and affine and",
     ),
     (
         ["dynamics", "--tangents", "4"],
@@ -113,7 +113,7 @@ CASES = [
     ),
     (
         ["raptor-rank", "--partitions", "maxcut", "--draws", "5"],
-        "--draws is of random-contiguous and random-shuffle",
+        "--draws applies to random-contiguous and random-shuffle",
     ),
     (
         ["splice", "--raptor", "FILE", "--null", "2"],

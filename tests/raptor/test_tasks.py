@@ -9,7 +9,6 @@ from brdyn.data import Batch
 from brdyn.errors import UsageError
 from brdyn.models import TokenLayout
 from brdyn.raptor.block import BlockConfig
-from brdyn.raptor.fit import _task
 from brdyn.raptor.losses import (
     JOINT_WEIGHTS,
     LAST_PHASE_WEIGHTS,
@@ -22,7 +21,7 @@ from brdyn.raptor.losses import (
 from brdyn.raptor.model import Span, spans, untrained
 from brdyn.raptor.partitions import PARTITIONS, assign, contiguous, random_contiguous, random_shuffle
 from brdyn.raptor.recipe import FitSettings, learning_rate
-from brdyn.raptor.tasks import BlocksApart, BlocksJoined
+from brdyn.raptor.tasks import BlocksApart, BlocksJoined, stage_task
 from brdyn.trajectory import capture
 from tests.conftest import scramble, tiny_vit
 
@@ -315,7 +314,7 @@ def test_the_recipe_names_the_losses_of_both_stages(teacher, batch):
             chosen = FitSettings(
                 loss=kind, token_weighting=weighting, stage1_steps=40, annealed=0.5, sigma=0.1
             )
-            apart, joined = (_task(stage, raptor, teacher, chosen, [batch], None) for stage in (1, 2))
+            apart, joined = (stage_task(stage, raptor, teacher, chosen, [batch], None) for stage in (1, 2))
             assert (apart.annealed_over, apart.sigma, joined.sigma) == (20, 0.1, 0.1)
             expected = [error(guess, truth), weighed["last"] if weighting else error(guess, truth)]
             for loss, value in zip(apart.losses, expected, strict=True):
