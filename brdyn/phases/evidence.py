@@ -26,8 +26,7 @@ LEAST_SPREAD = 0.1
 LEAST_RATIO = 1.5
 COEFFICIENTS = 3
 DRAWS, DRAWN_BY = 20_000, 0
-ROUNDING = 1e-6
-"""Mean dissimilarity below which layers are the same: float32 cosines are no better, and would be cut up as noise."""
+ROUNDING = 1e-6  # mean dissimilarity of layers that are the same: float32 cosines are no better
 CALIBRATION, SIMULATED = CALIBRATIONS = ("bonferroni", "simulated")
 
 
