@@ -227,10 +227,12 @@ def readme(records: Records) -> str:
     paths = [RESULTS / f"{name}.json" for name in files]
     found = [read_json(path, "a benchmark") if path.is_file() else {} for path in paths]
     capture, step, capture_cuda, step_cuda = found
-    giant = [one["ratio"] for one in capture_cuda.get("capture", []) if "vitg" in one["model"]]
+    on_gpu = {
+        one["model"]: one["ratio"] for one in capture_cuda.get("capture", []) if one["similarity"] == "cosine"
+    }
     return page(
         "readme.md.j2", topics=published(records), untested=untested(records), VERDICTS=VERDICTS,
-        capture=[one["ratio"] for one in capture["capture"]], giant=giant[0] if giant else None,
+        capture=[one["ratio"] for one in capture["capture"]], on_gpu=on_gpu,
         raptor=[one.get("steps", [{}])[0] for one in (step, step_cuda)],
     )  # fmt: skip
 

@@ -315,8 +315,7 @@ def choose(
 def resampled(labels: Tensor, positions: Tensor, replicates: int, seed: int) -> Tensor:
     """Weights of images in every bootstrap sample, `(R, n)`, float64.
 
-    Classes keep their sizes where all have as many: they were drawn so, and would not vary between such samples. Of ten
-    classes of 10 to 30 images, 95 % intervals of the purity cover it in 93 to 98 %; of 3 images each, in 83 %.
+    Classes keep their sizes where all have as many: they were drawn so, and would not vary between such samples.
     """
     weights = poisson_weights(positions.cpu().tolist(), replicates, seed).T
     _, members, counts = labels.cpu().unique(return_inverse=True, return_counts=True)
@@ -352,7 +351,11 @@ def _rows(
     rows = []
     for name, (whole, each, draws) in values.items():
         mean = float(whole)
-        low, high = np.nanpercentile(draws, [2.5, 97.5]) if np.isfinite(mean) else (np.nan, np.nan)
+        low = high = np.nan
+        if np.isfinite(
+            mean
+        ):  # samples have fewer pairs within a class, as no image pairs with itself: that bias goes
+            low, high = np.nanpercentile(draws, [2.5, 97.5]) + mean - float(draws.nanmean())
         rows.append(_row(name, group, layer, mean, low, high, float(each.std()), len(same)))
     return rows
 

@@ -18,7 +18,7 @@ from brdyn.errors import UsageError
 from brdyn.words import are
 
 ALPHA = 0.05
-FEWEST_LAYERS = 7  # of six layers, the test finds hardly any boundary
+FEWEST_LAYERS = 7  # six leave one degree of freedom to the trend of the other steps
 BEYOND_NOISE = 2  # times the most negative step
 NEIGHBOURS = (1, 2)
 FLOOR_OF_MEAN, FLOOR_OF_MEDIAN = 1e-3, 0.05

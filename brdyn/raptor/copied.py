@@ -19,9 +19,7 @@ from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
 from brdyn.runtime import in_float64
 
-ROUNDINGS = (
-    32  # by which one computation may differ from itself: a device chooses its kernels by where tensors lie
-)
+ROUNDINGS = 32  # by which a computation may differ from itself: kernels depend on where tensors lie
 SEPARATOR = "/"  # instead of the dot, which names of parameters may not have
 
 

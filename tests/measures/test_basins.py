@@ -187,4 +187,19 @@ def test_the_interval_of_the_purity_is_a_bootstrap_of_neighbours():
         own = drawn[:, None] * drawn[near]
         share.append(float((own * (labels[near] == labels[:, None])).sum() / own.sum()))
     row = found.table.query("statistic == 'knn_purity' and group == 'cls' and layer == 1").iloc[0]
-    np.testing.assert_allclose(row[["low", "high"]].astype(float), np.percentile(share, [2.5, 97.5]))
+    np.testing.assert_allclose(
+        row[["low", "high"]].astype(float), np.percentile(share, [2.5, 97.5]) + row["mean"] - np.mean(share)
+    )
+
+
+def test_the_interval_of_the_purity_covers_it():
+    """Of samples of one population: neighbours are shared, so that images' own values are not independent."""
+    generator = torch.Generator().manual_seed(3)
+    centres, labels, found = torch.randn(10, 8, generator=generator), torch.arange(100) % 10, []
+    for _ in range(60):
+        tokens = centres[labels] + 1.5 * torch.randn(100, 8, generator=generator)
+        states = tokens[:, None].expand(-1, 3, -1)
+        rows = feed(torch.stack([states, states]), labels, width=8, replicates=100).result().table
+        found.append(rows.query("statistic == 'knn_purity' and group == 'cls' and layer == 1").iloc[0])
+    purity = np.mean([row["mean"] for row in found])
+    assert np.mean([row["low"] < purity < row["high"] for row in found]) >= 0.9
