@@ -288,7 +288,7 @@ def corrected(found: Mapping[Key, Found]) -> dict[Key, Found]:
 def row(claim: Claim, records: Records, found: Found | None = None) -> Row:
     found, published = found or records.told(claim), words(claim.published, records.seen)
     known = [one for one in (found.why, words(claim.why, records.seen)) if one not in ("", UNKNOWN)]
-    why = "" if found.holds else ". ".join(known) or UNKNOWN
+    why = "" if found.holds else ". ".join(known) or (UNKNOWN if found.measured else "Not recorded yet")
     source = f"{claim.source}: {published}" if published else claim.source
     return Row(claim.claim, source, found.said if found.measured else "–", found.verdict, why)
 

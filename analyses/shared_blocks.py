@@ -34,6 +34,7 @@ from brdyn import Phases, Stream, layer_similarity, load_images, segment, token_
 from brdyn.classifiers import ClassifierRun
 from brdyn.measures.headlines import headlines
 from brdyn.models import VisionTransformer
+from brdyn.provenance import images_of
 from brdyn.raptor import FitSettings
 from brdyn.raptor.partitions import MAXCUT, assign
 
@@ -151,13 +152,14 @@ class Shared(NamedTuple):
 
     `cells` has a row a cell, by name: `kind` (`k1`, …, `raptor3`, `wide`, `wide-short`) and `seed`; `phases` by the
     test; of a Raptor `teacher`, its network's accuracy, `r2` and `skill` at the last layer. `right`: of each, which
-    test images are named right. `motion` has the numbers of motion; `size` and `name`: how large the study is, and what
-    that is called; `provenance`: of the newest cell.
+    test images are named right. `motion` has the numbers of motion, `phases` what was found, both of networks alone;
+    `size` and `name`: how large the study is, and what that is called; `provenance`: of the newest cell.
     """
 
     cells: pd.DataFrame
     right: dict[str, np.ndarray]
     motion: pd.DataFrame
+    phases: dict[str, Phases]
     size: SimpleNamespace
     name: str
     failed: dict[str, str]
@@ -167,6 +169,12 @@ class Shared(NamedTuple):
         """Which test images are named right by networks of a kind, by seed."""
         rows = self.cells[self.cells["kind"] == kind]
         return {int(row["seed"]): self.right[str(name)] for name, row in rows.sort_values("seed").iterrows()}
+
+    def heading(self, what: str, images: int) -> str:
+        """Of a picture: what it shows of the networks, and on how many images that is measured."""
+        built = self.size.built
+        of = f"{NETWORK}, width {built['width']}, patch {built['patch']}"
+        return f"{of}: {what}\n{images_of(images, (IMAGE_SIZE, IMAGE_SIZE))}"
 
 
 def read_shared(name: str | None = None, folder: Any = RECORDED) -> Shared | None:
@@ -179,11 +187,13 @@ def read_shared(name: str | None = None, folder: Any = RECORDED) -> Shared | Non
     if not done:
         return None
     rows = {cell: _row(*planned[cell], content) for cell, content in done.items()}
-    moved = {cell: content["motion"] for cell, content in done.items() if "motion" in content}
+    networks = {cell: content for cell, content in done.items() if "motion" in content}
     return Shared(
         pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS),
         {cell: unpacked(content["right"], content["test_images"]) for cell, content in done.items()},
-        pd.DataFrame.from_dict(moved, orient="index"), SIZES[name], name, failed, newest,
+        pd.DataFrame.from_dict({cell: content["motion"] for cell, content in networks.items()}, orient="index"),
+        {cell: Phases.from_dict(content["phases"]) for cell, content in networks.items()},
+        SIZES[name], name, failed, newest,
     )  # fmt: skip
 
 

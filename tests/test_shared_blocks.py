@@ -94,7 +94,9 @@ def test_the_study_goes_on_and_is_read_back(tmp_path, monkeypatch, capsys, littl
         parameters, multiplications = cost(layers, **{**built, **sizes})
         assert tuple(found.cells.loc[name, ["parameters", "flops"]]) == (parameters, 2 * multiplications)
     assert found.cells.loc["raptor3_seed0", "teacher"] == found.cells.loc["k6_seed0", "accuracy"]
-    assert set(found.motion.index) == set(chosen) - {"raptor3_seed0"}
+    assert set(found.motion.index) == set(found.phases) == set(chosen) - {"raptor3_seed0"}
+    assert all(phases.layers == 6 for phases in found.phases.values())
+    assert found.heading("accuracy", 40) == "vit-tiny12, width 8, patch 16: accuracy\n40 images of 32 × 32 pixels"
     record = json.loads((tmp_path / "tiny" / "raptor3_seed0.json").read_text())
     assert len(set(record["asked"]["assignment"])) == 3
     shutil.rmtree(tmp_path / "tiny" / "runs" / "k6_seed0")
@@ -118,7 +120,7 @@ def study(**right):
                 {"cell": name, "kind": kind, "seed": seed, "accuracy": count / 100, "r2": 0.5, "skill": 0.1}
             )
     table = pd.DataFrame(rows, columns=["cell", *COLUMNS]).set_index("cell")
-    return Shared(table, hits, pd.DataFrame(), SIZES["cpu"], "cpu", {}, {})
+    return Shared(table, hits, pd.DataFrame(), {}, SIZES["cpu"], "cpu", {}, {})
 
 
 def judged(name, found):
