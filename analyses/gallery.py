@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 import brdyn
 from analyses.findings import phases, vitrm
-from analyses.findings.raptor import LADDER_NAMES
+from analyses.findings.raptor import LADDER_NAMES, of_the_recipe
 from analyses.raptor_cells import Cells, read_cells
 from analyses.recording import OFFLINE, RESULTS, ROOT, plain_parser
 from analyses.render import page, rows_of
@@ -96,10 +96,7 @@ def layer_fidelity(_: str) -> Figure:
 
 
 def partitions(_: str) -> Figure:
-    fits = cells().summary
-    fits = fits[fits["varies"] != "recipe"].sort_values(
-        "partition", key=lambda one: one.map(PARTITIONS.index)
-    )
+    fits = of_the_recipe(cells()).sort_values("partition", key=lambda one: one.map(PARTITIONS.index))
     values = {"kept": "share of linear probe accuracy", "r2_one_step": "one-step R² (mean)"}
     return plots.plot_partitions(fits, values, title=cells().probed_heading(fits=fits))
 

@@ -68,8 +68,9 @@ class Cells(NamedTuple):
         teacher = self.provenance["teacher"]
         size = [self.size["photo_size"]] * 2 if images == "photos" else teacher["image_size"]
         measured = self.fidelity.loc[self.fidelity["images"] == images, "n_images"].max()
-        seen = (self.summary if fits is None else fits)["images_seen"].median()
-        of = ", ".join(filter(None, (f"Raptors of {teacher['name']}", what, f"fits of {seen:,.0f} images")))
+        seen = (self.summary if fits is None else fits)["images_seen"]
+        lengths = " to ".join(f"{length:,}" for length in sorted({seen.min(), seen.max()}))
+        of = ", ".join(filter(None, (f"Raptors of {teacher['name']}", what, f"fits of {lengths} images")))
         return f"{of}\nmeasured on {images_of(int(measured), size)}"
 
     def probed_heading(self, what: str = "", fits: pd.DataFrame | None = None) -> str:
@@ -147,7 +148,8 @@ def _row(name: str, content: Mapping[str, Any], curves: pd.DataFrame) -> dict[st
         "name": name, "k": cell["k"], "partition": cell["partition"], "draw": cell["draw"],
         "varies": varies(set(cell["changes"])),
         "r2": float(r2["autoregressive"].iloc[-1]), "r2_least": float(r2["autoregressive"].min()),
-        "r2_one_step": float(np.mean(r2["one-step"])), **kept, "kept_knn": probed["knn"]["ratio"],
+        "r2_one_step": float(np.mean(r2["one-step"])), "r2_one_step_last": float(r2["one-step"].iloc[-1]),
+        **kept, "kept_knn": probed["knn"]["ratio"],
         "skill": skill.value, "skill_low": skill.low, "skill_high": skill.high,
         "parameters": content["parameters"] / content["teacher_parameters"], "steps": steps,
         "images_seen": steps * settings["batch_size"],

@@ -391,14 +391,18 @@ def test_the_page_tells_rules_that_came_before_their_numbers(monkeypatch, record
         monkeypatch.setattr(claims, "topics", lambda: tuple(changed))
         return pages.evidence(records)
 
-    page = said()
-    assert f"Of {len(ruled)} rules, none was written before its numbers were known." in page
-    assert f"The other {len(ruled)}, among them all of the first round, were written after" in page
-    page = said("before", "before the twins", "before the twins")
-    assert f"Of {len(ruled)} rules, 1 was written before the numbers were known: “{ruled[0].claim}”." in page
-    twice = f"“{ruled[1].claim}”; “{ruled[2].claim}”."
-    assert f"before the numbers of untrained twins were known, after those of the network: {twice}" in page
-    assert f"The other {len(ruled) - 3}, among them all of the first round, were written after" in page
+    def listed(page):
+        return page.split(f"Of {len(ruled)} rules were written\n\n")[1].split("\n\n")[0].splitlines()
+
+    before, between, after = listed(said())
+    assert before == "- **0** before their numbers were known."
+    assert between.startswith("- **0** after the network's numbers")
+    assert after.startswith(f"- **{len(ruled)}** after them, among these all of the first round")
+    before, between, after = listed(said("before", "before the twins", "before the twins"))
+    assert before == f"- **1** before their numbers were known: “{ruled[0].claim}”."
+    assert between.startswith("- **2** after the network's numbers")
+    assert between.endswith(f"before those of its untrained twins: “{ruled[1].claim}”; “{ruled[2].claim}”.")
+    assert after.startswith(f"- **{len(ruled) - 3}** after them")
     first = ruled[0]
     with pytest.raises(UsageError, match="before, after or 'before the twins' its numbers, not 'later'"):
         replace(first, written="later")

@@ -15,13 +15,15 @@ import yaml
 from analyses.findings.twins import with_twins
 from analyses.raptor_cells import HEAD, LINEAR, RAPTOR, Cells, least_skill, read_cells
 from analyses.raptor_on_vits import LADDER_K
-from analyses.recording import OFFLINE, ROOT
+from analyses.recording import OFFLINE, ROOT, SMALL_VIT
 from analyses.rules import Numbers
 from analyses.statistics import NORMAL, Estimate, Side, contrast
 from brdyn.classifiers import packaged
 from brdyn.raptor import Evaluation, Fit
 from brdyn.raptor.baselines import BASELINES
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
+from brdyn.store import read_json
+from brdyn.training import History
 
 PUBLISHED = {2: 0.96, 3: 0.98, 4: 0.985}  # share of the linear probe's accuracy, ImageNet, ViT-B
 PUBLISHED_IMAGES = 2 * 312_500 * 64
@@ -78,6 +80,23 @@ def lengths(*studies: Cells) -> list[dict[str, float]]:
     return [
         {"images_seen": seen, "fits": len(fits), **fits[["kept", "r2", "r2_one_step"]].mean()}
         for seen, fits in rows.groupby("images_seen")
+    ]
+
+
+def course(cell: str = LONGER, model: str = SMALL_VIT, size: str = "long") -> dict[int, History]:
+    """What a recorded fit came to as it went on, by stage."""
+    content = read_json(RAPTOR / model / size / f"{cell}.json", "a fit of a Raptor study")
+    return {int(stage): History(**said) for stage, said in content["stages"].items()}
+
+
+def milestones(stage: History, batch_size: int, rows: int = 8) -> list[dict[str, float]]:
+    """R² and skill over doing nothing at the end of the last block, on validation images, after so many images of a
+    stage: evenly spaced, the last one among them."""
+    places = np.linspace(0, len(stage.validation) - 1, rows).round().astype(int)
+    last = [name.removeprefix("r2 ") for name in stage.validation[0] if name.startswith("r2 ")][-1]
+    return [
+        {"images": int(row["step"] * batch_size), "r2": row[f"r2 {last}"], "skill": row[f"skill {last}"]}
+        for row in map(stage.validation.__getitem__, places)
     ]
 
 
