@@ -163,8 +163,8 @@ def test_surgery_names_the_blocks_that_matter_least_and_most():
 def test_phases_say_where_images_are_too_few():
     found = segment(EYE, 2)
     assert found.summary().splitlines()[0] == found.sentence()
-    shown = [one for one in found.overview() if one["shown"] == "*"]
-    assert [one["boundaries after layer"] for one in shown] == ["2"]
+    chosen = [one for one in found.overview() if one["chosen"] == "*"]
+    assert [one["boundaries after layer"] for one in chosen] == ["2"]
     for share, told in ((0.96, False), (0.94, True)):
         resampled = {**found.segmentations, 2: replace(found.chosen, stability=(share,))}
         said = "\n".join(replace(found, segmentations=resampled).remarks())

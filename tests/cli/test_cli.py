@@ -463,7 +463,7 @@ def test_json_is_all_there_is_on_standard_output(run, tiny_options, tmp_path, no
     assert (said["kind"], said["folder"]) == ("phases", str(tmp_path / "out"))
     assert set(said["files"]) == {path.name for path in (tmp_path / "out").iterdir()}
     assert said["answer"] == found.answer()
-    assert [one["phases"] for one in said["table"] if one["shown"]] == [3]
+    assert [one["phases"] for one in said["table"] if one["chosen"]] == [3]
     assert said["table"][0]["share cut"] == pytest.approx(found.segmentations[2].cut_share)
     assert "similarity: cosine of cls+patches" in said["notes"]
     assert said["provenance"]["n_images"] == 40

@@ -51,14 +51,14 @@ def test_a_table_has_a_column_for_each():
     rows = {row["number"]: (row["small"], row["large"]) for row in found.table()}
     assert rows["blocks"] == (4, 6)
     assert rows["images"] == (8, 8)
-    assert rows["phases shown"] == (2, 2)
+    assert rows["phases chosen"] == (2, 2)
     assert rows["boundaries after layer"] == ("2", "2")
     assert rows["best cut into 2: share cut"][0] == 1
     assert "model" not in rows
     assert found.notes() == []
     lines = found.summary().splitlines()
     assert lines[0] == f"small: {found.results['small'].answer()}"
-    assert "phases shown" in found.summary()
+    assert "phases chosen" in found.summary()
 
 
 def test_what_differs_besides_is_said():
