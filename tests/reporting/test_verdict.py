@@ -312,6 +312,24 @@ def test_what_to_delete_and_share_is_what_changes_least():
     assert "without one it is 42.9% faster at most" in said[2]
 
 
+@pytest.mark.parametrize(
+    ("over", "worthwhile"), [(1.2, False), (0.995, False), (0.5, True)]  # 0.995 has an interval up to 1.005
+)
+def test_a_block_that_is_not_shown_to_do_better_than_nothing_is_not_to_be_shared(over, worthwhile):
+    worse = splice(over)
+    (said,) = advice({"splice": worse}, changes(None, worse, None), None)
+    none = "To share: no block is shown to do better in the place of another than leaving that out; by R² "
+    assert said.startswith("To share: block 3 also" if worthwhile else none)
+    assert ("saves" in said) == worthwhile
+
+
+def test_what_does_better_than_nothing_is_shared_before_what_has_more_r2():
+    found = splice()
+    best = (found.table["block"] == 3) & (found.table["measure"] == "skill")  # that of the largest R²
+    found.table.loc[best, ["mean", "low", "high"]] = [-0.5, -0.6, -0.4]
+    assert [one.layers for one in changes(None, found, None)][0] == (1, 2)
+
+
 def probed(phase_ends=0.8, difference=0.1, half=0.02, test=100):
     """Heads on layers 3 and 6, and on both: one a phase against two at regular spacing, 2 and 6."""
     values = {"2": 0.4, "3": 0.5, "6": 0.7, "3+6": phase_ends, "2+6": phase_ends - difference}
