@@ -29,7 +29,7 @@ from brdyn.measures.engine import measure
 from brdyn.measures.found_modes import SHAPE, Modes
 from brdyn.measures.found_phases import FoundPhases
 from brdyn.measures.found_spectra import SIDES, TOTALS, Spectra, overall, within
-from brdyn.measures.headlines import headlines
+from brdyn.measures.headlines import headlines, leading
 from brdyn.measures.in_words import basins_end, curve, decision, ends, linearity, motion, too_few
 from brdyn.measures.modes import check_fit
 from brdyn.measures.null import BesideTwins, Null, Tables
@@ -208,22 +208,12 @@ class Dynamics(BesideTwins):
         return found
 
     def answer(self) -> str:
-        """When directions are settled, and where they turn fastest."""
-        said = motion(self.table)
-        return (
-            said
-            or f"{counted(len(self.statistics), 'statistic')} over {counted(self.phases.layers, 'block')}"
-        )
+        """When directions are settled, and where they turn fastest; without these, what was measured instead."""
+        return self._said()[0]
 
-    def overview(self) -> list[dict[str, Any]]:
-        """The ends and extremes of every curve."""
-        return ends(self.table, self.phases.layers, SILENT)
-
-    def remarks(self) -> list[str]:
-        """Tests, basins, modes, what the images are too few for, twins, and what was left out."""
-        lines = [f"{group}: {test.describe()}" for group, test in self.alignment.items() if test is not None]
-        if self.groups("effective_rank") and not np.isfinite(self.curve("effective_rank")).any():
-            lines.append("no update moves a token: there is neither rank nor coherence")
+    def _said(self) -> list[str]:
+        """What measures say, line by line."""
+        lines = [motion(self.table)]
         if (decided := deciding_state(self.table)) is not None:
             lines.append(decision(self.table, self.phases, *decided))
         if self.basins is not None:
@@ -232,6 +222,19 @@ class Dynamics(BesideTwins):
             lines += linearity(self.phases, self.modes)
         if self.spectra is not None:
             lines += self.spectra.describe()
+        unknown = f"not defined of any of these images: {', '.join(self.statistics).replace('_', ' ')}"
+        return list(filter(None, lines)) or [leading(self.table, UNTOLD) or unknown]
+
+    def overview(self) -> list[dict[str, Any]]:
+        """The ends and extremes of every curve."""
+        return ends(self.table, self.phases.layers, SILENT)
+
+    def remarks(self) -> list[str]:
+        """Tests, what other measures say, what the images are too few for, twins, and what was left out."""
+        lines = [f"{group}: {test.describe()}" for group, test in self.alignment.items() if test is not None]
+        if self.groups("effective_rank") and not np.isfinite(self.curve("effective_rank")).any():
+            lines.append("no update moves a token: there is neither rank nor coherence")
+        lines += self._said()[1:]
         left_out = [f"left out: {name} ({why})" for name, why in self.left_out.items()]
         few = too_few(self.table, SILENT)
         return [self.phases.describe(), *lines, *few, *self.null_lines(), *left_out]

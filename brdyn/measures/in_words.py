@@ -42,6 +42,16 @@ def place(layer: int, first: int, last: int, depth: int) -> str:
     return f"update {layer + 1}" if last == depth - 1 else f"updates {layer + 1} to {layer + 2}"
 
 
+def half_depth(blocks: int) -> int:
+    """The state at half depth: after half of the blocks, of an odd number after the smaller half.
+
+    >>> from brdyn.measures.in_words import half_depth
+    >>> half_depth(12), half_depth(7)
+    (6, 3)
+    """
+    return blocks // 2
+
+
 def settled(convergence: np.ndarray) -> int:
     """The state from which on the direction stays within 60 degrees of its end.
 
@@ -126,7 +136,7 @@ def too_few(table: pd.DataFrame, silent: Collection[str] = ()) -> Iterator[str]:
 
 def decision(table: pd.DataFrame, phases: Phases, mean: float, low: float, high: float) -> str:
     """From which state on the head reads the final class, in a sentence."""
-    half = phases.layers // 2
+    half = half_depth(phases.layers)
     agreement, divergence = (curve(table, name, HEAD)[half] for name in (AGREEMENT, DIVERGENCE))
     between = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
     return (
