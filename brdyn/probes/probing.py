@@ -196,12 +196,14 @@ class Reading(Compared):
     ----------
     hits : dict of str to Tensor
         By probe (`knn`, `linear`): which test images were right, a row for each seed, `(seeds, m)`.
-    penalties, held_out : tuple of float
-        That the linear probes chose, and their accuracy on the images that chose.
+    penalties : tuple of float
+        That the linear probes chose.
     truth : Tensor
         Classes of the test images, `(m,)`.
     n_train, classes : int
         Of the training images.
+    held_out : tuple of float
+        Accuracy of the linear probes on the images that chose; empty where it was not kept.
 
     Examples
     --------
@@ -214,10 +216,10 @@ class Reading(Compared):
 
     hits: Mapping[str, Tensor]
     penalties: tuple[float, ...]
-    held_out: tuple[float, ...]
     truth: Tensor
     n_train: int
     classes: int
+    held_out: tuple[float, ...] = ()
 
 
 def read_classes(
@@ -268,10 +270,10 @@ def read_classes(
     return Reading(
         {"knn": near[None], "linear": torch.stack(linear)},
         tuple(one.penalty for one in probes),
-        tuple(one.held_out_accuracy for one in probes),
         test.labels,
         len(train),
         len(train.labels.unique()),
+        tuple(one.held_out_accuracy for one in probes),
     )
 
 

@@ -179,7 +179,9 @@ def test_the_best_place_on_the_test_images_is_of_all_probes_and_called_optimisti
     found = probed([[1, 0, 0, 0], [1, 1, 0, 0]], [1, 0, 1, 0])
     rows = found.scores.assign(probe="ridge", value=[0.75, 0.0])
     both = replace(found, scores=pd.concat([found.scores, rows], ignore_index=True))
-    assert "the best on the test images (optimistic): a ViT at layer 1 by ridge: accuracy 75.0%" in both.answer()
+    assert (
+        "the best on the test images (optimistic): a ViT at layer 1 by ridge: accuracy 75.0%" in both.answer()
+    )
 
 
 def test_of_layers_that_were_chosen_together_the_answer_is_these():

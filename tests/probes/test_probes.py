@@ -148,7 +148,7 @@ def test_a_ratio_is_of_the_first_models_accuracy():
 
     def reading(right):
         hits = torch.arange(8)[None] < right
-        return Reading({"knn": hits, "linear": hits}, (1.0,), (0.5,), truth, 20, 2)
+        return Reading({"knn": hits, "linear": hits}, (1.0,), truth, 20, 2)
 
     ratios = compare({"teacher": reading(4), "other": reading(1)}).ratios
     assert ratios["ratio"].tolist() == [0.25, 0.25]
@@ -159,7 +159,7 @@ def test_no_share_is_kept_of_an_accuracy_of_zero():
     one = torch.tensor([[True, False, False, False]])
     found = compare(
         {
-            name: Reading({"knn": hits, "linear": hits}, (1.0,), (0.5,), truth, 8, 2)
+            name: Reading({"knn": hits, "linear": hits}, (1.0,), truth, 8, 2)
             for name, hits in (("teacher", none), ("other", one))
         }
     )
@@ -174,7 +174,7 @@ def test_no_share_is_kept_of_an_accuracy_of_zero():
 def test_intervals_of_accuracies_are_wilsons(right):
     hits = (torch.arange(20) < right)[None]
     truth = torch.tensor([0, 1] * 10)
-    found = compare({"a": Reading({"knn": hits, "linear": hits}, (1.0,), (0.5,), truth, 20, 2)}).means()
+    found = compare({"a": Reading({"knn": hits, "linear": hits}, (1.0,), truth, 20, 2)}).means()
     expected = binomtest(right, 20).proportion_ci(method="wilson")
     assert found[["low", "high"]].to_numpy().ravel() == pytest.approx([*expected] * 2, abs=1e-6)
     assert (found["low"] >= 0).all()  # -0.0% would be said
