@@ -82,7 +82,12 @@ RECURSION: dict[str, Any] = {  # of :meth:`Recursion.to_dict`
     ],
     "halting": [{"steps": int, "images": int, "probability": float, "right": float}],
     "adaptive": [
-        {"threshold": float, **SHARE, "mean_steps": float, **dict.fromkeys(map("{}?".format, GAIN), (float, None))}
+        {
+            "threshold": float,
+            **SHARE,
+            "mean_steps": float,
+            **dict.fromkeys(map("{}?".format, GAIN), (float, None)),
+        }
     ],
 }
 

@@ -91,7 +91,7 @@ def _deletions(surgery: Surgery, speed: Speed | None) -> Iterator[Change]:
 
 
 def _shared(splice: Splice) -> list[Change]:
-    """Of each block the best stand-in, by all tokens of the last state; first those that do better than leaving it out."""
+    """Of each block the best stand-in, by all tokens of the last state; first those better than without it."""
     return sorted(_stand_ins(splice), key=lambda change: not change.worthwhile)[:SHOWN]
 
 
