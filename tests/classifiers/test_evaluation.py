@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from brdyn.classifiers import evaluate_classifier
 from brdyn.checked_json import parse
+from brdyn.classifiers import evaluate_classifier
 from brdyn.classifiers.architectures import called
 from brdyn.classifiers.evaluation import (
     Recursion,

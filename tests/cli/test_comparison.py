@@ -40,7 +40,7 @@ def phases(blocks, model, **where):
 
 
 def dynamics(speeds, model):
-    rows = [*curve("speed", "cls", speeds), *curve("norm", "cls", range(1, len(speeds) + 2))]
+    rows = [*curve("speed", "cls", speeds, 1), *curve("norm", "cls", range(1, len(speeds) + 2))]
     blocks = segment(np.eye(len(speeds)), 2)
     return Dynamics(pd.DataFrame(rows), blocks, {}, provenance=origin(model, layers=len(speeds)))
 
