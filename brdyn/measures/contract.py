@@ -129,6 +129,7 @@ class DepthMeasure(Metric):
 def updates_from_1(table: pd.DataFrame, layers: int) -> pd.DataFrame:
     """A table of a schema below 2, which counts the updates of so many layers from 0, with updates from 1 to L.
 
+    >>> import pandas as pd
     >>> from brdyn.measures.contract import updates_from_1
     >>> rows = [("norm", 0), ("norm", 1), ("norm", 2), ("speed", 0), ("speed", 1), ("turning", 0)]
     >>> updates_from_1(pd.DataFrame(rows, columns=["statistic", "layer"]), 2)["layer"].tolist()

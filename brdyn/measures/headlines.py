@@ -85,6 +85,7 @@ def headlines(table: pd.DataFrame, silent: Collection[str] = ()) -> dict[str, fl
 def leading(table: pd.DataFrame, silent: Collection[str] = ()) -> str:
     """The first two of these values, of all token groups, in a sentence; empty where none is known.
 
+    >>> import pandas as pd
     >>> from brdyn.measures.headlines import leading
     >>> speed = {"statistic": "speed", "layer": [0, 1], "mean": [0.2, 0.5]}
     >>> leading(pd.concat([pd.DataFrame(speed | {"group": group}) for group in ("cls", "patches")]))

@@ -109,6 +109,7 @@ def by_held_out(rows: pd.DataFrame, runs: pd.DataFrame, sign: int) -> pd.Series 
 
     Examples
     --------
+    >>> import pandas as pd
     >>> from brdyn.probes.layer_choice import KEY, by_held_out
     >>> rows = pd.DataFrame([["a ViT", place, "linear"] for place in ("1", "2", "3")], columns=KEY)
     >>> runs = rows.assign(held_out=[0.7, 0.9, 0.9])
