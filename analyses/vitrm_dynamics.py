@@ -29,6 +29,7 @@ from brdyn import (
     with_null,
 )
 from brdyn.classifiers.recipe import VITRM_NAME
+from brdyn.measures.in_words import half_depth
 from brdyn.provenance import image_provenance
 from brdyn.store import records
 
@@ -74,7 +75,7 @@ class MotionStudy(Study[str]):
         images, fewer = (load_images(choice.images, model, n=count) for count in (choice.n, choice.n_repair))
         stream, twins = Stream(workers=choice.workers), untrained_twins(model, choice.null)
         found = with_null(token_dynamics, model, images, twins=twins, measures=MEASURES, stream=stream)
-        starts = [0, model.depth // 2]
+        starts = [0, half_depth(model.depth)]
         repair = with_null(
             perturbation_repair, model, fewer, found.phases, twins=twins, eps=(EPS,), targets=("all",),
             starts=sorted({*starts}), stream=stream,

@@ -34,8 +34,8 @@ class Comparison:
     --------
     >>> cosine, cka = (brdyn.layer_similarity(model, images, kind) for kind in ("cosine", "cka"))
     >>> comparison = brdyn.compare(brdyn.segment(cosine, 2), brdyn.segment(cka, 3))
-    >>> [list(row.values()) for row in comparison.table() if row["number"] == "phases shown"]
-    [['phases shown', 2, 3]]
+    >>> [list(row.values()) for row in comparison.table() if row["number"] == "phases chosen"]
+    [['phases chosen', 2, 3]]
     """
 
     results: Mapping[str, Result]

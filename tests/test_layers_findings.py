@@ -81,7 +81,7 @@ def test_shares_that_jump_at_a_boundary_are_told_from_a_drift(records):
     rows = motion.of.table.query("statistic == 'attention_share'")
 
     def share(curve):
-        changed = rows.assign(mean=[curve[layer] for layer in rows["layer"]])
+        changed = rows.assign(mean=[curve[update - 1] for update in rows["layer"]])
         one = layers.Motion(replace(motion.of, table=changed, phases=phases), motion.totals)
         return layers.share_jumps(found._replace(motions={name: one}))["excess"]
 

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -21,6 +23,7 @@ from brdyn.data import load_images
 from brdyn.errors import UsageError
 from brdyn.measures.dynamics import Dynamics, token_dynamics
 from brdyn.measures.norm import TokenNorm
+from brdyn.measures.null import Null
 from brdyn.plots import draw
 from brdyn.probes import probe_layers
 from brdyn.raptor import FitSettings, evaluate, fit_raptor, raptor_ranks
@@ -110,7 +113,7 @@ def test_what_is_saved_comes_back(name, results, tmp_path):
     assert again.summary() == result.summary()
     assert set(draw(again)) == set(draw(result))
     content = json.loads((tmp_path / "out" / name).read_text())
-    assert content["schema"] == 1
+    assert content["schema"] == type(result).SCHEMA
     assert content["files"] == sorted(path.name for path in (tmp_path / "out").iterdir())
     assert content["provenance"]["command"]
     assert name in OF_NONE or content["provenance"]["images"]["read"] > 0
@@ -143,6 +146,34 @@ def test_a_folder_of_the_first_version_reads(name, results, tmp_path):
     del content["schema"]
     path.write_text(json.dumps(content))
     assert brdyn.read(tmp_path / "out") == results[name]
+
+
+def test_updates_that_were_counted_from_0_are_read_from_1(results, tmp_path):
+    """In the table of the model and in that of its twins, as schema 1 of dynamics has them."""
+    found = results["dynamics.json"]
+    depth = found.phases.layers
+    assert found.table.query("statistic == 'speed' and group == 'cls'")["layer"].tolist() == [
+        *range(1, depth + 1)
+    ]
+    assert found.table.query("statistic == 'norm' and group == 'cls'")["layer"].tolist() == [
+        *range(depth + 1)
+    ]
+    found = replace(found, null=Null(("random",), {"dynamics": found.table.assign(twin=1)}))
+    found.save(tmp_path / "out")
+    path = tmp_path / "out" / "dynamics.json"
+    content = json.loads(path.read_text())
+    first = found.table.groupby("statistic")["layer"].min()
+    of_updates = {name for name in first[first == 1].index if not name.startswith("estimation")}
+    for one in content["table"]:
+        one["layer"] -= one["statistic"] in of_updates
+    path.write_text(json.dumps({**content, "schema": 1}))
+    twins = pd.read_parquet(path.with_name("null_dynamics.parquet"))
+    twins.assign(layer=twins["layer"] - twins["statistic"].isin(of_updates)).to_parquet(
+        path.with_name("null_dynamics.parquet")
+    )
+    again = brdyn.read(tmp_path / "out")
+    assert again == found
+    assert again.null.tables["dynamics"]["layer"].tolist() == found.table["layer"].tolist()
 
 
 def test_a_raptor_is_loaded_from_its_folder_when_it_is_asked_for(results, tmp_path, monkeypatch):
@@ -353,7 +384,8 @@ def test_a_measure_is_one_class_and_one_line(pictures, monkeypatch, tmp_path, ca
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 0
-    row = next(line for line in capfd.readouterr().out.splitlines() if line.startswith("sparsity"))
+    answer, row, *_ = (line for line in capfd.readouterr().out.splitlines() if line.startswith("sparsity"))
+    assert answer.startswith("sparsity at last: cls 0.")
     assert row.split()[:2] == ["sparsity", "cls"]
     assert "state " in row
     content = json.loads((out / "dynamics.json").read_text())

@@ -41,7 +41,7 @@ def test_dynamics_answer_when_directions_settle_and_turn():
     found = dynamics(
         curve("convergence", "cls", [0.1, 0.4, 0.6, 0.9, 1]),
         curve("convergence", "patches", [0.1, 0.2, 0.3, 0.4, 1]),
-        curve("speed", "cls", [0.1, 0.5, 0.2, 0.1]),
+        curve("speed", "cls", [0.1, 0.5, 0.2, 0.1], 1),
     )
     assert found.summary().splitlines()[0] == found.answer()
     assert found.answer() == (
@@ -53,8 +53,8 @@ def test_dynamics_answer_when_directions_settle_and_turn():
 def test_depth_has_one_numbering():
     found = dynamics(
         curve("norm", "cls", [1, 2, 3, 4, 5]),  # of the states
-        curve("speed", "cls", [0.4, 0.3, 0.2, 0.1]),  # of the updates
-        curve("turning", "cls", [0.1, 0.2, 0.3]),  # between two of them
+        curve("speed", "cls", [0.4, 0.3, 0.2, 0.1], 1),  # of the updates
+        curve("turning", "cls", [0.1, 0.2, 0.3], 1),  # between two of them
         curve(
             "estimation_mean", "cls", [0.5, 0, 0.2, 0], first=1
         ),  # of the blocks; the last of a phase is its end
@@ -163,8 +163,8 @@ def test_surgery_names_the_blocks_that_matter_least_and_most():
 def test_phases_say_where_images_are_too_few():
     found = segment(EYE, 2)
     assert found.summary().splitlines()[0] == found.sentence()
-    shown = [one for one in found.overview() if one["shown"] == "*"]
-    assert [one["boundaries after layer"] for one in shown] == ["2"]
+    chosen = [one for one in found.overview() if one["chosen"] == "*"]
+    assert [one["boundaries after layer"] for one in chosen] == ["2"]
     for share, told in ((0.96, False), (0.94, True)):
         resampled = {**found.segmentations, 2: replace(found.chosen, stability=(share,))}
         said = "\n".join(replace(found, segmentations=resampled).remarks())

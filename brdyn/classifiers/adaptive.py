@@ -61,7 +61,7 @@ def stopped_at(right: np.ndarray, sure: np.ndarray, threshold: float) -> dict[st
     before, after = right[int(whole)], right[min(int(whole) + 1, len(right) - 1)]
     fixed = (1 - part) * before + part * after
     gain = own - fixed
-    low, high = intervals.of_mean(gain.mean(), gain.std(ddof=1) if len(gain) > 1 else 0.0, max(2, len(gain)))
+    low, high = intervals.of_values(gain)
     return {
         "threshold": threshold,
         **share_right(own),
@@ -69,8 +69,8 @@ def stopped_at(right: np.ndarray, sure: np.ndarray, threshold: float) -> dict[st
         **{f"took_{step + 1}": float((taken == step).mean()) for step in range(len(right))},
         "fixed": float(fixed.mean()),
         "gain": float(gain.mean()),
-        "gain_low": float(low),
-        "gain_high": float(high),
+        "gain_low": low,
+        "gain_high": high,
     }
 
 

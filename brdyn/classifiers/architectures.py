@@ -6,7 +6,8 @@ Method notes, section 7.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from brdyn.choices import DEPTH_SCALINGS, check_heads, check_patches, check_share, one_of
@@ -44,6 +45,22 @@ class Architecture(ABC):
     published: ClassVar[ClassifierRecipe] = BASELINE
     is_recursive: ClassVar[bool] = False
     is_transformer: ClassVar[bool] = True
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """Sizes and sharing that it has unless others are asked for."""
+        return {}
+
+    def called(self, built: Mapping[str, Any]) -> str:
+        """Its name, and what it was built with of other sizes than the usual ones, or of shared blocks.
+
+        >>> from brdyn.classifiers.architectures import ARCHITECTURES
+        >>> ARCHITECTURES["vit-tiny12"].called({"depth": 6, "width": 192, "heads": 4})
+        'vit-tiny12 with depth 6, heads 4'
+        """
+        asked = {name: built[name] for name, size in self.usual.items() if built.get(name, size) != size}
+        said = [name if value is True else f"{name} {value}" for name, value in asked.items()]
+        return f"{self.name} with {', '.join(said).replace('_', ' ')}" if said else self.name
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
@@ -98,6 +115,11 @@ class SmallViT(Architecture):
         """Refuse what cannot be built."""
         check_sizes({name: getattr(self, name) for name in SIZES})
         check_heads(self.width, self.heads)
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """Its sizes, and a block for each layer."""
+        return {**{name: getattr(self, name) for name in SIZES}, "shared_blocks": 0}
 
     def options(self) -> dict[str, Any]:
         """Stochastic depth, dropout, sizes, and which layers share a block."""
@@ -180,6 +202,11 @@ class ResNet(Architecture):
 
     is_transformer = False
 
+    @property
+    def usual(self) -> dict[str, Any]:
+        """Each block has convolutions of its own."""
+        return {"shared_stages": False}
+
     def options(self) -> dict[str, Any]:
         """Whether the blocks of a stage share their convolutions."""
         return {"shared_stages": bool}
@@ -209,6 +236,12 @@ class RecursiveViT(Architecture):
 
     published = VITRM
     is_recursive = True
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """The published sizes."""
+        named = (*SIZES, "latent_steps")
+        return {one.name: one.default for one in fields(ViTRMConfig) if one.name in named}
 
     def options(self) -> dict[str, Any]:
         """Those of its config."""
@@ -248,6 +281,11 @@ VITS = {
 """The published baselines, and the small ViT of the stochastic-depth study."""
 RESNETS = {name: ResNet(name=name) for name in ("resnet18", "resnet34", "resnet50")}
 ARCHITECTURES: dict[str, Architecture] = {VITRM_NAME: RecursiveViT(name=VITRM_NAME), **VITS, **RESNETS}
+
+
+def called(name: str, built: Mapping[str, Any]) -> str:
+    """:meth:`Architecture.called` of a network; of one that is not known here its name."""
+    return ARCHITECTURES[name].called(built) if name in ARCHITECTURES else name
 
 
 def architecture_of(name: str) -> Architecture:

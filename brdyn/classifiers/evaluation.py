@@ -77,12 +77,17 @@ RECURSION: dict[str, Any] = {  # of :meth:`Recursion.to_dict`
             "steps": int,
             **SCORES,
             **dict.fromkeys(("halting", "calibration_error", "latency_ms", "images_per_second"), float),
-            **dict.fromkeys((f"{name}?" for name in LATER), float),
+            **dict.fromkeys((f"{name}?" for name in LATER), (float, None)),
         }
     ],
     "halting": [{"steps": int, "images": int, "probability": float, "right": float}],
     "adaptive": [
-        {"threshold": float, **SHARE, "mean_steps": float, **dict.fromkeys(map("{}?".format, GAIN), float)}
+        {
+            "threshold": float,
+            **SHARE,
+            "mean_steps": float,
+            **dict.fromkeys(map("{}?".format, GAIN), (float, None)),
+        }
     ],
 }
 
@@ -135,7 +140,10 @@ class Recursion(Compared):
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Back from :meth:`to_dict`."""
-        steps, halting, adaptive = (pd.DataFrame(content[name]) for name in ("steps", "halting", "adaptive"))
+        tables = [pd.DataFrame(content[name]) for name in ("steps", "halting", "adaptive")]
+        steps, halting, adaptive = (
+            table.astype({name: float for name in (*LATER, *GAIN) if name in table}) for table in tables
+        )
         return cls(steps, halting, adaptive, content["n_images"])
 
     def overview(self) -> list[dict[str, Any]]:
@@ -162,9 +170,10 @@ def _stopping(row: Mapping[Any, Any]) -> str:
     )
     if "gain" not in row:
         return said
-    points = " to ".join(f"{100 * row[name]:+.2f}" for name in ("gain_low", "gain_high"))
+    low, high = (row[name] for name in ("gain_low", "gain_high"))
+    between = "" if low is None else f" [{100 * low:+.2f} to {100 * high:+.2f}]"
     return (
-        f"{said}, {100 * row['gain']:+.2f} points [{points}] over as many fixed steps; "
+        f"{said}, {100 * row['gain']:+.2f} points{between} over as many fixed steps; "
         f"{row['images_per_second']:.0f} images/s"
     )
 
@@ -284,10 +293,9 @@ def _of_classes(scores: Tensor, labels: Tensor, right: np.ndarray) -> dict[str, 
 
 
 def _mean_of(name: str, values: np.ndarray) -> dict[str, float]:
-    """A mean over images with its 95 % interval."""
-    mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    low, high = intervals.of_mean(mean, sd, max(2, len(values)))  # of one image: without width
-    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+    """A mean over images with its 95 % interval; NaN of one image."""
+    low, high = intervals.of_values(values)
+    return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
 def reliability(probability: np.ndarray, right: np.ndarray) -> pd.DataFrame:

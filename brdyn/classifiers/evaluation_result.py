@@ -11,6 +11,7 @@ import pandas as pd
 
 from brdyn.checked_json import check
 from brdyn.choices import RECURSION_STEPS, check_beyond
+from brdyn.classifiers.architectures import called
 from brdyn.classifiers.evaluation import (
     RECURSION,
     SCORES,
@@ -38,6 +39,7 @@ class ClassifierEvaluation(Result):
     Attributes
     ----------
     network : str
+        Its name, with what it has of other sizes than the usual ones.
     parameters : int
         Those that layers share count once.
     digest : str
@@ -224,7 +226,7 @@ def evaluate_classifier(
         scores = accuracy_and_f1(class_scores(classifier, images).argmax(1), images.labels)
     device = next(classifier.network.parameters()).device
     return ClassifierEvaluation(
-        classifier.name,
+        called(classifier.name, classifier.options),
         classifier.parameters,
         classifier.digest,
         {**images.identity(), "image_size": list(images.pixels.shape[-2:])},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from brdyn.checked_json import made
+from brdyn.classifiers.architectures import called
 from brdyn.classifiers.kept import WATCHED
 from brdyn.classifiers.saved import Classifier
 from brdyn.provenance import RunProvenance, images_of
@@ -100,8 +101,8 @@ class ClassifierTraining(Result):
 
     @property
     def network(self) -> str:
-        """Name of the network."""
-        return self.options["network"]
+        """The network, with what it has of other sizes than the usual ones."""
+        return called(self.options["network"], self.options.get("built", {}))
 
     @property
     def watched(self) -> str:
@@ -122,7 +123,7 @@ class ClassifierTraining(Result):
     def content(self) -> dict[str, Any]:
         """What was asked for, the accuracy, those kept, and losses and what was watched."""
         return {
-            "network": self.network,
+            "network": self.options["network"],
             "parameters": self.parameters,
             "flops": self.flops,
             "test": self.options["test"],

@@ -36,7 +36,7 @@ def phases(
         str | None,
         typer.Option(
             "--k",
-            help="Number of phases to show, or `test`: as many as the evidence supports (default: by --min-gain).",
+            help="Number of phases to cut into, or `test`: as many as the evidence supports (default: by --min-gain).",
             rich_help_panel=PHASES,
         ),
     ] = None,

@@ -71,9 +71,9 @@ class BranchUpdates(PerImageMetric):
     def statistics(self) -> tuple[Statistic, ...]:
         """Five curves of every token group, six of the spatial tokens, over the updates."""
         return (
-            *(Statistic(name, unit, 0, self.depth) for name, unit in OF_TOKENS.items()),
+            *(Statistic(name, unit, 1, self.depth) for name, unit in OF_TOKENS.items()),
             *(
-                Statistic(name, unit, 0, self.depth, (self.layout.spatial,))
+                Statistic(name, unit, 1, self.depth, (self.layout.spatial,))
                 for name, unit in OF_FIELDS.items()
             ),
         )

@@ -126,6 +126,20 @@ class DepthMeasure(Metric):
         return None
 
 
+def updates_from_1(table: pd.DataFrame, layers: int) -> pd.DataFrame:
+    """A table of a schema below 2, which counts the updates of so many layers from 0, with updates from 1 to L.
+
+    >>> import pandas as pd
+    >>> from brdyn.measures.contract import updates_from_1
+    >>> rows = [("norm", 0), ("norm", 1), ("norm", 2), ("speed", 0), ("speed", 1), ("turning", 0)]
+    >>> updates_from_1(pd.DataFrame(rows, columns=["statistic", "layer"]), 2)["layer"].tolist()
+    [0, 1, 2, 1, 2, 1]
+    """
+    layer = table.groupby("statistic")["layer"]
+    of_updates = (layer.transform("min") == 0) & (layer.transform("max") < layers)
+    return table.assign(layer=table["layer"] + of_updates)
+
+
 def measure_class(name: str) -> type[DepthMeasure]:
     """The class of a measure by its name.
 

@@ -24,12 +24,12 @@ from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.alignment import PhaseAlignment, phase_alignment
 from brdyn.measures.basins import Basins
-from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure, Details, measure_class
+from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure, Details, measure_class, updates_from_1
 from brdyn.measures.engine import measure
 from brdyn.measures.found_modes import SHAPE, Modes
 from brdyn.measures.found_phases import FoundPhases
 from brdyn.measures.found_spectra import SIDES, TOTALS, Spectra, overall, within
-from brdyn.measures.headlines import headlines
+from brdyn.measures.headlines import headlines, leading
 from brdyn.measures.in_words import basins_end, curve, decision, ends, linearity, motion, too_few
 from brdyn.measures.modes import check_fit
 from brdyn.measures.null import BesideTwins, Null, Tables
@@ -73,7 +73,7 @@ class Dynamics(BesideTwins):
     ----------
     table : DataFrame
         One row per statistic, group and layer: `mean`, the 95 % interval of the mean over images (`low`, `high`),
-        `sd`, `n_images`. States are numbered from 0 (embedding) to L, updates from 0 (made by block 1) to L - 1.
+        `sd`, `n_images`. States are numbered from 0 (embedding) to L, updates from 1 to L, as blocks.
     phases : Phases
         The phases that estimation error, modes and alignment refer to.
     alignment : dict of str to PhaseAlignment or None
@@ -93,6 +93,7 @@ class Dynamics(BesideTwins):
     """
 
     FILE: ClassVar[str] = "dynamics.json"
+    SCHEMA: ClassVar[int] = 2
     SHAPE: ClassVar[Mapping[str, Any]] = {
         "table": [{"statistic": str, "unit": str, "group": str, "layer": int, **ROW}],
         "phases": dict,
@@ -168,11 +169,20 @@ class Dynamics(BesideTwins):
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """Back from a dynamics.json and the tables beside it; operators of modes are not kept."""
+        phases = Phases.from_dict(content["phases"])
+        earlier = content.get("schema", 0) < cls.SCHEMA
         table = from_records(content["table"], COLUMNS)
+        table = updates_from_1(table, phases.layers) if earlier else table
         kinds = {name: measure_class(name).DETAILS for name in MEASURES if name in content}
+        null = Null.read(
+            content, folder, {TABLE: COLUMNS} | {name: BESIDE[name] for name in kinds if name in BESIDE}
+        )
+        if earlier and null is not None:
+            of_twins = updates_from_1(null.tables[TABLE], phases.layers)
+            null = replace(null, tables={**null.tables, TABLE: of_twins})
         return cls(
             table,
-            Phases.from_dict(content["phases"]),
+            phases,
             {
                 group: PhaseAlignment.from_content(test) if test else None
                 for group, test in content["alignment"].items()
@@ -183,9 +193,7 @@ class Dynamics(BesideTwins):
                 if kind is not None
             },
             content["left_out"],
-            null=Null.read(
-                content, folder, {TABLE: COLUMNS} | {name: BESIDE[name] for name in kinds if name in BESIDE}
-            ),
+            null=null,
         )
 
     def compared(self) -> dict[str, pd.DataFrame]:
@@ -208,22 +216,12 @@ class Dynamics(BesideTwins):
         return found
 
     def answer(self) -> str:
-        """When directions are settled, and where they turn fastest."""
-        said = motion(self.table)
-        return (
-            said
-            or f"{counted(len(self.statistics), 'statistic')} over {counted(self.phases.layers, 'block')}"
-        )
+        """When directions are settled, and where they turn fastest; without these, what was measured instead."""
+        return self._said()[0]
 
-    def overview(self) -> list[dict[str, Any]]:
-        """The ends and extremes of every curve."""
-        return ends(self.table, self.phases.layers, SILENT)
-
-    def remarks(self) -> list[str]:
-        """Tests, basins, modes, what the images are too few for, twins, and what was left out."""
-        lines = [f"{group}: {test.describe()}" for group, test in self.alignment.items() if test is not None]
-        if self.groups("effective_rank") and not np.isfinite(self.curve("effective_rank")).any():
-            lines.append("no update moves a token: there is neither rank nor coherence")
+    def _said(self) -> list[str]:
+        """What measures say, line by line."""
+        lines = [motion(self.table)]
         if (decided := deciding_state(self.table)) is not None:
             lines.append(decision(self.table, self.phases, *decided))
         if self.basins is not None:
@@ -232,6 +230,19 @@ class Dynamics(BesideTwins):
             lines += linearity(self.phases, self.modes)
         if self.spectra is not None:
             lines += self.spectra.describe()
+        unknown = f"not defined of any of these images: {', '.join(self.statistics).replace('_', ' ')}"
+        return list(filter(None, lines)) or [leading(self.table, UNTOLD) or unknown]
+
+    def overview(self) -> list[dict[str, Any]]:
+        """The ends and extremes of every curve."""
+        return ends(self.table, self.phases.layers, SILENT)
+
+    def remarks(self) -> list[str]:
+        """Tests, what other measures say, what the images are too few for, twins, and what was left out."""
+        lines = [f"{group}: {test.describe()}" for group, test in self.alignment.items() if test is not None]
+        if self.groups("effective_rank") and not np.isfinite(self.curve("effective_rank")).any():
+            lines.append("no update moves a token: there is neither rank nor coherence")
+        lines += self._said()[1:]
         left_out = [f"left out: {name} ({why})" for name, why in self.left_out.items()]
         few = too_few(self.table, SILENT)
         return [self.phases.describe(), *lines, *few, *self.null_lines(), *left_out]

@@ -124,7 +124,7 @@ class Spectra(Compared):
         }
         first = self.blocks[(self.blocks["index"] == 1) & self.blocks["quantity"].isin(leading)]
         named = pd.DataFrame.from_dict(leading, orient="index", columns=["statistic", "unit"])
-        rows = first.join(named, on="quantity").assign(group="all", layer=first["block"] - 1)
+        rows = first.join(named, on="quantity").assign(group="all", layer=first["block"])
         return rows[list(COLUMNS)].reset_index(drop=True)
 
     def to_dict(self) -> dict[str, Any]:

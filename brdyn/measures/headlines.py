@@ -7,13 +7,16 @@ from collections.abc import Callable, Collection
 import numpy as np
 import pandas as pd
 
+from brdyn.measures.in_words import half_depth
+
 
 def _last(said: str) -> Callable[[np.ndarray], list[tuple[str, float]]]:
     return lambda values: [(said, values[-1])]
 
 
 def _half(said: str) -> Callable[[np.ndarray], list[tuple[str, float]]]:
-    return lambda values: [(said, values[len(values) // 2])]
+    """Of the states 0 to L."""
+    return lambda values: [(said, values[half_depth(len(values) - 1)])]
 
 
 def _mean(said: str) -> Callable[[np.ndarray], list[tuple[str, float]]]:
@@ -24,6 +27,7 @@ def _mean(said: str) -> Callable[[np.ndarray], list[tuple[str, float]]]:
 
 # What is told of a curve beside those of other networks; of any other, its last value.
 LAST = _last("")
+LEADING = 2
 HEADLINES: dict[str, Callable[[np.ndarray], list[tuple[str, float]]]] = {
     "convergence": _half("cosine to the final state at half depth"),
     "speed": _last("angular speed of the last update (radians)"),
@@ -76,3 +80,20 @@ def headlines(table: pd.DataFrame, silent: Collection[str] = ()) -> dict[str, fl
         for said, value in HEADLINES.get(str(statistic), LAST)(values):
             found[f"{group}: {said or f'{statistic} at last'}"] = float(value)
     return found
+
+
+def leading(table: pd.DataFrame, silent: Collection[str] = ()) -> str:
+    """The first two of these values, of all token groups, in a sentence; empty where none is known.
+
+    >>> import pandas as pd
+    >>> from brdyn.measures.headlines import leading
+    >>> speed = {"statistic": "speed", "layer": [0, 1], "mean": [0.2, 0.5]}
+    >>> leading(pd.concat([pd.DataFrame(speed | {"group": group}) for group in ("cls", "patches")]))
+    'angular speed of the last update (radians): cls 0.5, patches 0.5'
+    """
+    found: dict[str, list[str]] = {}
+    for name, value in headlines(table, silent).items():
+        group, _, said = name.partition(": ")
+        if np.isfinite(value):
+            found.setdefault(said, []).append(f"{group} {value:.3g}")
+    return "; ".join(f"{said}: {', '.join(values)}" for said, values in list(found.items())[:LEADING])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,18 +29,26 @@ def curve(table: pd.DataFrame, statistic: str, group: str) -> np.ndarray:
     return rows.sort_values("layer")["mean"].to_numpy()
 
 
-def place(layer: int, first: int, last: int, depth: int) -> str:
-    """A layer of the table in the one numbering of depth, by where the curve it is of begins and ends.
+def place(layer: int, first: int, last: int, depth: int, made: str = "update") -> str:
+    """A layer of the table in words, by where the curve it is of begins and ends, and what it is of past state 0.
 
     >>> from brdyn.measures.in_words import place
-    >>> place(0, 0, 12, depth=12), place(0, 0, 11, depth=12), place(0, 0, 10, depth=12), place(1, 1, 12, depth=12)
+    >>> place(0, 0, 12, depth=12), place(1, 1, 12, depth=12), place(1, 1, 11, depth=12), place(1, 1, 12, 12, "block")
     ('state 0', 'update 1', 'updates 1 to 2', 'block 1')
     """
-    if first > 0:
-        return f"block {layer}"
-    if last == depth:
+    if first == 0:
         return f"state {layer}"
-    return f"update {layer + 1}" if last == depth - 1 else f"updates {layer + 1} to {layer + 2}"
+    return f"{made} {layer}" if last == depth else f"{made}s {layer} to {layer + 1}"
+
+
+def half_depth(blocks: int) -> int:
+    """The state at half depth: after half of the blocks, of an odd number after the smaller half.
+
+    >>> from brdyn.measures.in_words import half_depth
+    >>> half_depth(12), half_depth(7)
+    (6, 3)
+    """
+    return blocks // 2
 
 
 def settled(convergence: np.ndarray) -> int:
@@ -85,7 +94,10 @@ def ends(table: pd.DataFrame, depth: int, silent: Collection[str] = ()) -> list[
             known = known[known["mean"] != 0]
         if statistic in silent or not len(known):
             continue
-        span = int(part["layer"].min()), int(part["layer"].max())
+        where = partial(
+            place, first=int(part["layer"].min()), last=int(part["layer"].max()), depth=depth,
+            made="block" if statistic in ZERO_AT_ENDS else "update",
+        )  # fmt: skip
         least, most = (known.loc[known["mean"].agg(which)] for which in ("idxmin", "idxmax"))
         rows.append(
             {
@@ -94,9 +106,9 @@ def ends(table: pd.DataFrame, depth: int, silent: Collection[str] = ()) -> list[
                 "first": float(known["mean"].iloc[0]),
                 "last": float(known["mean"].iloc[-1]),
                 "least": float(least["mean"]),
-                "there": place(int(least["layer"]), *span, depth),
+                "there": where(int(least["layer"])),
                 "most": float(most["mean"]),
-                "at": place(int(most["layer"]), *span, depth),
+                "at": where(int(most["layer"])),
             }
         )
     return rows
@@ -126,7 +138,7 @@ def too_few(table: pd.DataFrame, silent: Collection[str] = ()) -> Iterator[str]:
 
 def decision(table: pd.DataFrame, phases: Phases, mean: float, low: float, high: float) -> str:
     """From which state on the head reads the final class, in a sentence."""
-    half = phases.layers // 2
+    half = half_depth(phases.layers)
     agreement, divergence = (curve(table, name, HEAD)[half] for name in (AGREEMENT, DIVERGENCE))
     between = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
     return (

@@ -26,6 +26,17 @@ def of_mean(mean: Any, sd: Any, n: Any) -> tuple[Any, Any]:
     return mean - half, mean + half
 
 
+def of_values(values: np.ndarray) -> tuple[float, float]:
+    """Low and high end for the mean of values `(n,)`; NaN for fewer than two.
+
+    >>> from brdyn.measures.intervals import of_values
+    >>> [round(end, 3) for end in of_values(np.array([0.0, 1.0, 2.0]))], of_values(np.ones(1))
+    ([-1.484, 3.484], (nan, nan))
+    """
+    sd = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+    return of_mean(float(values.mean()), sd, len(values))
+
+
 def t_quantile(n: Any) -> Any:
     """How many standard errors a 95 % interval of a mean of `n` values is wide on each side, by Student's t with n - 1.
 

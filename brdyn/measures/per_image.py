@@ -31,7 +31,7 @@ class Statistic:
     unit : str
         As on an axis.
     first : int
-        Index of the first entry: states run from 0 to L, updates from 0 to L - 1.
+        Index of the first entry: states run from 0 to L, updates from 1 to L.
     count : int
         Number of entries.
     groups : tuple of str or None

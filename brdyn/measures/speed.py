@@ -24,7 +24,7 @@ class AngularSpeed(PerImageMetric):
 
     def statistics(self) -> tuple[Statistic, ...]:
         """One curve over the updates."""
-        return (Statistic("speed", "angular speed (radians per layer)", 0, self.depth),)
+        return (Statistic("speed", "angular speed (radians per layer)", 1, self.depth),)
 
     def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:
         """Mean angle of each group."""
@@ -40,7 +40,7 @@ class TurningAngle(PerImageMetric):
 
     def statistics(self) -> tuple[Statistic, ...]:
         """One curve over pairs of consecutive updates; none for a single block."""
-        return (Statistic("turning", "turning angle (radians)", 0, max(self.depth - 1, 0)),)
+        return (Statistic("turning", "turning angle (radians)", 1, max(self.depth - 1, 0)),)
 
     def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:
         """Mean angle of each group."""

@@ -40,7 +40,7 @@ class UpdateField(PerImageMetric):
     def statistics(self) -> tuple[Statistic, ...]:
         """Six curves over the updates."""
         return tuple(
-            Statistic(name, unit, 0, self.depth)
+            Statistic(name, unit, 1, self.depth)
             for name, unit in (
                 ("stable_rank", "stable rank"),
                 ("effective_rank", "effective rank"),

@@ -88,7 +88,7 @@ class Phases(Result):
         return f"layers={self.layers}, k={self.k}, boundaries={list(self.boundaries)}{supported}"
 
     def sentence(self) -> str:
-        """What the data support, and the cut that is shown: two things."""
+        """What the data support, and the cut that is chosen: two things."""
         cut = "all layers are one phase"
         if self.k > 1:
             places = ", ".join(map(str, self.boundaries))
@@ -182,6 +182,7 @@ class Phases(Result):
                 recursive["eps"],
                 recursive["min_size"],
                 recursive["exact"],
+                recursive.get("seed"),
             )
             if recursive
             else None,
@@ -216,15 +217,15 @@ class Phases(Result):
         return "" if self.similarity is None else self.similarity.measured
 
     def answer(self) -> str:
-        """What the data support, and the cut that is shown."""
+        """What the data support, and the cut that is chosen."""
         return self.sentence()
 
     def overview(self) -> list[dict[str, Any]]:
-        """The best cut for every k, and which is shown."""
+        """The best cut for every k, and which is chosen."""
         return [self._row(k) for k in range(2, min(max(self.segmentations), max(6, self.k + 1)) + 1)]
 
     def numbers(self) -> dict[str, Any]:
-        """The verdict of the test, the cut that is shown, and what the best cuts into 2 and 3 share out."""
+        """The verdict of the test, the cut that is chosen, and what the best cuts into 2 and 3 share out."""
         found: dict[str, Any] = {}
         if self.evidence is not None and not self.evidence.untested:
             largest = self.evidence.largest
@@ -236,7 +237,7 @@ class Phases(Result):
                 "its p": float(largest.p),
             }
         found |= {
-            "phases shown": self.k,
+            "phases chosen": self.k,
             "boundaries after layer": ", ".join(map(str, self.boundaries)) or "none",
         }
         for k in (2, 3):
@@ -284,7 +285,7 @@ class Phases(Result):
         found = self.segmentations[k]
         others = found.alternatives[1:]
         return {
-            "shown": "*" if k == self.k else "",
+            "chosen": "*" if k == self.k else "",
             "phases": k,
             "boundaries after layer": ", ".join(map(str, found.boundaries)),
             "stability": " ".join(f"{share:.2f}" for share in found.stability or ()) or "–",

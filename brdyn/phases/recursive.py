@@ -32,6 +32,8 @@ class RecursiveClusters:
         Clusters of fewer than twice as many layers are not split.
     exact : bool
         Whether every split was found exhaustively.
+    seed : int or None
+        Of the starts of the local search; None in files of earlier versions.
 
     Examples
     --------
@@ -45,6 +47,7 @@ class RecursiveClusters:
     eps: float
     min_size: int
     exact: bool
+    seed: int | None = None
 
     @property
     def scattered(self) -> tuple[tuple[int, ...], ...]:
@@ -59,7 +62,8 @@ class RecursiveClusters:
     def describe(self) -> str:
         """Every cluster, and how it was found."""
         clusters = " ".join("{" + ",".join(map(str, cluster)) + "}" for cluster in self.clusters)
-        how = "exhaustive" if self.exact else "one_exchange"
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        how = "exhaustive" if self.exact else f"one_exchange{seed}"
         warning = f"; {len(self.scattered)} of them NOT contiguous" if self.scattered else ""
         return f"{clusters} ({how}, eps {self.eps:g}{warning})"
 
@@ -72,6 +76,7 @@ class RecursiveClusters:
             "eps": self.eps,
             "min_size": self.min_size,
             "exact": self.exact,
+            "seed": self.seed,
         }
 
 
@@ -125,7 +130,7 @@ def recursive_bisection(
         promises[target] = gain
         promises.append(gain)
     ordered = sorted(tuple(int(layer) + 1 for layer in cluster) for cluster in clusters)
-    return RecursiveClusters(tuple(ordered), eps, min_size, exact)
+    return RecursiveClusters(tuple(ordered), eps, min_size, exact, seed)
 
 
 def exhaustive_cut(weights: np.ndarray) -> tuple[float, np.ndarray]:

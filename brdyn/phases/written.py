@@ -41,7 +41,10 @@ SHAPE = {
     "min_size": int,
     "segmentations": {str: SEGMENTATION},
     "boundary_frequency?": ([[float]], None),
-    "recursive?": ({"clusters": [[int]], "eps": float, "min_size": int, "exact": bool}, None),
+    "recursive?": (
+        {"clusters": [[int]], "eps": float, "min_size": int, "exact": bool, "seed?": (int, None)},
+        None,
+    ),
     "evidence?": (EVIDENCE, None),
 }
 

@@ -45,9 +45,7 @@ def plot_branches(table: pd.DataFrame, phases: Phases, *, title: str, null: Null
     ['cls', 'patches']
     """
     rows = table[table["statistic"].isin((SHARE, RESCALING))]
-    rows = rows.assign(layer=rows["layer"] + 1)  # the table counts updates from 0
     bands = bands_of(null, "dynamics", ["statistic", "group", "layer"])
-    bands = None if bands is None else bands.assign(layer=bands["layer"] + 1)
     groups = list(dict.fromkeys(rows["group"]))
     with paper_style():
         figure = new_figure(0.6 + 4.2 * len(groups), 3.4)

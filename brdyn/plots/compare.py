@@ -216,11 +216,9 @@ def _(first: Evaluation, results: Mapping[str, Evaluation]) -> dict[str, Figure]
 
 
 def _of_table(rows: pd.DataFrame, layers: int) -> pd.DataFrame:
-    """A curve with its relative depth: state l and block l lie at l / L, as the update that block l makes."""
+    """A curve with its relative depth: state l and update l lie at l / L, what is between two updates between them."""
     ordered = rows.sort_values("layer")
-    shift = 0.0
-    if ordered["layer"].min() == 0:
-        shift = {0: 0.0, 1: 1.0}.get(layers - int(ordered["layer"].max()), 1.5)
+    shift = 0.0 if ordered["layer"].max() == layers else 0.5
     return ordered.assign(depth=(ordered["layer"] + shift) / layers)
 
 

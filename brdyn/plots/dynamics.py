@@ -118,10 +118,6 @@ def draw_curves(
     """
     bands = bands_of(null, "dynamics", ["statistic", "group", "layer"])
     rows = table[table["statistic"].isin(statistics)]
-    updates = rows["layer"].max() < phases.layers  # the table counts them from 0
-    if updates:
-        rows = rows.assign(layer=rows["layer"] + 1)
-        bands = None if bands is None else bands.assign(layer=bands["layer"] + 1)
     draw_bands(axes, phases)
     many, begun = len(statistics) > 1, BEGUN_ANEW.intersection(statistics)
     parts = [(first, last - 1) for first, last in phases.intervals] if begun else [(0, phases.layers)]
@@ -145,9 +141,9 @@ def draw_curves(
                 axes.plot(ordered["layer"], ordered["mean"], style, **look)
     first, last = int(rows["layer"].min()), int(rows["layer"].max())
     axes.set_xlabel(
-        "update (l is what block l does)" if updates
-        else "layer (the last of each phase is 0, and left out)" if begun
-        else "layer (0 is the embedding)"
+        "layer (the last of each phase is 0, and left out)" if begun
+        else "layer (0 is the embedding)" if first == 0
+        else "update (l is what block l does)"
     )  # fmt: skip
     axes.set_ylabel(rows["unit"].iloc[0])
     axes.set_xlim(first - 0.5, last + 0.5)

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 COLOURS = (CURVE, ACCENT, "#009E73", "#CC79A7")
 PANEL, AROUND, BAR, LEGEND_ROW = 1.9, 1.1, 0.8, 0.15
 """Inches: the width of an example, the height of heading and legend, the width of a bar of colours, a line more."""
-TAB = 20  # colours of matplotlib's list of most; of more classes they are spread over the circle of hues
+TAB, GREYS = 20, (14, 15)
+"""Colours of matplotlib's list of most, and its greys, which are of void; of more classes than the others they are
+spread over the circle of hues."""
+VOID, VOID_COLOUR = -1, "#9E9E9E"
 STYLES = {"linear": "-", "ridge": "--", "knn": ":"}
 BLIND = {  # in few words, of brdyn.probes.baselines.NAMES
     "classification": "most frequent class",
@@ -118,7 +121,7 @@ def draw_layer_scores(axes: Axes, found: LayerProbe) -> None:
 
 
 def plot_examples(found: LayerProbe, *, title: str) -> Figure:
-    """The worst, the middle and the best test image: image, truth, and what each model says.
+    """The worst, the middle and the best test image: image, truth, and what each model says. What is void is grey.
 
     Parameters
     ----------
@@ -139,7 +142,7 @@ def plot_examples(found: LayerProbe, *, title: str) -> Figure:
     examples = found.examples
     models = [model for model in found.models if f"said {model}" in examples]
     truth = examples["truth"]
-    maps = [truth, *(examples[f"said {model}"] for model in models)]
+    maps = [_known(found, examples[name]) for name in ("truth", *(f"said {model}" for model in models))]
     how = _colours(found, maps)
     with paper_style():
         tall = PANEL * truth.shape[1] / truth.shape[2]
@@ -150,12 +153,8 @@ def plot_examples(found: LayerProbe, *, title: str) -> Figure:
             name = WORST_TO_BEST[row] if len(truth) == len(WORST_TO_BEST) else ""
             panels[row, 0].imshow(examples["image"][row])
             panels[row, 0].set_ylabel(f"{name} {float(score):.2f}".strip())
-            unknown = truth[row] < 0 if found.task == "segmentation" else truth[row] <= 0
-            panels[row, 1].imshow(np.ma.masked_array(truth[row], unknown), interpolation="nearest", **how)
-            for column, model in enumerate(models, start=2):
-                image = panels[row, column].imshow(
-                    examples[f"said {model}"][row], interpolation="nearest", **how
-                )
+            for column, one in enumerate(maps, start=1):
+                image = panels[row, column].imshow(one[row], interpolation="nearest", **how)
         for column, heading in enumerate(["image", "truth", *models]):
             panels[0, column].set_title(fitted(heading, PANEL))
         for axes in panels.flat:
@@ -163,7 +162,7 @@ def plot_examples(found: LayerProbe, *, title: str) -> Figure:
             for spine in axes.spines.values():
                 spine.set_visible(False)
         if found.task == "depth":
-            said = np.stack(maps[1:])
+            said = np.ma.stack(maps[1:])
             beyond = (bool((said < how["vmin"]).any()), bool((said > how["vmax"]).any()))
             figure.colorbar(
                 image, ax=panels[:, -1].tolist(), label="depth (m)", shrink=0.6, extend=EXTEND[beyond]
@@ -174,32 +173,45 @@ def plot_examples(found: LayerProbe, *, title: str) -> Figure:
         return figure
 
 
-def _colours(found: LayerProbe, maps: Sequence[np.ndarray]) -> dict[str, Any]:
+def _known(found: LayerProbe, maps: np.ndarray) -> np.ma.MaskedArray:
+    """Without pixels that have no truth, and those that heads give the number of void."""
+    if found.task == "depth":
+        return np.ma.masked_less_equal(maps, 0)
+    ignored = found.images.get("train", {}).get("targets", {}).get("ignore")
+    return np.ma.masked_where((maps == VOID) | (maps == (VOID if ignored is None else ignored)), maps)
+
+
+def _colours(found: LayerProbe, maps: Sequence[np.ma.MaskedArray]) -> dict[str, Any]:
     """For the truth, which is the first, and what models say; every class that is to be seen has its own."""
     import matplotlib as mpl
     import seaborn as sns
 
     if found.task == "depth":
-        known = maps[0][maps[0] > 0]
-        return {"cmap": "viridis_r", "vmin": float(known.min()), "vmax": float(known.max())}
+        return {"cmap": "viridis_r", "vmin": float(maps[0].min()), "vmax": float(maps[0].max())}
     classes = max(1, found.classes["class"].nunique())
     seen = _seen(maps)
     colours = np.ones((classes, 3))
-    colours[seen] = sns.color_palette("tab20" if len(seen) <= TAB else "husl", len(seen))
-    return {"cmap": mpl.colors.ListedColormap(colours), "vmin": -0.5, "vmax": classes - 0.5}
+    plain = np.delete(sns.color_palette("tab20", TAB), GREYS, axis=0)
+    colours[seen] = plain[: len(seen)] if len(seen) <= len(plain) else sns.color_palette("husl", len(seen))
+    cmap = mpl.colors.ListedColormap(colours)
+    cmap.set_bad(VOID_COLOUR)
+    return {"cmap": cmap, "vmin": -0.5, "vmax": classes - 0.5}
 
 
-def _name_classes(figure: Figure, found: LayerProbe, how: dict[str, Any], maps: Sequence[np.ndarray]) -> None:
-    """A legend of the classes that are to be seen."""
+def _name_classes(
+    figure: Figure, found: LayerProbe, how: dict[str, Any], maps: Sequence[np.ma.MaskedArray]
+) -> None:
+    """A legend of the classes that are to be seen, and of void."""
     from matplotlib.patches import Patch
 
     names = list(dict.fromkeys(found.classes["class"]))
     patches = [Patch(color=how["cmap"](int(number)), label=names[int(number)]) for number in _seen(maps)]
+    if any(np.ma.is_masked(one) for one in maps):
+        patches.append(Patch(color=VOID_COLOUR, label="void"))
     more = legend_below(figure, patches) - 1
     figure.set_figheight(figure.get_figheight() + LEGEND_ROW * more)
 
 
-def _seen(maps: Sequence[np.ndarray]) -> np.ndarray:
+def _seen(maps: Sequence[np.ma.MaskedArray]) -> np.ndarray:
     """The classes in maps."""
-    seen = np.unique(np.concatenate([one.ravel() for one in maps]))
-    return seen[seen >= 0]
+    return np.unique(np.concatenate([one.compressed() for one in maps]))

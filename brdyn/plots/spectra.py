@@ -75,9 +75,7 @@ def plot_exponents(spectra: Spectra, phases: Phases, *, title: str, null: Null |
         draw_bands(by_block, phases)
         _draw_by_block(by_block, spectra, GROWTH, colours)
         leading = bands_of(null, "dynamics", ["statistic", "group", "layer"])
-        if leading is not None:
-            leading = leading.assign(block=leading["layer"] + 1)
-        draw_twins(by_block, leading, "block", colours[0], statistic="leading_growth")
+        draw_twins(by_block, leading, "layer", colours[0], statistic="leading_growth")
         by_block.plot(np.arange(1, spectra.depth + 1), norm, "--", color=INK, linewidth=1)
         by_block.set_ylabel("log growth (nats)")
         handles = [

@@ -128,8 +128,11 @@ class ClassRun:
         for probe, hits in reading.hits.items():
             for number, right in enumerate(hits):
                 _count(counts, (name, called(place), probe), right)
-                penalty = reading.penalties[number] if probe == "linear" else np.nan
-                self.runs.append((name, called(place), probe, number, penalty, np.nan))
+                chose = probe == "linear"
+                penalty, held_out = (
+                    part[number] if chose else np.nan for part in (reading.penalties, reading.held_out)
+                )
+                self.runs.append((name, called(place), probe, number, penalty, np.nan, held_out))
 
     def _starts(self) -> dict[str, ClassHead]:
         """The classifiers that heads begin as, and what is to be said of it."""
@@ -175,8 +178,8 @@ class ClassRun:
                 train, test, begun, self.recipe, seed=self.seed + seed, epochs=live, device=device
             )
             _count(counts, (name, called(place), "linear"), found.head.predict(test.values) == test.labels)
-            row = (name, called(place), "linear", seed, self.recipe.penalties[0], float(found.epoch))
-            self.runs.append(row)
+            penalty, epoch = self.recipe.penalties[0], float(found.epoch)
+            self.runs.append((name, called(place), "linear", seed, penalty, epoch, np.nan))
 
     def _live(self, name: str, place: Place, among: Tensor | None, seed: int) -> Callable[[int], Epoch]:
         """Crops and flips made anew for each epoch, with the backbone in the loop."""

@@ -137,9 +137,11 @@ class DenseRun:
             fits["ridge"] = fit_ridge(self.task, fitting, choosing, places)
         for probe, fitted in fits.items():
             counted = count_images(self.task, fitted, self.stores["test"][model])
-            for place, own, penalty, epoch in zip(places, counted, fitted.penalty, fitted.epoch, strict=True):
+            held_out = np.full(len(places), np.nan) if self.recipe.on_test else fitted.held_out(self.task)
+            chosen = zip(fitted.penalty, fitted.epoch, held_out, strict=True)
+            for place, own, how in zip(places, counted, chosen, strict=True):
                 counts.add(model, called(place), probe, own)
-                self.runs.append((model, called(place), probe, seed, float(penalty), float(epoch)))
+                self.runs.append((model, called(place), probe, seed, *map(float, how)))
         if seed == 0 and len(places[0]) == 1:
             self.fitted[model] = fits["linear"]
 

@@ -108,6 +108,10 @@ class FittedHeads:
     epoch: np.ndarray
     chosen: np.ndarray
 
+    def held_out(self, task: DenseTask) -> np.ndarray:
+        """The main score on the images that chose, `(S,)`; NaN where it cannot be told."""
+        return np.where(np.isfinite(self.chosen), task.score.sign * self.chosen, np.nan)
+
 
 @dataclass
 class Reader:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from brdyn.choices import check_layers
 from brdyn.errors import UsageError
 
+KEY = ["model", "place", "probe"]
 Place = tuple[int, ...]
 CHOSEN, SINGLE = "chosen", "best single"
 REGULAR, PHASE_ENDS = "regular", "phase ends"
@@ -91,6 +93,37 @@ def greedy(layers: Sequence[int], most: int, scores: Callable[[list[Place]], np.
         values = scores(candidates)
         found.append(candidates[len(candidates) - 1 - int(np.argmax(values[::-1]))])
     return found
+
+
+def by_held_out(rows: pd.DataFrame, runs: pd.DataFrame, sign: int) -> pd.Series | None:
+    """The row that held-out images choose, of equals the deepest; None where no held-out images chose.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of :attr:`LayerProbe.scores`.
+    runs : DataFrame
+        With the score on held-out images of each seed, in `held_out`.
+    sign : int
+        1 where more of that is better, -1 where less is.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from brdyn.probes.layer_choice import KEY, by_held_out
+    >>> rows = pd.DataFrame([["a ViT", place, "linear"] for place in ("1", "2", "3")], columns=KEY)
+    >>> runs = rows.assign(held_out=[0.7, 0.9, 0.9])
+    >>> by_held_out(rows, runs, 1)["place"], by_held_out(rows, runs, -1)["place"]
+    ('3', '1')
+    """
+    if len(rows) == 1:
+        return rows.iloc[0]
+    held_out = runs.dropna(subset="held_out").groupby(KEY)["held_out"].mean()
+    known = rows.join(held_out, on=KEY).dropna(subset="held_out")
+    deepest = known["place"].str.split("+").str[-1].astype(int)
+    order = known.assign(deepest=deepest, good=sign * known["held_out"].astype(float))
+    best = order.sort_values(["good", "deepest"], ascending=False, kind="stable").index
+    return rows.loc[best[0]] if len(best) else None
 
 
 def alternatives(depth: int, most: int, ends: Sequence[int] | None) -> dict[str, Place]:

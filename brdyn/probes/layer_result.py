@@ -17,6 +17,7 @@ from brdyn.errors import BrdynError
 from brdyn.measures.intervals import told_apart
 from brdyn.probes.baselines import BASELINE, NAMES
 from brdyn.probes.counts import PAIRS, SCORES
+from brdyn.probes.layer_choice import CHOSEN, KEY, by_held_out
 from brdyn.provenance import Provenance, images_of, skipped_lines
 from brdyn.result import Result
 from brdyn.safetensors_file import fault
@@ -24,8 +25,8 @@ from brdyn.store import read_table, records
 from brdyn.words import counted as number_of
 
 NUMBER = (float, None)
-RUNS = ["model", "place", "probe", "seed", "penalty", "epoch"]
-CLASSES = ["model", "place", "probe", "class", "iou", "pixels"]
+RUNS = [*KEY, "seed", "penalty", "epoch", "held_out"]
+CLASSES = [*KEY, "class", "iou", "pixels"]
 COUNTED, EXAMPLES = "per_image.parquet", "examples.safetensors"
 FEWEST = 6  # images: of fewer, even if all are for it, a two-sided sign test never gets below 5 %
 OPTIMISTIC = (
@@ -51,7 +52,8 @@ class LayerProbe(Result):
         Two models at one place, or two places of one model, on the same test images: `difference` and `ratio` of the
         main score, second to first, with intervals; no ratio to a score of 0.
     runs : DataFrame
-        The `penalty` and `epoch` that each seed chose.
+        The `penalty` and `epoch` that each seed chose, and `held_out`, the main score on the images that chose them:
+        NaN where these were the test images, of k-NN, which chooses nothing, and in results of earlier versions.
     classes : DataFrame
         IoU of each class, of segmentation.
     sets : mapping of str to str
@@ -88,7 +90,9 @@ class LayerProbe(Result):
         "task": str,
         "scores": [dict.fromkeys(SCORES[:4], str) | dict.fromkeys(SCORES[4:], NUMBER)],
         "pairs": [dict.fromkeys(PAIRS[:6], str) | dict.fromkeys(PAIRS[6:], NUMBER)],
-        "runs": [dict.fromkeys(RUNS[:3], str) | {"seed": int, "penalty": NUMBER, "epoch": NUMBER}],
+        "runs": [
+            dict.fromkeys(KEY, str) | {"seed": int, "penalty": NUMBER, "epoch": NUMBER, "held_out?": NUMBER}
+        ],
         "classes": [dict.fromkeys(CLASSES[:4], str) | dict.fromkeys(CLASSES[4:], NUMBER)],
         "sets": {str: str},
         "words": {str: str},
@@ -154,7 +158,7 @@ class LayerProbe(Result):
         """Back from a layer_probe.json and the files beside it."""
         columns = {"scores": SCORES, "pairs": PAIRS, "runs": RUNS, "classes": CLASSES}
         tables = {name: pd.DataFrame(content[name], columns=wanted) for name, wanted in columns.items()}
-        for name, plain in (("scores", 4), ("pairs", 6), ("classes", 4)):
+        for name, plain in (("scores", 4), ("pairs", 6), ("runs", 4), ("classes", 4)):
             kinds = dict.fromkeys(columns[name][plain:], float)
             tables[name] = tables[name].astype(kinds)
         baseline = pd.DataFrame(content.get("baseline", []), columns=BASELINE)
@@ -165,7 +169,7 @@ class LayerProbe(Result):
             words=content["words"],
             notes=tuple(content["notes"]),
             sizes=content["sizes"],
-            counted=read_table(folder / COUNTED, "a table of counts by image", ["model", "place", "probe"]),
+            counted=read_table(folder / COUNTED, "a table of counts by image", KEY),
             baseline=baseline.astype(dict.fromkeys(BASELINE[1:], float)),
             ends=None if content["ends"] is None else tuple(content["ends"]),
             examples=_examples(folder / EXAMPLES),
@@ -215,18 +219,41 @@ class LayerProbe(Result):
         return self.scores[chosen & (self.scores["score"] == score) & (self.scores["probe"] == probe)]
 
     def answer(self) -> str:
-        """Where each model is read best, by the main score, and what knowing nothing of an image gets."""
-        said, rows = [], self.scores[self.scores["score"] == self.main]
+        """The place that held-out images chose, by the main score on the test images, and what these favour.
+
+        Last what knowing nothing of an image gets.
+        """
+        rows = self.scores[self.scores["score"] == self.main]
+        held, favoured, alone = [], [], True
         for model in self.models:
             own = rows[rows["model"] == model]
-            best = own.loc[own["value"].idxmin() if self.main in ERRORS else own["value"].idxmax()]
-            by = f" by {best['probe']}" if len(self.probes) > 1 else ""
-            said.append(f"{model} at {self._named(best['place'])}{by}: {self._scored(best)}")
-        if not self.baseline.empty:
-            alone = self._number(self.main, self._blind)
-            said.append(f"{NAMES[self.task]} alone gets {alone}")
+            alone &= len(own) == 1
+            best = own.loc[(self.sign * own["value"]).idxmax()]
+            if model == self.models[0] and CHOSEN in self.sets:  # by linear heads
+                own = own[(own["place"] == self.sets[CHOSEN]) & (own["probe"] == "linear")]
+            if (chosen := by_held_out(own, self.runs, self.sign)) is not None:
+                held.append(self._at(chosen))
+            if chosen is None or chosen["value"] != best["value"]:
+                favoured.append(self._at(best))
         task = f"{self.task} (optimistic)" if self.optimistic else self.task
-        return f"{task}, the best of {number_of(len(self._places()), 'place')}: {'; '.join(said)}"
+        parts = [f"{task}, {number_of(len(self._places()), 'place')}" if len(self._places()) > 1 else task]
+        if held:
+            parts[0] += f"{'' if alone else ', chosen on held-out images'}: {'; '.join(held)}"
+        if favoured:
+            parts.append(f"the best on the test images (optimistic): {'; '.join(favoured)}")
+        if not self.baseline.empty:
+            parts.append(f"{NAMES[self.task]} alone gets {self._number(self.main, self._blind)}")
+        return "; ".join(parts)
+
+    @property
+    def sign(self) -> int:
+        """1 where more of the main score is better, -1 where less is."""
+        return -1 if self.main in ERRORS else 1
+
+    def _at(self, row: pd.Series) -> str:
+        """Where, by what, and how well."""
+        by = f" by {row['probe']}" if len(self.probes) > 1 else ""
+        return f"{row['model']} at {self._named(row['place'])}{by}: {self._scored(row)}"
 
     def overview(self) -> list[dict[str, Any]]:
         """Every place of every model, with every score."""
@@ -289,9 +316,9 @@ class LayerProbe(Result):
         if self.baseline.empty or self.sizes["test"] < FEWEST:
             return False
         row = self._rows(self.main, probe, model).set_index("place").loc[place]
-        sign, end = (-1, "high") if self.main in ERRORS else (1, "low")
-        worst = row[end] if np.isfinite(row[end]) else row["value"]  # of images that are all alike
-        return bool(sign * worst > sign * self._blind)
+        end = row["high" if self.main in ERRORS else "low"]
+        worst = end if np.isfinite(end) else row["value"]  # of images that are all alike
+        return bool(self.sign * worst > self.sign * self._blind)
 
     def _against_baseline(self) -> Iterator[str]:
         """All scores of the baseline, and which heads are not shown to be above it."""

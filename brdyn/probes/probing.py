@@ -90,14 +90,11 @@ class Probing(Result):
         return replace(cls.from_dict(content["probing"]), images=content["images"])
 
     def answer(self) -> str:
-        """The best probe of each model, and what one keeps of the first."""
-        best = (
-            self.means().sort_values("accuracy", ascending=False, kind="stable").groupby("model", sort=False)
-        )
+        """What each probe of each model reads, and what knowing nothing of an image gets."""
         said = [
             f"{row['model']}: {row['accuracy']:.1%} ({row['low']:.1%} to {row['high']:.1%}) of the test images by a "
             f"{NAMES.get(row['probe'], row['probe'])} probe"
-            for row in best.head(1).to_dict(orient="records")
+            for row in self.means().to_dict(orient="records")
         ]
         return f"{'; '.join(said)}; the most frequent of {self.classes} classes alone gets {self.most_frequent:.1%}"
 
@@ -205,6 +202,8 @@ class Reading(Compared):
         Classes of the test images, `(m,)`.
     n_train, classes : int
         Of the training images.
+    held_out : tuple of float
+        Accuracy of the linear probes on the images that chose; empty where it was not kept.
 
     Examples
     --------
@@ -220,6 +219,7 @@ class Reading(Compared):
     truth: Tensor
     n_train: int
     classes: int
+    held_out: tuple[float, ...] = ()
 
 
 def read_classes(
@@ -261,14 +261,20 @@ def read_classes(
     chooser = None if val is None else numbered(train, val, "validation")[1]
     train, test = numbered(train, test)
     near = nearest_neighbours(train, test.values, device=device) == test.labels
-    linear, penalties = [], []
+    linear, probes = [], []
     for number in range(seeds if chooser is None else 1):
         fitting, choosing = (train, chooser) if chooser is not None else split(train, seed + number)
         found = fit_linear(fitting, choosing, device=device)
         linear.append(found.predict(test.values) == test.labels)
-        penalties.append(found.penalty)
-    hits = {"knn": near[None], "linear": torch.stack(linear)}
-    return Reading(hits, tuple(penalties), test.labels, len(train), len(train.labels.unique()))
+        probes.append(found)
+    return Reading(
+        {"knn": near[None], "linear": torch.stack(linear)},
+        tuple(one.penalty for one in probes),
+        test.labels,
+        len(train),
+        len(train.labels.unique()),
+        tuple(one.held_out_accuracy for one in probes),
+    )
 
 
 def compare(readings: Mapping[str, Reading]) -> Probing:

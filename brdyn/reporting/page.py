@@ -134,20 +134,20 @@ def _charts(specs: Specs, found: Sequence[Found]) -> dict[str, list[Chart]]:
         ],
         "converge": [
             *specs.curves(
-                rows.motion_rows(found, "speed", 1), "Angle by which an update turns a token", "speed",
+                rows.motion_rows(found, "speed"), "Angle by which an update turns a token", "speed",
                 "dynamics", y="angle (rad)", x="update",
             ),
             *specs.curves(
-                rows.motion_rows(found, "convergence", 0), "Cosine of a state to the final one", "convergence",
+                rows.motion_rows(found, "convergence"), "Cosine of a state to the final one", "convergence",
                 "dynamics", y="cosine", x="state",
             ),
             *specs.curves(
-                rows.motion_rows(found, "readout_agreement", 0),
+                rows.motion_rows(found, "readout_agreement"),
                 "Images whose final class the head reads from a state", "readout", "dynamics",
                 y="share of images", x="state",
             ),
             *specs.curves(
-                rows.motion_rows(found, "attention_share", 1), "Share of attention in what a block adds",
+                rows.motion_rows(found, "attention_share"), "Share of attention in what a block adds",
                 "branches", "dynamics", y="attention / (attention + MLP)", x="block",
             ),
         ],

@@ -66,6 +66,14 @@ class Change:
             return f"without block {self.layers[0]}"
         return f"block {self.layers[1]} also in the place of {self.layers[0]}"
 
+    @property
+    def worthwhile(self) -> bool:
+        """Whether a stand-in does better than leaving the block out, by the whole interval where there is one."""
+        over = next((one for one in self.costs if one.what == SHARED[SKILL]), None)
+        if over is None or over.mean is None:
+            return False
+        return (over.mean if over.high is None else over.high) < 1
+
 
 def changes(surgery: Surgery | None, splice: Splice | None, speed: Speed | None) -> list[Change]:
     """The deletions, and the blocks in another's place, that change the representation least; a few of each."""
@@ -82,10 +90,14 @@ def _deletions(surgery: Surgery, speed: Speed | None) -> Iterator[Change]:
         yield Change("delete", tuple(layers), tuple(_costs(surgery, layers)), share)
 
 
-def _shared(splice: Splice) -> Iterator[Change]:
-    """Of each block the best stand-in, by all tokens of the last state."""
+def _shared(splice: Splice) -> list[Change]:
+    """Of each block the best stand-in, by all tokens of the last state; first those better than without it."""
+    return sorted(_stand_ins(splice), key=lambda change: not change.worthwhile)[:SHOWN]
+
+
+def _stand_ins(splice: Splice) -> Iterator[Change]:
     rows = splice.rows(EXCHANGE, R2).sort_values("mean", ascending=False)
-    for layer, block in rows.drop_duplicates("end")[["end", "block"]].head(SHOWN).itertuples(index=False):
+    for layer, block in rows.drop_duplicates("end")[["end", "block"]].itertuples(index=False):
         cell = splice.full.query("surrogate == @EXCHANGE and end == @layer and block == @block")
         costs = [
             Measured(words, *_plain(_over_nothing(row) if measure == SKILL else row))
@@ -182,13 +194,23 @@ def advice(
 
 
 def _said(change: Change) -> str:
-    costs = ", ".join(
+    costs = f"costs least: {_costs_of(change)}"
+    if change.kind == "delete":
+        return f"{change.words} {costs}; saves {change.saved:.1%} of the time"
+    if not change.worthwhile:
+        return (
+            "no block is shown to do better in the place of another than leaving that out; by R² "
+            f"{change.words} {costs}"
+        )
+    return f"{change.words} {costs}; saves {change.saved:.1%} of the blocks' parameters"
+
+
+def _costs_of(change: Change) -> str:
+    return ", ".join(
         f"{one.what} {one.mean:.2f}" + (f" [{one.low:.2f}, {one.high:.2f}]" if one.low is not None else "")
         for one in change.costs
         if one.mean is not None
     )
-    of = "of the time" if change.kind == "delete" else "of the blocks' parameters"
-    return f"{change.words} costs least: {costs}; saves {change.saved:.1%} {of}"
 
 
 def _listed(layers: Sequence[int]) -> str:

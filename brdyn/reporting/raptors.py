@@ -75,7 +75,7 @@ def fitted_here(
 ) -> Iterator[Fit]:
     """Fit one shared block to each phase, or go on with a fit that was stopped, and keep it inside.
 
-    Phases are those that the test accepts, or those of the cut that is shown where it accepts none. The checkpoints go
+    Phases are those that the test accepts, or those of the cut that is chosen where it accepts none. The checkpoints go
     at the end, unless what is done inside fails.
     """
     if model.dtype != torch.float32:

@@ -13,7 +13,7 @@ from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.probes import LayerProbe, probe_layers
 from brdyn.probes.features import feature_width
-from brdyn.probes.layer_choice import CHOSEN, PHASE_ENDS, REGULAR, SINGLE
+from brdyn.probes.layer_choice import CHOSEN, PHASE_ENDS, REGULAR, SINGLE, by_held_out
 from brdyn.probes.layer_result import ERRORS
 from brdyn.reporting.finding import roughness
 from brdyn.reporting.plan import READ, ReportSettings, heads_seconds
@@ -22,12 +22,14 @@ from brdyn.trajectory import Stream
 from brdyn.words import interval
 
 CLASSES = 10  # where nobody says how many
+ONLY, FAVOURED = "only", "best on test"
 WORDS = {
     REGULAR: "as many at regular spacing",
     CHOSEN: "the best together by held-out images",
-    SINGLE: "the best alone",
+    SINGLE: "the best alone by held-out images",
+    ONLY: "the only one",
+    FAVOURED: "the best alone on the test images (optimistic)",
 }
-
 
 # What is told of each task, before the layers: of layers side by side.
 TOLD = {
@@ -169,11 +171,10 @@ def words_of(what: str, phases: Phases, ends: Sequence[int] | None = None) -> st
 
 
 def readings(probe: LayerProbe, phases: Phases) -> list[Reading]:
-    """What was compared, one a phase first; the best single layer alone where no layers were chosen."""
-    scores = linear_rows(probe).set_index("place")
-    alone = scores[scores.index.str.isdecimal()]
-    best = alone["value"].idxmin() if probe.main in ERRORS else alone["value"].idxmax()
-    sets = dict(probe.sets) or {SINGLE: str(best)}
+    """What was compared, one a phase first; the best single layer alone where no sets of layers were."""
+    rows = linear_rows(probe)
+    scores = rows.set_index("place")
+    sets = dict(probe.sets) or _best_alone(probe, rows[rows["place"].str.isdecimal()])
     first = (PHASE_ENDS, REGULAR, CHOSEN, SINGLE)
     found = []
     for what in sorted(sets, key=lambda what: first.index(what) if what in first else len(first)):
@@ -184,6 +185,16 @@ def readings(probe: LayerProbe, phases: Phases) -> list[Reading]:
             Reading(what, words_of(what, phases, probe.ends), layers, value, low, high, against, probe.main)
         )
     return found
+
+
+def _best_alone(probe: LayerProbe, rows: pd.DataFrame) -> dict[str, str]:
+    """The layer that held-out images choose; where they chose none, that which the test images favour."""
+    if len(rows) == 1:
+        return {ONLY: rows.iloc[0]["place"]}
+    chosen = by_held_out(rows, probe.runs, probe.sign)
+    if chosen is not None:
+        return {SINGLE: chosen["place"]}
+    return {FAVOURED: rows.loc[(probe.sign * rows["value"]).idxmax(), "place"]}
 
 
 def linear_rows(probe: LayerProbe) -> pd.DataFrame:

@@ -54,7 +54,7 @@ class ModelReport:
     findings : tuple of Finding
         One for each of the questions.
     changes : tuple of Change
-        Blocks that can be left out or shared.
+        Blocks that are left out or shared at least cost.
     advice : tuple of str
         What can be done with it.
     sections : tuple of str

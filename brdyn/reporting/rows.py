@@ -18,15 +18,13 @@ from brdyn.reporting.result import Found
 Rows = list[dict[str, Any]]
 
 
-def motion_rows(found: Sequence[Found], statistic: str, first: int, section: str = "dynamics") -> Rows:
+def motion_rows(found: Sequence[Found], statistic: str, section: str = "dynamics") -> Rows:
     """A curve of dynamics of each model.
 
     Parameters
     ----------
     found : sequence of Found
     statistic : str
-    first : int
-        The number of the first place: 0 for states, 1 for updates.
     section : {"dynamics", "spectra"}
     """
     rows: Rows = []
@@ -34,9 +32,7 @@ def motion_rows(found: Sequence[Found], statistic: str, first: int, section: str
         dynamics = one.results.get(section)
         if isinstance(dynamics, Dynamics):
             table = dynamics.table[dynamics.table["statistic"] == statistic]
-            last = dynamics.phases.layers
-            shift = first - int(table["layer"].min()) if len(table) else 0
-            rows += _rows(one.label, table, lambda row, shift=shift: int(row["layer"]) + shift, last)
+            rows += _rows(one.label, table, lambda row: int(row["layer"]), dynamics.phases.layers)
     return rows
 
 
@@ -101,7 +97,7 @@ def stretch_rows(found: Sequence[Found]) -> Rows:
     return [
         {**row, "group": words}
         for statistic, words in curves.items()
-        for row in motion_rows(found, statistic, 1, "spectra")
+        for row in motion_rows(found, statistic, "spectra")
     ]
 
 

@@ -4,11 +4,22 @@ import numpy as np
 import pytest
 import torch
 
+from brdyn.checked_json import parse
 from brdyn.classifiers import evaluate_classifier
-from brdyn.classifiers.evaluation import _speed, accuracy, class_scores, evaluate_recursion, reliability
+from brdyn.classifiers.architectures import called
+from brdyn.classifiers.evaluation import (
+    Recursion,
+    _speed,
+    accuracy,
+    class_scores,
+    evaluate_recursion,
+    reliability,
+)
 from brdyn.classifiers.pixels import PixelSet
 from brdyn.classifiers.saved import Classifier
 from brdyn.errors import UsageError
+from brdyn.plots import plot_recursion
+from brdyn.store import to_json
 from tests.conftest import scramble
 
 NAMES = ("r", "g", "b")
@@ -86,6 +97,40 @@ def test_speed_by_hand(classifier, monkeypatch):
     )
     _speed(classifier.network, 8, most=1)
     assert set(sizes) == {1, 32}
+
+
+def test_of_one_image_there_are_no_intervals_of_means(classifier, images):
+    one = PixelSet(images.pixels[:1], images.labels[:1], NAMES, "noise")
+    found = evaluate_classifier(classifier, one, most=2).recursion
+    ends = [f"{name}_{end}" for name in ("nll", "step_norm") for end in ("low", "high")]
+    assert found.steps[ends].isna().all(axis=None)
+    assert found.steps[["nll", "step_norm"]].notna().all(axis=None)
+    assert found.adaptive[["gain_low", "gain_high"]].isna().all(axis=None)
+    again = Recursion.from_dict(parse(to_json(found.to_dict())))
+    assert again.steps[ends].dtypes.eq(float).all()
+    assert again == found
+    assert all("points over as many fixed steps" in line for line in again.remarks())  # no interval
+    assert plot_recursion(again.steps, again.adaptive, title="").axes
+
+
+@pytest.mark.parametrize(
+    ("name", "built", "said"),
+    [
+        ("vit-tiny12", {"drop_path": 0.1}, "vit-tiny12"),
+        ("vit-tiny12", {"depth": 6, "width": 192}, "vit-tiny12 with depth 6"),
+        ("vit-tiny12", {"depth": 12, "shared_blocks": 3}, "vit-tiny12 with shared blocks 3"),
+        ("vitrm", {"width": 384, "latent_steps": 2}, "vitrm with latent steps 2"),
+        ("resnet18", {"shared_stages": True}, "resnet18 with shared stages"),
+        ("a net", {"depth": 2}, "a net"),
+    ],
+)
+def test_a_network_is_called_by_what_was_built(name, built, said):
+    assert called(name, built) == said
+
+
+def test_an_evaluation_names_what_was_built(classifier, images):
+    said = evaluate_classifier(classifier, images, most=1).answer()
+    assert "vitrm with width 12, depth 1, heads 2, hidden 16 (" in said
 
 
 def test_calibration_by_hand():

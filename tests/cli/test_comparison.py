@@ -40,7 +40,8 @@ def phases(blocks, model, **where):
 
 
 def dynamics(speeds, model):
-    rows = [*curve("speed", "cls", speeds), *curve("norm", "cls", range(1, len(speeds) + 2))]
+    rows = [*curve("speed", "cls", speeds, 1), *curve("norm", "cls", range(1, len(speeds) + 2))]
+    rows += curve("turning", "cls", speeds[1:], 1)
     blocks = segment(np.eye(len(speeds)), 2)
     return Dynamics(pd.DataFrame(rows), blocks, {}, provenance=origin(model, layers=len(speeds)))
 
@@ -51,14 +52,14 @@ def test_a_table_has_a_column_for_each():
     rows = {row["number"]: (row["small"], row["large"]) for row in found.table()}
     assert rows["blocks"] == (4, 6)
     assert rows["images"] == (8, 8)
-    assert rows["phases shown"] == (2, 2)
+    assert rows["phases chosen"] == (2, 2)
     assert rows["boundaries after layer"] == ("2", "2")
     assert rows["best cut into 2: share cut"][0] == 1
     assert "model" not in rows
     assert found.notes() == []
     lines = found.summary().splitlines()
     assert lines[0] == f"small: {found.results['small'].answer()}"
-    assert "phases shown" in found.summary()
+    assert "phases chosen" in found.summary()
 
 
 def test_what_differs_besides_is_said():
@@ -102,15 +103,16 @@ def test_numbers_of_curves_are_the_headlines():
 
 
 def test_curves_lie_over_relative_depth_and_matrices_have_one_scale():
-    speed, norm = (
+    speed, norm, turning = (
         draw_comparison(compare(dynamics([0.4, 0.2], "small"), dynamics([0.5, 0.3, 0.1, 0.2], "large")))[name]
-        for name in ("speed", "norm")
+        for name in ("speed", "norm", "turning")
     )
     small, large = speed.axes[0].lines
     assert small.get_xdata().tolist() == [0.5, 1]  # the update of block l at l / L
     assert large.get_xdata().tolist() == [0.25, 0.5, 0.75, 1]
     assert large.get_ydata().tolist() == [0.5, 0.3, 0.1, 0.2]
     assert norm.axes[0].lines[0].get_xdata().tolist() == [0, 0.5, 1]  # states
+    assert turning.axes[0].lines[1].get_xdata().tolist() == [0.375, 0.625, 0.875]  # between two updates
     assert large.get_label() == "large, 8 images of 32 × 32 pixels"
     first, second = similarity(2, "small"), similarity(3, "large")
     second = replace(second, matrix=second.matrix - 0.5)

@@ -44,7 +44,7 @@ def test_masks_by_layer(run, options, tmp_path):
     assert done.returncode == 0, done.stderr
     # said before they are made: two layers of cls and four patches of 192 numbers, and a mask, of two bytes each
     assert "12 images x 5.89 kB = 70.7 kB" in done.stdout
-    assert "segmentation, the best of 2 places: vit_tiny_patch16_224 at layer " in done.stdout
+    assert "segmentation, 2 places, chosen on held-out images: vit_tiny_patch16_224 at layer " in done.stdout
     assert "layer 12" in done.stdout
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
@@ -172,7 +172,7 @@ def test_classes_by_the_published_protocol(run, low_weights, little_cifar, tmp_p
     ]  # fmt: skip
     done = run("probe", *options, "--protocol", "published", "--epochs", "2", "--augment")
     assert done.returncode == 0, done.stderr
-    assert "classification (optimistic), the best of 1 place" in done.stdout
+    assert "classification (optimistic): vit_tiny_patch16_224 at layer 12: accuracy " in done.stdout
     assert "heads began at zero, as vit_tiny_patch16_224 has no classifier" in done.stdout
     found = brdyn.read(tmp_path / "out")
     assert found.optimistic

@@ -252,12 +252,12 @@ def test_numbers_of_known_branches():
     along, across = torch.eye(WIDTH)[0].expand(2, 7, -1), torch.eye(WIDTH)[1].expand(2, 7, -1)
     found = feed([2 * along, 5 * along + 4 * across], [Branches(3 * along, 4 * across)])
     for group in ("cls", "patches"):
-        assert found["attention_share", group, 0] == pytest.approx(3 / 7)
-        assert found["attention_cosine", group, 0] == pytest.approx(1)
-        assert found["mlp_cosine", group, 0] == pytest.approx(0)
-        assert found["branches_cosine", group, 0] == pytest.approx(0)
-    assert found["attention_coherence", "patches", 0] == pytest.approx(1)
-    assert found["mlp_effective_rank", "patches", 0] == pytest.approx(1, abs=1e-3)
+        assert found["attention_share", group, 1] == pytest.approx(3 / 7)
+        assert found["attention_cosine", group, 1] == pytest.approx(1)
+        assert found["mlp_cosine", group, 1] == pytest.approx(0)
+        assert found["branches_cosine", group, 1] == pytest.approx(0)
+    assert found["attention_coherence", "patches", 1] == pytest.approx(1)
+    assert found["mlp_effective_rank", "patches", 1] == pytest.approx(1, abs=1e-3)
     assert "rescaling_share" not in found.index.get_level_values("statistic")
 
 
@@ -273,11 +273,11 @@ def test_a_rotation_by_the_mlp_alone_and_a_block_that_does_nothing():
     with torch.no_grad():
         _, idle = run_with_branches(nn.Identity(), turned)
     found = feed([entering, turned, turned], [Branches(nothing, turned - entering), idle])
-    assert found["mlp_cosine", "patches", 0] == pytest.approx(-math.sin(angle / 2), abs=1e-5)
-    assert found["attention_share", "cls", 0] == 0
+    assert found["mlp_cosine", "patches", 1] == pytest.approx(-math.sin(angle / 2), abs=1e-5)
+    assert found["attention_share", "cls", 1] == 0
     for name in ("attention_cosine", "branches_cosine", "attention_coherence", "attention_effective_rank"):
-        assert np.isnan(found[name, "patches", 0])
-    assert found.xs(1, level="layer").isna().all()
+        assert np.isnan(found[name, "patches", 1])
+    assert found.xs(2, level="layer").isna().all()
 
 
 def test_the_measure_against_direct_computation(tiny, images):
@@ -293,17 +293,17 @@ def test_the_measure_against_direct_computation(tiny, images):
     own = seen({"attention": block.drop_path1, "mlp": block.drop_path2}, block, entering)
     attention, mlp = (own[name][:, 3:].double() for name in ("attention", "mlp"))
     sizes = [one.norm(dim=-1) for one in (attention, mlp)]
-    assert found["attention_share", "patches", 2] == pytest.approx((sizes[0] / sum(sizes)).mean().item())
+    assert found["attention_share", "patches", 3] == pytest.approx((sizes[0] / sum(sizes)).mean().item())
     cosine = functional.cosine_similarity(mlp, entering[:, 3:].double(), dim=-1).mean().item()
-    assert found["mlp_cosine", "patches", 2] == pytest.approx(cosine, rel=1e-4)
+    assert found["mlp_cosine", "patches", 3] == pytest.approx(cosine, rel=1e-4)
     coherence = functional.normalize(attention, dim=-1).mean(1).norm(dim=-1).mean().item()
-    assert found["attention_coherence", "patches", 2] == pytest.approx(coherence, rel=1e-5)
+    assert found["attention_coherence", "patches", 3] == pytest.approx(coherence, rel=1e-5)
     values = torch.linalg.svdvals(mlp)
     share = values / values.sum(-1, keepdim=True)
     effective = (-(share * share.log()).sum(-1)).exp().mean().item()
-    assert found["mlp_effective_rank", "patches", 2] == pytest.approx(effective, rel=2e-3)
+    assert found["mlp_effective_rank", "patches", 3] == pytest.approx(effective, rel=2e-3)
     stable = (values.square().sum(-1) / values[:, 0].square()).mean().item()
-    assert found["mlp_stable_rank", "patches", 2] == pytest.approx(stable, rel=2e-3)
+    assert found["mlp_stable_rank", "patches", 3] == pytest.approx(stable, rel=2e-3)
 
 
 def test_a_hiding_model_is_said_and_the_rest_goes_on(noise_folder):

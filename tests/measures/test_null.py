@@ -12,8 +12,11 @@ import brdyn
 from brdyn.choices import chosen_measures
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.headlines import headlines
+from brdyn.measures.in_words import decision
 from brdyn.measures.null import Null, _placed, with_null
+from brdyn.measures.readout import AGREEMENT, DIVERGENCE
 from brdyn.models.twins import UntrainedTwins
+from brdyn.phases import segment
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 from tests.interventions.stub import StubViT
@@ -205,11 +208,24 @@ def test_headlines_by_hand():
     )  # fmt: skip
     assert headlines(table, silent=["stable_rank", "effective_rank"]) == {
         "cls: angular speed of the last update (radians)": 0.9,
-        "cls: cosine to the final state at half depth": 0.5,
+        "cls: cosine to the final state at half depth": 0.3,  # after one of three blocks
         "cls: largest effective rank of an update": 7.0,
         "cls: effective rank of the last update": 3.0,
         "cls: mine at last": 5.0,
     }
+
+
+@pytest.mark.parametrize(("layers", "half"), [(3, 1), (4, 2)])
+def test_half_depth_is_one_state_in_numbers_and_in_words(layers, half):
+    states = np.arange(layers + 1)
+    table = pd.concat(
+        pd.DataFrame({"statistic": name, "group": "head", "layer": states, "mean": values})
+        for name, values in ((AGREEMENT, states / 10), (DIVERGENCE, states / 100))
+    )
+    told = headlines(table[table["statistic"] == AGREEMENT])
+    assert told == {"head: share of images with the final class at half depth": half / 10}
+    said = decision(table, segment(np.eye(layers)), 1.0, np.nan, np.nan)
+    assert f"at state {half} in {half / 10:.0%} of images, KL {half / 100:.2f}" in said
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,8 @@ def test_the_summary_and_twins(noise_folder):
     value, twins = found.beside()["head: mean state from which the class is the final one"]
     assert value == pytest.approx(mean)
     assert len(twins) == 1
-    line = next(line for line in found.remarks() if line.startswith("the head reads"))
+    line = found.answer()
+    assert line.startswith("the head reads")
+    assert line not in found.remarks()
     assert f"from state {mean:.1f} [" in line
     assert "of 4 on" in line

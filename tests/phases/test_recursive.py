@@ -81,6 +81,8 @@ def test_above_twenty_the_local_search_is_used_and_good():
     assert exact * 0.98 <= value <= exact + 1e-9
     found = recursive_bisection(weights, 0.1)
     assert not found.exact
+    assert recursive_bisection(weights, 0.1, seed=5).to_dict()["seed"] == 5
+    assert "one_exchange, seed 0" in found.describe()
     assert sorted(layer for cluster in found.clusters for layer in cluster) == list(range(1, 22))
 
 

@@ -116,6 +116,7 @@ def test_recursive_method_sets_k_and_is_kept():
     assert phases.k == 3
     assert phases.recursive.boundaries == phases.boundaries == (4, 8)
     assert "recursive" in phases.k_rule
+    assert segment(blocks(4, 4, 4), method="recursive", seed=3).recursive.seed == 3
     assert segment(blocks(4, 4, 4), method="recursive").recursive.eps == 0.1  # as the notebook's
 
 
@@ -126,6 +127,9 @@ def test_json_round_trip():
     assert again.to_dict() == phases.to_dict()
     assert again.boundaries == phases.boundaries
     assert again.recursive == phases.recursive
+    earlier = json.loads(json.dumps(phases.to_dict()))
+    del earlier["recursive"]["seed"]  # as of versions that did not keep it
+    assert Phases.from_dict(earlier).recursive.seed is None
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ LAYERS = 4
 
 def rows(statistic, group, values):
     values = np.asarray(values, dtype=float)
+    layers = np.arange(len(values)) + statistic.endswith("share")  # updates count from 1
     return pd.DataFrame(
-        {"statistic": statistic, "unit": "a unit", "group": group, "layer": range(len(values)), "mean": values,
+        {"statistic": statistic, "unit": "a unit", "group": group, "layer": layers, "mean": values,
          "low": values - 0.05, "high": values + 0.1, "sd": 1.0, "n_images": 4}
     )  # fmt: skip
 

@@ -31,8 +31,8 @@ def table():
         [
             rows("norm", "cls", 0, range(7)),
             rows("norm", "patches", 0, range(7, 0, -1)),
-            rows("speed", "cls", 0, range(6)),
-            rows("turning", "cls", 0, range(5)),
+            rows("speed", "cls", 1, range(6)),
+            rows("turning", "cls", 1, range(5)),
         ]
     )
 

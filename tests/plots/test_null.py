@@ -61,8 +61,7 @@ def test_the_band_of_a_curve_is_that_of_the_twins(results):
     assert set(bands) == {to_rgb(GROUP_COLOURS[group]) for group in ("cls", "registers", "patches")}
     for group in ("cls", "registers", "patches"):
         by_layer = rows[rows["group"] == group].groupby("layer")["mean"]
-        for layer, span in bands[to_rgb(GROUP_COLOURS[group])].items():
-            update = layer - 1  # as the table counts
+        for update, span in bands[to_rgb(GROUP_COLOURS[group])].items():
             assert span == pytest.approx((by_layer.min()[update], by_layer.max()[update]))
 
 

@@ -61,6 +61,31 @@ def test_many_classes_and_long_names_are_told_apart():
     assert all(left.x1 <= right.x0 for left, right in pairwise(headings))
 
 
+def test_void_is_grey_and_no_class():
+    """In the truth, and where a head says the number of void."""
+    truth = np.array([[[0, 1], [-1, 1]]], np.int16)
+    names = ["sky", "road", "unlabelled"]
+    found = LayerProbe(
+        task="segmentation",
+        scores=pd.DataFrame([("a ViT", "12", "linear", "miou", *[0.5] * 5)], columns=SCORES),
+        classes=pd.DataFrame([("a ViT", "12", "linear", name, 1.0, 4.0) for name in names], columns=CLASSES),
+        **{name: pd.DataFrame(columns=columns) for name, columns in {"pairs": PAIRS, "runs": RUNS}.items()},
+        sets={}, words={"miou": "mean IoU"}, notes=(), sizes={"fit": 1, "test": 1}, counted=pd.DataFrame(),
+        images={"train": {"targets": {"ignore": 2}}},
+        examples={"image": np.zeros((1, 2, 2, 3), np.uint8), "score": np.array([1.0]), "truth": truth,
+                  "said a ViT": np.array([[[0, 2], [1, 1]]], np.int16)},
+    )  # fmt: skip
+    figure = plot_examples(found, title="a ViT")
+    said = [patch.get_label() for patch in figure.legends[0].get_patches()]
+    assert said == ["sky", "road", "void"]
+    *_, grey = (patch.get_facecolor() for patch in figure.legends[0].get_patches())
+    assert grey[0] == grey[1] == grey[2] < 1
+    for axes, void in zip(figure.axes[1:], ([[0, 0], [1, 0]], [[0, 1], [0, 0]]), strict=True):
+        image = axes.images[0]
+        colours = image.cmap(image.norm(image.get_array()))
+        np.testing.assert_array_equal((colours == grey).all(-1), np.array(void, bool))
+
+
 @pytest.mark.parametrize(
     ("said", "extend"),
     [((1.5, 2.5), "neither"), ((0.5, 2.0), "min"), ((2.0, 5.0), "max"), ((0.5, 5.0), "both")],

@@ -13,6 +13,7 @@ from brdyn.plots import plot_layer_scores
 from brdyn.probes import Depth, LayerProbe, Segmentation, baselines
 from brdyn.probes.baselines import baseline_scores, blind_map, count_blind
 from brdyn.probes.counts import Counts
+from brdyn.probes.layer_choice import KEY
 from brdyn.probes.layer_result import CLASSES, RUNS
 from brdyn.probes.scores import ClassScore, resamples
 from brdyn.probes.stores import FeatureStore
@@ -142,11 +143,55 @@ def test_a_result_without_a_baseline_is_read(tmp_path):
     assert len(plot_layer_scores(earlier, title="").axes[0].get_lines()) == 1
 
 
-def test_the_best_place_is_of_all_probes():
+@pytest.mark.parametrize(
+    ("held_out", "said"),
+    [
+        # Layer 2 is better on the test images, and layer 1 on those that choose.
+        ([0.9, 0.8], "chosen on held-out images: a ViT at layer 1: accuracy 25.0% (4.6% to 69.9%); the best on the "
+         "test images (optimistic): a ViT at layer 2: accuracy 50.0% (15.0% to 85.0%); the most"),
+        ([0.8, 0.9], "chosen on held-out images: a ViT at layer 2: accuracy 50.0% (15.0% to 85.0%); the most"),
+        ([0.9, 0.9], "chosen on held-out images: a ViT at layer 2: accuracy 50.0% (15.0% to 85.0%); the most"),
+    ],
+)  # fmt: skip
+def test_the_answer_is_the_place_that_held_out_images_chose(held_out, said, tmp_path):
+    found = probed([[1, 0, 0, 0], [1, 1, 0, 0]], [1, 0, 1, 0])
+    runs = found.scores[KEY].assign(seed=0, penalty=1.0, epoch=np.nan, held_out=held_out)
+    chosen = replace(found, runs=runs)
+    assert said in chosen.answer()
+    chosen.save(tmp_path)
+    assert said in brdyn.read(tmp_path).answer()
+
+
+def test_of_errors_held_out_images_choose_the_least():
+    found = probed([[1, 0, 0, 0], [1, 1, 0, 0]], [1, 0, 1, 0])
+    runs = found.scores[KEY].assign(held_out=[0.2, 0.1])
+    depth = replace(
+        found, task="depth", runs=runs, words={"rmse": "RMSE"}, scores=found.scores.assign(score="rmse"),
+        baseline=found.baseline[:0],
+    )  # fmt: skip
+    assert depth.answer() == (
+        "depth, 2 places, chosen on held-out images: a ViT at layer 2: RMSE 0.500 (0.150 to 0.850); the best on the "
+        "test images (optimistic): a ViT at layer 1: RMSE 0.250 (0.046 to 0.699)"
+    )
+
+
+def test_the_best_place_on_the_test_images_is_of_all_probes_and_called_optimistic():
     found = probed([[1, 0, 0, 0], [1, 1, 0, 0]], [1, 0, 1, 0])
     rows = found.scores.assign(probe="ridge", value=[0.75, 0.0])
     both = replace(found, scores=pd.concat([found.scores, rows], ignore_index=True))
-    assert "a ViT at layer 1 by ridge: accuracy 75.0%" in both.answer()
+    assert (
+        "the best on the test images (optimistic): a ViT at layer 1 by ridge: accuracy 75.0%" in both.answer()
+    )
+
+
+def test_of_layers_that_were_chosen_together_the_answer_is_these():
+    """Whatever single layers had on held-out images; so it is in results that did not keep that."""
+    found = probed([[1, 0, 0, 0], [1, 1, 0, 0]], [1, 0, 1, 0])
+    together = found.scores.iloc[:1].assign(place="1+2", value=0.4)
+    chosen = replace(
+        found, scores=pd.concat([found.scores, together], ignore_index=True), sets={"chosen": "1+2"}
+    )
+    assert "chosen on held-out images: a ViT at layers 1+2 (chosen): accuracy 40.0%" in chosen.answer()
 
 
 def test_one_test_image_has_no_interval():

@@ -188,7 +188,7 @@ def test_why_heads_begin_at_zero_is_said(model, why, sets):
     assert found.notes == (OPTIMISTIC, f"heads began at zero, as tiny_vit {why}")
     assert found.runs["seed"].tolist() == [0, 1]
     assert OPTIMISTIC in found.summary()
-    assert found.answer().startswith("classification (optimistic), the best of 1 place")
+    assert found.answer().startswith("classification (optimistic): tiny_vit at layer 4: accuracy ")
     assert found.caption.endswith("; optimistic: chosen on the test images")
 
 

@@ -112,6 +112,9 @@ def test_a_backbone_whose_features_are_the_labels(streets, tmp_path):
     assert found.value("miou", "1") < 0.8  # behind the noise
     assert found.sizes == {"fit": 10, "choose": 2, "test": 6}
     assert set(found.scores["seeds"]) == {2}
+    held_out = found.runs.groupby(["place", "probe"])["held_out"].mean()
+    assert held_out["3", "linear"] == held_out["3", "ridge"] == 1
+    assert held_out["1"].lt(0.8).all()
     assert found.caption == "fitted on 12 and tested on 6 images of 32 × 32 pixels"
     assert found.notes == (
         "pixels of 9 are void and do not count",
@@ -162,6 +165,7 @@ def test_depth_of_a_backbone_that_knows_it(tmp_path):
     assert found.task == "depth"
     assert found.value("rmse", "3") < 0.5  # of 8 m; a constant has 2.3
     assert found.value("delta1", "3") > 0.9
+    assert 0 < found.runs["held_out"].item() < 0.5  # in metres
     assert found.counted["pixels"].tolist() == [28 * 32] * 8
     assert "RMSE (m)" in found.summary()
 
@@ -254,6 +258,7 @@ def test_the_published_protocol_is_marked(streets):
     assert "optimistic" in found.summary()
     assert found.sizes == {"fit": 12, "choose": 0, "test": 6}
     assert found.probes == ["linear"]
+    assert found.runs["held_out"].isna().all()  # the test images chose
     with pytest.raises(UsageError, match=r"so `val` goes without it"):
         probe_layers(model, learning, testing, val=testing, published=True, stream=ALONE)
 
@@ -337,7 +342,9 @@ def test_penalties_of_classes_are_chosen_by_the_images_given_for_it(little_cifar
     best = fit_linear(features[0], features[2])
     right = (best.predict(features[1].values) == features[1].labels).double().mean()
     assert found.value("accuracy", "4") == pytest.approx(float(right))
-    assert found.runs.set_index(["place", "probe"]).loc[("4", "linear"), "penalty"] == best.penalty
+    row = found.runs.set_index(["place", "probe"]).loc[("4", "linear")]
+    assert (row["penalty"], row["held_out"]) == (best.penalty, best.held_out_accuracy)
+    assert found.runs.query("probe == 'knn'")["held_out"].isna().all()  # it chooses nothing
     chosen = probe_layers(model, *parts, val=val, layers="choose:2", seeds=1, stream=ALONE)
     scores = {}
     for layer in range(1, 5):

@@ -99,7 +99,7 @@ def test_a_block_that_comes_again_is_not_of_one_phase():
 
 
 def test_blocks_are_named_where_there_are_no_phases():
-    """Of the cut that is shown, or of any other: they are the Raptor's own."""
+    """Of the cut that is chosen, or of any other: they are the Raptor's own."""
     for assignment, blocks in (([0] * 12, "1 block"), (HALVES, "2 blocks")):
         found = evaluation(0.95, 0.9, assignment)
         said = verdict(findings({"phases": segment(DRIFT), "raptor-eval": found}, {}), untrained=False)

@@ -34,7 +34,7 @@ def fitted(plain, tmp_path):
     [(JUMP, 3, HALVES), (JUMP, 1, HALVES), (DRIFT, 3, segment(DRIFT, 3).labels.tolist())],
 )
 def test_blocks_are_of_the_phases_of_the_test(matrix, k, blocks, fitted):
-    """Of the cut that is shown where it accepts none."""
+    """Of the cut that is chosen where it accepts none."""
     with fitted(named("deep", 12), segment(matrix, k)) as fit:
         assert list(fit.options["assignment"]) == list(blocks)
 

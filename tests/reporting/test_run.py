@@ -223,9 +223,11 @@ def test_probes_of_elsewhere_are_told_of_their_model(photos, plain, tmp_path):
     out = tmp_path / "out"
     found = brdyn.report([model, other], plain, out, settings, stream=STREAM, formats=())
     without, told = (one.advice for one in found.models)
-    best = probe.table("accuracy").idxmax()
+    best = probe.runs.query("probe == 'linear'").sort_values("held_out", kind="stable")["place"].iloc[-1]
     of = "13 images to fit and 3 to test (intervals are rough)"
-    assert f"a linear probe of layers side by side, {of}: the best alone {best}: " in told[1]
+    assert (
+        f"a linear probe of layers side by side, {of}: the best alone by held-out images {best}: " in told[1]
+    )
     assert len([line for line in without if line.startswith("To read features")]) == 1
     page = (out / "report.html").read_text()
     specs = json.loads(page.partition('id="specs">')[2].partition("</script>")[0])

@@ -17,6 +17,7 @@ from brdyn.phases import segment
 from brdyn.probes import LayerProbe
 from brdyn.probes.counts import PAIRS as PROBED
 from brdyn.probes.counts import SCORES
+from brdyn.probes.layer_result import RUNS
 from brdyn.reporting.plan import heads_seconds
 from brdyn.reporting.practice import advice, changes
 from brdyn.reporting.reading import readings
@@ -29,7 +30,7 @@ def dynamics(last, half=0.01, n=50, null=None):
     """Updates that turn cls by 0.5 rad each, and by `last` at last."""
     rows = [
         {"statistic": "speed", "unit": "rad", "group": "cls", "layer": layer, **interval(mean, half, n)}
-        for layer, mean in enumerate([0.5, 0.5, 0.5, last])
+        for layer, mean in enumerate([0.5, 0.5, 0.5, last], 1)
     ]
     return Dynamics(pd.DataFrame(rows), segment(np.eye(4)), {}, null=null)
 
@@ -322,7 +323,7 @@ def probed(phase_ends=0.8, difference=0.1, half=0.02, test=100):
     ratios = (1.1, 1.0, 1.2)
     pairs = pd.DataFrame([(*row, difference, difference - half, difference + half, *ratios)], columns=PROBED)
     return LayerProbe(
-        task="classification", scores=scores, pairs=pairs, runs=pd.DataFrame(), classes=pd.DataFrame(),
+        task="classification", scores=scores, pairs=pairs, runs=pd.DataFrame(columns=RUNS), classes=pd.DataFrame(),
         sets={"best single": "6", "regular": "2+6", "phase ends": "3+6"}, words={"accuracy": "accuracy"}, notes=(),
         sizes={"fit": 400, "test": test}, counted=pd.DataFrame(),
     )  # fmt: skip
@@ -336,7 +337,8 @@ def test_layers_to_read_are_those_that_a_probe_reads_best():
     assert said == (
         "To read features: classes read right by a linear probe of layers side by side, 400 images to fit and 100 to "
         "test: the last layers of the phases 3+6: 80.0% [78.0%, 82.0%] (+10.0 points [+8.0, +12.0] against regular "
-        "spacing); as many at regular spacing 2+6: 70.0% [68.0%, 72.0%]; the best alone 6: 70.0% [68.0%, 72.0%]."
+        "spacing); as many at regular spacing 2+6: 70.0% [68.0%, 72.0%]; the best alone by held-out images 6: 70.0% "
+        "[68.0%, 72.0%]."
     )
     open_ = advice({"phases": two, "probe": probed(half=0.2, test=20)}, [], None)[0]
     assert "20 to test (intervals are rough): " in open_
@@ -368,7 +370,7 @@ def test_errors_are_read_where_they_are_least():
     lines = advice({"phases": segment(JUMP)}, [], None, "no labels", [depth])
     assert lines[1] == (
         "To read features: error of depth (RMSE, m; less is better) by a linear head on layers side by side, 400 "
-        "images to fit and 100 to test: the best alone 2: 0.400 [0.380, 0.420]."
+        "images to fit and 100 to test: the best alone on the test images (optimistic) 2: 0.400 [0.380, 0.420]."
     )
     pairs = probed().pairs.replace({"score": {"accuracy": "rmse"}})
     chosen = replace(depth, pairs=pairs, sets=probed().sets)
