@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from brdyn import store
@@ -336,3 +338,12 @@ def test_a_folder_at_home_is_written_there(tmp_path, monkeypatch):
 def test_the_home_of_nobody_is_a_folder_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert OutputFolder("~nosuchuser/x").path == Path("~nosuchuser/x")
+
+
+@pytest.mark.parametrize("note", [b"{}", b"[]", b"3", b'{"columns": [{}], "index_columns": []}'])
+def test_a_table_whose_notes_are_damaged_is_named(note, tmp_path):
+    """What pandas keeps of the columns is JSON in the file, and its reader raises whatever it meets."""
+    path = tmp_path / "dynamics.parquet"
+    pq.write_table(pa.table({"layer": [1, 2]}).replace_schema_metadata({"pandas": note}), path)
+    with pytest.raises(UsageError, match=r"cannot read '.*dynamics.parquet' as a table \("):
+        store.read_table(path, "a table", ["layer"])

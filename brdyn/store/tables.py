@@ -51,7 +51,7 @@ def read_table(path: str | Path, what: str, columns: Sequence[str]) -> pd.DataFr
         if not Path(path).is_file():  # opening a pipe waits for ever
             raise OSError("no such file")
         table = pd.read_parquet(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
         raise UsageError(f"cannot read {str(path)!r} as {what} ({first_line(error)})") from error
     lacking = [name for name in columns if name not in table]
     if lacking:
