@@ -17,7 +17,7 @@ from brdyn.data import load_images
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import BrdynError, UsageError
 from brdyn.training import Checkpoints, Session, Task, TrainSettings, train
-from brdyn.training.loop import compile_parts
+from brdyn.training.compiling import compile_parts
 from brdyn.training.optimization import Optimization
 from brdyn.training.session import make_accelerator
 from brdyn.training.settings import check_same
