@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_the_old_result_and_nothing_else(tmp_path, monkeypatc
         monkeypatch.setattr(os, "fdopen", Full)
     else:
         monkeypatch.setattr(os, what, full)
-    with pytest.raises(BrdynError, match=r"cannot write .*No space left"):
+    with pytest.raises(BrdynError, match=r"cannot write .*No space left on device\); make room there$"):
         save(tmp_path, NEW, "fit.json", 2, {"fit.png": b"2"})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
