@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -281,7 +282,7 @@ def extract_stores(
     return stores
 
 
-def _mapped(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> np.ndarray:
+def _mapped(path: Path, kind: Any, shape: tuple[int, ...]) -> np.ndarray:
     """A file of zeros in memory; a disk that is full is told now, and would end the process later (SIGBUS)."""
     reserve(path, prod(shape) * np.dtype(kind).itemsize)
     return np.memmap(path, kind, "r+", shape=shape)
