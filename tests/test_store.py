@@ -347,3 +347,16 @@ def test_a_table_whose_notes_are_damaged_is_named(note, tmp_path):
     pq.write_table(pa.table({"layer": [1, 2]}).replace_schema_metadata({"pandas": note}), path)
     with pytest.raises(UsageError, match=r"cannot read '.*dynamics.parquet' as a table \("):
         store.read_table(path, "a table", ["layer"])
+
+
+@pytest.mark.parametrize(
+    ("mean", "said"), [("x", "could not convert string to float"), ("0.5", None), (None, None)]
+)
+def test_a_mean_that_is_no_number_is_no_table(mean, said, tmp_path):
+    path = tmp_path / "dynamics.parquet"
+    pq.write_table(pa.table({"layer": [1], "mean": [mean]}), path)
+    if said is None:
+        assert store.read_table(path, "a table", ["layer", "mean"])["mean"].dtype == float
+        return
+    with pytest.raises(UsageError, match=rf"'.*dynamics.parquet' is not a table \({said}"):
+        store.read_table(path, "a table", ["layer", "mean"])
