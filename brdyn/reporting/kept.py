@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from brdyn import plots
+from brdyn import checked_json, plots
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer
@@ -48,9 +48,13 @@ def is_there(folder: Path, section: Section) -> bool:
 
 def differs(folder: Path, section: Section, origin: Mapping[str, Any]) -> str:
     """In what the result that is there is not the one asked for; empty where it is, or there is none, or no JSON."""
-    content = read_plain(folder / section.name / section.file)
-    if not content or not is_there(folder, section):
+    if not is_there(folder, section):
         return ""
+    try:
+        content = checked_json.read(folder / section.name / section.file)
+    except checked_json.JsonError:
+        return ""
+    content = content if isinstance(content, dict) else {}
     if is_newer(content, result_class(section.file).SCHEMA):
         return "of a newer brdyn"
     provenance = content.get("provenance")
