@@ -32,7 +32,7 @@ from brdyn.choices import MEASURES, ONLY_NAMED
 from brdyn.data import Batch
 from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
-from brdyn.training.loop import compile_parts
+from brdyn.training.compiling import compile_parts
 
 SHOWN = 15
 CURVES = tuple(name for name in MEASURES if name not in ("basins", "modes", "readout", *ONLY_NAMED))

@@ -19,8 +19,9 @@ import torch
 from analyses.bench import CURVES, bench_parser, benchmark, chosen_model, forwards, noise, peak
 from analyses.recording import Choice
 from brdyn import Stream, layer_similarity, load_images, segment, token_dynamics
+from brdyn.choices import DTYPES
 from brdyn.models import VisionTransformer
-from brdyn.runtime import DTYPES, auto_batch_size, resolve_dtype, timed
+from brdyn.runtime import auto_batch_size, timed
 
 RUNS = ("phases", "dynamics")
 
@@ -56,7 +57,7 @@ def timed_run(
 
 
 def run(choice: Choice) -> dict[str, Any]:
-    model = chosen_model(choice, dtype=resolve_dtype(choice.dtype))
+    model = chosen_model(choice, dtype=choice.dtype)
     runs = [timed_run(name, model, choice.images, choice.n, choice.workers) for name in RUNS]
     return {"model": model.info.to_dict(), "dtype": choice.dtype, "runs": runs}
 

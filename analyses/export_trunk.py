@@ -12,8 +12,9 @@ from safetensors.torch import save
 
 from analyses.recording import OFFLINE, Choice, command, plain_parser
 from brdyn import load_model
+from brdyn.choices import DTYPES
 from brdyn.models import dinov2
-from brdyn.runtime import DTYPES, resolve_dtype
+from brdyn.models.request import as_dtype
 from brdyn.store import write_atomically
 
 NATIVE = dinov2.NATIVE_GRID * dinov2.PATCH
@@ -22,7 +23,7 @@ NATIVE = dinov2.NATIVE_GRID * dinov2.PATCH
 def run(choice: Choice) -> None:
     """Export at the native size, so that positions are resampled where the file is read."""
     model = load_model(choice.model, image_size=NATIVE)
-    dtype, trunk = resolve_dtype(choice.dtype), model.get_submodule("backbone").state_dict()
+    dtype, trunk = as_dtype(choice.dtype), model.get_submodule("backbone").state_dict()
     state = {name: value.to(dtype).contiguous() for name, value in trunk.items()}
     write_atomically(choice.file, save(state))
     print(f"{choice.file}: {choice.file.stat().st_size / 2**20:.1f} MiB")

@@ -74,6 +74,11 @@ def one_of(what: str, name: str, choices: Iterable[str]) -> str:
     return name
 
 
+def dtype_name(value: object) -> str:
+    """A precision by its name, of torch's own too: `bfloat16` for `torch.bfloat16`."""
+    return str(value).removeprefix("torch.")
+
+
 def some_of(what: str, names: Sequence[str], choices: Iterable[str]) -> tuple[str, ...]:
     """The names, each once and in the order of the choices.
 

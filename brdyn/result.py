@@ -7,14 +7,15 @@ provenance, and the names of the other files (tables as parquet, weights, pictur
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from brdyn.checked_json import check, expanded
-from brdyn.errors import UsageError, permitted
+from brdyn.errors import BrdynError, UsageError, permitted
 from brdyn.provenance import Provenance, RunProvenance, Stopwatch
 from brdyn.store import OutputFolder, check_formats, read_json, reading, to_json
 from brdyn.store.result_files import KINDS, missing
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+AGAIN = "copy it again, or run the command again"
 READABLE = {name: kind.reader for name, kind in KINDS.items() if kind.reader is not None}
 
 
@@ -189,9 +191,10 @@ class Result(ABC):
         """
         path = _file(expanded(folder), cls.FILE)
         what = f"a result of {KINDS[cls.FILE].writer}"
-        content = read_json(path, what)
+        with _again():
+            content = read_json(path, what)
         _check_whole(path, content, cls.SCHEMA)
-        with reading(path, what):
+        with _again(), reading(path, what):
             check(content, cls.SHAPE)
             origin = cls.ORIGIN.from_content(content)
             return replace(cls.from_content(content, path.parent), provenance=origin)
@@ -287,16 +290,30 @@ def _instead(folder: Path) -> str:
     return f" ({tables[0]} is there, but not the JSON file that it belongs to)" if tables else ""
 
 
+def is_newer(content: Mapping[str, Any], known: int) -> bool:
+    """Whether a result's JSON is of a later schema than the one that is known; the first versions wrote none."""
+    schema = content.get("schema", 0)
+    return not isinstance(schema, int) or schema > known
+
+
 def _check_whole(path: Path, content: Mapping[str, Any], known: int) -> None:
-    schema = content.get("schema", 0)  # the first versions wrote none
-    if not isinstance(schema, int) or schema > known:
+    if is_newer(content, known):
         raise UsageError(
-            f"{str(path)!r} was written by a newer brdyn (schema {schema}, and this one reads up to {known}); upgrade "
-            "brdyn to read it"
+            f"{str(path)!r} was written by a newer brdyn (schema {content['schema']}, and this one reads up to "
+            f"{known}); upgrade brdyn to read it"
         )
     if lost := missing(path, content):
         writer = KINDS[path.name].writer if path.name in KINDS else "brdyn"
         raise UsageError(
             f"the result of {writer} in {str(path.parent)!r} is half "
-            f"removed: {path.name} names {lost[0]}, which is not there; copy it again, or run the command again"
+            f"removed: {path.name} names {lost[0]}, which is not there; {AGAIN}"
         )
+
+
+@contextmanager
+def _again() -> Iterator[None]:
+    """While files of a result are read: whatever is wrong with one is said with what to do."""
+    try:
+        yield
+    except BrdynError as error:
+        raise UsageError(f"{error}; {AGAIN}") from error

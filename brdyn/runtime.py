@@ -21,7 +21,6 @@ from brdyn.errors import BrdynError, UsageError, exit_code
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
 
-DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in choices.DTYPES}
 BATCH_CAPS = {"cpu": 16, "cuda": 256, "mps": 32}
 MEMORY_SHARE = 0.4
 MEETING = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # where processes meet, which torchrun says
@@ -156,11 +155,6 @@ def _device_kind(device: str) -> str:
         here = ", ".join(kind for kind, there in available.items() if there)
         raise UsageError(f"device {device!r} is not available here (available: {here}); use `device=auto`")
     return device
-
-
-def resolve_dtype(name: str) -> torch.dtype:
-    """The torch type of a precision by name."""
-    return DTYPES[one_of("dtype", name, DTYPES)]
 
 
 def auto_batch_size(model: VisionTransformer) -> int:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from brdyn import store
@@ -161,7 +163,7 @@ def test_a_full_disk_leaves_the_old_result_and_nothing_else(tmp_path, monkeypatc
         monkeypatch.setattr(os, "fdopen", Full)
     else:
         monkeypatch.setattr(os, what, full)
-    with pytest.raises(BrdynError, match=r"cannot write .*No space left"):
+    with pytest.raises(BrdynError, match=r"cannot write .*No space left on device\); make room there$"):
         save(tmp_path, NEW, "fit.json", 2, {"fit.png": b"2"})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -336,3 +338,25 @@ def test_a_folder_at_home_is_written_there(tmp_path, monkeypatch):
 def test_the_home_of_nobody_is_a_folder_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert OutputFolder("~nosuchuser/x").path == Path("~nosuchuser/x")
+
+
+@pytest.mark.parametrize("note", [b"{}", b"[]", b"3", b'{"columns": [{}], "index_columns": []}'])
+def test_a_table_whose_notes_are_damaged_is_named(note, tmp_path):
+    """What pandas keeps of the columns is JSON in the file, and its reader raises whatever it meets."""
+    path = tmp_path / "dynamics.parquet"
+    pq.write_table(pa.table({"layer": [1, 2]}).replace_schema_metadata({"pandas": note}), path)
+    with pytest.raises(UsageError, match=r"cannot read '.*dynamics.parquet' as a table \("):
+        store.read_table(path, "a table", ["layer"])
+
+
+@pytest.mark.parametrize(
+    ("mean", "said"), [("x", "could not convert string to float"), ("0.5", None), (None, None)]
+)
+def test_a_mean_that_is_no_number_is_no_table(mean, said, tmp_path):
+    path = tmp_path / "dynamics.parquet"
+    pq.write_table(pa.table({"layer": [1], "mean": [mean]}), path)
+    if said is None:
+        assert store.read_table(path, "a table", ["layer", "mean"])["mean"].dtype == float
+        return
+    with pytest.raises(UsageError, match=rf"'.*dynamics.parquet' is not a table \({said}"):
+        store.read_table(path, "a table", ["layer", "mean"])

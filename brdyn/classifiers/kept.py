@@ -18,6 +18,7 @@ from brdyn.classifiers.saved import Classifier, is_classifier, read_config
 from brdyn.store import OutputFolder
 from brdyn.store.pretrained import CONFIG, WEIGHTS
 from brdyn.store.result_files import TRAIN_RESULT
+from brdyn.training.optimization import all_finite
 
 WATCHED = "accuracy"
 
@@ -83,8 +84,8 @@ class Keeper:
             self._save(BEST, step, found)
 
     def _is_finite(self) -> bool:
-        """Whether the weights are numbers; where they are not, training stops as soon as it looks at its losses."""
-        return all(bool(weight.isfinite().all()) for weight in self.classifier.network.parameters())
+        """Whether weights and running means are numbers; where they are not, training stops as soon as it looks."""
+        return all_finite(self.classifier.network.state_dict().values())
 
     def _clear(self) -> None:
         """Take away what another run has left, where something of this one would lie beside it."""

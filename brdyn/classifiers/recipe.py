@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from brdyn.choices import dtype_name
 from brdyn.errors import UsageError
 from brdyn.training.settings import TrainSettings
 
@@ -97,6 +98,7 @@ class ClassifierRecipe(AugmentSettings):
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
         super().__post_init__()
+        object.__setattr__(self, "precision", dtype_name(self.precision))
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch-size {self.batch_size} is not positive")
         if not self.epochs > 0:

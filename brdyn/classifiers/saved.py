@@ -159,10 +159,7 @@ class Classifier(Compared):
         Of matrix products and convolutions, a multiplication and an addition counting two; a layer that shares its
         weights counts as often as it is applied.
         """
-        network, weight = self.network, next(self.network.parameters())
-        image = torch.zeros(
-            1, CHANNELS, self.image_size, self.image_size, device=weight.device, dtype=weight.dtype
-        )
+        network, image = self.network, self.blank()
         was_training = network.training
         network.eval()
         try:
@@ -170,6 +167,11 @@ class Classifier(Compared):
                 return runtime.flops(partial(self.architecture.scores, network, image, steps))
         finally:
             network.train(was_training)
+
+    def blank(self) -> Tensor:
+        """Zeros where the network takes an image, `(1, 3, H, W)`."""
+        size, weight = self.image_size, next(self.network.parameters())
+        return torch.zeros(1, CHANNELS, size, size, device=weight.device, dtype=weight.dtype)
 
     def in_float16(self) -> dict[str, Tensor]:
         """Its weights, at half the size; for :meth:`save_pretrained`."""

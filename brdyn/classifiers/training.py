@@ -22,6 +22,7 @@ from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.training import Checkpoints, History, Session, train
 from brdyn.training.loop import Visit
 from brdyn.training.settings import check_same
+from brdyn.training.shares import fewest_at_once
 
 
 def train_classifier(
@@ -75,6 +76,7 @@ def train_classifier(
     watched = validation.to(device) if validation is not None else None
     network = classifier.network.requires_grad_(True)
     task = classifier.architecture.task(network, augmentation, watched, n_sup=n_sup, steps=steps)
+    task.fewest = fewest_at_once(network, classifier.blank())
     history = train(
         task,
         PixelBatches(images.to(device), recipe.batch_of(len(images)), recipe.seed),

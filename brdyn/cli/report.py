@@ -149,7 +149,7 @@ def report(
     options = {
         "image_size": size,
         "device": processes.device,
-        "dtype": runtime.resolve_dtype(request.dtype),
+        "dtype": request.dtype,
         "seed": request.seed,
         "allow_pickle": request.allow_pickle,
         "allow_code": request.allow_code,

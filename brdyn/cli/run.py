@@ -289,14 +289,11 @@ def open_run(
     """
     formats, size, batch_size = check_run(request, [request.model], result, go_on=bool(go_on_with))
     with stage("loading torch"):  # here and below, once nothing plain is wrong
-        import torch
-
         from brdyn import runtime
         from brdyn.data import load_images
         from brdyn.models import load_model
         from brdyn.trajectory import Stream
 
-    precision = runtime.resolve_dtype(request.dtype)
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
         folder = open_folder(stack, processes, request.out, result, request.overwrite, go_on_with)
@@ -313,7 +310,7 @@ def open_run(
                 seed=request.seed,
                 image_size=size,
                 device=processes.device,
-                dtype=torch.float32 if float32 else precision,
+                dtype="float32" if float32 else request.dtype,
                 allow_pickle=request.allow_pickle,
                 allow_code=request.allow_code,
                 teacher=request.teacher,

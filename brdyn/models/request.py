@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from brdyn.blank import on_meta
-from brdyn.choices import one_of
+from brdyn.choices import dtype_name, one_of
 from brdyn.errors import UsageError
 from brdyn.whole import whole
 
@@ -78,7 +78,7 @@ class ModelRequest:
         weights : str
             Where its weights came from, as :meth:`source` says; those of this request go before.
         """
-        seed = re.fullmatch(r"random \(untrained, seed (\d+)\)", weights)
+        seed = untrained_seed(weights)
         file, key = _file_and_key(weights)
         return replace(
             self,
@@ -87,7 +87,7 @@ class ModelRequest:
             weights=self.weights or file,
             weights_key=self.weights_key if self.weights is not None else key,
             random=seed is not None and self.weights is None,
-            seed=int(seed[1]) if seed else 0,
+            seed=seed or 0,
         )
 
     @property
@@ -101,7 +101,7 @@ class ModelRequest:
         `label` names the set of weights that was taken of a file with several: `file x.pth [teacher]`.
         """
         if self.random:
-            return f"random (untrained, seed {self.seed})"
+            return untrained_source(self.seed)
         if self.weights is None:
             return default
         return f"file {self.weights} [{label}]" if label else f"file {self.weights}"
@@ -117,6 +117,22 @@ class ModelRequest:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(self.seed)  # torch's own would seed GPUs as well
                 yield
+
+
+def untrained_source(seed: int) -> str:
+    """What :meth:`ModelRequest.source` says of weights that are drawn by a seed."""
+    return f"random (untrained, seed {seed})"
+
+
+def untrained_seed(weights: str) -> int | None:
+    """The seed of such weights; None of others.
+
+    >>> from brdyn.models.request import untrained_seed, untrained_source
+    >>> untrained_seed(untrained_source(3)), untrained_seed("file vit.pth")
+    (3, None)
+    """
+    found = re.fullmatch(r"random \(untrained, seed (\d+)\)", weights)
+    return None if found is None else int(found[1])
 
 
 def _file_and_key(weights: str) -> tuple[Path | None, str | None]:
@@ -159,7 +175,7 @@ def as_dtype(value: torch.dtype | str | None) -> torch.dtype | None:
     """
     if value is None:
         return None
-    found: torch.dtype = PRECISIONS[one_of("dtype", str(value).removeprefix("torch."), PRECISIONS)]
+    found: torch.dtype = PRECISIONS[one_of("dtype", dtype_name(value), PRECISIONS)]
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from brdyn.choices import check_twins
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models.base import VisionTransformer
+from brdyn.models.request import untrained_source
 from brdyn.seeds import LARGEST_SEED, check_seed
 
 LAYER_SCALE = re.compile(r"(^|[._])(gamma(_\d)?|lambda_?\d)$")
@@ -42,7 +43,7 @@ class UntrainedTwins:
             check_redraws(model)
         self.model = model
         drawn = ((seed + number) % (LARGEST_SEED + 1) for number in range(1, n + 2))
-        self.seeds = tuple(one for one in drawn if _weights(one) != model.info.weights)[:n]
+        self.seeds = tuple(one for one in drawn if untrained_source(one) != model.info.weights)[:n]
 
     def __len__(self) -> int:
         """How many there are."""
@@ -110,11 +111,6 @@ def check_redraws(model: VisionTransformer, option: str = "null") -> None:
             f"nothing is known that initialises {model.info.name!r}, so that there are no untrained twins of it; drop "
             f"`{option}`, or give models that you initialised yourself to brdyn.with_null"
         )
-
-
-def _weights(seed: int) -> str:
-    """What the info of an untrained model of this seed says of its weights."""
-    return f"random (untrained, seed {seed})"
 
 
 def _check_alike(model: VisionTransformer, twin: VisionTransformer) -> None:

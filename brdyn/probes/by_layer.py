@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from brdyn.checked_json import expanded
 from brdyn.choices import SEEDS
 from brdyn.data import DenseSet, ImageSet
 from brdyn.errors import UsageError
@@ -20,7 +18,7 @@ from brdyn.probes.heads import Recipe
 from brdyn.probes.layer_choice import LayersAsked
 from brdyn.probes.layer_result import LayerProbe
 from brdyn.probes.of_images import TEST_SHARE, check_alike, check_apart, check_choosing, train_and_test
-from brdyn.probes.stores import Readout
+from brdyn.probes.stores import Readout, scratch
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.trajectory import Stream
 
@@ -133,25 +131,12 @@ def probe_layers(
             given, learning, testing, val if isinstance(val, DenseSet) else None, asked,
             recipe or Recipe.of(task, published), seeds, seed, augment, ends, stream, say or (lambda _: None),
         )  # fmt: skip
-        with tempfile.TemporaryDirectory(dir=_folder(cache), prefix="brdyn-features-") as folder:
-            found = run.probed(Path(folder))
+        with scratch(cache) as folder:
+            found = run.probed(folder)
     if found is None:
         return None
     origin = Provenance.of(model, learning, watch, stream.processes, seed=seed)
     return replace(found, provenance=origin)
-
-
-def _folder(cache: str | Path | None) -> Path | None:
-    if cache is None:
-        return None
-    folder = expanded(cache)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot make the folder of features {str(cache)!r} ({error.strerror}); choose another `cache`"
-        ) from error
-    return folder
 
 
 def _dense_sets(

@@ -8,22 +8,27 @@ needs. Features are kept in float16, in which the tokens of a final norm are exa
 from __future__ import annotations
 
 import mmap
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
 from torch import Tensor
 
+from brdyn.checked_json import expanded
 from brdyn.data import DenseSet
 from brdyn.data.targets import DEPTH, MASK
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import TokenLayout, VisionTransformer
 from brdyn.probes.maps import Tokens
+from brdyn.store import reserve, unwritable
 from brdyn.trajectory import Stream, Trajectory, trajectories
 from brdyn.words import bytes_in_words
 
@@ -187,6 +192,30 @@ def described(folder: Path, images: int, one: int) -> str:
     )
 
 
+@contextmanager
+def scratch(cache: str | Path | None) -> Iterator[Path]:
+    """A folder for stores, in `cache` or where the system has such; it goes at the end, also of a failure.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be made.
+    """
+    try:
+        if cache is not None:
+            expanded(cache).mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(
+            dir=None if cache is None else expanded(cache), prefix="brdyn-features-"
+        )
+    except OSError as error:
+        where = "among the temporary files" if cache is None else repr(str(cache))
+        raise UsageError(
+            f"cannot make the folder of features {where} ({error.strerror}); choose another `cache`"
+        ) from error
+    with folder as path:
+        yield Path(path)
+
+
 def check_room(folder: Path, images: int, one: int) -> None:
     """Refuse features that the disk does not hold.
 
@@ -226,12 +255,15 @@ def extract_stores(
     Raises
     ------
     BrdynError
-        If a feature is not finite in float16, or no image can be read.
+        If a feature is not finite in float16, no image can be read, or the disk is full.
     """
     first = next(iter(readouts.values())).model
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     shape = (len(images), *first.info.image_size)
-    targets = np.memmap(folder / "targets", KINDS[images.targets.kind], "w+", shape=shape)
+    targets = _mapped(folder / "targets", KINDS[images.targets.kind], shape)
     stores = {  # a model may be called by a path, so that files have numbers
         name: _empty(one.model, targets, layers, folder / f"{number}.features")
         for number, (name, one) in enumerate(readouts.items())
@@ -250,10 +282,16 @@ def extract_stores(
     return stores
 
 
+def _mapped(path: Path, kind: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """A file of zeros in memory; a disk that is full is told now, and would end the process later (SIGBUS)."""
+    reserve(path, prod(shape) * np.dtype(kind).itemsize)
+    return np.memmap(path, kind, "r+", shape=shape)
+
+
 def _empty(model: VisionTransformer, targets: np.ndarray, layers: Place, path: Path) -> FeatureStore:
     tokens = check_patches(model)
     shape = (len(targets), len(layers), stored_tokens(tokens), model.info.width)
-    values = np.memmap(path, np.float16, "w+", shape=shape)
+    values = _mapped(path, np.float16, shape)
     return FeatureStore(values, targets, layers, tokens.grid, tokens.answer is not None)
 
 

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, ClassVar, Self
 
 from brdyn.checked_json import made
-from brdyn.data import Batch, ImageSet, ReadReport
+from brdyn.data import Batch, ImageSet
 from brdyn.data.augment import Augmentation, PairTransform
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import BrdynError, UsageError
@@ -283,7 +283,7 @@ def fit_raptor(
         settings = with_rates(settings, tried)
     if settings.begins != RANDOM and resume is None:
         tie(raptor, settings.begins, learning.some(START_IMAGES, settings.seed))
-    learning.report = ReadReport()  # what was read before is not of the fit
+    learning.report = learning.nothing_read()  # what was read before is not of the fit
     asked, settings = (one.fitted_to(len(learning)) for one in (asked, settings))
     turn = crops(teacher, settings.seed) if settings.augment else None
     batches = ShuffledBatches(learning, settings.training(1).batch_size, settings.seed, workers, turn=turn)

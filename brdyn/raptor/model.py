@@ -16,6 +16,7 @@ from brdyn.choices import MOST_LAYERS, MOST_PIXELS
 from brdyn.declared import Range
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
+from brdyn.models.request import untrained_seed
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.copied import CopyConfig
 from brdyn.store import pretrained
@@ -212,8 +213,7 @@ class Raptor(VisionTransformer):
             raise UsageError(
                 f"{str(folder)!r} was fitted to {config.teacher.name!r} with weights "
                 f"{config.teacher.digest[:12]}…, and the teacher at hand is {teacher.info.name!r} with "
-                f"{teacher.info.digest[:12]}…; give the same weights "
-                "(by `weights`, and `weights_key` where the file holds several sets)"
+                f"{teacher.info.digest[:12]}…; {_how_to_get(config.teacher.weights)}"
             )
         check_saved(config, teacher, folder)
         make = partial(config.blocks.build, teacher, config.assignment)
@@ -225,6 +225,16 @@ class Raptor(VisionTransformer):
             raptor.info, weights=str(Path(folder) / pretrained.WEIGHTS), digest=config.digest
         )
         return raptor.eval().requires_grad_(False)
+
+
+def _how_to_get(weights: str) -> str:
+    """What to do for the weights that a teacher had."""
+    seed = untrained_seed(weights)
+    if seed is not None:
+        return (
+            f"those are untrained: drop `weights`, or load the teacher with `init=random` and `seed={seed}`"
+        )
+    return "give the same weights (by `weights`, and `weights_key` where the file holds several sets)"
 
 
 def check_saved(config: SavedConfig, teacher: VisionTransformer, folder: str | Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from brdyn.choices import check_batch, check_block, check_norm_eps, one_of
+from brdyn.choices import check_batch, check_block, check_norm_eps, dtype_name, one_of
 from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
 from brdyn.training.settings import ADAMW, TrainSettings
@@ -127,6 +127,7 @@ class FitSettings:
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
         object.__setattr__(self, "seed", check_seed(self.seed))
+        object.__setattr__(self, "precision", dtype_name(self.precision))
         if self.stage1_steps < 0 or self.stage2_steps < 0 or not self.stage1_steps + self.stage2_steps:
             raise UsageError(
                 f"{self.stage1_steps} and {self.stage2_steps} steps are no fit; at least one stage needs steps"

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from brdyn import runtime
 from brdyn.checked_json import expanded
 from brdyn.choices import INITS, one_of
@@ -27,7 +29,7 @@ def report(
     init: str = "pretrained",
     image_size: int | tuple[int, int] | None = None,
     device: str = "auto",
-    dtype: str = "float32",
+    dtype: torch.dtype | str = "float32",
     stream: Stream | None = None,
     overwrite: bool = False,
     formats: tuple[str, ...] = ("png",),
@@ -52,7 +54,7 @@ def report(
     init : {"pretrained", "random"}
         Of models that are named.
     image_size, device, dtype
-        Of models that are named.
+        Of models that are named; a precision as :func:`brdyn.load_model` takes it.
     stream : Stream, optional
         How to go through the images.
     overwrite : bool
@@ -99,7 +101,7 @@ def report(
             seed=settings.seed,
             image_size=image_size,
             device=kind,
-            dtype=runtime.resolve_dtype(dtype),
+            dtype=dtype,
         )
 
     open_images = partial(_images, images, settings)

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from brdyn import plots
+from brdyn import checked_json, plots
 from brdyn.data import ImageSet
-from brdyn.errors import UsageError
+from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer
 from brdyn.reporting.plan import ReportSettings, Section, options_of
-from brdyn.result import Result, result_class
+from brdyn.result import Result, is_newer, result_class
 from brdyn.store import OutputFolder, to_json
 from brdyn.store.result_files import missing, read_plain
 
@@ -47,10 +47,17 @@ def is_there(folder: Path, section: Section) -> bool:
 
 
 def differs(folder: Path, section: Section, origin: Mapping[str, Any]) -> str:
-    """In what the result that is there is not the one asked for; empty where it is, or there is none."""
+    """In what the result that is there is not the one asked for; empty where it is, or there is none, or no JSON."""
     if not is_there(folder, section):
         return ""
-    provenance = read_plain(folder / section.name / section.file).get("provenance")
+    try:
+        content = checked_json.read(folder / section.name / section.file)
+    except checked_json.JsonError:
+        return ""
+    content = content if isinstance(content, dict) else {}
+    if is_newer(content, result_class(section.file).SCHEMA):
+        return "of a newer brdyn"
+    provenance = content.get("provenance")
     kept = provenance.get(ORIGIN) if isinstance(provenance, dict) else None
     if not isinstance(kept, dict):
         return "not of a report"
@@ -81,6 +88,15 @@ def read_kept(folder: Path, section: Section) -> Result | None:
         if is_there(folder, section)
         else None
     )
+
+
+def damage(folder: Path, section: Section) -> str:
+    """Why the result that is there cannot be read; empty where it can, or there is none."""
+    try:
+        read_kept(folder, section)
+    except BrdynError as error:
+        return str(error)
+    return ""
 
 
 def keep(

@@ -20,7 +20,7 @@ from brdyn.models.twins import check_redraws
 from brdyn.progress import stage
 from brdyn.reporting import plan
 from brdyn.reporting.assemble import assemble
-from brdyn.reporting.kept import check_others, differs, keep, origin_of, read_kept
+from brdyn.reporting.kept import check_others, differs, origin_of, read_kept
 from brdyn.reporting.page import render_page
 from brdyn.reporting.plan import (
     DYNAMICS,
@@ -219,7 +219,7 @@ class ReportRun:
         if section is RAPTOR:
             place = one.folder / RAPTOR.name
             with fitted_here(model, images, self._phases(one), settings, place, self.stream) as fit:
-                keep(fit, one.folder, section, one.origins[section], self.formats)
+                one.keep(fit, section, self.formats)
             return
         found: Result
         if section is RAPTOR_EVAL:
@@ -243,7 +243,7 @@ class ReportRun:
             found = replace(spliced, notes=(*spliced.notes, *left_out))
         else:
             found = self._beside_twins(layer_surgery, one, images, kinds=size.kinds)
-        keep(found, one.folder, section, one.origins[section], self.formats)
+        one.keep(found, section, self.formats)
 
     def _targets(self, model: VisionTransformer) -> Sequence[str] | None:
         """Which tokens get noise; each group and all where None."""
@@ -262,7 +262,7 @@ class ReportRun:
         assert similarity is not None
         similarity = replace(similarity, provenance=found.provenance)
         phases = replace(found.phases, similarity=similarity, provenance=found.provenance)
-        keep(phases, one.folder, PHASES, one.origins[PHASES], self.formats)
+        one.keep(phases, PHASES, self.formats)
         return found
 
     def _phases(self, one: Prepared) -> Any:
@@ -301,6 +301,7 @@ def make_report(
         if not overwrite:
             check_others(out, _others(prepared))
         for one in prepared:
+            one.look()
             if one.model is not None:
                 run.warm_up(one)
         _check_some(prepared)
@@ -358,6 +359,7 @@ def _say_plan(run: ReportRun, prepared: Sequence[Prepared]) -> None:
         parts, seconds = run.planned(one)
         total += seconds
         lines.append(f"  {one.subject.folder}: {'; '.join(parts)}")
+        lines += [f"    {section.name} is measured again: {why}" for section, why in one.damaged.items()]
     unlike = {(one.model.info.family, one.model.depth, one.model.info.width) for one in prepared if one.model}
     run.say(
         f"report on {counted(len(prepared), 'model')}: about {said_duration(total)} on {device_name(_kind(prepared))}"

@@ -1,6 +1,6 @@
 """What lies on disk: whole files or none, JSON, tables, and the folder of a run. Needs no torch."""
 
-from brdyn.store.files import lock, replace_together, sync, write_atomically
+from brdyn.store.files import lock, replace_together, reserve, sync, unwritable, write_atomically
 from brdyn.store.folder import FORMATS, OutputFolder, check_empty, check_formats
 from brdyn.store.json_files import read_json, reading, to_json
 from brdyn.store.tables import ROW, from_records, listed, read_table, records
@@ -19,7 +19,9 @@ __all__ = [
     "reading",
     "records",
     "replace_together",
+    "reserve",
     "sync",
     "to_json",
+    "unwritable",
     "write_atomically",
 ]

@@ -6,6 +6,7 @@ says they are whole: it goes first and comes last.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -72,10 +73,40 @@ def replace_together(folder: Path, files: Mapping[str, bytes], stale: Iterable[s
             for path in speaking:
                 aside(path).unlink(missing_ok=True)
     except OSError as error:
-        raise BrdynError(f"cannot write {str(folder / name)!r} ({error.strerror})") from error
+        raise unwritable(folder / name, error) from error
     finally:
         for left in prepared.values():
             left.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> BrdynError:
+    """The error of a file that cannot be written, with what to do."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "make room there" if full else "see that its folder is there and may be written to"
+    return BrdynError(f"cannot write {str(path)!r} ({error.strerror}); {remedy}")
+
+
+def reserve(path: Path, size: int) -> None:
+    """Make a file of zeros that has its place on the disk, so that writing to a map of it later does not fail.
+
+    Where the system cannot reserve, only its size is set.
+
+    Raises
+    ------
+    BrdynError
+        If the disk is full or the folder has gone; nothing is left of the file.
+    """
+    try:
+        with path.open("wb") as file:
+            file.truncate(size)
+            if size and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):
+            return
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
 
 
 def _speaks(name: str) -> bool:

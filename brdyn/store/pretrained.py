@@ -19,7 +19,7 @@ from brdyn.checked_json import expanded
 from brdyn.declared import build
 from brdyn.errors import BrdynError, UsageError
 from brdyn.safetensors_file import fault
-from brdyn.store import read_json, replace_together, to_json
+from brdyn.store import read_json, replace_together, to_json, unwritable
 from brdyn.store.shared_tensors import every_name
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -38,7 +38,7 @@ def write(folder: str | Path, files: Mapping[str, bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BrdynError(f"cannot make the folder {str(folder)!r} ({error.strerror})") from error
+        raise unwritable(folder, error) from error
     replace_together(folder, files)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brdyn.errors import UsageError
+from brdyn.store.json_files import reading
 from brdyn.words import first_line
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ def from_records(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> p
     """Back from :func:`records`, with NaN where a mean or what belongs to it is null, also where all are."""
     import pandas as pd
 
-    table = pd.DataFrame(rows, columns=list(columns))
+    return _with_numbers(pd.DataFrame(rows, columns=list(columns)))
+
+
+def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """With means and their intervals as numbers, also where all are missing."""
     return table.astype({name: float for name in ("mean", "low", "high", "sd") if name in table})
 
 
@@ -42,7 +47,7 @@ def read_table(path: str | Path, what: str, columns: Sequence[str]) -> pd.DataFr
     Raises
     ------
     UsageError
-        If it is not there, no parquet, or lacks one of the columns.
+        If it is not there, no parquet, lacks one of the columns, or a mean is no number.
     """
     import pandas as pd
     import pyarrow as pa
@@ -51,9 +56,10 @@ def read_table(path: str | Path, what: str, columns: Sequence[str]) -> pd.DataFr
         if not Path(path).is_file():  # opening a pipe waits for ever
             raise OSError("no such file")
         table = pd.read_parquet(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
         raise UsageError(f"cannot read {str(path)!r} as {what} ({first_line(error)})") from error
     lacking = [name for name in columns if name not in table]
     if lacking:
         raise UsageError(f"{str(path)!r} is not {what} (it has no column {lacking[0]!r})")
-    return table
+    with reading(path, what):
+        return _with_numbers(table)

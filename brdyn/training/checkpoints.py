@@ -19,7 +19,7 @@ from torch import Tensor
 from brdyn.compared import Compared
 from brdyn.errors import BrdynError, UsageError
 from brdyn.provenance import Stopwatch
-from brdyn.store import read_json, sync, to_json, unfinished
+from brdyn.store import read_json, sync, to_json, unfinished, unwritable
 from brdyn.store.unfinished import HALF, STATE
 from brdyn.training.settings import check_same
 
@@ -160,7 +160,7 @@ class Checkpoints:
             os.replace(half, path)
             sync(self.folder)
         except OSError as error:
-            raise BrdynError(f"cannot write the checkpoint {str(path)!r} ({error.strerror})") from error
+            raise unwritable(path, error) from error
         finally:
             self._sweep()
         self.anew = False

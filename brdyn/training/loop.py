@@ -20,6 +20,7 @@ from brdyn.progress import progress_bar
 from brdyn.random_keys import random_keys
 from brdyn.runtime import agree, gather, seed_default, synchronise
 from brdyn.training.checkpoints import Checkpoints, Saved
+from brdyn.training.compiling import compile_parts
 from brdyn.training.optimization import Optimization
 from brdyn.training.session import Session
 from brdyn.training.settings import TrainSettings
@@ -27,7 +28,6 @@ from brdyn.training.shares import among_processes, check_shares
 from brdyn.training.task import Batches, History, Task
 from brdyn.words import counted
 
-VARIANTS = 64  # of a compiled block
 Visit = Callable[[int, Mapping[str, float]], None]
 
 
@@ -74,7 +74,8 @@ def train(
     BrdynError
         If no image of a step could be read, in any process.
     DivergedError
-        If a loss is not finite: the step, the part and the last good checkpoint are named.
+        If a loss is not finite, or the weights are not after a step: it, the part and the last good checkpoint are
+        named.
 
     Examples
     --------
@@ -277,14 +278,31 @@ class _Training:
         bad = (~found.isfinite()).nonzero()
         if len(bad):
             step, part = self.pending[int(bad[0, 0])][0], self.loss_names[int(bad[0, 1])]
-            checkpoints = self.session.checkpoints
-            good = checkpoints.paths() if checkpoints else []
-            where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
-            raise DivergedError(
-                f"the loss of {part} is not finite at step {step} of stage {self.stage}; {where}; "
-                f"try a smaller `lr`{', or `dtype=float32`' if self.settings.precision != 'float32' else ''}"
-            )
+            raise self._diverged(f"the loss of {part} is not finite at step {step}")
         return found
+
+    def _diverged(self, what: str) -> DivergedError:
+        """What is not finite, where there is something to go on from, and what to try."""
+        good = self.session.checkpoints.paths() if self.session.checkpoints else []
+        where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
+        return DivergedError(
+            f"{what} of stage {self.stage}; {where}; "
+            f"try a smaller `lr`{', or `dtype=float32`' if self.settings.precision != 'float32' else ''}"
+        )
+
+    def _check(self) -> None:
+        """Refuse to go on from losses or weights that are not finite: none is ever validated, kept or written.
+
+        Raises
+        ------
+        DivergedError
+            A last step may spoil the weights after a finite loss.
+        """
+        if self.pending:
+            self._finite()
+        bad = self.accelerator.is_main_process and not self.optimization.is_finite()
+        refusal = self._diverged(f"the weights are not finite after step {self.step}") if bad else None
+        agree(refusal, self.accelerator.num_processes)
 
     def _report(self, row: dict[str, float]) -> None:
         if self.session.report is not None:
@@ -297,6 +315,8 @@ class _Training:
     def _upkeep(self) -> None:
         """Validate, show the step to the visitor and write a checkpoint, where it is time."""
         found: dict[str, float] = {}
+        if self._due(self.settings.validate_every) or self._due(self.settings.checkpoint_every):
+            self._check()
         if self._due(self.settings.validate_every):
             self.task.eval()
             with torch.no_grad(), self.optimization.averaged():
@@ -307,8 +327,6 @@ class _Training:
                 self._report(found)
         self._show(found)
         if self.session.checkpoints is not None and self._due(self.settings.checkpoint_every):
-            if self.pending:
-                self._finite()  # never a checkpoint of weights that are not finite
             self._save(self.session.checkpoints)
 
     def _save(self, checkpoints: Checkpoints) -> None:
@@ -372,22 +390,6 @@ class _Training:
         if read and self.batches.report is not None and self.accelerator.is_main_process:
             skipped = [Skipped(*one) for one in read["skipped"]]
             self.batches.report.add(ReadReport(read["count"], skipped, int(read["digest"], 16)))
-
-
-def compile_parts(parts: nn.ModuleDict) -> None:
-    """Compile the blocks of every part, which repeat: once for all that are alike. A part without any is compiled
-    itself.
-
-    The compiler keeps eight variants of a function, over all networks of a process, and runs the rest as they are: too
-    few where a block is called with several shapes, with gradients and without.
-    """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
-    for part in parts.values():
-        lists = [module for module in part.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
-        rows = [list(one) for one in lists if len(one) > 1 and len({type(block) for block in one}) == 1]
-        blocks = [block for row in rows for block in row]
-        for module in list(part) if isinstance(part, nn.ModuleList) else blocks or [part]:
-            module.compile()
 
 
 def random_keys_of(*numbers: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 
@@ -80,6 +80,10 @@ class Optimization:
         average = {} if self.ema is None else each_once(self.ema.module)
         return found | {f"ema/{name}": value for name, value in average.items()}
 
+    def is_finite(self) -> bool:
+        """Whether all of :meth:`tensors` are numbers."""
+        return all_finite(self.tensors().values())
+
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put everything back as :meth:`tensors` gave it.
 
@@ -113,6 +117,11 @@ class Optimization:
             for optimizer in self.optimizers
             if any(parameter is one for group in optimizer.param_groups for one in group["params"])
         )
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no tensor holds a NaN or an infinity."""
+    return all(bool(one.isfinite().all()) for one in tensors)
 
 
 class MovingAverage:

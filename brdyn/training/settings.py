@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from brdyn.choices import one_of
+from brdyn.choices import dtype_name, one_of
 from brdyn.errors import UsageError
 from brdyn.words import printable, shortened
 
@@ -98,6 +98,7 @@ class TrainSettings:
         for name in ("lr", "min_lr", "weight_decay", "warmup", "clip"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is negative")
+        object.__setattr__(self, "precision", dtype_name(self.precision))
         one_of("precision", self.precision, PRECISIONS)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         if not 0 <= self.ema < 1:

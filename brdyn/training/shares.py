@@ -26,13 +26,45 @@ def check_shares(task: Task, batch_size: int, processes: int, pieces: int) -> No
         raise UsageError(
             f"a batch of {batch_size} cannot be shared among {processes} processes; give a larger `batch_size`"
         )
-    normalises = any(isinstance(module, _BatchNorm) for module in task.modules())
-    if normalises and batch_size < 2 * processes * pieces:
+    if batch_size < task.fewest * processes * pieces:
         raise UsageError(
             f"batch normalisation needs two images at once, and of a batch of {batch_size} in "
             f"{counted(pieces, 'piece')} and {counted(processes, 'process')} there may be one; give a larger "
-            "`batch_size`, or a smaller `accumulate`"
+            "`batch_size`, or a smaller `accumulate`; of larger images one will do"
         )
+
+
+def fewest_at_once(network: nn.Module, image: Tensor) -> int:
+    """Images that a network can learn from at once: two where it normalises a single value a channel of one.
+
+    Parameters
+    ----------
+    network : nn.Module
+    image : Tensor
+        `(1, C, H, W)`; its values decide nothing.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from brdyn.training.shares import fewest_at_once
+    >>> network = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.BatchNorm2d(4))
+    >>> [fewest_at_once(network, torch.zeros(1, 3, size, size)) for size in (4, 8)]
+    [2, 1]
+    """
+    values: list[int] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, given: values.append(given[0][:, 0].numel()))
+        for module in network.modules()
+        if isinstance(module, _BatchNorm)
+    ]
+    if hooks:
+        learns = network.training
+        with torch.no_grad():
+            network.eval()(image)
+        network.train(learns)
+    for hook in hooks:
+        hook.remove()
+    return 2 if 1 in values else 1
 
 
 def among_processes(task: Task) -> DistributedDataParallel:

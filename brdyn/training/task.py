@@ -37,6 +37,8 @@ class Task(nn.Module, ABC):
         Modules by name. Each has a loss of its own, and its gradients are clipped apart.
     average : mapping of str to Tensor
         After training with an average of the weights: that average, a state of `parts`. Validation is of it too.
+    fewest : int
+        Images that each piece of a batch has to have.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class Task(nn.Module, ABC):
 
     parts: nn.ModuleDict
     average: Mapping[str, Tensor] = MappingProxyType({})
+    fewest: int = 1
 
     @abstractmethod
     def inputs(self, batch: Batch) -> Any:

@@ -80,23 +80,38 @@ def test_adaptive_halting_is_that_of_the_model(classifier, images):
 
 
 def test_speed_by_hand(classifier, monkeypatch):
-    """A clock that gives T milliseconds an image: latency of one, and images per second of 32 at once."""
+    """A clock of what a pass does, in milliseconds an image: the same for T steps as of a forward pass of T."""
+    network, clock, taken, sizes = classifier.network, [0.0], [], set()
 
-    def timed(forward, device):
-        images, steps = forward.args
-        return 1e-3 * steps * len(images)
+    def costing(name, milliseconds):
+        does = getattr(network, name)
 
+        def called(given):
+            images = given if name == "begin" else given.x
+            clock[0] += 1e-3 * milliseconds * len(images)
+            taken.append(name)
+            sizes.add(len(images))
+            return does(given)
+
+        monkeypatch.setattr(network, name, called)
+
+    def timed(call, device):
+        started = clock[0]
+        call()
+        return clock[0] - started
+
+    for name, milliseconds in (("begin", 5), ("step", 1), ("read", 2)):
+        costing(name, milliseconds)
     monkeypatch.setattr("brdyn.classifiers.evaluation.timed", timed)
-    rows = _speed(classifier.network, 8, most=2)
-    assert [row["steps"] for row in rows] == [1, 2]
-    assert [row["latency_ms"] for row in rows] == pytest.approx([1, 2])
-    assert [row["images_per_second"] for row in rows] == pytest.approx([1000, 500])
-    sizes = []
-    monkeypatch.setattr(
-        "brdyn.classifiers.evaluation.timed", lambda forward, _: sizes.append(len(forward.args[0])) or 1.0
-    )
-    _speed(classifier.network, 8, most=1)
-    assert set(sizes) == {1, 32}
+    rows = _speed(network, 8, most=6)
+    assert [row["steps"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert sizes == {1, 32}
+    assert taken.count("step") == 6 * taken.count("read")  # not 1 + 2 + … + 6
+    for row in rows:
+        with torch.no_grad():
+            alone = timed(lambda steps=row["steps"]: network(torch.zeros(1, 3, 8, 8), steps), None)
+        assert row["latency_ms"] == pytest.approx(1e3 * alone)
+        assert row["images_per_second"] == pytest.approx(1 / alone)
 
 
 def test_of_one_image_there_are_no_intervals_of_means(classifier, images):

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from brdyn.classifiers import ViTRM, ViTRMConfig
 from brdyn.errors import UsageError
-from brdyn.training.loop import compile_parts
+from brdyn.training.compiling import compile_parts
 from tests.conftest import scramble
 
 SMALL = {

@@ -5,8 +5,12 @@ import timm
 import torch
 from packaging.version import Version
 
+import brdyn
+from brdyn.classifiers import ClassifierRecipe
 from brdyn.errors import UsageError
 from brdyn.models import load_model, timm_family
+from brdyn.raptor import FitSettings
+from brdyn.training import TrainSettings
 from tests.conftest import scramble
 
 NAMES = (
@@ -48,3 +52,18 @@ def test_precisions_and_devices_by_name():
     for wrong in ("gpu", "cuda:99", "cpu:x", 3.5):
         with pytest.raises(UsageError, match=r"device .* is unknown or not on this machine; give one"):
             load(device=wrong)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16])
+def test_a_precision_is_the_same_by_name_wherever_it_is_given(dtype, monkeypatch, tmp_path):
+    for settings in (
+        TrainSettings(steps=1, precision=dtype), FitSettings(precision=dtype), ClassifierRecipe(precision=dtype)
+    ):  # fmt: skip
+        assert settings.precision == "bfloat16"
+    monkeypatch.setattr(
+        "brdyn.reporting.api.make_report", lambda models, open_model, *_, **__: open_model(models[0])
+    )
+    model = brdyn.report(
+        [NAMES[0]], "photos", tmp_path, init="random", image_size=32, device="cpu", dtype=dtype
+    )
+    assert model.dtype == torch.bfloat16

@@ -24,7 +24,7 @@ def test_weights_that_are_given_go_before_those_of_an_untrained_teacher(tmp_path
     other = load_model(TINY, init="random", seed=1, image_size=32).backbone.state_dict()
     save_file(other, tmp_path / "other.safetensors")
     assert load_model(raptor_folder).teacher.info.weights == "random (untrained, seed 0)"
-    with pytest.raises(UsageError, match="give the same weights"):
+    with pytest.raises(UsageError, match="those are untrained: drop `weights`"):
         load_model(raptor_folder, weights=tmp_path / "other.safetensors")
     with pytest.raises(BrdynError, match="no weights at"):
         load_model(raptor_folder, weights=tmp_path / "missing.pth")

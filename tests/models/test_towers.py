@@ -39,6 +39,7 @@ BUILDERS = {
     "MSN": lambda: vit("ViTMSN"),
     "I-JEPA": lambda: vit("IJepa"),
     "MetaCLIP 2": lambda: hf.MetaClip2VisionModel(hf.MetaClip2VisionConfig(**VISION)),
+    "AltCLIP": lambda: hf.AltCLIPVisionModel(hf.AltCLIPVisionConfig(**VISION)),
     "Chinese CLIP": lambda: hf.ChineseCLIPVisionModel(hf.ChineseCLIPVisionConfig(**VISION)),
     "CLIPSeg": lambda: hf.CLIPSegVisionModel(hf.CLIPSegVisionConfig(**VISION)),
     "TIPSv2": lambda: hf.Tipsv2VisionModel(hf.Tipsv2VisionConfig(**VISION)),
@@ -53,7 +54,12 @@ BUILDERS = {
     "ViT, native 32x128": lambda: hf.ViTModel(hf.ViTConfig(**WIDE), add_pooling_layer=False),
     "InternVL, mean pooling": lambda: hf.InternVLVisionModel(hf.InternVLVisionConfig(**VISION)),
 }
-UNNORMED = ("MetaCLIP 2", "Chinese CLIP", "CLIPSeg")  # its last_hidden_state is before the final norm
+UNNORMED = (
+    "MetaCLIP 2",
+    "AltCLIP",
+    "Chinese CLIP",
+    "CLIPSeg",
+)  # its last_hidden_state is before the final norm
 OTHERS = {
     "DeiT": {"distillation": 1},
     "TIPSv2": {"registers": 1},
@@ -157,7 +163,8 @@ def composite(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["CLIP", "ChineseCLIP", "CLIPSeg", "Siglip", "MetaClip2", "Aimv2", "Tipsv2", "InternVL"]
+    "kind",
+    ["CLIP", "AltCLIP", "ChineseCLIP", "CLIPSeg", "Siglip", "MetaClip2", "Aimv2", "Tipsv2", "InternVL"],
 )
 def test_a_model_of_images_and_text_gives_its_vision_part(kind, tmp_path):
     whole, tower = composite(kind)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from brdyn.data import Batch, load_images
+from brdyn.data import Batch, Skipped, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures import layer_similarity
 from brdyn.models import load_model
@@ -200,6 +200,20 @@ def test_a_fit_at_another_image_size_is_another(tiny, images, tmp_path):
     assert there.read(Checkpoints(tmp_path, here).save(1, 2, {}, {})).step == 2
 
 
+@pytest.mark.parametrize("validation", [0, 8])
+@pytest.mark.parametrize("cached", [False, True])
+def test_folders_that_were_not_looked_into_are_told(cached, validation, images, tiny, tmp_path):
+    """With images kept out and without; they are none of the images that were read."""
+    images.source.unlisted = (Skipped("b", "the folder cannot be listed (Permission denied)"),)
+    cache = ActivationCache(tmp_path / "cache", tiny, images) if cached else None
+    if cache is not None:
+        cache.prepare()
+        cache.fill(workers=0)
+    fit = fit_raptor(tiny, images, ASSIGNMENT, settings(validation_images=validation), workers=0, cache=cache)
+    assert [one["name"] for one in fit.provenance.skipped] == ["b"]
+    assert fit.provenance.n_images == len(images)
+
+
 def test_held_out_images_that_cannot_be_read_are_done_without(noise_folder, tiny):
     images = load_images(noise_folder, tiny)
     held_out = images.split(8, 0)[1]
@@ -285,6 +299,24 @@ def test_loads_by_folder_with_its_teacher(tmp_path):
     assert back.info.digest
     with pytest.raises(UsageError, match="makes no sense"):
         load_model(str(tmp_path), init="random")
+
+
+def test_the_weights_of_an_untrained_teacher_are_found_by_its_seed(tmp_path):
+    """A file has none of them, nor another seed, and what is said then does help."""
+    third, fourth = (
+        load_model("vit_tiny_patch16_224", init="random", seed=seed, image_size=32) for seed in (3, 4)
+    )
+    raptor = untrained(third, [0] * 6 + [1] * 6, BlockConfig(width=192, heads=3), seed=0)
+    raptor.save_pretrained(tmp_path / "raptor")
+    torch.save(fourth.backbone.state_dict(), tmp_path / "fourth.pth")
+    remedy = "those are untrained: drop `weights`, or load the teacher with `init=random` and `seed=3`"
+    with pytest.raises(UsageError, match=remedy):
+        load_model(str(tmp_path / "raptor"), weights=tmp_path / "fourth.pth")
+    with pytest.raises(UsageError, match=remedy):
+        Raptor.from_pretrained(tmp_path / "raptor", fourth)
+    assert load_model(str(tmp_path / "raptor")).teacher.info.digest == third.info.digest
+    again = load_model("vit_tiny_patch16_224", init="random", seed=3, image_size=32)
+    assert Raptor.from_pretrained(tmp_path / "raptor", again).depth == 12
 
 
 def test_loads_with_the_set_of_weights_that_its_teacher_had(tmp_path):

@@ -82,3 +82,27 @@ def made(photos, tmp_path_factory):
         say=said.append,
     )
     return said, found, out
+
+
+@pytest.fixture
+def again(made, photos, tmp_path, pageless):
+    """Make the report once more over a copy, and tell which files changed."""
+    out = tmp_path / "out"
+    shutil.copytree(made[2], out)
+
+    def call(models=None, settings=SETTINGS, images=photos, **options):
+        before = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+        said = []
+        found = brdyn.report(
+            models or [named("little"), named("deeper", 8, 1)],
+            images, out, settings, stream=STREAM, formats=(), say=said.append, **options,
+        )  # fmt: skip
+        written = {
+            str(path.relative_to(out).parent)
+            for path in out.rglob("*.json")
+            if path.stat().st_mtime_ns != before.get(path)
+        }
+        return found, written - {"."}, said
+
+    call.out = out
+    return call

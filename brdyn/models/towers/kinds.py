@@ -119,6 +119,7 @@ KINDS: dict[str, Kind] = {
     "dinov3_vit": Kind("DINOv3ViTModel", ("norm",), "DINOv3ViTImageProcessor", rotary=True, pool=""),
     "clip_vision_model": _clip("CLIPVisionModel"),
     "metaclip_2_vision_model": _clip("MetaClip2VisionModel"),
+    "altclip_vision_model": _clip("AltCLIPVisionModel"),
     "chinese_clip_vision_model": _clip("ChineseCLIPVisionModel"),
     "clipseg_vision_model": _clip("CLIPSegVisionModel"),
     "tipsv2_vision_model": Kind(
@@ -168,6 +169,7 @@ KINDS: dict[str, Kind] = {
 VISION_PARTS = {
     "clip": "clip_vision_model",
     "metaclip_2": "metaclip_2_vision_model",
+    "altclip": "altclip_vision_model",
     "chinese_clip": "chinese_clip_vision_model",
     "clipseg": "clipseg_vision_model",
     "tipsv2": "tipsv2_vision_model",

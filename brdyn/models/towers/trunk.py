@@ -21,6 +21,7 @@ from brdyn.models.weights import SHOWN_KEYS
 from brdyn.words import first_line
 
 TOWERS = re.compile(r"^(?:.*\.)?(?:vision_tower|vision_model|vision_encoder)\.")
+LAYER = re.compile(r"^encoder\.layer\.")
 POOLERS = ("pooler", "head")
 # Of training, or computed anew.
 UNUSED = re.compile(r"mask_token$|position_ids$|relative_position_index$|(^|\.)(pooler|head)\.")
@@ -82,7 +83,9 @@ def load(name: str, described: Described, state: Mapping[str, Tensor]) -> tuple[
         if hasattr(described.config, entry) and not any(key.startswith("head.") for key in state):
             setattr(described.config, entry, False)
     extra = {"add_pooling_layer": pooler} if _pools(model_class) else {}
-    _check_size(name, _blank(model_class, described, extra), state)
+    blank = _blank(model_class, described, extra)
+    _check_size(name, blank, state)
+    state = _as_named(blank, state)
     with hub.hub_access(), _no_progress():
         try:
             backbone, report = model_class.from_pretrained(
@@ -102,6 +105,12 @@ def load(name: str, described: Described, state: Mapping[str, Tensor]) -> tuple[
     _check_report(name, backbone, report)
     left = [key for key in report["unexpected_keys"] if not UNUSED.search(key)]
     return backbone, groups(left)
+
+
+def _as_named(trunk: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as the trunk names them: transformers saves the layers of an AltCLIP under the text's name."""
+    plural = any(key.startswith("encoder.layers.") for key in trunk.state_dict())
+    return {LAYER.sub("encoder.layers.", key) if plural else key: value for key, value in state.items()}
 
 
 def _class_of(described: Described) -> Any:
