@@ -82,7 +82,6 @@ def some_of(what: str, names: Sequence[str], choices: Iterable[str]) -> tuple[st
     UsageError
         If one is not among the choices, or there is none.
     """
-    check_listed(**{f"{what}s": names})
     unknown = [name for name in names if name not in choices]
     if unknown or not names:
         named = ", ".join(map(repr, unknown)) or "none"
@@ -125,35 +124,21 @@ def check_named(model: str) -> None:
         raise UsageError("the name of the model is empty; `brdyn models` lists the names")
 
 
-def check_whole(**values: Any) -> None:
-    """Refuse a number that is not whole.
+def check_least(least: float, **values: float) -> None:
+    """Refuse numbers below the least that makes sense.
 
     Raises
     ------
     UsageError
-        ``k=2.0` is not a whole number`.
+        ``neighbours=-1` is less than 1; give 1 or more`.
     """
     for name, value in values.items():
-        if whole(value) is None:
-            raise UsageError(f"`{name}={value!r}` is not a whole number; give one such as 2")
-
-
-def check_listed(**values: Any) -> None:
-    """Refuse one number, or a text, in the place of several.
-
-    Raises
-    ------
-    UsageError
-        ``eps=0.2` is not a list; give [0.2]`.
-    """
-    for name, value in values.items():
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            raise UsageError(f"`{name}={value!r}` is not a list; give [{value!r}]")
+        if not value >= least:
+            raise UsageError(f"`{name}={value}` is less than {least}; give {least} or more")
 
 
 def check_spread(replicates: int) -> None:
     """Refuse a single bootstrap sample, by which every boundary would look certain."""
-    check_whole(bootstrap=replicates)
     if replicates < 0 or replicates == 1:
         raise UsageError(
             f"bootstrap={replicates} says nothing of a spread; use 0 for none, or for instance {REPLICATES}"
@@ -168,7 +153,6 @@ def check_ridge(ridge: float) -> None:
 
 def check_spectra(tangents: int, krylov_steps: int) -> None:
     """Refuse to follow no vector, or a number of them or of steps that nothing holds."""
-    check_whole(tangents=tangents, krylov_steps=krylov_steps)
     if not 1 <= tangents <= MOST_TANGENTS:
         raise UsageError(
             f"`tangents={tangents}` is not a number of vectors from 1 to {MOST_TANGENTS}; use for instance {TANGENTS}"
@@ -284,7 +268,6 @@ def check_beyond(factor: int | None) -> None:
 
 def check_eps(eps: Sequence[float]) -> None:
     """Refuse a size of the noise that is negative or not finite, or none at all."""
-    check_listed(eps=eps)
     bad = [value for value in eps if not 0 <= value < float("inf")]
     if bad or not len(eps):
         raise UsageError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brdyn.arguments import checked
 from brdyn.errors import UsageError
 from brdyn.provenance import Provenance
 from brdyn.result import Result, read
@@ -97,6 +98,7 @@ class Comparison:
             "notes": self.notes(),
         }
 
+    @checked
     def save(
         self,
         folder: str | Path,
@@ -127,6 +129,7 @@ class Comparison:
             return out.save(FILE, self.to_dict(), figures, formats, {TABLE: text.getvalue().encode()})
 
 
+@checked
 def compare(*results: Result | str | Path) -> Comparison:
     """Hold results of one kind against each other.
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from brdyn.arguments import checked
 from brdyn.branches import Branches, run_with_branches
 from brdyn.data import NO_LABEL, Batch, ImageSet, ReadReport
 from brdyn.data.items import without_labels
@@ -167,6 +168,7 @@ def record_states(model: VisionTransformer) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
+@checked
 def capture(model: VisionTransformer, batch: Batch, *, branches: bool = False) -> Trajectory:
     """Run one batch and keep every state, on the model's device and in its precision.
 
@@ -197,6 +199,7 @@ def _with_branches(model: VisionTransformer, images: Tensor) -> tuple[list[Tenso
     return states, found
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Stream:
     """How to go through a set of images.
@@ -241,6 +244,7 @@ def _named(info: ModelInfo) -> str:
     return f"{info.name}, untrained" if info.is_random else info.name
 
 
+@checked
 def trajectories(
     model: VisionTransformer, images: ImageSet, *, stream: Stream | None = None, branches: bool = False
 ) -> Iterator[Trajectory]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
+from brdyn.arguments import checked
 from brdyn.checked_json import check
 from brdyn.choices import RECURSION_STEPS, check_beyond
 from brdyn.classifiers.evaluation import (
@@ -168,6 +169,7 @@ class ClassifierEvaluation(Result):
         return f"{self.network} on {self.test['images']} images"
 
 
+@checked
 def evaluate_classifier(
     classifier: Classifier,
     images: PixelSet,

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from brdyn.arguments import checked
 from brdyn.errors import UsageError
 from brdyn.training.settings import TrainSettings
 
@@ -52,6 +53,7 @@ class AugmentSettings:
             raise UsageError(f"RandAugment magnitude {self.magnitude} is not from 0 to {MAGNITUDES}")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRecipe(AugmentSettings):
     """Epochs and optimizer, beside the augmentation. Method notes, section 7.

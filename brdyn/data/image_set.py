@@ -8,12 +8,13 @@ from copy import copy
 from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from brdyn.arguments import checked
 from brdyn.data.augment import PairTransform
 from brdyn.data.find import find_source
 from brdyn.data.in_memory import Decoded, FromMemory, decode_all
@@ -105,6 +106,7 @@ class ImageSet:
         part.report = part.nothing_read()
         return part
 
+    @checked
     def split(self, count: int, seed: int) -> tuple[ImageSet, ImageSet | None]:
         """This set without `count` images drawn at random, and those; None for 0.
 
@@ -122,6 +124,7 @@ class ImageSet:
         drawn = np.random.default_rng(seed).permutation(len(self))
         return self.take(np.sort(drawn[count:])), self.take(np.sort(drawn[:count]))
 
+    @checked
     def some(self, most: int, seed: int) -> ImageSet:
         """This set, or `most` of its images drawn at random where it has more."""
         return self if len(self) <= most else self.split(most, seed)[1] or self
@@ -221,6 +224,7 @@ class ImageSet:
         """Loader processes, where so many are asked for: none for images that are in memory."""
         return asked if self.memory is None else 0
 
+    @checked
     def batches(
         self, batch_size: int, *, workers: int | None = None, rank: int = 0, world: int = 1, pin: bool = False
     ) -> Iterator[Batch]:
@@ -316,9 +320,18 @@ def batched(positions: Iterator[int], size: int) -> Iterator[list[int]]:
         yield group
 
 
+@runtime_checkable
+class HasTransform(Protocol):
+    """What images are prepared for: a model, or anything else with a transform of pictures."""
+
+    @property
+    def transform(self) -> Callable[[Any], Tensor]: ...
+
+
+@checked
 def load_images(
     images: str | Path,
-    model: Any,
+    model: HasTransform,
     *,
     n: int | None = None,
     seed: int = 0,

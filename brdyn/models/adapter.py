@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from brdyn.arguments import checked
 from brdyn.errors import UsageError
 from brdyn.models import weights
 from brdyn.models.base import ModelInfo, Size, TokenLayout, VisionTransformer, check_image_size
@@ -34,6 +35,7 @@ HEAD_WIDTH = 64
 RESERVED = ("all", "patches")
 
 
+@checked
 def adapt(
     module: nn.Module,
     *,

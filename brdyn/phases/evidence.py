@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from brdyn.arguments import checked
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
+from brdyn.phases.matrices import of_layers
 from brdyn.words import are
 
 ALPHA = 0.05
@@ -149,6 +151,7 @@ class Evidence(Compared):
         )
 
 
+@checked
 def phase_evidence(
     dissimilarity: np.ndarray, alpha: float = ALPHA, calibration: str = CALIBRATION
 ) -> Evidence:
@@ -186,6 +189,7 @@ def phase_evidence(
     (2, (6,))
     """
     check_test(alpha, calibration)
+    dissimilarity = of_layers(dissimilarity, "dissimilarity")
     layers = len(dissimilarity)
     untested = ""
     if layers < FEWEST_LAYERS:
@@ -246,6 +250,7 @@ def differ(dissimilarity: np.ndarray) -> bool:
     return bool(len(above) and np.abs(above).mean() > ROUNDING)
 
 
+@checked
 def layer_steps(dissimilarity: np.ndarray) -> np.ndarray:
     """The step from each layer to the next as its neighbours see it, `(L, L)` to `(L - 1,)`.
 
@@ -258,6 +263,7 @@ def layer_steps(dissimilarity: np.ndarray) -> np.ndarray:
     >>> layer_steps(abs(depth[:, None] - depth)).tolist()
     [1.0, 1.0, 3.0, 1.0, 1.0]
     """
+    dissimilarity = of_layers(dissimilarity, "dissimilarity")
     layers = len(dissimilarity)
     steps = np.empty(layers - 1)
     for gap in range(layers - 1):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from brdyn.arguments import checked
 from brdyn.choices import one_of
 from brdyn.errors import UsageError
 from brdyn.words import printable, shortened
@@ -23,6 +24,7 @@ DIGESTS = (
 )  # of files beside their `source`: their contents, which of them, classes
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """Steps, optimizer, schedule and upkeep of one stage of training.
