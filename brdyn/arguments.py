@@ -25,13 +25,17 @@ WORDS = {  # what a kind is called, and what to give
     "Path": ("a path", "one such as 'runs/one'"),
     "Callable": ("a function", "one that can be called"),
     "Mapping": ("a mapping", "a dict"),
-    "VisionTransformer": ("a loaded model", "what `brdyn.load_model` or `brdyn.adapt` returns"),
+    **dict.fromkeys(
+        ("HasTransform", "VisionTransformer"),
+        ("a loaded model", "what `brdyn.load_model` or `brdyn.adapt` returns"),
+    ),
     "ImageSet": ("a set of images", "what `brdyn.load_images` returns"),
     "DenseSet": ("a set of images with targets", "what `brdyn.data.load_dense` returns"),
     "PixelSet": ("a set of pixels", "what `brdyn.classifiers.load_pixels` returns"),
-    "SharedBlocks": ("a Raptor", "what `brdyn.load_model` returns for its folder"),
+    **dict.fromkeys(
+        ("Raptor", "SharedBlocks"), ("a Raptor", "what `brdyn.load_model` returns for its folder")
+    ),
     "Twins": ("a collection of models", "what `brdyn.untrained_twins` returns"),
-    "HasTransform": ("a loaded model", "what `brdyn.load_model` or `brdyn.adapt` returns"),
     "Classifier": ("a classifier", "what `brdyn.classifiers.Classifier.new` or `from_pretrained` returns"),
     "Features": ("features", "what `brdyn.probes.extract_features` returns for a name"),
     "Reading": ("a reading", "what `brdyn.probes.read_classes` returns"),

@@ -120,10 +120,9 @@ class Comparison:
             As of :meth:`brdyn.Result.save`.
         """
         text = io.StringIO()
-        rows = self.table()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, ["number", *self.results], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(self.table())
         formats = check_formats(",".join(formats))
         with OutputFolder(folder, overwrite, result=FILE) as out:
             return out.save(FILE, self.to_dict(), figures, formats, {TABLE: text.getvalue().encode()})

@@ -21,7 +21,6 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.models import ModelInfo, TokenLayout, VisionTransformer
 from brdyn.progress import progress_bar
 from brdyn.runtime import Processes, auto_batch_size, fitting_images, is_out_of_memory
-from brdyn.whole import whole
 
 Derived = TypeVar("Derived")
 
@@ -374,10 +373,9 @@ def _fitting(model: VisionTransformer, branches: bool) -> int:
 
 
 def _positive(batch_size: int | str) -> int:
-    number = whole(batch_size)
-    if number is None or number < 1:
+    if isinstance(batch_size, str) or batch_size < 1:
         raise UsageError(f"batch size {batch_size!r} is neither a positive number nor 'auto'")
-    return number
+    return int(batch_size)
 
 
 def _capture_or_halve(

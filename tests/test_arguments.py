@@ -285,6 +285,40 @@ CALLS = {
         lambda model, images: measures.measure(model, images, {"cosine": "cosine"}),
         "`metrics['cosine']='cosine'` is not a Metric",
     ),
+    "a batch of none": (
+        lambda model, images: list(images.batches(0)),
+        "`batch_size=0` is less than 1; give 1 or more",
+    ),
+    "images kept out below 0": (
+        lambda model, images: images.split(-1, 0),
+        "`count=-1` is less than 0; give 0 or more",
+    ),
+    "a seed of a split": (
+        lambda model, images: images.some(2, -1),
+        "seed -1 is not a whole number from 0 to 2^63 - 1",
+    ),
+    "places by name": (lambda model, images: images.take("first"), "`places='first'` is not a NumPy array"),
+    "a measure of no layout": (
+        lambda model, images: measures.CosineSimilarity(None, 4),
+        "`layout=None` is not a TokenLayout",
+    ),
+    "a measure of no layer": (
+        lambda model, images: measures.CosineSimilarity(model.tokens, 0),
+        "`depth=0` is less than 1; give 1 or more",
+    ),
+    "no edge of pixels": (
+        lambda model, images: classifiers.load_pixels("photos", 0),
+        "`image_size=0` is less than 1; give 1 or more",
+    ),
+    "no bins": (lambda model, images: probes.Depth(10, bins=0), "`bins=0` is less than 1; give 1 or more"),
+    "no segmentations": (
+        lambda model, images: phases.k_best_segmentations(EYE, count=0),
+        "`count=0` is less than 1; give 1 or more",
+    ),
+    "a phase of no layer": (
+        lambda model, images: phases.random_moments(EYE, 0),
+        "min_size=0: a phase has at least one layer",
+    ),
     "results by number": (lambda model, images: brdyn.compare(1, 2), "`results[0]=1` is not a path"),
 }
 
@@ -344,3 +378,19 @@ def test_tokens_and_layers_are_taken_as_lists(noise_folder, little_cifar):
         UsageError, match="`layers=` is neither last, all, a list such as 3,7,12, nor choose:4"
     ):
         asked.parse([])
+
+
+def test_results_of_one_layer_that_have_no_numbers_are_compared_and_saved(tmp_path):
+    one = brdyn.LayerSimilarity("cosine", "cls", np.eye(1), None, "none", 3)
+    comparison = brdyn.compare(one, one)
+    assert comparison.table() == []
+    assert comparison.save(tmp_path / "compared") == ["compare.json", "compare.csv"]
+    assert (tmp_path / "compared" / "compare.csv").read_text() == "number,result 1,result 2\n"
+
+
+@pytest.mark.parametrize("call", [SIMILARITY.save, brdyn.compare(SIMILARITY, SIMILARITY).save])
+def test_a_folder_and_formats_of_a_wrong_kind_are_refused(call, tmp_path):
+    with pytest.raises(UsageError, match="`folder=3` is not a path; give one such as 'runs/one'"):
+        call(3)
+    with pytest.raises(UsageError, match=r"`formats='png'` is not a list; give \['png'\]"):
+        call(tmp_path / "out", formats="png")

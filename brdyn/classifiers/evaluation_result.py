@@ -11,7 +11,7 @@ import pandas as pd
 
 from brdyn.arguments import checked
 from brdyn.checked_json import check
-from brdyn.choices import RECURSION_STEPS, check_beyond
+from brdyn.choices import RECURSION_STEPS, check_beyond, check_least
 from brdyn.classifiers.evaluation import (
     RECURSION,
     SCORES,
@@ -212,6 +212,7 @@ def evaluate_classifier(
     >>> evaluate_classifier(classifier, images, most=2).recursion.steps["steps"].tolist()
     [1, 2]
     """
+    check_least(1, most=most, trained=trained)
     check_classes(images, classifier.names, "the classifier")
     check_beyond(beyond)
     if beyond is not None and not classifier.architecture.is_recursive:

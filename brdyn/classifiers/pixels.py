@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from brdyn.arguments import checked
 from brdyn.checked_json import expanded
-from brdyn.choices import check_batch
+from brdyn.choices import check_batch, check_least
 from brdyn.compared import Compared
 from brdyn.data import Batch, ImageSet, find_source
 from brdyn.data.image_set import choose
@@ -189,6 +189,7 @@ def load_pixels(
     >>> images.pixels.shape, images.names
     (torch.Size([8, 3, 8, 8]), ('cat', 'dog'))
     """
+    check_least(1, image_size=image_size)
     if str(data) in NAMED:
         _refuse_choice(str(data), split, (image_column, label_column), columns_where_there)
         return _named(str(data), image_size, train, n, seed, expanded(root))

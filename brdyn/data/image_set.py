@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from brdyn.arguments import checked
+from brdyn.choices import check_least
 from brdyn.data.augment import PairTransform
 from brdyn.data.find import find_source
 from brdyn.data.in_memory import Decoded, FromMemory, decode_all
@@ -99,6 +100,7 @@ class ImageSet:
         """Those into the source, as an array: all of them, where `chosen` may be a range."""
         return np.arange(len(self)) if isinstance(self.chosen, range) else self.chosen
 
+    @checked
     def take(self, places: np.ndarray | slice) -> ImageSet:
         """Only the images at these positions."""
         part = copy(self)
@@ -115,13 +117,14 @@ class ImageSet:
         UsageError
             If nothing would be left.
         """
+        check_least(0, count=count)
         if count >= len(self):
             raise UsageError(
                 f"{counted(count, 'image')} cannot be kept out of {len(self)}; give more images, or keep fewer out"
             )
         if not count:
             return self, None
-        drawn = np.random.default_rng(seed).permutation(len(self))
+        drawn = np.random.default_rng(check_seed(seed)).permutation(len(self))
         return self.take(np.sort(drawn[count:])), self.take(np.sort(drawn[:count]))
 
     @checked
@@ -248,6 +251,7 @@ class ImageSet:
         BrdynError
             If `strict` and an image cannot be read, (in a single process) if none can, or if a loader process dies.
         """
+        check_least(1, batch_size=batch_size)
         self.report = self.nothing_read() if rank == 0 else ReadReport()
         loader = load(
             self.items(),

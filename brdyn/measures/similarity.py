@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from brdyn.choices import TOKENS
+from brdyn.arguments import checked
+from brdyn.choices import TOKENS, check_least
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.bootstrap import poisson_weights
 from brdyn.models import TokenLayout
@@ -52,6 +53,7 @@ def select_groups(tokens: str | Sequence[str], layout: TokenLayout) -> list[str]
     return names
 
 
+@checked
 class SimilarityMetric(Metric):
     """Base of the similarity measures.
 
@@ -93,6 +95,8 @@ class SimilarityMetric(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_least(1, depth=depth)
+        check_least(0, replicates=replicates)
         self.groups = select_groups(tokens, layout)
         self.depth = depth
         self.replicates = replicates

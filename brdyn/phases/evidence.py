@@ -16,7 +16,7 @@ import numpy as np
 from brdyn.arguments import checked
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
-from brdyn.phases.matrices import of_layers
+from brdyn.phases.matrices import differ, of_layers
 from brdyn.words import are
 
 ALPHA = 0.05
@@ -28,7 +28,6 @@ LEAST_SPREAD = 0.1
 LEAST_RATIO = 1.5
 COEFFICIENTS = 3
 DRAWS, DRAWN_BY = 20_000, 0
-ROUNDING = 1e-6  # mean dissimilarity of layers that are the same: float32 cosines are no better
 CALIBRATION, SIMULATED = CALIBRATIONS = ("bonferroni", "simulated")
 
 
@@ -228,26 +227,6 @@ def check_test(alpha: float, calibration: str) -> None:
         raise UsageError(f"alpha {alpha} is not between 0 and 1, as the level of a test must be")
     if calibration not in CALIBRATIONS:
         raise UsageError(f"unknown calibration {calibration!r}; choose one of {', '.join(CALIBRATIONS)}")
-
-
-def check_total(total: float, layers: int) -> None:
-    """Refuse dissimilarities that are negative on the whole, by more than rounding.
-
-    Raises
-    ------
-    UsageError
-        With their sum over the pairs of layers.
-    """
-    if total < -ROUNDING * max(1, layers * (layers - 1) // 2):
-        raise UsageError(
-            f"the total dissimilarity is {total:g}: layers would be more alike than equal ones, whose similarity is 1"
-        )
-
-
-def differ(dissimilarity: np.ndarray) -> bool:
-    """Whether layers differ by more than rounding."""
-    above = dissimilarity[np.triu_indices(len(dissimilarity), 1)]
-    return bool(len(above) and np.abs(above).mean() > ROUNDING)
 
 
 @checked

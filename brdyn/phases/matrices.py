@@ -1,10 +1,12 @@
-"""Matrices of pairs of layers that a caller gives: numbers, square, and finite."""
+"""Matrices of pairs of layers: numbers, square and finite, and whether layers differ in them at all."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from brdyn.errors import UsageError
+
+ROUNDING = 1e-6  # mean dissimilarity of layers that are the same: float32 cosines are no better
 
 
 def of_layers(values: np.ndarray, called: str, *, leading: int | None = 0) -> np.ndarray:
@@ -40,3 +42,23 @@ def square(values: np.ndarray, called: str, *, leading: int | None = 0) -> np.nd
             f"the {called} of shape {values.shape} is not a square matrix of layers; give {shape}"
         )
     return values.astype(np.float64, copy=False)
+
+
+def check_total(total: float, layers: int) -> None:
+    """Refuse dissimilarities that are negative on the whole, by more than rounding.
+
+    Raises
+    ------
+    UsageError
+        With their sum over the pairs of layers.
+    """
+    if total < -ROUNDING * max(1, layers * (layers - 1) // 2):
+        raise UsageError(
+            f"the total dissimilarity is {total:g}: layers would be more alike than equal ones, whose similarity is 1"
+        )
+
+
+def differ(dissimilarity: np.ndarray) -> bool:
+    """Whether layers differ by more than rounding."""
+    above = dissimilarity[np.triu_indices(len(dissimilarity), 1)]
+    return bool(len(above) and np.abs(above).mean() > ROUNDING)

@@ -13,7 +13,8 @@ import numpy as np
 from brdyn.arguments import checked
 from brdyn.checked_json import JsonError, check
 from brdyn.choices import METHOD
-from brdyn.phases.evidence import ALPHA, CALIBRATION, ROUNDING, Evidence, check_test, differ, phase_evidence
+from brdyn.phases.evidence import ALPHA, CALIBRATION, Evidence, check_test, phase_evidence
+from brdyn.phases.matrices import ROUNDING, differ
 from brdyn.phases.recursive import RecursiveClusters, recursive_bisection
 from brdyn.phases.segmentation import (
     DEFAULT_EPS,

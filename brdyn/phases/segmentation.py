@@ -11,8 +11,8 @@ import numpy as np
 from brdyn.arguments import checked
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
-from brdyn.phases.evidence import Evidence, check_total, differ
-from brdyn.phases.matrices import of_layers
+from brdyn.phases.evidence import Evidence
+from brdyn.phases.matrices import check_total, differ, of_layers
 from brdyn.phases.maxcut import best_segmentations, check_size, k_best_segmentations, random_moments
 
 MIN_GAIN = 0.05
