@@ -24,6 +24,7 @@ WORDS = {  # what a kind is called, and what to give
     "str": ("a text", "one name in quotes"),
     "Path": ("a path", "one such as 'runs/one'"),
     "Callable": ("a function", "one that can be called"),
+    **dict.fromkeys(("Sequence", "list", "tuple"), ("a list", "one such as [1, 2]")),
     "Mapping": ("a mapping", "a dict"),
     **dict.fromkeys(
         ("HasTransform", "VisionTransformer"),

@@ -297,7 +297,10 @@ CALLS = {
         lambda model, images: images.some(2, -1),
         "seed -1 is not a whole number from 0 to 2^63 - 1",
     ),
-    "places by name": (lambda model, images: images.take("first"), "`places='first'` is not a NumPy array"),
+    "places by name": (
+        lambda model, images: images.take("first"),
+        "`places='first'` is not a list; give one such as [1, 2]",
+    ),
     "a measure of no layout": (
         lambda model, images: measures.CosineSimilarity(None, 4),
         "`layout=None` is not a TokenLayout",

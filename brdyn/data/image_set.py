@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from itertools import islice
 from math import prod
@@ -101,10 +101,10 @@ class ImageSet:
         return np.arange(len(self)) if isinstance(self.chosen, range) else self.chosen
 
     @checked
-    def take(self, places: np.ndarray | slice) -> ImageSet:
+    def take(self, places: Sequence[int] | np.ndarray | slice) -> ImageSet:
         """Only the images at these positions."""
         part = copy(self)
-        part.chosen = self.indices()[places]
+        part.chosen = self.indices()[places if isinstance(places, np.ndarray | slice) else list(places)]
         part.report = part.nothing_read()
         return part
 
