@@ -224,9 +224,9 @@ def _declared(parameter: inspect.Parameter, function: Callable[..., Any]) -> Any
     kind = parameter.annotation
     if isinstance(kind, str):
         try:
-            kind = eval(kind, inspect.unwrap(function).__globals__)  # type: ignore[attr-defined]
+            kind = eval(kind, inspect.unwrap(function).__globals__)
         except (NameError, AttributeError):
             kind = Any
     if parameter.kind is parameter.VAR_KEYWORD or kind is parameter.empty:
         return Any
-    return tuple[kind, ...] if parameter.kind is parameter.VAR_POSITIONAL else kind
+    return tuple[kind, ...] if parameter.kind is parameter.VAR_POSITIONAL else kind  # type: ignore[valid-type]
