@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from brdyn.compared import brief
 from brdyn.errors import UsageError
 from brdyn.whole import whole
+from brdyn.words import ADDRESS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -127,8 +128,8 @@ def check(name: str, value: Any, kind: Any) -> None:
     article = "an" if called[0] in "AEIOU" else "a"
     noun, remedy = WORDS.get(called, (f"{article} {called}", f"`{chosen.__module__}.{called}(…)`"))
     if chosen is str and _listed(value) and len(value) == 1:
-        remedy = _shown(next(iter(value)))
-    raise UsageError(f"`{name}={_shown(value)}` is not {noun}; give {remedy}")
+        remedy = shown(next(iter(value)))
+    raise UsageError(f"`{name}={shown(value)}` is not {noun}; give {remedy}")
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -159,8 +160,10 @@ def fits(value: Any, kind: Any) -> bool:
     return not isinstance(known, type) or _for_checkers_alone(known) or isinstance(value, known)
 
 
-def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, float) else brief(value)  # 2.0 is told from 2
+def shown(value: Any) -> str:
+    """A value for an error: in one line, an array by its shape, 2.0 told from 2."""
+    said = repr(value) if isinstance(value, float) else brief(value)
+    return " ".join(ADDRESS.sub("", said).split())
 
 
 def _kinds(kind: Any) -> tuple[Any, ...]:
@@ -210,11 +213,11 @@ def _refuse_listed(name: str, value: Any, kind: Any) -> None:
     if not _listed(value):
         one = _each_fits([value], kind)
         raise UsageError(
-            f"`{name}={_shown(value)}` is not a list; give {f'[{_shown(value)}]' if one else 'several'}"
+            f"`{name}={shown(value)}` is not a list; give {f'[{shown(value)}]' if one else 'several'}"
         )
     kinds = _entries(value, kind)
     if len(kinds) != len(value):
-        raise UsageError(f"`{name}={_shown(value)}` has {len(value)} entries; give {len(kinds)}")
+        raise UsageError(f"`{name}={shown(value)}` has {len(value)} entries; give {len(kinds)}")
     for number, (each, one) in enumerate(zip(value, kinds, strict=True)):
         check(f"{name}[{number}]", each, one)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
+from brdyn.arguments import shown
 from brdyn.errors import UsageError
 from brdyn.whole import whole
 from brdyn.words import are, shortened
@@ -69,8 +70,8 @@ def one_of(what: str, name: str, choices: Iterable[str]) -> str:
         `unknown device 'gpu'; choose one of auto, cpu, cuda, mps`.
     """
     choices = tuple(choices)
-    if name not in choices:
-        raise UsageError(f"unknown {what} {name!r}; choose one of {', '.join(choices)}")
+    if not isinstance(name, str) or name not in choices:
+        raise UsageError(f"unknown {what} {shown(name)}; choose one of {', '.join(choices)}")
     return name
 
 

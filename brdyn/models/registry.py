@@ -40,7 +40,6 @@ FAMILIES = (
 )
 
 
-@checked
 @permitted()
 def load_model(
     name: str | Path | nn.Module,
