@@ -25,10 +25,10 @@ from analyses.recording import Choice
 from brdyn import capture, load_images
 from brdyn.data.items import Item
 from brdyn.models import VisionTransformer
+from brdyn.phases.given import contiguous
 from brdyn.raptor import ActivationCache, BlockConfig, Raptor, RaptorBlock
 from brdyn.raptor.losses import JOINT_WEIGHTS, group_weights, weighted_loss
 from brdyn.raptor.model import untrained
-from brdyn.raptor.partitions import contiguous
 from brdyn.raptor.tasks import BlocksJoined, cached
 
 LAYER_SCALE = 0.1  # blocks that do something, so that losses say whether both compute the same

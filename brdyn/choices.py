@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, TypeAlias
 
+from brdyn.arguments import shown
 from brdyn.errors import UsageError
 from brdyn.whole import whole
 from brdyn.words import are, shortened
@@ -69,9 +70,12 @@ def one_of(what: str, name: str, choices: Iterable[str]) -> str:
         `unknown device 'gpu'; choose one of auto, cpu, cuda, mps`.
     """
     choices = tuple(choices)
-    if name not in choices:
-        raise UsageError(f"unknown {what} {name!r}; choose one of {', '.join(choices)}")
+    if not isinstance(name, str) or name not in choices:
+        raise UsageError(f"unknown {what} {shown(name)}; choose one of {', '.join(choices)}")
     return name
+
+
+Precision: TypeAlias = Any  # a name, or torch's own: what `dtype_name` takes
 
 
 def dtype_name(value: object) -> str:
@@ -87,7 +91,6 @@ def some_of(what: str, names: Sequence[str], choices: Iterable[str]) -> tuple[st
     UsageError
         If one is not among the choices, or there is none.
     """
-    check_listed(**{f"{what}s": names})
     unknown = [name for name in names if name not in choices]
     if unknown or not names:
         named = ", ".join(map(repr, unknown)) or "none"
@@ -130,35 +133,21 @@ def check_named(model: str) -> None:
         raise UsageError("the name of the model is empty; `brdyn models` lists the names")
 
 
-def check_whole(**values: Any) -> None:
-    """Refuse a number that is not whole.
+def check_least(least: float, **values: float) -> None:
+    """Refuse numbers below the least that makes sense.
 
     Raises
     ------
     UsageError
-        ``k=2.0` is not a whole number`.
+        ``neighbours=-1` is less than 1; give 1 or more`.
     """
     for name, value in values.items():
-        if whole(value) is None:
-            raise UsageError(f"`{name}={value!r}` is not a whole number; give one such as 2")
-
-
-def check_listed(**values: Any) -> None:
-    """Refuse one number, or a text, in the place of several.
-
-    Raises
-    ------
-    UsageError
-        ``eps=0.2` is not a list; give [0.2]`.
-    """
-    for name, value in values.items():
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            raise UsageError(f"`{name}={value!r}` is not a list; give [{value!r}]")
+        if not value >= least:
+            raise UsageError(f"`{name}={value}` is less than {least}; give {least} or more")
 
 
 def check_spread(replicates: int) -> None:
     """Refuse a single bootstrap sample, by which every boundary would look certain."""
-    check_whole(bootstrap=replicates)
     if replicates < 0 or replicates == 1:
         raise UsageError(
             f"bootstrap={replicates} says nothing of a spread; use 0 for none, or for instance {REPLICATES}"
@@ -173,7 +162,6 @@ def check_ridge(ridge: float) -> None:
 
 def check_spectra(tangents: int, krylov_steps: int) -> None:
     """Refuse to follow no vector, or a number of them or of steps that nothing holds."""
-    check_whole(tangents=tangents, krylov_steps=krylov_steps)
     if not 1 <= tangents <= MOST_TANGENTS:
         raise UsageError(
             f"`tangents={tangents}` is not a number of vectors from 1 to {MOST_TANGENTS}; use for instance {TANGENTS}"
@@ -289,7 +277,6 @@ def check_beyond(factor: int | None) -> None:
 
 def check_eps(eps: Sequence[float]) -> None:
     """Refuse a size of the noise that is negative or not finite, or none at all."""
-    check_listed(eps=eps)
     bad = [value for value in eps if not 0 <= value < float("inf")]
     if bad or not len(eps):
         raise UsageError(

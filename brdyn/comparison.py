@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brdyn.arguments import checked
 from brdyn.errors import UsageError
 from brdyn.provenance import Provenance
 from brdyn.result import Result, read
@@ -97,6 +98,7 @@ class Comparison:
             "notes": self.notes(),
         }
 
+    @checked
     def save(
         self,
         folder: str | Path,
@@ -118,15 +120,15 @@ class Comparison:
             As of :meth:`brdyn.Result.save`.
         """
         text = io.StringIO()
-        rows = self.table()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, ["number", *self.results], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(self.table())
         formats = check_formats(",".join(formats))
         with OutputFolder(folder, overwrite, result=FILE) as out:
             return out.save(FILE, self.to_dict(), figures, formats, {TABLE: text.getvalue().encode()})
 
 
+@checked
 def compare(*results: Result | str | Path) -> Comparison:
     """Hold results of one kind against each other.
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from brdyn.arguments import checked
 from brdyn.checked_json import check, expanded
 from brdyn.errors import BrdynError, UsageError, permitted
 from brdyn.provenance import Provenance, RunProvenance, Stopwatch
@@ -130,6 +131,7 @@ class Result(ABC):
         """The same as the result of a run that began when the watch was started."""
         return self if self.provenance is None else replace(self, provenance=self.provenance.lasting(watch))
 
+    @checked
     def save(
         self,
         folder: str | Path,
@@ -216,6 +218,7 @@ class Result(ABC):
         """What it is of, in a few words."""
 
 
+@checked
 @permitted()
 def read(folder: str | Path) -> Result:
     """Read any result back, whatever command or function wrote it.

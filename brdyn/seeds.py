@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from brdyn.arguments import shown
 from brdyn.errors import UsageError
 from brdyn.whole import whole
 
@@ -19,5 +20,5 @@ def check_seed(seed: int) -> int:
     """
     number = whole(seed)
     if number is None or not 0 <= number <= LARGEST_SEED:
-        raise UsageError(f"seed {seed!r} is not a whole number {RANGE}")
+        raise UsageError(f"seed {shown(seed)} is not a whole number {RANGE}")
     return number

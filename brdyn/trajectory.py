@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from brdyn.arguments import checked
 from brdyn.branches import Branches, run_with_branches
 from brdyn.data import NO_LABEL, Batch, ImageSet, ReadReport
 from brdyn.data.items import without_labels
@@ -20,7 +21,6 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.models import ModelInfo, TokenLayout, VisionTransformer
 from brdyn.progress import progress_bar
 from brdyn.runtime import Processes, auto_batch_size, fitting_images, is_out_of_memory
-from brdyn.whole import whole
 
 Derived = TypeVar("Derived")
 
@@ -167,6 +167,7 @@ def record_states(model: VisionTransformer) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
+@checked
 def capture(model: VisionTransformer, batch: Batch, *, branches: bool = False) -> Trajectory:
     """Run one batch and keep every state, on the model's device and in its precision.
 
@@ -197,6 +198,7 @@ def _with_branches(model: VisionTransformer, images: Tensor) -> tuple[list[Tenso
     return states, found
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Stream:
     """How to go through a set of images.
@@ -241,6 +243,7 @@ def _named(info: ModelInfo) -> str:
     return f"{info.name}, untrained" if info.is_random else info.name
 
 
+@checked
 def trajectories(
     model: VisionTransformer, images: ImageSet, *, stream: Stream | None = None, branches: bool = False
 ) -> Iterator[Trajectory]:
@@ -370,10 +373,9 @@ def _fitting(model: VisionTransformer, branches: bool) -> int:
 
 
 def _positive(batch_size: int | str) -> int:
-    number = whole(batch_size)
-    if number is None or number < 1:
+    if isinstance(batch_size, str) or batch_size < 1:
         raise UsageError(f"batch size {batch_size!r} is neither a positive number nor 'auto'")
-    return number
+    return int(batch_size)
 
 
 def _capture_or_halve(

@@ -30,9 +30,16 @@ ROOMS = (
 )
 
 
+class Examples(doctest.DocTestFinder):
+    """Finds those of decorated functions, too."""
+
+    def _from_module(self, module, object):
+        return super()._from_module(module, inspect.unwrap(object) if callable(object) else object)
+
+
 def documented(module):
     """The docstrings of a module that hold examples."""
-    found = doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module), module, globs={})
+    found = Examples(exclude_empty=True).find(importlib.import_module(module), module, globs={})
     return [one for one in found if one.examples]
 
 

@@ -51,7 +51,8 @@ def test_boundaries_of_the_test_stand_beside_a_best_cut_that_has_others():
 
 
 def test_a_list_is_no_similarity():
-    with pytest.raises(UsageError, match="a list is no similarity of layers; give a LayerSimilarity, or a"):
+    said = "is not a similarity of layers; give what `brdyn.layer_similarity` returns, or a NumPy array"
+    with pytest.raises(UsageError, match=said):
         brdyn.segment(LAYERS.tolist())
 
 
@@ -60,14 +61,14 @@ def test_a_list_is_no_similarity():
     [
         (brdyn.perturbation_repair, {"eps": 0.2}, r"`eps=0\.2` is not a list; give \[0\.2\]"),
         (brdyn.perturbation_repair, {"starts": 3}, r"`starts=3` is not a list"),
-        (brdyn.perturbation_repair, {"starts": [1.0]}, r"`start=1\.0` is not a whole number"),
+        (brdyn.perturbation_repair, {"starts": [1.0]}, r"`starts\[0\]=1\.0` is not a whole number"),
         (brdyn.perturbation_repair, {"targets": "cls"}, r"`targets='cls'` is not a list; give \['cls'\]"),
-        (brdyn.splice_skill, {"spans": [(0, 2.0)]}, r"`state=2\.0` is not a whole number"),
-        (brdyn.splice_skill, {"spans": [3]}, "`span=3` is not a list"),
+        (brdyn.splice_skill, {"spans": [(0, 2.0)]}, r"`spans\[0\]\[1\]=2\.0` is not a whole number"),
+        (brdyn.splice_skill, {"spans": [3]}, r"`spans\[0\]=3` is not a list"),
         (brdyn.splice_skill, {"surrogates": "mean"}, r"`surrogates='mean'` is not a list; give \['mean'\]"),
         (brdyn.layer_surgery, {"draws": 1.5}, r"`draws=1\.5` is not a whole number"),
         (brdyn.layer_surgery, {"apart": 1.5}, r"`apart=1\.5` is not a whole number"),
-        (brdyn.layer_surgery, {"kinds": "swap"}, "`interventions='swap'` is not a list"),
+        (brdyn.layer_surgery, {"kinds": "swap"}, "`kinds='swap'` is not a list"),
         (brdyn.token_dynamics, {"measures": "speed"}, "`measures='speed'` is not a list"),
         (brdyn.token_dynamics, {"tangents": 2.0}, r"`tangents=2\.0` is not a whole number"),
         (brdyn.token_dynamics, {"rank": 2.0}, r"`rank=2\.0` is not a whole number"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from brdyn.arguments import checked
 from brdyn.choices import MOST_LAYERS, check_heads, check_patches, check_share
 from brdyn.errors import UsageError
 
@@ -28,6 +29,7 @@ def check_sizes(sizes: Mapping[str, int]) -> None:
             raise UsageError(f"{said} is more than {most}")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ViTRMConfig:
     """Sizes. Defaults are the published ones.

@@ -16,6 +16,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 from torch.nn import functional
 
+from brdyn.arguments import checked
 from brdyn.choices import RECURSION_STEPS
 from brdyn.classifiers.adaptive import GAIN, ROUNDS, adaptive_speed, share_right, stopped_at
 from brdyn.classifiers.pixels import PixelSet, check_classes
@@ -32,6 +33,7 @@ THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BINS = 10
 
 
+@checked
 def class_scores(classifier: Classifier, images: PixelSet, steps: int = 1) -> Tensor:
     """Class scores `(n, classes)` of every image, on the CPU; a ViTRM takes `steps` recursion steps.
 

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
+from brdyn.arguments import checked
 from brdyn.checked_json import check
-from brdyn.choices import RECURSION_STEPS, check_beyond
+from brdyn.choices import RECURSION_STEPS, check_beyond, check_least
 from brdyn.classifiers.architectures import called
 from brdyn.classifiers.evaluation import (
     RECURSION,
@@ -170,6 +171,7 @@ class ClassifierEvaluation(Result):
         return f"{self.network} on {self.test['images']} images"
 
 
+@checked
 def evaluate_classifier(
     classifier: Classifier,
     images: PixelSet,
@@ -212,6 +214,7 @@ def evaluate_classifier(
     >>> evaluate_classifier(classifier, images, most=2).recursion.steps["steps"].tolist()
     [1, 2]
     """
+    check_least(1, most=most, trained=trained)
     check_classes(images, classifier.names, "the classifier")
     check_beyond(beyond)
     if beyond is not None and not classifier.architecture.is_recursive:

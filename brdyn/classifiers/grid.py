@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from brdyn.arguments import checked
 from brdyn.classifiers.config import ViTRMConfig
 from brdyn.errors import BrdynError, UsageError
 from brdyn.provenance import RunProvenance, images_of, run_provenance
@@ -129,6 +130,7 @@ class Grid(Result):
         return f"{len(self.cells)} of {counted(len(self.asked), 'run')}"
 
 
+@checked
 def train_grid(
     run: ClassifierRun,
     cells: Sequence[Cell],
@@ -208,6 +210,7 @@ def train_grid(
     return so_far()
 
 
+@checked
 def parse_grid(words: Sequence[str]) -> list[Cell]:
     """Combinations of values from `n=1,2,3`, `n_sup=1,2`, N_sup varying fastest.
 

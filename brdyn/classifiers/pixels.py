@@ -13,19 +13,22 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from brdyn.arguments import checked
 from brdyn.checked_json import expanded
-from brdyn.choices import check_batch
+from brdyn.choices import check_batch, check_least
 from brdyn.compared import Compared
 from brdyn.data import Batch, ImageSet, find_source
 from brdyn.data.image_set import choose
 from brdyn.data.labels import Unlabelled
 from brdyn.data.shuffled import shuffled_positions
 from brdyn.errors import BrdynError, UsageError
+from brdyn.seeds import check_seed
 
 NAMED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 DECODED_AT_ONCE = 512
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class PixelSet(Compared):
     """Images of one size and their classes.
@@ -70,7 +73,9 @@ class PixelSet(Compared):
     def __post_init__(self) -> None:
         """Refuse labels of other images."""
         if len(self.pixels) != len(self.labels):
-            raise ValueError(f"{len(self.pixels)} images and {len(self.labels)} labels do not go together")
+            raise UsageError(
+                f"{len(self.pixels)} images and {len(self.labels)} labels do not go together; give one label for each"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -109,6 +114,7 @@ class PixelSet(Compared):
                 f"{held_out} of {len(self)} images cannot be held out; take 1 to {len(self) - 1}"
             )
 
+    @checked
     def split(self, held_out: int, seed: int = 0) -> tuple[PixelSet, PixelSet]:
         """Two parts, the second of `held_out` images drawn with the seed; the order stays.
 
@@ -118,7 +124,7 @@ class PixelSet(Compared):
             If either would be empty.
         """
         self.check_held_out(held_out)
-        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self)))
+        order = torch.from_numpy(np.random.default_rng(check_seed(seed)).permutation(len(self)))
         parts = (order[held_out:].sort().values, order[:held_out].sort().values)
         learning, held = (replace(self, pixels=self.pixels[rows], labels=self.labels[rows]) for rows in parts)
         return learning, held
@@ -134,6 +140,7 @@ class PixelSet(Compared):
         return mean.tolist(), spread.clamp_min(1e-3).tolist()
 
 
+@checked
 def load_pixels(
     data: str | Path,
     image_size: int,
@@ -182,6 +189,7 @@ def load_pixels(
     >>> images.pixels.shape, images.names
     (torch.Size([8, 3, 8, 8]), ('cat', 'dog'))
     """
+    check_least(1, image_size=image_size)
     if str(data) in NAMED:
         _refuse_choice(str(data), split, (image_column, label_column), columns_where_there)
         return _named(str(data), image_size, train, n, seed, expanded(root))

@@ -6,7 +6,8 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from brdyn.choices import dtype_name
+from brdyn.arguments import checked
+from brdyn.choices import Precision, dtype_name
 from brdyn.errors import UsageError
 from brdyn.training.settings import TrainSettings
 
@@ -53,6 +54,7 @@ class AugmentSettings:
             raise UsageError(f"RandAugment magnitude {self.magnitude} is not from 0 to {MAGNITUDES}")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRecipe(AugmentSettings):
     """Epochs and optimizer, beside the augmentation. Method notes, section 7.
@@ -86,7 +88,7 @@ class ClassifierRecipe(AugmentSettings):
     weight_decay: float = 0.05
     clip: float = 0.0
     accumulate: int = 1
-    precision: str = "float32"
+    precision: Precision = "float32"
     ema: float = 0.0
     ema_warmup: bool = False
     compile: bool = False

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from brdyn import runtime
+from brdyn.arguments import checked
 from brdyn.classifiers.architectures import Architecture, architecture_of, build
 from brdyn.classifiers.augment import normalised
 from brdyn.classifiers.config import MOST, MOST_STEPS
@@ -111,6 +112,7 @@ class Classifier(Compared):
     digest: str = ""
 
     @classmethod
+    @checked
     def new(
         cls,
         name: str,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from brdyn.arguments import checked
 from brdyn.classifiers.augment import Augmentation
 from brdyn.classifiers.evaluation import accuracy
 from brdyn.classifiers.kept import WATCHED, Keeper, describe_kept, folder_name
@@ -25,6 +26,7 @@ from brdyn.training.settings import check_same
 from brdyn.training.shares import fewest_at_once
 
 
+@checked
 def train_classifier(
     classifier: Classifier,
     images: PixelSet,

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from brdyn.arguments import checked
 from brdyn.choices import TASKS, one_of
 from brdyn.data.augment import PairTransform
 from brdyn.data.decode import decode
 from brdyn.data.find import find_source
-from brdyn.data.image_set import ImageSet
+from brdyn.data.image_set import HasTransform, ImageSet
 from brdyn.data.loading import is_of_the_file
 from brdyn.data.reader import Paired, Reading
 from brdyn.data.targets import DEPTH, DepthTargets, MaskTargets, Targets, check_turned, numbers_of_depth
@@ -68,9 +69,10 @@ class DenseSet(ImageSet):
         return found.round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
+@checked
 def load_dense(
     images: str | Path,
-    model: Any,
+    model: HasTransform,
     task: str,
     *,
     targets: Targets | None = None,
@@ -123,6 +125,8 @@ def load_dense(
         images, split, image_column=image_column, target=how.kind, target_column=target_column
     )
     how = how.completed(source.metadata, repr(source.description))
+    if not (hasattr(model, "preprocessing") and hasattr(model, "info")):
+        raise UsageError("targets are cut as images of a model are; give what `brdyn.load_model` returns")
     preprocessing, info = model.preprocessing, model.info
     found = DenseSet(
         source,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from brdyn.arguments import checked
 from brdyn.checked_json import expanded
+from brdyn.choices import one_of
 from brdyn.data import parquet, webdataset
 from brdyn.data.columns import Asked
 from brdyn.data.files import check_regular, shown
@@ -14,6 +16,7 @@ from brdyn.data.pairs import PairedSource
 from brdyn.data.row_sets import hub_source, is_saved, saved_source
 from brdyn.data.samples import SampleSource
 from brdyn.data.sources import ImageSource, Skipped
+from brdyn.data.targets import DEPTH, MASK
 from brdyn.errors import UsageError, permitted
 
 SAMPLES = "samples"
@@ -53,6 +56,7 @@ OTHERS = {
 READABLE = "a folder, an image, a parquet or webdataset tar file"
 
 
+@checked
 @permitted()
 def find_source(
     images: str | Path,
@@ -98,6 +102,8 @@ def find_source(
     >>> len(source), source.name(0), source.label_names
     (8, 'cat/0.png', ['cat', 'dog'])
     """
+    if target is not None:
+        one_of("target", target, (MASK, DEPTH))
     asked = Asked(image_column, label_column, columns_where_there, target, target_column)
     text = str(images)
     if text == SAMPLES:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from brdyn.arguments import checked
+from brdyn.choices import check_least
 from brdyn.data.augment import PairTransform
 from brdyn.data.find import find_source
 from brdyn.data.in_memory import Decoded, FromMemory, decode_all
@@ -98,13 +100,15 @@ class ImageSet:
         """Those into the source, as an array: all of them, where `chosen` may be a range."""
         return np.arange(len(self)) if isinstance(self.chosen, range) else self.chosen
 
-    def take(self, places: np.ndarray | slice) -> ImageSet:
+    @checked
+    def take(self, places: Sequence[int] | np.ndarray | slice) -> ImageSet:
         """Only the images at these positions."""
         part = copy(self)
-        part.chosen = self.indices()[places]
+        part.chosen = self.indices()[places if isinstance(places, np.ndarray | slice) else list(places)]
         part.report = part.nothing_read()
         return part
 
+    @checked
     def split(self, count: int, seed: int) -> tuple[ImageSet, ImageSet | None]:
         """This set without `count` images drawn at random, and those; None for 0.
 
@@ -113,15 +117,17 @@ class ImageSet:
         UsageError
             If nothing would be left.
         """
+        check_least(0, count=count)
         if count >= len(self):
             raise UsageError(
                 f"{counted(count, 'image')} cannot be kept out of {len(self)}; give more images, or keep fewer out"
             )
         if not count:
             return self, None
-        drawn = np.random.default_rng(seed).permutation(len(self))
+        drawn = np.random.default_rng(check_seed(seed)).permutation(len(self))
         return self.take(np.sort(drawn[count:])), self.take(np.sort(drawn[:count]))
 
+    @checked
     def some(self, most: int, seed: int) -> ImageSet:
         """This set, or `most` of its images drawn at random where it has more."""
         return self if len(self) <= most else self.split(most, seed)[1] or self
@@ -221,6 +227,7 @@ class ImageSet:
         """Loader processes, where so many are asked for: none for images that are in memory."""
         return asked if self.memory is None else 0
 
+    @checked
     def batches(
         self, batch_size: int, *, workers: int | None = None, rank: int = 0, world: int = 1, pin: bool = False
     ) -> Iterator[Batch]:
@@ -244,6 +251,7 @@ class ImageSet:
         BrdynError
             If `strict` and an image cannot be read, (in a single process) if none can, or if a loader process dies.
         """
+        check_least(1, batch_size=batch_size)
         self.report = self.nothing_read() if rank == 0 else ReadReport()
         loader = load(
             self.items(),
@@ -316,9 +324,18 @@ def batched(positions: Iterator[int], size: int) -> Iterator[list[int]]:
         yield group
 
 
+@runtime_checkable
+class HasTransform(Protocol):
+    """What images are prepared for: a model, or anything else with a transform of pictures."""
+
+    @property
+    def transform(self) -> Callable[[Any], Tensor]: ...
+
+
+@checked
 def load_images(
     images: str | Path,
-    model: Any,
+    model: HasTransform,
     *,
     n: int | None = None,
     seed: int = 0,

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from torch.utils.data import DataLoader, Dataset
 
+from brdyn.choices import check_least
 from brdyn.data.files import shown
 from brdyn.data.items import Failure, Item, Loaded, stack
 from brdyn.data.sources import Skipped
@@ -64,6 +65,7 @@ def load(
     BrdynError
         If reading fails for a reason that is not of one image, or a process dies or cannot hand over a batch.
     """
+    check_least(0, workers=0 if workers is None else workers)
     wanted = default_workers() if workers is None else workers
     wanted, ahead = background(min(wanted, count), batch_bytes)
     if wanted and not short_sockets():

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from brdyn import checked_json
+from brdyn.arguments import checked
 from brdyn.data.decode import ORIENTATION, UPRIGHT, check_shape, formats, orientation
 from brdyn.errors import UsageError
 
@@ -35,6 +36,7 @@ PLAIN = ("1", "L", "P", "I", "F")
 COLOURS_SHOWN = 3
 
 
+@checked
 @dataclass(frozen=True)
 class MaskTargets:
     """How masks are read.
@@ -128,6 +130,7 @@ class MaskTargets:
         return np.asarray(image)
 
 
+@checked
 @dataclass(frozen=True)
 class DepthTargets:
     """How maps of depth are read.
@@ -310,6 +313,7 @@ def _codes(colours: np.ndarray) -> np.ndarray:
     return colours.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
 
 
+@checked
 def read_palette(path: str | Path) -> tuple[tuple[int, int, int], ...]:
     """The colours of classes from a JSON file: a list of [red, green, blue].
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from brdyn.arguments import checked
 from brdyn.choices import check_eps
 from brdyn.errors import UsageError
 from brdyn.interventions.noise import relative_noise
@@ -41,6 +42,7 @@ class _NoisyStep(_Step):
     """A step whose input or output gets noise from a hook on it."""
 
 
+@checked
 @contextmanager
 def reorder(model: VisionTransformer, order: Sequence[int]) -> Iterator[VisionTransformer]:
     """Apply the blocks in another order, some of them perhaps twice or not at all.
@@ -79,6 +81,7 @@ def reorder(model: VisionTransformer, order: Sequence[int]) -> Iterator[VisionTr
         model.blocks = blocks
 
 
+@checked
 @contextmanager
 def swap(model: VisionTransformer, first: int, second: int) -> Iterator[VisionTransformer]:
     """Exchange two layers.
@@ -93,6 +96,7 @@ def swap(model: VisionTransformer, first: int, second: int) -> Iterator[VisionTr
         yield model
 
 
+@checked
 @contextmanager
 def delete(model: VisionTransformer, *layers: int) -> Iterator[VisionTransformer]:
     """Leave layers out: their input goes to the next layer.
@@ -106,6 +110,7 @@ def delete(model: VisionTransformer, *layers: int) -> Iterator[VisionTransformer
         yield model
 
 
+@checked
 @contextmanager
 def replace(model: VisionTransformer, layer: int, by: int) -> Iterator[VisionTransformer]:
     """Apply another layer's block in the place of a layer's.
@@ -120,6 +125,7 @@ def replace(model: VisionTransformer, layer: int, by: int) -> Iterator[VisionTra
         yield model
 
 
+@checked
 @contextmanager
 def shuffle(model: VisionTransformer, layers: Sequence[int], seed: int = 0) -> Iterator[VisionTransformer]:
     """Apply some layers in a random order, never the true one; the others stay where they are.
@@ -143,9 +149,10 @@ def shuffle(model: VisionTransformer, layers: Sequence[int], seed: int = 0) -> I
         yield model
 
 
+@checked
 @contextmanager
 def perturb(
-    model: VisionTransformer, layer: int, eps: float, tokens: str = "all", seed: int = 0
+    model: VisionTransformer, layer: int, eps: float, tokens: str | Sequence[str] = "all", seed: int = 0
 ) -> Iterator[VisionTransformer]:
     """Add Gaussian noise to the state a_l before it goes on: to each token, a vector of norm `eps |a_l|`.
 
@@ -156,8 +163,8 @@ def perturb(
         From 0 (the embedding) to L (the state before the final norm).
     eps : float
         Norm of the noise over the norm of the token.
-    tokens : str
-        A token group, several joined by `+`, or `all`.
+    tokens : str or sequence of str
+        Token groups, in one text joined by `+`, or `all`.
     seed : int
         Images get noise of their own, in the order in which they go through the model.
 
@@ -250,7 +257,7 @@ def check_layer(model: VisionTransformer, layer: int) -> int:
     return layer
 
 
-def canonical(layout: TokenLayout, tokens: str) -> str:
+def canonical(layout: TokenLayout, tokens: str | Sequence[str]) -> str:
     """`registers+cls` as `cls+registers`, each group once; `all` where it is among them.
 
     Raises
@@ -258,13 +265,13 @@ def canonical(layout: TokenLayout, tokens: str) -> str:
     UsageError
         If the model has no such tokens.
     """
-    names = {name.strip() for name in tokens.split("+")}
+    names = {name.strip() for name in (tokens.split("+") if isinstance(tokens, str) else tokens)}
     for name in names - {"all"}:
         layout[name]
     return "all" if "all" in names else "+".join(name for name in layout.groups if name in names)
 
 
-def token_slices(layout: TokenLayout, tokens: str) -> list[slice]:
+def token_slices(layout: TokenLayout, tokens: str | Sequence[str]) -> list[slice]:
     """Slices of the token axis for `cls`, `cls+registers`, `all`, …"""
     wanted = canonical(layout, tokens)
     return [layout[name] for name in (layout.groups if wanted == "all" else wanted.split("+"))]

@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from brdyn.choices import EPS, check_eps, check_listed, check_whole
+from brdyn.arguments import checked
+from brdyn.choices import EPS, check_eps
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions.contexts import canonical, token_slices
@@ -187,10 +188,11 @@ class PerturbationSweep:
         return pd.DataFrame(rows, columns=GROWTH_COLUMNS)
 
 
+@checked
 def perturbation_repair(
     model: VisionTransformer,
     images: ImageSet,
-    phases: Phases | None = None,
+    phases: Phases | Sequence[int] | None = None,
     *,
     k: int | None = None,
     eps: Sequence[float] = EPS,
@@ -205,7 +207,8 @@ def perturbation_repair(
     ----------
     model : VisionTransformer
     images : ImageSet
-    phases : Phases, optional
+    phases : Phases or sequence of int, optional
+        Or their boundaries, as of :func:`brdyn.phases.as_phases`.
         Without them they are found in the same pass (cosine of cls and mean patch, `k` phases).
     k : int, optional
         The number of phases.
@@ -270,13 +273,10 @@ def check_request(
     every = [*groups, "all"] if len(groups) > 1 else groups
     targets = every if targets is None else targets
     starts = range(model.depth + 1) if starts is None else starts
-    check_listed(targets=targets, starts=starts)
     named = [canonical(model.tokens, target) for target in targets]
     if not named:
         raise UsageError(f"no tokens to perturb; name some of {', '.join(every)}")
     check_eps(eps)
-    for start in starts:
-        check_whole(start=start)
     wanted = sorted(set(starts))
     outside = [start for start in wanted if not 0 <= start <= model.depth]
     if outside or not wanted:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brdyn.arguments import checked
 from brdyn.choices import REPLICATES, RIDGE, SPLICED, SURROGATES, check_ridge, some_of
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
@@ -172,10 +173,11 @@ class SpliceSweep:
         return self.raptor.blocks[layer - 1]
 
 
+@checked
 def splice_skill(
     model: VisionTransformer,
     images: ImageSet,
-    phases: Phases | None = None,
+    phases: Phases | Sequence[int] | None = None,
     *,
     k: int | None = None,
     surrogates: Sequence[str] | None = None,
@@ -195,7 +197,8 @@ def splice_skill(
     images : ImageSet
         Half of them, drawn by `seed`, are fitted to, and the others judged by; all are judged by where nothing is
         fitted, or to other images.
-    phases : Phases, optional
+    phases : Phases or sequence of int, optional
+        Or their boundaries, as of :func:`brdyn.phases.as_phases`.
         Without them they are found in a pass of their own (cosine of cls and mean patch, `k` phases).
     k : int, optional
         The number of phases.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import combinations, permutations
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import nn
 
-from brdyn.choices import check_listed, check_whole
 from brdyn.errors import UsageError
 from brdyn.interventions.span_maps import FITTED, Span
 from brdyn.models import VisionTransformer
@@ -26,6 +25,7 @@ class Stretch(Protocol):
     def end(self) -> int: ...
 
 
+@runtime_checkable
 class SharedBlocks(Protocol):
     """Of a :class:`brdyn.raptor.Raptor`: its teacher, its block at every layer, and where each is applied."""
 
@@ -91,11 +91,6 @@ def check_spans(spans: Iterable[Sequence[int]] | None, model: VisionTransformer)
     depth = model.info.layers
     if spans is None:
         return every_span(depth)
-    check_listed(spans=spans)
-    for span in spans:
-        check_listed(span=span)
-        for state in span:
-            check_whole(state=state)
     wanted = sorted({tuple(span) for span in spans})
     for span in wanted:
         if len(span) != 2 or not 0 <= span[0] < span[1] <= depth:

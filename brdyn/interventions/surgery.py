@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MaxMetric
 
-from brdyn.choices import DRAWS, KINDS, SURGERY, check_whole, some_of
+from brdyn.arguments import checked
+from brdyn.choices import DRAWS, KINDS, SURGERY, some_of
 from brdyn.data import NO_LABEL, ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions.operations import Operation, operations
@@ -157,10 +158,11 @@ class SurgeryRun:
         )
 
 
+@checked
 def layer_surgery(
     model: VisionTransformer,
     images: ImageSet,
-    phases: Phases | None = None,
+    phases: Phases | Sequence[int] | None = None,
     *,
     k: int | None = None,
     kinds: Sequence[str] = SURGERY,
@@ -177,7 +179,8 @@ def layer_surgery(
     ----------
     model : VisionTransformer
     images : ImageSet
-    phases : Phases, optional
+    phases : Phases or sequence of int, optional
+        Or their boundaries, as of :func:`brdyn.phases.as_phases`.
         Without them they are found in a pass of their own (cosine of cls and mean patch, `k` phases).
     k : int, optional
         The number of phases.
@@ -210,7 +213,6 @@ def layer_surgery(
     """
     some_of("intervention", kinds, KINDS)
     seed = check_seed(seed)
-    check_whole(draws=draws, apart=1 if apart is None else apart)
     if draws < 1:
         raise UsageError(f"{draws} shuffles of each phase are none; draw at least 1")
     if apart is not None and apart < 1:

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brdyn.arguments import checked
+from brdyn.choices import check_least
 from brdyn.measures.coupling import phases_at, placement_test, same_phase
 from brdyn.measures.placements import placements
+from brdyn.phases.given import contiguous as check_boundaries
+from brdyn.phases.matrices import square
+from brdyn.seeds import check_seed
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class WithinAcross:
         How many contiguous placements were compared.
     exact : bool
         Whether those were all there are.
+
+    Raises
+    ------
+    UsageError
+        If the matrix is not square, or boundaries do not increase from 1 to L - 1.
 
     Examples
     --------
@@ -69,6 +79,7 @@ class WithinAcross:
         return lines
 
 
+@checked
 def within_against_across(
     matrix: np.ndarray, boundaries: Sequence[int], seed: int = 0, permutations: int = 10_000
 ) -> WithinAcross | None:
@@ -98,9 +109,11 @@ def within_against_across(
     (1.0, 5.0)
     """
     layers = len(matrix)
+    check_boundaries(boundaries, layers)
+    check_least(1, permutations=permutations)
     first, second = np.triu_indices(layers, 1)
-    values = np.asarray(matrix, dtype=np.float64)[first, second]
-    rng = np.random.default_rng(seed)
+    values = square(matrix, "harm of exchanges")[first, second]
+    rng = np.random.default_rng(check_seed(seed))
     chosen = np.array([boundaries], dtype=int)
     own = phases_at(layers, chosen)
     same = own[:, first] == own[:, second]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
+from brdyn.arguments import checked
 from brdyn.choices import (
     KRYLOV_STEPS,
     MEASURES,
@@ -252,10 +253,11 @@ class Dynamics(BesideTwins):
         return f"{', '.join([counted(len(self.statistics), 'statistic'), *self.details])}; {self.phases.layers} layers"
 
 
+@checked
 def token_dynamics(
     model: VisionTransformer,
     images: ImageSet,
-    phases: Phases | None = None,
+    phases: Phases | Sequence[int] | None = None,
     *,
     measures: Sequence[str] | None = None,
     leave_out: Sequence[str] = (),
@@ -273,7 +275,8 @@ def token_dynamics(
     ----------
     model : VisionTransformer
     images : ImageSet
-    phases : Phases, optional
+    phases : Phases or sequence of int, optional
+        Or their boundaries, as of :func:`brdyn.phases.as_phases`.
         Without them they are found in the same pass (cosine of cls and mean patch, `k` phases).
     measures : sequence of str, optional
         Which of :data:`brdyn.choices.MEASURES` to take; `all` among them is the default, those that the images and the
@@ -308,6 +311,10 @@ def token_dynamics(
     """
     unwanted = some_of("measure", leave_out, MEASURES) if len(leave_out) else ()
     chosen = tuple(name for name in chosen_measures(measures) if name not in unwanted)
+    if not chosen:
+        raise UsageError(
+            "`leave_out` names all of the `measures`, and nothing is left to take; leave out fewer"
+        )
     check_fit(ridge, rank, model.info.width)
     check_spectra(tangents, krylov_steps)
     check_seed(seed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torchmetrics import Metric
 
+from brdyn.arguments import checked
 from brdyn.choices import REPLICATES, SIMILARITY, TOKENS, check_spread, one_of
 from brdyn.data import ImageSet, ReadReport
 from brdyn.errors import UsageError
@@ -33,11 +34,12 @@ BOOTSTRAP_COPIES = 8  # of all samples at once, in the measure and when each is 
 MEMORY_SHARE = 0.5
 
 
+@checked
 def similarity_metric(
     kind: str,
     model: VisionTransformer,
     *,
-    tokens: str = TOKENS,
+    tokens: str | Sequence[str] = TOKENS,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> SimilarityMetric:
@@ -86,6 +88,7 @@ def metric_device(model: VisionTransformer) -> torch.device:
     return torch.device("cpu") if model.device.type == "mps" else model.device
 
 
+@checked
 def measure(
     model: VisionTransformer,
     images: ImageSet,
@@ -121,12 +124,13 @@ def measure(
     return visit_trajectories(model, images, update, stream=stream, branches=branches)
 
 
+@checked
 def layer_similarity(
     model: VisionTransformer,
     images: ImageSet,
     kind: str = SIMILARITY,
     *,
-    tokens: str = TOKENS,
+    tokens: str | Sequence[str] = TOKENS,
     replicates: int = REPLICATES,
     seed: int = 0,
     stream: Stream | None = None,
@@ -138,8 +142,8 @@ def layer_similarity(
     model : VisionTransformer
     images : ImageSet
     kind : {"cosine", "token-cosine", "cka", "procrustes"}
-    tokens : str
-        Token groups joined by `+`, or `all`.
+    tokens : str or sequence of str
+        Token groups, in one text joined by `+`, or `all`.
     replicates, seed : int
         Bootstrap samples, and their seed.
     stream : Stream, optional

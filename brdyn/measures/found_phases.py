@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.engine import layer_similarity, similarity_metric
 from brdyn.measures.similarity import SimilarityMetric
 from brdyn.models import VisionTransformer
-from brdyn.phases import Phases, check_request, segment
+from brdyn.phases import Phases, as_phases, check_request, segment
 from brdyn.trajectory import Stream
+from brdyn.words import counted
 
 
 class FoundPhases:
@@ -19,7 +22,8 @@ class FoundPhases:
     Parameters
     ----------
     model : VisionTransformer
-    phases : Phases or None
+    phases : Phases, sequence of int, or None
+        As of :func:`brdyn.phases.as_phases`.
     k : int or None
         Their number.
     seed : int
@@ -31,7 +35,9 @@ class FoundPhases:
         If k is impossible, or the phases are of another number of layers.
     """
 
-    def __init__(self, model: VisionTransformer, phases: Phases | None, k: int | None, seed: int) -> None:
+    def __init__(
+        self, model: VisionTransformer, phases: Phases | Sequence[int] | None, k: int | None, seed: int
+    ) -> None:
         check_request(k, model.depth, name=repr(model.info.name))
         self.given = given_phases(model, phases, k)
         self._k = k
@@ -53,7 +59,7 @@ class FoundPhases:
 def find_phases(
     model: VisionTransformer,
     images: ImageSet,
-    phases: Phases | None = None,
+    phases: Phases | Sequence[int] | None = None,
     k: int | None = None,
     *,
     seed: int = 0,
@@ -65,7 +71,8 @@ def find_phases(
     ----------
     model : VisionTransformer
     images : ImageSet
-    phases : Phases, optional
+    phases : Phases or sequence of int, optional
+        As of :func:`brdyn.phases.as_phases`.
     k : int, optional
         Their number.
     seed : int
@@ -85,18 +92,23 @@ def find_phases(
     )
 
 
-def given_phases(model: VisionTransformer, phases: Phases | None, k: int | None) -> Phases | None:
+def given_phases(
+    model: VisionTransformer, phases: Phases | Sequence[int] | None, k: int | None = None
+) -> Phases | None:
     """Those that are given, with `k` of them.
 
     Raises
     ------
     UsageError
-        If they are of another number of layers.
+        If they do not fit the model, or boundaries are given that cut it into another number of phases.
     """
     if phases is None:
         return None
-    if phases.layers != model.depth:
+    found = as_phases(phases, model.depth, repr(model.info.name))
+    if k is None or isinstance(phases, Phases):
+        return found if k is None else found.with_k(k)
+    if k != found.k:
         raise UsageError(
-            f"the phases are of {phases.layers} layers, and {model.info.name!r} has {model.depth}"
+            f"`k={k}` and boundaries of {counted(found.k, 'phase')} exclude each other; drop one of them"
         )
-    return phases if k is None else phases.with_k(k)
+    return found

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from brdyn.choices import RIDGE, check_ridge, check_whole
+from brdyn.choices import RIDGE, check_ridge
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures import intervals
@@ -296,7 +296,6 @@ def needed_pairs(depth: int, boundaries: Sequence[int] | None) -> Iterator[tuple
 def check_fit(ridge: float, rank: int | None, width: int) -> None:
     """Refuse a negative ridge, or a rank that is not from 1 to the width."""
     check_ridge(ridge)
-    check_whole(rank=1 if rank is None else rank)
     if rank is not None and not 1 <= rank <= width:
         raise UsageError(f"rank {rank} is not from 1 to the model's width, {width}")
 

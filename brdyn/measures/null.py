@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import numpy as np
 import pandas as pd
 
+from brdyn.arguments import checked
 from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import BrdynError
@@ -244,11 +245,12 @@ def _placed(name: str, value: float, twins: np.ndarray) -> str:
 Found = TypeVar("Found", bound=BesideTwins)
 
 
+@checked
 def with_null(
     measure: Callable[..., Found],
     model: VisionTransformer,
     images: ImageSet,
-    phases: Phases | None = None,
+    phases: Phases | Sequence[int] | None = None,
     *,
     twins: Twins,
     stream: Stream | None = None,
@@ -265,7 +267,8 @@ def with_null(
         :func:`brdyn.token_dynamics`, :func:`brdyn.perturbation_repair` or :func:`brdyn.layer_surgery`.
     model : VisionTransformer
     images : ImageSet
-    phases : Phases, optional
+    phases : Phases or sequence of int, optional
+        Or their boundaries, as of :func:`brdyn.phases.as_phases`.
     twins : collection of VisionTransformer
         Of :func:`brdyn.untrained_twins`; or a list of models that you initialised yourself. None of them: no null.
     stream : Stream, optional

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from brdyn.choices import TOKENS
+from brdyn.arguments import checked
+from brdyn.choices import TOKENS, check_least
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.bootstrap import poisson_weights
 from brdyn.models import TokenLayout
@@ -28,8 +30,8 @@ FEWEST_UNITS = 2
 """Of one unit every bootstrap sample is the same, which would look like certainty."""
 
 
-def select_groups(tokens: str, layout: TokenLayout) -> list[str]:
-    """The token groups meant by a name such as `cls+patches`, `registers` or `all`.
+def select_groups(tokens: str | Sequence[str], layout: TokenLayout) -> list[str]:
+    """The token groups meant by a name such as `cls+patches`, `registers` or `all`, or by several names.
 
     The default, `cls+patches`, is `patches` for a model without a cls token, and `y+z` for a ViTRM.
 
@@ -40,7 +42,9 @@ def select_groups(tokens: str, layout: TokenLayout) -> list[str]:
     """
     if tokens == TOKENS:
         return list(layout.readouts)
-    names = tokens.split("+")
+    names = tokens.split("+") if isinstance(tokens, str) else list(tokens)
+    if not names:
+        raise UsageError(f"`tokens` names no group; choose from {', '.join(layout.groups)}, all")
     for name in names:
         if name != "all":
             layout[name]
@@ -49,6 +53,7 @@ def select_groups(tokens: str, layout: TokenLayout) -> list[str]:
     return names
 
 
+@checked
 class SimilarityMetric(Metric):
     """Base of the similarity measures.
 
@@ -57,8 +62,8 @@ class SimilarityMetric(Metric):
     layout : TokenLayout
     depth : int
         L, the number of blocks.
-    tokens : str
-        Token groups joined by `+`; the measure is averaged over them.
+    tokens : str or sequence of str
+        Token groups, in one text joined by `+`; the measure is averaged over them.
     replicates : int
         R, bootstrap samples; 0 for none.
     seed : int
@@ -84,12 +89,14 @@ class SimilarityMetric(Metric):
         self,
         layout: TokenLayout,
         depth: int,
-        tokens: str = TOKENS,
+        tokens: str | Sequence[str] = TOKENS,
         replicates: int = 200,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_least(1, depth=depth)
+        check_least(0, replicates=replicates)
         self.groups = select_groups(tokens, layout)
         self.depth = depth
         self.replicates = replicates

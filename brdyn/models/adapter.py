@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from brdyn.arguments import check
 from brdyn.errors import UsageError
 from brdyn.models import weights
 from brdyn.models.base import ModelInfo, Size, TokenLayout, VisionTransformer, check_image_size
@@ -118,6 +119,8 @@ def adapt(
     """
     if not isinstance(module, nn.Module):
         raise UsageError(f"what was given to adapt is {kind(module)}, not a module")
+    check("name", name, str | None)
+    check("class_names", class_names, Sequence[str])
     name = name or type(module).__name__
     size, side = as_size(image_size), whole(patch)
     if size is None or side is None or side < 1:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brdyn.arguments import checked
 from brdyn.choices import check_patches
 from brdyn.errors import UsageError
 from brdyn.models.preprocessing import Preprocessing
@@ -50,6 +51,7 @@ class TokenLayout:
     spatial: str = "patches"
 
     @classmethod
+    @checked
     def with_prefix(cls, grid: Size, prefix: Mapping[str, int]) -> TokenLayout:
         """Lay out `prefix` tokens (name to count, in order; zero counts are dropped), then the patches."""
         groups: dict[str, slice] = {}

@@ -9,10 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from brdyn.arguments import checked
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+@checked
 @dataclass(frozen=True)
 class Preprocessing:
     """Resize, crop and normalise, in the vocabulary of timm's data configuration.

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from brdyn.arguments import checked
 from brdyn.checked_json import expanded
 from brdyn.choices import INITS, check_source, one_of
 from brdyn.errors import UsageError, permitted
@@ -153,6 +154,7 @@ def _check_as_it_is(options: Mapping[str, Any]) -> None:
         raise UsageError(f"{', '.join(given)}: a module that is given is taken as it is; drop this")
 
 
+@checked
 def describe_model(
     name: str, image_size: int | Size | None = None, *, allow_code: bool = False
 ) -> VisionTransformer:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -177,6 +177,14 @@ def as_dtype(value: torch.dtype | str | None) -> torch.dtype | None:
         return None
     found: torch.dtype = PRECISIONS[one_of("dtype", dtype_name(value), PRECISIONS)]
     return found
+
+
+@overload
+def as_device(value: torch.device | str) -> torch.device: ...
+
+
+@overload
+def as_device(value: torch.device | str | None) -> torch.device | None: ...
 
 
 def as_device(value: torch.device | str | None) -> torch.device | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from brdyn.arguments import checked
 from brdyn.choices import check_twins
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models.base import VisionTransformer
@@ -17,6 +18,7 @@ LAYER_SCALE = re.compile(r"(^|[._])(gamma(_\d)?|lambda_?\d)$")
 STILL = 0.01
 
 
+@runtime_checkable
 class Twins(Sized, Iterable[VisionTransformer], Protocol):
     """Models to hold a model's numbers against, of which it is known how many there are."""
 
@@ -63,6 +65,7 @@ class UntrainedTwins:
         return twin.eval().requires_grad_(False).to(device=model.device, dtype=model.dtype)
 
 
+@checked
 def untrained_twins(model: VisionTransformer, n: int, seed: int = 0) -> UntrainedTwins:
     """Networks of a model's architecture with random weights: what its numbers would be without training.
 

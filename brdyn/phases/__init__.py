@@ -1,6 +1,7 @@
 """Cutting depth into phases. NumPy only: nothing here needs torch."""
 
 from brdyn.phases.evidence import Boundary, Evidence, layer_steps, phase_evidence
+from brdyn.phases.given import as_assignment, as_phases
 from brdyn.phases.maxcut import best_segmentations, k_best_segmentations, random_moments
 from brdyn.phases.phases import Phases, segment
 from brdyn.phases.recursive import RecursiveClusters, recursive_bisection
@@ -22,6 +23,8 @@ __all__ = [
     "Phases",
     "RecursiveClusters",
     "Segmentation",
+    "as_assignment",
+    "as_phases",
     "best_segmentations",
     "boundary_frequency",
     "check_request",

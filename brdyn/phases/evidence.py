@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from brdyn.arguments import checked
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
+from brdyn.phases.matrices import differ, of_layers
 from brdyn.words import are
 
 ALPHA = 0.05
@@ -26,7 +28,6 @@ LEAST_SPREAD = 0.1
 LEAST_RATIO = 1.5
 COEFFICIENTS = 3
 DRAWS, DRAWN_BY = 20_000, 0
-ROUNDING = 1e-6  # mean dissimilarity of layers that are the same: float32 cosines are no better
 CALIBRATION, SIMULATED = CALIBRATIONS = ("bonferroni", "simulated")
 
 
@@ -149,6 +150,7 @@ class Evidence(Compared):
         )
 
 
+@checked
 def phase_evidence(
     dissimilarity: np.ndarray, alpha: float = ALPHA, calibration: str = CALIBRATION
 ) -> Evidence:
@@ -186,6 +188,7 @@ def phase_evidence(
     (2, (6,))
     """
     check_test(alpha, calibration)
+    dissimilarity = of_layers(dissimilarity, "dissimilarity")
     layers = len(dissimilarity)
     untested = ""
     if layers < FEWEST_LAYERS:
@@ -226,26 +229,7 @@ def check_test(alpha: float, calibration: str) -> None:
         raise UsageError(f"unknown calibration {calibration!r}; choose one of {', '.join(CALIBRATIONS)}")
 
 
-def check_total(total: float, layers: int) -> None:
-    """Refuse dissimilarities that are negative on the whole, by more than rounding.
-
-    Raises
-    ------
-    UsageError
-        With their sum over the pairs of layers.
-    """
-    if total < -ROUNDING * max(1, layers * (layers - 1) // 2):
-        raise UsageError(
-            f"the total dissimilarity is {total:g}: layers would be more alike than equal ones, whose similarity is 1"
-        )
-
-
-def differ(dissimilarity: np.ndarray) -> bool:
-    """Whether layers differ by more than rounding."""
-    above = dissimilarity[np.triu_indices(len(dissimilarity), 1)]
-    return bool(len(above) and np.abs(above).mean() > ROUNDING)
-
-
+@checked
 def layer_steps(dissimilarity: np.ndarray) -> np.ndarray:
     """The step from each layer to the next as its neighbours see it, `(L, L)` to `(L - 1,)`.
 
@@ -258,6 +242,7 @@ def layer_steps(dissimilarity: np.ndarray) -> np.ndarray:
     >>> layer_steps(abs(depth[:, None] - depth)).tolist()
     [1.0, 1.0, 3.0, 1.0, 1.0]
     """
+    dissimilarity = of_layers(dissimilarity, "dissimilarity")
     layers = len(dissimilarity)
     steps = np.empty(layers - 1)
     for gap in range(layers - 1):

@@ -13,6 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from brdyn.arguments import checked
+from brdyn.choices import check_least
+from brdyn.errors import UsageError
+from brdyn.phases.matrices import of_layers
+
 
 class Moments(NamedTuple):
     """Exact mean and standard deviation, over all segmentations into k phases, of the cut."""
@@ -37,12 +42,21 @@ def interval_costs(dissimilarity: np.ndarray) -> np.ndarray:
     return np.triu(costs, k=1)
 
 
+def check_size(min_size: int, layers: int, name: str = "this model") -> None:
+    """Refuse phases that have no layer, or more than there are."""
+    if min_size < 1:
+        raise UsageError(f"min_size={min_size}: a phase has at least one layer")
+    if min_size > layers:
+        raise UsageError(f"min_size={min_size} is more than the {layers} layers of {name}")
+
+
 def allowed_intervals(layers: int, min_size: int) -> np.ndarray:
     """Which intervals i+1..j are long enough, shape (L+1, L+1)."""
     ends = np.arange(layers + 1)
     return ends[None, :] - ends[:, None] >= min_size
 
 
+@checked
 def best_segmentations(dissimilarity: np.ndarray, min_size: int = 1) -> tuple[np.ndarray, list[np.ndarray]]:
     """The best segmentation for every k from 1 to L // min_size.
 
@@ -69,7 +83,9 @@ def best_segmentations(dissimilarity: np.ndarray, min_size: int = 1) -> tuple[np
     >>> within.tolist(), boundaries[1].tolist()
     ([2.0, 0.0, 0.0], [2])
     """
+    dissimilarity = of_layers(dissimilarity, "dissimilarity", leading=None)
     layers = dissimilarity.shape[-1]
+    check_size(min_size, layers)
     costs = np.where(allowed_intervals(layers, min_size), interval_costs(dissimilarity), np.inf)
     most = layers // min_size
     by_end = np.ascontiguousarray(np.swapaxes(costs, -1, -2))  # [..., j, i]: the search runs along memory
@@ -96,6 +112,7 @@ def _trace(choices: list[np.ndarray], layers: int, batch: tuple[int, ...]) -> li
     return [table[k - 1, ..., : k - 1] for k in range(1, most + 1)]
 
 
+@checked
 def k_best_segmentations(
     dissimilarity: np.ndarray, count: int = 5, min_size: int = 1
 ) -> list[list[tuple[float, tuple[int, ...]]]]:
@@ -108,7 +125,10 @@ def k_best_segmentations(
     >>> k_best_segmentations(dissimilarity)[1]  # into two phases
     [(0.0, (2,)), (1.0, (1,))]
     """
+    dissimilarity = of_layers(dissimilarity, "dissimilarity")
     layers = dissimilarity.shape[-1]
+    check_size(min_size, layers)
+    check_least(1, count=count)
     costs = np.where(allowed_intervals(layers, min_size), interval_costs(dissimilarity), np.inf)
     most = layers // min_size
     values = np.full((count, layers + 1), np.inf)
@@ -137,6 +157,7 @@ def _paths(values: np.ndarray, history: list[np.ndarray], layers: int) -> list[t
     return paths
 
 
+@checked
 def random_moments(dissimilarity: np.ndarray, min_size: int = 1) -> Moments:
     """Mean and standard deviation of the sum within phases over *all* segmentations into k phases, k = 1..K.
 
@@ -149,7 +170,9 @@ def random_moments(dissimilarity: np.ndarray, min_size: int = 1) -> Moments:
     >>> moments.mean.tolist(), moments.std.tolist()
     ([2.0, 0.5, 0.0], [0.0, 0.5, 0.0])
     """
+    dissimilarity = of_layers(dissimilarity, "dissimilarity")
     layers = dissimilarity.shape[-1]
+    check_size(min_size, layers)
     allowed = allowed_intervals(layers, min_size).astype(float)
     costs = interval_costs(dissimilarity) * allowed
     most = layers // min_size

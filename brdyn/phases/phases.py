@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from brdyn.arguments import checked
 from brdyn.checked_json import JsonError, check
 from brdyn.choices import METHOD
-from brdyn.phases.evidence import ALPHA, CALIBRATION, ROUNDING, Evidence, check_test, differ, phase_evidence
+from brdyn.phases.evidence import ALPHA, CALIBRATION, Evidence, check_test, phase_evidence
+from brdyn.phases.matrices import ROUNDING, differ
 from brdyn.phases.recursive import RecursiveClusters, recursive_bisection
 from brdyn.phases.segmentation import (
     DEFAULT_EPS,
@@ -24,7 +26,7 @@ from brdyn.phases.segmentation import (
     check_request,
     choose_k,
 )
-from brdyn.phases.similarity import LayerSimilarity, checked
+from brdyn.phases.similarity import LayerSimilarity, checked_similarity
 from brdyn.phases.written import check_written
 from brdyn.provenance import Provenance
 from brdyn.result import Result
@@ -116,6 +118,7 @@ class Phases(Result):
         edges = (0, *self.boundaries, self.layers)
         return [(start + 1, stop) for start, stop in pairwise(edges)]
 
+    @checked
     def with_k(self, k: int | str) -> Phases:
         """The same with another number of phases chosen, or with `test` what the evidence supports."""
         check_request(k, self.layers, self.min_size)
@@ -295,6 +298,7 @@ class Phases(Result):
         }
 
 
+@checked
 def segment(
     similarity: LayerSimilarity | np.ndarray,
     k: int | str | None = None,
@@ -351,7 +355,7 @@ def segment(
     Phases(layers=12, k=2, boundaries=[6], evidence for k=2)
     """
     check_test(alpha, calibration)
-    measured = checked(similarity)
+    measured = checked_similarity(similarity)
     matrix, replicates = measured.matrix, measured.replicates
     layers = len(matrix)
     check_request(k, layers, min_size, method, min_gain=min_gain, eps=eps)

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from brdyn.arguments import checked
+from brdyn.phases.matrices import of_layers
+
 EXHAUSTIVE_UP_TO = 20  # layers: a second and a third of a GB
 STARTS = 20
 NOTEBOOK_MIN_SIZE = 2
@@ -80,6 +83,7 @@ class RecursiveClusters:
         }
 
 
+@checked
 def recursive_bisection(
     dissimilarity: np.ndarray, eps: float, min_size: int = NOTEBOOK_MIN_SIZE, seed: int = 0
 ) -> RecursiveClusters:
@@ -105,7 +109,8 @@ def recursive_bisection(
     >>> recursive_bisection(np.abs(odd[:, None] - odd), eps=0.1).scattered
     ((1, 3), (2, 4))
     """
-    weights = (dissimilarity + dissimilarity.T) / 2
+    weights = of_layers(dissimilarity, "dissimilarity")
+    weights = (weights + weights.T) / 2
     threshold = eps * np.triu(weights, k=1).sum()
     clusters = [np.arange(len(weights))]
     promises = [np.inf]

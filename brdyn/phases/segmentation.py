@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from brdyn.choices import check_whole
+from brdyn.arguments import checked
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
-from brdyn.phases.evidence import Evidence, check_total, differ
-from brdyn.phases.maxcut import best_segmentations, k_best_segmentations, random_moments
+from brdyn.phases.evidence import Evidence
+from brdyn.phases.matrices import check_total, differ, of_layers
+from brdyn.phases.maxcut import best_segmentations, check_size, k_best_segmentations, random_moments
 
 MIN_GAIN = 0.05
 ALTERNATIVES = 5
@@ -113,6 +114,7 @@ class Segmentation(Compared):
         )
 
 
+@checked
 def check_request(
     k: int | str | None,
     layers: int,
@@ -142,16 +144,11 @@ def check_request(
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     check_shares(min_gain, eps)
-    check_whole(min_size=min_size)
-    if min_size < 1:
-        raise UsageError(f"min_size={min_size}: a phase has at least one layer")
-    if min_size > layers:
-        raise UsageError(f"min_size={min_size} is more than the {layers} layers of {name}")
+    check_size(min_size, layers, name)
     if k is None or k == TEST:
         return
     if isinstance(k, str):
         raise UsageError(f"k={k!r} is neither a number of phases nor {TEST!r}")
-    check_whole(k=k)
     if k < 1:
         raise UsageError(f"k={k} phases make no sense; use 1 to {layers // min_size}")
     if k * min_size > layers:
@@ -166,6 +163,7 @@ def check_shares(min_gain: float, eps: float) -> None:
             raise UsageError(f"{title}={share} is not a share of the dissimilarity, from 0 to 1")
 
 
+@checked
 def boundary_frequency(replicates: np.ndarray, min_size: int = 1) -> np.ndarray:
     """How often each layer ends a phase over bootstrap samples of D, `(R, L, L)` to `(K, L - 1)`.
 
@@ -174,6 +172,7 @@ def boundary_frequency(replicates: np.ndarray, min_size: int = 1) -> np.ndarray:
     >>> boundary_frequency(np.stack([early, late, late, late]))[1].tolist()  # of two phases
     [0.25, 0.75, 0.0]
     """
+    replicates = of_layers(replicates, "bootstrap replicates", leading=1)
     layers = replicates.shape[-1]
     _, boundaries = best_segmentations(replicates, min_size)
     frequency = np.zeros((len(boundaries), max(layers - 1, 0)))
@@ -183,6 +182,7 @@ def boundary_frequency(replicates: np.ndarray, min_size: int = 1) -> np.ndarray:
     return frequency
 
 
+@checked
 def drift_reference(dissimilarity: np.ndarray) -> np.ndarray:
     """A structureless twin of D: every entry replaced by the mean of D at the same distance in depth.
 
@@ -190,6 +190,7 @@ def drift_reference(dissimilarity: np.ndarray) -> np.ndarray:
     >>> drift_reference(np.array([[0, 1, 4], [1, 0, 3], [4, 3, 0]])).tolist()
     [[0.0, 2.0, 4.0], [2.0, 0.0, 2.0], [4.0, 2.0, 0.0]]
     """
+    dissimilarity = of_layers(dissimilarity, "dissimilarity")
     layers = len(dissimilarity)
     means = np.array([np.diagonal(dissimilarity, offset).mean() for offset in range(layers)])
     distance = np.abs(np.arange(layers)[:, None] - np.arange(layers)[None])
@@ -241,7 +242,6 @@ def asked_k(
         If the evidence was asked for, and there is none.
     """
     if not isinstance(k, str):
-        check_whole(k=k)
         return k, "given by the user"
     if evidence is None:
         raise UsageError(f"k={k!r} needs a test of these phases, which have none; give a number of phases")
@@ -252,6 +252,7 @@ def asked_k(
     return k, f"{rule}, where the best cut has them; boundaries of the test: after layer {places}"
 
 
+@checked
 def choose_k(segmentations: Mapping[int, Segmentation], min_gain: float = MIN_GAIN) -> int:
     """The largest k up to which every further phase adds at least `min_gain` to the share that is cut.
 

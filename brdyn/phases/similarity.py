@@ -9,14 +9,17 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from brdyn.arguments import checked
 from brdyn.checked_json import JsonError
 from brdyn.errors import UsageError
+from brdyn.phases.matrices import of_layers
 from brdyn.result import Result
 
 GIVEN = "a matrix that was given"
 NOT_KEPT = "none (samples are not kept in files)"
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerSimilarity(Result):
     """Similarity between the outputs of all pairs of blocks.
@@ -112,30 +115,26 @@ class LayerSimilarity(Result):
         return f"{self.kind} of {self.tokens}, {len(self.matrix)} layers, {self.n_images} images"
 
 
-def checked(similarity: LayerSimilarity | np.ndarray) -> LayerSimilarity:
+def checked_similarity(similarity: LayerSimilarity | np.ndarray) -> LayerSimilarity:
     """A similarity of layers, or a matrix of them, in float64.
 
     Raises
     ------
     UsageError
-        If it is no square, finite and symmetric matrix.
+        If it is no square, finite and symmetric matrix, or its replicates are not of its size.
     """
-    if not isinstance(similarity, LayerSimilarity | np.ndarray):
-        kind = type(similarity).__name__
-        raise UsageError(
-            f"a {kind} is no similarity of layers; give a LayerSimilarity, or a NumPy array (L, L)"
-        )
     if isinstance(similarity, np.ndarray):
         similarity = LayerSimilarity(GIVEN, "no tokens of a model", similarity, None, f"none ({GIVEN})", 0)
-    matrix, replicates = np.asarray(similarity.matrix, dtype=np.float64), similarity.replicates
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
-        raise UsageError(f"a similarity of shape {matrix.shape} is not a square matrix of layers")
-    if not np.isfinite(matrix).all():
-        raise UsageError("the similarity matrix has values that are not finite")
+    matrix, replicates = of_layers(similarity.matrix, "similarity"), similarity.replicates
     if not np.allclose(matrix, matrix.T, atol=1e-6):
-        raise UsageError("the similarity matrix is not symmetric")
-    return replace(
-        similarity,
-        matrix=matrix,
-        replicates=replicates if replicates is not None and len(replicates) else None,
-    )
+        raise UsageError("the similarity matrix is not symmetric; average it with its transpose")
+    if replicates is not None and not len(replicates):
+        replicates = None
+    if replicates is not None:
+        replicates = of_layers(replicates, "bootstrap replicates", leading=1)
+        if replicates.shape[1:] != matrix.shape:
+            raise UsageError(
+                f"the bootstrap replicates are of {replicates.shape[-1]} layers, and the similarity of {len(matrix)}; "
+                "give those of the same model, or none"
+            )
+    return replace(similarity, matrix=matrix, replicates=replicates)

@@ -8,7 +8,8 @@ from typing import Any
 
 from brdyn.checked_json import check
 from brdyn.errors import UsageError
-from brdyn.phases.evidence import ROUNDING, check_test, check_total
+from brdyn.phases.evidence import check_test
+from brdyn.phases.matrices import ROUNDING, check_total
 from brdyn.words import shortened
 
 SEGMENTATION = {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from brdyn.arguments import checked
 from brdyn.choices import SEEDS
 from brdyn.data import DenseSet, ImageSet
 from brdyn.errors import UsageError
+from brdyn.measures.found_phases import given_phases
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.probes.classes import ClassRun
@@ -25,14 +27,15 @@ from brdyn.trajectory import Stream
 MODEL = "model"
 
 
+@checked
 def probe_layers(
     model: VisionTransformer,
     images: ImageSet,
     test: ImageSet | None = None,
     *,
-    layers: str = "all",
+    layers: str | int | Sequence[int] = "all",
     val: ImageSet | None = None,
-    phases: Phases | None = None,
+    phases: Phases | Sequence[int] | None = None,
     seeds: int = SEEDS,
     seed: int = 0,
     recipe: Recipe | None = None,
@@ -52,13 +55,13 @@ def probe_layers(
         To fit heads on: with labels for classification, of :func:`brdyn.data.load_dense` for segmentation and depth.
     test : ImageSet or DenseSet, optional
         By default a fifth of the images, drawn by `seed`.
-    layers : str
-        `last`, `all`, some as `3,7,12`, or `choose:4`: the best four together by score on held-out images, beside the
-        last four, four at regular distances, and the ends of the phases, on the same test images.
+    layers : str, int or sequence of int
+        Some as `[3, 7, 12]` or `3,7,12`, `last`, `all`, or `choose:4`: the best four together by score on held-out
+        images, beside the last four, four at regular distances, and the ends of the phases, on the same test images.
     val : ImageSet or DenseSet, optional
         To choose penalty and epoch by; by default a fifth of the training images for each seed.
-    phases : Phases, optional
-        Whose ends are marked, and read by `choose`.
+    phases : Phases or sequence of int, optional
+        Whose ends are marked, and read by `choose`; or their boundaries, as of :func:`brdyn.phases.as_phases`.
     seeds, seed : int
         How many splits and first weights, and where they start.
     recipe : Recipe, optional
@@ -99,7 +102,8 @@ def probe_layers(
     watch, stream = Stopwatch(), stream or Stream()
     asked = LayersAsked.parse(layers)
     given = dict(readouts or {model.info.name if readouts is None else MODEL: Readout(model)})
-    ends = None if phases is None else phases.boundaries
+    found_ends = given_phases(model, phases)
+    ends = None if found_ends is None else found_ends.boundaries
     if seeds < 1:
         raise UsageError(f"{seeds} seeds are none; at least one is needed")
     if published and val is not None:

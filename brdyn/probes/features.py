@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from brdyn.arguments import checked
 from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
@@ -23,6 +24,7 @@ Readout = Callable[[Trajectory], Tensor]
 PARTS = ("values", "labels", "positions")
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Features(Compared):
     """Features of labelled images, in the order of the images.
@@ -48,6 +50,14 @@ class Features(Compared):
     labels: Tensor
     positions: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse labels of other images."""
+        if self.values.ndim != 2 or self.labels.shape != self.values.shape[:1]:
+            raise UsageError(
+                f"features of shape {tuple(self.values.shape)} and labels of shape {tuple(self.labels.shape)} do not "
+                "go together; give (n, F) and (n,)"
+            )
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -59,6 +69,20 @@ class Features(Compared):
     def __getitem__(self, rows: np.ndarray | Tensor) -> Features:
         positions = None if self.positions is None else self.positions[rows]
         return Features(self.values[rows], self.labels[rows], positions)
+
+
+def check_width(features: Features, values: Tensor) -> None:
+    """Refuse values that are not of as many features each.
+
+    Raises
+    ------
+    UsageError
+    """
+    width = features.values.shape[1]
+    if values.ndim != 2 or values.shape[1] != width:
+        raise UsageError(
+            f"features of shape {tuple(values.shape)} are not read as those of {width} in training; give (m, {width})"
+        )
 
 
 def read_out(model: VisionTransformer, state: Tensor) -> Tensor:
@@ -148,6 +172,7 @@ def feature_width(model: VisionTransformer) -> int:
     return model.info.width * len(model.tokens.readouts)
 
 
+@checked
 def extract_features(
     model: VisionTransformer,
     images: ImageSet,

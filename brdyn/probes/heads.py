@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brdyn.arguments import checked
 from brdyn.errors import UsageError
 from brdyn.probes.maps import DenseTask, Heads, Tokens, drawn_points
 from brdyn.probes.stores import Features, FeatureStore, Place, Standard
@@ -30,6 +31,7 @@ MOST_VALUES = 2**26  # of features and maps that are computed at once, unless on
 Pairs = Iterable[tuple[Features, Tensor]]
 
 
+@checked
 @dataclass(frozen=True)
 class Recipe:
     """How heads are trained that take more than one pass.
@@ -66,6 +68,7 @@ class Recipe:
     on_test: bool = False
 
     @classmethod
+    @checked
     def of(cls, task: str, published: bool = False) -> Recipe:
         """The default for a task, or the published one."""
         if published and task == "depth":

@@ -6,13 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from brdyn.probes.features import Features
+from brdyn.arguments import checked
+from brdyn.choices import check_least
+from brdyn.errors import UsageError
+from brdyn.models.request import as_device
+from brdyn.probes.features import Features, check_width
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
 CHUNK = 1024
 
 
+@checked
 def nearest_neighbours(
     train: Features,
     test: Tensor,
@@ -41,6 +46,11 @@ def nearest_neighbours(
     Tensor
         Class indices, `(m,)`, on the CPU.
 
+    Raises
+    ------
+    UsageError
+        If features are of another width, or a number or the device makes no sense.
+
     Examples
     --------
     >>> from brdyn.probes import Features, nearest_neighbours
@@ -48,6 +58,13 @@ def nearest_neighbours(
     >>> nearest_neighbours(train, torch.tensor([[0.1, 5], [1, 0]]), neighbours=2).tolist()
     [0, 1]
     """
+    check_least(1, neighbours=neighbours)
+    if not 0 < temperature < float("inf"):
+        raise UsageError(
+            f"`temperature={temperature}` is not a number above 0; use for instance {TEMPERATURE}"
+        )
+    check_width(train, test)
+    device = as_device(device)
     bank = functional.normalize(train.values.to(device), dim=1)
     labels, found = train.labels.to(device), []
     for part in test.split(CHUNK):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from brdyn.arguments import checked
 from brdyn.choices import check_layers
 from brdyn.errors import UsageError
 
@@ -39,15 +40,18 @@ class LayersAsked:
     choose: int = 0
 
     @classmethod
-    def parse(cls, text: str) -> LayersAsked:
-        """From an option.
+    @checked
+    def parse(cls, layers: str | int | Sequence[int]) -> LayersAsked:
+        """From an option, or numbers.
 
         Raises
         ------
         UsageError
             If it is none of the forms.
         """
-        return cls(*check_layers(text))
+        if not isinstance(layers, str):
+            layers = ",".join(map(str, layers if isinstance(layers, Iterable) else [layers]))
+        return cls(*check_layers(layers))
 
     def of(self, depth: int, name: str = "the model") -> Place:
         """The layers of a model with so many.

@@ -7,6 +7,7 @@ where the features are on a GPU or too large for it.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from brdyn.arguments import checked
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
-from brdyn.probes.features import Features
+from brdyn.models.request import as_device
+from brdyn.probes.features import Features, check_width
+from brdyn.seeds import check_seed
 
 SOLVERS = ("auto", "sklearn", "torch")
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # C of scikit-learn: small is strong
@@ -63,11 +67,12 @@ class LinearProbe(Compared):
         return functional.linear((values - self.mean) / self.scale, self.weight, self.bias).argmax(1)
 
 
+@checked
 def fit_linear(
     train: Features,
     held_out: Features,
     *,
-    penalties: tuple[float, ...] = PENALTIES,
+    penalties: Sequence[float] = PENALTIES,
     solver: str = "auto",
     device: torch.device | str = "cpu",
 ) -> LinearProbe:
@@ -76,7 +81,7 @@ def fit_linear(
     Parameters
     ----------
     train, held_out : Features
-    penalties : tuple of float
+    penalties : sequence of float
         Values of C.
     solver : {"auto", "sklearn", "torch"}
         `auto`: torch on a GPU or for large problems.
@@ -97,6 +102,10 @@ def fit_linear(
     """
     if solver not in SOLVERS:
         raise UsageError(f"unknown solver {solver!r}; choose one of {', '.join(SOLVERS)}")
+    if not len(penalties):
+        raise UsageError("there are no penalties to choose from; give one such as [1.0]")
+    check_width(train, held_out.values)
+    device = as_device(device)
     present = train.labels.unique()
     if len(present) < 2:
         raise UsageError("a probe needs images of at least two classes")
@@ -105,7 +114,7 @@ def fit_linear(
     classes = max(train.classes, held_out.classes)
     if solver == "auto":
         large = values.numel() * classes > LARGE
-        solver = "torch" if large or torch.device(device).type == "cuda" else "sklearn"
+        solver = "torch" if large or device.type == "cuda" else "sklearn"
     place = torch.full((classes,), -1)
     place[present] = torch.arange(len(present))
     targets = place[train.labels]
@@ -133,7 +142,7 @@ def split(features: Features, seed: int) -> tuple[Features, Features]:
 
 def split_rows(labels: Tensor, seed: int, share: float = HELD_OUT) -> tuple[np.ndarray, np.ndarray]:
     """Rows to fit on and rows to keep out: `share` of each class (at least one row of it stays to fit on)."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     fitting, kept = [], []
     for label in labels.unique():
         own = rng.permutation(np.flatnonzero(labels.numpy() == int(label)))

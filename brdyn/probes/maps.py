@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from brdyn.arguments import checked
+from brdyn.choices import check_least
 from brdyn.data.targets import LEAST_DEPTH, VOID
+from brdyn.errors import UsageError
 from brdyn.probes.scores import DepthScore, OverlapScore, Score
 
 UPSAMPLED = 4
@@ -122,6 +125,7 @@ class DenseTask(ABC):
         """Which pixels have a truth."""
 
 
+@checked
 class Segmentation(DenseTask):
     """A class for each pixel.
 
@@ -193,6 +197,7 @@ class Segmentation(DenseTask):
         return truth != VOID
 
 
+@checked
 class Depth(DenseTask):
     """Metres for each pixel.
 
@@ -214,6 +219,9 @@ class Depth(DenseTask):
     name = "depth"
 
     def __init__(self, most: float, bins: int = BINS) -> None:
+        check_least(1, bins=bins)
+        if not LEAST_DEPTH < most < float("inf"):
+            raise UsageError(f"`most={most}` is no depth in metres above {LEAST_DEPTH}; use for instance 10")
         self.outputs, self.most, self.score = bins, most, DepthScore()
         edges = torch.linspace(LEAST_DEPTH, most, bins + 1)
         self.centres = (edges[1:] + edges[:-1]) / 2

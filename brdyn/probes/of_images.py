@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from brdyn.arguments import checked
 from brdyn.choices import SEEDS
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
@@ -18,6 +19,7 @@ from brdyn.words import counted
 TEST_SHARE = 0.2
 
 
+@checked
 def probe_images(
     model: VisionTransformer,
     images: ImageSet,

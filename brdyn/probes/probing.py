@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from brdyn.arguments import checked
 from brdyn.choices import SEEDS
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
@@ -222,6 +223,7 @@ class Reading(Compared):
     held_out: tuple[float, ...] = ()
 
 
+@checked
 def read_classes(
     train: Features,
     test: Features,
@@ -277,6 +279,7 @@ def read_classes(
     )
 
 
+@checked
 def compare(readings: Mapping[str, Reading]) -> Probing:
     """Accuracies, and what each model keeps of the first's.
 
@@ -293,6 +296,8 @@ def compare(readings: Mapping[str, Reading]) -> Probing:
     >>> compare({"a ViT": reading, "another": reading}).ratios["ratio"].tolist()
     [1.0, 1.0]
     """
+    if not readings:
+        raise UsageError("there is nothing to compare; give a reading for each model")
     rows = [
         {
             "model": name,
@@ -312,6 +317,7 @@ def compare(readings: Mapping[str, Reading]) -> Probing:
     )
 
 
+@checked
 def probe(
     train: Mapping[str, Features],
     test: Mapping[str, Features],
@@ -337,6 +343,9 @@ def probe(
     >>> probing.n_train, probing.classes
     (8, 2)
     """
+    if train.keys() != test.keys():
+        fitted, tested = (", ".join(part) or "none" for part in (train, test))
+        raise UsageError(f"features to fit are of {fitted}, and to test of {tested}; give both of each model")
     return compare(
         {name: read_classes(train[name], test[name], seeds=seeds, seed=seed, device=device) for name in train}
     )

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from brdyn.arguments import checked
 from brdyn.measures import intervals
 
 RESAMPLES = 1000
@@ -115,6 +116,7 @@ class ClassScore(Score):
         return self.values(counted)["accuracy"].mean(0)
 
 
+@checked
 class OverlapScore(Score):
     """Mean intersection over union of the classes that the images hold.
 

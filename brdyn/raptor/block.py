@@ -13,12 +13,14 @@ from timm.layers import Mlp, SwiGLU
 from timm.models.vision_transformer import Attention, LayerScale
 from torch import Tensor, nn
 
+from brdyn.arguments import checked
 from brdyn.choices import check_block, check_heads, check_norm_eps
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
 from brdyn.models.depth_scaling import DepthScaling
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class BlockConfig:
     """What a block is made of.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from brdyn.arguments import checked
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
 from brdyn.runtime import in_float64
@@ -23,6 +24,7 @@ ROUNDINGS = 32  # by which a computation may differ from itself: kernels depend 
 SEPARATOR = "/"  # instead of the dot, which names of parameters may not have
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class CopyConfig:
     """Copies of the teacher's blocks.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
+from brdyn.arguments import checked
 from brdyn.checked_json import fields_of, made
 from brdyn.choices import SEEDS, check_beyond
 from brdyn.data import ImageSet
@@ -214,6 +215,7 @@ def _interval(low: float, high: float) -> str:
     return f" [{low:.3f}, {high:.3f}]" if low == low else ""
 
 
+@checked
 def evaluate(
     raptor: Raptor,
     images: ImageSet,

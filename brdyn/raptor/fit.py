@@ -9,18 +9,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Self
 
+from brdyn.arguments import checked
 from brdyn.checked_json import made
 from brdyn.data import Batch, ImageSet
 from brdyn.data.augment import Augmentation, PairTransform
 from brdyn.data.shuffled import ShuffledBatches
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer, load_model
-from brdyn.phases import Phases
+from brdyn.phases import Phases, as_assignment
 from brdyn.progress import tell
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.raptor.cache import ActivationCache
 from brdyn.raptor.model import Raptor, spans, untrained
-from brdyn.raptor.partitions import as_assignment
 from brdyn.raptor.rates import TRIED, in_words, tried_rates, with_rates
 from brdyn.raptor.recipe import RANDOM, FitSettings
 from brdyn.raptor.starts import START_IMAGES, tie
@@ -201,6 +201,7 @@ class Fit(Result):
         return f"{len(set(assignment))} blocks for {len(assignment)} layers, {self.images_seen} images seen"
 
 
+@checked
 def fit_raptor(
     teacher: VisionTransformer,
     images: ImageSet,
@@ -223,7 +224,7 @@ def fit_raptor(
         and in all sessions.
     phases : Phases, or sequence of int
         Which layers share a block: phases, the last layer of each but the last, or the block of each of the L layers
-        (see :mod:`brdyn.raptor.partitions`).
+        (see :func:`brdyn.phases.as_assignment`).
     settings : FitSettings, optional
     session : Session, optional
         Checkpoints, what to go on from, tracker, progress bar; the device, by default the teacher's.
@@ -261,7 +262,7 @@ def fit_raptor(
     session = session or Session()
     accelerator, checkpoints, resume = session.on(teacher.device), session.checkpoints, session.resume
     watch = Stopwatch() if checkpoints is None else checkpoints.watch
-    assignment = as_assignment(phases, teacher.depth)
+    assignment = as_assignment(phases, teacher.depth, repr(teacher.info.name))
     raptor = untrained(teacher, assignment, settings.block(teacher), settings.seed)
     raptor.shared.requires_grad_(True)
     learning, held_out = images.split(settings.held_out(len(images)), settings.seed)

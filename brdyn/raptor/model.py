@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from brdyn.arguments import checked
 from brdyn.choices import MOST_LAYERS, MOST_PIXELS
 from brdyn.declared import Range
 from brdyn.errors import UsageError
@@ -87,6 +88,7 @@ class Application(nn.Module):
         return self._shared[0](state, self.layer)
 
 
+@checked
 class Raptor(VisionTransformer):
     """Shared blocks between the frozen embedding and the frozen norm of a teacher, which is kept with it.
 

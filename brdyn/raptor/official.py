@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from brdyn.arguments import checked
 from brdyn.checked_json import expanded
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer, checkpoints
 from brdyn.models.module_pickles import read_module
 from brdyn.models.weights import digest
+from brdyn.phases.given import contiguous
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.model import Raptor
-from brdyn.raptor.partitions import contiguous
 
 BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 NORM_EPS = 1e-5  # torch's own, which they leave
@@ -43,6 +44,7 @@ RENAMED = {
 FIRST_MAP = ("mlp.0.weight", "mlp.0.bias")  # of a SwiGLU: gate, then value, in one
 
 
+@checked
 def read_official(
     path: str | Path, teacher: VisionTransformer, boundaries: Sequence[int] | None = None
 ) -> Raptor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from math import comb, factorial, prod
 
 import numpy as np
 
 from brdyn.errors import UsageError
-from brdyn.phases import Phases, check_request
+from brdyn.phases import check_request
+from brdyn.phases.given import contiguous
 from brdyn.words import counted
 
 MAXCUT, CONTIGUOUS, SHUFFLE = "maxcut", "random-contiguous", "random-shuffle"
@@ -63,51 +63,6 @@ def draws_of(partition: str, boundaries: Sequence[int], layers: int) -> int:
     sizes = Counter(contiguous(boundaries, layers)).values()
     same = Counter(sizes).values()  # blocks of one size can trade names
     return factorial(layers) // prod(map(factorial, sizes)) // prod(map(factorial, same)) - 1
-
-
-def as_assignment(phases: Phases | Sequence[int], layers: int) -> list[int]:
-    """The block of each layer from phases, their boundaries, or an assignment of L blocks.
-
-    Parameters
-    ----------
-    phases : Phases, or sequence of int
-        A sequence of L numbers has the block of each layer; a shorter one the last layer of each phase but the last.
-    layers : int
-        L.
-
-    Raises
-    ------
-    UsageError
-        If the phases are of another number of layers, or boundaries do not increase from 1 to L - 1.
-
-    Examples
-    --------
-    >>> from brdyn.raptor.partitions import as_assignment
-    >>> as_assignment([2], layers=3), as_assignment([0, 1, 0], layers=3)
-    ([0, 0, 1], [0, 1, 0])
-    """
-    if isinstance(phases, Phases):
-        if phases.layers != layers:
-            raise UsageError(f"the phases are of {phases.layers} layers, and the teacher has {layers}")
-        return contiguous(phases.boundaries, layers)
-    return list(phases) if len(phases) >= layers else contiguous(phases, layers)
-
-
-def contiguous(boundaries: Sequence[int], layers: int) -> list[int]:
-    """The block of each layer for phases that end at `boundaries`.
-
-    Raises
-    ------
-    UsageError
-        If the boundaries do not increase from 1 to L - 1.
-    """
-    edges = [0, *boundaries, layers]
-    if any(later <= earlier for earlier, later in pairwise(edges)):
-        raise UsageError(
-            f"boundaries {', '.join(map(str, boundaries))} do not increase from 1 to {layers - 1}; "
-            "each is the last layer of a phase"
-        )
-    return [phase for phase, (start, end) in enumerate(pairwise(edges)) for _ in range(start, end)]
 
 
 def random_contiguous(

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from brdyn.arguments import checked
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures import intervals, measure
 from brdyn.measures.sampling import SamplingMetric
 from brdyn.models import VisionTransformer
+from brdyn.phases import Phases, as_assignment
 from brdyn.provenance import Provenance, Stopwatch, skipped_lines
 from brdyn.raptor.copied import CopiedBlock, CopyConfig, relaxed_parameters
 from brdyn.raptor.fit import fit_raptor
@@ -265,10 +267,11 @@ def skill_of(error: Tensor, nothing: Tensor) -> tuple[float, float]:
     return 1 - ratio, intervals.t_quantile(images) * sqrt(variance) / (total / images)
 
 
+@checked
 def raptor_ranks(
     teacher: VisionTransformer,
     images: ImageSet,
-    partitions: Mapping[str, Sequence[int]],
+    partitions: Mapping[str, Phases | Sequence[int]],
     ranks: Sequence[int],
     *,
     start: str = LAYER,
@@ -283,8 +286,8 @@ def raptor_ranks(
     teacher : VisionTransformer
     images : ImageSet
         To judge by.
-    partitions : mapping of str to sequence of int
-        The block of each layer, by name.
+    partitions : mapping of str to Phases or sequence of int
+        By name, which layers share a block, as of :func:`brdyn.phases.as_assignment`.
     ranks : sequence of int
         From 0; at the width and above nothing is shared any more.
     start : {"layer", "mean"}
@@ -321,7 +324,10 @@ def raptor_ranks(
     configs = {rank: CopyConfig(width=info.width, heads=info.heads, rank=rank) for rank in wanted}
     parts = []
     # One pass each: a partition holds the teacher's blocks over again.
-    for name, assignment in partitions.items():
+    assignments = {
+        name: as_assignment(given, teacher.depth, repr(info.name)) for name, given in partitions.items()
+    }
+    for name, assignment in assignments.items():
         found = [(False, _measured(_tied(teacher, assignment, configs[wanted[-1]], start, choosing),
                                    images, wanted, stream))]  # fmt: skip
         for rank in wanted if settings is not None else ():
@@ -343,7 +349,6 @@ def raptor_ranks(
     table = pd.concat(parts, ignore_index=True)
     table["share"] = table["parameters"] / teacher.block_parameters
     origin = Provenance.of(teacher, images, watch, stream.processes, seed=images.seed)
-    named = {name: list(map(int, assignment)) for name, assignment in partitions.items()}
     others: dict[str, Any] = {}
     if fit_images is not None:
         others = {
@@ -353,7 +358,7 @@ def raptor_ranks(
                 one._asdict() for one in sorted({*choosing.report.skipped, *learning.report.skipped})
             ],
         }
-    return RankCurve(table[list(COLUMNS)], named, start, seen, others, provenance=origin)
+    return RankCurve(table[list(COLUMNS)], assignments, start, seen, others, provenance=origin)
 
 
 def _tied(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from brdyn.choices import check_batch, check_block, check_norm_eps, dtype_name, one_of
+from brdyn.arguments import checked
+from brdyn.choices import Precision, check_batch, check_block, check_norm_eps, dtype_name, one_of
 from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
 from brdyn.training.settings import ADAMW, TrainSettings
@@ -29,6 +30,7 @@ LATER = ("try_rates", "augment", "optimizer")  # than the first records
 OF_RANDOM_BLOCKS = ("mlp", "mlp_ratio", "layer_scale", "norm_eps", "depth_scaling")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
     """The recipe. Defaults are the published ones, with shares of the steps where those are counted in steps.
@@ -101,7 +103,7 @@ class FitSettings:
     warmup: float = WARMUP_SHARE
     clip: float = 1.0
     accumulate: int = 1
-    precision: str = "float32"
+    precision: Precision = "float32"
     ema: float = 0.0
     compile: bool = False
     seed: int = 0

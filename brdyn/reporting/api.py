@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from brdyn import runtime
+from brdyn.arguments import checked
 from brdyn.checked_json import expanded
 from brdyn.choices import INITS, one_of
 from brdyn.data import ImageSet, load_images
@@ -20,6 +21,7 @@ from brdyn.store import check_formats
 from brdyn.trajectory import Stream
 
 
+@checked
 def report(
     models: Sequence[str | VisionTransformer],
     images: str | Path,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from brdyn.arguments import checked
 from brdyn.choices import EPS, SPLICED, SURGERY, TANGENTS, check_twins, one_of
 from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
@@ -128,6 +129,7 @@ SIZES = {
 }  # fmt: skip
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ReportSettings:
     """What a report measures.

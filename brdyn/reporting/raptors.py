@@ -12,11 +12,11 @@ from brdyn.data import ImageSet
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
+from brdyn.phases.given import contiguous
 from brdyn.provenance import Stopwatch
 from brdyn.raptor import Evaluation, Fit, FitSettings, Raptor, evaluate, fit_raptor
 from brdyn.raptor.fit import fit_options
 from brdyn.raptor.model import is_raptor, read_saved
-from brdyn.raptor.partitions import contiguous
 from brdyn.reporting.blocks import accepted
 from brdyn.reporting.plan import ReportSettings
 from brdyn.store.unfinished import CHECKPOINTS

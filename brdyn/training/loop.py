@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brdyn.arguments import checked
 from brdyn.data import Batch, ReadReport, Skipped
 from brdyn.errors import BrdynError, DivergedError
 from brdyn.progress import progress_bar
@@ -31,6 +32,7 @@ from brdyn.words import counted
 Visit = Callable[[int, Mapping[str, float]], None]
 
 
+@checked
 def train(
     task: Task,
     batches: Batches,

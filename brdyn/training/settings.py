@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from brdyn.choices import dtype_name, one_of
+from brdyn.arguments import checked
+from brdyn.choices import Precision, dtype_name, one_of
 from brdyn.errors import UsageError
 from brdyn.words import printable, shortened
 
@@ -23,6 +24,7 @@ DIGESTS = (
 )  # of files beside their `source`: their contents, which of them, classes
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """Steps, optimizer, schedule and upkeep of one stage of training.
@@ -75,7 +77,7 @@ class TrainSettings:
     warmup: int = 0
     clip: float = 1.0
     accumulate: int = 1
-    precision: str = "float32"
+    precision: Precision = "float32"
     ema: float = 0.0
     ema_warmup: bool = False
     compile: bool = False

@@ -9,10 +9,10 @@ from brdyn import load_images
 from brdyn.classifiers import Classifier, packaged
 from brdyn.errors import UsageError
 from brdyn.models import describe_model, list_models, load_model
+from brdyn.phases.given import contiguous
 from brdyn.raptor import FitSettings, fit_raptor
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import Raptor
-from brdyn.raptor.partitions import contiguous
 from brdyn.store import read_json
 from brdyn.trajectory import Stream
 

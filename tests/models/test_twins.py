@@ -142,11 +142,17 @@ def test_twins_of_an_untrained_model_are_others():
     assert untrained_twins(model, 2, seed=2**63 - 1).seeds == (0, 1)  # seeds end there
 
 
-@pytest.mark.parametrize("number", [-1, 1.5, True, 10**6])
-def test_a_number_that_is_none(number):
-    with pytest.raises(
-        UsageError, match=f"`null={number}` is not a number of untrained twins from 0 to 1000"
-    ):
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (-1, "`null=-1` is not a number of untrained twins from 0 to 1000"),
+        (10**6, "`null=1000000` is not a number of untrained twins from 0 to 1000"),
+        (1.5, r"`n=1\.5` is not a whole number"),
+        (True, "`n=True` is not a whole number"),
+    ],
+)
+def test_a_number_that_is_none(number, said):
+    with pytest.raises(UsageError, match=said):
         untrained_twins(tiny_vit(), number)
 
 

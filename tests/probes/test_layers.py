@@ -173,7 +173,7 @@ def test_depth_of_a_backbone_that_knows_it(tmp_path):
 def test_the_best_layers_are_chosen_and_set_beside_others(streets):
     model = Painter(depth=4, noise=2.0)
     model.blocks[1] = Clear(model)
-    phases = type("Phases", (), {"boundaries": (2,)})()
+    phases = [2]
     found = probe_layers(
         model, *loaded(streets, model), layers="choose:2", phases=phases, seeds=1, recipe=QUICK, stream=ALONE
     )

@@ -8,6 +8,7 @@ from torchmetrics import R2Score
 from brdyn.data import Batch
 from brdyn.errors import UsageError
 from brdyn.models import TokenLayout
+from brdyn.phases.given import contiguous
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.losses import (
     JOINT_WEIGHTS,
@@ -19,7 +20,7 @@ from brdyn.raptor.losses import (
     weighted_loss,
 )
 from brdyn.raptor.model import Span, spans, untrained
-from brdyn.raptor.partitions import PARTITIONS, assign, contiguous, random_contiguous, random_shuffle
+from brdyn.raptor.partitions import PARTITIONS, assign, random_contiguous, random_shuffle
 from brdyn.raptor.recipe import FitSettings, learning_rate
 from brdyn.raptor.tasks import BlocksApart, BlocksJoined, stage_task
 from brdyn.trajectory import capture
