@@ -56,7 +56,9 @@ def test_names_that_are_no_utf8_are_escaped_in_json():
     json.dumps(written, ensure_ascii=False).encode()  # which a lone surrogate would not stand
 
 
-OF_THE_LIBRARY = ("--apart", "--folder", "--help", "--published")  # which no command takes or passes on
+OF_THE_LIBRARY = (  # which no command takes or passes on
+    "--apart", "--folder", "--help", "--leave-out", "--published", "--temperature",
+)  # fmt: skip
 
 
 def messages(path):
