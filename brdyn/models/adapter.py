@@ -69,8 +69,9 @@ def adapt(
     norm : nn.Module or None
         The final norm; None where there is none.
     tokens : mapping of str to int, or TokenLayout
-        How many tokens come before the patches, in order, as `{"cls": 1, "registers": 4}`, or `{}`. Of `cls`, if there
-        is one of that name, the whole image is read out. A :class:`TokenLayout` says any other order.
+        How many tokens come before the patches, in order, as `{"cls": 1, "registers": 4}`, or `{}`. The whole image is
+        read out from the group named `cls`, where there is one. A :class:`TokenLayout` says any other order, and with
+        `answer` another name.
     image_size : int or (int, int)
         Height and width in pixels.
     patch : int

@@ -158,7 +158,7 @@ def test_blocks_get_what_else_they_need_by_apply():
 
 def test_no_cls_no_norm_and_an_order_of_ones_own():
     vit = my_vit()
-    last = TokenLayout({"patches": slice(0, 6), "cls": slice(6, 7)}, (2, 3), answer="cls")
+    last = TokenLayout({"patches": slice(0, 6), "cls": slice(6, 7)}, (2, 3))
 
     def behind(module, images):
         return module.tokenise(images)[:, [*range(3, 9), 0]]
@@ -167,8 +167,18 @@ def test_no_cls_no_norm_and_an_order_of_ones_own():
     state = captured(model, images_of()).states[0]
     assert torch.equal(state[:, model.tokens["cls"]][:, 0], vit.cls[0].detach().expand(4, -1))
     assert torch.equal(model(images_of()), captured(model, images_of()).states[-1])
+    assert model.tokens.readouts == ("cls", "patches")
     bare = adapted(vit, embed=lambda module, images: module.tokenise(images)[:, 3:], tokens={})
     assert bare.tokens.readouts == ("patches",)
+
+
+@pytest.mark.parametrize("answer", ["CLS", "patches"])
+def test_an_answer_is_a_group_besides_the_patches(answer):
+    groups = {"storage": slice(0, 2), "patches": slice(2, 8), "cls": slice(8, 9)}
+    with pytest.raises(UsageError, match=rf"answer='{answer}' .*besides the patches \(storage, cls\)"):
+        TokenLayout(groups, (2, 3), answer=answer)
+    assert TokenLayout(groups, (2, 3)).readouts == ("cls", "patches")
+    assert TokenLayout(groups, (2, 3), answer="storage").readouts == ("storage", "patches")
 
 
 def test_heads_are_asked_of_the_block_and_guessed_only_with_a_note():
