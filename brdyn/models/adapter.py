@@ -77,7 +77,7 @@ def adapt(
     image_size : int or (int, int)
         Height and width in pixels.
     patch : int
-        Side of a patch in pixels.
+        Side of a patch in pixels; of patches that are not square any one, and `tokens` is a :class:`TokenLayout`.
     mean, std : sequence of float
         Normalisation of the channels, of values in [0, 1].
     apply : callable, optional
@@ -123,8 +123,13 @@ def adapt(
         raise UsageError(f"what was given to adapt is {kind(module)}, not a module")
     name = name or type(module).__name__
     size, side = as_size(image_size), whole(patch)
-    if size is None or side is None or side < 1:
-        raise UsageError(f"{image_size=} and {patch=} of {name!r} are not whole numbers of pixels")
+    if size is None:
+        raise UsageError(f"{image_size=} of {name!r} is no number of pixels; give one, or (height, width)")
+    if side is None or side < 1:
+        raise UsageError(
+            f"{patch=} of {name!r} is not one whole number of pixels, the side of a square patch; of other patches "
+            "give one side, and tokens=brdyn.models.TokenLayout(groups, grid)"
+        )
     layout = _layout(name, tokens, size, side)
     prepared = _preprocessing(name, size, mean, std, preprocessing)
     own = [block for block in blocks if isinstance(block, nn.Module)] if isinstance(blocks, Iterable) else []

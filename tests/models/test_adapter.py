@@ -156,6 +156,19 @@ def test_blocks_get_what_else_they_need_by_apply():
     assert torch.equal(captured(model, images_of()).states[-1], state)
 
 
+def test_patches_that_are_not_square_are_a_layout():
+    class Flat(MyViT):
+        def __init__(self):
+            super().__init__()
+            self.projection = nn.Conv2d(3, 8, (16, 4), (16, 4))
+
+    torch.manual_seed(0)
+    layout = TokenLayout({"cls": slice(0, 1), "registers": slice(1, 3), "patches": slice(3, 9)}, (1, 6))
+    model = adapted(Flat(), tokens=layout, patch=16)
+    assert model.tokens.grid == (1, 6)
+    assert model(images_of()).shape == (4, 9, 8)
+
+
 def test_no_cls_no_norm_and_an_order_of_ones_own():
     vit = my_vit()
     last = TokenLayout({"patches": slice(0, 6), "cls": slice(6, 7)}, (2, 3))
@@ -217,6 +230,8 @@ def test_a_module_that_is_random_in_eval_mode_is_said_to_be():
         ({"tokens": {"all": 1}}, ("'all'", "cls or registers")),
         ({"tokens": {"cls": -1}}, ("-1", "not a number of tokens")),
         ({"tokens": TokenLayout({"patches": slice(0, 5)}, (2, 3))}, ("2x3 patches", "{'patches': 5}")),
+        ({"patch": (8, 16)}, ("patch=(8, 16)", "one whole number", "TokenLayout")),
+        ({"image_size": None}, ("image_size=None", "(height, width)")),
         ({"image_size": (16, 20)}, ("16x20", "8-pixel patch")),
         ({"std": (1, 1, 0)}, ("std=(1, 1, 0)", "above 0")),
         ({"mean": (float("nan"),) * 3}, ("mean=(nan, nan, nan)",)),
