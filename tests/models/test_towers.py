@@ -41,6 +41,7 @@ BUILDERS = {
     "MetaCLIP 2": lambda: hf.MetaClip2VisionModel(hf.MetaClip2VisionConfig(**VISION)),
     "Chinese CLIP": lambda: hf.ChineseCLIPVisionModel(hf.ChineseCLIPVisionConfig(**VISION)),
     "CLIPSeg": lambda: hf.CLIPSegVisionModel(hf.CLIPSegVisionConfig(**VISION)),
+    "AltCLIP": lambda: hf.AltCLIPVisionModel(hf.AltCLIPVisionConfig(**VISION)),
     "TIPSv2": lambda: hf.Tipsv2VisionModel(hf.Tipsv2VisionConfig(**VISION)),
     "Pixio": lambda: hf.PixioModel(hf.PixioConfig(**NO_MLP, mlp_ratio=2)),
     "RADIO": lambda: hf.RadioModel(hf.RadioConfig(**RADIO)),
@@ -53,7 +54,12 @@ BUILDERS = {
     "ViT, native 32x128": lambda: hf.ViTModel(hf.ViTConfig(**WIDE), add_pooling_layer=False),
     "InternVL, mean pooling": lambda: hf.InternVLVisionModel(hf.InternVLVisionConfig(**VISION)),
 }
-UNNORMED = ("MetaCLIP 2", "Chinese CLIP", "CLIPSeg")  # its last_hidden_state is before the final norm
+UNNORMED = (
+    "MetaCLIP 2",
+    "Chinese CLIP",
+    "CLIPSeg",
+    "AltCLIP",
+)  # its last_hidden_state is before the final norm
 OTHERS = {
     "DeiT": {"distillation": 1},
     "TIPSv2": {"registers": 1},
@@ -171,6 +177,27 @@ def test_a_model_of_images_and_text_gives_its_vision_part(kind, tmp_path):
     assert "the vision part of a" in notes
     text = {"InternVL": "multi_modal_projector", "Tipsv2": "text_encoder"}.get(kind, "text_model")
     assert text in notes
+
+
+def test_altclip_is_read_as_it_is_published(tmp_path):
+    """With CLIP's names of its layers, which transformers changes where it saves the whole model."""
+    whole = hf.AltCLIPModel(
+        hf.AltCLIPConfig(vision_config=VISION, text_config={**TEXT, "project_dim": 32})
+    ).eval()
+    scramble(whole)
+    whole.config.save_pretrained(tmp_path)
+    state = {name: tensor.contiguous() for name, tensor in whole.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    compare("AltCLIP", whole.vision_model, load_model(str(tmp_path)))
+
+
+@pytest.mark.parametrize(("kind", "where"), [("Blip", "blip"), ("OwlViT", "owlvit"), ("DPT", "dpt")])
+def test_a_trunk_that_is_not_known_is_given_in_python(kind, where, tmp_path):
+    getattr(hf, f"{kind}Config")().save_pretrained(tmp_path)
+    with pytest.raises(
+        UsageError, match=rf"'{where}.*in Python give its vision trunk to brdyn\.adapt \(docs"
+    ):
+        load_model(str(tmp_path))
 
 
 HEADS = {

@@ -121,6 +121,7 @@ KINDS: dict[str, Kind] = {
     "metaclip_2_vision_model": _clip("MetaClip2VisionModel"),
     "chinese_clip_vision_model": _clip("ChineseCLIPVisionModel"),
     "clipseg_vision_model": _clip("CLIPSegVisionModel"),
+    "altclip_vision_model": _clip("AltCLIPVisionModel"),
     "tipsv2_vision_model": Kind(
         "Tipsv2VisionModel",
         ("layernorm",),
@@ -170,6 +171,7 @@ VISION_PARTS = {
     "metaclip_2": "metaclip_2_vision_model",
     "chinese_clip": "chinese_clip_vision_model",
     "clipseg": "clipseg_vision_model",
+    "altclip": "altclip_vision_model",
     "tipsv2": "tipsv2_vision_model",
     "siglip": "siglip_vision_model",
     "aimv2": "aimv2_vision_model",
