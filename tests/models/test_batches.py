@@ -49,6 +49,14 @@ def test_embedding_norm_and_head_do_not_mix_images_either():
             adapted(vit, **{"norm": vit.ln, part: given})
 
 
+class Scaled(Block):
+    """Computes at a scale that the whole batch sets: what it makes of an image differs by a rounding."""
+
+    def forward(self, state):
+        scale = state.abs().amax()
+        return super().forward(state / scale * scale)
+
+
 class Autocast(Block):
     def forward(self, state):
         with torch.autocast("cpu", torch.bfloat16):
@@ -56,7 +64,7 @@ class Autocast(Block):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("block", [Block, Autocast])
+@pytest.mark.parametrize("block", [Block, Scaled, Autocast])
 def test_rounding_is_not_taken_for_mixing(block, dtype):
     wide = nn.TransformerEncoderLayer(384, 6, batch_first=True)
     vit = my_vit(width=384, depth=2, block=block).to(dtype)
