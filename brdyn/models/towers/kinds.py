@@ -171,7 +171,6 @@ VISION_PARTS = {
     "metaclip_2": "metaclip_2_vision_model",
     "chinese_clip": "chinese_clip_vision_model",
     "clipseg": "clipseg_vision_model",
-    "altclip": "altclip_vision_model",
     "tipsv2": "tipsv2_vision_model",
     "siglip": "siglip_vision_model",
     "aimv2": "aimv2_vision_model",
