@@ -38,7 +38,10 @@ WORDS = {  # what a kind is called, and what to give
         ("Raptor", "SharedBlocks"), ("a Raptor", "what `brdyn.load_model` returns for its folder")
     ),
     "Twins": ("a collection of models", "what `brdyn.untrained_twins` returns"),
-    "Classifier": ("a classifier", "what `brdyn.classifiers.Classifier.new` or `Classifier.from_pretrained` returns"),
+    "Classifier": (
+        "a classifier",
+        "what `brdyn.classifiers.Classifier.new` or `Classifier.from_pretrained` returns",
+    ),
     "Features": ("features", "what `brdyn.probes.extract_features` returns for a name"),
     "Reading": ("a reading", "what `brdyn.probes.read_classes` returns"),
     "LayerSimilarity": (

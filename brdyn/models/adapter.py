@@ -32,6 +32,8 @@ HOW = (
 CONTRACT = ("embed", "blocks", "norm", "tokens", "image_size", "patch", "mean", "std")
 HEAD_ATTRIBUTES = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
 HEAD_WIDTH = 64
+# How far two passes over arrays of one shape may lie apart: roundings, and times what a random part does anyway.
+ROUNDINGS, TIMES = 4, 10
 RESERVED = ("all", "patches")
 
 
@@ -57,7 +59,7 @@ def adapt(
 
     brdyn works on a copy of the module as it is now, in eval mode and frozen: yours is left as it was, and what you
     train into it later does not show. Functions given here get that copy as their first argument. The copy is tried
-    on two blank images, without a change to the random state.
+    on images of noise, without a change to the random state.
 
     Parameters
     ----------
@@ -70,12 +72,13 @@ def adapt(
     norm : nn.Module or None
         The final norm; None where there is none.
     tokens : mapping of str to int, or TokenLayout
-        How many tokens come before the patches, in order, as `{"cls": 1, "registers": 4}`, or `{}`. Of `cls`, if there
-        is one of that name, the whole image is read out. A :class:`TokenLayout` says any other order.
+        How many tokens come before the patches, in order, as `{"cls": 1, "registers": 4}`, or `{}`. The whole image is
+        read out from the group named `cls`, where there is one. A :class:`TokenLayout` says any other order, and with
+        `answer` another name.
     image_size : int or (int, int)
         Height and width in pixels.
     patch : int
-        Side of a patch in pixels.
+        Side of a patch in pixels; of patches that are not square any one, and `tokens` is a :class:`TokenLayout`.
     mean, std : sequence of float
         Normalisation of the channels, of values in [0, 1].
     apply : callable, optional
@@ -99,7 +102,7 @@ def adapt(
     Raises
     ------
     UsageError
-        If a part does not do what is said here.
+        If a part does not do what is said here, or mixes the images of a batch.
 
     Examples
     --------
@@ -123,8 +126,13 @@ def adapt(
     check("class_names", class_names, Sequence[str])
     name = name or type(module).__name__
     size, side = as_size(image_size), whole(patch)
-    if size is None or side is None or side < 1:
-        raise UsageError(f"{image_size=} and {patch=} of {name!r} are not whole numbers of pixels")
+    if size is None:
+        raise UsageError(f"{image_size=} of {name!r} is no number of pixels; give one, or (height, width)")
+    if side is None or side < 1:
+        raise UsageError(
+            f"{patch=} of {name!r} is not one whole number of pixels, the side of a square patch; of other patches "
+            "give one side, and tokens=brdyn.models.TokenLayout(groups, grid)"
+        )
     layout = _layout(name, tokens, size, side)
     prepared = _preprocessing(name, size, mean, std, preprocessing)
     own = [block for block in blocks if isinstance(block, nn.Module)] if isinstance(blocks, Iterable) else []
@@ -171,7 +179,7 @@ class _Trunk(NamedTuple):
 
 
 class _Trial:
-    """Runs two blank images through a model, and says which part does not do what it should."""
+    """Runs images of noise through a model, and says which part does not do what it should."""
 
     def __init__(self, name: str, model: OwnViT, originals: set[nn.Module]) -> None:
         self.name, self.model, self.originals = name, model, originals
@@ -185,13 +193,17 @@ class _Trial:
             raise UsageError(f"{self.name!r} has no floating-point parameters")
         device = self.model.device
         count = 3 if self.model.tokens.count == 2 else 2  # so that images cannot be taken for tokens
-        images = torch.zeros(count, 3, *self.model.preprocessing.image_size).to(device, self.model.dtype)
+        noise = torch.randn(
+            count, 3, *self.model.preprocessing.image_size, generator=torch.Generator().manual_seed(0)
+        )
+        images = noise.to(device, self.model.dtype)
         watch = register_module_forward_pre_hook(self._refuse_original)
         try:
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 with torch.no_grad():
                     first = self._trunk(images)
                     classes = self._classes(first)
+                    self._check_apart(images)
                 with torch.enable_grad():
                     for parameter in parameters:
                         parameter.requires_grad_(parameter.is_floating_point())
@@ -255,6 +267,24 @@ class _Trial:
                 f"head of {self.name!r} makes {tuple(scores.shape)} of {len(normed)} images, not (B, classes)"
             )
         return scores.shape[1]
+
+    def _check_apart(self, images: Tensor) -> None:
+        """Refuse a part that makes something else of the first image when copies of it stand for the others."""
+        model, state = self.model, images
+        steps: list[tuple[str, Callable[[Tensor], Any]]] = [("embed", model.embed)]
+        steps += [(f"block {number}", block) for number, block in enumerate(model.blocks, 1)]
+        steps += [("norm", model.norm), *([("head", model.logits)] if model._head is not None else [])]
+        for part, call in steps:
+            alike = state.clone()
+            alike[1:] = state[:1]
+            made, other, again = (self._call(part, call, one) for one in (state, alike, state))
+            size, apart, anyway = (one[0].float().norm() for one in (made, made - other, made - again))
+            if apart > ROUNDINGS * torch.finfo(made.dtype).eps * size + TIMES * anyway:
+                raise UsageError(
+                    f"{part} of {self.name!r} mixes the images of a batch: what it makes of one changes with the "
+                    "others (a layer of torch.nn without batch_first=True?)"
+                )
+            state = made
 
     def _call(self, part: str, call: Callable[[Tensor], Any], value: Tensor) -> Tensor:
         """The tensor that a part makes."""

@@ -33,9 +33,14 @@ class TokenLayout:
     grid : (int, int)
         Rows and columns of patches; `grid[0] * grid[1]` is the number of spatial tokens.
     answer : str or None
-        The group that gathers what the model says of the whole image: `cls`, or `y`.
+        The group that gathers what the model says of the whole image: `cls` where there is one, or `y`.
     spatial : str
         The group that is computed for every patch: `patches`, or `z`.
+
+    Raises
+    ------
+    UsageError
+        If the answer is none of the other groups.
 
     Examples
     --------
@@ -50,6 +55,16 @@ class TokenLayout:
     answer: str | None = None
     spatial: str = "patches"
 
+    def __post_init__(self) -> None:
+        if self.answer is None:
+            object.__setattr__(self, "answer", "cls" if "cls" in self.groups else None)
+        elif self.answer not in self.groups or self.answer == self.spatial:
+            others = [group for group in self.groups if group != self.spatial]
+            raise UsageError(
+                f"answer={self.answer!r} of a token layout is none of its groups besides the {self.spatial} "
+                f"({', '.join(others) or 'it has none'}); give one of them, or no answer"
+            )
+
     @classmethod
     @checked
     def with_prefix(cls, grid: Size, prefix: Mapping[str, int]) -> TokenLayout:
@@ -60,7 +75,7 @@ class TokenLayout:
             if count:
                 groups[name] = slice(start, start + count)
                 start += count
-        return cls(groups, grid, answer="cls" if "cls" in groups else None)
+        return cls(groups, grid)
 
     @property
     def readouts(self) -> tuple[str, ...]:

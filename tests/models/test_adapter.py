@@ -156,9 +156,22 @@ def test_blocks_get_what_else_they_need_by_apply():
     assert torch.equal(captured(model, images_of()).states[-1], state)
 
 
+def test_patches_that_are_not_square_are_a_layout():
+    class Flat(MyViT):
+        def __init__(self):
+            super().__init__()
+            self.projection = nn.Conv2d(3, 8, (16, 4), (16, 4))
+
+    torch.manual_seed(0)
+    layout = TokenLayout({"cls": slice(0, 1), "registers": slice(1, 3), "patches": slice(3, 9)}, (1, 6))
+    model = adapted(Flat(), tokens=layout, patch=16)
+    assert model.tokens.grid == (1, 6)
+    assert model(images_of()).shape == (4, 9, 8)
+
+
 def test_no_cls_no_norm_and_an_order_of_ones_own():
     vit = my_vit()
-    last = TokenLayout({"patches": slice(0, 6), "cls": slice(6, 7)}, (2, 3), answer="cls")
+    last = TokenLayout({"patches": slice(0, 6), "cls": slice(6, 7)}, (2, 3))
 
     def behind(module, images):
         return module.tokenise(images)[:, [*range(3, 9), 0]]
@@ -167,8 +180,18 @@ def test_no_cls_no_norm_and_an_order_of_ones_own():
     state = captured(model, images_of()).states[0]
     assert torch.equal(state[:, model.tokens["cls"]][:, 0], vit.cls[0].detach().expand(4, -1))
     assert torch.equal(model(images_of()), captured(model, images_of()).states[-1])
+    assert model.tokens.readouts == ("cls", "patches")
     bare = adapted(vit, embed=lambda module, images: module.tokenise(images)[:, 3:], tokens={})
     assert bare.tokens.readouts == ("patches",)
+
+
+@pytest.mark.parametrize("answer", ["CLS", "patches"])
+def test_an_answer_is_a_group_besides_the_patches(answer):
+    groups = {"storage": slice(0, 2), "patches": slice(2, 8), "cls": slice(8, 9)}
+    with pytest.raises(UsageError, match=rf"answer='{answer}' .*besides the patches \(storage, cls\)"):
+        TokenLayout(groups, (2, 3), answer=answer)
+    assert TokenLayout(groups, (2, 3)).readouts == ("cls", "patches")
+    assert TokenLayout(groups, (2, 3), answer="storage").readouts == ("storage", "patches")
 
 
 def test_heads_are_asked_of_the_block_and_guessed_only_with_a_note():
@@ -207,6 +230,8 @@ def test_a_module_that_is_random_in_eval_mode_is_said_to_be():
         ({"tokens": {"all": 1}}, ("'all'", "cls or registers")),
         ({"tokens": {"cls": -1}}, ("-1", "not a number of tokens")),
         ({"tokens": TokenLayout({"patches": slice(0, 5)}, (2, 3))}, ("2x3 patches", "{'patches': 5}")),
+        ({"patch": (8, 16)}, ("patch=(8, 16)", "one whole number", "TokenLayout")),
+        ({"image_size": None}, ("image_size=None", "(height, width)")),
         ({"image_size": (16, 20)}, ("16x20", "8-pixel patch")),
         ({"std": (1, 1, 0)}, ("std=(1, 1, 0)", "above 0")),
         ({"mean": (float("nan"),) * 3}, ("mean=(nan, nan, nan)",)),

@@ -266,7 +266,7 @@ def test_no_entry_of_a_config_gives_a_traceback_or_takes_memory(tmp_path, kind):
         ),
         ({"num_hidden_layers": 4}, "missing"),
         ({"model_type": ...}, "has no model_type"),
-        ({"model_type": "odd"}, "is of a 'odd' model, not a plain ViT that brdyn knows"),
+        ({"model_type": "odd"}, "is of a 'odd' model, not a plain ViT that brdyn knows; .* to brdyn.adapt"),
         ({"id2label": {"0": 3}}, "id2label is not a name for each class"),
         ({"id2label": {"1": "cat"}}, "id2label does not number the classes"),
     ],

@@ -180,6 +180,27 @@ def test_a_model_of_images_and_text_gives_its_vision_part(kind, tmp_path):
     assert text in notes
 
 
+def test_altclip_is_read_as_it_is_published(tmp_path):
+    """With CLIP's names of its layers, which transformers changes where it saves the whole model."""
+    whole = hf.AltCLIPModel(
+        hf.AltCLIPConfig(vision_config=VISION, text_config={**TEXT, "project_dim": 32})
+    ).eval()
+    scramble(whole)
+    whole.config.save_pretrained(tmp_path)
+    state = {name: tensor.contiguous() for name, tensor in whole.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    compare("AltCLIP", whole.vision_model, load_model(str(tmp_path)))
+
+
+@pytest.mark.parametrize(("kind", "where"), [("Blip", "blip"), ("OwlViT", "owlvit"), ("DPT", "dpt")])
+def test_a_trunk_that_is_not_known_is_given_in_python(kind, where, tmp_path):
+    getattr(hf, f"{kind}Config")().save_pretrained(tmp_path)
+    with pytest.raises(
+        UsageError, match=rf"'{where}.*in Python give its vision trunk to brdyn\.adapt \(docs"
+    ):
+        load_model(str(tmp_path))
+
+
 HEADS = {
     "ViT": lambda c: hf.ViTForImageClassification(hf.ViTConfig(**VISION, **c)),
     "DeiT": lambda c: hf.DeiTForImageClassification(hf.DeiTConfig(**VISION, **c)),

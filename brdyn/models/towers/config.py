@@ -140,12 +140,9 @@ def _not_plain(content: Mapping[str, Any], model_type: str, where: str) -> Usage
             "itself, give a folder in its layout"
         )
     return UsageError(
-        f"{where} is of a {shown(model_type)} model, not a plain ViT that brdyn knows ({_known()})"
+        f"{where} is of a {shown(model_type)} model, not a plain ViT that brdyn knows; in Python give its vision trunk "
+        "to brdyn.adapt (docs: a model of your own)"
     )
-
-
-def _known() -> str:
-    return ", ".join(sorted({kind.model_class for kind in KINDS.values()}))
 
 
 def _configuration(config_class: Any, content: Mapping[str, Any], where: str) -> Any:
