@@ -54,6 +54,7 @@ MOST_RATIO = 1_000  # of hidden units over the width
 MOST_TWINS = 1_000
 MOST_BEYOND = 1_000  # times its phase that a map is applied
 TASKS = ("classification", "segmentation", "depth")  # of probes
+OWN_FILE = re.compile(r"(?P<file>.+\.py)(:(?P<function>[^:/\\]*))?")  # a model of one's own
 LAYERS_CHOSEN = re.compile(r"choose:([0-9]{1,4})")
 LAYERS_LISTED = re.compile(r"[0-9]{1,4}(,[0-9]{1,4})*")
 KINDS = ("swap", "delete", "shuffle", "replace")
@@ -131,6 +132,21 @@ def check_named(model: str) -> None:
     """Refuse a model without a name."""
     if not model.strip():
         raise UsageError("the name of the model is empty; `brdyn models` lists the names")
+
+
+def check_code(model: str, allowed: bool) -> None:
+    """Refuse to run the file of a `file.py:function` without leave.
+
+    Raises
+    ------
+    UsageError
+        `'mine.py:build' runs code from 'mine.py'; pass `allow_code=True` if you trust it`.
+    """
+    found = OWN_FILE.fullmatch(model)
+    if found is not None and found["function"] and not allowed:
+        raise UsageError(
+            f"{model!r} runs code from {found['file']!r}; pass `allow_code=True` if you trust it"
+        )
 
 
 def check_least(least: float, **values: float) -> None:

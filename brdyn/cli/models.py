@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from brdyn import progress
+from brdyn.choices import check_code
 from brdyn.cli import output
 from brdyn.cli.completion import complete_model
 from brdyn.cli.options import AllowCode, ImageSize, parse_image_size
@@ -31,6 +32,7 @@ def models(
     or folder of a supported class loads as well.
     """
     size = parse_image_size(image_size)
+    check_code(name or "", allow_code)
     with stage("loading the families of models"):
         from brdyn.models import list_models
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from brdyn.choices import DTYPES, INITS, check_named, check_numbers, check_source, one_of
+from brdyn.choices import DTYPES, INITS, check_code, check_named, check_numbers, check_source, one_of
 from brdyn.cli import checks
 from brdyn.cli import options as opt
 from brdyn.cli.output import say, tell
@@ -251,6 +251,8 @@ def check_run(
     one_of("init", request.init, INITS)
     for name in models:
         check_named(name)
+        check_code(name, request.allow_code)
+    check_code(request.teacher or "", request.allow_code)
     check_source(request.init == "random", request.weights is not None, request.weights_key)
     checks.check_images(request.images)
     checks.check_file("--weights", request.weights, folder=True)

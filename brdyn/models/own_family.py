@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from brdyn.checked_json import expanded
+from brdyn.choices import OWN_FILE, check_code
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import adapter
 from brdyn.models.base import VisionTransformer
@@ -24,7 +24,6 @@ from brdyn.models.request import ModelRequest
 from brdyn.words import first_line
 
 FAMILY = adapter.FAMILY
-PATTERN = re.compile(r"(?P<file>.+\.py)(:(?P<function>[^:/\\]*))?")
 
 
 def names() -> tuple[str, ...]:
@@ -34,7 +33,7 @@ def names() -> tuple[str, ...]:
 
 def matches(name: str) -> bool:
     """Whether this is a Python file, with or without a function."""
-    return PATTERN.fullmatch(name) is not None
+    return OWN_FILE.fullmatch(name) is not None
 
 
 def load(request: ModelRequest) -> VisionTransformer:
@@ -49,10 +48,7 @@ def load(request: ModelRequest) -> VisionTransformer:
         If the file or the function fails.
     """
     path, function = _place(request.name)
-    if not request.allow_code:
-        raise UsageError(
-            f"{request.name!r} runs code from {str(path)!r}; pass `allow_code=True` if you trust it"
-        )
+    check_code(request.name, request.allow_code)
     if not path.is_file():
         raise UsageError(f"no file {str(path)!r} to take {function!r} from; give `model` file.py:function")
     if request.random:
@@ -101,7 +97,7 @@ def is_there(name: str) -> bool:
 
 def _place(name: str) -> tuple[Path, str]:
     """File and function."""
-    found = PATTERN.fullmatch(name)
+    found = OWN_FILE.fullmatch(name)
     if found is None or not found["function"]:
         raise UsageError(f"{name!r} does not say which function makes the model; give file.py:function")
     return expanded(found["file"]), found["function"]
