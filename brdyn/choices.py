@@ -34,7 +34,7 @@ MEASURES = {
 # Those that take more than a few per cent of a pass, and are taken only where they are named.
 ONLY_NAMED = ("branches", "spectra")
 # Defaults that commands and functions share.
-SIMILARITY, TOKENS = "cosine", "cls+patches"
+SIMILARITY = "cosine"
 METHOD = "contiguous"
 EPS = (0.02, 0.2)  # of noise, relative to the token
 SURGERY = ("swap", "delete", "shuffle")  # of `KINDS`

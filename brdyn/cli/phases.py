@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brdyn.choices import METHOD, REPLICATES, SIMILARITIES, SIMILARITY, TOKENS, check_spread, one_of
+from brdyn.choices import METHOD, REPLICATES, SIMILARITIES, SIMILARITY, check_spread, one_of
 from brdyn.cli.options import WHOLE
 from brdyn.cli.run import RunRequest, open_run, run_command
 from brdyn.errors import UsageError
@@ -27,11 +27,13 @@ def phases(
         str, typer.Option(help="cosine, token-cosine, cka or procrustes.", rich_help_panel=PHASES)
     ] = SIMILARITY,
     tokens: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Token groups joined by +, or `all`. `brdyn models NAME` lists them.", rich_help_panel=PHASES
+            help="Token groups joined by +, or `all`. `brdyn models NAME` lists them (default: cls, where there is "
+            "one, and patches).",
+            rich_help_panel=PHASES,
         ),
-    ] = TOKENS,
+    ] = None,
     k: Annotated[
         str | None,
         typer.Option(

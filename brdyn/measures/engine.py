@@ -10,7 +10,7 @@ import torch
 from torchmetrics import Metric
 
 from brdyn.arguments import checked
-from brdyn.choices import REPLICATES, SIMILARITY, TOKENS, check_spread, one_of
+from brdyn.choices import REPLICATES, SIMILARITY, check_spread, one_of
 from brdyn.data import ImageSet, ReadReport
 from brdyn.errors import UsageError
 from brdyn.measures.cka import LinearCKA
@@ -39,7 +39,7 @@ def similarity_metric(
     kind: str,
     model: VisionTransformer,
     *,
-    tokens: str | Sequence[str] = TOKENS,
+    tokens: str | Sequence[str] | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> SimilarityMetric:
@@ -130,7 +130,7 @@ def layer_similarity(
     images: ImageSet,
     kind: str = SIMILARITY,
     *,
-    tokens: str | Sequence[str] = TOKENS,
+    tokens: str | Sequence[str] | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
     stream: Stream | None = None,
@@ -142,8 +142,9 @@ def layer_similarity(
     model : VisionTransformer
     images : ImageSet
     kind : {"cosine", "token-cosine", "cka", "procrustes"}
-    tokens : str or sequence of str
-        Token groups, in one text joined by `+`, or `all`.
+    tokens : str or sequence of str, optional
+        Token groups, in one text joined by `+`, or `all`; by default what an image is read out from: cls, where there
+        is one, and patches.
     replicates, seed : int
         Bootstrap samples, and their seed.
     stream : Stream, optional

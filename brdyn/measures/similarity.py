@@ -19,7 +19,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from brdyn.arguments import checked
-from brdyn.choices import TOKENS, check_least
+from brdyn.choices import check_least
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.bootstrap import poisson_weights
 from brdyn.models import TokenLayout
@@ -30,17 +30,17 @@ FEWEST_UNITS = 2
 """Of one unit every bootstrap sample is the same, which would look like certainty."""
 
 
-def select_groups(tokens: str | Sequence[str], layout: TokenLayout) -> list[str]:
+def select_groups(tokens: str | Sequence[str] | None, layout: TokenLayout) -> list[str]:
     """The token groups meant by a name such as `cls+patches`, `registers` or `all`, or by several names.
 
-    The default, `cls+patches`, is `patches` for a model without a cls token, and `y+z` for a ViTRM.
+    None is what an image is read out from: cls, where there is one, and patches; of a ViTRM, y and z.
 
     Raises
     ------
     UsageError
         If the model has no such tokens.
     """
-    if tokens == TOKENS:
+    if tokens is None:
         return list(layout.readouts)
     names = tokens.split("+") if isinstance(tokens, str) else list(tokens)
     if not names:
@@ -62,8 +62,9 @@ class SimilarityMetric(Metric):
     layout : TokenLayout
     depth : int
         L, the number of blocks.
-    tokens : str or sequence of str
-        Token groups, in one text joined by `+`; the measure is averaged over them.
+    tokens : str or sequence of str, optional
+        Token groups, in one text joined by `+`, or `all` (see :func:`select_groups`); the measure is averaged over
+        them.
     replicates : int
         R, bootstrap samples; 0 for none.
     seed : int
@@ -89,7 +90,7 @@ class SimilarityMetric(Metric):
         self,
         layout: TokenLayout,
         depth: int,
-        tokens: str | Sequence[str] = TOKENS,
+        tokens: str | Sequence[str] | None = None,
         replicates: int = 200,
         seed: int = 0,
         **kwargs: Any,

@@ -58,7 +58,7 @@ def test_what_it_says_of_itself(tmp_path):
     assert (model.depth, model.info.layers) == (9, 9)  # as many steps as it was trained for
     assert model.tokens.sizes() == {"x": 4, "y": 1, "z": 4}
     assert model.tokens.readouts == ("y", "z")
-    assert select_groups("cls+patches", model.tokens) == ["y", "z"]
+    assert select_groups(None, model.tokens) == ["y", "z"]
     config = json.loads((tmp_path / "config.json").read_text())
     assert model.info.digest == config["digest"]
     assert sum(parameter.numel() for parameter in model.parameters()) == classifier.parameters

@@ -326,13 +326,15 @@ def test_cka_ignores_rotation_scale_and_shift_and_cosine_does_not(states):
 
 def test_model_without_cls_falls_back_on_patches(states):
     layout = TokenLayout.with_prefix((4, 4), {})
-    metric = SIMILARITIES["cosine"](layout, 4, "cls+patches", 0, 0)
+    metric = SIMILARITIES["cosine"](layout, 4, replicates=0)
     for trajectory in stream(states[:, :, 3:], (40,), layout):
         metric.update(trajectory)
     found = metric.result()
     assert found.tokens == "patches"
     np.testing.assert_allclose(found.matrix, direct_cosine(states, ["patches"]), atol=1e-6)
     assert found.replicates is None
+    with pytest.raises(UsageError, match="no 'cls' tokens; its token groups are patches"):
+        SIMILARITIES["cosine"](layout, 4, "cls+patches")
 
 
 def test_wrong_requests(tiny):
