@@ -295,6 +295,7 @@ def fit_raptor(
     validation = [] if held_out is None else _watched(held_out, batches.batch_size)
     raptor.to(accelerator.device)
     histories: dict[int, History] = {}
+        cache.check(teacher, images)
     if resume is not None:
         earlier = resume.state.get("earlier", {})
         histories = {stage: made(History, earlier[str(stage)]) for stage in STAGES if str(stage) in earlier}
