@@ -22,7 +22,7 @@ from brdyn.raptor.cache import ActivationCache
 from brdyn.raptor.model import Raptor, spans, untrained
 from brdyn.raptor.partitions import as_assignment
 from brdyn.raptor.rates import TRIED, in_words, tried_rates, with_rates
-from brdyn.raptor.recipe import RANDOM, FitSettings
+from brdyn.raptor.recipe import RANDOM, FitSettings, watched_as
 from brdyn.raptor.starts import START_IMAGES, tie
 from brdyn.raptor.tasks import cached as from_cache
 from brdyn.raptor.tasks import online, stage_task
@@ -155,8 +155,10 @@ class Fit(Result):
         validation = self.histories[last].validation if self.histories else []
         if not validation:
             return f"{done}, fitted; no image that was kept out judged it (`brdyn raptor-eval` judges)"
-        r2 = ", ".join(f"{name} {value:.3f}" for name, value in validation[-1].items() if name != "step")
-        return f"{done}: at the end of stage {last}, on images kept out, {r2}"
+        found = ", ".join(
+            f"{watched_as(name)} {value:.3f}" for name, value in validation[-1].items() if name != "step"
+        )
+        return f"{done}: at the end of stage {last}, on images kept out, {found}"
 
     def overview(self) -> list[dict[str, Any]]:
         """The last losses and validation of each stage."""
@@ -172,7 +174,7 @@ class Fit(Result):
                 {
                     "stage": stage,
                     **losses,
-                    **{name: value for name, value in values.items() if name != "step"},
+                    **{watched_as(name): value for name, value in values.items() if name != "step"},
                 }
             )
         columns = dict.fromkeys(name for row in rows for name in row)

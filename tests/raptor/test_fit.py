@@ -325,7 +325,8 @@ def test_a_fit_that_was_too_short_says_so(tiny, values, said):
         {"step": float(step), "r2 layer 4": value, "skill layer 4": 1.0}
         for step, value in enumerate(values, 1)
     ]
-    histories = {1: History(validation=[{"step": 4.0, "r2 block 1": 0.0}] * 2), 2: History(validation=rows)}
+    first, losses = [{"step": 4.0, "r2 block 1": 0.0}] * 2, [{"step": 4.0, "lr": 1e-3, "raptor": 0.5}]
+    histories = {1: History(losses, first), 2: History(losses, rows)}
     settings = FitSettings(stage1_steps=2, stage2_steps=2, batch_size=4)
     options = {"assignment": [0] * 4, "recipe": settings.to_dict()}
     fit = Fit(None, histories, options, 16, 5)
@@ -338,3 +339,8 @@ def test_a_fit_that_was_too_short_says_so(tiny, values, said):
     assert bool(said) == bool(fit.too_short())
     assert fit.batch_size == 4
     assert [line for line in fit.remarks() if "too short" in line] == ([fit.too_short()] if said else [])
+    if rows:
+        assert fit.answer().endswith(
+            f"on images kept out, r2 layer 4 {values[-1]:.3f}, skill over doing nothing, layer 4 1.000"
+        )
+        assert fit.overview()[1]["skill over doing nothing, layer 4"] == 1.0
