@@ -1,6 +1,7 @@
 """Fidelity against direct computations, cost against counting, and results that come back."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from torch.nn import functional
 
 from brdyn.data import Batch, load_images
 from brdyn.plots import draw
+from brdyn.errors import UsageError
+from brdyn.measures.linear_maps import ROUNDING, ridge_maps
+from brdyn.measures.moments import r_squared
 from brdyn.random_keys import one_in
 from brdyn.raptor import evaluation
-from brdyn.raptor.baselines import BASELINES, SpanBaselines, fold_of, jackknife
+from brdyn.raptor.baselines import BASELINES, RIDGES, SpanBaselines, fold_of, jackknife
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.cost import cost, flops
 from brdyn.raptor.evaluation import Evaluation, evaluate, paired_features
@@ -350,6 +354,57 @@ def fidelity_of(teacher, raptor, count, seed):
     trajectory = capture(teacher, Batch(pictures, torch.arange(count), torch.full((count,), -1)))
     metric.update(trajectory)
     baselines.update(trajectory)
+def maps_by_every_ridge(metric):
+    """Squared errors of the maps, `(folds, groups, pairs)`: of each ridge in each fold, and then those of the best."""
+    found = torch.zeros(len(RIDGES), *metric.squares.shape, dtype=torch.float64)
+    sizes = torch.tensor(list(metric.layout.sizes().values()), dtype=torch.float64)
+    counts = metric.images[:, None] * sizes
+
+    def of(values, folds, *place):
+        return sum(values[(fold, *place)] for fold in folds)
+
+    for half, group, (start, layer) in product((0, 1), range(len(sizes)), metric.pairs):
+        pair = metric.pairs[start, layer]
+        mine, others = range(half, 10, 2), range(1 - half, 10, 2)
+        held = [others, *([fold] for fold in mine)] if metric.in_blocks else [[1 - half], [half]]
+        count, total, moved = counts[others, group].sum(), of(metric.inputs, others, group, start), of(
+            metric.updates, others, group, pair
+        )  # fmt: skip
+        second, cross = of(metric.second, held[0], group, start), of(metric.cross, held[0], group, pair)
+        entry, update = total / count, moved / count
+        for number, ridge in enumerate(RIDGES):
+            about = second - torch.outer(total, total) / count
+            maps = ridge_maps(
+                about, cross - torch.outer(total, moved) / count, ridge, ROUNDING * second.trace()
+            )
+            for place, kept in enumerate(held[1:]):
+                folds = mine[place : place + 1] if metric.in_blocks else mine
+                many, seen = counts[folds, group].sum(), of(metric.inputs, folds, group, start)
+                there = of(metric.updates, folds, group, pair)
+                spread = of(metric.second, kept, group, start) - torch.outer(seen, entry)
+                spread += -torch.outer(entry, seen) + many * torch.outer(entry, entry)
+                explained = of(metric.cross, kept, group, pair) - torch.outer(seen, update)
+                explained += -torch.outer(entry, there) + many * torch.outer(entry, update)
+                left = of(metric.squares, folds, group, pair) - 2 * update @ there + many * update @ update
+                found[number, folds[0], group, pair] = (
+                    left - 2 * (maps * explained).sum() + (maps * (spread @ maps)).sum()
+                )
+    best = found.sum(1, keepdim=True).argmin(0, keepdim=True)
+    return found.gather(0, best.expand(1, *found.shape[1:]))[0].clamp_min(0)
+
+
+@pytest.mark.parametrize("in_blocks", [True, False])
+def test_the_ridge_is_chosen_by_the_whole_and_its_maps_judged_in_parts(monkeypatch, in_blocks):
+    if not in_blocks:
+        monkeypatch.setattr("brdyn.raptor.baselines.MOST_BYTES", 8 * 2 * 2 * (4 + 6) * 12**2)
+    teacher = StubViT([bend, shift, bend, turn])
+    _, baselines, _ = seen(teacher, raptor_of(teacher, (0, 0, 0, 1)))
+    assert baselines.in_blocks is in_blocks
+    found, expected = baselines._of_maps(), maps_by_every_ridge(baselines)
+    assert (expected > 0).any(0).all()
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
     return metric.result(baselines).table.query("mode == 'autoregressive' and group == 'all' and layer == 2")
 
 
