@@ -20,6 +20,7 @@ from brdyn.raptor import evaluation
 from brdyn.raptor.baselines import BASELINES, RIDGES, SpanBaselines, fold_of, jackknife
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.cost import cost, flops
+from brdyn.raptor.copied import CopyConfig
 from brdyn.raptor.evaluation import Evaluation, evaluate, paired_features
 from brdyn.raptor.fidelity import FidelityMetric, fidelity
 from brdyn.raptor.model import Raptor, untrained
@@ -134,8 +135,7 @@ def test_cost_is_counted(tiny):
     width, hidden, tokens = 16, 64, tiny.tokens.count
     per_token = 4 * width * width + 3 * width * hidden + 2 * tokens * width
     patches = 16 * 3 * 8 * 8 * width
-    depth = 4 * (16 + 16 * 3 * width)
-    assert found.flops == 2 * (4 * tokens * per_token + patches + depth)
+    assert found.flops == 2 * (4 * tokens * per_token + patches)
     assert found.block_parameters == sum(p.numel() for p in raptor.shared.parameters())
     assert found.teacher_block_parameters == sum(p.numel() for p in tiny.blocks.parameters())
     assert (
@@ -170,6 +170,8 @@ def test_evaluation_comes_back(labelled, tmp_path):
     assert content["probing"]["n_test"] == 10
     assert content["probe_images"]["test"]["read"] == 10
 
+    relaxed = Raptor(tiny, (0, 0, 1, 1), CopyConfig(width=width, heads=2, rank=4))
+    assert flops(relaxed) == flops(tiny)  # its weights are built once for all images
 
 def test_splits_of_the_probes_begin_at_the_seed_of_the_images(labelled, monkeypatch):
     asked = []
