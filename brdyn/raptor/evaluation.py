@@ -135,12 +135,13 @@ class Evaluation(Result):
         said = []
         for group in dict.fromkeys(found.table["group"]):
             values = found.curve("r2", group)
-            said.append(
-                f"{group} {values.iloc[-1]:.3f} at the last layer, {values.min():.3f} at least "
-                f"(layer {values.idxmin()})"
-            )
+            if values.iloc[-1] == values.iloc[-1]:  # tokens that do not vary have none
+                said.append(
+                    f"{group} {values.iloc[-1]:.3f} at the last layer, {values.min():.3f} at least "
+                    f"(layer {values.idxmin()})"
+                )
         of = f"{self.brief()}, R² on its own way" if self.assignment else "R² on the Raptor's own way"
-        return f"{of}: {'; '.join(said)}"
+        return f"{of}: {'; '.join(said) or 'none, as no tokens vary'}"
 
     def overview(self) -> list[dict[str, Any]]:
         """Fidelity at the last layer: autoregressive and one-step."""

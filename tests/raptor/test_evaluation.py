@@ -4,6 +4,7 @@ import json
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
@@ -14,6 +15,7 @@ from brdyn.data import Batch, load_images
 from brdyn.plots import draw
 from brdyn.errors import UsageError
 from brdyn.measures.linear_maps import ROUNDING, ridge_maps
+from brdyn.plots import draw
 from brdyn.measures.moments import r_squared
 from brdyn.random_keys import one_in
 from brdyn.raptor import evaluation
@@ -22,7 +24,7 @@ from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.cost import cost, flops
 from brdyn.raptor.copied import CopyConfig
 from brdyn.raptor.evaluation import Evaluation, evaluate, paired_features
-from brdyn.raptor.fidelity import FidelityMetric, fidelity
+from brdyn.raptor.fidelity import Fidelity, FidelityMetric, fidelity
 from brdyn.raptor.model import Raptor, untrained
 from brdyn.trajectory import Stream, capture
 from tests.conftest import scramble, tiny_vit
@@ -95,6 +97,31 @@ def test_the_teacher_itself_is_perfect(tiny, images):
     assert table.query("statistic == 'r2'")["mean"].to_numpy() == pytest.approx(1, abs=1e-6)
     assert table.query("statistic == 'cosine'")["mean"].to_numpy() == pytest.approx(1, abs=1e-5)
     assert table.query("statistic == 'epsilon'")["mean"].abs().max() < 1e-4
+
+@pytest.mark.parametrize("spread", [0.0, 1e-2, 10.0])
+def test_tokens_that_do_not_vary_have_no_r_squared(spread):
+    """Their distance to the mean is what rounding leaves of float32, above or below 0."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = 1000 * torch.rand(7, generator=generator) + spread * torch.randn(50, 7, generator=generator)
+    residual = torch.tensor(2.0, dtype=torch.float64)
+    squares, sums = tokens.square().sum(-1).double().sum(), tokens.double().sum(0)
+    found = r_squared(residual, squares, sums, torch.tensor(50.0, dtype=torch.float64))
+    exact = 1 - residual / (tokens.double() - tokens.double().mean(0)).square().sum()
+    assert found.isnan() if spread < 1 else found == pytest.approx(exact.item(), rel=1e-6)
+
+
+def test_the_answer_leaves_out_what_there_is_none_of():
+    rows = [
+        {"mode": "autoregressive", "statistic": "r2", "group": group, "layer": layer, "mean": value}
+        for group, values in {"cls": (0.5, np.nan), "registers": (np.nan, 0.25), "patches": (0.5, 1)}.items()
+        for layer, value in enumerate(values, 1)
+    ]
+    said = Evaluation(Fidelity(pd.DataFrame(rows)), cost=None).answer().split(": ")[1]
+    assert said == (
+        "registers 0.250 at the last layer, 0.250 at least (layer 2); "
+        "patches 1.000 at the last layer, 0.500 at least (layer 1)"
+    )
+
 
 
 def test_the_head_of_the_teacher(noise_folder):
