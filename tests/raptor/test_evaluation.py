@@ -12,17 +12,16 @@ from scipy import stats
 from torch.nn import functional
 
 from brdyn.data import Batch, load_images
-from brdyn.plots import draw
 from brdyn.errors import UsageError
 from brdyn.measures.linear_maps import ROUNDING, ridge_maps
-from brdyn.plots import draw
 from brdyn.measures.moments import r_squared
+from brdyn.plots import draw
 from brdyn.random_keys import one_in
 from brdyn.raptor import evaluation
 from brdyn.raptor.baselines import BASELINES, RIDGES, SpanBaselines, fold_of, jackknife
 from brdyn.raptor.block import BlockConfig
-from brdyn.raptor.cost import cost, flops
 from brdyn.raptor.copied import CopyConfig
+from brdyn.raptor.cost import cost, flops
 from brdyn.raptor.evaluation import Evaluation, evaluate, paired_features
 from brdyn.raptor.fidelity import Fidelity, FidelityMetric, fidelity
 from brdyn.raptor.model import Raptor, untrained
@@ -98,6 +97,7 @@ def test_the_teacher_itself_is_perfect(tiny, images):
     assert table.query("statistic == 'cosine'")["mean"].to_numpy() == pytest.approx(1, abs=1e-5)
     assert table.query("statistic == 'epsilon'")["mean"].abs().max() < 1e-4
 
+
 @pytest.mark.parametrize("spread", [0.0, 1e-2, 10.0])
 def test_tokens_that_do_not_vary_have_no_r_squared(spread):
     """Their distance to the mean is what rounding leaves of float32, above or below 0."""
@@ -121,7 +121,6 @@ def test_the_answer_leaves_out_what_there_is_none_of():
         "registers 0.250 at the last layer, 0.250 at least (layer 2); "
         "patches 1.000 at the last layer, 0.500 at least (layer 1)"
     )
-
 
 
 def test_the_head_of_the_teacher(noise_folder):
@@ -171,6 +170,8 @@ def test_cost_is_counted(tiny):
     low, high = found.speed_ratio_range
     assert 0 < low <= found.speed_ratio <= high
     assert found.teacher_flops == flops(tiny)
+    relaxed = Raptor(tiny, (0, 0, 1, 1), CopyConfig(width=width, heads=2, rank=4))
+    assert flops(relaxed) == flops(tiny)  # its weights are built once for all images
 
 
 @pytest.fixture
@@ -180,6 +181,26 @@ def labelled(noise_folder):
     for path in sorted(noise_folder.glob("*.png")):
         path.rename(noise_folder / ("a" if int(path.stem) % 2 else "b") / path.name)
     return noise_folder
+
+
+def test_a_fifth_tests_the_probes_where_nothing_else_does(labelled, monkeypatch):
+    teacher = tiny_vit()
+    images, read = load_images(labelled, teacher), []
+    monkeypatch.setattr(evaluation, "probe", lambda *_, **__: None)
+    monkeypatch.setattr(
+        evaluation,
+        "paired_features",
+        lambda raptor, part, stream: read.append(part.indices().tolist()),
+    )
+    evaluate(raptor_of(teacher), images, images, stream=Stream(workers=0))
+    assert read == [part.indices().tolist() for part in images.split(8, images.seed)]
+
+
+@pytest.mark.parametrize("given", [{"test": True}, {"layer_options": {"layers": "all"}}])
+def test_probes_need_images_to_be_trained_on(tiny, images, given):
+    given = {name: images if value is True else value for name, value in given.items()}
+    with pytest.raises(UsageError, match="are of probes; give labelled images to `train`"):
+        evaluate(raptor_of(tiny), images, **given)
 
 
 def test_evaluation_comes_back(labelled, tmp_path):
@@ -197,8 +218,6 @@ def test_evaluation_comes_back(labelled, tmp_path):
     assert content["probing"]["n_test"] == 10
     assert content["probe_images"]["test"]["read"] == 10
 
-    relaxed = Raptor(tiny, (0, 0, 1, 1), CopyConfig(width=width, heads=2, rank=4))
-    assert flops(relaxed) == flops(tiny)  # its weights are built once for all images
 
 def test_splits_of_the_probes_begin_at_the_seed_of_the_images(labelled, monkeypatch):
     asked = []
@@ -335,54 +354,6 @@ def test_skill_against_a_direct_computation():
             assert measured == pytest.approx(1 - residual / error, rel=1e-4)
 
 
-def test_an_interval_is_of_the_values_without_each_tenth_of_the_images():
-    """Of R2 and of the skill over the identity, by hand; a jackknife of a mean is the t interval of ten means."""
-    teacher = StubViT([bend, bend])
-    found, _, states = seen(teacher, raptor_with(teacher, [turn, identity], (0, 0)))
-    part = fold_of(torch.arange(40), seed=3)
-    assert np.bincount(part).tolist() == [4] * 10
-    assert sorted(part // 2) == sorted(np.arange(40) // 2 % 5)
-    start, end = (state.double().numpy() for state in (states[0], states[2]))
-    guess = turn(states[0]).double().numpy()
-    without = {"r2": [], "skill_identity": []}
-    for fold in range(10):
-        kept = part != fold
-        error = ((guess - end)[kept] ** 2).sum()
-        tokens = end[kept].reshape(-1, 12)
-        without["skill_identity"].append(1 - error / ((start - end)[kept] ** 2).sum())
-        without["r2"].append(1 - error / ((tokens - tokens.mean(0)) ** 2).sum())
-    for statistic, values in without.items():
-        rows = found.table[found.table["statistic"] == statistic]
-        row = rows.query("mode == 'autoregressive' and group == 'all' and layer == 2")
-        half = 2.262157 * (0.9 * ((np.array(values) - np.mean(values)) ** 2).sum()) ** 0.5
-        assert half > 0.01
-        assert (row["high"] - row["mean"]).item() == pytest.approx(half, rel=1e-3)
-        assert (row["mean"] - row["low"]).item() == pytest.approx(half, rel=1e-3)
-    means = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], dtype=torch.float64)
-    low, high = jackknife(means.mean(), (means.sum() - means) / 9)
-    assert [low.item(), high.item()] == pytest.approx(
-        stats.t.interval(0.95, 9, 4.5, stats.sem(means.numpy()))
-    )
-
-
-def test_an_interval_is_where_the_skill_of_others_lies():
-    """Of twenty sets of images of one kind, it holds the skill of many: in nineteen, or one or two fewer."""
-    teacher = StubViT([bend, bend])
-    raptor, within = raptor_with(teacher, [turn, identity], (0, 0)), []
-    whole = fidelity_of(teacher, raptor, 4000, seed=99).query("statistic == 'skill_identity'")["mean"].iloc[0]
-    for seed in range(20):
-        row = fidelity_of(teacher, raptor, 60, seed).query("statistic == 'skill_identity'").iloc[0]
-        within.append(row["low"] < whole < row["high"])
-    assert sum(within) >= 17
-
-
-def fidelity_of(teacher, raptor, count, seed):
-    """All tokens at the last layer, autoregressive, of some random pictures."""
-    pictures = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
-    metric, baselines = FidelityMetric(raptor), SpanBaselines(raptor)
-    trajectory = capture(teacher, Batch(pictures, torch.arange(count), torch.full((count,), -1)))
-    metric.update(trajectory)
-    baselines.update(trajectory)
 def maps_by_every_ridge(metric):
     """Squared errors of the maps, `(folds, groups, pairs)`: of each ridge in each fold, and then those of the best."""
     found = torch.zeros(len(RIDGES), *metric.squares.shape, dtype=torch.float64)
@@ -434,6 +405,54 @@ def test_the_ridge_is_chosen_by_the_whole_and_its_maps_judged_in_parts(monkeypat
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_an_interval_is_of_the_values_without_each_tenth_of_the_images():
+    """Of R2 and of the skill over the identity, by hand; a jackknife of a mean is the t interval of ten means."""
+    teacher = StubViT([bend, bend])
+    found, _, states = seen(teacher, raptor_with(teacher, [turn, identity], (0, 0)))
+    part = fold_of(torch.arange(40), seed=3)
+    assert np.bincount(part).tolist() == [4] * 10
+    assert sorted(part // 2) == sorted(np.arange(40) // 2 % 5)
+    start, end = (state.double().numpy() for state in (states[0], states[2]))
+    guess = turn(states[0]).double().numpy()
+    without = {"r2": [], "skill_identity": []}
+    for fold in range(10):
+        kept = part != fold
+        error = ((guess - end)[kept] ** 2).sum()
+        tokens = end[kept].reshape(-1, 12)
+        without["skill_identity"].append(1 - error / ((start - end)[kept] ** 2).sum())
+        without["r2"].append(1 - error / ((tokens - tokens.mean(0)) ** 2).sum())
+    for statistic, values in without.items():
+        rows = found.table[found.table["statistic"] == statistic]
+        row = rows.query("mode == 'autoregressive' and group == 'all' and layer == 2")
+        half = 2.262157 * (0.9 * ((np.array(values) - np.mean(values)) ** 2).sum()) ** 0.5
+        assert half > 0.01
+        assert (row["high"] - row["mean"]).item() == pytest.approx(half, rel=1e-3)
+        assert (row["mean"] - row["low"]).item() == pytest.approx(half, rel=1e-3)
+    means = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], dtype=torch.float64)
+    low, high = jackknife(means.mean(), (means.sum() - means) / 9)
+    assert [low.item(), high.item()] == pytest.approx(
+        stats.t.interval(0.95, 9, 4.5, stats.sem(means.numpy()))
+    )
+
+
+def test_an_interval_is_where_the_skill_of_others_lies():
+    """Of twenty sets of images of one kind, it holds the skill of many: in nineteen, or one or two fewer."""
+    teacher = StubViT([bend, bend])
+    raptor, within = raptor_with(teacher, [turn, identity], (0, 0)), []
+    whole = fidelity_of(teacher, raptor, 4000, seed=99).query("statistic == 'skill_identity'")["mean"].iloc[0]
+    for seed in range(20):
+        row = fidelity_of(teacher, raptor, 60, seed).query("statistic == 'skill_identity'").iloc[0]
+        within.append(row["low"] < whole < row["high"])
+    assert sum(within) >= 17
+
+
+def fidelity_of(teacher, raptor, count, seed):
+    """All tokens at the last layer, autoregressive, of some random pictures."""
+    pictures = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    metric, baselines = FidelityMetric(raptor), SpanBaselines(raptor)
+    trajectory = capture(teacher, Batch(pictures, torch.arange(count), torch.full((count,), -1)))
+    metric.update(trajectory)
+    baselines.update(trajectory)
     return metric.result(baselines).table.query("mode == 'autoregressive' and group == 'all' and layer == 2")
 
 
