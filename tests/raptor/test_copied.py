@@ -97,7 +97,7 @@ def test_the_layer_that_does_best_at_all_is_chosen(noise_folder):
 
 
 def test_errors_count_against_what_a_layer_does(noise_folder):
-    """Layer 1 hardly moves; 2 and 3 are alike, and would do harm there beyond all measure, if little in sum."""
+    """Layer 1 hardly moves; 2 and 3 are alike, and would do harm there, if little in sum."""
     teacher = tiny_vit()
     teacher.blocks[2].load_state_dict(teacher.blocks[1].state_dict())
     with torch.no_grad():
