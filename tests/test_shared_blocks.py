@@ -96,7 +96,10 @@ def test_the_study_goes_on_and_is_read_back(tmp_path, monkeypatch, capsys, littl
     assert found.cells.loc["raptor3_seed0", "teacher"] == found.cells.loc["k6_seed0", "accuracy"]
     assert set(found.motion.index) == set(found.phases) == set(chosen) - {"raptor3_seed0"}
     assert all(phases.layers == 6 for phases in found.phases.values())
-    assert found.heading("accuracy", 40) == "vit-tiny12, width 8, patch 16: accuracy\n40 images of 32 × 32 pixels"
+    assert (
+        found.heading("accuracy", 40)
+        == "vit-tiny12, width 8, patch 16: accuracy\n40 images of 32 × 32 pixels"
+    )
     record = json.loads((tmp_path / "tiny" / "raptor3_seed0.json").read_text())
     assert len(set(record["asked"]["assignment"])) == 3
     shutil.rmtree(tmp_path / "tiny" / "runs" / "k6_seed0")
