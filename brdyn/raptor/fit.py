@@ -367,8 +367,8 @@ def fit_options(
 
     >>> from brdyn.raptor import FitSettings, fit_options
     >>> options = fit_options(model, images, [0] * 12, FitSettings())
-    >>> options["teacher"]["name"], options["images"]["chosen"], options["recipe"]["batch_size"]
-    ('cifar_vit12', 8, 8)
+    >>> options["images"]["chosen"], options["recipe"]["batch_size"]
+    (8, 8)
     """
     settings = settings.fitted_to(len(images) - settings.held_out(len(images)))
     options: dict[str, Any] = {
