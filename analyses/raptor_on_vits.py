@@ -39,7 +39,7 @@ from brdyn.data.image_set import choose
 from brdyn.models import VisionTransformer
 from brdyn.probes import Reading, compare, extract_features, read_classes
 from brdyn.probes.linear import PENALTIES
-from brdyn.raptor import FitSettings, Raptor
+from brdyn.raptor import FitSettings, Raptor, fit_options
 from brdyn.raptor.fidelity import fidelity
 from brdyn.raptor.model import is_raptor, read_config
 from brdyn.raptor.partitions import MAXCUT, RANDOM, assign
@@ -244,14 +244,16 @@ class RaptorStudy(Study[Cell]):
         if is_raptor(kept) and read_config(kept).get("asked") == digest:
             return Raptor.from_pretrained(kept, self.teacher), read_json(kept / "fit.json", "a fit")
         unfinished = self.folder / "checkpoints" / cell.name
-        checkpoints = Checkpoints(unfinished, asked, keep=1)
+        settings = self.settings(cell)
+        options = fit_options(self.teacher, self.train, asked["assignment"], settings)
+        checkpoints = Checkpoints(unfinished, options, keep=1)
         try:
             saved = checkpoints.latest()
         except BrdynError:  # damaged, or of other settings
             shutil.rmtree(unfinished)
             saved = None
         fit = fit_raptor(
-            self.teacher, self.train, asked["assignment"], self.settings(cell),
+            self.teacher, self.train, asked["assignment"], settings,
             session=Session(checkpoints=checkpoints, resume=saved), workers=self.size.workers,
         )  # fmt: skip
         content = {

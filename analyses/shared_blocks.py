@@ -76,8 +76,7 @@ def run_of(size: SimpleNamespace, kind: str, seed: int) -> ClassifierRun:
     """How a network of a kind is trained."""
     recipe = replace(size.recipe, seed=seed)
     if kind == SHORT:
-        epochs = size.short_epochs
-        recipe = replace(recipe, epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs / 10))
+        recipe = recipe.lasting(size.short_epochs)
     wide = size.wide if kind in (WIDE, SHORT) else {}
     shared = 1 if wide else int(kind.removeprefix("k"))
     built = {**size.built, **wide, "shared_blocks": shared}

@@ -289,3 +289,13 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def cell_name(cell: Cell) -> str:
     """`n3_n_sup1`, the folder of a cell."""
     return "_".join(f"{key}{value}" for key, value in cell.items())
+
+
+def is_cell(name: Any) -> bool:
+    """Whether :func:`cell_name` gives such names.
+
+    >>> from brdyn.classifiers.grid import is_cell
+    >>> is_cell("n3_n_sup1"), is_cell("n3/../n1")
+    (True, False)
+    """
+    return isinstance(name, str) and re.fullmatch("n[0-9]+(_n_sup[0-9]+)?|n_sup[0-9]+", name) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Self
 
 from brdyn.arguments import checked
 from brdyn.choices import Precision, dtype_name
@@ -15,6 +15,7 @@ LOGS, TIMES = 100, 50  # in a run, by default
 MOST_OPERATIONS = 100  # of RandAugment on one image
 MAGNITUDES = 30  # the largest of RandAugment
 BATCH = 128
+WARMUP = 10.0  # epochs of the published baselines
 DROPOUT = 0.1
 VITRM_NAME = "vitrm"
 BEST = "best"  # of the classifiers that a run keeps
@@ -63,8 +64,8 @@ class ClassifierRecipe(AugmentSettings):
     ----------
     epochs : float
         Passes over the training images.
-    warmup_epochs : float
-        In which the learning rate rises.
+    warmup_epochs : float, optional
+        In which the learning rate rises. By default the 10 of the published baselines, but at most a tenth of all.
     batch_size : int or None
         Images of a step over all processes. By default 128, but at most all training images.
     lr, min_lr, weight_decay, clip, accumulate, precision, ema, ema_warmup, compile, seed
@@ -78,10 +79,12 @@ class ClassifierRecipe(AugmentSettings):
     >>> recipe = ClassifierRecipe(epochs=10, warmup_epochs=1)
     >>> recipe.steps(50_000), recipe.training(50_000).warmup
     (3906, 391)
+    >>> ClassifierRecipe(epochs=20).warmup_epochs
+    2.0
     """
 
     epochs: float = 300.0
-    warmup_epochs: float = 10.0
+    warmup_epochs: float | None = None
     batch_size: int | None = None
     lr: float = 3e-4
     min_lr: float = 1e-6
@@ -107,9 +110,25 @@ class ClassifierRecipe(AugmentSettings):
             raise UsageError(
                 f"epochs {self.epochs} train nothing; `keep=0` keeps a network as it is before training"
             )
-        if not self.warmup_epochs >= 0:
+        if self.warmup_epochs is None:
+            object.__setattr__(self, "warmup_epochs", _at_most_a_tenth(WARMUP, self.epochs))
+        if not self._warmup >= 0:
             raise UsageError(f"warmup-epochs {self.warmup_epochs} is negative")
         self.training(self.batch_size or BATCH)
+
+    def lasting(self, epochs: float) -> Self:
+        """The same over so many epochs, of which it warms up in at most a tenth.
+
+        >>> from brdyn.classifiers.recipe import VITRM
+        >>> VITRM.warmup_epochs, VITRM.lasting(200).warmup_epochs
+        (30.0, 20.0)
+        """
+        return replace(self, epochs=epochs, warmup_epochs=_at_most_a_tenth(self._warmup, epochs))
+
+    @property
+    def _warmup(self) -> float:
+        assert self.warmup_epochs is not None  # from when it is made
+        return self.warmup_epochs
 
     def batch_of(self, images: int) -> int:
         """Images of a step, for so many training images."""
@@ -136,13 +155,17 @@ class ClassifierRecipe(AugmentSettings):
             for field in fields(TrainSettings)
             if hasattr(self, field.name) and field.name not in (*every, "steps", "warmup")
         }
-        warmup = min(steps, round(self.warmup_epochs * images / self.batch_of(images)))
+        warmup = min(steps, round(self._warmup * images / self.batch_of(images)))
         shared["batch_size"] = self.batch_of(images)
         return TrainSettings(steps=steps, warmup=warmup, **every, **shared)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
+
+
+def _at_most_a_tenth(warmup: float, epochs: float) -> float:
+    return min(warmup, epochs / 10)
 
 
 BASELINE = ClassifierRecipe()

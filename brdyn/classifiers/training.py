@@ -210,6 +210,7 @@ class ClassifierRun:
         session = session or Session()
         accelerator, resume = session.on(), session.resume
         options = self.options(images, test, accelerator.num_processes)
+        session.check(options)
         learning, watched = images.split(self.held_out, self.recipe.seed) if self.held_out else (images, test)
         classifier = self.untrained(learning)
         self._check_kept(watched)

@@ -47,7 +47,7 @@ HELPS = {
     "weight_decay": "Of the optimizer.",
     "optimizer": "adamw, or muon for the weights of linear maps (wants a processor with bfloat16).",
     "warmup": "Share of each stage's steps in which the learning rate rises (published: 10 000 of 312 500).",
-    "clip": "Largest gradient norm of each block; 0 for none.",
+    "clip": "Largest gradient norm, of each block in stage 1 and of all together in stage 2; 0 for none.",
     "accumulate": "Pieces that a batch goes through in.",
     "ema": "Decay of an average of the weights, which is then the result; 0 for none.",
     "compile": "Compile the blocks.",

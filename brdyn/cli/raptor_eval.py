@@ -67,7 +67,6 @@ def raptor_eval(
     check_images(probe_train, probe_test)
     check_test_number(probe_test, probe_test_n, "--probe-test")
     with open_run(request, RESULT, columns_where_there=probe_train is not None) as run:
-        from brdyn.probes.of_images import train_and_test
         from brdyn.raptor import Raptor
         from brdyn.raptor.evaluation import evaluate
 
@@ -80,12 +79,9 @@ def raptor_eval(
             train = request.load(probe_train, raptor, probe_n)
             test = None if probe_test is None else request.load(probe_test, raptor, probe_test_n, test=True)
         elif probe_train is not None:
-            labelled = second_set(run, probe_train, probe_n, "--probe-n")
-            check_columns(request, run.images, labelled)
-            others = (
-                None if probe_test is None else second_set(run, probe_test, probe_test_n, "--probe-test-n")
-            )
-            train, test = train_and_test(labelled, others, run.seed)
+            train = second_set(run, probe_train, probe_n, "--probe-n")
+            check_columns(request, run.images, train)
+            test = None if probe_test is None else second_set(run, probe_test, probe_test_n, "--probe-test-n")
         layered = request.options() if request.by_layer else None
         run.finish(
             evaluate(

@@ -96,11 +96,10 @@ class TrainRequest:
         given: dict[str, Any],
     ) -> ClassifierRecipe:
         """The published recipe, changed as asked for."""
-        total = published.epochs if epochs is None else epochs
+        found = published if epochs is None else published.lasting(epochs)
         found = replace(
-            published,
-            epochs=total,
-            warmup_epochs=min(published.warmup_epochs, total / 10) if warmup is None else warmup,
+            found,
+            warmup_epochs=found.warmup_epochs if warmup is None else warmup,
             ema=published.ema if ema is None else ema,
             precision=self.dtype,
             seed=self.seed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from brdyn import runtime
-from brdyn.classifiers.grid import Cell, Grid, runs_of, train_grid
+from brdyn.classifiers.grid import Cell, Grid, is_cell, runs_of, train_grid
 from brdyn.classifiers.pixels import NAMED, PixelSet, check_classes, load_pixels
 from brdyn.classifiers.recipe import BATCH
 from brdyn.classifiers.training import ClassifierRun, finished
@@ -24,7 +24,7 @@ from brdyn.cli.training import checkpoint_to_resume, open_tracker, say_batch, to
 from brdyn.errors import BrdynError, UsageError
 from brdyn.progress import stage
 from brdyn.store import OutputFolder
-from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT
+from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT, read_plain
 from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints, Saved, Session
 from brdyn.training.session import make_accelerator
@@ -218,9 +218,16 @@ def run_grid(job: Job, run: ClassifierRun, cells: list[Cell], out: Path, folder:
 
 
 def _clear(folder: OutputFolder, runs: Iterable[str]) -> None:
-    """Take away the results of another grid: not to be taken for this one's when it is resumed."""
+    """Take away the results of another grid: not to be taken for this one's when it is resumed, nor to lie beside."""
+    earlier = read_plain(folder.path / GRID_RESULT).get("asked")
+    named = {name for name in earlier if is_cell(name)} if isinstance(earlier, list) else set()
     folder.discard(GRID_RESULT)
-    for name in runs:
-        if (folder.path / name).is_dir():
-            with OutputFolder(folder.path / name, overwrite=True) as own:
+    for name in {*runs, *named}:
+        place = folder.path / name
+        if place.is_dir() and not place.is_symlink():
+            with OutputFolder(place, overwrite=True) as own:
                 own.discard(TRAIN_RESULT)
+                own.end()
+            Checkpoints(place / CHECKPOINTS, {}).remove()
+            with suppress(OSError):  # not empty
+                place.rmdir()

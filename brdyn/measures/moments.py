@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from brdyn.measures import intervals
 
-TINY = 1e-12
+SAME = 1e-6  # of the squares: what tokens of float32 differ by from their mean below that is rounding
 
 
 def add_moments(count: Tensor, total: Tensor, squares: Tensor, values: Tensor) -> None:
@@ -39,7 +39,7 @@ def with_sum(values: Tensor, dim: int = 0) -> Tensor:
 
 
 def r_squared(residual: Tensor, squares: Tensor, sums: Tensor, tokens: Tensor) -> Tensor:
-    """1 minus the squared error over the squared distance of tokens to their mean.
+    """1 minus the squared error over the squared distance of tokens to their mean; NaN of tokens that are all the same.
 
     Parameters
     ----------
@@ -50,7 +50,8 @@ def r_squared(residual: Tensor, squares: Tensor, sums: Tensor, tokens: Tensor) -
     tokens : Tensor
         How many they are.
     """
-    return 1 - residual / (squares - sums.square().sum(-1) / tokens).clamp_min(TINY)
+    spread = squares - sums.square().sum(-1) / tokens
+    return 1 - residual / spread.where(spread > SAME * squares, torch.nan)
 
 
 class RunningMoments(Metric):

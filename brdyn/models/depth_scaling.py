@@ -23,8 +23,12 @@ class DepthScaling(nn.Module):
         nn.init.zeros_(self.factors.bias)
 
     def forward(self, layer: Tensor) -> Tensor:
-        """Factors `(3, D)` of a layer, given as a tensor `(1,)`."""
-        return 1 + self.factors(nn.functional.silu(self.hidden(layer))).view(FACTORS, -1)
+        """Factors `(3, D)` of a layer, given as a tensor `(1,)`, in the precision of the weights.
+
+        Autocast does not round them: near 1 the steps of bfloat16 are larger than what factors learn.
+        """
+        with torch.autocast(layer.device.type, enabled=False):
+            return 1 + self.factors(nn.functional.silu(self.hidden(layer))).view(FACTORS, -1)
 
     def of_layer(self, layer: int) -> tuple[Tensor, ...]:
         """The three factors `(D,)` of a layer, from 1, in the precision of the weights."""

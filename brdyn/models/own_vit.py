@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from copy import deepcopy
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -27,6 +28,16 @@ class OwnBlock(nn.Module):
         self.block = block
         self.in_place = False
         self._held = (module, apply)  # the module is not a part of its block
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy of the block alone; it is of the same module, or of the copy that is being made of that one."""
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        own = {name: value for name, value in self.__dict__.items() if name != "_held"}
+        copied.__dict__.update(deepcopy(own, memo))
+        module, apply = self._held
+        copied._held = (memo.get(id(module), module), apply)
+        return copied
 
     def forward(self, state: Tensor) -> Tensor:
         """Apply the block."""

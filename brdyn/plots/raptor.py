@@ -22,7 +22,7 @@ from brdyn.plots.style import (
     ordered_colours,
     paper_style,
 )
-from brdyn.raptor.recipe import BATCH, PUBLISHED_STEPS
+from brdyn.raptor.recipe import BATCH, PUBLISHED_STEPS, SKILL, watched_as
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from brdyn.training import History
 
 
-SKILL = "skill "
 FEW = 30  # rows that get a mark each
 LEAST_R2 = -1.0  # axes go no further down
 SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
@@ -105,8 +104,8 @@ def _draw_course(
         skill = SKILL + name.removeprefix("r2 ")
         for shown, style in ((name, "-"), (skill, "--")) if skill in there else ((name, "-"),):
             axes.plot(
-                steps, [row[shown] for row in rows], style, color=colour, label=shown, linewidth=1, marker=marker,
-                markersize=3.5, markerfacecolor="none" if shown == skill else colour,
+                steps, [row[shown] for row in rows], style, color=colour, label=watched_as(shown), linewidth=1,
+                marker=marker, markersize=3.5, markerfacecolor="none" if shown == skill else colour,
             )  # fmt: skip
     if names:
         axes.legend(frameon=False, fontsize=7)
@@ -123,7 +122,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Mapping[str, float]], what: str) -> No
     (row,), names = rows, _names(rows)
     bars = axes.barh(range(len(names)), [row[name] for name in names], height=0.6, color=CURVE)
     axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [watched_as(name) for name in names])
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.axvline(0, color=INK, linewidth=0.6)

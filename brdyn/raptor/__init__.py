@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from brdyn.raptor.cache import ActivationCache
     from brdyn.raptor.copied import CopyConfig
     from brdyn.raptor.evaluation import Evaluation, evaluate
-    from brdyn.raptor.fit import Fit, fit_raptor
+    from brdyn.raptor.fit import Fit, fit_options, fit_raptor
     from brdyn.raptor.model import Raptor, Span
     from brdyn.raptor.official import read_official
     from brdyn.raptor.ranks import RankCurve, raptor_ranks
@@ -29,6 +29,7 @@ _HOMES = {
     "RaptorBlock": "brdyn.raptor.block",
     "RankCurve": "brdyn.raptor.ranks",
     "Span": "brdyn.raptor.model",
+    "fit_options": "brdyn.raptor.fit",
     "fit_raptor": "brdyn.raptor.fit",
     "raptor_ranks": "brdyn.raptor.ranks",
     "read_official": "brdyn.raptor.official",
@@ -46,6 +47,7 @@ __all__ = [
     "RaptorBlock",
     "Span",
     "evaluate",
+    "fit_options",
     "fit_raptor",
     "raptor_ranks",
     "read_official",

@@ -13,8 +13,9 @@ Each half is summed in five parts, so that intervals can be had by a jackknife: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 from torchmetrics import Metric
 
-from brdyn.measures.linear_maps import ROUNDING, Shifted, centred, outer_sum, ridge_maps
+from brdyn.measures.linear_maps import ROUNDING, Shifted, outer_sum, ridge_maps
 from brdyn.random_keys import one_in
 from brdyn.raptor.model import Raptor
 from brdyn.trajectory import Trajectory
@@ -229,69 +230,91 @@ class SpanBaselines(Metric):
         """Squared error of the affine maps, `(folds, groups, pairs)`; NaN where there are none."""
         if self.left_out is not None or not by_half(self.images).all():
             return torch.full_like(self.squares, torch.nan)
-        found = torch.zeros(len(RIDGES), *self.squares.shape, dtype=torch.float64, device=self.images.device)
-        for half in range(HALVES):
-            for group in range(len(self.layout.groups)):
-                for start in range(self.depth):
-                    slots = list(self._leading_from(start).values())
-                    errors = self._judged(half, group, start, slots)  # ridges, blocks, slots
-                    for block, error in enumerate(errors.unbind(1)):
-                        found[:, HALVES * block + half, group, slots] = error
-        best = found.sum(1, keepdim=True).argmin(0, keepdim=True)
-        return found.gather(0, best.expand(1, *found.shape[1:]))[0].clamp_min(0)
+        found = torch.zeros_like(self.squares)
+        parts = [[fold] for fold in range(FOLDS)] if self.in_blocks else [_half(0), _half(1)]
+        for group in range(len(self.layout.groups)):
+            for start in range(self.depth):
+                slots = list(self._leading_from(start).values())
+                others = [self._moments(_half(1 - half), group, start, slots) for half in range(HALVES)]
+                maps = self._best_maps(others, group, start, slots)
+                for folds in parts:
+                    half = folds[0] % HALVES
+                    judged = self._moments(folds, group, start, slots, others[half])
+                    found[folds[0], group, slots] = judged.errors(maps[half])
+        return found.clamp_min(0)
 
-    def _judged(self, half: int, group: int, start: int, slots: list[int]) -> Tensor:
-        """Squared error, `(ridges, blocks, slots)`, on one half of the maps from one state that are fitted to the
-        other half."""
-        counts, other = self._counts()[:, group], 1 - half
-        count, inputs = by_half(counts)[other], by_half(self.inputs[:, group, start])
-        total, moments = inputs[other], by_half(self.second[:, group, start])[other]
-        updates = by_half(self.updates[:, group, slots])[other]
-        cross = by_half(self.cross[:, group, slots])[other]
-        second = centred(moments, total, total, count)
-        fitted_to = torch.stack(
-            [centred(one, total, there, count) for one, there in zip(cross, updates, strict=True)]
-        )
-        entry, update = total / count, updates / count
-        blocks = [
-            self._about_fitted(place, group, start, slots, entry, update)
-            for place in range(half, FOLDS if self.in_blocks else HALVES, HALVES)
-        ]
-        errors = []
+    def _best_maps(
+        self, others: Sequence[_Moments], group: int, start: int, slots: list[int]
+    ) -> list[Tensor]:
+        """The maps `(slots, D, D)` that judge each half, by the ridge of least error on both together."""
+        halves = [self._moments(_half(half), group, start, slots, one) for half, one in enumerate(others)]
+        best: list[Tensor] = []
+        least = torch.full((len(slots),), torch.inf, dtype=torch.float64, device=self.images.device)
         for ridge in RIDGES:
-            maps = ridge_maps(second, fitted_to, ridge, ROUNDING * moments.trace())
-            errors.append(
-                torch.stack(
-                    [
-                        squares - 2 * (maps * explained).sum((1, 2)) + (maps * (spread @ maps)).sum((1, 2))
-                        for squares, spread, explained in blocks
-                    ]
-                )
-            )
-        return torch.stack(errors)
+            maps = [other.maps(ridge) for other in others]
+            errors = torch.stack([one.errors(of) for one, of in zip(halves, maps, strict=True)]).sum(0)
+            better = errors < least
+            least = errors.where(better, least)
+            kept = best or maps
+            best = [now.where(better[:, None, None], was) for now, was in zip(maps, kept, strict=True)]
+        return best
 
-    def _about_fitted(
-        self, place: int, group: int, start: int, slots: list[int], entry: Tensor, update: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """A block, or a half, about the means of the fitted half: what is left of each update, squared; the spread of
-        what enters; and the products of both."""
-        folds = [place] if self.in_blocks else list(range(place, FOLDS, HALVES))
+    def _moments(
+        self, folds: list[int], group: int, start: int, slots: list[int], other: _Moments | None = None
+    ) -> _Moments:
+        """Moments of some folds about their own means, to fit maps to; or about those of others, to judge theirs by."""
         count, seen = self._counts()[folds, group].sum(), self.inputs[folds, group, start].sum(0)
-        moved = self.updates[folds, group][:, slots].sum(0)
-        squared = self.squares[folds, group][:, slots].sum(0)
-        squares = squared - 2 * (update * moved).sum(-1) + count * update.square().sum(-1)
-        spread = _about(self.second[place, group, start], seen, seen, entry, entry, count)
-        explained = [
+        moved = torch.stack([self.updates[fold, group, slots] for fold in folds]).sum(0)
+        entry, update = (seen / count, moved / count) if other is None else (other.entry, other.update)
+        squared = torch.stack([self.squares[fold, group, slots] for fold in folds]).sum(0)
+        held = sorted({self._held(fold) for fold in folds})
+        second = torch.stack([self.second[fold, group, start] for fold in held]).sum(0)
+        cross = torch.stack([self.cross[fold, group, slots] for fold in held]).sum(0)
+        about = [
             _about(product, seen, there, entry, mean, count)
-            for product, there, mean in zip(self.cross[place, group, slots], moved, update, strict=True)
+            for product, there, mean in zip(cross, moved, update, strict=True)
         ]
-        return squares, spread, torch.stack(explained)
+        return _Moments(
+            squared - 2 * (update * moved).sum(-1) + count * update.square().sum(-1),
+            _about(second, seen, seen, entry, entry, count),
+            torch.stack(about),
+            entry,
+            update,
+            ROUNDING * second.trace(),
+        )
 
     def fitted(self, images: Tensor) -> Fitted:
         """How the maps were fitted, from the images by fold of all processes."""
         fewest = int(by_half(images).min())
         rows = {group: fewest * size for group, size in self.layout.sizes().items()}
         return Fitted(RIDGES, rows, self.width, self.left_out)
+
+
+class _Moments(NamedTuple):
+    """Of a state that maps act on and of updates that they are to give, about two points: what is left of each update,
+    squared; the spread of the state; products of both; and those points. Rounding is of the spread about zero."""
+
+    squares: Tensor
+    spread: Tensor
+    explained: Tensor
+    entry: Tensor
+    update: Tensor
+    rounding: Tensor
+
+    def maps(self, ridge: float) -> Tensor:
+        """Those of least squares, `(slots, D, D)`."""
+        return ridge_maps(self.spread, self.explained, ridge, self.rounding)
+
+    def errors(self, maps: Tensor) -> Tensor:
+        """What maps leave of the updates, squared, `(slots,)`."""
+        return (
+            self.squares - 2 * (maps * self.explained).sum((1, 2)) + (maps * (self.spread @ maps)).sum((1, 2))
+        )
+
+
+def _half(half: int) -> list[int]:
+    """The folds of a half of the images."""
+    return list(range(half, FOLDS, HALVES))
 
 
 def by_half(values: Tensor) -> Tensor:

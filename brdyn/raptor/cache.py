@@ -143,13 +143,8 @@ class ActivationCache:
         BrdynError
             If the disk is too small or the folder cannot be written.
         """
+        self.check(self.teacher, self.images)
         path = self.folder / INDEX
-        if path.is_file():
-            changed = differences(read_json(path, "the index of an activation cache"), self.index())
-            if changed:
-                raise UsageError(
-                    f"{str(self.folder)!r} is a cache of something else ({'; '.join(changed)}); choose another `cache`"
-                )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -169,6 +164,23 @@ class ActivationCache:
             )
         if not path.is_file():
             write_atomically(path, to_json(self.index()))
+
+    def check(self, teacher: VisionTransformer, images: ImageSet) -> None:
+        """Refuse to stand for another teacher or other images, by what this is of and by what is there.
+
+        Raises
+        ------
+        UsageError
+            With the differences.
+        """
+        path, now = self.folder / INDEX, ActivationCache(self.folder, teacher, images).index()
+        kept = [read_json(path, "the index of an activation cache")] if path.is_file() else []
+        own = [] if teacher is self.teacher and images is self.images else [self.index()]
+        for before in (*kept, *own):
+            if changed := differences(before, now):
+                raise UsageError(
+                    f"{str(self.folder)!r} is a cache of something else ({'; '.join(changed)}); choose another `cache`"
+                )
 
     def _sweep(self) -> None:
         """Remove what runs that were killed have left half written; a run beside this one may still be writing."""

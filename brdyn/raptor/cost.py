@@ -27,8 +27,8 @@ class Cost:
     block_parameters, teacher_block_parameters : int
         Of the blocks alone.
     flops, teacher_flops : int
-        Floating-point operations of a forward pass of one image: matrix products and convolutions, a multiplication
-        and an addition counting two.
+        Floating-point operations of an image: matrix products and convolutions, a multiplication and an addition
+        counting two. What a forward pass does once for all its images, as corrected weights are built, is not in it.
     images_per_second, teacher_images_per_second : float
         Medians, forward passes only.
     speed_ratio : float
@@ -107,6 +107,7 @@ def cost(raptor: Raptor, *, batch_size: int | None = None, rounds: int = ROUNDS)
 
 
 def flops(model: VisionTransformer) -> int:
-    """Floating-point operations of the matrix products and convolutions of one image's forward pass."""
-    image = torch.zeros(1, 3, *model.info.image_size, device=model.device, dtype=model.dtype)
-    return runtime.flops(partial(model, image))
+    """Floating-point operations of matrix products and convolutions that an image adds to a forward pass."""
+    images = torch.zeros(2, 3, *model.info.image_size, device=model.device, dtype=model.dtype)
+    one, two = (runtime.flops(partial(model, images[:count])) for count in (1, 2))
+    return two - one

@@ -14,11 +14,12 @@ from brdyn.arguments import checked
 from brdyn.checked_json import fields_of, made
 from brdyn.choices import SEEDS, check_beyond
 from brdyn.data import ImageSet
+from brdyn.errors import UsageError
 from brdyn.measures.found_fixed_points import SHAPE as FIXED_POINTS
 from brdyn.measures.found_fixed_points import FixedPoints
 from brdyn.probes import FeatureMetric, Features, LayerProbe, Probing, extract_features, probe, probe_layers
 from brdyn.probes.features import feature_width, read_out
-from brdyn.probes.of_images import described
+from brdyn.probes.of_images import described, train_and_test
 from brdyn.probes.probing import SHAPE as PROBING
 from brdyn.probes.stores import Readout
 from brdyn.provenance import Provenance, Stopwatch
@@ -136,12 +137,13 @@ class Evaluation(Result):
         said = []
         for group in dict.fromkeys(found.table["group"]):
             values = found.curve("r2", group)
-            said.append(
-                f"{group} {values.iloc[-1]:.3f} at the last layer, {values.min():.3f} at least "
-                f"(layer {values.idxmin()})"
-            )
+            if values.iloc[-1] == values.iloc[-1]:  # tokens that do not vary have none
+                said.append(
+                    f"{group} {values.iloc[-1]:.3f} at the last layer, {values.min():.3f} at least "
+                    f"(layer {values.idxmin()})"
+                )
         of = f"{self.brief()}, R² on its own way" if self.assignment else "R² on the Raptor's own way"
-        return f"{of}: {'; '.join(said)}"
+        return f"{of}: {'; '.join(said) or 'none, as no tokens vary'}"
 
     def overview(self) -> list[dict[str, Any]]:
         """Fidelity at the last layer: autoregressive and one-step."""
@@ -235,7 +237,7 @@ def evaluate(
     images : ImageSet
         For fidelity.
     train, test : ImageSet, optional
-        With labels, for probes; none without them.
+        With labels, for probes; none without them. By default a fifth of the first are to test them.
     seeds : int
         Linear probes for each model.
     stream : Stream, optional
@@ -252,7 +254,7 @@ def evaluate(
     Raises
     ------
     UsageError
-        If `beyond` is below 2.
+        If `beyond` is below 2; if there is something for probes, and nothing to train them on.
 
     Examples
     --------
@@ -264,10 +266,16 @@ def evaluate(
     """
     watch, stream = Stopwatch(), stream or Stream()
     check_beyond(beyond)
+    if train is None and not (test is None and layer_options is None):
+        raise UsageError(
+            "`test` and `layer_options` are of probes; give labelled images to `train` them on, too"
+        )
+    by_layer = layer_options is not None
+    read = () if train is None or by_layer else train_and_test(train, test, images.seed)
     past = {} if beyond is None else past_phases(raptor, beyond, images.seed, images.label_names)
     found = fidelity(raptor, images, stream=stream, others=past)
     layers = None
-    if train is not None and layer_options is not None:
+    if train is not None and by_layer:
         layers = probe_layers(
             raptor.teacher,
             train,
@@ -275,10 +283,8 @@ def evaluate(
             seeds=seeds,
             stream=stream,
             readouts=paired_readouts(raptor),
-            **{"seed": images.seed, **layer_options},
+            **{"seed": images.seed, **(layer_options or {})},
         )
-        train = None
-    read = (train, test) if train is not None and test is not None else ()
     features = [paired_features(raptor, part, stream=stream) for part in read]
     assignment = tuple(raptor.assignment)
     ends = FixedPoints.of(beyond, past) if beyond is not None else None

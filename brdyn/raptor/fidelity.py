@@ -54,8 +54,8 @@ class Fidelity(Compared):
         norm of an image's error over that of its state; `cosine`, the mean over tokens; `epsilon`, the norm of an
         image's error. Over all images and tokens together, without `sd`, the interval by a jackknife over ten parts
         of the images: `r2`, 1 minus the squared error over the squared distance of the teacher's tokens to their mean
-        token; `skill_identity`, `skill_mean_update` and `skill_affine`, 1 minus the squared error over that of a
-        baseline of the same span, as it was fitted: 1 is perfect, 0 no better than it.
+        token, NaN where they do not vary; `skill_identity`, `skill_mean_update` and `skill_affine`, 1 minus the
+        squared error over that of a baseline of the same span, as it was fitted: 1 is perfect, 0 no better than it.
     agreement, accuracy, teacher_accuracy : float or None
         Where the teacher has a classification head: share of images with the teacher's prediction; and share
         predicted right by either, of those with a label, where all labels are of the head's classes.

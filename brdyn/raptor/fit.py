@@ -22,7 +22,7 @@ from brdyn.provenance import Provenance, Stopwatch
 from brdyn.raptor.cache import ActivationCache
 from brdyn.raptor.model import Raptor, spans, untrained
 from brdyn.raptor.rates import TRIED, in_words, tried_rates, with_rates
-from brdyn.raptor.recipe import RANDOM, FitSettings
+from brdyn.raptor.recipe import RANDOM, FitSettings, watched_as
 from brdyn.raptor.starts import START_IMAGES, tie
 from brdyn.raptor.tasks import cached as from_cache
 from brdyn.raptor.tasks import online, stage_task
@@ -155,8 +155,10 @@ class Fit(Result):
         validation = self.histories[last].validation if self.histories else []
         if not validation:
             return f"{done}, fitted; no image that was kept out judged it (`brdyn raptor-eval` judges)"
-        r2 = ", ".join(f"{name} {value:.3f}" for name, value in validation[-1].items() if name != "step")
-        return f"{done}: at the end of stage {last}, on images kept out, {r2}"
+        found = ", ".join(
+            f"{watched_as(name)} {value:.3f}" for name, value in validation[-1].items() if name != "step"
+        )
+        return f"{done}: at the end of stage {last}, on images kept out, {found}"
 
     def overview(self) -> list[dict[str, Any]]:
         """The last losses and validation of each stage."""
@@ -172,7 +174,7 @@ class Fit(Result):
                 {
                     "stage": stage,
                     **losses,
-                    **{name: value for name, value in values.items() if name != "step"},
+                    **{watched_as(name): value for name, value in values.items() if name != "step"},
                 }
             )
         columns = dict.fromkeys(name for row in rows for name in row)
@@ -227,7 +229,8 @@ def fit_raptor(
         (see :func:`brdyn.phases.as_assignment`).
     settings : FitSettings, optional
     session : Session, optional
-        Checkpoints, what to go on from, tracker, progress bar; the device, by default the teacher's.
+        Checkpoints, of the :func:`fit_options`; what to go on from, tracker, progress bar; the device, by default the
+        teacher's.
     workers : int, optional
         Loader processes.
     cache : ActivationCache, optional
@@ -240,8 +243,8 @@ def fit_raptor(
     Raises
     ------
     UsageError
-        If the images do not fill a batch, or the assignment does not fit the teacher; if rates are to be tried, and no
-        images are kept out to judge them by, or several processes share the work.
+        If the images do not fill a batch, or the assignment does not fit the teacher; if checkpoints are of another
+        fit; if rates are to be tried, and no images are kept out to judge them by, or several processes share the work.
     BrdynError
         If a loss is not finite.
 
@@ -258,17 +261,20 @@ def fit_raptor(
             f"{teacher.info.name!r} is in {teacher.precision}, and a Raptor is fitted to a teacher in float32; load it "
             "so, and let the fit compute in bfloat16 (its settings' precision)"
         )
-    asked = settings = settings or FitSettings()
-    session = session or Session()
+    settings, session = settings or FitSettings(), session or Session()
     accelerator, checkpoints, resume = session.on(teacher.device), session.checkpoints, session.resume
     watch = Stopwatch() if checkpoints is None else checkpoints.watch
     assignment = as_assignment(phases, teacher.depth, repr(teacher.info.name))
     raptor = untrained(teacher, assignment, settings.block(teacher), settings.seed)
     raptor.shared.requires_grad_(True)
     learning, held_out = images.split(settings.held_out(len(images)), settings.seed)
+    settings = settings.fitted_to(len(learning))
+    world = accelerator.num_processes
+    options = fit_options(teacher, images, assignment, settings, world, cached=cache is not None)
+    session.check(options)
     tried: Sequence[Mapping[str, Any]] = ()
     if settings.try_rates:
-        if accelerator.num_processes > 1:
+        if world > 1:
             raise UsageError(
                 "`try_rates` is of one process; try them in one, and give `lr` and `stage2_lr` here"
             )
@@ -285,12 +291,12 @@ def fit_raptor(
     if settings.begins != RANDOM and resume is None:
         tie(raptor, settings.begins, learning.some(START_IMAGES, settings.seed))
     learning.report = learning.nothing_read()  # what was read before is not of the fit
-    asked, settings = (one.fitted_to(len(learning)) for one in (asked, settings))
     turn = crops(teacher, settings.seed) if settings.augment else None
     batches = ShuffledBatches(learning, settings.training(1).batch_size, settings.seed, workers, turn=turn)
     if cache is not None:
         if turn is not None:
             raise UsageError("`augment` sees each image anew, and a `cache` keeps how it was seen; drop one")
+        cache.check(teacher, images)
         batches = replace(batches, reader=cache.reader(learning), item_bytes=cache.image_bytes)
     read = online(teacher) if cache is None else from_cache(teacher)
     validation = [] if held_out is None else _watched(held_out, batches.batch_size)
@@ -316,19 +322,13 @@ def fit_raptor(
         last = stage == 2 or not settings.stage2_steps
         if settings.ema and last:
             task.parts.load_state_dict(task.average)
-    images.report = gather(batches.images.report, accelerator.num_processes)
+    images.report = gather(batches.images.report, world)
     if held_out is not None:
         images.report.skipped = sorted({*images.report.skipped, *held_out.report.skipped})
     if cache is not None:
         images.report.digest = cache.digest()
     raptor.eval().requires_grad_(False)
     raptor.info = replace(raptor.info, weights="fitted in this process (not saved)")
-    world = accelerator.num_processes
-    options = (
-        fit_options(teacher, images, assignment, asked, world, cached=cache is not None)
-        if checkpoints is None
-        else checkpoints.options
-    )
     seen = (settings.stage1_steps + settings.stage2_steps) * batches.batch_size
     unread = {one.name for one in images.report.skipped} - {one.name for one in images.source.unlisted}
     origin = Provenance.of(teacher, images, watch, seed=settings.seed)
@@ -355,6 +355,7 @@ def crops(teacher: VisionTransformer, seed: int) -> PairTransform:
     return PairTransform(seen.image_size, seen.mean, seen.std, Augmentation(CROPS, seed=seed))
 
 
+@checked
 def fit_options(
     teacher: VisionTransformer,
     images: ImageSet,
@@ -364,7 +365,14 @@ def fit_options(
     *,
     cached: bool = False,
 ) -> dict[str, Any]:
-    """What a fit is asked for, as its checkpoints and its fit.json keep it: another fit has others."""
+    """What a fit is asked for, as its checkpoints and its fit.json keep it: another fit has others.
+
+    >>> from brdyn.raptor import FitSettings, fit_options
+    >>> options = fit_options(model, images, [0] * 12, FitSettings())
+    >>> options["images"]["chosen"], options["recipe"]["batch_size"]
+    (8, 8)
+    """
+    settings = settings.fitted_to(len(images) - settings.held_out(len(images)))
     options: dict[str, Any] = {
         "teacher": {
             "name": teacher.info.name,

@@ -306,7 +306,8 @@ def raptor_ranks(
     Raises
     ------
     UsageError
-        If a rank is negative or larger than the width, or the layers that are to share are built differently.
+        If a rank is negative or larger than the width, there is no such start, or the layers that are to share are
+        built differently.
 
     Examples
     --------

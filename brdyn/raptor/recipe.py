@@ -23,6 +23,7 @@ ANNEALED_SHARE = 0.25
 STEPS = 2000
 BATCH = 64
 VALIDATION_IMAGES = 64
+SKILL = "skill "  # begins the name of what is watched so
 LOSSES = ("mse", "cosine+mse", "nmse")
 RECIPES = PUBLISHED, FAST = "published", "fast"
 STARTS = RANDOM, LAYER, MEAN = "random", "layer", "mean"
@@ -245,6 +246,16 @@ class FitSettings:
         """Plain values, ready for JSON; without what was no option once and is not asked for."""
         later = {field.name: field.default for field in fields(self) if field.name in LATER}
         return {name: value for name, value in asdict(self).items() if later.get(name, MISSING) != value}
+
+
+def watched_as(name: str) -> str:
+    """What a fit watches on images kept out, as it is shown: skill with what it is over.
+
+    >>> from brdyn.raptor.recipe import watched_as
+    >>> watched_as("skill layer 12"), watched_as("r2 layer 12")
+    ('skill over doing nothing, layer 12', 'r2 layer 12')
+    """
+    return f"{SKILL}over doing nothing, {name.removeprefix(SKILL)}" if name.startswith(SKILL) else name
 
 
 def learning_rate(steps: int) -> float:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import torch
 
+from brdyn.choices import one_of
 from brdyn.data import ImageSet
 from brdyn.models import VisionTransformer
 from brdyn.raptor.copied import CopiedBlock, layers_of_blocks
 from brdyn.raptor.model import Raptor
-from brdyn.raptor.recipe import LAYER
+from brdyn.raptor.recipe import LAYER, MEAN
 from brdyn.runtime import in_float64
 from brdyn.trajectory import capture
 
 START_IMAGES, BATCH = 64, 16
 TINY = 1e-30
+LEAST = 0.5  # of the mean update of a phase: layers that do less have no more say
 
 
 def tie(raptor: Raptor, start: str, images: ImageSet) -> list[int | None]:
@@ -32,7 +34,13 @@ def tie(raptor: Raptor, start: str, images: ImageSet) -> list[int | None]:
     -------
     list of int or None
         The layer of each block; None for the mean.
+
+    Raises
+    ------
+    UsageError
+        If there is no such start.
     """
+    one_of("start", start, (LAYER, MEAN))
     chosen: list[int | None] = [None] * raptor.k
     if start == LAYER:
         chosen = list(nearest_layers(raptor.teacher, raptor.assignment, images))
@@ -46,7 +54,8 @@ def tie(raptor: Raptor, start: str, images: ImageSet) -> list[int | None]:
 def nearest_layers(teacher: VisionTransformer, assignment: tuple[int, ...], images: ImageSet) -> list[int]:
     """For each block the one of its layers that makes the least error at all of them, each from the teacher's state.
 
-    The error at a layer is the squared one over that of doing nothing; they are summed over the layers.
+    The error at a layer is the squared one over that of doing nothing, or over half the mean of that in the phase where
+    the layer does less; they are summed over the layers.
 
     Parameters
     ----------
@@ -69,5 +78,9 @@ def nearest_layers(teacher: VisionTransformer, assignment: tuple[int, ...], imag
                 for candidate in layers:
                     guess = teacher.blocks[candidate - 1](before)
                     errors[candidate, layer] += in_float64(guess - after).square().sum().cpu()
-    relative = errors / nothing.clamp(min=TINY)
-    return [min(layers, key=lambda one: float(relative[one, layers].sum())) for layers in shared]
+    chosen = []
+    for layers in shared:
+        scale = nothing[layers].clamp_min(max(LEAST * float(nothing[layers].mean()), TINY))
+        totals = (errors[layers][:, layers] / scale).sum(1)
+        chosen.append(layers[int(totals.argmin())])
+    return chosen

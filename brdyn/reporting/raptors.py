@@ -82,7 +82,6 @@ def fitted_here(
         raise UsageError("a Raptor is fitted in float32: pass `dtype=float32`, or drop `fit_raptor`")
     steps, (learning, _) = settings.fit_raptor, parts(images, settings.seed)
     recipe = FitSettings(stage1_steps=steps // 2, stage2_steps=steps - steps // 2, seed=settings.seed)
-    recipe = recipe.fitted_to(len(learning) - recipe.held_out(len(learning)))
     assignment = contiguous(accepted(phases) or phases.boundaries, model.depth)
     options = fit_options(model, learning, assignment, recipe, 1, cached=False)
     checkpoints = Checkpoints(folder / CHECKPOINTS, options, watch=Stopwatch())

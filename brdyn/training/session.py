@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
 from brdyn.compared import Compared
+from brdyn.errors import UsageError
 from brdyn.training.checkpoints import Checkpoints, Saved
+from brdyn.training.settings import check_same, differences
 
 Report = Callable[[int, int, dict[str, float]], None]
 
@@ -35,10 +38,10 @@ class Session(Compared):
 
     Examples
     --------
-    >>> from brdyn.raptor import FitSettings
+    >>> from brdyn.raptor import FitSettings, fit_options
     >>> from brdyn.training import Checkpoints, Session
     >>> settings = FitSettings(stage1_steps=2, stage2_steps=0, batch_size=4, mlp_ratio=1.0, log_every=1)
-    >>> checkpoints, steps = Checkpoints("sitting", {}), []
+    >>> checkpoints, steps = Checkpoints("sitting", fit_options(model, images, [0] * 12, settings)), []
     >>> first = Session(checkpoints=checkpoints, report=lambda stage, step, row: steps.append(step))
     >>> fit = brdyn.fit_raptor(model, images, [0] * 12, settings, session=first)
     >>> later = Session(checkpoints=checkpoints, resume=checkpoints.latest())
@@ -56,6 +59,23 @@ class Session(Compared):
     def on(self, device: torch.device | None = None) -> Accelerator:
         """Its accelerator, or a new one for this device."""
         return self.accelerator or make_accelerator(device)
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Refuse checkpoints that say of another training that they are of it.
+
+        Raises
+        ------
+        UsageError
+            With the options that differ.
+        """
+        if self.resume is not None:
+            check_same(self.resume.options, options, self.resume.path)
+        other = [] if self.checkpoints is None else differences(self.checkpoints.options, options)
+        if other:
+            raise UsageError(
+                f"checkpoints have the options of their training, and these are others ({'; '.join(other)}); give "
+                "`Checkpoints` those of this one: `fit_options(…)` of a Raptor, `run.options(…)` of a classifier"
+            )
 
 
 def make_accelerator(device: torch.device | None = None) -> Accelerator:

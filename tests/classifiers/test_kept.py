@@ -74,6 +74,12 @@ def test_a_run_is_told_by_its_images():
     assert run().options(pictures(), None)["test"] is None
 
 
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    session = Session(checkpoints=Checkpoints(tmp_path, run(keep=()).options(pictures(30), None)))
+    with pytest.raises(UsageError, match=r"these are others \(.*data.images: 30 before, 90 now"):
+        run(keep=()).train(pictures(), session=session)
+
+
 def test_kept_classifiers_survive_a_kill(tmp_path):
     train(tmp_path / "whole")
 

@@ -1,8 +1,12 @@
 """The published recipes, in steps."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from brdyn.classifiers.recipe import BASELINE, VITRM, ClassifierRecipe
+from brdyn.cli.train_options import TrainRequest
 from brdyn.errors import UsageError
 
 
@@ -24,8 +28,28 @@ def test_published_augmentation():
 
 def test_a_short_run_is_watched_as_often():
     settings = ClassifierRecipe(epochs=0.5, batch_size=10).training(100)
-    assert (settings.steps, settings.log_every, settings.validate_every, settings.warmup) == (5, 1, 1, 5)
+    assert (settings.steps, settings.log_every, settings.validate_every, settings.warmup) == (5, 1, 1, 0)
     assert ClassifierRecipe(epochs=2, log_every=7).training(1000).log_every == 7
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"), [(20, (2.0, 2.0)), (150, (10.0, 15.0)), (1000, (10.0, 30.0))]
+)
+def test_a_short_run_warms_up_for_at_most_a_tenth(epochs, expected):
+    """By default, of the published 10 and 30 epochs; what is given stays."""
+    by_default = ClassifierRecipe(epochs=epochs)
+    assert (by_default.warmup_epochs, VITRM.lasting(epochs).warmup_epochs) == expected
+    assert by_default == BASELINE.lasting(epochs)
+    assert by_default.to_dict()["warmup_epochs"] == expected[0]
+    assert ClassifierRecipe(epochs=epochs, warmup_epochs=12).warmup_epochs == 12
+
+
+@pytest.mark.parametrize("option", [{}, {"warmup": 7.0}])
+def test_the_command_line_warms_up_by_the_same_rule(option):
+    request = TrainRequest(model="vitrm", out=Path("out"))
+    given = {"epochs": 20.0, "warmup": None, "ema": None, "given": {}, **option}
+    found = request.recipe(VITRM, **given)
+    assert found == replace(VITRM, epochs=20.0, warmup_epochs=option.get("warmup", 2.0))
 
 
 @pytest.mark.parametrize(

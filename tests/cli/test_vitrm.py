@@ -6,6 +6,7 @@ import pytest
 
 from brdyn.classifiers.saved import Classifier
 from brdyn.errors import BrdynError
+from brdyn.store import OutputFolder
 from brdyn.training import Checkpoints
 from tests.cli.commands import assert_one_line_error
 
@@ -158,6 +159,25 @@ def test_a_grid_goes_on_where_it_stopped(run, train_options, tmp_path):
     assert_one_line_error(changed, 2, "recipe.lr: 0.0003 before, 0.1 now")
     fewer = run("vitrm-train", *options, "--resume", "--test", tmp_path / "noise")
     assert_one_line_error(fewer, 2, "has no labels")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_grid_takes_the_place_of_another(run, train_options, tmp_path):
+    """Cells go that the other names and this one has not, but for what is nobody's result; no other folder goes."""
+    out, options = tmp_path / "out", [*train_options, *SMALL, "--epochs", "0.5"]
+    (tmp_path / "n9").mkdir()
+    for name in ("n1_n_sup1", "n1_n_sup2", "n1"):
+        with OutputFolder(out / name) as folder:
+            folder.save("train.json", {"name": name}, others={"model.safetensors": b""})
+            Checkpoints(out / name / "checkpoints", {}).save(1, 1, {}, {})
+    (out / "n1_n_sup2" / "note.txt").write_text("mine")
+    content = {"asked": ["n1_n_sup1", "n1_n_sup2", "../n9", 3]}
+    (out / "grid.json").write_text(json.dumps({**content, "files": ["grid.json"]}))
+    assert run("vitrm-train", *options, "--grid", "n=2", "--overwrite").returncode == 0
+    assert {path.name for path in out.iterdir()} == {"grid.json", "grid.png", "n1", "n2", "n1_n_sup2"}
+    assert [path.name for path in (out / "n1_n_sup2").iterdir()] == ["note.txt"]
+    assert (out / "n1" / "train.json").is_file()
+    assert (tmp_path / "n9").is_dir()
 
 
 @pytest.mark.usefixtures("undrawn")

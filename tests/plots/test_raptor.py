@@ -20,7 +20,7 @@ from brdyn.training import History
 def test_losses_and_validation_of_each_stage():
     first = History(
         [{"step": step, "lr": 0.1, "block 1": 1 / step, "block 2": 2 / step} for step in (5, 10)],
-        [{"step": 10, "r2 block 1": 0.5, "r2 block 2": 0.25}],
+        [{"step": 10, "r2 block 1": 0.5, "skill block 1": 0.25}],
     )
     second = History([{"step": 5, "lr": 0.1, "raptor": -0.2}])
     figure = plot_fit({1: first, 2: second}, title="a model")
@@ -30,7 +30,10 @@ def test_losses_and_validation_of_each_stage():
     assert losses.lines[0].get_marker() == "o"  # two points would be hard to see without
     assert other.get_xscale() == other.get_yscale() == "linear"  # a loss with a cosine can be negative
     assert [bar.get_width() for bar in validation.patches] == [0.5, 0.25]  # one point would be no curve
-    assert [label.get_text() for label in validation.get_yticklabels()] == ["r2 block 1", "r2 block 2"]
+    assert [label.get_text() for label in validation.get_yticklabels()] == [
+        "r2 block 1",
+        "skill over doing nothing, block 1",
+    ]
     assert [text.get_text() for text in validation.texts] == ["0.5", "0.25"]
     assert "step 10" in validation.get_xlabel()
     assert "no R²" in empty.texts[0].get_text()
@@ -43,6 +46,10 @@ def test_a_fit_over_the_images_that_it_saw():
     losses, validation = plot_fit({1: history}, title="a model", batch_size=50).axes
     assert losses.lines[0].get_xdata().tolist() == [100, 200]
     assert [line.get_xdata().tolist() for line in validation.lines] == [[100, 200]] * 2
+    assert [line.get_label() for line in validation.lines] == [
+        "r2 block 1",
+        "skill over doing nothing, block 1",
+    ]
     assert validation.get_xlabel() == "images seen (published: 20,000,000)"
     assert validation.get_xlim()[1] == 206
 

@@ -56,6 +56,21 @@ def test_factors_start_at_one_and_have_the_published_size():
     assert sum(p.numel() for p in scaling.parameters()) == 16 + 16 + (16 + 1) * 3 * 384
 
 
+def test_factors_are_the_same_under_autocast():
+    """bfloat16 has steps of 1/128 near 1, larger than what factors learn; the gradient is theirs, too."""
+    depth = DepthScaling(8)
+    scramble(depth, 3)
+    found = {}
+    for autocast in (False, True):
+        depth.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            factors = torch.stack(depth.of_layer(3))
+        factors.square().sum().backward()
+        found[autocast] = factors, *(weight.grad.clone() for weight in depth.parameters())
+    assert all(torch.equal(first, second) for first, second in zip(*found.values(), strict=True))
+    assert 0 < (found[True][0] - 1).abs().max() < 1 / 8
+
+
 def test_parameters_of_the_published_block():
     """Width 768: attention 4 D^2, SwiGLU 3 x 4 D^2, and what is small, counted by hand."""
     block = RaptorBlock(BlockConfig(width=768, heads=12))

@@ -3,6 +3,7 @@
 import json
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -112,6 +113,25 @@ def test_a_damaged_shard_is_refused(cache, tiny, images, how, workers):
     ) as caught:
         fit_raptor(tiny, images, ASSIGNMENT, settings, workers=workers, cache=cache)
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_fit_from_the_cache_of_something_else_is_refused(cache, tiny, images, tmp_path, on_disk):
+    """By what the cache says that it is of, and by what is in its folder."""
+    filled(cache)
+    other = tiny_vit(seed=5)
+    other.info = replace(other.info, digest="f" * 64)
+    elsewhere = tiny_vit()
+    elsewhere.preprocessing = replace(elsewhere.preprocessing, crop_pct=0.5)
+    fewer = load_images(tmp_path / "noise", tiny, n=30)
+    for teacher, some, words in (
+        (other, images, r"teacher.digest: 0000"),
+        (elsewhere, images, "preprocessing.crop_pct: 0.875 before, 0.5 now"),
+        (tiny, fewer, "images.chosen: 40 before, 30 now"),
+    ):
+        given = ActivationCache(cache.folder, teacher, some) if on_disk else cache
+        with pytest.raises(UsageError, match=words):
+            fit_raptor(teacher, some, ASSIGNMENT, FitSettings(batch_size=8), workers=0, cache=given)
 
 
 def test_a_cache_of_something_else_is_refused(cache, tiny, images, tmp_path):

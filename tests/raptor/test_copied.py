@@ -1,6 +1,7 @@
 """Copies of the teacher's blocks: what is shared, what is corrected, and what a fit starts from."""
 
 from contextlib import nullcontext
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from brdyn.raptor.copied import layers_of_blocks, relaxed_parameters
 from brdyn.raptor.ranks import skill_of
 from brdyn.raptor.starts import nearest_layers, tie
 from tests.conftest import tiny_vit
+from tests.models.own_vit import adapted
 from tests.raptor.test_fit import recurrent_teacher, settings
 
 ASSIGNMENT = [0, 0, 1, 1]
@@ -95,7 +97,7 @@ def test_the_layer_that_does_best_at_all_is_chosen(noise_folder):
 
 
 def test_errors_count_against_what_a_layer_does(noise_folder):
-    """Layer 1 hardly moves; 2 and 3 are alike, and would do harm there beyond all measure, if little in sum."""
+    """Layer 1 hardly moves; 2 and 3 are alike, and would do harm there, if little in sum."""
     teacher = tiny_vit()
     teacher.blocks[2].load_state_dict(teacher.blocks[1].state_dict())
     with torch.no_grad():
@@ -104,6 +106,39 @@ def test_errors_count_against_what_a_layer_does(noise_folder):
                 parameter.mul_(1e-3)
     images = load_images(noise_folder, teacher)
     assert nearest_layers(teacher, (0, 0, 0, 1), images) == [1, 4]
+
+
+@pytest.mark.parametrize("share", [1e-3, 0.0])
+def test_a_layer_that_does_nothing_is_not_beyond_all_measure(noise_folder, share):
+    """All others are alike: right at five, one is chosen before the third, which is right at itself alone."""
+    teacher = tiny_vit(depth=6)
+    for layer in (1, 3, 4, 5):
+        teacher.blocks[layer].load_state_dict(teacher.blocks[0].state_dict())
+    with torch.no_grad():
+        for part in (teacher.blocks[2].attn.proj, teacher.blocks[2].mlp.fc2):
+            for parameter in part.parameters():
+                parameter.mul_(share)
+    (chosen,) = nearest_layers(teacher, (0,) * 6, load_images(noise_folder, teacher))
+    assert chosen != 3
+
+
+def test_a_copied_block_of_an_own_module_is_of_that_module():
+    """And not of a copy of it all; a copy of the whole is of its own."""
+    own = adapted()
+    raptor = Raptor(own, [0, 1, 1], CopyConfig(width=8, heads=2))
+    for block, layer in zip(raptor.shared, (0, 1), strict=True):
+        assert block.module._held[0] is own.module
+        assert block.module.block is not own.blocks[layer].block
+    twin = deepcopy(own)
+    for block, layer in zip(twin.blocks, twin.module.layers, strict=True):
+        assert block._held[0] is twin.module is not own.module
+        assert block.block is layer
+    assert not twin.blocks[0].training
+
+
+def test_a_start_that_there_is_none_of_is_refused(tiny, images):
+    with pytest.raises(UsageError, match="unknown start 'random'; choose one of layer, mean"):
+        brdyn.raptor_ranks(tiny, images, {"two": ASSIGNMENT}, [0], start="random")
 
 
 def test_a_recurrent_teacher_needs_no_fit(noise_folder):

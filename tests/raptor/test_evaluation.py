@@ -1,8 +1,10 @@
 """Fidelity against direct computations, cost against counting, and results that come back."""
 
 import json
+from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
@@ -10,14 +12,18 @@ from scipy import stats
 from torch.nn import functional
 
 from brdyn.data import Batch, load_images
+from brdyn.errors import UsageError
+from brdyn.measures.linear_maps import ROUNDING, ridge_maps
+from brdyn.measures.moments import r_squared
 from brdyn.plots import draw
 from brdyn.random_keys import one_in
 from brdyn.raptor import evaluation
-from brdyn.raptor.baselines import BASELINES, SpanBaselines, fold_of, jackknife
+from brdyn.raptor.baselines import BASELINES, RIDGES, SpanBaselines, fold_of, jackknife
 from brdyn.raptor.block import BlockConfig
+from brdyn.raptor.copied import CopyConfig
 from brdyn.raptor.cost import cost, flops
 from brdyn.raptor.evaluation import Evaluation, evaluate, paired_features
-from brdyn.raptor.fidelity import FidelityMetric, fidelity
+from brdyn.raptor.fidelity import Fidelity, FidelityMetric, fidelity
 from brdyn.raptor.model import Raptor, untrained
 from brdyn.trajectory import Stream, capture
 from tests.conftest import scramble, tiny_vit
@@ -92,6 +98,31 @@ def test_the_teacher_itself_is_perfect(tiny, images):
     assert table.query("statistic == 'epsilon'")["mean"].abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-2, 10.0])
+def test_tokens_that_do_not_vary_have_no_r_squared(spread):
+    """Their distance to the mean is what rounding leaves of float32, above or below 0."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = 1000 * torch.rand(7, generator=generator) + spread * torch.randn(50, 7, generator=generator)
+    residual = torch.tensor(2.0, dtype=torch.float64)
+    squares, sums = tokens.square().sum(-1).double().sum(), tokens.double().sum(0)
+    found = r_squared(residual, squares, sums, torch.tensor(50.0, dtype=torch.float64))
+    exact = 1 - residual / (tokens.double() - tokens.double().mean(0)).square().sum()
+    assert found.isnan() if spread < 1 else found == pytest.approx(exact.item(), rel=1e-6)
+
+
+def test_the_answer_leaves_out_what_there_is_none_of():
+    rows = [
+        {"mode": "autoregressive", "statistic": "r2", "group": group, "layer": layer, "mean": value}
+        for group, values in {"cls": (0.5, np.nan), "registers": (np.nan, 0.25), "patches": (0.5, 1)}.items()
+        for layer, value in enumerate(values, 1)
+    ]
+    said = Evaluation(Fidelity(pd.DataFrame(rows)), cost=None).answer().split(": ")[1]
+    assert said == (
+        "registers 0.250 at the last layer, 0.250 at least (layer 2); "
+        "patches 1.000 at the last layer, 0.500 at least (layer 1)"
+    )
+
+
 def test_the_head_of_the_teacher(noise_folder):
     teacher = StubViT([lambda state: 1.5 * state - state.roll(1, 2)] * 4, classes=3)
     images = load_images(noise_folder, teacher)
@@ -130,8 +161,7 @@ def test_cost_is_counted(tiny):
     width, hidden, tokens = 16, 64, tiny.tokens.count
     per_token = 4 * width * width + 3 * width * hidden + 2 * tokens * width
     patches = 16 * 3 * 8 * 8 * width
-    depth = 4 * (16 + 16 * 3 * width)
-    assert found.flops == 2 * (4 * tokens * per_token + patches + depth)
+    assert found.flops == 2 * (4 * tokens * per_token + patches)
     assert found.block_parameters == sum(p.numel() for p in raptor.shared.parameters())
     assert found.teacher_block_parameters == sum(p.numel() for p in tiny.blocks.parameters())
     assert (
@@ -140,6 +170,8 @@ def test_cost_is_counted(tiny):
     low, high = found.speed_ratio_range
     assert 0 < low <= found.speed_ratio <= high
     assert found.teacher_flops == flops(tiny)
+    relaxed = Raptor(tiny, (0, 0, 1, 1), CopyConfig(width=width, heads=2, rank=4))
+    assert flops(relaxed) == flops(tiny)  # its weights are built once for all images
 
 
 @pytest.fixture
@@ -149,6 +181,26 @@ def labelled(noise_folder):
     for path in sorted(noise_folder.glob("*.png")):
         path.rename(noise_folder / ("a" if int(path.stem) % 2 else "b") / path.name)
     return noise_folder
+
+
+def test_a_fifth_tests_the_probes_where_nothing_else_does(labelled, monkeypatch):
+    teacher = tiny_vit()
+    images, read = load_images(labelled, teacher), []
+    monkeypatch.setattr(evaluation, "probe", lambda *_, **__: None)
+    monkeypatch.setattr(
+        evaluation,
+        "paired_features",
+        lambda raptor, part, stream: read.append(part.indices().tolist()),
+    )
+    evaluate(raptor_of(teacher), images, images, stream=Stream(workers=0))
+    assert read == [part.indices().tolist() for part in images.split(8, images.seed)]
+
+
+@pytest.mark.parametrize("given", [{"test": True}, {"layer_options": {"layers": "all"}}])
+def test_probes_need_images_to_be_trained_on(tiny, images, given):
+    given = {name: images if value is True else value for name, value in given.items()}
+    with pytest.raises(UsageError, match="are of probes; give labelled images to `train`"):
+        evaluate(raptor_of(tiny), images, **given)
 
 
 def test_evaluation_comes_back(labelled, tmp_path):
@@ -300,6 +352,57 @@ def test_skill_against_a_direct_computation():
         for name, error in errors.items():
             measured = found.curve(f"skill_{name}", "patches", mode).loc[layer]
             assert measured == pytest.approx(1 - residual / error, rel=1e-4)
+
+
+def maps_by_every_ridge(metric):
+    """Squared errors of the maps, `(folds, groups, pairs)`: of each ridge in each fold, and then those of the best."""
+    found = torch.zeros(len(RIDGES), *metric.squares.shape, dtype=torch.float64)
+    sizes = torch.tensor(list(metric.layout.sizes().values()), dtype=torch.float64)
+    counts = metric.images[:, None] * sizes
+
+    def of(values, folds, *place):
+        return sum(values[(fold, *place)] for fold in folds)
+
+    for half, group, (start, layer) in product((0, 1), range(len(sizes)), metric.pairs):
+        pair = metric.pairs[start, layer]
+        mine, others = range(half, 10, 2), range(1 - half, 10, 2)
+        held = [others, *([fold] for fold in mine)] if metric.in_blocks else [[1 - half], [half]]
+        count, total, moved = counts[others, group].sum(), of(metric.inputs, others, group, start), of(
+            metric.updates, others, group, pair
+        )  # fmt: skip
+        second, cross = of(metric.second, held[0], group, start), of(metric.cross, held[0], group, pair)
+        entry, update = total / count, moved / count
+        for number, ridge in enumerate(RIDGES):
+            about = second - torch.outer(total, total) / count
+            maps = ridge_maps(
+                about, cross - torch.outer(total, moved) / count, ridge, ROUNDING * second.trace()
+            )
+            for place, kept in enumerate(held[1:]):
+                folds = mine[place : place + 1] if metric.in_blocks else mine
+                many, seen = counts[folds, group].sum(), of(metric.inputs, folds, group, start)
+                there = of(metric.updates, folds, group, pair)
+                spread = of(metric.second, kept, group, start) - torch.outer(seen, entry)
+                spread += -torch.outer(entry, seen) + many * torch.outer(entry, entry)
+                explained = of(metric.cross, kept, group, pair) - torch.outer(seen, update)
+                explained += -torch.outer(entry, there) + many * torch.outer(entry, update)
+                left = of(metric.squares, folds, group, pair) - 2 * update @ there + many * update @ update
+                found[number, folds[0], group, pair] = (
+                    left - 2 * (maps * explained).sum() + (maps * (spread @ maps)).sum()
+                )
+    best = found.sum(1, keepdim=True).argmin(0, keepdim=True)
+    return found.gather(0, best.expand(1, *found.shape[1:]))[0].clamp_min(0)
+
+
+@pytest.mark.parametrize("in_blocks", [True, False])
+def test_the_ridge_is_chosen_by_the_whole_and_its_maps_judged_in_parts(monkeypatch, in_blocks):
+    if not in_blocks:
+        monkeypatch.setattr("brdyn.raptor.baselines.MOST_BYTES", 8 * 2 * 2 * (4 + 6) * 12**2)
+    teacher = StubViT([bend, shift, bend, turn])
+    _, baselines, _ = seen(teacher, raptor_of(teacher, (0, 0, 0, 1)))
+    assert baselines.in_blocks is in_blocks
+    found, expected = baselines._of_maps(), maps_by_every_ridge(baselines)
+    assert (expected > 0).any(0).all()
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_an_interval_is_of_the_values_without_each_tenth_of_the_images():

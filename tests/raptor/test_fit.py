@@ -16,6 +16,7 @@ from brdyn.raptor.cache import ActivationCache
 from brdyn.raptor.fit import Fit, fit_options
 from brdyn.raptor.model import untrained
 from brdyn.training import Checkpoints, History, Session
+from brdyn.training.settings import differences
 from brdyn.trajectory import Stream, capture
 from tests.conftest import scramble, tiny_vit
 
@@ -76,7 +77,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize("changes", [{}, {"augment": True}, {"optimizer": "muon", "loss": "nmse"}])
 def test_a_killed_fit_resumes_bit_for_bit(tiny, images, tmp_path, stage, step, changes):
     expected = fit_raptor(tiny, images, ASSIGNMENT, settings(ema=0.5, **changes), workers=0)
-    checkpoints = Checkpoints(tmp_path, {})
+    asked = fit_options(tiny, images, ASSIGNMENT, settings(ema=0.5, log_every=1, **changes))
+    checkpoints = Checkpoints(tmp_path, asked)
 
     def kill(now, row_step, _):
         if (now, row_step) == (stage, step):
@@ -99,6 +101,8 @@ def test_a_killed_fit_resumes_bit_for_bit(tiny, images, tmp_path, stage, step, c
         assert torch.equal(again.raptor.shared.state_dict()[name], value), name
     for number in (1, 2):
         assert again.histories[number].validation == expected.histories[number].validation
+    assert again.options == asked
+    assert again.brief() == expected.brief()
 
 
 def test_crops_are_learned_from_and_whole_images_judged_by(tiny, images):
@@ -212,6 +216,32 @@ def test_folders_that_were_not_looked_into_are_told(cached, validation, images, 
     fit = fit_raptor(tiny, images, ASSIGNMENT, settings(validation_images=validation), workers=0, cache=cache)
     assert [one["name"] for one in fit.provenance.skipped] == ["b"]
     assert fit.provenance.n_images == len(images)
+
+
+def test_checkpoints_of_another_fit_are_refused(tiny, images, tmp_path):
+    """Before anything is trained, by what the fit itself is asked for."""
+    mine = fit_options(tiny, images, ASSIGNMENT, settings())
+    fewer = {**mine, "images": images.take(slice(16)).identity()}
+    saved = Checkpoints(tmp_path / "fewer", fewer)
+    saved.save(1, 2, {}, {})
+    for session, words in (
+        (Session(checkpoints=Checkpoints(tmp_path / "none", {})), "assignment: None before"),
+        (Session(checkpoints=saved), r"these are others \(images.chosen: 16 before, 40 now"),
+        (Session(resume=saved.latest()), "images.chosen: 16 before, 40 now"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            fit_raptor(tiny, images, ASSIGNMENT, settings(), session=session, workers=0)
+    assert not (tmp_path / "none").exists()
+
+
+def test_checkpoints_know_the_batch_that_the_images_fill(tiny, images, tmp_path):
+    by_default = settings(batch_size=None, stage2_steps=0)
+    checkpoints = Checkpoints(tmp_path, fit_options(tiny, images, ASSIGNMENT, by_default))
+    assert checkpoints.options["recipe"]["batch_size"] == 32
+    fit = fit_raptor(
+        tiny, images, ASSIGNMENT, by_default, session=Session(checkpoints=checkpoints), workers=0
+    )
+    assert not differences(checkpoints.latest().options, fit.options)
 
 
 def test_held_out_images_that_cannot_be_read_are_done_without(noise_folder, tiny):
@@ -357,11 +387,17 @@ def test_a_fit_that_was_too_short_says_so(tiny, values, said):
         {"step": float(step), "r2 layer 4": value, "skill layer 4": 1.0}
         for step, value in enumerate(values, 1)
     ]
-    histories = {1: History(validation=[{"step": 4.0, "r2 block 1": 0.0}] * 2), 2: History(validation=rows)}
+    first, losses = [{"step": 4.0, "r2 block 1": 0.0}] * 2, [{"step": 4.0, "lr": 1e-3, "raptor": 0.5}]
+    histories = {1: History(losses, first), 2: History(losses, rows)}
     settings = FitSettings(stage1_steps=2, stage2_steps=2, batch_size=4)
     options = {"assignment": [0] * 4, "recipe": settings.to_dict()}
     fit = Fit(None, histories, options, 16, 5)
     assert said in fit.too_short()
+    if rows:
+        assert fit.answer().endswith(
+            f"on images kept out, r2 layer 4 {values[-1]:.3f}, skill over doing nothing, layer 4 1.000"
+        )
+        assert fit.overview()[1]["skill over doing nothing, layer 4"] == 1.0
     for row in rows[-1:]:  # a teacher whose tokens became all the same has no R²
         del row["r2 layer 4"]
     assert fit.too_short() == ""

@@ -13,7 +13,7 @@ import torch
 import brdyn
 from brdyn.data import load_images
 from brdyn.errors import BrdynError, DivergedError, UsageError
-from brdyn.raptor import FitSettings, fit_raptor, rates
+from brdyn.raptor import FitSettings, fit_options, fit_raptor, rates
 from brdyn.raptor.rates import best, in_words, tried_rates, with_rates
 from brdyn.training import Checkpoints, Session
 
@@ -142,7 +142,7 @@ def test_resuming_tries_nothing_again(tiny, images, tmp_path, monkeypatch):
         if (stage, step) == (2, 4):
             raise Killed
 
-    checkpoints = Checkpoints(tmp_path, {"a": 1})
+    checkpoints = Checkpoints(tmp_path, fit_options(tiny, images, [0, 0, 1, 1], QUICK))
     with pytest.raises(Killed):
         fit_raptor(tiny, images, [0, 0, 1, 1], QUICK, session=Session(checkpoints=checkpoints, report=report))
     monkeypatch.setattr("brdyn.raptor.fit.tried_rates", lambda *_: pytest.fail("tried again"))
