@@ -72,9 +72,10 @@ class Basins(Compared):
     table : DataFrame
         Rows like those of the other measures: `within_class_angle`, `between_class_angle`, `basin_ratio`,
         `knn_purity` by token group and layer 0..L. `low` and `high` are a 95 % bootstrap interval over images,
-        within classes where all have as many, cut off where no value can be: the bias of the draws, which is taken off,
-        moves their ends past 0 or 1 of few images, and what is cut off never holds the true value; `sd` is the spread of the images' own values. Where all directions
-        coincide, as those of cls do in the embedding, there is neither ratio nor purity (NaN).
+        within classes where all have as many, cut off where no value can be: the bias of the draws is taken off, which
+        of few images moves an end past 0 or 1, and what is cut off never holds the true value. `sd` is the spread of
+        the images' own values. Where all directions coincide, as those of cls do in the embedding, there is neither
+        ratio nor purity (NaN).
     projection : DataFrame
         One row per image and layer: `position`, `label`, `layer`, `x`, `y`, the directions of one token group on
         the first two principal components of its directions at layer L.
