@@ -7,7 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.transforms import offset_copy
+from matplotlib.transforms import ScaledTranslation
 
 from brdyn.plots.style import INK
 
@@ -58,12 +58,12 @@ def mark_beyond(
         return []
     taken = {line.get_gid() for line in axes.lines if np.isin(line.get_xdata(), places[out]).any()}
     row = next(row for row in count() if f"beyond {row}" not in taken)
-    inwards = offset_copy(
-        axes.transData, axes.get_figure(), y=(-row if above else row) * ARROW, units="points"
-    )
+    figure, inches = axes.get_figure(), (-row if above else row) * ARROW / 72
+    assert figure is not None
     axes.plot(
         places[out], np.full(out.sum(), limit), linestyle="none", marker="^" if above else "v", markersize=ARROW,
-        color=colour, clip_on=False, zorder=5, gid=f"beyond {row}", transform=inwards,
+        color=colour, clip_on=False, zorder=5, gid=f"beyond {row}",
+        transform=axes.transData + ScaledTranslation(0, inches, figure.dpi_scale_trans),
     )  # fmt: skip
     furthest = int(np.flatnonzero(out)[(heights[out].argmax() if above else heights[out].argmin())])
     more = f", {out.sum()} layers in all" if out.sum() > 1 else ""

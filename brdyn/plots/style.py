@@ -236,7 +236,7 @@ def log_scale(axes: Axes) -> None:
     ['0.05', '0.2']
     """
 
-    def written(value: float, place: int | None = None) -> str:
+    def written(value: float, place: float = 0) -> str:
         del place
         low, high = axes.get_ylim()
         powers = abs(np.log10(high / low))

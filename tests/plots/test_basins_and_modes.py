@@ -52,6 +52,7 @@ def twins_of(basins, count):
 
 def test_twins_within_and_between_classes_are_told_apart(basins, phases):
     spread = plot_basins(basins, phases, title="a model", null=twins_of(basins, 2)).axes[0]
+    assert len(set(HATCHES.values())) == len(HATCHES)
     bands = [(one.get_hatch(), one.get_linestyle()[0][1]) for one in spread.collections if one.get_hatch()]
     assert [hatch for hatch, _ in bands] == [HATCHES["-"]] * 2 + [HATCHES["--"]] * 2
     assert [dashes is None for _, dashes in bands] == [True, True, False, False]
