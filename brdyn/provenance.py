@@ -128,9 +128,9 @@ class RunProvenance(Compared):
         """How many images of which size, below the heading of pictures."""
         return ""
 
-    def lines(self, timed: bool = True) -> list[str]:
+    def lines(self, timed: bool = True, images: str = "") -> list[str]:
         """What was run, to print, with the seconds where they are asked for."""
-        del timed
+        del timed, images
         return []
 
     def warnings(self) -> list[str]:
@@ -256,15 +256,17 @@ class Provenance(RunProvenance):
         """That the weights are untrained."""
         return ["** RANDOM WEIGHTS: an untrained network **"] if self.is_random else []
 
-    def lines(self, timed: bool = True) -> list[str]:
+    def lines(self, timed: bool = True, images: str = "") -> list[str]:
         """What was run, and what was skipped.
 
         Parameters
         ----------
         timed : bool
             Tell the seconds: not where more was done than to go through the images once.
+        images : str
+            Which they are, where there are others: "training".
         """
-        info, images, seconds = self.details["model"], self.details["images"], self.details["seconds"]
+        info, seconds = self.details["model"], self.details["seconds"]
         speed = ""
         if timed and seconds:
             speed = f" in {seconds:.1f} s with loading ({self.n_images / seconds:.1f} images/s)"
@@ -272,9 +274,9 @@ class Provenance(RunProvenance):
             f"{self.model}: {info['layers']} layers, width {info['width']}, weights from {self.weights}",
             f"positions: {info['position_rule']}",
             *(f"note: {note}" for note in info.get("notes", ())),
-            f"{self.n_images} images{speed}",
-            *chosen_line(images),
-            *skipped_lines(self.skipped, self.unlabelled),
+            f"{counted(self.n_images, f'{images} image'.lstrip())}{speed}",
+            *chosen_line(self.details["images"]),
+            *skipped_lines(self.skipped, self.unlabelled, images),
         ]
 
 
@@ -297,16 +299,28 @@ def chosen_line(images: Mapping[str, Any]) -> Iterator[str]:
         yield ", ".join(said)
 
 
-def skipped_lines(skipped: Sequence[Mapping[str, str]], unlabelled: Mapping[str, Any]) -> list[str]:
-    """Names of images that could not be read, or have no label."""
-    lines = []
+def skipped_lines(
+    skipped: Sequence[Mapping[str, str]], unlabelled: Mapping[str, Any], images: str = ""
+) -> list[str]:
+    """Names of images that could not be read, or have no label; which images, where there are others: "test".
+
+    >>> from brdyn.provenance import skipped_lines
+    >>> skipped_lines([{"name": "a.png", "reason": "truncated"}], {"count": 0}, "test")[1]
+    '  1 unreadable test image skipped in all; the JSON names them'
+    """
+    lines, image = [], f"{images} image".lstrip()
     if unlabelled["count"]:
         first = unlabelled["first"][0]
         lines.append(
-            f"  {unlabelled['count']} images have no label (the first, {first['name']}: {first['reason']}) and are "
+            f"  {counted(unlabelled['count'], image)} without a label (the first, {first['name']}: {first['reason']}): "
             "left out of all that needs labels; the JSON names them"
         )
     lines += [f"  skipped {one['name']}: {one['reason']}" for one in skipped[:SKIPPED_SHOWN]]
     if skipped:
-        lines.append(f"  {counted(len(skipped), 'unreadable image')} skipped in all; the JSON names them")
+        lines.append(f"  {counted(len(skipped), f'unreadable {image}')} skipped in all; the JSON names them")
     return lines
+
+
+def skipped_of(part: Mapping[str, Any], images: str) -> list[str]:
+    """The same of one of several sets, as a result tells of it; an earlier version may have left it out."""
+    return skipped_lines(part.get("skipped", ()), part.get("unlabelled", {"count": 0}), images)

@@ -52,6 +52,7 @@ class Result(ABC):
     SCHEMA: ClassVar[int] = 1
     SHAPE: ClassVar[Mapping[str, Any]] = {}
     TIMED: ClassVar[bool] = True
+    RUN_ON: ClassVar[str] = ""  # which of its images the provenance is about, where there are others
     ORIGIN: ClassVar[type[RunProvenance]] = Provenance
 
     _: KW_ONLY
@@ -113,7 +114,7 @@ class Result(ABC):
             [self.answer(), *([] if origin is None else origin.warnings())],
             table_lines(self.overview()),
             self.remarks(),
-            [] if origin is None else origin.lines(self.timed),
+            [] if origin is None else origin.lines(self.timed, self.RUN_ON),
         ]
         return "\n\n".join("\n".join(part) for part in parts if part)
 

@@ -68,6 +68,16 @@ def test_depth_has_one_numbering():
     }
 
 
+def test_first_and_last_say_where_they_are():
+    """A ratio of directions that are all one in the embedding begins later, and what is 0 by definition is no end."""
+    found = dynamics(
+        curve("basin_ratio", "cls", [math.nan, 0.974, 0.9, 0.8, 0.7]),
+        curve("estimation_mean", "cls", [0.5, 0, 0.2, 0], first=1),
+    )
+    ends = [(one["first"], one["from"], one["last"], one["to"]) for one in found.overview()]
+    assert ends == [(0.974, "state 1", 0.7, "state 4"), (0.5, "block 1", 0.2, "block 3")]
+
+
 def test_too_few_images_are_told_by_intervals():
     few = [dynamics(curve("speed", "cls", [0.1, 0.5, 0.2], half=half)) for half in (0.19, 0.21)]
     said = ["\n".join(found.remarks()) for found in few]

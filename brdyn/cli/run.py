@@ -195,9 +195,10 @@ def write_drawn(result: Result, folder: OutputFolder, formats: tuple[str, ...]) 
     return result.write(folder, plots.draw(result), formats)
 
 
-def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled) -> None:
+def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled, images: str = "") -> None:
     """Name images that could not be read, or have no label."""
-    for line in skipped_lines([{"name": name, "reason": why} for name, why in skipped], unlabelled.to_dict()):
+    named = [{"name": name, "reason": why} for name, why in skipped]
+    for line in skipped_lines(named, unlabelled.to_dict(), images):
         say(line)
 
 

@@ -134,8 +134,9 @@ def open_job(
         with stage(f"reading images: {request.data}"):
             images, test = load_sets(request)
         if processes.is_main:
-            for part in (images, test) if test is not None else (images,):
-                say_skipped(part.skipped, part.unlabelled)
+            for name, part in {"training": images, "test": test}.items():
+                if part is not None:
+                    say_skipped(part.skipped, part.unlabelled, name)
         accelerator = make_accelerator(processes.device)
         with stage("computing", at_once=False):
             yield Job(images, test, accelerator, processes, formats, resume, previous, tracker), folder

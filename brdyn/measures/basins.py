@@ -44,6 +44,12 @@ UNITS = {
     "basin_ratio": "within / between angle",
     "knn_purity": "neighbours of the same class (share)",
 }
+POSSIBLE = {  # the least and the largest value there can be
+    "within_class_angle": (0, np.pi),
+    "between_class_angle": (0, np.pi),
+    "basin_ratio": (0, np.inf),
+    "knn_purity": (0, 1),
+}
 
 PROJECTION = ("position", "label", "layer", "x", "y")
 SHAPE = {  # in dynamics.json
@@ -66,8 +72,10 @@ class Basins(Compared):
     table : DataFrame
         Rows like those of the other measures: `within_class_angle`, `between_class_angle`, `basin_ratio`,
         `knn_purity` by token group and layer 0..L. `low` and `high` are a 95 % bootstrap interval over images,
-        within classes where all have as many; `sd` is the spread of the images' own values. Where all directions
-        coincide, as those of cls do in the embedding, there is neither ratio nor purity (NaN).
+        within classes where all have as many, cut off where no value can be: the bias of the draws is taken off, which
+        of few images moves an end past 0 or 1, and what is cut off never holds the true value. `sd` is the spread of
+        the images' own values. Where all directions coincide, as those of cls do in the embedding, there is neither
+        ratio nor purity (NaN).
     projection : DataFrame
         One row per image and layer: `position`, `label`, `layer`, `x`, `y`, the directions of one token group on
         the first two principal components of its directions at layer L.
@@ -355,7 +363,8 @@ def _rows(
         if np.isfinite(
             mean
         ):  # samples have fewer pairs within a class, as no image pairs with itself: that bias goes
-            low, high = np.nanpercentile(draws, [2.5, 97.5]) + mean - float(draws.nanmean())
+            ends = np.nanpercentile(draws, [2.5, 97.5]) + mean - float(draws.nanmean())
+            low, high = ends.clip(*POSSIBLE[name])
         rows.append(_row(name, group, layer, mean, low, high, float(each.std()), len(same)))
     return rows
 

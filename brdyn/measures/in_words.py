@@ -86,7 +86,7 @@ def motion(table: pd.DataFrame) -> str:
 
 
 def ends(table: pd.DataFrame, depth: int, silent: Collection[str] = ()) -> list[dict[str, Any]]:
-    """First and last value of every curve, the extremes and where they are; without what is 0 by definition."""
+    """First and last known value of every curve, the extremes, and where they are; without what is 0 by definition."""
     rows = []
     for (statistic, group), part in table.groupby(["statistic", "group"], sort=False):
         known = part.dropna(subset="mean").sort_values("layer")
@@ -98,13 +98,16 @@ def ends(table: pd.DataFrame, depth: int, silent: Collection[str] = ()) -> list[
             place, first=int(part["layer"].min()), last=int(part["layer"].max()), depth=depth,
             made="block" if statistic in ZERO_AT_ENDS else "update",
         )  # fmt: skip
+        first, last = known.iloc[0], known.iloc[-1]
         least, most = (known.loc[known["mean"].agg(which)] for which in ("idxmin", "idxmax"))
         rows.append(
             {
                 "statistic": str(statistic).replace("_", " "),
                 "tokens": str(group),
-                "first": float(known["mean"].iloc[0]),
-                "last": float(known["mean"].iloc[-1]),
+                "first": float(first["mean"]),
+                "from": where(int(first["layer"])),
+                "last": float(last["mean"]),
+                "to": where(int(last["layer"])),
                 "least": float(least["mean"]),
                 "there": where(int(least["layer"])),
                 "most": float(most["mean"]),

@@ -46,8 +46,7 @@ def plot_basins(basins: Basins, phases: Phases, *, title: str, null: Null | None
         draw_curves(purity, basins.table, ["knn_purity"], phases, null)
         purity.axhline(basins.chance, color=QUIET, linewidth=0.8, linestyle=":")
         purity.annotate(
-            "chance", (0.99, basins.chance), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-            fontsize=7, color=QUIET,
+            "chance", (1.01, basins.chance), xycoords=("axes fraction", "data"), va="center", fontsize=7, color=QUIET,
         )  # fmt: skip
         for axes, heading in (
             (angles, "spread"),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.transforms import ScaledTranslation
 
 from brdyn.plots.style import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+ARROW, SMALL = 6, 7  # points
 
 
 def mark_beyond(
@@ -23,7 +27,7 @@ def mark_beyond(
     *,
     above: bool = False,
 ) -> list[str]:
-    """Put arrows on the edge where values of a curve lie beyond it.
+    """Put arrows on the edge where values of a curve lie beyond it, further in where another curve has arrows.
 
     Parameters
     ----------
@@ -52,20 +56,25 @@ def mark_beyond(
     out = heights > limit if above else heights < limit
     if not out.any():
         return []
+    taken = {line.get_gid() for line in axes.lines if np.isin(line.get_xdata(), places[out]).any()}
+    row = next(row for row in count() if f"beyond {row}" not in taken)
+    figure, inches = axes.get_figure(), (-row if above else row) * ARROW / 72
+    assert figure is not None
     axes.plot(
-        places[out], np.full(out.sum(), limit), linestyle="none", marker="^" if above else "v", markersize=6,
-        color=colour, clip_on=False, zorder=5,
+        places[out], np.full(out.sum(), limit), linestyle="none", marker="^" if above else "v", markersize=ARROW,
+        color=colour, clip_on=False, zorder=5, gid=f"beyond {row}",
+        transform=axes.transData + ScaledTranslation(0, inches, figure.dpi_scale_trans),
     )  # fmt: skip
     furthest = int(np.flatnonzero(out)[(heights[out].argmax() if above else heights[out].argmin())])
     more = f", {out.sum()} layers in all" if out.sum() > 1 else ""
     return [f"{'▲' if above else '▼'} {name}: {heights[furthest]:.3g} at layer {places[furthest]}{more}"]
 
 
-def say_beyond(axes: Axes, lines: Sequence[str], *, above: bool = False) -> None:
-    """Write what :func:`mark_beyond` said of the curves of a panel beside the edge they leave by."""
+def say_beyond(axes: Axes, lines: Sequence[str]) -> None:
+    """Write what :func:`mark_beyond` said of the curves of a panel between it and its title, where it hides none."""
     if lines:
-        axes.text(
-            0.02, 0.9 if above else 0.1, "\n".join(lines), transform=axes.transAxes, fontsize=7, color=INK, zorder=6,
-            va="top" if above else "bottom",
-            bbox={"facecolor": axes.get_facecolor(), "alpha": 0.8, "linewidth": 0, "pad": 1},
+        axes.annotate(
+            "\n".join(lines), (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=SMALL,
+            color=INK, va="bottom",
         )  # fmt: skip
+        axes.set_title(axes.get_title(), pad=10 + 1.25 * SMALL * len(lines))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.lines import Line2D
 
-from brdyn.plots.null import bands_of, draw_twins, twins_handles
+from brdyn.plots.null import Style, bands_of, draw_twins, twins_handles
 from brdyn.plots.style import (
     GROUP_COLOURS,
     GROUP_MARKERS,
@@ -15,6 +15,7 @@ from brdyn.plots.style import (
     head,
     layer_ticks,
     legend_below,
+    log_scale,
     new_figure,
     paper_style,
 )
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 BAND = "#EEEEEE"
 BEGUN_ANEW = {"estimation_mean", "estimation_variance"}  # with each phase, to end with 0 by definition
-STYLES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
+STYLES: tuple[Style, ...] = ("-", "--", ":")
 
 
 def plot_curves(
@@ -102,7 +103,7 @@ def plot_panels(
             if len(statistics) > 1:
                 axes.set_ylabel(heading)
             if log:
-                axes.set_yscale("log")
+                log_scale(axes)
         if any(panels):
             head(figure, title)
         legend_below(figure, [*handles, *twins_handles(null)])
@@ -134,7 +135,7 @@ def draw_curves(
             for first, last in parts:
                 ordered = curve[curve["layer"].between(first, last)].sort_values("layer")
                 part = None if bands is None else bands[bands["layer"].between(first, last)]
-                draw_twins(axes, part, "layer", colour, statistic=statistic, group=group)
+                draw_twins(axes, part, "layer", colour, style, statistic=statistic, group=group)
                 axes.fill_between(
                     ordered["layer"], ordered["low"], ordered["high"], color=colour, alpha=0.25, linewidth=0
                 )
@@ -151,10 +152,13 @@ def draw_curves(
     if many:
         units = rows.drop_duplicates("statistic").set_index("statistic")["unit"]
         styles = [
-            Line2D([], [], linestyle=style, color=INK, label=units[statistic].split(" (")[0])
-            for statistic, style in zip(statistics, STYLES, strict=False)
+            (
+                *twins_handles(null if bands is not None else None, style),
+                Line2D([], [], linestyle=style, color=INK),
+            )
+            for style in STYLES[: len(statistics)]
         ]
-        axes.legend(handles=styles, frameon=False, fontsize=7)
+        axes.legend(styles, [units[name].split(" (")[0] for name in statistics], frameon=False, fontsize=7)
     return list(handles.values())
 
 

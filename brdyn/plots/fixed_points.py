@@ -6,7 +6,17 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from brdyn.measures.fixed_points import MOVES
-from brdyn.plots.style import MARKERS, QUIET, head, legend_below, new_figure, ordered_colours, paper_style
+from brdyn.plots.style import (
+    MARKERS,
+    QUIET,
+    head,
+    legend_below,
+    log_scale,
+    marks_every,
+    new_figure,
+    ordered_colours,
+    paper_style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +26,6 @@ if TYPE_CHECKING:
 
 READ_FIRST = ("accuracy", "agreement", "cosine")
 LEAST = 1e-7  # of what is drawn on a logarithmic axis: float32 tells no less apart
-MARKS = 12  # on a curve, about
 
 
 def plot_fixed_points(found: FixedPoints, *, title: str) -> Figure:
@@ -56,7 +65,7 @@ def plot_fixed_points(found: FixedPoints, *, title: str) -> Figure:
                 statistic in MOVES
                 and (found.table.loc[found.table["statistic"] == statistic, "mean"] > LEAST).any()
             ):
-                axes.set_yscale("log")
+                log_scale(axes)
         for axes in panels[2:]:
             axes.set_xlabel("applications, of the phase's own")
         legend_below(figure, panels[0].get_legend_handles_labels()[0])
@@ -81,7 +90,7 @@ def _draw(
     label = f"{name}: spectral radius {radius.iloc[0]:.3f}" if len(radius) else name
     axes.plot(
         times, curve["mean"].to_numpy(), color=colour, marker=marker, markersize=3.5, linewidth=1, label=label,
-        markevery=max(1, len(curve) // MARKS),
+        markevery=marks_every(len(curve)),
     )  # fmt: skip
     low = curve["low"].clip(lower=curve["mean"] / 10) if statistic in MOVES else curve["low"]
     axes.fill_between(times, low.to_numpy(), curve["high"].to_numpy(), color=colour, alpha=0.2, lw=0)

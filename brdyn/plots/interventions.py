@@ -22,6 +22,7 @@ from brdyn.plots.style import (
     head,
     layer_ticks,
     legend_below,
+    log_scale,
     new_figure,
     paper_style,
 )
@@ -110,7 +111,7 @@ def _by_start(
             axes.set_xticks([0, *layer_ticks(phases.layers)])
             axes.set_xlim(-0.5, phases.layers + 0.5)
             if log:
-                axes.set_yscale("log")
+                log_scale(axes)
         panels[0].set_ylabel(label)
         handles: list[Artist] = [
             Line2D([], [], color=GROUP_COLOURS.get(group, QUIET), marker=GROUP_MARKERS.get(group, "o"), markersize=3.5,
@@ -165,7 +166,7 @@ def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Fi
                         marker=".",
                         markersize=3,
                     )
-                axes.set_yscale("log")
+                log_scale(axes)
                 axes.set_xticks([0, *layer_ticks(phases.layers)])
                 if line == 0:
                     axes.set_title(f"noise on {target}")

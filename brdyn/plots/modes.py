@@ -89,8 +89,8 @@ def plot_mode_errors(modes: Modes, phases: Phases, *, title: str, null: Null | N
                     beyond += mark_beyond(
                         axes, layers, part["mean"], MOST_ERROR, look["color"], name, above=True
                     )
-            say_beyond(axes, beyond, above=True)
             axes.set_title(group + (f"\n{marks[group]}" if group in marks else ""))
+            say_beyond(axes, beyond)
             axes.set_xlabel("layer, predicted from the start of its phase")
             axes.set_xticks(layer_ticks(phases.layers))
             axes.set_xlim(0.5, phases.layers + 0.5)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from brdyn.plots.style import QUIET
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
     from brdyn.measures.null import Null
 
+Style = Literal["-", "--", ":"]
 HATCH = "/////"
+HATCHES = {"-": HATCH, "--": HATCH.replace("/", "\\"), ":": "....."}  # by the line style of the curve
 
 
 def bands_of(null: Null | None, table: str, by: Sequence[str]) -> pd.DataFrame | None:
@@ -23,8 +28,10 @@ def bands_of(null: Null | None, table: str, by: Sequence[str]) -> pd.DataFrame |
     return None if null is None or table not in null.tables else null.band(table, by)
 
 
-def draw_twins(axes: Axes, bands: pd.DataFrame | None, over: str, colour: Any, **values: Any) -> None:
-    """Hatch from the least to the largest twin, behind a curve and in its colour.
+def draw_twins(
+    axes: Axes, bands: pd.DataFrame | None, over: str, colour: Any, style: Style = "-", **values: Any
+) -> None:
+    """Hatch from the least to the largest twin, behind a curve, in its colour and line style; of one twin, a thin line.
 
     Parameters
     ----------
@@ -34,6 +41,8 @@ def draw_twins(axes: Axes, bands: pd.DataFrame | None, over: str, colour: Any, *
     over : str
         The column of the horizontal axis.
     colour : colour
+    style : {"-", "--", ":"}
+        Of the curve's line.
     **values
         Which rows are the curve's, by column.
     """
@@ -42,12 +51,20 @@ def draw_twins(axes: Axes, bands: pd.DataFrame | None, over: str, colour: Any, *
     for name, value in values.items():
         bands = bands[bands[name] == value]
     rows = bands.sort_values(over)
+    places, low, high = (rows[name].to_numpy() for name in (over, "low", "high"))
+    if np.array_equal(low, high, equal_nan=True):
+        axes.plot(places, low, style, color=colour, alpha=0.7, linewidth=0.8, zorder=-1)
+        return
     axes.fill_between(
-        rows[over].to_numpy(), rows["low"].to_numpy(), rows["high"].to_numpy(), facecolor="none", edgecolor=colour,
-        hatch=HATCH, alpha=0.35, linewidth=0.8, zorder=-1,
+        places, low, high, facecolor="none", edgecolor=colour, hatch=HATCHES[style], alpha=0.35, linewidth=0.8,
+        linestyle=style, zorder=-1,
     )  # fmt: skip
 
 
-def twins_handles(null: Null | None) -> list[Patch]:
-    """What stands for the bands in a legend; nothing without twins."""
-    return [] if not null else [Patch(facecolor="none", edgecolor=QUIET, hatch=HATCH, label=null.label)]
+def twins_handles(null: Null | None, style: Style = "-") -> list[Artist]:
+    """What stands for the bands in a legend, or for the line of one twin; nothing without twins."""
+    if not null:
+        return []
+    if null.twins == 1:
+        return [Line2D([], [], linestyle=style, color=QUIET, linewidth=0.8, label=null.label)]
+    return [Patch(facecolor="none", edgecolor=QUIET, hatch=HATCHES[style], linestyle=style, label=null.label)]

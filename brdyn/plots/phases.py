@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from brdyn.plots.style import (
     ACCENT,
@@ -16,6 +15,7 @@ from brdyn.plots.style import (
     QUIET,
     fitted,
     layer_ticks,
+    log_scale,
     new_figure,
     paper_style,
 )
@@ -194,9 +194,7 @@ def draw_steps(axes: Axes, evidence: Evidence) -> None:
         ha="center",
         fontsize=8,
     )
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    log_scale(axes)
     axes.set(xlabel="step after layer", ylabel="step in dissimilarity")
     axes.set_xticks(layer_ticks(len(evidence.steps)))
     axes.margins(y=0.15)

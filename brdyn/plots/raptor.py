@@ -18,6 +18,8 @@ from brdyn.plots.style import (
     head,
     layer_ticks,
     legend_below,
+    log_scale,
+    marks_every,
     new_figure,
     ordered_colours,
     paper_style,
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from brdyn.training import History
 
 
-FEW = 30  # rows that get a mark each
 LEAST_R2 = -1.0  # axes go no further down
 SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
 SKILLS = {
@@ -63,7 +64,7 @@ def plot_fit(
     [0.05, 0.025]
     """
     with paper_style():
-        figure = new_figure(0.8 + 4.2 * len(histories), 5.2)
+        figure = new_figure(0.8 + 5.2 * len(histories), 5.2)
         panels = figure.subplots(2, len(histories), squeeze=False)
         for column, (stage, history) in enumerate(histories.items()):
             for axes, rows, what in (
@@ -82,7 +83,7 @@ def plot_fit(
             if len(histories) > 1:
                 panels[0, column].set_title(f"stage {stage}")
             if len(history.losses) > 1 and all(value > 0 for row in history.losses for value in row.values()):
-                panels[0, column].set_yscale("log")
+                log_scale(panels[0, column])
         head(figure, title)
         return figure
 
@@ -100,15 +101,15 @@ def _draw_course(
     names = [name for name in there if not name.startswith(SKILL)]
     steps = [row["step"] * (batch_size or 1) for row in rows]
     for name, colour, sign in zip(names, ordered_colours(len(names)), cycle(MARKERS), strict=False):
-        marker = sign if what != "loss" or len(rows) <= FEW else None
         skill = SKILL + name.removeprefix("r2 ")
         for shown, style in ((name, "-"), (skill, "--")) if skill in there else ((name, "-"),):
             axes.plot(
                 steps, [row[shown] for row in rows], style, color=colour, label=watched_as(shown), linewidth=1,
-                marker=marker, markersize=3.5, markerfacecolor="none" if shown == skill else colour,
+                marker=sign, markevery=marks_every(len(rows)), markersize=3.5,
+                markerfacecolor="none" if shown == skill else colour,
             )  # fmt: skip
     if names:
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         axes.set_xlabel(
             "step" if batch_size is None else f"images seen (published: {PUBLISHED_STEPS * BATCH:,})"
         )
@@ -191,13 +192,13 @@ def _by_layer(table: pd.DataFrame, spans: Sequence[Span], shown: Mapping[str, st
                 beyond = _draw_groups(axes, rows, clipped=statistic in ("r2", *SKILLS))
                 for span in spans[:-1]:
                     axes.axvline(span.end + 0.5, color=QUIET, linewidth=0.7, linestyle=":")
+                if row == 0:
+                    axes.set_title(label)
                 if statistic in SKILLS:
                     axes.axhline(0, color=QUIET, linewidth=0.7)
                 if statistic in ("r2", *SKILLS):
                     axes.set_ylim(max(axes.get_ylim()[0], LEAST_R2), 1.02)
                     say_beyond(axes, beyond)
-                if row == 0:
-                    axes.set_title(label)
                 if row == len(modes) - 1:
                     axes.set_xlabel("layer")
                 axes.set_xticks(layer_ticks(layers))
@@ -275,8 +276,8 @@ def plot_layer_fidelity(
                 )
                 if statistic in ("r2", *SKILLS):
                     beyond += mark_beyond(axes, curve["layer"], curve["mean"], LEAST_R2, colour, name)
-            say_beyond(axes, beyond)
             axes.set_title(group)
+            say_beyond(axes, beyond)
             axes.set_xlabel("layer")
             axes.set_xticks(layer_ticks(int(curve["layer"].max())))
             if statistic in ("r2", *SKILLS):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter, StrMethodFormatter
 
 from brdyn.measures.found_spectra import EXPONENT, GROWTH, NORM, SIDES, SINGULAR
 from brdyn.plots.dynamics import draw_bands
@@ -18,6 +17,7 @@ from brdyn.plots.style import (
     head,
     layer_ticks,
     legend_below,
+    log_scale,
     new_figure,
     ordered_colours,
     paper_style,
@@ -115,9 +115,7 @@ def plot_coupling(spectra: Spectra, phases: Phases, *, title: str) -> Figure:
         draw_bands(values, phases)
         _draw_by_block(values, spectra, SINGULAR, colours)
         values.set_ylabel("singular value of the Jacobian")
-        values.set_yscale("log")
-        values.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        values.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        log_scale(values)
         values.legend(handles=_index_handles(colours), frameon=False, fontsize=7)
         matrices = {side: spectra.coupling(side) for side in SIDES}
         for matrix in matrices.values():

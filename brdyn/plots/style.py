@@ -17,6 +17,7 @@ from brdyn.choices import one_of
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK = "#222222"
@@ -49,6 +50,10 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "*")  # of things that a
 LETTERS_PER_INCH = 13  # of a heading
 LEGEND_COLUMN, LEGEND_MARK = 1.4, 0.5  # inches: a column at least, and of it the line and the space around it
 LETTERS_OF_A_LEGEND = 19  # in an inch
+MARKS = 12  # of a long curve
+LABELLED = {  # leading digits of a logarithmic axis: over how many powers of ten these are two labels at least
+    (1, 2, 3, 4, 5, 6, 7, 8, 9): 0.0, (1, 2, 3, 5, 7): 0.48, (1, 2, 5): 0.7, (1,): 2.0,
+}  # fmt: skip
 
 
 _DARK, _LIGHT = "#14171C", "#E8E8E8"
@@ -207,3 +212,40 @@ def layer_ticks(layers: int) -> list[int]:
     """Layer numbers to label: all up to 16, else about ten of them."""
     step = 1 if layers <= 16 else -(-layers // 10)
     return [1, *range(step, layers + 1, step)] if step > 1 else list(range(1, layers + 1))
+
+
+def marks_every(points: int) -> int:
+    """Every which point of a curve gets its marker, so that a dozen do at most.
+
+    >>> from brdyn.plots.style import marks_every
+    >>> marks_every(5), marks_every(100)
+    (1, 9)
+    """
+    return max(1, -(-points // MARKS))
+
+
+def log_scale(axes: Axes) -> None:
+    """Make the vertical axis logarithmic, its numbers written out: as many as there is room for, and at least two.
+
+    >>> from brdyn.plots.style import log_scale, new_figure
+    >>> axes = new_figure(5, 3).subplots()
+    >>> log_scale(axes)
+    >>> axes.set_ylim(0.03, 0.4)
+    (0.03, 0.4)
+    >>> [axes.yaxis.get_minor_formatter()(value) for value in (0.05, 0.2)]
+    ['0.05', '0.2']
+    """
+
+    def written(value: float, place: float = 0) -> str:
+        del place
+        low, high = axes.get_ylim()
+        powers = abs(np.log10(high / low))
+        allowed = [digits for digits, least in LABELLED.items() if powers >= least]
+        room = axes.yaxis.get_tick_space()
+        shown = next((digits for digits in allowed if powers * len(digits) <= room), allowed[-1])
+        leading = float(f"{value:.6e}".partition("e")[0])
+        return "" if leading.is_integer() and leading not in shown else f"{value:g}"
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(written)
+    axes.yaxis.set_minor_formatter(written)

@@ -16,6 +16,7 @@ from brdyn.plots.style import (
     QUIET,
     fitted,
     head,
+    log_scale,
     new_figure,
     ordered_colours,
     paper_style,
@@ -161,7 +162,7 @@ def plot_halting(halting: pd.DataFrame, *, title: str) -> Figure:
             counted = f"{number} ({table['images'].sum():,} images)"
             share.plot(table["probability"], table["right"], label=counted, **look)
             images.plot(table["probability"], table["images"], **look)
-        images.set_yscale("log")
+        log_scale(images)
         images.set(xlabel="halting probability", ylabel="images", ylim=(0.8, None))
         share.set_ylabel("share of right answers")
         share.legend(

@@ -18,7 +18,7 @@ from brdyn.measures.intervals import told_apart
 from brdyn.probes.baselines import BASELINE, NAMES
 from brdyn.probes.counts import PAIRS, SCORES
 from brdyn.probes.layer_choice import CHOSEN, KEY, by_held_out
-from brdyn.provenance import Provenance, images_of, skipped_lines
+from brdyn.provenance import Provenance, images_of, skipped_of
 from brdyn.result import Result
 from brdyn.safetensors_file import fault
 from brdyn.store import read_table, records
@@ -103,6 +103,7 @@ class LayerProbe(Result):
         "probe_images": dict,
     }
     TIMED: ClassVar[bool] = False
+    RUN_ON: ClassVar[str] = "training"
 
     task: str
     scores: pd.DataFrame
@@ -286,9 +287,11 @@ class LayerProbe(Result):
 
     def remarks(self) -> list[str]:
         """How many images, what was compared, and what to know of the scores."""
-        told = ("train",) if self.provenance is not None else ()  # which names what was skipped of these
-        sets = [self.images.get(name, {}) for name in ("train", "test") if name not in told]
-        lines = [line for part in sets if part for line in _skipped(part)]
+        sets = {"train": self.RUN_ON, "test": "test"}
+        if self.provenance is not None:  # which names what was skipped of these
+            del sets["train"]
+        parts = ((self.images.get(name) or {}, images) for name, images in sets.items())
+        lines = [line for part, images in parts for line in skipped_of(part, images)]
         sizes = self.sizes
         by = f", {sizes['choose']} to choose penalty and epoch by" if sizes.get("choose") else ""
         lines.append(f"{sizes['fit']} images to fit heads on{by}, {sizes['test']} test images")
@@ -394,7 +397,3 @@ def _examples(path: Path) -> dict[str, np.ndarray]:
         return {name: one.numpy() for name, one in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise BrdynError(f"cannot read {str(path)!r} as safetensors ({fault(path, error)})") from error
-
-
-def _skipped(part: Mapping[str, Any]) -> list[str]:
-    return skipped_lines(part.get("skipped", ()), part.get("unlabelled", {"count": 0, "first": []}))

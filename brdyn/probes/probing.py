@@ -21,14 +21,13 @@ from brdyn.probes.features import Features
 from brdyn.probes.knn import NEIGHBOURS, TEMPERATURE, nearest_neighbours
 from brdyn.probes.linear import HELD_OUT, PENALTIES, fit_linear, split
 from brdyn.probes.scores import ratio
-from brdyn.provenance import skipped_lines
+from brdyn.provenance import skipped_of
 from brdyn.result import Result
 from brdyn.store import records
 
 RATIOS = ["model", "probe", "ratio", "low", "high", "sd"]
 NUMBER = (float, None)
 NAMES = {"knn": "k-NN", "linear": "linear"}
-NONE: Mapping[str, Any] = {"count": 0, "first": []}
 SHAPE: dict[str, Any] = {  # of :meth:`Probing.to_dict`
     "n_train": int,
     "n_test": int,
@@ -71,6 +70,7 @@ class Probing(Result):
     FILE: ClassVar[str] = "probe.json"
     SHAPE: ClassVar[Mapping[str, Any]] = {"probing": SHAPE, "images": {"train": dict, "test": dict}}
     TIMED: ClassVar[bool] = False
+    RUN_ON: ClassVar[str] = "training"
 
     table: pd.DataFrame
     ratios: pd.DataFrame
@@ -116,7 +116,7 @@ class Probing(Result):
     def remarks(self) -> list[str]:
         """Images, ratios, and what the test images are too few for."""
         test = (self.images or {}).get("test")
-        lines = [] if test is None else skipped_lines(test.get("skipped", ()), test.get("unlabelled", NONE))
+        lines = skipped_of(test or {}, "test")
         lines.append(f"{self.n_train} training and {self.n_test} test images of {self.classes} classes")
         lines += [
             f"{row['model']} keeps "

@@ -253,9 +253,11 @@ def watched_as(name: str) -> str:
 
     >>> from brdyn.raptor.recipe import watched_as
     >>> watched_as("skill layer 12"), watched_as("r2 layer 12")
-    ('skill over doing nothing, layer 12', 'r2 layer 12')
+    ('skill over doing nothing, layer 12', 'R² layer 12')
     """
-    return f"{SKILL}over doing nothing, {name.removeprefix(SKILL)}" if name.startswith(SKILL) else name
+    if name.startswith(SKILL):
+        return f"{SKILL}over doing nothing, {name.removeprefix(SKILL)}"
+    return f"R² {name.removeprefix('r2 ')}" if name.startswith("r2 ") else name
 
 
 def learning_rate(steps: int) -> float:

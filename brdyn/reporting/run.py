@@ -20,7 +20,7 @@ from brdyn.models.twins import check_redraws
 from brdyn.progress import stage
 from brdyn.reporting import plan
 from brdyn.reporting.assemble import assemble
-from brdyn.reporting.kept import check_others, differs, origin_of, read_kept
+from brdyn.reporting.kept import check_others, differs, is_there, origin_of, read_kept
 from brdyn.reporting.page import render_page
 from brdyn.reporting.plan import (
     DYNAMICS,
@@ -306,7 +306,7 @@ def make_report(
                 run.warm_up(one)
         _check_some(prepared)
         _say_plan(run, prepared)
-        with _kept_when_stopped(out):
+        with _kept_when_stopped(out, prepared):
             for one in prepared:
                 if one.model is not None:
                     run.measure(one)
@@ -321,12 +321,14 @@ def make_report(
 
 
 @contextmanager
-def _kept_when_stopped(out: Path) -> Iterator[None]:
-    """Where a user stops what is done here, say that what is whole is not lost."""
+def _kept_when_stopped(out: Path, prepared: Sequence[Prepared]) -> Iterator[None]:
+    """Where a user stops what is done here, say that what is whole is not lost, if anything is."""
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) and any(
+            is_there(one.folder, section) for one in prepared for section in one.origins
+        ):
             error.__notes__ = [
                 f"results that are whole stay in {str(out)!r}; the same command goes on",
                 *getattr(error, "__notes__", []),

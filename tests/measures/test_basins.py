@@ -192,6 +192,20 @@ def test_the_interval_of_the_purity_is_a_bootstrap_of_neighbours():
     )
 
 
+def test_an_interval_of_few_images_holds_no_impossible_value():
+    """Taking off the bias of the draws would move ends past 0 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(3, 8, 3, 4, generator=generator)
+    rows = feed(states, torch.arange(8) % 2, replicates=200).result().table
+    purity = rows[rows["statistic"] == "knn_purity"]
+    assert purity[["low", "high"]].to_numpy().min() >= 0
+    assert purity["high"].max() == 1
+    assert (purity["low"] < purity["mean"]).all()
+    assert (rows["low"].dropna() >= 0).all()
+    angles = rows[rows["unit"].str.contains("radians")]
+    assert (angles["high"] <= np.pi).all()
+
+
 def test_the_interval_of_the_purity_covers_it():
     """Of samples of one population: neighbours are shared, so that images' own values are not independent."""
     generator = torch.Generator().manual_seed(3)

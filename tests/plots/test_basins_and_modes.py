@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
 
 from brdyn.measures.basins import UNITS, Basins
 from brdyn.measures.found_modes import PREDICTORS, Modes
+from brdyn.measures.null import TWIN, Null
 from brdyn.phases import segment
 from brdyn.plots import plot_basins, plot_mode_errors, plot_projection, plot_spectra
 from brdyn.plots.modes import MOST_ERROR, MOST_MODULUS
+from brdyn.plots.null import HATCHES
 from brdyn.plots.style import GROUP_COLOURS, INK
 
 LAYERS = 4
@@ -37,6 +40,43 @@ def basins():
          "layer": np.tile(range(LAYERS + 1), 6), "x": np.arange(30.0), "y": np.arange(30.0) ** 2}
     )  # fmt: skip
     return Basins(pd.DataFrame(rows), projection, (0.6, 0.2), "cls", 2, 0.4, 6, 2, {3: "cat"})
+
+
+def twins_of(basins, count):
+    tables = [
+        basins.table.assign(mean=basins.table["mean"] + number, **{TWIN: number})
+        for number in range(1, count + 1)
+    ]
+    return Null(("random",) * count, {"dynamics": pd.concat(tables, ignore_index=True)}, ())
+
+
+def test_twins_within_and_between_classes_are_told_apart(basins, phases):
+    spread = plot_basins(basins, phases, title="a model", null=twins_of(basins, 2)).axes[0]
+    assert len(set(HATCHES.values())) == len(HATCHES)
+    bands = [(one.get_hatch(), one.get_linestyle()[0][1]) for one in spread.collections if one.get_hatch()]
+    assert [hatch for hatch, _ in bands] == [HATCHES["-"]] * 2 + [HATCHES["--"]] * 2
+    assert [dashes is None for _, dashes in bands] == [True, True, False, False]
+    keys = [one.get_hatch() for one in spread.get_legend().get_patches()]
+    assert keys == [HATCHES["-"], HATCHES["--"]]
+
+
+def test_one_twin_is_a_thin_line_as_its_legend_says(basins, phases):
+    figure = plot_basins(basins, phases, title="a model", null=twins_of(basins, 1))
+    spread, key = figure.axes[0], figure.legends[0].legend_handles[-1]
+    assert not [one for axes in figure.axes for one in axes.collections if one.get_hatch()]
+    thin = [line for line in spread.lines if line.get_marker() == "None"]
+    assert [line.get_linestyle() for line in thin] == ["-", "-", "--", "--"]
+    np.testing.assert_array_equal(thin[0].get_ydata(), np.arange(5) + 1)
+    assert isinstance(key, Line2D)
+    assert key.get_label() == "untrained twins (1)"
+    assert key.get_linewidth() == thin[0].get_linewidth()
+
+
+def test_chance_is_written_beside_the_curves(basins, phases):
+    figure = plot_basins(basins, phases, title="a model")
+    figure.draw_without_rendering()
+    (chance,) = figure.axes[2].texts
+    assert chance.get_window_extent().x0 >= figure.axes[2].get_window_extent().x1
 
 
 def test_basins_show_both_angles_their_ratio_and_chance(basins, phases):

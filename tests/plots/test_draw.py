@@ -1,5 +1,7 @@
 """Every picture says whose it is: the model, how many images, and their size."""
 
+from itertools import pairwise
+
 import pandas as pd
 import pytest
 
@@ -7,7 +9,7 @@ import brdyn
 from brdyn.classifiers import ClassifierEvaluation, Grid
 from brdyn.classifiers.evaluation import Recursion
 from brdyn.plots import draw
-from brdyn.plots.style import fitted
+from brdyn.plots.style import fitted, log_scale, new_figure
 from tests.cli.commands import ROOT
 
 RECORDED = {
@@ -58,3 +60,23 @@ def test_a_long_heading_is_broken_where_the_figure_ends():
     lines = fitted(f"Raptor of {path}", 4.0).splitlines()
     assert "".join(lines).replace(" ", "") == f"Raptorof{path}"
     assert max(map(len, lines)) <= 52
+
+
+@pytest.mark.parametrize("decimals", [0.35, 0.75, 1.2, 3.0, 7.0])
+@pytest.mark.parametrize("start", [1.0, 1.9, 2.1, 3.3, 5.1, 9.5])
+@pytest.mark.parametrize("height", [1.5, 3.0])
+def test_a_logarithmic_axis_can_be_read(decimals, start, height):
+    """Two numbers at least are in view, as they are written out, and none on top of another."""
+    figure = new_figure(4, height)
+    axes = figure.subplots()
+    log_scale(axes)
+    low, high = 0.01 * start, 0.01 * start * 10**decimals
+    axes.set_ylim(low, high)
+    figure.draw_without_rendering()
+    labels = [label for label in axes.get_yticklabels(which="both") if label.get_text()]
+    seen = [label for label in labels if low <= float(label.get_text()) <= high]
+    assert len(seen) >= 2
+    for label in seen:
+        assert label.get_position()[1] == pytest.approx(float(label.get_text()), rel=1e-3)
+    boxes = sorted((label.get_window_extent() for label in seen), key=lambda box: box.y0)
+    assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(boxes))

@@ -89,8 +89,8 @@ def test_what_lies_beyond_is_written_on_the_ground_of_the_theme():
     with themed("dark"), paper_style():
         axes = new_figure(4, 3).subplots()
         say_beyond(axes, ["▼ cls: -7 at layer 3"])
-    (text,) = axes.texts
-    ink, ground = (sum(to_rgb(one)) for one in (text.get_color(), text.get_bbox_patch().get_facecolor()))
+    (text,) = axes.texts  # above the panel, on the ground of the figure
+    ink, ground = (sum(to_rgb(one)) for one in (text.get_color(), axes.figure.get_facecolor()))
     assert ink - ground > 2
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from brdyn.plots import (
     plot_fidelity,
@@ -11,6 +12,7 @@ from brdyn.plots import (
     plot_partitions,
     plot_skill,
 )
+from brdyn.plots.beyond import mark_beyond
 from brdyn.plots.raptor import SKILLS
 from brdyn.plots.style import GROUP_COLOURS
 from brdyn.raptor import Span
@@ -31,7 +33,7 @@ def test_losses_and_validation_of_each_stage():
     assert other.get_xscale() == other.get_yscale() == "linear"  # a loss with a cosine can be negative
     assert [bar.get_width() for bar in validation.patches] == [0.5, 0.25]  # one point would be no curve
     assert [label.get_text() for label in validation.get_yticklabels()] == [
-        "r2 block 1",
+        "R² block 1",
         "skill over doing nothing, block 1",
     ]
     assert [text.get_text() for text in validation.texts] == ["0.5", "0.25"]
@@ -47,11 +49,24 @@ def test_a_fit_over_the_images_that_it_saw():
     assert losses.lines[0].get_xdata().tolist() == [100, 200]
     assert [line.get_xdata().tolist() for line in validation.lines] == [[100, 200]] * 2
     assert [line.get_label() for line in validation.lines] == [
-        "r2 block 1",
+        "R² block 1",
         "skill over doing nothing, block 1",
     ]
     assert validation.get_xlabel() == "images seen (published: 20,000,000)"
     assert validation.get_xlim()[1] == 206
+
+
+def test_a_long_fit_has_a_dozen_marks_and_its_legend_beside_the_curves():
+    rows = [{"step": step, "r2 block 1": 0.5, "skill block 1": 0.2} for step in range(1, 201)]
+    history = History([{"step": step, "lr": 0.1, "block 1": 1 / step} for step in range(1, 201)], rows)
+    figure = plot_fit({1: history}, title="a model")
+    for line in (line for axes in figure.axes for line in axes.lines):
+        assert line.get_marker() == "o"
+        assert len(line.get_xdata()[:: line.get_markevery()]) == 12
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
+    assert figure.axes[1].get_legend().get_texts()[0].get_text() == "R² block 1"
 
 
 def fidelity_table(scale=1.0):
@@ -102,6 +117,21 @@ def test_bad_fits_do_not_flatten_the_others():
     assert figure.axes[0].texts[0].get_text() == "▼ k=1: -600 at layer 6, 6 layers in all"
     curves = [line for line in figure.axes[1].lines if line.get_label() in ("k=1", "k=2")]
     np.testing.assert_allclose(curves[1].get_ydata(), np.arange(1, 7) / 10)
+
+
+def test_arrows_of_curves_stand_beside_each_other_and_words_above_the_panel():
+    figure = plot_fidelity(fidelity_table(-1000), [Span(0, 0, 6)], title="k=1")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    first, second = (line for line in axes.lines if line.get_marker() == "v")
+    at = [line.get_transform().transform(line.get_xydata())[:, 1] for line in (first, second)]
+    np.testing.assert_allclose(at[1] - at[0], 6 / 72 * figure.dpi, rtol=1e-5)
+    words = axes.texts[0].get_window_extent()
+    assert axes.get_window_extent().y1 < words.y0 < words.y1 <= axes.title.get_window_extent().y0
+    alone = Figure().subplots()
+    mark_beyond(alone, [1, 2], [-2, 0], -1, "red", "one")
+    mark_beyond(alone, [1, 2], [0, -2], -1, "blue", "another")  # elsewhere: none is hidden
+    assert {line.get_gid() for line in alone.lines} == {"beyond 0"}
 
 
 def test_partitions_show_every_fit_and_their_means():

@@ -447,7 +447,9 @@ def test_images_that_cannot_be_read_are_left_out(streets):
         model, *loaded(streets, model), layers="last", seeds=1, recipe=replace(QUICK, epochs=2), stream=ALONE
     )
     assert found.sizes["fit"] + found.sizes["choose"] == 11
-    assert found.summary().count("1 unreadable image skipped in all") == 1
+    assert found.summary().count("1 unreadable training image skipped in all") == 1
+    assert found.summary().count("skipped in all") == 1
+    assert "\n11 training images\n" in found.summary()
 
 
 @pytest.mark.parametrize(

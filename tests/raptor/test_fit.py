@@ -395,7 +395,7 @@ def test_a_fit_that_was_too_short_says_so(tiny, values, said):
     assert said in fit.too_short()
     if rows:
         assert fit.answer().endswith(
-            f"on images kept out, r2 layer 4 {values[-1]:.3f}, skill over doing nothing, layer 4 1.000"
+            f"on images kept out, R² layer 4 {values[-1]:.3f}, skill over doing nothing, layer 4 1.000"
         )
         assert fit.overview()[1]["skill over doing nothing, layer 4"] == 1.0
     for row in rows[-1:]:  # a teacher whose tokens became all the same has no R²

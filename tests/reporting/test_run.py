@@ -86,6 +86,17 @@ def test_one_that_is_stopped_says_how_to_go_on(moment, again, monkeypatch):
     ]
 
 
+def test_one_that_is_stopped_before_it_has_anything_promises_nothing(photos, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("brdyn.reporting.run.token_dynamics", stopped)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        brdyn.report([named("little")], photos, tmp_path / "new", SETTINGS, stream=STREAM, formats=())
+    assert not (tmp_path / "new").exists()
+    assert not getattr(caught.value, "__notes__", [])
+
+
 def test_results_of_something_else_are_listed_and_refused(again, photos, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(photos / "cat", other / "cat")
