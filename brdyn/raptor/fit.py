@@ -22,7 +22,7 @@ from brdyn.provenance import Provenance, Stopwatch
 from brdyn.raptor.cache import ActivationCache
 from brdyn.raptor.model import Raptor, spans, untrained
 from brdyn.raptor.rates import TRIED, in_words, tried_rates, with_rates
-from brdyn.raptor.recipe import RANDOM, FitSettings, watched_as
+from brdyn.raptor.recipe import RANDOM, SKILL, FitSettings, watched_as
 from brdyn.raptor.starts import START_IMAGES, tie
 from brdyn.raptor.tasks import cached as from_cache
 from brdyn.raptor.tasks import online, stage_task
@@ -155,30 +155,28 @@ class Fit(Result):
         validation = self.histories[last].validation if self.histories else []
         if not validation:
             return f"{done}, fitted; no image that was kept out judged it (`brdyn raptor-eval` judges)"
-        found = ", ".join(
-            f"{watched_as(name)} {value:.3f}" for name, value in validation[-1].items() if name != "step"
-        )
+        names = [name for name in validation[-1] if name != "step"]
+        if last == 2:  # in a row, blocks are as near as the last one is; in stage 1 each stands by itself
+            _, _, place = names[-1].partition(" ")
+            names = [name for name in names if name.endswith(f" {place}")]
+        found = ", ".join(f"{watched_as(name)} {validation[-1][name]:.3f}" for name in names)
         return f"{done}: at the end of stage {last}, on images kept out, {found}"
 
     def overview(self) -> list[dict[str, Any]]:
-        """The last losses and validation of each stage."""
+        """The last losses and validation of each stage: of every block, and then of the layers where blocks end."""
         rows = []
         for stage, history in self.histories.items():
-            losses = {
-                f"loss {name}": value
-                for name, value in history.losses[-1].items()
-                if name not in ("step", "lr")
-            }
-            values = history.validation[-1] if history.validation else {}
-            rows.append(
+            losses = {name: value for name, value in history.losses[-1].items() if name not in ("step", "lr")}
+            watched = history.validation[-1] if history.validation else {}
+            places = [name.removeprefix("r2 ") for name in watched if name.startswith("r2 ")]
+            rows += [
                 {
-                    "stage": stage,
-                    **losses,
-                    **{watched_as(name): value for name, value in values.items() if name != "step"},
+                    "stage": stage, "of": of, "loss": losses.get(of), "R²": watched.get(f"r2 {of}"),
+                    "skill over doing nothing": watched.get(f"{SKILL}{of}"),
                 }
-            )
-        columns = dict.fromkeys(name for row in rows for name in row)
-        return [{name: row.get(name) for name in columns} for row in rows]
+                for of in dict.fromkeys([*losses, *places])
+            ]  # fmt: skip
+        return rows
 
     def remarks(self) -> list[str]:
         """Which layers a block does, size, speed, and whether it was too short."""

@@ -397,7 +397,12 @@ def test_a_fit_that_was_too_short_says_so(tiny, values, said):
         assert fit.answer().endswith(
             f"on images kept out, R² layer 4 {values[-1]:.3f}, skill over doing nothing, layer 4 1.000"
         )
-        assert fit.overview()[1]["skill over doing nothing, layer 4"] == 1.0
+        assert fit.overview() == [
+            {"stage": 1, "of": "raptor", "loss": 0.5, "R²": None, "skill over doing nothing": None},
+            {"stage": 1, "of": "block 1", "loss": None, "R²": 0.0, "skill over doing nothing": None},
+            {"stage": 2, "of": "raptor", "loss": 0.5, "R²": None, "skill over doing nothing": None},
+            {"stage": 2, "of": "layer 4", "loss": None, "R²": values[-1], "skill over doing nothing": 1.0},
+        ]
     for row in rows[-1:]:  # a teacher whose tokens became all the same has no R²
         del row["r2 layer 4"]
     assert fit.too_short() == ""
