@@ -22,6 +22,7 @@ from brdyn.classifiers import packaged
 from brdyn.raptor import Evaluation, Fit
 from brdyn.raptor.baselines import BASELINES
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
+from brdyn.raptor.recipe import VALIDATION_IMAGES as VALIDATION_IMAGES  # which the page names
 from brdyn.store import read_json
 from brdyn.training import History
 
