@@ -57,7 +57,7 @@ def test_names_that_are_no_utf8_are_escaped_in_json():
 
 
 OF_THE_LIBRARY = (  # which no command takes or passes on
-    "--apart", "--folder", "--help", "--leave-out", "--published", "--temperature",
+    "--apart", "--folder", "--help", "--layer-options", "--leave-out", "--published", "--temperature", "--train",
 )  # fmt: skip
 
 
