@@ -95,7 +95,7 @@ CALLS = {
     ),
     "measures that are left out": (
         lambda model, images: brdyn.token_dynamics(model, images, measures=["norm"], leave_out=["norm"]),
-        "`leave_out` names all of the `measures`, and nothing is left to take; leave out fewer",
+        "`leave_out` names all of the `measures`; leave out fewer",
     ),
     "no ridge": (
         lambda model, images: brdyn.splice_skill(model, images, ridge=None),

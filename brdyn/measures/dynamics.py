@@ -312,9 +312,7 @@ def token_dynamics(
     unwanted = some_of("measure", leave_out, MEASURES) if len(leave_out) else ()
     chosen = tuple(name for name in chosen_measures(measures) if name not in unwanted)
     if not chosen:
-        raise UsageError(
-            "`leave_out` names all of the `measures`, and nothing is left to take; leave out fewer"
-        )
+        raise UsageError("`leave_out` names all of the `measures`; leave out fewer")
     check_fit(ridge, rank, model.info.width)
     check_spectra(tangents, krylov_steps)
     check_seed(seed)
@@ -323,14 +321,9 @@ def token_dynamics(
     boundaries = finder.given.boundaries if finder.given is not None else None
     names = images.label_names
     asked = Asked(
-        boundaries=boundaries,
-        seed=seed,
-        ridge=ridge,
-        rank=rank,
-        tangents=tangents,
-        krylov_steps=krylov_steps,
+        boundaries=boundaries, seed=seed, ridge=ridge, rank=rank, tangents=tangents, krylov_steps=krylov_steps,
         label_names=None if names is None else tuple(names),
-    )
+    )  # fmt: skip
     taken = _Taken(frozenset(measures or ()))
     metrics: dict[str, DepthMeasure] = {}
     for name in chosen:

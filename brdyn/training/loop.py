@@ -293,13 +293,8 @@ class _Training:
         )
 
     def _check(self) -> None:
-        """Refuse to go on from losses or weights that are not finite: none is ever validated, kept or written.
-
-        Raises
-        ------
-        DivergedError
-            A last step may spoil the weights after a finite loss.
-        """
+        """Refuse to go on from losses that are not finite, or from weights that a step spoilt after a finite loss: none
+        is ever validated, kept or written."""
         if self.pending:
             self._finite()
         bad = self.accelerator.is_main_process and not self.optimization.is_finite()
