@@ -153,9 +153,9 @@ class Fit(Result):
         done = f"{counted(len(set(assignment)), 'block')} for {counted(len(assignment), 'layer')}"
         last = max(self.histories, default=0)
         validation = self.histories[last].validation if self.histories else []
-        if not validation:
+        names = [name for name in validation[-1] if name != "step"] if validation else []
+        if not names:
             return f"{done}, fitted; no image that was kept out judged it (`brdyn raptor-eval` judges)"
-        names = [name for name in validation[-1] if name != "step"]
         if last == 2:  # in a row, blocks are as near as the last one is; in stage 1 each stands by itself
             _, _, place = names[-1].partition(" ")
             names = [name for name in names if name.endswith(f" {place}")]
@@ -168,7 +168,7 @@ class Fit(Result):
         for stage, history in self.histories.items():
             losses = {name: value for name, value in history.losses[-1].items() if name not in ("step", "lr")}
             watched = history.validation[-1] if history.validation else {}
-            places = [name.removeprefix("r2 ") for name in watched if name.startswith("r2 ")]
+            places = [name.partition(" ")[2] for name in watched if name != "step"]
             rows += [
                 {
                     "stage": stage, "of": of, "loss": losses.get(of), "R²": watched.get(f"r2 {of}"),

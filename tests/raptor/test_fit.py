@@ -406,6 +406,11 @@ def test_a_fit_that_was_too_short_says_so(tiny, values, said):
     for row in rows[-1:]:  # a teacher whose tokens became all the same has no R²
         del row["r2 layer 4"]
     assert fit.too_short() == ""
+    if rows:
+        assert fit.answer().endswith("on images kept out, skill over doing nothing, layer 4 1.000")
+        assert fit.overview()[3]["skill over doing nothing"] == 1.0
+        del rows[-1]["skill layer 4"]
+        assert "no image that was kept out judged it" in fit.answer()
     for row, value in zip(rows[-1:], values[-1:], strict=True):
         row["r2 layer 4"] = value
     assert bool(said) == bool(fit.too_short())
