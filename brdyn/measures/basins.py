@@ -360,9 +360,8 @@ def _rows(
     for name, (whole, each, draws) in values.items():
         mean = float(whole)
         low = high = np.nan
-        if np.isfinite(
-            mean
-        ):  # samples have fewer pairs within a class, as no image pairs with itself: that bias goes
+        if np.isfinite(mean):
+            # Samples have fewer pairs within a class, as no image pairs with itself: that bias goes.
             ends = np.nanpercentile(draws, [2.5, 97.5]) + mean - float(draws.nanmean())
             low, high = ends.clip(*POSSIBLE[name])
         rows.append(_row(name, group, layer, mean, low, high, float(each.std()), len(same)))

@@ -14,8 +14,7 @@ from brdyn.runtime import in_float64
 from brdyn.trajectory import capture
 
 START_IMAGES, BATCH = 64, 16
-TINY = 1e-30
-LEAST = 0.5  # of the mean update of a phase: layers that do less have no more say
+LEAST = 1e-12  # of the mean squared update of a phase: below it a layer does nothing but float32 rounding
 
 
 def tie(raptor: Raptor, start: str, images: ImageSet) -> list[int | None]:
@@ -54,8 +53,8 @@ def tie(raptor: Raptor, start: str, images: ImageSet) -> list[int | None]:
 def nearest_layers(teacher: VisionTransformer, assignment: tuple[int, ...], images: ImageSet) -> list[int]:
     """For each block the one of its layers that makes the least error at all of them, each from the teacher's state.
 
-    The error at a layer is the squared one over that of doing nothing, or over half the mean of that in the phase where
-    the layer does less; they are summed over the layers.
+    The error at a layer is the squared one over that of doing nothing; they are summed over the layers, without those
+    that do nothing themselves.
 
     Parameters
     ----------
@@ -80,7 +79,8 @@ def nearest_layers(teacher: VisionTransformer, assignment: tuple[int, ...], imag
                     errors[candidate, layer] += in_float64(guess - after).square().sum().cpu()
     chosen = []
     for layers in shared:
-        scale = nothing[layers].clamp_min(max(LEAST * float(nothing[layers].mean()), TINY))
-        totals = (errors[layers][:, layers] / scale).sum(1)
+        done = nothing[layers]
+        asked = done > LEAST * done.mean()
+        totals = (errors[layers][:, layers][:, asked] / done[asked]).sum(1)
         chosen.append(layers[int(totals.argmin())])
     return chosen
