@@ -339,7 +339,7 @@ def test_the_raptor_study_has_every_cell():
     assert {name: len(list(raptor_on_vits.cells(size))) for name, size in sizes.items()} == {
         "tiny": 2 * (5 + 2) + 2 * 3 * 3 + 9 + 1,
         "cpu": 5 + 2 * 3 * 3 + 2 + 9 + 1,
-        "long": 5 + 3 * 2 + 2 * 10 + 3 * 9 + 1 + 3 + 1,
+        "long": 5 + 3 * 2 + 2 * 4 * 10 + 3 * 9 + 1 + 3 + 1,
         "gpu": 2 * (5 + 3 * 2) + 2 * (5 + 3 + 3) + 9 + 1,
     }
     long = {cell.name: cell.changes for cell in raptor_on_vits.cells(sizes["long"])}

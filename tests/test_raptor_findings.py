@@ -108,6 +108,16 @@ def test_seeds_count_once_over_several_k():
     )
 
 
+def test_other_k_count_once_all_that_were_planned_have_their_draws():
+    two, four = (
+        [(f"{k} {name}", k, p, v, kept, r2) for name, _, p, v, kept, r2 in [SEEDS[0], *DRAWS]] for k in (2, 4)
+    )
+    size = {"draws": {"3": 3, "2": 3, "4": 3}}
+    partly, all_of_them = (study(*SEEDS, *DRAWS, *more)._replace(size=size) for more in (two, [*two, *four]))
+    assert raptor.better_than_contiguous(partly)["ks"] == [3]
+    assert raptor.better_than_contiguous(all_of_them)["ks"] == [2, 3, 4]
+
+
 @pytest.mark.parametrize(
     "rows", [SEEDS, [*SEEDS, *DRAWS[:2]], [*SEEDS, ("c", 2, CONTIGUOUS, "partition", 1, 1)]]
 )

@@ -175,12 +175,15 @@ def gained(cells: Cells, name: str, below: str, column: str = "kept", share: flo
 def _better(
     cells: Cells, better: str, worse: str, columns: Sequence[str] = ("kept", "r2"), fewest: int = FEWEST_DRAWS
 ) -> Numbers | None:
-    """Differences between two partitions, of means over fits with the same k, averaged over the k that have both.
+    """Differences between two partitions, of means over fits with the same k, averaged over the k that have both: over
+    that of the ladder alone until all that were planned do, as a look before is one chance more.
 
     Max-cut has one partition of each k and its fits differ by seed; the fits of a random one differ by draw.
     """
     fits = {key: list(rows.index) for key, rows in of_the_recipe(cells).groupby(["k", "partition"])}
     ks = [k for k, one in fits if one == better and len(fits.get((k, worse), ())) >= fewest]
+    if not {int(k) for k in cells.size.get("draws", ())} <= {*ks}:
+        ks = [k for k in ks if k == LADDER_K]
     if not ks:
         return None
     sides = [(fits[k, one], sign / len(ks)) for k in ks for one, sign in ((better, 1), (worse, -1))]
