@@ -12,7 +12,7 @@ import pandas as pd
 
 from brdyn.measures.null import BesideTwins, Null, Tables
 from brdyn.phases import Phases
-from brdyn.store import ROW, from_records, records
+from brdyn.store import ROW, from_records, records, rows_of
 
 STATISTICS = ("mean", "low", "high", "sd", "n_images")
 
@@ -174,8 +174,8 @@ class Repair(BesideTwins):
         return f"noise of {sizes} on {', '.join(dict.fromkeys(self.angles['target']))}; {self.phases.layers} layers"
 
     def final(self, target: str, group: str, eps: float) -> np.ndarray:
-        """Mean angle at layer L for every start layer, in radians."""
-        rows = self.angles.query("target == @target and group == @group and eps == @eps")
+        """Mean angle at layer L for every start layer, in radians. Raises UsageError if there are no such runs."""
+        rows = rows_of(self.angles, target=target, group=group, eps=eps)
         return rows[rows["layer"] == self.angles["layer"].max()].sort_values("start")["mean"].to_numpy()
 
 

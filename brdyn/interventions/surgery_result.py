@@ -17,11 +17,12 @@ from brdyn.measures.intervals import told_apart
 from brdyn.measures.null import TWIN, BesideTwins, Null, Tables
 from brdyn.phases import Phases
 from brdyn.phases.evidence import ALPHA
-from brdyn.store import ROW, from_records, listed, records
+from brdyn.store import ROW, from_records, listed, records, rows_of
 
 AS_TEXT = ("layers", "order")
 PAIRED = ("swap", "replace")  # that make a matrix of layers
 TABLE, HEAD = "interventions", "head"
+OF_PREDICTIONS = ("agreement", "accuracy")  # measures
 SAID = {
     "swap": "swaps",
     "replace": "replacements",
@@ -233,13 +234,14 @@ class Surgery(BesideTwins):
         """The mean over untrained twins of one kind of operation, as a result; None without twins."""
         if not self.null:
             return None
-        rows = self.null.tables[TABLE].query("kind == @kind")
+        rows = rows_of(self.null.tables[TABLE], SAID, kind=kind)
         keys = [name for name in rows.columns if name not in (*STATISTICS, TWIN)]
         return self.of_tables({TABLE: rows.groupby(keys, sort=False)["mean"].mean().reset_index()})
 
     def rows(self, kind: str, readout: str, measure: str = "relative_error") -> pd.DataFrame:
-        """Rows of one kind of operation."""
-        return self.table.query("kind == @kind and readout == @readout and measure == @measure")
+        """Rows of one kind of operation. Raises UsageError if there is no such kind, readout or measure."""
+        known = (*SAID, HEAD, *OF_PREDICTIONS)
+        return rows_of(self.table, known, kind=kind, readout=readout, measure=measure)
 
     def matrix(self, kind: str, readout: str, measure: str = "relative_error") -> np.ndarray:
         """Mean of a measure over pairs of layers, `(L, L)`: swaps, or replacements of a row's layer by a column's.

@@ -39,7 +39,7 @@ from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.seeds import check_seed
-from brdyn.store import ROW, from_records, listed, records
+from brdyn.store import ROW, from_records, listed, records, rows_of
 from brdyn.trajectory import Stream
 from brdyn.words import counted
 
@@ -128,8 +128,17 @@ class Dynamics(BesideTwins):
         return found if isinstance(found, Spectra) else None
 
     def curve(self, statistic: str, group: str | None = None) -> np.ndarray:
-        """Mean of a statistic over depth; by default of its last token group, the spatial tokens."""
-        return curve(self.table, statistic, group or self.groups(statistic)[-1])
+        """Mean of a statistic over depth; by default of its last token group, the spatial tokens.
+
+        Raises
+        ------
+        UsageError
+            If there is no such statistic or group.
+        """
+        chosen = {} if group is None else {"group": group}
+        rows = rows_of(self.table, statistic=statistic, **chosen)
+        rows = rows[rows["group"] == (group or self.groups(statistic)[-1])]
+        return rows.sort_values("layer")["mean"].to_numpy()
 
     def groups(self, statistic: str) -> list[str]:
         """The token groups a statistic was taken on."""

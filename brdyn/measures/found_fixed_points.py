@@ -10,7 +10,7 @@ import pandas as pd
 
 from brdyn.compared import Compared
 from brdyn.measures.fixed_points import ALL, ENDS, MOVES, RADIUS, FixedPointMetric
-from brdyn.store import ROW, from_records, records
+from brdyn.store import ROW, from_records, records, rows_of
 
 TOLD = {
     "limit": "come to a limit",
@@ -87,11 +87,12 @@ class FixedPoints(Compared):
         return tuple(name for name in dict.fromkeys(self.table["statistic"]) if name not in known)
 
     def curve(self, phase: str, statistic: str, group: str = ALL) -> pd.DataFrame:
-        """Rows of one statistic by the number of applications."""
-        table = self.table
-        return table[
-            (table["phase"] == phase) & (table["statistic"] == statistic) & (table["group"] == group)
-        ].set_index("application")
+        """Rows of one statistic by the number of applications. Raises UsageError if there is no such phase or other
+        name."""
+        known = (*MOVES, *ENDS, RADIUS.name, *self.readings, ALL)
+        return rows_of(self.table, known, phase=phase, statistic=statistic, group=group).set_index(
+            "application"
+        )
 
     def verdict(self, phase: str) -> str:
         """Whether it contracts where it ends: whether the interval of the spectral radius lies below 1."""

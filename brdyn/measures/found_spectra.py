@@ -14,7 +14,7 @@ from brdyn.checked_json import check, fields_of, made
 from brdyn.compared import Compared
 from brdyn.measures.contract import COLUMNS
 from brdyn.measures.coupling import PlacementTest
-from brdyn.store import ROW, from_records, read_table, records
+from brdyn.store import ROW, from_records, read_table, records, rows_of
 from brdyn.words import counted, with_interval
 
 MEANS = tuple(ROW)
@@ -97,14 +97,15 @@ class Spectra(Compared):
         return self.totals.loc[self.totals["quantity"] == EXPONENT, "mean"].to_numpy(dtype=float)
 
     def by_block(self, quantity: str) -> np.ndarray:
-        """Mean of a quantity of `blocks`, `(indices, L)`."""
-        rows = self.blocks[self.blocks["quantity"] == quantity]
+        """Mean of a quantity of `blocks`, `(indices, L)`. Raises UsageError if there is no such quantity."""
+        rows = rows_of(self.blocks, quantity=quantity)
         return rows.pivot(index="index", columns="block", values="mean").to_numpy(dtype=float)
 
     def coupling(self, side: str) -> np.ndarray:
-        """Mean coupling of all pairs of layers, `(L, L)`, 1 on the diagonal."""
+        """Mean coupling of all pairs of layers, `(L, L)`, 1 on the diagonal. Raises UsageError if there is no such side
+        (there is none without Krylov steps)."""
         matrix = np.eye(self.depth)
-        rows = self.pairs[self.pairs["side"] == side]
+        rows = rows_of(self.pairs, side=side)
         first, second = rows["block"].to_numpy(int) - 1, rows["other"].to_numpy(int) - 1
         matrix[first, second] = matrix[second, first] = rows["mean"].to_numpy(float)
         return matrix

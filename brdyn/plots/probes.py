@@ -193,8 +193,7 @@ def _colours(found: LayerProbe, maps: Sequence[np.ma.MaskedArray]) -> dict[str, 
     colours = np.ones((classes, 3))
     plain = np.delete(sns.color_palette("tab20", TAB), GREYS, axis=0)
     colours[seen] = plain[: len(seen)] if len(seen) <= len(plain) else sns.color_palette("husl", len(seen))
-    cmap = mpl.colors.ListedColormap(colours)
-    cmap.set_bad(VOID_COLOUR)
+    cmap = mpl.colors.ListedColormap(colours).with_extremes(bad=VOID_COLOUR)
     return {"cmap": cmap, "vmin": -0.5, "vmax": classes - 0.5}
 
 

@@ -21,7 +21,7 @@ from brdyn.probes.layer_choice import CHOSEN, KEY, by_held_out
 from brdyn.provenance import Provenance, images_of, skipped_of
 from brdyn.result import Result
 from brdyn.safetensors_file import fault
-from brdyn.store import read_table, records
+from brdyn.store import read_table, records, rows_of
 from brdyn.words import counted as number_of
 
 NUMBER = (float, None)
@@ -207,17 +207,17 @@ class LayerProbe(Result):
         return list(dict.fromkeys(self.scores["probe"]))
 
     def table(self, score: str, probe: str = "linear", model: str | None = None) -> pd.Series:
-        """A score by place, of a model (the first by default)."""
-        rows = self._rows(score, probe, model)
-        return rows.set_index("place")["value"]
+        """A score by place, of a model (the first by default). Raises UsageError if there is no such score, probe or
+        model."""
+        return self._rows(score, probe, model).set_index("place")["value"]
 
     def value(self, score: str, place: str, probe: str = "linear", model: str | None = None) -> float:
-        """A score of a model (the first by default)."""
-        return float(self.table(score, probe, model)[place])
+        """A score of a model (the first by default) at a place. Raises UsageError if there is none."""
+        return float(rows_of(self._rows(score, probe, model), place=place)["value"].iloc[0])
 
     def _rows(self, score: str, probe: str, model: str | None) -> pd.DataFrame:
-        chosen = self.scores["model"] == (self.models[0] if model is None else model)
-        return self.scores[chosen & (self.scores["score"] == score) & (self.scores["probe"] == probe)]
+        chosen = self.models[0] if model is None else model
+        return rows_of(self.scores, model=chosen, score=score, probe=probe)
 
     def answer(self) -> str:
         """The place that held-out images chose, by the main score on the test images, and what these favour.
@@ -318,7 +318,7 @@ class LayerProbe(Result):
         """
         if self.baseline.empty or self.sizes["test"] < FEWEST:
             return False
-        row = self._rows(self.main, probe, model).set_index("place").loc[place]
+        row = rows_of(self._rows(self.main, probe, model), place=place).iloc[0]
         end = row["high" if self.main in ERRORS else "low"]
         worst = end if np.isfinite(end) else row["value"]  # of images that are all alike
         return bool(self.sign * worst > self.sign * self._blind)

@@ -23,7 +23,7 @@ from brdyn.probes.linear import HELD_OUT, PENALTIES, fit_linear, split
 from brdyn.probes.scores import ratio
 from brdyn.provenance import skipped_of
 from brdyn.result import Result
-from brdyn.store import records
+from brdyn.store import records, rows_of
 
 RATIOS = ["model", "probe", "ratio", "low", "high", "sd"]
 NUMBER = (float, None)
@@ -158,8 +158,8 @@ class Probing(Result):
         )
 
     def accuracy(self, model: str, kind: str) -> float:
-        """Mean over seeds."""
-        rows = self.table[(self.table["model"] == model) & (self.table["probe"] == kind)]
+        """Mean over seeds. Raises UsageError if there is no such model or probe."""
+        rows = rows_of(self.table, model=model, probe=kind)
         return float(rows["accuracy"].mean())
 
     def means(self) -> pd.DataFrame:

@@ -21,12 +21,13 @@ from torchmetrics import Metric
 from brdyn.checked_json import made
 from brdyn.compared import Compared
 from brdyn.data import ImageSet
-from brdyn.errors import DivergedError, UsageError
+from brdyn.errors import DivergedError
 from brdyn.measures.engine import measure
 from brdyn.measures.moments import r_squared, with_sum
 from brdyn.measures.per_image import PerImageMetric, Statistic
 from brdyn.raptor.baselines import BASELINES, FOLDS, Fitted, SpanBaselines, fold_of, jackknife, skill
 from brdyn.raptor.model import Raptor
+from brdyn.store import rows_of
 from brdyn.trajectory import Stream, Trajectory, check_normed
 
 MODES = ("autoregressive", "one-step")
@@ -89,10 +90,7 @@ class Fidelity(Compared):
         UsageError
             If there is no such curve.
         """
-        table = self.table
-        rows = table[(table["mode"] == mode) & (table["statistic"] == statistic) & (table["group"] == group)]
-        if rows.empty:
-            raise UsageError(f"there is no {mode} {statistic!r} of {group!r}")
+        rows = rows_of(self.table, mode=mode, statistic=statistic, group=group)
         return rows.set_index("layer")["mean"]
 
     def head(self) -> dict[str, float | None]:

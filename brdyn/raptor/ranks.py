@@ -32,7 +32,7 @@ from brdyn.raptor.recipe import LAYER, FitSettings
 from brdyn.raptor.starts import START_IMAGES, tie
 from brdyn.result import Result
 from brdyn.runtime import in_float64
-from brdyn.store import records
+from brdyn.store import records, rows_of
 from brdyn.training import Session
 from brdyn.trajectory import Stream, Trajectory
 from brdyn.words import counted as number_of
@@ -112,8 +112,9 @@ class RankCurve(Result):
         )
 
     def least_rank(self, partition: str, skill: float, *, fitted: bool) -> int | None:
-        """The least rank measured at which the skill is reached; None where it is not."""
-        rows = self.table[(self.table["partition"] == partition) & (self.table["fitted"] == fitted)]
+        """The least rank measured at which the skill is reached; None where it is not. Raises UsageError if there is no
+        such partition, or none was fitted."""
+        rows = rows_of(self.table, partition=partition, fitted=fitted)
         reached = rows[rows["skill"] >= skill]
         return None if reached.empty else int(reached["rank"].min())
 

@@ -3,7 +3,7 @@
 from brdyn.store.files import lock, replace_together, reserve, sync, unwritable, write_atomically
 from brdyn.store.folder import FORMATS, OutputFolder, check_empty, check_formats
 from brdyn.store.json_files import read_json, reading, to_json
-from brdyn.store.tables import ROW, from_records, listed, read_table, records
+from brdyn.store.tables import ROW, from_records, listed, read_table, records, rows_of
 
 __all__ = [
     "FORMATS",
@@ -20,6 +20,7 @@ __all__ = [
     "records",
     "replace_together",
     "reserve",
+    "rows_of",
     "sync",
     "to_json",
     "unwritable",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brdyn.compared import brief
 from brdyn.errors import UsageError
 from brdyn.store.json_files import reading
 from brdyn.words import first_line
@@ -34,6 +35,38 @@ def from_records(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> p
 def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
     """With means and their intervals as numbers, also where all are missing."""
     return table.astype({name: float for name in ("mean", "low", "high", "sd") if name in table})
+
+
+def rows_of(table: pd.DataFrame, known: Collection[Any] = (), /, **asked: Any) -> pd.DataFrame:
+    """The rows of a tidy table that have these values in these columns; none where a value is a known one that was not
+    measured.
+
+    Raises
+    ------
+    UsageError
+        If there is no such value: it says which there are.
+
+    Examples
+    --------
+    >>> from brdyn.store import rows_of
+    >>> table = pd.DataFrame({"measure": ["r2", "r2", "skill"], "mean": [0.1, 0.2, 0.3]})
+    >>> rows_of(table, measure="r2")["mean"].tolist(), len(rows_of(table, ["agreement"], measure="agreement"))
+    ([0.1, 0.2], 0)
+    >>> rows_of(table, measure="R2")
+    Traceback (most recent call last):
+    ...
+    brdyn.errors.UsageError: there is no measure 'R2'; choose one of 'r2', 'skill'
+    """
+    rows, of = table, ""
+    for column, value in asked.items():
+        there = list(dict.fromkeys(rows[column]))
+        if value not in there and value not in known:
+            remedy = f"choose one of {', '.join(map(brief, there))}" if there else "the table is empty"
+            raise UsageError(f"there is no {column} {brief(value)}{of}; {remedy}")
+        rows, of = rows[rows[column] == value], f" of {column} {brief(value)}"
+        if rows.empty:
+            break
+    return rows
 
 
 def listed(values: Iterable[float]) -> list[float | None]:
