@@ -48,7 +48,7 @@ def plot_fit(
     histories: Mapping[int, History],
     *,
     title: str,
-    watched: str = "R² and skill, validation images",
+    watched: str = "R² and skill over doing nothing, validation images",
     batch_size: int | None = None,
 ) -> Figure:
     """Loss of every part, and what was watched in validation (skill dashed), over the steps of each stage, or with a
@@ -79,7 +79,7 @@ def plot_fit(
                     last = max(row["step"] for row in history.losses + history.validation)
                     axes.set_xlim(0, 1.03 * last * (batch_size or 1))
                     if column == 0:
-                        axes.set_ylabel(what)
+                        axes.set_ylabel(what.replace(", ", ",\n"))
             if len(histories) > 1:
                 panels[0, column].set_title(f"stage {stage}")
             if len(history.losses) > 1 and all(value > 0 for row in history.losses for value in row.values()):
@@ -104,12 +104,14 @@ def _draw_course(
         skill = SKILL + name.removeprefix("r2 ")
         for shown, style in ((name, "-"), (skill, "--")) if skill in there else ((name, "-"),):
             axes.plot(
-                steps, [row[shown] for row in rows], style, color=colour, label=watched_as(shown), linewidth=1,
+                steps, [row[shown] for row in rows], style, color=colour, label=_short(shown), linewidth=1,
                 marker=sign, markevery=marks_every(len(rows)), markersize=3.5,
                 markerfacecolor="none" if shown == skill else colour,
             )  # fmt: skip
-    if names:
+    axes.locator_params(axis="x", nbins=5)
+    if len(there) > 1:
         axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    if names:
         axes.set_xlabel(
             "step" if batch_size is None else f"images seen (published: {PUBLISHED_STEPS * BATCH:,})"
         )
@@ -118,12 +120,17 @@ def _draw_course(
         axes.set_axis_off()
 
 
+def _short(name: str) -> str:
+    """What is watched, as the axis says what skill is over."""
+    return name if name.startswith(SKILL) else watched_as(name)
+
+
 def _draw_bars(axes: Axes, rows: Sequence[Mapping[str, float]], what: str) -> None:
     """A bar with its value for each name."""
     (row,), names = rows, _names(rows)
     bars = axes.barh(range(len(names)), [row[name] for name in names], height=0.6, color=CURVE)
     axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
-    axes.set_yticks(range(len(names)), [watched_as(name) for name in names])
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.axvline(0, color=INK, linewidth=0.6)

@@ -34,7 +34,7 @@ def test_losses_and_validation_of_each_stage():
     assert [bar.get_width() for bar in validation.patches] == [0.5, 0.25]  # one point would be no curve
     assert [label.get_text() for label in validation.get_yticklabels()] == [
         "R² block 1",
-        "skill over doing nothing, block 1",
+        "skill block 1",
     ]
     assert [text.get_text() for text in validation.texts] == ["0.5", "0.25"]
     assert "step 10" in validation.get_xlabel()
@@ -50,8 +50,9 @@ def test_a_fit_over_the_images_that_it_saw():
     assert [line.get_xdata().tolist() for line in validation.lines] == [[100, 200]] * 2
     assert [line.get_label() for line in validation.lines] == [
         "R² block 1",
-        "skill over doing nothing, block 1",
+        "skill block 1",
     ]
+    assert validation.get_ylabel() == "R² and skill over doing nothing,\nvalidation images"
     assert validation.get_xlabel() == "images seen (published: 20,000,000)"
     assert validation.get_xlim()[1] == 206
 
@@ -64,8 +65,10 @@ def test_a_long_fit_has_a_dozen_marks_and_its_legend_beside_the_curves():
         assert line.get_marker() == "o"
         assert len(line.get_xdata()[:: line.get_markevery()]) == 12
     figure.draw_without_rendering()
-    for axes in figure.axes:
-        assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
+    assert figure.axes[0].get_legend() is None  # of one curve
+    assert figure.axes[1].get_legend().get_window_extent().x0 >= figure.axes[1].get_window_extent().x1
+    label = figure.axes[1].yaxis.label.get_window_extent()
+    assert 0 <= label.y0 < label.y1 <= figure.bbox.y1
     assert figure.axes[1].get_legend().get_texts()[0].get_text() == "R² block 1"
 
 
