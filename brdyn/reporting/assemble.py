@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from brdyn.interventions import Splice, Surgery
 from brdyn.measures.dynamics import Dynamics
 from brdyn.provenance import RunProvenance, run_provenance
+from brdyn.reporting.found import Found
 from brdyn.reporting.plan import ReportSettings
 from brdyn.reporting.practice import advice, changes
-from brdyn.reporting.result import Found, ModelReport, Report
+from brdyn.reporting.result import ModelReport, Report
 from brdyn.reporting.verdict import findings, verdict
 
 
@@ -29,16 +29,7 @@ def assemble(found: Sequence[Found], settings: ReportSettings, device: str) -> R
 
 
 def _report(one: Found, twin: Dynamics | None) -> ModelReport:
-    surgery, splice = one.results.get("interventions"), one.results.get("splice")
-    costs = changes(
-        surgery if isinstance(surgery, Surgery) else None,
-        splice if isinstance(splice, Splice) else None,
-        one.speed,
-    )
-    answers = findings(one.results, one.failures, twin, one.left_out)
-    unread, unchanged = (
-        one.failures.get(name) or one.left_out.get(name, "") for name in ("probe", "interventions")
-    )
+    costs, answers = changes(one), findings(one, twin)
     said = f"not measured: {one.failures['loading']}" if "loading" in one.failures else ""
     return ModelReport(
         name=one.name,
@@ -48,7 +39,7 @@ def _report(one: Found, twin: Dynamics | None) -> ModelReport:
         verdict=said or verdict(answers, one.untrained),
         findings=tuple(answers),
         changes=tuple(costs),
-        advice=tuple(advice(one.results, costs, one.speed, unread, one.probes.values(), unchanged)),
+        advice=tuple(advice(one, costs)),
         sections=tuple(one.results),
         failures=dict(one.failures),
         speed=one.speed,
@@ -60,5 +51,4 @@ def _twin(one: Found, others: Sequence[Found]) -> Dynamics | None:
     if one.untrained:
         return None
     found = next((other for other in others if other.untrained and other.name == one.name), None)
-    dynamics = None if found is None else found.results.get("dynamics")
-    return dynamics if isinstance(dynamics, Dynamics) else None
+    return None if found is None else found.of("dynamics", Dynamics)

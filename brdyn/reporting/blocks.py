@@ -11,8 +11,8 @@ from brdyn.raptor import Evaluation
 from brdyn.raptor.baselines import BASELINES
 from brdyn.raptor.fidelity import MODES
 from brdyn.raptor.model import spans
-from brdyn.reporting.finding import FAITHFUL, UNCLEAR, YES, Finding
-from brdyn.words import counted, with_interval
+from brdyn.reporting.finding import FAITHFUL, UNCLEAR, YES, Finding, of_row
+from brdyn.words import counted
 
 AFFINE, MEAN_UPDATE = "affine", "mean_update"
 LONGER = "a longer fit, which can only raise R²; random partitions that do as well speak against these phases"
@@ -21,6 +21,12 @@ LONGER = "a longer fit, which can only raise R²; random partitions that do as w
 def accepted(phases: Phases | None) -> tuple[int, ...]:
     """The boundaries that the test accepts; empty where it accepts none, or there was no test."""
     return () if phases is None or phases.evidence is None else phases.evidence.layers
+
+
+def shown_instead(phases: Phases) -> int | None:
+    """How many phases the test accepts, where these are others; None where it accepts these, or there was no test."""
+    evidence = phases.evidence
+    return None if evidence is None or evidence.layers == phases.boundaries else evidence.k
 
 
 def of_blocks(found: Evaluation, phases: Phases | None) -> Finding:
@@ -104,12 +110,8 @@ def _over_a_map(found: Evaluation) -> str:
     """The skill over one affine map for each layer; or why there is none, and the skill over the mean update."""
     skill, mean_update = (_skill(found, over) for over in (AFFINE, MEAN_UPDATE))
     if skill is not None:
-        return f"skill over one affine map for each layer {_said(skill)} at the last"
+        return f"skill over one affine map for each layer {of_row(skill)} at the last"
     baselines = found.fidelity.baselines
     why = "no baseline was measured" if baselines is None else baselines.left_out or "too few images"
-    over = "" if mean_update is None else f"; over the mean update {_said(mean_update)} at the last"
+    over = "" if mean_update is None else f"; over the mean update {of_row(mean_update)} at the last"
     return f"skill over an affine map is not known ({why}){over}"
-
-
-def _said(row: pd.Series) -> str:
-    return with_interval(row["mean"], row["low"], row["high"])

@@ -15,11 +15,10 @@ import numpy as np
 from brdyn.interventions import Splice
 from brdyn.interventions.splice_cells import EXCHANGE
 from brdyn.measures.dynamics import Dynamics
-from brdyn.measures.found_spectra import SIDES
-from brdyn.measures.null import BesideTwins
+from brdyn.measures.found_spectra import SIDES, Spectra
 from brdyn.phases import Phases
 from brdyn.reporting.apart import beside
-from brdyn.reporting.result import Found
+from brdyn.reporting.found import Found
 from brdyn.reporting.rows import Rows, number
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe-Ito
@@ -38,11 +37,10 @@ MOST_ERROR = 2  # over that of doing nothing, that has a colour of its own
 
 def similarity_charts(found: Sequence[Found]) -> dict[str, dict[str, Any]]:
     """The similarity between the layers of each model with its phases framed, all on one scale; by model."""
-    phases = {one.label: one.results.get("phases") for one in found}
     shown = {
-        label: (one, one.similarity.matrix)
-        for label, one in phases.items()
-        if isinstance(one, Phases) and one.similarity is not None
+        one.label: (phases, phases.similarity.matrix)
+        for one in found
+        if (phases := one.of("phases", Phases)) is not None and phases.similarity is not None
     }
     lowest = min((float(matrix.min()) for _, matrix in shown.values()), default=0.0)
     return {label: _similarity(label, one, matrix, lowest) for label, (one, matrix) in shown.items()}
@@ -50,34 +48,36 @@ def similarity_charts(found: Sequence[Found]) -> dict[str, dict[str, Any]]:
 
 def exchange_charts(found: Sequence[Found]) -> dict[str, dict[str, Any]]:
     """What every layer's block does in the place of every other that was tried, all on one scale; by model."""
-    spliced = {one.label: one.results.get("splice") for one in found}
     return {
-        label: _exchange(label, one)
-        for label, one in spliced.items()
-        if isinstance(one, Splice) and len(one.rows(EXCHANGE))
+        one.label: _exchange(one.label, splice)
+        for one in found
+        if (splice := one.of("splice", Splice)) is not None and len(splice.rows(EXCHANGE))
     }
 
 
 def coupling_charts(found: Sequence[Found]) -> dict[str, dict[str, dict[str, Any]]]:
     """How far layers stretch the same directions, all on one scale; by side and model."""
-    measured = {one.label: one.results.get("spectra") for one in found}
     shown = {
-        label: one
-        for label, one in measured.items()
-        if isinstance(one, Dynamics) and one.spectra is not None and len(one.spectra.pairs)
+        one.label: (dynamics.phases, dynamics.spectra)
+        for one in found
+        if (dynamics := one.of("spectra", Dynamics)) is not None
+        and dynamics.spectra is not None
+        and len(dynamics.spectra.pairs)
     }
-    matrices = {side: {label: _without_diagonal(one, side) for label, one in shown.items()} for side in SIDES}
+    matrices = {
+        side: {label: _without_diagonal(spectra, side) for label, (_, spectra) in shown.items()}
+        for side in SIDES
+    }
     most = max((np.nanmax(one) for drawn in matrices.values() for one in drawn.values()), default=1.0)
     return {
-        side: {label: _coupling(label, side, shown[label].phases, one, most) for label, one in drawn.items()}
+        side: {label: _coupling(label, side, shown[label][0], one, most) for label, one in drawn.items()}
         for side, drawn in matrices.items()
     }
 
 
-def _without_diagonal(dynamics: Dynamics, side: str) -> np.ndarray:
+def _without_diagonal(spectra: Spectra, side: str) -> np.ndarray:
     """The coupling of layers, without that of a layer with itself, which is 1."""
-    assert dynamics.spectra is not None
-    matrix = dynamics.spectra.coupling(side)
+    matrix = spectra.coupling(side)
     np.fill_diagonal(matrix, np.nan)
     return matrix
 
@@ -241,9 +241,10 @@ def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
     """The numbers of each model that lie farthest from its untrained twins, over their mean."""
     rows: Rows = []
     for one in found:
-        results = [result for result in one.results.values() if isinstance(result, BesideTwins)]
         told = [
-            (name, value, twins) for name, value, twins in beside(results) if value > 0 and twins.min() > 0
+            (name, value, twins)
+            for name, value, twins in beside(one.beside_twins)
+            if value > 0 and twins.min() > 0
         ]
         told.sort(key=lambda row: -abs(np.log(row[1] / row[2].mean())))
         rows += [

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from brdyn.words import counted
+import pandas as pd
+
+from brdyn.words import counted, with_interval
 
 YES, NO, UNCLEAR, MISSING = "yes", "no", "unclear", "not measured"
 NONE = "none found"  # by a test, which may have missed some
@@ -67,6 +69,11 @@ class Finding:
 def few(images: int) -> str:
     """A warning where there are too few images for an interval of a mean."""
     return f" ({counted(images, 'image')}: {warning})" if (warning := roughness(images)) else ""
+
+
+def of_row(row: pd.Series) -> str:
+    """The value of a row of a table, and its interval where there is one."""
+    return with_interval(row["mean"], row["low"], row["high"])
 
 
 def roughness(images: int) -> str:

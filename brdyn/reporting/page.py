@@ -23,9 +23,10 @@ from brdyn.provenance import Provenance
 from brdyn.raptor import Evaluation
 from brdyn.reporting import charts, rows
 from brdyn.reporting.finding import GUIDES, QUESTIONS
+from brdyn.reporting.found import Found
 from brdyn.reporting.plan import PAGE, SECTIONS
 from brdyn.reporting.reading import TOLD, Reading, readings
-from brdyn.reporting.result import Found, Report
+from brdyn.reporting.result import Report
 from brdyn.reporting.specs import Chart, Specs
 from brdyn.reporting.splicing import whole_phases
 from brdyn.words import as_typed, interval
@@ -182,15 +183,15 @@ def charts_groups(specs: Iterable[Mapping[str, Any]]) -> Iterable[str]:
 
 def _probes(found: Found) -> Iterable[LayerProbe]:
     """What was probed for the report, and what was given to it."""
-    own = found.results.get("probe")
-    yield from [own] if isinstance(own, LayerProbe) else []
+    own = found.of("probe", LayerProbe)
+    yield from [] if own is None else [own]
     yield from found.probes.values()
 
 
 def _readings(found: Found) -> list[tuple[str, list[Reading]]]:
     """Of each probe of a model what it is of, and the layers that were compared."""
-    phases = found.results.get("phases")
-    if not isinstance(phases, Phases):
+    phases = found.of("phases", Phases)
+    if phases is None:
         return []
     return [(f"{TOLD[one.task]}, {one.caption}", readings(one, phases)) for one in _probes(found)]
 
@@ -234,17 +235,16 @@ def _notes(found: Sequence[Found], question: str) -> list[tuple[str, str]]:
     """What else there is to say in a question's section, such as what could not be measured: of which models."""
     of: dict[str, list[str]] = {}
     for one in found:
-        splice, dynamics, evaluation, stretched = (
-            one.results.get(name) for name in ("splice", "dynamics", "raptor-eval", "spectra")
-        )
+        splice, evaluation = one.of("splice", Splice), one.of("raptor-eval", Evaluation)
+        dynamics, stretched = one.of("dynamics", Dynamics), one.of("spectra", Dynamics)
         notes: list[str] = []
-        if question == "work" and isinstance(splice, Splice):
+        if question == "work" and splice is not None:
             notes = list(splice.notes)
-        if question == "block" and isinstance(evaluation, Evaluation) and evaluation.beyond is not None:
+        if question == "block" and evaluation is not None and evaluation.beyond is not None:
             notes = evaluation.beyond.remarks()
-        if question == "stretch" and isinstance(stretched, Dynamics) and stretched.spectra is not None:
+        if question == "stretch" and stretched is not None and stretched.spectra is not None:
             notes = [stretched.spectra.settling]
-        if question == "converge" and isinstance(dynamics, Dynamics):
+        if question == "converge" and dynamics is not None:
             notes = [f"no {name}: {why}" for name, why in dynamics.left_out.items() if name in DRAWN]
         for note in notes:
             of.setdefault(note, []).append(one.label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from brdyn.interventions.splice_sums import AGREEMENT, ALL, HEAD, R2, SKILL
 from brdyn.phases import Phases
 from brdyn.probes import LayerProbe
 from brdyn.probes.layer_choice import PHASE_ENDS, REGULAR, alternatives
+from brdyn.reporting.found import Found
 from brdyn.reporting.reading import said, words_of
 from brdyn.reporting.speed import Speed
 from brdyn.words import counted
@@ -75,10 +76,11 @@ class Change:
         return (over.mean if over.high is None else over.high) < 1
 
 
-def changes(surgery: Surgery | None, splice: Splice | None, speed: Speed | None) -> list[Change]:
+def changes(found: Found) -> list[Change]:
     """The deletions, and the blocks in another's place, that change the representation least; a few of each."""
+    surgery, splice = found.of("interventions", Surgery), found.of("splice", Splice)
     return [
-        *([] if surgery is None else _deletions(surgery, speed)),
+        *([] if surgery is None else _deletions(surgery, found.speed)),
         *([] if splice is None else _shared(splice)),
     ]
 
@@ -142,46 +144,25 @@ def reading(phases: Phases, probe: LayerProbe | None, why: str) -> str:
     )
 
 
-def advice(
-    results: Mapping[str, object],
-    found: list[Change],
-    speed: Speed | None,
-    unread: str = "",
-    given: Iterable[LayerProbe] = (),
-    unchanged: str = "",
-) -> list[str]:
-    """What one can do, in sentences.
-
-    Parameters
-    ----------
-    results : mapping of str to Result
-        Of one model, by section.
-    found : list of Change
-    speed : Speed or None
-    unread : str
-        Why no probe was fitted, where none was.
-    given : iterable of LayerProbe
-        Other probes of the model.
-    unchanged : str
-        Why no block was left out, where none was.
-    """
-    phases, probe = (results.get(name) for name in ("phases", "probe"))
-    surgery, splice = (results.get(name) for name in ("interventions", "splice"))
+def advice(found: Found, costs: Sequence[Change]) -> list[str]:
+    """What one can do, in sentences; `costs` are those that :func:`changes` gives."""
+    phases, speed = found.of("phases", Phases), found.speed
+    surgery, splice = found.of("interventions", Surgery), found.of("splice", Splice)
     lines = []
-    if isinstance(phases, Phases):
-        probed = probe if isinstance(probe, LayerProbe) else None
-        lines.append(f"To read features: {reading(phases, probed, unread)}.")
-        lines += [f"To read features: {said(one, phases)}." for one in given]
-    if unchanged:
+    if phases is not None:
+        read = [reading(phases, found.of("probe", LayerProbe), found.why_not("probe"))]
+        read += [said(one, phases) for one in found.probes.values()]
+        lines += [f"To read features: {one}." for one in read]
+    if unchanged := found.why_not("interventions"):
         lines.append(f"To delete: not measured: {unchanged}.")
     for kind, opening, of in (("delete", "To delete", surgery), ("replace", "To share", splice)):
-        best = next((one for one in found if one.kind == kind), None)
-        if best is not None and isinstance(of, (Surgery, Splice)):
+        best = next((one for one in costs if one.kind == kind), None)
+        if best is not None and of is not None:
             n_images = int(of.table["n_images"].max())
             lines.append(
                 f"{opening}: {_said(best)} ({counted(n_images, 'image')}, nothing is trained again)."
             )
-    if isinstance(surgery, Surgery):
+    if surgery is not None:
         lines += [f"{note}." for note in surgery.notes]
     if speed is not None:
         fastest, slowest = min(speed.blocks), max(speed.blocks)

@@ -15,6 +15,7 @@ from brdyn.probes import LayerProbe, probe_layers
 from brdyn.probes.features import feature_width
 from brdyn.probes.layer_choice import CHOSEN, PHASE_ENDS, REGULAR, SINGLE, by_held_out
 from brdyn.probes.layer_result import ERRORS
+from brdyn.reporting.blocks import shown_instead
 from brdyn.reporting.finding import roughness
 from brdyn.reporting.plan import READ, ReportSettings, heads_seconds
 from brdyn.result import read
@@ -163,11 +164,11 @@ def words_of(what: str, phases: Phases, ends: Sequence[int] | None = None) -> st
         return WORDS.get(what, f"the {what}")
     if ends is not None and tuple(ends) != tuple(phases.boundaries):
         return f"the ends of the phases it was given ({', '.join(map(str, ends))})"
-    evidence = phases.evidence
-    if evidence is None or [one.layer for one in evidence.boundaries] == list(phases.boundaries):
+    shown = shown_instead(phases)
+    if shown is None:
         return "the last layers of the phases"
-    shown = "no phases" if evidence.k == 1 else f"{evidence.k} phases"
-    return f"the ends of the best cut into {phases.k} ({shown} were shown)"
+    words = "no phases" if shown == 1 else f"{shown} phases"
+    return f"the ends of the best cut into {phases.k} ({words} were shown)"
 
 
 def readings(probe: LayerProbe, phases: Phases) -> list[Reading]:

@@ -8,37 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from brdyn.checked_json import fields_of, made
-from brdyn.probes import LayerProbe
 from brdyn.provenance import RunProvenance
 from brdyn.reporting.finding import QUESTIONS, Finding
-from brdyn.reporting.plan import REPORT, UNTRAINED
+from brdyn.reporting.plan import REPORT
 from brdyn.reporting.practice import Change, Measured
 from brdyn.reporting.speed import Speed
 from brdyn.result import Result
 from brdyn.words import as_typed, counted
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was measured on one model of a report: its results by section, and why others failed.
-
-    `probes` are those that were given, by their folders.
-    `left_out` says why a section was not measured that its images, its blocks or the size of the report do not allow.
-    """
-
-    name: str
-    folder: str
-    untrained: bool
-    results: Mapping[str, Result]
-    failures: Mapping[str, str]
-    speed: Speed | None
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    probes: Mapping[str, LayerProbe] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """For pictures and tables; untrained networks are marked."""
-        return f"{self.folder.removesuffix(UNTRAINED)} (untrained)" if self.untrained else self.folder
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from brdyn.interventions import Repair, Surgery
 from brdyn.measures.dynamics import Dynamics
 from brdyn.probes import LayerProbe
 from brdyn.raptor import Evaluation
+from brdyn.reporting.found import Found
 from brdyn.reporting.reading import linear_rows
-from brdyn.reporting.result import Found
 
 Rows = list[dict[str, Any]]
 

@@ -20,6 +20,7 @@ from brdyn.models.twins import check_redraws
 from brdyn.progress import stage
 from brdyn.reporting import plan
 from brdyn.reporting.assemble import assemble
+from brdyn.reporting.found import Found
 from brdyn.reporting.kept import check_others, differs, is_there, origin_of, read_kept
 from brdyn.reporting.page import render_page
 from brdyn.reporting.plan import (
@@ -44,7 +45,7 @@ from brdyn.reporting.plan import (
 from brdyn.reporting.prepared import Prepared
 from brdyn.reporting.raptors import evaluate_raptor, fitted_here, given_raptors
 from brdyn.reporting.reading import cannot_be_probed, given_probes, probe_for, seconds_to_probe
-from brdyn.reporting.result import Found, Report
+from brdyn.reporting.result import Report
 from brdyn.reporting.speed import measure_speed
 from brdyn.reporting.splicing import images_to_fit, splicing
 from brdyn.result import Result

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from brdyn.reporting import charts, rows
-from brdyn.reporting.result import Found
+from brdyn.reporting.found import Found
 from brdyn.reporting.stills import still
 
 SHOWN = ("png", "svg")  # what a page can show where its charts are not drawn

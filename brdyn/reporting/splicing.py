@@ -13,8 +13,8 @@ from brdyn.interventions.splice_result import WORDS
 from brdyn.interventions.splice_sums import R2
 from brdyn.models import VisionTransformer
 from brdyn.phases import Phases
+from brdyn.reporting.found import Found
 from brdyn.reporting.plan import ReportSettings
-from brdyn.reporting.result import Found
 
 
 def images_to_fit(images: ImageSet, settings: ReportSettings) -> int:
@@ -72,8 +72,8 @@ def whole_phases(found: Found) -> list[tuple[str, dict[str, tuple[float, float, 
 
     Doing nothing stands first. Maps are those that were fitted to all the images there were.
     """
-    splice = found.results.get("splice")
-    if not isinstance(splice, Splice) or len(splice.spanning) < 2:
+    splice = found.of("splice", Splice)
+    if splice is None or len(splice.spanning) < 2:
         return []
     rows = splice.whole_phases(R2)
     rows = rows[rows["calibration"].isin(splice.full["calibration"])]

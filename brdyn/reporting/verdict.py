@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,10 @@ from brdyn.interventions import Repair, Splice
 from brdyn.interventions.splice_result import HARDLY
 from brdyn.measures.dynamics import Dynamics
 from brdyn.measures.found_spectra import EXPONENT, NORM, Spectra, overall, within
-from brdyn.measures.null import BesideTwins
 from brdyn.phases import Phases
 from brdyn.raptor import Evaluation
 from brdyn.reporting.apart import of_one_twin, of_twins
-from brdyn.reporting.blocks import of_blocks
+from brdyn.reporting.blocks import of_blocks, shown_instead
 from brdyn.reporting.finding import (
     HALF,
     MISSING,
@@ -26,61 +25,53 @@ from brdyn.reporting.finding import (
     YES,
     Finding,
     few,
+    of_row,
 )
-from brdyn.words import counted, interval, with_interval
+from brdyn.reporting.found import Found, Kind
+from brdyn.words import counted, interval
 
 DOUBT = 0.05  # of other boundaries
 ALONE = "one image has no interval"
+# The sections without which a question stays open.
+NEEDED = {
+    "phases": ("dynamics",),
+    "block": ("raptor", "raptor-eval"),
+    "work": ("splice",),
+    "stretch": ("spectra",),
+    "converge": ("dynamics",),
+    "repair": ("perturb",),
+    "twins": ("dynamics",),
+}
 
 
-def findings(
-    results: Mapping[str, object],
-    failures: Mapping[str, str],
-    twin: Dynamics | None = None,
-    left_out: Mapping[str, str] | None = None,
-) -> list[Finding]:
+def findings(found: Found, twin: Dynamics | None = None) -> list[Finding]:
     """The answers to all questions, in order.
 
-    Parameters
-    ----------
-    results : mapping of str to Result
-        Of one model, by section.
-    failures : mapping of str to str
-        Of its sections that failed, why.
-    twin : Dynamics, optional
-        Of an untrained network of this architecture, to go by where no twins were measured beside.
-    left_out : mapping of str to str, optional
-        Of sections that were not measured, why.
+    `twin` is of an untrained network of this architecture, to go by where no twins were measured beside.
     """
-    phases, dynamics, repair = results.get("phases"), results.get("dynamics"), results.get("perturb")
-    evaluation, splice, stretched = (results.get(name) for name in ("raptor-eval", "splice", "spectra"))
-    lost = {
-        "phases": failures.get("dynamics"),
-        "converge": failures.get("dynamics"),
-        "repair": failures.get("perturb"),
-        "work": failures.get("splice"),
-        "stretch": failures.get("spectra"),
-        "block": failures.get("raptor") or failures.get("raptor-eval"),
-        "twins": failures.get("dynamics"),
+    phases, dynamics = found.of("phases", Phases), found.of("dynamics", Dynamics)
+    answers = {
+        "phases": _told(_phases, phases),
+        "block": _told(lambda one: of_blocks(one, phases), found.of("raptor-eval", Evaluation)),
+        "work": _told(_work, found.of("splice", Splice)),
+        "stretch": _told(_stretch, found.of("spectra", Dynamics)),
+        "converge": _told(_converge, dynamics),
+        "repair": _told(_repair, found.of("perturb", Repair)),
+        "twins": of_twins(found.beside_twins) or _told(lambda one: of_one_twin(one, twin), dynamics),
     }
-    cut = phases if isinstance(phases, Phases) else None
-    beside = [one for one in results.values() if isinstance(one, BesideTwins)]
-    found = {
-        "phases": None if cut is None else _phases(cut),
-        "block": of_blocks(evaluation, cut) if isinstance(evaluation, Evaluation) else None,
-        "work": _work(splice) if isinstance(splice, Splice) else None,
-        "stretch": _stretch(stretched) if isinstance(stretched, Dynamics) else None,
-        "converge": _converge(dynamics) if isinstance(dynamics, Dynamics) else None,
-        "repair": _repair(repair) if isinstance(repair, Repair) else None,
-        "twins": of_twins(beside)
-        or (of_one_twin(dynamics, twin) if isinstance(dynamics, Dynamics) else None),
-    }
-    reasons = {"stretch": (left_out or {}).get("spectra")}
-    return [found[name] or _missing(name, lost[name], reasons.get(name)) for name in QUESTIONS]
+    return [answers[question] or _missing(question, found) for question in QUESTIONS]
 
 
-def _missing(question: str, failed: str | None, reason: str | None) -> Finding:
+def _told(answer: Callable[[Kind], Finding | None], result: Kind | None) -> Finding | None:
+    """What a result answers; None where there is none."""
+    return None if result is None else answer(result)
+
+
+def _missing(question: str, found: Found) -> Finding:
     """What was not asked for, could not be had, or failed."""
+    failed, reason = (
+        next(filter(None, map(why.get, NEEDED[question])), None) for why in (found.failures, found.left_out)
+    )
     if failed:
         return Finding(question, MISSING, "failed", f"it failed: {failed}", "a run that does not fail")
     remedy = {
@@ -149,7 +140,7 @@ def _stretch(found: Dynamics) -> Finding:
     assert spectra is not None  # of a result that has nothing else
     exponent, growth = _total(spectra, EXPONENT), float(spectra.by_block(NORM).mean())
     grows = (
-        f"A small change grows by {_said(exponent)} nats a block, the norm of tokens by {growth:.2f}"
+        f"A small change grows by {of_row(exponent)} nats a block, the norm of tokens by {growth:.2f}"
         f"{few(int(exponent['n_images']))}"
     )
     if not len(spectra.pairs):
@@ -188,17 +179,13 @@ def _total(spectra: Spectra, quantity: str) -> pd.Series:
     return spectra.totals[spectra.totals["quantity"] == quantity].iloc[0]
 
 
-def _said(row: pd.Series) -> str:
-    return with_interval(row["mean"], row["low"], row["high"])
-
-
 def _of_which(phases: Phases) -> str:
     """Of which phases a result is, where those are not what the test accepts."""
-    evidence = phases.evidence
-    if evidence is None or [one.layer for one in evidence.boundaries] == list(phases.boundaries):
+    shown = shown_instead(phases)
+    if shown is None:
         return ""
-    shown = ", as none were shown" if evidence.k == 1 else f"; {evidence.k} were shown"
-    return f" (phases of the best cut into {phases.k}{shown})"
+    words = ", as none were shown" if shown == 1 else f"; {shown} were shown"
+    return f" (phases of the best cut into {phases.k}{words})"
 
 
 def _converge(dynamics: Dynamics) -> Finding | None:

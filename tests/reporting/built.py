@@ -6,6 +6,7 @@ import pandas as pd
 from brdyn.raptor import Evaluation
 from brdyn.raptor.baselines import Fitted
 from brdyn.raptor.fidelity import Fidelity
+from brdyn.reporting.found import Found
 from brdyn.reporting.verdict import findings
 
 DEPTH = np.array([0, 1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20])
@@ -15,9 +16,14 @@ JUMP, DRIFT = (
 )
 
 
-def answer(question, results=(), **options):
-    found = findings(dict(results), options.pop("failures", {}), **options)
-    return next(one for one in found if one.question == question)
+def found(results=(), **options):
+    """What was measured on a model: these results by section."""
+    return Found("vit", "vit", False, dict(results), **{"failures": {}, "speed": None, **options})
+
+
+def answer(question, results=(), twin=None, **options):
+    answers = findings(found(results, **options), twin)
+    return next(one for one in answers if one.question == question)
 
 
 def interval(mean, half=0.01, n=50):

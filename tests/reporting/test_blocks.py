@@ -6,6 +6,7 @@ import pytest
 from brdyn.phases import segment
 from brdyn.reporting.verdict import findings, verdict
 from tests.reporting.built import DRIFT, HALVES, JUMP, answer, evaluation
+from tests.reporting.built import found as measured
 
 
 def block(found, matrix=JUMP):
@@ -81,7 +82,7 @@ def test_blocks_of_other_layers_say_nothing_of_the_phases(assignment, short, wor
     assert words in told.sentence
     if "other" in short:
         assert told.change == "a Raptor of the phases: `brdyn raptor-fit` with `boundaries=6`"
-    said = verdict(findings({"phases": segment(JUMP), "raptor-eval": found}, {}), untrained=False)
+    said = verdict(findings(measured({"phases": segment(JUMP), "raptor-eval": found})), untrained=False)
     assert said == (
         "not shown to be block-recurrent: its depth falls into 2 phases, and that one block does the work of each is "
         "not shown"
@@ -102,7 +103,7 @@ def test_blocks_are_named_where_there_are_no_phases():
     """Of the cut that is chosen, or of any other: they are the Raptor's own."""
     for assignment, blocks in (([0] * 12, "1 block"), (HALVES, "2 blocks")):
         found = evaluation(0.95, 0.9, assignment)
-        said = verdict(findings({"phases": segment(DRIFT), "raptor-eval": found}, {}), untrained=False)
+        said = verdict(findings(measured({"phases": segment(DRIFT), "raptor-eval": found})), untrained=False)
         assert said == (
             "fewer blocks than layers can do its work, without phases of its own: its depth shows no phases beyond a "
             f"smooth drift, and a Raptor does its work with {blocks} for 12 layers, R² ≥ 0.95"

@@ -16,8 +16,8 @@ from brdyn.phases import segment
 from brdyn.raptor import BlockConfig, Raptor, evaluate
 from brdyn.reporting.assemble import assemble
 from brdyn.reporting.charts import curve_chart
+from brdyn.reporting.found import Found
 from brdyn.reporting.page import _embedded, guide_page, render_page
-from brdyn.reporting.result import Found
 from brdyn.reporting.specs import Specs
 from brdyn.reporting.stills import still
 from tests.reporting.conftest import SETTINGS, STREAM, named

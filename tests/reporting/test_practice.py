@@ -3,6 +3,7 @@
 import pytest
 
 from brdyn.reporting.practice import advice, changes
+from tests.reporting.built import found
 from tests.reporting.test_verdict import splice
 
 
@@ -11,15 +12,15 @@ from tests.reporting.test_verdict import splice
     [(1.2, False), (0.995, False), (0.5, True)],  # 0.995 has an interval up to 1.005
 )
 def test_a_block_that_is_not_shown_to_do_better_than_nothing_is_not_to_be_shared(over, worthwhile):
-    worse = splice(over)
-    (said,) = advice({"splice": worse}, changes(None, worse, None), None)
+    one = found({"splice": splice(over)})
+    (said,) = advice(one, changes(one))
     none = "To share: no block is shown to do better in the place of another than leaving that out; by R² "
     assert said.startswith("To share: block 3 also" if worthwhile else none)
     assert ("saves" in said) == worthwhile
 
 
 def test_what_does_better_than_nothing_is_shared_before_what_has_more_r2():
-    found = splice()
-    best = (found.table["block"] == 3) & (found.table["measure"] == "skill")  # that of the largest R²
-    found.table.loc[best, ["mean", "low", "high"]] = [-0.5, -0.6, -0.4]
-    assert changes(None, found, None)[0].layers == (1, 2)
+    better = splice()
+    best = (better.table["block"] == 3) & (better.table["measure"] == "skill")  # that of the largest R²
+    better.table.loc[best, ["mean", "low", "high"]] = [-0.5, -0.6, -0.4]
+    assert changes(found({"splice": better}))[0].layers == (1, 2)

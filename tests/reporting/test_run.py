@@ -13,8 +13,8 @@ from brdyn.errors import BrdynError, UsageError
 from brdyn.models import untrained_twins
 from brdyn.phases import segment
 from brdyn.reporting import ReportSettings, run
+from brdyn.reporting.found import Found
 from brdyn.reporting.plan import SIZES, Subject, said_duration, subjects
-from brdyn.reporting.result import Found
 from brdyn.reporting.splicing import images_to_fit, splicing
 from tests.measures.test_spectra import Opaque
 from tests.models.own_vit import adapted

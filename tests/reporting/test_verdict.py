@@ -24,6 +24,7 @@ from brdyn.reporting.reading import readings
 from brdyn.reporting.speed import Speed
 from brdyn.reporting.verdict import findings, verdict
 from tests.reporting.built import DRIFT, JUMP, answer, evaluation, interval
+from tests.reporting.built import found as measured
 
 
 def dynamics(last, half=0.01, n=50, null=None):
@@ -145,7 +146,7 @@ def test_one_image_has_no_interval():
         )  # fmt: skip
     assert "from which depths it shrinks or grows cannot be told" in answer("repair", results).sentence
     two = replace(segment(np.kron(np.eye(2), np.ones((3, 3))), 2), evidence=None)
-    read = advice({"phases": two, "probe": probed(half=np.nan, test=1)}, [], None)[0]
+    read = read_of(two, probed(half=np.nan, test=1))
     assert (
         "1 to test (there is no interval): the last layers of the phases 3+6: 80.0% (+10.0 points against"
         in read
@@ -200,7 +201,7 @@ def test_what_is_outside_all_twins():
 
 
 def test_what_was_not_measured_or_failed_says_so():
-    found = findings({}, {"dynamics": "layer 3 is not finite"})
+    found = findings(measured(failures={"dynamics": "layer 3 is not finite"}))
     assert {one.answer for one in found} == {"not measured"}
     assert found[0].sentence == "it failed: layer 3 is not finite"
     assert found[1].sentence == "only a Raptor can tell, and none was asked for"
@@ -232,7 +233,7 @@ def test_the_verdict(phases, r2, said):
     results = {"phases": segment(phases)}
     if r2 is not None:
         results["raptor-eval"] = evaluation(r2, r2)
-    found = findings(results, {})
+    found = findings(measured(results))
     assert verdict(found, untrained=False).startswith(said)
     assert verdict(found, untrained=True).startswith(
         f"untrained network (nothing of this was learnt): {said}"
@@ -295,12 +296,13 @@ def surgery():
 
 def test_what_to_delete_and_share_is_what_changes_least():
     speed = Speed(images_per_second=10.0, batch_size=4, reading=0.01, blocks=(0.1, 0.2, 0.3, 0.2))
-    found = changes(surgery(), splice(), speed)
+    one = measured({"interventions": surgery(), "splice": splice()}, speed=speed)
+    found = changes(one)
     assert [one.layers for one in found if one.kind == "delete"] == [(2,), (3,), (1,), (4,)]
     assert [one.layers for one in found if one.kind == "replace"][:2] == [(4, 3), (1, 2)]
     assert (found[0].saved, found[4].saved) == (0.2, 1 / 12)  # of the time, of the parameters
     assert (found[0].costs[0].mean, round(found[0].costs[0].low, 6)) == (0.1, 0.09)
-    said = advice({"interventions": surgery(), "splice": splice()}, found, speed)
+    said = advice(one, found)
     assert said[0] == (
         "To delete: without block 2 costs least: change of patches 0.10 [0.09, 0.11]; saves 20.0% of the time (50 "
         "images, nothing is trained again)."
@@ -333,28 +335,25 @@ def test_layers_to_read_are_those_that_a_probe_reads_best():
     """One a phase against regular spacing, on the same test images."""
     phases = segment(np.kron(np.eye(2), np.ones((3, 3))), 2)
     two = replace(phases, evidence=None)
-    said = advice({"phases": two, "probe": probed()}, [], None)[0]
+    said = read_of(two, probed())
     assert said == (
         "To read features: classes read right by a linear probe of layers side by side, 400 images to fit and 100 to "
         "test: the last layers of the phases 3+6: 80.0% [78.0%, 82.0%] (+10.0 points [+8.0, +12.0] against regular "
         "spacing); as many at regular spacing 2+6: 70.0% [68.0%, 72.0%]; the best alone by held-out images 6: 70.0% "
         "[68.0%, 72.0%]."
     )
-    open_ = advice({"phases": two, "probe": probed(half=0.2, test=20)}, [], None)[0]
+    open_ = read_of(two, probed(half=0.2, test=20))
     assert "20 to test (intervals are rough): " in open_
     assert "(+10.0 points [-10.0, +30.0] against regular spacing, not told apart)" in open_
     one = replace(phases, evidence=replace(segment(DRIFT).evidence))
-    assert "the ends of the best cut into 2 (no phases were shown) 3+6: " in said_of(one)
+    assert "the ends of the best cut into 2 (no phases were shown) 3+6: " in read_of(one, probed())
     other = segment(JUMP, 3)
-    assert "the ends of the best cut into 3 (2 phases were shown) 3+6: " in said_of(other)
+    assert "the ends of the best cut into 3 (2 phases were shown) 3+6: " in read_of(other, probed())
     given = replace(probed(), ends=(4, 8))
-    assert (
-        "the ends of the phases it was given (4, 8) 3+6: "
-        in advice({"phases": two, "probe": given}, [], None)[0]
-    )
-    alike = advice({"phases": two, "probe": replace(probed(), ends=two.boundaries)}, [], None)[0]
+    assert "the ends of the phases it was given (4, 8) 3+6: " in read_of(two, given)
+    alike = read_of(two, replace(probed(), ends=two.boundaries))
     assert "the last layers of the phases 3+6: " in alike
-    without = advice({"phases": two}, [], None, "it needs labels")[0]
+    without = advice(measured({"phases": two}, left_out={"probe": "it needs labels"}), [])[0]
     assert without == (
         "To read features: the last layers of the phases are 3, 6, at regular spacing 3, 6; which are worth more was "
         "not measured: it needs labels."
@@ -367,21 +366,24 @@ def test_errors_are_read_where_they_are_least():
     depth = replace(probed(), task="depth", scores=scores, sets={}, words={"rmse": "RMSE (m)"})
     (one,) = readings(depth, segment(JUMP))
     assert (one.layers, one.said, one.difference) == ("2", ("0.400", "[0.380, 0.420]"), None)
-    lines = advice({"phases": segment(JUMP)}, [], None, "no labels", [depth])
+    lines = read_elsewhere(depth)
     assert lines[1] == (
         "To read features: error of depth (RMSE, m; less is better) by a linear head on layers side by side, 400 "
         "images to fit and 100 to test: the best alone on the test images (optimistic) 2: 0.400 [0.380, 0.420]."
     )
     pairs = probed().pairs.replace({"score": {"accuracy": "rmse"}})
     chosen = replace(depth, pairs=pairs, sets=probed().sets)
-    assert (
-        "(+0.100 [+0.080, +0.120] against regular spacing)"
-        in advice({"phases": segment(JUMP)}, [], None, "", [chosen])[1]
-    )
+    assert "(+0.100 [+0.080, +0.120] against regular spacing)" in read_elsewhere(chosen)[1]
 
 
-def said_of(phases):
-    return advice({"phases": phases, "probe": probed()}, [], None)[0]
+def read_of(phases, probe):
+    """Which layers to read, by a probe of the report."""
+    return advice(measured({"phases": phases, "probe": probe}), [])[0]
+
+
+def read_elsewhere(probe):
+    """The same by a probe that was given."""
+    return advice(measured({"phases": segment(JUMP)}, probes={"runs/probe": probe}), [])
 
 
 def test_heads_of_many_classes_take_longer():
