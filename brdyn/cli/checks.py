@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Protocol
 
 from brdyn.checked_json import expanded
 from brdyn.choices import DEVICES, one_of
+from brdyn.cli.options import ImagesRequest
 from brdyn.errors import UsageError, permitted
 from brdyn.store import check_empty, check_formats
 from brdyn.store.result_files import check_own
@@ -18,26 +18,12 @@ LIKE_A_FILE = (".jpg", ".jpeg", ".png", ".webp", ".parquet", ".tar")
 NO_IMAGES = "no images at {!r}: no such file or folder (a hub data set is owner/name)"
 
 
-class Written(Protocol):
-    """The options of any command that writes results."""
-
-    @property
-    def out(self) -> Path: ...
-    @property
-    def overwrite(self) -> bool: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def formats(self) -> str: ...
-
-
-def check_written(request: Written, result: str, *, go_on: bool = False) -> tuple[str, ...]:
+def check_written(request: ImagesRequest, result: str, *, go_on: bool = False) -> tuple[str, ...]:
     """Refuse pictures, a device or an output folder that cannot be; the formats of pictures.
 
     Parameters
     ----------
-    request : dataclass
-        The options of a command.
+    request : ImagesRequest
     result : str
         The JSON file that it writes.
     go_on : bool

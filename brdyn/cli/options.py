@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -149,6 +149,29 @@ Beyond = Annotated[
         max=MOST_BEYOND,
     ),
 ]
+
+
+class ImagesRequest:
+    """What every request of a command that reads images says of them, and of where results go.
+
+    No dataclass: the fields of one would come before a request's own, and `--help` has them in the order of those.
+    """
+
+    out: Path
+    split: str | None
+    image_column: str | None
+    label_column: str | None
+    n: int | None
+    seed: int
+    device: str
+    workers: int | None
+    overwrite: bool
+    formats: str
+
+    def images_options(self, **others: Any) -> dict[str, Any]:
+        """Which images are read, as what loads them takes it by keyword; `others` count more than what was typed."""
+        names = ("n", "seed", "split", "image_column", "label_column")
+        return {name: getattr(self, name) for name in names} | others
 
 
 def parse_image_size(text: str | None) -> tuple[int, int] | None:

@@ -130,17 +130,6 @@ def check_test_number(test: str | None, n: int | None, option: str = "--test") -
 
 def second_set(run: Run, images: str, n: int | None, option: str) -> ImageSet:
     """Other images than `--images`; the columns asked for count where they have them, and `@SPLIT` says their split."""
-    from brdyn.data import load_images
-
     if n is not None and n < 1:
         raise UsageError(f"{option} {n}: at least one image is needed")
-    return load_images(
-        images,
-        run.model,
-        n=n,
-        seed=run.seed,
-        strict=run.images.strict,
-        image_column=run.request.image_column,
-        label_column=run.request.label_column,
-        columns_where_there=True,
-    )
+    return run.request.open_images(images, run.model, n=n, split=None, columns_where_there=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,12 +13,8 @@ from brdyn.cli import output
 from brdyn.cli.run import RunRequest, check_run, run_command
 from brdyn.errors import BrdynError, UsageError
 from brdyn.progress import stage, tell
-from brdyn.reporting.plan import PAGE, REPORT, ReportSettings, Subject, check_alone, is_report, subjects
+from brdyn.reporting.plan import PAGE, REPORT, ReportSettings, check_alone, is_report, subjects
 from brdyn.words import as_typed
-
-if TYPE_CHECKING:
-    from brdyn.data import ImageSet
-    from brdyn.models import VisionTransformer
 
 PANEL = "Report"
 
@@ -121,7 +116,7 @@ def report(
     """
     check_alone()
     out = request.out
-    formats, size, batch_size = check_run(request, request.model, REPORT, go_on=is_report(out))
+    formats, batch_size = check_run(request, request.model, REPORT, go_on=is_report(out))
     if fast and thorough:
         raise UsageError("--fast and --thorough exclude each other; drop one of them")
     settings = ReportSettings(
@@ -146,19 +141,10 @@ def report(
         from brdyn.trajectory import Stream
 
     processes = runtime.start_processes(request.device)
-    options = {
-        "image_size": size,
-        "device": processes.device,
-        "dtype": request.dtype,
-        "seed": request.seed,
-        "allow_pickle": request.allow_pickle,
-        "allow_code": request.allow_code,
-        "teacher": request.teacher,
-    }
     found = make_report(
         models,
-        partial(_model, request, options),
-        partial(_images, request, settings),
+        lambda one: request.open_model(one.name, one.init, processes.device, request.dtype),
+        lambda model: request.open_images(request.images, model, n=settings.n or settings.of_size.images),
         out,
         settings,
         stream=Stream(batch_size=batch_size, workers=request.workers, progress=True),
@@ -172,31 +158,3 @@ def report(
         output.say(f"{as_typed(found.summary())}\n\nreport: {out / PAGE}")
     if found.failed:
         raise BrdynError(f"something failed of {', '.join(found.failed)}; the report has the rest")
-
-
-def _model(request: ManyRequest, options: dict[str, Any], subject: Subject) -> VisionTransformer:
-    from brdyn.models import load_model
-
-    trained = subject.init != "random"
-    return load_model(
-        subject.name,
-        init=subject.init,
-        weights=request.weights if trained else None,
-        weights_key=request.weights_key if trained else None,
-        **options,
-    )
-
-
-def _images(request: ManyRequest, settings: ReportSettings, model: VisionTransformer) -> ImageSet:
-    from brdyn.data import load_images
-
-    return load_images(
-        request.images,
-        model,
-        n=settings.n or settings.of_size.images,
-        seed=request.seed,
-        split=request.split,
-        strict=request.strict,
-        image_column=request.image_column,
-        label_column=request.label_column,
-    )

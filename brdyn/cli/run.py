@@ -22,6 +22,8 @@ from brdyn.provenance import Stopwatch, skipped_lines
 from brdyn.store import OutputFolder
 
 if TYPE_CHECKING:
+    import torch
+
     from brdyn.data import ImageSet
     from brdyn.data.labels import Unlabelled
     from brdyn.models import VisionTransformer
@@ -33,7 +35,7 @@ RECIPE = "Recipe"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRequest:
+class RunRequest(opt.ImagesRequest):
     """The options that such commands share, as typed, with their defaults."""
 
     model: opt.Model = "imgfocus_vits14"
@@ -58,6 +60,31 @@ class RunRequest:
     workers: opt.Workers = None
     overwrite: opt.Overwrite = False
     formats: opt.Formats = "png"
+
+    def open_model(self, name: str, init: str, device: torch.device, dtype: str) -> VisionTransformer:
+        """Load a model as asked for; one that is untrained without the weights that others have."""
+        from brdyn.models import load_model
+
+        trained = init != "random"
+        return load_model(
+            name,
+            weights=self.weights if trained else None,
+            weights_key=self.weights_key if trained else None,
+            init=init,
+            seed=self.seed,
+            image_size=opt.parse_image_size(self.image_size),
+            device=device,
+            dtype=dtype,
+            allow_pickle=self.allow_pickle,
+            allow_code=self.allow_code,
+            teacher=self.teacher,
+        )
+
+    def open_images(self, images: str, model: VisionTransformer, **others: Any) -> ImageSet:
+        """Find images for a model as asked for; `others` count more than what was typed."""
+        from brdyn.data import load_images
+
+        return load_images(images, model, strict=self.strict, **self.images_options(**others))
 
 
 def run_command(
@@ -221,7 +248,7 @@ def open_folder(
     return folder
 
 
-def _described(request: RunRequest, size: tuple[int, int] | None) -> VisionTransformer | None:
+def _described(request: RunRequest) -> VisionTransformer | None:
     """The model without its weights; None where that takes as much, or only loading it can say what is wrong."""
     from brdyn.models import describe_model
     from brdyn.models.own_family import matches
@@ -231,23 +258,24 @@ def _described(request: RunRequest, size: tuple[int, int] | None) -> VisionTrans
     if request.weights is not None and request.weights.is_dir():
         return None  # its config is there
     try:
-        return describe_model(request.model, size)
+        return describe_model(request.model, opt.parse_image_size(request.image_size))
     except BrdynError:
         return None
 
 
 def check_run(
     request: RunRequest, models: Sequence[str], result: str, *, go_on: bool
-) -> tuple[tuple[str, ...], tuple[int, int] | None, int | str]:
+) -> tuple[tuple[str, ...], int | str]:
     """Refuse what the shared options alone show to be wrong: before torch is loaded, or a model.
 
     Returns
     -------
     tuple
-        The formats of pictures, the image size, the batch size.
+        The formats of pictures, the batch size.
     """
     formats = checks.check_written(request, result, go_on=go_on)
-    size, batch_size = opt.parse_image_size(request.image_size), opt.parse_batch_size(request.batch_size)
+    opt.parse_image_size(request.image_size)
+    batch_size = opt.parse_batch_size(request.batch_size)
     one_of("dtype", request.dtype, DTYPES)
     one_of("init", request.init, INITS)
     for name in models:
@@ -257,7 +285,7 @@ def check_run(
     check_source(request.init == "random", request.weights is not None, request.weights_key)
     checks.check_images(request.images)
     checks.check_file("--weights", request.weights, folder=True)
-    return formats, size, batch_size
+    return formats, batch_size
 
 
 @contextmanager
@@ -290,11 +318,9 @@ def open_run(
     images_of : callable, optional
         Finds the images for a model, where they are not found as those of other commands.
     """
-    formats, size, batch_size = check_run(request, [request.model], result, go_on=bool(go_on_with))
+    formats, batch_size = check_run(request, [request.model], result, go_on=bool(go_on_with))
     with stage("loading torch"):  # here and below, once nothing plain is wrong
         from brdyn import runtime
-        from brdyn.data import load_images
-        from brdyn.models import load_model
         from brdyn.trajectory import Stream
 
     with ExitStack() as stack:
@@ -302,37 +328,16 @@ def open_run(
         folder = open_folder(stack, processes, request.out, result, request.overwrite, go_on_with)
         watch = Stopwatch()
         with stage(f"loading {request.model}"):
-            described = None if check is None else _described(request, size)
+            described = None if check is None else _described(request)
             if check is not None and described is not None:
                 check(described)
-            model = load_model(
-                request.model,
-                weights=request.weights,
-                weights_key=request.weights_key,
-                init=request.init,
-                seed=request.seed,
-                image_size=size,
-                device=processes.device,
-                dtype="float32" if float32 else request.dtype,
-                allow_pickle=request.allow_pickle,
-                allow_code=request.allow_code,
-                teacher=request.teacher,
-            )
+            dtype = "float32" if float32 else request.dtype
+            model = request.open_model(request.model, request.init, processes.device, dtype)
         if check is not None:
             check(model)
         with stage(f"finding images: {request.images}"):
             images = (
-                load_images(
-                    request.images,
-                    model,
-                    n=request.n,
-                    seed=request.seed,
-                    split=request.split,
-                    strict=request.strict,
-                    image_column=request.image_column,
-                    label_column=request.label_column,
-                    columns_where_there=columns_where_there,
-                )
+                request.open_images(request.images, model, columns_where_there=columns_where_there)
                 if images_of is None
                 else images_of(model)
             )

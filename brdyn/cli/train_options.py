@@ -42,7 +42,7 @@ def _size(what: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRequest:
+class TrainRequest(opt.ImagesRequest):
     """The options of commands that train a classifier, as typed, with their defaults."""
 
     model: str

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 
@@ -147,15 +146,8 @@ def load_sets(request: TrainRequest) -> tuple[PixelSet, PixelSet | None]:
     source = request.test or (request.data if request.data in NAMED else None)
     if source is None and request.test_n is not None:
         raise UsageError("--test-n goes with --test")
-    columns: dict[str, Any] = {"image_column": request.image_column, "label_column": request.label_column}
     images = load_pixels(
-        request.data,
-        request.image_size,
-        n=request.n,
-        seed=request.seed,
-        workers=request.workers,
-        split=request.split,
-        **columns,
+        request.data, request.image_size, workers=request.workers, **request.images_options()
     )
     if source is None:
         return images, None
@@ -163,11 +155,9 @@ def load_sets(request: TrainRequest) -> tuple[PixelSet, PixelSet | None]:
         source,
         request.image_size,
         train=False,
-        n=request.test_n,
-        seed=request.seed,
         workers=request.workers,
         columns_where_there=True,
-        **columns,
+        **request.images_options(n=request.test_n, split=None),
     )
     check_classes(test, images.names, "the training images")
     return images, test

@@ -21,7 +21,7 @@ RESULT = "vitrm_eval.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalRequest:
+class EvalRequest(opt.ImagesRequest):
     """The options of `vitrm-eval`, as typed, with their defaults."""
 
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a trained classifier, or cifar_vit12.")]
@@ -80,12 +80,8 @@ def vitrm_eval(
             request.data,
             classifier.image_size,
             train=False,
-            n=request.n,
-            seed=request.seed,
             workers=request.workers,
-            split=request.split,
-            image_column=request.image_column,
-            label_column=request.label_column,
+            **request.images_options(),
         )
         say_skipped(images.skipped, images.unlabelled)
         with stage("evaluating"):
