@@ -25,29 +25,41 @@ MAPS = ("mean", "affine")  # that stand in for whole phases
 
 
 class Section(NamedTuple):
-    """A result of a report: its folder in that of the model, and the file that says it is whole."""
+    """A result of a report.
+
+    Attributes
+    ----------
+    name, file : str
+        Its folder in that of the model, and the file there that says it is whole.
+    asked : tuple of str
+        Fields of :class:`Size` that make it another result.
+    twins : bool
+        Whether untrained twins are measured beside.
+    images : str
+        The field of :class:`Size` that says of how many images it is at most; empty for all.
+    drawing : float
+        Seconds of its pictures, roughly.
+    """
 
     name: str
     file: str
+    asked: tuple[str, ...] = ()
+    twins: bool = True
+    images: str = ""
+    drawing: float = 0.0
 
 
-PHASES, DYNAMICS = Section("phases", "phases.json"), Section("dynamics", "dynamics.json")
-PERTURB = Section("perturb", "perturb.json")
-INTERVENTIONS = Section("interventions", "interventions.json")
-SPLICE = Section("splice", "splice.json")
-SPECTRA = Section("spectra", "dynamics.json")
-PROBE = Section("probe", "layer_probe.json")
-RAPTOR, RAPTOR_EVAL = Section("raptor", "fit.json"), Section("raptor-eval", "raptor_eval.json")
-# Seconds of pictures, roughly.
-DRAWING = {
-    DYNAMICS: 5.0,
-    PERTURB: 4.0,
-    INTERVENTIONS: 1.0,
-    SPLICE: 2.0,
-    SPECTRA: 2.0,
-    PROBE: 1.0,
-    RAPTOR_EVAL: 3.0,
-}
+PHASES = Section("phases", "phases.json", ("leave_out", "measures"))
+DYNAMICS = Section("dynamics", "dynamics.json", ("leave_out", "measures"), drawing=5.0)
+PERTURB = Section("perturb", "perturb.json", ("eps", "together"), images="perturbed", drawing=4.0)
+INTERVENTIONS = Section("interventions", "interventions.json", ("kinds",), images="changed", drawing=1.0)
+SPLICE = Section(
+    "splice", "splice.json", ("surrogates", "within", "every_span", "fitted"), images="spliced", drawing=2.0
+)
+SPECTRA = Section("spectra", "dynamics.json", ("krylov_steps",), images="stretched", drawing=2.0)
+PROBE = Section("probe", "layer_probe.json", ("probed", "probes"), twins=False, images="probed", drawing=1.0)
+RAPTOR = Section("raptor", "fit.json", twins=False)
+RAPTOR_EVAL = Section("raptor-eval", "raptor_eval.json", ("beyond",), twins=False, drawing=3.0)
 SECTIONS = (PHASES, DYNAMICS, PERTURB, INTERVENTIONS, SPLICE, SPECTRA, PROBE, RAPTOR, RAPTOR_EVAL)
 READ = 4  # layers to choose, where there are no phases to give their number
 PHASES_EXPECTED = 4  # of which nobody knows the number yet
@@ -312,19 +324,11 @@ def said_duration(seconds: float) -> str:
 
 def options_of(section: Section, settings: ReportSettings) -> dict[str, Any]:
     """What a section was asked for, ready for JSON: with another of these it is another result."""
-    size, twins = settings.of_size, {"null": settings.null, "seed": settings.seed}
-    if section in (PHASES, DYNAMICS):
-        return {"leave_out": list(size.leave_out), "measures": list(size.measures), **twins}
-    if section is PERTURB:
-        return {"eps": list(size.eps), "together": size.together, **twins}
-    if section is INTERVENTIONS:
-        return {"kinds": list(size.kinds), **twins}
-    if section is SPLICE:
-        asked = {name: getattr(size, name) for name in ("surrogates", "within", "every_span", "fitted")}
-        return {**asked, **twins}
+    asked = {name: getattr(settings.of_size, name) for name in section.asked}
+    if section.twins:
+        asked["null"] = settings.null
     if section is SPECTRA:
-        return {"tangents": TANGENTS, "krylov_steps": size.krylov_steps, **twins}
-    if section is PROBE:
-        return {"probed": size.probed, "probes": size.probes, "seed": settings.seed}
-    fit = {"fit_raptor": settings.fit_raptor, "seed": settings.seed}
-    return fit if section is RAPTOR else {**fit, "beyond": size.beyond}
+        asked["tangents"] = TANGENTS
+    if section in (RAPTOR, RAPTOR_EVAL):
+        asked["fit_raptor"] = settings.fit_raptor
+    return {**asked, "seed": settings.seed}

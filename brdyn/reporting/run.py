@@ -146,15 +146,8 @@ class ReportRun:
 
     def _part(self, section: Section, images: ImageSet) -> ImageSet:
         """The images of a section: fewer where each costs many passes."""
-        size = self.settings.of_size
-        most = {
-            PERTURB: size.perturbed,
-            INTERVENTIONS: size.changed,
-            SPLICE: size.spliced,
-            SPECTRA: size.stretched,
-            PROBE: size.probed,
-        }
-        return images.some(most.get(section, len(images)), self.settings.seed)
+        most = getattr(self.settings.of_size, section.images) if section.images else len(images)
+        return images.some(most, self.settings.seed)
 
     def planned(self, one: Prepared) -> tuple[list[str], float]:
         """What is to be done with a model, in words, and about how many seconds that takes."""
@@ -175,7 +168,7 @@ class ReportRun:
             part = self._part(section, one.images)
             targets = len(self._targets(one.model) or (*one.model.tokens.groups, "all"))
             cost = plan.passes(section, one.model.depth, targets, self.settings)
-            seconds = one.speed.seconds(len(part), cost) + plan.DRAWING[section]
+            seconds = one.speed.seconds(len(part), cost) + section.drawing
             if section is PROBE:
                 seconds += seconds_to_probe(one.model, part, self.settings)
             if section is SPLICE:

@@ -14,7 +14,8 @@ from brdyn.models import untrained_twins
 from brdyn.phases import segment
 from brdyn.reporting import ReportSettings, run
 from brdyn.reporting.found import Found
-from brdyn.reporting.plan import SIZES, Subject, said_duration, subjects
+from brdyn.reporting.plan import SECTIONS as ALL
+from brdyn.reporting.plan import SIZES, Subject, options_of, said_duration, subjects
 from brdyn.reporting.splicing import images_to_fit, splicing
 from tests.measures.test_spectra import Opaque
 from tests.models.own_vit import adapted
@@ -119,6 +120,26 @@ def test_a_folder_with_something_else_is_refused(photos, tmp_path):
     with pytest.raises(UsageError, match="is not empty"):
         brdyn.report([named("little")], photos, tmp_path, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_settings_are_noted_as_in_the_reports_that_are_kept():
+    """By other names or values, their results would be of other settings."""
+    noted = {one.name: options_of(one, ReportSettings(null=3, seed=7, fit_raptor=11)) for one in ALL}
+    twins, motion = {"null": 3, "seed": 7}, {"leave_out": [], "measures": ["all", "branches"]}
+    assert json.loads(json.dumps(noted)) == {
+        "phases": {**motion, **twins},
+        "dynamics": {**motion, **twins},
+        "perturb": {"eps": [0.02, 0.2], "together": True, **twins},
+        "interventions": {"kinds": ["swap", "delete"], **twins},
+        "splice": {
+            "surrogates": ["mean", "affine", "exchange"], "within": False, "every_span": False, "fitted": 256,
+            **twins,
+        },
+        "spectra": {"tangents": 8, "krylov_steps": 2, **twins},
+        "probe": {"probed": 1000, "probes": 1, "seed": 7},
+        "raptor": {"fit_raptor": 11, "seed": 7},
+        "raptor-eval": {"fit_raptor": 11, "beyond": 8, "seed": 7},
+    }  # fmt: skip
 
 
 def test_one_model_that_fails_leaves_the_others(again, monkeypatch):
