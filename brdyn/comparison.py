@@ -15,7 +15,7 @@ from brdyn.provenance import Provenance
 from brdyn.result import Result, read
 from brdyn.store import OutputFolder, check_formats
 from brdyn.store.result_files import KINDS
-from brdyn.words import table_lines
+from brdyn.words import cell, table_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +77,7 @@ class Comparison:
     def summary(self) -> str:
         """What each says, the table, and what else differs, to print."""
         answers = [f"{name}: {result.answer()}" for name, result in self.results.items()]
-        shown = [{name: _text(value) for name, value in row.items()} for row in self.table()]
+        shown = [{name: cell(value) for name, value in row.items()} for row in self.table()]
         return "\n\n".join("\n".join(part) for part in (answers, table_lines(shown), self.notes()) if part)
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,10 +180,3 @@ def _origin(result: Result) -> dict[str, Any]:
     if not isinstance(origin, Provenance):
         return {}
     return {"model": origin.title, "blocks": origin.details["model"]["layers"], "images": origin.n_images}
-
-
-def _text(value: Any) -> str:
-    """For a table whose columns have numbers and words."""
-    return (
-        "–" if value is None or value != value else f"{value:.3g}" if isinstance(value, float) else str(value)
-    )

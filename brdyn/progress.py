@@ -35,8 +35,7 @@ class Stage:
     ----------
     description : str
     total : int or None
-        How many of the `unit` there are to do; None where nothing is counted.
-    unit : str
+        How many images there are to do; None where nothing is counted.
     since : float
         By the clock of the teller.
     done : int
@@ -49,7 +48,6 @@ class Stage:
 
     description: str
     total: int | None = None
-    unit: str = "images"
     since: float = 0.0
     done: int = 0
     note: str = ""
@@ -65,11 +63,11 @@ class Stage:
         """Where it stands."""
         if self.total is None:
             return f"still {self.description}"
-        words = [f"{self.description} {self.done}/{self.total} {self.unit}"]
+        words = [f"{self.description} {self.done}/{self.total} images"]
         if self.reached and now > self.since:
             speed = self.reached / (now - self.since)
             said = f"{speed:.1f}" if speed >= 1 else f"{speed:.2g}"
-            words += [f"{said} {self.unit}/s", f"{_clock((self.total - self.reached) / speed)} left"]
+            words += [f"{said} images/s", f"{_clock((self.total - self.reached) / speed)} left"]
         return ", ".join([*words, self.note] if self.note else words)
 
 
@@ -109,7 +107,7 @@ class Teller:
             self._stages.append(stage)
             self._clear()
             if at_once:
-                count = "" if stage.total is None else f" {stage.total} {stage.unit}"
+                count = "" if stage.total is None else f" {stage.total} images"
                 self._say(f"{stage.description}{count}")
 
     def tell(self, text: str) -> None:
@@ -208,7 +206,7 @@ def clear() -> None:
 
 
 def within(done: int, total: int, count: int) -> None:
-    """Say how far the innermost is with the next `count` of its units, where those take long.
+    """Say how far the innermost is with the next `count` of its images, where those take long.
 
     Parameters
     ----------
@@ -259,12 +257,12 @@ def _told(told: Stage, at_once: bool = True) -> Iterator[Teller | None]:
 
 
 @contextmanager
-def progress_bar(description: str, total: int, show: bool, unit: str = "images") -> Iterator[Advance]:
-    """Yield a function to call with the number of images, or another `unit`, that are done."""
+def progress_bar(description: str, total: int, show: bool) -> Iterator[Advance]:
+    """Yield a function to call with the number of images that are done."""
     if not show or (_teller is not None and _teller.quiet):
         yield lambda count, note=None: None
         return
-    told = Stage(description, total, unit)
+    told = Stage(description, total)
     with _told(told) as teller:
         if _is_terminal():
             with _bar(told) as advance:
@@ -290,7 +288,7 @@ def _bar(told: Stage) -> Iterator[Advance]:
     class SpeedColumn(TextColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text(f"{speed:.1f} {told.unit}/s" if speed else f"– {told.unit}/s", style="cyan")
+            return Text(f"{speed:.1f} images/s" if speed else "– images/s", style="cyan")
 
     columns = (
         TextColumn("{task.description}"),

@@ -104,14 +104,15 @@ def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     columns = []
     for name in rows[0]:
-        cells = [str(name), *(_cell(row[name]) for row in rows)]
+        cells = [str(name), *(cell(row[name]) for row in rows)]
         width = max(map(len, cells))
         of_words = all(isinstance(row[name], str) for row in rows)
-        columns.append([cell.ljust(width) if of_words else cell.rjust(width) for cell in cells])
+        columns.append([one.ljust(width) if of_words else one.rjust(width) for one in cells])
     return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value of a table: a number to three digits, `–` where it is not known."""
     if value is None or value != value:
         return "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

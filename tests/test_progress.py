@@ -90,7 +90,7 @@ def test_a_batch_that_takes_long_is_told_in_parts(clock, monkeypatch):
 
 def test_the_innermost_is_told(told, clock):
     teller, written = told
-    outer, inner = Stage("computing"), Stage("steps of a fit:", 10, "steps")
+    outer, inner = Stage("computing"), Stage("a ViT: reading", 10)
     teller.begin(outer, at_once=False)
     assert written == []
     teller.begin(inner)
@@ -98,7 +98,7 @@ def test_the_innermost_is_told(told, clock):
     teller.end(inner)
     passes(teller, clock, 10)
     assert [line[7:-1] for line in written] == [
-        "steps of a fit: 10 steps", "steps of a fit: 0/10 steps", "still computing"
+        "a ViT: reading 10 images", "a ViT: reading 0/10 images", "still computing"
     ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import Parameter, Signature, signature
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from brdyn.cli import output
 from brdyn.cli.checks import at_home
 from brdyn.cli.config import read_config
 from brdyn.cli.examples import EXAMPLES
+from brdyn.cli.options import own_options, with_options
 from brdyn.environment import using
 
 PANEL = "Every command"
@@ -48,10 +49,6 @@ def add(app: typer.Typer, command: Callable[..., None]) -> None:
     It gets its paths with `~` as the home folder: a shell leaves it in `--out=~/x`, and a file of options everywhere.
     """
     name = command.__name__.replace("_", "-")
-    own = [
-        parameter.replace(kind=Parameter.KEYWORD_ONLY)
-        for parameter in signature(command, eval_str=True).parameters.values()
-    ]
     common = [
         Parameter(option, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
         for option, (hint, default) in COMMON.items()
@@ -63,10 +60,8 @@ def add(app: typer.Typer, command: Callable[..., None]) -> None:
         with using(values):
             command(**{name: _at_home(value) for name, value in values.items()})
 
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = Signature([*own, *common])  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *common]}
-    app.command(name, epilog="\n\n".join(["Examples:", *EXAMPLES[name]]))(run)
+    register = app.command(name, epilog="\n\n".join(["Examples:", *EXAMPLES[name]]))
+    register(with_options(run, command, [*own_options(command), *common]))
 
 
 def _at_home(value: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -172,6 +174,25 @@ class ImagesRequest:
         """Which images are read, as what loads them takes it by keyword; `others` count more than what was typed."""
         names = ("n", "seed", "split", "image_column", "label_column")
         return {name: getattr(self, name) for name in names} | others
+
+
+def own_options(command: Callable[..., None]) -> list[Parameter]:
+    """The parameters of a command, each to be given by its name."""
+    return [
+        one.replace(kind=Parameter.KEYWORD_ONLY)
+        for one in signature(command, eval_str=True).parameters.values()
+        if one.kind is not Parameter.VAR_KEYWORD
+    ]
+
+
+def with_options(
+    run: Callable[..., None], command: Callable[..., None], options: Sequence[Parameter]
+) -> Callable[..., None]:
+    """A function that takes these options, under the name of a command and with its help."""
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in options}
+    return run
 
 
 def parse_image_size(text: str | None) -> tuple[int, int] | None:

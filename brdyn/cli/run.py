@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
-from inspect import Parameter, Signature, signature
+from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -127,21 +127,14 @@ def run_command(
         Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
         for name, default in defaults.items()
     ]
-    own = [
-        parameter.replace(kind=Parameter.KEYWORD_ONLY)
-        for parameter in list(signature(command, eval_str=True).parameters.values())[1:]
-        if parameter.kind is not Parameter.VAR_KEYWORD
-    ]
+    own = opt.own_options(command)[1:]
     parameters = [*shared[:3], *own, *_recipe_options(recipe, helps or {}), *shared[3:]]
 
     def run(**values: Any) -> None:
         check_numbers({name: value for name, value in values.items() if name != "seed"})
         wrapped(request(**{name: values.pop(name) for name in defaults}), **values)
 
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    return opt.with_options(run, command, parameters)
 
 
 def _recipe_options(recipe: type | None, helps: Mapping[str, str]) -> list[Parameter]:
