@@ -70,7 +70,17 @@ class Processes:
 
     def gather(self, report: ReadReport) -> ReadReport:
         """Join what all processes have read."""
-        return gather(report, self.world)
+        total = ReadReport()
+        reports: list[ReadReport | None] = [report]
+        if self.world > 1:
+            reports = [None] * self.world
+            torch.distributed.all_gather_object(reports, report)
+        for part in reports:
+            assert part is not None  # all_gather_object fills every place
+            total.add(part)
+        by_name = {one.name: one for one in total.skipped}  # training meets one again in every epoch
+        total.skipped = sorted(by_name.values())
+        return total
 
     def agree(self, refusal: BrdynError | None) -> None:
         """Go on in all processes, or in none: where the main one has a refusal, it raises that and the others end.
@@ -82,7 +92,13 @@ class Processes:
         SystemExit
             In the others, silently.
         """
-        agree(refusal, self.world)
+        said = [None if refusal is None else exit_code(refusal)]
+        if self.world > 1:
+            torch.distributed.broadcast_object_list(said, src=0)
+        if refusal is not None:
+            raise refusal
+        if said[0] is not None:
+            raise SystemExit(said[0])
 
     def wait(self) -> None:
         """Go on when all processes are here."""
@@ -96,32 +112,6 @@ class Processes:
         """Leave the process group."""
         if self.world > 1 and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-
-
-def gather(report: ReadReport, world: int) -> ReadReport:
-    """Join what `world` processes have read."""
-    total = ReadReport()
-    reports: list[ReadReport | None] = [report]
-    if world > 1:
-        reports = [None] * world
-        torch.distributed.all_gather_object(reports, report)
-    for part in reports:
-        assert part is not None  # all_gather_object fills every place
-        total.add(part)
-    by_name = {skipped.name: skipped for skipped in total.skipped}  # training meets one again in every epoch
-    total.skipped = sorted(by_name.values())
-    return total
-
-
-def agree(refusal: BrdynError | None, world: int) -> None:
-    """As :meth:`Processes.agree`, of `world` processes."""
-    said = [None if refusal is None else exit_code(refusal)]
-    if world > 1:
-        torch.distributed.broadcast_object_list(said, src=0)
-    if refusal is not None:
-        raise refusal
-    if said[0] is not None:
-        raise SystemExit(said[0])
 
 
 def start_processes(device: str = "auto") -> Processes:

@@ -15,7 +15,7 @@ CONFIG = ROOT / "pyproject.toml"
 REFERENCE = ROOT / "docs" / "reference"
 
 
-@pytest.mark.parametrize("contract", ["rooms", "modules"])
+@pytest.mark.parametrize("contract", ["rooms", "root", "modules"])
 def test_no_import_runs_upwards_or_in_a_circle(contract):
     assert lint_imports(str(CONFIG), limit_to_contracts=(contract,), no_cache=True) == 0
 
@@ -37,3 +37,9 @@ def test_every_public_name_is_in_the_reference():
 def test_the_first_page_of_the_reference_has_all_names():
     page = (REFERENCE / "api.md").read_text()
     assert [name for name in brdyn.__all__ if f"`brdyn.{name}`" not in page] == []
+
+
+def test_rooms_can_be_had_and_are_not_among_the_names():
+    rooms = {one.name for one in iter_modules(brdyn.__path__) if one.ispkg} - {"cli", "store"}
+    assert rooms.isdisjoint(brdyn.__all__)
+    assert {*brdyn.__all__, *rooms} == set(dir(brdyn))

@@ -11,7 +11,7 @@ import pytest
 from brdyn import environment
 from brdyn.errors import BrdynError, UsageError
 from brdyn.plots.style import new_figure as plain_figure
-from brdyn.store import OutputFolder, check_formats, read_json, to_json, write_atomically
+from brdyn.store import OutputFolder, check_formats, read_json, to_json, write_atomically, write_through
 
 
 def figure():
@@ -58,25 +58,33 @@ def test_nothing_is_written_when_a_picture_cannot_be_drawn(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"x.json", "good.png", "good.svg", "good.pdf"}
 
 
-def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", ["fsync", "replace"])
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, what):
     path = tmp_path / "x.json"
     path.write_text("old")
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(os, what, fail)
     with pytest.raises(BrdynError, match="No space left"):
         write_atomically(path, b"new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
-def test_files_get_ordinary_permissions(tmp_path):
-    write_atomically(tmp_path / "x", b"")
-    plain = tmp_path / "y"
-    plain.touch()
-    assert (tmp_path / "x").stat().st_mode == plain.stat().st_mode
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_files_get_the_modes_of_the_mask(tmp_path, monkeypatch, mask):
+    """Which stays as it is: it is that of all threads, and a file that another one makes would get any mode."""
+    before = os.umask(mask)
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the mask is changed"))
+    try:
+        write_atomically(tmp_path / "x", b"")
+        write_through(tmp_path / "y", b"")
+        assert [(tmp_path / name).stat().st_mode & 0o777 for name in "xy"] == [0o666 & ~mask] * 2
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
 
 
 def test_json_holds_arrays_and_refuses_nan():

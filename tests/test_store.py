@@ -31,6 +31,7 @@ class Disk:
         self.done, self.alive = [], alive
         for name in ("replace", "unlink", "rmdir", "fsync", "open"):
             monkeypatch.setattr(os, name, self.watched(name, getattr(os, name)))
+        monkeypatch.setattr(files, "open", self.watched("write", open), raising=False)
 
     def watched(self, name, call):
         def change(*arguments, **options):
@@ -149,8 +150,8 @@ def test_a_full_disk_leaves_the_old_result_and_nothing_else(tmp_path, monkeypatc
     if what == "write":
 
         class Full:
-            def __init__(self, handle, _):
-                os.close(handle)
+            def __init__(self, path, _):
+                path.touch()
 
             def __enter__(self):
                 return self
@@ -160,7 +161,7 @@ def test_a_full_disk_leaves_the_old_result_and_nothing_else(tmp_path, monkeypatc
 
             write = full
 
-        monkeypatch.setattr(os, "fdopen", Full)
+        monkeypatch.setattr(files, "open", Full, raising=False)
     else:
         monkeypatch.setattr(os, what, full)
     with pytest.raises(BrdynError, match=r"cannot write .*No space left on device\); make room there$"):

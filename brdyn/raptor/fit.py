@@ -27,7 +27,7 @@ from brdyn.raptor.starts import START_IMAGES, tie
 from brdyn.raptor.tasks import cached as from_cache
 from brdyn.raptor.tasks import online, stage_task
 from brdyn.result import Result
-from brdyn.runtime import gather
+from brdyn.runtime import Processes
 from brdyn.store.pretrained import CONFIG, WEIGHTS
 from brdyn.training import History, Session, train
 from brdyn.training.checkpoints import HISTORY
@@ -320,7 +320,8 @@ def fit_raptor(
         last = stage == 2 or not settings.stage2_steps
         if settings.ema and last:
             task.parts.load_state_dict(task.average)
-    images.report = gather(batches.images.report, world)
+    processes = Processes(accelerator.device, accelerator.process_index, world)
+    images.report = processes.gather(batches.images.report)
     if held_out is not None:
         images.report.skipped = sorted({*images.report.skipped, *held_out.report.skipped})
     if cache is not None:

@@ -1,6 +1,14 @@
 """What lies on disk: whole files or none, JSON, tables, and the folder of a run. Needs no torch."""
 
-from brdyn.store.files import lock, replace_together, reserve, sync, unwritable, write_atomically
+from brdyn.store.files import (
+    lock,
+    replace_together,
+    reserve,
+    sync,
+    unwritable,
+    write_atomically,
+    write_through,
+)
 from brdyn.store.folder import FORMATS, OutputFolder, check_empty, check_formats
 from brdyn.store.json_files import read_json, reading, to_json
 from brdyn.store.tables import ROW, from_records, listed, read_table, records, rows_of
@@ -25,4 +33,5 @@ __all__ = [
     "to_json",
     "unwritable",
     "write_atomically",
+    "write_through",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -57,7 +57,8 @@ def replace_together(folder: Path, files: Mapping[str, bytes], stale: Iterable[s
     name = order[0]
     try:
         for name in order:
-            prepared[name] = _prepare(folder / name, files[name])
+            prepared[name] = folder / f".{name}.{uuid.uuid4().hex[:8]}{UNFINISHED}"
+            write_through(prepared[name], files[name])
         with uninterrupted():
             for path in reversed(speaking):
                 set_aside(path)
@@ -134,26 +135,12 @@ def is_left(path: Path) -> bool:
     return is_unfinished(path) or (path.name.startswith(".") and path.name.endswith(REPLACED))
 
 
-def _prepare(path: Path, data: bytes) -> Path:
-    """The file under another name, through to the disk so that its rename cannot overtake it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def write_through(path: Path, data: bytes) -> None:
+    """Make a new file that is through to the disk, so that a rename cannot overtake it."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync(folder: Path) -> None:

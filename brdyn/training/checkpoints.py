@@ -19,7 +19,7 @@ from torch import Tensor
 from brdyn.compared import Compared
 from brdyn.errors import BrdynError, UsageError
 from brdyn.provenance import Stopwatch
-from brdyn.store import read_json, sync, to_json, unfinished, unwritable
+from brdyn.store import read_json, sync, to_json, unfinished, unwritable, write_through
 from brdyn.store.unfinished import HALF, STATE
 from brdyn.training.settings import check_same
 
@@ -151,8 +151,8 @@ class Checkpoints:
             sync(self.folder.parent)
             self._sweep()
             half.mkdir()
-            _write(half / TENSORS, data)
-            _write(half / STATE, to_json(content))
+            write_through(half / TENSORS, data)
+            write_through(half / STATE, to_json(content))
             sync(half)
             replaced = [old for old in self._found() if old != path] if self.anew else []
             if path.exists():
@@ -240,11 +240,3 @@ class Checkpoints:
 def _place(path: Path) -> tuple[int, int]:
     stage, step = path.name.removeprefix("stage").split("-")
     return int(stage), int(step)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file through to the disk, so that the rename cannot overtake it."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -19,7 +19,7 @@ from brdyn.data import Batch, ReadReport, Skipped
 from brdyn.errors import BrdynError, DivergedError
 from brdyn.progress import progress_bar
 from brdyn.random_keys import random_keys
-from brdyn.runtime import agree, gather, seed_default, synchronise
+from brdyn.runtime import Processes, seed_default, synchronise
 from brdyn.training.checkpoints import Checkpoints, Saved
 from brdyn.training.compiling import compile_parts
 from brdyn.training.optimization import Optimization
@@ -117,9 +117,10 @@ class _Training:
     ) -> None:
         self.task, self.batches, self.settings, self.session = task, batches, settings, session
         self.stage, self.earlier, self.also, self.visit = stage, dict(earlier), dict(also), visit
-        self.accelerator = session.on()
-        check_shares(task, batches.batch_size, self.accelerator.num_processes, settings.accumulate)
-        task.to(self.accelerator.device)
+        self.accelerator = accelerator = session.on()
+        check_shares(task, batches.batch_size, accelerator.num_processes, settings.accumulate)
+        self.processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
+        task.to(accelerator.device)
         task.train()
         self.optimization = Optimization(task.parts, settings)
         self.history = History()
@@ -135,10 +136,10 @@ class _Training:
         if self.settings.compile:
             compile_parts(self.task.parts)
         module: nn.Module = self.task
-        if self.accelerator.num_processes > 1:
+        if self.processes.world > 1:
             module = among_processes(self.task)
         left = self.settings.steps - self.step
-        show = self.session.progress and self.accelerator.is_main_process
+        show = self.session.progress and self.processes.is_main
         said = f"stage {self.stage}: {counted(left, 'step')} of training,"
         device = self.accelerator.device
         callers = torch.random.fork_rng([device] if device.type == "cuda" else [])  # is left as it was
@@ -157,7 +158,7 @@ class _Training:
                 self.history.seconds += time.perf_counter() - started
                 self._upkeep()
                 started = time.perf_counter()
-        seen = self.history.images * self.accelerator.num_processes
+        seen = self.history.images * self.processes.world
         self.history.images_per_second = seen / max(self.history.seconds, 1e-9)
         self.task.average = self.optimization.average
         self.task.eval()
@@ -167,8 +168,8 @@ class _Training:
         return self.batches.batches(
             self.step,
             self.settings.steps,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
+            rank=self.processes.rank,
+            world=self.processes.world,
             pieces=self.settings.accumulate,
             pin=self.accelerator.device.type == "cuda",
         )
@@ -177,13 +178,13 @@ class _Training:
         """One optimizer step on this process's share of a batch; the number of its images."""
         here = sum(map(len, pieces))
         everywhere = here
-        if self.accelerator.num_processes > 1:
+        if self.processes.world > 1:
             count = torch.tensor(here, device=self.accelerator.device)
             everywhere = int(self.accelerator.reduce(count, "sum"))
         if not everywhere:
             none = BrdynError(f"none of the images of step {self.step + 1} could be read")
-            agree(none if self.accelerator.is_main_process else None, self.accelerator.num_processes)
-        key = random_keys_of(self.settings.seed, self.stage, self.step, self.accelerator.process_index)
+            self.processes.agree(none if self.processes.is_main else None)
+        key = random_keys_of(self.settings.seed, self.stage, self.step, self.processes.rank)
         seed_default(key, self.accelerator.device)
         rate = self.optimization.begin(self.step)
         totals: dict[str, Tensor] = {}
@@ -222,7 +223,7 @@ class _Training:
             asked += [] if votes is None else [votes.detach().float()]
             shares = {part: loss.float().sum() / everywhere for part, loss in losses.items()}
             # Processes average their gradients; the sum over all images is wanted.
-            (torch.stack(list(shares.values())).sum() * self.accelerator.num_processes).backward()
+            (torch.stack(list(shares.values())).sum() * self.processes.world).backward()
             for part, share in shares.items():
                 totals[part] = totals.get(part, torch.zeros_like(share)) + share.detach()
         self.optimization.step(self.step)
@@ -231,7 +232,7 @@ class _Training:
     def _share(self, votes: list[Tensor], everywhere: int) -> float:
         """The mean vote of the images of all processes."""
         total = torch.cat([torch.zeros(0, device=self.accelerator.device), *votes]).sum()
-        if self.accelerator.num_processes > 1:
+        if self.processes.world > 1:
             total = self.accelerator.reduce(total, "sum")
         return float(total) / everywhere
 
@@ -272,9 +273,9 @@ class _Training:
             If one is not finite.
         """
         values = torch.stack([row for _, _, row in self.pending])
-        if self.accelerator.num_processes > 1:
+        if self.processes.world > 1:
             values = self.accelerator.reduce(values, "sum")
-        own = values if self.accelerator.is_main_process else torch.zeros_like(values)
+        own = values if self.processes.is_main else torch.zeros_like(values)
         self.pending = [(step, rate, row) for (step, rate, _), row in zip(self.pending, own, strict=True)]
         found = values.cpu()
         bad = (~found.isfinite()).nonzero()
@@ -297,9 +298,9 @@ class _Training:
         is ever validated, kept or written."""
         if self.pending:
             self._finite()
-        bad = self.accelerator.is_main_process and not self.optimization.is_finite()
+        bad = self.processes.is_main and not self.optimization.is_finite()
         refusal = self._diverged(f"the weights are not finite after step {self.step}") if bad else None
-        agree(refusal, self.accelerator.num_processes)
+        self.processes.agree(refusal)
 
     def _report(self, row: dict[str, float]) -> None:
         if self.session.report is not None:
@@ -343,17 +344,17 @@ class _Training:
         }
         refusal = None
         try:
-            if self.accelerator.is_main_process:
+            if self.processes.is_main:
                 checkpoints.save(self.stage, self.step, self.optimization.tensors(), state)
         except BrdynError as error:
             refusal = error
-        agree(refusal, self.accelerator.num_processes)
+        self.processes.agree(refusal)
 
     def _read(self) -> dict[str, Any] | None:
         """What all processes have read of the images, in all sessions."""
         if self.batches.report is None:
             return None
-        total = gather(self.batches.report, self.accelerator.num_processes)
+        total = self.processes.gather(self.batches.report)
         return {
             "count": total.count,
             "digest": f"{total.digest:064x}",
@@ -362,7 +363,7 @@ class _Training:
 
     def _show(self, found: Mapping[str, float]) -> None:
         """Let the visitor see this step."""
-        if self.visit is not None and self.accelerator.is_main_process:
+        if self.visit is not None and self.processes.is_main:
             self.visit(self.step, found)
 
     def restore(self, saved: Saved) -> None:
@@ -379,12 +380,12 @@ class _Training:
             seconds=saved.state.get("seconds", 0.0),
         )
         self.step = saved.step
-        share = float(self.accelerator.is_main_process)
+        share = float(self.processes.is_main)
         for step, rate, row in saved.state.get("pending", []):
             self.loss_names, losses = list(row), share * torch.tensor(list(row.values()))
             self.pending.append((step, rate, losses.to(self.accelerator.device)))
         read = saved.state.get("read")
-        if read and self.batches.report is not None and self.accelerator.is_main_process:
+        if read and self.batches.report is not None and self.processes.is_main:
             skipped = [Skipped(*one) for one in read["skipped"]]
             self.batches.report.add(ReadReport(read["count"], skipped, int(read["digest"], 16)))
 

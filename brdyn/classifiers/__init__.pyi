@@ -1,0 +1,17 @@
+from .config import ViTRMConfig as ViTRMConfig
+from .evaluation import Recursion as Recursion
+from .evaluation import class_scores as class_scores
+from .evaluation_result import ClassifierEvaluation as ClassifierEvaluation
+from .evaluation_result import evaluate_classifier as evaluate_classifier
+from .grid import Grid as Grid
+from .grid import parse_grid as parse_grid
+from .grid import train_grid as train_grid
+from .pixels import PixelSet as PixelSet
+from .pixels import load_pixels as load_pixels
+from .recipe import ClassifierRecipe as ClassifierRecipe
+from .saved import Classifier as Classifier
+from .training import ClassifierRun as ClassifierRun
+from .training import train_classifier as train_classifier
+from .training_result import ClassifierTraining as ClassifierTraining
+from .unrolled import UnrolledViTRM as UnrolledViTRM
+from .vitrm import ViTRM as ViTRM

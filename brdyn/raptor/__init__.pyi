@@ -1,0 +1,15 @@
+from .block import BlockConfig as BlockConfig
+from .block import RaptorBlock as RaptorBlock
+from .cache import ActivationCache as ActivationCache
+from .copied import CopyConfig as CopyConfig
+from .evaluation import Evaluation as Evaluation
+from .evaluation import evaluate as evaluate
+from .fit import Fit as Fit
+from .fit import fit_options as fit_options
+from .fit import fit_raptor as fit_raptor
+from .model import Raptor as Raptor
+from .model import Span as Span
+from .official import read_official as read_official
+from .ranks import RankCurve as RankCurve
+from .ranks import raptor_ranks as raptor_ranks
+from .recipe import FitSettings as FitSettings
