@@ -62,7 +62,7 @@ def plot_basins(basins: Basins, phases: Phases, *, title: str, null: Null | None
 def plot_projection(basins: Basins, *, title: str) -> Figure:
     """Directions at the last layer by class, and the path of each class's mean from the embedding to there.
 
-    Ten classes at most are shown.
+    Ten classes at most are shown; the legend says of how many.
 
     >>> from brdyn.plots import plot_projection
     >>> basins = brdyn.token_dynamics(model, images, phases, measures=["basins"]).basins
@@ -78,7 +78,8 @@ def plot_projection(basins: Basins, *, title: str) -> Figure:
 def draw_projection(axes: Axes, basins: Basins) -> None:
     """Draw into given axes."""
     places = basins.projection
-    labels = np.sort(places["label"].unique())[:CLASSES_SHOWN]
+    known = np.sort(places["label"].unique())
+    labels = known[:CLASSES_SHOWN]
     last = places["layer"].max()
     for label, colour, marker in zip(labels, CLASS_COLOURS, MARKERS, strict=False):
         own = places[places["label"] == label]
@@ -98,4 +99,12 @@ def draw_projection(axes: Axes, basins: Basins) -> None:
     axes.set_xlabel(f"component 1 ({first:.0%} of the variance at layer {last})")
     axes.set_ylabel(f"component 2 ({second:.0%})")
     axes.set_aspect("equal", adjustable="datalim")
-    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    left_out = f"{len(labels)} of {len(known)} classes" if len(known) > len(labels) else None
+    axes.legend(
+        frameon=False,
+        fontsize=7,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        title=left_out,
+        title_fontsize=7,
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import singledispatch
-from itertools import cycle
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from brdyn.interventions.splice_cells import EXCHANGE
 from brdyn.measures.dynamics import SILENT, Dynamics
 from brdyn.phases import LayerSimilarity, Phases, segment
 from brdyn.plots.phases import draw_matrix
-from brdyn.plots.style import fitted, new_figure, paper_style
+from brdyn.plots.style import GROUP_COLOURS, fitted, new_figure, paper_style
 from brdyn.probes import LayerProbe
 from brdyn.raptor import Evaluation
 from brdyn.result import Result
@@ -99,32 +99,36 @@ def _(first: Phases, results: Mapping[str, Phases]) -> dict[str, Figure]:
 
 @_drawn.register
 def _(first: Dynamics, results: Mapping[str, Dynamics]) -> dict[str, Figure]:
+    del first
     pictures = {}
-    for statistic in first.statistics:
+    for statistic in _of_any(one.statistics for one in results.values()):
         if statistic in SILENT:
             continue
         panels = []
-        for group in first.groups(statistic):
+        for group in _of_any(one.groups(statistic) for one in results.values()):
             curves = {}
             for name, one in results.items():
                 rows = one.table[(one.table["statistic"] == statistic) & (one.table["group"] == group)]
                 if len(rows):
-                    curves[name] = _of_table(rows, one.phases.layers)
-            unit = first.table.loc[first.table["statistic"] == statistic, "unit"].iloc[0]
-            panels.append((group, str(unit), curves))
+                    curves[name], unit = _of_table(rows, one.phases.layers), str(rows["unit"].iloc[0])
+            panels.append((group, unit, curves))
         pictures[statistic] = _panels(panels, len(panels))
     return pictures
 
 
 @_drawn.register
 def _(first: Repair, results: Mapping[str, Repair]) -> dict[str, Figure]:
+    del first
     shared = set.intersection(*(set(one.growth["eps"]) for one in results.values())) - {0.0}
     if not shared:
         return {}
     eps = max(shared)
     panels = []
-    for target in dict.fromkeys(first.growth["target"]):
-        for group in dict.fromkeys(first.growth["group"]):
+    targets, groups = (
+        _of_any(one.growth[column] for one in results.values()) for column in ("target", "group")
+    )
+    for target in targets:
+        for group in groups:
             curves = {}
             for name, one in results.items():
                 rows = one.growth.query("eps == @eps and target == @target and group == @group").sort_values(
@@ -139,27 +143,28 @@ def _(first: Repair, results: Mapping[str, Repair]) -> dict[str, Figure]:
 
 @_drawn.register
 def _(first: Surgery, results: Mapping[str, Surgery]) -> dict[str, Figure]:
+    """Deletions for every readout, and swaps for that which most results have."""
+    del first
     pictures = {}
-    readout = first.readouts[0]
+    readout = max(GROUP_COLOURS, key=lambda name: sum(name in one.readouts for one in results.values()))
     swapped = {
         name: (one.matrix("swap", readout), one.phases)
         for name, one in results.items()
-        if len(one.rows("swap", readout))
+        if readout in one.readouts and len(one.rows("swap", readout))
     }
     if swapped:
         pictures["swap"] = _matrices(
             swapped, f"relative error of {readout}", cmap="magma", vmin=0, hollow=True
         )
     panels = []
-    for kind in first.readouts:
+    for readout in _of_any(one.readouts for one in results.values()):
         curves = {}
         for name, one in results.items():
-            rows = one.rows("delete", kind)
-            if len(rows):
+            if readout in one.readouts and len(rows := one.rows("delete", readout)):
                 depth = np.array([layers[0] for layers in rows["layers"]]) / one.layers
                 curves[name] = rows.assign(depth=depth).sort_values("depth")
         if curves:
-            panels.append((f"a block deleted, {kind}", "relative error", curves))
+            panels.append((f"a block deleted, {readout}", "relative error", curves))
     if panels:
         pictures["delete"] = _panels(panels, len(panels))
     return pictures
@@ -181,24 +186,25 @@ def _(first: Splice, results: Mapping[str, Splice]) -> dict[str, Figure]:
 
 @_drawn.register
 def _(first: LayerProbe, results: Mapping[str, LayerProbe]) -> dict[str, Figure]:
-    """Linear probes of each layer alone, of the first model of each run; a panel for each task."""
+    """Linear probes of each layer alone; a panel for each task, a curve for each model of a run."""
     del first
     panels: dict[str, Panel] = {}
     for name, one in results.items():
         rows = one.scores[(one.scores["score"] == one.main) & (one.scores["probe"] == "linear")]
-        rows = rows[rows["place"].str.isdecimal() & (rows["model"] == one.models[0])]
-        if len(rows):
+        rows = rows[rows["place"].str.isdecimal()]
+        for model, own in rows.groupby("model", sort=False):
             heading = f"{one.task}, linear probe of each layer"
             _, _, curves = panels.setdefault(one.task, (heading, one.words[one.main], {}))
-            curve = rows.assign(depth=rows["place"].astype(int) / one.depth, mean=rows["value"])
-            curves[name] = curve.sort_values("depth")
+            curve = own.assign(depth=own["place"].astype(int) / one.depth, mean=own["value"])
+            curves[f"{name}\n{model}" if len(one.models) > 1 else name] = curve.sort_values("depth")
     return {"probe": _panels(list(panels.values()), len(panels))} if panels else {}
 
 
 @_drawn.register
 def _(first: Evaluation, results: Mapping[str, Evaluation]) -> dict[str, Figure]:
+    del first
     panels = []
-    for group in dict.fromkeys(first.fidelity.table["group"]):
+    for group in _of_any(one.fidelity.table["group"] for one in results.values()):
         for statistic, words in FIDELITY.items():
             curves = {}
             for name, one in results.items():
@@ -211,8 +217,13 @@ def _(first: Evaluation, results: Mapping[str, Evaluation]) -> dict[str, Figure]
                 if len(rows):
                     rows = rows.sort_values("layer")
                     curves[name] = rows.assign(depth=rows["layer"] / rows["layer"].max())
-            panels.append((f"{words}, {group}", words, curves))
+            panels.append((f"{words}, {group}", f"{words}, autoregressive", curves))
     return {"fidelity": _panels(panels, len(FIDELITY))}
+
+
+def _of_any(named: Iterable[Iterable[str]]) -> list[str]:
+    """What any of several results has, each once, in the order of first appearance."""
+    return list(dict.fromkeys(chain.from_iterable(named)))
 
 
 def _of_table(rows: pd.DataFrame, layers: int) -> pd.DataFrame:

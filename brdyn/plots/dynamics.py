@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.lines import Line2D
 
+from brdyn.errors import UsageError
 from brdyn.plots.null import Style, bands_of, draw_twins, twins_handles
 from brdyn.plots.style import (
     GROUP_COLOURS,
@@ -82,7 +83,12 @@ def plot_panels(
     Parameters
     ----------
     panels : dict of str to list of str
-        Heading of a panel to its statistics; where there are several it names the vertical axis too.
+        Heading of a panel to its statistics, three at most; where there are several it names the vertical axis too.
+
+    Raises
+    ------
+    UsageError
+        If a panel has more statistics than there are line styles.
 
     Examples
     --------
@@ -123,6 +129,10 @@ def draw_curves(
     many, begun = len(statistics) > 1, BEGUN_ANEW.intersection(statistics)
     parts = [(first, last - 1) for first, last in phases.intervals] if begun else [(0, phases.layers)]
     handles = {}
+    if len(statistics) > len(STYLES):
+        raise UsageError(
+            f"a panel tells {len(STYLES)} statistics apart, not {', '.join(statistics)}: give some another panel"
+        )
     for statistic, style in zip(statistics, STYLES, strict=False):
         for group, curve in rows[rows["statistic"] == statistic].groupby("group", sort=False):
             colour = GROUP_COLOURS.get(str(group), "#444444")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from brdyn.interventions import Repair, Surgery
     from brdyn.phases import Phases
 
-EPS_SHOWN = 3
 CURVE_OF = ("target", "eps", "group")
 
 
@@ -81,14 +80,18 @@ def _by_start(
     log: bool,
 ) -> Figure:
     targets = list(dict.fromkeys(rows["target"]))
-    sizes = sorted(rows["eps"].unique(), reverse=True)[:EPS_SHOWN]
+    sizes = sorted(rows["eps"].unique(), reverse=True)
+    lines: list[dict[str, Any]] = [  # all styles, and again in paler colours
+        {"linestyle": STYLES[place % len(STYLES)], "alpha": 1 / (1 + place // len(STYLES))}
+        for place in range(len(sizes))
+    ]
     with paper_style():
         figure = new_figure(0.6 + 3.7 * max(1, len(targets)), 3.2)
         panels = figure.subplots(1, max(1, len(targets)), squeeze=False, sharey=True)[0]
         for axes, target in zip(panels, targets, strict=False):
             draw_bands(axes, phases)
             chosen = rows[rows["target"] == target]
-            for eps, style in zip(sizes, STYLES, strict=False):
+            for eps, line in zip(sizes, lines, strict=True):
                 for group, curve in chosen[chosen["eps"] == eps].groupby("group", sort=False):
                     ordered = curve.sort_values("start")
                     colour = GROUP_COLOURS.get(str(group), QUIET)
@@ -99,12 +102,12 @@ def _by_start(
                         ordered["low"],
                         ordered["high"],
                         color=colour,
-                        alpha=0.25,
+                        alpha=0.25 * line["alpha"],
                         linewidth=0,
                     )
                     marker = GROUP_MARKERS.get(str(group), "o")
                     axes.plot(
-                        ordered["start"], ordered["mean"], style, color=colour, marker=marker, markersize=3.5
+                        ordered["start"], ordered["mean"], color=colour, marker=marker, markersize=3.5, **line
                     )
             axes.set_title(f"noise on {target}")
             axes.set_xlabel("noise added at layer (0: embedding)")
@@ -119,10 +122,13 @@ def _by_start(
             for group in dict.fromkeys(rows["group"])
         ]  # fmt: skip
         handles += [
-            Line2D([], [], color=INK, linestyle=style, label=f"eps {eps:g}")
-            for eps, style in zip(sizes, STYLES, strict=False)
+            Line2D([], [], color=INK, label=f"eps {eps:g}", **line)
+            for eps, line in zip(sizes, lines, strict=True)
         ]
-        handles += twins_handles(repair.null)
+        for twins in twins_handles(repair.null):
+            if len(sizes) > 1:
+                twins.set_label(f"{twins.get_label()}, eps {sizes[0]:g}")
+            handles.append(twins)
         panels[-1].legend(
             handles=handles, frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)
         )

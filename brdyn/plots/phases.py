@@ -201,7 +201,7 @@ def draw_steps(axes: Axes, evidence: Evidence) -> None:
 
 
 def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
-    """How often each layer ends a phase over bootstrap samples, for k = 2 upward.
+    """How often each layer ends a phase over bootstrap samples, for k = 2 upward; the axis says where it ends early.
 
     >>> from brdyn.plots import plot_stability
     >>> plot_stability(phases, unit=similarity.unit, title="a ViT").axes[0].get_xlabel()
@@ -240,7 +240,11 @@ def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
                 )
         for colour, width_of in (("white", 4), (ON_IMAGE, 1.5)):  # seen on black, and on white
             axes.axhspan(phases.k - 0.5, phases.k + 0.5, fill=False, edgecolor=colour, linewidth=width_of)
-        axes.set(xlabel="phase ends after layer", ylabel="number of phases k", title=fitted(title, 4.4))
+        largest = len(phases.frequency)
+        more = f" (of up to {largest})" if count + 1 < largest else ""
+        axes.set(
+            xlabel="phase ends after layer", ylabel=f"number of phases k{more}", title=fitted(title, 4.4)
+        )
         axes.set_xticks(layer_ticks(width))
         axes.set_yticks(range(2, count + 2))
         figure.colorbar(image, ax=axes, label="bootstrap frequency")

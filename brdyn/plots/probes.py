@@ -12,6 +12,7 @@ from brdyn.plots.style import (
     CURVE,
     INK,
     QUIET,
+    distinct_colours,
     fitted,
     head,
     layer_ticks,
@@ -85,8 +86,9 @@ def draw_layer_scores(axes: Axes, found: LayerProbe) -> None:
     rows = found.scores[found.scores["score"] == found.main]
     single = rows[~rows["place"].str.contains("+", regex=False)]
     layers = sorted({int(place) for place in single["place"]})
+    colours = dict(zip(found.models, distinct_colours(COLOURS, len(found.models)), strict=True))
     for (model, probe), own in single.groupby(["model", "probe"], sort=False):
-        colour = COLOURS[found.models.index(str(model)) % len(COLOURS)]
+        colour = colours[str(model)]
         places = own["place"].astype(int)
         name = f"{model}, {probe}" if len(found.models) > 1 else str(probe)
         axes.plot(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import chain, cycle
 from typing import TYPE_CHECKING
 
 from brdyn.plots.beyond import mark_beyond, say_beyond
@@ -15,6 +15,7 @@ from brdyn.plots.style import (
     INK,
     MARKERS,
     QUIET,
+    distinct_colours,
     head,
     layer_ticks,
     legend_below,
@@ -263,7 +264,12 @@ def plot_layer_fidelity(
         name: table[(table["statistic"] == statistic) & (table["mode"] == mode)]
         for name, table in tables.items()
     }
-    groups = [group for group in dict.fromkeys(next(iter(chosen.values()))["group"]) if group != "all"]
+    groups = [
+        group
+        for group in dict.fromkeys(chain(*(table["group"] for table in chosen.values())))
+        if group != "all"
+    ]
+    layers = max(int(table["layer"].max()) for table in chosen.values() if len(table))
     colours = ordered_colours(len(chosen))
     with paper_style():
         figure = new_figure(0.9 + 3.4 * len(groups), 3.4)
@@ -286,7 +292,7 @@ def plot_layer_fidelity(
             axes.set_title(group)
             say_beyond(axes, beyond)
             axes.set_xlabel("layer")
-            axes.set_xticks(layer_ticks(int(curve["layer"].max())))
+            axes.set_xticks(layer_ticks(layers))
             if statistic in ("r2", *SKILLS):
                 axes.set_ylim(LEAST_R2, 1.02)
                 axes.axhline(0, color=QUIET, linewidth=0.7, linestyle=":")
@@ -317,13 +323,14 @@ def plot_partitions(fits: pd.DataFrame, values: Mapping[str, str], *, title: str
     'R² of cls'
     """
     partitions = list(dict.fromkeys(fits["partition"]))
+    colours = distinct_colours((CURVE, ACCENT, QUIET), len(partitions))
     with paper_style():
         figure = new_figure(0.6 + 3.6 * len(values), 3.1)
         for axes, (column, label) in zip(
             figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True
         ):
             for number, (partition, colour, style, marker) in enumerate(
-                zip(partitions, (CURVE, ACCENT, QUIET), ("-", "--", ":"), MARKERS, strict=False)
+                zip(partitions, colours, cycle(("-", "--", ":")), cycle(MARKERS), strict=False)
             ):
                 rows = fits[fits["partition"] == partition]
                 shift = 0.12 * (number - (len(partitions) - 1) / 2)

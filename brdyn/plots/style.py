@@ -208,6 +208,16 @@ def ordered_colours(count: int) -> list[tuple[float, float, float]]:
     return list(sns.color_palette("viridis_r", count + 1)[1:])
 
 
+def distinct_colours(named: Sequence[str], count: int) -> list[Any]:
+    """The first of named colours, and where there are more things than these, ordered ones after them.
+
+    >>> from brdyn.plots.style import distinct_colours
+    >>> distinct_colours(["red", "blue"], 1), len(set(distinct_colours(["red", "blue"], 5)))
+    (['red'], 5)
+    """
+    return [*named[:count], *ordered_colours(max(0, count - len(named)))]
+
+
 def layer_ticks(layers: int) -> list[int]:
     """Layer numbers to label: all up to 16, else about ten of them."""
     step = 1 if layers <= 16 else -(-layers // 10)
