@@ -24,6 +24,7 @@ CLASS_COLOURS = (  # Tol's muted scheme: told apart by colour-blind readers, and
 )  # fmt: skip
 
 
+@paper_style()
 def plot_basins(basins: Basins, phases: Phases, *, title: str, null: Null | None = None) -> Figure:
     """Angles within and between classes, their ratio, and the purity of neighbourhoods, over depth.
 
@@ -34,31 +35,29 @@ def plot_basins(basins: Basins, phases: Phases, *, title: str, null: Null | None
     >>> [axes.get_title() for axes in plot_basins(basins, phases, title="a ViT").axes]
     ['spread', 'within over between', '3 nearest neighbours']
     """
-    with paper_style():
-        figure = new_figure(13.2, 3.5)
-        angles, ratio, purity = figure.subplots(1, 3)
-        handles = draw_curves(
-            angles, basins.table, ["within_class_angle", "between_class_angle"], phases, null
-        )
-        angles.set_ylabel("angle (radians)")
-        draw_curves(ratio, basins.table, ["basin_ratio"], phases, null)
-        ratio.axhline(1, color=QUIET, linewidth=0.8, linestyle=":")
-        draw_curves(purity, basins.table, ["knn_purity"], phases, null)
-        purity.axhline(basins.chance, color=QUIET, linewidth=0.8, linestyle=":")
-        purity.annotate(
-            "chance", (1.01, basins.chance), xycoords=("axes fraction", "data"), va="center", fontsize=7, color=QUIET,
-        )  # fmt: skip
-        for axes, heading in (
-            (angles, "spread"),
-            (ratio, "within over between"),
-            (purity, f"{basins.neighbours} nearest neighbours"),
-        ):
-            axes.set_title(heading)
-        head(figure, f"{title}: {basins.n_images} images of {basins.n_classes} classes compared")
-        legend_below(figure, [*handles, *twins_handles(null)])
-        return figure
+    figure = new_figure(13.2, 3.5)
+    angles, ratio, purity = figure.subplots(1, 3)
+    handles = draw_curves(angles, basins.table, ["within_class_angle", "between_class_angle"], phases, null)
+    angles.set_ylabel("angle (radians)")
+    draw_curves(ratio, basins.table, ["basin_ratio"], phases, null)
+    ratio.axhline(1, color=QUIET, linewidth=0.8, linestyle=":")
+    draw_curves(purity, basins.table, ["knn_purity"], phases, null)
+    purity.axhline(basins.chance, color=QUIET, linewidth=0.8, linestyle=":")
+    purity.annotate(
+        "chance", (1.01, basins.chance), xycoords=("axes fraction", "data"), va="center", fontsize=7, color=QUIET,
+    )  # fmt: skip
+    for axes, heading in (
+        (angles, "spread"),
+        (ratio, "within over between"),
+        (purity, f"{basins.neighbours} nearest neighbours"),
+    ):
+        axes.set_title(heading)
+    head(figure, f"{title}: {basins.n_images} images of {basins.n_classes} classes compared")
+    legend_below(figure, [*handles, *twins_handles(null)])
+    return figure
 
 
+@paper_style()
 def plot_projection(basins: Basins, *, title: str) -> Figure:
     """Directions at the last layer by class, and the path of each class's mean from the embedding to there.
 
@@ -68,11 +67,10 @@ def plot_projection(basins: Basins, *, title: str) -> Figure:
     >>> basins = brdyn.token_dynamics(model, images, phases, measures=["basins"]).basins
     >>> plot_projection(basins, title="a ViT").savefig("projection.png")
     """
-    with paper_style():
-        figure = new_figure(5.2, 4.4)
-        draw_projection(figure.subplots(), basins)
-        head(figure, f"{title}: directions of {basins.projected_group}")
-        return figure
+    figure = new_figure(5.2, 4.4)
+    draw_projection(figure.subplots(), basins)
+    head(figure, f"{title}: directions of {basins.projected_group}")
+    return figure
 
 
 def draw_projection(axes: Axes, basins: Basins) -> None:

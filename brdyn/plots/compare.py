@@ -240,42 +240,43 @@ def _curve(layers: np.ndarray, values: np.ndarray, depth: int) -> pd.DataFrame:
     return pd.DataFrame({"depth": layers / depth, "mean": values, "low": values, "high": values})
 
 
+@paper_style()
 def _panels(panels: Sequence[Panel], columns: int) -> Figure:
     """Curves of all runs, a colour and a marker for each."""
     rows = -(-len(panels) // columns)
     names = list(dict.fromkeys(name for _, _, curves in panels for name in curves))
     colours = dict(zip(names, sns.color_palette("colorblind", max(1, len(names))), strict=False))
     markers = dict(zip(names, cycle(MARKERS), strict=False))
-    with paper_style():
-        figure = new_figure(0.6 + 3.8 * columns, 0.3 + 2.9 * rows + LEGEND_ROW * len(names))
-        handles: dict[str, Any] = {}
-        places = list(_flat(figure, rows, columns))
-        for axes in places[len(panels) :]:
-            axes.set_axis_off()
-        for axes, (heading, label, curves) in zip(places, panels, strict=False):
-            for name, curve in curves.items():
-                axes.fill_between(
-                    curve["depth"], curve["low"], curve["high"], color=colours[name], alpha=0.2, lw=0
-                )
-                (handles[name],) = axes.plot(
-                    curve["depth"],
-                    curve["mean"],
-                    color=colours[name],
-                    marker=markers[name],
-                    markersize=3.5,
-                    label=name.replace("\n", ", "),
-                )
-            axes.set(title=heading, ylabel=label, xlabel=DEPTH, xlim=(-0.03, 1.03))
-        figure.legend(
-            handles=list(handles.values()), loc="outside lower center", ncols=1, frameon=False, fontsize=8
-        )
-        return figure
+    figure = new_figure(0.6 + 3.8 * columns, 0.3 + 2.9 * rows + LEGEND_ROW * len(names))
+    handles: dict[str, Any] = {}
+    places = list(_flat(figure, rows, columns))
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (heading, label, curves) in zip(places, panels, strict=False):
+        for name, curve in curves.items():
+            axes.fill_between(
+                curve["depth"], curve["low"], curve["high"], color=colours[name], alpha=0.2, lw=0
+            )
+            (handles[name],) = axes.plot(
+                curve["depth"],
+                curve["mean"],
+                color=colours[name],
+                marker=markers[name],
+                markersize=3.5,
+                label=name.replace("\n", ", "),
+            )
+        axes.set(title=heading, ylabel=label, xlabel=DEPTH, xlim=(-0.03, 1.03))
+    figure.legend(
+        handles=list(handles.values()), loc="outside lower center", ncols=1, frameon=False, fontsize=8
+    )
+    return figure
 
 
 def _flat(figure: Figure, rows: int, columns: int) -> Iterator[Axes]:
     yield from figure.subplots(rows, columns, squeeze=False).flat
 
 
+@paper_style()
 def _matrices(
     parts: Mapping[str, tuple[np.ndarray, Phases]], label: str, *, hollow: bool = False,
     row: str = "layer", column: str = "layer", **scale: Any,
@@ -287,16 +288,15 @@ def _matrices(
     least = min(float(np.nanmin(matrix)) for matrix, _ in shown.values())
     most = max(float(np.nanmax(matrix)) for matrix, _ in shown.values())
     scale = {"vmin": min(0.0, least), "vmax": most, **scale}
-    with paper_style():
-        figure = new_figure(0.8 + MATRIX * len(shown), 4.0)
-        panels = figure.subplots(1, len(shown), squeeze=False)[0]
-        for axes, (name, (matrix, phases)) in zip(panels, shown.items(), strict=True):
-            image = draw_matrix(axes, matrix, phases, **scale)
-            axes.set_title(fitted(name, MATRIX))
-            axes.set(xlabel=column, ylabel=row)
-        beyond = "max" if most > scale["vmax"] else "neither"
-        figure.colorbar(image, ax=list(panels), label=label, shrink=0.85, extend=beyond)
-        return figure
+    figure = new_figure(0.8 + MATRIX * len(shown), 4.0)
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (name, (matrix, phases)) in zip(panels, shown.items(), strict=True):
+        image = draw_matrix(axes, matrix, phases, **scale)
+        axes.set_title(fitted(name, MATRIX))
+        axes.set(xlabel=column, ylabel=row)
+    beyond = "max" if most > scale["vmax"] else "neither"
+    figure.colorbar(image, ax=list(panels), label=label, shrink=0.85, extend=beyond)
+    return figure
 
 
 def _hollow(matrix: np.ndarray) -> np.ndarray:

@@ -69,6 +69,7 @@ def plot_curves(
     return plot_panels(table, {"": [statistic]}, phases, title=title, log=log, null=null)
 
 
+@paper_style()
 def plot_panels(
     table: pd.DataFrame,
     panels: dict[str, list[str]],
@@ -98,22 +99,21 @@ def plot_panels(
     >>> [axes.get_title() for axes in plot_panels(dynamics.table, panels, phases, title="a ViT").axes]
     ['size', 'motion']
     """
-    with paper_style():
-        figure = new_figure(0.6 + 4.2 * len(panels), 3.4)
-        handles: list[Artist] = []
-        for axes, (heading, statistics) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-        ):
-            handles += draw_curves(axes, table, statistics, phases, null)
-            axes.set_title(heading or fitted(title, figure.get_figwidth()))
-            if len(statistics) > 1:
-                axes.set_ylabel(heading)
-            if log:
-                log_scale(axes)
-        if any(panels):
-            head(figure, title)
-        legend_below(figure, [*handles, *twins_handles(null)])
-        return figure
+    figure = new_figure(0.6 + 4.2 * len(panels), 3.4)
+    handles: list[Artist] = []
+    for axes, (heading, statistics) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        handles += draw_curves(axes, table, statistics, phases, null)
+        axes.set_title(heading or fitted(title, figure.get_figwidth()))
+        if len(statistics) > 1:
+            axes.set_ylabel(heading)
+        if log:
+            log_scale(axes)
+    if any(panels):
+        head(figure, title)
+    legend_below(figure, [*handles, *twins_handles(null)])
+    return figure
 
 
 def draw_curves(

@@ -28,6 +28,7 @@ READ_FIRST = ("accuracy", "agreement", "cosine")
 LEAST = 1e-7  # of what is drawn on a logarithmic axis: float32 tells no less apart
 
 
+@paper_style()
 def plot_fixed_points(found: FixedPoints, *, title: str) -> Figure:
     """How far each application moves a state, how far it is from its end, and what is read, phase by phase.
 
@@ -50,27 +51,26 @@ def plot_fixed_points(found: FixedPoints, *, title: str) -> Figure:
     units = dict(zip(found.table["statistic"], found.table["unit"], strict=True))
     shown = [*MOVES, *[name for name in READ_FIRST if name in found.readings][:1]]
     colours = ordered_colours(len(found.lengths))
-    with paper_style():
-        figure = new_figure(7.2, 5.4)
-        panels = figure.subplots(2, 2, sharex=True).ravel()
-        for axes in panels[len(shown) :]:
-            axes.set_visible(False)
-        for axes, statistic in zip(panels, shown, strict=False):
-            for name, colour, marker in zip(found.lengths, colours, cycle(MARKERS), strict=False):
-                _draw(axes, found, name, statistic, colour, marker)
-            axes.axvline(1, color=QUIET, linewidth=0.7, linestyle=":")
-            axes.set_title(units.get(statistic, statistic))
-            axes.set_xlim(0, found.factor * 1.03)
-            if (
-                statistic in MOVES
-                and (found.table.loc[found.table["statistic"] == statistic, "mean"] > LEAST).any()
-            ):
-                log_scale(axes)
-        for axes in panels[2:]:
-            axes.set_xlabel("applications, of the phase's own")
-        legend_below(figure, panels[0].get_legend_handles_labels()[0])
-        head(figure, title)
-        return figure
+    figure = new_figure(7.2, 5.4)
+    panels = figure.subplots(2, 2, sharex=True).ravel()
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    for axes, statistic in zip(panels, shown, strict=False):
+        for name, colour, marker in zip(found.lengths, colours, cycle(MARKERS), strict=False):
+            _draw(axes, found, name, statistic, colour, marker)
+        axes.axvline(1, color=QUIET, linewidth=0.7, linestyle=":")
+        axes.set_title(units.get(statistic, statistic))
+        axes.set_xlim(0, found.factor * 1.03)
+        if (
+            statistic in MOVES
+            and (found.table.loc[found.table["statistic"] == statistic, "mean"] > LEAST).any()
+        ):
+            log_scale(axes)
+    for axes in panels[2:]:
+        axes.set_xlabel("applications, of the phase's own")
+    legend_below(figure, panels[0].get_legend_handles_labels()[0])
+    head(figure, title)
+    return figure
 
 
 def _draw(

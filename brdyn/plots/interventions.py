@@ -69,6 +69,7 @@ def plot_growth(repair: Repair, phases: Phases, *, title: str) -> Figure:
     return figure
 
 
+@paper_style()
 def _by_start(
     repair: Repair,
     rows: pd.DataFrame,
@@ -85,57 +86,55 @@ def _by_start(
         {"linestyle": STYLES[place % len(STYLES)], "alpha": 1 / (1 + place // len(STYLES))}
         for place in range(len(sizes))
     ]
-    with paper_style():
-        figure = new_figure(0.6 + 3.7 * max(1, len(targets)), 3.2)
-        panels = figure.subplots(1, max(1, len(targets)), squeeze=False, sharey=True)[0]
-        for axes, target in zip(panels, targets, strict=False):
-            draw_bands(axes, phases)
-            chosen = rows[rows["target"] == target]
-            for eps, line in zip(sizes, lines, strict=True):
-                for group, curve in chosen[chosen["eps"] == eps].groupby("group", sort=False):
-                    ordered = curve.sort_values("start")
-                    colour = GROUP_COLOURS.get(str(group), QUIET)
-                    if eps == sizes[0]:  # one band a curve is enough to see by
-                        draw_twins(axes, bands, "start", colour, target=target, eps=eps, group=group)
-                    axes.fill_between(
-                        ordered["start"],
-                        ordered["low"],
-                        ordered["high"],
-                        color=colour,
-                        alpha=0.25 * line["alpha"],
-                        linewidth=0,
-                    )
-                    marker = GROUP_MARKERS.get(str(group), "o")
-                    axes.plot(
-                        ordered["start"], ordered["mean"], color=colour, marker=marker, markersize=3.5, **line
-                    )
-            axes.set_title(f"noise on {target}")
-            axes.set_xlabel("noise added at layer (0: embedding)")
-            axes.set_xticks([0, *layer_ticks(phases.layers)])
-            axes.set_xlim(-0.5, phases.layers + 0.5)
-            if log:
-                log_scale(axes)
-        panels[0].set_ylabel(label)
-        handles: list[Artist] = [
-            Line2D([], [], color=GROUP_COLOURS.get(group, QUIET), marker=GROUP_MARKERS.get(group, "o"), markersize=3.5,
-                   label=group)
-            for group in dict.fromkeys(rows["group"])
-        ]  # fmt: skip
-        handles += [
-            Line2D([], [], color=INK, label=f"eps {eps:g}", **line)
-            for eps, line in zip(sizes, lines, strict=True)
-        ]
-        for twins in twins_handles(repair.null):
-            if len(sizes) > 1:
-                twins.set_label(f"{twins.get_label()}, eps {sizes[0]:g}")
-            handles.append(twins)
-        panels[-1].legend(
-            handles=handles, frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)
-        )
-        head(figure, title)
-        return figure
+    figure = new_figure(0.6 + 3.7 * max(1, len(targets)), 3.2)
+    panels = figure.subplots(1, max(1, len(targets)), squeeze=False, sharey=True)[0]
+    for axes, target in zip(panels, targets, strict=False):
+        draw_bands(axes, phases)
+        chosen = rows[rows["target"] == target]
+        for eps, line in zip(sizes, lines, strict=True):
+            for group, curve in chosen[chosen["eps"] == eps].groupby("group", sort=False):
+                ordered = curve.sort_values("start")
+                colour = GROUP_COLOURS.get(str(group), QUIET)
+                if eps == sizes[0]:  # one band a curve is enough to see by
+                    draw_twins(axes, bands, "start", colour, target=target, eps=eps, group=group)
+                axes.fill_between(
+                    ordered["start"],
+                    ordered["low"],
+                    ordered["high"],
+                    color=colour,
+                    alpha=0.25 * line["alpha"],
+                    linewidth=0,
+                )
+                marker = GROUP_MARKERS.get(str(group), "o")
+                axes.plot(
+                    ordered["start"], ordered["mean"], color=colour, marker=marker, markersize=3.5, **line
+                )
+        axes.set_title(f"noise on {target}")
+        axes.set_xlabel("noise added at layer (0: embedding)")
+        axes.set_xticks([0, *layer_ticks(phases.layers)])
+        axes.set_xlim(-0.5, phases.layers + 0.5)
+        if log:
+            log_scale(axes)
+    panels[0].set_ylabel(label)
+    handles: list[Artist] = [
+        Line2D([], [], color=GROUP_COLOURS.get(group, QUIET), marker=GROUP_MARKERS.get(group, "o"), markersize=3.5,
+               label=group)
+        for group in dict.fromkeys(rows["group"])
+    ]  # fmt: skip
+    handles += [
+        Line2D([], [], color=INK, label=f"eps {eps:g}", **line)
+        for eps, line in zip(sizes, lines, strict=True)
+    ]
+    for twins in twins_handles(repair.null):
+        if len(sizes) > 1:
+            twins.set_label(f"{twins.get_label()}, eps {sizes[0]:g}")
+        handles.append(twins)
+    panels[-1].legend(handles=handles, frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    head(figure, title)
+    return figure
 
 
+@paper_style()
 def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Figure:
     """Angle to the clean state through depth, a curve for every start: rows are groups, columns what got the noise.
 
@@ -151,41 +150,41 @@ def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Fi
     targets, groups = list(dict.fromkeys(rows["target"])), list(dict.fromkeys(rows["group"]))
     colours = mpl.colors.ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.9, 256)))  # no pale yellow
     scale = mpl.colors.Normalize(0, phases.layers)
-    with paper_style():
-        figure = new_figure(0.9 + 3.3 * len(targets), 0.6 + 2.3 * len(groups))
-        panels = figure.subplots(len(groups), len(targets), squeeze=False, sharex=True, sharey="row")
-        for line, group in enumerate(groups):
-            for column, target in enumerate(targets):
-                axes = panels[line, column]
-                draw_bands(axes, phases)
-                chosen = rows[(rows["target"] == target) & (rows["group"] == group)]
-                for start, curve in chosen.groupby("start"):
-                    colour, keys = (
-                        colours(scale(float(start))),
-                        {"target": target, "group": group, "start": start},
-                    )
-                    draw_twins(axes, bands, "layer", colour, eps=eps, **keys)
-                    axes.plot(
-                        curve["layer"],
-                        curve["mean"],
-                        color=colour,
-                        marker=".",
-                        markersize=3,
-                    )
-                log_scale(axes)
-                axes.set_xticks([0, *layer_ticks(phases.layers)])
-                if line == 0:
-                    axes.set_title(f"noise on {target}")
-                if line == len(groups) - 1:
-                    axes.set_xlabel("layer (0 is the embedding)")
-            panels[line, 0].set_ylabel(f"angle of {group} (radians)")
-        mappable = mpl.cm.ScalarMappable(scale, colours)
-        figure.colorbar(mappable, ax=panels.ravel().tolist(), label="noise added at layer", shrink=0.8)
-        legend_below(figure, twins_handles(repair.null))
-        head(figure, f"{title}, eps {eps:g}")
-        return figure
+    figure = new_figure(0.9 + 3.3 * len(targets), 0.6 + 2.3 * len(groups))
+    panels = figure.subplots(len(groups), len(targets), squeeze=False, sharex=True, sharey="row")
+    for line, group in enumerate(groups):
+        for column, target in enumerate(targets):
+            axes = panels[line, column]
+            draw_bands(axes, phases)
+            chosen = rows[(rows["target"] == target) & (rows["group"] == group)]
+            for start, curve in chosen.groupby("start"):
+                colour, keys = (
+                    colours(scale(float(start))),
+                    {"target": target, "group": group, "start": start},
+                )
+                draw_twins(axes, bands, "layer", colour, eps=eps, **keys)
+                axes.plot(
+                    curve["layer"],
+                    curve["mean"],
+                    color=colour,
+                    marker=".",
+                    markersize=3,
+                )
+            log_scale(axes)
+            axes.set_xticks([0, *layer_ticks(phases.layers)])
+            if line == 0:
+                axes.set_title(f"noise on {target}")
+            if line == len(groups) - 1:
+                axes.set_xlabel("layer (0 is the embedding)")
+        panels[line, 0].set_ylabel(f"angle of {group} (radians)")
+    mappable = mpl.cm.ScalarMappable(scale, colours)
+    figure.colorbar(mappable, ax=panels.ravel().tolist(), label="noise added at layer", shrink=0.8)
+    legend_below(figure, twins_handles(repair.null))
+    head(figure, f"{title}, eps {eps:g}")
+    return figure
 
 
+@paper_style()
 def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
     """Harm of swaps or replacements for all pairs of layers, a panel for each readout, phases framed.
 
@@ -204,36 +203,34 @@ def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
         shown.append(("head", "accuracy"))
     elif len(surgery.rows(kind, "head", "agreement")):
         shown.append(("head", "agreement"))
-    with paper_style():
-        twins = surgery.of_twins(kind)
-        figure = new_figure(4.3 * len(shown), 3.9 * (1 if twins is None else 2))
-        panels = figure.subplots(1 if twins is None else 2, len(shown), squeeze=False)
-        below = (
-            []
-            if twins is None
-            else [(axes, twins, *what) for axes, what in zip(panels[1], shown, strict=True)]
-        )
-        for axes, source, readout, measure in [
-            *((axes, surgery, *what) for axes, what in zip(panels[0], shown, strict=True)), *below
-        ]:  # fmt: skip
-            if source is twins and readout == "head":
-                axes.axis("off")  # a twin's head has learnt nothing
-                continue
-            matrix = source.matrix(kind, readout, measure).astype(float)
-            np.fill_diagonal(matrix, np.nan)
-            good = measure != "relative_error"
-            image = draw_matrix(axes, matrix, surgery.phases, cmap="viridis" if good else "viridis_r")
-            label = measure.replace("_", " ")
-            figure.colorbar(image, ax=axes, label=label, shrink=0.85)
-            of_twins = f", {surgery.null.label}: mean" if source is twins and surgery.null is not None else ""
-            intact = f" ({surgery.intact_accuracy:.2f} intact)" if measure == "accuracy" else ""
-            axes.set_title((readout if not good else f"classification head{intact}") + of_twins)
-            if kind == "replace":
-                axes.set(xlabel="replaced by layer", ylabel="layer")
-        head(figure, title)
-        return figure
+    twins = surgery.of_twins(kind)
+    figure = new_figure(4.3 * len(shown), 3.9 * (1 if twins is None else 2))
+    panels = figure.subplots(1 if twins is None else 2, len(shown), squeeze=False)
+    below = (
+        [] if twins is None else [(axes, twins, *what) for axes, what in zip(panels[1], shown, strict=True)]
+    )
+    for axes, source, readout, measure in [
+        *((axes, surgery, *what) for axes, what in zip(panels[0], shown, strict=True)), *below
+    ]:  # fmt: skip
+        if source is twins and readout == "head":
+            axes.axis("off")  # a twin's head has learnt nothing
+            continue
+        matrix = source.matrix(kind, readout, measure).astype(float)
+        np.fill_diagonal(matrix, np.nan)
+        good = measure != "relative_error"
+        image = draw_matrix(axes, matrix, surgery.phases, cmap="viridis" if good else "viridis_r")
+        label = measure.replace("_", " ")
+        figure.colorbar(image, ax=axes, label=label, shrink=0.85)
+        of_twins = f", {surgery.null.label}: mean" if source is twins and surgery.null is not None else ""
+        intact = f" ({surgery.intact_accuracy:.2f} intact)" if measure == "accuracy" else ""
+        axes.set_title((readout if not good else f"classification head{intact}") + of_twins)
+        if kind == "replace":
+            axes.set(xlabel="replaced by layer", ylabel="layer")
+    head(figure, title)
+    return figure
 
 
+@paper_style()
 def plot_layers(surgery: Surgery, *, title: str) -> Figure:
     """Harm of deleting each layer, and of shuffling phases against windows of their size across a boundary.
 
@@ -244,24 +241,23 @@ def plot_layers(surgery: Surgery, *, title: str) -> Figure:
     """
     kinds = set(surgery.table["kind"])
     headings = [name for name in ("delete", "shuffle") if any(kind.startswith(name) for kind in kinds)]
-    with paper_style():
-        figure = new_figure(0.6 + 4.4 * max(1, len(headings)) + 2.2 * ("shuffle" in headings), 3.2)
-        for axes, heading in zip(
-            figure.subplots(1, max(1, len(headings)), squeeze=False)[0], headings, strict=False
-        ):
-            (_draw_deletions if heading == "delete" else _draw_shuffles)(axes, surgery)
-            axes.set_ylabel("relative error at the end")
-            axes.set_ylim(bottom=0)
-            beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if heading == "shuffle" else {}
-            handles = [*axes.get_legend_handles_labels()[0], *twins_handles(surgery.null)]
-            if heading == "shuffle":
-                handles += [
-                    Line2D([], [], color=INK, linewidth=2, label="mean within"),
-                    Line2D([], [], color=QUIET, linewidth=2, label="mean across"),
-                ]
-            axes.legend(handles=handles, frameon=False, fontsize=7, **beside)
-        head(figure, title)
-        return figure
+    figure = new_figure(0.6 + 4.4 * max(1, len(headings)) + 2.2 * ("shuffle" in headings), 3.2)
+    for axes, heading in zip(
+        figure.subplots(1, max(1, len(headings)), squeeze=False)[0], headings, strict=False
+    ):
+        (_draw_deletions if heading == "delete" else _draw_shuffles)(axes, surgery)
+        axes.set_ylabel("relative error at the end")
+        axes.set_ylim(bottom=0)
+        beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if heading == "shuffle" else {}
+        handles = [*axes.get_legend_handles_labels()[0], *twins_handles(surgery.null)]
+        if heading == "shuffle":
+            handles += [
+                Line2D([], [], color=INK, linewidth=2, label="mean within"),
+                Line2D([], [], color=QUIET, linewidth=2, label="mean across"),
+            ]
+        axes.legend(handles=handles, frameon=False, fontsize=7, **beside)
+    head(figure, title)
+    return figure
 
 
 def _draw_deletions(axes: Axes, surgery: Surgery) -> None:

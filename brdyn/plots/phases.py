@@ -32,6 +32,7 @@ NUMBERED = 20  # layers, beyond which a cell of the picture of stability is narr
 MAP = "viridis"
 
 
+@paper_style()
 def plot_similarity(matrix: np.ndarray, phases: Phases, *, kind: str, title: str) -> Figure:
     """Heatmap of the similarity between layers with the chosen phases framed.
 
@@ -49,13 +50,12 @@ def plot_similarity(matrix: np.ndarray, phases: Phases, *, kind: str, title: str
     >>> figure = plot_similarity(similarity.matrix, phases, kind="cosine", title="a ViT")
     >>> figure.savefig("similarity.png")
     """
-    with paper_style():
-        figure = new_figure(4.6, 4.0)
-        axes = figure.subplots()
-        image = draw_similarity(axes, matrix, phases)
-        figure.colorbar(image, ax=axes, label=f"{kind} similarity", shrink=0.85)
-        axes.set_title(fitted(title, 4.0))
-        return figure
+    figure = new_figure(4.6, 4.0)
+    axes = figure.subplots()
+    image = draw_similarity(axes, matrix, phases)
+    figure.colorbar(image, ax=axes, label=f"{kind} similarity", shrink=0.85)
+    axes.set_title(fitted(title, 4.0))
+    return figure
 
 
 def draw_similarity(axes: Axes, matrix: np.ndarray, phases: Phases) -> AxesImage:
@@ -101,6 +101,7 @@ def draw_matrix(axes: Axes, matrix: np.ndarray, phases: Phases, **scale: Any) ->
     return image
 
 
+@paper_style()
 def plot_gain_curve(phases: Phases, *, title: str) -> Figure:
     """What the best k phases cut beyond a structureless drift, in points of the dissimilarity, against k.
 
@@ -110,30 +111,28 @@ def plot_gain_curve(phases: Phases, *, title: str) -> Figure:
     >>> plot_gain_curve(phases, title="a ViT").axes[0].get_xlabel()
     'number of phases k'
     """
-    with paper_style():
-        figure = new_figure(4.6, 3.2)
-        axes = figure.subplots()
-        numbers = sorted(phases.segmentations)
-        excess = [
-            100 * (one.cut_share - one.drift_share) for one in (phases.segmentations[k] for k in numbers)
-        ]
-        axes.axhline(0, color=QUIET, linestyle=":", label="a drift with the same mean at every distance")
-        axes.plot(numbers, excess, color=CURVE, marker="o", markersize=4, label="max-cut")
-        axes.axvline(phases.k, color=ACCENT, linewidth=1, linestyle="--")
-        axes.text(
-            phases.k,
-            0.02,
-            f" k = {phases.k}",
-            color=ACCENT,
-            va="bottom",
-            transform=axes.get_xaxis_transform(),
-        )
-        axes.set(xlabel="number of phases k", ylabel="cut beyond a drift (points)", title=fitted(title, 4.4))
-        axes.set_xticks(layer_ticks(len(numbers)))
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
-        return figure
+    figure = new_figure(4.6, 3.2)
+    axes = figure.subplots()
+    numbers = sorted(phases.segmentations)
+    excess = [100 * (one.cut_share - one.drift_share) for one in (phases.segmentations[k] for k in numbers)]
+    axes.axhline(0, color=QUIET, linestyle=":", label="a drift with the same mean at every distance")
+    axes.plot(numbers, excess, color=CURVE, marker="o", markersize=4, label="max-cut")
+    axes.axvline(phases.k, color=ACCENT, linewidth=1, linestyle="--")
+    axes.text(
+        phases.k,
+        0.02,
+        f" k = {phases.k}",
+        color=ACCENT,
+        va="bottom",
+        transform=axes.get_xaxis_transform(),
+    )
+    axes.set(xlabel="number of phases k", ylabel="cut beyond a drift (points)", title=fitted(title, 4.4))
+    axes.set_xticks(layer_ticks(len(numbers)))
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
 
 
+@paper_style()
 def plot_steps(evidence: Evidence, *, title: str) -> Figure:
     """Steps between layers, their trend with the band a boundary has to leave, and the boundaries accepted.
 
@@ -151,14 +150,13 @@ def plot_steps(evidence: Evidence, *, title: str) -> Figure:
     >>> plot_steps(evidence, title="a drift with a jump").axes[0].get_title()
     'a drift with a jump'
     """
-    with paper_style():
-        figure = new_figure(5.0, 3.2)
-        axes = figure.subplots()
-        axes.set_title(fitted(title, 4.6))
-        draw_steps(axes, evidence)
-        if not evidence.untested:
-            figure.legend(loc="outside lower center", ncols=4, frameon=False)
-        return figure
+    figure = new_figure(5.0, 3.2)
+    axes = figure.subplots()
+    axes.set_title(fitted(title, 4.6))
+    draw_steps(axes, evidence)
+    if not evidence.untested:
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    return figure
 
 
 def draw_steps(axes: Axes, evidence: Evidence) -> None:
@@ -200,6 +198,7 @@ def draw_steps(axes: Axes, evidence: Evidence) -> None:
     axes.margins(y=0.15)
 
 
+@paper_style()
 def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
     """How often each layer ends a phase over bootstrap samples, for k = 2 upward; the axis says where it ends early.
 
@@ -207,45 +206,42 @@ def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
     >>> plot_stability(phases, unit=similarity.unit, title="a ViT").axes[0].get_xlabel()
     'phase ends after layer'
     """
-    with paper_style():
-        figure = new_figure(5.0, 3.2)
-        axes = figure.subplots()
-        if phases.frequency is None or len(phases.frequency) < 2:
-            if phases.frequency is not None:
-                why = "only one phase is possible"
-            else:
-                why = f"resampled: {unit}" if unit.startswith("none") else phases.k_rule
-            axes.text(0.5, 0.5, why, ha="center", va="center", color=QUIET)
-            axes.set_axis_off()
-            axes.set_title(fitted(title, 4.6))
-            return figure
-        shown = phases.frequency[1 : max(SHOWN_K, phases.k)]
-        count, width = shown.shape
-        image = axes.imshow(
-            shown, cmap="Greys", vmin=0, vmax=1, aspect="auto", extent=(0.5, width + 0.5, count + 1.5, 1.5)
-        )
-        for k in range(2, count + 2 if width <= NUMBERED else 2):
-            for layer in phases.segmentations[k].boundaries:
-                share = phases.frequency[k - 1, layer - 1]
-                chosen = k == phases.k
-                axes.text(
-                    layer,
-                    k,
-                    f"{share:.2f}".lstrip("0") if share < 1 else "1",
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    fontweight="bold" if chosen else "normal",
-                    color="white" if share > 0.5 else ON_IMAGE,
-                )
-        for colour, width_of in (("white", 4), (ON_IMAGE, 1.5)):  # seen on black, and on white
-            axes.axhspan(phases.k - 0.5, phases.k + 0.5, fill=False, edgecolor=colour, linewidth=width_of)
-        largest = len(phases.frequency)
-        more = f" (of up to {largest})" if count + 1 < largest else ""
-        axes.set(
-            xlabel="phase ends after layer", ylabel=f"number of phases k{more}", title=fitted(title, 4.4)
-        )
-        axes.set_xticks(layer_ticks(width))
-        axes.set_yticks(range(2, count + 2))
-        figure.colorbar(image, ax=axes, label="bootstrap frequency")
+    figure = new_figure(5.0, 3.2)
+    axes = figure.subplots()
+    if phases.frequency is None or len(phases.frequency) < 2:
+        if phases.frequency is not None:
+            why = "only one phase is possible"
+        else:
+            why = f"resampled: {unit}" if unit.startswith("none") else phases.k_rule
+        axes.text(0.5, 0.5, why, ha="center", va="center", color=QUIET)
+        axes.set_axis_off()
+        axes.set_title(fitted(title, 4.6))
         return figure
+    shown = phases.frequency[1 : max(SHOWN_K, phases.k)]
+    count, width = shown.shape
+    image = axes.imshow(
+        shown, cmap="Greys", vmin=0, vmax=1, aspect="auto", extent=(0.5, width + 0.5, count + 1.5, 1.5)
+    )
+    for k in range(2, count + 2 if width <= NUMBERED else 2):
+        for layer in phases.segmentations[k].boundaries:
+            share = phases.frequency[k - 1, layer - 1]
+            chosen = k == phases.k
+            axes.text(
+                layer,
+                k,
+                f"{share:.2f}".lstrip("0") if share < 1 else "1",
+                ha="center",
+                va="center",
+                fontsize=7,
+                fontweight="bold" if chosen else "normal",
+                color="white" if share > 0.5 else ON_IMAGE,
+            )
+    for colour, width_of in (("white", 4), (ON_IMAGE, 1.5)):  # seen on black, and on white
+        axes.axhspan(phases.k - 0.5, phases.k + 0.5, fill=False, edgecolor=colour, linewidth=width_of)
+    largest = len(phases.frequency)
+    more = f" (of up to {largest})" if count + 1 < largest else ""
+    axes.set(xlabel="phase ends after layer", ylabel=f"number of phases k{more}", title=fitted(title, 4.4))
+    axes.set_xticks(layer_ticks(width))
+    axes.set_yticks(range(2, count + 2))
+    figure.colorbar(image, ax=axes, label="bootstrap frequency")
+    return figure

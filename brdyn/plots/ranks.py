@@ -17,6 +17,7 @@ LEAST = -1.0  # axes go no further down
 MARKERS = "os^Dv<>P"
 
 
+@paper_style()
 def plot_ranks(table: pd.DataFrame, *, title: str) -> Figure:
     """Skill at the last layer against rank, and against the share of the blocks' parameters, a curve per partition.
 
@@ -34,33 +35,32 @@ def plot_ranks(table: pd.DataFrame, *, title: str) -> Figure:
     >>> [axes.get_xlabel() for axes in plot_ranks(curve.table, title="a ViT").axes]
     ['rank of the corrections', "share of the teacher's block parameters"]
     """
-    with paper_style():
-        figure = new_figure(8.4, 3.4)
-        by_rank, by_share = figure.subplots(1, 2, sharey=True)
-        families = list(dict.fromkeys(name.rstrip("0123456789 ") for name in table["partition"]))
-        colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
-        named: set[tuple[str, bool]] = set()
-        for (partition, fitted), rows in table.groupby(["partition", "fitted"], sort=False):
-            family = str(partition).rstrip("0123456789 ")
-            label = None if (family, fitted) in named else family + (", fitted" if fitted else "")
-            named.add((family, bool(fitted)))
-            marker = MARKERS[families.index(family) % len(MARKERS)]
-            for axes, column in ((by_rank, "rank"), (by_share, "share")):
-                _draw(axes, rows, column, colours[family], marker, bool(fitted), label)
-        by_rank.set_xscale("symlog", base=2, linthresh=1)
-        by_rank.set_xlim(left=-0.3)
-        ranks = sorted(set(table["rank"]))
-        by_rank.set_xticks(ranks, [str(rank) for rank in ranks])
-        by_rank.set_xlabel("rank of the corrections")
-        by_rank.set_ylabel("skill at the last layer")
-        by_share.set_xlabel("share of the teacher's block parameters")
-        for axes in (by_rank, by_share):
-            axes.axhline(0, color=QUIET, linewidth=0.7)
-            axes.axhline(1, color=QUIET, linewidth=0.7, linestyle=":")
-            axes.set_ylim(LEAST - 0.05, 1.05)
-        by_share.legend(frameon=False, fontsize=7)
-        head(figure, title)
-        return figure
+    figure = new_figure(8.4, 3.4)
+    by_rank, by_share = figure.subplots(1, 2, sharey=True)
+    families = list(dict.fromkeys(name.rstrip("0123456789 ") for name in table["partition"]))
+    colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
+    named: set[tuple[str, bool]] = set()
+    for (partition, fitted), rows in table.groupby(["partition", "fitted"], sort=False):
+        family = str(partition).rstrip("0123456789 ")
+        label = None if (family, fitted) in named else family + (", fitted" if fitted else "")
+        named.add((family, bool(fitted)))
+        marker = MARKERS[families.index(family) % len(MARKERS)]
+        for axes, column in ((by_rank, "rank"), (by_share, "share")):
+            _draw(axes, rows, column, colours[family], marker, bool(fitted), label)
+    by_rank.set_xscale("symlog", base=2, linthresh=1)
+    by_rank.set_xlim(left=-0.3)
+    ranks = sorted(set(table["rank"]))
+    by_rank.set_xticks(ranks, [str(rank) for rank in ranks])
+    by_rank.set_xlabel("rank of the corrections")
+    by_rank.set_ylabel("skill at the last layer")
+    by_share.set_xlabel("share of the teacher's block parameters")
+    for axes in (by_rank, by_share):
+        axes.axhline(0, color=QUIET, linewidth=0.7)
+        axes.axhline(1, color=QUIET, linewidth=0.7, linestyle=":")
+        axes.set_ylim(LEAST - 0.05, 1.05)
+    by_share.legend(frameon=False, fontsize=7)
+    head(figure, title)
+    return figure
 
 
 def _draw(

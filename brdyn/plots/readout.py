@@ -31,6 +31,7 @@ AXES = {AGREEMENT: "share of images", DIVERGENCE: "KL(final || state) (nats)", A
 STYLES = {DECIDED: "--"}
 
 
+@paper_style()
 def plot_readout(
     table: pd.DataFrame,
     phases: Phases,
@@ -63,30 +64,29 @@ def plot_readout(
     """
     there = {heading: names for heading, names in PANELS.items() if table["statistic"].isin(names).any()}
     bands = bands_of(null, "dynamics", ["statistic", "group", "layer"])
-    with paper_style():
-        figure = new_figure(0.6 + 4.2 * len(there), 3.4)
-        for axes, (heading, names) in zip(
-            figure.subplots(1, len(there), squeeze=False)[0], there.items(), strict=True
-        ):
-            draw_bands(axes, phases)
-            for name in names:
-                _draw(axes, table[table["statistic"] == name], STYLES.get(name, "-"))
-            draw_twins(axes, bands, "layer", CURVE, statistic=names[0])
-            axes.set_title(heading)
-            axes.set_ylabel(AXES[names[0]])
-            axes.set_xlabel("state (0 is the embedding)")
-            axes.set_xticks([0, *layer_ticks(phases.layers)])
-            axes.set_xlim(-0.5, phases.layers + 0.5)
-            axes.set_ylim(bottom=0)
-        handles = [
-            Line2D([], [], color=CURVE, marker="o", markersize=3.5, label="class read from the state"),
-            Line2D([], [], color=CURVE, linestyle="--", label="and the same from there on"),
-            *_mark(figure.axes[0], decided),
-            *twins_handles(null),
-        ]
-        head(figure, title)
-        legend_below(figure, handles)
-        return figure
+    figure = new_figure(0.6 + 4.2 * len(there), 3.4)
+    for axes, (heading, names) in zip(
+        figure.subplots(1, len(there), squeeze=False)[0], there.items(), strict=True
+    ):
+        draw_bands(axes, phases)
+        for name in names:
+            _draw(axes, table[table["statistic"] == name], STYLES.get(name, "-"))
+        draw_twins(axes, bands, "layer", CURVE, statistic=names[0])
+        axes.set_title(heading)
+        axes.set_ylabel(AXES[names[0]])
+        axes.set_xlabel("state (0 is the embedding)")
+        axes.set_xticks([0, *layer_ticks(phases.layers)])
+        axes.set_xlim(-0.5, phases.layers + 0.5)
+        axes.set_ylim(bottom=0)
+    handles = [
+        Line2D([], [], color=CURVE, marker="o", markersize=3.5, label="class read from the state"),
+        Line2D([], [], color=CURVE, linestyle="--", label="and the same from there on"),
+        *_mark(figure.axes[0], decided),
+        *twins_handles(null),
+    ]
+    head(figure, title)
+    legend_below(figure, handles)
+    return figure
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, style: str) -> None:
