@@ -8,7 +8,7 @@ import numpy as np
 
 from brdyn.plots.dynamics import draw_curves
 from brdyn.plots.null import twins_handles
-from brdyn.plots.style import INK, MARKERS, QUIET, head, legend_below, new_figure, paper_style
+from brdyn.plots.style import INK, MARKERS, QUIET, head, legend_below, new_figure, new_panels, paper_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +35,7 @@ def plot_basins(basins: Basins, phases: Phases, *, title: str, null: Null | None
     >>> [axes.get_title() for axes in plot_basins(basins, phases, title="a ViT").axes]
     ['spread', 'within over between', '3 nearest neighbours']
     """
-    figure = new_figure(13.2, 3.5)
-    angles, ratio, purity = figure.subplots(1, 3)
+    figure, (angles, ratio, purity) = new_panels(3, 13.2, 3.5)
     handles = draw_curves(angles, basins.table, ["within_class_angle", "between_class_angle"], phases, null)
     angles.set_ylabel("angle (radians)")
     draw_curves(ratio, basins.table, ["basin_ratio"], phases, null)

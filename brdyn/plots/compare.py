@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import singledispatch
 from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,13 @@ from brdyn.interventions.splice_cells import EXCHANGE
 from brdyn.measures.dynamics import SILENT, Dynamics
 from brdyn.phases import LayerSimilarity, Phases, segment
 from brdyn.plots.phases import draw_matrix
-from brdyn.plots.style import GROUP_COLOURS, fitted, new_figure, paper_style
+from brdyn.plots.style import GROUP_COLOURS, draw_band, fitted, new_figure, new_panels, paper_style
 from brdyn.probes import LayerProbe
 from brdyn.raptor import Evaluation
 from brdyn.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
     from brdyn.comparison import Comparison
 
@@ -249,31 +248,20 @@ def _panels(panels: Sequence[Panel], columns: int) -> Figure:
     markers = dict(zip(names, cycle(MARKERS), strict=False))
     figure = new_figure(0.6 + 3.8 * columns, 0.3 + 2.9 * rows + LEGEND_ROW * len(names))
     handles: dict[str, Any] = {}
-    places = list(_flat(figure, rows, columns))
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in places[len(panels) :]:
         axes.set_axis_off()
     for axes, (heading, label, curves) in zip(places, panels, strict=False):
         for name, curve in curves.items():
-            axes.fill_between(
-                curve["depth"], curve["low"], curve["high"], color=colours[name], alpha=0.2, lw=0
-            )
-            (handles[name],) = axes.plot(
-                curve["depth"],
-                curve["mean"],
-                color=colours[name],
-                marker=markers[name],
-                markersize=3.5,
+            handles[name] = draw_band(
+                axes, curve["depth"], curve, shade=0.2, color=colours[name], marker=markers[name], markersize=3.5,
                 label=name.replace("\n", ", "),
-            )
+            )  # fmt: skip
         axes.set(title=heading, ylabel=label, xlabel=DEPTH, xlim=(-0.03, 1.03))
     figure.legend(
         handles=list(handles.values()), loc="outside lower center", ncols=1, frameon=False, fontsize=8
     )
     return figure
-
-
-def _flat(figure: Figure, rows: int, columns: int) -> Iterator[Axes]:
-    yield from figure.subplots(rows, columns, squeeze=False).flat
 
 
 @paper_style()
@@ -288,14 +276,13 @@ def _matrices(
     least = min(float(np.nanmin(matrix)) for matrix, _ in shown.values())
     most = max(float(np.nanmax(matrix)) for matrix, _ in shown.values())
     scale = {"vmin": min(0.0, least), "vmax": most, **scale}
-    figure = new_figure(0.8 + MATRIX * len(shown), 4.0)
-    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    figure, panels = new_panels(len(shown), 0.8 + MATRIX * len(shown), 4.0)
     for axes, (name, (matrix, phases)) in zip(panels, shown.items(), strict=True):
         image = draw_matrix(axes, matrix, phases, **scale)
         axes.set_title(fitted(name, MATRIX))
         axes.set(xlabel=column, ylabel=row)
     beyond = "max" if most > scale["vmax"] else "neither"
-    figure.colorbar(image, ax=list(panels), label=label, shrink=0.85, extend=beyond)
+    figure.colorbar(image, ax=panels, label=label, shrink=0.85, extend=beyond)
     return figure
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from matplotlib.lines import Line2D
 
 from brdyn.errors import UsageError
 from brdyn.plots.null import Style, bands_of, draw_twins, twins_handles
 from brdyn.plots.style import (
-    GROUP_COLOURS,
-    GROUP_MARKERS,
     INK,
+    draw_band,
     fitted,
     head,
     layer_ticks,
     legend_below,
     log_scale,
-    new_figure,
+    look_of,
+    new_panels,
     paper_style,
 )
 
@@ -99,11 +99,9 @@ def plot_panels(
     >>> [axes.get_title() for axes in plot_panels(dynamics.table, panels, phases, title="a ViT").axes]
     ['size', 'motion']
     """
-    figure = new_figure(0.6 + 4.2 * len(panels), 3.4)
+    figure, places = new_panels(len(panels), 0.6 + 4.2 * len(panels), 3.4)
     handles: list[Artist] = []
-    for axes, (heading, statistics) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
+    for axes, (heading, statistics) in zip(places, panels.items(), strict=True):
         handles += draw_curves(axes, table, statistics, phases, null)
         axes.set_title(heading or fitted(title, figure.get_figwidth()))
         if len(statistics) > 1:
@@ -135,21 +133,13 @@ def draw_curves(
         )
     for statistic, style in zip(statistics, STYLES, strict=False):
         for group, curve in rows[rows["statistic"] == statistic].groupby("group", sort=False):
-            colour = GROUP_COLOURS.get(str(group), "#444444")
-            look: dict[str, Any] = {
-                "color": colour,
-                "marker": GROUP_MARKERS.get(str(group), "o"),
-                "markersize": 3.5,
-            }
+            look = look_of(group, other="#444444")
             handles[group] = Line2D([], [], label=str(group), **look)
             for first, last in parts:
                 ordered = curve[curve["layer"].between(first, last)].sort_values("layer")
                 part = None if bands is None else bands[bands["layer"].between(first, last)]
-                draw_twins(axes, part, "layer", colour, style, statistic=statistic, group=group)
-                axes.fill_between(
-                    ordered["layer"], ordered["low"], ordered["high"], color=colour, alpha=0.25, linewidth=0
-                )
-                axes.plot(ordered["layer"], ordered["mean"], style, **look)
+                draw_twins(axes, part, "layer", look["color"], style, statistic=statistic, group=group)
+                draw_band(axes, ordered["layer"], ordered, linestyle=style, **look)
     first, last = int(rows["layer"].min()), int(rows["layer"].max())
     axes.set_xlabel(
         "layer (the last of each phase is 0, and left out)" if begun

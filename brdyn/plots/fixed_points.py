@@ -9,6 +9,7 @@ from brdyn.measures.fixed_points import MOVES
 from brdyn.plots.style import (
     MARKERS,
     QUIET,
+    draw_band,
     head,
     legend_below,
     log_scale,
@@ -85,12 +86,11 @@ def _draw(
     curve = found.curve(name, statistic)
     if statistic in MOVES:
         curve = curve[curve["mean"] > LEAST]
+        curve = curve.assign(low=curve["low"].clip(lower=curve["mean"] / 10))
     times = curve.index.to_numpy() / found.lengths[name]
     radius = found.curve(name, "radius")["mean"]
     label = f"{name}: spectral radius {radius.iloc[0]:.3f}" if len(radius) else name
-    axes.plot(
-        times, curve["mean"].to_numpy(), color=colour, marker=marker, markersize=3.5, linewidth=1, label=label,
+    draw_band(
+        axes, times, curve, shade=0.2, color=colour, marker=marker, markersize=3.5, linewidth=1, label=label,
         markevery=marks_every(len(curve)),
     )  # fmt: skip
-    low = curve["low"].clip(lower=curve["mean"] / 10) if statistic in MOVES else curve["low"]
-    axes.fill_between(times, low.to_numpy(), curve["high"].to_numpy(), color=colour, alpha=0.2, lw=0)

@@ -19,11 +19,15 @@ from brdyn.plots.style import (
     GROUP_MARKERS,
     INK,
     QUIET,
+    draw_band,
     head,
+    layer_axis,
     layer_ticks,
     legend_below,
     log_scale,
+    look_of,
     new_figure,
+    new_panels,
     paper_style,
 )
 
@@ -86,41 +90,26 @@ def _by_start(
         {"linestyle": STYLES[place % len(STYLES)], "alpha": 1 / (1 + place // len(STYLES))}
         for place in range(len(sizes))
     ]
-    figure = new_figure(0.6 + 3.7 * max(1, len(targets)), 3.2)
-    panels = figure.subplots(1, max(1, len(targets)), squeeze=False, sharey=True)[0]
+    figure, panels = new_panels(len(targets), 0.6 + 3.7 * max(1, len(targets)), 3.2, sharey=True)
     for axes, target in zip(panels, targets, strict=False):
         draw_bands(axes, phases)
         chosen = rows[rows["target"] == target]
         for eps, line in zip(sizes, lines, strict=True):
             for group, curve in chosen[chosen["eps"] == eps].groupby("group", sort=False):
                 ordered = curve.sort_values("start")
-                colour = GROUP_COLOURS.get(str(group), QUIET)
+                look = look_of(group)
                 if eps == sizes[0]:  # one band a curve is enough to see by
-                    draw_twins(axes, bands, "start", colour, target=target, eps=eps, group=group)
-                axes.fill_between(
-                    ordered["start"],
-                    ordered["low"],
-                    ordered["high"],
-                    color=colour,
-                    alpha=0.25 * line["alpha"],
-                    linewidth=0,
-                )
-                marker = GROUP_MARKERS.get(str(group), "o")
-                axes.plot(
-                    ordered["start"], ordered["mean"], color=colour, marker=marker, markersize=3.5, **line
-                )
+                    draw_twins(axes, bands, "start", look["color"], target=target, eps=eps, group=group)
+                shade = 0.25 * line["alpha"]
+                draw_band(axes, ordered["start"], ordered, shade=shade, **look, **line)
         axes.set_title(f"noise on {target}")
-        axes.set_xlabel("noise added at layer (0: embedding)")
-        axes.set_xticks([0, *layer_ticks(phases.layers)])
-        axes.set_xlim(-0.5, phases.layers + 0.5)
+        layer_axis(axes, phases.layers, "noise added at layer (0: embedding)", first=0)
         if log:
             log_scale(axes)
     panels[0].set_ylabel(label)
     handles: list[Artist] = [
-        Line2D([], [], color=GROUP_COLOURS.get(group, QUIET), marker=GROUP_MARKERS.get(group, "o"), markersize=3.5,
-               label=group)
-        for group in dict.fromkeys(rows["group"])
-    ]  # fmt: skip
+        Line2D([], [], label=group, **look_of(group)) for group in dict.fromkeys(rows["group"])
+    ]
     handles += [
         Line2D([], [], color=INK, label=f"eps {eps:g}", **line)
         for eps, line in zip(sizes, lines, strict=True)
@@ -241,14 +230,15 @@ def plot_layers(surgery: Surgery, *, title: str) -> Figure:
     """
     kinds = set(surgery.table["kind"])
     headings = [name for name in ("delete", "shuffle") if any(kind.startswith(name) for kind in kinds)]
-    figure = new_figure(0.6 + 4.4 * max(1, len(headings)) + 2.2 * ("shuffle" in headings), 3.2)
-    for axes, heading in zip(
-        figure.subplots(1, max(1, len(headings)), squeeze=False)[0], headings, strict=False
-    ):
+    width = 0.6 + 4.4 * max(1, len(headings)) + 2.2 * ("shuffle" in headings)
+    figure, panels = new_panels(len(headings), width, 3.2)
+    for axes, heading in zip(panels, headings, strict=False):
         (_draw_deletions if heading == "delete" else _draw_shuffles)(axes, surgery)
         axes.set_ylabel("relative error at the end")
         axes.set_ylim(bottom=0)
-        beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if heading == "shuffle" else {}
+        beside: dict[str, Any] = (
+            {"loc": "upper left", "bbox_to_anchor": (1, 1)} if heading == "shuffle" else {}
+        )
         handles = [*axes.get_legend_handles_labels()[0], *twins_handles(surgery.null)]
         if heading == "shuffle":
             handles += [
@@ -269,16 +259,11 @@ def _draw_deletions(axes: Axes, surgery: Surgery) -> None:
     for readout in surgery.readouts:
         rows = surgery.rows("delete", readout)
         layers = [layers[0] for layers in rows["layers"]]
-        colour = GROUP_COLOURS[readout]
-        draw_twins(axes, bands, "layer", colour, readout=readout, measure="relative_error")
-        axes.fill_between(layers, rows["low"], rows["high"], color=colour, alpha=0.25, linewidth=0)
-        axes.plot(
-            layers, rows["mean"], color=colour, marker=GROUP_MARKERS[readout], markersize=3.5, label=readout
-        )
+        look = look_of(readout)
+        draw_twins(axes, bands, "layer", look["color"], readout=readout, measure="relative_error")
+        draw_band(axes, layers, rows, label=readout, **look)
     axes.set_title("one layer deleted")
-    axes.set_xlabel("deleted layer")
-    axes.set_xticks(layer_ticks(surgery.layers))
-    axes.set_xlim(0.5, surgery.layers + 0.5)
+    layer_axis(axes, surgery.layers, "deleted layer")
 
 
 def _draw_shuffles(axes: Axes, surgery: Surgery) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import seaborn as sns
 
-from brdyn.plots.style import QUIET, head, new_figure, paper_style
+from brdyn.plots.style import QUIET, head, new_panels, paper_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +35,7 @@ def plot_ranks(table: pd.DataFrame, *, title: str) -> Figure:
     >>> [axes.get_xlabel() for axes in plot_ranks(curve.table, title="a ViT").axes]
     ['rank of the corrections', "share of the teacher's block parameters"]
     """
-    figure = new_figure(8.4, 3.4)
-    by_rank, by_share = figure.subplots(1, 2, sharey=True)
+    figure, (by_rank, by_share) = new_panels(2, 8.4, 3.4, sharey=True)
     families = list(dict.fromkeys(name.rstrip("0123456789 ") for name in table["partition"]))
     colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
     named: set[tuple[str, bool]] = set()

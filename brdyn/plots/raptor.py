@@ -10,18 +10,19 @@ from brdyn.plots.beyond import mark_beyond, say_beyond
 from brdyn.plots.style import (
     ACCENT,
     CURVE,
-    GROUP_COLOURS,
-    GROUP_MARKERS,
     INK,
     MARKERS,
     QUIET,
     distinct_colours,
+    draw_band,
     head,
     layer_ticks,
     legend_below,
     log_scale,
+    look_of,
     marks_every,
     new_figure,
+    new_panels,
     ordered_colours,
     paper_style,
 )
@@ -225,15 +226,10 @@ def _draw_groups(axes: Axes, rows: pd.DataFrame, *, clipped: bool) -> list[str]:
     for group, curve in rows.groupby("group", sort=False):
         if group == "all":
             continue
-        colour, marker = GROUP_COLOURS.get(str(group), INK), GROUP_MARKERS.get(str(group), "o")
-        axes.plot(
-            curve["layer"], curve["mean"], color=colour, marker=marker, markersize=3, linewidth=1,
-            label=str(group),
-        )  # fmt: skip
-        if curve["low"].notna().any():
-            axes.fill_between(curve["layer"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
+        look = look_of(group, other=INK) | {"markersize": 3, "linewidth": 1, "label": str(group)}
+        draw_band(axes, curve["layer"], curve, shade=0.2, **look)
         if clipped:
-            beyond += mark_beyond(axes, curve["layer"], curve["mean"], LEAST_R2, colour, str(group))
+            beyond += mark_beyond(axes, curve["layer"], curve["mean"], LEAST_R2, look["color"], str(group))
     return beyond
 
 
@@ -272,8 +268,7 @@ def plot_layer_fidelity(
     ]
     layers = max(int(table["layer"].max()) for table in chosen.values() if len(table))
     colours = ordered_colours(len(chosen))
-    figure = new_figure(0.9 + 3.4 * len(groups), 3.4)
-    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    figure, panels = new_panels(len(groups), 0.9 + 3.4 * len(groups), 3.4, sharey=True)
     for axes, group in zip(panels, groups, strict=True):
         beyond = []
         for (name, table), colour, marker in zip(chosen.items(), colours, cycle(MARKERS), strict=False):
@@ -325,15 +320,13 @@ def plot_partitions(fits: pd.DataFrame, values: Mapping[str, str], *, title: str
     """
     partitions = list(dict.fromkeys(fits["partition"]))
     colours = distinct_colours((CURVE, ACCENT, QUIET), len(partitions))
-    figure = new_figure(0.6 + 3.6 * len(values), 3.1)
-    for axes, (column, label) in zip(
-        figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True
-    ):
+    figure, panels = new_panels(len(values), 0.6 + 3.6 * len(values), 3.1)
+    for axes, (column, label) in zip(panels, values.items(), strict=True):
         for number, (partition, colour, style, marker) in enumerate(
             zip(partitions, colours, cycle(("-", "--", ":")), cycle(MARKERS), strict=False)
         ):
             rows = fits[fits["partition"] == partition]
-            shift = 0.12 * (number - (len(partitions) - 1) / 2)
+            shift = min(0.12, 0.72 / len(partitions)) * (number - (len(partitions) - 1) / 2)
             axes.scatter(
                 rows["k"] + shift,
                 rows[column],
@@ -376,8 +369,7 @@ def plot_ladder(fits: pd.DataFrame, values: Mapping[str, str], *, title: str) ->
     >>> [bar.get_width().item() for bar in plot_ladder(fits, {"r2": "R²"}, title="Raptors").axes[0].patches]
     [0.5, 0.8]
     """
-    figure = new_figure(1.9 + 2.8 * len(values), 0.9 + 0.27 * len(fits))
-    panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+    figure, panels = new_panels(len(values), 1.9 + 2.8 * len(values), 0.9 + 0.27 * len(fits), sharey=True)
     places = range(len(fits))[::-1]
     for axes, (column, label) in zip(panels, values.items(), strict=True):
         axes.barh(places, fits[column], color=CURVE, height=0.6)

@@ -14,11 +14,13 @@ from brdyn.plots.phases import draw_matrix
 from brdyn.plots.style import (
     CURVE,
     INK,
+    draw_band,
     head,
+    layer_axis,
     layer_ticks,
     legend_below,
     log_scale,
-    new_figure,
+    new_panels,
     ordered_colours,
     paper_style,
 )
@@ -59,15 +61,13 @@ def plot_exponents(spectra: Spectra, phases: Phases, *, title: str, null: Null |
     >>> [axes.get_xlabel() for axes in plot_exponents(spectra, phases, title="a ViT").axes]
     ['index of the exponent', 'block']
     """
-    figure = new_figure(8.4, 3.5)
-    by_index, by_block = figure.subplots(1, 2)
+    figure, (by_index, by_block) = new_panels(2, 8.4, 3.5)
     colours = ordered_colours(spectra.tangents)[::-1]  # the leading one is the dark one
     norm = spectra.by_block(NORM)[0]
     rows = spectra.totals[spectra.totals["quantity"] == EXPONENT]
     twins = bands_of(null, "spectra", ["quantity", "index", "phase"])
     draw_twins(by_index, twins, "index", CURVE, quantity=EXPONENT)
-    by_index.fill_between(rows["index"], rows["low"], rows["high"], color=CURVE, alpha=0.25, linewidth=0)
-    by_index.plot(rows["index"], rows["mean"], "o-", color=CURVE, markersize=4)
+    draw_band(by_index, rows["index"], rows, marker="o", color=CURVE, markersize=4)
     by_index.axhline(norm.mean(), color=INK, linestyle="--", linewidth=1)
     by_index.set(xlabel="index of the exponent", ylabel="Lyapunov exponent (nats per block)")
     by_index.set_xticks(layer_ticks(spectra.tangents))
@@ -109,8 +109,7 @@ def plot_coupling(spectra: Spectra, phases: Phases, *, title: str) -> Figure:
     >>> figure.axes[1].get_title()
     'right singular vectors (entering)'
     """
-    figure = new_figure(11.0, 3.7)
-    values, *panels = figure.subplots(1, 1 + len(SIDES))
+    figure, (values, *panels) = new_panels(1 + len(SIDES), 11.0, 3.7)
     colours = ordered_colours(spectra.tangents)[::-1]
     draw_bands(values, phases)
     _draw_by_block(values, spectra, SINGULAR, colours)
@@ -137,11 +136,8 @@ def _draw_by_block(
     rows = spectra.blocks[spectra.blocks["quantity"] == quantity]
     for index, colour in reversed(list(enumerate(colours, 1))):
         part = rows[rows["index"] == index].sort_values("block")
-        axes.fill_between(part["block"], part["low"], part["high"], color=colour, alpha=0.2, linewidth=0)
-        axes.plot(part["block"], part["mean"], "o-", color=colour, markersize=3, linewidth=1)
-    axes.set_xlabel("block")
-    axes.set_xlim(0.5, spectra.depth + 0.5)
-    axes.set_xticks(layer_ticks(spectra.depth))
+        draw_band(axes, part["block"], part, shade=0.2, marker="o", color=colour, markersize=3, linewidth=1)
+    layer_axis(axes, spectra.depth, "block")
 
 
 def _index_handles(colours: list[tuple[float, float, float]]) -> list[Line2D]:

@@ -12,7 +12,17 @@ from brdyn.interventions.splice_cells import IDENTITY
 from brdyn.interventions.splice_result import WORDS
 from brdyn.interventions.splice_sums import R2, SKILL
 from brdyn.plots.phases import draw_matrix
-from brdyn.plots.style import MARKERS, QUIET, head, legend_below, new_figure, ordered_colours, paper_style
+from brdyn.plots.style import (
+    MARKERS,
+    QUIET,
+    draw_band,
+    head,
+    legend_below,
+    new_figure,
+    new_panels,
+    ordered_colours,
+    paper_style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,8 +83,7 @@ def plot_exchange(splice: Splice, *, title: str) -> Figure:
     matrices = {"": splice.exchanged()}
     if (twins := splice.of_twins()) is not None and splice.null is not None:
         matrices[f"{splice.null.label}: mean"] = twins.exchanged()
-    figure = new_figure(4.2 * len(matrices) + 0.6, 4.0)
-    panels = figure.subplots(1, len(matrices), squeeze=False)[0]
+    figure, panels = new_panels(len(matrices), 4.2 * len(matrices) + 0.6, 4.0)
     above = any(bool((matrix > 2).any()) for matrix in matrices.values())
     for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
         image = draw_matrix(axes, matrix, splice.phases, cmap=f"{AROUND_ZERO}_r", vmin=0, vmax=2)
@@ -120,12 +129,10 @@ def plot_calibration(splice: Splice, *, title: str) -> Figure:
                 continue
             flat = not curve["calibration"].any()
             x = fitted if flat else curve["calibration"]
-            low, mean, high = (
-                np.broadcast_to(curve[end].to_numpy(), len(x)) for end in ("low", "mean", "high")
-            )
-            axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-            axes.plot(
-                x, mean, color=colour, marker="none" if flat else marker, markersize=4,
+            ends = {end: np.broadcast_to(curve[end].to_numpy(), len(x)) for end in ("low", "mean", "high")}
+            mean = ends["mean"]
+            draw_band(
+                axes, x, ends, shade=0.2, color=colour, markersize=4, marker="none" if flat else marker,
                 linestyle="--" if flat else "-",
             )  # fmt: skip
             if (out := mean < LOWEST).any():
