@@ -15,8 +15,9 @@ from brdyn.interventions import Repair, Splice, Surgery
 from brdyn.interventions.splice_cells import EXCHANGE
 from brdyn.measures.dynamics import SILENT, Dynamics
 from brdyn.phases import LayerSimilarity, Phases, segment
-from brdyn.plots.phases import draw_matrix
-from brdyn.plots.style import GROUP_COLOURS, draw_band, fitted, new_figure, new_panels, paper_style
+from brdyn.plots.phases import side_by_side
+from brdyn.plots.splice import exchanges
+from brdyn.plots.style import GROUP_COLOURS, MARKERS, draw_band, new_figure, paper_style
 from brdyn.probes import LayerProbe
 from brdyn.raptor import Evaluation
 from brdyn.result import Result
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
 
     from brdyn.comparison import Comparison
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FIDELITY = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
-MATRIX, LEGEND_ROW = 3.6, 0.17  # inches
+LEGEND_ROW = 0.17  # inches
 DEPTH = "relative depth (0: embedding, 1: last block)"
 Panel = tuple[
     str, str, dict[str, "pd.DataFrame"]
@@ -75,7 +75,7 @@ def _(first: LayerSimilarity, results: Mapping[str, LayerSimilarity]) -> dict[st
     del first
     parts = {name: (one.matrix, segment(one, 1)) for name, one in results.items()}
     kinds = dict.fromkeys(one.kind for one in results.values())
-    return {"similarity": _matrices(parts, f"{', '.join(kinds)} similarity", vmax=1)}
+    return {"similarity": side_by_side(parts, f"{', '.join(kinds)} similarity", vmax=1)}
 
 
 @_drawn.register
@@ -87,7 +87,7 @@ def _(first: Phases, results: Mapping[str, Phases]) -> dict[str, Figure]:
         matrices = {name: one.similarity.matrix for name, one in known.items() if one.similarity is not None}
         kinds = dict.fromkeys(one.similarity.kind for one in known.values() if one.similarity is not None)
         parts = {name: (matrix, known[name]) for name, matrix in matrices.items()}
-        pictures["similarity"] = _matrices(parts, f"{', '.join(kinds)} similarity", vmax=1)
+        pictures["similarity"] = side_by_side(parts, f"{', '.join(kinds)} similarity", vmax=1)
         curves = {
             name: _curve(np.arange(1, len(one)), 1 - np.diagonal(one, 1), len(one))
             for name, one in matrices.items()
@@ -152,7 +152,7 @@ def _(first: Surgery, results: Mapping[str, Surgery]) -> dict[str, Figure]:
         if readout in one.readouts and len(one.rows("swap", readout))
     }
     if swapped:
-        pictures["swap"] = _matrices(
+        pictures["swap"] = side_by_side(
             swapped, f"relative error of {readout}", cmap="magma", vmin=0, hollow=True
         )
     panels = []
@@ -174,13 +174,7 @@ def _(first: Splice, results: Mapping[str, Splice]) -> dict[str, Figure]:
     """What blocks do in the place of others, on one scale."""
     del first
     parts = {name: (one.exchanged(), one.phases) for name, one in results.items() if len(one.rows(EXCHANGE))}
-    if not parts:
-        return {}
-    exchange = _matrices(
-        parts, "error over that of doing nothing", row="replaced layer", column="by the block of layer",
-        cmap="RdBu_r", vmin=0, vmax=2,
-    )  # fmt: skip
-    return {"exchange": exchange}
+    return {"exchange": exchanges(parts)} if parts else {}
 
 
 @_drawn.register
@@ -262,31 +256,3 @@ def _panels(panels: Sequence[Panel], columns: int) -> Figure:
         handles=list(handles.values()), loc="outside lower center", ncols=1, frameon=False, fontsize=8
     )
     return figure
-
-
-@paper_style()
-def _matrices(
-    parts: Mapping[str, tuple[np.ndarray, Phases]], label: str, *, hollow: bool = False,
-    row: str = "layer", column: str = "layer", **scale: Any,
-) -> Figure:  # fmt: skip
-    """Matrices side by side on one scale; a diagonal that is 0 by definition left hollow."""
-    shown = {
-        name: (_hollow(matrix) if hollow else matrix, phases) for name, (matrix, phases) in parts.items()
-    }
-    least = min(float(np.nanmin(matrix)) for matrix, _ in shown.values())
-    most = max(float(np.nanmax(matrix)) for matrix, _ in shown.values())
-    scale = {"vmin": min(0.0, least), "vmax": most, **scale}
-    figure, panels = new_panels(len(shown), 0.8 + MATRIX * len(shown), 4.0)
-    for axes, (name, (matrix, phases)) in zip(panels, shown.items(), strict=True):
-        image = draw_matrix(axes, matrix, phases, **scale)
-        axes.set_title(fitted(name, MATRIX))
-        axes.set(xlabel=column, ylabel=row)
-    beyond = "max" if most > scale["vmax"] else "neither"
-    figure.colorbar(image, ax=panels, label=label, shrink=0.85, extend=beyond)
-    return figure
-
-
-def _hollow(matrix: np.ndarray) -> np.ndarray:
-    found = matrix.astype(float).copy()
-    np.fill_diagonal(found, np.nan)
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -17,6 +18,7 @@ from brdyn.plots.style import (
     layer_ticks,
     log_scale,
     new_figure,
+    new_panels,
     paper_style,
 )
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from brdyn.phases import Evidence, Phases
 
 SHOWN_K = 8
+MATRIX = 3.6  # inches
 NUMBERED = 20  # layers, beyond which a cell of the picture of stability is narrower than its number
 MAP = "viridis"
 
@@ -89,16 +92,42 @@ def draw_matrix(axes: Axes, matrix: np.ndarray, phases: Phases, **scale: Any) ->
     image = axes.imshow(matrix, **scale, extent=(0.5, edge, edge, 0.5), interpolation="nearest")
     for first, last in phases.intervals:
         side = last - first + 1
-        frame = Rectangle((first - 0.5, first - 0.5), side, side, fill=False, edgecolor="white", linewidth=3)
-        axes.add_patch(frame)
-        axes.add_patch(
-            Rectangle((first - 0.5, first - 0.5), side, side, fill=False, edgecolor=ON_IMAGE, linewidth=1.2)
-        )
+        for colour, width in (("white", 3), (ON_IMAGE, 1.2)):
+            corner = (first - 0.5, first - 0.5)
+            axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=width))
     axes.set(xlabel="layer", ylabel="layer", xticks=layer_ticks(layers), yticks=layer_ticks(layers))
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.tick_params(length=2)
     return image
+
+
+@paper_style()
+def side_by_side(
+    parts: Mapping[str, tuple[np.ndarray, Phases]], label: str, *, hollow: bool = False,
+    row: str = "layer", column: str = "layer", **scale: Any,
+) -> Figure:  # fmt: skip
+    """Matrices side by side on one scale; a diagonal that is 0 by definition left hollow."""
+    shown = {
+        name: (_hollow(matrix) if hollow else matrix, phases) for name, (matrix, phases) in parts.items()
+    }
+    least = min(float(np.nanmin(matrix)) for matrix, _ in shown.values())
+    most = max(float(np.nanmax(matrix)) for matrix, _ in shown.values())
+    scale = {"vmin": min(0.0, least), "vmax": most, **scale}
+    figure, panels = new_panels(len(shown), 0.8 + MATRIX * len(shown), 4.0)
+    for axes, (name, (matrix, phases)) in zip(panels, shown.items(), strict=True):
+        image = draw_matrix(axes, matrix, phases, **scale)
+        axes.set_title(fitted(name, MATRIX))
+        axes.set(xlabel=column, ylabel=row)
+    beyond = "max" if most > scale["vmax"] else "neither"
+    figure.colorbar(image, ax=panels, label=label, shrink=0.85, extend=beyond)
+    return figure
+
+
+def _hollow(matrix: np.ndarray) -> np.ndarray:
+    found = matrix.astype(float).copy()
+    np.fill_diagonal(found, np.nan)
+    return found
 
 
 @paper_style()

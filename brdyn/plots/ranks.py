@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 import seaborn as sns
 
-from brdyn.plots.style import QUIET, head, new_panels, paper_style
+from brdyn.plots.beyond import LOWEST
+from brdyn.plots.style import MARKERS, QUIET, head, new_panels, paper_style
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-LEAST = -1.0  # axes go no further down
-MARKERS = "os^Dv<>P"
 
 
 @paper_style()
@@ -56,7 +54,7 @@ def plot_ranks(table: pd.DataFrame, *, title: str) -> Figure:
     for axes in (by_rank, by_share):
         axes.axhline(0, color=QUIET, linewidth=0.7)
         axes.axhline(1, color=QUIET, linewidth=0.7, linestyle=":")
-        axes.set_ylim(LEAST - 0.05, 1.05)
+        axes.set_ylim(LOWEST - 0.05, 1.05)
     by_share.legend(frameon=False, fontsize=7)
     head(figure, title)
     return figure
@@ -66,12 +64,12 @@ def _draw(
     axes: Axes, rows: pd.DataFrame, column: str, colour: object, marker: str, fitted: bool, label: str | None
 ) -> None:
     rows = rows.sort_values(column)
-    inside = rows["skill"] >= LEAST
-    kept = rows["skill"].clip(lower=LEAST)
+    inside = rows["skill"] >= LOWEST
+    kept = rows["skill"].clip(lower=LOWEST)
     axes.plot(rows[column], kept, "-" if fitted else "--", color=colour, linewidth=1, label=label)
     axes.plot(rows[column][inside], kept[inside], marker, color=colour, markersize=4)
     axes.plot(rows[column][~inside], kept[~inside], "v", color=colour, markersize=5, markerfacecolor="none")
     axes.fill_between(
-        rows[column], rows["low"].clip(lower=LEAST), rows["high"].clip(lower=LEAST), color=colour, alpha=0.15,
+        rows[column], rows["low"].clip(lower=LOWEST), rows["high"].clip(lower=LOWEST), color=colour, alpha=0.15,
         linewidth=0,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, cycle
 from typing import TYPE_CHECKING
 
-from brdyn.plots.beyond import mark_beyond, say_beyond
+from brdyn.plots.beyond import LOWEST, mark_beyond, say_beyond
 from brdyn.plots.style import (
     ACCENT,
     CURVE,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from brdyn.training import History
 
 
-LEAST_R2 = -1.0  # axes go no further down
 SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
 SKILLS = {
     "skill_identity": "skill over the identity",
@@ -206,7 +205,7 @@ def _by_layer(table: pd.DataFrame, spans: Sequence[Span], shown: Mapping[str, st
             if statistic in SKILLS:
                 axes.axhline(0, color=QUIET, linewidth=0.7)
             if statistic in ("r2", *SKILLS):
-                axes.set_ylim(max(axes.get_ylim()[0], LEAST_R2), 1.02)
+                axes.set_ylim(max(axes.get_ylim()[0], LOWEST), 1.02)
                 say_beyond(axes, beyond)
             if row == len(modes) - 1:
                 axes.set_xlabel("layer")
@@ -229,7 +228,7 @@ def _draw_groups(axes: Axes, rows: pd.DataFrame, *, clipped: bool) -> list[str]:
         look = look_of(group, other=INK) | {"markersize": 3, "linewidth": 1, "label": str(group)}
         draw_band(axes, curve["layer"], curve, shade=0.2, **look)
         if clipped:
-            beyond += mark_beyond(axes, curve["layer"], curve["mean"], LEAST_R2, look["color"], str(group))
+            beyond += mark_beyond(axes, curve["layer"], curve["mean"], LOWEST, look["color"], str(group))
     return beyond
 
 
@@ -283,13 +282,13 @@ def plot_layer_fidelity(
                 label=name,
             )
             if statistic in ("r2", *SKILLS):
-                beyond += mark_beyond(axes, curve["layer"], curve["mean"], LEAST_R2, colour, name)
+                beyond += mark_beyond(axes, curve["layer"], curve["mean"], LOWEST, colour, name)
         axes.set_title(group)
         say_beyond(axes, beyond)
         axes.set_xlabel("layer")
         axes.set_xticks(layer_ticks(layers))
         if statistic in ("r2", *SKILLS):
-            axes.set_ylim(LEAST_R2, 1.02)
+            axes.set_ylim(LOWEST, 1.02)
             axes.axhline(0, color=QUIET, linewidth=0.7, linestyle=":")
     panels[0].set_ylabel(f"{(SHOWN | SKILLS)[statistic]}, {mode}")
     legend_below(figure, panels[-1].get_legend_handles_labels()[0])
@@ -376,12 +375,12 @@ def plot_ladder(fits: pd.DataFrame, values: Mapping[str, str], *, title: str) ->
         if f"{column}_low" in fits:
             for place, low, high in zip(places, fits[f"{column}_low"], fits[f"{column}_high"], strict=True):
                 axes.plot([low, high], [place, place], color=INK, linewidth=1)
-        if fits[column].min() < LEAST_R2:
-            axes.set_xlim(left=LEAST_R2)
+        if fits[column].min() < LOWEST:
+            axes.set_xlim(left=LOWEST)
             for place, value in zip(places, fits[column], strict=True):
-                if value < LEAST_R2:
+                if value < LOWEST:
                     axes.text(
-                        LEAST_R2, place, f" ◀ {value:.3g}", va="center", fontsize=7, color="white",
+                        LOWEST, place, f" ◀ {value:.3g}", va="center", fontsize=7, color="white",
                         fontweight="bold",
                     )  # fmt: skip
         axes.axvline(0, color=INK, linewidth=0.6)

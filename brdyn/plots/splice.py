@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,8 @@ from brdyn.interventions.span_maps import FITTED
 from brdyn.interventions.splice_cells import IDENTITY
 from brdyn.interventions.splice_result import WORDS
 from brdyn.interventions.splice_sums import R2, SKILL
-from brdyn.plots.phases import draw_matrix
+from brdyn.plots.beyond import LOWEST, mark_beyond
+from brdyn.plots.phases import draw_matrix, side_by_side
 from brdyn.plots.style import (
     MARKERS,
     QUIET,
@@ -19,7 +21,6 @@ from brdyn.plots.style import (
     head,
     legend_below,
     new_figure,
-    new_panels,
     ordered_colours,
     paper_style,
 )
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from brdyn.interventions import Splice
+    from brdyn.phases import Phases
 
 COLUMNS = 3
 LABELS = {SKILL: "skill over doing nothing", R2: "R² at the last layer"}
-LOWEST = -1.0  # that has a colour of its own
 AROUND_ZERO = "RdBu"
 
 
@@ -80,27 +81,27 @@ def plot_exchange(splice: Splice, *, title: str) -> Figure:
     >>> plot_exchange(found, title="a ViT").axes[0].get_xlabel()
     'by the block of layer'
     """
-    matrices = {"": splice.exchanged()}
+    matrices = {"": (splice.exchanged(), splice.phases)}
     if (twins := splice.of_twins()) is not None and splice.null is not None:
-        matrices[f"{splice.null.label}: mean"] = twins.exchanged()
-    figure, panels = new_panels(len(matrices), 4.2 * len(matrices) + 0.6, 4.0)
-    above = any(bool((matrix > 2).any()) for matrix in matrices.values())
-    for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
-        image = draw_matrix(axes, matrix, splice.phases, cmap=f"{AROUND_ZERO}_r", vmin=0, vmax=2)
-        axes.set(xlabel="by the block of layer", ylabel="replaced layer", title=name)
-    figure.colorbar(
-        image, ax=list(panels), label="error over that of doing nothing", shrink=0.85,
-        extend="max" if above else "neither",
-    )  # fmt: skip
+        matrices[f"{splice.null.label}: mean"] = twins.exchanged(), splice.phases
+    figure = exchanges(matrices)
     head(figure, title)
     return figure
+
+
+def exchanges(matrices: Mapping[str, tuple[np.ndarray, Phases]]) -> Figure:
+    """What blocks do in the place of others, in several models, on one scale about 1."""
+    return side_by_side(
+        matrices, "error over that of doing nothing", row="replaced layer", column="by the block of layer",
+        cmap=f"{AROUND_ZERO}_r", vmin=0, vmax=2,
+    )  # fmt: skip
 
 
 @paper_style()
 def plot_calibration(splice: Splice, *, title: str) -> Figure:
     """R² of whole phases by the number of images that maps were fitted to, a panel for each phase.
 
-    What is not fitted is a dashed line across. Values below -1 lie on the lower edge, as hollow triangles.
+    What is not fitted is a dashed line across. Where values lie below -1 there are arrows on the lower edge.
 
     >>> from brdyn.plots import plot_calibration
     >>> found = brdyn.splice_skill(model, images, phases, surrogates=["mean"], spans=[(0, 12)])
@@ -130,16 +131,11 @@ def plot_calibration(splice: Splice, *, title: str) -> Figure:
             flat = not curve["calibration"].any()
             x = fitted if flat else curve["calibration"]
             ends = {end: np.broadcast_to(curve[end].to_numpy(), len(x)) for end in ("low", "mean", "high")}
-            mean = ends["mean"]
             draw_band(
                 axes, x, ends, shade=0.2, color=colour, markersize=4, marker="none" if flat else marker,
                 linestyle="--" if flat else "-",
             )  # fmt: skip
-            if (out := mean < LOWEST).any():
-                axes.plot(
-                    np.asarray(x)[out], np.full(out.sum(), LOWEST), "v", color=colour, markerfacecolor="none",
-                    clip_on=False,
-                )  # fmt: skip
+            mark_beyond(axes, x, ends["mean"], LOWEST, colour, name)
         axes.axhline(0, color=QUIET, linewidth=0.8, linestyle=":")
         axes.set_ylim(bottom, 1.05)
         axes.set_xscale("log")
