@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ARROW, SMALL = 6, 7  # points
+LOWEST = -1.0  # of R² and skill that axes go down to, or that has a colour of its own
 
 
 def mark_beyond(
     axes: Axes,
     layers: Sequence[Any],
-    values: Sequence[float],
+    values: Sequence[float] | np.ndarray,
     limit: float,
     colour: Any,
     name: str,

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from brdyn.plots.null import bands_of, draw_twins, twins_handles
-from brdyn.plots.style import INK, MASKED, head, layer_ticks, legend_below, new_figure, paper_style
+from brdyn.plots.style import INK, MASKED, head, layer_axis, legend_below, new_panels, paper_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,7 @@ WIDTH = 0.86  # of a bar
 ATTENTION, MLP = "#A79BCB", MASKED  # of no token group, and light enough for what is drawn over them
 
 
+@paper_style()
 def plot_branches(table: pd.DataFrame, phases: Phases, *, title: str, null: Null | None = None) -> Figure:
     """Share of attention and of the MLP in the norms of both updates, stacked, a panel for each token group.
 
@@ -47,29 +48,25 @@ def plot_branches(table: pd.DataFrame, phases: Phases, *, title: str, null: Null
     rows = table[table["statistic"].isin((SHARE, RESCALING))]
     bands = bands_of(null, "dynamics", ["statistic", "group", "layer"])
     groups = list(dict.fromkeys(rows["group"]))
-    with paper_style():
-        figure = new_figure(0.6 + 4.2 * len(groups), 3.4)
-        for axes, group in zip(
-            figure.subplots(1, len(groups), sharey=True, squeeze=False)[0], groups, strict=True
-        ):
-            own = rows[rows["group"] == group].sort_values("layer")
-            _draw_shares(axes, own[own["statistic"] == SHARE])
-            draw_twins(axes, bands, "layer", INK, statistic=SHARE, group=group)
-            scaled = own[own["statistic"] == RESCALING]
-            axes.plot(scaled["layer"], scaled["mean"], "--", color=INK, linewidth=1)
-            for boundary in phases.boundaries:
-                axes.axvline(boundary + 0.5, color=INK, linestyle=":", linewidth=1)
-            axes.set_title(str(group))
-            axes.set_xlabel("update (l is what block l does)")
-            axes.set_xticks(layer_ticks(phases.layers))
-            axes.set(xlim=(0.5, phases.layers + 0.5), ylim=(0, 1))
-        figure.axes[0].set_ylabel("share of the norm of both updates")
-        handles = [Patch(facecolor=MLP, label="MLP"), Patch(facecolor=ATTENTION, label="attention")]
-        if rows["statistic"].eq(RESCALING).any():
-            handles.append(Line2D([], [], linestyle="--", color=INK, label="rescaling of the input"))  # type: ignore[arg-type]
-        head(figure, title)
-        legend_below(figure, [*handles, *twins_handles(null)])
-        return figure
+    figure, panels = new_panels(len(groups), 0.6 + 4.2 * len(groups), 3.4, sharey=True)
+    for axes, group in zip(panels, groups, strict=True):
+        own = rows[rows["group"] == group].sort_values("layer")
+        _draw_shares(axes, own[own["statistic"] == SHARE])
+        draw_twins(axes, bands, "layer", INK, statistic=SHARE, group=group)
+        scaled = own[own["statistic"] == RESCALING]
+        axes.plot(scaled["layer"], scaled["mean"], "--", color=INK, linewidth=1)
+        for boundary in phases.boundaries:
+            axes.axvline(boundary + 0.5, color=INK, linestyle=":", linewidth=1)
+        axes.set_title(str(group))
+        layer_axis(axes, phases.layers, "update (l is what block l does)")
+        axes.set_ylim(0, 1)
+    figure.axes[0].set_ylabel("share of the norm of both updates")
+    handles = [Patch(facecolor=MLP, label="MLP"), Patch(facecolor=ATTENTION, label="attention")]
+    if rows["statistic"].eq(RESCALING).any():
+        handles.append(Line2D([], [], linestyle="--", color=INK, label="rescaling of the input"))  # type: ignore[arg-type]
+    head(figure, title)
+    legend_below(figure, [*handles, *twins_handles(null)])
+    return figure
 
 
 def _draw_shares(axes: Axes, share: pd.DataFrame) -> None:

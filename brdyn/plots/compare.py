@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import singledispatch
-from itertools import cycle
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,21 +15,20 @@ from brdyn.interventions import Repair, Splice, Surgery
 from brdyn.interventions.splice_cells import EXCHANGE
 from brdyn.measures.dynamics import SILENT, Dynamics
 from brdyn.phases import LayerSimilarity, Phases, segment
-from brdyn.plots.phases import draw_matrix
-from brdyn.plots.style import fitted, new_figure, paper_style
+from brdyn.plots.phases import side_by_side
+from brdyn.plots.splice import exchanges
+from brdyn.plots.style import GROUP_COLOURS, MARKERS, draw_band, new_figure, paper_style
 from brdyn.probes import LayerProbe
 from brdyn.raptor import Evaluation
 from brdyn.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
     from brdyn.comparison import Comparison
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FIDELITY = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
-MATRIX, LEGEND_ROW = 3.6, 0.17  # inches
+LEGEND_ROW = 0.17  # inches
 DEPTH = "relative depth (0: embedding, 1: last block)"
 Panel = tuple[
     str, str, dict[str, "pd.DataFrame"]
@@ -76,7 +75,7 @@ def _(first: LayerSimilarity, results: Mapping[str, LayerSimilarity]) -> dict[st
     del first
     parts = {name: (one.matrix, segment(one, 1)) for name, one in results.items()}
     kinds = dict.fromkeys(one.kind for one in results.values())
-    return {"similarity": _matrices(parts, f"{', '.join(kinds)} similarity", vmax=1)}
+    return {"similarity": side_by_side(parts, f"{', '.join(kinds)} similarity", vmax=1)}
 
 
 @_drawn.register
@@ -88,7 +87,7 @@ def _(first: Phases, results: Mapping[str, Phases]) -> dict[str, Figure]:
         matrices = {name: one.similarity.matrix for name, one in known.items() if one.similarity is not None}
         kinds = dict.fromkeys(one.similarity.kind for one in known.values() if one.similarity is not None)
         parts = {name: (matrix, known[name]) for name, matrix in matrices.items()}
-        pictures["similarity"] = _matrices(parts, f"{', '.join(kinds)} similarity", vmax=1)
+        pictures["similarity"] = side_by_side(parts, f"{', '.join(kinds)} similarity", vmax=1)
         curves = {
             name: _curve(np.arange(1, len(one)), 1 - np.diagonal(one, 1), len(one))
             for name, one in matrices.items()
@@ -99,32 +98,36 @@ def _(first: Phases, results: Mapping[str, Phases]) -> dict[str, Figure]:
 
 @_drawn.register
 def _(first: Dynamics, results: Mapping[str, Dynamics]) -> dict[str, Figure]:
+    del first
     pictures = {}
-    for statistic in first.statistics:
+    for statistic in _of_any(one.statistics for one in results.values()):
         if statistic in SILENT:
             continue
         panels = []
-        for group in first.groups(statistic):
+        for group in _of_any(one.groups(statistic) for one in results.values()):
             curves = {}
             for name, one in results.items():
                 rows = one.table[(one.table["statistic"] == statistic) & (one.table["group"] == group)]
                 if len(rows):
-                    curves[name] = _of_table(rows, one.phases.layers)
-            unit = first.table.loc[first.table["statistic"] == statistic, "unit"].iloc[0]
-            panels.append((group, str(unit), curves))
+                    curves[name], unit = _of_table(rows, one.phases.layers), str(rows["unit"].iloc[0])
+            panels.append((group, unit, curves))
         pictures[statistic] = _panels(panels, len(panels))
     return pictures
 
 
 @_drawn.register
 def _(first: Repair, results: Mapping[str, Repair]) -> dict[str, Figure]:
+    del first
     shared = set.intersection(*(set(one.growth["eps"]) for one in results.values())) - {0.0}
     if not shared:
         return {}
     eps = max(shared)
     panels = []
-    for target in dict.fromkeys(first.growth["target"]):
-        for group in dict.fromkeys(first.growth["group"]):
+    targets, groups = (
+        _of_any(one.growth[column] for one in results.values()) for column in ("target", "group")
+    )
+    for target in targets:
+        for group in groups:
             curves = {}
             for name, one in results.items():
                 rows = one.growth.query("eps == @eps and target == @target and group == @group").sort_values(
@@ -139,27 +142,28 @@ def _(first: Repair, results: Mapping[str, Repair]) -> dict[str, Figure]:
 
 @_drawn.register
 def _(first: Surgery, results: Mapping[str, Surgery]) -> dict[str, Figure]:
+    """Deletions for every readout, and swaps for that which most results have."""
+    del first
     pictures = {}
-    readout = first.readouts[0]
+    readout = max(GROUP_COLOURS, key=lambda name: sum(name in one.readouts for one in results.values()))
     swapped = {
         name: (one.matrix("swap", readout), one.phases)
         for name, one in results.items()
-        if len(one.rows("swap", readout))
+        if readout in one.readouts and len(one.rows("swap", readout))
     }
     if swapped:
-        pictures["swap"] = _matrices(
+        pictures["swap"] = side_by_side(
             swapped, f"relative error of {readout}", cmap="magma", vmin=0, hollow=True
         )
     panels = []
-    for kind in first.readouts:
+    for readout in _of_any(one.readouts for one in results.values()):
         curves = {}
         for name, one in results.items():
-            rows = one.rows("delete", kind)
-            if len(rows):
+            if readout in one.readouts and len(rows := one.rows("delete", readout)):
                 depth = np.array([layers[0] for layers in rows["layers"]]) / one.layers
                 curves[name] = rows.assign(depth=depth).sort_values("depth")
         if curves:
-            panels.append((f"a block deleted, {kind}", "relative error", curves))
+            panels.append((f"a block deleted, {readout}", "relative error", curves))
     if panels:
         pictures["delete"] = _panels(panels, len(panels))
     return pictures
@@ -170,35 +174,30 @@ def _(first: Splice, results: Mapping[str, Splice]) -> dict[str, Figure]:
     """What blocks do in the place of others, on one scale."""
     del first
     parts = {name: (one.exchanged(), one.phases) for name, one in results.items() if len(one.rows(EXCHANGE))}
-    if not parts:
-        return {}
-    exchange = _matrices(
-        parts, "error over that of doing nothing", row="replaced layer", column="by the block of layer",
-        cmap="RdBu_r", vmin=0, vmax=2,
-    )  # fmt: skip
-    return {"exchange": exchange}
+    return {"exchange": exchanges(parts)} if parts else {}
 
 
 @_drawn.register
 def _(first: LayerProbe, results: Mapping[str, LayerProbe]) -> dict[str, Figure]:
-    """Linear probes of each layer alone, of the first model of each run; a panel for each task."""
+    """Linear probes of each layer alone; a panel for each task, a curve for each model of a run."""
     del first
     panels: dict[str, Panel] = {}
     for name, one in results.items():
         rows = one.scores[(one.scores["score"] == one.main) & (one.scores["probe"] == "linear")]
-        rows = rows[rows["place"].str.isdecimal() & (rows["model"] == one.models[0])]
-        if len(rows):
+        rows = rows[rows["place"].str.isdecimal()]
+        for model, own in rows.groupby("model", sort=False):
             heading = f"{one.task}, linear probe of each layer"
             _, _, curves = panels.setdefault(one.task, (heading, one.words[one.main], {}))
-            curve = rows.assign(depth=rows["place"].astype(int) / one.depth, mean=rows["value"])
-            curves[name] = curve.sort_values("depth")
+            curve = own.assign(depth=own["place"].astype(int) / one.depth, mean=own["value"])
+            curves[f"{name}\n{model}" if len(one.models) > 1 else name] = curve.sort_values("depth")
     return {"probe": _panels(list(panels.values()), len(panels))} if panels else {}
 
 
 @_drawn.register
 def _(first: Evaluation, results: Mapping[str, Evaluation]) -> dict[str, Figure]:
+    del first
     panels = []
-    for group in dict.fromkeys(first.fidelity.table["group"]):
+    for group in _of_any(one.fidelity.table["group"] for one in results.values()):
         for statistic, words in FIDELITY.items():
             curves = {}
             for name, one in results.items():
@@ -211,8 +210,13 @@ def _(first: Evaluation, results: Mapping[str, Evaluation]) -> dict[str, Figure]
                 if len(rows):
                     rows = rows.sort_values("layer")
                     curves[name] = rows.assign(depth=rows["layer"] / rows["layer"].max())
-            panels.append((f"{words}, {group}", words, curves))
+            panels.append((f"{words}, {group}", f"{words}, autoregressive", curves))
     return {"fidelity": _panels(panels, len(FIDELITY))}
+
+
+def _of_any(named: Iterable[Iterable[str]]) -> list[str]:
+    """What any of several results has, each once, in the order of first appearance."""
+    return list(dict.fromkeys(chain.from_iterable(named)))
 
 
 def _of_table(rows: pd.DataFrame, layers: int) -> pd.DataFrame:
@@ -229,66 +233,26 @@ def _curve(layers: np.ndarray, values: np.ndarray, depth: int) -> pd.DataFrame:
     return pd.DataFrame({"depth": layers / depth, "mean": values, "low": values, "high": values})
 
 
+@paper_style()
 def _panels(panels: Sequence[Panel], columns: int) -> Figure:
     """Curves of all runs, a colour and a marker for each."""
     rows = -(-len(panels) // columns)
     names = list(dict.fromkeys(name for _, _, curves in panels for name in curves))
     colours = dict(zip(names, sns.color_palette("colorblind", max(1, len(names))), strict=False))
     markers = dict(zip(names, cycle(MARKERS), strict=False))
-    with paper_style():
-        figure = new_figure(0.6 + 3.8 * columns, 0.3 + 2.9 * rows + LEGEND_ROW * len(names))
-        handles: dict[str, Any] = {}
-        places = list(_flat(figure, rows, columns))
-        for axes in places[len(panels) :]:
-            axes.set_axis_off()
-        for axes, (heading, label, curves) in zip(places, panels, strict=False):
-            for name, curve in curves.items():
-                axes.fill_between(
-                    curve["depth"], curve["low"], curve["high"], color=colours[name], alpha=0.2, lw=0
-                )
-                (handles[name],) = axes.plot(
-                    curve["depth"],
-                    curve["mean"],
-                    color=colours[name],
-                    marker=markers[name],
-                    markersize=3.5,
-                    label=name.replace("\n", ", "),
-                )
-            axes.set(title=heading, ylabel=label, xlabel=DEPTH, xlim=(-0.03, 1.03))
-        figure.legend(
-            handles=list(handles.values()), loc="outside lower center", ncols=1, frameon=False, fontsize=8
-        )
-        return figure
-
-
-def _flat(figure: Figure, rows: int, columns: int) -> Iterator[Axes]:
-    yield from figure.subplots(rows, columns, squeeze=False).flat
-
-
-def _matrices(
-    parts: Mapping[str, tuple[np.ndarray, Phases]], label: str, *, hollow: bool = False,
-    row: str = "layer", column: str = "layer", **scale: Any,
-) -> Figure:  # fmt: skip
-    """Matrices side by side on one scale; a diagonal that is 0 by definition left hollow."""
-    shown = {
-        name: (_hollow(matrix) if hollow else matrix, phases) for name, (matrix, phases) in parts.items()
-    }
-    least = min(float(np.nanmin(matrix)) for matrix, _ in shown.values())
-    most = max(float(np.nanmax(matrix)) for matrix, _ in shown.values())
-    scale = {"vmin": min(0.0, least), "vmax": most, **scale}
-    with paper_style():
-        figure = new_figure(0.8 + MATRIX * len(shown), 4.0)
-        panels = figure.subplots(1, len(shown), squeeze=False)[0]
-        for axes, (name, (matrix, phases)) in zip(panels, shown.items(), strict=True):
-            image = draw_matrix(axes, matrix, phases, **scale)
-            axes.set_title(fitted(name, MATRIX))
-            axes.set(xlabel=column, ylabel=row)
-        beyond = "max" if most > scale["vmax"] else "neither"
-        figure.colorbar(image, ax=list(panels), label=label, shrink=0.85, extend=beyond)
-        return figure
-
-
-def _hollow(matrix: np.ndarray) -> np.ndarray:
-    found = matrix.astype(float).copy()
-    np.fill_diagonal(found, np.nan)
-    return found
+    figure = new_figure(0.6 + 3.8 * columns, 0.3 + 2.9 * rows + LEGEND_ROW * len(names))
+    handles: dict[str, Any] = {}
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (heading, label, curves) in zip(places, panels, strict=False):
+        for name, curve in curves.items():
+            handles[name] = draw_band(
+                axes, curve["depth"], curve, shade=0.2, color=colours[name], marker=markers[name], markersize=3.5,
+                label=name.replace("\n", ", "),
+            )  # fmt: skip
+        axes.set(title=heading, ylabel=label, xlabel=DEPTH, xlim=(-0.03, 1.03))
+    figure.legend(
+        handles=list(handles.values()), loc="outside lower center", ncols=1, frameon=False, fontsize=8
+    )
+    return figure

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from matplotlib.lines import Line2D
 
+from brdyn.errors import UsageError
 from brdyn.plots.null import Style, bands_of, draw_twins, twins_handles
 from brdyn.plots.style import (
-    GROUP_COLOURS,
-    GROUP_MARKERS,
     INK,
+    draw_band,
     fitted,
     head,
     layer_ticks,
     legend_below,
     log_scale,
-    new_figure,
+    look_of,
+    new_panels,
     paper_style,
 )
 
@@ -68,6 +69,7 @@ def plot_curves(
     return plot_panels(table, {"": [statistic]}, phases, title=title, log=log, null=null)
 
 
+@paper_style()
 def plot_panels(
     table: pd.DataFrame,
     panels: dict[str, list[str]],
@@ -82,7 +84,12 @@ def plot_panels(
     Parameters
     ----------
     panels : dict of str to list of str
-        Heading of a panel to its statistics; where there are several it names the vertical axis too.
+        Heading of a panel to its statistics, three at most; where there are several it names the vertical axis too.
+
+    Raises
+    ------
+    UsageError
+        If a panel has more statistics than there are line styles.
 
     Examples
     --------
@@ -92,22 +99,19 @@ def plot_panels(
     >>> [axes.get_title() for axes in plot_panels(dynamics.table, panels, phases, title="a ViT").axes]
     ['size', 'motion']
     """
-    with paper_style():
-        figure = new_figure(0.6 + 4.2 * len(panels), 3.4)
-        handles: list[Artist] = []
-        for axes, (heading, statistics) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-        ):
-            handles += draw_curves(axes, table, statistics, phases, null)
-            axes.set_title(heading or fitted(title, figure.get_figwidth()))
-            if len(statistics) > 1:
-                axes.set_ylabel(heading)
-            if log:
-                log_scale(axes)
-        if any(panels):
-            head(figure, title)
-        legend_below(figure, [*handles, *twins_handles(null)])
-        return figure
+    figure, places = new_panels(len(panels), 0.6 + 4.2 * len(panels), 3.4)
+    handles: list[Artist] = []
+    for axes, (heading, statistics) in zip(places, panels.items(), strict=True):
+        handles += draw_curves(axes, table, statistics, phases, null)
+        axes.set_title(heading or fitted(title, figure.get_figwidth()))
+        if len(statistics) > 1:
+            axes.set_ylabel(heading)
+        if log:
+            log_scale(axes)
+    if any(panels):
+        head(figure, title)
+    legend_below(figure, [*handles, *twins_handles(null)])
+    return figure
 
 
 def draw_curves(
@@ -123,23 +127,19 @@ def draw_curves(
     many, begun = len(statistics) > 1, BEGUN_ANEW.intersection(statistics)
     parts = [(first, last - 1) for first, last in phases.intervals] if begun else [(0, phases.layers)]
     handles = {}
+    if len(statistics) > len(STYLES):
+        raise UsageError(
+            f"a panel tells {len(STYLES)} statistics apart, not {', '.join(statistics)}: give some another panel"
+        )
     for statistic, style in zip(statistics, STYLES, strict=False):
         for group, curve in rows[rows["statistic"] == statistic].groupby("group", sort=False):
-            colour = GROUP_COLOURS.get(str(group), "#444444")
-            look: dict[str, Any] = {
-                "color": colour,
-                "marker": GROUP_MARKERS.get(str(group), "o"),
-                "markersize": 3.5,
-            }
+            look = look_of(group, other="#444444")
             handles[group] = Line2D([], [], label=str(group), **look)
             for first, last in parts:
                 ordered = curve[curve["layer"].between(first, last)].sort_values("layer")
                 part = None if bands is None else bands[bands["layer"].between(first, last)]
-                draw_twins(axes, part, "layer", colour, style, statistic=statistic, group=group)
-                axes.fill_between(
-                    ordered["layer"], ordered["low"], ordered["high"], color=colour, alpha=0.25, linewidth=0
-                )
-                axes.plot(ordered["layer"], ordered["mean"], style, **look)
+                draw_twins(axes, part, "layer", look["color"], style, statistic=statistic, group=group)
+                draw_band(axes, ordered["layer"], ordered, linestyle=style, **look)
     first, last = int(rows["layer"].min()), int(rows["layer"].max())
     axes.set_xlabel(
         "layer (the last of each phase is 0, and left out)" if begun

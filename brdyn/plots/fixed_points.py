@@ -9,6 +9,7 @@ from brdyn.measures.fixed_points import MOVES
 from brdyn.plots.style import (
     MARKERS,
     QUIET,
+    draw_band,
     head,
     legend_below,
     log_scale,
@@ -28,6 +29,7 @@ READ_FIRST = ("accuracy", "agreement", "cosine")
 LEAST = 1e-7  # of what is drawn on a logarithmic axis: float32 tells no less apart
 
 
+@paper_style()
 def plot_fixed_points(found: FixedPoints, *, title: str) -> Figure:
     """How far each application moves a state, how far it is from its end, and what is read, phase by phase.
 
@@ -50,27 +52,26 @@ def plot_fixed_points(found: FixedPoints, *, title: str) -> Figure:
     units = dict(zip(found.table["statistic"], found.table["unit"], strict=True))
     shown = [*MOVES, *[name for name in READ_FIRST if name in found.readings][:1]]
     colours = ordered_colours(len(found.lengths))
-    with paper_style():
-        figure = new_figure(7.2, 5.4)
-        panels = figure.subplots(2, 2, sharex=True).ravel()
-        for axes in panels[len(shown) :]:
-            axes.set_visible(False)
-        for axes, statistic in zip(panels, shown, strict=False):
-            for name, colour, marker in zip(found.lengths, colours, cycle(MARKERS), strict=False):
-                _draw(axes, found, name, statistic, colour, marker)
-            axes.axvline(1, color=QUIET, linewidth=0.7, linestyle=":")
-            axes.set_title(units.get(statistic, statistic))
-            axes.set_xlim(0, found.factor * 1.03)
-            if (
-                statistic in MOVES
-                and (found.table.loc[found.table["statistic"] == statistic, "mean"] > LEAST).any()
-            ):
-                log_scale(axes)
-        for axes in panels[2:]:
-            axes.set_xlabel("applications, of the phase's own")
-        legend_below(figure, panels[0].get_legend_handles_labels()[0])
-        head(figure, title)
-        return figure
+    figure = new_figure(7.2, 5.4)
+    panels = figure.subplots(2, 2, sharex=True).ravel()
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    for axes, statistic in zip(panels, shown, strict=False):
+        for name, colour, marker in zip(found.lengths, colours, cycle(MARKERS), strict=False):
+            _draw(axes, found, name, statistic, colour, marker)
+        axes.axvline(1, color=QUIET, linewidth=0.7, linestyle=":")
+        axes.set_title(units.get(statistic, statistic))
+        axes.set_xlim(0, found.factor * 1.03)
+        if (
+            statistic in MOVES
+            and (found.table.loc[found.table["statistic"] == statistic, "mean"] > LEAST).any()
+        ):
+            log_scale(axes)
+    for axes in panels[2:]:
+        axes.set_xlabel("applications, of the phase's own")
+    legend_below(figure, panels[0].get_legend_handles_labels()[0])
+    head(figure, title)
+    return figure
 
 
 def _draw(
@@ -85,12 +86,11 @@ def _draw(
     curve = found.curve(name, statistic)
     if statistic in MOVES:
         curve = curve[curve["mean"] > LEAST]
+        curve = curve.assign(low=curve["low"].clip(lower=curve["mean"] / 10))
     times = curve.index.to_numpy() / found.lengths[name]
     radius = found.curve(name, "radius")["mean"]
     label = f"{name}: spectral radius {radius.iloc[0]:.3f}" if len(radius) else name
-    axes.plot(
-        times, curve["mean"].to_numpy(), color=colour, marker=marker, markersize=3.5, linewidth=1, label=label,
+    draw_band(
+        axes, times, curve, shade=0.2, color=colour, marker=marker, markersize=3.5, linewidth=1, label=label,
         markevery=marks_every(len(curve)),
     )  # fmt: skip
-    low = curve["low"].clip(lower=curve["mean"] / 10) if statistic in MOVES else curve["low"]
-    axes.fill_between(times, low.to_numpy(), curve["high"].to_numpy(), color=colour, alpha=0.2, lw=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,11 +19,15 @@ from brdyn.plots.style import (
     GROUP_MARKERS,
     INK,
     QUIET,
+    draw_band,
     head,
+    layer_axis,
     layer_ticks,
     legend_below,
     log_scale,
+    look_of,
     new_figure,
+    new_panels,
     paper_style,
 )
 
@@ -35,7 +39,6 @@ if TYPE_CHECKING:
     from brdyn.interventions import Repair, Surgery
     from brdyn.phases import Phases
 
-EPS_SHOWN = 3
 CURVE_OF = ("target", "eps", "group")
 
 
@@ -70,6 +73,7 @@ def plot_growth(repair: Repair, phases: Phases, *, title: str) -> Figure:
     return figure
 
 
+@paper_style()
 def _by_start(
     repair: Repair,
     rows: pd.DataFrame,
@@ -81,55 +85,45 @@ def _by_start(
     log: bool,
 ) -> Figure:
     targets = list(dict.fromkeys(rows["target"]))
-    sizes = sorted(rows["eps"].unique(), reverse=True)[:EPS_SHOWN]
-    with paper_style():
-        figure = new_figure(0.6 + 3.7 * max(1, len(targets)), 3.2)
-        panels = figure.subplots(1, max(1, len(targets)), squeeze=False, sharey=True)[0]
-        for axes, target in zip(panels, targets, strict=False):
-            draw_bands(axes, phases)
-            chosen = rows[rows["target"] == target]
-            for eps, style in zip(sizes, STYLES, strict=False):
-                for group, curve in chosen[chosen["eps"] == eps].groupby("group", sort=False):
-                    ordered = curve.sort_values("start")
-                    colour = GROUP_COLOURS.get(str(group), QUIET)
-                    if eps == sizes[0]:  # one band a curve is enough to see by
-                        draw_twins(axes, bands, "start", colour, target=target, eps=eps, group=group)
-                    axes.fill_between(
-                        ordered["start"],
-                        ordered["low"],
-                        ordered["high"],
-                        color=colour,
-                        alpha=0.25,
-                        linewidth=0,
-                    )
-                    marker = GROUP_MARKERS.get(str(group), "o")
-                    axes.plot(
-                        ordered["start"], ordered["mean"], style, color=colour, marker=marker, markersize=3.5
-                    )
-            axes.set_title(f"noise on {target}")
-            axes.set_xlabel("noise added at layer (0: embedding)")
-            axes.set_xticks([0, *layer_ticks(phases.layers)])
-            axes.set_xlim(-0.5, phases.layers + 0.5)
-            if log:
-                log_scale(axes)
-        panels[0].set_ylabel(label)
-        handles: list[Artist] = [
-            Line2D([], [], color=GROUP_COLOURS.get(group, QUIET), marker=GROUP_MARKERS.get(group, "o"), markersize=3.5,
-                   label=group)
-            for group in dict.fromkeys(rows["group"])
-        ]  # fmt: skip
-        handles += [
-            Line2D([], [], color=INK, linestyle=style, label=f"eps {eps:g}")
-            for eps, style in zip(sizes, STYLES, strict=False)
-        ]
-        handles += twins_handles(repair.null)
-        panels[-1].legend(
-            handles=handles, frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)
-        )
-        head(figure, title)
-        return figure
+    sizes = sorted(rows["eps"].unique(), reverse=True)
+    lines: list[dict[str, Any]] = [  # all styles, and again in paler colours
+        {"linestyle": STYLES[place % len(STYLES)], "alpha": 1 / (1 + place // len(STYLES))}
+        for place in range(len(sizes))
+    ]
+    figure, panels = new_panels(len(targets), 0.6 + 3.7 * max(1, len(targets)), 3.2, sharey=True)
+    for axes, target in zip(panels, targets, strict=False):
+        draw_bands(axes, phases)
+        chosen = rows[rows["target"] == target]
+        for eps, line in zip(sizes, lines, strict=True):
+            for group, curve in chosen[chosen["eps"] == eps].groupby("group", sort=False):
+                ordered = curve.sort_values("start")
+                look = look_of(group)
+                if eps == sizes[0]:  # one band a curve is enough to see by
+                    draw_twins(axes, bands, "start", look["color"], target=target, eps=eps, group=group)
+                shade = 0.25 * line["alpha"]
+                draw_band(axes, ordered["start"], ordered, shade=shade, **look, **line)
+        axes.set_title(f"noise on {target}")
+        layer_axis(axes, phases.layers, "noise added at layer (0: embedding)", first=0)
+        if log:
+            log_scale(axes)
+    panels[0].set_ylabel(label)
+    handles: list[Artist] = [
+        Line2D([], [], label=group, **look_of(group)) for group in dict.fromkeys(rows["group"])
+    ]
+    handles += [
+        Line2D([], [], color=INK, label=f"eps {eps:g}", **line)
+        for eps, line in zip(sizes, lines, strict=True)
+    ]
+    for twins in twins_handles(repair.null):
+        if len(sizes) > 1:
+            twins.set_label(f"{twins.get_label()}, eps {sizes[0]:g}")
+        handles.append(twins)
+    panels[-1].legend(handles=handles, frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    head(figure, title)
+    return figure
 
 
+@paper_style()
 def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Figure:
     """Angle to the clean state through depth, a curve for every start: rows are groups, columns what got the noise.
 
@@ -145,41 +139,41 @@ def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Fi
     targets, groups = list(dict.fromkeys(rows["target"])), list(dict.fromkeys(rows["group"]))
     colours = mpl.colors.ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.9, 256)))  # no pale yellow
     scale = mpl.colors.Normalize(0, phases.layers)
-    with paper_style():
-        figure = new_figure(0.9 + 3.3 * len(targets), 0.6 + 2.3 * len(groups))
-        panels = figure.subplots(len(groups), len(targets), squeeze=False, sharex=True, sharey="row")
-        for line, group in enumerate(groups):
-            for column, target in enumerate(targets):
-                axes = panels[line, column]
-                draw_bands(axes, phases)
-                chosen = rows[(rows["target"] == target) & (rows["group"] == group)]
-                for start, curve in chosen.groupby("start"):
-                    colour, keys = (
-                        colours(scale(float(start))),
-                        {"target": target, "group": group, "start": start},
-                    )
-                    draw_twins(axes, bands, "layer", colour, eps=eps, **keys)
-                    axes.plot(
-                        curve["layer"],
-                        curve["mean"],
-                        color=colour,
-                        marker=".",
-                        markersize=3,
-                    )
-                log_scale(axes)
-                axes.set_xticks([0, *layer_ticks(phases.layers)])
-                if line == 0:
-                    axes.set_title(f"noise on {target}")
-                if line == len(groups) - 1:
-                    axes.set_xlabel("layer (0 is the embedding)")
-            panels[line, 0].set_ylabel(f"angle of {group} (radians)")
-        mappable = mpl.cm.ScalarMappable(scale, colours)
-        figure.colorbar(mappable, ax=panels.ravel().tolist(), label="noise added at layer", shrink=0.8)
-        legend_below(figure, twins_handles(repair.null))
-        head(figure, f"{title}, eps {eps:g}")
-        return figure
+    figure = new_figure(0.9 + 3.3 * len(targets), 0.6 + 2.3 * len(groups))
+    panels = figure.subplots(len(groups), len(targets), squeeze=False, sharex=True, sharey="row")
+    for line, group in enumerate(groups):
+        for column, target in enumerate(targets):
+            axes = panels[line, column]
+            draw_bands(axes, phases)
+            chosen = rows[(rows["target"] == target) & (rows["group"] == group)]
+            for start, curve in chosen.groupby("start"):
+                colour, keys = (
+                    colours(scale(float(start))),
+                    {"target": target, "group": group, "start": start},
+                )
+                draw_twins(axes, bands, "layer", colour, eps=eps, **keys)
+                axes.plot(
+                    curve["layer"],
+                    curve["mean"],
+                    color=colour,
+                    marker=".",
+                    markersize=3,
+                )
+            log_scale(axes)
+            axes.set_xticks([0, *layer_ticks(phases.layers)])
+            if line == 0:
+                axes.set_title(f"noise on {target}")
+            if line == len(groups) - 1:
+                axes.set_xlabel("layer (0 is the embedding)")
+        panels[line, 0].set_ylabel(f"angle of {group} (radians)")
+    mappable = mpl.cm.ScalarMappable(scale, colours)
+    figure.colorbar(mappable, ax=panels.ravel().tolist(), label="noise added at layer", shrink=0.8)
+    legend_below(figure, twins_handles(repair.null))
+    head(figure, f"{title}, eps {eps:g}")
+    return figure
 
 
+@paper_style()
 def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
     """Harm of swaps or replacements for all pairs of layers, a panel for each readout, phases framed.
 
@@ -198,36 +192,34 @@ def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
         shown.append(("head", "accuracy"))
     elif len(surgery.rows(kind, "head", "agreement")):
         shown.append(("head", "agreement"))
-    with paper_style():
-        twins = surgery.of_twins(kind)
-        figure = new_figure(4.3 * len(shown), 3.9 * (1 if twins is None else 2))
-        panels = figure.subplots(1 if twins is None else 2, len(shown), squeeze=False)
-        below = (
-            []
-            if twins is None
-            else [(axes, twins, *what) for axes, what in zip(panels[1], shown, strict=True)]
-        )
-        for axes, source, readout, measure in [
-            *((axes, surgery, *what) for axes, what in zip(panels[0], shown, strict=True)), *below
-        ]:  # fmt: skip
-            if source is twins and readout == "head":
-                axes.axis("off")  # a twin's head has learnt nothing
-                continue
-            matrix = source.matrix(kind, readout, measure).astype(float)
-            np.fill_diagonal(matrix, np.nan)
-            good = measure != "relative_error"
-            image = draw_matrix(axes, matrix, surgery.phases, cmap="viridis" if good else "viridis_r")
-            label = measure.replace("_", " ")
-            figure.colorbar(image, ax=axes, label=label, shrink=0.85)
-            of_twins = f", {surgery.null.label}: mean" if source is twins and surgery.null is not None else ""
-            intact = f" ({surgery.intact_accuracy:.2f} intact)" if measure == "accuracy" else ""
-            axes.set_title((readout if not good else f"classification head{intact}") + of_twins)
-            if kind == "replace":
-                axes.set(xlabel="replaced by layer", ylabel="layer")
-        head(figure, title)
-        return figure
+    twins = surgery.of_twins(kind)
+    figure = new_figure(4.3 * len(shown), 3.9 * (1 if twins is None else 2))
+    panels = figure.subplots(1 if twins is None else 2, len(shown), squeeze=False)
+    below = (
+        [] if twins is None else [(axes, twins, *what) for axes, what in zip(panels[1], shown, strict=True)]
+    )
+    for axes, source, readout, measure in [
+        *((axes, surgery, *what) for axes, what in zip(panels[0], shown, strict=True)), *below
+    ]:  # fmt: skip
+        if source is twins and readout == "head":
+            axes.axis("off")  # a twin's head has learnt nothing
+            continue
+        matrix = source.matrix(kind, readout, measure).astype(float)
+        np.fill_diagonal(matrix, np.nan)
+        good = measure != "relative_error"
+        image = draw_matrix(axes, matrix, surgery.phases, cmap="viridis" if good else "viridis_r")
+        label = measure.replace("_", " ")
+        figure.colorbar(image, ax=axes, label=label, shrink=0.85)
+        of_twins = f", {surgery.null.label}: mean" if source is twins and surgery.null is not None else ""
+        intact = f" ({surgery.intact_accuracy:.2f} intact)" if measure == "accuracy" else ""
+        axes.set_title((readout if not good else f"classification head{intact}") + of_twins)
+        if kind == "replace":
+            axes.set(xlabel="replaced by layer", ylabel="layer")
+    head(figure, title)
+    return figure
 
 
+@paper_style()
 def plot_layers(surgery: Surgery, *, title: str) -> Figure:
     """Harm of deleting each layer, and of shuffling phases against windows of their size across a boundary.
 
@@ -238,24 +230,24 @@ def plot_layers(surgery: Surgery, *, title: str) -> Figure:
     """
     kinds = set(surgery.table["kind"])
     headings = [name for name in ("delete", "shuffle") if any(kind.startswith(name) for kind in kinds)]
-    with paper_style():
-        figure = new_figure(0.6 + 4.4 * max(1, len(headings)) + 2.2 * ("shuffle" in headings), 3.2)
-        for axes, heading in zip(
-            figure.subplots(1, max(1, len(headings)), squeeze=False)[0], headings, strict=False
-        ):
-            (_draw_deletions if heading == "delete" else _draw_shuffles)(axes, surgery)
-            axes.set_ylabel("relative error at the end")
-            axes.set_ylim(bottom=0)
-            beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if heading == "shuffle" else {}
-            handles = [*axes.get_legend_handles_labels()[0], *twins_handles(surgery.null)]
-            if heading == "shuffle":
-                handles += [
-                    Line2D([], [], color=INK, linewidth=2, label="mean within"),
-                    Line2D([], [], color=QUIET, linewidth=2, label="mean across"),
-                ]
-            axes.legend(handles=handles, frameon=False, fontsize=7, **beside)
-        head(figure, title)
-        return figure
+    width = 0.6 + 4.4 * max(1, len(headings)) + 2.2 * ("shuffle" in headings)
+    figure, panels = new_panels(len(headings), width, 3.2)
+    for axes, heading in zip(panels, headings, strict=False):
+        (_draw_deletions if heading == "delete" else _draw_shuffles)(axes, surgery)
+        axes.set_ylabel("relative error at the end")
+        axes.set_ylim(bottom=0)
+        beside: dict[str, Any] = (
+            {"loc": "upper left", "bbox_to_anchor": (1, 1)} if heading == "shuffle" else {}
+        )
+        handles = [*axes.get_legend_handles_labels()[0], *twins_handles(surgery.null)]
+        if heading == "shuffle":
+            handles += [
+                Line2D([], [], color=INK, linewidth=2, label="mean within"),
+                Line2D([], [], color=QUIET, linewidth=2, label="mean across"),
+            ]
+        axes.legend(handles=handles, frameon=False, fontsize=7, **beside)
+    head(figure, title)
+    return figure
 
 
 def _draw_deletions(axes: Axes, surgery: Surgery) -> None:
@@ -267,16 +259,11 @@ def _draw_deletions(axes: Axes, surgery: Surgery) -> None:
     for readout in surgery.readouts:
         rows = surgery.rows("delete", readout)
         layers = [layers[0] for layers in rows["layers"]]
-        colour = GROUP_COLOURS[readout]
-        draw_twins(axes, bands, "layer", colour, readout=readout, measure="relative_error")
-        axes.fill_between(layers, rows["low"], rows["high"], color=colour, alpha=0.25, linewidth=0)
-        axes.plot(
-            layers, rows["mean"], color=colour, marker=GROUP_MARKERS[readout], markersize=3.5, label=readout
-        )
+        look = look_of(readout)
+        draw_twins(axes, bands, "layer", look["color"], readout=readout, measure="relative_error")
+        draw_band(axes, layers, rows, label=readout, **look)
     axes.set_title("one layer deleted")
-    axes.set_xlabel("deleted layer")
-    axes.set_xticks(layer_ticks(surgery.layers))
-    axes.set_xlim(0.5, surgery.layers + 0.5)
+    layer_axis(axes, surgery.layers, "deleted layer")
 
 
 def _draw_shuffles(axes: Axes, surgery: Surgery) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +15,11 @@ from brdyn.plots.style import (
     GROUP_MARKERS,
     INK,
     QUIET,
+    draw_band,
     head,
-    layer_ticks,
+    layer_axis,
     legend_below,
-    new_figure,
+    new_panels,
     paper_style,
 )
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 MOST_ERROR = 2.5  # the axis goes no further up: 1 is no better than the mean state
 MOST_MODULUS = 3.0  # and here no further out: 1 neither grows nor shrinks
-LOOKS = {
+LOOKS: dict[str, dict[str, Any]] = {
     "mean": {"color": QUIET, "linestyle": "-.", "label": "mean state"},
     "identity": {"color": QUIET, "linestyle": ":", "marker": "s", "label": "identity"},
     "endpoint": {"color": CURVE, "linestyle": "--", "marker": "^", "label": "endpoint map"},
@@ -39,6 +40,7 @@ LOOKS = {
 }
 
 
+@paper_style()
 def plot_mode_errors(modes: Modes, phases: Phases, *, title: str, null: Null | None = None) -> Figure:
     """Relative error at every layer of the prediction from the state that enters its phase, by token group.
 
@@ -58,52 +60,43 @@ def plot_mode_errors(modes: Modes, phases: Phases, *, title: str, null: Null | N
     bands = bands_of(null, "modes", ["measure", "group", "predictor", "phase", "steps"])
     if bands is not None:
         bands = bands.assign(layer=bands["steps"] + [starts[phase - 1] for phase in bands["phase"]])
-    with paper_style():
-        figure = new_figure(0.6 + 4.2 * len(groups), 3.6)
-        for axes, group in zip(
-            figure.subplots(1, len(groups), squeeze=False, sharey=True)[0], groups, strict=True
-        ):
-            draw_bands(axes, phases)
-            beyond = []
-            for predictor in [name for name in LOOKS if name in set(rows["predictor"])]:
-                look = LOOKS[predictor]
-                for phase, start in enumerate(starts, 1):
-                    part = rows[
-                        (rows["group"] == group) & (rows["predictor"] == predictor) & (rows["phase"] == phase)
-                    ].sort_values("steps")
-                    layers = start + part["steps"]
-                    if predictor == "operator":
-                        keys = {
-                            "measure": "relative_error",
-                            "group": group,
-                            "predictor": predictor,
-                            "phase": phase,
-                        }
-                        draw_twins(axes, bands, "layer", look["color"], **keys)
-                    axes.fill_between(
-                        layers, part["low"], part["high"], color=look["color"], alpha=0.25, linewidth=0
-                    )
-                    label = look["label"] if phase == 1 else None
-                    axes.plot(layers, part["mean"], markersize=3.5, **{**look, "label": label})
-                    name = f"{look['label']}, phase {phase}"
-                    beyond += mark_beyond(
-                        axes, layers, part["mean"], MOST_ERROR, look["color"], name, above=True
-                    )
-            axes.set_title(group + (f"\n{marks[group]}" if group in marks else ""))
-            say_beyond(axes, beyond)
-            axes.set_xlabel("layer, predicted from the start of its phase")
-            axes.set_xticks(layer_ticks(phases.layers))
-            axes.set_xlim(0.5, phases.layers + 0.5)
-        figure.axes[0].set_ylim(0, min(figure.axes[0].get_ylim()[1], MOST_ERROR))
-        figure.axes[0].set_ylabel(
-            f"relative error of {'centred' if modes.centred else 'uncentred'} states,\nheld-out images"
-        )
-        handles = figure.axes[0].get_legend_handles_labels()[0]
-        legend_below(figure, [*handles, *twins_handles(null)])
-        head(figure, title)
-        return figure
+    figure, panels = new_panels(len(groups), 0.6 + 4.2 * len(groups), 3.6, sharey=True)
+    for axes, group in zip(panels, groups, strict=True):
+        draw_bands(axes, phases)
+        beyond = []
+        for predictor in [name for name in LOOKS if name in set(rows["predictor"])]:
+            look = LOOKS[predictor]
+            for phase, start in enumerate(starts, 1):
+                part = rows[
+                    (rows["group"] == group) & (rows["predictor"] == predictor) & (rows["phase"] == phase)
+                ].sort_values("steps")
+                layers = start + part["steps"]
+                if predictor == "operator":
+                    keys = {
+                        "measure": "relative_error",
+                        "group": group,
+                        "predictor": predictor,
+                        "phase": phase,
+                    }
+                    draw_twins(axes, bands, "layer", look["color"], **keys)
+                label = look["label"] if phase == 1 else None
+                draw_band(axes, layers, part, markersize=3.5, **{**look, "label": label})
+                name = f"{look['label']}, phase {phase}"
+                beyond += mark_beyond(axes, layers, part["mean"], MOST_ERROR, look["color"], name, above=True)
+        axes.set_title(group + (f"\n{marks[group]}" if group in marks else ""))
+        say_beyond(axes, beyond)
+        layer_axis(axes, phases.layers, "layer, predicted from the start of its phase")
+    figure.axes[0].set_ylim(0, min(figure.axes[0].get_ylim()[1], MOST_ERROR))
+    figure.axes[0].set_ylabel(
+        f"relative error of {'centred' if modes.centred else 'uncentred'} states,\nheld-out images"
+    )
+    handles = figure.axes[0].get_legend_handles_labels()[0]
+    legend_below(figure, [*handles, *twins_handles(null)])
+    head(figure, title)
+    return figure
 
 
+@paper_style()
 def plot_spectra(modes: Modes, phases: Phases, *, title: str) -> Figure:
     """Eigenvalues of the operator of each phase in the complex plane, with the unit circle, all on the same axes.
 
@@ -115,32 +108,30 @@ def plot_spectra(modes: Modes, phases: Phases, *, title: str) -> Figure:
     True
     """
     turn = np.linspace(0, 2 * np.pi, 200)
-    with paper_style():
-        figure = new_figure(0.4 + 2.6 * phases.k, 3.7)
-        panels = figure.subplots(1, phases.k, squeeze=False, sharex=True, sharey=True)[0]
-        size = min(MOST_MODULUS, 1.1 * max(1.0, float(modes.spectrum["modulus"].quantile(0.99))))
-        for phase, (axes, (first, last)) in enumerate(zip(panels, phases.intervals, strict=True), 1):
-            axes.plot(np.cos(turn), np.sin(turn), color=QUIET, linewidth=0.8)
-            own = modes.spectrum[modes.spectrum["phase"] == phase]
-            for group, part in own.groupby("group", sort=False):
-                colour = GROUP_COLOURS.get(str(group), QUIET)
-                axes.scatter(
-                    part["real"], part["imaginary"], s=7, alpha=0.5, linewidths=0, color=colour, label=group,
-                    marker=GROUP_MARKERS.get(str(group), "o"),
-                )  # fmt: skip
-            outside = own[own[["real", "imaginary"]].abs().max(axis=1) > size]
-            if len(outside):
-                furthest = outside["modulus"].max()
-                axes.text(
-                    0.02, 0.02, f"{len(outside)} outside, up to {furthest:.1f} from 0", transform=axes.transAxes,
-                    fontsize=7,
-                )  # fmt: skip
-            axes.set_title(f"layers {first}–{last}" if last > first else f"layer {first}")
-            axes.set_xlabel("real part")
-            axes.set_aspect("equal")
-            axes.set_xlim(-size, size)
-            axes.set_ylim(-size, size)
-        panels[0].set_ylabel("imaginary part")
-        legend_below(figure, panels[0].get_legend_handles_labels()[0], markerscale=2.5)
-        head(figure, title)
-        return figure
+    figure, panels = new_panels(phases.k, 0.4 + 2.6 * phases.k, 3.7, sharex=True, sharey=True)
+    size = min(MOST_MODULUS, 1.1 * max(1.0, float(modes.spectrum["modulus"].quantile(0.99))))
+    for phase, (axes, (first, last)) in enumerate(zip(panels, phases.intervals, strict=True), 1):
+        axes.plot(np.cos(turn), np.sin(turn), color=QUIET, linewidth=0.8)
+        own = modes.spectrum[modes.spectrum["phase"] == phase]
+        for group, part in own.groupby("group", sort=False):
+            colour = GROUP_COLOURS.get(str(group), QUIET)
+            axes.scatter(
+                part["real"], part["imaginary"], s=7, alpha=0.5, linewidths=0, color=colour, label=group,
+                marker=GROUP_MARKERS.get(str(group), "o"),
+            )  # fmt: skip
+        outside = own[own[["real", "imaginary"]].abs().max(axis=1) > size]
+        if len(outside):
+            furthest = outside["modulus"].max()
+            axes.text(
+                0.02, 0.02, f"{len(outside)} outside, up to {furthest:.1f} from 0", transform=axes.transAxes,
+                fontsize=7,
+            )  # fmt: skip
+        axes.set_title(f"layers {first}–{last}" if last > first else f"layer {first}")
+        axes.set_xlabel("real part")
+        axes.set_aspect("equal")
+        axes.set_xlim(-size, size)
+        axes.set_ylim(-size, size)
+    panels[0].set_ylabel("imaginary part")
+    legend_below(figure, panels[0].get_legend_handles_labels()[0], markerscale=2.5)
+    head(figure, title)
+    return figure

@@ -12,6 +12,7 @@ from brdyn.plots.style import (
     CURVE,
     INK,
     QUIET,
+    distinct_colours,
     fitted,
     head,
     layer_ticks,
@@ -43,6 +44,7 @@ EXTEND = {(False, False): "neither", (True, False): "min", (False, True): "max",
 WORST_TO_BEST = ("worst", "median", "best")
 
 
+@paper_style()
 def plot_layer_scores(found: LayerProbe, *, title: str) -> Figure:
     """The main score by layer with its interval over test images; phases are marked where they were given.
 
@@ -62,13 +64,12 @@ def plot_layer_scores(found: LayerProbe, *, title: str) -> Figure:
     >>> plot_layer_scores(probed, title="a ViT").axes[0].get_xlabel()
     'layer'
     """
-    with paper_style():
-        figure = new_figure(5.0, 3.4)
-        axes = figure.subplots()
-        draw_layer_scores(axes, found)
-        axes.set_title(title)
-        legend_below(figure, axes.get_legend_handles_labels()[0])
-        return figure
+    figure = new_figure(5.0, 3.4)
+    axes = figure.subplots()
+    draw_layer_scores(axes, found)
+    axes.set_title(title)
+    legend_below(figure, axes.get_legend_handles_labels()[0])
+    return figure
 
 
 def draw_layer_scores(axes: Axes, found: LayerProbe) -> None:
@@ -85,8 +86,9 @@ def draw_layer_scores(axes: Axes, found: LayerProbe) -> None:
     rows = found.scores[found.scores["score"] == found.main]
     single = rows[~rows["place"].str.contains("+", regex=False)]
     layers = sorted({int(place) for place in single["place"]})
+    colours = dict(zip(found.models, distinct_colours(COLOURS, len(found.models)), strict=True))
     for (model, probe), own in single.groupby(["model", "probe"], sort=False):
-        colour = COLOURS[found.models.index(str(model)) % len(COLOURS)]
+        colour = colours[str(model)]
         places = own["place"].astype(int)
         name = f"{model}, {probe}" if len(found.models) > 1 else str(probe)
         axes.plot(
@@ -120,6 +122,7 @@ def draw_layer_scores(axes: Axes, found: LayerProbe) -> None:
     axes.set(xlabel="layer", ylabel=found.words[found.main], xticks=shown)
 
 
+@paper_style()
 def plot_examples(found: LayerProbe, *, title: str) -> Figure:
     """The worst, the middle and the best test image: image, truth, and what each model says. What is void is grey.
 
@@ -144,33 +147,32 @@ def plot_examples(found: LayerProbe, *, title: str) -> Figure:
     truth = examples["truth"]
     maps = [_known(found, examples[name]) for name in ("truth", *(f"said {model}" for model in models))]
     how = _colours(found, maps)
-    with paper_style():
-        tall = PANEL * truth.shape[1] / truth.shape[2]
-        beside = BAR if found.task == "depth" else 0.0
-        figure = new_figure(PANEL * (2 + len(models)) + beside, tall * len(truth) + AROUND)
-        panels = figure.subplots(len(truth), 2 + len(models), squeeze=False)
-        for row, score in enumerate(examples["score"]):
-            name = WORST_TO_BEST[row] if len(truth) == len(WORST_TO_BEST) else ""
-            panels[row, 0].imshow(examples["image"][row])
-            panels[row, 0].set_ylabel(f"{name} {float(score):.2f}".strip())
-            for column, one in enumerate(maps, start=1):
-                image = panels[row, column].imshow(one[row], interpolation="nearest", **how)
-        for column, heading in enumerate(["image", "truth", *models]):
-            panels[0, column].set_title(fitted(heading, PANEL))
-        for axes in panels.flat:
-            axes.set(xticks=[], yticks=[])
-            for spine in axes.spines.values():
-                spine.set_visible(False)
-        if found.task == "depth":
-            said = np.ma.stack(maps[1:])
-            beyond = (bool((said < how["vmin"]).any()), bool((said > how["vmax"]).any()))
-            figure.colorbar(
-                image, ax=panels[:, -1].tolist(), label="depth (m)", shrink=0.6, extend=EXTEND[beyond]
-            )
-        else:
-            _name_classes(figure, found, how, maps)
-        head(figure, title)
-        return figure
+    tall = PANEL * truth.shape[1] / truth.shape[2]
+    beside = BAR if found.task == "depth" else 0.0
+    figure = new_figure(PANEL * (2 + len(models)) + beside, tall * len(truth) + AROUND)
+    panels = figure.subplots(len(truth), 2 + len(models), squeeze=False)
+    for row, score in enumerate(examples["score"]):
+        name = WORST_TO_BEST[row] if len(truth) == len(WORST_TO_BEST) else ""
+        panels[row, 0].imshow(examples["image"][row])
+        panels[row, 0].set_ylabel(f"{name} {float(score):.2f}".strip())
+        for column, one in enumerate(maps, start=1):
+            image = panels[row, column].imshow(one[row], interpolation="nearest", **how)
+    for column, heading in enumerate(["image", "truth", *models]):
+        panels[0, column].set_title(fitted(heading, PANEL))
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    if found.task == "depth":
+        said = np.ma.stack(maps[1:])
+        beyond = (bool((said < how["vmin"]).any()), bool((said > how["vmax"]).any()))
+        figure.colorbar(
+            image, ax=panels[:, -1].tolist(), label="depth (m)", shrink=0.6, extend=EXTEND[beyond]
+        )
+    else:
+        _name_classes(figure, found, how, maps)
+    head(figure, title)
+    return figure
 
 
 def _known(found: LayerProbe, maps: np.ndarray) -> np.ma.MaskedArray:

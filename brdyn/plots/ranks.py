@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING
 
 import seaborn as sns
 
-from brdyn.plots.style import QUIET, head, new_figure, paper_style
+from brdyn.plots.beyond import LOWEST
+from brdyn.plots.style import MARKERS, QUIET, head, new_panels, paper_style
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEAST = -1.0  # axes go no further down
-MARKERS = "os^Dv<>P"
 
-
+@paper_style()
 def plot_ranks(table: pd.DataFrame, *, title: str) -> Figure:
     """Skill at the last layer against rank, and against the share of the blocks' parameters, a curve per partition.
 
@@ -34,45 +33,43 @@ def plot_ranks(table: pd.DataFrame, *, title: str) -> Figure:
     >>> [axes.get_xlabel() for axes in plot_ranks(curve.table, title="a ViT").axes]
     ['rank of the corrections', "share of the teacher's block parameters"]
     """
-    with paper_style():
-        figure = new_figure(8.4, 3.4)
-        by_rank, by_share = figure.subplots(1, 2, sharey=True)
-        families = list(dict.fromkeys(name.rstrip("0123456789 ") for name in table["partition"]))
-        colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
-        named: set[tuple[str, bool]] = set()
-        for (partition, fitted), rows in table.groupby(["partition", "fitted"], sort=False):
-            family = str(partition).rstrip("0123456789 ")
-            label = None if (family, fitted) in named else family + (", fitted" if fitted else "")
-            named.add((family, bool(fitted)))
-            marker = MARKERS[families.index(family) % len(MARKERS)]
-            for axes, column in ((by_rank, "rank"), (by_share, "share")):
-                _draw(axes, rows, column, colours[family], marker, bool(fitted), label)
-        by_rank.set_xscale("symlog", base=2, linthresh=1)
-        by_rank.set_xlim(left=-0.3)
-        ranks = sorted(set(table["rank"]))
-        by_rank.set_xticks(ranks, [str(rank) for rank in ranks])
-        by_rank.set_xlabel("rank of the corrections")
-        by_rank.set_ylabel("skill at the last layer")
-        by_share.set_xlabel("share of the teacher's block parameters")
-        for axes in (by_rank, by_share):
-            axes.axhline(0, color=QUIET, linewidth=0.7)
-            axes.axhline(1, color=QUIET, linewidth=0.7, linestyle=":")
-            axes.set_ylim(LEAST - 0.05, 1.05)
-        by_share.legend(frameon=False, fontsize=7)
-        head(figure, title)
-        return figure
+    figure, (by_rank, by_share) = new_panels(2, 8.4, 3.4, sharey=True)
+    families = list(dict.fromkeys(name.rstrip("0123456789 ") for name in table["partition"]))
+    colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
+    named: set[tuple[str, bool]] = set()
+    for (partition, fitted), rows in table.groupby(["partition", "fitted"], sort=False):
+        family = str(partition).rstrip("0123456789 ")
+        label = None if (family, fitted) in named else family + (", fitted" if fitted else "")
+        named.add((family, bool(fitted)))
+        marker = MARKERS[families.index(family) % len(MARKERS)]
+        for axes, column in ((by_rank, "rank"), (by_share, "share")):
+            _draw(axes, rows, column, colours[family], marker, bool(fitted), label)
+    by_rank.set_xscale("symlog", base=2, linthresh=1)
+    by_rank.set_xlim(left=-0.3)
+    ranks = sorted(set(table["rank"]))
+    by_rank.set_xticks(ranks, [str(rank) for rank in ranks])
+    by_rank.set_xlabel("rank of the corrections")
+    by_rank.set_ylabel("skill at the last layer")
+    by_share.set_xlabel("share of the teacher's block parameters")
+    for axes in (by_rank, by_share):
+        axes.axhline(0, color=QUIET, linewidth=0.7)
+        axes.axhline(1, color=QUIET, linewidth=0.7, linestyle=":")
+        axes.set_ylim(LOWEST - 0.05, 1.05)
+    by_share.legend(frameon=False, fontsize=7)
+    head(figure, title)
+    return figure
 
 
 def _draw(
     axes: Axes, rows: pd.DataFrame, column: str, colour: object, marker: str, fitted: bool, label: str | None
 ) -> None:
     rows = rows.sort_values(column)
-    inside = rows["skill"] >= LEAST
-    kept = rows["skill"].clip(lower=LEAST)
+    inside = rows["skill"] >= LOWEST
+    kept = rows["skill"].clip(lower=LOWEST)
     axes.plot(rows[column], kept, "-" if fitted else "--", color=colour, linewidth=1, label=label)
     axes.plot(rows[column][inside], kept[inside], marker, color=colour, markersize=4)
     axes.plot(rows[column][~inside], kept[~inside], "v", color=colour, markersize=5, markerfacecolor="none")
     axes.fill_between(
-        rows[column], rows["low"].clip(lower=LEAST), rows["high"].clip(lower=LEAST), color=colour, alpha=0.15,
+        rows[column], rows["low"].clip(lower=LOWEST), rows["high"].clip(lower=LOWEST), color=colour, alpha=0.15,
         linewidth=0,
     )  # fmt: skip

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import chain, cycle
 from typing import TYPE_CHECKING
 
-from brdyn.plots.beyond import mark_beyond, say_beyond
+from brdyn.plots.beyond import LOWEST, mark_beyond, say_beyond
 from brdyn.plots.style import (
     ACCENT,
     CURVE,
-    GROUP_COLOURS,
-    GROUP_MARKERS,
     INK,
     MARKERS,
     QUIET,
+    distinct_colours,
+    draw_band,
     head,
     layer_ticks,
     legend_below,
     log_scale,
+    look_of,
     marks_every,
     new_figure,
+    new_panels,
     ordered_colours,
     paper_style,
 )
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from brdyn.training import History
 
 
-LEAST_R2 = -1.0  # axes go no further down
 SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
 SKILLS = {
     "skill_identity": "skill over the identity",
@@ -44,6 +45,7 @@ SKILLS = {
 }
 
 
+@paper_style()
 def plot_fit(
     histories: Mapping[int, History],
     *,
@@ -63,29 +65,28 @@ def plot_fit(
     >>> figure.axes[0].lines[0].get_ydata().tolist()
     [0.05, 0.025]
     """
-    with paper_style():
-        figure = new_figure(0.8 + 5.2 * len(histories), 5.2)
-        panels = figure.subplots(2, len(histories), squeeze=False)
-        for column, (stage, history) in enumerate(histories.items()):
-            for axes, rows, what in (
-                (panels[0, column], history.losses, "loss"),
-                (panels[1, column], history.validation, watched),
-            ):
-                if len(rows) == 1:
-                    _draw_bars(axes, rows, what)
-                else:
-                    _draw_course(axes, rows, what, batch_size)
-                if len(rows) > 1:
-                    last = max(row["step"] for row in history.losses + history.validation)
-                    axes.set_xlim(0, 1.03 * last * (batch_size or 1))
-                    if column == 0:
-                        axes.set_ylabel(what.replace(", ", ",\n"))
-            if len(histories) > 1:
-                panels[0, column].set_title(f"stage {stage}")
-            if len(history.losses) > 1 and all(value > 0 for row in history.losses for value in row.values()):
-                log_scale(panels[0, column])
-        head(figure, title)
-        return figure
+    figure = new_figure(0.8 + 5.2 * len(histories), 5.2)
+    panels = figure.subplots(2, len(histories), squeeze=False)
+    for column, (stage, history) in enumerate(histories.items()):
+        for axes, rows, what in (
+            (panels[0, column], history.losses, "loss"),
+            (panels[1, column], history.validation, watched),
+        ):
+            if len(rows) == 1:
+                _draw_bars(axes, rows, what)
+            else:
+                _draw_course(axes, rows, what, batch_size)
+            if len(rows) > 1:
+                last = max(row["step"] for row in history.losses + history.validation)
+                axes.set_xlim(0, 1.03 * last * (batch_size or 1))
+                if column == 0:
+                    axes.set_ylabel(what.replace(", ", ",\n"))
+        if len(histories) > 1:
+            panels[0, column].set_title(f"stage {stage}")
+        if len(history.losses) > 1 and all(value > 0 for row in history.losses for value in row.values()):
+            log_scale(panels[0, column])
+    head(figure, title)
+    return figure
 
 
 def _names(rows: Sequence[Mapping[str, float]]) -> list[str]:
@@ -185,34 +186,34 @@ def plot_skill(table: pd.DataFrame, spans: Sequence[Span], *, title: str) -> Fig
     return _by_layer(table, spans, SKILLS, title)
 
 
+@paper_style()
 def _by_layer(table: pd.DataFrame, spans: Sequence[Span], shown: Mapping[str, str], title: str) -> Figure:
     """A row of panels for each mode, a column for each statistic, a curve for each token group."""
     modes = list(dict.fromkeys(table["mode"]))
     layers = int(table["layer"].max())
-    with paper_style():
-        figure = new_figure(3.1 * len(shown), 0.6 + 2.3 * len(modes))
-        panels = figure.subplots(len(modes), len(shown), sharex=True, squeeze=False)
-        for row, mode in enumerate(modes):
-            for column, (statistic, label) in enumerate(shown.items()):
-                axes = panels[row, column]
-                rows = table[(table["mode"] == mode) & (table["statistic"] == statistic)]
-                beyond = _draw_groups(axes, rows, clipped=statistic in ("r2", *SKILLS))
-                for span in spans[:-1]:
-                    axes.axvline(span.end + 0.5, color=QUIET, linewidth=0.7, linestyle=":")
-                if row == 0:
-                    axes.set_title(label)
-                if statistic in SKILLS:
-                    axes.axhline(0, color=QUIET, linewidth=0.7)
-                if statistic in ("r2", *SKILLS):
-                    axes.set_ylim(max(axes.get_ylim()[0], LEAST_R2), 1.02)
-                    say_beyond(axes, beyond)
-                if row == len(modes) - 1:
-                    axes.set_xlabel("layer")
-                axes.set_xticks(layer_ticks(layers))
-            panels[row, 0].set_ylabel(mode)
-        legend_below(figure, panels[0, 0].get_legend_handles_labels()[0])
-        head(figure, title)
-        return figure
+    figure = new_figure(3.1 * len(shown), 0.6 + 2.3 * len(modes))
+    panels = figure.subplots(len(modes), len(shown), sharex=True, squeeze=False)
+    for row, mode in enumerate(modes):
+        for column, (statistic, label) in enumerate(shown.items()):
+            axes = panels[row, column]
+            rows = table[(table["mode"] == mode) & (table["statistic"] == statistic)]
+            beyond = _draw_groups(axes, rows, clipped=statistic in ("r2", *SKILLS))
+            for span in spans[:-1]:
+                axes.axvline(span.end + 0.5, color=QUIET, linewidth=0.7, linestyle=":")
+            if row == 0:
+                axes.set_title(label)
+            if statistic in SKILLS:
+                axes.axhline(0, color=QUIET, linewidth=0.7)
+            if statistic in ("r2", *SKILLS):
+                axes.set_ylim(max(axes.get_ylim()[0], LOWEST), 1.02)
+                say_beyond(axes, beyond)
+            if row == len(modes) - 1:
+                axes.set_xlabel("layer")
+            axes.set_xticks(layer_ticks(layers))
+        panels[row, 0].set_ylabel(mode)
+    legend_below(figure, panels[0, 0].get_legend_handles_labels()[0])
+    head(figure, title)
+    return figure
 
 
 def _draw_groups(axes: Axes, rows: pd.DataFrame, *, clipped: bool) -> list[str]:
@@ -224,18 +225,14 @@ def _draw_groups(axes: Axes, rows: pd.DataFrame, *, clipped: bool) -> list[str]:
     for group, curve in rows.groupby("group", sort=False):
         if group == "all":
             continue
-        colour, marker = GROUP_COLOURS.get(str(group), INK), GROUP_MARKERS.get(str(group), "o")
-        axes.plot(
-            curve["layer"], curve["mean"], color=colour, marker=marker, markersize=3, linewidth=1,
-            label=str(group),
-        )  # fmt: skip
-        if curve["low"].notna().any():
-            axes.fill_between(curve["layer"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
+        look = look_of(group, other=INK) | {"markersize": 3, "linewidth": 1, "label": str(group)}
+        draw_band(axes, curve["layer"], curve, shade=0.2, **look)
         if clipped:
-            beyond += mark_beyond(axes, curve["layer"], curve["mean"], LEAST_R2, colour, str(group))
+            beyond += mark_beyond(axes, curve["layer"], curve["mean"], LOWEST, look["color"], str(group))
     return beyond
 
 
+@paper_style()
 def plot_layer_fidelity(
     tables: Mapping[str, pd.DataFrame], *, title: str, statistic: str = "r2", mode: str = "autoregressive"
 ) -> Figure:
@@ -263,39 +260,43 @@ def plot_layer_fidelity(
         name: table[(table["statistic"] == statistic) & (table["mode"] == mode)]
         for name, table in tables.items()
     }
-    groups = [group for group in dict.fromkeys(next(iter(chosen.values()))["group"]) if group != "all"]
+    groups = [
+        group
+        for group in dict.fromkeys(chain(*(table["group"] for table in chosen.values())))
+        if group != "all"
+    ]
+    layers = max(int(table["layer"].max()) for table in chosen.values() if len(table))
     colours = ordered_colours(len(chosen))
-    with paper_style():
-        figure = new_figure(0.9 + 3.4 * len(groups), 3.4)
-        panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
-        for axes, group in zip(panels, groups, strict=True):
-            beyond = []
-            for (name, table), colour, marker in zip(chosen.items(), colours, cycle(MARKERS), strict=False):
-                curve = table[table["group"] == group]
-                axes.plot(
-                    curve["layer"],
-                    curve["mean"],
-                    color=colour,
-                    marker=marker,
-                    markersize=3.5,
-                    linewidth=1,
-                    label=name,
-                )
-                if statistic in ("r2", *SKILLS):
-                    beyond += mark_beyond(axes, curve["layer"], curve["mean"], LEAST_R2, colour, name)
-            axes.set_title(group)
-            say_beyond(axes, beyond)
-            axes.set_xlabel("layer")
-            axes.set_xticks(layer_ticks(int(curve["layer"].max())))
+    figure, panels = new_panels(len(groups), 0.9 + 3.4 * len(groups), 3.4, sharey=True)
+    for axes, group in zip(panels, groups, strict=True):
+        beyond = []
+        for (name, table), colour, marker in zip(chosen.items(), colours, cycle(MARKERS), strict=False):
+            curve = table[table["group"] == group]
+            axes.plot(
+                curve["layer"],
+                curve["mean"],
+                color=colour,
+                marker=marker,
+                markersize=3.5,
+                linewidth=1,
+                label=name,
+            )
             if statistic in ("r2", *SKILLS):
-                axes.set_ylim(LEAST_R2, 1.02)
-                axes.axhline(0, color=QUIET, linewidth=0.7, linestyle=":")
-        panels[0].set_ylabel(f"{(SHOWN | SKILLS)[statistic]}, {mode}")
-        legend_below(figure, panels[-1].get_legend_handles_labels()[0])
-        head(figure, title)
-        return figure
+                beyond += mark_beyond(axes, curve["layer"], curve["mean"], LOWEST, colour, name)
+        axes.set_title(group)
+        say_beyond(axes, beyond)
+        axes.set_xlabel("layer")
+        axes.set_xticks(layer_ticks(layers))
+        if statistic in ("r2", *SKILLS):
+            axes.set_ylim(LOWEST, 1.02)
+            axes.axhline(0, color=QUIET, linewidth=0.7, linestyle=":")
+    panels[0].set_ylabel(f"{(SHOWN | SKILLS)[statistic]}, {mode}")
+    legend_below(figure, panels[-1].get_legend_handles_labels()[0])
+    head(figure, title)
+    return figure
 
 
+@paper_style()
 def plot_partitions(fits: pd.DataFrame, values: Mapping[str, str], *, title: str) -> Figure:
     """How well Raptors do by number of blocks and by how layers share them: every fit a mark, means joined.
 
@@ -317,38 +318,37 @@ def plot_partitions(fits: pd.DataFrame, values: Mapping[str, str], *, title: str
     'R² of cls'
     """
     partitions = list(dict.fromkeys(fits["partition"]))
-    with paper_style():
-        figure = new_figure(0.6 + 3.6 * len(values), 3.1)
-        for axes, (column, label) in zip(
-            figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True
+    colours = distinct_colours((CURVE, ACCENT, QUIET), len(partitions))
+    figure, panels = new_panels(len(values), 0.6 + 3.6 * len(values), 3.1)
+    for axes, (column, label) in zip(panels, values.items(), strict=True):
+        for number, (partition, colour, style, marker) in enumerate(
+            zip(partitions, colours, cycle(("-", "--", ":")), cycle(MARKERS), strict=False)
         ):
-            for number, (partition, colour, style, marker) in enumerate(
-                zip(partitions, (CURVE, ACCENT, QUIET), ("-", "--", ":"), MARKERS, strict=False)
-            ):
-                rows = fits[fits["partition"] == partition]
-                shift = 0.12 * (number - (len(partitions) - 1) / 2)
-                axes.scatter(
-                    rows["k"] + shift,
-                    rows[column],
-                    color=colour,
-                    marker=marker,
-                    s=16,
-                    alpha=0.7,
-                    linewidths=0,
-                )
-                mean = rows.groupby("k")[column].mean()
-                axes.plot(
-                    mean.index + shift, mean, style, color=colour, marker=marker, markersize=2, linewidth=1,
-                    label=partition,
-                )  # fmt: skip
-            axes.set_xticks(sorted(fits["k"].unique()))
-            axes.set_xlabel("number of blocks k")
-            axes.set_ylabel(label)
-        legend_below(figure, figure.axes[0].get_legend_handles_labels()[0])
-        head(figure, title)
-        return figure
+            rows = fits[fits["partition"] == partition]
+            shift = min(0.12, 0.72 / len(partitions)) * (number - (len(partitions) - 1) / 2)
+            axes.scatter(
+                rows["k"] + shift,
+                rows[column],
+                color=colour,
+                marker=marker,
+                s=16,
+                alpha=0.7,
+                linewidths=0,
+            )
+            mean = rows.groupby("k")[column].mean()
+            axes.plot(
+                mean.index + shift, mean, style, color=colour, marker=marker, markersize=2, linewidth=1,
+                label=partition,
+            )  # fmt: skip
+        axes.set_xticks(sorted(fits["k"].unique()))
+        axes.set_xlabel("number of blocks k")
+        axes.set_ylabel(label)
+    legend_below(figure, figure.axes[0].get_legend_handles_labels()[0])
+    head(figure, title)
+    return figure
 
 
+@paper_style()
 def plot_ladder(fits: pd.DataFrame, values: Mapping[str, str], *, title: str) -> Figure:
     """Bars for variants of a recipe, in the order of the rows.
 
@@ -368,27 +368,23 @@ def plot_ladder(fits: pd.DataFrame, values: Mapping[str, str], *, title: str) ->
     >>> [bar.get_width().item() for bar in plot_ladder(fits, {"r2": "R²"}, title="Raptors").axes[0].patches]
     [0.5, 0.8]
     """
-    with paper_style():
-        figure = new_figure(1.9 + 2.8 * len(values), 0.9 + 0.27 * len(fits))
-        panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
-        places = range(len(fits))[::-1]
-        for axes, (column, label) in zip(panels, values.items(), strict=True):
-            axes.barh(places, fits[column], color=CURVE, height=0.6)
-            if f"{column}_low" in fits:
-                for place, low, high in zip(
-                    places, fits[f"{column}_low"], fits[f"{column}_high"], strict=True
-                ):
-                    axes.plot([low, high], [place, place], color=INK, linewidth=1)
-            if fits[column].min() < LEAST_R2:
-                axes.set_xlim(left=LEAST_R2)
-                for place, value in zip(places, fits[column], strict=True):
-                    if value < LEAST_R2:
-                        axes.text(
-                            LEAST_R2, place, f" ◀ {value:.3g}", va="center", fontsize=7, color="white",
-                            fontweight="bold",
-                        )  # fmt: skip
-            axes.axvline(0, color=INK, linewidth=0.6)
-            axes.set_xlabel(label)
-        panels[0].set_yticks(places, fits.index)
-        head(figure, title)
-        return figure
+    figure, panels = new_panels(len(values), 1.9 + 2.8 * len(values), 0.9 + 0.27 * len(fits), sharey=True)
+    places = range(len(fits))[::-1]
+    for axes, (column, label) in zip(panels, values.items(), strict=True):
+        axes.barh(places, fits[column], color=CURVE, height=0.6)
+        if f"{column}_low" in fits:
+            for place, low, high in zip(places, fits[f"{column}_low"], fits[f"{column}_high"], strict=True):
+                axes.plot([low, high], [place, place], color=INK, linewidth=1)
+        if fits[column].min() < LOWEST:
+            axes.set_xlim(left=LOWEST)
+            for place, value in zip(places, fits[column], strict=True):
+                if value < LOWEST:
+                    axes.text(
+                        LOWEST, place, f" ◀ {value:.3g}", va="center", fontsize=7, color="white",
+                        fontweight="bold",
+                    )  # fmt: skip
+        axes.axvline(0, color=INK, linewidth=0.6)
+        axes.set_xlabel(label)
+    panels[0].set_yticks(places, fits.index)
+    head(figure, title)
+    return figure

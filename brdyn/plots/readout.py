@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from brdyn.plots.dynamics import draw_bands
 from brdyn.plots.null import bands_of, draw_twins, twins_handles
-from brdyn.plots.style import CURVE, INK, head, layer_ticks, legend_below, new_figure, paper_style
+from brdyn.plots.style import CURVE, INK, draw_band, head, layer_axis, legend_below, new_panels, paper_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +28,10 @@ PANELS = {
     "accuracy": (ACCURACY,),
 }
 AXES = {AGREEMENT: "share of images", DIVERGENCE: "KL(final || state) (nats)", ACCURACY: "accuracy"}
-STYLES = {DECIDED: "--"}
+STYLES: dict[str, dict[str, Any]] = {DECIDED: {"linestyle": "--"}}
 
 
+@paper_style()
 def plot_readout(
     table: pd.DataFrame,
     phases: Phases,
@@ -63,39 +64,27 @@ def plot_readout(
     """
     there = {heading: names for heading, names in PANELS.items() if table["statistic"].isin(names).any()}
     bands = bands_of(null, "dynamics", ["statistic", "group", "layer"])
-    with paper_style():
-        figure = new_figure(0.6 + 4.2 * len(there), 3.4)
-        for axes, (heading, names) in zip(
-            figure.subplots(1, len(there), squeeze=False)[0], there.items(), strict=True
-        ):
-            draw_bands(axes, phases)
-            for name in names:
-                _draw(axes, table[table["statistic"] == name], STYLES.get(name, "-"))
-            draw_twins(axes, bands, "layer", CURVE, statistic=names[0])
-            axes.set_title(heading)
-            axes.set_ylabel(AXES[names[0]])
-            axes.set_xlabel("state (0 is the embedding)")
-            axes.set_xticks([0, *layer_ticks(phases.layers)])
-            axes.set_xlim(-0.5, phases.layers + 0.5)
-            axes.set_ylim(bottom=0)
-        handles = [
-            Line2D([], [], color=CURVE, marker="o", markersize=3.5, label="class read from the state"),
-            Line2D([], [], color=CURVE, linestyle="--", label="and the same from there on"),
-            *_mark(figure.axes[0], decided),
-            *twins_handles(null),
-        ]
-        head(figure, title)
-        legend_below(figure, handles)
-        return figure
-
-
-def _draw(axes: Axes, rows: pd.DataFrame, style: str) -> None:
-    """A curve with its interval."""
-    rows = rows.sort_values("layer")
-    axes.fill_between(rows["layer"], rows["low"], rows["high"], color=CURVE, alpha=0.2, linewidth=0)
-    axes.plot(
-        rows["layer"], rows["mean"], style, color=CURVE, marker="o" if style == "-" else "", markersize=3.5
-    )
+    figure, panels = new_panels(len(there), 0.6 + 4.2 * len(there), 3.4)
+    for axes, (heading, names) in zip(panels, there.items(), strict=True):
+        draw_bands(axes, phases)
+        for name in names:
+            rows = table[table["statistic"] == name].sort_values("layer")
+            look = STYLES.get(name, {"marker": "o", "markersize": 3.5})
+            draw_band(axes, rows["layer"], rows, shade=0.2, color=CURVE, **look)
+        draw_twins(axes, bands, "layer", CURVE, statistic=names[0])
+        axes.set_title(heading)
+        axes.set_ylabel(AXES[names[0]])
+        layer_axis(axes, phases.layers, "state (0 is the embedding)", first=0)
+        axes.set_ylim(bottom=0)
+    handles = [
+        Line2D([], [], color=CURVE, marker="o", markersize=3.5, label="class read from the state"),
+        Line2D([], [], color=CURVE, linestyle="--", label="and the same from there on"),
+        *_mark(figure.axes[0], decided),
+        *twins_handles(null),
+    ]
+    head(figure, title)
+    legend_below(figure, handles)
+    return figure
 
 
 def _mark(axes: Axes, decided: tuple[float, float, float] | None) -> list[Line2D | Patch]:

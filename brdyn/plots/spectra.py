@@ -14,11 +14,13 @@ from brdyn.plots.phases import draw_matrix
 from brdyn.plots.style import (
     CURVE,
     INK,
+    draw_band,
     head,
+    layer_axis,
     layer_ticks,
     legend_below,
     log_scale,
-    new_figure,
+    new_panels,
     ordered_colours,
     paper_style,
 )
@@ -37,6 +39,7 @@ OF_SIDES = {
 }
 
 
+@paper_style()
 def plot_exponents(spectra: Spectra, phases: Phases, *, title: str, null: Null | None = None) -> Figure:
     """Lyapunov exponents by index, and the growth they are the mean of by block, beside that of the tokens' norm.
 
@@ -58,37 +61,35 @@ def plot_exponents(spectra: Spectra, phases: Phases, *, title: str, null: Null |
     >>> [axes.get_xlabel() for axes in plot_exponents(spectra, phases, title="a ViT").axes]
     ['index of the exponent', 'block']
     """
-    with paper_style():
-        figure = new_figure(8.4, 3.5)
-        by_index, by_block = figure.subplots(1, 2)
-        colours = ordered_colours(spectra.tangents)[::-1]  # the leading one is the dark one
-        norm = spectra.by_block(NORM)[0]
-        rows = spectra.totals[spectra.totals["quantity"] == EXPONENT]
-        twins = bands_of(null, "spectra", ["quantity", "index", "phase"])
-        draw_twins(by_index, twins, "index", CURVE, quantity=EXPONENT)
-        by_index.fill_between(rows["index"], rows["low"], rows["high"], color=CURVE, alpha=0.25, linewidth=0)
-        by_index.plot(rows["index"], rows["mean"], "o-", color=CURVE, markersize=4)
-        by_index.axhline(norm.mean(), color=INK, linestyle="--", linewidth=1)
-        by_index.set(xlabel="index of the exponent", ylabel="Lyapunov exponent (nats per block)")
-        by_index.set_xticks(layer_ticks(spectra.tangents))
+    figure, (by_index, by_block) = new_panels(2, 8.4, 3.5)
+    colours = ordered_colours(spectra.tangents)[::-1]  # the leading one is the dark one
+    norm = spectra.by_block(NORM)[0]
+    rows = spectra.totals[spectra.totals["quantity"] == EXPONENT]
+    twins = bands_of(null, "spectra", ["quantity", "index", "phase"])
+    draw_twins(by_index, twins, "index", CURVE, quantity=EXPONENT)
+    draw_band(by_index, rows["index"], rows, marker="o", color=CURVE, markersize=4)
+    by_index.axhline(norm.mean(), color=INK, linestyle="--", linewidth=1)
+    by_index.set(xlabel="index of the exponent", ylabel="Lyapunov exponent (nats per block)")
+    by_index.set_xticks(layer_ticks(spectra.tangents))
 
-        draw_bands(by_block, phases)
-        _draw_by_block(by_block, spectra, GROWTH, colours)
-        leading = bands_of(null, "dynamics", ["statistic", "group", "layer"])
-        draw_twins(by_block, leading, "layer", colours[0], statistic="leading_growth")
-        by_block.plot(np.arange(1, spectra.depth + 1), norm, "--", color=INK, linewidth=1)
-        by_block.set_ylabel("log growth (nats)")
-        handles = [
-            Line2D([], [], color=CURVE, marker="o", markersize=4, label="exponents"),
-            *_index_handles(colours),
-            Line2D([], [], color=INK, linestyle="--", label="the tokens' norm"),
-            *twins_handles(null),
-        ]
-        legend_below(figure, handles)
-        head(figure, title)
-        return figure
+    draw_bands(by_block, phases)
+    _draw_by_block(by_block, spectra, GROWTH, colours)
+    leading = bands_of(null, "dynamics", ["statistic", "group", "layer"])
+    draw_twins(by_block, leading, "layer", colours[0], statistic="leading_growth")
+    by_block.plot(np.arange(1, spectra.depth + 1), norm, "--", color=INK, linewidth=1)
+    by_block.set_ylabel("log growth (nats)")
+    handles = [
+        Line2D([], [], color=CURVE, marker="o", markersize=4, label="exponents"),
+        *_index_handles(colours),
+        Line2D([], [], color=INK, linestyle="--", label="the tokens' norm"),
+        *twins_handles(null),
+    ]
+    legend_below(figure, handles)
+    head(figure, title)
+    return figure
 
 
+@paper_style()
 def plot_coupling(spectra: Spectra, phases: Phases, *, title: str) -> Figure:
     """Leading singular values by block, and how far blocks share the directions of these, with the phases framed.
 
@@ -108,28 +109,24 @@ def plot_coupling(spectra: Spectra, phases: Phases, *, title: str) -> Figure:
     >>> figure.axes[1].get_title()
     'right singular vectors (entering)'
     """
-    with paper_style():
-        figure = new_figure(11.0, 3.7)
-        values, *panels = figure.subplots(1, 1 + len(SIDES))
-        colours = ordered_colours(spectra.tangents)[::-1]
-        draw_bands(values, phases)
-        _draw_by_block(values, spectra, SINGULAR, colours)
-        values.set_ylabel("singular value of the Jacobian")
-        log_scale(values)
-        values.legend(handles=_index_handles(colours), frameon=False, fontsize=7)
-        matrices = {side: spectra.coupling(side) for side in SIDES}
-        for matrix in matrices.values():
-            np.fill_diagonal(matrix, np.nan)  # 1, which would leave the others no colours
-        label = f"mean squared cosine\n({spectra.chance:.1g} by chance)"
-        for axes, (side, matrix) in zip(panels, matrices.items(), strict=True):
-            image = draw_matrix(
-                axes, matrix, phases, vmin=0
-            )  # each on its own scale: one side couples far less
-            figure.colorbar(image, ax=axes, shrink=0.85, label=label)
-            axes.set_title(OF_SIDES[side])
-            axes.set(xlabel="block", ylabel="block")
-        head(figure, title)
-        return figure
+    figure, (values, *panels) = new_panels(1 + len(SIDES), 11.0, 3.7)
+    colours = ordered_colours(spectra.tangents)[::-1]
+    draw_bands(values, phases)
+    _draw_by_block(values, spectra, SINGULAR, colours)
+    values.set_ylabel("singular value of the Jacobian")
+    log_scale(values)
+    values.legend(handles=_index_handles(colours), frameon=False, fontsize=7)
+    matrices = {side: spectra.coupling(side) for side in SIDES}
+    for matrix in matrices.values():
+        np.fill_diagonal(matrix, np.nan)  # 1, which would leave the others no colours
+    label = f"mean squared cosine\n({spectra.chance:.1g} by chance)"
+    for axes, (side, matrix) in zip(panels, matrices.items(), strict=True):
+        image = draw_matrix(axes, matrix, phases, vmin=0)  # each on its own scale: one side couples far less
+        figure.colorbar(image, ax=axes, shrink=0.85, label=label)
+        axes.set_title(OF_SIDES[side])
+        axes.set(xlabel="block", ylabel="block")
+    head(figure, title)
+    return figure
 
 
 def _draw_by_block(
@@ -139,11 +136,8 @@ def _draw_by_block(
     rows = spectra.blocks[spectra.blocks["quantity"] == quantity]
     for index, colour in reversed(list(enumerate(colours, 1))):
         part = rows[rows["index"] == index].sort_values("block")
-        axes.fill_between(part["block"], part["low"], part["high"], color=colour, alpha=0.2, linewidth=0)
-        axes.plot(part["block"], part["mean"], "o-", color=colour, markersize=3, linewidth=1)
-    axes.set_xlabel("block")
-    axes.set_xlim(0.5, spectra.depth + 0.5)
-    axes.set_xticks(layer_ticks(spectra.depth))
+        draw_band(axes, part["block"], part, shade=0.2, marker="o", color=colour, markersize=3, linewidth=1)
+    layer_axis(axes, spectra.depth, "block")
 
 
 def _index_handles(colours: list[tuple[float, float, float]]) -> list[Line2D]:

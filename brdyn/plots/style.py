@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from textwrap import wrap
@@ -16,9 +16,11 @@ from brdyn.choices import THEMES as NAMES
 from brdyn.choices import one_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 INK = "#222222"
 CURVE = "#6A51A3"  # what is of no token group has no group's colour
@@ -164,6 +166,43 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def new_panels(count: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """A figure in inches with panels in a row, one at least; `shared` is of matplotlib's `subplots`."""
+    figure = new_figure(width, height)
+    return figure, list(figure.subplots(1, max(1, count), squeeze=False, **shared)[0])
+
+
+def look_of(group: object, other: str = QUIET) -> dict[str, Any]:
+    """Colour and marker of the curve of a token group; `other` is the colour of what is none.
+
+    >>> from brdyn.plots.style import look_of
+    >>> look_of("cls")
+    {'color': '#D55E00', 'marker': 'o', 'markersize': 3.5}
+    """
+    colour, marker = GROUP_COLOURS.get(str(group), other), GROUP_MARKERS.get(str(group), "o")
+    return {"color": colour, "marker": marker, "markersize": 3.5}
+
+
+def draw_band(
+    axes: Axes, x: Any, rows: Mapping[str, Any] | pd.DataFrame, *, shade: float = 0.25, **look: Any
+) -> Line2D:
+    """Draw a curve with its interval behind it.
+
+    Parameters
+    ----------
+    axes : Axes
+    x : array_like
+    rows : DataFrame or mapping
+        With `mean`, `low` and `high`.
+    shade : float
+        How dense the interval is.
+    **look
+        Of the line; the interval has its `color`.
+    """
+    axes.fill_between(x, rows["low"], rows["high"], color=look["color"], alpha=shade, linewidth=0)
+    return axes.plot(x, rows["mean"], **look)[0]
+
+
 def fitted(title: str, inches: float) -> str:
     """A heading broken into lines that fit a width; a long path is broken too.
 
@@ -208,10 +247,27 @@ def ordered_colours(count: int) -> list[tuple[float, float, float]]:
     return list(sns.color_palette("viridis_r", count + 1)[1:])
 
 
+def distinct_colours(named: Sequence[str], count: int) -> list[Any]:
+    """The first of named colours, and where there are more things than these, ordered ones after them.
+
+    >>> from brdyn.plots.style import distinct_colours
+    >>> distinct_colours(["red", "blue"], 1), len(set(distinct_colours(["red", "blue"], 5)))
+    (['red'], 5)
+    """
+    return [*named[:count], *ordered_colours(max(0, count - len(named)))]
+
+
 def layer_ticks(layers: int) -> list[int]:
     """Layer numbers to label: all up to 16, else about ten of them."""
     step = 1 if layers <= 16 else -(-layers // 10)
     return [1, *range(step, layers + 1, step)] if step > 1 else list(range(1, layers + 1))
+
+
+def layer_axis(axes: Axes, layers: int, label: str, first: int = 1) -> None:
+    """Make the horizontal axis that of layers, from `first` (0 where the embedding is one) to the last."""
+    axes.set_xlabel(label)
+    axes.set_xticks([*range(first, 1), *layer_ticks(layers)])
+    axes.set_xlim(first - 0.5, layers + 0.5)
 
 
 def marks_every(points: int) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@paper_style()
 def plot_recursion(steps: pd.DataFrame, adaptive: pd.DataFrame, *, title: str) -> Figure:
     """Accuracy against the number of recursion steps, fixed and (as marks) adaptive; calibration, how far a step moves
     the streams, what stopping gains over as many fixed steps, and the latency of one image.
@@ -57,17 +58,16 @@ def plot_recursion(steps: pd.DataFrame, adaptive: pd.DataFrame, *, title: str) -
         }
     drawers["latency of one image (ms)"] = partial(_latency, steps)
     columns = min(3, len(drawers))
-    with paper_style():
-        figure = new_figure(7.4 if columns == 2 else 9.0, 3.0 * (len(drawers) // columns))
-        for axes, (label, draw) in zip(
-            figure.subplots(len(drawers) // columns, columns).ravel(), drawers.items(), strict=True
-        ):
-            draw(axes)
-            axes.set_ylabel(label)
-            axes.set_xlabel("recursion steps")
-            axes.set_xticks(steps["steps"])
-        head(figure, title)
-        return figure
+    figure = new_figure(7.4 if columns == 2 else 9.0, 3.0 * (len(drawers) // columns))
+    for axes, (label, draw) in zip(
+        figure.subplots(len(drawers) // columns, columns).ravel(), drawers.items(), strict=True
+    ):
+        draw(axes)
+        axes.set_ylabel(label)
+        axes.set_xlabel("recursion steps")
+        axes.set_xticks(steps["steps"])
+    head(figure, title)
+    return figure
 
 
 def _accuracies(steps: pd.DataFrame, adaptive: pd.DataFrame, axes: Axes) -> None:
@@ -131,6 +131,7 @@ def _latency(steps: pd.DataFrame, axes: Axes) -> None:
     axes.set_ylim(bottom=0)
 
 
+@paper_style()
 def plot_halting(halting: pd.DataFrame, *, title: str) -> Figure:
     """Share of right answers by what the halting head said, a curve for each number of steps; below, of how many.
 
@@ -150,33 +151,31 @@ def plot_halting(halting: pd.DataFrame, *, title: str) -> Figure:
     ['share of right answers', 'images']
     """
     numbers = sorted(halting["steps"].unique())
-    with paper_style():
-        figure = new_figure(4.8, 4.2)
-        share, images = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        share.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=":")
-        for number, colour, marker in zip(
-            numbers, ordered_colours(len(numbers)), cycle(MARKERS), strict=False
-        ):
-            table = halting[halting["steps"] == number]
-            look = {"color": colour, "marker": marker, "markersize": 3.5, "linewidth": 1}
-            counted = f"{number} ({table['images'].sum():,} images)"
-            share.plot(table["probability"], table["right"], label=counted, **look)
-            images.plot(table["probability"], table["images"], **look)
-        log_scale(images)
-        images.set(xlabel="halting probability", ylabel="images", ylim=(0.8, None))
-        share.set_ylabel("share of right answers")
-        share.legend(
-            frameon=False,
-            fontsize=7,
-            title="steps",
-            title_fontsize=7,
-            loc="upper left",
-            bbox_to_anchor=(1, 1),
-        )
-        head(figure, title)
-        return figure
+    figure = new_figure(4.8, 4.2)
+    share, images = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    share.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=":")
+    for number, colour, marker in zip(numbers, ordered_colours(len(numbers)), cycle(MARKERS), strict=False):
+        table = halting[halting["steps"] == number]
+        look = {"color": colour, "marker": marker, "markersize": 3.5, "linewidth": 1}
+        counted = f"{number} ({table['images'].sum():,} images)"
+        share.plot(table["probability"], table["right"], label=counted, **look)
+        images.plot(table["probability"], table["images"], **look)
+    log_scale(images)
+    images.set(xlabel="halting probability", ylabel="images", ylim=(0.8, None))
+    share.set_ylabel("share of right answers")
+    share.legend(
+        frameon=False,
+        fontsize=7,
+        title="steps",
+        title_fontsize=7,
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+    )
+    head(figure, title)
+    return figure
 
 
+@paper_style()
 def plot_grid(cells: pd.DataFrame, *, title: str = "accuracy (%)") -> Figure:
     """Accuracy of every trained cell of a grid: n down, N_sup across.
 
@@ -196,11 +195,10 @@ def plot_grid(cells: pd.DataFrame, *, title: str = "accuracy (%)") -> Figure:
     """
     table = cells.pivot(index="n", columns="n_sup", values="accuracy")
     rows, columns = table.shape
-    with paper_style():
-        figure = new_figure(1.6 + 0.75 * columns, 1.2 + 0.45 * rows)
-        axes = figure.subplots()
-        sns.heatmap(100 * table, ax=axes, cmap="viridis", annot=True, fmt=".1f", cbar=False, linewidths=0.5)
-        axes.set_xlabel("N_sup, supervised steps")
-        axes.set_ylabel("n, updates of the latent")
-        axes.set_title(fitted(title, figure.get_figwidth()))
-        return figure
+    figure = new_figure(1.6 + 0.75 * columns, 1.2 + 0.45 * rows)
+    axes = figure.subplots()
+    sns.heatmap(100 * table, ax=axes, cmap="viridis", annot=True, fmt=".1f", cbar=False, linewidths=0.5)
+    axes.set_xlabel("N_sup, supervised steps")
+    axes.set_ylabel("n, updates of the latent")
+    axes.set_title(fitted(title, figure.get_figwidth()))
+    return figure

@@ -167,3 +167,17 @@ def test_spectra_say_what_lies_outside(modes, phases):
     first, second = plot_spectra(replace(modes, spectrum=spectrum), phases, title="a model").axes
     assert [text.get_text() for text in first.texts] == ["1 outside, up to 4.5 from 0"]
     assert not second.texts
+
+
+def test_classes_that_are_left_out_are_counted(basins):
+    def said(count):
+        labels = basins.projection["position"] % count
+        figure = plot_projection(
+            replace(basins, projection=basins.projection.assign(label=labels)), title="a model"
+        )
+        return figure.axes[0].get_legend().get_title().get_text()
+
+    places = basins.projection
+    more = places.assign(position=places["position"] + places["position"].nunique())
+    basins = replace(basins, projection=pd.concat([places, more]))
+    assert (said(10), said(12)) == ("", "10 of 12 classes")

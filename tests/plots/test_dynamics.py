@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
+from brdyn.errors import UsageError
 from brdyn.phases import segment
 from brdyn.plots import plot_curves, plot_panels
 from brdyn.plots.style import GROUP_COLOURS
@@ -68,6 +69,12 @@ def test_what_is_0_by_definition_is_left_out_and_joins_nothing(phases):
     assert [line.get_xydata().tolist() for line in axes.lines] == [[[1, 5]], [[3, 7]], [[5, 9]]]
     assert axes.get_ylim()[0] > 1
     assert "left out" in axes.get_xlabel()
+
+
+def test_more_statistics_than_line_styles_are_refused(table, phases):
+    panels = {"too many": ["norm", "speed", "turning", "convergence"]}
+    with pytest.raises(UsageError, match="give some another panel"):
+        plot_panels(table, panels, phases, title="a model")
 
 
 def test_one_legend_below_names_every_group_once(table, phases):

@@ -46,6 +46,25 @@ def test_final_angles_by_start(repair, phases):
     assert texts == ["cls", "patches", "eps 0.5", "eps 0.1"]
 
 
+@pytest.mark.parametrize("plot", [plot_final_angles, plot_growth])
+def test_no_size_of_noise_is_left_out(repair, phases, plot):
+    """Past three line styles these come again, paler."""
+    sizes = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+    angles, growth = (
+        pd.concat([table[table["eps"] == 0.5].assign(eps=eps, mean=eps) for eps in sizes])
+        for table in (repair.angles, repair.growth)
+    )
+    figure = plot(Repair(angles, growth, phases), phases, title="a model")
+    curves = [line for line in figure.axes[0].lines if line.get_color() == GROUP_COLOURS["cls"]]
+    assert [line.get_ydata()[0] for line in curves] == list(sizes)
+    assert len({(line.get_linestyle(), line.get_alpha()) for line in curves}) == len(sizes)
+    legend = figure.axes[1].get_legend()
+    named = [line for line in legend.get_lines() if line.get_label().startswith("eps")]
+    assert [line.get_label() for line in named] == [f"eps {eps:g}" for eps in sizes]
+    looks = [[(line.get_linestyle(), line.get_alpha()) for line in lines] for lines in (named, curves)]
+    assert looks[0] == looks[1]
+
+
 def test_growth_has_a_line_at_zero_and_only_perturbed_groups(repair, phases):
     figure = plot_growth(repair, phases, title="a model")
     colours = {line.get_color() for line in figure.axes[0].lines if len(line.get_xdata()) == LAYERS}

@@ -1,6 +1,9 @@
 """Untrained twins in pictures: the least and the largest of them, behind each curve, and named."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
@@ -71,6 +74,16 @@ def test_of_noise_at_the_last_layer(results):
     rows = repair.null.tables["perturb"].query("layer == 4 and group == 'cls'").groupby("start")["mean"]
     spans = dict(hatched(figure.axes[0]))[to_rgb(GROUP_COLOURS["cls"])]
     assert spans == {start: pytest.approx((rows.min()[start], rows.max()[start])) for start in (0, 1, 3)}
+
+
+def test_of_one_size_of_noise_which_is_said(results):
+    repair = results[1]
+    largest = repair.angles["eps"].max()
+    both = pd.concat([repair.angles, repair.angles.assign(eps=largest / 2)])
+    assert "untrained twins (2)" in legends(draw(repair)["final_angle"])
+    assert f"untrained twins (2), eps {largest:g}" in legends(
+        draw(replace(repair, angles=both))["final_angle"]
+    )
 
 
 def test_of_deleted_layers_and_shuffles(results):

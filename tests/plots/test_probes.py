@@ -61,6 +61,19 @@ def test_many_classes_and_long_names_are_told_apart():
     assert all(left.x1 <= right.x0 for left, right in pairwise(headings))
 
 
+def test_every_model_has_a_colour_of_its_own():
+    models = [f"model {number}" for number in range(6)]
+    found = LayerProbe(
+        task="segmentation",
+        scores=pd.DataFrame([(model, "12", "linear", "miou", *[0.5] * 5) for model in models], columns=SCORES),
+        **{name: pd.DataFrame(columns=columns) for name, columns in {"pairs": PAIRS, "runs": RUNS}.items()},
+        classes=pd.DataFrame(columns=CLASSES), sets={}, words={"miou": "mean IoU"}, notes=(),
+        sizes={"fit": 1, "test": 1}, counted=pd.DataFrame(),
+    )  # fmt: skip
+    lines = plot_layer_scores(found, title="six").axes[0].lines
+    assert len({str(line.get_color()) for line in lines if line.get_label().startswith("model")}) == 6
+
+
 def test_void_is_grey_and_no_class():
     """In the truth, and where a head says the number of void."""
     truth = np.array([[[0, 1], [-1, 1]]], np.int16)

@@ -153,6 +153,22 @@ def test_partitions_show_every_fit_and_their_means():
     assert [axes.get_ylabel() for axes in figure.axes] == ["share", "R²"]
 
 
+def test_no_partition_is_left_out_and_none_looks_like_another():
+    fits = pd.DataFrame({"k": 2, "partition": list("abcdefghijkl"), "r2": np.arange(12)})
+    axes = plot_partitions(fits, {"r2": "R²"}, title="x").axes[0]
+    assert [line.get_ydata()[0] for line in axes.lines] == list(range(12))
+    assert len({str(line.get_color()) for line in axes.lines}) == 12
+
+
+def test_a_group_that_one_raptor_alone_has_gets_its_panel():
+    fidelity = fidelity_table()
+    tables = {"k=1": fidelity[fidelity["group"] != "patches"], "k=2": fidelity[fidelity["group"] != "cls"]}
+    for order in (tables, dict(reversed(tables.items()))):
+        panels = plot_layer_fidelity(order, title="k").axes
+        assert {axes.get_title() for axes in panels} == {"cls", "patches"}
+        assert all(axes.get_xticks()[-1] == 6 for axes in panels)
+
+
 def test_ladder_keeps_the_order():
     fits = pd.DataFrame(
         {"kept": [0.1, 0.9], "kept_low": [0.0, 0.8], "kept_high": [0.2, 1.0], "r2": [-50.0, 0.5]},
