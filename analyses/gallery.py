@@ -145,8 +145,13 @@ def thumbnail(entry: Entry) -> bytes:
     """A small PNG of the picture."""
     raw, small = BytesIO(), BytesIO()
     entry.draw().savefig(raw, dpi=DOTS, format="png")
-    Image.open(raw).convert("RGB").quantize(COLOURS).save(small, "png", optimize=True)
+    in_few_colours(Image.open(raw)).save(small, "png", optimize=True)
     return small.getvalue()
+
+
+def in_few_colours(image: Image.Image) -> Image.Image:
+    """Chosen so that thin curves keep theirs, however much there is of another."""
+    return image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
 def samples(columns: int = 10, rows: int = 2, side: int = 84) -> bytes:

@@ -31,6 +31,16 @@ def test_there_is_a_small_picture_of_each_and_no_other():
     assert sum(file.stat().st_size for file in files) < MOST_BYTES
 
 
+@pytest.mark.parametrize("name", ["ranks", "exchange", "repair"])
+def test_few_colours_are_those_of_the_picture(name):
+    """A thin blue curve beside green ones stays blue."""
+    raw = BytesIO()
+    ENTRIES[name].draw().savefig(raw, dpi=gallery.DOTS, format="png")
+    whole = Image.open(raw).convert("RGB")
+    few = gallery.in_few_colours(whole).convert("RGB")
+    assert np.abs(np.asarray(whole, dtype=float) - np.asarray(few)).max() < 30
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.shown])
 def test_a_picture_is_drawn_so_today(name):
