@@ -66,8 +66,10 @@ def _draw(
     rows = rows.sort_values(column)
     inside = rows["skill"] >= LOWEST
     kept = rows["skill"].clip(lower=LOWEST)
-    axes.plot(rows[column], kept, "-" if fitted else "--", color=colour, linewidth=1, label=label)
-    axes.plot(rows[column][inside], kept[inside], marker, color=colour, markersize=4)
+    axes.plot(
+        rows[column], kept, "-" if fitted else "--", color=colour, linewidth=1, label=label,
+        marker=marker, markersize=4, markevery=inside.to_numpy().nonzero()[0].tolist(),
+    )  # fmt: skip
     axes.plot(rows[column][~inside], kept[~inside], "v", color=colour, markersize=5, markerfacecolor="none")
     axes.fill_between(
         rows[column], rows["low"].clip(lower=LOWEST), rows["high"].clip(lower=LOWEST), color=colour, alpha=0.15,
