@@ -296,7 +296,7 @@ def token_dynamics(
     k, seed
         Of the phases; the seed also draws the samples and bootstraps.
     ridge, rank
-        Of the modes; see :meth:`brdyn.measures.modes.DynamicModes.within`.
+        Of the modes; see :meth:`brdyn.measures.modes.DynamicModes.details`.
     tangents, krylov_steps
         Of the spectra; see :class:`brdyn.measures.spectra.JacobianSpectra`.
     stream : Stream, optional

@@ -136,14 +136,6 @@ class DynamicModes(SamplingMetric, DepthMeasure):
             device=metric_device(model),
         )
 
-    def table(self, boundaries: Sequence[int] = ()) -> pd.DataFrame:
-        """None: errors are not by layer."""
-        return self.details(boundaries).rows
-
-    def details(self, boundaries: Sequence[int] = ()) -> Modes:
-        """The operator of every phase."""
-        return self.within(boundaries)
-
     def no_rows(self) -> Mapping[str, Tensor]:
         """Of each list."""
         nothing = {"held_positions": torch.zeros(0, dtype=torch.long)}
@@ -217,7 +209,7 @@ class DynamicModes(SamplingMetric, DepthMeasure):
                 found[name] = getattr(self, name)
         return found
 
-    def within(self, boundaries: Sequence[int]) -> Modes:
+    def details(self, boundaries: Sequence[int] = ()) -> Modes:
         """Fit and test the operator of every phase.
 
         Parameters
