@@ -149,8 +149,12 @@ class Runs:
 ran: list[int] = []
 
 
-def test_nothing_in_a_file_is_run(tmp_path):
-    torch.save({"evil": Runs(), "blocks.0.norm1.weight": torch.zeros(16)}, tmp_path / "evil.pt")
-    with pytest.raises(BrdynError, match="holds no module with parameters"):
+@pytest.mark.parametrize(
+    ("as_now", "words"), [(True, "holds no module with parameters"), (False, "a module as torch before 1.6")]
+)
+def test_nothing_in_a_file_is_run(tmp_path, as_now, words):
+    content = {"evil": Runs(), "blocks.0.norm1.weight": torch.zeros(16)}
+    torch.save(content, tmp_path / "evil.pt", _use_new_zipfile_serialization=as_now)
+    with pytest.raises(BrdynError, match=words):
         read_module(tmp_path / "evil.pt")
     assert ran == []
