@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -217,34 +217,58 @@ def load(request: ModelRequest) -> VisionTransformer:
         )
     rule = _dinov2_rule(arch)
     name = request.name.removeprefix("timm/")
-    digest, label = "", ""
-    notes: tuple[str, ...] = ()
-    built: Mapping[str, Any] = {}
     if request.needs_weights and request.weights is not None:
         loaded = timm_trunks.from_file(
             request, name, request.weights, size=request.image_size, rule=rule, **dict(request.arguments)
         )
-        backbone, digest, label = loaded.backbone, loaded.digest, loaded.chosen.label
         preprocessing, notes = preprocessing_of_file(loaded, name)
-        built = loaded.built
+        loaded = replace(loaded, notes=notes)
     else:
         backbone = _published(request, name) if request.needs_weights else _untrained(request, name)
-        digest = "" if request.describe_only else weights.digest(backbone.state_dict())
+        loaded = Loaded(backbone, "" if request.describe_only else weights.digest(backbone.state_dict()))
         timm_trunks.resize(request.name, backbone, request.image_size, rule)
         preprocessing = _preprocessing(backbone)
-    info = backbone_info(
-        request, FAMILY, backbone, request.source(_hub_source(backbone), label), digest,
-        position_rule(backbone, rule), notes,
-    )  # fmt: skip
-    model = adapt(backbone, info, preprocessing)
-    model.built = built
-    return model
+    source, described = _hub_source(loaded.backbone), position_rule(loaded.backbone, rule)
+    return adapt(request, FAMILY, loaded, source, described, preprocessing)
 
 
-def adapt(backbone: nn.Module, info: ModelInfo, preprocessing: Preprocessing) -> VisionTransformer:
-    """Wrap a timm backbone in the adapter of its class."""
+def adapt(
+    request: ModelRequest, family: str, loaded: Loaded, source: str, rule: str, preprocessing: Preprocessing
+) -> VisionTransformer:
+    """Wrap a timm backbone in the adapter of its class.
+
+    Parameters
+    ----------
+    request : ModelRequest
+    family : str
+    loaded : Loaded
+    source : str
+        Where its weights are from, unless the request says otherwise.
+    rule : str
+        How positions were fitted to the image size.
+    preprocessing : Preprocessing
+    """
+    backbone = loaded.backbone
+    trunk = [p for name, p in backbone.named_parameters() if name.split(".")[0] not in HEADS]
+    attention = next(module for module in backbone.blocks[0].modules() if hasattr(module, "num_heads"))
+    info = ModelInfo(
+        name=request.name,
+        family=family,
+        layers=len(backbone.blocks),
+        width=backbone.embed_dim,
+        heads=int(attention.num_heads),
+        patch=backbone.patch_embed.patch_size[0],
+        image_size=tuple(backbone.patch_embed.img_size),
+        parameters=sum(parameter.numel() for parameter in trunk),
+        position_rule=rule,
+        weights=request.source(source, loaded.chosen.label),
+        digest=loaded.digest,
+        notes=loaded.notes,
+    )
     adapter = next(adapter for kind, adapter in ADAPTERS if isinstance(backbone, kind))
-    return adapter(backbone.eval(), info, preprocessing)
+    model = adapter(backbone.eval(), info, preprocessing)
+    model.built = loaded.built
+    return model
 
 
 def _untrained(request: ModelRequest, name: str) -> Any:
@@ -339,31 +363,3 @@ def token_layout(backbone: Any) -> TokenLayout:
     if sum(prefix.values()) != backbone.num_prefix_tokens:
         raise BrdynError(f"{type(backbone).__name__} has prefix tokens that brdyn does not know")
     return TokenLayout.with_prefix(tuple(backbone.patch_embed.grid_size), prefix)
-
-
-def backbone_info(
-    request: ModelRequest,
-    family: str,
-    backbone: Any,
-    source: str,
-    digest: str,
-    rule: str,
-    notes: tuple[str, ...] = (),
-) -> ModelInfo:
-    """Describe a timm backbone."""
-    trunk = [p for name, p in backbone.named_parameters() if name.split(".")[0] not in HEADS]
-    attention = next(module for module in backbone.blocks[0].modules() if hasattr(module, "num_heads"))
-    return ModelInfo(
-        name=request.name,
-        family=family,
-        layers=len(backbone.blocks),
-        width=backbone.embed_dim,
-        heads=int(attention.num_heads),
-        patch=backbone.patch_embed.patch_size[0],
-        image_size=tuple(backbone.patch_embed.img_size),
-        parameters=sum(parameter.numel() for parameter in trunk),
-        position_rule=rule,
-        weights=source,
-        digest=digest,
-        notes=notes,
-    )

@@ -11,6 +11,7 @@ from timm.models.vision_transformer import resample_abs_pos_embed
 
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import checkpoints, load_model, timm_family, timm_trunks
+from brdyn.models.loaded import Loaded
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
 from tests import reference
@@ -37,8 +38,9 @@ def saved(tmp_path, content, name="file.pth"):
 
 def same_stepped(found, backbone, images):
     """Through the adapter's own steps, and timm's forward."""
-    info = timm_family.backbone_info(ModelRequest("x"), "timm", found, "test", "", "none")
-    return same(timm_family.adapt(found, info, Preprocessing(images.shape[-2:])), backbone, images)
+    preprocessing = Preprocessing(images.shape[-2:])
+    adapted = timm_family.adapt(ModelRequest("x"), "timm", Loaded(found), "test", "none", preprocessing)
+    return same(adapted, backbone, images)
 
 
 def same(model, backbone, images):
