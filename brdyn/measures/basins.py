@@ -186,8 +186,9 @@ class AngularBasins(SamplingMetric, DepthMeasure):
         self.layout, self.depth, self.width = layout, depth, width
         self.max_images, self.max_classes = max_images, max_classes
         self.replicates, self.seed, self.label_names = replicates, seed, label_names
-        for name in ("directions", "labels", "positions"):
-            self.add_state(name, [], dist_reduce_fx="cat")
+        self.add_rows("directions", depth + 1, len(layout.groups), width)
+        self.add_rows("labels", dtype=torch.long)
+        self.add_rows("positions", dtype=torch.long)
 
     @classmethod
     def missing(cls, images: ImageSet) -> str | None:
@@ -208,12 +209,6 @@ class AngularBasins(SamplingMetric, DepthMeasure):
         return cls(
             model.tokens, model.depth, model.info.width, seed=asked.seed, label_names=asked.label_names
         )
-
-    def no_rows(self) -> Mapping[str, Tensor]:
-        """Of each list."""
-        nothing = torch.zeros(0, dtype=torch.long)
-        directions = torch.zeros(0, self.depth + 1, len(self.layout.groups), self.width)
-        return {"directions": directions, "labels": nothing, "positions": nothing}
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory, those that have labels."""

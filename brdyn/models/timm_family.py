@@ -31,24 +31,23 @@ IMAGENET_NOTE = (
 )
 NOT_PLAIN = {  # by timm's module: what of it is no sequence of tokens through blocks of one shape
     "swin": "its windows of tokens merge between stages, so its states change shape",
-    "convnext": "it convolves and has no tokens",
-    "resnet": "it convolves and has no tokens",
-    "efficientnet": "it convolves and has no tokens",
-    "regnet": "it convolves and has no tokens",
-    "mobilenet": "it convolves and has no tokens",
+    **dict.fromkeys(
+        ("convnext", "resnet", "efficientnet", "regnet", "mobilenet"), "it convolves and has no tokens"
+    ),
     "hybrid": "its patches come from a convolutional network whose layers are no blocks of tokens",
-    "levit": "its tokens are fewer in each stage, so its states change shape",
-    "pvt": "its tokens are fewer in each stage, so its states change shape",
-    "mvit": "its tokens are pooled between stages, so its states change shape",
-    "hiera": "its tokens are pooled between stages, so its states change shape",
-    "pit": "its tokens are pooled between stages, so its states change shape",
-    "cait": "its cls token joins only in the last blocks, so its states change shape",
+    **dict.fromkeys(
+        ("levit", "pvt", "davit"), "its tokens are fewer in each stage, so its states change shape"
+    ),
+    **dict.fromkeys(
+        ("mvit", "hiera", "pit"), "its tokens are pooled between stages, so its states change shape"
+    ),
+    **dict.fromkeys(
+        ("cait", "xcit"), "its cls token joins only in the last blocks, so its states change shape"
+    ),
     "crossvit": "it has two sequences of tokens at two scales",
     "coat": "its tokens are at several scales",
-    "xcit": "its cls token joins only in the last blocks, so its states change shape",
     "volo": "its tokens are fewer after the first stage, so its states change shape",
     "maxxvit": "its stages mix convolutions and windows, and its states change shape",
-    "davit": "its tokens are fewer in each stage, so its states change shape",
     "sam": "its blocks keep windows in rows and columns instead of one sequence of tokens",
     "mixer": "its blocks mix tokens by perceptrons and have no attention",
     "naflexvit": "its number of tokens differs from image to image",
