@@ -63,7 +63,6 @@ class RowSource(TableSource):
         return found.hexdigest()
 
     def read(self, index: int) -> RawImage:
-        """Read one row."""
         row = self._rows[index]
         return self.raw(index, lambda column: row[column][0], self._folders)
 

@@ -81,7 +81,6 @@ class TarSource(TableSource):
         return len(self._keys)
 
     def read(self, index: int) -> RawImage:
-        """Read one member."""
         number, offset, size = self._places[index].tolist()
         data = read_regular(self.files[number], offset, size)
         label, why = NO_LABEL, ""

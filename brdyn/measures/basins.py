@@ -205,7 +205,6 @@ class AngularBasins(SamplingMetric, DepthMeasure):
 
     @classmethod
     def make(cls, model: VisionTransformer, asked: Asked) -> Self:
-        """One for a model."""
         return cls(
             model.tokens, model.depth, model.info.width, seed=asked.seed, label_names=asked.label_names
         )

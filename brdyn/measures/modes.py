@@ -124,7 +124,6 @@ class DynamicModes(SamplingMetric, DepthMeasure):
 
     @classmethod
     def make(cls, model: VisionTransformer, asked: Asked) -> Self:
-        """One for a model."""
         return cls(
             model.tokens,
             model.depth,
