@@ -179,6 +179,7 @@ def untrained(layers: int, images: str, n: int) -> Iterator[dict[str, Any]]:
 
     import brdyn
     from brdyn.models import Preprocessing, timm_family
+    from brdyn.models.loaded import Loaded
     from brdyn.models.request import ModelRequest
 
     for width in WIDTHS:
@@ -188,8 +189,9 @@ def untrained(layers: int, images: str, n: int) -> Iterator[dict[str, Any]]:
                 backbone = VisionTransformer(
                     img_size=64, patch_size=16, embed_dim=width, depth=layers, num_heads=width // 32, num_classes=0
                 )  # fmt: skip
-            info = timm_family.backbone_info(request, "timm", backbone, request.source(""), "", "none")
-            model = timm_family.adapt(backbone, info, Preprocessing((64, 64))).requires_grad_(False)
+            model = timm_family.adapt(
+                request, "timm", Loaded(backbone), "", "none", Preprocessing((64, 64))
+            ).requires_grad_(False)
             images_of = brdyn.load_images(images, model, n=n)
             similarity = brdyn.layer_similarity(model, images_of, replicates=REPLICATES)
             yield {"width": width, "layers": layers, "seed": seed, **judged(similarity)._asdict()}

@@ -35,7 +35,7 @@ def whole_size(path: Path) -> int | None:
 
 
 def fault(path: Path, error: Exception) -> str:
-    """Why a file cannot be read: `truncated: 10 of 24 bytes`, or the library's words."""
+    """Why a file cannot be read, `truncated: 10 of 24 bytes` or the library's words, and what to do."""
     try:
         size, whole = path.stat().st_size, whole_size(path)
         with path.open("rb") as file:
@@ -49,4 +49,4 @@ def fault(path: Path, error: Exception) -> str:
     if whole is not None and size < whole:
         return f"truncated: {size:,} of {whole:,} bytes are there; download or copy it again"
     words = str(error).strip().splitlines() or [type(error).__name__]
-    return words[0].removeprefix("Error while deserializing: ")
+    return words[0].removeprefix("Error while deserializing: ") + "; download or copy it again"

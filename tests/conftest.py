@@ -98,6 +98,7 @@ def tiny_vit(depth: int = 4, seed: int = 0, registers: int = 2, classes: int = 0
     from timm.models.vision_transformer import VisionTransformer
 
     from brdyn.models import Preprocessing, timm_family
+    from brdyn.models.loaded import Loaded
     from brdyn.models.request import ModelRequest
 
     backbone = VisionTransformer(
@@ -109,8 +110,9 @@ def tiny_vit(depth: int = 4, seed: int = 0, registers: int = 2, classes: int = 0
         for parameter in backbone.blocks.parameters():
             parameter.mul_(4)
     request = ModelRequest("tiny_vit")
-    info = timm_family.backbone_info(request, "timm", backbone, "test weights", "0" * 64, "none")
-    return timm_family.adapt(backbone, info, Preprocessing((32, 32))).requires_grad_(False)
+    loaded = Loaded(backbone, "0" * 64)
+    model = timm_family.adapt(request, "timm", loaded, "test weights", "none", Preprocessing((32, 32)))
+    return model.requires_grad_(False)
 
 
 @pytest.fixture

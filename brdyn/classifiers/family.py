@@ -16,6 +16,7 @@ from brdyn.classifiers.vitrm import ViTRM
 from brdyn.errors import UsageError
 from brdyn.models import timm_family
 from brdyn.models.base import ModelInfo, VisionTransformer
+from brdyn.models.loaded import Loaded
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
 from brdyn.words import counted
@@ -101,10 +102,8 @@ def from_folder(
         trained = read_trained(folder)
         steps = steps or max(trained.steps, trained.n_sup)
         return _unrolled(request, classifier, steps, source, preprocessing)
-    info = timm_family.backbone_info(
-        request, family, classifier.network, request.source(source), classifier.digest, POSITION_RULE, notes
-    )
-    model = timm_family.adapt(classifier.network, info, preprocessing)
+    loaded = Loaded(classifier.network, classifier.digest, notes)
+    model = timm_family.adapt(request, family, loaded, source, POSITION_RULE, preprocessing)
     model.class_names = classifier.names
     return model
 

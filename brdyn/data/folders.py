@@ -61,7 +61,6 @@ class FileSource(ImageSource):
         return len(self.files.names)
 
     def read(self, index: int) -> RawImage:
-        """Read one file."""
         data = read_regular(self.files[index])
         if self.labels is None:
             return RawImage(self.name(index), data)

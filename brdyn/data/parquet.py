@@ -11,22 +11,11 @@ from typing import Any
 import numpy as np
 
 from brdyn.checked_json import parse
-from brdyn.data.cells import picture
-from brdyn.data.columns import (
-    NOTHING,
-    Asked,
-    Column,
-    arrow_column,
-    choose_image,
-    choose_label,
-    choose_target,
-    make_labels,
-    said_of_itself,
-)
+from brdyn.data.cells import TableSource
+from brdyn.data.columns import NOTHING, Asked, Column, arrow_column, said_of_itself
 from brdyn.data.files import Names, check_regular, shown
-from brdyn.data.labels import NO_LABEL
 from brdyn.data.sources import ImageSource, LoadedSource, RawImage
-from brdyn.data.splits import choose_split, split_of
+from brdyn.data.splits import in_split
 from brdyn.errors import BrdynError, UsageError
 from brdyn.words import first_line
 
@@ -68,7 +57,7 @@ class _OpenGroup:
         return self.rows, row - self.start
 
 
-class ParquetSource(ImageSource):
+class ParquetSource(TableSource):
     """Rows of parquet files in the layout of hub data sets: bytes, or a struct of bytes and path.
 
     Parameters
@@ -97,10 +86,7 @@ class ParquetSource(ImageSource):
     ) -> None:
         self.description = shown(root)
         asked, where = asked or Asked(), repr(self.description)
-        found = {name: split_of(name) if name else None for name in names}
-        self.split = choose_split(found.values(), split, where)
-        if split is not None:
-            names = [name for name in names if found[name] == self.split]
+        self.split, names = in_split(names, split, where)
         self.files = Names(root, names)
         self._ends: list[int] = []
         self._groups: list[tuple[int, int]] = []
@@ -116,21 +102,8 @@ class ParquetSource(ImageSource):
             tables.append(_columns(file.schema_arrow))
             if not number:
                 self.metadata = said_of_itself(file.schema_arrow)
-        self._choose(_common(tables, self.files), asked, where)
+        self.choose(_common(tables, self.files), asked, where, self._arrays)
         self._open: _OpenGroup | None = None
-
-    def _choose(self, columns: list[Column], asked: Asked, where: str) -> None:
-        self.image_column = choose_image(columns, asked, where).name
-        target = choose_target(columns, asked, where)
-        self.target_column = None if target is None else target.name
-        label, self.no_labels = choose_label(columns, asked, where)
-        if label is None:
-            return
-        self.labels, self.no_labels = make_labels(label, lambda: self._arrays(label.name))
-        if self.labels is not None:
-            self.label_column = label.name
-        elif asked.label == label.name:
-            raise UsageError(f"{self.no_labels}; choose another `label_column`")
 
     def _arrays(self, column: str) -> Iterator[Any]:
         for path in self.files:
@@ -150,15 +123,8 @@ class ParquetSource(ImageSource):
         """
         place = bisect_right(self._ends, index)
         rows, row = self._rows(place, index - (self._ends[place - 1] if place else 0))
-        data, path = picture(rows[self.image_column][row], [self.files[self._groups[place][0]].parent])
-        label, why = NO_LABEL, ""
-        if self.labels is not None:
-            label, why = self.labels.read(rows[self.label_column][row].as_py())
-        named = f"{self.name(index)} {path}" if path else self.name(index)
-        if self.target_column is None:
-            return RawImage(named, data, label, why)
-        target, _ = picture(rows[self.target_column][row], [self.files[self._groups[place][0]].parent])
-        return RawImage(named, data, label, why, target)
+        folder = self.files[self._groups[place][0]].parent
+        return self.raw(index, lambda column: rows[column][row], [folder])
 
     def at_random(self, chosen: np.ndarray | range) -> ImageSource:
         """The chosen rows in memory: a row group can only be read from its start.
@@ -209,7 +175,6 @@ class ParquetSource(ImageSource):
 
     def _iterate(self, place: int) -> Iterator[Any]:
         number, group = self._groups[place]
-        columns = [name for name in self._columns_read() if name is not None]
         # Threads of Arrow's own do not survive the fork of a loader process.
         file = open_parquet(self.files[number], pre_buffer=False)
         about = file.metadata.row_group(group)
@@ -218,12 +183,9 @@ class ParquetSource(ImageSource):
         return file.iter_batches(
             max(1, min(ROWS_AT_ONCE, rows)),
             row_groups=[group],
-            columns=list(dict.fromkeys(columns)),
+            columns=self.columns_read(),
             use_threads=False,
         )
-
-    def _columns_read(self) -> tuple[str | None, ...]:
-        return self.image_column, self.label_column, self.target_column
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None}

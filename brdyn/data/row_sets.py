@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from brdyn import hub
-from brdyn.data.cells import picture
-from brdyn.data.columns import (
-    Asked,
-    arrow_column,
-    choose_image,
-    choose_label,
-    choose_target,
-    make_labels,
-    said_of_itself,
-)
+from brdyn.data.cells import TableSource
+from brdyn.data.columns import Asked, arrow_column, said_of_itself
 from brdyn.data.files import Names, shown
 from brdyn.data.fingerprint import fingerprint
-from brdyn.data.labels import NO_LABEL
-from brdyn.data.sources import ImageSource, RawImage
+from brdyn.data.sources import RawImage
 from brdyn.data.splits import choose_split
 from brdyn.errors import BrdynError, UsageError
 from brdyn.words import first_line
 
 
-class RowSource(ImageSource):
+class RowSource(TableSource):
     """The rows of a `datasets.Dataset`.
 
     Parameters
@@ -44,29 +35,17 @@ class RowSource(ImageSource):
         self, rows: Any, description: str, split: str | None, asked: Asked, folders: Sequence[Path]
     ) -> None:
         self.description, self.split, self._folders = description, split, list(folders)
-        where = repr(description)
         schema, said = rows.data.schema, rows.features.to_dict()
         columns = [arrow_column(name, schema.field(name).type, said.get(name)) for name in rows.column_names]
-        image = choose_image(columns, asked, where)
-        label, self.no_labels = choose_label(columns, asked, where)
-        self.image_column = image.name
-        target = choose_target(columns, asked, where)
-        self.target_column = None if target is None else target.name
         self.metadata = said_of_itself(schema)
-        if label is not None:
-            chosen = label.name
-            arrow = rows.with_format("arrow").select_columns([chosen])
-            self.labels, why = make_labels(
-                label, lambda: (chunk for batch in arrow.iter(2**16) for chunk in batch[chosen].chunks)
-            )
-            self.no_labels = why
-            if why and asked.label == chosen:
-                raise UsageError(f"{why}; choose another `label_column`")
-            self.label_column = chosen if self.labels is not None else None
-        read = (self.image_column, self.label_column, self.target_column)
-        wanted = [name for name in read if name is not None]
+
+        def arrays(column: str) -> Iterator[Any]:
+            for batch in rows.with_format("arrow").select_columns([column]).iter(2**16):
+                yield from batch[column].chunks
+
+        self.choose(columns, asked, repr(description), arrays)
         # Other columns would be decoded with every row. Nor is this one: decode.py says what is opened.
-        self._rows = rows.select_columns(list(dict.fromkeys(wanted))).with_format("arrow")
+        self._rows = rows.select_columns(self.columns_read()).with_format("arrow")
         self._cached = [Path(one["filename"]) for one in rows.cache_files]
 
     def __len__(self) -> int:
@@ -84,16 +63,8 @@ class RowSource(ImageSource):
         return found.hexdigest()
 
     def read(self, index: int) -> RawImage:
-        """Read one row."""
         row = self._rows[index]
-        data, path = picture(row[self.image_column][0], self._folders)
-        label, why = NO_LABEL, ""
-        if self.labels is not None:
-            label, why = self.labels.read(row[self.label_column][0].as_py())
-        named = f"{self.name(index)} {path}" if path else self.name(index)
-        if self.target_column is None:
-            return RawImage(named, data, label, why)
-        return RawImage(named, data, label, why, picture(row[self.target_column][0], self._folders)[0])
+        return self.raw(index, lambda column: row[column][0], self._folders)
 
 
 def hub_source(name: str, split: str, asked: Asked) -> RowSource:

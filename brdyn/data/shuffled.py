@@ -84,7 +84,7 @@ class ShuffledBatches:
         assert self.reader is not None
         loader = load(
             self.reader,
-            iter(_Parts(self, range(start, stop), rank, world, pieces)),
+            self._parts(range(start, stop), rank, world, pieces),
             (stop - start) * pieces,
             workers=self.images.workers(self.workers),
             batch_bytes=self.batch_size * (self.item_bytes or self.images.image_bytes) // (world * pieces)
@@ -100,20 +100,10 @@ class ShuffledBatches:
                 yield together
                 together = []
 
-
-@dataclass
-class _Parts:
-    """Positions of every piece of a process's share, made when they are asked for."""
-
-    stream: ShuffledBatches
-    steps: range
-    rank: int
-    world: int
-    pieces: int
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self.steps:
-            for piece in np.array_split(self.stream.asked(step)[self.rank :: self.world], self.pieces):
+    def _parts(self, steps: range, rank: int, world: int, pieces: int) -> Iterator[list[int]]:
+        """What the reader is asked for, for every piece of a process's share."""
+        for step in steps:
+            for piece in np.array_split(self.asked(step)[rank::world], pieces):
                 yield [int(number) for number in piece]
 
 

@@ -7,6 +7,7 @@ objects, so that loader processes can hold their own copy.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,14 +140,8 @@ class LoadedSource(ImageSource):
     """Images of another source, encoded, in memory."""
 
     def __init__(self, source: ImageSource, images: dict[int, RawImage | str]) -> None:
-        self.description, self.labels, self.no_labels = source.description, source.labels, source.no_labels
-        self.image_column, self.label_column, self.split = (
-            source.image_column,
-            source.label_column,
-            source.split,
-        )
-        self.files, self.unlisted = source.files, source.unlisted
-        self.target_column, self.metadata = source.target_column, source.metadata
+        for name in inspect.get_annotations(ImageSource):
+            setattr(self, name, getattr(source, name))
         self.images = images
         self._count = len(source)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from brdyn.errors import UsageError
 
@@ -32,6 +32,19 @@ def split_of(name: str) -> str | None:
 def canonical(split: str) -> str:
     """`val` and `dev` are `validation`, and so on; other names are themselves."""
     return ALIASES.get(split.lower(), split)
+
+
+def in_split(names: Sequence[str], split: str | None, where: str) -> tuple[str | None, list[str]]:
+    """The split to read of files, and those that are in it; the name of a single file (empty) says none.
+
+    Raises
+    ------
+    UsageError
+        As :func:`choose_split`.
+    """
+    found = {name: split_of(name) if name else None for name in names}
+    chosen = choose_split(found.values(), split, where)
+    return chosen, [name for name in names if split is None or found[name] == chosen]
 
 
 def choose_split(there: Iterable[str | None], asked: str | None, where: str) -> str | None:

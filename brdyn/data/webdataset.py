@@ -15,20 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from brdyn.data.columns import (
-    LABEL_COLUMNS,
-    Asked,
-    Column,
-    arrow_column,
-    choose_image,
-    choose_label,
-    make_labels,
-)
+from brdyn.data.cells import TableSource
+from brdyn.data.columns import LABEL_COLUMNS, Asked, Column, arrow_column, choose_image
 from brdyn.data.files import Names, check_regular, read_regular, shown
 from brdyn.data.folders import EXTENSIONS
 from brdyn.data.labels import NO_LABEL
-from brdyn.data.sources import ImageSource, RawImage
-from brdyn.data.splits import choose_split, split_of
+from brdyn.data.sources import RawImage
+from brdyn.data.splits import in_split
 from brdyn.errors import BrdynError, UsageError
 from brdyn.words import first_line
 
@@ -38,7 +31,7 @@ PLAIN = "image"
 WHOLE = re.compile(r"-?\d{1,18}")
 
 
-class TarSource(ImageSource):
+class TarSource(TableSource):
     """Images of tar files.
 
     Columns are what follows the first dot of a name: `seg.png` is column `seg`, and plain `jpg` or `png` is column
@@ -70,40 +63,24 @@ class TarSource(ImageSource):
     ) -> None:
         self.description = shown(root)
         asked, where = asked or Asked(), repr(self.description)
-        found = {name: split_of(name) if name else None for name in names}
-        self.split = choose_split(found.values(), split, where)
-        if split is not None:
-            names = [name for name in names if found[name] == self.split]
+        self.split, names = in_split(names, split, where)
         self.files = Names(root, names)
         index = _Index(asked.label)
         for number, path in enumerate(self.files):
             index.add(number, path)
         index.number()
-        image = choose_image(index.columns(), asked, where)
-        self.image_column = image.name
-        self._keys, self._places = index.images(image.name)
-        self._label_of(index, asked, where)
-
-    def _label_of(self, index: _Index, asked: Asked, where: str) -> None:
-        label, self.no_labels = choose_label(index.columns(), asked, where)
-        self._cells: list[Any] = []
-        if label is None:
-            return
-        cells = index.notes[label.name]
-        self.labels, self.no_labels = make_labels(label, lambda: iter([as_arrow(list(cells.values()))]))
-        if self.labels is not None:
-            self.label_column = label.name
-            self._cells = [
-                cells.get((int(place[0]), key)) for key, place in zip(self._keys, self._places, strict=True)
-            ]
-        elif asked.label == label.name:
-            raise UsageError(f"{self.no_labels}; choose another `label_column`")
+        columns = index.columns()
+        self.image_column = choose_image(columns, asked, where).name
+        self._keys, self._places = index.images(self.image_column)
+        self.choose_labels(columns, asked, where, lambda name: [as_arrow(list(index.notes[name].values()))])
+        cells = index.notes[self.label_column] if self.label_column is not None else {}
+        places = zip(self._places[:, 0].tolist(), self._keys, strict=True)
+        self._cells = [cells.get(place) for place in places] if cells else []
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def read(self, index: int) -> RawImage:
-        """Read one member."""
         number, offset, size = self._places[index].tolist()
         data = read_regular(self.files[number], offset, size)
         label, why = NO_LABEL, ""

@@ -23,7 +23,7 @@ from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
 from brdyn.measures.bootstrap import poisson_weights
-from brdyn.measures.contract import Asked, DepthMeasure
+from brdyn.measures.contract import COLUMNS, Asked, DepthMeasure
 from brdyn.measures.projection import on_principal_plane
 from brdyn.measures.sampling import SamplingMetric, rows_in
 from brdyn.models import TokenLayout, VisionTransformer
@@ -186,8 +186,9 @@ class AngularBasins(SamplingMetric, DepthMeasure):
         self.layout, self.depth, self.width = layout, depth, width
         self.max_images, self.max_classes = max_images, max_classes
         self.replicates, self.seed, self.label_names = replicates, seed, label_names
-        for name in ("directions", "labels", "positions"):
-            self.add_state(name, [], dist_reduce_fx="cat")
+        self.add_rows("directions", depth + 1, len(layout.groups), width)
+        self.add_rows("labels", dtype=torch.long)
+        self.add_rows("positions", dtype=torch.long)
 
     @classmethod
     def missing(cls, images: ImageSet) -> str | None:
@@ -204,25 +205,9 @@ class AngularBasins(SamplingMetric, DepthMeasure):
 
     @classmethod
     def make(cls, model: VisionTransformer, asked: Asked) -> Self:
-        """One for a model."""
         return cls(
             model.tokens, model.depth, model.info.width, seed=asked.seed, label_names=asked.label_names
         )
-
-    def table(self, boundaries: Sequence[int] = ()) -> pd.DataFrame:
-        """That of the basins."""
-        return self.details(boundaries).table
-
-    def details(self, boundaries: Sequence[int] = ()) -> Basins:
-        """The basins, which have nothing to do with phases."""
-        del boundaries
-        return self.result()
-
-    def no_rows(self) -> Mapping[str, Tensor]:
-        """Of each list."""
-        nothing = torch.zeros(0, dtype=torch.long)
-        directions = torch.zeros(0, self.depth + 1, len(self.layout.groups), self.width)
-        return {"directions": directions, "labels": nothing, "positions": nothing}
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory, those that have labels."""
@@ -256,14 +241,15 @@ class AngularBasins(SamplingMetric, DepthMeasure):
         """The sample: `directions` `(n, L + 1, G, D)`, `labels` and `positions`."""
         return dict(zip(("directions", "labels", "positions"), self.sample(), strict=True))
 
-    def result(self) -> Basins:
-        """Compare every pair of images of the sample.
+    def details(self, boundaries: Sequence[int] = ()) -> Basins:
+        """Compare every pair of images of the sample, whatever the phases.
 
         Raises
         ------
         UsageError
             If the images have no labels, or fewer than two classes have two images.
         """
+        del boundaries
         directions, labels, positions = self.compute().values()
         labels, positions = labels.reshape(-1), positions.reshape(-1)  # torchmetrics makes a scalar of one
         classes, members, counts = labels.unique(return_inverse=True, return_counts=True)
@@ -288,8 +274,8 @@ class AngularBasins(SamplingMetric, DepthMeasure):
         place = list(self.layout.groups).index(group)
         projection, explained = on_principal_plane(directions[:, :, place], labels, positions)
         return Basins(
-            table=pd.DataFrame(rows).sort_values(
-                ["statistic", "group", "layer"], ignore_index=True, key=_order
+            table=pd.DataFrame(
+                sorted(rows, key=lambda row: list(UNITS).index(row[0])), columns=list(COLUMNS)
             ),
             projection=projection,
             explained=explained,
@@ -342,7 +328,8 @@ def angles_between(directions: Tensor) -> Tensor:
 
 def _rows(
     directions: Tensor, same: Tensor, weights: Tensor, neighbours: int, group: str, layer: int
-) -> list[Mapping[str, Any]]:
+) -> list[tuple[Any, ...]]:
+    """The columns `COLUMNS` of one group and layer."""
     directions, same = directions.cpu(), same.cpu()
     angles = angles_between(directions)
     others = (~torch.eye(len(same), dtype=torch.bool)).double()
@@ -364,7 +351,7 @@ def _rows(
             # Samples have fewer pairs within a class, as no image pairs with itself: that bias goes.
             ends = np.nanpercentile(draws, [2.5, 97.5]) + mean - float(draws.nanmean())
             low, high = ends.clip(*POSSIBLE[name])
-        rows.append(_row(name, group, layer, mean, low, high, float(each.std()), len(same)))
+        rows.append((name, UNITS[name], group, layer, mean, low, high, float(each.std()), len(same)))
     return rows
 
 
@@ -373,24 +360,3 @@ def _means(values: Tensor, pairs: Tensor, weights: Tensor) -> tuple[Tensor, ...]
     chosen = values * pairs
     drawn = ((weights @ chosen) * weights).sum(1) / ((weights @ pairs) * weights).sum(1)
     return chosen.sum() / pairs.sum(), chosen.sum(1) / pairs.sum(1), drawn
-
-
-def _row(
-    statistic: str, group: str, layer: int, mean: float, low: float, high: float, sd: float, n_images: int
-) -> Mapping[str, Any]:
-    return {
-        "statistic": statistic,
-        "unit": UNITS[statistic],
-        "group": group,
-        "layer": layer,
-        "mean": mean,
-        "low": low,
-        "high": high,
-        "sd": sd,
-        "n_images": n_images,
-    }
-
-
-def _order(column: pd.Series) -> pd.Series:
-    """Statistics and groups in the order of their first appearance."""
-    return column if column.name == "layer" else pd.Series(pd.factorize(column)[0], index=column.index)

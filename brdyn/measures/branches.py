@@ -64,7 +64,6 @@ class BranchUpdates(PerImageMetric):
 
     @classmethod
     def make(cls, model: VisionTransformer, asked: Asked) -> Self:
-        """One for a model."""
         del asked
         return cls(model.tokens, model.depth, repr(model.info.name))
 

@@ -6,7 +6,6 @@ Song et al. 2012. Examples are images; their features are the cls token and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -80,13 +79,8 @@ class LinearCKA(SamplingMetric, SimilarityMetric):
     def __init__(self, *args: Any, width: int, most: int = MOST_IMAGES, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.width, self.most = width, most
-        for name in ("kept", "positions"):
-            self.add_state(name, [], dist_reduce_fx="cat")
-
-    def no_rows(self) -> Mapping[str, Tensor]:
-        """Of each list."""
-        features = torch.zeros(0, len(self.groups), self.depth, self.width)
-        return {"kept": features, "positions": torch.zeros(0, dtype=torch.long)}
+        self.add_rows("kept", len(self.groups), self.depth, width)
+        self.add_rows("positions", dtype=torch.long)
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory."""
@@ -107,7 +101,7 @@ class LinearCKA(SamplingMetric, SimilarityMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """CKA averaged over token groups; NaN where a layer's features do not vary."""
-        features = self._sample()[0] if rows_in(self.positions) else self.no_rows()["kept"]
+        features = self._sample()[0] if rows_in(self.positions) else self.no_rows["kept"]
         count = len(features)
         dealt = features.tensor_split(max(1, count // MINIBATCH)) if count >= FEWEST_IMAGES else ()
         self.seen, self.resampled = sum(map(len, dealt)), len(dealt)

@@ -103,9 +103,11 @@ class DepthMeasure(Metric):
             If the model allows none, or memory.
         """
 
-    @abstractmethod
-    def table(self, boundaries: Sequence[int]) -> pd.DataFrame:
-        """Rows with the columns `COLUMNS`, of all images that were seen, for these phases."""
+    def table(self, boundaries: Sequence[int] = ()) -> pd.DataFrame:
+        """Rows with the columns `COLUMNS`, of all images that were seen, for these phases; those of the details."""
+        details = self.details(boundaries)
+        assert details is not None  # of a measure that makes no rows itself
+        return details.rows
 
     def withheld(self) -> str | None:
         """Why the model gives none of it, before or after images were seen; None where it does.

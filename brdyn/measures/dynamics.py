@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -112,20 +112,17 @@ class Dynamics(BesideTwins):
     @property
     def basins(self) -> Basins | None:
         """Angular basins, where they were measured."""
-        found = self.details.get("basins")
-        return found if isinstance(found, Basins) else None
+        return cast("Basins | None", self.details.get("basins"))
 
     @property
     def modes(self) -> Modes | None:
         """Dynamic modes, where they were measured."""
-        found = self.details.get("modes")
-        return found if isinstance(found, Modes) else None
+        return cast("Modes | None", self.details.get("modes"))
 
     @property
     def spectra(self) -> Spectra | None:
         """Lyapunov exponents and what belongs to them, where they were measured."""
-        found = self.details.get("spectra")
-        return found if isinstance(found, Spectra) else None
+        return cast("Spectra | None", self.details.get("spectra"))
 
     def curve(self, statistic: str, group: str | None = None) -> np.ndarray:
         """Mean of a statistic over depth; by default of its last token group, the spatial tokens.
@@ -296,7 +293,7 @@ def token_dynamics(
     k, seed
         Of the phases; the seed also draws the samples and bootstraps.
     ridge, rank
-        Of the modes; see :meth:`brdyn.measures.modes.DynamicModes.within`.
+        Of the modes; see :meth:`brdyn.measures.modes.DynamicModes.details`.
     tangents, krylov_steps
         Of the spectra; see :class:`brdyn.measures.spectra.JacobianSpectra`.
     stream : Stream, optional

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from brdyn.measures.forward_rules import differentiable
 from brdyn.measures.kinematics import TINY, at_least_float32
 from brdyn.runtime import in_float64
 
@@ -47,14 +47,14 @@ class BlockJacobian:
     def ahead(self, tangents: Tensor) -> Tensor:
         """J v of vectors `(m, B, N, D)`, in one pass: the block itself is computed once, and its derivative m times."""
         moving = tangential(tangents, self.entering).to(self.before.dtype)
-        with differentiable(ahead=True):
+        with sdpa_kernel(SDPBackend.MATH):  # fused kernels have no derivative in forward mode
             moved = vmap(lambda tangent: jvp(self.block, (self.before,), (tangent,))[1])(moving)
         return tangential(moved, self.leaving)
 
     def back(self, cotangents: Tensor) -> Tensor:
         """J^T u of vectors `(m, B, N, D)`."""
         moving = tangential(cotangents, self.leaving).to(self.before.dtype)
-        with differentiable():
+        with sdpa_kernel(SDPBackend.MATH):
             moved = vmap(lambda cotangent: self._pull(cotangent)[0])(moving)
         return tangential(moved, self.entering)
 

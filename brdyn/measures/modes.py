@@ -9,7 +9,7 @@ identity) and the mean state alone. Fitting needs only sums of outer products, D
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from typing import Any, Self
 
@@ -106,14 +106,14 @@ class DynamicModes(SamplingMetric, DepthMeasure):
                 "or leave modes out of `measures`"
             )
         self.add_state("fitted", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("held_positions", [], dist_reduce_fx="cat")
-        for group in layout.groups:
+        self.add_rows("held_positions", dtype=torch.long)
+        for group, count in layout.sizes().items():
             moments = torch.zeros(len(self.pairs), width, width, dtype=torch.float64)
             self.add_state(f"moments_{group}", moments, dist_reduce_fx="sum")
             sums = torch.zeros(depth + 1, width, dtype=torch.float64)
             self.add_state(f"sums_{group}", sums, dist_reduce_fx="sum")
-            for part in ("pending", "held"):
-                self.add_state(f"{part}_{group}", [], dist_reduce_fx="cat")
+            self.add_rows(f"pending_{group}", depth + 1, width)
+            self.add_rows(f"held_{group}", min(count, held_out_tokens), depth + 1, width)
 
     @classmethod
     def missing(cls, images: ImageSet) -> str | None:
@@ -124,7 +124,6 @@ class DynamicModes(SamplingMetric, DepthMeasure):
 
     @classmethod
     def make(cls, model: VisionTransformer, asked: Asked) -> Self:
-        """One for a model."""
         return cls(
             model.tokens,
             model.depth,
@@ -135,23 +134,6 @@ class DynamicModes(SamplingMetric, DepthMeasure):
             rank=asked.rank,
             device=metric_device(model),
         )
-
-    def table(self, boundaries: Sequence[int] = ()) -> pd.DataFrame:
-        """None: errors are not by layer."""
-        return self.details(boundaries).rows
-
-    def details(self, boundaries: Sequence[int] = ()) -> Modes:
-        """The operator of every phase."""
-        return self.within(boundaries)
-
-    def no_rows(self) -> Mapping[str, Tensor]:
-        """Of each list."""
-        nothing = {"held_positions": torch.zeros(0, dtype=torch.long)}
-        for group, size in self.layout.sizes().items():
-            nothing[f"pending_{group}"] = torch.zeros(0, self.depth + 1, self.width)
-            tokens = min(size, self.held_out_tokens)
-            nothing[f"held_{group}"] = torch.zeros(0, tokens, self.depth + 1, self.width)
-        return nothing
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory."""
@@ -217,7 +199,7 @@ class DynamicModes(SamplingMetric, DepthMeasure):
                 found[name] = getattr(self, name)
         return found
 
-    def within(self, boundaries: Sequence[int]) -> Modes:
+    def details(self, boundaries: Sequence[int] = ()) -> Modes:
         """Fit and test the operator of every phase.
 
         Parameters

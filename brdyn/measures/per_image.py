@@ -75,7 +75,6 @@ class PerImageMetric(DepthMeasure):
 
     @classmethod
     def make(cls, model: VisionTransformer, asked: Asked) -> Self:
-        """One for a model."""
         del asked
         return cls(model.tokens, model.depth)
 

@@ -65,7 +65,6 @@ class HeadReadout(PerImageMetric):
 
     @classmethod
     def make(cls, model: VisionTransformer, asked: Asked) -> Self:
-        """One for a model."""
         return cls(model, with_labels=model.takes_labels(asked.label_names))
 
     def withheld(self) -> str | None:

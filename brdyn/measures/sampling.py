@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,13 +19,18 @@ class SamplingMetric(Metric):
 
     full_state_update = False
 
-    @abstractmethod
-    def no_rows(self) -> Mapping[str, Tensor]:
-        """For each list, a tensor without rows but of the right shape and type."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.no_rows: dict[str, Tensor] = {}
+
+    def add_rows(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
+        """Keep rows of a shape and type in a list of this name; `no_rows` has one without rows."""
+        self.add_state(name, [], dist_reduce_fx="cat")
+        self.no_rows[name] = torch.zeros(0, *shape, dtype=dtype)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the state of all processes."""
-        for name, nothing in self.no_rows().items():
+        for name, nothing in self.no_rows.items():
             if not len(getattr(self, name)):
                 setattr(self, name, [nothing.to(self.device)])
         super().sync(*args, **kwargs)

@@ -81,7 +81,6 @@ class SimilarityMetric(Metric):
     unit = "image"
     needs = "had no image to compute from"
     count: Tensor
-    units: Tensor
     full_state_update = False
     higher_is_better = None
     is_differentiable = False
@@ -103,7 +102,6 @@ class SimilarityMetric(Metric):
         self.replicates = replicates
         self.seed = seed
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("units", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         # Totals over all processes, as of the last `compute`.
         self.seen: Tensor | float = 0
         self.resampled: Tensor | float = 0
@@ -176,7 +174,6 @@ class MeanSimilarity(SimilarityMetric):
         """Add the images of a trajectory."""
         matrices = self.per_image(trajectory).to(self.total.device).double()
         self.count += len(matrices)
-        self.units += len(matrices)
         self.total += matrices.sum(0)
         if self.replicates:
             weights = poisson_weights(trajectory.positions, self.replicates, self.seed).to(matrices.device)
@@ -185,7 +182,7 @@ class MeanSimilarity(SimilarityMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """Mean over images, and over each bootstrap sample of them."""
-        self.seen, self.resampled = self.count, self.units
+        self.seen = self.resampled = self.count
         values = {"matrix": self.total / self.count}
         if self.replicates:
             drawn = self.boot_count > 0

@@ -192,10 +192,6 @@ class JacobianSpectra(DepthMeasure):
         names = [_state(what, name) for name in self.sizes for what in SUMS]
         return {"count": self.count, **{name: getattr(self, name) for name in names}}
 
-    def table(self, boundaries: Sequence[int] = ()) -> pd.DataFrame:
-        """The leading growth by update."""
-        return self.details(boundaries).rows
-
     def details(self, boundaries: Sequence[int] = ()) -> Spectra:
         """Everything, for these phases."""
         sums = _Sums(self.compute(), self.sizes)

@@ -20,6 +20,7 @@ from brdyn.models.base import ModelInfo, Size, TokenLayout, VisionTransformer, c
 from brdyn.models.own_vit import Apply, Embed, Head, OwnViT, copy_input
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import as_size
+from brdyn.models.tracing import computed_from
 from brdyn.whole import whole
 from brdyn.words import first_line
 
@@ -213,7 +214,7 @@ class _Trial:
             self.model.requires_grad_(False)
         if not torch.allclose(first, second.detach(), rtol=1e-2, atol=1e-3, equal_nan=True):
             self.notes.append("two passes over the same images differ: the module is random in eval mode")
-        trunk = {*_leaves(second), *self.model.blocks.parameters(), *self.model.norm.parameters()}
+        trunk = {*computed_from(second)[0], *self.model.blocks.parameters(), *self.model.norm.parameters()}
         return _Trunk(first.shape[-1], sum(one.numel() for one in trunk), classes)
 
     def _trunk(self, images: Tensor) -> Tensor:
@@ -372,21 +373,6 @@ def _heads(block: nn.Module, width: int) -> tuple[int, bool]:
             if isinstance(found, int) and found > 0 and width % found == 0:
                 return found, False
     return (width // HEAD_WIDTH if width % HEAD_WIDTH == 0 else 1), True
-
-
-def _leaves(output: Tensor) -> set[Tensor]:
-    """The tensors that something was computed from."""
-    found, seen, waiting = set(), set(), [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            found.add(variable)
-        waiting += [before for before, _ in node.next_functions]
-    return found
 
 
 def kind(value: Any) -> str:

@@ -6,6 +6,7 @@ import argparse
 import json
 import pickle
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from brdyn.errors import BrdynError, UsageError
+from brdyn.safetensors_file import fault
 from brdyn.words import first_line
 
 StateDict = dict[str, Tensor]
@@ -194,9 +196,7 @@ def _read_as_safetensors(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise BrdynError(
-            f"cannot read {str(path)!r} as safetensors ({first_line(error)}); download it again"
-        ) from error
+        raise BrdynError(f"cannot read {str(path)!r} as safetensors ({fault(path, error)})") from error
 
 
 def _read_torch(path: Path, allow_pickle: bool) -> Any:
@@ -233,20 +233,10 @@ def _read_torchscript(path: Path, allow_pickle: bool) -> Any:
             "`allow_pickle=True` if you trust its author, or save torch.jit.load(file).state_dict() once"
         )
     try:
-        with _quiet_torchscript():
+        with warnings.catch_warnings(action="ignore"):
             return torch.jit.load(str(path), map_location="cpu").state_dict()
     except Exception as error:  # its reader raises what its program raises
         raise _unreadable(path, error) from error
-
-
-@contextmanager
-def _quiet_torchscript() -> Iterator[None]:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
 
 
 def _holds_objects(error: pickle.UnpicklingError) -> bool:

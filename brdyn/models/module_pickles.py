@@ -1,13 +1,12 @@
 """Whole modules as `torch.save(module)` pickles them: their tensors and plain values, without running their code.
 
-Such a file names the classes it was made of, and loading it the usual way imports and runs them. Here only torch's own
-functions that put tensors together are called; every other class becomes an empty shell that keeps what it is given.
+Such a file names the classes it was made of, and loading it the usual way imports and runs them. Here torch's own
+restricted reader gets an empty shell in the place of each, which keeps what it is given.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections import OrderedDict
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,6 @@ from torch import Tensor
 
 from brdyn.errors import BrdynError
 from brdyn.words import first_line
-
-CALLED = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-}
 
 
 class Shell:
@@ -59,38 +52,24 @@ def _mapping(shell: Shell, name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in CALLED:
-            return CALLED[module, name]
-        kind = getattr(torch, name, None) if module == "torch" else None
-        if isinstance(kind, torch.dtype) or (isinstance(kind, type) and name.endswith("Storage")):
-            return kind
-        return type(name, (Shell,), {})
-
-
-class _WithoutClasses:
-    """What torch.load takes for the pickle module."""
-
-    __name__ = "brdyn.models.module_pickles"
-    Unpickler = _Unpickler
-
-    @staticmethod
-    def load(file: Any, **options: Any) -> Any:
-        """As `pickle.load`."""
-        return _Unpickler(file, **options).load()
-
-
 def read_module(path: Path) -> Shell:
     """The module in a file.
 
     Raises
     ------
     BrdynError
-        If the file cannot be read, or holds no module.
+        If the file cannot be read, is in the format of torch before 1.6, or holds no module.
     """
+    if not zipfile.is_zipfile(path):
+        raise BrdynError(
+            f"{str(path)!r} is a module as torch before 1.6 pickled it, which is not read; load it with its own code, "
+            "and give what torch.save(module.state_dict(), ...) writes"
+        )
     try:
-        found = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_WithoutClasses)
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        shells = [(type(name.rpartition(".")[2], (Shell,), {}), name) for name in named]
+        with torch.serialization.safe_globals(shells):
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive or pickle breaks torch's reader anywhere
         raise BrdynError(f"cannot read {str(path)!r} as a pickled module ({first_line(error)})") from error
     if not isinstance(found, Shell) or not found.named_tensors():

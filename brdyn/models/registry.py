@@ -217,7 +217,7 @@ def family_of(request: ModelRequest) -> ModuleType:
         If no family knows the name; the message has close matches.
     """
     for family in map(import_module, FAMILIES):
-        if family.matches(request.name) and not (family is transformers_family and _is_here(request.name)):
+        if family.matches(request.name):
             _check_weights(request, family)
             return family
     local_paths.refuse(request.name)
@@ -239,12 +239,6 @@ def _check_weights(request: ModelRequest, family: ModuleType) -> None:
         raise UsageError(
             f"`weights_key` chooses in a file, and `weights={str(request.weights)!r}` is a folder; drop it"
         )
-
-
-def _is_here(name: str) -> bool:
-    """Whether there is a file or folder of this name that is not a model transformers reads."""
-    path = Path(name)
-    return path.exists() and not transformers_family.is_folder(path)
 
 
 def _expanded(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -31,24 +31,23 @@ IMAGENET_NOTE = (
 )
 NOT_PLAIN = {  # by timm's module: what of it is no sequence of tokens through blocks of one shape
     "swin": "its windows of tokens merge between stages, so its states change shape",
-    "convnext": "it convolves and has no tokens",
-    "resnet": "it convolves and has no tokens",
-    "efficientnet": "it convolves and has no tokens",
-    "regnet": "it convolves and has no tokens",
-    "mobilenet": "it convolves and has no tokens",
+    **dict.fromkeys(
+        ("convnext", "resnet", "efficientnet", "regnet", "mobilenet"), "it convolves and has no tokens"
+    ),
     "hybrid": "its patches come from a convolutional network whose layers are no blocks of tokens",
-    "levit": "its tokens are fewer in each stage, so its states change shape",
-    "pvt": "its tokens are fewer in each stage, so its states change shape",
-    "mvit": "its tokens are pooled between stages, so its states change shape",
-    "hiera": "its tokens are pooled between stages, so its states change shape",
-    "pit": "its tokens are pooled between stages, so its states change shape",
-    "cait": "its cls token joins only in the last blocks, so its states change shape",
+    **dict.fromkeys(
+        ("levit", "pvt", "davit"), "its tokens are fewer in each stage, so its states change shape"
+    ),
+    **dict.fromkeys(
+        ("mvit", "hiera", "pit"), "its tokens are pooled between stages, so its states change shape"
+    ),
+    **dict.fromkeys(
+        ("cait", "xcit"), "its cls token joins only in the last blocks, so its states change shape"
+    ),
     "crossvit": "it has two sequences of tokens at two scales",
     "coat": "its tokens are at several scales",
-    "xcit": "its cls token joins only in the last blocks, so its states change shape",
     "volo": "its tokens are fewer after the first stage, so its states change shape",
     "maxxvit": "its stages mix convolutions and windows, and its states change shape",
-    "davit": "its tokens are fewer in each stage, so its states change shape",
     "sam": "its blocks keep windows in rows and columns instead of one sequence of tokens",
     "mixer": "its blocks mix tokens by perceptrons and have no attention",
     "naflexvit": "its number of tokens differs from image to image",
@@ -217,34 +216,58 @@ def load(request: ModelRequest) -> VisionTransformer:
         )
     rule = _dinov2_rule(arch)
     name = request.name.removeprefix("timm/")
-    digest, label = "", ""
-    notes: tuple[str, ...] = ()
-    built: Mapping[str, Any] = {}
     if request.needs_weights and request.weights is not None:
         loaded = timm_trunks.from_file(
             request, name, request.weights, size=request.image_size, rule=rule, **dict(request.arguments)
         )
-        backbone, digest, label = loaded.backbone, loaded.digest, loaded.chosen.label
         preprocessing, notes = preprocessing_of_file(loaded, name)
-        built = loaded.built
+        loaded = replace(loaded, notes=notes)
     else:
         backbone = _published(request, name) if request.needs_weights else _untrained(request, name)
-        digest = "" if request.describe_only else weights.digest(backbone.state_dict())
+        loaded = Loaded(backbone, "" if request.describe_only else weights.digest(backbone.state_dict()))
         timm_trunks.resize(request.name, backbone, request.image_size, rule)
         preprocessing = _preprocessing(backbone)
-    info = backbone_info(
-        request, FAMILY, backbone, request.source(_hub_source(backbone), label), digest,
-        position_rule(backbone, rule), notes,
-    )  # fmt: skip
-    model = adapt(backbone, info, preprocessing)
-    model.built = built
-    return model
+    source, described = _hub_source(loaded.backbone), position_rule(loaded.backbone, rule)
+    return adapt(request, FAMILY, loaded, source, described, preprocessing)
 
 
-def adapt(backbone: nn.Module, info: ModelInfo, preprocessing: Preprocessing) -> VisionTransformer:
-    """Wrap a timm backbone in the adapter of its class."""
+def adapt(
+    request: ModelRequest, family: str, loaded: Loaded, source: str, rule: str, preprocessing: Preprocessing
+) -> VisionTransformer:
+    """Wrap a timm backbone in the adapter of its class.
+
+    Parameters
+    ----------
+    request : ModelRequest
+    family : str
+    loaded : Loaded
+    source : str
+        Where its weights are from, unless the request says otherwise.
+    rule : str
+        How positions were fitted to the image size.
+    preprocessing : Preprocessing
+    """
+    backbone = loaded.backbone
+    trunk = [p for name, p in backbone.named_parameters() if name.split(".")[0] not in HEADS]
+    attention = next(module for module in backbone.blocks[0].modules() if hasattr(module, "num_heads"))
+    info = ModelInfo(
+        name=request.name,
+        family=family,
+        layers=len(backbone.blocks),
+        width=backbone.embed_dim,
+        heads=int(attention.num_heads),
+        patch=backbone.patch_embed.patch_size[0],
+        image_size=tuple(backbone.patch_embed.img_size),
+        parameters=sum(parameter.numel() for parameter in trunk),
+        position_rule=rule,
+        weights=request.source(source, loaded.chosen.label),
+        digest=loaded.digest,
+        notes=loaded.notes,
+    )
     adapter = next(adapter for kind, adapter in ADAPTERS if isinstance(backbone, kind))
-    return adapter(backbone.eval(), info, preprocessing)
+    model = adapter(backbone.eval(), info, preprocessing)
+    model.built = loaded.built
+    return model
 
 
 def _untrained(request: ModelRequest, name: str) -> Any:
@@ -339,31 +362,3 @@ def token_layout(backbone: Any) -> TokenLayout:
     if sum(prefix.values()) != backbone.num_prefix_tokens:
         raise BrdynError(f"{type(backbone).__name__} has prefix tokens that brdyn does not know")
     return TokenLayout.with_prefix(tuple(backbone.patch_embed.grid_size), prefix)
-
-
-def backbone_info(
-    request: ModelRequest,
-    family: str,
-    backbone: Any,
-    source: str,
-    digest: str,
-    rule: str,
-    notes: tuple[str, ...] = (),
-) -> ModelInfo:
-    """Describe a timm backbone."""
-    trunk = [p for name, p in backbone.named_parameters() if name.split(".")[0] not in HEADS]
-    attention = next(module for module in backbone.blocks[0].modules() if hasattr(module, "num_heads"))
-    return ModelInfo(
-        name=request.name,
-        family=family,
-        layers=len(backbone.blocks),
-        width=backbone.embed_dim,
-        heads=int(attention.num_heads),
-        patch=backbone.patch_embed.patch_size[0],
-        image_size=tuple(backbone.patch_embed.img_size),
-        parameters=sum(parameter.numel() for parameter in trunk),
-        position_rule=rule,
-        weights=source,
-        digest=digest,
-        notes=notes,
-    )

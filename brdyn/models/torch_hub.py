@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import positions, timm_family, timm_trunks, weights
 from brdyn.models.base import Size, VisionTransformer, check_image_size
+from brdyn.models.checkpoints import StateDict
 from brdyn.models.loaded import Loaded
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
@@ -44,6 +45,10 @@ class Variant:
         Where LayerScale starts in Facebook's hub configuration, of an untrained trunk.
     on_request : str
         How the weights are had where there is no `url`.
+    read : callable, optional
+        Gives the weights in timm's layout, where they are in no checkpoint.
+    notes : tuple of str
+        What there is to say of it, whatever its weights.
     """
 
     name: str
@@ -55,6 +60,8 @@ class Variant:
     preprocessing: Preprocessing
     layer_scale: float | None = None
     on_request: str = ""
+    read: Callable[[], StateDict] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -74,25 +81,26 @@ def load(request: ModelRequest, variant: Variant, family: str) -> VisionTransfor
     """
     size = request.image_size or variant.preprocessing.image_size
     check_image_size(request.name, size, (variant.patch, variant.patch))
-    notes: tuple[str, ...] = ()
-    digest, label = "", ""
-    built: Mapping[str, Any] = {}
-    if request.needs_weights:
-        loaded = from_file(request, variant, size)
-        backbone, notes, digest, label = loaded.backbone, loaded.notes, loaded.digest, loaded.chosen.label
-        built = loaded.built
-    else:
-        backbone = untrained(request, variant, size)
-    source = request.source(variant.url or variant.on_request, label)
-    described = timm_family.position_rule(backbone, variant.rule)
-    info = timm_family.backbone_info(request, family, backbone, source, digest, described, notes)
-    model = timm_family.adapt(backbone, info, variant.preprocessing.at(size))
-    model.built = built
-    return model
+    loaded = (
+        trained(request, variant, size)
+        if request.needs_weights
+        else Loaded(untrained(request, variant, size))
+    )
+    loaded = replace(loaded, notes=(*variant.notes, *loaded.notes))
+    rule = timm_family.position_rule(loaded.backbone, variant.rule)
+    source = variant.url or variant.on_request
+    return timm_family.adapt(request, family, loaded, source, rule, variant.preprocessing.at(size))
 
 
-def from_file(request: ModelRequest, variant: Variant, size: Size) -> Loaded:
-    """Build the trunk from the file asked for or from the torch hub's copy of Facebook's."""
+def trained(request: ModelRequest, variant: Variant, size: Size) -> Loaded:
+    """Build the trunk from the file asked for, from what the variant reads itself, or from the torch hub's copy."""
+    if request.weights is None and variant.read is not None:
+        state = variant.read()
+        backbone = timm_trunks.create(variant.arch, img_size=variant.native, **variant.options)
+        weights.check_fit(request.name, backbone.state_dict(), state, variant.name)
+        backbone.load_state_dict(state, assign=True)
+        timm_trunks.set_image_size(backbone, size, variant.rule)
+        return Loaded(backbone, weights.digest(state))
     path = request.weights or _own_weights(request, variant)
     try:
         return timm_trunks.from_file(

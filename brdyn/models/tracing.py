@@ -46,7 +46,21 @@ def check_untouched(leaves: StateDict, state: StateDict, path: Path) -> set[str]
 def _made_of(tensor: Tensor, names: Mapping[int, str]) -> tuple[set[str], set[str]]:
     if id(tensor) in names:
         return {names[id(tensor)]}, set()
-    origins, steps, seen, pending = set(), set(), set(), [tensor.grad_fn]
+    leaves, steps = computed_from(tensor)
+    return {names[id(leaf)] for leaf in leaves}, steps
+
+
+def computed_from(tensor: Tensor) -> tuple[set[Tensor], set[str]]:
+    """The leaves of the graph of gradients that a tensor was computed from, and the names of what was done to them.
+
+    >>> import torch
+    >>> from brdyn.models.tracing import computed_from
+    >>> leaf = torch.ones(2, requires_grad=True)
+    >>> leaves, steps = computed_from(2 * leaf.t())
+    >>> leaves == {leaf}, sorted(steps)
+    (True, ['Mul', 'T'])
+    """
+    leaves, steps, seen, pending = set(), set(), set(), [tensor.grad_fn]
     while pending:
         node = pending.pop()
         if node is None or node in seen:
@@ -54,11 +68,11 @@ def _made_of(tensor: Tensor, names: Mapping[int, str]) -> tuple[set[str], set[st
         seen.add(node)
         variable = getattr(node, "variable", None)
         if variable is not None:
-            origins.add(names[id(variable)])
+            leaves.add(variable)
         else:
             steps.add(node.name().partition("Backward")[0])
-        pending.extend(inner for inner, _ in node.next_functions)
-    return origins, steps
+        pending.extend(before for before, _ in node.next_functions)
+    return leaves, steps
 
 
 def is_derived(key: str, tensor: Tensor, backbone: nn.Module, path: Path) -> bool:

@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from brdyn.checked_json import expanded
 from brdyn.errors import UsageError
 from brdyn.models import weights
@@ -18,7 +20,7 @@ from brdyn.models.request import ModelRequest
 from brdyn.models.towers import config, processor, timm_layout, trunk
 from brdyn.models.towers.adapter import TransformersViT, position_rule
 from brdyn.models.towers.files import CONFIG, Source
-from brdyn.models.towers.heads import HEAD, TWO_HEADS, Head, find_head, shapes
+from brdyn.models.towers.heads import HEADS, Head, find_head, shapes
 
 FAMILY = "transformers"
 
@@ -66,7 +68,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     UsageError
         If the configuration is not of a plain ViT that brdyn knows, or the image size does not fit.
     BrdynError
-        If the weights are not to be had or do not fit.
+        If the weights are not to be had, do not fit, are quantised, or are not all finite.
     """
     if request.weights is not None and not is_folder(request.weights):
         raise UsageError(
@@ -115,6 +117,10 @@ def _build(
     if request.needs_weights:
         state = source.state(request)
         tower, outside = trunk.tower_of(state)
+        heads = {key: value for key, value in state.items() if key.split(".")[0] in HEADS}
+        # Indices, such as position_ids, stand beside the weights; what is quantised has fewer bits.
+        numbers = {key: value for key, value in (tower | heads).items() if value.dtype != torch.int64}
+        weights.check_numbers(numbers, source.place)
         backbone, besides = trunk.load(request.name, described, tower)
     else:
         backbone, state = trunk.untrained(request, described)
@@ -122,7 +128,7 @@ def _build(
     pool = "patches" if pooler is not None else described.kind.pool
     before = sum(described.kind.before(described.config).values())
     head = find_head(state, pool, before, described.config.hidden_size, pooler)
-    served = (HEAD, *TWO_HEADS) if head is not None else ()
+    served = HEADS if head is not None else ()
     left = [name for name in (*besides, *outside) if name not in served]
     return backbone, head, tuple(dict.fromkeys(left))
 

@@ -120,12 +120,19 @@ def _check_beside(values: Mapping[str, Any], layers: int, most: int) -> None:
             raise UsageError(f"evidence.steps, trend and limit are not {tested} numbers each")
         if any(not value > 0 for name in ("steps", "trend", "limit") for value in evidence[name]):
             raise UsageError("evidence.steps, trend and limit are not all above 0")
-        if any(not 1 <= one["layer"] <= tested for one in evidence["boundaries"]):
+        ends = [one["layer"] for one in evidence["boundaries"]]
+        if any(not 1 <= layer <= tested for layer in ends):
             raise UsageError(f"evidence.boundaries are not of the layers 1 to {tested}")
+        if ends != sorted(set(ends)):
+            raise UsageError(
+                f"evidence.boundaries are of the layers {shortened(str(ends), 60)}: not each once and in order"
+            )
         if bool(tested) is not bool(evidence["largest"]):
             raise UsageError(
                 "evidence.largest is there where there was no test, or missing where there was one"
             )
+        if tested and not 1 <= evidence["largest"]["layer"] <= tested:
+            raise UsageError(f"evidence.largest is not of one of the layers 1 to {tested}")
     frequency = values.get("boundary_frequency")
     if frequency is not None and [len(row) for row in frequency] != [layers - 1] * most:
         raise UsageError(f"boundary_frequency is not {layers - 1} numbers for each k")

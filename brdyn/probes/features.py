@@ -118,18 +118,14 @@ class FeatureMetric(SamplingMetric):
     def __init__(self, readout: Readout, width: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.readout, self.width = readout, width
-        for name in PARTS:
-            self.add_state(name, [], dist_reduce_fx="cat")
+        self.add_rows("values", width)
+        self.add_rows("labels", dtype=torch.long)
+        self.add_rows("positions", dtype=torch.long)
 
     @classmethod
     def of(cls, model: VisionTransformer) -> FeatureMetric:
         """Of the model whose trajectories it is given."""
         return cls(lambda trajectory: read_out(model, trajectory.states[-1]), feature_width(model))
-
-    def no_rows(self) -> Mapping[str, Tensor]:
-        """Empty features, labels and positions."""
-        none = torch.empty(0, dtype=torch.long)
-        return {"values": torch.empty(0, self.width), "labels": none, "positions": none}
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory that have labels."""

@@ -19,7 +19,7 @@ from brdyn.checked_json import expanded
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import VisionTransformer, checkpoints
 from brdyn.models.module_pickles import read_module
-from brdyn.models.weights import digest
+from brdyn.models.weights import check_numbers, digest
 from brdyn.phases.given import contiguous
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.model import Raptor
@@ -63,7 +63,7 @@ def read_official(
     UsageError
         If boundaries are needed, or not those of the file, or the blocks are not of the teacher's width.
     BrdynError
-        If the file is no such checkpoint.
+        If the file is no such checkpoint, or its weights are quantised or not all finite.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def read_blocks(
     UsageError
         If boundaries are needed, or not those of the file.
     BrdynError
-        If the file is no such checkpoint.
+        If the file is no such checkpoint, or its weights are quantised or not all finite.
     """
     tensors, inside = _tensors_and_ends(file)
     blocks = _by_block(tensors, file)
@@ -128,6 +128,7 @@ def _tensors_and_ends(file: Path) -> tuple[Mapping[str, Tensor], list[int] | Non
 
 
 def _by_block(tensors: Mapping[str, Tensor], file: Path) -> list[dict[str, Tensor]]:
+    check_numbers(tensors, str(file))
     found: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         match = BLOCK.fullmatch(name)

@@ -182,16 +182,12 @@ class EndMetric(SamplingMetric):
     def __init__(self, raptor: Raptor, ranks: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._held, self.ranks = (raptor,), tuple(ranks)
-        for name in ("nothing", "error", "agreeing"):
-            self.add_state(name, [], dist_reduce_fx="cat")
+        self.add_rows("nothing", dtype=torch.float64)
+        for name in ("error", "agreeing"):
+            self.add_rows(name, len(self.ranks), dtype=torch.float64)
         self.add_state("squares", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         zeros = torch.zeros(raptor.info.width, dtype=torch.float64)
         self.add_state("mean_token", zeros, dist_reduce_fx="sum")
-
-    def no_rows(self) -> Mapping[str, Tensor]:
-        """No image's errors, and none's agreement."""
-        by_rank = torch.empty(0, len(self.ranks), dtype=torch.float64)
-        return {"nothing": by_rank.new_empty(0), "error": by_rank, "agreeing": by_rank}
 
     @torch.no_grad()
     def update(self, trajectory: Trajectory) -> None:

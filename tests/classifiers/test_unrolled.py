@@ -116,7 +116,7 @@ def test_basins_are_drawn_of_the_answer(tmp_path):
     metric = AngularBasins(model.tokens, model.depth, model.info.width)
     states = capture(model, Batch(directions, torch.arange(12), torch.arange(12) % 2))
     metric.update(states)
-    found = metric.result()
+    found = metric.details()
     assert found.projected_group == "y"
     moved = found.projection.groupby("layer")[["x", "y"]].std().sum(axis=1)
     assert moved[0] < 1e-5  # the learned answer, the same for every image; x is not

@@ -10,6 +10,7 @@ from brdyn.errors import UsageError
 from brdyn.interventions import delete, perturb, reorder, replace, shuffle, swap
 from brdyn.interventions.contexts import canonical
 from brdyn.models import Preprocessing, load_model, positions, timm_family
+from brdyn.models.loaded import Loaded
 from brdyn.models.request import ModelRequest
 from brdyn.trajectory import capture
 from tests.conftest import scramble, tiny_vit
@@ -93,10 +94,14 @@ def test_other_families(name, tmp_path):
             use_rel_pos_bias=True,
             init_values=0.1,
         )
-        info = timm_family.backbone_info(
-            ModelRequest("beit"), "timm", backbone, "test", "", positions.RELATIVE
+        model = timm_family.adapt(
+            ModelRequest("beit"),
+            "timm",
+            Loaded(backbone),
+            "test",
+            positions.RELATIVE,
+            Preprocessing((32, 32)),
         )
-        model = timm_family.adapt(backbone, info, Preprocessing((32, 32)))
     else:
         model = load_model(name, init="random", image_size=112)
     scramble(model.blocks)

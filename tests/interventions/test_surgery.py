@@ -14,6 +14,7 @@ from brdyn.interventions import Surgery, delete, reorder, replace, swap
 from brdyn.interventions.operations import operations
 from brdyn.interventions.surgery import SurgeryRun, layer_surgery, run_order
 from brdyn.models import Preprocessing, timm_family
+from brdyn.models.loaded import Loaded
 from brdyn.models.request import ModelRequest
 from brdyn.phases import segment
 from brdyn.trajectory import Stream, capture
@@ -166,8 +167,9 @@ def timm_model(architecture, classes):
     """A small-input timm model with a head, every parameter random."""
     backbone = timm.create_model(architecture, img_size=32, num_classes=classes)
     scramble(backbone)
-    info = timm_family.backbone_info(ModelRequest(architecture), "timm", backbone, "test", "0" * 64, "none")
-    return timm_family.adapt(backbone, info, Preprocessing((32, 32))).requires_grad_(False)
+    loaded, request = Loaded(backbone, "0" * 64), ModelRequest(architecture)
+    model = timm_family.adapt(request, "timm", loaded, "test", "none", Preprocessing((32, 32)))
+    return model.requires_grad_(False)
 
 
 def test_timm_head():

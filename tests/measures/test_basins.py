@@ -41,7 +41,7 @@ def circle(angles):
 def test_two_basins_by_hand():
     """Classes at 0 and at 1 radian, two images each, 0.2 apart: every pair can be listed."""
     states = torch.stack([circle([0.5] * 4), circle([0.0, 0.2, 1.0, 1.2])])
-    found = feed(states, [0, 0, 1, 1]).result()
+    found = feed(states, [0, 0, 1, 1]).details()
     assert value(found, "within_class_angle") == pytest.approx(0.2, abs=1e-6)
     assert value(found, "between_class_angle") == pytest.approx((1.0 + 1.2 + 0.8 + 1.0) / 4, abs=1e-6)
     assert value(found, "basin_ratio") == pytest.approx(0.2, abs=1e-6)
@@ -56,8 +56,8 @@ def test_images_alone_in_their_class_are_left_out():
     """The third class has one image, which is no neighbour of anyone."""
     states = torch.stack([circle([0.5] * 5), circle([0.0, 0.2, 1.0, 1.2, 0.6])])
     names = ["cat", "dog", "owl"]
-    found = feed(states, [0, 0, 1, 1, 2], label_names=names).result()
-    without = feed(states[:, :4], [0, 0, 1, 1]).result()
+    found = feed(states, [0, 0, 1, 1, 2], label_names=names).details()
+    without = feed(states[:, :4], [0, 0, 1, 1]).details()
     assert (found.n_images, found.n_classes) == (4, 2)
     assert found.names == {0: "cat", 1: "dog"}
     assert without.names == {}
@@ -68,14 +68,14 @@ def test_images_alone_in_their_class_are_left_out():
 
 def test_neighbours_of_the_other_class():
     states = torch.stack([circle([0.0, 1.0, 0.1, 1.1])] * 2)
-    assert value(feed(states, [0, 0, 1, 1]).result(), "knn_purity") == 0
+    assert value(feed(states, [0, 0, 1, 1]).details(), "knn_purity") == 0
 
 
 def test_against_a_direct_computation():
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(3, 30, 3, 6, generator=generator)
     labels = torch.arange(30) % 3
-    found = feed(states, labels, width=6).result()
+    found = feed(states, labels, width=6).details()
     for group, part in LAYOUT.groups.items():
         directions = states[2][:, part].double().mean(1)
         directions = directions / directions.norm(dim=1, keepdim=True)
@@ -102,8 +102,8 @@ def test_interval_covers_what_resampling_gives():
         centres = torch.eye(4)[labels][:, None].expand(-1, 3, -1)
         return torch.stack([centres + 0.3 * torch.randn(60, 3, 4, generator=generator)] * 2)
 
-    means = [value(feed(sample(), labels, replicates=2).result(), "within_class_angle") for _ in range(60)]
-    rows = feed(sample(), labels, replicates=400).result().table
+    means = [value(feed(sample(), labels, replicates=2).details(), "within_class_angle") for _ in range(60)]
+    rows = feed(sample(), labels, replicates=400).details().table
     row = rows.query("statistic == 'within_class_angle' and group == 'cls' and layer == 1").iloc[0]
     assert (row["high"] - row["low"]) / 2 == pytest.approx(1.96 * np.std(means), rel=0.35)
 
@@ -134,7 +134,7 @@ def test_projection_is_the_principal_plane():
     turn = torch.arange(40) / 40 * 2 * math.pi
     flat = torch.stack([torch.full((40,), 5.0), 2 * turn.cos(), torch.zeros(40), turn.sin()], -1)
     states = torch.stack([flat[:, None].expand(-1, 3, -1)] * 2)
-    found = feed(states, torch.arange(40) % 2).result()
+    found = feed(states, torch.arange(40) % 2).details()
     last = found.projection.query("layer == 1").sort_values("position")
     unit = flat / flat.norm(dim=1, keepdim=True)
     assert abs(np.corrcoef(last["x"], unit[:, 1])[0, 1]) == pytest.approx(1, abs=1e-6)
@@ -154,11 +154,11 @@ def test_without_labels_or_with_one_image_a_class():
     metric = AngularBasins(LAYOUT, 1, 4)
     metric.update(Trajectory(states, LAYOUT, torch.arange(4)))
     with pytest.raises(UsageError, match="need images with labels"):
-        metric.result()
+        metric.details()
     with pytest.raises(UsageError, match="two classes with two images"):
-        feed(states, [0, 1, 2, 3]).result()
+        feed(states, [0, 1, 2, 3]).details()
     with pytest.raises(UsageError, match="two classes with two images"):
-        feed(states, [0, 0, 0, 0]).result()
+        feed(states, [0, 0, 0, 0]).details()
 
 
 def test_classes_keep_their_sizes_in_the_bootstrap_where_they_are_balanced():
@@ -178,7 +178,7 @@ def test_the_interval_of_the_purity_is_a_bootstrap_of_neighbours():
     labels = torch.arange(24) % 2
     states = torch.randn(3, 24, 5, 4, generator=generator)
     states[..., 0] += labels[None, :, None]
-    found = feed(states, labels, replicates=40).result()
+    found = feed(states, labels, replicates=40).details()
     weights = resampled(labels, torch.arange(24), 40, 0)
     angles = angles_between(states[1, :, 0]).fill_diagonal_(torch.inf)
     near = angles.argsort(1)[:, :10]
@@ -196,7 +196,7 @@ def test_an_interval_of_few_images_holds_no_impossible_value():
     """Taking off the bias of the draws would move ends past 0 and 1."""
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(3, 8, 3, 4, generator=generator)
-    rows = feed(states, torch.arange(8) % 2, replicates=200).result().table
+    rows = feed(states, torch.arange(8) % 2, replicates=200).details().table
     purity = rows[rows["statistic"] == "knn_purity"]
     assert purity[["low", "high"]].to_numpy().min() >= 0
     assert purity["high"].max() == 1
@@ -213,7 +213,7 @@ def test_the_interval_of_the_purity_covers_it():
     for _ in range(60):
         tokens = centres[labels] + 1.5 * torch.randn(100, 8, generator=generator)
         states = tokens[:, None].expand(-1, 3, -1)
-        rows = feed(torch.stack([states, states]), labels, width=8, replicates=100).result().table
+        rows = feed(torch.stack([states, states]), labels, width=8, replicates=100).details().table
         found.append(rows.query("statistic == 'knn_purity' and group == 'cls' and layer == 1").iloc[0])
     purity = np.mean([row["mean"] for row in found])
     assert np.mean([row["low"] < purity < row["high"] for row in found]) >= 0.9

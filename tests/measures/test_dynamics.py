@@ -270,7 +270,7 @@ def test_a_process_without_images_adds_no_rows(make, states):
     """What it gives in place of them goes with the rows of the others, and changes nothing."""
     metric = make(LAYOUT, DEPTH, 8)
     metric.update(Trajectory(states, LAYOUT, torch.arange(7), torch.arange(7) % 2))
-    for name, nothing in metric.no_rows().items():
+    for name, nothing in metric.no_rows.items():
         for rows in getattr(metric, name):
             joined = torch.cat([nothing, rows])
             assert joined.dtype == rows.dtype

@@ -54,7 +54,7 @@ def centred(states, group, count=40):
 
 def test_a_linear_system_comes_back(linear):
     states, operators = linear
-    found = feed(states, (3,), ridge=0).within((3,))
+    found = feed(states, (3,), ridge=0).details((3,))
     for phase, operator in enumerate(operators, 1):
         for group in LAYOUT.groups:
             np.testing.assert_allclose(found.operators[phase, group], operator, atol=1e-4)
@@ -77,8 +77,8 @@ def test_a_linear_system_comes_back(linear):
 
 def test_all_pairs_give_what_given_phases_give(linear):
     states = linear[0] + 0.1 * torch.randn(linear[0].shape, generator=torch.Generator().manual_seed(1))
-    given = feed(states, (2, 5)).within((2, 5))
-    found = feed(states, None, sizes=7).within((2, 5))
+    given = feed(states, (2, 5)).details((2, 5))
+    found = feed(states, None, sizes=7).details((2, 5))
     np.testing.assert_allclose(found.errors["mean"], given.errors["mean"], rtol=1e-5)
     np.testing.assert_allclose(found.spectrum["modulus"], given.spectrum["modulus"], rtol=1e-4, atol=1e-6)
     assert len(list(needed_pairs(12, None))) == 12 + 78
@@ -89,7 +89,7 @@ def test_all_pairs_give_what_given_phases_give(linear):
 def test_pydmd_finds_the_same_operator(linear, rank):
     pydmd = pytest.importorskip("pydmd")
     states = linear[0] + 0.2 * torch.randn(linear[0].shape, generator=torch.Generator().manual_seed(2))
-    found = feed(states, (3,), tokens_per_image=6, ridge=0, rank=rank).within((3,))
+    found = feed(states, (3,), tokens_per_image=6, ridge=0, rank=rank).details((3,))
     tokens = centred(states, "patches")[:, ~HELD[:40]]
     before, after = (
         torch.cat([tokens[layer].flatten(0, 1) for layer in layers]).numpy().T
@@ -123,7 +123,7 @@ def test_the_endpoint_map_is_the_best_linear_map():
     generator = torch.Generator().manual_seed(3)
     start = torch.randn(60, 7, WIDTH, generator=generator)
     states = torch.stack([start, start.abs(), 2 * start])
-    found = feed(states, ridge=0).within(())
+    found = feed(states, ridge=0).details(())
     assert error(found, 1, "patches", 2, "endpoint") < 1e-5
     assert error(found, 1, "patches", 2, "endpoint", "r2") == pytest.approx(1, abs=1e-9)
     assert error(found, 1, "patches", 2, "operator") > 0.3
@@ -134,7 +134,7 @@ def test_the_endpoint_map_is_the_best_linear_map():
 def test_ridge_and_rank_hold_for_the_endpoint_map(linear, ridge, rank):
     """Stacked rows in the leading right singular directions of the fitted tokens, for 1 and 3 layers ahead."""
     states = linear[0] + 0.1 * torch.randn(linear[0].shape, generator=torch.Generator().manual_seed(5))
-    found = feed(states, (3,), ridge=ridge, rank=rank).within((3,))
+    found = feed(states, (3,), ridge=ridge, rank=rank).details((3,))
     fitted, tokens = ~HELD[:40], centred(states, "patches").numpy()
     before = tokens[3][fitted].reshape(-1, WIDTH)
     directions = np.linalg.svd(before)[2][: rank or WIDTH].T
@@ -156,7 +156,7 @@ def test_errors_come_with_their_interval():
     first, second = HELD[:10].nonzero()[0]
     states[0, [first, second]] = 1
     states[1, first], states[1, second] = 0.5, 0.25
-    found = feed(states).within(())
+    found = feed(states).details(())
     rows = found.errors.query("predictor == 'identity' and group == 'patches'").set_index("measure")
     row = rows.loc["relative_error"]
     assert (row["mean"], row["n_images"]) == (pytest.approx(2), 2)
@@ -174,7 +174,7 @@ def test_the_mean_state_alone_looks_good_where_states_are_not_centred():
     for place, image in enumerate(fitted):  # their mean is that of all
         states[:, image, :, 1] = 4 * (-1) ** place
     states[0, held, :, 2], states[1, held, :, 3] = 4, 4
-    found = feed(states, ridge=0).within(())
+    found = feed(states, ridge=0).details(())
     for group in LAYOUT.groups:
         for measure, expected in (("raw_cosine", 0.6), ("cosine", 0), ("r2", 0), ("relative_error", 1)):
             assert error(found, 1, group, 1, "mean", measure) == pytest.approx(expected, abs=1e-6), measure
@@ -191,7 +191,7 @@ def test_a_state_that_is_the_same_for_all_images_predicts_the_mean():
     states = torch.randn(2, 40, 7, WIDTH, generator=generator)
     same = torch.randn(WIDTH, generator=generator) * 1e3
     states[0] = same * (1 + 1e-7 * torch.randn(40, 7, WIDTH, generator=generator))
-    found = feed(states, sizes=3, ridge=0).within(())
+    found = feed(states, sizes=3, ridge=0).details(())
     for predictor in ("operator", "endpoint"):
         assert error(found, 1, "cls", 1, predictor, "r2") == pytest.approx(0, abs=1e-12)
         assert not found.operators[1, "cls"].any()
@@ -211,7 +211,7 @@ def test_sums_of_products_survive_a_large_mean():
 @pytest.mark.parametrize(("count", "rank", "marked"), [(10, None, []), (5, None, ["cls"]), (5, 4, [])])
 def test_underdetermined_fits_are_marked(count, rank, marked):
     """Of five images four are fitted: 4 rows of cls for 5 directions, 24 of the patches."""
-    found = feed(torch.randn(2, count, 7, WIDTH), rank=rank).within(())
+    found = feed(torch.randn(2, count, 7, WIDTH), rank=rank).details(())
     assert found.fitted_rows == {
         "cls": count - HELD[:count].sum(),
         "patches": 6 * (count - HELD[:count].sum()),
@@ -226,7 +226,7 @@ def test_held_out_images_are_not_fitted(linear):
     states, operators = linear
     states = states.clone()
     states[1:, HELD[:40]] = -states[0, HELD[:40]]
-    found = feed(states, (3,), ridge=0).within((3,))
+    found = feed(states, (3,), ridge=0).details((3,))
     np.testing.assert_allclose(found.operators[1, "cls"], operators[0], atol=1e-4)
     assert error(found, 1, "cls", 1, "operator") > 0.5
 
@@ -238,15 +238,15 @@ def test_samples_are_bounded_and_do_not_depend_on_batches():
     whole, parts = feed(states, **limits), feed(states, sizes=13, **limits)
     assert sum(map(len, parts.held_patches)) <= 20 + 13
     assert sum(map(len, parts.pending_patches)) < parts.flush_at
-    np.testing.assert_allclose(whole.within(()).errors["mean"], parts.within(()).errors["mean"], rtol=1e-4)
-    assert whole.within(()).n_held_out == 10
+    np.testing.assert_allclose(whole.details(()).errors["mean"], parts.details(()).errors["mean"], rtol=1e-4)
+    assert whole.details(()).n_held_out == 10
     assert parts.compute()["held_patches"].shape == (10, 2, 3, WIDTH)
 
 
 def test_what_cannot_be_fitted():
     states = torch.randn(3, 1, 7, WIDTH)
     with pytest.raises(UsageError, match="at least 5 readable images"):
-        feed(states).within(())
+        feed(states).details(())
     ten = torch.randn(3, 10, 7, WIDTH)
     with pytest.raises(UsageError, match="ridge"):
         feed(ten, ridge=-1)

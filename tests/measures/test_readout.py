@@ -15,6 +15,7 @@ from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.readout import HeadReadout, deciding_state
 from brdyn.models import Preprocessing, TokenLayout, timm_family
+from brdyn.models.loaded import Loaded
 from brdyn.models.request import ModelRequest
 from brdyn.trajectory import Stream, Trajectory, capture
 from tests.conftest import scramble, tiny_vit
@@ -29,8 +30,9 @@ def with_head(kind=VisionTransformer, **options):
     backbone = kind(**SIZES, **options)
     scramble(backbone)
     request = ModelRequest("tiny_vit")
-    info = timm_family.backbone_info(request, "timm", backbone, "test weights", "0" * 64, "none")
-    return timm_family.adapt(backbone, info, Preprocessing((32, 32))).requires_grad_(False)
+    loaded = Loaded(backbone, "0" * 64)
+    model = timm_family.adapt(request, "timm", loaded, "test weights", "none", Preprocessing((32, 32)))
+    return model.requires_grad_(False)
 
 
 def batch_of(images, labels=None):

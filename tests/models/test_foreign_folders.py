@@ -141,6 +141,38 @@ def test_quantized_weights_are_refused(folder):
     refuse(folder, "weights are quantized", UsageError)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda tensor: (tensor * 100).to(torch.int8), "is int8: quantised"),
+        (lambda tensor: tensor.to(torch.float8_e4m3fn), "is float8_e4m3fn: quantised"),
+        (lambda tensor: tensor.index_fill(0, torch.tensor([0]), torch.nan), "values that are not finite"),
+    ],
+)
+@pytest.mark.parametrize("part", ["0.attention.attention.query.weight", "classifier.bias"])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, part, spoil, words):
+    """Whatever the config says of them."""
+    source = hf.ViTForImageClassification(hf.ViTConfig(**VISION, num_labels=5))
+    scramble(source)
+    source.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = load_file(file)
+    key = next(key for key in state if key.endswith(part))
+    save_file({**state, key: spoil(state[key])}, file)
+    refuse(tmp_path, f"{key} in .* {words}")
+
+
+def test_the_text_beside_a_tower_and_indices_are_not_looked_at(tmp_path):
+    source = hf.CLIPModel(hf.CLIPConfig(vision_config={**VISION, "projection_dim": 8}))
+    source.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = load_file(file)
+    key = next(key for key in state if key.startswith("text_model.") and key.endswith("weight"))
+    state |= {key: state[key].to(torch.int8), "vision_model.embeddings.position_ids": torch.arange(17)[None]}
+    save_file(state, file)
+    assert load_model(str(tmp_path)).depth == 3
+
+
 def test_an_adapter_is_not_left_out_silently(folder):
     change(folder, "adapter_config.json", base_model_name_or_path="/elsewhere", peft_type="LORA")
     refuse(folder, "holds an adapter", UsageError)

@@ -8,7 +8,7 @@ from packaging.version import Version
 import brdyn
 from brdyn.classifiers import ClassifierRecipe
 from brdyn.errors import UsageError
-from brdyn.models import load_model, timm_family
+from brdyn.models import load_model
 from brdyn.raptor import FitSettings
 from brdyn.training import TrainSettings
 from tests.conftest import scramble
@@ -29,7 +29,7 @@ def test_half_precision_is_close(name, dtype):
         pytest.skip("this timm version computes mixed rotary positions in float32 only")
     model = load_model(name, init="random", image_size=112)
     scramble(model)
-    model = timm_family.adapt(model.backbone, model.info, model.preprocessing)
+    model = type(model)(model.backbone, model.info, model.preprocessing)
     images = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         full = model(images)

@@ -9,6 +9,7 @@ from timm.models.beit import Beit
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import describe_model, list_models, load_model, positions, timm_family
 from brdyn.models.base import check_image_size
+from brdyn.models.loaded import Loaded
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
 from tests import reference
@@ -69,9 +70,7 @@ def test_stepping_equals_timms_forward(name):
         pytest.skip("this timm version cannot resize BEiT")
     model = shallow(name, (SIZE, SIZE))
     scramble(model)
-    model = timm_family.adapt(
-        model.backbone, model.info, model.preprocessing
-    )  # binds scrambled rotary tables
+    model = type(model)(model.backbone, model.info, model.preprocessing)  # binds scrambled rotary tables
     images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         check_against_timm(model, images)
@@ -85,14 +84,15 @@ def test_beit_with_a_bias_shared_by_all_blocks():
         img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, use_shared_rel_pos_bias=True
     )
     scramble(backbone)
-    info = timm_family.backbone_info(ModelRequest("beit"), "timm", backbone, "test", "", positions.RELATIVE)
-    model = timm_family.adapt(backbone, info, Preprocessing((32, 32)))
+    model = timm_family.adapt(
+        ModelRequest("beit"), "timm", Loaded(backbone), "test", positions.RELATIVE, Preprocessing((32, 32))
+    )
     with torch.no_grad():
         check_against_timm(model, torch.randn(2, 3, 32, 32))
         shared = backbone.rel_pos_bias.relative_position_bias_table
         before = model(torch.ones(1, 3, 32, 32))
         shared.add_(1.0 + torch.randn_like(shared))
-        changed = timm_family.adapt(backbone, info, Preprocessing((32, 32)))(torch.ones(1, 3, 32, 32))
+        changed = type(model)(backbone, model.info, model.preprocessing)(torch.ones(1, 3, 32, 32))
     assert not torch.allclose(before, changed)
 
 

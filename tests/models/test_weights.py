@@ -11,6 +11,7 @@ from timm.models.vision_transformer import resample_abs_pos_embed
 
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import checkpoints, load_model, timm_family, timm_trunks
+from brdyn.models.loaded import Loaded
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import ModelRequest
 from tests import reference
@@ -37,8 +38,9 @@ def saved(tmp_path, content, name="file.pth"):
 
 def same_stepped(found, backbone, images):
     """Through the adapter's own steps, and timm's forward."""
-    info = timm_family.backbone_info(ModelRequest("x"), "timm", found, "test", "", "none")
-    return same(timm_family.adapt(found, info, Preprocessing(images.shape[-2:])), backbone, images)
+    preprocessing = Preprocessing(images.shape[-2:])
+    adapted = timm_family.adapt(ModelRequest("x"), "timm", Loaded(found), "test", "none", preprocessing)
+    return same(adapted, backbone, images)
 
 
 def same(model, backbone, images):
@@ -552,7 +554,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
         ("a.txt", b"some words", "no torch checkpoint"),
         ("a.pth", b"some words", "is the download complete"),
         ("a.pth", b"PK\x03\x04" + bytes(40), "is the download complete"),
-        ("a.safetensors", b"\xff" * 40, "as safetensors"),
+        ("a.safetensors", b"\xff" * 40, r"as safetensors \(.*; download or copy it again\)"),
     ],
 )
 def test_other_files_are_called_what_they_are(tmp_path, name, content, words):
@@ -713,5 +715,7 @@ def test_numbers_of_a_file_are_counted_by_its_header(tmp_path):
     save_file({"a": torch.zeros(3, 4), "b": torch.zeros(()), "c": torch.zeros(0, 5)}, path)
     assert checkpoints.count_numbers(path) == 13
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(BrdynError, match=r"x.safetensors' as safetensors \(.*download it again"):
+    with pytest.raises(
+        BrdynError, match=r"x.safetensors' as safetensors \(truncated: 20 of .* download or copy it again\)"
+    ):
         checkpoints.count_numbers(path)

@@ -11,6 +11,8 @@ from brdyn.errors import UsageError
 from brdyn.phases import Phases, boundary_frequency, drift_reference, segment
 from tests.phases.similarities import similarity_of
 
+STEP = {"layer": 3, "t": 1.0, "p": 0.1, "ratio": 2.0}
+
 
 def blocks(*sizes):
     labels = np.repeat(np.arange(len(sizes)), sizes)
@@ -209,8 +211,12 @@ class TestEvidence:
             ({"largest": None}, "evidence.largest is there where there was no test, or missing"),
             (
                 {"boundaries": [{"layer": 12, "t": 1.0, "p": 0.1, "ratio": 2.0}], "k": 2},
-                "of the layers 1 to 11",
+                "boundaries are not of the layers 1 to 11",
             ),
+            ({"largest": STEP | {"layer": 12}}, "largest is not of one of the layers 1 to 11"),
+            ({"largest": STEP | {"layer": 0}}, "largest is not of one of the layers 1 to 11"),
+            ({"boundaries": [STEP, STEP], "k": 3}, r"the layers \[3, 3\]: not each once and in order"),
+            ({"boundaries": [STEP, STEP | {"layer": 2}], "k": 3}, r"the layers \[3, 2\]: not each once"),
             ({"boundaries": [{"layer": 2}], "k": 2}, "has no 't'"),
             ({"alpha": -3.0}, "alpha -3.0 is not between 0 and 1"),
             ({"calibration": "zzz"}, "unknown calibration 'zzz'"),

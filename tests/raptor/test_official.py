@@ -125,6 +125,20 @@ def test_what_does_not_fit_is_said(tmp_path, monkeypatch):
         read_official(path, tiny_vit())
 
 
+@pytest.mark.parametrize(
+    ("value", "words"), [(torch.nan, "has 16 values that are not finite"), (torch.int8, "is int8: quantised")]
+)
+def test_weights_that_are_no_numbers_are_refused(tmp_path, monkeypatch, value, words):
+    path, theirs = written(tmp_path, monkeypatch, whole=False)
+    state = theirs.state_dict()
+    state["blocks.1.norm1.weight"] = (
+        torch.full((16,), value) if isinstance(value, float) else torch.ones(16, dtype=value)
+    )
+    torch.save(state, path)
+    with pytest.raises(BrdynError, match=f"blocks.1.norm1.weight in .* {words}"):
+        read_official(path, tiny_vit(), [1])
+
+
 class Runs:
     """What unpickling it would do."""
 
@@ -135,8 +149,12 @@ class Runs:
 ran: list[int] = []
 
 
-def test_nothing_in_a_file_is_run(tmp_path):
-    torch.save({"evil": Runs(), "blocks.0.norm1.weight": torch.zeros(16)}, tmp_path / "evil.pt")
-    with pytest.raises(BrdynError, match="holds no module with parameters"):
+@pytest.mark.parametrize(
+    ("as_now", "words"), [(True, "holds no module with parameters"), (False, "a module as torch before 1.6")]
+)
+def test_nothing_in_a_file_is_run(tmp_path, as_now, words):
+    content = {"evil": Runs(), "blocks.0.norm1.weight": torch.zeros(16)}
+    torch.save(content, tmp_path / "evil.pt", _use_new_zipfile_serialization=as_now)
+    with pytest.raises(BrdynError, match=words):
         read_module(tmp_path / "evil.pt")
     assert ran == []

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from brdyn import hub
@@ -17,7 +15,6 @@ from brdyn.declared import shown
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import checkpoints, local_paths, weights
 from brdyn.models.request import ModelRequest
-from brdyn.safetensors_file import fault
 from brdyn.store import read_json
 
 CONFIG = "config.json"
@@ -127,10 +124,7 @@ class Source:
     def _read(self, paths: list[Path], allow_pickle: bool) -> dict[str, Tensor]:
         state: dict[str, Tensor] = {}
         for path in paths:
-            if path.suffix == ".safetensors":
-                state.update(_read_safetensors(path))
-            else:
-                state.update(checkpoints.read(path, allow_pickle))
+            state.update(checkpoints.read(path, allow_pickle))
         return state
 
     def _shards(self, name: str) -> list[Path]:
@@ -171,12 +165,3 @@ class Source:
             f"{self.place!r} has a {CONFIG} and no weights ({WEIGHTS}, its shards, or {PICKLED}){also}; copy them "
             "there, or use `init=random` for untrained weights"
         )
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        opened: AbstractContextManager[Any] = safe_open(str(path), framework="pt")
-        with opened as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
-    except (SafetensorError, OSError) as error:
-        raise BrdynError(f"cannot read {str(path)!r} as safetensors ({fault(path, error)})") from error

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 HEAD = "classifier"
 TWO_HEADS = ("cls_classifier", "distillation_classifier")
+HEADS = (HEAD, *TWO_HEADS)
 
 
 class Head(nn.Module):
