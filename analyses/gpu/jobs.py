@@ -28,8 +28,7 @@ USED = 0.75  # of the time that is left, for training; the rest for loading, tes
 
 @dataclass(frozen=True, kw_only=True)
 class Cells(Job):
-    """Cells of a study, of which its module says the `names` by size, and where they are measured on networks that
-    were trained before, their folder (`network_of`)."""
+    """Cells of a study, which is the `STUDY` of its module."""
 
     place: str
     within: str = ""
@@ -46,23 +45,26 @@ class Cells(Job):
     def needs(self) -> list[str]:
         return [*self.waits, *super().needs]
 
-    def names(self, queue: Queue) -> list[str]:
-        return chosen(",".join(self.cells), self.module().names(queue.size(self.full)))
+    @property
+    def of(self) -> Any:
+        """The class of the study."""
+        return import_module(f"analyses.{self.study}").STUDY
 
-    def module(self) -> Any:
-        return import_module(f"analyses.{self.study}")
+    def planned(self, queue: Queue) -> list[Any]:
+        """Its cells."""
+        return chosen(",".join(self.cells), self.of.planned(queue.size(self.full)))
 
     def folder(self, queue: Queue) -> Path:
         return queue.home / self.place / queue.size(self.full)
 
-    def result(self, queue: Queue, name: str) -> Path:
-        return self.folder(queue) / self.within / f"{name}.json"
+    def result(self, queue: Queue, cell: Any) -> Path:
+        return self.folder(queue) / self.within / f"{cell}.json"
 
     def results(self, queue: Queue) -> list[Path]:
-        return [self.result(queue, name) for name in self.names(queue)]
+        return [self.result(queue, cell) for cell in self.planned(queue)]
 
-    def missing(self, queue: Queue) -> list[str]:
-        return [name for name in self.names(queue) if not is_recorded(self.result(queue, name))]
+    def missing(self, queue: Queue) -> list[Any]:
+        return [cell for cell in self.planned(queue) if not is_recorded(self.result(queue, cell))]
 
     def calls(self, queue: Queue) -> list[Call]:
         minutes = queue.minutes if queue.tiny else max(0.0, queue.minutes - self.spare)
@@ -75,9 +77,9 @@ class Cells(Job):
 
     def networks(self, queue: Queue) -> list[Path]:
         """Trained networks that cells which are not over are measured on."""
-        of = getattr(self.module(), "network_of", lambda size, name: None)
-        found = dict.fromkeys(of(queue.size(self.full), name) for name in self.missing(queue))
-        return [self.folder(queue) / "runs" / name for name in found if name is not None]
+        networks = (self.of.network_of(cell) for cell in self.missing(queue))
+        names = dict.fromkeys(self.of.run_name(one) for one in networks if one is not None)
+        return [self.folder(queue) / "runs" / name for name in names]
 
     def ready(self, queue: Queue) -> bool:
         return not self.waits or all(map(is_classifier, self.networks(queue)))
@@ -86,7 +88,7 @@ class Cells(Job):
         """Of cells that are not over, the epochs that were chosen, the newest checkpoints, and their networks."""
         if self.whole:
             return []
-        runs = [self.folder(queue) / "runs" / name for name in self.missing(queue)]
+        runs = [self.folder(queue) / "runs" / str(cell) for cell in self.missing(queue)]
         epochs = [path] if (path := self.folder(queue) / CHOSEN).is_file() else []
         newest = [path for run in runs for path in Checkpoints(run / CHECKPOINTS, {}).paths()[-1:]]
         trained = [run for run in self.networks(queue) if (run / TRAIN_RESULT).is_file()]
