@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from brdyn import Phases
 from brdyn.classifiers import ViTRMConfig, packaged
 from brdyn.classifiers.recipe import BATCH, VITRM
 from brdyn.interventions import Surgery, within_against_across
+from brdyn.provenance import RunProvenance
 from brdyn.raptor import Evaluation, Fit
 from brdyn.store import read_json
 
@@ -87,7 +90,7 @@ def untested(records: Records) -> Counter[str]:
 
 def evidence(records: Records, results: Path = RESULTS) -> str:
     """Every published claim beside what was measured here, with verdict and reason."""
-    topics, used = published(records), devices(records)
+    topics, used = published(records), sorted(devices(records))
     rules = [one for one in claims.every() if one.source != OURS and one.rule is not None]
     every = records.judged.values()
     tested = [sum(getattr(one, p) is not None for one in every) for p in ("p_holds", "p_fails")]
@@ -102,13 +105,19 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
     )  # fmt: skip
 
 
-def devices(records: Records) -> list[str]:
-    origin = records.offline.motion.provenance
-    assert origin is not None
-    runs = [*records.vitrm.runs.values(), *([records.at_size] if records.at_size else [])]
-    studies = [records.raptor, records.vits, records.overfit, records.cifar100, records.grid]
-    used = [run["provenance"] for run in runs] + [one.provenance for one in studies if one]
-    return sorted({one["device"] for one in (origin.details, *used)})
+def devices(recorded: Any) -> set[str]:
+    """All that provenance within what is recorded names."""
+    if isinstance(recorded, RunProvenance):
+        return {recorded.details["device"]}
+    if isinstance(recorded, Mapping):
+        if {"device", "command"} <= set(recorded):
+            return {recorded["device"]}
+        parts: Iterable[Any] = recorded.values()
+    elif is_dataclass(recorded):
+        parts = vars(recorded).values()
+    else:
+        parts = recorded if isinstance(recorded, tuple | list) else ()
+    return set().union(*map(devices, parts))
 
 
 def speed_goals(results: Path = RESULTS) -> list[dict[str, str]]:
