@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from argparse import Namespace
+from pathlib import PurePath
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from analyses.gpu import collect, cuda_tests, jobs, packing
 from analyses.gpu import queue as queue_of_jobs
 from analyses.gpu.queue import TRIED, Job, Queue
 from analyses.raptor_search import SIZES, candidates
-from analyses.recording import RESULTS
+from analyses.recording import RESULTS, ROOT
 from analyses.stochastic_depth_cells import CONFIGS, Config, place_of
 from brdyn.classifiers.saved import Classifier
 from brdyn.errors import UsageError
@@ -196,6 +197,16 @@ def test_epochs_are_as_many_as_fit_and_stay_the_same(tmp_path, minutes, speed, e
     assert jobs.epochs_of(a_queue(tmp_path, epochs=7.0), folder) == 7
     (folder / "vitrm.json").write_text(json.dumps({"options": {"recipe": {"epochs": 12.0}}}))
     assert jobs.epochs_of(queue, folder) == 12
+
+
+def test_git_ignores_what_the_queue_leaves_for_itself(tmp_path):
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    (tmp_path / "bench_vitrm.json").write_text('{"training": [{"images_per_second": 1000.0}]}')
+    queue = a_queue(tmp_path)
+    jobs.epochs_of(queue, BY_NAME["vitrm"].folder(queue))
+    for left in (tmp_path / TRIED, *tmp_path.glob(f"**/{jobs.CHOSEN}")):
+        name = PurePath("analyses/results") / left.relative_to(tmp_path)
+        assert any(name.match(pattern) for pattern in ignored), name
 
 
 def test_fits_are_shared_by_processes_and_begun_only_where_they_can_end(tmp_path):
