@@ -227,6 +227,16 @@ def test_fits_are_shared_by_processes_and_begun_only_where_they_can_end(tmp_path
     at_once, minutes, size = given("raptor_k", "--at-once", "--minutes", "--size")
     assert (at_once, size) == ("12", "gpu")
     assert minutes == pytest.approx(10 - 2.7, abs=0.1)
+    side_by_side = {
+        "raptor_k": 12,
+        "raptor_small": 12,
+        "raptor_rest": 12,
+        "raptor_search": 12,
+        "stochastic_depth": 2,
+    }
+    assert {job.name: job.processes for job in jobs.JOBS if job.processes > 1} == side_by_side
+    for alone in ("raptor_k3", "raptor_longer"):  # begun where it can end, it has all that is left
+        assert given(alone, "--minutes") == [pytest.approx(10, abs=0.1)]
     assert given("vitrm_grid", "--minutes") == [pytest.approx(10, abs=0.1)]
     seeds = {f"maxcut_k{k}_seed{seed}" for k in (2, 3, 4) for seed in (1, 2)}
     every = {"maxcut_k2", "maxcut_k4", "maxcut_k1", "maxcut_k5", *seeds}

@@ -81,6 +81,12 @@ class Cells(Job):
         names = dict.fromkeys(self.of.run_name(one) for one in networks if one is not None)
         return [self.folder(queue) / "runs" / name for name in names]
 
+    @property
+    def processes(self) -> int:
+        """How many it puts on the card: it begins them all, or its study does."""
+        own = list(self.options)
+        return int(own[own.index("--at-once") + 1]) if "--at-once" in own else self.at_once
+
     def ready(self, queue: Queue) -> bool:
         return not self.waits or all(map(is_classifier, self.networks(queue)))
 

@@ -59,6 +59,11 @@ class Job:
     only_asked: bool = False
 
     @property
+    def processes(self) -> int:
+        """How many it puts on the card."""
+        return 1
+
+    @property
     def needs(self) -> list[str]:
         return list(self.files.values())
 
