@@ -14,7 +14,8 @@ from analyses import vitrm_on_cifar
 from analyses.gpu import __main__ as command
 from analyses.gpu import collect, cuda_tests, jobs, packing
 from analyses.gpu import queue as queue_of_jobs
-from analyses.gpu.queue import TRIED, Job, Queue
+from analyses.gpu.jobs import Job
+from analyses.gpu.queue import TRIED, Queue
 from analyses.raptor_search import SIZES, candidates
 from analyses.recording import RESULTS, ROOT
 from analyses.stochastic_depth_cells import CONFIGS, Config, place_of

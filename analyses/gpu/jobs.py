@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from analyses.gpu.queue import Call, Job, Queue
 from analyses.recording import suffix_of
 from analyses.study import chosen, is_recorded
 from analyses.vitrm_on_cifar import SIZES
@@ -21,16 +20,36 @@ from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS
 from brdyn.training import Checkpoints
 
+if TYPE_CHECKING:
+    from analyses.gpu.queue import Queue
+
+Call = tuple[str, Sequence[object]]
 EPOCHS, IMAGES = SIZES["gpu"].recipe.epochs, 50_000
 CHOSEN = "epochs"  # a file that is no result
 USED = 0.75  # of the time that is left, for training; the rest for loading, testing and what goes wrong
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cells(Job):
-    """Cells of a study, which is the `STUDY` of its module."""
+class Job:
+    """A job, as the table `jobs.yaml` has it, where it is said what its entries are and its place is its worth.
 
-    place: str
+    One with a `place` is of cells of a study, the `STUDY` of its module; the result of any other is a single file of
+    its name.
+    """
+
+    name: str
+    shows: str
+    study: str
+    minutes: float
+    least: float | None = None
+    options: Sequence[str] = ()
+    tiny: Sequence[str] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    more: dict[str, str] = field(default_factory=dict)
+    offline: bool = False
+    carries: str = "nothing but results"
+    only_asked: bool = False
+    place: str = ""
     within: str = ""
     patterns: Sequence[str] = ("*.json",)
     cells: Sequence[str] = ("*",)
@@ -43,7 +62,7 @@ class Cells(Job):
 
     @property
     def needs(self) -> list[str]:
-        return [*self.waits, *super().needs]
+        return [*self.waits, *self.files.values()]
 
     @property
     def of(self) -> Any:
@@ -61,12 +80,18 @@ class Cells(Job):
         return self.folder(queue) / self.within / f"{cell}.json"
 
     def results(self, queue: Queue) -> list[Path]:
+        """Files in the home that it makes; it is over when all are there and none is a failure."""
+        if not self.place:
+            return [queue.home / f"{self.name}{suffix_of(queue.choice.device)}.json"]
         return [self.result(queue, cell) for cell in self.planned(queue)]
 
     def missing(self, queue: Queue) -> list[Any]:
         return [cell for cell in self.planned(queue) if not is_recorded(self.result(queue, cell))]
 
     def calls(self, queue: Queue) -> list[Call]:
+        """Studies and their options, which run side by side."""
+        if not self.place:
+            return [(self.study, [*queue.given(self), "--out", queue.home])]
         minutes = queue.minutes if queue.tiny else max(0.0, queue.minutes - self.spare)
         given = [*queue.given(self), "--size", queue.size(self.full), "--minutes", minutes]
         given += ["--only", ",".join(self.cells), "--out", queue.home / Path(self.place).parts[0]]
@@ -88,11 +113,13 @@ class Cells(Job):
         return int(own[own.index("--at-once") + 1]) if "--at-once" in own else self.at_once
 
     def ready(self, queue: Queue) -> bool:
+        """Whether what it is made from is there."""
         return not self.waits or all(map(is_classifier, self.networks(queue)))
 
     def state(self, queue: Queue) -> list[Path]:
-        """Of cells that are not over, the epochs that were chosen, the newest checkpoints, and their networks."""
-        if self.whole:
+        """Files and folders in the home that it goes on from elsewhere, the most wanted first: of cells that are not
+        over, the epochs that were chosen, the newest checkpoints, and their networks."""
+        if self.whole or not self.place:
             return []
         runs = [self.folder(queue) / "runs" / str(cell) for cell in self.missing(queue)]
         epochs = [path] if (path := self.folder(queue) / CHOSEN).is_file() else []
@@ -101,6 +128,9 @@ class Cells(Job):
         return [*epochs, *newest, *(path for run in trained for path in sorted(run.iterdir()))]
 
     def writes(self, size: str, suffix: str) -> list[str]:
+        """Patterns of what it leaves, in `analyses/results`."""
+        if not self.place:
+            return [f"{self.name}{suffix}.json"]
         home = Path(self.place) / (size if size == "tiny" else self.full) / self.within
         return [str(home / pattern) for pattern in self.patterns]
 
@@ -125,10 +155,4 @@ def epochs_of(queue: Queue, folder: Path) -> float | None:
     return epochs
 
 
-def read_jobs(path: Path) -> Iterable[Job]:
-    """Rows of a table as jobs; those with a `place` are cells of a study."""
-    for row in yaml.safe_load(path.read_text()):
-        yield Cells(**row) if "place" in row else Job(**row)
-
-
-JOBS = tuple(read_jobs(Path(__file__).with_suffix(".yaml")))
+JOBS = tuple(Job(**row) for row in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text()))
