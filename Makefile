@@ -51,6 +51,9 @@ bench: .venv/.ready
 	$(BIN)/python -m analyses.bench_splice
 	$(BIN)/python -m analyses.bench_raptor
 	$(BIN)/python -m analyses.bench_vitrm
+	$(BIN)/python -m analyses.bench_probe
+	$(BIN)/python -m analyses.precision
+	$(BIN)/python -m analyses.end_to_end
 	$(BIN)/python -m analyses.pages
 
 # The recorded phases of the offline model by every similarity, and of untrained twins: make phases IMAGES=photos.parquet

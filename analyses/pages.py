@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,13 @@ from analyses.findings import dense, depth, layers, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
 from analyses.gpu.jobs import JOBS
 from analyses.gpu.packing import MOST, PART
-from analyses.raptor_cells import least_skill
 from analyses.recording import OFFLINE, RESULTS, ROOT, plain_parser
 from analyses.render import measured_rows, page, write_or_check
 from analyses.statistics import Estimate
 from brdyn import Phases
-from brdyn.classifiers import ViTRMConfig, packaged
+from brdyn.classifiers import ViTRMConfig
 from brdyn.classifiers.recipe import BATCH, VITRM
-from brdyn.interventions import Surgery, within_against_across
-from brdyn.raptor import Evaluation, Fit
+from brdyn.provenance import RunProvenance
 from brdyn.store import read_json
 
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
@@ -36,6 +36,10 @@ FINDINGS = {
     "raptor": raptor, "raptor_search": raptor_search, "layers": layers, "dense": dense, "depth": depth, "vitrm": vitrm,
     "claims": claims, "fooled": fooled, "phase_test": phase_test,
 }  # fmt: skip
+OF_RECORDS = (
+    "fooled", "findings", "dense_findings", "layers_findings", "raptor_findings", "train_or_distil",
+    "stochastic_depth_findings",
+)  # fmt: skip
 GOAL = 3.0  # times as fast, on an H100
 MET = {True: "**met**", False: "**missed**", None: WORDS[None]}
 GOALS = {
@@ -87,7 +91,7 @@ def untested(records: Records) -> Counter[str]:
 
 def evidence(records: Records, results: Path = RESULTS) -> str:
     """Every published claim beside what was measured here, with verdict and reason."""
-    topics, used = published(records), devices(records)
+    topics, used = published(records), sorted(devices(records))
     rules = [one for one in claims.every() if one.source != OURS and one.rule is not None]
     every = records.judged.values()
     tested = [sum(getattr(one, p) is not None for one in every) for p in ("p_holds", "p_fails")]
@@ -102,13 +106,19 @@ def evidence(records: Records, results: Path = RESULTS) -> str:
     )  # fmt: skip
 
 
-def devices(records: Records) -> list[str]:
-    origin = records.offline.motion.provenance
-    assert origin is not None
-    runs = [*records.vitrm.runs.values(), *([records.at_size] if records.at_size else [])]
-    studies = [records.raptor, records.vits, records.overfit, records.cifar100, records.grid]
-    used = [run["provenance"] for run in runs] + [one.provenance for one in studies if one]
-    return sorted({one["device"] for one in (origin.details, *used)})
+def devices(recorded: Any) -> set[str]:
+    """All that provenance within what is recorded names."""
+    if isinstance(recorded, RunProvenance):
+        return {recorded.details["device"]}
+    if isinstance(recorded, Mapping):
+        if {"device", "command"} <= set(recorded):
+            return {recorded["device"]}
+        parts: Iterable[Any] = recorded.values()
+    elif is_dataclass(recorded):
+        parts = vars(recorded).values()
+    else:
+        parts = recorded if isinstance(recorded, tuple | list) else ()
+    return set().union(*map(devices, parts))
 
 
 def speed_goals(results: Path = RESULTS) -> list[dict[str, str]]:
@@ -141,11 +151,6 @@ def of_records(template: str, records: Records, **more: Any) -> str:
     return page(template, records=records, judged=partial(judged, records), **FINDINGS, **more)
 
 
-raptor_findings, layers_findings, dense_findings = (
-    partial(of_records, f"{name}_findings.md.j2") for name in ("raptor", "layers", "dense")
-)
-
-
 def vitrm_findings(records: Records) -> str:
     results, grid, first = records.vitrm, records.grid, records.vitrm.runs["vitrm"]
     recipe, network = first["options"]["recipe"], ViTRMConfig(**first["options"]["built"])
@@ -158,38 +163,6 @@ def vitrm_findings(records: Records) -> str:
         network_width=ViTRMConfig.width,
         table=grid.cells.pivot(index="n", columns="n_sup", values="accuracy") if grid else None,
     )  # fmt: skip
-
-
-def stochastic_depth_findings(records: Records, *, with_packaged: bool = True) -> str:
-    """Small ViTs under stochastic depth, those that overfit, and the packaged one."""
-    study, config = records.vits, records.vits.config
-    networks, settings = depth.best_networks(study), config.raptor["settings"]
-    return of_records(
-        "stochastic_depth_findings.md.j2", records, study=study, networks=networks, network=config.network,
-        augmented=any(config.training.get(name, 1) for name in ("operations", "mixup", "cutmix")),
-        planned=sum(1 for one in config.networks() for _ in config.raptors(one)),
-        seen=(settings["stage1_steps"] + settings["stage2_steps"]) * settings["batch_size"],
-        hours=(networks["train_seconds"].sum() + study.fits["seconds"].sum()) / 3600,
-        packaged=packaged_network(records.packaged) if with_packaged else None,
-    )  # fmt: skip
-
-
-def train_or_distil(records: Records, results: Path = RESULTS) -> str:
-    """Blocks that are shared from the start, and Raptors, with what is recorded of both."""
-    evaluation = Evaluation.read(results / "raptor" / f"{packaged.NAME}_eval")
-    return of_records("train_or_distil.md.j2", records, head=evaluation.fidelity.head(), cost=evaluation.cost)
-
-
-def packaged_network(surgery: Surgery, results: Path = RESULTS) -> dict[str, Any]:
-    """What `brdyn interventions` and `brdyn raptor-eval` say of the network that comes with the package."""
-    evaluation = Evaluation.read(results / "raptor" / f"{packaged.NAME}_eval")
-    swapped = surgery.matrix("swap", "head", "accuracy")
-    return {
-        "name": packaged.NAME, "surgery": surgery, "evaluation": evaluation, "fidelity": evaluation.fidelity,
-        "fit": Fit.read(results / "raptor" / packaged.NAME), "skill": least_skill(evaluation.fidelity.table),
-        "deleted": surgery.rows("delete", "head", "accuracy").sort_values("mean"),
-        "swapped": within_against_across(swapped, surgery.phases.boundaries),
-    }  # fmt: skip
 
 
 def measured() -> dict[str, Any]:
@@ -237,15 +210,6 @@ def readme(records: Records) -> str:
     )  # fmt: skip
 
 
-def how_to_be_fooled(records: Records) -> str:
-    """Drifts, noise, blocks and real networks through every statistic of phases."""
-    rates = fooled.rates()
-    return of_records(
-        "fooled.md.j2", records, simulated=fooled.simulated(), real=fooled.real(), rates=rates, sizes=fooled.sizes(),
-        without=[row for row in rates if "family" in row], blocks=[row for row in rates if "k" in row],
-    )  # fmt: skip
-
-
 def gpu() -> str:
     listed = [{"job": job, "writes": job.writes("gpu", "_cuda")} for job in JOBS]
     return page("gpu.md.j2", jobs=listed, MOST=MOST, PART=PART, MINUTES=MINUTES)
@@ -258,14 +222,8 @@ def pages(records: Records) -> dict[Path, str]:
         path: f"{before}{START}\n\n{readme(records)}\n{END}{rest.split(END)[1]}",
         ROOT / "docs" / "measured.md": page("measured.md.j2", runs=recorded_phases(), zip=zip, **measured()),
         ROOT / "docs" / "evidence.md": evidence(records),
-        guide / "fooled.md": how_to_be_fooled(records),
-        guide / "findings.md": of_records("findings.md.j2", records),
-        guide / "dense_findings.md": dense_findings(records),
-        guide / "layers_findings.md": layers_findings(records),
-        guide / "raptor_findings.md": raptor_findings(records),
-        guide / "train_or_distil.md": train_or_distil(records),
         guide / "vitrm_findings.md": vitrm_findings(records),
-        guide / "stochastic_depth_findings.md": stochastic_depth_findings(records),
+        **{guide / f"{name}.md": of_records(f"{name}.md.j2", records) for name in OF_RECORDS},
         ROOT / "analyses" / "gpu" / "README.md": gpu(),
     }
 

@@ -10,7 +10,7 @@ networks are judged where there are images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -200,9 +200,16 @@ def untrained(layers: int, images: str, n: int) -> Iterator[dict[str, Any]]:
 class PhaseTestStudy(Study[str]):
     """What is asked of the test at each depth."""
 
-    def cells(self) -> Iterable[str]:
-        kinds = (SIZE, POWER, *([UNTRAINED] if self.choice.images else []))
-        return chosen(self.choice.only, (f"{kind}_{layers}" for kind in kinds for layers in LAYERS))
+    @classmethod
+    def planned(cls, size: str) -> list[str]:
+        return [f"{kind}_{layers}" for kind in (SIZE, POWER, UNTRAINED) for layers in LAYERS]
+
+    def cells(self) -> list[str]:
+        """Without images, none of untrained networks."""
+        planned = self.planned(self.choice.size)
+        if not self.choice.images:
+            planned = [cell for cell in planned if not cell.startswith(UNTRAINED)]
+        return chosen(self.choice.only, planned)
 
     def asked(self, cell: str) -> Mapping[str, Any]:
         kind, _, layers = cell.partition("_")

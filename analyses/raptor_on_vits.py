@@ -73,6 +73,9 @@ class Cell:
         changes = {**self.changes, "seed": seed}
         return replace(self, name=f"{self.name}_seed{seed}", changes=changes) if seed else self
 
+    def __str__(self) -> str:
+        return self.name
+
 
 def cells(size: SimpleNamespace) -> Iterator[Cell]:
     """Every cell of a study, the most telling first."""
@@ -103,10 +106,6 @@ def raised(times: float, first: int) -> dict[str, float]:
     return {"lr": times * learning_rate(first), "stage2_lr": times * PUBLISHED_LR}
 
 
-def names(size: str) -> list[str]:
-    return [cell.name for cell in cells(SIZES[size])]
-
-
 def ladder(first: int, second: int) -> dict[str, dict[str, Any]]:
     """The published ablations in their order, then others; the whole recipe is the cell `maxcut_k3`."""
     bare = {"depth_scaling": "none", "token_weighting": False, "stage2_steps": 0}
@@ -133,7 +132,6 @@ class RaptorStudy(Study[Cell]):
         self.held, self.alone = dict(held or {}), alone or nullcontext()
         self.size = size = SIZES[choice.size]
         self.folder = choice.out / choice.model.replace("/", "--") / choice.size
-        self.chosen = set(chosen(choice.only, names(choice.size)))
         self.teacher = load_teacher(choice, size.image_size, choice.device)
         self.train = self.images(choice.train, size.fit_images)
         self.test = self.images(choice.test, size.fidelity_images)
@@ -149,11 +147,9 @@ class RaptorStudy(Study[Cell]):
         whole = self.held[source]
         return whole.take(np.asarray(choose(len(whole), count, seed)))
 
-    def cells(self) -> Iterator[Cell]:
-        return (cell for cell in cells(self.size) if cell.name in self.chosen)
-
-    def name(self, cell: Cell) -> str:
-        return cell.name
+    @classmethod
+    def planned(cls, size: str) -> list[Cell]:
+        return list(cells(SIZES[size]))
 
     def provenance(self) -> dict[str, Any]:
         return {**super().provenance(), "teacher": self.teacher.info.to_dict()}
@@ -311,15 +307,14 @@ def side_by_side(choice: Choice) -> None:
     fork = get_context("fork")
     left, alone = fork.Queue(), fork.Lock()
     first, every = share_of(choice.share)
-    for name in chosen(choice.only, names(choice.size))[first::every]:
-        left.put(name)
+    for cell in chosen(choice.only, RaptorStudy.planned(choice.size))[first::every]:
+        left.put(cell)
 
     def work() -> None:
         study = RaptorStudy(choice, held, alone)
-        by_name = {cell.name: cell for cell in study.cells()}
         with suppress(Empty, OutOfTime):
-            while name := left.get(timeout=PATIENCE):
-                print(f"{name}: {study.record(by_name[name])}", flush=True)
+            while cell := left.get(timeout=PATIENCE):
+                print(f"{cell}: {study.record(cell)}", flush=True)
 
     processes = [fork.Process(target=work) for _ in range(choice.at_once)]
     for one in processes:
@@ -354,4 +349,5 @@ OPTIONS.add_argument("--photos", help="full-size photographs, for fidelity alone
 OPTIONS.add_argument("--model", default=OFFLINE)
 OPTIONS.add_argument("--weights", type=Path, help="as in `brdyn phases`")
 OPTIONS.add_argument("--at-once", type=int, default=1, help="processes side by side on one device")
+STUDY = RaptorStudy
 main = run_study(run, OPTIONS, __name__)

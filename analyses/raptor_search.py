@@ -29,7 +29,7 @@ from analyses.raptor_cells import came_to
 from analyses.raptor_on_vits import load_teacher
 from analyses.recording import OFFLINE, RESULTS, SMALL_VIT, Choice
 from analyses.statistics import ALPHA, Side, contrast, holm
-from analyses.study import Study, chosen, read_all, run_study, sizes_of, study_parser
+from analyses.study import Study, read_all, run_study, sizes_of, study_parser
 from brdyn import Stream, fit_raptor, layer_similarity, load_images, segment
 from brdyn.raptor import FitSettings
 from brdyn.raptor.fidelity import fidelity
@@ -66,11 +66,6 @@ def words(name: str, size: SimpleNamespace) -> str:
     return row["said"].format(rates="the usual rates" if times == 1 else f"{times:g} times the usual rates")
 
 
-def names(size: str) -> list[str]:
-    """Every cell, seed by seed."""
-    return [f"{name}{SEED}{seed}" for seed in range(SIZES[size].seeds) for name in candidates(SIZES[size])]
-
-
 def candidate_of(cell: str) -> str:
     return cell.rpartition(SEED)[0]
 
@@ -82,7 +77,6 @@ class SearchStudy(Study[str]):
         super().__init__(choice)
         self.size = size = SIZES[choice.size]
         self.folder = choice.out / choice.model.replace("/", "--") / choice.size
-        self.chosen = chosen(choice.only, names(choice.size))
         self.teacher = load_teacher(choice, size.image_size, choice.device)
         images = load_images(choice.train, self.teacher, n=size.images + size.kept_out)
         learn, kept = images.split(size.kept_out, 0)
@@ -90,8 +84,11 @@ class SearchStudy(Study[str]):
         self.learn, self.kept = learn.decoded(), kept.decoded()
         self.phases = segment(layer_similarity(self.teacher, self.kept, stream=Stream(workers=0)), K)
 
-    def cells(self) -> list[str]:
-        return self.chosen
+    @classmethod
+    def planned(cls, size: str) -> list[str]:
+        return [
+            f"{name}{SEED}{seed}" for seed in range(SIZES[size].seeds) for name in candidates(SIZES[size])
+        ]
 
     def changes(self, cell: str) -> dict[str, Any]:
         return dict(candidates(self.size)[candidate_of(cell)])
@@ -156,7 +153,7 @@ class Found(NamedTuple):
 def read_search(name: str = "cpu", model: str = SMALL_VIT, folder: Any = RECORDED) -> Found | None:
     """A recorded search, of the seeds that every candidate has; None where there is no such seed."""
     home = folder / model / name
-    found = read_all({cell: home / f"{cell}.json" for cell in names(name)}, ("asked",))
+    found = read_all({cell: home / f"{cell}.json" for cell in SearchStudy.planned(name)}, ("asked",))
     failed = {candidate_of(cell): why for cell, why in found.failed.items()}
     rows = [{**one, "seed": one["asked"]["settings"]["seed"]} for one in found.done.values()]
     rows = [row for row in rows if row["candidate"] not in failed]
@@ -215,4 +212,5 @@ OPTIONS = study_parser(__doc__, RECORDED, labelled=False, sizes=SIZES)
 OPTIONS.add_argument("--train", required=True, help="labelled images; some are kept out")
 OPTIONS.add_argument("--model", default=SMALL_VIT)
 OPTIONS.add_argument("--weights", help="as in `brdyn phases`")
-main = run_study(SearchStudy, OPTIONS, __name__)
+STUDY = SearchStudy
+main = run_study(STUDY, OPTIONS, __name__)

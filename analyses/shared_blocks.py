@@ -54,22 +54,15 @@ def plain(size: SimpleNamespace) -> str:
     return f"k{size.built['depth']}"
 
 
-def cells(size: SimpleNamespace) -> dict[str, tuple[str, int]]:
-    """Kind and seed of every cell, by name, the most telling first."""
-    kinds = [plain(size), "k1", f"k{RAPTOR_K}", RAPTOR, *(f"k{k}" for k in size.others)]
-    ordered = [(kind, seed) for seed in range(size.seeds) for kind in kinds]
-    ordered += [(kind, seed) for kind in (SHORT, WIDE) for seed in range(size.seeds)]
-    return {f"{kind}_seed{seed}": (kind, seed) for kind, seed in ordered}
+class Cell(NamedTuple):
+    """A network, or a Raptor of the network of kind `of` and the same seed."""
 
+    kind: str
+    seed: int
+    of: str = ""
 
-def names(size: str) -> list[str]:
-    return list(cells(SIZES[size]))
-
-
-def network_of(size: str, cell: str) -> str | None:
-    """The network that a Raptor is of."""
-    kind, seed = cells(SIZES[size])[cell]
-    return f"{plain(SIZES[size])}_seed{seed}" if kind == RAPTOR else None
+    def __str__(self) -> str:
+        return f"{self.kind}_seed{self.seed}"
 
 
 def run_of(size: SimpleNamespace, kind: str, seed: int) -> ClassifierRun:
@@ -83,26 +76,28 @@ def run_of(size: SimpleNamespace, kind: str, seed: int) -> ClassifierRun:
     return ClassifierRun(network=NETWORK, recipe=recipe, image_size=IMAGE_SIZE, built=built)
 
 
-class SharedStudy(TrainedNetworks[str]):
+class SharedStudy(TrainedNetworks[Cell]):
     weights_as = "digest"
 
     def __init__(self, choice: Choice) -> None:
-        super().__init__(choice, choice.size, SIZES[choice.size], names(choice.size))
+        super().__init__(choice, choice.size, SIZES[choice.size])
 
-    def kind(self, cell: str) -> tuple[str, int]:
-        return cells(self.size)[cell]
+    @classmethod
+    def planned(cls, size: str) -> list[Cell]:
+        study = SIZES[size]
+        kinds = [plain(study), "k1", f"k{RAPTOR_K}", RAPTOR, *(f"k{k}" for k in study.others)]
+        ordered = [(kind, seed) for seed in range(study.seeds) for kind in kinds]
+        ordered += [(kind, seed) for kind in (SHORT, WIDE) for seed in range(study.seeds)]
+        return [Cell(kind, seed, plain(study) if kind == RAPTOR else "") for kind, seed in ordered]
 
-    def network_of(self, cell: str) -> str | None:
-        return network_of(self.choice.size, cell)
+    @classmethod
+    def network_of(cls, cell: Cell) -> Cell | None:
+        return Cell(cell.of, cell.seed) if cell.of else None
 
-    def raptors_of(self, network: str) -> list[str]:
-        kind, seed = self.kind(network)
-        return [f"{RAPTOR}_seed{seed}"] if kind == plain(self.size) else []
+    def run_of(self, cell: Cell) -> ClassifierRun:
+        return run_of(self.size, cell.kind, cell.seed)
 
-    def run_of(self, cell: str) -> ClassifierRun:
-        return run_of(self.size, *self.kind(cell))
-
-    def asked(self, cell: str) -> Mapping[str, Any]:
+    def asked(self, cell: Cell) -> Mapping[str, Any]:
         measured = {"motion": self.size.motion}
         if (network := self.network_of(cell)) is None:
             return {**super().asked(cell), **measured}
@@ -112,10 +107,10 @@ class SharedStudy(TrainedNetworks[str]):
         return {
             "teacher": twin["digest"], "data": self.train.identity(), "test": self.test.identity(),
             "assignment": assign(MAXCUT, phases.with_k(RAPTOR_K).boundaries, phases.layers),
-            "settings": FitSettings(**{**self.size.settings, "seed": self.kind(cell)[1]}).to_dict(), **measured,
+            "settings": FitSettings(**{**self.size.settings, "seed": cell.seed}).to_dict(), **measured,
         }  # fmt: skip
 
-    def run(self, cell: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any]:
         if (network := self.network_of(cell)) is not None:
             raptor, found, content = self.fitted(network, asked, self.size.test_images)
             skill = least_skill(found.table)
@@ -181,11 +176,11 @@ def read_shared(name: str | None = None, folder: Any = RECORDED) -> Shared | Non
     name = name or recorded_size(folder, RUNS, "*.json")
     if name is None:
         return None
-    planned = cells(SIZES[name])
+    planned = {str(cell): cell for cell in SharedStudy.planned(name)}
     done, failed, newest = read_all({cell: folder / name / f"{cell}.json" for cell in planned}, ("asked",))
     if not done:
         return None
-    rows = {cell: _row(*planned[cell], content) for cell, content in done.items()}
+    rows = {cell: _row(planned[cell], content) for cell, content in done.items()}
     networks = {cell: content for cell, content in done.items() if "motion" in content}
     return Shared(
         pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS),
@@ -196,9 +191,13 @@ def read_shared(name: str | None = None, folder: Any = RECORDED) -> Shared | Non
     )  # fmt: skip
 
 
-def _row(kind: str, seed: int, content: Mapping[str, Any]) -> dict[str, Any]:
-    row = {"kind": kind, "seed": seed, **{name: content[name] for name in ("accuracy", "parameters")}}
-    if kind == RAPTOR:
+def _row(cell: Cell, content: Mapping[str, Any]) -> dict[str, Any]:
+    row = {
+        "kind": cell.kind,
+        "seed": cell.seed,
+        **{name: content[name] for name in ("accuracy", "parameters")},
+    }
+    if cell.of:
         found = {"teacher": content["teacher_accuracy"], "r2": content["r2"], "skill": content["skill"][0]}
         return {**row, **found, "train_seconds": content["fit_seconds"]}
     evidence, seconds = Phases.from_dict(content["phases"]).evidence, content["history"]["seconds"]
@@ -206,4 +205,5 @@ def _row(kind: str, seed: int, content: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "flops": content["flops"], "train_seconds": seconds, "phases": phases}
 
 
-main = run_study(SharedStudy, study_parser(__doc__, RECORDED, sizes=SIZES), __name__)
+STUDY = SharedStudy
+main = run_study(STUDY, study_parser(__doc__, RECORDED, sizes=SIZES), __name__)

@@ -36,7 +36,7 @@ from analyses.stochastic_depth_cells import (
     place_of,
     without,
 )
-from analyses.study import run_study, share_of, study_parser
+from analyses.study import chosen, run_study, study_parser
 from analyses.training_runs import TrainedNetworks
 from brdyn import Phases, Stream, UsageError, layer_similarity, load_images, segment
 from brdyn.classifiers import Classifier, ClassifierRecipe, ClassifierRun, PixelSet
@@ -52,21 +52,6 @@ STATISTICS = (*POOLED, "relative_error", "cosine")
 TRAIN_ACCURACY_ON = 2000
 
 
-def config_of(size: str) -> Config:
-    return Config.read(CONFIGS[size])
-
-
-def names(size: str) -> list[str]:
-    config = config_of(size)
-    return [cell.path for one in config.networks() for cell in config.cells(one)]
-
-
-def network_of(size: str, cell: str) -> str | None:
-    """The run of the network that a Raptor is of."""
-    kind, network, *_ = cell.split("/")
-    return network.rpartition("_")[0] if kind == FITS else None
-
-
 class DepthStudy(TrainedNetworks[Network | Cell]):
     weights_as = "digest_of_weights"
 
@@ -78,26 +63,30 @@ class DepthStudy(TrainedNetworks[Network | Cell]):
                     f"{path!r}: give the parquet file or folder of it, which Raptors are fitted on too"
                 )
         self.stream, self.runs = Stream(workers=choice.workers), {one.run: one for one in config.networks()}
-        super().__init__(choice, config.name, config, self.runs, config.image_size, choice.workers)
+        super().__init__(choice, config.name, config, config.image_size, choice.workers)
 
-    def cells(self) -> Iterator[Network | Cell]:
-        first, every = share_of(self.choice.share)
-        for run in self.chosen[first::every]:
-            planned = self.config.cells(self.runs[run])
-            yield from (one for one in planned if self.choice.part in ("all", one.path.split("/")[0]))
+    @classmethod
+    def planned(cls, size: str) -> list[Network | Cell]:
+        return Config.read(CONFIGS[size]).cells()
 
-    def shared(self, cells: Iterator[Network | Cell]) -> Iterator[Network | Cell]:  # type: ignore[override]
-        return cells
+    def cells(self) -> list[Network | Cell]:
+        """Those of the runs that `--only` names."""
+        part = "" if self.choice.part == "all" else self.choice.part
+        planned = (self.config.cells_of(self.runs[run]) for run in chosen(self.choice.only, self.runs))
+        return [cell for cells in planned for cell in cells if str(cell).startswith(part)]
 
     def work(self) -> None:
         super().work()
         self.write_config()
 
-    def name(self, cell: Network | Cell) -> str:
-        return cell.path
-
-    def network_of(self, cell: Network | Cell) -> Network | None:
+    @classmethod
+    def network_of(cls, cell: Network | Cell) -> Network | None:
         return cell.teacher if isinstance(cell, Cell) else None
+
+    @classmethod
+    def run_name(cls, network: Network | Cell) -> str:
+        assert isinstance(network, Network)
+        return network.run
 
     def raptors_of(self, network: Network | Cell) -> Iterator[Cell]:
         assert isinstance(network, Network)
@@ -138,10 +127,6 @@ class DepthStudy(TrainedNetworks[Network | Cell]):
             image_size=config.image_size, built={**without(config.network, "model"), "drop_path": cell.p},
             keep=("0", f"{config.middle:g}", BEST), held_out=config.held_out,
         )  # fmt: skip
-
-    def run_folder(self, cell: Network | Cell) -> Path:
-        assert isinstance(cell, Network)
-        return self.folder / "runs" / cell.run
 
     def place(self, cell: Network | Cell) -> Path:
         """The folder of a network at a moment."""
@@ -198,4 +183,5 @@ OPTIONS = study_parser(__doc__, RESULTS / "stochastic_depth", sizes=CONFIGS)
 OPTIONS.add_argument("--config", type=Path, help="another study, as YAML")
 OPTIONS.add_argument("--part", choices=(NETWORKS, FITS, "all"), default="all")
 OPTIONS.add_argument("--workers", type=int, default=0, help="loader processes")
-main = run_study(DepthStudy, OPTIONS, __name__)
+STUDY = DepthStudy
+main = run_study(STUDY, OPTIONS, __name__)

@@ -117,7 +117,11 @@ class Config:
         others = (UNTRAINED, MIDDLE, LAST) if one.p == min(self.drop_path) else (MIDDLE, LAST)
         return [replace(one, moment=moment) for moment in (BEST, *others)]
 
-    def cells(self, one: Network) -> Iterator[Network | Cell]:
+    def cells(self) -> list[Network | Cell]:
+        """All, network by network."""
+        return [cell for one in self.networks() for cell in self.cells_of(one)]
+
+    def cells_of(self, one: Network) -> Iterator[Network | Cell]:
         """A network and all Raptors of it."""
         yield from self.moments(one)
         yield from self.raptors(one)
@@ -156,8 +160,7 @@ class Network:
     def name(self) -> str:
         return f"{self.run}_{self.moment}"
 
-    @property
-    def path(self) -> str:
+    def __str__(self) -> str:
         return f"{NETWORKS}/{self.name}"
 
 
@@ -168,8 +171,7 @@ class Cell:
     partition: str = MAXCUT
     draw: int = 0
 
-    @property
-    def path(self) -> str:
+    def __str__(self) -> str:
         draw = "" if self.partition == MAXCUT else f"_draw{self.draw}"
         return f"{FITS}/{self.teacher.name}/{self.partition}_k{self.k}{draw}"
 

@@ -11,7 +11,6 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import filter as matching
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -121,14 +120,14 @@ def unpacked(text: str, images: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(b64decode(text), np.uint8), count=images).astype(bool)
 
 
-def chosen(only: str | None, names: Iterable[str]) -> list[str]:
-    """The names that `--only` lists, or all of them. Raises UsageError if there is none of a name."""
-    every, found = list(names), []
+def chosen(only: str | None, cells: Iterable[C]) -> list[C]:
+    """The cells that `--only` names, or all of them. Raises UsageError if there is none of a name."""
+    every, found = {str(cell): cell for cell in cells}, list[str]()
     for pattern in only.split(",") if only else ["*"]:
         if not (some := matching(every, pattern)):
             raise UsageError(f"--only: {pattern!r} is not one of {', '.join(every)}")
         found += some
-    return list(dict.fromkeys(found))
+    return [every[name] for name in dict.fromkeys(found)]
 
 
 def sizes_of(module: str) -> dict[str, SimpleNamespace]:
@@ -140,10 +139,11 @@ def sizes_of(module: str) -> dict[str, SimpleNamespace]:
 
 
 class Study(ABC, Generic[C]):
-    """Cells, and how one is run.
+    """Cells, whose names are their `str`, and how one is run.
 
     `asked_as` is the entry of a record that says what was asked for, `folder` where cells are recorded; of the options,
-    `out`, `device`, `minutes`, `share` and `only` are those of every study.
+    `out`, `device`, `minutes`, `share`, `only` and `size` (of which some have one alone) are those of every study.
+    Raises UsageError if there is no cell of a name that `only` has.
     """
 
     asked_as: ClassVar[str] = "asked"
@@ -153,13 +153,26 @@ class Study(ABC, Generic[C]):
         self.folder: Path = choice.out
         self.device = torch.device(choice.device)
         self.until = time.monotonic() + 60 * choice.minutes
+        self.wanted = self.cells()
 
+    @classmethod
     @abstractmethod
-    def cells(self) -> Iterable[C]:
-        """All that are wanted, the most telling first."""
+    def planned(cls, size: str) -> list[C]:
+        """All of a size, the most telling first."""
 
-    def name(self, cell: C) -> str:
-        return str(cell)
+    @classmethod
+    def network_of(cls, cell: C) -> C | None:
+        """The cell that trains the network that this one is measured on, where there is one."""
+        return None
+
+    @classmethod
+    def run_name(cls, network: C) -> str:
+        """What the training of a network is called; one can be of several cells."""
+        return str(network)
+
+    def cells(self) -> list[C]:
+        """Those that `--only` names."""
+        return chosen(self.choice.only, self.planned(self.choice.size))
 
     @abstractmethod
     def asked(self, cell: C) -> Mapping[str, Any]:
@@ -174,10 +187,10 @@ class Study(ABC, Generic[C]):
 
     def head(self, cell: C, asked: Mapping[str, Any]) -> dict[str, Any]:
         """What stands in its file however it went."""
-        return {"cell": self.name(cell), "digest": digest_of(asked), self.asked_as: asked}
+        return {"cell": str(cell), "digest": digest_of(asked), self.asked_as: asked}
 
     def path(self, cell: C) -> Path:
-        return self.folder / f"{self.name(cell)}.json"
+        return self.folder / f"{cell}.json"
 
     def recorded(self, cell: C, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         """A cell's result, if it is there, was asked for alike and did not fail."""
@@ -216,14 +229,16 @@ class Study(ABC, Generic[C]):
         write_atomically(self.path(cell), to_json(whole))
         return content.get("failed") or self.said(whole)
 
-    def shared(self, cells: Iterable[C]) -> Iterable[C]:
-        """Those of this process, of several side by side."""
+    def shared(self) -> list[C]:
+        """Those of this process, of several side by side: a network and what is measured on it are of one."""
+        runs = [self.run_name(self.network_of(cell) or cell) for cell in self.wanted]
         first, every = share_of(self.choice.share)
-        return islice(cells, first, None, every)
+        own = set(list(dict.fromkeys(runs))[first::every])
+        return [cell for cell, run in zip(self.wanted, runs, strict=True) if run in own]
 
     def work(self) -> None:
-        for cell in self.shared(self.cells()):
-            print(f"{self.name(cell)}: {self.record(cell)}", flush=True)
+        for cell in self.shared():
+            print(f"{cell}: {self.record(cell)}", flush=True)
 
 
 def study_parser(
@@ -244,7 +259,7 @@ def study_parser(
         "--minutes", type=float, default=float("inf"),
         help="begin nothing after so long; training stops at a checkpoint, and a fit is finished",
     )  # fmt: skip
-    options.set_defaults(out=out)
+    options.set_defaults(out=out, size="")
     return options
 
 

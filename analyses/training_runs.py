@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from analyses.recording import Choice
-from analyses.study import C, OutOfTime, Study, chosen, is_recorded
+from analyses.study import C, OutOfTime, Study, is_recorded
 from brdyn import Stream, fit_raptor, load_images, load_model
 from brdyn.classifiers import ClassifierRun, PixelSet, load_pixels
 from brdyn.classifiers.kept import kept_folders
@@ -93,36 +93,28 @@ class TrainedNetworks(Study[C]):
     test: PixelSet
 
     def __init__(
-        self, choice: Choice, name: str, size: Any, every: Iterable[str],
-        image_size: int = IMAGE_SIZE, workers: int | None = None,
+        self, choice: Choice, name: str, size: Any, image_size: int = IMAGE_SIZE, workers: int | None = None
     ) -> None:  # fmt: skip
         super().__init__(choice)
         self.size, self.folder = size, choice.out / name
-        self.chosen: list[Any] = chosen(choice.only, every)
         self.train = load_pixels(choice.train, image_size, n=size.train_images, workers=workers)
         self.test = load_pixels(choice.test, image_size, train=False, n=size.test_images, workers=workers)
         check_classes(self.test, self.train.names, "the training images")
-
-    def cells(self) -> Iterable[C]:
-        return self.chosen
 
     @abstractmethod
     def run_of(self, cell: C) -> ClassifierRun:
         """How a network is trained."""
 
     def run_folder(self, cell: C) -> Path:
-        return self.folder / "runs" / self.name(cell)
+        return self.folder / "runs" / self.run_name(cell)
 
     def place(self, cell: C) -> Path:
         """Where a network is."""
         return self.run_folder(cell)
 
-    def network_of(self, cell: C) -> C | None:
-        """The network that a Raptor is of; None of a network."""
-        return None
-
     def raptors_of(self, network: C) -> Iterable[C]:
-        return ()
+        planned = self.planned(self.choice.size)
+        return (cell for cell in planned if self.network_of(cell) == network)
 
     def asked(self, cell: C) -> Mapping[str, Any]:
         return self.run_of(cell).options(self.train, self.test)
@@ -153,12 +145,12 @@ class TrainedNetworks(Study[C]):
         """Why a Raptor cannot be fitted: its network is not recorded, or its weights are elsewhere."""
         if (network := self.network_of(cell)) is None:
             return ""
-        name, record = self.name(network), self.record_of(network)
+        record = self.record_of(network)
         if record is None:
-            return f"its network, {name}, is not recorded; run that first"
+            return f"its network, {network}, is not recorded; run that first"
         if self.weights(network) == record[self.weights_as] or self.record_of(cell) is not None:
             return ""
-        return f"the weights of its network, {name}, are not here; run that too, and it is trained again"
+        return f"the weights of its network, {network}, are not here; run that too, and it is trained again"
 
     def trained(self, cell: C, float16: bool = False) -> dict[str, Any]:
         """What its training says: it is trained now, or goes on."""

@@ -10,7 +10,7 @@ says), a ViT by the same recipe, and the pretrained offline ViT, on the same tes
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.recording import OFFLINE, RESULTS, Choice
-from analyses.study import Study, chosen, run_study, study_parser
+from analyses.study import Study, run_study, study_parser
 from brdyn import (
     Stream,
     load_images,
@@ -40,15 +40,6 @@ STEPS = 4
 EPS = 0.1
 
 
-def names(size: str) -> list[str]:
-    return [VITRM_NAME, VIT, OFFLINE]
-
-
-def network_of(size: str, cell: str) -> str | None:
-    """The trained network that a cell is of."""
-    return cell if cell != OFFLINE else None
-
-
 class MotionStudy(Study[str]):
     def __init__(self, choice: Choice) -> None:
         super().__init__(choice)
@@ -57,8 +48,13 @@ class MotionStudy(Study[str]):
         trained = {VITRM_NAME: f"{runs / VITRM_NAME}@{choice.steps}", VIT: str(runs / VIT)}
         self.places = {**trained, OFFLINE: OFFLINE}
 
-    def cells(self) -> Iterable[str]:
-        return chosen(self.choice.only, names(self.choice.size))
+    @classmethod
+    def planned(cls, size: str) -> list[str]:
+        return [VITRM_NAME, VIT, OFFLINE]
+
+    @classmethod
+    def network_of(cls, cell: str) -> str | None:
+        return cell if cell != OFFLINE else None
 
     def asked(self, cell: str) -> Mapping[str, Any]:
         given = {name: getattr(self.choice, name) for name in ("images", "n", "n_repair", "null")}
@@ -110,4 +106,5 @@ OPTIONS.add_argument("--n-repair", type=int, default=64, help="images that noise
 OPTIONS.add_argument("--null", type=int, default=0, help="untrained twins beside each network")
 OPTIONS.add_argument("--weights", type=Path, help=f"of {OFFLINE}, as in `brdyn phases`")
 OPTIONS.add_argument("--workers", type=int, default=0, help="loader processes")
-main = run_study(MotionStudy, OPTIONS, __name__)
+STUDY = MotionStudy
+main = run_study(STUDY, OPTIONS, __name__)

@@ -40,15 +40,15 @@ FIRST = cell_name({"n": LATENT_STEPS, "n_sup": 1})  # the published one
 SIZES = sizes_of("vitrm_grid")
 
 
-def names(size: str) -> list[str]:
-    return list(cells(SIZES[size]))
-
-
 class GridStudy(TrainedNetworks[str]):
     asked_as = "options"
 
     def __init__(self, choice: Choice) -> None:
-        super().__init__(choice, choice.size, SIZES[choice.size], names(choice.size))
+        super().__init__(choice, choice.size, SIZES[choice.size])
+
+    @classmethod
+    def planned(cls, size: str) -> list[str]:
+        return list(cells(SIZES[size]))
 
     def run_of(self, cell: str) -> ClassifierRun:
         return cells(self.size)[cell]
@@ -132,4 +132,5 @@ def _row(run: ClassifierRun, content: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-main = run_study(GridStudy, study_parser(__doc__, GRID, sizes=SIZES), __name__)
+STUDY = GridStudy
+main = run_study(STUDY, study_parser(__doc__, GRID, sizes=SIZES), __name__)

@@ -28,18 +28,18 @@ LINEAR = "linear"
 SIZES = sizes_of("vitrm_on_cifar")
 
 
-def names(size: str) -> list[str]:
-    return [*SIZES[size].networks, LINEAR]
-
-
 class CifarStudy(TrainedNetworks[str]):
     """Networks beside ViTRM; only ViTRM ends with the average of its weights."""
 
     asked_as, weights_as = "options", "digest"
 
     def __init__(self, choice: Choice) -> None:
-        super().__init__(choice, choice.size, SIZES[choice.size], names(choice.size))
+        super().__init__(choice, choice.size, SIZES[choice.size])
         self.recipe = replace(self.size.recipe, epochs=choice.epochs or self.size.recipe.epochs)
+
+    @classmethod
+    def planned(cls, size: str) -> list[str]:
+        return [*SIZES[size].networks, LINEAR]
 
     def run_of(self, cell: str) -> ClassifierRun:
         recipe = self.recipe if cell == VITRM_NAME else replace(self.recipe, ema=0.0)
@@ -85,4 +85,5 @@ class CifarStudy(TrainedNetworks[str]):
 
 OPTIONS = study_parser(__doc__, RESULTS / "vitrm", sizes=SIZES)
 OPTIONS.add_argument("--epochs", type=float, help="instead of the size's")
-main = run_study(CifarStudy, OPTIONS, __name__)
+STUDY = CifarStudy
+main = run_study(STUDY, OPTIONS, __name__)

@@ -1,6 +1,7 @@
 """Studies and benchmarks run at small size, and the README says what the recorded results say."""
 
 import json
+import re
 import sys
 import time
 from argparse import Namespace
@@ -35,7 +36,7 @@ from analyses import (
 )
 from analyses.findings import vitrm
 from analyses.raptor_cells import read_cells, right_of
-from analyses.recording import OFFLINE, RESULTS
+from analyses.recording import OFFLINE, RESULTS, ROOT
 from analyses.render import measured_rows
 from analyses.study import OutOfTime
 from analyses.training_runs import TimedCheckpoints
@@ -519,3 +520,11 @@ def test_a_kernel_is_counted_once():
         for device, annotation in ((gpu, False), (gpu, True), (cpu, False))
     ]
     assert [bench.is_kernel(row) for row in rows] == [True, False, False]
+
+
+def test_every_table_of_speed_says_how_it_is_repeated():
+    """By `make bench`, or by a command beside the table."""
+    bench = re.search(r"^bench:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    said = bench + (ROOT / "docs" / "guide" / "performance.md").read_text()
+    commands = set(re.findall(r"-m analyses\.(\w+)", said))
+    assert {"end_to_end" if name.startswith("end_to_end") else name for name in pages.BENCHMARKS} <= commands

@@ -50,6 +50,17 @@ def test_every_page_is_what_the_recorded_results_say(written):
     assert outdated({pages.ROOT / name: text for name, text in written.items()}) == {}
 
 
+def test_the_page_names_every_device_that_a_claim_rests_on(records, written):
+    """Basins and modes are of a machine with two threads."""
+    named = re.search(r"^Devices: (.+)\.$", written["docs/evidence.md"], re.MULTILINE)[1].split("; ")
+    offline = [one.provenance.details["device"] for one in records.offline]
+    assert {"NVIDIA H100 80GB HBM3", "x86_64 CPU, 2 threads", *offline} <= set(named)
+    other = replace(
+        records.offline.modes, provenance=replace(records.offline.modes.provenance, details={"device": "new"})
+    )
+    assert "new" in pages.devices([{"of": (records.offline._replace(modes=other),)}])
+
+
 def test_no_recorded_cell_failed(records):
     assert not records.raptor.failed
     assert not records.vits.failed
@@ -515,5 +526,5 @@ def test_a_page_says_why_a_rule_that_is_met_does_not_hold(records):
     alone = [row for row in rows if "but not as one of" in row["why"]]
     assert alone
     assert {row["word"] for row in alone} == {"cannot be told"}
-    assert pages.raptor_findings(records).count("cannot be told: alone it holds") >= 1
+    assert pages.of_records("raptor_findings.md.j2", records).count("cannot be told: alone it holds") >= 1
     assert all(not row["why"] for row in rows if "holds" in row["word"])

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from argparse import Namespace
+from pathlib import PurePath
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ from analyses import vitrm_on_cifar
 from analyses.gpu import __main__ as command
 from analyses.gpu import collect, cuda_tests, jobs, packing
 from analyses.gpu import queue as queue_of_jobs
-from analyses.gpu.queue import TRIED, Job, Queue
+from analyses.gpu.jobs import Job
+from analyses.gpu.queue import TRIED, Queue
 from analyses.raptor_search import SIZES, candidates
-from analyses.recording import RESULTS
+from analyses.recording import RESULTS, ROOT
 from analyses.stochastic_depth_cells import CONFIGS, Config, place_of
 from brdyn.classifiers.saved import Classifier
 from brdyn.errors import UsageError
@@ -198,10 +200,26 @@ def test_epochs_are_as_many_as_fit_and_stay_the_same(tmp_path, minutes, speed, e
     assert jobs.epochs_of(queue, folder) == 12
 
 
+def test_git_ignores_what_the_queue_leaves_for_itself(tmp_path):
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    (tmp_path / "bench_vitrm.json").write_text('{"training": [{"images_per_second": 1000.0}]}')
+    queue = a_queue(tmp_path)
+    jobs.epochs_of(queue, BY_NAME["vitrm"].folder(queue))
+    for left in (tmp_path / TRIED, *tmp_path.glob(f"**/{jobs.CHOSEN}")):
+        name = PurePath("analyses/results") / left.relative_to(tmp_path)
+        assert any(name.match(pattern) for pattern in ignored), name
+
+
 def test_fits_are_shared_by_processes_and_begun_only_where_they_can_end(tmp_path):
     queue = a_queue(tmp_path, minutes=10)
     home = tmp_path / "raptor" / "imgfocus_vits14" / "gpu"
     home.mkdir(parents=True)
+
+    def planned(name):
+        return list(map(str, BY_NAME[name].planned(queue)))
+
+    def missing(name):
+        return list(map(str, BY_NAME[name].missing(queue)))
 
     def given(name, *options):
         (_, found), *_ = BY_NAME[name].calls(queue)
@@ -210,26 +228,36 @@ def test_fits_are_shared_by_processes_and_begun_only_where_they_can_end(tmp_path
     at_once, minutes, size = given("raptor_k", "--at-once", "--minutes", "--size")
     assert (at_once, size) == ("12", "gpu")
     assert minutes == pytest.approx(10 - 2.7, abs=0.1)
+    side_by_side = {
+        "raptor_k": 12,
+        "raptor_small": 12,
+        "raptor_rest": 12,
+        "raptor_search": 12,
+        "stochastic_depth": 2,
+    }
+    assert {job.name: job.processes for job in jobs.JOBS if job.processes > 1} == side_by_side
+    for alone in ("raptor_k3", "raptor_longer"):  # begun where it can end, it has all that is left
+        assert given(alone, "--minutes") == [pytest.approx(10, abs=0.1)]
     assert given("vitrm_grid", "--minutes") == [pytest.approx(10, abs=0.1)]
     seeds = {f"maxcut_k{k}_seed{seed}" for k in (2, 3, 4) for seed in (1, 2)}
     every = {"maxcut_k2", "maxcut_k4", "maxcut_k1", "maxcut_k5", *seeds}
-    assert set(BY_NAME["raptor_k"].missing(queue)) == set(BY_NAME["raptor_k"].names(queue)) == every
+    assert set(missing("raptor_k")) == set(planned("raptor_k")) == every
     (home / "maxcut_k2.json").write_text("{}")
-    assert set(BY_NAME["raptor_k"].missing(queue)) == every - {"maxcut_k2"}
-    assert "maxcut_k3_longer" not in BY_NAME["raptor_rest"].names(queue)
-    assert BY_NAME["raptor_longer"].names(queue) == ["maxcut_k3_longer"]
+    assert set(missing("raptor_k")) == every - {"maxcut_k2"}
+    assert "maxcut_k3_longer" not in planned("raptor_rest")
+    assert planned("raptor_longer") == ["maxcut_k3_longer"]
     calls = [options for _, options in BY_NAME["raptor_search"].calls(queue)]
     assert [options[-2:] for options in calls] == [["--share", f"{part}/12"] for part in range(12)]
     assert given("raptor_search", "--model") == ["imgfocus_vits14"]
     assert BY_NAME["raptor_search"].needs == ["cifar10/train.parquet"]
     assert len(BY_NAME["raptor_search"].results(queue)) == 3 * len(candidates(SIZES["gpu"]))
     assert given("raptor_small", "--model", "--size") == ["cifar_vit12", "long"]
-    small = BY_NAME["raptor_small"].names(queue)
-    assert sum(name.startswith("random-") for name in small) == 20
+    small = planned("raptor_small")
+    assert sum(name.startswith("random-") for name in small) == 80
     assert "maxcut_k3_longer" not in small
     (other := tmp_path / "raptor" / "cifar_vit12" / "long").mkdir(parents=True)
     (other / f"{small[0]}.json").write_text("{}")
-    assert BY_NAME["raptor_small"].missing(queue) == small[1:]
+    assert missing("raptor_small") == small[1:]
 
 
 def test_every_job_asks_studies_for_what_they_know(tmp_path, data, monkeypatch):
@@ -354,7 +382,7 @@ def test_the_state_of_stochastic_depth_is_what_is_still_to_be_fitted(tmp_path):
     classifier = Classifier.new("vit-tiny12", ("a", "b"), 8, (0.5,) * 3, (0.5,) * 3, **size)
     for one in (first, second):
         for moment in config.moments(one):
-            path = home / f"{moment.path}.json"
+            path = home / f"{moment}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}")
             classifier.save_pretrained(place_of(home / "runs", config, moment))
@@ -370,7 +398,7 @@ def test_the_state_of_stochastic_depth_is_what_is_still_to_be_fitted(tmp_path):
     whole = ["best", "config.json", "epoch0", "epoch12", "model.safetensors", "train.json"]
     assert names() == [f"p0_seed0/{name}" for name in whole]
     for cell in planned:
-        path = home / f"{cell.path}.json"
+        path = home / f"{cell}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     assert names() == []

@@ -57,7 +57,7 @@ def test_one_wide_block_has_the_parameters_of_a_block_a_layer(size):
 
 def test_cells_begin_with_what_tells_most():
     """Whether three blocks from the start do what a Raptor's three do is known of one seed after four cells."""
-    planned = list(shared_blocks.cells(SIZES["cpu"]))
+    planned = list(map(str, shared_blocks.STUDY.planned("cpu")))
     assert planned[:4] == ["k12_seed0", "k1_seed0", "k3_seed0", "raptor3_seed0"]
     assert len(planned) == len(set(planned)) == 3 * (5 + 1 + 2)
     assert {name.split("_")[0] for name in planned[-6:]} == {WIDE, SHORT}

@@ -34,8 +34,7 @@ def judged(name, study):
 
 def written_up(study):
     """The page of a study alone."""
-    records = only(vits=study)
-    return pages.stochastic_depth_findings(records, with_packaged=False)
+    return pages.of_records("stochastic_depth_findings.md.j2", only(vits=study))
 
 
 def write_config(path, **changes):
@@ -111,7 +110,7 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
         assert (claim.claim in page) == (claim.table == "depth") or claim.table == "raptor"
     assert "Failed: p0" in page
     assert "## On CIFAR-100" not in page
-    page = pages.stochastic_depth_findings(only(vits=study, cifar100=study), with_packaged=False)
+    page = pages.of_records("stochastic_depth_findings.md.j2", only(vits=study, cifar100=study))
     _, also = page.split("## On CIFAR-100")
     assert (
         "4 networks of the reduced study's size, trained for 2 epochs on 40 images of a hundred classes"

@@ -6,32 +6,38 @@ from argparse import Namespace
 
 import pytest
 
-from analyses import study
+from analyses import (
+    shared_blocks,
+    stochastic_depth,
+    study,
+    vitrm_dynamics,
+    vitrm_grid,
+    vitrm_on_cifar,
+)
 from analyses.study import OutOfTime, Study, digest_of, is_recorded, run_study, share_of, study_parser
 from brdyn.errors import BrdynError, UsageError
 
 
-class Squares(Study[int]):
+class Squares(Study[str]):
     """Numbers, which are squared."""
 
     def __init__(self, choice, power=2):
         super().__init__(choice)
         self.folder, self.power, self.ran = choice.out, power, []
 
-    def cells(self):
-        return range(1, 5)
-
-    def name(self, cell):
-        return f"n{cell}"
+    @classmethod
+    def planned(cls, size):
+        return [f"n{number}" for number in range(1, 5)]
 
     def asked(self, cell):
-        return {"number": cell, "power": self.power}
+        return {"number": int(cell[1:]), "power": self.power}
 
     def run(self, cell, asked):
-        self.ran.append(cell)
-        if cell == 3 and self.power == 2:
+        number = asked["number"]
+        self.ran.append(number)
+        if number == 3 and self.power == 2:
             raise RuntimeError("three is too many")
-        return {"square": cell**self.power}
+        return {"square": number**self.power}
 
     def said(self, content):
         return f"{content['square']}"
@@ -40,7 +46,15 @@ class Squares(Study[int]):
 def squares(tmp_path, power=2, **options):
     return Squares(
         Namespace(
-            **{"device": "cpu", "minutes": 1, "share": "0/1", "only": None, "out": tmp_path, **options}
+            **{
+                "device": "cpu",
+                "minutes": 1,
+                "share": "0/1",
+                "only": None,
+                "size": "",
+                "out": tmp_path,
+                **options,
+            }
         ),
         power,
     )
@@ -77,8 +91,27 @@ def test_the_work_is_shared(tmp_path):
         share_of("3/3")
 
 
+@pytest.mark.parametrize(
+    ("module", "size"),
+    [(shared_blocks, "cpu"), (shared_blocks, "tiny"), (stochastic_depth, "gpu"), (stochastic_depth, "cpu"),
+     (vitrm_on_cifar, "gpu"), (vitrm_dynamics, "gpu"), (vitrm_grid, "gpu")],
+)  # fmt: skip
+def test_a_network_and_what_is_measured_on_it_are_of_one_process(module, size):
+    """A Raptor waits for its network, which another process would not have trained yet."""
+    study, planned = module.STUDY.__new__(module.STUDY), module.STUDY.planned(size)
+    parts = []
+    for part in range(2):
+        study.choice, study.wanted = Namespace(share=f"{part}/2"), planned
+        parts.append(study.shared())
+    for part in parts:
+        networks = [study.network_of(cell) for cell in part]
+        assert all(one is None or one in part or one not in planned for one in networks)
+    assert sorted(map(str, [*parts[0], *parts[1]])) == sorted(map(str, planned))
+    assert min(map(len, parts)) >= len(planned) // 4  # both have something to do
+
+
 def test_nothing_is_begun_after_its_minutes_but_what_is_there_is_told(tmp_path, capsys):
-    squares(tmp_path, 3).record(1)
+    squares(tmp_path, 3).record("n1")
     late = squares(tmp_path, 3, minutes=-1)
     with pytest.raises(OutOfTime):
         late.work()

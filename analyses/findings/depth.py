@@ -15,11 +15,15 @@ import numpy as np
 import pandas as pd
 from scipy.special import entr
 
+from analyses.raptor_cells import RAPTOR, least_skill
+from analyses.recording import SMALL_VIT
 from analyses.rules import Numbers
 from analyses.statistics import Estimate, mean_difference, rank_correlation
 from analyses.stochastic_depth_cells import LAST, MIDDLE, MOMENTS, Network, Recorded
 from brdyn.classifiers.recipe import BEST
+from brdyn.interventions import Surgery, within_against_across
 from brdyn.phases import phase_evidence
+from brdyn.raptor import Evaluation, Fit
 from brdyn.raptor.partitions import CONTIGUOUS, MAXCUT, SHUFFLE
 
 K = 3
@@ -214,3 +218,13 @@ def not_only_less_trained(study: Recorded) -> Numbers | None:
     right = study.networks.set_index(["moment", "p", "seed"])["accuracy"]
     of_them = [right[moment].loc[fits.index] for moment, fits in ((BEST, late), (MIDDLE, early))]
     return {"skill": mean_difference(skill), "late": late["r2"], "early": early["r2"], "right": of_them}
+
+
+def packaged_network(surgery: Surgery, evaluation: Evaluation) -> dict[str, Any]:
+    """What `brdyn interventions` and `brdyn raptor-eval` say of the network that comes with the package."""
+    swapped = surgery.matrix("swap", "head", "accuracy")
+    return {
+        "fit": Fit.read(RAPTOR / SMALL_VIT), "skill": least_skill(evaluation.fidelity.table),
+        "deleted": surgery.rows("delete", "head", "accuracy").sort_values("mean"),
+        "swapped": within_against_across(swapped, surgery.phases.boundaries),
+    }  # fmt: skip

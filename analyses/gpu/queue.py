@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
+from analyses.gpu.jobs import Call, Job
 from analyses.gpu.packing import RESULTS, STATE, pack, pack_results, unpack, unpack_results
 from analyses.recording import Choice, suffix_of
 from analyses.study import is_recorded
@@ -26,9 +27,6 @@ PATIENCE = 3  # times the minutes expected of a job that is done at once
 TRUNK = "trunk.safetensors"
 # A name that is asked for waits for no network.
 OFFLINE_ALONE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-Call = tuple[str, Sequence[object]]
-
-
 SERVER = multiprocessing.get_context("forkserver")  # of processes that have imported everything
 
 
@@ -38,49 +36,6 @@ def do(study: str, arguments: Sequence[str], folder: Path) -> None:
     os.chdir(folder)
     with patch.object(sys, "argv", [study, *arguments]):
         import_module(f"analyses.{study}").main()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A job, as the table `jobs.yaml` has it, where it is said what its entries are and its place is its worth; here,
-    one whose result is a single file of its name."""
-
-    name: str
-    shows: str
-    study: str
-    minutes: float
-    least: float | None = None
-    options: Sequence[str] = ()
-    tiny: Sequence[str] | None = None
-    files: dict[str, str] = field(default_factory=dict)
-    more: dict[str, str] = field(default_factory=dict)
-    offline: bool = False
-    carries: str = "nothing but results"
-    only_asked: bool = False
-
-    @property
-    def needs(self) -> list[str]:
-        return list(self.files.values())
-
-    def results(self, queue: Queue) -> list[Path]:
-        """Files in the home that it makes; it is over when all are there and none is a failure."""
-        return [queue.home / f"{self.name}{suffix_of(queue.choice.device)}.json"]
-
-    def calls(self, queue: Queue) -> list[Call]:
-        """Studies and their options, which run side by side."""
-        return [(self.study, [*queue.given(self), "--out", queue.home])]
-
-    def ready(self, queue: Queue) -> bool:
-        """Whether what it is made from is there."""
-        return True
-
-    def state(self, queue: Queue) -> list[Path]:
-        """Files and folders in the home that it goes on from elsewhere, the most wanted first."""
-        return []
-
-    def writes(self, size: str, suffix: str) -> list[str]:
-        """Patterns of what it leaves, in `analyses/results`."""
-        return [f"{self.name}{suffix}.json"]
 
 
 @dataclass
