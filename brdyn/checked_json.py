@@ -1,8 +1,9 @@
-"""JSON that may be anybody's: parsed strictly, and checked to have the shape that its reader needs.
+"""JSON that may be anybody's: parsed strictly, and taken as the types or shapes that its reader needs.
 
-A shape is a type (`int`, `float`, `str`, `bool`, `list`, `dict`; `object` for anything), `None` for null, a tuple of
-alternatives, `[shape]` for a list, `{str: shape}` for an object with any keys, or `{"key": shape, "other?": shape}`
-for one that has these keys, those with a question mark if it likes, and any others.
+What is wanted is a type (`int`, `float`, `str`, `bool`, `list`, `dict`; `object` or `Any` for anything), None for null,
+a tuple or union of alternatives, `[wanted]`, `list[…]` or `tuple[…]` for a list, `{str: wanted}` or `dict[str, …]` for
+an object with any keys, `{"key": wanted, "other?": wanted}` for one that has these keys, those with a question mark if
+it likes, and any others, or a dataclass. A number within bounds is `Annotated[int, Range(1, 1000)]`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import math
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from brdyn.errors import UsageError
 from brdyn.words import shortened
 
 MOST_BYTES = 256 * 2**20
@@ -35,6 +37,17 @@ KINDS: dict[Any, str] = {
 
 class JsonError(ValueError):
     """What is wrong with a piece of JSON, in words to put after the name of its file."""
+
+
+class Range(NamedTuple):
+    """Least and most of a number, both allowed; as in `Annotated[int, Range(1, 1000)]`."""
+
+    low: float
+    high: float
+
+
+ANY_SIZE = Range(-1_000_000, 1_000_000)
+"""Of a number for which nothing else is said: nothing in a network is larger."""
 
 
 def read(path: Path) -> Any:
@@ -108,76 +121,138 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def check(content: Any, shape: Any, where: str = "") -> None:
-    """Refuse content that is not of a shape.
+def build(wanted: Any, content: Any, file: str, where: str = "", *, more: bool = False) -> Any:
+    """What a config has, as :func:`take` takes it: nothing is built from it before all of it is checked.
+
+    Parameters
+    ----------
+    wanted, content, where
+        As of :func:`take`.
+    file : str
+        What to call the config in an error.
+    more : bool
+        Let the outermost object have entries that are not declared; they are left out.
+
+    Raises
+    ------
+    UsageError
+        If an entry is missing, not declared, of another type or out of range.
+    """
+    try:
+        if more:
+            known = {name.rstrip("?") for name in _shape(wanted)}
+            content = {name: one for name, one in take(content, dict, where).items() if name in known}
+        return take(content, wanted, where, ANY_SIZE)
+    except JsonError as error:
+        raise UsageError(f"{file}: {error}") from error
+
+
+def take(content: Any, wanted: Any, where: str = "", bounds: Range | None = None) -> Any:
+    """Content as what is wanted: dataclasses are built, lists are the lists or tuples that are declared.
 
     Parameters
     ----------
     content
         What :func:`parse` gave.
-    shape
+    wanted
         As described at the top of this module.
     where : str
         The place of the content in its file, as `segmentations.3.boundaries[1]`.
+    bounds : Range, optional
+        Of a config: of numbers for which nothing else is said. Its objects may then lack fields that have a default,
+        and have no other entries than those wanted.
 
     Raises
     ------
     JsonError
         Naming the first place that is not as it should be, and what should be there.
     """
-    choices = shape if isinstance(shape, tuple) else (shape,)
+    if get_origin(wanted) is Annotated:
+        wanted, *extras = get_args(wanted)
+        bounds = next((extra for extra in extras if isinstance(extra, Range)), bounds)
+    choices = wanted if isinstance(wanted, tuple) else get_args(wanted) if _is_union(wanted) else (wanted,)
     fitting = [choice for choice in choices if _is_of(content, choice)]
     if not fitting:
-        wanted = " or ".join(KINDS[_kind(choice)] for choice in choices)
-        raise JsonError(f"{where or 'it'} is {_shown(content)} instead of {wanted}")
+        words = " or ".join(dict.fromkeys(KINDS[_kind(choice)] for choice in choices))
+        raise JsonError(f"{where or 'it'} is {_as_json(content)} instead of {words}")
     inner = fitting[0]
-    if isinstance(inner, list):
-        for place, value in enumerate(content):
-            check(value, inner[0], f"{where}[{place}]")
-    elif isinstance(inner, Mapping):
-        _check_object(content, inner, where)
+    if _kind(inner) is dict:
+        return _taken_object(content, inner, where, bounds)
+    if _kind(inner) is list:
+        return _taken_list(content, inner, where, bounds)
+    if bounds is None or inner not in (int, float):
+        return content
+    if not bounds.low <= content <= bounds.high:
+        raise JsonError(
+            f"{where or 'it'} is {_as_json(content)} instead of a number from {bounds.low} to {bounds.high}"
+        )
+    return inner(content)
 
 
-def _check_object(content: dict[str, Any], shape: Mapping[Any, Any], where: str) -> None:
-    prefix = f"{where}." if where else ""
-    for name, inner in shape.items():
+def _taken_object(content: dict[str, Any], wanted: Any, where: str, bounds: Range | None) -> Any:
+    prefix, found = f"{where}." if where else "", {}
+    lenient = bounds is not None or not is_dataclass(wanted)
+    for name, inner in _shape(wanted).items():
         if name is str:
             for key, value in content.items():
-                check(value, inner, f"{prefix}{shortened(key, SHOWN)}")
-        elif name.rstrip("?") in content:
-            key = name.rstrip("?")
-            check(content[key], inner, f"{prefix}{key}")
-        elif not name.endswith("?"):
-            raise JsonError(f"{where or 'it'} has no {name!r}")
+                found[key] = take(value, inner, f"{prefix}{shortened(key, SHOWN)}", bounds)
+        elif (key := name.rstrip("?")) in content:
+            found[key] = take(content[key], inner, f"{prefix}{key}", bounds)
+        elif not (name.endswith("?") and lenient):
+            raise JsonError(f"{where or 'it'} has no {key!r}")
+    unknown = sorted(set(content) - set(found))
+    if unknown and bounds is not None:
+        raise JsonError(
+            f"{where or 'it'} has an entry {shortened(unknown[0], SHOWN)!r} that brdyn does not know"
+        )
+    if not is_dataclass(wanted):
+        return {**content, **found}
+    try:
+        return wanted(**found)
+    except UsageError as error:
+        raise JsonError(f"{where}: {error}" if where else str(error)) from error
 
 
-def fields_of(record: type) -> dict[str, Any]:
-    """The shape of an object that has the fields of a dataclass, whose types are such as JSON has."""
-    hints = get_type_hints(record)
-    return {field.name: _shape_of(hints[field.name]) for field in fields(record)}
+def _taken_list(content: list[Any], wanted: Any, where: str, bounds: Range | None) -> Any:
+    inner = list(wanted if isinstance(wanted, list) else get_args(wanted)) or [object]
+    if len(inner) == 1 or inner[-1] is Ellipsis:
+        inner = inner[:1] * len(content)
+    if len(inner) != len(content):
+        raise JsonError(f"{where or 'it'} has {len(content)} entries instead of {len(inner)}")
+    pairs = enumerate(zip(content, inner, strict=True))
+    return (get_origin(wanted) or list)(
+        take(one, of, f"{where}[{place}]", bounds) for place, (one, of) in pairs
+    )
 
 
-def _shape_of(hint: Any) -> Any:
-    if hint is NoneType:
-        return None
-    inner = [_shape_of(argument) for argument in get_args(hint) if argument is not Ellipsis]
-    if get_origin(hint) in (tuple, list):
-        return inner[:1]
-    return tuple(inner) if inner else hint
+def _shape(wanted: Any) -> Mapping[Any, Any]:
+    """What the entries of an object are, by name."""
+    if isinstance(wanted, Mapping):
+        return wanted
+    return fields_of(wanted) if is_dataclass(wanted) else {str: (get_args(wanted) or (object,))[-1]}
 
 
-def made(record: Any, content: Mapping[str, Any]) -> Any:
-    """A dataclass from an object of its shape, whatever else the object has."""
-    return record(**{field.name: content[field.name] for field in fields(record)})
+def fields_of(record: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields by name, which has a question mark where there is a default."""
+    hints, missing = get_type_hints(record, include_extras=True), (MISSING, MISSING)
+    optional = {one.name for one in fields(record) if (one.default, one.default_factory) != missing}
+    return {one.name + "?" * (one.name in optional): hints[one.name] for one in fields(record)}
 
 
-def _kind(shape: Any) -> Any:
-    """The type that a shape is of at the outside."""
-    return list if isinstance(shape, list) else dict if isinstance(shape, Mapping) else shape
+def _is_union(wanted: Any) -> bool:
+    return get_origin(wanted) in (Union, UnionType)
 
 
-def _is_of(content: Any, shape: Any) -> bool:
-    kind = _kind(shape)
+def _kind(wanted: Any) -> Any:
+    """The type that something wanted is of at the outside."""
+    if isinstance(wanted, Mapping) or is_dataclass(wanted):
+        return dict
+    kind = list if isinstance(wanted, list) else get_origin(wanted) or wanted
+    return {tuple: list, Mapping: dict, NoneType: None, Any: object}.get(kind, kind)
+
+
+def _is_of(content: Any, wanted: Any) -> bool:
+    kind = _kind(wanted)
     if kind is None:
         return content is None
     if isinstance(content, bool):  # which Python takes for a number
@@ -185,8 +260,15 @@ def _is_of(content: Any, shape: Any) -> bool:
     return isinstance(content, int | float if kind is float else kind)
 
 
-def _shown(content: Any) -> str:
+def _as_json(content: Any) -> str:
     return shortened(json.dumps(content), SHOWN)
+
+
+def shown(content: Any) -> str:
+    """An entry of a config for an error message, shortened."""
+    if isinstance(content, list | Mapping):
+        return "a list" if isinstance(content, list) else "an object"
+    return shortened(repr(content), SHOWN)
 
 
 def expanded(path: str | Path) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from brdyn.checked_json import check
+from brdyn.checked_json import take
 from brdyn.compared import Compared
 from brdyn.environment import command, device_name, options_used, versions
 from brdyn.words import counted
@@ -107,7 +107,7 @@ class RunProvenance(Compared):
         """
         if "provenance" not in content:
             return None
-        check(content, {"provenance": dict})
+        take(content, {"provenance": dict})
         return cls(details=content["provenance"])
 
     def header(self) -> dict[str, Any]:
@@ -213,7 +213,7 @@ class Provenance(RunProvenance):
         """That of a result file, with the model and the images that its first entries tell."""
         if "provenance" not in content:
             return None
-        check(content, SHAPE)
+        take(content, SHAPE)
         return cls(
             model=content["model"],
             weights=content.get("weights", ""),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from brdyn.arguments import checked
-from brdyn.checked_json import check, expanded
+from brdyn.checked_json import expanded, take
 from brdyn.errors import BrdynError, UsageError, permitted
 from brdyn.provenance import Provenance, RunProvenance, Stopwatch
 from brdyn.store import OutputFolder, check_formats, read_json, reading, to_json
@@ -198,7 +198,7 @@ class Result(ABC):
             content = read_json(path, what)
         _check_whole(path, content, cls.SCHEMA)
         with _again(), reading(path, what):
-            check(content, cls.SHAPE)
+            content = take(content, cls.SHAPE)
             origin = cls.ORIGIN.from_content(content)
             return replace(cls.from_content(content, path.parent), provenance=origin)
 

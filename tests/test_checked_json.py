@@ -2,14 +2,17 @@
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from brdyn import checked_json
-from brdyn.checked_json import JsonError, check, fields_of, made, parse, read
+from brdyn.checked_json import ANY_SIZE, JsonError, Range, build, parse, read, take
+from brdyn.errors import UsageError
 
 BAD_BYTES = {
     "deep list": (b"[" * 100_000, "nested too deeply"),
@@ -90,27 +93,77 @@ GOOD = {"n": 1, "x": 2, "rows": [{"name": "a"}, {"name": "b", "y": None}], "by":
     ],
 )
 def test_what_is_of_another_shape_is_named(change, words):
-    check(GOOD, SHAPE)
+    assert take(GOOD, SHAPE) == GOOD
     with pytest.raises(JsonError) as caught:
-        check({**GOOD, **change}, SHAPE)
+        take({**GOOD, **change}, SHAPE)
     assert str(caught.value) == words
 
 
 def test_a_key_that_lacks_and_another_kind_at_the_top_are_named():
     with pytest.raises(JsonError, match="it has no 'free'"):
-        check({key: value for key, value in GOOD.items() if key != "free"}, SHAPE)
+        take({key: value for key, value in GOOD.items() if key != "free"}, SHAPE)
     with pytest.raises(JsonError, match=r"it is \[\] instead of an object"):
-        check([], SHAPE)
+        take([], SHAPE)
 
 
-def test_a_dataclass_is_a_shape():
-    @dataclass
-    class Record:
-        n: int
-        x: float | None
-        pair: tuple[float, float]
+@dataclass(frozen=True)
+class Part:
+    share: Annotated[float | None, Range(0, 1)]
+    name: str = "head"
 
-    shape = fields_of(Record)
-    assert shape == {"n": int, "x": (float, None), "pair": [float]}
-    check({"n": 1, "x": None, "pair": [1, 2.5], "more": 0}, shape)
-    assert made(Record, {"n": 1, "x": None, "pair": [1, 2.5], "more": 0}) == Record(1, None, [1, 2.5])
+
+@dataclass(frozen=True)
+class Record:
+    n: int
+    pair: tuple[float, float]
+    parts: tuple[Part, ...] = ()
+    by: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.n == 13:
+            raise UsageError("13 is unlucky")
+
+
+RECORD = {"n": 1, "pair": [1, 2.5], "parts": [{"share": 1, "name": "a"}], "by": {"a": 3}}
+BUILT = Record(1, (1, 2.5), (Part(1, "a"),), {"a": 3})
+
+
+def test_a_dataclass_of_a_result_has_all_of_its_entries_and_may_have_more():
+    assert take({"all": [{**RECORD, "more": 0}, None]}, {"all": [(Record, None)]}) == {"all": [BUILT, None]}
+    assert take({**RECORD, "n": 10**7}, Record).n == 10**7
+    for name in RECORD:
+        with pytest.raises(JsonError, match=f"^it has no '{name}'$"):
+            take({key: value for key, value in RECORD.items() if key != name}, Record)
+    with pytest.raises(JsonError, match=r"^parts\[0\] has no 'name'$"):
+        take({**RECORD, "parts": [{"share": 0.5}]}, Record)
+
+
+def test_a_dataclass_of_a_config_lacks_defaults_and_has_nothing_more():
+    assert build(Record, {"n": 1, "pair": [1, 2]}, "it.json") == Record(1, (1.0, 2.0))
+    assert build(Record, {**RECORD, "parts": [{"share": None}], "more": 0}, "it.json", more=True).parts == (
+        Part(None),
+    )
+    assert isinstance(build(Record, RECORD, "it.json").pair[0], float)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"more": 0}, "it has an entry 'more' that brdyn does not know"),
+        ({"parts": [{"share": 1, "more": 0}]}, "parts[0] has an entry 'more' that brdyn does not know"),
+        ({"parts": [{"share": 2}]}, "parts[0].share is 2 instead of a number from 0 to 1"),
+        ({"parts": [{"share": "1"}]}, 'parts[0].share is "1" instead of a number or null'),
+        ({"n": 10**7}, f"n is 10000000 instead of a number from {ANY_SIZE.low} to {ANY_SIZE.high}"),
+        (
+            {"by": {"a": 10**7}},
+            f"by.a is 10000000 instead of a number from {ANY_SIZE.low} to {ANY_SIZE.high}",
+        ),
+        ({"by": {"a": "b"}}, 'by.a is "b" instead of a whole number'),
+        ({"pair": [1]}, "pair has 1 entries instead of 2"),
+        ({"n": 13}, "13 is unlucky"),
+    ],
+)
+def test_what_a_config_may_not_have_is_named(change, words):
+    with pytest.raises(UsageError) as caught:
+        build(Record, {**RECORD, **change}, "it.json")
+    assert str(caught.value) == f"it.json: {words}"

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
+from brdyn.checked_json import shown
 from brdyn.choices import DEPTH_SCALINGS, check_heads, check_patches, check_share, one_of
 from brdyn.classifiers.config import ViTRMConfig, check_sizes
 from brdyn.classifiers.recipe import BASELINE, VITRM, VITRM_NAME, ClassifierRecipe
 from brdyn.classifiers.sharing import SEQUENCE, assignment_of, share_stages
-from brdyn.declared import shown
 from brdyn.errors import UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import pandas as pd
 
 from brdyn.arguments import checked
-from brdyn.checked_json import check
+from brdyn.checked_json import take
 from brdyn.choices import RECURSION_STEPS, check_beyond, check_least
 from brdyn.classifiers.architectures import called
 from brdyn.classifiers.evaluation import (
@@ -130,7 +130,7 @@ class ClassifierEvaluation(Result):
         """Back from a vitrm_eval.json."""
         del folder
         recursive = "steps" in content
-        check(content, RECURSION if recursive else SCORES)
+        take(content, RECURSION if recursive else SCORES)
         return cls(
             content["network"],
             content["parameters"],

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from brdyn import runtime
 from brdyn.arguments import checked
+from brdyn.checked_json import ANY_SIZE, Range, shown, take
+from brdyn.checked_json import build as build_declared
 from brdyn.classifiers.architectures import Architecture, architecture_of, build
 from brdyn.classifiers.augment import normalised
 from brdyn.classifiers.config import MOST, MOST_STEPS
 from brdyn.compared import Compared
-from brdyn.declared import Range, entries, shown
-from brdyn.declared import build as build_declared
 from brdyn.errors import UsageError
 from brdyn.store import pretrained
 from brdyn.store.shared_tensors import each_once
@@ -61,8 +61,8 @@ class SavedConfig:
             raise UsageError(
                 f"mean and std have {len(self.mean)} and {len(self.std)} numbers instead of {CHANNELS}"
             )
-        declared = architecture_of(self.network).options()
-        options = entries(declared, self.options, "options", optional=declared)
+        declared = {f"{name}?": hint for name, hint in architecture_of(self.network).options().items()}
+        options = take(self.options, declared, "options", ANY_SIZE)
         object.__setattr__(self, "options", options)
 
     def make(self) -> nn.Module:
@@ -256,8 +256,8 @@ def read_trained(folder: str | Path) -> Trained:
         As of :func:`read_config`.
     """
     config = read_config(folder)
-    where = f"{str(Path(folder) / pretrained.CONFIG)!r}: trained"
-    return build_declared(Trained, config.get("trained", {}), where, more=True)
+    file = repr(str(Path(folder) / pretrained.CONFIG))
+    return build_declared(Trained, config.get("trained", {}), file, "trained", more=True)
 
 
 def halve(folder: str | Path) -> None:

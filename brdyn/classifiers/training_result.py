@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from brdyn.checked_json import made
 from brdyn.classifiers.architectures import called
 from brdyn.classifiers.kept import WATCHED
 from brdyn.classifiers.saved import Classifier
@@ -16,7 +15,6 @@ from brdyn.provenance import RunProvenance, images_of
 from brdyn.result import Result
 from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.training import History
-from brdyn.training.checkpoints import HISTORY
 from brdyn.words import size_in_words
 
 SHARE = (float, None)
@@ -79,7 +77,7 @@ class ClassifierTraining(Result):
         "kept?": {str: {"epoch": float, "watched": SHARE, "accuracy": SHARE}},
         "skipped?": [[str]],
         "unlabelled?": {str: dict},
-        "history": HISTORY,
+        "history": History,
     }
     ORIGIN: ClassVar[type[RunProvenance]] = RunProvenance
 
@@ -145,7 +143,7 @@ class ClassifierTraining(Result):
         """Back from a train.json; the classifier beside it is loaded when it is asked for."""
         return cls(
             None,
-            made(History, content["history"]),
+            content["history"],
             content["options"],
             content["parameters"],
             content["accuracy"],

@@ -332,7 +332,7 @@ def read_palette(path: str | Path) -> tuple[tuple[int, int, int], ...]:
     """
     try:
         found = checked_json.read(checked_json.expanded(path))
-        checked_json.check(found, [[int]])
+        checked_json.take(found, [[int]])
     except ValueError as error:
         raise UsageError(f"the palette {str(path)!r} is no list of [red, green, blue] ({error})") from error
     if not found or any(len(one) != 3 or not all(0 <= part <= 255 for part in one) for one in found):
@@ -349,7 +349,7 @@ def _said(metadata: Mapping[str, Any], name: str, shape: Any, where: str) -> Any
     except checked_json.JsonError:
         found = str(metadata[name])
     try:
-        checked_json.check(found, shape)
+        checked_json.take(found, shape)
     except ValueError as error:
         raise UsageError(
             f"{where} says {name} of itself as {metadata[name]!r}, which it cannot be ({error})"

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
-from brdyn.checked_json import fields_of, made
 from brdyn.interventions.repair_result import STATISTICS
 from brdyn.interventions.splice_cells import EXCHANGE, IDENTITY, Cell
 from brdyn.interventions.splice_sums import ACROSS, AGREEMENT, ALL, DIFFERENCE, HEAD, R2, SKILL, WITHIN
@@ -103,9 +102,9 @@ class Splice(BesideTwins):
              "measure": str, **ROW}
         ],
         "work": [{"group": str, "where": str, "cells": int, **ROW}],
-        "test": (fields_of(WithinAcross), None),
+        "test": (WithinAcross, None),
         "phases": dict,
-        "calibration": (fields_of(Calibration), None),
+        "calibration": (Calibration, None),
         "notes": [str],
         **BesideTwins.NULL_SHAPE,
     }  # fmt: skip
@@ -139,14 +138,13 @@ class Splice(BesideTwins):
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """Back from a splice.json."""
         table, work = (from_records(content[name], cls.SHAPE[name][0]) for name in ("table", "work"))
-        test, calibration = content["test"], content["calibration"]
         phases = Phases.from_dict(content["phases"])
         check_within(table, phases.layers)
         return cls(
             table, work,
-            made(WithinAcross, test) if test is not None else None,
+            content["test"],
             phases,
-            made(Calibration, calibration) if calibration is not None else None,
+            content["calibration"],
             tuple(content["notes"]),
             null=Null.read(content, folder, {TABLE: list(cls.SHAPE["table"][0])}),
         )  # fmt: skip

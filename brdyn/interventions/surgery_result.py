@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
-from brdyn.checked_json import fields_of, made
 from brdyn.interventions.repair_result import STATISTICS
 from brdyn.interventions.within_across import WithinAcross
 from brdyn.measures.intervals import told_apart
@@ -68,7 +67,7 @@ class Surgery(BesideTwins):
             {"kind": str, "layers": str, "phase": int, "order": str, "readout": str, "measure": str, **ROW}
         ],
         "phases": dict,
-        "swap_tests": {str: (fields_of(WithinAcross), None)},
+        "swap_tests": {str: (WithinAcross, None)},
         "intact_accuracy": (float, None),
         "notes": [str],
         **BesideTwins.NULL_SHAPE,
@@ -113,15 +112,13 @@ class Surgery(BesideTwins):
         table = from_records(content["table"], cls.SHAPE["table"][0])
         phases = Phases.from_dict(content["phases"])
         table = _with_layers(table, phases.layers)
-        tests = {
-            readout: made(WithinAcross, test) if test else None
-            for readout, test in content["swap_tests"].items()
-        }
         notes, null = (
             tuple(content["notes"]),
             Null.read(content, folder, {TABLE: list(cls.SHAPE["table"][0])}),
         )
-        return cls(table, content["intact_accuracy"], phases.layers, phases, tests, notes, null=null)
+        return cls(
+            table, content["intact_accuracy"], phases.layers, phases, content["swap_tests"], notes, null=null
+        )
 
     def compared(self) -> dict[str, pd.DataFrame]:
         """The table without what a head reads out, layers and orders as text."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.utilities import dim_zero_cat
 
-from brdyn.checked_json import check
+from brdyn.checked_json import take
 from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
@@ -132,7 +132,7 @@ class Basins(Compared):
         UsageError
             If the projection is not there.
         """
-        check(content, SHAPE, "basins")
+        take(content, SHAPE, "basins")
         return cls(
             table=table[table["statistic"].isin(UNITS)].reset_index(drop=True),
             projection=read_table(folder / "basins.parquet", "the projection of basins", PROJECTION),

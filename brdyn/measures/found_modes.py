@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brdyn.checked_json import check
+from brdyn.checked_json import take
 from brdyn.compared import Compared
 from brdyn.measures.contract import COLUMNS
 from brdyn.store import ROW, from_records, read_table, records
@@ -114,7 +114,7 @@ class Modes(Compared):
             If the eigenvalues are not there.
         """
         del table
-        check(content, SHAPE, "modes")
+        take(content, SHAPE, "modes")
         return cls(
             errors=from_records(content["errors"], SHAPE["errors"][0]),
             spectrum=read_table(folder / "spectrum.parquet", "the spectrum of modes", SPECTRUM),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brdyn.checked_json import check, fields_of, made
+from brdyn.checked_json import take
 from brdyn.compared import Compared
 from brdyn.measures.contract import COLUMNS
 from brdyn.measures.coupling import PlacementTest
@@ -40,7 +40,7 @@ SHAPE: dict[str, Any] = {  # in dynamics.json
     "directions": int,
     "depth": int,
     "totals": TABLE,
-    "tests": {str: (fields_of(PlacementTest), None)},
+    "tests": {str: (PlacementTest, None)},
 }
 
 
@@ -154,7 +154,7 @@ class Spectra(Compared):
             If a table is not there.
         """
         del table
-        check(content, SHAPE, "spectra")
+        content = take(content, SHAPE, "spectra")
         coupled = bool(content["krylov_steps"]) and content["depth"] > 1
         return cls(
             totals=from_records(content["totals"], TOTALS),
@@ -162,10 +162,7 @@ class Spectra(Compared):
             pairs=read_table(folder / "coupling.parquet", "the coupling of blocks", PAIRS)
             if coupled
             else pd.DataFrame(columns=list(PAIRS)),
-            tests={
-                side: None if test is None else made(PlacementTest, test)
-                for side, test in content["tests"].items()
-            },
+            tests=content["tests"],
             **{name: content[name] for name in ("tangents", "krylov_steps", "directions", "depth")},
         )
 

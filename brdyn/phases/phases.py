@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from brdyn.arguments import checked
-from brdyn.checked_json import JsonError, check
+from brdyn.checked_json import JsonError, take
 from brdyn.choices import METHOD
 from brdyn.phases.evidence import ALPHA, CALIBRATION, Evidence, check_test, phase_evidence
 from brdyn.phases.matrices import ROUNDING, differ
@@ -202,7 +202,7 @@ class Phases(Result):
         found = cls.from_dict(content)
         if "similarity" not in content:
             return found
-        check(content, LayerSimilarity.SHAPE)
+        take(content, LayerSimilarity.SHAPE)
         similarity = LayerSimilarity.from_content(content, folder)
         if len(similarity.matrix) != found.layers:
             raise JsonError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import chain, pairwise
 from typing import Any
 
-from brdyn.checked_json import check
+from brdyn.checked_json import take
 from brdyn.errors import UsageError
 from brdyn.phases.evidence import check_test
 from brdyn.phases.matrices import ROUNDING, check_total
@@ -59,7 +59,7 @@ def check_written(values: Mapping[str, Any]) -> None:
         Naming the place, and what is wrong with it.
     """
     try:
-        check(values, SHAPE)
+        take(values, SHAPE)
     except ValueError as error:
         raise UsageError(str(error)) from error
     layers, k, least = values["layers"], values["k"], values["min_size"]

@@ -293,7 +293,7 @@ class _Shard:
             )
             self.states = self.file.get_slice("states")
             skipped = checked_json.parse(metadata["skipped"].encode())
-            checked_json.check(skipped, [[str]])
+            checked_json.take(skipped, [[str]])
             self.skipped: dict[str, str] = dict(skipped)
             self.digest = int(metadata["digest"], 16)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 import pandas as pd
 
 from brdyn.arguments import checked
-from brdyn.checked_json import fields_of, made
 from brdyn.choices import SEEDS, check_beyond
 from brdyn.data import ImageSet
 from brdyn.errors import UsageError
@@ -71,9 +70,9 @@ class Evaluation(Result):
     FILE: ClassVar[str] = "raptor_eval.json"
     SHAPE: ClassVar[Mapping[str, Any]] = {
         "fidelity": [{"mode": str, "statistic": str, "unit": str, "group": str, "layer": int, **ROW}],
-        "baselines?": ({**fields_of(Fitted), "rows": {str: int}}, None),
+        "baselines?": (Fitted, None),
         "head": dict.fromkeys(("agreement", "accuracy", "teacher_accuracy"), (float, None)),
-        "cost": (fields_of(Cost), None),
+        "cost": (Cost, None),
         "probing": (PROBING, None),
         "probe_images?": (dict, None),
         "layer_probe?": (LayerProbe.SHAPE, None),
@@ -123,7 +122,7 @@ class Evaluation(Result):
         probing = Probing.from_dict(content["probing"]) if content["probing"] else None
         return cls(
             Fidelity.from_records(content["fidelity"], content["head"], content.get("baselines")),
-            made(Cost, content["cost"]) if content["cost"] else None,
+            content["cost"],
             replace(probing, images=content.get("probe_images")) if probing else None,
             content["teacher"],
             tuple(content["assignment"]),

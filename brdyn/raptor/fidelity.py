@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
 
-from brdyn.checked_json import made
 from brdyn.compared import Compared
 from brdyn.data import ImageSet
 from brdyn.errors import DivergedError
@@ -75,12 +74,12 @@ class Fidelity(Compared):
         cls,
         rows: Sequence[Mapping[str, Any]],
         head: Mapping[str, float | None],
-        baselines: Mapping[str, Any] | None,
+        baselines: Fitted | None,
     ) -> Fidelity:
         """Back from the JSON of :class:`brdyn.raptor.evaluation.Evaluation`."""
         table = pd.DataFrame(rows).astype(dict.fromkeys(("mean", "low", "high", "sd"), float))
         read = {name: head[name] for name in ("agreement", "accuracy", "teacher_accuracy")}
-        return cls(table, **read, baselines=made(Fitted, baselines) if baselines is not None else None)
+        return cls(table, **read, baselines=baselines)
 
     def curve(self, statistic: str, group: str = "all", mode: str = "autoregressive") -> pd.Series:
         """Values by layer.

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, ClassVar, Self
 
 from brdyn.arguments import checked
-from brdyn.checked_json import made
+from brdyn.checked_json import take
 from brdyn.data import Batch, ImageSet
 from brdyn.data.augment import Augmentation, PairTransform
 from brdyn.data.shuffled import ShuffledBatches
@@ -30,7 +30,6 @@ from brdyn.result import Result
 from brdyn.runtime import Processes
 from brdyn.store.pretrained import CONFIG, WEIGHTS
 from brdyn.training import History, Session, train
-from brdyn.training.checkpoints import HISTORY
 from brdyn.words import counted
 
 STAGES = (1, 2)
@@ -75,7 +74,7 @@ class Fit(Result):
         "images_seen": int,
         "options": {"assignment": [int], "recipe": dict},
         "raptor": {"parameters": int},
-        "stages": {str: HISTORY},
+        "stages": {str: History},
         "tried_rates?": TRIED,
     }
     TIMED: ClassVar[bool] = False
@@ -114,7 +113,7 @@ class Fit(Result):
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """Back from a fit.json; the Raptor beside it is loaded when it is asked for."""
-        histories = {int(stage): made(History, found) for stage, found in content["stages"].items()}
+        histories = {int(stage): history for stage, history in content["stages"].items()}
         parameters = content["raptor"]["parameters"]
         tried = content.get("tried_rates", ())
         return cls(None, histories, content["options"], content["images_seen"], parameters, folder, tried)
@@ -302,7 +301,7 @@ def fit_raptor(
     histories: dict[int, History] = {}
     if resume is not None:
         earlier = resume.state.get("earlier", {})
-        histories = {stage: made(History, earlier[str(stage)]) for stage in STAGES if str(stage) in earlier}
+        histories = {stage: take(earlier[str(stage)], History) for stage in STAGES if str(stage) in earlier}
     for stage, steps in zip(STAGES, (settings.stage1_steps, settings.stage2_steps), strict=True):
         if not steps or (resume is not None and resume.stage > stage):
             continue

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from brdyn.arguments import checked
+from brdyn.checked_json import Range
 from brdyn.choices import MOST_LAYERS, MOST_PIXELS
-from brdyn.declared import Range
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
 from brdyn.models.request import untrained_seed

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from brdyn.checked_json import fields_of, made
 from brdyn.provenance import RunProvenance
 from brdyn.reporting.finding import QUESTIONS, Finding
 from brdyn.reporting.plan import REPORT
-from brdyn.reporting.practice import Change, Measured
+from brdyn.reporting.practice import Change
 from brdyn.reporting.speed import Speed
 from brdyn.result import Result
 from brdyn.words import as_typed, counted
@@ -59,28 +58,6 @@ class ModelReport:
     failures: Mapping[str, str] = field(default_factory=dict)
     speed: Speed | None = None
 
-    @classmethod
-    def from_content(cls, content: Mapping[str, Any]) -> Self:
-        """Back from a report.json."""
-        parts = {
-            **{name: content[name] for name in ("name", "folder", "label", "untrained", "verdict")},
-            "findings": tuple(made(Finding, one) for one in content["findings"]),
-            "changes": tuple(
-                Change(
-                    one["kind"],
-                    tuple(one["layers"]),
-                    tuple(made(Measured, cost) for cost in one["costs"]),
-                    one["saved"],
-                )
-                for one in content["changes"]
-            ),
-            "advice": tuple(content["advice"]),
-            "sections": tuple(content["sections"]),
-            "failures": content["failures"],
-            "speed": made(Speed, content["speed"]) if content["speed"] else None,
-        }
-        return cls(**parts)
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report(Result):
@@ -108,21 +85,7 @@ class Report(Result):
 
     FILE: ClassVar[str] = REPORT
     ORIGIN: ClassVar[type[RunProvenance]] = RunProvenance
-    SHAPE: ClassVar[Mapping[str, Any]] = {
-        "settings": dict,
-        "models": [
-            {
-                **dict.fromkeys(("name", "folder", "label", "verdict"), str),
-                "untrained": bool,
-                "findings": [fields_of(Finding)],
-                "changes": [{"kind": str, "layers": [int], "costs": [fields_of(Measured)], "saved": float}],
-                "advice": [str],
-                "sections": [str],
-                "failures": {str: str},
-                "speed": (fields_of(Speed), None),
-            }
-        ],
-    }
+    SHAPE: ClassVar[Mapping[str, Any]] = {"settings": dict, "models": [ModelReport]}
 
     models: tuple[ModelReport, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -140,7 +103,7 @@ class Report(Result):
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """Back from a report.json; the page lies beside it."""
         del folder
-        return cls(tuple(ModelReport.from_content(one) for one in content["models"]), content["settings"])
+        return cls(tuple(content["models"]), content["settings"])
 
     def answer(self) -> str:
         """The verdict on each model, a line for each."""

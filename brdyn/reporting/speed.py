@@ -44,10 +44,6 @@ class Speed:
     reading: float
     blocks: tuple[float, ...]
 
-    def __post_init__(self) -> None:
-        """A list, as JSON has it, is shares too."""
-        object.__setattr__(self, "blocks", tuple(self.blocks))
-
     def seconds(self, images: int, passes: float) -> float:
         """About how long so many passes over so many images take."""
         return images * (passes / self.images_per_second + self.reading)

@@ -77,7 +77,7 @@ def read_json(path: str | Path, what: str, shape: Mapping[str, Any] | Sequence[s
     except checked_json.JsonError as error:
         raise UsageError(f"cannot read {str(path)!r} as {what} ({error})") from error
     with reading(path, what):
-        checked_json.check(content, shape if isinstance(shape, Mapping) else dict.fromkeys(shape, object))
+        checked_json.take(content, shape if isinstance(shape, Mapping) else dict.fromkeys(shape, object))
     return content
 
 

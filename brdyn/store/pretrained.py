@@ -15,8 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from brdyn.blank import on_meta
-from brdyn.checked_json import expanded
-from brdyn.declared import build
+from brdyn.checked_json import build, expanded
 from brdyn.errors import BrdynError, UsageError
 from brdyn.safetensors_file import fault
 from brdyn.store import read_json, replace_together, to_json, unwritable

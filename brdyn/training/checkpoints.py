@@ -22,10 +22,10 @@ from brdyn.provenance import Stopwatch
 from brdyn.store import read_json, sync, to_json, unfinished, unwritable, write_through
 from brdyn.store.unfinished import HALF, STATE
 from brdyn.training.settings import check_same
+from brdyn.training.task import History
 
 TENSORS = "state.safetensors"
 ROWS = [{str: (float, None)}]
-HISTORY = {"losses": ROWS, "validation": ROWS, "images": int, "seconds": float, "images_per_second": float}
 SHAPE = {  # of the state of a checkpoint
     "stage": int,
     "step": int,
@@ -36,7 +36,7 @@ SHAPE = {  # of the state of a checkpoint
         "validation?": ROWS,
         "images?": int,
         "seconds?": float,
-        "earlier?": {str: HISTORY},
+        "earlier?": {str: History},
     },
 }
 

@@ -147,7 +147,7 @@ def test_a_raptor_takes_no_memory_on_a_configs_word(folders, tmp_path, change, w
         ("vit", {"hidden": 10**6}, "where the config makes it"),
         ("vit", {"heads": 0}, "heads 0 is not positive"),
         ("vitrm", {"latent_steps": 10**6}, "latent-steps 1000000 is more than 1000"),
-        ("vitrm", {"width": 12.0}, "options: width is 12.0 instead of a whole number"),
+        ("vitrm", {"width": 12.0}, "options.width is 12.0 instead of a whole number"),
     ],
 )
 def test_a_classifier_takes_no_memory_on_a_configs_word(folders, tmp_path, kind, change, words):

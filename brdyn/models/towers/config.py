@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
+from brdyn.checked_json import Range, build, shown
 from brdyn.choices import MOST_LAYERS, MOST_PIXELS
-from brdyn.declared import Range, shown, value
 from brdyn.errors import UsageError
 from brdyn.models.towers.files import CONFIG, Source
 from brdyn.models.towers.kinds import KINDS, NOT_PLAIN, VISION_PARTS, Kind
@@ -153,12 +153,12 @@ def _configuration(config_class: Any, content: Mapping[str, Any], where: str) ->
     for field in fields(config_class):
         if field.name in everywhere or ELSEWHERE.match(field.name) or field.name not in content:
             continue
-        entry, hint = f"{where}: {field.name}", field.type
+        hint = field.type
         if field.name in RANGES:
             if content[field.name] is None:
-                raise UsageError(f"{entry} is null instead of a number")
+                raise UsageError(f"{where}: {field.name} is null instead of a number")
             hint = Annotated[hint, RANGES[field.name]]
-        values[field.name] = value(content[field.name], hint, entry)
+        values[field.name] = build(hint, content[field.name], where, field.name)
     _check_names(values, where)
     try:
         config = config_class(**values)

@@ -10,8 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from brdyn import hub
-from brdyn.checked_json import expanded
-from brdyn.declared import shown
+from brdyn.checked_json import expanded, shown
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import checkpoints, local_paths, weights
 from brdyn.models.request import ModelRequest

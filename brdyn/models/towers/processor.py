@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import isclose
 from typing import Annotated, Any
 
+from brdyn.checked_json import Range, build, shown
 from brdyn.choices import MOST_PIXELS
-from brdyn.declared import Range, entries, shown
 from brdyn.errors import UsageError
 from brdyn.models.base import Size
 from brdyn.models.preprocessing import Preprocessing
@@ -68,7 +68,7 @@ def read(source: Source, kind: Kind, size: Size) -> tuple[Preprocessing, tuple[s
         usual = Preprocessing(size, kind.crop_pct, mean=kind.mean, std=kind.std)
         return usual, (f"no {FILE}: images are prepared as {kind.model_class} was trained",)
     where = source.where(file)
-    given = entries(HINTS, settings, where, optional=HINTS, more=True)
+    given = build({f"{name}?": hint for name, hint in HINTS.items()}, settings, where, more=True)
     named = next((settings[name] for name in NAMES if settings.get(name) is not None), kind.processor)
     found = _defaults(named, where) | {name: entry for name, entry in given.items() if entry is not None}
     for name, words in NOT_DONE.items():

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import timm
 
 from brdyn.blank import on_meta
+from brdyn.checked_json import Range, build, shown
 from brdyn.choices import MOST_LAYERS, MOST_PIXELS
-from brdyn.declared import Range, build, entries, shown
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import timm_family
 from brdyn.models.base import VisionTransformer
@@ -22,30 +22,30 @@ from brdyn.models.towers.files import CONFIG, PICKLED, WEIGHTS, Source
 Pixels = Annotated[int, Range(1, MOST_PIXELS)]
 Chance = Annotated[float | None, Range(0, 1)]
 ARGUMENTS: dict[str, Any] = {
-    "in_chans": Annotated[int, Range(1, 1_000)],
-    "num_classes": Annotated[int, Range(0, MOST_CLASSES)],
-    "img_size": Annotated[int | list[int], Range(1, MOST_PIXELS)],
-    "patch_size": Annotated[int | list[int], Range(1, MOST_PIXELS)],
-    "embed_dim": Annotated[int, Range(1, 65_536)],
-    "depth": Annotated[int, Range(1, MOST_LAYERS)],
-    "num_heads": Annotated[int, Range(1, 4_096)],
-    "mlp_ratio": Annotated[float, Range(0.01, 1_000)],
-    "init_values": Annotated[float | None, Range(0, 1_000)],
-    "reg_tokens": Annotated[int, Range(0, 10_000)],
-    "global_pool": str,
-    "class_token": bool,
-    "no_embed_class": bool,
-    "pos_embed": str,
-    "qkv_bias": bool,
-    "qk_norm": bool,
-    "pre_norm": bool,
-    "final_norm": bool,
-    "fc_norm": bool | None,
-    "dynamic_img_size": bool,
-    "drop_rate": Chance,
-    "drop_path_rate": Chance,
-    "proj_drop_rate": Chance,
-    "attn_drop_rate": Chance,
+    "in_chans?": Annotated[int, Range(1, 1_000)],
+    "num_classes?": Annotated[int, Range(0, MOST_CLASSES)],
+    "img_size?": Annotated[int | list[int], Range(1, MOST_PIXELS)],
+    "patch_size?": Annotated[int | list[int], Range(1, MOST_PIXELS)],
+    "embed_dim?": Annotated[int, Range(1, 65_536)],
+    "depth?": Annotated[int, Range(1, MOST_LAYERS)],
+    "num_heads?": Annotated[int, Range(1, 4_096)],
+    "mlp_ratio?": Annotated[float, Range(0.01, 1_000)],
+    "init_values?": Annotated[float | None, Range(0, 1_000)],
+    "reg_tokens?": Annotated[int, Range(0, 10_000)],
+    "global_pool?": str,
+    "class_token?": bool,
+    "no_embed_class?": bool,
+    "pos_embed?": str,
+    "qkv_bias?": bool,
+    "qk_norm?": bool,
+    "pre_norm?": bool,
+    "final_norm?": bool,
+    "fc_norm?": bool | None,
+    "dynamic_img_size?": bool,
+    "drop_rate?": Chance,
+    "drop_path_rate?": Chance,
+    "proj_drop_rate?": Chance,
+    "attn_drop_rate?": Chance,
 }
 """What a config may change in an architecture."""
 COLOURS = 3
@@ -99,13 +99,11 @@ def load(request: ModelRequest, source: Source, content: Mapping[str, Any]) -> V
         raise UsageError(
             f"{where} names {shown(architecture)}, which is no architecture of timm {timm.__version__}"
         )
-    preset, told = content, where  # in older configs all is in one object
+    preset, told = content, ""  # in older configs all is in one object
     if content.get("pretrained_cfg") is not None:
-        preset, told = content["pretrained_cfg"], f"{where}: pretrained_cfg"
-    prepared = build(Prepared, preset, told, more=True)
-    arguments = entries(
-        ARGUMENTS, content.get("model_args") or {}, f"{where}: model_args", optional=ARGUMENTS
-    )
+        preset, told = content["pretrained_cfg"], "pretrained_cfg"
+    prepared = build(Prepared, preset, where, told, more=True)
+    arguments = build(ARGUMENTS, content.get("model_args") or {}, where, "model_args")
     _check_channels(arguments.pop("in_chans", COLOURS))
     arguments.pop("num_classes", None)  # the head in the file says
     if prepared.input_size is not None:
