@@ -23,7 +23,7 @@ from brdyn.probes.features import read_out
 from brdyn.probes.layer_choice import alternatives, greedy
 from brdyn.probes.linear import split
 from brdyn.probes.scores import ClassScore
-from brdyn.probes.stores import Readout, check_room, extract_stores, image_bytes
+from brdyn.probes.stores import SPARED, Readout, check_room, extract_stores, image_bytes
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
@@ -475,7 +475,7 @@ def test_test_images_that_tell_nothing_are_refused(mask, targets, said, streets,
         probe_layers(model, *pairs, layers="last", seeds=1, recipe=replace(QUICK, epochs=1), stream=ALONE)
 
 
-def test_what_is_refused(streets):
+def test_what_is_refused(streets, monkeypatch):
     model = Painter()
     learning, testing = loaded(streets, model)
     with pytest.raises(UsageError, match=r"has the layers 0 to 3, and not layer 4"):
@@ -486,8 +486,11 @@ def test_what_is_refused(streets):
     bare.tokens = TokenLayout({"cls": slice(0, 17)}, (1, 1), "cls")
     with pytest.raises(UsageError, match=r"'painter' has no patches that tile the image"):
         probe_layers(bare, learning, testing, stream=ALONE)
-    with pytest.raises(UsageError, match=r"features and targets of 10 images take \d+\.\d GB, and"):
-        check_room(streets[0].parent, 10, 10**15)
+    monkeypatch.setattr("psutil.disk_usage", lambda _: type("Usage", (), {"free": SPARED + 31_000_000}))
+    with pytest.raises(
+        UsageError, match=r"features and targets of 10 images take 32 MB, and 31 MB are free in"
+    ):
+        check_room(streets[0].parent, 10, 3_200_000)
 
 
 def test_sets_of_other_targets_are_refused(streets, tmp_path):
