@@ -228,8 +228,8 @@ def check_room(folder: Path, images: int, one: int) -> None:
     if images * one > free:
         raise UsageError(
             f"features and targets of {images} images take {bytes_in_words(images * one)}, and "
-            f"{bytes_in_words(max(free, 0))} are free in {str(folder)!r}; use fewer `layers` or images (`n`), or another "
-            "`cache`"
+            f"{bytes_in_words(max(free, 0))} are free in {str(folder)!r}; use fewer `layers` or images (`n`), or "
+            "another `cache`"
         )
 
 

@@ -115,10 +115,11 @@ class ActivationCache:
 
     def describe(self) -> str:
         """Its size, before it is made."""
+        one, whole = bytes_in_words(self.image_bytes), bytes_in_words(self.total_bytes)
         there = self.shards - len(self.missing())
         return (
-            f"activation cache in {str(self.folder)!r}: {len(self.images)} images x {bytes_in_words(self.image_bytes)} = "
-            f"{bytes_in_words(self.total_bytes)}; {there} of {self.shards} parts are there"
+            f"activation cache in {str(self.folder)!r}: {len(self.images)} images x {one} = {whole}; {there} of "
+            f"{self.shards} parts are there"
         )
 
     def index(self) -> dict[str, Any]:
@@ -164,8 +165,8 @@ class ActivationCache:
         free = psutil.disk_usage(str(self.folder)).free
         if needed > free:
             raise BrdynError(
-                f"an activation cache of {bytes_in_words(self.total_bytes)} does not fit in {str(self.folder)!r}, where "
-                f"{bytes_in_words(free)} are free; use fewer images (`n`), another `cache`, or none"
+                f"an activation cache of {bytes_in_words(self.total_bytes)} does not fit in {str(self.folder)!r}, "
+                f"where {bytes_in_words(free)} are free; use fewer images (`n`), another `cache`, or none"
             )
         if not path.is_file():
             write_atomically(path, to_json(self.index()))

@@ -110,7 +110,7 @@ def test_only_a_file_of_objects_is_read_as_one(tmp_path, monkeypatch):
     path, _ = written(tmp_path, monkeypatch, whole=False)
     damaged = tmp_path / "pickled Python objects.pt"
     damaged.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(BrdynError, match="objects.pt' as a checkpoint .* is the download complete"):
+    with pytest.raises(BrdynError, match=r"objects.pt' as a checkpoint .* is the download complete"):
         read_official(damaged, tiny_vit())
 
 
