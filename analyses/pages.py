@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ raptor_findings, layers_findings, dense_findings = (
 def vitrm_findings(records: Records) -> str:
     results, grid, first = records.vitrm, records.grid, records.vitrm.runs["vitrm"]
     recipe, network = first["options"]["recipe"], ViTRMConfig(**first["options"]["built"])
-    published = {**VITRM.to_dict(), "batch_size": BATCH}
+    published = {**asdict(VITRM), "batch_size": BATCH}
     kept = {key: value for key, value in recipe.items() if not key.endswith("_every")}
     changed = {key: value for key, value in kept.items() if value != published[key]}
     return of_records(

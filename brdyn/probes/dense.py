@@ -15,7 +15,7 @@ from brdyn.data import DenseSet, MaskTargets
 from brdyn.data.augment import Augmentation
 from brdyn.data.targets import DepthTargets
 from brdyn.errors import UsageError
-from brdyn.probes.baselines import baseline_scores, blind_map, count_blind
+from brdyn.probes.baselines import baseline_scores, blind_map, count_blind, parts
 from brdyn.probes.counts import Counts
 from brdyn.probes.heads import (
     FittedHeads,
@@ -24,7 +24,7 @@ from brdyn.probes.heads import (
     count_images,
     fit_heads,
     fit_ridge,
-    map_of,
+    maps_of,
     split_images,
 )
 from brdyn.probes.layer_choice import CHOSEN, SINGLE, LayersAsked, alternatives, called, greedy
@@ -270,12 +270,10 @@ class DenseRun:
         }
         for name, fitted in self.fitted.items():
             maps = [
-                map_of(self.task, fitted, self.stores["test"][name], int(row))[place].astype(
-                    found["truth"].dtype
-                )
+                maps_of(self.task, fitted, self.stores["test"][name], int(row))[0][place].numpy()
                 for row in shown
             ]
-            found[f"said {name}"] = np.stack(maps)
+            found[f"said {name}"] = np.stack(maps).astype(found["truth"].dtype)
         return found
 
 
@@ -296,7 +294,7 @@ def made_task(train: DenseSet, stores: Mapping[str, FeatureStore]) -> DenseTask:
     others = {WORDS[name]: store for name, store in stores.items() if name != "train"}
     if isinstance(train.targets, DepthTargets):
         for name, store in others.items():
-            if not any((part > 0).any() for part in _targets(store)):
+            if not any((part > 0).any() for part in parts(store)):
                 raise UsageError(
                     f"not one pixel of the {name} images has a depth; check `depth_unit` and `max_depth`"
                 )
@@ -317,10 +315,4 @@ def made_task(train: DenseSet, stores: Mapping[str, FeatureStore]) -> DenseTask:
 
 def _most(store: FeatureStore) -> int:
     """The largest class."""
-    return max(int(part.max()) for part in _targets(store))
-
-
-def _targets(store: FeatureStore) -> Iterator[np.ndarray]:
-    for start in range(0, len(store), 64):
-        yield np.asarray(store.targets[start : min(start + 64, len(store))])
-        store.release()
+    return max(int(part.max()) for part in parts(store))
