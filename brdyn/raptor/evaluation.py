@@ -200,10 +200,11 @@ class Evaluation(Result):
             & (table["group"] == "all")
             & (table["layer"] == table["layer"].max())
         ].set_index("statistic")
-        return ", ".join(
-            f"over {words} {with_interval(*last.loc[f'skill_{name}', ['mean', 'low', 'high']], '.3f')}"
-            for name, words in BASELINES.items()
-        )
+        found = []
+        for name, words in BASELINES.items():
+            mean, low, high = last.loc[f"skill_{name}", ["mean", "low", "high"]]
+            found.append(f"over {words} {with_interval(mean, low, high, '.3f')}")
+        return ", ".join(found)
 
     def brief(self) -> str:
         """Blocks and teacher."""
