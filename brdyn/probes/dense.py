@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from brdyn.data import DenseSet, MaskTargets
-from brdyn.data.augment import Augmentation
+from brdyn.data.augment import Augmentation, PairTransform
 from brdyn.data.targets import DepthTargets
 from brdyn.errors import UsageError
 from brdyn.probes.baselines import baseline_scores, blind_map, count_blind, parts
@@ -27,8 +26,9 @@ from brdyn.probes.heads import (
     maps_of,
     split_images,
 )
-from brdyn.probes.layer_choice import CHOSEN, SINGLE, LayersAsked, alternatives, called, greedy
+from brdyn.probes.layer_choice import called
 from brdyn.probes.layer_result import AUGMENTED, CLASSES, OPTIMISTIC, RUNS, LayerProbe
+from brdyn.probes.layer_run import LayerRun
 from brdyn.probes.maps import DenseTask, Depth, Segmentation
 from brdyn.probes.of_images import described as images_described
 from brdyn.probes.scores import measured
@@ -36,14 +36,12 @@ from brdyn.probes.stores import (
     Features,
     FeatureStore,
     Place,
-    Readout,
     check_patches,
     check_room,
     described,
     extract_stores,
     image_bytes,
 )
-from brdyn.trajectory import Stream, trajectories
 
 CHOOSING_EPOCHS = 5
 SHORTLISTED = 3  # of the examples
@@ -53,39 +51,16 @@ Rows = tuple[FeatureStore, np.ndarray]
 
 
 @dataclass
-class DenseRun:
-    """One run of dense probes.
+class DenseRun(LayerRun):
+    """One run of dense probes; `say` is told how large their features are."""
 
-    Attributes
-    ----------
-    readouts : mapping of str to Readout
-    train, test, val : DenseSet
-        `val` may be None: a part of `train` is then held out.
-    asked : LayersAsked
-    recipe : Recipe
-    seeds, seed : int
-    augment : bool
-    ends : tuple of int or None
-    stream : Stream
-    say : callable
-    """
-
-    readouts: Mapping[str, Readout]
     train: DenseSet
     test: DenseSet
     val: DenseSet | None
-    asked: LayersAsked
     recipe: Recipe
-    seeds: int
-    seed: int
-    augment: bool
-    ends: tuple[int, ...] | None
-    stream: Stream
     say: Callable[[str], None]
     task: DenseTask = field(init=False)
     stores: dict[str, dict[str, FeatureStore]] = field(init=False, default_factory=dict)
-    runs: list[tuple[Any, ...]] = field(init=False, default_factory=list)
-    sets: dict[str, str] = field(init=False, default_factory=dict)
     fitted: dict[str, FittedHeads] = field(init=False, default_factory=dict)
 
     def probed(self, folder: Path) -> LayerProbe:
@@ -148,21 +123,17 @@ class DenseRun:
     def _live(self, model: str, fitting: Rows, seed: int) -> Callable[[int], Pairs]:
         """Crops and flips made anew for each epoch, with the backbone in the loop."""
         store, rows = fitting
-        images = self.train.in_memory()
-        depth = isinstance(self.task, Depth)
-        readout, first = self.readouts[model], next(iter(self.readouts.values())).model
-        stream = replace(self.stream, batch_size=self.recipe.batch_size, progress=False)
+        readout, depth = self.readouts[model], isinstance(self.task, Depth)
+        scale = (0.5, 2.0) if depth else (0.5, 1.0)
+
+        def turn(number: int) -> PairTransform:
+            how = Augmentation(scale=scale, jitter=depth, seed=self.seed + seed, visit=number)
+            return replace(self.train.turn, augmentation=how)
+
+        turned = self.turned(seed, [store.positions[row] for row in rows], turn)
 
         def epoch(number: int) -> Iterator[tuple[Features, Tensor]]:
-            how = Augmentation(
-                scale=(0.5, 2.0) if depth else (0.5, 1.0), jitter=depth, seed=self.seed + seed, visit=number
-            )
-            order = np.random.default_rng([self.seed + seed, number]).permutation(
-                [store.positions[row] for row in rows]
-            )
-            for trajectory in trajectories(
-                first, images.augmented(replace(images.turn, augmentation=how)).take(order), stream=stream
-            ):
+            for trajectory in turned(number):
                 assert trajectory.targets is not None
                 values = readout.features(trajectory, store.layers).cpu()
                 yield values.__getitem__, trajectory.targets
@@ -179,11 +150,7 @@ class DenseRun:
         def scores(places: list[Place]) -> np.ndarray:
             return fit_heads(self.task, fitting, choosing, places, quick, self.seed).chosen
 
-        best = greedy(layers, self.asked.choose, scores)
-        depth = self.readouts[model].model.depth
-        others = {SINGLE: best[0], CHOSEN: best[-1], **alternatives(depth, self.asked.choose, self.ends)}
-        self.sets = {label: called(place) for label, place in others.items()}
-        new = [place for place in dict.fromkeys(others.values()) if len(place) > 1]
+        new = self.choose(layers, scores)
         for count in sorted({len(place) for place in new}):
             same = [place for place in new if len(place) == count]
             for seed in range(self.seeds):
