@@ -8,6 +8,8 @@ command. Without `--out` it becomes `cifar_vit12`.
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from textwrap import TextWrapper
 from typing import Any
@@ -24,6 +26,7 @@ from brdyn.classifiers.saved import read_config
 from brdyn.store import read_json, to_json, write_atomically
 from brdyn.store.pretrained import CONFIG, WEIGHTS
 from brdyn.store.result_files import TRAIN_RESULT
+from brdyn.store.shared_tensors import each_once
 
 LARGEST = 12e6  # bytes
 
@@ -32,11 +35,11 @@ def ship(run: Path, home: Path, test: PixelSet, origin: dict[str, Any]) -> dict[
     """Write the packaged model and its card; what was measured. Raises BrdynError if it would be too large."""
     classifier = Classifier.from_pretrained(run / BEST)
     trained = read_config(run / BEST)
-    halves = classifier.in_float16()
-    size = sum(value.nbytes for value in halves.values())
+    halved = replace(classifier, network=deepcopy(classifier.network).half())
+    size = sum(value.nbytes for value in each_once(halved.network).values())
     if size > LARGEST:
         raise BrdynError(f"{size / 1e6:.1f} MB of weights are more than {LARGEST / 1e6:.0f}")
-    classifier.save_pretrained(home, halves, trained=trained["trained"], at=trained["at"])
+    halved.save_pretrained(home, trained=trained["trained"], at=trained["at"])
     shipped = Classifier.from_pretrained(home)
     before, after = (class_scores(one, test) for one in (classifier, shipped))
     found = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ def of_records(template: str, records: Records, **more: Any) -> str:
 def vitrm_findings(records: Records) -> str:
     results, grid, first = records.vitrm, records.grid, records.vitrm.runs["vitrm"]
     recipe, network = first["options"]["recipe"], ViTRMConfig(**first["options"]["built"])
-    published = {**VITRM.to_dict(), "batch_size": BATCH}
+    published = {**asdict(VITRM), "batch_size": BATCH}
     kept = {key: value for key, value in recipe.items() if not key.endswith("_every")}
     changed = {key: value for key, value in kept.items() if value != published[key]}
     return of_records(

@@ -71,11 +71,11 @@ def bytes_in_words(count: int) -> str:
     """To three digits, in the largest unit that they fill.
 
     >>> from brdyn.words import bytes_in_words
-    >>> bytes_in_words(4_600), bytes_in_words(2_340_000_000), bytes_in_words(12)
-    ('4.6 kB', '2.34 GB', '12 bytes')
+    >>> bytes_in_words(4_600), bytes_in_words(999_900), bytes_in_words(2_340_000_000_000), bytes_in_words(12)
+    ('4.6 kB', '1 MB', '2.34 TB', '12 bytes')
     """
-    for unit, size in {"GB": 10**9, "MB": 10**6, "kB": 10**3}.items():
-        if count >= size:
+    for unit, size in {"TB": 10**12, "GB": 10**9, "MB": 10**6, "kB": 10**3}.items():
+        if count >= 0.9995 * size:  # three digits of less would be rounded to 1000 of the next unit
             return f"{count / size:.3g} {unit}"
     return f"{count} bytes"
 

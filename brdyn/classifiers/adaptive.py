@@ -10,13 +10,13 @@ import torch
 
 from brdyn.classifiers.pixels import PixelSet
 from brdyn.classifiers.saved import Classifier
+from brdyn.classifiers.tasks import AT_ONCE
 from brdyn.classifiers.vitrm import ViTRM
 from brdyn.measures import intervals
 from brdyn.runtime import timed
 
 GAIN = ("fixed", "gain", "gain_low", "gain_high", "images_per_second")
 ROUNDS = 5
-BATCH = {"cuda": 512}  # images that stop at once; elsewhere 32
 
 
 def share_right(right: np.ndarray) -> dict[str, float]:
@@ -74,12 +74,18 @@ def stopped_at(right: np.ndarray, sure: np.ndarray, threshold: float) -> dict[st
     }
 
 
+def timed_at_once(device: torch.device) -> int:
+    """Images of a batch whose speed is measured, by fixed steps as by adaptive ones."""
+    return AT_ONCE if device.type == "cuda" else 32
+
+
 def adaptive_speed(
     classifier: Classifier, network: ViTRM, images: PixelSet, thresholds: Sequence[float], most: int
 ) -> list[float]:
-    """Images per second of a batch whose images stop, for each threshold: medians."""
+    """Images per second of a batch whose images stop, for each threshold: medians. Few images are repeated."""
     device = next(network.parameters()).device
-    batch = classifier.normalised(images.pixels[: BATCH.get(device.type, 32)].to(device))
+    places = torch.arange(timed_at_once(device), device=images.pixels.device) % len(images.pixels)
+    batch = classifier.normalised(images.pixels[places].to(device))
     rates = []
     for threshold in thresholds:
         run = partial(network.adaptive, batch, threshold, most)

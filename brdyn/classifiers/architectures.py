@@ -103,6 +103,8 @@ class SmallViT(Architecture):
         Units of the MLP.
     patch : int
         Side of a patch in pixels.
+    drop_path, dropout, shared_blocks, partition, depth_scaling
+        As of :func:`build`.
     """
 
     width: int
@@ -110,54 +112,38 @@ class SmallViT(Architecture):
     heads: int
     hidden: int
     patch: int = 4
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    shared_blocks: int = 0
+    partition: str = SEQUENCE
+    depth_scaling: str = UNSCALED
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         check_sizes({name: getattr(self, name) for name in SIZES})
         check_heads(self.width, self.heads)
+        check_share("drop-path", self.drop_path)
+        check_share("dropout", self.dropout)
+        assignment_of(self.shared_blocks, self.partition, self.depth)
+        one_of("depth scaling", self.depth_scaling, DEPTH_SCALINGS)
 
     @property
     def usual(self) -> dict[str, Any]:
         """Its sizes, and a block for each layer."""
-        return {**{name: getattr(self, name) for name in SIZES}, "shared_blocks": 0}
+        return {name: getattr(self, name) for name in (*SIZES, "shared_blocks")}
 
     def options(self) -> dict[str, Any]:
         """Stochastic depth, dropout, sizes, and which layers share a block."""
-        shared = {"shared_blocks": int, "partition": str, "depth_scaling": str}
-        return {"drop_path": float, "dropout": float, **shared, **dict.fromkeys(SIZES, int)}
+        hints = get_type_hints(SmallViT)
+        return {one.name: hints[one.name] for one in fields(self) if one.name != "name"}
 
-    def check(
-        self,
-        image_size: int,
-        *,
-        drop_path: float = 0.0,
-        dropout: float = 0.0,
-        shared_blocks: int = 0,
-        partition: str = SEQUENCE,
-        depth_scaling: str = UNSCALED,
-        **sizes: int,
-    ) -> None:
+    def check(self, image_size: int, **options: Any) -> None:
         """Refuse sizes and options that it cannot be built with."""
-        size = replace(self, **sizes)  # type: ignore[arg-type]
+        asked = replace(self, **options)
         super().check(image_size)
-        check_patches(self.name, (image_size,) * 2, (size.patch,) * 2)
-        check_share("drop-path", drop_path)
-        check_share("dropout", dropout)
-        assignment_of(shared_blocks, partition, size.depth)
-        one_of("depth scaling", depth_scaling, DEPTH_SCALINGS)
+        check_patches(self.name, (image_size,) * 2, (asked.patch,) * 2)
 
-    def build(
-        self,
-        classes: int,
-        image_size: int,
-        *,
-        drop_path: float = 0.0,
-        dropout: float = 0.0,
-        shared_blocks: int = 0,
-        partition: str = SEQUENCE,
-        depth_scaling: str = UNSCALED,
-        **sizes: int,
-    ) -> nn.Module:
+    def build(self, classes: int, image_size: int, **options: Any) -> nn.Module:
         """The network. Layers that share a block are one module, of which the weights count and are saved once."""
         from timm.models.vision_transformer import VisionTransformer
 
@@ -165,32 +151,31 @@ class SmallViT(Architecture):
         from brdyn.models.base import check_memory
         from brdyn.models.depth_scaling import DepthScaling
 
-        shared = {"shared_blocks": shared_blocks, "partition": partition, "depth_scaling": depth_scaling}
-        self.check(image_size, drop_path=drop_path, dropout=dropout, **shared, **sizes)  # type: ignore[arg-type]
-        size = replace(self, **sizes)  # type: ignore[arg-type]
-        check_memory((image_size,) * 2, (image_size // size.patch,) * 2)
+        self.check(image_size, **options)
+        asked = replace(self, **options)
+        check_memory((image_size,) * 2, (image_size // asked.patch,) * 2)
         network = VisionTransformer(
             img_size=image_size,
-            patch_size=size.patch,
-            embed_dim=size.width,
-            depth=size.depth,
-            num_heads=size.heads,
-            mlp_ratio=(size.hidden + 0.5) / size.width,  # timm cuts the product off
+            patch_size=asked.patch,
+            embed_dim=asked.width,
+            depth=asked.depth,
+            num_heads=asked.heads,
+            mlp_ratio=(asked.hidden + 0.5) / asked.width,  # timm cuts the product off
             num_classes=classes,
-            proj_drop_rate=dropout,
-            block_fn=StochasticDepthBlock if depth_scaling == UNSCALED else ScaledBlock,
+            proj_drop_rate=asked.dropout,
+            block_fn=StochasticDepthBlock if asked.depth_scaling == UNSCALED else ScaledBlock,
         )
         for block in network.blocks:
-            block.drop_path = drop_path
-        assignment = assignment_of(shared_blocks, partition, size.depth)
+            block.drop_path = asked.drop_path
+        assignment = assignment_of(asked.shared_blocks, asked.partition, asked.depth)
         firsts = [network.blocks[assignment.index(number)] for number in assignment]
-        if depth_scaling == UNSCALED:
+        if asked.depth_scaling == UNSCALED:
             network.blocks = type(network.blocks)(*firsts)
             return network
         for layer, (block, first) in enumerate(zip(network.blocks, firsts, strict=True), 1):
-            block.layer = layer if depth_scaling == "index" else 1
+            block.layer = layer if asked.depth_scaling == "index" else 1
             if block is first:
-                block.depth = DepthScaling(size.width)
+                block.depth = DepthScaling(asked.width)
             else:
                 block.share(first)
         return network

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from brdyn.arguments import checked
 from brdyn.choices import RECURSION_STEPS
-from brdyn.classifiers.adaptive import GAIN, ROUNDS, adaptive_speed, share_right, stopped_at
+from brdyn.classifiers.adaptive import GAIN, ROUNDS, adaptive_speed, share_right, stopped_at, timed_at_once
 from brdyn.classifiers.pixels import PixelSet, check_classes
 from brdyn.classifiers.saved import Classifier
 from brdyn.classifiers.tasks import AT_ONCE
@@ -316,7 +316,7 @@ def calibration_error(table: pd.DataFrame) -> float:
 def _speed(network: ViTRM, image_size: int, most: int) -> list[dict[str, float]]:
     """Latency of one image and throughput of a batch for each number of steps."""
     device = next(network.parameters()).device
-    batch = AT_ONCE if device.type == "cuda" else 32
+    batch = timed_at_once(device)
     alone, together = (
         _seconds(
             network, torch.zeros(size, network.config.channels, image_size, image_size, device=device), most

@@ -2,27 +2,41 @@
 
 Cubuk et al., *RandAugment* (arXiv 1909.13719), by torchvision's operations and magnitudes. torchvision's own, applied
 to a batch, does the same to every image of it. Here every image draws its own operation and its own direction (left or
-right, brighter or darker). Images are put in the order of what they drew, so that each operation takes a slice, and all
-draws come to the device at once: a GPU waits for nothing.
+right, brighter or darker), and those that drew the same are changed together. A GPU waits for nothing.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from math import atan, degrees
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as images_of
 
-SPACE = v2.RandAugment._AUGMENTATION_SPACE
-NAMES = tuple(SPACE)
 BINS = 31
-GRAY = (0.2989, 0.587, 0.114)
+Change = Callable[[Tensor, Any], Tensor]
+OPERATIONS: dict[str, Change] = {
+    "Identity": lambda images, size: images,
+    "ShearX": lambda images, size: _affine(images, [0, 0], [size, 0.0]),
+    "ShearY": lambda images, size: _affine(images, [0, 0], [0.0, size]),
+    "TranslateX": lambda images, size: _affine(images, [int(size), 0], [0.0, 0.0]),
+    "TranslateY": lambda images, size: _affine(images, [0, int(size)], [0.0, 0.0]),
+    "Rotate": images_of.rotate,
+    "Brightness": lambda images, size: images_of.adjust_brightness(images, 1 + size),
+    "Color": lambda images, size: images_of.adjust_saturation(images, 1 + size),
+    "Contrast": lambda images, size: images_of.adjust_contrast(images, 1 + size),
+    "Sharpness": lambda images, size: _sharpened(images, size),
+    "Posterize": lambda images, size: images_of.posterize(images, round(size)),
+    "Solarize": lambda images, size: images_of.solarize(images, 255 * size),
+    "AutoContrast": lambda images, size: images_of.autocontrast(images),
+    "Equalize": lambda images, size: images_of.equalize(images),
+}
+NAMES = tuple(OPERATIONS)
+MOVES = NAMES[1:6]
 
 
 def rand_augment(pixels: Tensor, magnitude: int) -> Tensor:
@@ -39,135 +53,57 @@ def rand_augment(pixels: Tensor, magnitude: int) -> Tensor:
 
 def operate(pixels: Tensor, operation: Tensor, backwards: Tensor, magnitude: int) -> Tensor:
     """To each image the operation of this number, in the direction that is drawn: both `(B,)`, on the CPU."""
-    height, width = pixels.shape[-2:]
-    tables = _tables(magnitude, height, width, pixels.device)
-    ordered = operation.argsort()
-    draws = torch.stack([ordered, (2 * operation + backwards)[ordered]]).to(pixels.device, non_blocking=True)
-    found = pixels[draws[0]]
-    ends = torch.bincount(operation, minlength=len(NAMES)).cumsum(0).tolist()
-    start = ends[0]  # images that stay as they are
-    for names, change in CHANGES:
-        end = ends[NAMES.index(names[-1])]
-        if end > start:
-            found[start:end] = change(found[start:end], _Drawn(tables, draws[1, start:end]))
-        start = end
-    result = torch.empty_like(found)
-    result[draws[0]] = found
+    changes = _changes(magnitude, pixels.shape[-2], pixels.shape[-1], pixels.device)
+    drawn = 2 * operation + backwards
+    ordered = drawn.argsort().to(pixels.device, non_blocking=True)
+    parts = pixels[ordered].split(torch.bincount(drawn, minlength=len(changes)).tolist())
+    changed = [change(part, how) for (change, how), part in zip(changes, parts, strict=True) if len(part)]
+    result = torch.empty_like(pixels)
+    result[ordered] = torch.cat(changed)
     return result
 
 
-class _Drawn(NamedTuple):
-    """The tables, and the row of them that each image drew."""
-
-    tables: _Tables
-    row: Tensor
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """Of each image, and of what it is blended with."""
-        own, other = (table[self.row].view(-1, 1, 1, 1) for table in (self.tables.own, self.tables.other))
-        return own, other
-
-
-def _blended(images: Tensor, end: Tensor | float, drawn: _Drawn) -> Tensor:
-    own, other = drawn.weights()
-    return (images * own + end * other).clamp(0, 255).to(images.dtype)
+@cache
+def _changes(magnitude: int, height: int, width: int, device: torch.device) -> list[tuple[Change, Any]]:
+    """Two for each operation, one a direction. torchvision makes its maps on the CPU, and a GPU would wait for each: it
+    moves the numbers of pixels here, once, from 1 on; black ones have 0."""
+    numbers = torch.arange(1.0, height * width + 1).view(1, height, width)
+    return [
+        (_moved, change(numbers, size).flatten().long().to(device)) if name in MOVES else (change, size)
+        for name, change in OPERATIONS.items()
+        for size in sizes(name, magnitude, height, width)
+    ]
 
 
-def _gray(images: Tensor) -> Tensor:
-    red, green, blue = images.float().unbind(1)
-    return (GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue).floor()[:, None]
+def sizes(name: str, magnitude: int, height: int, width: int) -> tuple[float, float]:
+    """How much an operation does in its one direction and in its other."""
+    most = {
+        "ShearX": 0.3,
+        "ShearY": 0.3,
+        "TranslateX": 150 / 331 * width,
+        "TranslateY": 150 / 331 * height,
+        "Rotate": 30.0,
+    }
+    first, last = {"Posterize": (8.0, 4.0), "Solarize": (1.0, 0.0)}.get(name, (0.0, most.get(name, 0.9)))
+    size = float(torch.linspace(first, last, BINS)[magnitude])
+    return size, size if first else -size
 
 
-def _contrasted(images: Tensor, drawn: _Drawn) -> Tensor:
-    return _blended(images, _gray(images).mean((1, 2, 3), keepdim=True), drawn)
+def _affine(images: Tensor, shift: list[float], slopes: list[float]) -> Tensor:
+    shear = [degrees(atan(slope)) for slope in slopes]
+    return images_of.affine(images, 0.0, shift, 1.0, shear, center=[0, 0])
 
 
-def _sharpened(images: Tensor, drawn: _Drawn) -> Tensor:
-    """From or to each pixel's average with its neighbours, itself five times as heavy; the border stays."""
-    if min(images.shape[-2:]) <= 2:
-        return images
+def _moved(images: Tensor, source: Tensor) -> Tensor:
+    return functional.pad(images.flatten(2), (1, 0)).index_select(2, source).view_as(images)
+
+
+def _sharpened(images: Tensor, size: float) -> Tensor:
+    """From or to each pixel's average with its neighbours, itself five times as heavy; the border stays. torchvision's
+    has a GPU wait for its kernel."""
     values = images.float()
     inner = values[..., 1:-1, 1:-1]
-    blurred = ((functional.avg_pool2d(values, 3, 1) * 9 + 4 * inner) / 13).round()
-    inner += drawn.weights()[1] * (blurred - inner)
+    if inner.numel():
+        blurred = ((functional.avg_pool2d(values, 3, 1) * 9 + 4 * inner) / 13).round()
+        inner -= size * (blurred - inner)
     return values.clamp(0, 255).to(images.dtype)
-
-
-def _posterized(images: Tensor, drawn: _Drawn) -> Tensor:
-    lost = 8 - drawn.tables.bits
-    return (images >> lost) << lost
-
-
-def _moved(images: Tensor, drawn: _Drawn) -> Tensor:
-    """Each read at the nearest pixel of the places that its map gives, black outside."""
-    height, width = images.shape[-2:]
-    grid = drawn.tables.places @ drawn.tables.maps[drawn.row]
-    grid = grid.view(-1, height, width, 2)
-    return functional.grid_sample(images.float(), grid, "nearest", "zeros", align_corners=False).to(
-        images.dtype
-    )
-
-
-CHANGES: tuple[tuple[tuple[str, ...], Callable[[Tensor, _Drawn], Tensor]], ...] = (
-    (("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"), _moved),
-    (("Brightness",), lambda images, drawn: _blended(images, 0.0, drawn)),
-    (("Color",), lambda images, drawn: _blended(images, _gray(images), drawn)),
-    (("Contrast",), _contrasted),
-    (("Sharpness",), _sharpened),
-    (("Posterize",), _posterized),
-    (("Solarize",), lambda images, drawn: images_of.solarize(images, drawn.tables.threshold)),
-    (("AutoContrast",), lambda images, drawn: images_of.autocontrast(images)),
-    (("Equalize",), lambda images, drawn: images_of.equalize(images)),
-)
-"""What changes images, for operations that stand together in the order of their numbers."""
-
-
-class _Tables(NamedTuple):
-    """Of every operation in both directions, two rows each: the map from places of the result to places of the image
-    `(28, 3, 2)`, and weights of the image and of what it is blended with `(28,)`. `places`: x, y and 1 of every pixel
-    `(H W, 3)`, from the middle. Bits that are kept, and the threshold, of two operations."""
-
-    maps: Tensor
-    own: Tensor
-    other: Tensor
-    places: Tensor
-    bits: int
-    threshold: float
-
-
-@cache
-def _tables(magnitude: int, height: int, width: int, device: torch.device) -> _Tables:
-    maps, own, sizes = [], [], {}
-    for name, (values, signed) in SPACE.items():
-        found = values(BINS, height, width)
-        sizes[name] = size = 0.0 if found is None else float(found[magnitude])
-        for sign in (1, -1) if signed else (1, 1):
-            maps.append(_map(name, sign * size, height, width))
-            own.append(1 + sign * size)
-    weights = torch.tensor([own, [1 - value for value in own]], dtype=torch.float64).float().to(device)
-    half = torch.tensor([width / 2, height / 2])
-    scaled = torch.tensor(maps).view(-1, 2, 3).transpose(1, 2) / half
-    rows, columns = (torch.arange(count) - (count - 1) / 2 for count in (height, width))
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    places = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(-1, 3)
-    return _Tables(
-        scaled.to(device),
-        weights[0],
-        weights[1],
-        places.to(device),
-        int(sizes["Posterize"]),
-        255 * sizes["Solarize"],
-    )
-
-
-def _map(name: str, size: float, height: int, width: int) -> list[float]:
-    """From a place of the result to that of the image, in pixels from the middle: two rows of three."""
-    shift = int(size)
-    turn = math.radians(-size)
-    return {
-        "ShearX": [1.0, size, size * height / 2, 0.0, 1.0, 0.0],
-        "ShearY": [1.0, 0.0, 0.0, size, 1.0, size * width / 2],
-        "TranslateX": [1.0, 0.0, -float(shift), 0.0, 1.0, 0.0],
-        "TranslateY": [1.0, 0.0, 0.0, 0.0, 1.0, -float(shift)],
-        "Rotate": [math.cos(turn), math.sin(turn), 0.0, -math.sin(turn), math.cos(turn), 0.0],
-    }.get(name, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0])

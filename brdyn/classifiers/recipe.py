@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from brdyn.arguments import checked
@@ -158,10 +158,6 @@ class ClassifierRecipe(AugmentSettings):
         warmup = min(steps, round(self._warmup * images / self.batch_of(images)))
         shared["batch_size"] = self.batch_of(images)
         return TrainSettings(steps=steps, warmup=warmup, **every, **shared)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
 
 
 def _at_most_a_tenth(warmup: float, epochs: float) -> float:

@@ -175,26 +175,15 @@ class Classifier(Compared):
         size, weight = self.image_size, next(self.network.parameters())
         return torch.zeros(1, CHANNELS, size, size, device=weight.device, dtype=weight.dtype)
 
-    def in_float16(self) -> dict[str, Tensor]:
-        """Its weights, at half the size; for :meth:`save_pretrained`."""
-        return {
-            name: value.half() if value.is_floating_point() else value
-            for name, value in each_once(self.network).items()
-        }
-
-    def save_pretrained(
-        self, folder: str | Path, weights: Mapping[str, Tensor] | None = None, **details: Any
-    ) -> None:
+    def save_pretrained(self, folder: str | Path, **details: Any) -> None:
         """Write the weights and a config.json, both or neither; takes what :meth:`to_files` takes."""
-        pretrained.write(folder, self.to_files(weights, **details))
+        pretrained.write(folder, self.to_files(**details))
 
-    def to_files(self, weights: Mapping[str, Tensor] | None = None, **details: Any) -> dict[str, bytes]:
+    def to_files(self, **details: Any) -> dict[str, bytes]:
         """The weights and a config.json, as the bytes of files.
 
         Parameters
         ----------
-        weights : mapping, optional
-            To write instead of the network's own: the same in another precision.
         **details
             Further entries of the config: how it was trained.
         """
@@ -207,7 +196,7 @@ class Classifier(Compared):
             "std": list(self.std),
             **details,
         }
-        return pretrained.to_files(KIND, each_once(self.network) if weights is None else weights, config)
+        return pretrained.to_files(KIND, each_once(self.network), config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Classifier:
@@ -267,7 +256,8 @@ def halve(folder: str | Path) -> None:
         return
     details = {key: value for key, value in config.items() if key not in (*REBUILT, "format", "digest")}
     classifier = Classifier.from_pretrained(folder)
-    classifier.save_pretrained(folder, classifier.in_float16(), **details, stored="float16")
+    classifier.network.half()
+    classifier.save_pretrained(folder, **details, stored="float16")
 
 
 def is_classifier(folder: str | Path) -> bool:

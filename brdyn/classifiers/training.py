@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ class ClassifierRun:
             "data": images.identity(),
             "test": None if test is None else test.identity(),
             "recipe": {
-                **self.recipe.to_dict(),
+                **asdict(self.recipe),
                 "batch_size": self.recipe.batch_of(len(images) - self.held_out),
             },
             "keep": list(self.keep),

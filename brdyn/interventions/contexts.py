@@ -92,7 +92,8 @@ def swap(model: VisionTransformer, first: int, second: int) -> Iterator[VisionTr
     >>> torch.equal(swapped, model(pictures))
     False
     """
-    with reorder(model, swapped(model.depth, check_layer(model, first), check_layer(model, second))):
+    pair = (check_layer(model, first), check_layer(model, second))
+    with reorder(model, rearranged(model.depth, pair, pair[::-1])):
         yield model
 
 
@@ -121,7 +122,7 @@ def replace(model: VisionTransformer, layer: int, by: int) -> Iterator[VisionTra
     >>> torch.equal(state, model.blocks[4](clean.states[5]))
     True
     """
-    with reorder(model, replaced(model.depth, check_layer(model, layer), check_layer(model, by))):
+    with reorder(model, rearranged(model.depth, [check_layer(model, layer)], [check_layer(model, by)])):
         yield model
 
 
@@ -218,16 +219,6 @@ def perturb(
         yield model
     finally:
         model.blocks = blocks
-
-
-def swapped(depth: int, first: int, second: int) -> list[int]:
-    """The layers 1..L with two of them exchanged."""
-    return list(rearranged(depth, (first, second), (second, first)))
-
-
-def replaced(depth: int, layer: int, by: int) -> list[int]:
-    """The layers 1..L with one of them replaced by another."""
-    return list(rearranged(depth, (layer,), (by,)))
 
 
 def rearranged(depth: int, places: Sequence[int], layers: Sequence[int]) -> tuple[int, ...]:

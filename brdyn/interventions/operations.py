@@ -10,7 +10,7 @@ from itertools import combinations, pairwise, permutations
 import numpy as np
 
 from brdyn.choices import DRAWS
-from brdyn.interventions.contexts import rearranged, replaced, swapped
+from brdyn.interventions.contexts import rearranged
 
 ENUMERATED = 5  # layers whose orders are few enough to list
 ATTEMPTS = 50
@@ -53,13 +53,13 @@ def operations(
     layers = range(1, depth + 1)
     if "swap" in kinds:
         for pair in _near(combinations(layers, 2), apart):
-            yield Operation("swap", pair, 0, tuple(swapped(depth, *pair)))
+            yield Operation("swap", pair, 0, rearranged(depth, pair, pair[::-1]))
     if "delete" in kinds and depth > 1:
         for layer in layers:
             yield Operation("delete", (layer,), 0, tuple(other for other in layers if other != layer))
     if "replace" in kinds:
         for pair in _near(permutations(layers, 2), apart):
-            yield Operation("replace", pair, 0, tuple(replaced(depth, *pair)))
+            yield Operation("replace", pair, 0, rearranged(depth, pair[:1], pair[1:]))
     if "shuffle" in kinds:
         rng = np.random.default_rng(seed)
         for phase, (start, end) in enumerate(pairwise([0, *boundaries, depth]), 1):

@@ -125,16 +125,10 @@ class Dynamics(BesideTwins):
         return cast("Spectra | None", self.details.get("spectra"))
 
     def curve(self, statistic: str, group: str | None = None) -> np.ndarray:
-        """Mean of a statistic over depth; by default of its last token group, the spatial tokens.
-
-        Raises
-        ------
-        UsageError
-            If there is no such statistic or group.
-        """
-        chosen = {} if group is None else {"group": group}
-        rows = rows_of(self.table, statistic=statistic, **chosen)
-        rows = rows[rows["group"] == (group or self.groups(statistic)[-1])]
+        """Mean of a statistic over depth, by default of its last token group, the spatial tokens. Raises UsageError if
+        there is no such statistic or group."""
+        chosen = group or next(reversed(self.groups(statistic)), "")
+        rows = rows_of(self.table, statistic=statistic, group=chosen)
         return rows.sort_values("layer")["mean"].to_numpy()
 
     def groups(self, statistic: str) -> list[str]:

@@ -60,6 +60,10 @@ MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 
 
+class HoldsObjectsError(BrdynError):
+    """A checkpoint that was read without `allow_pickle` and holds pickled Python objects."""
+
+
 def read(path: Path, allow_pickle: bool = False) -> StateDict:
     """Read a `.safetensors` file or a torch checkpoint into tensors, without running code from it.
 
@@ -209,7 +213,7 @@ def _read_torch(path: Path, allow_pickle: bool) -> Any:
     except Exception as error:  # a damaged archive or pickle breaks torch's reader anywhere
         raise _unreadable(path, error) from error
     if not allow_pickle:
-        raise BrdynError(
+        raise HoldsObjectsError(
             f"{str(path)!r} holds pickled Python objects, which can run code when loaded; "
             "convert it to safetensors, or pass `allow_pickle=True` if you trust its author"
         )

@@ -67,7 +67,7 @@ def read_module(path: Path) -> Shell:
         )
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        shells = [(type(name.rpartition(".")[2], (Shell,), {}), name) for name in named]
+        shells: list[Any] = [(type(name.rpartition(".")[2], (Shell,), {}), name) for name in named]
         with torch.serialization.safe_globals(shells):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive or pickle breaks torch's reader anywhere

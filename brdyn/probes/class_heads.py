@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -93,8 +94,7 @@ def _scores(model: VisionTransformer, features: Tensor) -> Tensor | None:
     return None if found is None else found.float().cpu()
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class FittedClassHead(Compared):
+class FittedClassHead(NamedTuple):
     """A trained head, and its epoch.
 
     Attributes

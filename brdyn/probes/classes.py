@@ -4,74 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from brdyn.data import ImageSet
 from brdyn.data.augment import Augmentation, PairTransform
 from brdyn.probes.baselines import baseline_scores
 from brdyn.probes.class_heads import ClassHead, Epoch, fit_class_head
 from brdyn.probes.counts import Counts
 from brdyn.probes.features import FeatureMetric, Features, extract_features, feature_width, read_out
-from brdyn.probes.heads import Recipe
-from brdyn.probes.layer_choice import CHOSEN, SINGLE, LayersAsked, Place, alternatives, called, greedy
+from brdyn.probes.layer_choice import Place, called
 from brdyn.probes.layer_result import AUGMENTED, CLASSES, OPTIMISTIC, RUNS, LayerProbe
+from brdyn.probes.layer_run import LayerRun
 from brdyn.probes.linear import fit_linear, split
 from brdyn.probes.of_images import described
 from brdyn.probes.probing import numbered, read_classes
 from brdyn.probes.scores import ClassScore
 from brdyn.probes.stores import Readout
-from brdyn.trajectory import Stream, trajectories
 
 CHOOSING_PENALTIES = (1e-3, 1e-2, 1e-1)
 CROPS = (0.08, 1.0)  # of the area, as published
 
 
 @dataclass
-class ClassRun:
-    """One run of probes of classes.
+class ClassRun(LayerRun):
+    """One run of probes of classes. Its images have labels.
 
-    Attributes
-    ----------
-    readouts : mapping of str to Readout
-    train, test, val : ImageSet
-        With labels; `val` may be None: a part of `train` is then held out to choose penalties by.
-    asked : LayersAsked
-    recipe : Recipe or None
-        Of the published protocol; None for k-NN and linear probes whose penalty held-out images choose.
-    seeds, seed : int
-    augment : bool
-        With the published protocol: crops and flips, with the backbone in the loop.
-    ends : tuple of int or None
-    stream : Stream
+    The recipe is of the published protocol, which alone can have `augment`; None for k-NN and linear probes whose
+    penalty held-out images choose.
     """
 
-    readouts: Mapping[str, Readout]
-    train: ImageSet
-    test: ImageSet
-    val: ImageSet | None
-    asked: LayersAsked
-    recipe: Recipe | None
-    seeds: int
-    seed: int
-    augment: bool
-    ends: tuple[int, ...] | None
-    stream: Stream
     learnt: dict[str, Features] = field(init=False, default_factory=dict)
     tested: dict[str, Features] = field(init=False, default_factory=dict)
     choosing: dict[str, Features] = field(init=False, default_factory=dict)
-    runs: list[tuple[Any, ...]] = field(init=False, default_factory=list)
-    sets: dict[str, str] = field(init=False, default_factory=dict)
     notes: list[str] = field(init=False, default_factory=list)
 
     def probed(self) -> LayerProbe | None:
         """Extract, fit, test; None in processes other than the main one."""
-        first = next(iter(self.readouts.values())).model
-        layers = self.asked.of(first.depth, repr(first.info.name))
+        layers = self.asked.of(self.first.depth, repr(self.first.info.name))
         self._extract(layers)
         if not self.stream.is_main:
             return None
@@ -91,7 +63,6 @@ class ClassRun:
         return self._result(counts)
 
     def _extract(self, layers: Place) -> None:
-        first = next(iter(self.readouts.values())).model
         sets = ((self.train, self.learnt), (self.test, self.tested), (self.val, self.choosing))
         for images, found in sets:
             if images is None:
@@ -101,24 +72,16 @@ class ClassRun:
                 for name, readout in self.readouts.items()
                 for layer in layers
             }
-            found |= extract_features(first, images, metrics, self.stream)
+            found |= extract_features(self.first, images, metrics, self.stream)
 
     def _features(self, some: Mapping[str, Features], name: str, place: Place) -> Features:
         return beside([some[f"{name}/{layer}"] for layer in place])
 
     def _choose(self, name: str, layers: Place) -> list[Place]:
         """The best layers by score on held-out training images, and what people read instead."""
-        model = self.readouts[name].model
         own = {layer: self.learnt[f"{name}/{layer}"] for layer in layers}
         by = {layer: self.choosing[f"{name}/{layer}"] for layer in layers} if self.choosing else None
-        best = greedy(layers, self.asked.choose, _scores(own, by, self.seed, model.device))
-        others = {
-            SINGLE: best[0],
-            CHOSEN: best[-1],
-            **alternatives(model.depth, self.asked.choose, self.ends),
-        }
-        self.sets = {label: called(place) for label, place in others.items()}
-        return [place for place in dict.fromkeys(others.values()) if len(place) > 1]
+        return self.choose(layers, _scores(own, by, self.seed, self.first.device))
 
     def _read(self, counts: Counts, name: str, place: Place, train: Features, test: Features) -> None:
         """By k-NN, and by linear probes whose penalty held-out images choose."""
@@ -136,7 +99,7 @@ class ClassRun:
 
     def _starts(self) -> dict[str, ClassHead]:
         """The classifiers that heads begin as, and what is to be said of it."""
-        first = next(iter(self.readouts.values())).model
+        first = self.first
         every = torch.cat([next(iter(some.values())).labels for some in (self.learnt, self.tested)])
         theirs = first.takes_labels(self.train.label_names) and int(every.max()) < first.classes
         found = {name: ClassHead.of(one.model) for name, one in self.readouts.items()} if theirs else {}
@@ -183,19 +146,18 @@ class ClassRun:
 
     def _live(self, name: str, place: Place, among: Tensor | None, seed: int) -> Callable[[int], Epoch]:
         """Crops and flips made anew for each epoch, with the backbone in the loop."""
-        assert self.recipe is not None
-        readout, first = self.readouts[name], next(iter(self.readouts.values())).model
+        readout, seen = self.readouts[name], self.first.preprocessing
         positions = self.learnt[f"{name}/{place[0]}"].positions
         assert positions is not None
-        images, seen = self.train.in_memory(), first.preprocessing
-        stream = replace(self.stream, batch_size=self.recipe.batch_size, progress=False)
+
+        def turn(number: int) -> PairTransform:
+            how = Augmentation(CROPS, seed=self.seed + seed, visit=number)
+            return PairTransform(seen.image_size, seen.mean, seen.std, how)
+
+        turned = self.turned(seed, positions.tolist(), turn)
 
         def epoch(number: int) -> Iterator[tuple[Tensor, Tensor]]:
-            turn = PairTransform(
-                seen.image_size, seen.mean, seen.std, Augmentation(CROPS, seed=self.seed + seed, visit=number)
-            )
-            order = np.random.default_rng([self.seed + seed, number]).permutation(positions.numpy())
-            for trajectory in trajectories(first, images.augmented(turn).take(order), stream=stream):
+            for trajectory in turned(number):
                 rows, states = trajectory.labelled, readout.states(trajectory)
                 values = torch.cat([read_out(readout.model, states[layer]) for layer in place], 1)
                 labels = trajectory.labels[rows]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from brdyn.probes.layer_choice import CHOSEN, PHASE_ENDS, REGULAR
-from brdyn.probes.scores import Score, measured, ratio, resamples
+from brdyn.probes.scores import Score, measured, ratio
 
 SCORES = ["model", "place", "probe", "score", "value", "low", "high", "sd", "seeds"]
 PAIRS = [
@@ -44,9 +44,9 @@ class Counts:
         return np.stack(self.found[key])
 
     def weights(self, seed: int) -> np.ndarray:
-        """Bootstrap samples of the test images, the same for all."""
+        """Bootstrap samples of the test images, the same for all; none, of a score that needs none."""
         images = next(iter(self.found.values()))[0].shape[0]
-        return resamples(images, seed=seed)
+        return self.score.weights(images, seed)
 
     def scores(self, weights: np.ndarray) -> pd.DataFrame:
         """The rows of :attr:`LayerProbe.scores`."""

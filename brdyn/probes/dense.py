@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from brdyn.data import DenseSet, MaskTargets
-from brdyn.data.augment import Augmentation
+from brdyn.data.augment import Augmentation, PairTransform
 from brdyn.data.targets import DepthTargets
 from brdyn.errors import UsageError
-from brdyn.probes.baselines import baseline_scores, blind_map, count_blind
+from brdyn.probes.baselines import baseline_scores, blind_map, count_blind, parts
 from brdyn.probes.counts import Counts
 from brdyn.probes.heads import (
     FittedHeads,
@@ -24,11 +23,12 @@ from brdyn.probes.heads import (
     count_images,
     fit_heads,
     fit_ridge,
-    map_of,
+    maps_of,
     split_images,
 )
-from brdyn.probes.layer_choice import CHOSEN, SINGLE, LayersAsked, alternatives, called, greedy
+from brdyn.probes.layer_choice import called
 from brdyn.probes.layer_result import AUGMENTED, CLASSES, OPTIMISTIC, RUNS, LayerProbe
+from brdyn.probes.layer_run import LayerRun
 from brdyn.probes.maps import DenseTask, Depth, Segmentation
 from brdyn.probes.of_images import described as images_described
 from brdyn.probes.scores import measured
@@ -36,14 +36,12 @@ from brdyn.probes.stores import (
     Features,
     FeatureStore,
     Place,
-    Readout,
     check_patches,
     check_room,
     described,
     extract_stores,
     image_bytes,
 )
-from brdyn.trajectory import Stream, trajectories
 
 CHOOSING_EPOCHS = 5
 SHORTLISTED = 3  # of the examples
@@ -53,39 +51,16 @@ Rows = tuple[FeatureStore, np.ndarray]
 
 
 @dataclass
-class DenseRun:
-    """One run of dense probes.
+class DenseRun(LayerRun):
+    """One run of dense probes; `say` is told how large their features are."""
 
-    Attributes
-    ----------
-    readouts : mapping of str to Readout
-    train, test, val : DenseSet
-        `val` may be None: a part of `train` is then held out.
-    asked : LayersAsked
-    recipe : Recipe
-    seeds, seed : int
-    augment : bool
-    ends : tuple of int or None
-    stream : Stream
-    say : callable
-    """
-
-    readouts: Mapping[str, Readout]
     train: DenseSet
     test: DenseSet
     val: DenseSet | None
-    asked: LayersAsked
     recipe: Recipe
-    seeds: int
-    seed: int
-    augment: bool
-    ends: tuple[int, ...] | None
-    stream: Stream
     say: Callable[[str], None]
     task: DenseTask = field(init=False)
     stores: dict[str, dict[str, FeatureStore]] = field(init=False, default_factory=dict)
-    runs: list[tuple[Any, ...]] = field(init=False, default_factory=list)
-    sets: dict[str, str] = field(init=False, default_factory=dict)
     fitted: dict[str, FittedHeads] = field(init=False, default_factory=dict)
 
     def probed(self, folder: Path) -> LayerProbe:
@@ -148,21 +123,17 @@ class DenseRun:
     def _live(self, model: str, fitting: Rows, seed: int) -> Callable[[int], Pairs]:
         """Crops and flips made anew for each epoch, with the backbone in the loop."""
         store, rows = fitting
-        images = self.train.in_memory()
-        depth = isinstance(self.task, Depth)
-        readout, first = self.readouts[model], next(iter(self.readouts.values())).model
-        stream = replace(self.stream, batch_size=self.recipe.batch_size, progress=False)
+        readout, depth = self.readouts[model], isinstance(self.task, Depth)
+        scale = (0.5, 2.0) if depth else (0.5, 1.0)
+
+        def turn(number: int) -> PairTransform:
+            how = Augmentation(scale=scale, jitter=depth, seed=self.seed + seed, visit=number)
+            return replace(self.train.turn, augmentation=how)
+
+        turned = self.turned(seed, [store.positions[row] for row in rows], turn)
 
         def epoch(number: int) -> Iterator[tuple[Features, Tensor]]:
-            how = Augmentation(
-                scale=(0.5, 2.0) if depth else (0.5, 1.0), jitter=depth, seed=self.seed + seed, visit=number
-            )
-            order = np.random.default_rng([self.seed + seed, number]).permutation(
-                [store.positions[row] for row in rows]
-            )
-            for trajectory in trajectories(
-                first, images.augmented(replace(images.turn, augmentation=how)).take(order), stream=stream
-            ):
+            for trajectory in turned(number):
                 assert trajectory.targets is not None
                 values = readout.features(trajectory, store.layers).cpu()
                 yield values.__getitem__, trajectory.targets
@@ -179,11 +150,7 @@ class DenseRun:
         def scores(places: list[Place]) -> np.ndarray:
             return fit_heads(self.task, fitting, choosing, places, quick, self.seed).chosen
 
-        best = greedy(layers, self.asked.choose, scores)
-        depth = self.readouts[model].model.depth
-        others = {SINGLE: best[0], CHOSEN: best[-1], **alternatives(depth, self.asked.choose, self.ends)}
-        self.sets = {label: called(place) for label, place in others.items()}
-        new = [place for place in dict.fromkeys(others.values()) if len(place) > 1]
+        new = self.choose(layers, scores)
         for count in sorted({len(place) for place in new}):
             same = [place for place in new if len(place) == count]
             for seed in range(self.seeds):
@@ -270,12 +237,10 @@ class DenseRun:
         }
         for name, fitted in self.fitted.items():
             maps = [
-                map_of(self.task, fitted, self.stores["test"][name], int(row))[place].astype(
-                    found["truth"].dtype
-                )
+                maps_of(self.task, fitted, self.stores["test"][name], int(row))[0][place].numpy()
                 for row in shown
             ]
-            found[f"said {name}"] = np.stack(maps)
+            found[f"said {name}"] = np.stack(maps).astype(found["truth"].dtype)
         return found
 
 
@@ -296,7 +261,7 @@ def made_task(train: DenseSet, stores: Mapping[str, FeatureStore]) -> DenseTask:
     others = {WORDS[name]: store for name, store in stores.items() if name != "train"}
     if isinstance(train.targets, DepthTargets):
         for name, store in others.items():
-            if not any((part > 0).any() for part in _targets(store)):
+            if not any((part > 0).any() for part in parts(store)):
                 raise UsageError(
                     f"not one pixel of the {name} images has a depth; check `depth_unit` and `max_depth`"
                 )
@@ -317,10 +282,4 @@ def made_task(train: DenseSet, stores: Mapping[str, FeatureStore]) -> DenseTask:
 
 def _most(store: FeatureStore) -> int:
     """The largest class."""
-    return max(int(part.max()) for part in _targets(store))
-
-
-def _targets(store: FeatureStore) -> Iterator[np.ndarray]:
-    for start in range(0, len(store), 64):
-        yield np.asarray(store.targets[start : min(start + 64, len(store))])
-        store.release()
+    return max(int(part.max()) for part in parts(store))

@@ -20,6 +20,7 @@ from brdyn.arguments import checked
 from brdyn.errors import UsageError
 from brdyn.probes.maps import DenseTask, Heads, Tokens, drawn_points
 from brdyn.probes.stores import Features, FeatureStore, Place, Standard
+from brdyn.words import are
 
 HELD_OUT = 0.2
 CHOOSING_POINTS = 4  # of each held-out image, for each of a step
@@ -193,15 +194,10 @@ def split_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     held = max(1, round(HELD_OUT * count))
     if held >= count:
         raise UsageError(
-            f"{counted_images(count)} to fit heads on and to choose a penalty by; give at least 2"
+            f"{are(count, 'training image')} to fit heads on and to choose a penalty by; give at least 2"
         )
     drawn = np.random.default_rng(seed).permutation(count)
     return np.sort(drawn[held:]), np.sort(drawn[:held])
-
-
-def counted_images(count: int) -> str:
-    """In words."""
-    return f"{count} training image is" if count == 1 else f"{count} training images are"
 
 
 def fit_heads(
@@ -371,20 +367,13 @@ def shares_of_patches(targets: Tensor, grid: tuple[int, int], classes: int) -> t
 
 def count_images(task: DenseTask, fitted: FittedHeads, store: FeatureStore) -> np.ndarray:
     """What the score counts in each image, over all pixels: `(S, n, statistics)`."""
-    found = []
-    with torch.no_grad():
-        for row in range(len(store)):
-            values, targets = store.read(np.array([row]))
-            maps = task.whole(
-                _tokens(store, fitted.standard, values, fitted.places), fitted.heads, store.size
-            )
-            found.append(task.count(maps[0].flatten(1), targets.flatten(1)))
-    return np.stack(found, 1)
+    pairs = (maps_of(task, fitted, store, row) for row in range(len(store)))
+    return np.stack([task.count(maps.flatten(1), targets.flatten(1)) for maps, targets in pairs], 1)
 
 
-def map_of(task: DenseTask, fitted: FittedHeads, store: FeatureStore, row: int) -> np.ndarray:
-    """What the heads say of an image, `(S, H, W)`."""
-    with torch.no_grad():
-        values, _ = store.read(np.array([row]))
-        tokens = _tokens(store, fitted.standard, values, fitted.places)
-        return task.whole(tokens, fitted.heads, store.size)[0].numpy()
+@torch.no_grad()
+def maps_of(task: DenseTask, fitted: FittedHeads, store: FeatureStore, row: int) -> tuple[Tensor, Tensor]:
+    """What the heads say of an image, `(S, H, W)`, and its targets, `(1, H, W)`."""
+    values, targets = store.read(np.array([row]))
+    tokens = _tokens(store, fitted.standard, values, fitted.places)
+    return task.whole(tokens, fitted.heads, store.size)[0], targets

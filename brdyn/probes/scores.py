@@ -52,6 +52,10 @@ class Score(ABC):
     sign: ClassVar[int] = 1
     statistics: tuple[str, ...]
 
+    def weights(self, images: int, seed: int) -> np.ndarray:
+        """Bootstrap samples of as many images, `(count, images)`; none, where no interval is made of them."""
+        return resamples(images, seed=seed)
+
     @abstractmethod
     def values(self, totals: np.ndarray) -> dict[str, np.ndarray]:
         """Scores `(...)` of sums `(..., S)`; NaN where nothing was counted."""
@@ -92,6 +96,10 @@ class ClassScore(Score):
     main = "accuracy"
     words: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy"}
     statistics = ("right", "images")
+
+    def weights(self, images: int, seed: int) -> np.ndarray:
+        """None: its intervals are of shares."""
+        return np.empty((0, images))
 
     def values(self, totals: np.ndarray) -> dict[str, np.ndarray]:
         """Of right answers and images."""

@@ -227,9 +227,9 @@ def check_room(folder: Path, images: int, one: int) -> None:
     free = psutil.disk_usage(str(folder)).free - SPARED
     if images * one > free:
         raise UsageError(
-            f"features and targets of {images} images take {images * one / 1e9:.1f} GB, and "
-            f"{max(free, 0) / 1e9:.1f} GB are free in {str(folder)!r}; use fewer `layers` or images (`n`), or another "
-            "`cache`"
+            f"features and targets of {images} images take {bytes_in_words(images * one)}, and "
+            f"{bytes_in_words(max(free, 0))} are free in {str(folder)!r}; use fewer `layers` or images (`n`), or "
+            "another `cache`"
         )
 
 

@@ -264,20 +264,17 @@ class SpanBaselines(Metric):
     ) -> _Moments:
         """Moments of some folds about their own means, to fit maps to; or about those of others, to judge theirs by."""
         count, seen = self._counts()[folds, group].sum(), self.inputs[folds, group, start].sum(0)
-        moved = torch.stack([self.updates[fold, group, slots] for fold in folds]).sum(0)
+        rows = torch.tensor(folds)[:, None]
+        held = torch.tensor(sorted({self._held(fold) for fold in folds}))[:, None]
+        moved = self.updates[rows, group, slots].sum(0)
         entry, update = (seen / count, moved / count) if other is None else (other.entry, other.update)
-        squared = torch.stack([self.squares[fold, group, slots] for fold in folds]).sum(0)
-        held = sorted({self._held(fold) for fold in folds})
-        second = torch.stack([self.second[fold, group, start] for fold in held]).sum(0)
-        cross = torch.stack([self.cross[fold, group, slots] for fold in held]).sum(0)
-        about = [
-            _about(product, seen, there, entry, mean, count)
-            for product, there, mean in zip(cross, moved, update, strict=True)
-        ]
+        squared = self.squares[rows, group, slots].sum(0)
+        second = self.second[held, group, start].sum(0)[0]
+        cross = self.cross[held, group, slots].sum(0)
         return _Moments(
             squared - 2 * (update * moved).sum(-1) + count * update.square().sum(-1),
             _about(second, seen, seen, entry, entry, count),
-            torch.stack(about),
+            _about(cross, seen, moved, entry, update, count),
             entry,
             update,
             ROUNDING * second.trace(),
@@ -325,9 +322,11 @@ def by_half(values: Tensor) -> Tensor:
 def _about(
     products: Tensor, first: Tensor, second: Tensor, centre: Tensor, other: Tensor, count: Tensor
 ) -> Tensor:
-    """Sum of outer products about two points, from that about zero and the sums of rows."""
-    shifts = torch.outer(first, other) + torch.outer(centre, second) - count * torch.outer(centre, other)
-    return products - shifts
+    """Sum of outer products about two points, from that about zero and the sums of rows; of several second ones and
+    their points, `(slots, D)`, too."""
+    first, centre = first[:, None], centre[:, None]
+    second, other = second[..., None, :], other[..., None, :]
+    return products - (first * other + centre * second - count * (centre * other))
 
 
 def skill(residual: Tensor, errors: Tensor, squares: Tensor) -> Tensor:

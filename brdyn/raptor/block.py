@@ -6,8 +6,7 @@ BRH (arXiv 2512.19941), method notes section 4. Attention is timm's, which runs 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from timm.layers import Mlp, SwiGLU
 from timm.models.vision_transformer import Attention, LayerScale
@@ -76,10 +75,6 @@ class BlockConfig:
     def redrawn(self) -> BlockConfig:
         """As untrained blocks start: LayerScale at 1 instead of where fits start it, at which blocks do nothing."""
         return replace(self, layer_scale=1.0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
 
 
 class RaptorBlock(nn.Module):

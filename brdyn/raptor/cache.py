@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -35,7 +36,7 @@ from brdyn.runtime import Processes
 from brdyn.store import read_json, to_json, write_atomically
 from brdyn.training.settings import differences
 from brdyn.trajectory import Stream, trajectories
-from brdyn.words import first_line
+from brdyn.words import bytes_in_words, first_line
 
 FORMAT = "brdyn activation cache"
 INDEX = "cache.json"
@@ -108,12 +109,17 @@ class ActivationCache:
         """Shards that are not there yet."""
         return [shard for shard in range(self.shards) if not self.path(shard).is_file()]
 
+    def images_in(self, shards: Iterable[int]) -> int:
+        """Number of images in some shards; the last shard may have fewer than the others."""
+        return sum(min(self.shard_images, len(self.images) - one * self.shard_images) for one in shards)
+
     def describe(self) -> str:
         """Its size, before it is made."""
+        one, whole = bytes_in_words(self.image_bytes), bytes_in_words(self.total_bytes)
         there = self.shards - len(self.missing())
         return (
-            f"activation cache in {str(self.folder)!r}: {len(self.images)} images x {self.image_bytes / 1e6:.2f} MB = "
-            f"{self.total_bytes / 1e9:.2f} GB; {there} of {self.shards} parts are there"
+            f"activation cache in {str(self.folder)!r}: {len(self.images)} images x {one} = {whole}; {there} of "
+            f"{self.shards} parts are there"
         )
 
     def index(self) -> dict[str, Any]:
@@ -155,12 +161,12 @@ class ActivationCache:
         others = [one for one in self.folder.iterdir() if not one.name.startswith(UNFINISHED)]
         if not path.is_file() and others:
             raise UsageError(f"{str(self.folder)!r} holds other files; choose an empty folder as `cache`")
-        needed = len(self.missing()) * self.shard_images * self.image_bytes
+        needed = self.images_in(self.missing()) * self.image_bytes
         free = psutil.disk_usage(str(self.folder)).free
         if needed > free:
             raise BrdynError(
-                f"an activation cache of {self.total_bytes / 1e9:.1f} GB does not fit in {str(self.folder)!r}, where "
-                f"{free / 1e9:.1f} GB are free; use fewer images (`n`), another `cache`, or none"
+                f"an activation cache of {bytes_in_words(self.total_bytes)} does not fit in {str(self.folder)!r}, "
+                f"where {bytes_in_words(free)} are free; use fewer images (`n`), another `cache`, or none"
             )
         if not path.is_file():
             write_atomically(path, to_json(self.index()))
@@ -206,10 +212,10 @@ class ActivationCache:
             if not self.path(shard).is_file()
         ]
         show = progress and processes.is_main
-        with progress_bar("activation cache: writing", len(mine) * self.shard_images, show) as advance:
+        with progress_bar("activation cache: writing", self.images_in(mine), show) as advance:
             for shard in mine:
                 self._make(shard, workers)
-                advance(self.shard_images)
+                advance(self.images_in([shard]))
         processes.wait()
         left = self.missing()
         if left:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,10 +61,6 @@ class Cost:
             f"{self.teacher_flops / 1e9:.2f}; {self.images_per_second:.0f} images/s against "
             f"{self.teacher_images_per_second:.0f}"
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
 
 
 def cost(raptor: Raptor, *, batch_size: int | None = None, rounds: int = ROUNDS) -> Cost:

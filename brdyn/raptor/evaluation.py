@@ -31,7 +31,7 @@ from brdyn.result import Result
 from brdyn.store import ROW, records
 from brdyn.trajectory import Stream
 from brdyn.words import counted as number_of
-from brdyn.words import table_lines
+from brdyn.words import table_lines, with_interval
 
 TEACHER, RAPTOR = "teacher", "raptor"
 SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine", "epsilon": "epsilon"}
@@ -99,7 +99,7 @@ class Evaluation(Result):
             "fidelity": records(self.fidelity.table),
             "baselines": asdict(self.fidelity.baselines) if self.fidelity.baselines else None,
             "head": self.fidelity.head(),
-            "cost": self.cost.to_dict() if self.cost else None,
+            "cost": asdict(self.cost) if self.cost else None,
             "probing": self.probing.to_dict() if self.probing else None,
             "layer_probe": self.layers.content() if self.layers else None,
             "beyond": self.beyond.to_dict() if self.beyond else None,
@@ -199,21 +199,16 @@ class Evaluation(Result):
             & (table["group"] == "all")
             & (table["layer"] == table["layer"].max())
         ].set_index("statistic")
-        return ", ".join(
-            f"over {words} {last.loc[f'skill_{name}', 'mean']:.3f}"
-            + _interval(last.loc[f"skill_{name}", "low"], last.loc[f"skill_{name}", "high"])
-            for name, words in BASELINES.items()
-        )
+        found = []
+        for name, words in BASELINES.items():
+            mean, low, high = last.loc[f"skill_{name}", ["mean", "low", "high"]]
+            found.append(f"over {words} {with_interval(mean, low, high, '.3f')}")
+        return ", ".join(found)
 
     def brief(self) -> str:
         """Blocks and teacher."""
         blocks = number_of(len(set(self.assignment)), "block")
         return f"{blocks} for the {len(self.assignment)} layers of {self.teacher}"
-
-
-def _interval(low: float, high: float) -> str:
-    """` [0.100, 0.200]`, or nothing where there is none."""
-    return f" [{low:.3f}, {high:.3f}]" if low == low else ""
 
 
 @checked

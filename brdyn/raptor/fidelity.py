@@ -150,7 +150,6 @@ class FidelityMetric(PerImageMetric):
     beyond: Tensor
 
     def __init__(self, raptor: Raptor, seed: int = 0, *, with_labels: bool = True, **kwargs: Any) -> None:
-        self.modes = MODES  # before the base class asks for statistics
         super().__init__(raptor.tokens, raptor.depth, **kwargs)
         self._held = (raptor,)  # not a part of this metric's state
         self.with_labels, self.seed = with_labels, seed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -194,7 +194,7 @@ class Raptor(VisionTransformer):
                 "layers": teacher.layers,
             },
             "assignment": list(self.assignment),
-            "block" if isinstance(self.config, BlockConfig) else "copies": self.config.to_dict(),
+            "block" if isinstance(self.config, BlockConfig) else "copies": asdict(self.config),
             **details,
         }
         return pretrained.to_files(KIND, each_once(self.shared), config)

@@ -113,18 +113,13 @@ def read_blocks(
 
 def _tensors_and_ends(file: Path) -> tuple[Mapping[str, Tensor], list[int] | None]:
     """The tensors, and the boundaries where the file says them."""
-    kind = checkpoints.kind_of(file)
-    if kind in (checkpoints.LIKE_A_TORCH_ARCHIVE, checkpoints.LIKE_A_PICKLE):
-        try:
-            return checkpoints.read(file), None
-        except BrdynError as error:
-            if "pickled Python objects" not in str(error):
-                raise
+    try:
+        return checkpoints.read(file), None
+    except checkpoints.HoldsObjectsError:
         module = read_module(file)
-        ends = module.__dict__.get("thresholds")
-        whole = isinstance(ends, list | tuple) and all(type(end) is int for end in ends)
-        return module.named_tensors(), list(ends) if whole and ends is not None else None
-    return checkpoints.read(file), None
+    ends = module.__dict__.get("thresholds")
+    whole = isinstance(ends, list | tuple) and all(type(end) is int for end in ends)
+    return module.named_tensors(), list(ends) if whole and ends is not None else None
 
 
 def _by_block(tensors: Mapping[str, Tensor], file: Path) -> list[dict[str, Tensor]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite, nan, sqrt
+from math import nan, sqrt
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -36,6 +36,7 @@ from brdyn.store import records, rows_of
 from brdyn.training import Session
 from brdyn.trajectory import Stream, Trajectory
 from brdyn.words import counted as number_of
+from brdyn.words import with_interval
 
 COLUMNS = {
     "partition": str, "rank": int, "fitted": bool, "parameters": int, "share": (float, None),
@@ -129,10 +130,10 @@ class RankCurve(Result):
             share = float(rows.loc[rows["rank"] == rank, "share"].iloc[0])
             saved = "" if share < 1 else " (none saved)"
             at = f"rank {rank}, with {share:.0%} of the parameters of the teacher's blocks{saved}, is enough"
-        interval = f" [{first['low']:.3f}, {first['high']:.3f}]" if isfinite(first["low"]) else ""
+        skill = with_interval(first["skill"], first["low"], first["high"], ".3f")
         return (
-            f"{name}: with corrections of rank {first['rank']:.0f} the shared blocks have skill {first['skill']:.3f}"
-            f"{interval} over doing nothing; {at} for {GOOD}"
+            f"{name}: with corrections of rank {first['rank']:.0f} the shared blocks have skill {skill} over doing "
+            f"nothing; {at} for {GOOD}"
         )
 
     def overview(self) -> list[dict[str, Any]]:
@@ -326,8 +327,10 @@ def raptor_ranks(
         name: as_assignment(given, teacher.depth, repr(info.name)) for name, given in partitions.items()
     }
     for name, assignment in assignments.items():
-        found = [(False, _measured(_tied(teacher, assignment, configs[wanted[-1]], start, choosing),
-                                   images, wanted, stream))]  # fmt: skip
+        tied = Raptor(teacher, assignment, configs[wanted[-1]]).eval().requires_grad_(False)
+        tie(tied, start, choosing)
+        found = [(False, _measured(tied, images, wanted, stream))]
+        del tied
         for rank in wanted if settings is not None else ():
             assert settings is not None
             asked = replace(settings, start=start, relax=rank)
@@ -340,10 +343,9 @@ def raptor_ranks(
                 workers=stream.workers,
             ).raptor
             found.append((True, _measured(raptor, images, [rank], stream)))
-        parts += [
-            table.assign(partition=name, fitted=fitted, parameters=_sizes(teacher, assignment, table["rank"]))
-            for fitted, table in found
-        ]
+        for fitted, table in found:
+            sizes = [relaxed_parameters(teacher, assignment, int(rank)) for rank in table["rank"]]
+            parts.append(table.assign(partition=name, fitted=fitted, parameters=sizes))
     table = pd.concat(parts, ignore_index=True)
     table["share"] = table["parameters"] / teacher.block_parameters
     origin = Provenance.of(teacher, images, watch, stream.processes, seed=images.seed)
@@ -359,22 +361,10 @@ def raptor_ranks(
     return RankCurve(table[list(COLUMNS)], assignments, start, seen, others, provenance=origin)
 
 
-def _tied(
-    teacher: VisionTransformer, assignment: Sequence[int], config: CopyConfig, start: str, images: ImageSet
-) -> Raptor:
-    raptor = Raptor(teacher, assignment, config).eval().requires_grad_(False)
-    tie(raptor, start, images)
-    return raptor
-
-
 def _measured(raptor: Raptor, images: ImageSet, ranks: Sequence[int], stream: Stream) -> pd.DataFrame:
     metric = EndMetric(raptor, ranks)
     measure(raptor.teacher, images, {"ends": metric}, stream=stream)
     return metric.compute()
-
-
-def _sizes(teacher: VisionTransformer, assignment: Sequence[int], ranks: pd.Series) -> list[int]:
-    return [relaxed_parameters(teacher, assignment, int(rank)) for rank in ranks]
 
 
 def _images_seen(settings: FitSettings, images: int) -> int:

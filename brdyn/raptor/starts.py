@@ -17,7 +17,7 @@ START_IMAGES, BATCH = 64, 16
 LEAST = 1e-12  # of the mean squared update of a phase: below it a layer does nothing but float32 rounding
 
 
-def tie(raptor: Raptor, start: str, images: ImageSet) -> list[int | None]:
+def tie(raptor: Raptor, start: str, images: ImageSet) -> None:
     """Let every block of copies start where it was asked for, with the corrections that its rank allows.
 
     Parameters
@@ -28,11 +28,6 @@ def tie(raptor: Raptor, start: str, images: ImageSet) -> list[int | None]:
         The layer of each block whose weights do best at all its layers, or the mean of their weights.
     images : ImageSet
         To choose the layer by; :data:`START_IMAGES` are enough.
-
-    Returns
-    -------
-    list of int or None
-        The layer of each block; None for the mean.
 
     Raises
     ------
@@ -46,7 +41,6 @@ def tie(raptor: Raptor, start: str, images: ImageSet) -> list[int | None]:
     for block, layer in zip(raptor.shared, chosen, strict=True):
         assert isinstance(block, CopiedBlock)
         block.tie(raptor.teacher, layer)
-    return chosen
 
 
 @torch.no_grad()

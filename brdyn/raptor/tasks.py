@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite, nan
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +40,44 @@ def cached(teacher: VisionTransformer) -> ReadStates:
     return lambda batch: batch.images.to(teacher.device, non_blocking=True).to(teacher.dtype).unbind(1)
 
 
-class BlocksApart(Task):
+class _Stage(Task):
+    """What both stages have in common; parameters as of :class:`BlocksApart`."""
+
+    def __init__(
+        self,
+        raptor: Raptor,
+        teacher: VisionTransformer,
+        *,
+        sigma: float = 0.0,
+        validation: Sequence[Batch] = (),
+        read: ReadStates | None = None,
+    ) -> None:
+        super().__init__()
+        self._held = (raptor, teacher)  # not parameters of this task
+        self.sigma, self.validation, self.read = sigma, validation, read or online(teacher)
+
+    def inputs(self, batch: Batch) -> States:
+        """The teacher's states."""
+        return self.read(batch)
+
+    def _noisy(self, state: Tensor) -> Tensor:
+        return state + self.sigma * torch.randn_like(state) if self.sigma and self.training else state
+
+    def validate(self) -> dict[str, float]:
+        """R^2 and skill of the states of :meth:`at_ends`."""
+        sums: dict[str, _Determination] = {}  # empty without validation images
+        for batch in self.validation:
+            states = capture(self._held[1], batch).states
+            for name, span, own in self.at_ends(states):
+                sums.setdefault(name, _Determination()).add(own, states[span.end], states[span.start])
+        return _defined(sums)
+
+    @abstractmethod
+    def at_ends(self, states: States) -> Iterator[tuple[str, Span, Tensor]]:
+        """Each span by the name under which it is validated, and the state that the blocks lead to at its end."""
+
+
+class BlocksApart(_Stage):
     """Stage 1: every block on the spans of layers it replaces, entered by the teacher's own states.
 
     The loss of a block is `r * teacher-forced + (1 - r) * autoregressive`, with r falling linearly from 1 to 0 over the
@@ -71,20 +110,12 @@ class BlocksApart(Task):
         *,
         annealed_over: int,
         teacher_forcing_only: bool = False,
-        sigma: float = 0.0,
-        validation: Sequence[Batch] = (),
-        read: ReadStates | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(raptor, teacher, **common)
         self.parts = nn.ModuleDict({block_name(number): block for number, block in enumerate(raptor.shared)})
-        self._held = (raptor, teacher)  # not parameters of this task
         self.losses = list(losses)
-        self.annealed_over, self.teacher_forcing_only, self.sigma = annealed_over, teacher_forcing_only, sigma
-        self.validation, self.read = validation, read or online(teacher)
-
-    def inputs(self, batch: Batch) -> States:
-        """The teacher's states."""
-        return self.read(batch)
+        self.annealed_over, self.teacher_forcing_only = annealed_over, teacher_forcing_only
 
     def forced_share(self, step: int) -> float:
         """r, the weight of the teacher-forced loss at a step (from 0)."""
@@ -125,25 +156,16 @@ class BlocksApart(Task):
                 errors.append(share * loss(both[:images], truth) + (1 - share) * loss(own, truth))
         return torch.stack(errors).sum(0)
 
-    def _noisy(self, state: Tensor) -> Tensor:
-        return state + self.sigma * torch.randn_like(state) if self.sigma and self.training else state
-
-    def validate(self) -> dict[str, float]:
-        """R^2 and skill of the state at the end of each block's spans, autoregressive from the teacher's state."""
-        raptor, teacher = self._held
-        sums: dict[str, _Determination] = {}
-        for batch in self.validation:
-            states = capture(teacher, batch).states
-            for span in raptor.spans:
-                own = states[span.start]
-                for layer in range(span.start + 1, span.end + 1):
-                    own = self.parts[block_name(span.block)](own, layer)
-                found = sums.setdefault(block_name(span.block), _Determination())
-                found.add(own, states[span.end], states[span.start])
-        return _defined(sums)
+    def at_ends(self, states: States) -> Iterator[tuple[str, Span, Tensor]]:
+        """By block, autoregressive from the teacher's state that enters the span."""
+        for span in self._held[0].spans:
+            own, name = states[span.start], block_name(span.block)
+            for layer in range(span.start + 1, span.end + 1):
+                own = self.parts[name](own, layer)
+            yield name, span, own
 
 
-class BlocksJoined(Task):
+class BlocksJoined(_Stage):
     """Stage 2: the whole Raptor from the embedding to the last layer, autoregressive.
 
     Parameters
@@ -156,55 +178,30 @@ class BlocksJoined(Task):
         As in stage 1.
     """
 
-    def __init__(
-        self,
-        raptor: Raptor,
-        teacher: VisionTransformer,
-        loss: LossFunction,
-        *,
-        sigma: float = 0.0,
-        validation: Sequence[Batch] = (),
-        read: ReadStates | None = None,
-    ) -> None:
-        super().__init__()
+    def __init__(self, raptor: Raptor, teacher: VisionTransformer, loss: LossFunction, **common: Any) -> None:
+        super().__init__(raptor, teacher, **common)
         self.parts = nn.ModuleDict({"raptor": raptor.shared})
-        self._held = (raptor, teacher)
-        self.loss, self.sigma, self.validation = loss, sigma, validation
-        self.read = read or online(teacher)
-
-    def inputs(self, batch: Batch) -> States:
-        """The teacher's states."""
-        return self.read(batch)
+        self.loss = loss
 
     def forward(self, inputs: States, step: int) -> dict[str, Tensor]:
         """The mean over layers, of each image."""
-        state, errors = inputs[0], []
-        for layer, truth in enumerate(inputs[1:], 1):
-            state = self._advance(state, layer)
-            errors.append(self.loss(state, truth))
-        return {"raptor": torch.stack(errors).mean(0)}
+        pairs = zip(self._states(inputs[0]), inputs[1:], strict=True)
+        return {"raptor": torch.stack([self.loss(state, truth) for state, truth in pairs]).mean(0)}
 
-    def _advance(self, state: Tensor, layer: int) -> Tensor:
-        if self.sigma and self.training:
-            state = state + self.sigma * torch.randn_like(state)
+    def _states(self, state: Tensor) -> Iterator[Tensor]:
+        """After each layer."""
         blocks = self.parts["raptor"]
         assert isinstance(blocks, nn.ModuleList)
-        return blocks[self._held[0].assignment[layer - 1]](state, layer)
+        for layer, number in enumerate(self._held[0].assignment, 1):
+            state = blocks[number](self._noisy(state), layer)
+            yield state
 
-    def validate(self) -> dict[str, float]:
-        """R^2 and skill at the end of every span, from the embedding on."""
-        raptor, teacher = self._held
-        starts = {span.end: span.start for span in raptor.spans}
-        sums: dict[str, _Determination] = {}  # empty without validation images
-        for batch in self.validation:
-            states = capture(teacher, batch).states
-            state = states[0]
-            for layer in range(1, raptor.depth + 1):
-                state = self._advance(state, layer)
-                if layer in starts:
-                    found = sums.setdefault(f"layer {layer}", _Determination())
-                    found.add(state, states[layer], states[starts[layer]])
-        return _defined(sums)
+    def at_ends(self, states: States) -> Iterator[tuple[str, Span, Tensor]]:
+        """By layer, from the embedding on."""
+        ends = {span.end: span for span in self._held[0].spans}
+        for layer, own in enumerate(self._states(states[0]), 1):
+            if layer in ends:
+                yield f"layer {layer}", ends[layer], own
 
 
 def stage_task(
@@ -217,6 +214,7 @@ def stage_task(
 ) -> Task:
     """What a stage trains, with the losses of the recipe."""
     layout = teacher.tokens
+    common: dict[str, Any] = {"sigma": settings.sigma, "validation": validation, "read": read}
     if stage == 1:
         losses: list[LossFunction] = [plain_loss(settings.loss)] * raptor.k
         if settings.token_weighting:
@@ -228,14 +226,12 @@ def stage_task(
             losses,
             annealed_over=round(settings.annealed * settings.stage1_steps),
             teacher_forcing_only=settings.teacher_forcing_only,
-            sigma=settings.sigma,
-            validation=validation,
-            read=read,
+            **common,
         )
     joint = plain_loss(settings.loss)
     if settings.token_weighting:
         joint = weighted_loss(layout, group_weights(layout, JOINT_WEIGHTS), settings.loss)
-    return BlocksJoined(raptor, teacher, joint, sigma=settings.sigma, validation=validation, read=read)
+    return BlocksJoined(raptor, teacher, joint, **common)
 
 
 def block_name(number: int) -> str:

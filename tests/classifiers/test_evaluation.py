@@ -6,6 +6,7 @@ import torch
 
 from brdyn.checked_json import parse
 from brdyn.classifiers import evaluate_classifier
+from brdyn.classifiers.adaptive import adaptive_speed
 from brdyn.classifiers.architectures import called
 from brdyn.classifiers.evaluation import (
     Recursion,
@@ -112,6 +113,27 @@ def test_speed_by_hand(classifier, monkeypatch):
             alone = timed(lambda steps=row["steps"]: network(torch.zeros(1, 3, 8, 8), steps), None)
         assert row["latency_ms"] == pytest.approx(1e3 * alone)
         assert row["images_per_second"] == pytest.approx(1 / alone)
+
+
+@pytest.mark.parametrize("count", [3, 70])
+def test_speeds_are_of_as_many_images_at_once(classifier, images, monkeypatch, count):
+    """Fixed and adaptive steps in one batch size, also where there are fewer images to test on."""
+    network, taken, sizes = classifier.network, [], set()
+    adaptive, begin = network.adaptive, network.begin
+    monkeypatch.setattr(
+        network, "adaptive", lambda batch, *given: taken.append(batch) or adaptive(batch, *given)
+    )
+    monkeypatch.setattr(network, "begin", lambda batch: sizes.add(len(batch)) or begin(batch))
+    monkeypatch.setattr(
+        "brdyn.classifiers.adaptive.timed", lambda call, device: len(call.args[0]) / 1000 if call() else 0
+    )
+    few = PixelSet(images.pixels[:count], images.labels[:count], NAMES, "noise")
+    assert adaptive_speed(classifier, network, few, (0.5, 1.0), most=2) == [1000, 1000]
+    repeated = classifier.normalised(images.pixels[:count].repeat(11, 1, 1, 1)[:32])
+    assert all(torch.equal(batch, repeated) for batch in taken)
+    assert sizes == {32}
+    _speed(network, 8, most=2)
+    assert sizes == {1, 32}
 
 
 def test_of_one_image_there_are_no_intervals_of_means(classifier, images):

@@ -1,6 +1,7 @@
 """Training a classifier: it learns, resumes bit for bit, and comes back from disk as it was."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_a_killed_run_resumes_bit_for_bit(name, tmp_path):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_comes_back_from_disk(name, tmp_path):
     classifier = new(name)
-    classifier.save_pretrained(tmp_path / "run", recipe=recipe().to_dict())
+    classifier.save_pretrained(tmp_path / "run", recipe=asdict(recipe()))
     again = Classifier.from_pretrained(tmp_path / "run")
     images = torch.randn(2, 3, 8, 8)
     classifier.network.eval()

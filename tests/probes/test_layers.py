@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, replace
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,13 +18,14 @@ from brdyn.data import DepthTargets, MaskTargets, load_dense, load_images
 from brdyn.errors import UsageError
 from brdyn.models import ModelInfo, Preprocessing, TokenLayout, VisionTransformer
 from brdyn.probes import FeatureMetric, LayersAsked, Recipe, extract_features, fit_linear, probe_layers
+from brdyn.probes.baselines import baseline_scores
 from brdyn.probes.classes import CHOOSING_PENALTIES
 from brdyn.probes.counts import Counts
 from brdyn.probes.features import read_out
 from brdyn.probes.layer_choice import alternatives, greedy
 from brdyn.probes.linear import split
-from brdyn.probes.scores import ClassScore
-from brdyn.probes.stores import Readout, check_room, extract_stores, image_bytes
+from brdyn.probes.scores import ClassScore, resamples
+from brdyn.probes.stores import SPARED, Readout, check_room, extract_stores, image_bytes
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
@@ -228,6 +230,20 @@ def test_a_paired_interval_is_narrower_than_the_two_apart():
     alone = counts.scores(weights).set_index("model").loc["teacher"]
     assert pair["high"] - pair["low"] < 0.4 * (alone["high"] - alone["low"])
     assert pair["high"] <= 0
+
+
+def test_shares_need_no_bootstrap(monkeypatch):
+    """What weighs images a thousand times is not drawn, and changes nothing."""
+    counts, right = Counts(ClassScore()), np.arange(6) % 2.0
+    for name, hits in (("teacher", right), ("raptor", 1 - right)):
+        counts.add(name, "1", "linear", np.stack([hits, np.ones(6)], -1))
+    drawn, none = resamples(6), counts.weights(0)
+    assert none.shape == (0, 6)
+    pd.testing.assert_frame_equal(counts.scores(none), counts.scores(drawn))
+    pd.testing.assert_frame_equal(counts.pairs(none, {}), counts.pairs(drawn, {}))
+    counted = counts.of(("teacher", "1", "linear"))[0]
+    blind = [baseline_scores(ClassScore(), counted, weights) for weights in (none, drawn)]
+    pd.testing.assert_frame_equal(*blind)
 
 
 def test_no_ratio_is_to_a_score_of_zero(streets, tmp_path):
@@ -475,7 +491,7 @@ def test_test_images_that_tell_nothing_are_refused(mask, targets, said, streets,
         probe_layers(model, *pairs, layers="last", seeds=1, recipe=replace(QUICK, epochs=1), stream=ALONE)
 
 
-def test_what_is_refused(streets):
+def test_what_is_refused(streets, monkeypatch):
     model = Painter()
     learning, testing = loaded(streets, model)
     with pytest.raises(UsageError, match=r"has the layers 0 to 3, and not layer 4"):
@@ -486,8 +502,11 @@ def test_what_is_refused(streets):
     bare.tokens = TokenLayout({"cls": slice(0, 17)}, (1, 1), "cls")
     with pytest.raises(UsageError, match=r"'painter' has no patches that tile the image"):
         probe_layers(bare, learning, testing, stream=ALONE)
-    with pytest.raises(UsageError, match=r"features and targets of 10 images take \d+\.\d GB, and"):
-        check_room(streets[0].parent, 10, 10**15)
+    monkeypatch.setattr("psutil.disk_usage", lambda _: type("Usage", (), {"free": SPARED + 31_000_000}))
+    with pytest.raises(
+        UsageError, match=r"features and targets of 10 images take 32 MB, and 31 MB are free in"
+    ):
+        check_room(streets[0].parent, 10, 3_200_000)
 
 
 def test_sets_of_other_targets_are_refused(streets, tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import os
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -209,11 +209,32 @@ def test_the_digest_is_that_of_the_images(cache, tiny, images):
 
 
 def test_a_full_disk_is_noticed_before(cache, monkeypatch):
-    free = type("Usage", (), {"free": 1000})
+    """To the byte: forty images of 3040 bytes, the last shard of which has eight of sixteen."""
+    free = type("Usage", (), {"free": 121_599})
     monkeypatch.setattr("psutil.disk_usage", lambda _: free)
-    with pytest.raises(BrdynError, match=r"does not fit .* use fewer images"):
+    with pytest.raises(
+        BrdynError, match=r"of 122 kB does not fit in .*, where 122 kB are free; use fewer images"
+    ):
         cache.prepare()
     assert not (cache.folder / "cache.json").exists()
+    free.free += 1
+    cache.prepare()
+    cache._make(2, 0)
+    free.free = 2 * 16 * 3040
+    cache.prepare()
+
+
+def test_the_bar_counts_images(cache, monkeypatch):
+    totals, done = [], []
+
+    @contextmanager
+    def bar(name, total, show):
+        totals.append(total)
+        yield done.append
+
+    monkeypatch.setattr("brdyn.raptor.cache.progress_bar", bar)
+    filled(cache)
+    assert (totals, done) == ([40], [16, 16, 8])
 
 
 def test_unreadable_images_stay_so(tiny, noise_folder, tmp_path):

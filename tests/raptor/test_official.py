@@ -105,6 +105,15 @@ def test_tensors_alone_need_boundaries(tmp_path, monkeypatch):
     assert read_official(path, tiny_vit(), [1]).assignment == (0, 1, 1, 1)
 
 
+def test_only_a_file_of_objects_is_read_as_one(tmp_path, monkeypatch):
+    """Not one that is damaged, whatever it is called."""
+    path, _ = written(tmp_path, monkeypatch, whole=False)
+    damaged = tmp_path / "pickled Python objects.pt"
+    damaged.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(BrdynError, match=r"objects.pt' as a checkpoint .* is the download complete"):
+        read_official(damaged, tiny_vit())
+
+
 def test_what_does_not_fit_is_said(tmp_path, monkeypatch):
     path, _ = written(tmp_path, monkeypatch, width=32)
     with pytest.raises(UsageError, match="blocks of width 32, and 'tiny_vit' has width 16"):
