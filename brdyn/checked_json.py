@@ -207,8 +207,9 @@ def _taken_object(content: dict[str, Any], wanted: Any, where: str, bounds: Rang
         )
     if not is_dataclass(wanted):
         return {**content, **found}
+    record: Any = wanted
     try:
-        return wanted(**found)
+        return record(**found)
     except UsageError as error:
         raise JsonError(f"{where}: {error}" if where else str(error)) from error
 
