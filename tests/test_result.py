@@ -29,7 +29,7 @@ from brdyn.probes import probe_layers
 from brdyn.raptor import FitSettings, evaluate, fit_raptor, raptor_ranks
 from brdyn.reporting import ReportSettings
 from brdyn.reporting.assemble import assemble
-from brdyn.reporting.result import Found
+from brdyn.reporting.found import Found
 from brdyn.reporting.speed import Speed
 from brdyn.result import READABLE, Result, result_class
 from brdyn.trajectory import Stream
