@@ -22,9 +22,7 @@ from brdyn.raptor.copied import layers_of_blocks
 
 
 @torch.no_grad()
-def aligned(
-    teacher: VisionTransformer, assignment: Sequence[int], references: Sequence[int]
-) -> VisionTransformer:
+def aligned(teacher: VisionTransformer, assignment: Sequence[int], references: Sequence[int]) -> VisionTransformer:
     """A copy that computes the same, where the layers of each block are ordered as its reference layer, from 1, is."""
     copied = deepcopy(teacher)
     for layers, reference in zip(layers_of_blocks(assignment), references, strict=True):
@@ -63,7 +61,5 @@ def _heads(attention: Any, heads: int) -> Tensor:
     """Of each head the two products that it computes with, of equal size."""
     queries, keys, values = attention.qkv.weight.unflatten(0, (3, heads, -1))
     written = attention.proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
-    products = (
-        torch.einsum("hdi,hdj->hij", *pair).flatten(1) for pair in ((queries, keys), (values, written))
-    )
+    products = (torch.einsum("hdi,hdj->hij", *pair).flatten(1) for pair in ((queries, keys), (values, written)))
     return torch.cat([functional.normalize(one) for one in products], dim=1)

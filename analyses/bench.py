@@ -95,9 +95,7 @@ def forwards(model: VisionTransformer, images: Tensor, passes: int = 1) -> None:
             model(images)
 
 
-def over_forwards(
-    model: VisionTransformer, images: Tensor, work: Call, rounds: int, passes: int = 1
-) -> dict[str, Any]:
+def over_forwards(model: VisionTransformer, images: Tensor, work: Call, rounds: int, passes: int = 1) -> dict[str, Any]:
     """The ratio of some work on a batch to so many bare forwards of it, and the seconds of one of these."""
     found = ratio(partial(forwards, model, images, passes), work, rounds, model.device)
     return {"batch_size": len(images), "forward_seconds": found.pop("bare_seconds") / passes, **found}
@@ -245,10 +243,7 @@ def profiled(step: Call, device: torch.device, steps: int) -> dict[str, Any]:
     rows = [row for row in found.key_averages() if not cuda or is_kernel(row)]
     rows.sort(key=spent, reverse=True)
     total = sum(map(spent, rows)) or 1.0
-    kernels = [
-        {"name": row.key[:80], "share": spent(row) / total, "calls": row.count / steps}
-        for row in rows[:SHOWN]
-    ]
+    kernels = [{"name": row.key[:80], "share": spent(row) / total, "calls": row.count / steps} for row in rows[:SHOWN]]
     return {"milliseconds": 1000 * seconds / steps, "busy": total / 1e6 / seconds, "kernels": kernels}
 
 
@@ -278,9 +273,7 @@ def peak(device: torch.device) -> float:
 
 def peak_of(module: str, *arguments: str) -> float:
     """Most memory, MiB, of a fresh process that calls `alone` of a benchmark, which returns its device."""
-    code = (
-        f"import sys; from analyses import bench, {module} as it; print(bench.peak(it.alone(*sys.argv[1:])))"
-    )
+    code = f"import sys; from analyses import bench, {module} as it; print(bench.peak(it.alone(*sys.argv[1:])))"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=ROOT
     )
@@ -317,9 +310,7 @@ def bench_parser(
     if model:
         options.add_argument("--model", default=OFFLINE)
         options.add_argument("--weights", type=Path, help="as in `brdyn phases`")
-        options.add_argument(
-            "--init", default="pretrained", help="random for an architecture without weights"
-        )
+        options.add_argument("--init", default="pretrained", help="random for an architecture without weights")
         options.add_argument("--image-size", type=int)
     if rounds:
         options.add_argument("--rounds", type=int, default=rounds)

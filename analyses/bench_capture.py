@@ -21,9 +21,7 @@ from brdyn.models import VisionTransformer
 from brdyn.runtime import timed
 
 
-def capture_cost(
-    model: VisionTransformer, batch_size: int, rounds: int, kind: str = "cosine"
-) -> dict[str, Any]:
+def capture_cost(model: VisionTransformer, batch_size: int, rounds: int, kind: str = "cosine") -> dict[str, Any]:
     """Seconds of the bare forward and of capture with similarity, by turns on the same batch."""
     images = bench.noise(model, batch_size)
     batches, metric = bench.batches_of(images), similarity_metric(kind, model).to(model.device)

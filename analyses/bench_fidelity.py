@@ -123,7 +123,5 @@ OPTIONS.set_defaults(model=SMALL_VIT, image_size=32, n=2000)
 OPTIONS.add_argument("--train", required=True, help="images to fit Raptors on")
 OPTIONS.add_argument("--k", type=int, default=3)
 OPTIONS.add_argument("--seeds", type=int, default=3)
-OPTIONS.add_argument(
-    "--lengths", type=bench.numbers, default="2560,5120,10240,20480", help="images that fits see"
-)
+OPTIONS.add_argument("--lengths", type=bench.numbers, default="2560,5120,10240,20480", help="images that fits see")
 main = bench.benchmark("bench_fidelity", run, OPTIONS, __name__)

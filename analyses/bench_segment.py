@@ -49,9 +49,7 @@ def run(choice: Choice) -> dict[str, Any]:
     best_segmentations(matrix(12))  # first calls pay for imports
     drifts = {layers: matrix(layers) for layers in DYNAMIC_LAYERS}
     return {
-        "all_k_ms": {
-            layers: milliseconds(partial(best_segmentations, one), 30) for layers, one in drifts.items()
-        },
+        "all_k_ms": {layers: milliseconds(partial(best_segmentations, one), 30) for layers, one in drifts.items()},
         "segment_ms": {layers: milliseconds(partial(segment, 1 - one), 10) for layers, one in drifts.items()},
         "exhaustive_two_phases": {
             layers: {"plain_ms": milliseconds(partial(plain_exhaustive, matrix(layers)), 1)}

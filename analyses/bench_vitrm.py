@@ -118,9 +118,7 @@ class Published(bench.Learner):
             persistent_workers=workers > 0, pin_memory=device.type == "cuda",
         )  # fmt: skip
         kinds = {v2.CutMix: recipe.cutmix, v2.MixUp: recipe.mixup}
-        self.mixing = v2.RandomChoice(
-            [kind(alpha=a, num_classes=images.classes) for kind, a in kinds.items()]
-        )
+        self.mixing = v2.RandomChoice([kind(alpha=a, num_classes=images.classes) for kind, a in kinds.items()])
         self.turn = 1 if workers == 0 else 2 * PREFETCHED * workers
 
     def loss(self, *batch: Tensor) -> Tensor:
@@ -164,9 +162,7 @@ class Ours(bench.Learner):
             self.learn(*self.augment())
 
 
-def training(
-    images: PixelSet, config: ViTRMConfig, size: int, workers: int, way: bench.Way
-) -> dict[str, Any]:
+def training(images: PixelSet, config: ViTRMConfig, size: int, workers: int, way: bench.Way) -> dict[str, Any]:
     """Losses on one batch without dropout, and speeds."""
     recipe = ClassifierRecipe(batch_size=size)
     torch.manual_seed(0)
@@ -250,8 +246,6 @@ def run(choice: Choice) -> dict[str, Any]:
 
 OPTIONS = bench.bench_parser(__doc__, model=False, rounds=12, batch=(8, 128))
 OPTIONS.add_argument("--data", help="labelled images (default: noise)")
-OPTIONS.add_argument(
-    "--workers", type=int, help="of the write-up (default: 0 on a CPU, else cores, at most 16)"
-)
+OPTIONS.add_argument("--workers", type=int, help="of the write-up (default: 0 on a CPU, else cores, at most 16)")
 OPTIONS.add_argument("--width", type=int, default=384)
 main = bench.benchmark("bench_vitrm", run, OPTIONS, __name__)

@@ -33,9 +33,7 @@ Key = tuple[str, str, str]  # of a claim: its study, its measure, its words
 OURS, NOT_TESTED, UNKNOWN = "ours", "not tested", "Not known"
 BY_LESS = "meet the rule too, though by clearly less"
 NO_EVIDENCE = "to meet it is no evidence of what was learnt"
-NO_NULL = (
-    "The rule is met, but by numbers of one network or one fit, which nothing tells from those of chance"
-)
+NO_NULL = "The rule is met, but by numbers of one network or one fit, which nothing tells from those of chance"
 WORDS = {True: "**holds**", False: "**fails**", None: "cannot be told"}
 AT_SIZE = "No run of the published size and length is recorded; it needs a GPU"
 MEASURES: dict[str, Any] = {
@@ -79,9 +77,7 @@ class Records(Studies):
         """What they say of each claim by its key, and of some with another study in the place of its own; tests
         corrected for how many there are of all."""
         own = {claim.key: claim.judge(self) for claim in every()}
-        again = {
-            (study, *claim.key[1:]): claim.judge(self, study) for claim in every() for study in claim.again
-        }
+        again = {(study, *claim.key[1:]): claim.judge(self, study) for claim in every() for study in claim.again}
         return corrected({**again, **own})
 
     def told(self, claim: Claim, study: str | None = None) -> Found:
@@ -239,8 +235,7 @@ def topics() -> tuple[Topic, ...]:
     """The table. Raises TypeError if a claim has an entry that is none, KeyError if there is no such rule."""
     table = yaml.safe_load(TABLE.read_text())
     return tuple(
-        Topic(one["title"], one["note"].strip(), [_claim(row) for row in rows_of(one, "claims")])
-        for one in table
+        Topic(one["title"], one["note"].strip(), [_claim(row) for row in rows_of(one, "claims")]) for one in table
     )
 
 

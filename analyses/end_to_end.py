@@ -33,9 +33,7 @@ def forward_seconds(model: VisionTransformer, count: int, batch_size: int) -> fl
     return statistics.median(timed(forward, model.device) for _ in range(5)) * count / batch_size
 
 
-def timed_run(
-    name: str, model: VisionTransformer, source: str, n: int, workers: int | None
-) -> dict[str, Any]:
+def timed_run(name: str, model: VisionTransformer, source: str, n: int, workers: int | None) -> dict[str, Any]:
     """One command's work on so many images."""
     images, stream = load_images(source, model, n=n), Stream(workers=workers)
     batch_size = min(auto_batch_size(model), len(images))

@@ -33,9 +33,7 @@ def said(folder: str, count: int) -> str:
     lines = [shorten(line, WIDEST, placeholder=" …") if len(line) > WIDEST else line for line in printed]
     shown = [*lines[:count], *(["…"] if len(lines) > count else [])]
     cost = f"{run['seconds']:.0f} seconds on {run['device']}"
-    return "\n".join(
-        ["", "```console", f"$ {command}", *shown, "```", "", f"{result.caption}: {cost}.", "", ""]
-    )
+    return "\n".join(["", "```console", f"$ {command}", *shown, "```", "", f"{result.caption}: {cost}.", "", ""])
 
 
 def pages() -> dict[Path, str]:

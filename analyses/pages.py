@@ -52,9 +52,7 @@ BENCHMARKS = (  # those of one kind are of several models
 )  # fmt: skip
 
 
-def judged(
-    records: Records, table: str, *, ours: bool = False, study: str | None = None
-) -> list[dict[str, str]]:
+def judged(records: Records, table: str, *, ours: bool = False, study: str | None = None) -> list[dict[str, str]]:
     """The rows of a table of claims with their rules; in another study those that are judged there too."""
     chosen = [one for one in claims.every() if one.table == table and (one.source == OURS) == ours]
     return [ruled(one, records, study) for one in chosen if study in (None, one.study, *one.again)]
@@ -200,9 +198,7 @@ def readme(records: Records) -> str:
     paths = [RESULTS / f"{name}.json" for name in files]
     found = [read_json(path, "a benchmark") if path.is_file() else {} for path in paths]
     capture, step, capture_cuda, step_cuda = found
-    on_gpu = {
-        one["model"]: one["ratio"] for one in capture_cuda.get("capture", []) if one["similarity"] == "cosine"
-    }
+    on_gpu = {one["model"]: one["ratio"] for one in capture_cuda.get("capture", []) if one["similarity"] == "cosine"}
     return page(
         "readme.md.j2", topics=published(records), untested=untested(records), VERDICTS=VERDICTS,
         capture=[one["ratio"] for one in capture["capture"]], on_gpu=on_gpu,
@@ -230,9 +226,7 @@ def pages(records: Records) -> dict[Path, str]:
 
 def main() -> None:
     options = plain_parser(__doc__)
-    options.add_argument(
-        "--check", action="store_true", help="change nothing; exit 1 if something would change"
-    )
+    options.add_argument("--check", action="store_true", help="change nothing; exit 1 if something would change")
     check = options.parse_args().check  # first: the pages take a while
     write_or_check(pages(claims.load()), check=check)
 

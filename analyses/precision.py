@@ -27,8 +27,7 @@ def similarity_agreement(
 ) -> dict[str, Any]:  # fmt: skip
     """How far a model's second precision moves the similarity of layers, and for which k boundaries stay."""
     full, half = (
-        layer_similarity(model, load_images(source, model, n=n), kind, replicates=0, **options)
-        for model in models
+        layer_similarity(model, load_images(source, model, n=n), kind, replicates=0, **options) for model in models
     )
     wanted, found = segment(full).segmentations, segment(half).segmentations
     return {
@@ -44,8 +43,7 @@ def dynamics_agreement(
 ) -> list[dict[str, Any]]:
     """Largest change over depth of the mean of every curve, by statistic and token group."""
     full, half = (
-        token_dynamics(model, load_images(source, model, n=n), measures=CURVES, **options).table
-        for model in models
+        token_dynamics(model, load_images(source, model, n=n), measures=CURVES, **options).table for model in models
     )
     keys = ["statistic", "group", "layer"]
     both = full.merge(half, on=keys, suffixes=("", "_half"))

@@ -90,16 +90,12 @@ def study(content: dict[str, Any], draws: int) -> dict[str, Any]:
 
 def read(folder: Path = RESULTS) -> dict[str, Any]:
     """What is recorded, with its phases as an object."""
-    found = read_json(
-        folder / f"{NAME}.json", "a recorded result", ("phases", "cuts", "rounding", "provenance")
-    )
+    found = read_json(folder / f"{NAME}.json", "a recorded result", ("phases", "cuts", "rounding", "provenance"))
     return {**found, "phases": Phases.from_dict(found["phases"])}
 
 
 def work(choice: Choice) -> None:
-    content = read_json(
-        choice.matrix, "a published matrix", ("dissimilarity", "published_boundaries", "what")
-    )
+    content = read_json(choice.matrix, "a published matrix", ("dissimilarity", "published_boundaries", "what"))
     print(record(NAME, choice.device, study(content, choice.draws), choice.out))
 
 

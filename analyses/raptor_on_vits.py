@@ -161,9 +161,7 @@ class RaptorStudy(Study[Cell]):
             "image_size": list(self.teacher.info.image_size), "fit_images": self.size.fit_images,
         }  # fmt: skip
 
-    def kept(
-        self, file: str, asked: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]
-    ) -> dict[str, Any]:
+    def kept(self, file: str, asked: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """What a file has, which other processes and runs read: made where it is not there, or of another teacher or
         images; one of an earlier version says its teacher alone."""
         path = self.folder / file
@@ -294,9 +292,7 @@ def load_teacher(choice: Choice, image_size: int, device: str) -> VisionTransfor
     """The teacher, for images of some size where it takes others than its own."""
     path = Path(choice.model)
     fixed = choice.model == packaged.NAME or is_classifier(path)
-    return load_model(
-        choice.model, weights=choice.weights, image_size=None if fixed else image_size, device=device
-    )
+    return load_model(choice.model, weights=choice.weights, image_size=None if fixed else image_size, device=device)
 
 
 def side_by_side(choice: Choice) -> None:

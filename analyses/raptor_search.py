@@ -86,9 +86,7 @@ class SearchStudy(Study[str]):
 
     @classmethod
     def planned(cls, size: str) -> list[str]:
-        return [
-            f"{name}{SEED}{seed}" for seed in range(SIZES[size].seeds) for name in candidates(SIZES[size])
-        ]
+        return [f"{name}{SEED}{seed}" for seed in range(SIZES[size].seeds) for name in candidates(SIZES[size])]
 
     def changes(self, cell: str) -> dict[str, Any]:
         return dict(candidates(self.size)[candidate_of(cell)])

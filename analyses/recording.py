@@ -33,9 +33,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return options
 
 
-def command(
-    work: Callable[[Choice], None], options: argparse.ArgumentParser, module: str
-) -> Callable[[], None]:
+def command(work: Callable[[Choice], None], options: argparse.ArgumentParser, module: str) -> Callable[[], None]:
     """A `main` that does what its options ask for, and says an error that a user can mend in a line; it is called here
     where its module is run itself, as its name tells."""
 

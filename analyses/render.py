@@ -33,9 +33,7 @@ def interval(ends: Any, form: str) -> str:
 
 def listed(values: Any, form: str, by: str = " ", between: str = ", ", before: str = "") -> str:
     """`cls 0.25, patches 0.50`, of numbers or estimates by name."""
-    said = {
-        name: one.say(form) if isinstance(one, Estimate) else f"{one:{form}}" for name, one in values.items()
-    }
+    said = {name: one.say(form) if isinstance(one, Estimate) else f"{one:{form}}" for name, one in values.items()}
     return between.join(f"{before}{name}{by}{one}" for name, one in said.items())
 
 
@@ -83,9 +81,7 @@ def rows_of(section: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 def outdated(pages: Mapping[Path, str]) -> dict[Path, str]:
     """The pages that are not there as they should be."""
-    return {
-        path: content for path, content in pages.items() if not path.is_file() or path.read_text() != content
-    }
+    return {path: content for path, content in pages.items() if not path.is_file() or path.read_text() != content}
 
 
 def write_or_check(pages: Mapping[Path, str], *, check: bool) -> None:

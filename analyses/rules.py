@@ -133,9 +133,7 @@ at_least, at_most = partial(compared, ge, "at least"), partial(compared, le, "at
 equal = partial(compared, eq, "exactly")
 
 
-def beside(
-    side: str, *names: Name, than: Name | float = 0, of: str = "", each: str = "", unit: str = ""
-) -> Rule:
+def beside(side: str, *names: Name, than: Name | float = 0, of: str = "", each: str = "", unit: str = "") -> Rule:
     """Estimates whose whole interval is above, or below, a constant or a plain number: a margin, where what is claimed
     is that nothing changes. It fails where one is on the other side.
 
@@ -243,9 +241,7 @@ def evidence(rule: Rule, beyond: Beyond) -> Rule:
         passed = float(np.mean([rule.judge(one) is True for one in numbers[UNTRAINED]]))
         return [*rule.each(numbers), *not_failing(beyond.each(numbers)), Told(passed <= ALPHA or None)]
 
-    return Rule(
-        f"{rule.holds}; untrained twins do not meet this, and {beyond.holds}", each, rule.fails, TWINS
-    )
+    return Rule(f"{rule.holds}; untrained twins do not meet this, and {beyond.holds}", each, rule.fails, TWINS)
 
 
 def given(rule: Rule, room: Rule) -> Rule:

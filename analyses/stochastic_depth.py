@@ -59,9 +59,7 @@ class DepthStudy(TrainedNetworks[Network | Cell]):
         self.config = config = Config.read(choice.config or CONFIGS[choice.size])
         for path in (choice.train, choice.test):
             if path in NAMED:
-                raise UsageError(
-                    f"{path!r}: give the parquet file or folder of it, which Raptors are fitted on too"
-                )
+                raise UsageError(f"{path!r}: give the parquet file or folder of it, which Raptors are fitted on too")
         self.stream, self.runs = Stream(workers=choice.workers), {one.run: one for one in config.networks()}
         super().__init__(choice, config.name, config, config.image_size, choice.workers)
 
@@ -141,10 +139,7 @@ class DepthStudy(TrainedNetworks[Network | Cell]):
         _, found, content = self.fitted(cell.teacher, asked, tested, self.choice.workers)
         groups = dict.fromkeys(found.table["group"])
         curves = {
-            mode: {
-                name: {group: listed(found.curve(name, group, mode)) for group in groups}
-                for name in STATISTICS
-            }
+            mode: {name: {group: listed(found.curve(name, group, mode)) for group in groups} for name in STATISTICS}
             for mode in MODES
         }
         return {**content, **found.head(), "curves": curves}

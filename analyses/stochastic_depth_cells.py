@@ -73,9 +73,7 @@ class Config:
         except (OSError, yaml.YAMLError) as error:
             raise UsageError(f"cannot read {str(path)!r} ({' '.join(str(error).split())})") from error
         except (TypeError, KeyError, ValueError) as error:  # an entry within an entry too
-            raise UsageError(
-                f"{str(path)!r} has an entry that makes no sense, or lacks one ({error})"
-            ) from error
+            raise UsageError(f"{str(path)!r} has an entry that makes no sense, or lacks one ({error})") from error
         return config
 
     def check(self) -> None:
@@ -260,9 +258,7 @@ def read_study(size: str | None = None, folder: Path = STUDY) -> Recorded:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    return {
-        path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.json"))
-    }
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.json"))}
 
 
 def _overfitted(table: pd.DataFrame) -> list[bool]:

@@ -252,9 +252,7 @@ def study_parser(
     if sizes:
         options.add_argument("--size", choices=sorted(sizes), default="cpu")
     options.add_argument("--only", help="some cells alone, by names or patterns: maxcut_k3,ladder_*")
-    options.add_argument(
-        "--share", default="0/1", help="i/n: every n-th from the i-th, for n runs side by side"
-    )
+    options.add_argument("--share", default="0/1", help="i/n: every n-th from the i-th, for n runs side by side")
     options.add_argument(
         "--minutes", type=float, default=float("inf"),
         help="begin nothing after so long; training stops at a checkpoint, and a fit is finished",

@@ -90,10 +90,7 @@ class MotionStudy(Study[str]):
         if found.null is None or repair.null is None:
             return content
         pairs = zip(found.null.each(), repair.null.each(), strict=True)
-        twins_of = [
-            {"table": records(moved["dynamics"]), "repair": angles(noisy["perturb"])}
-            for moved, noisy in pairs
-        ]
+        twins_of = [{"table": records(moved["dynamics"]), "repair": angles(noisy["perturb"])} for moved, noisy in pairs]
         return {**content, "null": {"weights": list(found.null.weights), "twins": twins_of}}
 
 

@@ -76,8 +76,7 @@ class CifarStudy(TrainedNetworks[str]):
     def linear(self) -> dict[str, Any]:
         """Multinomial logistic regression on pixels: four fifths of the images fit it, the rest choose its penalty."""
         train, test = (
-            Features(images.pixels.flatten(1).float() / 255, images.labels)
-            for images in (self.train, self.test)
+            Features(images.pixels.flatten(1).float() / 255, images.labels) for images in (self.train, self.test)
         )
         reading = read_classes(train, test, seeds=1, device=self.device)
         return {"accuracy": float(reading.hits["linear"].float().mean()), "penalty": reading.penalties[0]}

@@ -34,9 +34,7 @@ WORDS = {  # what a kind is called, and what to give
     "ImageSet": ("a set of images", "what `brdyn.load_images` returns"),
     "DenseSet": ("a set of images with targets", "what `brdyn.data.load_dense` returns"),
     "PixelSet": ("a set of pixels", "what `brdyn.classifiers.load_pixels` returns"),
-    **dict.fromkeys(
-        ("Raptor", "SharedBlocks"), ("a Raptor", "what `brdyn.load_model` returns for its folder")
-    ),
+    **dict.fromkeys(("Raptor", "SharedBlocks"), ("a Raptor", "what `brdyn.load_model` returns for its folder")),
     "Twins": ("a collection of models", "what `brdyn.untrained_twins` returns"),
     "Classifier": (
         "a classifier",
@@ -215,9 +213,7 @@ def _refuse_listed(name: str, value: Any, kind: Any) -> None:
     """Tell that a value is no list, has too many or too few entries, or which entry is wrong."""
     if not _listed(value):
         one = _each_fits([value], kind)
-        raise UsageError(
-            f"`{name}={shown(value)}` is not a list; give {f'[{shown(value)}]' if one else 'several'}"
-        )
+        raise UsageError(f"`{name}={shown(value)}` is not a list; give {f'[{shown(value)}]' if one else 'several'}")
     kinds = _entries(value, kind)
     if len(kinds) != len(value):
         raise UsageError(f"`{name}={shown(value)}` has {len(value)} entries; give {len(kinds)}")

@@ -164,9 +164,7 @@ class _Ledger(TorchDispatchMode):
             parts[kind] = parts[kind] + term if kind in parts else term
         return lambda _, __: parts
 
-    def _joined(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Callable[[int, Tensor], Parts]:
+    def _joined(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[int, Tensor], Parts]:
         terms = [self._terms(one) for one in args[0]]
         kinds = list(dict.fromkeys(kind for one in terms for kind in one))
         parts = {
@@ -191,9 +189,7 @@ class _Ledger(TorchDispatchMode):
         whole = args[0]
         # Strides of a part can forbid a view that those of the sum allow.
         func = torch.ops.aten.reshape.default if func in VIEWS else func
-        outputs = {
-            kind: func(term.expand_as(whole), *args[1:], **kwargs) for kind, term in self.kept[whole].items()
-        }
+        outputs = {kind: func(term.expand_as(whole), *args[1:], **kwargs) for kind, term in self.kept[whole].items()}
         return lambda number, _: {
             kind: one[number] if isinstance(one, tuple | list) else one for kind, one in outputs.items()
         }
@@ -210,8 +206,7 @@ class _Ledger(TorchDispatchMode):
         if not _is_sum(output, parts.values()):
             return UNEQUAL
         attention, mlp = (
-            parts[kind].expand_as(state) if kind in parts else torch.zeros_like(state)
-            for kind in (ATTENTION, MLP)
+            parts[kind].expand_as(state) if kind in parts else torch.zeros_like(state) for kind in (ATTENTION, MLP)
         )
         left = parts[STATE]
         same = left is state or torch.equal(left, state)

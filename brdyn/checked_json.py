@@ -202,9 +202,7 @@ def _taken_object(content: dict[str, Any], wanted: Any, where: str, bounds: Rang
             raise JsonError(f"{where or 'it'} has no {key!r}")
     unknown = sorted(set(content) - set(found))
     if unknown and bounds is not None:
-        raise JsonError(
-            f"{where or 'it'} has an entry {shortened(unknown[0], SHOWN)!r} that brdyn does not know"
-        )
+        raise JsonError(f"{where or 'it'} has an entry {shortened(unknown[0], SHOWN)!r} that brdyn does not know")
     if not is_dataclass(wanted):
         return {**content, **found}
     record: Any = wanted
@@ -221,9 +219,7 @@ def _taken_list(content: list[Any], wanted: Any, where: str, bounds: Range | Non
     if len(inner) != len(content):
         raise JsonError(f"{where or 'it'} has {len(content)} entries instead of {len(inner)}")
     pairs = enumerate(zip(content, inner, strict=True))
-    return (get_origin(wanted) or list)(
-        take(one, of, f"{where}[{place}]", bounds) for place, (one, of) in pairs
-    )
+    return (get_origin(wanted) or list)(take(one, of, f"{where}[{place}]", bounds) for place, (one, of) in pairs)
 
 
 def _shape(wanted: Any) -> Mapping[Any, Any]:

@@ -144,9 +144,7 @@ def check_code(model: str, allowed: bool) -> None:
     """
     found = OWN_FILE.fullmatch(model)
     if found is not None and found["function"] and not allowed:
-        raise UsageError(
-            f"{model!r} runs code from {found['file']!r}; pass `allow_code=True` if you trust it"
-        )
+        raise UsageError(f"{model!r} runs code from {found['file']!r}; pass `allow_code=True` if you trust it")
 
 
 def check_least(least: float, **values: float) -> None:
@@ -252,9 +250,7 @@ def check_layers(text: str) -> tuple[tuple[int, ...] | None, int]:
         return ((-1,) if text == "last" else None), 0
     if found := LAYERS_CHOSEN.fullmatch(text):
         if int(found[1]) < 2:
-            raise UsageError(
-                f"`layers={text}` chooses fewer than two; `layers=all` finds the best single one"
-            )
+            raise UsageError(f"`layers={text}` chooses fewer than two; `layers=all` finds the best single one")
         return None, int(found[1])
     if LAYERS_LISTED.fullmatch(text):
         return tuple(dict.fromkeys(int(part) for part in text.split(","))), 0
@@ -295,9 +291,7 @@ def check_eps(eps: Sequence[float]) -> None:
     """Refuse a size of the noise that is negative or not finite, or none at all."""
     bad = [value for value in eps if not 0 <= value < float("inf")]
     if bad or not len(eps):
-        raise UsageError(
-            f"eps {bad[0] if bad else 'is empty'}: the relative size of the noise is a number from 0 up"
-        )
+        raise UsageError(f"eps {bad[0] if bad else 'is empty'}: the relative size of the noise is a number from 0 up")
 
 
 def separated(text: str) -> list[str]:

@@ -52,26 +52,19 @@ class Comparison:
         rows = dict.fromkeys(number for found in numbers.values() for number in found)
         if all(found.get("model") == name for name, found in numbers.items()):
             del rows["model"]  # the columns say it
-        return [
-            {"number": number, **{name: found.get(number) for name, found in numbers.items()}}
-            for number in rows
-        ]
+        return [{"number": number, **{name: found.get(number) for name, found in numbers.items()}} for number in rows]
 
     def notes(self) -> list[str]:
         """What else differs than the models."""
         origins = [one.provenance for one in self.results.values() if isinstance(one.provenance, Provenance)]
         found = []
         for what, words in (("digest", "the images"), ("image_size", "the image sizes")):
-            seen = {
-                str(origin.details["images" if what == "digest" else "model"].get(what)) for origin in origins
-            }
+            seen = {str(origin.details["images" if what == "digest" else "model"].get(what)) for origin in origins}
             if len(seen) > 1:
                 found.append(f"{words} are not the same: differences may be due to them")
         measured = dict.fromkeys(one.measured for one in self.results.values() if one.measured)
         if len(measured) > 1:
-            found.append(
-                f"what is measured is not the same ({', '.join(measured)}): differences may be due to that"
-            )
+            found.append(f"what is measured is not the same ({', '.join(measured)}): differences may be due to that")
         return found
 
     def summary(self) -> str:
@@ -91,10 +84,7 @@ class Comparison:
                 }
                 for name, result in self.results.items()
             },
-            "table": [
-                {name: None if value != value else value for name, value in row.items()}
-                for row in self.table()
-            ],
+            "table": [{name: None if value != value else value for name, value in row.items()} for row in self.table()],
             "notes": self.notes(),
         }
 

@@ -83,9 +83,7 @@ def _leave_to_parent() -> None:
         _default()
         with suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        sys.excepthook = (
-            _silent  # of its thread that hands files over, when the parent ends in the middle of that
-        )
+        sys.excepthook = _silent  # of its thread that hands files over, when the parent ends in the middle of that
 
 
 def _silent(*_: object) -> None:

@@ -299,9 +299,7 @@ def chosen_line(images: Mapping[str, Any]) -> Iterator[str]:
         yield ", ".join(said)
 
 
-def skipped_lines(
-    skipped: Sequence[Mapping[str, str]], unlabelled: Mapping[str, Any], images: str = ""
-) -> list[str]:
+def skipped_lines(skipped: Sequence[Mapping[str, str]], unlabelled: Mapping[str, Any], images: str = "") -> list[str]:
     """Names of images that could not be read, or have no label; which images, where there are others: "test".
 
     >>> from brdyn.provenance import skipped_lines

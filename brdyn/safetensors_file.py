@@ -26,9 +26,7 @@ def whole_size(path: Path) -> int | None:
     if len(header) < length:
         return LENGTH_BYTES + length
     try:
-        ends = [
-            entry["data_offsets"][1] for name, entry in json.loads(header).items() if name != "__metadata__"
-        ]
+        ends = [entry["data_offsets"][1] for name, entry in json.loads(header).items() if name != "__metadata__"]
         return LENGTH_BYTES + length + max(ends, default=0)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
@@ -43,7 +41,7 @@ def fault(path: Path, error: Exception) -> str:
     except OSError as unreadable:
         return unreadable.strerror or str(unreadable)
     if is_pointer:
-        return "it is a pointer of git-lfs, not the file itself; fetch it with `git lfs pull`"
+        return "it is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
     if size < LENGTH_BYTES:
         return f"truncated: only {size} bytes are there; download or copy it again"
     if whole is not None and size < whole:

@@ -119,9 +119,7 @@ class Trajectory:
             where = "the embedding (layer 0)" if bad[0] == 0 else f"layer {bad[0]}"
             dtype = self.states[0].dtype
             kind = str(dtype).removeprefix("torch.")
-            raise BrdynError(
-                f"the output of {where} of {model!r} is not finite in {kind}; {not_finite_remedy(dtype)}"
-            )
+            raise BrdynError(f"the output of {where} of {model!r} is not finite in {kind}; {not_finite_remedy(dtype)}")
 
 
 def not_finite_remedy(dtype: torch.dtype) -> str:
@@ -388,9 +386,7 @@ def _capture_or_halve(
         if not is_out_of_memory(error):
             raise
         if not adapt or len(batch) == 1:
-            remedy = (
-                "a smaller `image_size`, `dtype=bfloat16`" if adapt else "`batch_size=auto`, or a smaller one"
-            )
+            remedy = "a smaller `image_size`, `dtype=bfloat16`" if adapt else "`batch_size=auto`, or a smaller one"
             raise BrdynError(
                 f"out of memory on {model.device} with a batch of {len(batch)}; use {remedy} or another `device`"
             ) from None

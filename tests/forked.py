@@ -51,9 +51,7 @@ def brdyn(arguments, *, processes=1, before=None, **environment):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    group = (
-        {"WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if processes > 1 else {}
-    )
+    group = {"WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if processes > 1 else {}
     running = []
     for rank in range(processes):
         own = {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": processes} if group else {}
@@ -80,9 +78,7 @@ def _alone(sender, module, arguments):
     gc.collect()
     libc = ctypes.CDLL(None)
     libc.malloc_trim(0)  # what the server has freed is no room for this one
-    libc.mallopt(
-        -3, 1 << 17
-    )  # nor are holes between what it still holds: large blocks are mapped, as at first
+    libc.mallopt(-3, 1 << 17)  # nor are holes between what it still holds: large blocks are mapped, as at first
     bench, study = (import_module(f"analyses.{name}") for name in ("bench", module))
     study.alone(*arguments)
     sender.send(bench.own_peak())

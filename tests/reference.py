@@ -64,9 +64,7 @@ def facebook_dinov2_state(size: str, registers: bool = False, seed: int = 0) -> 
 
 def dinov2_embed(state: dict[str, Tensor], images: Tensor) -> Tensor:
     """Facebook's prepare_tokens: patches, cls, positions at the grid of the images, then registers."""
-    patches = functional.conv2d(
-        images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=14
-    )
+    patches = functional.conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=14)
     grid = patches.shape[-2:]
     tokens = patches.flatten(2).transpose(1, 2)
     table = state["pos_embed"]
@@ -86,11 +84,7 @@ def dinov2_embed(state: dict[str, Tensor], images: Tensor) -> Tensor:
 
 def dinov2_block(state: dict[str, Tensor], index: int, x: Tensor, heads: int) -> Tensor:
     """One DINOv2 block, with materialised attention and a GELU or SwiGLU MLP."""
-    p = {
-        key.removeprefix(f"blocks.{index}."): value
-        for key, value in state.items()
-        if f"blocks.{index}." in key
-    }
+    p = {key.removeprefix(f"blocks.{index}."): value for key, value in state.items() if f"blocks.{index}." in key}
     width = x.shape[-1]
     h = functional.layer_norm(x, (width,), p["norm1.weight"], p["norm1.bias"], 1e-6)
     qkv = functional.linear(h, p["attn.qkv.weight"], p["attn.qkv.bias"])

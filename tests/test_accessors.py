@@ -45,9 +45,7 @@ def test_what_could_be_but_was_not_measured_is_no_row():
     table = pd.DataFrame({"kind": ["swap", "swap"], "readout": ["cls", "patches"], "mean": [0.1, 0.2]})
     assert rows_of(table, kind="swap", readout="patches")["mean"].tolist() == [0.2]
     assert rows_of(table, ("delete",), kind="delete", readout="head").empty
-    with pytest.raises(
-        UsageError, match=r"^there is no readout 'head' of kind 'swap'; choose one of 'cls', '"
-    ):
+    with pytest.raises(UsageError, match=r"^there is no readout 'head' of kind 'swap'; choose one of 'cls', '"):
         rows_of(table, ("delete",), kind="swap", readout="head")
     with pytest.raises(UsageError, match=r"^there is no kind 'swap'; the table is empty$"):
         rows_of(table[:0], kind="swap")

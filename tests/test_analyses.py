@@ -122,9 +122,7 @@ def test_splice_benchmark_counts_block_applications():
 @pytest.mark.slow
 def test_peak_memory_is_flat(monkeypatch):
     monkeypatch.setattr(bench, "peak_of", forked.peak_of)
-    streamed, kept = (
-        bench.memory("bench_capture", *asked) for asked in (((20, 220), "stream"), ((220,), "keep"))
-    )
+    streamed, kept = (bench.memory("bench_capture", *asked) for asked in (((20, 220), "stream"), ((220,), "keep")))
     assert streamed["220"] < streamed["20"] + 30
     assert kept["220"] > streamed["220"] + 180  # MiB: a megabyte an image
 
@@ -139,9 +137,7 @@ def test_peak_memory_of_a_fresh_process(noise_folder):
 def test_a_dry_run_is_not_warmed_up():
     def called(rounds):
         calls = []
-        bench.ratio(
-            lambda: calls.append("bare"), lambda: calls.append("measured"), rounds, torch.device("cpu")
-        )
+        bench.ratio(lambda: calls.append("bare"), lambda: calls.append("measured"), rounds, torch.device("cpu"))
         return calls
 
     assert called(1) == ["bare", "measured"]
@@ -243,9 +239,7 @@ def test_time_to_fidelity_is_where_the_curve_first_meets_a_level(tmp_path):
     np.testing.assert_allclose(half["published"]["seconds"], 0.02 * np.array(published))
     np.testing.assert_allclose(half["ratios"]["seconds"], 0.5 * np.divide(fast, published))
     assert (half["tried"], half["tried_ratios"]) == (None, None)
-    tried = [
-        {**row, "recipe": "tried", "seconds": row["seconds"] / 2} for row in rows if row["recipe"] == "fast"
-    ]
+    tried = [{**row, "recipe": "tried", "seconds": row["seconds"] / 2} for row in rows if row["recipe"] == "fast"]
     also = bench_fidelity.levels(pd.DataFrame([*rows, *tried]))[0]
     np.testing.assert_allclose(also["tried_ratios"]["seconds"], 0.25 * np.divide(fast, published))
     record = {"levels": [half], "k": 3, "model": "a ViT", "fits": rows}
@@ -267,9 +261,7 @@ def labelled_noise(folder, count=60):
     import pyarrow.parquet as pq
 
     cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(folder.iterdir())] * 3
-    pq.write_table(
-        pa.table({"image": cells[:count], "label": [n % 2 for n in range(count)]}), folder / "x.parquet"
-    )
+    pq.write_table(pa.table({"image": cells[:count], "label": [n % 2 for n in range(count)]}), folder / "x.parquet")
     return folder / "x.parquet"
 
 
@@ -359,9 +351,7 @@ def test_the_raptor_study_has_every_cell():
 
 def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, little_cifar):
     def run(module, *arguments):
-        monkeypatch.setattr(
-            sys, "argv", [module.__name__, *map(str, arguments), "--out", str(tmp_path / "out")]
-        )
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments), "--out", str(tmp_path / "out")])
         module.main()
         return capsys.readouterr().out
 
@@ -408,9 +398,7 @@ def test_the_vitrm_study_tests_on_the_test_split(monkeypatch, tmp_path):
 
     def load(path, size, *, train=True, n=None, workers=None):
         asked.append((path, train))
-        return replace(
-            bench_vitrm.noise(20), names=("a", "b") if path == "other" else bench_vitrm.noise(1).names
-        )
+        return replace(bench_vitrm.noise(20), names=("a", "b") if path == "other" else bench_vitrm.noise(1).names)
 
     monkeypatch.setattr(training_runs, "load_pixels", load)
     choice = {"size": "tiny", "out": tmp_path, "device": "cpu", "minutes": 1, "epochs": None,
@@ -453,9 +441,7 @@ def test_motion_by_hand():
     }
     beside = vitrm.motion({**content, "null": {"twins": [twin]}})
     assert beside._replace(untrained=()) == found
-    assert [(one.path, one.repaired) for one in beside.untrained] == [
-        ({"y": 0.5, "z": 0.5}, {"y": 1.0, "z": 1.0})
-    ]
+    assert [(one.path, one.repaired) for one in beside.untrained] == [({"y": 0.5, "z": 0.5}, {"y": 1.0, "z": 1.0})]
     numbers = vitrm.converge(vitrm.Results({}, {}, {"a": beside, "b": found}))["each"]
     assert numbers["a"]["untrained"] == [{"path": {"y": 0.5, "z": 0.5}}]
     assert "untrained" not in numbers["b"]

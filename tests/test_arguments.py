@@ -89,18 +89,14 @@ def test_python_tells_of_too_many_arguments_and_a_class_checks_what_it_is_made_o
         Stream(workers="x")
 
 
-@pytest.mark.parametrize(
-    "room", ["", "classifiers", "interventions", "measures", "phases", "probes", "raptor"]
-)
+@pytest.mark.parametrize("room", ["", "classifiers", "interventions", "measures", "phases", "probes", "raptor"])
 def test_every_public_function_checks_its_arguments(room):
     module = getattr(brdyn, room) if room else brdyn
     public = {name: getattr(module, name) for name in module.__all__}
     unchecked = [
         name
         for name, one in public.items()
-        if not isinstance(one, type)
-        and callable(one)
-        and one.__code__.co_filename != check.__code__.co_filename
+        if not isinstance(one, type) and callable(one) and one.__code__.co_filename != check.__code__.co_filename
     ]
     assert unchecked == ([] if room else ["adapt", "list_models", "load_model"])  # two have their own words
 
@@ -131,9 +127,7 @@ def test_tokens_and_layers_are_taken_as_lists(noise_folder, little_cifar):
     asked = probes.LayersAsked
     assert asked.parse([3, 2]) == asked.parse("3,2")
     assert asked.parse(np.int64(3)) == asked.parse("3")
-    with pytest.raises(
-        UsageError, match="`layers=` is neither last, all, a list such as 3,7,12, nor choose:4"
-    ):
+    with pytest.raises(UsageError, match="`layers=` is neither last, all, a list such as 3,7,12, nor choose:4"):
         asked.parse([])
 
 

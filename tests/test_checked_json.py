@@ -140,9 +140,7 @@ def test_a_dataclass_of_a_result_has_all_of_its_entries_and_may_have_more():
 
 def test_a_dataclass_of_a_config_lacks_defaults_and_has_nothing_more():
     assert build(Record, {"n": 1, "pair": [1, 2]}, "it.json") == Record(1, (1.0, 2.0))
-    assert build(Record, {**RECORD, "parts": [{"share": None}], "more": 0}, "it.json", more=True).parts == (
-        Part(None),
-    )
+    assert build(Record, {**RECORD, "parts": [{"share": None}], "more": 0}, "it.json", more=True).parts == (Part(None),)
     assert isinstance(build(Record, RECORD, "it.json").pair[0], float)
 
 

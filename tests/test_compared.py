@@ -61,9 +61,7 @@ def test_records_with_arrays_are_compared_by_content(room):
     for name in module.__all__:
         thing = getattr(module, name)
         if dataclasses.is_dataclass(thing) and any(
-            word in str(one.type)
-            for one in dataclasses.fields(thing)
-            for word in ("ndarray", "Tensor", "DataFrame")
+            word in str(one.type) for one in dataclasses.fields(thing) for word in ("ndarray", "Tensor", "DataFrame")
         ):
             own = issubclass(thing, Compared | brdyn.Result) or thing.__eq__ is object.__eq__
             raising += [] if own else [name]

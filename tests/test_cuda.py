@@ -119,9 +119,7 @@ def test_a_classifier_learns_and_resumes(name, precision, tmp_path):
     assert next(whole.network.parameters()).device.type == "cuda"
     assert history.losses[-1]["network"] < history.losses[0]["network"]
     saved = checkpoints.read(checkpoints.paths()[-3])
-    train_classifier(
-        again, pictures(), options, session=Session(resume=saved, accelerator=make_accelerator())
-    )
+    train_classifier(again, pictures(), options, session=Session(resume=saved, accelerator=make_accelerator()))
     for first, second in zip(whole.network.parameters(), again.network.parameters(), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-2, atol=1e-2)  # GPUs add in any order
 

@@ -59,9 +59,7 @@ def results(kept: dict[str, dict[int, float]], nothing: dict[str, float] | None 
                 (TEACHER, "12"): [counted(task, 0.8)] * 2,
                 (RAPTOR, "12"): [counted(task, one) for one in (own, own * 1.001)],
             }
-            raptors[task, k] = Evaluation(
-                None, None, layers=probed(task, seeds, nothing=(nothing or {}).get(task))
-            )  # type: ignore[arg-type]
+            raptors[task, k] = Evaluation(None, None, layers=probed(task, seeds, nothing=(nothing or {}).get(task)))  # type: ignore[arg-type]
     return dense.Results(raptors, {})
 
 
@@ -126,9 +124,7 @@ def test_what_is_had_for_nothing_is_kept_whatever_is_lost(records):
     assert numbers["kept"]["classes"].value == pytest.approx(3 / 7, abs=1e-3)
     assert numbers["kept"]["masks"].value == pytest.approx((own - nothing) / (teacher - nothing), abs=1e-3)
     assert numbers["had"] == {"classes": pytest.approx(0.1), "masks": pytest.approx(nothing)}
-    assert numbers["more"].value == pytest.approx(
-        numbers["kept"]["classes"].value - numbers["kept"]["masks"].value
-    )
+    assert numbers["more"].value == pytest.approx(numbers["kept"]["classes"].value - numbers["kept"]["masks"].value)
     assert "no verdict turns with it" in claims.beyond_nothing(found)
     told = claims.beyond_nothing(records.dense)
     assert "masks lose +14.4%" in told
@@ -149,18 +145,14 @@ def test_a_fourth_block_gains_what_it_keeps_beyond_three(records):
 @pytest.mark.parametrize(("beside", "blind"), [(1.0, False), (0.0, True)])
 def test_a_task_whose_heads_do_not_beat_knowing_nothing_is_told_and_not_judged(records, task, beside, blind):
     near = {"classes": 0.8 - 0.1 * beside, "masks": 0.8 - 0.1 * beside, "depth": 0.8 + 0.1 * beside}
-    found = results(
-        {"classes": ALIKE, **{one: {2: 0.6, 3: 0.7, 4: 0.8} for one in dense.DENSE}}, {task: near[task]}
-    )
+    found = results({"classes": ALIKE, **{one: {2: 0.6, 3: 0.7, 4: 0.8} for one in dense.DENSE}}, {task: near[task]})
     loses = claims.of("dense.dense_loses_more").judge(records._replace(dense=found))
     assert loses.verdict == ("cannot be told" if blind else "**holds**")
     assert (f"heads of {task} are not shown" in loses.said) == blind
     gains = claims.of("dense.four_over_three").judge(records._replace(dense=found))
     assert gains.verdict == ("cannot be told" if blind and task in dense.DENSE else "**holds**")
     assert "+10.0%" in gains.said  # the number is told, also of what is not judged
-    lost = results(
-        {"classes": ALIKE, "masks": dict.fromkeys(dense.KS, 0.95), "depth": ALIKE}, {task: near[task]}
-    )
+    lost = results({"classes": ALIKE, "masks": dict.fromkeys(dense.KS, 0.95), "depth": ALIKE}, {task: near[task]})
     judged = claims.of("dense.dense_loses_more").judge(records._replace(dense=lost))
     assert judged.verdict == ("cannot be told" if blind and task != "depth" else "**fails**")
 

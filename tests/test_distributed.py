@@ -74,9 +74,7 @@ def same(folders, name, keys, rtol=1e-4, atol=1e-6):
     assert list(one.columns) == list(two.columns)
     for column in one.columns:
         if column in ("mean", "low", "high", "sd", "modulus"):
-            np.testing.assert_allclose(
-                one[column], two[column], rtol=rtol, atol=atol, err_msg=f"{name} {column}"
-            )
+            np.testing.assert_allclose(one[column], two[column], rtol=rtol, atol=atol, err_msg=f"{name} {column}")
         elif one[column].dtype != float:
             assert one[column].equals(two[column]), (name, column)
 
@@ -107,9 +105,7 @@ def test_dynamics(one_and_two, noise_folder, tmp_path, number):
 
 def test_interventions_and_perturbations(one_and_two, noise_folder):
     shared = ["-n", "20", "--k", "3"]
-    folders = one_and_two(
-        "perturb", noise_folder, *shared, "--eps", "0.2", "--tokens", "cls", "--layers", "3,9"
-    )
+    folders = one_and_two("perturb", noise_folder, *shared, "--eps", "0.2", "--tokens", "cls", "--layers", "3,9")
     same(folders, "perturb.parquet", ["start", "group", "layer"], rtol=1e-3, atol=1e-5)
     assert set(pd.read_parquet(folders[1] / "perturb.parquet")["n_images"]) == {20}
     for folder in folders:
@@ -152,9 +148,7 @@ def test_raptor_eval(one_and_two, noise_folder, tmp_path):
     raptor = (tmp_path / "one").rename(tmp_path / "raptor")
     (tmp_path / "two").rename(tmp_path / "other")
     cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())]
-    pq.write_table(
-        pa.table({"image": cells, "label": [n % 2 for n in range(40)]}), tmp_path / "labelled.parquet"
-    )
+    pq.write_table(pa.table({"image": cells, "label": [n % 2 for n in range(40)]}), tmp_path / "labelled.parquet")
     probes = ["--probe-train", str(tmp_path / "labelled.parquet"), "--seeds", "1"]
     folders = one_and_two("raptor-eval", noise_folder, *probes, says="R² on its own way", model=[raptor])
     same(folders, "fidelity.parquet", ["mode", "statistic", "group", "layer"], rtol=1e-4, atol=1e-5)
@@ -168,9 +162,7 @@ def test_raptor_rank(one_and_two, noise_folder):
         "raptor-rank", noise_folder, "-n", "10", "--k", "2", "--ranks", "0,4", "--partitions", "maxcut",
         says="maxcut: with corrections",
     )  # fmt: skip
-    one, two = (
-        pd.DataFrame(json.loads((folder / "raptor_rank.json").read_text())["table"]) for folder in folders
-    )
+    one, two = (pd.DataFrame(json.loads((folder / "raptor_rank.json").read_text())["table"]) for folder in folders)
     assert two["n_images"].tolist() == [2, 2]
     pd.testing.assert_frame_equal(one, two, rtol=1e-5)
 

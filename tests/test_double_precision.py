@@ -50,7 +50,6 @@ def test_interventions(pair):
     operated = [brdyn.layer_surgery(*one, PHASES, stream=STREAM) for one in pair]
     alike([one.table for one in operated], rtol=1e-3, atol=1e-5)
     spliced = [
-        brdyn.splice_skill(*one, PHASES, surrogates=["mean", "repeat", "exchange"], stream=STREAM)
-        for one in pair
+        brdyn.splice_skill(*one, PHASES, surrogates=["mean", "repeat", "exchange"], stream=STREAM) for one in pair
     ]
     alike([one.table for one in spliced], rtol=1e-3, atol=1e-4)

@@ -75,9 +75,7 @@ def test_every_measure_is_of_exactly_one_claim_and_every_rule_judges_what_it_mea
         if claim.measure:
             module, name = claim.measure.split(".")
             assert callable(getattr(modules[module], name))
-            assert records.judged[
-                claim.key
-            ].said  # a rule that names a number which is not measured is a KeyError
+            assert records.judged[claim.key].said  # a rule that names a number which is not measured is a KeyError
         assert (claim.rule is None) == (claim.measure == "")
 
 
@@ -109,10 +107,7 @@ def test_tables_have_five_columns_and_verdicts_are_counted(records, written, row
     held, failed = (f"{counts[word]} {said} ({untested[word]} of these without a test)"
                     for word, said in ((WORDS[True], "hold"), (WORDS[False], "fail")))  # fmt: skip
     assert f"**{len(CLAIMS)} claims: {held}, {failed}, " in page
-    assert (
-        f"Without a test: {untested[WORDS[True]]} hold, {untested[WORDS[False]]} fail."
-        in written["README.md"]
-    )
+    assert f"Without a test: {untested[WORDS[True]]} hold, {untested[WORDS[False]]} fail." in written["README.md"]
     assert f"{counts[NOT_TESTED]} {NOT_TESTED}.**" in page
     assert len({line.count("|") for line in speed.splitlines() if line.startswith("|")}) == 1
     ruled = [claim for claim in claims.every() if claim.rule is not None and not claim.table]
@@ -131,9 +126,7 @@ def test_every_rule_is_on_the_page_that_its_claim_names(records, written):
     shown |= {"grid": shown["vitrm"], "overfit": shown["depth"], "headed": shown["raptor"]}
     for claim in claims.every():
         if claim.rule is not None:
-            judged = records.judged[
-                claim.key
-            ].rule  # with untrained twins, where there are any; none if not tested
+            judged = records.judged[claim.key].rule  # with untrained twins, where there are any; none if not tested
             assert ((claim.table and judged) or claims.in_full(claim.rule)) in shown[claim.table]
 
 
@@ -155,9 +148,7 @@ def test_no_claim_holds_by_a_rule_that_rests_on_nothing(monkeypatch, records, cl
     assert found.measured
     assert found.holds is (True if claim.rule.rests_on else None)
     assert bool(found.why) == (claim.rule.rests_on == "")
-    assert found.rule.endswith(
-        f"Rests on {claim.rule.rests_on or 'nothing: it can fail, but no claim holds by it'}"
-    )
+    assert found.rule.endswith(f"Rests on {claim.rule.rests_on or 'nothing: it can fail, but no claim holds by it'}")
 
 
 def test_what_holds_rests_on_something(records):
@@ -220,9 +211,7 @@ def test_verdicts(monkeypatch, records, measured, verdict, said):
         ((), "cannot be told", "The rule is met, but by numbers of one network or one fit"),
     ],
 )
-def test_a_verdict_is_against_untrained_twins_where_they_were_measured(
-    monkeypatch, records, twins, verdict, why
-):
+def test_a_verdict_is_against_untrained_twins_where_they_were_measured(monkeypatch, records, twins, verdict, why):
     numbers = {"x": 2, **({"untrained": [{"x": one} for one in twins]} if twins else {})}
     monkeypatch.setattr(offline, "rank", lambda _: numbers)
     claim = Claim(
@@ -242,9 +231,7 @@ def with_twins(result, *changes):
     """A recorded result beside twins that are its own tables, changed."""
     twins = [change({name: table.copy() for name, table in result.compared().items()}) for change in changes]
     tables = {
-        name: pd.concat(
-            [one[name].assign(twin=number) for number, one in enumerate(twins, 1)], ignore_index=True
-        )
+        name: pd.concat([one[name].assign(twin=number) for number, one in enumerate(twins, 1)], ignore_index=True)
         for name in twins[0]
     }
     return result.with_twins(Null(("random",) * len(changes), tables))
@@ -290,9 +277,7 @@ def test_twins_that_are_the_network_itself_have_its_numbers(records, measure, pa
 def test_a_rule_does_not_judge_another_statistic_than_its_words_name(records, measure, name):
     new = records.offline
     getattr(offline, measure)(new)
-    alignment = {
-        group: replace(one, statistic="change of speed") for group, one in new.motion.alignment.items()
-    }
+    alignment = {group: replace(one, statistic="change of speed") for group, one in new.motion.alignment.items()}
     details = {**new.modes.details, "modes": replace(new.modes.modes, centred=False)}
     old = {
         "alignment": new._replace(motion=replace(new.motion, alignment=alignment)),
@@ -429,13 +414,11 @@ def test_what_the_test_does_not_find_cannot_be_told(records):
     assert claim.judge(records).verdict == "cannot be told"
     assert claim.judge(records).p_fails is None  # and never fails
     accepted = {
-        name: with_evidence(one, largest=one.evidence.largest._replace(p=0.04))
-        for name, one in found.trained.items()
+        name: with_evidence(one, largest=one.evidence.largest._replace(p=0.04)) for name, one in found.trained.items()
     }
     one_alone = {**found.trained, "imgfocus_vits14": accepted["imgfocus_vits14"]}
     small = {
-        name: with_evidence(one, largest=one.evidence.largest._replace(ratio=1.0))
-        for name, one in accepted.items()
+        name: with_evidence(one, largest=one.evidence.largest._replace(ratio=1.0)) for name, one in accepted.items()
     }
     for trained, holds in ((accepted, True), (one_alone, None), (small, None)):
         assert claim.judge(records._replace(phases=found._replace(trained=trained))).holds is holds
@@ -511,9 +494,7 @@ def test_a_claims_p_value_is_of_all_that_has_to_hold():
     numbers = {"a": edge, "b": Estimate(3.0, 1.0, 5.0), "c": Estimate(0.2, p_value=0.3), "d": 2}
     assert above("a").p_holds(numbers) == pytest.approx(0.05, abs=1e-4)
     assert above("a", "b").p_holds(numbers) == pytest.approx(0.05, abs=1e-4)
-    assert above("b").p_holds(numbers) == pytest.approx(
-        2 * 0.00164, rel=0.02
-    )  # 1.5 times 1.96 standard errors
+    assert above("b").p_holds(numbers) == pytest.approx(2 * 0.00164, rel=0.02)  # 1.5 times 1.96 standard errors
     assert significant("c").p_holds(numbers) == 0.3
     assert every(above("b"), significant("c")).p_holds(numbers) == 0.3
     assert greater("d", 1).p_holds(numbers) is None

@@ -7,9 +7,7 @@ from analyses import examples
 from analyses.recording import RESULTS
 from analyses.render import outdated
 
-GUIDE = (
-    "**Example.** Before.\n\n<!-- recorded: perturb/cifar_vit12, 3 lines -->\nold\n<!-- end -->\n\nAfter.\n"
-)
+GUIDE = "**Example.** Before.\n\n<!-- recorded: perturb/cifar_vit12, 3 lines -->\nold\n<!-- end -->\n\nAfter.\n"
 
 
 def test_pages_say_what_was_recorded():

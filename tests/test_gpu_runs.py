@@ -312,9 +312,7 @@ def test_a_dry_run_does_every_job_and_can_be_collected(data, tmp_path, monkeypat
     assert len(results) > 12
     for one in results:
         assert (tmp_path / "taken" / one).read_bytes() == (tmp_path / "home" / one).read_bytes()
-        assert "provenance" in json.loads((tmp_path / "taken" / one).read_text()) or one.endswith(
-            "config.json"
-        )
+        assert "provenance" in json.loads((tmp_path / "taken" / one).read_text()) or one.endswith("config.json")
 
 
 def test_training_goes_on_on_another_machine_as_if_it_had_not_stopped(data, tmp_path, monkeypatch):
@@ -337,15 +335,11 @@ def test_training_goes_on_on_another_machine_as_if_it_had_not_stopped(data, tmp_
     names = packing.unpack(pack, second)
     assert sum(name.endswith("state.safetensors") for name in names) == 1  # the newest checkpoint alone
     train(second)
-    here, there = (
-        Classifier.from_pretrained(home / "vitrm" / "tiny" / "runs" / "vitrm") for home in (whole, second)
-    )
+    here, there = (Classifier.from_pretrained(home / "vitrm" / "tiny" / "runs" / "vitrm") for home in (whole, second))
     assert here.digest == there.digest
 
 
-def test_a_recorded_network_is_not_trained_again_where_its_weights_are_not(
-    data, tmp_path, monkeypatch, capsys
-):
+def test_a_recorded_network_is_not_trained_again_where_its_weights_are_not(data, tmp_path, monkeypatch, capsys):
     files = ["--train", data / "cifar10" / "train.parquet", "--test", data / "cifar10" / "test.parquet"]
     chosen = ["--size", "tiny", "--only", "vit-small", "--out", tmp_path / "vitrm", *files]
     monkeypatch.setattr(sys, "argv", ["study", *map(str, chosen)])
@@ -438,9 +432,7 @@ def test_a_study_that_overruns_is_stopped_and_one_that_fails_is_told(tmp_path, m
     monkeypatch.setattr(queue_of_jobs, "do", exec_study.do)
     queue_of_jobs.SERVER.set_forkserver_preload([])  # nothing, if no server has begun yet
     queue, started = a_queue(tmp_path), time.monotonic()
-    queue.side_by_side(
-        [("import time; time.sleep(60)", []), ("import time; time.sleep(60)", [])], started + 1
-    )
+    queue.side_by_side([("import time; time.sleep(60)", []), ("import time; time.sleep(60)", [])], started + 1)
     assert time.monotonic() - started < 20
     assert queue.failed == []
     assert capsys.readouterr().out.count("stopped") == 2

@@ -60,8 +60,7 @@ def test_nothing_is_learnt_where_the_twin_is_the_network(records, of_itself, mea
 def tenfold(result):
     null = result.null
     tables = {
-        name: pd.concat([table.assign(twin=number) for number in range(1, 11)])
-        for name, table in null.tables.items()
+        name: pd.concat([table.assign(twin=number) for number in range(1, 11)]) for name, table in null.tables.items()
     }
     return replace(result, null=Null(null.weights * 10, tables))
 

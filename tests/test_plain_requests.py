@@ -17,9 +17,7 @@ LAYERS = np.exp(-np.abs(np.subtract.outer([0, 1, 2, 12, 13, 14, 15], [0, 1, 2, 1
 @pytest.mark.parametrize("k", [2.0, True, np.float64(2), "two"])
 def test_a_number_of_phases_is_whole(k):
     for ask in (lambda: brdyn.segment(LAYERS, k), lambda: brdyn.segment(LAYERS).with_k(k)):
-        with pytest.raises(
-            UsageError, match=r"is not a whole number; give one|is neither a number of phases"
-        ):
+        with pytest.raises(UsageError, match=r"is not a whole number; give one|is neither a number of phases"):
             ask()
     assert brdyn.segment(LAYERS, np.int64(2)).boundaries == (3,)
     with pytest.raises(UsageError, match=r"`min_size=1\.0` is not a whole number"):
@@ -39,9 +37,7 @@ def test_phases_take_the_number_that_the_test_supports():
 
 
 def test_boundaries_of_the_test_stand_beside_a_best_cut_that_has_others():
-    depth = np.array(
-        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17]
-    )  # one step stands out, and max-cut likes the middle
+    depth = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17])  # one step stands out, and max-cut likes the middle
     found = brdyn.segment(1 - abs(depth[:, None] - depth) / 40, "test")
     assert (found.evidence.layers, found.boundaries) == ((11,), (7,))
     assert found.k_rule == (

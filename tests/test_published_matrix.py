@@ -67,9 +67,7 @@ def test_the_record_is_what_the_published_matrix_gives():
         for name in ("published", "bisection", "exact"):
             assert again["cuts"][k][name] == one[name]
         assert again["cuts"][k]["behind"] == pytest.approx(one["behind"])
-    assert again["phases"]["evidence"]["largest"] == pytest.approx(
-        recorded["phases"].evidence.largest._asdict()
-    )
+    assert again["phases"]["evidence"]["largest"] == pytest.approx(recorded["phases"].evidence.largest._asdict())
     shares = [recorded["phases"].segmentations[k] for k in (2, 3, 4)]
     assert [round(one.cut_share, 3) for one in shares] == [0.722, 0.855, 0.923]  # method notes, section 3
     assert [round(one.drift_share, 3) for one in shares] == [0.713, 0.865, 0.923]

@@ -39,9 +39,7 @@ SEEDS = [
     ("maxcut_k3_seed1", 3, MAXCUT, "seed", 0.96, 0.58),
     ("maxcut_k3_seed2", 3, MAXCUT, "seed", 1.00, 0.62),
 ]
-DRAWS = [
-    (f"c{draw}", 3, CONTIGUOUS, "partition", kept, kept - 0.4) for draw, kept in enumerate((0.8, 0.9, 1.0))
-]
+DRAWS = [(f"c{draw}", 3, CONTIGUOUS, "partition", kept, kept - 0.4) for draw, kept in enumerate((0.8, 0.9, 1.0))]
 
 
 def half_width(*errors):
@@ -66,9 +64,7 @@ def test_a_partition_against_another_by_welch():
     assert (found["r2"].low, found["r2"].high) == pytest.approx((theirs.low, theirs.high))
     kept = found["kept"]
     assert kept.value == pytest.approx(0.08)
-    assert kept.high - 0.08 == pytest.approx(
-        half_width((2 * IMAGE**2, np.inf), (0.02**2 / 3, 2), (0.1**2 / 3, 2))
-    )
+    assert kept.high - 0.08 == pytest.approx(half_width((2 * IMAGE**2, np.inf), (0.02**2 / 3, 2), (0.1**2 / 3, 2)))
     assert found["ks"] == [3]
 
 
@@ -83,9 +79,7 @@ def test_partitions_are_judged_on_the_same_images():
     assert found.value == pytest.approx(0.5)
     seeds = (0.0, 2)  # all fits of a partition name as many right
     assert raptor.between_seeds(study(*SEEDS))[1] == 2
-    assert found.high - 0.5 == pytest.approx(
-        half_width((by_image.var(ddof=1) / 100, np.inf), (0.02**2 / 3, 2), seeds)
-    )
+    assert found.high - 0.5 == pytest.approx(half_width((by_image.var(ddof=1) / 100, np.inf), (0.02**2 / 3, 2), seeds))
 
 
 def test_one_fit_of_a_k_has_the_spread_of_others():
@@ -103,24 +97,18 @@ def test_seeds_count_once_over_several_k():
     found = raptor.better_than_contiguous(study(*SEEDS, *DRAWS, *two))["r2"]
     of_draws = (0.1**2 / 3 / 4, 2)
     assert found.value == pytest.approx(0.1)
-    assert found.high - found.value == pytest.approx(
-        half_width((0.02**2 * (1 + 1 / 3) / 4, 2), of_draws, of_draws)
-    )
+    assert found.high - found.value == pytest.approx(half_width((0.02**2 * (1 + 1 / 3) / 4, 2), of_draws, of_draws))
 
 
 def test_other_k_count_once_all_that_were_planned_have_their_draws():
-    two, four = (
-        [(f"{k} {name}", k, p, v, kept, r2) for name, _, p, v, kept, r2 in [SEEDS[0], *DRAWS]] for k in (2, 4)
-    )
+    two, four = ([(f"{k} {name}", k, p, v, kept, r2) for name, _, p, v, kept, r2 in [SEEDS[0], *DRAWS]] for k in (2, 4))
     size = {"draws": {"3": 3, "2": 3, "4": 3}}
     partly, all_of_them = (study(*SEEDS, *DRAWS, *more)._replace(size=size) for more in (two, [*two, *four]))
     assert raptor.better_than_contiguous(partly)["ks"] == [3]
     assert raptor.better_than_contiguous(all_of_them)["ks"] == [2, 3, 4]
 
 
-@pytest.mark.parametrize(
-    "rows", [SEEDS, [*SEEDS, *DRAWS[:2]], [*SEEDS, ("c", 2, CONTIGUOUS, "partition", 1, 1)]]
-)
+@pytest.mark.parametrize("rows", [SEEDS, [*SEEDS, *DRAWS[:2]], [*SEEDS, ("c", 2, CONTIGUOUS, "partition", 1, 1)]])
 def test_too_few_draws_tell_nothing(rows):
     assert raptor.better_than_contiguous(study(*rows)) is None
     assert raptor.better_than_shuffled(study(*rows)) is None
@@ -149,9 +137,7 @@ def test_a_fit_against_another_has_the_luck_of_a_fit():
     """Means of all fits of a name: the longer one, of which there is one, has the spread of the seeds of the other."""
     found = raptor.longer(study(*SEEDS, ("maxcut_k3_longer", 3, MAXCUT, "recipe", 1.08, 0.7)))
     assert found["kept"].value == pytest.approx(0.1)
-    assert found["kept"].high - 0.1 == pytest.approx(
-        half_width((2 * IMAGE**2, np.inf), (0.02**2 * (1 + 1 / 3), 2))
-    )
+    assert found["kept"].high - 0.1 == pytest.approx(half_width((2 * IMAGE**2, np.inf), (0.02**2 * (1 + 1 / 3), 2)))
     alone = raptor.longer(study(SEEDS[0], ("maxcut_k3_longer", 3, MAXCUT, "recipe", 1.08, 0.7)))["kept"]
     assert alone.against(0) is None
 
@@ -282,9 +268,7 @@ def test_forcing_by_the_own_head_is_against_half_of_what_annealing_keeps():
     assert pooled == (pytest.approx(0.01**2), 2)
     assert seeds != other
     own = 0.5**2 * np.var(other, ddof=1) / 2, 1
-    assert found["excess"].high - one.mean() == pytest.approx(
-        half_width((one.var(ddof=1) / 1000, np.inf), own, pooled)
-    )
+    assert found["excess"].high - one.mean() == pytest.approx(half_width((one.var(ddof=1) / 1000, np.inf), own, pooled))
 
 
 def test_rungs_by_the_own_head_are_means_over_seeds():
@@ -297,9 +281,7 @@ def test_rungs_by_the_own_head_are_means_over_seeds():
 
 def test_rungs_wait_for_all_seeds_that_were_planned():
     whole = {f"maxcut_k3{seed}": 0.9 for seed in ("", "_seed1")}
-    rungs = {
-        f"{name}{seed}": 0.5 for name in (*raptor.LADDER, raptor.STAGE_1_ALONE) for seed in ("", "_seed1")
-    }
+    rungs = {f"{name}{seed}": 0.5 for name in (*raptor.LADDER, raptor.STAGE_1_ALONE) for seed in ("", "_seed1")}
     cells = headed(**whole, **rungs)._replace(size={"ladder_seeds": 2})
     assert raptor.head_rungs(cells) is not None
     assert raptor.head_forcing(cells) is not None

@@ -66,9 +66,7 @@ def test_fits_see_as_many_images_and_images_kept_out_are_others(study):
     study("base_seed1")
     again = json.loads((study.home / packaged.NAME / "tiny" / "base_seed1.json").read_text())
     assert again["asked"]["settings"]["seed"] == 1
-    found = {
-        name: json.loads((study.home / packaged.NAME / "tiny" / f"{name}.json").read_text()) for name in cells
-    }
+    found = {name: json.loads((study.home / packaged.NAME / "tiny" / f"{name}.json").read_text()) for name in cells}
     assert {one["images"] for one in found.values()} == {40}
     settings = {name.split("_")[0]: one["asked"]["settings"] for name, one in found.items()}
     assert (settings["stage1-alone"]["stage1_steps"], settings["stage1-alone"]["stage2_steps"]) == (4, 0)

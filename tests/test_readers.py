@@ -244,11 +244,7 @@ def test_files_that_are_something_else(name, raw, folder):
 def places(content, path=()):
     """Every place in a nested content, as a path of keys and indices."""
     yield path
-    inner = (
-        content.items()
-        if isinstance(content, dict)
-        else enumerate(content if isinstance(content, list) else [])
-    )
+    inner = content.items() if isinstance(content, dict) else enumerate(content if isinstance(content, list) else [])
     for key, value in inner:
         yield from places(value, (*path, key))
 
@@ -338,9 +334,7 @@ def test_spans_that_no_network_has(name, value, folder):
     assert "splice.json" in refused("splice.json", folder)
 
 
-@pytest.mark.parametrize(
-    "name", ["spectrum.parquet", "basins.parquet", "null_dynamics.parquet", "null_modes.parquet"]
-)
+@pytest.mark.parametrize("name", ["spectrum.parquet", "basins.parquet", "null_dynamics.parquet", "null_modes.parquet"])
 def test_tables_beside_a_result(name, folder, tmp_path_factory):
     (folder / "dynamics.json").write_bytes(to_json(dynamics()))
     whole = (folder / name).read_bytes()
@@ -385,9 +379,7 @@ def test_modes_of_earlier_versions_are_of_uncentred_states(folder):
     (folder / "dynamics.json").write_bytes(to_json(content))
     found = Dynamics.read(folder)
     assert (found.modes.centred, found.modes.underdetermined) == (False, {})
-    assert (
-        "cosine to the end of the phase, not centred, 0.97 by one operator applied 1 times" in found.summary()
-    )
+    assert "cosine to the end of the phase, not centred, 0.97 by one operator applied 1 times" in found.summary()
 
 
 @pytest.mark.parametrize("path", sorted((RESULTS / "dynamics").glob("*/dynamics.json")), ids=str)

@@ -38,9 +38,7 @@ from tests.conftest import tiny_vit
 STREAM = Stream(workers=0)
 CLASSIFIERS = ("train.json", "vitrm_eval.json", "grid.json")
 OF_NONE = (*CLASSIFIERS, "report.json")  # whose provenance names no images
-SETTINGS = FitSettings(
-    stage1_steps=2, stage2_steps=1, batch_size=4, mlp="gelu", mlp_ratio=1.0, validation_images=0
-)
+SETTINGS = FitSettings(stage1_steps=2, stage2_steps=1, batch_size=4, mlp="gelu", mlp_ratio=1.0, validation_images=0)
 
 
 @pytest.fixture(scope="module")
@@ -152,12 +150,8 @@ def test_updates_that_were_counted_from_0_are_read_from_1(results, tmp_path):
     """In the table of the model and in that of its twins, as schema 1 of dynamics has them."""
     found = results["dynamics.json"]
     depth = found.phases.layers
-    assert found.table.query("statistic == 'speed' and group == 'cls'")["layer"].tolist() == [
-        *range(1, depth + 1)
-    ]
-    assert found.table.query("statistic == 'norm' and group == 'cls'")["layer"].tolist() == [
-        *range(depth + 1)
-    ]
+    assert found.table.query("statistic == 'speed' and group == 'cls'")["layer"].tolist() == [*range(1, depth + 1)]
+    assert found.table.query("statistic == 'norm' and group == 'cls'")["layer"].tolist() == [*range(depth + 1)]
     found = replace(found, null=Null(("random",), {"dynamics": found.table.assign(twin=1)}))
     found.save(tmp_path / "out")
     path = tmp_path / "out" / "dynamics.json"
@@ -268,13 +262,9 @@ def test_what_is_no_result(results, tmp_path):
     for name in ("phases.json", "dynamics.json"):
         results[name].save(tmp_path / name.split(".")[0])
     phases, dynamics = tmp_path / "phases", tmp_path / "dynamics"
-    with pytest.raises(
-        UsageError, match=r"holds no result of brdyn dynamics but one of brdyn phases \(phases.json\)"
-    ):
+    with pytest.raises(UsageError, match=r"holds no result of brdyn dynamics but one of brdyn phases \(phases.json\)"):
         Dynamics.read(phases)
-    with pytest.raises(
-        UsageError, match=r"is a result of brdyn phases, and one of brdyn dynamics is expected"
-    ):
+    with pytest.raises(UsageError, match=r"is a result of brdyn phases, and one of brdyn dynamics is expected"):
         Dynamics.read(phases / "phases.json")
     with pytest.raises(UsageError, match="there is no such folder"):
         brdyn.read(tmp_path / "nowhere")
@@ -282,9 +272,7 @@ def test_what_is_no_result(results, tmp_path):
     with pytest.raises(UsageError, match=r"holds no result of brdyn$"):
         brdyn.read(tmp_path / "empty")
     shutil.copy(phases / "phases.json", dynamics)
-    with pytest.raises(
-        UsageError, match=r"several results \(phases.json, dynamics.json\); give the file of one"
-    ):
+    with pytest.raises(UsageError, match=r"several results \(phases.json, dynamics.json\); give the file of one"):
         brdyn.read(dynamics)
     assert brdyn.read(dynamics / "dynamics.json") == results["dynamics.json"]
 
@@ -313,16 +301,12 @@ def test_half_removed_and_newer(results, tmp_path):
     with pytest.raises(UsageError, match=r"dynamics in '.*out' is half removed: .* names spectrum.parquet"):
         brdyn.read(out)
     (out / "dynamics.json").unlink()
-    with pytest.raises(
-        UsageError, match=r"\(basins.parquet is there, but not the JSON file that it belongs to\)"
-    ):
+    with pytest.raises(UsageError, match=r"\(basins.parquet is there, but not the JSON file that it belongs to\)"):
         brdyn.read(out)
     results["phases.json"].save(tmp_path / "newer")
     path = tmp_path / "newer" / "phases.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
-    with pytest.raises(
-        UsageError, match=r"written by a newer brdyn \(schema 99, and this one reads up to 1\)"
-    ):
+    with pytest.raises(UsageError, match=r"written by a newer brdyn \(schema 99, and this one reads up to 1\)"):
         brdyn.read(tmp_path / "newer")
 
 

@@ -27,9 +27,7 @@ def cost(layers, *, width, hidden, patch, depth, **_):
     patches, pixels = (32 // patch) ** 2, 3 * patch**2
     tokens, products = patches + 1, 4 * width**2 + 2 * width * hidden
     parameters = layers * (products + 9 * width + hidden) + width * (pixels + 1 + tokens + 1 + 2 + 10) + 10
-    return parameters, depth * tokens * (
-        products + 2 * tokens * width
-    ) + patches * pixels * width + 10 * width
+    return parameters, depth * tokens * (products + 2 * tokens * width) + patches * pixels * width + 10 * width
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
@@ -49,9 +47,7 @@ def test_one_wide_block_has_the_parameters_of_a_block_a_layer(size):
 
     assert min(range(1, 40), key=apart) == wide.built["heads"]
     assert short.built == wide.built
-    assert short.recipe.epochs * cost(1, **wide.built)[1] == pytest.approx(
-        narrow.recipe.epochs * operations, rel=0.01
-    )
+    assert short.recipe.epochs * cost(1, **wide.built)[1] == pytest.approx(narrow.recipe.epochs * operations, rel=0.01)
     assert (narrow.recipe.seed, wide.recipe) == (1, narrow.recipe)
 
 
@@ -73,9 +69,7 @@ def test_the_study_goes_on_and_is_read_back(tmp_path, monkeypatch, capsys, littl
     chosen = ["k6_seed0", "k1_seed0", "raptor3_seed0", "wide_seed0"]
     chosen_alone = ["--only", ",".join(chosen)]
     assert run("--minutes", 0) == ["out of time; run it again to go on"]
-    assert run("--only", "raptor3_seed0") == [
-        "raptor3_seed0: its network, k6_seed0, is not recorded; run that first"
-    ]
+    assert run("--only", "raptor3_seed0") == ["raptor3_seed0: its network, k6_seed0, is not recorded; run that first"]
     assert [line.split(":")[0] for line in run(*chosen_alone)] == chosen
     found = read_shared("tiny", tmp_path)
     assert (list(found.cells.index), found.failed) == (
@@ -96,10 +90,7 @@ def test_the_study_goes_on_and_is_read_back(tmp_path, monkeypatch, capsys, littl
     assert found.cells.loc["raptor3_seed0", "teacher"] == found.cells.loc["k6_seed0", "accuracy"]
     assert set(found.motion.index) == set(found.phases) == set(chosen) - {"raptor3_seed0"}
     assert all(phases.layers == 6 for phases in found.phases.values())
-    assert (
-        found.heading("accuracy", 40)
-        == "vit-tiny12, width 8, patch 16: accuracy\n40 images of 32 × 32 pixels"
-    )
+    assert found.heading("accuracy", 40) == "vit-tiny12, width 8, patch 16: accuracy\n40 images of 32 × 32 pixels"
     record = json.loads((tmp_path / "tiny" / "raptor3_seed0.json").read_text())
     assert len(set(record["asked"]["assignment"])) == 3
     shutil.rmtree(tmp_path / "tiny" / "runs" / "k6_seed0")
@@ -119,9 +110,7 @@ def study(**right):
         for seed, count in enumerate(counts):
             name = f"{kind}_seed{seed}"
             hits[name] = np.arange(100) < count
-            rows.append(
-                {"cell": name, "kind": kind, "seed": seed, "accuracy": count / 100, "r2": 0.5, "skill": 0.1}
-            )
+            rows.append({"cell": name, "kind": kind, "seed": seed, "accuracy": count / 100, "r2": 0.5, "skill": 0.1})
     table = pd.DataFrame(rows, columns=["cell", *COLUMNS]).set_index("cell")
     return Shared(table, hits, pd.DataFrame(), {}, SIZES["cpu"], "cpu", {}, {})
 

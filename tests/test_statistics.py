@@ -43,9 +43,7 @@ def test_with_fewer_the_size_is_right_for_normal_numbers(twins):
     assert size("normal", twins) == pytest.approx(0.05, abs=0.0075)
 
 
-@pytest.mark.parametrize(
-    ("draw", "most"), [("uniform", 0.065), ("heavy tails", 0.075), ("exponential", 0.12)]
-)
+@pytest.mark.parametrize(("draw", "most"), [("uniform", 0.065), ("heavy tails", 0.075), ("exponential", 0.12)])
 def test_with_five_it_is_near_for_others(draw, most):
     assert size(draw, 5) <= most
 
@@ -96,9 +94,7 @@ def test_what_shares_a_cluster_is_one():
     alone, together = mean_difference(values), mean_difference(values, seeds)
     assert alone.against(0) is True
     assert together.against(0) is None
-    assert (together.value, together.low, together.high) == pytest.approx(
-        (2, 2 - 12.7062, 2 + 12.7062), abs=1e-3
-    )
+    assert (together.value, together.low, together.high) == pytest.approx((2, 2 - 12.7062, 2 + 12.7062), abs=1e-3)
 
 
 def test_p_values_are_of_the_interval_own_t():
@@ -196,9 +192,7 @@ def test_a_contrast_by_hand():
 
 def test_the_largest_of_several_is_one_of_so_many():
     """Of three whose best is 3 standard errors above 0: three times its p, and the interval of .95 for all."""
-    found = largest(
-        [Estimate(0, -1.959964, 1.959964), Estimate(3, 3 - 1.959964, 3 + 1.959964), Estimate(-9, -10, -8)]
-    )
+    found = largest([Estimate(0, -1.959964, 1.959964), Estimate(3, 3 - 1.959964, 3 + 1.959964), Estimate(-9, -10, -8)])
     assert (found.value, found.p_value) == (3, pytest.approx(6 * stats.norm.sf(3), rel=1e-4))
     assert found.high - 3 == pytest.approx(stats.norm.ppf(1 - 0.025 / 3), rel=1e-4)
     assert largest([Estimate(0.1)]).p_above(0) == 1

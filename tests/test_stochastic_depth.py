@@ -97,8 +97,7 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
     assert len(study.failed) == 2
     assert len(study.fits) == 28
     placements = {
-        tuple(read_json(path, "it")["asked"]["assignment"])
-        for path in out.rglob("random-contiguous_k3_draw0.json")
+        tuple(read_json(path, "it")["asked"]["assignment"]) for path in out.rglob("random-contiguous_k3_draw0.json")
     }
     assert len(placements) > 1  # every network has draws of its own
     row = study.fits[study.fits["teacher_accuracy"] > 0.35].iloc[:1]
@@ -112,10 +111,7 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
     assert "## On CIFAR-100" not in page
     page = pages.of_records("stochastic_depth_findings.md.j2", only(vits=study, cifar100=study))
     _, also = page.split("## On CIFAR-100")
-    assert (
-        "4 networks of the reduced study's size, trained for 2 epochs on 40 images of a hundred classes"
-        in also
-    )
+    assert "4 networks of the reduced study's size, trained for 2 epochs on 40 images of a hundred classes" in also
     assert also.count("| Accuracy of the network rises with p up to about 0.6 |") == 1
 
     said = [line.split(": ")[1] for line in run()]
@@ -129,9 +125,7 @@ def test_stochastic_depth_study_goes_on_and_is_written_up(monkeypatch, tmp_path,
     with pytest.raises(SystemExit):
         run()
     assert "recipe.batch_size: 20 before, 10 now" in capsys.readouterr().err
-    assert (
-        read_study("tiny", out).config.training["batch_size"] == 20
-    )  # the refused run left everything as it was
+    assert read_study("tiny", out).config.training["batch_size"] == 20  # the refused run left everything as it was
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
@@ -182,16 +176,12 @@ def test_a_network_is_shipped(tmp_path, monkeypatch):
         built={"width": 8, "depth": 2, "heads": 1, "hidden": 8, "patch": 16, "drop_path": 0.4}, keep=("best",),
         held_out=10,
     )  # fmt: skip
-    trained = train_or_go_on(
-        run, tmp_path / "run", test, test, until=float("inf"), device=torch.device("cpu")
-    )
+    trained = train_or_go_on(run, tmp_path / "run", test, test, until=float("inf"), device=torch.device("cpu"))
     origin = {"command": "python -m it", "date": "2026-01-01T00", "device": "a CPU"}
     found = package_small_vit.ship(tmp_path / "run", tmp_path / "home", test, origin)
     shipped = Classifier.from_pretrained(tmp_path / "home")
     best = Classifier.from_pretrained(tmp_path / "run" / "best").network.state_dict()
-    assert all(
-        torch.equal(value, best[name].half().float()) for name, value in shipped.network.state_dict().items()
-    )
+    assert all(torch.equal(value, best[name].half().float()) for name, value in shipped.network.state_dict().items())
     assert found["accuracy"] == pytest.approx(trained["kept"]["best"]["accuracy"], abs=0.05)
     assert found["bytes"] < 3 * shipped.parameters + 5000
     said = " ".join((tmp_path / "home" / "README.md").read_text().split())
@@ -315,10 +305,7 @@ def test_evenness_has_to_have_room():
     made = made_up()
     for least, holds in ((0.99, None), (0.975, True)):
         even = least + 0.02 * made.networks["p"] + 1e-4 * made.networks["seed"]
-        assert (
-            judged("evenness_grows", made._replace(networks=made.networks.assign(evenness_3=even))).holds
-            is holds
-        )
+        assert judged("evenness_grows", made._replace(networks=made.networks.assign(evenness_3=even))).holds is holds
     falls = made.networks.assign(evenness_3=0.9 - 0.1 * made.networks["p"])
     assert judged("evenness_grows", made._replace(networks=falls)).holds is False
 
@@ -383,18 +370,13 @@ def test_networks_are_kept_in_float16_and_some_can_be_chosen(monkeypatch, tmp_pa
         run("--only", "p0.5_seed7")
     assert "'p0.5_seed7' is not one of p0_seed0, p0.5_seed0" in capsys.readouterr().err
     shutil.rmtree(runs)
-    assert {line.split(": ")[1] for line in run("--only", "p0.5_seed0", "--part", "networks")} == {
-        "already recorded"
-    }
+    assert {line.split(": ")[1] for line in run("--only", "p0.5_seed0", "--part", "networks")} == {"already recorded"}
     assert {line.split(": ")[1] for line in run("--only", "p0.5_seed0")} == {"already recorded"}
     assert not runs.exists()
     (out / "tiny" / "fits" / "p0.5_seed0_middle" / "maxcut_k2.json").unlink()
     record = out / "tiny" / "networks" / "p0.5_seed0_middle.json"
     digest = read_json(record, "it")["digest_of_weights"]
-    assert (
-        "middle, are not here; run that too, and it is trained"
-        in run("--only", "p0.5_seed0", "--part", "fits")[1]
-    )
+    assert "middle, are not here; run that too, and it is trained" in run("--only", "p0.5_seed0", "--part", "fits")[1]
     said = [line.split(": ") for line in run("--only", "p0.5_seed0")]
     assert [name for name, how in said if how == "already recorded"] == [
         "networks/p0.5_seed0_best", "networks/p0.5_seed0_last",  # what the middle's training left is the same

@@ -70,9 +70,7 @@ def test_a_kill_at_any_step_leaves_the_old_result_the_new_or_none(tmp_path):
         folder = tmp_path / str(alive)
         save(folder, OLD, "fit.json", 1, {"fit.png": b"1", "old.svg": b"1"})
         (folder / "mine.png").write_bytes(b"mine")
-        dead = killed_after(
-            alive, lambda to=folder: save(to, NEW, "fit.json", 2, {"fit.png": b"2", "new.pdf": b"2"})
-        )
+        dead = killed_after(alive, lambda to=folder: save(to, NEW, "fit.json", 2, {"fit.png": b"2", "new.pdf": b"2"}))
         now = {path.name: path.read_bytes() for path in folder.iterdir()}
         number = json.loads(now["fit.json"])["number"] if "fit.json" in now else None
         seen.add(number)
@@ -247,9 +245,7 @@ def test_a_folder_of_leftovers_is_taken_and_swept(tmp_path):
         folder = tmp_path / more.replace("/", "-")
         killed_run(folder)
         (folder / more).write_text("keep")
-        with pytest.raises(
-            UsageError, match="holds an unfinished run; `resume` goes on with it, `overwrite=True`"
-        ):
+        with pytest.raises(UsageError, match="holds an unfinished run; `resume` goes on with it, `overwrite=True`"):
             OutputFolder(folder)
         assert (folder / "best" / "config.json").exists()
         with OutputFolder(folder, overwrite=True):
@@ -350,9 +346,7 @@ def test_a_table_whose_notes_are_damaged_is_named(note, tmp_path):
         store.read_table(path, "a table", ["layer"])
 
 
-@pytest.mark.parametrize(
-    ("mean", "said"), [("x", "could not convert string to float"), ("0.5", None), (None, None)]
-)
+@pytest.mark.parametrize(("mean", "said"), [("x", "could not convert string to float"), ("0.5", None), (None, None)])
 def test_a_mean_that_is_no_number_is_no_table(mean, said, tmp_path):
     path = tmp_path / "dynamics.parquet"
     pq.write_table(pa.table({"layer": [1], "mean": [mean]}), path)

@@ -55,9 +55,7 @@ def test_depth_has_one_numbering():
         curve("norm", "cls", [1, 2, 3, 4, 5]),  # of the states
         curve("speed", "cls", [0.4, 0.3, 0.2, 0.1], 1),  # of the updates
         curve("turning", "cls", [0.1, 0.2, 0.3], 1),  # between two of them
-        curve(
-            "estimation_mean", "cls", [0.5, 0, 0.2, 0], first=1
-        ),  # of the blocks; the last of a phase is its end
+        curve("estimation_mean", "cls", [0.5, 0, 0.2, 0], first=1),  # of the blocks; the last of a phase is its end
     )
     places = {one["statistic"]: (one["there"], one["at"]) for one in found.overview()}
     assert places == {
@@ -130,10 +128,7 @@ def test_no_noise_has_no_rows():
     assert [one["noise"] for one in found.overview()] == [0.2]
     assert found.overview()[0]["left of shallow (radians)"] == pytest.approx(0.1)
     assert found.overview()[0]["of deep"] == pytest.approx(0.4)  # not that of state 4, which meets no block
-    assert (
-        "noise of 0.2 on cls moves patches by at most 0.4 radians at the end (from state 3)"
-        in found.remarks()
-    )
+    assert "noise of 0.2 on cls moves patches by at most 0.4 radians at the end (from state 3)" in found.remarks()
     nothing = repair(grown(0.0, "cls", [0, 0, 0, 0]))
     assert nothing.answer() == "no noise goes through a block: there is nothing to repair"
 
@@ -156,9 +151,7 @@ def surgery(*operations, half=0.0):
 
 
 def test_surgery_names_the_blocks_that_matter_least_and_most():
-    found = surgery(
-        ("delete", (1,), 0.9), ("delete", (2,), 0.2), ("delete", (3,), 0.5), ("swap", (1, 2), 0.4)
-    )
+    found = surgery(("delete", (1,), 0.9), ("delete", (2,), 0.2), ("delete", (3,), 0.5), ("swap", (1, 2), 0.4))
     assert found.answer() == (
         "swapping two blocks changes cls least for 1 and 2 (0.40) and most for 1 and 2 (0.40); deleting a block "
         "changes cls least for 2 (0.20) and most for 1 (0.90)"

@@ -82,15 +82,11 @@ def test_a_visitor_that_fails_on_such_a_layer_is_not_what_is_said(tiny, noise_fo
 
 def test_batches_cover_the_images_in_order_whatever_their_size(tiny, noise_folder):
     images = load_images(noise_folder, tiny)
-    whole = torch.cat(
-        [t.states[-1] for t in trajectories(tiny, images, stream=Stream(batch_size=40, workers=0))]
-    )
+    whole = torch.cat([t.states[-1] for t in trajectories(tiny, images, stream=Stream(batch_size=40, workers=0))])
     for size in (1, 7, 16):
         parts = list(trajectories(tiny, images, stream=Stream(batch_size=size, workers=0)))
         assert torch.cat([part.positions for part in parts]).tolist() == list(range(40))
-        torch.testing.assert_close(
-            torch.cat([part.states[-1] for part in parts]), whole, rtol=1e-3, atol=1e-3
-        )
+        torch.testing.assert_close(torch.cat([part.states[-1] for part in parts]), whole, rtol=1e-3, atol=1e-3)
 
 
 @pytest.fixture
@@ -150,9 +146,7 @@ def failing_above(limit, monkeypatch):
 
 def test_auto_halves_when_memory_runs_out_and_loses_nothing(tiny, noise_folder, monkeypatch):
     images = load_images(noise_folder, tiny)
-    whole = torch.cat(
-        [t.states[-1] for t in trajectories(tiny, images, stream=Stream(batch_size=16, workers=0))]
-    )
+    whole = torch.cat([t.states[-1] for t in trajectories(tiny, images, stream=Stream(batch_size=16, workers=0))])
     sizes = failing_above(5, monkeypatch)
     parts = list(trajectories(tiny, images, stream=Stream(batch_size="auto", workers=0)))
     assert sizes[:3] == [16, 8, 4]
@@ -169,9 +163,7 @@ def test_a_batch_size_given_is_not_changed_behind_the_users_back(tiny, noise_fol
 
 def test_memory_for_not_even_one_image(tiny, noise_folder, monkeypatch):
     failing_above(0, monkeypatch)
-    with pytest.raises(
-        BrdynError, match="out of memory on cpu with a batch of 1; use a smaller `image_size`"
-    ):
+    with pytest.raises(BrdynError, match="out of memory on cpu with a batch of 1; use a smaller `image_size`"):
         list(trajectories(tiny, load_images(noise_folder, tiny), stream=Stream(workers=0)))
 
 
@@ -201,9 +193,7 @@ def test_a_process_that_does_not_know_the_others_is_told_so(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(
-        UsageError, match=r"WORLD_SIZE=2 is set, and MASTER_ADDR and MASTER_PORT not: start .*torchrun"
-    ):
+    with pytest.raises(UsageError, match=r"WORLD_SIZE=2 is set, and MASTER_ADDR and MASTER_PORT not: start .*torchrun"):
         start_processes("cpu")
 
 

@@ -52,9 +52,7 @@ def test_the_best_cell_is_told_from_chance(other, holds):
 def test_one_of_many_cells_leads_by_chance():
     """Five points of one other cell are told from chance; of the best of ten they are not."""
     others = {(n, 2): 0.3 for n in range(1, 10)}
-    found = [
-        judged("best_of_grid", grid=grid({(3, 1): 0.4, (1, 1): 0.46, **more}, SEEDS)) for more in ({}, others)
-    ]
+    found = [judged("best_of_grid", grid=grid({(3, 1): 0.4, (1, 1): 0.46, **more}, SEEDS)) for more in ({}, others)]
     assert [one.holds for one in found] == [False, None]
     assert found[1].p_fails == pytest.approx(10 * found[0].p_fails)
 

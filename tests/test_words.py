@@ -91,9 +91,7 @@ def test_the_library_speaks_of_parameters_and_the_command_line_of_options():
 def test_every_option_that_a_message_names_is_one():
     """Of a command: those of the library as they are shown, those of the command line as they stand."""
     of_commands = [one for command in command_line.commands.values() for one in command.params]
-    options = {
-        name for one in (*command_line.params, *of_commands) for name in (*one.opts, *one.secondary_opts)
-    }
+    options = {name for one in (*command_line.params, *of_commands) for name in (*one.opts, *one.secondary_opts)}
     home = Path(brdyn.__file__).parent
     found = [
         f"{path.relative_to(home)}:{line}: {option}"

@@ -95,9 +95,7 @@ def share(
         rows = keys.loc[[(*key, probe)]].sort_values(["seed", "image"])
         counted = rows[list(score.statistics)].to_numpy(float).reshape(-1, images, len(score.statistics))
         parts.append((measured(score, counted)[score.main], resampled(score, counted, weights)[score.main]))
-    return Share(
-        *(((above - nothing) / (below - nothing)) ** score.sign for above, below in zip(*parts, strict=True))
-    )
+    return Share(*(((above - nothing) / (below - nothing)) ** score.sign for above, below in zip(*parts, strict=True)))
 
 
 def kept(results: Results, task: str, k: int, probe: str = LINEAR, *, above_nothing: bool = False) -> Share:
@@ -121,9 +119,7 @@ def nothing_of(found: LayerProbe) -> float:
 def mean_kept(results: Results, *tasks: str, above_nothing: bool = False) -> dict[str, Share]:
     """Of tasks, mean over k."""
     found = {task: [kept(results, task, k, above_nothing=above_nothing) for k in KS] for task in tasks}
-    return {
-        task: Share(*(np.mean(each, 0) for each in zip(*parts, strict=True))) for task, parts in found.items()
-    }
+    return {task: Share(*(np.mean(each, 0) for each in zip(*parts, strict=True))) for task, parts in found.items()}
 
 
 def beyond_nothing(results: Results) -> Numbers:

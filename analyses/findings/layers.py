@@ -171,9 +171,7 @@ def decided(results: Results) -> Numbers:
 @beside_twins
 def _all_pairs(results: Results) -> Numbers:
     networks = results.motions.items()
-    return {
-        "coupling": {f"{name} {side}": one.total(overall(side)) for name, one in networks for side in SIDES}
-    }
+    return {"coupling": {f"{name} {side}": one.total(overall(side)) for name, one in networks for side in SIDES}}
 
 
 def coupling(results: Results) -> Numbers:

@@ -49,9 +49,7 @@ def load() -> Results:
 
 def beside_twins(part: str) -> Callable[[Finding[Results]], Finding[Results]]:
     """The numbers of a finding with those of untrained twins, where this part of the results has them."""
-    return beside(
-        lambda results: (results._replace(**{part: one}) for one in twins_of(getattr(results, part)))
-    )
+    return beside(lambda results: (results._replace(**{part: one}) for one in twins_of(getattr(results, part))))
 
 
 def curves(motion: Dynamics, statistic: str) -> dict[str, np.ndarray]:
@@ -81,9 +79,7 @@ def final_turn(results: Results) -> Numbers:
 def _as_worded(what: str, is_worded: bool) -> None:
     """Refuse numbers of another statistic than the words of a rule are of: those of brdyn's first versions."""
     if not is_worded:
-        raise BrdynError(
-            f"the recorded {what} are of an old statistic, and rule and words of the new; record anew"
-        )
+        raise BrdynError(f"the recorded {what} are of an old statistic, and rule and words of the new; record anew")
 
 
 def speed_jumps(results: Results) -> Numbers:
@@ -125,9 +121,7 @@ def basins(results: Results) -> Numbers:
 
 @beside_twins("motion")
 def estimation(results: Results) -> Numbers:
-    means, spreads = (
-        list(curves(results.motion, f"estimation_{name}").values()) for name in ("mean", "variance")
-    )
+    means, spreads = (list(curves(results.motion, f"estimation_{name}").values()) for name in ("mean", "variance"))
     within = [curve[first - 1 : last - 1] for curve in spreads for first, last in results.phases.intervals]
     mean, spread = np.concatenate(means), np.concatenate(spreads)
     inside = spread > 0
@@ -185,9 +179,7 @@ def swaps(results: Results) -> Numbers:
         rows = surgery.rows("swap", readout)
         same = [phase[first - 1] == phase[second - 1] for first, second in rows["layers"]]
         within[readout] = Estimate.of(rows[same].mean(numeric_only=True))
-    excess = [
-        placed(test.across - test.within, test.p_contiguous, test.placements) for test in tests.values()
-    ]
+    excess = [placed(test.across - test.within, test.p_contiguous, test.placements) for test in tests.values()]
     return {
         "within_phase": within, "excess": excess, "tests": tests,
         "ratio": {readout: test.within / test.across for readout, test in tests.items()},
@@ -206,9 +198,7 @@ def _harms(results: Results, within: dict[str, float], across: dict[str, float],
             for kind, layers, order in zip(rows["kind"], rows["layers"], rows["order"], strict=True)
         ]
         spans = [(min(layers), max(layers)) for layers in touched]
-        excess[readout] = across_over_within(
-            spans, rows["mean"], results.phases.boundaries, results.surgery.layers
-        )
+        excess[readout] = across_over_within(spans, rows["mean"], results.phases.boundaries, results.surgery.layers)
     ratio = {readout: within[readout] / across[readout] for readout in within}
     return {"within_phase": within, "across": across, "excess": excess, "ratio": ratio}
 
@@ -217,8 +207,7 @@ def _harms(results: Results, within: dict[str, float], across: dict[str, float],
 def shuffles(results: Results) -> Numbers:
     surgery, kinds = results.surgery, ("shuffle_within", "shuffle_across")
     within, across = (
-        {readout: surgery.rows(kind, readout)["mean"].mean() for readout in surgery.readouts}
-        for kind in kinds
+        {readout: surgery.rows(kind, readout)["mean"].mean() for readout in surgery.readouts} for kind in kinds
     )
     return _harms(results, within, across, *kinds)
 

@@ -38,9 +38,7 @@ class Results(NamedTuple):
 def load() -> Results:
     published = published_matrix.read()
     trained = {OFFLINE: recorded(OFFLINE), DINOV2: published["phases"]}
-    return Results(
-        trained, {name: recorded(name) for name in TWINS}, published, phase_test.read_rows(phase_test.POWER)
-    )
+    return Results(trained, {name: recorded(name) for name in TWINS}, published, phase_test.read_rows(phase_test.POWER))
 
 
 def recorded(name: str) -> Phases:

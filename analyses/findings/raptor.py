@@ -187,9 +187,7 @@ def _better(
     if not ks:
         return None
     sides = [(fits[k, one], sign / len(ks)) for k in ks for one, sign in ((better, 1), (worse, -1))]
-    found = {
-        column: contrast(*(side(cells, of, column, weight) for of, weight in sides)) for column in columns
-    }
+    found = {column: contrast(*(side(cells, of, column, weight) for of, weight in sides)) for column in columns}
     return {"ks": ks, **found}
 
 
@@ -212,9 +210,7 @@ def _by_head(cells: Cells, better: str, worse: str) -> Numbers | None:
 better_than_contiguous, head_over_contiguous = (
     partial(how, better=MAXCUT, worse=CONTIGUOUS) for how in (_better, _by_head)
 )
-phases_over_shuffled, head_over_shuffled = (
-    partial(how, better=MAXCUT, worse=SHUFFLE) for how in (_better, _by_head)
-)
+phases_over_shuffled, head_over_shuffled = (partial(how, better=MAXCUT, worse=SHUFFLE) for how in (_better, _by_head))
 better_than_shuffled = partial(_better, better=CONTIGUOUS, worse=SHUFFLE)
 
 
@@ -314,9 +310,7 @@ class Photographs(NamedTuple):
 
 def photographs() -> Photographs:
     """Both as they are recorded."""
-    return Photographs(
-        Fit.read(RAPTOR / f"{OFFLINE}_photos"), Evaluation.read(RAPTOR / f"{OFFLINE}_photos_eval")
-    )
+    return Photographs(Fit.read(RAPTOR / f"{OFFLINE}_photos"), Evaluation.read(RAPTOR / f"{OFFLINE}_photos_eval"))
 
 
 def untrained_easier(refitted: list[Evaluation]) -> Numbers:

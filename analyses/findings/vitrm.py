@@ -28,9 +28,7 @@ BATCH_SIZES = (64, 128, 256, 512, 1024)
 SIZES = ("gpu", "cpu")
 AT_PUBLISHED_SIZE = ("published", "gpu")
 PARAMETERS = {10: 3_624_971, 100: 3_659_621}  # published, by number of classes
-PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = yaml.safe_load(
-    (ROOT / "analyses" / "published.yaml").read_text()
-)
+PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = yaml.safe_load((ROOT / "analyses" / "published.yaml").read_text())
 """Top-1 accuracy (%) by batch size: 1000 epochs for vitrm, 300 for the others. NaN: out of memory."""
 AT_128 = BATCH_SIZES.index(128)
 NO_LUCK = (0.0, np.inf)  # of what comes out alike each time
@@ -89,13 +87,9 @@ def load(size: str | None = None, folder: Path = RECORDED) -> Results:
     order = [*sorted(set(found) - set(PUBLISHED["CIFAR-10"])), *PUBLISHED["CIFAR-10"]]
     runs = {name: found[name] for name in order if "evaluation" in found.get(name, ())}
     if "vitrm" not in runs:
-        raise UsageError(
-            f"no trained ViTRM is recorded in {str(home)!r}; run `python -m analyses.vitrm_on_cifar`"
-        )
+        raise UsageError(f"no trained ViTRM is recorded in {str(home)!r}; run `python -m analyses.vitrm_on_cifar`")
     check_alike(runs)
-    motions = {
-        Path(name).stem: motion(read_json(home / name, "a recorded motion", ("table",))) for name in moving
-    }
+    motions = {Path(name).stem: motion(read_json(home / name, "a recorded motion", ("table",))) for name in moving}
     linear, grid = read_json(home / f"{LINEAR}.json", "the linear classifier"), read_grid()
     return Results(runs, linear, motions, seeds_apart(grid) if grid else (np.nan, 1))
 
@@ -110,9 +104,7 @@ def check_alike(runs: dict[str, dict[str, Any]]) -> None:
     first, *others = runs.values()
     for run in others:
         if changed := differences(shared(first), shared(run)):
-            raise UsageError(
-                f"{first['network']} and {run['network']} were trained apart ({'; '.join(changed)})"
-            )
+            raise UsageError(f"{first['network']} and {run['network']} were trained apart ({'; '.join(changed)})")
 
 
 def motion(content: dict[str, Any]) -> Motion:
@@ -188,10 +180,7 @@ def more_steps(results: Results) -> Numbers:
 def _each(numbers: Finding[Motion]) -> Finding[Results]:
     """Numbers of every model, with those of its untrained twins where there are any."""
     return lambda results: {
-        "each": {
-            model: with_twins(numbers(one), map(numbers, one.untrained))
-            for model, one in results.motions.items()
-        }
+        "each": {model: with_twins(numbers(one), map(numbers, one.untrained)) for model, one in results.motions.items()}
     }
 
 

@@ -51,8 +51,6 @@ OPTIONS.add_argument("--home", type=Path, default=RESULTS, help="where studies k
 OPTIONS.add_argument("--minutes", type=float, default=MINUTES, help="begin nothing new after so long")
 OPTIONS.add_argument("--device", default="cuda", help="cuda or cpu")
 OPTIONS.add_argument("--jobs", help="these alone, in this order: bench_raptor,vitrm")
-OPTIONS.add_argument(
-    "--epochs", type=float, help="of ViTRM and what is beside it (default: 50, or what fits)"
-)
+OPTIONS.add_argument("--epochs", type=float, help="of ViTRM and what is beside it (default: 50, or what fits)")
 OPTIONS.add_argument("--tiny", action="store_true", help="a dry run: everything, as small as it goes")
 main = command(run, OPTIONS, __name__)

@@ -21,9 +21,7 @@ AROUND = 2048  # bytes of a file in an archive beside its own: header, long name
 END = 10240  # of the archive
 
 
-def pack(
-    home: Path, wanted: Sequence[Path], out: Path, *, part: int = PART, most: int = MOST
-) -> tuple[int, list[str]]:
+def pack(home: Path, wanted: Sequence[Path], out: Path, *, part: int = PART, most: int = MOST) -> tuple[int, list[str]]:
     """Pack files and folders of `home`, the first the most wanted, as many as there is room for; bytes of all parts,
     and what was left out.
 
@@ -75,9 +73,7 @@ def _archive(home: Path, files: Iterable[Path], level: int) -> bytes:
 
 def _extract(parts: Sequence[Path], home: Path, *, replace: bool) -> list[str]:
     try:
-        frame = zlib.decompressobj(
-            zlib.MAX_WBITS | 16
-        )  # gzip's; parts of an older pack after its end say nothing
+        frame = zlib.decompressobj(zlib.MAX_WBITS | 16)  # gzip's; parts of an older pack after its end say nothing
         whole = frame.decompress(b"".join(path.read_bytes() for path in parts))
         if not frame.eof:
             raise EOFError("its end is missing")

@@ -182,9 +182,7 @@ class Queue:
     def leave(self) -> None:
         """Results, what another run goes on from (the most worth first), and the table."""
         out: Path = self.choice.out
-        written = [
-            one for job in self.jobs for one in job.writes(self.size("gpu"), suffix_of(self.choice.device))
-        ]
+        written = [one for job in self.jobs for one in job.writes(self.size("gpu"), suffix_of(self.choice.device))]
         pack_results(self.home, written, out)
         wanted = [self.home / TRIED] if (self.home / TRIED).is_file() else []
         wanted += [path for job in self.jobs if not self.over(job) for path in job.state(self)]

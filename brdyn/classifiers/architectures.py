@@ -202,9 +202,7 @@ class ResNet(Architecture):
         if any(options.values()):
             raise UsageError(f"{self.name} has neither drop-path, dropout nor other sizes")
 
-    def build(
-        self, classes: int, image_size: int, *, shared_stages: bool = False, **options: Any
-    ) -> nn.Module:
+    def build(self, classes: int, image_size: int, *, shared_stages: bool = False, **options: Any) -> nn.Module:
         """The network; where stages are shared, as :func:`brdyn.classifiers.sharing.share_stages` says."""
         import torchvision
 

@@ -29,9 +29,7 @@ class Augmentation:
         Of each channel, of values from 0 to 1.
     """
 
-    def __init__(
-        self, settings: AugmentSettings, classes: int, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
+    def __init__(self, settings: AugmentSettings, classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
         self.settings, self.classes = settings, classes
         self.mean, self.std = tuple(mean), tuple(std)
         mixing = []
@@ -82,6 +80,4 @@ def crop(pixels: Tensor, padding: int) -> Tensor:
     rows = top[:, None] + torch.arange(height, device=device)
     columns = left[:, None] + torch.arange(width, device=device)
     images = torch.arange(count, device=device)
-    return padded.permute(0, 2, 3, 1)[images[:, None, None], rows[:, :, None], columns[:, None, :]].permute(
-        0, 3, 1, 2
-    )
+    return padded.permute(0, 2, 3, 1)[images[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -276,10 +276,7 @@ def _every_step(classifier: Classifier, network: ViTRM, images: PixelSet, most: 
 
 def _moved(before: Streams, after: Streams) -> Tensor:
     """How far a step moves y and z together, over their norm, `(B,)`."""
-    pairs = [
-        (old.float().flatten(1), new.float().flatten(1))
-        for old, new in zip(before[1:], after[1:], strict=True)
-    ]
+    pairs = [(old.float().flatten(1), new.float().flatten(1)) for old, new in zip(before[1:], after[1:], strict=True)]
     old = torch.cat([old for old, _ in pairs], dim=1)
     return torch.linalg.vector_norm(torch.cat([new for _, new in pairs], dim=1) - old, dim=1) / (
         torch.linalg.vector_norm(old, dim=1)
@@ -318,9 +315,7 @@ def _speed(network: ViTRM, image_size: int, most: int) -> list[dict[str, float]]
     device = next(network.parameters()).device
     batch = timed_at_once(device)
     alone, together = (
-        _seconds(
-            network, torch.zeros(size, network.config.channels, image_size, image_size, device=device), most
-        )
+        _seconds(network, torch.zeros(size, network.config.channels, image_size, image_size, device=device), most)
         for size in (1, batch)
     )
     return [

@@ -54,9 +54,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     return model
 
 
-def _untrained(
-    request: ModelRequest, folder: Path, source: str, steps: int | None, seed: int
-) -> VisionTransformer:
+def _untrained(request: ModelRequest, folder: Path, source: str, steps: int | None, seed: int) -> VisionTransformer:
     """Its like, drawn by the seed: unrolled for as many steps, whatever it was trained for."""
     asked = replace(request, random=True, seed=seed, describe_only=False)
     return from_folder(asked, FAMILY, folder, source, steps=steps)

@@ -100,9 +100,7 @@ class Grid(Result):
     @property
     def caption(self) -> str:
         """How many test images."""
-        return (
-            f"tested on {images_of(self.test['images'], None)}" if self.test and "images" in self.test else ""
-        )
+        return f"tested on {images_of(self.test['images'], None)}" if self.test and "images" in self.test else ""
 
     def answer(self) -> str:
         """How many runs there are, and the best of them."""
@@ -261,9 +259,7 @@ def runs_of(run: ClassifierRun, cells: Sequence[Cell]) -> dict[str, ClassifierRu
     }
 
 
-def rows_of(
-    runs: Mapping[str, ClassifierRun], done: Mapping[str, ClassifierTraining]
-) -> list[dict[str, Any]]:
+def rows_of(runs: Mapping[str, ClassifierRun], done: Mapping[str, ClassifierTraining]) -> list[dict[str, Any]]:
     """A row of :attr:`Grid.cells` for each cell that is done, by :func:`cell_name`."""
     return [
         {

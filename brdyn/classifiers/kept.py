@@ -31,9 +31,7 @@ def folder_name(part: str) -> str:
 def kept_folders(folder: str | Path) -> dict[str, Path]:
     """The classifiers kept in the folder of a run, by name: epochs in order, then the best."""
     found = {path.name: path for path in Path(folder).glob("*") if _is_kept(path)}
-    return dict(
-        sorted(found.items(), key=lambda item: float(item[0].removeprefix("epoch").replace(BEST, "inf")))
-    )
+    return dict(sorted(found.items(), key=lambda item: float(item[0].removeprefix("epoch").replace(BEST, "inf"))))
 
 
 def _is_kept(path: Path) -> bool:
@@ -106,9 +104,7 @@ class Keeper:
             "epoch": step * self.recipe.batch_of(self.images) / self.images,
             "watched": found.get(WATCHED),
         }
-        self.classifier.save_pretrained(
-            self.folder.path / folder_name(part), trained=dict(self.options), at=at
-        )
+        self.classifier.save_pretrained(self.folder.path / folder_name(part), trained=dict(self.options), at=at)
 
 
 def describe_kept(

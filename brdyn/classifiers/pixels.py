@@ -110,9 +110,7 @@ class PixelSet(Compared):
             With how many can be.
         """
         if not 0 < held_out < len(self):
-            raise UsageError(
-                f"{held_out} of {len(self)} images cannot be held out; take 1 to {len(self) - 1}"
-            )
+            raise UsageError(f"{held_out} of {len(self)} images cannot be held out; take 1 to {len(self) - 1}")
 
     @checked
     def split(self, held_out: int, seed: int = 0) -> tuple[PixelSet, PixelSet]:
@@ -217,9 +215,7 @@ def load_pixels(
         pixels[rows], labels[rows] = usable.images, usable.labels
     if not count:
         left_out = images.report.unlabelled
-        raise UsageError(
-            f"not one of the {left_out.count} images in {str(data)!r} has a label ({left_out.example()})"
-        )
+        raise UsageError(f"not one of the {left_out.count} images in {str(data)!r} has a label ({left_out.example()})")
     pixels, labels = pixels[:count], labels[:count]
     highest = int(labels.max()) if source.labels.highest is None else source.labels.highest
     names = source.label_names or _numbered(highest + 1)

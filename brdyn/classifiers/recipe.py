@@ -107,9 +107,7 @@ class ClassifierRecipe(AugmentSettings):
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch-size {self.batch_size} is not positive")
         if not self.epochs > 0:
-            raise UsageError(
-                f"epochs {self.epochs} train nothing; `keep=0` keeps a network as it is before training"
-            )
+            raise UsageError(f"epochs {self.epochs} train nothing; `keep=0` keeps a network as it is before training")
         if self.warmup_epochs is None:
             object.__setattr__(self, "warmup_epochs", _at_most_a_tenth(WARMUP, self.epochs))
         if not self._warmup >= 0:

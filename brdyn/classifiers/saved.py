@@ -58,9 +58,7 @@ class SavedConfig:
         if twice:
             raise UsageError(f"class {shown(twice[0])} comes twice")
         if len(self.mean) != CHANNELS or len(self.std) != CHANNELS:
-            raise UsageError(
-                f"mean and std have {len(self.mean)} and {len(self.std)} numbers instead of {CHANNELS}"
-            )
+            raise UsageError(f"mean and std have {len(self.mean)} and {len(self.std)} numbers instead of {CHANNELS}")
         declared = {f"{name}?": hint for name, hint in architecture_of(self.network).options().items()}
         options = take(self.options, declared, "options", ANY_SIZE)
         object.__setattr__(self, "options", options)
@@ -137,9 +135,7 @@ class Classifier(Compared):
 
     def untrained(self, seed: int = 0) -> Classifier:
         """Its like, drawn by the seed."""
-        return Classifier.new(
-            self.name, self.names, self.image_size, self.mean, self.std, seed, **self.options
-        )
+        return Classifier.new(self.name, self.names, self.image_size, self.mean, self.std, seed, **self.options)
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """What the network takes, from uint8 images `(B, 3, H, W)`."""

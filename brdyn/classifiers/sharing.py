@@ -45,9 +45,7 @@ def assignment_of(blocks: int, partition: str, layers: int) -> tuple[int, ...]:
     if partition not in (SEQUENCE, CYCLE):
         return _listed(blocks, partition, layers)
     if not 0 <= blocks <= layers:
-        raise UsageError(
-            f"{blocks} shared blocks for {layers} layers: there are 1 to {layers}, or 0 for no sharing"
-        )
+        raise UsageError(f"{blocks} shared blocks for {layers} layers: there are 1 to {layers}, or 0 for no sharing")
     number = blocks or layers
     if layers % number:
         raise UsageError(
@@ -105,7 +103,5 @@ def _listed(blocks: int, text: str, layers: int) -> tuple[int, ...]:
     if used != list(range(len(used))):
         raise UsageError(f"the partition {text!r} does not number its blocks 0, 1, …; leave no number out")
     if blocks not in (0, len(used)):
-        raise UsageError(
-            f"the partition {text!r} has {len(used)} blocks, and {blocks} are asked for; drop either"
-        )
+        raise UsageError(f"the partition {text!r} has {len(used)} blocks, and {blocks} are asked for; drop either")
     return numbers

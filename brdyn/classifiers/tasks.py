@@ -49,9 +49,7 @@ class Classification(Task):
         On the training device.
     """
 
-    def __init__(
-        self, network: nn.Module, augmentation: Augmentation, validation: PixelSet | None = None
-    ) -> None:
+    def __init__(self, network: nn.Module, augmentation: Augmentation, validation: PixelSet | None = None) -> None:
         super().__init__()
         self.parts = nn.ModuleDict({NETWORK: network})
         self.augmentation, self.validation = augmentation, validation
@@ -146,9 +144,7 @@ class DeepSupervision(Classification):
         inputs.carried, inputs.taken = (found.y.detach(), found.z.detach()), inputs.taken + 1
         inputs.halting = found.halting.detach().float().sigmoid()
         answer = functional.cross_entropy(found.scores.float(), inputs.targets, reduction="none")
-        halting = functional.binary_cross_entropy_with_logits(
-            found.halting.float(), right.float(), reduction="none"
-        )
+        halting = functional.binary_cross_entropy_with_logits(found.halting.float(), right.float(), reduction="none")
         return {NETWORK: answer + halting}
 
     @property

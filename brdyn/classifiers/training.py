@@ -260,9 +260,7 @@ class ClassifierRun:
         if late:
             raise UsageError(f"`keep={late[0]}`: the run ends at epoch {self.recipe.epochs:g}")
         if self.keep and self.recipe.ema:
-            raise UsageError(
-                "classifiers cannot be kept of a run that ends with an average; drop `ema` or `keep`"
-            )
+            raise UsageError("classifiers cannot be kept of a run that ends with an average; drop `ema` or `keep`")
         if BEST in self.keep and watched is None:
             raise UsageError(f"{BEST!r} is chosen on test or held-out images, and there are none")
 

@@ -32,9 +32,7 @@ class Application(nn.Module):
         """Update one stream; the others pass unchanged."""
         vitrm = self._shared[0]
         streams = Streams(*(state[:, self.layout[name]] for name in STREAMS))
-        return torch.cat(
-            vitrm.update_answer(streams) if self.answers else vitrm.update_latent(streams), dim=1
-        )
+        return torch.cat(vitrm.update_answer(streams) if self.answers else vitrm.update_latent(streams), dim=1)
 
 
 class UnrolledViTRM(VisionTransformer):
@@ -75,9 +73,7 @@ class UnrolledViTRM(VisionTransformer):
         self.vitrm = vitrm
         self.info, self.preprocessing, self.class_names = info, preprocessing, class_names
         one_step = [False] * config.latent_steps + [True]
-        self.blocks = nn.ModuleList(
-            [Application(vitrm, self.tokens, answers=answers) for answers in one_step * steps]
-        )
+        self.blocks = nn.ModuleList([Application(vitrm, self.tokens, answers=answers) for answers in one_step * steps])
         self.norm = nn.Identity()
 
     def embed(self, images: Tensor) -> Tensor:

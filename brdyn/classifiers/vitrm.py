@@ -180,9 +180,7 @@ class ViTRM(nn.Module):
         answer = streams.y[:, 0]
         return Outcome(self.classifier(answer), self.halting(answer)[:, 0], streams.y, streams.z)
 
-    def forward(
-        self, images: Tensor, steps: int = 1, carried: tuple[Tensor, Tensor] | None = None
-    ) -> Outcome:
+    def forward(self, images: Tensor, steps: int = 1, carried: tuple[Tensor, Tensor] | None = None) -> Outcome:
         """Take recursion steps.
 
         Parameters

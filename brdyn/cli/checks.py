@@ -67,9 +67,7 @@ def check_file(option: str, path: Path | None, *, folder: bool = False) -> None:
     if path is None:
         return
     if not (path.is_file() or (folder and path.is_dir())):
-        what = (
-            "no such file" if not os.path.lexists(path) else "not a file" + (" or folder" if folder else "")
-        )
+        what = "no such file" if not os.path.lexists(path) else "not a file" + (" or folder" if folder else "")
         raise UsageError(f"{option} {str(path)!r}: {what}")
 
 

@@ -68,9 +68,7 @@ def _root(
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option(
-            "--debug", help="Show the traceback of an error; also after a command, or BRDYN_DEBUG=1."
-        ),
+        typer.Option("--debug", help="Show the traceback of an error; also after a command, or BRDYN_DEBUG=1."),
     ] = False,
 ) -> None:
     """Block-recurrent dynamics of pretrained Vision Transformers."""

@@ -50,9 +50,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise UsageError(
                 f"{str(path)!r}: {key!r} is not taken from a file; type --{known[name].name.replace('_', '-')}"
             )
-        found[str(known[name].name)] = _value(
-            path, key, value, many=known[name].multiple or known[name].nargs != 1
-        )
+        found[str(known[name].name)] = _value(path, key, value, many=known[name].multiple or known[name].nargs != 1)
     context.default_map = {**(context.default_map or {}), **found}
     return path
 
@@ -70,9 +68,7 @@ def _entries(path: Path, command: str, commands: Iterable[str]) -> Mapping[str, 
     if place.suffix == ".json":
         provenance = read_json(place, "a result", {"provenance": dict})["provenance"]
         if not isinstance(provenance.get(OPTIONS), dict):
-            raise UsageError(
-                f"{str(path)!r} does not tell the options it was made with; an earlier version wrote it"
-            )
+            raise UsageError(f"{str(path)!r} does not tell the options it was made with; an earlier version wrote it")
         options = provenance[OPTIONS].items()
         return {name: value for name, value in options if value is not None and name not in ONCE}
     try:
@@ -89,9 +85,7 @@ def _value(path: Path, key: str, value: Any, *, many: bool) -> Any:
     """A value as an option takes it: a list is joined by commas where one text is expected."""
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(one, PLAIN) for one in values):
-        raise UsageError(
-            f"{str(path)!r}: {key!r} is neither a number, a text, true or false, nor a list of these"
-        )
+        raise UsageError(f"{str(path)!r}: {key!r} is neither a number, a text, true or false, nor a list of these")
     if many:
         return values
     return ",".join(map(str, values)) if isinstance(value, list) else value

@@ -49,9 +49,7 @@ TargetColumn = Annotated[
 ]
 IgnoreIndex = Annotated[
     int | None,
-    typer.Option(
-        help="Number of void pixels (default: what the file says of itself).", rich_help_panel=DENSE
-    ),
+    typer.Option(help="Number of void pixels (default: what the file says of itself).", rich_help_panel=DENSE),
 ]
 Classes = Annotated[
     int | None,
@@ -64,9 +62,7 @@ Classes = Annotated[
 ]
 Palette = Annotated[
     Path | None,
-    typer.Option(
-        help="JSON file of red, green and blue by class, for masks in colour.", rich_help_panel=DENSE
-    ),
+    typer.Option(help="JSON file of red, green and blue by class, for masks in colour.", rich_help_panel=DENSE),
 ]
 DepthUnit = Annotated[
     str | None,

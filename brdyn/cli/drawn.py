@@ -52,9 +52,7 @@ def plot(
             raise UsageError(f"there is no picture of {str(run)!r}, {result!r}")
         home = run if run.is_dir() else run.parent
         folder = home if out is None else out
-        files = write_pictures(
-            folder, figures, kinds, result.FILE if folder.resolve() == home.resolve() else None
-        )
+        files = write_pictures(folder, figures, kinds, result.FILE if folder.resolve() == home.resolve() else None)
     if output.wants_json():
         output.print_json({"kind": Path(result.FILE).stem, "folder": str(folder), "files": files})
     else:

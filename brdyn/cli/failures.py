@@ -81,11 +81,7 @@ def _in_file(given: Any) -> str:
 
 def _typed(names: Sequence[str], arguments: Sequence[str]) -> str:
     """What was given to an option, which its error does not always say."""
-    pairs = [
-        argument.partition("=")[::2]
-        for argument in arguments
-        if argument.startswith("--") and "=" in argument
-    ]
+    pairs = [argument.partition("=")[::2] for argument in arguments if argument.startswith("--") and "=" in argument]
     given = [value for name, value in [*pairwise(arguments), *pairs] if name in names]
     return f" (it is {shortened(given[-1], 60)!r})" if given else ""
 

@@ -39,9 +39,7 @@ MarkedPhases = Annotated[
 ]
 NumberOfMarked = Annotated[
     int | None,
-    typer.Option(
-        "--k", help="Number of those phases (default: as in --phases).", min=1, rich_help_panel=PANEL
-    ),
+    typer.Option("--k", help="Number of those phases (default: as in --phases).", min=1, rich_help_panel=PANEL),
 ]
 NumberOfPhases = Annotated[
     int | None,
@@ -107,6 +105,4 @@ class GivenPhases:
                 f"{info.name!r} with {info.layers}; give the phases.json of this model, or none"
             )
         if info.digest and self.digest != info.digest:
-            raise UsageError(
-                f"{str(self.path)!r} is of other weights of {info.name!r}; run `brdyn phases` with these"
-            )
+            raise UsageError(f"{str(self.path)!r} is of other weights of {info.name!r}; run `brdyn phases` with these")

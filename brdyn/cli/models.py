@@ -19,9 +19,7 @@ from brdyn.words import as_typed, counted
 def models(
     name: Annotated[
         str | None,
-        typer.Argument(
-            help="Describe this model, or list the names that contain this.", autocompletion=complete_model
-        ),
+        typer.Argument(help="Describe this model, or list the names that contain this.", autocompletion=complete_model),
     ] = None,
     image_size: ImageSize = None,
     allow_code: AllowCode = False,

@@ -50,6 +50,4 @@ def measured(
     from brdyn.models import untrained_twins
 
     twins = untrained_twins(run.model, null, run.seed)
-    return with_null(
-        measure, run.model, run.images, phases, twins=twins, stream=run.stream, seed=run.seed, **options
-    )
+    return with_null(measure, run.model, run.images, phases, twins=twins, stream=run.stream, seed=run.seed, **options)

@@ -83,9 +83,7 @@ Images = Annotated[
 ]
 Split = Annotated[
     str | None,
-    typer.Option(
-        help="Split, where there are several (of a hub data set: train by default).", rich_help_panel=IMAGES
-    ),
+    typer.Option(help="Split, where there are several (of a hub data set: train by default).", rich_help_panel=IMAGES),
 ]
 ImageColumn = Annotated[
     str | None,
@@ -95,9 +93,7 @@ ImageColumn = Annotated[
 ]
 LabelColumn = Annotated[
     str | None,
-    typer.Option(
-        help="Column of the labels in a table (default: the declared one, or label).", rich_help_panel=IMAGES
-    ),
+    typer.Option(help="Column of the labels in a table (default: the declared one, or label).", rich_help_panel=IMAGES),
 ]
 Number = Annotated[
     int | None,
@@ -105,9 +101,7 @@ Number = Annotated[
 ]
 Strict = Annotated[
     bool,
-    typer.Option(
-        "--strict", help="Stop at an unreadable image instead of skipping it.", rich_help_panel=IMAGES
-    ),
+    typer.Option("--strict", help="Stop at an unreadable image instead of skipping it.", rich_help_panel=IMAGES),
 ]
 Seed = Annotated[
     int,
@@ -122,9 +116,7 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_h
 TrainDtype = Annotated[str, typer.Option(help="float32, or bfloat16 by autocast.", rich_help_panel=COMPUTE)]
 BatchSize = Annotated[
     str,
-    typer.Option(
-        help="A number, or `auto`: as memory allows, halved when it runs out.", rich_help_panel=COMPUTE
-    ),
+    typer.Option(help="A number, or `auto`: as memory allows, halved when it runs out.", rich_help_panel=COMPUTE),
 ]
 Workers = Annotated[
     int | None,
@@ -138,9 +130,7 @@ Overwrite = Annotated[
 ]
 Formats = Annotated[
     str,
-    typer.Option(
-        "--format", help="Picture formats: png, svg, pdf, joined by commas.", rich_help_panel=OUTPUT
-    ),
+    typer.Option("--format", help="Picture formats: png, svg, pdf, joined by commas.", rich_help_panel=OUTPUT),
 ]
 Beyond = Annotated[
     int | None,

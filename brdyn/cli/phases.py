@@ -49,14 +49,10 @@ def phases(
             rich_help_panel=PHASES,
         ),
     ] = MIN_GAIN,
-    min_size: Annotated[
-        int, typer.Option(help="Fewest layers in a phase.", min=1, rich_help_panel=PHASES)
-    ] = 1,
+    min_size: Annotated[int, typer.Option(help="Fewest layers in a phase.", min=1, rich_help_panel=PHASES)] = 1,
     method: Annotated[
         str,
-        typer.Option(
-            help="contiguous, or recursive to compare with the public notebook.", rich_help_panel=PHASES
-        ),
+        typer.Option(help="contiguous, or recursive to compare with the public notebook.", rich_help_panel=PHASES),
     ] = METHOD,
     eps: Annotated[
         float, typer.Option(help="Smallest gain of a split, for --method recursive.", rich_help_panel=PHASES)

@@ -110,9 +110,7 @@ def _probe_layers(
             return request.load(source, run.model, n, test=source == test)
         return second_set(run, source, n, "--test-n")
 
-    with open_run(
-        request, LAYER_RESULT, images_of=pairs if request.dense else None, check=given.check
-    ) as run:
+    with open_run(request, LAYER_RESULT, images_of=pairs if request.dense else None, check=given.check) as run:
         from brdyn.probes import probe_layers
 
         found = probe_layers(

@@ -112,9 +112,7 @@ def raptor_fit(
             rich_help_panel=RAPTOR,
         ),
     ] = 0,
-    steps: Annotated[
-        int, typer.Option(help="Steps of both stages together.", min=1, rich_help_panel=RAPTOR)
-    ] = STEPS,
+    steps: Annotated[int, typer.Option(help="Steps of both stages together.", min=1, rich_help_panel=RAPTOR)] = STEPS,
     stage1_steps: Annotated[
         int | None, typer.Option(help="Steps of stage 1 (default: half).", min=0, rich_help_panel=RAPTOR)
     ] = None,
@@ -147,9 +145,7 @@ def raptor_fit(
     """
     settings = _settings(request, steps, stage1_steps, stage2_steps, recipe)
     one_of("partition", partition, PARTITIONS)
-    ends = (
-        None if boundaries is None else [int(end) for end in parse_numbers("--boundaries", boundaries, int)]
-    )
+    ends = None if boundaries is None else [int(end) for end in parse_numbers("--boundaries", boundaries, int)]
     _check_one_way(boundaries, phases, k, partition, partition_seed)
     given = GivenPhases.read(phases, k)
     if cache is not None and in_memory:
@@ -227,12 +223,8 @@ def _settings(
 def _check_steps(steps: int, first: int | None, second: int | None) -> None:
     """Refuse steps of stages that are not those of both together."""
     given = [count for count in (first, second) if count is not None]
-    if (
-        len(given) == 2 and any(given) and steps not in (STEPS, sum(given))
-    ):  # none at all is refused as no fit
-        raise UsageError(
-            f"--stage1-steps and --stage2-steps are {sum(given)}, not --steps {steps}; drop one of them"
-        )
+    if len(given) == 2 and any(given) and steps not in (STEPS, sum(given)):  # none at all is refused as no fit
+        raise UsageError(f"--stage1-steps and --stage2-steps are {sum(given)}, not --steps {steps}; drop one of them")
     if len(given) == 1 and given[0] > steps:
         name, other = ("1", "2") if second is None else ("2", "1")
         raise UsageError(
@@ -241,9 +233,7 @@ def _check_steps(steps: int, first: int | None, second: int | None) -> None:
         )
 
 
-def _check_one_way(
-    boundaries: str | None, phases: Path | None, k: int | None, partition: str, seed: int
-) -> None:
+def _check_one_way(boundaries: str | None, phases: Path | None, k: int | None, partition: str, seed: int) -> None:
     """Refuse --boundaries beside what else says which layers share a block, and a seed where nothing is drawn."""
     others = {"--phases": phases, "--k": k, f"--partition {CONTIGUOUS}": partition == CONTIGUOUS or None}
     given = [name for name, value in others.items() if value is not None]

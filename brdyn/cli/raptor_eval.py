@@ -21,9 +21,7 @@ RESULT = "raptor_eval.json"
 Fitted = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a fitted Raptor.")]
 ProbeTrain = Annotated[
     str | None,
-    typer.Option(
-        "--probe-train", help="Labelled images to fit probes on (none: no probes).", rich_help_panel=PROBE
-    ),
+    typer.Option("--probe-train", help="Labelled images to fit probes on (none: no probes).", rich_help_panel=PROBE),
 ]
 ProbeTest = Annotated[
     str | None,

@@ -20,9 +20,7 @@ File = Annotated[
 TeacherModel = Annotated[str, typer.Option("--teacher-model", help="The model that it was fitted to.")]
 Ends = Annotated[
     str | None,
-    typer.Option(
-        "--boundaries", help="Last layer of each phase but the last, where the file holds tensors alone."
-    ),
+    typer.Option("--boundaries", help="Last layer of each phase but the last, where the file holds tensors alone."),
 ]
 
 
@@ -42,9 +40,7 @@ def raptor_import(
     check_file("FILE", file)
     check_file("--weights", weights, folder=True)
     size = parse_image_size(image_size)
-    ends = (
-        None if boundaries is None else [int(end) for end in parse_numbers("--boundaries", boundaries, int)]
-    )
+    ends = None if boundaries is None else [int(end) for end in parse_numbers("--boundaries", boundaries, int)]
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{str(out)!r} holds something already; choose another --out")
 

@@ -50,17 +50,13 @@ def raptor_rank(
     ] = DRAWS,
     start: Annotated[
         str,
-        typer.Option(
-            help="The shared weights: layer (the teacher's that does best) or mean.", rich_help_panel=RANKS
-        ),
+        typer.Option(help="The shared weights: layer (the teacher's that does best) or mean.", rich_help_panel=RANKS),
     ] = LAYER,
     steps: Annotated[
         int,
         typer.Option(help="Fit each for this many steps, too; 0 for none.", min=0, rich_help_panel=RANKS),
     ] = 0,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate of these fits.", rich_help_panel=RANKS)
-    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of these fits.", rich_help_panel=RANKS)] = None,
 ) -> None:
     """Share a ViT's own blocks among its layers, and see how much each layer needs of its own.
 

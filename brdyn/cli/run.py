@@ -116,10 +116,7 @@ def run_command(
         return partial(run_command, request=request, subject=subject, recipe=recipe, helps=helps)
     wrapped = command
     hints = get_type_hints(request, include_extras=True)
-    defaults = {
-        field.name: Parameter.empty if field.default is MISSING else field.default
-        for field in fields(request)
-    }
+    defaults = {field.name: Parameter.empty if field.default is MISSING else field.default for field in fields(request)}
     defaults["out"] = Path("runs") / command.__name__.replace("_", "-")
     if subject is not None:
         hints["model"], defaults["model"] = subject, Parameter.empty

@@ -50,14 +50,10 @@ def splice(
             rich_help_panel=SPLICE,
         ),
     ] = None,
-    fit_n: Annotated[
-        int | None, typer.Option(help="Use this many to fit.", min=1, rich_help_panel=SPLICE)
-    ] = None,
+    fit_n: Annotated[int | None, typer.Option(help="Use this many to fit.", min=1, rich_help_panel=SPLICE)] = None,
     raptor: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of a Raptor of this model, whose block stands in, too.", rich_help_panel=SPLICE
-        ),
+        typer.Option(help="Folder of a Raptor of this model, whose block stands in, too.", rich_help_panel=SPLICE),
     ] = None,
     ridge: Annotated[
         float, typer.Option(help="Ridge of the maps, over the mean eigenvalue.", rich_help_panel=SPLICE)
@@ -136,8 +132,6 @@ def parse_spans(text: str) -> list[tuple[int, int]]:
     for part in separated(text):
         states = part.split("-")
         if len(states) != 2 or not all(WHOLE.fullmatch(state) for state in states):
-            raise UsageError(
-                f"--spans {shortened(text, LONGEST_SHOWN)!r} is neither 'all' nor states such as 0-4,4-8"
-            )
+            raise UsageError(f"--spans {shortened(text, LONGEST_SHOWN)!r} is neither 'all' nor states such as 0-4,4-8")
         found.append((int(states[0]), int(states[1])))
     return found

@@ -37,9 +37,7 @@ Resume = Annotated[
 ]
 Previous = Annotated[
     bool,
-    typer.Option(
-        "--previous", help="With --resume: from the one before where it is damaged.", rich_help_panel=PANEL
-    ),
+    typer.Option("--previous", help="With --resume: from the one before where it is damaged.", rich_help_panel=PANEL),
 ]
 Tracker = Annotated[str, typer.Option(help="none, tensorboard or wandb.", rich_help_panel=PANEL)]
 
@@ -105,9 +103,7 @@ def check_tracker(name: str) -> None:
 
 
 @contextmanager
-def open_tracker(
-    name: str, out: Path, before: Mapping[int, int], *, is_main: bool
-) -> Iterator[Report | None]:
+def open_tracker(name: str, out: Path, before: Mapping[int, int], *, is_main: bool) -> Iterator[Report | None]:
     """A function that hands stage, step and numbers to a tracker, which is closed at the end; None for none.
 
     Parameters
@@ -140,8 +136,7 @@ def open_tracker(
         tracker.start()
     except Exception as error:  # each tracker has errors of its own
         raise UsageError(
-            f"--tracker {name} cannot start ({first_line(error)}); is it set up? "
-            "(wandb login, or WANDB_MODE=offline)"
+            f"--tracker {name} cannot start ({first_line(error)}); is it set up? (wandb login, or WANDB_MODE=offline)"
         ) from error
 
     def report(stage: int, step: int, row: dict[str, float]) -> None:

@@ -127,9 +127,7 @@ def open_job(
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
         whole = (GRID_RESULT, *cells) if cells else (TRAIN_RESULT,)
-        folder = open_folder(
-            stack, processes, request.out, whole[0], request.overwrite, to_go_on_with(resume, *whole)
-        )
+        folder = open_folder(stack, processes, request.out, whole[0], request.overwrite, to_go_on_with(resume, *whole))
         with stage(f"reading images: {request.data}"):
             images, test = load_sets(request)
         if processes.is_main:
@@ -146,9 +144,7 @@ def load_sets(request: TrainRequest) -> tuple[PixelSet, PixelSet | None]:
     source = request.test or (request.data if request.data in NAMED else None)
     if source is None and request.test_n is not None:
         raise UsageError("--test-n goes with --test")
-    images = load_pixels(
-        request.data, request.image_size, workers=request.workers, **request.images_options()
-    )
+    images = load_pixels(request.data, request.image_size, workers=request.workers, **request.images_options())
     if source is None:
         return images, None
     test = load_pixels(

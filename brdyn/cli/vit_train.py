@@ -69,9 +69,7 @@ def vit_train(
             rich_help_panel=NETWORK,
         ),
     ] = UNSCALED,
-    epochs: Annotated[
-        float, typer.Option(help="Passes over the images.", rich_help_panel=RECIPE)
-    ] = BASELINE.epochs,
+    epochs: Annotated[float, typer.Option(help="Passes over the images.", rich_help_panel=RECIPE)] = BASELINE.epochs,
     warmup_epochs: Annotated[
         float | None,
         typer.Option(help="Default: 10, at most a tenth of all.", rich_help_panel=RECIPE),

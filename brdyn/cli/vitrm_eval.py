@@ -49,9 +49,7 @@ def vitrm_eval(
     request: EvalRequest,
     most: Annotated[
         int,
-        typer.Option(
-            help="Largest number of recursion steps.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION
-        ),
+        typer.Option(help="Largest number of recursion steps.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION),
     ] = RECURSION_STEPS,
     beyond: opt.Beyond = None,
 ) -> None:

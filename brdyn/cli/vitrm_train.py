@@ -40,15 +40,11 @@ def vitrm_train(
     request: ViTRMRequest,
     epochs: Annotated[
         float | None,
-        typer.Option(
-            help="Default: as published, 1000 for vitrm and 300 for others.", rich_help_panel=RECIPE
-        ),
+        typer.Option(help="Default: as published, 1000 for vitrm and 300 for others.", rich_help_panel=RECIPE),
     ] = None,
     warmup_epochs: Annotated[
         float | None,
-        typer.Option(
-            help="Default: as published, 30 and 10; at most a tenth of all.", rich_help_panel=RECIPE
-        ),
+        typer.Option(help="Default: as published, 30 and 10; at most a tenth of all.", rich_help_panel=RECIPE),
     ] = None,
     ema: Annotated[
         float | None,
@@ -59,9 +55,7 @@ def vitrm_train(
     ] = None,
     dropout: Annotated[
         float | None,
-        typer.Option(
-            help="After attention and MLP (default: 0.1; a ResNet has none).", rich_help_panel=NETWORK
-        ),
+        typer.Option(help="After attention and MLP (default: 0.1; a ResNet has none).", rich_help_panel=NETWORK),
     ] = None,
     latent_steps: Annotated[
         int, typer.Option(help="n, updates of the latent in a step.", min=1, rich_help_panel=RECURSION)
@@ -74,9 +68,7 @@ def vitrm_train(
     ] = 1,
     recursion_steps: Annotated[
         int,
-        typer.Option(
-            help="T, recursion steps for an answer.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION
-        ),
+        typer.Option(help="T, recursion steps for an answer.", min=1, max=MOST_STEPS, rich_help_panel=RECURSION),
     ] = 1,
     sees_image: Annotated[
         bool,
@@ -155,9 +147,7 @@ def _cells(architecture: Architecture, grid: list[str], more: list[str]) -> list
     from brdyn.classifiers.grid import parse_grid
 
     if more and not grid:
-        raise UsageError(
-            f"vitrm-train takes no argument ({more[0]!r}); its options are in vitrm-train --help"
-        )
+        raise UsageError(f"vitrm-train takes no argument ({more[0]!r}); its options are in vitrm-train --help")
     if not grid:
         return []
     if not architecture.is_recursive:

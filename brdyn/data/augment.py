@@ -70,9 +70,7 @@ class PairTransform:
     std: tuple[float, ...]
     augmentation: Augmentation | None = None
 
-    def __call__(
-        self, image: Image.Image, target: np.ndarray | None, position: int
-    ) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, image: Image.Image, target: np.ndarray | None, position: int) -> tuple[Tensor, Tensor | None]:
         """The normalised image `(3, H, W)` and the target `(H, W)`, where there is one."""
         from torchvision import tv_tensors
         from torchvision.transforms import InterpolationMode
@@ -86,9 +84,7 @@ class PairTransform:
                 torch.default_generator.manual_seed(self.augmentation.number(position))
                 pair = self._augmented(pair, self.augmentation)
         size = list(self.size)
-        pixels = functional.resize(
-            pair[0].as_subclass(Tensor), size, InterpolationMode(INTERPOLATION), antialias=True
-        )
+        pixels = functional.resize(pair[0].as_subclass(Tensor), size, InterpolationMode(INTERPOLATION), antialias=True)
         pixels = functional.to_dtype(pixels, torch.float32, scale=True)
         normalised = functional.normalize(pixels, list(self.mean), list(self.std))
         if target is None:

@@ -121,9 +121,7 @@ def load_dense(
             f"the targets given say how a {targets.kind} is read, and {task} has a {how.kind} for each image"
         )
     how = targets or how
-    source = find_source(
-        images, split, image_column=image_column, target=how.kind, target_column=target_column
-    )
+    source = find_source(images, split, image_column=image_column, target=how.kind, target_column=target_column)
     how = how.completed(source.metadata, repr(source.description))
     if not (hasattr(model, "preprocessing") and hasattr(model, "info")):
         raise UsageError("targets are cut as images of a model are; give what `brdyn.load_model` returns")

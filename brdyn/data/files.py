@@ -74,9 +74,7 @@ def read_regular(
 def check_size(size: int, limit: int = LARGEST_FILE) -> None:
     """Raise an `OSError` for more bytes than an image has."""
     if size > limit:
-        raise OSError(
-            f"{size / 2**20:.0f} MiB encoded are more than the {limit / 2**20:.0f} MiB that are read"
-        )
+        raise OSError(f"{size / 2**20:.0f} MiB encoded are more than the {limit / 2**20:.0f} MiB that are read")
 
 
 class Names:

@@ -149,9 +149,7 @@ def _file(path: Path, split: str | None, asked: Asked) -> ImageSource:
     try:
         check_regular(path)
     except OSError as error:
-        raise UsageError(
-            f"no images at {name!r}: {error.strerror or f'it is {error}'}; give {READABLE}"
-        ) from error
+        raise UsageError(f"no images at {name!r}: {error.strerror or f'it is {error}'}; give {READABLE}") from error
     _refuse_split(split, name)
     if ending in parquet.ENDINGS:
         return parquet.ParquetSource(path, [""], None, asked)
@@ -181,9 +179,7 @@ def _folder(root: Path, split: str | None, asked: Asked) -> ImageSource:
     where = shown(root)
     if len(there) > 1:
         held = " and ".join(f"{len(found[kind])} {kind}" for kind in there)
-        raise UsageError(
-            f"{where!r} holds {held}, and only one kind is read at a time; give a folder or file of one"
-        )
+        raise UsageError(f"{where!r} holds {held}, and only one kind is read at a time; give a folder or file of one")
     if not there and unlisted:
         raise UsageError(f"no images in {where!r}: {unlisted[0].name!r}: {unlisted[0].reason}")
     if not there:

@@ -134,9 +134,7 @@ class ImageSet:
 
     def shared_with(self, other: ImageSet) -> int:
         """How many images are in both sets, where both are of the same files, whatever these are called."""
-        both = (
-            np.intersect1d(self.indices(), other.indices()) if len(self.source) == len(other.source) else ()
-        )
+        both = np.intersect1d(self.indices(), other.indices()) if len(self.source) == len(other.source) else ()
         return len(both) if len(both) and self.source.contents() == other.source.contents() else 0
 
     def identity(self) -> dict[str, Any]:
@@ -277,9 +275,7 @@ class ImageSet:
         if self.report.count == 0:
             example = self.report.skipped[0] if self.report.skipped else None
             why = f"; the first, {example.name}: {example.reason}" if example else ""
-            raise BrdynError(
-                f"none of the {len(self)} images in {self.source.description!r} could be read{why}"
-            )
+            raise BrdynError(f"none of the {len(self)} images in {self.source.description!r} could be read{why}")
 
     def count(self, loaded: Loaded) -> None:
         """Add what was read to the report.

@@ -56,13 +56,9 @@ def decode_all(
             f"{count} decoded images of {image_bytes / 1e6:.2f} MB do not fit in memory, where {free / 1e9:.1f} GB are "
             "free; use fewer images (`n`), smaller ones, or do not keep them (`in_memory`)"
         )
-    groups = [
-        list(range(start, min(start + DECODED_AT_ONCE, count))) for start in range(0, count, DECODED_AT_ONCE)
-    ]
+    groups = [list(range(start, min(start + DECODED_AT_ONCE, count))) for start in range(0, count, DECODED_AT_ONCE)]
     found: list[Item | Skipped] = []
-    loader = load(
-        reader, groups, len(groups), workers=workers, batch_bytes=DECODED_AT_ONCE * image_bytes, pin=False
-    )
+    loader = load(reader, groups, len(groups), workers=workers, batch_bytes=DECODED_AT_ONCE * image_bytes, pin=False)
     with progress_bar("decoding images", count, progress) as advance:
         for group, loaded in zip(groups, loader, strict=True):
             count_in(loaded)
@@ -77,12 +73,8 @@ def decode_all(
                     continue
                 assert images is not None
                 row = rows[position]
-                item = Item(
-                    position, images[row], int(loaded.labels[row]), loaded.digests[row], without.get(position)
-                )
-                found.append(
-                    item if loaded.targets is None else item._replace(target=loaded.targets[row].clone())
-                )
+                item = Item(position, images[row], int(loaded.labels[row]), loaded.digests[row], without.get(position))
+                found.append(item if loaded.targets is None else item._replace(target=loaded.targets[row].clone()))
     return found
 
 

@@ -121,9 +121,7 @@ class Batch:
     def of(cls, loaded: Loaded) -> Batch:
         """What a loader process has handed over."""
         assert loaded.images is not None
-        return cls(
-            loaded.images, torch.from_numpy(loaded.positions), torch.from_numpy(loaded.labels), loaded.targets
-        )
+        return cls(loaded.images, torch.from_numpy(loaded.positions), torch.from_numpy(loaded.labels), loaded.targets)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -81,9 +81,7 @@ class ParquetSource(TableSource):
 
     files: Names
 
-    def __init__(
-        self, root: Path, names: list[str], split: str | None = None, asked: Asked | None = None
-    ) -> None:
+    def __init__(self, root: Path, names: list[str], split: str | None = None, asked: Asked | None = None) -> None:
         self.description = shown(root)
         asked, where = asked or Asked(), repr(self.description)
         self.split, names = in_split(names, split, where)

@@ -31,9 +31,7 @@ class RowSource(TableSource):
         Where images that are not in the rows may be.
     """
 
-    def __init__(
-        self, rows: Any, description: str, split: str | None, asked: Asked, folders: Sequence[Path]
-    ) -> None:
+    def __init__(self, rows: Any, description: str, split: str | None, asked: Asked, folders: Sequence[Path]) -> None:
         self.description, self.split, self._folders = description, split, list(folders)
         schema, said = rows.data.schema, rows.features.to_dict()
         columns = [arrow_column(name, schema.field(name).type, said.get(name)) for name in rows.column_names]
@@ -91,8 +89,7 @@ def hub_source(name: str, split: str, asked: Asked) -> RowSource:
             ) from error
         if "config name" in str(error).lower():
             raise UsageError(
-                f"{name!r} needs a configuration ({first_line(error)}); "
-                f"give `images={repository}:CONFIGURATION`"
+                f"{name!r} needs a configuration ({first_line(error)}); give `images={repository}:CONFIGURATION`"
             ) from error
         raise BrdynError(f"cannot load the data set {name!r} ({first_line(error)})") from error
     except Exception as error:  # the hub raises a dozen kinds, all meaning "not to be had"
@@ -136,7 +133,5 @@ def saved_source(folder: Path, split: str | None, asked: Asked) -> RowSource:
             raise UsageError(f"no images in {where}: the data set has no splits")
         rows, folder = rows[chosen], folder / chosen
     else:
-        chosen = (
-            None if split is None else choose_split([str(rows.split)] if rows.split else [], split, where)
-        )
+        chosen = None if split is None else choose_split([str(rows.split)] if rows.split else [], split, where)
     return RowSource(rows, shown(folder), chosen, asked, [folder])

@@ -87,8 +87,7 @@ class ShuffledBatches:
             self._parts(range(start, stop), rank, world, pieces),
             (stop - start) * pieces,
             workers=self.images.workers(self.workers),
-            batch_bytes=self.batch_size * (self.item_bytes or self.images.image_bytes) // (world * pieces)
-            + 1,
+            batch_bytes=self.batch_size * (self.item_bytes or self.images.image_bytes) // (world * pieces) + 1,
             pin=pin,
         )
         together: list[Batch] = []

@@ -212,8 +212,7 @@ class DepthTargets:
         if self.per_metre is None:
             raise UsageError(
                 f"the depth maps of {where} have no unit in their metadata; their values reach {largest:g} (median "
-                f"{middle:g}), {advice}"
-                + (" if it is that" if likely else ", as m, mm or how many make a metre")
+                f"{middle:g}), {advice}" + (" if it is that" if likely else ", as m, mm or how many make a metre")
             )
         if not 0.01 * self.most <= middle / self.per_metre <= self.most:
             said = f"{advice}, or another `max_depth`"
@@ -237,9 +236,7 @@ def in_metres(unit: str) -> float:
     except ValueError:
         count = float("nan")
     if not 0 < count < float("inf"):
-        raise UsageError(
-            f"`depth_unit={unit}` is none of {', '.join(UNITS)}, nor how many make a metre, as 1000"
-        )
+        raise UsageError(f"`depth_unit={unit}` is none of {', '.join(UNITS)}, nor how many make a metre, as 1000")
     return count
 
 

@@ -76,9 +76,7 @@ class PerturbationSweep:
         self._check_finite(angles)
         self.angles.update(angles)
         starts = torch.tensor([run.start for run in self.runs], device=angles.device)
-        begin = angles.gather(2, starts[None, :, None, None].expand(*angles.shape[:2], 1, angles.shape[3]))[
-            :, :, 0
-        ]
+        begin = angles.gather(2, starts[None, :, None, None].expand(*angles.shape[:2], 1, angles.shape[3]))[:, :, 0]
         left = (self.model.depth - starts)[None, :, None]
         end = angles[:, :, -1]
         defined = (begin > 0) & (end > 0) & (left > 0)

@@ -140,9 +140,7 @@ class SpanMoments(Metric):
             centre, shift = (values.float().to(model.device) for values in found.means(span))
             for name in surrogates:
                 matrix = matrices[name](span)
-                maps[name, span] = SpanMap(
-                    centre, shift, None if matrix is None else matrix.float().to(model.device)
-                )
+                maps[name, span] = SpanMap(centre, shift, None if matrix is None else matrix.float().to(model.device))
         return maps
 
 

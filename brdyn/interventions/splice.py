@@ -250,9 +250,7 @@ def splice_skill(
         check_enough(len(fit_to), model, fitted)
     phases = find_phases(model, judged if fit_to is None else fit_to, phases, k, seed=seed, stream=stream)
     if within and EXCHANGE in chosen and all(first == last for first, last in phases.intervals):
-        raise UsageError(
-            "no phase has two layers to exchange blocks within; give fewer phases, or drop `within`"
-        )
+        raise UsageError("no phase has two layers to exchange blocks within; give fewer phases, or drop `within`")
     maps = {} if fit_to is None else fit_maps(model, fit_to, fitted, wanted, phases, ridge, seed, stream)
     fitted_to = max((cell.calibration for cell in maps), default=0)
     stretches = () if raptor is None else raptor.spans
@@ -297,9 +295,7 @@ def check_surrogates(
     chosen = some_of("surrogate", named if raptor is None else [*named, RAPTOR], SURROGATES)
     if raptor is None:
         if RAPTOR in chosen:
-            raise UsageError(
-                "the surrogate 'raptor' is a fitted Raptor's block; give one by `raptor`, or leave it out"
-            )
+            raise UsageError("the surrogate 'raptor' is a fitted Raptor's block; give one by `raptor`, or leave it out")
         return chosen
     teacher = raptor.teacher
     same = bool(model.info.digest) and teacher.info.digest == model.info.digest
@@ -365,9 +361,7 @@ def fit_maps(
     of = {count: whole for part in NESTED if (count := most // part)} | {most: sorted({*spans, *whole})}
     check_memory(model, of[most], surrogates)
     moments = {
-        count: SpanMoments(model.tokens, model.depth, model.info.width, there, surrogates).to(
-            metric_device(model)
-        )
+        count: SpanMoments(model.tokens, model.depth, model.info.width, there, surrogates).to(metric_device(model))
         for count, there in of.items()
     }
 

@@ -64,9 +64,7 @@ class Cell(NamedTuple):
     @property
     def words(self) -> str:
         """For an error."""
-        place = (
-            f"block {self.end}" if self.end == self.start + 1 else f"blocks {self.start + 1} to {self.end}"
-        )
+        place = f"block {self.end}" if self.end == self.start + 1 else f"blocks {self.start + 1} to {self.end}"
         return f"{self.surrogate} in the place of {place}"
 
 

@@ -303,9 +303,7 @@ class Splice(BesideTwins):
         nothing = rows.query("surrogate == @IDENTITY and measure == @SKILL")
         nothing = nothing[nothing["mean"].isna()]
         if len(nothing):
-            named = ", ".join(
-                f"{start + 1}-{end}" for start, end in zip(nothing["start"], nothing["end"], strict=True)
-            )
+            named = ", ".join(f"{start + 1}-{end}" for start, end in zip(nothing["start"], nothing["end"], strict=True))
             yield f"no skill where doing nothing makes no error: blocks {named}"
         wild = rows[(rows["measure"] == R2) & rows["mean"].isna()]
         for name, part in wild.groupby("surrogate", sort=False):
@@ -350,9 +348,7 @@ def check_within(table: pd.DataFrame, layers: int) -> None:
         raise ValueError(f"there is no surrogate {min(unknown)!r}")
     for cell in table[list(Cell._fields)].itertuples(index=False):
         if not 0 <= cell.start < cell.end <= layers or not 0 <= cell.block <= layers:
-            raise ValueError(
-                f"the span {cell.start}-{cell.end} with block {cell.block} is not of {layers} layers"
-            )
+            raise ValueError(f"the span {cell.start}-{cell.end} with block {cell.block} is not of {layers} layers")
 
 
 def headlines(table: pd.DataFrame, phases: Phases) -> dict[str, float]:

@@ -74,9 +74,7 @@ class SpliceSums(Metric):
         for name in SUMS:
             self.add_state(name, torch.zeros(shapes[name], dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(
-        self, positions: Tensor, clean: Tensor, errors: Tensor, cosines: Tensor, agreeing: Tensor
-    ) -> None:
+    def update(self, positions: Tensor, clean: Tensor, errors: Tensor, cosines: Tensor, agreeing: Tensor) -> None:
         """Add some images.
 
         Parameters
@@ -206,9 +204,7 @@ class Found:
         rows: list[dict[str, Any]] = []
         for place, group in enumerate(self.groups):
             known = ratios[0, :, place].isfinite().cpu().numpy()
-            means = {
-                where: ratios[:, mask & known, place].mean(1) for where, mask in chosen.items() if mask.any()
-            }
+            means = {where: ratios[:, mask & known, place].mean(1) for where, mask in chosen.items() if mask.any()}
             if WITHIN in means and ACROSS in means:
                 means[DIFFERENCE] = means[ACROSS] - means[WITHIN]
             for where, values in means.items():
@@ -245,7 +241,6 @@ def compared(state: Tensor, clean: Tensor, layout: TokenLayout) -> tuple[Tensor,
     cosines = functional.cosine_similarity(guess, truth.expand_as(guess), dim=-1)
     parts = list(layout.groups.values())
     found = [
-        torch.stack([values[..., part].sum(-1) for part in parts], -1).transpose(0, 1)
-        for values in (errors, cosines)
+        torch.stack([values[..., part].sum(-1) for part in parts], -1).transpose(0, 1) for values in (errors, cosines)
     ]
     return found[0], found[1]

@@ -52,17 +52,11 @@ class SurgeryRun:
         Take the images' labels for classes of the model's head, if it has one.
     """
 
-    def __init__(
-        self, model: VisionTransformer, chosen: Sequence[Operation], with_accuracy: bool = True
-    ) -> None:
+    def __init__(self, model: VisionTransformer, chosen: Sequence[Operation], with_accuracy: bool = True) -> None:
         self.model, self.chosen, self.with_accuracy = model, list(chosen), with_accuracy
-        self.groups = {
-            name: model.tokens[name] for name in model.tokens.readouts
-        }  # the readouts of the representation
+        self.groups = {name: model.tokens[name] for name in model.tokens.readouts}  # the readouts of the representation
         device = metric_device(model)
-        self.representation = RunningMoments((len(self.chosen), len(self.groups), len(REPRESENTATION))).to(
-            device
-        )
+        self.representation = RunningMoments((len(self.chosen), len(self.groups), len(REPRESENTATION))).to(device)
         self.prediction = RunningMoments((len(self.chosen), len(PREDICTION))).to(device)
         self.intact = RunningMoments((1,)).to(device)
         self.largest_label = MaxMetric(nan_strategy="ignore").to(device)
@@ -106,9 +100,7 @@ class SurgeryRun:
 
     def _read(self, normed: Tensor) -> Tensor:
         """Mean token of each readout, `(B, readouts, D)`, float32."""
-        return torch.stack(
-            [normed[:, part].mean(1, dtype=torch.float32) for part in self.groups.values()], dim=1
-        )
+        return torch.stack([normed[:, part].mean(1, dtype=torch.float32) for part in self.groups.values()], dim=1)
 
     def _predict(self, normed: Tensor) -> Tensor | None:
         logits = self.model.logits(normed)
@@ -221,16 +213,10 @@ def layer_surgery(
     phases = find_phases(model, images, phases, k, seed=seed, stream=stream)
     chosen = list(operations(kinds, model.depth, phases.boundaries, draws, seed, apart))
     if not chosen:
-        spans = ", ".join(
-            f"{first}-{last}" if last > first else str(first) for first, last in phases.intervals
-        )
+        spans = ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in phases.intervals)
         raise UsageError(
             f"{model.info.name!r} with phases of layers {spans} allows no {' or '.join(kinds)}; "
-            + (
-                "a single layer leaves nothing to change"
-                if model.depth == 1
-                else "use a smaller `k` or other `kinds`"
-            )
+            + ("a single layer leaves nothing to change" if model.depth == 1 else "use a smaller `k` or other `kinds`")
         )
     names = images.label_names
     run = SurgeryRun(model, chosen, with_accuracy=model.takes_labels(names))

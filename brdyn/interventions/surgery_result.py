@@ -63,9 +63,7 @@ class Surgery(BesideTwins):
 
     FILE: ClassVar[str] = "interventions.json"
     SHAPE: ClassVar[Mapping[str, Any]] = {
-        "table": [
-            {"kind": str, "layers": str, "phase": int, "order": str, "readout": str, "measure": str, **ROW}
-        ],
+        "table": [{"kind": str, "layers": str, "phase": int, "order": str, "readout": str, "measure": str, **ROW}],
         "phases": dict,
         "swap_tests": {str: (WithinAcross, None)},
         "intact_accuracy": (float, None),
@@ -116,9 +114,7 @@ class Surgery(BesideTwins):
             tuple(content["notes"]),
             Null.read(content, folder, {TABLE: list(cls.SHAPE["table"][0])}),
         )
-        return cls(
-            table, content["intact_accuracy"], phases.layers, phases, content["swap_tests"], notes, null=null
-        )
+        return cls(table, content["intact_accuracy"], phases.layers, phases, content["swap_tests"], notes, null=null)
 
     def compared(self) -> dict[str, pd.DataFrame]:
         """The table without what a head reads out, layers and orders as text."""
@@ -154,9 +150,7 @@ class Surgery(BesideTwins):
                     f"{_named(worst)} ({worst['mean']:.2f})"
                 )
         if not parts:
-            within, across = (
-                self.rows(f"shuffle_{where}", readout)["mean"] for where in ("within", "across")
-            )
+            within, across = (self.rows(f"shuffle_{where}", readout)["mean"] for where in ("within", "across"))
             parts.append(
                 f"shuffling blocks changes {readout} by {within.mean():.2f} within phases"
                 + (f" and {across.mean():.2f} across a boundary" if len(across) else "")

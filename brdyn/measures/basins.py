@@ -205,9 +205,7 @@ class AngularBasins(SamplingMetric, DepthMeasure):
 
     @classmethod
     def make(cls, model: VisionTransformer, asked: Asked) -> Self:
-        return cls(
-            model.tokens, model.depth, model.info.width, seed=asked.seed, label_names=asked.label_names
-        )
+        return cls(model.tokens, model.depth, model.info.width, seed=asked.seed, label_names=asked.label_names)
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a trajectory, those that have labels."""
@@ -231,9 +229,7 @@ class AngularBasins(SamplingMetric, DepthMeasure):
         if not rows_in(self.labels):
             raise UsageError(NO_LABELS)
         directions, labels, positions = map(dim_zero_cat, (self.directions, self.labels, self.positions))
-        keep = choose(
-            labels.cpu().numpy(), positions.cpu().numpy(), self.max_images, self.max_classes, self.seed
-        )
+        keep = choose(labels.cpu().numpy(), positions.cpu().numpy(), self.max_images, self.max_classes, self.seed)
         chosen = torch.from_numpy(keep).to(labels.device)
         return directions[chosen], labels[chosen], positions[chosen]
 
@@ -274,9 +270,7 @@ class AngularBasins(SamplingMetric, DepthMeasure):
         place = list(self.layout.groups).index(group)
         projection, explained = on_principal_plane(directions[:, :, place], labels, positions)
         return Basins(
-            table=pd.DataFrame(
-                sorted(rows, key=lambda row: list(UNITS).index(row[0])), columns=list(COLUMNS)
-            ),
+            table=pd.DataFrame(sorted(rows, key=lambda row: list(UNITS).index(row[0])), columns=list(COLUMNS)),
             projection=projection,
             explained=explained,
             projected_group=group,
@@ -284,15 +278,11 @@ class AngularBasins(SamplingMetric, DepthMeasure):
             chance=float((same.sum(1) - 1).double().mean() / (len(labels) - 1)),
             n_images=len(labels),
             n_classes=int((counts > 1).sum()),
-            names={
-                label: name for label, name in enumerate(self.label_names or ()) if (labels == label).any()
-            },
+            names={label: name for label, name in enumerate(self.label_names or ()) if (labels == label).any()},
         )
 
 
-def choose(
-    labels: np.ndarray, positions: np.ndarray, max_images: int, max_classes: int, seed: int
-) -> np.ndarray:
+def choose(labels: np.ndarray, positions: np.ndarray, max_images: int, max_classes: int, seed: int) -> np.ndarray:
     """Indices of a sample with equal places for each class, in order of position.
 
     Choosing among what earlier choices kept gives the choice among all: batches may come in any order.

@@ -71,10 +71,7 @@ class BranchUpdates(PerImageMetric):
         """Five curves of every token group, six of the spatial tokens, over the updates."""
         return (
             *(Statistic(name, unit, 1, self.depth) for name, unit in OF_TOKENS.items()),
-            *(
-                Statistic(name, unit, 1, self.depth, (self.layout.spatial,))
-                for name, unit in OF_FIELDS.items()
-            ),
+            *(Statistic(name, unit, 1, self.depth, (self.layout.spatial,)) for name, unit in OF_FIELDS.items()),
         )
 
     def update(self, trajectory: Trajectory) -> None:
@@ -96,9 +93,7 @@ class BranchUpdates(PerImageMetric):
             for name, values in {**of_tokens, **of_fields}.items():
                 rows[name].append(values)
         found_rows = {name: torch.stack(values) for name, values in rows.items()}
-        groups = {
-            key: one for name in OF_TOKENS for key, one in self.by_group(name, found_rows[name]).items()
-        }
+        groups = {key: one for name in OF_TOKENS for key, one in self.by_group(name, found_rows[name]).items()}
         return {**groups, **{(name, self.layout.spatial): found_rows[name] for name in OF_FIELDS}}
 
     def compute(self) -> dict[str, Tensor]:
@@ -126,9 +121,7 @@ class BranchUpdates(PerImageMetric):
 def _of_tokens(state: Tensor, found: Branches) -> dict[str, Tensor]:
     """Values of every token, `(B, N)`; NaN where what they are of is zero."""
     attention, mlp = found.attention.float(), found.mlp.float()
-    sizes = {
-        name: torch.linalg.vector_norm(one, dim=-1) for name, one in (("attention", attention), ("mlp", mlp))
-    }
+    sizes = {name: torch.linalg.vector_norm(one, dim=-1) for name, one in (("attention", attention), ("mlp", mlp))}
     both = sizes["attention"] + sizes["mlp"]
     scaled = (
         torch.zeros_like(both) if found.rescaling is None

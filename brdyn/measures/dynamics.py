@@ -149,9 +149,7 @@ class Dynamics(BesideTwins):
                 else {group: listed(self.curve(name, group)) for group in self.groups(name)}
                 for name in self.statistics
             },
-            "layers": {
-                name: int(rows["layer"].min()) for name, rows in self.table.groupby("statistic", sort=False)
-            },
+            "layers": {name: int(rows["layer"].min()) for name, rows in self.table.groupby("statistic", sort=False)},
             "phases": self.phases.to_dict(),
             "alignment": {group: asdict(test) if test else None for group, test in self.alignment.items()},
             "left_out": dict(self.left_out),
@@ -163,9 +161,7 @@ class Dynamics(BesideTwins):
     def tables(self) -> dict[str, pd.DataFrame]:
         """The table, and those of the details."""
         own = {"dynamics.parquet": self.table, **self.null_tables()}
-        return own | {
-            name: table for found in self.details.values() for name, table in found.tables().items()
-        }
+        return own | {name: table for found in self.details.values() for name, table in found.tables().items()}
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
@@ -175,9 +171,7 @@ class Dynamics(BesideTwins):
         table = from_records(content["table"], COLUMNS)
         table = updates_from_1(table, phases.layers) if earlier else table
         kinds = {name: measure_class(name).DETAILS for name in MEASURES if name in content}
-        null = Null.read(
-            content, folder, {TABLE: COLUMNS} | {name: BESIDE[name] for name in kinds if name in BESIDE}
-        )
+        null = Null.read(content, folder, {TABLE: COLUMNS} | {name: BESIDE[name] for name in kinds if name in BESIDE})
         if earlier and null is not None:
             of_twins = updates_from_1(null.tables[TABLE], phases.layers)
             null = replace(null, tables={**null.tables, TABLE: of_twins})
@@ -188,11 +182,7 @@ class Dynamics(BesideTwins):
                 group: PhaseAlignment.from_content(test) if test else None
                 for group, test in content["alignment"].items()
             },
-            {
-                name: kind.from_content(content[name], table, folder)
-                for name, kind in kinds.items()
-                if kind is not None
-            },
+            {name: kind.from_content(content[name], table, folder) for name, kind in kinds.items() if kind is not None},
             content["left_out"],
             null=null,
         )

@@ -159,12 +159,8 @@ def bisect(diagonal_ptr, off_ptr, values_ptr, n, WIDTH: tl.constexpr, HALVINGS: 
     radius = tl.abs(below) + tl.abs(above)
     # Disks around the diagonal hold all eigenvalues. Not a number if an entry is not.
     spoilt = 0.0 * tl.sum(diagonal + radius, axis=0)
-    low = tl.min(tl.where(inside, diagonal - radius, float("inf")), axis=0) + tl.zeros(
-        [WIDTH], diagonal.dtype
-    )
-    high = tl.max(tl.where(inside, diagonal + radius, float("-inf")), axis=0) + tl.zeros(
-        [WIDTH], diagonal.dtype
-    )
+    low = tl.min(tl.where(inside, diagonal - radius, float("inf")), axis=0) + tl.zeros([WIDTH], diagonal.dtype)
+    high = tl.max(tl.where(inside, diagonal + radius, float("-inf")), axis=0) + tl.zeros([WIDTH], diagonal.dtype)
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
         pivot = tl.load(diagonal_ptr) - middle
@@ -200,9 +196,7 @@ def on_gpu(matrices: Tensor) -> Tensor:
         else:
             pending = matrices.new_empty(batch, 4, width)
             rows = min(width, BLOCK_SIZE // width)
-            tridiagonalise_in_memory[(batch,)](
-                scaled, pending, diagonal, off, n, width, rows, num_warps=WARPS
-            )
+            tridiagonalise_in_memory[(batch,)](scaled, pending, diagonal, off, n, width, rows, num_warps=WARPS)
         halvings, warps = HALVINGS[matrices.dtype], max(1, width // 128)
         bisect[(batch,)](diagonal, off, values, n, width, halvings, num_warps=warps)
     return values.double() * scale[:, None]

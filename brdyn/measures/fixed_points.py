@@ -121,9 +121,7 @@ class FixedPointMetric(PerImageMetric):
         once = {"radius": radius, **{name: (periods == number).double() for name, number in ENDS.items()}}
         return {**values, **{(name, ALL): value[None] for name, value in once.items()}}
 
-    def _moves(
-        self, repeated: Repeated, periods: Tensor, last: tuple[Tensor, ...]
-    ) -> dict[tuple[str, str], Tensor]:
+    def _moves(self, repeated: Repeated, periods: Tensor, last: tuple[Tensor, ...]) -> dict[tuple[str, str], Tensor]:
         """Values `(T, B)` of what is known after each application."""
         rows: dict[tuple[str, str], list[Tensor]] = {}
         nothing = torch.full((len(periods),), torch.nan, device=periods.device)

@@ -90,9 +90,7 @@ class FixedPoints(Compared):
         """Rows of one statistic by the number of applications. Raises UsageError if there is no such phase or other
         name."""
         known = (*MOVES, *ENDS, RADIUS.name, *self.readings, ALL)
-        return rows_of(self.table, known, phase=phase, statistic=statistic, group=group).set_index(
-            "application"
-        )
+        return rows_of(self.table, known, phase=phase, statistic=statistic, group=group).set_index("application")
 
     def verdict(self, phase: str) -> str:
         """Whether it contracts where it ends: whether the interval of the spectral radius lies below 1."""
@@ -141,7 +139,5 @@ class FixedPoints(Compared):
         steps = self.curve(name, "step")["mean"]
         if len(steps):
             inside, last = steps.get(self.lengths[name], float("nan")), steps.iloc[-1]
-            said += (
-                f"; a step moves {inside:.2g} of the state's norm at the end of its phase, {last:.2g} at last"
-            )
+            said += f"; a step moves {inside:.2g} of the state's norm at the end of its phase, {last:.2g} at last"
         return f"{said}; {ends}" if ends else said

@@ -87,9 +87,7 @@ def find_phases(
     """
     check_request(k, model.depth, name=repr(model.info.name))
     given = given_phases(model, phases, k)
-    return (
-        given if given is not None else segment(layer_similarity(model, images, seed=seed, stream=stream), k)
-    )
+    return given if given is not None else segment(layer_similarity(model, images, seed=seed, stream=stream), k)
 
 
 def given_phases(
@@ -108,7 +106,5 @@ def given_phases(
     if k is None or isinstance(phases, Phases):
         return found if k is None else found.with_k(k)
     if k != found.k:
-        raise UsageError(
-            f"`k={k}` and boundaries of {counted(found.k, 'phase')} exclude each other; drop one of them"
-        )
+        raise UsageError(f"`k={k}` and boundaries of {counted(found.k, 'phase')} exclude each other; drop one of them")
     return found

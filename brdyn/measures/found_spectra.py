@@ -176,9 +176,7 @@ class Spectra(Compared):
             f"grows by {norm:.3g}, and what grows less turns towards it"
         ]
         for side, test in self.tests.items():
-            found = [
-                self.totals[self.totals["quantity"] == quantity] for quantity in (overall(side), within(side))
-            ]
+            found = [self.totals[self.totals["quantity"] == quantity] for quantity in (overall(side), within(side))]
             every, inside = (_said(rows.iloc[0]) if len(rows) else "" for rows in found)
             parts = [f"{every} over all pairs of layers (chance {self.chance:.2g})"] if every else []
             if inside and test is not None:

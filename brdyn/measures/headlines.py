@@ -20,9 +20,7 @@ def _half(said: str) -> Callable[[np.ndarray], list[tuple[str, float]]]:
 
 
 def _mean(said: str) -> Callable[[np.ndarray], list[tuple[str, float]]]:
-    return lambda values: [
-        (said, values[np.isfinite(values)].mean() if np.isfinite(values).any() else np.nan)
-    ]
+    return lambda values: [(said, values[np.isfinite(values)].mean() if np.isfinite(values).any() else np.nan)]
 
 
 # What is told of a curve beside those of other networks; of any other, its last value.
@@ -39,18 +37,14 @@ HEADLINES: dict[str, Callable[[np.ndarray], list[tuple[str, float]]]] = {
     "coherence": _last("coherence of the last update"),
     "estimation_mean": lambda values: [("largest absolute mean estimation error", np.abs(values).max())],
     "estimation_variance": lambda values: [("largest variance of the estimation error", values.max())],
-    "leading_growth": lambda values: [
-        ("leading Lyapunov exponent (of index 1, nats per block)", values.mean())
-    ],
+    "leading_growth": lambda values: [("leading Lyapunov exponent (of index 1, nats per block)", values.mean())],
     "norm_growth": lambda values: [("log growth of the tokens' norm per block", values.mean())],
     "leading_singular_value": lambda values: [("largest singular value of a block", values.max())],
     "basin_ratio": _last("angle within over between classes at the end"),
     "knn_purity": _last("purity of neighbours at the end"),
     "readout_agreement": _half("share of images with the final class at half depth"),
     # The chance of being undecided, summed over states, is the mean of the first that is decided.
-    "readout_decided": lambda values: [
-        ("mean state from which the class is the final one", (1 - values).sum())
-    ],
+    "readout_decided": lambda values: [("mean state from which the class is the final one", (1 - values).sum())],
     "attention_share": _mean("mean share of attention in the norms of both branches"),
     "rescaling_share": _mean("mean share of rescaling in the norms of all parts"),
     "attention_cosine": _mean("mean cosine of the attention update with the state"),

@@ -64,9 +64,7 @@ def settled(convergence: np.ndarray) -> int:
 def motion(table: pd.DataFrame) -> str:
     """When directions are settled, and which updates turn most, in a sentence; empty where neither was measured."""
     groups = list(dict.fromkeys(table["group"]))
-    curves = {
-        name: {group: curve(table, name, group) for group in groups} for name in ("convergence", "speed")
-    }
+    curves = {name: {group: curve(table, name, group) for group in groups} for name in ("convergence", "speed")}
     settling, turning = [], []
     for group in groups:
         if len(values := curves["convergence"][group]):
@@ -126,11 +124,7 @@ def too_few(table: pd.DataFrame, silent: Collection[str] = ()) -> Iterator[str]:
             continue
         alone |= bool(part["low"].isna().all() and part["mean"].notna().any())
         known = part.dropna(subset=["low", "high"])
-        if (
-            len(known)
-            and known["mean"].nunique() > 1
-            and not told_apart(known["mean"], known["low"], known["high"])
-        ):
+        if len(known) and known["mean"].nunique() > 1 and not told_apart(known["mean"], known["low"], known["high"]):
             found.setdefault(str(statistic).replace("_", " "), []).append(str(group))
     if found:
         said = "; ".join(f"{name} of {', '.join(groups)}" for name, groups in found.items())

@@ -63,9 +63,7 @@ def of_share(share: Any, n: Any) -> tuple[Any, Any]:
     return middle - half, middle + half
 
 
-def of_paired_shares(
-    first: np.ndarray, second: np.ndarray
-) -> tuple[tuple[float, float], tuple[float, float]]:
+def of_paired_shares(first: np.ndarray, second: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
     """Low and high end of how much the share of `second` is more, and of how many times that of `first` it is.
 
     The difference by method 10 of Newcombe (1998), the ratio by that of Donner and Zou (2012): made of the two

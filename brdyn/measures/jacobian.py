@@ -156,9 +156,7 @@ def leading_singular(jacobian: BlockJacobian, start: Tensor, image: Tensor, step
 def _without(vectors: Tensor, basis: list[Tensor]) -> Tensor:
     """Vectors less their parts in a basis, in its blocks' order."""
     for block in basis:
-        vectors = vectors - torch.einsum(
-            "kbnd,kbm->mbnd", block, torch.einsum("kbnd,mbnd->kbm", block, vectors)
-        )
+        vectors = vectors - torch.einsum("kbnd,kbm->mbnd", block, torch.einsum("kbnd,mbnd->kbm", block, vectors))
     return vectors
 
 

@@ -240,9 +240,7 @@ class DynamicModes(SamplingMetric, DepthMeasure):
             int(found["fitted"]), n_held, True, fitted_rows, self.rank or self.width,
         )  # fmt: skip
 
-    def _fit(
-        self, moments: Tensor, sums: Tensor, count: int, start: int, end: int
-    ) -> tuple[Tensor, list[Tensor]]:
+    def _fit(self, moments: Tensor, sums: Tensor, count: int, start: int, end: int) -> tuple[Tensor, list[Tensor]]:
         """The operator of a phase between centred states, and its endpoint maps 1, 2, … steps ahead."""
 
         def moment(first: int, second: int) -> Tensor:

@@ -94,9 +94,7 @@ class Null(Compared):
         return groups.agg(low="min", middle="mean", high="max").reset_index()
 
     @classmethod
-    def read(
-        cls, content: Mapping[str, Any], folder: Path, columns: Mapping[str, Sequence[str]]
-    ) -> Null | None:
+    def read(cls, content: Mapping[str, Any], folder: Path, columns: Mapping[str, Sequence[str]]) -> Null | None:
         """Back from a result's JSON, which is of its shape, and the tables beside it; None where it has none.
 
         Parameters
@@ -177,9 +175,7 @@ class BesideTwins(Result):
             return {}
         twins = [self.headlines(tables) for tables in self.null.each()]
         own = self.headlines(self.compared())
-        return {
-            name: (value, np.array([one.get(name, np.nan) for one in twins])) for name, value in own.items()
-        }
+        return {name: (value, np.array([one.get(name, np.nan) for one in twins])) for name, value in own.items()}
 
     def null_content(self) -> dict[str, Any]:
         """For the JSON: the twins, and the headlines."""
@@ -210,9 +206,7 @@ class BesideTwins(Result):
             return list(self.null.notes)
         twins = self.null.twins
         lines = [f"beside {counted(twins, 'untrained twin')} of this architecture, mean [least, largest]:"]
-        lines += [
-            f"  {said}" for name, (value, of) in self.beside().items() if (said := _placed(name, value, of))
-        ]
+        lines += [f"  {said}" for name, (value, of) in self.beside().items() if (said := _placed(name, value, of))]
         if twins == 1:
             lines.append(f"  {ONE}")
         else:

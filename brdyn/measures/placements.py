@@ -11,9 +11,7 @@ import numpy as np
 EXHAUSTIVE_UP_TO = 20_000
 
 
-def placements(
-    count: int, chosen: Sequence[int], draws: int, rng: np.random.Generator
-) -> tuple[np.ndarray, bool]:
+def placements(count: int, chosen: Sequence[int], draws: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
     """As many of `count` places as are chosen, in every way, or in random ones where there are more than 20 000.
 
     Parameters

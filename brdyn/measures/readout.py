@@ -23,9 +23,7 @@ from brdyn.models import VisionTransformer
 from brdyn.trajectory import Trajectory, not_finite_remedy
 
 GROUP = "head"
-AGREEMENT, DIVERGENCE, DECIDED, ACCURACY = (
-    f"readout_{name}" for name in ("agreement", "kl", "decided", "accuracy")
-)
+AGREEMENT, DIVERGENCE, DECIDED, ACCURACY = (f"readout_{name}" for name in ("agreement", "kl", "decided", "accuracy"))
 UNITS = {
     AGREEMENT: "share of images with the final class",
     DIVERGENCE: "KL divergence of the answer from the final one (nats)",

@@ -119,9 +119,7 @@ class SimilarityMetric(Metric):
         images = int(self.seen)
         if images == 0:
             raise BrdynError(f"{self.kind} {self.needs}; use more images")
-        matrix = values["matrix"].reshape(
-            self.depth, self.depth
-        )  # torchmetrics makes a scalar of one layer's
+        matrix = values["matrix"].reshape(self.depth, self.depth)  # torchmetrics makes a scalar of one layer's
         matrix = (matrix + matrix.T) / 2
         if not np.isfinite(matrix).all():
             layer = int(np.argwhere(~np.isfinite(np.diag(matrix))).flatten()[0]) + 1
@@ -157,9 +155,7 @@ class MeanSimilarity(SimilarityMetric):
         shape = (self.depth, self.depth)
         zeros = torch.zeros
         self.add_state("total", zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state(
-            "boot_total", zeros(self.replicates, *shape, dtype=torch.float64), dist_reduce_fx="sum"
-        )
+        self.add_state("boot_total", zeros(self.replicates, *shape, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("boot_count", zeros(self.replicates, dtype=torch.float64), dist_reduce_fx="sum")
 
     def undefined(self, images: int) -> str:

@@ -196,9 +196,7 @@ class JacobianSpectra(DepthMeasure):
         """Everything, for these phases."""
         sums = _Sums(self.compute(), self.sizes)
         places = np.array([boundaries], dtype=int)
-        blocks = [
-            row for name in self.sizes if name not in SIDES for row in sums.by_entry(name, "block", first=1)
-        ]
+        blocks = [row for name in self.sizes if name not in SIDES for row in sums.by_entry(name, "block", first=1)]
         totals = list(self._exponents(sums, boundaries))
         pairs: list[dict[str, Any]] = []
         tests: dict[str, PlacementTest | None] = {}
@@ -291,9 +289,7 @@ def _coupling(spanned: list[Tensor]) -> Tensor:
 
 def _check_directions(model: VisionTransformer, tangents: int, steps: int, there: int) -> None:
     """Refuse more vectors than there are directions."""
-    states = (
-        f"the {there} directions that {model.tokens.count} tokens of width {model.info.width} can turn in"
-    )
+    states = f"the {there} directions that {model.tokens.count} tokens of width {model.info.width} can turn in"
     if tangents > there:
         raise UsageError(f"`tangents={tangents}` is more than {states}")
     if (steps + 1) * tangents > there:

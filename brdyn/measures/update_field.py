@@ -62,9 +62,7 @@ class UpdateField(PerImageMetric):
             state = trajectory.states[layer][:, part].float()
             square = size[layer].square().clamp_min(TINY)
             length = size[layer, ..., None]
-            tangent = (raw - (dot(raw, state) / square)[..., None] * state) / length.where(
-                length > 0, torch.nan
-            )
+            tangent = (raw - (dot(raw, state) / square)[..., None] * state) / length.where(length > 0, torch.nan)
             # Both at once: a GPU finds the eigenvalues of a few more matrices in the same time.
             both = ranks(singular_values(torch.cat([raw, tangent])))
             for name, (of_raw, of_tangent) in zip(

@@ -194,9 +194,7 @@ class _Trial:
             raise UsageError(f"{self.name!r} has no floating-point parameters")
         device = self.model.device
         count = 3 if self.model.tokens.count == 2 else 2  # so that images cannot be taken for tokens
-        noise = torch.randn(
-            count, 3, *self.model.preprocessing.image_size, generator=torch.Generator().manual_seed(0)
-        )
+        noise = torch.randn(count, 3, *self.model.preprocessing.image_size, generator=torch.Generator().manual_seed(0))
         images = noise.to(device, self.model.dtype)
         watch = register_module_forward_pre_hook(self._refuse_original)
         try:
@@ -232,14 +230,10 @@ class _Trial:
             output = self._kept(part, block, state, partial(setattr, block, "in_place", True))
             state = self._same_shape(part, output, shape)
         shape = state.shape
-        normed = self._kept(
-            "norm", model.norm, state, partial(model.norm.register_forward_pre_hook, copy_input)
-        )
+        normed = self._kept("norm", model.norm, state, partial(model.norm.register_forward_pre_hook, copy_input))
         return self._same_shape("norm", normed, shape)
 
-    def _kept(
-        self, part: str, call: Callable[[Tensor], Any], value: Tensor, copy: Callable[[], object]
-    ) -> Tensor:
+    def _kept(self, part: str, call: Callable[[Tensor], Any], value: Tensor, copy: Callable[[], object]) -> Tensor:
         """The tensor that a part makes; `copy` has one that changes its input in place get a copy from now on."""
         before, version = value.clone(), value._version
         output = self._call(part, call, value)
@@ -260,9 +254,7 @@ class _Trial:
         """How many classes the head has."""
         if self.model._head is None:
             return 0
-        scores = self._kept(
-            "head", self.model.logits, normed.clone(), partial(self.model.in_place.add, "head")
-        )
+        scores = self._kept("head", self.model.logits, normed.clone(), partial(self.model.in_place.add, "head"))
         if scores.ndim != 2 or len(scores) != len(normed):
             raise UsageError(
                 f"head of {self.name!r} makes {tuple(scores.shape)} of {len(normed)} images, not (B, classes)"
@@ -300,9 +292,7 @@ class _Trial:
                 f"{first_line(error)})"
             ) from error
         if not isinstance(output, Tensor) or not output.is_floating_point():
-            raise UsageError(
-                f"what {part} of {self.name!r} gives is {kind(output)} instead of a tensor of floats"
-            )
+            raise UsageError(f"what {part} of {self.name!r} gives is {kind(output)} instead of a tensor of floats")
         return output
 
     def _refuse_original(self, module: nn.Module, _: Any) -> None:
@@ -349,9 +339,7 @@ def _preprocessing(
     except Exception as error:  # of torchvision or timm, for a filter or mode they do not know
         raise UsageError(f"the preprocessing of {name!r} makes no sense ({first_line(error)})") from error
     if not three:
-        raise UsageError(
-            f"mean={mean} and std={std} of {name!r} are not three numbers each, those of std above 0"
-        )
+        raise UsageError(f"mean={mean} and std={std} of {name!r} are not three numbers each, those of std above 0")
     return found
 
 

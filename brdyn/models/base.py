@@ -89,9 +89,7 @@ class TokenLayout:
 
     def __getitem__(self, name: str) -> slice:
         if name not in self.groups:
-            raise UsageError(
-                f"this model has no {name!r} tokens; its token groups are {', '.join(self.groups)}"
-            )
+            raise UsageError(f"this model has no {name!r} tokens; its token groups are {', '.join(self.groups)}")
         return self.groups[name]
 
     def __contains__(self, name: object) -> bool:

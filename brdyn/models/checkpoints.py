@@ -86,16 +86,12 @@ def read(path: Path, allow_pickle: bool = False) -> StateDict:
     elif kind == LIKE_TORCHSCRIPT:
         content = _read_torchscript(path, allow_pickle)
     elif kind == LIKE_NUMPY:
-        raise BrdynError(
-            f"{str(path)!r} {kind}, which only timm's own ViT names can take; use one with `model`"
-        )
+        raise BrdynError(f"{str(path)!r} {kind}, which only timm's own ViT names can take; use one with `model`")
     else:
         raise BrdynError(f"cannot read {str(path)!r} as a checkpoint: it {kind}")
     tensors = dict(_tensors(content))
     if not tensors:
-        raise BrdynError(
-            f"{str(path)!r} holds no state dict (a mapping of names to tensors) but {_words(content)}"
-        )
+        raise BrdynError(f"{str(path)!r} holds no state dict (a mapping of names to tensors) but {_words(content)}")
     return tensors
 
 
@@ -109,9 +105,7 @@ def kind_of(path: Path) -> str:
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "is not there"
-        raise UsageError(
-            f"no weights at {str(path)!r}, which {what}; give `weights` a file or a transformers folder"
-        )
+        raise UsageError(f"no weights at {str(path)!r}, which {what}; give `weights` a file or a transformers folder")
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
@@ -248,9 +242,7 @@ def _holds_objects(error: pickle.UnpicklingError) -> bool:
 
 
 def _unreadable(path: Path, error: Exception) -> BrdynError:
-    return BrdynError(
-        f"cannot read {str(path)!r} as a checkpoint ({first_line(error)}); is the download complete?"
-    )
+    return BrdynError(f"cannot read {str(path)!r} as a checkpoint ({first_line(error)}); is the download complete?")
 
 
 def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:

@@ -81,9 +81,7 @@ class LinearClassifier(TimmPlain):
     """DINOv2 with a linear head on cls beside the mean patch, both after the norm; registers are not read."""
 
     def __init__(self, model: TimmPlain, head: nn.Linear, note: str) -> None:
-        super().__init__(
-            model.backbone, replace(model.info, notes=(*model.info.notes, note)), model.preprocessing
-        )
+        super().__init__(model.backbone, replace(model.info, notes=(*model.info.notes, note)), model.preprocessing)
         self.built, self.head = model.built, head
 
     @property
@@ -97,9 +95,7 @@ class LinearClassifier(TimmPlain):
         return self.head(torch.cat([normed[:, self.tokens["cls"]].squeeze(1), patches], dim=-1))
 
 
-def _head(
-    request: ModelRequest, variant: torch_hub.Variant, model: VisionTransformer
-) -> tuple[nn.Linear, str]:
+def _head(request: ModelRequest, variant: torch_hub.Variant, model: VisionTransformer) -> tuple[nn.Linear, str]:
     """The head of a classifier, and where it is from."""
     with on_meta():
         head = nn.Linear(2 * model.info.width, CLASSES)

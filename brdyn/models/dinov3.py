@@ -14,7 +14,9 @@ from brdyn.models.request import ModelRequest
 FAMILY = "dinov3 (torch hub)"
 PATCH = 16
 SIDE = 256
-ON_REQUEST = "Meta gives DINOv3's weights out on request: https://ai.meta.com/resources/models-and-libraries/dinov3-downloads"
+ON_REQUEST = (
+    "Meta gives DINOv3's weights out on request: https://ai.meta.com/resources/models-and-libraries/dinov3-downloads"
+)
 ARCHITECTURES = {
     "dinov3_vits16": "vit_small_patch16_dinov3",
     "dinov3_vits16plus": "vit_small_plus_patch16_dinov3",

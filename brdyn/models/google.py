@@ -40,36 +40,25 @@ def from_npz(request: ModelRequest, name: str, path: Path, plain: Any, options: 
     layouts.check_no_key(request.weights_key, path)
     shapes, prefix = _shapes(path)
     if not hasattr(plain, "load_pretrained"):
-        raise BrdynError(
-            f"{str(path)!r} is a NumPy .npz archive, and {request.name!r} is no ViT of Google's kind"
-        )
+        raise BrdynError(f"{str(path)!r} is a NumPy .npz archive, and {request.name!r} is no ViT of Google's kind")
     headed = "head/bias" in shapes and not any(key.startswith("pre_logits") for key in shapes)
     own: dict[str, Any] = {"num_classes": shapes["head/bias"][-1] if headed else 0}
     grid = _grid(shapes, plain)
     if grid is not None and grid != tuple(plain.patch_embed.grid_size):
-        own["img_size"] = tuple(
-            side * step for side, step in zip(grid, plain.patch_embed.patch_size, strict=True)
-        )
+        own["img_size"] = tuple(side * step for side, step in zip(grid, plain.patch_embed.patch_size, strict=True))
     backbone = timm.create_model(name, pretrained=False, **{**options, **own})
     _check(request.name, shapes, backbone, path)
     try:
         backbone.load_pretrained(str(path), prefix=prefix)
     except Exception as error:  # timm's reader meets what a foreign archive lacks anywhere
         raise BrdynError(
-            f"the weights in {path} do not fit {request.name!r} ({first_line(error)}); "
-            "check `model` against the file"
+            f"the weights in {path} do not fit {request.name!r} ({first_line(error)}); check `model` against the file"
         ) from error
     state = backbone.state_dict()
     weights.check_numbers(state, str(path))
-    taken = (
-        TAKEN + (("head/",) if headed else ()) + (("MAPHead_0/",) if backbone.attn_pool is not None else ())
-    )
+    taken = TAKEN + (("head/",) if headed else ()) + (("MAPHead_0/",) if backbone.attn_pool is not None else ())
     unused = [key for key in shapes if not key.startswith(taken)]
-    notes = (
-        [f"not used from {path.name}: {layouts.grouped(key.replace('/', '.') for key in unused)}"]
-        if unused
-        else []
-    )
+    notes = [f"not used from {path.name}: {layouts.grouped(key.replace('/', '.') for key in unused)}"] if unused else []
     return Loaded(
         backbone,
         weights.digest(state),
@@ -97,12 +86,8 @@ def _shapes(path: Path) -> tuple[Shapes, str]:
         raise BrdynError(f"cannot read {str(path)!r} as a NumPy archive ({first_line(error)})") from error
     prefix = next((one for one in reversed(PREFIXES) if f"{one}embedding/kernel" in shapes), None)
     if prefix is None:
-        raise BrdynError(
-            f"{str(path)!r} is a NumPy archive of no ViT of Google's: it has no embedding/kernel"
-        )
-    return {
-        key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)
-    }, prefix
+        raise BrdynError(f"{str(path)!r} is a NumPy archive of no ViT of Google's: it has no embedding/kernel")
+    return {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}, prefix
 
 
 def _positions(shapes: Shapes) -> tuple[int, ...]:

@@ -112,12 +112,8 @@ def state_from_onnx(path: Path) -> checkpoints.StateDict:
             f"blocks.{layer}",
         )
         parts = ("query", "key", "value")
-        state[f"{new}.attn.qkv.weight"] = torch.cat(
-            [product(f"{node}/attention/attention/{p}") for p in parts]
-        )
-        state[f"{new}.attn.qkv.bias"] = torch.cat(
-            [tensor(f"{old}.attention.attention.{p}.bias") for p in parts]
-        )
+        state[f"{new}.attn.qkv.weight"] = torch.cat([product(f"{node}/attention/attention/{p}") for p in parts])
+        state[f"{new}.attn.qkv.bias"] = torch.cat([tensor(f"{old}.attention.attention.{p}.bias") for p in parts])
         for source, node_name, target in (
             ("attention.output.dense", "attention/output/dense", "attn.proj"),
             ("mlp.fc1", "mlp/fc1", "mlp.fc1"),

@@ -152,9 +152,7 @@ def weight_sets(tensors: StateDict) -> list[WeightSet]:
 
 def _is_vit(tensors: StateDict, name: str, layout: str) -> bool:
     """CLIP's patch embedding has a name that convolutional networks use too."""
-    return (
-        layout != CLIP or f"{name.removesuffix('conv1.weight')}transformer.resblocks.0.ln_1.weight" in tensors
-    )
+    return layout != CLIP or f"{name.removesuffix('conv1.weight')}transformer.resblocks.0.ln_1.weight" in tensors
 
 
 def check_no_key(key: str | None, path: Path) -> None:
@@ -182,9 +180,7 @@ def choose(tensors: StateDict, path: Path, key: str | None, width: int) -> tuple
     """
     sets = weight_sets(tensors)
     if not sets and any(TRUNK.match(name) for name in tensors):
-        sets = [
-            WeightSet("", TIMM, width)
-        ]  # a ViT without its patch embedding: what is missing will be named
+        sets = [WeightSet("", TIMM, width)]  # a ViT without its patch embedding: what is missing will be named
     if not sets:
         some = ", ".join(list(tensors)[:SHOWN])
         raise BrdynError(
@@ -200,9 +196,7 @@ def choose(tensors: StateDict, path: Path, key: str | None, width: int) -> tuple
     best = min(one.rank for one in among)
     among = [one for one in among if one.rank == best]
     if len(among) > 1:
-        raise UsageError(
-            f"{str(path)!r} holds several sets of weights; say which with `weights_key`: {names}"
-        )
+        raise UsageError(f"{str(path)!r} holds several sets of weights; say which with `weights_key`: {names}")
     if among[0].layout == TRANSFORMERS:
         raise BrdynError(
             f"{str(path)!r} is in transformers' layout; give `model` the folder with its config.json instead"
@@ -217,9 +211,7 @@ def to_timm(state: StateDict, layout: str, backbone: nn.Module) -> StateDict:
     file: nothing is resampled. Layouts that timm's own filter translates pass through.
     """
     if layout == CLIP and not isinstance(backbone, TimmViT):
-        return {
-            f"visual.{name}": tensor for name, tensor in state.items()
-        }  # Perception Encoder, by timm's filter
+        return {f"visual.{name}": tensor for name, tensor in state.items()}  # Perception Encoder, by timm's filter
     rules = TO_TIMM.get(layout, ()) + (IN_PLAIN_VITS if isinstance(backbone, TimmViT) else ())
     headless = any(BETWEEN_POOL_AND_HEAD.match(name) for name in state)
     renamed: StateDict = {}
@@ -294,8 +286,6 @@ def grouped(names: Iterable[str]) -> str:
     for name in names:
         first = name.split(".")[0]
         counts[first] = counts.get(first, 0) + 1
-    words: Sequence[str] = [
-        f"{name} ({count})" if count > 1 else name for name, count in sorted(counts.items())
-    ]
+    words: Sequence[str] = [f"{name} ({count})" if count > 1 else name for name, count in sorted(counts.items())]
     rest = f", and {len(words) - 2 * SHOWN} more" if len(words) > 2 * SHOWN else ""
     return ", ".join(words[: 2 * SHOWN]) + rest

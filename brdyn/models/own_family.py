@@ -85,9 +85,7 @@ def of_module(module: object, what: str) -> VisionTransformer:
         return module
     if isinstance(module, nn.Module) and adapter.fulfils_contract(module):
         return adapter.from_contract(module)
-    raise UsageError(
-        f"{what} is {adapter.kind(module)}, not a model that brdyn knows; adapt a module: {adapter.HOW}"
-    )
+    raise UsageError(f"{what} is {adapter.kind(module)}, not a model that brdyn knows; adapt a module: {adapter.HOW}")
 
 
 def is_there(name: str) -> bool:
@@ -131,13 +129,9 @@ def _call(request: ModelRequest, path: Path, make: Callable[..., Any]) -> Any:
     with suppress(TypeError, ValueError):  # of something that is called without a signature
         takes = inspect.signature(make).parameters
     if request.weights is not None and "weights" not in takes:
-        raise UsageError(
-            f"{request.name!r} takes no weights; drop `weights`, or let the function take weights"
-        )
+        raise UsageError(f"{request.name!r} takes no weights; drop `weights`, or let the function take weights")
     if request.weights_key is not None:
-        raise UsageError(
-            f"{request.name!r} reads its weights itself; drop `weights_key`, and let the function choose"
-        )
+        raise UsageError(f"{request.name!r} reads its weights itself; drop `weights_key`, and let the function choose")
     given = {"image_size": request.image_size, "weights": request.weights}
     options = {name: value for name, value in given.items() if value is not None and name in takes}
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -160,9 +154,7 @@ def _call(request: ModelRequest, path: Path, make: Callable[..., Any]) -> Any:
 
 def _failed(what: str, path: Path, error: BaseException) -> BrdynError:
     """The error of somebody's code, with the line of their file."""
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
-    ]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f" in line {lines[-1]}" if lines else ""
     return BrdynError(f"{what}{where} ({type(error).__name__}: {first_line(error)})")
 

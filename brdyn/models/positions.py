@@ -59,26 +59,20 @@ class PositionRule:
         square = table.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
         if self.offset:
             scale = [(new + self.offset) / side for new in grid]
-            resampled = functional.interpolate(
-                square, scale_factor=scale, mode=self.mode, antialias=self.antialias
-            )
+            resampled = functional.interpolate(square, scale_factor=scale, mode=self.mode, antialias=self.antialias)
         else:
             size = (max(grid), max(grid)) if self.crop else grid
             resampled = functional.interpolate(square, size=size, mode=self.mode, antialias=self.antialias)
             resampled = resampled[..., : grid[0], : grid[1]]
         if tuple(resampled.shape[-2:]) != tuple(grid):
-            raise BrdynError(
-                f"positions of a {side}x{side} grid could not be resampled to {grid[0]}x{grid[1]}"
-            )
+            raise BrdynError(f"positions of a {side}x{side} grid could not be resampled to {grid[0]}x{grid[1]}")
         return resampled.permute(0, 2, 3, 1).reshape(1, prod(grid), -1).to(table.dtype)
 
 
 FACEBOOK_DINOV2 = PositionRule(
     "Facebook DINOv2: bicubic by scale factor, offset 0.1, no antialias", antialias=False, offset=0.1
 )
-FACEBOOK_DINOV2_REGISTERS = PositionRule(
-    "Facebook DINOv2 with registers: bicubic by size, antialias", antialias=True
-)
+FACEBOOK_DINOV2_REGISTERS = PositionRule("Facebook DINOv2 with registers: bicubic by size, antialias", antialias=True)
 FACEBOOK_DINO = PositionRule(
     "Facebook DINO: bicubic by scale factor, offset 0.1, no antialias", antialias=False, offset=0.1
 )

@@ -123,9 +123,7 @@ def load_model(
         image_size=as_size(image_size),
         allow_pickle=allow_pickle,
         allow_code=allow_code,
-        teacher=_of_module(teacher, "the teacher", place, precision)
-        if isinstance(teacher, nn.Module)
-        else teacher,
+        teacher=_of_module(teacher, "the teacher", place, precision) if isinstance(teacher, nn.Module) else teacher,
     )
     family = family_of(request)
     if teacher is not None and not getattr(family, "TAKES_TEACHER", False):
@@ -133,14 +131,11 @@ def load_model(
     return build(request).eval().requires_grad_(False).to(device=place, dtype=precision)
 
 
-def _of_module(
-    module: object, what: str, device: torch.device | None, dtype: torch.dtype | None
-) -> VisionTransformer:
+def _of_module(module: object, what: str, device: torch.device | None, dtype: torch.dtype | None) -> VisionTransformer:
     """A module as a frozen model on a device in a precision: itself where it is one, else a copy of it."""
     model = own_family.of_module(module, what)
     ready = not any(part.training for part in model.modules()) and all(
-        not one.requires_grad
-        and one.to(device=device, dtype=dtype if one.is_floating_point() else None) is one
+        not one.requires_grad and one.to(device=device, dtype=dtype if one.is_floating_point() else None) is one
         for one in chain(model.parameters(), model.buffers())
     )
     model = model if ready or model is not module else deepcopy(model)
@@ -155,9 +150,7 @@ def _check_as_it_is(options: Mapping[str, Any]) -> None:
 
 
 @checked
-def describe_model(
-    name: str, image_size: int | Size | None = None, *, allow_code: bool = False
-) -> VisionTransformer:
+def describe_model(name: str, image_size: int | Size | None = None, *, allow_code: bool = False) -> VisionTransformer:
     """Build a model without weights, to read its `info`, `tokens` and `preprocessing`.
 
     It is on the meta device, but for that of a `file.py:function`, which is as the function makes it.

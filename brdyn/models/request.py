@@ -159,9 +159,7 @@ def as_size(value: Any) -> Size | None:
     sides = [value] * 2 if whole(value) is not None or not isinstance(value, Iterable) else list(value)
     numbers = [number for side in sides if (number := whole(side)) is not None and number > 0]
     if not len(sides) == len(numbers) == 2:
-        raise UsageError(
-            f"image_size={value!r} is neither a number of pixels nor (height, width), each at least 1"
-        )
+        raise UsageError(f"image_size={value!r} is neither a number of pixels nor (height, width), each at least 1")
     return numbers[0], numbers[1]
 
 

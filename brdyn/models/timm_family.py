@@ -31,19 +31,11 @@ IMAGENET_NOTE = (
 )
 NOT_PLAIN = {  # by timm's module: what of it is no sequence of tokens through blocks of one shape
     "swin": "its windows of tokens merge between stages, so its states change shape",
-    **dict.fromkeys(
-        ("convnext", "resnet", "efficientnet", "regnet", "mobilenet"), "it convolves and has no tokens"
-    ),
+    **dict.fromkeys(("convnext", "resnet", "efficientnet", "regnet", "mobilenet"), "it convolves and has no tokens"),
     "hybrid": "its patches come from a convolutional network whose layers are no blocks of tokens",
-    **dict.fromkeys(
-        ("levit", "pvt", "davit"), "its tokens are fewer in each stage, so its states change shape"
-    ),
-    **dict.fromkeys(
-        ("mvit", "hiera", "pit"), "its tokens are pooled between stages, so its states change shape"
-    ),
-    **dict.fromkeys(
-        ("cait", "xcit"), "its cls token joins only in the last blocks, so its states change shape"
-    ),
+    **dict.fromkeys(("levit", "pvt", "davit"), "its tokens are fewer in each stage, so its states change shape"),
+    **dict.fromkeys(("mvit", "hiera", "pit"), "its tokens are pooled between stages, so its states change shape"),
+    **dict.fromkeys(("cait", "xcit"), "its cls token joins only in the last blocks, so its states change shape"),
     "crossvit": "it has two sequences of tokens at two scales",
     "coat": "its tokens are at several scales",
     "volo": "its tokens are fewer after the first stage, so its states change shape",
@@ -52,9 +44,7 @@ NOT_PLAIN = {  # by timm's module: what of it is no sequence of tokens through b
     "mixer": "its blocks mix tokens by perceptrons and have no attention",
     "naflexvit": "its number of tokens differs from image to image",
 }
-OTHERWISE = (
-    "its blocks do not all map one token sequence to another of the same shape, as brdyn's phases need"
-)
+OTHERWISE = "its blocks do not all map one token sequence to another of the same shape, as brdyn's phases need"
 HEADS = ("head", "head_dist", "fc_norm", "attn_pool", "head_drop")
 
 
@@ -82,11 +72,7 @@ class TimmPlain(VisionTransformer):
         configured = getattr(self.backbone, "pretrained_cfg", None) or {}
         names = (self.info.name, configured.get("architecture") or "")
         trained_on_text = any(part in name for part in TEXT_MODELS for name in names)
-        return (
-            0
-            if self.info.family == FAMILY and trained_on_text and classes not in IMAGENET_CLASSES
-            else classes
-        )
+        return 0 if self.info.family == FAMILY and trained_on_text and classes not in IMAGENET_CLASSES else classes
 
     def logits(self, normed: Tensor) -> Tensor | None:
         """timm's own pooling and head."""

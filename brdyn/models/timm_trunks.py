@@ -166,9 +166,7 @@ def _from_tensors(
         backbone = create(name, **{**options, **own}) if own else plain
         state = _by_timms_filter(state, backbone, request.name, path)
     used = tracing.check_untouched(leaves, state, path)
-    unused = [
-        key for key in leaves if key not in used and not tracing.is_derived(key, leaves[key], backbone, path)
-    ]
+    unused = [key for key in leaves if key not in used and not tracing.is_derived(key, leaves[key], backbone, path)]
     state = {key: tensor.detach() for key, tensor in state.items()}
     weights.check_fit(request.name, backbone.state_dict(), state, str(path))
     weights.check_numbers(state, str(path))
@@ -204,9 +202,7 @@ def _as_the_file_has_it(
         biased = "blocks.0.attn.q_bias" in state
         if getattr(first, "qkv", None) is not None and biased != (getattr(first, "q_bias", None) is not None):
             own["qkv_bias"] = biased
-            notes.append(
-                f"built {'with' if biased else 'without'} biases of queries and values, as the file is"
-            )
+            notes.append(f"built {'with' if biased else 'without'} biases of queries and values, as the file is")
     grid = _own_grid(state, plain, request, path, own, notes)
     if grid is not None and grid != tuple(plain.patch_embed.grid_size):
         patch = plain.patch_embed.patch_size
@@ -280,9 +276,7 @@ def _grid_of(count: int, entries: Callable[[Any], int], native: Any, asked: Any)
 def _check_tokens(state: StateDict, plain: nn.Module, name: str, path: Path) -> None:
     """A table of odd length may be of other tokens than the architecture has: say so."""
     expected = {key: tensor for key, tensor in plain.state_dict().items() if key in TOKENS}
-    weights.check_fit(
-        name, expected, {key: tensor for key, tensor in state.items() if key in TOKENS}, str(path)
-    )
+    weights.check_fit(name, expected, {key: tensor for key, tensor in state.items() if key in TOKENS}, str(path))
 
 
 def _not_square(path: Path, count: int) -> UsageError:

@@ -81,11 +81,7 @@ def load(request: ModelRequest, variant: Variant, family: str) -> VisionTransfor
     """
     size = request.image_size or variant.preprocessing.image_size
     check_image_size(request.name, size, (variant.patch, variant.patch))
-    loaded = (
-        trained(request, variant, size)
-        if request.needs_weights
-        else Loaded(untrained(request, variant, size))
-    )
+    loaded = trained(request, variant, size) if request.needs_weights else Loaded(untrained(request, variant, size))
     loaded = replace(loaded, notes=(*variant.notes, *loaded.notes))
     rule = timm_family.position_rule(loaded.backbone, variant.rule)
     source = variant.url or variant.on_request

@@ -133,9 +133,7 @@ def _activation(tensors: StateDict, chosen: layouts.WeightSet, plain: Any, path:
             f"{str(path)!r} holds OpenAI's CLIP weights, which need QuickGELU; use `model` "
             f"{name.replace('_clip_', '_clip_quickgelu_') or 'with quickgelu in its name'}"
         )
-    return [
-        "CLIP files do not say their activation; this architecture has GELU, OpenAI's needs a quickgelu name"
-    ]
+    return ["CLIP files do not say their activation; this architecture has GELU, OpenAI's needs a quickgelu name"]
 
 
 def _apart(key: str, chosen: layouts.WeightSet) -> str:

@@ -143,9 +143,7 @@ def _notes(described: config.Described, left: tuple[str, ...]) -> tuple[str, ...
         shown = ", ".join(left[: trunk.SHOWN_GROUPS]) + (", …" if len(left) > trunk.SHOWN_GROUPS else "")
         notes.append(f"left out of the file, as not of the trunk: {shown}")
     if described.attention:
-        notes.append(
-            f"attention is torch's own ({config.ATTENTION}), not {described.attention} that its config names"
-        )
+        notes.append(f"attention is torch's own ({config.ATTENTION}), not {described.attention} that its config names")
     if described.config.num_channels == 1:
         notes.append("takes grey images: colours are weighted as PIL does (ITU-R 601)")
     if getattr(described.config, "use_mean_pooling", False):

@@ -45,9 +45,7 @@ def check_numbers(state: Mapping[str, Tensor], source: str) -> None:
     for name, tensor in state.items():
         if tensor.dtype not in FLOATS or tensor.layout != torch.strided:
             kind = str(tensor.dtype).removeprefix("torch.")
-            raise BrdynError(
-                f"{name} in {source} is {kind}: quantised or packed weights; give those it was made from"
-            )
+            raise BrdynError(f"{name} in {source} is {kind}: quantised or packed weights; give those it was made from")
         # The sum is one pass; only where it overflows or is not finite are the values looked at one by one.
         if not bool(tensor.sum().isfinite()) and not bool(tensor.isfinite().all()):
             count = int((~tensor.isfinite()).sum())

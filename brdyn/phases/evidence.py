@@ -115,9 +115,7 @@ class Evidence(Compared):
                 f"no phases beyond a smooth drift (largest step after layer {self.largest.layer}, "
                 f"t = {self.largest.t:.1f}, p = {_p(self.largest.p)})"
             )
-        places = ", ".join(
-            f"{one.layer} ({one.ratio:.1f} x its trend, p = {_p(one.p)})" for one in self.boundaries
-        )
+        places = ", ".join(f"{one.layer} ({one.ratio:.1f} x its trend, p = {_p(one.p)})" for one in self.boundaries)
         return f"{self.k} phases: more than a smooth drift, with boundaries after layer {places}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,9 +149,7 @@ class Evidence(Compared):
 
 
 @checked
-def phase_evidence(
-    dissimilarity: np.ndarray, alpha: float = ALPHA, calibration: str = CALIBRATION
-) -> Evidence:
+def phase_evidence(dissimilarity: np.ndarray, alpha: float = ALPHA, calibration: str = CALIBRATION) -> Evidence:
     """Test whether a network's layers fall into phases, and into how many.
 
     The step that exceeds its trend most is set aside, the trend fitted again, and so on for at most a third of the
@@ -210,9 +206,7 @@ def phase_evidence(
     kept = np.setdiff1d(np.arange(layers - 1), [one.gap for one in rounds[:accepted]])
     quantile = _bonferroni_quantile if calibration == CALIBRATION else _simulated_quantile
     trend, limit = _trend_and_limit(steps, kept, quantile(alpha, len(kept), layers))
-    return Evidence(
-        alpha, calibration, tuple(sorted(candidates[:accepted])), candidates[0], steps, trend, limit
-    )
+    return Evidence(alpha, calibration, tuple(sorted(candidates[:accepted])), candidates[0], steps, trend, limit)
 
 
 def check_test(alpha: float, calibration: str) -> None:
@@ -258,9 +252,7 @@ def layer_steps(dissimilarity: np.ndarray) -> np.ndarray:
 
 def _floor(dissimilarity: np.ndarray) -> float:
     pairs = dissimilarity[np.triu_indices(len(dissimilarity), k=1)]
-    return float(
-        max(FLOOR_OF_MEAN * pairs.mean(), FLOOR_OF_MEDIAN * np.median(np.diagonal(dissimilarity, offset=1)))
-    )
+    return float(max(FLOOR_OF_MEAN * pairs.mean(), FLOOR_OF_MEDIAN * np.median(np.diagonal(dissimilarity, offset=1))))
 
 
 class _Round(NamedTuple):

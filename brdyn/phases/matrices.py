@@ -38,9 +38,7 @@ def square(values: np.ndarray, called: str, *, leading: int | None = 0) -> np.nd
     square = values.ndim >= 2 and values.shape[-1] == values.shape[-2] > 0
     if not square or leading not in (None, values.ndim - 2):
         shape = "(..., L, L)" if leading is None else "(R, L, L)" if leading else "(L, L)"
-        raise UsageError(
-            f"the {called} of shape {values.shape} is not a square matrix of layers; give {shape}"
-        )
+        raise UsageError(f"the {called} of shape {values.shape} is not a square matrix of layers; give {shape}")
     return values.astype(np.float64, copy=False)
 
 

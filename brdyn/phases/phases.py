@@ -176,9 +176,7 @@ class Phases(Result):
             k_rule=values["k_rule"],
             total=values["total"],
             min_size=values["min_size"],
-            segmentations={
-                int(k): Segmentation.from_dict(int(k), v) for k, v in values["segmentations"].items()
-            },
+            segmentations={int(k): Segmentation.from_dict(int(k), v) for k, v in values["segmentations"].items()},
             frequency=np.array(frequency) if frequency is not None else None,
             recursive=RecursiveClusters(
                 tuple(tuple(cluster) for cluster in recursive["clusters"]),
@@ -205,9 +203,7 @@ class Phases(Result):
         take(content, LayerSimilarity.SHAPE)
         similarity = LayerSimilarity.from_content(content, folder)
         if len(similarity.matrix) != found.layers:
-            raise JsonError(
-                f"similarity.matrix is of {len(similarity.matrix)} layers and not of {found.layers}"
-            )
+            raise JsonError(f"similarity.matrix is of {len(similarity.matrix)} layers and not of {found.layers}")
         return replace(found, similarity=replace(similarity, provenance=Provenance.from_content(content)))
 
     def describe(self) -> str:
@@ -245,9 +241,7 @@ class Phases(Result):
         }
         for k in (2, 3):
             if k in self.segmentations:
-                found[f"best cut into {k}: after layer"] = ", ".join(
-                    map(str, self.segmentations[k].boundaries)
-                )
+                found[f"best cut into {k}: after layer"] = ", ".join(map(str, self.segmentations[k].boundaries))
                 found[f"best cut into {k}: share cut"] = float(self.segmentations[k].cut_share)
         return found
 
@@ -362,9 +356,7 @@ def segment(
     check_seed(seed)
     dissimilarity = 1.0 - matrix
     differing = differ(dissimilarity)
-    frequency = (
-        boundary_frequency(1.0 - replicates, min_size) if replicates is not None and differing else None
-    )
+    frequency = boundary_frequency(1.0 - replicates, min_size) if replicates is not None and differing else None
     segmentations, total = all_segmentations(dissimilarity, min_size, frequency)
     recursive = recursive_bisection(dissimilarity, eps, seed=seed) if method == "recursive" else None
     evidence = phase_evidence(dissimilarity, alpha, calibration)

@@ -107,8 +107,7 @@ class Segmentation(Compared):
             drift_share=values["drift_share"],
             stability=tuple(stability) if stability is not None else None,
             alternatives=tuple(
-                Alternative(tuple(other["boundaries"]), other["cut"], other["gap"])
-                for other in values["alternatives"]
+                Alternative(tuple(other["boundaries"]), other["cut"], other["gap"]) for other in values["alternatives"]
             ),
             z=values["z"],
         )
@@ -230,9 +229,7 @@ def all_segmentations(
     return segmentations, total
 
 
-def asked_k(
-    k: int | str, evidence: Evidence | None, segmentations: Mapping[int, Segmentation]
-) -> tuple[int, str]:
+def asked_k(k: int | str, evidence: Evidence | None, segmentations: Mapping[int, Segmentation]) -> tuple[int, str]:
     """How many phases were asked for, by number or as `test`, and the rule in words, with the boundaries of the test
     where the best cut into as many phases has others.
 

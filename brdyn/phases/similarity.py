@@ -74,9 +74,7 @@ class LayerSimilarity(Result):
             raise JsonError("similarity.matrix is not square")
         resampled = content.get("provenance", {}).get("bootstrap", {})
         unit = resampled.get("unit", NOT_KEPT) if isinstance(resampled, Mapping) else NOT_KEPT
-        return cls(
-            found["kind"], found["tokens"], np.array(rows), None, str(unit), content.get("n_images", 0)
-        )
+        return cls(found["kind"], found["tokens"], np.array(rows), None, str(unit), content.get("n_images", 0))
 
     @property
     def measured(self) -> str:

@@ -82,15 +82,9 @@ def _check_signs(values: Mapping[str, Any]) -> None:
     for k, one in values["segmentations"].items():
         for number, other in enumerate(one["alternatives"]):
             if other["gap"] < -ROUNDING * max(1.0, values["total"]):
-                raise UsageError(
-                    f"segmentations.{k}.alternatives[{number}].gap is {other['gap']:g}: negative"
-                )
-    shares = {
-        f"segmentations.{k}.stability": one["stability"] or () for k, one in values["segmentations"].items()
-    }
-    shares |= {
-        f"boundary_frequency[{k}]": row for k, row in enumerate(values.get("boundary_frequency") or ())
-    }
+                raise UsageError(f"segmentations.{k}.alternatives[{number}].gap is {other['gap']:g}: negative")
+    shares = {f"segmentations.{k}.stability": one["stability"] or () for k, one in values["segmentations"].items()}
+    shares |= {f"boundary_frequency[{k}]": row for k, row in enumerate(values.get("boundary_frequency") or ())}
     for place, row in shares.items():
         if not all(0 <= share <= 1 for share in row):
             raise UsageError(f"{place} has a share that is not from 0 to 1")
@@ -128,9 +122,7 @@ def _check_beside(values: Mapping[str, Any], layers: int, most: int) -> None:
                 f"evidence.boundaries are of the layers {shortened(str(ends), 60)}: not each once and in order"
             )
         if bool(tested) is not bool(evidence["largest"]):
-            raise UsageError(
-                "evidence.largest is there where there was no test, or missing where there was one"
-            )
+            raise UsageError("evidence.largest is there where there was no test, or missing where there was one")
         if tested and not 1 <= evidence["largest"]["layer"] <= tested:
             raise UsageError(f"evidence.largest is not of one of the layers 1 to {tested}")
     frequency = values.get("boundary_frequency")

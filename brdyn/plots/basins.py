@@ -89,9 +89,7 @@ def draw_projection(axes: Axes, basins: Basins) -> None:
             label=basins.names.get(int(label), f"class {label}"),
         )  # fmt: skip
     start = places[places["layer"] == 0][["x", "y"]].mean()
-    axes.plot(
-        *start, marker="+", markersize=10, markeredgewidth=2.5, color=INK, linestyle="none", label="embedding"
-    )
+    axes.plot(*start, marker="+", markersize=10, markeredgewidth=2.5, color=INK, linestyle="none", label="embedding")
     first, second = basins.explained
     axes.set_xlabel(f"component 1 ({first:.0%} of the variance at layer {last})")
     axes.set_ylabel(f"component 2 ({second:.0%})")

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 FIDELITY = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
 LEGEND_ROW = 0.17  # inches
 DEPTH = "relative depth (0: embedding, 1: last block)"
-Panel = tuple[
-    str, str, dict[str, "pd.DataFrame"]
-]  # heading, vertical axis, and for each run depth, mean, low, high
+Panel = tuple[str, str, dict[str, "pd.DataFrame"]]  # heading, vertical axis, and for each run depth, mean, low, high
 
 
 def draw_comparison(comparison: Comparison) -> dict[str, Figure]:
@@ -89,8 +87,7 @@ def _(first: Phases, results: Mapping[str, Phases]) -> dict[str, Figure]:
         parts = {name: (matrix, known[name]) for name, matrix in matrices.items()}
         pictures["similarity"] = side_by_side(parts, f"{', '.join(kinds)} similarity", vmax=1)
         curves = {
-            name: _curve(np.arange(1, len(one)), 1 - np.diagonal(one, 1), len(one))
-            for name, one in matrices.items()
+            name: _curve(np.arange(1, len(one)), 1 - np.diagonal(one, 1), len(one)) for name, one in matrices.items()
         }
         pictures["steps"] = _panels([("", "step to the next layer (1 - similarity)", curves)], 1)
     return pictures
@@ -123,16 +120,12 @@ def _(first: Repair, results: Mapping[str, Repair]) -> dict[str, Figure]:
         return {}
     eps = max(shared)
     panels = []
-    targets, groups = (
-        _of_any(one.growth[column] for one in results.values()) for column in ("target", "group")
-    )
+    targets, groups = (_of_any(one.growth[column] for one in results.values()) for column in ("target", "group"))
     for target in targets:
         for group in groups:
             curves = {}
             for name, one in results.items():
-                rows = one.growth.query("eps == @eps and target == @target and group == @group").sort_values(
-                    "start"
-                )
+                rows = one.growth.query("eps == @eps and target == @target and group == @group").sort_values("start")
                 if len(rows):
                     curves[name] = rows.assign(depth=rows["start"] / one.phases.layers)
             if curves:
@@ -152,9 +145,7 @@ def _(first: Surgery, results: Mapping[str, Surgery]) -> dict[str, Figure]:
         if readout in one.readouts and len(one.rows("swap", readout))
     }
     if swapped:
-        pictures["swap"] = side_by_side(
-            swapped, f"relative error of {readout}", cmap="magma", vmin=0, hollow=True
-        )
+        pictures["swap"] = side_by_side(swapped, f"relative error of {readout}", cmap="magma", vmin=0, hollow=True)
     panels = []
     for readout in _of_any(one.readouts for one in results.values()):
         curves = {}
@@ -203,9 +194,7 @@ def _(first: Evaluation, results: Mapping[str, Evaluation]) -> dict[str, Figure]
             for name, one in results.items():
                 table = one.fidelity.table
                 rows = table[
-                    (table["mode"] == "autoregressive")
-                    & (table["statistic"] == statistic)
-                    & (table["group"] == group)
+                    (table["mode"] == "autoregressive") & (table["statistic"] == statistic) & (table["group"] == group)
                 ]
                 if len(rows):
                     rows = rows.sort_values("layer")
@@ -252,7 +241,5 @@ def _panels(panels: Sequence[Panel], columns: int) -> Figure:
                 label=name.replace("\n", ", "),
             )  # fmt: skip
         axes.set(title=heading, ylabel=label, xlabel=DEPTH, xlim=(-0.03, 1.03))
-    figure.legend(
-        handles=list(handles.values()), loc="outside lower center", ncols=1, frameon=False, fontsize=8
-    )
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=1, frameon=False, fontsize=8)
     return figure

@@ -126,9 +126,7 @@ def _(result: Dynamics) -> dict[str, Figure]:
     for name, wanted in {**PANELS, **others}.items():
         there = {heading: names for heading, names in wanted.items() if result.groups(names[0])}
         if there:
-            pictures[name] = plot_panels(
-                table, there, phases, title=title, log=name in LOGARITHMIC, null=null
-            )
+            pictures[name] = plot_panels(table, there, phases, title=title, log=name in LOGARITHMIC, null=null)
     if result.groups(SHARE):
         pictures["branches"] = plot_branches(table, phases, title=title, null=null)
     if (decided := deciding_state(table)) is not None:
@@ -162,9 +160,7 @@ def _(result: Repair) -> dict[str, Figure]:
 def _(result: Surgery) -> dict[str, Figure]:
     done = set(result.table["kind"])
     pictures = {
-        kind: plot_matrices(result, kind, title=heading(result, f": {kind}"))
-        for kind in PAIRED
-        if kind in done
+        kind: plot_matrices(result, kind, title=heading(result, f": {kind}")) for kind in PAIRED if kind in done
     }
     if done - set(PAIRED):
         pictures["layers"] = plot_layers(result, title=heading(result))
@@ -195,9 +191,7 @@ def _(result: LayerProbe) -> dict[str, Figure]:
 
 @draw.register
 def _(result: Fit) -> dict[str, Figure]:
-    return {
-        "fit": plot_fit(result.histories, title=f"Raptor of {heading(result)}", batch_size=result.batch_size)
-    }
+    return {"fit": plot_fit(result.histories, title=f"Raptor of {heading(result)}", batch_size=result.batch_size)}
 
 
 @draw.register

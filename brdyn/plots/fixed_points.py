@@ -62,10 +62,7 @@ def plot_fixed_points(found: FixedPoints, *, title: str) -> Figure:
         axes.axvline(1, color=QUIET, linewidth=0.7, linestyle=":")
         axes.set_title(units.get(statistic, statistic))
         axes.set_xlim(0, found.factor * 1.03)
-        if (
-            statistic in MOVES
-            and (found.table.loc[found.table["statistic"] == statistic, "mean"] > LEAST).any()
-        ):
+        if statistic in MOVES and (found.table.loc[found.table["statistic"] == statistic, "mean"] > LEAST).any():
             log_scale(axes)
     for axes in panels[2:]:
         axes.set_xlabel("applications, of the phase's own")

@@ -107,13 +107,8 @@ def _by_start(
         if log:
             log_scale(axes)
     panels[0].set_ylabel(label)
-    handles: list[Artist] = [
-        Line2D([], [], label=group, **look_of(group)) for group in dict.fromkeys(rows["group"])
-    ]
-    handles += [
-        Line2D([], [], color=INK, label=f"eps {eps:g}", **line)
-        for eps, line in zip(sizes, lines, strict=True)
-    ]
+    handles: list[Artist] = [Line2D([], [], label=group, **look_of(group)) for group in dict.fromkeys(rows["group"])]
+    handles += [Line2D([], [], color=INK, label=f"eps {eps:g}", **line) for eps, line in zip(sizes, lines, strict=True)]
     for twins in twins_handles(repair.null):
         if len(sizes) > 1:
             twins.set_label(f"{twins.get_label()}, eps {sizes[0]:g}")
@@ -195,9 +190,7 @@ def plot_matrices(surgery: Surgery, kind: str, *, title: str) -> Figure:
     twins = surgery.of_twins(kind)
     figure = new_figure(4.3 * len(shown), 3.9 * (1 if twins is None else 2))
     panels = figure.subplots(1 if twins is None else 2, len(shown), squeeze=False)
-    below = (
-        [] if twins is None else [(axes, twins, *what) for axes, what in zip(panels[1], shown, strict=True)]
-    )
+    below = [] if twins is None else [(axes, twins, *what) for axes, what in zip(panels[1], shown, strict=True)]
     for axes, source, readout, measure in [
         *((axes, surgery, *what) for axes, what in zip(panels[0], shown, strict=True)), *below
     ]:  # fmt: skip
@@ -236,9 +229,7 @@ def plot_layers(surgery: Surgery, *, title: str) -> Figure:
         (_draw_deletions if heading == "delete" else _draw_shuffles)(axes, surgery)
         axes.set_ylabel("relative error at the end")
         axes.set_ylim(bottom=0)
-        beside: dict[str, Any] = (
-            {"loc": "upper left", "bbox_to_anchor": (1, 1)} if heading == "shuffle" else {}
-        )
+        beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if heading == "shuffle" else {}
         handles = [*axes.get_legend_handles_labels()[0], *twins_handles(surgery.null)]
         if heading == "shuffle":
             handles += [
@@ -286,9 +277,7 @@ def _draw_shuffles(axes: Axes, surgery: Surgery) -> None:
                 )  # fmt: skip
             for phase, mean in rows.groupby("phase")["mean"].mean().items():
                 middle = phases.index(phase) + shift + offset
-                axes.plot(
-                    [middle - 0.05, middle + 0.05], [mean, mean], color=INK if fill else QUIET, linewidth=2
-                )
+                axes.plot([middle - 0.05, middle + 0.05], [mean, mean], color=INK if fill else QUIET, linewidth=2)
     intervals = surgery.phases.intervals
     axes.set_xticks(range(len(phases)), [f"{intervals[p - 1][0]}–{intervals[p - 1][1]}" for p in phases])
     axes.set_xlim(-0.5, max(len(phases), 1) - 0.5)

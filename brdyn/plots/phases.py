@@ -108,9 +108,7 @@ def side_by_side(
     row: str = "layer", column: str = "layer", **scale: Any,
 ) -> Figure:  # fmt: skip
     """Matrices side by side on one scale; a diagonal that is 0 by definition left hollow."""
-    shown = {
-        name: (_hollow(matrix) if hollow else matrix, phases) for name, (matrix, phases) in parts.items()
-    }
+    shown = {name: (_hollow(matrix) if hollow else matrix, phases) for name, (matrix, phases) in parts.items()}
     least = min(float(np.nanmin(matrix)) for matrix, _ in shown.values())
     most = max(float(np.nanmax(matrix)) for matrix, _ in shown.values())
     scale = {"vmin": min(0.0, least), "vmax": most, **scale}
@@ -248,9 +246,7 @@ def plot_stability(phases: Phases, *, unit: str, title: str) -> Figure:
         return figure
     shown = phases.frequency[1 : max(SHOWN_K, phases.k)]
     count, width = shown.shape
-    image = axes.imshow(
-        shown, cmap="Greys", vmin=0, vmax=1, aspect="auto", extent=(0.5, width + 0.5, count + 1.5, 1.5)
-    )
+    image = axes.imshow(shown, cmap="Greys", vmin=0, vmax=1, aspect="auto", extent=(0.5, width + 0.5, count + 1.5, 1.5))
     for k in range(2, count + 2 if width <= NUMBERED else 2):
         for layer in phases.segmentations[k].boundaries:
             share = phases.frequency[k - 1, layer - 1]

@@ -106,8 +106,7 @@ def draw_layer_scores(axes: Axes, found: LayerProbe) -> None:
             axes.fill_between(places, own["low"], own["high"], color=colour, alpha=0.2, linewidth=0)
     joined = rows[rows["place"].str.contains("+", regex=False) & (rows["probe"] == "linear")]
     named = {
-        place: ", ".join(label for label, own in found.sets.items() if own == place)
-        for place in found.sets.values()
+        place: ", ".join(label for label, own in found.sets.items() if own == place) for place in found.sets.values()
     }
     for number, row in enumerate(joined.to_dict(orient="records")):
         axes.axhline(
@@ -166,9 +165,7 @@ def plot_examples(found: LayerProbe, *, title: str) -> Figure:
     if found.task == "depth":
         said = np.ma.stack(maps[1:])
         beyond = (bool((said < how["vmin"]).any()), bool((said > how["vmax"]).any()))
-        figure.colorbar(
-            image, ax=panels[:, -1].tolist(), label="depth (m)", shrink=0.6, extend=EXTEND[beyond]
-        )
+        figure.colorbar(image, ax=panels[:, -1].tolist(), label="depth (m)", shrink=0.6, extend=EXTEND[beyond])
     else:
         _name_classes(figure, found, how, maps)
     head(figure, title)
@@ -199,9 +196,7 @@ def _colours(found: LayerProbe, maps: Sequence[np.ma.MaskedArray]) -> dict[str, 
     return {"cmap": cmap, "vmin": -0.5, "vmax": classes - 0.5}
 
 
-def _name_classes(
-    figure: Figure, found: LayerProbe, how: dict[str, Any], maps: Sequence[np.ma.MaskedArray]
-) -> None:
+def _name_classes(figure: Figure, found: LayerProbe, how: dict[str, Any], maps: Sequence[np.ma.MaskedArray]) -> None:
     """A legend of the classes that are to be seen, and of void."""
     from matplotlib.patches import Patch
 

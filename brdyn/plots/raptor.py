@@ -94,9 +94,7 @@ def _names(rows: Sequence[Mapping[str, float]]) -> list[str]:
     return [name for name in (rows[0] if rows else {}) if name not in ("step", "lr")]
 
 
-def _draw_course(
-    axes: Axes, rows: Sequence[Mapping[str, float]], what: str, batch_size: int | None = None
-) -> None:
+def _draw_course(axes: Axes, rows: Sequence[Mapping[str, float]], what: str, batch_size: int | None = None) -> None:
     """A curve for each name, that of its skill dashed."""
     there = _names(rows)
     names = [name for name in there if not name.startswith(SKILL)]
@@ -113,9 +111,7 @@ def _draw_course(
     if len(there) > 1:
         axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     if names:
-        axes.set_xlabel(
-            "step" if batch_size is None else f"images seen (published: {PUBLISHED_STEPS * BATCH:,})"
-        )
+        axes.set_xlabel("step" if batch_size is None else f"images seen (published: {PUBLISHED_STEPS * BATCH:,})")
     else:
         axes.text(0.5, 0.5, f"no {what}", ha="center", va="center", color=QUIET, transform=axes.transAxes)
         axes.set_axis_off()
@@ -257,14 +253,9 @@ def plot_layer_fidelity(
     ['k=1', 'k=2']
     """
     chosen = {
-        name: table[(table["statistic"] == statistic) & (table["mode"] == mode)]
-        for name, table in tables.items()
+        name: table[(table["statistic"] == statistic) & (table["mode"] == mode)] for name, table in tables.items()
     }
-    groups = [
-        group
-        for group in dict.fromkeys(chain(*(table["group"] for table in chosen.values())))
-        if group != "all"
-    ]
+    groups = [group for group in dict.fromkeys(chain(*(table["group"] for table in chosen.values()))) if group != "all"]
     layers = max(int(table["layer"].max()) for table in chosen.values() if len(table))
     colours = ordered_colours(len(chosen))
     figure, panels = new_panels(len(groups), 0.9 + 3.4 * len(groups), 3.4, sharey=True)

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from brdyn.measures.null import Null
     from brdyn.phases import Phases
 
-AGREEMENT, DECIDED, DIVERGENCE, ACCURACY = (
-    f"readout_{name}" for name in ("agreement", "decided", "kl", "accuracy")
-)
+AGREEMENT, DECIDED, DIVERGENCE, ACCURACY = (f"readout_{name}" for name in ("agreement", "decided", "kl", "accuracy"))
 PANELS = {
     "the final class": (AGREEMENT, DECIDED),
     "distance to the final answer": (DIVERGENCE,),

@@ -129,9 +129,7 @@ def plot_coupling(spectra: Spectra, phases: Phases, *, title: str) -> Figure:
     return figure
 
 
-def _draw_by_block(
-    axes: Axes, spectra: Spectra, quantity: str, colours: list[tuple[float, float, float]]
-) -> None:
+def _draw_by_block(axes: Axes, spectra: Spectra, quantity: str, colours: list[tuple[float, float, float]]) -> None:
     """A curve for each index, the leading one on top."""
     rows = spectra.blocks[spectra.blocks["quantity"] == quantity]
     for index, colour in reversed(list(enumerate(colours, 1))):
@@ -143,6 +141,5 @@ def _draw_by_block(
 def _index_handles(colours: list[tuple[float, float, float]]) -> list[Line2D]:
     ends = {1: "index 1"} | ({len(colours): f"index {len(colours)}"} if len(colours) > 1 else {})
     return [
-        Line2D([], [], color=colours[index - 1], marker="o", markersize=3, label=label)
-        for index, label in ends.items()
+        Line2D([], [], color=colours[index - 1], marker="o", markersize=3, label=label) for index, label in ends.items()
     ]

@@ -101,9 +101,7 @@ def _calibrations(steps: pd.DataFrame, axes: Axes) -> None:
         label="of the class",
         **look,
     )
-    axes.plot(
-        steps["steps"], steps["calibration_error"], "--", color=ACCENT, marker="s", label="of halting", **look
-    )
+    axes.plot(steps["steps"], steps["calibration_error"], "--", color=ACCENT, marker="s", label="of halting", **look)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=7)
 

@@ -110,9 +110,7 @@ def probe_layers(
         raise UsageError("the published protocol chooses by the test images, so `val` goes without it")
     if not isinstance(images, DenseSet):
         if not published and (augment or recipe is not None):
-            raise UsageError(
-                "of classes `augment` and `recipe` go with `published`, whose heads are trained in epochs"
-            )
+            raise UsageError("of classes `augment` and `recipe` go with `published`, whose heads are trained in epochs")
         if augment and not stream.is_alone:
             raise UsageError("probes with `augment` run in one process; start brdyn without torchrun")
         learning, testing = train_and_test(images, test, seed)
@@ -121,9 +119,7 @@ def probe_layers(
             check_alike(images, val)
             check_choosing(learning, val, testing)
         how = (recipe or Recipe.of("classification", published=True)) if published else None
-        found = ClassRun(
-            given, learning, testing, val, asked, how, seeds, seed, augment, ends, stream
-        ).probed()
+        found = ClassRun(given, learning, testing, val, asked, how, seeds, seed, augment, ends, stream).probed()
     else:
         if not stream.is_alone:
             raise UsageError("dense probes run in one process; start brdyn without torchrun")
@@ -143,9 +139,7 @@ def probe_layers(
     return replace(found, provenance=origin)
 
 
-def _dense_sets(
-    images: DenseSet, test: ImageSet | None, val: ImageSet | None, seed: int
-) -> tuple[ImageSet, ImageSet]:
+def _dense_sets(images: DenseSet, test: ImageSet | None, val: ImageSet | None, seed: int) -> tuple[ImageSet, ImageSet]:
     for name, other in (("test", test), ("val", val)):
         if other is None:
             continue

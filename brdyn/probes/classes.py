@@ -137,9 +137,7 @@ class ClassRun(LayerRun):
         for seed in range(self.seeds):
             live = self._live(name, place, None if begins else among, seed) if self.augment else None
             device = self.readouts[name].model.device
-            found = fit_class_head(
-                train, test, begun, self.recipe, seed=self.seed + seed, epochs=live, device=device
-            )
+            found = fit_class_head(train, test, begun, self.recipe, seed=self.seed + seed, epochs=live, device=device)
             _count(counts, (name, called(place), "linear"), found.head.predict(test.values) == test.labels)
             penalty, epoch = self.recipe.penalties[0], float(found.epoch)
             self.runs.append((name, called(place), "linear", seed, penalty, epoch, np.nan))

@@ -103,9 +103,7 @@ class DenseRun(LayerRun):
     def _read(self, counts: Counts, model: str, places: Sequence[Place], seed: int) -> None:
         fitting, choosing = self._parts(model, seed)
         epochs = self._live(model, fitting, seed) if self.augment else None
-        fits = {
-            "linear": fit_heads(self.task, fitting, choosing, places, self.recipe, self.seed + seed, epochs)
-        }
+        fits = {"linear": fit_heads(self.task, fitting, choosing, places, self.recipe, self.seed + seed, epochs)}
         # Images to choose by that are given leave no chance in it.
         drawn = seed == 0 or self.val is None
         if isinstance(self.task, Segmentation) and not self.recipe.on_test and drawn:
@@ -236,10 +234,7 @@ class DenseRun(LayerRun):
             "score": measured(self.task.score, each[shown][None].swapaxes(0, 1))[self.task.score.main],
         }
         for name, fitted in self.fitted.items():
-            maps = [
-                maps_of(self.task, fitted, self.stores["test"][name], int(row))[0][place].numpy()
-                for row in shown
-            ]
+            maps = [maps_of(self.task, fitted, self.stores["test"][name], int(row))[0][place].numpy() for row in shown]
             found[f"said {name}"] = np.stack(maps).astype(found["truth"].dtype)
         return found
 
@@ -262,9 +257,7 @@ def made_task(train: DenseSet, stores: Mapping[str, FeatureStore]) -> DenseTask:
     if isinstance(train.targets, DepthTargets):
         for name, store in others.items():
             if not any((part > 0).any() for part in parts(store)):
-                raise UsageError(
-                    f"not one pixel of the {name} images has a depth; check `depth_unit` and `max_depth`"
-                )
+                raise UsageError(f"not one pixel of the {name} images has a depth; check `depth_unit` and `max_depth`")
         return Depth(train.targets.most)
     count = train.targets.classes or _most(stores["train"]) + 1
     for name, store in others.items():

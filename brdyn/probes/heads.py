@@ -134,9 +134,7 @@ class Reader:
     standard: Standard
     places: Sequence[Place]
 
-    def outputs(
-        self, features: Features, heads: Heads, points: Tensor
-    ) -> Iterator[tuple[slice, slice, Tensor]]:
+    def outputs(self, features: Features, heads: Heads, points: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
         """Some images, some places, and their outputs `(b, s, K, C, P)`, `MOST_VALUES` at a time."""
         width, (_, penalties, outputs) = heads.weight.shape[1], heads.bias.shape
         one = (points.shape[1] + prod(self.store.grid)) * (penalties * outputs + width)
@@ -193,9 +191,7 @@ def split_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """
     held = max(1, round(HELD_OUT * count))
     if held >= count:
-        raise UsageError(
-            f"{are(count, 'training image')} to fit heads on and to choose a penalty by; give at least 2"
-        )
+        raise UsageError(f"{are(count, 'training image')} to fit heads on and to choose a penalty by; give at least 2")
     drawn = np.random.default_rng(seed).permutation(count)
     return np.sort(drawn[held:]), np.sort(drawn[:held])
 

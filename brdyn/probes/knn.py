@@ -60,17 +60,13 @@ def nearest_neighbours(
     """
     check_least(1, neighbours=neighbours)
     if not 0 < temperature < float("inf"):
-        raise UsageError(
-            f"`temperature={temperature}` is not a number above 0; use for instance {TEMPERATURE}"
-        )
+        raise UsageError(f"`temperature={temperature}` is not a number above 0; use for instance {TEMPERATURE}")
     check_width(train, test)
     device = as_device(device)
     bank = functional.normalize(train.values.to(device), dim=1)
     labels, found = train.labels.to(device), []
     for part in test.split(CHUNK):
-        near, places = (functional.normalize(part.to(device), dim=1) @ bank.T).topk(
-            min(neighbours, len(bank))
-        )
+        near, places = (functional.normalize(part.to(device), dim=1) @ bank.T).topk(min(neighbours, len(bank)))
         votes = torch.zeros(len(part), train.classes, device=near.device)
         # Relative to the nearest: the same vote, and it cannot overflow.
         votes.scatter_add_(1, labels[places], ((near - near[:, :1]) / temperature).exp())

@@ -90,9 +90,7 @@ class LayerProbe(Result):
         "task": str,
         "scores": [dict.fromkeys(SCORES[:4], str) | dict.fromkeys(SCORES[4:], NUMBER)],
         "pairs": [dict.fromkeys(PAIRS[:6], str) | dict.fromkeys(PAIRS[6:], NUMBER)],
-        "runs": [
-            dict.fromkeys(KEY, str) | {"seed": int, "penalty": NUMBER, "epoch": NUMBER, "held_out?": NUMBER}
-        ],
+        "runs": [dict.fromkeys(KEY, str) | {"seed": int, "penalty": NUMBER, "epoch": NUMBER, "held_out?": NUMBER}],
         "classes": [dict.fromkeys(CLASSES[:4], str) | dict.fromkeys(CLASSES[4:], NUMBER)],
         "sets": {str: str},
         "words": {str: str},
@@ -150,9 +148,7 @@ class LayerProbe(Result):
         """The examples."""
         if not self.examples:
             return {}
-        return {
-            EXAMPLES: save({name: torch.from_numpy(one).contiguous() for name, one in self.examples.items()})
-        }
+        return {EXAMPLES: save({name: torch.from_numpy(one).contiguous() for name, one in self.examples.items()})}
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:

@@ -118,9 +118,7 @@ def fit_linear(
     place = torch.full((classes,), -1)
     place[present] = torch.arange(len(present))
     targets = place[train.labels]
-    solve = (
-        _Sklearn(values, targets) if solver == "sklearn" else _Torch(values.to(device), targets.to(device))
-    )
+    solve = _Sklearn(values, targets) if solver == "sklearn" else _Torch(values.to(device), targets.to(device))
     best: LinearProbe | None = None
     for penalty in sorted(penalties):
         rows, biases = solve(penalty)
@@ -151,9 +149,7 @@ def split_rows(labels: Tensor, seed: int, share: float = HELD_OUT) -> tuple[np.n
         fitting.append(own[count:])
     held_out = np.sort(np.concatenate(kept))
     if not len(held_out):
-        raise UsageError(
-            "a probe needs at least three images of some class, to choose its penalty; give more images"
-        )
+        raise UsageError("a probe needs at least three images of some class, to choose its penalty; give more images")
     return np.sort(np.concatenate(fitting)), held_out
 
 

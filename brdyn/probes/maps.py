@@ -238,9 +238,7 @@ class Depth(DenseTask):
     def at(self, tokens: Tokens, heads: Heads, points: Tensor) -> Tensor:
         """Logits of features brought to the points."""
         count = tokens.patches.shape[0]
-        features = (
-            bilinear(tokens.patches, tokens.grid, points).transpose(2, 3).transpose(0, 1)
-        )  # (S, B, P, F)
+        features = bilinear(tokens.patches, tokens.grid, points).transpose(2, 3).transpose(0, 1)  # (S, B, P, F)
         found = self._logits(features, tokens.answer, heads)
         return found.permute(1, 0, 3, 2).reshape(len(points), count, -1, self.outputs, points.shape[1])
 

@@ -101,9 +101,7 @@ def check_alike(images: ImageSet, other: ImageSet) -> None:
     """
     first, second = images.label_names, other.label_names
     if first and second and first != second:
-        raise UsageError(
-            f"{images.source.description!r} and {other.source.description!r} name different classes"
-        )
+        raise UsageError(f"{images.source.description!r} and {other.source.description!r} name different classes")
 
 
 def check_choosing(images: ImageSet, val: ImageSet, test: ImageSet) -> None:

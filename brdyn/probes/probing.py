@@ -153,9 +153,7 @@ class Probing(Result):
         """Back from :meth:`to_dict`."""
         table = pd.DataFrame(content["runs"], columns=list(SHAPE["runs"][0])).astype({"penalty": float})
         ratios = pd.DataFrame(content["ratios"], columns=RATIOS).astype(dict.fromkeys(RATIOS[2:], float))
-        return cls(
-            table, ratios, *(content[name] for name in ("n_train", "n_test", "classes", "most_frequent"))
-        )
+        return cls(table, ratios, *(content[name] for name in ("n_train", "n_test", "classes", "most_frequent")))
 
     def accuracy(self, model: str, kind: str) -> float:
         """Mean over seeds. Raises UsageError if there is no such model or probe."""
@@ -312,9 +310,7 @@ def compare(readings: Mapping[str, Reading]) -> Probing:
     ]
     first = next(iter(readings.values()))
     frequent = float(first.truth.bincount().max()) / len(first.truth)
-    return Probing(
-        pd.DataFrame(rows), _ratios(readings), first.n_train, len(first.truth), first.classes, frequent
-    )
+    return Probing(pd.DataFrame(rows), _ratios(readings), first.n_train, len(first.truth), first.classes, frequent)
 
 
 @checked

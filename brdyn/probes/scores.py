@@ -149,9 +149,7 @@ class OverlapScore(Score):
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
-        self.statistics = tuple(
-            f"{what} {one}" for what in ("hits", "predicted", "true") for one in self.classes
-        )
+        self.statistics = tuple(f"{what} {one}" for what in ("hits", "predicted", "true") for one in self.classes)
 
     def by_class(self, totals: np.ndarray) -> np.ndarray:
         """IoU `(..., C)` of each class; NaN for one that is not there."""

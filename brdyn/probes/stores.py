@@ -204,9 +204,7 @@ def scratch(cache: str | Path | None) -> Iterator[Path]:
     try:
         if cache is not None:
             expanded(cache).mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(
-            dir=None if cache is None else expanded(cache), prefix="brdyn-features-"
-        )
+        folder = tempfile.TemporaryDirectory(dir=None if cache is None else expanded(cache), prefix="brdyn-features-")
     except OSError as error:
         where = "among the temporary files" if cache is None else repr(str(cache))
         raise UsageError(

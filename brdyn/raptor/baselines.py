@@ -129,9 +129,7 @@ class SpanBaselines(Metric):
         super().__init__(**kwargs)
         self.layout, self.depth, self.seed = raptor.tokens, raptor.depth, seed
         self.width = width = raptor.info.width
-        entered = {
-            layer: span.start for span in raptor.spans for layer in range(span.start + 1, span.end + 1)
-        }
+        entered = {layer: span.start for span in raptor.spans for layer in range(span.start + 1, span.end + 1)}
         # For each mode the state that enters what leads to a layer.
         self.entry = (entered, {layer: layer - 1 for layer in entered})
         pairs = sorted({(start, layer) for entry in self.entry for layer, start in entry.items()})
@@ -144,9 +142,7 @@ class SpanBaselines(Metric):
             if size > MOST_BYTES
             else None
         )
-        self.in_blocks = (
-            BLOCKS * size <= MOST_BYTES
-        )  # or the moments of maps in halves alone: no interval of theirs
+        self.in_blocks = BLOCKS * size <= MOST_BYTES  # or the moments of maps in halves alone: no interval of theirs
         shapes: dict[str, tuple[int, ...]] = {
             "images": (FOLDS,),
             "squares": (FOLDS, groups, number),
@@ -214,9 +210,7 @@ class SpanBaselines(Metric):
 
     def _counts(self) -> Tensor:
         """Tokens by fold and group."""
-        sizes = torch.tensor(
-            list(self.layout.sizes().values()), dtype=torch.float64, device=self.images.device
-        )
+        sizes = torch.tensor(list(self.layout.sizes().values()), dtype=torch.float64, device=self.images.device)
         return self.images[:, None] * sizes
 
     def _of_means(self) -> Tensor:
@@ -243,9 +237,7 @@ class SpanBaselines(Metric):
                     found[folds[0], group, slots] = judged.errors(maps[half])
         return found.clamp_min(0)
 
-    def _best_maps(
-        self, others: Sequence[_Moments], group: int, start: int, slots: list[int]
-    ) -> list[Tensor]:
+    def _best_maps(self, others: Sequence[_Moments], group: int, start: int, slots: list[int]) -> list[Tensor]:
         """The maps `(slots, D, D)` that judge each half, by the ridge of least error on both together."""
         halves = [self._moments(_half(half), group, start, slots, one) for half, one in enumerate(others)]
         best: list[Tensor] = []
@@ -304,9 +296,7 @@ class _Moments(NamedTuple):
 
     def errors(self, maps: Tensor) -> Tensor:
         """What maps leave of the updates, squared, `(slots,)`."""
-        return (
-            self.squares - 2 * (maps * self.explained).sum((1, 2)) + (maps * (self.spread @ maps)).sum((1, 2))
-        )
+        return self.squares - 2 * (maps * self.explained).sum((1, 2)) + (maps * (self.spread @ maps)).sum((1, 2))
 
 
 def _half(half: int) -> list[int]:
@@ -319,9 +309,7 @@ def by_half(values: Tensor) -> Tensor:
     return values.unflatten(0, (-1, HALVES)).sum(0)
 
 
-def _about(
-    products: Tensor, first: Tensor, second: Tensor, centre: Tensor, other: Tensor, count: Tensor
-) -> Tensor:
+def _about(products: Tensor, first: Tensor, second: Tensor, centre: Tensor, other: Tensor, count: Tensor) -> Tensor:
     """Sum of outer products about two points, from that about zero and the sums of rows; of several second ones and
     their points, `(slots, D)`, too."""
     first, centre = first[:, None], centre[:, None]
@@ -345,7 +333,5 @@ def skill(residual: Tensor, errors: Tensor, squares: Tensor) -> Tensor:
         squared update.
     """
     errors = errors.maximum(EXACT * squares.unsqueeze(-3))
-    errors, residual = (
-        torch.cat([values, values.sum(-2, keepdim=True)], dim=-2) for values in (errors, residual)
-    )
+    errors, residual = (torch.cat([values, values.sum(-2, keepdim=True)], dim=-2) for values in (errors, residual))
     return 1 - residual.unsqueeze(-3) / errors.where(errors > 0, torch.nan)

@@ -154,9 +154,7 @@ class ActivationCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(
-                f"cannot make the cache folder {str(self.folder)!r} ({error.strerror})"
-            ) from error
+            raise UsageError(f"cannot make the cache folder {str(self.folder)!r} ({error.strerror})") from error
         self._sweep()
         others = [one for one in self.folder.iterdir() if not one.name.startswith(UNFINISHED)]
         if not path.is_file() and others:
@@ -195,9 +193,7 @@ class ActivationCache:
                 if time.time() - left.stat().st_mtime > ABANDONED:
                     left.unlink(missing_ok=True)
 
-    def fill(
-        self, *, workers: int | None = None, processes: Processes | None = None, progress: bool = False
-    ) -> None:
+    def fill(self, *, workers: int | None = None, processes: Processes | None = None, progress: bool = False) -> None:
         """Make what is missing. Every process has shards of its own; when this returns, all are there.
 
         Raises
@@ -207,9 +203,7 @@ class ActivationCache:
         """
         processes = processes or Processes(self.teacher.device)
         mine = [
-            shard
-            for shard in range(processes.rank, self.shards, processes.world)
-            if not self.path(shard).is_file()
+            shard for shard in range(processes.rank, self.shards, processes.world) if not self.path(shard).is_file()
         ]
         show = progress and processes.is_main
         with progress_bar("activation cache: writing", self.images_in(mine), show) as advance:
@@ -219,9 +213,7 @@ class ActivationCache:
         processes.wait()
         left = self.missing()
         if left:
-            raise BrdynError(
-                f"the cache in {str(self.folder)!r} lacks {self.path(left[0]).name}; run again to make it"
-            )
+            raise BrdynError(f"the cache in {str(self.folder)!r} lacks {self.path(left[0]).name}; run again to make it")
 
     def _make(self, shard: int, workers: int | None) -> None:
         start = shard * self.shard_images

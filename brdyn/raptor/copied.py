@@ -70,9 +70,7 @@ class CopyConfig:
         UsageError
             If the layers of a block are not alike in the teacher.
         """
-        return nn.ModuleList(
-            [CopiedBlock(teacher, layers, self.rank) for layers in layers_of_blocks(assignment)]
-        )
+        return nn.ModuleList([CopiedBlock(teacher, layers, self.rank) for layers in layers_of_blocks(assignment)])
 
     def redrawn(self) -> Self:
         """As untrained blocks start: as the untrained teacher's."""
@@ -147,9 +145,7 @@ class CopiedBlock(nn.Module):
         self.module = deepcopy(teacher.blocks[layers[0] - 1]).eval()
         check_alike(teacher, layers, self.module)
         own = dict(self.module.named_parameters())
-        self.corrections = nn.ModuleDict(
-            {str(layer): Correction(own, rank) for layer in layers} if rank else {}
-        )
+        self.corrections = nn.ModuleDict({str(layer): Correction(own, rank) for layer in layers} if rank else {})
 
     def train(self, mode: bool = True) -> Self:
         """What a teacher does in training alone (dropout, stochastic depth) is no part of what it computes."""
@@ -164,8 +160,7 @@ class CopiedBlock(nn.Module):
         correction = self.corrections[str(layer)]
         assert isinstance(correction, Correction)
         weights = {
-            name: correction.added_to(name, weight, self.most)
-            for name, weight in self.module.named_parameters()
+            name: correction.added_to(name, weight, self.most) for name, weight in self.module.named_parameters()
         }
         return functional_call(self.module, weights, (state,))
 
@@ -219,8 +214,7 @@ def layers_of_blocks(assignment: Sequence[int]) -> list[list[int]]:
     [[1, 2, 4], [3]]
     """
     return [
-        [layer for layer, block in enumerate(assignment, 1) if block == number]
-        for number in range(max(assignment) + 1)
+        [layer for layer, block in enumerate(assignment, 1) if block == number] for number in range(max(assignment) + 1)
     ]
 
 
@@ -263,9 +257,7 @@ def _takes_the_weights_of(block: nn.Module, first: nn.Module, teacher: VisionTra
         return False
     if "meta" in (teacher.device.type, torch.get_default_device().type):
         return True  # only laid out: nothing can be computed
-    drawn = torch.randn(
-        1, teacher.tokens.count, teacher.info.width, generator=torch.Generator().manual_seed(0)
-    )
+    drawn = torch.randn(1, teacher.tokens.count, teacher.info.width, generator=torch.Generator().manual_seed(0))
     state = drawn.to(teacher.device, teacher.dtype)
     expected = block(state)
     error = torch.linalg.vector_norm((functional_call(first, weights, (state,)) - expected).float())

@@ -155,8 +155,7 @@ class Evaluation(Result):
                 row |= {words: float(values.loc[group, name]) for name, words in SHOWN.items()}
                 if self.fidelity.baselines is not None:
                     row |= {
-                        f"over {words}": float(values.loc[group, f"skill_{name}"])
-                        for name, words in BASELINES.items()
+                        f"over {words}": float(values.loc[group, f"skill_{name}"]) for name, words in BASELINES.items()
                     }
                 rows.append(row)
         return rows
@@ -166,14 +165,10 @@ class Evaluation(Result):
         found = self.fidelity
         lines = []
         if found.baselines is not None:
-            lines.append(
-                f"baselines of the same spans, and the skill over each: {found.baselines.describe()}"
-            )
+            lines.append(f"baselines of the same spans, and the skill over each: {found.baselines.describe()}")
             lines.append(f"skill of all tokens at the last layer, on its own way: {self._skill()}")
         if found.agreement is not None:
-            lines.append(
-                f"the head of the teacher gives the same class for {found.agreement:.1%} of the images"
-            )
+            lines.append(f"the head of the teacher gives the same class for {found.agreement:.1%} of the images")
         if found.accuracy is not None:
             lines.append(f"accuracy by that head: {found.accuracy:.1%}, teacher {found.teacher_accuracy:.1%}")
         if self.cost is not None:
@@ -261,9 +256,7 @@ def evaluate(
     watch, stream = Stopwatch(), stream or Stream()
     check_beyond(beyond)
     if train is None and not (test is None and layer_options is None):
-        raise UsageError(
-            "`test` and `layer_options` are of probes; give labelled images to `train` them on, too"
-        )
+        raise UsageError("`test` and `layer_options` are of probes; give labelled images to `train` them on, too")
     by_layer = layer_options is not None
     read = () if train is None or by_layer else train_and_test(train, test, images.seed)
     past = {} if beyond is None else past_phases(raptor, beyond, images.seed, images.label_names)

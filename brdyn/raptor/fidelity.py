@@ -171,9 +171,7 @@ class FidelityMetric(PerImageMetric):
 
     def statistics(self) -> tuple[Statistic, ...]:
         """Three curves in each mode."""
-        return tuple(
-            Statistic(f"{mode}/{name}", unit, 1, self.depth) for mode in MODES for name, unit in UNITS.items()
-        )
+        return tuple(Statistic(f"{mode}/{name}", unit, 1, self.depth) for mode in MODES for name, unit in UNITS.items())
 
     def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:
         """Errors of every image, and on the way the sums for R^2, by fold."""
@@ -181,9 +179,7 @@ class FidelityMetric(PerImageMetric):
         (raptor,) = self._held
         own = student_states(raptor, trajectory)
         parts = list(self.layout.groups.values())
-        sizes = torch.tensor(
-            list(self.layout.sizes().values()), dtype=torch.float64, device=self.count.device
-        )
+        sizes = torch.tensor(list(self.layout.sizes().values()), dtype=torch.float64, device=self.count.device)
         folds = torch.from_numpy(fold_of(trajectory.positions, self.seed)).to(self.count.device)
         self.images += folds.bincount(minlength=FOLDS)
         for layer in range(self.depth):
@@ -246,9 +242,7 @@ class FidelityMetric(PerImageMetric):
     def result(self, baselines: SpanBaselines | None = None) -> Fidelity:
         """Everything in one table, with skill over baselines that saw the same images."""
         found = self.compute()  # over all processes, as the states themselves are not
-        pooled = {
-            "r2": _with_interval(self.r_squared, *(found[name] for name in SUMS), images=found["images"])
-        }
+        pooled = {"r2": _with_interval(self.r_squared, *(found[name] for name in SUMS), images=found["images"])}
         if baselines is not None:
             assert baselines.seed == self.seed  # the same folds
             theirs = baselines.compute()
@@ -287,9 +281,7 @@ class FidelityMetric(PerImageMetric):
         )
 
 
-def _with_interval(
-    statistic: Callable[..., Tensor], *sums: Tensor, images: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _with_interval(statistic: Callable[..., Tensor], *sums: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A statistic of sums over images, given by fold, and its interval."""
     there = images > 0
     value, without = (
@@ -321,7 +313,5 @@ def fidelity(
     """
     metric = FidelityMetric(raptor, images.seed, with_labels=raptor.takes_labels(images.label_names))
     baselines = SpanBaselines(raptor, images.seed)
-    measure(
-        raptor.teacher, images, {"fidelity": metric, "baselines": baselines, **(others or {})}, stream=stream
-    )
+    measure(raptor.teacher, images, {"fidelity": metric, "baselines": baselines, **(others or {})}, stream=stream)
     return metric.result(baselines)

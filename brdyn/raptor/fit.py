@@ -128,14 +128,9 @@ class Fit(Result):
         """That R² on images kept out still rose at the end, in words; empty where it did not, or none were watched."""
         stage = max(self.histories, default=0)
         rows = self.histories[stage].validation if stage else []
-        ends = {
-            name: [row for row in rows if row["step"] >= late * rows[-1]["step"]]
-            for name, late in LATE.items()
-        }
+        ends = {name: [row for row in rows if row["step"] >= late * rows[-1]["step"]] for name, late in LATE.items()}
         part, last = next(((name, end) for name, end in ends.items() if len(end) > 1), ("", []))
-        names = {
-            name for name in (set.intersection(*map(set, last)) if last else ()) if name.startswith("r2")
-        }
+        names = {name for name in (set.intersection(*map(set, last)) if last else ()) if name.startswith("r2")}
         if not names:
             return ""
         before, after = (fmean(row[name] for name in names) for row in (last[0], last[-1]))
@@ -181,8 +176,7 @@ class Fit(Result):
         """Which layers a block does, size, speed, and whether it was too short."""
         seconds = sum(history.seconds for history in self.histories.values())
         places = ", ".join(
-            f"{span.start + 1}-{span.end} by block {span.block + 1}"
-            for span in spans(self.options["assignment"])
+            f"{span.start + 1}-{span.end} by block {span.block + 1}" for span in spans(self.options["assignment"])
         )
         teacher = None if self.provenance is None else self.provenance.details["model"].get("parameters")
         return [
@@ -272,15 +266,11 @@ def fit_raptor(
     tried: Sequence[Mapping[str, Any]] = ()
     if settings.try_rates:
         if world > 1:
-            raise UsageError(
-                "`try_rates` is of one process; try them in one, and give `lr` and `stage2_lr` here"
-            )
+            raise UsageError("`try_rates` is of one process; try them in one, and give `lr` and `stage2_lr` here")
         alone = Session(accelerator=accelerator, progress=session.progress)
 
         def short(trial: FitSettings) -> Raptor:
-            return fit_raptor(
-                teacher, images, assignment, trial, session=alone, workers=workers, cache=cache
-            ).raptor
+            return fit_raptor(teacher, images, assignment, trial, session=alone, workers=workers, cache=cache).raptor
 
         earlier = resume.state.get("tried_rates") if resume is not None else None
         tried = earlier or tried_rates(settings, held_out, short)
@@ -330,9 +320,7 @@ def fit_raptor(
     seen = (settings.stage1_steps + settings.stage2_steps) * batches.batch_size
     unread = {one.name for one in images.report.skipped} - {one.name for one in images.source.unlisted}
     origin = Provenance.of(teacher, images, watch, seed=settings.seed)
-    origin = replace(
-        origin, n_images=len(images) - len(unread), details={**origin.details, "processes": world}
-    )
+    origin = replace(origin, n_images=len(images) - len(unread), details={**origin.details, "processes": world})
     return Fit(raptor, histories, options, seen, raptor.info.parameters, tried=tried, provenance=origin)
 
 

@@ -39,14 +39,10 @@ class BlockPastPhase(FixedPointMetric):
         Take labels as classes of the teacher's head.
     """
 
-    def __init__(
-        self, raptor: Raptor, span: Span, factor: int, seed: int = 0, *, with_labels: bool = True
-    ) -> None:
+    def __init__(self, raptor: Raptor, span: Span, factor: int, seed: int = 0, *, with_labels: bool = True) -> None:
         self.span, self.with_labels = span, with_labels
         wanted = ("cosine", "agreement", "accuracy") if raptor.classes else ("cosine",)
-        super().__init__(
-            raptor.tokens, factor * (span.end - span.start), {name: READ[name] for name in wanted}, seed
-        )
+        super().__init__(raptor.tokens, factor * (span.end - span.start), {name: READ[name] for name in wanted}, seed)
         self._held = (raptor,)  # not a part of this metric's state
 
     def begin(self, trajectory: Trajectory) -> Repeated:
@@ -104,9 +100,7 @@ def past_phases(
     """
     with_labels = raptor.takes_labels(label_names)
     return {
-        f"block {span.block + 1}, {_layers(span)}": BlockPastPhase(
-            raptor, span, factor, seed, with_labels=with_labels
-        )
+        f"block {span.block + 1}, {_layers(span)}": BlockPastPhase(raptor, span, factor, seed, with_labels=with_labels)
         for span in raptor.spans
     }
 

@@ -116,9 +116,7 @@ class Raptor(VisionTransformer):
     (2, 12, [Span(block=0, start=0, end=6), Span(block=1, start=6, end=12)])
     """
 
-    def __init__(
-        self, teacher: VisionTransformer, assignment: Sequence[int], config: BlockConfig | CopyConfig
-    ) -> None:
+    def __init__(self, teacher: VisionTransformer, assignment: Sequence[int], config: BlockConfig | CopyConfig) -> None:
         super().__init__()
         self.assignment = check_assignment(assignment, teacher)
         self.teacher = teacher
@@ -130,9 +128,7 @@ class Raptor(VisionTransformer):
         self.blocks = nn.ModuleList(
             [Application(self.shared[number], layer) for layer, number in enumerate(self.assignment, 1)]
         )
-        self.redraw = (
-            None if teacher.redraw is None else partial(_redrawn, teacher.redraw, self.assignment, config)
-        )
+        self.redraw = None if teacher.redraw is None else partial(_redrawn, teacher.redraw, self.assignment, config)
         self.info = replace(
             teacher.info,
             name=f"raptor of {teacher.info.name}",
@@ -223,9 +219,7 @@ class Raptor(VisionTransformer):
         raptor = cls(teacher, config.assignment, config.blocks)
         raptor.shared.load_state_dict(weights)
         raptor.shared.to(device=teacher.device, dtype=teacher.dtype)
-        raptor.info = replace(
-            raptor.info, weights=str(Path(folder) / pretrained.WEIGHTS), digest=config.digest
-        )
+        raptor.info = replace(raptor.info, weights=str(Path(folder) / pretrained.WEIGHTS), digest=config.digest)
         return raptor.eval().requires_grad_(False)
 
 
@@ -233,9 +227,7 @@ def _how_to_get(weights: str) -> str:
     """What to do for the weights that a teacher had."""
     seed = untrained_seed(weights)
     if seed is not None:
-        return (
-            f"those are untrained: drop `weights`, or load the teacher with `init=random` and `seed={seed}`"
-        )
+        return f"those are untrained: drop `weights`, or load the teacher with `init=random` and `seed={seed}`"
     return "give the same weights (by `weights`, and `weights_key` where the file holds several sets)"
 
 

@@ -45,9 +45,7 @@ FIRST_MAP = ("mlp.0.weight", "mlp.0.bias")  # of a SwiGLU: gate, then value, in 
 
 
 @checked
-def read_official(
-    path: str | Path, teacher: VisionTransformer, boundaries: Sequence[int] | None = None
-) -> Raptor:
+def read_official(path: str | Path, teacher: VisionTransformer, boundaries: Sequence[int] | None = None) -> Raptor:
     """A checkpoint of the papers' code as a Raptor of its teacher. Nothing in the file is run.
 
     Parameters
@@ -94,9 +92,7 @@ def read_official(
     return raptor.eval().requires_grad_(False)
 
 
-def read_blocks(
-    file: Path, boundaries: Sequence[int] | None = None
-) -> tuple[list[dict[str, Tensor]], Sequence[int]]:
+def read_blocks(file: Path, boundaries: Sequence[int] | None = None) -> tuple[list[dict[str, Tensor]], Sequence[int]]:
     """The tensors of each block, and the last layer of each phase but the last.
 
     Raises
@@ -147,9 +143,7 @@ def _agreed(inside: list[int] | None, given: Sequence[int] | None, blocks: int, 
             f"{str(file)!r} holds tensors alone and does not say where its {blocks} phases end; give `boundaries`"
         )
     if len(ends) != blocks - 1:
-        raise UsageError(
-            f"{str(file)!r} has {blocks} blocks, which need {blocks - 1} boundaries, not {len(ends)}"
-        )
+        raise UsageError(f"{str(file)!r} has {blocks} blocks, which need {blocks - 1} boundaries, not {len(ends)}")
     return ends
 
 

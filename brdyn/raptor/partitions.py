@@ -18,9 +18,7 @@ RANDOM = (CONTIGUOUS, SHUFFLE)
 PARTITIONS = (MAXCUT, *RANDOM)
 
 
-def assign(
-    partition: str, boundaries: Sequence[int], layers: int, draw: int = 0, sequence: int = 0
-) -> list[int]:
+def assign(partition: str, boundaries: Sequence[int], layers: int, draw: int = 0, sequence: int = 0) -> list[int]:
     """The block of each layer by one of `PARTITIONS`.
 
     Parameters
@@ -65,9 +63,7 @@ def draws_of(partition: str, boundaries: Sequence[int], layers: int) -> int:
     return factorial(layers) // prod(map(factorial, sizes)) // prod(map(factorial, same)) - 1
 
 
-def random_contiguous(
-    k: int, layers: int, seed: int, other_than: Sequence[int] = (), sequence: int = 0
-) -> list[int]:
+def random_contiguous(k: int, layers: int, seed: int, other_than: Sequence[int] = (), sequence: int = 0) -> list[int]:
     """k contiguous phases with boundaries drawn evenly from all placements.
 
     Parameters
@@ -93,9 +89,7 @@ def random_contiguous(
 
     possible = comb(layers - 1, k - 1) - len(left_out)
     if not possible:
-        raise UsageError(
-            f"{counted(k, 'phase')} of {layers} layers can be placed in one way alone; use another k"
-        )
+        raise UsageError(f"{counted(k, 'phase')} of {layers} layers can be placed in one way alone; use another k")
     return contiguous(_distinct(draw, seed, sequence, left_out, possible, "placements"), layers)
 
 

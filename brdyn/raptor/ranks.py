@@ -323,9 +323,7 @@ def raptor_ranks(
     configs = {rank: CopyConfig(width=info.width, heads=info.heads, rank=rank) for rank in wanted}
     parts = []
     # One pass each: a partition holds the teacher's blocks over again.
-    assignments = {
-        name: as_assignment(given, teacher.depth, repr(info.name)) for name, given in partitions.items()
-    }
+    assignments = {name: as_assignment(given, teacher.depth, repr(info.name)) for name, given in partitions.items()}
     for name, assignment in assignments.items():
         tied = Raptor(teacher, assignment, configs[wanted[-1]]).eval().requires_grad_(False)
         tie(tied, start, choosing)
@@ -354,9 +352,7 @@ def raptor_ranks(
         others = {
             "choose": len(choosing) if start == LAYER else 0,
             "fit": 0 if settings is None else len(learning),
-            "skipped": [
-                one._asdict() for one in sorted({*choosing.report.skipped, *learning.report.skipped})
-            ],
+            "skipped": [one._asdict() for one in sorted({*choosing.report.skipped, *learning.report.skipped})],
         }
     return RankCurve(table[list(COLUMNS)], assignments, start, seen, others, provenance=origin)
 

@@ -20,9 +20,7 @@ SHARE = 0.1  # of the steps of a fit that each trial takes
 FEWEST = 20  # steps of a stage in a trial, of which longer ones have as many
 FACTOR = 4.0  # from one trial to the next: finer steps gain little, and cost more trials
 LEAST, MOST = 1 / 16, 64.0  # times the usual rates
-TRIED = [
-    {"times": float, "lr": float, "stage2_lr": float, "r2": (float, None)}
-]  # in fit.json and checkpoints
+TRIED = [{"times": float, "lr": float, "stage2_lr": float, "r2": (float, None)}]  # in fit.json and checkpoints
 
 Fitted = Callable[[FitSettings], Raptor]
 
@@ -73,9 +71,7 @@ def tried_rates(settings: FitSettings, held_out: ImageSet | None, fit: Fitted) -
         except DivergedError:
             r2 = None
         said = "it diverges" if r2 is None else f"R² {r2:.3f} on images kept out"
-        tell(
-            f"{times:g} times the usual learning rates, {short.stage1_steps + short.stage2_steps} steps: {said}"
-        )
+        tell(f"{times:g} times the usual learning rates, {short.stage1_steps + short.stage2_steps} steps: {said}")
         return {"times": times, "lr": short.lr, "stage2_lr": short.stage2_lr, "r2": r2}
 
     rows = [at(1.0)]
@@ -110,9 +106,7 @@ def trial(settings: FitSettings, times: float) -> FitSettings:
     """A short fit by the recipe of a long one, at so many times its rates."""
     first, second = (_short(steps) for steps in (settings.stage1_steps, settings.stage2_steps))
     lr, stage2_lr = (times * settings.training(stage).lr for stage in (1, 2))
-    return replace(
-        settings, stage1_steps=first, stage2_steps=second, lr=lr, stage2_lr=stage2_lr, try_rates=False
-    )
+    return replace(settings, stage1_steps=first, stage2_steps=second, lr=lr, stage2_lr=stage2_lr, try_rates=False)
 
 
 def _short(steps: int) -> int:

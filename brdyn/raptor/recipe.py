@@ -152,9 +152,7 @@ class FitSettings:
         if self.validation_images is not None and self.validation_images < 0:
             raise UsageError(f"{self.validation_images} validation images are less than none")
         if self.try_rates and self.validation_images == 0:
-            raise UsageError(
-                "`try_rates` judges by images kept out of training; keep some (`validation_images`)"
-            )
+            raise UsageError("`try_rates` judges by images kept out of training; keep some (`validation_images`)")
         one_of("loss", self.loss, LOSSES)
         check_block(self.mlp, self.mlp_ratio, self.depth_scaling)
         check_norm_eps(self.norm_eps)
@@ -196,16 +194,12 @@ class FitSettings:
         """The settings of stage 1 or 2."""
         steps = max(1, self.stage1_steps if stage == 1 else self.stage2_steps)
         own = {field.name for field in fields(self)} - {"warmup", "lr"}
-        shared = {
-            field.name: getattr(self, field.name) for field in fields(TrainSettings) if field.name in own
-        }
+        shared = {field.name: getattr(self, field.name) for field in fields(TrainSettings) if field.name in own}
         rate = self.lr if stage == 1 or self.stage2_lr is None else self.stage2_lr
         if rate is None:
             rate = learning_rate(steps) if stage == 1 else PUBLISHED_LR
         shared["batch_size"] = BATCH if self.batch_size is None else self.batch_size
-        return TrainSettings(
-            steps=steps, lr=rate, warmup=round(self.warmup * steps), ema_warmup=True, **shared
-        )
+        return TrainSettings(steps=steps, lr=rate, warmup=round(self.warmup * steps), ema_warmup=True, **shared)
 
     def fitted_to(self, images: int) -> FitSettings:
         """With a batch size, for so many images to learn from.
@@ -238,9 +232,7 @@ class FitSettings:
 
     def held_out(self, images: int) -> int:
         """How many of so many images are kept out of training."""
-        return (
-            min(VALIDATION_IMAGES, images // 10) if self.validation_images is None else self.validation_images
-        )
+        return min(VALIDATION_IMAGES, images // 10) if self.validation_images is None else self.validation_images
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; without what was no option once and is not asked for."""

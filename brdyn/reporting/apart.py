@@ -88,6 +88,4 @@ def of_one_twin(dynamics: Dynamics, twin: Dynamics | None) -> Finding | None:
     said = "beside one untrained twin: " + "; ".join(
         f"{name} {value:.3g}, untrained {of:.3g}" for name, value, of in rows
     )
-    return Finding(
-        "twins", UNCLEAR, "beside one twin", said + " (one twin shows no spread)", "`null=19`: more twins"
-    )
+    return Finding("twins", UNCLEAR, "beside one twin", said + " (one twin shows no spread)", "`null=19`: more twins")

@@ -26,9 +26,7 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 SIDE = 264  # pixels of a matrix
 DASHES = [1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 3], [1, 5]
 SIDE_BY_SIDE = 4  # names of curves
-FONT = (
-    'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif'
-)
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif'
 TALLEST = 8  # numbers beside twins
 WRAPPED, LINE = 34, 34  # characters of a line, and pixels of a number
 LABELS = 6  # of a matrix's axis
@@ -65,8 +63,7 @@ def coupling_charts(found: Sequence[Found]) -> dict[str, dict[str, dict[str, Any
         and len(dynamics.spectra.pairs)
     }
     matrices = {
-        side: {label: _without_diagonal(spectra, side) for label, (_, spectra) in shown.items()}
-        for side in SIDES
+        side: {label: _without_diagonal(spectra, side) for label, (_, spectra) in shown.items()} for side in SIDES
     }
     most = max((np.nanmax(one) for drawn in matrices.values() for one in drawn.values()), default=1.0)
     return {
@@ -242,9 +239,7 @@ def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
     rows: Rows = []
     for one in found:
         told = [
-            (name, value, twins)
-            for name, value, twins in beside(one.beside_twins)
-            if value > 0 and twins.min() > 0
+            (name, value, twins) for name, value, twins in beside(one.beside_twins) if value > 0 and twins.min() > 0
         ]
         told.sort(key=lambda row: -abs(np.log(row[1] / row[2].mean())))
         rows += [
@@ -284,12 +279,8 @@ def twins_chart(found: Sequence[Found]) -> dict[str, Any] | None:
         ],
     )
     one = alt.Chart(alt.Data(values=[{"z": 1}])).mark_rule(opacity=0.5).encode(x="z:Q")
-    chart = (one + span + dots).properties(
-        width="container", height=LINE * len({row["number"] for row in rows})
-    )
-    words = (
-        "Numbers of trained models over the mean of their untrained twins; the bar is the range of the twins"
-    )
+    chart = (one + span + dots).properties(width="container", height=LINE * len({row["number"] for row in rows}))
+    words = "Numbers of trained models over the mean of their untrained twins; the bar is the range of the twins"
     return _spec(
         chart.add_params(alt.param(name="models", value=labels), alt.param(name="groups", value=[])), words,
         rows=rows,
@@ -321,9 +312,7 @@ def _spec(chart: Any, words: str, **data: Rows) -> dict[str, Any]:
         "legend": {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"},
     }
     spec = chart.to_dict(validate=False)  # of every value, which takes seconds
-    spec.update(
-        description=words, config=config, datasets=data, autosize={"type": "fit-x", "contains": "padding"}
-    )
+    spec.update(description=words, config=config, datasets=data, autosize={"type": "fit-x", "contains": "padding"})
     if spec.get("width") != "container":
         spec["autosize"] = {"type": "pad"}
     return spec

@@ -22,9 +22,7 @@ SAID = 6
 WORDS = {"images": "other images", "model": "another model or precision", "asked": "other settings"}
 
 
-def origin_of(
-    section: Section, model: VisionTransformer, images: ImageSet, settings: ReportSettings
-) -> dict[str, Any]:
+def origin_of(section: Section, model: VisionTransformer, images: ImageSet, settings: ReportSettings) -> dict[str, Any]:
     """What makes a result the one that is asked for: the weights, the images, and the settings; ready for JSON."""
     info = model.info
     of = {name: value for name, value in images.identity().items() if name != "source"}  # wherever they lie
@@ -83,11 +81,7 @@ def check_others(out: Path, others: Iterable[tuple[str, str]]) -> None:
 
 def read_kept(folder: Path, section: Section) -> Result | None:
     """The result of a section; None where there is none."""
-    return (
-        result_class(section.file).read(folder / section.name / section.file)
-        if is_there(folder, section)
-        else None
-    )
+    return result_class(section.file).read(folder / section.name / section.file) if is_there(folder, section) else None
 
 
 def damage(folder: Path, section: Section) -> str:
@@ -99,9 +93,7 @@ def damage(folder: Path, section: Section) -> str:
     return ""
 
 
-def keep(
-    result: Result, folder: Path, section: Section, origin: Mapping[str, Any], formats: tuple[str, ...]
-) -> None:
+def keep(result: Result, folder: Path, section: Section, origin: Mapping[str, Any], formats: tuple[str, ...]) -> None:
     """Write the result of a section with its pictures, all of it or nothing."""
     assert result.provenance is not None
     details = {**result.provenance.details, ORIGIN: dict(origin)}

@@ -46,9 +46,7 @@ SOURCES = {
 DRAWN = ("readout", "branches")  # measures that not every model gives
 
 
-def render_page(
-    report: Report, found: Sequence[Found], out: Path, formats: tuple[str, ...] = ()
-) -> dict[str, bytes]:
+def render_page(report: Report, found: Sequence[Found], out: Path, formats: tuple[str, ...] = ()) -> dict[str, bytes]:
     """The page of a report, and its charts as pictures, by the names of their files.
 
     Parameters
@@ -202,11 +200,7 @@ def _probed(specs: Specs, found: Sequence[Found]) -> Iterable[Chart]:
         for number, probe in enumerate(one.probes.values(), 1):
             drawn = rows.probe_rows(one.label, probe)
             words = f"{probe.words[probe.main]}, {probe.task} by a linear head on a layer"
-            spec = (
-                charts.curve_chart(drawn, words=words, y=probe.words[probe.main], x="layer")
-                if drawn
-                else None
-            )
+            spec = charts.curve_chart(drawn, words=words, y=probe.words[probe.main], x="layer") if drawn else None
             name = f"probe_{one.folder}_{number}_{probe.task}"
             yield from specs.add(spec, words, name, "", of=(f"{one.label}: {probe.caption}",))
 
@@ -295,6 +289,4 @@ def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed, which the package vl-convert-python carries."""
     import vl_convert
 
-    return vl_convert.javascript_bundle(snippet="window.vegaEmbed = vegaEmbed;").replace(
-        "</script", "<\\/script"
-    )
+    return vl_convert.javascript_bundle(snippet="window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")

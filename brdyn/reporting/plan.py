@@ -225,9 +225,7 @@ def subjects(names: Sequence[str], init: str, twin: bool) -> list[Subject]:
         for name, folder in zip(names, _folders(names), strict=True)
         for one in ((init, RANDOM) if twin else (init,))
     ]
-    return [
-        Subject(one.name, one.init, one.folder + UNTRAINED) if one.init == RANDOM else one for one in found
-    ]
+    return [Subject(one.name, one.init, one.folder + UNTRAINED) if one.init == RANDOM else one for one in found]
 
 
 def _folders(names: Iterable[str]) -> list[str]:
@@ -253,16 +251,12 @@ def check_alone() -> None:
     UsageError
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            "a report is made by one process; drop torchrun, or run its commands one by one under it"
-        )
+        raise UsageError("a report is made by one process; drop torchrun, or run its commands one by one under it")
 
 
 def is_report(folder: Path) -> bool:
     """Whether a folder holds a report, or what a report that was stopped has left."""
-    return (folder / REPORT).is_file() or any(
-        True for section in SECTIONS for _ in folder.glob(f"*/{section.name}")
-    )
+    return (folder / REPORT).is_file() or any(True for section in SECTIONS for _ in folder.glob(f"*/{section.name}"))
 
 
 def passes(section: Section, depth: int, targets: int, settings: ReportSettings) -> float:

@@ -159,9 +159,7 @@ def advice(found: Found, costs: Sequence[Change]) -> list[str]:
         best = next((one for one in costs if one.kind == kind), None)
         if best is not None and of is not None:
             n_images = int(of.table["n_images"].max())
-            lines.append(
-                f"{opening}: {_said(best)} ({counted(n_images, 'image')}, nothing is trained again)."
-            )
+            lines.append(f"{opening}: {_said(best)} ({counted(n_images, 'image')}, nothing is trained again).")
     if surgery is not None:
         lines += [f"{note}." for note in surgery.notes]
     if speed is not None:

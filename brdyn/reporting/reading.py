@@ -182,9 +182,7 @@ def readings(probe: LayerProbe, phases: Phases) -> list[Reading]:
         layers = sets[what]
         value, low, high = (float(scores.loc[layers, name]) for name in ("value", "low", "high"))
         against = None if layers == sets.get(REGULAR) else _against(probe.pairs, what)
-        found.append(
-            Reading(what, words_of(what, phases, probe.ends), layers, value, low, high, against, probe.main)
-        )
+        found.append(Reading(what, words_of(what, phases, probe.ends), layers, value, low, high, against, probe.main))
     return found
 
 

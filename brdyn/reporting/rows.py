@@ -63,12 +63,7 @@ def deletion_rows(found: Sequence[Found]) -> Rows:
 def reading_rows(found: Sequence[Found]) -> Rows:
     """How many classes a linear probe reads right from each layer."""
     probes = {one.label: one.results.get("probe") for one in found}
-    return [
-        row
-        for label, probe in probes.items()
-        if isinstance(probe, LayerProbe)
-        for row in probe_rows(label, probe)
-    ]
+    return [row for label, probe in probes.items() if isinstance(probe, LayerProbe) for row in probe_rows(label, probe)]
 
 
 def probe_rows(label: str, probe: LayerProbe) -> Rows:
@@ -146,9 +141,7 @@ def on_one_depth(rows: Rows) -> tuple[Rows, str]:
     """Rows of models of different depth over relative depth, in percent; and what to call the axis."""
     if len({row["of"] for row in rows}) < 2:
         return rows, ""
-    return [
-        {**row, "depth": round(100 * row["layer"] / row["of"], 2)} for row in rows
-    ], "depth (% of its blocks)"
+    return [{**row, "depth": round(100 * row["layer"] / row["of"], 2)} for row in rows], "depth (% of its blocks)"
 
 
 def number(value: float) -> float | None:

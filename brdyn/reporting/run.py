@@ -200,9 +200,7 @@ class ReportRun:
                 one.failures[section.name] = str(error)
                 self.say(f"{one.subject.folder}: {section.name} failed: {error}")
                 continue
-            self.say(
-                f"{one.subject.folder}: {section.name} in {said_duration(time.perf_counter() - started)}"
-            )
+            self.say(f"{one.subject.folder}: {section.name} in {said_duration(time.perf_counter() - started)}")
 
     def _measure(self, one: Prepared, section: Section) -> None:
         """Measure a section and keep it."""
@@ -228,9 +226,7 @@ class ReportRun:
                 token_dynamics, one, images, measures=("spectra",), krylov_steps=size.krylov_steps
             )
         elif section is PERTURB:
-            found = self._beside_twins(
-                perturbation_repair, one, images, eps=size.eps, targets=self._targets(model)
-            )
+            found = self._beside_twins(perturbation_repair, one, images, eps=size.eps, targets=self._targets(model))
         elif section is SPLICE:
             given, left_out = splicing(model, one.images, self._phases(one), settings)
             spliced = self._beside_twins(splice_skill, one, images, **given)
@@ -262,9 +258,7 @@ class ReportRun:
     def _phases(self, one: Prepared) -> Any:
         return read_kept(one.folder, PHASES)
 
-    def _beside_twins(
-        self, measure: Callable[..., Any], one: Prepared, images: ImageSet, **options: Any
-    ) -> Any:
+    def _beside_twins(self, measure: Callable[..., Any], one: Prepared, images: ImageSet, **options: Any) -> Any:
         assert one.model is not None
         twins = untrained_twins(one.model, self.settings.null, self.settings.seed)
         return with_null(
@@ -373,9 +367,7 @@ def _kind(prepared: Sequence[Prepared]) -> str:
 
 def _found(one: Prepared) -> Found:
     """What is there of a model, to report on."""
-    results = {
-        section.name: read_kept(one.folder, section) for section in one.origins if not one.wants(section)
-    }
+    results = {section.name: read_kept(one.folder, section) for section in one.origins if not one.wants(section)}
     return Found(
         name=one.subject.name,
         folder=one.subject.folder,

@@ -39,9 +39,7 @@ def splicing(
     size, count = settings.of_size, images_to_fit(images, settings)
     whole = [(first - 1, last) for first, last in phases.intervals]
     lacking = {
-        name: why
-        for name in size.surrogates
-        if name in FITTED and (why := _lacking(name, count, model)) is not None
+        name: why for name in size.surrogates if name in FITTED and (why := _lacking(name, count, model)) is not None
     }
     able = [name for name in size.surrogates if name not in lacking]
     notes = [f"left out: {' and '.join(lacking)} ({next(iter(lacking.values()))})"] if lacking else []

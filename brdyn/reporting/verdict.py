@@ -79,9 +79,7 @@ def _missing(question: str, found: Found) -> Finding:
         "stretch": "any size but `fast`, or `brdyn dynamics --measures spectra --krylov-steps 2`",
         "twins": "`null=19`: twins measured beside, of which 19 are the fewest for p = .05",
     }.get(question, "a run that measures it")
-    said = {"block": "only a Raptor can tell, and none was asked for"}.get(
-        question, reason or "it was not asked for"
-    )
+    said = {"block": "only a Raptor can tell, and none was asked for"}.get(question, reason or "it was not asked for")
     return Finding(question, MISSING, MISSING, said, remedy)
 
 
@@ -108,9 +106,7 @@ def _phases(phases: Phases) -> Finding:
 
 def _work(found: Splice) -> Finding:
     """Whether another layer's block makes less of an error than none within a phase, and by how much."""
-    said = (
-        f"{found.answer().removeprefix('no: ') or 'nothing stands in for a layer'}{_of_which(found.phases)}"
-    )
+    said = f"{found.answer().removeprefix('no: ') or 'nothing stands in for a layer'}{_of_which(found.phases)}"
     within = found.shared_work()
     if within is None:
         change = "phases of more than one layer (`brdyn splice --k`)"
@@ -160,9 +156,7 @@ def _stretch(found: Dynamics) -> Finding:
         f"{spectra.chance:.2g} by chance{_of_which(found.phases)}. {grows}"
     )
     if not doubts:
-        return Finding(
-            "stretch", UNCLEAR, "no two layers in a phase", sentence, "phases of more than one layer"
-        )
+        return Finding("stretch", UNCLEAR, "no two layers in a phase", sentence, "phases of more than one layer")
     change = (
         "boundaries that divide the layers better than most others; layers are the units of the test, so that more "
         "images change little"
@@ -202,9 +196,7 @@ def _converge(dynamics: Dynamics) -> Finding | None:
     images = int(dynamics.table["n_images"].min())
     open_ = ALONE if images == 1 else "differs or too few images"
     short = {YES: "slower at the end", NO: "still turning at the end", UNCLEAR: open_}
-    change = (
-        "the interval of the last update's angle on the other side of the mean of the others: more images"
-    )
+    change = "the interval of the last update's angle on the other side of the mean of the others: more images"
     said = f"the last update turns {' and '.join(sentence for _, sentence in told)}{few(images)}"
     return Finding("converge", answer, short[answer], said, change)
 
@@ -239,9 +231,7 @@ def _repair(found: Repair) -> Finding | None:
     images = int(own["n_images"].min())
     open_ = ALONE if images == 1 else "it depends on tokens or depth"
     short = {YES: "noise shrinks", NO: "noise grows", UNCLEAR: open_}
-    said = f"noise of {largest:g} of a token's norm: " + "; ".join(
-        f"on {group} {words}" for group, _, words in told
-    )
+    said = f"noise of {largest:g} of a token's norm: " + "; ".join(f"on {group} {words}" for group, _, words in told)
     change = "smaller noise, other tokens; and untrained twins, which may repair or lose as much"
     return Finding("repair", answer, short[answer], said + few(images), change)
 

@@ -70,9 +70,7 @@ class OutputFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(
-                f"cannot make the output folder {str(self.path)!r} ({error.strerror})"
-            ) from error
+            raise UsageError(f"cannot make the output folder {str(self.path)!r} ({error.strerror})") from error
         if not os.access(self.path, os.W_OK):
             raise UsageError(f"cannot write to the output folder {str(self.path)!r}; choose another `out`")
         self._unlock = weakref.finalize(self, files.lock(self.path))
@@ -137,9 +135,7 @@ class OutputFolder:
         names, that file first.
         """
         whole = {
-            f"{title}.{kind}": render(figure, kind)
-            for title, figure in (figures or {}).items()
-            for kind in formats
+            f"{title}.{kind}": render(figure, kind) for title, figure in (figures or {}).items() for kind in formats
         }
         whole |= others or {}
         whole[name] = to_json({**content, "files": sorted({*whole, name})})
@@ -179,9 +175,7 @@ def check_empty(folder: Path) -> None:
         raise UsageError(
             f"{str(folder)!r} holds an unfinished run; `resume` goes on with it, `overwrite=True` begins anew"
         )
-    raise UsageError(
-        f"the output folder {str(folder)!r} is not empty; choose another `out` or pass `overwrite=True`"
-    )
+    raise UsageError(f"the output folder {str(folder)!r} is not empty; choose another `out` or pass `overwrite=True`")
 
 
 def render(figure: Figure, kind: str) -> bytes:
@@ -196,7 +190,5 @@ def check_formats(formats: str) -> tuple[str, ...]:
     names = tuple(name.strip().lower() for name in formats.split(",") if name.strip())
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:
-        raise UsageError(
-            f"unknown picture format {', '.join(unknown) or formats!r}; choose from {', '.join(FORMATS)}"
-        )
+        raise UsageError(f"unknown picture format {', '.join(unknown) or formats!r}; choose from {', '.join(FORMATS)}")
     return names

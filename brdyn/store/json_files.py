@@ -23,9 +23,7 @@ def to_json(content: Mapping[str, Any]) -> bytes:
     ValueError
         If a number is not finite.
     """
-    return (
-        "".join(_json(json.loads(json.dumps(content, allow_nan=False, default=_plain)), 0)) + "\n"
-    ).encode()
+    return ("".join(_json(json.loads(json.dumps(content, allow_nan=False, default=_plain)), 0)) + "\n").encode()
 
 
 def _json(value: Any, depth: int) -> Iterator[str]:
@@ -39,12 +37,7 @@ def _json(value: Any, depth: int) -> Iterator[str]:
     entries = value.items() if isinstance(value, dict) else ((None, entry) for entry in value)
     separator = opening
     for key, entry in entries:
-        yield (
-            separator
-            + "\n"
-            + "  " * (depth + 1)
-            + (f"{json.dumps(printable(key))}: " if key is not None else "")
-        )
+        yield (separator + "\n" + "  " * (depth + 1) + (f"{json.dumps(printable(key))}: " if key is not None else ""))
         yield from _json(entry, depth + 1)
         separator = ","
     yield "\n" + "  " * depth + closing

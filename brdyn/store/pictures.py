@@ -50,9 +50,7 @@ def write_pictures(
     if result is None and (there or others):
         raise UsageError(f"{str(folder)!r} holds {[*there, *others][0]} already; choose another `out`")
     with OutputFolder(place, overwrite=True):
-        drawn = {
-            f"{title}.{kind}": render(figure, kind) for title, figure in figures.items() for kind in formats
-        }
+        drawn = {f"{title}.{kind}": render(figure, kind) for title, figure in figures.items() for kind in formats}
         whole = dict(drawn)
         if result is not None:
             content = json.loads((place / result).read_bytes())

@@ -102,9 +102,7 @@ def read_weights(make: Callable[[], nn.Module], folder: str | Path, digest: str)
     except (RuntimeError, ValueError, OverflowError) as error:
         if isinstance(error, BrdynError):
             raise
-        raise UsageError(
-            f"{str(path.with_name(CONFIG))!r} describes what cannot be built ({error})"
-        ) from error
+        raise UsageError(f"{str(path.with_name(CONFIG))!r} describes what cannot be built ({error})") from error
     state = every_name(expected, state)
     _check_fit(expected.state_dict(), state, folder)
     return state

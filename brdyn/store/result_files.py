@@ -68,9 +68,7 @@ def check_own(folder: Path, result: str) -> None:
     remedy = f"{KINDS[result].writer} writes to a folder of its own; choose another `out`"
     others = [name for name in KINDS if name != result and _is_there(folder / name)]
     if others:
-        raise UsageError(
-            f"{str(folder)!r} holds the result of {KINDS[others[0]].writer} ({others[0]}); {remedy}"
-        )
+        raise UsageError(f"{str(folder)!r} holds the result of {KINDS[others[0]].writer} ({others[0]}); {remedy}")
     begun = read_plain(folder / unfinished.MARKER)
     of = begun.get("result")
     if isinstance(of, str) and of in KINDS and of != result:

@@ -95,9 +95,7 @@ def train(
     >>> [row["step"] for row in history.losses]
     [2.0, 4.0]
     """
-    training = _Training(
-        task, batches, settings, session or Session(), stage, earlier or {}, also or {}, visit
-    )
+    training = _Training(task, batches, settings, session or Session(), stage, earlier or {}, also or {}, visit)
     return training.run()
 
 
@@ -333,8 +331,7 @@ class _Training:
             "losses": self.history.losses,
             "validation": self.history.validation,
             "pending": [
-                (step, rate, dict(zip(self.loss_names, row.tolist(), strict=True)))
-                for step, rate, row in self.pending
+                (step, rate, dict(zip(self.loss_names, row.tolist(), strict=True))) for step, rate, row in self.pending
             ],
             "images": self.history.images,
             "seconds": self.history.seconds,

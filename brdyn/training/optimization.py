@@ -103,8 +103,7 @@ class Optimization:
                 if moments.keys() != MOMENTS[type(optimizer)]:
                     raise KeyError(f"moments of another optimizer: {', '.join(moments)}")
                 optimizer.state[parameter] = {
-                    name: value if name == "step" else value.to(parameter.device)
-                    for name, value in moments.items()
+                    name: value if name == "step" else value.to(parameter.device) for name, value in moments.items()
                 }
 
     def _load(self, tensors: Mapping[str, Tensor]) -> None:

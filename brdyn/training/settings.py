@@ -94,9 +94,7 @@ class TrainSettings:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is not positive")
         if self.steps > MOST_STEPS:
-            raise UsageError(
-                f"{self.steps:.3g} steps are more than {MOST_STEPS}; ask for fewer steps or epochs"
-            )
+            raise UsageError(f"{self.steps:.3g} steps are more than {MOST_STEPS}; ask for fewer steps or epochs")
         for name in ("lr", "min_lr", "weight_decay", "warmup", "clip"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name.replace('_', '-')} {getattr(self, name)} is negative")
@@ -141,11 +139,7 @@ def lacks_digests(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether options are of an earlier version, that did not note which files it read."""
     return any(
         (name in DIGESTS and "source" in before and bool(value) and not before.get(name))
-        or (
-            isinstance(value, Mapping)
-            and isinstance(before.get(name), Mapping)
-            and lacks_digests(before[name], value)
-        )
+        or (isinstance(value, Mapping) and isinstance(before.get(name), Mapping) and lacks_digests(before[name], value))
         for name, value in now.items()
     )
 

@@ -18,9 +18,7 @@ from brdyn.models import load_model
 from tests.classifiers.small import new, pictures, recipe
 
 
-@pytest.mark.parametrize(
-    ("name", "millions"), [("vit-small", 16.9), ("vit-base", 85.1), ("vit-large", 302.4)]
-)
+@pytest.mark.parametrize(("name", "millions"), [("vit-small", 16.9), ("vit-base", 85.1), ("vit-large", 302.4)])
 def test_published_sizes(name, millions):
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in build(name, 10, 32).parameters())

@@ -32,9 +32,7 @@ def test_every_crop_is_a_window_of_the_image_on_black():
     padded = torch.nn.functional.pad(images.float(), (2,) * 4).byte()
     found, places = crop(images, 2), []
     for image, wide in zip(found, padded, strict=True):
-        fits = [
-            (y, x) for y in range(5) for x in range(5) if torch.equal(wide[:, y : y + 8, x : x + 8], image)
-        ]
+        fits = [(y, x) for y in range(5) for x in range(5) if torch.equal(wide[:, y : y + 8, x : x + 8], image)]
         assert len(fits) == 1
         places += fits
     assert len(set(places)) == 25  # all of them occur

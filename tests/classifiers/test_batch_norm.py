@@ -31,9 +31,5 @@ def test_a_resnet_learns_in_pieces_of_one_larger_image(size, may):
     images = PixelSet(pixels, torch.arange(4) % 2, ("a", "b"), "noise")
     classifier = Classifier.new("resnet18", images.names, size, *images.statistics())
     recipe = ClassifierRecipe(epochs=1, batch_size=4, accumulate=4)
-    with (
-        nullcontext()
-        if may
-        else pytest.raises(UsageError, match=r"batch of 4 in 4 pieces .* larger images one")
-    ):
+    with nullcontext() if may else pytest.raises(UsageError, match=r"batch of 4 in 4 pieces .* larger images one"):
         assert train_classifier(classifier, images, recipe).images == 4

@@ -71,9 +71,7 @@ def test_adaptive_halting_is_that_of_the_model(classifier, images):
     outcome, taken = classifier.network.adaptive(ready, threshold, most=4)
     middle = found.iloc[1]
     assert middle["mean_steps"] == pytest.approx(taken.double().mean().item())
-    assert middle["accuracy"] == pytest.approx(
-        (outcome.scores.argmax(1) == images.labels).double().mean().item()
-    )
+    assert middle["accuracy"] == pytest.approx((outcome.scores.argmax(1) == images.labels).double().mean().item())
     assert [middle[f"took_{step}"] for step in range(1, 5)] == pytest.approx(
         [(taken == step).double().mean().item() for step in range(1, 5)]
     )
@@ -120,9 +118,7 @@ def test_speeds_are_of_as_many_images_at_once(classifier, images, monkeypatch, c
     """Fixed and adaptive steps in one batch size, also where there are fewer images to test on."""
     network, taken, sizes = classifier.network, [], set()
     adaptive, begin = network.adaptive, network.begin
-    monkeypatch.setattr(
-        network, "adaptive", lambda batch, *given: taken.append(batch) or adaptive(batch, *given)
-    )
+    monkeypatch.setattr(network, "adaptive", lambda batch, *given: taken.append(batch) or adaptive(batch, *given))
     monkeypatch.setattr(network, "begin", lambda batch: sizes.add(len(batch)) or begin(batch))
     monkeypatch.setattr(
         "brdyn.classifiers.adaptive.timed", lambda call, device: len(call.args[0]) / 1000 if call() else 0
@@ -197,9 +193,7 @@ def test_a_classifier_without_recursion_is_evaluated_as_it_is(images):
     half = 1.96 * (70 * share * (1 - share) + 1.96**2 / 4) ** 0.5 / (70 + 1.96**2)
     assert found.recursion is None
     assert found.scores["accuracy"] == share
-    assert [found.scores["low"], found.scores["high"]] == pytest.approx(
-        [middle - half, middle + half], abs=1e-4
-    )
+    assert [found.scores["low"], found.scores["high"]] == pytest.approx([middle - half, middle + half], abs=1e-4)
     assert found.test["images"] == 70
     assert found.flops == resnet.flops()
     assert f"{found.flops / 1e9:.3g} GFLOP an image" in found.answer()

@@ -65,18 +65,13 @@ def test_steps_past_training_are_those_of_the_model(classifier, images, after):
     assert found.lengths == {"recursion step": STEPS}
     for number in range(1, 2 * STEPS + 1):
         right = (read[number - 1].scores.argmax(1) == images.labels).double().mean()
-        said = {
-            name: found.curve("recursion step", name)["mean"][number]
-            for name in ("step", "accuracy", "halting")
-        }
+        said = {name: found.curve("recursion step", name)["mean"][number] for name in ("step", "accuracy", "halting")}
         assert said["accuracy"] == pytest.approx(float(right))
         assert said["halting"] == pytest.approx(float(read[number - 1].halting.sigmoid().mean()), rel=1e-4)
         expected = moved(streams[number - 1], streams[number])
         assert said["step"] == pytest.approx(float(expected.mean()), rel=1e-3)
     of_y = (streams[1].y - streams[0].y).flatten(1).norm(dim=1) / streams[0].y.flatten(1).norm(dim=1)
-    assert found.curve("recursion step", "step", "y")["mean"][1] == pytest.approx(
-        float(of_y.mean()), rel=1e-3
-    )
+    assert found.curve("recursion step", "step", "y")["mean"][1] == pytest.approx(float(of_y.mean()), rel=1e-3)
 
 
 def test_the_image_is_no_part_of_the_state(classifier, images):
@@ -88,9 +83,7 @@ def test_the_image_is_no_part_of_the_state(classifier, images):
                 linear.weight.zero_()
                 linear.bias.zero_()
     found = recursion_past_training(quiet, images, factor=4)
-    assert found.shares("recursion step") == {
-        "come to a limit": 1.0
-    }  # a layer that adds nothing is the identity
+    assert found.shares("recursion step") == {"come to a limit": 1.0}  # a layer that adds nothing is the identity
     metric = StepPastTraining(quiet.network, 4)
     assert metric.layout.sizes() == {"y": 1, "z": 4}
 
@@ -105,12 +98,8 @@ def test_what_each_step_is_worth(classifier, images, after):
         row = rows.loc[step]
         assert row["nll"] == pytest.approx(float(losses.mean()), rel=1e-4)
         half = stats.t.ppf(0.975, len(losses) - 1) * float(losses.std()) / len(losses) ** 0.5
-        assert [row["nll_low"], row["nll_high"]] == pytest.approx(
-            [row["nll"] - half, row["nll"] + half], abs=1e-4
-        )
-        assert row["step_norm"] == pytest.approx(
-            float(moved(streams[step - 1], streams[step]).mean()), rel=1e-3
-        )
+        assert [row["nll_low"], row["nll_high"]] == pytest.approx([row["nll"] - half, row["nll"] + half], abs=1e-4)
+        assert row["step_norm"] == pytest.approx(float(moved(streams[step - 1], streams[step]).mean()), rel=1e-3)
         sure, right = scores.softmax(1).amax(1).numpy(), (scores.argmax(1) == images.labels).numpy()
         error = 0.0
         for low in np.arange(10) / 10:
@@ -151,9 +140,7 @@ def test_what_has_no_recursion_is_not_taken_beyond_it(classifier, images):
     found = evaluate_classifier(classifier, images, most=1, thresholds=(0.5,), beyond=2, trained=2)
     assert found.beyond.lengths == {"recursion step": 2}
     assert any("recursion step, applied 4 times" in line for line in found.remarks())
-    with pytest.raises(
-        UsageError, match="`beyond=8` is of recursion steps, and vit-tiny12 has none; drop it"
-    ):
+    with pytest.raises(UsageError, match="`beyond=8` is of recursion steps, and vit-tiny12 has none; drop it"):
         evaluate_classifier(new("vit-tiny12"), images, beyond=8)
     with pytest.raises(UsageError, match="`beyond=1` times its length is not past a phase; use 2 to"):
         evaluate_classifier(classifier, images, beyond=1)

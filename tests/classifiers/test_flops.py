@@ -16,9 +16,7 @@ def layer(tokens, hidden=2 * HIDDEN, kept=None):
     return tokens * 2 * WIDTH**2 + kept * (2 * WIDTH**2 + 2 * tokens * WIDTH + WIDTH * (into + out))
 
 
-@pytest.mark.parametrize(
-    ("blocks", "options"), [(4, {}), (1, {"shared_blocks": 1}), (2, {"partition": "0,1,1,0"})]
-)
+@pytest.mark.parametrize(("blocks", "options"), [(4, {}), (1, {"shared_blocks": 1}), (2, {"partition": "0,1,1,0"})])
 def test_shared_blocks_cost_what_their_own_would_and_weigh_less(blocks, options):
     """Every layer is computed; its weights are there once."""
     classifier = new("vit-tiny12", depth=4, **options)

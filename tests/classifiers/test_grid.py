@@ -34,9 +34,9 @@ def test_cells_differ_from_the_run_in_n_and_n_sup_alone_and_come_back_as_rows():
     assert rows_of(runs, {"n2_n_sup5": done}) == [
         {"n": 2, "n_sup": 5, "accuracy": 0.5, "parameters": 7, "train_seconds": 2.0, "images_per_second": 9.0}
     ]
-    assert runs_of(ClassifierRun(network="vitrm", recipe=ClassifierRecipe()), [{"n_sup": 2}])[
-        "n_sup2"
-    ].built == {"latent_steps": 3}
+    assert runs_of(ClassifierRun(network="vitrm", recipe=ClassifierRecipe()), [{"n_sup": 2}])["n_sup2"].built == {
+        "latent_steps": 3
+    }
 
 
 RUN = ClassifierRun(network="vitrm", recipe=recipe(epochs=1), image_size=8, built=NETWORKS["vitrm"])
@@ -45,9 +45,7 @@ RUN = ClassifierRun(network="vitrm", recipe=recipe(epochs=1), image_size=8, buil
 def test_a_grid_is_trained_cell_by_cell():
     """Each as a run of its own would be; what is there so far is shown after each."""
     seen = []
-    grid = train_grid(
-        RUN, parse_grid(["n=1,2"]), pictures(), pictures(30), visit=lambda *shown: seen.append(shown)
-    )
+    grid = train_grid(RUN, parse_grid(["n=1,2"]), pictures(), pictures(30), visit=lambda *shown: seen.append(shown))
     alone = runs_of(RUN, [{"n": 2}])["n2"].train(pictures(), pictures(30))
     assert grid.cells["n"].tolist() == [1, 2]
     assert grid.cells["accuracy"].iloc[1] == alone.accuracy

@@ -29,9 +29,7 @@ def train(folder, one=None, images=None, test=None, resume=False, report=None):
     one, images, test = one or run(), images or pictures(), test or pictures(30)
     checkpoints = Checkpoints(folder / "checkpoints", one.options(images, test), anew=not resume)
     with OutputFolder(folder, overwrite=True) as out:
-        session = Session(
-            checkpoints=checkpoints, resume=checkpoints.latest() if resume else None, report=report
-        )
+        session = Session(checkpoints=checkpoints, resume=checkpoints.latest() if resume else None, report=report)
         training = one.train(images, test, folder=out, session=session)
         training.write(out)
         checkpoints.remove()
@@ -174,9 +172,7 @@ def test_classifiers_are_kept_in_a_folder():
         run().train(pictures(), pictures(30))
 
 
-@pytest.mark.parametrize(
-    ("text", "parts"), [("", ()), ("0, 10,best,0", ("0", "10", "best")), ("2.5", ("2.5",))]
-)
+@pytest.mark.parametrize(("text", "parts"), [("", ()), ("0, 10,best,0", ("0", "10", "best")), ("2.5", ("2.5",))])
 def test_keep_is_read(text, parts):
     assert parse_keep(text) == parts
 

@@ -50,9 +50,7 @@ def test_both_parts_of_a_split_keep_the_order():
 
 
 def test_both_pixels_and_labels_move():
-    images = PixelSet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.arange(2), ("a", "b"), "it").to(
-        "meta"
-    )
+    images = PixelSet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.arange(2), ("a", "b"), "it").to("meta")
     assert (images.pixels.device.type, images.labels.device.type) == ("meta", "meta")
 
 
@@ -66,10 +64,7 @@ def test_batches_are_those_of_files(folder, tiny):
         assert [batch.labels.tolist() for batch in ours] == [batch.labels.tolist() for batch in theirs]
     whole = [batch.positions for pieces in memory.batches(0, 1) for batch in pieces]
     halves = [
-        batch.positions
-        for rank in (0, 1)
-        for pieces in memory.batches(0, 1, rank=rank, world=2)
-        for batch in pieces
+        batch.positions for rank in (0, 1) for pieces in memory.batches(0, 1, rank=rank, world=2) for batch in pieces
     ]
     assert sorted(torch.cat(halves).tolist()) == sorted(torch.cat(whole).tolist())
 

@@ -52,9 +52,7 @@ def test_magnitudes_are_torchvisions():
 def test_a_batch_is_its_images_one_by_one():
     """Every image keeps its place, and gets its own operation in its own direction."""
     images = pictures().repeat(14, 1, 1, 1)
-    operation = torch.arange(14).repeat_interleave(4)[
-        torch.randperm(56, generator=torch.Generator().manual_seed(1))
-    ]
+    operation = torch.arange(14).repeat_interleave(4)[torch.randperm(56, generator=torch.Generator().manual_seed(1))]
     backwards = torch.arange(56) % 3 == 0
     together = operate(images, operation, backwards, 9)
     for place in range(56):
@@ -65,9 +63,7 @@ def test_a_batch_is_its_images_one_by_one():
 def test_draws_are_even(monkeypatch):
     """Each operation once in fourteen, each direction once in two, drawn apart."""
     drawn = []
-    monkeypatch.setattr(
-        "brdyn.classifiers.rand_augment.operate", lambda pixels, *draws: drawn.append(draws) or pixels
-    )
+    monkeypatch.setattr("brdyn.classifiers.rand_augment.operate", lambda pixels, *draws: drawn.append(draws) or pixels)
     torch.manual_seed(0)
     rand_augment(torch.zeros(28_000, 3, 1, 1, dtype=torch.uint8), 9)
     ((operation, backwards, magnitude),) = drawn

@@ -32,9 +32,7 @@ def test_a_short_run_is_watched_as_often():
     assert ClassifierRecipe(epochs=2, log_every=7).training(1000).log_every == 7
 
 
-@pytest.mark.parametrize(
-    ("epochs", "expected"), [(20, (2.0, 2.0)), (150, (10.0, 15.0)), (1000, (10.0, 30.0))]
-)
+@pytest.mark.parametrize(("epochs", "expected"), [(20, (2.0, 2.0)), (150, (10.0, 15.0)), (1000, (10.0, 30.0))])
 def test_a_short_run_warms_up_for_at_most_a_tenth(epochs, expected):
     """By default, of the published 10 and 30 epochs; what is given stays."""
     by_default = ClassifierRecipe(epochs=epochs)

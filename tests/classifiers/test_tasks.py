@@ -40,9 +40,7 @@ def test_deep_supervision_is_a_step_after_another():
         found = model.read(model.step(streams))
         right = (found.scores.argmax(1) == targets.argmax(1)).float()
         expected = functional.cross_entropy(found.scores, targets.argmax(1), reduction="none")
-        expected = expected + functional.binary_cross_entropy_with_logits(
-            found.halting, right, reduction="none"
-        )
+        expected = expected + functional.binary_cross_entropy_with_logits(found.halting, right, reduction="none")
         torch.testing.assert_close(loss, expected)
         votes = task.onward(inputs)
         torch.testing.assert_close(votes, 1 - found.halting.sigmoid().detach())

@@ -35,9 +35,7 @@ def test_a_killed_run_resumes_bit_for_bit(name, tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        train_classifier(
-            killed, pictures(), options, n_sup=3, session=Session(checkpoints=checkpoints, report=kill)
-        )
+        train_classifier(killed, pictures(), options, n_sup=3, session=Session(checkpoints=checkpoints, report=kill))
     resumed = new(name)
     saved = checkpoints.latest()
     assert saved.step == 6

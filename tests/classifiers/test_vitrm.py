@@ -109,13 +109,9 @@ def test_images_stop_by_themselves(threshold):
         threshold = every[0].halting.sigmoid().median().item()
     found, taken = model.adaptive(images, threshold, most=4)
     for place in range(30):
-        expected = next(
-            (number for number in range(1, 5) if every[number - 1].halting[place].sigmoid() > threshold), 4
-        )
+        expected = next((number for number in range(1, 5) if every[number - 1].halting[place].sigmoid() > threshold), 4)
         assert taken[place] == expected
-        torch.testing.assert_close(
-            found.scores[place], every[expected - 1].scores[place], rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(found.scores[place], every[expected - 1].scores[place], rtol=1e-4, atol=1e-5)
     assert set(taken.tolist()) == {0.0: {1}, 1.0: {4}}.get(threshold, set(taken.tolist()))
     if 0 < threshold < 1:
         assert (taken == 1).sum() == 15

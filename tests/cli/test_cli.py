@@ -92,9 +92,7 @@ def test_phases_writes_what_it_says(run, tiny_options, tmp_path, noise_folder):
     after = json.loads((out / "phases.json").read_text())
     assert after["k"] == 3
     assert after["k_rule"] == "given by the user"
-    assert (
-        after["similarity"]["matrix"] == json.loads(before)["similarity"]["matrix"]
-    )  # same seed, same numbers
+    assert after["similarity"]["matrix"] == json.loads(before)["similarity"]["matrix"]  # same seed, same numbers
 
 
 def test_random_weights_are_marked_everywhere(run, tiny_options, tmp_path):
@@ -263,9 +261,7 @@ def test_without_network_weights_are_in_a_cache_or_the_three_ways_are_named(tmp_
         assert not (tmp_path / "out" / model).exists()
     for one in done[len(ABSENT) :]:
         assert one.returncode == 0, one.stderr
-    dinov2, tiny, own = (
-        json.loads((tmp_path / "out" / model / "phases.json").read_text()) for model in CACHED
-    )
+    dinov2, tiny, own = (json.loads((tmp_path / "out" / model / "phases.json").read_text()) for model in CACHED)
     assert dinov2["provenance"]["model"]["token_groups"] == {"cls": 1, "registers": 4, "patches": 16}
     assert dinov2["weights"].startswith("https://")
     assert "registers" in dinov2["provenance"]["model"]["position_rule"]
@@ -297,8 +293,7 @@ def test_models_lists_and_describes(run):
     listed = json.loads(run("models", "vits14_reg", "--json").stdout)
     assert listed == {
         "models": [
-            {"name": name, "family": "dinov2 (torch hub)"}
-            for name in ("dinov2_vits14_reg", "dinov2_vits14_reg_lc")
+            {"name": name, "family": "dinov2 (torch hub)"} for name in ("dinov2_vits14_reg", "dinov2_vits14_reg_lc")
         ]
     }
     assert json.loads(run("models", "dinov2_vits14", "--json").stdout)["layers"] == 12
@@ -325,9 +320,7 @@ def test_every_command_shows_examples_that_it_takes(run):
 
 
 def test_names_are_completed_without_torch():
-    assert sorted(complete_model("")) == sorted(
-        name for family, name in list_models() if family != "transformers"
-    )
+    assert sorted(complete_model("")) == sorted(name for family, name in list_models() if family != "transformers")
     code = (
         "import sys; from brdyn.cli.completion import complete_model; complete_model('');"
         "sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
@@ -387,9 +380,7 @@ def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights)
     assert content["modes"]["n_fitted"] + content["modes"]["n_held_out"] == 40
     errors = pd.read_parquet(out / "modes.parquet")
     pd.testing.assert_frame_equal(brdyn.read(out).modes.errors, errors, check_dtype=False)
-    assert (
-        len(errors) == len(content["modes"]["errors"]) == 12 * 2 * 4 * 4
-    )  # layers, groups, predictors, measures
+    assert len(errors) == len(content["modes"]["errors"]) == 12 * 2 * 4 * 4  # layers, groups, predictors, measures
 
     again = [*options, "--overwrite"]
     assert_one_line_error(run("dynamics", *again, "--measures", "basins"), 2, "need images with labels")
@@ -407,9 +398,7 @@ def test_dynamics_writes_what_it_says(run, tiny_options, tmp_path, tiny_weights)
     assert_one_line_error(run("dynamics", *again, "--phases", tmp_path / "other.json"), 2, "other weights")
     recorded["model"] = "dinov2_vits14"
     (tmp_path / "other.json").write_text(json.dumps(recorded))
-    assert_one_line_error(
-        run("dynamics", *again, "--phases", tmp_path / "other.json"), 2, "is of 'dinov2_vits14'"
-    )
+    assert_one_line_error(run("dynamics", *again, "--phases", tmp_path / "other.json"), 2, "is of 'dinov2_vits14'")
     assert json.loads((out / "dynamics.json").read_text()) == content  # failures left the results alone
 
 
@@ -520,9 +509,7 @@ def test_interventions_write_what_they_say(run, tiny_options, tmp_path):
         "--phases",
         tmp_path / "out" / "phases.json",
     ]
-    done = run(
-        "interventions", *options, "--kinds", "swap,delete,shuffle,replace", "--draws", "2", rendered=False
-    )
+    done = run("interventions", *options, "--kinds", "swap,delete,shuffle,replace", "--draws", "2", rendered=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "no classification head" in done.stdout
@@ -538,9 +525,7 @@ def test_interventions_write_what_they_say(run, tiny_options, tmp_path):
     assert 0 < test["p_contiguous"] <= 1
     assert test["placements"] == 55
     table = pd.read_parquet(out / "interventions.parquet")
-    chosen = table.query(
-        "kind == 'swap' and readout == 'cls' and measure == 'relative_error' and layers == '3,5'"
-    )
+    chosen = table.query("kind == 'swap' and readout == 'cls' and measure == 'relative_error' and layers == '3,5'")
     assert chosen["mean"].item() == pytest.approx(swaps[2, 4])
     assert chosen["order"].item() == "1,2,5,4,3,6,7,8,9,10,11,12"
     found = Surgery.read(out)
@@ -551,9 +536,7 @@ def test_interventions_write_what_they_say(run, tiny_options, tmp_path):
     again = [*options, "--overwrite"]
     assert_one_line_error(run("interventions", *again, "--kinds", "swap,twist"), 2, "'twist'", "replace")
     assert_one_line_error(run("interventions", *again, "--draws", "0"), 2, "--draws")
-    assert_one_line_error(
-        run("interventions", *again, "--k", "12", "--kinds", "shuffle"), 2, "allows no shuffle"
-    )
+    assert_one_line_error(run("interventions", *again, "--k", "12", "--kinds", "shuffle"), 2, "allows no shuffle")
     assert json.loads((out / "interventions.json").read_text()) == content
 
 

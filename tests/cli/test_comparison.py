@@ -90,9 +90,9 @@ def test_a_picture_of_several_names_the_model_the_images_and_their_size(tmp_path
         assert " ".join(axes.get_title().split()).endswith(f"{name}: {images}")
     said = [text.get_text() for text in pictures["steps"].legends[0].get_texts()]
     assert [one.partition(": ")[2] for one in said] == [images.replace(" ", ", ", 1)] * 2
-    assert draw_comparison(compare(phases(2, "small"), phases(2, "large")))["similarity"].axes[
-        0
-    ].get_title() == ("small\n8 images of 32 × 32 pixels")
+    assert draw_comparison(compare(phases(2, "small"), phases(2, "large")))["similarity"].axes[0].get_title() == (
+        "small\n8 images of 32 × 32 pixels"
+    )
 
 
 def test_numbers_of_curves_are_the_headlines():
@@ -132,9 +132,7 @@ def test_probes_of_a_few_layers_lie_where_these_are_in_the_model():
 
 
 def test_growth_and_deletions_are_overlaid_and_swaps_lie_side_by_side():
-    growth = draw_comparison(
-        compare(repair(grown(0.2, "cls", [-1, -2])), repair(grown(0.2, "cls", [-3, -4, -5])))
-    )
+    growth = draw_comparison(compare(repair(grown(0.2, "cls", [-1, -2])), repair(grown(0.2, "cls", [-3, -4, -5]))))
     assert [line.get_ydata().tolist() for line in growth["growth"].axes[0].lines] == [[-1, -2], [-3, -4, -5]]
     assert draw_comparison(compare(repair(grown(0.2, "cls", [1])), repair(grown(0.3, "cls", [1]), 0.3))) == {}
     rows = [("delete", (1,), 0.9), ("delete", (4,), 0.2), ("swap", (1, 2), 0.4)]
@@ -174,16 +172,13 @@ def test_probes_of_layers_are_overlaid():
 
 def test_the_best_place_is_said_with_the_probe_that_found_it():
     both = pd.concat([probed().scores, probed().scores.assign(probe="knn")], ignore_index=True)
-    assert (
-        "vit at layers 3+6 (phase ends) by linear: accuracy 80.0%" in replace(probed(), scores=both).answer()
-    )
+    assert "vit at layers 3+6 (phase ends) by linear: accuracy 80.0%" in replace(probed(), scores=both).answer()
     assert "vit at layers 3+6 (phase ends): accuracy 80.0%" in probed().answer()
 
 
 def test_too_few_test_images_are_said_from_the_intervals():
     said = (
-        "too few test images to tell layers apart (intervals of the largest and the least accuracy meet): "
-        "vit, linear"
+        "too few test images to tell layers apart (intervals of the largest and the least accuracy meet): vit, linear"
     )
     assert said in probed(half=0.2).remarks()
     assert said not in probed(half=0.1).remarks()
@@ -312,6 +307,4 @@ def test_the_command_draws_again(run, folders, monkeypatch):
 
 
 def test_a_similarity_alone_is_compared_too():
-    assert isinstance(
-        compare(similarity(2, "small"), similarity(2, "large")).results["small"], LayerSimilarity
-    )
+    assert isinstance(compare(similarity(2, "small"), similarity(2, "large")).results["small"], LayerSimilarity)

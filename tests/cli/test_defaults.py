@@ -56,9 +56,7 @@ def test_options_that_are_written_out_have_the_default_of_their_parameter():
     assert default(vitrm_train, "latent_steps") == ViTRMConfig.latent_steps
 
 
-@pytest.mark.parametrize(
-    ("request_of", "given"), [(RunRequest, {}), (ViTRequest, {}), (EvalRequest, {"run": "x"})]
-)
+@pytest.mark.parametrize(("request_of", "given"), [(RunRequest, {}), (ViTRequest, {}), (EvalRequest, {"run": "x"})])
 def test_images_are_read_as_typed(request_of, given):
     typed = {"n": 3, "seed": 5, "split": "val", "image_column": "picture", "label_column": "kind"}
     request = request_of(out=Path("out"), **given, **typed)
@@ -66,9 +64,7 @@ def test_images_are_read_as_typed(request_of, given):
     assert request.images_options(n=2, split=None) == {**typed, "n": 2, "split": None}
 
 
-@pytest.mark.parametrize(
-    ("init", "weights"), [("pretrained", (Path("x.pth"), "teacher")), ("random", (None, None))]
-)
+@pytest.mark.parametrize(("init", "weights"), [("pretrained", (Path("x.pth"), "teacher")), ("random", (None, None))])
 def test_untrained_twins_have_no_weights_of_a_file(init, weights, monkeypatch):
     monkeypatch.setattr("brdyn.models.load_model", lambda name, **options: options)
     request = RunRequest(out=Path("out"), weights=Path("x.pth"), weights_key="teacher")

@@ -27,9 +27,7 @@ cli.{end}()
 def said(code, end):
     """What a process prints, and its exit code."""
     script = TAKEN_APART.replace("{code}", str(code)).replace("{end}", end)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
     return done.stdout.splitlines(), done.returncode
 
 

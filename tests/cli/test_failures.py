@@ -59,9 +59,7 @@ def failing(monkeypatch):
 
 
 def test_debug_shows_the_traceback(run, failing, monkeypatch):
-    assert_one_line_error(
-        run("phases"), 1, "unforeseen ZeroDivisionError: division by zero; --debug shows where"
-    )
+    assert_one_line_error(run("phases"), 1, "unforeseen ZeroDivisionError: division by zero; --debug shows where")
     for arguments in (["--debug", "phases"], ["phases", "--debug"]):
         done = run(*arguments)
         assert done.returncode == 1

@@ -250,9 +250,7 @@ def test_an_unfinished_run_is_neither_taken_nor_lost(run, fit, stop, tmp_path):
     stop(0)
     before = names(tmp_path / "out")
     assert before == {"checkpoints", "unfinished.json"}
-    assert_one_line_error(
-        run(*fit), 2, "holds an unfinished run; --resume goes on with it, --overwrite begins anew"
-    )
+    assert_one_line_error(run(*fit), 2, "holds an unfinished run; --resume goes on with it, --overwrite begins anew")
     assert names(tmp_path / "out") == before
 
 
@@ -284,9 +282,7 @@ def test_pictures_and_formats_of_the_old_run_go(run, fit, vit, tmp_path):
         (tmp_path / title / "mine.png").write_bytes(b"mine")
         assert run(*options, *out, "--overwrite", "--format", "svg").returncode == 0
         found = {
-            name
-            for name in names(tmp_path / title)
-            if "." in name and not name.endswith((".json", ".safetensors"))
+            name for name in names(tmp_path / title) if "." in name and not name.endswith((".json", ".safetensors"))
         }
         assert found == {"mine.png", f"{title}.svg"}
 

@@ -22,9 +22,7 @@ def test_a_command_writes_its_twins(command, run, tiny_options, tmp_path):
     assert "beside 2 untrained twins of this architecture, mean [least, largest]:" in done.stdout
     found = brdyn.read(tmp_path / "out")
     assert found.null.weights == ("random (untrained, seed 4)", "random (untrained, seed 5)")
-    content = json.loads(
-        (tmp_path / "out" / f"{'perturb' if command == 'perturb' else command}.json").read_text()
-    )
+    content = json.loads((tmp_path / "out" / f"{'perturb' if command == 'perturb' else command}.json").read_text())
     assert all(len(one["untrained"]) == 2 for one in content["null"]["values"].values())
 
 
@@ -44,9 +42,7 @@ def test_a_number_that_is_none(command, run):
 
 
 def test_a_module_of_somebodys_own_has_none(run, tmp_path, noise_folder):
-    (tmp_path / "mine.py").write_text(
-        "from tests.models.own_vit import adapted\ndef build(): return adapted()\n"
-    )
+    (tmp_path / "mine.py").write_text("from tests.models.own_vit import adapted\ndef build(): return adapted()\n")
     options = [
         "--model",
         f"{tmp_path}/mine.py:build",
@@ -57,9 +53,7 @@ def test_a_module_of_somebodys_own_has_none(run, tmp_path, noise_folder):
         0,
     ]
     done = run("dynamics", *options, "--out", tmp_path / "out", "--null", 1)
-    assert_one_line_error(
-        done, 2, "nothing is known that initialises", "mine.py:build", "drop --null", "twins"
-    )
+    assert_one_line_error(done, 2, "nothing is known that initialises", "mine.py:build", "drop --null", "twins")
     assert not (tmp_path / "out").exists()
 
 

@@ -57,9 +57,7 @@ def test_weights_that_are_not_finite_are_named(run, changed, labelled, tmp_path,
 def test_states_that_overflow_name_the_layer(run, changed, labelled, tmp_path, command):
     weights = changed(lambda state: state["blocks.5.mlp.fc2.weight"].fill_(3e38))
     done = run(command, *COMMANDS[command], *options(weights, labelled, tmp_path / "out", 12))
-    assert_one_line_error(
-        done, 1, "the output of layer 6 of 'vit_tiny_patch16_224' is not finite", "check the weights"
-    )
+    assert_one_line_error(done, 1, "the output of layer 6 of 'vit_tiny_patch16_224' is not finite", "check the weights")
     assert not (tmp_path / "out").exists()
 
 
@@ -123,9 +121,7 @@ def test_odd_options_are_refused(run, tiny_weights, noise_folder, tmp_path, comm
 
 
 def test_noise_beyond_float32_is_an_error_of_the_run(run, tiny_weights, noise_folder, tmp_path):
-    done = run(
-        "perturb", *options(tiny_weights, noise_folder, tmp_path / "out", 2), "--eps", "1e30", "--layers", "0"
-    )
+    done = run("perturb", *options(tiny_weights, noise_folder, tmp_path / "out", 2), "--eps", "1e30", "--layers", "0")
     assert_one_line_error(done, 1, "noise of 1e+30", "use a smaller --eps")
     assert "--dtype float32" not in done.stderr
 

@@ -30,9 +30,7 @@ def test_phases_of_it_with_loader_processes(run, mine, noise_folder):
     found = json.loads(Path("out/phases.json").read_text())
     assert found["n_images"] == 8
     assert "SHA-256" in found["provenance"]["model"]["notes"][0]
-    again = run(
-        "dynamics", *common[1:-1], "out2", "--allow-code", "--phases", "out/phases.json", "--workers", 0
-    )
+    again = run("dynamics", *common[1:-1], "out2", "--allow-code", "--phases", "out/phases.json", "--workers", 0)
     assert again.returncode == 0, again.stderr
 
 

@@ -118,9 +118,7 @@ def test_raptor_and_teacher_are_paired(run, options, streets, tmp_path):
         "--out",
         tmp_path / "eval",
     ]
-    assert_one_line_error(
-        run(*over, "--layers", "all"), 2, "--task, --layers and --protocol go with --probe-train"
-    )
+    assert_one_line_error(run(*over, "--layers", "all"), 2, "--task, --layers and --protocol go with --probe-train")
     probes = ["--probe-train", streets[0], "--probe-test", streets[1], "--seeds", "1", "--epochs", "1"]
     done = run(*over, "--task", "segmentation", "--layers", "6,12", *probes)
     assert done.returncode == 0, done.stderr
@@ -147,9 +145,7 @@ def test_depth_is_scored_inside_the_crop(run, low_weights, tmp_path):
         "--model", "vit_tiny_patch16_224", "--weights", low_weights, "--image-size", "32", "--images", sets["train"],
         "--task", "depth", "--epochs", "1", "--seeds", "1", "--workers", "0",
     ]  # fmt: skip
-    assert_one_line_error(
-        run("probe", *options, "--eigen-crop"), 2, "--eigen-crop is of test images, and none were"
-    )
+    assert_one_line_error(run("probe", *options, "--eigen-crop"), 2, "--eigen-crop is of test images, and none were")
     tested = [*options, "--test", sets["test"]]
     found = {}
     for name, extra in (("whole", []), ("crop", ["--eigen-crop"])):

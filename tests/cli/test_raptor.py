@@ -124,9 +124,7 @@ def test_a_killed_raptor_fit_resumes_bit_for_bit(run, narrow_options, tmp_path, 
         state.write_bytes(state.read_bytes()[:1000])
         assert_one_line_error(run("raptor-fit", *killed, "--resume"), 1, "damaged", "--previous goes on")
     # On as many threads as the killed process, whose sums were split alike.
-    resumed = brdyn(
-        ["raptor-fit", *killed, "--resume", *(["--previous"] if killed_at == 4 else [])], before=UNDRAWN
-    )
+    resumed = brdyn(["raptor-fit", *killed, "--resume", *(["--previous"] if killed_at == 4 else [])], before=UNDRAWN)
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming from stage" in resumed.stdout
     assert weights_of(tmp_path / "killed") == expected
@@ -220,16 +218,10 @@ def test_evaluations_that_cannot_be(run, fitted, noise_folder, labelled, tmp_pat
     out = ["--images", noise_folder, "--workers", "0", "--out", tmp_path / "out"]
     assert_one_line_error(run("raptor-eval"), 2, "Missing argument 'RUN'")
     assert_one_line_error(run("raptor-eval", tmp_path / "none", *out), 2, "none")
-    assert_one_line_error(
-        run("raptor-eval", "vit_tiny_patch16_224", "--init", "random", *out), 2, "not a Raptor"
-    )
-    assert_one_line_error(
-        run("raptor-eval", fitted, *out, "--probe-test", labelled), 2, "go with --probe-train"
-    )
+    assert_one_line_error(run("raptor-eval", "vit_tiny_patch16_224", "--init", "random", *out), 2, "not a Raptor")
+    assert_one_line_error(run("raptor-eval", fitted, *out, "--probe-test", labelled), 2, "go with --probe-train")
     assert_one_line_error(run("raptor-eval", fitted, *out, "--seeds", "0"), 2, "--seeds", "(it is '0')")
-    assert_one_line_error(
-        run("raptor-eval", fitted, *out, "--probe-train", noise_folder), 2, "images with labels"
-    )
+    assert_one_line_error(run("raptor-eval", fitted, *out, "--probe-train", noise_folder), 2, "images with labels")
     both = ["--probe-train", labelled, "--probe-test", noise_folder]
     assert_one_line_error(run("raptor-eval", fitted, *out, *both), 2, "images with labels")
     config = json.loads((fitted / "config.json").read_text())
@@ -261,9 +253,7 @@ def test_probe_writes_what_it_says(run, tiny_options, labelled, noise_folder, tm
     assert [row["seeds"] for row in probing["summary"]] == [1, 3]
     over = [*options, "--overwrite"]
     assert_one_line_error(run("probe", *over, "--test-n", "3"), 2, "--test-n goes with --test")
-    assert_one_line_error(
-        run("probe", *over, "--test", labelled), 2, "40 images are both to fit the probe and to test"
-    )
+    assert_one_line_error(run("probe", *over, "--test", labelled), 2, "40 images are both to fit the probe and to test")
     assert_one_line_error(run("probe", *tiny_options, "--overwrite"), 2, "images with labels")
     assert_one_line_error(run("probe", *over, "-n", "1"), 2, "cannot be kept out")
     for place, name in (("one", "a"), ("one", "b"), ("two", "a"), ("two", "c")):
@@ -324,14 +314,10 @@ def test_a_fit_from_a_cache(run, narrow_options, tmp_path):
     second = json.loads((tmp_path / "out" / "fit.json").read_text())
     assert second["stages"]["2"]["losses"] == first["stages"]["2"]["losses"]
     fewer = [*narrow_options, "--cache", cache, "--overwrite", "-n", "20"]
-    assert_one_line_error(
-        run("raptor-fit", *fewer), 2, "cache of something else", "chosen: 40 before, 20 now"
-    )
+    assert_one_line_error(run("raptor-fit", *fewer), 2, "cache of something else", "chosen: 40 before, 20 now")
     file = tmp_path / "file"
     file.write_text("")
-    assert_one_line_error(
-        run("raptor-fit", *narrow_options, "--overwrite", "--cache", file), 2, "cache folder"
-    )
+    assert_one_line_error(run("raptor-fit", *narrow_options, "--overwrite", "--cache", file), 2, "cache folder")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -347,6 +333,4 @@ def test_a_fit_from_memory_is_the_same(run, narrow_options, tmp_path):
     assert_one_line_error(run("raptor-fit", *both), 2, "drop one")
     for option in (["--in-memory"], ["--cache", tmp_path / "cache"]):
         both = [*narrow_options, "--augment", *option, "--overwrite"]
-        assert_one_line_error(
-            run("raptor-fit", *both), 2, f"--augment sees each image anew, and {option[0]} keeps"
-        )
+        assert_one_line_error(run("raptor-fit", *both), 2, f"--augment sees each image anew, and {option[0]} keeps")

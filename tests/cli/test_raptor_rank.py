@@ -119,9 +119,7 @@ def test_images_that_chose_alone_are_told_too(noise_folder, monkeypatch):
     model = tiny_vit()
     learning, judging = brdyn.load_images(str(noise_folder), model).split(8, seed=0)
     alone = brdyn.Stream(workers=0)
-    curve = brdyn.raptor_ranks(
-        model, judging, {"one": [0] * model.depth}, [0], fit_images=learning, stream=alone
-    )
+    curve = brdyn.raptor_ranks(model, judging, {"one": [0] * model.depth}, [0], fit_images=learning, stream=alone)
     assert (curve.fit_images["choose"], curve.fit_images["fit"]) == (20, 0)
     assert "[nan" not in replace(curve, table=curve.table.assign(low=nan, high=nan)).answer()  # of one image
     chosen = learning.some(20, judging.seed).indices()

@@ -46,9 +46,7 @@ def test_it_keeps_what_it_is_asked_for_and_other_commands_load_it(run, options, 
     assert matrices[0] != matrices[1]
     fit = ["--k", "2", "--steps", "2", "--batch-size", "4", "--out", tmp_path / "raptor"]
     assert run("raptor-fit", *model, *fit).returncode == 0
-    done = run(
-        "raptor-eval", tmp_path / "raptor", "--images", labelled, "--workers", "0", "--out", tmp_path / "e"
-    )
+    done = run("raptor-eval", tmp_path / "raptor", "--images", labelled, "--workers", "0", "--out", tmp_path / "e")
     assert done.returncode == 0, done.stderr
     assert "accuracy by that head" in done.stdout
     assert_one_line_error(run("vit-train", *options), 2, "--overwrite")
@@ -114,9 +112,7 @@ def test_the_packaged_network_is_evaluated_by_name(run, labelled, cifar10_test, 
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "eval" / "vitrm_eval.json").read_text())
     assert 0.65 < content["accuracy"] < 0.79
-    other = run(
-        "vitrm-eval", "cifar_vit12", "--data", labelled, "--workers", "0", "--out", tmp_path / "other"
-    )
+    other = run("vitrm-eval", "cifar_vit12", "--data", labelled, "--workers", "0", "--out", tmp_path / "other")
     assert_one_line_error(other, 2, "and the classifier 10 (airplane")
 
 
@@ -148,9 +144,7 @@ def test_blocks_are_shared_and_the_network_takes_images_of_its_size_alone(run, o
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_run_of_shared_blocks_is_resumed_with_the_same_ones_alone(
-    run, options, labelled, tmp_path, monkeypatch
-):
+def test_a_run_of_shared_blocks_is_resumed_with_the_same_ones_alone(run, options, labelled, tmp_path, monkeypatch):
     """What else is asked for is told by name, and the checkpoint stays for the run that it is of."""
     five = pq.read_table(labelled)
     five = five.set_column(1, "label", pa.array([number % 5 for number in range(len(five))]))

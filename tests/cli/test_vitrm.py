@@ -151,9 +151,7 @@ def test_a_grid_goes_on_where_it_stopped(run, train_options, tmp_path):
     done = run("vitrm-train", *options, "--resume")
     assert done.returncode == 0, done.stderr
     assert (out / names[0] / "train.json").stat().st_mtime_ns == kept
-    assert (
-        json.loads((out / "grid.json").read_text())["cells"][2]["accuracy"] == first["cells"][2]["accuracy"]
-    )
+    assert json.loads((out / "grid.json").read_text())["cells"][2]["accuracy"] == first["cells"][2]["accuracy"]
     assert weights["n2_n_sup1"] == (out / "n2_n_sup1" / "model.safetensors").read_bytes()
     changed = run("vitrm-train", *options, "--resume", "--lr", "0.1")
     assert_one_line_error(changed, 2, "recipe.lr: 0.0003 before, 0.1 now")

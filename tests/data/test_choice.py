@@ -198,9 +198,7 @@ def test_what_is_there_but_of_another_kind_is_said(tmp_path):
         load_images(tmp_path / "notes.zip", MODEL)
     with pytest.raises(UsageError, match=r"it holds 2 \.txt, 1 \.json; searched"):
         load_images(tmp_path / "sub", MODEL)
-    with pytest.raises(
-        BrdynError, match="'some/where' is no file or folder here, and cannot be had as a hub data set"
-    ):
+    with pytest.raises(BrdynError, match="'some/where' is no file or folder here, and cannot be had as a hub data set"):
         load_images("some/where", MODEL)
 
 
@@ -252,9 +250,7 @@ def test_webdataset_labels_in_json_and_as_names(tmp_path):
 def test_an_absurd_number_in_a_tar_takes_only_its_own_label(absurd, tmp_path):
     labels = (1, absurd, 0)
     members = [(f"{place}.png", picture(place)) for place in range(3)]
-    members += [
-        (f"{place}.json", json.dumps({"label": label}).encode()) for place, label in enumerate(labels)
-    ]
+    members += [(f"{place}.json", json.dumps({"label": label}).encode()) for place, label in enumerate(labels)]
     source = load_images(tar(tmp_path / "x.tar", members), MODEL).source
     assert [source.read(index).label for index in range(3)] == [1, -1, 0]
 
@@ -291,15 +287,11 @@ def test_rows_without_number(tmp_path, monkeypatch):
     monkeypatch.setattr(image_set, "PATIENCE", 1000)
     tracemalloc.start()
     every = load_images(tmp_path / "x.parquet", MODEL)
-    with pytest.raises(
-        BrdynError, match=r"could not be read; the first, x\.parquet row 0: the row holds no image"
-    ):
+    with pytest.raises(BrdynError, match=r"could not be read; the first, x\.parquet row 0: the row holds no image"):
         list(every.batches(512, workers=0))
     assert tracemalloc.get_traced_memory()[1] < 30 * 2**20  # a list of all takes 80
     tracemalloc.stop()
     monkeypatch.setattr(image_set, "MOST_IMAGES", rows - 1)
-    with pytest.raises(
-        UsageError, match="has 10000000 images; at most 9999999 are gone through: use fewer with `n`"
-    ):
+    with pytest.raises(UsageError, match="has 10000000 images; at most 9999999 are gone through: use fewer with `n`"):
         load_images(tmp_path / "x.parquet", MODEL)
     assert len(load_images(tmp_path / "x.parquet", MODEL, n=5)) == 5

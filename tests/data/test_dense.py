@@ -41,9 +41,7 @@ def table(path, targets, column="mask", images=None, **metadata):
 
 
 def masks(count=3, classes=4, size=(40, 48)):
-    return [
-        np.random.default_rng(10 + seed).integers(0, classes, size, dtype=np.uint8) for seed in range(count)
-    ]
+    return [np.random.default_rng(10 + seed).integers(0, classes, size, dtype=np.uint8) for seed in range(count)]
 
 
 def depths(count=3, size=(40, 48)):
@@ -126,9 +124,7 @@ def test_tasks_that_are_none(tmp_path, model):
     path = table(tmp_path / "a.parquet", [encoded(one) for one in masks()])
     with pytest.raises(UsageError, match=r"unknown task 'segmentaton'; choose one of segmentation, depth"):
         load_dense(path, model, "segmentaton")
-    with pytest.raises(
-        UsageError, match=r"the targets given say how a depth is read, and segmentation has a mask"
-    ):
+    with pytest.raises(UsageError, match=r"the targets given say how a depth is read, and segmentation has a mask"):
         load_dense(path, model, "segmentation", targets=DepthTargets.of("mm"))
 
 
@@ -227,9 +223,7 @@ def test_the_crop_of_depth_is_that_of_maps_of_its_size(tmp_path, model):
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (45, 470, 41, 600)
     np.testing.assert_allclose(found[45:471, 41:601], made[45:471, 41:601] / 1000, rtol=1e-6)
     path = table(tmp_path / "a.parquet", [encoded(one) for one in depths()], "depth")
-    with pytest.raises(
-        UsageError, match=r"is 48 x 40, and the Eigen crop is of maps of 640 x 480; drop `eigen_crop`"
-    ):
+    with pytest.raises(UsageError, match=r"is 48 x 40, and the Eigen crop is of maps of 640 x 480; drop `eigen_crop`"):
         load_dense(path, model, "depth", targets=targets)
 
 
@@ -259,9 +253,7 @@ def test_no_depth_at_all_and_depth_in_colour(tmp_path, model):
 
 def test_a_table_without_targets(tmp_path, model):
     path = table(tmp_path / "a.parquet", [encoded(noise())], "other")
-    with pytest.raises(
-        UsageError, match=r"no column of a mask for each image among image, other; choose one by"
-    ):
+    with pytest.raises(UsageError, match=r"no column of a mask for each image among image, other; choose one by"):
         load_dense(path, model, "segmentation")
     with pytest.raises(UsageError, match=r"no column 'nope'"):
         load_dense(path, model, "segmentation", target_column="nope")
@@ -343,9 +335,7 @@ def test_pairs_that_are_none(tmp_path, model):
     with pytest.raises(UsageError, match=r"2 images and 3 of their targets; 'masks/2.png' has no image"):
         load_dense(root, model, "segmentation")
     (root / "masks" / "1.tif").write_bytes((root / "masks" / "1.png").read_bytes())
-    with pytest.raises(
-        UsageError, match=r"'masks/1.png' and 'masks/1.tif' are of one stem; give each its own"
-    ):
+    with pytest.raises(UsageError, match=r"'masks/1.png' and 'masks/1.tif' are of one stem; give each its own"):
         load_dense(root, model, "segmentation")
     (root / "masks" / "1.tif").rename(root / "images" / "1.jpeg")
     with pytest.raises(UsageError, match=r"'images/1.jpeg' and 'images/1.jpg' are of one stem"):

@@ -100,9 +100,7 @@ def test_both_parts_of_a_split_keep_the_order(folder):
     assert learning.chosen.tolist() == sorted(set(range(10)) - set(held.chosen.tolist()))
     assert held.chosen.tolist() == sorted(held.chosen.tolist())
     assert values(held) == held.chosen.tolist()
-    assert {tuple(load_images(folder, MODEL).split(4, seed=seed)[1].chosen) for seed in range(6)} != {
-        (0, 1, 2, 3)
-    }
+    assert {tuple(load_images(folder, MODEL).split(4, seed=seed)[1].chosen) for seed in range(6)} != {(0, 1, 2, 3)}
 
 
 def test_a_batch_splits_in_order():
@@ -193,9 +191,7 @@ def test_one_large_row_group_is_read_a_few_rows_at_a_time(tmp_path, monkeypatch)
 def test_paths_in_parquet_are_beside_their_shard(tmp_path):
     (tmp_path / "shards").mkdir()
     save(tmp_path / "shards" / "one.png", 9)
-    rows = pa.array(
-        [{"bytes": None, "path": "one.png"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    )
+    rows = pa.array([{"bytes": None, "path": "one.png"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     pq.write_table(pa.table({"image": rows}), tmp_path / "shards" / "a.parquet")
     (tmp_path / "shards" / "one.png").rename(tmp_path / "shards" / "one.dat")
     source = parquet_module.ParquetSource(tmp_path / "shards", ["a.parquet"])
@@ -229,9 +225,7 @@ def test_a_dead_loader_process_is_one_line(folder, monkeypatch):
 
 def test_imagenet_samples(imagenet_samples):
     images = load_images(imagenet_samples, MODEL, n=3, seed=0)
-    batch = next(
-        load_images(imagenet_samples, SimpleNamespace(transform=to_tensor), n=1).batches(1, workers=0)
-    )
+    batch = next(load_images(imagenet_samples, SimpleNamespace(transform=to_tensor), n=1).batches(1, workers=0))
     assert min(batch.images.shape[-2:]) == 256
     assert len(images) == 3
     assert len(images.label_names) == 1000
@@ -242,9 +236,7 @@ def test_hub_data_sets(monkeypatch, tmp_path):
 
     rows = datasets.Dataset.from_dict(
         {"image": [str(save(tmp_path / f"{v}.png", v)) for v in (3, 5)], "label": [1, 0]},
-        features=datasets.Features(
-            {"image": datasets.Image(), "label": datasets.ClassLabel(names=["n", "y"])}
-        ),
+        features=datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["n", "y"])}),
     )
     asked = []
 

@@ -107,9 +107,7 @@ def test_declared_names_that_do_not_match_the_data(tmp_path):
 
 @pytest.mark.parametrize("metadata", [b"[" * 10**5, b'{"info": 3}', b"\xff", b'{"info": {"features": [1]}}'])
 def test_metadata_that_is_not_as_the_hub_writes_it(tmp_path, metadata):
-    table = pa.table({"image": pictures(2), "label": [1, 0]}).replace_schema_metadata(
-        {b"huggingface": metadata}
-    )
+    table = pa.table({"image": pictures(2), "label": [1, 0]}).replace_schema_metadata({b"huggingface": metadata})
     pq.write_table(table, tmp_path / "x.parquet")
     images, found = labels_of(tmp_path / "x.parquet")
     assert found == [1, 0]
@@ -147,9 +145,7 @@ def gaps(tmp_path, noise_folder):
 
 def test_training_pixels_keep_their_labels(gaps, tmp_path, monkeypatch):
     path, kept, labels = gaps
-    monkeypatch.setattr(
-        "brdyn.classifiers.pixels.DECODED_AT_ONCE", 6
-    )  # several batches with and without gaps
+    monkeypatch.setattr("brdyn.classifiers.pixels.DECODED_AT_ONCE", 6)  # several batches with and without gaps
     found = load_pixels(path, 8, workers=0)
     every = load_pixels(write(tmp_path / "all.parquet", {
         "image": [{"bytes": one.read_bytes(), "path": None} for one in sorted((tmp_path / "noise").iterdir())],

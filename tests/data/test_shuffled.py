@@ -21,8 +21,7 @@ def images(noise_folder, tiny):
 
 def positions(stream, start, stop, **share):
     return [
-        np.concatenate([piece.positions.numpy() for piece in pieces])
-        for pieces in stream.batches(start, stop, **share)
+        np.concatenate([piece.positions.numpy() for piece in pieces]) for pieces in stream.batches(start, stop, **share)
     ]
 
 
@@ -87,9 +86,7 @@ def test_crops_are_others_in_each_epoch_and_the_same_at_each_step(images, tiny, 
 def test_parquet_in_any_order(noise_folder, tmp_path, tiny):
     cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(noise_folder.iterdir())]
     cells[7] = {"bytes": b"broken", "path": None}
-    pq.write_table(
-        pa.table({"image": cells, "label": list(range(40))}), tmp_path / "x.parquet", row_group_size=9
-    )
+    pq.write_table(pa.table({"image": cells, "label": list(range(40))}), tmp_path / "x.parquet", row_group_size=9)
     stream = ShuffledBatches(load_images(tmp_path / "x.parquet", tiny, n=30), 10, workers=0)
     batches = [piece for pieces in stream.batches(0, 3) for piece in pieces]
     labels = torch.cat([batch.labels for batch in batches])

@@ -168,9 +168,7 @@ def test_files_and_cells_have_a_largest_size(tmp_path, monkeypatch):
     assert "MiB encoded are more than" in skipped(images)["x.parquet row 1"]
 
 
-@pytest.mark.parametrize(
-    "path", ["../secret.png", "/SECRET", "a/../../secret.png", "/proc/self/environ", "nul\0.png"]
-)
+@pytest.mark.parametrize("path", ["../secret.png", "/SECRET", "a/../../secret.png", "/proc/self/environ", "nul\0.png"])
 def test_paths_in_tables_stay_in_their_folder(tmp_path, path):
     (tmp_path / "secret.png").write_bytes(picture(9))
     path = str(tmp_path / "secret.png") if path == "/SECRET" else path
@@ -259,9 +257,7 @@ def test_of_much_the_fingerprint_reads_blocks(tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, most)
     data = bytearray(np.random.default_rng(0).bytes(40_000))
     read = []
-    monkeypatch.setattr(
-        module, "read_regular", lambda *a, **k: read.append(len(d := files.read_regular(*a, **k))) or d
-    )
+    monkeypatch.setattr(module, "read_regular", lambda *a, **k: read.append(len(d := files.read_regular(*a, **k))) or d)
     (tmp_path / "x.bin").write_bytes(data)
     first = fingerprint(named(tmp_path))
     assert sum(read) <= 4096
@@ -273,9 +269,7 @@ def test_of_much_the_fingerprint_reads_blocks(tmp_path, monkeypatch):
 def test_a_single_file_is_the_same_under_another_name(tmp_path):
     write(tmp_path / "a.parquet", {"image": pictures(3)})
     (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes())
-    one, other = (
-        load_images(tmp_path / name, MODEL).source.fingerprint() for name in ("a.parquet", "b.parquet")
-    )
+    one, other = (load_images(tmp_path / name, MODEL).source.fingerprint() for name in ("a.parquet", "b.parquet"))
     assert one == other
 
 

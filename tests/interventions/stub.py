@@ -30,9 +30,7 @@ class StubViT(VisionTransformer):
         self.norm = nn.Identity()
         self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
         self._classes = classes
-        self.info = ModelInfo(
-            "stub", "test", len(functions), 12, 1, 2, (4, 4), 1, "none", "test weights", "0" * 64
-        )
+        self.info = ModelInfo("stub", "test", len(functions), 12, 1, 2, (4, 4), 1, "none", "test weights", "0" * 64)
 
     @property
     def classes(self) -> int:

@@ -47,9 +47,7 @@ def snapshot(model):
 
 def unchanged(before, model):
     after = snapshot(model)
-    return before[:3] == after[:3] and all(
-        torch.equal(after[3][name], value) for name, value in before[3].items()
-    )
+    return before[:3] == after[:3] and all(torch.equal(after[3][name], value) for name, value in before[3].items())
 
 
 CASES = {
@@ -164,9 +162,7 @@ def test_a_group_named_twice_is_perturbed_once(tiny):
 
 
 @pytest.mark.parametrize("layer", [0, 2, DEPTH])
-@pytest.mark.parametrize(
-    ("tokens", "part"), [("cls", [0]), ("registers+cls", [0, 1, 2]), ("all", list(range(19)))]
-)
+@pytest.mark.parametrize(("tokens", "part"), [("cls", [0]), ("registers+cls", [0, 1, 2]), ("all", list(range(19)))])
 def test_noise_has_its_size_and_place(tiny, layer, tokens, part):
     before, clean = snapshot(tiny), capture(tiny, batch()).states
     with perturb(tiny, layer, 0.3, tokens, seed=1) as model:

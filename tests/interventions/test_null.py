@@ -31,9 +31,7 @@ def test_harm_within_and_across_phases():
     phases: Phases = segment((labels[:, None] == labels[None]).astype(float), k=2)
     rows = [("swap", "1,2", 1.0), ("swap", "3,4", 3.0), ("swap", "1,3", 10.0), ("delete", "1", 5.0),
             ("delete", "4", 6.0), ("replace", "1,4", 7.0), ("shuffle_within", "1,2", 8.0)]  # fmt: skip
-    table = pd.DataFrame(rows, columns=["kind", "layers", "mean"]).assign(
-        readout="cls", measure="relative_error"
-    )
+    table = pd.DataFrame(rows, columns=["kind", "layers", "mean"]).assign(readout="cls", measure="relative_error")
     other = table.assign(measure="angle", mean=99.0)
     assert surgery_result.headlines(pd.concat([table, other]), phases) == pytest.approx(
         {

@@ -83,11 +83,7 @@ def test_a_contraction_with_known_rate(rate):
     for start in range(6):
         row = cell(found.growth, start=start, group="patches")
         assert row["mean"] == pytest.approx(math.log(rate), abs=1e-4)
-        angles = (
-            found.angles.query("start == @start and group == 'patches'")
-            .sort_values("layer")["mean"]
-            .to_numpy()
-        )
+        angles = found.angles.query("start == @start and group == 'patches'").sort_values("layer")["mean"].to_numpy()
         np.testing.assert_allclose(angles, angles[0] * rate ** np.arange(len(angles)), rtol=1e-3)
         first, second = rate ** np.floor(math.log(0.5, 0.7)), rate ** np.ceil(math.log(0.5, 0.7))
         if rate < 1 and start <= 4:  # falls below one half in the second layer: 0.7, 0.49
@@ -172,9 +168,7 @@ def test_runs_that_fit_only_one_by_one_are_followed(tiny, monkeypatch):
     monkeypatch.setattr(tiny.blocks[2], "forward", small)
     sweep.update(clean)
     assert sweep.together == 1
-    np.testing.assert_allclose(
-        sweep.result(PHASES).angles["mean"], expected.result(PHASES).angles["mean"], rtol=1e-6
-    )
+    np.testing.assert_allclose(sweep.result(PHASES).angles["mean"], expected.result(PHASES).angles["mean"], rtol=1e-6)
 
 
 def test_over_a_set_of_images(tiny, noise_folder):

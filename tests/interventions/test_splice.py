@@ -129,9 +129,7 @@ def test_whose_work_a_block_does_by_hand(folder):
         assert row["cells"] == len(values)
         # Pairs of errors are resampled together: a ratio that is that of every image has no spread.
         np.testing.assert_allclose(row[["mean", "low", "high"]].astype(float), np.mean(values), rtol=1e-5)
-    assert found.shared_work("across minus within")["mean"] == pytest.approx(
-        np.mean(across) - np.mean(within)
-    )
+    assert found.shared_work("across minus within")["mean"] == pytest.approx(np.mean(across) - np.mean(within))
     assert found.test.within == pytest.approx(np.mean(within))
     assert found.test.across == pytest.approx(np.mean(across))
     assert found.answer().startswith("one layer's block does some of another's work: within a phase")  # 0.625
@@ -216,9 +214,7 @@ def test_the_sweep_takes_a_sixth_of_the_square_of_the_depth(together, folder, co
     model, rows = counted
     clean = capture(model, next(load_images(folder, model, n=4).batches(4, workers=0)))
     depth = model.depth
-    maps = {
-        splice.Cell("mean", *span, calibration=1): lambda state, layout: state for span in every_span(depth)
-    }
+    maps = {splice.Cell("mean", *span, calibration=1): lambda state, layout: state for span in every_span(depth)}
     for names, expected in {
         ("identity",): 35,  # (L^3 - L) / 6
         ("identity", "mean"): 70,
@@ -261,8 +257,7 @@ def test_the_size_of_batches_changes_nothing(folder):
     model = tiny_vit(depth=3)
     images = load_images(folder, model, n=14)
     found = [
-        splice_skill(model, images, phases_of(2, 1), stream=Stream(workers=0, batch_size=size))
-        for size in (1, 3, 16)
+        splice_skill(model, images, phases_of(2, 1), stream=Stream(workers=0, batch_size=size)) for size in (1, 3, 16)
     ]
     for other in found[1:]:
         pd.testing.assert_frame_equal(found[0].table, other.table, rtol=1e-4, atol=1e-5)
@@ -297,9 +292,7 @@ def test_fewer_calibration_images_are_drawn_from_all_of_them(folder):
         model, splice.apart(images, None, 0)[0], phases_of(2, 1), surrogates=["mean"], fit_images=fit_to.take(drawn),
         stream=STREAM,
     )  # fmt: skip
-    ours, theirs = (
-        one.query("surrogate == 'mean' and calibration == 3") for one in (rows, few.whole_phases())
-    )
+    ours, theirs = (one.query("surrogate == 'mean' and calibration == 3") for one in (rows, few.whole_phases()))
     np.testing.assert_allclose(ours["mean"], theirs["mean"], rtol=1e-6)
     stub = StubViT([linear(rotation(0))] * 2)  # 5 tokens of width 12: three images are needed
     found = spliced(stub, folder, 2, surrogates=["mean", "affine"])

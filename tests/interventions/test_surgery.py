@@ -51,9 +51,7 @@ def test_equal_to_full_passes(tiny):
         error = (second - first).norm(dim=1) / first.norm(dim=1)
         assert row["mean"] == pytest.approx(error.mean().item(), rel=1e-4)
         assert row["sd"] == pytest.approx(error.std().item(), rel=1e-2, abs=1e-5)
-        angle = found.table.query(
-            "measure == 'angle' and kind == @row['kind'] and readout == @row['readout']"
-        )
+        angle = found.table.query("measure == 'angle' and kind == @row['kind'] and readout == @row['readout']")
         angle = angle[angle["layers"] == row["layers"]]["mean"].item()
         cosine = (first * second).sum(1) / first.norm(dim=1) / second.norm(dim=1)
         assert angle == pytest.approx(cosine.acos().mean().item(), rel=1e-3)
@@ -117,14 +115,10 @@ def test_however_many_shuffles_are_asked_for(boundaries, draws):
         for kind in ("shuffle_within", "shuffle_across"):
             orders = [o.order for o in chosen if (o.kind, o.phase) == (kind, phase)]
             assert len(set(orders)) == len(orders) <= draws
-    if boundaries == (
-        3,
-    ):  # the 3 layers' other orders; the orders of 2-4 and 3-5 that move a layer over the boundary
+    if boundaries == (3,):  # the 3 layers' other orders; the orders of 2-4 and 3-5 that move a layer over the boundary
         kinds = [o.kind for o in chosen if o.phase == 1]
         assert kinds.count("shuffle_within") == 5
-        assert (
-            kinds.count("shuffle_across") == 7
-        )  # all but the swap within, of 5 each; exchanging 3 and 4 counts once
+        assert kinds.count("shuffle_across") == 7  # all but the swap within, of 5 each; exchanging 3 and 4 counts once
 
 
 def test_layers_that_commute_do_no_harm_and_others_do():
@@ -277,9 +271,7 @@ def test_neighbours_alone(tiny, noise_folder):
     assert len(list(operations(["swap"], 4, [], apart=2))) == 5
     images = load_images(noise_folder, tiny, n=4)
     options = {"kinds": ["swap"], "stream": Stream(workers=0)}
-    found, every = (
-        layer_surgery(tiny, images, phases_of(2, 2), apart=apart, **options) for apart in (1, None)
-    )
+    found, every = (layer_surgery(tiny, images, phases_of(2, 2), apart=apart, **options) for apart in (1, None))
     matrix, whole = found.matrix("swap", "cls"), every.matrix("swap", "cls")
     assert np.isnan(matrix[0, 2:]).all()
     np.testing.assert_allclose(matrix[[0, 1, 2], [1, 2, 3]], whole[[0, 1, 2], [1, 2, 3]], rtol=1e-5)

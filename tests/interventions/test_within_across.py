@@ -69,9 +69,7 @@ def test_sampled_placements_keep_their_level():
     values = []
     for _ in range(40):
         matrix = rng.random((40, 40))
-        values.append(
-            within_against_across(matrix + matrix.T, (5, 11, 19, 27, 33), permutations=300).p_contiguous
-        )
+        values.append(within_against_across(matrix + matrix.T, (5, 11, 19, 27, 33), permutations=300).p_contiguous)
     assert 0.3 < np.mean(values) < 0.7
     assert not within_against_across(matrix, (5, 11, 19, 27, 33), permutations=300).exact
 

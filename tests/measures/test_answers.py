@@ -37,9 +37,7 @@ def test_there_is_an_answer_of_each():
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_a_measure_alone(name, measured):
-    found = brdyn.token_dynamics(
-        *measured, k=2, measures=[name], tangents=2, stream=Stream(workers=0, batch_size=8)
-    )
+    found = brdyn.token_dynamics(*measured, k=2, measures=[name], tangents=2, stream=Stream(workers=0, batch_size=8))
     assert found.answer().startswith(ANSWERS[name])
     assert found.answer() not in found.remarks()
     assert found.summary().count(found.answer()) == 1

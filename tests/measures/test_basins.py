@@ -16,9 +16,7 @@ LAYOUT = TokenLayout.with_prefix((1, 2), {"cls": 1})
 
 
 def feed(states, labels, *, sizes=None, order=None, width=4, **options):
-    metric = AngularBasins(
-        LAYOUT, len(states) - 1, width, replicates=options.pop("replicates", 50), **options
-    )
+    metric = AngularBasins(LAYOUT, len(states) - 1, width, replicates=options.pop("replicates", 50), **options)
     order = torch.arange(len(labels)) if order is None else order
     for part in order.split(sizes or len(order)):
         metric.update(Trajectory(states[:, part], LAYOUT, part, torch.as_tensor(labels)[part]))

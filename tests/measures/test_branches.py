@@ -170,9 +170,7 @@ def test_a_recursion_step_updates_one_stream_by_both_layers():
     assert not found.attention[:, :5].any()
     assert not found.mlp[:, :5].any()
     metric = BranchUpdates(unrolled.tokens, 1)
-    metric.update(
-        Trajectory([entering, entering + update], unrolled.tokens, torch.arange(2), branches=[found])
-    )
+    metric.update(Trajectory([entering, entering + update], unrolled.tokens, torch.arange(2), branches=[found]))
     share = metric.table().set_index(["statistic", "group"])["n_images"]
     assert (share["attention_share", "z"], share["attention_share", "y"]) == (2, 0)
 

@@ -71,9 +71,7 @@ def test_rotation_at_a_constant_angle(angle, grows):
 def test_turning_of_a_circle_and_of_a_line():
     turns = 0.4 * torch.arange(DEPTH + 1)
     circle = torch.stack([turns.cos(), turns.sin()], -1)[:, None, None].expand(-1, 2, 9, -1)
-    np.testing.assert_allclose(
-        curve(feed(TurningAngle(LAYOUT, DEPTH), circle), "turning", "cls"), 0.4, atol=1e-5
-    )
+    np.testing.assert_allclose(curve(feed(TurningAngle(LAYOUT, DEPTH), circle), "turning", "cls"), 0.4, atol=1e-5)
     line = torch.arange(1.0, DEPTH + 2)[:, None, None, None].expand(-1, 2, 9, 4)
     np.testing.assert_allclose(curve(feed(TurningAngle(LAYOUT, DEPTH), line), "turning", "cls"), 0, atol=1e-3)
 
@@ -138,9 +136,7 @@ def test_radial_updates_have_no_tangent_part_and_common_ones_are_coherent():
     assert curve(metric, "cosine_to_mean", "patches")[0] == pytest.approx(1, abs=1e-5)
     opposed = pushed.clone()
     opposed[1, :, 3:6] = states[0, :, 3:6] - torch.ones(8)
-    assert curve(feed(UpdateField(LAYOUT, 1), opposed), "coherence", "patches")[0] == pytest.approx(
-        0, abs=1e-5
-    )
+    assert curve(feed(UpdateField(LAYOUT, 1), opposed), "coherence", "patches")[0] == pytest.approx(0, abs=1e-5)
 
 
 def direct(states):
@@ -183,9 +179,7 @@ def test_all_curves_equal_a_direct_computation(states):
                     values = values[..., LAYOUT[group]].mean(-1)
                 rows = metric.table()
                 rows = rows[(rows["statistic"] == statistic.name) & (rows["group"] == group)]
-                np.testing.assert_allclose(
-                    rows["mean"], values.mean(1), rtol=1e-3, atol=1e-5, err_msg=statistic.name
-                )
+                np.testing.assert_allclose(rows["mean"], values.mean(1), rtol=1e-3, atol=1e-5, err_msg=statistic.name)
                 spread = values.std(1, ddof=1)
                 np.testing.assert_allclose(rows["sd"], spread, rtol=2e-2, atol=1e-5)
                 half = 2.446912 * spread / math.sqrt(7)  # of Student's t
@@ -294,12 +288,8 @@ def test_nothing_moves():
 
 def test_images_and_tokens_that_do_not_move_are_left_out():
     states = torch.randn(3, 2, 9, 8)
-    states[1:, 0, LAYOUT["patches"]] = states[
-        0, 0, LAYOUT["patches"]
-    ]  # patches of the first image stand still
-    states[1:, 1, LAYOUT["registers"]][:, 0] = states[0, 1, LAYOUT["registers"]][
-        0
-    ]  # and one register of the second
+    states[1:, 0, LAYOUT["patches"]] = states[0, 0, LAYOUT["patches"]]  # patches of the first image stand still
+    states[1:, 1, LAYOUT["registers"]][:, 0] = states[0, 1, LAYOUT["registers"]][0]  # and one register of the second
     field = feed(UpdateField(LAYOUT, 2), states).table()
     alone = feed(UpdateField(LAYOUT, 2), states[:, 1:]).table()
     assert set(field["n_images"]) == {1}
@@ -333,9 +323,7 @@ def test_alignment_by_hand():
 
 def test_alignment_by_sampling_agrees_with_its_level():
     rng = np.random.default_rng(0)
-    values = [
-        phase_alignment(rng.random(40), (5, 11, 19, 27, 33), permutations=500).p_value for _ in range(100)
-    ]
+    values = [phase_alignment(rng.random(40), (5, 11, 19, 27, 33), permutations=500).p_value for _ in range(100)]
     assert 0.35 < np.mean(values) < 0.65
     assert not phase_alignment(rng.random(40), (5, 11, 19, 27, 33)).exact
 
@@ -350,9 +338,7 @@ def test_one_pass_with_phases_found_in_it(tiny, noise_folder):
     for group, chosen in (("cls", "cls"), (None, "patches")):
         rows = found.table[(found.table["statistic"] == "norm") & (found.table["group"] == chosen)]
         assert found.curve("norm", group).tolist() == rows.sort_values("layer")["mean"].tolist()
-    given = token_dynamics(
-        tiny, images, segment(np.eye(4), k=3), measures=("speed",), stream=Stream(workers=0)
-    )
+    given = token_dynamics(tiny, images, segment(np.eye(4), k=3), measures=("speed",), stream=Stream(workers=0))
     assert given.phases.k == 3
     np.testing.assert_allclose(given.curve("speed", "cls"), found.curve("speed", "cls"), rtol=1e-5)
     assert given.groups("norm") == []
@@ -364,9 +350,7 @@ def test_tokens_of_zeros_are_left_out_where_directions_count(states):
     zeroed[2, :, 4] = 0  # one of six patches
     for kind, name in ((DirectionalConvergence, "convergence"), (AngularSpeed, "speed")):
         with_all = feed(kind(LAYOUT, DEPTH), states)
-        found, whole = (
-            curve(metric, name, "patches") for metric in (feed(kind(LAYOUT, DEPTH), zeroed), with_all)
-        )
+        found, whole = (curve(metric, name, "patches") for metric in (feed(kind(LAYOUT, DEPTH), zeroed), with_all))
         others = TokenLayout.with_prefix((1, 5), {"cls": 1, "registers": 2})
         kept = states[:, :, [0, 1, 2, 3, 5, 6, 7, 8]]
         expected = curve(feed(kind(others, DEPTH), kept, layout=others), name, "patches")
@@ -378,9 +362,7 @@ def test_tokens_of_zeros_are_left_out_where_directions_count(states):
 
 def test_no_alignment_where_a_layer_has_no_speed():
     assert phase_alignment(np.array([0.1, np.nan, 0.3, 0.9]), [2]) is None
-    assert (
-        phase_alignment(np.array([np.nan, 0.1, 0.3, 0.9]), [2]).at_boundaries == 0.3
-    )  # none in the embedding
+    assert phase_alignment(np.array([np.nan, 0.1, 0.3, 0.9]), [2]).at_boundaries == 0.3  # none in the embedding
 
 
 def test_measures_that_are_left_out(tiny, noise_folder):

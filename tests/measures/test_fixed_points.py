@@ -130,18 +130,14 @@ def test_an_expansion_comes_to_neither_and_says_so():
 
 def test_what_drifts_on_is_at_no_limit_however_long():
     """A steady step is a smaller and smaller part of the way gone."""
-    assert found(lambda state: state + 1, factor=100).shares("it") == {
-        "come to neither a limit nor a cycle": 1.0
-    }
+    assert found(lambda state: state + 1, factor=100).shares("it") == {"come to neither a limit nor a cycle": 1.0}
     assert found(lambda state: state + 1e-4).shares("it") == {"come to neither a limit nor a cycle": 1.0}
 
 
 def test_what_runs_away_is_counted_and_does_not_spoil_the_rest():
     start = states(4)
     start[1] = 1e3
-    result = found(
-        lambda state: torch.where(state.abs().amax((1, 2), keepdim=True) > 10, state**4, state / 2), start
-    )
+    result = found(lambda state: torch.where(state.abs().amax((1, 2), keepdim=True) > 10, state**4, state / 2), start)
     assert result.shares("it") == {"come to a limit": 0.75, "run beyond all numbers": 0.25}
     assert means(result, "radius") == pytest.approx([0.5])
     steps = result.curve("it", "step")["n_images"]
@@ -198,9 +194,7 @@ def test_what_is_found_does_not_depend_on_batches():
 def test_the_spectral_radius_of_a_block_is_that_of_its_jacobian(tiny):
     """Against all eigenvalues of the Jacobian, image by image, in float64."""
     block = tiny.blocks[1].double()
-    start = torch.randn(
-        2, tiny.tokens.count, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
-    )
+    start = torch.randn(2, tiny.tokens.count, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def flat(image):
         return block(image.view(1, tiny.tokens.count, 16)).flatten()
@@ -218,9 +212,7 @@ def test_it_comes_back_and_is_said():
     again = FixedPoints.from_dict(result.to_dict())
     assert again == result
     (said,) = result.remarks()
-    assert said.startswith(
-        "it, applied 32 times, contracts where it ends: spectral radius 0.500 [0.500, 0.500]"
-    )
+    assert said.startswith("it, applied 32 times, contracts where it ends: spectral radius 0.500 [0.500, 0.500]")
     assert said.endswith("100% of the images come to a limit")
     (row,) = result.overview()
     assert row["step at 4"] == pytest.approx(means(result, "step")[3])

@@ -35,9 +35,7 @@ def error(found, phase, group, steps, predictor, measure="relative_error"):
 def linear():
     """Two phases of three layers, each one linear operator on what differs from a large mean; 40 images of 7 tokens."""
     generator = torch.Generator().manual_seed(0)
-    operators = [
-        torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator))[0] * scale for scale in (0.9, 1.1)
-    ]
+    operators = [torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator))[0] * scale for scale in (0.9, 1.1)]
     states = [torch.randn(40, 7, WIDTH, generator=generator)]
     for operator in operators:
         for _ in range(3):
@@ -68,9 +66,7 @@ def test_a_linear_system_comes_back(linear):
                 wrong = ((truth - still).norm(dim=1) / truth.norm(dim=1)).mean()
                 assert error(found, phase, group, steps, "identity") == pytest.approx(wrong.item(), rel=1e-4)
                 share = 1 - (truth - still).square().sum() / truth.square().sum()
-                assert error(found, phase, group, steps, "identity", "r2") == pytest.approx(
-                    share.item(), rel=1e-4
-                )
+                assert error(found, phase, group, steps, "identity", "r2") == pytest.approx(share.item(), rel=1e-4)
                 assert error(found, phase, group, steps, "operator", "cosine") == pytest.approx(1, abs=1e-5)
     assert (found.n_fitted, found.n_held_out) == (32, 8)
 
@@ -92,8 +88,7 @@ def test_pydmd_finds_the_same_operator(linear, rank):
     found = feed(states, (3,), tokens_per_image=6, ridge=0, rank=rank).details((3,))
     tokens = centred(states, "patches")[:, ~HELD[:40]]
     before, after = (
-        torch.cat([tokens[layer].flatten(0, 1) for layer in layers]).numpy().T
-        for layers in ((0, 1, 2), (1, 2, 3))
+        torch.cat([tokens[layer].flatten(0, 1) for layer in layers]).numpy().T for layers in ((0, 1, 2), (1, 2, 3))
     )
     reference = pydmd.DMD(svd_rank=rank).fit(before, after)
     ours = found.spectrum.query("phase == 1 and group == 'patches'")["modulus"].to_numpy()
@@ -180,9 +175,7 @@ def test_the_mean_state_alone_looks_good_where_states_are_not_centred():
             assert error(found, 1, group, 1, "mean", measure) == pytest.approx(expected, abs=1e-6), measure
         assert error(found, 1, group, 1, "identity", "raw_cosine") == pytest.approx(9 / 25)
         assert error(found, 1, group, 1, "identity", "r2") == pytest.approx(-1)
-        assert error(found, 1, group, 1, "endpoint", "r2") == pytest.approx(
-            0
-        )  # of direction 2 nothing was seen
+        assert error(found, 1, group, 1, "endpoint", "r2") == pytest.approx(0)  # of direction 2 nothing was seen
 
 
 def test_a_state_that_is_the_same_for_all_images_predicts_the_mean():

@@ -131,14 +131,10 @@ def test_a_twin_is_gone_when_the_next_is_drawn(images, monkeypatch):
 def test_the_bar_counts_twins(images, monkeypatch):
     said = []
     bar = brdyn.trajectory.progress_bar
-    monkeypatch.setattr(
-        "brdyn.trajectory.progress_bar", lambda name, *rest: said.append(name) or bar(name, *rest)
-    )
+    monkeypatch.setattr("brdyn.trajectory.progress_bar", lambda name, *rest: said.append(name) or bar(name, *rest))
     twins = [tiny_vit(seed=1), tiny_vit(seed=2)]
     with_null(brdyn.token_dynamics, tiny_vit(), images, twins=twins, measures=["speed"], stream=STREAM)
-    assert said == [
-        f"tiny_vit{twin}: reading" for twin in ("", ", untrained twin 1 of 2", ", untrained twin 2 of 2")
-    ]
+    assert said == [f"tiny_vit{twin}: reading" for twin in ("", ", untrained twin 1 of 2", ", untrained twin 2 of 2")]
 
 
 def broken():
@@ -182,9 +178,7 @@ def test_nor_one_that_cannot_be_drawn(images):
 def test_among_several_processes_an_error_says_which_twin_it_is_of(images, monkeypatch):
     """The others may be waiting for its numbers."""
     monkeypatch.setattr(Stream, "is_alone", False)
-    with pytest.raises(
-        BrdynError, match="untrained twin 2 of 2: the output of layer 2 of 'tiny_vit' is not finite"
-    ):
+    with pytest.raises(BrdynError, match="untrained twin 2 of 2: the output of layer 2 of 'tiny_vit' is not finite"):
         with_null(brdyn.token_dynamics, tiny_vit(), images, twins=[tiny_vit(seed=1), broken()], stream=STREAM)
 
 
@@ -245,9 +239,7 @@ def test_where_a_number_lies(value, twins, said):
 
 def test_one_twin_says_little(images):
     twins = [tiny_vit(seed=1)]
-    found = with_null(
-        brdyn.token_dynamics, tiny_vit(), images, twins=twins, measures=["speed"], stream=STREAM
-    )
+    found = with_null(brdyn.token_dynamics, tiny_vit(), images, twins=twins, measures=["speed"], stream=STREAM)
     assert "beside 1 untrained twin of this architecture" in found.summary()
     assert "one twin shows no spread; take 5 or more" in found.summary()
     assert "p = " not in "\n".join(found.null_lines())

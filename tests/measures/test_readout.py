@@ -68,9 +68,7 @@ def test_the_last_state_is_read_as_the_model_reads_it(images, kind, options):
     found = means(metric)
     assert (found["readout_kl", 4], found["readout_agreement", 4], found["readout_accuracy", 4]) == (0, 1, 1)
     truth, own = (one.double().softmax(-1) for one in (final, early))
-    assert found["readout_kl", 1] == pytest.approx(
-        (truth * (truth / own).log()).sum(-1).mean().item(), rel=1e-5
-    )
+    assert found["readout_kl", 1] == pytest.approx((truth * (truth / own).log()).sum(-1).mean().item(), rel=1e-5)
     agreement = (early.argmax(-1) == final.argmax(-1)).double().mean().item()
     assert found["readout_agreement", 1] == agreement
 
@@ -128,9 +126,7 @@ def test_divergence_by_hand_and_labels():
     assert (rows["mean"].tolist(), rows["n_images"].tolist()) == ([1.0] * 5, [1] * 5)
 
 
-@pytest.mark.parametrize(
-    "of", [{"labels": [0, 3]}, {"labels": None}, {"labels": [0, 1], "with_labels": False}]
-)
+@pytest.mark.parametrize("of", [{"labels": [0, 3]}, {"labels": None}, {"labels": [0, 1], "with_labels": False}])
 def test_no_accuracy_without_labels_of_the_heads_classes(of):
     metric = read([[0, 0, 0, 0, 0], [1, 1, 1, 1, 2]], **of)
     assert "readout_accuracy" not in set(metric.table()["statistic"])

@@ -214,9 +214,7 @@ def test_metrics_merge_like_one(states):
         np.testing.assert_allclose(first.result().matrix, whole.matrix, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("count", "sizes"), [(4, [4]), (20, [20]), (31, [31]), (34, [17, 17]), (39, [20, 19])]
-)
+@pytest.mark.parametrize(("count", "sizes"), [(4, [4]), (20, [20]), (31, [31]), (34, [17, 17]), (39, [20, 19])])
 def test_cka_deals_all_images_to_minibatches_of_even_size(states, count, sizes):
     """A small one would count as much as the others, and be noisier."""
     part = states[:, :count]
@@ -340,9 +338,7 @@ def test_model_without_cls_falls_back_on_patches(states):
 def test_wrong_requests(tiny):
     with pytest.raises(UsageError, match="unknown similarity 'euclid'; choose one of cosine"):
         similarity_metric("euclid", tiny)
-    with pytest.raises(
-        UsageError, match="no 'distillation' tokens; its token groups are cls, registers, patches"
-    ):
+    with pytest.raises(UsageError, match="no 'distillation' tokens; its token groups are cls, registers, patches"):
         similarity_metric("cosine", tiny, tokens="distillation")
     with pytest.raises(UsageError, match="twice"):
         similarity_metric("cosine", tiny, tokens="cls+cls")
@@ -358,9 +354,7 @@ def test_end_to_end_equals_stacked_trajectories(tiny, noise_folder):
     found = layer_similarity(tiny, images, stream=Stream(batch_size=9, workers=1))
     stacked = torch.cat([t.stack() for t in trajectories(tiny, images, stream=Stream(workers=0))], dim=1)
     assert stacked.shape[:2] == (5, 40)
-    means = np.stack(
-        [stacked[1:, :, part].double().mean(2).numpy() for part in (slice(0, 1), slice(3, None))]
-    )
+    means = np.stack([stacked[1:, :, part].double().mean(2).numpy() for part in (slice(0, 1), slice(3, None))])
     unit = means / np.linalg.norm(means, axis=-1, keepdims=True)
     expected = np.einsum("glbd,gmbd->lm", unit, unit) / 80
     np.testing.assert_allclose(found.matrix, expected, atol=1e-6)
@@ -371,9 +365,7 @@ def test_end_to_end_equals_stacked_trajectories(tiny, noise_folder):
 def test_zero_tokens_have_no_cosine(states, kind):
     empty = states.clone()
     empty[3, 5] = 0
-    with pytest.raises(
-        BrdynError, match=f"{kind} is not defined at layer 3: the tokens of an image are all zero"
-    ):
+    with pytest.raises(BrdynError, match=f"{kind} is not defined at layer 3: the tokens of an image are all zero"):
         run(build(kind), empty)
 
 

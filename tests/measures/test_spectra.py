@@ -50,9 +50,7 @@ def measured(model, start, *, tangents=3, steps=0, seed=0, sizes=None):
     metric, place = JacobianSpectra(model, tangents, steps, seed), 0
     for size in sizes or (len(start),):
         part = slice(place, place + size)
-        metric.update(
-            Trajectory([state[part] for state in states], model.tokens, torch.arange(len(start))[part])
-        )
+        metric.update(Trajectory([state[part] for state in states], model.tokens, torch.arange(len(start))[part]))
         place += size
     return metric
 
@@ -93,9 +91,7 @@ def test_a_diagonal_network_has_the_logarithms_of_its_diagonal():
     start[..., 0] = 2.0
     network = linear_network([torch.diag(diagonal) for diagonal in diagonals])
     every = measured(network, start, tangents=19 * 15).details([])
-    total = (
-        19 * sum(diagonal[1:].log().sum() for diagonal in diagonals) / 3
-    )  # whatever the vectors: log |det| / L
+    total = 19 * sum(diagonal[1:].log().sum() for diagonal in diagonals) / 3  # whatever the vectors: log |det| / L
     assert every.exponents.sum() == pytest.approx(float(total), abs=1e-8)
     largest = [float(diagonal[1:].max()) for diagonal in diagonals]
     found = measured(network, start, tangents=2, steps=40).details([])
@@ -122,10 +118,7 @@ def tiny_run():
     trajectory = capture(model, Batch(pictures, torch.arange(3), None))
     states = trajectory.states
     jacobians = [
-        [
-            projected(block, states[layer][image : image + 1], states[layer + 1][image : image + 1])
-            for image in range(3)
-        ]
+        [projected(block, states[layer][image : image + 1], states[layer + 1][image : image + 1]) for image in range(3)]
         for layer, block in enumerate(model.blocks)
     ]
     return model, trajectory, jacobians
@@ -157,8 +150,7 @@ def test_a_tiny_vit_against_direct_jacobians_in_float64(tiny_run):
         assert found.coupling(side)[0, 2] == pytest.approx(np.sum(pair) / 3 / 4, abs=1e-5)
         every = found.totals.query(f"quantity == 'coupling of {side} directions, all pairs of layers'")
         pairs = [
-            np.mean([np.sum((own[one][place].T @ own[two][place]) ** 2) / 4 for one, two in PAIRS])
-            for own in bases
+            np.mean([np.sum((own[one][place].T @ own[two][place]) ** 2) / 4 for one, two in PAIRS]) for own in bases
         ]
         assert every["mean"].item() == pytest.approx(np.mean(pairs), abs=1e-5)
         assert every["sd"].item() == pytest.approx(np.std(pairs, ddof=1), rel=1e-3)
@@ -208,9 +200,7 @@ def test_batches_change_nothing(tiny_run):
     """An image has its own vectors wherever it comes."""
     model, trajectory, _ = tiny_run
     start = trajectory.states[0]
-    whole, parts = (
-        measured(model, start, tangents=2, steps=1, sizes=sizes).details([1]) for sizes in ((3,), (1, 2))
-    )
+    whole, parts = (measured(model, start, tangents=2, steps=1, sizes=sizes).details([1]) for sizes in ((3,), (1, 2)))
     for name in ("totals", "blocks", "pairs"):
         np.testing.assert_allclose(getattr(whole, name)["mean"], getattr(parts, name)["mean"], atol=1e-9)
     other = measured(model, start, tangents=2, seed=1).details([1])
@@ -226,9 +216,7 @@ def test_dependent_vectors_still_get_a_basis():
     vectors = torch.zeros(2, 1, 3, 1)
     vectors[:, 0, 0] = 1  # twice the same
     basis, factor = orthonormal(vectors)
-    np.testing.assert_allclose(
-        (basis.flatten(2)[:, 0] @ basis.flatten(2)[:, 0].T).numpy(), np.eye(2), atol=1e-6
-    )
+    np.testing.assert_allclose((basis.flatten(2)[:, 0] @ basis.flatten(2)[:, 0].T).numpy(), np.eye(2), atol=1e-6)
     assert abs(float(factor[0, 1, 1])) < 1e-6
 
 
@@ -238,9 +226,7 @@ def test_every_line_names_its_side(tiny_run):
     metric = JacobianSpectra(model, 2, 1)
     metric.update(trajectory)
     found = metric.details([1])
-    before = replace(
-        found, totals=found.totals[~found.totals["quantity"].str.endswith("all pairs of layers")]
-    )
+    before = replace(found, totals=found.totals[~found.totals["quantity"].str.endswith("all pairs of layers")])
     for one, told in ((found, 2), (before, 1)):
         lines = [line for line in one.describe() if line.startswith("coupling of ")]
         assert [line.split()[2] for line in lines] == ["entering", "leaving"]
@@ -286,9 +272,7 @@ def test_coupling_within_phases_is_compared_at_the_same_distance():
 
 def test_what_cannot_be_had_is_said_in_a_line():
     model = tiny_vit()
-    with pytest.raises(
-        UsageError, match="`tangents=286` is more than the 285 directions that 19 tokens of width 16"
-    ):
+    with pytest.raises(UsageError, match="`tangents=286` is more than the 285 directions that 19 tokens of width 16"):
         JacobianSpectra(model, 286)
     with pytest.raises(UsageError, match="use `krylov_steps=34` at most"):
         JacobianSpectra(model, 8, 35)

@@ -293,9 +293,7 @@ def test_a_model_that_is_given_stays_as_it_is():
 
 
 def test_sizes_of_numpy_are_sizes():
-    own = adapted(
-        image_size=np.array([16, 24]), patch=np.int64(8), tokens={"cls": np.int64(1), "registers": 2}
-    )
+    own = adapted(image_size=np.array([16, 24]), patch=np.int64(8), tokens={"cls": np.int64(1), "registers": 2})
     assert own.info == adapted().info
     assert own.tokens == adapted().tokens
     for wrong in ({"image_size": 16.0}, {"image_size": (16, 0)}, {"patch": 8.0}, {"patch": True}):

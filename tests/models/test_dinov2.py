@@ -24,9 +24,7 @@ def test_embedding_follows_facebook(checkpoint, size):
     name, path, state = checkpoint
     model = load_model(name, weights=path, image_size=size)
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(
-        model.embed(images), reference.dinov2_embed(state, images), atol=2e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(model.embed(images), reference.dinov2_embed(state, images), atol=2e-5, rtol=1e-4)
     assert "Facebook" in model.info.position_rule
 
 
@@ -123,9 +121,7 @@ def test_the_linear_head_reads_cls_and_the_mean_patch(checkpoint, images, tmp_pa
     torch.testing.assert_close(model.logits(normed), read @ head["weight"].T + head["bias"])
     torch.testing.assert_close(normed, load_model(name, weights=path)(images))
     assert model.classes == 1000
-    assert (
-        model.info.digest == load_model(name, weights=path).info.digest
-    )  # Raptors of the one are of the other
+    assert model.info.digest == load_model(name, weights=path).info.digest  # Raptors of the one are of the other
     assert any(f"linear head {file}" in note for note in model.info.notes)
 
 
@@ -156,9 +152,7 @@ def no_network(url, *_, **__):
 
 
 def test_an_untrained_head_is_drawn_by_its_seed():
-    one, again, other = (
-        load_model("dinov2_vits14_lc", init="random", seed=seed, image_size=28) for seed in (1, 1, 2)
-    )
+    one, again, other = (load_model("dinov2_vits14_lc", init="random", seed=seed, image_size=28) for seed in (1, 1, 2))
     assert torch.equal(one.head.weight, again.head.weight)
     assert not torch.equal(one.head.weight, other.head.weight)
     assert one.head.weight.std() == pytest.approx(0.01, rel=0.02)

@@ -51,9 +51,7 @@ def facebooks(noise_folder, path, expected):
 def test_the_giant_runs_end_to_end_within_12_gib(tmp_path, noise_folder):
     """Its states are those of Facebook's equations; the peak is while 4.5 GB are copied into the model."""
     path, expected = tmp_path / "dinov2_vitg14_pretrain.pth", tmp_path / "expected.npy"
-    running = process(
-        facebooks, noise_folder, path, expected
-    )  # of its own: other tests measure how this one grows
+    running = process(facebooks, noise_folder, path, expected)  # of its own: other tests measure how this one grows
     running.start()
     running.join()
     assert running.exitcode == 0

@@ -55,9 +55,7 @@ def no_prompt(monkeypatch):
 @pytest.mark.parametrize("model_type", ["vit", "my_vit"])
 def test_code_in_a_folder_is_not_run(folder, tmp_path, no_prompt, model_type):
     marker = tmp_path / "ran"
-    (folder / "code.py").write_text(
-        f"open({str(marker)!r}, 'w')\nclass C: pass\nclass M: pass\nclass P: pass\n"
-    )
+    (folder / "code.py").write_text(f"open({str(marker)!r}, 'w')\nclass C: pass\nclass M: pass\nclass P: pass\n")
     change(folder, model_type=model_type, auto_map={"AutoConfig": "code.C", "AutoModel": "code.M"})
     change(folder, "preprocessor_config.json", auto_map={"AutoImageProcessor": "code.P"})
     if model_type == "vit":  # which transformers has itself
@@ -318,9 +316,7 @@ def test_a_composite_of_a_wrong_type(tmp_path):
     for vision in ("odd", 3, [1]):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": vision}))
         refuse(tmp_path, "vision_config is .* instead of an object", UsageError)
-    (tmp_path / "config.json").write_text(
-        json.dumps({"model_type": "odd", "vision_config": {"model_type": 3}})
-    )
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "odd", "vision_config": {"model_type": 3}}))
     refuse(tmp_path, "model_type is 3 instead of a text", UsageError)
 
 
@@ -345,9 +341,10 @@ def test_a_folder_without_weights_and_with_a_truncated_file(folder):
     whole = (folder / "model.safetensors").read_bytes()
     for size in (len(whole) - 100, 5000, 100, 5, 0):
         (folder / "model.safetensors").write_bytes(whole[:size])
-        refuse(folder, f"truncated: {size:,} of .* bytes" if size >= 8 else f"truncated: only {size} bytes")
+        short = f"truncated: only {size} bytes" if size else "it is empty; download it again"
+        refuse(folder, f"truncated: {size:,} of .* bytes" if size >= 8 else short)
     (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    refuse(folder, "a pointer of git-lfs")
+    refuse(folder, "a Git LFS pointer")
     (folder / "model.safetensors").unlink()
     refuse(folder, "has a config.json and no weights .*`init=random`")
     (folder / "tf_model.h5").write_bytes(b"")

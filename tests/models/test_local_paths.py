@@ -95,7 +95,5 @@ def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
 
 def test_a_config_of_something_else(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"format": "odd", "lr": 3}))
-    with pytest.raises(
-        UsageError, match=r"config.json' has no model_type .*it is not of a transformers model"
-    ):
+    with pytest.raises(UsageError, match=r"config.json' has no model_type .*it is not of a transformers model"):
         load_model(str(tmp_path))

@@ -45,9 +45,7 @@ def test_precisions_and_devices_by_name():
     for name in ("float64", "torch.float64", torch.float64):
         assert load(dtype=name, device="cpu").dtype == torch.float64
     for wrong in (torch.int8, "int8", "double precision", torch.complex64, 5):
-        with pytest.raises(
-            UsageError, match=r"unknown dtype .*choose one of float32, float64, bfloat16, float16"
-        ):
+        with pytest.raises(UsageError, match=r"unknown dtype .*choose one of float32, float64, bfloat16, float16"):
             load(dtype=wrong)
     for wrong in ("gpu", "cuda:99", "cpu:x", 3.5):
         with pytest.raises(UsageError, match=r"device .* is unknown or not on this machine; give one"):
@@ -60,10 +58,6 @@ def test_a_precision_is_the_same_by_name_wherever_it_is_given(dtype, monkeypatch
         TrainSettings(steps=1, precision=dtype), FitSettings(precision=dtype), ClassifierRecipe(precision=dtype)
     ):  # fmt: skip
         assert settings.precision == "bfloat16"
-    monkeypatch.setattr(
-        "brdyn.reporting.api.make_report", lambda models, open_model, *_, **__: open_model(models[0])
-    )
-    model = brdyn.report(
-        [NAMES[0]], "photos", tmp_path, init="random", image_size=32, device="cpu", dtype=dtype
-    )
+    monkeypatch.setattr("brdyn.reporting.api.make_report", lambda models, open_model, *_, **__: open_model(models[0]))
+    model = brdyn.report([NAMES[0]], "photos", tmp_path, init="random", image_size=32, device="cpu", dtype=dtype)
     assert model.dtype == torch.bfloat16

@@ -17,9 +17,7 @@ PROCESSORS = {
     "squash and crop": hf.DeiTImageProcessor(
         size={"height": 80, "width": 80}, crop_size={"height": 64, "width": 64}, resample=2
     ),
-    "short edge and crop": hf.CLIPImageProcessor(
-        size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64}
-    ),
+    "short edge and crop": hf.CLIPImageProcessor(size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64}),
     "not normalised": hf.ViTImageProcessor(size={"height": 64, "width": 64}, do_normalize=False),
     "not rescaled": hf.ViTImageProcessor(
         size={"height": 64, "width": 64}, do_rescale=False, image_mean=[120, 110, 100], image_std=[60, 50, 40]
@@ -87,9 +85,7 @@ def test_the_processor_of_a_model_of_images_and_text(tmp_path):
         "size": 64,
         "crop_size": 64,
     }
-    (tmp_path / "processor_config.json").write_text(
-        json.dumps({"processor_class": "A", "image_processor": inner})
-    )
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "A", "image_processor": inner}))
     assert describe_model(str(tmp_path)).preprocessing.mean == (0.1, 0.2, 0.3)
 
 

@@ -28,9 +28,7 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("saved")
     mean = (0.5, 0.5, 0.5)
     names = ("cat", "dog")
-    Classifier.new("vit-small", names, 8, mean, mean, **VIT).save_pretrained(
-        root / "vit", trained={"epochs": 1}
-    )
+    Classifier.new("vit-small", names, 8, mean, mean, **VIT).save_pretrained(root / "vit", trained={"epochs": 1})
     vitrm = Classifier.new("vitrm", names, 8, mean, mean, width=12, heads=2, hidden=16, depth=1)
     vitrm.save_pretrained(root / "vitrm", trained={"steps": 2, "n_sup": 1})
     teacher = load_model(str(root / "vit"))
@@ -84,9 +82,7 @@ def test_no_entry_of_a_config_can_be_wrong_without_a_word(folders, tmp_path, kin
                 with torch.no_grad():  # what was let through changes no number
                     assert model(images).shape[2] == expected.shape[2], (path, value)
                     if path[0] not in ("mean", "std"):
-                        assert torch.equal(model(images)[:, : expected.shape[1]], expected) or _says(
-                            model, path
-                        ), path
+                        assert torch.equal(model(images)[:, : expected.shape[1]], expected) or _says(model, path), path
     assert refused > 150
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < GROWTH
 
@@ -166,9 +162,7 @@ def test_classes_are_counted_against_the_weights(folders, tmp_path):
     shutil.copytree(folders / "vit", tmp_path / "vit")
     config = json.loads((tmp_path / "vit" / "config.json").read_text())
     (tmp_path / "vit" / "config.json").write_text(json.dumps(config | {"classes": ["a", "b", "c"]}))
-    with pytest.raises(
-        BrdynError, match=r"head\.bias is \(2,\) where the config makes it \(3,\), and 1 more"
-    ):
+    with pytest.raises(BrdynError, match=r"head\.bias is \(2,\) where the config makes it \(3,\), and 1 more"):
         load_model(str(tmp_path / "vit"))
 
 
@@ -206,9 +200,7 @@ def test_a_raptor_is_not_among_its_teachers(folders, tmp_path):
     first = retaught(folders, tmp_path / "first", tmp_path / "second")
     retaught(folders, tmp_path / "second", tmp_path / "x" / ".." / "first")
     for load in (load_model, describe_model):
-        with pytest.raises(
-            UsageError, match=r"'\S*first' has itself for a teacher: \S*first of \S*second of \S*first"
-        ):
+        with pytest.raises(UsageError, match=r"'\S*first' has itself for a teacher: \S*first of \S*second of \S*first"):
             load(str(first))
     for number in range(12):
         retaught(folders, tmp_path / f"chain{number}", tmp_path / f"chain{number + 1}")

@@ -35,9 +35,7 @@ SIZE = 112
 
 def shallow(name, size, layers=3, **options):
     """One of timm's architectures, untrained, of few layers."""
-    return timm_family.load(
-        ModelRequest(name, random=True, image_size=size, arguments=(("depth", layers),), **options)
-    )
+    return timm_family.load(ModelRequest(name, random=True, image_size=size, arguments=(("depth", layers),), **options))
 
 
 def check_against_timm(model, images):
@@ -80,9 +78,7 @@ def test_stepping_equals_timms_forward(name):
 
 
 def test_beit_with_a_bias_shared_by_all_blocks():
-    backbone = Beit(
-        img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, use_shared_rel_pos_bias=True
-    )
+    backbone = Beit(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, use_shared_rel_pos_bias=True)
     scramble(backbone)
     model = timm_family.adapt(
         ModelRequest("beit"), "timm", Loaded(backbone), "test", positions.RELATIVE, Preprocessing((32, 32))
@@ -117,9 +113,7 @@ def test_dinov2_weights_in_timm_embed_as_facebook_does(size, registers, tmp_path
     arch = f"vit_small_patch14_{'reg4_' if registers else ''}dinov2"
     model = load_model(arch, weights=tmp_path / "pretrain.pth", image_size=size)
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(
-        model.embed(images), reference.dinov2_embed(state, images), atol=2e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(model.embed(images), reference.dinov2_embed(state, images), atol=2e-5, rtol=1e-4)
 
 
 def test_an_untrained_dinov2_moves_its_states():
@@ -143,9 +137,7 @@ def test_local_safetensors_and_pth_give_the_same_model_and_keep_the_head(tmp_pat
     source = timm.create_model("vit_tiny_patch16_224", num_classes=7)
     scramble(source)
     save_file(source.state_dict(), tmp_path / "model.safetensors")
-    torch.save(
-        {"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "model.pth"
-    )
+    torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "model.pth")
     first = load_model("vit_tiny_patch16_224", weights=tmp_path / "model.safetensors")
     second = load_model("vit_tiny_patch16_224", weights=tmp_path / "model.pth")
     assert first.info.digest == second.info.digest != ""

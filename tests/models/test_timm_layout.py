@@ -54,9 +54,7 @@ def test_a_folder_equals_timms_own_model_of_it(tmp_path):
     data = resolve_model_data_config(own)
     for entry in ("mean", "std", "crop_pct", "interpolation", "crop_mode"):
         expected = data[entry]
-        assert getattr(model.preprocessing, entry) == (
-            tuple(expected) if isinstance(expected, list) else expected
-        )
+        assert getattr(model.preprocessing, entry) == (tuple(expected) if isinstance(expected, list) else expected)
     assert model.info.name == str(tmp_path)
     assert model.info.weights == f"folder {tmp_path}"
     assert model.class_names == ("cat", "dog", "eel")

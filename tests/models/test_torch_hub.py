@@ -31,9 +31,7 @@ def dino_state(patch=16, side=14, seed=0):
 
 def dino_forward(state, images, patch, side):
     """DINO's interpolate_pos_encoding and blocks, from their definition."""
-    tokens = functional.conv2d(
-        images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=patch
-    )
+    tokens = functional.conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=patch)
     grid = tokens.shape[-2:]
     tokens = torch.cat([state["cls_token"], tokens.flatten(2).transpose(1, 2)], dim=1)
     square = state["pos_embed"][0, 1:].reshape(side, side, -1).double().numpy()
@@ -100,11 +98,7 @@ def transformers_dinov3(gated):
         "rope_embed.periods": 100 ** (2 * torch.arange(16) / 32),
         "local_cls_norm.weight": torch.ones(WIDTH),
     }
-    mlp = (
-        {"gate_proj": "w1", "up_proj": "w2", "down_proj": "w3"}
-        if gated
-        else {"up_proj": "fc1", "down_proj": "fc2"}
-    )
+    mlp = {"gate_proj": "w1", "up_proj": "w2", "down_proj": "w3"} if gated else {"up_proj": "fc1", "down_proj": "fc2"}
     for kind in ("weight", "bias"):
         new[f"patch_embed.proj.{kind}"] = old[f"embeddings.patch_embeddings.{kind}"]
         new[f"norm.{kind}"] = old[f"norm.{kind}"]
@@ -114,17 +108,13 @@ def transformers_dinov3(gated):
         new[f"{ours}.attn.qkv.weight"] = torch.cat([old[f"{attention}.{part}_proj.weight"] for part in "qkv"])
         biases = [old[f"{attention}.q_proj.bias"], torch.ones(WIDTH), old[f"{attention}.v_proj.bias"]]
         new[f"{ours}.attn.qkv.bias"] = torch.cat(biases)
-        new[f"{ours}.attn.qkv.bias_mask"] = torch.cat(
-            [torch.ones(WIDTH), torch.zeros(WIDTH), torch.ones(WIDTH)]
-        )
+        new[f"{ours}.attn.qkv.bias_mask"] = torch.cat([torch.ones(WIDTH), torch.zeros(WIDTH), torch.ones(WIDTH)])
         for scale in (1, 2):
             new[f"{ours}.ls{scale}.gamma"] = old[f"{theirs_at}.layer_scale{scale}.lambda1"]
         for kind in ("weight", "bias"):
             new[f"{ours}.attn.proj.{kind}"] = old[f"{attention}.o_proj.{kind}"]
             new |= {f"{ours}.norm{n}.{kind}": old[f"{theirs_at}.norm{n}.{kind}"] for n in (1, 2)}
-            new |= {
-                f"{ours}.mlp.{to}.{kind}": old[f"{theirs_at}.mlp.{part}.{kind}"] for part, to in mlp.items()
-            }
+            new |= {f"{ours}.mlp.{to}.{kind}": old[f"{theirs_at}.mlp.{part}.{kind}"] for part, to in mlp.items()}
     return theirs, new
 
 
@@ -148,9 +138,7 @@ def test_dinov3_biases_that_timm_cannot_have(tmp_path):
     torch.save(unmasked, tmp_path / "dinov3.pth")
     with pytest.raises(BrdynError, match="moves the keys"):
         load_model("dinov3_vits16", weights=tmp_path / "dinov3.pth", image_size=64)
-    zero = {
-        key: torch.zeros_like(value) if key.endswith("qkv.bias") else value for key, value in unmasked.items()
-    }
+    zero = {key: torch.zeros_like(value) if key.endswith("qkv.bias") else value for key, value in unmasked.items()}
     torch.save(zero, tmp_path / "dinov3.pth")
     model = load_model("dinov3_vits16", weights=tmp_path / "dinov3.pth", image_size=64)
     assert not any("biases" in note for note in model.info.notes)
@@ -158,9 +146,7 @@ def test_dinov3_biases_that_timm_cannot_have(tmp_path):
 
 def test_another_rotary_base_is_refused(tmp_path):
     _, state = transformers_dinov3(gated=False)
-    torch.save(
-        {**state, "rope_embed.periods": 10_000 ** (2 * torch.arange(16) / 32)}, tmp_path / "dinov3.pth"
-    )
+    torch.save({**state, "rope_embed.periods": 10_000 ** (2 * torch.arange(16) / 32)}, tmp_path / "dinov3.pth")
     with pytest.raises(BrdynError, match=r"rope_embed.periods in .* are not those of the architecture"):
         load_model("dinov3_vits16", weights=tmp_path / "dinov3.pth", image_size=64)
 

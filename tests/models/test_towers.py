@@ -182,9 +182,7 @@ def test_a_model_of_images_and_text_gives_its_vision_part(kind, tmp_path):
 
 def test_altclip_is_read_as_it_is_published(tmp_path):
     """With CLIP's names of its layers, which transformers changes where it saves the whole model."""
-    whole = hf.AltCLIPModel(
-        hf.AltCLIPConfig(vision_config=VISION, text_config={**TEXT, "project_dim": 32})
-    ).eval()
+    whole = hf.AltCLIPModel(hf.AltCLIPConfig(vision_config=VISION, text_config={**TEXT, "project_dim": 32})).eval()
     scramble(whole)
     whole.config.save_pretrained(tmp_path)
     state = {name: tensor.contiguous() for name, tensor in whole.state_dict().items()}
@@ -195,9 +193,7 @@ def test_altclip_is_read_as_it_is_published(tmp_path):
 @pytest.mark.parametrize(("kind", "where"), [("Blip", "blip"), ("OwlViT", "owlvit"), ("DPT", "dpt")])
 def test_a_trunk_that_is_not_known_is_given_in_python(kind, where, tmp_path):
     getattr(hf, f"{kind}Config")().save_pretrained(tmp_path)
-    with pytest.raises(
-        UsageError, match=rf"'{where}.*in Python give its vision trunk to brdyn\.adapt \(docs"
-    ):
+    with pytest.raises(UsageError, match=rf"'{where}.*in Python give its vision trunk to brdyn\.adapt \(docs"):
         load_model(str(tmp_path))
 
 
@@ -219,9 +215,7 @@ HEADS = {
     "DINOv2 with registers": lambda c: hf.Dinov2WithRegistersForImageClassification(
         hf.Dinov2WithRegistersConfig(**SMALL | {"mlp_ratio": 2, "image_size": 64, "patch_size": 16}, **c)
     ),
-    "SigLIP": lambda c: hf.SiglipForImageClassification(
-        hf.SiglipConfig(vision_config=VISION, text_config=TEXT, **c)
-    ),
+    "SigLIP": lambda c: hf.SiglipForImageClassification(hf.SiglipConfig(vision_config=VISION, text_config=TEXT, **c)),
 }
 
 
@@ -256,9 +250,7 @@ def test_a_head_that_is_not_served_is_told(tmp_path):
     assert model.classes == 0
     assert "left out of the file, as not of the trunk: classifier" in model.info.notes
     hf.ViTMAEForPreTraining(hf.ViTMAEConfig(**VISION)).save_pretrained(tmp_path / "mae")
-    assert (
-        "left out of the file, as not of the trunk: decoder" in load_model(str(tmp_path / "mae")).info.notes
-    )
+    assert "left out of the file, as not of the trunk: decoder" in load_model(str(tmp_path / "mae")).info.notes
 
 
 def test_grey_images_are_taken_by_their_luma(tmp_path):
@@ -267,16 +259,12 @@ def test_grey_images_are_taken_by_their_luma(tmp_path):
     source = hf.ViTModel(hf.ViTConfig(**VISION, num_channels=1), add_pooling_layer=False).eval()
     scramble(source)
     source.save_pretrained(tmp_path)
-    processor = hf.ViTImageProcessor(
-        size={"height": 64, "width": 64}, image_mean=[0.4], image_std=[0.2], resample=2
-    )
+    processor = hf.ViTImageProcessor(size={"height": 64, "width": 64}, image_mean=[0.4], image_std=[0.2], resample=2)
     processor.save_pretrained(tmp_path)
     model = load_model(str(tmp_path))
     grey = Image.fromarray(torch.randint(0, 256, (64, 64), dtype=torch.uint8).numpy())
     seen = model.transform(grey.convert("RGB"))[None]
-    expected = (
-        torch.frombuffer(bytearray(grey.tobytes()), dtype=torch.uint8).view(1, 1, 64, 64) / 255 - 0.4
-    ) / 0.2
+    expected = (torch.frombuffer(bytearray(grey.tobytes()), dtype=torch.uint8).view(1, 1, 64, 64) / 255 - 0.4) / 0.2
     with torch.no_grad():
         torch.testing.assert_close(model(seen), source(expected).last_hidden_state, atol=1e-5, rtol=1e-5)
     assert "grey" in " ".join(model.info.notes)
@@ -325,9 +313,7 @@ def test_published_radio_has_no_layer_scale(tmp_path):
     assert "radio_model.model.blocks.0.attn.qkv.weight" in state  # the layout of NVIDIA's own
     scales = [name for name in state if "lambda1" in name]
     assert len(scales) == 2 * VISION["num_hidden_layers"]
-    save_file(
-        {name: tensor for name, tensor in state.items() if name not in scales}, tmp_path / "model.safetensors"
-    )
+    save_file({name: tensor for name, tensor in state.items() if name not in scales}, tmp_path / "model.safetensors")
     for layer in source.encoder.layer:
         layer.layer_scale1.lambda1.data.fill_(1.0)
         layer.layer_scale2.lambda1.data.fill_(1.0)

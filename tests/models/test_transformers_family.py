@@ -20,9 +20,7 @@ def dino(config, **extra):
 
 
 BUILDERS = {
-    "ViTModel": lambda: hf.ViTModel(
-        hf.ViTConfig(**SMALL, image_size=64, patch_size=16), add_pooling_layer=False
-    ),
+    "ViTModel": lambda: hf.ViTModel(hf.ViTConfig(**SMALL, image_size=64, patch_size=16), add_pooling_layer=False),
     "Dinov2Model": lambda: hf.Dinov2Model(dino(hf.Dinov2Config)),
     "Dinov2Model SwiGLU": lambda: hf.Dinov2Model(dino(hf.Dinov2Config, use_swiglu_ffn=True)),
     "Dinov2WithRegistersModel": lambda: hf.Dinov2WithRegistersModel(
@@ -32,9 +30,7 @@ BUILDERS = {
         hf.DINOv3ViTConfig(**SMALL, image_size=64, patch_size=16, num_register_tokens=4)
     ),
     "CLIPVisionModel": lambda: hf.CLIPVisionModel(hf.CLIPVisionConfig(**SMALL, image_size=64, patch_size=16)),
-    "SiglipVisionModel": lambda: hf.SiglipVisionModel(
-        hf.SiglipVisionConfig(**SMALL, image_size=64, patch_size=16)
-    ),
+    "SiglipVisionModel": lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**SMALL, image_size=64, patch_size=16)),
 }
 LAYOUTS = {
     "ViTModel": {"cls": 1, "patches": 16},

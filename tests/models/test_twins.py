@@ -22,11 +22,7 @@ TINY = "vit_tiny_patch16_224"
 
 
 def tensors(model):
-    return {
-        name: value
-        for name, value in model.state_dict().items()
-        if "head" not in name and "pooler" not in name
-    }
+    return {name: value for name, value in model.state_dict().items() if "head" not in name and "pooler" not in name}
 
 
 def check_twins(model):
@@ -91,9 +87,7 @@ def test_of_facebooks_file(tmp_path):
     with torch.random.fork_rng():
         torch.manual_seed(5)
         own = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=28, init_values=1.0)
-    assert torch.equal(
-        twin.backbone.pos_embed, own.pos_embed
-    )  # of the file's grid, which was not resampled either
+    assert torch.equal(twin.backbone.pos_embed, own.pos_embed)  # of the file's grid, which was not resampled either
 
 
 def test_of_transformers_and_timm_s_folders(tmp_path):
@@ -159,9 +153,7 @@ def test_a_number_that_is_none(number, said):
 @pytest.mark.parametrize("model", [adapted(), tiny_vit()], ids=["adapted", "by hand"])
 def test_a_module_that_nothing_initialises(model):
     assert len(untrained_twins(model, 0)) == 0
-    with pytest.raises(
-        UsageError, match=f"nothing is known that initialises '{model.info.name}'.*drop `null`"
-    ):
+    with pytest.raises(UsageError, match=f"nothing is known that initialises '{model.info.name}'.*drop `null`"):
         untrained_twins(model, 1)
 
 

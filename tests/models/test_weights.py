@@ -84,9 +84,7 @@ def test_positions_are_resampled_once_from_the_files_own_table(tmp_path):
 @pytest.mark.parametrize("asked", [None, 224, (336, 224)])
 def test_positions_of_no_square_need_their_size(tmp_path, asked):
     path = saved(tmp_path, network(img_size=(224, 384)).state_dict())
-    with pytest.raises(
-        UsageError, match=r"the 336 positions in .* of no square of patches; give .*HEIGHTxWIDTH"
-    ):
+    with pytest.raises(UsageError, match=r"the 336 positions in .* of no square of patches; give .*HEIGHTxWIDTH"):
         load_model(TINY, weights=path, image_size=asked)
 
 
@@ -121,9 +119,7 @@ def test_a_table_without_a_position_of_the_cls_token(tmp_path, images):
 def test_a_position_of_the_cls_token_where_the_architecture_has_none(tmp_path, images):
     name = "deit3_small_patch16_224"
     backbone = network(name, no_embed_class=False)
-    state = {
-        re.sub(r"ls([12])\.gamma", r"gamma_\1", key): value for key, value in backbone.state_dict().items()
-    }
+    state = {re.sub(r"ls([12])\.gamma", r"gamma_\1", key): value for key, value in backbone.state_dict().items()}
     model = load_model(name, weights=saved(tmp_path, {"model": state}))  # in DeiT-3's own names
     with torch.no_grad():
         torch.testing.assert_close(model(images), backbone.forward_features(images), atol=1e-5, rtol=1e-5)
@@ -145,9 +141,7 @@ def test_relative_positions_of_another_size_fit_as_they_are(tmp_path, name):
         loaded = timm_trunks.from_file(request, name, path, size=size, depth=2)
         assert same_stepped(loaded.backbone, backbone, pictures(*size))
     if any(key.endswith("relative_position_bias_table") for key in backbone.state_dict()):
-        with pytest.raises(
-            UsageError, match="of no square of patches"
-        ):  # others compute theirs by a small network
+        with pytest.raises(UsageError, match="of no square of patches"):  # others compute theirs by a small network
             timm_trunks.from_file(ModelRequest(name, weights=path), name, path, depth=2)
 
 
@@ -274,11 +268,7 @@ def test_a_teachers_file_whose_name_looks_like_a_key(tmp_path):
 )  # fmt: skip
 def test_prefixes_in_any_combination(tmp_path, tiny, images, prefix):
     state = {f"{prefix}{key}": value for key, value in tiny.state_dict().items()}
-    beside = (
-        {}
-        if prefix == "_orig_mod."
-        else {"criterion.centre": torch.zeros(3), "optimizer_step": torch.ones(1)}
-    )
+    beside = {} if prefix == "_orig_mod." else {"criterion.centre": torch.zeros(3), "optimizer_step": torch.ones(1)}
     model = load_model(TINY, weights=saved(tmp_path, {"state_dict": state | beside, "epoch": 3}))
     assert same(model, tiny, images)
     assert not beside or "not used from file.pth: criterion, optimizer_step" in model.info.notes
@@ -286,12 +276,8 @@ def test_prefixes_in_any_combination(tmp_path, tiny, images, prefix):
 
 
 def test_compiled_and_sharded_blocks(tmp_path, tiny, images):
-    state = {
-        key.replace("blocks.3.", "blocks.3._orig_mod."): value for key, value in tiny.state_dict().items()
-    }
-    state = {
-        key.replace("blocks.5.", "blocks.5._fsdp_wrapped_module."): value for key, value in state.items()
-    }
+    state = {key.replace("blocks.3.", "blocks.3._orig_mod."): value for key, value in tiny.state_dict().items()}
+    state = {key.replace("blocks.5.", "blocks.5._fsdp_wrapped_module."): value for key, value in state.items()}
     assert same(load_model(TINY, weights=saved(tmp_path, state)), tiny, images)
 
 
@@ -322,9 +308,7 @@ def test_a_pretrained_norm_is_not_moved_behind_the_pooling(tmp_path, name):
     assert isinstance(loaded.backbone.norm, torch.nn.LayerNorm)
 
 
-@pytest.mark.parametrize(
-    "extra", ["masked_embed", "mask_token", "head.mlp.0.weight", "head.last_layer.weight_g"]
-)
+@pytest.mark.parametrize("extra", ["masked_embed", "mask_token", "head.mlp.0.weight", "head.last_layer.weight_g"])
 def test_what_only_training_uses_is_left_out_with_a_word(tmp_path, tiny, images, extra):
     model = load_model(TINY, weights=saved(tmp_path, {**tiny.state_dict(), extra: torch.ones(1, 192)}))
     assert same(model, tiny, images)
@@ -398,20 +382,14 @@ def clip_file(path, quick):
 def test_clip_in_its_own_names(tmp_path, images):
     name = "vit_xsmall_patch16_clip_224"
     theirs, state = clip_file(tmp_path, quick=False)
-    model = load_model(
-        name, weights=saved(tmp_path, {"state_dict": {f"module.{k}": v for k, v in state.items()}})
-    )
+    model = load_model(name, weights=saved(tmp_path, {"state_dict": {f"module.{k}": v for k, v in state.items()}}))
     with torch.no_grad():
         torch.testing.assert_close(model.backbone(images), theirs(images).image_embeds, atol=1e-5, rtol=1e-4)
         last = theirs(images).last_hidden_state
-        torch.testing.assert_close(
-            model(images), theirs.vision_model.post_layernorm(last), atol=1e-5, rtol=1e-4
-        )
+        torch.testing.assert_close(model(images), theirs.vision_model.post_layernorm(last), atol=1e-5, rtol=1e-4)
     assert any("CLIP files do not say their activation" in note for note in model.info.notes)
     marked = state | {key: torch.tensor(1) for key in ("input_resolution", "context_length", "vocab_size")}
-    with pytest.raises(
-        UsageError, match=r"OpenAI's CLIP weights, which need QuickGELU; use `model` .*quickgelu"
-    ):
+    with pytest.raises(UsageError, match=r"OpenAI's CLIP weights, which need QuickGELU; use `model` .*quickgelu"):
         load_model(name, weights=saved(tmp_path, marked))
 
 
@@ -450,9 +428,7 @@ def google_file(path, backbone, head=True, heads=3):
         attention = f"{new}/MultiHeadDotProductAttention_1"
         for part, name in enumerate(("query", "key", "value")):
             rows = slice(part * width, (part + 1) * width)
-            arrays[f"{attention}/{name}/kernel"] = state[f"{old}.attn.qkv.weight"][rows].T.reshape(
-                width, heads, -1
-            )
+            arrays[f"{attention}/{name}/kernel"] = state[f"{old}.attn.qkv.weight"][rows].T.reshape(width, heads, -1)
             arrays[f"{attention}/{name}/bias"] = state[f"{old}.attn.qkv.bias"][rows].reshape(heads, -1)
         arrays[f"{attention}/out/kernel"] = state[f"{old}.attn.proj.weight"].T.reshape(heads, -1, width)
         arrays[f"{attention}/out/bias"] = state[f"{old}.attn.proj.bias"]
@@ -471,9 +447,7 @@ def test_googles_own_files(tmp_path):
     with torch.no_grad():
         assert torch.equal(model.logits(model(pictures(96, 96))), backbone(pictures(96, 96)))
     native = load_model(TINY, weights=path)
-    torch.testing.assert_close(
-        native.backbone.pos_embed, resample_abs_pos_embed(backbone.pos_embed, (14, 14), (6, 6))
-    )
+    torch.testing.assert_close(native.backbone.pos_embed, resample_abs_pos_embed(backbone.pos_embed, (14, 14), (6, 6)))
     assert native.info.digest == model.info.digest
     np.savez(path, **arrays, **{"pre_logits/kernel": np.ones((192, 192))})
     model = load_model(TINY, weights=path, image_size=96)
@@ -691,9 +665,7 @@ def test_relative_positions_of_no_square(tmp_path, own, asked, said):
         assert same_stepped(loaded.backbone, whole, pictures(*own))
     for other in (None, (64, 64)):
         if own != (80, 208):
-            with pytest.raises(
-                UsageError, match="are of no square of patches; give the image size they were"
-            ):
+            with pytest.raises(UsageError, match="are of no square of patches; give the image size they were"):
                 timm_trunks.from_file(ModelRequest(name, image_size=other), name, path, size=other, **small)
 
 

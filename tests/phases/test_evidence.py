@@ -134,8 +134,7 @@ class TestOneNetwork:
         evidence = phase_evidence(rough, calibration="simulated")
         assert evidence.k == 1
         p = [
-            _simulated([_Round(0, t, 2.0)], 12)[0]
-            for t in (0.999, 1.001) * np.array(_simulated_quantile(0.05, 11, 12))
+            _simulated([_Round(0, t, 2.0)], 12)[0] for t in (0.999, 1.001) * np.array(_simulated_quantile(0.05, 11, 12))
         ]
         assert p[1] <= 0.05 < p[0]
         assert (evidence.limit > phase_evidence(rough).limit).all()

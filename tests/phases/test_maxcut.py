@@ -88,8 +88,7 @@ def test_cut_equals_networkx(matrix):
     for k, chosen in enumerate(boundaries, start=1):
         parts = np.split(np.arange(len(matrix)), chosen)
         between = sum(
-            nx.cut_size(graph, set(a.tolist()), set(b.tolist()), weight="weight")
-            for a, b in combinations(parts, 2)
+            nx.cut_size(graph, set(a.tolist()), set(b.tolist()), weight="weight") for a, b in combinations(parts, 2)
         )
         assert total - within[k - 1] == pytest.approx(between, abs=1e-6)
 

@@ -27,10 +27,7 @@ def plain_bisection(weights, eps, min_size=2):
         for sides in product((0, 1), repeat=len(members) - 1):
             side = (0, *sides)
             value = sum(
-                weights[members[a], members[b]]
-                for a in range(len(members))
-                for b in range(a)
-                if side[a] != side[b]
+                weights[members[a], members[b]] for a in range(len(members)) for b in range(a) if side[a] != side[b]
             )
             if value > best:
                 best, chosen = value, side

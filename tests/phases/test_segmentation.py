@@ -55,9 +55,7 @@ def test_gains_add_up_to_the_share_cut():
 
 def test_evenness_by_hand():
     assert segment(blocks(3, 3), k=2).evenness == pytest.approx(1)
-    assert segment(blocks(1, 3), k=2).evenness == pytest.approx(
-        (4 * np.log(4) - 3 * np.log(3)) / (4 * np.log(2))
-    )
+    assert segment(blocks(1, 3), k=2).evenness == pytest.approx((4 * np.log(4) - 3 * np.log(3)) / (4 * np.log(2)))
     assert segment(blocks(4), k=1).evenness == 1
 
 
@@ -265,9 +263,7 @@ class TestEvidence:
 
     def test_prints_in_a_line(self):
         phases = segment(self.drift(), k=3)
-        assert (
-            repr(phases) == f"Phases(layers=12, k=3, boundaries={list(phases.boundaries)}, evidence for k=1)"
-        )
+        assert repr(phases) == f"Phases(layers=12, k=3, boundaries={list(phases.boundaries)}, evidence for k=1)"
 
 
 def test_rounding_is_no_structure():
@@ -283,9 +279,7 @@ def test_rounding_is_no_structure():
     assert segment(1 - 100 * (1 - noisy[0])).k > 1
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"min_gain": float("nan")}, {"min_gain": -1}, {"eps": float("inf")}, {"eps": -0.1}]
-)
+@pytest.mark.parametrize("wrong", [{"min_gain": float("nan")}, {"min_gain": -1}, {"eps": float("inf")}, {"eps": -0.1}])
 def test_shares_are_from_0_to_1(wrong):
     with pytest.raises(UsageError, match="is not a share of the dissimilarity, from 0 to 1"):
         segment(np.eye(4), **wrong)

@@ -44,8 +44,7 @@ def basins():
 
 def twins_of(basins, count):
     tables = [
-        basins.table.assign(mean=basins.table["mean"] + number, **{TWIN: number})
-        for number in range(1, count + 1)
+        basins.table.assign(mean=basins.table["mean"] + number, **{TWIN: number}) for number in range(1, count + 1)
     ]
     return Null(("random",) * count, {"dynamics": pd.concat(tables, ignore_index=True)}, ())
 
@@ -95,9 +94,7 @@ def test_projection_ends_at_the_class_means(basins):
     assert names == ["cat", "class 8", "embedding"]  # by name where the images have one
     ends = [line for line in axes.lines if line.get_label() in names]
     assert len({line.get_marker() for line in ends}) == 3  # told apart in grey
-    assert not {to_hex(line.get_color()) for line in axes.lines} & {
-        to_hex(one) for one in GROUP_COLOURS.values()
-    }
+    assert not {to_hex(line.get_color()) for line in axes.lines} & {to_hex(one) for one in GROUP_COLOURS.values()}
     paths = [line for line in axes.lines if len(line.get_xdata()) == LAYERS + 1]
     own = basins.projection.query("label == 8").groupby("layer")["x"].mean()
     np.testing.assert_allclose(paths[1].get_xdata(), own)
@@ -157,9 +154,7 @@ def test_spectra_have_a_panel_for_each_phase(modes, phases):
 def test_spectra_are_shown_as_large_as_they_are(modes, phases):
     spectrum = modes.spectrum.assign(real=0.5, imaginary=0.0, modulus=[2.0, 0.5, 0.5, 0.5])
     first, second = plot_spectra(replace(modes, spectrum=spectrum), phases, title="a model").axes
-    assert (
-        first.get_xlim() == second.get_xlim() == pytest.approx((-2.15, 2.15), abs=0.01)
-    )  # 1.1 times the 99th of 100
+    assert first.get_xlim() == second.get_xlim() == pytest.approx((-2.15, 2.15), abs=0.01)  # 1.1 times the 99th of 100
 
 
 def test_spectra_say_what_lies_outside(modes, phases):
@@ -172,9 +167,7 @@ def test_spectra_say_what_lies_outside(modes, phases):
 def test_classes_that_are_left_out_are_counted(basins):
     def said(count):
         labels = basins.projection["position"] % count
-        figure = plot_projection(
-            replace(basins, projection=basins.projection.assign(label=labels)), title="a model"
-        )
+        figure = plot_projection(replace(basins, projection=basins.projection.assign(label=labels)), title="a model")
         return figure.axes[0].get_legend().get_title().get_text()
 
     places = basins.projection

@@ -49,9 +49,7 @@ def test_shares_are_stacked_to_one_where_there_is_an_update(phases):
 
 
 def test_rescaling_and_twins_are_drawn_over_the_bars(phases):
-    table = pd.concat(
-        [rows("attention_share", "cls", [0.2] * 4), rows("rescaling_share", "cls", [0.1, 0.2, 0.3, 0.4])]
-    )
+    table = pd.concat([rows("attention_share", "cls", [0.2] * 4), rows("rescaling_share", "cls", [0.1, 0.2, 0.3, 0.4])])
     twins = rows("attention_share", "cls", [0.6] * 4).assign(twin=1)
     null = Null(("random", "random"), {"dynamics": pd.concat([twins, twins.assign(twin=2, mean=0.7)])})
     figure = plot_branches(table, phases, title="a model", null=null)

@@ -50,9 +50,7 @@ def test_a_picture_of_a_classifier_names_it_and_its_images():
     for figure in draw(ClassifierEvaluation("vitrm", 1, "", test, recursion=recursion)).values():
         assert heading_of(figure) == "vitrm\n96 images of 32 × 48 pixels"
     cells = pd.DataFrame({"n": [1], "n_sup": [2], "accuracy": [0.5]})
-    assert heading_of(draw(Grid(cells, ("n1_n_sup2",), test={"images": 10}))["grid"]).endswith(
-        "tested on 10 images"
-    )
+    assert heading_of(draw(Grid(cells, ("n1_n_sup2",), test={"images": 10}))["grid"]).endswith("tested on 10 images")
 
 
 def test_a_long_heading_is_broken_where_the_figure_ends():

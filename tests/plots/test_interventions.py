@@ -98,9 +98,7 @@ def surgery(phases):
         for second in range(first + 1, LAYERS + 1)
     ]
     for readout in ("cls", "patches"):
-        rows += [
-            row("delete", (layer,), 0, readout, "relative_error", layer) for layer in range(1, LAYERS + 1)
-        ]
+        rows += [row("delete", (layer,), 0, readout, "relative_error", layer) for layer in range(1, LAYERS + 1)]
         for kind, mean in (("shuffle_within", 0.2), ("shuffle_across", 0.7)):
             rows += [row(kind, (1, 2), phase, readout, "relative_error", mean) for phase in (1, 2)]
     return Surgery(pd.DataFrame(rows), None, LAYERS, phases)

@@ -43,10 +43,7 @@ def hatched(axes):
     for one in axes.collections:
         if isinstance(one, PolyCollection) and one.get_hatch() == HATCH:
             points = one.get_paths()[0].vertices
-            spans = {
-                x: (points[points[:, 0] == x, 1].min(), points[points[:, 0] == x, 1].max())
-                for x in points[:, 0]
-            }
+            spans = {x: (points[points[:, 0] == x, 1].min(), points[points[:, 0] == x, 1].max()) for x in points[:, 0]}
             found.append((tuple(one.get_edgecolor()[0][:3]), spans))
     return found
 
@@ -81,9 +78,7 @@ def test_of_one_size_of_noise_which_is_said(results):
     largest = repair.angles["eps"].max()
     both = pd.concat([repair.angles, repair.angles.assign(eps=largest / 2)])
     assert "untrained twins (2)" in legends(draw(repair)["final_angle"])
-    assert f"untrained twins (2), eps {largest:g}" in legends(
-        draw(replace(repair, angles=both))["final_angle"]
-    )
+    assert f"untrained twins (2), eps {largest:g}" in legends(draw(replace(repair, angles=both))["final_angle"])
 
 
 def test_of_deleted_layers_and_shuffles(results):

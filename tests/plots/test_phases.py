@@ -71,9 +71,7 @@ def test_stability_prints_the_frequency_of_each_boundary(phases):
 def test_stability_says_how_far_it_goes(phases):
     assert plot_stability(phases[0], unit="image", title="t").axes[0].get_ylabel() == "number of phases k"
     matrix = np.where(np.equal.outer(labels := np.repeat([0, 1], 6), labels), 1.0, 0.2)
-    axes = plot_stability(
-        segment(similarity_of(matrix, np.stack([matrix] * 3)), k=2), unit="image", title="t"
-    ).axes[0]
+    axes = plot_stability(segment(similarity_of(matrix, np.stack([matrix] * 3)), k=2), unit="image", title="t").axes[0]
     assert axes.get_yticks()[-1] == 8
     assert axes.get_ylabel() == "number of phases k (of up to 12)"
 

@@ -29,9 +29,7 @@ def test_the_mean_depth_at_each_pixel_by_hand():
     training = store(np.array([[[1.0, 2.0, 0.0]], [[3.0, 0.0, 0.0]]], np.float32))
     task = Depth(most=10.0)
     answer = blind_map(task, training)
-    assert answer.tolist() == [
-        [2.0, 2.0, 2.0]
-    ]  # (1 + 3) / 2, 2 alone, and where there is none (1 + 2 + 3) / 3
+    assert answer.tolist() == [[2.0, 2.0, 2.0]]  # (1 + 3) / 2, 2 alone, and where there is none (1 + 2 + 3) / 3
     testing = store(np.array([[[2.0, 4.0, 0.0]], [[1.0, 2.0, 2.0]]], np.float32))
     counted = count_blind(task, answer, testing)
     np.testing.assert_allclose(counted, [[2, 4, 0.5, 1], [3, 1, 1, 2]])
@@ -179,18 +177,14 @@ def test_the_best_place_on_the_test_images_is_of_all_probes_and_called_optimisti
     found = probed([[1, 0, 0, 0], [1, 1, 0, 0]], [1, 0, 1, 0])
     rows = found.scores.assign(probe="ridge", value=[0.75, 0.0])
     both = replace(found, scores=pd.concat([found.scores, rows], ignore_index=True))
-    assert (
-        "the best on the test images (optimistic): a ViT at layer 1 by ridge: accuracy 75.0%" in both.answer()
-    )
+    assert "the best on the test images (optimistic): a ViT at layer 1 by ridge: accuracy 75.0%" in both.answer()
 
 
 def test_of_layers_that_were_chosen_together_the_answer_is_these():
     """Whatever single layers had on held-out images; so it is in results that did not keep that."""
     found = probed([[1, 0, 0, 0], [1, 1, 0, 0]], [1, 0, 1, 0])
     together = found.scores.iloc[:1].assign(place="1+2", value=0.4)
-    chosen = replace(
-        found, scores=pd.concat([found.scores, together], ignore_index=True), sets={"chosen": "1+2"}
-    )
+    chosen = replace(found, scores=pd.concat([found.scores, together], ignore_index=True), sets={"chosen": "1+2"})
     assert "chosen on held-out images: a ViT at layers 1+2 (chosen): accuracy 40.0%" in chosen.answer()
 
 
@@ -201,8 +195,6 @@ def test_one_test_image_has_no_interval():
     scores = counts.scores(counts.weights(0))
     assert scores["value"].tolist() == [1, 1]
     assert scores[["low", "high"]].isna().all(axis=None)
-    found = replace(
-        probed([[1, 0, 0, 0], [1, 1, 1, 1]], [1, 0, 1, 0]), scores=scores, sizes={"fit": 8, "test": 1}
-    )
+    found = replace(probed([[1, 0, 0, 0], [1, 1, 1, 1]], [1, 0, 1, 0]), scores=scores, sizes={"fit": 8, "test": 1})
     assert "layer 1: accuracy 100.0%;" in found.answer()
     assert "too few test images to tell layers apart" in found.summary()

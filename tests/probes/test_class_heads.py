@@ -102,9 +102,7 @@ def by_hand(train, start, recipe, epochs, seed=0):
     generator, step = torch.Generator().manual_seed(seed), 0
     for _ in range(epochs):
         for rows in torch.randperm(len(train), generator=generator).split(recipe.batch_size):
-            optimizer.param_groups[0]["lr"] = recipe.rate(
-                step, recipe.epochs * -(-len(train) // recipe.batch_size)
-            )
+            optimizer.param_groups[0]["lr"] = recipe.rate(step, recipe.epochs * -(-len(train) // recipe.batch_size))
             optimizer.zero_grad()
             scores = train.values[rows] @ weight.T + bias
             functional.cross_entropy(scores, train.labels[rows]).backward()
@@ -115,9 +113,7 @@ def by_hand(train, start, recipe, epochs, seed=0):
 
 def drawn(count, classes, seed):
     generator = torch.Generator().manual_seed(seed)
-    return Features(
-        torch.randn(count, 6, generator=generator), torch.randint(classes, (count,), generator=generator)
-    )
+    return Features(torch.randn(count, 6, generator=generator), torch.randint(classes, (count,), generator=generator))
 
 
 def test_steps_are_those_of_adamw_and_the_epoch_kept_is_the_best_on_the_test_images():
@@ -136,9 +132,7 @@ def test_steps_are_those_of_adamw_and_the_epoch_kept_is_the_best_on_the_test_ima
 def test_a_head_that_does_not_move_is_the_models_own(headed, sets):
     train, test = sets(headed)
     still = replace(PUBLISHED, lr=0.0, epochs=1)
-    found = probe_layers(
-        headed, train, test, layers="2,4", seeds=1, published=True, recipe=still, stream=ALONE
-    )
+    found = probe_layers(headed, train, test, layers="2,4", seeds=1, published=True, recipe=still, stream=ALONE)
     batch = next(test.batches(20, workers=0))
     right = (headed.logits(headed(batch.images)).argmax(1) == batch.labels).numpy()
     counted = found.counted[found.counted["place"] == "4"]
@@ -182,9 +176,7 @@ def test_why_heads_begin_at_zero_is_said(model, why, sets):
     model = model()
     train, test = sets(model)
     recipe = replace(PUBLISHED, epochs=2, lr=0.05)
-    found = probe_layers(
-        model, train, test, layers="last", seeds=2, published=True, recipe=recipe, stream=ALONE
-    )
+    found = probe_layers(model, train, test, layers="last", seeds=2, published=True, recipe=recipe, stream=ALONE)
     assert found.notes == (OPTIMISTIC, f"heads began at zero, as tiny_vit {why}")
     assert found.runs["seed"].tolist() == [0, 1]
     assert OPTIMISTIC in found.summary()
@@ -195,9 +187,7 @@ def test_why_heads_begin_at_zero_is_said(model, why, sets):
 def test_several_layers_side_by_side_begin_at_zero(headed, sets):
     train, test = sets(headed)
     recipe = replace(PUBLISHED, epochs=1, lr=0.0)
-    found = probe_layers(
-        headed, train, test, layers="choose:2", seeds=1, published=True, recipe=recipe, stream=ALONE
-    )
+    found = probe_layers(headed, train, test, layers="choose:2", seeds=1, published=True, recipe=recipe, stream=ALONE)
     assert "+" in found.sets["regular"]
     zero = found.counted[found.counted["place"] == found.sets["regular"]]  # all say the first class
     labels = next(test.batches(20, workers=0)).labels

@@ -23,14 +23,10 @@ def probed(streets, cache):
     model = Painter()
     learning, testing = loaded(streets, model)
     quick = Recipe(epochs=1, penalties=(0.1,))
-    return probe_layers(
-        model, learning, testing, layers="1", seeds=1, recipe=quick, stream=ALONE, cache=cache
-    )
+    return probe_layers(model, learning, testing, layers="1", seeds=1, recipe=quick, stream=ALONE, cache=cache)
 
 
-@pytest.mark.parametrize(
-    ("written", "file"), [(0, "train/targets"), (1, "train/0.features"), (3, "test/0.features")]
-)
+@pytest.mark.parametrize(("written", "file"), [(0, "train/targets"), (1, "train/0.features"), (3, "test/0.features")])
 def test_no_store_is_left_of_a_disk_that_fills_up(written, file, streets, tmp_path, monkeypatch):
     allocate, calls = os.posix_fallocate, []
 
@@ -48,9 +44,7 @@ def test_no_store_is_left_of_a_disk_that_fills_up(written, file, streets, tmp_pa
 @pytest.mark.parametrize("what", ["mkdtemp", "mkdir"])
 def test_a_folder_of_features_that_cannot_be_made(what, streets, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile if what == "mkdtemp" else os, what, full)
-    with pytest.raises(
-        UsageError, match=r"cannot make the folder .*No space left.*; choose another `cache`$"
-    ):
+    with pytest.raises(UsageError, match=r"cannot make the folder .*No space left.*; choose another `cache`$"):
         probed(streets, tmp_path / "cache")
     monkeypatch.undo()
     assert list(tmp_path.glob("cache/*")) == []

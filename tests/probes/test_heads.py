@@ -86,8 +86,7 @@ def test_all_places_at_once_are_as_each_alone():
     together = Chooser(task, made, Standard.of(made, halves[0][1]), [(2,), (3,)], halves[1][1], 99)
     heads = Heads(torch.randn(2, 3, 2, 3), torch.randn(2, 2, 3))
     alone = [
-        replace(together, places=[place]).scores(heads[slice(at, at + 1)])
-        for at, place in enumerate([(2,), (3,)])
+        replace(together, places=[place]).scores(heads[slice(at, at + 1)]) for at, place in enumerate([(2,), (3,)])
     ]
     np.testing.assert_allclose(together.scores(heads), np.concatenate(alone))
     fitted = fit_heads(task, *halves, [(1,), (2,), (3,)], recipe, seed=1)
@@ -119,9 +118,7 @@ def test_memory_is_bounded_and_numbers_are_the_same(kind, monkeypatch):
         parts = fit_heads(task, *halves, places, recipe)
         assert max(largest) <= most
         for name in ("weight", "bias"):
-            torch.testing.assert_close(
-                getattr(parts.heads, name), getattr(whole.heads, name), atol=1e-6, rtol=0
-            )
+            torch.testing.assert_close(getattr(parts.heads, name), getattr(whole.heads, name), atol=1e-6, rtol=0)
         np.testing.assert_allclose(parts.chosen, whole.chosen, atol=1e-6)
         assert (parts.epoch.tolist(), parts.penalty.tolist()) == (
             whole.epoch.tolist(),
@@ -149,17 +146,13 @@ def test_the_penalty_and_epoch_kept_are_the_best_on_held_out_images():
         first = every[:, place].max(1).argmax()
         assert fitted.epoch[place] == first + 1
         assert fitted.penalty[place] == recipe.penalties[int(every[first, place].argmax())]
-    again = Chooser(task, made, fitted.standard, [(1,), (2,)], halves[1][1], 4 * recipe.points).scores(
-        fitted.heads
-    )
+    again = Chooser(task, made, fitted.standard, [(1,), (2,)], halves[1][1], 4 * recipe.points).scores(fitted.heads)
     np.testing.assert_allclose(again[:, 0], fitted.chosen)  # and these are the weights kept
 
 
 def test_decay_is_that_of_adamw():
     made, task = stripes(images=4, noise=1.0, layers=2), Segmentation(["a", "b", "c"])
-    recipe = replace(
-        FAST, epochs=1, batch_size=4, penalties=(0.3,), points=10**6, fading=False, standard=False
-    )
+    recipe = replace(FAST, epochs=1, batch_size=4, penalties=(0.3,), points=10**6, fading=False, standard=False)
     drawn = torch.Generator().manual_seed(5)
     weight = (torch.randn(1, 3, 1, 3, generator=drawn) * 0.01)[0, :, 0].clone().requires_grad_(True)
     bias = torch.zeros(3, requires_grad=True)
@@ -177,8 +170,7 @@ def test_concatenated_layers_are_read_side_by_side():
     made.values[:, 0, :, 1:] = 0  # one layer knows class 0, the other class 1
     made.values[:, 1, :, 0] = made.values[:, 1, :, 2] = 0
     fits = {
-        places: fit_ridge(task, (made, rows(made)), (made, rows(made)), [places])
-        for places in ((1,), (2,), (1, 2))
+        places: fit_ridge(task, (made, rows(made)), (made, rows(made)), [places]) for places in ((1,), (2,), (1, 2))
     }
     assert fits[1, 2].chosen[0] == 1
     assert max(fits[1,].chosen[0], fits[2,].chosen[0]) < 0.9

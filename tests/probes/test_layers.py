@@ -43,16 +43,12 @@ class Painter(VisionTransformer):
         self.noise = noise
         self.tokens = TokenLayout.with_prefix((4, 4), {"cls": 1})
         self.preprocessing = Preprocessing((32, 32), mean=(0.0,) * 3, std=(1.0,) * 3)
-        self.info = ModelInfo(
-            "painter", "test", depth, 3, 1, 8, (32, 32), 1, "none", "test weights", "0" * 64
-        )
+        self.info = ModelInfo("painter", "test", depth, 3, 1, 8, (32, 32), 1, "none", "test weights", "0" * 64)
 
     def embed(self, images):
         colours = nn.functional.avg_pool2d(images, 8).flatten(2).transpose(1, 2)
         noise = self.noise * torch.randn(colours.shape, generator=torch.Generator().manual_seed(len(images)))
-        self.clean, dim = (
-            torch.cat([part.mean(1, keepdim=True), part], 1) for part in (colours, colours + noise)
-        )
+        self.clean, dim = (torch.cat([part.mean(1, keepdim=True), part], 1) for part in (colours, colours + noise))
         return dim
 
 
@@ -131,9 +127,7 @@ def test_a_backbone_whose_features_are_the_labels(streets, tmp_path):
     assert pixels.sum() == 6 * 32 * 32 - void
     # what was counted gives the scores again
     rows = found.counted[(found.counted["place"] == "1") & (found.counted["probe"] == "linear")]
-    hits, true = (
-        rows[[f"{what} {name}" for name in ("red", "green", "blue")]].to_numpy() for what in ("hits", "true")
-    )
+    hits, true = (rows[[f"{what} {name}" for name in ("red", "green", "blue")]].to_numpy() for what in ("hits", "true"))
     own = found.scores[(found.scores["place"] == "1") & (found.scores["score"] == "pixel_accuracy")]
     assert own[own["probe"] == "linear"]["value"].item() == pytest.approx(hits.sum() / true.sum(), abs=0.01)
 
@@ -206,9 +200,7 @@ def test_two_models_are_paired_on_the_same_images(streets):
         return [state * torch.tensor([1.0, 0, 0]) for state in trajectory.states]
 
     both = {"teacher": Readout(model), "raptor": Readout(worse, dulled)}
-    found = probe_layers(
-        model, *loaded(streets, model), layers="3", seeds=1, recipe=QUICK, readouts=both, stream=ALONE
-    )
+    found = probe_layers(model, *loaded(streets, model), layers="3", seeds=1, recipe=QUICK, readouts=both, stream=ALONE)
     assert found.models == ["teacher", "raptor"]
     row = found.pairs[(found.pairs["kind"] == "model") & (found.pairs["probe"] == "linear")].iloc[0]
     assert (row["first"], row["second"]) == ("teacher", "raptor")
@@ -268,9 +260,7 @@ def test_the_published_protocol_is_marked(streets):
     model = Painter()
     learning, testing = loaded(streets, model)
     recipe = replace(Recipe.of("segmentation", published=True), epochs=2, batch_size=4)
-    found = probe_layers(
-        model, learning, testing, layers="last", seeds=1, recipe=recipe, published=True, stream=ALONE
-    )
+    found = probe_layers(model, learning, testing, layers="last", seeds=1, recipe=recipe, published=True, stream=ALONE)
     assert "optimistic" in found.summary()
     assert found.sizes == {"fit": 12, "choose": 0, "test": 6}
     assert found.probes == ["linear"]
@@ -322,9 +312,7 @@ def test_classes_by_layer(little_cifar):
         assert found.value("accuracy", "4", probe) == pytest.approx(last.accuracy("model", probe))
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "brdyn.probes.probing.split", lambda features, seed: drawn.append(seed) or split(features, seed)
-        )
+        patch.setattr("brdyn.probes.probing.split", lambda features, seed: drawn.append(seed) or split(features, seed))
         probe_layers(model, train.take(np.arange(60)), test, layers="4", seeds=2, seed=5, stream=ALONE)
         brdyn.probe_images(model, train.take(np.arange(60)), test, seeds=2, seed=7, stream=ALONE)
     assert drawn == [5, 6, 7, 8]
@@ -364,9 +352,7 @@ def test_penalties_of_classes_are_chosen_by_the_images_given_for_it(little_cifar
     chosen = probe_layers(model, *parts, val=val, layers="choose:2", seeds=1, stream=ALONE)
     scores = {}
     for layer in range(1, 5):
-        metrics = [
-            FeatureMetric(lambda one, layer=layer: read_out(model, one.states[layer]), 32) for _ in "ab"
-        ]
+        metrics = [FeatureMetric(lambda one, layer=layer: read_out(model, one.states[layer]), 32) for _ in "ab"]
         fitting, choosing = (
             extract_features(model, part, {"x": metric})["x"]
             for part, metric in zip((parts[0], val), metrics, strict=True)
@@ -482,9 +468,7 @@ def test_images_that_cannot_be_read_are_left_out(streets):
 def test_test_images_that_tell_nothing_are_refused(mask, targets, said, streets, tmp_path):
     model = Painter()
     images, masks = painted(4, 3)
-    other = table(
-        tmp_path / "o.parquet", images, [mask(one).astype(np.uint8) for one in masks], ignore_index="9"
-    )
+    other = table(tmp_path / "o.parquet", images, [mask(one).astype(np.uint8) for one in masks], ignore_index="9")
     plain = table(tmp_path / "p.parquet", *painted(12, 0), ignore_index="9")
     pairs = loaded([plain, other], model, targets=targets)
     with pytest.raises(UsageError, match=said):
@@ -503,9 +487,7 @@ def test_what_is_refused(streets, monkeypatch):
     with pytest.raises(UsageError, match=r"'painter' has no patches that tile the image"):
         probe_layers(bare, learning, testing, stream=ALONE)
     monkeypatch.setattr("psutil.disk_usage", lambda _: type("Usage", (), {"free": SPARED + 31_000_000}))
-    with pytest.raises(
-        UsageError, match=r"features and targets of 10 images take 32 MB, and 31 MB are free in"
-    ):
+    with pytest.raises(UsageError, match=r"features and targets of 10 images take 32 MB, and 31 MB are free in"):
         check_room(streets[0].parent, 10, 3_200_000)
 
 

@@ -131,9 +131,7 @@ def test_cls_counts_for_depth():
     both = torch.cat([tokens.patches, tokens.answer[:, :, None].expand(-1, -1, 4, -1)], -1)
     plain = both[0] @ heads.weight[0, :, 0] + heads.bias[0]  # at the grid's own centres
     points = torch.tensor([[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]]).expand(2, -1, -1)
-    torch.testing.assert_close(
-        task.at(tokens, heads, points)[:, 0, 0].transpose(1, 2), plain, atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(task.at(tokens, heads, points)[:, 0, 0].transpose(1, 2), plain, atol=1e-5, rtol=1e-5)
     assert not torch.equal(task.at(other, heads, points), task.at(tokens, heads, points))
 
 

@@ -40,9 +40,7 @@ def clusters(n=300, width=12, classes=4, noise=1.0, seed=0):
 @pytest.mark.parametrize("classes", [2, 4])
 def test_both_solvers_find_the_same_minimum(classes):
     train, held_out = clusters(classes=classes, noise=2.5), clusters(classes=classes, noise=2.5, seed=1)
-    first, second = (
-        fit_linear(train, held_out, solver=solver, penalties=(0.1,)) for solver in ("sklearn", "torch")
-    )
+    first, second = (fit_linear(train, held_out, solver=solver, penalties=(0.1,)) for solver in ("sklearn", "torch"))
     torch.testing.assert_close(first.weight, second.weight, atol=2e-3, rtol=0)
     bias, other = (probe.bias - probe.bias.mean() for probe in (first, second))
     torch.testing.assert_close(bias, other, atol=2e-3, rtol=0)
@@ -65,9 +63,7 @@ def test_the_penalty_is_chosen_on_held_out_images():
     train, held_out = clusters(n=40, width=200, noise=6.0), clusters(n=400, width=200, noise=6.0, seed=1)
     every = {penalty: fit_linear(train, held_out, penalties=(penalty,)) for penalty in (1e-4, 1e-2, 1.0)}
     chosen = fit_linear(train, held_out, penalties=(1.0, 1e-2, 1e-4))
-    assert chosen.held_out_accuracy == pytest.approx(
-        max(found.held_out_accuracy for found in every.values()), abs=0.01
-    )
+    assert chosen.held_out_accuracy == pytest.approx(max(found.held_out_accuracy for found in every.values()), abs=0.01)
 
 
 def test_a_class_without_training_images_is_never_predicted():
@@ -91,9 +87,7 @@ def test_neighbours_against_sklearn():
     """With a flat vote (infinite temperature) and one nearest neighbour, scikit-learn says the same."""
     train, test = clusters(noise=2.5), clusters(noise=2.5, seed=1)
     for neighbours, temperature in ((1, 0.07), (7, 1e9)):
-        other = KNeighborsClassifier(neighbours, metric="cosine").fit(
-            train.values.numpy(), train.labels.numpy()
-        )
+        other = KNeighborsClassifier(neighbours, metric="cosine").fit(train.values.numpy(), train.labels.numpy())
         ours = nearest_neighbours(train, test.values, neighbours=neighbours, temperature=temperature)
         votes = other.predict_proba(test.values.numpy())
         clear = np.sort(votes, axis=1)[:, -1] > np.sort(votes, axis=1)[:, -2]  # ties may go either way
@@ -118,9 +112,7 @@ def test_probing_compares_alike():
     train, test = clusters(), clusters(seed=1)
     rng = torch.Generator().manual_seed(5)
     noise = [6 * torch.randn(part.values.shape, generator=rng) for part in (train, test)]
-    blurred = [
-        Features(part.values + more, part.labels) for part, more in zip((train, test), noise, strict=True)
-    ]
+    blurred = [Features(part.values + more, part.labels) for part, more in zip((train, test), noise, strict=True)]
     found = probe(
         {"teacher": train, "same": train, "blurred": blurred[0]},
         {"teacher": test, "same": test, "blurred": blurred[1]},
@@ -133,9 +125,7 @@ def test_probing_compares_alike():
         assert 1 < same["high"] < 1.02
         blurry = ratios.loc[("blurred", kind)]
         assert blurry["low"] < blurry["ratio"] < blurry["high"] < 0.9
-        assert blurry["ratio"] == pytest.approx(
-            found.accuracy("blurred", kind) / found.accuracy("teacher", kind)
-        )
+        assert blurry["ratio"] == pytest.approx(found.accuracy("blurred", kind) / found.accuracy("teacher", kind))
     assert found.table.groupby(["model", "probe"]).size().tolist() == [1, 3] * 3
     assert found.most_frequent == pytest.approx(test.labels.bincount().max().item() / 300)
     again = Probing.from_dict(found.to_dict())
@@ -190,10 +180,7 @@ def test_a_penalty_at_the_end_of_the_grid_is_named():
 
 def test_chance_on_noise():
     rng = torch.Generator().manual_seed(0)
-    parts = [
-        Features(torch.randn(600, 10, generator=rng), torch.randint(5, (600,), generator=rng))
-        for _ in range(2)
-    ]
+    parts = [Features(torch.randn(600, 10, generator=rng), torch.randint(5, (600,), generator=rng)) for _ in range(2)]
     found = probe({"noise": parts[0]}, {"noise": parts[1]}, seeds=1)
     assert found.accuracy("noise", "knn") == pytest.approx(0.2, abs=0.06)
     assert found.accuracy("noise", "linear") == pytest.approx(0.2, abs=0.06)
@@ -202,9 +189,7 @@ def test_chance_on_noise():
 
 def test_splits_begin_at_the_seed():
     train, test = clusters(noise=3.0), clusters(noise=3.0, seed=1)
-    readings = {
-        (seed, seeds): read_classes(train, test, seed=seed, seeds=seeds) for seed, seeds in ((0, 3), (1, 2))
-    }
+    readings = {(seed, seeds): read_classes(train, test, seed=seed, seeds=seeds) for seed, seeds in ((0, 3), (1, 2))}
     assert torch.equal(readings[0, 3].hits["linear"][1:], readings[1, 2].hits["linear"])
     assert not torch.equal(*(one.hits["linear"][0] for one in readings.values()))
 

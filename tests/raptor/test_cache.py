@@ -69,9 +69,7 @@ def test_a_subset_reads_its_own_images(cache, images):
 
 
 def test_a_fit_from_it_is_that_of_the_running_teacher(cache, tiny, images):
-    settings = FitSettings(
-        stage1_steps=8, stage2_steps=8, batch_size=8, lr=1e-3, layer_scale=0.1, log_every=4
-    )
+    settings = FitSettings(stage1_steps=8, stage2_steps=8, batch_size=8, lr=1e-3, layer_scale=0.1, log_every=4)
     online = fit_raptor(tiny, images, ASSIGNMENT, settings, workers=0)
     stored = fit_raptor(tiny, images, ASSIGNMENT, settings, workers=0, cache=filled(cache))
     for stage in (1, 2):
@@ -108,9 +106,7 @@ def test_a_damaged_shard_is_refused(cache, tiny, images, how, workers):
         data[-1000] ^= 1
     path.write_bytes(data)
     settings = FitSettings(stage1_steps=5, stage2_steps=0, batch_size=8, validation_images=0)
-    with pytest.raises(
-        BrdynError, match=r"^(cannot read )?the cached states in .*; remove the file"
-    ) as caught:
+    with pytest.raises(BrdynError, match=r"^(cannot read )?the cached states in .*; remove the file") as caught:
         fit_raptor(tiny, images, ASSIGNMENT, settings, workers=workers, cache=cache)
     assert "Traceback" not in str(caught.value)
 
@@ -212,9 +208,7 @@ def test_a_full_disk_is_noticed_before(cache, monkeypatch):
     """To the byte: forty images of 3040 bytes, the last shard of which has eight of sixteen."""
     free = type("Usage", (), {"free": 121_599})
     monkeypatch.setattr("psutil.disk_usage", lambda _: free)
-    with pytest.raises(
-        BrdynError, match=r"of 122 kB does not fit in .*, where 122 kB are free; use fewer images"
-    ):
+    with pytest.raises(BrdynError, match=r"of 122 kB does not fit in .*, where 122 kB are free; use fewer images"):
         cache.prepare()
     assert not (cache.folder / "cache.json").exists()
     free.free += 1

@@ -54,9 +54,7 @@ def test_the_mean_is_shared_and_the_correction_is_the_nearest_of_its_rank(tiny, 
     for layer, own in zip((1, 2), each, strict=True):
         found = block.corrections[str(layer)].added_to(name, block.module.get_parameter(name))
         left, values, right = np.linalg.svd(own - mean, full_matrices=False)
-        np.testing.assert_allclose(
-            found.detach().numpy() - mean, left[:, :3] * values[:3] @ right[:3], atol=1e-6
-        )
+        np.testing.assert_allclose(found.detach().numpy() - mean, left[:, :3] * values[:3] @ right[:3], atol=1e-6)
         bias = block.corrections[str(layer)].added_to("norm1.bias", block.module.get_parameter("norm1.bias"))
         torch.testing.assert_close(bias, tiny.blocks[layer - 1].get_parameter("norm1.bias"))
 
@@ -161,9 +159,7 @@ def test_corrections_are_fitted_and_come_back(tiny, images, tmp_path):
     unfitted = tied(tiny, images, 2, "layer")
     moved = [
         name
-        for (name, now), was in zip(
-            fit.raptor.shared.named_parameters(), unfitted.shared.parameters(), strict=True
-        )
+        for (name, now), was in zip(fit.raptor.shared.named_parameters(), unfitted.shared.parameters(), strict=True)
         if not torch.equal(now, was)
     ]
     assert any("left" in name for name in moved)
@@ -283,9 +279,7 @@ def test_the_interval_of_skill_is_that_of_a_ratio():
 
 
 def test_a_curve_comes_back_from_its_folder(tiny, images, tmp_path):
-    curve = brdyn.raptor_ranks(
-        tiny, images, {"halves": ASSIGNMENT}, [2, 0], settings=settings(layer_scale=1e-5)
-    )
+    curve = brdyn.raptor_ranks(tiny, images, {"halves": ASSIGNMENT}, [2, 0], settings=settings(layer_scale=1e-5))
     assert curve.table["rank"].tolist() == [0, 2, 0, 2]
     assert curve.table["fitted"].tolist() == [False, False, True, True]
     curve.save(tmp_path / "curve", figures=brdyn.plots.draw(curve))
@@ -308,9 +302,7 @@ def test_a_fit_that_does_not_move_is_what_was_not_fitted(noise_folder):
     images = load_images(noise_folder, teacher)
     still = settings(stage1_steps=1, stage2_steps=1, lr=1e-12, stage2_lr=1e-12, min_lr=1e-13, layer_scale=1e-5,
                      validation_images=0)  # fmt: skip
-    table = brdyn.raptor_ranks(
-        teacher, images, {"halves": ASSIGNMENT}, [0, 3], start="mean", settings=still
-    ).table
+    table = brdyn.raptor_ranks(teacher, images, {"halves": ASSIGNMENT}, [0, 3], start="mean", settings=still).table
     first, then = (table[table["fitted"] == fitted]["skill"].to_numpy() for fitted in (False, True))
     np.testing.assert_allclose(first, then, atol=1e-5)
     assert first[1] - first[0] > 0.01
@@ -324,12 +316,8 @@ def test_what_is_left_at_the_end_is_counted_right():
 
     model = load_model("cifar_vit12")
     images = load_images("samples", model, n=12)
-    table = brdyn.raptor_ranks(
-        model, images, {"three": [0] * 4 + [1] * 4 + [2] * 4}, [0, 8, 96], start="mean"
-    ).table
-    raptor = Raptor(
-        model, [0] * 4 + [1] * 4 + [2] * 4, CopyConfig(width=96, heads=model.info.heads, rank=8)
-    ).eval()
+    table = brdyn.raptor_ranks(model, images, {"three": [0] * 4 + [1] * 4 + [2] * 4}, [0, 8, 96], start="mean").table
+    raptor = Raptor(model, [0] * 4 + [1] * 4 + [2] * 4, CopyConfig(width=96, heads=model.info.heads, rank=8)).eval()
     tie(raptor, "mean", images)
     batch = next(images.batches(12, workers=0))
     with torch.no_grad():
@@ -340,8 +328,6 @@ def test_what_is_left_at_the_end_is_counted_right():
     assert row["r2"] == pytest.approx(r2_score(truth, guess, multioutput="variance_weighted"), abs=1e-5)
     assert row["agreement"] == pytest.approx(float((answers[0] == answers[1]).double().mean()))
     nothing = (states[0] - states[-1]).double().square().sum()
-    assert row["skill"] == pytest.approx(
-        1 - float(((own - states[-1]).double().square().sum()) / nothing), abs=1e-5
-    )
+    assert row["skill"] == pytest.approx(1 - float(((own - states[-1]).double().square().sum()) / nothing), abs=1e-5)
     assert table["agreement"].tolist()[-1] == 1
     assert 0 < table["agreement"].tolist()[0] < 1 or 0 < row["agreement"] < 1

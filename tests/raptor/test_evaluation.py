@@ -130,9 +130,7 @@ def test_the_head_of_the_teacher(noise_folder):
     found = fidelity(raptor, images, stream=Stream(workers=0))
     batch = next(iter(images.batches(40, workers=0)))
     with torch.no_grad():
-        same = teacher.logits(teacher(batch.images)).argmax(1) == raptor.logits(raptor(batch.images)).argmax(
-            1
-        )
+        same = teacher.logits(teacher(batch.images)).argmax(1) == raptor.logits(raptor(batch.images)).argmax(1)
     assert found.agreement == pytest.approx(same.double().mean().item())
     assert found.accuracy is None  # no labels
 
@@ -164,9 +162,7 @@ def test_cost_is_counted(tiny):
     assert found.flops == 2 * (4 * tokens * per_token + patches)
     assert found.block_parameters == sum(p.numel() for p in raptor.shared.parameters())
     assert found.teacher_block_parameters == sum(p.numel() for p in tiny.blocks.parameters())
-    assert (
-        found.parameters - found.block_parameters == found.teacher_parameters - found.teacher_block_parameters
-    )
+    assert found.parameters - found.block_parameters == found.teacher_parameters - found.teacher_block_parameters
     low, high = found.speed_ratio_range
     assert 0 < low <= found.speed_ratio <= high
     assert found.teacher_flops == flops(tiny)
@@ -222,9 +218,7 @@ def test_evaluation_comes_back(labelled, tmp_path):
 def test_splits_of_the_probes_begin_at_the_seed_of_the_images(labelled, monkeypatch):
     asked = []
     read = evaluation.probe
-    monkeypatch.setattr(
-        evaluation, "probe", lambda *sets, **options: asked.append(options) or read(*sets, **options)
-    )
+    monkeypatch.setattr(evaluation, "probe", lambda *sets, **options: asked.append(options) or read(*sets, **options))
     teacher = tiny_vit()
     images = load_images(labelled, teacher, seed=5)
     evaluate(raptor_of(teacher), images, *images.split(10, 0), seeds=2, stream=Stream(workers=0))
@@ -374,9 +368,7 @@ def maps_by_every_ridge(metric):
         entry, update = total / count, moved / count
         for number, ridge in enumerate(RIDGES):
             about = second - torch.outer(total, total) / count
-            maps = ridge_maps(
-                about, cross - torch.outer(total, moved) / count, ridge, ROUNDING * second.trace()
-            )
+            maps = ridge_maps(about, cross - torch.outer(total, moved) / count, ridge, ROUNDING * second.trace())
             for place, kept in enumerate(held[1:]):
                 folds = mine[place : place + 1] if metric.in_blocks else mine
                 many, seen = counts[folds, group].sum(), of(metric.inputs, folds, group, start)
@@ -430,9 +422,7 @@ def test_an_interval_is_of_the_values_without_each_tenth_of_the_images():
         assert (row["mean"] - row["low"]).item() == pytest.approx(half, rel=1e-3)
     means = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], dtype=torch.float64)
     low, high = jackknife(means.mean(), (means.sum() - means) / 9)
-    assert [low.item(), high.item()] == pytest.approx(
-        stats.t.interval(0.95, 9, 4.5, stats.sem(means.numpy()))
-    )
+    assert [low.item(), high.item()] == pytest.approx(stats.t.interval(0.95, 9, 4.5, stats.sem(means.numpy())))
 
 
 def test_an_interval_is_where_the_skill_of_others_lies():
@@ -516,9 +506,7 @@ def test_evaluations_of_earlier_versions_have_no_skill(tiny, images, tmp_path):
     assert set(draw(found)) == {"fidelity", "skill"}
 
 
-@pytest.mark.parametrize(
-    ("assignment", "said"), [((0, 0, 0, 0), "1 block for"), ((0, 0, 1, 1), "2 blocks for")]
-)
+@pytest.mark.parametrize(("assignment", "said"), [((0, 0, 0, 0), "1 block for"), ((0, 0, 1, 1), "2 blocks for")])
 def test_blocks_are_counted_in_words(tiny, images, assignment, said):
     measured = fidelity(raptor_of(tiny, assignment), images, stream=Stream(workers=0))
     found = Evaluation(measured, None, teacher="a ViT", assignment=assignment)

@@ -120,9 +120,7 @@ def test_crops_are_learned_from_and_whole_images_judged_by(tiny, images):
 
 def test_crops_and_a_cache_exclude_each_other(tiny, images, tmp_path):
     cache = ActivationCache(tmp_path, tiny, images)
-    with pytest.raises(
-        UsageError, match="`augment` sees each image anew, and a `cache` keeps how it was seen"
-    ):
+    with pytest.raises(UsageError, match="`augment` sees each image anew, and a `cache` keeps how it was seen"):
         fit_raptor(tiny, images, ASSIGNMENT, settings(augment=True), cache=cache)
 
 
@@ -196,9 +194,7 @@ def test_a_fit_at_another_image_size_is_another(tiny, images, tmp_path):
     path = Checkpoints(tmp_path, here).save(1, 2, {}, {})
     tiny.preprocessing = replace(tiny.preprocessing, image_size=(48, 48))
     there = Checkpoints(tmp_path, fit_options(tiny, images, ASSIGNMENT, settings()))
-    with pytest.raises(
-        UsageError, match=r"teacher\.preprocessing\.image_size: \[32, 32\] before, \(48, 48\) now"
-    ):
+    with pytest.raises(UsageError, match=r"teacher\.preprocessing\.image_size: \[32, 32\] before, \(48, 48\) now"):
         there.read(path)
     del here["teacher"]["preprocessing"]
     assert there.read(Checkpoints(tmp_path, here).save(1, 2, {}, {})).step == 2
@@ -238,9 +234,7 @@ def test_checkpoints_know_the_batch_that_the_images_fill(tiny, images, tmp_path)
     by_default = settings(batch_size=None, stage2_steps=0)
     checkpoints = Checkpoints(tmp_path, fit_options(tiny, images, ASSIGNMENT, by_default))
     assert checkpoints.options["recipe"]["batch_size"] == 32
-    fit = fit_raptor(
-        tiny, images, ASSIGNMENT, by_default, session=Session(checkpoints=checkpoints), workers=0
-    )
+    fit = fit_raptor(tiny, images, ASSIGNMENT, by_default, session=Session(checkpoints=checkpoints), workers=0)
     assert not differences(checkpoints.latest().options, fit.options)
 
 
@@ -333,9 +327,7 @@ def test_loads_by_folder_with_its_teacher(tmp_path):
 
 def test_the_weights_of_an_untrained_teacher_are_found_by_its_seed(tmp_path):
     """A file has none of them, nor another seed, and what is said then does help."""
-    third, fourth = (
-        load_model("vit_tiny_patch16_224", init="random", seed=seed, image_size=32) for seed in (3, 4)
-    )
+    third, fourth = (load_model("vit_tiny_patch16_224", init="random", seed=seed, image_size=32) for seed in (3, 4))
     raptor = untrained(third, [0] * 6 + [1] * 6, BlockConfig(width=192, heads=3), seed=0)
     raptor.save_pretrained(tmp_path / "raptor")
     torch.save(fourth.backbone.state_dict(), tmp_path / "fourth.pth")
@@ -350,9 +342,7 @@ def test_the_weights_of_an_untrained_teacher_are_found_by_its_seed(tmp_path):
 
 
 def test_loads_with_the_set_of_weights_that_its_teacher_had(tmp_path):
-    states = [
-        load_model("vit_tiny_patch16_224", init="random", seed=seed).backbone.state_dict() for seed in (1, 2)
-    ]
+    states = [load_model("vit_tiny_patch16_224", init="random", seed=seed).backbone.state_dict() for seed in (1, 2)]
     torch.save({"student": states[0], "teacher": states[1]}, tmp_path / "both.pth")
     options = {"weights": tmp_path / "both.pth", "image_size": 32}
     teacher = load_model("vit_tiny_patch16_224", weights_key="student", **options)
@@ -383,10 +373,7 @@ def test_an_epsilon_that_is_none_is_refused(eps):
     ],
 )
 def test_a_fit_that_was_too_short_says_so(tiny, values, said):
-    rows = [
-        {"step": float(step), "r2 layer 4": value, "skill layer 4": 1.0}
-        for step, value in enumerate(values, 1)
-    ]
+    rows = [{"step": float(step), "r2 layer 4": value, "skill layer 4": 1.0} for step, value in enumerate(values, 1)]
     first, losses = [{"step": 4.0, "r2 block 1": 0.0}] * 2, [{"step": 4.0, "lr": 1e-3, "raptor": 0.5}]
     histories = {1: History(losses, first), 2: History(losses, rows)}
     settings = FitSettings(stage1_steps=2, stage2_steps=2, batch_size=4)

@@ -32,9 +32,7 @@ def test_a_block_is_applied_past_its_phase_as_at_its_last_layer(noise_folder, ti
     images = load_images(noise_folder, tiny).some(12, 0)
     raptor = raptor_of(tiny, (0, 0, 1, 0))
     metrics = past_phases(raptor, FACTOR)
-    assert [(name, metric.applications) for name, metric in metrics.items()] == list(
-        zip(NAMES, (6, 3, 3), strict=True)
-    )
+    assert [(name, metric.applications) for name, metric in metrics.items()] == list(zip(NAMES, (6, 3, 3), strict=True))
     measure(tiny, images, metrics, stream=Stream(batch_size=5, workers=0))
     found = FixedPoints.of(FACTOR, metrics)
     assert found.readings == ("cosine",)  # it has no head
@@ -46,9 +44,7 @@ def test_a_block_is_applied_past_its_phase_as_at_its_last_layer(noise_folder, ti
             states.append(first(states[-1], 2))  # depth scaling stays at the last layer
         read = {number: first(second(states[number], 3), 4) for number in (2, 4, 6)}
     for number in range(1, 7):
-        step = (states[number] - states[number - 1]).flatten(1).norm(dim=1) / states[number - 1].flatten(
-            1
-        ).norm(dim=1)
+        step = (states[number] - states[number - 1]).flatten(1).norm(dim=1) / states[number - 1].flatten(1).norm(dim=1)
         assert found.curve(NAMES[0], "step")["mean"][number] == pytest.approx(float(step.mean()), rel=1e-4)
     cosines = found.curve(NAMES[0], "cosine")["mean"]
     assert cosines.index.tolist() == [2, 4, 6]
@@ -57,9 +53,7 @@ def test_a_block_is_applied_past_its_phase_as_at_its_last_layer(noise_folder, ti
         assert cosines[number] == pytest.approx(float(expected), rel=1e-4)
     own = read[2]  # its own last state: the last span begins one before
     last = found.curve(NAMES[2], "cosine")["mean"][1]
-    assert last == pytest.approx(
-        float(functional.cosine_similarity(own, theirs[-1], dim=-1).mean()), rel=1e-4
-    )
+    assert last == pytest.approx(float(functional.cosine_similarity(own, theirs[-1], dim=-1).mean()), rel=1e-4)
 
 
 def test_the_teachers_head_reads_what_comes_of_it(noise_folder):

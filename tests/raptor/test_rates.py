@@ -78,9 +78,7 @@ def test_what_diverged_is_said(climbed):
     )
 
 
-@pytest.mark.parametrize(
-    ("steps", "short"), [((400, 100), (40, 20)), ((1000, 0), (100, 0)), ((8, 30), (8, 20))]
-)
+@pytest.mark.parametrize(("steps", "short"), [((400, 100), (40, 20)), ((1000, 0), (100, 0)), ((8, 30), (8, 20))])
 def test_a_trial_is_a_tenth_as_long(steps, short):
     found = rates.trial(replace(LONG, stage1_steps=steps[0], stage2_steps=steps[1]), 2)
     assert (found.stage1_steps, found.stage2_steps) == short

@@ -45,19 +45,13 @@ def raptor_of(teacher, assignment):
 
 def test_weights_of_the_groups_there_are(teacher):
     layout = teacher.tokens
-    assert group_weights(layout, JOINT_WEIGHTS) == pytest.approx(
-        {"cls": 0.45, "registers": 0.1, "patches": 0.45}
-    )
+    assert group_weights(layout, JOINT_WEIGHTS) == pytest.approx({"cls": 0.45, "registers": 0.1, "patches": 0.45})
     without = tiny_vit(registers=0).tokens
-    assert group_weights(without, LAST_PHASE_WEIGHTS) == pytest.approx(
-        {"cls": 0.34 / 0.67, "patches": 0.33 / 0.67}
-    )
+    assert group_weights(without, LAST_PHASE_WEIGHTS) == pytest.approx({"cls": 0.34 / 0.67, "patches": 0.33 / 0.67})
     guess, truth = torch.randn(2, 3, 19, 16)
     parts = [(slice(0, 1), 0.45), (slice(1, 3), 0.10), (slice(3, 19), 0.45)]
     expected = sum(w * (guess[:, p] - truth[:, p]).square().mean((1, 2)) for p, w in parts)
-    torch.testing.assert_close(
-        weighted_loss(layout, group_weights(layout, JOINT_WEIGHTS))(guess, truth), expected
-    )
+    torch.testing.assert_close(weighted_loss(layout, group_weights(layout, JOINT_WEIGHTS))(guess, truth), expected)
     cosine = torch.nn.functional.cosine_similarity(guess, truth, dim=2).mean(1)
     torch.testing.assert_close(
         cosine_and_mean_square(guess, truth), 0.5 * (guess - truth).square().mean((1, 2)) - 0.5 * cosine
@@ -72,9 +66,7 @@ def test_an_error_over_the_spread_counts_every_layer_alike(teacher):
     r2 = R2Score(multioutput="variance_weighted")
     r2.update(guess.flatten(0, 1), truth.flatten(0, 1))
     assert loss(guess, truth).mean().item() == pytest.approx(1 - r2.compute().item(), rel=1e-5)
-    torch.testing.assert_close(
-        loss(100 * guess + 7, 100 * truth + 7), loss(guess, truth), rtol=1e-3, atol=1e-4
-    )
+    torch.testing.assert_close(loss(100 * guess + 7, 100 * truth + 7), loss(guess, truth), rtol=1e-3, atol=1e-4)
     weights = group_weights(teacher.tokens, JOINT_WEIGHTS)
     plain = weighted_loss(teacher.tokens, weights)(guess, truth)
     found = weighted_loss(teacher.tokens, weights, "nmse")(guess, truth)
@@ -113,9 +105,7 @@ def test_weights_of_other_groups():
     assert group_weights(distilled, LAST_PHASE_WEIGHTS) == pytest.approx(
         {"cls": 0.34 / 1.01, "distillation": 0.34 / 1.01, "patches": 0.33 / 1.01}
     )
-    streams = TokenLayout(
-        {"x": slice(0, 4), "y": slice(4, 5), "z": slice(5, 9)}, (2, 2), answer="y", spatial="z"
-    )
+    streams = TokenLayout({"x": slice(0, 4), "y": slice(4, 5), "z": slice(5, 9)}, (2, 2), answer="y", spatial="z")
     assert group_weights(streams, JOINT_WEIGHTS) == pytest.approx({"x": 1 / 3, "y": 1 / 3, "z": 1 / 3})
 
 
@@ -169,9 +159,7 @@ def test_stage_two_by_hand(teacher, batch):
     r2 = 1 - (truth - guess).square().sum() / (truth - truth.mean(0)).square().sum()
     found = task.eval().validate()
     assert found["r2 layer 5"] == pytest.approx(r2.item(), rel=1e-5)
-    nothing = (
-        (states[2].flatten(0, 1).double() - truth).square().sum()
-    )  # the second block begins with state 2
+    nothing = (states[2].flatten(0, 1).double() - truth).square().sum()  # the second block begins with state 2
     skill = 1 - (truth - guess).square().sum() / nothing
     assert found["skill layer 5"] == pytest.approx(skill.item(), rel=1e-5)
 
@@ -235,9 +223,7 @@ def test_a_perfect_student_has_no_loss(teacher, batch):
     joined = BlocksJoined(raptor, teacher, mean_square, validation=[batch])
     assert all(loss.max() < 1e-9 for loss in apart(apart.inputs(batch), 4).values())
     assert joined(joined.inputs(batch), 0)["raptor"].max() < 1e-9
-    assert all(
-        value == pytest.approx(1) for value in (*apart.validate().values(), *joined.validate().values())
-    )
+    assert all(value == pytest.approx(1) for value in (*apart.validate().values(), *joined.validate().values()))
 
 
 def test_spans():
@@ -310,9 +296,7 @@ def test_the_recipe_names_the_losses_of_both_stages(teacher, batch):
             for name, weights in (("last", LAST_PHASE_WEIGHTS), ("joint", JOINT_WEIGHTS))
         }
         for weighting in (True, False):
-            chosen = FitSettings(
-                loss=kind, token_weighting=weighting, stage1_steps=40, annealed=0.5, sigma=0.1
-            )
+            chosen = FitSettings(loss=kind, token_weighting=weighting, stage1_steps=40, annealed=0.5, sigma=0.1)
             apart, joined = (stage_task(stage, raptor, teacher, chosen, [batch], None) for stage in (1, 2))
             assert (apart.annealed_over, apart.sigma, joined.sigma) == (20, 0.1, 0.1)
             expected = [error(guess, truth), weighed["last"] if weighting else error(guess, truth)]
@@ -335,9 +319,6 @@ def test_partitions_by_name():
 
 @pytest.mark.parametrize("partition", PARTITIONS[1:])
 def test_every_sequence_draws_anew(partition):
-    draws = {
-        sequence: [assign(partition, (3, 7), 12, draw, sequence) for draw in range(4)]
-        for sequence in range(6)
-    }
+    draws = {sequence: [assign(partition, (3, 7), 12, draw, sequence) for draw in range(4)] for sequence in range(6)}
     assert len({str(found) for found in draws.values()}) == 6
     assert draws[2] == [assign(partition, (3, 7), 12, draw, 2) for draw in range(4)]

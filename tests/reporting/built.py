@@ -42,7 +42,5 @@ def evaluation(r2, skill, assignment=HALVES, *, half=0.01, fitted=True, **others
         for name, value in values.items()
         for layer, value in enumerate(value if isinstance(value, list) else [value] * len(assignment), 1)
     ]  # fmt: skip
-    maps = (
-        Fitted((), {}, 192, left_out="they would take 5 GiB" if np.isnan(skill) else None) if fitted else None
-    )
+    maps = Fitted((), {}, 192, left_out="they would take 5 GiB" if np.isnan(skill) else None) if fitted else None
     return Evaluation(Fidelity(pd.DataFrame(rows), baselines=maps), None, None, "tiny", tuple(assignment))

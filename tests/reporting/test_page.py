@@ -162,24 +162,16 @@ def test_a_chart_is_a_picture_too(kind, start):
     assert drawn.startswith(start)
     if kind == "svg":
         texts = re.findall(r">([^<>]+)</text>", drawn.decode())
-        assert {"How fast", "vit: 12 images of 32 × 32 pixels", "angle (rad)", "update", "vit", "cls"} <= {
-            *texts
-        }
+        assert {"How fast", "vit: 12 images of 32 × 32 pixels", "angle (rad)", "update", "vit", "cls"} <= {*texts}
     assert spec["width"] == "container"  # that of the page is as it was
 
 
 def test_every_chart_has_its_pictures(made, monkeypatch):
-    monkeypatch.setattr(
-        "brdyn.reporting.specs.still", lambda spec, title, of, kind: f"{title} {of} {kind}".encode()
-    )
+    monkeypatch.setattr("brdyn.reporting.specs.still", lambda spec, title, of, kind: f"{title} {of} {kind}".encode())
     _, report, out = made
-    folders = {
-        one.folder: [brdyn.read(out / one.folder / name) for name in one.sections] for one in report.models
-    }
+    folders = {one.folder: [brdyn.read(out / one.folder / name) for name in one.sections] for one in report.models}
     found = [
-        Found(
-            one.name, one.folder, False, dict(zip(one.sections, folders[one.folder], strict=True)), {}, None
-        )
+        Found(one.name, one.folder, False, dict(zip(one.sections, folders[one.folder], strict=True)), {}, None)
         for one in report.models
     ]
     files = render_page(report, found, out, ("svg", "pdf"))
@@ -227,9 +219,7 @@ def shown(browser, photos, tmp_path_factory):
         stream=STREAM,
     )
     motion = brdyn.token_dynamics(model, images, two, measures=["speed"], stream=STREAM)
-    motion = replace(
-        motion, left_out={"branches": "block 1 of 'little' hides its branches", "basins": "no labels"}
-    )
+    motion = replace(motion, left_out={"branches": "block 1 of 'little' hides its branches", "basins": "no labels"})
     stretched = brdyn.token_dynamics(
         model, images, two, measures=["spectra"], tangents=2, krylov_steps=1, stream=STREAM
     )
@@ -272,9 +262,7 @@ def test_whose_work_a_block_does(shown):
 def test_what_a_section_lacks_is_said(shown):
     notes = shown[0].locator("#converge ul.soft").inner_text()
     assert notes == "no branches: block 1 of 'little' hides its branches"
-    assert (
-        "no agreement: the model has no classification head" in shown[0].locator("#work ul.soft").inner_text()
-    )
+    assert "no agreement: the model has no classification head" in shown[0].locator("#work ul.soft").inner_text()
 
 
 def test_which_directions_layers_stretch(shown):
@@ -292,9 +280,7 @@ def test_which_directions_layers_stretch(shown):
     assert page.locator("#stretch ul.soft li").all_inner_texts() == [spectra.describe()[-1]]
     specs = json.loads(page.locator("#specs").text_content())
     scales = [
-        spec["layer"][1]["encoding"]["color"]["scale"]
-        for spec in specs
-        if "leading directions" in spec["description"]
+        spec["layer"][1]["encoding"]["color"]["scale"] for spec in specs if "leading directions" in spec["description"]
     ]
     most = max(np.max(spectra.coupling(side) - np.eye(6)) for side in ("entering", "leaving"))
     assert [scale["domain"] for scale in scales] == [[0, pytest.approx(most, abs=1e-3)]] * 2
@@ -321,9 +307,7 @@ def test_paper_has_no_boxes_and_nothing_beyond_its_edge(seen):
     seen.emulate_media(media="print")
     seen.set_viewport_size({"width": 700, "height": 900})
     assert not seen.locator("#boxes").is_visible()
-    wide = seen.eval_on_selector_all(
-        "table", "all => Math.max(...all.map(one => one.getBoundingClientRect().right))"
-    )
+    wide = seen.eval_on_selector_all("table", "all => Math.max(...all.map(one => one.getBoundingClientRect().right))")
     assert wide <= 700
     seen.emulate_media(media="screen")
 

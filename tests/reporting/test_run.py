@@ -82,9 +82,7 @@ def test_one_that_is_stopped_says_how_to_go_on(moment, again, monkeypatch):
     shutil.rmtree(again.out / "little" / "interventions")
     with pytest.raises(KeyboardInterrupt) as caught:
         again()
-    assert caught.value.__notes__ == [
-        f"results that are whole stay in {str(again.out)!r}; the same command goes on"
-    ]
+    assert caught.value.__notes__ == [f"results that are whole stay in {str(again.out)!r}; the same command goes on"]
 
 
 def test_one_that_is_stopped_before_it_has_anything_promises_nothing(photos, tmp_path, monkeypatch):
@@ -101,9 +99,7 @@ def test_one_that_is_stopped_before_it_has_anything_promises_nothing(photos, tmp
 def test_results_of_something_else_are_listed_and_refused(again, photos, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(photos / "cat", other / "cat")
-    with pytest.raises(
-        UsageError, match=r"little/phases \(other images\).* and 6 more; choose another `out`"
-    ):
+    with pytest.raises(UsageError, match=r"little/phases \(other images\).* and 6 more; choose another `out`"):
         again(images=other)
     with pytest.raises(UsageError, match=r"little/phases \(other settings\)"):
         again(settings=ReportSettings(size="fast", n=12, null=2))
@@ -233,25 +229,19 @@ def test_probes_of_elsewhere_are_told_of_their_model(photos, plain, tmp_path):
     without, told = (one.advice for one in found.models)
     best = probe.runs.query("probe == 'linear'").sort_values("held_out", kind="stable")["place"].iloc[-1]
     of = "13 images to fit and 3 to test (intervals are rough)"
-    assert (
-        f"a linear probe of layers side by side, {of}: the best alone by held-out images {best}: " in told[1]
-    )
+    assert f"a linear probe of layers side by side, {of}: the best alone by held-out images {best}: " in told[1]
     assert len([line for line in without if line.startswith("To read features")]) == 1
     page = (out / "report.html").read_text()
     specs = json.loads(page.partition('id="specs">')[2].partition("</script>")[0])
     chart = next(
-        spec
-        for spec in specs
-        if spec["description"] == "accuracy, classification by a linear head on a layer"
+        spec for spec in specs if spec["description"] == "accuracy, classification by a linear head on a layer"
     )
     assert [row["layer"] for row in chart["datasets"]["rows"]] == [2, 5, 7]
     assert "../probe" in page
     with pytest.raises(UsageError, match=r"are of 'deeper', which is none of the models of the report"):
         brdyn.report([model], plain, tmp_path / "other", settings, stream=STREAM)
     wrong = replace(settings, probes=(str(out / "little" / "phases"),))
-    with pytest.raises(
-        UsageError, match=r"is no result of probes of layers; give the folder of `brdyn probe"
-    ):
+    with pytest.raises(UsageError, match=r"is no result of probes of layers; give the folder of `brdyn probe"):
         brdyn.report([model], plain, tmp_path / "other", wrong, stream=STREAM)
 
 
@@ -360,9 +350,7 @@ def test_every_span_where_memory_allows(many, monkeypatch):
 
 def test_it_is_made_by_one_process(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(
-        UsageError, match=r"made by one process; drop torchrun, or run its commands one by one"
-    ):
+    with pytest.raises(UsageError, match=r"made by one process; drop torchrun, or run its commands one by one"):
         brdyn.report([named("little")], photos, tmp_path / "out", SETTINGS)
     assert not (tmp_path / "out").exists()
 

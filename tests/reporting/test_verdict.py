@@ -56,9 +56,7 @@ def test_phases(matrix, said, short):
     assert (found.answer, found.short) == (said, short)
 
 
-@pytest.mark.parametrize(
-    ("last", "half", "said"), [(0.2, 0.01, "yes"), (1.9, 0.01, "no"), (0.45, 0.1, "unclear")]
-)
+@pytest.mark.parametrize(("last", "half", "said"), [(0.2, 0.01, "yes"), (1.9, 0.01, "no"), (0.45, 0.1, "unclear")])
 def test_tokens_rest_where_the_last_update_turns_them_less(last, half, said):
     found = answer("converge", {"dynamics": dynamics(last, half)})
     assert found.answer == said
@@ -79,9 +77,7 @@ def stretched(doubts, half=0.01, n=50, pairs=((1, 2),)):
         for name, value in quantities.items()
         if pairs or name == "exponent"
     ]
-    growth = [
-        {"quantity": "growth of the norm", "index": 1, "block": block, **interval(0.4)} for block in (1, 2)
-    ]
+    growth = [{"quantity": "growth of the norm", "index": 1, "block": block, **interval(0.4)} for block in (1, 2)]
     tests = {
         side: None if doubt is None else PlacementTest(doubt, 20, True)
         for side, doubt in zip(("entering", "leaving"), doubts, strict=True)
@@ -147,10 +143,7 @@ def test_one_image_has_no_interval():
     assert "from which depths it shrinks or grows cannot be told" in answer("repair", results).sentence
     two = replace(segment(np.kron(np.eye(2), np.ones((3, 3))), 2), evidence=None)
     read = read_of(two, probed(half=np.nan, test=1))
-    assert (
-        "1 to test (there is no interval): the last layers of the phases 3+6: 80.0% (+10.0 points against"
-        in read
-    )
+    assert "1 to test (there is no interval): the last layers of the phases 3+6: 80.0% (+10.0 points against" in read
 
 
 def test_what_was_left_out_says_why():
@@ -184,10 +177,7 @@ def test_what_is_outside_all_twins():
     found = answer("twins", {"dynamics": dynamics(1.9, null=twins(39, low))})
     assert (found.answer, found.short) == ("yes", "1 of 1 outside")
     assert "cls: angular speed of the last update (radians) 1.9, untrained 0.25" in found.sentence
-    assert (
-        "all 39 twins, and 1 at most of a twin outside all other networks: p = 0.05; farthest"
-        in found.sentence
-    )
+    assert "all 39 twins, and 1 at most of a twin outside all other networks: p = 0.05; farthest" in found.sentence
     assert answer("twins", {"dynamics": dynamics(0.25, null=twins(39, low))}).answer == "unclear"
     half = answer("twins", {"dynamics": dynamics(1.9, null=twins(19, low[:19]))})
     assert (half.answer, half.change) == ("unclear", "more twins")  # of one number, one of 19 is the least
@@ -195,9 +185,7 @@ def test_what_is_outside_all_twins():
     assert few.answer == "unclear"  # two twins decide nothing
     assert few.change == "more twins: 19 are the fewest for p = .05"
     one = answer("twins", {"dynamics": dynamics(1.9)}, twin=dynamics(0.2))
-    assert one.sentence.startswith(
-        "beside one untrained twin: cls: angular speed of the last update (radians) 1.9"
-    )
+    assert one.sentence.startswith("beside one untrained twin: cls: angular speed of the last update (radians) 1.9")
 
 
 def test_what_was_not_measured_or_failed_says_so():
@@ -235,9 +223,7 @@ def test_the_verdict(phases, r2, said):
         results["raptor-eval"] = evaluation(r2, r2)
     found = findings(measured(results))
     assert verdict(found, untrained=False).startswith(said)
-    assert verdict(found, untrained=True).startswith(
-        f"untrained network (nothing of this was learnt): {said}"
-    )
+    assert verdict(found, untrained=True).startswith(f"untrained network (nothing of this was learnt): {said}")
 
 
 def splice(within=0.5, half=0.01, n=50, phases=JUMP, k=2):

@@ -33,9 +33,7 @@ def test_a_step_after_a_finite_loss(at, validated, kept, batches, tmp_path):
     """Of twelve steps with a checkpoint every four and a validation every six."""
     task, shown = Spoilt(at), []
     checkpoints = Checkpoints(tmp_path, {})
-    words = (
-        rf"weights are not finite after step {at} of stage 1; the last good checkpoint is .*{kept[-1]}; try a"
-    )
+    words = rf"weights are not finite after step {at} of stage 1; the last good checkpoint is .*{kept[-1]}; try a"
     with pytest.raises(DivergedError, match=words):
         train(
             task, batches, settings(clip=0.0), session=Session(checkpoints=checkpoints),

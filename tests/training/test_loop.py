@@ -69,9 +69,7 @@ def weights(task):
 def test_it_learns(batches):
     task = Means()
     history = train(task, batches, settings(steps=600, lr=0.05, clip=0.0, log_every=100))
-    every = torch.stack(
-        [batch.images.mean((1, 2, 3)).mean() for batch in batches.images.batches(40, workers=0)]
-    )
+    every = torch.stack([batch.images.mean((1, 2, 3)).mean() for batch in batches.images.batches(40, workers=0)])
     assert task.parts["images"].weight.item() == pytest.approx(every.item(), abs=0.03)
     assert task.parts["noise"].weight.item() == pytest.approx(3, abs=0.15)
     assert [row["step"] for row in history.losses] == [float(step) for step in range(100, 601, 100)]
@@ -161,9 +159,7 @@ def test_a_visitor_sees_every_step_before_its_checkpoint(batches, tmp_path):
     train(task, batches, settings(), session=Session(checkpoints=checkpoints), visit=visit)
     assert seen == [(step, ["weight"] if step in (6, 12) else []) for step in range(13)]
     saved, seen = checkpoints.read(checkpoints.folder / "stage1-00000008"), []
-    train(
-        Means(), batches, settings(), session=Session(resume=saved), visit=lambda step, _: seen.append(step)
-    )
+    train(Means(), batches, settings(), session=Session(resume=saved), visit=lambda step, _: seen.append(step))
     assert seen == [9, 10, 11, 12]
 
 
@@ -296,9 +292,7 @@ def test_a_loss_that_is_not_finite_is_named(batches, tmp_path):
     task = Means()
     task.break_at = 9
     checkpoints = Checkpoints(tmp_path, {})
-    with pytest.raises(
-        BrdynError, match=r"loss of images is not finite at step 10 of stage 1.*stage1-00000008"
-    ):
+    with pytest.raises(BrdynError, match=r"loss of images is not finite at step 10 of stage 1.*stage1-00000008"):
         train(task, batches, settings(), session=Session(checkpoints=checkpoints))
     assert [path.name for path in checkpoints.paths()] == ["stage1-00000004", "stage1-00000008"]
 
@@ -503,18 +497,12 @@ def test_a_batch_is_for_all_processes(batches):
         train(Means(), batches, settings(), session=Session(accelerator=Two()))
 
 
-@pytest.mark.parametrize(
-    ("size", "processes", "pieces", "fits"), [(8, 2, 2, True), (7, 2, 2, False), (1, 1, 1, False)]
-)
+@pytest.mark.parametrize(("size", "processes", "pieces", "fits"), [(8, 2, 2, True), (7, 2, 2, False), (1, 1, 1, False)])
 def test_batch_normalisation_sees_two_images_at_once(size, processes, pieces, fits):
     check_shares(Means(), size, processes, 1)
     task = Means()
     task.fewest = 2
-    with (
-        nullcontext()
-        if fits
-        else pytest.raises(UsageError, match=f"two images at once, and of a batch of {size} in")
-    ):
+    with nullcontext() if fits else pytest.raises(UsageError, match=f"two images at once, and of a batch of {size} in"):
         check_shares(task, size, processes, pieces)
 
 

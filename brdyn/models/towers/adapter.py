@@ -37,9 +37,7 @@ class TransformersBlock(nn.Module):
         A relative position bias that the layers share, `(1, heads, N, N)`.
     """
 
-    def __init__(
-        self, layer: nn.Module, size: Size, rotary: tuple[Tensor, Tensor] | None, bias: Tensor | None
-    ) -> None:
+    def __init__(self, layer: nn.Module, size: Size, rotary: tuple[Tensor, Tensor] | None, bias: Tensor | None) -> None:
         super().__init__()
         self.layer = layer
         takes = inspect.signature(layer.forward).parameters
@@ -208,7 +206,5 @@ def find_layers(backbone: nn.Module) -> list[nn.Module]:
     depth = backbone.config.num_hidden_layers  # type: ignore[union-attr]
     lists = [m for m in backbone.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if len(lists) != 1:
-        raise BrdynError(
-            f"could not tell the blocks of {type(backbone).__name__} in this transformers version"
-        )
+        raise BrdynError(f"could not tell the blocks of {type(backbone).__name__} in this transformers version")
     return list(lists[0])

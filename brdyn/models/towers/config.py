@@ -84,9 +84,7 @@ def describe(source: Source, content: Mapping[str, Any]) -> Described:
     where = source.where(CONFIG)
     model_type = content.get("model_type")
     if not isinstance(model_type, str):
-        raise UsageError(
-            f"{where} has no model_type (it is {shown(model_type)}): it is not of a transformers model"
-        )
+        raise UsageError(f"{where} has no model_type (it is {shown(model_type)}): it is not of a transformers model")
     part, vision = _vision_part(content, model_type, where)
     kind = KINDS.get(part)
     if kind is None:
@@ -95,9 +93,7 @@ def describe(source: Source, content: Mapping[str, Any]) -> Described:
         raise UsageError(f"{where} says that the weights are quantized; give those in full precision")
     model_class = getattr(transformers, kind.model_class, None)
     if model_class is None:
-        raise UsageError(
-            f"{where} is of a {part!r}, which transformers {transformers.__version__} does not have"
-        )
+        raise UsageError(f"{where} is of a {part!r}, which transformers {transformers.__version__} does not have")
     config = _configuration(model_class.config_class, vision, where)
     return Described(
         kind,
@@ -186,21 +182,16 @@ def _check_sizes(config: Any, where: str) -> None:
             raise UsageError(f"{where}: {name} has {len(size)} numbers instead of one or two")
     patch = config.patch_size
     if not isinstance(patch, int) and patch[0] != patch[1]:
-        raise UsageError(
-            f"{where}: patches of {patch[0]}x{patch[1]} pixels are not square, as brdyn needs them"
-        )
+        raise UsageError(f"{where}: patches of {patch[0]}x{patch[1]} pixels are not square, as brdyn needs them")
     if min(square(config.image_size)) < square(patch)[0]:
-        raise UsageError(
-            f"{where}: an image of {config.image_size} pixels is smaller than a patch of {patch}"
-        )
+        raise UsageError(f"{where}: an image of {config.image_size} pixels is smaller than a patch of {patch}")
     if config.hidden_size % config.num_attention_heads:
         raise UsageError(
             f"{where}: width {config.hidden_size} cannot be split among {config.num_attention_heads} heads"
         )
     if config.num_channels not in CHANNELS:
         raise UsageError(
-            f"{where}: it takes images of {config.num_channels} channels; brdyn's images have three colours or "
-            "are grey"
+            f"{where}: it takes images of {config.num_channels} channels; brdyn's images have three colours or are grey"
         )
 
 

@@ -88,11 +88,7 @@ class Source:
         """
         path = self.find(CONFIG)
         if path is None:
-            why = (
-                "no network, and it is not in the local cache"
-                if not hub.is_reachable()
-                else "it has no config.json"
-            )
+            why = "no network, and it is not in the local cache" if not hub.is_reachable() else "it has no config.json"
             why += local_paths.hint(self.place)
             raise weights.no_weights(self.name, why, hub.CACHE_HINT, architecture=False)
         return read_json(path, "the config.json of a model")
@@ -140,9 +136,7 @@ class Source:
         shards = []
         for file in dict.fromkeys(file if isinstance(file, str) else shown(file) for file in files.values()):
             if Path(file).name != file or "\\" in file or Path(file).suffix != Path(name).suffix:
-                raise UsageError(
-                    f"{where} names {shown(file)}, which is no {Path(name).suffix} file beside it"
-                )
+                raise UsageError(f"{where} names {shown(file)}, which is no {Path(name).suffix} file beside it")
             path = self.find(file)
             if path is None:
                 raise BrdynError(f"{where} names {file!r}, which is not there; is the copy complete?")

@@ -25,9 +25,7 @@ class Head(nn.Module):
         After the pooling.
     """
 
-    def __init__(
-        self, readers: list[nn.Linear], pools: list[Callable[[Tensor], Tensor]], norm: nn.Module
-    ) -> None:
+    def __init__(self, readers: list[nn.Linear], pools: list[Callable[[Tensor], Tensor]], norm: nn.Module) -> None:
         super().__init__()
         self.readers = nn.ModuleList(readers)
         self.pools = pools
@@ -40,9 +38,7 @@ class Head(nn.Module):
 
     def forward(self, normed: Tensor) -> Tensor:
         """The scores."""
-        scores = [
-            reader(self.norm(pool(normed))) for reader, pool in zip(self.readers, self.pools, strict=True)
-        ]
+        scores = [reader(self.norm(pool(normed))) for reader, pool in zip(self.readers, self.pools, strict=True)]
         return torch.stack(scores).mean(0)
 
 
@@ -78,9 +74,7 @@ def drawn(wanted: Mapping[str, tuple[int, ...]], deviation: float) -> dict[str, 
     }
 
 
-def find_head(
-    state: Mapping[str, Tensor], pool: str, before: int, width: int, norm: nn.Module | None
-) -> Head | None:
+def find_head(state: Mapping[str, Tensor], pool: str, before: int, width: int, norm: nn.Module | None) -> Head | None:
     """The head among the tensors of a file.
 
     Parameters

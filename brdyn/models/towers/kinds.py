@@ -88,9 +88,7 @@ def _beit(model_class: str) -> Kind:
 
 KINDS: dict[str, Kind] = {
     "vit": Kind("ViTModel", ("layernorm",), mean=HALF, std=HALF),
-    "deit": Kind(
-        "DeiTModel", ("layernorm",), "DeiTImageProcessor", prefix=("cls", "distillation"), crop_pct=0.875
-    ),
+    "deit": Kind("DeiTModel", ("layernorm",), "DeiTImageProcessor", prefix=("cls", "distillation"), crop_pct=0.875),
     "beit": _beit("BeitModel"),
     "data2vec-vision": _beit("Data2VecVisionModel"),
     "vit_mae": Kind(
@@ -186,22 +184,14 @@ VIDEO = "made for videos: its tokens are of space and time"
 WORDS = "a model of text: it takes no images"
 NOT_PLAIN: dict[str, str] = {
     **dict.fromkeys(("swin", "swinv2", "swin2sr", "maskformer-swin", "donut-swin"), WINDOWS),
-    **dict.fromkeys(
-        ("sam", "sam2", "sam_hq", "sam_vision_model", "vitdet"), "attention within windows in most blocks"
-    ),
-    **dict.fromkeys(
-        ("hiera", "segformer", "pvt", "pvt_v2", "levit", "mobilevit", "mobilevitv2", "cvt"), PYRAMID
-    ),
+    **dict.fromkeys(("sam", "sam2", "sam_hq", "sam_vision_model", "vitdet"), "attention within windows in most blocks"),
+    **dict.fromkeys(("hiera", "segformer", "pvt", "pvt_v2", "levit", "mobilevit", "mobilevitv2", "cvt"), PYRAMID),
     **dict.fromkeys(("efficientformer", "glpn", "focalnet", "poolformer", "swiftformer"), PYRAMID),
     **dict.fromkeys(("resnet", "convnext", "convnextv2", "dinov3_convnext", "regnet", "bit"), NO_TOKENS),
     **dict.fromkeys(("efficientnet", "mobilenet_v1", "mobilenet_v2", "vgg"), NO_TOKENS),
     **dict.fromkeys(("videomae", "vivit", "timesformer", "vjepa2", "xclip"), VIDEO),
-    **dict.fromkeys(
-        ("bert", "roberta", "distilbert", "gpt2", "llama", "qwen2", "t5", "data2vec-text"), WORDS
-    ),
-    **dict.fromkeys(
-        ("clip_text_model", "siglip_text_model", "aimv2_text_model", "metaclip_2_text_model"), WORDS
-    ),
+    **dict.fromkeys(("bert", "roberta", "distilbert", "gpt2", "llama", "qwen2", "t5", "data2vec-text"), WORDS),
+    **dict.fromkeys(("clip_text_model", "siglip_text_model", "aimv2_text_model", "metaclip_2_text_model"), WORDS),
     **dict.fromkeys(
         ("siglip2", "siglip2_vision_model"),
         "an embedding that takes patches cut by its processor, with a mask, and images of any shape; the SigLIP 2 "

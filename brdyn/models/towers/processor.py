@@ -76,11 +76,7 @@ def read(source: Source, kind: Kind, size: Size) -> tuple[Preprocessing, tuple[s
             raise UsageError(f"{where}: {name} asks for {words}, which brdyn does not do")
     mean, std = _normalisation(found, kind, where)
     crop_pct, crop_mode = _geometry(found, size, where)
-    notes = (
-        ()
-        if found.get("do_resize", True)
-        else (f"{where} does not resize; brdyn does, to {size[0]}x{size[1]}",)
-    )
+    notes = () if found.get("do_resize", True) else (f"{where} does not resize; brdyn does, to {size[0]}x{size[1]}",)
     return (
         Preprocessing(
             image_size=size,
@@ -108,15 +104,11 @@ def _defaults(named: Any, where: str) -> dict[str, Any]:
 
 def _filter(number: Any, where: str) -> str:
     if int(number) not in PIL_FILTERS:
-        raise UsageError(
-            f"{where}: resample is {number}, which is no filter of PIL (0 to {max(PIL_FILTERS)})"
-        )
+        raise UsageError(f"{where}: resample is {number}, which is no filter of PIL (0 to {max(PIL_FILTERS)})")
     return PIL_FILTERS[int(number)]
 
 
-def _normalisation(
-    found: Mapping[str, Any], kind: Kind, where: str
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation(found: Mapping[str, Any], kind: Kind, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation for values from 0 to 1, of what the file normalises at its own scale."""
     mean = _colours(found.get("image_mean", kind.mean), f"{where}: image_mean")
     std = _colours(found.get("image_std", kind.std), f"{where}: image_std")
@@ -137,15 +129,13 @@ def _colours(values: Any, where: str) -> tuple[float, ...]:
 
 def _geometry(found: Mapping[str, Any], size: Size, where: str) -> tuple[float, str]:
     """Crop fraction and mode of timm's vocabulary."""
-    resized = _resized(
-        found.get("size"), bool(found.get("default_to_square", True)), f"{where}: size"
-    ) or Resized(size, square=True)
+    resized = _resized(found.get("size"), bool(found.get("default_to_square", True)), f"{where}: size") or Resized(
+        size, square=True
+    )
     mode = "squash" if resized.square else "center"
     if not found.get("do_center_crop", False):
         return 1.0, mode
-    crop = _resized(found.get("crop_size"), square=True, where=f"{where}: crop_size") or Resized(
-        size, square=True
-    )
+    crop = _resized(found.get("crop_size"), square=True, where=f"{where}: crop_size") or Resized(size, square=True)
     fractions = [crop.sides[axis] / resized.sides[axis] for axis in (0, 1)]
     if max(fractions) > 1:
         raise UsageError(

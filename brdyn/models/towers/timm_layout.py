@@ -96,9 +96,7 @@ def load(request: ModelRequest, source: Source, content: Mapping[str, Any]) -> V
     where = source.where(CONFIG)
     architecture = timm_family.architecture(content["architecture"])
     if not timm.is_model(architecture):
-        raise UsageError(
-            f"{where} names {shown(architecture)}, which is no architecture of timm {timm.__version__}"
-        )
+        raise UsageError(f"{where} names {shown(architecture)}, which is no architecture of timm {timm.__version__}")
     preset, told = content, ""  # in older configs all is in one object
     if content.get("pretrained_cfg") is not None:
         preset, told = content["pretrained_cfg"], "pretrained_cfg"
@@ -121,16 +119,10 @@ def load(request: ModelRequest, source: Source, content: Mapping[str, Any]) -> V
     if weights is not None:
         model.info = replace(model.info, weights=place)
     model.info = replace(model.info, name=request.name, notes=(*model.info.notes, f"timm's {architecture}"))
-    chosen = {
-        name: value for name, value in vars(prepared).items() if value is not None and name != "input_size"
-    }
+    chosen = {name: value for name, value in vars(prepared).items() if value is not None and name != "input_size"}
     model.preprocessing = replace(model.preprocessing, **chosen)
     names = content.get("label_names", content.get("labels"))
-    if (
-        isinstance(names, list)
-        and len(names) == model.classes
-        and all(isinstance(name, str) for name in names)
-    ):
+    if isinstance(names, list) and len(names) == model.classes and all(isinstance(name, str) for name in names):
         model.class_names = tuple(names)
     return model
 

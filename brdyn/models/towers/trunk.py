@@ -58,14 +58,10 @@ def untrained(request: ModelRequest, described: Described) -> tuple[nn.Module, d
     if request.random:
         size = _size(_blank(model_class, described, {}))
         if size > MOST_UNTRAINED:
-            raise UsageError(
-                f"the config.json of {request.name!r} describes {size:.1e} parameters; check its sizes"
-            )
+            raise UsageError(f"the config.json of {request.name!r} describes {size:.1e} parameters; check its sizes")
     with request.construction():
         trunk = model_class(described.config)
-        return trunk, drawn(
-            dict(request.arguments), getattr(described.config, "initializer_range", DEVIATION)
-        )
+        return trunk, drawn(dict(request.arguments), getattr(described.config, "initializer_range", DEVIATION))
 
 
 def load(name: str, described: Described, state: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:
@@ -128,9 +124,7 @@ def _blank(model_class: Any, described: Described, extra: Mapping[str, Any]) -> 
         try:
             return model_class(described.config, **extra)
         except (RuntimeError, ValueError, OverflowError) as error:
-            raise UsageError(
-                f"its config.json describes what cannot be built ({first_line(error)})"
-            ) from error
+            raise UsageError(f"its config.json describes what cannot be built ({first_line(error)})") from error
 
 
 def _size(trunk: nn.Module) -> int:
@@ -155,9 +149,7 @@ def _check_report(name: str, backbone: nn.Module, report: Mapping[str, Any]) -> 
         "missing": _of_trunk(report["missing_keys"]),
         "of another shape": sorted(_mismatch(entry) for entry in report.get("mismatched_keys") or ()),
         "more than its config.json describes": [
-            key
-            for key in _of_trunk(report["unexpected_keys"])
-            if key.removeprefix(base).split(".")[0] in inside
+            key for key in _of_trunk(report["unexpected_keys"]) if key.removeprefix(base).split(".")[0] in inside
         ],
     }
     words = [
