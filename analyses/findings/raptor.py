@@ -172,6 +172,12 @@ def gained(cells: Cells, name: str, below: str, column: str = "kept", share: flo
     return contrast(*(side(cells, fits_of(cells, one), column, weight) for one, weight in weights.items()))
 
 
+def undrawn(cells: Cells, partition: str = SHUFFLE) -> list[int]:
+    """The k of which draws of a random partition that were planned are not recorded."""
+    fits = of_the_recipe(cells).query("partition == @partition").groupby("k").size()
+    return [int(k) for k, draws in cells.size.get("draws", {}).items() if fits.get(int(k), 0) < draws]
+
+
 def _better(
     cells: Cells, better: str, worse: str, columns: Sequence[str] = ("kept", "r2"), fewest: int = FEWEST_DRAWS
 ) -> Numbers | None:
@@ -182,7 +188,7 @@ def _better(
     """
     fits = {key: list(rows.index) for key, rows in of_the_recipe(cells).groupby(["k", "partition"])}
     ks = [k for k, one in fits if one == better and len(fits.get((k, worse), ())) >= fewest]
-    if not {int(k) for k in cells.size.get("draws", ())} <= {*ks}:
+    if undrawn(cells, worse):
         ks = [k for k in ks if k == LADDER_K]
     if not ks:
         return None
