@@ -48,6 +48,7 @@ def rows_of(table: pd.DataFrame, known: Collection[Any] = (), /, **asked: Any) -
 
     Examples
     --------
+    >>> import pandas as pd
     >>> from brdyn.store import rows_of
     >>> table = pd.DataFrame({"measure": ["r2", "r2", "skill"], "mean": [0.1, 0.2, 0.3]})
     >>> rows_of(table, measure="r2")["mean"].tolist(), len(rows_of(table, ["agreement"], measure="agreement"))

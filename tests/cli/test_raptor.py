@@ -306,7 +306,7 @@ def test_a_fit_from_a_cache(run, narrow_options, tmp_path):
     cache = tmp_path / "cache"
     done = run("raptor-fit", *narrow_options, "--cache", cache)
     assert done.returncode == 0, done.stderr
-    assert "40 images x 0.01 MB" in done.stdout
+    assert "40 images x 8.32 kB" in done.stdout
     first = json.loads((tmp_path / "out" / "fit.json").read_text())
     assert first["options"]["cached"] is True
     again = run("raptor-fit", *narrow_options, "--cache", cache, "--overwrite")
