@@ -51,7 +51,7 @@ class Cells(NamedTuple):
     `fidelity`: all curves, as :class:`brdyn.raptor.fidelity.Fidelity` has them, with `cell` and `images` (`test`,
     `photos`). `phases` by max-cut, `teacher`: its accuracy by probe; `size`, `provenance`: of the newest cell.
     `right`: by probe and cell, the share of probes of that kind that name a test image right, `(images,)`; cells of
-    earlier versions have none.
+    earlier versions have none. `model`: the teacher, by the name that its records have.
     """
 
     summary: pd.DataFrame
@@ -62,6 +62,7 @@ class Cells(NamedTuple):
     failed: dict[str, str]
     provenance: dict[str, Any]
     right: dict[str, dict[str, np.ndarray]]
+    model: str = ""
 
     def heading(self, what: str = "", images: str = "test", fits: pd.DataFrame | None = None) -> str:
         """Of a picture of several fits (all by default): how long they are, and which images they are measured on."""
@@ -70,7 +71,7 @@ class Cells(NamedTuple):
         measured = self.fidelity.loc[self.fidelity["images"] == images, "n_images"].max()
         seen = (self.summary if fits is None else fits)["images_seen"]
         lengths = " to ".join(f"{length:,}" for length in sorted({seen.min(), seen.max()}))
-        of = ", ".join(filter(None, (f"Raptors of {teacher['name']}", what, f"fits of {lengths} images")))
+        of = ", ".join(filter(None, (f"Raptors of {self.model or teacher['name']}", what, f"fits of {lengths} images")))
         return f"{of}\nmeasured on {images_of(int(measured), size)}"
 
     def probed_heading(self, what: str = "", fits: pd.DataFrame | None = None) -> str:
@@ -100,7 +101,7 @@ def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAP
         summary.set_index("name") if done else summary,
         pd.concat(fidelity, ignore_index=True) if done else pd.DataFrame(),
         phases, last.get("size", {}), {row["probe"]: row["accuracy"] for row in probed if row["model"] == "teacher"},
-        failed, newest, right,
+        failed, newest, right, model,
     )  # fmt: skip
 
 

@@ -311,3 +311,7 @@ def test_a_raptor_of_photographs_is_told_layer_by_layer():
     assert rows[-1]["skill"] == pytest.approx(
         min(fidelity.curve(f"skill_{name}").iloc[-1] for name in ("identity", "mean_update", "affine"))
     )
+
+
+def test_a_heading_names_the_teacher_as_its_records_are_named():
+    assert raptor.other().heading().startswith(f"Raptors of {raptor.OTHER_TEACHER}, ")
