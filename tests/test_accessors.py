@@ -20,6 +20,7 @@ ASKED = {
     ),
     "eps of a repair": ("perturb/cifar_vit12", lambda found: found.final("cls", "cls", 0.3), "eps 0.3"),
     "surrogate of splicing": (SPLICE, lambda found: found.matrix("means"), "surrogate 'means'"),
+    "measure for a surrogate": (SPLICE, lambda found: found.matrix("skill"), "surrogate 'skill'"),
     "group of exchanged blocks": (SPLICE, lambda found: found.exchanged("patch"), "group 'patch'"),
     "measure of whole phases": (SPLICE, lambda found: found.whole_phases("R2"), "measure 'R2'"),
     "kind of surgery": (SURGERY, lambda found: found.matrix("swaps", "cls"), "kind 'swaps'"),
@@ -44,9 +45,9 @@ def test_what_is_not_there_is_said(asked):
 def test_what_could_be_but_was_not_measured_is_no_row():
     table = pd.DataFrame({"kind": ["swap", "swap"], "readout": ["cls", "patches"], "mean": [0.1, 0.2]})
     assert rows_of(table, kind="swap", readout="patches")["mean"].tolist() == [0.2]
-    assert rows_of(table, ("delete",), kind="delete", readout="head").empty
+    assert rows_of(table, {"kind": ("delete",)}, kind="delete", readout="head").empty
     with pytest.raises(UsageError, match=r"^there is no readout 'head' of kind 'swap'; choose one of 'cls', '"):
-        rows_of(table, ("delete",), kind="swap", readout="head")
+        rows_of(table, {"kind": ("delete", "head")}, kind="swap", readout="head")
     with pytest.raises(UsageError, match=r"^there is no kind 'swap'; the table is empty$"):
         rows_of(table[:0], kind="swap")
 

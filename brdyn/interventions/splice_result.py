@@ -30,6 +30,7 @@ WORDS = {
     "exchange": "another layer's block",
     "raptor": "the Raptor's block",
 }
+KNOWN = {"surrogate": WORDS, "measure": (SKILL, R2, AGREEMENT)}
 
 
 @dataclass(frozen=True)
@@ -188,8 +189,7 @@ class Splice(BesideTwins):
     def rows(self, surrogate: str, measure: str = SKILL, group: str = ALL) -> pd.DataFrame:
         """Rows of one surrogate, its maps fitted to all the images there were. Raises UsageError if there is no such
         surrogate, measure or group."""
-        known = (*WORDS, SKILL, R2, AGREEMENT)
-        return rows_of(self.full, known, surrogate=surrogate, measure=measure, group=group)
+        return rows_of(self.full, KNOWN, surrogate=surrogate, measure=measure, group=group)
 
     def matrix(self, surrogate: str, measure: str = SKILL, group: str = ALL) -> np.ndarray:
         """Of spans, `(L, L)`: row s + 1 and column e, counted from 1, for the first and the last block replaced."""
@@ -208,7 +208,7 @@ class Splice(BesideTwins):
     def whole_phases(self, measure: str = R2, group: str = ALL) -> pd.DataFrame:
         """Rows of spans that are a phase, also of maps that were fitted to fewer images; with its number as `phase`."""
         number = {(first - 1, last): place for place, (first, last) in enumerate(self.phases.intervals, 1)}
-        rows = rows_of(self.table, (SKILL, R2, AGREEMENT), measure=measure, group=group)
+        rows = rows_of(self.table, KNOWN, measure=measure, group=group)
         rows = rows[rows["surrogate"] != EXCHANGE]
         phase = [number.get(span, 0) for span in zip(rows["start"], rows["end"], strict=True)]
         return rows.assign(phase=phase).query("phase > 0")

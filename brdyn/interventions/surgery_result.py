@@ -21,7 +21,6 @@ from brdyn.store import ROW, from_records, listed, records, rows_of
 AS_TEXT = ("layers", "order")
 PAIRED = ("swap", "replace")  # that make a matrix of layers
 TABLE, HEAD = "interventions", "head"
-OF_PREDICTIONS = ("agreement", "accuracy")  # measures
 SAID = {
     "swap": "swaps",
     "replace": "replacements",
@@ -29,6 +28,7 @@ SAID = {
     "shuffle_within": "shuffles within a phase",
     "shuffle_across": "shuffles across a boundary",
 }
+KNOWN = {"kind": SAID, "readout": (HEAD,), "measure": ("relative_error", "angle", "agreement", "accuracy")}
 WORDS = {"swap": "swapping two blocks", "delete": "deleting a block", "replace": "replacing a block"}
 
 
@@ -225,14 +225,13 @@ class Surgery(BesideTwins):
         """The mean over untrained twins of one kind of operation, as a result; None without twins."""
         if not self.null:
             return None
-        rows = rows_of(self.null.tables[TABLE], SAID, kind=kind)
+        rows = rows_of(self.null.tables[TABLE], KNOWN, kind=kind)
         keys = [name for name in rows.columns if name not in (*STATISTICS, TWIN)]
         return self.of_tables({TABLE: rows.groupby(keys, sort=False)["mean"].mean().reset_index()})
 
     def rows(self, kind: str, readout: str, measure: str = "relative_error") -> pd.DataFrame:
         """Rows of one kind of operation. Raises UsageError if there is no such kind, readout or measure."""
-        known = (*SAID, HEAD, *OF_PREDICTIONS)
-        return rows_of(self.table, known, kind=kind, readout=readout, measure=measure)
+        return rows_of(self.table, KNOWN, kind=kind, readout=readout, measure=measure)
 
     def matrix(self, kind: str, readout: str, measure: str = "relative_error") -> np.ndarray:
         """Mean of a measure over pairs of layers, `(L, L)`: swaps, or replacements of a row's layer by a column's.

@@ -89,7 +89,7 @@ class FixedPoints(Compared):
     def curve(self, phase: str, statistic: str, group: str = ALL) -> pd.DataFrame:
         """Rows of one statistic by the number of applications. Raises UsageError if there is no such phase or other
         name."""
-        known = (*MOVES, *ENDS, RADIUS.name, *self.readings, ALL)
+        known = {"statistic": (*MOVES, *ENDS, RADIUS.name, *self.readings), "group": (ALL,)}
         return rows_of(self.table, known, phase=phase, statistic=statistic, group=group).set_index("application")
 
     def verdict(self, phase: str) -> str:

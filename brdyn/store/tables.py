@@ -37,9 +37,9 @@ def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype({name: float for name in ("mean", "low", "high", "sd") if name in table})
 
 
-def rows_of(table: pd.DataFrame, known: Collection[Any] = (), /, **asked: Any) -> pd.DataFrame:
-    """The rows of a tidy table that have these values in these columns; none where a value is a known one that was not
-    measured.
+def rows_of(table: pd.DataFrame, known: Mapping[str, Collection[Any]] | None = None, /, **asked: Any) -> pd.DataFrame:
+    """The rows of a tidy table that have these values in these columns; none where a value is one that is known for its
+    column and was not measured.
 
     Raises
     ------
@@ -51,7 +51,8 @@ def rows_of(table: pd.DataFrame, known: Collection[Any] = (), /, **asked: Any) -
     >>> import pandas as pd
     >>> from brdyn.store import rows_of
     >>> table = pd.DataFrame({"measure": ["r2", "r2", "skill"], "mean": [0.1, 0.2, 0.3]})
-    >>> rows_of(table, measure="r2")["mean"].tolist(), len(rows_of(table, ["agreement"], measure="agreement"))
+    >>> known = {"measure": ["agreement"]}
+    >>> rows_of(table, measure="r2")["mean"].tolist(), len(rows_of(table, known, measure="agreement"))
     ([0.1, 0.2], 0)
     >>> rows_of(table, measure="R2")
     Traceback (most recent call last):
@@ -61,7 +62,7 @@ def rows_of(table: pd.DataFrame, known: Collection[Any] = (), /, **asked: Any) -
     rows, of = table, ""
     for column, value in asked.items():
         there = list(dict.fromkeys(rows[column]))
-        if value not in there and value not in known:
+        if value not in there and value not in (known or {}).get(column, ()):
             remedy = f"choose one of {', '.join(map(brief, there))}" if there else "the table is empty"
             raise UsageError(f"there is no {column} {brief(value)}{of}; {remedy}")
         rows, of = rows[rows[column] == value], f" of {column} {brief(value)}"
