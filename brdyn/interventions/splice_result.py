@@ -72,7 +72,7 @@ class Splice(BesideTwins):
         token `group` (and `all`) and `measure`: `skill`, 1 minus the squared error over that of doing nothing, NaN
         where that makes none; `r2`; `cosine`; and of the group `head`, where the model has a classification head,
         `agreement`, the share of images with the same prediction. Over all images, with the 95 % interval of a
-        bootstrap over them, and `n_images`; there is no `sd`.
+        bootstrap over them (of the agreement Wilson's), and `n_images`; there is no `sd`.
     work : DataFrame
         Of `exchange`: the squared error of another layer's block over that of doing nothing, `mean` of the cells (a
         layer and another, all alike) `where` they are within phases, across phases, in a phase (`layers 1-4`), and

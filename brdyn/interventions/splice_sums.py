@@ -13,6 +13,7 @@ from torch.nn import functional
 from torchmetrics import Metric
 
 from brdyn.interventions.splice_cells import EXCHANGE, IDENTITY, Cell
+from brdyn.measures import intervals
 from brdyn.measures.bootstrap import poisson_weights
 from brdyn.measures.moments import r_squared, with_sum
 from brdyn.models import TokenLayout
@@ -165,6 +166,8 @@ class Found:
 
     def _rows(self, measure: str, group: str, values: Tensor) -> Iterator[dict[str, Any]]:
         means, lows, highs = self._interval(values)
+        if measure == AGREEMENT:
+            lows, highs = intervals.of_share(means, self.n_images)
         for cell, mean, low, high in zip(self.cells, means, lows, highs, strict=True):
             yield {
                 **cell._asdict(), "group": group, "measure": measure, "mean": mean, "low": low, "high": high,

@@ -57,7 +57,7 @@ class SurgeryRun:
         self.groups = {name: model.tokens[name] for name in model.tokens.readouts}  # the readouts of the representation
         device = metric_device(model)
         self.representation = RunningMoments((len(self.chosen), len(self.groups), len(REPRESENTATION))).to(device)
-        self.prediction = RunningMoments((len(self.chosen), len(PREDICTION))).to(device)
+        self.prediction = RunningMoments((len(self.chosen), len(PREDICTION)), shares=True).to(device)
         self.intact = RunningMoments((1,)).to(device)
         self.largest_label = MaxMetric(nan_strategy="ignore").to(device)
 

@@ -42,7 +42,7 @@ class Surgery(BesideTwins):
         One row per operation, `readout` (`cls`, `patches`, or `head` for predictions) and `measure`:
         `relative_error` (norm of the change over that of the clean readout), `angle` (radians), and where the model
         has a classification head `agreement` (share of images with the prediction of the intact model) and `accuracy`.
-        Mean over images, its 95 % interval, `sd`, `n_images`.
+        Mean over images, its 95 % interval (of the two shares Wilson's), `sd`, `n_images`.
     intact_accuracy : float or None
     layers : int
         L.

@@ -34,6 +34,7 @@ ENDS = {
     "ran_away": RAN_AWAY,
 }
 SHARE = "share of images"
+SHARES = ("agreement", "accuracy")  # of what is read: an image has 0 or 1 of each
 MOVES = {
     "step": "step over the state's norm",
     "turn": "turning of a token (radians)",
@@ -102,9 +103,9 @@ class FixedPointMetric(PerImageMetric):
         """By application: `step`, `turn`, `distance`, what is read; once: the spectral radius, and shares of ends."""
         moving = {**MOVES, **self.readings}
         return (
-            *(Statistic(name, unit, 1, self.applications) for name, unit in moving.items()),
+            *(Statistic(name, unit, 1, self.applications, share=name in SHARES) for name, unit in moving.items()),
             RADIUS,
-            *(Statistic(name, SHARE, 1, 1) for name in ENDS),
+            *(Statistic(name, SHARE, 1, 1, share=True) for name in ENDS),
         )
 
     def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:

@@ -61,6 +61,8 @@ class RunningMoments(Metric):
     ----------
     shape : sequence of int
         Of the array that each image gives.
+    shares : bool
+        Entries are 0 or 1, and means are shares of images: their intervals are Wilson's.
     """
 
     full_state_update = False
@@ -68,9 +70,9 @@ class RunningMoments(Metric):
     total: Tensor
     squares: Tensor
 
-    def __init__(self, shape: Sequence[int], **kwargs: Any) -> None:
+    def __init__(self, shape: Sequence[int], *, shares: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.shape = tuple(shape)
+        self.shape, self.shares = tuple(shape), shares
         for name in ("count", "total", "squares"):
             self.add_state(name, torch.zeros(self.shape, dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -81,8 +83,9 @@ class RunningMoments(Metric):
     def compute(self) -> dict[str, Tensor]:
         """`mean`, `low`, `high`, `sd` and `n_images`, each of the array's shape; NaN where there was nothing."""
         mean, spread = mean_and_sd(self.count, self.total, self.squares)
-        low, high = intervals.of_mean(mean, spread, self.count)
-        return {"mean": mean, "low": low, "high": high, "sd": spread, "n_images": self.count}
+        n = self.count
+        low, high = intervals.of_share(mean, n) if self.shares else intervals.of_mean(mean, spread, n)
+        return {"mean": mean, "low": low, "high": high, "sd": spread, "n_images": n}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """As :meth:`compute`, in NumPy; NaN everywhere where there was no image."""

@@ -36,6 +36,8 @@ class Statistic:
         Number of entries.
     groups : tuple of str or None
         Token groups that it is taken on; None for those of its measure.
+    share : bool
+        An image has 0 or 1 of it, and its mean is a share of images: its interval is Wilson's.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Statistic:
     first: int
     count: int
     groups: tuple[str, ...] | None = None
+    share: bool = False
 
 
 class PerImageMetric(DepthMeasure):
@@ -125,7 +128,8 @@ class PerImageMetric(DepthMeasure):
         for statistic in self.statistics():
             for group in self.groups_of(statistic):
                 mean, spread, count = curves[f"{statistic.name}/{group}"].double().cpu().numpy()
-                low, high = intervals.of_mean(mean, spread, np.maximum(count, 1))
+                n = np.maximum(count, 1)
+                low, high = intervals.of_share(mean, n) if statistic.share else intervals.of_mean(mean, spread, n)
                 rows.append(
                     pd.DataFrame(
                         {

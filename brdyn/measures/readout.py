@@ -78,7 +78,8 @@ class HeadReadout(PerImageMetric):
 
     def statistics(self) -> tuple[Statistic, ...]:
         """Four curves over the states."""
-        return tuple(Statistic(name, unit, 0, self.depth + 1) for name, unit in UNITS.items())
+        states = self.depth + 1
+        return tuple(Statistic(name, unit, 0, states, share=name != DIVERGENCE) for name, unit in UNITS.items())
 
     @torch.no_grad()
     def per_image(self, trajectory: Trajectory) -> Mapping[tuple[str, str], Tensor]:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 
 import brdyn
 from brdyn.data import load_images
@@ -311,6 +312,9 @@ def test_what_the_head_says(folder):
             for state in (model.blocks[1](states[0]), states[0], states[1])]  # fmt: skip
     agreement = found.matrix("identity", "agreement", "head")
     assert [agreement[0, 0], agreement[0, 1], agreement[1, 1]] == pytest.approx(same)
+    for low, mean, high in found.full.query("measure == 'agreement'")[["low", "mean", "high"]].to_numpy():
+        expected = stats.binomtest(round(24 * mean), 24).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-6)
     assert not found.notes
     without = spliced(tiny_vit(depth=2), folder, 2, surrogates=["identity"])
     assert without.notes == ("no agreement: the model has no classification head",)

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
+from scipy import stats
 
 from brdyn import read, token_dynamics
 from brdyn.data import Batch, load_images
@@ -155,6 +156,9 @@ def test_accuracy_and_agreement():
         assert rows["agreement"] == pytest.approx((guess == intact).double().mean().item())
         assert rows["accuracy"] == pytest.approx((guess == labels).double().mean().item())
     assert table["mean"].nunique() > 1
+    for low, mean, high in table[["low", "mean", "high"]].to_numpy():
+        expected = stats.binomtest(round(6 * mean), 6).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def timm_model(architecture, classes):

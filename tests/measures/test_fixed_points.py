@@ -5,6 +5,7 @@ import math
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 from brdyn.measures.fixed_points import PERIODS, FixedPointMetric, Repeated, spectral_radius
 from brdyn.measures.found_fixed_points import CONTRACTS, EXPANDS, UNCERTAIN, FixedPoints
@@ -54,6 +55,9 @@ def test_a_contraction_comes_to_rest_at_its_rate():
     centre = torch.tensor([3.0, -4.0])
     result = found(lambda state: centre + 0.5 * (state - centre))
     assert result.shares("it") == {"come to a limit": 1.0}
+    ends = stats.binomtest(5, 5).proportion_ci(method="wilson")
+    row = result.curve("it", "limit").iloc[0]
+    assert (row["low"], row["high"]) == pytest.approx((ends.low, ends.high))  # not 1 for certain, of five images
     assert result.verdict("it") == CONTRACTS
     assert means(result, "radius") == pytest.approx([0.5])
     start, rest = states(), 5 * math.sqrt(3)

@@ -115,6 +115,18 @@ def test_the_state_that_decides_is_the_last_at_which_the_class_becomes_the_final
     np.testing.assert_allclose([mean, low, high], [at.mean(), at.mean() - half, at.mean() + half])
 
 
+def test_shares_of_images_have_wilsons_intervals_also_where_all_agree():
+    metric = read([[0, 1, 1, 0, 0], [1, 1, 1, 1, 1], [2, 2, 0, 0, 2]], labels=[0, 1, 0])
+    table = metric.table().set_index(["statistic", "layer"])
+    for statistic, state, right in (("agreement", 4, 3), ("decided", 0, 1), ("agreement", 2, 1), ("accuracy", 2, 2)):
+        row = table.loc[f"readout_{statistic}", state]
+        expected = stats.binomtest(right, 3).proportion_ci(method="wilson")
+        np.testing.assert_allclose(row[["low", "high"]].astype(float), [expected.low, expected.high], atol=1e-6)
+    divergence = table.loc["readout_kl", 1]
+    half = stats.t.ppf(0.975, 2) * divergence["sd"] / 3**0.5
+    assert divergence["high"] - divergence["mean"] == pytest.approx(half)
+
+
 def test_divergence_by_hand_and_labels():
     metric = read([[0, 0, 0, 0, 0], [1, 1, 1, 1, 2]], labels=[0, -1])
     found = means(metric)
