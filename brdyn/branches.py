@@ -11,6 +11,7 @@ none. A plain block costs no arithmetic: its parts are tensors that it computes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,14 +81,20 @@ def run_with_branches(block: nn.Module, state: Tensor) -> tuple[Tensor, Branches
     The output is the same as without being watched, up to rounding where torch has one operation for a whole
     `nn.TransformerEncoderLayer`.
     """
+    with unfused(), _Ledger(state) as ledger:
+        output = block(state)
+    return output, ledger.branches(state, output)
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Let an `nn.TransformerEncoderLayer` run operation by operation, and not as one that shows none of them."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with _Ledger(state) as ledger:
-            output = block(state)
+        yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-    return output, ledger.branches(state, output)
 
 
 class _Ledger(TorchDispatchMode):

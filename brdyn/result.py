@@ -20,7 +20,7 @@ from brdyn.errors import BrdynError, UsageError, permitted
 from brdyn.provenance import Provenance, RunProvenance, Stopwatch
 from brdyn.store import OutputFolder, check_formats, read_json, reading, to_json
 from brdyn.store.result_files import KINDS, missing
-from brdyn.words import table_lines
+from brdyn.words import cell, table_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +54,7 @@ class Result(ABC):
     TIMED: ClassVar[bool] = True
     RUN_ON: ClassVar[str] = ""  # which of its images the provenance is about, where there are others
     ORIGIN: ClassVar[type[RunProvenance]] = Provenance
+    ROW_OF: ClassVar[tuple[str, ...]] = ()  # numbers that tell rows of the overview apart, beside its words
 
     _: KW_ONLY
     provenance: RunProvenance | None = None
@@ -91,11 +92,21 @@ class Result(ABC):
         """The numbers to hold against those of other results of this kind, by what they are."""
         found = {}
         for row in self.overview():
-            of = ", ".join(value for value in row.values() if isinstance(value, str) and value)
-            for name, value in row.items():
-                if not isinstance(value, str):
-                    found[f"{of}: {name}" if of else name] = value
+            told = {name: f"{name} {cell(value)}" for name, value in row.items() if name in self.ROW_OF}
+            told |= {name: value for name, value in row.items() if isinstance(value, str)}
+            of = ", ".join(filter(None, (told.get(name) for name in row)))
+            found |= {f"{of}: {name}" if of else name: value for name, value in row.items() if name not in told}
         return found
+
+    def alike(self) -> dict[str, Any]:
+        """What has to be the same of results whose numbers are compared, by what it is called; None if unknown."""
+        if not isinstance(self.provenance, Provenance):
+            return {}
+        details = self.provenance.details
+        return {
+            "images": details["images"].get("digest"), "image sizes": details["model"].get("image_size"),
+            "precisions": details.get("dtype"),
+        }  # fmt: skip
 
     @property
     def measured(self) -> str:

@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from brdyn import choices
+from brdyn.branches import unfused
 from brdyn.choices import one_of
 from brdyn.data import ReadReport
 from brdyn.errors import BrdynError, UsageError, exit_code
@@ -192,7 +193,7 @@ def flops(forward: Callable[[], Any]) -> int:
     multiplication and an addition are two."""
     counter = FlopCounterMode(display=False)
     # Attention written out: not every fused kernel has a formula.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    with torch.no_grad(), unfused(), sdpa_kernel(SDPBackend.MATH), counter:
         forward()
     return int(counter.get_total_flops())
 

@@ -276,6 +276,12 @@ class LayerProbe(Result):
             found[f"{NAMES[self.task]} alone: {self.words[self.main]}"] = self._blind
         return found
 
+    def alike(self) -> dict[str, Any]:
+        """Also the images that were tested on, and what chose how long heads were trained."""
+        details = {} if self.provenance is None else self.provenance.details
+        tested = self.images.get("test", {}).get("digest")
+        return super().alike() | {"test images": tested, "protocols": details.get("protocol")}
+
     @property
     def measured(self) -> str:
         """The task."""

@@ -78,6 +78,7 @@ class Fit(Result):
         "tried_rates?": TRIED,
     }
     TIMED: ClassVar[bool] = False
+    ROW_OF: ClassVar[tuple[str, ...]] = ("stage",)
 
     fitted: Raptor | None
     histories: Mapping[int, History]
