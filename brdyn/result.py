@@ -6,6 +6,7 @@ provenance, and the names of the other files (tables as parquet, weights, pictur
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AGAIN = "copy it again, or run the command again"
+TIME = re.compile(r"(^|_)(seconds|images_per_second|latency_ms)$")  # entries that are of the clock
 READABLE = {name: kind.reader for name, kind in KINDS.items() if kind.reader is not None}
 
 
@@ -90,7 +92,7 @@ class Result(ABC):
 
     def numbers(self) -> dict[str, Any]:
         """The numbers to hold against those of other results of this kind, by what they are."""
-        found = {}
+        found: dict[str, Any] = {}
         for row in self.overview():
             told = {name: f"{name} {cell(value)}" for name, value in row.items() if name in self.ROW_OF}
             told |= {name: value for name, value in row.items() if isinstance(value, str)}
@@ -217,7 +219,8 @@ class Result(ABC):
         """The same numbers, whenever they were measured."""
         if not isinstance(other, Result) or type(other) is not type(self):
             return NotImplemented
-        return to_json(self.content()) == to_json(other.content())
+        mine, theirs = (to_json(_untimed(one.content())) for one in (self, other))
+        return mine == theirs
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -228,6 +231,13 @@ class Result(ABC):
     @abstractmethod
     def brief(self) -> str:
         """What it is of, in a few words."""
+
+
+def _untimed(content: Any) -> Any:
+    """The same without how long it took, which no two runs have alike."""
+    if isinstance(content, Mapping):
+        return {name: _untimed(value) for name, value in content.items() if not TIME.search(str(name))}
+    return list(map(_untimed, content)) if isinstance(content, list | tuple) else content
 
 
 @checked

@@ -6,7 +6,8 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import psutil
 import torch
@@ -21,6 +22,8 @@ from brdyn.errors import BrdynError, UsageError, exit_code
 
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
+
+P, R = ParamSpec("P"), TypeVar("R")
 
 BATCH_CAPS = {"cpu": 16, "cuda": 256, "mps": 32}
 MEMORY_SHARE = 0.4
@@ -186,6 +189,23 @@ def timed(call: Callable[[], Any], device: torch.device) -> float:
     call()
     synchronise(device)
     return time.perf_counter() - started
+
+
+def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that learns, also where its caller has turned gradients off.
+
+    >>> from brdyn.runtime import with_gradients
+    >>> with torch.inference_mode():
+    ...     with_gradients(lambda: torch.ones(1, requires_grad=True) * 2)().requires_grad
+    True
+    """
+
+    @wraps(function)
+    def learning(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(False), torch.enable_grad():
+            return function(*args, **kwargs)
+
+    return learning
 
 
 def flops(forward: Callable[[], Any]) -> int:

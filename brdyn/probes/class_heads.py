@@ -18,6 +18,7 @@ from brdyn.compared import Compared
 from brdyn.models import VisionTransformer
 from brdyn.probes.features import Features, feature_width
 from brdyn.probes.heads import Recipe
+from brdyn.runtime import with_gradients
 
 AT_ONCE = 64  # of the directions that a classifier is asked about
 TOLERANCE, ROUNDINGS = 1e-3, 16  # of the largest score; of a number of the model's precision
@@ -108,6 +109,7 @@ class FittedClassHead(NamedTuple):
     epoch: int
 
 
+@with_gradients
 def fit_class_head(
     train: Features,
     test: Features,

@@ -20,6 +20,7 @@ from brdyn.arguments import checked
 from brdyn.errors import UsageError
 from brdyn.probes.maps import DenseTask, Heads, Tokens, drawn_points
 from brdyn.probes.stores import Features, FeatureStore, Place, Standard
+from brdyn.runtime import with_gradients
 from brdyn.words import are
 
 HELD_OUT = 0.2
@@ -196,6 +197,7 @@ def split_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(drawn[held:]), np.sort(drawn[:held])
 
 
+@with_gradients
 def fit_heads(
     task: DenseTask,
     fitting: tuple[FeatureStore, np.ndarray],

@@ -20,6 +20,7 @@ from brdyn.compared import Compared
 from brdyn.errors import UsageError
 from brdyn.models.request import as_device
 from brdyn.probes.features import Features, check_width
+from brdyn.runtime import with_gradients
 from brdyn.seeds import check_seed
 
 SOLVERS = ("auto", "sklearn", "torch")
@@ -68,6 +69,7 @@ class LinearProbe(Compared):
 
 
 @checked
+@with_gradients
 def fit_linear(
     train: Features,
     held_out: Features,

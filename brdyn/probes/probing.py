@@ -105,15 +105,10 @@ class Probing(Result):
 
     def overview(self) -> list[dict[str, Any]]:
         """Accuracies with their interval over test images and their spread over seeds."""
+        of = {"accuracy": "accuracy", "low": "low", "high": "high", "sd": "sd over seeds"}
         return [
-            {
-                "model": str(row["model"]),
-                "probe": NAMES.get(row["probe"], str(row["probe"])),
-                "accuracy": float(row["accuracy"]),
-                "low": float(row["low"]),
-                "high": float(row["high"]),
-                "sd over seeds": float(row["sd"]),
-            }
+            {"model": str(row["model"]), "probe": NAMES.get(row["probe"], str(row["probe"]))}
+            | {words: float(row[name]) for name, words in of.items()}
             for row in self.means().to_dict(orient="records")
         ]
 
@@ -320,9 +315,7 @@ def compare(readings: Mapping[str, Reading]) -> Probing:
     (of, first), *others = readings.items()
     for name, reading in others:
         if not torch.equal(reading.truth.cpu(), first.truth.cpu()):
-            raise UsageError(
-                f"the test images of {name!r} are not those of {of!r}, of other classes; read both from the same"
-            )
+            raise UsageError(f"{name!r} was tested on other images than {of!r}; read both from the same")
     frequent = float(first.truth.bincount().max()) / len(first.truth)
     return Probing(pd.DataFrame(rows), _ratios(readings), first.n_train, len(first.truth), first.classes, frequent)
 
@@ -394,16 +387,7 @@ def _ratios(readings: Mapping[str, Reading]) -> pd.DataFrame:
         for kind in (one for one in readings[name].hits if one in readings[first].hits):
             ours, theirs = (readings[model].hits[kind].double().numpy() for model in (name, first))
             _, (low, high) = intervals.of_paired_shares(theirs.mean(0), ours.mean(0))
-            paired = len(ours) == len(theirs) > 1
-            by_seed = ratio(ours.mean(1), theirs.mean(1)) if paired else np.empty(0)
-            rows.append(
-                {
-                    "model": name,
-                    "probe": kind,
-                    "ratio": float(ratio(ours.mean(), theirs.mean())),
-                    "low": low,
-                    "high": high,
-                    "sd": float(by_seed.std(ddof=1)) if paired else np.nan,
-                }
-            )
+            by_seed = ratio(ours.mean(1), theirs.mean(1)) if len(ours) == len(theirs) else np.empty(0)
+            sd = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else np.nan
+            rows.append((name, kind, float(ratio(ours.mean(), theirs.mean())), low, high, sd))
     return pd.DataFrame(rows, columns=RATIOS)

@@ -327,7 +327,7 @@ def raptor_ranks(
     # One pass each: a partition holds the teacher's blocks over again.
     assignments = {name: as_assignment(given, teacher.depth, repr(info.name)) for name, given in partitions.items()}
     for name, assignment in assignments.items():
-        tied = Raptor(teacher, assignment, configs[wanted[-1]]).eval().requires_grad_(False)
+        tied = Raptor(teacher, assignment, configs[wanted[-1]]).settled()
         tie(tied, start, choosing)
         found = [(False, _measured(tied, images, wanted, stream))]
         del tied

@@ -153,7 +153,7 @@ def test_readings_of_other_images_are_refused_and_another_number_of_seeds_has_no
     assert ratios["sd"].isna().all()
     assert compare({"teacher": first, "other": first}).ratios["sd"].tolist() == [0]
     for other in (truth.flip(0), torch.tensor([0, 1])):
-        with pytest.raises(UsageError, match="the test images of 'other' are not those of 'teacher'"):
+        with pytest.raises(UsageError, match="'other' was tested on other images than 'teacher'"):
             compare({"teacher": first, "other": Reading({"linear": hits}, (1.0,) * 3, other, 8, 2)})
 
 
