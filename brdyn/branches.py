@@ -11,7 +11,6 @@ none. A plain block costs no arithmetic: its parts are tensors that it computes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from brdyn.runtime import unfused
 
 STATE, ATTENTION, MLP, FUSED = "state", "attention", "mlp", "fused"
 SUMS = {"add": 1, "add_": 1, "sub": -1, "sub_": -1}
@@ -84,17 +85,6 @@ def run_with_branches(block: nn.Module, state: Tensor) -> tuple[Tensor, Branches
     with unfused(), _Ledger(state) as ledger:
         output = block(state)
     return output, ledger.branches(state, output)
-
-
-@contextmanager
-def unfused() -> Iterator[None]:
-    """Let an `nn.TransformerEncoderLayer` run operation by operation, and not as one that shows none of them."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 class _Ledger(TorchDispatchMode):

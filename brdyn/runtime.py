@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -15,7 +16,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from brdyn import choices
-from brdyn.branches import unfused
 from brdyn.choices import one_of
 from brdyn.data import ReadReport
 from brdyn.errors import BrdynError, UsageError, exit_code
@@ -23,7 +23,8 @@ from brdyn.errors import BrdynError, UsageError, exit_code
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 BATCH_CAPS = {"cpu": 16, "cuda": 256, "mps": 32}
 MEMORY_SHARE = 0.4
@@ -206,6 +207,17 @@ def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return learning
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Let an `nn.TransformerEncoderLayer` run operation by operation, and not as one that shows none of them."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def flops(forward: Callable[[], Any]) -> int:
