@@ -16,11 +16,14 @@ from brdyn.arguments import checked
 from brdyn.choices import check_patches
 from brdyn.errors import UsageError
 from brdyn.models.preprocessing import Preprocessing
+from brdyn.whole import whole
 
 Size = tuple[int, int]
+RESERVED = ("all", "head")  # what results call every token together, and what a classification head says
 NARROWEST = 192  # width of a ViT-Ti, in float32
 
 
+@checked
 @dataclass(frozen=True)
 class TokenLayout:
     """Which tokens of a state `(B, N, D)` belong to which group, and how the patches tile the image.
@@ -29,7 +32,7 @@ class TokenLayout:
     ----------
     groups : mapping of str to slice
         Group name (`cls`, `distillation`, `registers`, `patches`; `x`, `y`, `z` of a ViTRM) to its slice of the
-        token axis. Groups are disjoint, in order, and cover all N tokens.
+        token axis. Groups follow each other from token 0 on, none is empty, and they cover all N tokens.
     grid : (int, int)
         Rows and columns of patches; `grid[0] * grid[1]` is the number of spatial tokens.
     answer : str or None
@@ -40,7 +43,8 @@ class TokenLayout:
     Raises
     ------
     UsageError
-        If the answer is none of the other groups.
+        If a group has no name that results can use, or does not begin where the one before it ends; if the grid has
+        not two sides; or if the answer is none of the other groups.
 
     Examples
     --------
@@ -56,6 +60,11 @@ class TokenLayout:
     spatial: str = "patches"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", _in_order(self.groups))
+        sides = [whole(side) for side in self.grid]
+        if any(side is None or side < 1 for side in sides):
+            raise UsageError(f"grid={self.grid} of a token layout is not (rows, columns) of patches, each at least 1")
+        object.__setattr__(self, "grid", tuple(sides))
         if self.answer is None:
             object.__setattr__(self, "answer", "cls" if "cls" in self.groups else None)
         elif self.answer not in self.groups or self.answer == self.spatial:
@@ -98,6 +107,32 @@ class TokenLayout:
     def sizes(self) -> dict[str, int]:
         """Number of tokens in each group."""
         return {name: group.stop - group.start for name, group in self.groups.items()}
+
+
+def _in_order(groups: Mapping[str, slice]) -> dict[str, slice]:
+    """The groups of a layout with their first and last token said, where they follow each other from token 0 on."""
+    if not groups:
+        raise UsageError(
+            "a token layout has no groups; give for instance {'cls': slice(0, 1), 'patches': slice(1, 17)}"
+        )
+    found: dict[str, slice] = {}
+    end = 0
+    for name, place in groups.items():
+        check_group(name)
+        start, stop = whole(0 if place.start is None else place.start), whole(place.stop)
+        if start != end or stop is None or stop <= start or place.step not in (None, 1):
+            raise UsageError(
+                f"{name}={place} of a token layout does not hold tokens from {end} on, one after another; give "
+                f"slice({end}, {end} + how many there are), the groups in their order"
+            )
+        found[name], end = slice(start, stop), stop
+    return found
+
+
+def check_group(name: str) -> None:
+    """Refuse a name of a token group that results could not tell from others or could not write."""
+    if not isinstance(name, str) or not name.isidentifier() or name in RESERVED:
+        raise UsageError(f"{name!r} cannot be the name of a token group; use a word such as cls or registers")
 
 
 @dataclass(frozen=True)
