@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from brdyn.arguments import checked
 from brdyn.choices import check_patches
@@ -293,6 +294,15 @@ class VisionTransformer(nn.Module, ABC):
             state = block(state)
         return self.norm(state)
 
+    def check_not_training(self) -> None:
+        """Refuse a model of which a part is in training mode and then does something else than in use."""
+        for part in self.modules():
+            if part.training and _learns_otherwise(part):
+                raise UsageError(
+                    f"{self.info.name!r} is in training mode, and what its {type(part).__name__} does in it alone "
+                    "would be measured with it; call model.eval() first"
+                )
+
     def check_size(self, images: Tensor) -> None:
         """Refuse images of another size than the model was loaded for."""
         expected = self.info.image_size
@@ -301,6 +311,18 @@ class VisionTransformer(nn.Module, ABC):
                 f"{self.info.name!r} was loaded for {expected[0]}x{expected[1]} images and got a batch of shape "
                 f"{tuple(images.shape)}; load it with image_size=... or use model.transform"
             )
+
+
+def _learns_otherwise(part: nn.Module) -> bool:
+    """Whether a module leaves something out at random in training, or takes statistics of the batch."""
+    if isinstance(part, _NormBase):
+        return part.track_running_stats
+    chances = ("p", "prob") if "drop" in type(part).__name__.lower() else ()
+    return any(
+        type(value) in (int, float) and value > 0
+        for name, value in vars(part).items()
+        if "drop" in name or name in chances
+    )
 
 
 def check_memory(size: Size, grid: Size, width: int = NARROWEST, states: int = 1) -> None:

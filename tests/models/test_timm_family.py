@@ -177,7 +177,9 @@ def test_of_a_vit_that_is_not_known_nothing_is_said_but_what_to_do(module):
     names = timm.list_models(module=module)
     if not names:
         pytest.skip(f"timm {timm.__version__} has no {module}")
-    with pytest.raises(UsageError, match="no timm ViT that brdyn knows how to run.*same shape.*brdyn.adapt") as caught:
+    with pytest.raises(
+        UsageError, match=r"no timm ViT that brdyn knows how to run.*same shape.*brdyn\.adapt"
+    ) as caught:
         load_model(names[0], init="random")
     assert "not a plain ViT" not in str(caught.value)
 
