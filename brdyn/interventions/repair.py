@@ -117,7 +117,7 @@ class PerturbationSweep:
             self.model.depth + 1,
             len(self.model.tokens.groups),
         )
-        angles = torch.full(shape, torch.nan, device=trajectory.states[0].device)
+        angles = torch.full(shape, torch.nan, device=trajectory.states[0].device, dtype=torch.float32)
 
         def follow(chunk: Sequence[int]) -> None:
             self._follow(trajectory, chunk, angles)

@@ -124,7 +124,8 @@ def fit_linear(
     best: LinearProbe | None = None
     for penalty in sorted(penalties):
         rows, biases = solve(penalty)
-        weight, bias = torch.zeros(classes, values.shape[1]), torch.full((classes,), -torch.inf)
+        weight = torch.zeros(classes, values.shape[1], dtype=rows.dtype)
+        bias = torch.full((classes,), -torch.inf, dtype=rows.dtype)
         weight[present], bias[present] = rows, biases  # a class without training images is never predicted
         found = LinearProbe(weight, bias, mean, scale, penalty, 0.0)
         right = float((found.predict(held_out.values) == held_out.labels).double().mean())
@@ -186,8 +187,8 @@ class _Torch:
     def __init__(self, values: Tensor, targets: Tensor) -> None:
         self.values, self.targets = values, targets
         count = int(targets.max()) + 1
-        self.weight = torch.zeros(count, values.shape[1], device=values.device, requires_grad=True)
-        self.bias = torch.zeros(count, device=values.device, requires_grad=True)
+        self.weight = torch.zeros(count, values.shape[1], device=values.device, dtype=values.dtype, requires_grad=True)
+        self.bias = torch.zeros(count, device=values.device, dtype=values.dtype, requires_grad=True)
 
     def __call__(self, penalty: float) -> tuple[Tensor, Tensor]:
         """Weights `(classes, F)` and biases `(classes,)`."""
