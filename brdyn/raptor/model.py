@@ -17,7 +17,7 @@ from brdyn.checked_json import Range
 from brdyn.choices import MOST_LAYERS, MOST_PIXELS
 from brdyn.errors import UsageError
 from brdyn.models import VisionTransformer
-from brdyn.models.request import untrained_seed
+from brdyn.models.request import in_float32, untrained_seed
 from brdyn.raptor.block import BlockConfig
 from brdyn.raptor.copied import CopyConfig
 from brdyn.store import pretrained
@@ -124,7 +124,7 @@ class Raptor(VisionTransformer):
         self.tokens, self.preprocessing = teacher.tokens, teacher.preprocessing
         self.class_names = teacher.class_names
         self.config = config
-        with torch.random.fork_rng():  # the caller's is left as it was
+        with torch.random.fork_rng(), in_float32():  # what the caller draws, and in what precision, is as it was
             self.shared = config.build(teacher, self.assignment)
         self.blocks = nn.ModuleList(
             [Application(self.shared[number], layer) for layer, number in enumerate(self.assignment, 1)]

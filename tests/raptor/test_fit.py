@@ -170,6 +170,17 @@ def test_a_fit_learns_where_its_caller_has_turned_gradients_off(tiny, images, wi
     assert found.histories[2].losses == expected.histories[2].losses
 
 
+def test_a_default_of_float64_makes_no_other_fit(tiny, images):
+    expected = fit_raptor(tiny, images, ASSIGNMENT, settings()).histories[2].losses
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = fit_raptor(tiny, images, ASSIGNMENT, settings())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {one.dtype for one in found.raptor.parameters()} == {torch.float32}
+    assert [row["raptor"] for row in found.histories[2].losses] == pytest.approx([row["raptor"] for row in expected])
+
+
 def test_the_same_fit_is_equal_whenever_it_was_made(tiny, images):
     first, again = (fit_raptor(tiny, images, ASSIGNMENT, settings()) for _ in range(2))
     assert first.histories[1].seconds != again.histories[1].seconds
