@@ -48,6 +48,7 @@ KINDS = {
 }
 PICTURES = ("png", "svg", "pdf")
 WRITTEN = (*(f".{kind}" for kind in PICTURES), ".json", ".parquet", ".safetensors")  # all that results are made of
+LARGEST = 64 * 2**20  # of the JSON file of a result, by far
 NEEDED = (".parquet", ".safetensors")
 MODEL = ("config.json", "model.safetensors")
 
@@ -113,8 +114,14 @@ def files_of_results(folder: Path, names: Collection[str]) -> set[str]:
     ['phases.json']
     """
     results = [name for name in KINDS if name in names or files.aside(Path(name)).name in names]
+    results = [name for name in results if not _is_large(folder / name)]
     found = {name: files_of(folder, name) for name in results}
     return {file for name, own in found.items() for file in own if name in own or name not in names}
+
+
+def _is_large(path: Path) -> bool:
+    """Whether this is somebody's: the annotations of a data set, say, in a `train.json`."""
+    return path.is_file() and path.stat().st_size > LARGEST
 
 
 def missing(path: Path, content: Mapping[str, Any]) -> list[str]:
