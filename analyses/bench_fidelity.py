@@ -102,9 +102,7 @@ def levels(found: pd.DataFrame) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"of": what, "level": level, **dict.fromkeys(RECIPES), **by}
         for name, recipe in RATIOS.items():
             fast, published = row[recipe], row[PUBLISHED]
-            row[name] = fast and published and {
-                unit: np.divide(fast[unit], published[unit]).tolist() for unit in fast
-            }  # fmt: skip
+            row[name] = fast and published and {unit: np.divide(fast[unit], published[unit]).tolist() for unit in fast}
         if any(by.values()):
             rows.append(row)
     return rows

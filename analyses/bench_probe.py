@@ -31,10 +31,7 @@ BATCH = 16
 def extraction_cost(model: VisionTransformer, batch_size: int, rounds: int) -> dict[str, Any]:
     """Seconds of the bare forward, and of reading out all layers to disk, by turns on the same batch."""
     images, layers, readout = noise(model, batch_size), tuple(range(1, model.depth + 1)), Readout(model)
-    batch, count = (
-        next(batches_of(images)),
-        sum(model.tokens.sizes()[group] for group in model.tokens.readouts),
-    )
+    batch, count = next(batches_of(images)), sum(model.tokens.sizes()[group] for group in model.tokens.readouts)
     with tempfile.TemporaryDirectory() as folder:
         shape = (batch_size, len(layers), count, model.info.width)
         values = np.memmap(Path(folder) / "features", np.float16, "w+", shape=shape)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,7 @@ class Published(bench.Learner):
 
     def __init__(self, raptor: Raptor, file: Path) -> None:
         super().__init__(raptor.shared)
-        self.raptor, self.number = raptor, 0
-        self.states = np.load(file, mmap_mode="r")
+        self.raptor, self.states = raptor, cycle(np.load(file, mmap_mode="r"))
         self.weights = group_weights(raptor.tokens, JOINT_WEIGHTS)
 
     def loss(self, *batch: Tensor) -> Tensor:
@@ -75,9 +75,7 @@ class Published(bench.Learner):
         return total / self.raptor.depth
 
     def read(self) -> Tensor:
-        self.number += 1
-        states = self.states[(self.number - 1) % len(self.states)].copy()
-        return torch.from_numpy(states).to(self.raptor.device)
+        return torch.from_numpy(next(self.states).copy()).to(self.raptor.device)
 
     def step(self) -> None:
         self.learn(self.read())
@@ -114,7 +112,6 @@ class FromCache(Ours):
         self.reader = cache.reader(cache.images)
 
     def step(self) -> None:
-        """Read and learn."""
         items = [self.reader[place % len(self.reader)] for place in range(len(self.batch))]
         states = torch.stack([item.image for item in items if isinstance(item, Item)])
         self.batch = next(bench.batches_of(states))

@@ -6,8 +6,7 @@ ratio. Applications are counted by hooks. Memory is that of fresh processes that
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -24,18 +23,6 @@ from brdyn.models import VisionTransformer
 from brdyn.phases import segment
 
 SWEPT = ("identity", *FITTED, "repeat", "exchange")
-
-
-@contextmanager
-def applications(model: VisionTransformer) -> Iterator[list[int]]:
-    """How many images went through a block, call by call."""
-    seen: list[int] = []
-    hooks = [block.register_forward_hook(lambda *given: seen.append(len(given[2]))) for block in model.blocks]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def sweep_of(model: VisionTransformer, clean: Trajectory, surrogate: str) -> SpliceSweep:
@@ -55,7 +42,10 @@ def sweep_cost(model: VisionTransformer, images: torch.Tensor, surrogate: str, r
     """Block applications of an image over those of L^2 / 6 forwards, and time over that of as many bare forwards."""
     clean = capture(model, next(bench.batches_of(images)))
     sweep, passes = sweep_of(model, clean, surrogate), max(1, round(model.depth**2 / 6))
-    with applications(model) as seen:
+    seen: list[int] = []  # images that went through a block, call by call
+    with ExitStack() as hooks:
+        for block in model.blocks:
+            hooks.enter_context(block.register_forward_hook(lambda *given: seen.append(len(given[2]))))
         sweep.update(clean)
     applied = sum(seen) / len(images)
     return {

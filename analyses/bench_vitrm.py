@@ -48,12 +48,9 @@ class PlainLayer(nn.Module):
         self.norm1, self.norm2 = layer.norm1, layer.norm2
         self.dropout = layer.mlp.drop2.p
         self.attention = nn.MultiheadAttention(width, heads, dropout=self.dropout, batch_first=True)
-        own = self.attention.out_proj
-        with torch.no_grad():
-            self.attention.in_proj_weight.copy_(layer.attn.qkv.weight)
-            self.attention.in_proj_bias.copy_(layer.attn.qkv.bias)
-            own.weight.copy_(layer.attn.proj.weight)
-            own.bias.copy_(layer.attn.proj.bias)
+        weights = {f"in_proj_{name}": one for name, one in layer.attn.qkv.state_dict().items()}
+        weights |= {f"out_proj.{name}": one for name, one in layer.attn.proj.state_dict().items()}
+        self.attention.load_state_dict(weights)
         self.mlp = layer.mlp
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -199,11 +196,7 @@ def latency(
             network(images)
 
     found = bench.ratio(partial(forward, vit), partial(forward, vitrm), way.rounds, way.device)
-    asked = {
-        "batch_size": size,
-        "dtype": bench.name_of(way.dtype),
-        "vit_small_seconds": found["bare_seconds"],
-    }
+    asked = {"batch_size": size, "dtype": bench.name_of(way.dtype), "vit_small_seconds": found["bare_seconds"]}
     return {**asked, **bench.named(vitrm_over_vit_small=found)}
 
 

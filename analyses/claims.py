@@ -40,11 +40,7 @@ MEASURES: dict[str, Any] = {
     "phases": phases, "offline": offline, "raptor": raptors, "depth": depth, "vitrm": vitrm, "layers": layers,
     "shared": shared, "dense": dense,
 }  # fmt: skip
-BEFORE, AFTER, BEFORE_TWINS = (
-    "before",
-    "after",
-    "before the twins",
-)  # its numbers were known, a rule was written
+BEFORE, AFTER, BEFORE_TWINS = "before", "after", "before the twins"  # its numbers were known, a rule was written
 NAMES = {"vitrm": "ViTRM", "vit-small": "ViT-Small", "vit-large": "ViT-Large", "resnet50": "ResNet-50"}
 
 

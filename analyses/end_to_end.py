@@ -26,13 +26,6 @@ from brdyn.runtime import auto_batch_size, timed
 RUNS = ("phases", "dynamics")
 
 
-def forward_seconds(model: VisionTransformer, count: int, batch_size: int) -> float:
-    """Of so many images, already on the device, in batches of this size."""
-    forward = partial(forwards, model, noise(model, batch_size))
-    forward()
-    return statistics.median(timed(forward, model.device) for _ in range(5)) * count / batch_size
-
-
 def timed_run(name: str, model: VisionTransformer, source: str, n: int, workers: int | None) -> dict[str, Any]:
     """One command's work on so many images."""
     images, stream = load_images(source, model, n=n), Stream(workers=workers)
@@ -44,12 +37,13 @@ def timed_run(name: str, model: VisionTransformer, source: str, n: int, workers:
         phases = segment(layer_similarity(model, images, stream=stream))
     else:
         phases = token_dynamics(model, images, measures=CURVES, stream=stream).phases
-    seconds, most = time.perf_counter() - started, peak(model.device)
-    forward = forward_seconds(model, images.report.count, batch_size)
+    seconds, most, count = time.perf_counter() - started, peak(model.device), images.report.count
+    forward = partial(forwards, model, noise(model, batch_size))  # of images that are on the device already
+    forward()
+    bare = statistics.median(timed(forward, model.device) for _ in range(5)) * count / batch_size
     return {
-        "run": name, "images": images.report.count, "seconds": seconds,
-        "images_per_second": images.report.count / seconds, "peak_mib": most,
-        "batch_size": batch_size, "forward_seconds": forward, "share_outside_the_forward": 1 - forward / seconds,
+        "run": name, "images": count, "seconds": seconds, "images_per_second": count / seconds, "peak_mib": most,
+        "batch_size": batch_size, "forward_seconds": bare, "share_outside_the_forward": 1 - bare / seconds,
         "boundaries": list(phases.boundaries),
     }  # fmt: skip
 

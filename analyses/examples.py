@@ -14,8 +14,8 @@ from pathlib import Path
 from textwrap import shorten
 
 import brdyn
-from analyses.recording import RESULTS, ROOT, plain_parser
-from analyses.render import write_or_check
+from analyses.recording import RESULTS, ROOT
+from analyses.render import generator
 from brdyn.words import table_lines
 
 GUIDE = ROOT / "docs" / "guide"
@@ -50,7 +50,4 @@ def _written(text: str) -> Iterator[str]:
     yield text[last:]
 
 
-if __name__ == "__main__":
-    parser = plain_parser(__doc__)
-    parser.add_argument("--check", action="store_true")
-    write_or_check(pages(), check=parser.parse_args().check)
+main = generator(pages, __doc__, __name__)

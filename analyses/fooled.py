@@ -98,7 +98,7 @@ class Case(NamedTuple):
 
 def simulated(folder: Path = FOLDER) -> list[Case]:
     """The recorded ones, first those without phases."""
-    read = read_all({name: folder / f"{name}.json" for name in TITLES}, ("phases",)).done
+    read = read_all(folder, TITLES, "phases").done
     found = {row["title"]: row["test"] for row in rates()}
     return [
         Case(TITLES[name], Phases.from_dict(one["phases"]), np.array(one["phases"]["similarity"]["matrix"]), DRAWN,

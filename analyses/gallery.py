@@ -64,7 +64,6 @@ class Entry:
         return str(getattr(plots, self.function).__module__)
 
     def draw(self) -> Figure:
-        """Draw it."""
         return DRAWN[self.drawn](self.name) if self.drawn else drawn(self.of)[self.picture or self.name]
 
 

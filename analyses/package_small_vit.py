@@ -59,11 +59,7 @@ def ship(run: Path, home: Path, test: PixelSet, origin: dict[str, Any]) -> dict[
 
 def card(config: dict[str, Any], found: dict[str, Any], origin: dict[str, Any], name: str) -> str:
     """The model card, its bullets in lines of bounded length."""
-    trained = config["trained"]
-    said = page(
-        "model_card.md.j2", name=name, config=config, trained=trained, recipe=trained["recipe"],
-        built=trained["built"], found=found, origin=origin,
-    )  # fmt: skip
+    said = page("model_card.md.j2", name=name, config=config, found=found, origin=origin)
     fold = TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False).fill
     return "\n".join(fold(line) if line.startswith("- **") else line for line in said.splitlines()) + "\n"
 

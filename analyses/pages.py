@@ -21,8 +21,8 @@ from analyses.findings import dense, depth, layers, raptor, vitrm
 from analyses.gpu.__main__ import MINUTES
 from analyses.gpu.jobs import JOBS
 from analyses.gpu.packing import MOST, PART
-from analyses.recording import OFFLINE, RESULTS, ROOT, plain_parser
-from analyses.render import measured_rows, page, write_or_check
+from analyses.recording import OFFLINE, RESULTS, ROOT
+from analyses.render import generator, measured_rows, page
 from analyses.statistics import Estimate
 from brdyn import Phases
 from brdyn.classifiers import ViTRMConfig
@@ -194,9 +194,8 @@ def recorded_phases() -> list[dict[str, Any]]:
 
 def readme(records: Records) -> str:
     """What the README says of results: verdicts by topic, and the price of the two things that one does most."""
-    files = [f"bench_{name}{suffix}" for suffix in ("", "_cuda") for name in ("capture", "raptor")]
-    paths = [RESULTS / f"{name}.json" for name in files]
-    found = [read_json(path, "a benchmark") if path.is_file() else {} for path in paths]
+    names = [f"bench_{name}{suffix}.json" for suffix in ("", "_cuda") for name in ("capture", "raptor")]
+    found = [read_json(path, "a benchmark") if (path := RESULTS / name).is_file() else {} for name in names]
     capture, step, capture_cuda, step_cuda = found
     on_gpu = {one["model"]: one["ratio"] for one in capture_cuda.get("capture", []) if one["similarity"] == "cosine"}
     return page(
@@ -224,12 +223,4 @@ def pages(records: Records) -> dict[Path, str]:
     }
 
 
-def main() -> None:
-    options = plain_parser(__doc__)
-    options.add_argument("--check", action="store_true", help="change nothing; exit 1 if something would change")
-    check = options.parse_args().check  # first: the pages take a while
-    write_or_check(pages(claims.load()), check=check)
-
-
-if __name__ == "__main__":
-    main()
+main = generator(lambda: pages(claims.load()), __doc__, __name__)

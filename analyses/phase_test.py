@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,7 +86,6 @@ class Family(NamedTuple):
     width: int = WIDTH
 
     def network(self, random: np.random.Generator) -> LayerSimilarity:
-        """One of them."""
         return drawn(self.kernel(random), random, self.width)
 
 
@@ -159,18 +159,17 @@ def size_of_test(layers: int, draws: int, narrow: Sequence[int] = NARROW) -> Ite
 def power_of_test(layers: int, draws: int) -> Iterator[dict[str, Any]]:
     """How often blocks are found, over all kinds of drift beneath them: a row for each k and jump."""
     kinds = list(DRIFTS.values())
-    for k in NUMBERS:
-        for jump in JUMPS:
-            random, said = np.random.default_rng([layers, k, jump]), []
-            for number in range(draws):
-                blocks = with_blocks(layers, k, jump, kinds[number % len(kinds)], random)
-                said.append(judged(drawn(blocks, random)))
-            boundaries = tuple(even_boundaries(layers, k))
-            yield {
-                "layers": layers, "k": k, "jump": jump, "draws": draws, **shares(said),
-                "exact": float(np.mean([one.boundaries == boundaries for one in said])),
-                "exact_simulated": float(np.mean([one.boundaries_simulated == boundaries for one in said])),
-            }  # fmt: skip
+    for k, jump in product(NUMBERS, JUMPS):
+        random, said = np.random.default_rng([layers, k, jump]), []
+        for number in range(draws):
+            blocks = with_blocks(layers, k, jump, kinds[number % len(kinds)], random)
+            said.append(judged(drawn(blocks, random)))
+        boundaries = tuple(even_boundaries(layers, k))
+        yield {
+            "layers": layers, "k": k, "jump": jump, "draws": draws, **shares(said),
+            "exact": float(np.mean([one.boundaries == boundaries for one in said])),
+            "exact_simulated": float(np.mean([one.boundaries_simulated == boundaries for one in said])),
+        }  # fmt: skip
 
 
 def untrained(layers: int, images: str, n: int) -> Iterator[dict[str, Any]]:
@@ -182,19 +181,16 @@ def untrained(layers: int, images: str, n: int) -> Iterator[dict[str, Any]]:
     from brdyn.models.loaded import Loaded
     from brdyn.models.request import ModelRequest
 
-    for width in WIDTHS:
-        for seed in range(SEEDS):
-            request = ModelRequest(f"vit_{width}x{layers}", random=True, seed=seed)
-            with request.construction():
-                backbone = VisionTransformer(
-                    img_size=64, patch_size=16, embed_dim=width, depth=layers, num_heads=width // 32, num_classes=0
-                )  # fmt: skip
-            model = timm_family.adapt(
-                request, "timm", Loaded(backbone), "", "none", Preprocessing((64, 64))
-            ).requires_grad_(False)
-            images_of = brdyn.load_images(images, model, n=n)
-            similarity = brdyn.layer_similarity(model, images_of, replicates=REPLICATES)
-            yield {"width": width, "layers": layers, "seed": seed, **judged(similarity)._asdict()}
+    for width, seed in product(WIDTHS, range(SEEDS)):
+        request = ModelRequest(f"vit_{width}x{layers}", random=True, seed=seed)
+        with request.construction():
+            backbone = VisionTransformer(
+                img_size=64, patch_size=16, embed_dim=width, depth=layers, num_heads=width // 32, num_classes=0
+            )
+        model = timm_family.adapt(request, "timm", Loaded(backbone), "", "none", Preprocessing((64, 64)))
+        images_of = brdyn.load_images(images, model.requires_grad_(False), n=n)
+        similarity = brdyn.layer_similarity(model, images_of, replicates=REPLICATES)
+        yield {"width": width, "layers": layers, "seed": seed, **judged(similarity)._asdict()}
 
 
 class PhaseTestStudy(Study[str]):
@@ -226,8 +222,7 @@ class PhaseTestStudy(Study[str]):
 def read_rows(*kinds: str) -> list[dict[str, Any]]:
     """What is recorded of kinds, at all depths."""
     cells = [f"{kind}_{layers}" for kind in kinds for layers in LAYERS]
-    files = {cell: FOLDER / f"{cell}.json" for cell in cells}
-    return [row for content in read_all(files, ("rows",)).done.values() for row in content["rows"]]
+    return [row for content in read_all(FOLDER, cells, "rows").done.values() for row in content["rows"]]
 
 
 def percentage(row: Mapping[str, Any], rule: str = "test") -> Estimate:

@@ -18,6 +18,7 @@ from analyses.recording import Choice
 from brdyn import layer_similarity, load_images, segment, token_dynamics
 from brdyn.measures import SIMILARITIES
 from brdyn.models import VisionTransformer
+from brdyn.store import records
 
 ROUNDING = 1e-5  # of the largest mean: a narrower interval is of what is equal for all images by definition
 
@@ -40,7 +41,7 @@ def similarity_agreement(
 
 def dynamics_agreement(
     models: tuple[VisionTransformer, VisionTransformer], source: str, n: int, **options: Any
-) -> list[dict[str, Any]]:
+) -> list[dict[Any, Any]]:
     """Largest change over depth of the mean of every curve, by statistic and token group."""
     full, half = (
         token_dynamics(model, load_images(source, model, n=n), measures=CURVES, **options).table for model in models
@@ -52,8 +53,7 @@ def dynamics_agreement(
     both["of_half_width"] = (both["difference"] / width).where(width > ROUNDING * by["size"].transform("max"))
     largest = both.groupby(keys[:2], sort=False)[["difference", "size", "of_half_width"]].max().reset_index()
     largest["of_the_largest_mean"] = largest["difference"] / largest.pop("size").where(lambda size: size > 0)
-    rows: list[dict[str, Any]] = largest.to_dict("records")
-    return [{key: None if value != value else value for key, value in row.items()} for row in rows]
+    return records(largest)
 
 
 def both_precisions(choice: Choice) -> tuple[VisionTransformer, VisionTransformer]:

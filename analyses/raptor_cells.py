@@ -11,7 +11,7 @@ import pandas as pd
 
 from analyses.recording import OFFLINE, RESULTS
 from analyses.statistics import Estimate
-from analyses.study import packed, read_all, unpacked
+from analyses.study import packed, read_all, recorded_size, unpacked
 from brdyn import Phases
 from brdyn.probes import Reading
 from brdyn.provenance import images_of
@@ -34,11 +34,6 @@ def answers(reading: Reading) -> dict[str, Any]:
 def right_of(content: Mapping[str, Any], kind: str) -> np.ndarray:
     """Back from :func:`answers`: `(seeds, images)`."""
     return np.array([unpacked(row, content["test_images"]) for row in content["right"][kind]])
-
-
-def curves_of(path: Path) -> Path:
-    """The file of a cell's curves, beside its own."""
-    return path.with_suffix(".parquet")
 
 
 class Cells(NamedTuple):
@@ -82,13 +77,12 @@ class Cells(NamedTuple):
 def read_cells(size: str | None = None, model: str = OFFLINE, folder: Path = RAPTOR) -> Cells:
     """Every cell of a study: the one named, or the largest that has its main fits (max-cut, k = 2 to 4). Raises
     UsageError if there is none."""
-    place, main = folder / model.replace("/", "--"), [f"maxcut_k{k}.json" for k in (2, 3, 4)]
-    there = [one for one in LARGEST_FIRST if all((place / one / name).is_file() for name in main)]
-    home = place / (size or (there or LARGEST_FIRST)[0])
+    place, main = folder / model.replace("/", "--"), (f"maxcut_k{k}.json" for k in (2, 3, 4))
+    home = place / (size or recorded_size(place, LARGEST_FIRST, *main) or LARGEST_FIRST[0])
     phases = Phases.from_dict(read_json(home / PHASES, "the phases of a Raptor study"))
-    files = {path.stem: path for path in sorted(home.glob("*.json")) if path.name not in (PHASES, TEACHER)}
-    done, failed, newest = read_all(files, ("cell", "asked"))
-    curves = {name: pd.read_parquet(curves_of(files[name])) for name in done}
+    names = (path.stem for path in sorted(home.glob("*.json")) if path.name not in (PHASES, TEACHER))
+    done, failed, newest = read_all(home, names, "cell", "asked")
+    curves = {name: pd.read_parquet(home / f"{name}.parquet") for name in done}
     last: dict[str, Any] = max(done.values(), key=lambda one: one["provenance"]["date"], default={})
     probed = last["probing"]["summary"] if last else []
     summary = pd.DataFrame([_row(name, content, curves[name]) for name, content in done.items()])

@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analyses.raptor_cells import HEAD, PHASES, RAPTOR, TEACHER, answers, curves_of, right_of
+from analyses.raptor_cells import HEAD, PHASES, RAPTOR, TEACHER, answers, right_of
 from analyses.recording import OFFLINE, Choice
 from analyses.study import OutOfTime, Study, chosen, digest_of, run_study, share_of, sizes_of, study_parser
 from brdyn import BrdynError, Phases, Stream, fit_raptor, layer_similarity, load_images, load_model, segment
@@ -180,7 +180,6 @@ class RaptorStudy(Study[Cell]):
         return segment(layer_similarity(self.teacher, images, replicates=50, stream=self.stream)).to_dict()
 
     def settings(self, cell: Cell) -> FitSettings:
-        """The recipe of a cell."""
         (first, second), half = self.size.steps, max(1, self.size.steps[0] // 2)
         shared = {
             "stage1_steps": first, "stage2_steps": second, "batch_size": self.size.batch_size,
@@ -216,7 +215,6 @@ class RaptorStudy(Study[Cell]):
 
     @cached_property
     def teacher_reading(self) -> Reading:
-        """What probes read from the teacher."""
         asked = {
             "teacher": self.teacher.info.digest, "train": str(self.choice.train), "test": str(self.choice.test),
             "probes": [self.size.probe_train, self.size.probe_test], "image_size": list(self.teacher.info.image_size),
@@ -270,7 +268,7 @@ class RaptorStudy(Study[Cell]):
         reading = self.read(raptor)
         probing = compare({"teacher": self.teacher_reading, "raptor": reading})
         whole = pd.concat([table.assign(images=name) for name, table in curves.items()], ignore_index=True)
-        write_atomically(curves_of(self.path(cell)), whole.drop(columns="unit").to_parquet(index=False))
+        write_atomically(self.path(cell).with_suffix(".parquet"), whole.drop(columns="unit").to_parquet(index=False))
         return {
             **content, "parameters": raptor.info.parameters, "teacher_parameters": self.teacher.info.parameters,
             "probing": probing.to_dict(), **answers(reading), "evaluation_seconds": time.perf_counter() - started,

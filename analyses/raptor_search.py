@@ -150,8 +150,7 @@ class Found(NamedTuple):
 
 def read_search(name: str = "cpu", model: str = SMALL_VIT, folder: Any = RECORDED) -> Found | None:
     """A recorded search, of the seeds that every candidate has; None where there is no such seed."""
-    home = folder / model / name
-    found = read_all({cell: home / f"{cell}.json" for cell in SearchStudy.planned(name)}, ("asked",))
+    found = read_all(folder / model / name, SearchStudy.planned(name), "asked")
     failed = {candidate_of(cell): why for cell, why in found.failed.items()}
     rows = [{**one, "seed": one["asked"]["settings"]["seed"]} for one in found.done.values()]
     rows = [row for row in rows if row["candidate"] not in failed]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from analyses.recording import OFFLINE, SMALL_VIT
+from analyses.recording import OFFLINE, SMALL_VIT, command, plain_parser
 from analyses.statistics import Estimate
 from brdyn.store import read_json
 
@@ -94,3 +94,10 @@ def write_or_check(pages: Mapping[Path, str], *, check: bool) -> None:
     print("differs from the recorded results:" if check else "rewritten:", names)
     if check and changed:
         sys.exit(1)
+
+
+def generator(pages: Callable[[], Mapping[Path, str]], description: str | None, module: str) -> Callable[[], None]:
+    """A `main` that writes some pages, or checks them."""
+    options = plain_parser(description)
+    options.add_argument("--check", action="store_true", help="change nothing; exit 1 if something would change")
+    return command(lambda choice: write_or_check(pages(), check=choice.check), options, module)

@@ -28,11 +28,7 @@ Numbers = Mapping[str, Any]
 Name = str | Mapping[str, str]
 INTERVAL = "95 % interval"
 UNTRAINED = "untrained"  # among numbers, those of each untrained twin
-TEST, TWINS, EXACT = (
-    "a test",
-    "untrained twins",
-    "an exact count",
-)  # what a claim may rest on, beside an interval
+TEST, TWINS, EXACT = "a test", "untrained twins", "an exact count"  # what a claim may rest on, beside an interval
 
 
 def together(verdicts: Iterable[Verdict]) -> Verdict:

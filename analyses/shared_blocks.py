@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from analyses.raptor_cells import least_skill
 from analyses.raptor_on_vits import head_is_right
@@ -114,17 +113,16 @@ class SharedStudy(TrainedNetworks[Cell]):
         if (network := self.network_of(cell)) is not None:
             raptor, found, content = self.fitted(network, asked, self.size.test_images)
             skill = least_skill(found.table)
-            measured = {
-                "r2": float(found.curve("r2").iloc[-1]),
-                "skill": [skill.value, skill.low, skill.high],
-            }
+            measured = {"r2": float(found.curve("r2").iloc[-1]), "skill": [skill.value, skill.low, skill.high]}
             return {**content, **measured, **self.answers(raptor)}
         training, model = self.trained(cell, self.size.float16), self.load(cell)
         return {**training, "digest": model.info.digest, **self.answers(model), **self.motion(model)}
 
     def answers(self, model: VisionTransformer) -> dict[str, Any]:
-        """Which test images the head of a network, or of a Raptor's network, names right."""
-        return answered(head_is_right(model, load_images(self.choice.test, model, n=self.size.test_images)))
+        """Which test images the head of a network, or of a Raptor's network, names right, so that networks can be
+        compared image by image."""
+        right = head_is_right(model, load_images(self.choice.test, model, n=self.size.test_images)).numpy()
+        return {"accuracy": float(right.mean()), "test_images": len(right), "right": packed(right)}
 
     def motion(self, model: VisionTransformer) -> dict[str, Any]:
         """Phases with their test, and a few numbers of how tokens move."""
@@ -133,12 +131,6 @@ class SharedStudy(TrainedNetworks[Cell]):
         phases = segment(layer_similarity(model, images, replicates=asked["replicates"], stream=stream))
         moved = token_dynamics(model, images, phases, measures=MEASURES, stream=stream)
         return {"phases": phases.to_dict(), "motion": headlines(moved.table), "n_images": images.report.count}
-
-
-def answered(right: Tensor) -> dict[str, Any]:
-    """Which of the test images are named right, so that networks can be compared image by image."""
-    said = {"accuracy": float(right.double().mean()), "test_images": len(right)}
-    return {**said, "right": packed(right.numpy())}
 
 
 class Shared(NamedTuple):
@@ -173,11 +165,10 @@ class Shared(NamedTuple):
 
 def read_shared(name: str | None = None, folder: Any = RECORDED) -> Shared | None:
     """A recorded study: the one named, or the largest that has a network; None where there is none."""
-    name = name or recorded_size(folder, RUNS, "*.json")
-    if name is None:
+    if (name := name or recorded_size(folder, RUNS, "*.json")) is None:
         return None
     planned = {str(cell): cell for cell in SharedStudy.planned(name)}
-    done, failed, newest = read_all({cell: folder / name / f"{cell}.json" for cell in planned}, ("asked",))
+    done, failed, newest = read_all(folder / name, planned, "asked")
     if not done:
         return None
     rows = {cell: _row(planned[cell], content) for cell, content in done.items()}
@@ -192,11 +183,7 @@ def read_shared(name: str | None = None, folder: Any = RECORDED) -> Shared | Non
 
 
 def _row(cell: Cell, content: Mapping[str, Any]) -> dict[str, Any]:
-    row = {
-        "kind": cell.kind,
-        "seed": cell.seed,
-        **{name: content[name] for name in ("accuracy", "parameters")},
-    }
+    row = {"kind": cell.kind, "seed": cell.seed, **{name: content[name] for name in ("accuracy", "parameters")}}
     if cell.of:
         found = {"teacher": content["teacher_accuracy"], "r2": content["r2"], "skill": content["skill"][0]}
         return {**row, **found, "train_seconds": content["fit_seconds"]}

@@ -25,17 +25,7 @@ from typing import Any
 import numpy as np
 
 from analyses.recording import RESULTS, Choice
-from analyses.stochastic_depth_cells import (
-    CONFIGS,
-    FITS,
-    LAST,
-    NETWORKS,
-    Cell,
-    Config,
-    Network,
-    place_of,
-    without,
-)
+from analyses.stochastic_depth_cells import CONFIGS, FITS, LAST, NETWORKS, Cell, Config, Network, place_of, without
 from analyses.study import chosen, run_study, study_parser
 from analyses.training_runs import TrainedNetworks
 from brdyn import Phases, Stream, UsageError, layer_similarity, load_images, segment

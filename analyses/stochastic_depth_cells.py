@@ -227,15 +227,15 @@ def read_study(size: str | None = None, folder: Path = STUDY) -> Recorded:
     config = Config(**read_json(home / "config.json", "the configuration of a study"))
     planned = {moment.name for one in config.networks() for moment in config.moments(one)}
     found, failed, newest = read_all(
-        {name: path for name, path in _files(home / NETWORKS).items() if name in planned}, ("cell", "asked"),
-        lambda _, content: config.asks_for(content["asked"]),
-    )  # fmt: skip
+        home / NETWORKS, sorted(planned), "cell", "asked", wanted=lambda _, content: config.asks_for(content["asked"])
+    )
     if not found:
         raise UsageError(f"nothing is recorded in {str(home)!r}; run `python -m analyses.stochastic_depth`")
     teachers = {name: content["digest_of_weights"] for name, content in found.items()}
+    paths = sorted((home / FITS).rglob("*.json"))
     done, unfitted, latest = read_all(
-        _files(home / FITS), ("cell", "asked"),
-        lambda name, content: content["asked"]["teacher"] == teachers.get(name.split("/")[0]),
+        home / FITS, (path.relative_to(home / FITS).with_suffix("").as_posix() for path in paths), "cell", "asked",
+        wanted=lambda name, content: content["asked"]["teacher"] == teachers.get(name.split("/")[0]),
     )  # fmt: skip
     phases = {name: Phases.from_dict(content["phases"]) for name, content in found.items()}
     rows = [_network(name, content, phases[name], config.phases) for name, content in found.items()]
@@ -257,10 +257,6 @@ def read_study(size: str | None = None, folder: Path = STUDY) -> Recorded:
     )
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.json"))}
-
-
 def _overfitted(table: pd.DataFrame) -> list[bool]:
     """Of every row, whether its network did by the last epoch."""
     best, last = (
@@ -276,18 +272,13 @@ def _network(name: str, content: dict[str, Any], phases: Phases, ks: list[int]) 
     row = {"name": name, **content["cell"], **{key: content[key] for key in MEASURED}}
     for k in ks:
         found, cut = phases.with_k(k), phases.with_k(k).chosen
-        cuts = {"cut": cut.cut_share, "z": cut.z}
-        values = {"boundaries": found.boundaries, "evenness": found.evenness, **cuts}
+        values = {"boundaries": found.boundaries, "evenness": found.evenness, "cut": cut.cut_share, "z": cut.z}
         row |= {f"{key}_{k}": value for key, value in values.items()}
     return row
 
 
 def _fit(content: dict[str, Any], chance: float) -> dict[str, Any]:
-    curves, theirs, ours = (
-        content["curves"]["autoregressive"],
-        content["teacher_accuracy"],
-        content["accuracy"],
-    )
+    curves, theirs, ours = content["curves"]["autoregressive"], content["teacher_accuracy"], content["accuracy"]
     deviation = (chance * (1 - chance) / content["n_images"]) ** 0.5
     last = {name: curve["all"][-1] for name, curve in curves.items()}
     skills = [last[f"skill_{name}"] for name in BASELINES if last.get(f"skill_{name}") is not None]

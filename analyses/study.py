@@ -26,7 +26,6 @@ from brdyn.provenance import run_provenance
 from brdyn.store import read_json, to_json, write_atomically
 
 C = TypeVar("C")
-KNOWN = "already recorded"
 HEADLINE = ("accuracy", "teacher_accuracy", "fit_seconds", "seconds")
 SIZES = Path(__file__).with_name("sizes.yaml")
 
@@ -61,13 +60,13 @@ class Cells(NamedTuple):
 
 
 def read_all(
-    files: Mapping[str, Path], needed: tuple[str, ...],
+    folder: Path, names: Iterable[str], *needed: str,
     wanted: Callable[[str, dict[str, Any]], bool] = lambda name, content: True,
 ) -> Cells:  # fmt: skip
     """The cells whose files are there, by name, and which are wanted by what they contain."""
     cells = Cells({}, {}, {})
-    for name, path in files.items():
-        if not path.is_file():
+    for name in names:
+        if not (path := folder / f"{name}.json").is_file():
             continue
         content = read_json(path, "a cell of a study", ("provenance", *needed))
         if not wanted(name, content):
@@ -221,7 +220,7 @@ class Study(ABC, Generic[C]):
             return why
         asked = self.asked(cell)
         if self.known(cell, asked):
-            return KNOWN
+            return "already recorded"
         self.check_time()
         content = attempt(lambda: self.run(cell, asked))
         whole = {"provenance": self.provenance(), **self.head(cell, asked), **content}

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from analyses.recording import Choice
@@ -47,36 +46,6 @@ class TimedCheckpoints(Checkpoints):
         if step < self.last and time.monotonic() > self.until:
             raise OutOfTime(f"out of time; {str(path)!r} goes on from there")
         return path
-
-
-def train_or_go_on(
-    run: ClassifierRun, place: Path, train: PixelSet, test: PixelSet, *, until: float, device: torch.device,
-    float16: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """What `train.json` of a run says: there already, or after training, from its newest whole checkpoint.
-
-    With `float16` its classifiers, once trained and their accuracy measured, are kept at half the size. Raises
-    UsageError if the folder is of a run with other options: nothing of it is touched. Raises OutOfTime if a
-    checkpoint has the rest.
-    """
-    last = run.recipe.steps(len(train) - run.held_out)
-    checkpoints = TimedCheckpoints(place / CHECKPOINTS, run.options(train, test), until, last)
-    training = finished(place, checkpoints)
-    if training is None:
-        with OutputFolder(place, overwrite=True, result=TRAIN_RESULT) as folder:
-            session = Session(
-                checkpoints=checkpoints, resume=checkpoints.latest(previous=True), accelerator=make_accelerator(device),
-                progress=True,
-            )  # fmt: skip
-            training = run.train(train, test, folder=folder, session=session)
-            assert training is not None  # this process writes
-            training.write(folder)
-            checkpoints.remove()
-    if float16:
-        for home in (place, *kept_folders(place).values()):
-            halve(home)
-    assert training.provenance is not None
-    return {**training.content(), "provenance": training.provenance.details}
 
 
 class TrainedNetworks(Study[C]):
@@ -153,11 +122,31 @@ class TrainedNetworks(Study[C]):
         return f"the weights of its network, {network}, are not here; run that too, and it is trained again"
 
     def trained(self, cell: C, float16: bool = False) -> dict[str, Any]:
-        """What its training says: it is trained now, or goes on."""
-        return train_or_go_on(
-            self.run_of(cell), self.run_folder(cell), self.train, self.test, until=self.until, device=self.device,
-            float16=float16,
-        )  # fmt: skip
+        """What `train.json` of its run says: there already, or after training, from its newest whole checkpoint.
+
+        With `float16` its classifiers, once trained and their accuracy measured, are kept at half the size. Raises
+        UsageError if the folder is of a run with other options: nothing of it is touched. Raises OutOfTime if a
+        checkpoint has the rest.
+        """
+        run, place, images = self.run_of(cell), self.run_folder(cell), (self.train, self.test)
+        last = run.recipe.steps(len(self.train) - run.held_out)
+        checkpoints = TimedCheckpoints(place / CHECKPOINTS, run.options(*images), self.until, last)
+        training = finished(place, checkpoints)
+        if training is None:
+            with OutputFolder(place, overwrite=True, result=TRAIN_RESULT) as folder:
+                session = Session(
+                    checkpoints=checkpoints, resume=checkpoints.latest(previous=True),
+                    accelerator=make_accelerator(self.device), progress=True,
+                )  # fmt: skip
+                training = run.train(*images, folder=folder, session=session)
+                assert training is not None  # this process writes
+                training.write(folder)
+                checkpoints.remove()
+        if float16:
+            for home in (place, *kept_folders(place).values()):
+                halve(home)
+        assert training.provenance is not None
+        return {**training.content(), "provenance": training.provenance.details}
 
     def load(self, network: C) -> VisionTransformer:
         return load_model(str(self.place(network)), device=self.choice.device)

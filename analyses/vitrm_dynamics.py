@@ -19,15 +19,7 @@ import pandas as pd
 
 from analyses.recording import OFFLINE, RESULTS, Choice
 from analyses.study import Study, run_study, study_parser
-from brdyn import (
-    Stream,
-    load_images,
-    load_model,
-    perturbation_repair,
-    token_dynamics,
-    untrained_twins,
-    with_null,
-)
+from brdyn import Stream, load_images, load_model, perturbation_repair, token_dynamics, untrained_twins, with_null
 from brdyn.classifiers.recipe import VITRM_NAME
 from brdyn.measures.in_words import half_depth
 from brdyn.provenance import image_provenance

@@ -25,7 +25,7 @@ import pandas as pd
 from analyses.recording import RESULTS, Choice
 from analyses.study import read_all, recorded_size, run_study, sizes_of, study_parser
 from analyses.training_runs import IMAGE_SIZE, TrainedNetworks
-from brdyn.classifiers import ClassifierRecipe, ClassifierRun
+from brdyn.classifiers import ClassifierRun
 from brdyn.classifiers.grid import cell_name, parse_grid, runs_of
 from brdyn.classifiers.recipe import VITRM_NAME
 from brdyn.provenance import images_of
@@ -69,18 +69,14 @@ def cells(size: SimpleNamespace) -> dict[str, ClassifierRun]:
     found = dict(sorted(grid, key=lambda item: item[1].built["latent_steps"] * item[1].n_sup))
     for batch in size.batch_sizes:
         times = batch / size.recipe.batch_size if size.equal_steps else 1
-        found[f"batch{batch}"] = otherwise(batch_size=batch, **longer(size.recipe, times))
+        longer = {name: times * getattr(size.recipe, name) for name in ("epochs", "warmup_epochs")}
+        found[f"batch{batch}"] = otherwise(batch_size=batch, **longer)
     for seed in range(size.seeds):
         own = otherwise(seed=seed)
         if seed:  # the first is in the grid
             found[f"seed{seed}"] = own
         found[f"once{seed}"] = replace(own, built={**built, "sees_image": False})
     return found
-
-
-def longer(recipe: ClassifierRecipe, times: float) -> dict[str, float]:
-    """Epochs that take so many times as many images."""
-    return {name: times * getattr(recipe, name) for name in ("epochs", "warmup_epochs")}
 
 
 class Grid(NamedTuple):
@@ -105,11 +101,10 @@ class Grid(NamedTuple):
 
 def read_grid(name: str | None = None, folder: Path = GRID) -> Grid | None:
     """A recorded study: the one named, or the largest that has the published cell; None where there is none."""
-    name = name or recorded_size(folder, RUNS, f"{FIRST}.json")
-    if name is None:
+    if (name := name or recorded_size(folder, RUNS, f"{FIRST}.json")) is None:
         return None
     runs = cells(SIZES[name])
-    done, failed, newest = read_all({cell: folder / name / f"{cell}.json" for cell in runs}, ("options",))
+    done, failed, newest = read_all(folder / name, runs, "options")
     rows = {cell: _row(run, done[cell]) for cell, run in runs.items() if cell in done}
     columns = [*dict.fromkeys([*CELL_COLUMNS, *BATCH_COLUMNS, *REPEAT_COLUMNS])]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)

@@ -27,6 +27,7 @@ WORDS = {  # what a kind is called, and what to give
     "Callable": ("a function", "one that can be called"),
     **dict.fromkeys(("Sequence", "list", "tuple"), ("a list", "one such as [1, 2]")),
     "Mapping": ("a mapping", "a dict"),
+    "slice": ("a slice", "one such as slice(0, 16)"),
     **dict.fromkeys(
         ("HasTransform", "VisionTransformer"),
         ("a loaded model", "what `brdyn.load_model` or `brdyn.adapt` returns"),

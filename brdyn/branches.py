@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from brdyn.runtime import unfused
+
 STATE, ATTENTION, MLP, FUSED = "state", "attention", "mlp", "fused"
 SUMS = {"add": 1, "add_": 1, "sub": -1, "sub_": -1}
 SCALINGS = {"mul", "mul_", "div", "div_"}
@@ -80,13 +82,8 @@ def run_with_branches(block: nn.Module, state: Tensor) -> tuple[Tensor, Branches
     The output is the same as without being watched, up to rounding where torch has one operation for a whole
     `nn.TransformerEncoderLayer`.
     """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with _Ledger(state) as ledger:
-            output = block(state)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    with unfused(), _Ledger(state) as ledger:
+        output = block(state)
     return output, ledger.branches(state, output)
 
 

@@ -203,8 +203,8 @@ def check_share(name: str, value: float) -> None:
 
 
 def check_heads(width: int, heads: int) -> None:
-    """Refuse a width that attention heads cannot share."""
-    if width % heads:
+    """Refuse a number of attention heads that cannot share a width."""
+    if heads < 1 or width % heads:
         raise UsageError(f"width {width} cannot be split among {heads} heads")
 
 

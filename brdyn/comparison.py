@@ -56,12 +56,11 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """What else differs than the models."""
-        origins = [one.provenance for one in self.results.values() if isinstance(one.provenance, Provenance)]
+        every = [one.alike() for one in self.results.values()]
         found = []
-        for what, words in (("digest", "the images"), ("image_size", "the image sizes")):
-            seen = {str(origin.details["images" if what == "digest" else "model"].get(what)) for origin in origins}
-            if len(seen) > 1:
-                found.append(f"{words} are not the same: differences may be due to them")
+        for what in dict.fromkeys(name for alike in every for name in alike):
+            if len({str(alike[what]) for alike in every if alike.get(what) is not None}) > 1:
+                found.append(f"the {what} are not the same: differences may be due to them")
         measured = dict.fromkeys(one.measured for one in self.results.values() if one.measured)
         if len(measured) > 1:
             found.append(f"what is measured is not the same ({', '.join(measured)}): differences may be due to that")

@@ -291,6 +291,16 @@ def images_of(count: int, size: Sequence[int] | None) -> str:
     return f"{count:,} image{'' if count == 1 else 's'}{pixels}"
 
 
+def one_set(images: Mapping[str, Any] | None) -> str | None:
+    """What is the same of images with one content and one labelling, wherever they lie; None where it is not known.
+
+    >>> from brdyn.provenance import one_set
+    >>> one_set({"digest": "1f", "labels": "a2", "source": "a folder"}), one_set({"images": 8})
+    ('1f a2', None)
+    """
+    return None if not images or "digest" not in images else f"{images['digest']} {images.get('labels', '')}"
+
+
 def chosen_line(images: Mapping[str, Any]) -> Iterator[str]:
     """Which columns and split of several were taken, in a line if there is any."""
     words = {"image_column": "images from column", "label_column": "labels from column", "split": "split"}

@@ -6,6 +6,7 @@ provenance, and the names of the other files (tables as parquet, weights, pictur
 
 from __future__ import annotations
 
+import re
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -22,13 +23,14 @@ from brdyn.provenance import Provenance, RunProvenance, Stopwatch
 from brdyn.store import OutputFolder, check_formats, read_json, reading, to_json
 from brdyn.store.files import aside
 from brdyn.store.result_files import KINDS, NEEDED, missing, named_in, read_plain
-from brdyn.words import table_lines
+from brdyn.words import cell, table_lines
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 AGAIN = "copy it again, or run the command again"
+TIME = re.compile(r"(^|_)(seconds|images_per_second|latency_ms)$")  # entries that are of the clock
 READABLE = {name: kind.reader for name, kind in KINDS.items() if kind.reader is not None}
 
 
@@ -56,6 +58,7 @@ class Result(ABC):
     TIMED: ClassVar[bool] = True
     RUN_ON: ClassVar[str] = ""  # which of its images the provenance is about, where there are others
     ORIGIN: ClassVar[type[RunProvenance]] = Provenance
+    ROW_OF: ClassVar[tuple[str, ...]] = ()  # numbers that tell rows of the overview apart, beside its words
 
     _: KW_ONLY
     provenance: RunProvenance | None = None
@@ -91,13 +94,23 @@ class Result(ABC):
 
     def numbers(self) -> dict[str, Any]:
         """The numbers to hold against those of other results of this kind, by what they are."""
-        found = {}
+        found: dict[str, Any] = {}
         for row in self.overview():
-            of = ", ".join(value for value in row.values() if isinstance(value, str) and value)
-            for name, value in row.items():
-                if not isinstance(value, str):
-                    found[f"{of}: {name}" if of else name] = value
+            told = {name: f"{name} {cell(value)}" for name, value in row.items() if name in self.ROW_OF}
+            told |= {name: value for name, value in row.items() if isinstance(value, str)}
+            of = ", ".join(filter(None, (told.get(name) for name in row)))
+            found |= {f"{of}: {name}" if of else name: value for name, value in row.items() if name not in told}
         return found
+
+    def alike(self) -> dict[str, Any]:
+        """What has to be the same of results whose numbers are compared, by what it is called; None if unknown."""
+        if not isinstance(self.provenance, Provenance):
+            return {}
+        details = self.provenance.details
+        return {
+            "images": details["images"].get("digest"), "image sizes": details["model"].get("image_size"),
+            "precisions": details.get("dtype"),
+        }  # fmt: skip
 
     @property
     def measured(self) -> str:
@@ -208,7 +221,8 @@ class Result(ABC):
         """The same numbers, whenever they were measured."""
         if not isinstance(other, Result) or type(other) is not type(self):
             return NotImplemented
-        return to_json(self.content()) == to_json(other.content())
+        mine, theirs = (to_json(_untimed(one.content())) for one in (self, other))
+        return mine == theirs
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -219,6 +233,13 @@ class Result(ABC):
     @abstractmethod
     def brief(self) -> str:
         """What it is of, in a few words."""
+
+
+def _untimed(content: Any) -> Any:
+    """The same without how long it took, which no two runs have alike."""
+    if isinstance(content, Mapping):
+        return {name: _untimed(value) for name, value in content.items() if not TIME.search(str(name))}
+    return list(map(_untimed, content)) if isinstance(content, list | tuple) else content
 
 
 @checked

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import psutil
 import torch
@@ -20,6 +22,9 @@ from brdyn.errors import BrdynError, UsageError, exit_code
 
 if TYPE_CHECKING:
     from brdyn.models import VisionTransformer
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 BATCH_CAPS = {"cpu": 16, "cuda": 256, "mps": 32}
 MEMORY_SHARE = 0.4
@@ -187,12 +192,40 @@ def timed(call: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
+def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that learns, also where its caller has turned gradients off.
+
+    >>> from brdyn.runtime import with_gradients
+    >>> with torch.inference_mode():
+    ...     with_gradients(lambda: torch.ones(1, requires_grad=True) * 2)().requires_grad
+    True
+    """
+
+    @wraps(function)
+    def learning(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(False), torch.enable_grad():
+            return function(*args, **kwargs)
+
+    return learning
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Let an `nn.TransformerEncoderLayer` run operation by operation, and not as one that shows none of them."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
 def flops(forward: Callable[[], Any]) -> int:
     """Floating-point operations of the matrix products and convolutions of a forward pass, counted as they happen; a
     multiplication and an addition are two."""
     counter = FlopCounterMode(display=False)
     # Attention written out: not every fused kernel has a formula.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    with torch.no_grad(), unfused(), sdpa_kernel(SDPBackend.MATH), counter:
         forward()
     return int(counter.get_total_flops())
 

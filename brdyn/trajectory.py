@@ -175,6 +175,7 @@ def capture(model: VisionTransformer, batch: Batch, *, branches: bool = False) -
     >>> torch.equal(model.norm(trajectory.states[-1]), model(next(images.batches(4)).images))
     True
     """
+    model.check_not_training()
     images = batch.images.to(model.device, model.dtype, non_blocking=True)
     if branches:
         states, found = _with_branches(model, images)
@@ -267,6 +268,8 @@ def trajectories(
     BrdynError
         If a state is not finite (the layer is named), if memory is too small for one image (or for a
         batch of the size asked for), or if no image can be read.
+    UsageError
+        If the model is in training mode, and does something else in it (`model.eval()` ends that).
 
     Examples
     --------

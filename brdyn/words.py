@@ -63,8 +63,13 @@ def interval(low: float, high: float, form: str = ".2f") -> str:
 
 
 def with_interval(mean: float, low: float, high: float, form: str = ".2f") -> str:
-    """A value, and its interval where there is one."""
-    return f"{mean:{form}} {interval(low, high, form)}".rstrip()
+    """A value, and its interval where there is one.
+
+    >>> from brdyn.words import with_interval
+    >>> with_interval(0.15, 0.1, 0.2), with_interval(float("nan"), float("nan"), float("nan"))
+    ('0.15 [0.10, 0.20]', 'not known')
+    """
+    return "not known" if isnan(mean) else f"{mean:{form}} {interval(low, high, form)}".rstrip()
 
 
 def bytes_in_words(count: int) -> str:

@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import brdyn
 from brdyn.data import load_images
 from brdyn.measures import SIMILARITIES
 from brdyn.phases import segment
+from brdyn.probes import extract_features, fit_linear, nearest_neighbours
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
@@ -53,3 +55,24 @@ def test_interventions(pair):
         brdyn.splice_skill(*one, PHASES, surrogates=["mean", "repeat", "exchange"], stream=STREAM) for one in pair
     ]
     alike([one.table for one in spliced], rtol=1e-3, atol=1e-4)
+
+
+def test_a_default_of_float64_does_not_change_what_is_measured(pair):
+    """Of torch's own tensors, that is; those of a model in float32 stay so."""
+    model, images = pair[0]
+    tables = []
+    for default in (torch.float32, torch.float64):
+        torch.set_default_dtype(default)
+        try:
+            repaired = brdyn.perturbation_repair(model, images, PHASES, eps=[0.1], stream=STREAM)
+            spliced = brdyn.splice_skill(model, images, PHASES, surrogates=["mean"], stream=STREAM)
+            features = extract_features(model, images, stream=STREAM)["model"]
+            linear = fit_linear(features, features, penalties=(1.0,))
+            nearest = nearest_neighbours(features, features.values, neighbours=3)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        tables.append((repaired.angles, spliced.table, linear.weight.numpy(), nearest.numpy()))
+    for of_single, of_double in zip(*(found[:2] for found in tables), strict=True):
+        alike([of_single, of_double], rtol=1e-5, atol=1e-6)
+    for of_single, of_double in zip(*(found[2:] for found in tables), strict=True):
+        np.testing.assert_allclose(of_single, of_double, rtol=1e-3, atol=1e-5)

@@ -129,6 +129,26 @@ def test_two_results_are_equal_where_their_numbers_are(name, results):
     assert repr(result).startswith(f"{type(result).__name__}(")
 
 
+@pytest.mark.parametrize("name", sorted(READABLE))
+def test_no_number_of_a_comparison_stands_for_another(name, results):
+    """Rows that are told apart by a number alone, such as a rank, are rows of a comparison, too."""
+    result = results[name]
+    if type(result).numbers is Result.numbers:
+        told = [value for row in result.overview() for name, value in row.items()
+                if not isinstance(value, str) and name not in result.ROW_OF]  # fmt: skip
+        assert list(result.numbers().values()) == pytest.approx(told, nan_ok=True)
+
+
+def test_rows_of_a_comparison_say_which_they_are(results):
+    def numbers(name):
+        return list(results[name].numbers())
+
+    assert {"steps 1: accuracy", "steps 2: accuracy"} <= set(numbers("vitrm_eval.json"))
+    assert "n 2, n sup 1: accuracy" in numbers("grid.json")
+    assert "halves, fitted False, rank 16: skill" in numbers("raptor_rank.json")
+    assert "stage 1, block 1: loss" in numbers("fit.json")
+
+
 def test_another_k_is_another_result(results):
     phases = results["phases.json"]
     assert phases.with_k(3) != phases

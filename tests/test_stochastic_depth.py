@@ -17,13 +17,12 @@ from safetensors.torch import load_file
 from analyses import bench_vitrm, claims, package_small_vit, pages, stochastic_depth, training_runs
 from analyses.findings import depth
 from analyses.stochastic_depth_cells import Config, Recorded, read_study
-from analyses.training_runs import train_or_go_on
 from brdyn.classifiers.recipe import ClassifierRecipe
 from brdyn.classifiers.saved import Classifier, halve
 from brdyn.classifiers.training import ClassifierRun
 from brdyn.errors import BrdynError, UsageError
 from brdyn.phases import segment
-from brdyn.store import read_json
+from brdyn.store import OutputFolder, read_json
 from tests.some_records import only
 
 
@@ -176,7 +175,8 @@ def test_a_network_is_shipped(tmp_path, monkeypatch):
         built={"width": 8, "depth": 2, "heads": 1, "hidden": 8, "patch": 16, "drop_path": 0.4}, keep=("best",),
         held_out=10,
     )  # fmt: skip
-    trained = train_or_go_on(run, tmp_path / "run", test, test, until=float("inf"), device=torch.device("cpu"))
+    with OutputFolder(tmp_path / "run") as folder:
+        trained = run.train(test, test, folder=folder).content()
     origin = {"command": "python -m it", "date": "2026-01-01T00", "device": "a CPU"}
     found = package_small_vit.ship(tmp_path / "run", tmp_path / "home", test, origin)
     shipped = Classifier.from_pretrained(tmp_path / "home")

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from timm.layers import DropPath
+from torch import nn
 
 from brdyn import trajectory as trajectory_module
 from brdyn.data import Batch, load_images
@@ -31,6 +33,47 @@ def test_states_are_those_of_stepping(tiny):
         assert torch.equal(recorded, state)
     assert captured.depth == 4
     assert captured.stack().shape == (5, 3, 1 + 2 + 16, 16)
+
+
+class Leaving(nn.Module):
+    """A block that leaves itself out, by a chance of its own."""
+
+    def __init__(self, drop_path):
+        super().__init__()
+        self.drop_path = drop_path
+
+    def forward(self, state):
+        return state * (float(torch.rand(())) >= self.drop_path) if self.training else state
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda: nn.Dropout(0.1), "Dropout"),
+        (lambda: DropPath(0.1), "DropPath"),
+        (lambda: Leaving(0.1), "Leaving"),
+        (lambda: nn.BatchNorm1d(19), "BatchNorm1d"),
+        (lambda: nn.TransformerEncoderLayer(16, 2, 16, 0.1, batch_first=True), "Dropout|MultiheadAttention"),
+        (lambda: nn.Dropout(0.0), ""),
+        (lambda: DropPath(0.0), ""),
+        (lambda: Leaving(0.0), ""),
+        (lambda: nn.LayerNorm(16), ""),
+        (lambda: nn.BatchNorm1d(19, track_running_stats=False), ""),
+    ],
+)
+def test_what_a_model_does_in_training_alone_is_not_measured(tiny, noise_folder, make, part):
+    tiny.blocks[1] = make()
+    images = load_images(noise_folder, tiny, n=4)
+    if part:
+        words = rf"'tiny_vit' is in training mode, and what its ({part}) does in it alone .*model\.eval\(\) first"
+        for call in (
+            lambda: capture(tiny, batch()),
+            lambda: next(trajectories(tiny, images, stream=Stream(workers=0))),
+        ):
+            with pytest.raises(UsageError, match=words):
+                call()
+        tiny.eval()
+    assert capture(tiny, batch()).depth == 4
 
 
 def test_hooks_are_removed_also_after_an_error(tiny):

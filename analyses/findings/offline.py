@@ -156,9 +156,7 @@ def _shallow_and_deep(results: Results, group: str) -> Numbers:
     final = results.repair.final(group, group, eps)[:-1]
     third, count = len(final) // 3, len(final)
     shallow, deep = shallow_and_deep(final)
-    return {
-        "shallow": shallow, "deep": deep, "ratio": deep / shallow, "eps": eps, "third": third, "count": count,
-    }  # fmt: skip
+    return {"shallow": shallow, "deep": deep, "ratio": deep / shallow, "eps": eps, "third": third, "count": count}
 
 
 deep_noise_on_patches, deep_noise_on_cls = (

@@ -189,10 +189,8 @@ def _ranks(found: Motion) -> dict[str, float]:
     return {"first": first, "largest": most, "last": last, "share": last / most}
 
 
-converge, repair = (
-    _each(lambda found: {"path": found.path}),
-    _each(lambda found: {"repaired": found.repaired}),
-)
+converge = _each(lambda found: {"path": found.path})
+repair = _each(lambda found: {"repaired": found.repaired})
 rank = _each(_ranks)
 
 

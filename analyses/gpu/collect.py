@@ -30,13 +30,11 @@ def run(choice: Choice) -> None:
     for folder in choice.runs:
         last = folder == choice.runs[-1]  # of the others something may be over by now
         print(f"{folder}: {len(take(folder, choice.home, state=choice.state and last))} files")
-    if not choice.no_pages:
-        write_or_check(pages(load()), check=False)
+    write_or_check(pages(load()), check=False)
 
 
 OPTIONS = plain_parser(__doc__)
 OPTIONS.add_argument("runs", nargs="+", type=Path, help="folders that runs left")
 OPTIONS.add_argument("--state", action="store_true", help="take the last one's networks and checkpoints too")
 OPTIONS.add_argument("--home", type=Path, default=HOME, help="where results go")
-OPTIONS.add_argument("--no-pages", action="store_true", help="leave pages and tables as they are")
 main = command(run, OPTIONS, __name__)

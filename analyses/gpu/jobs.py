@@ -70,7 +70,6 @@ class Job:
         return import_module(f"analyses.{self.study}").STUDY
 
     def planned(self, queue: Queue) -> list[Any]:
-        """Its cells."""
         return chosen(",".join(self.cells), self.of.planned(queue.size(self.full)))
 
     def folder(self, queue: Queue) -> Path:

@@ -28,7 +28,7 @@ from brdyn.classifiers.saved import Classifier
 from brdyn.errors import UsageError
 from brdyn.measures.found_fixed_points import SHAPE as FIXED_POINTS
 from brdyn.measures.found_fixed_points import FixedPoints
-from brdyn.provenance import RunProvenance, images_of, run_provenance
+from brdyn.provenance import RunProvenance, images_of, one_set, run_provenance
 from brdyn.result import Result
 from brdyn.words import counted, size_in_words
 
@@ -84,6 +84,7 @@ class ClassifierEvaluation(Result):
         "flops?": (int, None),
     }
     ORIGIN: ClassVar[type[RunProvenance]] = RunProvenance
+    ROW_OF: ClassVar[tuple[str, ...]] = ("steps",)
 
     network: str
     parameters: int
@@ -154,6 +155,10 @@ class ClassifierEvaluation(Result):
         if self.scores is None:
             return on
         return f"accuracy {self.scores['accuracy']:.2%}, macro F1 {self.scores['macro_f1']:.3f}: {on}"
+
+    def alike(self) -> dict[str, Any]:
+        """The images that were tested on."""
+        return {"test images": one_set(self.test)}
 
     def overview(self) -> list[dict[str, Any]]:
         """The scores, by the number of steps of a ViTRM."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from brdyn.arguments import checked
 from brdyn.classifiers.config import ViTRMConfig
 from brdyn.errors import BrdynError, UsageError
-from brdyn.provenance import RunProvenance, images_of, run_provenance
+from brdyn.provenance import RunProvenance, images_of, one_set, run_provenance
 from brdyn.result import Result
 from brdyn.store import records
 from brdyn.store.result_files import GRID_RESULT
@@ -76,6 +76,7 @@ class Grid(Result):
         "test": ({"images?": int}, None),
     }
     ORIGIN: ClassVar[type[RunProvenance]] = RunProvenance
+    ROW_OF: ClassVar[tuple[str, ...]] = ("n", "n sup")
 
     cells: pd.DataFrame
     asked: Sequence[str]
@@ -110,6 +111,10 @@ class Grid(Result):
         row = known.loc[known["accuracy"].idxmax()]
         of = f"n={row['n']:g} and N_sup={row['n_sup']:g}"
         return f"{self.brief()}; the best accuracy is {row['accuracy']:.2%}, with {of}"
+
+    def alike(self) -> dict[str, Any]:
+        """The images that were tested on."""
+        return {"test images": one_set(self.test)}
 
     def overview(self) -> list[dict[str, Any]]:
         """Every run that is done."""

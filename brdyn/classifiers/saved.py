@@ -21,6 +21,7 @@ from brdyn.classifiers.augment import normalised
 from brdyn.classifiers.config import MOST, MOST_STEPS
 from brdyn.compared import Compared
 from brdyn.errors import UsageError
+from brdyn.models.request import in_float32
 from brdyn.store import pretrained
 from brdyn.store.shared_tensors import each_once
 
@@ -128,7 +129,7 @@ class Classifier(Compared):
         UsageError
             If there is no such network, or it cannot be built so.
         """
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), in_float32():
             torch.manual_seed(seed)
             network = build(name, len(names), image_size, **options)
         return cls(name, network, tuple(names), image_size, tuple(mean), tuple(std), options)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 from brdyn.classifiers.architectures import called
 from brdyn.classifiers.kept import WATCHED
 from brdyn.classifiers.saved import Classifier
-from brdyn.provenance import RunProvenance, images_of
+from brdyn.provenance import RunProvenance, images_of, one_set
 from brdyn.result import Result
 from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.training import History
@@ -168,6 +168,10 @@ class ClassifierTraining(Result):
         if not held_out or not rows or WATCHED not in rows[-1]:
             return "trained"
         return f"accuracy {rows[-1][WATCHED]:.2%} on {held_out} held-out images"
+
+    def alike(self) -> dict[str, Any]:
+        """The images that were learnt from, and tested on."""
+        return {"images": one_set(self.options["data"]), "test images": one_set(self.options["test"])}
 
     def overview(self) -> list[dict[str, Any]]:
         """The classifiers kept on the way."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from brdyn.choices import check_least
@@ -78,6 +79,7 @@ def load(
         collate_fn=stack,
         pin_memory=pin,
         worker_init_fn=die_when_mute,
+        generator=torch.Generator(),  # else it would draw from the caller's
     )
     for loaded in guarded(loader):
         if loaded.failure is not None:

@@ -7,9 +7,10 @@ L + 1 forward passes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,8 @@ from brdyn.progress import within
 from brdyn.provenance import Provenance, Stopwatch
 from brdyn.seeds import check_seed
 from brdyn.trajectory import Stream, Trajectory, visit_trajectories
+
+OVER_ROUNDING = 3  # times what rounding leaves: an angle below that is not told from it
 
 
 class PerturbationSweep:
@@ -63,12 +66,21 @@ class PerturbationSweep:
     ) -> None:
         self.model, self.seed, self.together = model, seed, together
         self.slices = {target: token_slices(model.tokens, target) for target in targets}
-        self.shape = (len(starts), len(eps), len(targets))
-        self.runs = [Run(*run) for run in product(starts, eps, targets)]
+        self.asked = [Run(*run) for run in product(starts, eps, targets)]
+        self.rounding = self._of_rounding(starts)
+        every = dict.fromkeys([*self.asked, *self.rounding.values()])
+        self.runs = sorted(every, key=lambda run: run.start)
         groups = len(model.tokens.groups)
         device = metric_device(model)
         self.angles = RunningMoments((len(self.runs), model.depth + 1, groups)).to(device)
         self.growth = RunningMoments((len(self.runs), groups)).to(device)
+
+    def _of_rounding(self, starts: Sequence[int]) -> dict[int, Run]:
+        """In half precision, from each state, noise of one step of it on all tokens: rounding leaves as much of it."""
+        if self.model.dtype not in (torch.bfloat16, torch.float16):
+            return {}
+        self.slices["all"] = token_slices(self.model.tokens, "all")
+        return {start: Run(start, torch.finfo(self.model.dtype).eps, "all") for start in starts}
 
     def update(self, trajectory: Trajectory) -> None:
         """Add the images of a clean trajectory."""
@@ -105,7 +117,7 @@ class PerturbationSweep:
             self.model.depth + 1,
             len(self.model.tokens.groups),
         )
-        angles = torch.full(shape, torch.nan, device=trajectory.states[0].device)
+        angles = torch.full(shape, torch.nan, device=trajectory.states[0].device, dtype=torch.float32)
 
         def follow(chunk: Sequence[int]) -> None:
             self._follow(trajectory, chunk, angles)
@@ -152,7 +164,11 @@ class PerturbationSweep:
 
     def result(self, phases: Phases) -> Repair:
         """What was summed, over all processes."""
-        return Repair(self._angle_table(), self._growth_table(), phases)
+        angles = self.angles.arrays()["mean"][:, -1]
+        left = {run.start: angles[self.runs.index(run)] for run in self.rounding.values()}
+        of_groups = np.max(list(left.values()), axis=0) if left else []
+        rounding = dict(zip(self.model.tokens.groups, map(float, of_groups), strict=bool(left)))
+        return Repair(self._angle_table(), self._growth_table(left), phases, rounding)
 
     def _angle_table(self) -> pd.DataFrame:
         found = self.angles.arrays()
@@ -165,24 +181,27 @@ class PerturbationSweep:
                 **{name: found[name][index, layer, place] for name in STATISTICS},
             }
             for index, run in enumerate(self.runs)
+            if run in self.asked
             for place, (group, part) in enumerate(self.model.tokens.groups.items())
             for layer in range(run.start, self.model.depth + 1)
         ]
         return pd.DataFrame(rows)
 
-    def _growth_table(self) -> pd.DataFrame:
+    def _growth_table(self, left: Mapping[int, np.ndarray]) -> pd.DataFrame:
+        """Without the growth that cannot be told from rounding, by what that leaves at the last layer."""
         rates, angles = self.growth.arrays(), self.angles.arrays()["mean"]
-        rows = [
-            {
-                **run._asdict(),
-                "group": group,
-                **{name: rates[name][index, place] for name in STATISTICS},
-                "half_repair": half_repair(angles[index, run.start :, place]),
-            }
-            for index, run in enumerate(self.runs)
-            for place, (group, part) in enumerate(self.model.tokens.groups.items())
-            if part in self.slices[run.target] and run.start < self.model.depth and run.eps > 0
-        ]
+        rows: list[dict[str, Any]] = []
+        for index, run in enumerate(self.runs):
+            if run not in self.asked or run.start == self.model.depth or not run.eps:
+                continue
+            for place, (group, part) in enumerate(self.model.tokens.groups.items()):
+                if part not in self.slices[run.target]:
+                    continue
+                values = {name: rates[name][index, place] for name in STATISTICS}
+                values["half_repair"] = half_repair(angles[index, run.start :, place])
+                if left and angles[index, -1, place] < OVER_ROUNDING * left[run.start][place]:
+                    values |= dict.fromkeys(values.keys() - {"n_images"}, np.nan)
+                rows.append({**run._asdict(), "group": group, **values})
         return pd.DataFrame(rows, columns=GROWTH_COLUMNS)
 
 

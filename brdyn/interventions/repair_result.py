@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -44,9 +44,12 @@ class Repair(BesideTwins):
     growth : DataFrame
         One row per start below L, eps, target and perturbed group: the finite-time growth rate
         `log(angle_L / angle_l) / (L - l)` per layer, mean over images with interval (where neither angle is 0); and
-        `half_repair`, the number of layers after which the mean angle has fallen to half (NaN: it never does).
+        `half_repair`, the number of layers after which the mean angle has fallen to half (NaN: it never does). In half
+        precision all NaN where the angle at the last layer is less than three times what rounding leaves there.
     phases : Phases
         Given, or found in the same pass.
+    rounding : mapping of str to float
+        In half precision, by group, the largest mean angle that noise of one rounding step leaves at the last layer.
     null : Null or None
         The same of untrained twins, where :func:`brdyn.with_null` measured them.
 
@@ -64,12 +67,14 @@ class Repair(BesideTwins):
         "angles": [{**START, "perturbed": bool, "layer": int, **ROW}],
         "growth": [{**START, **ROW, "half_repair": (float, None)}],
         "phases": dict,
+        "rounding?": {str: float},
         **BesideTwins.NULL_SHAPE,
     }
 
     angles: pd.DataFrame
     growth: pd.DataFrame
     phases: Phases
+    rounding: Mapping[str, float] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
         """Both tables, and the phases."""
@@ -77,6 +82,7 @@ class Repair(BesideTwins):
             "angles": records(self.angles),
             "growth": records(self.growth),
             "phases": self.phases.to_dict(),
+            **({"rounding": dict(self.rounding)} if self.rounding else {}),
             **self.null_content(),
         }
 
@@ -92,6 +98,7 @@ class Repair(BesideTwins):
             from_records(content["angles"], cls.SHAPE["angles"][0]),
             growth.astype({"half_repair": float}),
             Phases.from_dict(content["phases"]),
+            content.get("rounding", {}),
             null=Null.read(content, folder, {ANGLES: ANGLE_COLUMNS, GROWTH: GROWTH_COLUMNS}),
         )
 
@@ -101,7 +108,7 @@ class Repair(BesideTwins):
 
     def of_tables(self, tables: Tables) -> Self:
         """Both tables of a twin."""
-        return replace(self, angles=tables[ANGLES], growth=tables[GROWTH], null=None)
+        return replace(self, angles=tables[ANGLES], growth=tables[GROWTH], rounding={}, null=None)
 
     def headlines(self, tables: Tables) -> dict[str, float]:
         """Of the largest noise on each target, what is left on it of shallow and of deep noise, and their ratio."""
@@ -134,14 +141,15 @@ class Repair(BesideTwins):
                     "left of shallow (radians)": shallow,
                     "of deep": deep,
                     "growth a block": float(starts["mean"].mean()),
-                    "half gone after blocks": float(starts["half_repair"].median()),
+                    "half gone after blocks": _most(starts.dropna(subset="mean")["half_repair"]),
                 }
             )
         return found
 
     def remarks(self) -> list[str]:
-        """How noise crosses to other tokens, what the images are too few for, phases, twins."""
-        return [*self._crossing(), *self._too_few(), self.phases.describe(), *self.null_lines()]
+        """How noise crosses to other tokens, what rounding hides, what images are too few for, phases, twins."""
+        hidden = [*self._rounded(), *self._too_few()]
+        return [*self._crossing(), *hidden, self.phases.describe(), *self.null_lines()]
 
     def _met(self) -> pd.DataFrame:
         """Growth of noise that is some, and has blocks to go through."""
@@ -159,8 +167,18 @@ class Repair(BesideTwins):
                 f"(from state {most['start']})"
             )
 
+    def _rounded(self) -> Iterator[str]:
+        """What half precision cannot tell."""
+        if self.rounding:
+            rows = self._met()
+            left = ", ".join(f"{angle:.2g} radians on {group}" for group, angle in self.rounding.items())
+            yield (
+                f"rounding alone leaves up to {left}: growth that ends below three times that is not told "
+                f"({int(rows['mean'].isna().sum())} of {len(rows)} cases; `dtype=float32` tells it)"
+            )
+
     def _too_few(self) -> Iterator[str]:
-        rows = self._met()
+        rows = self._met().dropna(subset="mean")
         open_ = rows[~((rows["high"] < 0) | (rows["low"] > 0))]
         if len(open_):
             yield (
@@ -183,6 +201,8 @@ def _told(group: str, growth: pd.DataFrame) -> str:
     """From how many states the angle shrinks or grows, by its interval, and how fast."""
     shrinks, grows = int((growth["high"] < 0).sum()), int((growth["low"] > 0).sum())
     number, rate = len(growth), float(np.expm1(growth["mean"].mean()))
+    if np.isnan(rate):
+        return f"{group} neither grows nor shrinks by what is known"
     if shrinks == number:
         verdict = "repaired from every state"
     elif grows == number:
@@ -229,3 +249,9 @@ def headlines(angles: pd.DataFrame) -> dict[str, float]:
         if shallow > 0:
             found[f"{group}, noise of {largest:g} on {target}: deep over shallow"] = deep / shallow
     return found
+
+
+def _most(half_repair: pd.Series) -> float:
+    """After how many blocks half is gone from one state in two; NaN where it never is from most."""
+    found = float(half_repair.fillna(np.inf).median())
+    return found if np.isfinite(found) else np.nan

@@ -97,8 +97,8 @@ class SpliceSweep:
         self._walk = None
         said = self._says(clean, clean)
         shape = (len(trajectory), len(self.cells), len(self.model.tokens.groups))
-        errors, cosines = (torch.empty(shape, device=clean.device) for _ in range(2))
-        agreeing = torch.full(shape[:2], torch.nan, device=clean.device)
+        errors, cosines = (torch.empty(shape, device=clean.device, dtype=torch.float32) for _ in range(2))
+        agreeing = torch.full(shape[:2], torch.nan, device=clean.device, dtype=torch.float32)
 
         def follow(chunk: Sequence[int]) -> None:
             final = self._follow(trajectory, [self.cells[index] for index in chunk])

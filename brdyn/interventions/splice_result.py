@@ -150,6 +150,11 @@ class Splice(BesideTwins):
             null=Null.read(content, folder, {TABLE: list(cls.SHAPE["table"][0])}),
         )  # fmt: skip
 
+    def alike(self) -> dict[str, Any]:
+        """Also the images that maps were fitted to."""
+        fitted = {} if self.provenance is None else self.provenance.details.get("calibration", {})
+        return super().alike() | {"images that maps were fitted to": fitted.get("digest")}
+
     def compared(self) -> dict[str, pd.DataFrame]:
         """The table without what a head says, and without maps that were fitted to fewer images."""
         return {TABLE: self.full[self.full["measure"] != AGREEMENT].reset_index(drop=True)}
@@ -235,6 +240,9 @@ class Splice(BesideTwins):
         within, across = (self.shared_work(where) for where in (WITHIN, ACROSS))
         if within is None:
             yield "no phase has two layers whose blocks could do each other's work"
+            return
+        if np.isnan(within["mean"]):
+            yield "whether one layer's block does another's work cannot be told: doing nothing in a phase is no error"
             return
         besides = "" if across is None else f"; across phases {_share(across)}"
         yield (

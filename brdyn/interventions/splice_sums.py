@@ -24,7 +24,6 @@ SKILL, R2, COSINE, AGREEMENT = "skill", "r2", "cosine", "agreement"
 WITHIN, ACROSS, DIFFERENCE = "within phases", "across phases", "across minus within"
 WORK = ("group", "where", "cells", "mean", "low", "high", "sd", "n_images")
 SUMS = ("errors", "cosines", "agreeing", "squares", "tokens", "images")
-ROUNDING_STEPS = 8  # of the precision: a relative error up to so many is none
 
 
 class SpliceSums(Metric):
@@ -133,11 +132,13 @@ class Found:
     def ratios(self, precision: float) -> Tensor:
         """Squared error over that of doing nothing in the same span, `(sets, cells, groups and all)`.
 
-        NaN where doing nothing makes no error beyond rounding: blocks that do nothing themselves.
+        NaN where doing nothing makes no error beyond rounding, as of blocks that do nothing themselves: none that is
+        twice what two passes can differ by, if each of L blocks rounds by a twelfth of a step in the mean square.
         """
         place = {cell.span: index for index, cell in enumerate(self.cells) if cell.surrogate == IDENTITY}
         nothing = self.errors[:, [place[cell.span] for cell in self.cells]]
-        least = (ROUNDING_STEPS * precision) ** 2 * with_sum(self._sums["squares"], -1)[:, None]
+        depth = max(cell.end for cell in self.cells)
+        least = 4 * (2 * depth / 12) * precision**2 * with_sum(self._sums["squares"], -1)[:, None]
         return self.errors / nothing.where(nothing > least, torch.nan)
 
     def r_squared(self) -> Tensor:

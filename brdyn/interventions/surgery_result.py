@@ -116,6 +116,12 @@ class Surgery(BesideTwins):
         )
         return cls(table, content["intact_accuracy"], phases.layers, phases, content["swap_tests"], notes, null=null)
 
+    def alike(self) -> dict[str, Any]:
+        """Also which swaps there are, and how many shuffles."""
+        details = {} if self.provenance is None else self.provenance.details
+        said = {"apart": "distances that layers are swapped over", "draws": "numbers of shuffles"}
+        return super().alike() | {words: str(details[name]) for name, words in said.items() if name in details}
+
     def compared(self) -> dict[str, pd.DataFrame]:
         """The table without what a head reads out, layers and orders as text."""
         tidy = self.tidy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
+from itertools import chain
 from math import isfinite, prod
 from typing import Any, NamedTuple
 
@@ -14,15 +15,16 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from brdyn.arguments import check
+from brdyn.choices import check_heads
 from brdyn.errors import UsageError
 from brdyn.models import weights
-from brdyn.models.base import ModelInfo, Size, TokenLayout, VisionTransformer, check_image_size
+from brdyn.models.base import ModelInfo, Size, TokenLayout, VisionTransformer, check_group, check_image_size
 from brdyn.models.own_vit import Apply, Embed, Head, OwnViT, copy_input
 from brdyn.models.preprocessing import Preprocessing
 from brdyn.models.request import as_size
-from brdyn.models.tracing import computed_from
+from brdyn.models.tracing import Watched, computed_from
 from brdyn.whole import whole
-from brdyn.words import first_line
+from brdyn.words import counted, first_line
 
 FAMILY = "own"
 GIVEN = "module given by the caller"
@@ -35,7 +37,6 @@ HEAD_ATTRIBUTES = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhe
 HEAD_WIDTH = 64
 # How far two passes over arrays of one shape may lie apart: roundings, and times what a random part does anyway.
 ROUNDINGS, TIMES = 4, 10
-RESERVED = ("all", "patches")
 
 
 def adapt(
@@ -103,7 +104,7 @@ def adapt(
     Raises
     ------
     UsageError
-        If a part does not do what is said here, or mixes the images of a batch.
+        If a part does not do what is said here, mixes the images of a batch, or uses `module` itself.
 
     Examples
     --------
@@ -125,6 +126,7 @@ def adapt(
         raise UsageError(f"what was given to adapt is {kind(module)}, not a module")
     check("name", name, str | None)
     check("class_names", class_names, Sequence[str])
+    check("heads", heads, int | None)
     name = name or type(module).__name__
     size, side = as_size(image_size), whole(patch)
     if size is None:
@@ -143,17 +145,20 @@ def adapt(
         )
     if norm is not None and not isinstance(norm, nn.Module):
         raise UsageError(f"the norm of {name!r} is {kind(norm)}; give a module, or None where there is none")
-    copied, copies, copied_norm = _copy(name, (module, own, norm))
-    model = OwnViT(copied, copies, copied_norm, layout, prepared, (embed, apply, head))
-    model.eval().requires_grad_(False)
-    trial = _Trial(name, model, set(module.modules()))
-    trunk = trial.run()
+    with torch.inference_mode(False):  # whose tensors cannot be told to have been changed, or be trained
+        copied, copies, copied_norm = _copy(name, (module, own, norm))
+        model = OwnViT(copied, copies, copied_norm, layout, prepared, (embed, apply, head))
+        model.eval().requires_grad_(False)
+        trial = _Trial(name, model, module)
+        trunk = trial.run()
     notes = trial.notes
+    _check_names(name, class_names, trunk.classes)
     if heads is None:
         heads, guessed = _heads(model.blocks[0], trunk.width)
         notes += ["heads not known: a Raptor of it gets heads of 64 units"] if guessed else []
+    check_heads(trunk.width, heads)
     model.info = ModelInfo(
-        name, FAMILY, len(own), trunk.width, heads, side, size, trunk.parameters,
+        name, FAMILY, len(own), trunk.width, int(heads), side, size, trunk.parameters,
         "the module's own", GIVEN, weights.digest(copied.state_dict()), tuple(notes),
     )  # fmt: skip
     model._classes, model.class_names = trunk.classes, tuple(class_names)
@@ -182,8 +187,9 @@ class _Trunk(NamedTuple):
 class _Trial:
     """Runs images of noise through a model, and says which part does not do what it should."""
 
-    def __init__(self, name: str, model: OwnViT, originals: set[nn.Module]) -> None:
-        self.name, self.model, self.originals = name, model, originals
+    def __init__(self, name: str, model: OwnViT, original: nn.Module) -> None:
+        self.name, self.model = name, model
+        self.original, self.originals = original, set(original.modules()) - set(model.modules())
         self.part = "embed"
         self.notes: list[str] = []
 
@@ -196,12 +202,14 @@ class _Trial:
         count = 3 if self.model.tokens.count == 2 else 2  # so that images cannot be taken for tokens
         noise = torch.randn(count, 3, *self.model.preprocessing.image_size, generator=torch.Generator().manual_seed(0))
         images = noise.to(device, self.model.dtype)
-        watch = register_module_forward_pre_hook(self._refuse_original)
+        watch = register_module_forward_pre_hook(self._refuse_module)
+        theirs, ours = (chain(one.parameters(), one.buffers()) for one in (self.original, self.model))
         try:
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 with torch.no_grad():
-                    first = self._trunk(images)
-                    classes = self._classes(first)
+                    with Watched(theirs, ours, self._refuse_original):
+                        first = self._trunk(images)
+                        classes = self._classes(first)
                     self._check_apart(images)
                 with torch.enable_grad():
                     for parameter in parameters:
@@ -295,31 +303,34 @@ class _Trial:
             raise UsageError(f"what {part} of {self.name!r} gives is {kind(output)} instead of a tensor of floats")
         return output
 
-    def _refuse_original(self, module: nn.Module, _: Any) -> None:
+    def _refuse_module(self, module: nn.Module, _: Any) -> None:
         if module in self.originals:
-            raise UsageError(
-                f"{self.part} of {self.name!r} uses your module itself, and brdyn works on a copy; take it from the "
-                "first argument: embed=lambda module, images: ..."
-            )
+            self._refuse_original()
+
+    def _refuse_original(self) -> None:
+        raise UsageError(
+            f"{self.part} of {self.name!r} uses your module itself, and brdyn works on a copy; take it and its "
+            "parameters from the first argument: embed=lambda module, images: ..."
+        )
 
 
 def _layout(name: str, tokens: Mapping[str, int] | TokenLayout, size: Size, patch: int) -> TokenLayout:
     """Where the tokens are."""
     if isinstance(tokens, TokenLayout):
-        places = [place for group in tokens.groups.values() for place in range(group.start, group.stop)]
-        spatial = tokens.sizes().get(tokens.spatial, 0)
-        if places != list(range(tokens.count)) or spatial != prod(tokens.grid):
+        if tokens.sizes().get(tokens.spatial, 0) != prod(tokens.grid):
             raise UsageError(
-                f"the groups of the token layout of {name!r} do not follow each other from token 0 on, with "
-                f"{tokens.grid[0]}x{tokens.grid[1]} {tokens.spatial}: {tokens.sizes()}"
+                f"the token layout of {name!r} has not as many {tokens.spatial} as its grid, "
+                f"{tokens.grid[0]}x{tokens.grid[1]} {tokens.spatial}: {tokens.sizes()}; give the grid that they tile"
             )
         return tokens
     if not isinstance(tokens, Mapping):
         raise UsageError(f"the tokens of {name!r} are {kind(tokens)}; give for instance tokens={{'cls': 1}}")
     for group, count in tokens.items():
-        if not str(group).isidentifier() or group in RESERVED:
+        check_group(group)
+        if group == "patches":
             raise UsageError(
-                f"{group!r} cannot be a token group before the patches of {name!r}; use a word such as cls or registers"
+                f"tokens of {name!r} names the patches among what comes before them; leave them out, or say another "
+                "order by a brdyn.models.TokenLayout"
             )
         if whole(count) is None or count < 0:
             raise UsageError(f"tokens={{{group!r}: {count!r}}} of {name!r} is not a number of tokens")
@@ -341,6 +352,16 @@ def _preprocessing(
     if not three:
         raise UsageError(f"mean={mean} and std={std} of {name!r} are not three numbers each, those of std above 0")
     return found
+
+
+def _check_names(name: str, class_names: Sequence[str], classes: int) -> None:
+    """Refuse names of classes that are not one for each class of the head."""
+    if len(class_names) not in (0, classes):
+        has = f"a head of {counted(classes, 'class')}" if classes else "no head"
+        raise UsageError(
+            f"{counted(len(class_names), 'class name')} for {name!r}, which has {has}; give one name for each class of "
+            "its head, or no class_names"
+        )
 
 
 def _copy(name: str, parts: Any) -> Any:

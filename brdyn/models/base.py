@@ -11,16 +11,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from brdyn.arguments import checked
 from brdyn.choices import check_patches
 from brdyn.errors import UsageError
 from brdyn.models.preprocessing import Preprocessing
+from brdyn.whole import whole
 
 Size = tuple[int, int]
+RESERVED = ("all", "head")  # what results call every token together, and what a classification head says
 NARROWEST = 192  # width of a ViT-Ti, in float32
 
 
+@checked
 @dataclass(frozen=True)
 class TokenLayout:
     """Which tokens of a state `(B, N, D)` belong to which group, and how the patches tile the image.
@@ -29,7 +33,7 @@ class TokenLayout:
     ----------
     groups : mapping of str to slice
         Group name (`cls`, `distillation`, `registers`, `patches`; `x`, `y`, `z` of a ViTRM) to its slice of the
-        token axis. Groups are disjoint, in order, and cover all N tokens.
+        token axis. Groups follow each other from token 0 on, none is empty, and they cover all N tokens.
     grid : (int, int)
         Rows and columns of patches; `grid[0] * grid[1]` is the number of spatial tokens.
     answer : str or None
@@ -40,7 +44,8 @@ class TokenLayout:
     Raises
     ------
     UsageError
-        If the answer is none of the other groups.
+        If a group has no name that results can use, or does not begin where the one before it ends; if the grid has
+        not two sides; or if the answer is none of the other groups.
 
     Examples
     --------
@@ -56,6 +61,11 @@ class TokenLayout:
     spatial: str = "patches"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", _in_order(self.groups))
+        sides = [whole(side) for side in self.grid]
+        if any(side is None or side < 1 for side in sides):
+            raise UsageError(f"grid={self.grid} of a token layout is not (rows, columns) of patches, each at least 1")
+        object.__setattr__(self, "grid", tuple(sides))
         if self.answer is None:
             object.__setattr__(self, "answer", "cls" if "cls" in self.groups else None)
         elif self.answer not in self.groups or self.answer == self.spatial:
@@ -98,6 +108,32 @@ class TokenLayout:
     def sizes(self) -> dict[str, int]:
         """Number of tokens in each group."""
         return {name: group.stop - group.start for name, group in self.groups.items()}
+
+
+def _in_order(groups: Mapping[str, slice]) -> dict[str, slice]:
+    """The groups of a layout with their first and last token said, where they follow each other from token 0 on."""
+    if not groups:
+        raise UsageError(
+            "a token layout has no groups; give for instance {'cls': slice(0, 1), 'patches': slice(1, 17)}"
+        )
+    found: dict[str, slice] = {}
+    end = 0
+    for name, place in groups.items():
+        check_group(name)
+        start, stop = whole(0 if place.start is None else place.start), whole(place.stop)
+        if start != end or stop is None or stop <= start or place.step not in (None, 1):
+            raise UsageError(
+                f"{name}={place} of a token layout does not hold tokens from {end} on, one after another; give "
+                f"slice({end}, {end} + how many there are), the groups in their order"
+            )
+        found[name], end = slice(start, stop), stop
+    return found
+
+
+def check_group(name: str) -> None:
+    """Refuse a name of a token group that results could not tell from others or could not write."""
+    if not isinstance(name, str) or not name.isidentifier() or name in RESERVED:
+        raise UsageError(f"{name!r} cannot be the name of a token group; use a word such as cls or registers")
 
 
 @dataclass(frozen=True)
@@ -258,6 +294,15 @@ class VisionTransformer(nn.Module, ABC):
             state = block(state)
         return self.norm(state)
 
+    def check_not_training(self) -> None:
+        """Refuse a model of which a part is in training mode and then does something else than in use."""
+        for part in self.modules():
+            if part.training and _learns_otherwise(part):
+                raise UsageError(
+                    f"{self.info.name!r} is in training mode, and what its {type(part).__name__} does in it alone "
+                    "would be measured with it; call model.eval() first"
+                )
+
     def check_size(self, images: Tensor) -> None:
         """Refuse images of another size than the model was loaded for."""
         expected = self.info.image_size
@@ -266,6 +311,18 @@ class VisionTransformer(nn.Module, ABC):
                 f"{self.info.name!r} was loaded for {expected[0]}x{expected[1]} images and got a batch of shape "
                 f"{tuple(images.shape)}; load it with image_size=... or use model.transform"
             )
+
+
+def _learns_otherwise(part: nn.Module) -> bool:
+    """Whether a module leaves something out at random in training, or takes statistics of the batch."""
+    if isinstance(part, _NormBase):
+        return part.track_running_stats
+    chances = ("p", "prob") if "drop" in type(part).__name__.lower() else ()
+    return any(
+        type(value) in (int, float) and value > 0
+        for name, value in vars(part).items()
+        if "drop" in name or name in chances
+    )
 
 
 def check_memory(size: Size, grid: Size, width: int = NARROWEST, states: int = 1) -> None:

@@ -22,7 +22,7 @@ from brdyn.choices import INITS, check_source, one_of
 from brdyn.errors import UsageError, permitted
 from brdyn.models import local_paths, own_family, transformers_family
 from brdyn.models.base import Size, VisionTransformer
-from brdyn.models.request import ModelRequest, as_device, as_dtype, as_size
+from brdyn.models.request import ModelRequest, as_device, as_dtype, as_size, in_float32
 from brdyn.seeds import check_seed
 
 # By name, and imported when asked for: some live in rooms that this one is a floor of.
@@ -168,7 +168,8 @@ def describe_model(name: str, image_size: int | Size | None = None, *, allow_cod
 def build(request: ModelRequest) -> VisionTransformer:
     """The model that its family makes of a request, which can be drawn again untrained where anything knows how."""
     family = family_of(request)
-    model: VisionTransformer = family.load(request)
+    with in_float32():
+        model: VisionTransformer = family.load(request)
     if model.redraw is None and family is not own_family:
         model.redraw = partial(_untrained, request, model.info.image_size, dict(model.built))
     return model

@@ -119,6 +119,17 @@ class ModelRequest:
                 yield
 
 
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """Build modules inside in float32, whatever torch's default precision is, which is left as it was."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def untrained_source(seed: int) -> str:
     """What :meth:`ModelRequest.source` says of weights that are drawn by a seed."""
     return f"random (untrained, seed {seed})"

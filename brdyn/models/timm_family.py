@@ -29,7 +29,9 @@ IMAGENET_CLASSES = (1000, 11_821, 21_841, 21_843)
 IMAGENET_NOTE = (
     "the file is in another layout than timm's; images are prepared with ImageNet's mean and deviation, as by"
 )
-NOT_PLAIN = {  # by timm's module: what of it is no sequence of tokens through blocks of one shape
+NOT_PLAIN = {  # by timm's module, the first that is in its name: what of it is no sequence of tokens through blocks
+    **dict.fromkeys(("convmixer", "densenet", "vgg", "inception"), "it convolves and has no tokens"),
+    "mobilevit": "its stages mix convolutions and attention, and its states change shape",
     "swin": "its windows of tokens merge between stages, so its states change shape",
     **dict.fromkeys(("convnext", "resnet", "efficientnet", "regnet", "mobilenet"), "it convolves and has no tokens"),
     "hybrid": "its patches come from a convolutional network whose layers are no blocks of tokens",
@@ -44,7 +46,6 @@ NOT_PLAIN = {  # by timm's module: what of it is no sequence of tokens through b
     "mixer": "its blocks mix tokens by perceptrons and have no attention",
     "naflexvit": "its number of tokens differs from image to image",
 }
-OTHERWISE = "its blocks do not all map one token sequence to another of the same shape, as brdyn's phases need"
 HEADS = ("head", "head_dist", "fc_norm", "attn_pool", "head_drop")
 
 
@@ -179,10 +180,16 @@ def matches(name: str) -> bool:
     return timm.is_model(architecture(name))
 
 
-def _what_is_not_plain(arch: str) -> str:
-    """The part of a timm model that keeps it from being a plain ViT."""
+def _refused(name: str, arch: str) -> UsageError:
+    """What to say of a timm model that is not loaded: what keeps it from being a plain ViT, where that is known."""
     module = timm.models.model_entrypoint(arch).__module__.rsplit(".", 1)[-1]
-    return next((why for part, why in NOT_PLAIN.items() if part in module), OTHERWISE)
+    why = next((why for part, why in NOT_PLAIN.items() if part in module), None)
+    if why is None:
+        return UsageError(
+            f"{name!r} is no timm ViT that brdyn knows how to run (`brdyn models` lists those); if its blocks map a "
+            "state of tokens to one of the same shape, give it to brdyn.adapt in Python (docs: a model of your own)"
+        )
+    return UsageError(f"{name!r} is not a plain ViT: {why}; `brdyn models` lists those that are")
 
 
 def load(request: ModelRequest) -> VisionTransformer:
@@ -197,9 +204,7 @@ def load(request: ModelRequest) -> VisionTransformer:
     """
     arch = architecture(request.name)
     if arch not in names():
-        raise UsageError(
-            f"{request.name!r} is not a plain ViT: {_what_is_not_plain(arch)}; `brdyn models` lists those that are"
-        )
+        raise _refused(request.name, arch)
     rule = _dinov2_rule(arch)
     name = request.name.removeprefix("timm/")
     if request.needs_weights and request.weights is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import layouts
@@ -73,6 +74,62 @@ def computed_from(tensor: Tensor) -> tuple[set[Tensor], set[str]]:
             steps.add(node.name().partition("Backward")[0])
         pending.extend(before for before, _ in node.next_functions)
     return leaves, steps
+
+
+class Watched(TorchDispatchMode):
+    """Calls a function when anything is computed inside from the memory of some tensors, or of views of them.
+
+    Parameters
+    ----------
+    tensors : iterable of Tensor
+    others : iterable of Tensor
+        What may be used although it shares memory with them.
+    used : callable
+
+    Examples
+    --------
+    >>> import torch
+    >>> from brdyn.models.tracing import Watched
+    >>> mine, other = torch.ones(2, 2), torch.ones(2)
+    >>> row = mine[0]
+    >>> with Watched([mine], [], lambda: print("used")):
+    ...     apart = other + 1
+    ...     both = torch.cat([other, row])
+    used
+    """
+
+    def __init__(self, tensors: Iterable[Tensor], others: Iterable[Tensor], used: Callable[[], None]) -> None:
+        super().__init__()
+        self.places = set(map(_place, tensors)) - set(map(_place, others)) - {0}
+        self.used = used
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if any(_place(one) in self.places for one in _tensors((*args, *(kwargs or {}).values()))):
+            self.used()
+        return func(*args, **(kwargs or {}))
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among arguments and in lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _place(tensor: Tensor) -> int:
+    """Where a tensor's memory begins; 0 of one that has none."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):  # sparse ones, and classes of others that stand for tensors
+        return 0
 
 
 def is_derived(key: str, tensor: Tensor, backbone: nn.Module, path: Path) -> bool:

@@ -99,7 +99,7 @@ def load(request: ModelRequest) -> VisionTransformer:
         position_rule=position_rule(backbone, described.kind),
         weights=request.source(default),
         digest="" if request.describe_only else weights.digest(backbone.state_dict()),
-        notes=(*_notes(described, left), *notes),
+        notes=(*_notes(described, left, _pooler_norm(backbone) is not None), *notes),
     )
     model = TransformersViT(backbone.eval(), described.kind, info, preprocessing, head)
     model.built = shapes(head)
@@ -124,7 +124,7 @@ def _build(
         backbone, besides = trunk.load(request.name, described, tower)
     else:
         backbone, state = trunk.untrained(request, described)
-    pooler = getattr(getattr(backbone, "pooler", None), "layernorm", None)
+    pooler = _pooler_norm(backbone)
     pool = "patches" if pooler is not None else described.kind.pool
     before = sum(described.kind.before(described.config).values())
     head = find_head(state, pool, before, described.config.hidden_size, pooler)
@@ -133,7 +133,12 @@ def _build(
     return backbone, head, tuple(dict.fromkeys(left))
 
 
-def _notes(described: config.Described, left: tuple[str, ...]) -> tuple[str, ...]:
+def _pooler_norm(backbone: Any) -> Any | None:
+    """The norm of the mean of the patches, where a trunk has one in the place of a norm of its states."""
+    return getattr(getattr(backbone, "pooler", None), "layernorm", None)
+
+
+def _notes(described: config.Described, left: tuple[str, ...], norms_mean: bool) -> tuple[str, ...]:
     notes = [described.kind.note] if described.kind.note else []
     if (classes := described.kind.before(described.config).get("cls", 0)) > 1:
         notes.append(f"has {classes} class tokens; what is read out of an image takes their mean")
@@ -147,5 +152,6 @@ def _notes(described: config.Described, left: tuple[str, ...]) -> tuple[str, ...
     if described.config.num_channels == 1:
         notes.append("takes grey images: colours are weighted as PIL does (ITU-R 601)")
     if getattr(described.config, "use_mean_pooling", False):
-        notes.append("has no norm after its last block: it norms the mean of its patches instead")
+        instead = ": it norms the mean of its patches instead" if norms_mean else ""
+        notes.append(f"has no norm after its last block{instead}")
     return tuple(notes)

@@ -135,7 +135,8 @@ def probe_layers(
             found = run.probed(folder)
     if found is None:
         return None
-    origin = Provenance.of(model, learning, watch, stream.processes, seed=seed)
+    protocol = "published" if published else "held out"
+    origin = Provenance.of(model, learning, watch, stream.processes, seed=seed, protocol=protocol)
     return replace(found, provenance=origin)
 
 

@@ -18,6 +18,7 @@ from brdyn.compared import Compared
 from brdyn.models import VisionTransformer
 from brdyn.probes.features import Features, feature_width
 from brdyn.probes.heads import Recipe
+from brdyn.runtime import with_gradients
 
 AT_ONCE = 64  # of the directions that a classifier is asked about
 TOLERANCE, ROUNDINGS = 1e-3, 16  # of the largest score; of a number of the model's precision
@@ -52,7 +53,7 @@ class ClassHead(Compared):
     @classmethod
     def zero(cls, classes: int, width: int) -> ClassHead:
         """One that knows nothing."""
-        return cls(torch.zeros(classes, width), torch.zeros(classes))
+        return cls(torch.zeros(classes, width, dtype=torch.float32), torch.zeros(classes, dtype=torch.float32))
 
     @classmethod
     def of(cls, model: VisionTransformer) -> ClassHead | None:
@@ -62,10 +63,10 @@ class ClassHead(Compared):
         is made of, the weights are those it works by.
         """
         width = feature_width(model)
-        bias = _scores(model, torch.zeros(1, width))
+        bias = _scores(model, torch.zeros(1, width, dtype=torch.float32))
         if bias is None:
             return None
-        columns = [_scores(model, part) for part in torch.eye(width).split(AT_ONCE)]
+        columns = [_scores(model, part) for part in torch.eye(width, dtype=torch.float32).split(AT_ONCE)]
         weight = torch.cat([part - bias for part in columns if part is not None]).T
         found = cls(weight.contiguous(), bias[0])
         return found if found._is_that_of(model) else None
@@ -73,7 +74,7 @@ class ClassHead(Compared):
     def _is_that_of(self, model: VisionTransformer) -> bool:
         """Whether random tokens get the same scores."""
         generator = torch.Generator().manual_seed(0)
-        tokens = torch.randn(ASKED, model.tokens.count, model.info.width, generator=generator)
+        tokens = torch.randn(ASKED, model.tokens.count, model.info.width, generator=generator, dtype=torch.float32)
         with torch.no_grad():
             theirs = model.logits(tokens.to(model.device, model.dtype))
         assert theirs is not None
@@ -86,7 +87,7 @@ class ClassHead(Compared):
 def _scores(model: VisionTransformer, features: Tensor) -> Tensor | None:
     """Of normed tokens whose cls and mean patch are these features `(B, F)`; those of other groups are zero."""
     width = model.info.width
-    tokens = torch.zeros(len(features), model.tokens.count, width)
+    tokens = torch.zeros(len(features), model.tokens.count, width, dtype=features.dtype)
     for place, group in enumerate(model.tokens.readouts):
         tokens[:, model.tokens[group]] = features[:, None, place * width : (place + 1) * width]
     with torch.no_grad():
@@ -108,6 +109,7 @@ class FittedClassHead(NamedTuple):
     epoch: int
 
 
+@with_gradients
 def fit_class_head(
     train: Features,
     test: Features,

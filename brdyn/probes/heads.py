@@ -20,6 +20,7 @@ from brdyn.arguments import checked
 from brdyn.errors import UsageError
 from brdyn.probes.maps import DenseTask, Heads, Tokens, drawn_points
 from brdyn.probes.stores import Features, FeatureStore, Place, Standard
+from brdyn.runtime import with_gradients
 from brdyn.words import are
 
 HELD_OUT = 0.2
@@ -196,6 +197,7 @@ def split_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(drawn[held:]), np.sort(drawn[:held])
 
 
+@with_gradients
 def fit_heads(
     task: DenseTask,
     fitting: tuple[FeatureStore, np.ndarray],
@@ -251,10 +253,10 @@ class _Training:
         task, store, places = reader.task, reader.store, reader.places
         width = task.features(store.width * len(places[0]), store.answer)
         penalties, outputs = len(recipe.penalties), task.outputs
-        first = torch.randn(len(places), width, 1, outputs, generator=generator) * 0.01
+        first = torch.randn(len(places), width, 1, outputs, generator=generator, dtype=torch.float32) * 0.01
         self.weight = first.expand(-1, -1, penalties, -1).clone().requires_grad_(True)
-        self.bias = torch.zeros(len(places), penalties, outputs, requires_grad=True)
-        self.decay = torch.tensor(recipe.penalties)[:, None]
+        self.bias = torch.zeros(len(places), penalties, outputs, dtype=torch.float32, requires_grad=True)
+        self.decay = torch.tensor(recipe.penalties, dtype=torch.float32)[:, None]
         self.optimizer = torch.optim.Adam([self.weight, self.bias], lr=recipe.lr)
         self.steps, self.step = recipe.epochs * -(-images // recipe.batch_size), 0
         self.learnt = False
@@ -331,7 +333,7 @@ def fit_ridge(
     for values, targets in store.batches(rows, BATCH):
         patches = _tokens(store, standard, values, places).patches.flatten(1, 2)
         shares, weight = shares_of_patches(targets, store.grid, task.outputs)
-        ones = torch.ones(*patches.shape[:2], 1)
+        ones = torch.ones(*patches.shape[:2], 1, dtype=patches.dtype)
         design = torch.cat([patches, ones], 2)
         heavy = (design * weight.flatten()[:, None]).transpose(1, 2)
         gram += heavy @ design

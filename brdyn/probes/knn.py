@@ -67,7 +67,7 @@ def nearest_neighbours(
     labels, found = train.labels.to(device), []
     for part in test.split(CHUNK):
         near, places = (functional.normalize(part.to(device), dim=1) @ bank.T).topk(min(neighbours, len(bank)))
-        votes = torch.zeros(len(part), train.classes, device=near.device)
+        votes = torch.zeros(len(part), train.classes, device=near.device, dtype=near.dtype)
         # Relative to the nearest: the same vote, and it cannot overflow.
         votes.scatter_add_(1, labels[places], ((near - near[:, :1]) / temperature).exp())
         found.append(votes.argmax(1).cpu())

@@ -156,8 +156,7 @@ class LayerProbe(Result):
         columns = {"scores": SCORES, "pairs": PAIRS, "runs": RUNS, "classes": CLASSES}
         tables = {name: pd.DataFrame(content[name], columns=wanted) for name, wanted in columns.items()}
         for name, plain in (("scores", 4), ("pairs", 6), ("runs", 4), ("classes", 4)):
-            kinds = dict.fromkeys(columns[name][plain:], float)
-            tables[name] = tables[name].astype(kinds)
+            tables[name] = tables[name].astype(dict.fromkeys(columns[name][plain:], float))
         baseline = pd.DataFrame(content.get("baseline", []), columns=BASELINE)
         return cls(
             task=content["task"],
@@ -275,6 +274,12 @@ class LayerProbe(Result):
         if not self.baseline.empty:
             found[f"{NAMES[self.task]} alone: {self.words[self.main]}"] = self._blind
         return found
+
+    def alike(self) -> dict[str, Any]:
+        """Also the images that were tested on, and what chose how long heads were trained."""
+        details = {} if self.provenance is None else self.provenance.details
+        tested = self.images.get("test", {})
+        return super().alike() | {"test images": tested.get("digest"), "protocols": details.get("protocol")}
 
     @property
     def measured(self) -> str:

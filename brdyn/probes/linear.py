@@ -20,6 +20,7 @@ from brdyn.compared import Compared
 from brdyn.errors import UsageError
 from brdyn.models.request import as_device
 from brdyn.probes.features import Features, check_width
+from brdyn.runtime import with_gradients
 from brdyn.seeds import check_seed
 
 SOLVERS = ("auto", "sklearn", "torch")
@@ -68,6 +69,7 @@ class LinearProbe(Compared):
 
 
 @checked
+@with_gradients
 def fit_linear(
     train: Features,
     held_out: Features,
@@ -122,7 +124,8 @@ def fit_linear(
     best: LinearProbe | None = None
     for penalty in sorted(penalties):
         rows, biases = solve(penalty)
-        weight, bias = torch.zeros(classes, values.shape[1]), torch.full((classes,), -torch.inf)
+        weight = torch.zeros(classes, values.shape[1], dtype=rows.dtype)
+        bias = torch.full((classes,), -torch.inf, dtype=rows.dtype)
         weight[present], bias[present] = rows, biases  # a class without training images is never predicted
         found = LinearProbe(weight, bias, mean, scale, penalty, 0.0)
         right = float((found.predict(held_out.values) == held_out.labels).double().mean())
@@ -184,8 +187,8 @@ class _Torch:
     def __init__(self, values: Tensor, targets: Tensor) -> None:
         self.values, self.targets = values, targets
         count = int(targets.max()) + 1
-        self.weight = torch.zeros(count, values.shape[1], device=values.device, requires_grad=True)
-        self.bias = torch.zeros(count, device=values.device, requires_grad=True)
+        self.weight = torch.zeros(count, values.shape[1], device=values.device, dtype=values.dtype, requires_grad=True)
+        self.bias = torch.zeros(count, device=values.device, dtype=values.dtype, requires_grad=True)
 
     def __call__(self, penalty: float) -> tuple[Tensor, Tensor]:
         """Weights `(classes, F)` and biases `(classes,)`."""

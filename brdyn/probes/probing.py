@@ -99,17 +99,16 @@ class Probing(Result):
         ]
         return f"{'; '.join(said)}; the most frequent of {self.classes} classes alone gets {self.most_frequent:.1%}"
 
+    def alike(self) -> dict[str, Any]:
+        """Also the images that were tested on."""
+        return super().alike() | {"test images": (self.images or {}).get("test", {}).get("digest")}
+
     def overview(self) -> list[dict[str, Any]]:
         """Accuracies with their interval over test images and their spread over seeds."""
+        of = {"accuracy": "accuracy", "low": "low", "high": "high", "sd": "sd over seeds"}
         return [
-            {
-                "model": str(row["model"]),
-                "probe": NAMES.get(row["probe"], str(row["probe"])),
-                "accuracy": float(row["accuracy"]),
-                "low": float(row["low"]),
-                "high": float(row["high"]),
-                "sd over seeds": float(row["sd"]),
-            }
+            {"model": str(row["model"]), "probe": NAMES.get(row["probe"], str(row["probe"]))}
+            | {words: float(row[name]) for name, words in of.items()}
             for row in self.means().to_dict(orient="records")
         ]
 
@@ -286,6 +285,11 @@ def compare(readings: Mapping[str, Reading]) -> Probing:
     readings : mapping of str to Reading
         By model; of the same images.
 
+    Raises
+    ------
+    UsageError
+        If there is none, or test images are not of the same classes, one by one.
+
     Examples
     --------
     >>> from brdyn.probes import Features, compare, read_classes
@@ -308,7 +312,10 @@ def compare(readings: Mapping[str, Reading]) -> Probing:
         for kind, hits in reading.hits.items()
         for seed, right in enumerate(hits)
     ]
-    first = next(iter(readings.values()))
+    (of, first), *others = readings.items()
+    for name, reading in others:
+        if not torch.equal(reading.truth.cpu(), first.truth.cpu()):
+            raise UsageError(f"{name!r} was tested on other images than {of!r}; read both from the same")
     frequent = float(first.truth.bincount().max()) / len(first.truth)
     return Probing(pd.DataFrame(rows), _ratios(readings), first.n_train, len(first.truth), first.classes, frequent)
 
@@ -377,18 +384,10 @@ def _ratios(readings: Mapping[str, Reading]) -> pd.DataFrame:
     rows = []
     first, *others = readings
     for name in others:
-        for kind in readings[name].hits:
+        for kind in (one for one in readings[name].hits if one in readings[first].hits):
             ours, theirs = (readings[model].hits[kind].double().numpy() for model in (name, first))
             _, (low, high) = intervals.of_paired_shares(theirs.mean(0), ours.mean(0))
-            by_seed = ratio(ours.mean(1), theirs.mean(1))
-            rows.append(
-                {
-                    "model": name,
-                    "probe": kind,
-                    "ratio": float(ratio(ours.mean(), theirs.mean())),
-                    "low": low,
-                    "high": high,
-                    "sd": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else np.nan,
-                }
-            )
+            by_seed = ratio(ours.mean(1), theirs.mean(1)) if len(ours) == len(theirs) else np.empty(0)
+            sd = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else np.nan
+            rows.append((name, kind, float(ratio(ours.mean(), theirs.mean())), low, high, sd))
     return pd.DataFrame(rows, columns=RATIOS)

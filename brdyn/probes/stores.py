@@ -329,7 +329,7 @@ class Standard:
     def none(cls, store: FeatureStore) -> Standard:
         """Features as they are."""
         shape = (len(store.layers), 2, store.width)
-        return cls(torch.zeros(shape), torch.ones(shape))
+        return cls(torch.zeros(shape, dtype=torch.float32), torch.ones(shape, dtype=torch.float32))
 
     def tokens(
         self,

@@ -144,6 +144,12 @@ class Evaluation(Result):
         of = f"{self.brief()}, R² on its own way" if self.assignment else "R² on the Raptor's own way"
         return f"{of}: {'; '.join(said) or 'none, as no tokens vary'}"
 
+    def alike(self) -> dict[str, Any]:
+        """Also the images that probes were fitted to and tested on."""
+        read = (self.probing.images if self.probing else None) or {}
+        said = {"train": "images that probes were fitted to", "test": "images that probes were tested on"}
+        return super().alike() | {words: read.get(name, {}).get("digest") for name, words in said.items()}
+
     def overview(self) -> list[dict[str, Any]]:
         """Fidelity at the last layer: autoregressive and one-step."""
         rows = []

@@ -27,7 +27,7 @@ from brdyn.raptor.starts import START_IMAGES, tie
 from brdyn.raptor.tasks import cached as from_cache
 from brdyn.raptor.tasks import online, stage_task
 from brdyn.result import Result
-from brdyn.runtime import Processes
+from brdyn.runtime import Processes, with_gradients
 from brdyn.store.pretrained import CONFIG, WEIGHTS
 from brdyn.training import History, Session, train
 from brdyn.words import counted
@@ -78,6 +78,7 @@ class Fit(Result):
         "tried_rates?": TRIED,
     }
     TIMED: ClassVar[bool] = False
+    ROW_OF: ClassVar[tuple[str, ...]] = ("stage",)
 
     fitted: Raptor | None
     histories: Mapping[int, History]
@@ -195,6 +196,7 @@ class Fit(Result):
 
 
 @checked
+@with_gradients
 def fit_raptor(
     teacher: VisionTransformer,
     images: ImageSet,
@@ -315,7 +317,7 @@ def fit_raptor(
         images.report.skipped = sorted({*images.report.skipped, *held_out.report.skipped})
     if cache is not None:
         images.report.digest = cache.digest()
-    raptor.eval().requires_grad_(False)
+    raptor.settled()
     raptor.info = replace(raptor.info, weights="fitted in this process (not saved)")
     seen = (settings.stage1_steps + settings.stage2_steps) * batches.batch_size
     unread = {one.name for one in images.report.skipped} - {one.name for one in images.source.unlisted}

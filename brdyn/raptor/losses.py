@@ -19,13 +19,13 @@ JOINT_WEIGHTS = {"cls": 0.45, "registers": 0.10, "patches": 0.45}
 def group_weights(layout: TokenLayout, published: Mapping[str, float]) -> dict[str, float]:
     """Published weights for the groups that a model has, scaled to sum to 1.
 
-    A distillation token is weighed like cls. A model without any of these groups weighs its own alike.
+    What an image's answer is read from is weighed like cls, whatever it is called, and so is a distillation token; the
+    spatial tokens like patches, and other groups like registers.
     """
-    known = {**published, "distillation": published["cls"]}
-    found = {group: known.get(group, 0.0) for group in layout.groups}
+    cls = dict.fromkeys(("distillation", *filter(None, [layout.answer])), published["cls"])
+    known = {layout.spatial: published["patches"], **cls, **published}
+    found = {group: known.get(group, published["registers"]) for group in layout.groups}
     total = sum(found.values())
-    if total == 0:
-        return {group: 1 / len(found) for group in found}
     return {group: weight / total for group, weight in found.items()}
 
 

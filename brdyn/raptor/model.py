@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +124,8 @@ class Raptor(VisionTransformer):
         self.tokens, self.preprocessing = teacher.tokens, teacher.preprocessing
         self.class_names = teacher.class_names
         self.config = config
-        self.shared = config.build(teacher, self.assignment)
+        with torch.random.fork_rng():  # the caller's is left as it was
+            self.shared = config.build(teacher, self.assignment)
         self.blocks = nn.ModuleList(
             [Application(self.shared[number], layer) for layer, number in enumerate(self.assignment, 1)]
         )
@@ -139,6 +140,11 @@ class Raptor(VisionTransformer):
             digest="",
             notes=(*teacher.info.notes, f"{len(self.shared)} blocks shared by {teacher.depth} layers"),
         )
+
+    def settled(self) -> Self:
+        """This, in eval, whose blocks take no gradients any more; what the teacher's take is its owner's affair."""
+        self.shared.requires_grad_(False)
+        return self.eval()
 
     @property
     def block_parameters(self) -> int:
@@ -220,7 +226,7 @@ class Raptor(VisionTransformer):
         raptor.shared.load_state_dict(weights)
         raptor.shared.to(device=teacher.device, dtype=teacher.dtype)
         raptor.info = replace(raptor.info, weights=str(Path(folder) / pretrained.WEIGHTS), digest=config.digest)
-        return raptor.eval().requires_grad_(False)
+        return raptor.settled()
 
 
 def _how_to_get(weights: str) -> str:

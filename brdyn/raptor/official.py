@@ -89,7 +89,7 @@ def read_official(path: str | Path, teacher: VisionTransformer, boundaries: Sequ
             f"{str(file)!r} has other tensors than a block of the papers' code ({str(error).splitlines()[-1].strip()})"
         ) from error
     raptor.info = replace(raptor.info, weights=str(file), digest=digest(raptor.shared.state_dict()))
-    return raptor.eval().requires_grad_(False)
+    return raptor.settled()
 
 
 def read_blocks(file: Path, boundaries: Sequence[int] | None = None) -> tuple[list[dict[str, Tensor]], Sequence[int]]:

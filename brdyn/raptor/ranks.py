@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import nan, sqrt
+from math import isnan, nan, sqrt
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -82,6 +82,8 @@ class RankCurve(Result):
         "fit_images?": {"choose?": int, "fit?": int, "skipped?": [{"name": str, "reason": str}]},
     }
 
+    ROW_OF: ClassVar[tuple[str, ...]] = ("fitted", "rank")
+
     table: pd.DataFrame
     assignments: Mapping[str, list[int]]
     start: str
@@ -130,11 +132,11 @@ class RankCurve(Result):
             share = float(rows.loc[rows["rank"] == rank, "share"].iloc[0])
             saved = "" if share < 1 else " (none saved)"
             at = f"rank {rank}, with {share:.0%} of the parameters of the teacher's blocks{saved}, is enough"
+        blocks = f"{name}: with corrections of rank {first['rank']:.0f} the shared blocks have"
+        if isnan(first["skill"]):
+            return f"{blocks} no skill that is known: doing nothing makes no error"
         skill = with_interval(first["skill"], first["low"], first["high"], ".3f")
-        return (
-            f"{name}: with corrections of rank {first['rank']:.0f} the shared blocks have skill {skill} over doing "
-            f"nothing; {at} for {GOOD}"
-        )
+        return f"{blocks} skill {skill} over doing nothing; {at} for {GOOD}"
 
     def overview(self) -> list[dict[str, Any]]:
         """Every partition and rank."""
@@ -325,7 +327,7 @@ def raptor_ranks(
     # One pass each: a partition holds the teacher's blocks over again.
     assignments = {name: as_assignment(given, teacher.depth, repr(info.name)) for name, given in partitions.items()}
     for name, assignment in assignments.items():
-        tied = Raptor(teacher, assignment, configs[wanted[-1]]).eval().requires_grad_(False)
+        tied = Raptor(teacher, assignment, configs[wanted[-1]]).settled()
         tie(tied, start, choosing)
         found = [(False, _measured(tied, images, wanted, stream))]
         del tied

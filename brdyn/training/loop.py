@@ -19,7 +19,7 @@ from brdyn.data import Batch, ReadReport, Skipped
 from brdyn.errors import BrdynError, DivergedError
 from brdyn.progress import progress_bar
 from brdyn.random_keys import random_keys
-from brdyn.runtime import Processes, seed_default, synchronise
+from brdyn.runtime import Processes, seed_default, synchronise, with_gradients
 from brdyn.training.checkpoints import Checkpoints, Saved
 from brdyn.training.compiling import compile_parts
 from brdyn.training.optimization import Optimization
@@ -33,6 +33,7 @@ Visit = Callable[[int, Mapping[str, float]], None]
 
 
 @checked
+@with_gradients
 def train(
     task: Task,
     batches: Batches,

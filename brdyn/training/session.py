@@ -81,8 +81,9 @@ class Session(Compared):
 def make_accelerator(device: torch.device | None = None) -> Accelerator:
     """An accelerator; on the CPU where the device is one.
 
-    Precision is left to the settings of each training: accelerate allows a process only one. So it does of devices:
-    unless processes share the work, what it holds from an earlier training elsewhere is let go.
+    Precision is left to the settings of each training: accelerate allows a process only one, the caller's own where
+    there is one, and nothing that is asked of it here has any. So it does of devices: unless processes share the work,
+    what it holds from an earlier training elsewhere is let go.
     """
     cpu = device is not None and device.type == "cpu"
     held = PartialState._shared_state.get("device")
@@ -90,4 +91,4 @@ def make_accelerator(device: torch.device | None = None) -> Accelerator:
     there = "cpu" if cpu or best is None else best.type
     if held is not None and held.type != there and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(mixed_precision="no", cpu=cpu)
+    return Accelerator(cpu=cpu)

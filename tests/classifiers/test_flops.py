@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
+from brdyn.runtime import flops
 from tests.classifiers.small import new
 
 WIDTH, HIDDEN, PATCHES, CLASSES, PATCH_PIXELS = 12, 16, 4, 3, 3 * 4 * 4
@@ -56,3 +58,12 @@ def test_counting_leaves_the_network_as_it_was():
     assert classifier.flops() > 2 * 64 * 147 * 16**2
     assert classifier.network.training
     assert all(torch.equal(before[name], value) for name, value in classifier.network.state_dict().items())
+
+
+def test_a_layer_that_torch_runs_as_one_operation_is_counted():
+    """In eval, without gradients, `nn.TransformerEncoderLayer` shows none of its products."""
+    tokens, width, hidden = 5, 16, 32
+    torch_layer = nn.TransformerEncoderLayer(width, 2, hidden, batch_first=True, norm_first=True).eval()
+    by_hand = tokens * width * (4 * width + 2 * hidden) + 2 * tokens**2 * width
+    assert flops(lambda: torch_layer(torch.zeros(1, tokens, width))) == 2 * by_hand
+    assert torch.backends.mha.get_fastpath_enabled()

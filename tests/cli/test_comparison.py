@@ -10,6 +10,7 @@ import pytest
 
 import brdyn
 from brdyn import UsageError, compare, segment
+from brdyn.classifiers import ClassifierEvaluation, Grid
 from brdyn.measures.dynamics import Dynamics
 from brdyn.phases import LayerSimilarity
 from brdyn.plots import draw, draw_comparison, themed
@@ -68,6 +69,42 @@ def test_what_differs_besides_is_said():
         "the images are not the same: differences may be due to them",
         "the image sizes are not the same: differences may be due to them",
     ]
+
+
+def told(result, **details):
+    """The same with other details of its provenance, or images."""
+    images = details.pop("images", None)
+    found = replace(result, **({} if images is None else {"images": images}))
+    where = origin("small")
+    return replace(found, provenance=replace(where, details={**where.details, **details}))
+
+
+@pytest.mark.parametrize(
+    ("result", "first", "second", "what"),
+    [
+        (phases(2, "small"), {"dtype": "float32"}, {"dtype": "bfloat16"}, "precisions"),
+        (surgery(("swap", (1, 2), 0.4)), {"apart": 1}, {"apart": None}, "distances that layers are swapped over"),
+        (surgery(("shuffle", (1, 2), 0.4)), {"draws": 3}, {"draws": 5}, "numbers of shuffles"),
+        (splice(0.5), {"calibration": {"digest": "a"}}, {"calibration": {"digest": "b"}},
+         "images that maps were fitted to"),
+        (probed(), {"images": {"test": {"digest": "a"}}}, {"images": {"test": {"digest": "b"}}}, "test images"),
+        (probed(), {"protocol": "published"}, {"protocol": "held out"}, "protocols"),
+    ],
+)  # fmt: skip
+def test_what_else_has_to_be_alike(result, first, second, what):
+    said = f"the {what} are not the same: differences may be due to them"
+    assert compare(told(result, **first), told(result, **second)).notes() == [said]
+    assert compare(told(result, **first), told(result, **first)).notes() == []
+    assert compare(told(result, **first), told(result)).notes() == []  # an earlier version did not write it
+
+
+def test_classifiers_are_told_to_have_been_tested_on_other_images():
+    scores = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "macro_f1": 0.45}
+    one, other = (ClassifierEvaluation("resnet18", 1, "", {"images": 8, "digest": name}, scores) for name in "ab")
+    grids = [Grid(pd.DataFrame(columns=["accuracy"]), (), test=result.test) for result in (one, other)]
+    for first, second in ((one, other), grids):
+        assert "the test images are not the same" in compare(first, second).notes()[0]
+        assert compare(first, first).notes() == []
 
 
 def test_runs_of_one_model_have_the_names_of_their_folders(tmp_path):

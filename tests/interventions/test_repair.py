@@ -1,12 +1,15 @@
 """Perturbation repair: equal to perturbing a full forward pass, and right on maps with a known answer."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from brdyn.checked_json import parse
 from brdyn.data import Batch, load_images
 from brdyn.errors import BrdynError, UsageError
 from brdyn.interventions import Repair, perturb, perturbation_repair
@@ -14,6 +17,7 @@ from brdyn.interventions.repair import PerturbationSweep, angles_to, half_repair
 from brdyn.measures import layer_similarity
 from brdyn.phases import segment
 from brdyn.runtime import fitting_images
+from brdyn.store import to_json
 from brdyn.trajectory import Stream, capture
 from tests.interventions.stub import StubViT
 
@@ -253,3 +257,50 @@ def test_bad_requests(tiny, noise_folder, options, words):
 def test_what_fits_is_a_power_of_two(tiny):
     assert fitting_images(tiny) & (fitting_images(tiny) - 1) == 0
     assert 1 <= fitting_images(tiny) <= 16
+
+
+def contraction(state):
+    """Half of the way to one place, whatever the state."""
+    place = torch.linspace(-1, 1, state.shape[-1], dtype=state.dtype)
+    return place + 0.5 * (state - place)
+
+
+def repaired(dtype, eps, **options):
+    model = StubViT([contraction] * DEPTH).to(dtype)
+    inputs = Batch(batch(size=4).images.to(dtype), torch.arange(5), None)
+    sweep = PerturbationSweep(model, eps, ["cls", "patches"], range(DEPTH + 1), **options)
+    sweep.update(capture(model, inputs))
+    return sweep.result(PHASES)
+
+
+def test_half_precision_does_not_tell_what_rounding_hides():
+    """A contraction halves noise in every block, to less than rounding leaves: no growth is made of that."""
+    exact, half = (repaired(dtype, [0.004, 0.5]) for dtype in (torch.float32, torch.bfloat16))
+    assert exact.rounding == {}
+    assert exact.growth["mean"].notna().all()
+    assert set(half.rounding) == {"cls", "patches"}
+    assert all(0 < angle < 0.02 for angle in half.rounding.values())
+    assert list(half.angles["eps"].unique()) == [0.004, 0.5]  # no row of the noise that rounding is judged by
+    assert half.angles[["start", "eps", "target", "group", "layer"]].equals(
+        exact.angles[["start", "eps", "target", "group", "layer"]]
+    )
+    small, large = (half.growth[half.growth["eps"] == eps] for eps in (0.004, 0.5))
+    truth = exact.growth[exact.growth["eps"] == 0.5]
+    assert small[["mean", "low", "high", "half_repair"]].isna().all(axis=None)
+    told = large["mean"].notna().to_numpy()
+    assert told.sum() >= len(large) - 2
+    np.testing.assert_allclose(large["mean"][told], truth["mean"][told], atol=0.12)
+    assert f"({int(half.growth['mean'].isna().sum())} of {len(half.growth)} cases" in half.summary()
+    assert "cls neither grows nor shrinks by what is known" in replace(half, growth=small).answer()
+    again = Repair.from_content(parse(to_json(half.content())), Path())
+    assert again.rounding == half.rounding
+
+
+def test_noise_that_never_halves_is_counted_where_half_is_gone():
+    """After one block from one state, never from two others: from most it never is."""
+    found = repaired(torch.float32, [0.1])
+    rows = found.growth[(found.growth["target"] == "cls") & (found.growth["start"] < 3)]
+    gone = [replace(found, growth=rows.assign(half_repair=values)).overview()[0]["half gone after blocks"]
+            for values in ([1.0, math.nan, math.nan], [1.0, 2.0, math.nan])]  # fmt: skip
+    assert math.isnan(gone[0])
+    assert gone[1] == 2

@@ -115,6 +115,27 @@ def test_no_skill_over_a_block_that_does_nothing(factor, folder):
     assert found.shared_work()["cells"] == 4  # of the six pairs
 
 
+def test_half_precision_hides_no_error_that_is_more_than_rounding(folder):
+    """Blocks that change the state by a few hundredths have a skill in bfloat16, nearly that of float32."""
+    turns = [rotation(seed) for seed in range(4)]
+    blocks = [lambda state, turn=turn: state + 0.04 * (state @ turn.to(state.dtype)) for turn in turns]
+    whole, half = (spliced(StubViT(blocks).to(dtype), folder, 2, 2, surrogates=["identity", "exchange"])
+                   for dtype in (torch.float32, torch.bfloat16))  # fmt: skip
+    assert 0.02 < (1 - whole.rows("identity", "r2")["mean"].max()) ** 0.5 < 0.1
+    others = ~np.eye(4, dtype=bool)
+    np.testing.assert_allclose(half.exchanged()[others], whole.exchanged()[others], rtol=0.15)
+    assert half.answer().partition(":")[0] == whole.answer().partition(":")[0]
+
+
+def test_where_no_block_does_anything_nothing_is_told(folder):
+    found = spliced(StubViT([lambda state: state] * 4), folder, 2, 2, surrogates=["identity", "exchange"])
+    said = found.summary()
+    assert "nan" not in said
+    assert found.answer() == (
+        "whether one layer's block does another's work cannot be told: doing nothing in a phase is no error"
+    )
+
+
 def test_whose_work_a_block_does_by_hand(folder):
     """Blocks that scale by c: another's makes the error (c_m - c_l)^2 / (c_l - 1)^2, in every image alike."""
     scales = [2.0, 1.5, 3.0]

@@ -194,6 +194,39 @@ def test_an_answer_is_a_group_besides_the_patches(answer):
     assert TokenLayout(groups, (2, 3), answer="storage").readouts == ("storage", "patches")
 
 
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({"patches": slice(0, 6), "cls": (6, 7)}, "`groups['cls']=(6, 7)` is not a slice"),
+        ({"cls": slice(0, 1), "patches": slice(1, None)}, "patches=slice(1, None, None) .* tokens from 1 on"),
+        ({"cls": slice(0, 1), "patches": slice(1, 7, 2)}, "patches=slice(1, 7, 2) .* tokens from 1 on"),
+        ({"cls": slice(0, 0), "patches": slice(0, 6)}, "cls=slice(0, 0, None) .* tokens from 0 on"),
+        ({"cls": slice(1, 2), "patches": slice(2, 8)}, "cls=slice(1, 2, None) .* tokens from 0 on"),
+        ({"cls": slice(0, 1), "patches": slice(2, 8)}, "patches=slice(2, 8, None) .* tokens from 1 on"),
+        ({"cls": slice(0, 2), "patches": slice(1, 7)}, "patches=slice(1, 7, None) .* tokens from 2 on"),
+        ({"patches": slice(0, 6.0)}, "patches=slice(0, 6.0, None)"),
+        ({"all": slice(0, 1), "patches": slice(1, 7)}, "'all' cannot be the name of a token group"),
+        ({"head": slice(0, 1), "patches": slice(1, 7)}, "'head' cannot be the name"),
+        ({"cls+reg": slice(0, 1), "patches": slice(1, 7)}, "'cls+reg' cannot be the name"),
+        ({3: slice(0, 1), "patches": slice(1, 7)}, "3 cannot be the name"),
+        ({}, "has no groups; give"),
+    ],
+)
+def test_groups_of_a_layout_have_names_and_follow_each_other(groups, words):
+    with pytest.raises(UsageError, match=words.translate({ord(one): f"\\{one}" for one in "()[]+"})):
+        TokenLayout(groups, (2, 3))
+
+
+def test_a_layout_is_of_whole_numbers_however_they_are_given():
+    found = TokenLayout({"patches": slice(np.int64(6)), "cls": slice(6, np.int64(7), 1)}, [np.int64(2), 3])
+    assert found == TokenLayout({"patches": slice(0, 6), "cls": slice(6, 7)}, (2, 3))
+    assert [type(one) for one in (*found.grid, *found.sizes().values())] == [int] * 4
+    assert adapted(embed=lambda module, images: module.tokenise(images)[:, 2:], tokens=found).tokens == found
+    for grid, words in ((6, "not a list"), ((2, 3.0), "not a whole number"), ((2, 0), "each at least 1")):
+        with pytest.raises(UsageError, match=words):
+            TokenLayout({"patches": slice(6)}, grid)
+
+
 def test_heads_are_asked_of_the_block_and_guessed_only_with_a_note():
     vit = my_vit()
     for layer in vit.layers:
@@ -228,7 +261,18 @@ def test_a_module_that_is_random_in_eval_mode_is_said_to_be():
         ({"head": lambda module, normed: normed}, ("head", "(2, 9, 8)", "(B, classes)")),
         ({"tokens": ("cls",)}, ("tokens", "of type tuple")),
         ({"tokens": {"all": 1}}, ("'all'", "cls or registers")),
+        ({"tokens": {"patches": 6}}, ("names the patches", "leave them out")),
         ({"tokens": {"cls": -1}}, ("-1", "not a number of tokens")),
+        ({"heads": 0}, ("width 8", "among 0 heads")),
+        ({"heads": -2}, ("width 8", "among -2 heads")),
+        ({"heads": 5}, ("width 8", "among 5 heads")),
+        ({"heads": "4"}, ("heads='4'", "not a whole number")),
+        ({"heads": True}, ("heads=True", "not a whole number")),
+        ({"class_names": ["cat"]}, ("1 class name for 'MyViT'", "no head")),
+        (
+            {"class_names": ["cat", "dog"], "head": lambda module, normed: module.head(normed[:, 0])},
+            ("2 class names for 'MyViT'", "a head of 3 classes"),
+        ),
         ({"tokens": TokenLayout({"patches": slice(0, 5)}, (2, 3))}, ("2x3 patches", "{'patches': 5}")),
         ({"patch": (8, 16)}, ("patch=(8, 16)", "one whole number", "TokenLayout")),
         ({"image_size": None}, ("image_size=None", "(height, width)")),
@@ -253,6 +297,59 @@ def test_functions_that_reach_past_the_copy_are_refused():
         adapted(vit, embed=lambda module, images: vit.tokenise(images))
     with pytest.raises(brdyn.UsageError, match="block 1 of 'MyViT' uses your module itself"):
         adapted(vit, apply=lambda module, block, state: vit.layers[0](state))
+
+
+def test_functions_that_use_parameters_past_the_copy_are_refused():
+    """Of a function that gets the copy and takes some of the original as well, outputs would change with that."""
+    vit = my_vit()
+    vit.register_buffer("scale", torch.ones(()))
+    view = vit.positions[:, :1].detach()
+    uses = {
+        "embed": [
+            lambda module, images: module.tokenise(images) + vit.cls,
+            lambda module, images: torch.cat([vit.cls.expand(len(images), -1, -1), module.tokenise(images)[:, 1:]], 1),
+            torch.no_grad()(lambda module, images: module.tokenise(images) * vit.scale),
+            lambda module, images: module.tokenise(images) + view,
+        ],
+        "block 1": [lambda module, block, state: block(state, vit.cls.mean())],
+        "head": [lambda module, normed: normed[:, 0] @ vit.head.weight.T],
+    }
+    for part, functions in uses.items():
+        for function in functions:
+            with pytest.raises(brdyn.UsageError, match=f"{part} of 'MyViT' uses your module itself"):
+                adapted(vit, **{"apply" if part == "block 1" else part: function})
+    assert all(parameter.requires_grad for parameter in vit.parameters())
+    shape = adapted(vit, embed=lambda module, images: module.tokenise(images).reshape(-1, 9, vit.cls.shape[-1]))
+    assert torch.equal(shape(images_of()), adapted(vit)(images_of()))
+
+
+def test_parameters_that_a_copy_has_in_common_with_its_original_may_be_used():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", torch.ones(8))
+
+        def __deepcopy__(self, memo):
+            return self
+
+        def forward(self, state):
+            return state + self.table
+
+    vit = my_vit()
+    vit.fixed = Fixed()
+    model = adapted(vit, embed=lambda module, images: module.fixed(module.tokenise(images)))
+    assert model.tokens.count == 9
+
+
+@pytest.mark.parametrize("built_inside", [False, True])
+def test_a_module_is_adapted_in_inference_mode_too(built_inside):
+    vit = None if built_inside else my_vit()
+    with torch.inference_mode():
+        model = adapted(vit)
+    assert model.info == adapted().info
+    assert torch.equal(model(images_of()), adapted()(images_of()))
+    assert not any(one.is_inference() for one in model.parameters())
+    model.requires_grad_(True)(images_of()).sum().backward()
 
 
 def test_load_model_takes_a_module_that_has_the_parts_and_shows_how_where_it_has_not():

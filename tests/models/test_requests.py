@@ -4,6 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import brdyn
+from brdyn.classifiers import Classifier
 from brdyn.errors import BrdynError, UsageError
 from brdyn.models import load_model
 from brdyn.raptor.block import BlockConfig
@@ -45,3 +47,31 @@ def test_drawing_weights_leaves_the_states_of_gpus(monkeypatch):
     first, second = (load_model(TINY, init="random", seed=5, image_size=32) for _ in range(2))
     assert torch.equal(first.backbone.cls_token, second.backbone.cls_token)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def double_by_default():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_weights_are_drawn_in_float32_whatever_torchs_default_is(double_by_default):
+    """The same seed says the same weights, of twins and networks of one's own too."""
+    model = load_model("test_vit", init="random")
+    assert model.info.digest.startswith("e825c1d2")
+    assert torch.get_default_dtype() == torch.float64
+    twin = next(iter(brdyn.untrained_twins(model, 1)))
+    options = {"width": 4, "heads": 1, "hidden": 4, "depth": 1}
+    drawn = Classifier.new("vit-tiny12", ("a", "b"), 8, (0.5,) * 3, (0.5,) * 3, **options).network.state_dict()
+    torch.set_default_dtype(torch.float32)
+    again = next(iter(brdyn.untrained_twins(load_model("test_vit", init="random"), 1)))
+    assert twin.info == again.info
+    plain = Classifier.new("vit-tiny12", ("a", "b"), 8, (0.5,) * 3, (0.5,) * 3, **options).network.state_dict()
+    assert all(torch.equal(value, plain[name]) for name, value in drawn.items())
+
+
+def test_the_default_precision_is_left_as_it_was_after_an_error(double_by_default):
+    with pytest.raises(BrdynError):
+        load_model("test_vit", weights="missing.pth")
+    assert torch.get_default_dtype() == torch.float64

@@ -154,10 +154,34 @@ def test_weights_that_do_not_fit_name_the_keys(tmp_path):
         load_model("vit_tiny_patch16_224", weights=tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize("name", ["resnet50", "swin_tiny_patch4_window7_224", "convnext_tiny"])
-def test_not_a_plain_vit(name):
-    with pytest.raises(UsageError, match="not a plain ViT"):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    {
+        "resnet50": "convolves and has no tokens",
+        "convnext_tiny": "convolves and has no tokens",
+        "convmixer_768_32": "convolves and has no tokens",
+        "mobilevit_s": "mix convolutions and attention",
+        "levit_128": "fewer in each stage",
+        "mixer_b16_224": "by perceptrons",
+        "swin_tiny_patch4_window7_224": "merge between stages",
+    }.items(),
+)
+def test_not_a_plain_vit(name, why):
+    with pytest.raises(UsageError, match=f"'{name}' is not a plain ViT: .*{why}"):
         load_model(name, init="random")
+
+
+@pytest.mark.parametrize("module", ["qwen3_vit", "deepseek_vit", "gemma4_vit", "convit"])
+def test_of_a_vit_that_is_not_known_nothing_is_said_but_what_to_do(module):
+    """The blocks of these keep the shape of a state; only how they are called is not known."""
+    names = timm.list_models(module=module)
+    if not names:
+        pytest.skip(f"timm {timm.__version__} has no {module}")
+    with pytest.raises(
+        UsageError, match=r"no timm ViT that brdyn knows how to run.*same shape.*brdyn\.adapt"
+    ) as caught:
+        load_model(names[0], init="random")
+    assert "not a plain ViT" not in str(caught.value)
 
 
 def test_unknown_name_gets_close_matches():

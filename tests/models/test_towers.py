@@ -120,6 +120,20 @@ def test_stepping_equals_the_models_own_forward(saved):
     assert described.info.position_rule == model.info.position_rule
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    {
+        "InternVL, mean pooling": "has no norm after its last block",
+        "BEiT, mean pooling": "has no norm after its last block: it norms the mean of its patches instead",
+        "BEiT, shared bias": "",
+    }.items(),
+)
+def test_the_norm_of_a_mean_is_said_where_there_is_one(name, said, tmp_path):
+    BUILDERS[name]().save_pretrained(tmp_path)
+    found = [note for note in load_model(str(tmp_path)).info.notes if "no norm" in note]
+    assert found == ([said] if said else [])
+
+
 def test_another_size_equals_the_models_own_forward(saved):
     name, source, folder = saved
     if name in ONE_SIZE:

@@ -261,6 +261,7 @@ def test_the_published_protocol_is_marked(streets):
     learning, testing = loaded(streets, model)
     recipe = replace(Recipe.of("segmentation", published=True), epochs=2, batch_size=4)
     found = probe_layers(model, learning, testing, layers="last", seeds=1, recipe=recipe, published=True, stream=ALONE)
+    assert found.alike()["protocols"] == "published"
     assert "optimistic" in found.summary()
     assert found.sizes == {"fit": 12, "choose": 0, "test": 6}
     assert found.probes == ["linear"]

@@ -144,6 +144,19 @@ def test_a_ratio_is_of_the_first_models_accuracy():
     assert ratios["ratio"].tolist() == [0.25, 0.25]
 
 
+def test_readings_of_other_images_are_refused_and_another_number_of_seeds_has_no_spread():
+    truth, hits = torch.tensor([0, 1, 0, 1]), torch.tensor([[True, False, True, True]] * 3)
+    first = Reading({"linear": hits}, (1.0,) * 3, truth, 8, 2)
+    fewer = Reading({"linear": hits[:2], "head": hits[:1]}, (1.0,) * 2, truth, 8, 2)
+    ratios = compare({"teacher": first, "other": fewer}).ratios
+    assert (ratios["probe"].tolist(), ratios["ratio"].tolist()) == (["linear"], [1])
+    assert ratios["sd"].isna().all()
+    assert compare({"teacher": first, "other": first}).ratios["sd"].tolist() == [0]
+    for other in (truth.flip(0), torch.tensor([0, 1])):
+        with pytest.raises(UsageError, match="'other' was tested on other images than 'teacher'"):
+            compare({"teacher": first, "other": Reading({"linear": hits}, (1.0,) * 3, other, 8, 2)})
+
+
 def test_no_share_is_kept_of_an_accuracy_of_zero():
     truth, none = torch.tensor([0, 1, 0, 1]), torch.zeros(1, 4, dtype=torch.bool)
     one = torch.tensor([[True, False, False, False]])

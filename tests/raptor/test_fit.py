@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from brdyn.data import Batch, Skipped, load_images
 from brdyn.errors import BrdynError, UsageError
@@ -149,6 +151,58 @@ def test_the_first_stage_can_be_left_out(tiny, images):
     fit = fit_raptor(tiny, images, ASSIGNMENT, settings(stage1_steps=0), workers=0)
     assert set(fit.histories) == {2}
     assert set(fit.histories[2].losses[0]) == {"step", "lr", "raptor"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"start": "layer", "layer_scale": FitSettings().layer_scale}])
+def test_a_teacher_that_its_owner_trains_is_left_to_learn(images, changes):
+    teacher = tiny_vit().requires_grad_(True)
+    fit = fit_raptor(teacher, images, ASSIGNMENT, settings(**changes))
+    assert all(one.requires_grad and one.grad is None for one in teacher.parameters())
+    assert not any(one.requires_grad for one in fit.raptor.shared.parameters())
+
+
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_a_fit_learns_where_its_caller_has_turned_gradients_off(tiny, images, without):
+    expected = fit_raptor(tiny, images, ASSIGNMENT, settings())
+    with without():
+        found = fit_raptor(tiny, images, ASSIGNMENT, settings())
+        assert not torch.is_grad_enabled()
+    assert found.histories[2].losses == expected.histories[2].losses
+
+
+def test_the_same_fit_is_equal_whenever_it_was_made(tiny, images):
+    first, again = (fit_raptor(tiny, images, ASSIGNMENT, settings()) for _ in range(2))
+    assert first.histories[1].seconds != again.histories[1].seconds
+    assert first == again
+    assert first != fit_raptor(tiny, images, ASSIGNMENT, settings(seed=1))
+
+
+def test_what_its_caller_draws_next_is_as_without_it(tiny, images, tmp_path):
+    """A fit, a pass over images by loader processes, and a Raptor that is loaded."""
+    fit = fit_raptor(tiny, images, ASSIGNMENT, settings())
+    fit.save(tmp_path / "raptor")
+    calls = {
+        "fit": lambda: fit_raptor(tiny, images, ASSIGNMENT, settings(), workers=0),
+        "pass": lambda: layer_similarity(tiny, images, stream=Stream(workers=0)),
+        "loaders": lambda: layer_similarity(tiny, images, stream=Stream(workers=1)),
+        "load": lambda: load_model(str(tmp_path / "raptor"), teacher=tiny),
+    }
+    for name, call in calls.items():
+        torch.manual_seed(0)
+        expected = torch.get_rng_state()
+        call()
+        assert torch.equal(torch.get_rng_state(), expected), name
+
+
+def test_a_caller_who_uses_accelerate_in_half_precision_keeps_it(tiny, images):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        own = Accelerator(mixed_precision="bf16", cpu=True)
+        expected = fit_raptor(tiny, images, ASSIGNMENT, settings())
+        assert own.mixed_precision == "bf16"
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert fit_raptor(tiny, images, ASSIGNMENT, settings()) == expected  # nothing of it was in half precision
 
 
 def test_the_teacher_is_left_alone(tiny, images):

@@ -97,7 +97,7 @@ def test_either_loss_is_weighed_by_group(teacher):
 
 
 def test_weights_of_other_groups():
-    """A distillation token counts as cls does; groups nobody has published weights for count alike."""
+    """A distillation token and an answer of any name count as cls does, others as registers."""
     distilled = TokenLayout.with_prefix((2, 2), {"cls": 1, "distillation": 1})
     assert group_weights(distilled, JOINT_WEIGHTS) == pytest.approx(
         {"cls": 1 / 3, "distillation": 1 / 3, "patches": 1 / 3}
@@ -106,7 +106,18 @@ def test_weights_of_other_groups():
         {"cls": 0.34 / 1.01, "distillation": 0.34 / 1.01, "patches": 0.33 / 1.01}
     )
     streams = TokenLayout({"x": slice(0, 4), "y": slice(4, 5), "z": slice(5, 9)}, (2, 2), answer="y", spatial="z")
-    assert group_weights(streams, JOINT_WEIGHTS) == pytest.approx({"x": 1 / 3, "y": 1 / 3, "z": 1 / 3})
+    assert group_weights(streams, JOINT_WEIGHTS) == pytest.approx({"x": 0.1, "y": 0.45, "z": 0.45})
+
+
+def test_an_answer_counts_whatever_it_is_called():
+    """And its error is in the loss."""
+    named = TokenLayout({"summary": slice(0, 1), "patches": slice(1, 5)}, (2, 2), answer="summary")
+    cls = TokenLayout.with_prefix((2, 2), {"cls": 1})
+    for weights in (JOINT_WEIGHTS, LAST_PHASE_WEIGHTS):
+        assert list(group_weights(named, weights).values()) == list(group_weights(cls, weights).values())
+    guess, truth = torch.zeros(1, 5, 3), torch.zeros(1, 5, 3)
+    guess[:, 0] = 1
+    assert weighted_loss(named, group_weights(named, JOINT_WEIGHTS))(guess, truth).item() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("assignment", [[0, 0, 0, 1, 1], [0, 1, 0, 0, 1]])
