@@ -297,24 +297,6 @@ def test_what_is_no_result(results, tmp_path):
     assert brdyn.read(dynamics / "dynamics.json") == results["dynamics.json"]
 
 
-@pytest.mark.parametrize(
-    ("files", "words"),
-    [
-        (
-            ["phases.json", "steps.png"],
-            r"has set phases.json aside, .*; `mv '.*/a run/.phases.json.replaced' '.*'` brings",
-        ),
-        (["phases.json", "x.parquet"], r"and may have replaced some of what it names: run the command again\)"),
-    ],
-)
-def test_what_a_killed_run_has_set_aside_is_named(files, words, tmp_path):
-    (tmp_path / "a run").mkdir()
-    (tmp_path / "a run" / ".phases.json.replaced").write_text(json.dumps({"files": files}))
-    for reader in (brdyn.read, Dynamics.read):
-        with pytest.raises(UsageError, match=words):
-            reader(tmp_path / "a run")
-
-
 def test_a_result_that_may_not_be_looked_at(results, tmp_path, forbid):
     results["phases.json"].save(tmp_path / "runs" / "phases")
     forbid(tmp_path / "runs")
